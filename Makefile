@@ -54,10 +54,10 @@ docs: $(READY)
 	@echo "site: out/docs/index.html"
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "$(SLOW)" $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "$(SLOW)" $(ARGS)
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu" --hypothesis-profile thorough $(ARGS)
 
 # Does settle keep its word, where the truth is known? Six minutes on one core, one more with WORLDS: the folders of
 # studies run from studies/worlds/*.toml. Without them the page keeps the results of trained worlds that are committed.

@@ -1,6 +1,7 @@
 """One thread, no network, and where the data that is not committed may lie."""
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -10,18 +11,40 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get(
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault(
-    "DISTILLAW_TRACEBACK", "1"
-)  # a fault nobody foresaw is an error of the test, not a line
+os.environ.setdefault("TQDM_DISABLE", "1")  # as the command line sets it
+os.environ.pop("COLUMNS", None)  # the terminal that started the tests is none of theirs
+# a fault nobody foresaw is an error of the test, not a line
+os.environ.setdefault("DISTILLAW_TRACEBACK", "1")
 
 import pytest
 from hypothesis import settings
 
-settings.register_profile("any machine", deadline=None)  # no test depends on how busy the machine is
-settings.load_profile("any machine")
+from once import run_folder
+
+# no test depends on chance or on how busy the machine is; `make test-all` draws anew, and more
+settings.register_profile("same", deadline=None, derandomize=True, max_examples=25)
+settings.register_profile("thorough", deadline=None, max_examples=100)
+settings.load_profile("same")
 
 # A shell that starts the tests in the background has them ignore Ctrl-C; the processes they interrupt must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+FIRST = ("sweep", "settling", "train", "recipe", "instruct", "evaluate", "cli")
+"""Folders with files that take a minute each, to be begun before the many that take seconds."""
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first (`make test` keeps their order), so that no worker ends alone with one of them."""
+    items.sort(
+        key=lambda item: FIRST.index(place) if (place := item.path.parent.name) in FIRST else len(FIRST)
+    )
+
+
+def pytest_sessionfinish(session):
+    """What was made once for all processes goes with the last of them."""
+    if not hasattr(session.config, "workerinput"):
+        shutil.rmtree(run_folder(), ignore_errors=True)
+
 
 SHARED = Path(os.environ.get("DISTILLAW_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

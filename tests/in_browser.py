@@ -5,8 +5,11 @@ import shutil
 
 import pytest
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",
-         "--disable-component-update", "--disable-quic"]  # fmt: skip
+FLAGS = [
+    *"--no-sandbox --disable-gpu --no-first-run".split(),
+    *"--disable-background-networking --disable-sync".split(),
+    *"--disable-component-update --disable-quic".split(),
+]
 
 
 @pytest.fixture(scope="session")
@@ -71,5 +74,8 @@ def grave_findings(page):
     axe = pytest.importorskip("axe_playwright_python", reason="pip install axe-playwright-python")
     page.evaluate((files(axe) / "axe.min.js").read_text(encoding="utf-8"))
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
-    return [f"{v['id']}: {v['nodes'][0]['html'][:120]}: {v['nodes'][0]['failureSummary']}" for v in found
-            if v["impact"] in ("serious", "critical")]  # fmt: skip
+    return [
+        f"{v['id']}: {v['nodes'][0]['html'][:120]}: {v['nodes'][0]['failureSummary']}"
+        for v in found
+        if v["impact"] in ("serious", "critical")
+    ]

@@ -2,20 +2,37 @@
 
 import contextlib
 import io
+import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
-from distillaw.cli.app import app, run
+from distillaw.cli.app import app, run, warn_in_one_line
+from distillaw.errors import DistillawWarning
 
 
-def answer(*words, joined: bool = False) -> SimpleNamespace:
+def answer(*words, joined: bool = False, cwd: Path | None = None) -> SimpleNamespace:
     """`distillaw WORDS` as `subprocess.run` gives it: returncode, stdout, stderr.
 
     `joined`: both streams are one, in the order in which they were written, as a terminal shows them.
+    `cwd`: the folder it is called in.
     """
+    command = [str(word) for word in words]
     out = io.StringIO()
     error = out if joined else io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
-        code = run(
-            lambda: app([str(word) for word in words], exit_on_error=False, result_action="return_value")
-        )
+    with (
+        contextlib.chdir(cwd or Path.cwd()),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(error),
+        _warnings_as_in_a_process(quiet="--quiet" in command),
+    ):
+        code = run(lambda: app(command, exit_on_error=False, result_action="return_value"))
     return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr="" if joined else error.getvalue())
+
+
+@contextlib.contextmanager
+def _warnings_as_in_a_process(*, quiet: bool):
+    """Ours are lines of their own instead of errors of the test; other people's stay errors."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("default", category=DistillawWarning)
+        warn_in_one_line(quiet=quiet)
+        yield

@@ -54,8 +54,13 @@ def _loss(rng: np.random.Generator) -> str:
     return f"{rng.uniform(1.75, 2.8):.3f}"
 
 
-_OPTIONS = {"scenario": "--scenario", "studentsServed": "--students-served", "logits": "--logits",
-            "uniqueTokens": "--unique-tokens", "maxStudent": "--max-student"}  # fmt: skip
+_OPTIONS = {
+    "scenario": "--scenario",
+    "studentsServed": "--students-served",
+    "logits": "--logits",
+    "uniqueTokens": "--unique-tokens",
+    "maxStudent": "--max-student",
+}
 
 
 def words_of(asked: dict) -> list[str]:

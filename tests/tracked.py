@@ -20,10 +20,16 @@ MAPPING = "teacher_run=kd.teacher,lambda=kd.weight,group=trunk,tokens=train/toke
 def as_logged(row: dict) -> dict:
     """Settings, and a history of steps that ends in the measured loss."""
     config = {
-        "model": {"non_embedding_params": row["params"], "total_params": row["total_params"], "width": row["width"]},
-        "optim": {"lr": row["peak_lr"]}, "seed": row["seed"], "trunk": row["group"],
+        "model": {
+            "non_embedding_params": row["params"],
+            "total_params": row["total_params"],
+            "width": row["width"],
+        },
+        "optim": {"lr": row["peak_lr"]},
+        "seed": row["seed"],
+        "trunk": row["group"],
         "kd": {"teacher": row["teacher_run"], "weight": row["lambda"]},
-    }  # fmt: skip
+    }
     history = []
     for share in SHARES:
         step = max(1, round(row["steps"] * share))
@@ -46,8 +52,13 @@ def in_process_of_its_own(script: str, folder: Path, runs: list[dict], **environ
     """Let a tracker log runs far from our warnings and settings; `runs` and `folder` are known to the script."""
     (folder / "runs.json").write_text(json.dumps(runs))
     head = f"import json\nfolder = {str(folder)!r}\nruns = json.load(open(folder + '/runs.json'))\n"
-    done = subprocess.run([sys.executable, "-c", head + script], capture_output=True, text=True, cwd=folder,
-                          env={**os.environ, **environment})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", head + script],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, **environment},
+    )
     assert done.returncode == 0, done.stderr
     (folder / "runs.json").unlink()
 
@@ -84,10 +95,21 @@ def write_csv(path: Path, rows: list[dict]) -> Path:
 
 def grid() -> list[dict]:
     """Nine supervised runs of one law."""
-    return [{"params": n, "tokens": d, "loss": 1.7 + 400 / n**0.34 + 410 / d**0.28}
-            for n in (1e6, 4e6, 16e6) for d in (1e8, 4e8, 16e8)]  # fmt: skip
+    return [
+        {"params": n, "tokens": d, "loss": 1.7 + 400 / n**0.34 + 410 / d**0.28}
+        for n in (1e6, 4e6, 16e6)
+        for d in (1e8, 4e8, 16e8)
+    ]
 
 
-THEIRS = {"name": "run_id", "trunk": "group", "size": "params", "toks": "tokens", "val_loss": "loss",
-          "teacher": "teacher_run", "kd": "lambda", "seed": "seed"}  # fmt: skip
+THEIRS = {
+    "name": "run_id",
+    "trunk": "group",
+    "size": "params",
+    "toks": "tokens",
+    "val_loss": "loss",
+    "teacher": "teacher_run",
+    "kd": "lambda",
+    "seed": "seed",
+}
 """A stranger's column -> what it is in the pocket table."""

@@ -32,8 +32,15 @@ from distillaw.fitting.problem import observe
 from distillaw.runs.table import read_table
 
 DELTA = 1e-3
-GRID = list(itertools.product(np.arange(0, 30, 5.0), np.arange(0, 30, 5.0), np.arange(-1, 1.5, 0.5),
-                              np.arange(0, 2.5, 0.5), np.arange(0, 2.5, 0.5)))  # fmt: skip
+GRID = list(
+    itertools.product(
+        np.arange(0, 30, 5.0),
+        np.arange(0, 30, 5.0),
+        np.arange(-1, 1.5, 0.5),
+        np.arange(0, 2.5, 0.5),
+        np.arange(0, 2.5, 0.5),
+    )
+)
 """Besiroglu et al. 2024: 6 x 6 x 5 x 5 x 5 = 4,500 starts of (ln A, ln B, ln E, alpha, beta)."""
 
 
@@ -58,8 +65,12 @@ def at_optimum(problem: Problem, fitted: Estimate):
     warm = refit(problem, fitted, weights, rng=np.random.default_rng(3), restarts=0)[1]
     best = refit(problem, fitted, weights, rng=np.random.default_rng(3), restarts=STARTS)[1]
     gap = warm / best - 1
-    return {"replicates": SAMPLE, "starts_each": STARTS, "share": float((gap <= 1e-6).mean()),
-            "worst_gap": float(gap.max())}  # fmt: skip
+    return {
+        "replicates": SAMPLE,
+        "starts_each": STARTS,
+        "share": float((gap <= 1e-6).mean()),
+        "worst_gap": float(gap.max()),
+    }
 
 
 def peer_objective(x, n, d, y, weights):
@@ -181,7 +192,12 @@ def main():
         "rows": len(rows),
         "ours": ours,
         "distillation": {form: student(form, (9, 8, 10)) for form in ("reduced", "kappa", "full")},
-        "peer_grid": {"per_start_s": per_start, "starts": len(GRID), "total_s": grid_s, "reach_optimum": share},
+        "peer_grid": {
+            "per_start_s": per_start,
+            "starts": len(GRID),
+            "total_s": grid_s,
+            "reach_optimum": share,
+        },
         "peer_bootstrap_1000_s": boot_s,
         "ratios": {
             "grid / our fit": grid_s / fit_s,
@@ -189,10 +205,12 @@ def main():
             "peer bootstrap / our bootstrap": boot_s / intervals_s,
         },
         "cold_shell": {
-            "predict": shell("predict", "--law", "busbridge2025", "--student-params", "1B", "--student-tokens", "20B"),
+            "predict": shell(
+                "predict", "--law", "busbridge2025", "--student-params", "1B", "--student-tokens", "20B"
+            ),
             "fit": shell("fit", file, "--law", "supervised"),
         },
-    }  # fmt: skip
+    }
     print(json.dumps(answer, indent=2))
     if args.out:
         args.out.write_text(json.dumps(answer, indent=2) + "\n")

@@ -48,10 +48,11 @@ def cpu_seconds(source: Path, *words: object) -> float:
     """CPU time of one command of the package at `source`; of one that was stopped, what it had used by then."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, "-m", "distillaw", *map(str, words), "--quiet"], stdout=subprocess.DEVNULL,
+        [sys.executable, "-m", "distillaw", *map(str, words), "--quiet"],
+        stdout=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": str(source.resolve())},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (MOST, MOST)),
-    )  # fmt: skip
+    )
     if done.returncode not in (0, -signal.SIGXCPU, -signal.SIGKILL):
         done.check_returncode()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -110,12 +111,13 @@ def main() -> None:
     began = datetime.datetime.now(datetime.UTC)
     found = measure(sources, asked.rows, asked.runs, asked.reported)
     result = {
-        "command": " ".join(["python", *sys.argv]), "made": began.isoformat(timespec="seconds"),
+        "command": " ".join(["python", *sys.argv]),
+        "made": began.isoformat(timespec="seconds"),
         "device": f"{platform.machine()}, {os.cpu_count()} cores, one thread, load {os.getloadavg()[0]:.0f}",
         "commits": {label: commit_of(source) for label, source in sources.items()},
         "cpu_seconds": found,
         "ratio": {name: round(by["before"] / by["now"], 2) for name, by in found.items() if len(by) == 2},
-    }  # fmt: skip
+    }
     asked.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 

@@ -66,8 +66,10 @@ def million_cells(repeats):
     for name, call in calls.items():
         seconds, found = clock(call, repeats)
         rows[name] = {"seconds": seconds, "cells_per_s": SIDE**2 / seconds, **exactness(name, found)}
-        print(f"{name:34s} {seconds:6.2f} s   {SIDE**2 / seconds:12,.0f} cells/s   "
-              f"largest excess loss {rows[name].get('largest_excess', 0):.1e}")  # fmt: skip
+        print(
+            f"{name:34s} {seconds:6.2f} s   {SIDE**2 / seconds:12,.0f} cells/s   "
+            f"largest excess loss {rows[name].get('largest_excess', 0):.1e}"
+        )
     return rows
 
 
@@ -98,8 +100,10 @@ def single_cells(repeats):
     """Milliseconds of one optimum by scenario and size of the ensemble."""
     rng = np.random.default_rng(0)
     chosen = LAWS.ensemble.take(rng.integers(0, 3, 64))
-    spread = {half: {k: v * (1 + 0.003 * rng.normal(size=64)) for k, v in getattr(chosen, half).items()}
-              for half in ("plain", "student")}  # fmt: skip
+    spread = {
+        half: {k: v * (1 + 0.003 * rng.normal(size=64)) for k, v in getattr(chosen, half).items()}
+        for half in ("plain", "student")
+    }
     ensembles = {"1 law": LAWS.ensemble.take([0]), "3 laws": LAWS.ensemble, "64 laws": LawEnsemble(**spread)}
     rows = {}
     for name, ensemble in ensembles.items():
@@ -159,10 +163,13 @@ class Peer:
         start = np.clip(start, *ends)
         inward, outward = (np.asarray, np.asarray) if logs else (np.log, np.exp)
         found = minimize(
-            lambda x: self.loss(inward(x)), outward(start), method="SLSQP", bounds=[tuple(outward(ends))] * 3,
+            lambda x: self.loss(inward(x)),
+            outward(start),
+            method="SLSQP",
+            bounds=[tuple(outward(ends))] * 3,
             options={"maxiter": 500, "ftol": 1e-12},
             constraints=[{"type": "eq", "fun": lambda x: self.spent(inward(x))}],
-        )  # fmt: skip
+        )
         return found.fun if abs(self.spent(inward(found.x))) < 1e-6 else math.nan
 
     def informed(self):
@@ -210,11 +217,14 @@ def landing(peers, starts, best, *, logs):
     excess = np.array(answers) / best - 1
     excess = excess[np.isfinite(excess)]
     return {
-        "slsqp_ms": 1e3 * seconds / len(peers), "without_answer": 1 - len(excess) / len(peers),
-        "above_by_1e-6": float((excess > 1e-6).mean()), "above_by_1e-3": float((excess > 1e-3).mean()),
-        "above_by_1e-2": float((excess > 1e-2).mean()), "largest_excess": float(excess.max()),
+        "slsqp_ms": 1e3 * seconds / len(peers),
+        "without_answer": 1 - len(excess) / len(peers),
+        "above_by_1e-6": float((excess > 1e-6).mean()),
+        "above_by_1e-3": float((excess > 1e-3).mean()),
+        "above_by_1e-2": float((excess > 1e-2).mean()),
+        "largest_excess": float(excess.max()),
         "lowest_excess": float(excess.min()),
-    }  # fmt: skip
+    }
 
 
 def attempt(peer, start, *, logs):
@@ -248,9 +258,12 @@ def main():
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, Python {platform.python_version()}, "
         f"numpy {np.__version__}",
-        "laws": list(LAWS.names), "maps": million_cells(args.repeats), "allocation": one_axis(args.repeats),
-        "one_optimum_ms": single_cells(args.repeats), "slsqp": against_slsqp(args.cells),
-    }  # fmt: skip
+        "laws": list(LAWS.names),
+        "maps": million_cells(args.repeats),
+        "allocation": one_axis(args.repeats),
+        "one_optimum_ms": single_cells(args.repeats),
+        "slsqp": against_slsqp(args.cells),
+    }
     args.out.write_text(json.dumps(results, indent=2) + "\n")
     print(f"wrote {args.out}")
 

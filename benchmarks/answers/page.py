@@ -24,10 +24,13 @@ _BILLS = ["1.1e21", "2e21", "3e21", "5e21", "9e20", "8e20", "7e20"]
 CHANGES = {
     "tokens, one teacher": ("", "budget", _TOKENS),
     "tokens, four teachers": (
-        "teacher=pythia-1.4b&teacher=pythia-2.8b&teacher=pythia-6.9b&teacher=pythia-12b&own=", "budget", _TOKENS),
+        "teacher=pythia-1.4b&teacher=pythia-2.8b&teacher=pythia-6.9b&teacher=pythia-12b&own=",
+        "budget",
+        _TOKENS,
+    ),
     "compute, a teacher to train": ("budgetKind=compute&budget=1e21", "student", _SIZES),
     "compute, free size": ("budgetKind=compute&budget=1e21&student=&maxStudent=3B", "budget", _BILLS),
-}  # fmt: skip
+}
 MEASURE = """([id, value]) => new Promise(done => {
   const said = document.querySelector('[data-testid=sentence]'), input = document.getElementById(id);
   const frames = [...document.querySelectorAll('.frame')], start = performance.now();
@@ -56,8 +59,10 @@ def main() -> None:
     found = measured(pages, asked.rounds)
     for version, rows in found.items():
         for name, row in rows.items():
-            print(f"{version:8} {name:28} answer {row['answer_ms']['median']:6.1f} ms (90 %: "
-                  f"{row['answer_ms']['p90']:.1f}), last figure {row['figures_ms']['median']:6.1f} ms")  # fmt: skip
+            print(
+                f"{version:8} {name:28} answer {row['answer_ms']['median']:6.1f} ms (90 %: "
+                f"{row['answer_ms']['p90']:.1f}), last figure {row['figures_ms']['median']:6.1f} ms"
+            )
     if asked.out:
         load = {"load_average": os.getloadavg(), "cpus": os.cpu_count()}
         asked.out.write_text(json.dumps({**load, **found}, indent=2) + "\n")
@@ -97,8 +102,13 @@ def _opened(browser, file: Path, address: str):
 
 def _summary(times: list[float]) -> dict[str, float]:
     known = sorted(t for t in times if t is not None)
-    return {"n": len(known), "median": statistics.median(known), "p90": known[int(0.9 * (len(known) - 1))],
-            "lowest": known[0], "highest": known[-1]}  # fmt: skip
+    return {
+        "n": len(known),
+        "median": statistics.median(known),
+        "p90": known[int(0.9 * (len(known) - 1))],
+        "lowest": known[0],
+        "highest": known[-1],
+    }
 
 
 if __name__ == "__main__":

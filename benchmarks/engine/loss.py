@@ -13,7 +13,6 @@ chunks of 256 and compiled=False. `stored` are 50 targets per token, `next token
 import argparse
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -28,6 +27,7 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from benchmarks.result_file import save
 from distillaw.distill.heads import SparseTargets
 from distillaw.distill.losses import distillation_loss
 
@@ -87,9 +87,14 @@ def _kl(student, teacher):
 
 
 VARIANTS = {
-    "ours": ours, "naive kl_div": naive, "checkpointed chunks": checkpointed, "liger chunked": liger,
-    "ours, stored": stored, "ours, next token": next_token, "naive cross_entropy": naive_next_token,
-}  # fmt: skip
+    "ours": ours,
+    "naive kl_div": naive,
+    "checkpointed chunks": checkpointed,
+    "liger chunked": liger,
+    "ours, stored": stored,
+    "ours, next token": next_token,
+    "naive cross_entropy": naive_next_token,
+}
 
 
 def measure(name: str, vocab: int) -> dict[str, float]:
@@ -132,20 +137,28 @@ def compare(vocab: int, names: list[str]) -> list[dict[str, object]]:
     results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for _ in range(ROUNDS):
         for name in names:
-            command = [sys.executable, __file__, "--one", name, str(vocab)]
+            command = [sys.executable, "-m", "benchmarks.engine.loss", "--one", name, str(vocab)]
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             results[name].append(json.loads(output))
     tokens, width, teacher_width = SIZES[vocab]
     rows = []
     for name, runs in results.items():
         ratios = [o["seconds"] / r["seconds"] for o, r in zip(results["ours"], runs, strict=True)]
-        rows.append({
-            "vocab": vocab, "tokens": tokens, "width": width, "teacher_width": teacher_width, "variant": name,
-            "microseconds_per_token": round(1e6 * float(np.median([r["seconds"] for r in runs])) / tokens, 1),
-            "time_over_ours": round(1 / float(np.median(ratios)), 2),
-            "megabytes_added": round(float(np.median([r["megabytes"] for r in runs])), 1),
-            "loss": round(runs[0]["loss"], 6),
-        })  # fmt: skip
+        rows.append(
+            {
+                "vocab": vocab,
+                "tokens": tokens,
+                "width": width,
+                "teacher_width": teacher_width,
+                "variant": name,
+                "microseconds_per_token": round(
+                    1e6 * float(np.median([r["seconds"] for r in runs])) / tokens, 1
+                ),
+                "time_over_ours": round(1 / float(np.median(ratios)), 2),
+                "megabytes_added": round(float(np.median([r["megabytes"] for r in runs])), 1),
+                "loss": round(runs[0]["loss"], 6),
+            }
+        )
     return rows
 
 
@@ -169,11 +182,13 @@ def main() -> None:
             rows.append(row)
             print(" ".join(f"{key}={value}" for key, value in row.items()), flush=True)
     if arguments.out:
-        arguments.out.write_text(json.dumps({
-            "command": "python -m benchmarks.engine.loss", "date": time.strftime("%Y-%m-%d"),
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one thread",
-            "torch": torch.__version__, "liger-kernel": liger_version, "rounds": ROUNDS, "rows": rows,
-        }, indent=1) + "\n")  # fmt: skip
+        save(
+            arguments.out,
+            "python -m benchmarks.engine.loss",
+            **{"liger-kernel": liger_version},
+            rounds=ROUNDS,
+            rows=rows,
+        )
 
 
 if __name__ == "__main__":

@@ -14,24 +14,29 @@ torchtune 0.6.1 with torchao <= 0.16 in another; a peer whose interpreter is not
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
+from benchmarks.result_file import save
+
 HERE = Path(__file__).parent
 OURS, STORED = "ours, online teacher", ("ours, stored samples", "ours, stored top-64")
 NEXT_TOKEN = ("plain, next token", "ours, next token")
 FULL = (
-    "TRL GKDTrainer", "TRL chunked divergence", "torchtune chunked", "Liger chunked JSD", "plain, whole logits",
-    "plain, fused chunks", OURS,
-)  # fmt: skip
+    "TRL GKDTrainer",
+    "TRL chunked divergence",
+    "torchtune chunked",
+    "Liger chunked JSD",
+    "plain, whole logits",
+    "plain, fused chunks",
+    OURS,
+)
 DIGITS = 5e-5
 """Largest relative difference of losses that agree to four digits."""
 
@@ -39,8 +44,11 @@ DIGITS = 5e-5
 def main() -> None:
     """Measure, check the losses, print the table, write the results."""
     arguments = _arguments()
-    pythons = {"TRL": arguments.peers_python, "Liger": arguments.peers_python,
-               "torchtune": arguments.torchtune_python}  # fmt: skip
+    pythons = {
+        "TRL": arguments.peers_python,
+        "Liger": arguments.peers_python,
+        "torchtune": arguments.torchtune_python,
+    }
     names = [n for n in (*FULL, *NEXT_TOKEN, *STORED) if not arguments.only or n in arguments.only]
     skipped = {n: "no interpreter given" for n in names if pythons.get(n.split()[0], sys.executable) is None}
     runs: dict[str, list[dict]] = {name: [] for name in names if name not in skipped}
@@ -63,13 +71,17 @@ def main() -> None:
     _print(rows, differences, skipped)
     if arguments.out:
         versions = {k: v for results in runs.values() for k, v in results[0]["versions"].items()}
-        arguments.out.write_text(json.dumps({
-            "command": "python -m benchmarks.engine.peers --peers-python PYTHON --torchtune-python PYTHON",
-            "date": time.strftime("%Y-%m-%d"), "rounds": arguments.rounds, "steps": arguments.steps,
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one thread",
-            "load_average": [round(began, 1), round(os.getloadavg()[0], 1)], "versions": versions,
-            "largest_relative_loss_difference": differences, "skipped": skipped, "rows": rows,
-        }, indent=1) + "\n")  # fmt: skip
+        save(
+            arguments.out,
+            "python -m benchmarks.engine.peers --peers-python PYTHON --torchtune-python PYTHON",
+            rounds=arguments.rounds,
+            steps=arguments.steps,
+            load_average=[round(began, 1), round(os.getloadavg()[0], 1)],
+            versions=versions,
+            largest_relative_loss_difference=differences,
+            skipped=skipped,
+            rows=rows,
+        )
     if any(not difference < DIGITS for difference in differences.values()):
         sys.exit("the losses do not agree to four digits: some variant trains on something else")
 
@@ -105,11 +117,13 @@ def _speed(result: dict) -> float:
 def _row(name: str, runs: dict[str, list[dict]]) -> dict[str, object]:
     results = runs[name]
     row: dict[str, object] = {
-        "variant": name, "tokens_per_cpu_second": round(float(np.median([_speed(r) for r in results]))),
+        "variant": name,
+        "tokens_per_cpu_second": round(float(np.median([_speed(r) for r in results]))),
         "megabytes_above_models": round(float(np.median([r["megabytes_added"] for r in results]))),
         "megabytes_peak": round(float(np.median([r["megabytes_peak"] for r in results]))),
-        "first_loss": round(results[0]["losses"][0], 6), "last_loss": round(results[0]["losses"][-1], 6),
-    }  # fmt: skip
+        "first_loss": round(results[0]["losses"][0], 6),
+        "last_loss": round(results[0]["losses"][-1], 6),
+    }
     reference = OURS if name in FULL else NEXT_TOKEN[0]
     if reference in runs:
         pairs = zip(results, runs[reference], strict=True)

@@ -54,23 +54,30 @@ def _split(folder: Path) -> Split:
 def as_teacher(model) -> Teacher:
     """A model as the engine's teacher."""
     return Teacher(
-        name="teacher",
-        model=model,
-        head=head_of(model),
-        vocab_size=VOCAB,
-        trimmed_rows=0,
-        fingerprint="-",
+        name="teacher", model=model, head=head_of(model), vocab_size=VOCAB, trimmed_rows=0, fingerprint="-"
     )
 
 
 def _build_store(folder: Path, teacher: Teacher, scheme: Scheme) -> None:
     split = _split(folder)
     plan = StorePlan(
-        teacher=teacher.name, data="-", teacher_fingerprint="-", teacher_dtype="float32", tokenizer_hash="-",
-        data_hash="-", split=split.name, context=CONTEXT, vocab_size=VOCAB, scheme=scheme, seed=0,
-        split_windows=split.num_windows, num_windows=split.num_windows, order_seed=None,
-        windows_per_shard=split.num_windows, windows_per_forward=SEQUENCES,
-    )  # fmt: skip
+        teacher=teacher.name,
+        data="-",
+        teacher_fingerprint="-",
+        teacher_dtype="float32",
+        tokenizer_hash="-",
+        data_hash="-",
+        split=split.name,
+        context=CONTEXT,
+        vocab_size=VOCAB,
+        scheme=scheme,
+        seed=0,
+        split_windows=split.num_windows,
+        num_windows=split.num_windows,
+        order_seed=None,
+        windows_per_shard=split.num_windows,
+        windows_per_forward=SEQUENCES,
+    )
     maker = TargetMaker(teacher=teacher, split=split, scheme=scheme, seed=0)
     with opened_for_building(folder / scheme.estimator, plan):
         build_shards(folder / scheme.estimator, plan, maker)
@@ -86,10 +93,23 @@ def engine(folder: Path, model, *, rate: float) -> tuple[BatchFeed, Trainer]:
     recipe = Recipe(context=CONTEXT, head_dim=STUDENT.head_dim, z_weight=0.0, weight_decay=0.0)
     params, total = count_parameters(model)
     spec = TrunkSpec(
-        role="student", purpose="grid", label="1.8M", layers=STUDENT.layers, width=STUDENT.width, ffn=STUDENT.ffn,
-        heads=STUDENT.heads, params=params, total_params=total, vocab_size=VOCAB, seed=0, split="student",
-        peak_lr=rate, batch_tokens=BATCH_TOKENS, recipe=recipe, data_hash="-",
-    )  # fmt: skip
+        role="student",
+        purpose="grid",
+        label="1.8M",
+        layers=STUDENT.layers,
+        width=STUDENT.width,
+        ffn=STUDENT.ffn,
+        heads=STUDENT.heads,
+        params=params,
+        total_params=total,
+        vocab_size=VOCAB,
+        seed=0,
+        split="student",
+        peak_lr=rate,
+        batch_tokens=BATCH_TOKENS,
+        recipe=recipe,
+        data_hash="-",
+    )
     groups = [{"params": list(model.parameters()), "lr_scale": 1.0}]
     optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=0.0, fused=True)
     trainer = Trainer(spec=spec, student=Student(model, recipe), state=TrainState(model, optimizer))

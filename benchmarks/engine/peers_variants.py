@@ -55,9 +55,11 @@ class Meter:
         """What was measured."""
         peak = resident("VmHWM")
         return {
-            "seconds": self.seconds, "losses": self.losses,
-            "megabytes_added": (peak - self._before) / 1024, "megabytes_peak": peak / 1024,
-        }  # fmt: skip
+            "seconds": self.seconds,
+            "losses": self.losses,
+            "megabytes_added": (peak - self._before) / 1024,
+            "megabytes_peak": peak / 1024,
+        }
 
 
 def resident(field: str) -> int:
@@ -120,10 +122,14 @@ def naive(folder: Path, meter: Meter) -> None:
         logits_NV = student(input_ids=inputs_BT, use_cache=False).logits.flatten(0, 1)
         with torch.no_grad():
             target_NV = teacher(input_ids=inputs_BT, use_cache=False).logits.flatten(0, 1)
-        return backward(functional.kl_div(
-            functional.log_softmax(logits_NV, -1), functional.log_softmax(target_NV, -1), log_target=True,
-            reduction="batchmean",
-        ))  # fmt: skip
+        return backward(
+            functional.kl_div(
+                functional.log_softmax(logits_NV, -1),
+                functional.log_softmax(target_NV, -1),
+                log_target=True,
+                reduction="batchmean",
+            )
+        )
 
     plain_loop(folder, meter, student, step)
 
@@ -223,10 +229,15 @@ def _torchtune_model(folder: Path) -> torch.nn.Module:
     source = load(folder)
     config = source.config
     model = llama2(
-        vocab_size=config.vocab_size, num_layers=config.num_hidden_layers, num_heads=config.num_attention_heads,
-        num_kv_heads=config.num_key_value_heads, embed_dim=config.hidden_size, norm_eps=config.rms_norm_eps,
-        max_seq_len=config.max_position_embeddings, intermediate_dim=config.intermediate_size,
-    )  # fmt: skip
+        vocab_size=config.vocab_size,
+        num_layers=config.num_hidden_layers,
+        num_heads=config.num_attention_heads,
+        num_kv_heads=config.num_key_value_heads,
+        embed_dim=config.hidden_size,
+        norm_eps=config.rms_norm_eps,
+        max_seq_len=config.max_position_embeddings,
+        intermediate_dim=config.intermediate_size,
+    )
     weights = {name: tensor.clone() for name, tensor in source.state_dict().items()}
     model.load_state_dict(
         hf_to_tune(weights, config.num_attention_heads, config.num_key_value_heads, config.hidden_size)
@@ -268,30 +279,45 @@ def trl_gkd(folder: Path, meter: Meter) -> None:
         tokens_BT = torch.tensor([row["input_ids"] for row in rows])
         labels_BT = tokens_BT.clone()
         labels_BT[:, 0] = -100  # predicted by nothing; counted if left in
-        return {
-            "input_ids": tokens_BT,
-            "attention_mask": torch.ones_like(tokens_BT),
-            "labels": labels_BT,
-        }
+        return {"input_ids": tokens_BT, "attention_mask": torch.ones_like(tokens_BT), "labels": labels_BT}
 
     tokens_SBT = np.load(folder / "batches.npy")
     steps, size, length = tokens_SBT.shape
     config = GKDConfig(
-        output_dir=str(folder / "trl"), lmbda=0.0, beta=0.0, bf16=False, gradient_checkpointing=False, max_steps=steps,
-        per_device_train_batch_size=size, gradient_accumulation_steps=1, learning_rate=RATE, weight_decay=0.0,
-        lr_scheduler_type="constant", max_grad_norm=1.0, optim="adamw_torch_fused", logging_strategy="no",
-        save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=True, train_sampling_strategy="sequential",
-    )  # fmt: skip
+        output_dir=str(folder / "trl"),
+        lmbda=0.0,
+        beta=0.0,
+        bf16=False,
+        gradient_checkpointing=False,
+        max_steps=steps,
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=1,
+        learning_rate=RATE,
+        weight_decay=0.0,
+        lr_scheduler_type="constant",
+        max_grad_norm=1.0,
+        optim="adamw_torch_fused",
+        logging_strategy="no",
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+        train_sampling_strategy="sequential",
+    )
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel({"<pad>": 0}, unk_token="<pad>")),
         pad_token="<pad>",
         eos_token="<pad>",
     )
     trainer = Measured(
-        model=load(folder / "student"), teacher_model=teacher_of(folder), args=config, data_collator=collate,
+        model=load(folder / "student"),
+        teacher_model=teacher_of(folder),
+        args=config,
+        data_collator=collate,
         train_dataset=Dataset.from_dict({"input_ids": tokens_SBT.reshape(-1, length).tolist()}),
-        processing_class=tokenizer, callbacks=[Laps()],
-    )  # fmt: skip
+        processing_class=tokenizer,
+        callbacks=[Laps()],
+    )
     trainer.train()
 
 

@@ -12,9 +12,7 @@ warning says if it is not.
 """
 
 import argparse
-import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +25,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import torch
 
+from benchmarks.result_file import save
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import BatchOrder
@@ -85,8 +84,10 @@ def measure(
     size: str, batch_tokens: int, count: int, store, vocabulary: int, ranks: Ranks
 ) -> dict[str, object]:
     """Median tokens per CPU-second, all students counted, of both ways over alternating rounds, and their ratio."""
-    ways = {name: _loop(size, batch_tokens, count, store, vocabulary, ranks, stacked=name == "stacked")
-            for name in ("stacked", "side_by_side")}  # fmt: skip
+    ways = {
+        name: _loop(size, batch_tokens, count, store, vocabulary, ranks, stacked=name == "stacked")
+        for name in ("stacked", "side_by_side")
+    }
     clock = time.process_time if ranks.device.type == "cpu" else time.perf_counter
     steps = max(1, ROUND_TOKENS // (batch_tokens * count))
     speeds: dict[str, list[float]] = {name: [] for name in ways}
@@ -101,21 +102,31 @@ def measure(
     ratios = np.array(speeds["stacked"]) / np.array(speeds["side_by_side"])
     low, middle, high = np.percentile(ratios, [25, 50, 75]).round(3).tolist()
     return {
-        "size": size, "vocabulary": vocabulary, "batch_tokens": batch_tokens, "students": count,
+        "size": size,
+        "vocabulary": vocabulary,
+        "batch_tokens": batch_tokens,
+        "students": count,
         **{name: round(float(np.median(values))) for name, values in speeds.items()},
-        "ratio": middle, "ratio_quartiles": [low, high],
+        "ratio": middle,
+        "ratio_quartiles": [low, high],
         "same_losses": losses["stacked"] == losses["side_by_side"],
         "first_loss_difference": abs(losses["stacked"][0] / losses["side_by_side"][0] - 1),
-        "largest_loss_difference": float(np.max(np.abs(np.divide(losses["stacked"], losses["side_by_side"]) - 1))),
-    }  # fmt: skip
+        "largest_loss_difference": float(
+            np.max(np.abs(np.divide(losses["stacked"], losses["side_by_side"]) - 1))
+        ),
+    }
 
 
 def _loop(
     size: str, batch_tokens: int, count: int, store, vocabulary: int, ranks: Ranks, *, stacked: bool
 ) -> Callable[[], list[float]]:
     """A function that takes one step of all students and gives their losses."""
-    study = StudySpec(name="b", students=StudentsSpec(params=(size,), tokens=(10**6,)), batch_tokens=batch_tokens,
-                      tuning=TuningSpec(enabled=False))  # fmt: skip
+    study = StudySpec(
+        name="b",
+        students=StudentsSpec(params=(size,), tokens=(10**6,)),
+        batch_tokens=batch_tokens,
+        tuning=TuningSpec(enabled=False),
+    )
     facts = Facts(vocab_size=vocabulary, data_hash="b", fingerprints={})
     spec = Planner(study, facts, Progress(losses={}, failures={})).board().jobs[0].trunk
     teachers = [_teacher(seed, vocabulary, ranks) for seed in (100, 101)]
@@ -136,11 +147,16 @@ def _student_run(spec, teacher: OnlineTeacher, ranks: Ranks) -> StudentRun:
     state = TrainState(model, build_optimizer(model, width=spec.width, weight_decay=1e-4))
     speed = RunSpeed(student_flops=0.0, teacher_flops=0.0, device=ranks.device, precision="fp32")
     return StudentRun(
-        trainer=Trainer(spec=spec, student=Student(model, spec.recipe), state=state, ranks=ranks), until=10**9,
+        trainer=Trainer(spec=spec, student=Student(model, spec.recipe), state=state, ranks=ranks),
+        until=10**9,
         source=teacher,
-        schedule=schedule_for(tokens=10**9, batch_tokens=spec.batch_tokens, warmup_tokens=10_000, cooldown=0.2),
-        home=Path(os.devnull), identity="b", speed=speed,
-    )  # fmt: skip
+        schedule=schedule_for(
+            tokens=10**9, batch_tokens=spec.batch_tokens, warmup_tokens=10_000, cooldown=0.2
+        ),
+        home=Path(os.devnull),
+        identity="b",
+        speed=speed,
+    )
 
 
 def _teacher(seed: int, vocabulary: int, ranks: Ranks) -> OnlineTeacher:
@@ -149,19 +165,29 @@ def _teacher(seed: int, vocabulary: int, ranks: Ranks) -> OnlineTeacher:
         .eval()
         .to(ranks.device)
     )
-    return OnlineTeacher(Teacher(
-        name="teacher", model=model, head=head_of(model), vocab_size=vocabulary, trimmed_rows=0, fingerprint="",
-    ))  # fmt: skip
+    return OnlineTeacher(
+        Teacher(
+            name="teacher",
+            model=model,
+            head=head_of(model),
+            vocab_size=vocabulary,
+            trimmed_rows=0,
+            fingerprint="",
+        )
+    )
 
 
 def _write(path: Path, rows: list[dict[str, object]], device: str) -> None:
-    path.write_text(json.dumps({
-        "command": "python -m benchmarks.engine.stacked", "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one thread",
-        "device": device,
-        "load_average": os.getloadavg()[0], "torch": torch.__version__, "rounds": ROUNDS,
-        "round_tokens": ROUND_TOKENS, "teachers": "two of 0.3M, each read once a step", "rows": rows,
-    }, indent=1) + "\n")  # fmt: skip
+    save(
+        path,
+        "python -m benchmarks.engine.stacked",
+        device=device,
+        load_average=os.getloadavg()[0],
+        rounds=ROUNDS,
+        round_tokens=ROUND_TOKENS,
+        teachers="two of 0.3M, each read once a step",
+        rows=rows,
+    )
 
 
 if __name__ == "__main__":

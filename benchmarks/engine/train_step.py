@@ -9,9 +9,7 @@ ours has. CPU time is compared, not wall time. The ratio is ours / plain: above 
 """
 
 import argparse
-import json
 import os
-import platform
 import tempfile
 import time
 from dataclasses import replace
@@ -24,6 +22,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from benchmarks.result_file import save
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import BatchOrder
@@ -55,11 +54,7 @@ def main() -> None:
                     rows.append(measure(size, batch_tokens, distilled, store))
                     print(" ".join(f"{k}={v}" for k, v in rows[-1].items()), flush=True)
     if arguments.out:
-        arguments.out.write_text(json.dumps({
-            "command": "python -m benchmarks.engine.train_step", "date": time.strftime("%Y-%m-%d"),
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one thread",
-            "torch": torch.__version__, "rounds": ROUNDS, "steps": STEPS, "rows": rows,
-        }, indent=1) + "\n")  # fmt: skip
+        save(arguments.out, "python -m benchmarks.engine.train_step", rounds=ROUNDS, steps=STEPS, rows=rows)
 
 
 def measure(size: str, batch_tokens: int, distilled: bool, store) -> dict[str, object]:
@@ -78,10 +73,13 @@ def measure(size: str, batch_tokens: int, distilled: bool, store) -> dict[str, o
                 speeds[name].append(STEPS * batch_tokens / (time.process_time() - began))
     ratios = np.array(speeds["ours"]) / np.array(speeds["plain"])
     return {
-        "size": size, "batch_tokens": batch_tokens, "arm": "distilled" if distilled else "supervised",
-        "ours": round(float(np.median(speeds["ours"]))), "plain": round(float(np.median(speeds["plain"]))),
+        "size": size,
+        "batch_tokens": batch_tokens,
+        "arm": "distilled" if distilled else "supervised",
+        "ours": round(float(np.median(speeds["ours"]))),
+        "plain": round(float(np.median(speeds["plain"]))),
         "ratio": round(float(np.median(ratios)), 3),
-    }  # fmt: skip
+    }
 
 
 def _models(size: str, distilled: bool):
@@ -92,8 +90,12 @@ def _models(size: str, distilled: bool):
 
 def _our_step(size: str, batch_tokens: int, distilled: bool, store):
     shape, model, teacher = _models(size, distilled)
-    study = StudySpec(name="b", students=StudentsSpec(params=(size,), tokens=(10**6,)), batch_tokens=batch_tokens,
-                      tuning=TuningSpec(enabled=False))  # fmt: skip
+    study = StudySpec(
+        name="b",
+        students=StudentsSpec(params=(size,), tokens=(10**6,)),
+        batch_tokens=batch_tokens,
+        tuning=TuningSpec(enabled=False),
+    )
     facts = Facts(vocab_size=512, data_hash="b", fingerprints={})
     spec = replace(
         Planner(study, facts, Progress(losses={}, failures={})).board().jobs[0].trunk, peak_lr=1e-3
@@ -116,9 +118,11 @@ def _our_step(size: str, batch_tokens: int, distilled: bool, store):
 def _source(model) -> SignalSource:
     if model is None:
         return NoTeacher()
-    return OnlineTeacher(Teacher(
-        name="teacher", model=model, head=head_of(model), vocab_size=512, trimmed_rows=0, fingerprint="",
-    ))  # fmt: skip
+    return OnlineTeacher(
+        Teacher(
+            name="teacher", model=model, head=head_of(model), vocab_size=512, trimmed_rows=0, fingerprint=""
+        )
+    )
 
 
 def _plain_step(size: str, batch_tokens: int, distilled: bool, store):
@@ -140,9 +144,11 @@ def _plain_step(size: str, batch_tokens: int, distilled: bool, store):
             with torch.no_grad():
                 target = teacher(input_ids=inputs[:, :-1], use_cache=False).logits.flatten(0, 1)
             loss = functional.kl_div(
-                functional.log_softmax(logits, -1), functional.log_softmax(target, -1), log_target=True,
+                functional.log_softmax(logits, -1),
+                functional.log_softmax(target, -1),
+                log_target=True,
                 reduction="batchmean",
-            )  # fmt: skip
+            )
         loss = loss + 1e-4 * torch.logsumexp(logits, -1).square().mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -8,9 +8,7 @@ beside its own steps, in alternating rounds; the shares are what they come to ov
 """
 
 import argparse
-import json
 import os
-import platform
 import tempfile
 import time
 from dataclasses import replace
@@ -22,6 +20,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import torch
 
+from benchmarks.result_file import save
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import BatchOrder
 from distillaw.large_batch.diffusion import log_steps
@@ -58,11 +57,13 @@ def main() -> None:
             rows.append(measure(size, batch, vocabulary, store))
             print(" ".join(f"{k}={v}" for k, v in rows[-1].items()), flush=True)
     if arguments.out:
-        arguments.out.write_text(json.dumps({
-            "command": "python -m benchmarks.engine.watching", "date": time.strftime("%Y-%m-%d"),
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one thread",
-            "torch": torch.__version__, "rounds": ROUNDS, "micro_batches": PARTS, "rows": rows,
-        }, indent=1) + "\n")  # fmt: skip
+        save(
+            arguments.out,
+            "python -m benchmarks.engine.watching",
+            rounds=ROUNDS,
+            micro_batches=PARTS,
+            rows=rows,
+        )
 
 
 def measure(size: str, batch_tokens: int, vocabulary: int, store) -> dict[str, object]:
@@ -77,8 +78,11 @@ def measure(size: str, batch_tokens: int, vocabulary: int, store) -> dict[str, o
             trainer.accumulate(tokens, source.signal(tokens, windows), last=last)
         trainer.update(1e-4)
 
-    acts = {"step": lambda: step(measured=False), "measured_step": lambda: step(measured=True),
-            "distance": tracker.measure}  # fmt: skip
+    acts = {
+        "step": lambda: step(measured=False),
+        "measured_step": lambda: step(measured=True),
+        "distance": tracker.measure,
+    }
     seconds: dict[str, list[float]] = {name: [] for name in acts}
     for round_ in range(ROUNDS + 1):
         for name, act in acts.items():
@@ -96,13 +100,22 @@ def measure(size: str, batch_tokens: int, vocabulary: int, store) -> dict[str, o
         )
         for steps in RUN_STEPS
     }
-    return {"size": size, "batch_tokens": batch_tokens, **{f"{k}_ms": round(1e3 * v, 3) for k, v in middle.items()},
-            **shares, "noise_share": round(noise, 6)}  # fmt: skip
+    return {
+        "size": size,
+        "batch_tokens": batch_tokens,
+        **{f"{k}_ms": round(1e3 * v, 3) for k, v in middle.items()},
+        **shares,
+        "noise_share": round(noise, 6),
+    }
 
 
 def _trainer(size: str, batch_tokens: int, vocabulary: int, store) -> tuple[Trainer, BatchFeed]:
-    study = StudySpec(name="b", students=StudentsSpec(params=(size,), tokens=(10**8,)), batch_tokens=batch_tokens,
-                      tuning=TuningSpec(enabled=False))  # fmt: skip
+    study = StudySpec(
+        name="b",
+        students=StudentsSpec(params=(size,), tokens=(10**8,)),
+        batch_tokens=batch_tokens,
+        tuning=TuningSpec(enabled=False),
+    )
     facts = Facts(vocab_size=vocabulary, data_hash="b", fingerprints={})
     spec = Planner(study, facts, Progress(losses={}, failures={})).board().jobs[0].trunk
     spec = replace(spec, peak_lr=1e-4, recipe=replace(spec.recipe, micro_batch_tokens=batch_tokens // PARTS))

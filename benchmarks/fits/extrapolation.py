@@ -1,6 +1,6 @@
 """How far a fitted law can be trusted: hold out the largest-compute runs, fit the rest, compare.
 
-    python -m benchmarks.fits.extrapolation ../shared/data/lawruns [--markdown docs/fitting.md]
+    python -m benchmarks.fits.extrapolation ../shared/data/lawruns [--out FILE] [--markdown docs/fitting.md]
 
 For every public set: relative error of the held-out runs, share inside the 90 % prediction interval, interval
 score, error in equivalent compute, and decisions between two allocations of nearly equal compute. Baselines on
@@ -17,6 +17,7 @@ import numpy as np
 from scipy.optimize import minimize, nnls
 
 import distillaw as dl
+from benchmarks.result_file import save
 from distillaw.runs.table import read_table
 
 LEVEL = 0.9
@@ -40,8 +41,12 @@ class Trial:
 
     def table(self):
         """The rows that may be fitted."""
-        return {"params": self.N[~self.held], "tokens": self.D[~self.held], "loss": self.L[~self.held],
-                "group": self.group[~self.held]}  # fmt: skip
+        return {
+            "params": self.N[~self.held],
+            "tokens": self.D[~self.held],
+            "loss": self.L[~self.held],
+            "group": self.group[~self.held],
+        }
 
 
 def largest(N, D, group, share=0.2):
@@ -224,17 +229,33 @@ def markdown(rows):
     """The two tables of docs/fitting.md: predictions, then decisions."""
     held = np.array([r["held"] for r in rows])
     inside = {k: np.array([r[k] for r in rows]) for k in ("inside", "inside gamma=1")}
-    lines = heading("set", "held out", "decades beyond", "error % (ours / gamma = 1 / varpro)",
-                    "in 90 % interval (ours / gamma = 1)", "interval score (ours / gamma = 1)",
-                    "error, decades of C (ours / gamma = 1)")  # fmt: skip
+    lines = heading(
+        "set",
+        "held out",
+        "decades beyond",
+        "error % (ours / gamma = 1 / varpro)",
+        "in 90 % interval (ours / gamma = 1)",
+        "interval score (ours / gamma = 1)",
+        "error, decades of C (ours / gamma = 1)",
+    )
     for r in rows:
         lines.append(
             f"| {r['set']} | {r['held']} | {r['decades']:.1f} | {r['error']:.2f} / {r['error gamma=1']:.2f} / "
             f"{r['error varpro']:.2f} | {r['inside']:.2f} / {r['inside gamma=1']:.2f} | {r['score']:.1f} / "
             f"{r['score gamma=1']:.1f} | {r['decades of C']:.2f} / {r['decades of C gamma=1']:.2f} |"
         )
-    g = {key: geometric(rows, key) for key in ("error", "error gamma=1", "error varpro", "score", "score gamma=1",
-                                               "decades of C", "decades of C gamma=1")}  # fmt: skip
+    g = {
+        key: geometric(rows, key)
+        for key in (
+            "error",
+            "error gamma=1",
+            "error varpro",
+            "score",
+            "score gamma=1",
+            "decades of C",
+            "decades of C gamma=1",
+        )
+    }
     lines.append(
         f"| **all {len(rows)}** (geometric mean; shares: mean of sets, then of all rows) | {held.sum()} | | "
         f"**{g['error']:.2f} / {g['error gamma=1']:.2f} / {g['error varpro']:.2f}** | "
@@ -270,6 +291,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--markdown", type=Path, help="replace the table between the markers in this file")
+    parser.add_argument("--out", type=Path, help="keep the rows of the table")
     args = parser.parse_args()
     rows = []
     for trial in trials(args.folder):
@@ -283,6 +305,9 @@ def main():
         )
     table = markdown(rows)
     print(table)
+    if args.out:
+        kept = [{key: value for key, value in row.items() if key != "calibration"} for row in rows]
+        save(args.out, "python -m benchmarks.fits.extrapolation LAWRUNS", sets=kept)
     if args.markdown:
         text = args.markdown.read_text()
         start, end = "<!-- extrapolation -->\n", "<!-- end extrapolation -->"

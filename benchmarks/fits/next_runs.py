@@ -24,9 +24,12 @@ from distillaw.runs.table import read_table
 
 SHARES = (0.01, 0.05, 0.1)
 PUBLISHED = {  # arXiv 2604.22753, README of the repository; nine-parameter law
-    "random": (-0.77, 0.78, 0.79), "cheapest": (-0.89, 0.41, 0.68), "D-optimal": (-0.11, 0.49, 0.87),
-    "V-optimal": (0.67, 0.87, 0.92), "theirs": (0.60, 0.88, 0.93),
-}  # fmt: skip
+    "random": (-0.77, 0.78, 0.79),
+    "cheapest": (-0.89, 0.41, 0.68),
+    "D-optimal": (-0.11, 0.49, 0.87),
+    "V-optimal": (0.67, 0.87, 0.92),
+    "theirs": (0.60, 0.88, 0.93),
+}
 BAND, CHOICES, LEVELS = 0.12, 4, 8
 """Decisions: compute levels of this width with so many sizes, the largest of them."""
 FIRST, BATCH, ENOUGH = 4, 6, 14
@@ -72,8 +75,13 @@ def designed_policy(pool, cost, budget, rng, target):
         left = np.setdiff1d(np.arange(len(cost)), chosen)
         candidates = {k: pool[k][left] for k in ("params", "tokens")}
         try:
-            design = propose(belief(pool, np.array(chosen)), candidates=candidates, target=target, most=BATCH,
-                             budget=budget - cost[chosen].sum())  # fmt: skip
+            design = propose(
+                belief(pool, np.array(chosen)),
+                candidates=candidates,
+                target=target,
+                most=BATCH,
+                budget=budget - cost[chosen].sum(),
+            )
         except ConfigError:  # nothing left that the budget buys
             return np.array(chosen)
         if not design.runs:
@@ -137,16 +145,27 @@ def main():
         }
         for name, picks in policies.items():
             found = np.array([score(pool, test, pick) for pick in picks])
-            rows.append({"share": share, "policy": name, "runs": float(np.mean([len(p) for p in picks])),
-                         "r2": float(np.nanmean(found[:, 0])), "r2_median": float(np.nanmedian(found[:, 0])),
-                         "error_percent": float(np.sqrt(np.nanmean(found[:, 1] ** 2))),
-                         "regret_percent": float(np.nanmean(found[:, 2]))})  # fmt: skip
-            print(f"{100 * share:>4.0f} %  {name:<10}{rows[-1]['runs']:>6.0f} runs   R^2 {rows[-1]['r2']:>7.2f} "
-                  f"(median {rows[-1]['r2_median']:.2f})   error {rows[-1]['error_percent']:.2f} %   regret "
-                  f"{rows[-1]['regret_percent']:.3f} %")  # fmt: skip
+            rows.append(
+                {
+                    "share": share,
+                    "policy": name,
+                    "runs": float(np.mean([len(p) for p in picks])),
+                    "r2": float(np.nanmean(found[:, 0])),
+                    "r2_median": float(np.nanmedian(found[:, 0])),
+                    "error_percent": float(np.sqrt(np.nanmean(found[:, 1] ** 2))),
+                    "regret_percent": float(np.nanmean(found[:, 2])),
+                }
+            )
+            print(
+                f"{100 * share:>4.0f} %  {name:<10}{rows[-1]['runs']:>6.0f} runs   R^2 {rows[-1]['r2']:>7.2f} "
+                f"(median {rows[-1]['r2_median']:.2f})   error {rows[-1]['error_percent']:.2f} %   regret "
+                f"{rows[-1]['regret_percent']:.3f} %"
+            )
     everything = score(pool, test, np.arange(len(cost)))
-    print(f"all data: R^2 {everything[0]:.2f}, error {everything[1]:.2f} %, regret {everything[2]:.3f} %   "
-          f"published R^2 at 1, 5, 10 %: {PUBLISHED}")  # fmt: skip
+    print(
+        f"all data: R^2 {everything[0]:.2f}, error {everything[1]:.2f} %, regret {everything[2]:.3f} %   "
+        f"published R^2 at 1, 5, 10 %: {PUBLISHED}"
+    )
     if args.out:
         args.out.write_text(
             json.dumps({"rows": rows, "all": everything, "published": PUBLISHED}, indent=1) + "\n"

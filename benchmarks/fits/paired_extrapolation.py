@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks import RESULTS, SHIPPED
-from distillaw.planning.arms import ALONE_FLOOR, TAUGHT_FLOOR, student_arms
+from distillaw.planning.arms import DISTILLED_FLOOR, SUPERVISED_FLOOR, student_arms
 from distillaw.planning.measured import measure_gain
 from distillaw.runs.record import Run, StudyRecord, read_study
 from distillaw.runs.table import read_table
@@ -42,9 +42,11 @@ def shipped(name):
     rows = pq.read_table(SHIPPED / f"{name}_runs.parquet").to_pylist()
     split = max({r.get("split") for r in rows}, key=lambda s: sum(r.get("split") == s for r in rows))
     keep = [
-        r for r in rows
-        if r["role"] == "teacher" or (r["init"] == "fresh" and r["lambda"] in (0, 1) and r.get("split") == split)
-    ]  # fmt: skip
+        r
+        for r in rows
+        if r["role"] == "teacher"
+        or (r["init"] == "fresh" and r["lambda"] in (0, 1) and r.get("split") == split)
+    ]
     return record_of(keep)
 
 
@@ -53,14 +55,31 @@ def worlds():
     table = read_table(RESULTS / "worlds_study.csv")
     rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
     for world in sorted({r["world"] for r in rows}):
-        keep = [r for r in rows if r["world"] == world and r["role"] == "student"
-                and float(r["lambda"]) in (0, 1) and float(r["temperature"]) == 1 and float(r["rescaled"]) == 1
-                and r["set"] in ("windows", "other")]  # fmt: skip
-        found = [{"run_id": r["run_id"], "role": "student", "params": int(r["params"]), "tokens": int(r["tokens"]),
-                  "teacher_run": None if r["teacher"] == "none" else f"{r['teacher']}",
-                  "teacher_loss": float(r["teacher_loss"] or "nan"), "lambda": float(r["lambda"]),
-                  "seed": int(r["seed"]),
-                  "loss": float(r["loss"]), "loss_se": 0.0} for r in keep]  # fmt: skip
+        keep = [
+            r
+            for r in rows
+            if r["world"] == world
+            and r["role"] == "student"
+            and float(r["lambda"]) in (0, 1)
+            and float(r["temperature"]) == 1
+            and float(r["rescaled"]) == 1
+            and r["set"] in ("windows", "other")
+        ]
+        found = [
+            {
+                "run_id": r["run_id"],
+                "role": "student",
+                "params": int(r["params"]),
+                "tokens": int(r["tokens"]),
+                "teacher_run": None if r["teacher"] == "none" else f"{r['teacher']}",
+                "teacher_loss": float(r["teacher_loss"] or "nan"),
+                "lambda": float(r["lambda"]),
+                "seed": int(r["seed"]),
+                "loss": float(r["loss"]),
+                "loss_se": 0.0,
+            }
+            for r in keep
+        ]
         if found:
             yield f"world {world}", record_of(found)
 
@@ -100,16 +119,23 @@ def losses(curves):
     for name, arm, curve, teacher_loss in curves:
         for a, b, c in triples(curve):
             least = min(curve[a], curve[b])
-            held = arm == "distilled" and least > 1.005 * TAUGHT_FLOOR * teacher_loss
-            error = miss(curve, a, b, c, TAUGHT_FLOOR * teacher_loss if held else ALONE_FLOOR * least)
+            held = arm == "distilled" and least > 1.005 * DISTILLED_FLOOR * teacher_loss
+            error = miss(curve, a, b, c, DISTILLED_FLOOR * teacher_loss if held else SUPERVISED_FLOOR * least)
             if error is not None:
                 found.setdefault((name, arm), []).append(error)
     rows = []
     for (name, arm), errors in found.items():
         share, nats = np.array(errors).T
-        rows.append({"collection": name, "arm": arm, "n": len(nats), "bias_nats": float(nats.mean()),
-                     "rms_nats": float(np.sqrt((nats**2).mean())),
-                     "rms_share": float(np.sqrt(np.minimum(share**2, 4).mean()))})  # fmt: skip
+        rows.append(
+            {
+                "collection": name,
+                "arm": arm,
+                "n": len(nats),
+                "bias_nats": float(nats.mean()),
+                "rms_nats": float(np.sqrt((nats**2).mean())),
+                "rms_share": float(np.sqrt(np.minimum(share**2, 4).mean())),
+            }
+        )
     return rows
 
 
@@ -153,9 +179,16 @@ def gains(name, record):
                         continue
                     band, outcome = said.interval(0, LEVEL), seen.interval(0, LEVEL)
                     half = math.hypot(band.upper - band.mean, outcome.upper - outcome.mean)
-                    yield {"study": name, "params": size, "teacher": arm.name, "ratio": held / last,
-                           "said": band.mean, "half": half, "seen": outcome.mean,
-                           "holds": abs(band.mean - outcome.mean) <= half}  # fmt: skip
+                    yield {
+                        "study": name,
+                        "params": size,
+                        "teacher": arm.name,
+                        "ratio": held / last,
+                        "said": band.mean,
+                        "half": half,
+                        "seen": outcome.mean,
+                        "holds": abs(band.mean - outcome.mean) <= half,
+                    }
 
 
 def collection(name):
@@ -177,8 +210,10 @@ def main():
         curves += [(name, "supervised", curve, math.nan) for name, curve in public(options.lawruns)]
     table = losses(curves)
     for row in table:
-        print("{collection:14} {arm:10} n {n:5}".format(**row),
-              "bias {bias_nats:+.4f} rms {rms_nats:.4f} share {rms_share:.2f}".format(**row))  # fmt: skip
+        print(
+            "{collection:14} {arm:10} n {n:5}".format(**row),
+            "bias {bias_nats:+.4f} rms {rms_nats:.4f} share {rms_share:.2f}".format(**row),
+        )
     found = sorted(
         (row for n, r in records.items() for row in gains(n, r)), key=lambda r: collection(r["study"])
     )
@@ -186,11 +221,20 @@ def main():
     for name, group in itertools.groupby(found, key=lambda r: collection(r["study"])):
         rows = list(group)
         error = np.array([r["said"] - r["seen"] for r in rows])
-        summary.append({"study": name, "n": len(rows), "rms": float(np.sqrt((error**2).mean())),
-                        "bias": float(error.mean()), "holds": float(np.mean([r["holds"] for r in rows])),
-                        "half": float(np.median([r["half"] for r in rows]))})  # fmt: skip
-        print("gain {study:10} n {n:4} rms {rms:.4f} bias {bias:+.4f}".format(**summary[-1]),
-              "inside 90 % {holds:.0%} half width {half:.4f}".format(**summary[-1]))  # fmt: skip
+        summary.append(
+            {
+                "study": name,
+                "n": len(rows),
+                "rms": float(np.sqrt((error**2).mean())),
+                "bias": float(error.mean()),
+                "holds": float(np.mean([r["holds"] for r in rows])),
+                "half": float(np.median([r["half"] for r in rows])),
+            }
+        )
+        print(
+            "gain {study:10} n {n:4} rms {rms:.4f} bias {bias:+.4f}".format(**summary[-1]),
+            "inside 90 % {holds:.0%} half width {half:.4f}".format(**summary[-1]),
+        )
     if options.out:
         options.out.write_text(json.dumps({"losses": table, "gains": summary}, indent=1) + "\n")
 

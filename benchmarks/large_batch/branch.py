@@ -26,8 +26,18 @@ ROW = (
     "diverged",
     "seconds",
 )
-DECISION = ("loss", "tolerance_from", "tolerance", "status", "largest_passing", "smallest_failing", "critical_batch",
-            "critical_batch_interval", "noise", "level")  # fmt: skip
+DECISION = (
+    "loss",
+    "tolerance_from",
+    "tolerance",
+    "status",
+    "largest_passing",
+    "smallest_failing",
+    "critical_batch",
+    "critical_batch_interval",
+    "noise",
+    "level",
+)
 NOISE = ("value", "low", "high", "trace", "trace_se", "grad_sq", "grad_sq_se", "small", "big", "steps")
 
 
@@ -35,9 +45,13 @@ def summary(record: dict) -> dict:
     """The numbers of branch.json that a reader wants."""
     kept = {key: record[key] for key in ("command", "made", "version", "machine", "run", "test")}
     kept["forks"] = [
-        {"tokens": fork["tokens"], "comparisons": fork["comparisons"], "arms": [_arm(arm) for arm in fork["arms"]]}
+        {
+            "tokens": fork["tokens"],
+            "comparisons": fork["comparisons"],
+            "arms": [_arm(arm) for arm in fork["arms"]],
+        }
         for fork in record["forks"]
-    ]  # fmt: skip
+    ]
     return kept
 
 

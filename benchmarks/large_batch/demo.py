@@ -17,10 +17,14 @@ def summary(folder: Path) -> dict:
     walks = [{key: value for key, value in walk.items() if key != "fits"} for walk in found.pop("walks")]
     words = ("sentences", "verdicts", "walk_sentences", "problems")
     return {
-        "command": info["command"], "date": info["date"], "data": info["data"], "spec": info["spec"],
-        **{key: value for key, value in found.items() if key not in words}, "walks": walks,
+        "command": info["command"],
+        "date": info["date"],
+        "data": info["data"],
+        "spec": info["spec"],
+        **{key: value for key, value in found.items() if key not in words},
+        "walks": walks,
         **{key: found[key] for key in words},
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

@@ -13,9 +13,7 @@ bookkeeping: `torch.cat([bn(part) for part in x.chunk(n)])`. `ours, looped` neve
 
 import argparse
 import importlib.util
-import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -29,6 +27,7 @@ import torch
 from torch import nn
 
 import distillaw as dl
+from benchmarks.result_file import save
 from distillaw.large_batch import ghost as ghost_module
 
 CASES = {
@@ -78,9 +77,11 @@ class Looped(nn.Module):
 def load_composer(peers: Path) -> ModuleType:
     """The released file, its trainer-side imports replaced by empty names."""
     for name, members in {
-        "composer": (), "composer.core": ("Algorithm", "Event", "State"), "composer.loggers": ("Logger",),
+        "composer": (),
+        "composer.core": ("Algorithm", "Event", "State"),
+        "composer.loggers": ("Logger",),
         "composer.utils": ("module_surgery",),
-    }.items():  # fmt: skip
+    }.items():
         module = ModuleType(name)
         for member in members:
             setattr(module, member, type(member, (), {}))
@@ -98,9 +99,11 @@ def variants(shape: tuple[int, ...], ghost: int, peers: Path | None) -> dict[str
     flat, features = len(shape) == 2, shape[1]
     plain, ours = (nn.BatchNorm1d, dl.GhostBatchNorm1d) if flat else (nn.BatchNorm2d, dl.GhostBatchNorm2d)
     layers = {
-        "ours": ours(features, ghost), "ours, looped": Looped(ours(features, ghost)),
-        "chunk loop": ChunkLoop(plain(features), ghost), "nn.BatchNorm, no ghosts": plain(features),
-    }  # fmt: skip
+        "ours": ours(features, ghost),
+        "ours, looped": Looped(ours(features, ghost)),
+        "chunk loop": ChunkLoop(plain(features), ghost),
+        "nn.BatchNorm, no ghosts": plain(features),
+    }
     if peers:
         composer = load_composer(peers)
         kind = composer.GhostBatchNorm1d if flat else composer.GhostBatchNorm2d
@@ -141,8 +144,10 @@ def compare(name: str, peers: Path | None) -> list[dict[str, object]]:
     for index in range(ROUNDS):
         for other, layer in layers.items():
             times[other][index] = seconds(layer, x, gradient)
-    return [{"case": name, "shape": list(shape), "ghost": ghost, "variant": other, **_row(own, times["ours"])}
-            for other, own in times.items()]  # fmt: skip
+    return [
+        {"case": name, "shape": list(shape), "ghost": ghost, "variant": other, **_row(own, times["ours"])}
+        for other, own in times.items()
+    ]
 
 
 def _row(own: np.ndarray, ours: np.ndarray) -> dict[str, object]:
@@ -168,15 +173,19 @@ def main() -> None:
     for name in CASES:
         for row in compare(name, arguments.peers):
             rows.append(row)
-            print(f"{name:32} {row['variant']:24} {row['milliseconds']:8} ms  x{row['time_over_ours']} "
-                  f"{row['interval']}", flush=True)  # fmt: skip
+            print(
+                f"{name:32} {row['variant']:24} {row['milliseconds']:8} ms  x{row['time_over_ours']} "
+                f"{row['interval']}",
+                flush=True,
+            )
     if arguments.out:
-        arguments.out.write_text(json.dumps({
-            "command": "python -m benchmarks.large_batch.ghost_batchnorm --peers PEERS",
-            "date": time.strftime("%Y-%m-%d"),
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one thread",
-            "torch": torch.__version__, "rounds": ROUNDS, "peers": bool(arguments.peers), "rows": rows,
-        }, indent=1) + "\n")  # fmt: skip
+        save(
+            arguments.out,
+            "python -m benchmarks.large_batch.ghost_batchnorm --peers PEERS",
+            rounds=ROUNDS,
+            peers=bool(arguments.peers),
+            rows=rows,
+        )
 
 
 if __name__ == "__main__":

@@ -34,10 +34,14 @@ STUDY = ROOT / "studies" / "large-batch" / "mnist_f1.toml"
 def tiny(study: ImageStudy) -> ImageStudy:
     """The study's shape in seconds."""
     return replace(
-        study, network=NetworkSpec(kind="f1", width=16), batches=Batches(small=50, large=200),
-        data=replace(study.data, train_images=1000), schedule=Schedule(epochs=2), seeds=2,
+        study,
+        network=NetworkSpec(kind="f1", width=16),
+        batches=Batches(small=50, large=200),
+        data=replace(study.data, train_images=1000),
+        schedule=Schedule(epochs=2),
+        seeds=2,
         diffusion=DiffusionSpec(batches=(50, 100, 200)),
-    )  # fmt: skip
+    )
 
 
 def table(summary: dict) -> str:

@@ -17,13 +17,21 @@ SAME_LOSS = 0.08
 def answers(runs: OpenRuns) -> dict:
     """All of them, the fits apart."""
     return {
-        "rows": len(runs.rows), "trunks": len({row["group"] for row in runs.rows}),
-        "trained_tokens": trained_tokens(runs), "flop": spent(runs),
-        "heldout": [len(runs.tokens), int(runs.tokens.sum())], "teachers": teachers(runs), "noise": noise(runs),
-        "cells": cells(runs), "best": best(runs), "pruned": pruned(runs),
-        "equal_loss": equal_loss(runs), "size_beside_loss": size_beside_loss(runs), "controls": controls(runs),
+        "rows": len(runs.rows),
+        "trunks": len({row["group"] for row in runs.rows}),
+        "trained_tokens": trained_tokens(runs),
+        "flop": spent(runs),
+        "heldout": [len(runs.tokens), int(runs.tokens.sum())],
+        "teachers": teachers(runs),
+        "noise": noise(runs),
+        "cells": cells(runs),
+        "best": best(runs),
+        "pruned": pruned(runs),
+        "equal_loss": equal_loss(runs),
+        "size_beside_loss": size_beside_loss(runs),
+        "controls": controls(runs),
         "approach": approach(runs),
-    }  # fmt: skip
+    }
 
 
 def trained_tokens(runs: OpenRuns) -> int:
@@ -31,9 +39,12 @@ def trained_tokens(runs: OpenRuns) -> int:
     trunks: dict[str, list[dict]] = {}
     for row in runs.rows:
         trunks.setdefault(row["group"], []).append(row)
-    return round(sum(
-        executed_tokens([row["tokens"] for row in found], found[0]["cooldown"]) for found in trunks.values()
-    ))  # fmt: skip
+    return round(
+        sum(
+            executed_tokens([row["tokens"] for row in found], found[0]["cooldown"])
+            for found in trunks.values()
+        )
+    )
 
 
 def spent(runs: OpenRuns) -> float:
@@ -60,8 +71,10 @@ def noise(runs: OpenRuns) -> list[dict]:
                 found.append(
                     {"size": size, "budget": budget, "teacher": teacher, "seeds": len(cell), "sd": sd}
                 )
-    pairs = [{"params": k[0], "tokens": k[1], "against_none": k[2], "sd": math.sqrt(v), "dof": dof}
-             for k, (v, dof) in runs.seed_noise.items()]  # fmt: skip
+    pairs = [
+        {"params": k[0], "tokens": k[1], "against_none": k[2], "sd": math.sqrt(v), "dof": dof}
+        for k, (v, dof) in runs.seed_noise.items()
+    ]
     return [*found, *pairs]
 
 
@@ -79,12 +92,16 @@ def cells(runs: OpenRuns) -> list[dict]:
         alone = runs.cell(size, budget, "none")
         taught = {t: cell for t in runs.teachers if (cell := runs.cell(size, budget, t))}
         if alone:
-            found.append({
-                "size": size, "budget": budget, "alone": runs.loss(alone),
-                "taught": {t: runs.loss(cell) for t, cell in taught.items()},
-                "gain": {t: runs.difference(alone, cell).document() for t, cell in taught.items()},
-                "held_out": any(runs.rows[i]["purpose"] == "holdout" for i in alone.values()),
-            })  # fmt: skip
+            found.append(
+                {
+                    "size": size,
+                    "budget": budget,
+                    "alone": runs.loss(alone),
+                    "taught": {t: runs.loss(cell) for t, cell in taught.items()},
+                    "gain": {t: runs.difference(alone, cell).document() for t, cell in taught.items()},
+                    "held_out": any(runs.rows[i]["purpose"] == "holdout" for i in alone.values()),
+                }
+            )
     return found
 
 
@@ -99,15 +116,22 @@ def best(runs: OpenRuns, purposes=("grid", "holdout")) -> list[dict]:
         strongest, weakest = next(iter(taught)), list(taught)[-1]
         row, alone = runs.teachers[first], runs.loss(runs.cell(size, budget, "none"))
         params = runs.rows[next(iter(taught[first].values()))]["params"]
-        found.append({
-            "size": size, "budget": budget, "best": first, "teacher_loss": row["loss"],
-            "size_ratio": row["params"] / params,
-            "loss_ratio": row["loss"] / alone, "strongest": strongest, "weakest": weakest,
-            "strongest_ratio": runs.teachers[strongest]["loss"] / alone,
-            "weakest_ratio": runs.teachers[weakest]["loss"] / alone,
-            "behind_strongest": runs.difference(taught[strongest], taught[first]).document(),
-            "behind_weakest": runs.difference(taught[weakest], taught[first]).document(),
-        })  # fmt: skip
+        found.append(
+            {
+                "size": size,
+                "budget": budget,
+                "best": first,
+                "teacher_loss": row["loss"],
+                "size_ratio": row["params"] / params,
+                "loss_ratio": row["loss"] / alone,
+                "strongest": strongest,
+                "weakest": weakest,
+                "strongest_ratio": runs.teachers[strongest]["loss"] / alone,
+                "weakest_ratio": runs.teachers[weakest]["loss"] / alone,
+                "behind_strongest": runs.difference(taught[strongest], taught[first]).document(),
+                "behind_weakest": runs.difference(taught[weakest], taught[first]).document(),
+            }
+        )
     return found
 
 
@@ -122,8 +146,16 @@ def approach(runs: OpenRuns) -> list[dict]:
         x, losses, excess = np.array(above).T
         line = np.polynomial.Polynomial.fit(x, np.log(excess), deg=1)
         missed = runs.teachers[t]["loss"] + np.exp(line(x)) - losses
-        found.append({"size": size, "teacher": t, "budgets": [b for b, _ in seen], "excess": excess.tolist(),
-                      "slope": float(line.deriv()(0.0)), "rms": float(np.sqrt(np.mean(missed**2)))})  # fmt: skip
+        found.append(
+            {
+                "size": size,
+                "teacher": t,
+                "budgets": [b for b, _ in seen],
+                "excess": excess.tolist(),
+                "slope": float(line.deriv()(0.0)),
+                "rms": float(np.sqrt(np.mean(missed**2))),
+            }
+        )
     return found
 
 
@@ -136,9 +168,17 @@ def pruned(runs: OpenRuns) -> list[dict]:
             fresh = {s: i for s, i in runs.cell(size, budget, teacher).items() if s in cut}
             if cut and fresh:
                 ratio = runs.teachers[teacher]["params"] / runs.rows[next(iter(cut.values()))]["params"]
-                found.append({"size": size, "budget": budget, "teacher": teacher, "size_ratio": ratio,
-                              "pruned": runs.loss(cut), "fresh": runs.loss(fresh),
-                              "gain": runs.difference(fresh, cut).document()})  # fmt: skip
+                found.append(
+                    {
+                        "size": size,
+                        "budget": budget,
+                        "teacher": teacher,
+                        "size_ratio": ratio,
+                        "pruned": runs.loss(cut),
+                        "fresh": runs.loss(fresh),
+                        "gain": runs.difference(fresh, cut).document(),
+                    }
+                )
     return found
 
 
@@ -155,8 +195,17 @@ def equal_loss(runs: OpenRuns) -> list[dict]:
                 middle = (first["loss"] + second["loss"]) / 2
                 owed = slope(runs, size, budget, middle) * (first["loss"] - second["loss"])
                 gap = runs.difference(one, other)
-                found.append({"first": a, "second": b, "size": size, "budget": budget, "owed": owed,
-                              "adjusted": gap.mean - owed, **gap.document()})  # fmt: skip
+                found.append(
+                    {
+                        "first": a,
+                        "second": b,
+                        "size": size,
+                        "budget": budget,
+                        "owed": owed,
+                        "adjusted": gap.mean - owed,
+                        **gap.document(),
+                    }
+                )
     return found
 
 
@@ -212,9 +261,16 @@ def controls(runs: OpenRuns) -> list[dict]:
                 cell = runs.cell(size, budget, teacher, (purpose,), peak_lr=rate)
                 if cell and usual:
                     factor = rate / runs.rows[usual[min(usual)]]["peak_lr"]
-                    found.append({"control": purpose.removeprefix("control:"), "size": size, "budget": budget,
-                                  "teacher": teacher, "rate": round(factor, 3),
-                                  "better_by": runs.difference(usual, cell).document()})  # fmt: skip
+                    found.append(
+                        {
+                            "control": purpose.removeprefix("control:"),
+                            "size": size,
+                            "budget": budget,
+                            "teacher": teacher,
+                            "rate": round(factor, 3),
+                            "better_by": runs.difference(usual, cell).document(),
+                        }
+                    )
     return [*found, *text(runs)]
 
 
@@ -228,12 +284,27 @@ def text(runs: OpenRuns) -> list[dict]:
                     cell = runs.cell(row["label"], budget, teacher)
                     if abs(t["tokens"] + budget - row["tokens"]) < 0.02 * row["tokens"] and cell:
                         gap = runs.difference({row["seed"]: runs.by_id[row["run_id"]]}, cell)
-                        found.append({"control": "union", "size": row["label"], "budget": budget, "teacher": teacher,
-                                      "tokens": row["tokens"], "taught_better_by": gap.document()})  # fmt: skip
+                        found.append(
+                            {
+                                "control": "union",
+                                "size": row["label"],
+                                "budget": budget,
+                                "teacher": teacher,
+                                "tokens": row["tokens"],
+                                "taught_better_by": gap.document(),
+                            }
+                        )
         if row["role"] == "student" and row["purpose"] == "control:seen":
             seen = runs.teacher(row)
             usual = runs.cell(row["label"], row["budget"], seen.removesuffix(" on student text"))
             gap = runs.difference(usual, {row["seed"]: runs.by_id[row["run_id"]]})
-            found.append({"control": "seen", "size": row["label"], "budget": row["budget"], "teacher": seen,
-                          "better_by": gap.document()})  # fmt: skip
+            found.append(
+                {
+                    "control": "seen",
+                    "size": row["label"],
+                    "budget": row["budget"],
+                    "teacher": seen,
+                    "better_by": gap.document(),
+                }
+            )
     return found

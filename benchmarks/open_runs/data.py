@@ -45,8 +45,13 @@ class Difference:
 
     def document(self) -> dict[str, float | int]:
         """For the results."""
-        return {"mean": self.mean, "half": self.half, "se_documents": self.se_documents, "se_seeds": self.se_seeds,
-                "seeds": self.seeds}  # fmt: skip
+        return {
+            "mean": self.mean,
+            "half": self.half,
+            "se_documents": self.se_documents,
+            "se_seeds": self.se_seeds,
+            "seeds": self.seeds,
+        }
 
 
 @dataclass
@@ -78,10 +83,13 @@ class OpenRuns:
     ):
         """Seed -> line of the students of one cell."""
         return {
-            row["seed"]: i for i, row in enumerate(self.rows)
-            if (row["role"], row["label"], row["budget"]) == ("student", size, budget) and row["purpose"] in purposes
-            and self.teacher(row) == teacher and all(row[k] == v for k, v in wanted.items())
-        }  # fmt: skip
+            row["seed"]: i
+            for i, row in enumerate(self.rows)
+            if (row["role"], row["label"], row["budget"]) == ("student", size, budget)
+            and row["purpose"] in purposes
+            and self.teacher(row) == teacher
+            and all(row[k] == v for k, v in wanted.items())
+        }
 
     @cached_property
     def sizes(self) -> list[str]:
@@ -91,8 +99,13 @@ class OpenRuns:
 
     def budgets(self, size: str) -> list[int]:
         """Budgets of a size in the grid and beyond it, ascending."""
-        return sorted({r["budget"] for r in self.rows if r["role"] == "student" and r["label"] == size
-                       and r["purpose"] in ("grid", "holdout")})  # fmt: skip
+        return sorted(
+            {
+                r["budget"]
+                for r in self.rows
+                if r["role"] == "student" and r["label"] == size and r["purpose"] in ("grid", "holdout")
+            }
+        )
 
     def loss(self, cell: Mapping[int, int]) -> float:
         """Mean over seeds, nats/token."""
@@ -111,10 +124,13 @@ class OpenRuns:
             variance, dof = self._seed_noise(self.rows[first[seeds[0]]], alone=alone)
         parts = (documents, len(self.tokens) - 1), (variance / len(seeds), dof)
         return Difference(
-            mean=float(delta.mean(1).sum() / self.tokens.sum()), se=math.sqrt(sum(v for v, _ in parts)),
-            se_documents=math.sqrt(documents), se_seeds=math.sqrt(variance / len(seeds)), dof=effective_dof(*parts),
+            mean=float(delta.mean(1).sum() / self.tokens.sum()),
+            se=math.sqrt(sum(v for v, _ in parts)),
+            se_documents=math.sqrt(documents),
+            se_seeds=math.sqrt(variance / len(seeds)),
+            dof=effective_dof(*parts),
             seeds=len(seeds),
-        )  # fmt: skip
+        )
 
     def _seed_noise(self, row: Mapping, *, alone: bool) -> tuple[float, int]:
         """Variance of a difference between seeds at the nearest cell where it was measured, and its freedom."""
@@ -133,14 +149,16 @@ class OpenRuns:
                 cells = {t: self.cell(size, budget, t) for t in ("none", *self.teachers)}
                 several = {t: c for t, c in cells.items() if len(c) > 2}
                 taught = [t for t in several if t != "none"]
-                pairs = {True: [("none", t) for t in taught if "none" in several],
-                         False: [(taught[0], t) for t in taught[1:]]}  # fmt: skip
+                pairs = {
+                    True: [("none", t) for t in taught if "none" in several],
+                    False: [(taught[0], t) for t in taught[1:]],
+                }
                 for alone, names in pairs.items():
                     if names:
                         row = self.rows[next(iter(several[names[0][1]].values()))]
-                        found[row["params"], row["tokens"], alone] = self._variance([
-                            (several[a], several[b]) for a, b in names
-                        ])  # fmt: skip
+                        found[row["params"], row["tokens"], alone] = self._variance(
+                            [(several[a], several[b]) for a, b in names]
+                        )
         return found
 
     def _variance(self, pairs: Sequence[tuple[Mapping[int, int], Mapping[int, int]]]) -> tuple[float, int]:
@@ -172,10 +190,17 @@ def collect(folder: Path) -> None:
         home = study.run(str(result["run_id"])).path
         spec = read_json(home / "spec.json")
         scores = read_scores(home / "heldout.parquet")
-        rows.append(result | {
-            "purpose": purposes[str(result["run_id"])], "label": spec["label"], "budget": spec["tokens"],
-            "cooldown": spec["recipe"]["cooldown"], "decay": spec["recipe"]["decay"], "data_hash": spec["data_hash"],
-        })  # fmt: skip
+        rows.append(
+            result
+            | {
+                "purpose": purposes[str(result["run_id"])],
+                "label": spec["label"],
+                "budget": spec["tokens"],
+                "cooldown": spec["recipe"]["cooldown"],
+                "decay": spec["recipe"]["decay"],
+                "data_hash": spec["data_hash"],
+            }
+        )
         sums.append(scores.loss_sum)
     table = pa.Table.from_pylist(rows)
     about = json.dumps(read_json(folder / "study.json"))

@@ -22,8 +22,10 @@ def draw(found: dict) -> None:
             _panel(axis, row, found["teachers"], budgets.index(row["budget"]))
         axis.set(title=f"{size} students", xlabel="teacher's loss, nats/token")
     np.atleast_1d(axes)[0].set_ylabel("gain over no teacher, nats/token")
-    handles = [plt.Line2D([], [], color=COLOURS[i], marker=MARKERS[i], label=f"{tokens(b)} tokens")
-               for i, b in enumerate(budgets)]  # fmt: skip
+    handles = [
+        plt.Line2D([], [], color=COLOURS[i], marker=MARKERS[i], label=f"{tokens(b)} tokens")
+        for i, b in enumerate(budgets)
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(budgets), frameon=False)
     path = PAGE.parent / "open-runs-gains.png"
     figure.savefig(path, dpi=110)
@@ -33,8 +35,16 @@ def draw(found: dict) -> None:
 
 def _panel(axis, row: dict, teachers: dict, index: int) -> None:
     taught = sorted(row["gain"], key=lambda t: teachers[t]["loss"])
-    axis.errorbar([teachers[t]["loss"] for t in taught], [row["gain"][t]["mean"] for t in taught],
-                  [row["gain"][t]["half"] for t in taught], color=COLOURS[index], marker=MARKERS[index], ms=4, lw=1.2,
-                  elinewidth=0.9, ls="--" if row["held_out"] else "-")  # fmt: skip
+    axis.errorbar(
+        [teachers[t]["loss"] for t in taught],
+        [row["gain"][t]["mean"] for t in taught],
+        [row["gain"][t]["half"] for t in taught],
+        color=COLOURS[index],
+        marker=MARKERS[index],
+        ms=4,
+        lw=1.2,
+        elinewidth=0.9,
+        ls="--" if row["held_out"] else "-",
+    )
     axis.axhline(0, color="0.5", lw=0.8)
     axis.axvline(row["alone"], color=COLOURS[index], lw=0.8, ls=":")

@@ -34,10 +34,14 @@ def one(runs: OpenRuns, family: str, convention: str) -> dict:
             found[part] = {"refused": str(error)}
             continue
         found[part] = {
-            "status": result.status.name, "rows": result.nobs, "params": result.params, "conf_int": result.conf_int(),
-            "condition_number": result.condition_number, "derived": result.derived,
+            "status": result.status.name,
+            "rows": result.nobs,
+            "params": result.params,
+            "conf_int": result.conf_int(),
+            "condition_number": result.condition_number,
+            "derived": result.derived,
             "in_sample": errors(result, table),
-        }  # fmt: skip
+        }
         if part == "before":
             found[part]["held_out"] = errors(result, columns(runs, ("holdout",), convention))
     return found
@@ -54,8 +58,11 @@ def columns(runs: OpenRuns, purposes: tuple[str, ...], convention: str) -> dict[
     names = {"params": CONVENTIONS[convention], "tokens": "tokens", "loss": "loss", "loss_se": "loss_se"}
     table = {ours: np.array([row[theirs] for row in rows], dtype=float) for ours, theirs in names.items()}
     taught = [np.nan if row["teacher_loss"] is None else row["teacher_loss"] for row in rows]
-    return table | {"teacher_loss": np.array(taught, dtype=float), "group": np.array([row["group"] for row in rows]),
-                    "supervised_loss": np.array(supervised)}  # fmt: skip
+    return table | {
+        "teacher_loss": np.array(taught, dtype=float),
+        "group": np.array([row["group"] for row in rows]),
+        "supervised_loss": np.array(supervised),
+    }
 
 
 def errors(result: FitResult, table: Mapping[str, np.ndarray]) -> dict[str, float] | str:
@@ -66,8 +73,12 @@ def errors(result: FitResult, table: Mapping[str, np.ndarray]) -> dict[str, floa
     if not keep.any():
         return "none"
     if result.family.startswith("distillation"):
-        at = {"student_params": part["params"], "student_tokens": part["tokens"], "teacher_loss": part["teacher_loss"],
-              "supervised_loss": part["supervised_loss"]}  # fmt: skip
+        at = {
+            "student_params": part["params"],
+            "student_tokens": part["tokens"],
+            "teacher_loss": part["teacher_loss"],
+            "supervised_loss": part["supervised_loss"],
+        }
     else:
         at = {"params": part["params"], "tokens": part["tokens"]}
     try:
@@ -76,5 +87,10 @@ def errors(result: FitResult, table: Mapping[str, np.ndarray]) -> dict[str, floa
         return str(error)
     residual = np.log(part["loss"] / predicted.mean)
     inside = (part["loss"] >= predicted.lower) & (part["loss"] <= predicted.upper)
-    return {"rows": int(keep.sum()), "rms": float(np.sqrt(np.mean(residual**2))), "mean": float(residual.mean()),
-            "worst": float(np.abs(residual).max()), "inside_90": float(np.mean(inside))}  # fmt: skip
+    return {
+        "rows": int(keep.sum()),
+        "rms": float(np.sqrt(np.mean(residual**2))),
+        "mean": float(residual.mean()),
+        "worst": float(np.abs(residual).max()),
+        "inside_90": float(np.mean(inside)),
+    }

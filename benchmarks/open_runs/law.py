@@ -27,14 +27,19 @@ def write_law(found: dict, runs: OpenRuns) -> None:
         'source = "docs/open-runs.md; table src/distillaw/studies/open_runs.parquet, this package"',
         f'obtained = "fitted by us, {found["date"]}: {statuses["supervised"]} (supervised), {statuses["distillation"]} '
         '(distillation, kappa form)"',
-        "published = true", 'unit = "nats/token"', 'params_convention = "non-embedding"',
+        "published = true",
+        'unit = "nats/token"',
+        'params_convention = "non-embedding"',
         'tokenizer = "byte-level BPE of 512 pieces, trained on the corpus"',
         f'data = "public-domain books; {found["rows"]} runs on {found["trunks"]} independent trunks; single epoch; '
         'warm-up, constant rate, linear cooldown; context 128"',
-        'interval = "90 % bootstrap over trunks"', 'form = "kappa"', "by_name_only = true",
+        'interval = "90 % bootstrap over trunks"',
+        'form = "kappa"',
+        "by_name_only = true",
         "known_problems = [",
-        *(f'  "{problem}",' for problem in problems(found, statuses)), "]",
-    ]  # fmt: skip
+        *(f'  "{problem}",' for problem in problems(found, statuses)),
+        "]",
+    ]
     for part, fit in fits.items():
         lines += ["", f"[{part}]"]
         for symbol, value in fit["params"].items():
@@ -45,8 +50,12 @@ def write_law(found: dict, runs: OpenRuns) -> None:
     for part, fit in fits.items():
         inside = fit["in_sample"]
         if isinstance(inside, dict):
-            lines += ["", f"[error.{part}]", f"relative = {max(0.005, 1.645 * inside['rms']):.4f}",
-                      'source = "1.645 times the rms of its own residuals in ln loss, at least 0.5 %"']  # fmt: skip
+            lines += [
+                "",
+                f"[error.{part}]",
+                f"relative = {max(0.005, 1.645 * inside['rms']):.4f}",
+                'source = "1.645 times the rms of its own residuals in ln loss, at least 0.5 %"',
+            ]
     lines += goldens({part: rounded(fit["params"]) for part, fit in fits.items()})
     write_text(FILE, "\n".join(lines) + "\n", known=True)
 
@@ -68,8 +77,15 @@ def goldens(params: dict[str, dict[str, float]]) -> list[str]:
         ("distillation", behind, taught(**behind)),
     ):
         coords = ", ".join(f"{name} = {x:g}" for name, x in at.items())
-        lines += ["", "[[golden]]", f'target = "{target}"', f"coords = {{ {coords} }}", f"value = {float(value):.5f}",
-                  "tolerance = 1e-5", 'source = "computed when the file was written"']  # fmt: skip
+        lines += [
+            "",
+            "[[golden]]",
+            f'target = "{target}"',
+            f"coords = {{ {coords} }}",
+            f"value = {float(value):.5f}",
+            "tolerance = 1e-5",
+            'source = "computed when the file was written"',
+        ]
     return lines
 
 
@@ -78,7 +94,7 @@ def problems(found: dict, statuses: dict[str, str]) -> list[str]:
     weak = [part for part, status in statuses.items() if status != "CONVERGED"]
     lines = [
         "Models of 0.08M to 1M parameters with a vocabulary of 512 on books: a shape to learn from, no law for other "
-        "text or scales.",
+        "text or scales."
     ]
     if weak:
         lines.append(
@@ -101,8 +117,14 @@ def ranges(runs: OpenRuns) -> list[str]:
     per = [row["tokens"] / row["params"] for row in taught]
     losses = np.array([row["teacher_loss"] for row in taught])
     return [
-        "", "[range.supervised]", f"params = {span(alone, 'params')}", f"tokens = {span(alone, 'tokens')}",
-        "", "[range.distillation]", f"student_params = {span(taught, 'params')}",
-        f"student_tokens = {span(taught, 'tokens')}", f"tokens_per_param = [{min(per):.4g}, {max(per):.4g}]",
+        "",
+        "[range.supervised]",
+        f"params = {span(alone, 'params')}",
+        f"tokens = {span(alone, 'tokens')}",
+        "",
+        "[range.distillation]",
+        f"student_params = {span(taught, 'params')}",
+        f"student_tokens = {span(taught, 'tokens')}",
+        f"tokens_per_param = [{min(per):.4g}, {max(per):.4g}]",
         f"teacher_loss = [{math.floor(1e3 * losses.min()) / 1e3}, {math.ceil(1e3 * losses.max()) / 1e3}]",
-    ]  # fmt: skip
+    ]

@@ -13,8 +13,10 @@ def pm(estimate: dict | None, digits: int = 3) -> str:
 
 def teachers(found: dict) -> str:
     """Every teacher of the grid."""
-    rows = [[t, f"{row['params']:,}", tokens(row["tokens"]), f"{row['loss']:.3f} ± {row['loss_se']:.3f}"]
-            for t, row in found["teachers"].items()]  # fmt: skip
+    rows = [
+        [t, f"{row['params']:,}", tokens(row["tokens"]), f"{row['loss']:.3f} ± {row['loss_se']:.3f}"]
+        for t, row in found["teachers"].items()
+    ]
     return markdown(["teacher", "parameters", "tokens", "loss"], rows)
 
 
@@ -37,19 +39,42 @@ def cells(found: dict) -> str:
 def best(found: dict) -> str:
     """The best teacher by size and budget, and whether the strongest and the weakest are worse."""
     rows = [
-        [f"{r['size']}, {tokens(r['budget'])}", r["best"], f"{r['size_ratio']:.1f}", f"{r['loss_ratio']:.3f}",
-         f"{r['strongest_ratio']:.2f} to {r['weakest_ratio']:.2f}", pm(r["behind_strongest"]), pm(r["behind_weakest"])]
+        [
+            f"{r['size']}, {tokens(r['budget'])}",
+            r["best"],
+            f"{r['size_ratio']:.1f}",
+            f"{r['loss_ratio']:.3f}",
+            f"{r['strongest_ratio']:.2f} to {r['weakest_ratio']:.2f}",
+            pm(r["behind_strongest"]),
+            pm(r["behind_weakest"]),
+        ]
         for r in found["best"]
-    ]  # fmt: skip
-    head = ["student, tokens", "best teacher", "N_T / N_S", "L_T / L_S", "range of L_T / L_S tried",
-            "strongest is worse by", "weakest is worse by"]  # fmt: skip
+    ]
+    head = [
+        "student, tokens",
+        "best teacher",
+        "N_T / N_S",
+        "L_T / L_S",
+        "range of L_T / L_S tried",
+        "strongest is worse by",
+        "weakest is worse by",
+    ]
     return markdown(head, rows, left=2)
 
 
 def pruned(found: dict) -> str:
     """Pruned and fresh students of the same teachers."""
-    rows = [[f"{r['size']}, {tokens(r['budget'])}", r["teacher"], f"{r['size_ratio']:.1f}", f"{r['fresh']:.3f}",
-             f"{r['pruned']:.3f}", pm(r["gain"])] for r in found["pruned"]]  # fmt: skip
+    rows = [
+        [
+            f"{r['size']}, {tokens(r['budget'])}",
+            r["teacher"],
+            f"{r['size_ratio']:.1f}",
+            f"{r['fresh']:.3f}",
+            f"{r['pruned']:.3f}",
+            pm(r["gain"]),
+        ]
+        for r in found["pruned"]
+    ]
     return markdown(
         ["student, tokens", "teacher", "N_T / N_S", "fresh", "pruned", "pruned better by"], rows, left=2
     )
@@ -94,8 +119,11 @@ def approach(found: dict) -> str:
 
 def noise(found: dict) -> str:
     """Spread between seeds."""
-    rows = [[f"{r['size']}, {tokens(r['budget'])}", r["teacher"], str(r["seeds"]), f"{r['sd']:.4f}"]
-            for r in found["noise"] if "size" in r]  # fmt: skip
+    rows = [
+        [f"{r['size']}, {tokens(r['budget'])}", r["teacher"], str(r["seeds"]), f"{r['sd']:.4f}"]
+        for r in found["noise"]
+        if "size" in r
+    ]
     return markdown(["student, tokens", "teacher", "seeds", "sd of the loss"], rows, left=2)
 
 
@@ -105,10 +133,26 @@ def forms(found: dict) -> str:
     for name, fit in found["fits"].items():
         everything, before = fit["all"], fit["before"]
         inside, outside = everything.get("in_sample"), before.get("held_out")
-        rows.append([name, everything.get("status", "refused"), str(everything.get("rows", "")), _error(inside),
-                     before.get("status", "refused"), _error(outside), _cover(outside)])  # fmt: skip
-    head = ["law, parameters", "status", "rows", "rms in sample", "status without the held-out runs",
-            "rms on held-out runs", "inside 90 %"]  # fmt: skip
+        rows.append(
+            [
+                name,
+                everything.get("status", "refused"),
+                str(everything.get("rows", "")),
+                _error(inside),
+                before.get("status", "refused"),
+                _error(outside),
+                _cover(outside),
+            ]
+        )
+    head = [
+        "law, parameters",
+        "status",
+        "rows",
+        "rms in sample",
+        "status without the held-out runs",
+        "rms on held-out runs",
+        "inside 90 %",
+    ]
     return markdown(head, rows, left=2)
 
 
@@ -131,5 +175,15 @@ def law(found: dict) -> str:
     return markdown(["law", "coefficient", "value", "90 % interval"], rows, left=2)
 
 
-TABLES = {"teachers": teachers, "cells": cells, "best": best, "pruned": pruned, "equal_loss": equal_loss,
-          "controls": controls, "approach": approach, "noise": noise, "forms": forms, "law": law}  # fmt: skip
+TABLES = {
+    "teachers": teachers,
+    "cells": cells,
+    "best": best,
+    "pruned": pruned,
+    "equal_loss": equal_loss,
+    "controls": controls,
+    "approach": approach,
+    "noise": noise,
+    "forms": forms,
+    "law": law,
+}

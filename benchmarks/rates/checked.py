@@ -47,10 +47,14 @@ def main() -> None:
     board = Planner(spec, facts, read_progress(folder)).board()
     largest = max(spec.students.tokens)
     jobs = [
-        (job.trunk, max(job.budgets)) for job in board.jobs
-        if job.trunk.seed == seed and (job.trunk.purpose == "teacher" or
-        (job.trunk.purpose == "grid" and job.trunk.label in sizes and max(job.budgets) == largest))
-    ]  # fmt: skip
+        (job.trunk, max(job.budgets))
+        for job in board.jobs
+        if job.trunk.seed == seed
+        and (
+            job.trunk.purpose == "teacher"
+            or (job.trunk.purpose == "grid" and job.trunk.label in sizes and max(job.budgets) == largest)
+        )
+    ]
     rows = []
     for trunk, tokens in jobs:
         others = {
@@ -66,28 +70,54 @@ def main() -> None:
         best = min(losses, key=lambda m: losses[m])
         saved = paired_difference(own.scores(), folder.run(others[best].run_id(tokens)).scores())
         arm = "teacher" if trunk.role == "teacher" else trunk.teacher_run or "alone"
-        rows.append({
-            "arm": arm, "size": trunk.label, "tokens": tokens, "batch": trunk.batch_tokens, "peak_lr": trunk.peak_lr,
-            "branch_lr": trunk.branch_lr(tokens), "loss": loss, "losses": losses, "best": best, "saved": saved.mean,
-            "saved_interval": saved.interval(),
-        })  # fmt: skip
-        print(arm, trunk.label, tokens, f"{loss:.4f}", {m: round(x, 4) for m, x in losses.items()},
-              f"saves {saved.mean:.4f}", flush=True)  # fmt: skip
+        rows.append(
+            {
+                "arm": arm,
+                "size": trunk.label,
+                "tokens": tokens,
+                "batch": trunk.batch_tokens,
+                "peak_lr": trunk.peak_lr,
+                "branch_lr": trunk.branch_lr(tokens),
+                "loss": loss,
+                "losses": losses,
+                "best": best,
+                "saved": saved.mean,
+                "saved_interval": saved.interval(),
+            }
+        )
+        print(
+            arm,
+            trunk.label,
+            tokens,
+            f"{loss:.4f}",
+            {m: round(x, 4) for m, x in losses.items()},
+            f"saves {saved.mean:.4f}",
+            flush=True,
+        )
     answer = dl.plan(spec.target.params, student_tokens=spec.target.tokens, study=arguments.folder)
     by_arm = {
         row["arm"]: row for row in rows if row["size"] == spec.target.params and row["arm"] != "teacher"
     }
     alone = by_arm["alone"]
     gains = {
-        arm: {"as_run": alone["loss"] - row["loss"],
-              "best_rates": min(alone["loss"], *alone["losses"].values()) - min(row["loss"], *row["losses"].values())}
-        for arm, row in by_arm.items() if arm != "alone"
-    }  # fmt: skip
+        arm: {
+            "as_run": alone["loss"] - row["loss"],
+            "best_rates": min(alone["loss"], *alone["losses"].values())
+            - min(row["loss"], *row["losses"].values()),
+        }
+        for arm, row in by_arm.items()
+        if arm != "alone"
+    }
     record = {
-        "command": f"python -m benchmarks.rates.checked {arguments.study.name} FOLDER", "study": spec.name,
-        "rows": rows, "gains": gains, "verdict": answer.verdict, "probability": answer.probability,
-        "gain": [answer.gain.lower, answer.gain.mean, answer.gain.upper], "warnings": list(answer.warnings),
-    }  # fmt: skip
+        "command": f"python -m benchmarks.rates.checked {arguments.study.name} FOLDER",
+        "study": spec.name,
+        "rows": rows,
+        "gains": gains,
+        "verdict": answer.verdict,
+        "probability": answer.probability,
+        "gain": [answer.gain.lower, answer.gain.mean, answer.gain.upper],
+        "warnings": list(answer.warnings),
+    }
     print(
         json.dumps(
             {key: record[key] for key in ("gains", "verdict", "probability", "gain", "warnings")}, indent=1

@@ -47,8 +47,13 @@ BASE = {"width": 64, "layers": 2}
 """Where the rules agree."""
 FIXED = {"width": ("layers", 2), "layers": ("width", 32)}
 """What stays the same while an axis varies."""
-LINES = (("width", "supervised", "none"), ("width", "supervised", "ours"), ("width", "distilled", "ours"),
-         ("layers", "supervised", "ours"), ("layers", "supervised", "depth"))  # fmt: skip
+LINES = (
+    ("width", "supervised", "none"),
+    ("width", "supervised", "ours"),
+    ("width", "distilled", "ours"),
+    ("layers", "supervised", "ours"),
+    ("layers", "supervised", "depth"),
+)
 """What varies, the arm, the rule: the rows of the table and the panels of the figure."""
 RULES = {"none": "one rate for all matrices", "ours": "our groups", "depth": "ours and 2 / layers"}
 SEEDS = (0, 1)
@@ -100,11 +105,16 @@ def main() -> None:
         wanted = [cell for cell in cells() if cell.arm in arguments.arms]
         rows = list(pool.map(measure, wanted, [arguments.work] * len(wanted)))
     record = {
-        "command": "python -m benchmarks.rates.mup", "date": time.strftime("%Y-%m-%d"), "torch": torch.__version__,
-        "machine": f"{os.cpu_count()} cores, one thread a process", "tokens": TOKENS, "batch_tokens": BATCH_TOKENS,
+        "command": "python -m benchmarks.rates.mup",
+        "date": time.strftime("%Y-%m-%d"),
+        "torch": torch.__version__,
+        "machine": f"{os.cpu_count()} cores, one thread a process",
+        "tokens": TOKENS,
+        "batch_tokens": BATCH_TOKENS,
         "cpu_seconds": round(preparing + sum(row["cpu_seconds"] for row in rows)),
-        "drift": drifts(rows), "cells": rows,
-    }  # fmt: skip
+        "drift": drifts(rows),
+        "cells": rows,
+    }
     for line in record["drift"]:
         print(" ".join(f"{k}={v}" for k, v in line.items()))
     if arguments.out:
@@ -131,10 +141,11 @@ def measure(cell: Cell, work: Path) -> dict[str, object]:
     near = range(best - 2, best + 3)
     minima = [_vertex(near, [losses[e][i] for e in near]) for i in range(len(SEEDS))]
     row = {
-        **asdict(cell), "log2_best_rate": [round(m, 3) for m in minima],
+        **asdict(cell),
+        "log2_best_rate": [round(m, 3) for m in minima],
         "losses": {str(e): [round(x, 4) for x in losses[e]] for e in sorted(losses)},
         "cpu_seconds": round(time.process_time() - began, 1),
-    }  # fmt: skip
+    }
     print(" ".join(f"{k}={v}" for k, v in row.items()), flush=True)
     write_json(known, row)
     return row
@@ -153,11 +164,16 @@ def drifts(rows: list[dict]) -> list[dict[str, object]]:
         x, y = np.array([(np.log2(row[axis]), m) for row in line for m in row["log2_best_rate"]]).T
         (slope, _), cov = np.polyfit(x, y, 1, cov=True)
         base = next(float(np.mean(row["log2_best_rate"])) for row in line if row[axis] == BASE[axis])
-        found.append({
-            "axis": axis, "arm": arm, "rule": rule, "per_doubling": round(float(slope), 3),
-            "se": round(float(np.sqrt(cov[0, 0])), 3),
-            "cost_of_base_rate": {str(row[axis]): _cost(row, base) for row in line},
-        })  # fmt: skip
+        found.append(
+            {
+                "axis": axis,
+                "arm": arm,
+                "rule": rule,
+                "per_doubling": round(float(slope), 3),
+                "se": round(float(np.sqrt(cov[0, 0])), 3),
+                "cost_of_base_rate": {str(row[axis]): _cost(row, base) for row in line},
+            }
+        )
     return found
 
 
@@ -174,8 +190,13 @@ def _cost(row: dict, exponent: float) -> float:
 def along(rows: list[dict], axis: str, arm: str, rule: str) -> list[dict]:
     """The cells of one line; at the base every rule is ours."""
     other, value = FIXED[axis]
-    chosen = [r for r in rows if r["arm"] == arm and r[other] == value
-              and (r["rule"] == rule or (r["rule"] == "ours" and r[axis] == BASE[axis]))]  # fmt: skip
+    chosen = [
+        r
+        for r in rows
+        if r["arm"] == arm
+        and r[other] == value
+        and (r["rule"] == rule or (r["rule"] == "ours" and r[axis] == BASE[axis]))
+    ]
     return sorted(chosen, key=lambda row: row[axis])
 
 
@@ -239,10 +260,23 @@ def _trainer(cell: Cell, seed: int, rate: float) -> Trainer:
         _slow_writers(model, optimizer, BASE["layers"] / cell.layers)
     params = count_non_embedding(shape)
     spec = TrunkSpec(
-        role="student", purpose="grid", label=f"{params}", layers=shape.layers, width=shape.width, ffn=shape.ffn,
-        heads=shape.heads, params=params, total_params=params + 2 * VOCAB * shape.width, vocab_size=VOCAB, seed=seed,
-        split="student", peak_lr=rate, batch_tokens=BATCH_TOKENS, recipe=RECIPE, data_hash="",
-    )  # fmt: skip
+        role="student",
+        purpose="grid",
+        label=f"{params}",
+        layers=shape.layers,
+        width=shape.width,
+        ffn=shape.ffn,
+        heads=shape.heads,
+        params=params,
+        total_params=params + 2 * VOCAB * shape.width,
+        vocab_size=VOCAB,
+        seed=seed,
+        split="student",
+        peak_lr=rate,
+        batch_tokens=BATCH_TOKENS,
+        recipe=RECIPE,
+        data_hash="",
+    )
     return Trainer(spec=spec, student=Student(model, RECIPE), state=TrainState(model, optimizer))
 
 
@@ -257,8 +291,16 @@ def _slow_writers(model: torch.nn.Module, optimizer: torch.optim.Optimizer, fact
 
 def _shape(cell: Cell) -> Shape:
     heads = cell.width // 16
-    return Shape(layers=cell.layers, width=cell.width, ffn=ffn_width(cell.width), heads=heads, kv_heads=heads,
-                 head_dim=16, vocab=VOCAB, context=CONTEXT)  # fmt: skip
+    return Shape(
+        layers=cell.layers,
+        width=cell.width,
+        ffn=ffn_width(cell.width),
+        heads=heads,
+        kv_heads=heads,
+        head_dim=16,
+        vocab=VOCAB,
+        context=CONTEXT,
+    )
 
 
 def _train_teacher(work: Path) -> None:

@@ -35,11 +35,14 @@ from distillaw.sweep.tables import ReplicateSpec, StudentsSpec, TargetSpec, Teac
 
 BUDGETS = (60_000, 240_000, 960_000)
 SPEC = StudySpec(
-    name="simulated", students=StudentsSpec(params=("0.05M", "0.1M"), tokens=BUDGETS), batch_tokens=512, peak_lr=0.011,
+    name="simulated",
+    students=StudentsSpec(params=("0.05M", "0.1M"), tokens=BUDGETS),
+    batch_tokens=512,
+    peak_lr=0.011,
     teachers=(TeacherSpec(params="0.2M", tokens=480_000), TeacherSpec(params="0.4M", tokens=960_000)),
     replicates=(ReplicateSpec(params="0.1M", seeds=3, tokens=(60_000,), teachers=("0.4M@960k",)),),
     target=TargetSpec(params="0.1M", tokens=960_000),
-)  # fmt: skip
+)
 FACTS = Facts(vocab_size=512, data_hash="simulated", fingerprints={})
 TARGET = ("0.1M", 960_000)
 SEED_SD, RUN_SD, DOCUMENT_SD, DOCUMENTS = 0.02, 0.006, 0.04, 100
@@ -91,13 +94,27 @@ class World:
         )
         counted = np.full(DOCUMENTS, 512)
         row = {
-            "run_id": run_id, "group": trunk.trunk_id, "role": trunk.role, "purpose": trunk.purpose,
-            "params": trunk.params, "total_params": trunk.total_params, "tokens": tokens, "seed": trunk.seed,
+            "run_id": run_id,
+            "group": trunk.trunk_id,
+            "role": trunk.role,
+            "purpose": trunk.purpose,
+            "params": trunk.params,
+            "total_params": trunk.total_params,
+            "tokens": tokens,
+            "seed": trunk.seed,
             "teacher_run": trunk.teacher_run,
-            "peak_lr": trunk.peak_lr, "branch_lr": trunk.branch_lr(tokens), "batch_tokens": trunk.batch_tokens,
-            "loss": float(by_document.mean()), "loss_se": 0.03, "train_flops": 6.0 * trunk.params * tokens,
-            "teacher_flops": 0.0, "lambda": 1.0, "vocab_size": 512, "context": 128, "split": trunk.split,
-        }  # fmt: skip
+            "peak_lr": trunk.peak_lr,
+            "branch_lr": trunk.branch_lr(tokens),
+            "batch_tokens": trunk.batch_tokens,
+            "loss": float(by_document.mean()),
+            "loss_se": 0.03,
+            "train_flops": 6.0 * trunk.params * tokens,
+            "teacher_flops": 0.0,
+            "lambda": 1.0,
+            "vocab_size": 512,
+            "context": 128,
+            "split": trunk.split,
+        }
         found = Run(row=row, folder=None)
         scores = DocumentScores(document=np.arange(DOCUMENTS), tokens=counted, loss_sum=by_document * counted)
         found.__dict__["scores"] = scores
@@ -134,11 +151,19 @@ def decide(world: World, horizon: str) -> dict[str, object]:
     side = {"distil": 1, "pretrain": -1, "too-close": 0}[verdict.verdict]
     known = known_gain(world, record)
     return {
-        "seed": world.seed, "horizon": horizon, "truth": world.gain, "verdict": verdict.verdict,
-        "probability": verdict.probability, "gain": verdict.gain.mean, "lower": verdict.gain.lower,
-        "upper": verdict.gain.upper, "outcome": outcome(world, side), "known": known,
-        "known_outcome": outcome(world, int(math.copysign(abs(known) > TIE, known))), "runs": len(record.runs),
-    }  # fmt: skip
+        "seed": world.seed,
+        "horizon": horizon,
+        "truth": world.gain,
+        "verdict": verdict.verdict,
+        "probability": verdict.probability,
+        "gain": verdict.gain.mean,
+        "lower": verdict.gain.lower,
+        "upper": verdict.gain.upper,
+        "outcome": outcome(world, side),
+        "known": known,
+        "known_outcome": outcome(world, int(math.copysign(abs(known) > TIE, known))),
+        "runs": len(record.runs),
+    }
 
 
 def outcome(world: World, side: int) -> str:
@@ -154,8 +179,9 @@ def known_gain(world: World, record: StudyRecord) -> float:
     losses = {
         run.teacher_run: run.loss
         - world.excess("distilled" if run.teacher_run else "supervised", run.branch_lr, TARGET[1])
-        for run in record.students_by_size[size] if (run.tokens, run.seed) == (TARGET[1], 0)
-    }  # fmt: skip
+        for run in record.students_by_size[size]
+        if (run.tokens, run.seed) == (TARGET[1], 0)
+    }
     return losses.pop(None) - min(losses.values())
 
 
@@ -171,7 +197,8 @@ def main() -> None:
         own = [decide(World(arguments.first + k), horizon) for k in range(arguments.cases)]
         rows += own
         counts[horizon] = {
-            "cases": len(own), "called": sum(r["verdict"] != "too-close" for r in own),
+            "cases": len(own),
+            "called": sum(r["verdict"] != "too-close" for r in own),
             **{name: sum(r["outcome"] == name for r in own) for name in ("right", "wrong", "missed")},
             "inside": sum(r["lower"] <= r["truth"] <= r["upper"] for r in own),
             "wrong_above_90": sum(r["outcome"] == "wrong" and r["probability"] > 0.9 for r in own),
@@ -180,7 +207,7 @@ def main() -> None:
             "half_width": float(np.median([(r["upper"] - r["lower"]) / 2 for r in own])),
             "rms": float(np.sqrt(np.mean([(r["gain"] - r["truth"]) ** 2 for r in own]))),
             "rms_known": float(np.sqrt(np.mean([(r["known"] - r["truth"]) ** 2 for r in own]))),
-        }  # fmt: skip
+        }
         print(horizon, counts[horizon], flush=True)
         if arguments.out:
             arguments.out.write_text(

@@ -115,14 +115,32 @@ def trunk(
     data: str, size: str, *, role: str, batch: int, rate: float, power: float = 0.0, seed: int = 0
 ) -> TrunkSpec:
     """A trunk of the benchmark, without a teacher."""
-    shape = shape_for_params(parse_count(size, name="params"), vocab=512, context=RECIPE.context,
-                             head_dim=RECIPE.head_dim, aspect=RECIPE.aspect)  # fmt: skip
+    shape = shape_for_params(
+        parse_count(size, name="params"),
+        vocab=512,
+        context=RECIPE.context,
+        head_dim=RECIPE.head_dim,
+        aspect=RECIPE.aspect,
+    )
     counts = count_params(shape)
     spec = TrunkSpec(
-        role=role, purpose="grid", label=size, layers=shape.layers, width=shape.width, ffn=shape.ffn,
-        heads=shape.heads, params=counts.non_embedding, total_params=counts.total, vocab_size=512, seed=seed,
-        split=role, peak_lr=rate, batch_tokens=batch, recipe=RECIPE, data_hash=data,
-    )  # fmt: skip
+        role=role,
+        purpose="grid",
+        label=size,
+        layers=shape.layers,
+        width=shape.width,
+        ffn=shape.ffn,
+        heads=shape.heads,
+        params=counts.non_embedding,
+        total_params=counts.total,
+        vocab_size=512,
+        seed=seed,
+        split=role,
+        peak_lr=rate,
+        batch_tokens=batch,
+        recipe=RECIPE,
+        data_hash=data,
+    )
     return at(spec, rate, power, start=60_000 if role == "teacher" else BUDGETS[0])
 
 
@@ -138,18 +156,31 @@ def trained(
     """Trunks and their branches, trained side by side unless they are there; a row per arm and budget."""
     errors = train_trunks(dict.fromkeys(specs, BUDGETS), study)
     return [
-        row(spec, way, halves, tokens, None if spec in errors else study.run(spec.run_id(tokens)).result()["loss"])
+        row(
+            spec,
+            way,
+            halves,
+            tokens,
+            None if spec in errors else study.run(spec.run_id(tokens)).result()["loss"],
+        )
         for spec in specs
         for tokens in BUDGETS
-    ]  # fmt: skip
+    ]
 
 
 def row(spec: TrunkSpec, way: str, halves: int, tokens: int, loss: float | None) -> dict[str, object]:
     """One held-out loss; None where training diverged."""
     return {
-        "arm": spec.arm, "seed": spec.seed, "batch": spec.batch_tokens, "way": way, "halves": halves,
-        "peak_lr": spec.peak_lr, "power": round(spec.rate_power, 4), "tokens": tokens, "loss": loss,
-    }  # fmt: skip
+        "arm": spec.arm,
+        "seed": spec.seed,
+        "batch": spec.batch_tokens,
+        "way": way,
+        "halves": halves,
+        "peak_lr": spec.peak_lr,
+        "power": round(spec.rate_power, 4),
+        "tokens": tokens,
+        "loss": loss,
+    }
 
 
 def schedule_free(
@@ -213,11 +244,16 @@ def lost(rows: Sequence[dict[str, object]], found: Mapping[str, float]) -> list[
         for way, (choices, chosen_at, cost) in ways.items():
             if choices:
                 honest, naive = _chosen(np.array(choices), at_each=chosen_at == "each")
-                lines.append({
-                    "arm": arm, "way": way, "tokens_trained": round(cost), "budgets": BUDGETS,
-                    "lost": [round(float(x), 4) for x in honest - best],
-                    "lost_naively": [round(float(x), 4) for x in naive - best],
-                })  # fmt: skip
+                lines.append(
+                    {
+                        "arm": arm,
+                        "way": way,
+                        "tokens_trained": round(cost),
+                        "budgets": BUDGETS,
+                        "lost": [round(float(x), 4) for x in honest - best],
+                        "lost_naively": [round(float(x), 4) for x in naive - best],
+                    }
+                )
     return lines
 
 
@@ -244,8 +280,16 @@ def show(rows: list[dict[str, object]]) -> list[dict[str, object]]:
         own = [r for r in rows if r["arm"] == arm]
         if own:
             losses = " ".join("  -  " if r["loss"] is None else f"{r['loss']:.3f}" for r in own)
-            print(own[0]["seed"], arm, own[0]["way"], own[0]["peak_lr"], own[0]["power"], losses,
-                  f"{time.process_time():.0f}s", flush=True)  # fmt: skip
+            print(
+                own[0]["seed"],
+                arm,
+                own[0]["way"],
+                own[0]["peak_lr"],
+                own[0]["power"],
+                losses,
+                f"{time.process_time():.0f}s",
+                flush=True,
+            )
     return rows
 
 

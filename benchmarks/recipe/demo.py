@@ -39,7 +39,8 @@ def summary(record: dict) -> dict:
     stages = record["stages"]
     cut = stages["prune"]["cuts"][-1]
     return {
-        "command": record["command"], "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "command": record["command"],
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "device": f"2 cores, {platform.processor() or platform.machine()}, no GPU",
         "seconds": {name: round(stage["seconds"]) for name, stage in stages.items()},
         "teacher": {"params": cut["teacher_params"], "loss": stages["distil"]["arms"][0]["teacher_loss"]},
@@ -48,12 +49,17 @@ def summary(record: dict) -> dict:
         "pairs": stages["distil"]["pairs"],
         "sft": {key: stages["instruct"]["sft"][key] for key in SFT},
         "evaluate": {
-            name: {"heldout": model["heldout"], "calibration": model["calibration"],
-                   "scores": {task: {key: score[key] for key in ("score", "se", "n", "chance")}
-                              for task, score in model["scores"].items()}}
+            name: {
+                "heldout": model["heldout"],
+                "calibration": model["calibration"],
+                "scores": {
+                    task: {key: score[key] for key in ("score", "se", "n", "chance")}
+                    for task, score in model["scores"].items()
+                },
+            }
             for name, model in stages["evaluate"]["models"].items()
         },
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

@@ -70,12 +70,7 @@ def architecture(sets: dict[str, LawSet]) -> list[Claim]:
             judge=near((0,), abs_=0.2),
             show=at_worst,
         ),
-        single(
-            "f-of-n",
-            ours=worst("C_fwd_B", list(FORWARD(N))),
-            show=at_worst,
-            judge=near((0,), abs_=0.37),
-        ),
+        single("f-of-n", ours=worst("C_fwd_B", list(FORWARD(N))), show=at_worst, judge=near((0,), abs_=0.37)),
         single(
             "two-n-small",
             show=form("{:.0f}"),

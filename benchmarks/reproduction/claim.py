@@ -103,9 +103,12 @@ def by_set(
     """
     values = {column: [float(v) for v in measure(one)] for column, one in sets.items()}
     return Claim(
-        key=key, **WORDS[key], values=values, shown={c: show(*v) for c, v in values.items()},
+        key=key,
+        **WORDS[key],
+        values=values,
+        shown={c: show(*v) for c, v in values.items()},
         verdict={c: _verdict(judge(*v)) for c, v in values.items()},
-    )  # fmt: skip
+    )
 
 
 def single(

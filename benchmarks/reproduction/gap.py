@@ -41,10 +41,7 @@ def the_line(sets: dict[str, LawSet]) -> list[Claim]:
         single("minima-ratio", ours=ratios, show=form("{:.2f}"), judge=near((2.5, 2.5), rel=0.05)),
         single(
             "minima-inverse",
-            ours=[
-                float(line.best_student(teacher_params=teacher.total)) / 1e9,
-                student.total / 1e9,
-            ],
+            ours=[float(line.best_student(teacher_params=teacher.total)) / 1e9, student.total / 1e9],
             show=lambda s, m: f"{s:.2f}B, MiniMA has {m:.2f}B",
             judge=lambda s, m: abs(s - 2.76) < 0.005,
         ),
@@ -131,10 +128,7 @@ def best_ratio(one: LawSet, size: float, tokens: float, *, teacher_tokens: float
 def _minima_like(one: LawSet) -> list[float]:
     """Losses from 6.5B, 12.7B and 68B, then the gains of the best and of the last over none, in per cent."""
     losses = one.distilled(
-        size=2.7e9,
-        tokens=1.26e11,
-        teacher=np.array([6.5e9, 1.27e10, 6.8e10]),
-        teacher_tokens=2e12,
+        size=2.7e9, tokens=1.26e11, teacher=np.array([6.5e9, 1.27e10, 6.8e10]), teacher_tokens=2e12
     )
     alone = float(one.supervised(params=2.7e9, tokens=1.26e11))
     return [*losses, 100 * (1 - float(losses.min()) / alone), 100 * (1 - float(losses[2]) / alone)]
@@ -146,10 +140,7 @@ def _name(*losses: float) -> str:
 
 def _flatness(one: LawSet) -> list[float]:
     curve = teacher_curve(
-        one.ensemble,
-        student_params=1e9,
-        student_tokens=1.6e11,
-        teacher_tokens_per_param=20.0,
+        one.ensemble, student_params=1e9, student_tokens=1.6e11, teacher_tokens_per_param=20.0
     )
     cost = {c.name: c.per_cent for c in curve.costs}
     order = ("half the best", "twice the best", "100 x the student", "2.5 x the student", "1 x the student")

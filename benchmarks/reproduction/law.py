@@ -7,16 +7,7 @@ import numpy as np
 from benchmarks.reproduction.claim import FORWARD, Claim, LawSet, by_set, form, near, single
 from distillaw.laws.distillation import KappaDistillationLaw, ReducedDistillationLaw
 
-_LIMIT_SIZES = (
-    1e8,
-    3e8,
-    1e9,
-    3e9,
-    1e10,
-    3e10,
-    1e11,
-    1e12,
-)
+_LIMIT_SIZES = (1e8, 3e8, 1e9, 3e9, 1e10, 3e10, 1e11, 1e12)
 _LIMIT_PRINTED = (-0.49, 0.11, 0.44, 0.51, 0.33, -0.05, -0.77, -3.8)
 _RATIOS = (0.6, 0.7, 0.8, 0.9, 0.93, 1.0, 1.1)
 _FULL = (0.992, 0.958, 0.829, 0.501, 0.371, 0.112, 0.0023)
@@ -232,10 +223,7 @@ def the_break(sets: dict[str, LawSet]) -> list[Claim]:
         ),
         single(
             "five-parameters",
-            ours=[
-                _difference(reduced, full, 1e11, 20),
-                _difference(reduced, full, 1e11, 0),
-            ],
+            ours=[_difference(reduced, full, 1e11, 20), _difference(reduced, full, 1e11, 0)],
             show=form("{:.2f} %"),
             judge=near((0.2, 0.9), abs_=0.05),
         ),
@@ -245,9 +233,7 @@ def the_break(sets: dict[str, LawSet]) -> list[Claim]:
 def _difference(short, full, largest: float, fewest: float) -> float:
     """Largest relative difference of L_S in per cent over the box of 5.2, from `fewest` tokens per parameter up."""
     N, D, T = np.meshgrid(
-        np.geomspace(1e8, largest, 13),
-        np.geomspace(1e9, 1e14, 21),
-        np.linspace(1.25, 3, 15),
+        np.geomspace(1e8, largest, 13), np.geomspace(1e9, 1e14, 21), np.linspace(1.25, 3, 15)
     )
     at = {"student_params": N, "student_tokens": D, "teacher_loss": T}
     error = np.abs(short(**at) / full(**at) - 1)

@@ -126,10 +126,7 @@ def _sizes(one: LawSet) -> list[float]:
 
 def paying_never_wins(one: LawSet) -> tuple[float, float, float, float]:
     """Cells that distillation wins with M_S >= 1 and by how much at most; the same with less than a token each."""
-    N, C = (
-        np.array([3e8, 1e9, 3e9, 1e10, 3e10])[:, None],
-        10 ** np.arange(20, 26.01, 0.5),
-    )
+    N, C = (np.array([3e8, 1e9, 3e9, 1e10, 3e10])[:, None], 10 ** np.arange(20, 26.01, 0.5))
     won, short = ([], [])
     for scenario in (Scenario.PRETRAINING_INFERENCE, Scenario.PRETRAINING):
         plan = optimal_distillation(one.ensemble, student_params=N, compute=C, shares=scenario.value)
@@ -148,12 +145,9 @@ def crossovers(sets: dict[str, LawSet]) -> list[Claim]:
             "crossover-1b",
             measure=lambda s: [
                 crossover(s.law, 1e9),
-                {
-                    "busbridge2025": 3e12,
-                    "surrogate-s1": 2.6e12,
-                    "surrogate-s2": 1.1e12,
-                    "surrogate-s3": 2e12,
-                }[s.name],
+                {"busbridge2025": 3e12, "surrogate-s1": 2.6e12, "surrogate-s2": 1.1e12, "surrogate-s3": 2e12}[
+                    s.name
+                ],
             ],
             show=lambda v, _: f"{v:.2g}",
             judge=lambda v, e: abs(v / e - 1) < 0.04,

@@ -56,8 +56,13 @@ def main() -> None:
 
 
 def decorate(by_size, by_loss) -> None:
-    by_size.set(xscale="log", xlabel="teacher size, 20 tokens per parameter", ylabel="student loss, nats/token",
-                xlim=(0.6e9, 1e12), ylim=(2.12, 2.66))  # fmt: skip
+    by_size.set(
+        xscale="log",
+        xlabel="teacher size, 20 tokens per parameter",
+        ylabel="student loss, nats/token",
+        xlim=(0.6e9, 1e12),
+        ylim=(2.12, 2.66),
+    )
     by_size.set_xticks([1e9, 2.5e9, 1e10, 1e11, 1e12], ["1B", "2.5B", "10B", "100B", "1T"])
     by_size.axvline(2.5e9, color="0.6", lw=0.8)
     by_size.text(2.6e9, 2.635, "2.5 x student", fontsize=8, color="0.35")
@@ -66,8 +71,10 @@ def decorate(by_size, by_loss) -> None:
     by_loss.plot(copy, copy, color="0.6", lw=0.8)
     by_loss.text(2.22, 2.15, "student = teacher", fontsize=8, color="0.35", ha="right")
     handles, labels = by_size.get_legend_handles_labels()
-    style = [plt.Line2D([], [], color="0.3", lw=w, ls=s, alpha=a)
-             for w, s, a in ((1.4, "-", 1), (6, "-", 0.35), (1, "--", 1), (0.9, ":", 1))]  # fmt: skip
+    style = [
+        plt.Line2D([], [], color="0.3", lw=w, ls=s, alpha=a)
+        for w, s, a in ((1.4, "-", 1), (6, "-", 0.35), (1, "--", 1), (0.9, ":", 1))
+    ]
     words = [
         "S1-S3: mean and span (not published)",
         "within 0.5 % of the best",

@@ -34,8 +34,14 @@ def text(found):
 def page(found, figure):
     """Markdown."""
     one = found["simulated"]
-    lines = [HEAD.format(figure=f"![Regret against budget]({figure.name})" if figure else "", num=one["num"],
-                         fresh=one["num"] - one["seen"], first=FRESH)]  # fmt: skip
+    lines = [
+        HEAD.format(
+            figure=f"![Regret against budget]({figure.name})" if figure else "",
+            num=one["num"],
+            fresh=one["num"] - one["seen"],
+            first=FRESH,
+        )
+    ]
     lines += [*budget_lines(one), "", *ratio_lines(one), "", *against_lines(one), "", *other_lines(one)]
     if found["real"]:
         lines += ["", *real_lines(found["real"])]
@@ -44,8 +50,10 @@ def page(found, figure):
 
 def budget_lines(one):
     """Every way at every budget."""
-    lines = ["| way | budget % | cost % | regret | +- | right % | decided % | false % |",
-             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
+    lines = [
+        "| way | budget % | cost % | regret | +- | right % | decided % | false % |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
     for way, name in WAYS.items():
         for row in one["ways"][way].get("rows", []):
             shown = row["share"] in GRIDS[way] if way in GRIDS else row["share"] <= BUDGET
@@ -61,10 +69,13 @@ def budget_lines(one):
 
 def ratio_lines(one):
     """FLOP of a grid over FLOP for the same regret."""
-    lines = ["FLOP of a full grid over those that another way needs for the same mean regret, with its 90 % interval",
-             "(bootstrap over decisions; 0 where it is not reached at 3 % of the target):", "",
-             "| full grid | cost % | regret | n | instead | ratio | 90 % | reached % | at least 10x % |",
-             "| --- | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: |"]  # fmt: skip
+    lines = [
+        "FLOP of a full grid over those that another way needs for the same mean regret, with its 90 % interval",
+        "(bootstrap over decisions; 0 where it is not reached at 3 % of the target):",
+        "",
+        "| full grid | cost % | regret | n | instead | ratio | 90 % | reached % | at least 10x % |",
+        "| --- | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: |",
+    ]
     for r in one["ratios"]:
         if r["num"]:
             ratio = "not reached" if r["ratio"] is None else f"{r['ratio']:.1f}"
@@ -78,8 +89,11 @@ def ratio_lines(one):
 
 def against_lines(one):
     """What `study next` loses to grids of several times its cost."""
-    parts = [f"at {g['cost_ratio']:.1f}x its cost {1e3 * g['mean']:+.1f} [{1e3 * g['lower']:+.1f}, "
-             f"{1e3 * g['upper']:+.1f}]" for g in one["against"]]  # fmt: skip
+    parts = [
+        f"at {g['cost_ratio']:.1f}x its cost {1e3 * g['mean']:+.1f} [{1e3 * g['lower']:+.1f}, "
+        f"{1e3 * g['upper']:+.1f}]"
+        for g in one["against"]
+    ]
     what = "Regret of `study next`, stopping, less that of a full grid read by the same belief (paired, 90 %)"
     return [f"{what}: {'; '.join(parts)}."]
 
@@ -115,10 +129,15 @@ def real_lines(rows):
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows:
-        values = [row["nothing"], *(row[f"{way} {share:g}"] for share in (0.1, 0.3) for way in ("random", "next")),
-                  row["grid"]]  # fmt: skip
-        lines.append(f"| {row['table']} | {row['num']} | {' | '.join(f'{1e3 * v:.1f}' for v in values)} | "
-                     f"{100 * row['equal']:.0f} % |")  # fmt: skip
+        values = [
+            row["nothing"],
+            *(row[f"{way} {share:g}"] for share in (0.1, 0.3) for way in ("random", "next")),
+            row["grid"],
+        ]
+        lines.append(
+            f"| {row['table']} | {row['num']} | {' | '.join(f'{1e3 * v:.1f}' for v in values)} | "
+            f"{100 * row['equal']:.0f} % |"
+        )
     return lines
 
 

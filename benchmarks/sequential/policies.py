@@ -65,10 +65,13 @@ class Walk:
         end, is_over = conclude(question, now), now.verdict is not None
         bound = max(end.bound, question.margin)
         return {
-            "spent": self.spent / question.target_flops, "runs": len(self.runs), "verdict": now.verdict,
-            "regret": regret(losses, now.leader), "bound": max(now.regret, question.margin),
+            "spent": self.spent / question.target_flops,
+            "runs": len(self.runs),
+            "verdict": now.verdict,
+            "regret": regret(losses, now.leader),
+            "bound": max(now.regret, question.margin),
             "false": is_over and is_false(end.verdict, losses, end.choice, bound, 0.0),
-        }  # fmt: skip
+        }
 
 
 def nothing(decision):
@@ -158,17 +161,28 @@ def grids(decision, with_plan, shares=GRIDS):
         walk.buy(*stages)
         looks.append(walk.look(standing(decision.question, [], walk.runs)))
         if with_plan:
-            said = planned(decision, study := simulated_study(decision, walk.runs), study.record(),
-                           vocab=decision.vocab, context=decision.context)  # fmt: skip
+            said = planned(
+                decision,
+                study := simulated_study(decision, walk.runs),
+                study.record(),
+                vocab=decision.vocab,
+                context=decision.context,
+            )
             if "refused" in said:
                 said = {
                     "regret": decision.losses[""] - min(decision.losses.values()),
                     "false": False,
                     "verdict": None,
                 }
-            plans.append({"spent": looks[-1]["spent"], "runs": len(walk.runs), "regret": said["regret"],
-                          "verdict": None if said["verdict"] == "too-close" else said["verdict"],
-                          "false": said["verdict"] in ("distil", "pretrain") and said["false"]})  # fmt: skip
+            plans.append(
+                {
+                    "spent": looks[-1]["spent"],
+                    "runs": len(walk.runs),
+                    "regret": said["regret"],
+                    "verdict": None if said["verdict"] == "too-close" else said["verdict"],
+                    "false": said["verdict"] in ("distil", "pretrain") and said["false"],
+                }
+            )
     return looks, plans
 
 
@@ -198,4 +212,4 @@ def grid_stages(question, labels, longest):
         Stage(size=labels[0], also=tuple(labels[1:]), tokens=tokens, candidates=names, seeds=(0,)),
         Stage(size=labels[-1], tokens=tokens[-1:], candidates=names[:1], seeds=REPEATS),
         Stage(size=labels[0], tokens=tokens[:1], candidates=names[:1], seeds=REPEATS),
-    ]  # fmt: skip
+    ]

@@ -47,9 +47,12 @@ class Table:
         """Every cell of the table, with all teachers, or with one."""
         names = tuple(c.name for c in self.question.candidates)
         groups = [names, *((name,) for name in names if len(names) > 1)]
-        cells = [Stage(size=label, tokens=(tokens,), candidates=group, seeds=(seed,))
-                 for label, tokens in self.source.source.cells for group in groups
-                 for seed in sorted({seed for _, seed in self.source.source.cells[label, tokens]})]  # fmt: skip
+        cells = [
+            Stage(size=label, tokens=(tokens,), candidates=group, seeds=(seed,))
+            for label, tokens in self.source.source.cells
+            for group in groups
+            for seed in sorted({seed for _, seed in self.source.source.cells[label, tokens]})
+        ]
         return [stage for stage in cells if len(self.run(stage)[1]) == 1 + len(stage.candidates)]
 
 
@@ -98,8 +101,15 @@ def decisions(report):
         for decision in decisions[:: max(1, len(decisions) // PER_TABLE)][:PER_TABLE]:
             table = Table(decision)
             if table.stages():
-                found.append({"table": name, "kind": decision.kind, "margin": decision.question.margin,
-                              "nothing": look(Walk.begin(table, 1.0)), "looks": replay(table)})  # fmt: skip
+                found.append(
+                    {
+                        "table": name,
+                        "kind": decision.kind,
+                        "margin": decision.question.margin,
+                        "nothing": look(Walk.begin(table, 1.0)),
+                        "looks": replay(table),
+                    }
+                )
                 report(f"\r{len(found)}: {decision.key}          ")
     return found
 
@@ -138,9 +148,13 @@ def sequential(table):
     walk, looks = Walk.begin(table, 1.0), []
     while len(looks) < MOST:
         said = propose(
-            table.question, walk.stages, walk.runs, spent=walk.spent, budget=whole.spent - walk.spent,
+            table.question,
+            walk.stages,
+            walk.runs,
+            spent=walk.spent,
+            budget=whole.spent - walk.spent,
             offered=table.stages(),
-        )  # fmt: skip
+        )
         if looks:
             looks[-1] |= {"why": said.why}
         if said.stage is None:
@@ -166,12 +180,20 @@ def world_row(row):
     """A row of the worlds' table with the columns of a run table; FLOP as 6 N D, oracles count nothing."""
     size, tokens, taught = float(row["params"]), int(row["budget"]), row["teacher"] not in ("", "none")
     return {
-        "run_id": row["run_id"], "role": row["role"], "purpose": "grid", "params": int(size), "tokens": tokens,
-        "seed": int(row["seed"]), "loss": float(row["loss"]), "loss_se": float(row["loss_se"]),
+        "run_id": row["run_id"],
+        "role": row["role"],
+        "purpose": "grid",
+        "params": int(size),
+        "tokens": tokens,
+        "seed": int(row["seed"]),
+        "loss": float(row["loss"]),
+        "loss_se": float(row["loss_se"]),
         "teacher_run": row["teacher"] if taught else None,
         "teacher_loss": float(row["teacher_loss"]) if taught else None,
-        "teacher_flops": 0.0, "train_flops": 6 * size * tokens, "batch_tokens": int(row["batch_tokens"]),
-    }  # fmt: skip
+        "teacher_flops": 0.0,
+        "train_flops": 6 * size * tokens,
+        "batch_tokens": int(row["batch_tokens"]),
+    }
 
 
 def record_of(rows):

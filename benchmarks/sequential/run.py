@@ -41,9 +41,15 @@ def simulated_row(number, with_plan):
         "ladder": ladder(decision),
         "next": sequential(decision),
     }
-    return {"number": number, "family": decision.family, "kind": decision.kind, "scale": decision.scale,
-            "margin": decision.question.margin, "nothing": nothing(decision),
-            "looks": found | ({"plan": plan} if with_plan else {})}  # fmt: skip
+    return {
+        "number": number,
+        "family": decision.family,
+        "kind": decision.kind,
+        "scale": decision.scale,
+        "margin": decision.question.margin,
+        "nothing": nothing(decision),
+        "looks": found | ({"plan": plan} if with_plan else {}),
+    }
 
 
 def run(seeds, plan_every, partial, report):
@@ -66,10 +72,7 @@ def run(seeds, plan_every, partial, report):
 def fingerprint():
     """Of what is judged and of what buys: partial results of another state are not continued."""
     root, here = Path(dl.__file__).parent / "settling", Path(__file__).parent
-    paths = [
-        *(root / f"{name}.py" for name in ("propose", "value", "pool", "pricing")),
-        here / "policies.py",
-    ]
+    paths = [*(root / f"{name}.py" for name in ("propose", "value", "pool", "pricing")), here / "policies.py"]
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
@@ -93,10 +96,7 @@ def main():
     partial = args.out.with_suffix(".partial.jsonl") if args.out else None
     seeds = numbers(args.seeds or [QUICK if args.quick else FULL])
     rows = run(seeds, args.plan_every, partial, sys.stderr.write)
-    found = {
-        "simulated": summarise(rows),
-        "real": [] if args.quick else replay_all(sys.stderr.write),
-    }
+    found = {"simulated": summarise(rows), "real": [] if args.quick else replay_all(sys.stderr.write)}
     found["cpu_seconds"] = round(time.process_time() - started)
     sys.stderr.write("\n")
     print(text(found))

@@ -15,9 +15,13 @@ DRAWS = 1000
 FRESH = 3200
 """Decisions below this number were seen when the rule of settling/design.py was chosen."""
 WAYS = {
-    "plan": "full grid, `plan`", "grid": "full grid, belief", "random": "random stages, belief",
-    "ladder": "ladder of `settle`", "next": "`study next`", "stopped": "`study next`, stopped when not worth it",
-}  # fmt: skip
+    "plan": "full grid, `plan`",
+    "grid": "full grid, belief",
+    "random": "random stages, belief",
+    "ladder": "ladder of `settle`",
+    "next": "`study next`",
+    "stopped": "`study next`, stopped when not worth it",
+}
 FIELDS = ("spent", "regret", "within", "decided", "false")
 
 
@@ -27,11 +31,18 @@ def summarise(rows):
     ways = {way: table_of([row for row in rows if way in row["looks"]], way) for way in WAYS}
     pairs = [(way, share) for way, shares in GRIDS.items() for share in shares]
     return {
-        "num": len(rows), "seen": sum(row["number"] < FRESH for row in rows), "ways": ways,
-        "ratios": [ratio(rows, *pair, other) for pair in pairs for other in ("next", "stopped", "ladder", "random")],
-        "against": [lost(rows, share) for share in GRIDS["grid"]], "curves": curves(rows), "stop": ends(rows),
-        "stakes": stakes(rows), "families": families(rows),
-    }  # fmt: skip
+        "num": len(rows),
+        "seen": sum(row["number"] < FRESH for row in rows),
+        "ways": ways,
+        "ratios": [
+            ratio(rows, *pair, other) for pair in pairs for other in ("next", "stopped", "ladder", "random")
+        ],
+        "against": [lost(rows, share) for share in GRIDS["grid"]],
+        "curves": curves(rows),
+        "stop": ends(rows),
+        "stakes": stakes(rows),
+        "families": families(rows),
+    }
 
 
 def stopped(looks):
@@ -97,11 +108,18 @@ def ratio(rows, way, share, other):
     reached = np.isfinite(found[1:])
     lower, upper = np.quantile(np.nan_to_num(found[1:], nan=0.0), (0.05, 0.95))
     return {
-        "way": way, "share": share, "other": other, "num": len(rows), "spent": float(grid[:, 0].mean()),
-        "regret": float(grid[:, 1].mean()), "ratio": None if np.isnan(found[0]) else float(found[0]),
-        "lower": float(lower), "upper": float(upper), "reached": float(reached.mean()),
+        "way": way,
+        "share": share,
+        "other": other,
+        "num": len(rows),
+        "spent": float(grid[:, 0].mean()),
+        "regret": float(grid[:, 1].mean()),
+        "ratio": None if np.isnan(found[0]) else float(found[0]),
+        "lower": float(lower),
+        "upper": float(upper),
+        "reached": float(reached.mean()),
         "tenfold": float(np.mean(np.nan_to_num(found[1:], nan=0.0) >= 10)),
-    }  # fmt: skip
+    }
 
 
 def lost(rows, share):
@@ -110,8 +128,13 @@ def lost(rows, share):
     found, rng = own[:, 1] - grid[:, 1], np.random.default_rng(0)
     means = [found[rng.integers(len(found), size=len(found))].mean() for _ in range(DRAWS)]
     lower, upper = np.quantile(means, (0.05, 0.95))
-    return {"share": share, "mean": float(found.mean()), "lower": float(lower), "upper": float(upper),
-            "cost_ratio": float(grid[:, 0].mean() / max(own[:, 0].mean(), 1e-9))}  # fmt: skip
+    return {
+        "share": share,
+        "mean": float(found.mean()),
+        "lower": float(lower),
+        "upper": float(upper),
+        "cost_ratio": float(grid[:, 0].mean() / max(own[:, 0].mean(), 1e-9)),
+    }
 
 
 def one_ratio(grid, path):
@@ -126,10 +149,13 @@ def ends(rows):
     paths = [stopped(row["looks"]["next"]) for row in rows]
     last = [path[-1] if path else row["nothing"] for path, row in zip(paths, rows, strict=True)]
     spent = [look["spent"] for look in last]
-    return {"spent": float(np.mean(spent)), "median": float(np.median(spent)),
-            "regret": float(np.mean([look["regret"] for look in last])),
-            "settled": float(np.mean([look["verdict"] is not None for look in last])),
-            "false": float(np.mean([look["false"] for look in last]))}  # fmt: skip
+    return {
+        "spent": float(np.mean(spent)),
+        "median": float(np.median(spent)),
+        "regret": float(np.mean([look["regret"] for look in last])),
+        "settled": float(np.mean([look["verdict"] is not None for look in last])),
+        "false": float(np.mean([look["false"] for look in last])),
+    }
 
 
 def stakes(rows):
@@ -151,8 +177,12 @@ def families(rows):
     found = {}
     for name in sorted({row["family"] for row in rows}):
         mine = [row for row in rows if row["family"] == name]
-        found[name] = {"num": len(mine), "nothing": float(np.mean([row["nothing"]["regret"] for row in mine])),
-                       "next": at_mean(mine, "next", 0.03), "grid": at_mean(mine, "grid", 0.1)}  # fmt: skip
+        found[name] = {
+            "num": len(mine),
+            "nothing": float(np.mean([row["nothing"]["regret"] for row in mine])),
+            "next": at_mean(mine, "next", 0.03),
+            "grid": at_mean(mine, "grid", 0.1),
+        }
     return found
 
 

@@ -85,8 +85,12 @@ class Decision:
         """The stage as it was run, and its runs."""
         names = (NONE, *stage.candidates)
         cells = [(size, tokens) for size in map(self.question.size, stage.labels) for tokens in stage.tokens]
-        return stage, [self._pilot(name, size, tokens, seed)
-                       for size, tokens in cells for seed in stage.seeds for name in names]  # fmt: skip
+        return stage, [
+            self._pilot(name, size, tokens, seed)
+            for size, tokens in cells
+            for seed in stage.seeds
+            for name in names
+        ]
 
     def runner(self):
         """For loop.py."""
@@ -104,8 +108,15 @@ class Decision:
         )
         if self.noise.chance(size.params, seed, name) < self.diverges:
             seen = math.inf
-        return PilotRun(candidate=name, params=size.params, tokens=tokens, seed=seed, loss=seen, gain_se=se,
-                        run_id=f"{size.label}-{name or 'alone'}-s{seed}-{tokens}t")  # fmt: skip
+        return PilotRun(
+            candidate=name,
+            params=size.params,
+            tokens=tokens,
+            seed=seed,
+            loss=seen,
+            gain_se=se,
+            run_id=f"{size.label}-{name or 'alone'}-s{seed}-{tokens}t",
+        )
 
 
 class KeyedNoise(Noise):
@@ -119,8 +130,11 @@ class KeyedNoise(Noise):
 
     def factor(self, size, seed, teacher, tokens):
         """What the loss of one run is multiplied with."""
-        parts = [(SHARED_NOISE, (size, seed)), (TRUNK_NOISE, (size, seed, teacher)),
-                 (1 - SHARED_NOISE - TRUNK_NOISE, (size, seed, teacher, tokens))]  # fmt: skip
+        parts = [
+            (SHARED_NOISE, (size, seed)),
+            (TRUNK_NOISE, (size, seed, teacher)),
+            (1 - SHARED_NOISE - TRUNK_NOISE, (size, seed, teacher, tokens)),
+        ]
         return float(
             np.exp(sum(self.sd * np.sqrt(share) * self._rng(*key).standard_normal() for share, key in parts))
         )
@@ -154,8 +168,18 @@ def draw_decision(number: int) -> Decision:
     kin = rng.random() < SAME_TEXT
     margin = MARGINS[number // 2 % len(MARGINS)] * alone
     question = make_question(params, tokens, margin, teachers, vocab, context, above, kin)
-    return Decision(number, kind, scale, truth, question, teachers, vocab, context, KeyedNoise(number, sd),
-                    DIVERGES if number % 17 == 7 else 0.0)  # fmt: skip
+    return Decision(
+        number,
+        kind,
+        scale,
+        truth,
+        question,
+        teachers,
+        vocab,
+        context,
+        KeyedNoise(number, sd),
+        DIVERGES if number % 17 == 7 else 0.0,
+    )
 
 
 def draw_ratios(kind, rng):
@@ -178,13 +202,24 @@ def make_question(params, tokens, margin, teachers, vocab, context, above, kin):
     batch = int(2 ** np.round(np.log2(tokens / 40_000)))
     prices = [0.0 if t.params > above * params else forward(t.params, vocab, context) for t in teachers]
     return PilotQuestion(
-        target=size(params), tokens=tokens, margin=margin,
-        candidates=tuple(Candidate(name=t.name, loss=t.loss, flops=price, params=t.params if kin else None,
-                                   tokens=t.tokens if kin else None)
-                         for t, price in zip(teachers, prices, strict=True)),
-        budget=BUDGET * size(params).flops * tokens, sizes=tuple(size(n) for n in ladder),
-        least_tokens=40 * batch, batch_tokens=batch,
-    )  # fmt: skip
+        target=size(params),
+        tokens=tokens,
+        margin=margin,
+        candidates=tuple(
+            Candidate(
+                name=t.name,
+                loss=t.loss,
+                flops=price,
+                params=t.params if kin else None,
+                tokens=t.tokens if kin else None,
+            )
+            for t, price in zip(teachers, prices, strict=True)
+        ),
+        budget=BUDGET * size(params).flops * tokens,
+        sizes=tuple(size(n) for n in ladder),
+        least_tokens=40 * batch,
+        batch_tokens=batch,
+    )
 
 
 def arms(teachers) -> list[Arm]:

@@ -9,8 +9,12 @@ import argparse
 import json
 from pathlib import Path
 
-TIERS = {"simulated": "Simulated surfaces", "untouched": "Simulated, untouched seeds",
-         "worlds": "Real training in worlds", "shipped": "Tables of trained runs in this tree"}  # fmt: skip
+TIERS = {
+    "simulated": "Simulated surfaces",
+    "untouched": "Simulated, untouched seeds",
+    "worlds": "Real training in worlds",
+    "shipped": "Tables of trained runs in this tree",
+}
 COLOURS = dict(zip(TIERS, ("#1f5fa8", "#8b4aa8", "#2e8b57", "#b8651b"), strict=True))
 COVERAGES = {
     "last": "a gain at the end",
@@ -37,8 +41,20 @@ SEEN = {
     "untouched": ("Seeds that nothing was chosen by: run once, when every constant was fixed.",),
 }
 """What is known of a tier's seeds beforehand."""
-HEAD = ("", "n", "decided", "settled", "refused", "false", "90 % Wilson", "all stops", "cost %", "median", "regret",
-        "width %")  # fmt: skip
+HEAD = (
+    "",
+    "n",
+    "decided",
+    "settled",
+    "refused",
+    "false",
+    "90 % Wilson",
+    "all stops",
+    "cost %",
+    "median",
+    "regret",
+    "width %",
+)
 
 
 def text(found, rows=()):
@@ -56,11 +72,13 @@ def row_line(row):
     """One decision."""
     mark = "FALSE" if row["false"] else "ok" if row["decided"] else "open"
     told = {k: row.get(k, 0.0) for k in ("regret", "bound")}
-    return (f"{mark:5s} {row['family']:14s} {row['kind']:9s} {row['scale']:6s} {row['verdict']:9s} "
-            f"{row.get('chosen') or '-':4s} best {row.get('best') or '-':4s} gain {1000 * row['gain']:7.1f} "
-            f"regret {1000 * told['regret']:6.1f} bound {1000 * told['bound']:6.1f} margin {1000 * row['margin']:4.1f} "
-            f"{row['stages']:2d} stages {100 * row['spent']:5.2f} % {row['seconds']:5.1f} s  "
-            f"{row.get('why') or row['refused']}")  # fmt: skip
+    return (
+        f"{mark:5s} {row['family']:14s} {row['kind']:9s} {row['scale']:6s} {row['verdict']:9s} "
+        f"{row.get('chosen') or '-':4s} best {row.get('best') or '-':4s} gain {1000 * row['gain']:7.1f} "
+        f"regret {1000 * told['regret']:6.1f} bound {1000 * told['bound']:6.1f} margin {1000 * row['margin']:4.1f} "
+        f"{row['stages']:2d} stages {100 * row['spent']:5.2f} % {row['seconds']:5.1f} s  "
+        f"{row.get('why') or row['refused']}"
+    )
 
 
 def table(part):
@@ -68,17 +86,32 @@ def table(part):
     lines = []
     for name, s in part["parts"].items():
         false, spent = s["false"], s["spent"]
-        lines.append((name, s["num"], s["decided"], s["settled"], s["refused"], percent(false["share"]), ends(false),
-                      percent(s["false_all_stops"]["share"]), percent(spent["mean"], 2), percent(spent["median"], 2),
-                      milli(s["regret"]), percent(s["half_width"], 2)))  # fmt: skip
+        lines.append(
+            (
+                name,
+                s["num"],
+                s["decided"],
+                s["settled"],
+                s["refused"],
+                percent(false["share"]),
+                ends(false),
+                percent(s["false_all_stops"]["share"]),
+                percent(spent["mean"], 2),
+                percent(spent["median"], 2),
+                milli(s["regret"]),
+                percent(s["half_width"], 2),
+            )
+        )
     return lines
 
 
 def covered(part):
     """Coverage, a line per kind of interval."""
     shares = part["parts"]["all"]["coverage"]
-    return [(what, percent(shares[key]["share"]), f"of {shares[key]['num']}", ends(shares[key]))
-            for key, what in COVERAGES.items()]  # fmt: skip
+    return [
+        (what, percent(shares[key]["share"]), f"of {shares[key]['num']}", ends(shares[key]))
+        for key, what in COVERAGES.items()
+    ]
 
 
 def ruled(part):
@@ -136,8 +169,12 @@ def columns(rows):
     """Aligned lines; the first column to the left."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[j]) for row in cells) for j in range(len(cells[0]))]
-    return ["  ".join(c.ljust(w) if j == 0 else c.rjust(w) for j, (c, w) in enumerate(zip(row, widths, strict=True)))
-            for row in cells]  # fmt: skip
+    return [
+        "  ".join(
+            c.ljust(w) if j == 0 else c.rjust(w) for j, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]
 
 
 def ends(share):
@@ -158,12 +195,19 @@ def milli(value):
 def page(results, figure=None):
     """The page, all of it generated, from the results of one run of the benchmark or of several."""
     commands = [found["command"] for found in results]
-    lines = ["# Settle, plan and fit against known truths", "",
-             "What is drawn and how it is scored is said in `benchmarks/settle/run.py`. `make bench-settle "
-             "WORLDS=\"out/hmm-a ...\"` makes all of this page; without WORLDS the results of trained worlds stay as "
-             "they are. By hand, where the worlds' runs come from "
-             "`distillaw study run studies/worlds/NAME.toml --out out/NAME`:", "",
-             "```", *commands, "```", ""]  # fmt: skip
+    lines = [
+        "# Settle, plan and fit against known truths",
+        "",
+        "What is drawn and how it is scored is said in `benchmarks/settle/run.py`. `make bench-settle "
+        'WORLDS="out/hmm-a ..."` makes all of this page; without WORLDS the results of trained worlds stay as '
+        "they are. By hand, where the worlds' runs come from "
+        "`distillaw study run studies/worlds/NAME.toml --out out/NAME`:",
+        "",
+        "```",
+        *commands,
+        "```",
+        "",
+    ]
     if figure:
         lines += [f"![Reliability of stated probabilities, coverage at every look]({figure.name})", ""]
     lines += [LEGEND, ""]

@@ -28,9 +28,19 @@ def planned(decision, study, record, *, vocab, context):
     others = [name for name in TRUTHS if name not in (decision.family, "farseer")]
     fits = list(fits_of(study, BOOTSTRAP).values())
     try:
-        verdict = dl.plan(question.target.params, student_tokens=question.tokens, teachers=list(decision.teachers),
-                          study=record, law=fits or None, published=others, scenario="best-case", vocab=vocab,
-                          context=context, seed=decision.number, **PLAIN)  # fmt: skip
+        verdict = dl.plan(
+            question.target.params,
+            student_tokens=question.tokens,
+            teachers=list(decision.teachers),
+            study=record,
+            law=fits or None,
+            published=others,
+            scenario="best-case",
+            vocab=vocab,
+            context=context,
+            seed=decision.number,
+            **PLAIN,
+        )
     except DistillawError as error:
         return {"refused": str(error)}
     best = verdict.headline.best.teacher.name
@@ -39,12 +49,17 @@ def planned(decision, study, record, *, vocab, context):
     chosen = {"distil": best, "pretrain": NONE, "too-close": close}[verdict.verdict]
     gain = losses[NONE] - losses[best]
     return {
-        "verdict": verdict.verdict, "chosen": chosen, "regret": regret(losses, chosen), "source": verdict.headline.kind,
+        "verdict": verdict.verdict,
+        "chosen": chosen,
+        "regret": regret(losses, chosen),
+        "source": verdict.headline.kind,
         "false": is_false(verdict.verdict, losses, chosen, question.margin, 0.0),
-        "gain_in": verdict.gain.lower <= gain <= verdict.gain.upper, "probability": verdict.call.distil,
-        "came": gain > verdict.margin, "half_width": (verdict.gain.upper - verdict.gain.lower) / 2,
+        "gain_in": verdict.gain.lower <= gain <= verdict.gain.upper,
+        "probability": verdict.call.distil,
+        "came": gain > verdict.margin,
+        "half_width": (verdict.gain.upper - verdict.gain.lower) / 2,
         "fits": [fit.status.name for fit in fits],
-    }  # fmt: skip
+    }
 
 
 def fitted(decision, table):
@@ -67,8 +82,12 @@ def one_fit(table, family, at, truth):
     except DistillawError as error:
         return {"status": f"refused: {type(error).__name__}", "why": str(error)}
     lower, upper = float(said.lower), float(said.upper)
-    return {"status": said.status.name, "in": lower <= truth <= upper, "error": float(said.mean) / truth - 1,
-            "half_width": (upper - lower) / 2 / truth}  # fmt: skip
+    return {
+        "status": said.status.name,
+        "in": lower <= truth <= upper,
+        "error": float(said.mean) / truth - 1,
+        "half_width": (upper - lower) / 2 / truth,
+    }
 
 
 def simulated_study(decision, runs):
@@ -77,11 +96,17 @@ def simulated_study(decision, runs):
     by_name = {t.name: t for t in decision.teachers}
     for run in {r.run_id: r for r in runs if np.isfinite(r.loss)}.values():
         teacher = by_name.get(run.candidate)
-        rows.append({
-            "params": run.params, "tokens": run.tokens, "loss": run.loss, "teacher": run.candidate,
-            "teacher_loss": teacher.loss if teacher else np.nan, "seed": run.seed,
-            "group": f"{run.params:g}-{run.candidate}-{run.seed}",
-        })  # fmt: skip
+        rows.append(
+            {
+                "params": run.params,
+                "tokens": run.tokens,
+                "loss": run.loss,
+                "teacher": run.candidate,
+                "teacher_loss": teacher.loss if teacher else np.nan,
+                "seed": run.seed,
+                "group": f"{run.params:g}-{run.candidate}-{run.seed}",
+            }
+        )
     table = {key: np.array([row[key] for row in rows]) for key in rows[0]}
     sizes, budgets = (np.unique([getattr(r, key) for r in runs]) for key in ("params", "tokens"))
     return Study(table, sizes, budgets, decision.teachers, decision.vocab, decision.context)
@@ -89,5 +114,12 @@ def simulated_study(decision, runs):
 
 def teacher_row(teacher):
     """A teacher is a run without a teacher."""
-    return {"params": teacher.params, "tokens": teacher.tokens, "loss": teacher.loss, "teacher": "",
-            "teacher_loss": np.nan, "seed": 0, "group": teacher.run_id}  # fmt: skip
+    return {
+        "params": teacher.params,
+        "tokens": teacher.tokens,
+        "loss": teacher.loss,
+        "teacher": "",
+        "teacher_loss": np.nan,
+        "seed": 0,
+        "group": teacher.run_id,
+    }

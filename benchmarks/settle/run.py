@@ -41,13 +41,16 @@ def simulated_row(number, with_peers):
     decision = draw_decision(number)
     settlement = settle(decision.question, decision.runner())
     row = {
-        "tier": "untouched" if number >= UNTOUCHED else "simulated", "cluster": number,
-        "family": decision.family, "kind": decision.kind,
-        "scale": decision.scale, "seeds": f"from {LATER}" if number >= LATER else "tuning",
+        "tier": "untouched" if number >= UNTOUCHED else "simulated",
+        "cluster": number,
+        "family": decision.family,
+        "kind": decision.kind,
+        "scale": decision.scale,
+        "seeds": f"from {LATER}" if number >= LATER else "tuning",
         "teachers": "stored" if all(c.flops == 0 for c in decision.question.candidates) else "online",
         "allowed": f"{decision.question.margin / decision.losses[NONE]:.2%}",
         "kin": "same text" if decision.question.candidates[0].params else "unknown",
-    }  # fmt: skip
+    }
     row |= judge(decision.losses, settlement) | ruled(decision, settlement)
     if with_peers and settlement.runs:
         study = simulated_study(decision, settlement.runs)
@@ -60,8 +63,13 @@ def simulated_row(number, with_peers):
 def world_row(decision, with_peers, tier="worlds"):
     """One decision in a world."""
     settlement = settle(decision.question, decision.runner())
-    row = {"tier": tier, "cluster": decision.world, "family": decision.world, "kind": decision.kind,
-           "scale": decision.scale}  # fmt: skip
+    row = {
+        "tier": tier,
+        "cluster": decision.world,
+        "family": decision.world,
+        "kind": decision.kind,
+        "scale": decision.scale,
+    }
     row |= judge(decision.losses, settlement, noise=decision.doubt) | ruled(decision, settlement)
     if with_peers and settlement.runs:
         study = decision.study(settlement.runs)
@@ -113,8 +121,11 @@ def run(work, plan_every, partial=None, report=lambda text: None):
 def fingerprint(plan_every):
     """Of the code that is judged and of the judge: partial results of another state are not continued."""
     root, here = Path(dl.__file__).parent, Path(__file__).parent
-    parts = [path.read_bytes() for part in ("settling", "planning", "fitting", "laws")
-             for path in sorted((root / part).rglob("*.py"))]  # fmt: skip
+    parts = [
+        path.read_bytes()
+        for part in ("settling", "planning", "fitting", "laws")
+        for path in sorted((root / part).rglob("*.py"))
+    ]
     parts += [
         path.read_bytes() for path in sorted([*here.glob("*.py"), *(here.parent / "verdict").glob("*.py")])
     ]
@@ -162,9 +173,10 @@ def main():
     rows = run(tasks(args), args.plan_every, partial, sys.stderr.write)
     sys.stderr.write("\n")
     found = {
-        "command": " ".join(["python", "benchmarks/settle/run.py", *sys.argv[1:]]), "tiers": summarise(rows),
+        "command": " ".join(["python", "benchmarks/settle/run.py", *sys.argv[1:]]),
+        "tiers": summarise(rows),
         "cpu_seconds": round(time.process_time() - started, 1),
-    }  # fmt: skip
+    }
     print(text(found, rows if args.rows else ()))
     if args.out:
         args.out.write_text(json.dumps(found, indent=1) + "\n")

@@ -12,10 +12,17 @@ def judge(losses, settlement, *, noise=0.0):
         noise: by how much a true difference may be off (where truths are measured), nats/token.
     """
     question = settlement.question
-    row = {"alone": losses[NONE], "margin": question.margin, "gain": losses[NONE] - min_taught(losses),
-           "refused": settlement.refused, "moved": settlement.moved, "seconds": settlement.seconds,
-           "stages": len(settlement.stages), "runs": len(settlement.runs),
-           "spent": settlement.spent / question.target_flops}  # fmt: skip
+    row = {
+        "alone": losses[NONE],
+        "margin": question.margin,
+        "gain": losses[NONE] - min_taught(losses),
+        "refused": settlement.refused,
+        "moved": settlement.moved,
+        "seconds": settlement.seconds,
+        "stages": len(settlement.stages),
+        "runs": len(settlement.runs),
+        "spent": settlement.spent / question.target_flops,
+    }
     if not settlement.looks:
         return row | {
             "verdict": "refused",
@@ -27,14 +34,19 @@ def judge(losses, settlement, *, noise=0.0):
     end, last = settlement.end, settlement.looks[-1]
     bound = max(end.bound, question.margin)
     return row | {
-        "verdict": end.verdict, "chosen": end.choice, "best": best(losses), "why": end.sentence,
-        "decided": end.verdict != "too-close" or end.bound <= question.margin, "settled": last.verdict is not None,
-        "bound": end.bound, "regret": regret(losses, end.choice),
+        "verdict": end.verdict,
+        "chosen": end.choice,
+        "best": best(losses),
+        "why": end.sentence,
+        "decided": end.verdict != "too-close" or end.bound <= question.margin,
+        "settled": last.verdict is not None,
+        "bound": end.bound,
+        "regret": regret(losses, end.choice),
         "false": is_false(end.verdict, losses, end.choice, bound, 0.0),
         "false_beyond_noise": is_false(end.verdict, losses, end.choice, bound, noise),
         "surprises": [check.surprise for check in last.predicted],
         "looks": [look_row(look, losses) for look in settlement.looks],
-    }  # fmt: skip
+    }
 
 
 def min_taught(losses):
@@ -61,13 +73,23 @@ def is_false(verdict, losses, chosen, bound, noise):
 def look_row(look, losses):
     """Every interval and probability of one look beside its truth."""
     gains = {
-        name: {"lower": g.lower, "mean": g.mean, "upper": g.upper, "truth": losses[NONE] - losses[name],
-               "in": g.lower <= losses[NONE] - losses[name] <= g.upper, "out": name in look.dropped}
+        name: {
+            "lower": g.lower,
+            "mean": g.mean,
+            "upper": g.upper,
+            "truth": losses[NONE] - losses[name],
+            "in": g.lower <= losses[NONE] - losses[name] <= g.upper,
+            "out": name in look.dropped,
+        }
         for name, g in look.gains.items()
-    }  # fmt: skip
+    }
     held = {name: i.lower <= losses[name] <= i.upper for name, i in look.losses.items()}
     return {
-        "gains": gains, "losses_in": held, "leader": look.leader, "regret": look.regret,
-        "bound_held": regret(losses, look.leader) <= look.regret, "verdict": look.verdict,
+        "gains": gains,
+        "losses_in": held,
+        "leader": look.leader,
+        "regret": look.regret,
+        "bound_held": regret(losses, look.leader) <= look.regret,
+        "verdict": look.verdict,
         "probability": {name: [p, name == best(losses)] for name, p in look.probability.items()},
-    }  # fmt: skip
+    }

@@ -24,18 +24,29 @@ def shipped_decisions(most):
 def study(name):
     """Students of a shipped study that learnt from the teacher alone, or from none."""
     table = pq.read_table(SHIPPED / f"{name}_runs.parquet").to_pylist()
-    return [row | {"label": str(row["params"]), "purpose": "grid", "teacher_flops": row["teacher_flops"] or 0.0}
-            for row in table if row["role"] == "student" and row["init"] == "fresh" and row["split"] == "student"
-            and row["purpose"] in ("grid", "holdout") and row["lambda"] in (0, 1)]  # fmt: skip
+    return [
+        row | {"label": str(row["params"]), "purpose": "grid", "teacher_flops": row["teacher_flops"] or 0.0}
+        for row in table
+        if row["role"] == "student"
+        and row["init"] == "fresh"
+        and row["split"] == "student"
+        and row["purpose"] in ("grid", "holdout")
+        and row["lambda"] in (0, 1)
+    ]
 
 
 def worlds():
     """(world, its students) of benchmarks/worlds_study/run.py."""
     table = read_table(RESULTS / "worlds_study.csv")
     rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
-    rows = [row for row in rows if row["role"] == "student" and row["set"] in ("windows", "other")
-            and float(row["lambda"]) in (0, 1)
-            and float(row["temperature"]) == float(row["rescaled"]) == 1]  # fmt: skip
+    rows = [
+        row
+        for row in rows
+        if row["role"] == "student"
+        and row["set"] in ("windows", "other")
+        and float(row["lambda"]) in (0, 1)
+        and float(row["temperature"]) == float(row["rescaled"]) == 1
+    ]
     for name in sorted({row["world"] for row in rows}):
         yield name, [_row(row) for row in rows if row["world"] == name]
 
@@ -44,11 +55,21 @@ def _row(row):
     params, tokens = int(row["params"]), int(row["tokens"])
     teacher = None if row["teacher"] == "none" else str(row["teacher"])
     return {
-        "run_id": f"{row['run_id']}-{teacher}", "role": "student", "purpose": "grid", "params": params,
-        "tokens": tokens, "loss": float(row["loss"]), "seed": int(row["seed"]), "teacher_run": teacher,
-        "teacher_loss": float(row["teacher_loss"] or "nan"), "teacher_flops": 0.0, "group": str(row["group"]),
-        "train_flops": FLOPS * params * tokens, "batch_tokens": int(row["batch_tokens"]), "label": str(row["size"]),
-    }  # fmt: skip
+        "run_id": f"{row['run_id']}-{teacher}",
+        "role": "student",
+        "purpose": "grid",
+        "params": params,
+        "tokens": tokens,
+        "loss": float(row["loss"]),
+        "seed": int(row["seed"]),
+        "teacher_run": teacher,
+        "teacher_loss": float(row["teacher_loss"] or "nan"),
+        "teacher_flops": 0.0,
+        "group": str(row["group"]),
+        "train_flops": FLOPS * params * tokens,
+        "batch_tokens": int(row["batch_tokens"]),
+        "label": str(row["size"]),
+    }
 
 
 def world(rows):

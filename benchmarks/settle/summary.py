@@ -23,9 +23,13 @@ def summarise(rows):
                     f"{key}: {value}": [row for row in here if row.get(key) == value] for value in values
                 }
         found[tier] = {
-            "parts": {name: scores(part) for name, part in parts.items()}, "calibration": calibration(here),
-            "regret": regrets(here), "plan": plan_scores(here), "fit": fit_scores(here), "by_look": by_look(here),
-        }  # fmt: skip
+            "parts": {name: scores(part) for name, part in parts.items()},
+            "calibration": calibration(here),
+            "regret": regrets(here),
+            "plan": plan_scores(here),
+            "fit": fit_scores(here),
+            "by_look": by_look(here),
+        }
     return found
 
 
@@ -33,8 +37,13 @@ def share(flags):
     """Hits, count, share and its 90 % Wilson interval."""
     flags = np.asarray(list(flags), dtype=bool)
     low, high = wilson(int(flags.sum()), len(flags))
-    return {"hits": int(flags.sum()), "num": len(flags), "share": float(flags.mean()) if len(flags) else None,
-            "low": low, "high": high}  # fmt: skip
+    return {
+        "hits": int(flags.sum()),
+        "num": len(flags),
+        "share": float(flags.mean()) if len(flags) else None,
+        "low": low,
+        "high": high,
+    }
 
 
 def scores(rows):
@@ -42,19 +51,33 @@ def scores(rows):
     ran = [row for row in rows if row["verdict"] != "refused"]
     decided = [row for row in ran if row["decided"]]
     return {
-        "num": len(rows), "decided": len(decided), "settled": sum(row["settled"] for row in ran),
+        "num": len(rows),
+        "decided": len(decided),
+        "settled": sum(row["settled"] for row in ran),
         "refused": len(rows) - len(ran),
-        "verdicts": {v: sum(row["verdict"] == v for row in rows) for v in ("distil", "pretrain", "too-close")},
-        "false": share(row["false"] for row in decided), "false_all_stops": share(row["false"] for row in ran),
+        "verdicts": {
+            v: sum(row["verdict"] == v for row in rows) for v in ("distil", "pretrain", "too-close")
+        },
+        "false": share(row["false"] for row in decided),
+        "false_all_stops": share(row["false"] for row in ran),
         "false_beyond_noise": share(row["false_beyond_noise"] for row in decided),
-        "spent": {"mean": mean(row["spent"] for row in decided), "median": median(row["spent"] for row in decided),
-                  "mean_all": mean(row["spent"] for row in ran)},
-        "stages": mean(row["stages"] for row in ran), "moved": mean(row["moved"] for row in ran),
-        "seconds": mean(row["seconds"] for row in ran), "regret": mean(row["regret"] for row in ran),
-        "bound": median(row["bound"] for row in ran if np.isfinite(row["bound"])), "coverage": coverages(ran),
-        "half_width": median((g["upper"] - g["lower"]) / 2 / row["alone"] for row in ran
-                             for g in row["looks"][-1]["gains"].values()),
-    }  # fmt: skip
+        "spent": {
+            "mean": mean(row["spent"] for row in decided),
+            "median": median(row["spent"] for row in decided),
+            "mean_all": mean(row["spent"] for row in ran),
+        },
+        "stages": mean(row["stages"] for row in ran),
+        "moved": mean(row["moved"] for row in ran),
+        "seconds": mean(row["seconds"] for row in ran),
+        "regret": mean(row["regret"] for row in ran),
+        "bound": median(row["bound"] for row in ran if np.isfinite(row["bound"])),
+        "coverage": coverages(ran),
+        "half_width": median(
+            (g["upper"] - g["lower"]) / 2 / row["alone"]
+            for row in ran
+            for g in row["looks"][-1]["gains"].values()
+        ),
+    }
 
 
 def coverages(rows):
@@ -69,8 +92,15 @@ def coverages(rows):
     bound = [all(look["bound_held"] for look in row["looks"]) for row in rows]
     losses = [held for row in rows for held in row["looks"][-1]["losses_in"].values()]
     foretold = [abs(surprise) < Z for row in rows for surprise in row["surprises"]]
-    named = {"last": last, "every": every, "sequence": sequences, "decision": whole, "regret": bound, "losses": losses,
-             "foretold": foretold}  # fmt: skip
+    named = {
+        "last": last,
+        "every": every,
+        "sequence": sequences,
+        "decision": whole,
+        "regret": bound,
+        "losses": losses,
+        "foretold": foretold,
+    }
     return {name: share(flags) for name, flags in named.items()}
 
 
@@ -81,16 +111,23 @@ def by_look(rows):
         at = [
             (g, row["alone"]) for row in rows if row["stages"] > k for g in row["looks"][k]["gains"].values()
         ]
-        found.append({"stage": k + 1, "decisions": sum(row["stages"] > k for row in rows),
-                      "in": share(g["in"] for g, _ in at), "half_width":
-                      median((g["upper"] - g["lower"]) / 2 / loss for g, loss in at)})  # fmt: skip
+        found.append(
+            {
+                "stage": k + 1,
+                "decisions": sum(row["stages"] > k for row in rows),
+                "in": share(g["in"] for g, _ in at),
+                "half_width": median((g["upper"] - g["lower"]) / 2 / loss for g, loss in at),
+            }
+        )
     return found
 
 
 def calibration(rows):
     """Stated probabilities that a choice is the best, at the end and at every look."""
-    looks = {"last": [row["looks"][-1] for row in rows if row.get("looks")],
-             "every": [look for row in rows for look in row.get("looks", ())]}  # fmt: skip
+    looks = {
+        "last": [row["looks"][-1] for row in rows if row.get("looks")],
+        "every": [look for row in rows for look in row.get("looks", ())],
+    }
     found = {}
     for name, here in looks.items():
         pairs = [pair for look in here for pair in look["probability"].values()]
@@ -115,8 +152,11 @@ def regrets(rows):
 
 def one_regret(values, rows):
     """Mean, and the share of choices that lose more than the margin."""
-    return {"mean": mean(values), "num": len(rows),
-            "above_margin": share(v > row["margin"] for v, row in zip(values, rows, strict=True))}  # fmt: skip
+    return {
+        "mean": mean(values),
+        "num": len(rows),
+        "above_margin": share(v > row["margin"] for v, row in zip(values, rows, strict=True)),
+    }
 
 
 def plan_scores(rows):
@@ -129,14 +169,18 @@ def plan_scores(rows):
     firm = [p for p in plans if p["verdict"] != "too-close"]
     said, came = [p["probability"] for p in plans], [p["came"] for p in plans]
     return {
-        "asked": len(asked), "refused": len(asked) - len(here), "firm": len(firm),
-        "false": share(p["false"] for p in firm), "coverage": coverage([p["gain_in"] for p in plans]),
-        "regret": mean(p["regret"] for p in plans), "settle_regret": mean(row["regret"] for row in here),
+        "asked": len(asked),
+        "refused": len(asked) - len(here),
+        "firm": len(firm),
+        "false": share(p["false"] for p in firm),
+        "coverage": coverage([p["gain_in"] for p in plans]),
+        "regret": mean(p["regret"] for p in plans),
+        "settle_regret": mean(row["regret"] for row in here),
         "settle_false": share(row["false"] for row in here if row["decided"]),
         "half_width": median(row["plan"]["half_width"] / row["alone"] for row in here),
         "distil": brier(said, came) | {"bins": reliability(said, came)},
         "sources": {s: sum(p["source"] == s for p in plans) for s in sorted({p["source"] for p in plans})},
-    }  # fmt: skip
+    }
 
 
 def fit_scores(rows):
@@ -147,10 +191,12 @@ def fit_scores(rows):
         known = [fit for fit in here if "in" in fit]
         statuses = sorted({fit["status"] for fit in here})
         found[family] = {
-            "asked": len(here), "statuses": {s: sum(fit["status"] == s for fit in here) for s in statuses},
-            "in": share(fit["in"] for fit in known), "half_width": median(fit["half_width"] for fit in known),
+            "asked": len(here),
+            "statuses": {s: sum(fit["status"] == s for fit in here) for s in statuses},
+            "in": share(fit["in"] for fit in known),
+            "half_width": median(fit["half_width"] for fit in known),
             "error": median(abs(fit["error"]) for fit in known),
-        }  # fmt: skip
+        }
     return found
 
 

@@ -48,16 +48,22 @@ class World:
     def sizes(self) -> tuple[Size, ...]:
         """Ascending."""
         runs = {run.label: run for run in self.record.students}
-        found = [Size(label=label, params=float(run.params), flops=run.number("train_flops") / run.tokens)
-                 for label, run in runs.items()]  # fmt: skip
+        found = [
+            Size(label=label, params=float(run.params), flops=run.number("train_flops") / run.tokens)
+            for label, run in runs.items()
+        ]
         return tuple(sorted(found, key=lambda size: size.params))
 
     @cached_property
     def candidates(self) -> tuple[Candidate, ...]:
         """Teachers of the students; best loss first."""
         runs = {run.teacher_run: run for run in self.record.students if run.teacher_run}
-        found = [Candidate(name=name, loss=run.number("teacher_loss"), flops=run.number("teacher_flops") / run.tokens)
-                 for name, run in runs.items()]  # fmt: skip
+        found = [
+            Candidate(
+                name=name, loss=run.number("teacher_loss"), flops=run.number("teacher_flops") / run.tokens
+            )
+            for name, run in runs.items()
+        ]
         return tuple(sorted(found, key=lambda c: c.loss))
 
     @cached_property
@@ -70,8 +76,10 @@ class World:
     def losses(self, label, tokens):
         """Mean loss over seeds by teacher."""
         cell = self.cells[label, tokens]
-        return {name: float(np.mean([run.loss for (other, _), run in cell.items() if other == name]))
-                for name in dict.fromkeys(name for name, _ in cell)}  # fmt: skip
+        return {
+            name: float(np.mean([run.loss for (other, _), run in cell.items() if other == name]))
+            for name in dict.fromkeys(name for name, _ in cell)
+        }
 
 
 @dataclass(frozen=True)
@@ -103,11 +111,15 @@ class WorldDecision:
         """The candidates; an oracle has no size."""
         known = self.source.record.teachers
         return tuple(
-            Teacher(name=c.name, loss=c.loss, run_id=c.name,
-                    params=float(known[c.name].params) if c.name in known else None,
-                    tokens=float(known[c.name].tokens) if c.name in known else None)
+            Teacher(
+                name=c.name,
+                loss=c.loss,
+                run_id=c.name,
+                params=float(known[c.name].params) if c.name in known else None,
+                tokens=float(known[c.name].tokens) if c.name in known else None,
+            )
             for c in self.question.candidates
-        )  # fmt: skip
+        )
 
     def cell(self, label, tokens, names, seeds):
         """Runs of a cell by (name, seed); those of the target's own size only where they are small enough."""
@@ -175,8 +187,15 @@ class Replay:
         alone = cell[NONE, seed]
         is_scored = alone.scores is not None and run.scores is not None
         se = paired_difference(alone.scores, run.scores).se_documents if is_scored else math.nan
-        return PilotRun(candidate=name, params=float(run.params), tokens=float(run.tokens), seed=seed, loss=run.loss,
-                        gain_se=0.0 if name == NONE else se, run_id=run.run_id)  # fmt: skip
+        return PilotRun(
+            candidate=name,
+            params=float(run.params),
+            tokens=float(run.tokens),
+            seed=seed,
+            loss=run.loss,
+            gain_se=0.0 if name == NONE else se,
+            run_id=run.run_id,
+        )
 
     def _rounded(self, asked: Stage) -> Stage:
         """Tokens rounded down to budgets of the table, seeds to those that were run."""
@@ -185,8 +204,11 @@ class Replay:
         kept = [t for t in sorted(tokens) if self.decision.cell(asked.size, t, asked.candidates, asked.seeds)]
         have = [self.decision.cell(asked.size, t, asked.candidates, asked.seeds) for t in kept]
         seeds = [s for s in asked.seeds if have and all((NONE, s) in cell for cell in have)]
-        also = [label for label in asked.also
-                if any(self.decision.cell(label, t, asked.candidates, seeds) for t in kept)]  # fmt: skip
+        also = [
+            label
+            for label in asked.also
+            if any(self.decision.cell(label, t, asked.candidates, seeds) for t in kept)
+        ]
         return replace(asked, also=tuple(also), tokens=tuple(kept), seeds=tuple(seeds))
 
     def _near(self, asked: Stage) -> list[Stage]:
@@ -264,8 +286,13 @@ def make_question(world, target, tokens, group, alone):
     budgets = sorted(tokens for _, tokens in world.cells)
     check = RateCheck(searched=float(budgets[0]))  # as these studies did: at the smallest budget, and no fall
     return PilotQuestion(
-        target=target, tokens=float(tokens), candidates=group, margin=MARGIN * alone, sizes=world.sizes,
-        budget=OF_ALL * (1 + len(group)) * target.flops * tokens, least_tokens=budgets[0],
+        target=target,
+        tokens=float(tokens),
+        candidates=group,
+        margin=MARGIN * alone,
+        sizes=world.sizes,
+        budget=OF_ALL * (1 + len(group)) * target.flops * tokens,
+        least_tokens=budgets[0],
         batch_tokens=int(world.record.students[0].number("batch_tokens")),
         rates=Rates(supervised=check, distilled=check),
-    )  # fmt: skip
+    )

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from benchmarks import ROOT
 from distillaw.cli.display import LogDisplay
+from distillaw.runs.process import available_cores
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.cost import study_cost
-from distillaw.sweep.local import LocalExecutor, available_cores
+from distillaw.sweep.local import LocalExecutor
 from distillaw.sweep.study import run_study
 
 
@@ -41,12 +42,16 @@ def main() -> None:
         )
     result = {
         "command": f"python -m benchmarks.studies.busy --study {arguments.study.name}",
-        "date": time.strftime("%Y-%m-%d"), "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "runs": len(set(outcome.done)), "failed": len(outcome.failed), "workers": cores,
-        "wall_seconds": round(outcome.wall_seconds, 1), "cpu_seconds": round(outcome.busy_seconds, 1),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "runs": len(set(outcome.done)),
+        "failed": len(outcome.failed),
+        "workers": cores,
+        "wall_seconds": round(outcome.wall_seconds, 1),
+        "cpu_seconds": round(outcome.busy_seconds, 1),
         "busy": round(outcome.busy_seconds / outcome.wall_seconds / cores, 3),
         "estimated_core_seconds": round(sum(cost.seconds), 1),
-    }  # fmt: skip
+    }
     print(json.dumps(result, indent=1))
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")

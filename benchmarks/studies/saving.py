@@ -60,8 +60,11 @@ def main() -> None:
     parser.add_argument("--counted-only", action="store_true", help="do not train anything")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    found: dict[str, object] = {"command": " ".join(["python", *sys.argv]), "machine": platform.processor(),
-                                "cores": os.cpu_count()}  # fmt: skip
+    found: dict[str, object] = {
+        "command": " ".join(["python", *sys.argv]),
+        "machine": platform.processor(),
+        "cores": os.cpu_count(),
+    }
     if not args.counted_only:
         with tempfile.TemporaryDirectory() as temporary:
             found["measured"] = measure(Path(temporary))
@@ -92,21 +95,29 @@ def measure(home: Path) -> dict[str, object]:
             gaps.append(paired_difference(scores_of(run.folder), scores_of(next(folder.glob("runs/*")))))
     gain = smallest_gain(record)
     return {
-        "cells": len(record.runs), "study_cpu_seconds": study_seconds, "alone_cpu_seconds": alone_seconds,
-        "cpu_ratio": study_seconds / alone_seconds, **count(shared), "smallest_gain": gain,
+        "cells": len(record.runs),
+        "study_cpu_seconds": study_seconds,
+        "alone_cpu_seconds": alone_seconds,
+        "cpu_ratio": study_seconds / alone_seconds,
+        **count(shared),
+        "smallest_gain": gain,
         "largest_difference": max(abs(gap.mean) for gap in gaps),
         "equivalence_p": max(equivalence_p(gap, gain / 4) for gap in gaps),
-    }  # fmt: skip
+    }
 
 
 def run_alone(run: Run, shared: Path, folder: Path) -> float:
     """One cell by `distillaw train`, with the study's tokens, teacher, rate and batch; its CPU seconds."""
     shutil.copytree(shared / "data", folder / "data")
     lines = [
-        'name = "alone"', f'params = "{run.label}"', f"tokens = {run.tokens}", f"peak_lr = {run.row['peak_lr']!r}",
-        f"batch_tokens = {run.row['batch_tokens']}", f"seed = {run.seed}",
+        'name = "alone"',
+        f'params = "{run.label}"',
+        f"tokens = {run.tokens}",
+        f"peak_lr = {run.row['peak_lr']!r}",
+        f"batch_tokens = {run.row['batch_tokens']}",
+        f"seed = {run.seed}",
         'data = { corpus = "sotu", vocab_size = 512 }',
-    ]  # fmt: skip
+    ]
     if run.teacher_run:
         lines.append(f'teacher = "{shared / "runs" / run.teacher_run}"')
     file = folder.with_suffix(".toml")
@@ -161,9 +172,16 @@ def count(folder: Path) -> dict[str, object]:
     distinct = {(run.params, run.tokens, run.teacher_run, run.purpose): run for run in cells}
     seeds = max(run.seed for run in cells) - min(run.seed for run in cells) + 1
     careful = sum(lone_flop(run) for run in distinct.values()) * (seeds + SEARCH_RUNS - 1)
-    return {"study": record.name, "runs": len(record.runs), "flop": executed, "flop_alone": alone,
-            "flop_ratio": executed / alone, "seeds": seeds, "flop_careful": careful,
-            "flop_ratio_careful": executed / careful}  # fmt: skip
+    return {
+        "study": record.name,
+        "runs": len(record.runs),
+        "flop": executed,
+        "flop_alone": alone,
+        "flop_ratio": executed / alone,
+        "seeds": seeds,
+        "flop_careful": careful,
+        "flop_ratio_careful": executed / careful,
+    }
 
 
 def lone_flop(run: Run) -> float:

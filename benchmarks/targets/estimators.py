@@ -14,9 +14,7 @@ same targets (forward, fused sparse loss, backward, AdamW), one thread, alternat
 """
 
 import argparse
-import json
 import os
-import platform
 import tempfile
 import time
 from dataclasses import replace
@@ -28,6 +26,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import torch
 
+from benchmarks.result_file import save
 from distillaw.accounting.shapes import Shape
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.tokenizer import load_tokenizer
@@ -71,13 +70,14 @@ def main() -> None:
         reading.append(measure_reading(**row))
         print(" ".join(f"{key}={value}" for key, value in reading[-1].items()), flush=True)
     if arguments.out:
-        arguments.out.write_text(json.dumps({
-            "command": "python -m benchmarks.targets.estimators --teacher FOLDER --corpus TEXT",
-            "date": time.strftime("%Y-%m-%d"),
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one thread",
-            "torch": torch.__version__, "positions": arguments.positions, "draws": DRAWS,
-            "estimators": estimators, "reading": reading,
-        }, indent=1) + "\n")  # fmt: skip
+        save(
+            arguments.out,
+            "python -m benchmarks.targets.estimators --teacher FOLDER --corpus TEXT",
+            positions=arguments.positions,
+            draws=DRAWS,
+            estimators=estimators,
+            reading=reading,
+        )
 
 
 def real_distributions(folder: Path, corpus: str, positions: int) -> torch.Tensor:
@@ -170,9 +170,12 @@ def _errors(name: str, size: float, square: float, bias: float, mean_square: flo
     norm = gradient_PV.square().sum().item()
     mean_norm = gradient_PV.mean(dim=0).square().sum().item()
     return {
-        "estimator": name, "bytes_per_position": round(size, 1), "error": round((square / norm) ** 0.5, 3),
-        "bias": round((bias / norm) ** 0.5, 3), "mean_error": round((mean_square / mean_norm) ** 0.5, 3),
-    }  # fmt: skip
+        "estimator": name,
+        "bytes_per_position": round(size, 1),
+        "error": round((square / norm) ** 0.5, 3),
+        "bias": round((bias / norm) ** 0.5, 3),
+        "mean_error": round((mean_square / mean_norm) ** 0.5, 3),
+    }
 
 
 def _sampled_bytes(ids_PN: np.ndarray) -> float:
@@ -216,10 +219,11 @@ def measure_reading(name: str, vocab: int, layers: int, width: int, context: int
             train, reading = (float(np.median(speeds[kind])) for kind in ("train", "read"))
             label = scheme.estimator
             row |= {
-                f"{label}_train_tokens_per_s": round(train), f"{label}_read_tokens_per_s": round(reading),
+                f"{label}_train_tokens_per_s": round(train),
+                f"{label}_read_tokens_per_s": round(reading),
                 f"{label}_ahead": round(reading / train, 1),
                 f"{label}_bytes_per_position": round(store.manifest.bytes_per_position, 1),
-            }  # fmt: skip
+            }
     return row
 
 
@@ -229,8 +233,16 @@ def _reader(store: TargetStore, batch: int):
 
 
 def _trainer(store: TargetStore, vocab: int, layers: int, width: int, context: int, batch: int):
-    shape = Shape(layers=layers, width=width, ffn=4 * width, heads=width // 16, kv_heads=width // 16, head_dim=16,
-                  vocab=vocab, context=context)  # fmt: skip
+    shape = Shape(
+        layers=layers,
+        width=width,
+        ffn=4 * width,
+        heads=width // 16,
+        kv_heads=width // 16,
+        head_dim=16,
+        vocab=vocab,
+        context=context,
+    )
     model = build_model(shape, seed=0).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     targets = store.read(range(batch))
@@ -249,10 +261,23 @@ def synthetic_store(folder: Path, probs_PV: torch.Tensor, scheme: Scheme, *, win
     """A store written with the real shard format from given distributions."""
     context, vocab = probs_PV.shape
     plan = StorePlan(
-        teacher="zipf", data="-", teacher_fingerprint="-", teacher_dtype="float32", tokenizer_hash="-", data_hash="-",
-        split="student", context=context, vocab_size=vocab, scheme=scheme, seed=0, split_windows=windows,
-        num_windows=windows, order_seed=None, windows_per_shard=windows, windows_per_forward=1,
-    )  # fmt: skip
+        teacher="zipf",
+        data="-",
+        teacher_fingerprint="-",
+        teacher_dtype="float32",
+        tokenizer_hash="-",
+        data_hash="-",
+        split="student",
+        context=context,
+        vocab_size=vocab,
+        scheme=scheme,
+        seed=0,
+        split_windows=windows,
+        num_windows=windows,
+        order_seed=None,
+        windows_per_shard=windows,
+        windows_per_forward=1,
+    )
     zeros = np.zeros(context)
     made = []
     for _ in range(windows):
@@ -262,13 +287,26 @@ def synthetic_store(folder: Path, probs_PV: torch.Tensor, scheme: Scheme, *, win
             ids = keep_top(probs_PV, scheme.k, 1.0)[0].sort(dim=-1).values
             nats = -probs_PV.gather(1, ids).log()
             counts = np.full(context, scheme.k)
-            made.append(codec.encode_top(ids.numpy().ravel(), nats.numpy().ravel(), counts, fixed=True,
-                                          entropy_P=zeros, loss_P=zeros))  # fmt: skip
+            made.append(
+                codec.encode_top(
+                    ids.numpy().ravel(),
+                    nats.numpy().ravel(),
+                    counts,
+                    fixed=True,
+                    entropy_P=zeros,
+                    loss_P=zeros,
+                )
+            )
     path = folder / shard_name(0)
     write_shard(path, plan.identity, np.arange(windows), made, Sums(loss=0, entropy=0, mass=0))
     entry = ShardEntry(
-        file=path.name, windows=windows, first_window=0, last_window=windows - 1, bytes=path.stat().st_size, sha256="-"
-    )  # fmt: skip
+        file=path.name,
+        windows=windows,
+        first_window=0,
+        last_window=windows - 1,
+        bytes=path.stat().st_size,
+        sha256="-",
+    )
     Manifest(plan=replace(plan), shards=(entry,), teacher_loss=0, mean_entropy=0, mean_mass=0).write(folder)
     return TargetStore.open(folder)
 

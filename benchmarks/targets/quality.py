@@ -103,18 +103,29 @@ def _top(k: int, *, renormalise: bool = False) -> Arm:
 
 
 MAIN = (
-    Arm(name="online"), Arm(name="alone"), _sampled(32),
-    _top(8, renormalise=True), _top(32, renormalise=True), _top(32),
-)  # fmt: skip
+    Arm(name="online"),
+    Arm(name="alone"),
+    _sampled(32),
+    _top(8, renormalise=True),
+    _top(32, renormalise=True),
+    _top(32),
+)
 MORE = (
-    Arm(name="full", scheme=Scheme(estimator="full"), first_seed_only=True), _sampled(128), _sampled(8),
+    Arm(name="full", scheme=Scheme(estimator="full"), first_seed_only=True),
+    _sampled(128),
+    _sampled(8),
     _top(8),
-    Arm(name="draws 32", draws=32), Arm(name="top-p 0.95 + residual", scheme=Scheme(estimator="top-p")),
-)  # fmt: skip
+    Arm(name="draws 32", draws=32),
+    Arm(name="top-p 0.95 + residual", scheme=Scheme(estimator="top-p")),
+)
 SOTU = Case(
-    data=DataSpec(vocab_size=8192, validation_tokens_per_document=1024), tokens=65_536,
-    teacher=6e5, teacher_tokens=480_000, teacher_batch=1024, teacher_lr=0.011,
-)  # fmt: skip
+    data=DataSpec(vocab_size=8192, validation_tokens_per_document=1024),
+    tokens=65_536,
+    teacher=6e5,
+    teacher_tokens=480_000,
+    teacher_batch=1024,
+    teacher_lr=0.011,
+)
 POCKET = DataSpec(vocab_size=512, max_document_chars=30_000, validation_documents=100, teacher_share=0.6)
 
 
@@ -123,9 +134,13 @@ def cases(books: str | None) -> list[Case]:
     if books is None:
         return [SOTU]
     pocket = Case(
-        data=replace(POCKET, corpus=books), tokens=65_536,
-        teacher=4e5, teacher_tokens=1_000_000, teacher_batch=512, teacher_lr=0.0055,
-    )  # fmt: skip
+        data=replace(POCKET, corpus=books),
+        tokens=65_536,
+        teacher=4e5,
+        teacher_tokens=1_000_000,
+        teacher_batch=512,
+        teacher_lr=0.0055,
+    )
     return [pocket, SOTU]
 
 
@@ -143,19 +158,27 @@ def main() -> None:
         list(pool.map(prepare, wanted, [work] * len(wanted)))
         tasks = [
             pool.submit(train_seed, case, seed, arms, work)
-            for arms in (MAIN, MORE) for seed in range(arguments.seeds) for case in wanted
-        ]  # fmt: skip
+            for arms in (MAIN, MORE)
+            for seed in range(arguments.seeds)
+            for case in wanted
+        ]
         for task in tasks:
             task.result()
     results = [summarise(case, work, range(arguments.seeds)) for case in wanted]
     for result in results:
         print(table(result))
     if arguments.out:
-        write_json(arguments.out, {
-            "command": "python -m benchmarks.targets.quality --books BOOKS.parquet", "date": time.strftime("%Y-%m-%d"),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread per process",
-            "torch": torch.__version__, "margin": MARGIN, "cases": results,
-        })  # fmt: skip
+        write_json(
+            arguments.out,
+            {
+                "command": "python -m benchmarks.targets.quality --books BOOKS.parquet",
+                "date": time.strftime("%Y-%m-%d"),
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread per process",
+                "torch": torch.__version__,
+                "margin": MARGIN,
+                "cases": results,
+            },
+        )
 
 
 # ---- teacher, stores, students
@@ -171,22 +194,47 @@ def prepare(case: Case, work: Path) -> None:
 def teacher_spec(case: Case, study: StudyFolder) -> TrunkSpec:
     """The case's teacher."""
     return _spec(
-        case, study, role="teacher", params=case.teacher, batch_tokens=case.teacher_batch, peak_lr=case.teacher_lr
-    )  # fmt: skip
+        case,
+        study,
+        role="teacher",
+        params=case.teacher,
+        batch_tokens=case.teacher_batch,
+        peak_lr=case.teacher_lr,
+    )
 
 
 def _spec(
-    case: Case, study: StudyFolder, *, role: str, params: float, batch_tokens: int, peak_lr: float, seed: int = 0,
+    case: Case,
+    study: StudyFolder,
+    *,
+    role: str,
+    params: float,
+    batch_tokens: int,
+    peak_lr: float,
+    seed: int = 0,
     teacher_run: str | None = None,
-) -> TrunkSpec:  # fmt: skip
+) -> TrunkSpec:
     shape = shape_for_params(params, vocab=case.data.vocab_size, context=RECIPE.context)
     counts = count_params(shape)
     return TrunkSpec(
-        role=role, purpose="grid", label=f"{params / 1e6:g}M", layers=shape.layers, width=shape.width, ffn=shape.ffn,
-        heads=shape.heads, params=counts.non_embedding, total_params=counts.total, vocab_size=shape.vocab, seed=seed,
-        split=role, peak_lr=peak_lr, batch_tokens=batch_tokens, recipe=RECIPE, teacher_run=teacher_run,
+        role=role,
+        purpose="grid",
+        label=f"{params / 1e6:g}M",
+        layers=shape.layers,
+        width=shape.width,
+        ffn=shape.ffn,
+        heads=shape.heads,
+        params=counts.non_embedding,
+        total_params=counts.total,
+        vocab_size=shape.vocab,
+        seed=seed,
+        split=role,
+        peak_lr=peak_lr,
+        batch_tokens=batch_tokens,
+        recipe=RECIPE,
+        teacher_run=teacher_run,
         data_hash=str(read_json(study.data / "manifest.json")["data_hash"]),
-    )  # fmt: skip
+    )
 
 
 def train_seed(case: Case, seed: int, arms: tuple[Arm, ...], work: Path) -> None:
@@ -200,8 +248,11 @@ def train_seed(case: Case, seed: int, arms: tuple[Arm, ...], work: Path) -> None
             began = time.process_time()
             record = train_arm(case, study, seed, arm)
             write_json(file, record)
-            print(f"{case.name} seed {seed} {arm.name}: {record['loss']:.4f} in {time.process_time() - began:.0f} "
-                  "CPU seconds", flush=True)  # fmt: skip
+            print(
+                f"{case.name} seed {seed} {arm.name}: {record['loss']:.4f} in {time.process_time() - began:.0f} "
+                "CPU seconds",
+                flush=True,
+            )
 
 
 def arm_file(case: Case, study: StudyFolder, seed: int, arm: Arm) -> Path:
@@ -213,9 +264,15 @@ def train_arm(case: Case, study: StudyFolder, seed: int, arm: Arm) -> dict[str, 
     """Train one student and score it."""
     teacher_run = teacher_spec(case, study).run_id(case.teacher_tokens)
     spec = _spec(
-        case, study, role="student", params=case.student, batch_tokens=case.batch_tokens, peak_lr=case.peak_lr,
-        seed=seed, teacher_run=None if arm.name == "alone" else teacher_run,
-    )  # fmt: skip
+        case,
+        study,
+        role="student",
+        params=case.student,
+        batch_tokens=case.batch_tokens,
+        peak_lr=case.peak_lr,
+        seed=seed,
+        teacher_run=None if arm.name == "alone" else teacher_run,
+    )
     size = None
     if arm.scheme:
         store = build_store(case, study, seed, arm.scheme, spec)
@@ -232,18 +289,23 @@ def train_arm(case: Case, study: StudyFolder, seed: int, arm: Arm) -> dict[str, 
         size = source.bytes_per_position
     scores = score_heldout(model, group.text.heldout)
     return {
-        "loss": scores.loss, "bytes_per_position": size, "weights": _hash(model),
+        "loss": scores.loss,
+        "bytes_per_position": size,
+        "weights": _hash(model),
         **calibration(model, group.text.heldout),
-        "tokens": scores.tokens.tolist(), "loss_sum": scores.loss_sum.tolist(),
-    }  # fmt: skip
+        "tokens": scores.tokens.tolist(),
+        "loss_sum": scores.loss_sum.tolist(),
+    }
 
 
 def _trained(case: Case, spec: TrunkSpec, group: TrunkGroup, source: SignalSource):
     trainer = group.trainer(spec)
     schedule = schedule_for(
-        tokens=case.tokens, batch_tokens=case.batch_tokens, warmup_tokens=RECIPE.warmup_tokens,
+        tokens=case.tokens,
+        batch_tokens=case.batch_tokens,
+        warmup_tokens=RECIPE.warmup_tokens,
         cooldown=RECIPE.cooldown,
-    )  # fmt: skip
+    )
     for step in range(schedule.total_steps):
         for tokens, windows, last in group.feed.batches(step):
             trainer.accumulate(tokens, source.signal(tokens, windows), last=last)
@@ -342,9 +404,10 @@ def calibration(model, heldout: HeldoutSet) -> dict[str, float]:
     gap = torch.zeros(BINS, dtype=torch.float64).index_add_(0, bin_of, hit - p)
     return {
         "entropy": torch.cat(entropy).double().mean().item(),
-        "calibration_loss": torch.cat(losses).double().mean().item(), "overconfidence": (p - hit).mean().item(),
+        "calibration_loss": torch.cat(losses).double().mean().item(),
+        "overconfidence": (p - hit).mean().item(),
         "ece": (gap.abs().sum() / len(p)).item(),
-    }  # fmt: skip
+    }
 
 
 # ---- differences
@@ -360,11 +423,15 @@ def summarise(case: Case, work: Path, seeds: range) -> dict[str, object]:
     full = runs.pop("full", None)
     gain = contrast(runs, {"alone": 1, "online": -1})
     return {
-        **asdict(case), "seeds": gain.seeds, "documents": gain.documents, "teacher_loss": teacher["loss"],
-        "gain": gain.mean, "gain_se": gain.se,
+        **asdict(case),
+        "seeds": gain.seeds,
+        "documents": gain.documents,
+        "teacher_loss": teacher["loss"],
+        "gain": gain.mean,
+        "gain_se": gain.se,
         "full_equals_online": full[0]["weights"] == runs["online"][0]["weights"] if full else None,
         "arms": [row(name, runs, MARGIN) for name in runs],
-    }  # fmt: skip
+    }
 
 
 def _records(case: Case, study: StudyFolder, seeds: range, arm: Arm) -> dict[int, dict]:

@@ -26,12 +26,15 @@ def row(name: str, runs: Runs, margin: float) -> dict[str, object]:
     about = against_share(runs, name, share)
     half = t_quantile(0.95, about.dof) * about.se / gain
     return facts | {
-        "difference": difference.mean, "difference_se": difference.se, "share": share, "share_se": about.se / gain,
+        "difference": difference.mean,
+        "difference_se": difference.se,
+        "share": share,
+        "share_se": about.se / gain,
         "share_90": [share - half, share + half],
         "p_not_worse": _tail(against_share(runs, name, margin), -1),
         "p_not_better": _tail(against_share(runs, name, -margin), 1),
         "p_worse_than_margin": _tail(against_share(runs, name, margin), 1),
-    }  # fmt: skip
+    }
 
 
 def contrast(runs: Runs, weights: dict[str, float]) -> PairedDifference:
@@ -68,10 +71,12 @@ def table(result: dict) -> str:
     lines = [
         f"Vocabulary {result['data']['vocab_size']}, {result['seeds']} seeds, {result['documents']} documents: gain "
         f"{result['gain']:.4f} +- {result['gain_se']:.4f} nats, teacher {result['teacher_loss']:.4f}, "
-        f"full targets equal online bit for bit: {result['full_equals_online']}", "",
+        f"full targets equal online bit for bit: {result['full_equals_online']}",
+        "",
         "| arm | bytes | loss | loss - online, nats | share of the gain lost, % | 90 % interval | p (within 5 %) "
-        "| entropy - loss | confidence - accuracy | ECE |", "|" + " --- |" * 10,
-    ]  # fmt: skip
+        "| entropy - loss | confidence - accuracy | ECE |",
+        "|" + " --- |" * 10,
+    ]
     for arm in result["arms"]:
         size = f"{arm['bytes_per_position']:.1f}" if arm["bytes_per_position"] else ""
         cells = [arm["arm"], size, f"{arm['loss']:.4f}", "", "", "", ""]
@@ -80,9 +85,10 @@ def table(result: dict) -> str:
             p = max(arm["p_not_worse"], arm["p_not_better"])
             cells[3:] = [
                 f"{arm['difference']:+.4f} +- {arm['difference_se']:.4f}",
-                f"{100 * arm['share']:+.1f} +- {100 * arm['share_se']:.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}",
+                f"{100 * arm['share']:+.1f} +- {100 * arm['share_se']:.1f}",
+                f"{100 * low:+.1f} to {100 * high:+.1f}",
                 f"{p:.2g}",
-            ]  # fmt: skip
+            ]
         cells += [
             f"{arm['entropy'] - arm['calibration_loss']:+.3f}",
             f"{arm['overconfidence']:+.4f}",

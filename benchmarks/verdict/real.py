@@ -45,8 +45,13 @@ def left_out(rows, size):
     cells = []
     for tokens in sorted({row["tokens"] for row in rows if row["role"] == "student"}):
         cells.append(plan_cell(rows, teachers, fits, size, tokens))
-    return {"left_out": size, "fits": {f: fit.status.name for f, fit in fits.items()}, "grouped": grouped,
-            "cells": cells, "text": describe(fits, grouped, cells)}  # fmt: skip
+    return {
+        "left_out": size,
+        "fits": {f: fit.status.name for f, fit in fits.items()},
+        "grouped": grouped,
+        "cells": cells,
+        "text": describe(fits, grouped, cells),
+    }
 
 
 def fit_all(rows):
@@ -84,49 +89,77 @@ def plan_cell(rows, teachers, fits, size, tokens):
     ]
     gains = []
     for teacher in asked:
-        row = {"teacher": teacher.name, "ratio": teacher.loss / own, "measured": measured[teacher.name],
-               "noise": spread[teacher.name], "predicted": predict(fits, size, tokens, teacher.loss)}  # fmt: skip
+        row = {
+            "teacher": teacher.name,
+            "ratio": teacher.loss / own,
+            "measured": measured[teacher.name],
+            "noise": spread[teacher.name],
+            "predicted": predict(fits, size, tokens, teacher.loss),
+        }
         gains.append(row | answer(fits, size, tokens, [teacher], measured))
     whole = answer(fits, size, tokens, asked, measured)
     top = max(0.0, *measured.values())
     chosen = whole.get("best") if whole.get("verdict") != "pretrain" else None
     return {
-        "tokens": tokens, "loss": own, "gains": gains, **whole,
-        "regret": top - (measured[chosen] if chosen else 0.0), "never": top,
+        "tokens": tokens,
+        "loss": own,
+        "gains": gains,
+        **whole,
+        "regret": top - (measured[chosen] if chosen else 0.0),
+        "never": top,
         "best_loss": top - measured[min(teachers, key=lambda t: teachers[t]["loss"])],
-    }  # fmt: skip
+    }
 
 
 def answer(fits, size, tokens, asked, measured):
     """What the planner says of these teachers, and whether it was so; why not where it refuses."""
     try:
-        verdict = dl.plan(size, student_tokens=tokens, teachers=asked, law=list(fits.values()), published=False,
-                          scenario="best-case", vocab=1024, context=128, with_flips=False)  # fmt: skip
+        verdict = dl.plan(
+            size,
+            student_tokens=tokens,
+            teachers=asked,
+            law=list(fits.values()),
+            published=False,
+            scenario="best-case",
+            vocab=1024,
+            context=128,
+            with_flips=False,
+        )
     except DistillawError as error:
         return {"refused": str(error)}
     gain = measured[verdict.headline.best.teacher.name]
     return {
-        "verdict": verdict.verdict, "best": verdict.headline.best.teacher.name, "distil": verdict.call.distil,
-        "pretrain": verdict.call.pretrain, "came_distil": gain > verdict.margin,
-        "came_pretrain": -gain > verdict.margin, "gain": gain, "lower": verdict.gain.lower, "upper": verdict.gain.upper,
-    }  # fmt: skip
+        "verdict": verdict.verdict,
+        "best": verdict.headline.best.teacher.name,
+        "distil": verdict.call.distil,
+        "pretrain": verdict.call.pretrain,
+        "came_distil": gain > verdict.margin,
+        "came_pretrain": -gain > verdict.margin,
+        "gain": gain,
+        "lower": verdict.gain.lower,
+        "upper": verdict.gain.upper,
+    }
 
 
 def predict(fits, size, tokens, teacher_loss):
     """The gain by family: law at its estimate."""
     return {
-        family: float(fit.law.supervised(params=size, tokens=tokens)
-                      - fit.law(student_params=size, student_tokens=tokens, teacher_loss=teacher_loss))
+        family: float(
+            fit.law.supervised(params=size, tokens=tokens)
+            - fit.law(student_params=size, student_tokens=tokens, teacher_loss=teacher_loss)
+        )
         for family, fit in fits.items()
-    }  # fmt: skip
+    }
 
 
 def describe(fits, grouped, cells):
     """One line for the table."""
     if not fits:
         return "no law: too few runs without a teacher are left"
-    parts = [f"fits {', '.join(f'{f} {fit.status.name}' for f, fit in fits.items())}"
-             f"{'' if grouped else ' (branches counted as runs: too few trunks)'}"]  # fmt: skip
+    parts = [
+        f"fits {', '.join(f'{f} {fit.status.name}' for f, fit in fits.items())}"
+        f"{'' if grouped else ' (branches counted as runs: too few trunks)'}"
+    ]
     for family in fits:
         error = [
             100 * (g["predicted"][family] - g["measured"]) / c["loss"] for c in cells for g in c["gains"]

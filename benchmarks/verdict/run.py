@@ -53,8 +53,10 @@ def sources(truth, study, fits):
     """The evidence that the planner is given: the user's laws alone, or with all runs and the published laws."""
     laws = list(fits.values())
     others = [name for name in TRUTHS if name != truth.name and name != "farseer"]
-    return {"laws": {"law": laws, "published": False},
-            "all": {"law": laws, "study": study.record(), "published": others}}  # fmt: skip
+    return {
+        "laws": {"law": laws, "published": False},
+        "all": {"law": laws, "study": study.record(), "published": others},
+    }
 
 
 def judge(truth, study, question, verdict):
@@ -66,15 +68,26 @@ def judge(truth, study, question, verdict):
     choices, floor, gain = question.choices(), question.best_loss(truth), alone - best
     ruled = {name: true_loss(truth, rule(study, choices)) for name, rule in rules(question).items()}
     return {
-        "verdict": verdict.verdict, "distil": verdict.call.distil, "pretrain": verdict.call.pretrain,
-        "source": verdict.headline.kind, "decisive": verdict.headline.is_decisive, "margin": verdict.margin,
-        "came_distil": gain > verdict.margin, "came_pretrain": -gain > verdict.margin, "gain": gain,
-        "lower": verdict.gain.lower, "mean": verdict.gain.mean, "upper": verdict.gain.upper, "loss": alone,
+        "verdict": verdict.verdict,
+        "distil": verdict.call.distil,
+        "pretrain": verdict.call.pretrain,
+        "source": verdict.headline.kind,
+        "decisive": verdict.headline.is_decisive,
+        "margin": verdict.margin,
+        "came_distil": gain > verdict.margin,
+        "came_pretrain": -gain > verdict.margin,
+        "gain": gain,
+        "lower": verdict.gain.lower,
+        "mean": verdict.gain.mean,
+        "upper": verdict.gain.upper,
+        "loss": alone,
         "teacher": verdict.headline.best.teacher.loss / alone,
-        "regret": {"planner": followed - floor,
-                   "planner, too close = pretrain": (best if verdict.verdict == "distil" else alone) - floor,
-                   **{name: value - floor for name, value in ruled.items()}},
-    }  # fmt: skip
+        "regret": {
+            "planner": followed - floor,
+            "planner, too close = pretrain": (best if verdict.verdict == "distil" else alone) - floor,
+            **{name: value - floor for name, value in ruled.items()},
+        },
+    }
 
 
 def one_study(k, num_questions, bootstrap):
@@ -90,9 +103,15 @@ def one_study(k, num_questions, bootstrap):
     for condition, evidence in sources(truth, study, fits).items():
         for question in questions + (sized if condition == "laws" else []):
             is_sized = isinstance(question, SizeQuestion)
-            row = {"study": k, "truth": name, "scale": scale, "factor": question.factor, "axis": question.axis,
-                   "condition": "free size" if is_sized else condition,
-                   "fits": {f: fit.status.name for f, fit in fits.items()}}  # fmt: skip
+            row = {
+                "study": k,
+                "truth": name,
+                "scale": scale,
+                "factor": question.factor,
+                "axis": question.axis,
+                "condition": "free size" if is_sized else condition,
+                "fits": {f: fit.status.name for f, fit in fits.items()},
+            }
             try:
                 verdict = dl.plan(**question.arguments, **evidence, **PLAIN, seed=k)
                 rows.append(row | judge(truth, study, question, verdict))

@@ -29,8 +29,17 @@ def reliability(said, came):
         here = index == k
         hits, count = int(came[here].sum()), int(here.sum())
         low, high = wilson(hits, count)
-        rows.append({"from": EDGES[k], "to": EDGES[k + 1], "num": count, "said": float(said[here].mean()),
-                     "came": hits / count, "low": low, "high": high})  # fmt: skip
+        rows.append(
+            {
+                "from": EDGES[k],
+                "to": EDGES[k + 1],
+                "num": count,
+                "said": float(said[here].mean()),
+                "came": hits / count,
+                "low": low,
+                "high": high,
+            }
+        )
     return rows
 
 
@@ -44,10 +53,12 @@ def brier(said, came):
     rows = reliability(said, came)
     share = np.array([r["num"] for r in rows]) / len(said)
     return {
-        "num": len(said), "brier": float(np.mean((said - came) ** 2)), "climatology": float(rate * (1 - rate)),
+        "num": len(said),
+        "brier": float(np.mean((said - came) ** 2)),
+        "climatology": float(rate * (1 - rate)),
         "reliability": float(sum(w * (r["said"] - r["came"]) ** 2 for w, r in zip(share, rows, strict=True))),
         "resolution": float(sum(w * (r["came"] - rate) ** 2 for w, r in zip(share, rows, strict=True))),
-    }  # fmt: skip
+    }
 
 
 def coverage(inside):

@@ -56,25 +56,44 @@ class Study:
         rows = [
             dict(zip(self.table, values, strict=True)) for values in zip(*self.table.values(), strict=True)
         ]
-        return StudyRecord(folder=Path("simulated"), info={}, runs=[self._run(i, row) for i, row in enumerate(rows)],
-                           unfinished=(), tuning={}, problems=())  # fmt: skip
+        return StudyRecord(
+            folder=Path("simulated"),
+            info={},
+            runs=[self._run(i, row) for i, row in enumerate(rows)],
+            unfinished=(),
+            tuning={},
+            problems=(),
+        )
 
     def _run(self, i, row):
         flop = 3 * forward(row["params"], self.vocab, self.context)
         teacher = next((t for t in self.teachers if t.name == row["teacher"]), None)
         own = next((t for t in self.teachers if t.loss == row["loss"]), None)
         known = {
-            "run_id": own.run_id if own else f"run-{i}", "role": "teacher" if own else "student",
-            "purpose": "teacher" if own else "grid", "arm": "distilled" if teacher else "supervised",
-            "params": int(row["params"]), "tokens": int(row["tokens"]), "loss": float(row["loss"]),
-            "loss_se": HELD_OUT * float(row["loss"]), "seed": int(row["seed"]), "vocab_size": self.vocab,
-            "context": self.context, "train_flops": flop * row["tokens"],
-            "teacher_run": None, "teacher_flops": 0.0,
-        }  # fmt: skip
+            "run_id": own.run_id if own else f"run-{i}",
+            "role": "teacher" if own else "student",
+            "purpose": "teacher" if own else "grid",
+            "arm": "distilled" if teacher else "supervised",
+            "params": int(row["params"]),
+            "tokens": int(row["tokens"]),
+            "loss": float(row["loss"]),
+            "loss_se": HELD_OUT * float(row["loss"]),
+            "seed": int(row["seed"]),
+            "vocab_size": self.vocab,
+            "context": self.context,
+            "train_flops": flop * row["tokens"],
+            "teacher_run": None,
+            "teacher_flops": 0.0,
+        }
         if teacher is not None:
             logits = forward(teacher.params, self.vocab, self.context)
-            known |= {"teacher_run": teacher.run_id, "teacher_loss": teacher.loss, "teacher_params": teacher.params,
-                      "teacher_tokens": teacher.tokens, "teacher_flops": logits * row["tokens"]}  # fmt: skip
+            known |= {
+                "teacher_run": teacher.run_id,
+                "teacher_loss": teacher.loss,
+                "teacher_params": teacher.params,
+                "teacher_tokens": teacher.tokens,
+                "teacher_flops": logits * row["tokens"],
+            }
         return Run(row=known, folder=None)
 
     def largest_cell(self):
@@ -126,10 +145,16 @@ class Question:
     def arguments(self):
         """For `distillaw.plan`."""
         equal_tokens = self.payer == "equal tokens"
-        return {"student_params": self.params, "student_tokens": self.tokens if equal_tokens else None,
-                "compute": None if equal_tokens else self.compute, "teachers": list(self.teachers),
-                "scenario": "best-case" if equal_tokens else self.payer, "students_served": self.served,
-                "vocab": self.vocab, "context": self.context}  # fmt: skip
+        return {
+            "student_params": self.params,
+            "student_tokens": self.tokens if equal_tokens else None,
+            "compute": None if equal_tokens else self.compute,
+            "teachers": list(self.teachers),
+            "scenario": "best-case" if equal_tokens else self.payer,
+            "students_served": self.served,
+            "vocab": self.vocab,
+            "context": self.context,
+        }
 
     def forward(self, params):
         """F(N), FLOP per token."""
@@ -217,9 +242,14 @@ def run(truth, noise, size, budget, teacher, seed):
     name = teacher.name if teacher else ""
     mean = truth.taught(size, budget, teacher.loss) if teacher else truth.alone(size, budget)
     return {
-        "params": size, "tokens": budget, "loss": float(mean) * noise.factor(size, seed, name), "teacher": name,
-        "teacher_loss": teacher.loss if teacher else np.nan, "seed": seed, "group": f"{size:g}-{name}-{seed}",
-    }  # fmt: skip
+        "params": size,
+        "tokens": budget,
+        "loss": float(mean) * noise.factor(size, seed, name),
+        "teacher": name,
+        "teacher_loss": teacher.loss if teacher else np.nan,
+        "seed": seed,
+        "group": f"{size:g}-{name}-{seed}",
+    }
 
 
 def teachers_near(truth, losses, student, noise, rng):

@@ -19,10 +19,12 @@ def summarise(rows):
         for key, name in CUTS.items():
             parts |= {f"{name} {v}": [r for r in here if r[key] == v] for v in sorted({r[key] for r in here})}
         found[condition] = {
-            "asked": len(asked), "refused": len(asked) - len(here), "studies": len({r["study"] for r in asked}),
+            "asked": len(asked),
+            "refused": len(asked) - len(here),
+            "studies": len({r["study"] for r in asked}),
             "reasons": sorted({r["refused"] for r in asked if "refused" in r})[:5],
             "parts": {name: scores(part) for name, part in parts.items() if part},
-        }  # fmt: skip
+        }
     return {"conditions": found}
 
 
@@ -33,17 +35,25 @@ def scores(rows):
     study = [r["study"] for r in rows]
     z = np.array([(r["gain"] - r["mean"]) / ((r["upper"] - r["lower"]) / 3.29) for r in rows])
     return {
-        "num": len(rows), "decisive": float(np.mean([r["decisive"] for r in rows])),
+        "num": len(rows),
+        "decisive": float(np.mean([r["decisive"] for r in rows])),
         "verdicts": {v: sum(r["verdict"] == v for r in rows) for v in ("distil", "pretrain", "too-close")},
-        "distil": brier(*said_and_came(rows, "distil")) | {"bins": reliability(*said_and_came(rows, "distil"))},
-        "pretrain": brier(*said_and_came(rows, "pretrain")) | {"bins": reliability(*said_and_came(rows, "pretrain"))},
+        "distil": brier(*said_and_came(rows, "distil"))
+        | {"bins": reliability(*said_and_came(rows, "distil"))},
+        "pretrain": brier(*said_and_came(rows, "pretrain"))
+        | {"bins": reliability(*said_and_came(rows, "pretrain"))},
         "coverage": coverage([r["lower"] <= r["gain"] <= r["upper"] for r in rows]),
-        "z": {"median": float(np.median(z)), "p68": float(np.percentile(np.abs(z), 68)),
-              "p90": float(np.percentile(np.abs(z), 90))},
+        "z": {
+            "median": float(np.median(z)),
+            "p68": float(np.percentile(np.abs(z), 68)),
+            "p90": float(np.percentile(np.abs(z), 90)),
+        },
         "half_width": float(np.median([(r["upper"] - r["lower"]) / 2 / r["loss"] for r in rows])),
         "regret": {name: float(values.mean()) for name, values in regret.items()},
-        "saved": {name: difference(regret[OURS], lost, study, rng) for name, lost in regret.items() if name != OURS},
-    }  # fmt: skip
+        "saved": {
+            name: difference(regret[OURS], lost, study, rng) for name, lost in regret.items() if name != OURS
+        },
+    }
 
 
 def said_and_came(rows, side):
@@ -55,13 +65,21 @@ def table(found):
     """Plain text."""
     lines = []
     for condition, part in found["conditions"].items():
-        lines += [f"\nEvidence: {condition} ({part['asked']} questions on {part['studies']} studies, {part['refused']} "
-                  "refused)", calibration_head()]  # fmt: skip
+        lines += [
+            f"\nEvidence: {condition} ({part['asked']} questions on {part['studies']} studies, {part['refused']} "
+            "refused)",
+            calibration_head(),
+        ]
         lines += [calibration_line(name, s) for name, s in part["parts"].items()]
         whole = part["parts"]["all"]
         lines.append("P(distil better by the margin): said / came true [90 %] (questions)")
-        lines.append("  " + "   ".join(f"{b['said']:.2f}/{b['came']:.2f} [{b['low']:.2f}, {b['high']:.2f}] ({b['num']})"
-                                       for b in whole["distil"]["bins"]))  # fmt: skip
+        lines.append(
+            "  "
+            + "   ".join(
+                f"{b['said']:.2f}/{b['came']:.2f} [{b['low']:.2f}, {b['high']:.2f}] ({b['num']})"
+                for b in whole["distil"]["bins"]
+            )
+        )
         lines.append(
             "mean regret, nats/token x 1000, and what following the planner saves [90 %, studies resampled]"
         )
@@ -80,9 +98,23 @@ def table(found):
 
 def calibration_head():
     """Column names of the calibration table."""
-    columns = [("", 28), ("n", 5), ("distil", 6), ("pretr", 5), ("close", 5), ("Brier", 6), ("clim", 5), ("reliab", 6),
-               ("Brier-", 6), ("clim-", 5), ("cover", 5), ("|z|68", 5), ("half %", 6), ("regret", 6),
-               ("next best rule", 24)]  # fmt: skip
+    columns = [
+        ("", 28),
+        ("n", 5),
+        ("distil", 6),
+        ("pretr", 5),
+        ("close", 5),
+        ("Brier", 6),
+        ("clim", 5),
+        ("reliab", 6),
+        ("Brier-", 6),
+        ("clim-", 5),
+        ("cover", 5),
+        ("|z|68", 5),
+        ("half %", 6),
+        ("regret", 6),
+        ("next best rule", 24),
+    ]
     return " ".join(f"{name:{'<' if not name else '>'}{width}s}" for name, width in columns)
 
 
@@ -90,10 +122,12 @@ def calibration_line(name, s):
     """One part as a line; `-` marks the pretraining side."""
     d, p, v = s["distil"], s["pretrain"], s["verdicts"]
     rule = min((k for k in s["regret"] if not k.startswith(OURS)), key=s["regret"].__getitem__)
-    return (f"{name:28s} {s['num']:5d} {v['distil']:6d} {v['pretrain']:5d} {v['too-close']:5d} {d['brier']:6.3f} "
-            f"{d['climatology']:5.3f} {d['reliability']:6.4f} {p['brier']:6.3f} {p['climatology']:5.3f} "
-            f"{s['coverage']['share']:5.2f} {s['z']['p68']:5.2f} {100 * s['half_width']:6.2f} "
-            f"{1000 * s['regret'][OURS]:6.1f} {1000 * s['regret'][rule]:6.1f} {rule:>17s}")  # fmt: skip
+    return (
+        f"{name:28s} {s['num']:5d} {v['distil']:6d} {v['pretrain']:5d} {v['too-close']:5d} {d['brier']:6.3f} "
+        f"{d['climatology']:5.3f} {d['reliability']:6.4f} {p['brier']:6.3f} {p['climatology']:5.3f} "
+        f"{s['coverage']['share']:5.2f} {s['z']['p68']:5.2f} {100 * s['half_width']:6.2f} "
+        f"{1000 * s['regret'][OURS]:6.1f} {1000 * s['regret'][rule]:6.1f} {rule:>17s}"
+    )
 
 
 def real_text(real):
@@ -111,8 +145,11 @@ def real_text(real):
     return "\n".join(lines)
 
 
-PANELS = {"laws": "The user's fitted laws alone", "all": "With paired runs and published laws",
-          "free size": "Fitted laws alone, student size free"}  # fmt: skip
+PANELS = {
+    "laws": "The user's fitted laws alone",
+    "all": "With paired runs and published laws",
+    "free size": "Fitted laws alone, student size free",
+}
 
 
 def draw(found, path):
@@ -133,10 +170,21 @@ def draw(found, path):
             x, y = np.array([b["said"] for b in bins]) + shift, np.array([b["came"] for b in bins])
             ends = np.array([y - [b["low"] for b in bins], [b["high"] for b in bins] - y])
             ax.errorbar(x, y, np.maximum(ends, 0), fmt="-", color=colour, lw=1, alpha=0.6)
-            ax.scatter(x, y, [4 + 0.6 * b["num"] for b in bins], color=colour, label=f"{side} better by the margin",
-                       zorder=3, linewidths=0)  # fmt: skip
-        ax.set(title=f"{PANELS[name]}\n{whole['num']} questions", xlabel="probability stated", xlim=(-0.05, 1.05),
-               ylim=(-0.05, 1.05))  # fmt: skip
+            ax.scatter(
+                x,
+                y,
+                [4 + 0.6 * b["num"] for b in bins],
+                color=colour,
+                label=f"{side} better by the margin",
+                zorder=3,
+                linewidths=0,
+            )
+        ax.set(
+            title=f"{PANELS[name]}\n{whole['num']} questions",
+            xlabel="probability stated",
+            xlim=(-0.05, 1.05),
+            ylim=(-0.05, 1.05),
+        )
         ax.set_title(ax.get_title(), fontsize=10)
         for handle in ax.legend(loc="upper left", fontsize=8, frameon=False).legend_handles:
             handle.set_sizes([25])

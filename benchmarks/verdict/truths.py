@@ -21,8 +21,17 @@ import distillaw as dl
 
 TRUTHS = ("surrogate-s1", "surrogate-s2", "surrogate-s3", "farseer")
 
-FARSEER = (-1.43871319, 0.0358007385, 2.21696508, 112.752753, -0.147180619, -0.647386941, -7.39152521, 0.0146752102,
-           8.80946039)  # fmt: skip
+FARSEER = (
+    -1.43871319,
+    0.0358007385,
+    2.21696508,
+    112.752753,
+    -0.147180619,
+    -0.647386941,
+    -7.39152521,
+    0.0146752102,
+    8.80946039,
+)
 """a3 g b3 a2 b b2 a1 al b1, fitted to the 411 public runs (rms 0.18 %), bits per byte."""
 NATS_PER_TOKEN = 3.1
 """Bits per byte to nats per token at 4.5 bytes per token."""
@@ -106,8 +115,17 @@ def draw_truth(name, *, largest, rng, in_place):
     else:
         law = dl.published(name)
         alone, taught = surrogate_alone(law), surrogate_taught(law)
-    return Truth(name, alone, taught, size_unit, token_unit, float(np.exp(rng.uniform(-0.1, 0.1))), common, own,
-                 taught_own)  # fmt: skip
+    return Truth(
+        name,
+        alone,
+        taught,
+        size_unit,
+        token_unit,
+        float(np.exp(rng.uniform(-0.1, 0.1))),
+        common,
+        own,
+        taught_own,
+    )
 
 
 def surrogate_alone(law):
@@ -149,9 +167,16 @@ class Effect:
     @classmethod
     def draw(cls, rng):
         """From hardly worth it to three times the tokens."""
-        return cls(centre=rng.uniform(-0.08, 0.0), width=rng.uniform(0.03, 0.08), boost=rng.uniform(0.2, 2.0),
-                   decay=rng.uniform(0.1, 0.6), strain=rng.uniform(0.0, 0.2), gap=rng.uniform(0.15, 0.35),
-                   beat=rng.uniform(0.003, 0.012), sharp=rng.uniform(20, 40))  # fmt: skip
+        return cls(
+            centre=rng.uniform(-0.08, 0.0),
+            width=rng.uniform(0.03, 0.08),
+            boost=rng.uniform(0.2, 2.0),
+            decay=rng.uniform(0.1, 0.6),
+            strain=rng.uniform(0.0, 0.2),
+            gap=rng.uniform(0.15, 0.35),
+            beat=rng.uniform(0.003, 0.012),
+            sharp=rng.uniform(20, 40),
+        )
 
     def taught(self, N, D, L_T):
         """Loss after distillation on the farseer surface."""

@@ -20,15 +20,25 @@ SIZES = ("0.03M", "0.1M")
 def answers(study: Study, table: Path) -> dict:
     """All of them."""
     return {
-        "command": "python -m benchmarks.worlds_study.run", "date": date.today().isoformat(),
+        "command": "python -m benchmarks.worlds_study.run",
+        "date": date.today().isoformat(),
         "runs": sum(r["set"] != "rescaled" for r in study.rows),
-        "trained_tokens": trained_tokens(study), "heldout": [len(study.tokens), int(study.tokens.sum())],
-        "teachers": teachers(study), "noise": noise(study), "students": students(study),
-        "equal_loss": equal_loss(study), "rescaled": rescaled(study), "best": best(study), "rate": rate(study),
-        "other_world": other_world(study), "large_batch": large_batch(study),
+        "trained_tokens": trained_tokens(study),
+        "heldout": [len(study.tokens), int(study.tokens.sum())],
+        "teachers": teachers(study),
+        "noise": noise(study),
+        "students": students(study),
+        "equal_loss": equal_loss(study),
+        "rescaled": rescaled(study),
+        "best": best(study),
+        "rate": rate(study),
+        "other_world": other_world(study),
+        "large_batch": large_batch(study),
         "one_token": [crossing(study, size, EXACT, "oracle:window=1") for size in SIZES],
-        "weight": weight(study), "catchup": catchup(study), "fit": fits(study, table),
-    }  # fmt: skip
+        "weight": weight(study),
+        "catchup": catchup(study),
+        "fit": fits(study, table),
+    }
 
 
 def trained_tokens(study: Study) -> int:
@@ -100,9 +110,16 @@ def equal_loss(study: Study) -> list[dict]:
                         study.teacher_loss(teacher), {t: x for t, x in curve.items() if t in cells}
                     )
                     weights = {cell: 1.0} | {cells[t]: -share for t, share in between.items()}
-                    rows.append({"size": size, "budget": budget, "teacher": teacher,
-                                 "teacher_loss": study.teacher_loss(teacher), "between": list(between),
-                                 "worse": study.estimate(weights).document()})  # fmt: skip
+                    rows.append(
+                        {
+                            "size": size,
+                            "budget": budget,
+                            "teacher": teacher,
+                            "teacher_loss": study.teacher_loss(teacher),
+                            "between": list(between),
+                            "worse": study.estimate(weights).document(),
+                        }
+                    )
     return rows
 
 
@@ -121,12 +138,18 @@ def rescaled(study: Study) -> list[dict]:
     for cell in study.find(rescaled=True):
         exact = cell._replace(teacher=EXACT)
         scale = np.mean([study.rows[i]["rescaled"] for i in study.cells[cell].values()])
-        rows.append({
-            "size": cell.size, "budget": cell.budget, "teacher": cell.teacher, "temperature": float(scale),
-            "before": study.loss(cell._replace(rescaled=False)), "loss": study.loss(cell),
-            "teacher_loss": own.get(cell.teacher),
-            "gain": study.estimate(minus(cell._replace(rescaled=False), cell)).document(),
-        })  # fmt: skip
+        rows.append(
+            {
+                "size": cell.size,
+                "budget": cell.budget,
+                "teacher": cell.teacher,
+                "temperature": float(scale),
+                "before": study.loss(cell._replace(rescaled=False)),
+                "loss": study.loss(cell),
+                "teacher_loss": own.get(cell.teacher),
+                "gain": study.estimate(minus(cell._replace(rescaled=False), cell)).document(),
+            }
+        )
         if cell.teacher != EXACT:
             rows[-1]["over_exact"] = study.estimate(minus(exact, cell)).document()
     return sorted(rows, key=lambda row: row["loss"])
@@ -148,10 +171,17 @@ def best(study: Study) -> list[dict]:
             found = [lowest(losses, row) for row in draws]
             top = list(curve)[int(np.argmin(np.insert(mean, 0, 0.0)))]
             low, high = np.quantile(found, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
-            rows.append({
-                "size": size, "budget": budget, "teacher": top, "alone": study.loss(cells["none"]),
-                "best_loss": lowest(losses, np.insert(mean, 0, 0.0)), "low": float(low), "high": float(high),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "size": size,
+                    "budget": budget,
+                    "teacher": top,
+                    "alone": study.loss(cells["none"]),
+                    "best_loss": lowest(losses, np.insert(mean, 0, 0.0)),
+                    "low": float(low),
+                    "high": float(high),
+                }
+            )
             if top != EXACT:
                 rows[-1]["over_exact"] = study.estimate(minus(cells[EXACT], cells[top])).document()
     return rows
@@ -182,8 +212,16 @@ def crossing(study: Study, size: str, first: str, second: str) -> dict:
     found = [zero(np.log(at), mean + row) for row in noise]
     low, high = np.quantile(found, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2], method="nearest")
     tokens = zero(np.log(at), mean)
-    return {"size": size, "first": first, "second": second, "tokens": finite(tokens), "low": finite(low),
-            "high": finite(high), "extrapolated": not at[0] <= tokens <= at[-1], "differences": rows}  # fmt: skip
+    return {
+        "size": size,
+        "first": first,
+        "second": second,
+        "tokens": finite(tokens),
+        "low": finite(low),
+        "high": finite(high),
+        "extrapolated": not at[0] <= tokens <= at[-1],
+        "differences": rows,
+    }
 
 
 def finite(value: float) -> float | None:
@@ -224,14 +262,21 @@ def rate(study: Study) -> list[dict]:
         (c.size, c.budget, c.teacher) for c in study.cells if c.peak_lr != RATE and c.batch_tokens == 512
     }
     for size, budget, teacher in sorted(others):
-        cells = {c.peak_lr: c for c in study.find(size=size, budget=budget, teacher=teacher, rescaled=False)
-                 if c.batch_tokens == 512 and c.distill_weight == 1 and c.temperature == 1}  # fmt: skip
+        cells = {
+            c.peak_lr: c
+            for c in study.find(size=size, budget=budget, teacher=teacher, rescaled=False)
+            if c.batch_tokens == 512 and c.distill_weight == 1 and c.temperature == 1
+        }
         losses = {lr: study.rows[study.cells[c][0]]["loss"] for lr, c in sorted(cells.items())}
-        rows.append({
-            "size": size, "budget": budget, "teacher": teacher,
-            "losses": {f"{lr:g}": loss for lr, loss in losses.items()},
-            "best": f"{min(losses, key=lambda lr: losses[lr]):g}",
-        })  # fmt: skip
+        rows.append(
+            {
+                "size": size,
+                "budget": budget,
+                "teacher": teacher,
+                "losses": {f"{lr:g}": loss for lr, loss in losses.items()},
+                "best": f"{min(losses, key=lambda lr: losses[lr]):g}",
+            }
+        )
     return rows
 
 
@@ -242,12 +287,19 @@ def weight(study: Study) -> list[dict]:
         if cell.teacher == "none" or (cell.distill_weight, cell.temperature) == (1.0, 1.0):
             continue
         plain, alone = Cell(cell.size, cell.budget, cell.teacher), Cell(cell.size, cell.budget)
-        rows.append({
-            "size": cell.size, "budget": cell.budget, "teacher": cell.teacher, "lambda": cell.distill_weight,
-            "temperature": cell.temperature, "loss": study.loss(cell), "plain": study.loss(plain),
-            "over_plain": study.estimate(minus(plain, cell)).document(),
-            "over_none": study.estimate(minus(alone, cell)).document(),
-        })  # fmt: skip
+        rows.append(
+            {
+                "size": cell.size,
+                "budget": cell.budget,
+                "teacher": cell.teacher,
+                "lambda": cell.distill_weight,
+                "temperature": cell.temperature,
+                "loss": study.loss(cell),
+                "plain": study.loss(plain),
+                "over_plain": study.estimate(minus(plain, cell)).document(),
+                "over_none": study.estimate(minus(alone, cell)).document(),
+            }
+        )
     return rows
 
 

@@ -77,8 +77,12 @@ def ways(found: dict):
         label = f"{name(teacher)} ({found['teachers'][teacher]:.3f})"
         points(left, budgets, [cells["0.1M", b, teacher]["over_none"] for b in budgets], i, label)
     left.axhline(0, color="0.5", lw=0.8)
-    left.set(xscale="log", xlabel="student tokens", ylabel="better than without a teacher, nats/token",
-             title="0.1M students, teachers of nearly one loss")  # fmt: skip
+    left.set(
+        xscale="log",
+        xlabel="student tokens",
+        ylabel="better than without a teacher, nats/token",
+        title="0.1M students, teachers of nearly one loss",
+    )
     left.set_xticks(budgets, [tokens(b) for b in budgets])
     left.minorticks_off()
     left.legend(frameon=False, title="made worse by (loss)", title_fontsize=8)

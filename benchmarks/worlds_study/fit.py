@@ -29,8 +29,12 @@ def fits(study, table: Path) -> dict:
         mine = used & (columns["size"] == size)
         largest |= mine & (columns["budget"] == columns["budget"][mine].max())
     taught = used & (columns["teacher"] != "none")
-    document = {"command": COMMAND, "rows": int(used.sum()), "held_out_rows": int((largest & taught).sum()),
-                "forms": {family: form(family, columns, used, taught, largest) for family in FAMILIES}}  # fmt: skip
+    document = {
+        "command": COMMAND,
+        "rows": int(used.sum()),
+        "held_out_rows": int((largest & taught).sum()),
+        "forms": {family: form(family, columns, used, taught, largest) for family in FAMILIES},
+    }
     return document | {"plain": plain(columns, taught, largest)}
 
 
@@ -88,16 +92,21 @@ def part(columns, rows) -> dict[str, np.ndarray]:
 def residuals(result, columns, rows) -> np.ndarray:
     """Measured less predicted, nats per token; the student's own supervised loss is the measured one."""
     predicted = result.predict(
-        student_params=columns["params"][rows].astype(float), student_tokens=columns["tokens"][rows].astype(float),
-        teacher_loss=columns["teacher_loss"][rows].astype(float), supervised_loss=columns["supervised_loss"][rows],
-    )  # fmt: skip
+        student_params=columns["params"][rows].astype(float),
+        student_tokens=columns["tokens"][rows].astype(float),
+        teacher_loss=columns["teacher_loss"][rows].astype(float),
+        supervised_loss=columns["supervised_loss"][rows],
+    )
     return columns["loss"][rows].astype(float) - predicted.mean
 
 
 def error_of(residual: np.ndarray) -> dict[str, float]:
     """Root mean square, mean and largest, nats per token."""
-    return {"rms": float(np.sqrt(np.mean(residual**2))), "mean": float(residual.mean()),
-            "worst": float(np.abs(residual).max())}  # fmt: skip
+    return {
+        "rms": float(np.sqrt(np.mean(residual**2))),
+        "mean": float(residual.mean()),
+        "worst": float(np.abs(residual).max()),
+    }
 
 
 def by_teacher(columns, rows, residual) -> dict[str, float]:

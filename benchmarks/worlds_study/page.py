@@ -7,9 +7,12 @@ from benchmarks import ROOT
 
 PAGE = ROOT / "docs" / "worlds-study.md"
 NAMES = {
-    "none": "none", "oracle": "exact", "oracle:loss=3.82,by=window": "window 1 and 2 blended",
-    "0.1M@600k": "trained 0.1M@600k", "0.3M@300k": "trained 0.3M@300k",
-}  # fmt: skip
+    "none": "none",
+    "oracle": "exact",
+    "oracle:loss=3.82,by=window": "window 1 and 2 blended",
+    "0.1M@600k": "trained 0.1M@600k",
+    "0.3M@300k": "trained 0.3M@300k",
+}
 
 
 def filled(page: str, found: dict, tables: Mapping[str, Callable[[dict], str]]) -> str:
@@ -82,8 +85,9 @@ def equal(found: dict) -> str:
     rows = [
         [full_name(teacher), f"{found['teachers'][teacher]:.3f}"]
         + [signed(cells[teacher, b]["worse"]) if (teacher, b) in cells else "" for b in budgets]
-        for teacher in found["teachers"] if any(t == teacher for t, _ in cells)
-    ]  # fmt: skip
+        for teacher in found["teachers"]
+        if any(t == teacher for t, _ in cells)
+    ]
     return markdown(["teacher", "its loss", *map(tokens, budgets)], rows)
 
 
@@ -93,8 +97,16 @@ def rescaled(found: dict) -> str:
     for row in found["rescaled"]:
         own = row["teacher_loss"]
         taught = ["", ""] if own is None else [f"{found['teachers'][row['teacher']]:.3f}", f"{own:.3f}"]
-        rows.append([full_name(row["teacher"]), *taught, f"{row['before']:.4f}", f"{row['temperature']:.2f}",
-                     f"{row['loss']:.4f}", signed(row.get("over_exact"))])  # fmt: skip
+        rows.append(
+            [
+                full_name(row["teacher"]),
+                *taught,
+                f"{row['before']:.4f}",
+                f"{row['temperature']:.2f}",
+                f"{row['loss']:.4f}",
+                signed(row.get("over_exact")),
+            ]
+        )
     head = [
         "teacher",
         "its loss",
@@ -110,19 +122,24 @@ def rescaled(found: dict) -> str:
 def best(found: dict) -> str:
     """The best teacher's loss by student and budget."""
     rows = [
-        [row["size"], tokens(row["budget"]), f"{row['alone']:.3f}", name(row["teacher"]), f"{row['best_loss']:.3f}",
-         f"{row['low']:.3f} to {row['high']:.3f}", signed(row.get("over_exact"))]
+        [
+            row["size"],
+            tokens(row["budget"]),
+            f"{row['alone']:.3f}",
+            name(row["teacher"]),
+            f"{row['best_loss']:.3f}",
+            f"{row['low']:.3f} to {row['high']:.3f}",
+            signed(row.get("over_exact")),
+        ]
         for row in found["best"]
-    ]  # fmt: skip
+    ]
     head = ["student", "tokens", "alone", "best window", "best teacher's loss", "90 %", "gain over exact"]
     return markdown(head, rows)
 
 
 def one_token(found: dict) -> str:
     """The exact oracle against the teacher that sees one token: positive where the latter is better."""
-    rows = [
-        [one["size"], *(signed(d) for d in one["differences"]), span(one)] for one in found["one_token"]
-    ]  # fmt: skip
+    rows = [[one["size"], *(signed(d) for d in one["differences"]), span(one)] for one in found["one_token"]]
     budgets = [tokens(d["budget"]) for d in found["one_token"][-1]["differences"]]
     width = len(budgets)
     rows = [[row[0], *(row[1:-1] + [""] * width)[:width], row[-1]] for row in rows]
@@ -160,10 +177,19 @@ def rate(found: dict) -> str:
 def weight(found: dict) -> str:
     """Lambda and temperature."""
     rows = [
-        [name(row["teacher"]), tokens(row["budget"]), f"{row['lambda']:g}", f"{row['temperature']:g}",
-         f"{row['loss']:.4f}", signed(row["over_plain"]), signed(row["over_none"])]
-        for row in sorted(found["weight"], key=lambda r: (r["teacher"], r["budget"], -r["lambda"], r["temperature"]))
-    ]  # fmt: skip
+        [
+            name(row["teacher"]),
+            tokens(row["budget"]),
+            f"{row['lambda']:g}",
+            f"{row['temperature']:g}",
+            f"{row['loss']:.4f}",
+            signed(row["over_plain"]),
+            signed(row["over_none"]),
+        ]
+        for row in sorted(
+            found["weight"], key=lambda r: (r["teacher"], r["budget"], -r["lambda"], r["temperature"])
+        )
+    ]
     head = ["teacher", "tokens", "lambda", "temperature", "loss", "over lambda 1, temperature 1", "over none"]
     return markdown(head, rows)
 
@@ -171,10 +197,16 @@ def weight(found: dict) -> str:
 def catchup(found: dict) -> str:
     """When no teacher is as good as a weak one."""
     rows = [
-        [row["size"], full_name(row["second"]), f"{row['teacher_loss']:.3f}", span(row),
-         *(signed(row["differences"][i]) for i in (0, -1)), tokens(row["differences"][-1]["budget"])]
+        [
+            row["size"],
+            full_name(row["second"]),
+            f"{row['teacher_loss']:.3f}",
+            span(row),
+            *(signed(row["differences"][i]) for i in (0, -1)),
+            tokens(row["differences"][-1]["budget"]),
+        ]
         for row in sorted(found["catchup"], key=lambda r: (r["size"], -r["teacher_loss"]))
-    ]  # fmt: skip
+    ]
     head = [
         "student",
         "teacher",
@@ -234,8 +266,9 @@ def other_world(found: dict) -> str:
     rows = [
         [full_name(teacher), "" if loss is None else f"{loss:.3f}"]
         + [signed(cells.get((*c, teacher), {}).get("over_exact")) for c in columns]
-        for teacher, loss in sorted(losses.items(), key=lambda item: item[1] or 0) if teacher not in ("none", "oracle")
-    ]  # fmt: skip
+        for teacher, loss in sorted(losses.items(), key=lambda item: item[1] or 0)
+        if teacher not in ("none", "oracle")
+    ]
     return markdown(["teacher", "its loss", *(f"{s} {tokens(b)}" for s, b in columns)], rows)
 
 

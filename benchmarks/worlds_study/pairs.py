@@ -69,8 +69,15 @@ class Estimate:
     def document(self) -> dict[str, float | int]:
         """For the results."""
         low, high = self.interval()
-        return {"mean": self.mean, "se": self.se, "se_documents": self.se_documents, "se_seeds": self.se_seeds,
-                "low": low, "high": high, "seeds": self.seeds}  # fmt: skip
+        return {
+            "mean": self.mean,
+            "se": self.se,
+            "se_documents": self.se_documents,
+            "se_seeds": self.se_seeds,
+            "low": low,
+            "high": high,
+            "seeds": self.seeds,
+        }
 
 
 @dataclass
@@ -114,8 +121,9 @@ class Study:
         parts = [Noise(float(documents[0, 0]), len(self.tokens) - 1)]
         parts += [Noise(w**2 * noise.variance / seeds[0], noise.dof) for w, noise in seed_parts[0]]
         v_doc, v_seed = parts[0].variance, sum(part.variance for part in parts[1:])
-        return Estimate(float(means[0]), (v_doc + v_seed) ** 0.5, v_doc**0.5, v_seed**0.5,
-                        effective_dof(*parts), seeds[0])  # fmt: skip
+        return Estimate(
+            float(means[0]), (v_doc + v_seed) ** 0.5, v_doc**0.5, v_seed**0.5, effective_dof(*parts), seeds[0]
+        )
 
     def joint(self, contrasts: Sequence[Weights]) -> tuple[np.ndarray, np.ndarray]:
         """Means and covariance of several contrasts; a cell's seed noise is shared where they share the cell."""
@@ -123,8 +131,10 @@ class Study:
         for i, one in enumerate(contrasts):
             for j, other in enumerate(contrasts):
                 cov[i, j] += sum(
-                    one[c] * other[c] * self.noise(c).variance / min(seeds[i], seeds[j]) for c in one if c in other
-                )  # fmt: skip
+                    one[c] * other[c] * self.noise(c).variance / min(seeds[i], seeds[j])
+                    for c in one
+                    if c in other
+                )
         return means, cov
 
     def _moments(self, contrasts: Sequence[Weights]):
@@ -149,8 +159,11 @@ class Study:
 
     def budgets_with_several(self, size: str) -> list[int]:
         """Budgets at which two teachers or more have two seeds or more (elsewhere the nearest one's noise is taken)."""
-        found = [c.budget for c, by_seed in self.cells.items()
-                 if c == Cell(size, c.budget, c.teacher) and c.teacher != "none" and len(by_seed) > 1]  # fmt: skip
+        found = [
+            c.budget
+            for c, by_seed in self.cells.items()
+            if c == Cell(size, c.budget, c.teacher) and c.teacher != "none" and len(by_seed) > 1
+        ]
         return sorted({b for b in found if found.count(b) > 1})
 
     def _noise_taught(self, size: str, budget: int) -> Noise:
@@ -168,8 +181,11 @@ class Study:
 
     def _by_seed(self, size: str, budget: int) -> np.ndarray:
         """Losses of the taught students of the main settings that have several seeds, shape (teachers, seeds)."""
-        cells = [c for c, by_seed in self.cells.items()
-                 if c == Cell(size, budget, c.teacher) and c.teacher != "none" and len(by_seed) > 1]  # fmt: skip
+        cells = [
+            c
+            for c, by_seed in self.cells.items()
+            if c == Cell(size, budget, c.teacher) and c.teacher != "none" and len(by_seed) > 1
+        ]
         seeds = sorted(set.intersection(*(set(self.cells[c]) for c in cells)))
         return np.array([[self.rows[self.cells[c][s]]["loss"] for s in seeds] for c in cells])
 
@@ -192,10 +208,15 @@ def cell_of(row: Mapping) -> Cell:
     """The cell of a line of the table."""
     alone = row["teacher"] == "none"
     return Cell(
-        size=row["size"], budget=int(row["budget"]), teacher=row["teacher"],
-        distill_weight=1.0 if alone else float(row["lambda"]), temperature=1.0 if alone else float(row["temperature"]),
-        peak_lr=float(row["peak_lr"]), batch_tokens=int(row["batch_tokens"]), rescaled=row["set"] == "rescaled",
-    )  # fmt: skip
+        size=row["size"],
+        budget=int(row["budget"]),
+        teacher=row["teacher"],
+        distill_weight=1.0 if alone else float(row["lambda"]),
+        temperature=1.0 if alone else float(row["temperature"]),
+        peak_lr=float(row["peak_lr"]),
+        batch_tokens=int(row["batch_tokens"]),
+        rescaled=row["set"] == "rescaled",
+    )
 
 
 def read_study(table: Path, scores: Path) -> Study:

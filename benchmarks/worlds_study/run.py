@@ -28,9 +28,27 @@ TABLE, SCORES = FILE.with_suffix(".csv"), FILE.with_suffix(".npz")
 RATE, BATCH = 0.0055, 512
 """Of all runs but those that check the rate."""
 COLUMNS = (
-    "world", "run_id", "group", "set", "role", "size", "params", "tokens", "budget", "teacher", "teacher_loss",
-    "lambda", "temperature", "seed", "peak_lr", "batch_tokens", "rescaled", "loss", "loss_se", "seconds",
-)  # fmt: skip
+    "world",
+    "run_id",
+    "group",
+    "set",
+    "role",
+    "size",
+    "params",
+    "tokens",
+    "budget",
+    "teacher",
+    "teacher_loss",
+    "lambda",
+    "temperature",
+    "seed",
+    "peak_lr",
+    "batch_tokens",
+    "rescaled",
+    "loss",
+    "loss_se",
+    "seconds",
+)
 IDENTITY = (
     "world",
     "role",
@@ -43,8 +61,15 @@ IDENTITY = (
     "peak_lr",
     "batch_tokens",
 )
-RESCALED = ("none", "oracle", "oracle:window=4", "oracle:window=3", "oracle:loss=3.568,by=noise",
-            "oracle:loss=3.568,by=temperature", "oracle:loss=3.568,by=uniform")  # fmt: skip
+RESCALED = (
+    "none",
+    "oracle",
+    "oracle:window=4",
+    "oracle:window=3",
+    "oracle:loss=3.568,by=noise",
+    "oracle:loss=3.568,by=temperature",
+    "oracle:loss=3.568,by=uniform",
+)
 """Teachers whose students are scored again, each with its own best temperature."""
 RESCALED_AT = ("0.1M", 300_000)
 

@@ -91,10 +91,15 @@ def test_flop_equal_those_that_torch_counts(kind, changes, tiny_config, as_json)
 def test_a_fresh_shape_counts_as_the_llama_that_is_built_from_it(tiny_config):
     shape = shape_for_params(1e5, vocab=512, context=64)
     config = tiny_config(
-        "llama", vocab_size=512, hidden_size=shape.width, intermediate_size=shape.ffn,
-        num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
+        "llama",
+        vocab_size=512,
+        hidden_size=shape.width,
+        intermediate_size=shape.ffn,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
         head_dim=shape.head_dim,
-    )  # fmt: skip
+    )
     with torch.device("meta"):
         model = build(config)
     assert count_params(shape).total == sum(p.numel() for p in model.parameters())
@@ -148,9 +153,14 @@ def test_published_sizes_of_the_defaults_of_each_model_type(kind):
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     needed = {
-        "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size",
-        "moe_intermediate_size", "shared_expert_intermediate_size",
-    }  # fmt: skip
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "vocab_size",
+        "moe_intermediate_size",
+        "shared_expert_intermediate_size",
+    }
     partial = {k: v for k, v in config.to_dict().items() if k in needed} | {"model_type": kind}
     arch = architecture_from_config(partial)
     assert count_params(arch).total == sum(p.numel() for p in model.parameters())

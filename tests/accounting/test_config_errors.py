@@ -8,9 +8,13 @@ from distillaw.accounting.config import architecture_from_config, read_architect
 from distillaw.errors import ConfigError
 
 LLAMA = {
-    "model_type": "llama", "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3,
-    "num_attention_heads": 6, "vocab_size": 96,
-}  # fmt: skip
+    "model_type": "llama",
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "vocab_size": 96,
+}
 
 
 @pytest.mark.parametrize(

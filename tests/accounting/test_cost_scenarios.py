@@ -55,9 +55,12 @@ def test_n_equal_students_with_their_shares_cost_the_family(f_s, d_s, f_t, d_t, 
         student_forward=f_s, student_tokens=d_s, teacher_forward=f_t, teacher_tokens=d_t, shares=shares
     )
     family = family_compute(
-        student_forwards=[f_s] * n, student_tokens=[d_s] * n, teacher_forward=f_t, teacher_tokens=d_t,
+        student_forwards=[f_s] * n,
+        student_tokens=[d_s] * n,
+        teacher_forward=f_t,
+        teacher_tokens=d_t,
         shared_logits=shared,
-    )  # fmt: skip
+    )
     assert n * one.total == pytest.approx(family.total)
     assert family.without_teacher == pytest.approx(3 * f_s * d_s * n)
 
@@ -66,9 +69,12 @@ def test_n_equal_students_with_their_shares_cost_the_family(f_s, d_s, f_t, d_t, 
 def test_marginal_is_what_one_more_student_adds(f_s, d_s, f_t, d_t, n, shared):
     def family(number):
         return family_compute(
-            student_forwards=[f_s] * number, student_tokens=[d_s] * number, teacher_forward=f_t,
-            teacher_tokens=d_t, shared_logits=shared,
-        )  # fmt: skip
+            student_forwards=[f_s] * number,
+            student_tokens=[d_s] * number,
+            teacher_forward=f_t,
+            teacher_tokens=d_t,
+            shared_logits=shared,
+        )
 
     assert family(n + 1).total - family(n).total == pytest.approx(
         family(n).marginal, rel=1e-6, abs=1e-9 * family(n + 1).total

@@ -15,12 +15,25 @@ from distillaw.errors import ConfigError
 
 shapes = st.builds(
     lambda layers, heads, groups, head_dim, ffn, vocab, context, tied: Shape(
-        layers=layers, width=heads * groups * head_dim, ffn=ffn, heads=heads * groups, kv_heads=heads,
-        head_dim=head_dim, vocab=vocab, context=context, tied=tied,
+        layers=layers,
+        width=heads * groups * head_dim,
+        ffn=ffn,
+        heads=heads * groups,
+        kv_heads=heads,
+        head_dim=head_dim,
+        vocab=vocab,
+        context=context,
+        tied=tied,
     ),
-    st.integers(1, 80), st.integers(1, 16), st.integers(1, 8), st.sampled_from([8, 16, 64, 128]),
-    st.integers(8, 30_000), st.integers(2, 300_000), st.integers(1, 200_000), st.booleans(),
-)  # fmt: skip
+    st.integers(1, 80),
+    st.integers(1, 16),
+    st.integers(1, 8),
+    st.sampled_from([8, 16, 64, 128]),
+    st.integers(8, 30_000),
+    st.integers(2, 300_000),
+    st.integers(1, 200_000),
+    st.booleans(),
+)
 
 
 @given(shapes)

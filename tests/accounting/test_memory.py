@@ -56,9 +56,14 @@ def _kept_by_torch(layers: int, kv_heads: int, attention: str, dtype: str) -> in
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     config = LlamaConfig(
-        vocab_size=128, hidden_size=64, intermediate_size=160, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=kv_heads, max_position_embeddings=32,
-    )  # fmt: skip
+        vocab_size=128,
+        hidden_size=64,
+        intermediate_size=160,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=32,
+    )
     model = AutoModelForCausalLM.from_config(
         config, attn_implementation=attention, dtype=getattr(torch, dtype)
     )

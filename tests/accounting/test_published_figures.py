@@ -23,9 +23,15 @@ PAPER = FixedAspect()
 def shape_of(row: dict[str, str]) -> Shape:
     layers, width = int(row["n_layers"]), int(row["d_model"])
     return Shape(
-        layers=layers, width=width, ffn=int(row["d_ff"]), heads=layers, kv_heads=layers, head_dim=128,
-        vocab=32768, context=4096,
-    )  # fmt: skip
+        layers=layers,
+        width=width,
+        ffn=int(row["d_ff"]),
+        heads=layers,
+        kv_heads=layers,
+        head_dim=128,
+        vocab=32768,
+        context=4096,
+    )
 
 
 def row_named(name: str) -> dict[str, str]:

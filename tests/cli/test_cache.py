@@ -10,14 +10,11 @@ from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.models.fresh import build_model
-from in_process import answer
+from in_process import answer as in_process
 
 
 def _call(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "distillaw", "cache", *map(str, arguments)],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    return in_process("cache", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +26,18 @@ def made(tmp_path_factory):
     )
     build_model(shape_for_params(3e4, vocab=300, context=32), seed=1).save_pretrained(base / "teacher")
     load_tokenizer(str(store.tokenizer_folder)).save_pretrained(str(base / "teacher"))
-    arguments = ("build", "--teacher", base / "teacher", "--data", base / "data", "--out", base / "cache",
-                 "--context", 32, "--tokens", "3k", "--device", "cpu")  # fmt: skip
+    arguments = (
+        "build",
+        "--teacher",
+        base / "teacher",
+        "--data",
+        base / "data",
+        "--out",
+        base / "cache",
+        "--context",
+        32,
+        *"--tokens 3k --device cpu".split(),
+    )
     dry = _call(*arguments, "--dry-run", "--json")
     assert dry.returncode == 0, dry.stderr
     assert not (base / "cache").exists()
@@ -146,8 +153,17 @@ def test_a_dry_run_for_a_run_prepares_its_text_elsewhere(made, tmp_path):
         "[training]\ncontext = 32\n"
     )
     out = tmp_path / "store"
-    done = answer("cache", "build", "--teacher", arguments[2], "--data", tmp_path / "run.toml", "--out", out,
-                  "--device", "cpu", "--dry-run", "--json")  # fmt: skip
+    done = in_process(
+        "cache",
+        "build",
+        "--teacher",
+        arguments[2],
+        "--data",
+        tmp_path / "run.toml",
+        "--out",
+        out,
+        *"--device cpu --dry-run --json".split(),
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["data"] == str(out / "data")
     assert not out.exists()

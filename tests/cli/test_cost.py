@@ -12,15 +12,26 @@ from distillaw.accounting.shapes import Shape
 from distillaw.cli.app import app, run
 
 FLOPS = {
-    "student_forward_per_token", "student_training", "teacher_forward_per_token", "teacher_logits",
-    "teacher_training", "total",
-}  # fmt: skip
+    "student_forward_per_token",
+    "student_training",
+    "teacher_forward_per_token",
+    "teacher_logits",
+    "teacher_training",
+    "total",
+}
 KEYS = {"schema_version", "flops", "params", "memory_bytes", "cache_bytes", "device_hours", "price"}
 LLAMA = {
-    "model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
-    "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 128256,
-    "max_position_embeddings": 131072, "tie_word_embeddings": True,
-}  # fmt: skip
+    "model_type": "llama",
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "tie_word_embeddings": True,
+}
 
 
 @pytest.fixture
@@ -70,9 +81,8 @@ def test_a_size_means_the_fixed_aspect_family(cost_json):
 
 def test_vocabulary_context_and_family_enter(cost_json):
     answer = cost_json(
-        "--params", "1e9", "--tokens", "20B", "--vocab", "128k", "--context", "8192", "--aspect", "64",
-        "--ffn-ratio", "4", "--group-size", "4",
-    )  # fmt: skip
+        *"--params 1e9 --tokens 20B --vocab 128k --context 8192 --aspect 64 --ffn-ratio 4 --group-size 4".split()
+    )
     family = FixedAspect(aspect=64, ffn_ratio=4, group_size=4)
     assert answer["flops"]["student_forward_per_token"] == pytest.approx(
         family.forward_flops(1e9, context=8192, vocab=128_000)
@@ -81,9 +91,9 @@ def test_vocabulary_context_and_family_enter(cost_json):
 
 def test_a_shape(cost_json):
     answer = cost_json(
-        "--layers", 14, "--width", 1792, "--ffn", 4864, "--heads", 14, "--vocab", 32768, "--context", 4096,
-        "--tokens", "11B",
-    )  # fmt: skip
+        *"--layers 14 --width 1792 --ffn 4864 --heads 14 --vocab 32768 --context 4096".split(),
+        *"--tokens 11B".split(),
+    )
     shape = Shape(
         layers=14, width=1792, ffn=4864, heads=14, kv_heads=14, head_dim=128, vocab=32768, context=4096
     )
@@ -133,9 +143,9 @@ def test_four_students_share_one_teacher(cost_json):
 
 SHAPE = ("--layers", 14, "--width", 1792, "--ffn", 4864, "--heads", 14)
 TEACHER_SHAPE = (
-    "--teacher-layers", 32, "--teacher-width", 4096, "--teacher-ffn", 14336, "--teacher-heads", 32,
-    "--teacher-kv-heads", 8,
-)  # fmt: skip
+    *"--teacher-layers 32 --teacher-width 4096 --teacher-ffn 14336".split(),
+    *"--teacher-heads 32 --teacher-kv-heads 8".split(),
+)
 LLAMA_3_8B = Shape(
     layers=32, width=4096, ffn=14336, heads=32, kv_heads=8, head_dim=128, vocab=128256, context=4096
 )
@@ -197,10 +207,7 @@ class TestUnlikeTeachers:
                 [*TEACHER_SHAPE, "--teacher-aspect", "64"],
                 "--teacher-aspect belongs to --params and --teacher-params",
             ),
-            (
-                ["--teacher-vocab", "32k"],
-                "add --teacher NAME, --teacher-params N, --teacher-config",
-            ),
+            (["--teacher-vocab", "32k"], "add --teacher NAME, --teacher-params N, --teacher-config"),
             (["--teacher-params", "-2B"], "--teacher-params: got '-2B'; it must be positive"),
             (["--teacher-params", "1.82Q"], "--teacher-params: cannot read '1.82Q'"),
         ],
@@ -255,9 +262,19 @@ def test_the_text_names_conventions_parts_and_sources(cost):
     code, out, _ = cost("--params", "1.82B", "--tokens", "512B", "--teacher-params", "7.75B")
     assert code == 0
     for word in (
-        "N, non-embedding", "all weights", "attention scores, causal", "outside F: softmax", "approximation 2 N",
-        "teacher logits", "not comparable", "estimate", "assumptions", "arXiv 2502.08606v2", "MFU", "peak",
-    ):  # fmt: skip
+        "N, non-embedding",
+        "all weights",
+        "attention scores, causal",
+        "outside F: softmax",
+        "approximation 2 N",
+        "teacher logits",
+        "not comparable",
+        "estimate",
+        "assumptions",
+        "arXiv 2502.08606v2",
+        "MFU",
+        "peak",
+    ):
         assert word in out, word
 
 
@@ -281,7 +298,10 @@ def test_the_text_names_conventions_parts_and_sources(cost):
         (["--tokens", "1B", "--params", "1B", "--aspect", "0"], "aspect = 0"),
         (["--tokens", "1B", "--params", "1e200", "--teacher-params", "1e300"], "beyond 1e+36"),
         (["--tokens", "1B", "--layers", "2"], "missing: --width, --ffn, --heads"),
-        (["--tokens", "1B", "--layers", "2", "--width", "31", "--ffn", "9", "--heads", "4"], "not a multiple"),
+        (
+            ["--tokens", "1B", "--layers", "2", "--width", "31", "--ffn", "9", "--heads", "4"],
+            "not a multiple",
+        ),
         (["--tokens", "1B", "--layers", "2", "--width", "9.5", "--ffn", "9", "--heads", "3"], "whole number"),
         (["--tokens", "1B", "--params", "1B", "--kv-heads", "2"], "--kv-heads belongs to a shape"),
         (["--tokens", "1B", "--params", "1B", "--context", "0"], "--context: got '0'"),
@@ -292,7 +312,7 @@ def test_the_text_names_conventions_parts_and_sources(cost):
         (["--tokens", "1B", "--params", "1B", "--teacher-params", "2B", "--delta-lgt", "2"], r"1/n"),
         (["--tokens", "1B", "--params", "1B", "--teacher-params", "2B", "--students", "0"], "at least one"),
         (
-            ["--tokens", "1B", "--params", "1B", "--teacher-params", "2B", "--students", "2", "--delta-pre", "1"],
+            [*"--tokens 1B --params 1B --teacher-params 2B --students 2 --delta-pre 1".split()],
             "say once who pays",
         ),
         (["--tokens", "1B", "--params", "1B", "--hardware", "h100-sxn"], "did you mean 'h100-sxm'"),
@@ -303,7 +323,7 @@ def test_the_text_names_conventions_parts_and_sources(cost):
         (["--tokens", "1B", "--params", "1B", "--precision", "int8"], "precision"),
         (["--params", "1B"], "tokens"),
     ],
-)  # fmt: skip
+)
 def test_bad_requests_exit_with_2_and_a_remedy(cost, args, message):
     code, out, err = cost(*args)
     assert code == 2, (out, err)
@@ -311,10 +331,8 @@ def test_bad_requests_exit_with_2_and_a_remedy(cost, args, message):
 
 
 def test_through_the_console_script():
-    done = subprocess.run(
-        ["distillaw", "cost", "--params", "300M", "--tokens", "6B", "--json"],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    command = ["distillaw", "cost", "--params", "300M", "--tokens", "6B", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
     assert json.loads(done.stdout)["flops"]["total"] > 0
 

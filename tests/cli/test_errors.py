@@ -169,8 +169,15 @@ def test_one_line_that_says_what_to_do(place, line, words):
 
 @pytest.mark.parametrize(
     "line",
-    ["plan --student 300M --tokens 6B --study missing", "report missing", "study check missing", "study next missing",
-     "study status missing", "verify score missing", "verify freeze missing --cells params=1M,tokens=1M"],
-)  # fmt: skip
+    [
+        "plan --student 300M --tokens 6B --study missing",
+        "report missing",
+        "study check missing",
+        "study next missing",
+        "study status missing",
+        "verify score missing",
+        "verify freeze missing --cells params=1M,tokens=1M",
+    ],
+)
 def test_a_missing_study_folder_is_a_failure_not_wrong_usage(place, line):
     assert answer(*line.split()).returncode == 1

@@ -2,16 +2,12 @@
 
 import csv
 import json
-import subprocess
 
 import numpy as np
 import pytest
 
 from distillaw.laws.published import published
-
-
-def distillaw(*args):
-    return subprocess.run(["distillaw", *map(str, args)], capture_output=True, text=True, timeout=120)
+from in_process import answer as distillaw
 
 
 @pytest.fixture
@@ -33,8 +29,19 @@ def test_json_keys_and_values(table):
     done = distillaw("fit", table, "--law", "supervised", *COLUMNS, "--bootstrap", 50, "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    assert {"law", "params", "conf_int", "level", "objective", "delta", "nobs", "status", "condition_number", "seconds",
-            "derived"} <= set(answer)  # fmt: skip
+    assert {
+        "law",
+        "params",
+        "conf_int",
+        "level",
+        "objective",
+        "delta",
+        "nobs",
+        "status",
+        "condition_number",
+        "seconds",
+        "derived",
+    } <= set(answer)
     assert list(answer["params"]) == ["E", "A", "B", "alpha", "beta", "gamma"]
     assert answer["params"]["gamma"] == pytest.approx(0.452, rel=1e-6)
     assert answer["status"] == "CONVERGED" and answer["nobs"] == 30
@@ -154,8 +161,11 @@ def test_rows_are_chosen_by_column(table):
     assert answer["nobs"] == 30 and "only rows with text = books*" in answer["notes"]
     both = distillaw(*ask, "--where", "text=books-1", "--where", "size=1e10", "--json")
     assert json.loads(both.stdout)["nobs"] == 5
-    for condition, message in (("text=novels", "it has: books-0, books-1, web"), ("txt=web", "did you mean 'text'"),
-                               ("text", "COLUMN=VALUE")):  # fmt: skip
+    for condition, message in (
+        ("text=novels", "it has: books-0, books-1, web"),
+        ("txt=web", "did you mean 'text'"),
+        ("text", "COLUMN=VALUE"),
+    ):
         refused = distillaw(*ask, "--where", condition)
         assert refused.returncode != 0 and message in refused.stderr
 
@@ -168,8 +178,11 @@ def test_next_command_keeps_the_options(table):
     )
 
 
-GEMSTONES = ("--columns", "params=params_active_precise,tokens=tokens,loss=final_loss", "--group", "none", "--delta",
-             "1e-3", "--bootstrap", 0)  # fmt: skip
+GEMSTONES = (
+    *"--columns params=params_active_precise,tokens=tokens,loss=final_loss".split(),
+    *"--group none --delta 1e-3 --bootstrap".split(),
+    0,
+)
 TOTAL = ("--params-convention", "total")
 
 
@@ -182,8 +195,9 @@ TOTAL = ("--params-convention", "total")
 )
 def test_total_parameters_are_converted(law_runs, name, objective, E, alpha, beta):
     table = law_runs / "gemstones" / f"{name}.csv"
-    done = distillaw("fit", table, "--law", "chinchilla", *GEMSTONES, *TOTAL, "--vocab", 50304,
-                     "--width", "width", "--json")  # fmt: skip
+    done = distillaw(
+        "fit", table, "--law", "chinchilla", *GEMSTONES, *TOTAL, *"--vocab 50304 --width width --json".split()
+    )
     answer = json.loads(done.stdout)
     assert answer["objective"] <= objective * (1 + 1e-6)
     assert answer["params_convention"] == "non-embedding"
@@ -197,10 +211,7 @@ def test_a_law_of_total_parameters_is_not_asked_in_another_convention(table, tmp
     fit = (
         "fit",
         total,
-        "--law",
-        "chinchilla",
-        "--columns",
-        "params=total_params,tokens=D,loss=val",
+        *"--law chinchilla --columns params=total_params,tokens=D,loss=val".split(),
         "--bootstrap",
         0,
     )

@@ -1,19 +1,16 @@
 import json
-import os
 import re
 import subprocess
 import sys
 
 import pytest
 
+from in_process import answer as in_process
 from in_terminal import in_terminal
-
-BIN = [sys.executable, "-m", "distillaw", "gap"]
-WIDE = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
 
 
 def run(*arguments):
-    return subprocess.run([*BIN, *map(str, arguments)], capture_output=True, text=True, check=False, env=WIDE)
+    return in_process("gap", *arguments)
 
 
 def test_json_has_the_schema_version_and_the_keys():
@@ -95,9 +92,9 @@ def test_nothing_heavy_is_imported():
     assert done.returncode == 0, done.stderr
 
 
-def test_lines_are_whole_in_a_pipe_and_fit_a_terminal():
-    done = subprocess.run([*BIN, "--student", "1B"], capture_output=True, text=True, check=False,
-                          env={**os.environ, "COLUMNS": "70"})  # fmt: skip
+def test_lines_are_whole_in_a_pipe_and_fit_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "70")
+    done = run("--student", "1B")
     assert not [line for line in done.stdout.splitlines() if line.startswith(" ")]
     shown = in_terminal("gap", "--student", "1B", "--quiet", columns=70)
     assert (

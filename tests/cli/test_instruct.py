@@ -8,11 +8,11 @@ import pytest
 from families import chatml_tokenizer, save_model, sums
 
 from distillaw.cli.app import app, run
+from in_process import answer
 
 
 def distillaw(*words):
-    return subprocess.run([sys.executable, "-W", "error", "-m", "distillaw", "instruct", *map(str, words)],
-                          capture_output=True, text=True)  # fmt: skip
+    return answer("instruct", *words)
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,22 @@ def place(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_run_and_its_second_call(place, capsys):
-    words = ("sft", place / "model", "--data", place / "chats.jsonl", "--out", place / "run", "--template", "chatml",
-             "--lr", "5e-3", "--epochs", 1, "--batch", 8, "--max-tokens", "0.1k", "--validation", 0.2)  # fmt: skip
+    words = (
+        "sft",
+        place / "model",
+        "--data",
+        place / "chats.jsonl",
+        "--out",
+        place / "run",
+        *"--template chatml --lr 5e-3 --epochs".split(),
+        1,
+        "--batch",
+        8,
+        "--max-tokens",
+        "0.1k",
+        "--validation",
+        0.2,
+    )
     done = distillaw(*words)
     assert done.returncode == 0, done.stderr
     assert "held-out loss" in done.stdout and "perplexity" in done.stdout and "step" not in done.stdout
@@ -77,8 +91,16 @@ def test_what_is_wrong_is_said_in_one_line(place, words, code, said):
 
 
 def test_the_plan_of_a_run_spends_nothing(place, capsys):
-    line = ["instruct", "sft", str(place / "model"), "--data", str(place / "chats.jsonl"), "--out", str(place / "dry"),
-            "--template", "chatml", "--dry-run", "--json"]  # fmt: skip
+    line = [
+        "instruct",
+        "sft",
+        str(place / "model"),
+        "--data",
+        str(place / "chats.jsonl"),
+        "--out",
+        str(place / "dry"),
+        *"--template chatml --dry-run --json".split(),
+    ]
     assert run(lambda: app(line, exit_on_error=False, result_action="return_value")) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["end_token"] == "<|im_end|>" and record["train"] + record["heldout"] == 48
@@ -87,6 +109,8 @@ def test_the_plan_of_a_run_spends_nothing(place, capsys):
 
 
 def test_help_imports_nothing_heavy():
-    code = ("import sys; from distillaw.cli import instruct; "
-            "assert not {'torch', 'transformers', 'trl', 'datasets'} & set(sys.modules)")  # fmt: skip
+    code = (
+        "import sys; from distillaw.cli import instruct; "
+        "assert not {'torch', 'transformers', 'trl', 'datasets'} & set(sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

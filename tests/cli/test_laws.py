@@ -1,11 +1,8 @@
 """`distillaw laws` through the console script."""
 
 import json
-import subprocess
 
-
-def distillaw(*args):
-    return subprocess.run(["distillaw", *args], capture_output=True, text=True, timeout=60)
+from in_process import answer as distillaw
 
 
 def test_list_marks_the_doubtful_sets():
@@ -28,9 +25,15 @@ def test_show_as_json_has_provenance():
 def test_show_says_what_is_identified_and_how_wrong_it_may_be():
     text = distillaw("laws", "show", "busbridge2025").stdout
     for words in (
-        "WARNING: The printed distillation coefficients", "Table 6", "effective break, not d1", "what is identified",
-        "[2.425, 2.615]", "valid for teacher loss 1.85 to 2.8", "error of supervised predictions: 1 %", "L_T^(-c0)",
-    ):  # fmt: skip
+        "WARNING: The printed distillation coefficients",
+        "Table 6",
+        "effective break, not d1",
+        "what is identified",
+        "[2.425, 2.615]",
+        "valid for teacher loss 1.85 to 2.8",
+        "error of supervised predictions: 1 %",
+        "L_T^(-c0)",
+    ):
         assert words in text, words
     answer = json.loads(distillaw("laws", "show", "busbridge2025", "--json").stdout)
     assert round(answer["derived"]["distillation"]["break"], 2) == 0.93

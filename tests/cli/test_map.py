@@ -8,15 +8,18 @@ import sys
 import numpy as np
 import pytest
 
-
-def distillaw(*args, cwd=None):
-    return subprocess.run(["distillaw", *args], capture_output=True, text=True, timeout=120, cwd=cwd)
+from in_process import answer as distillaw
 
 
 @pytest.mark.parametrize(
-    "args", [("gain",), ("teacher", "--size", "5"), ("allocation", "--student", "1B", "--size", "9"),
-             ("teacher-size", "--student", "1B", "--tokens", "80B")]
-)  # fmt: skip
+    "args",
+    [
+        ("gain",),
+        ("teacher", "--size", "5"),
+        ("allocation", "--student", "1B", "--size", "9"),
+        ("teacher-size", "--student", "1B", "--tokens", "80B"),
+    ],
+)
 def test_every_kind_prints_a_table_and_its_doubts(args):
     done = distillaw("map", *args)
     assert done.returncode == 0, done.stderr
@@ -50,15 +53,7 @@ def test_json_holds_the_cells():
 
 def test_out_writes_files_and_the_next_command_works(tmp_path):
     first = distillaw(
-        "map",
-        "teacher",
-        "--scenario",
-        "inference",
-        "--max-teacher-tokens",
-        "10T",
-        "--size",
-        "4",
-        cwd=tmp_path,
+        *"map teacher --scenario inference --max-teacher-tokens 10T --size 4".split(), cwd=tmp_path
     )
     again = shlex.split(first.stdout.rstrip().splitlines()[-1].removeprefix("next: distillaw "))
     done = distillaw(*again, "--size", "12", "--json", cwd=tmp_path)
@@ -73,7 +68,8 @@ def test_out_writes_files_and_the_next_command_works(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("args", "words"), [
+    ("args", "words"),
+    [
         (("gain", "--tokens", "1B"), "range of two numbers"),
         (("gain", "--student", "1B..1M"), "smaller one"),
         (("gain", "--student", "1x..1B"), "cannot read"),
@@ -83,7 +79,10 @@ def test_out_writes_files_and_the_next_command_works(tmp_path):
         (("gain", "--teacher-loss", "0.1"), "irreducible loss of these laws"),
         (("gain", "--teacher-loss", "1e9"), "--teacher-loss = 1e+09: more than 14 nats/token"),
         (("gain", "--tokens", "1..1e30"), "more than 1e+20 tokens"),
-        (("teacher-size", "--student", "1B", "--tokens", "20B", "--teacher-tokens-per-param", "-2"), "positive"),
+        (
+            ("teacher-size", "--student", "1B", "--tokens", "20B", "--teacher-tokens-per-param", "-2"),
+            "positive",
+        ),
         (("teacher", "--max-teacher-tokens", "1"), "allow more than that"),
         (("teacher", "--size", "1e3"), "rows x columns"),
         (("teacher", "--size", "100000x100000"), "cells"),
@@ -92,7 +91,7 @@ def test_out_writes_files_and_the_next_command_works(tmp_path):
         (("gain", "--law", "hoffmann2022"), "no distillation part"),
         (("gain", "--law", "surrogate-s4"), "did you mean"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_gets_one_clear_line(args, words):
     done = distillaw("map", *args)
     assert done.returncode == 2 and words in done.stderr

@@ -26,9 +26,29 @@ FOLDERS = (
     "state",
     "text",
 )
-FILES = ("report.html", "verdict.json", "study.json", "settle.json", "runs.parquet", "manifest.json", "config.json",
-         "spec.json", "result.json", "build.json", "train.toml", "branch.json", "recipe.json", "large_batch.json",
-         "kernel.csv", "pareto.svg", "import.json", "README.md", "thesis.txt", ".lock", ".lock.json")  # fmt: skip
+FILES = (
+    "report.html",
+    "verdict.json",
+    "study.json",
+    "settle.json",
+    "runs.parquet",
+    "manifest.json",
+    "config.json",
+    "spec.json",
+    "result.json",
+    "build.json",
+    "train.toml",
+    "branch.json",
+    "recipe.json",
+    "large_batch.json",
+    "kernel.csv",
+    "pareto.svg",
+    "import.json",
+    "README.md",
+    "thesis.txt",
+    ".lock",
+    ".lock.json",
+)
 
 STUDY = f"""
 name = "tiny"
@@ -97,9 +117,17 @@ def contents(folder: Path) -> dict[str, object]:
 def home(tmp_path, monkeypatch) -> Path:
     """A user's folder: inputs, and a thesis under every name that a command would use."""
     monkeypatch.chdir(tmp_path)
-    inputs = {"study.toml": STUDY, "run.toml": 'name = "one"' + RUN.format(tokens=6400), "settle.toml": SETTLE,
-              "runs.csv": "N,D,loss\n1e6,1e7,3.0\n2e6,2e7,2.9\n4e6,2e7,2.8\n", "text.txt": "words " * 400,
-              "chats.jsonl": "", "pairs.jsonl": "", "batches.toml": "", "study/study.json": "{}"}  # fmt: skip
+    inputs = {
+        "study.toml": STUDY,
+        "run.toml": 'name = "one"' + RUN.format(tokens=6400),
+        "settle.toml": SETTLE,
+        "runs.csv": "N,D,loss\n1e6,1e7,3.0\n2e6,2e7,2.9\n4e6,2e7,2.8\n",
+        "text.txt": "words " * 400,
+        "chats.jsonl": "",
+        "pairs.jsonl": "",
+        "batches.toml": "",
+        "study/study.json": "{}",
+    }
     for name, text in inputs.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -188,8 +216,12 @@ def test_a_new_study_has_a_plain_name(home):
 
 def test_what_is_ours_is_replaced_and_gone_on_with(home):
     """The same command twice: what it wrote the first time is no stranger."""
-    for line in ("page --out new.html", "worlds make hmm --tokens 10k --out world", "map gain --size 5x5 --out map",
-                 "toys kernel --size 400 --students 100 --out toys"):  # fmt: skip
+    for line in (
+        "page --out new.html",
+        "worlds make hmm --tokens 10k --out world",
+        "map gain --size 5x5 --out map",
+        "toys kernel --size 400 --students 100 --out toys",
+    ):
         for _ in range(2):
             said = answer(*line.split())
             assert said.returncode == 0, said.stderr

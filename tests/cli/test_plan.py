@@ -11,9 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "planning"))
 from synthetic_study import write_study
 
 from distillaw.quantities import format_count
-from in_process import answer
-
-BIN = [sys.executable, "-m", "distillaw", "plan"]
+from in_process import answer as in_process
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +22,7 @@ def study(tmp_path_factory):
 
 
 def run(*arguments):
-    return subprocess.run([*BIN, *map(str, arguments)], capture_output=True, text=True, check=False)
+    return in_process("plan", *arguments)
 
 
 def test_json_has_the_schema_version_and_the_keys():
@@ -39,18 +37,7 @@ def test_json_has_the_schema_version_and_the_keys():
 
 
 def test_the_answer_is_five_lines_then_tables_and_ends_with_the_next_command():
-    done = run(
-        "--student",
-        "1B",
-        "--compute",
-        "1e21",
-        "--teacher-params",
-        "8B",
-        "3B",
-        "--teacher-tokens",
-        "200B",
-        "60B",
-    )
+    done = run(*"--student 1B --compute 1e21 --teacher-params 8B 3B --teacher-tokens 200B 60B".split())
     assert done.returncode == 0, done.stderr
     lines = done.stdout.rstrip().splitlines()
     assert lines[0].startswith(("DISTIL ", "PRETRAIN ", "TOO CLOSE TO CALL "))
@@ -62,31 +49,21 @@ def test_the_answer_is_five_lines_then_tables_and_ends_with_the_next_command():
 
 
 def test_the_title_is_not_said_twice():
-    asked = (
-        "plan",
-        "--student",
-        "1B",
-        "--tokens",
-        "20B",
-        "--teacher-params",
-        "8B",
-        "--teacher-tokens",
-        "15T",
-    )
-    (line, *_) = answer(*asked).stdout.splitlines()
+    asked = "plan --student 1B --tokens 20B --teacher-params 8B --teacher-tokens 15T".split()
+    (line, *_) = in_process(*asked).stdout.splitlines()
     assert re.match(r"DISTIL from the 8B teacher: \d+ %", line)
 
 
 def test_where_training_alone_catches_up_and_what_a_wrong_answer_costs_are_printed():
     asked = ("plan", "--student", "1B", "--tokens", "100B", "--teacher", "llama-3.1-8b")
-    shown, numbers = answer(*asked).stdout, json.loads(answer(*asked, "--json").stdout)
+    shown, numbers = in_process(*asked).stdout, json.loads(in_process(*asked, "--json").stdout)
     assert numbers["verdict"] != "distil"
     assert f"Catching up: at {format_count(numbers['crossover_tokens']['median'])} tokens [" in shown
     assert f"If this answer is wrong it costs {numbers['regret_if_wrong']['mean']:.3f} [" in shown
 
 
 def test_serving_that_takes_the_whole_budget_is_said_as_such():
-    done = answer("plan", "--student", "1B", "--compute", "1e21", "--inference-tokens", "1T")
+    done = in_process("plan", "--student", "1B", "--compute", "1e21", "--inference-tokens", "1T")
     assert done.returncode == 2 and "less than serving 1T tokens" in done.stderr
     assert not re.search(r"-\d", done.stderr), "no negative tokens"
 
@@ -94,21 +71,44 @@ def test_serving_that_takes_the_whole_budget_is_said_as_such():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--student", "1B", "--device-hours", "500", "--device", "h200", "--teacher-params", "8B", "--teacher-tokens",
-          "300B"], ["500 device-hours of h200", "equal compute"]),
-        (["--money", "2000", "--max-student", "2B", "--teacher", "pythia-6.9b"], ["2,000 $", "free-size (up to 2B)",
-          "measure it on yours"]),
-        (["--student", "500M", "--max-student", "3B", "--compute", "3e21", "--scenario", "pretraining",
-          "--students-served", "8", "--logits", "stored"], ["pretrain a larger student", "shared by 8 students"]),
-        (["--serve-memory", "4e9", "--weight-bytes", "0.5", "--tokens", "100B", "--teacher-params", "8B",
-          "--teacher-tokens", "300B"], ["bytes of memory at 0.5 bytes a weight"]),
-        (["--student", "1B", "--compute", "1e22", "--unique-tokens", "20B", "--inference-tokens", "200B",
-          "--delta-lgt", "0.5", "--teacher-params", "8B", "--teacher-tokens", "300B"], ["passes over 20B unique",
-          "Serving 200B tokens", "shares of logits 0.5"]),
-        (["--student", "1B", "--tokens", "20B", "--teacher-params", "8B", "--teacher-tokens", "200B", "--explain"],
-         ["How it comes about:", "P(gain > margin)", "are within 0.5 % of the loss"]),
+        (
+            [
+                *"--student 1B --device-hours 500 --device h200 --teacher-params 8B".split(),
+                *"--teacher-tokens 300B".split(),
+            ],
+            ["500 device-hours of h200", "equal compute"],
+        ),
+        (
+            ["--money", "2000", "--max-student", "2B", "--teacher", "pythia-6.9b"],
+            ["2,000 $", "free-size (up to 2B)", "measure it on yours"],
+        ),
+        (
+            [
+                *"--student 500M --max-student 3B --compute 3e21 --scenario pretraining".split(),
+                *"--students-served 8 --logits stored".split(),
+            ],
+            ["pretrain a larger student", "shared by 8 students"],
+        ),
+        (
+            [
+                *"--serve-memory 4e9 --weight-bytes 0.5 --tokens 100B --teacher-params 8B".split(),
+                *"--teacher-tokens 300B".split(),
+            ],
+            ["bytes of memory at 0.5 bytes a weight"],
+        ),
+        (
+            [
+                *"--student 1B --compute 1e22 --unique-tokens 20B --inference-tokens 200B".split(),
+                *"--delta-lgt 0.5 --teacher-params 8B --teacher-tokens 300B".split(),
+            ],
+            ["passes over 20B unique", "Serving 200B tokens", "shares of logits 0.5"],
+        ),
+        (
+            [*"--student 1B --tokens 20B --teacher-params 8B --teacher-tokens 200B".split(), "--explain"],
+            ["How it comes about:", "P(gain > margin)", "are within 0.5 % of the loss"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_every_way_to_ask_is_answered(arguments, words):
     done = run(*arguments)
     assert done.returncode == 0, done.stderr
@@ -130,8 +130,14 @@ def test_a_fitted_law_from_a_file_leads(tmp_path):
     )
     alone = law.supervised(params=N, tokens=D)
     losses = [a if t != t else b for a, b, t in zip(alone, taught, T, strict=True)]
-    fit = dl.fit({"params": N, "tokens": D, "teacher_loss": T, "loss": losses}, family="distillation-kappa",
-                 group="none", bootstrap=20, check=False, calibrate=False)  # fmt: skip
+    fit = dl.fit(
+        {"params": N, "tokens": D, "teacher_loss": T, "loss": losses},
+        family="distillation-kappa",
+        group="none",
+        bootstrap=20,
+        check=False,
+        calibrate=False,
+    )
     path = fit.save(tmp_path / "law.json")
     done = run("--student", "1B", "--tokens", "20B", "--teacher-loss", "2.0", "--law", path, "--json")
     assert done.returncode == 0, done.stderr
@@ -198,7 +204,9 @@ def test_a_file_is_no_study(study):
 def test_a_reader_that_closes_the_pipe_early_is_no_failure():
     """`distillaw plan ... | head -1`."""
     with subprocess.Popen(
-        [*BIN, "--student", "1B", "--tokens", "20B"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "distillaw", "plan", "--student", "1B", "--tokens", "20B"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as done:
         assert done.stdout is not None and done.stderr is not None
         done.stdout.close()

@@ -3,12 +3,13 @@
 import json
 import math
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from in_process import answer as in_process
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "planning"))
 
@@ -76,9 +77,8 @@ def scouting(place, *names, **options):
 
 def test_from_model_folders_to_a_verdict(place):
     measured = ["--scout", place / "a", place / "b", "--text", place / "text.jsonl", "--max-bytes", "2k"]
-    command = [sys.executable, "-m", "distillaw", "plan", "--student", "100k", "--tokens", "1M", *measured,
-               "--scout-out", place / "kept"]  # fmt: skip
-    done = subprocess.run([*map(str, command), "--json"], capture_output=True, text=True, check=False)
+    command = ["plan", "--student", "100k", "--tokens", "1M", *measured, "--scout-out", place / "kept"]
+    done = in_process(*command, "--json")
     assert done.returncode == 0, done.stderr
     assert "Loading weights" not in done.stderr
     answer = json.loads(done.stdout)
@@ -92,7 +92,7 @@ def test_from_model_folders_to_a_verdict(place):
     assert f"vocabulary of {VOCAB}" in " ".join(answer["assumptions"]), (
         "the models' own vocabulary prices the FLOP"
     )
-    again = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    again = in_process(*command)
     assert again.stderr.count("measured before") == 2
     assert again.stdout.startswith("UNKNOWN")
 

@@ -8,12 +8,9 @@ import pytest
 
 from distillaw.fitting.result import convention_of
 from distillaw.laws.published import laws_available, published
+from in_process import answer as distillaw
 
 KEYS = {"law", "supervised_loss", "teacher_loss", "student_loss", "interval", "inside_range", "warnings"}
-
-
-def distillaw(*args):
-    return subprocess.run(["distillaw", *args], capture_output=True, text=True, timeout=60)
 
 
 def predict(*args):
@@ -23,8 +20,9 @@ def predict(*args):
 
 
 def test_published_table_7_value():
-    answer = predict("--student-params", "546M", "--student-tokens", "10.92B", "--teacher-params", "1.821B",
-                     "--teacher-tokens", "36.42B")  # fmt: skip
+    answer = predict(
+        *"--student-params 546M --student-tokens 10.92B --teacher-params 1.821B --teacher-tokens 36.42B".split()
+    )
     assert KEYS <= set(answer)
     assert answer["student_loss"] == pytest.approx(2.42, abs=0.005)  # arXiv:2502.08606v2 Table 7
     assert answer["supervised_loss"] == pytest.approx(2.515, abs=5e-4)
@@ -97,14 +95,7 @@ def test_repeated_data():
 
 def test_a_measured_loss_of_the_student():
     given = predict(
-        "--student-params",
-        "1B",
-        "--student-tokens",
-        "30B",
-        "--teacher-loss",
-        "2.1",
-        "--supervised-loss",
-        "2.4",
+        *"--student-params 1B --student-tokens 30B --teacher-loss 2.1 --supervised-loss 2.4".split()
     )
     assert given["supervised_loss"] == 2.4
     expected = published("busbridge2025").distillation(

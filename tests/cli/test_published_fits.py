@@ -4,24 +4,30 @@ Objectives are the minima of section 11, reached or beaten to a relative 1e-6; E
 """
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from in_process import answer as in_process
+
 GEMSTONES = (
-    "--columns",
-    "params=params_active_precise,tokens=tokens,loss=final_loss",
-    "--params-convention",
-    "total",
+    *"--columns params=params_active_precise,tokens=tokens,loss=final_loss --params-convention total".split(),
 )
 NON_EMBEDDING = (*GEMSTONES, "--vocab", "50304", "--width", "width")
 
 
 def mlfoundations(dataset, size="N"):
     convention = "total" if size == "N" else "non-embedding"
-    return ("--columns", f"params={size}", "--params-convention", convention, "--where", f"dataset={dataset}",
-            "--where", "val=c4_val*")  # fmt: skip
+    return (
+        "--columns",
+        f"params={size}",
+        "--params-convention",
+        convention,
+        "--where",
+        f"dataset={dataset}",
+        "--where",
+        "val=c4_val*",
+    )
 
 
 def gemstones(name):
@@ -68,9 +74,21 @@ REST = [
 
 
 def reproduce(law_runs, file, options, law, delta, minimum, E):
-    command = ["distillaw", "fit", str(law_runs / file), "--law", law, *options, "--group", "none", "--delta", delta,
-               "--bootstrap", "0", "--json"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    command = [
+        "fit",
+        str(law_runs / file),
+        "--law",
+        law,
+        *options,
+        "--group",
+        "none",
+        "--delta",
+        delta,
+        "--bootstrap",
+        "0",
+        "--json",
+    ]
+    done = in_process(*command)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["objective"] <= minimum * (1 + 1e-6)

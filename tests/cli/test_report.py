@@ -1,7 +1,6 @@
 import base64
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,12 +11,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "planning"))
 from synthetic_study import write_study
 
 from distillaw.runs.files import read_json
-
-BIN = [sys.executable, "-m", "distillaw", "report"]
+from in_process import answer as in_process
 
 
 def run(*arguments):
-    return subprocess.run([*BIN, *map(str, arguments)], capture_output=True, text=True, check=False)
+    return in_process("report", *arguments)
 
 
 def test_the_report_is_written_where_asked(tmp_path):
@@ -61,8 +59,11 @@ def test_the_pdf_in_the_page_is_the_file_that_is_written(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(["--figures", "f", "--format", "svg,pfd"], "did you mean 'pdf'"), (["--format", "svg"], "--figures FOLDER")],
-)  # fmt: skip
+    [
+        (["--figures", "f", "--format", "svg,pfd"], "did you mean 'pdf'"),
+        (["--format", "svg"], "--figures FOLDER"),
+    ],
+)
 def test_formats_that_cannot_be_written_are_refused_before_anything_is(tmp_path, arguments, says):
     write_study(tmp_path / "study")
     done = run(tmp_path / "study", *arguments)

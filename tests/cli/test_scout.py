@@ -12,14 +12,11 @@ from distillaw.accounting.shapes import shape_for_params
 from distillaw.cli.output import Output
 from distillaw.data.tokenizer import train_tokenizer
 from distillaw.models.fresh import build_model
+from in_process import answer as distillaw
 
 DOCUMENTS = [
     f"chapter {n}: the senate met, the house met, and the treaty of 18{n} was read\n" for n in range(40)
 ]
-
-
-def distillaw(*args):
-    return subprocess.run(["distillaw", *map(str, args)], capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +84,12 @@ def test_wrong_usage(place):
         (["--text", "TEXT", "--max-bytes", "x"], "--max-bytes: cannot read 'x'"),
         (["--text", "TEXT", "--context", "64"], "sees 32 tokens at most"),
         (["--text", "TEXT", "--stride", "0"], "--stride 0: it lies between 1 and the context, 32"),
-        (["--text", "sotu", "--section-chars", "500", "--max-bytes", "3k"], "cuts at line ends, and few are there"),
+        (
+            ["--text", "sotu", "--section-chars", "500", "--max-bytes", "3k"],
+            "cuts at line ends, and few are there",
+        ),
     ],
-)  # fmt: skip
+)
 def test_errors_name_the_options(place, arguments, words):
     from distillaw.cli.scout import scout
     from distillaw.errors import DistillawError

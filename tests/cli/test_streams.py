@@ -1,5 +1,6 @@
 """What goes where, and how it looks: terminals of several widths, pipes, log files, --quiet and --json."""
 
+import functools
 import json
 import math
 import os
@@ -42,6 +43,7 @@ ANSWERS = [
 ]
 """Quick ones of every family of commands."""
 
+said = functools.cache(answer)
 every_answer = pytest.mark.parametrize("words", ANSWERS, ids=" ".join)
 
 
@@ -73,20 +75,23 @@ def test_what_is_no_number_is_null_and_the_fuzz_sees_it(monkeypatch, is_strict):
         return
     done = answer(*words)
     assert json.loads(done.stdout, parse_constant=pytest.fail) == {
-        "schema_version": 1, "loss": None, "deep": [{"interval": [None, None], "kept": 1.5}], "wide": 1e308,
+        "schema_version": 1,
+        "loss": None,
+        "deep": [{"interval": [None, None], "kept": 1.5}],
+        "wide": 1e308,
         "warnings": [],
-    }  # fmt: skip
+    }
 
 
 @every_answer
 def test_last_line_is_the_next_command(words):
-    last = answer(*words).stdout.rstrip("\n").splitlines()[-1]
+    last = said(*words).stdout.rstrip("\n").splitlines()[-1]
     assert last.startswith("next: distillaw "), last
 
 
 @every_answer
 def test_quiet_leaves_the_result(words):
-    loud, quiet = answer(*words), answer(*words, "--quiet")
+    loud, quiet = said(*words), answer(*words, "--quiet")
     assert quiet.stderr == "" and quiet.returncode == loud.returncode
     assert "\nnext: " not in quiet.stdout
     if words[0] != "doctor":  # whose load and memory move
@@ -241,9 +246,11 @@ def test_names_move_no_cursor_and_set_no_title():
 def test_too_little_memory_is_one_line():
     limit = (60 << 20, 60 << 20)
     done = subprocess.run(
-        [sys.executable, "-m", "distillaw", "plan", "--student", "300M", "--tokens", "6B"], capture_output=True,
-        text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit),
+        [sys.executable, "-m", "distillaw", "plan", "--student", "300M", "--tokens", "6B"],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit),
         env={**os.environ, "OMP_NUM_THREADS": "1", "DISTILLAW_TRACEBACK": ""},
-    )  # fmt: skip
+    )
     assert done.returncode == 1
     assert done.stderr.startswith("distillaw: out of memory") and done.stderr.count("\n") == 1, done.stderr

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from in_process import answer as _call
 from tiny import DATA
 
 TINY = f"""
@@ -24,13 +25,6 @@ tokens = "16k"
 params = "0.03M"
 tokens = "8k"
 """
-
-
-def _call(*arguments, cwd=None, timeout=300):
-    return subprocess.run(
-        [sys.executable, "-m", "distillaw", *map(str, arguments)],
-        capture_output=True, text=True, timeout=timeout, cwd=cwd, check=False,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,10 @@
 """`distillaw study run` with held-out students: predictions are frozen before they are trained, and scored after."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
+from in_process import answer as _call
 from tiny import DATA
 
 SEEDS = "".join(f'[[replicates]]\nparams = "{size}"\nseeds = 3\n' for size in ("0.02M", "0.03M", "0.05M"))
@@ -31,13 +30,6 @@ holdout = true
 params = "0.05M"
 tokens = "16k"
 """
-
-
-def _call(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "distillaw", *map(str, arguments)],
-        capture_output=True, text=True, timeout=600, cwd=cwd, check=False,
-    )  # fmt: skip
 
 
 def _tokens(folder):

@@ -1,8 +1,6 @@
 """`distillaw study new` through the console script: lists, writes, prices, refuses; and what it wrote trains."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +10,11 @@ from distillaw.protocols.catalogue import KINDS, kind_named
 from distillaw.protocols.scale import DesignWishes, scale_for
 from distillaw.protocols.sheet import study_file
 from distillaw.runs.table import read_table
+from in_process import answer
 
 
-def _call(*arguments, cwd=None, timeout=600):
-    return subprocess.run(
-        [sys.executable, "-m", "distillaw", "study", *map(str, arguments)],
-        capture_output=True, text=True, timeout=timeout, cwd=cwd, check=False,
-    )  # fmt: skip
+def _call(*arguments, cwd=None):
+    return answer("study", *arguments, cwd=cwd)
 
 
 def test_without_a_kind_it_lists_them_with_their_costs():
@@ -94,7 +90,7 @@ def test_what_it_writes_trains(name, tmp_path):
     spec = sheet.spec(name)
     data = replace(spec.data, validation_documents=20, validation_tokens_per_document=96)
     (tmp_path / "tiny.toml").write_text(study_file(sheet, replace(spec, data=data), ["tiny"]))
-    done = _call("run", "tiny.toml", "--out", "out", "--json", cwd=tmp_path, timeout=1700)
+    done = _call("run", "tiny.toml", "--out", "out", "--json", cwd=tmp_path)
     said = json.loads(done.stdout)
     assert said["failed_runs"] == {}, done.stderr
     assert done.returncode == bool(said["waiting"]), done.stderr

@@ -6,7 +6,6 @@ A prediction from a table, a fitted law, a guess; a verdict from a table, a stud
 import csv
 import json
 import re
-import subprocess
 import sys
 import tomllib
 from dataclasses import asdict
@@ -28,9 +27,7 @@ LAW = published("surrogate-s2")
 
 
 def distillaw(*args):
-    return subprocess.run(
-        ["distillaw", "study", "next", *map(str, args)], capture_output=True, text=True, timeout=120
-    )
+    return in_process("study", "next", *args)
 
 
 def write(path, names, *columns):
@@ -105,7 +102,6 @@ def test_two_allocations_from_a_table_a_fitted_law_and_a_guess(table, tmp_path):
     compare = (*STUDENT, "--teacher-loss", 2.0, "--against", "3B,2T,2.0", "--budget", "1e22")
     law = tmp_path / "law.json"
     fit = [
-        "distillaw",
         "fit",
         table,
         "--law",
@@ -116,7 +112,7 @@ def test_two_allocations_from_a_table_a_fitted_law_and_a_guess(table, tmp_path):
         "--out",
         law,
     ]
-    subprocess.run(list(map(str, fit)), check=True, capture_output=True)
+    assert in_process(*fit).returncode == 0
     for source, options in ((table, (*COLUMNS, "--bootstrap", 100)), (law, ()), ("surrogate-s2", ())):
         done = distillaw(source, *compare, *options, "--json")
         assert done.returncode == 0, done.stderr
@@ -176,9 +172,7 @@ def test_a_first_design_is_a_study_file_to_run(tmp_path):
         and "[[cells]]" in done.stdout
     )
     assert done.stdout.splitlines()[-1] == f"next: distillaw study run {out}"
-    shown = subprocess.run(
-        ["distillaw", "study", "show", out, "--json"], capture_output=True, text=True, timeout=60
-    )
+    shown = in_process("study", "show", out, "--json")
     assert shown.returncode == 0, shown.stderr
     trunks = [trunk for trunk in json.loads(shown.stdout)["trunks"] if trunk["purpose"] == "grid"]
     answer = json.loads(distillaw(file, "--budget", "1e13", "--json").stdout)
@@ -203,9 +197,7 @@ def test_from_a_folder_the_batch_stands_beside_what_is_there(tmp_path):
     assert extended["students"] == {"params": ["0.1M"], "tokens": [250_000, 500_000, 1_000_000]}
     (cells,) = extended["cells"]
     assert set(cells["teachers"]) >= {"none"} and "none" in answer["toml"]
-    assert (
-        subprocess.run(["distillaw", "study", "show", out], capture_output=True, timeout=60).returncode == 0
-    )
+    assert in_process("study", "show", out).returncode == 0
 
 
 @pytest.fixture(scope="module")

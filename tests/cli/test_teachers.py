@@ -1,16 +1,9 @@
 """`distillaw teachers` through the console script."""
 
 import json
-import os
-import subprocess
 
+from in_process import answer as distillaw
 from in_terminal import in_terminal
-
-WIDE = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-
-
-def distillaw(*args):
-    return subprocess.run(["distillaw", *args], capture_output=True, text=True, timeout=60, env=WIDE)
 
 
 def test_the_table_and_a_filter():
@@ -25,9 +18,9 @@ def test_the_table_and_a_filter():
     assert "SmolLM2-360M" in some and "pythia" not in some
 
 
-def test_rows_are_whole_in_a_pipe_and_fit_a_terminal():
-    piped = subprocess.run(["distillaw", "teachers", "pythia"], capture_output=True, text=True, timeout=60,
-                           env={**os.environ, "COLUMNS": "60"})  # fmt: skip
+def test_rows_are_whole_in_a_pipe_and_fit_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    piped = distillaw("teachers", "pythia")
     assert not [line for line in piped.stdout.splitlines() if line.startswith(" ")]
     for columns in (60, 90, 120):
         shown = in_terminal("teachers", "pythia", "--quiet", columns=columns)

@@ -54,8 +54,13 @@ def test_counts_and_durations_as_people_write_them():
 
 def test_a_ratio_is_never_rounded_to_one():
     assert [times(v) for v in (1.02, 1.0004, 0.997, 7.21, 722, 25_012)] == [
-        "1.02", "1.0004", "0.997", "7.2", "720", "25,000"
-    ]  # fmt: skip
+        "1.02",
+        "1.0004",
+        "0.997",
+        "7.2",
+        "720",
+        "25,000",
+    ]
 
 
 @pytest.mark.parametrize("text", ["1,82B", "1,820B", "1,00", "12,34,567", "1__0", "1.82Q", "1e4M2", "+-3"])
@@ -66,8 +71,12 @@ def test_a_decimal_comma_is_not_taken_for_thousands(text):
 
 def test_a_suffix_is_exact():
     assert [parse_count(t) for t in ("4.35M", "32.1k", "1.1M", "1,234,567", "2.3e3k")] == [
-        4_350_000, 32_100, 1_100_000, 1_234_567, 2_300_000
-    ]  # fmt: skip
+        4_350_000,
+        32_100,
+        1_100_000,
+        1_234_567,
+        2_300_000,
+    ]
 
 
 def test_bits_per_byte_of_known_losses():

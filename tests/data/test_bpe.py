@@ -76,9 +76,7 @@ def text_of(tokenizer, ids):
 
 
 ANY = st.text(st.sampled_from("the teachrs spk. 老师说话学生听今天气公园，\n19zé😀書"), max_size=40)
-LENIENT = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+LENIENT = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @LENIENT

@@ -16,8 +16,12 @@ VOCAB = 23
 CUTS = [(4, 1.0), (0, 0.7), (5, 0.7), (2, 0.99), (1, 1.0), (0, 1e-6), (22, 1.0), (0, 1 - 1e-9)]
 
 
+def _normal(*shape, seed):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
 def _logits(*shape, seed):
-    return 2 * torch.randn(*shape, VOCAB, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return 2 * _normal(*shape, VOCAB, seed=seed)
 
 
 def _plain_truncated(logits, top_k, top_p):
@@ -104,8 +108,8 @@ def test_top_p_keeps_the_smallest_set_that_has_the_mass():
 def test_hidden_states_and_head_of_a_teacher_are_truncated_alike():
     student, hidden, weight = (
         _logits(2, 6, seed=4),
-        torch.randn(2, 6, 8).double(),
-        torch.randn(VOCAB, 8).double(),
+        _normal(2, 6, 8, seed=9),
+        _normal(VOCAB, 8, seed=10),
     )
     eye = torch.eye(VOCAB, dtype=torch.float64)
     cut = {"top_k": 6, "top_p": 0.8}

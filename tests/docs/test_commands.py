@@ -107,8 +107,9 @@ def test_every_command_that_is_named_can_be_typed(path):
 def test_commands_are_found_and_wrong_ones_are_told():
     page = "Say `distillaw plan --student 1B`.\n```sh\ndistillaw fit runs.csv \\\n  --law supervised  # fit\n```\n"
     assert list(commands_of_page(page)) == [
-        "distillaw fit runs.csv \\\n  --law supervised  # fit", "distillaw plan --student 1B",
-    ]  # fmt: skip
+        "distillaw fit runs.csv \\\n  --law supervised  # fit",
+        "distillaw plan --student 1B",
+    ]
     message = 'x = f"see `distillaw fit {y} --law supervised`"'
     assert list(commands_of_source(message)) == ["distillaw fit ANY --law supervised"]
     assert complaint("distillaw study run") is None

@@ -17,19 +17,19 @@ from distillaw.evaluate.scout import difference, scout_teachers
 
 
 def plain_nats(folder, documents, *, context, stride):
-    """Sum of -ln p over each document, one token at a time, each seeing what the window rule lets it see."""
+    """Sum of -ln p over each document, window after window, each token seeing what the window rule lets it see."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     sums = []
     for document in documents:
         ids = [tokenizer.eos_token_id, *tokenizer(document, add_special_tokens=False)["input_ids"]]
-        total = 0.0
-        for target in range(1, len(ids)):
-            window = 0 if target <= context else math.ceil((target - context) / stride)
-            end = min(context + window * stride, len(ids) - 1)  # the last target of its window
-            seen = torch.tensor([ids[max(0, end - context) : target]])
+        total, last = 0.0, 0
+        while last < len(ids) - 1:
+            before, last = last, min(last + (stride if last else context), len(ids) - 1)
+            first = max(0, last - context)
             with torch.no_grad():
-                total -= torch.log_softmax(model(seen).logits[0, -1], -1)[ids[target]].item()
+                log_probs = torch.log_softmax(model(torch.tensor([ids[first:last]])).logits[0], -1)
+            total -= sum(log_probs[at - 1 - first, ids[at]].item() for at in range(before + 1, last + 1))
         sums.append(total)
     return np.array(sums)
 

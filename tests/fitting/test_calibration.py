@@ -68,11 +68,14 @@ def distilled(source, shape, seed):
     return {"params": N, "tokens": D, "loss": loss, "teacher_loss": T}, law
 
 
-@pytest.mark.parametrize(("source", "shape", "form"), [
-    ("busbridge2025", (5, 4, 6), "reduced"),  # 120 runs whose data term is not there
-    ("surrogate-s2", (9, 8, 10), "kappa"),  # 720 runs whose data term is
-    ("surrogate-s2", (3, 3, 4), "reduced"),  # 36 runs: too few to climb
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("source", "shape", "form"),
+    [
+        ("busbridge2025", (5, 4, 6), "reduced"),  # 120 runs whose data term is not there
+        ("surrogate-s2", (9, 8, 10), "kappa"),  # 720 runs whose data term is
+        ("surrogate-s2", (3, 3, 4), "reduced"),  # 36 runs: too few to climb
+    ],
+)
 def test_the_form_that_held_out_runs_support(source, shape, form):
     table, law = distilled(source, shape, 0)
     result = dl.fit(table, family="distillation-auto", supervised=law, bootstrap=20, check=False)
@@ -103,8 +106,11 @@ def test_students_better_than_their_teacher_are_noted():
 def test_profiles_agree_with_the_bootstrap(with_noise):
     law = dl.published("busbridge2025").supervised
     N, D = (v.ravel() for v in np.meshgrid(np.geomspace(1.4e8, 8e9, 8), np.geomspace(4e9, 5e11, 8)))
-    result = dl.fit(with_noise({"params": N, "tokens": D, "loss": law(params=N, tokens=D)}, 0.003, 1),
-                    family="supervised", bootstrap=300)  # fmt: skip
+    result = dl.fit(
+        with_noise({"params": N, "tokens": D, "loss": law(params=N, tokens=D)}, 0.003, 1),
+        family="supervised",
+        bootstrap=300,
+    )
     for name in ("E", "gamma"):
         low, high = result.conf_int(method="profile")[name]
         a, b = result.conf_int()[name]

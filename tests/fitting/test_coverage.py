@@ -51,8 +51,12 @@ def test_supervised_intervals(family, source):
     at = {"params": 13e9, "tokens": 2.6e11}
     shares = covered(
         lambda seed: {"params": N, "tokens": D, "loss": noisy(loss, seed, 0.003)},
-        law.coefficients, family, at, float(law(**at)), spread=0.003,
-    )  # fmt: skip
+        law.coefficients,
+        family,
+        at,
+        float(law(**at)),
+        spread=0.003,
+    )
     print(family, shares)
     assert all(0.86 <= share <= 0.94 for share in shares.values()), shares
 
@@ -70,7 +74,12 @@ def test_reduced_distillation_intervals():
     at = {"student_params": 12e9, "student_tokens": 1e12, "teacher_loss": 1.9}
     shares = covered(
         lambda seed: table | {"loss": noisy(loss, seed, 0.003)},
-        law.coefficients, "distillation-reduced", at, float(law(**at)), spread=0.003, supervised=supervised,
-    )  # fmt: skip
+        law.coefficients,
+        "distillation-reduced",
+        at,
+        float(law(**at)),
+        spread=0.003,
+        supervised=supervised,
+    )
     print(shares)
     assert all(0.86 <= share <= 0.94 for share in shares.values()), shares

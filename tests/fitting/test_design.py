@@ -67,12 +67,17 @@ def test_guessed_law_without_runs_beats_cheapest_first_at_equal_cost():
 @pytest.mark.parametrize("name", ["busbridge2025", "surrogate-s2", "surrogate-s3"])
 def test_a_guess_is_the_published_law_itself(name):
     law = dl.published(name)
-    cells = Cells.of({"params": [1e8, 3e9, 1e9], "tokens": [3e9, 1e11, 2e10], "teacher_loss": [2.5, 2.0, np.nan]},
-                     what="cells")  # fmt: skip
+    cells = Cells.of(
+        {"params": [1e8, 3e9, 1e9], "tokens": [3e9, 1e11, 2e10], "teacher_loss": [2.5, 2.0, np.nan]},
+        what="cells",
+    )
     belief = guessed_belief(guessed_curve(law, around=cells, taught=True), noise=0.003)
     found = np.exp(belief.log_loss(cells))
-    taught = {"student_params": cells.params, "student_tokens": cells.tokens,
-              "teacher_loss": np.where(cells.taught, cells.teacher_loss, 2.0)}  # fmt: skip
+    taught = {
+        "student_params": cells.params,
+        "student_tokens": cells.tokens,
+        "teacher_loss": np.where(cells.taught, cells.teacher_loss, 2.0),
+    }
     expected = np.where(
         cells.taught, law.distillation(**taught), law.supervised(params=cells.params, tokens=cells.tokens)
     )
@@ -134,9 +139,12 @@ def test_teachers_forward_pass_and_own_prices_count():
 
 
 def test_default_candidates_reach_from_the_smallest_run_to_the_target():
-    grid = candidate_grid({"params": (1e8, 1e9), "tokens": (1e9, 1e10), "tokens_per_param": (5.0, 100.0)},
-                          target=[Cells.of({"params": 8e9, "tokens": 1.6e11}, what="target")], budget=1e21,
-                          teachers=[(2.0, 3e9)])  # fmt: skip
+    grid = candidate_grid(
+        {"params": (1e8, 1e9), "tokens": (1e9, 1e10), "tokens_per_param": (5.0, 100.0)},
+        target=[Cells.of({"params": 8e9, "tokens": 1.6e11}, what="target")],
+        budget=1e21,
+        teachers=[(2.0, 3e9)],
+    )
     assert grid["params"].min() == 1e8 and grid["params"].max() <= 8e9
     assert (6 * grid["params"] * grid["tokens"] <= 1e22).all()
     assert set(np.unique(grid["teacher_loss"][np.isfinite(grid["teacher_loss"])])) == {2.0}

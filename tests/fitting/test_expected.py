@@ -20,8 +20,9 @@ def _grid(sizes=(1e5, 2e5, 4e5), budgets=(2e5, 6e5, 1.8e6), ratios=(0.7, 0.8, 0.
             rows += [(n, d, ratio * middle) for d in budgets]
             trunk += [10 * i + j] * len(budgets)
     n, d, t = np.array(rows).T
-    return law, PlannedRuns(cells=Cells.of({"params": n, "tokens": d, "teacher_loss": t}, what="x"),
-                            trunk=np.array(trunk))  # fmt: skip
+    return law, PlannedRuns(
+        cells=Cells.of({"params": n, "tokens": d, "teacher_loss": t}, what="x"), trunk=np.array(trunk)
+    )
 
 
 def test_the_guess_meets_the_pocket_study():
@@ -77,8 +78,13 @@ def test_the_five_parameter_form_is_the_nearest_one():
     loss = law.distillation(
         student_params=taught.params, student_tokens=taught.tokens, teacher_loss=taught.teacher_loss
     )
-    table = {"params": taught.params, "tokens": taught.tokens, "teacher_loss": taught.teacher_loss, "loss": loss,
-             "supervised_loss": law.supervised(params=taught.params, tokens=taught.tokens)}  # fmt: skip
+    table = {
+        "params": taught.params,
+        "tokens": taught.tokens,
+        "teacher_loss": taught.teacher_loss,
+        "loss": loss,
+        "supervised_loss": law.supervised(params=taught.params, tokens=taught.tokens),
+    }
     fitted = fit(table, family="distillation-reduced", bootstrap=0, delta=1e3, priors=None, group="none")
     values = expect(law, runs, form="reduced").values
     for name in ("c0", "f1", "p"):
@@ -94,8 +100,14 @@ def test_predicted_errors_are_those_of_the_pocket_studys_bootstrap():
     numbers: dict[str, int] = {}
     trunk = np.array([numbers.setdefault(group, len(numbers)) for group in rows["group"]])
     loss = np.array([np.nan if value is None else value for value in rows["teacher_loss"]], dtype=float)
-    cells = Cells.of({"params": np.array(rows["params"], float), "tokens": np.array(rows["tokens"], float),
-                      "teacher_loss": loss}, what="x")  # fmt: skip
+    cells = Cells.of(
+        {
+            "params": np.array(rows["params"], float),
+            "tokens": np.array(rows["tokens"], float),
+            "teacher_loss": loss,
+        },
+        what="x",
+    )
     runs = PlannedRuns(cells=cells, trunk=trunk)
     law = prior_laws(cells.params)["pocket"]
     for form in ("reduced", "kappa"):

@@ -139,9 +139,11 @@ def totals(study, vocab, matrices=1):
     taught = np.isfinite(study["teacher_loss"])
     teachers = np.where(taught, 3e9, np.nan)
     return study | {
-        "params": study["params"] + matrices * vocab * width, "width": width,
-        "teacher_params": teachers + matrices * vocab * 4096, "teacher_width": np.where(taught, 4096.0, np.nan),
-    }  # fmt: skip
+        "params": study["params"] + matrices * vocab * width,
+        "width": width,
+        "teacher_params": teachers + matrices * vocab * 4096,
+        "teacher_width": np.where(taught, 4096.0, np.nan),
+    }
 
 
 @pytest.mark.parametrize("matrices", [1, 2])

@@ -43,8 +43,12 @@ def places() -> dict[str, Path]:
     folder = Path(tempfile.mkdtemp(prefix="golden-"))
     atexit.register(shutil.rmtree, folder)
     answer("study", "import", TABLES / "open_runs.parquet", "--out", folder / "study", "--quiet")
-    return {"open": TABLES / "open_runs.parquet", "pocket": TABLES / "pocket_runs.parquet",
-            "studies": ROOT / "studies", "study": folder / "study"}  # fmt: skip
+    return {
+        "open": TABLES / "open_runs.parquet",
+        "pocket": TABLES / "pocket_runs.parquet",
+        "studies": ROOT / "studies",
+        "study": folder / "study",
+    }
 
 
 def ask(line: str) -> dict[str, object]:

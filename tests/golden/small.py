@@ -13,28 +13,24 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tiny import DATA
+
 HERE = Path(__file__).parent
 RECORD = HERE / "small.json"
-STUDY = """
+STUDY = f"""
 name = "golden"
 batch_tokens = 128
 peak_lr = 0.01
-[data]
-vocab_size = 300
-validation_documents = 20
-validation_tokens_per_document = 96
-max_document_chars = 800
-[training]
-context = 32
-warmup_tokens = 512
+{DATA}[tuning]
+enabled = false
 [students]
 params = ["0.03M"]
 tokens = ["4k", "12k"]
 [[teachers]]
 params = "0.05M"
 tokens = "16k"
-[tuning]
-enabled = false
 [target]
 params = "0.03M"
 tokens = "12k"
@@ -67,15 +63,24 @@ def measure(folder: Path) -> dict[str, object]:
     assert ran.returncode == 0, ran.stderr
     results = [json.loads(one.read_text()) for one in sorted(out.glob("runs/*/result.json"))]
     teacher = next(out / "runs" / r["run_id"] for r in results if r["role"] == "teacher")
-    built = answer("cache", "build", "--teacher", teacher, "--data", out / "data", "--out", store, "--tokens", "4k",
-                   "--context", "32", "--json")  # fmt: skip
+    built = answer(
+        "cache",
+        "build",
+        "--teacher",
+        teacher,
+        "--data",
+        out / "data",
+        "--out",
+        store,
+        *"--tokens 4k --context 32 --json".split(),
+    )
     assert built.returncode == 0, built.stderr
     return {
         "machine": machine(),
         "losses": {r["run_id"]: [r["purpose"], r["loss"], r["ece"], r["kl_from_teacher"]] for r in results},
         "data_hash": json.loads((out / "data" / "manifest.json").read_text())["data_hash"],
         "targets": _bytes_of(store),
-    }  # fmt: skip
+    }
 
 
 def _bytes_of(store: Path) -> str:
@@ -88,7 +93,6 @@ def _bytes_of(store: Path) -> str:
 
 def main() -> None:
     """Record."""
-    sys.path.insert(0, str(HERE.parent))
     with tempfile.TemporaryDirectory() as folder:
         RECORD.write_text(json.dumps(measure(Path(folder)), indent=1) + "\n")
 

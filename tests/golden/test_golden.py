@@ -41,8 +41,10 @@ def test_a_difference_is_seen():
     was = {"a": [1.0, {"b": "x"}], "c": 2.0}
     assert _differences(was, {"a": [1.0 + 1e-12, {"b": "x"}], "c": 2.0}) == []
     assert _differences(was, {"a": [1.0001, {"b": "y"}]}) == [
-        ".a[0]: was 1.0, is 1.0001", ".a[1].b: was 'x', is 'y'", ".c: was 2.0, is '-'"
-    ]  # fmt: skip
+        ".a[0]: was 1.0, is 1.0001",
+        ".a[1].b: was 'x', is 'y'",
+        ".c: was 2.0, is '-'",
+    ]
 
 
 @pytest.mark.parametrize("call", record.invocations())

@@ -51,10 +51,18 @@ teacher-params = ["1B"]
 teacher-tokens = ["20B"]
 """
 CONFIG = {
-    "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 300,
-    "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 128, "tie_word_embeddings": False,
-    "architectures": ["LlamaForCausalLM"], "rms_norm_eps": 1e-6,
-}  # fmt: skip
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "vocab_size": 300,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": False,
+    "architectures": ["LlamaForCausalLM"],
+    "rms_norm_eps": 1e-6,
+}
 
 
 def table_of_runs() -> dict[str, np.ndarray]:
@@ -78,11 +86,20 @@ def run_toml(corpus: str = "missing.txt") -> str:
 def lay_out(folder: Path) -> None:
     """Write all of them."""
     texts = {
-        "runs.csv": csv_of(table_of_runs()), "text.txt": "To be, or not to be. " * 400, "empty.csv": "",
+        "runs.csv": csv_of(table_of_runs()),
+        "text.txt": "To be, or not to be. " * 400,
+        "empty.csv": "",
         "empty.toml": "",
-        "broken.toml": "x = [", "broken.json": "{", "study.toml": STUDY, "settle.toml": SETTLE, "world.toml": WORLD,
-        "question.toml": QUESTION, "config.json": json.dumps(CONFIG), "run.toml": run_toml(), "images.toml": IMAGES,
-    }  # fmt: skip
+        "broken.toml": "x = [",
+        "broken.json": "{",
+        "study.toml": STUDY,
+        "settle.toml": SETTLE,
+        "world.toml": WORLD,
+        "question.toml": QUESTION,
+        "config.json": json.dumps(CONFIG),
+        "run.toml": run_toml(),
+        "images.toml": IMAGES,
+    }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "folder").mkdir()

@@ -26,9 +26,14 @@ def findings(folder: Path, calls: list[list[str]], *, limit: float) -> list[str]
     (folder / "calls.json").write_text(json.dumps(calls))
     paths = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        [sys.executable, TESTS / "hostile" / "judged.py", "calls.json", "findings.jsonl"], cwd=folder, timeout=limit,
-        env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        [sys.executable, TESTS / "hostile" / "judged.py", "calls.json", "findings.jsonl"],
+        cwd=folder,
+        timeout=limit,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
     rows = [json.loads(line) for line in (folder / "findings.jsonl").read_text().splitlines()]
     begun = [row["begun"] for row in rows if "begun" in row]
     judged = {row["number"]: row["fault"] for row in rows if "fault" in row}
@@ -56,13 +61,13 @@ def place(tmp_path) -> Path:
 
 def test_a_sample_of_arguments(place):
     slow = ("worlds", "scout", "evaluate", "map", "page", "settle")
-    calls = [words for words in argument_sets(170, seed=100) if words[0] not in slow]
+    calls = [words for words in argument_sets(90, seed=100) if words[0] not in slow]
     check(place, calls, limit=500)
 
 
 def test_a_sample_of_files(place):
     calls = [words for _, words in hostile_files(place, seed=100, with_models=False)]
-    check(place, calls[::8], limit=500)
+    check(place, calls[::16], limit=500)
 
 
 @pytest.mark.slow

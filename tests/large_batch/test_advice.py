@@ -11,6 +11,7 @@ from distillaw.accounting.hardware import hardware
 from distillaw.errors import ConfigError
 from distillaw.large_batch.advice import advise
 from distillaw.large_batch.question import Reference, RegimeQuestion
+from in_process import answer as in_process
 
 RUN = {"params": 3e8, "tokens": 6e9, "context": 2048, "devices": 8, "micro_batch": 8}
 TUNED = Reference(
@@ -19,9 +20,7 @@ TUNED = Reference(
 
 
 def distillaw(*words):
-    return subprocess.run(
-        [sys.executable, "-m", "distillaw", "regime", *map(str, words)], capture_output=True, text=True
-    )
+    return in_process("regime", *words)
 
 
 def test_the_batch_is_the_laws_middle_on_the_devices_grid_below_the_cap():
@@ -144,8 +143,21 @@ def test_wrong_questions(wrong, says):
 
 
 def test_the_command_answers_and_complains():
-    done = distillaw("--params", "300M", "--tokens", "6B", "--devices", 8, "--micro-batch", 8, "--context", 2048,
-                     "--reference-batch", 131072, "--reference-lr", 3e-3, "--hardware", "h100", "--json")  # fmt: skip
+    done = distillaw(
+        *"--params 300M --tokens 6B --devices".split(),
+        8,
+        "--micro-batch",
+        8,
+        "--context",
+        2048,
+        "--reference-batch",
+        131072,
+        "--reference-lr",
+        3e-3,
+        "--hardware",
+        "h100",
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["schema_version"] == 1
@@ -161,9 +173,13 @@ def test_the_command_answers_and_complains():
         (("--params", "3M", "--tokens", "6B", "--reference-batch", "1k"), "needs both"),
         (("--params", "3M", "--tokens", "6B", "--mfu", "0.4"), "belong to --device"),
         (("--params", "3M", "--tokens", "6B", "--devices", "0"), "positive"),
-        (("--params", "3M", "--tokens", "6B", "--reference-batch", "1k", "--reference-lr", "0.1",
-          "--reference-beta2", "1.5"), "below 1"),
-    ):  # fmt: skip
+        (
+            (
+                *"--params 3M --tokens 6B --reference-batch 1k --reference-lr 0.1 --reference-beta2 1.5".split(),
+            ),
+            "below 1",
+        ),
+    ):
         done = distillaw(*wrong)
         assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
 

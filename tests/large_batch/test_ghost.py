@@ -387,7 +387,7 @@ def _assert_compiled_is_eager(momentum, **options):
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("momentum", [pytest.param(0.1, marks=pytest.mark.slow), None])
 def test_compiled_to_one_graph(momentum):
     """Also without momentum, where nn.BatchNorm itself cannot be: the count never leaves its device."""
     _assert_compiled_is_eager(momentum, backend="aot_eager")

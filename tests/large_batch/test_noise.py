@@ -84,8 +84,10 @@ def test_the_meter_sees_the_norms_of_micro_batches_and_of_their_mean():
         return torch.cat([p.grad.flatten() for p in model.parameters()])
 
     parts = [slice(0, 4), slice(4, 8), slice(8, 12)]
-    expected = (sum(gradient(rows).square().sum().item() for rows in parts) / 3,
-                gradient(slice(None)).square().sum().item())  # fmt: skip
+    expected = (
+        sum(gradient(rows).square().sum().item() for rows in parts) / 3,
+        gradient(slice(None)).square().sum().item(),
+    )
     meter = AccumulationMeter(model.parameters(), micro_batches=3)
     for _ in range(2):  # the second step begins anew
         model.zero_grad()

@@ -45,10 +45,15 @@ def test_norms_of_ranks_and_of_their_mean():
         port = probe.getsockname()[1]
     base = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     ranks = [
-        subprocess.Popen([sys.executable, "-c", _RANK], env=base | {"RANK": str(rank)}, text=True,
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-c", _RANK],
+            env=base | {"RANK": str(rank)},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     for process in ranks:
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err

@@ -104,8 +104,10 @@ def test_weight_decay_keeps_adamws_averaging_window():
     tuned = Settings(batch=1e5, peak_lr=1e-3, weight_decay=0.1)
     for rate in ("sqrt", "linear", "constant"):
         new = scale_settings(tuned, batch=4e5, rate=rate, decay="timescale")
-        windows = [averaging_window(batch=s.batch, peak_lr=s.peak_lr, weight_decay=s.weight_decay, tokens=1e9)
-                   for s in (tuned, new)]  # fmt: skip
+        windows = [
+            averaging_window(batch=s.batch, peak_lr=s.peak_lr, weight_decay=s.weight_decay, tokens=1e9)
+            for s in (tuned, new)
+        ]
         assert windows[0] == pytest.approx(windows[1])
     assert scale_settings(tuned, batch=4e5, rate="linear", decay="timescale").weight_decay == pytest.approx(
         0.1

@@ -44,11 +44,14 @@ def test_the_law_describes_its_runs_within_its_own_error(rows):
         k: np.array([row[k] for row in taught], dtype=float)
         for k in ("params", "tokens", "teacher_loss", "loss")
     }
-    predicted = law.distillation(student_params=column["params"], student_tokens=column["tokens"],
-                                 teacher_loss=column["teacher_loss"])  # fmt: skip
+    predicted = law.distillation(
+        student_params=column["params"], student_tokens=column["tokens"], teacher_loss=column["teacher_loss"]
+    )
     assert np.mean(np.abs(np.log(column["loss"] / predicted)) < relative["distillation"]) > 0.85
-    plain = law.supervised(params=np.array([row["params"] for row in alone], dtype=float),
-                           tokens=np.array([row["tokens"] for row in alone], dtype=float))  # fmt: skip
+    plain = law.supervised(
+        params=np.array([row["params"] for row in alone], dtype=float),
+        tokens=np.array([row["tokens"] for row in alone], dtype=float),
+    )
     assert np.mean(np.abs(np.log([row["loss"] for row in alone] / plain)) < relative["supervised"]) > 0.85
 
 

@@ -104,8 +104,12 @@ class TestForms:
         assert (1 / SUPERVISED.gamma, *list(SUPERVISED.derived.values())[:2]) == pytest.approx(
             (2.212, 0.184, 0.195), abs=5e-4
         )
-        table = {"busbridge2025": (1.309, 0.245, 0.487), "surrogate-s1": (1.31, 0.245, 0.487),
-                 "surrogate-s2": (1.31, 0.245, 0.334), "surrogate-s3": (2.00, 0.245, 0.30)}  # fmt: skip
+        table = {
+            "busbridge2025": (1.309, 0.245, 0.487),
+            "surrogate-s1": (1.31, 0.245, 0.487),
+            "surrogate-s2": (1.31, 0.245, 0.334),
+            "surrogate-s3": (2.00, 0.245, 0.30),
+        }
         for name, (eta, p, q) in table.items():
             law = LAWS[name]
             assert (1 / law.gamma, law.derived["p"], law.derived["q"]) == pytest.approx((eta, p, q), abs=2e-3)

@@ -26,10 +26,7 @@ def command(teacher, out, *words, context=64):
         teacher / "speeches.jsonl",
         "--context",
         context,
-        "--tokens",
-        "8k",
-        "--heldout-tokens",
-        "4k",
+        *"--tokens 8k --heldout-tokens 4k".split(),
     )
     return ("prune", teacher, "--out", out, *text, *words)
 

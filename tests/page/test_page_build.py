@@ -30,6 +30,10 @@ def test_the_source_has_no_type_errors():
     npx = shutil.which("npx")
     if npx is None or not (WEB / "node_modules").is_dir():
         pytest.skip("no Node or no node_modules: (cd web && npm ci)")
-    done = subprocess.run([npx, "--no-install", "svelte-check", "--tsconfig", "./tsconfig.json", "--fail-on-warnings"],
-                          cwd=WEB, capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [npx, "--no-install", "svelte-check", "--tsconfig", "./tsconfig.json", "--fail-on-warnings"],
+        cwd=WEB,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout

@@ -42,8 +42,12 @@ def test_every_change_named_gives_the_verdict_promised(open_page, planner):
 def test_a_flip_by_teacher_loss_is_one(open_page, planner):
     """The page's own example: a flip at 1.900 that was none."""
     page = open_page(planner)
-    asked = {"student": "1B", "budget": "100B", "named": [],
-             "own": [{"params": "6.98B", "tokens": "15T", "loss": "2.3"}]}  # fmt: skip
+    asked = {
+        "student": "1B",
+        "budget": "100B",
+        "named": [],
+        "own": [{"params": "6.98B", "tokens": "15T", "loss": "2.3"}],
+    }
     flips = page.evaluate("q => distillaw.flips(q)", asked)
     now = page.evaluate(_ASK, asked)
     for flip in flips:

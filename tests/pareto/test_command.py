@@ -1,8 +1,6 @@
 """`distillaw pareto` as a user calls it, and points read from folders."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -10,12 +8,11 @@ from distillaw.errors import ConfigError, DataError
 from distillaw.evaluate.scores import mean_of_suite
 from distillaw.pareto.frontier import hull
 from distillaw.pareto.points import SCORES, axis_compute, own_points, published_points
+from in_process import answer as in_process
 
 
 def distillaw(*words):
-    return subprocess.run(
-        [sys.executable, "-m", "distillaw", "pareto", *map(str, words)], capture_output=True, text=True
-    )
+    return in_process("pareto", *words)
 
 
 @pytest.fixture

@@ -107,6 +107,7 @@ def test_harmful_and_worthless_teachers(tmp_path, gain_scale, wanted):
         assert "cheaper way, without a teacher" in verdict.next_runs[0]
 
 
+@pytest.mark.slow
 def test_probability_is_calibrated_over_simulated_studies(tmp_path):
     rng = np.random.default_rng(11)
     said, came = [], []

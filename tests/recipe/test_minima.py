@@ -3,8 +3,6 @@
 import html
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -65,11 +63,11 @@ def command(home, *words, out="out"):
     usual = [
         str(word) for option, value in options.items() if option not in words for word in (option, value)
     ]
-    return [sys.executable, "-m", "distillaw", "recipe", "minima", *usual, *words]
+    return ["recipe", "minima", *usual, *words]
 
 
 def cook(home, *words, out="out"):
-    return subprocess.run(command(home, *words, out=out), capture_output=True, text=True)
+    return answer(*command(home, *words, out=out))
 
 
 def test_every_stage_is_there_and_the_chat_model_speaks(home):
@@ -159,5 +157,5 @@ def test_a_cascade_cuts_twice_and_stops_where_it_is_told(home):
     ],
 )
 def test_what_cannot_be_cooked_is_refused(home, words, message):
-    done = answer(*command(home, *words, out=f"refused{words[0]}")[3:])
+    done = cook(home, *words, out=f"refused{words[0]}")
     assert done.returncode in (1, 2) and message in done.stderr, done.stderr

@@ -208,8 +208,6 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path):
         write_report(tmp_path)
 
 
-def test_a_study_too_small_for_a_law_draws_none_of_another(tmp_path):
-    write_study(tmp_path, World())
-    html = write_report(tmp_path).read_text()
+def test_a_study_too_small_for_a_law_draws_none_of_another(html):
     assert "No law is drawn through this study" in html
     assert '<figure id="fit">' not in html and "ocket study" not in html

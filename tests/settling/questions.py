@@ -19,8 +19,16 @@ def make_question(
     """A 1B target on 20B tokens, about 2.375 nats alone; teachers at ratios of that, their targets stored."""
     sizes = tuple(Size(label=f"s{k}", params=1e9 / 2**k, flops=6e9 / 2**k) for k in range(7, -1, -1))
     candidates = tuple(Candidate(name=f"t{i}", loss=2.375 * r, flops=0.0) for i, r in enumerate(ratios))
-    return PilotQuestion(target=sizes[-1], tokens=2e10, candidates=candidates, budget=share * 6e9 * 2e10, margin=margin,
-                    sizes=sizes, least_tokens=2_000_000, batch_tokens=65_536)  # fmt: skip
+    return PilotQuestion(
+        target=sizes[-1],
+        tokens=2e10,
+        candidates=candidates,
+        budget=share * 6e9 * 2e10,
+        margin=margin,
+        sizes=sizes,
+        least_tokens=2_000_000,
+        batch_tokens=65_536,
+    )
 
 
 def run_stage(
@@ -37,8 +45,16 @@ def run_stage(
                     own = np.random.default_rng([seed, int(params), number, j, tokens]).standard_normal()
                     noise = sd * (common + own) / np.sqrt(2)
                     loss = truth(name, params, tokens) * np.exp(noise)
-                    found.append(PilotRun(candidate=name, params=params, tokens=tokens, seed=number, loss=loss,
-                                          gain_se=2e-4 * loss if name else np.nan))  # fmt: skip
+                    found.append(
+                        PilotRun(
+                            candidate=name,
+                            params=params,
+                            tokens=tokens,
+                            seed=number,
+                            loss=loss,
+                            gain_se=2e-4 * loss if name else np.nan,
+                        )
+                    )
     return found
 
 

@@ -30,12 +30,21 @@ def believing(decision, losses, half):
     look = SimpleNamespace(
         gains={n: Interval(mean=g, lower=g - half, upper=g + half) for n, g in gains.items()},
         losses={n: Interval(mean=x, lower=x - half, upper=x + half) for n, x in losses.items()},
-        probability={n: float(n == leader) for n in losses}, leader=leader, regret=half, dropped={}, predicted=[],
-        is_better=bool(leader), diverged=frozenset(),
+        probability={n: float(n == leader) for n in losses},
+        leader=leader,
+        regret=half,
+        dropped={},
+        predicted=[],
+        is_better=bool(leader),
+        diverged=frozenset(),
         verdict="distil" if leader else "pretrain",
-    )  # fmt: skip
-    stage = Stage(size=decision.question.sizes[0].label, tokens=(decision.question.least_tokens,),
-                  candidates=tuple(gains), seeds=(0,))  # fmt: skip
+    )
+    stage = Stage(
+        size=decision.question.sizes[0].label,
+        tokens=(decision.question.least_tokens,),
+        candidates=tuple(gains),
+        seeds=(0,),
+    )
     return Settlement(decision.question, stages=[stage], runs=decision.run(stage)[1], looks=[look])
 
 
@@ -152,6 +161,7 @@ def test_one_pilot_costs_what_it_may():
             assert stage_flops(question, stage) <= question.budget
 
 
+@pytest.mark.slow
 def test_settle_keeps_its_word_on_a_few_decisions():
     rows = [benchmark.simulated_row(number, False) for number in DECISIONS]
     whole = summarise(rows)["simulated"]["parts"]["all"]

@@ -101,8 +101,13 @@ def test_bad_files_are_refused(tmp_path, extra, message):
 
 
 def test_flags_stand_on_top_of_the_file(tmp_path):
-    spec = _read(tmp_path, GOOD + "[settle]\nbudget = 1e13\nmargin = 0.02", student_tokens="2M", level=0.8,
-                 teacher=["oracle:window=2"])  # fmt: skip
+    spec = _read(
+        tmp_path,
+        GOOD + "[settle]\nbudget = 1e13\nmargin = 0.02",
+        student_tokens="2M",
+        level=0.8,
+        teacher=["oracle:window=2"],
+    )
     assert spec.target is not None
     assert (spec.target.params, spec.target.tokens) == ("0.1M", 2_000_000)
     assert [t.path for t in spec.teachers] == ["oracle", "oracle:window=2"]
@@ -167,8 +172,13 @@ def taught_study(tmp_path_factory):
     from distillaw.runs.files import write_json
 
     base = tmp_path_factory.mktemp("taught")
-    spec = DataSpec(corpus="sotu", vocab_size=300, validation_documents=20, validation_tokens_per_document=64,
-                    max_document_chars=2000)  # fmt: skip
+    spec = DataSpec(
+        corpus="sotu",
+        vocab_size=300,
+        validation_documents=20,
+        validation_tokens_per_document=64,
+        max_document_chars=2000,
+    )
     store = prepare_data(spec, base / "study" / "data")
     tokenizer = load_tokenizer(str(store.tokenizer_folder))
     model = build_model(
@@ -183,9 +193,21 @@ def taught_study(tmp_path_factory):
 
 
 def _ask_like(study: Path, out: Path, *teachers: str, **changes: object) -> None:
-    settle(None, question=QuestionOptions(like=study, student_params="20k", student_tokens="50k", budget="100%",
-                                          teacher=[str(study / "runs" / name) for name in teachers], **changes),
-           out=out, dry_run=True, output=Output(quiet=True), workers=1)  # fmt: skip
+    settle(
+        None,
+        question=QuestionOptions(
+            like=study,
+            student_params="20k",
+            student_tokens="50k",
+            budget="100%",
+            teacher=[str(study / "runs" / name) for name in teachers],
+            **changes,
+        ),
+        out=out,
+        dry_run=True,
+        output=Output(quiet=True),
+        workers=1,
+    )
 
 
 def test_a_study_s_text_and_split_are_taken_as_they_are(taught_study, tmp_path, capsys):
@@ -215,7 +237,12 @@ def test_a_teacher_that_has_read_its_students_text_is_refused(taught_study, tmp_
 def test_a_text_is_said_once_and_must_be_there(taught_study, tmp_path, changes, message):
     study, _ = taught_study
     with pytest.raises(ConfigError, match=message):
-        settle(None, question=QuestionOptions(**{"like": study, **WORLD, "world": None} | changes),
-               out=tmp_path / "out", output=Output(quiet=True), workers=1)  # fmt: skip
+        settle(
+            None,
+            question=QuestionOptions(**{"like": study, **WORLD, "world": None} | changes),
+            out=tmp_path / "out",
+            output=Output(quiet=True),
+            workers=1,
+        )
     with pytest.raises(ConfigError, match=r"\[data\]: the text is one of them"):
         _read(tmp_path, GOOD, like=study)

@@ -16,6 +16,7 @@ import pytest
 from distillaw.cli.settle_view import show
 from distillaw.runs.files import read_json
 from distillaw.runs.record import read_study
+from in_process import answer as in_process
 
 FILE = """
 name = "tiny-settle"
@@ -47,8 +48,18 @@ tokens = "40k"
 budget = "{budget}"
 least_params = "7k"
 """
-PLAN_KEYS = {"verdict", "probability", "margin", "strategies", "gain", "crossover_tokens", "flips_if", "assumptions",
-             "inside_range", "warnings"}  # fmt: skip
+PLAN_KEYS = {
+    "verdict",
+    "probability",
+    "margin",
+    "strategies",
+    "gain",
+    "crossover_tokens",
+    "flips_if",
+    "assumptions",
+    "inside_range",
+    "warnings",
+}
 OWN_KEYS = {"regret_bound", "leader", "compute_spent", "share_of_target", "stages", "dropped"}
 
 
@@ -60,16 +71,29 @@ def _file(folder: Path, budget: str = "20%") -> Path:
 
 def _start(file: Path, folder: Path, *more: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [str(Path(sys.executable).with_name("distillaw")), "settle", str(file), "--out", str(folder), "--json",
-         "--workers", "1", *more],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        [
+            str(Path(sys.executable).with_name("distillaw")),
+            "settle",
+            str(file),
+            "--out",
+            str(folder),
+            "--json",
+            "--workers",
+            "1",
+            *more,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
-def _finish(process: subprocess.Popen) -> dict:
-    out, err = process.communicate(timeout=600)
-    assert process.returncode == 0, err
-    return json.loads(out)
+def _settled(file: Path, folder: Path, *more: str) -> dict:
+    """The answer of an uninterrupted call."""
+    done = in_process("settle", file, "--out", folder, "--json", "--workers", "1", *more)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def _trained(folder: Path) -> dict[str, int]:
@@ -94,7 +118,7 @@ def _executed(rows: Iterable[dict]) -> float:
 def settled(tmp_path_factory):
     """An uninterrupted settlement: its folder and its answer."""
     base = tmp_path_factory.mktemp("settled")
-    return base / "out", _finish(_start(_file(base), base / "out"))
+    return base / "out", _settled(_file(base), base / "out")
 
 
 def test_the_verdict_has_the_keys_of_plan_and_its_own(settled):
@@ -106,8 +130,10 @@ def test_the_verdict_has_the_keys_of_plan_and_its_own(settled):
         k: v for k, v in answer.items() if k != "schema_version"
     }
     assert {row["name"] for row in answer["strategies"]} == {
-        "pretrain", "distil from oracle", "distil from oracle:window=0"
-    }  # fmt: skip
+        "pretrain",
+        "distil from oracle",
+        "distil from oracle:window=0",
+    }
     for row in answer["strategies"]:
         assert {"student_params", "student_tokens", "teacher_loss", "compute", "loss"} <= row.keys()
         assert row["loss"]["lower"] <= row["loss"]["mean"] <= row["loss"]["upper"]
@@ -153,7 +179,7 @@ def test_the_terminal_says_what_the_json_says(settled, capsys):
 def test_a_second_call_trains_nothing_and_says_the_same(settled):
     folder, answer = settled
     before = _trained(folder)
-    again = _finish(_start(_file(folder.parent), folder))
+    again = _settled(_file(folder.parent), folder)
     assert _trained(folder) == before
     assert again == answer
 
@@ -162,14 +188,14 @@ def test_a_dry_run_shows_what_comes_next_not_what_was_done(settled, tmp_path):
     folder, answer = settled
     copy = tmp_path / "out"
     shutil.copytree(folder, copy)
-    ended = _finish(_start(_file(tmp_path), copy, "--dry-run"))
+    ended = _settled(_file(tmp_path), copy, "--dry-run")
     assert ended["next_stage"] is None
     assert ended["stages_done"] == len(answer["stages"])
     assert ended["compute_spent"] == pytest.approx(answer["compute_spent"])
     last = answer["stages"][-1]
     lost = next(run for run in last["runs"] if run["teacher"] == "none")
     (copy / "runs" / lost["run_id"] / "result.json").unlink()
-    again = _finish(_start(_file(tmp_path), copy, "--dry-run"))
+    again = _settled(_file(tmp_path), copy, "--dry-run")
     assert again["stages_done"] == len(answer["stages"]) - 1
     assert again["next_stage"]["is_begun"]
     assert (again["next_stage"]["sizes"], again["next_stage"]["tokens"]) == (last["sizes"], last["tokens"])
@@ -191,7 +217,7 @@ def test_a_stopped_settlement_goes_on_to_the_same_answer(settled, tmp_path, how)
     process.communicate()
     assert process.returncode == (130 if how == signal.SIGINT else -how)
     assert json.loads((folder / "settle.json").read_text())["stages"]
-    again = _finish(_start(_file(tmp_path), folder))
+    again = _settled(_file(tmp_path), folder)
     assert {**again, "folder": ""} == {**answer, "folder": ""}
 
 
@@ -201,11 +227,10 @@ def test_a_larger_budget_goes_on_and_a_changed_question_is_refused(settled, tmp_
     copy = tmp_path / "out"
     shutil.copytree(folder, copy)
     before = _trained(copy)
-    more = _finish(_start(_file(tmp_path, "60%"), copy))
+    more = _settled(_file(tmp_path, "60%"), copy)
     assert more["budget"] == pytest.approx(3 * answer["budget"])
     assert {**_trained(copy), **before} == _trained(copy)
     assert more["stages"][: len(answer["stages"])] == answer["stages"]
-    process = _start(_file(tmp_path, "20%"), copy)
-    _, err = process.communicate()
-    assert process.returncode == 2
-    assert "was begun with a budget" in err
+    refused = in_process("settle", _file(tmp_path, "20%"), "--out", copy)
+    assert refused.returncode == 2
+    assert "was begun with a budget" in refused.stderr

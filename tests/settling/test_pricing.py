@@ -53,8 +53,10 @@ def test_a_shorter_budget_starts_over():
 
 def test_growing_a_trunk_costs_what_it_costs_at_once():
     budgets, whole = (25, 50, 100, 400), stage(25, 50, 100, 400)
-    parts = [extra_flops(QUESTION, wanted_by([stage(*budgets[:i])]) if i else {}, wanted_by([stage(budgets[i])]))
-             for i in range(len(budgets))]  # fmt: skip
+    parts = [
+        extra_flops(QUESTION, wanted_by([stage(*budgets[:i])]) if i else {}, wanted_by([stage(budgets[i])]))
+        for i in range(len(budgets))
+    ]
     assert sum(parts) == pytest.approx(price(whole))
     assert all(low < high for low, high in pairwise(parts))
 
@@ -70,8 +72,10 @@ def test_one_forward_pass_serves_the_students_of_a_seed():
     teacher = 1e9 * UNIT
 
     def teaching(new, made=None):
-        free = type(question)(**{name: getattr(question, name) for name in question.__slots__}
-                              | {"candidates": make_question().candidates})  # fmt: skip
+        free = type(question)(
+            **{name: getattr(question, name) for name in question.__slots__}
+            | {"candidates": make_question().candidates}
+        )
         return price(new, made, question) - price(new, made, free)
 
     both = stage(50, 100, candidates=(TEACHER,), also=(SMALL.label,))
@@ -87,8 +91,11 @@ def test_one_forward_pass_serves_the_students_of_a_seed():
 
 
 def test_runs_are_trunks():
-    runs = [PilotRun(candidate=name, params=SIZE.params, tokens=k * UNIT, seed=1, loss=3.0)
-            for name in (NONE, TEACHER) for k in (25, 50)]  # fmt: skip
+    runs = [
+        PilotRun(candidate=name, params=SIZE.params, tokens=k * UNIT, seed=1, loss=3.0)
+        for name in (NONE, TEACHER)
+        for k in (25, 50)
+    ]
     strange = PilotRun(candidate=NONE, params=123.0, tokens=UNIT, seed=0, loss=3.0)
     made = made_by(QUESTION, [*runs, strange])
     assert made == wanted_by([stage(25, 50, candidates=(TEACHER,), seeds=(1,))])

@@ -55,17 +55,26 @@ def test_law_form_is_the_distillation_law():
     beyond = 3.4 * np.exp(c["level"]) - floor
     w, taught_w = 1 / (1 + np.exp(-c["share"])), 1 / (1 + np.exp(-c["share"] - c["tilt"]))
     own = SupervisedLaw(
-        E=floor, A=beyond ** (1 / gamma) * w * n0 ** (alpha / gamma),
+        E=floor,
+        A=beyond ** (1 / gamma) * w * n0 ** (alpha / gamma),
         B=beyond ** (1 / gamma) * (1 - w) * d0 ** (beta / gamma),
-        alpha=alpha / gamma, beta=beta / gamma, gamma=gamma,
-    )  # fmt: skip
+        alpha=alpha / gamma,
+        beta=beta / gamma,
+        gamma=gamma,
+    )
     reference = np.exp(np.log(teachers).mean())
     scale = (beyond * np.exp(c["left"]) * reference ** c["c0"]) ** (1 / gamma)
     law = KappaDistillationLaw(
-        supervised=own, A=scale * taught_w * n0 ** (alpha * slower / gamma),
+        supervised=own,
+        A=scale * taught_w * n0 ** (alpha * slower / gamma),
         B=scale * (1 - taught_w) * d0 ** (beta * faster / gamma),
-        alpha=alpha * slower / gamma, beta=beta * faster / gamma, gamma=gamma, c0=c["c0"], kappa=kappa, f1=f1,
-    )  # fmt: skip
+        alpha=alpha * slower / gamma,
+        beta=beta * faster / gamma,
+        gamma=gamma,
+        c0=c["c0"],
+        kappa=kappa,
+        f1=f1,
+    )
     for n, d in ((1e7, 2e8), (4e7, 1e9), (1e9, 2e10)):
         found = np.exp(f.log_losses(z[None], [n], [d])[0, 0])
         assert found[0] == pytest.approx(float(own(params=n, tokens=d)), rel=1e-10)

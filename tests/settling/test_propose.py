@@ -130,8 +130,11 @@ def test_fewer_teachers_and_more_money_come_nearer_to_the_target():
 
 
 def test_offered_cells_are_taken_from_near_the_target_as_far_as_a_batch_may_cost():
-    cells = [Stage(size=size.label, tokens=(tokens,), candidates=("t0",), seeds=(0,))
-             for size in QUESTION.sizes[:5] for tokens in (20_000_000, 80_000_000)]  # fmt: skip
+    cells = [
+        Stage(size=size.label, tokens=(tokens,), candidates=("t0",), seeds=(0,))
+        for size in QUESTION.sizes[:5]
+        for tokens in (20_000_000, 80_000_000)
+    ]
     prices = {cell: extra_flops(QUESTION, {}, wanted_by([cell])) for cell in cells}
     assert nearest_of(QUESTION, {}, cells, math.inf) == [cells[-1]]
     cap = sorted(prices.values())[4]

@@ -23,8 +23,15 @@ def look(spent, regret, **more):
 def row(number, path, grid):
     """A decision on which a grid at 10 % is as good as `grid`, and a path as good as it says."""
     looks = {"grid": [look(0.1, grid)], "random": path, "ladder": path, "next": path}
-    return {"number": number, "family": "one", "kind": "spread", "scale": "small", "margin": 0.005,
-            "nothing": look(0.0, 0.05), "looks": looks}  # fmt: skip
+    return {
+        "number": number,
+        "family": "one",
+        "kind": "spread",
+        "scale": "small",
+        "margin": 0.005,
+        "nothing": look(0.0, 0.05),
+        "looks": looks,
+    }
 
 
 def test_a_path_that_is_as_good_at_a_tenth_saves_tenfold():
@@ -83,8 +90,11 @@ def test_real_cells_are_revealed_until_none_is_left():
     table = Table(decision)
     looks = sequential_in_table(table)
     assert looks and all(earlier["spent"] < later["spent"] for earlier, later in pairwise(looks))
-    hidden = {run.run_id for run in decision.source.record.students
-              if run.label == decision.question.target.label and run.tokens > decision.question.tokens / 4}  # fmt: skip
+    hidden = {
+        run.run_id
+        for run in decision.source.record.students
+        if run.label == decision.question.target.label and run.tokens > decision.question.tokens / 4
+    }
     seen = {run.run_id for stage in table.stages() for run in table.run(stage)[1]}
     assert seen and not seen & hidden
 

@@ -72,16 +72,17 @@ def test_the_same_runs_give_the_same_next_stage():
     assert standing(question, [first], runs).gains == looked
 
 
-def test_bounds_hold_where_the_truth_is_one_of_the_forms():
-    """Of 24 truths drawn from the prior, the bound on regret fails at some look in at most a few (10 % nominal)."""
+@pytest.mark.parametrize(("truths", "at_most"), [(6, 2), pytest.param(24, 5, marks=pytest.mark.slow)])
+def test_bounds_hold_where_the_truth_is_one_of_the_forms(truths, at_most):
+    """Of truths drawn from the prior, the bound on regret fails at some look in at most a few (10 % nominal)."""
     failed = 0
-    for seed in range(24):
+    for seed in range(truths):
         question = make_question(share=0.03)
         truth = family_truth(question, seed)
         true = regrets(question, truth)
         _, _, looks = settle(question, truth, seed=seed)
         failed += any(true[look.leader] > max(look.regret, question.margin) for look in looks)
-    assert failed <= 5  # P(more than 5 of 24 at 10 %) = 3 %
+    assert failed <= at_most  # P(more than 2 of 6 at 10 %) = 2 %, more than 5 of 24: 3 %
 
 
 def test_more_budget_narrows():

@@ -81,6 +81,7 @@ def test_each_arm_keeps_the_best_of_its_rates(models, tmp_path):
     )
 
 
+@pytest.mark.slow  # the study's engine and its checkpoints: test_scheduler.py kills them for every suite
 def test_a_kill_loses_nothing_finished_and_changes_nothing(models, tmp_path):
     environment = os.environ | {"DISTILLAW_CHECKPOINT_SECONDS": "0"}
     process = subprocess.Popen(

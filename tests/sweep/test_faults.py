@@ -284,8 +284,7 @@ def test_status_of_a_finished_study_needs_no_torch(finished):
     assert (found.done, found.known, found.is_complete) == (3, 3, True)
     assert found.flops > 0 and found.core_seconds > 0
     assert found.scheduler.startswith("none")
-    told = subprocess.run([sys.executable, "-m", "distillaw", "study", "status", str(finished), "--json"],
-                          check=True, capture_output=True, text=True)  # fmt: skip
+    told = answer("study", "status", finished, "--json")
     assert json.loads(told.stdout)["done"] == 3
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from distillaw.cli.display import QuietDisplay
 from distillaw.runs.files import read_json
 from distillaw.runs.store import RESULT_KEYS, StudyFolder
 from distillaw.sweep.checks import load_study
@@ -21,6 +22,11 @@ from distillaw.sweep.study import read_progress, run_study
 def one_worker(study: StudyFolder) -> LocalExecutor:
     """One process of this machine."""
     return LocalExecutor(study, 1)
+
+
+def two_workers(study: StudyFolder) -> LocalExecutor:
+    """Two of them."""
+    return LocalExecutor(study, 2)
 
 
 CALL = """
@@ -50,6 +56,12 @@ def _finish(process: subprocess.Popen) -> str:
     return out
 
 
+def _run(study: Path, folder: Path) -> tuple[int, int]:
+    """An uninterrupted call, in this process but for its two workers: runs done and failed."""
+    outcome = run_study(load_study(study), folder, place=two_workers, display=QuietDisplay(), command="test")
+    return len(outcome.done), len(outcome.failed)
+
+
 def _table(folder: Path) -> dict[str, dict]:
     rows = pq.read_table(folder / "runs.parquet").to_pylist()
     # time, and how much of the teacher's work a run did itself, depend on who trained beside it when something died
@@ -62,7 +74,7 @@ def whole(tmp_path_factory, tiny_text):
     """An uninterrupted study, the reference of the others."""
     base = tmp_path_factory.mktemp("whole")
     (base / "tiny.toml").write_text(tiny_text)
-    assert _finish(_start(base / "tiny.toml", base / "study")).strip() == "11 0"
+    assert _run(base / "tiny.toml", base / "study") == (11, 0)
     return base / "study"
 
 
@@ -92,7 +104,7 @@ def test_every_run_can_be_paired_document_by_document(whole):
 
 def test_a_second_run_trains_nothing(whole, tiny):
     before = {p: p.stat().st_mtime_ns for p in whole.glob("runs/*/*")}
-    assert _finish(_start(tiny, whole)).strip() == "0 0"
+    assert _run(tiny, whole) == (0, 0)
     assert {p: p.stat().st_mtime_ns for p in whole.glob("runs/*/*")} == before
 
 
@@ -120,7 +132,7 @@ def test_a_study_stopped_midway_continues_and_ends_the_same(tiny, tmp_path, whol
         _kill_one_worker(process.pid)
         assert _finish(process).split()[1] == "0"  # the scheduler replaces the worker and goes on
     if how != "kill worker":
-        _finish(_start(tiny, folder))
+        _run(tiny, folder)
     assert _table(folder) == _table(whole)
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in finished.items())
 
@@ -136,7 +148,7 @@ def test_killed_fifty_times_at_random_moments_it_still_ends_the_same(tiny, tmp_p
             chance.choice([process.kill, lambda p=process: os.killpg(p.pid, signal.SIGKILL)])()
         process.communicate()
         _wait_until_workers_are_gone(folder)
-    _finish(_start(tiny, folder))
+    _run(tiny, folder)
     assert _table(folder) == _table(whole)
 
 
@@ -177,14 +189,13 @@ def test_a_deleted_result_is_made_again_and_a_deleted_status_is_not_missed(tiny,
     other = next(folder.glob("runs/student-0.05M-alone-*-8000t"))
     (other / "result.json").unlink()
     (teacher / "status.json").unlink()
-    assert _finish(_start(tiny, folder)).strip() == "1 0"
+    assert _run(tiny, folder) == (1, 0)
     assert _table(folder) == _table(whole)
 
 
 def test_a_damaged_result_names_the_file_and_the_remedy(tiny, tmp_path, whole):
     import shutil
 
-    from distillaw.cli.display import QuietDisplay
     from distillaw.errors import CacheError
 
     folder = tmp_path / "study"
@@ -196,7 +207,6 @@ def test_a_damaged_result_names_the_file_and_the_remedy(tiny, tmp_path, whole):
 
 
 def test_the_folder_of_another_study_is_refused(tiny, whole):
-    from distillaw.cli.display import QuietDisplay
     from distillaw.errors import ConfigError
 
     tiny.write_text(tiny.read_text().replace('name = "tiny"', 'name = "other"'))
@@ -205,7 +215,6 @@ def test_the_folder_of_another_study_is_refused(tiny, whole):
 
 
 def test_two_processes_on_one_folder_are_kept_apart(tiny, tmp_path):
-    from distillaw.cli.display import QuietDisplay
     from distillaw.errors import RunError
     from distillaw.runs.lock import held
 

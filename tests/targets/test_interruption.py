@@ -41,16 +41,15 @@ def plan(text, teacher):
 
 @pytest.fixture
 def start(plan, text, teacher_folder):
-    """start(folder, file_limit=0) -> a process that builds the store there.
+    """start(folder, file_limit=0, halt=None) -> a process that builds the store there.
 
     It comes from a server that has imported torch and computed nothing: a process forked from this one could wait for
     ever for the threads of a computation that it does not have.
     """
 
-    def call(folder: Path, *, file_limit: int = 0) -> BaseProcess:
-        process = SERVER.Process(
-            target=store_in_child.build, args=(folder, plan, text, teacher_folder, file_limit)
-        )
+    def call(folder: Path, *, file_limit: int = 0, halt: store_in_child.Halt | None = None) -> BaseProcess:
+        arguments = (folder, plan, text, teacher_folder, file_limit, halt)
+        process = SERVER.Process(target=store_in_child.build, args=arguments)
         process.start()
         return process
 
@@ -75,9 +74,12 @@ def test_killed_again_and_again_the_result_is_the_same(start, finish, tmp_path):
     folder, rng, kills = tmp_path / "killed", np.random.default_rng(0), 0
     while not (folder / "manifest.json").exists():
         before = len(list(folder.glob("targets-*.bin")))
-        child = start(folder)
-        while len(list(folder.glob("targets-*.bin"))) <= before and child.is_alive():
-            time.sleep(0.001)
+        reached = (
+            SERVER.Event()
+        )  # one further shard is written, a second computed: the process gets no further
+        child = start(folder, halt=store_in_child.Halt(before + 2, reached))
+        while not reached.wait(0.01) and child.is_alive():
+            pass
         time.sleep(rng.uniform(0, 0.05))
         child.kill()
         child.join()

@@ -86,8 +86,10 @@ def test_after_m_star_the_error_rises():
 
 def test_the_flat_stretch_is_the_squared_ratio_of_the_budgets():
     """Fact 6 on average over draws; one draw scatters by a few percent."""
-    ratios = [flat_until(draw_target(1000, seed=seed), n=400, teacher_budget=5, student_budget=4.5) / 400
-              for seed in range(40)]  # fmt: skip
+    ratios = [
+        flat_until(draw_target(1000, seed=seed), n=400, teacher_budget=5, student_budget=4.5) / 400
+        for seed in range(40)
+    ]
     assert np.mean(ratios) == pytest.approx((5 / 4.5) ** 2, rel=0.02)
 
 

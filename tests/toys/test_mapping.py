@@ -140,8 +140,14 @@ def test_a_large_network_learns_the_task():
 
 def test_better_teachers_help_and_then_hurt():
     """Two trials of the student of width 32 under three teachers of width 128: better on the way, worse at the end."""
-    grid = Grid(num_classes=4, students=(32,), teacher_widths=(16,), long_width=128,
-                teacher_steps=(256, 1024, 2048), trials=2)  # fmt: skip
+    grid = Grid(
+        num_classes=4,
+        students=(32,),
+        teacher_widths=(16,),
+        long_width=128,
+        teacher_steps=(256, 1024, 2048),
+        trials=2,
+    )
     for trial in range(grid.trials):
         weak, good, best = [o for o in run_trial(grid, trial) if o.axis == "steps"]
         assert weak.teacher_loss > good.teacher_loss > best.teacher_loss
@@ -152,10 +158,19 @@ def test_better_teachers_help_and_then_hurt():
 def outcomes(losses):
     """Made-up losses (trials, teachers) of one student on the axis of widths."""
     return [
-        ToyOutcome(trial=t, student_width=8, axis=axis, teacher_width=10 * (k + 1), teacher_steps=500,
-                teacher_loss=1.0 / (k + 1), student_loss=loss)
-        for axis in ("width", "steps") for t, row in enumerate(losses) for k, loss in enumerate(row)
-    ]  # fmt: skip
+        ToyOutcome(
+            trial=t,
+            student_width=8,
+            axis=axis,
+            teacher_width=10 * (k + 1),
+            teacher_steps=500,
+            teacher_loss=1.0 / (k + 1),
+            student_loss=loss,
+        )
+        for axis in ("width", "steps")
+        for t, row in enumerate(losses)
+        for k, loss in enumerate(row)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -185,9 +200,18 @@ def test_noise_alone_is_seldom_a_u():
 
 @pytest.mark.parametrize(
     "change",
-    [{"num_classes": 1}, {"num_classes": 11}, {"students": ()}, {"students": (0,)}, {"teacher_widths": (64, 32)},
-     {"teacher_steps": (5, 5)}, {"trials": 0}, {"seed": -1}, {"long_width": 0}],
-)  # fmt: skip
+    [
+        {"num_classes": 1},
+        {"num_classes": 11},
+        {"students": ()},
+        {"students": (0,)},
+        {"teacher_widths": (64, 32)},
+        {"teacher_steps": (5, 5)},
+        {"trials": 0},
+        {"seed": -1},
+        {"long_width": 0},
+    ],
+)
 def test_bad_grids(change):
     settings = {
         "num_classes": 4,

@@ -7,19 +7,24 @@ import sys
 
 import pytest
 
-TINY = ("--num-classes", "2", "--students", "4", "--teacher-widths", "4", "6", "--long-width", "4",
-        "--teacher-steps", "10", "20", "--trials", "2")  # fmt: skip
+from in_process import answer as in_process
+
+TINY = (
+    *"--num-classes 2 --students 4 --teacher-widths 4 6 --long-width 4 --teacher-steps 10 20 --trials 2".split(),
+)
 
 
 def toys(*args):
-    return subprocess.run(["distillaw", "toys", *args], capture_output=True, text=True, timeout=300)
+    return in_process("toys", *args)
 
 
 def test_kernel_as_text_json_and_files(tmp_path):
     done = toys("kernel")
     assert done.returncode == 0 and "1.235 n" in done.stdout and "flat n to m*" in done.stdout
-    done = toys("kernel", "--json", "--size", "60", "--teacher-budget", "2", "--student-budget", "1.8", "--students",
-                "20", "30", "--out", str(tmp_path))  # fmt: skip
+    done = toys(
+        *"kernel --json --size 60 --teacher-budget 2 --student-budget 1.8 --students 20 30 --out".split(),
+        str(tmp_path),
+    )
     answer = json.loads(done.stdout)
     assert answer["schema_version"] == 1 and [row["n"] for row in answer["students"]] == [20, 30]
     row = answer["students"][0]
@@ -30,8 +35,10 @@ def test_kernel_as_text_json_and_files(tmp_path):
     assert len(rows) == 2 * 60 and float(rows[19]["student_error"]) == row["error_at_n"]
     first = (tmp_path / "kernel.svg").read_bytes()
     assert b"<svg" in first and b"xmlns" in first
-    toys("kernel", "--size", "60", "--teacher-budget", "2", "--student-budget", "1.8", "--students", "20", "30",
-         "--out", str(tmp_path))  # fmt: skip
+    toys(
+        *"kernel --size 60 --teacher-budget 2 --student-budget 1.8 --students 20 30 --out".split(),
+        str(tmp_path),
+    )
     assert (tmp_path / "kernel.svg").read_bytes() == first
 
 

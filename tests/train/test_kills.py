@@ -91,12 +91,13 @@ def _same(a, b) -> bool:
     return rest_a == rest_b and all(torch.equal(weights_a[name], weights_b[name]) for name in weights_a)
 
 
-def test_three_kills_change_nothing(tmp_path):
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_kills_change_nothing(tmp_path, kills):
     """Each as soon as a further checkpoint is there, so that every start gets somewhere and none is too late."""
     file, folder, moments = _file(tmp_path, 64 * 150), tmp_path / "killed", random.Random(0)
     _finish(file, tmp_path / "whole", 2, "ddp")
     killed = []
-    for _ in range(3):
+    for _ in range(kills):
         before = set(folder.glob("*/*/state/step-*"))
         processes, _ = _start(file, folder, 2, "ddp")
         ranked.wait_for(
@@ -110,12 +111,22 @@ def test_three_kills_change_nothing(tmp_path):
     assert _same(_outcome(tmp_path / "whole"), _outcome(folder))
 
 
-def test_ranks_that_are_asked_to_stop_save_at_one_step_and_go_on_bit_for_bit(tmp_path):
-    """SIGTERM to both, then to one of them; Ctrl-C twice to both, as under torchrun."""
+TERM, INTERRUPT = signal.SIGTERM, signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        [((TERM,), (1,))],
+        pytest.param([((TERM,), (0, 1)), ((INTERRUPT, INTERRUPT), (0, 1))], marks=pytest.mark.slow),
+    ],
+    ids=["one rank", "both"],
+)
+def test_ranks_that_are_asked_to_stop_save_at_one_step_and_go_on_bit_for_bit(tmp_path, calls):
+    """SIGTERM to one of them; to both, then Ctrl-C twice to both, as under torchrun."""
     file, folder = _file(tmp_path, 64 * 150), tmp_path / "stopped"
     _finish(file, tmp_path / "whole", 2, "fsdp")
-    term, interrupt = signal.SIGTERM, signal.SIGINT
-    for numbers, asked in (((term,), (0, 1)), ((term,), (1,)), ((interrupt, interrupt), (0, 1))):
+    for numbers, asked in calls:
         before = set(folder.glob("*/*/state/step-*"))
         processes, pipes = _start(file, folder, 2, "fsdp")
         ranked.wait_for(lambda before=before: not set(folder.glob("*/*/state/step-*")) <= before)
@@ -124,9 +135,9 @@ def test_ranks_that_are_asked_to_stop_save_at_one_step_and_go_on_bit_for_bit(tmp
                 os.kill(processes[rank].pid, number)
         answers = [pipe.recv() for pipe in pipes]
         ranked.end(processes)
-        expected = KeyboardInterrupt if numbers[0] == interrupt else RunError
+        expected = KeyboardInterrupt if numbers[0] == INTERRUPT else RunError
         assert [type(answer) for answer in answers] == [expected, expected], answers
-        assert numbers[0] == interrupt or all("the checkpoint is saved" in str(answer) for answer in answers)
+        assert numbers[0] == INTERRUPT or all("the checkpoint is saved" in str(answer) for answer in answers)
     assert not any(folder.glob("runs/*/result.json"))
     _finish(file, folder, 2, "fsdp")
     assert _same(_outcome(tmp_path / "whole"), _outcome(folder))

@@ -47,7 +47,7 @@ def assert_unbiased(losses, reference):
     assert abs(residual.mean()) <= 3 * residual.std() / np.sqrt(len(residual)) + 1e-9
 
 
-@pytest.mark.parametrize("micro", [0, 64])
+@pytest.mark.parametrize("micro", [pytest.param(0, marks=pytest.mark.slow), 64])
 def test_two_ranks_train_as_one_does(fresh_study, trunk, micro):
     """DDP and FSDP2, with and without accumulation: 4 sequences per rank at once, or in 2 micro-batches of 2."""
     spec = replace(trunk, recipe=replace(trunk.recipe, micro_batch_tokens=micro))
@@ -68,7 +68,14 @@ def test_two_ranks_train_as_one_does_to_the_last_bit_of_float32_when_computed_in
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize(("world", "sharding"), [(2, "ddp"), (2, "fsdp"), (3, "ddp")])
+@pytest.mark.parametrize(
+    ("world", "sharding"),
+    [
+        pytest.param(2, "ddp", marks=pytest.mark.slow),
+        (2, "fsdp"),
+        pytest.param(3, "ddp", marks=pytest.mark.slow),
+    ],
+)
 def test_ranks_resume_bit_for_bit(fresh_study, trunk, world, sharding):
     """Step 9 lies on the trunk, 29 in the cooldown. Three ranks: their sums depend on the order of the addends."""
     spec = replace(trunk, batch_tokens=192) if world == 3 else trunk

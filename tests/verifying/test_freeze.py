@@ -21,16 +21,11 @@ from distillaw.verifying.api import freeze_study, is_frozen, missing_points
 from distillaw.verifying.asked import job_points, typed_points
 from distillaw.verifying.design_points import PredictedPoint, read_runs
 from distillaw.verifying.scoring import score_study
+from in_process import answer as run
 
 WORLD = World(students=(2e4, 3.5e4, 6e4, 1e5, 1.6e5, 2.5e5), budgets=(150_000, 400_000, 1_200_000), seeds=2)
 LARGEST = 1_200_000
 GRID = [(N, D) for N in (2e4, 5e4, 1e5, 2e5) for D in (1e5, 2e5, 4e5, 8e5)]
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "distillaw", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
 
 
 def loss_of(N, D):

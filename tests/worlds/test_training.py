@@ -1,7 +1,6 @@
 """A world as a corpus and an oracle as a teacher, in the ordinary commands."""
 
 import json
-import subprocess
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from distillaw.sweep.single_spec import load_single
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import check_facts
 from distillaw.train.student import OnlineTeacher
+from in_process import answer
 
 WORLD = """
 [data.world]
@@ -65,7 +65,7 @@ def store(tmp_path_factory):
 
 
 def distillaw(*arguments) -> dict:
-    done = subprocess.run(["distillaw", *map(str, arguments), "--json"], capture_output=True, text=True)
+    done = answer(*arguments, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

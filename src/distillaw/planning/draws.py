@@ -3,7 +3,7 @@
     u_id = (i a^d mod R) / R,    i = 0 ... R-1 points,    d = 0, 1, 2 ... coordinates
 
 A Korobov lattice: all its coordinates take each of R values once, and any few of them fill their cube evenly. What is
-averaged over it errs less than over 20,000 pseudo-random draws (`benchmarks/plan_draws.py`), and a reader of another
+averaged over it errs less than over 20,000 pseudo-random draws (`benchmarks/verdict/draws.py`), and a reader of another
 language needs two integers and two short tables for it, no generator.
 """
 

@@ -22,16 +22,27 @@ from distillaw.large_batch.images.train import describe
 TEST_IMAGES, TRAIN_IMAGES = 10_000, 60_000
 WRONG = {"SB": 180, "LB": 300, "+LR": 250, "+GBN": 248, "+RA": 150, "RA alone": 190}
 """Errors of each column on average: 98.20, 97.00, 97.50, 97.52, 98.50 and 98.10 % right."""
-SLOPES = {(128, False): 1.0, (1024, False): 0.7, (4096, False): 0.4,
-          (128, True): 1.0, (1024, True): 0.95, (4096, True): 0.9}  # fmt: skip
+SLOPES = {
+    (128, False): 1.0,
+    (1024, False): 0.7,
+    (4096, False): 0.4,
+    (128, True): 1.0,
+    (1024, True): 0.95,
+    (4096, True): 0.9,
+}
 
 
 def make_study(**changes):
     usual = {
-        "name": "made", "paper": "F1", "network": NetworkSpec(kind="f1"), "columns": COLUMNS, "seeds": 5,
-        "batches": Batches(small=128, large=4096), "diffusion": DiffusionSpec(batches=(128, 1024, 4096)),
+        "name": "made",
+        "paper": "F1",
+        "network": NetworkSpec(kind="f1"),
+        "columns": COLUMNS,
+        "seeds": 5,
+        "batches": Batches(small=128, large=4096),
+        "diffusion": DiffusionSpec(batches=(128, 1024, 4096)),
         "schedule": Schedule(epochs=50, drops=(Drop(epoch=30, factor=0.1),)),
-    }  # fmt: skip
+    }
     return ImageStudy(**usual | changes)
 
 
@@ -48,11 +59,30 @@ def write_study(folder, study, *, wrong=WRONG, spread=4, slopes=SLOPES, skip=lam
         diverged: columns whose cells failed.
     """
     cells = plan_cells(study, images=TRAIN_IMAGES)
-    data = {"path": "made.npz", "format": "made", "train_images": TRAIN_IMAGES, "test_images": TEST_IMAGES,
-            "classes": 10, "shape": [1, 28, 28], "fingerprint": "0"}  # fmt: skip
-    info = {"kind": "large-batch", "name": study.name, "version": "0", "command": "distillaw large-batch run",
-            "date": "2026-01-01", "spec": study.to_json(), "data": data, "device": "cpu", "workers": 2,
-            "machine": "made", "seconds": 60.0, "notes": ["a note"], "cells": []}  # fmt: skip
+    data = {
+        "path": "made.npz",
+        "format": "made",
+        "train_images": TRAIN_IMAGES,
+        "test_images": TEST_IMAGES,
+        "classes": 10,
+        "shape": [1, 28, 28],
+        "fingerprint": "0",
+    }
+    info = {
+        "kind": "large-batch",
+        "name": study.name,
+        "version": "0",
+        "command": "distillaw large-batch run",
+        "date": "2026-01-01",
+        "spec": study.to_json(),
+        "data": data,
+        "device": "cpu",
+        "workers": 2,
+        "machine": "made",
+        "seconds": 60.0,
+        "notes": ["a note"],
+        "cells": [],
+    }
     for cell in cells:
         name = cell.folder(study, "0")
         info["cells"].append({"column": cell.column, "seed": cell.seed, "folder": name})
@@ -70,16 +100,35 @@ def _result(cell, study, wrong, spread, slopes, diverged):
     slope = slopes[cell.batch, bool(cell.peak_lr > study.optimizer.peak_lr)]
     slope *= 1 + 0.01 * (cell.seed - 2)
     distances = [slope * (1 + math.log(step)) for step in steps]
-    curves = {"steps": steps, "distances": {"total": distances, "first": [d / 2 for d in distances]},
-              "losses": [1.0] * len(steps), "evaluated": [], "accuracy": []}  # fmt: skip
-    found = {**describe(cell), "params": 1, "device": "cpu", "torch": "0", "seconds": 2.0, "cpu_seconds": 1.0,
-             "curves": curves}  # fmt: skip
+    curves = {
+        "steps": steps,
+        "distances": {"total": distances, "first": [d / 2 for d in distances]},
+        "losses": [1.0] * len(steps),
+        "evaluated": [],
+        "accuracy": [],
+    }
+    found = {
+        **describe(cell),
+        "params": 1,
+        "device": "cpu",
+        "torch": "0",
+        "seconds": 2.0,
+        "cpu_seconds": 1.0,
+        "curves": curves,
+    }
     if cell.column in diverged:
         return found | {"state": "diverged", "error": "the loss is nan by step 50", "step": 50}
     if cell.is_walk:
         return found | {"state": "done"}
     count = wrong[cell.column] + spread * (cell.seed - 2)
     places = np.random.default_rng([cell.seed, count]).permutation(TEST_IMAGES)[:count]
-    return found | {"state": "done", "accuracy": 100 * (TEST_IMAGES - count) / TEST_IMAGES, "loss": 0.1,
-                    "wrong": sorted(places.tolist()), "test_images": TEST_IMAGES, "train_accuracy": 99.9,
-                    "train_loss": 0.01, "fresh_accuracy": 98.0}  # fmt: skip
+    return found | {
+        "state": "done",
+        "accuracy": 100 * (TEST_IMAGES - count) / TEST_IMAGES,
+        "loss": 0.1,
+        "wrong": sorted(places.tolist()),
+        "test_images": TEST_IMAGES,
+        "train_accuracy": 99.9,
+        "train_loss": 0.01,
+        "fresh_accuracy": 98.0,
+    }

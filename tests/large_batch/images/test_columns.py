@@ -25,8 +25,14 @@ DROPS = (Drop(epoch=81, factor=0.1), Drop(epoch=122, factor=0.01))
 
 
 def cifar(**changes):
-    usual = {"name": "x", "network": NetworkSpec(kind="resnet"), "batches": Batches(small=128, large=4096),
-             "schedule": Schedule(epochs=100, drops=DROPS), "columns": COLUMNS, "seeds": 2}  # fmt: skip
+    usual = {
+        "name": "x",
+        "network": NetworkSpec(kind="resnet"),
+        "batches": Batches(small=128, large=4096),
+        "schedule": Schedule(epochs=100, drops=DROPS),
+        "columns": COLUMNS,
+        "seeds": 2,
+    }
     return ImageStudy(**usual | changes)
 
 
@@ -39,10 +45,13 @@ def test_columns_are_the_papers():
     root = 0.1 * math.sqrt(4096 / 128)
     small_steps, large_steps = 391 * 100, 13 * 100  # ceil(50000/128), ceil(50000/4096)
     wanted = {
-        "SB": (128, 0, 0.1, small_steps), "LB": (4096, 0, 0.1, large_steps), "+LR": (4096, 0, root, large_steps),
-        "+GBN": (4096, 128, root, large_steps), "+RA": (4096, 128, root, small_steps),
+        "SB": (128, 0, 0.1, small_steps),
+        "LB": (4096, 0, 0.1, large_steps),
+        "+LR": (4096, 0, root, large_steps),
+        "+GBN": (4096, 128, root, large_steps),
+        "+RA": (4096, 128, root, small_steps),
         "RA alone": (4096, 0, 0.1, small_steps),
-    }  # fmt: skip
+    }
     assert {
         name: (c.batch, c.ghost, pytest.approx(c.peak_lr), c.steps) for name, c in found.items()
     } == wanted
@@ -106,25 +115,35 @@ def test_what_must_be_said():
 def test_names_depend_on_what_a_cell_computes():
     study = cifar()
     cell = plan_cells(study, images=50_000)[0]
-    names = {cell.folder(study, "a"), cell.folder(study, "b"), replace(cell, seed=5).folder(study, "a"),
-             cell.folder(replace(study, optimizer=Optimizer(momentum=0.5)), "a")}  # fmt: skip
+    names = {
+        cell.folder(study, "a"),
+        cell.folder(study, "b"),
+        replace(cell, seed=5).folder(study, "a"),
+        cell.folder(replace(study, optimizer=Optimizer(momentum=0.5)), "a"),
+    }
     assert len(names) == 4
     renamed = replace(study, name="y", seeds=9, columns=("SB",), paper="F1")
     assert cell.folder(renamed, "a") == cell.folder(study, "a"), "more seeds or columns redo nothing"
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"batches": Batches(small=128, large=128)}, "must be above small"),
-    ({"batches": Batches(small=1, large=128)}, "at least two images"),
-    ({"columns": ("SB", "+GB")}, "did you mean '\\+GBN'|\\+GB"),
-    ({"columns": ("SB", "SB")}, "each once"),
-    ({"network": NetworkSpec(kind="f2")}, "one of f1"),
-    ({"schedule": Schedule(epochs=0)}, "above 0"),
-    ({"schedule": Schedule(epochs=9, drops=(Drop(epoch=5, factor=0.1), Drop(epoch=5, factor=0.01)))}, "rising"),
-    ({"optimizer": Optimizer(momentum=1.0)}, "momentum in"),
-    ({"optimizer": Optimizer(rate_rule="linear", finite_population=True)}, "alone"),
-    ({"seeds": 0}, "seeds = 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batches": Batches(small=128, large=128)}, "must be above small"),
+        ({"batches": Batches(small=1, large=128)}, "at least two images"),
+        ({"columns": ("SB", "+GB")}, "did you mean '\\+GBN'|\\+GB"),
+        ({"columns": ("SB", "SB")}, "each once"),
+        ({"network": NetworkSpec(kind="f2")}, "one of f1"),
+        ({"schedule": Schedule(epochs=0)}, "above 0"),
+        (
+            {"schedule": Schedule(epochs=9, drops=(Drop(epoch=5, factor=0.1), Drop(epoch=5, factor=0.01)))},
+            "rising",
+        ),
+        ({"optimizer": Optimizer(momentum=1.0)}, "momentum in"),
+        ({"optimizer": Optimizer(rate_rule="linear", finite_population=True)}, "alone"),
+        ({"seeds": 0}, "seeds = 0"),
+    ],
+)
 def test_studies_that_cannot_be_run(changes, message):
     with pytest.raises(ConfigError, match=message):
         cifar(**changes)
@@ -137,11 +156,19 @@ def test_a_batch_beyond_the_data():
 
 def test_the_papers_table_is_as_the_paper_says():
     paper = hoffer2017()
-    shares = {name: [round(100 * paper.row(name).gap_closed(c)) for c in ("+LR", "+GBN", "+RA")]
-              for name in ("F1", "C1", "Resnet44", "VGG", "C3", "WResnet16-4")}  # fmt: skip
+    shares = {
+        name: [round(100 * paper.row(name).gap_closed(c)) for c in ("+LR", "+GBN", "+RA")]
+        for name in ("F1", "C1", "Resnet44", "VGG", "C3", "WResnet16-4")
+    }
     # computed independently in the specification, section 8
-    assert shares == {"F1": [41, 45, 121], "C1": [57, 64, 110], "Resnet44": [48, 65, 104], "VGG": [55, 90, 109],
-                      "C3": [60, 62, 120], "WResnet16-4": [16, 55, 98]}  # fmt: skip
+    assert shares == {
+        "F1": [41, 45, 121],
+        "C1": [57, 64, 110],
+        "Resnet44": [48, 65, 104],
+        "VGG": [55, 90, 109],
+        "C3": [60, 62, 120],
+        "WResnet16-4": [16, 55, 98],
+    }
     with pytest.raises(ConfigError, match="the table has F1"):
         paper.row("F2")
 
@@ -150,10 +177,18 @@ def test_shipped_studies_are_the_papers(repository):
     studies = repository / "studies" / "large-batch"
     for file, row in (("mnist_f1", "F1"), ("cifar10_resnet44", "Resnet44")):
         study, theirs = read_study(studies / f"{file}.toml"), hoffer2017().row(row).settings
-        ours = {"kind": study.network.kind, "small": study.batches.small, "large": study.batches.large,
-                "ghost": study.ghost, "peak_lr": study.optimizer.peak_lr, "momentum": study.optimizer.momentum,
-                "weight_decay": study.optimizer.weight_decay, "epochs": study.schedule.epochs, "pad": study.data.pad,
-                "flip": study.data.flip}  # fmt: skip
+        ours = {
+            "kind": study.network.kind,
+            "small": study.batches.small,
+            "large": study.batches.large,
+            "ghost": study.ghost,
+            "peak_lr": study.optimizer.peak_lr,
+            "momentum": study.optimizer.momentum,
+            "weight_decay": study.optimizer.weight_decay,
+            "epochs": study.schedule.epochs,
+            "pad": study.data.pad,
+            "flip": study.data.flip,
+        }
         assert ours == {key: theirs[key] for key in ours} and study.seeds >= 5
     demo = read_study(studies / "mnist_f1_demo.toml")
     assert demo.seeds >= 5 and demo.columns == STAGES and len(demo.diffusion.batches) == 3

@@ -71,8 +71,13 @@ def write_cifar(folder, data, layout):
             (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
 
 
-@pytest.mark.parametrize("keys", [("x_train", "y_train", "x_test", "y_test"),
-                                  ("train_images", "train_labels", "test_images", "test_labels")])  # fmt: skip
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("x_train", "y_train", "x_test", "y_test"),
+        ("train_images", "train_labels", "test_images", "test_labels"),
+    ],
+)
 def test_npz(tmp_path, keys):
     data = make_data()
     write_npz(tmp_path / "mnist.npz", data, keys)
@@ -81,8 +86,13 @@ def test_npz(tmp_path, keys):
 
 def test_npz_with_channels_last(tmp_path):
     data = make_data(channels=3, size=32)
-    np.savez(tmp_path / "a.npz", x_train=data.train.images.transpose(0, 2, 3, 1), y_train=data.train.labels[:, None],
-             x_test=data.test.images.transpose(0, 2, 3, 1), y_test=data.test.labels[:, None])  # fmt: skip
+    np.savez(
+        tmp_path / "a.npz",
+        x_train=data.train.images.transpose(0, 2, 3, 1),
+        y_train=data.train.labels[:, None],
+        x_test=data.test.images.transpose(0, 2, 3, 1),
+        y_test=data.test.labels[:, None],
+    )
     assert_same(load_images(tmp_path / "a.npz"), data)
 
 
@@ -146,11 +156,7 @@ def test_a_pickle_that_runs_code_is_not_run(tmp_path):
     with pytest.raises(DataError, match=r"names posix\.system"):
         read_pickle(file)
     assert not os.path.exists("/tmp/distillaw-was-here")
-    for code in (
-        b"cbuiltins\neval\n(S'1'\ntR.",
-        b"cnumpy\nload\n(S'x'\ntR.",
-        b"cnumpy\nndarray.dump\n.",
-    ):
+    for code in (b"cbuiltins\neval\n(S'1'\ntR.", b"cnumpy\nload\n(S'x'\ntR.", b"cnumpy\nndarray.dump\n."):
         file.write_bytes(code)
         with pytest.raises(DataError, match="which no batch of images needs"):
             read_pickle(file)
@@ -190,12 +196,15 @@ def test_npz_that_are_none(tmp_path):
         load_images(tmp_path / "c.npz")
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda raw: b"\x00\x00\x0d" + raw[3:], "begins with 00000d03"),
-    (lambda raw: raw[:-1], "truncated or damaged"),
-    (lambda raw: raw[:6], "truncated or damaged"),
-    (lambda raw: raw + b"x", "truncated or damaged"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda raw: b"\x00\x00\x0d" + raw[3:], "begins with 00000d03"),
+        (lambda raw: raw[:-1], "truncated or damaged"),
+        (lambda raw: raw[:6], "truncated or damaged"),
+        (lambda raw: raw + b"x", "truncated or damaged"),
+    ],
+)
 def test_idx_files_that_are_damaged(tmp_path, change, message):
     write_idx(tmp_path, make_data(), compress=False)
     file = tmp_path / IDX_STEMS[0]
@@ -256,8 +265,12 @@ def test_images_that_teach_nothing(tmp_path):
 
 def test_counts_and_types_that_do_not_fit(tmp_path):
     data = make_data()
-    arrays = {"x_train": data.train.images[:, 0], "y_train": data.train.labels[:-1], "x_test": data.test.images[:, 0],
-              "y_test": data.test.labels}  # fmt: skip
+    arrays = {
+        "x_train": data.train.images[:, 0],
+        "y_train": data.train.labels[:-1],
+        "x_test": data.test.images[:, 0],
+        "y_test": data.test.labels,
+    }
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(DataError, match="30 images and 29 labels"):
         load_images(tmp_path / "a.npz")

@@ -38,8 +38,12 @@ def test_sizes_are_the_papers():
     assert count_params(build(CIFAR, kind="shallow")) == shallow
 
 
-SMALL = ({"kind": "f1", "width": 8}, {"kind": "shallow"}, {"kind": "resnet", "depth": 8},
-         {"kind": "wide-resnet", "depth": 10, "width": 1})  # fmt: skip
+SMALL = (
+    {"kind": "f1", "width": 8},
+    {"kind": "shallow"},
+    {"kind": "resnet", "depth": 8},
+    {"kind": "wide-resnet", "depth": 10, "width": 1},
+)
 
 
 @pytest.mark.parametrize("spec", SMALL, ids=lambda spec: spec["kind"])

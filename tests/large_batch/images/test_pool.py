@@ -1,7 +1,7 @@
 """Processes: every job once, errors come home, deaths are said."""
 
 import os
-import time
+import threading
 
 import pytest
 
@@ -26,7 +26,7 @@ def do(job, beat):
     if what == "die":
         os.kill(os.getpid(), 9)
     if what == "sleep":
-        time.sleep(60)
+        threading.Event().wait()  # the end of the others is all that ends it
     return number * number
 
 
@@ -49,18 +49,19 @@ def test_every_job_is_done_once_and_says_how_far_it_is():
     assert answers == {job: job[1] ** 2 for job in jobs} and beats == {job: job[1] / 2 for job in jobs}
 
 
-@pytest.mark.parametrize(("job", "start", "error", "message"), [
-    ("refuse", None, DataError, "as a user meets it"),
-    ("fail", None, RunError, "KeyError: 'as a library raises it'"),
-    ("square", Unwilling(), DataError, "no data"),
-    ("die", None, RunError, "killed by SIGKILL.*give fewer --workers"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("job", "start", "error", "message"),
+    [
+        ("refuse", None, DataError, "as a user meets it"),
+        ("fail", None, RunError, "KeyError: 'as a library raises it'"),
+        ("square", Unwilling(), DataError, "no data"),
+        ("die", None, RunError, "killed by SIGKILL.*give fewer --workers"),
+    ],
+)
 def test_what_goes_wrong_comes_home_and_ends_the_others(job, start, error, message):
-    began = time.monotonic()
     with pytest.raises(error, match=message):
         run(
             [(job, 1), ("sleep", 1)] if start is None else [(job, 1)],
             start,
             workers=2 if start is None else 1,
         )
-    assert time.monotonic() - began < 50

@@ -37,8 +37,11 @@ def test_processes_change_nothing_and_a_second_call_computes_nothing(data, tmp_p
 
 
 def test_a_diverged_cell_stops_no_other(data, tmp_path):
-    study = tiny_study(columns=("SB", "LB", "+LR"), seeds=1,
-                       optimizer=Optimizer(peak_lr=1e-3, clip_norm=0, rate_rule="linear"))  # fmt: skip
+    study = tiny_study(
+        columns=("SB", "LB", "+LR"),
+        seeds=1,
+        optimizer=Optimizer(peak_lr=1e-3, clip_norm=0, rate_rule="linear"),
+    )
     plan = make_plan(study, data, tmp_path)
     cells = {cell.column: cell for cell in plan.cells}
     wild = replace(plan, cells=(replace(cells["LB"], peak_lr=1e30), cells["SB"], cells["+LR"]))
@@ -74,8 +77,15 @@ def test_the_command_from_plan_to_report(data, tmp_path, monkeypatch):
         dry["cells"] == dry["cells_to_train"] == 14 and dry["seconds"] > 0 and not (tmp_path / "out").exists()
     )
     rates = {row["column"]: round(row["peak_lr"], 3) for row in dry["columns"]}
-    assert rates == {"SB": 0.1, "LB": 0.1, "+LR": 0.2, "+GBN": 0.2, "+RA": 0.2, "walk 20": 0.1,
-                     "walk 20 +LR+GBN": round(0.1 * 2**0.5, 3)}  # fmt: skip
+    assert rates == {
+        "SB": 0.1,
+        "LB": 0.1,
+        "+LR": 0.2,
+        "+GBN": 0.2,
+        "+RA": 0.2,
+        "walk 20": 0.1,
+        "walk 20 +LR+GBN": round(0.1 * 2**0.5, 3),
+    }
     ran = answer(*words, "--json")
     assert ran.returncode == 0 and "14/14" in ran.stderr
     found = json.loads(ran.stdout)
@@ -87,14 +97,21 @@ def test_the_command_from_plan_to_report(data, tmp_path, monkeypatch):
     assert report.returncode == 0 and (tmp_path / "page.html").exists()
 
 
-@pytest.mark.parametrize(("change", "code", "message"), [
-    (("columns =", "colums ="), 2, "did you mean"),
-    (("large = 40", "large = 400"), 2, "a batch of 400 from 120 training images"),
-    (('kind = "f1"', 'kind = "f3"'), 2, "one of f1"),
-    (('paper = "F1"', 'paper = "F9"'), 2, "the table has F1"),
-    (("width = 8", 'width = "wide"'), 2, "width"),
-    (("[batches]", "[data]\nmean = [0.1, 0.2, 0.3]\n[batches]"), 2, "mean has 3 values, the images have 1 channel:"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        (("columns =", "colums ="), 2, "did you mean"),
+        (("large = 40", "large = 400"), 2, "a batch of 400 from 120 training images"),
+        (('kind = "f1"', 'kind = "f3"'), 2, "one of f1"),
+        (('paper = "F1"', 'paper = "F9"'), 2, "the table has F1"),
+        (("width = 8", 'width = "wide"'), 2, "width"),
+        (
+            ("[batches]", "[data]\nmean = [0.1, 0.2, 0.3]\n[batches]"),
+            2,
+            "mean has 3 values, the images have 1 channel:",
+        ),
+    ],
+)
 def test_mistakes_are_said_before_anything_runs(data, tmp_path, change, code, message):
     (tmp_path / "tiny.toml").write_text(TOML.replace(*change))
     said = answer("large-batch", "run", tmp_path / "tiny.toml", "--data", data, "--out", tmp_path / "out")

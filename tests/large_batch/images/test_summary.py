@@ -86,8 +86,15 @@ def test_the_interval_covers_other_seeds_and_other_images():
         for _ in range(5):
             luck = generator.normal(0, 0.004)
             rates = [0.02 + 0.5 * hard, 0.02 + truth + luck + 0.5 * hard]
-            errors = [{"column": "x", "seed": 0, "test_images": 1000,
-                       "wrong": np.flatnonzero(generator.random(1000) < rate).tolist()} for rate in rates]  # fmt: skip
+            errors = [
+                {
+                    "column": "x",
+                    "seed": 0,
+                    "test_images": 1000,
+                    "wrong": np.flatnonzero(generator.random(1000) < rate).tolist(),
+                }
+                for rate in rates
+            ]
             pairs.append(tuple(scores_of(e) for e in errors))
         low, high = paired_over_seeds([(b, a) for a, b in pairs]).interval(0.95)
         held += low < truth < high
@@ -99,8 +106,9 @@ def test_holm_is_stricter_than_each_test_alone(record, tmp_path):
     close = read_record(write_study(tmp_path, make_study(), wrong=WRONG | {"+GBN": 210}, spread=7))
     gains = score_gains(close, PAPER)
     alone = [gain for gain in gains if gain.p is not None and gain.p < 0.05]
-    assert {g.p for g in gains if g.is_significant} == {g.p for g in alone if g.p <= max(
-        (h.p for h in gains if h.is_significant), default=0)}  # fmt: skip
+    assert {g.p for g in gains if g.is_significant} == {
+        g.p for g in alone if g.p <= max((h.p for h in gains if h.is_significant), default=0)
+    }
     p = sorted(gain.p for gain in gains)
     holm = 0
     while holm < len(p) and p[holm] <= 0.05 / (len(p) - holm):
@@ -130,9 +138,13 @@ def test_no_gap_no_share(tmp_path):
 def test_slopes_and_their_ratio_are_those_chosen(record):
     walks = {(walk.batch, walk.is_corrected): walk for walk in read_walks(record)}
     assert {key: walk.slope.value for key, walk in walks.items()} == {
-        (128, False): pytest.approx(1.0), (1024, False): pytest.approx(0.7), (4096, False): pytest.approx(0.4),
-        (128, True): pytest.approx(1.0), (1024, True): pytest.approx(0.95), (4096, True): pytest.approx(0.9),
-    }  # fmt: skip
+        (128, False): pytest.approx(1.0),
+        (1024, False): pytest.approx(0.7),
+        (4096, False): pytest.approx(0.4),
+        (128, True): pytest.approx(1.0),
+        (1024, True): pytest.approx(0.95),
+        (4096, True): pytest.approx(0.9),
+    }
     assert walks[128, True].column == "SB" and walks[4096, True].column == "+GBN"
     assert walks[1024, False].column == "walk 1024" and walks[4096, False].last_step == 15 * 30
     assert all(walk.log_wins == 5 for walk in walks.values())
@@ -157,8 +169,11 @@ def test_words_say_what_the_numbers_say(record, tmp_path):
 
 def test_a_study_that_is_half_done(tmp_path):
     study = make_study()
-    half = read_record(write_study(tmp_path, study, diverged=("+LR",),
-                                   skip=lambda cell: cell.column == "+RA" or cell.seed > 2))  # fmt: skip
+    half = read_record(
+        write_study(
+            tmp_path, study, diverged=("+LR",), skip=lambda cell: cell.column == "+RA" or cell.seed > 2
+        )
+    )
     gains = {(gain.before, gain.after): gain for gain in score_gains(half, PAPER)}
     assert ("LB", "+GBN") in gains and ("SB", "+RA") not in gains and gains["SB", "LB"].seeds == 3
     assert len(half.diverged) == 3 and "+RA seed 0" in half.missing

@@ -78,8 +78,15 @@ def test_columns_of_a_seed_begin_alike_and_ghosts_are_where_they_belong():
     assert not torch.equal(weights(runs["SB"]), weights(CellRun(study, cell_of(study, "SB", 1), feeds)))
 
 
-@pytest.mark.parametrize("network", [NetworkSpec(kind="f1", width=8, depth=2), NetworkSpec(kind="shallow"),
-                                     NetworkSpec(kind="resnet", depth=8)], ids=lambda spec: spec.kind)  # fmt: skip
+@pytest.mark.parametrize(
+    "network",
+    [
+        NetworkSpec(kind="f1", width=8, depth=2),
+        NetworkSpec(kind="shallow"),
+        NetworkSpec(kind="resnet", depth=8),
+    ],
+    ids=lambda spec: spec.kind,
+)
 def test_a_resumed_cell_is_the_same_to_the_last_bit(network, tmp_path):
     data = tiny_data(train=40, test=10)
     study = tiny_study(
@@ -112,8 +119,9 @@ train.train_cell(study, cell_of(study, "+RA"), train.make_feeds(DATA, study, "cp
 
 
 def test_kill_9_costs_nothing_finished(tmp_path, request):
-    code = KILLED.format(tests=str(request.path.parent), folder=str(tmp_path / "killed"),
-                         threads=torch.get_num_threads())  # fmt: skip
+    code = KILLED.format(
+        tests=str(request.path.parent), folder=str(tmp_path / "killed"), threads=torch.get_num_threads()
+    )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             if int(line) >= 7:

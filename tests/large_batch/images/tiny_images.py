@@ -31,17 +31,28 @@ def tiny_data(*, train=120, test=60, channels=1, size=6, classes=3):
 
 def tiny_study(**changes):
     usual = {
-        "name": "tiny", "network": NetworkSpec(kind="f1", width=8, depth=2), "batches": Batches(small=10, large=40),
-        "schedule": Schedule(epochs=4, drops=(Drop(epoch=2, factor=0.1),)), "columns": COLUMNS, "seeds": 2,
-        "data": DataSettings(pad=1, flip=True), "optimizer": Optimizer(), "diffusion": DiffusionSpec(),
-    }  # fmt: skip
+        "name": "tiny",
+        "network": NetworkSpec(kind="f1", width=8, depth=2),
+        "batches": Batches(small=10, large=40),
+        "schedule": Schedule(epochs=4, drops=(Drop(epoch=2, factor=0.1),)),
+        "columns": COLUMNS,
+        "seeds": 2,
+        "data": DataSettings(pad=1, flip=True),
+        "optimizer": Optimizer(),
+        "diffusion": DiffusionSpec(),
+    }
     return ImageStudy(**usual | changes)
 
 
 def write_npz(path, data):
     """As the loaders read it."""
-    np.savez(path, x_train=data.train.images[:, 0], y_train=data.train.labels, x_test=data.test.images[:, 0],
-             y_test=data.test.labels)  # fmt: skip
+    np.savez(
+        path,
+        x_train=data.train.images[:, 0],
+        y_train=data.train.labels,
+        x_test=data.test.images[:, 0],
+        y_test=data.test.labels,
+    )
     return path
 
 

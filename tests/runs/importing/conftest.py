@@ -1,12 +1,12 @@
 """The runs of the shipped pocket study as other people would have logged them: real values, other names."""
 
-import subprocess
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from distillaw.runs.table import read_columns
+from in_process import answer
 from tracked import as_logged
 
 
@@ -26,10 +26,10 @@ def logged(pocket) -> list[dict]:
 
 @pytest.fixture
 def cli(tmp_path):
-    """Run `distillaw ...` in a process of its own; gives (exit code, stdout, stderr)."""
+    """Run `distillaw ...` ; gives (exit code, stdout, stderr)."""
 
     def call(*words: object) -> tuple[int, str, str]:
-        done = subprocess.run(["distillaw", *map(str, words)], capture_output=True, text=True, cwd=tmp_path)
+        done = answer(*words, cwd=tmp_path)
         return done.returncode, done.stdout, done.stderr
 
     return call

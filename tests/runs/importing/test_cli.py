@@ -7,10 +7,7 @@ import sys
 from tracked import THEIRS, write_csv
 
 WORDS = (
-    "--columns",
-    "params=size,tokens=toks,teacher_run=teacher,lambda=kd",
-    "--params-convention",
-    "non-embedding",
+    *"--columns params=size,tokens=toks,teacher_run=teacher,lambda=kd --params-convention non-embedding".split(),
 )
 
 

@@ -1,6 +1,6 @@
 """How far the points behind a plan's intervals are from a million random draws, beside 20,000 random ones.
 
-    python benchmarks/plan_draws.py --out benchmarks/results/plan_draws.json
+    python -m benchmarks.verdict.draws --out benchmarks/results/plan_draws.json
 
 Errors are means and maxima over every law of five questions: of the probability that the best distillation gains more
 than the margin and of the share in which it is the best one (both absolute), and of the mean and the ends of the 90 %
@@ -20,13 +20,24 @@ from distillaw.planning.gains import LAW_DOF, LAW_SCALE
 from distillaw.planning.situation import Teacher
 
 QUESTIONS = [
-    {"student_params": "1B", "student_tokens": "20B", "teachers": [Teacher(name="8B", params=8e9, tokens=2e12)]},
+    {
+        "student_params": "1B",
+        "student_tokens": "20B",
+        "teachers": [Teacher(name="8B", params=8e9, tokens=2e12)],
+    },
     {"student_params": "1B", "compute": "1e21"},
-    {"student_params": "300M", "student_tokens": "60B", "teachers": ["pythia-1.4b", "pythia-6.9b", "pythia-12b"]},
+    {
+        "student_params": "300M",
+        "student_tokens": "60B",
+        "teachers": ["pythia-1.4b", "pythia-6.9b", "pythia-12b"],
+    },
     {"student_params": "500M", "student_tokens": "10B"},
-    {"student_params": "1B", "student_tokens": "20B",
-     "teachers": [Teacher(name="8B", params=8e9, tokens=2e12, loss=2.2)]},
-]  # fmt: skip
+    {
+        "student_params": "1B",
+        "student_tokens": "20B",
+        "teachers": [Teacher(name="8B", params=8e9, tokens=2e12, loss=2.2)],
+    },
+]
 TRUTH, RANDOM, SEEDS = 1_000_000, 20_000, 8
 WHAT = ("probability", "share best", "mean", "lower end", "upper end")
 
@@ -36,7 +47,7 @@ def random_gains(predicted, common, options, rng, count):
     losses = np.stack([p.loss for p in predicted], axis=1)
     centres = losses[:, :1] - losses[:, 1:]
     is_taught = np.array([option.teacher is not None for option in options[1:]])
-    alone = np.array([p.doubt for p in predicted[1:]])
+    alone = np.array([p.sd for p in predicted[1:]])
     pick = rng.integers(len(losses), size=count)
     tails = LAW_SCALE * np.sqrt(LAW_DOF / rng.chisquare(LAW_DOF, size=(count, 1)))
     shared, own = rng.normal(size=(count, 1)), rng.normal(size=(count, len(alone)))
