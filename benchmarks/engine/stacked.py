@@ -31,9 +31,9 @@ from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import BatchOrder
 from distillaw.models.fresh import build_model
 from distillaw.models.teacher import Teacher, head_of
-from distillaw.sweep.jobs import Facts, Planner, Progress
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import StudentsSpec, TuningSpec
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import Facts, Progress
+from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
 from distillaw.train.checkpoint import TrainState
 from distillaw.train.loop import BatchFeed, Logs, StudentRun, Trainer, _step
 from distillaw.train.metering import RunSpeed
@@ -128,7 +128,7 @@ def _loop(
         tuning=TuningSpec(enabled=False),
     )
     facts = Facts(vocab_size=vocabulary, data_hash="b", fingerprints={})
-    spec = Planner(study, facts, Progress(losses={}, failures={})).board().jobs[0].trunk
+    spec = Planner(study, facts, Progress(losses={}, failures={})).ready_jobs().jobs[0].trunk
     teachers = [_teacher(seed, vocabulary, ranks) for seed in (100, 101)]
     runs = [_student_run(replace(spec, seed=s, peak_lr=1e-3), teachers[s % 2], ranks) for s in range(count)]
     order = BatchOrder(split=store.split("student", context=CONTEXT), seed=0)

@@ -28,9 +28,9 @@ from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import BatchOrder
 from distillaw.models.fresh import build_model
 from distillaw.models.teacher import Teacher, head_of
-from distillaw.sweep.jobs import Facts, Planner, Progress
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import StudentsSpec, TuningSpec
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import Facts, Progress
+from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
 from distillaw.train.checkpoint import TrainState
 from distillaw.train.loop import BatchFeed, Trainer
 from distillaw.train.optim import build_optimizer
@@ -98,7 +98,7 @@ def _our_step(size: str, batch_tokens: int, distilled: bool, store):
     )
     facts = Facts(vocab_size=512, data_hash="b", fingerprints={})
     spec = replace(
-        Planner(study, facts, Progress(losses={}, failures={})).board().jobs[0].trunk, peak_lr=1e-3
+        Planner(study, facts, Progress(losses={}, failures={})).ready_jobs().jobs[0].trunk, peak_lr=1e-3
     )
     optimizer = build_optimizer(model, width=shape.width, weight_decay=1e-4)
     trainer = Trainer(spec=spec, student=Student(model, spec.recipe), state=TrainState(model, optimizer))

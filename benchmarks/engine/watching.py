@@ -25,9 +25,9 @@ from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import BatchOrder
 from distillaw.large_batch.diffusion import log_steps
 from distillaw.models.fresh import build_model
-from distillaw.sweep.jobs import Facts, Planner, Progress
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import StudentsSpec, TuningSpec
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import Facts, Progress
+from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
 from distillaw.train.checkpoint import TrainState, new_tracker
 from distillaw.train.loop import LOG_STEPS, BatchFeed, Trainer
 from distillaw.train.metering import StepMeter
@@ -117,7 +117,7 @@ def _trainer(size: str, batch_tokens: int, vocabulary: int, store) -> tuple[Trai
         tuning=TuningSpec(enabled=False),
     )
     facts = Facts(vocab_size=vocabulary, data_hash="b", fingerprints={})
-    spec = Planner(study, facts, Progress(losses={}, failures={})).board().jobs[0].trunk
+    spec = Planner(study, facts, Progress(losses={}, failures={})).ready_jobs().jobs[0].trunk
     spec = replace(spec, peak_lr=1e-4, recipe=replace(spec.recipe, micro_batch_tokens=batch_tokens // PARTS))
     model = build_model(spec.shape, seed=0).train()
     state = TrainState(

@@ -44,11 +44,11 @@ def main() -> None:
     sizes, seed = arguments.sizes or [spec.target.params], spec.seed
     facts = stored_facts(folder)
     assert facts is not None, "the study is not finished"
-    board = Planner(spec, facts, read_progress(folder)).board()
+    ready = Planner(spec, facts, read_progress(folder)).ready_jobs()
     largest = max(spec.students.tokens)
     jobs = [
         (job.trunk, max(job.budgets))
-        for job in board.jobs
+        for job in ready.jobs
         if job.trunk.seed == seed
         and (
             job.trunk.purpose == "teacher"

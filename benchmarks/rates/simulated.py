@@ -29,9 +29,9 @@ import distillaw as dl
 from distillaw.runs.paired import DocumentScores
 from distillaw.runs.record import Run, StudyRecord
 from distillaw.runs.spec import TrunkSpec
-from distillaw.sweep.jobs import Facts, Planner, Progress
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import ReplicateSpec, StudentsSpec, TargetSpec, TeacherSpec, TuningSpec
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import Facts, Progress
+from distillaw.sweep.spec import ReplicateSpec, StudentsSpec, StudySpec, TargetSpec, TeacherSpec, TuningSpec
 
 BUDGETS = (60_000, 240_000, 960_000)
 SPEC = StudySpec(
@@ -127,13 +127,13 @@ def study(world: World, horizon: str) -> StudyRecord:
     runs: dict[str, Run] = {}
     while True:
         losses = {name: run.loss for name, run in runs.items()}
-        board = Planner(spec, FACTS, Progress(losses=losses, failures={})).board()
-        missing = [job for job in board.jobs if any(name not in runs for name in job.run_ids)]
+        ready = Planner(spec, FACTS, Progress(losses=losses, failures={})).ready_jobs()
+        missing = [job for job in ready.jobs if any(name not in runs for name in job.run_ids)]
         if not missing:
             break
         for job in missing:
             runs |= {job.trunk.run_id(t): world.run(job.trunk, t) for t in job.budgets}
-    purposes = {name: job.trunk.purpose for job in board.jobs for name in job.run_ids}
+    purposes = {name: job.trunk.purpose for job in ready.jobs for name in job.run_ids}
     teachers = {name: run.loss for name, run in runs.items() if run.row["role"] == "teacher"}
     table = []
     for name, run in runs.items():

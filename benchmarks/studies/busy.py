@@ -19,7 +19,7 @@ from distillaw.cli.display import LogDisplay
 from distillaw.runs.process import available_cores
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.cost import study_cost
-from distillaw.sweep.local import LocalExecutor
+from distillaw.sweep.executor import LocalExecutor
 from distillaw.sweep.study import run_study
 
 

@@ -98,8 +98,12 @@ def test_show_spends_nothing_and_agrees_with_what_is_then_run(study, tmp_path):
 
     rows = pq.read_table(folder / "runs.parquet").to_pylist()
     grid = {(r["role"], r["arm"], r["params"], r["tokens"] // 128) for r in rows if r["purpose"] != "tuning"}
-    planned = {(t["role"], t["arm"], t["params"], round(n / 128)) for t in shown["trunks"]
-               if t["purpose"] != "tuning" for n in t["tokens"]}  # fmt: skip
+    planned = {
+        (t["role"], t["arm"], t["params"], round(n / 128))
+        for t in shown["trunks"]
+        if t["purpose"] != "tuning"
+        for n in t["tokens"]
+    }
     assert {g[:3] for g in grid} == {p[:3] for p in planned}
     assert len(grid) == len(planned)
     text = _call("study", "show", path).stdout

@@ -205,12 +205,18 @@ def measured(tmp_path_factory):
     """A study whose target was run, with and without teachers, in seeds and by document."""
     folder = tmp_path_factory.mktemp("measured")
     world = write_study(folder)
-    spec = from_table(StudySpec, {
-        "name": "synthetic", "batch_tokens": 1024, "data": {"corpus": "sotu", "vocab_size": world.vocab},
-        "students": {"params": [f"{n / 1e6:g}M" for n in world.students], "tokens": list(world.budgets)},
-        "teachers": [{"params": f"{n / 1e6:g}M", "tokens": tokens} for n, tokens in world.teachers],
-        "target": {"params": f"{world.students[-1] / 1e6:g}M", "tokens": world.budgets[0]},
-    }, "")  # fmt: skip
+    spec = from_table(
+        StudySpec,
+        {
+            "name": "synthetic",
+            "batch_tokens": 1024,
+            "data": {"corpus": "sotu", "vocab_size": world.vocab},
+            "students": {"params": [f"{n / 1e6:g}M" for n in world.students], "tokens": list(world.budgets)},
+            "teachers": [{"params": f"{n / 1e6:g}M", "tokens": tokens} for n, tokens in world.teachers],
+            "target": {"params": f"{world.students[-1] / 1e6:g}M", "tokens": world.budgets[0]},
+        },
+        "",
+    )
     info = json.loads((folder / "study.json").read_text())
     write_json(folder / "study.json", info | {"spec": asdict(spec)})
     return folder
@@ -266,8 +272,10 @@ def test_where_nothing_is_to_run_nothing_is_written(tmp_path):
 def make_folder(folder):
     """A study of one size, three budgets and two teachers, without weights."""
     spec = from_table(StudySpec, tomllib.loads(STUDY.replace("[1000000]", "[250000, 500000, 1000000]")), "")
-    rows = [("teacher-0.3M-alone-s0-a-2000000t", "teacher", 304_000, 2_000_000, None, 3.6),
-            ("teacher-1M-alone-s0-b-4000000t", "teacher", 1_060_000, 4_000_000, None, 3.3)]  # fmt: skip
+    rows = [
+        ("teacher-0.3M-alone-s0-a-2000000t", "teacher", 304_000, 2_000_000, None, 3.6),
+        ("teacher-1M-alone-s0-b-4000000t", "teacher", 1_060_000, 4_000_000, None, 3.3),
+    ]
     teachers = {row[0]: row[5] for row in rows}
     for name, worth in ((None, 0.0), *zip(teachers, (0.05, 0.02), strict=True)):
         for tokens in (250_000, 500_000, 1_000_000):
@@ -278,16 +286,33 @@ def make_folder(folder):
         path = folder / "runs" / run_id
         path.mkdir(parents=True)
         write_json(path / "spec.json", {"label": run_id.split("-")[1]})
-        write_json(path / "result.json", {
-            "run_id": run_id, "role": role, "purpose": "teacher" if role == "teacher" else "grid", "params": params,
-            "tokens": tokens // 256 * 256, "loss": loss, "loss_se": 0.01, "seed": 0, "batch_tokens": 256,
-            "teacher_run": teacher, "teacher_loss": teachers.get(teacher), "train_flops": 6 * params * tokens,
-            "split": "teacher" if role == "teacher" else "student",
-        })  # fmt: skip
-    write_json(folder / "study.json", {
-        "name": spec.name, "spec": asdict(spec), "data": {"vocab_size": 512},
-        "target": {"student_params": 600_000, "student_tokens": 10_000_000},
-    })  # fmt: skip
+        write_json(
+            path / "result.json",
+            {
+                "run_id": run_id,
+                "role": role,
+                "purpose": "teacher" if role == "teacher" else "grid",
+                "params": params,
+                "tokens": tokens // 256 * 256,
+                "loss": loss,
+                "loss_se": 0.01,
+                "seed": 0,
+                "batch_tokens": 256,
+                "teacher_run": teacher,
+                "teacher_loss": teachers.get(teacher),
+                "train_flops": 6 * params * tokens,
+                "split": "teacher" if role == "teacher" else "student",
+            },
+        )
+    write_json(
+        folder / "study.json",
+        {
+            "name": spec.name,
+            "spec": asdict(spec),
+            "data": {"vocab_size": 512},
+            "target": {"student_params": 600_000, "student_tokens": 10_000_000},
+        },
+    )
     return folder
 
 

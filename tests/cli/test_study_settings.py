@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from distillaw.errors import ConfigError
-from distillaw.runs.settings import with_settings
+from distillaw.runs.config import with_settings
 from distillaw.sweep import status as status_module
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.single_spec import load_single
@@ -17,8 +17,16 @@ QUICKSTART = Path(__file__).parents[2] / "studies" / "quickstart.toml"
 
 
 def test_settings_are_the_file_s_own_with_the_file_s_checks():
-    settings = ["students.params=[0.1M, 0.2M]", "data.vocab_size = 384", "teachers.3.tokens=500k", "target.params=0.2M",
-                'name="other"', "replicates.1.seeds=2", "tuning.batch=false", "training.decay=cosine"]  # fmt: skip
+    settings = [
+        "students.params=[0.1M, 0.2M]",
+        "data.vocab_size = 384",
+        "teachers.3.tokens=500k",
+        "target.params=0.2M",
+        'name="other"',
+        "replicates.1.seeds=2",
+        "tuning.batch=false",
+        "training.decay=cosine",
+    ]
     spec, usual = load_study(QUICKSTART, settings=settings), load_study(QUICKSTART)
     assert spec.students.params == ("0.1M", "0.2M") and spec.data.vocab_size == 384
     assert [t.tokens for t in spec.teachers] == [125_000, 200_000, 500_000] and spec.name == "other"
@@ -90,9 +98,14 @@ def test_a_dry_run_says_what_show_says_and_writes_nothing(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize(
     ("params", "tokens", "words"),
-    [("0.1M", "50k", None), ("100k", "150k", None), ("0.1M", "100k", "read off between the budgets"),
-     ("0.1M", "10M", "rests on laws"), ("0.6M", "50k", "rests on laws")],
-)  # fmt: skip
+    [
+        ("0.1M", "50k", None),
+        ("100k", "150k", None),
+        ("0.1M", "100k", "read off between the budgets"),
+        ("0.1M", "10M", "rests on laws"),
+        ("0.6M", "50k", "rests on laws"),
+    ],
+)
 def test_a_target_that_is_no_student_is_said_to_be_none(params, tokens, words):
     shown = answer(
         "study", "show", QUICKSTART, "--set", f"target.params={params}", "--set", f"target.tokens={tokens}"
@@ -119,10 +132,24 @@ def _moments(monkeypatch, moments):
 
 def _moment(done, *, running=True, failures=None, left=60.0):
     return StudyStatus(
-        name="tiny", folder="out", scheduler="somebody", is_running=running, done=done, known=3, others=0,
-        running=[], waiting=[], failures=failures or {}, diverged=[], stopped=[], flops=1e9, core_seconds=1.0,
-        lost_seconds=0.0, left_seconds=0.0 if done == 3 else left, left_how="a guess",
-    )  # fmt: skip
+        name="tiny",
+        folder="out",
+        scheduler="somebody",
+        is_running=running,
+        done=done,
+        known=3,
+        others=0,
+        running=[],
+        waiting=[],
+        failures=failures or {},
+        diverged=[],
+        stopped=[],
+        flops=1e9,
+        core_seconds=1.0,
+        lost_seconds=0.0,
+        left_seconds=0.0 if done == 3 else left,
+        left_how="a guess",
+    )
 
 
 def test_watching_says_each_change_and_ends_with_the_study(monkeypatch):

@@ -54,9 +54,13 @@ def _started(launcher, file, folder):
     """A run in a session of its own, which has saved a checkpoint just now."""
     before = set(folder.glob("trunks/*/state/step-*"))
     process = subprocess.Popen(
-        _command(launcher, file, folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True, env={**os.environ, "DISTILLAW_CHECKPOINT_SECONDS": "0.1"},
-    )  # fmt: skip
+        _command(launcher, file, folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "DISTILLAW_CHECKPOINT_SECONDS": "0.1"},
+    )
     while process.poll() is None and set(folder.glob("trunks/*/state/step-*")) <= before:
         time.sleep(0.01)
     return process

@@ -8,7 +8,7 @@ import pytest
 from synthetic_study import World, write_study
 
 from distillaw.cli.output import Output
-from distillaw.cli.study_check import study_check
+from distillaw.cli.study_status import study_check
 from distillaw.controls.api import check_controls, doubted_law, summary
 from distillaw.errors import CacheError
 from distillaw.fitting.api import fit

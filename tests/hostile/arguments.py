@@ -67,7 +67,7 @@ LEFT_OUT = {
     ("study", "run", "--workers"),
 }
 """Commands whose work is what their numbers say; `--open` opens a browser, `--measure` measures the machine."""
-NEVER = ("--open", "--measure", "--judge", "--ray-address", "--callback-host")
+NEVER = ("--open", "--measure", "--judge", "--ray-address")
 
 
 def argument_sets(count: int, seed: int) -> Iterator[list[str]]:

@@ -290,7 +290,7 @@ def _wandb_records(out: Path) -> Iterator[tuple[str, list[str]]]:
     """Logs whose frame is sound and whose records are not what they should be."""
     import zlib
 
-    from distillaw.runs.importing.wandb_log import _record_class
+    from distillaw.runs.importing.trackers import _record_class
 
     record = _record_class()
     values = ("NaN", "1e999", "null", "[" * 3000, "9" * 5000, '"x"', "{}", "-1", '"\\ud800"', "")

@@ -56,7 +56,7 @@ def test_a_template_can_be_run_and_its_file_gives_it_back(name, scale):
 def test_rules_of_a_small_study_are_kept(name, scale):
     sheet = _sheet(name, scale)
     spec = sheet.spec(name)
-    budgets = {tokens for block in spec.blocks() for tokens in block.cells.tokens} | {
+    budgets = {tokens for block in spec.blocks() for tokens in block.design.tokens} | {
         t.tokens for t in spec.teachers
     }
     assert all(tokens % spec.batch_tokens == 0 for tokens in budgets)
@@ -76,7 +76,7 @@ def test_rules_of_a_small_study_are_kept(name, scale):
         for block in spec.blocks()
         if block.purpose == "grid"
         for size in block.params
-        for tokens in block.cells.tokens
+        for tokens in block.design.tokens
     }
     assert (target.params, target.tokens) in served
 
@@ -107,7 +107,7 @@ def test_what_the_user_names_is_what_is_written(name):
         64,
         128,
     ]
-    assert set(sheet.scale.tokens) <= {tokens for block in plain for tokens in block.cells.tokens}
+    assert set(sheet.scale.tokens) <= {tokens for block in plain for tokens in block.design.tokens}
     for cells in spec.cells:
         for listed in (cells.params, cells.tokens, cells.teachers):
             assert len(set(listed)) == len(listed)

@@ -47,8 +47,11 @@ def hold(tmp_path):
 
     def start(*prefix: str, no_flock: bool = False) -> subprocess.Popen:
         options = ["no-flock"] if no_flock else []
-        process = subprocess.Popen([*prefix, sys.executable, "-c", HOLD, str(tmp_path / ".lock"), *options],
-                                   stdout=subprocess.PIPE, text=True)  # fmt: skip
+        process = subprocess.Popen(
+            [*prefix, sys.executable, "-c", HOLD, str(tmp_path / ".lock"), *options],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         started.append(process)
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         return process
@@ -180,10 +183,14 @@ def test_of_many_processes_at_once_one_gets_it(tmp_path):
     }
     record_of(tmp_path / ".lock").write_text(json.dumps(text))
     processes = [
-        subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / ".lock"), "no-flock"],
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(tmp_path / ".lock"), "no-flock"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for _ in range(6)
-    ]  # fmt: skip
+    ]
     try:
         deadline = time.monotonic() + 120
         while sum(p.poll() is not None for p in processes) < 5 and time.monotonic() < deadline:

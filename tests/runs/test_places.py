@@ -279,8 +279,29 @@ def test_a_folder_of_others_is_not_swept(theirs):
 
 # --- names ------------------------------------------------------------------------------------------------------
 
-BAD_NAMES = ["", ".", "..", "../../escaped", "/tmp/escaped", "a/b", "a\\b", "a\0b", "a\nb", "\x1b[31mred", "c:d", "con",
-             "NUL.toml", "COM1", "-rf", ".hidden", " blank", "dot.", "x" * 151, "語" * 60, "\ud800"]  # fmt: skip
+BAD_NAMES = [
+    "",
+    ".",
+    "..",
+    "../../escaped",
+    "/tmp/escaped",
+    "a/b",
+    "a\\b",
+    "a\0b",
+    "a\nb",
+    "\x1b[31mred",
+    "c:d",
+    "con",
+    "NUL.toml",
+    "COM1",
+    "-rf",
+    ".hidden",
+    " blank",
+    "dot.",
+    "x" * 151,
+    "語" * 60,
+    "\ud800",
+]
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
@@ -300,8 +321,21 @@ def test_plain_names_are_taken(name):
 
 # --- nothing goes round it --------------------------------------------------------------------------------------
 
-REMOVING = {"rmtree", "unlink", "rmdir", "removedirs", "rename", "renames", "mkdir", "makedirs", "touch",
-            "symlink_to", "hardlink_to", "copytree", "copy2"}  # fmt: skip
+REMOVING = {
+    "rmtree",
+    "unlink",
+    "rmdir",
+    "removedirs",
+    "rename",
+    "renames",
+    "mkdir",
+    "makedirs",
+    "touch",
+    "symlink_to",
+    "hardlink_to",
+    "copytree",
+    "copy2",
+}
 WRITES = re.compile(r"(?=.*[wax+])[rwaxbt+]+")
 WRITING = {"write_text", "write_bytes", "tofile"}
 ALLOWED = {
@@ -311,12 +345,18 @@ ALLOWED = {
     "data/bpe.py": "a tokenizer in a temporary folder of its own",
 }
 INTO_PARTS = {  # written under a temporary name, or in a folder that places.py made for it
-    "runs/files.py": {"open"}, "targets/store.py": {"open"}, "planning/maps.py": {"open"}, "worlds/export.py": {"open"},
-    "evaluate/harness.py": {"open"}, "figures/files.py": {"write_bytes"}, "models/export.py": {"write_text"},
-    "instruct/finish.py": {"write_text"}, "data/shards.py": {"tofile"},
+    "runs/files.py": {"open"},
+    "targets/store.py": {"open"},
+    "planning/maps.py": {"open"},
+    "worlds/export.py": {"open"},
+    "evaluate/harness.py": {"open"},
+    "figures/files.py": {"write_bytes"},
+    "models/export.py": {"write_text"},
+    "instruct/finish.py": {"write_text"},
+    "data/shards.py": {"tofile"},
     "cli/app.py": {"open"},  # /dev/null
     "evaluate/sandbox_child.py": {"open"},  # /proc/self/uid_map
-}  # fmt: skip
+}
 
 
 def _goes_round(tree: ast.AST) -> set[str]:
@@ -338,8 +378,11 @@ def _goes_round(tree: ast.AST) -> set[str]:
             if name in WRITING and isinstance(node.func, ast.Attribute):
                 known = any(isinstance(each, ast.Name) and each.id == "path" for each in node.args)
                 found |= set() if known else {name}
-            words = [each.value for each in (*node.args, *(k.value for k in node.keywords if k.arg == "mode"))
-                     if isinstance(each, ast.Constant) and isinstance(each.value, str)]  # fmt: skip
+            words = [
+                each.value
+                for each in (*node.args, *(k.value for k in node.keywords if k.arg == "mode"))
+                if isinstance(each, ast.Constant) and isinstance(each.value, str)
+            ]
             if name in ("open", "fdopen") and any(
                 set(word) <= set("rwaxbt+") and set(word) & set("wax+") for word in words
             ):
@@ -367,8 +410,19 @@ def test_no_other_module_removes_renames_or_opens_for_writing():
 
 @pytest.mark.parametrize(
     "code",
-    ["shutil.rmtree(x)", "os.replace(a, b)", "path.unlink()", "path.rename(x)", "path.replace(x)", "os.remove(x)",
-     "open(x, 'w')", "path.open('ab+')", "open(x, mode='a')", "path.write_text(text)", "f = path.mkdir"],
-)  # fmt: skip
+    [
+        "shutil.rmtree(x)",
+        "os.replace(a, b)",
+        "path.unlink()",
+        "path.rename(x)",
+        "path.replace(x)",
+        "os.remove(x)",
+        "open(x, 'w')",
+        "path.open('ab+')",
+        "open(x, mode='a')",
+        "path.write_text(text)",
+        "f = path.mkdir",
+    ],
+)
 def test_the_search_finds_what_it_should(code):
     assert _goes_round(ast.parse(code))

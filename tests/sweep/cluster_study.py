@@ -46,10 +46,24 @@ def write(folder: Path) -> Path:
 def start(study: Path, folder: Path, *options: str) -> subprocess.Popen:
     """`distillaw study run` as a process of its own; checkpoints every half second."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "distillaw", "study", "run", str(study), "--out", str(folder), "--json", *options],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        [
+            sys.executable,
+            "-m",
+            "distillaw",
+            "study",
+            "run",
+            str(study),
+            "--out",
+            str(folder),
+            "--json",
+            *options,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
         env=os.environ | {"DISTILLAW_CHECKPOINT_SECONDS": "0.5"},
-    )  # fmt: skip
+    )
     _STARTED.append(process)
     return process
 

@@ -75,10 +75,20 @@ def slurm(folder: Path) -> Iterator[Path]:
     processes = []
     try:
         processes.append(_munge(folder))
-        processes.append(subprocess.Popen(["/usr/sbin/slurmctld", "-D", "-c", "-f", str(conf)],
-                                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))  # fmt: skip
-        processes.append(subprocess.Popen(["/usr/sbin/slurmd", "-D", "-f", str(conf), "-N", host],
-                                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))  # fmt: skip
+        processes.append(
+            subprocess.Popen(
+                ["/usr/sbin/slurmctld", "-D", "-c", "-f", str(conf)],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        )
+        processes.append(
+            subprocess.Popen(
+                ["/usr/sbin/slurmd", "-D", "-f", str(conf), "-N", host],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        )
         _wait_until_idle(folder)
         yield conf
     finally:
@@ -101,10 +111,20 @@ def _munge(folder: Path) -> subprocess.Popen:
     key = folder / "munge.key"
     key.write_bytes(os.urandom(1024))
     key.chmod(0o600)
-    return subprocess.Popen([
-        "/usr/sbin/munged", "--foreground", "--force", f"--key-file={key}", f"--socket={folder}/munge.sock",
-        f"--pid-file={folder}/munged.pid", f"--log-file={folder}/munged.log", f"--seed-file={folder}/munge.seed",
-    ], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    return subprocess.Popen(
+        [
+            "/usr/sbin/munged",
+            "--foreground",
+            "--force",
+            f"--key-file={key}",
+            f"--socket={folder}/munge.sock",
+            f"--pid-file={folder}/munged.pid",
+            f"--log-file={folder}/munged.log",
+            f"--seed-file={folder}/munge.seed",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def _wait_until_idle(folder: Path) -> None:

@@ -30,8 +30,15 @@ def models(tmp_path_factory):
 
 
 def _command(models, out, *words):
-    options = {"--teacher": models / "teacher", "--corpus": models / "speeches.jsonl", "--tokens": 8192,
-               "--batch": 256, "--context": 64, "--rates": "3e-3", "--out": out}  # fmt: skip
+    options = {
+        "--teacher": models / "teacher",
+        "--corpus": models / "speeches.jsonl",
+        "--tokens": 8192,
+        "--batch": 256,
+        "--context": 64,
+        "--rates": "3e-3",
+        "--out": out,
+    }
     usual = [
         str(word) for option, value in options.items() if option not in words for word in (option, value)
     ]

@@ -18,18 +18,7 @@ from tiny import RUN
 
 TEST = ("--multiples", "1,2,4", "--at", "2048", "--window", "1024", "--orders", "2", "--noise-batches", "8")
 WIDER = tuple("3" if word == "2" else word for word in TEST)
-ONE_ORDER = (
-    "--window",
-    "1024",
-    "--multiples",
-    "1,4",
-    "--orders",
-    "1",
-    "--tolerance",
-    "0.5",
-    "--noise-batches",
-    "0",
-)
+ONE_ORDER = tuple("--window 1024 --multiples 1,4 --orders 1 --tolerance 0.5 --noise-batches 0".split())
 
 
 def write_spec(folder: Path, *, teacher: Path | None = None, more: str = "") -> Path:

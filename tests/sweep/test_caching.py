@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 
 from distillaw.accounting.flops import forward_flops
-from distillaw.sweep.caching import stored_targets
 from distillaw.sweep.checks import load_study
-from distillaw.sweep.cost import nominal
-from distillaw.sweep.jobs import Facts, Job
+from distillaw.sweep.cost import nominal, stored_targets
+from distillaw.sweep.ready import Facts, TrunkJob
 
 
 @pytest.fixture
@@ -19,8 +18,8 @@ def job(tiny):
 
 
 def test_one_pass_over_one_budget_saves_nothing(job):
-    alone = Job(trunk=job.trunk, budgets=(8000,))
-    other_size = Job(trunk=replace(job.trunk, peak_lr=job.trunk.peak_lr / 2), budgets=(8000,))
+    alone = TrunkJob(trunk=job.trunk, budgets=(8000,))
+    other_size = TrunkJob(trunk=replace(job.trunk, peak_lr=job.trunk.peak_lr / 2), budgets=(8000,))
     bound = stored_targets([alone, other_size], {job.trunk.teacher_run: 1e6}, 300)
     assert (bound.saved_flops, bound.bytes, bound.passes) == (0, 0, 1)
     assert bound.teacher_flops == 8000 * 1e6, "they read one stream: one forward pass"
@@ -28,7 +27,7 @@ def test_one_pass_over_one_budget_saves_nothing(job):
 
 
 def test_other_seeds_and_branches_are_what_a_store_saves(job):
-    seeds = [Job(trunk=replace(job.trunk, seed=s), budgets=(4000, 8000)) for s in range(3)]
+    seeds = [TrunkJob(trunk=replace(job.trunk, seed=s), budgets=(4000, 8000)) for s in range(3)]
     bound = stored_targets(seeds, {job.trunk.teacher_run: 1e6}, 300)
     asked = 3 * (0.8 * 8000 + 0.2 * 12000)
     assert bound.teacher_flops == pytest.approx(asked * 1e6)
@@ -40,5 +39,5 @@ def test_other_seeds_and_branches_are_what_a_store_saves(job):
 
 
 def test_a_study_without_teachers_has_nothing_to_store(job):
-    bound = stored_targets([Job(trunk=replace(job.trunk, teacher_run=None), budgets=(8000,))], {}, 300)
+    bound = stored_targets([TrunkJob(trunk=replace(job.trunk, teacher_run=None), budgets=(8000,))], {}, 300)
     assert bound.teacher_flops == bound.share == 0

@@ -21,7 +21,7 @@ from distillaw.runs.files import write_json
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep import scheduler
 from distillaw.sweep.checks import load_study
-from distillaw.sweep.local import LocalExecutor
+from distillaw.sweep.executor import LocalExecutor
 from distillaw.sweep.status import read_status
 from distillaw.sweep.study import read_progress, run_study
 from in_process import answer
@@ -196,10 +196,17 @@ def test_a_clock_that_jumps_changes_nothing(small, finished, tmp_path):
     """The whole study in a world whose clock goes back a month when the first run is done, and on a year later."""
     clock, folder = tmp_path / "clock", tmp_path / "study"
     clock.write_text("+0")
-    process = _call(small, folder, environment={
-        "LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1",
-        "DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    })  # fmt: skip
+    process = _call(
+        small,
+        folder,
+        environment={
+            "LD_PRELOAD": str(FAKETIME),
+            "FAKETIME_TIMESTAMP_FILE": str(clock),
+            "FAKETIME_NO_CACHE": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        },
+    )
     for jump, runs in (("-30d", 1), ("+400d", 2)):
         while process.poll() is None and len(list(folder.glob("runs/*/result.json"))) < runs:
             time.sleep(0.02)
@@ -217,10 +224,24 @@ def test_a_clock_that_jumps_changes_nothing(small, finished, tmp_path):
 
 def _call(file: Path, folder: Path, *, environment=None) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "distillaw", "study", "run", str(file), "--out", str(folder), "--workers", "1",
-         "--json"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | (environment or {}),
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "distillaw",
+            "study",
+            "run",
+            str(file),
+            "--out",
+            str(folder),
+            "--workers",
+            "1",
+            "--json",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | (environment or {}),
+    )
 
 
 def _signal_worker(folder: Path, number: signal.Signals) -> None:

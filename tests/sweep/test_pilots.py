@@ -5,21 +5,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rate_bounds import octaves_off
 
 from distillaw.errors import RunError
 from distillaw.runs.store import RESULT_KEYS, StudyFolder
 from distillaw.settling.pilots import Pilots, Tuned
 from distillaw.settling.question import NONE, Stage
-from distillaw.sweep.jobs import Facts, Job
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import StudentsSpec, TeacherSpec, TuningSpec
-from distillaw.sweep.tuning import ArmRates
+from distillaw.sweep.ready import Facts, TrunkJob
+from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpec
+from distillaw.sweep.tuning import ArmRates, OneRate
 
 BEST = {None: 4e-3, "oracle": 1.6e-2}
 STAGE = Stage(size="50k", tokens=(8192, 16384), candidates=("oracle:window=1",), seeds=(0, 2))
 TUNED = replace(
     Tuned.fixed(4e-3, 256),
-    rates={"supervised": ArmRates(peak=4e-3), "distilled": ArmRates(peak=8e-3)},
+    rates={"supervised": ArmRates(others=OneRate(4e-3)), "distilled": ArmRates(others=OneRate(8e-3))},
 )
 FALLS = {None: 0.4, "oracle": 0.0}
 """Exponent with which the best rate of each arm falls."""
@@ -29,17 +29,20 @@ FALLS = {None: 0.4, "oracle": 0.0}
 def pilots(tmp_path):
     """Pilots of two oracles in an empty folder, with a search on."""
     spec = StudySpec(
-        name="t", students=StudentsSpec(params=("25k",), tokens=(8192,)), batch_tokens=256, seed=5,
+        name="t",
+        students=StudentsSpec(params=("25k",), tokens=(8192,)),
+        batch_tokens=256,
+        seed=5,
         teachers=(TeacherSpec(path="oracle:window=1"), TeacherSpec(path="oracle")),
         tuning=TuningSpec(tokens=8192, batch=False),
-    )  # fmt: skip
+    )
     facts = Facts(vocab_size=17, data_hash="d", fingerprints={"oracle": "a", "oracle:window=1": "b"})
     return Pilots(
         spec=spec, facts=facts, study=StudyFolder(tmp_path), forward={"oracle": 10.0, "oracle:window=1": 20.0}
     )
 
 
-def _finish(pilots: Pilots, job: Job, tokens: int, loss: float) -> None:
+def _finish(pilots: Pilots, job: TrunkJob, tokens: int, loss: float) -> None:
     """A run as training leaves it, its four held-out documents all alike."""
     trunk = job.trunk
     run = pilots.study.run(trunk.run_id(tokens))
@@ -59,10 +62,10 @@ def _finish(pilots: Pilots, job: Job, tokens: int, loss: float) -> None:
 
 
 def _train_by(pilots: Pilots, loss):
-    """A stand-in for the scheduler: every job a board wants ends with the loss that a formula gives."""
+    """A stand-in for the scheduler: every job that is ready ends with the loss that a formula gives."""
 
-    def train(board) -> None:
-        while missing := pilots.missing(board().jobs):
+    def train(ready) -> None:
+        while missing := pilots.missing(ready().jobs):
             for job in missing:
                 for tokens in job.budgets:
                     _finish(pilots, job, tokens, loss(job.trunk, tokens))
@@ -78,7 +81,7 @@ def _bowl(trunk, tokens: int) -> float:
 
 def test_the_search_finds_the_rate_of_each_arm_and_counts_what_it_cost(pilots):
     tuned = pilots.search(_train_by(pilots, _bowl))
-    peaks = {arm: rates.peak for arm, rates in tuned.rates.items()}
+    peaks = {arm: rates.smallest.peak for arm, rates in tuned.rates.items()}
     assert peaks == {"supervised": pytest.approx(4e-3), "distilled": pytest.approx(1.6e-2)}
     assert tuned.batch_tokens == 256
     done = sorted(path.parent.name for path in pilots.study.path.glob("runs/*/result.json"))
@@ -112,7 +115,9 @@ def test_every_arm_gets_a_rate_near_its_best_at_both_ends_of_the_search(far):
     stage = Stage(size="50k", tokens=(8192, 16 * 8192), candidates=("oracle",), seeds=(0,))
     for job in far.jobs(stage, tuned):
         for tokens in stage.tokens:
-            assert _falling_bowl(job.trunk, tokens) < 3.0 + 0.03, (job.trunk.trunk_id, tokens)
+            steepness = 0.08 if job.trunk.teacher_run is None else 0.02
+            most = 3 + steepness * octaves_off(1, math.log2(tokens / 8192)) ** 2
+            assert _falling_bowl(job.trunk, tokens) < most, (job.trunk.trunk_id, tokens)
     assert {arm: (check.searched, check.checked) for arm, check in tuned.checks.items()} == dict.fromkeys(
         ("supervised", "distilled"), (8192, 16 * 8192)
     )
@@ -123,8 +128,8 @@ def test_every_arm_gets_a_rate_near_its_best_at_both_ends_of_the_search(far):
 def test_what_is_left_of_a_search_shrinks_to_nothing_and_its_whole_cost_is_what_was_run(far):
     usual, left = far.usual_search(), []
 
-    def train(board) -> None:
-        while missing := far.missing(board().jobs):
+    def train(ready) -> None:
+        while missing := far.missing(ready().jobs):
             left.append(far.search_left().flops)
             for tokens in missing[0].budgets:
                 _finish(far, missing[0], tokens, _falling_bowl(missing[0].trunk, tokens))
@@ -157,8 +162,11 @@ def test_results_are_paired_by_document(pilots):
     pilots.run(STAGE, TUNED, _train_by(pilots, lambda trunk, _: 3.0 - 0.1 * (trunk.teacher_run is not None)))
     rows = pilots.results(STAGE, TUNED)
     assert [(row.candidate, row.seed, row.tokens) for row in rows] == [
-        (name, seed, tokens) for name in (NONE, "oracle:window=1") for seed in (0, 2) for tokens in (8192, 16384)
-    ]  # fmt: skip
+        (name, seed, tokens)
+        for name in (NONE, "oracle:window=1")
+        for seed in (0, 2)
+        for tokens in (8192, 16384)
+    ]
     spread = math.sqrt(4 / 3 * (2 * 0.4**2 + 2 * 0.8**2)) / 400
     for row in rows:
         taught = row.candidate != NONE
@@ -176,18 +184,18 @@ def test_a_candidate_that_diverges_is_a_finding_another_failure_is_not(pilots, d
                 run = pilots.study.run(job.trunk.run_id(tokens))
                 run.set_status("failed", error="out of memory", diverged=diverged)
     if diverged:
-        pilots.run(STAGE, TUNED, lambda board: None)
+        pilots.run(STAGE, TUNED, lambda ready: None)
         losses = {row.candidate: row.loss for row in pilots.results(STAGE, TUNED)}
         assert losses == {NONE: 3.0, "oracle:window=1": math.inf}
     else:
         with pytest.raises(RunError, match="out of memory"):
-            pilots.run(STAGE, TUNED, lambda board: None)
+            pilots.run(STAGE, TUNED, lambda ready: None)
 
 
 def test_training_alone_that_diverges_is_an_error_that_says_what_to_do(pilots):
     for job in pilots.jobs(STAGE, TUNED):
         for run_id in job.run_ids:
             pilots.study.run(run_id).set_status("failed", error="nan", diverged=True)
-    pilots.run(STAGE, TUNED, lambda board: None)
+    pilots.run(STAGE, TUNED, lambda ready: None)
     with pytest.raises(RunError, match="lower peak_lr"):
         pilots.results(STAGE, TUNED)

@@ -15,7 +15,7 @@ from distillaw.cli.display import QuietDisplay
 from distillaw.runs.files import read_json
 from distillaw.runs.store import RESULT_KEYS, StudyFolder
 from distillaw.sweep.checks import load_study
-from distillaw.sweep.local import LocalExecutor
+from distillaw.sweep.executor import LocalExecutor
 from distillaw.sweep.study import read_progress, run_study
 
 
@@ -34,7 +34,7 @@ import sys
 from pathlib import Path
 from distillaw.cli.display import QuietDisplay
 from distillaw.sweep.checks import load_study
-from distillaw.sweep.local import LocalExecutor
+from distillaw.sweep.executor import LocalExecutor
 from distillaw.sweep.study import run_study
 spec, folder = load_study(Path(sys.argv[1])), Path(sys.argv[2])
 place = lambda study: LocalExecutor(study, 2)
@@ -46,8 +46,11 @@ print(len(outcome.done), len(outcome.failed))
 def _start(study: Path, folder: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", CALL, str(study), str(folder)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def _finish(process: subprocess.Popen) -> str:
@@ -89,8 +92,11 @@ def test_the_table_holds_one_row_per_result_with_the_contract_keys(whole):
     by = {(r["role"], r["arm"], r["params"], r["tokens"], r["seed"]): r for r in rows}
     small = min(r["params"] for r in rows)
     assert {(a, s) for (role, a, p, t, s) in by if p == small and t == 3968} == {
-        ("supervised", 0), ("supervised", 1), ("distilled", 0), ("distilled", 1)
-    }  # fmt: skip
+        ("supervised", 0),
+        ("supervised", 1),
+        ("distilled", 0),
+        ("distilled", 1),
+    }
     teacher = next(r for r in rows if r["role"] == "teacher")
     assert {r["teacher_loss"] for r in rows if r["arm"] == "distilled"} == {teacher["loss"]}
 
@@ -111,10 +117,11 @@ def test_a_second_run_trains_nothing(whole, tiny):
 @pytest.mark.parametrize(
     "how",
     [
-        pytest.param("interrupt", marks=pytest.mark.slow), "kill scheduler",
+        pytest.param("interrupt", marks=pytest.mark.slow),
+        "kill scheduler",
         pytest.param("kill worker", marks=pytest.mark.slow),
     ],
-)  # fmt: skip
+)
 def test_a_study_stopped_midway_continues_and_ends_the_same(tiny, tmp_path, whole, how):
     folder = tmp_path / "study"
     process = _start(tiny, folder)

@@ -5,7 +5,7 @@ import pytest
 from distillaw.runs.spec import shared_batches, shared_stream
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.cost import nominal
-from distillaw.sweep.jobs import Facts
+from distillaw.sweep.ready import Facts
 from distillaw.sweep.scheduler import share_out
 
 

@@ -92,9 +92,10 @@ def test_a_pyramid_of_experts_trains_further_and_stays_one(teacher, tmp_path):
 
 def test_a_size_or_a_start_but_not_both(tmp_path):
     for text, message in (
-        ('params = "1M"\nstart = "x"', "either params"), ('init = "fresh"\nparams = "1M"', "without a model"),
+        ('params = "1M"\nstart = "x"', "either params"),
+        ('init = "fresh"\nparams = "1M"', "without a model"),
         ('start = "x"\ninit = "weird"', "'weights'"),
-    ):  # fmt: skip
+    ):
         (tmp_path / "run.toml").write_text(f'name = "x"\ntokens = 1000\npeak_lr = 1e-3\n{text}\n')
         done = answer("train", tmp_path / "run.toml", "--out", tmp_path / "out")
         assert done.returncode == 2 and message in done.stderr, done.stderr

@@ -8,9 +8,9 @@ from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.runs.places import claim_folder
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
-from distillaw.sweep.jobs import Facts, Planner, Progress
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import StudentsSpec
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import Facts, Progress
+from distillaw.sweep.spec import StudentsSpec, StudySpec
 
 STUDY = StudySpec(
     name="tiny",
@@ -42,7 +42,7 @@ def trunk(text) -> TrunkSpec:
     """A student of 25k parameters."""
     facts = Facts(vocab_size=300, data_hash=text.data_hash, fingerprints={})
     spec = replace(STUDY, tuning=replace(STUDY.tuning, enabled=False))
-    return Planner(spec, facts, Progress(losses={}, failures={})).board().jobs[0].trunk
+    return Planner(spec, facts, Progress(losses={}, failures={})).ready_jobs().jobs[0].trunk
 
 
 @pytest.fixture

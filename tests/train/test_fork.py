@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from distillaw.data.shards import BatchOrder, ForkedOrder
-from distillaw.runs.branch import Branch, Fork
 from distillaw.runs.files import read_json_lines
+from distillaw.runs.spec import Branch, Fork
 from distillaw.train import fork as engine
 from distillaw.train.checkpoint import TrainState, load_state
 from distillaw.train.fork import at_fork, fork_noise, forked_order, reach_fork, run_branch, step_losses

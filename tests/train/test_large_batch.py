@@ -10,8 +10,7 @@ from distillaw.errors import ConfigError
 from distillaw.runs.files import content_hash
 from distillaw.runs.spec import Recipe
 from distillaw.sweep.checks import check_study
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import StudentsSpec
+from distillaw.sweep.spec import StudentsSpec, StudySpec
 from distillaw.train.optim import own_settings
 from distillaw.train.trunk import train_trunk
 

@@ -12,7 +12,7 @@ from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import CacheError, ConfigError, VocabularyError
 from distillaw.models.scoring import make_heldout, score_heldout
 from distillaw.runs.files import write_json
-from distillaw.sweep.started import started
+from distillaw.sweep.single import started
 from distillaw.train.group import TrunkGroup
 from distillaw.train.loop import StopTraining
 from distillaw.train.trunk import train_trunk

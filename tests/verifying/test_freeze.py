@@ -14,9 +14,9 @@ from distillaw.errors import ConfigError, DataError
 from distillaw.fitting.api import fit
 from distillaw.report.document import write_report
 from distillaw.report.trust import frozen_section
-from distillaw.sweep.jobs import Facts, Planner, Progress
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import CellsSpec, StudentsSpec, TeacherSpec, TuningSpec
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import Facts, Progress
+from distillaw.sweep.spec import DesignSpec, StudentsSpec, StudySpec, TeacherSpec, TuningSpec
 from distillaw.verifying.api import freeze_study, is_frozen, missing_points
 from distillaw.verifying.asked import job_points, typed_points
 from distillaw.verifying.design_points import PredictedPoint, read_runs
@@ -225,12 +225,12 @@ def test_jobs_give_the_cells_of_held_out_students():
         batch_tokens=256,
         teachers=(TeacherSpec(params="0.05M", tokens=20_000),),
         tuning=TuningSpec(enabled=False),
-        cells=(CellsSpec(params=("0.1M",), tokens=(80_000,), seeds=2, holdout=True),),
+        cells=(DesignSpec(params=("0.1M",), tokens=(80_000,), seeds=2, holdout=True),),
     )
     facts = Facts(vocab_size=512, data_hash="d", fingerprints={})
-    first = Planner(spec, facts, Progress(losses={}, failures={})).board().jobs
+    first = Planner(spec, facts, Progress(losses={}, failures={})).ready_jobs().jobs
     (teacher,) = [job.trunk.run_id(20_000) for job in first if job.trunk.role == "teacher"]
-    jobs = Planner(spec, facts, Progress(losses={teacher: 5.0}, failures={})).board().jobs
+    jobs = Planner(spec, facts, Progress(losses={teacher: 5.0}, failures={})).ready_jobs().jobs
     with pytest.raises(ConfigError, match="its loss is not known yet"):
         job_points(jobs, [], holdout=True)
     runs = [r for r in [_teacher_run(teacher)]]

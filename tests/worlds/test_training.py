@@ -15,7 +15,8 @@ from distillaw.models.scoring import make_heldout, score_heldout
 from distillaw.runs.config import from_table
 from distillaw.runs.files import read_json
 from distillaw.sweep.checks import check_study
-from distillaw.sweep.jobs import Planner, Progress
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import Progress
 from distillaw.sweep.single_spec import load_single
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import check_facts
@@ -155,8 +156,8 @@ def test_another_oracle_is_another_run(store, tmp_path):
     for name in ("oracle", "oracle:window=1", "oracle:loss=2.5,by=noise"):
         spec = load_single(write_run(tmp_path, "run", f'teacher = "{name}"')).as_study()
         facts = check_facts(spec, store, Quiet())
-        board = Planner(spec, facts, Progress(losses={}, failures={})).board()
-        ids |= {job.trunk.trunk_id for job in board.jobs if job.trunk.arm == "distilled"}
+        ready = Planner(spec, facts, Progress(losses={}, failures={})).ready_jobs()
+        ids |= {job.trunk.trunk_id for job in ready.jobs if job.trunk.arm == "distilled"}
     assert len(ids) == 3
     with pytest.raises(ConfigError, match="it lies between"):
         check_facts(

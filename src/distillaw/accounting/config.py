@@ -13,7 +13,7 @@ from distillaw.accounting.config_fields import ConfigFields
 from distillaw.accounting.config_models import READERS
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
-from distillaw.runs.reading import parse_json, read_text
+from distillaw.runs.files import parse_json, read_text
 
 
 def read_architecture(path: Path | str) -> Architecture:

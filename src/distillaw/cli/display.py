@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from distillaw.cli.console import say
 from distillaw.cli.progress import Left, LiveMeter, LogMeter, is_live, live_progress
 from distillaw.quantities import format_count
-from distillaw.sweep.jobs import Job
-from distillaw.sweep.outcome import GrowingDisplay
+from distillaw.sweep.ready import TrunkJob
+from distillaw.sweep.scheduler import GrowingDisplay
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -29,16 +29,16 @@ def make_display(total_tokens: float, *, quiet: bool, left: Left | None = None) 
 class QuietDisplay:
     """Says nothing but failures, which are printed at the end anyway."""
 
-    def started(self, job: Job, worker: int) -> None:
+    def started(self, job: TrunkJob, worker: int) -> None:
         """Ignored."""
 
-    def progressed(self, job: Job, tokens: int, loss: float | None) -> None:
+    def progressed(self, job: TrunkJob, tokens: int, loss: float | None) -> None:
         """Ignored."""
 
-    def finished(self, job: Job) -> None:
+    def finished(self, job: TrunkJob) -> None:
         """Ignored."""
 
-    def failed(self, job: Job, error: str) -> None:
+    def failed(self, job: TrunkJob, error: str) -> None:
         """Ignored."""
 
     def note(self, message: str) -> None:
@@ -56,7 +56,7 @@ class LiveDisplay:
         self._all = LiveMeter(progress, "study", total_tokens, "tokens", left)
         self._tasks: dict[str, TaskID] = {}
 
-    def started(self, job: Job, worker: int) -> None:
+    def started(self, job: TrunkJob, worker: int) -> None:
         """A bar appears."""
         name = job.trunk.trunk_id.rsplit("-", 1)[0]
         if job.trunk.trunk_id in self._tasks:  # its worker died; another goes on from the checkpoint
@@ -65,17 +65,17 @@ class LiveDisplay:
             f"{job.trunk.purpose:7s} {name}", total=job.tokens, note="", left=""
         )
 
-    def progressed(self, job: Job, tokens: int, loss: float | None) -> None:
+    def progressed(self, job: TrunkJob, tokens: int, loss: float | None) -> None:
         """Bars advance."""
         self._all.advance(tokens)
         note = {} if loss is None else {"note": f"loss {loss:.3f}"}
         self._progress.update(self._tasks[job.trunk.trunk_id], advance=tokens, **note)
 
-    def finished(self, job: Job) -> None:
+    def finished(self, job: TrunkJob) -> None:
         """The bar goes."""
         self._progress.remove_task(self._tasks.pop(job.trunk.trunk_id))
 
-    def failed(self, job: Job, error: str) -> None:
+    def failed(self, job: TrunkJob, error: str) -> None:
         """The bar goes, the error stays."""
         self.finished(job)
         self.note(f"failed: {job.trunk.trunk_id}: {error}")
@@ -95,19 +95,19 @@ class LogDisplay:
     def __init__(self, total_tokens: float, left: Left | None = None) -> None:
         self._all = LogMeter("training", total_tokens, "tokens", left)
 
-    def started(self, job: Job, worker: int) -> None:
+    def started(self, job: TrunkJob, worker: int) -> None:
         """Nothing: the end says enough."""
 
-    def progressed(self, job: Job, tokens: int, loss: float | None) -> None:
+    def progressed(self, job: TrunkJob, tokens: int, loss: float | None) -> None:
         """A line now and then."""
         self._all.advance(tokens)
 
-    def finished(self, job: Job) -> None:
+    def finished(self, job: TrunkJob) -> None:
         """One line."""
         budgets = ", ".join(format_count(tokens) for tokens in job.budgets)
         say(f"  done: {job.trunk.purpose} {job.trunk.trunk_id} at {budgets} tokens")
 
-    def failed(self, job: Job, error: str) -> None:
+    def failed(self, job: TrunkJob, error: str) -> None:
         """One line."""
         say(f"  failed: {job.trunk.trunk_id}: {error}")
 

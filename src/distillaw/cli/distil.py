@@ -77,12 +77,27 @@ def distil(
     disable_progress_bar()
     size = whole_count(tokens, name="--tokens")
     spec = ArmsSpec(
-        teacher=teacher, start=start, smaller=smaller, tokens=size, rates=peak_rates(rates), alone=alone, fresh=fresh,
-        batch_tokens=whole_count(batch, name="--batch"), seed=seed,
-        data=DataSpec(corpus=corpus, tokenizer=teacher, teacher_share=0.05, text_column=text_column,
-                      section_chars=section_chars, validation_documents=validation_documents),
-        training=Recipe(context=context, distill_weight=distill_weight, warmup_tokens=size // 20, z_weight=0.0),
-    )  # fmt: skip
+        teacher=teacher,
+        start=start,
+        smaller=smaller,
+        tokens=size,
+        rates=peak_rates(rates),
+        alone=alone,
+        fresh=fresh,
+        batch_tokens=whole_count(batch, name="--batch"),
+        seed=seed,
+        data=DataSpec(
+            corpus=corpus,
+            tokenizer=teacher,
+            teacher_share=0.05,
+            text_column=text_column,
+            section_chars=section_chars,
+            validation_documents=validation_documents,
+        ),
+        training=Recipe(
+            context=context, distill_weight=distill_weight, warmup_tokens=size // 20, z_weight=0.0
+        ),
+    )
     arms = (2 + 2 * fresh + 2 * bool(smaller)) // (1 if alone else 2)
     with make_display(arms * size, quiet=output.quiet) as display:
         record = train_arms(spec, out, display=display, command=shlex.join(["distillaw", *sys.argv[1:]]))
@@ -95,8 +110,10 @@ def print_arms(record: dict[str, Any], out: Path) -> None:
     """The arms by loss, and what start and teacher were worth."""
     rows = record["arms"]
     teacher = next((row["teacher_loss"] for row in rows if row["taught"]), None)
-    print(f"{len(rows)} arms at {format_count(record['tokens'])} tokens; held-out loss on {record['heldout_tokens']:,} "
-          f"tokens of {record['heldout_documents']} documents")  # fmt: skip
+    print(
+        f"{len(rows)} arms at {format_count(record['tokens'])} tokens; held-out loss on {record['heldout_tokens']:,} "
+        f"tokens of {record['heldout_documents']} documents"
+    )
     print(f"teacher {record['teacher']}: {teacher:.3f} nats/token\n")
     columns = [
         text("arm", of=itemgetter("arm")),

@@ -19,7 +19,7 @@ from cyclopts.config import Dict
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
 from distillaw.runs.config import MOST_ENTRIES
-from distillaw.runs.reading import parse_toml, read_text
+from distillaw.runs.files import parse_toml, read_text
 
 VERB = "plan"
 _TABLE = "plan"

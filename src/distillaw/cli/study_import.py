@@ -16,7 +16,7 @@ from distillaw.quantities import parse_count
 
 if TYPE_CHECKING:
     from distillaw.runs.importing.api import Import, SourceReport
-    from distillaw.runs.importing.store import Merged
+    from distillaw.runs.importing.table import Merged
 
 _NAMED = 5
 """Runs named under one reason; --json has them all."""
@@ -68,7 +68,7 @@ def import_runs(
     """
     from distillaw.runs.importing.api import Options
     from distillaw.runs.importing.api import import_runs as read_runs
-    from distillaw.runs.importing.store import Target
+    from distillaw.runs.importing.table import Target
 
     if not sources:
         raise ConfigError("study import: name at least one file or folder with runs")
@@ -80,18 +80,40 @@ def import_runs(
         raise ConfigError(UNTIED)
     if out is not None:
         Target.of(out)  # a place that something else has written is refused before anything is read
-    imported = read_runs(list(sources), Options(
-        columns=parse_columns(columns), where=parse_where(where), at=at, fixed=_parse_set(set_), details=details,
-        tokens_per_step=None if tokens_per_step is None else parse_count(tokens_per_step, name="--tokens-per-step"),
-        unit=unit, bytes_per_token=bytes_per_token, params_convention=params_convention,
-        vocab=None if vocab is None else parse_count(vocab, name="--vocab"), matrices=2 if untied else 1,
-        keep_unfinished=keep_unfinished, layout=layout,
-    ))  # fmt: skip
+    imported = read_runs(
+        list(sources),
+        Options(
+            columns=parse_columns(columns),
+            where=parse_where(where),
+            at=at,
+            fixed=_parse_set(set_),
+            details=details,
+            tokens_per_step=None
+            if tokens_per_step is None
+            else parse_count(tokens_per_step, name="--tokens-per-step"),
+            unit=unit,
+            bytes_per_token=bytes_per_token,
+            params_convention=params_convention,
+            vocab=None if vocab is None else parse_count(vocab, name="--vocab"),
+            matrices=2 if untied else 1,
+            keep_unfinished=keep_unfinished,
+            layout=layout,
+        ),
+    )
     command = shlex.join(["distillaw", *sys.argv[1:]])
     merged = None if dry_run or out is None else imported.save(out, command=command)
     if output.json:
-        counts = {} if merged is None else {"added": merged.added, "updated": merged.updated, "removed": merged.removed,
-                                            "unchanged": merged.unchanged, "table_rows": len(merged.rows)}  # fmt: skip
+        counts = (
+            {}
+            if merged is None
+            else {
+                "added": merged.added,
+                "updated": merged.updated,
+                "removed": merged.removed,
+                "unchanged": merged.unchanged,
+                "table_rows": len(merged.rows),
+            }
+        )
         print_json(
             {
                 "out": None if merged is None else str(out),
@@ -138,8 +160,10 @@ def _print(imported: "Import", merged: "Merged | None", out: Path | None) -> Non
         print("dry run: nothing was written")
         return
     gone = f", {merged.removed} no longer there" if merged.removed else ""
-    print(f"{out}: {merged.added} new, {merged.updated} changed, {merged.unchanged} as before{gone}; "
-          f"{len(merged.rows)} rows in all")  # fmt: skip
+    print(
+        f"{out}: {merged.added} new, {merged.updated} changed, {merged.unchanged} as before{gone}; "
+        f"{len(merged.rows)} rows in all"
+    )
 
 
 def _print_source(source: "SourceReport") -> None:

@@ -59,9 +59,20 @@ def new(
     from distillaw.protocols.catalogue import kind_named
 
     if kind is None:
-        given = {"--out": out, "--students": students, "--teachers": teachers, "--tokens": tokens, "--budget": budget,
-                 "--hours": hours, "--cores": cores or None, "--device": device, "--corpus": corpus or None,
-                 "--vocab": vocab, "--name": name, "--force": force or None}  # fmt: skip
+        given = {
+            "--out": out,
+            "--students": students,
+            "--teachers": teachers,
+            "--tokens": tokens,
+            "--budget": budget,
+            "--hours": hours,
+            "--cores": cores or None,
+            "--device": device,
+            "--corpus": corpus or None,
+            "--vocab": vocab,
+            "--name": name,
+            "--force": force or None,
+        }
         for option, value in given.items():
             if value is not None:
                 raise ConfigError(
@@ -107,11 +118,21 @@ def new(
     heading += [_bill(cost, workers), *notes]
     _write(file, study_file(sheet, spec, heading))
     if output.json:
-        print_json({"kind": kind, "file": str(file), "spec_hash": spec.spec_hash, "num_runs": cost.num_runs,
-                    "flops": cost.flops, "seconds": cost.wall_seconds(workers), "workers": workers,
-                    "disk_bytes": cost.disk_bytes, "left_out": sheet.left_out,
-                    "budgets": [{"asked": one, "written": whole} for one, whole in rounded.items()],
-                    **said.to_json()})  # fmt: skip
+        print_json(
+            {
+                "kind": kind,
+                "file": str(file),
+                "spec_hash": spec.spec_hash,
+                "num_runs": cost.num_runs,
+                "flops": cost.flops,
+                "seconds": cost.wall_seconds(workers),
+                "workers": workers,
+                "disk_bytes": cost.disk_bytes,
+                "left_out": sheet.left_out,
+                "budgets": [{"asked": one, "written": whole} for one, whole in rounded.items()],
+                **said.to_json(),
+            }
+        )
         return
     print(f"{template.name}: {template.question}\n")
     print(_bill(cost, workers) + _device(cost, device))
@@ -139,10 +160,13 @@ def _asked(
     ):
         raise ConfigError(f"--corpus {corpus!r}: no such file or folder")
     return DesignWishes(
-        students=_counts("--students", students), teachers=_counts("--teachers", teachers),
-        tokens=_counts("--tokens", tokens), vocab=vocab, corpus=corpus,
+        students=_counts("--students", students),
+        teachers=_counts("--teachers", teachers),
+        tokens=_counts("--tokens", tokens),
+        vocab=vocab,
+        corpus=corpus,
         text=text_size(corpus) if corpus else None,
-    )  # fmt: skip
+    )
 
 
 def _counts(name: str, text: str | None) -> tuple[float, ...]:
@@ -210,9 +234,16 @@ def _list_kinds(output: Output) -> None:
     costs = [(kind, _default_cost(kind, DesignWishes())) for kind in KINDS]
     if output.json:
         rows = [
-            {"kind": kind.name, "question": kind.question, "num_runs": cost.num_runs, "flops": cost.flops,
-             "core_seconds": sum(cost.seconds), "disk_bytes": cost.disk_bytes} for kind, cost in costs
-        ]  # fmt: skip
+            {
+                "kind": kind.name,
+                "question": kind.question,
+                "num_runs": cost.num_runs,
+                "flops": cost.flops,
+                "core_seconds": sum(cost.seconds),
+                "disk_bytes": cost.disk_bytes,
+            }
+            for kind, cost in costs
+        ]
         print_json({"kinds": rows})
         return
     columns = [

@@ -1,9 +1,8 @@
-"""`distillaw study run`: train what a study lacks, on this machine, on Slurm or on Ray, then fit and decide."""
+"""`distillaw study show` and `study run`: what a study costs, then training what it lacks, here or on a cluster."""
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,41 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.console import print_table
 from distillaw.cli.display import make_display
 from distillaw.cli.names import Place
 from distillaw.cli.output import Output, Settings, check_place, same_command
 from distillaw.cli.workers import count_workers
 from distillaw.errors import ConfigError, DistillawError, RunError
-from distillaw.quantities import format_flop, format_seconds, plural
+from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, parse_count, plural
+from distillaw.sweep.clusters import ClusterOptions, RayExecutor, SlurmExecutor
+from distillaw.sweep.executor import LocalExecutor
+from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
     from distillaw.runs.store import StudyFolder
     from distillaw.sweep.executor import Executor
-    from distillaw.sweep.outcome import Outcome
+    from distillaw.sweep.scheduler import StudyOutcome
     from distillaw.sweep.spec import StudySpec
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class ClusterOptions:
-    """Options of `--executor slurm` and `--executor ray`, per worker."""
-
-    partition: str = ""
-    """Slurm: where jobs go."""
-    time: str = "60"
-    """Slurm: time limit of a job, minutes or D-HH:MM:SS; a job that meets it saves and is submitted again."""
-    cpus: int = 1
-    """Cores of a worker."""
-    gpus: int = 0
-    """Devices of a worker."""
-    mem: str = ""
-    """Memory of a worker, e.g. 4G."""
-    sbatch: tuple[str, ...] = ()
-    """Slurm: a further setting, e.g. --sbatch account=x; may be repeated."""
-    ray_address: str = ""
-    """Ray: `auto`, host:6379 or ray://host:10001; without one a cluster of this machine."""
-    callback_host: str = ""
-    """Name or address under which workers on other machines reach this one, if not its own name."""
 
 
 def run(
@@ -55,7 +35,7 @@ def run(
     out: Path | None = None,
     executor: Literal["local", "slurm", "ray"] = "local",
     workers: int = 0,
-    cluster: ClusterOptions | None = None,
+    cluster: Annotated[ClusterOptions | None, Parameter(name="*")] = None,
     again: tuple[str, ...] = (),
     settings: Settings = (),
     dry_run: Annotated[bool, Parameter(negative="")] = False,
@@ -81,12 +61,9 @@ def run(
     """
     place, count = _choose_place(executor, workers, cluster or ClusterOptions())
     if dry_run:
-        from distillaw.cli.study_show import preview
-
         preview(study, corpus=corpus, settings=settings, workers=count, output=output)
         output.suggest(same_command(without="--dry-run"))
         return 0
-    from distillaw.cli.study_show import target_note
     from distillaw.sweep.checks import load_study
     from distillaw.sweep.study import cost_left, require_trainable, run_study
 
@@ -142,8 +119,12 @@ def _seconds_left(folder: Path) -> float | None:
 
 
 def _with_holdout(
-    spec: "StudySpec", folder: Path, outcome: "Outcome", train: Callable[[], "Outcome"], output: Output
-) -> "Outcome":
+    spec: "StudySpec",
+    folder: Path,
+    outcome: "StudyOutcome",
+    train: Callable[[], "StudyOutcome"],
+    output: Output,
+) -> "StudyOutcome":
     """Freeze predictions of the held-out students, then train them; without predictions they are left."""
     from distillaw.verifying.asked import freeze_holdout
 
@@ -163,82 +144,20 @@ def _choose_place(
     Raises:
         ConfigError: options that do not fit the executor.
     """
-    _refuse_strangers(executor, options)
+    options.check(executor)
     if executor == "slurm":
-        return _slurm(workers, options), workers
+        if workers < 1:
+            raise ConfigError(f"--workers {workers}: say how many Slurm jobs may run at once")
+        options.for_sbatch()
+        return lambda study: SlurmExecutor(study, workers, options), workers
     if executor == "ray":
-        return _ray(workers, options), workers or count_workers(0)
-    from distillaw.sweep.local import LocalExecutor
-
+        options.for_ray()
+        return lambda study: RayExecutor(study, workers, options), workers or count_workers(0)
     count = count_workers(workers)
     return lambda study: LocalExecutor(study, count), count
 
 
-_OF_SLURM = ("partition", "time", "sbatch")
-_OF_CLUSTERS = ("cpus", "gpus", "mem", "callback_host")
-
-
-def _refuse_strangers(executor: str, options: ClusterOptions) -> None:
-    """An option that the executor does not know would be ignored in silence."""
-    known = {"local": (), "slurm": (*_OF_SLURM, *_OF_CLUSTERS), "ray": ("ray_address", *_OF_CLUSTERS)}[
-        executor
-    ]
-    for name in (*_OF_SLURM, *_OF_CLUSTERS, "ray_address"):
-        if name not in known and getattr(options, name) != getattr(ClusterOptions(), name):
-            raise ConfigError(
-                f"--{name.replace('_', '-')} means nothing to --executor {executor}; drop it or choose another executor"
-            )
-    for name, least in (("cpus", 1), ("gpus", 0)):
-        if getattr(options, name) < least:
-            raise ConfigError(f"--{name} {getattr(options, name)}: give {least} or more")
-
-
-def _slurm(workers: int, options: ClusterOptions) -> Callable[["StudyFolder"], "Executor"]:
-    from distillaw.sweep.slurm import SlurmExecutor, SlurmSettings
-
-    if workers < 1:
-        raise ConfigError(f"--workers {workers}: say how many Slurm jobs may run at once")
-    settings = SlurmSettings(
-        workers=workers, partition=options.partition, time=options.time, cpus=options.cpus, gpus=options.gpus,
-        mem=options.mem, extra=_pairs(options.sbatch), callback_host=options.callback_host,
-    )  # fmt: skip
-    return lambda study: SlurmExecutor(study, settings)
-
-
-def _ray(workers: int, options: ClusterOptions) -> Callable[["StudyFolder"], "Executor"]:
-    from distillaw.sweep.on_ray import RayExecutor, RaySettings
-
-    settings = RaySettings(
-        workers=workers, address=options.ray_address, cpus=options.cpus, gpus=options.gpus,
-        memory_bytes=_memory_bytes(options.mem),
-        callback_host=options.callback_host,
-    )  # fmt: skip
-    return lambda study: RayExecutor(study, settings)
-
-
-def _memory_bytes(text: str) -> float:
-    """Bytes of `4G` or `512M`, as sbatch writes memory: powers of 1024, megabytes without a suffix."""
-    if not text:
-        return 0.0
-    number, unit = (text[:-1], text[-1].upper()) if text[-1].isalpha() else (text, "M")
-    try:
-        return float(number) * 1024.0 ** ("KMGT".index(unit) + 1)
-    except ValueError:
-        raise ConfigError(f"--mem {text!r}: give a number with K, M, G or T, e.g. 4G") from None
-
-
-def _pairs(settings: tuple[str, ...]) -> Mapping[str, str | bool]:
-    """`account=x` and bare words such as `exclusive`, with or without their dashes."""
-    pairs: dict[str, str | bool] = {}
-    for setting in settings:
-        key, equals, value = setting.lstrip("-").partition("=")
-        if not key or (equals and not value):
-            raise ConfigError(f"--sbatch {setting!r}: give name=value, or the name alone for a switch")
-        pairs[key.replace("-", "_")] = value if equals else True
-    return pairs
-
-
-def _conclude(folder: Path, outcome: "Outcome", output: Output) -> int:
+def _conclude(folder: Path, outcome: "StudyOutcome", output: Output) -> int:
     """Fit, decide and report on what is there; failed runs are listed and make the exit code 1."""
     for run_id, error in outcome.failed.items():
         sys.stderr.write(f"failed: {run_id}: {error}\n")
@@ -251,11 +170,18 @@ def _conclude(folder: Path, outcome: "Outcome", output: Output) -> int:
     with output.working("fitting, deciding, drawing") as say:
         conclusion = conclude_study(folder, say=say)
     if output.json:
-        print_json({
-            "folder": str(folder), "new_runs": outcome.done, "failed_runs": outcome.failed, "waiting": outcome.waiting,
-            "wall_seconds": outcome.wall_seconds, "cpu_seconds": outcome.busy_seconds,
-            "report": str(conclusion.report), "verdict": conclusion.verdict,
-        })  # fmt: skip
+        print_json(
+            {
+                "folder": str(folder),
+                "new_runs": outcome.done,
+                "failed_runs": outcome.failed,
+                "waiting": outcome.waiting,
+                "wall_seconds": outcome.wall_seconds,
+                "cpu_seconds": outcome.busy_seconds,
+                "report": str(conclusion.report),
+                "verdict": conclusion.verdict,
+            }
+        )
     else:
         if outcome.done:
             busy = outcome.busy_seconds / max(outcome.wall_seconds * outcome.workers, 1e-9)
@@ -266,3 +192,157 @@ def _conclude(folder: Path, outcome: "Outcome", output: Output) -> int:
         print(f"\n{conclusion.sentence}\n\nreport: {conclusion.report}")
         output.suggest(f"distillaw plan --study {shlex.quote(str(folder))}")
     return 1 if outcome.failed or outcome.waiting else 0
+
+
+def show(
+    study: Path,
+    *,
+    corpus: Place | None = None,
+    workers: int = 0,
+    settings: Settings = (),
+    output: Output = Output(),
+) -> None:
+    """Print the runs, FLOP, time and disk of a study, and what it would identify, before anything is spent.
+
+    Args:
+        study: the study's TOML file.
+        corpus: the text, instead of the study file's data.corpus.
+        workers: processes, one core each; 0 takes all cores.
+        settings: KEY=VALUE over the file's, e.g. students.tokens=[80k,240k]; checked like the file. May be repeated.
+    """
+    preview(study, corpus=corpus, settings=settings, workers=count_workers(workers), output=output)
+    words = [
+        str(study),
+        *(["--corpus", corpus] if corpus else []),
+        *(w for one in settings for w in ("--set", one)),
+    ]
+    output.suggest(f"distillaw study run {shlex.join(words)}")
+
+
+def preview(
+    study: Path, *, corpus: str | None, settings: Sequence[str], workers: int, output: Output
+) -> None:
+    """What `study show` says, and `study run --dry-run`."""
+    from distillaw.protocols.statement import state
+    from distillaw.sweep.checks import load_study
+    from distillaw.sweep.cost import (
+        SPEED,
+        stored_targets,
+        study_cost,
+        study_vocab,
+        teacher_forward,
+    )
+
+    spec = load_study(study, corpus=corpus, settings=settings)
+    vocab_size = study_vocab(spec)
+    cost = study_cost(spec, vocab_size)
+    wall = cost.wall_seconds(workers)
+    if output.json:
+        rows = [
+            {
+                "trunk": job.trunk.label,
+                "role": job.trunk.role,
+                "purpose": job.trunk.purpose,
+                "arm": job.trunk.arm,
+                "params": job.trunk.params,
+                "tokens": list(job.budgets),
+                "seed": job.trunk.seed,
+                "core_seconds": seconds,
+            }
+            for job, seconds in zip(cost.jobs, cost.seconds, strict=True)
+        ]
+        print_json(
+            {
+                "study": spec.name,
+                "spec_hash": spec.spec_hash,
+                "trunks": rows,
+                "num_runs": cost.num_runs,
+                "flops": cost.flops,
+                "seconds": wall,
+                "workers": workers,
+                "disk_bytes": cost.disk_bytes,
+                "set": list(settings),
+                **state(spec, cost).to_json(),
+            }
+        )
+        return
+    _print_trunks(cost.jobs, cost.seconds)
+    print(
+        f"\n{spec.name}: {plural(cost.num_runs, 'run')} from {plural(len(cost.jobs), 'trunk')}, "
+        f"{format_count(cost.tokens)} tokens, {format_flop(cost.flops)}\n"
+        f"about {format_seconds(wall)} on {plural(workers, 'core')}, "
+        f"{format_bytes(cost.disk_bytes)} on disk"
+        f"\n({format_seconds(sum(cost.seconds))} of core time, assuming {SPEED})"
+    )
+    _print_unknowns(spec)
+    print(_copies(Path("out") / spec.name / "data" / "manifest.json"))
+    print(stored_targets(cost.jobs, teacher_forward(spec, cost.jobs), vocab_size).words)
+    print()
+    print("\n".join(state(spec, cost).lines()))
+    for line in (*(f"set: {setting}" for setting in settings), target_note(spec)):
+        if line:
+            print(line)
+
+
+def target_note(spec: "StudySpec") -> str:
+    """What becomes of a target that is not among the students; empty where it is, or where there is none."""
+    if spec.target is None:
+        return ""
+    size, tokens = parse_count(spec.target.params), spec.target.tokens
+    own = [
+        n
+        for block in spec.blocks()
+        if block.purpose == "grid"
+        for label in block.params
+        if parse_count(label) == size
+        for n in block.design.tokens
+    ]
+    if tokens in own:
+        return ""
+    what = f"target: {spec.target.params} on {format_count(tokens)} tokens is not among the students"
+    add = f'; to measure it, add it: [[cells]] with params = ["{spec.target.params}"], tokens = [{tokens}]'
+    if own and min(own) < tokens < max(own):
+        return f"{what}: it will be read off between the budgets that its size is trained to{add}"
+    return f"{what}: no pair of runs measures it, and the verdict rests on laws as far as they reach{add}"
+
+
+def _print_trunks(jobs: list, seconds: list[float]) -> None:
+    groups: dict[tuple, list[float]] = {}
+    for job, cost in zip(jobs, seconds, strict=True):
+        trunk = job.trunk
+        tokens = ", ".join(format_count(budget) for budget in job.budgets)
+        shape = f"{trunk.layers} x {trunk.width}"
+        key = (trunk.purpose, trunk.label, trunk.arm, trunk.params, shape, tokens)
+        groups.setdefault(key, []).append(cost)
+    columns = [
+        text("purpose"),
+        text("model"),
+        text("arm"),
+        number("params", ","),
+        number("layers x width"),
+        text("token budgets"),
+        number("trunks"),
+        number("core time", format_seconds),
+    ]
+    print_table(Table(columns, [(*key, len(costs), sum(costs)) for key, costs in groups.items()]))
+
+
+def _copies(manifest: Path) -> str:
+    """What was found when the text was read, where the study's own folder has it."""
+    from distillaw.runs.files import read_json
+
+    found = read_json(manifest).get("duplicates") if manifest.is_file() else None
+    if isinstance(found, dict):
+        return f"text in {manifest.parent}: {found['words']}"
+    return "copies of documents, near ones across splits too, are dropped and counted when the text is read"
+
+
+def _print_unknowns(spec) -> None:
+    from distillaw.data.corpus import is_missing
+
+    if is_missing(spec.data.corpus):
+        print(f"corpus {spec.data.corpus!r} is not here: `study run` needs it")
+    if spec.tuning.enabled:
+        print(
+            "tuning is counted with 5 runs per arm and end size; it costs more if a best value lies at an end"
+        )

@@ -1,4 +1,4 @@
-"""`distillaw study status`: how far a study is; works while a scheduler runs and after it died."""
+"""`distillaw study status` and `study check`: how far a study is, and what its numbers rest on."""
 
 import contextlib
 import os
@@ -6,19 +6,23 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.console import coloured, print_table
 from distillaw.cli.output import Output, command_of
 from distillaw.quantities import format_count, format_flop, format_seconds
+from distillaw.table import Table, text
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from distillaw.sweep.status import StudyStatus
+    from distillaw.controls.control import Control
+    from distillaw.sweep.status import Running, StudyStatus
 
 
 WATCH_SECONDS = 5.0
@@ -109,11 +113,7 @@ def _lines(found: "StudyStatus") -> list[str]:
         f"cost so far: {format_flop(found.flops)}, {format_seconds(found.core_seconds)} of workers' wall time"
     )
     lines.append(_left(found) + ("" if found.is_complete else f" ({found.left_how})"))
-    lines += _section("in training", [
-        f"{r.trunk}: {format_count(r.tokens)} of {format_count(r.of_tokens)} tokens in {format_seconds(r.seconds)}, "
-        f"{r.where}"
-        for r in found.running
-    ])  # fmt: skip
+    lines += _section("in training", [_in_training(one) for one in found.running])
     lines += _section("waiting", found.waiting)
     lines += _section("failed", [f"{run_id}: {error}" for run_id, error in found.failures.items()])
     if found.others:
@@ -122,6 +122,11 @@ def _lines(found: "StudyStatus") -> list[str]:
             f"{found.others} finished runs do not belong to the study as it stands; they are in no table",
         ]
     return lines
+
+
+def _in_training(one: "Running") -> str:
+    far = f"{format_count(one.tokens)} of {format_count(one.of_tokens)} tokens"
+    return f"{one.trunk}: {far} in {format_seconds(one.seconds)}, {one.where}"
 
 
 def _known(found: "StudyStatus") -> str:
@@ -138,3 +143,59 @@ def _section(title: str, lines: Sequence[str]) -> list[str]:
         return []
     more = [f"  and {len(lines) - 20} more (--json shows all)"] if len(lines) > 20 else []
     return ["", title, *(f"  {line}" for line in lines[:20]), *more]
+
+
+_COLOURS = {"passed": "32", "failed": "1;31", "undecided": "33", "not done": "33", "not applicable": "2"}
+"""Of a terminal: green, bold red, yellow, dim (ECMA-48, Select Graphic Rendition)."""
+
+
+def study_check(folder: Path, *, output: Output = Output()) -> None:
+    """Check the controls that make a study's numbers mean something.
+
+    Args:
+        folder: the study folder, finished or not.
+    """
+    from distillaw.controls.api import check_controls, summary
+    from distillaw.runs.record import read_study
+
+    record = read_study(folder)
+    controls = check_controls(record)
+    if output.json:
+        print_json(
+            {
+                "study": record.name,
+                "folder": str(folder),
+                "summary": summary(controls),
+                "controls": [control.to_json() for control in controls],
+                "problems": list(record.problems),
+            }
+        )
+        return
+    for problem in record.problems:
+        print(f"mind: {problem}")
+    if not controls:
+        print("no student has finished yet, so there is nothing to check")
+        return
+    _print_controls(controls)
+    print(f"\n{record.name}: {summary(controls)}")
+    output.suggest(*_after_check(folder, [c.name for c in controls if c.status == "failed"]))
+
+
+def _print_controls(controls: "list[Control]") -> None:
+    def found(control: "Control") -> str:
+        if not control.remedy:
+            return control.found
+        return f"{control.found}\nguards: {control.guards}\nto do: {control.remedy}"
+
+    columns = [
+        text("control", of=attrgetter("name")),
+        text("status", of=lambda control: coloured(control.status, _COLOURS[control.status])),
+        text("found", of=found),
+    ]
+    print_table(Table.of(columns, controls))
+
+
+def _after_check(folder: Path, failed: list[str]) -> tuple[str, str]:
+    if failed:
+        return command_of(folder), "change the study file as said (finished runs are kept), then:"
+    return f"distillaw report {shlex.quote(str(folder))}", ""

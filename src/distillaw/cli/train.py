@@ -47,9 +47,13 @@ def train(
     first = os.environ.get("RANK", "0") == "0"
     with make_display(single.tokens, quiet=output.quiet or not first) as display:
         result, trained = run_single(
-            single, out, display=display, command=shlex.join(["distillaw", *sys.argv[1:]]), sharding=sharding,
+            single,
+            out,
+            display=display,
+            command=shlex.join(["distillaw", *sys.argv[1:]]),
+            sharding=sharding,
             tracker=track,
-        )  # fmt: skip
+        )
     if not first:
         return 0
     assert result is not None

@@ -10,7 +10,7 @@ def count_workers(asked: int) -> int:
         ConfigError: negative, or more than four per core.
     """
     from distillaw.runs.process import available_cores
-    from distillaw.sweep.local import cuda_devices
+    from distillaw.sweep.executor import cuda_devices
 
     cores = available_cores()
     if not 0 <= asked <= 4 * cores:

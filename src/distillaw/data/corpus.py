@@ -18,7 +18,7 @@ from pathlib import Path
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import did_you_mean, format_bytes
-from distillaw.runs.reading import parse_json, read_bytes, require_file
+from distillaw.runs.files import parse_json, read_bytes, require_file
 
 MIXTURE = "mix:"
 

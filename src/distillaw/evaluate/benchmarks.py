@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from distillaw.errors import ConfigError, DataError
-from distillaw.runs.files import content_hash
+from distillaw.runs.files import content_hash, parse_json, read_bytes, read_text
 from distillaw.runs.places import check_name
-from distillaw.runs.reading import parse_json, read_bytes, read_text
 
 FOLDER = Path(__file__).with_name("tasks")
 SUITE = ("mmlu", "ceval", "drop", "bbh", "humaneval", "gsm8k")

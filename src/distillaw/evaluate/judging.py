@@ -14,8 +14,7 @@ from pathlib import Path
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.evaluate.judges import Judge, Messages
-from distillaw.runs.files import append_json_lines, content_hash, read_json_lines
-from distillaw.runs.reading import parse_json, read_text
+from distillaw.runs.files import append_json_lines, content_hash, parse_json, read_json_lines, read_text
 
 WITH_REFERENCE = ("math", "reasoning", "coding")
 """Categories whose reference answers the judge is shown, as in FastChat; elsewhere there is no one right answer."""

@@ -24,10 +24,10 @@ from distillaw.evaluate.harness import Way, run_benchmark
 from distillaw.evaluate.scores import mean_of_suite
 from distillaw.models.source import ModelSource, check_config, fingerprint, locate
 from distillaw.models.teacher import Teacher, load_teacher
-from distillaw.runs.evaluations import RECORD, put_into_study
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.lock import held
 from distillaw.runs.places import GENERATOR, remove_file
+from distillaw.runs.store import RECORD, put_into_study
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from distillaw.errors import DataError
 from distillaw.fitting.problem import Observations
-from distillaw.runs.select import select
+from distillaw.runs.table import select
 
 
 def observe_where(

@@ -13,9 +13,8 @@ from distillaw.fitting.models import FREE
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.status import FitStatus
 from distillaw.laws.base import Box
-from distillaw.runs.files import sealed, unsealed, write_text
+from distillaw.runs.files import parse_json, read_text, sealed, unsealed, write_text
 from distillaw.runs.places import check_file
-from distillaw.runs.reading import parse_json, read_text
 
 FORMAT = "distillaw-fit"
 VERSION = 1

@@ -20,7 +20,7 @@ from typing import TypeAlias
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import did_you_mean
-from distillaw.runs.reading import parse_json, read_text
+from distillaw.runs.files import parse_json, read_text
 
 Message: TypeAlias = dict[str, str]
 """`role` (system, user or assistant) and `content`."""

@@ -25,7 +25,7 @@ from distillaw.data.tokenizer import Rendered, encode_chat, render_chat, special
 from distillaw.errors import ConfigError, DataError
 from distillaw.instruct.conversations import Conversation, Message
 from distillaw.quantities import did_you_mean
-from distillaw.runs.reading import read_text
+from distillaw.runs.files import read_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,7 +16,7 @@ from distillaw.fitting.uncertainty import Cells
 from distillaw.laws.base import Array
 from distillaw.laws.published import PublishedLaw
 from distillaw.runs.spec import serves_laws
-from distillaw.sweep.jobs import Job
+from distillaw.sweep.ready import TrunkJob
 
 MANY_RUNS = 60
 """From so many distilled runs on the eight-parameter form is fitted; below, the one with five (docs/fitting.md)."""
@@ -88,7 +88,7 @@ class _Row:
     trunk: str
 
 
-def prospect(jobs: Sequence[Job]) -> Prospect | None:
+def prospect(jobs: Sequence[TrunkJob]) -> Prospect | None:
     """What the jobs of a study would identify; None where none of them serves a law.
 
     Runs from teachers that are not trained here are left out: their losses are not known before they are measured.
@@ -114,7 +114,7 @@ def prospect(jobs: Sequence[Job]) -> Prospect | None:
     return Prospect(outlooks=outlooks, ratios=ratios, add=_what_to_add(missing[-1], laws, plans))
 
 
-def _rows(jobs: Sequence[Job]) -> list[_Row]:
+def _rows(jobs: Sequence[TrunkJob]) -> list[_Row]:
     """Runs that laws are fitted on: the grid, and teachers as models trained alone; what is held out comes too late."""
     trained = {
         run_id: (float(job.trunk.params), float(tokens))

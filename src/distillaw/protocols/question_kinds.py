@@ -7,7 +7,7 @@ compared, so that differences are far sharper than losses.
 from distillaw.controls.control import LEAST_SEEDS
 from distillaw.protocols.scale import Scale
 from distillaw.protocols.sheet import Sheet, knobs, more_than_text, seeds, size_name
-from distillaw.sweep.tables import ReplicateSpec
+from distillaw.sweep.spec import ReplicateSpec
 
 ABLATION_SEEDS = 3
 """Of every run of an ablation: the smallest number whose spread is more than one difference."""

@@ -21,12 +21,12 @@ from distillaw.laws.supervised import SupervisedLaw
 from distillaw.protocols.scale import Scale
 from distillaw.quantities import format_count, parse_count
 from distillaw.runs.config import to_table, toml_value
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import (
+from distillaw.sweep.spec import (
     NONE,
-    CellsSpec,
+    DesignSpec,
     ReplicateSpec,
     StudentsSpec,
+    StudySpec,
     TargetSpec,
     TeacherSpec,
     TuningSpec,
@@ -58,7 +58,7 @@ class Sheet:
     teachers: list[tuple[str, TeacherSpec]] = field(default_factory=list)
     """Why, and the teacher."""
     replicates: list[tuple[str, ReplicateSpec]] = field(default_factory=list)
-    cells: list[tuple[str, CellsSpec]] = field(default_factory=list)
+    cells: list[tuple[str, DesignSpec]] = field(default_factory=list)
     target: TargetSpec | None = None
     batch_search: bool = True
     left_out: dict[str, str] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class Sheet:
         **settings: Any,
     ) -> None:
         """Adds a [[cells]] entry; `settings` are its further keys."""
-        cells = CellsSpec(
+        cells = DesignSpec(
             tokens=_once(tokens), params=_once(map(size_name, sizes)), teachers=_once(teachers), **settings
         )
         self.cells.append((why, cells))
@@ -430,7 +430,7 @@ _CELLS = ("name", "params", "tokens", "teachers", "seeds", "split", "init", "rat
 """In the order in which one reads them."""
 
 
-def _cells(one: CellsSpec) -> dict[str, object]:
+def _cells(one: DesignSpec) -> dict[str, object]:
     table = to_table(one)
     return {key: table[key] for key in _CELLS if key in table}
 

@@ -29,8 +29,7 @@ from distillaw.protocols.expectations import (
 from distillaw.protocols.scale import embedding_share, text_size
 from distillaw.quantities import format_count, parse_count
 from distillaw.sweep.cost import StudyCost
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import NONE, CellsSpec
+from distillaw.sweep.spec import NONE, DesignSpec, StudySpec
 
 # --- which controls a study file has ------------------------------------------------------------------------
 
@@ -143,7 +142,7 @@ def _embedding(spec: StudySpec, cost: StudyCost) -> PlannedControl:
     return PlannedControl(name="embedding", is_there=share <= EMBEDDING_SHARE + 0.005, words=words)
 
 
-def _alone(cells: Iterable[CellsSpec]) -> list[CellsSpec]:
+def _alone(cells: Iterable[DesignSpec]) -> list[DesignSpec]:
     return [one for one in cells if NONE in one.teachers or not one.teachers]
 
 

@@ -41,7 +41,7 @@ from distillaw.runs.files import content_hash, read_json, read_json_lines, write
 from distillaw.runs.lock import held
 from distillaw.runs.places import check_folder, claim_folder
 from distillaw.sweep.arms import ArmsSpec, train_arms
-from distillaw.sweep.outcome import Display
+from distillaw.sweep.scheduler import Display
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -1,8 +1,11 @@
-"""Files that are never half written and never believed when damaged: atomic replacement, logs, checksums.
+"""Files that are never half written and never believed when damaged: atomic replacement, logs, checksums, safe reading.
 
 Every file of a run or study goes through here. A full disk leaves the previous version in place. A JSON object carries
 the `checksum` of everything else in it; one that vouches for other files lists their SHA-256 (runs/seals.py). What has
 no checksum (written by hand, or before there were any) is read as it is.
+
+Files of others are read as files only: opening a pipe waits for a writer for ever, and a device may never end. What the
+parsers of JSON and TOML raise beyond their own errors (nesting, endless whole numbers) becomes a ValueError.
 """
 
 import contextlib
@@ -10,13 +13,14 @@ import errno
 import hashlib
 import json
 import os
+import stat
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
 
 from distillaw.errors import CacheError, RunError
 from distillaw.runs.places import appending, replacing
-from distillaw.runs.reading import parse_json, read_text
 
 CHECKSUM = "checksum"
 """Key of a JSON object, and of a Parquet file's metadata, that holds the checksum of the rest."""
@@ -185,3 +189,66 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+T = TypeVar("T")
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def require_file(path: Path) -> Path:
+    """The path, if opening it cannot wait for ever: a file, or a folder (which says so itself when read).
+
+    Raises:
+        OSError: nothing there, or a pipe, a device or a socket; `strerror` says which.
+    """
+    kind = _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
+    if kind is not None:
+        raise OSError(errno.EINVAL, f"{kind}, not a file", str(path))
+    return path
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file; OSError as in `require_file`."""
+    return require_file(path).read_bytes()
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        OSError: as in `require_file`.
+        UnicodeDecodeError: not UTF-8.
+    """
+    return require_file(path).read_text(encoding="utf-8-sig")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: not JSON, nested too deeply, or with a number too long to be one.
+    """
+    return _parsed(json.loads, text)
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The table of a TOML text; ValueError as in `parse_json`."""
+    return _parsed(tomllib.loads, text)
+
+
+def _parsed(parse: Callable[[Any], T], text: Any) -> T:
+    try:
+        return parse(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except (json.JSONDecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError as error:
+        if "digits" in str(error):
+            raise ValueError("a whole number of more than 4,300 digits") from None
+        raise

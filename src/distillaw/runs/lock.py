@@ -16,7 +16,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -65,6 +65,11 @@ class Claim:
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
 
+    @property
+    def token(self) -> str:
+        """Tells this hold from every other one."""
+        return self._holder.token
+
     def check(self) -> None:
         """Nothing, as long as it is ours.
 
@@ -102,6 +107,33 @@ class Claim:
                 continue  # the next look decides
             except OSError:
                 continue  # the disk does not answer: try again
+
+
+class HolderWatch:
+    """Whether another process still has what it held; for one that works only as long as that is so."""
+
+    def __init__(self, record: Path, token: str) -> None:
+        """Look from now on at a record that should carry a token (`Claim.token`)."""
+        self._record, self._token = record, token
+        self._looked = self._moved = -float("inf")
+        self._stamp: int | None = None
+        self._is_over = False
+
+    def is_over(self) -> bool:
+        """Whether the record is gone, another's, or its owner dead; as of some seconds ago."""
+        now = time.monotonic()
+        if not self._is_over and now - self._looked > BEAT_SECONDS:
+            self._looked, holder = now, read_holder(self._record)
+            if holder is None or holder.token:  # one that cannot be read just now says nothing
+                self._is_over = holder is None or holder.token != self._token or self._is_dead(holder, now)
+        return self._is_over
+
+    def _is_dead(self, holder: Holder, now: float) -> bool:
+        if holder.machine == this_machine():
+            return start_of(holder.pid) != holder.started
+        if (stamp := _stamp(self._record)) != self._stamp:
+            self._stamp, self._moved = stamp, now
+        return now - self._moved > WATCH_SECONDS
 
 
 @contextlib.contextmanager
@@ -265,6 +297,33 @@ def _stamp(record: Path) -> int | None:
 
 def _this_process() -> Holder:
     return Holder(
-        host=socket.gethostname(), pid=os.getpid(), since=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        machine=this_machine(), started=start_of(os.getpid()), token=secrets.token_hex(8),
-    )  # fmt: skip
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        since=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        machine=this_machine(),
+        started=start_of(os.getpid()),
+        token=secrets.token_hex(8),
+    )
+
+
+LATE_SECONDS = 120.0
+"""How long a file that is known to exist is waited for; NFS keeps folders for a minute unless told otherwise."""
+
+
+def wait_for_files(files: Sequence[Path], *, seconds: float = LATE_SECONDS) -> list[Path]:
+    """Wait until files are visible here; returns those that are still not after `seconds`."""
+    deadline = time.monotonic() + seconds
+    late = [file for file in files if not is_visible(file)]
+    while late and time.monotonic() < deadline:
+        time.sleep(0.1)
+        late = [file for file in late if not is_visible(file)]
+    return late
+
+
+def is_visible(file: Path) -> bool:
+    """Whether a file is there; the folder is listed anew, so that NFS asks the server."""
+    if file.exists():
+        return True
+    with contextlib.suppress(OSError):
+        return file.name in os.listdir(file.parent) and file.exists()
+    return False

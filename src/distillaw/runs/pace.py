@@ -36,9 +36,13 @@ class Telling:
     """Tells how far work is, every LOG_SECONDS once there is a rate."""
 
     def __init__(
-        self, what: str, total: float, unit: str, say: Callable[[str], None],
+        self,
+        what: str,
+        total: float,
+        unit: str,
+        say: Callable[[str], None],
         left: Callable[[], float | None] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`left`: seconds left by who knows better than the rate so far; None where even that does not know."""
         self._what, self._total, self._unit, self._say, self._left = what, total, unit, say, left
         self.done, self._pace = 0.0, Pace()

@@ -1,12 +1,19 @@
-"""What one run is, completely: a frozen record whose hash names its folder.
+"""What one run is, completely, and what one branch of a checkpoint is: frozen records whose hashes name their folders.
 
 A *trunk* is a training run at constant rate; a *run* is a trunk plus a token budget, reached by cooling down a
 branch of it. Runs of one trunk share its `trunk_id` (the `group` of the run table) and are correlated.
 Whatever changes a single number of the result is in the hash; where an external teacher lies is not.
+
+A branch of `distillaw branch` goes on from a trunk's weights, optimiser state and place in the text, at a batch and a
+rate of its own, for one window of tokens:
+
+    branches/<trunk_id>-at<step>/            state/ fork.json heldout.parquet: the checkpoint and its own loss
+    branches/<trunk_id>-at<step>/<name>/     branch.json metrics.jsonl steps.jsonl heldout.parquet result.json
 """
 
 import re
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from distillaw.accounting.shapes import Shape
 from distillaw.runs.files import content_hash
@@ -74,14 +81,19 @@ class Recipe:
 
 
 _LATER_CHOICES: dict[str, object] = {
-    "top_k": 0, "top_p": 1.0, "reference_batch_tokens": 0, "rate_rule": "sqrt", "beta_rule": "keep",
-    "decay_rule": "keep", "clip_steps": 0,
-}  # fmt: skip
+    "top_k": 0,
+    "top_p": 1.0,
+    "reference_batch_tokens": 0,
+    "rate_rule": "sqrt",
+    "beta_rule": "keep",
+    "decay_rule": "keep",
+    "clip_steps": 0,
+}
 """Settings that came after the first runs, with what those had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class ModelStart:
     """A model on disk that a trunk starts from, or whose architecture it takes (`init = "fresh"`)."""
 
     folder: str
@@ -126,7 +138,7 @@ class TrunkSpec:
     rate_power: float = 0.0
     """From `rate_tokens` on the trunk's rate falls as tokens**-rate_power; 0: constant."""
     rate_tokens: int = 0
-    start: Start | None = None
+    start: ModelStart | None = None
     """A model on disk instead of one of the family; the rate is then plain AdamW's, the same for all weights."""
 
     @property
@@ -144,9 +156,15 @@ class TrunkSpec:
     def shape(self) -> Shape:
         """The shape of the model (multi-head attention, untied head); a model of `start` is what its folder says."""
         return Shape(
-            layers=self.layers, width=self.width, ffn=self.ffn, heads=self.heads, kv_heads=self.heads,
-            head_dim=self.recipe.head_dim, vocab=self.vocab_size, context=self.recipe.context,
-        )  # fmt: skip
+            layers=self.layers,
+            width=self.width,
+            ffn=self.ffn,
+            heads=self.heads,
+            kv_heads=self.heads,
+            head_dim=self.recipe.head_dim,
+            vocab=self.vocab_size,
+            context=self.recipe.context,
+        )
 
     @property
     def trunk_id(self) -> str:
@@ -202,3 +220,74 @@ def shared_teacher(spec: TrunkSpec) -> tuple[object, ...]:
 def shared_stream(spec: TrunkSpec) -> tuple[object, ...]:
     """What trunks must have in common to share their batches and their teacher's forward passes."""
     return *shared_batches(spec), *shared_teacher(spec)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fork:
+    """A step of a trunk that is branched at."""
+
+    trunk: TrunkSpec
+    step: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read before it."""
+        return self.step * self.trunk.batch_tokens
+
+    def folder(self, study: Path) -> Path:
+        """Where its checkpoint and its branches lie."""
+        return study / "branches" / f"{self.trunk.trunk_id}-at{self.step}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """One way on from a fork."""
+
+    fork: Fork
+    spec: TrunkSpec
+    """The trunk with the branch's batch, rules and loss."""
+    window: int
+    """Tokens, whole batches."""
+    anneal: float = 0.0
+    """Share of the window over which the rate decays; 0 keeps it."""
+    order: int = 0
+    """Order of the text after the fork; 0 is the trunk's own."""
+
+    @property
+    def multiple(self) -> float:
+        """k: its batch over the trunk's."""
+        return self.spec.batch_tokens / self.fork.trunk.batch_tokens
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the window."""
+        return self.window // self.spec.batch_tokens
+
+    @property
+    def name(self) -> str:
+        """Readable name plus the hash of everything that determines its weights."""
+        identity = [
+            self.fork.trunk.trunk_id,
+            self.fork.step,
+            self.spec.trunk_id,
+            self.window,
+            self.anneal,
+            self.order,
+        ]
+        return f"{self.spec.arm}-x{self.multiple:g}-order{self.order}-{content_hash(identity, digits=8)}"
+
+    def folder(self, study: Path) -> Path:
+        """Where it lies."""
+        return self.fork.folder(study) / self.name
+
+    def record(self) -> dict[str, object]:
+        """What branch.json holds."""
+        return {
+            "name": self.name,
+            "trunk": self.fork.trunk.trunk_id,
+            "step": self.fork.step,
+            "window": self.window,
+            "anneal": self.anneal,
+            "order": self.order,
+            "spec": asdict(self.spec),
+        }

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distillaw.errors import CacheError, ConfigError
-from distillaw.runs.evaluations import evaluation_columns
 from distillaw.runs.files import read_json, write_json, write_with
 from distillaw.runs.paired import DocumentScores, read_scores
 from distillaw.runs.places import claim_folder
@@ -22,16 +21,24 @@ from distillaw.runs.seals import FILES, RESULT, check_files, check_table, digest
 
 CALIBRATION_KEYS = ("ece", "ece_se", "ece_teacher", "ece_teacher_se", "kl_from_teacher", "kl_from_teacher_se")
 RESULT_KEYS = (
-    "run_id", "group", "role", "purpose", "arm", "params", "total_params", "layers", "width", "tokens",
-    "teacher_run", "teacher_loss", "teacher_params", "teacher_total_params", "teacher_tokens", "lambda",
-    "temperature", "divergence", "top_k", "top_p", "init", "start_loss", "seed",
-    "loss", "loss_se", "peak_lr", "branch_lr", "cooldown", "batch_tokens", "steps", "split", "unique_tokens",
-    "train_flops", "teacher_flops", "teacher_flops_spent", "seconds", "device", "vocab_size", "context",
+    *(
+        "run_id group role purpose arm params total_params layers width tokens teacher_run teacher_loss "
+        "teacher_params teacher_total_params teacher_tokens lambda temperature divergence top_k top_p "
+        "init start_loss seed loss loss_se peak_lr branch_lr cooldown batch_tokens steps split "
+        "unique_tokens train_flops teacher_flops teacher_flops_spent seconds device vocab_size context"
+    ).split(),
     *CALIBRATION_KEYS,
-)  # fmt: skip
+)
 """Columns of runs.parquet, in order: the interface contract's keys and what a fit or a report needs besides."""
-_LATER = {"divergence": "forward-kl", "top_k": 0, "top_p": 1.0, "cooldown": None, "start_loss": None, "branch_lr": None,
-          "teacher_total_params": None} | dict.fromkeys(CALIBRATION_KEYS)  # fmt: skip
+_LATER = {
+    "divergence": "forward-kl",
+    "top_k": 0,
+    "top_p": 1.0,
+    "cooldown": None,
+    "start_loss": None,
+    "branch_lr": None,
+    "teacher_total_params": None,
+} | dict.fromkeys(CALIBRATION_KEYS)
 """Keys that older results lack, and what they were then; the cooldown is in the run's spec.json, and no rate fell."""
 
 TABLE = "runs.parquet"
@@ -162,10 +169,13 @@ class RunFolder:
         import pyarrow as pa
         from pyarrow import parquet as pq
 
-        table = pa.table({
-            "document": pa.array(documents, pa.int64()), "tokens": pa.array(tokens, pa.int64()),
-            "loss_sum": pa.array(loss_sums, pa.float64()),
-        })  # fmt: skip
+        table = pa.table(
+            {
+                "document": pa.array(documents, pa.int64()),
+                "tokens": pa.array(tokens, pa.int64()),
+                "loss_sum": pa.array(loss_sums, pa.float64()),
+            }
+        )
         write_with(self.path / HELDOUT, lambda path: pq.write_table(table, path))
 
 
@@ -238,20 +248,67 @@ def column_types() -> dict[str, object]:
     """Parquet type of every column of runs.parquet."""
     import pyarrow as pa
 
-    text = (
-        "run_id",
-        "group",
-        "role",
-        "purpose",
-        "arm",
-        "teacher_run",
-        "init",
-        "split",
-        "device",
-        "divergence",
+    text = tuple("run_id group role purpose arm teacher_run init split device divergence".split())
+    counts = tuple(
+        (
+            "params total_params layers width tokens teacher_params teacher_total_params teacher_tokens "
+            "seed batch_tokens steps unique_tokens vocab_size context top_k"
+        ).split()
     )
-    counts = ("params", "total_params", "layers", "width", "tokens", "teacher_params", "teacher_total_params",
-              "teacher_tokens", "seed", "batch_tokens", "steps", "unique_tokens", "vocab_size", "context",
-              "top_k")  # fmt: skip
     types: dict[str, object] = dict.fromkeys(RESULT_KEYS, pa.float64())
     return types | dict.fromkeys(text, pa.string()) | dict.fromkeys(counts, pa.int64())
+
+
+RECORD = "evaluation.json"
+
+
+def evaluation_columns(run: Path) -> dict[str, float]:
+    """Columns of an evaluated run in the run table: `score_<task>`, `score_<task>_se`, `bits_per_byte`, `text_ece`, ...
+
+    A run's own `ece` is that on its study's held-out documents; `text_ece` is that on the text it was evaluated on.
+
+    Args:
+        run: the run's folder.
+
+    Raises:
+        CacheError: evaluation.json is damaged.
+    """
+    file = run / RECORD
+    if not file.exists():
+        return {}
+    record = read_json(file)
+    columns: dict[str, float] = {}
+    for task, score in _part(record, "scores").items():
+        columns |= {f"score_{task}": score["score"], f"score_{task}_se": score["se"]}
+    mean = _part(record, "mean_of_six")
+    columns |= {
+        f"score_{name}": mean[key]
+        for name, key in (("mean_of_six", "score"), ("mean_of_six_se", "se"))
+        if mean
+    }
+    heldout, calibration = _part(record, "heldout"), _part(record, "calibration")
+    columns |= {key: heldout[key] for key in ("bits_per_byte", "bits_per_byte_se") if key in heldout}
+    for column, key in (("text_ece", "ece_data"), ("text_ece_teacher", "ece_teacher")):
+        if key in calibration:
+            columns |= {column: calibration[key], f"{column}_se": calibration[f"{key}_se"]}
+    return columns
+
+
+def put_into_study(model: Path, evaluation: Path) -> None:
+    """Copy a finished evaluation into the run whose model it is, and renew its study's table; else do nothing.
+
+    Args:
+        model: the evaluated folder; a run's is STUDY/runs/RUN_ID with result.json.
+        evaluation: evaluation.json.
+    """
+    run = model.resolve()
+    if run.parent.name != "runs" or not (run / "result.json").exists():
+        return
+    if evaluation.resolve() != run / RECORD:
+        write_json(run / RECORD, read_json(evaluation))
+    StudyFolder(run.parent.parent).renew_table()
+
+
+def _part(record: Mapping[str, object], name: str) -> dict:
+    part = record.get(name)
+    return part if isinstance(part, dict) else {}

@@ -10,14 +10,16 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from distillaw.errors import CacheError, DataError
-from distillaw.runs.files import read_json
-from distillaw.runs.reading import parse_json, read_text, require_file
+from distillaw.quantities import did_you_mean
+from distillaw.runs.files import parse_json, read_json, read_text, require_file
 from distillaw.runs.seals import FILES, check_table
 
 MOST_COLUMNS = 10_000
@@ -197,10 +199,11 @@ def _plain_csv(path: Path) -> dict[str, np.ndarray]:
     delimiter = _delimiter(first, path)
     names = _header(path, next(csv.reader([first], delimiter=delimiter)))
     table = arrow.read_csv(
-        path, read_options=arrow.ReadOptions(column_names=names, skip_rows=1),
+        path,
+        read_options=arrow.ReadOptions(column_names=names, skip_rows=1),
         parse_options=arrow.ParseOptions(delimiter=delimiter),
         convert_options=arrow.ConvertOptions(column_types=dict.fromkeys(names, float64()), null_values=[]),
-    )  # fmt: skip
+    )
     # not to_numpy, which imports pandas
     return {
         name: np.concatenate([np.from_dlpack(chunk) for chunk in table.column(name).chunks]) for name in names
@@ -262,3 +265,40 @@ _READERS = {
     ".ndjson": _read_jsonl,
     ".parquet": _read_parquet,
 }
+
+
+def select(table: Mapping[str, ArrayLike], where: Mapping[str, str]) -> NDArray[np.int64]:
+    """Indices of the rows that satisfy every condition.
+
+    Args:
+        table: columns of equal length.
+        where: {column: value}; a value is compared as text, `*` and `?` stand for anything, and in a column of
+            numbers as a number.
+
+    Raises:
+        DataError: no such column, or no row is left (says which values the column has).
+    """
+    size = len(np.asarray(next(iter(table.values()), ())))
+    keep = np.ones(size, dtype=bool)
+    for column, wanted in where.items():
+        if column not in table:
+            names = [str(name) for name in table]
+            raise DataError(
+                f"where: no column {column!r}{did_you_mean(column, names)}; the table has: {', '.join(names)}"
+            )
+        here = _matches(np.asarray(table[column]), wanted)
+        if not (keep & here).any():
+            seen = sorted({str(value) for value in np.asarray(table[column])[keep]})
+            shown = ", ".join(seen[:8]) + (f" and {len(seen) - 8} more" if len(seen) > 8 else "")
+            raise DataError(f"where: no row has {column} = {wanted!r}; it has: {shown}")
+        keep &= here
+    return np.flatnonzero(keep)
+
+
+def _matches(values: NDArray, wanted: str) -> NDArray[np.bool_]:
+    if values.dtype != object and values.dtype.kind in "fiu":
+        try:
+            return values == float(wanted)
+        except ValueError:
+            return np.zeros(len(values), dtype=bool)
+    return np.array([str(value) == wanted or fnmatchcase(str(value), wanted) for value in values], dtype=bool)

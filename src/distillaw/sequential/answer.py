@@ -22,9 +22,8 @@ from distillaw.sequential.question import Setup
 from distillaw.settling.propose import ExpectedVerdict, Proposal, expect, gains_by_tokens
 from distillaw.settling.question import NONE, Stage
 from distillaw.settling.standing import Standing, conclude
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import NONE as NO_TEACHER
-from distillaw.sweep.tables import CellsSpec, StudentsSpec
+from distillaw.sweep.spec import NONE as NO_TEACHER
+from distillaw.sweep.spec import DesignSpec, StudentsSpec, StudySpec
 
 BEYOND = "drawn on beyond the runs: take it as a direction, not as a number"
 
@@ -194,9 +193,9 @@ def _by_tokens(setup: Setup, now: Standing) -> list[str]:
     return [f"gain of {name} by tokens: {said}"]
 
 
-def cells_of(stage: Stage) -> CellsSpec:
+def cells_of(stage: Stage) -> DesignSpec:
     """A stage as an entry of [[cells]]; seeds that were run before are not run again."""
-    return CellsSpec(
+    return DesignSpec(
         params=stage.labels,
         tokens=stage.tokens,
         teachers=(NO_TEACHER, *stage.candidates),

@@ -22,8 +22,7 @@ from distillaw.runs.record import Run, StudyRecord, read_study
 from distillaw.runs.table import read_table
 from distillaw.settling.question import NONE, Candidate, PilotQuestion, PilotRun, Size, extra_flops, made_by
 from distillaw.settling.spec import student_size
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import TeacherSpec
+from distillaw.sweep.spec import StudySpec, TeacherSpec
 
 HALVINGS = 7
 """Of the target, down to the smallest student that is proposed."""

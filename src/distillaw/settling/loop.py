@@ -25,10 +25,9 @@ from distillaw.settling.spec import SettleSpec
 from distillaw.settling.standing import Standing, standing
 from distillaw.settling.verdict import Settled, belief_json, look, rate_words, verdict_json
 from distillaw.sweep.cost import StudyCost
+from distillaw.sweep.executor import LocalExecutor
 from distillaw.sweep.holding import hold_study
-from distillaw.sweep.local import LocalExecutor
-from distillaw.sweep.outcome import GrowingDisplay
-from distillaw.sweep.scheduler import Scheduler
+from distillaw.sweep.scheduler import GrowingDisplay, Scheduler
 from distillaw.sweep.study import check_disk, clear_failures
 
 

@@ -17,18 +17,18 @@ from distillaw.runs.spec import TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.settling.noise import RateCheck
 from distillaw.settling.question import NONE, PilotRun, Stage
-from distillaw.sweep.cost import NOTHING, StudyCost, external_forward, jobs_cost, left_of, one_per_trunk
-from distillaw.sweep.jobs import Board, Facts, Job, Planner, Progress
-from distillaw.sweep.record import tuning_record
+from distillaw.sweep.cost import StudyCost, external_forward, jobs_cost
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import NOTHING, Facts, Progress, ReadyJobs, TrunkJob, left_of, one_per_trunk
 from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.study import read_progress
-from distillaw.sweep.tuning import ArmRates, Point, Search
+from distillaw.sweep.study import read_progress, tuning_record
+from distillaw.sweep.tuning import ArmRates, LatticePoint, OneRate, RateSearch
 from distillaw.worlds.oracle import find_oracle, is_oracle, parse_oracle
 from distillaw.worlds.world import open_world
 
 ARMS = ("supervised", "distilled")
-Train = Callable[[Callable[[], Board]], object]
-"""Trains what a board lacks: `Scheduler.run`."""
+Train = Callable[[Callable[[], ReadyJobs]], object]
+"""Trains what a ready lacks: `Scheduler.run`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Tuned:
         cls, rate: float, batch_tokens: int, *, flops: float = 0.0, tuning: Mapping[str, object] | None = None
     ) -> "Tuned":
         """One rate for both arms, which no search has found (yet)."""
-        rates = dict.fromkeys(ARMS, ArmRates(peak=rate))
+        rates = dict.fromkeys(ARMS, ArmRates(others=OneRate(rate)))
         return cls(rates=rates, batch_tokens=batch_tokens, flops=flops, tuning=tuning or {})
 
 
@@ -73,13 +73,13 @@ class Pilots:
             RunError: every rate diverged, or a run failed.
         """
         if self.spec.tuning.enabled:
-            train(self._search_board)
-            self._refuse_failures(self._search_board().jobs)
+            train(self._ready_search)
+            self._refuse_failures(self._ready_search().jobs)
         return self._tuned()
 
     def searched(self) -> Tuned | None:
         """What the search has found; None while something of it is still to be trained."""
-        return None if self.spec.tuning.enabled and self._search_board().jobs else self._tuned()
+        return None if self.spec.tuning.enabled and self._ready_search().jobs else self._tuned()
 
     def usual_search(self) -> StudyCost:
         """What the search costs in all if it need not move far from its start; nothing is trained."""
@@ -91,12 +91,12 @@ class Pilots:
         ended = progress.losses.keys() | progress.diverged
         return self.cost(left_of(self._search_jobs(progress), ended))
 
-    def _search_jobs(self, progress: Progress) -> list[Job]:
+    def _search_jobs(self, progress: Progress) -> list[TrunkJob]:
         """The search as far as it can be foreseen, a job per trunk."""
-        jobs = Planner(self.spec, self.facts, progress, guess=True).board().jobs
+        jobs = Planner(self.spec, self.facts, progress, guess=True).ready_jobs().jobs
         return one_per_trunk([job for job in jobs if job.trunk.purpose == "tuning"])
 
-    def missing(self, jobs: list[Job]) -> list[Job]:
+    def missing(self, jobs: list[TrunkJob]) -> list[TrunkJob]:
         """Those that still have something to train."""
         states = {run_id: self.study.run(run_id).state() for job in jobs for run_id in job.run_ids}
         return [
@@ -106,33 +106,33 @@ class Pilots:
     def _planner(self) -> Planner:
         return Planner(self.spec, self.facts, read_progress(self.study))
 
-    def _search_board(self) -> Board:
+    def _ready_search(self) -> ReadyJobs:
         """What the search still needs, until the rates of both arms are known."""
-        board = self._planner().board()
-        is_known = board.distilled is not None and board.distilled.rates_known
-        board.jobs = [] if is_known else [job for job in board.jobs if job.trunk.purpose == "tuning"]
-        return board
+        ready = self._planner().ready_jobs()
+        is_known = ready.distilled is not None and ready.distilled.rates_known
+        ready.jobs = [] if is_known else [job for job in ready.jobs if job.trunk.purpose == "tuning"]
+        return ready
 
     def _tuned(self) -> Tuned:
         if not self.spec.tuning.enabled:
-            tuning = self._tuning(Board(jobs=[], waiting=[]))
+            tuning = self._tuning(ReadyJobs(jobs=[], waiting=[]))
             return Tuned.fixed(self.spec.peak_lr, self.spec.batch_tokens, tuning=tuning)
-        board, planner = self._search_board(), self._planner()
-        assert board.supervised is not None and board.distilled is not None
-        searches = {"supervised": (board.supervised, None), "distilled": (board.distilled, board.reference)}
+        ready, planner = self._ready_search(), self._planner()
+        assert ready.supervised is not None and ready.distilled is not None
+        searches = {"supervised": (ready.supervised, None), "distilled": (ready.distilled, ready.reference)}
         jobs = one_per_trunk(
             [planner.point(point, source) for search, source in searches.values() for point in search.points]
         )
         return Tuned(
             rates={arm: planner.tuned_rates(search, arm) for arm, (search, _) in searches.items()},
-            batch_tokens=planner.batch_tokens(board.supervised.batch),
+            batch_tokens=planner.batch_tokens(ready.supervised.batch),
             flops=self.cost(jobs).flops,
-            tuning=self._tuning(board),
+            tuning=self._tuning(ready),
             run_ids=tuple(run_id for job in jobs for run_id in job.run_ids),
             checks={arm: self._check(search, arm) for arm, (search, _) in searches.items()},
         )
 
-    def _check(self, search: Search, arm: str) -> RateCheck:
+    def _check(self, search: RateSearch, arm: str) -> RateCheck:
         """What a search says of the rate of an arm: up to where, and how steep the loss is around the best one."""
         size, planner = self.spec.students.params[0], self._planner()
         is_far = search.interior.get((arm, size, "fall"), False)
@@ -140,7 +140,7 @@ class Pilots:
             best = search.best(arm, size)
             points = [best._replace(fall=best.fall + step) for step in (0, 1, -1)]
         else:
-            best = Point(arm, size, search.rate[arm, size], search.batch, planner.plan.start_fall(arm))
+            best = LatticePoint(arm, size, search.rate[arm, size], search.batch, planner.plan.start_fall(arm))
             points = [best._replace(rate=best.rate + step) for step in (0, -1, 1)]
         here, lower, higher = (search.points.get(point, math.inf) for point in points)
         bend = (lower + higher) / 2 - here
@@ -152,17 +152,17 @@ class Pilots:
         )
 
     @staticmethod
-    def _branch_lr(planner: Planner, point: Point) -> float:
+    def _branch_lr(planner: Planner, point: LatticePoint) -> float:
         """The rate at the end of a point's trunk."""
         job = planner.point(point, None)
         return job.trunk.branch_lr(job.budgets[-1])
 
-    def _tuning(self, board: Board) -> Mapping[str, object]:
-        return tuning_record(self.spec, self._planner(), board)
+    def _tuning(self, ready: ReadyJobs) -> Mapping[str, object]:
+        return tuning_record(self.spec, self._planner(), ready)
 
     # --- stages ---------------------------------------------------------------------------------------------
 
-    def jobs(self, stage: Stage, tuned: Tuned) -> list[Job]:
+    def jobs(self, stage: Stage, tuned: Tuned) -> list[TrunkJob]:
         """The trunks of a stage: no teacher and every candidate, each with every seed."""
         names = (NONE, *stage.candidates)
         trunks = [
@@ -171,14 +171,15 @@ class Pilots:
             for name in names
             for seed in stage.seeds
         ]
-        jobs = [Job(trunk=trunk, budgets=tuple(sorted(stage.tokens))) for trunk in trunks]
+        jobs = [TrunkJob(trunk=trunk, budgets=tuple(sorted(stage.tokens))) for trunk in trunks]
         return sorted(jobs, key=lambda job: job.urgency)
 
     def _trunk(self, label: str, name: str, seed: int, tuned: Tuned) -> TrunkSpec:
         planner = Planner(self.spec, self.facts, Progress(losses={}, failures={}))
         rates = tuned.rates["supervised" if name == NONE else "distilled"]
         source = None if name == NONE else self.source(name)
-        return planner.trunk("student", label, rates, tuned.batch_tokens, self.spec.seed + seed, source)
+        rate = rates.at(planner.params(label))
+        return planner.trunk("student", label, rate, tuned.batch_tokens, self.spec.seed + seed, source)
 
     def source(self, name: str) -> str:
         """The teacher of a candidate's name, as runs name it."""
@@ -191,10 +192,10 @@ class Pilots:
             RunError: a run failed for another reason, or training without a teacher diverged.
         """
         jobs = self.jobs(stage, tuned)
-        train(lambda: Board(jobs=jobs, waiting=[]))
+        train(lambda: ReadyJobs(jobs=jobs, waiting=[]))
         self._refuse_failures(jobs)
 
-    def _refuse_failures(self, jobs: list[Job]) -> None:
+    def _refuse_failures(self, jobs: list[TrunkJob]) -> None:
         progress = read_progress(self.study)
         wanted = [run_id for job in jobs for run_id in job.run_ids]
         for run_id in wanted:
@@ -241,7 +242,7 @@ class Pilots:
     def _scores(self, run_id: str) -> DocumentScores:
         return self.study.run(run_id).scores()
 
-    def cost(self, jobs: list[Job]) -> StudyCost:
+    def cost(self, jobs: list[TrunkJob]) -> StudyCost:
         """FLOP, time and disk of some jobs, teachers' forward passes included."""
         return jobs_cost(jobs, self.forward)
 

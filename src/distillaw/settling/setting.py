@@ -18,10 +18,9 @@ from distillaw.settling.spec import SettleSpec, budget_flops, student_size
 from distillaw.sweep.checks import check_study
 from distillaw.sweep.cost import study_vocab
 from distillaw.sweep.exposure import Exposure, exposure, refuse_exposed
-from distillaw.sweep.outcome import Display
-from distillaw.sweep.spec import StudySpec
+from distillaw.sweep.scheduler import Display
+from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
 from distillaw.sweep.study import check_facts, write_study
-from distillaw.sweep.tables import StudentsSpec, TuningSpec
 
 LEAST_PARAMS = 10_000
 LARGEST_RATIO = 128

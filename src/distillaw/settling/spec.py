@@ -15,8 +15,7 @@ from distillaw.runs.places import check_name
 from distillaw.runs.spec import Recipe
 from distillaw.runs.store import StudyFolder
 from distillaw.settling.question import Size
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import TargetSpec, TeacherSpec
+from distillaw.sweep.spec import StudySpec, TargetSpec, TeacherSpec
 from distillaw.worlds.spec import load_world
 
 TEACHER_SHARE = 0.001

@@ -22,10 +22,9 @@ from distillaw.runs.paired import DocumentScores, paired_difference
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.checks import check_training
-from distillaw.sweep.here import train_here
-from distillaw.sweep.jobs import Job
-from distillaw.sweep.outcome import Display
-from distillaw.sweep.started import started
+from distillaw.sweep.ready import TrunkJob
+from distillaw.sweep.scheduler import Display
+from distillaw.sweep.single import started, train_here
 from distillaw.train.checkpoint import remove_states
 
 RECORD = "arms.json"
@@ -104,7 +103,7 @@ def train_arms(spec: ArmsSpec, folder: Path, *, display: Display, command: str =
     with held(study.path, f"the folder {folder}"):
         store = prepare_data(spec.data, study.data, say=display.note)
         require_tokens(store, {"student": spec.tokens}, context=spec.training.context)
-        arms = {name: Job(trunk=trunk, budgets=(spec.tokens,)) for name, trunk in _trunks(spec, store)}
+        arms = {name: TrunkJob(trunk=trunk, budgets=(spec.tokens,)) for name, trunk in _trunks(spec, store)}
         arms = _tuned(spec, arms, study, display)
         if open_jobs := [job for job in arms.values() if study.run(job.run_ids[0]).state() != "done"]:
             train_here(open_jobs, study, display=display)
@@ -122,11 +121,25 @@ def _trunks(spec: ArmsSpec, store: TokenStore) -> Iterator[tuple[str, TrunkSpec]
     check_vocabulary(teacher, tokenizer)
     name = str(Path(spec.teacher).resolve()) if Path(spec.teacher).exists() else spec.teacher
     bare = TrunkSpec(
-        role="student", purpose="grid", label="", layers=0, width=0, ffn=0, heads=0, params=0, total_params=0,
-        vocab_size=len(tokenizer), seed=spec.seed, split="student", peak_lr=spec.rates[0],
-        batch_tokens=spec.batch_tokens, recipe=spec.training, data_hash=store.data_hash, teacher_run=name,
+        role="student",
+        purpose="grid",
+        label="",
+        layers=0,
+        width=0,
+        ffn=0,
+        heads=0,
+        params=0,
+        total_params=0,
+        vocab_size=len(tokenizer),
+        seed=spec.seed,
+        split="student",
+        peak_lr=spec.rates[0],
+        batch_tokens=spec.batch_tokens,
+        recipe=spec.training,
+        data_hash=store.data_hash,
+        teacher_run=name,
         teacher_fingerprint=fingerprint(teacher),
-    )  # fmt: skip
+    )
     starts = [started(bare, spec.start, tokenizer)]
     if spec.fresh:
         starts.append(started(bare, spec.start, tokenizer, draws_weights=True))
@@ -143,13 +156,16 @@ def _trunks(spec: ArmsSpec, store: TokenStore) -> Iterator[tuple[str, TrunkSpec]
             yield arm + ALONE, replace(trunk, teacher_run=None, teacher_fingerprint=None)
 
 
-def _tuned(spec: ArmsSpec, arms: Mapping[str, Job], study: StudyFolder, display: Display) -> dict[str, Job]:
+def _tuned(
+    spec: ArmsSpec, arms: Mapping[str, TrunkJob], study: StudyFolder, display: Display
+) -> dict[str, TrunkJob]:
     """Each arm at its own best rate; the best pilot goes on from where it stopped."""
     if len(spec.rates) == 1:
         return dict(arms)
     pilots = {
         arm: [
-            Job(trunk=replace(job.trunk, peak_lr=rate), budgets=(spec.pilot_tokens,)) for rate in spec.rates
+            TrunkJob(trunk=replace(job.trunk, peak_lr=rate), budgets=(spec.pilot_tokens,))
+            for rate in spec.rates
         ]
         for arm, job in arms.items()
     }
@@ -167,31 +183,38 @@ def _tuned(spec: ArmsSpec, arms: Mapping[str, Job], study: StudyFolder, display:
             remove_states(study.trunk(job.trunk.trunk_id) / "state")
         tuned[arm] = replace(tried[best], budgets=(spec.tokens,))
         edge = "" if 0 < best < len(losses) - 1 else " (at the edge of what was tried)"
-        display.note(f"{arm}: rate {spec.rates[best]:g}{edge}, of " + ", ".join(
-            f"{rate:g}: {loss:.3f}" for rate, loss in zip(spec.rates, losses, strict=True)))  # fmt: skip
+        display.note(
+            f"{arm}: rate {spec.rates[best]:g}{edge}, of "
+            + ", ".join(f"{rate:g}: {loss:.3f}" for rate, loss in zip(spec.rates, losses, strict=True))
+        )
     return tuned
 
 
-def _loss(study: StudyFolder, job: Job) -> float:
+def _loss(study: StudyFolder, job: TrunkJob) -> float:
     return float(str(_result(study, job)["loss"]))
 
 
-def _result(study: StudyFolder, job: Job) -> dict[str, object]:
+def _result(study: StudyFolder, job: TrunkJob) -> dict[str, object]:
     result = study.run(job.run_ids[0]).result()
     assert result is not None
     return result
 
 
-def _compare(spec: ArmsSpec, arms: Mapping[str, Job], study: StudyFolder, command: str) -> dict[str, object]:
+def _compare(
+    spec: ArmsSpec, arms: Mapping[str, TrunkJob], study: StudyFolder, command: str
+) -> dict[str, object]:
     """The arms by loss, each with its paired difference from the best."""
     results = {arm: _result(study, job) for arm, job in arms.items()}
     order = sorted(results, key=lambda arm: float(str(results[arm]["loss"])))
     scores = {arm: study.run(job.run_ids[0]).scores() for arm, job in arms.items()}
     rows = []
     for arm in order:
-        keys = ("run_id", "init", "params", "total_params", "tokens", "start_loss", "loss", "loss_se", "peak_lr",
-                "teacher_loss", "teacher_total_params", "lambda", "train_flops", "teacher_flops",
-                "seconds")  # fmt: skip
+        keys = tuple(
+            (
+                "run_id init params total_params tokens start_loss loss loss_se peak_lr teacher_loss "
+                "teacher_total_params lambda train_flops teacher_flops seconds"
+            ).split()
+        )
         row: dict[str, object] = {"arm": arm, "taught": results[arm]["teacher_run"] is not None}
         row |= {key: results[arm][key] for key in keys}
         behind = paired_difference(scores[arm], scores[order[0]])
@@ -202,24 +225,48 @@ def _compare(spec: ArmsSpec, arms: Mapping[str, Job], study: StudyFolder, comman
         rows.append(row)
     first = scores[order[0]]
     return {
-        "command": command, "teacher": spec.teacher, "start": spec.start, "smaller": spec.smaller, "best": order[0],
-        "tokens": spec.tokens, "seed": spec.seed, "heldout_documents": len(first.tokens),
-        "heldout_tokens": int(first.tokens.sum()), "level": 0.9, "pairs": _pairs(scores), "arms": rows,
+        "command": command,
+        "teacher": spec.teacher,
+        "start": spec.start,
+        "smaller": spec.smaller,
+        "best": order[0],
+        "tokens": spec.tokens,
+        "seed": spec.seed,
+        "heldout_documents": len(first.tokens),
+        "heldout_tokens": int(first.tokens.sum()),
+        "level": 0.9,
+        "pairs": _pairs(scores),
+        "arms": rows,
         "training": asdict(spec.training),
-    }  # fmt: skip
+    }
 
 
 def _pairs(scores: Mapping[str, DocumentScores]) -> list[dict[str, object]]:
     """What the two choices are worth: a start against fresh weights, the teacher against none."""
     wanted: Sequence[tuple[str, str, str]] = [
-        *((f"{arm[: -len(ALONE)]}: the teacher against the text alone", arm[: -len(ALONE)], arm)
-          for arm in scores if arm.endswith(ALONE)),
-        *((f"{arm} against fresh weights", arm, "fresh") for arm in scores
-          if "fresh" in scores and arm != "fresh" and not arm.endswith(ALONE)),
-    ]  # fmt: skip
+        *(
+            (f"{arm[: -len(ALONE)]}: the teacher against the text alone", arm[: -len(ALONE)], arm)
+            for arm in scores
+            if arm.endswith(ALONE)
+        ),
+        *(
+            (f"{arm} against fresh weights", arm, "fresh")
+            for arm in scores
+            if "fresh" in scores and arm != "fresh" and not arm.endswith(ALONE)
+        ),
+    ]
     pairs: list[dict[str, object]] = []
     for what, first, second in wanted:
         gain = paired_difference(scores[second], scores[first])
-        pairs.append({"what": what, "first": first, "second": second, "gain": gain.mean, "gain_se": gain.se,
-                      "interval": gain.interval(), "documents": gain.documents})  # fmt: skip
+        pairs.append(
+            {
+                "what": what,
+                "first": first,
+                "second": second,
+                "gain": gain.mean,
+                "gain_se": gain.se,
+                "interval": gain.interval(),
+                "documents": gain.documents,
+            }
+        )
     return pairs

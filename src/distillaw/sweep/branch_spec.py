@@ -1,14 +1,13 @@
 """What a branch test runs: forks, and from each the branches of every batch, loss and order of the text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from distillaw.accounting.flops import forward_flops
 from distillaw.errors import ConfigError
 from distillaw.large_batch.rules import BETA_RULES, DECAY_RULES, RATE_RULES
 from distillaw.quantities import did_you_mean
-from distillaw.runs.branch import Branch, Fork
-from distillaw.runs.spec import TrunkSpec
+from distillaw.runs.spec import Branch, Fork, TrunkSpec
 from distillaw.sweep.cost import core_seconds, external_forward, study_cost, study_vocab
 from distillaw.sweep.single_spec import SingleSpec
 
@@ -89,68 +88,85 @@ class BranchSpec:
         Raises:
             ConfigError: naming the setting, its value and the rule.
         """
-        self._check_words()
-        self._check_batches()
-        self._check_forks()
-        for name, value, low, high in (
-            ("--orders", self.orders, 1, 1000), ("--anneal", self.anneal, 0, 1), ("--level", self.level, 0.01, 0.999),
-            ("--noise-batches", self.noise_batches, 0, 1e6), ("--tolerance", self.tolerance or 0.0, 0, 100),
-        ):  # fmt: skip
-            _require(low <= value <= high, f"{name} {value:g} must lie in [{low:g}, {high:g}]")
-        _require(self.noise_batches == 0 or self.noise_batches >= 8,
-                 f"--noise-batches {self.noise_batches}: an interval needs 8 at least; 0 does not measure")  # fmt: skip
-        _require(self.orders > 1 or self.tolerance is not None,
-                 "--orders 1: one run of each batch says nothing of its noise. Take 3 orders, or give the tolerance, "
-                 "e.g. --tolerance 0.01")  # fmt: skip
+        for wrong in (self._words(), self._batches(), self._forks(), self._numbers()):
+            for words in wrong:
+                raise ConfigError(words)
 
-    def _check_words(self) -> None:
+    def _numbers(self) -> Iterator[str]:
+        for name, value, low, high in (
+            ("--orders", self.orders, 1, 1000),
+            ("--anneal", self.anneal, 0, 1),
+            ("--level", self.level, 0.01, 0.999),
+            ("--noise-batches", self.noise_batches, 0, 1e6),
+            ("--tolerance", self.tolerance or 0.0, 0, 100),
+        ):
+            if not low <= value <= high:
+                yield f"{name} {value:g} must lie in [{low:g}, {high:g}]"
+        if 0 < self.noise_batches < 8:
+            yield f"--noise-batches {self.noise_batches}: an interval needs 8 at least; 0 does not measure"
+        if self.orders == 1 and self.tolerance is None:
+            yield (
+                "--orders 1: one run of each batch says nothing of its noise. Take 3 orders, or give the tolerance, "
+                "e.g. --tolerance 0.01"
+            )
+
+    def _words(self) -> Iterator[str]:
         for flag, arms, known in (("--trunks", self.trunks, ARMS), ("--losses", self.losses, (*ARMS, OWN))):
             for arm in arms:
-                _require(
-                    arm in known, f"{flag} {arm!r}{did_you_mean(arm, known)} is none of {', '.join(known)}"
-                )
-                _require(arm != "distilled" or self.is_taught,
-                         f"{flag} distilled: the file names no teacher. Give it teacher or targets")  # fmt: skip
+                if arm not in known:
+                    yield f"{flag} {arm!r}{did_you_mean(arm, known)} is none of {', '.join(known)}"
+                if arm == "distilled" and not self.is_taught:
+                    yield f"{flag} distilled: the file names no teacher. Give it teacher or targets"
         recipe = self.single.training
+        reference = recipe.reference_batch_tokens
         for flag, word, known, own in (
             ("--rate-rule", self.rate_rule, tuple(RATE_RULES), recipe.rate_rule),
             ("--beta-rule", self.beta_rule, BETA_RULES, recipe.beta_rule),
             ("--decay-rule", self.decay_rule, DECAY_RULES, recipe.decay_rule),
         ):
-            _require(not word or word in known,
-                     f"{flag} {word!r}{did_you_mean(word, known)} is none of {', '.join(known)}")  # fmt: skip
-            _require(not (word and recipe.reference_batch_tokens and word != own),
-                     f"{flag} {word}: the file goes from a reference batch of {recipe.reference_batch_tokens} to its "
-                     f"own by {own!r}; one rule must serve both")  # fmt: skip
+            if word and word not in known:
+                yield f"{flag} {word!r}{did_you_mean(word, known)} is none of {', '.join(known)}"
+            if word and reference and word != own:
+                yield (
+                    f"{flag} {word}: the file goes from a reference batch of {reference} to its own by {own!r}; one "
+                    "rule must serve both"
+                )
 
-    def _check_batches(self) -> None:
-        single, context = self.single, self.single.training.context
-        _require(len(set(self.multiples)) == len(self.multiples) >= 2,
-                 f"--multiples {_list(self.multiples)}: two different ones at least, e.g. 1,2,4,8")  # fmt: skip
+    def _batches(self) -> Iterator[str]:
+        own, context = self.single.batch_tokens, self.single.training.context
+        if not len(set(self.multiples)) == len(self.multiples) >= 2:
+            yield f"--multiples {_list(self.multiples)}: two different ones at least, e.g. 1,2,4,8"
         for k in self.multiples:
-            _require(
-                0 < k <= 1e6, f"--multiples {k:g}: a multiple of the batch is positive, at most a million"
-            )
-            batch = k * single.batch_tokens
-            _require(batch == round(batch) and round(batch) % context == 0,
-                     f"--multiples {k:g}: {k:g} x {single.batch_tokens} = {batch:g} tokens is not a multiple of the "
-                     f"context {context}; a batch is whole sequences")  # fmt: skip
+            batch = k * own
+            if not 0 < k <= 1e6:
+                yield f"--multiples {k:g}: a multiple of the batch is positive, at most a million"
+            if batch != round(batch) or round(batch) % context:
+                yield (
+                    f"--multiples {k:g}: {k:g} x {own} = {batch:g} tokens is not a multiple of the context {context}; "
+                    "a batch is whole sequences"
+                )
         window, largest = self.window_tokens, self.batches[-1]
-        _require(window >= largest,
-                 f"--window {window}: shorter than one step of the largest batch, {largest} tokens. Give more tokens, "
-                 "or smaller multiples")  # fmt: skip
-        uneven = [batch for batch in self.batches if window % batch]
-        _require(not uneven,
-                 f"--window {window}: not a whole number of steps for batches of {_list(uneven)} tokens, so branches "
-                 f"would read unlike amounts. Nearest below: {window // largest * largest}")  # fmt: skip
+        if window < largest:
+            yield (
+                f"--window {window}: shorter than one step of the largest batch, {largest} tokens. Give more tokens, "
+                "or smaller multiples"
+            )
+        if uneven := [batch for batch in self.batches if window % batch]:
+            yield (
+                f"--window {window}: not a whole number of steps for batches of {_list(uneven)} tokens, so branches "
+                f"would read unlike amounts. Nearest below: {window // largest * largest}"
+            )
 
-    def _check_forks(self) -> None:
-        recipe = self.single.training
-        _require(not (self.at and self.at_checkpoint), "--at: give tokens or checkpoint, not both")
+    def _forks(self) -> Iterator[str]:
+        warmup = self.single.training.warmup_tokens
+        if self.at and self.at_checkpoint:
+            yield "--at: give tokens or checkpoint, not both"
         for tokens in () if self.at_checkpoint else self.fork_tokens:
-            _require(tokens >= self.single.batch_tokens and tokens >= recipe.warmup_tokens,
-                     f"--at {tokens}: the trunk is still warming up (training.warmup_tokens = {recipe.warmup_tokens}); "
-                     "fork where its rate is constant")  # fmt: skip
+            if tokens < max(self.single.batch_tokens, warmup):
+                yield (
+                    f"--at {tokens}: the trunk is still warming up (training.warmup_tokens = {warmup}); fork where its "
+                    "rate is constant"
+                )
 
 
 def planned_trunks(spec: BranchSpec, own: TrunkSpec) -> dict[str, TrunkSpec]:
@@ -168,10 +184,16 @@ def branches_of(spec: BranchSpec, fork: Fork, taught: TrunkSpec) -> list[Branch]
         taught: the trunk's spec on the branches' loss.
     """
     return [
-        Branch(fork=fork, spec=_at_batch(taught, batch, spec), window=spec.window_tokens, anneal=spec.anneal,
-               order=order)
-        for batch in spec.batches for order in range(spec.orders)
-    ]  # fmt: skip
+        Branch(
+            fork=fork,
+            spec=_at_batch(taught, batch, spec),
+            window=spec.window_tokens,
+            anneal=spec.anneal,
+            order=order,
+        )
+        for batch in spec.batches
+        for order in range(spec.orders)
+    ]
 
 
 def _at_batch(trunk: TrunkSpec, batch: int, spec: BranchSpec) -> TrunkSpec:
@@ -179,11 +201,17 @@ def _at_batch(trunk: TrunkSpec, batch: int, spec: BranchSpec) -> TrunkSpec:
     if batch == trunk.batch_tokens:
         return trunk
     recipe = trunk.recipe
-    return replace(trunk, batch_tokens=batch, recipe=replace(
-        recipe, reference_batch_tokens=recipe.reference_batch_tokens or trunk.batch_tokens,
-        rate_rule=spec.rate_rule or recipe.rate_rule, beta_rule=spec.beta_rule or recipe.beta_rule,
-        decay_rule=spec.decay_rule or recipe.decay_rule,
-    ))  # fmt: skip
+    return replace(
+        trunk,
+        batch_tokens=batch,
+        recipe=replace(
+            recipe,
+            reference_batch_tokens=recipe.reference_batch_tokens or trunk.batch_tokens,
+            rate_rule=spec.rate_rule or recipe.rate_rule,
+            beta_rule=spec.beta_rule or recipe.beta_rule,
+            decay_rule=spec.decay_rule or recipe.decay_rule,
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,15 +242,20 @@ def branch_cost(spec: BranchSpec) -> BranchCost:
         spec.noise_batches * single.batch_tokens * forks,
         0 if spec.at_checkpoint else spec.fork_tokens[-1],
     )
-    read = [*((trunk, way) for trunk in spec.trunk_arms),
-            *((loss, count * spec.window_tokens + noise) for _, loss in spec.pairs)]  # fmt: skip
+    read = [
+        *((trunk, way) for trunk in spec.trunk_arms),
+        *((loss, count * spec.window_tokens + noise) for _, loss in spec.pairs),
+    ]
     flops = sum(n * (3 * student + (teacher if loss == "distilled" else 0.0)) for loss, n in read)
     tokens, branches = sum(n for _, n in read), count * len(spec.pairs)
     return BranchCost(
-        branches=branches, trunk_tokens=way * len(spec.trunk_arms), branch_tokens=branches * spec.window_tokens,
-        noise_tokens=noise * len(spec.pairs), flops=flops,
+        branches=branches,
+        trunk_tokens=way * len(spec.trunk_arms),
+        branch_tokens=branches * spec.window_tokens,
+        noise_tokens=noise * len(spec.pairs),
+        flops=flops,
         seconds=core_seconds(flops, tokens, single.batch_tokens, branches),
-    )  # fmt: skip
+    )
 
 
 def _forward(single: SingleSpec) -> tuple[float, float]:
@@ -238,8 +271,3 @@ def _forward(single: SingleSpec) -> tuple[float, float]:
 
 def _list(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
-
-
-def _require(fact: bool, message: str) -> None:
-    if not fact:
-        raise ConfigError(message)

@@ -12,7 +12,7 @@ from distillaw.runs.config import from_table
 from distillaw.runs.files import read_json
 from distillaw.runs.places import claim_folder, move
 from distillaw.runs.store import StudyFolder
-from distillaw.sweep.jobs import Board
+from distillaw.sweep.ready import ReadyJobs
 from distillaw.sweep.spec import StudySpec
 
 SUPERSEDED = "superseded"
@@ -27,22 +27,22 @@ def changed_settings(folder: Path, spec: StudySpec) -> list[str]:
     return _differences(_settings(read_json(file)["spec"]), _plain(asdict(spec)), "")
 
 
-def what_belongs(board: Board, finished: Sequence[str]) -> tuple[list[str], list[str]]:
+def what_belongs(ready: ReadyJobs, finished: Sequence[str]) -> tuple[list[str], list[str]]:
     """Finished runs that the study as it stands wants, and those that it does not, or not yet."""
-    wanted = {run_id for job in board.jobs for run_id in job.run_ids}
+    wanted = {run_id for job in ready.jobs for run_id in job.run_ids}
     return [run_id for run_id in finished if run_id in wanted], [
         run_id for run_id in finished if run_id not in wanted
     ]
 
 
-def change_in_words(lines: Sequence[str], board: Board, finished: Sequence[str]) -> str:
+def change_in_words(lines: Sequence[str], ready: ReadyJobs, finished: Sequence[str]) -> str:
     """One message: what was changed, and what it means for what is finished."""
-    belong, others = what_belongs(board, finished)
+    belong, others = what_belongs(ready, finished)
     shown = "; ".join(lines[:6]) + (f"; and {len(lines) - 6} more" if len(lines) > 6 else "")
     text = f"the study file has changed since it was last run: {shown}. Of {len(finished)} finished runs {len(belong)} "
     if not others:
         return text + "belong to it: all of them"
-    yet = ", as far as is known before its tuning has ended" if board.waiting else ""
+    yet = ", as far as is known before its tuning has ended" if ready.waiting else ""
     named = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
     return (
         f"{text}belong to it and {len(others)} do not{yet} ({named}): those stay on disk, out of the table, and count "

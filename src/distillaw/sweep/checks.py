@@ -1,26 +1,25 @@
 """A study file's rules: everything that cannot be run is refused before anything is spent."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from distillaw.accounting.shapes import Shape
 from distillaw.data.prepare import DataSpec
 from distillaw.distill.rules import DIVERGENCES, is_reverse_kl
 from distillaw.errors import ConfigError
 from distillaw.large_batch.rules import BETA_RULES, DECAY_RULES, RATE_RULES
+from distillaw.models.cut import check_cut
 from distillaw.quantities import did_you_mean, parse_count
-from distillaw.runs.config import from_table, read_toml
+from distillaw.runs.config import from_table, read_toml, with_settings
 from distillaw.runs.places import check_name
-from distillaw.runs.settings import with_settings
 from distillaw.runs.spec import Recipe
-from distillaw.sweep.cuts import check_cuts
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import NONE, CellsSpec
+from distillaw.sweep.spec import NONE, DesignBlock, DesignSpec, StudySpec
 from distillaw.worlds.oracle import is_oracle, parse_oracle
 from distillaw.worlds.spec import check_world
 
-_MOST_SEEDS = 1000
+MOST_SEEDS = 1000
 """Each is a run of its own."""
 
 
@@ -30,7 +29,7 @@ def load_study(path: Path, *, corpus: str | None = None, settings: Sequence[str]
     Args:
         path: the TOML file.
         corpus: overrides data.corpus, for studies of text that the user brings.
-        settings: KEY=VALUE each, over the file's (runs/settings.py).
+        settings: KEY=VALUE each, over the file's (runs/config.py).
 
     Raises:
         ConfigError: anything in it that cannot be run, before anything is spent.
@@ -49,42 +48,13 @@ def check_study(spec: StudySpec) -> None:
         ConfigError: naming the setting, its value and the rule.
     """
     check_name(spec.name, "name =")
-    _check_numbers(spec)
+    _refuse(_study_numbers(spec))
     check_training(spec.training, spec.data, batch_tokens=spec.batch_tokens)
-    context = spec.training.context
-    _require(bool(spec.students.params) and bool(spec.students.tokens), "[students] needs params and tokens")
-    _require(
-        bool(spec.data.corpus),
-        "data.corpus is empty: give the text with --corpus PATH, or name it in the file",
-    )
-    sizes = [parse_count(size, name="[students] params") for size in spec.students.params]
-    _require(len(set(sizes)) == len(sizes), f"[students] params repeats a size: {list(spec.students.params)}")
-    _check_budgets(spec, "[students]", spec.students.tokens)
-    for name in spec.without_controls:
-        _require(
-            name in CONTROLS,
-            f"without_controls: {name!r}{did_you_mean(name, CONTROLS)} is none of {', '.join(CONTROLS)}",
-        )
-    horizon = spec.tuning.horizon
-    _require(
-        horizon in HORIZONS,
-        f"tuning.horizon = {horizon!r}{did_you_mean(horizon, HORIZONS)} is none of {', '.join(HORIZONS)}",
-    )
-    micro = spec.training.micro_batch_tokens
-    _require(
-        micro % context == 0, f"training.micro_batch_tokens = {micro} is not a multiple of context {context}"
-    )
-    for tokens in (*spec.students.tokens, spec.tuning_tokens):
-        _require(tokens >= 20 * spec.batch_tokens,
-                 f"tokens = {tokens} is under 20 batches of {spec.batch_tokens}: nothing is learnt")  # fmt: skip
-    _check_text(spec.data)
-    if spec.target is not None:
-        parse_count(spec.target.params, name="[target] params")
-        _require(spec.target.tokens > 0, f"[target] tokens = {spec.target.tokens}: give at least 1")
-    _check_teachers(spec)
-    _check_replicates(spec)
-    for cells in spec.cells:
-        _check_cells(spec, cells)
+    for wrong in (_students(spec), _words(spec), _text(spec.data), _target(spec), _teachers(spec)):
+        _refuse(wrong)
+    _refuse(_replicates(spec))
+    for design in spec.cells:
+        _refuse(_design(spec, design))
     check_cuts(spec, spec.data.vocab_size)
 
 
@@ -94,53 +64,55 @@ def check_training(training: Recipe, data: DataSpec, *, batch_tokens: int) -> No
     Raises:
         ConfigError: naming the setting, its value and the rule.
     """
-    _check_ranges([
-        ("batch_tokens", batch_tokens, 1, math.inf),
-        ("data.teacher_share", data.teacher_share, 0.001, 0.999),
-        ("data.validation_documents", data.validation_documents, 2, math.inf),
-        ("data.validation_tokens_per_document", data.validation_tokens_per_document, 1, math.inf),
-        ("data.max_document_chars", data.max_document_chars, 0, math.inf),
-        ("data.section_chars", data.section_chars, 0, math.inf),
-        ("data.seed", data.seed, 0, math.inf),
-    ])  # fmt: skip
-    _check_recipe(training, "training")
-    _require(batch_tokens % training.context == 0,
-             f"batch_tokens = {batch_tokens} is not a multiple of training.context = {training.context}")  # fmt: skip
+    if batch_tokens < 1:
+        raise ConfigError(f"batch_tokens = {batch_tokens} must lie in [1, inf]")
+    _refuse(_out_of_bounds(DATA_BOUNDS, data, "data."))
+    _refuse(_recipe(training, "training"))
+    if batch_tokens % training.context:
+        context = f"training.context = {training.context}"
+        raise ConfigError(f"batch_tokens = {batch_tokens} is not a multiple of {context}")
 
 
-def _check_text(data: DataSpec) -> None:
-    """A world is a text of its own; settings that speak of another are contradictions."""
-    if data.world is None:
-        return
-    check_world(data.world)
-    of_corpora = "corpus tokenizer vocab_size text_column max_document_chars section_chars seed"
-    for name in of_corpora.split():
-        value, default = getattr(data, name), getattr(DataSpec(), name)
-        _require(
-            value == default,
-            f"data.{name} = {value!r} together with [data.world]: the text is drawn from the world; drop one",
-        )
+def _refuse(wrong: Iterable[str]) -> None:
+    """The first thing that is wrong ends it."""
+    for words in wrong:
+        raise ConfigError(words)
 
 
-def _check_numbers(spec: StudySpec) -> None:
-    """The numbers of a study alone that have a range."""
-    data = spec.data
-    _check_ranges([
-        ("peak_lr", spec.peak_lr, 1e-9, 0.999),
-        ("seed", spec.seed, 0, math.inf),
-        ("early_stop.margin", spec.early_stop.margin, 0, math.inf),
-        ("tuning.rounds", spec.tuning.rounds, 0, 20),
-        ("data.vocab_size", data.vocab_size, 257, math.inf),
-        ("data.world_tokens", data.world_tokens, 1, math.inf),
-    ])  # fmt: skip
-
-
-def _check_ranges(rules: Sequence[tuple[str, float, float, float]]) -> None:
-    """(name, value, lowest, highest) of each."""
-    for name, value, low, high in rules:
-        _require(low <= value <= high, f"{name} = {value:g} must lie in [{low:g}, {high:g}]")
-
-
+Bounds = Mapping[str, tuple[float, float]]
+"""Setting -> lowest and highest value; what lies outside has no meaning, or would train nothing."""
+DATA_BOUNDS: Bounds = {
+    "teacher_share": (0.001, 0.999),
+    "validation_documents": (2, math.inf),
+    "validation_tokens_per_document": (1, math.inf),
+    "max_document_chars": (0, math.inf),
+    "section_chars": (0, math.inf),
+    "seed": (0, math.inf),
+}
+STUDY_DATA_BOUNDS: Bounds = {"vocab_size": (257, math.inf), "world_tokens": (1, math.inf)}
+"""Byte-level BPE has 256 bytes, and needs an end of text."""
+STUDY_BOUNDS: Bounds = {"peak_lr": (1e-9, 0.999), "seed": (0, math.inf)}
+RECIPE_BOUNDS: Bounds = {
+    "context": (2, math.inf),
+    "head_dim": (2, math.inf),
+    "aspect": (0.1, 1e4),
+    "warmup_tokens": (0, math.inf),
+    "cooldown": (0.01, 1),
+    "weight_decay": (0, 1),
+    "clip_norm": (1e-9, math.inf),
+    "z_weight": (0, math.inf),
+    "distill_weight": (0, 1),
+    "temperature": (1e-3, 1e3),
+    "top_k": (0, math.inf),
+    "top_p": (1e-9, 1),
+    "beta": (0, 1),
+    "skew": (0, 0.999),
+    "micro_batch_tokens": (0, math.inf),
+    "spike_factor": (0, math.inf),
+    "patience": (0, math.inf),
+    "reference_batch_tokens": (0, math.inf),
+    "clip_steps": (0, math.inf),
+}
 CHOICES = {
     "decay": ("linear", "sqrt", "cosine"),
     "divergence": DIVERGENCES,
@@ -150,157 +122,192 @@ CHOICES = {
     "decay_rule": DECAY_RULES,
 }
 """Every word of [training] and what it may be; the code that knows them imports torch, a study file must not."""
-CONTROLS = (
-    "interior-rate", "interior-batch", "horizon", "steps", "disjoint-text", "union", "seen-text", "equal-flop",
-    "single-epoch", "seeds", "paired-errors", "teacher-range", "equal-loss-pairs", "embedding-share", "conventions",
-    "lambda", "temperature", "c0-error", "best-ratio-error",
-)  # fmt: skip
+CONTROLS = tuple(
+    (
+        "interior-rate interior-batch horizon steps disjoint-text union seen-text equal-flop single-epoch "
+        "seeds paired-errors teacher-range equal-loss-pairs embedding-share conventions lambda "
+        "temperature c0-error best-ratio-error"
+    ).split()
+)
 HORIZONS = ("target", "smallest", "ends", "none")
 SPLITS = ("student", "teacher", "union")
 INITS = ("fresh", "pruned")
-
-
-def _check_recipe(training: Recipe, where: str) -> None:
-    """The numbers and words of [training], or of what [[cells]] change of it."""
-    rules: list[tuple[str, float, float, float]] = [
-        ("context", training.context, 2, math.inf),
-        ("head_dim", training.head_dim, 2, math.inf),
-        ("aspect", training.aspect, 0.1, 1e4),
-        ("warmup_tokens", training.warmup_tokens, 0, math.inf),
-        ("cooldown", training.cooldown, 0.01, 1),
-        ("weight_decay", training.weight_decay, 0, 1),
-        ("clip_norm", training.clip_norm, 1e-9, math.inf),
-        ("z_weight", training.z_weight, 0, math.inf),
-        ("distill_weight", training.distill_weight, 0, 1),
-        ("temperature", training.temperature, 1e-3, 1e3),
-        ("top_k", training.top_k, 0, math.inf),
-        ("top_p", training.top_p, 1e-9, 1),
-        ("beta", training.beta, 0, 1),
-        ("skew", training.skew, 0, 0.999),
-        ("micro_batch_tokens", training.micro_batch_tokens, 0, math.inf),
-        ("spike_factor", training.spike_factor, 0, math.inf),
-        ("patience", training.patience, 0, math.inf),
-        ("reference_batch_tokens", training.reference_batch_tokens, 0, math.inf),
-        ("clip_steps", training.clip_steps, 0, math.inf),
-    ]
-    for name, value, low, high in rules:
-        _require(low <= value <= high, f"{where}.{name} = {value:g} must lie in [{low:g}, {high:g}]")
-    _require(
-        training.head_dim % 2 == 0, f"{where}.head_dim = {training.head_dim} must be even (rotary positions)"
-    )
-    is_reverse = is_reverse_kl(training.divergence, beta=training.beta, skew=training.skew)
-    _require(not (training.truncates and is_reverse),
-             f"{where}: divergence = {training.divergence!r} with top_k = {training.top_k}, top_p = {training.top_p}: "
-             "infinite wherever the truncated teacher has no mass; use forward-kl")  # fmt: skip
-    without = [name for name, usual in (("rate_rule", "sqrt"), ("beta_rule", "keep"), ("decay_rule", "keep"))
-               if not training.reference_batch_tokens and getattr(training, name) != usual]  # fmt: skip
-    _require(not without, f"{where}: {', '.join(without)} without reference_batch_tokens, the batch that peak_lr was "
-                          "tuned at; give it, or drop the rule")  # fmt: skip
-    for name, known in CHOICES.items():
-        value = getattr(training, name)
-        _require(
-            value in known,
-            f"{where}.{name} = {value!r}{did_you_mean(value, known)} is none of {', '.join(known)}",
-        )
-
-
-def _check_budgets(spec: StudySpec, where: str, budgets: Sequence[int]) -> None:
-    """No two that train as many batches."""
-    _require(
-        spec.batch_tokens < 1 or len({round(b / spec.batch_tokens) for b in budgets}) == len(budgets),
-        f"{where} tokens repeats a budget: {list(budgets)} in batches of {spec.batch_tokens}; name each once",
-    )
-
-
-def _check_replicates(spec: StudySpec) -> None:
-    sizes = list(spec.students.params)
-    for replicate in spec.replicates:
-        _check_budgets(spec, "[[replicates]]", replicate.tokens)
-        _require(
-            replicate.params in sizes, f"[[replicates]] params = {replicate.params!r} is not one of {sizes}"
-        )
-        _require(
-            2 <= replicate.seeds <= _MOST_SEEDS,
-            f"[[replicates]] seeds = {replicate.seeds}: give at least 2, the first included, and at most {_MOST_SEEDS}",
-        )
-        for label in replicate.teachers:
-            _require(label in spec.teacher_labels(),
-                     f"[[replicates]] teachers: {label!r} is not one of {spec.teacher_labels()}")  # fmt: skip
-        for tokens in replicate.tokens:
-            _require(tokens in spec.students.tokens,
-                     f"[[replicates]] tokens = {tokens} is not one of {list(spec.students.tokens)}")  # fmt: skip
-
-
 FIXED = ("context", "head_dim", "aspect")
 """Settings of [training] that [[cells]] may not change: they make another model, or another stream of text."""
+LEAST_BATCHES = 20
+"""Of any run: fewer steps than a warm-up has teach nothing."""
 
 
-def _check_cells(spec: StudySpec, cells: CellsSpec) -> None:
-    where = f"[[cells]] {cells.name}".rstrip()
-    _require(bool(cells.tokens) and min(cells.tokens) >= 20 * spec.batch_tokens,
-             f"{where}: tokens = {list(cells.tokens)}: give at least 20 batches of {spec.batch_tokens}")  # fmt: skip
-    _check_budgets(spec, where, cells.tokens)
-    for size in cells.params:
+def _out_of_bounds(bounds: Bounds, settings: object, where: str) -> Iterator[str]:
+    for name, (low, high) in bounds.items():
+        if not low <= (value := getattr(settings, name)) <= high:
+            yield f"{where}{name} = {value:g} must lie in [{low:g}, {high:g}]"
+
+
+def _no_choice(where: str, value: str, known: Sequence[str]) -> Iterator[str]:
+    if value not in known:
+        yield f"{where}{value!r}{did_you_mean(value, known)} is none of {', '.join(known)}"
+
+
+def _study_numbers(spec: StudySpec) -> Iterator[str]:
+    yield from _out_of_bounds(STUDY_BOUNDS, spec, "")
+    yield from _out_of_bounds({"margin": (0, math.inf)}, spec.early_stop, "early_stop.")
+    yield from _out_of_bounds({"rounds": (0, 20)}, spec.tuning, "tuning.")
+    yield from _out_of_bounds(STUDY_DATA_BOUNDS, spec.data, "data.")
+
+
+def _students(spec: StudySpec) -> Iterator[str]:
+    if not spec.students.params or not spec.students.tokens:
+        yield "[students] needs params and tokens"
+    if not spec.data.corpus:
+        yield "data.corpus is empty: give the text with --corpus PATH, or name it in the file"
+    sizes = [parse_count(size, name="[students] params") for size in spec.students.params]
+    if len(set(sizes)) < len(sizes):
+        yield f"[students] params repeats a size: {list(spec.students.params)}"
+    yield from _repeated_budgets(spec, "[students]", spec.students.tokens)
+
+
+def _words(spec: StudySpec) -> Iterator[str]:
+    """The words of a study, and what its batches allow."""
+    for name in spec.without_controls:
+        yield from _no_choice("without_controls: ", name, CONTROLS)
+    yield from _no_choice("tuning.horizon = ", spec.tuning.horizon, HORIZONS)
+    micro, context = spec.training.micro_batch_tokens, spec.training.context
+    if micro % context:
+        yield f"training.micro_batch_tokens = {micro} is not a multiple of context {context}"
+    for tokens in (*spec.students.tokens, spec.tuning_tokens):
+        if tokens < LEAST_BATCHES * spec.batch_tokens:
+            least = f"{LEAST_BATCHES} batches of {spec.batch_tokens}"
+            yield f"tokens = {tokens} is under {least}: nothing is learnt"
+
+
+def _text(data: DataSpec) -> Iterator[str]:
+    """A world is a text of its own; settings that speak of another are contradictions."""
+    if data.world is None:
+        return
+    check_world(data.world)
+    of_corpora = "corpus tokenizer vocab_size text_column max_document_chars section_chars seed"
+    for name in of_corpora.split():
+        if (value := getattr(data, name)) != getattr(DataSpec(), name):
+            yield f"data.{name} = {value!r} together with [data.world]: the text is drawn from the world; drop one"
+
+
+def _target(spec: StudySpec) -> Iterator[str]:
+    if spec.target is not None:
+        parse_count(spec.target.params, name="[target] params")
+        if spec.target.tokens <= 0:
+            yield f"[target] tokens = {spec.target.tokens}: give at least 1"
+
+
+def _recipe(training: Recipe, where: str) -> Iterator[str]:
+    """The numbers and words of [training], or of what [[cells]] change of it."""
+    yield from _out_of_bounds(RECIPE_BOUNDS, training, f"{where}.")
+    if training.head_dim % 2:
+        yield f"{where}.head_dim = {training.head_dim} must be even (rotary positions)"
+    if training.truncates and is_reverse_kl(training.divergence, beta=training.beta, skew=training.skew):
+        yield (
+            f"{where}: divergence = {training.divergence!r} with top_k = {training.top_k}, top_p = {training.top_p}: "
+            "infinite wherever the truncated teacher has no mass; use forward-kl"
+        )
+    usual = {"rate_rule": "sqrt", "beta_rule": "keep", "decay_rule": "keep"}
+    changed = [name for name, rule in usual.items() if getattr(training, name) != rule]
+    if changed and not training.reference_batch_tokens:
+        yield (
+            f"{where}: {', '.join(changed)} without reference_batch_tokens, the batch that peak_lr was tuned at; "
+            "give it, or drop the rule"
+        )
+    for name, known in CHOICES.items():
+        yield from _no_choice(f"{where}.{name} = ", getattr(training, name), known)
+
+
+def _repeated_budgets(spec: StudySpec, where: str, budgets: Sequence[int]) -> Iterator[str]:
+    """Two that train as many batches."""
+    if spec.batch_tokens >= 1 and len({round(b / spec.batch_tokens) for b in budgets}) < len(budgets):
+        shown = f"{list(budgets)} in batches of {spec.batch_tokens}"
+        yield f"{where} tokens repeats a budget: {shown}; name each once"
+
+
+def _replicates(spec: StudySpec) -> Iterator[str]:
+    sizes, labels, budgets = list(spec.students.params), spec.teacher_labels(), list(spec.students.tokens)
+    for replicate in spec.replicates:
+        yield from _repeated_budgets(spec, "[[replicates]]", replicate.tokens)
+        if replicate.params not in sizes:
+            yield f"[[replicates]] params = {replicate.params!r} is not one of {sizes}"
+        if not 2 <= replicate.seeds <= MOST_SEEDS:
+            wanted = f"give at least 2, the first included, and at most {MOST_SEEDS}"
+            yield f"[[replicates]] seeds = {replicate.seeds}: {wanted}"
+        for label in replicate.teachers:
+            if label not in labels:
+                yield f"[[replicates]] teachers: {label!r} is not one of {labels}"
+        for tokens in replicate.tokens:
+            if tokens not in budgets:
+                yield f"[[replicates]] tokens = {tokens} is not one of {budgets}"
+
+
+def _design(spec: StudySpec, design: DesignSpec) -> Iterator[str]:
+    where = f"[[cells]] {design.name}".rstrip()
+    if not design.tokens or min(design.tokens) < LEAST_BATCHES * spec.batch_tokens:
+        least = f"give at least {LEAST_BATCHES} batches of {spec.batch_tokens}"
+        yield f"{where}: tokens = {list(design.tokens)}: {least}"
+    yield from _repeated_budgets(spec, where, design.tokens)
+    for size in design.params:
         parse_count(size, name=f"{where} params")
     known = [NONE, *spec.teacher_labels()]
-    for label in cells.teachers:
-        _require(
-            label in known, f"{where}: teachers: {label!r}{did_you_mean(label, known)} is not one of {known}"
-        )
-    _require(1 <= cells.seeds <= _MOST_SEEDS,
-             f"{where}: seeds = {cells.seeds}: give at least 1 and at most {_MOST_SEEDS}")  # fmt: skip
-    _require(len(cells.rates) > 0 and all(0 < rate < 1e3 for rate in cells.rates),
-             f"{where}: rates = {list(cells.rates)}: give multiples of the tuned rate, e.g. [0.5, 1, 2]")  # fmt: skip
-    _check_control(spec, cells, where)
-    _check_recipe(cells.recipe(spec.training), f"{where} training")
+    for label in design.teachers:
+        if label not in known:
+            yield f"{where}: teachers: {label!r}{did_you_mean(label, known)} is not one of {known}"
+    if not 1 <= design.seeds <= MOST_SEEDS:
+        yield f"{where}: seeds = {design.seeds}: give at least 1 and at most {MOST_SEEDS}"
+    if not design.rates or not all(0 < rate < 1e3 for rate in design.rates):
+        yield f"{where}: rates = {list(design.rates)}: give multiples of the tuned rate, e.g. [0.5, 1, 2]"
+    yield from _control(spec, design, where)
+    yield from _recipe(design.recipe(spec.training), f"{where} training")
 
 
-def _check_control(spec: StudySpec, cells: CellsSpec, where: str) -> None:
+def _control(spec: StudySpec, design: DesignSpec, where: str) -> Iterator[str]:
     """What differs from the grid is known, allowed, and has a name."""
-    _require(cells.split in SPLITS, f"{where}: split = {cells.split!r} is none of {', '.join(SPLITS)}")
-    _require(cells.init in INITS, f"{where}: init = {cells.init!r} is none of {', '.join(INITS)}")
-    is_taught = bool(cells.teachers) and NONE not in cells.teachers
-    _require(cells.init == "fresh" or is_taught,
-             f"{where}: init = 'pruned' cuts students out of their teachers: name these, not {NONE!r}")  # fmt: skip
-    changed = sorted(set(FIXED) & set(cells.training))
-    _require(not changed, f"{where}: training changes {', '.join(changed)}, which must be one for a study")
-    is_control = spec.is_control(cells)
-    _require(bool(cells.name) or not is_control,
-             f"{where}: these runs differ from the grid: give them a name, e.g. name = \"lambda\"")  # fmt: skip
-    _require(not (is_control and cells.holdout),
-             f"{where}: laws predict held-out runs, so these have the grid's settings; drop holdout")  # fmt: skip
+    if design.split not in SPLITS:
+        yield f"{where}: split = {design.split!r} is none of {', '.join(SPLITS)}"
+    if design.init not in INITS:
+        yield f"{where}: init = {design.init!r} is none of {', '.join(INITS)}"
+    if design.init != "fresh" and (not design.teachers or NONE in design.teachers):
+        yield f"{where}: init = 'pruned' cuts students out of their teachers: name these, not {NONE!r}"
+    if changed := sorted(set(FIXED) & set(design.training)):
+        yield f"{where}: training changes {', '.join(changed)}, which must be one for a study"
+    if spec.is_control(design) and not design.name:
+        yield f'{where}: these runs differ from the grid: give them a name, e.g. name = "lambda"'
+    if spec.is_control(design) and design.holdout:
+        yield f"{where}: laws predict held-out runs, so these have the grid's settings; drop holdout"
 
 
-def _check_teachers(spec: StudySpec) -> None:
+def _teachers(spec: StudySpec) -> Iterator[str]:
     labels = spec.teacher_labels()
-    _require(len(set(labels)) == len(labels), f"[[teachers]] repeats a teacher: {labels}")
+    if len(set(labels)) < len(labels):
+        yield f"[[teachers]] repeats a teacher: {labels}"
     for teacher in spec.teachers:
+        where = f"[[teachers]] path = {teacher.path!r}"
+        is_trained = bool(teacher.params or teacher.tokens)
         if is_oracle(teacher.path):
             parse_oracle(teacher.path)
-            _require(
-                not teacher.params and not teacher.tokens,
-                f"[[teachers]] path = {teacher.path!r}: an oracle is not trained; drop params and tokens",
-            )
-            _require(spec.data.world is not None,
-                     f"[[teachers]] path = {teacher.path!r}: an oracle knows the text of a world alone; add a "
-                     "[data.world] table")  # fmt: skip
+            if is_trained:
+                yield f"{where}: an oracle is not trained; drop params and tokens"
+            if spec.data.world is None:
+                yield f"{where}: an oracle knows the text of a world alone; add a [data.world] table"
         elif teacher.path:
-            _require(not teacher.params and not teacher.tokens,
-                     f"[[teachers]] path = {teacher.path!r}: give either path, or params and tokens")  # fmt: skip
-            _require(_could_be_model(teacher.source),
-                     f"[[teachers]] path = {teacher.path!r}: no model there; give a Hugging Face folder (with "
-                     "config.json), a GGUF file, or a name on the hub (owner/name)")  # fmt: skip
+            if is_trained:
+                yield f"{where}: give either path, or params and tokens"
+            if not _could_be_model(teacher.source):
+                yield (
+                    f"{where}: no model there; give a Hugging Face folder (with config.json), a GGUF file, or a name "
+                    "on the hub (owner/name)"
+                )
         else:
-            _require(
-                teacher.split in ("teacher", "student"),
-                f"[[teachers]] {teacher.label}: split = {teacher.split!r} is neither teacher nor student",
-            )
-            _require(bool(teacher.params) and teacher.tokens >= 20 * spec.batch_tokens,
-                     f"[[teachers]] {teacher}: needs params, and tokens of at least 20 batches")  # fmt: skip
-    if spec.tuning.teacher:
-        _require(
-            spec.tuning.teacher in labels, f"tuning.teacher = {spec.tuning.teacher!r} is not one of {labels}"
-        )
+            if teacher.split not in ("teacher", "student"):
+                yield f"[[teachers]] {teacher.label}: split = {teacher.split!r} is neither teacher nor student"
+            if not teacher.params or teacher.tokens < LEAST_BATCHES * spec.batch_tokens:
+                yield f"[[teachers]] {teacher}: needs params, and tokens of at least {LEAST_BATCHES} batches"
+    if spec.tuning.teacher and spec.tuning.teacher not in labels:
+        yield f"tuning.teacher = {spec.tuning.teacher!r} is not one of {labels}"
 
 
 def _could_be_model(source: str) -> bool:
@@ -310,6 +317,42 @@ def _could_be_model(source: str) -> bool:
     return source.count("/") >= 1 and not source.startswith(".")
 
 
-def _require(fact: bool, message: str) -> None:
-    if not fact:
-        raise ConfigError(message)
+def check_cuts(spec: StudySpec, vocab_size: int, external: Callable[[str], Shape] | None = None) -> None:
+    """Refuse pruned students that are no part of their teachers.
+
+    Args:
+        spec: the study.
+        vocab_size: of the study; that of teachers trained in it as well.
+        external: a teacher from outside as runs name it -> its shape; without it only the others are looked at.
+
+    Raises:
+        ConfigError: naming the first student and teacher that do not fit, and along which axis.
+    """
+    for block in spec.blocks():
+        if block.design.init == "pruned":
+            _check_block(spec, block, vocab_size, external)
+
+
+def _check_block(
+    spec: StudySpec, block: DesignBlock, vocab_size: int, external: Callable[[str], Shape] | None
+) -> None:
+    for teacher in spec.teachers:
+        if teacher.label not in block.teachers:
+            continue
+        if is_oracle(teacher.path):
+            raise ConfigError(
+                f"[[cells]] {block.design.name}: init = 'pruned', but the oracle {teacher.path} has no "
+                "weights to cut from. Name other teachers"
+            )
+        if teacher.path and external is None:
+            continue
+        theirs = (
+            external(teacher.source) if teacher.path and external else spec.shape(teacher.params, vocab_size)
+        )
+        for size in block.params:
+            check_cut(
+                theirs,
+                spec.shape(size, vocab_size),
+                name=teacher.label,
+                label=f"[[cells]] {block.design.name}: the student {size}",
+            )

@@ -1,8 +1,15 @@
-"""What a study would spend: runs, FLOP, core time and disk, before anything is spent."""
+"""What a study costs before it is run: FLOP, seconds, disk, and what stored targets of its teachers could spare.
+
+Time is FLOP at a measured rate and a measured overhead per token, step and run. Of stored targets only those of the
+same bits count: full logits in float32 (docs/targets.md), 4 bytes per token of vocabulary. Students of one stream and
+teacher share each forward pass already (sweep/scheduler.py); what a store could still save is the reading of the same
+text for other seeds, batches and cooldowns. The bound takes it that they read the same windows, that reading a store
+costs nothing and that every pass shared in the plan is shared in fact.
+"""
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,8 +17,10 @@ from distillaw.accounting.config import read_architecture
 from distillaw.accounting.flops import forward_flops
 from distillaw.data.prepare import DataSpec
 from distillaw.errors import ConfigError
-from distillaw.runs.spec import TrunkSpec, shared_stream
-from distillaw.sweep.jobs import Facts, Job, Planner, Progress
+from distillaw.quantities import format_bytes
+from distillaw.runs.spec import shared_stream
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import NOTHING, Facts, Progress, TrunkJob, left_of, one_per_trunk
 from distillaw.sweep.spec import StudySpec
 from distillaw.worlds.oracle import Oracle, is_oracle, parse_oracle
 from distillaw.worlds.world import open_world
@@ -20,8 +29,10 @@ FLOP_PER_SECOND = 34.5e9
 SECONDS_PER_TOKEN = 7.4e-6
 SECONDS_PER_STEP = 0.0106
 SECONDS_PER_RUN = 1.2
-SPEED = (f"{FLOP_PER_SECOND / 1e9:.0f} GFLOP/s, {SECONDS_PER_TOKEN * 1e6:.0f} us a token, "
-         f"{SECONDS_PER_STEP * 1e3:.0f} ms a step and {SECONDS_PER_RUN} s a run")  # fmt: skip
+SPEED = (
+    f"{FLOP_PER_SECOND / 1e9:.0f} GFLOP/s, {SECONDS_PER_TOKEN * 1e6:.0f} us a token, "
+    f"{SECONDS_PER_STEP * 1e3:.0f} ms a step and {SECONDS_PER_RUN} s a run"
+)
 BUSY = 0.88
 """Assumed speed of one core while all are busy: matrix work, a cost per token and per optimiser step, and scoring and
 saving a run; and the share of the time in which cores do not wait for a search or a teacher. Fitted to the 55 runs of a
@@ -37,7 +48,7 @@ TOKENIZER_BYTES = 60_000
 class StudyCost:
     """What a study would spend, before it does."""
 
-    jobs: list[Job]
+    jobs: list[TrunkJob]
     """One per trunk."""
     seconds: list[float]
     """Estimated core-seconds of each job."""
@@ -45,7 +56,7 @@ class StudyCost:
     tokens: float
     disk_bytes: float
     num_runs: int
-    wanted: Sequence[Job] = ()
+    wanted: Sequence[TrunkJob] = ()
     """The same by purpose: a trunk's held-out budgets apart from its others."""
 
     def wall_seconds(self, workers: int) -> float:
@@ -69,41 +80,28 @@ def study_cost(
     """
     facts = facts or Facts(vocab_size=vocab_size, data_hash="dry-run", fingerprints={})
     progress = progress or NOTHING
-    every = Planner(spec, facts, progress, guess=True).board().jobs
+    every = Planner(spec, facts, progress, guess=True).ready_jobs().jobs
     ended = progress.losses.keys() | progress.diverged
     left = left_of(every, ended)
     return replace(jobs_cost(left, teacher_forward(spec, every)), wanted=tuple(every))
 
 
-def left_of(jobs: Sequence[Job], ended: Collection[str]) -> list[Job]:
-    """One job per trunk with the budgets that have not ended, from where those that have brought it."""
-    left = []
-    for job in one_per_trunk(jobs):
-        budgets = tuple(t for t in job.budgets if job.trunk.run_id(t) not in ended)
-        before = [t for t in job.budgets if t not in budgets and t < min(budgets, default=0)]
-        if budgets:
-            left.append(replace(job, budgets=budgets, reached=max(before, default=0)))
-    return left
-
-
-def parts_of(jobs: Sequence[Job], wanted: Callable[[str], bool]) -> list[Job]:
-    """Jobs with those of their budgets whose run is wanted."""
-    parts = [replace(j, budgets=tuple(t for t in j.budgets if wanted(j.trunk.run_id(t)))) for j in jobs]
-    return [job for job in parts if job.budgets]
-
-
-def teacher_forward(spec: StudySpec, jobs: Sequence[Job]) -> dict[str, float]:
+def teacher_forward(spec: StudySpec, jobs: Sequence[TrunkJob]) -> dict[str, float]:
     """Teacher, as runs name it -> FLOP of one forward pass, per token: those that the jobs train, and external ones."""
     return {
         job.trunk.run_id(tokens): forward_flops(job.trunk.shape).total
-        for job in jobs if job.trunk.role == "teacher" for tokens in job.budgets
+        for job in jobs
+        if job.trunk.role == "teacher"
+        for tokens in job.budgets
     } | {
-        name: _oracle_forward(spec.data, name) if is_oracle(name) else external_forward(name, spec.training.context)
+        name: _oracle_forward(spec.data, name)
+        if is_oracle(name)
+        else external_forward(name, spec.training.context)
         for name in spec.external_teachers()
-    }  # fmt: skip
+    }
 
 
-def jobs_cost(jobs: list[Job], forward: Mapping[str, float]) -> StudyCost:
+def jobs_cost(jobs: list[TrunkJob], forward: Mapping[str, float]) -> StudyCost:
     """FLOP, time and disk of some jobs.
 
     Args:
@@ -117,10 +115,13 @@ def jobs_cost(jobs: list[Job], forward: Mapping[str, float]) -> StudyCost:
     disk += sum(BYTES_PER_PARAM_TRUNK * t.total_params for t in trunks.values())
     shares = list(zip(jobs, reading, strict=True))
     return StudyCost(
-        jobs=jobs, seconds=[job_seconds(job, flops) for job, flops in shares],
-        flops=sum(job_flops(job, flops) for job, flops in shares), tokens=sum(job.tokens for job in jobs),
-        disk_bytes=disk, num_runs=len(runs),
-    )  # fmt: skip
+        jobs=jobs,
+        seconds=[job_seconds(job, flops) for job, flops in shares],
+        flops=sum(job_flops(job, flops) for job, flops in shares),
+        tokens=sum(job.tokens for job in jobs),
+        disk_bytes=disk,
+        num_runs=len(runs),
+    )
 
 
 def study_vocab(spec: StudySpec) -> int:
@@ -134,7 +135,7 @@ def study_vocab(spec: StudySpec) -> int:
     return len(load_tokenizer(spec.data.tokenizer))
 
 
-def _teacher_flops(jobs: Sequence[Job], forward: Mapping[str, float]) -> list[float]:
+def _teacher_flops(jobs: Sequence[TrunkJob], forward: Mapping[str, float]) -> list[float]:
     """FLOP of each job's share of its teacher's forward passes, which all students of one stream share."""
     longest: dict[tuple[object, ...], float] = {}
     sharing: Counter[tuple[object, ...]] = Counter()
@@ -144,8 +145,9 @@ def _teacher_flops(jobs: Sequence[Job], forward: Mapping[str, float]) -> list[fl
         sharing[key] += 1
     return [
         forward[job.trunk.teacher_run] * longest[key] / sharing[key] if job.trunk.teacher_run else 0.0
-        for job in jobs for key in [shared_stream(job.trunk)]
-    ]  # fmt: skip
+        for job in jobs
+        for key in [shared_stream(job.trunk)]
+    ]
 
 
 def _oracle_forward(data: DataSpec, name: str) -> float:
@@ -169,12 +171,12 @@ def external_forward(name: str, context: int) -> float:
     return forward_flops(architecture, context=context).total if architecture else weight_flops(config)
 
 
-def job_flops(job: Job, teacher_flops: float) -> float:
+def job_flops(job: TrunkJob, teacher_flops: float) -> float:
     """FLOP a job executes: training one trunk with a cooldown per budget, and its share of the teacher's."""
     return 3 * forward_flops(job.trunk.shape).total * job.tokens + teacher_flops
 
 
-def job_seconds(job: Job, teacher_flops: float) -> float:
+def job_seconds(job: TrunkJob, teacher_flops: float) -> float:
     """Estimated seconds on one core."""
     return core_seconds(job_flops(job, teacher_flops), job.tokens, job.trunk.batch_tokens, len(job.budgets))
 
@@ -186,24 +188,75 @@ def core_seconds(flops: float, tokens: float, batch_tokens: int, runs: int) -> f
     return training + SECONDS_PER_RUN * runs
 
 
-NOTHING = Progress(losses={}, failures={})
-
-
-def nominal(spec: StudySpec, facts: Facts) -> list[Job]:
+def nominal(spec: StudySpec, facts: Facts) -> list[TrunkJob]:
     """Every trunk of a study of which nothing is on disk, as if its searches stayed at their start."""
-    return one_per_trunk(Planner(spec, facts, NOTHING, guess=True).board().jobs)
+    return one_per_trunk(Planner(spec, facts, NOTHING, guess=True).ready_jobs().jobs)
 
 
-def one_per_trunk(jobs: Sequence[Job]) -> list[Job]:
-    """Jobs of one trunk as one: held-out budgets go on where the grid's ended, the grid's where a search did."""
-    budgets: dict[str, set[int]] = {}
-    trunks: dict[str, TrunkSpec] = {}
+WORTH_A_STORE = 0.1
+"""Share of a study's FLOP from which a store is worth its disk; our studies lie at 3 to 6 % (docs/studies.md)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTargetsBound:
+    """What full targets of the teachers that are asked more than once would save and take, at most and at least."""
+
+    flops: float
+    """FLOP of the whole study."""
+    teacher_flops: float
+    """Of them the teachers' forward passes."""
+    saved_flops: float
+    """Of these what stores could save, at most."""
+    bytes: float
+    """Of the stores, at least."""
+    passes: float
+    """Forward passes over each token of text, averaged over the teachers that would be stored."""
+
+    @property
+    def share(self) -> float:
+        """Saved, as a share of the study."""
+        return self.saved_flops / self.flops
+
+    @property
+    def words(self) -> str:
+        """One line for people."""
+        spent = f"teachers' forward passes: {self.teacher_flops / self.flops:.0%} of the FLOP"
+        if not self.saved_flops:
+            return f"{spent}, no text read twice by one"
+        verdict = "worth a look" if self.share >= WORTH_A_STORE else f"not done below {WORTH_A_STORE:.0%}"
+        return (
+            f"{spent}; stored full targets could save at most {self.share:.1%} for {format_bytes(self.bytes)} "
+            f"({self.passes:.1f} passes over the same text, break-even above 1): {verdict}"
+        )
+
+
+def stored_targets(
+    jobs: Sequence[TrunkJob], forward: Mapping[str, float], vocab_size: int
+) -> StoredTargetsBound:
+    """The bound for some jobs.
+
+    Args:
+        jobs: trunks and their budgets.
+        forward: teacher, as runs name it -> FLOP of one forward pass, per token.
+        vocab_size: entries of the vocabulary.
+    """
+    streams: dict[str, dict[object, float]] = {}
+    distinct: dict[str, float] = {}
     for job in jobs:
-        name = job.trunk.trunk_id
-        budgets.setdefault(name, set()).update(job.budgets)
-        trunks[name] = min(trunks.get(name, job.trunk), job.trunk, key=lambda t: _LATER.get(t.purpose, 0))
-    return [Job(trunk=trunks[name], budgets=tuple(sorted(tokens))) for name, tokens in budgets.items()]
-
-
-_LATER = {"holdout": 1, "tuning": 2}
-"""Purposes that give way to another of the same trunk."""
+        if job.trunk.teacher_run is None:
+            continue
+        teacher, key = job.trunk.teacher_run, shared_stream(job.trunk)
+        read = streams.setdefault(teacher, {})
+        read[key] = max(read.get(key, 0.0), job.tokens)
+        distinct[teacher] = max(distinct.get(teacher, 0.0), max(job.budgets))
+    asked = {teacher: sum(read.values()) for teacher, read in streams.items()}
+    repeated = [teacher for teacher in asked if asked[teacher] > distinct[teacher]]
+    teacher_flops = sum(forward[teacher] * asked[teacher] for teacher in asked)
+    covered = sum(distinct[teacher] for teacher in repeated)
+    return StoredTargetsBound(
+        flops=sum(job_flops(job, 0.0) for job in jobs) + teacher_flops,
+        teacher_flops=teacher_flops,
+        saved_flops=sum(forward[teacher] * (asked[teacher] - distinct[teacher]) for teacher in repeated),
+        bytes=covered * 4 * (vocab_size + 1),
+        passes=sum(asked[teacher] for teacher in repeated) / covered if repeated else 1.0,
+    )

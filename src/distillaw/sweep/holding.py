@@ -1,25 +1,39 @@
-"""Holding a study folder: one scheduler at a time, and none before the workers of the last one are gone.
+"""A study folder in the hands of one scheduler: its hold, and what it leaves there for people and for `study status`.
 
-Workers of a killed scheduler notice, save and end by themselves, but not in the same instant; a new worker on the same
-trunk beside them would be one too many. Each keeps a record (runs/lock.py) in workers/ while it lives.
+    .lock, .lock.json   the hold (runs/lock.py)
+    workers/*.json      a record per worker while it lives
+    journal.jsonl       one line per event, appended: began, ended (a task), lost (a worker), again, changed, stopped
+    scheduler.json      what is in training now: where, what, how far; replaced every few seconds
+
+Nothing is decided from the last two; a disk that is full costs lines there, never a run.
 """
 
 import contextlib
+import json
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from distillaw.errors import DistillawError
+from distillaw.runs.files import read_json, write_json
 from distillaw.runs.lock import Claim, held, is_alive, read_holder
-from distillaw.runs.places import remove_file
+from distillaw.runs.places import appending, remove_file
 from distillaw.runs.store import StudyFolder
 
 WAIT_SECONDS = 600.0
+"""How long a worker of an earlier scheduler may take to save and end: the largest checkpoints over slow networks."""
+NOTICE_SECONDS = 5.0
+"""How old scheduler.json may be; `study status --watch` looks as often."""
 
 
 @contextlib.contextmanager
 def hold_study(study: StudyFolder, say: Callable[[str], None]) -> Iterator[Claim]:
-    """Hold the folder for the duration.
+    """Hold the folder for the duration, once no worker of an earlier scheduler lives.
+
+    Workers of a killed scheduler notice, save and end by themselves, but not in the same instant; a new worker on the
+    same trunk beside them would be one too many.
 
     Args:
         study: the folder; made if need be.
@@ -55,3 +69,60 @@ def _wait_for(record: Path, say: Callable[[str], None], deadline: float) -> None
             break
         time.sleep(0.2)
     remove_file(record)
+
+
+class StudyJournal:
+    """journal.jsonl of a study folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "journal.jsonl"
+
+    def add(self, event: str, **facts: object) -> None:
+        """Append one event, stamped with this machine's clock; for people only, nothing is computed from it."""
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        line = json.dumps({"at": at, "event": event, **facts}).encode() + b"\n"
+        with contextlib.suppress(OSError):
+            with appending(self._file, binary=True) as stream:
+                if stream.seek(0, os.SEEK_END):
+                    stream.seek(-1, os.SEEK_END)
+                    line = line if stream.read(1) == b"\n" else b"\n" + line  # a torn line ends here
+                stream.write(line)
+
+    def events(self) -> Iterator[dict]:
+        """All events in order; a line torn by a kill or a full disk is left out."""
+        if not self._file.exists():
+            return
+        for line in self._file.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict):
+                    yield event
+
+
+class Notice:
+    """scheduler.json of a study folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "scheduler.json"
+        self._written = -float("inf")
+
+    def is_due(self) -> bool:
+        """Whether the one on disk is some seconds old."""
+        return time.monotonic() - self._written > NOTICE_SECONDS
+
+    def write(self, facts: Mapping[str, object]) -> None:
+        """Replace it."""
+        self._written = time.monotonic()
+        with contextlib.suppress(DistillawError):
+            write_json(self._file, facts)
+
+    def read(self) -> dict:
+        """The last one; empty if there is none."""
+        with contextlib.suppress(DistillawError):
+            return read_json(self._file)
+        return {}
+
+    def remove(self) -> None:
+        """Take it away."""
+        with contextlib.suppress(OSError):
+            remove_file(self._file)

@@ -8,7 +8,7 @@ killed study continues from its folder alone.
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 
 from distillaw.accounting.params import ParamCount, count_params
@@ -16,87 +16,23 @@ from distillaw.accounting.shapes import Shape
 from distillaw.errors import RunError
 from distillaw.laws.rates import Optimum, fit_rate_law
 from distillaw.runs.spec import TrunkSpec
-from distillaw.sweep.early_stop import release
-from distillaw.sweep.spec import Block, StudySpec
-from distillaw.sweep.tables import NONE, TeacherSpec
+from distillaw.sweep.ready import Facts, Progress, ReadyJobs, TrunkJob, release
+from distillaw.sweep.spec import NONE, DesignBlock, StudySpec, TeacherSpec
 from distillaw.sweep.tuning import (
     ArmRates,
+    FallingRate,
+    LatticePoint,
     Lookup,
-    Plan,
-    Point,
-    Search,
+    OneRate,
+    RateSearch,
+    TrunkRate,
+    TuningPlan,
     fall_power,
     first_fall,
     search_distilled,
     search_supervised,
     search_teacher,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What jobs depend on besides the study file."""
-
-    vocab_size: int
-    data_hash: str
-    fingerprints: Mapping[str, str]
-    """External teacher, as runs name it -> hash of its weights."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """What is on disk."""
-
-    losses: Mapping[str, float]
-    """Finished run id -> held-out loss."""
-    failures: Mapping[str, str]
-    """Failed run id -> its error, divergence aside."""
-    diverged: frozenset[str] = frozenset()
-    """Runs whose loss or gradient ceased to be finite: to a search they are the worst there is."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One trunk and the budgets wanted from it: the unit a worker takes."""
-
-    trunk: TrunkSpec
-    budgets: tuple[int, ...]
-    reached: int = 0
-    """Budget up to which the trunk is trained already."""
-
-    @property
-    def run_ids(self) -> list[str]:
-        """Runs this job makes."""
-        return [self.trunk.run_id(tokens) for tokens in self.budgets]
-
-    @property
-    def tokens(self) -> float:
-        """Tokens it trains on: (1 - c) of what leads to the largest budget, and c of every budget."""
-        cooldown = self.trunk.recipe.cooldown
-        return (1 - cooldown) * (max(self.budgets) - self.reached) + cooldown * sum(self.budgets)
-
-    @property
-    def urgency(self) -> tuple[bool, bool, float]:
-        """Sorts jobs: tuning before teachers before students, and the longest first, so that no core ends alone."""
-        trunk = self.trunk
-        return trunk.purpose != "tuning", trunk.role != "teacher", -self.tokens * trunk.total_params
-
-
-@dataclass(slots=True, kw_only=True)
-class Board:
-    """All jobs known at this moment, in the order they should start."""
-
-    jobs: list[Job]
-    """Every job whose inputs are decided (finished ones included)."""
-    waiting: list[str]
-    """What cannot be decided yet, in words."""
-    stopped: list[str] = field(default_factory=list)
-    """Students that get no longer budget (`early_stop`), and why."""
-    supervised: Search | None = None
-    teacher: Search | None = None
-    distilled: Search | None = None
-    reference: str | None = None
-    """Run (or folder) of the teacher that the distilled arm is tuned with."""
 
 
 class Planner:
@@ -120,86 +56,93 @@ class Planner:
         self._sizes = spec.tuned_sizes()
         self._shapes: dict[str, tuple[Shape, ParamCount]] = {}
 
-    def board(self) -> Board:
+    def ready_jobs(self) -> ReadyJobs:
         """The jobs whose inputs are decided, the most urgent first.
 
         Raises:
             RunError: every rate of a search diverged.
         """
-        board = Board(jobs=[], waiting=[])
+        ready = ReadyJobs(jobs=[], waiting=[])
         if self._spec.tuning.enabled:
-            self._add_tuned(board)
+            self._add_tuned(ready)
         else:
-            self._add_grid(board, self._fixed_rates(), self._spec.batch_tokens)
-        self._stop_hopeless(board)
-        board.jobs.sort(key=lambda job: job.urgency)
-        return board
+            self._add_grid(ready, ArmRates(others=OneRate(self._spec.peak_lr)), self._spec.batch_tokens)
+        self._stop_hopeless(ready)
+        ready.jobs.sort(key=lambda job: job.urgency)
+        return ready
 
-    def _stop_hopeless(self, board: Board) -> None:
-        """Release the grid's budgets one by one, to those that may still win (`early_stop`)."""
+    def _stop_hopeless(self, ready: ReadyJobs) -> None:
+        """Release the grid's budgets one by one, to those that may still win (`ready.release`)."""
         margin = self._spec.early_stop.margin
         if margin == 0 or self._guess:
             return
-        grid = [job for job in board.jobs if (job.trunk.role, job.trunk.purpose) == ("student", "grid")]
-        others = [job for job in board.jobs if job not in grid]
-        released, board.stopped = release(
-            grid, self._progress.losses, self._progress.diverged | self._progress.failures.keys(), margin=margin,
-            is_complete=not board.waiting,
-        )  # fmt: skip
-        board.jobs = [*others, *released]
+        grid = [job for job in ready.jobs if (job.trunk.role, job.trunk.purpose) == ("student", "grid")]
+        others = [job for job in ready.jobs if job not in grid]
+        released, ready.stopped = release(
+            grid,
+            self._progress.losses,
+            self._progress.diverged | self._progress.failures.keys(),
+            margin=margin,
+            is_complete=not ready.waiting,
+        )
+        ready.jobs = [*others, *released]
 
-    def _add_tuned(self, board: Board) -> None:
-        board.supervised = search = self._supervised
-        self._add_points(board, search, None)
+    def _add_tuned(self, ready: ReadyJobs) -> None:
+        ready.supervised = search = self._supervised
+        self._add_points(ready, search, None)
         if not search.is_done:
-            board.waiting.append("teachers and students wait for the supervised rate and batch")
+            ready.waiting.append("teachers and students wait for the supervised rate and batch")
             return
         batch = self.batch_tokens(search.batch)
         rates = self.tuned_rates(search, "supervised")
-        self._add_students(board, rates, batch, None, NONE)
-        of_teachers = self._teacher_rates(board, rates)
+        self._add_students(ready, rates, batch, None, NONE)
+        of_teachers = self._teacher_rates(ready, rates)
         if of_teachers is None:
-            board.waiting.append("teachers wait for their rate")
+            ready.waiting.append("teachers wait for their rate")
             return
-        teachers = self._add_teachers(board, of_teachers, batch)
-        self._add_distilled(board, teachers, search.batch)
+        teachers = self._add_teachers(ready, of_teachers, batch)
+        self._add_distilled(ready, teachers, search.batch)
 
-    def _teacher_rates(self, board: Board, rates: ArmRates) -> ArmRates | None:
+    def _teacher_rates(self, ready: ReadyJobs, rates: ArmRates) -> ArmRates | None:
         """The supervised rates, with the fall that suits a teacher's own budget; None until it is known."""
         checked = self._spec.checked_teacher()
         if checked is None or not self.plan.far_sizes:
             return rates
-        assert board.supervised is not None
+        assert ready.supervised is not None
         ratio = checked.tokens / self._spec.tuning_tokens
         search = search_teacher(
-            self._lookup(None), self.plan, checked.params, batch=board.supervised.batch, start=first_fall(ratio),
-        )  # fmt: skip
-        board.teacher = search
-        self._add_points(board, search, None)
+            self._lookup(None),
+            self.plan,
+            checked.params,
+            batch=ready.supervised.batch,
+            start=first_fall(ratio),
+        )
+        ready.teacher = search
+        self._add_points(ready, search, None)
         if not search.is_done:
             return None
         best = self.point(search.best("teacher", checked.params), None).trunk
-        found = [*self._optima(board.supervised, "supervised"), *self._optima(search, "teacher")]
+        found = [*self._optima(ready.supervised, "supervised"), *self._optima(search, "teacher")]
         serves = search.serves("teacher", checked.params)
-        exact = {float(best.params): (best.peak_lr, best.rate_power)} if serves else {}
+        exact = {float(best.params): TrunkRate(best.peak_lr, best.rate_power)} if serves else {}
         return self._arm_rates(found, "teacher", exact)
 
-    def _add_distilled(self, board: Board, teachers: dict[str, str], batch_index: int) -> None:
+    def _add_distilled(self, ready: ReadyJobs, teachers: dict[str, str], batch_index: int) -> None:
         """Tune the distilled arm with one teacher, then add the students of all."""
-        board.reference = self._reference(teachers)
-        if board.reference is None:
+        ready.reference = self._reference(teachers)
+        if ready.reference is None:
             return
-        if not self._is_available(board.reference):
-            board.waiting.append(f"the distilled arm's rates wait for {board.reference}")
+        if not self._is_available(ready.reference):
+            ready.waiting.append(f"the distilled arm's rates wait for {ready.reference}")
             return
-        search = search_distilled(self._lookup(board.reference), self.plan, batch=batch_index)
-        board.distilled = search
-        self._add_points(board, search, board.reference)
+        search = search_distilled(self._lookup(ready.reference), self.plan, batch=batch_index)
+        ready.distilled = search
+        self._add_points(ready, search, ready.reference)
         if search.rates_known:
             rates = self.tuned_rates(search, "distilled")
-            self._add_distilled_students(board, teachers, rates, self.batch_tokens(batch_index))
+            self._add_distilled_students(ready, teachers, rates, self.batch_tokens(batch_index))
         else:
-            board.waiting.append("distilled students wait for their rate")
+            ready.waiting.append("distilled students wait for their rate")
 
     def _reference(self, teachers: dict[str, str]) -> str | None:
         """The teacher to tune with: the chosen or middle one; if it failed, the next that did not."""
@@ -212,20 +155,20 @@ class Planner:
         return next((teachers[label] for label in order if teachers[label] not in dead), teachers[chosen])
 
     def _add_distilled_students(
-        self, board: Board, teachers: dict[str, str], rates: ArmRates, batch: int
+        self, ready: ReadyJobs, teachers: dict[str, str], rates: ArmRates, batch: int
     ) -> None:
         for label, teacher_run in teachers.items():
             if self._is_available(teacher_run):
-                self._add_students(board, rates, batch, teacher_run, label)
+                self._add_students(ready, rates, batch, teacher_run, label)
             else:
-                board.waiting.append(f"students of {label} wait for their teacher")
+                ready.waiting.append(f"students of {label} wait for their teacher")
 
-    def _add_grid(self, board: Board, rates: ArmRates, batch: int) -> None:
-        teachers = self._add_teachers(board, rates, batch)
-        self._add_students(board, rates, batch, None, NONE)
-        self._add_distilled_students(board, teachers, rates, batch)
+    def _add_grid(self, ready: ReadyJobs, rates: ArmRates, batch: int) -> None:
+        teachers = self._add_teachers(ready, rates, batch)
+        self._add_students(ready, rates, batch, None, NONE)
+        self._add_distilled_students(ready, teachers, rates, batch)
 
-    def _add_teachers(self, board: Board, rates: ArmRates, batch: int) -> dict[str, str]:
+    def _add_teachers(self, ready: ReadyJobs, rates: ArmRates, batch: int) -> dict[str, str]:
         """Adds a job per teacher size; returns label -> run id or external folder."""
         budgets: dict[tuple[str, str], set[int]] = {}
         names: dict[str, str] = {}
@@ -234,59 +177,74 @@ class Planner:
                 names[teacher.label] = teacher.source
                 continue
             budgets.setdefault((teacher.params, teacher.split), set()).add(teacher.tokens)
-            names[teacher.label] = self._teacher_trunk(teacher, rates, batch).run_id(teacher.tokens)
+            rate = rates.at(self.params(teacher.params))
+            names[teacher.label] = self._teacher_trunk(teacher, rate, batch).run_id(teacher.tokens)
         for (params, split), tokens in budgets.items():
-            trunk = self._teacher_trunk(TeacherSpec(params=params, split=split), rates, batch)
-            board.jobs.append(Job(trunk=trunk, budgets=tuple(sorted(tokens))))
+            rate = rates.at(self.params(params))
+            trunk = self._teacher_trunk(TeacherSpec(params=params, split=split), rate, batch)
+            ready.jobs.append(TrunkJob(trunk=trunk, budgets=tuple(sorted(tokens))))
         return names
 
-    def _teacher_trunk(self, teacher: TeacherSpec, rates: ArmRates, batch: int) -> TrunkSpec:
-        trunk = self.trunk("teacher", teacher.params, rates, batch, self._spec.seed, None)
+    def _teacher_trunk(self, teacher: TeacherSpec, rate: TrunkRate, batch: int) -> TrunkSpec:
+        trunk = self.trunk("teacher", teacher.params, rate, batch, self._spec.seed)
         return replace(trunk, split=teacher.split)
 
     def _add_students(
-        self, board: Board, rates: ArmRates, batch: int, teacher_run: str | None, label: str
+        self, ready: ReadyJobs, rates: ArmRates, batch: int, teacher_run: str | None, label: str
     ) -> None:
         """Adds a job per trunk of this teacher's students, with every budget that the blocks of the study want."""
         wanted: dict[tuple[str, bool], tuple[TrunkSpec, set[int]]] = {}
         for block in self._spec.blocks():
-            if label not in block.teachers or (block.cells.holdout and not self._holdout):
+            if label not in block.teachers or (block.design.holdout and not self._holdout):
                 continue
             for trunk in self._block_trunks(block, rates, batch, teacher_run):
-                key = trunk.trunk_id, block.cells.holdout
-                wanted.setdefault(key, (trunk, set()))[1].update(block.cells.tokens)
+                key = trunk.trunk_id, block.design.holdout
+                wanted.setdefault(key, (trunk, set()))[1].update(block.design.tokens)
         for trunk, tokens in wanted.values():
-            board.jobs.append(Job(trunk=trunk, budgets=tuple(sorted(tokens))))
+            ready.jobs.append(TrunkJob(trunk=trunk, budgets=tuple(sorted(tokens))))
 
     def _block_trunks(
-        self, block: Block, rates: ArmRates, batch: int, teacher_run: str | None
+        self, block: DesignBlock, rates: ArmRates, batch: int, teacher_run: str | None
     ) -> Iterator[TrunkSpec]:
-        cells = block.cells
-        for params, seed, rate in itertools.product(block.params, block.seeds, cells.rates):
-            trunk = self.trunk("student", params, rates, batch, seed, teacher_run, purpose=block.purpose)
-            yield replace(
-                trunk, recipe=block.recipe, split=cells.split, init=cells.init,
-                peak_lr=trunk.peak_lr if rate == 1 else float(f"{trunk.peak_lr * rate:.4g}"),
-            )  # fmt: skip
+        design = block.design
+        for params, seed, multiple in itertools.product(block.params, block.seeds, design.rates):
+            rate = rates.at(self.params(params))
+            if multiple != 1:
+                rate = rate._replace(peak=rate.peak * multiple).rounded()
+            trunk = self.trunk("student", params, rate, batch, seed, teacher_run)
+            own = {"recipe": block.recipe, "split": design.split, "init": design.init}
+            yield replace(trunk, purpose=block.purpose, **own)
 
     def trunk(
-        self, role: str, params: str, rates: ArmRates, batch: int, seed: int, teacher_run: str | None,
-        *, purpose: str = "",
-    ) -> TrunkSpec:  # fmt: skip
-        """A trunk of the study, at the rate and fall that its arm has at this size."""
+        self, role: str, params: str, rate: TrunkRate, batch: int, seed: int, teacher_run: str | None = None
+    ) -> TrunkSpec:
+        """A trunk of the study."""
         shape, counts = self._shape(params)
-        rate, power = rates.at(counts.non_embedding)
         return TrunkSpec(
-            role=role, purpose=purpose or ("teacher" if role == "teacher" else "grid"), label=params,
-            layers=shape.layers, width=shape.width, ffn=shape.ffn, heads=shape.heads, params=counts.non_embedding,
-            total_params=counts.total, vocab_size=self._facts.vocab_size, seed=seed, split=role,
-            peak_lr=rate, batch_tokens=batch,
-            rate_power=power, rate_tokens=self._spec.tuning_tokens if power else 0,
-            recipe=self._spec.training, data_hash=self._facts.data_hash, teacher_run=teacher_run,
+            role=role,
+            purpose="teacher" if role == "teacher" else "grid",
+            label=params,
+            layers=shape.layers,
+            width=shape.width,
+            ffn=shape.ffn,
+            heads=shape.heads,
+            params=counts.non_embedding,
+            total_params=counts.total,
+            vocab_size=self._facts.vocab_size,
+            seed=seed,
+            split=role,
+            peak_lr=rate.peak,
+            batch_tokens=batch,
+            rate_power=rate.power,
+            rate_tokens=self._spec.tuning_tokens if rate.power else 0,
+            recipe=self._spec.training,
+            data_hash=self._facts.data_hash,
+            teacher_run=teacher_run,
             teacher_fingerprint=self._facts.fingerprints.get(teacher_run or ""),
-        )  # fmt: skip
+        )
 
-    def _params(self, params: str) -> float:
+    def params(self, params: str) -> float:
+        """Non-embedding parameters of a size."""
         return float(self._shape(params)[1].non_embedding)
 
     def _shape(self, params: str) -> tuple[Shape, ParamCount]:
@@ -303,51 +261,48 @@ class Planner:
         return max(context, round(self._spec.batch_tokens * 2.0**j / context) * context)
 
     @cached_property
-    def plan(self) -> Plan:
+    def plan(self) -> TuningPlan:
         """What the study searches."""
         spec, ratio = self._spec, max(self._spec.students.tokens) / self._spec.tuning_tokens
-        return Plan(
-            sizes=self._sizes, far_sizes=spec.far_sizes() if ratio > 1 else (), rounds=spec.tuning.rounds,
+        return TuningPlan(
+            sizes=self._sizes,
+            far_sizes=spec.far_sizes() if ratio > 1 else (),
+            rounds=spec.tuning.rounds,
             lowest_batch=math.ceil(math.log2(spec.training.context / spec.batch_tokens) - 1e-9),
-            batches=spec.tuning.batch, far_budget=ratio, guess=self._guess,
-        )  # fmt: skip
+            batches=spec.tuning.batch,
+            far_budget=ratio,
+            guess=self._guess,
+        )
 
     @cached_property
-    def _supervised(self) -> Search:
+    def _supervised(self) -> RateSearch:
         return search_supervised(self._lookup(None), self.plan)
 
-    def point(self, point: Point, teacher_run: str | None) -> Job:
+    def point(self, point: LatticePoint, teacher_run: str | None) -> TrunkJob:
         """The trunk of a lattice point, to the search's budget or, far points, to all budgets of the grid."""
         spec, batch = self._spec, self.batch_tokens(point.batch)
         if point.arm == "teacher":
             return self._teacher_point(point, batch)
-        rate = float(f"{spec.peak_lr * 2.0**point.rate * math.sqrt(2.0**point.batch):.4g}")
-        power = fall_power(point.fall, self.plan.far_budget)
-        trunk = self.trunk(
-            "student", point.size, ArmRates(peak=rate, power=power), batch, spec.seed,
-            teacher_run if point.arm == "distilled" else None, purpose="tuning",
-        )  # fmt: skip
-        near = spec.tuning_tokens
-        return Job(
-            trunk=trunk, budgets=tuple(sorted({near, *spec.students.tokens})) if point.is_far else (near,)
-        )
+        peak = spec.peak_lr * 2.0**point.rate * math.sqrt(2.0**point.batch)
+        rate = TrunkRate(peak, fall_power(point.fall, self.plan.far_budget)).rounded()
+        source = teacher_run if point.arm == "distilled" else None
+        trunk = self.trunk("student", point.size, rate, batch, spec.seed, source)
+        near, budgets = spec.tuning_tokens, spec.students.tokens
+        wanted = sorted({near, *budgets}) if point.is_far else (near,)
+        return TrunkJob(trunk=replace(trunk, purpose="tuning"), budgets=tuple(wanted))
 
-    def _teacher_point(self, point: Point, batch: int) -> Job:
+    def _teacher_point(self, point: LatticePoint, batch: int) -> TrunkJob:
         checked = self._spec.checked_teacher()
         assert checked is not None
-        peak, _ = replace(self.tuned_rates(self._supervised, "supervised"), exact={}).at(
-            self._params(checked.params)
-        )
+        own = self.tuned_rates(self._supervised, "supervised").others(self.params(checked.params))
         power = fall_power(point.fall, checked.tokens / self._spec.tuning_tokens)
-        rates = ArmRates(peak=peak, power=power)
-        trunk = replace(self._teacher_trunk(checked, rates, batch), purpose="tuning")
-        tokens = {
-            t.tokens for t in self._spec.teachers if (t.params, t.split) == (checked.params, checked.split)
-        }
-        return Job(trunk=trunk, budgets=tuple(sorted(tokens)))
+        rate = own.rounded()._replace(power=power).rounded()
+        same = [t for t in self._spec.teachers if (t.params, t.split) == (checked.params, checked.split)]
+        trunk = replace(self._teacher_trunk(checked, rate, batch), purpose="tuning")
+        return TrunkJob(trunk=trunk, budgets=tuple(sorted({teacher.tokens for teacher in same})))
 
     def _lookup(self, teacher_run: str | None) -> Lookup:
-        def lookup(point: Point) -> float | None:
+        def lookup(point: LatticePoint) -> float | None:
             job = self.point(point, teacher_run)
             run_id = job.run_ids[-1]
             if run_id in self._progress.diverged:
@@ -356,21 +311,21 @@ class Planner:
 
         return lookup
 
-    def _add_points(self, board: Board, search: Search, teacher_run: str | None) -> None:
+    def _add_points(self, ready: ReadyJobs, search: RateSearch, teacher_run: str | None) -> None:
         """Adds the search's points, measured and needed alike."""
         points = dict.fromkeys((*search.points, *search.needed))
-        board.jobs.extend(self.point(point, teacher_run) for point in points)
+        ready.jobs.extend(self.point(point, teacher_run) for point in points)
 
-    def tuned_rates(self, search: Search, arm: str) -> ArmRates:
+    def tuned_rates(self, search: RateSearch, arm: str) -> ArmRates:
         """Tuned rate and fall of an arm.
 
         Raises:
             RunError: every rate of the search diverged.
         """
-        exact: dict[float, tuple[float, float]] = {}
+        exact: dict[float, TrunkRate] = {}
         for size in self._sizes:
             key = arm, size
-            near = Point(arm, size, search.rate[key], search.batch, self.plan.start_fall(arm))
+            near = LatticePoint(arm, size, search.rate[key], search.batch, self.plan.start_fall(arm))
             trunk = self.point(near, None).trunk
             if math.isinf(search.points[near]):
                 raise RunError(
@@ -380,10 +335,10 @@ class Planner:
             if key in search.fall:
                 trunk = self.point(search.best(arm, size), None).trunk
             if (key in search.fall or not self.plan.far_sizes) and search.serves(*key):
-                exact[float(trunk.params)] = trunk.peak_lr, trunk.rate_power
+                exact[float(trunk.params)] = TrunkRate(trunk.peak_lr, trunk.rate_power)
         return self._arm_rates(self._optima(search, arm), arm, exact)
 
-    def _optima(self, search: Search, arm: str) -> list[Optimum]:
+    def _optima(self, search: RateSearch, arm: str) -> list[Optimum]:
         """What a search found of an arm's best rates."""
         found = []
         for key, (offset, sd, *_) in search.lowest.items():
@@ -394,21 +349,25 @@ class Planner:
             best = (
                 search.best(*key[:2])
                 if what == "fall"
-                else Point(arm, size, search.rate[arm, size], search.batch, fall)
+                else LatticePoint(arm, size, search.rate[arm, size], search.batch, fall)
             )
             job = self.point(best, None)
             trunk, tokens = job.trunk, job.budgets[-1]
-            found.append(Optimum(params=float(trunk.params), tokens=self._branching(tokens),
-                                 octaves=math.log2(trunk.branch_lr(tokens)) + offset, sd=sd))  # fmt: skip
+            found.append(
+                Optimum(
+                    params=float(trunk.params),
+                    tokens=self._branching(tokens),
+                    octaves=math.log2(trunk.branch_lr(tokens)) + offset,
+                    sd=sd,
+                )
+            )
         return sorted(found, key=lambda one: (one.tokens, one.params))
 
     def _branching(self, tokens: int) -> float:
         """Where a budget branches off, or where rates begin to fall if that is later."""
         return max((1 - self._spec.training.cooldown) * tokens, float(self._spec.tuning_tokens))
 
-    def _arm_rates(
-        self, found: Sequence[Optimum], arm: str, exact: Mapping[float, tuple[float, float]]
-    ) -> ArmRates:
+    def _arm_rates(self, found: Sequence[Optimum], arm: str, exact: Mapping[float, TrunkRate]) -> ArmRates:
         first, spec = found[0], self._spec
         kind = "taught" if arm == "distilled" else "text"
         law = fit_rate_law(found, arm=kind, params=first.params, tokens=first.tokens)
@@ -416,10 +375,7 @@ class Planner:
         trained = [t.tokens for t in spec.teachers if not t.path]
         largest = max(trained) if arm == "teacher" else max(spec.students.tokens)
         end = self._branching(largest) if self.plan.far_sizes else start
-        return ArmRates(peak=2**first.octaves, law=law, tokens=(start, end), exact=exact)
-
-    def _fixed_rates(self) -> ArmRates:
-        return ArmRates(peak=self._spec.peak_lr)
+        return ArmRates(others=FallingRate(law, start, end), exact=exact, smallest_params=law.params)
 
     def _is_available(self, teacher_run: str) -> bool:
         return self._guess or teacher_run in self._facts.fingerprints or teacher_run in self._progress.losses

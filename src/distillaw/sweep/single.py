@@ -2,36 +2,55 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+import torch
 from transformers.utils.logging import disable_progress_bar
 
 from distillaw.data.prepare import check_home, prepare_data
 from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import load_tokenizer
-from distillaw.errors import ConfigError
+from distillaw.errors import ConfigError, RunError
+from distillaw.models.fresh import count_config
+from distillaw.models.prune import RECORD as PRUNED
+from distillaw.models.source import check_config, fingerprint, locate
+from distillaw.models.teacher import check_vocabulary
+from distillaw.quantities import format_count
 from distillaw.runs.lock import held
+from distillaw.runs.process import available_cores
+from distillaw.runs.spec import ModelStart, TrunkSpec
 from distillaw.runs.store import StudyFolder
-from distillaw.sweep.here import train_here
-from distillaw.sweep.jobs import Job, Planner
-from distillaw.sweep.outcome import Display
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import TrunkJob
+from distillaw.sweep.scheduler import Display
 from distillaw.sweep.single_spec import SingleSpec
-from distillaw.sweep.started import started
 from distillaw.sweep.study import check_facts, read_progress, write_study
 from distillaw.targets.store import TargetStore
 from distillaw.train.log import Mirror
-from distillaw.train.parallel import Ranks, Sharding, join_ranks, keep_freed_memory, launched
+from distillaw.train.loop import Report, StopRequest, StopTraining
+from distillaw.train.parallel import ALONE, Ranks, Sharding, join_ranks, keep_freed_memory, launched
+from distillaw.train.trunk import train_trunks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 T = TypeVar("T")
 
 
 def run_single(
-    single: SingleSpec, folder: Path, *, display: Display, command: str, sharding: Sharding = "ddp",
+    single: SingleSpec,
+    folder: Path,
+    *,
+    display: Display,
+    command: str,
+    sharding: Sharding = "ddp",
     tracker: str | None = None,
-) -> tuple[dict[str, object] | None, bool]:  # fmt: skip
+) -> tuple[dict[str, object] | None, bool]:
     """Train the run, or find it finished.
 
     Args:
@@ -77,33 +96,40 @@ def run_single(
 
 def single_job(
     single: SingleSpec, study: StudyFolder, store: TokenStore, ranks: Ranks, display: Display, command: str
-) -> Job:
+) -> TrunkJob:
     """The run as a job of its study of one, checked against text, teacher and targets."""
     spec = single.as_study()
     targets = None
     if single.targets:
         targets = TargetStore.open(
-            Path(single.targets), data_hash=store.data_hash, context=single.training.context, split="student",
-            tokenizer_hash=str(store.manifest["tokenizer_hash"]), temperature=single.training.temperature,
-        )  # fmt: skip
+            Path(single.targets),
+            data_hash=store.data_hash,
+            context=single.training.context,
+            split="student",
+            tokenizer_hash=str(store.manifest["tokenizer_hash"]),
+            temperature=single.training.temperature,
+        )
     facts = check_facts(spec, store, display)
     if ranks.is_first:
         write_study(spec, study, store, command)
     wanted = "distilled" if single.teacher else "supervised"
-    jobs = Planner(spec, facts, read_progress(study)).board().jobs
+    jobs = Planner(spec, facts, read_progress(study)).ready_jobs().jobs
     job = next(job for job in jobs if job.trunk.arm == wanted)
     trunk = job.trunk
     if single.start:
         tokenizer = load_tokenizer(str(store.tokenizer_folder))
         trunk = started(trunk, single.start, tokenizer, draws_weights=single.init == "fresh")
     if targets is None:
-        return Job(trunk=trunk, budgets=job.budgets)
+        return TrunkJob(trunk=trunk, budgets=job.budgets)
     plan = targets.manifest.plan
     trunk = replace(
-        trunk, teacher_run=plan.teacher, teacher_fingerprint=plan.teacher_fingerprint,
-        targets=str(Path(single.targets).resolve()), targets_identity=plan.identity,
-    )  # fmt: skip
-    return Job(trunk=trunk, budgets=job.budgets)
+        trunk,
+        teacher_run=plan.teacher,
+        teacher_fingerprint=plan.teacher_fingerprint,
+        targets=str(Path(single.targets).resolve()),
+        targets_identity=plan.identity,
+    )
+    return TrunkJob(trunk=trunk, budgets=job.budgets)
 
 
 @contextlib.contextmanager
@@ -120,3 +146,115 @@ def _first_then_all(ranks: Ranks, make: Callable[[], T]) -> T:
     """What the first rank makes on disk and the others then find there."""
     made = ranks.first(make)
     return made if made is not None else make()
+
+
+SMALL_PARAMS = 5_000_000
+"""Total parameters below which a step is faster on one thread than on two."""
+
+
+def train_here(
+    jobs: Sequence[TrunkJob],
+    study: StudyFolder,
+    *,
+    ranks: Ranks = ALONE,
+    display: Display | None = None,
+    mirror: Mirror | None = None,
+) -> None:
+    """Train trunks that read one stream side by side; each teacher reads every batch once for all of its students.
+
+    Args:
+        jobs: trunks and budgets.
+        study: where tokens, trunks and runs lie.
+        ranks: the processes that train together.
+        display: told about every job; None: nobody watches.
+        mirror: given every row of the log as well.
+
+    Raises:
+        DistillawError: as `train_trunks`; the first of several that diverged.
+        RunError: asked to stop by SIGTERM (checkpoints saved).
+        KeyboardInterrupt: asked to stop by Ctrl-C (checkpoints saved).
+    """
+    set_threads(ranks, max(job.trunk.total_params for job in jobs))
+    if display:
+        for job in jobs:
+            display.started(job, 0)
+
+    def report(tokens: int, loss: float) -> None:
+        if display:
+            for job in jobs:
+                display.progressed(job, tokens // len(jobs), loss if len(jobs) == 1 else None)
+
+    with stoppable(report) as request:
+        errors = train_trunks(
+            {job.trunk: job.budgets for job in jobs}, study, ranks=ranks, report=request, mirror=mirror
+        )
+    for job in jobs:
+        if display and job.trunk in errors:
+            display.failed(job, str(errors[job.trunk]))
+        elif display:
+            display.finished(job)
+    if errors:
+        raise next(iter(errors.values()))
+
+
+@contextlib.contextmanager
+def stoppable(report: Report) -> Iterator[Report]:
+    """The report for training that Ctrl-C and SIGTERM end in an orderly way.
+
+    Raises:
+        RunError: asked to stop by SIGTERM (checkpoints saved).
+        KeyboardInterrupt: asked to stop by Ctrl-C (checkpoints saved).
+    """
+    with StopRequest(report) as request:
+        try:
+            yield request
+        except StopTraining:
+            if request.received == signal.SIGINT:
+                raise KeyboardInterrupt from None
+            raise RunError("asked to stop: the checkpoint is saved and the same command continues") from None
+
+
+def set_threads(ranks: Ranks, total_params: int) -> None:
+    """All cores, divided among the ranks of this machine; one for a small model, which threads only slow down."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world))
+    torch.set_num_threads(1 if total_params < SMALL_PARAMS else max(1, available_cores() // here))
+
+
+def started(
+    trunk: TrunkSpec, folder: str, tokenizer: "PreTrainedTokenizerBase", *, draws_weights: bool = False
+) -> TrunkSpec:
+    """The trunk with a model on disk as its student.
+
+    Args:
+        trunk: its sizes, init and label are replaced.
+        folder: the model.
+        tokenizer: the text's.
+        draws_weights: take only the architecture; the trunk's seed draws the weights.
+
+    Raises:
+        CacheError: no model there.
+        ConfigError: no causal language model, or a context shorter than the trunk's.
+        VocabularyError: it speaks of other tokens.
+    """
+    source = locate(folder)
+    check_config(source, context=trunk.recipe.context)
+    check_vocabulary(source, tokenizer)
+    config = source.config()
+    params, total = count_config(config)
+    text = config.get_text_config().to_dict()
+    init = "fresh" if draws_weights else "pruned" if (source.folder / PRUNED).exists() else "pretrained"
+    return replace(
+        trunk,
+        label=f"{format_count(params)}-{init}",
+        init=init,
+        params=params,
+        total_params=total,
+        layers=text["num_hidden_layers"],
+        width=text["hidden_size"],
+        ffn=text.get("intermediate_size") or 4 * text["hidden_size"],
+        heads=text["num_attention_heads"],
+        start=ModelStart(
+            folder=str(Path(folder).resolve()) if Path(folder).exists() else folder,
+            fingerprint=fingerprint(source),
+        ),
+    )

@@ -6,12 +6,10 @@ from pathlib import Path
 
 from distillaw.data.prepare import DataSpec
 from distillaw.errors import ConfigError
-from distillaw.runs.config import from_table, read_toml
-from distillaw.runs.settings import with_settings
+from distillaw.runs.config import from_table, read_toml, with_settings
 from distillaw.runs.spec import Recipe
 from distillaw.sweep.checks import check_study
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import StudentsSpec, TeacherSpec, TuningSpec
+from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpec
 
 STARTS = ("", "weights", "fresh")
 
@@ -42,15 +40,20 @@ class SingleSpec:
     def as_study(self) -> StudySpec:
         """The study whose only wanted run is this one."""
         return StudySpec(
-            name=self.name, students=StudentsSpec(params=(self.params or "1M",), tokens=(self.tokens,)),
-            teachers=(TeacherSpec(path=self.teacher),) if self.teacher else (), data=self.data,
-            training=self.training, tuning=TuningSpec(enabled=False), batch_tokens=self.batch_tokens,
-            peak_lr=self.peak_lr, seed=self.seed,
-        )  # fmt: skip
+            name=self.name,
+            students=StudentsSpec(params=(self.params or "1M",), tokens=(self.tokens,)),
+            teachers=(TeacherSpec(path=self.teacher),) if self.teacher else (),
+            data=self.data,
+            training=self.training,
+            tuning=TuningSpec(enabled=False),
+            batch_tokens=self.batch_tokens,
+            peak_lr=self.peak_lr,
+            seed=self.seed,
+        )
 
 
 def load_single(path: Path, *, settings: Sequence[str] = ()) -> SingleSpec:
-    """Read and check the file of one run; `settings` are KEY=VALUE each, over the file's (runs/settings.py).
+    """Read and check the file of one run; `settings` are KEY=VALUE each, over the file's (runs/config.py).
 
     Raises:
         ConfigError: anything in it that cannot be run.

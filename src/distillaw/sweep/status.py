@@ -17,9 +17,10 @@ from distillaw.runs.files import read_json
 from distillaw.runs.lock import GLANCE_SECONDS, is_alive, read_holder, record_of
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.changes import what_belongs
-from distillaw.sweep.cost import StudyCost, jobs_cost, one_per_trunk, parts_of, study_cost, teacher_forward
-from distillaw.sweep.jobs import Board, Job, Planner
-from distillaw.sweep.journal import Journal, Notice
+from distillaw.sweep.cost import StudyCost, jobs_cost, study_cost, teacher_forward
+from distillaw.sweep.holding import Notice, StudyJournal
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import ReadyJobs, TrunkJob, one_per_trunk, parts_of
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import read_progress, standing_failures, stored_facts
 
@@ -95,25 +96,36 @@ def read_status(folder: Path) -> StudyStatus:
     spec = from_table(StudySpec, table, f"{file}: spec")
     assert facts is not None
     progress = read_progress(study)
-    board = Planner(spec, facts, progress).board()
-    failures = standing_failures(board, progress)
+    ready = Planner(spec, facts, progress).ready_jobs()
+    failures = standing_failures(ready, progress)
     words, notice = _scheduler(folder)
-    running, work = _running(board, notice), _measured(folder, notice)
-    belong, others = what_belongs(board, list(progress.losses))
+    running, work = _running(ready, notice), _measured(folder, notice)
+    belong, others = what_belongs(ready, list(progress.losses))
     ended = progress.losses.keys() | progress.failures.keys() | progress.diverged
-    open_jobs = parts_of(board.jobs, lambda run_id: run_id not in ended)
+    open_jobs = parts_of(ready.jobs, lambda run_id: run_id not in ended)
     ahead = study_cost(spec, facts.vocab_size, facts=facts, progress=progress)
-    forward = teacher_forward(spec, [*ahead.wanted, *board.jobs])
-    cost_of = lambda wanted: jobs_cost(parts_of(one_per_trunk(board.jobs), wanted.__contains__), forward)  # noqa: E731
+    forward = teacher_forward(spec, [*ahead.wanted, *ready.jobs])
+    cost_of = lambda wanted: jobs_cost(parts_of(one_per_trunk(ready.jobs), wanted.__contains__), forward)  # noqa: E731
     left, how = _left(ahead, sum(cost_of(work.runs.intersection(belong)).seconds), running, work)
     return StudyStatus(
-        name=spec.name, folder=str(folder), scheduler=words, is_running=bool(notice), done=len(belong),
-        known=len({run_id for job in board.jobs for run_id in job.run_ids}), others=len(others), running=running,
-        waiting=_waiting(board, open_jobs, failures, running, notice), failures=failures,
-        diverged=sorted(progress.diverged), stopped=list(board.stopped),
-        flops=cost_of(set(belong)).flops, core_seconds=work.core_seconds,
-        lost_seconds=work.lost_seconds, left_seconds=left, left_how=how,
-    )  # fmt: skip
+        name=spec.name,
+        folder=str(folder),
+        scheduler=words,
+        is_running=bool(notice),
+        done=len(belong),
+        known=len({run_id for job in ready.jobs for run_id in job.run_ids}),
+        others=len(others),
+        running=running,
+        waiting=_waiting(ready, open_jobs, failures, running, notice),
+        failures=failures,
+        diverged=sorted(progress.diverged),
+        stopped=list(ready.stopped),
+        flops=cost_of(set(belong)).flops,
+        core_seconds=work.core_seconds,
+        lost_seconds=work.lost_seconds,
+        left_seconds=left,
+        left_how=how,
+    )
 
 
 def _scheduler(folder: Path) -> tuple[str, dict]:
@@ -129,26 +141,36 @@ def _scheduler(folder: Path) -> tuple[str, dict]:
     return f"{notice['executor']}, up to {notice['most_workers']} workers, {holder}", notice
 
 
-def _running(board: Board, notice: Mapping) -> list[Running]:
-    open_tokens = {job.trunk.trunk_id: job.tokens for job in board.jobs}
+def _running(ready: ReadyJobs, notice: Mapping) -> list[Running]:
+    open_tokens = {job.trunk.trunk_id: job.tokens for job in ready.jobs}
     return [
-        Running(trunk=trunk, where=worker["where"], tokens=worker["tokens"] // len(worker["trunks"]),
-                of_tokens=open_tokens.get(trunk, 0.0), seconds=worker["seconds"])
-        for worker in notice.get("workers", ()) for trunk in worker["trunks"]
-    ]  # fmt: skip
+        Running(
+            trunk=trunk,
+            where=worker["where"],
+            tokens=worker["tokens"] // len(worker["trunks"]),
+            of_tokens=open_tokens.get(trunk, 0.0),
+            seconds=worker["seconds"],
+        )
+        for worker in notice.get("workers", ())
+        for trunk in worker["trunks"]
+    ]
 
 
 def _waiting(
-    board: Board, open_jobs: Sequence[Job], failures: Mapping[str, str], running: Sequence[Running], notice: Mapping
-) -> list[str]:  # fmt: skip
+    ready: ReadyJobs,
+    open_jobs: Sequence[TrunkJob],
+    failures: Mapping[str, str],
+    running: Sequence[Running],
+    notice: Mapping,
+) -> list[str]:
     """What waits for a decision, a teacher, a worker, or another try."""
     busy = {entry.trunk for entry in running}
-    ready = {job.trunk.trunk_id for job in open_jobs} - busy
+    waiting_trunks = {job.trunk.trunk_id for job in open_jobs} - busy
     starting = [w for w in notice.get("workers", ()) if w["state"].startswith("starting")]
-    lines = [*board.waiting, *(f"{w['where']}: {w['state']}" for w in starting)]
-    if ready:
+    lines = [*ready.waiting, *(f"{w['where']}: {w['state']}" for w in starting)]
+    if waiting_trunks:
         whom = "a free worker" if notice else "a scheduler"
-        lines.append(f"{len(ready)} trunks could be trained and wait for {whom}")
+        lines.append(f"{len(waiting_trunks)} trunks could be trained and wait for {whom}")
     if failures:
         lines.append(f"{len(failures)} failed runs wait for the next `study run`, which tries them again")
     return lines
@@ -168,7 +190,7 @@ class _Work:
 
 def _measured(folder: Path, notice: Mapping) -> _Work:
     core, lost, runs, workers = 0.0, 0.0, set(), 1
-    for event in Journal(folder).events():
+    for event in StudyJournal(folder).events():
         seconds = event.get("seconds", 0.0) * event.get("cores", 1)
         core += seconds
         lost += seconds if event["event"] in ("lost", "cut") else 0.0

@@ -24,25 +24,31 @@ from distillaw.quantities import format_bytes, parse_count
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.changes import change_in_words, changed_settings, compare_again, set_aside
+from distillaw.sweep.checks import check_cuts
 from distillaw.sweep.cost import StudyCost, study_cost, study_vocab
-from distillaw.sweep.cuts import check_cuts
 from distillaw.sweep.executor import Executor
 from distillaw.sweep.exposure import exposed, exposure
-from distillaw.sweep.holding import hold_study
-from distillaw.sweep.jobs import Board, Facts, Planner, Progress
-from distillaw.sweep.journal import Journal
-from distillaw.sweep.outcome import Display, Outcome
-from distillaw.sweep.record import write_tables
-from distillaw.sweep.scheduler import Scheduler
+from distillaw.sweep.holding import StudyJournal, hold_study
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import Facts, Progress, ReadyJobs
+from distillaw.sweep.scheduler import Display, Scheduler, StudyOutcome
 from distillaw.sweep.spec import StudySpec
+from distillaw.sweep.tuning import LatticePoint, RateSearch
 from distillaw.version import __version__
 from distillaw.worlds.oracle import find_oracle, is_oracle, oracle_hash, parse_oracle
 
 
 def run_study(
-    spec: StudySpec, folder: Path, *, place: Callable[[StudyFolder], Executor], display: Display, command: str,
-    again: Sequence[str] = (), holdout: bool = True, settings: Sequence[str] = (),
-) -> Outcome:  # fmt: skip
+    spec: StudySpec,
+    folder: Path,
+    *,
+    place: Callable[[StudyFolder], Executor],
+    display: Display,
+    command: str,
+    again: Sequence[str] = (),
+    holdout: bool = True,
+    settings: Sequence[str] = (),
+) -> StudyOutcome:
     """Train whatever the study still lacks and write its tables.
 
     Args:
@@ -78,18 +84,18 @@ def run_study(
             _note_exposed(spec, store, display)
             write_study(spec, study, store, command, fingerprints=facts.fingerprints, settings=settings)
             for line in set_aside(study, again):
-                Journal(study.path).add("again", what=line)
+                StudyJournal(study.path).add("again", what=line)
                 display.note(line)
             outcome = scheduler.run(
-                lambda: Planner(spec, facts, read_progress(study), holdout=holdout).board()
+                lambda: Planner(spec, facts, read_progress(study), holdout=holdout).ready_jobs()
             )
         for line in compare_again(study, again):
             display.note(line)
         progress = read_progress(study)
         write_tables(spec, facts, progress, study)
-        board = Planner(spec, facts, progress, holdout=holdout).board()
-        outcome.failed = standing_failures(board, progress)
-        outcome.waiting = board.waiting
+        ready = Planner(spec, facts, progress, holdout=holdout).ready_jobs()
+        outcome.failed = standing_failures(ready, progress)
+        outcome.waiting = ready.waiting
         return outcome
 
 
@@ -97,9 +103,9 @@ def _note_changes(spec: StudySpec, facts: Facts, study: StudyFolder, display: Di
     """Say what was changed in the study file since the folder was last worked on, and what that means."""
     if lines := changed_settings(study.path, spec):
         progress = read_progress(study)
-        board = Planner(spec, facts, progress).board()
-        text = change_in_words(lines, board, list(progress.losses))
-        Journal(study.path).add("changed", what=text, settings=lines)
+        ready = Planner(spec, facts, progress).ready_jobs()
+        text = change_in_words(lines, ready, list(progress.losses))
+        StudyJournal(study.path).add("changed", what=text, settings=lines)
         display.note(text)
 
 
@@ -123,10 +129,10 @@ def _note_exposed(spec: StudySpec, store: TokenStore, display: Display) -> None:
             display.note(wrong)
 
 
-def standing_failures(board: Board, progress: Progress) -> dict[str, str]:
+def standing_failures(ready: ReadyJobs, progress: Progress) -> dict[str, str]:
     """Failed runs of the study as it stands; a tuning run that diverged is a finding, not a failure."""
     failed = {}
-    for job in board.jobs:
+    for job in ready.jobs:
         for run_id in job.run_ids:
             if run_id in progress.failures:
                 failed[run_id] = progress.failures[run_id]
@@ -139,8 +145,10 @@ def check_facts(spec: StudySpec, store: TokenStore, display: Display) -> Facts:
     """Check text and external teachers against the study; what jobs depend on besides its file."""
     require_tokens(store, spec.longest(), context=spec.training.context)
     if spec.data.validation_documents < 60:
-        display.note(f"only {spec.data.validation_documents} held-out documents: errors are clustered by document "
-                     "and will be wide and themselves uncertain; 60 or more are wanted")  # fmt: skip
+        display.note(
+            f"only {spec.data.validation_documents} held-out documents: errors are clustered by document "
+            "and will be wide and themselves uncertain; 60 or more are wanted"
+        )
     fingerprints = {name: _check_teacher(name, spec, store) for name in spec.external_teachers()}
     vocab_size = store.manifest["vocab_size"]
     assert isinstance(vocab_size, int)
@@ -275,22 +283,40 @@ def write_study(
     target = None
     if spec.target is not None:
         target = {"student_params": parse_count(spec.target.params), "student_tokens": spec.target.tokens}
-    write_json(file, {
-        "name": spec.name, "spec": asdict(spec), "spec_hash": spec.spec_hash, "created": created, "command": command,
-        "target": target, "set": list(settings),
-        "machine": {"cores": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()},
-        "data": {
-            "corpus": spec.data.source, "documents": manifest["documents"], "characters": manifest["characters"],
-            "duplicates": manifest.get("duplicates"),
-            "tokens": {name: split["tokens"] for name, split in splits.items()},
-            "tokenizer": _tokenizer_in_words(spec),
-            "vocab_size": manifest["vocab_size"], "data_hash": store.data_hash,
-            "heldout_documents": splits["validation"]["documents"],
-            "heldout_tokens": splits["validation"]["tokens"] - splits["validation"]["documents"],
+    write_json(
+        file,
+        {
+            "name": spec.name,
+            "spec": asdict(spec),
+            "spec_hash": spec.spec_hash,
+            "created": created,
+            "command": command,
+            "target": target,
+            "set": list(settings),
+            "machine": {
+                "cores": os.cpu_count(),
+                "platform": platform.platform(),
+                "python": platform.python_version(),
+            },
+            "data": {
+                "corpus": spec.data.source,
+                "documents": manifest["documents"],
+                "characters": manifest["characters"],
+                "duplicates": manifest.get("duplicates"),
+                "tokens": {name: split["tokens"] for name, split in splits.items()},
+                "tokenizer": _tokenizer_in_words(spec),
+                "vocab_size": manifest["vocab_size"],
+                "data_hash": store.data_hash,
+                "heldout_documents": splits["validation"]["documents"],
+                "heldout_tokens": splits["validation"]["tokens"] - splits["validation"]["documents"],
+            },
+            "fingerprints": dict(fingerprints or {}),
+            "versions": {
+                "distillaw": __version__,
+                **_versions("torch", "transformers", "tokenizers", "numpy"),
+            },
         },
-        "fingerprints": dict(fingerprints or {}),
-        "versions": {"distillaw": __version__, **_versions("torch", "transformers", "tokenizers", "numpy")},
-    })  # fmt: skip
+    )
 
 
 def _tokenizer_in_words(spec: StudySpec) -> str:
@@ -326,3 +352,89 @@ def require_trainable() -> None:
             raise ConfigError(
                 f'a study needs {", ".join(missing)}: pip install "distillaw[{extra}]" (torch first: its CPU build)'
             )
+
+
+def write_tables(spec: StudySpec, facts: Facts, progress: Progress, study: StudyFolder) -> None:
+    """Write runs.parquet (the runs that belong to this study file) and tuning.json."""
+    planner = Planner(spec, facts, progress)
+    ready = planner.ready_jobs()
+    # tuning jobs come first: a run of the search that serves the grid is the grid's
+    purposes = {run_id: job.trunk.purpose for job in ready.jobs for run_id in job.run_ids}
+    if any(study.run(run_id).state() == "done" for run_id in purposes):
+        study.write_table(purposes)
+    write_json(study.path / "tuning.json", tuning_record(spec, planner, ready))
+
+
+def tuning_record(spec: StudySpec, planner: Planner, ready: ReadyJobs) -> dict[str, object]:
+    """tuning.json: per arm and size, the rates, falls and batches tried, their losses, the best, whether interior."""
+    arms = []
+    for search in (ready.supervised, ready.teacher, ready.distilled):
+        if search is not None:
+            arms += [_arm(spec, planner, search, *key, ready.reference) for key in search.rate]
+    batch = planner.batch_tokens(ready.supervised.batch) if ready.supervised else spec.batch_tokens
+    return {"enabled": spec.tuning.enabled, "batch_tokens": batch, "arms": arms}
+
+
+def _arm(
+    spec: StudySpec, planner: Planner, search: RateSearch, arm: str, size: str, teacher_run: str | None
+) -> dict[str, object]:
+    """One arm at one size."""
+
+    def entry(point: LatticePoint, loss: float) -> dict[str, object]:
+        job = planner.point(point, teacher_run)
+        trunk = job.trunk
+        return {
+            "peak_lr": trunk.peak_lr,
+            "rate_power": trunk.rate_power,
+            "batch_tokens": trunk.batch_tokens,
+            "branch_lr": trunk.branch_lr(job.budgets[-1]),
+            "tokens": job.budgets[-1],
+            "loss": _finite(loss),
+            "run_id": job.run_ids[-1],
+        }
+
+    def grid(
+        key: str, of: Callable[[LatticePoint], float], wanted: Callable[[LatticePoint], bool]
+    ) -> list[dict[str, object]]:
+        found = [(of(p), p, x) for p, x in search.points.items() if p[:2] == (arm, size) and wanted(p)]
+        return [entry(p, x) | {key: value} for value, p, x in sorted(found, key=lambda one: one[0])]
+
+    rate, fall, j = search.rate[arm, size], search.fall.get((arm, size)), search.batch
+    inside = {what: search.interior.get((arm, size, what), False) for what in ("rate", "fall", "batch")}
+    best = LatticePoint(
+        arm, size, rate, j, planner.plan.start_fall(arm) if fall is None else fall, fall is not None
+    )
+    trunk = planner.point(best, teacher_run).trunk
+    found: dict[str, object] = {
+        "arm": arm,
+        "size": size,
+        "params": trunk.params,
+        "tokens": spec.tuning_tokens,
+    }
+    if arm != "teacher":
+        rates = grid("multiplier", lambda p: 2.0**p.rate, lambda p: not p.is_far and p.batch == j)
+        found["learning_rate"] = {"grid": rates, "best": trunk.peak_lr, "interior": inside["rate"]}
+    if fall is not None:
+        falls = grid(
+            "multiplier", lambda p: 0.5**p.fall, lambda p: p.is_far and (p.rate, p.batch) == (rate, j)
+        )
+        tokens = planner.point(best, teacher_run).budgets[-1]
+        found["horizon"] = {
+            "grid": falls,
+            "tokens": tokens,
+            "best": trunk.branch_lr(tokens),
+            "rate_power": trunk.rate_power,
+            "interior": inside["fall"],
+        }
+    if (arm, size, "batch") in search.interior:
+        batches = grid(
+            "multiplier",
+            lambda p: 2.0**p.batch,
+            lambda p: (p.is_far, p.rate, p.fall) == (best.is_far, rate, best.fall),
+        )
+        found["batch"] = {"grid": batches, "best": trunk.batch_tokens, "interior": inside["batch"]}
+    return found
+
+
+def _finite(loss: float) -> float | None:
+    return loss if loss < float("inf") else None

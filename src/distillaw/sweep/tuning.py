@@ -32,7 +32,7 @@ import numpy as np
 from distillaw.laws.rates import LATTICE, UNKNOWN, Lowest, RateLaw, lowest
 
 
-class Point(NamedTuple):
+class LatticePoint(NamedTuple):
     """One place of the lattice."""
 
     arm: str
@@ -48,7 +48,7 @@ class Point(NamedTuple):
     """Whether it is measured at the largest budget instead of the search's."""
 
 
-Lookup = Callable[[Point], float | None]
+Lookup = Callable[[LatticePoint], float | None]
 """Point -> loss; None if not yet measured, inf if the run diverged."""
 
 MOVE = 5e-3
@@ -63,10 +63,10 @@ FALL_EXPONENT = 0.32
 
 
 @dataclass(slots=True)
-class Search:
+class RateSearch:
     """What a search has found, and which points it still needs."""
 
-    needed: list[Point] = field(default_factory=list)
+    needed: list[LatticePoint] = field(default_factory=list)
     """Points to measure before the search can go on."""
     rate: dict[tuple[str, str], int] = field(default_factory=dict)
     """Best i of each (arm, size)."""
@@ -79,7 +79,7 @@ class Search:
     doubles of the rate from the best value."""
     interior: dict[tuple[str, str, str], bool] = field(default_factory=dict)
     """(arm, size, `rate`, `fall` or `batch`) -> whether the best value was interior."""
-    points: dict[Point, float] = field(default_factory=dict)
+    points: dict[LatticePoint, float] = field(default_factory=dict)
     """Every loss the search has looked at."""
     guess: bool = False
     """Take what is not measured to be worse than where the search starts: nothing is needed, and it stays there."""
@@ -93,9 +93,9 @@ class Search:
         found = (self.lowest.get((arm, size, what)) for what in ("rate", "fall"))
         return all(one is None or one.excess <= tolerated for one in found)
 
-    def best(self, arm: str, size: str) -> Point:
+    def best(self, arm: str, size: str) -> LatticePoint:
         """The point at the largest budget that did best."""
-        return Point(arm, size, self.rate[arm, size], self.batch, self.fall[arm, size], True)
+        return LatticePoint(arm, size, self.rate[arm, size], self.batch, self.fall[arm, size], True)
 
     @property
     def is_done(self) -> bool:
@@ -104,7 +104,7 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class TuningPlan:
     """What is searched, and how far."""
 
     sizes: Sequence[str]
@@ -120,7 +120,7 @@ class Plan:
     far_budget: float = 1.0
     """The largest budget over the search's."""
     guess: bool = False
-    """See `Search.guess`."""
+    """See `RateSearch.guess`."""
 
     def start_fall(self, arm: str) -> int:
         """Where the search for the fall of an arm begins: the distilled arm's best rate hardly moves."""
@@ -137,9 +137,9 @@ def fall_power(fall: float, ratio: float) -> float:
     return fall * math.log(2) / math.log(ratio) if fall else 0.0
 
 
-def search_supervised(lookup: Lookup, plan: Plan) -> Search:
+def search_supervised(lookup: Lookup, plan: TuningPlan) -> RateSearch:
     """Rates, falls and one batch for all, on the supervised arm."""
-    search = Search(guess=plan.guess)
+    search = RateSearch(guess=plan.guess)
     for _ in range(plan.rounds + 1):
         _search_rates(search, lookup, "supervised", plan)
         _search_falls(search, lookup, "supervised", plan)
@@ -154,9 +154,9 @@ def search_supervised(lookup: Lookup, plan: Plan) -> Search:
     return search
 
 
-def search_distilled(lookup: Lookup, plan: Plan, *, batch: int) -> Search:
+def search_distilled(lookup: Lookup, plan: TuningPlan, *, batch: int) -> RateSearch:
     """Rates and falls on the distilled arm at the study's batch; the batch's neighbours are only checked."""
-    search = Search(batch=batch, guess=plan.guess)
+    search = RateSearch(batch=batch, guess=plan.guess)
     _search_rates(search, lookup, "distilled", plan)
     _search_falls(search, lookup, "distilled", plan)
     search.rates_known = search.is_done
@@ -165,18 +165,18 @@ def search_distilled(lookup: Lookup, plan: Plan, *, batch: int) -> Search:
     return search
 
 
-def search_teacher(lookup: Lookup, plan: Plan, size: str, *, batch: int, start: int) -> Search:
+def search_teacher(lookup: Lookup, plan: TuningPlan, size: str, *, batch: int, start: int) -> RateSearch:
     """The fall of teachers, at the largest budget of one of them; their rate is the supervised arm's."""
-    search = Search(batch=batch, guess=plan.guess, rate={("teacher", size): 0})
+    search = RateSearch(batch=batch, guess=plan.guess, rate={("teacher", size): 0})
     _search_fall(search, lookup, "teacher", size, start, plan.rounds)
     search.rates_known = search.is_done
     return search
 
 
-def _search_rates(search: Search, lookup: Lookup, arm: str, plan: Plan) -> None:
+def _search_rates(search: RateSearch, lookup: Lookup, arm: str, plan: TuningPlan) -> None:
     fall = plan.start_fall(arm)  # no rate has begun to fall yet; like this the trunk may serve the grid
     for size in plan.sizes:
-        point = lambda i, size=size: Point(arm, size, i, search.batch, fall)  # noqa: E731
+        point = lambda i, size=size: LatticePoint(arm, size, i, search.batch, fall)  # noqa: E731
         found = _best(search, lookup, point, 0, plan.rounds)
         if found is not None:
             search.rate[arm, size] = found.value
@@ -184,16 +184,16 @@ def _search_rates(search: Search, lookup: Lookup, arm: str, plan: Plan) -> None:
             search.interior[arm, size, "rate"] = found.is_interior
 
 
-def _search_falls(search: Search, lookup: Lookup, arm: str, plan: Plan) -> None:
+def _search_falls(search: RateSearch, lookup: Lookup, arm: str, plan: TuningPlan) -> None:
     """Falls of sizes whose rate is decided: others may still search, no core waits for them."""
     for size in plan.far_sizes:
         if (arm, size) in search.rate:
             _search_fall(search, lookup, arm, size, plan.start_fall(arm), plan.rounds)
 
 
-def _search_fall(search: Search, lookup: Lookup, arm: str, size: str, start: int, rounds: int) -> None:
+def _search_fall(search: RateSearch, lookup: Lookup, arm: str, size: str, start: int, rounds: int) -> None:
     rate = search.rate[arm, size]
-    point = lambda rise: Point(arm, size, rate, search.batch, -rise, True)  # noqa: E731
+    point = lambda rise: LatticePoint(arm, size, rate, search.batch, -rise, True)  # noqa: E731
     found = _best(search, lookup, point, -start, rounds)
     if found is not None:
         search.fall[arm, size] = -found.value
@@ -208,7 +208,7 @@ class _Best(NamedTuple):
 
 
 def _best(
-    search: Search, lookup: Lookup, point: Callable[[int], Point], start: int, rounds: int
+    search: RateSearch, lookup: Lookup, point: Callable[[int], LatticePoint], start: int, rounds: int
 ) -> _Best | None:
     """The best value beside the start, moved outwards while it lies at an end.
 
@@ -231,15 +231,17 @@ def _best(
     return _Best(best, AT_AN_END, is_interior=False)
 
 
-def _search_batch(search: Search, lookup: Lookup, arm: str, plan: Plan, rounds: int) -> int:
+def _search_batch(search: RateSearch, lookup: Lookup, arm: str, plan: TuningPlan, rounds: int) -> int:
     """The best j by the mean relative loss over sizes, each at its own best rate and fall."""
     centre, is_far = search.batch, bool(plan.far_sizes)
     sizes = plan.far_sizes or plan.sizes
     low, high = max(centre - 1, plan.lowest_batch), centre + 1
     best = centre
 
-    def column(j: int) -> list[Point]:
-        return [Point(arm, s, search.rate[arm, s], j, search.fall.get((arm, s), 0), is_far) for s in sizes]
+    def column(j: int) -> list[LatticePoint]:
+        return [
+            LatticePoint(arm, s, search.rate[arm, s], j, search.fall.get((arm, s), 0), is_far) for s in sizes
+        ]
 
     for _ in range(rounds + 1):
         columns = [_measured(search, lookup, column(j), column(centre)) for j in range(low, high + 1)]
@@ -258,7 +260,7 @@ def _search_batch(search: Search, lookup: Lookup, arm: str, plan: Plan, rounds: 
 
 
 def _measured(
-    search: Search, lookup: Lookup, points: Sequence[Point], start: Sequence[Point]
+    search: RateSearch, lookup: Lookup, points: Sequence[LatticePoint], start: Sequence[LatticePoint]
 ) -> list[float] | None:
     """Losses of all points, or None after noting the missing ones as needed; `start` is what a guess stays at."""
     losses = {point: lookup(point) for point in points}
@@ -280,34 +282,63 @@ _UNSEEN = Lowest(1e-3, LATTICE, 0.0, 0.0)
 their own."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArmRates:
-    """Rates of one arm by exact size."""
+class TrunkRate(NamedTuple):
+    """What a trunk is trained with."""
 
     peak: float
-    """Rate at the search's budget, at width 64, where there is no law."""
+    """At the search's budget, at width 64."""
     power: float = 0.0
-    """Exponent with which it falls with further tokens, where there is no law."""
-    exact: Mapping[float, tuple[float, float]] = field(default_factory=dict)
-    """Size -> rate and exponent of the trunk that was the best of its search: it serves the grid as it is."""
-    law: RateLaw | None = None
-    """What all searches of the arm say of other sizes."""
-    tokens: tuple[float, float] = (1.0, 1.0)
-    """Where the search's budget and the arm's largest branch off: between them the rate falls."""
+    """Exponent with which it falls with further tokens."""
+
+    def rounded(self) -> "TrunkRate":
+        """To four digits, as runs name it."""
+        return TrunkRate(float(f"{self.peak:.4g}"), float(f"{self.power:.4g}"))
+
+
+@dataclass(frozen=True, slots=True)
+class OneRate:
+    """The same for all sizes and budgets, where nothing is searched."""
+
+    peak: float
+
+    def __call__(self, params: float) -> TrunkRate:
+        """The rate at a size."""
+        return TrunkRate(self.peak)
+
+
+@dataclass(frozen=True, slots=True)
+class FallingRate:
+    """What the searches of an arm say: it falls from `start` tokens on and suits budgets branching at `end`."""
+
+    law: RateLaw
+    start: float
+    end: float
+
+    def __call__(self, params: float) -> TrunkRate:
+        """The rate at a size."""
+        peak = 2 ** self.law.chosen(params, self.start)
+        if self.end <= self.start:
+            return TrunkRate(peak)
+        octaves = math.log2(peak) - self.law.chosen(params, self.end)
+        return TrunkRate(peak, octaves / math.log2(self.end / self.start))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmRates:
+    """Rates of one arm by size."""
+
+    others: OneRate | FallingRate
+    """Of a size whose own search does not decide it."""
+    exact: Mapping[float, TrunkRate] = field(default_factory=dict)
+    """Size -> rate of the trunk that was the best of its search: it serves the grid as it is."""
+    smallest_params: float = 0.0
+    """The smallest size that was searched."""
 
     @property
-    def smallest(self) -> tuple[float, float]:
-        """Rate and exponent at the smallest size that was searched."""
-        return self.at(min(self.exact, default=self.law.params if self.law else 0.0))
+    def smallest(self) -> TrunkRate:
+        """Rate at the smallest size that was searched."""
+        return self.at(min(self.exact, default=self.smallest_params))
 
-    def at(self, params: float) -> tuple[float, float]:
-        """Rate and exponent at a size."""
-        if params in self.exact:
-            return self.exact[params]
-        peak, power = self.peak, self.power
-        if self.law is not None:
-            start, end = self.tokens
-            peak, power = 2 ** self.law.chosen(params, start), 0.0
-            if end > start:
-                power = (math.log2(peak) - self.law.chosen(params, end)) / math.log2(end / start)
-        return float(f"{peak:.4g}"), float(f"{power:.4g}")
+    def at(self, params: float) -> TrunkRate:
+        """Rate at a size."""
+        return self.exact.get(params) or self.others(params).rounded()

@@ -25,7 +25,7 @@ from distillaw.models.scoring import HeldoutSet, make_heldout, score_heldout
 from distillaw.models.source import fingerprint, locate
 from distillaw.models.teacher import architecture_of, decoder_blocks, load_weights, model_flops
 from distillaw.runs.files import read_json, write_json
-from distillaw.runs.spec import Start, TrunkSpec, shared_batches, shared_teacher
+from distillaw.runs.spec import ModelStart, TrunkSpec, shared_batches, shared_teacher
 from distillaw.runs.store import StudyFolder
 from distillaw.targets.store import TargetStore
 from distillaw.train.checkpoint import (
@@ -70,7 +70,7 @@ def start_model(spec: TrunkSpec, teacher: str | Path | None, *, end_of_text: int
     return prune(open_for_pruning(teacher), spec.shape)
 
 
-def _read_model(spec: TrunkSpec, start: Start) -> "PreTrainedModel":
+def _read_model(spec: TrunkSpec, start: ModelStart) -> "PreTrainedModel":
     """The model on disk, or one of its architecture with weights that the seed draws as transformers does."""
     from transformers import AutoModelForCausalLM
 

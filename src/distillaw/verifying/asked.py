@@ -9,7 +9,8 @@ from distillaw.quantities import did_you_mean, format_count, parse_count
 from distillaw.runs.files import read_json
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.checks import load_study
-from distillaw.sweep.jobs import Board, Facts, Job, Planner
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import Facts, ReadyJobs, TrunkJob
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import read_progress
 from distillaw.verifying.api import freeze_study, known_runs, missing_points
@@ -152,9 +153,9 @@ def study_points(
         ConfigError: nothing is left to predict, or rates or teachers are not known yet.
     """
     data = _data_of(folder)
-    board = _board(load_study(study, corpus=corpus or str(data.get("corpus") or "") or None), folder)
-    points = [point for point in job_points(board.jobs, runs, holdout=holdout) if not seen_runs(point, runs)]
-    for reason in board.waiting:
+    ready = _ready(load_study(study, corpus=corpus or str(data.get("corpus") or "") or None), folder)
+    points = [point for point in job_points(ready.jobs, runs, holdout=holdout) if not seen_runs(point, runs)]
+    for reason in ready.waiting:
         say(f"not predicted: {reason}")
     if not points:
         what = "held-out students" if holdout else "students that are not trained yet"
@@ -177,7 +178,7 @@ def freeze_holdout(spec: StudySpec, folder: Path, say: Say = _nothing) -> None:
         RunError: predictions that are there were tampered with.
     """
     runs = known_runs(folder)
-    missing = missing_points(folder, job_points(_board(spec, folder).jobs, runs, holdout=True))
+    missing = missing_points(folder, job_points(_ready(spec, folder).jobs, runs, holdout=True))
     left = [point for point in missing if not seen_runs(point, runs)]
     if len(left) < len(missing):
         say(
@@ -200,7 +201,7 @@ def _data_of(folder: Path) -> Mapping[str, object]:
     return data
 
 
-def _board(spec: StudySpec, folder: Path) -> Board:
+def _ready(spec: StudySpec, folder: Path) -> ReadyJobs:
     """The study's jobs as far as what is on disk decides them."""
     data = _data_of(folder)
     facts = Facts(
@@ -208,7 +209,7 @@ def _board(spec: StudySpec, folder: Path) -> Board:
         data_hash=str(data["data_hash"]),
         fingerprints=_fingerprints(folder, spec.external_teachers()),
     )
-    return Planner(spec, facts, read_progress(StudyFolder(folder))).board()
+    return Planner(spec, facts, read_progress(StudyFolder(folder))).ready_jobs()
 
 
 def _fingerprints(folder: Path, names: Sequence[str]) -> dict[str, str]:
@@ -221,11 +222,11 @@ def _fingerprints(folder: Path, names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def job_points(jobs: Iterable[Job], runs: Sequence[TableRun], *, holdout: bool) -> list[PredictedPoint]:
+def job_points(jobs: Iterable[TrunkJob], runs: Sequence[TableRun], *, holdout: bool) -> list[PredictedPoint]:
     """The design points that jobs will measure; controls and searches are none, and seeds share one.
 
     Args:
-        jobs: of a study's board.
+        jobs: of a study's ready.
         runs: of its table; they know the teachers' losses.
         holdout: only held-out students.
 

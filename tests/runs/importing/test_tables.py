@@ -13,8 +13,10 @@ from distillaw.runs.importing.api import Options, import_runs
 from distillaw.runs.table import read_table
 from tracked import THEIRS, grid, write_csv
 
-SAID = Options(columns={"params": "size", "tokens": "toks", "teacher_run": "teacher", "lambda": "kd"},
-               params_convention="non-embedding")  # fmt: skip
+SAID = Options(
+    columns={"params": "size", "tokens": "toks", "teacher_run": "teacher", "lambda": "kd"},
+    params_convention="non-embedding",
+)
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
@@ -149,8 +151,10 @@ def test_nan_and_empty_losses_are_left_out_by_name(tmp_path):
     found = import_runs([write_csv(tmp_path / "t.csv", rows)], Options())
     assert len(found.rows) == 6
     assert {left.run: left.reason.split(":")[0] for left in found.left_out} == {
-        "r1": "diverged", "r2": "no loss", "r3": "its state is 'crashed'"
-    }  # fmt: skip
+        "r1": "diverged",
+        "r2": "no loss",
+        "r3": "its state is 'crashed'",
+    }
 
 
 def test_distilled_rows_without_their_teachers_loss_are_never_taken_for_supervised(tmp_path):
@@ -224,17 +228,27 @@ def test_rows_that_are_runs_beside_runs_of_several_rows_keep_their_order_and_nam
     rows = [
         {"name": name, "params": 1e6, "tokens": tokens, "loss": loss, "seed": seed}
         for name, tokens, loss, seed in [
-            ("b", "1e8", "3.2", ""), ("a", "1e8", "3.4", ""), ("", "1e8", "nan", ""), ("b", "2e8", "3.1", ""),
-            ("a b/c", "124M", "3.3", ""), ("d", "1e8", "3.5", "0"), ("", "1e8", "3.6", ""),
+            ("b", "1e8", "3.2", ""),
+            ("a", "1e8", "3.4", ""),
+            ("", "1e8", "nan", ""),
+            ("b", "2e8", "3.1", ""),
+            ("a b/c", "124M", "3.3", ""),
+            ("d", "1e8", "3.5", "0"),
+            ("", "1e8", "3.6", ""),
         ]
-    ]  # fmt: skip
+    ]
     found = import_runs([write_csv(tmp_path / "t.csv", rows)], Options(at="all"))
     assert [(left.run, left.reason) for left in found.left_out] == [
-        ("row 3", "diverged: its loss is nan at 100M tokens"), ("a b/c", "no tokens")
-    ]  # fmt: skip
+        ("row 3", "diverged: its loss is nan at 100M tokens"),
+        ("a b/c", "no tokens"),
+    ]
     assert [(row["source_run"], row["tokens"], row["seed"]) for row in found.rows] == [
-        ("b", 10**8, 1), ("b", 2 * 10**8, 0), ("a", 10**8, 2), ("d", 10**8, 0), ("row 7", 10**8, 3)
-    ]  # fmt: skip
+        ("b", 10**8, 1),
+        ("b", 2 * 10**8, 0),
+        ("a", 10**8, 2),
+        ("d", 10**8, 0),
+        ("row 7", 10**8, 3),
+    ]
     ids = [row["run_id"] for row in found.rows]
     assert ids[0] == f"{found.rows[0]['group']}-100M"
     assert ids[2] == found.rows[2]["group"] == "a-e12f26e7d8"

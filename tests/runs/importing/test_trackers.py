@@ -13,7 +13,7 @@ from distillaw.fitting.api import fit
 from distillaw.runs.importing.api import Options, import_runs
 from distillaw.runs.importing.log import flatten
 from distillaw.runs.importing.sources import open_source
-from distillaw.runs.importing.wandb_log import read_wandb
+from distillaw.runs.importing.trackers import read_wandb
 from tracked import MAPPING, check_same_numbers, in_process_of_its_own
 
 COLUMNS = dict(pair.split("=") for pair in MAPPING.split(","))

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from distillaw.errors import ConfigError, DataError
-from distillaw.runs.reading import read_bytes, require_file
+from distillaw.runs.files import read_bytes, require_file
 
 MOST_CLASSES = 1000
 """More is taken for a column that holds no labels."""

@@ -2,7 +2,7 @@
 
     distillaw study import wandb/ sizes.csv --out imported
 
-The steps: sources (`sources.py`), names, units and conventions of each, rows, teachers, table (`store.py`).
+The steps: sources (`sources.py`), names, units and conventions of each, rows, teachers, table (`table.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ import numpy as np
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import did_you_mean
-from distillaw.runs.importing.columns import Rows
+from distillaw.runs.importing.log import At, parse_at
 from distillaw.runs.importing.names import (
     RUN_NAMES,
-    Choice,
+    ColumnChoice,
     Names,
     check_told,
     choose_names,
@@ -25,13 +25,10 @@ from distillaw.runs.importing.names import (
     first_of,
     require,
 )
-from distillaw.runs.importing.params import find_convention
-from distillaw.runs.importing.points import At, parse_at
-from distillaw.runs.importing.rows import Harvest, Left, Rules, harvest, number_repeats
-from distillaw.runs.importing.sources import Source, open_source, with_details
-from distillaw.runs.importing.store import Merged, Target, check_conventions, save
-from distillaw.runs.importing.teachers import link_teachers
-from distillaw.runs.importing.units import check_level, loss_unit
+from distillaw.runs.importing.rows import Harvest, Left, Rules, harvest, link_teachers, number_repeats
+from distillaw.runs.importing.sources import RunSource, open_source, with_details
+from distillaw.runs.importing.table import ImportedRows, Merged, Target, check_conventions, save
+from distillaw.runs.importing.units import check_level, find_convention, loss_unit
 from distillaw.runs.table import read_columns
 from distillaw.version import __version__
 
@@ -78,15 +75,22 @@ class SourceReport:
     def to_json(self) -> dict[str, object]:
         """For --json and the record."""
         chosen = {name: {"column": c.column, "why": c.why} for name, c in self.names.items()}
-        return {"path": str(self.path), "kind": self.kind, "taken_for": self.taken_for, "columns": chosen,
-                "loss_unit": self.loss_unit, "params_count": self.params_count, "rows": self.rows}  # fmt: skip
+        return {
+            "path": str(self.path),
+            "kind": self.kind,
+            "taken_for": self.taken_for,
+            "columns": chosen,
+            "loss_unit": self.loss_unit,
+            "params_count": self.params_count,
+            "rows": self.rows,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Import:
     """Rows ready to be written, and everything that was assumed or left out on the way."""
 
-    table: Rows
+    table: ImportedRows
     sources: Sequence[SourceReport]
     left_out: Sequence[Left]
     notes: Sequence[str]
@@ -105,9 +109,11 @@ class Import:
             RunError: not writable.
         """
         record = {
-            "command": command, "version": __version__, "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": command,
+            "version": __version__,
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
             **self.to_json(),
-        }  # fmt: skip
+        }
         return save(Target.of(out), self.table, record)
 
     def to_json(self) -> dict[str, object]:
@@ -150,8 +156,8 @@ def import_runs(paths: Sequence[Path], options: Options) -> Import:
     ]
     _check_known(told, sources)
     _check_details(details, sources)
-    own = Rows.joined([source.rows for source in sources if source.rows is not None])
-    parts: list[Rows] = []
+    own = ImportedRows.joined([source.rows for source in sources if source.rows is not None])
+    parts: list[ImportedRows] = []
     left: list[Left] = []
     notes: list[str] = []
     reports = []
@@ -162,12 +168,12 @@ def import_runs(paths: Sequence[Path], options: Options) -> Import:
         report, harvested, found = _take(source, told, at, options, alone=len(sources) == 1)
         reports.append(report)
         parts, left, notes = [*parts, harvested.rows], left + harvested.left, notes + found
-    rows, copies = _without_copies(Rows.joined(parts))
+    rows, copies = _without_copies(ImportedRows.joined(parts))
     rows, repeats = number_repeats(rows)
     if repeats:
         notes.append(f"{repeats} rows repeat a cell and name no seed: they are numbered 1, 2, ...")
     rows, untold = link_teachers(rows, own)
-    everything = Rows.joined([rows, own])
+    everything = ImportedRows.joined([rows, own])
     everything = everything.take([*{run_id: i for i, run_id in enumerate(everything["run_id"])}.values()])
     if not len(everything):
         raise DataError(f"no run can be used: {_reasons([*left, *copies, *untold])}")
@@ -184,7 +190,7 @@ def _told(options: Options) -> dict[str, str]:
 
 
 def _take(
-    source: Source, told: Mapping[str, str], at: At | None, options: Options, *, alone: bool
+    source: RunSource, told: Mapping[str, str], at: At | None, options: Options, *, alone: bool
 ) -> tuple[SourceReport, Harvest, list[str]]:
     """The rows of one source."""
     where, columns = str(source.path), source.columns
@@ -194,7 +200,7 @@ def _take(
     finished_rows = source.lone is not None or not all(log.in_time for log in source.logs)
     names = dict(choose_names(columns, told, where=where, table=finished_rows, told_elsewhere=not alone))
     if options.tokens_per_step is not None:
-        names["tokens"] = Choice("steps", f"steps x {options.tokens_per_step:g} tokens")
+        names["tokens"] = ColumnChoice("steps", f"steps x {options.tokens_per_step:g} tokens")
     require(names, columns, where=where)
     unit = loss_unit(names["loss"].column, options.unit, options.bytes_per_token)
     convention = find_convention(
@@ -202,19 +208,33 @@ def _take(
     )
     if at is None:
         _ask_for_moment(source, names)
-    found = harvest(source, Rules(
-        names=names, unit=unit, convention=convention, at=at, tokens_per_step=options.tokens_per_step,
-        keep_unfinished=options.keep_unfinished,
-    ))  # fmt: skip
+    found = harvest(
+        source,
+        Rules(
+            names=names,
+            unit=unit,
+            convention=convention,
+            at=at,
+            tokens_per_step=options.tokens_per_step,
+            keep_unfinished=options.keep_unfinished,
+        ),
+    )
     if not len(found.rows):
         raise DataError(f"{where}: no run can be used: {_reasons(found.left)}")
     check_level(found.rows["loss"], names["loss"].column, options.unit)
-    report = SourceReport(path=source.path, kind=source.kind, taken_for=source.taken_for, names=names,
-                          loss_unit=unit.stated, params_count=convention.stated, rows=len(found.rows))  # fmt: skip
+    report = SourceReport(
+        path=source.path,
+        kind=source.kind,
+        taken_for=source.taken_for,
+        names=names,
+        loss_unit=unit.stated,
+        params_count=convention.stated,
+        rows=len(found.rows),
+    )
     return report, found, [f"{where}: {text}" for text in _moment_notes(found, at, names)]
 
 
-def _ask_for_moment(source: Source, names: Names) -> None:
+def _ask_for_moment(source: RunSource, names: Names) -> None:
     """A table with several rows a run: its author knows whether they are checkpoints, the file does not."""
     for log in source.logs:
         tokens = log.history.get(names["tokens"].column)
@@ -226,6 +246,19 @@ def _ask_for_moment(source: Source, names: Names) -> None:
             )
 
 
+_BEFORE_END = {
+    "decaying": (
+        "where the learning rate ({rate}) still had to fall: their losses are higher than those of runs that end "
+        "there, and a law fitted to them is wrong. Use --at last"
+    ),
+    "constant": "at a constant learning rate: they compare with each other, not with cooled runs",
+    "unknown": (
+        "and no learning rate is logged: if it decayed, they are no finished runs and only --at last is right"
+    ),
+}
+"""What to know of rows before the end of their run, by what is known of the learning rate there."""
+
+
 def _moment_notes(found: Harvest, at: At | None, names: Names) -> list[str]:
     notes = []
     if found.short:
@@ -235,13 +268,7 @@ def _moment_notes(found: Harvest, at: At | None, names: Names) -> list[str]:
         )
     for kind, count in found.seen.items():
         rows = f"{count} of {len(found.rows)} rows lie before the end of their run"
-        notes.append({
-            "decaying": f"{rows}, where the learning rate ({_rate(names)}) still had to fall: their losses are higher "
-                        "than those of runs that end there, and a law fitted to them is wrong. Use --at last",
-            "constant": f"{rows}, at a constant learning rate: they compare with each other, not with cooled runs",
-            "unknown": f"{rows}, and no learning rate is logged: if it decayed, they are no finished runs and only "
-                       "--at last is right",
-        }[kind])  # fmt: skip
+        notes.append(f"{rows}, {_BEFORE_END[kind].format(rate=_rate(names))}")
     unique = found.rows["unique_tokens"]
     repeated = int(((unique != 0) & (unique < found.rows["tokens"])).sum())
     if repeated:
@@ -260,12 +287,14 @@ def _rate(names: Names) -> str:
 def _losses_note(reports: Sequence[SourceReport]) -> list[str]:
     named = {r.names["loss"].column for r in reports if r.kind not in ("study", "table")}
     if len(reports) > 1:
-        return ["losses of several sources compare only where they are of the same held-out text and tokenizer"
-                + (f" (columns {', '.join(sorted(named))})" if len(named) > 1 else "")]  # fmt: skip
+        return [
+            "losses of several sources compare only where they are of the same held-out text and tokenizer"
+            + (f" (columns {', '.join(sorted(named))})" if len(named) > 1 else "")
+        ]
     return []
 
 
-def _without_copies(rows: Rows) -> tuple[Rows, list[Left]]:
+def _without_copies(rows: ImportedRows) -> tuple[ImportedRows, list[Left]]:
     """Each source run once: of two states of one run the one that went further."""
     parts: dict[tuple[str, str, str], float] = {}
     keys = list(zip(rows["source_id"], rows["source"], rows["source_run"], strict=True))
@@ -284,9 +313,16 @@ def _without_copies(rows: Rows) -> tuple[Rows, list[Left]]:
     return rows.take(np.array([best[key[0]] == key for key in keys], dtype=bool)), left
 
 
-def _own_report(source: Source, rows: Rows) -> SourceReport:
-    return SourceReport(path=source.path, kind=source.kind, taken_for=source.taken_for, names={},
-                        loss_unit="nats per token", params_count="as in that table", rows=len(rows))  # fmt: skip
+def _own_report(source: RunSource, rows: ImportedRows) -> SourceReport:
+    return SourceReport(
+        path=source.path,
+        kind=source.kind,
+        taken_for=source.taken_for,
+        names={},
+        loss_unit="nats per token",
+        params_count="as in that table",
+        rows=len(rows),
+    )
 
 
 def _read_details(path: Path | None) -> dict[str, dict[str, object]]:
@@ -309,7 +345,7 @@ def _read_details(path: Path | None) -> dict[str, dict[str, object]]:
     return found
 
 
-def _check_details(details: Mapping[str, object], sources: Sequence[Source]) -> None:
+def _check_details(details: Mapping[str, object], sources: Sequence[RunSource]) -> None:
     runs = [run for source in sources for run in source.runs]
     if details and not set(runs) & set(details):
         raise DataError(
@@ -317,7 +353,7 @@ def _check_details(details: Mapping[str, object], sources: Sequence[Source]) -> 
         )
 
 
-def _check_known(told: Mapping[str, str], sources: Sequence[Source]) -> None:
+def _check_known(told: Mapping[str, str], sources: Sequence[RunSource]) -> None:
     """A told column must exist somewhere."""
     if len(sources) == 1:
         return  # `choose_names` says it with the source's name

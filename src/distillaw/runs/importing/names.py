@@ -13,11 +13,15 @@ from distillaw.quantities import did_you_mean
 
 _SPLITS = ("eval", "val", "valid", "validation", "heldout", "held_out")
 HELD_OUT = (*(f"{split}_loss" for split in _SPLITS), "loss_val", "loss_eval")
-_UNCLEAR_PARAMS = ("n", "n_params", "num_params", "num_parameters", "n_parameters", "parameters", "model_params",
-                   "param_count", "nparams")  # fmt: skip
-NON_EMBEDDING = ("params", "student_params", "non_embedding_params", "num_non_embedding_params",
-                  "n_non_embedding_params", "params_non_embedding", "n_params_non_embedding",
-                  "num_params_non_embedding", "n_no_embed", "params_no_embed")  # fmt: skip
+_UNCLEAR_PARAMS = tuple(
+    "n n_params num_params num_parameters n_parameters parameters model_params param_count nparams".split()
+)
+NON_EMBEDDING = tuple(
+    (
+        "params student_params non_embedding_params num_non_embedding_params n_non_embedding_params "
+        "params_non_embedding n_params_non_embedding num_params_non_embedding n_no_embed params_no_embed"
+    ).split()
+)
 TOTAL = ("total_params", "params_total", "num_total_params", "n_params_total", "model_num_parameters")
 RUN_NAMES = ("run_name", "run", "run_id", "name", "experiment", "experiment_name", "exp_name")
 GROUP_NAMES = ("group", "trunk")
@@ -28,17 +32,11 @@ _USUAL: dict[str, tuple[tuple[str, ...], ...]] = {
     "total_params": (TOTAL,),
     "tokens": (
         ("tokens", "student_tokens"),
-        (
-            "tokens_seen",
-            "num_tokens",
-            "n_tokens",
-            "total_tokens",
-            "train_tokens",
-            "consumed_tokens",
-            "tokens_processed",
-            "num_input_tokens_seen",
-            "train_num_input_tokens_seen",
-            "d",
+        tuple(
+            (
+                "tokens_seen num_tokens n_tokens total_tokens train_tokens consumed_tokens "
+                "tokens_processed num_input_tokens_seen train_num_input_tokens_seen d"
+            ).split()
         ),
     ),
     "loss": (HELD_OUT,),
@@ -78,14 +76,14 @@ _ABOVE = ("model", "student", "config", "train", "training", "trainer", "args", 
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ColumnChoice:
     """A column and why it was taken."""
 
     column: str
     why: str
 
 
-Names = Mapping[str, Choice]
+Names = Mapping[str, ColumnChoice]
 
 
 def plain(name: str) -> str:
@@ -150,11 +148,11 @@ def choose_names(
         DataError: a needed quantity is not there, or a told column is not.
         ConfigError: two columns could be one needed quantity.
     """
-    found: dict[str, Choice] = {}
+    found: dict[str, ColumnChoice] = {}
     for name, column in told.items():
         exact = find_column(column, columns)
         if exact is not None:
-            found[name] = Choice(exact, "as told")
+            found[name] = ColumnChoice(exact, "as told")
         elif not told_elsewhere and column.lower() != "none":
             raise DataError(
                 f"{where}: no column {column!r}{did_you_mean(column, columns)}; it has: {_listed(columns)}"
@@ -170,7 +168,7 @@ def choose_names(
                 f"{where}: {name} could be {' or '.join(candidates)}; say which with --columns {name}={candidates[0]}"
             )
         if candidates:
-            found[name] = Choice(candidates[0], "our name" if candidates[0] == name else "a usual name")
+            found[name] = ColumnChoice(candidates[0], "our name" if candidates[0] == name else "a usual name")
     return found
 
 
@@ -207,8 +205,10 @@ def require(names: Names, columns: list[str], *, where: str) -> None:
         training = [c for c in columns if plain(c) in ("loss", "train_loss", "training_loss")]
         hint = hints[name]
         if name == "loss" and training:
-            hint = (f"- {training[0]} looks like the training loss, of single batches or a running mean, and laws want "
-                    f"that of held-out text; --columns loss={training[0]} takes it all the same")  # fmt: skip
+            hint = (
+                f"- {training[0]} looks like the training loss, of single batches or a running mean, and laws want "
+                f"that of held-out text; --columns loss={training[0]} takes it all the same"
+            )
         raise DataError(
             f"{where}: no column for {name}; it has: {_listed(columns)}. Say which with --columns {name}=COLUMN "
             f"{hint}".rstrip()

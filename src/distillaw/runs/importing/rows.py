@@ -12,32 +12,43 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from distillaw.errors import ConfigError
+from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import format_count, parse_count
 from distillaw.runs.files import content_hash
-from distillaw.runs.importing.columns import Array, Rows, numbers, objects, texts
-from distillaw.runs.importing.log import Log, number
-from distillaw.runs.importing.names import Names
-from distillaw.runs.importing.params import Convention
-from distillaw.runs.importing.points import (
+from distillaw.runs.importing.log import (
     At,
+    Log,
     NotUsableError,
     Timeline,
     choose_points,
     counts_steps,
+    number,
     schedule_before_end,
     timeline,
     unfinished,
 )
-from distillaw.runs.importing.sources import Source
-from distillaw.runs.importing.tables import LoneRuns
-from distillaw.runs.importing.units import Unit
+from distillaw.runs.importing.names import Names
+from distillaw.runs.importing.sources import LoneRuns, RunSource
+from distillaw.runs.importing.table import Array, ImportedRows, numbers, objects, texts
+from distillaw.runs.importing.units import Convention, Unit
 
-_NUMBERS = ("teacher_tokens", "lambda", "temperature", "layers", "width", "seed", "peak_lr", "batch_tokens",
-            "unique_tokens", "vocab_size", "train_flops", "seconds")  # fmt: skip
+_NUMBERS = tuple(
+    (
+        "teacher_tokens lambda temperature layers width seed peak_lr batch_tokens unique_tokens "
+        "vocab_size train_flops seconds"
+    ).split()
+)
 _TEXTS = ("group", "init", "device", "teacher_run")
-_READ = (*_NUMBERS, "params", "total_params", "teacher_loss", "supervised_loss", "loss_se", "teacher_params",
-         "teacher_width")  # fmt: skip
+_READ = (
+    *_NUMBERS,
+    "params",
+    "total_params",
+    "teacher_loss",
+    "supervised_loss",
+    "loss_se",
+    "teacher_params",
+    "teacher_width",
+)
 """Numbers that are looked up by name; loss, tokens and steps belong to a moment of a run."""
 Found = dict[str, NDArray]
 """Columns as a source has them: `_READ`, `_TEXTS`, loss, tokens, steps, and whose; `place` counts runs."""
@@ -68,7 +79,7 @@ class Rules:
 class Harvest:
     """Rows of a source, what was left out, and what was noticed on the way."""
 
-    rows: Rows
+    rows: ImportedRows
     left: list[Left]
     seen: Counter[str] = field(default_factory=Counter)
     """How many rows lie before the end of their run, by what is known of the learning rate there."""
@@ -78,7 +89,7 @@ class Harvest:
     """Runs that have more than one measurement."""
 
 
-def harvest(source: Source, rules: Rules) -> Harvest:
+def harvest(source: RunSource, rules: Rules) -> Harvest:
     """The rows of a source's runs, and those that cannot be used, in the order in which the source has them."""
     left: dict[int, Left] = {}
     chosen: dict[int, Moments] = {}
@@ -93,15 +104,20 @@ def harvest(source: Source, rules: Rules) -> Harvest:
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
     several = sum(len(moments.line.loss) > 1 for moments in chosen.values())
     if not found or not len(found["place"]):
-        return Harvest(rows=Rows.of(0, {}), left=[left[place] for place in sorted(left)], several=several)
+        return Harvest(
+            rows=ImportedRows.of(0, {}), left=[left[place] for place in sorted(left)], several=several
+        )
     found = _taken(found, np.argsort(found["place"], kind="stable"))
     rows, refused = _converted(found, rules)
     for i, reason in sorted(refused.items()):
         run = Left(run=found["source_run"][i], source=found["source"][i], reason=reason)
         left.setdefault(int(found["place"][i]), run)
     keep = ~np.isin(found["place"], list(left))
-    result = Harvest(rows=_named(rows.take(keep), found["place"][keep]),
-                     left=[left[place] for place in sorted(left)], several=several)  # fmt: skip
+    result = Harvest(
+        rows=_named(rows.take(keep), found["place"][keep]),
+        left=[left[place] for place in sorted(left)],
+        several=several,
+    )
     for place in sorted(chosen.keys() - left.keys()):
         _note_moments(result, chosen[place], rules)
     return result
@@ -144,8 +160,10 @@ def _of_logs(chosen: Mapping[int, Moments], rules: Rules) -> Found:
     """The chosen moments of logged runs, one row each."""
     rows = [
         {"place": place, **whose, **_at_moment(moments, rules, i)}
-        for place, moments in chosen.items() for whose in [_whose(moments.log)] for i in moments.indices
-    ]  # fmt: skip
+        for place, moments in chosen.items()
+        for whose in [_whose(moments.log)]
+        for i in moments.indices
+    ]
     found: Found = {"place": np.array([row["place"] for row in rows], dtype=np.int64)}
     for name in rows[0]:
         values = [row[name] for row in rows]
@@ -158,9 +176,13 @@ def _of_logs(chosen: Mapping[int, Moments], rules: Rules) -> Found:
 
 def _whose(log: Log) -> dict[str, object]:
     return {
-        "source_kind": log.kind, "source": str(log.source), "source_run": log.name,
-        "source_id": content_hash(list(log.identity)), "source_sha256": log.sha256, "aliases": (log.name, *log.aliases),
-    }  # fmt: skip
+        "source_kind": log.kind,
+        "source": str(log.source),
+        "source_run": log.name,
+        "source_id": content_hash(list(log.identity)),
+        "source_sha256": log.sha256,
+        "aliases": (log.name, *log.aliases),
+    }
 
 
 def _at_moment(moments: Moments, rules: Rules, index: int) -> dict[str, object]:
@@ -173,9 +195,12 @@ def _at_moment(moments: Moments, rules: Rules, index: int) -> dict[str, object]:
     elif counts_steps(log, names):
         steps = float(line.at[index])
     return {
-        "loss": line.loss[index], "tokens": line.tokens[index], "steps": steps,
-        **{name: get.number(name) for name in _READ}, **{name: get.text(name) for name in _TEXTS},
-    }  # fmt: skip
+        "loss": line.loss[index],
+        "tokens": line.tokens[index],
+        "steps": steps,
+        **{name: get.number(name) for name in _READ},
+        **{name: get.text(name) for name in _TEXTS},
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,13 +257,16 @@ def _of_lone(runs: LoneRuns, rules: Rules, left: dict[int, Left]) -> Found:
     for i in np.flatnonzero(lost).tolist():
         left[int(runs.places[i])] = Left(run=runs.names[i], source=source, reason=reasons[i])
     found: Found = {
-        "place": runs.places, "source_kind": np.full(size, "table", dtype=object),
-        "source": np.full(size, source, dtype=object), "source_run": objects(runs.names),
+        "place": runs.places,
+        "source_kind": np.full(size, "table", dtype=object),
+        "source": np.full(size, source, dtype=object),
+        "source_run": objects(runs.names),
         "source_id": objects([content_hash(["table", digest]) for digest in runs.digests]),
         "source_sha256": np.full(size, runs.sha256, dtype=object),
         "aliases": objects([(name, f"{stem}/{name}") for name in runs.names]),
-        "loss": loss, "tokens": tokens,
-    }  # fmt: skip
+        "loss": loss,
+        "tokens": tokens,
+    }
     for name in ("steps", *_READ):
         column = names.get("step" if name == "steps" else name)
         values = np.full(size, np.nan) if column is None else numbers(runs.column(column.column), count)[0]
@@ -262,7 +290,7 @@ def _not_chosen(tokens: Array, loss: Array, at: At | None) -> dict[int, str]:
     return reasons
 
 
-def _converted(found: Found, rules: Rules) -> tuple[Rows, dict[int, str]]:
+def _converted(found: Found, rules: Rules) -> tuple[ImportedRows, dict[int, str]]:
     """Rows in our units and convention, and what cannot be brought there: {row: why}."""
     unit, convention, column = rules.unit, rules.convention, rules.names["params"].column
     params, total, refused = convention.counts(found["params"], found["total_params"], found["width"])
@@ -281,11 +309,20 @@ def _converted(found: Found, rules: Rules) -> tuple[Rows, dict[int, str]]:
         f"{_slug(name)}-{own}" for name, own in zip(found["source_run"], found["source_id"], strict=True)
     ]
     group = [told or own for told, own in zip(found["group"], run_id, strict=True)]
-    return Rows.of(size, {
-        **found, **converted, "run_id": objects(run_id), "group": objects(group),
-        "role": np.full(size, "student", dtype=object), "params": params, "total_params": total,
-        "params_convention": np.full(size, convention.written, dtype=object), "teacher_params": teachers,
-    }), refused  # fmt: skip
+    return ImportedRows.of(
+        size,
+        {
+            **found,
+            **converted,
+            "run_id": objects(run_id),
+            "group": objects(group),
+            "role": np.full(size, "student", dtype=object),
+            "params": params,
+            "total_params": total,
+            "params_convention": np.full(size, convention.written, dtype=object),
+            "teacher_params": teachers,
+        },
+    ), refused
 
 
 def _slug(name: str) -> str:
@@ -295,7 +332,7 @@ def _slug(name: str) -> str:
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9.]+")
 
 
-def _named(rows: Rows, place: NDArray) -> Rows:
+def _named(rows: ImportedRows, place: NDArray) -> ImportedRows:
     """Rows of one run named by their tokens too; by every digit where these read alike."""
     run_id = rows["run_id"].copy()
     for run in np.flatnonzero(np.bincount(place) > 1):  # rows lie by place
@@ -308,7 +345,7 @@ def _named(rows: Rows, place: NDArray) -> Rows:
     return rows.with_columns(run_id=run_id)
 
 
-def number_repeats(rows: Rows) -> tuple[Rows, int]:
+def number_repeats(rows: ImportedRows) -> tuple[ImportedRows, int]:
     """Rows that lack a seed get one of their own within their cell; how many of these repeat a cell.
 
     Repeats of a cell must not look like one run. The numbers do not say that two arms shared a seed.
@@ -331,3 +368,96 @@ def number_repeats(rows: Rows) -> tuple[Rows, int]:
 
 
 _CELL = ("params", "tokens", "teacher_run", "teacher_loss", "lambda")
+
+
+def link_teachers(rows: ImportedRows, others: ImportedRows) -> tuple[ImportedRows, list[Left]]:
+    """Rows with their teacher's loss, size and tokens; distilled rows whose teacher's loss is not known are left out.
+
+    A student without `teacher_loss` counts as trained on data alone in every fit: such a mistake would be silent.
+
+    Args:
+        rows: of all sources together, so that teacher and students may come from different ones.
+        others: rows of run tables, which are right as they are and may be teachers too.
+
+    Raises:
+        DataError: a teacher's name fits several runs.
+    """
+    every = ImportedRows.joined([rows, others])
+    students = np.flatnonzero([bool(name) for name in rows["teacher_run"]])
+    known = _by_name(every, {rows["teacher_run"][i] for i in students})
+    linked = {
+        name: rows[name].copy()
+        for name in ("teacher_run", "teacher_loss", "teacher_params", "teacher_tokens")
+    }
+    for i in students:
+        teacher = _teacher(every, int(i), known)
+        if teacher is None:
+            continue
+        linked["teacher_run"][i] = every["run_id"][teacher]
+        for name in ("loss", "params", "tokens"):
+            column = linked[f"teacher_{name}"]
+            column[i] = every[name][teacher] if np.isnan(column[i]) else column[i]
+    rows = rows.with_columns(**linked)
+    reasons = _hidden_teachers(rows)
+    left = [
+        Left(run=rows["source_run"][i], source=rows["source"][i], reason=reason)
+        for i, reason in reasons.items()
+    ]
+    return _marked(rows.take(np.setdiff1d(np.arange(len(rows)), list(reasons)))), left
+
+
+def _by_name(rows: ImportedRows, wanted: set[str]) -> dict[str, list[int]]:
+    """Rows by the names that may stand for them, of those names that are wanted."""
+    known: dict[str, list[int]] = {}
+    if wanted:
+        for i, (run_id, aliases) in enumerate(zip(rows["run_id"], rows["aliases"], strict=True)):
+            for name in wanted.intersection((run_id, *aliases)):
+                known.setdefault(name, []).append(i)
+    return known
+
+
+def _teacher(rows: ImportedRows, student: int, known: Mapping[str, Sequence[int]]) -> int | None:
+    named, source = rows["teacher_run"][student], rows["source"]
+    fits = [i for i in known.get(named, ()) if i != student]
+    here = [i for i in fits if source[i] == source[student]] or fits
+    if len({rows["group"][i] for i in here}) > 1:
+        raise DataError(
+            f"{rows['source_run'][student]}: its teacher {named!r} could be any of {len(here)} runs of that name; name "
+            "the teacher by its run id, or give teacher_loss"
+        )
+    return max(here, key=lambda i: rows["tokens"][i], default=None)
+
+
+def _hidden_teachers(rows: ImportedRows) -> dict[int, str]:
+    """Rows that had a teacher whose loss nobody gives: {row: how one knows}."""
+    weight, size = np.nan_to_num(rows["lambda"]), np.nan_to_num(rows["teacher_params"])
+    is_named = np.array([bool(name) for name in rows["teacher_run"]], dtype=bool)
+    is_hidden = np.isnan(rows["teacher_loss"]) & (is_named | (weight != 0) | (size != 0))
+    reasons = {}
+    for i in np.flatnonzero(is_hidden).tolist():
+        if is_named[i]:
+            teacher = rows["teacher_run"][i]
+            reasons[i] = f"its teacher {teacher} is not among the runs and no teacher_loss is given"
+        elif weight[i]:
+            reasons[i] = f"lambda is {weight[i]}, so it was distilled, but no teacher_loss is given"
+        else:
+            reasons[i] = "it has teacher_params, but no teacher_loss is given"
+    return reasons
+
+
+def _marked(rows: ImportedRows) -> ImportedRows:
+    """Roles, and the teacher's run of students that only know its loss: equal losses are one teacher."""
+    named = rows["teacher_run"]
+    teachers = set(filter(None, named))
+    role = [
+        "teacher" if run in teachers else own for run, own in zip(rows["run_id"], rows["role"], strict=True)
+    ]
+    teacher_run = [
+        name or (None if loss is None else f"teacher-of-loss-{loss:.6g}")
+        for name, loss in zip(named, rows.plain("teacher_loss"), strict=True)
+    ]
+    return rows.with_columns(
+        role=objects(role),
+        purpose=objects(["teacher" if own == "teacher" else "grid" for own in role]),
+        teacher_run=objects(teacher_run),
+    )
