@@ -239,8 +239,10 @@ def test_bad_questions_are_refused_with_the_rule(call, error, match):
 
 
 def test_tokens_with_a_free_size_need_a_limit():
-    with pytest.raises(ConfigError, match="largest one you can serve"):
+    with pytest.raises(ConfigError, match="name the student"):
         plan(student_tokens=1e10)
+    with pytest.raises(ConfigError, match="largest one you can serve"):
+        Situation(student_params=None, student_tokens=1e10)
 
 
 @pytest.mark.parametrize(

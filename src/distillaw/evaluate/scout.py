@@ -222,7 +222,12 @@ def _teacher_record(each: ScoutedTeacher) -> dict[str, object]:
 
 def _difference_record(first: ScoutedTeacher, second: ScoutedTeacher) -> dict[str, object]:
     gap = difference(first, second)
-    told = {"first": first.name, "second": second.name, "bits_per_byte": gap.mean, "se": gap.se}
+    told: dict[str, object] = {
+        "first": first.name,
+        "second": second.name,
+        "bits_per_byte": gap.mean,
+        "se": gap.se,
+    }
     return told | {"level": 0.9, "interval": list(gap.interval(0.9))}
 
 

@@ -138,6 +138,7 @@ def _tune_sft(spec: SftSpec, at: Tuning) -> dict[str, object]:
     rows = training_rows(sides.train, packing=spec.packing, max_tokens=start.max_tokens)
     file = folder.path / "before.json"
     before = kept_scores(file) or kept_scores(file, score_examples(model, sides.heldout))
+    assert before is not None
     at.say(f"before: held-out loss {before.loss:.4f} ± {before.loss_se:.4f} nats/token")
     trainer = _sft_trainer(spec, start, model, rows, folder, at.device)
     base = base_model(trainer.model, spec)

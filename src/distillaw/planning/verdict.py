@@ -9,12 +9,13 @@ from html import escape
 from operator import attrgetter
 
 from distillaw.planning.decision import WORDS, Call, EqualCompute, Supposed, call
-from distillaw.planning.evidence import Crossover, Evidence, Interval, Strategy, nats
+from distillaw.planning.evidence import Crossover, Evidence, Interval, Strategy
 from distillaw.planning.judging import Sources
+from distillaw.planning.phrases import interval, nats, percent
 from distillaw.planning.sensitivity import SwitchingValue
 from distillaw.planning.situation import Situation
 from distillaw.planning.teacher_curve import TeacherRange
-from distillaw.planning.wording import crossover_sentence, equal_sentence, interval, percent
+from distillaw.planning.wording import crossover_sentence, equal_sentence
 from distillaw.quantities import format_count, format_flop
 from distillaw.runs.record import budget_text
 from distillaw.table import Table, number, text

@@ -49,7 +49,7 @@ def open_text(
         claim_folder(out)
         place = out.resolve()
     tokens = max(1, round(run.tokens / run.batch_tokens)) * run.batch_tokens
-    covered = {"context": run.training.context, "tokens": tokens, "order_seed": run.seed}
+    covered: dict[str, object] = {"context": run.training.context, "tokens": tokens, "order_seed": run.seed}
     store = prepare_data(run.data, place / "data", say=say)
     return store, covered | {"temperature": run.training.temperature}
 
