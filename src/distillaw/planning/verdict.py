@@ -203,15 +203,15 @@ def cost_table(verdict: Verdict) -> Table:
     )
 
 
-def evidence_table(verdict: Verdict) -> Table:
-    """Every source side by side, with what it says and whether it decides."""
+def evidence_table(verdict: Verdict, *, status: Callable[[str], str] = str) -> Table:
+    """Every source side by side: what it says and whether it decides; `status` puts its status into words."""
 
     def gain(source: Evidence) -> object:
         return source.gain(verdict.level) if source.is_informative else None
 
     def what(source: Evidence) -> str:
         mark = "decides; " if source.source in verdict.headline.deciding else ""
-        return f"{mark}{source.status}: {source.note}"
+        return f"{mark}{status(source.status)}: {source.note}"
 
     def chance(side: str) -> Callable[[Evidence], object]:
         return lambda source: getattr(call(source), side) if source.is_decisive else None
