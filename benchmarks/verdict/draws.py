@@ -1,6 +1,6 @@
 """How far the points behind a plan's intervals are from a million random draws, beside 20,000 random ones.
 
-    python -m benchmarks.verdict.draws --out benchmarks/results/plan_draws.json
+    python -m benchmarks.verdict.draws --out benchmarks/results/draws.json
 
 Errors are means and maxima over every law of five questions: of the probability that the best distillation gains more
 than the margin and of the share in which it is the best one (both absolute), and of the mean and the ends of the 90 %

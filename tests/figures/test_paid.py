@@ -44,7 +44,7 @@ def test_bills_are_those_of_the_runs(record, paid):
 def test_the_frontier_holds_what_no_other_beats_for_less(paid, scenario):
     found = frontier(paid, scenario)
     for taught, line in ((False, found.alone), (True, found.taught)):
-        own = [p for p in paid if p.is_taught == taught]
+        own = [p for p in paid if p.is_distilled == taught]
         unbeaten = [
             p
             for p in own
@@ -57,7 +57,7 @@ def test_the_frontier_holds_what_no_other_beats_for_less(paid, scenario):
 def test_better_is_better_than_what_no_teacher_gives_for_as_much(paid, scenario):
     """The next dearer student without a teacher included; where there is none, nothing is claimed."""
     found = frontier(paid, scenario)
-    alone = [p for p in paid if not p.is_taught]
+    alone = [p for p in paid if not p.is_distilled]
     claimed = [p for p, _ in found.better]
     for p in found.taught:
         dearer = sorted(q.compute(scenario) for q in alone if q.compute(scenario) >= p.compute(scenario))
@@ -98,4 +98,4 @@ def test_text_table_and_drawing_have_one_set_of_numbers(paid):
 
 def test_without_distilled_students_nothing_is_drawn(paid):
     with pytest.raises(DataError, match="both with and without a teacher"):
-        draw_paid([p for p in paid if not p.is_taught])
+        draw_paid([p for p in paid if not p.is_distilled])

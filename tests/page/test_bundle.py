@@ -2,15 +2,19 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from distillaw.laws.published import laws_available
 from distillaw.page.bundle import planner_bundle
 from distillaw.page.write import planner_page
+from distillaw.planning.phrases import PHRASES
 from in_process import answer
+
+WEB = Path(__file__).parents[2] / "web"
 
 
 def embedded(text):
@@ -18,14 +22,23 @@ def embedded(text):
     return json.loads(text[start : text.index("</script>", start)])
 
 
-def test_every_law_comes_with_its_source_and_a_loss():
+def test_every_law_comes_with_its_coefficients_and_their_source():
     bundle = planner_bundle()
-    assert [law["name"] for law in bundle["laws"]] == laws_available()
-    for law in bundle["laws"]:
-        assert law["source"] and law["obtained"] and law["coefficients"]
+    tables = [voice["coefficients"] for voice in bundle["published"] if voice["ensemble"]]
+    assert all(t["source"] and t["rows"] and len(t["rows"][0]["values"]) == len(t["members"]) for t in tables)
     first = bundle["published"][0]
-    assert first["members"] == ["surrogate-s1", "surrogate-s2", "surrogate-s3"]
+    assert first["coefficients"]["members"] == ["surrogate-s1", "surrogate-s2", "surrogate-s3"]
     assert math.exp(first["ensemble"]["plain"]["log_A"][0]) == pytest.approx(3355, rel=1e-12)
+    [row] = [row for row in first["coefficients"]["rows"] if row["symbol"] == "A"]
+    assert row["values"][0].startswith("3355")
+
+
+def test_the_page_is_given_every_phrase_that_it_says():
+    """A phrase that the command no longer has would leave a hole in a sentence of the page."""
+    said = set()
+    for path in [*(WEB / "src").rglob("*.ts"), *(WEB / "src").rglob("*.svelte")]:
+        said |= set(re.findall(r'\b(?:say|refuse)\("([^"]+)"', path.read_text(encoding="utf-8")))
+    assert len(said) > 60 and said <= set(PHRASES)
 
 
 def test_every_device_and_teacher_says_where_its_numbers_come_from():

@@ -6,7 +6,9 @@ import math
 import numpy as np
 import pytest
 
+from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import laws_available, published
+from distillaw.page.bundle import ensemble_on_page
 from distillaw.page.write import write_planner_page
 from in_process import answer
 from typeset import people
@@ -69,33 +71,23 @@ def page(chromium, tmp_path_factory):
 
 
 def test_laws_agree_on_500_random_vectors(page):
+    """The page's one law against every form of the library's, supervised and distilled, far beyond any range too."""
     rng = np.random.default_rng(0)
-    names = [n for n in laws_available() if published(n).supervised is not None]
-    vectors = []
+    laws = [law for name in laws_available() if (law := published(name)).supervised is not None]
+    vectors, expected = [], []
     for k in range(500):
-        law = published(names[k % len(names)])
+        law = laws[k % len(laws)]
         n, d, t = np.exp(rng.uniform(np.log([1e5, 1e7, 1.3]), np.log([1e13, 1e16, 6.0]))).tolist()
-        row = {
-            "name": law.name,
-            "n": n,
-            "d": d,
-            "t": t,
-            "alone": float(law.supervised(params=n, tokens=d)),
-            "taught": None,
-        }
+        vectors.append([ensemble_on_page(LawEnsemble.of([(law.supervised, law.distillation)])), n, d, t])
+        own, taught = float(law.supervised(params=n, tokens=d)), None
         if law.distillation is not None:
-            row["taught"] = float(law.distillation(student_params=n, student_tokens=d, teacher_loss=t))
-        vectors.append(row)
-    found = page.evaluate(
-        """vectors => vectors.map(v => [distillaw.supervised(v.name, v.n, v.d),
-             v.taught === null ? null : distillaw.distillation(v.name, v.n, v.d, v.t)])""",
-        vectors,
-    )
-    assert sum(v["taught"] is not None for v in vectors) >= 100
-    for vector, (alone, taught) in zip(vectors, found, strict=True):
-        assert alone == pytest.approx(vector["alone"], rel=1e-12, abs=0), vector
-        if taught is not None:
-            assert taught == pytest.approx(vector["taught"], rel=1e-12, abs=0), vector
+            taught = float(law.distillation(student_params=n, student_tokens=d, teacher_loss=t))
+        expected.append((own, taught))
+    found = page.evaluate("vectors => vectors.map(v => distillaw.losses(...v))", vectors)
+    assert sum(taught is not None for _, taught in expected) >= 100
+    for (own, taught), (ours, distilled) in zip(expected, found, strict=True):
+        assert ours == pytest.approx(own, rel=1e-12, abs=0)
+        assert distilled == (None if taught is None else pytest.approx(taught, rel=1e-12, abs=0))
 
 
 def losses(row, *, of):
@@ -105,7 +97,7 @@ def losses(row, *, of):
 def check_answer(page, question):
     """Ask both, compare everything that both say."""
     words = page.evaluate("q => distillaw.arguments(q)", question)
-    done = answer(*words, "--json")
+    done = answer(*words, "--explain", "--json")
     assert done.returncode == 0, done.stderr
     theirs, ours = json.loads(done.stdout), page.evaluate("q => distillaw.plan(q)", question)
     assert ours["verdict"] == theirs["verdict"] and ours["sentence"] == theirs["sentence"]
@@ -113,7 +105,7 @@ def check_answer(page, question):
     assert ours["probability"] == pytest.approx(theirs["probability"], abs=1.01 / 4_094)
     assert ours["margin"] == pytest.approx(theirs["margin"], rel=1e-9)
     assert ours["inside_range"] is theirs["inside_range"]
-    for key in ("reasons", "assumptions", "warnings"):
+    for key in ("reasons", "assumptions", "warnings", "explanation"):
         assert ours[key] == theirs[key]
     assert [row["name"] for row in ours["strategies"]] == [row["name"] for row in theirs["strategies"]]
     for mine, row in zip(ours["strategies"], theirs["strategies"], strict=True):

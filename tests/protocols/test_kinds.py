@@ -6,9 +6,10 @@ from itertools import pairwise
 
 import pytest
 
+from distillaw.controls.control import EMBEDDING_SHARE, LEAST_STEPS
 from distillaw.errors import ConfigError
 from distillaw.protocols.catalogue import KINDS, Limit, kind_named, within
-from distillaw.protocols.scale import EMBEDDING_SHARE, STEPS, DesignWishes, TextSize, embedding_share
+from distillaw.protocols.scale import DesignWishes, TextSize, embedding_share
 from distillaw.protocols.sheet import YOURS, study_file
 from distillaw.protocols.statement import state
 from distillaw.quantities import format_flop, parse_count
@@ -59,7 +60,7 @@ def test_rules_of_a_small_study_are_kept(name, scale):
         t.tokens for t in spec.teachers
     }
     assert all(tokens % spec.batch_tokens == 0 for tokens in budgets)
-    assert min(budgets) >= STEPS * spec.batch_tokens
+    assert min(budgets) >= LEAST_STEPS * spec.batch_tokens
     assert spec.batch_tokens % spec.training.context == 0
     smallest = min(map(parse_count, spec.students.params))
     assert embedding_share(smallest, spec.data.vocab_size, spec.training) <= EMBEDDING_SHARE

@@ -202,21 +202,24 @@ def test_a_dry_run_shows_what_comes_next_not_what_was_done(settled, tmp_path):
     assert again["next_stage"]["runs"] < len(last["runs"])
 
 
+def _stages(folder):
+    file = folder / "settle.json"
+    return json.loads(file.read_text())["stages"] if file.exists() else []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_settlement_goes_on_to_the_same_answer(settled, tmp_path, how):
     _, answer = settled
     folder = tmp_path / "out"
     process = _start(_file(tmp_path), folder)
-    first = answer["stages"][0]["runs"][0]["run_id"].rsplit("-", 1)[0]
     deadline = time.monotonic() + 300
-    while not (folder / "trunks" / first).exists():  # the first stage is on its way
+    while not _stages(folder):  # the first stage is on its way
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     os.killpg(process.pid, how)
     process.communicate()
     assert process.returncode == (130 if how == signal.SIGINT else -how)
-    assert json.loads((folder / "settle.json").read_text())["stages"]
     again = _settled(_file(tmp_path), folder)
     assert {**again, "folder": ""} == {**answer, "folder": ""}
 

@@ -2,7 +2,7 @@
 
 import csv
 
-from distillaw.verifying.design_points import DesignPoint
+from distillaw.verifying.design_points import PredictedPoint
 from distillaw.verifying.frozen import KIND, FrozenChoice, FrozenPrediction, write_frozen
 
 COLUMNS = (
@@ -17,9 +17,9 @@ COLUMNS = (
     "lambda",
     "loss",
 )
-SMALL = DesignPoint(params=1e5, tokens=1e6)
-TAUGHT = DesignPoint(params=1e5, tokens=1e6, teacher="t1", teacher_loss=2.5)
-BETTER = DesignPoint(params=1e5, tokens=1e6, teacher="t2", teacher_loss=2.4)
+SMALL = PredictedPoint(params=1e5, tokens=1e6)
+TAUGHT = PredictedPoint(params=1e5, tokens=1e6, teacher="t1", teacher_loss=2.5)
+BETTER = PredictedPoint(params=1e5, tokens=1e6, teacher="t2", teacher_loss=2.4)
 
 
 def row(run_id, point, loss, *, seed=0, role="student", purpose="grid", weight=1.0):
@@ -52,8 +52,8 @@ def write_table(path, rows):
 
 
 OLD = [
-    row("old-1", DesignPoint(params=1e5, tokens=1e5), 4.0),
-    row("old-2", DesignPoint(params=1e5, tokens=3e5), 3.5),
+    row("old-1", PredictedPoint(params=1e5, tokens=1e5), 4.0),
+    row("old-2", PredictedPoint(params=1e5, tokens=3e5), 3.5),
 ]
 
 
@@ -67,8 +67,8 @@ def predict(point, mean, half, *, by="law", quantity="loss", outside=None, proba
         mean=mean,
         intervals=intervals,
         inside_range=not outside,
-        outside=outside or {},
-        probability=probability,
+        efolds_outside=outside or {},
+        probability_positive=probability,
         after_the_fact=after,
     )
 

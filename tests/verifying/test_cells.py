@@ -5,7 +5,7 @@ import pytest
 from forecasts import BETTER, OLD, SMALL, TAUGHT, row, write_table
 
 from distillaw.errors import UnitError
-from distillaw.verifying.design_points import DesignPoint, measure, read_runs, seen_runs
+from distillaw.verifying.design_points import PredictedPoint, measure, read_runs, seen_runs
 
 
 def runs_of(tmp_path, *rows):
@@ -16,7 +16,7 @@ def test_a_cell_is_its_size_tokens_and_teacher():
     rounded = replace(SMALL, tokens=1_000_448)
     assert SMALL.is_same(rounded) and not SMALL.is_same(replace(SMALL, tokens=1.02e6))
     assert not SMALL.is_same(TAUGHT) and not TAUGHT.is_same(BETTER)
-    nameless = DesignPoint(params=1e5, tokens=1e6, teacher_loss=2.5001)
+    nameless = PredictedPoint(params=1e5, tokens=1e6, teacher_loss=2.5001)
     assert TAUGHT.is_same(nameless) and not BETTER.is_same(nameless)
     assert TAUGHT.is_same(
         replace(TAUGHT, teacher_loss=2.6)

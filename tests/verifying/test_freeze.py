@@ -19,7 +19,7 @@ from distillaw.sweep.ready import Facts, Progress
 from distillaw.sweep.spec import DesignSpec, StudentsSpec, StudySpec, TeacherSpec, TuningSpec
 from distillaw.verifying.api import freeze_study, is_frozen, missing_points
 from distillaw.verifying.asked import job_points, typed_points
-from distillaw.verifying.design_points import DesignPoint, read_runs
+from distillaw.verifying.design_points import PredictedPoint, read_runs
 from distillaw.verifying.scoring import score_study
 from in_process import answer as run
 
@@ -116,7 +116,7 @@ def test_the_command_scores_a_study(scored):
 def law(tmp_path_factory):
     """A supervised law fitted on a table, as a file, and the rows behind it."""
     folder = tmp_path_factory.mktemp("law")
-    rows = [row(f"r{k}", DesignPoint(params=N, tokens=D), loss_of(N, D)) for k, (N, D) in enumerate(GRID)]
+    rows = [row(f"r{k}", PredictedPoint(params=N, tokens=D), loss_of(N, D)) for k, (N, D) in enumerate(GRID)]
     path = write_table(folder / "runs.csv", rows)
     file = folder / "own.json"
     fit(path, family="supervised", bootstrap=60, check=False).save(file)
@@ -129,7 +129,7 @@ def table(law, tmp_path):
     return write_table(tmp_path / "runs.csv", law[1])
 
 
-NEW = DesignPoint(params=2e5, tokens=1.6e6)
+NEW = PredictedPoint(params=2e5, tokens=1.6e6)
 
 
 def test_a_table_is_frozen_and_scored(table, law):
@@ -137,7 +137,7 @@ def test_a_table_is_frozen_and_scored(table, law):
     assert found.frozen.path.parent.name == "runs.predictions"
     (p,) = found.frozen.predictions
     assert p.mean == pytest.approx(loss_of(2e5, 1.6e6), rel=0.01)
-    assert p.outside["student_tokens"] == pytest.approx(0.693, abs=0.001) and not p.inside_range
+    assert p.efolds_outside["student_tokens"] == pytest.approx(0.693, abs=0.001) and not p.inside_range
     write_table(table, [*law[1], row("new", NEW, loss_of(2e5, 1.6e6))])
     (one,) = score_study(table).predictions
     assert one.is_hit() and one.counts and one.factor_beyond == pytest.approx(2.0)
@@ -150,7 +150,7 @@ def test_freezing_twice_gives_the_same_file(table, law):
 
 
 def test_a_measured_cell_is_refused_or_marked(table, law):
-    known = DesignPoint(params=2e5, tokens=8e5)
+    known = PredictedPoint(params=2e5, tokens=8e5)
     with pytest.raises(ConfigError, match=r"have been run already.*r15"):
         freeze_study(table, [NEW, known], laws=[str(law[0])])
     found = freeze_study(table, [NEW, known], laws=[str(law[0])], after_the_fact=True)
@@ -170,13 +170,13 @@ def test_a_run_that_the_table_does_not_have_yet_is_known(study, tmp_path):
 
 
 def test_a_law_that_is_not_made_for_the_cells_is_named(table, law):
-    taught = DesignPoint(params=2e5, tokens=1.6e6, teacher="t", teacher_loss=2.5)
+    taught = PredictedPoint(params=2e5, tokens=1.6e6, teacher="t", teacher_loss=2.5)
     with pytest.raises(ConfigError, match="own: none of the cells is of its kind"):
         freeze_study(table, [taught], laws=[str(law[0])])
 
 
 def test_a_table_with_a_nan_names_the_row(table, law):
-    write_table(table, [*law[1], row("bad", DesignPoint(params=3e5, tokens=1e5), "nan")])
+    write_table(table, [*law[1], row("bad", PredictedPoint(params=3e5, tokens=1e5), "nan")])
     with pytest.raises((DataError, ConfigError), match="nan"):
         freeze_study(table, [NEW])
 
@@ -192,11 +192,11 @@ def test_a_law_of_a_paper_is_scored_without_intervals(table):
 
 def test_cells_as_typed(tmp_path):
     teachers = [
-        row("teacher-a", DesignPoint(params=388_080, tokens=1e6), 3.2, role="teacher", purpose="teacher"),
-        row("teacher-b", DesignPoint(params=775_584, tokens=4e6), 2.9, role="teacher", purpose="teacher"),
+        row("teacher-a", PredictedPoint(params=388_080, tokens=1e6), 3.2, role="teacher", purpose="teacher"),
+        row("teacher-b", PredictedPoint(params=775_584, tokens=4e6), 2.9, role="teacher", purpose="teacher"),
     ]
     table = write_table(
-        tmp_path / "runs.csv", [row("s", DesignPoint(params=111_024, tokens=2e5), 3.8), *teachers]
+        tmp_path / "runs.csv", [row("s", PredictedPoint(params=111_024, tokens=2e5), 3.8), *teachers]
     )
     runs = read_runs(table)
 
@@ -204,7 +204,7 @@ def test_cells_as_typed(tmp_path):
         return typed_points([dict(part.split("=") for part in text.split(","))], table, runs)
 
     assert points("params=111k,tokens=1.8M") == [
-        DesignPoint(params=111_024, tokens=1.8e6)
+        PredictedPoint(params=111_024, tokens=1.8e6)
     ]  # an existing size, exactly
     (one,) = points("params=111024,tokens=1.8M,teacher=0.8M@4M")
     assert one.teacher == "teacher-b" and one.teacher_loss == 2.9
@@ -247,7 +247,7 @@ def _teacher_run(run_id):
 
     return TableRun(
         run_id=run_id,
-        point=DesignPoint(params=5e4, tokens=2e4),
+        point=PredictedPoint(params=5e4, tokens=2e4),
         loss=5.0,
         seed="0",
         role="teacher",

@@ -9,7 +9,7 @@ from forecasts import BETTER, OLD, SMALL, TAUGHT, freeze_by_hand, predict, row, 
 
 from distillaw.errors import CacheError
 from distillaw.verifying import scorecard
-from distillaw.verifying.design_points import DesignPoint
+from distillaw.verifying.design_points import PredictedPoint
 from distillaw.verifying.scorecard import score_places
 from distillaw.verifying.scoring import find_sources, score_study
 
@@ -124,7 +124,7 @@ def test_the_wrong_teacher_costs_its_regret(table):
 
 
 def test_errors_are_shown_by_distance(table):
-    far = DesignPoint(params=1e5, tokens=9e6)
+    far = PredictedPoint(params=1e5, tokens=9e6)
     freeze(table, [predict(SMALL, 3.0, 0.1), predict(far, 2.9, 0.1, outside={"student_tokens": np.log(9.0)})])
     score = ran(table, row("a", SMALL, 3.0), row("b", far, 2.5))
     inside, beyond = scorecard.by_distance(score.predictions)
@@ -133,7 +133,7 @@ def test_errors_are_shown_by_distance(table):
 
 
 def test_forecasters_are_ranked_on_cells_that_all_of_them_predicted(table):
-    easy = DesignPoint(params=1e5, tokens=2e6)
+    easy = PredictedPoint(params=1e5, tokens=2e6)
     freeze(
         table,
         [
@@ -148,7 +148,7 @@ def test_forecasters_are_ranked_on_cells_that_all_of_them_predicted(table):
 
 def test_a_calibrated_forecaster_comes_out_calibrated(table):
     """200 cells at the quantiles of what was stated: every level is obtained as often as it says."""
-    points, sd = [DesignPoint(params=1e5 * 1.1**k, tokens=1e6) for k in range(200)], 0.1
+    points, sd = [PredictedPoint(params=1e5 * 1.1**k, tokens=1e6) for k in range(200)], 0.1
     z = [NormalDist().inv_cdf((k + 0.5) / 200) for k in range(200)]
     freeze(table, [predict(point, 3.0, 1.6448536 * sd) for point in points])
     score = ran(table, *(row(f"n{k}", point, 3.0 + sd * z[k]) for k, point in enumerate(points)))

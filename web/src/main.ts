@@ -1,13 +1,12 @@
 /** Reads the embedded data and mounts the page; `window.distillaw` answers the same questions in the console. */
 import { mount } from "svelte";
 import App from "./App.svelte";
-import { DATA_ID, type Bundle, data, lawsOf, useBundle } from "./data/bundle";
+import { type Bundle, type EnsembleData, DATA_ID, lawsOf, useBundle } from "./data/bundle";
 import { argumentsOf, commandOf } from "./inputs/command";
-import { DEFAULTS, type Question, levelOf, situationOf } from "./inputs/question";
-import { verdictJson } from "./plan/json";
+import { type Question, levelOf, situationOf, usualQuestion } from "./inputs/question";
 import { best } from "./plan/evidence";
 import { findFlips } from "./plan/flips";
-import { plan } from "./plan/plan";
+import { plan, verdictJson } from "./plan/plan";
 import "./page.css";
 
 const found = JSON.parse(document.getElementById(DATA_ID)!.textContent!) as Bundle | null;
@@ -19,7 +18,7 @@ else {
 
 /** With the defaults for what is not given; an empty student is free, as in an address. */
 function complete(given: Partial<Question>): Question {
-  const q = { ...structuredClone(DEFAULTS as Question), ...given };
+  const q = { ...usualQuestion(), ...given };
   return { ...q, student: q.student || null };
 }
 
@@ -43,14 +42,12 @@ Object.assign(window, {
     },
     command: (q: Partial<Question>) => commandOf(complete(q)),
     arguments: (q: Partial<Question>) => argumentsOf(complete(q)),
-    /** Losses of a published law, nats/token. */
-    supervised: (name: string, params: number, tokens: number) =>
-      Math.exp(lawNamed(name).supervised(Math.log(params), Math.log(tokens))),
-    distillation: (name: string, params: number, tokens: number, teacherLoss: number) =>
-      Math.exp(lawNamed(name).distilled(Math.log(params), Math.log(tokens), Math.log(teacherLoss))),
+    /** Losses of a law given by its coefficients, nats/token. */
+    losses: (law: EnsembleData, params: number, tokens: number, teacherLoss: number) => {
+      const [n, d] = [Math.log(params), Math.log(tokens)];
+      const own = lawsOf(law)[0]!;
+      const taught = own.student && Math.exp(own.distilled(n, d, Math.log(teacherLoss)));
+      return [Math.exp(own.supervised(n, d)), taught];
+    },
   },
 });
-
-function lawNamed(name: string) {
-  return lawsOf(data().laws.find((law) => law.name === name)!.ensemble!)[0]!;
-}

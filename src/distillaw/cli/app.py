@@ -20,8 +20,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from distillaw.cli.console import plain_line, write_for_people, write_whole
 from distillaw.cli.plan_file import question_from_file
-from distillaw.cli.typed import in_typed_words, remember_words, say_old_names
-from distillaw.cli.usage import usage_error
+from distillaw.cli.typed import in_typed_words, remember_words, say_old_names, usage_error
 from distillaw.cli.verbs import VERBS, add_verbs
 from distillaw.errors import ConfigError, DistillawError, DistillawWarning
 from distillaw.version import __version__
@@ -55,12 +54,10 @@ def print_json(answer: Mapping[str, object]) -> None:
     document = {"schema_version": SCHEMA_VERSION, **answer}
     try:
         text = json.dumps(document, indent=2, allow_nan=False)
-    except (
-        ValueError
-    ):  # JSON has no infinity; what is not a number is null, and other programs can read the rest
-        if os.environ.get(
-            "DISTILLAW_STRICT_JSON"
-        ):  # the fuzz wants to see it: the command should have said null itself
+    except ValueError:
+        # JSON has no infinity: what is not a number is null, so that other programs can read the rest. The fuzz wants
+        # to see it, since the command should have said null itself.
+        if os.environ.get("DISTILLAW_STRICT_JSON"):
             raise
         text = json.dumps(_without_infinities(document), indent=2, allow_nan=False)
     write_whole(text + "\n")

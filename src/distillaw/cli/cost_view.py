@@ -38,7 +38,8 @@ def as_json(answer: CostEstimate) -> dict[str, object]:
         "price": answer.run.price,
         "teacher_params": _params_json(teacher.params) if teacher else None,
         "flop_parts": {
-            "student": _parts_json(student), "teacher": _parts_json(teacher) if teacher else None,
+            "student": _parts_json(student),
+            "teacher": _parts_json(teacher) if teacher else None,
         },
         "shares": compute.shares,
         "delta_lgt": answer.shares.delta_lgt if teacher else 0.0,
@@ -48,30 +49,32 @@ def as_json(answer: CostEstimate) -> dict[str, object]:
         "family": _family_json(answer),
         "memory": _memory_json(answer),
         "cache": {
-            "scheme": answer.scheme.name, "meaning": answer.scheme.meaning, "tokens": answer.student_tokens,
+            "scheme": answer.scheme.name,
+            "meaning": answer.scheme.meaning,
+            "tokens": answer.student_tokens,
             "bytes_per_token": answer.cache_bytes / answer.student_tokens,
         },
         "hardware": _hardware_json(answer),
         "assumptions": list(assumptions(answer)),
         "warnings": list(answer.warnings),
-    }  # fmt: skip
+    }
 
 
 def _params_json(count: ParamCount) -> dict[str, int]:
-    return {
-        "non_embedding": count.non_embedding, "embedding": count.embedding, "head": count.head,
-        "total": count.total, "one_matrix": count.one_matrix,
-        "active_non_embedding": count.active_non_embedding, "active_total": count.active_total,
-    }  # fmt: skip
+    whole = ("non_embedding", "embedding", "head", "total", "one_matrix")
+    return {key: getattr(count, key) for key in (*whole, "active_non_embedding", "active_total")}
 
 
 def _parts_json(model: CountedModel) -> dict[str, object]:
     parts = model.parts
     inside = {name: getattr(parts, name) for name, _ in PARTS}
     return {
-        **inside, "total": parts.total, "outside_total": {"softmax": parts.softmax, "embedding": parts.embedding},
-        "full_count": parts.full_count, "not_causal_total": model.dense_forward,
-    }  # fmt: skip
+        **inside,
+        "total": parts.total,
+        "outside_total": {"softmax": parts.softmax, "embedding": parts.embedding},
+        "full_count": parts.full_count,
+        "not_causal_total": model.dense_forward,
+    }
 
 
 def _approximations_json(student: CountedModel, tokens: float) -> dict[str, dict[str, float]]:
@@ -87,9 +90,11 @@ def _family_json(answer: CostEstimate) -> dict[str, float] | None:
     if answer.family is None:
         return None
     return {
-        "students": answer.students, "total": answer.family.total, "marginal": answer.family.marginal,
+        "students": answer.students,
+        "total": answer.family.total,
+        "marginal": answer.family.marginal,
         "without_teacher": answer.family.without_teacher,
-    }  # fmt: skip
+    }
 
 
 def _memory_json(answer: CostEstimate) -> dict[str, object]:
@@ -97,25 +102,37 @@ def _memory_json(answer: CostEstimate) -> dict[str, object]:
     return {
         "precision": answer.precision.name.lower(),
         "training": {
-            "weights": training.weights, "gradients": training.gradients, "optimizer": training.optimizer,
-            "activations_estimate": training.activations, "logits_estimate": training.logits,
-            "teacher_weights": training.teacher, "total": training.total,
+            "weights": training.weights,
+            "gradients": training.gradients,
+            "optimizer": training.optimizer,
+            "activations_estimate": training.activations,
+            "logits_estimate": training.logits,
+            "teacher_weights": training.teacher,
+            "total": training.total,
         },
         "serving": {
-            "sequences": answer.serving_sequences, "bits_per_weight": 8 * answer.serving_bytes,
-            "weights": serving.weights, "kv_cache": serving.kv_cache, "total": serving.total,
+            "sequences": answer.serving_sequences,
+            "bits_per_weight": 8 * answer.serving_bytes,
+            "weights": serving.weights,
+            "kv_cache": serving.kv_cache,
+            "total": serving.total,
         },
-    }  # fmt: skip
+    }
 
 
 def _hardware_json(answer: CostEstimate) -> dict[str, object]:
     device, run = answer.device, answer.run
     return {
-        "name": device.name, "device": device.device, "peak_flop_per_second": device.peak_flop_per_second,
-        "peak_source": device.peak_source, "mfu": run.mfu, "mfu_source": device.mfu_source,
+        "name": device.name,
+        "device": device.device,
+        "peak_flop_per_second": device.peak_flop_per_second,
+        "peak_source": device.peak_source,
+        "mfu": run.mfu,
+        "mfu_source": device.mfu_source,
         "device_hours_range": [run.device_hours_low, run.device_hours_high],
-        "price_source": device.price_source or None, "currency": "USD",
-    }  # fmt: skip
+        "price_source": device.price_source or None,
+        "currency": "USD",
+    }
 
 
 def assumptions(answer: CostEstimate) -> Iterator[str]:
@@ -164,8 +181,13 @@ def _row(label: str, cells: list[str]) -> None:
 
 def _print_params(models: list[tuple[str, CountedModel]]) -> None:
     print(f"{'parameters':<34}" + "".join(f"{name:>16}" for name, _ in models))
-    rows = [("N, non-embedding", "non_embedding"), ("token embedding and positions", "embedding"),
-            ("output head", "head"), ("all weights", "total"), ("N + one matrix", "one_matrix")]  # fmt: skip
+    rows = [
+        ("N, non-embedding", "non_embedding"),
+        ("token embedding and positions", "embedding"),
+        ("output head", "head"),
+        ("all weights", "total"),
+        ("N + one matrix", "one_matrix"),
+    ]
     if any(m.params.active_total != m.params.total for _, m in models):
         rows += [("N, active per token", "active_non_embedding"), ("all weights, active", "active_total")]
     for label, key in rows:
@@ -193,11 +215,12 @@ def _print_compute(answer: CostEstimate) -> None:
     print("\ncompute")
     rows = [("student training, 3 F D", compute.student_training, shares["student_training"])]
     if answer.teacher:
+        logits = f"teacher logits, {answer.shares.delta_lgt:.3g}"
+        training = f"teacher training, {answer.shares.delta_pre:.3g}"
         rows += [
-            (f"teacher logits, {answer.shares.delta_lgt:.3g} F D", compute.teacher_logits, shares["teacher_logits"]),
-            (f"teacher training, {answer.shares.delta_pre:.3g} x 3 F D", compute.teacher_training,
-             shares["teacher_training"]),
-        ]  # fmt: skip
+            (f"{logits} F D", compute.teacher_logits, shares["teacher_logits"]),
+            (f"{training} x 3 F D", compute.teacher_training, shares["teacher_training"]),
+        ]
     for label, flop, share in rows:
         _row(label, [f"{_flop(flop)} {100 * share:3.0f}%"])
     _row("total", [f"{_flop(compute.total)}     "])
@@ -239,9 +262,11 @@ def _print_machine(answer: CostEstimate) -> None:
             [f"{_hours(run.device_hours_low)} to {_hours(run.device_hours_high)}"],
         )
     _row("price", ["unknown: --price" if run.price is None else _money(run.price)])
-    for name, text in (("peak", f"{device.peak_flop_per_second:.4g} FLOP/s {device.dtype}; {device.peak_source}"),
-                       ("MFU", f"{run.mfu:.0%}; " + ("yours" if run.mfu != device.mfu else device.mfu_source)),
-                       ("price", device.price_source or "none shipped")):  # fmt: skip
+    for name, text in (
+        ("peak", f"{device.peak_flop_per_second:.4g} FLOP/s {device.dtype}; {device.peak_source}"),
+        ("MFU", f"{run.mfu:.0%}; " + ("yours" if run.mfu != device.mfu else device.mfu_source)),
+        ("price", device.price_source or "none shipped"),
+    ):
         print(f"    {name}: {text}")
 
 

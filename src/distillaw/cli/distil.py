@@ -2,16 +2,19 @@
 
 import shlex
 import sys
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.console import print_table
 from distillaw.cli.counts import Count, peak_rates, whole_count
 from distillaw.cli.names import Place
 from distillaw.cli.output import Output, check_place
 from distillaw.quantities import format_count, format_flop
+from distillaw.table import Table, number, text
 
 
 def distil(
@@ -112,16 +115,14 @@ def print_arms(record: dict[str, Any], out: Path) -> None:
         f"tokens of {record['heldout_documents']} documents"
     )
     print(f"teacher {record['teacher']}: {teacher:.3f} nats/token\n")
-    print(f"  {'arm':15} {'before':>7} {'after':>16} {'behind the best':>22}  {'rate':>6}")
-    for row in rows:
-        before = f"{row['start_loss']:.3f}" if row["start_loss"] is not None else "-"
-        low, high = row["behind_best_interval"] or (0.0, 0.0)
-        behind = (
-            f"{row['behind_best']:.3f} [{low:.3f}, {high:.3f}]" if row["behind_best_interval"] else "best"
-        )
-        print(
-            f"  {row['arm']:15} {before:>7} {row['loss']:>8.3f} ± {row['loss_se']:.3f} {behind:>22}  {row['peak_lr']:g}"
-        )
+    columns = [
+        text("arm", of=itemgetter("arm")),
+        number("before", ".3f", of=itemgetter("start_loss"), missing="-"),
+        number("after", of=lambda row: f"{row['loss']:.3f} ± {row['loss_se']:.3f}"),
+        number("behind the best", of=_behind),
+        number("rate", "g", of=itemgetter("peak_lr")),
+    ]
+    print_table(Table.of(columns, rows), indent=2)
     print()
     for pair in record["pairs"]:
         low, high = pair["interval"]
@@ -129,3 +130,10 @@ def print_arms(record: dict[str, Any], out: Path) -> None:
     spent = sum(row["train_flops"] for row in rows)
     print(f"\nintervals: 90 %, paired over documents, one seed. Students' training {format_flop(spent)}.")
     print(f"best: {out / 'runs' / rows[0]['run_id']}")
+
+
+def _behind(row: dict[str, Any]) -> str:
+    if not row["behind_best_interval"]:
+        return "best"
+    low, high = row["behind_best_interval"]
+    return f"{row['behind_best']:.3f} [{low:.3f}, {high:.3f}]"

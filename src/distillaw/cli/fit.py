@@ -11,9 +11,15 @@ from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
 
 Family = Literal[
-    "supervised", "chinchilla", "distillation", "distillation-kappa", "distillation-reduced", "distillation-reduced-q",
-    "distillation-auto", "capacity-gap",
-]  # fmt: skip
+    "supervised",
+    "chinchilla",
+    "distillation",
+    "distillation-kappa",
+    "distillation-reduced",
+    "distillation-reduced-q",
+    "distillation-auto",
+    "capacity-gap",
+]
 
 
 def fit(
@@ -72,20 +78,51 @@ def fit(
         raise ConfigError(UNTIED)
     with output.working("fitting"):
         result = fit_law(
-            file, family=law, columns=parse_columns(columns), group=group, where=parse_where(where),
-            delta="auto" if delta == "auto" else parse_count(delta, name="--delta"), bootstrap=bootstrap, level=level,
-            seed=seed, supervised=None if supervised is None else load_law(supervised), priors=priors, unit=unit,
-            params_convention=params_convention, vocab=None if vocab is None else parse_count(vocab, name="--vocab"),
-            width=width, teacher_width=teacher_width, matrices=2 if untied else 1, tie_exponents=tie_exponents,
+            file,
+            family=law,
+            columns=parse_columns(columns),
+            group=group,
+            where=parse_where(where),
+            delta="auto" if delta == "auto" else parse_count(delta, name="--delta"),
+            bootstrap=bootstrap,
+            level=level,
+            seed=seed,
+            supervised=None if supervised is None else load_law(supervised),
+            priors=priors,
+            unit=unit,
+            params_convention=params_convention,
+            vocab=None if vocab is None else parse_count(vocab, name="--vocab"),
+            width=width,
+            teacher_width=teacher_width,
+            matrices=2 if untied else 1,
+            tie_exponents=tie_exponents,
             compare=compare or (),
-        )  # fmt: skip
+        )
     if out is not None:
         result.save(out)
     if output.json:
         document = result.to_json()
-        keys = ("status", "remedy", "params", "conf_int", "level", "objective", "delta", "nobs", "ngroups",
-                "condition_number", "solver_disagreement", "seconds", "derived", "fitted_range", "calibration",
-                "notes", "details", "provenance", "params_convention")  # fmt: skip
+        keys = (
+            "status",
+            "remedy",
+            "params",
+            "conf_int",
+            "level",
+            "objective",
+            "delta",
+            "nobs",
+            "ngroups",
+            "condition_number",
+            "solver_disagreement",
+            "seconds",
+            "derived",
+            "fitted_range",
+            "calibration",
+            "notes",
+            "details",
+            "provenance",
+            "params_convention",
+        )
         print_json({"law": law, **{key: document[key] for key in keys}})
         return
     print(result.summary())

@@ -39,8 +39,10 @@ class CellWatch:
             came = f"{result['accuracy']:.2f} %"
         else:
             came = "walked"
-        self._meter.note(f"{self._ended}/{self._count} {cell.column} seed {cell.seed}: {came}, "
-                         f"{format_seconds(result['seconds'])}")  # fmt: skip
+        self._meter.note(
+            f"{self._ended}/{self._count} {cell.column} seed {cell.seed}: {came}, "
+            f"{format_seconds(result['seconds'])}"
+        )
 
     def progressed(self, cell: ColumnRun, step: int) -> None:
         """The meter moves."""
@@ -57,9 +59,11 @@ def print_dry(plan: ImagePlan, forecasts: Sequence[Forecast], *, workers: int, d
     """The cells of one seed, and what all will take."""
     study = plan.study
     assert plan.data is not None
-    print(f"{study.name}: {study.network.kind}, {format_count(forecasts[0].params)} parameters, "
-                 f"{len(plan.data.train):,} training and {len(plan.data.test):,} test images "
-                 f"({plan.data.format})")  # fmt: skip
+    print(
+        f"{study.name}: {study.network.kind}, {format_count(forecasts[0].params)} parameters, "
+        f"{len(plan.data.train):,} training and {len(plan.data.test):,} test images "
+        f"({plan.data.format})"
+    )
     columns = [
         text("column", of=attrgetter("cell.column")),
         number("batch", of=attrgetter("cell.batch")),
@@ -73,8 +77,10 @@ def print_dry(plan: ImagePlan, forecasts: Sequence[Forecast], *, workers: int, d
     print_table(Table.of(columns, forecasts))
     todo = [cell for cell in plan.cells if not plan.is_done(cell)]
     seconds = wall_seconds(todo, forecasts, workers=workers)
-    print(f"{len(todo)} of {len(plan.cells)} cells to train, {study.seeds} seeds: about "
-                 f"{format_seconds(seconds)} with {workers} at once on {device}")  # fmt: skip
+    print(
+        f"{len(todo)} of {len(plan.cells)} cells to train, {study.seeds} seeds: about "
+        f"{format_seconds(seconds)} with {workers} at once on {device}"
+    )
     if any(forecast.is_scaled for forecast in forecasts):
         print("~ not timed: the small batch's time, scaled by the images; likely too much")
     for note in notes(study, list(plan.cells), images=len(plan.data.train)):
@@ -88,16 +94,25 @@ def dry_json(
     assert plan.data is not None
     todo = [cell for cell in plan.cells if not plan.is_done(cell)]
     return {
-        "name": plan.study.name, "params": forecasts[0].params, "device": device, "workers": workers,
+        "name": plan.study.name,
+        "params": forecasts[0].params,
+        "device": device,
+        "workers": workers,
         "columns": [
-            {**asdict(forecast.cell), "epochs": forecast.epochs, "seconds_per_step": forecast.seconds_per_step,
-             "is_scaled": forecast.is_scaled, "seconds": forecast.seconds}
+            {
+                **asdict(forecast.cell),
+                "epochs": forecast.epochs,
+                "seconds_per_step": forecast.seconds_per_step,
+                "is_scaled": forecast.is_scaled,
+                "seconds": forecast.seconds,
+            }
             for forecast in forecasts
         ],
-        "cells": len(plan.cells), "cells_to_train": len(todo),
+        "cells": len(plan.cells),
+        "cells_to_train": len(todo),
         "seconds": wall_seconds(todo, forecasts, workers=workers),
         "notes": notes(plan.study, list(plan.cells), images=len(plan.data.train)),
-    }  # fmt: skip
+    }
 
 
 def print_summary(summary: Mapping[str, Any], report: Path) -> None:

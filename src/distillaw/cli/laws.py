@@ -52,9 +52,15 @@ def show(name: LawName, *, output: Output = Output()) -> None:
     print(f"{name}: {record.title}")
     for problem in record.known_problems:
         print(f"  WARNING: {problem}")
-    for label, text in (("source", record.source), ("obtained", record.obtained), ("unit", record.unit),
-                        ("parameters", record.params_convention), ("tokenizer", record.tokenizer),
-                        ("data", record.data), ("intervals", record.interval)):  # fmt: skip
+    for label, text in (
+        ("source", record.source),
+        ("obtained", record.obtained),
+        ("unit", record.unit),
+        ("parameters", record.params_convention),
+        ("tokenizer", record.tokenizer),
+        ("data", record.data),
+        ("intervals", record.interval),
+    ):
         print(f"  {label:<11}{text}")
     for part, coefficients in record.coefficients:
         print(f"\n  {part}: {_EQUATIONS[_form(law, part)]}")
@@ -156,7 +162,7 @@ def _document(law: PublishedLaw) -> dict[str, object]:
         ],
         "known_problems": list(record.known_problems),
         "refuse_plan": record.refuse_plan,
-    }  # fmt: skip
+    }
 
 
 def _ranges(law: PublishedLaw) -> dict[str, dict[str, tuple[float, float]]]:

@@ -37,7 +37,8 @@ def show(verdict: "Verdict", *, with_explanation: bool = False) -> None:
 
 def _consequences(verdict: "Verdict") -> list[str]:
     """From how many tokens on a teacher is not needed, where no line above says it; what a wrong answer costs."""
-    from distillaw.planning.wording import caught_up, interval
+    from distillaw.planning.phrases import interval
+    from distillaw.planning.wording import caught_up
 
     if not verdict.headline.is_decisive:
         return []

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from distillaw.cli.console import live_console, say
 from distillaw.quantities import format_count, format_seconds
@@ -23,8 +23,8 @@ Left: TypeAlias = Callable[[], float | None]
 """Seconds left, by who knows better than the rate so far."""
 
 
-class Meter(Protocol):
-    """What counts the work."""
+class Meter:
+    """What counts the work; this one says nothing of it."""
 
     def advance(self, amount: float) -> None:
         """So much more is done."""
@@ -47,7 +47,7 @@ def metered(what: str, total: float, unit: str, *, quiet: bool = False) -> Itera
         quiet: say nothing.
     """
     if quiet:
-        yield QuietMeter()
+        yield Meter()
     elif is_live():
         with live_progress() as progress:
             yield LiveMeter(progress, what, total, unit)
@@ -134,20 +134,7 @@ def live_progress() -> "Progress":
     return Progress(*columns, console=live_console(), transient=True, speed_estimate_period=60)
 
 
-class QuietMeter:
-    """Says nothing."""
-
-    def advance(self, amount: float) -> None:
-        """Ignored."""
-
-    def expect(self, amount: float) -> None:
-        """Ignored."""
-
-    def note(self, message: str) -> None:
-        """Ignored."""
-
-
-class LiveMeter:
+class LiveMeter(Meter):
     """One bar with rate and time left."""
 
     def __init__(
@@ -179,7 +166,7 @@ class LiveMeter:
         self._progress.console.print(message, markup=False, highlight=False)
 
 
-class LogMeter:
+class LogMeter(Meter):
     """A line now and then."""
 
     def __init__(self, what: str, total: float, unit: str, left: Left | None = None) -> None:

@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillaw.cli.app import print_json
+from distillaw.cli.console import print_table
 from distillaw.cli.counts import Count, count
 from distillaw.cli.names import Place
 from distillaw.cli.output import Output, as_typed, check_place
 from distillaw.data.corpus import WHOLE, Reading
 from distillaw.quantities import format_bytes, format_count, format_seconds
+from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
     from distillaw.evaluate.scout import ScoutedTeacher
@@ -88,18 +91,22 @@ def _print(found: "list[ScoutedTeacher]") -> None:
     if best.stride < best.context:
         windows += f", {best.stride} scored"
     print(f"{best.documents} documents, {format_bytes(best.bytes)} ({best.text_hash}), {windows}\n")
-    width = max(len(each.name) for each in found)
-    row = f"{{:<{width}}} {{:>7}} {{:>7}}  {{:<15}}  {{:<15}}  {{:>10}} {{:>10}}  {{}}"
-    head = ("model", "N", "total", "bits/byte", "behind the best", "nats/token", "bytes/token", "tokenizer")
-    print(row.format(*head))
-    for each in found:
+
+    def behind(each: "ScoutedTeacher") -> str:
         gap = None if each is best else difference(each, best)
-        sizes = format_count(each.params), format_count(each.total_params)
-        bits = f"{each.bits_per_byte:.4f} ± {each.bits_per_byte_se:.4f}"
-        behind = "" if gap is None else f"{gap.mean:.4f} ± {gap.se:.4f}"
-        tokens = f"{each.nats_per_token:.4f}", f"{each.bytes_per_token:.3f}"
-        kind = f"{groups[each.tokenizer]} ({format_count(each.vocab)})"
-        print(row.format(each.name, *sizes, bits, behind, *tokens, kind))
+        return "" if gap is None else f"{gap.mean:.4f} ± {gap.se:.4f}"
+
+    columns = [
+        text("model", of=attrgetter("name")),
+        number("N", format_count, of=attrgetter("params")),
+        number("total", format_count, of=attrgetter("total_params")),
+        number("bits/byte", of=lambda each: f"{each.bits_per_byte:.4f} ± {each.bits_per_byte_se:.4f}"),
+        number("behind the best", of=behind),
+        number("nats/token", ".4f", of=attrgetter("nats_per_token")),
+        number("bytes/token", ".3f", of=attrgetter("bytes_per_token")),
+        text("tokenizer", of=lambda each: f"{groups[each.tokenizer]} ({format_count(each.vocab)})"),
+    ]
+    print_table(Table.of(columns, found))
     print(
         "\n±: one standard error over documents; differences are paired, so they are known better than either value."
     )

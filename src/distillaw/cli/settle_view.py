@@ -40,7 +40,7 @@ def _pilots(answer: Answer) -> str:
 
 def _interval(value: Answer) -> str:
     from distillaw.planning.evidence import Interval
-    from distillaw.planning.wording import interval
+    from distillaw.planning.phrases import interval
 
     return interval(Interval(**value))
 
@@ -50,7 +50,7 @@ def _flop(value: float) -> str:
 
 
 def _strategies(answer: Answer) -> Table:
-    from distillaw.planning.wording import nats, percent
+    from distillaw.planning.phrases import nats, percent
 
     columns = [
         text("strategy", of=lambda row: row["name"] + (" (dropped)" if row["dropped"] else "")),
@@ -64,7 +64,7 @@ def _strategies(answer: Answer) -> Table:
 
 
 def _stages(answer: Answer) -> Table:
-    from distillaw.planning.wording import nats
+    from distillaw.planning.phrases import nats
 
     columns = [
         text("stage"),

@@ -81,16 +81,26 @@ def _kernel_document(curves: "KernelCurves", seed: int) -> dict[str, object]:
     last, budgets = len(curves.m), (curves.teacher_budget, curves.student_budget)
     rows = zip(curves.n.tolist(), curves.flat_until.tolist(), curves.student_error, strict=True)
     return {
-        "size": last, "teacher_budget": budgets[0], "student_budget": budgets[1], "seed": seed,
+        "size": last,
+        "teacher_budget": budgets[0],
+        "student_budget": budgets[1],
+        "seed": seed,
         "budget_ratio_squared": (budgets[0] / budgets[1]) ** 2,
         "students": [
-            {"n": n, "flat_until": until, "flat_ratio": until / n, "error_at_one": float(error[0]),
-             "error_at_n": float(error[n - 1]), "error_at_last": float(error[-1]),
-             "rise": float(error[-1] - error[n - 1]), "teacher_error_at_n": float(curves.teacher_error[n - 1]),
-             "teacher_error_at_last": float(curves.teacher_error[-1])}
+            {
+                "n": n,
+                "flat_until": until,
+                "flat_ratio": until / n,
+                "error_at_one": float(error[0]),
+                "error_at_n": float(error[n - 1]),
+                "error_at_last": float(error[-1]),
+                "rise": float(error[-1] - error[n - 1]),
+                "teacher_error_at_n": float(curves.teacher_error[n - 1]),
+                "teacher_error_at_last": float(curves.teacher_error[-1]),
+            }
             for n, until, error in rows
         ],
-    }  # fmt: skip
+    }
 
 
 def _print_kernel(curves: "KernelCurves") -> None:
@@ -110,10 +120,12 @@ def _print_kernel(curves: "KernelCurves") -> None:
     ratio = (curves.teacher_budget / curves.student_budget) ** 2
     print(f"target of {last} coefficients, T = {curves.teacher_budget:g}, D = {curves.student_budget:g}\n")
     print_table(table)
-    print("\nThe teacher gets better with every m. A student of size n is best under teachers of size n to m*; where "
-          f"both budgets bind, m* is about (T/D)^2 n = {ratio:.3f} n. From there on a better teacher makes it worse: "
-          "the teacher spreads its budget over coefficients the student cannot represent, and those it can represent "
-          "shrink below what it could afford.")  # fmt: skip
+    print(
+        "\nThe teacher gets better with every m. A student of size n is best under teachers of size n to m*; where "
+        f"both budgets bind, m* is about (T/D)^2 n = {ratio:.3f} n. From there on a better teacher makes it worse: "
+        "the teacher spreads its budget over coefficients the student cannot represent, and those it can represent "
+        "shrink below what it could afford."
+    )
 
 
 @app.command
@@ -231,15 +243,19 @@ def _print_mapping(grid: "Grid", outcomes: "list[ToyOutcome]", curves: "list[Toy
 
     from distillaw.toys.grid import AXES, labels_loss
 
-    print(f"{grid.num_classes} classes (guessing costs {math.log(grid.num_classes):.3f} nats), {grid.sampler} sampler, "
-          f"{grid.trials} trials; losses against the true labels, mean over trials")  # fmt: skip
+    print(
+        f"{grid.num_classes} classes (guessing costs {math.log(grid.num_classes):.3f} nats), {grid.sampler} sampler, "
+        f"{grid.trials} trials; losses against the true labels, mean over trials"
+    )
     for axis in AXES:
         _print_axis([curve for curve in curves if curve.axis == axis])
     losses = ", ".join(f"{labels_loss(outcomes, width):.4f} (width {width})" for width in grid.students)
     print(f"\nthe same students taught by the labels: {losses}")
-    print("* smallest mean. gain, cost: from the weakest teacher to the best, from the best to the strongest; +- one "
-          "standard error,\npaired over trials, the best teacher of a trial chosen on the others. U: both are clear at "
-          "95 %.")  # fmt: skip
+    print(
+        "* smallest mean. gain, cost: from the weakest teacher to the best, from the best to the strongest; +- one "
+        "standard error,\npaired over trials, the best teacher of a trial chosen on the others. U: both are clear at "
+        "95 %."
+    )
 
 
 def _print_axis(curves: "list[ToyCurve]") -> None:

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 from distillaw.cli.app import print_json
+from distillaw.cli.console import print_table
 from distillaw.cli.counts import Count, whole_count
 from distillaw.cli.names import Device, Place, TextColumn
 from distillaw.cli.output import Output, check_place, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop
+from distillaw.table import Table, number, text
 
 
 def upcycle(
@@ -91,12 +93,12 @@ def _print(record: dict, out: Path) -> None:
     runs = [(n, experts.count(n)) for n in dict.fromkeys(experts)]
     layers = ", ".join(f"{count} layers of {n}" for n, count in runs)
     print(f"{record['model']} -> {record['kind']}: {sum(experts)} experts ({layers}), one per token")
-    print(f"{'':26}{'dense':>10}{'mixture':>10}{'per token':>12}")
-    for words, key in (("non-embedding parameters", "params"), ("all parameters", "total_params")):
-        row = (dense[key], mixture[key], mixture[f"active_{key}"])
-        print(
-            f"{words:26}" + "".join(f"{format_count(n):>{w}}" for n, w in zip(row, (10, 10, 12), strict=True))
-        )
+    columns = [text(""), *(number(name, format_count) for name in ("dense", "mixture", "per token"))]
+    rows = [
+        (words, dense[key], mixture[key], mixture[f"active_{key}"])
+        for words, key in (("non-embedding parameters", "params"), ("all parameters", "total_params"))
+    ]
+    print_table(Table(columns, rows))
     dense_flop, mixture_flop = (format_flop(each["forward_flops"]) for each in (dense, mixture))
     print(f"forward pass, per token   {dense_flop} -> {mixture_flop} at {mixture['context']} tokens")
     if "logit_difference" not in record:
@@ -113,10 +115,15 @@ def _print(record: dict, out: Path) -> None:
 
 
 def _print_routing(layers: list[dict]) -> None:
-    print("\nlayer  share of tokens by expert            balance   above capacity 1.25")
-    for i, layer in enumerate(layers):
-        shares = " ".join(f"{share:.2f}" for share in layer["shares"])
-        print(f"{i:>5}  {shares:36} {layer['balance']:>8.3f}   {layer['dropped']['1.25']:.1%}")
+    columns = [
+        number("layer"),
+        text("share of tokens by expert", lambda shares: " ".join(f"{share:.2f}" for share in shares)),
+        number("balance", ".3f"),
+        number("above capacity 1.25", ".1%"),
+    ]
+    rows = [(i, each["shares"], each["balance"], each["dropped"]["1.25"]) for i, each in enumerate(layers)]
+    print()
+    print_table(Table(columns, rows))
     print(
         "balance is 1 where the experts share evenly; nothing is dropped here, the last column is what a limit would"
     )

@@ -11,7 +11,7 @@ from distillaw.table import Column, Table, number, text
 
 if TYPE_CHECKING:
     from distillaw.verifying.api import Freeze
-    from distillaw.verifying.design_points import DesignPoint
+    from distillaw.verifying.design_points import PredictedPoint
     from distillaw.verifying.frozen import FrozenPrediction
     from distillaw.verifying.scorecard import Scorecard
     from distillaw.verifying.scoring import Scored
@@ -51,7 +51,7 @@ def _what_columns(prediction: Callable[[Any], "FrozenPrediction"]) -> list[Colum
     ]
 
 
-def _teacher(point: "DesignPoint") -> str:
+def _teacher(point: "PredictedPoint") -> str:
     return f"loss {point.teacher_loss:.4f}" if point.is_distilled else "none"
 
 
@@ -65,7 +65,7 @@ def _range(prediction: "FrozenPrediction") -> str:
     if prediction.inside_range:
         return "inside"
     sizes = {"student_params": "params", "student_tokens": "tokens"}
-    outside = prediction.outside
+    outside = prediction.efolds_outside
     found = [f"{name} x{exp(outside[key]):.2g}" for key, name in sizes.items() if key in outside]
     found += ["teacher loss"] if "teacher_loss" in outside else []
     return f"beyond: {', '.join(found) or 'tokens per parameter'}"

@@ -11,6 +11,22 @@ STATUSES: tuple[Status, ...] = ("failed", "undecided", "not done", "passed", "no
 LEVEL = 0.9
 """Of every interval here: a control passes where the whole interval is on the right side of its limit."""
 
+# What designs are made for (protocols/) and finished studies are held to.
+LEAST_STEPS = 800
+"""Optimiser steps of the smallest budget: its cooldown, a fifth of them, then has 160 and comes after the warm-up."""
+LEAST_SEEDS, LEAST_POINTS = 5, 2
+"""Seeds of a repeated design point: with 4 degrees of freedom the 90 % quantile of t is 2.1, with 2 it is 2.9. Points:
+so that noise is seen at two sizes."""
+EMBEDDING_SHARE = 0.30
+"""Of the non-embedding parameters, for one embedding matrix: where embeddings are larger, exponents depend on whether
+they are counted (Pearce and Song 2024, arXiv 2406.12907)."""
+STRONG, WEAK = 0.65, 1.05
+"""Teacher loss over the student's own: from much stronger than the student to a little weaker than it is alone. From
+0.80 to 1.05 and with 1 % noise the optimum of made-up laws is not found again."""
+C0_GOAL, RATIO_GOAL = 0.3, 0.03
+"""Standard errors. c0: an eighth of the published 2.5 (Busbridge et al. 2025, arXiv 2502.08606, Table 6). Best L_T over
+the student's own loss: a choice, half of what one more doubling of a teacher changes at the sizes of small studies."""
+
 Concern: TypeAlias = Literal["laws", "gains"]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distillaw.controls.control import About, Control, worst
+from distillaw.controls.control import C0_GOAL, EMBEDDING_SHARE, RATIO_GOAL, About, Control, worst
 from distillaw.controls.study_runs import StudyRuns
 from distillaw.errors import DistillawError
 from distillaw.fitting.api import fit
@@ -35,8 +35,6 @@ CONVENTIONS = About(
     remedy="quote the convention with every constant, do not extrapolate in size, and add larger students",
     concerns=("laws",),
 )
-MOST = 0.30
-"""Of the non-embedding parameters, for one embedding matrix."""
 FAMILIES = ("supervised", "distillation-kappa")
 BEYOND = 10.0
 """Times the largest size: where the two predictions are compared as well."""
@@ -51,10 +49,10 @@ def check_share(runs: StudyRuns) -> Control:
     largest = max(shares.values())
     words = (
         f"one embedding matrix is {100 * shares[smallest]:.0f} % of the smallest model ({smallest:,} parameters); "
-        f"at most {100 * MOST:.0f} % wanted"
+        f"at most {100 * EMBEDDING_SHARE:.0f} % wanted"
     )
     return SHARE.control(
-        "passed" if round(largest, 2) <= MOST else "failed",
+        "passed" if round(largest, 2) <= EMBEDDING_SHARE else "failed",
         words,
         shares={str(n): share for n, share in sorted(shares.items())},
     )
@@ -189,9 +187,8 @@ def _beyond(fit: FitResult, table: Mapping[str, np.ndarray], *, total: bool) -> 
         "student_tokens": tokens,
         "teacher_loss": float(np.nanmedian(table["teacher_loss"])),
     }
-    if (
-        fit.curve.behind is None
-    ):  # fitted on measured losses of students alone: the best of them stands for its own
+    if fit.curve.behind is None:
+        # fitted on measured losses of supervised students: the best of them stands for its own
         found["supervised_loss"] = float(table["loss"][np.isnan(table["teacher_loss"])].min())
     return found
 
@@ -211,7 +208,6 @@ RATIO = About(
     remedy="teachers on both sides of the optimum, for the smallest and the largest student",
     concerns=("laws",),
 )
-MOST_C0, MOST_RATIO = 0.3, 0.03
 FORMS = {"distillation-kappa": "kappa", "distillation-reduced": "reduced"}
 _C0_INDEX = 5
 """Of c0 among the parameters of a distillation curve."""
@@ -230,12 +226,12 @@ class ConstantErrors:
 
 def check_c0(runs: StudyRuns) -> Control:
     """The standard error of c0 is at most 0.3."""
-    return _check(runs, C0, lambda found: found.c0, MOST_C0)
+    return _check(runs, C0, lambda found: found.c0, C0_GOAL)
 
 
 def check_ratio(runs: StudyRuns) -> Control:
     """The standard error of the best L_T over the student's own loss is at most 0.03, where teachers bracket it."""
-    return _check(runs, RATIO, lambda found: found.ratio, MOST_RATIO)
+    return _check(runs, RATIO, lambda found: found.ratio, RATIO_GOAL)
 
 
 def _check(runs: StudyRuns, about: About, error: Callable[[ConstantErrors], float], limit: float) -> Control:

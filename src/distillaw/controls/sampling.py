@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from distillaw.controls.control import About, Control
+from distillaw.controls.control import LEAST_POINTS, LEAST_SEEDS, About, Control
 from distillaw.controls.study_runs import StudyRuns
 from distillaw.errors import CacheError
 from distillaw.planning.measured import MeasuredPoint
@@ -140,7 +140,6 @@ ERRORS = About(
     guards="an effect of two standard errors is often half its size, or none, in the next study",
     remedy="more seeds where seeds dominate the error, more held-out documents where those do",
 )
-LEAST_SEEDS, LEAST_CELLS = 5, 2
 CLAIMED, SHARE = 2.0, 3.0
 """An effect of this many standard errors is claimed; it should have at least `SHARE` of them."""
 
@@ -170,9 +169,9 @@ def check_seeds(runs: StudyRuns) -> Control:
         if seeds > 1
     ]
     words = (
-        f"seeds: {', '.join(shown)}; wanted {LEAST_SEEDS} of {LEAST_CELLS} sizes, alone and from a teacher"
+        f"seeds: {', '.join(shown)}; wanted {LEAST_SEEDS} of {LEAST_POINTS} sizes, alone and from a teacher"
     )
-    return SEEDS.control("passed" if len(enough) >= LEAST_CELLS else "failed", words, **numbers)
+    return SEEDS.control("passed" if len(enough) >= LEAST_POINTS else "failed", words, **numbers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distillaw.controls.control import About, Control
+from distillaw.controls.control import LEAST_STEPS, About, Control
 from distillaw.controls.study_runs import Difference, Place, StudyRuns
 from distillaw.planning.decision import MARGIN
 from distillaw.runs.record import Run
@@ -140,7 +140,6 @@ STEPS = About(
     guards="short runs are dominated by warm-up and cooldown, and batches by their noise: they are another regime",
     remedy="a smaller batch_tokens, or more tokens in the smallest budget",
 )
-LEAST_STEPS = 800
 ARMS = {"alone": "alone", "taught": "from a teacher", "teacher": "of a teacher"}
 
 

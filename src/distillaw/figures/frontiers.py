@@ -44,7 +44,7 @@ def models(points: Sequence[ScorePoint], *, score: str, axis: str, frontier: str
     Own models are filled, with a 90 % bar, others rings, chat models squares.
 
     Args:
-        points: from `distillaw.pareto.own_points` and `distillaw.pareto.published_points`.
+        points: from `own_points` and `published_points` of `distillaw.pareto.points`.
         score: what the ordinate is, with its unit.
         axis: what the abscissa counts, in words; FLOP, logarithmic.
         frontier: `staircase` or `hull`, drawn through all points.
@@ -68,9 +68,7 @@ def models(points: Sequence[ScorePoint], *, score: str, axis: str, frontier: str
     ax.set_xscale("log")
     ax.margins(x=0.12, y=0.1)
     power_axis(ax)
-    share = (
-        NATURAL_WIDTH * current_look().scale / figure.get_figwidth()
-    )  # of the natural width that there is, in letters
+    share = NATURAL_WIDTH * current_look().scale / figure.get_figwidth()  # a letter's, over its natural one
     columns, room = (2, 0.14) if share < 1.3 else (1, 0.24)
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + room / (1 - room) * (high - low))

@@ -71,15 +71,22 @@ def draw_image_walks(walks: Sequence[ImageWalk]) -> Figure:
         ax.set_xlabel("update t")
         set_title(ax, "after LR + GBN" if kind else "before")
     axes[0][0].set_ylabel("‖w − w₀‖, all parameters")
-    kinds_of_fit = axes[0][0].legend(handles=[
-        Line2D([], [], color=MUTED, linestyle=(0, (4, 2)), linewidth=1.1, label="a + b ln t"),
-        Line2D([], [], color=MUTED, linestyle=DOTTED, linewidth=1.3, label="c t^p"),
-    ], loc="upper left")  # fmt: skip
+    kinds_of_fit = axes[0][0].legend(
+        handles=[
+            Line2D([], [], color=MUTED, linestyle=(0, (4, 2)), linewidth=1.1, label="a + b ln t"),
+            Line2D([], [], color=MUTED, linestyle=DOTTED, linewidth=1.3, label="c t^p"),
+        ],
+        loc="upper left",
+    )
     if len(kinds) == 1:
         axes[0][0].add_artist(kinds_of_fit)  # the second legend would replace it
-    axes[0][-1].legend(handles=[
-        Line2D([], [], color=SERIES[i % len(SERIES)], label=f"batch {size}") for i, size in enumerate(sizes)
-    ], loc="lower right")  # fmt: skip
+    axes[0][-1].legend(
+        handles=[
+            Line2D([], [], color=SERIES[i % len(SERIES)], label=f"batch {size}")
+            for i, size in enumerate(sizes)
+        ],
+        loc="lower right",
+    )
     return figure
 
 

@@ -16,6 +16,7 @@ from distillaw.figures.style import (
     in_style,
     new_figure,
     new_panels,
+    note,
     set_title,
 )
 from distillaw.fitting.result import FitResult
@@ -218,37 +219,14 @@ def _hold_out_panel(ax: Axes, one: HoldOut) -> None:
     for x, row in enumerate(one.rows):
         ax.bar(x, row.half, width=0.62, color=SERIES[0], alpha=0.22)
         ax.plot(x, row.error, "o", color=SERIES[1], markersize=6)
-        ax.annotate(
-            f"{round(row.inside * row.num)} of {row.num}\ninside",
-            (x, row.half),
-            xytext=(0, 3),
-            ha="center",
-            textcoords="offset points",
-            fontsize="small",
-            color=INK,
-        )
+        note(ax, f"{round(row.inside * row.num)} of {row.num}\ninside", (x, row.half), (0, 3), ha="center")
     ax.set_xticks(range(len(one.rows)), [f"{row.low:.2g} to {row.high:.2g}" for row in one.rows])
     ax.set_ylim(0, 1.35 * max(max(row.half, row.error) for row in one.rows))
     ax.set_xlim(-0.6, len(one.rows) - 0.4)
     last = one.rows[-1]
-    ax.annotate(
-        "error",
-        (len(one.rows) - 1, last.error),
-        xytext=(7, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize="small",
-        color=SERIES[1],
-    )
-    ax.annotate(
-        f"half of the\n{100 * one.nominal:.0f} % interval",
-        (len(one.rows) - 1, last.half),
-        xytext=(0, -4),
-        textcoords="offset points",
-        ha="center",
-        va="top",
-        fontsize="x-small",
-        color=SERIES[0],
-    )
+    note(ax, "error", (len(one.rows) - 1, last.error), (7, 0), color=SERIES[1], va="center")
+    half = f"half of the\n{100 * one.nominal:.0f} % interval"
+    at = (len(one.rows) - 1, last.half)
+    note(ax, half, at, (0, -4), color=SERIES[0], ha="center", va="top", size="x-small")
     ax.set_xlabel("decades of compute beyond the fitted runs")
     set_title(ax, one.label)

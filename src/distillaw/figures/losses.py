@@ -76,9 +76,8 @@ def draw_gap(cells: Sequence[MeasuredPoint]) -> Figure:
         raise DataError("No student has been run both with and without a teacher yet.")
     sizes, budgets = sorted({c.params for c in cells}), sorted({c.tokens for c in cells})
     is_sparse = len(cells) <= 0.6 * len(sizes) * len(budgets)
-    if is_sparse or current_look().columns(len(sizes), panel=3.3) < len(
-        sizes
-    ):  # no grid of empty places, or no room for one
+    is_narrow = current_look().columns(len(sizes), panel=3.3) < len(sizes)
+    if is_sparse or is_narrow:  # no grid of empty places, or no room for one
         figure, panels, columns = new_panels(len(cells), panel=(3.3, 2.35), most=MOST)
         for place, (ax, cell) in enumerate(zip(panels, cells, strict=True)):
             _gap_panel(ax, cell, is_last=place + columns >= len(cells), is_first=place % columns == 0)

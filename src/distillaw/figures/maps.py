@@ -42,7 +42,13 @@ _BOXED = {"facecolor": "white", "edgecolor": "none"}
 
 @in_style
 def plan_map(found: GridMap) -> Figure:
-    """The figure of a map."""
+    """A map of `distillaw map`: where distilling pays, the best teachers, what the compute goes into.
+
+    Hatched: outside the range in which the laws were fitted; dotted: laws disagree on the sign of the gain.
+
+    Args:
+        found: from `distillaw.planning.map_kinds`; its axes carry their units.
+    """
     figure = _FIGURES[found.kind](found)
     figure.suptitle(_heading(found), x=0.01, ha="left", fontsize="small", color=MUTED)
     return figure

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from distillaw.accounting.scenarios import Scenario
 from distillaw.errors import DataError
-from distillaw.figures.style import INK, PAPER, SERIES, Z90, in_style, new_panels, power_axis, set_title
+from distillaw.figures.style import INK, PAPER, SERIES, Z90, in_style, new_panels, note, power_axis, set_title
 from distillaw.pareto.frontier import FrontierPlace, ScorePoint, place, staircase
 from distillaw.planning.measured import MeasuredPoint
 from distillaw.runs.record import StudyRecord, budget_text
@@ -32,7 +32,7 @@ class Paid:
     """One cell of a study: its loss, and what it took."""
 
     name: str
-    is_taught: bool
+    is_distilled: bool
     loss: float
     """Mean over seeds, nats/token."""
     half: float
@@ -60,7 +60,7 @@ def paid_cells(record: StudyRecord, cells: Sequence[MeasuredPoint]) -> list[Paid
         found.append(
             Paid(
                 name=f"{name}, no teacher",
-                is_taught=False,
+                is_distilled=False,
                 loss=cell.alone,
                 half=float(cell.seed_half),
                 student=student,
@@ -74,7 +74,7 @@ def paid_cells(record: StudyRecord, cells: Sequence[MeasuredPoint]) -> list[Paid
             found.append(
                 Paid(
                     name=f"{name} from the {t.teacher}",
-                    is_taught=True,
+                    is_distilled=True,
                     loss=t.loss,
                     half=float(t.half),
                     student=student,
@@ -142,7 +142,7 @@ def _ahead(where: FrontierPlace) -> int:
 def frontier(paid: Sequence[Paid], scenario: Scenario) -> Frontier:
     """The frontiers of one scenario."""
     known = {
-        taught: [p for p in paid if p.is_taught == taught and math.isfinite(p.compute(scenario))]
+        taught: [p for p in paid if p.is_distilled == taught and math.isfinite(p.compute(scenario))]
         for taught in (False, True)
     }
     named = {p.name: p for p in paid}
@@ -225,16 +225,7 @@ def _panel(ax: Axes, found: Frontier) -> None:
             color=color,
             linewidth=1.3,
         )
-        ax.annotate(
-            name,
-            (last * 1.08, line[-1].loss),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize="small",
-            color=color,
-            annotation_clip=False,
-        )
+        note(ax, name, (last * 1.08, line[-1].loss), (3, 0), color=color, va="center", clip=False)
     ax.set_xscale("log")
     ax.margins(x=0.06, y=0.06)
     power_axis(ax)

@@ -9,7 +9,18 @@ from matplotlib.figure import Figure
 
 from distillaw.errors import DataError
 from distillaw.figures.files import read_record_file
-from distillaw.figures.style import DASHED, INK, MUTED, PAPER, SERIES, Z90, in_style, new_figure, set_title
+from distillaw.figures.style import (
+    DASHED,
+    INK,
+    MUTED,
+    PAPER,
+    SERIES,
+    Z90,
+    in_style,
+    new_figure,
+    note,
+    set_title,
+)
 from distillaw.planning.verdict import Verdict
 
 
@@ -90,27 +101,11 @@ def draw_arms(record: Mapping[str, Any]) -> Figure:
         half = Z90 * row["loss_se"]
         ax.plot([row["loss"] - half, row["loss"] + half], [y, y], color=color, linewidth=3, alpha=0.45)
         ax.plot(row["loss"], y, "o", color=color, markersize=6)
-        ax.annotate(
-            f"{row['loss']:.3f}",
-            (row["loss"], y),
-            xytext=(0, 7),
-            textcoords="offset points",
-            ha="center",
-            fontsize="small",
-            color=INK,
-        )
+        note(ax, f"{row['loss']:.3f}", (row["loss"], y), (0, 7), ha="center")
     teacher = next((row["teacher_loss"] for row in rows if row["teacher_loss"] is not None), None)
     if teacher is not None:
         ax.axvline(teacher, color=INK, linestyle=DASHED, linewidth=1.0)
-        ax.annotate(
-            f"teacher {teacher:.3f}",
-            (teacher, 0.62),
-            ha="left",
-            xytext=(4, 0),
-            textcoords="offset points",
-            fontsize="small",
-            color=INK,
-        )
+        note(ax, f"teacher {teacher:.3f}", (teacher, 0.62), (4, 0))
     ax.set_ylim(-len(rows) + 0.4, 0.95)
     ax.set_yticks([-i for i in range(len(rows))], [arm_name(row["arm"]) for row in rows])
     ax.margins(x=0.08)

@@ -9,7 +9,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from distillaw.errors import DataError
-from distillaw.figures.style import INK, MUTED, PAPER, SERIES, current_look, in_style, new_figure, set_title
+from distillaw.figures.style import (
+    INK,
+    MUTED,
+    PAPER,
+    SERIES,
+    current_look,
+    in_style,
+    new_figure,
+    note,
+    set_title,
+)
 from distillaw.quantities import format_count, power_text
 from distillaw.runs.record import Run, StudyRecord
 
@@ -97,15 +107,7 @@ def draw_spent(spent: Sequence[Spent]) -> Figure:
     ax.barh(list(rows), [s.flop for s in spent], height=0.62, color=SERIES[0], alpha=0.85)
     for y, s in zip(rows, spent, strict=True):
         number = f"{power_text(float(f'{s.flop:.3g}'))} ({100 * s.flop / total:.0f} %)"
-        ax.annotate(
-            number,
-            (s.flop, y),
-            xytext=(5, 0),
-            va="center",
-            textcoords="offset points",
-            fontsize="small",
-            color=INK,
-        )
+        note(ax, number, (s.flop, y), (5, 0), va="center")
     ax.set_yticks(list(rows), [s.part for s in spent])
     ax.tick_params(axis="y", length=0)
     ax.set_xlim(0, max(s.flop for s in spent) * (1 + _NUMBERS * current_look().scale / max(room, 0.3)))

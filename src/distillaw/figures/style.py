@@ -252,6 +252,23 @@ def set_title(ax: Axes, text: str) -> None:
     ax.set_title(text, loc="left", fontsize=mpl.rcParams["font.size"], fontweight="bold", color=INK)
 
 
+def note(
+    ax: Axes,
+    text: str,
+    at: tuple[float, float],
+    offset: tuple[float, float],
+    *,
+    color: str = INK,
+    ha: str = "left",
+    va: str = "baseline",
+    size: str = "small",
+    clip: bool = True,
+) -> None:
+    """A few words beside a point: `offset` in points from `at`; `clip` leaves them out where the point is outside."""
+    where = {"xytext": offset, "textcoords": "offset points", "annotation_clip": clip}
+    ax.annotate(text, at, ha=ha, va=va, fontsize=size, color=color, **where)
+
+
 def count_axis(ax: Axes, values: Sequence[float], *, axis: str = "x") -> None:
     """A logarithmic axis of counts with a tick at each value, written 150k or 1.8M."""
     getattr(ax, f"set_{axis}scale")("log")

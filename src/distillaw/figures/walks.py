@@ -61,9 +61,14 @@ def _walk(record: StudyRecord, run: Run) -> Walk | None:
     peak = [step for step, rate in zip(steps, rates, strict=True) if rate == max(rates)]
     constant = (peak[0], peak[-1]) if len(peak) > 1 else None
     return Walk(
-        run=run, teacher=teacher_name(record, run.teacher_run) if run.teacher_run else "", steps=steps,
-        distances=distances, constant=constant, fit=_fit(steps, distances, constant), noise=_noise(run, constant),
-    )  # fmt: skip
+        run=run,
+        teacher=teacher_name(record, run.teacher_run) if run.teacher_run else "",
+        steps=steps,
+        distances=distances,
+        constant=constant,
+        fit=_fit(steps, distances, constant),
+        noise=_noise(run, constant),
+    )
 
 
 def _fit(
@@ -80,8 +85,11 @@ def _fit(
 def _noise(run: Run, window: tuple[int, int] | None) -> NoiseScale | None:
     if run.folder is None or window is None:
         return None
-    rows = [row for row in read_json_lines(run.folder / "metrics.jsonl")
-            if "grad_sq_small" in row and window[0] <= int(str(row["step"])) + 1 <= window[1]]  # fmt: skip
+    rows = [
+        row
+        for row in read_json_lines(run.folder / "metrics.jsonl")
+        if "grad_sq_small" in row and window[0] <= int(str(row["step"])) + 1 <= window[1]
+    ]
     if len(rows) < FEWEST_STEPS:
         return None
     norms = ([float(str(row[key])) for row in rows] for key in ("grad_sq_small", "grad_sq_big"))

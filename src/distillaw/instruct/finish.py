@@ -15,6 +15,7 @@ from distillaw.models.fresh import weight_flops
 from distillaw.models.teacher import architecture_of
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.paired import DocumentScores, paired_difference
+from distillaw.table import Table, text
 from distillaw.version import __version__
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def readme(result: Mapping[str, object], spec: Mapping[str, object], rows: Mappi
     """The model card: what it is, what it learnt from, what it scores, where it ends."""
     from pathlib import PurePath
 
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    table = Table([text(""), text("")], list(rows.items())).markdown()
     base, data = PurePath(str(spec["model"])).name, PurePath(str(spec["data"])).name
     tags = f"tags:\n- distillaw\n- {result['stage']}"
     head = f"---\nlibrary_name: transformers\npipeline_tag: text-generation\n{tags}\n---\n\n"
@@ -102,7 +103,7 @@ def readme(result: Mapping[str, object], spec: Mapping[str, object], rows: Mappi
         f"{__version__}, chat template `{spec['template']}` (saved with the tokenizer).\n\n"
     )
     return (
-        f"{head}{what}| | |\n| --- | --- |\n{table}\n\nErrors are one standard error, clustered by conversation. What "
+        f"{head}{what}{table}\n\nErrors are one standard error, clustered by conversation. What "
         "the base model and the data say may come out of this one; nothing was done about bias or truth. No licence is "
         "stated: it depends on both.\n"
     )

@@ -6,6 +6,7 @@ be read as written in the papers.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -29,6 +30,11 @@ COORDINATES = {
     "unique_tokens": "distinct tokens",
 }
 """Coordinate -> what people call it; the others are called by their names."""
+OUTSIDE = {
+    "below range": "{what} {value:.4g} is below the fitted range [{low:.4g}, {high:.4g}], {off}x",
+    "above range": "{what} {value:.4g} is above the fitted range [{low:.4g}, {high:.4g}], {off}x",
+}
+"""What is said of a coordinate outside a range; `off` is by what factor."""
 _DERIVED = ("tokens_per_param", "compute")
 
 
@@ -98,15 +104,16 @@ class Box:
             if name not in coords:
                 continue
             said, value = COORDINATES.get(name, name), np.asarray(coords[name], dtype=np.float64)
+            say = partial(_outside, what=said, low=low, high=high)
             if (smallest := float(value.min())) < low * (1 - 1e-9):
-                lines.append(
-                    f"{said} {smallest:.4g} is below the fitted range [{low:.4g}, {high:.4g}], {times(low / smallest)}x"
-                )
+                lines.append(say("below", smallest, low / smallest))
             if (largest := float(value.max())) > high * (1 + 1e-9):
-                lines.append(
-                    f"{said} {largest:.4g} is above the fitted range [{low:.4g}, {high:.4g}], {times(largest / high)}x"
-                )
+                lines.append(say("above", largest, largest / high))
         return lines
+
+
+def _outside(side: str, value: float, off: float, **where: str | float) -> str:
+    return OUTSIDE[f"{side} range"].format(value=value, off=times(off), **where)
 
 
 def _with_derived(coords: Mapping[str, ArrayLike]) -> dict[str, Array]:

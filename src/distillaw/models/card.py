@@ -11,6 +11,7 @@ from pathlib import PurePath
 
 from distillaw.data.corpus import parse_mixture
 from distillaw.quantities import format_count, format_flop, format_seconds
+from distillaw.table import Table, text
 from distillaw.version import __version__
 
 
@@ -138,11 +139,11 @@ def _figures(card: ModelCard) -> str:
         ("time", f"{format_seconds(_number(result['seconds']))} on {result['device']}"),
     ]
     error = "The error is one standard error, clustered by document."
-    return f"## Figures\n\n{_table(rows)}\n\n{error}"
+    return f"## Figures\n\n{Table([text(''), text('')], rows).markdown()}\n\n{error}"
 
 
 def _table(rows: list[tuple[str, str]]) -> str:
-    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+    return Table([text(""), text("")], rows).markdown()
 
 
 def _usage(card: ModelCard) -> str:
@@ -177,7 +178,7 @@ def _training(card: ModelCard) -> str:
             if name not in ("temperature", "distill_weight")
         ),
     ]
-    return f"## Training\n\n{_table(rows)}"
+    return f"## Training\n\n{Table([text(''), text('')], rows).markdown()}"
 
 
 def _reproduction(card: ModelCard) -> str:

@@ -17,9 +17,10 @@ from distillaw.accounting.flops import TRAINING_FACTOR
 from distillaw.accounting.hardware import hardware_presets
 from distillaw.accounting.memory import CACHE_BYTES
 from distillaw.errors import ConfigError
-from distillaw.laws.base import Array, Box
+from distillaw.laws.base import COORDINATES, Array
 from distillaw.laws.ensemble import LawEnsemble
-from distillaw.laws.published import PublishedLaw, laws_available, published
+from distillaw.laws.published import Coefficient, published
+from distillaw.page.fields import BUDGETS, question_fields
 from distillaw.planning import (
     budget,
     caveats,
@@ -35,6 +36,7 @@ from distillaw.planning import (
     text_scale,
     voices,
 )
+from distillaw.planning.phrases import PHRASES
 from distillaw.planning.voices import LawLike, Voice, find_voices
 from distillaw.version import __version__
 
@@ -61,9 +63,13 @@ def planner_bundle(
         "asked": [
             {"name": name, "label": label, "voice": _voice(_asked(name, law))} for name, label, law in asked
         ],
-        "laws": [_law(published(name)) for name in laws_available()],
+        "phrases": PHRASES,
+        "words": {answer: asdict(words) for answer, words in decision.WORDS.items()},
+        "coordinates": COORDINATES,
         "hardware": [asdict(preset) for preset in hardware_presets().values()],
         "teachers": _teachers(),
+        "fields": question_fields([name for name, _, _ in asked]),
+        "budgets": BUDGETS,
         "constants": _constants(),
         "draws": {
             "points": draws.POINTS,
@@ -90,13 +96,13 @@ def _voice(voice: Voice) -> dict[str, object]:
         "kind": voice.kind,
         "status": voice.status,
         "note": voice.note,
-        "ensemble": None if voice.ensemble is None else _ensemble(voice.ensemble),
+        "ensemble": None if voice.ensemble is None else ensemble_on_page(voice.ensemble),
         "range": [list(bound) for bound in voice.range.bounds],
         "doubt": asdict(voice.discrepancy),
         "may_decide": voice.may_decide,
         "is_refused": voice.is_refused,
-        "members": list(voice.members),
         "warnings": list(voice.warnings),
+        "coefficients": _coefficients(voice),
         "line": None
         if line is None
         else {
@@ -107,7 +113,8 @@ def _voice(voice: Voice) -> dict[str, object]:
     }
 
 
-def _ensemble(ensemble: LawEnsemble) -> dict[str, object]:
+def ensemble_on_page(ensemble: LawEnsemble) -> dict[str, object]:
+    """Coefficients by name, one entry for each law."""
     student = {name: _column(values) for name, values in ensemble.student.items()} or None
     return {"plain": {name: _column(values) for name, values in ensemble.plain.items()}, "student": student}
 
@@ -116,36 +123,55 @@ def _column(values: Array) -> list[float | None]:
     return [float(v) if math.isfinite(v) else None for v in np.atleast_1d(values)]
 
 
-def _law(law: PublishedLaw) -> dict[str, object]:
-    """One published set for people: where each coefficient comes from and what is wrong with it."""
-    record = law.record
-    parts = (
-        ("supervised", law.supervised),
-        ("distillation", law.distillation),
-        ("capacity_gap", law.capacity_gap),
-    )
-    ensemble = None if law.supervised is None else LawEnsemble.of([(law.supervised, law.distillation)])
-    return {
-        "name": law.name,
-        "title": record.title,
-        "source": record.source,
-        "obtained": record.obtained,
-        "published": record.published,
-        "data": record.data,
-        "interval": record.interval,
-        "form": type(law.distillation).__name__ if law.distillation is not None else "",
-        "problems": list(record.known_problems),
-        "coefficients": {
-            part: {c.symbol: {"value": c.value, "low": c.low, "high": c.high} for c in found}
-            for part, found in record.coefficients
-        },
-        "range": {part: _box(one.range) for part, one in parts if one is not None},
-        "ensemble": None if ensemble is None else _ensemble(ensemble),
-    }
+_GREEK = {"alpha": "\u03b1", "beta": "\u03b2", "gamma": "\u03b3", "kappa": "\u03ba"}
+_SHARED = ("A", "B", "alpha", "beta", "gamma")
+"""Symbols of both halves of a law; those of the distillation half have a prime."""
 
 
-def _box(box: Box) -> dict[str, list[float]]:
-    return {name: [low, high] for name, low, high in box.bounds}
+def _symbol(name: str, *, is_student: bool) -> str:
+    prime = "\u2032" if is_student and name in _SHARED else ""
+    return _GREEK.get(name, name) + prime
+
+
+def _coefficients(voice: Voice) -> dict[str, object] | None:
+    """The coefficients behind a voice as a table: as published with their sources, or as fitted."""
+    if voice.ensemble is None:
+        return None
+    if not voice.members:
+        return {"title": voice.source, "members": ["median (90 %)"], **_fitted(voice, voice.ensemble)}
+    laws = [published(name) for name in voice.members]
+    rows = []
+    for part in ("supervised", "distillation"):
+        by_law = [{c.symbol: c for c in dict(law.record.coefficients).get(part, ())} for law in laws]
+        for name in by_law[0]:
+            values = [_published(found.get(name)) for found in by_law]
+            rows.append({"symbol": _symbol(name, is_student=part == "distillation"), "values": values})
+    source = " ".join(f"{law.name}: {law.record.source}; {law.record.obtained}." for law in laws)
+    return {"title": voice.source, "source": source, "members": list(voice.members), "rows": rows}
+
+
+def _published(found: Coefficient | None) -> str:
+    if found is None:
+        return ""
+    interval = "" if found.low is None else f" ({found.low:g} to {found.high:g})"
+    return f"{found.value:g}{interval}"
+
+
+def _fitted(voice: Voice, ensemble: LawEnsemble) -> dict[str, object]:
+    """The median over the replicates of a fit, and the interval of 90 %."""
+    rows = []
+    for half in (ensemble.plain, ensemble.student):
+        for name, values in half.items():
+            values = np.exp(values) if name.startswith("log_") else np.asarray(values)
+            if not values.any():
+                continue
+            low, middle, high = np.percentile(values, [5, 50, 95])
+            shown = f"{middle:.4g}" + (f" ({low:.4g} to {high:.4g})" if values.size > 1 else "")
+            symbol = _symbol(name.removeprefix("log_"), is_student=half is ensemble.student)
+            rows.append({"symbol": symbol, "values": [shown]})
+    said = f"{voice.source}: fitted ({voice.status}; {voice.note})"
+    source = f"{said}; median over {ensemble.size} bootstrap replicates, 90 % of them in brackets."
+    return {"source": source, "rows": rows}
 
 
 def _teachers() -> list[dict[str, object]]:

@@ -26,6 +26,7 @@ from distillaw.planning.crossover import law_crossovers
 from distillaw.planning.decision import EqualCompute, Supposed, call, choose, regret, witnesses
 from distillaw.planning.evidence import Evidence
 from distillaw.planning.judging import Judged, Sources, consult, judge, options_of
+from distillaw.planning.phrases import say
 from distillaw.planning.question import Count, PlanQuestion, situation_of
 from distillaw.planning.sensitivity import switching_values
 from distillaw.planning.situation import Situation, training_tokens
@@ -194,9 +195,6 @@ def _supposed(judged: Judged, level: float) -> Supposed | None:
     return Supposed(row=headline.best, call=judged.supposed.call, gain=headline.gain(level))
 
 
-_UNREACHED = "no source reaches that far: train the student without a teacher on these tokens"
-
-
 def _equal_compute(judged: Judged, sources: Sources) -> EqualCompute | None:
     """The chosen distillation against pretraining on its whole bill; None where that was asked."""
     situation, best = judged.situation, judged.headline.best
@@ -231,7 +229,7 @@ def _at_equal_compute(compute: float, tokens: float, source: Evidence | None, le
     return EqualCompute(
         compute=compute,
         pretrain_tokens=tokens,
-        basis=_UNREACHED if source is None else source.source,
+        basis=say("unreached") if source is None else source.source,
         call=None if source is None else call(source),
         gain=None if source is None else source.gain(level),
     )

@@ -15,7 +15,7 @@ from distillaw.accounting.hardware import SECONDS_PER_HOUR, hardware
 from distillaw.accounting.memory import serving_memory
 from distillaw.errors import ConfigError
 from distillaw.laws.search import last_true
-from distillaw.quantities import format_count, format_flop
+from distillaw.planning.phrases import say
 
 SERVED = FixedAspect()
 """The family whose members are served."""
@@ -48,22 +48,21 @@ def compute_for(
     preset = hardware(device)
     used = preset.mfu if mfu is None else mfu
     if not 0 < used <= 1:
-        raise ConfigError(f"mfu = {used:g}: utilisation is a fraction of peak in (0, 1], e.g. 0.4")
-    hours, how = (device_hours, f"{device_hours:g} device-hours") if device_hours is not None else (0.0, "")
+        raise ConfigError(say("mfu", mfu=used))
+    hours, how = (device_hours, say("hours", hours=device_hours)) if device_hours is not None else (0.0, "")
     if money is not None:
         price = preset.price_per_hour if price_per_hour is None else price_per_hour
         if price is None:
-            raise ConfigError(
-                f"no price is known for {preset.name}; give --price, US dollars per device-hour"
-            )
+            raise ConfigError(say("no price", device=preset.name))
         if not 0 < price < math.inf:
-            raise ConfigError(f"price = {price:g}: US dollars per device-hour, positive and finite, e.g. 2.5")
-        hours, how = money / price, f"{money:,.0f} $ at {price:g} $ per device-hour"
+            raise ConfigError(say("price", price=price))
+        hours, how = money / price, say("dollars", money=money, price=price)
     if not 0 < hours < math.inf:
-        raise ConfigError(f"{how}: a budget must be positive and finite")
+        raise ConfigError(say("budget positive", how=how))
     flop = hours * SECONDS_PER_HOUR * preset.peak_flop_per_second * used
-    span = "" if mfu is not None else f" ({preset.mfu_low:g} to {preset.mfu_high:g} are seen)"
-    return flop, f"{how} of {preset.name} at {100 * used:.0f} % of peak{span}: {format_flop(flop)}"
+    span = "" if mfu is not None else say("utilisation seen", low=preset.mfu_low, high=preset.mfu_high)
+    buys = {"device": preset.name, "share": 100 * used, "flop": flop}
+    return flop, say("budget buys", how=how, span=span, **buys)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,16 +107,14 @@ def largest_served(
     }
     for name, value in given.items():
         if value is not None and not 0 < value < math.inf:
-            raise ConfigError(f"--{name} {value:g}: it must be positive and finite")
+            raise ConfigError(say("limit positive", option=name, value=value))
     if latency is not None and bandwidth is None:
-        raise ConfigError(
-            "--serve-latency needs --serve-bandwidth: the bytes per second that the device reads"
-        )
+        raise ConfigError(say("needs bandwidth"))
     limits = []
     if memory_bytes is not None:
-        limits.append((memory_bytes, f"{format_count(memory_bytes)} bytes of memory", sequences))
+        limits.append((memory_bytes, say("memory", memory=memory_bytes), sequences))
     if latency is not None and bandwidth is not None:
-        limits.append((latency * bandwidth, f"{1000 * latency:g} ms per token", 0))
+        limits.append((latency * bandwidth, say("latency", ms=1000 * latency), 0))
     if not limits:
         raise ConfigError("give --serve-memory, or --serve-latency with --serve-bandwidth")
 
@@ -132,10 +129,8 @@ def largest_served(
 
     size, why = min((largest(room, held), why) for room, why, held in limits)
     if size <= SMALLEST * (1 + 1e-9):
-        raise ConfigError(
-            f"{why} holds no student at all with a vocabulary of {vocab} at {weight_bytes:g} bytes a weight"
-        )
-    return ServingLimit(params=size, text=f"{why} at {weight_bytes:g} bytes a weight")
+        raise ConfigError(say("holds none", why=why, vocab=vocab, bytes=weight_bytes))
+    return ServingLimit(params=size, text=say("limit", why=why, bytes=weight_bytes))
 
 
 def _bytes(params: float, weight_bytes: float, context: int, vocab: int, sequences: int) -> float:

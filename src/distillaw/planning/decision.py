@@ -15,6 +15,7 @@ import numpy as np
 
 from distillaw.planning.evidence import SOURCES, Evidence, Interval, Strategy, with_gains
 from distillaw.planning.gains import GainPosterior, pooled_draws
+from distillaw.planning.phrases import say
 
 MARGIN = 0.0025
 """Smallest gain worth having, as a share of the loss."""
@@ -165,9 +166,9 @@ def agree(sources: Sequence[Evidence], *, level: float) -> Evidence:
     kind = "measured" if lead.kind == "measured" else "consensus"
     together = replace(
         lead,
-        source=lead.source if len(names) == 1 else f"the consensus of {' and '.join(names)}",
+        source=lead.source if len(names) == 1 else say("consensus", sources=" and ".join(names)),
         kind=kind,
-        note=lead.note if len(names) == 1 else f"{lead.source} first: {lead.note}",
+        note=lead.note if len(names) == 1 else say("first", source=lead.source, note=lead.note),
         alternatives=found,
         posterior=posterior,
         beliefs=(),
@@ -193,10 +194,8 @@ def disagreement(evidence: Sequence[Evidence], level: float) -> str | None:
     for i, (one, a) in enumerate(bands):
         for other, b in bands[i + 1 :]:
             if max(a.lower, b.lower) > min(a.upper, b.upper):
-                return (
-                    f"{one} and {other} disagree: gains [{a.lower:.3f}, {a.upper:.3f}] and [{b.lower:.3f}, "
-                    f"{b.upper:.3f}] nats/token do not meet; the answer is as wide as that"
-                )
+                ends = [say("ends", lower=band.lower, upper=band.upper) for band in (a, b)]
+                return say("disagree", one=one, other=other, a=ends[0], b=ends[1])
     return None
 
 

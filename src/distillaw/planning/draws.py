@@ -1,4 +1,4 @@
-"""The points behind a law's intervals: the same for every law and every question, and so the page's too.
+"""The points behind a law's intervals, and intervals: the same for every law and every question, and so the page's too.
 
     u_id = (i a^d mod R) / R,    i = 0 ... R-1 points,    d = 0, 1, 2 ... coordinates
 
@@ -7,6 +7,7 @@ averaged over it errs less than over 20,000 pseudo-random draws (`benchmarks/ver
 language needs two integers and two short tables for it, no generator.
 """
 
+from dataclasses import asdict, dataclass
 from functools import cache
 from statistics import NormalDist
 
@@ -67,3 +68,23 @@ def tail_levels() -> Array:
     below = 1 - (1 + x / 2) * np.exp(-x / 2)
     chi_square = np.interp((np.arange(LEVELS) + 0.5) / LEVELS, below, x)
     return np.round(LAW_SCALE * np.sqrt(LAW_DOF / chi_square), 6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A mean with its interval."""
+
+    mean: float
+    lower: float
+    upper: float
+
+    @classmethod
+    def of(cls, draws: np.ndarray, level: float) -> "Interval":
+        """Mean and central interval of draws."""
+        tail = 50 * (1 - level)
+        lower, upper = np.percentile(draws, [tail, 100 - tail])
+        return cls(mean=float(draws.mean()), lower=float(lower), upper=float(upper))
+
+    def to_json(self) -> dict[str, float]:
+        """`{mean, lower, upper}`."""
+        return asdict(self)

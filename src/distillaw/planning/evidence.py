@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
+from distillaw.planning.draws import Interval
 from distillaw.planning.gains import GainBelief, GainPosterior
 from distillaw.planning.options import Option
 
@@ -89,26 +90,6 @@ IS_PAIRED = "is_paired"
 """Key of `Evidence.details`: runs were compared document by document, on the same ones."""
 SOURCES = "sources"
 """Key of `Evidence.details`: the sources that a consensus puts together."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A mean with its interval."""
-
-    mean: float
-    lower: float
-    upper: float
-
-    @classmethod
-    def of(cls, draws: np.ndarray, level: float) -> "Interval":
-        """Mean and central interval of draws."""
-        tail = 50 * (1 - level)
-        lower, upper = np.percentile(draws, [tail, 100 - tail])
-        return cls(mean=float(draws.mean()), lower=float(lower), upper=float(upper))
-
-    def to_json(self) -> dict[str, float]:
-        """`{mean, lower, upper}`."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,12 +255,6 @@ class Evidence:
         return next(
             (j for j, row in enumerate(self.alternatives) if row.teacher is None and mean[j] > 0), None
         )
-
-
-def nats(value: float, noise: float | None = None) -> str:
-    """A loss or gain with the digits its noise supports: three, or four where they mean something."""
-    digits = 4 if noise is not None and noise < 0.002 else 3
-    return f"{value:.{digits}f}"
 
 
 def with_gains(rows: Sequence[Strategy], gains: np.ndarray, level: float) -> tuple[Strategy, ...]:

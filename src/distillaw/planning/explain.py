@@ -22,13 +22,13 @@ from distillaw.planning.decision import MARGIN, SURE
 from distillaw.planning.evidence import Evidence, Strategy
 from distillaw.planning.gains import LAW_DOF
 from distillaw.planning.options import teacher_losses
+from distillaw.planning.phrases import say
 from distillaw.planning.situation import Teacher, forward_flop
 from distillaw.planning.teacher_curve import teacher_loss_curve
 from distillaw.planning.text_scale import TextScale
 from distillaw.planning.verdict import Verdict
 from distillaw.planning.voices import Voice
-from distillaw.planning.wording import interval
-from distillaw.quantities import format_count, format_flop
+from distillaw.quantities import format_count
 
 
 def explanation(verdict: Verdict) -> list[str]:
@@ -51,22 +51,14 @@ def _costs(verdict: Verdict) -> list[str]:
     assert verdict.headline.pretrain is not None and row.teacher is not None
     own, N = verdict.headline.pretrain, row.student_params
     student = forward_flop(situation, N)
-    lines = [
-        f"student: F({format_count(N)}) = 2 N (1 + sigma1 n_ctx / N^(1/3) + sigma2 n_vocab / N^(2/3)) = {student:.4g} "
-        f"FLOP per token; training takes 3 F = {3 * student:.4g}"
-    ]
+    lines = [say("step FLOP", params=N, student=student, training=3 * student)]
     if row.teacher.params is None:
-        return [*lines, f"{row.teacher.called} has no known size: its logits cannot be priced"]
+        return [*lines, say("step unpriced", teacher=row.teacher.called)]
     teacher, shares = forward_flop(situation, row.teacher.params), shares_of(situation, row.teacher)
-    lines.append(
-        f"bill: C = 3 F(N_S) D_S + F(N_T) (delta_Lgt D_S + delta_Pre 3 D_T), delta_Lgt = {shares.delta_lgt:.3g}, "
-        f"delta_Pre = {shares.delta_pre:.3g}, F(N_T) = {teacher:.4g}"
-    )
+    lines.append(say("step bill", logits=shares.delta_lgt, training=shares.delta_pre, teacher=teacher))
     if situation.compute is not None:
-        lines.append(
-            f"tokens on {format_flop(situation.compute)}: D = {format_count(own.student_tokens)} without a teacher, "
-            f"{format_count(row.student_tokens)} with it"
-        )
+        tokens = {"own": own.student_tokens, "taught": row.student_tokens}
+        lines.append(say("step tokens", compute=situation.compute, **tokens))
     return lines
 
 
@@ -76,27 +68,20 @@ def _law(verdict: Verdict, voice: Voice, row: Strategy, scale: TextScale) -> lis
     assert voice.ensemble is not None and own is not None and row.teacher is not None
     ensemble = voice.ensemble
     p, s = ({k: float(np.median(v)) for k, v in part.items()} for part in (ensemble.plain, ensemble.student))
-    of = f"{ensemble.size} laws, medians shown" if ensemble.size > 1 else "one law"
-    lines = [
-        f"{voice.source} ({of}): L(N, D) = E + (A/N^alpha + B/D^beta)^gamma, E = {np.exp(p['log_E']):.4g}, A = "
-        f"{np.exp(p['log_A']):.4g}, B = {np.exp(p['log_B']):.4g}, alpha = {p['alpha']:.4g}, beta = {p['beta']:.4g}, "
-        f"gamma = {p['gamma']:.4g}"
-    ]
+    of = say("step laws", count=ensemble.size) if ensemble.size > 1 else say("step one law")
+    values = {name: float(np.exp(p[f"log_{name}"])) for name in "EAB"}
+    powers = {name: p[name] for name in ("alpha", "beta", "gamma")}
+    lines = [say("step law", source=voice.source, of=of, **values, **powers)]
     d_own, d = (float(effective_tokens(situation, r.student_tokens)) for r in (own, row))
     supervised = ensemble.supervised(params=own.student_params, tokens=d_own)
     same = ensemble.supervised(params=row.student_params, tokens=d)
     teacher = np.exp(teacher_losses(ensemble, situation, scale.teacher_on_law_text(row.teacher)))
-    at = f"L({format_count(own.student_params)}, {format_count(d_own)})"
-    lines.append(f"without a teacher: {at} = {_span(supervised)} nats/token")
-    lines.append(
-        f"teacher: L_T = {_on_both_texts(row.teacher, teacher, scale.ratio)}; against the student's own loss on its "
-        f"tokens r = L_T / Ltilde_S = {float(np.mean(teacher / same)):.3f}"
-    )
+    lines.append(say("step alone", params=own.student_params, tokens=d_own, loss=_span(supervised)))
+    loss, ratio = _on_both_texts(row.teacher, teacher, scale.ratio), float(np.mean(teacher / same))
+    lines.append(say("step teacher", loss=loss, ratio=ratio))
     lines.append(_distilled(ensemble, s, row, d, same, teacher))
     if _is_other(scale.ratio):
-        lines.append(
-            f"all of that on the law's own text; losses on yours are {scale.ratio:.4f} times as high"
-        )
+        lines.append(say("step text", ratio=scale.ratio))
     return lines
 
 
@@ -109,9 +94,11 @@ def _on_both_texts(teacher: Teacher, losses: Array, ratio: float) -> str:
     """The teacher's loss and where it comes from, on the law's text and on the user's where they differ."""
     here, is_other = _span(losses), _is_other(ratio)
     if teacher.loss is not None:
-        return f"{teacher.loss:.4f} given, {here} on the law's text" if is_other else f"{here} (given)"
-    found = f"{here} (L({format_count(teacher.params or 0)}, {format_count(teacher.tokens or 0)}))"
-    return f"{found} on the law's text, {ratio * float(losses.mean()):.4f} on yours" if is_other else found
+        return say("step given elsewhere" if is_other else "step given", loss=teacher.loss, here=here)
+    found = say("step estimated", here=here, params=teacher.params, tokens=teacher.tokens)
+    if not is_other:
+        return found
+    return say("step estimated elsewhere", found=found, loss=ratio * float(losses.mean()))
 
 
 def _distilled(
@@ -121,17 +108,21 @@ def _distilled(
     n = np.log(np.full(1, row.student_params))
     loss = np.exp(ensemble.log_distilled(n, np.log(np.full(1, d)), np.log(teacher)))
     factor = ensemble.break_factor(np.log(teacher / same))
-    return (
-        f"distilled: L_S = L_T + L_T^(-c0) exp(-h(r)) (A'/N^alpha' + B'/D^beta')^gamma' with c0 = {s['c0']:.4g}, "
-        f"kappa = {np.exp(s['log_kappa']):.4g}, f1 = {s['f1']:.4g}: exp(-h) = {float(factor.mean()):.3f}, so L_S = "
-        f"{float(teacher.mean()):.4f} + {float((loss - teacher).mean()):.4f} = {_span(loss)}"
+    return say(
+        "step distilled",
+        c0=s["c0"],
+        kappa=float(np.exp(s["log_kappa"])),
+        f1=s["f1"],
+        factor=float(factor.mean()),
+        teacher=float(teacher.mean()),
+        lacking=float((loss - teacher).mean()),
+        loss=_span(loss),
     )
 
 
 def _span(values: Array) -> str:
-    if values.max() - values.min() < 5e-5:
-        return f"{float(values.mean()):.4f}"
-    return f"{float(values.mean()):.4f} ({float(values.min()):.4f} to {float(values.max()):.4f})"
+    name = "step mean" if values.max() - values.min() < 5e-5 else "step span"
+    return say(name, mean=float(values.mean()), low=float(values.min()), high=float(values.max()))
 
 
 def _runs(verdict: Verdict) -> list[str]:
@@ -150,34 +141,30 @@ def _decision(verdict: Verdict) -> list[str]:
     lines = []
     for source in verdict.evidence:
         if source.source in headline.deciding and source.speaks:
-            gain = interval(source.gain(verdict.level))
-            lines.append(f"gain by {source.source}: {gain}{_form_discrepancy(source)}")
+            gain = source.gain(verdict.level)
+            lines.append(say("step gain", source=source.source, gain=gain, doubt=_form_discrepancy(source)))
     if len(headline.deciding) > 1:
-        lines.append(f"together (densities multiplied): {interval(verdict.gain)}")
+        lines.append(say("step together", gain=verdict.gain))
     floor = MARGIN * headline.pretrain.loss.mean
     noise = headline.noise if headline.kind == "measured" else 0.0
-    lines.append(
-        f"margin = max({MARGIN:.2%} of the loss = {floor:.4f}, noise {noise:.4f}) = {answer.margin:.4f}; "
-        + _called(verdict)
-    )
+    margin = {"share": MARGIN, "floor": floor, "noise": noise, "margin": answer.margin}
+    lines.append(say("step margin", **margin, called=_called(verdict)))
     return lines
 
 
 def _called(verdict: Verdict) -> str:
     answer = verdict.call
     if not verdict.headline.is_decisive:
-        return "no probability: nothing that may decide reaches this question"
-    return (
-        f"P(gain > margin) = {answer.distil:.3f}, P(-gain > margin) = {answer.pretrain:.3f}; called from {SURE:g} on: "
-        f"{verdict.verdict}"
-    )
+        return say("step uncalled")
+    chances = {"distil": answer.distil, "pretrain": answer.pretrain}
+    return say("step called", **chances, sure=SURE, verdict=verdict.verdict)
 
 
 def _form_discrepancy(source: Evidence) -> str:
     sd = source.details.get("doubt")
     if not isinstance(sd, float):
         return ""
-    return f", of which {sd:.4f} (sd, t with {LAW_DOF:g} degrees of freedom) is doubt of the form"
+    return say("step doubt", doubt=sd, dof=LAW_DOF)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

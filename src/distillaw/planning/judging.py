@@ -23,10 +23,10 @@ from distillaw.planning.evidence import Evidence, Strategy
 from distillaw.planning.law_evidence import law_evidence
 from distillaw.planning.options import SIZE_PRIOR, Option, find_options
 from distillaw.planning.paired import paired_evidence, study_teachers
+from distillaw.planning.phrases import say
 from distillaw.planning.situation import Situation, Teacher, check_teacher_losses, training_tokens
 from distillaw.planning.text_scale import TextScale, text_scale
 from distillaw.planning.voices import Voice, efolds_outside
-from distillaw.quantities import format_count, format_flop
 from distillaw.runs.record import StudyRecord, nearest_size
 
 _LEAD_MEMBERS = 24
@@ -65,9 +65,7 @@ class Sources:
         speaking = speaking or [v for v in self.voices if v.ensemble is not None]
         if not speaking:
             said = "; ".join(f"{v.source}: {v.status}: {v.note}" for v in self.voices) or "none was given"
-            raise ConfigError(
-                f"no law to plan with ({said}). Name one with --law, or allow the published ones"
-            )
+            raise ConfigError(say("no law", said=said))
         away = [_distance(situation, voice) for voice in speaking]
         within = [v for v, e in zip(speaking, away, strict=True) if e <= v.discrepancy.reach and v.may_decide]
         voice = within[0] if within else speaking[int(np.argmin(away))]
@@ -112,10 +110,7 @@ def options_of(situation: Situation, sources: Sources, *, is_sketch: bool = Fals
     ]
     if all(option.teacher is None for option in options):
         assert situation.compute is not None
-        raise ConfigError(
-            f"compute {format_flop(situation.compute)} pays for no teacher considered. Raise it, name a teacher of "
-            "known size that exists, share its bill (--students-served), or choose --scenario best-case"
-        )
+        raise ConfigError(say("pays for none", compute=situation.compute))
     return options
 
 
@@ -249,7 +244,7 @@ def _supposed(situation: Situation) -> Situation:
     shares = situation.cost_shares
     paid_by_others = replace(shares, delta_pre=0.0)
     teachers = situation.teachers or [
-        Teacher(name=f"{format_count(k * size)} teacher", params=k * size, tokens=LADDER_RATIO * k * size)
+        Teacher(name=say("sized teacher", params=k * size), params=k * size, tokens=LADDER_RATIO * k * size)
         for k in LADDER
     ]
     return replace(
@@ -265,16 +260,13 @@ def _on_the_bill(situation: Situation, teacher: Teacher | None) -> Situation:
     tokens = situation.student_tokens
     assert size is not None and tokens is not None
     if teacher is not None and (teacher.params is None or teacher.tokens is None):
-        raise ConfigError(
-            f"{teacher.called} must be trained at this student's cost, and without its size and tokens nobody can "
-            "price that: give --teacher-params and --teacher-tokens, or --scenario inference if somebody else has paid"
-        )
+        raise ConfigError(say("teacher unpriced", teacher=teacher.called))
     compute = bill(situation, size, tokens, teacher)["total"]
     assert compute is not None
     fixed = replace(situation, student_params=size)
-    text = f"what {fixed.student} costs without a teacher, {format_flop(compute)}: no teacher is at hand"
+    text = say("bill alone", student=fixed.student, compute=compute)
     if teacher is not None:
-        text = f"what {fixed.student} costs with {teacher.called} and its training, {format_flop(compute)}"
+        text = say("bill with", student=fixed.student, compute=compute, teacher=teacher.called)
     return replace(fixed, student_tokens=None, compute=compute, budget_text=text)
 
 

@@ -13,16 +13,12 @@ from distillaw.planning.bills import bill, effective_tokens
 from distillaw.planning.evidence import FAR_OUTSIDE, OUT_OF_RANGE, Evidence, Interval, Strategy, with_gains
 from distillaw.planning.gains import GainBelief, GainPosterior
 from distillaw.planning.options import Option, OptionLoss, option_loss
+from distillaw.planning.phrases import say
 from distillaw.planning.situation import Situation
 from distillaw.planning.text_scale import TextScale, text_scale
 from distillaw.planning.voices import EFOLD_WEIGHT, RIVAL_SHARE, TWO_TEXTS_SD, Voice, efolds_outside
-from distillaw.quantities import format_count, times
 
 OTHER_TEXT = "OTHER_TEXT"
-_APART = (
-    "the teachers' losses and this law's are of two texts: give each teacher's size and tokens with its loss "
-    "(--teacher-tokens, --scout-tokens), or measure the student's own loss"
-)
 COMMON = 0.8
 """Share of a law's discrepancy (as variance) that all distilled students have in common: what it gets wrong about one
 teacher it gets wrong about the next. Judged, not measured."""
@@ -53,7 +49,7 @@ def law_evidence(
         return _line_evidence(situation, voice, voice.line)
     if voice.ensemble is None or len(options) < 2:
         status, note = (
-            (voice.status, voice.note) if voice.ensemble is None else ("NO_TEACHER", "no teacher to judge")
+            (voice.status, voice.note) if voice.ensemble is None else ("NO_TEACHER", say("no teacher"))
         )
         return Evidence(
             source=voice.source, kind=voice.kind, status=status, note=note, warnings=voice.warnings
@@ -81,7 +77,7 @@ def law_evidence(
         pretrain=rows[0],
         alternatives=others,
         status=OTHER_TEXT if is_apart else _status(voice, outside, is_far),
-        note=_APART if is_apart else _note(voice, outside, is_far),
+        note=say("texts apart") if is_apart else _note(voice, outside, is_far),
         is_decisive=voice.may_decide and not is_far and not is_apart,
         inside_range=not outside,
         posterior=posterior,
@@ -221,7 +217,7 @@ def _complaints(
         return lines
     yours = {" is below ": min(losses) * ratio, " is above ": max(losses) * ratio}
     return [
-        next((f"{line} ({loss:.4g} on your text)" for way, loss in yours.items() if way in line), line)
+        next((say("on your text", line=line, loss=loss) for way, loss in yours.items() if way in line), line)
         if line.startswith(distilled)
         else line
         for line in lines
@@ -239,8 +235,8 @@ def _status(voice: Voice, outside: dict[str, float], is_far: bool) -> str:
 def _note(voice: Voice, outside: dict[str, float], is_far: bool) -> str:
     if voice.is_refused:
         return voice.note
-    where = _outside_words(outside) if outside else "inside the fitted range"
-    where += ": whatever it says is a guess" if is_far else ""
+    where = _outside_words(outside) if outside else say("inside")
+    where = say("guess", where=where) if is_far else where
     return f"{voice.note}, {where}" if voice.note else where
 
 
@@ -249,8 +245,8 @@ def _outside_words(outside: dict[str, float]) -> str:
     far = []
     for name in sorted(outside, key=lambda name: -outside[name]):
         factor = math.exp(outside[name] / EFOLD_WEIGHT.get(name, 1.0))
-        far.append(f"{COORDINATES[name]} {times(factor)} times")
-    return f"outside the fitted range ({', '.join(far)})"
+        far.append(say("far", coordinate=COORDINATES[name], factor=factor))
+    return say("outside", far=", ".join(far))
 
 
 def _by_member(
@@ -265,14 +261,11 @@ def _by_member(
 def _line_evidence(situation: Situation, voice: Voice, line: CapacityGapLine) -> Evidence:
     """A line speaks of teacher sizes only: what it would choose, for people to compare."""
     N = situation.student_params
-    if N is None or line.smallest_student > N:
-        note = (
-            "says nothing of a student of free size"
-            if N is None
-            else f"means nothing below {format_count(line.smallest_student)}"
-        )
+    if N is None:
+        note = say("line free size")
+    elif line.smallest_student > N:
+        note = say("line too small", smallest=line.smallest_student)
     else:
-        best = format_count(float(line.best_teacher(student_params=N)))
-        arm = "" if voice.kind == "fitted" else ", for students pruned from their teacher"
-        note = f"would choose a {best} teacher{arm}; it says nothing of losses"
+        arm = "" if voice.kind == "fitted" else say("line pruned")
+        note = say("line chooses", best=float(line.best_teacher(student_params=N)), arm=arm)
     return Evidence(source=voice.source, kind=voice.kind, status="TEACHER_SIZE", note=note, warnings=())

@@ -28,6 +28,7 @@ from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.search import lowest_on_grids
 from distillaw.planning.bills import effective_tokens, shares_of, tokens_bought, tokens_for
 from distillaw.planning.optimum import OptimalPlan, optimal_distillation
+from distillaw.planning.phrases import say
 from distillaw.planning.situation import (
     SMALLEST_RATIO,
     SMALLEST_STUDENT,
@@ -36,7 +37,6 @@ from distillaw.planning.situation import (
     forward_curve,
     forward_flop,
 )
-from distillaw.quantities import format_count, format_flop
 
 SPECULATIVE = ("distil-then-pretrain", "prune-and-distil")
 LARGER = 1.05
@@ -75,15 +75,10 @@ class Option:
     @property
     def name(self) -> str:
         """What people call it."""
-        teacher = self.teacher.called if self.teacher is not None else ""
-        return {
-            "pretrain": "pretrain",
-            "pretrain-larger": f"pretrain a larger student ({format_count(self.student_params)})",
-            "distil": f"distil from {teacher}",
-            "train-teacher": f"train a {self.teacher.name if self.teacher else ''}, then distil",
-            "distil-then-pretrain": f"{100 * self.distilled_share:.0f} % of the tokens from {teacher}, then pretrain",
-            "prune-and-distil": f"prune {teacher}, then distil",
-        }[self.kind]
+        teacher = "" if self.teacher is None else self.teacher.called
+        name = "" if self.teacher is None else self.teacher.name
+        taught, params = 100 * self.distilled_share, self.student_params
+        return say(f"option {self.kind}", teacher=teacher, name=name, taught=taught, params=params)
 
 
 def find_options(
@@ -143,15 +138,10 @@ def _pretrain(choice: _Choice) -> Option:
     option = _sized(choice, None, kind="pretrain")
     if option is None:
         situation = choice.situation
-        serving = (
-            f" after serving {format_count(situation.inference_tokens)} tokens"
-            if situation.inference_tokens
-            else ""
-        )
-        raise ConfigError(
-            f"compute {format_flop(situation.compute or 0.0)} trains no student of any size{serving}: below "
-            f"{SMALLEST_RATIO} tokens per parameter nothing is learnt that a law describes. Raise it"
-        )
+        served = situation.inference_tokens
+        serving = say("after serving", tokens=served) if served else ""
+        compute = situation.compute or 0.0
+        raise ConfigError(say("trains none", compute=compute, serving=serving, least=SMALLEST_RATIO))
     return option
 
 
@@ -223,7 +213,7 @@ def _train_teacher(choice: _Choice) -> list[Option]:
         return []  # nothing is paid for, or the laws give all to the teacher and leave the student untrained
     params, tokens = float(best.teacher_params[0]), float(best.teacher_tokens[0])
     teacher = Teacher(
-        name=f"{format_count(params)} teacher on {format_count(tokens)} tokens",
+        name=say("trained teacher", params=params, tokens=tokens),
         params=params,
         tokens=tokens,
         exists=False,

@@ -21,9 +21,10 @@ from distillaw.accounting.scenarios import CostShares
 from distillaw.errors import ConfigError
 from distillaw.planning.budget import ServingLimit, compute_for, largest_served
 from distillaw.planning.paired import study_prices
+from distillaw.planning.phrases import say
 from distillaw.planning.situation import FOREIGN_TEXT_ERROR, SCENARIOS, Situation, Teacher
 from distillaw.planning.voices import LawLike
-from distillaw.quantities import format_count, parse_count
+from distillaw.quantities import parse_count
 from distillaw.runs.record import StudyRecord, read_study
 
 Count: TypeAlias = str | float
@@ -201,15 +202,12 @@ def situation_of(
     q = question
     hardware(q.device or _DEVICE)  # a slip in a name is said before anything else
     if not 0.5 <= q.level < 1:
-        raise ConfigError(f"level = {q.level}: intervals cover between 0.5 and 1, e.g. 0.9")
+        raise ConfigError(say("level", level=q.level))
     _refuse_idle(q, has_others=more_to_come or record is not None)
     params, tokens = _student(q, record)
     teachers = _teachers(q)
     if not (q.may_train_teacher or teachers or more_to_come or record is not None):
-        raise ConfigError(
-            "--only-existing leaves no teacher: none was named. Give --teacher NAME, --teacher-params with "
-            "--teacher-tokens or --teacher-loss, or --study"
-        )
+        raise ConfigError(say("no teacher left"))
     compute, how = _compute(q)
     limit = _limit(q)
     scenario = q.scenario or "inference"
@@ -222,7 +220,7 @@ def situation_of(
         compute=compute,
         budget_text=how,
         max_params=None if limit is None else limit.params,
-        limit_text="as given" if limit is None else limit.text,
+        limit_text=say("as given") if limit is None else limit.text,
         teachers=teachers,
         may_train_teacher=q.may_train_teacher,
         scenario=scenario,
@@ -294,7 +292,9 @@ def _limit(q: PlanQuestion) -> ServingLimit | None:
     """The tightest limit on the student's size."""
     limits = []
     if q.max_params is not None:
-        limits.append(ServingLimit(params=parse_count(q.max_params, name="max-student"), text="as given"))
+        limits.append(
+            ServingLimit(params=parse_count(q.max_params, name="max-student"), text=say("as given"))
+        )
     if q.serve_memory is not None or q.serve_latency is not None:
         served = largest_served(
             memory_bytes=_read(q.serve_memory, "serve-memory"),
@@ -390,7 +390,7 @@ def _listed(q: PlanQuestion) -> list[Teacher]:
             raise ConfigError(
                 "--teacher-tokens: they say nothing of a teacher alone; add --teacher-params or --teacher-loss"
             )
-        name = f"{format_count(size)} teacher" if size else f"teacher of loss {loss:g}"
+        name = say("sized teacher", params=size) if size else say("teacher by loss", loss=loss)
         trained_on = parse_count(tokens[j], name="--teacher-tokens") if tokens else None
         found.append(
             Teacher(name=name, params=size, loss=loss, tokens=trained_on, exists=not q.train_teacher)

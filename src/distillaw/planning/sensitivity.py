@@ -16,6 +16,7 @@ from functools import partial
 from distillaw.errors import DistillawError
 from distillaw.planning.decision import WORDS
 from distillaw.planning.judging import Sources, judge
+from distillaw.planning.phrases import say
 from distillaw.planning.situation import SCENARIOS, Situation
 from distillaw.quantities import format_count, format_flop, parse_count
 
@@ -195,7 +196,7 @@ class _SwitchSearch:
         for name in SCENARIOS:
             then = self.other(replace(situation, scenario=name)) if name != situation.scenario else None
             if then is not None:
-                text = f"the cost scenario was {name} instead of {situation.scenario}"
+                text = say("scenario was", then=name, now=situation.scenario)
                 found.append(_other("scenario", situation.scenario, name, then, text))
         return found
 
@@ -208,7 +209,7 @@ class _SwitchSearch:
         for teacher in situation.teachers:
             then = self.other(replace(situation, teachers=[teacher]))
             if then is not None:
-                text = f"only {teacher.called} was at hand"
+                text = say("only", teacher=teacher.called)
                 found.append(_other("teacher", ", ".join(names), teacher.name, then, text))
         return found
 
@@ -218,21 +219,19 @@ def _inputs(q: Situation) -> Iterator[_Input]:
     for sign in (-1, 1):
         moved = partial(_Input, sign)
         if (tokens := q.student_tokens) is not None:
-            said = f"instead of {format_count(tokens)}"
             yield moved(
                 "tokens",
                 tokens,
                 lambda x: replace(q, student_tokens=x),
-                lambda x, said=said: f"tokens were {format_count(x)} {said}",
+                lambda x, now=tokens: say("tokens were", then=x, now=now),
                 _as_count,
             )
         elif (compute := q.compute) is not None:
-            said = f"instead of {format_flop(compute)}"
             yield moved(
                 "compute",
                 compute,
                 lambda x: replace(q, compute=x, budget_text=""),
-                lambda x, said=said: f"compute were {format_flop(x)} {said}",
+                lambda x, now=compute: say("compute were", then=x, now=now),
                 lambda x: parse_count(format_flop(x).removesuffix(" FLOP")),
             )
         if (params := q.student_params) is not None:
@@ -240,7 +239,7 @@ def _inputs(q: Situation) -> Iterator[_Input]:
                 "student_params",
                 params,
                 lambda x: replace(q, student_params=x, label=""),
-                lambda x: f"the student had {format_count(x)} parameters",
+                lambda x: say("student had", then=x),
                 _as_count,
             )
         if sign > 0 or q.students_served > 1:
@@ -248,20 +247,18 @@ def _inputs(q: Situation) -> Iterator[_Input]:
                 "students_served",
                 q.students_served,
                 lambda x: replace(q, students_served=max(1, round(x))),
-                lambda x: (
-                    f"{x:.0f} student{'s' * (x != 1)} shared the teacher instead of {q.students_served}"
-                ),
+                lambda x: say("students shared", then=x, now=q.students_served),
                 lambda x: float(max(1, round(x))),
             )
         for j, teacher in enumerate(q.teachers):
             if teacher.loss is not None:
-                whose = "the teacher's" if len(q.teachers) == 1 else f"{teacher.called}'s"
-                said = f"instead of {teacher.loss:.3f} nats/token"
+                whose = say("the teacher's") if len(q.teachers) == 1 else f"{teacher.called}'s"
+                said = partial(say, "teacher's loss was", whose=whose, now=teacher.loss)
                 yield moved(
                     "teacher_loss",
                     teacher.loss,
                     partial(_with_loss, q, j),
-                    lambda x, whose=whose, said=said: f"{whose} loss was {x:.3f} {said}",
+                    lambda x, said=said: said(then=x),
                     lambda x: round(x, 3),
                     teacher.name,
                 )
@@ -293,4 +290,4 @@ def _other(moved: str, now: str, then: str, verdict: str, text: str) -> Switchin
 
 
 def _then(text: str, verdict: str) -> str:
-    return f"{text}: then {WORDS[verdict].then}"
+    return say("then", text=text, words=WORDS[verdict].then)

@@ -18,8 +18,8 @@ from distillaw.accounting.scenarios import CostShares, Scenario
 from distillaw.accounting.shapes import ASPECT
 from distillaw.errors import ConfigError, VocabularyError
 from distillaw.laws.base import Array
-from distillaw.quantities import did_you_mean, format_count, format_flop
-from distillaw.runs.record import budget_text
+from distillaw.planning.phrases import say
+from distillaw.quantities import did_you_mean, format_count
 
 SCENARIOS: Mapping[str, CostShares] = {s.name.lower().replace("_", "-"): s.value for s in Scenario}
 """Name -> (delta_Lgt, delta_Pre): whether this student pays for the teacher's logits and for its training."""
@@ -82,10 +82,7 @@ class Teacher:
                     f"teacher {what} = {value:g}: a standard error is at least 0 and below the loss it belongs to"
                 )
         if self.loss is None and (self.params is None or self.tokens is None):
-            raise ConfigError(
-                f"teacher {self.name!r}: a law needs its loss, or its size and tokens to estimate the loss; "
-                "give --teacher-loss, or both --teacher-params and --teacher-tokens"
-            )
+            raise ConfigError(say("teacher needs", name=self.name))
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON values."""
@@ -148,10 +145,7 @@ class Situation:
     def __post_init__(self) -> None:
         """Refuse what cannot be planned."""
         if (self.student_tokens is None) == (self.compute is None):
-            raise ConfigError(
-                "give one budget: tokens (--tokens 20B), or compute, device-hours or money "
-                "(--compute 1e21, --device-hours 500, --money 2000)"
-            )
+            raise ConfigError(say("one budget"))
         for what, unit in _UNITS.items():
             value = getattr(self, what)
             if value is not None and not (math.isfinite(value) and value > 0):
@@ -169,10 +163,9 @@ class Situation:
         if self.logits not in LOGITS:
             raise ConfigError(f"logits = {self.logits!r}: one of {', '.join(LOGITS)}")
         if min(self.vocab, self.context) < 1:
-            given = f"vocab = {self.vocab}, context = {self.context}"
-            raise ConfigError(f"{given}: both are positive whole numbers")
+            raise ConfigError(say("vocab", vocab=self.vocab, context=self.context))
         if self.students_served < 1:
-            raise ConfigError(f"students_served = {self.students_served}: at least the one being planned")
+            raise ConfigError(say("students served", count=self.students_served))
         self._check_size()
         self._check_tokenizers()
 
@@ -181,66 +174,55 @@ class Situation:
         size = self.student_params if self.student_params is not None else self.max_params
         if size is None:
             if self.student_tokens is not None:
-                raise ConfigError(
-                    "with tokens given and the size free, the largest student is always best: give --student, or the "
-                    "largest one you can serve (--max-student 3B, --serve-memory 8e9)"
-                )
+                raise ConfigError(say("largest is best"))
             return
         if size < SMALLEST_STUDENT:
-            raise ConfigError(f"student of {size:g} parameters: write 300M for 300 million")
+            raise ConfigError(say("tiny student", params=size))
         if self.student_params is None:
             if self.student_tokens is not None:
                 self._check_ratio(self.student_tokens, size)
             return
         if self.max_params is not None and self.max_params < size:
-            raise ConfigError(
-                f"the student ({format_count(size)}) is larger than the largest that can be served "
-                f"({format_count(self.max_params)}); lower --student or raise the limit"
-            )
+            raise ConfigError(say("over the limit", params=size, limit=self.max_params))
         self._check_ratio(training_tokens(self, size), size)
 
     def _check_ratio(self, tokens: float, params: float) -> None:
         """Enough tokens per parameter to be called training."""
-        bought = "" if self.compute is None else f"compute {format_flop(self.compute)}"
+        compute, served = self.compute, self.inference_tokens
         if tokens <= 0:
-            raise ConfigError(
-                f"{bought} is less than serving {format_count(self.inference_tokens)} "
-                f"tokens with a {format_count(params)} student costs by itself: nothing is left to train on. Raise the "
-                "budget, or take a smaller student or fewer inference_tokens"
-            )
+            raise ConfigError(say("serving takes all", compute=compute, served=served, params=params))
         if tokens < SMALLEST_RATIO * params:
+            given = say("given tokens", tokens=tokens)
+            if compute is not None:
+                given = say("given compute", compute=compute)
+            ratio = tokens / params
             raise ConfigError(
-                f"{bought or format_count(tokens) + ' tokens'} for a {format_count(params)} student is "
-                f"{tokens / params:.2g} tokens per parameter; below {SMALLEST_RATIO} nothing is learnt that a law or a "
-                "study describes. Use a smaller student or a larger budget"
+                say("few per parameter", given=given, params=params, ratio=ratio, least=SMALLEST_RATIO)
             )
 
     def _check_tokenizers(self) -> None:
         """Losses per token of different tokenizers are different units, and a student has one vocabulary."""
         named = {t.tokenizer for t in self.teachers if t.tokenizer is not None}
         if len(named) > 1:
-            raise VocabularyError(
-                f"teachers with {len(named)} tokenizers ({', '.join(sorted(named))}): nats/token of one are not those "
-                "of another, and logits can be distilled only into the teacher's own vocabulary. Compare them in bits "
-                "per byte: distillaw scout MODEL ... --text FILE measures them; then plan with those of one tokenizer"
-            )
+            raise VocabularyError(say("tokenizers", count=len(named), names=", ".join(sorted(named))))
 
     @property
     def size(self) -> str:
         """The student's size in words: its label, else in millions from 0.1M on."""
         n = self.student_params
         if n is None:
-            limit = "" if self.max_params is None else f" (up to {format_count(self.max_params)})"
-            return f"free-size{limit}"
+            if self.max_params is None:
+                return say("free size")
+            return say("free size up to", limit=self.max_params)
         return self.label or (f"{n / 1e6:.3g}M" if 0.9995e5 <= n < 0.9995e6 else format_count(n))
 
     @property
     def student(self) -> str:
         """`a 0.1M student on 0.5M tokens` or `... within 1e21 FLOP`."""
         if self.student_tokens is not None:
-            return f"a {self.size} student on {budget_text(self.student_tokens)} tokens"
+            return say("student on tokens", size=self.size, tokens=self.student_tokens)
         assert self.compute is not None
-        return f"a {self.size} student within {format_flop(self.compute)}"
+        return say("student within", size=self.size, compute=self.compute)
 
     @property
     def cost_shares(self) -> CostShares:
@@ -320,9 +302,7 @@ def check_plausible(what: str, value: float | None, unit: str) -> None:
         ConfigError: larger than anything that can be planned.
     """
     if value is not None and value > LARGEST[unit]:
-        raise ConfigError(
-            f"{what} = {value:g}: more than {LARGEST[unit]:g} {unit} is not planned with; is it a slip of the pen?"
-        )
+        raise ConfigError(say("slip", what=what, value=value, largest=LARGEST[unit], unit=unit))
 
 
 def check_trained(params: float, tokens: float, who: str = "student") -> None:
@@ -356,12 +336,7 @@ def check_teacher_losses(situation: Situation, floor: float) -> None:
         if teacher.loss is None:
             continue
         if teacher.loss > guessing:
-            raise ConfigError(
-                f"teacher loss {teacher.loss:g} nats/token is worse than guessing among {situation.vocab} tokens "
-                f"({guessing:.3f}); give the loss in nats/token, or --vocab"
-            )
+            slots = {"loss": teacher.loss, "vocab": situation.vocab, "most": guessing}
+            raise ConfigError(say("worse than guessing", **slots))
         if teacher.loss <= floor:
-            raise ConfigError(
-                f"teacher loss {teacher.loss:g} is below the irreducible loss {floor:g} nats/token of every law here. "
-                "Is it in bits per byte, or on other text? Give nats/token, or plan on your own study (--study)"
-            )
+            raise ConfigError(say("below the floor", loss=teacher.loss, floor=floor))

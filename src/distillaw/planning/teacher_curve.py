@@ -21,6 +21,7 @@ from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.search import last_true, lowest
 from distillaw.planning.bills import effective_tokens
 from distillaw.planning.evidence import Strategy
+from distillaw.planning.phrases import say
 from distillaw.planning.situation import Situation
 from distillaw.planning.voices import Voice
 from distillaw.quantities import format_count
@@ -416,13 +417,11 @@ class TeacherRange:
     def sentence(self) -> str:
         """For people."""
         best, flat = self.curve.best, self.curve.best.flat
-        low = "the smallest searched" if flat.is_open_below else format_count(flat.lower)
-        high = "the largest searched" if flat.is_open_above else format_count(flat.upper)
-        edge = " or beyond" if best.at_edge else ""
-        return (
-            f"Teacher size: of teachers trained on {format_count(self.tokens_per_param)} tokens per parameter the best "
-            f"has {format_count(best.at)}{edge}; {low} to {high} are within {100 * FLAT:.1f} % of the loss."
-        )
+        low = say("smallest searched") if flat.is_open_below else format_count(flat.lower)
+        high = say("largest searched") if flat.is_open_above else format_count(flat.upper)
+        edge = say("or beyond") if best.at_edge else ""
+        found = {"best": best.at, "edge": edge, "low": low, "high": high, "flat": 100 * FLAT}
+        return say("teacher size", ratio=self.tokens_per_param, **found)
 
 
 def teacher_range(situation: Situation, voice: Voice, row: Strategy, *, scale: float) -> TeacherRange:

@@ -9,12 +9,13 @@ from html import escape
 from operator import attrgetter
 
 from distillaw.planning.decision import WORDS, Call, EqualCompute, Supposed, call
-from distillaw.planning.evidence import Crossover, Evidence, Interval, Strategy, nats
+from distillaw.planning.evidence import Crossover, Evidence, Interval, Strategy
 from distillaw.planning.judging import Sources
+from distillaw.planning.phrases import interval, nats, percent
 from distillaw.planning.sensitivity import SwitchingValue
 from distillaw.planning.situation import Situation
 from distillaw.planning.teacher_curve import TeacherRange
-from distillaw.planning.wording import crossover_sentence, equal_sentence, interval, percent
+from distillaw.planning.wording import crossover_sentence, equal_sentence
 from distillaw.quantities import format_count, format_flop
 from distillaw.runs.record import budget_text
 from distillaw.table import Table, number, text
@@ -202,15 +203,15 @@ def cost_table(verdict: Verdict) -> Table:
     )
 
 
-def evidence_table(verdict: Verdict) -> Table:
-    """Every source side by side, with what it says and whether it decides."""
+def evidence_table(verdict: Verdict, *, status: Callable[[str], str] = str) -> Table:
+    """Every source side by side: what it says and whether it decides; `status` puts its status into words."""
 
     def gain(source: Evidence) -> object:
         return source.gain(verdict.level) if source.is_informative else None
 
     def what(source: Evidence) -> str:
         mark = "decides; " if source.source in verdict.headline.deciding else ""
-        return f"{mark}{source.status}: {source.note}"
+        return f"{mark}{status(source.status)}: {source.note}"
 
     def chance(side: str) -> Callable[[Evidence], object]:
         return lambda source: getattr(call(source), side) if source.is_decisive else None

@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from distillaw.controls.control import EMBEDDING_SHARE
 from distillaw.errors import ConfigError
 from distillaw.protocols import law_kinds, question_kinds
 from distillaw.protocols.scale import (
-    EMBEDDING_SHARE,
     Defaults,
     DesignWishes,
     Scale,
@@ -157,6 +157,7 @@ def kind_named(name: str) -> Kind:
 SMALLEST, LARGEST = 1 / 64, 2.0**40
 """Compute relative to a kind's defaults."""
 _ROUNDS = 18
+"""Halvings of a doubling: the scale is then known to four parts in a million."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distillaw.controls.control import C0_GOAL
 from distillaw.fitting.expected import BestRatio, FormErrors, PlannedRuns, expect
 from distillaw.fitting.prior_laws import prior_laws
 from distillaw.fitting.uncertainty import DesignPoints
@@ -17,7 +18,6 @@ from distillaw.laws.published import PublishedLaw
 from distillaw.runs.spec import serves_laws
 from distillaw.sweep.ready import TrunkJob
 
-C0_GOAL, RATIO_GOAL = 0.3, 0.03
 MANY_RUNS = 60
 """From so many distilled runs on the eight-parameter form is fitted; below, the one with five (docs/fitting.md)."""
 FEWEST_TRUNKS = {"reduced": 8, "kappa": 11, "supervised": 9}

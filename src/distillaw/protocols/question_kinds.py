@@ -4,11 +4,13 @@ They fit no law of their own (though their plain runs serve one); seeds, streams
 compared, so that differences are far sharper than losses.
 """
 
+from distillaw.controls.control import LEAST_SEEDS
 from distillaw.protocols.scale import Scale
-from distillaw.protocols.sheet import SEEDS, Sheet, knobs, more_than_text, seeds, size_name
+from distillaw.protocols.sheet import Sheet, knobs, more_than_text, seeds, size_name
 from distillaw.sweep.spec import ReplicateSpec
 
 ABLATION_SEEDS = 3
+"""Of every run of an ablation: the smallest number whose spread is more than one difference."""
 _ABLATION = {
     "union": "the settings are compared among themselves, not with training alone",
     "seen-text": "the settings are compared among themselves, not with training alone",
@@ -125,7 +127,7 @@ def _grid_seeds(sheet: Sheet) -> None:
                 ReplicateSpec(params=size, seeds=ABLATION_SEEDS),
             )
         )
-    sheet.left_out["seeds"] = f"{ABLATION_SEEDS} seeds of everything instead of {SEEDS} of two cells"
+    sheet.left_out["seeds"] = f"{ABLATION_SEEDS} seeds of everything instead of {LEAST_SEEDS} of two cells"
 
 
 def long_run(scale: Scale) -> Sheet:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distillaw.accounting.shapes import count_non_embedding, shape_for_params
+from distillaw.controls.control import EMBEDDING_SHARE, LEAST_STEPS
 from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import format_count
 from distillaw.runs.files import require_file
@@ -101,13 +102,9 @@ def _parquet_size(path: Path, longest: int) -> TextSize:
 # --- what is trained on it ----------------------------------------------------------------------------------
 
 
-STEPS = 800
-"""Optimiser steps of the smallest budget, at least."""
 GRAIN = 4
 """Budgets are multiples of so many batches: still whole if the search halves, doubles or quadruples the batch."""
 SMALLEST_BATCH, LARGEST_BATCH = 64, 2**20
-EMBEDDING_SHARE = 0.3
-"""Largest share of N that one embedding matrix may be."""
 HELD_OUT, FEW_HELD_OUT = 100, 64
 """Documents held out, and of a corpus with few: errors are clustered by document, so at least 60 are wanted."""
 _VOCABULARIES = (32768, 16384, 8192, 4096, 2048, 1024, 512, 384, 288)
@@ -268,12 +265,13 @@ def _round(size: float) -> float:
 
 def _batch(shortest: float) -> int:
     """The largest power of two that gives the smallest budget enough steps."""
-    if shortest < STEPS * SMALLEST_BATCH:
+    if shortest < LEAST_STEPS * SMALLEST_BATCH:
         raise ConfigError(
-            f"the smallest budget is {format_count(shortest)} tokens; {STEPS} steps of the smallest batch "
-            f"({SMALLEST_BATCH} tokens) are {format_count(STEPS * SMALLEST_BATCH)}. Give at least that in --tokens"
+            f"the smallest budget is {format_count(shortest)} tokens; {LEAST_STEPS} steps of the smallest batch "
+            f"({SMALLEST_BATCH} tokens) are {format_count(LEAST_STEPS * SMALLEST_BATCH)}. Give at least that in "
+            "--tokens"
         )
-    return int(min(2 ** math.floor(math.log2(shortest / STEPS) + 1e-9), LARGEST_BATCH))
+    return int(min(2 ** math.floor(math.log2(shortest / LEAST_STEPS) + 1e-9), LARGEST_BATCH))
 
 
 def _recipe(largest: float, batch: int) -> Recipe:

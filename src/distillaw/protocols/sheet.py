@@ -14,6 +14,7 @@ import numpy as np
 
 from distillaw.accounting.flops import forward_flops
 from distillaw.accounting.shapes import shape_for_params
+from distillaw.controls.control import LEAST_SEEDS
 from distillaw.data.prepare import DataSpec
 from distillaw.fitting.prior_laws import prior_laws
 from distillaw.laws.supervised import SupervisedLaw
@@ -243,9 +244,6 @@ def _once(values: Iterable[Any]) -> tuple[Any, ...]:
 # --- controls as blocks: each function adds one, with the reason as its comment -----------------------------
 
 
-SEEDS = 5
-
-
 def more_than_text(sheet: Sheet, *, bill: bool = True) -> None:
     """The arms without which a teacher may be no more than extra text: union, seen, and (`bill`) equal FLOP."""
     assert sheet.target is not None
@@ -293,7 +291,7 @@ def _equal_flop(sheet: Sheet, size: float, tokens: int, teacher: TeacherSpec) ->
         )
 
 
-def seeds(sheet: Sheet, *, count: int = SEEDS) -> None:
+def seeds(sheet: Sheet, *, count: int = LEAST_SEEDS) -> None:
     """Further seeds at the smallest and the largest size on the shortest budget; of one size at both ends."""
     teachers = (sheet.middle_teacher().label,) if sheet.labels() else ()
     first, last = sheet.students.tokens[0], sheet.students.tokens[-1]

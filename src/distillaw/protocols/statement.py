@@ -9,17 +9,24 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from distillaw.accounting.flops import forward_flops
+from distillaw.controls.control import (
+    C0_GOAL,
+    EMBEDDING_SHARE,
+    LEAST_SEEDS,
+    LEAST_STEPS,
+    RATIO_GOAL,
+    STRONG,
+    WEAK,
+)
 from distillaw.fitting.expected import NOISE, BestRatio
 from distillaw.fitting.prior_laws import prior_laws
 from distillaw.protocols.expectations import (
-    C0_GOAL,
     FORM_NAMES,
-    RATIO_GOAL,
     ExpectedErrors,
     Prospect,
     prospect,
 )
-from distillaw.protocols.scale import EMBEDDING_SHARE, STEPS, embedding_share, text_size
+from distillaw.protocols.scale import embedding_share, text_size
 from distillaw.quantities import format_count, parse_count
 from distillaw.sweep.cost import StudyCost
 from distillaw.sweep.spec import NONE, DesignSpec, StudySpec
@@ -27,9 +34,6 @@ from distillaw.sweep.spec import NONE, DesignSpec, StudySpec
 # --- which controls a study file has ------------------------------------------------------------------------
 
 
-SEEDS = 5
-STRONG, WEAK = 0.65, 1.05
-"""Teachers should reach from much stronger than the student to a little weaker than it is alone."""
 _NEAR = 0.03
 """Losses within 3 % by the guess are meant to be equal; shares of tokens likewise."""
 
@@ -94,8 +98,8 @@ def _steps(spec: StudySpec) -> PlannedControl:
     steps = min(spec.students.tokens) // spec.batch_tokens
     return PlannedControl(
         name="steps",
-        is_there=steps >= STEPS,
-        words=f"{steps:,} steps at the smallest budget ({STEPS} wanted)",
+        is_there=steps >= LEAST_STEPS,
+        words=f"{steps:,} steps at the smallest budget ({LEAST_STEPS} wanted)",
     )
 
 
@@ -122,12 +126,12 @@ def _seeds(spec: StudySpec) -> PlannedControl:
         for one in spec.replicates
         for tokens in one.tokens or spec.students.tokens
     }
-    enough = [place for place, seeds in places.items() if seeds >= SEEDS]
+    enough = [place for place, seeds in places.items() if seeds >= LEAST_SEEDS]
     most = max(places.values(), default=1)
     return PlannedControl(
         name="seeds",
         is_there=len(enough) >= 2,
-        words=f"{most} seeds on {len(places)} cells ({SEEDS} on 2 wanted)",
+        words=f"{most} seeds on {len(places)} cells ({LEAST_SEEDS} on 2 wanted)",
     )
 
 

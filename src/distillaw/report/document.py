@@ -29,7 +29,7 @@ from distillaw.planning.verdict import Verdict, cost_table, evidence_table, stra
 from distillaw.quantities import flop_text
 from distillaw.report import trust
 from distillaw.report import walks as weights
-from distillaw.report.page import FigureFiles, Picture, Section, write_page
+from distillaw.report.page import FigureFiles, Picture, Section, status_words, write_page
 from distillaw.report.students import bare_flop, drawn, student_sections
 from distillaw.report.verdict import decide_target, key_numbers
 from distillaw.runs.files import write_json
@@ -83,7 +83,7 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
         problems=[*left_out, *_problems(record, verdict, note)],
         strategies=strategy_table(verdict) if verdict else None,
         costs=cost_table(verdict) if verdict else None,
-        evidence=evidence_table(verdict) if verdict else None,
+        evidence=evidence_table(verdict, status=status_words) if verdict else None,
         gains_are=_gains_are(verdict) if verdict else "",
         level=f"{100 * verdict.level:.0f} %" if verdict else "",
         sections=_sections(shown, cells, spent, controls),

@@ -16,19 +16,28 @@ def columns_picture(scores: Sequence[ColumnScore], row: PaperRow | None) -> Pict
         words += "; paper: " + ", ".join(f"{column} {value:.2f} %" for column, value in row.accuracy.items())
         caption += " Right: what the paper prints, single numbers without intervals. The scales differ."
     return Picture(
-        name="columns", title="Columns", alt=f"Test accuracy by column. {words}", caption=caption,
+        name="columns",
+        title="Columns",
+        alt=f"Test accuracy by column. {words}",
+        caption=caption,
         figure=draw_columns(scores, row),
-    )  # fmt: skip
+    )
 
 
 def walks_picture(walks: Sequence[ImageWalk]) -> Picture:
     """||w_t - w_0|| against log t, a panel before and one after LR + GBN."""
-    words = "; ".join(f"batch {walk.batch} {'after' if walk.is_corrected else 'before'}: slope {walk.slope.value:.3f}, "
-                      f"end {walk.end.value:.2f}" for walk in walks)  # fmt: skip
+    words = "; ".join(
+        f"batch {walk.batch} {'after' if walk.is_corrected else 'before'}: slope {walk.slope.value:.3f}, "
+        f"end {walk.end.value:.2f}"
+        for walk in walks
+    )
     alt = f"Distance from the initial weights against the logarithm of the update. {words}"
     return Picture(
-        name="walks", title="Diffusion", alt=alt, figure=draw_image_walks(walks),
+        name="walks",
+        title="Diffusion",
+        alt=alt,
+        figure=draw_image_walks(walks),
         caption="A solid curve per seed, in the phase of the first, constant rate. Fits "
         "are averages over seeds: dashed a + b ln t, a straight line here; dotted c t^p. Corrected, the rate follows "
         "the batch and large batches are normalised in ghosts; the reference batch has nothing to correct.",
-    )  # fmt: skip
+    )

@@ -16,7 +16,7 @@ from distillaw.figures.style import SERIES, Z90
 from distillaw.fitting.result import FitResult
 from distillaw.pareto.frontier import FrontierPlace
 from distillaw.planning.measured import MeasuredGap, MeasuredPoint
-from distillaw.planning.wording import percent
+from distillaw.planning.phrases import percent
 from distillaw.quantities import flop_text, format_count, plural
 from distillaw.report.page import Picture, Section
 from distillaw.runs.record import StudyRecord, budget_text

@@ -6,8 +6,8 @@ from distillaw.errors import CacheError, ConfigError
 from distillaw.figures.spending import Spent
 from distillaw.planning.api import plan
 from distillaw.planning.evidence import Interval
+from distillaw.planning.phrases import interval, nats, percent
 from distillaw.planning.verdict import Verdict
-from distillaw.planning.wording import interval, nats, percent
 from distillaw.quantities import flop_text, format_count, format_seconds
 from distillaw.report.page import KeyNumber
 from distillaw.runs.paired import sd_interval

@@ -21,12 +21,14 @@ def walks_picture(found: Sequence[Walk]) -> Picture:
         DataError: no run kept its distances.
     """
     return Picture(
-        name="diffusion", title=TITLE, figure=draw_walks(found),
+        name="diffusion",
+        title=TITLE,
+        figure=draw_walks(found),
         alt="Distance from the first weights against step. " + " ".join(map(_words, found)),
         caption="Euclidean distance of all weights from those of step 0; blue: with a teacher. Solid "
         "at the peak rate, dotted in warm-up and decay; dashed, a + b ln t fitted to the solid part (a straight line "
         "here). Hoffer et al. 2017 (arXiv 1705.08741) saw straight lines for image networks under SGD.",
-    )  # fmt: skip
+    )
 
 
 def _words(walk: Walk) -> str:

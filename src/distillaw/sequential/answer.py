@@ -13,8 +13,8 @@ from typing import Any
 from distillaw.errors import ConfigError
 from distillaw.planning.decision import leads_distilling
 from distillaw.planning.evidence import Interval
+from distillaw.planning.phrases import percent
 from distillaw.planning.verdict import Verdict
-from distillaw.planning.wording import percent
 from distillaw.quantities import format_count, parse_count
 from distillaw.runs.config import to_table, toml_value
 from distillaw.runs.outgoing import csv_text

@@ -22,7 +22,7 @@ from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import NOTHING, Facts, Progress, ReadyJobs, TrunkJob, left_of, one_per_trunk
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import read_progress, tuning_record
-from distillaw.sweep.tuning import ArmRates, LatticePoint, OneRate, RateSearch
+from distillaw.sweep.tuning import ArmRates, Place, RateSearch
 from distillaw.worlds.oracle import find_oracle, is_oracle, parse_oracle
 from distillaw.worlds.world import open_world
 
@@ -51,7 +51,7 @@ class Tuned:
         cls, rate: float, batch_tokens: int, *, flops: float = 0.0, tuning: Mapping[str, object] | None = None
     ) -> "Tuned":
         """One rate for both arms, which no search has found (yet)."""
-        rates = dict.fromkeys(ARMS, ArmRates(others=OneRate(rate)))
+        rates = dict.fromkeys(ARMS, ArmRates(start=rate))
         return cls(rates=rates, batch_tokens=batch_tokens, flops=flops, tuning=tuning or {})
 
 
@@ -134,28 +134,17 @@ class Pilots:
 
     def _check(self, search: RateSearch, arm: str) -> RateCheck:
         """What a search says of the rate of an arm: up to where, and how steep the loss is around the best one."""
-        size, planner = self.spec.students.params[0], self._planner()
-        is_far = search.interior.get((arm, size, "fall"), False)
-        if is_far:
-            best = search.best(arm, size)
-            points = [best._replace(fall=best.fall + step) for step in (0, 1, -1)]
-        else:
-            best = LatticePoint(arm, size, search.rate[arm, size], search.batch, planner.plan.start_fall(arm))
-            points = [best._replace(rate=best.rate + step) for step in (0, -1, 1)]
-        here, lower, higher = (search.points.get(point, math.inf) for point in points)
+        near, far = (Place(arm, self.spec.students.params[0], is_far) for is_far in (False, True))
+        is_far = search.interior.get(far, False)
+        best = search.best(far if is_far else near)
+        points = [best._replace(rate=best.rate + octave) for octave in (-1, 0, 1)]
+        lower, here, higher = (search.points.get(point, math.inf) for point in points)
         bend = (lower + higher) / 2 - here
-        near, far = (self._branch_lr(planner, point) for point in points[:2])
         return RateCheck(
             searched=float(self.spec.tuning_tokens),
             checked=float(max(self.spec.students.tokens)) if is_far else None,
-            steepness=bend / math.log2(near / far) ** 2 if math.isfinite(bend) else None,
+            steepness=bend if math.isfinite(bend) else None,
         )
-
-    @staticmethod
-    def _branch_lr(planner: Planner, point: LatticePoint) -> float:
-        """The rate at the end of a point's trunk."""
-        job = planner.point(point, None)
-        return job.trunk.branch_lr(job.budgets[-1])
 
     def _tuning(self, ready: ReadyJobs) -> Mapping[str, object]:
         return tuning_record(self.spec, self._planner(), ready)
@@ -178,8 +167,9 @@ class Pilots:
         planner = Planner(self.spec, self.facts, Progress(losses={}, failures={}))
         rates = tuned.rates["supervised" if name == NONE else "distilled"]
         source = None if name == NONE else self.source(name)
-        rate = rates.at(planner.params(label))
-        return planner.trunk("student", label, rate, tuned.batch_tokens, self.spec.seed + seed, source)
+        rate, power = rates.falling(planner.params(label))
+        trunk = planner.trunk("student", label, rate, tuned.batch_tokens, self.spec.seed + seed, source)
+        return replace(trunk, rate_power=power, rate_tokens=self.spec.tuning_tokens if power else 0)
 
     def source(self, name: str) -> str:
         """The teacher of a candidate's name, as runs name it."""

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distillaw.planning.wording import interval, nats, stated
+from distillaw.planning.phrases import interval, nats
+from distillaw.planning.wording import stated
 from distillaw.quantities import format_count, format_flop
 from distillaw.settling.pilots import Tuned
 from distillaw.settling.question import NONE, PilotQuestion, PilotRun, Stage, runs_of, stage_flops

@@ -7,7 +7,7 @@ killed study continues from its folder alone.
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -19,16 +19,14 @@ from distillaw.runs.spec import TrunkSpec
 from distillaw.sweep.ready import Facts, Progress, ReadyJobs, TrunkJob, release
 from distillaw.sweep.spec import NONE, DesignBlock, StudySpec, TeacherSpec
 from distillaw.sweep.tuning import (
+    STEP,
     ArmRates,
-    FallingRate,
     LatticePoint,
     Lookup,
-    OneRate,
+    Place,
     RateSearch,
-    TrunkRate,
     TuningPlan,
-    fall_power,
-    first_fall,
+    branching,
     search_distilled,
     search_supervised,
     search_teacher,
@@ -66,7 +64,7 @@ class Planner:
         if self._spec.tuning.enabled:
             self._add_tuned(ready)
         else:
-            self._add_grid(ready, ArmRates(others=OneRate(self._spec.peak_lr)), self._spec.batch_tokens)
+            self._add_grid(ready, ArmRates(start=self._spec.peak_lr), self._spec.batch_tokens)
         self._stop_hopeless(ready)
         ready.jobs.sort(key=lambda job: job.urgency)
         return ready
@@ -104,28 +102,22 @@ class Planner:
         self._add_distilled(ready, teachers, search.batch)
 
     def _teacher_rates(self, ready: ReadyJobs, rates: ArmRates) -> ArmRates | None:
-        """The supervised rates, with the fall that suits a teacher's own budget; None until it is known."""
-        checked = self._spec.checked_teacher()
-        if checked is None or not self.plan.far_sizes:
+        """The supervised rates, with those searched at the teachers' own budgets; None until they are known."""
+        if not self.plan.far_sizes:
             return rates
         assert ready.supervised is not None
-        ratio = checked.tokens / self._spec.tuning_tokens
-        search = search_teacher(
-            self._lookup(None),
-            self.plan,
-            checked.params,
-            batch=ready.supervised.batch,
-            start=first_fall(ratio),
-        )
-        ready.teacher = search
-        self._add_points(ready, search, None)
-        if not search.is_done:
-            return None
-        best = self.point(search.best("teacher", checked.params), None).trunk
-        found = [*self._optima(ready.supervised, "supervised"), *self._optima(search, "teacher")]
-        serves = search.serves("teacher", checked.params)
-        exact = {float(best.params): TrunkRate(best.peak_lr, best.rate_power)} if serves else {}
-        return self._arm_rates(found, "teacher", exact)
+        search = RateSearch(batch=ready.supervised.batch, guess=self._guess)
+        found = self._optima(ready.supervised)
+        for checked in self._spec.checked_teachers():
+            ready.teacher = search
+            foreseen = rates.at(self.params(checked.params), checked.tokens)
+            start = STEP * round(math.log2(foreseen / rates.start) / STEP)
+            search_teacher(search, self._lookup(None), self.plan, checked.params, start=start)
+            self._add_points(ready, search, None)
+            if not search.is_done:
+                return None
+            rates = self._arm_rates([*found, *self._optima(search)], "text", search)
+        return rates
 
     def _add_distilled(self, ready: ReadyJobs, teachers: dict[str, str], batch_index: int) -> None:
         """Tune the distilled arm with one teacher, then add the students of all."""
@@ -169,23 +161,22 @@ class Planner:
         self._add_distilled_students(ready, teachers, rates, batch)
 
     def _add_teachers(self, ready: ReadyJobs, rates: ArmRates, batch: int) -> dict[str, str]:
-        """Adds a job per teacher size; returns label -> run id or external folder."""
-        budgets: dict[tuple[str, str], set[int]] = {}
+        """Adds the teachers trained here; returns label -> run id or external folder."""
+        wanted: dict[str, tuple[TrunkSpec, set[int]]] = {}
         names: dict[str, str] = {}
         for teacher in self._spec.teachers:
             if teacher.path:
                 names[teacher.label] = teacher.source
                 continue
-            budgets.setdefault((teacher.params, teacher.split), set()).add(teacher.tokens)
-            rate = rates.at(self.params(teacher.params))
-            names[teacher.label] = self._teacher_trunk(teacher, rate, batch).run_id(teacher.tokens)
-        for (params, split), tokens in budgets.items():
-            rate = rates.at(self.params(params))
-            trunk = self._teacher_trunk(TeacherSpec(params=params, split=split), rate, batch)
-            ready.jobs.append(TrunkJob(trunk=trunk, budgets=tuple(sorted(tokens))))
+            trunk = self._teacher_trunk(teacher, rates.at(self.params(teacher.params), teacher.tokens), batch)
+            wanted.setdefault(trunk.trunk_id, (trunk, set()))[1].add(teacher.tokens)
+            names[teacher.label] = trunk.run_id(teacher.tokens)
+        ready.jobs += [
+            TrunkJob(trunk=trunk, budgets=tuple(sorted(tokens))) for trunk, tokens in wanted.values()
+        ]
         return names
 
-    def _teacher_trunk(self, teacher: TeacherSpec, rate: TrunkRate, batch: int) -> TrunkSpec:
+    def _teacher_trunk(self, teacher: TeacherSpec, rate: float, batch: int) -> TrunkSpec:
         trunk = self.trunk("teacher", teacher.params, rate, batch, self._spec.seed)
         return replace(trunk, split=teacher.split)
 
@@ -197,26 +188,27 @@ class Planner:
         for block in self._spec.blocks():
             if label not in block.teachers or (block.design.holdout and not self._holdout):
                 continue
-            for trunk in self._block_trunks(block, rates, batch, teacher_run):
+            for trunk, tokens in self._block_trunks(block, rates, batch, teacher_run):
                 key = trunk.trunk_id, block.design.holdout
-                wanted.setdefault(key, (trunk, set()))[1].update(block.design.tokens)
+                wanted.setdefault(key, (trunk, set()))[1].add(tokens)
         for trunk, tokens in wanted.values():
             ready.jobs.append(TrunkJob(trunk=trunk, budgets=tuple(sorted(tokens))))
 
     def _block_trunks(
         self, block: DesignBlock, rates: ArmRates, batch: int, teacher_run: str | None
-    ) -> Iterator[TrunkSpec]:
+    ) -> Iterator[tuple[TrunkSpec, int]]:
+        """Every trunk of a block, with each budget that it serves."""
         design = block.design
-        for params, seed, multiple in itertools.product(block.params, block.seeds, design.rates):
-            rate = rates.at(self.params(params))
-            if multiple != 1:
-                rate = rate._replace(peak=rate.peak * multiple).rounded()
+        for params, seed, multiple, tokens in itertools.product(
+            block.params, block.seeds, design.rates, design.tokens
+        ):
+            rate = float(f"{rates.at(self.params(params), tokens) * multiple:.4g}")
             trunk = self.trunk("student", params, rate, batch, seed, teacher_run)
             own = {"recipe": block.recipe, "split": design.split, "init": design.init}
-            yield replace(trunk, purpose=block.purpose, **own)
+            yield replace(trunk, purpose=block.purpose, **own), tokens
 
     def trunk(
-        self, role: str, params: str, rate: TrunkRate, batch: int, seed: int, teacher_run: str | None = None
+        self, role: str, params: str, rate: float, batch: int, seed: int, teacher_run: str | None = None
     ) -> TrunkSpec:
         """A trunk of the study."""
         shape, counts = self._shape(params)
@@ -233,10 +225,8 @@ class Planner:
             vocab_size=self._facts.vocab_size,
             seed=seed,
             split=role,
-            peak_lr=rate.peak,
+            peak_lr=rate,
             batch_tokens=batch,
-            rate_power=rate.power,
-            rate_tokens=self._spec.tuning_tokens if rate.power else 0,
             recipe=self._spec.training,
             data_hash=self._facts.data_hash,
             teacher_run=teacher_run,
@@ -279,27 +269,22 @@ class Planner:
         return search_supervised(self._lookup(None), self.plan)
 
     def point(self, point: LatticePoint, teacher_run: str | None) -> TrunkJob:
-        """The trunk of a lattice point, to the search's budget or, far points, to all budgets of the grid."""
-        spec, batch = self._spec, self.batch_tokens(point.batch)
-        if point.arm == "teacher":
-            return self._teacher_point(point, batch)
-        peak = spec.peak_lr * 2.0**point.rate * math.sqrt(2.0**point.batch)
-        rate = TrunkRate(peak, fall_power(point.fall, self.plan.far_budget)).rounded()
-        source = teacher_run if point.arm == "distilled" else None
-        trunk = self.trunk("student", point.size, rate, batch, spec.seed, source)
-        near, budgets = spec.tuning_tokens, spec.students.tokens
-        wanted = sorted({near, *budgets}) if point.is_far else (near,)
-        return TrunkJob(trunk=replace(trunk, purpose="tuning"), budgets=tuple(wanted))
+        """The run of a lattice point."""
+        spec, (arm, size, is_far), batch = self._spec, point.place, self.batch_tokens(point.batch)
+        rate = float(f"{self._start(point.batch) * 2.0**point.rate:.4g}")
+        if arm == "teacher":
+            checked = next(t for t in spec.checked_teachers() if t.params == size)
+            trunk, tokens = self._teacher_trunk(checked, rate, batch), checked.tokens
+        else:
+            trunk = self.trunk(
+                "student", size, rate, batch, spec.seed, teacher_run if arm == "distilled" else None
+            )
+            tokens = max(spec.students.tokens) if is_far else spec.tuning_tokens
+        return TrunkJob(trunk=replace(trunk, purpose="tuning"), budgets=(tokens,))
 
-    def _teacher_point(self, point: LatticePoint, batch: int) -> TrunkJob:
-        checked = self._spec.checked_teacher()
-        assert checked is not None
-        own = self.tuned_rates(self._supervised, "supervised").others(self.params(checked.params))
-        power = fall_power(point.fall, checked.tokens / self._spec.tuning_tokens)
-        rate = own.rounded()._replace(power=power).rounded()
-        same = [t for t in self._spec.teachers if (t.params, t.split) == (checked.params, checked.split)]
-        trunk = replace(self._teacher_trunk(checked, rate, batch), purpose="tuning")
-        return TrunkJob(trunk=trunk, budgets=tuple(sorted({teacher.tokens for teacher in same})))
+    def _start(self, batch: int) -> float:
+        """The lattice's rate at batch index j."""
+        return self._spec.peak_lr * math.sqrt(2.0**batch)
 
     def _lookup(self, teacher_run: str | None) -> Lookup:
         def lookup(point: LatticePoint) -> float | None:
@@ -317,65 +302,45 @@ class Planner:
         ready.jobs.extend(self.point(point, teacher_run) for point in points)
 
     def tuned_rates(self, search: RateSearch, arm: str) -> ArmRates:
-        """Tuned rate and fall of an arm.
+        """Tuned rates of an arm.
 
         Raises:
             RunError: every rate of the search diverged.
         """
-        exact: dict[float, TrunkRate] = {}
         for size in self._sizes:
-            key = arm, size
-            near = LatticePoint(arm, size, search.rate[key], search.batch, self.plan.start_fall(arm))
-            trunk = self.point(near, None).trunk
-            if math.isinf(search.points[near]):
+            best = search.best(Place(arm, size))
+            if math.isinf(search.points[best]):
+                trunk = self.point(best, None).trunk
                 raise RunError(
                     f"every learning rate tried for {size} ({arm}) diverged, down to {trunk.peak_lr:g}; "
                     "lower peak_lr in the study file"
                 )
-            if key in search.fall:
-                trunk = self.point(search.best(arm, size), None).trunk
-            if (key in search.fall or not self.plan.far_sizes) and search.serves(*key):
-                exact[float(trunk.params)] = TrunkRate(trunk.peak_lr, trunk.rate_power)
-        return self._arm_rates(self._optima(search, arm), arm, exact)
+        return self._arm_rates(self._optima(search), "taught" if arm == "distilled" else "text", search)
 
-    def _optima(self, search: RateSearch, arm: str) -> list[Optimum]:
-        """What a search found of an arm's best rates."""
+    def _optima(self, search: RateSearch) -> list[Optimum]:
+        """What a search found of best rates."""
         found = []
-        for key, (offset, sd, *_) in search.lowest.items():
-            name, size, what = key
-            if name != arm:
-                continue
-            fall = self.plan.start_fall(arm)
-            best = (
-                search.best(*key[:2])
-                if what == "fall"
-                else LatticePoint(arm, size, search.rate[arm, size], search.batch, fall)
-            )
-            job = self.point(best, None)
-            trunk, tokens = job.trunk, job.budgets[-1]
-            found.append(
-                Optimum(
-                    params=float(trunk.params),
-                    tokens=self._branching(tokens),
-                    octaves=math.log2(trunk.branch_lr(tokens)) + offset,
-                    sd=sd,
-                )
-            )
+        for place, (offset, sd, *_) in search.lowest.items():
+            job = self.point(search.best(place), None)
+            octaves = math.log2(job.trunk.peak_lr) + offset
+            tokens = branching(job.budgets[0], self._spec.tuning_tokens, self._spec.training.cooldown)
+            found.append(Optimum(params=float(job.trunk.params), tokens=tokens, octaves=octaves, sd=sd))
         return sorted(found, key=lambda one: (one.tokens, one.params))
 
-    def _branching(self, tokens: int) -> float:
-        """Where a budget branches off, or where rates begin to fall if that is later."""
-        return max((1 - self._spec.training.cooldown) * tokens, float(self._spec.tuning_tokens))
-
-    def _arm_rates(self, found: Sequence[Optimum], arm: str, exact: Mapping[float, TrunkRate]) -> ArmRates:
-        first, spec = found[0], self._spec
-        kind = "taught" if arm == "distilled" else "text"
-        law = fit_rate_law(found, arm=kind, params=first.params, tokens=first.tokens)
-        start = self._branching(spec.tuning_tokens)
-        trained = [t.tokens for t in spec.teachers if not t.path]
-        largest = max(trained) if arm == "teacher" else max(spec.students.tokens)
-        end = self._branching(largest) if self.plan.far_sizes else start
-        return ArmRates(others=FallingRate(law, start, end), exact=exact, smallest_params=law.params)
+    def _arm_rates(self, found: Sequence[Optimum], kind: str, search: RateSearch) -> ArmRates:
+        exact = {}
+        for place in search.lowest:
+            job = self.point(search.best(place), None)
+            if search.serves(place):
+                exact[float(job.trunk.params), job.budgets[0]] = job.trunk.peak_lr
+        return ArmRates(
+            start=self._start(search.batch),
+            law=fit_rate_law(found, arm=kind, params=found[0].params, tokens=found[0].tokens),
+            near=self._spec.tuning_tokens,
+            far=max(self._spec.students.tokens) if self.plan.far_sizes else self._spec.tuning_tokens,
+            cooldown=self._spec.training.cooldown,
+            exact=exact,
+        )
 
     def _is_available(self, teacher_run: str) -> bool:
         return self._guess or teacher_run in self._facts.fingerprints or teacher_run in self._progress.losses

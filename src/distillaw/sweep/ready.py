@@ -159,29 +159,35 @@ def _race(
     is_complete: bool,
 ) -> list[tuple[TrunkJob, tuple[int, ...], str]]:
     """Each job of one size and seed with its released budgets, and why it was stopped, if it was."""
-    allowed: dict[str, list[int]] = {job.trunk.trunk_id: [] for job in race}
+    arms = {job.trunk.trunk_id: job.trunk.teacher_run or "alone" for job in race}
+    last = {
+        arm: max(max(job.budgets) for job in race if arms[job.trunk.trunk_id] == arm) for arm in arms.values()
+    }
+    allowed: dict[str, list[int]] = {arm: [] for arm in last}
     reasons: dict[str, str] = {}
     lags: dict[str, float] = {}
     for tokens in sorted({t for job in race for t in job.budgets}):
-        here = [job for job in race if tokens in job.budgets and job.trunk.trunk_id not in reasons]
-        for job in here:
-            allowed[job.trunk.trunk_id].append(tokens)
-        runs = {job.trunk.trunk_id: job.trunk.run_id(tokens) for job in here}
+        here = {arms[job.trunk.trunk_id]: job for job in race if tokens in job.budgets}
+        here = {arm: job for arm, job in here.items() if arm not in reasons}
+        for arm in here:
+            allowed[arm].append(tokens)
+        runs = {arm: job.trunk.run_id(tokens) for arm, job in here.items()}
         if not is_complete or any(run not in losses and run not in ended for run in runs.values()):
             break
         best = min((losses[run] for run in runs.values() if run in losses), default=math.inf)
-        for job in here:
-            name = job.trunk.trunk_id
-            lag = losses.get(runs[name], math.inf) - best
-            if (
-                job.trunk.teacher_run
-                and lag > margin
-                and lag >= lags.get(name, math.inf)
-                and tokens < max(job.budgets)
-            ):
-                reasons[name] = (
-                    f"{name} stops at {format_count(tokens)} tokens: {lag:.3f} nats behind the best of its size, and "
-                    "not catching up"
+        for arm, job in here.items():
+            lag = losses.get(runs[arm], math.inf) - best
+            is_behind = lag > margin and lag >= lags.get(arm, math.inf)
+            if job.trunk.teacher_run and is_behind and tokens < last[arm]:
+                reasons[arm] = (
+                    f"{job.trunk.trunk_id} stops at {format_count(tokens)} tokens: {lag:.3f} nats behind the best of "
+                    "its size, and not catching up"
                 )
-            lags[name] = lag
-    return [(job, tuple(allowed[job.trunk.trunk_id]), reasons.get(job.trunk.trunk_id, "")) for job in race]
+            lags[arm] = lag
+    told = {arm: job.trunk.trunk_id for job in reversed(race) for arm in [arms[job.trunk.trunk_id]]}
+    found = []
+    for job in race:
+        arm = arms[job.trunk.trunk_id]
+        budgets = tuple(t for t in job.budgets if t in allowed[arm])
+        found.append((job, budgets, reasons.get(arm, "") if told[arm] == job.trunk.trunk_id else ""))
+    return found

@@ -266,10 +266,16 @@ class StudySpec:
         usual = [teacher for teacher in self.teachers if not teacher.is_control]
         return usual[len(usual) // 2]
 
-    def checked_teacher(self) -> TeacherSpec | None:
-        """The teacher whose rate is checked at its own budget: the smallest one trained here beyond the search's."""
+    def checked_teachers(self) -> list[TeacherSpec]:
+        """The smallest and the largest of the teachers trained beyond the search's budget, by size.
+
+        Their rates are checked at their own budgets, and a law says the others' (docs/rates.md has what it costs to
+        check one end alone).
+        """
         own = [t for t in self.teachers if not t.path and not t.is_control and t.tokens > self.tuning_tokens]
-        return min(own, key=lambda t: (parse_count(t.params), -t.tokens), default=None)
+        longest = {t.params: t for t in sorted(own, key=lambda t: t.tokens)}
+        by_size = sorted(longest.values(), key=lambda t: parse_count(t.params))
+        return by_size[:1] if self.tuning.horizon == "smallest" else by_size[:1] + by_size[1:][-1:]
 
     def end_sizes(self) -> tuple[str, ...]:
         """Smallest and largest student size."""

@@ -33,7 +33,7 @@ from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress, ReadyJobs
 from distillaw.sweep.scheduler import Display, Scheduler, StudyOutcome
 from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tuning import LatticePoint, RateSearch
+from distillaw.sweep.tuning import LatticePoint, Place, RateSearch
 from distillaw.version import __version__
 from distillaw.worlds.oracle import find_oracle, is_oracle, oracle_hash, parse_oracle
 
@@ -366,11 +366,12 @@ def write_tables(spec: StudySpec, facts: Facts, progress: Progress, study: Study
 
 
 def tuning_record(spec: StudySpec, planner: Planner, ready: ReadyJobs) -> dict[str, object]:
-    """tuning.json: per arm and size, the rates, falls and batches tried, their losses, the best, whether interior."""
+    """tuning.json: per arm and size, the rates and batches tried, their losses, the best, whether interior."""
     arms = []
     for search in (ready.supervised, ready.teacher, ready.distilled):
         if search is not None:
-            arms += [_arm(spec, planner, search, *key, ready.reference) for key in search.rate]
+            keys = dict.fromkeys((place.arm, place.size) for place in search.rate)
+            arms += [_arm(spec, planner, search, *key, ready.reference) for key in keys]
     batch = planner.batch_tokens(ready.supervised.batch) if ready.supervised else spec.batch_tokens
     return {"enabled": spec.tuning.enabled, "batch_tokens": batch, "arms": arms}
 
@@ -380,59 +381,49 @@ def _arm(
 ) -> dict[str, object]:
     """One arm at one size."""
 
-    def entry(point: LatticePoint, loss: float) -> dict[str, object]:
-        job = planner.point(point, teacher_run)
-        trunk = job.trunk
+    def entry(point: LatticePoint) -> dict[str, object]:
+        job, loss = planner.point(point, teacher_run), search.points[point]
         return {
-            "peak_lr": trunk.peak_lr,
-            "rate_power": trunk.rate_power,
-            "batch_tokens": trunk.batch_tokens,
-            "branch_lr": trunk.branch_lr(job.budgets[-1]),
-            "tokens": job.budgets[-1],
+            "peak_lr": job.trunk.peak_lr,
+            "batch_tokens": job.trunk.batch_tokens,
+            "branch_lr": job.trunk.branch_lr(job.budgets[0]),
+            "tokens": job.budgets[0],
             "loss": _finite(loss),
-            "run_id": job.run_ids[-1],
+            "run_id": job.run_ids[0],
         }
 
-    def grid(
-        key: str, of: Callable[[LatticePoint], float], wanted: Callable[[LatticePoint], bool]
-    ) -> list[dict[str, object]]:
-        found = [(of(p), p, x) for p, x in search.points.items() if p[:2] == (arm, size) and wanted(p)]
-        return [entry(p, x) | {key: value} for value, p, x in sorted(found, key=lambda one: one[0])]
+    def rates(place: Place) -> dict[str, object]:
+        best = search.best(place)
+        tried = sorted(p for p in search.points if (p.place, p.batch) == (place, best.batch))
+        job = planner.point(best, teacher_run)
+        return {
+            "grid": [entry(point) | {"multiplier": 2.0**point.rate} for point in tried],
+            "tokens": job.budgets[0],
+            "best": job.trunk.peak_lr,
+            "interior": search.interior[place],
+        }
 
-    rate, fall, j = search.rate[arm, size], search.fall.get((arm, size)), search.batch
-    inside = {what: search.interior.get((arm, size, what), False) for what in ("rate", "fall", "batch")}
-    best = LatticePoint(
-        arm, size, rate, j, planner.plan.start_fall(arm) if fall is None else fall, fall is not None
-    )
-    trunk = planner.point(best, teacher_run).trunk
+    near, far = Place(arm, size), Place(arm, size, True)
+    most = far if far in search.rate else near
     found: dict[str, object] = {
         "arm": arm,
         "size": size,
-        "params": trunk.params,
+        "params": int(planner.params(size)),
         "tokens": spec.tuning_tokens,
     }
-    if arm != "teacher":
-        rates = grid("multiplier", lambda p: 2.0**p.rate, lambda p: not p.is_far and p.batch == j)
-        found["learning_rate"] = {"grid": rates, "best": trunk.peak_lr, "interior": inside["rate"]}
-    if fall is not None:
-        falls = grid(
-            "multiplier", lambda p: 0.5**p.fall, lambda p: p.is_far and (p.rate, p.batch) == (rate, j)
+    found |= {
+        name: rates(place)
+        for name, place in {"learning_rate": near, "horizon": far}.items()
+        if place in search.rate
+    }
+    if (arm, size) in search.batch_interior:
+        tried = sorted(
+            (p for p in search.points if (p.place, p.rate) == (most, search.rate[most])),
+            key=lambda p: p.batch,
         )
-        tokens = planner.point(best, teacher_run).budgets[-1]
-        found["horizon"] = {
-            "grid": falls,
-            "tokens": tokens,
-            "best": trunk.branch_lr(tokens),
-            "rate_power": trunk.rate_power,
-            "interior": inside["fall"],
-        }
-    if (arm, size, "batch") in search.interior:
-        batches = grid(
-            "multiplier",
-            lambda p: 2.0**p.batch,
-            lambda p: (p.is_far, p.rate, p.fall) == (best.is_far, rate, best.fall),
-        )
-        found["batch"] = {"grid": batches, "best": trunk.batch_tokens, "interior": inside["batch"]}
+        batches = [entry(point) | {"multiplier": 2.0**point.batch} for point in tried]
+        best = planner.batch_tokens(search.batch)
+        found["batch"] = {"grid": batches, "best": best, "interior": search.batch_interior[arm, size]}
     return found
 
 

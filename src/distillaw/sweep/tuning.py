@@ -2,17 +2,13 @@
 
 An untuned rate fakes a capacity gap: students that train badly prefer easy teachers. It fakes a gain as well: the best
 rate falls with the tokens of a run, faster without a teacher than with one, so a rate that suits both arms at the
-smallest budget is wrong for one of them at the largest (docs/rates.md has the table). So each arm has two numbers of
-its own, each best among its halves and doubles:
+smallest budget is wrong for one of them at the largest (docs/rates.md has the table). So every arm has a rate of its
+own for every size and budget, constant up to its cooldown.
 
-    rate(t) = r 2^i          until the budget of the search, then falling as a power of the tokens t
-    fall                     how many halves lower the rate is at the largest budget; power = fall ln 2 / ln(D / D_0)
-
-The rate is searched at the smallest budget D_0, at the smallest and the largest size; the fall at the largest budget D
-of one size, that nearest to the target's, in every arm, teachers included (that the exponent does not depend on the
-size is what arXiv 2409.19913 found). One trunk then serves all budgets, each cooled from a rate that suits its own
-length. The trunk that did best is the grid's, as it is; other sizes and budgets follow a law fitted to all searches of
-the arm (laws/rates.py).
+It is searched among halves and doubles where that is cheap, at the smallest budget for the smallest and the largest
+size, and checked at the largest budget of one size, that nearest to the target's; of the smallest and the largest
+teacher at their own budgets. What did best is the grid's run, as it is; other sizes and budgets follow a law fitted to
+all searches of the arm (laws/rates.py), in steps of `STEP`, so that budgets which want nearly the same share a trunk.
 
 The batch is one for the whole study (runs are paired batch by batch): it is chosen on the supervised arm at the largest
 budget, and checked, not moved, on the distilled one.
@@ -32,20 +28,24 @@ import numpy as np
 from distillaw.laws.rates import LATTICE, UNKNOWN, Lowest, RateLaw, lowest
 
 
-class LatticePoint(NamedTuple):
-    """One place of the lattice."""
+class Place(NamedTuple):
+    """Where a rate is searched."""
 
     arm: str
     """`supervised`, `distilled` or `teacher`."""
     size: str
-    rate: int
-    """i: the rate of the search's budget, in doubles of the start's."""
+    is_far: bool = False
+    """At the arm's largest budget instead of the search's."""
+
+
+class LatticePoint(NamedTuple):
+    """A rate and a batch at a place."""
+
+    place: Place
+    rate: float
+    """i: doubles of the start's, a whole number of `STEP`."""
     batch: int
     """j: in doubles of the start's."""
-    fall: int
-    """Halves by which the rate is lower at the largest budget."""
-    is_far: bool = False
-    """Whether it is measured at the largest budget instead of the search's."""
 
 
 Lookup = Callable[[LatticePoint], float | None]
@@ -58,8 +58,11 @@ TOLERATED = 2e-3
 """Share of its loss that the best of a lattice may lose to the lowest point of its parabola and serve the grid all the
 same: below the margin of a verdict, and what a trunk more would cost is spared."""
 FALL_EXPONENT = 0.32
-"""Where the search for the fall of arms that learn from text begins: the best rate falls as D^-0.32 in Bjorck et al.
-2025 (arXiv 2409.19913)."""
+"""Where the search at the largest budget begins for arms that learn from text: the best rate falls as D^-0.32 in
+Bjorck et al. 2025 (arXiv 2409.19913)."""
+STEP = 0.25
+"""Octaves between rates that are told apart. An eighth off costs a run 1/64 of what an octave does: at most 0.003 nats
+on the steepest curves seen (0.2 per squared octave, docs/rates.md)."""
 
 
 @dataclass(slots=True)
@@ -68,34 +71,31 @@ class RateSearch:
 
     needed: list[LatticePoint] = field(default_factory=list)
     """Points to measure before the search can go on."""
-    rate: dict[tuple[str, str], int] = field(default_factory=dict)
-    """Best i of each (arm, size)."""
-    fall: dict[tuple[str, str], int] = field(default_factory=dict)
-    """Best fall of each (arm, size) that was checked at the largest budget."""
+    rate: dict[Place, float] = field(default_factory=dict)
+    """Best i of each place."""
     batch: int = 0
     """Best j."""
-    lowest: dict[tuple[str, str, str], Lowest] = field(default_factory=dict)
-    """(arm, size, `rate` or `fall`) -> where the parabola through the best value and its neighbours is lowest, in
-    doubles of the rate from the best value."""
-    interior: dict[tuple[str, str, str], bool] = field(default_factory=dict)
-    """(arm, size, `rate`, `fall` or `batch`) -> whether the best value was interior."""
+    lowest: dict[Place, Lowest] = field(default_factory=dict)
+    """Where the parabola through the best rate and its neighbours is lowest, in doubles of the best."""
+    interior: dict[Place, bool] = field(default_factory=dict)
+    """Whether the best rate lies between worse ones."""
+    batch_interior: dict[tuple[str, str], bool] = field(default_factory=dict)
+    """(arm, size) -> whether the best batch does."""
     points: dict[LatticePoint, float] = field(default_factory=dict)
     """Every loss the search has looked at."""
     guess: bool = False
     """Take what is not measured to be worse than where the search starts: nothing is needed, and it stays there."""
     rates_known: bool = False
-    """Whether rates and falls are decided (on the distilled arm the batch check may still run)."""
+    """Whether rates are decided (on the distilled arm the batch check may still run)."""
 
-    def serves(self, arm: str, size: str) -> bool:
-        """Whether the trunk that did best is near enough to the lowest point to serve the grid as it is."""
-        losses = [loss for point, loss in self.points.items() if (point.arm, point.size) == (arm, size)]
-        tolerated = TOLERATED * min(losses, default=math.inf)
-        found = (self.lowest.get((arm, size, what)) for what in ("rate", "fall"))
-        return all(one is None or one.excess <= tolerated for one in found)
+    def serves(self, place: Place) -> bool:
+        """Whether the run that did best is near enough to the lowest point to serve the grid as it is."""
+        losses = [loss for point, loss in self.points.items() if point.place == place]
+        return self.lowest[place].excess <= TOLERATED * min(losses, default=math.inf)
 
-    def best(self, arm: str, size: str) -> LatticePoint:
-        """The point at the largest budget that did best."""
-        return LatticePoint(arm, size, self.rate[arm, size], self.batch, self.fall[arm, size], True)
+    def best(self, place: Place) -> LatticePoint:
+        """The point that did best at a place."""
+        return LatticePoint(place, self.rate[place], self.batch)
 
     @property
     def is_done(self) -> bool:
@@ -122,83 +122,59 @@ class TuningPlan:
     guess: bool = False
     """See `RateSearch.guess`."""
 
-    def start_fall(self, arm: str) -> int:
-        """Where the search for the fall of an arm begins: the distilled arm's best rate hardly moves."""
-        return 0 if arm == "distilled" or not self.far_sizes else first_fall(self.far_budget)
-
-
-def first_fall(ratio: float) -> int:
-    """The fall of `FALL_EXPONENT` over a ratio of budgets, in whole halves."""
-    return round(FALL_EXPONENT * math.log2(ratio))
-
-
-def fall_power(fall: float, ratio: float) -> float:
-    """The exponent with which the rate falls by `fall` halves over a ratio of budgets."""
-    return fall * math.log(2) / math.log(ratio) if fall else 0.0
+    def fall(self, arm: str) -> int:
+        """Halves by which the rate is expected lower at the largest budget: the distilled arm's hardly moves."""
+        return 0 if arm == "distilled" else round(FALL_EXPONENT * math.log2(self.far_budget))
 
 
 def search_supervised(lookup: Lookup, plan: TuningPlan) -> RateSearch:
-    """Rates, falls and one batch for all, on the supervised arm."""
+    """Rates and one batch for all, on the supervised arm."""
     search = RateSearch(guess=plan.guess)
     for _ in range(plan.rounds + 1):
         _search_rates(search, lookup, "supervised", plan)
-        _search_falls(search, lookup, "supervised", plan)
         if search.needed or not plan.batches:
             break
         best = _search_batch(search, lookup, "supervised", plan, plan.rounds)
         if search.needed or best == search.batch:
             break
         search.batch = best
-        search.rate, search.fall, search.lowest, search.interior = {}, {}, {}, {}
+        search.rate, search.lowest, search.interior = {}, {}, {}
     search.rates_known = search.is_done
     return search
 
 
 def search_distilled(lookup: Lookup, plan: TuningPlan, *, batch: int) -> RateSearch:
-    """Rates and falls on the distilled arm at the study's batch; the batch's neighbours are only checked."""
+    """Rates on the distilled arm at the study's batch; the batch's neighbours are only checked."""
     search = RateSearch(batch=batch, guess=plan.guess)
     _search_rates(search, lookup, "distilled", plan)
-    _search_falls(search, lookup, "distilled", plan)
     search.rates_known = search.is_done
     if search.rates_known and plan.batches:
         _search_batch(search, lookup, "distilled", plan, 0)
     return search
 
 
-def search_teacher(lookup: Lookup, plan: TuningPlan, size: str, *, batch: int, start: int) -> RateSearch:
-    """The fall of teachers, at the largest budget of one of them; their rate is the supervised arm's."""
-    search = RateSearch(batch=batch, guess=plan.guess, rate={("teacher", size): 0})
-    _search_fall(search, lookup, "teacher", size, start, plan.rounds)
+def search_teacher(search: RateSearch, lookup: Lookup, plan: TuningPlan, size: str, *, start: float) -> None:
+    """Adds the rate of one teacher at its own largest budget, from where the searches so far expect it."""
+    _search_rate(search, lookup, Place("teacher", size, True), start, plan.rounds)
     search.rates_known = search.is_done
-    return search
 
 
 def _search_rates(search: RateSearch, lookup: Lookup, arm: str, plan: TuningPlan) -> None:
-    fall = plan.start_fall(arm)  # no rate has begun to fall yet; like this the trunk may serve the grid
+    """At the search's budget, and from there at the largest: where one is decided no core waits for others."""
     for size in plan.sizes:
-        point = lambda i, size=size: LatticePoint(arm, size, i, search.batch, fall)  # noqa: E731
-        found = _best(search, lookup, point, 0, plan.rounds)
-        if found is not None:
-            search.rate[arm, size] = found.value
-            search.lowest[arm, size, "rate"] = found.lowest
-            search.interior[arm, size, "rate"] = found.is_interior
-
-
-def _search_falls(search: RateSearch, lookup: Lookup, arm: str, plan: TuningPlan) -> None:
-    """Falls of sizes whose rate is decided: others may still search, no core waits for them."""
+        _search_rate(search, lookup, Place(arm, size), 0, plan.rounds)
     for size in plan.far_sizes:
-        if (arm, size) in search.rate:
-            _search_fall(search, lookup, arm, size, plan.start_fall(arm), plan.rounds)
+        near = search.rate.get(Place(arm, size))
+        if near is not None:
+            _search_rate(search, lookup, Place(arm, size, True), near - plan.fall(arm), plan.rounds)
 
 
-def _search_fall(search: RateSearch, lookup: Lookup, arm: str, size: str, start: int, rounds: int) -> None:
-    rate = search.rate[arm, size]
-    point = lambda rise: LatticePoint(arm, size, rate, search.batch, -rise, True)  # noqa: E731
-    found = _best(search, lookup, point, -start, rounds)
+def _search_rate(search: RateSearch, lookup: Lookup, place: Place, start: float, rounds: int) -> None:
+    found = _best(search, lookup, lambda step: LatticePoint(place, start + step, search.batch), rounds)
     if found is not None:
-        search.fall[arm, size] = -found.value
-        search.lowest[arm, size, "fall"] = found.lowest
-        search.interior[arm, size, "fall"] = found.is_interior
+        search.rate[place] = start + found.value
+        search.lowest[place] = found.lowest
+        search.interior[place] = found.is_interior
 
 
 class _Best(NamedTuple):
@@ -208,18 +184,18 @@ class _Best(NamedTuple):
 
 
 def _best(
-    search: RateSearch, lookup: Lookup, point: Callable[[int], LatticePoint], start: int, rounds: int
+    search: RateSearch, lookup: Lookup, point: Callable[[int], LatticePoint], rounds: int
 ) -> _Best | None:
-    """The best value beside the start, moved outwards while it lies at an end.
+    """The best value beside 0, moved outwards while it lies at an end.
 
     None while points are missing. Where all diverged the lowest is the best: rates rise with the value.
     """
-    low, high, best = start - 1, start + 1, start
+    low, high, best = -1, 1, 0
     for _ in range(rounds + 1):
-        losses = _measured(search, lookup, [point(value) for value in range(low, high + 1)], [point(start)])
+        losses = _measured(search, lookup, [point(value) for value in range(low, high + 1)], [point(0)])
         if losses is None:
             return None
-        best = min(range(low, high + 1), key=lambda value: (losses[value - low], abs(value - start)))
+        best = min(range(low, high + 1), key=lambda value: (losses[value - low], abs(value)))
         if not math.isfinite(losses[best - low]):
             best = low
         if low < best < high:
@@ -232,16 +208,15 @@ def _best(
 
 
 def _search_batch(search: RateSearch, lookup: Lookup, arm: str, plan: TuningPlan, rounds: int) -> int:
-    """The best j by the mean relative loss over sizes, each at its own best rate and fall."""
+    """The best j by the mean relative loss over sizes, each at its own best rate."""
     centre, is_far = search.batch, bool(plan.far_sizes)
     sizes = plan.far_sizes or plan.sizes
     low, high = max(centre - 1, plan.lowest_batch), centre + 1
     best = centre
 
     def column(j: int) -> list[LatticePoint]:
-        return [
-            LatticePoint(arm, s, search.rate[arm, s], j, search.fall.get((arm, s), 0), is_far) for s in sizes
-        ]
+        places = [Place(arm, size, is_far) for size in sizes]
+        return [LatticePoint(place, search.rate[place], j) for place in places]
 
     for _ in range(rounds + 1):
         columns = [_measured(search, lookup, column(j), column(centre)) for j in range(low, high + 1)]
@@ -252,7 +227,7 @@ def _search_batch(search: RateSearch, lookup: Lookup, arm: str, plan: TuningPlan
         if not np.isfinite(values.min()) or values[centre - low] - values.min() < MOVE:
             best = centre
         for size in sizes:
-            search.interior[arm, size, "batch"] = low < best < high
+            search.batch_interior[arm, size] = low < best < high
         if low < best < high or (best == low == plan.lowest_batch):
             return best
         low, high = (max(low - 1, plan.lowest_batch), high) if best == low else (low, high + 1)
@@ -282,63 +257,50 @@ _UNSEEN = Lowest(1e-3, LATTICE, 0.0, 0.0)
 their own."""
 
 
-class TrunkRate(NamedTuple):
-    """What a trunk is trained with."""
-
-    peak: float
-    """At the search's budget, at width 64."""
-    power: float = 0.0
-    """Exponent with which it falls with further tokens."""
-
-    def rounded(self) -> "TrunkRate":
-        """To four digits, as runs name it."""
-        return TrunkRate(float(f"{self.peak:.4g}"), float(f"{self.power:.4g}"))
-
-
-@dataclass(frozen=True, slots=True)
-class OneRate:
-    """The same for all sizes and budgets, where nothing is searched."""
-
-    peak: float
-
-    def __call__(self, params: float) -> TrunkRate:
-        """The rate at a size."""
-        return TrunkRate(self.peak)
-
-
-@dataclass(frozen=True, slots=True)
-class FallingRate:
-    """What the searches of an arm say: it falls from `start` tokens on and suits budgets branching at `end`."""
-
-    law: RateLaw
-    start: float
-    end: float
-
-    def __call__(self, params: float) -> TrunkRate:
-        """The rate at a size."""
-        peak = 2 ** self.law.chosen(params, self.start)
-        if self.end <= self.start:
-            return TrunkRate(peak)
-        octaves = math.log2(peak) - self.law.chosen(params, self.end)
-        return TrunkRate(peak, octaves / math.log2(self.end / self.start))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmRates:
-    """Rates of one arm by size."""
+    """Rates of one arm by size and budget, at width 64."""
 
-    others: OneRate | FallingRate
-    """Of a size whose own search does not decide it."""
-    exact: Mapping[float, TrunkRate] = field(default_factory=dict)
-    """Size -> rate of the trunk that was the best of its search: it serves the grid as it is."""
-    smallest_params: float = 0.0
-    """The smallest size that was searched."""
+    start: float
+    """The lattice's rate at the study's batch; without a law the rate of all."""
+    law: RateLaw | None = None
+    """What all searches of the arm say."""
+    near: int = 0
+    """The search's budget."""
+    far: int = 0
+    """The largest budget, where it was checked; else the search's, and all budgets have its rate."""
+    cooldown: float = 0.0
+    """Share of a budget that is cooled: its rate is that of where it branches off."""
+    exact: Mapping[tuple[float, int], float] = field(default_factory=dict)
+    """(size, budget) -> rate of the run that was the best of its search: it serves the grid as it is."""
+
+    def at(self, params: float, tokens: int) -> float:
+        """Rate of a size at a budget."""
+        tokens = tokens if self.far > self.near else self.near
+        if (params, tokens) in self.exact or self.law is None:
+            return self.exact.get((params, tokens), self.start)
+        octaves = self.law.chosen(params, self._branching(tokens)) - math.log2(self.start)
+        return float(f"{self.start * 2 ** (STEP * round(octaves / STEP)):.4g}")
+
+    def falling(self, params: float) -> tuple[float, float]:
+        """For one trunk of all budgets: its rate at the search's, and the exponent with which it falls from there."""
+        peak, power = self.at(params, self.near), 0.0
+        if self.far > self.near:
+            longer = self._branching(self.far) / self.near
+            power = math.log(peak / self.at(params, self.far)) / math.log(longer)
+        return peak, float(f"{power:.4g}")
 
     @property
-    def smallest(self) -> TrunkRate:
-        """Rate at the smallest size that was searched."""
-        return self.at(min(self.exact, default=self.smallest_params))
+    def smallest(self) -> tuple[float, float]:
+        """`falling` at the smallest size that was searched."""
+        return self.falling(
+            min((size for size, _ in self.exact), default=self.law.params if self.law else 0.0)
+        )
 
-    def at(self, params: float) -> TrunkRate:
-        """Rate at a size."""
-        return self.exact.get(params) or self.others(params).rounded()
+    def _branching(self, tokens: int) -> float:
+        return branching(tokens, self.near, self.cooldown)
+
+
+def branching(tokens: int, near: int, cooldown: float) -> float:
+    """Where a budget branches off, to which its rate belongs; for the search's own budget that itself."""
+    return max((1.0 - cooldown) * tokens, float(near))

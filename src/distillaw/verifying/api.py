@@ -19,7 +19,7 @@ from distillaw.fitting.study import fit_families, fit_laws
 from distillaw.laws.published import PublishedLaw
 from distillaw.runs.files import content_hash
 from distillaw.runs.record import read_study
-from distillaw.verifying.design_points import DesignPoint, TableRun, read_runs, seen_runs
+from distillaw.verifying.design_points import PredictedPoint, TableRun, read_runs, seen_runs
 from distillaw.verifying.forecast import LEVELS, law_losses, plan_forecasts
 from distillaw.verifying.frozen import (
     KIND,
@@ -50,7 +50,7 @@ class Freeze:
 
 def freeze_study(
     source: str | Path,
-    points: Sequence[DesignPoint],
+    points: Sequence[PredictedPoint],
     *,
     laws: Sequence[str] = (),
     level: float = 0.9,
@@ -110,18 +110,18 @@ def freeze_study(
     return Freeze(frozen=frozen, is_new=is_new, silent=forecasts.silent)
 
 
-def missing_points(source: str | Path, points: Sequence[DesignPoint]) -> list[DesignPoint]:
+def missing_points(source: str | Path, points: Sequence[PredictedPoint]) -> list[PredictedPoint]:
     """Those of the design points that no intact file has predicted before they were run."""
     done = frozen_points(read_frozen(predictions_folder(Path(source))))
     return [point for point in points if not any(point.is_same(other) for other in done)]
 
 
-def is_frozen(source: str | Path, points: Sequence[DesignPoint]) -> bool:
+def is_frozen(source: str | Path, points: Sequence[PredictedPoint]) -> bool:
     """Whether every design point has been predicted before it was run, in a file that is intact."""
     return not missing_points(source, points)
 
 
-def describe(point: DesignPoint) -> str:
+def describe(point: PredictedPoint) -> str:
     """A design point in words."""
     teacher = (
         f"from {point.teacher or f'a teacher of loss {point.teacher_loss:.4f}'}"
@@ -141,8 +141,8 @@ def known_runs(source: Path, columns: Mapping[str, str] | None = None) -> list[T
     return runs
 
 
-def _distinct(points: Sequence[DesignPoint]) -> list[DesignPoint]:
-    found: list[DesignPoint] = []
+def _distinct(points: Sequence[PredictedPoint]) -> list[PredictedPoint]:
+    found: list[PredictedPoint] = []
     for point in points:
         numbers = {"params": point.params, "tokens": point.tokens, "teacher_loss": point.teacher_loss}
         for name, value in numbers.items():
@@ -165,7 +165,7 @@ class _Forecasts:
     def __init__(
         self,
         source: Path,
-        points: Sequence[DesignPoint],
+        points: Sequence[PredictedPoint],
         levels: Sequence[float],
         laws: Sequence[str],
         columns: Mapping[str, str] | None,
@@ -200,7 +200,7 @@ class _Forecasts:
         self.silent |= errors
         return fits
 
-    def _ask_plan(self, source: Path, points: Sequence[DesignPoint], levels: Sequence[float]) -> None:
+    def _ask_plan(self, source: Path, points: Sequence[PredictedPoint], levels: Sequence[float]) -> None:
         try:
             record = read_study(source)
         except CacheError as error:

@@ -14,7 +14,7 @@ from distillaw.sweep.ready import Facts, ReadyJobs, TrunkJob
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import read_progress
 from distillaw.verifying.api import freeze_study, known_runs, missing_points
-from distillaw.verifying.design_points import SAME, DesignPoint, TableRun, seen_runs
+from distillaw.verifying.design_points import SAME, PredictedPoint, TableRun, seen_runs
 
 Say = Callable[[str], None]
 
@@ -30,7 +30,7 @@ _NEAR = 0.25
 
 def typed_points(
     typed: Iterable[Mapping[str, str]], source: Path, runs: Sequence[TableRun], say: Say = _nothing
-) -> list[DesignPoint]:
+) -> list[PredictedPoint]:
     """The design points of `params=0.4M,tokens=1.8M,teacher=0.8M@4M` and the like.
 
     Args:
@@ -43,7 +43,7 @@ def typed_points(
     Raises:
         ConfigError: a text that cannot be read, or a teacher that is not in the table.
     """
-    points: list[DesignPoint] = []
+    points: list[PredictedPoint] = []
     for asked in typed:
         if unknown := next((key for key in asked if key not in _KEYS), None):
             near = did_you_mean(unknown, _KEYS)
@@ -56,7 +56,7 @@ def typed_points(
         params = _exact_size(parse_count(asked["params"], name="--cells params"), source, runs, say)
         tokens = parse_count(asked["tokens"], name="--cells tokens")
         for name, loss in _asked_teachers(asked, runs):
-            points.append(DesignPoint(params=params, tokens=tokens, teacher=name, teacher_loss=loss))
+            points.append(PredictedPoint(params=params, tokens=tokens, teacher=name, teacher_loss=loss))
     return points
 
 
@@ -138,7 +138,7 @@ def study_points(
     holdout: bool,
     corpus: str | None,
     say: Say = _nothing,
-) -> list[DesignPoint]:
+) -> list[PredictedPoint]:
     """The design points of a study file that have not been run in its folder.
 
     Args:
@@ -222,7 +222,7 @@ def _fingerprints(folder: Path, names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def job_points(jobs: Iterable[TrunkJob], runs: Sequence[TableRun], *, holdout: bool) -> list[DesignPoint]:
+def job_points(jobs: Iterable[TrunkJob], runs: Sequence[TableRun], *, holdout: bool) -> list[PredictedPoint]:
     """The design points that jobs will measure; controls and searches are none, and seeds share one.
 
     Args:
@@ -235,7 +235,7 @@ def job_points(jobs: Iterable[TrunkJob], runs: Sequence[TableRun], *, holdout: b
     """
     teachers = table_teachers(runs)
     purposes = ("holdout",) if holdout else ("holdout", "grid")
-    points: list[DesignPoint] = []
+    points: list[PredictedPoint] = []
     for job in jobs:
         trunk = job.trunk
         if trunk.role != "student" or trunk.purpose not in purposes:
@@ -248,7 +248,7 @@ def job_points(jobs: Iterable[TrunkJob], runs: Sequence[TableRun], *, holdout: b
         loss = teachers[trunk.teacher_run] if trunk.teacher_run else None
         for tokens in job.budgets:
             size, name = float(trunk.params), trunk.teacher_run or ""
-            point = DesignPoint(params=size, tokens=float(tokens), teacher=name, teacher_loss=loss)
+            point = PredictedPoint(params=size, tokens=float(tokens), teacher=name, teacher_loss=loss)
             if not any(point.is_same(other) for other in points):
                 points.append(point)
     return points

@@ -25,7 +25,7 @@ CONDITIONS = ("lambda", "temperature", "init", "split")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DesignPoint:
+class PredictedPoint:
     """One student size and token budget, without a teacher or from one."""
 
     params: float
@@ -43,11 +43,11 @@ class DesignPoint:
         return self.teacher_loss is not None
 
     @property
-    def supervised(self) -> "DesignPoint":
+    def supervised(self) -> "PredictedPoint":
         """The same student without a teacher."""
-        return DesignPoint(params=self.params, tokens=self.tokens)
+        return PredictedPoint(params=self.params, tokens=self.tokens)
 
-    def is_same(self, other: "DesignPoint") -> bool:
+    def is_same(self, other: "PredictedPoint") -> bool:
         """Whether both are one design point."""
         if not (_near(self.params, other.params, SAME) and _near(self.tokens, other.tokens, SAME)):
             return False
@@ -63,7 +63,7 @@ class TableRun:
     """One row of a run table."""
 
     run_id: str
-    point: DesignPoint
+    point: PredictedPoint
     loss: float
     """Nats/token; NaN where none was measured."""
     seed: str
@@ -133,7 +133,9 @@ def read_runs(table: str | Path, *, columns: Mapping[str, str] | None = None) ->
             purpose=purpose,
             conditions=tuple(conditions),
             loss=loss,
-            point=DesignPoint(params=N, tokens=D, teacher=teacher, teacher_loss=None if math.isnan(t) else t),
+            point=PredictedPoint(
+                params=N, tokens=D, teacher=teacher, teacher_loss=None if math.isnan(t) else t
+            ),
         )
         for run_id, seed, role, purpose, conditions, N, D, loss, t, teacher in zip(
             ids,
@@ -151,7 +153,7 @@ def read_runs(table: str | Path, *, columns: Mapping[str, str] | None = None) ->
     ]
 
 
-def measure(point: DesignPoint, runs: Iterable[TableRun]) -> Measurement | None:
+def measure(point: PredictedPoint, runs: Iterable[TableRun]) -> Measurement | None:
     """What the runs of a design point came to; None where there are none.
 
     Not a measurement: a loss that is not a number, and runs that mix settings.
@@ -168,7 +170,7 @@ def measure(point: DesignPoint, runs: Iterable[TableRun]) -> Measurement | None:
     return Measurement(loss=float(np.mean([run.loss for run in own])), runs=own)
 
 
-def seen_runs(point: DesignPoint, runs: Iterable[TableRun]) -> list[str]:
+def seen_runs(point: PredictedPoint, runs: Iterable[TableRun]) -> list[str]:
     """The runs that give away something of a design point: any of it, tuning runs too."""
     return [run.run_id for run in runs if run.is_student and point.is_same(run.point)]
 

@@ -23,7 +23,7 @@ from distillaw.planning.situation import Teacher
 from distillaw.planning.verdict import Verdict
 from distillaw.planning.voices import efolds_outside
 from distillaw.runs.record import StudyRecord
-from distillaw.verifying.design_points import DesignPoint
+from distillaw.verifying.design_points import PredictedPoint
 from distillaw.verifying.frozen import FrozenChoice, FrozenPrediction
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -35,7 +35,7 @@ _SEED = 7
 
 
 def law_losses(
-    name: str, law: FitResult | PublishedLaw, points: Sequence[DesignPoint], levels: Sequence[float]
+    name: str, law: FitResult | PublishedLaw, points: Sequence[PredictedPoint], levels: Sequence[float]
 ) -> tuple[list[FrozenPrediction], str]:
     """The losses that a law predicts for the design points it is made for.
 
@@ -65,7 +65,7 @@ def law_losses(
 
 
 def _law_loss(
-    name: str, law: FitResult | PublishedLaw, point: DesignPoint, levels: Sequence[float]
+    name: str, law: FitResult | PublishedLaw, point: PredictedPoint, levels: Sequence[float]
 ) -> FrozenPrediction:
     answers = {
         level: predict_student(
@@ -84,14 +84,14 @@ def _law_loss(
         by=name,
         quantity="loss",
         point=point,
-        mean=float(first["student_loss"]),
+        mean=float(first["student_loss"]),  # type: ignore[arg-type]
         intervals=intervals,  # type: ignore[arg-type]
         inside_range=bool(first["inside_range"]),
-        outside=efolds_outside(law_range(law, point), _coords(point)),
+        efolds_outside=efolds_outside(law_range(law, point), _coords(point)),
     )
 
 
-def law_range(law: FitResult | PublishedLaw, point: DesignPoint) -> Box:
+def law_range(law: FitResult | PublishedLaw, point: PredictedPoint) -> Box:
     """The box of the runs behind the half of a law that speaks of this design point, in a student's coordinates."""
     if isinstance(law, FitResult):
         box = law.fitted_range
@@ -102,13 +102,13 @@ def law_range(law: FitResult | PublishedLaw, point: DesignPoint) -> Box:
     return Box.of({names.get(name, name): (low, high) for name, low, high in box.bounds})
 
 
-def _coords(point: DesignPoint) -> dict[str, list[float]]:
+def _coords(point: PredictedPoint) -> dict[str, list[float]]:
     known = {"student_params": [point.params], "student_tokens": [point.tokens]}
     return known | ({} if point.teacher_loss is None else {"teacher_loss": [point.teacher_loss]})
 
 
 def plan_forecasts(
-    record: StudyRecord, points: Sequence[DesignPoint], levels: Sequence[float]
+    record: StudyRecord, points: Sequence[PredictedPoint], levels: Sequence[float]
 ) -> tuple[list[FrozenPrediction], list[FrozenChoice], dict[str, str]]:
     """Gains, best teachers and losses as `plan` sees them, from the study's runs and fitted laws.
 
@@ -141,7 +141,9 @@ def plan_forecasts(
             silent[name] = str(error)
             continue
         size = verdict.situation.student_params
-        if size is None or not DesignPoint(params=size, tokens=group[0].tokens).is_same(group[0].supervised):
+        if size is None or not PredictedPoint(params=size, tokens=group[0].tokens).is_same(
+            group[0].supervised
+        ):
             silent[name] = f"plan takes {size:.6g} parameters for the same size; ask it for other sizes"
         elif not verdict.headline.is_decisive:
             silent[name] = f"no source may decide there: {verdict.headline.status}: {verdict.headline.note}"
@@ -152,9 +154,9 @@ def plan_forecasts(
     return predictions, choices, silent
 
 
-def _students(points: Sequence[DesignPoint]) -> list[list[DesignPoint]]:
+def _students(points: Sequence[PredictedPoint]) -> list[list[PredictedPoint]]:
     """Design points by student size and tokens."""
-    groups: list[list[DesignPoint]] = []
+    groups: list[list[PredictedPoint]] = []
     for point in points:
         same = next((group for group in groups if group[0].supervised.is_same(point.supervised)), None)
         if same is None:
@@ -164,7 +166,7 @@ def _students(points: Sequence[DesignPoint]) -> list[list[DesignPoint]]:
     return groups
 
 
-def _teacher(record: StudyRecord, point: DesignPoint) -> Teacher:
+def _teacher(record: StudyRecord, point: PredictedPoint) -> Teacher:
     if point.teacher in record.teachers:
         return study_teacher(record, point.teacher)
     return Teacher(name=point.teacher, loss=point.teacher_loss, run_id=point.teacher)
@@ -174,7 +176,7 @@ class _Plan:
     """One verdict of `plan`, read as forecasts of single runs."""
 
     def __init__(
-        self, record: StudyRecord, verdict: Verdict, group: Sequence[DesignPoint], levels: Sequence[float]
+        self, record: StudyRecord, verdict: Verdict, group: Sequence[PredictedPoint], levels: Sequence[float]
     ) -> None:
         self._verdict, self._levels = verdict, levels
         self._cells = {point.teacher: point for point in group}
@@ -228,14 +230,14 @@ class _Plan:
                 share = np.bincount(draws.argmax(1), minlength=len(points)) / len(draws)
                 yield FrozenChoice(by=name, points=points, probabilities=[float(p) for p in share])
 
-    def _sources(self) -> Iterator[tuple[str, list[DesignPoint], np.ndarray]]:
+    def _sources(self) -> Iterator[tuple[str, list[PredictedPoint], np.ndarray]]:
         """Name, design points, and draws of the measured gain of one pair of runs, shape (R, design points)."""
         yield (CONSENSUS, *self._drawn(self._verdict.headline))
         for evidence in self._verdict.evidence:
             if evidence.kind in _NAMES and evidence.is_informative:
                 yield (_NAMES[evidence.kind], *self._drawn(evidence))
 
-    def _drawn(self, evidence: Evidence) -> tuple[list[DesignPoint], np.ndarray]:
+    def _drawn(self, evidence: Evidence) -> tuple[list[PredictedPoint], np.ndarray]:
         assert evidence.posterior is not None
         own = [
             (j, self._cells[row.teacher.run_id])
@@ -251,7 +253,7 @@ class _Plan:
         self,
         by: str,
         quantity: str,
-        point: DesignPoint,
+        point: PredictedPoint,
         mean: float,
         intervals: Mapping[float, tuple[float, float]],
         probability: float | None = None,
@@ -264,6 +266,6 @@ class _Plan:
             mean=mean,
             intervals=intervals,
             inside_range=not outside,
-            outside=outside,
-            probability=probability,
+            efolds_outside=outside,
+            probability_positive=probability,
         )

@@ -10,14 +10,14 @@ hash must have been put where others saw it: a commit, an e-mail, a page.
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from distillaw.errors import CacheError, RunError
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.lock import held
-from distillaw.verifying.design_points import DesignPoint
+from distillaw.verifying.design_points import PredictedPoint
 
 KIND = "distillaw frozen predictions"
 SCHEMA_VERSION = 1
@@ -33,48 +33,34 @@ class FrozenPrediction:
     """The law, or `consensus`, `paired runs`, `laws of the study` as `plan` weighs them."""
     quantity: str
     """`loss`, or `gain`: the loss of the same student without a teacher minus this one's."""
-    point: DesignPoint
+    point: PredictedPoint
     mean: float
     """Nats/token."""
     intervals: Mapping[float, tuple[float, float]]
     """Level -> (lower, upper) of a single new run; empty where the forecaster states no error."""
     inside_range: bool
     """Whether the design point lies in the range of the runs behind the forecaster."""
-    outside: Mapping[str, float]
+    efolds_outside: Mapping[str, float]
     """Coordinate -> e-folds beyond that range: ln(N / N_max), ln(D / D_max), ten times that of the teacher's loss."""
-    probability: float | None = None
+    probability_positive: float | None = None
     """Of a positive gain."""
     after_the_fact: bool = False
     """The design point had been measured already: shown, never counted."""
 
     def to_json(self) -> dict[str, object]:
-        """Plain JSON values; levels become text."""
-        return {
-            "by": self.by,
-            "quantity": self.quantity,
-            **point_json(self.point),
-            "mean": self.mean,
-            "intervals": {f"{level:g}": list(ends) for level, ends in self.intervals.items()},
-            "inside_range": self.inside_range,
-            "efolds_outside": dict(self.outside),
-            "probability_positive": self.probability,
-            "after_the_fact": self.after_the_fact,
-        }
+        """Plain JSON values; levels become text, and the point's entries stand among the others."""
+        row = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "point"}
+        intervals = {f"{level:g}": list(ends) for level, ends in self.intervals.items()}
+        return {**row, **point_json(self.point), "intervals": intervals}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "FrozenPrediction":
         """The prediction that `to_json` wrote."""
-        return cls(
-            by=row["by"],
-            quantity=row["quantity"],
-            point=point_from_json(row),
-            mean=row["mean"],
-            intervals={float(level): (low, high) for level, (low, high) in row["intervals"].items()},
-            inside_range=row["inside_range"],
-            outside=row["efolds_outside"],
-            probability=row["probability_positive"],
-            after_the_fact=row["after_the_fact"],
-        )
+        known: dict[str, Any] = {
+            field.name: row[field.name] for field in fields(cls) if field.name != "point"
+        }
+        known["intervals"] = {float(level): (low, high) for level, (low, high) in row["intervals"].items()}
+        return cls(point=point_from_json(row), **known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +68,7 @@ class FrozenChoice:
     """Which of several teachers will be the best for one student and token budget."""
 
     by: str
-    points: Sequence[DesignPoint]
+    points: Sequence[PredictedPoint]
     """One per teacher."""
     probabilities: Sequence[float]
     """Of each to have the lowest loss."""
@@ -113,24 +99,16 @@ class FrozenChoice:
         )
 
 
-def point_json(point: DesignPoint) -> dict[str, object]:
+def point_json(point: PredictedPoint) -> dict[str, object]:
     """A design point as plain JSON values."""
-    return {
-        "params": point.params,
-        "tokens": point.tokens,
-        "teacher": point.teacher or None,
-        "teacher_loss": point.teacher_loss,
-    }
+    return {**asdict(point), "teacher": point.teacher or None}
 
 
-def point_from_json(row: Mapping[str, Any]) -> DesignPoint:
-    """The design point that `point_json` wrote."""
-    return DesignPoint(
-        params=row["params"],
-        tokens=row["tokens"],
-        teacher=row["teacher"] or "",
-        teacher_loss=row["teacher_loss"],
-    )
+def point_from_json(row: Mapping[str, Any]) -> PredictedPoint:
+    """The design point that `point_json` wrote, among whatever else."""
+    known: dict[str, Any] = {field.name: row[field.name] for field in fields(PredictedPoint)}
+    known["teacher"] = row["teacher"] or ""
+    return PredictedPoint(**known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,7 +241,7 @@ def _undated(document: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in document.items() if key not in _STAMPS}
 
 
-def frozen_points(files: Iterable[Frozen]) -> list[DesignPoint]:
+def frozen_points(files: Iterable[Frozen]) -> list[PredictedPoint]:
     """The design points whose losses were predicted before they were measured, in intact files."""
     return [
         p.point

@@ -275,7 +275,7 @@ def decisions(rows: Iterable[Scored], choices: Iterable[ScoredChoice]) -> list[d
     """Sign of the gain and best teacher by forecaster: share right, Brier score, calibration by how sure it was."""
     asked: dict[tuple[str, str], list[tuple[float, bool, float]]] = {}
     for row in rows:
-        p = row.prediction.probability
+        p = row.prediction.probability_positive
         if p is not None and row.counts:
             asked.setdefault(("does the teacher help", row.prediction.by), []).append(_sign(p, row.measured))
     for choice in choices:

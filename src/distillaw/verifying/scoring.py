@@ -92,7 +92,7 @@ class Scored:
     def factor_beyond(self) -> float:
         """By which factor size or tokens, whichever is farther, lie outside the fitted range; 1 inside."""
         names = ("student_params", "student_tokens")
-        return math.exp(max((self.prediction.outside.get(name, 0.0) for name in names), default=0.0))
+        return math.exp(max((self.prediction.efolds_outside.get(name, 0.0) for name in names), default=0.0))
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON values; null for what is not known yet."""

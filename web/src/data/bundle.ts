@@ -28,25 +28,17 @@ export interface VoiceData {
   doubt: DoubtData;
   may_decide: boolean;
   is_refused: boolean;
-  members: string[];
   warnings: string[];
+  coefficients: CoefficientTable | null;
   line: { slope: number; intercept: number; smallest_student: number } | null;
 }
 
-export interface LawData {
-  name: string;
+/** Coefficients of the laws behind a voice, as published or fitted, and where they come from. */
+export interface CoefficientTable {
   title: string;
   source: string;
-  obtained: string;
-  published: boolean;
-  data: string;
-  interval: string;
-  form: string;
-  problems: string[];
-  /** part -> symbol -> value and interval. */
-  coefficients: Record<string, Record<string, { value: number; low: number | null; high: number | null }>>;
-  range: Record<string, Record<string, [number, number]>>;
-  ensemble: EnsembleData | null;
+  members: string[];
+  rows: { symbol: string; values: string[] }[];
 }
 
 export interface HardwareData {
@@ -92,12 +84,14 @@ export interface CellData {
   label: string;
   params: number;
   tokens: number;
-  verdict: "distil" | "pretrain" | "too-close";
+  verdict: Answer;
   probability: number;
   sentence: string;
   gain: { mean: number; lower: number; upper: number };
   command: string;
 }
+
+export type Answer = "distil" | "pretrain" | "too-close";
 
 export interface StudyData {
   name: string;
@@ -108,6 +102,18 @@ export interface StudyData {
   question: Partial<Question>;
   problems: string[];
 }
+
+export interface FieldData {
+  option: string;
+  kind: "count" | "positive" | "fraction" | "whole" | "choice" | "flag";
+  /** What is taken where nothing is given. */
+  usual: string | boolean;
+  choices: string[] | null;
+  between: [number, number] | null;
+  help: string;
+}
+
+export type BudgetKind = "tokens" | "compute" | "device-hours" | "money";
 
 export interface Constants {
   margin: number;
@@ -158,11 +164,19 @@ export interface Bundle {
   published: VoiceData[];
   /** Laws to consult first, as `distillaw plan --law NAME` would; NAME is the key. */
   asked: { name: string; label: string; voice: VoiceData }[];
-  laws: LawData[];
   hardware: HardwareData[];
   teachers: NamedTeacherData[];
   constants: Constants;
   draws: { points: number; multiplier: number; normal: number[]; tail: number[] };
+  /** What the page asks, as the command's question has it. */
+  fields: FieldData[];
+  budgets: Record<BudgetKind, { usual: string; low: number; high: number; unit: string; name: string }>;
+  /** The words of a verdict, with slots (`words.ts`). */
+  phrases: Record<string, string>;
+  /** Coordinates of a law's range, in words. */
+  coordinates: Record<string, string>;
+  /** What an answer is called, by where it is said. */
+  words: Record<Answer, { title: string; then: string; at_equal_flop: string; still: string }>;
   study: StudyData | null;
 }
 
@@ -193,4 +207,8 @@ export function data(): Bundle {
 
 export function constants(): Constants {
   return data().constants;
+}
+
+export function coordinateNames(): Readonly<Record<string, string>> {
+  return data().coordinates;
 }

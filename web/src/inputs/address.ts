@@ -1,7 +1,7 @@
 /** The question in the address of the page, so that a link is an answer. */
-import { constants, data } from "../data/bundle";
+import { type BudgetKind, type FieldData, constants, data } from "../data/bundle";
 import { QuestionError, formatCount, parseCount } from "../quantities";
-import { BUDGETS, type BudgetKind, type OwnTeacher, type Question, USUAL_BUDGET, digits, firstQuestion, fraction } from "./question";
+import { type OwnTeacher, type Question, digits, firstQuestion, fraction, keyOf } from "./question";
 
 /** A student of free size in an address. */
 const FREE = "";
@@ -15,7 +15,7 @@ function usualOwn(named: readonly string[]): OwnTeacher[] {
 
 function usualBudget(kind: BudgetKind): string {
   const first = firstQuestion();
-  return kind === first.budgetKind ? first.budget : USUAL_BUDGET[kind];
+  return kind === first.budgetKind ? first.budget : data().budgets[kind].usual;
 }
 
 /** What differs from the defaults, as the part of the address after `#`. */
@@ -70,11 +70,7 @@ function read(given: URLSearchParams, unread: string[]): Question {
   };
   for (const [key, text] of given) {
     if (["teacher", "own", "budget", "student"].includes(key)) continue;
-    use(key, text, () => {
-      const reader = Object.hasOwn(SINGLE, key) ? SINGLE[key] : undefined;
-      if (!reader) throw new QuestionError("there is no such input");
-      Object.assign(q, { [key]: reader(text) });
-    });
+    use(key, text, () => Object.assign(q, { [key]: single(key, text) }));
   }
   const student = given.get("student");
   if (student === FREE) q.student = null;
@@ -111,41 +107,43 @@ function positive(text: string): string {
   return text;
 }
 
-function within(low: number, high: number): (text: string) => string {
-  return (text) => {
-    const value = fraction(text, "value");
-    if (value === null || !(value >= low && value <= high)) throw new QuestionError(`it lies between ${low} and ${high}`);
-    return text;
-  };
-}
-
 function wholeNumber(text: string): string {
   if (digits(text, "value") > constants().largest.tokens!) throw new QuestionError("it is too large");
   return text;
 }
 
-function oneOf(known: () => readonly string[]): (text: string) => string {
-  return (text) => {
-    if (!known().includes(text)) throw new QuestionError(`it is one of ${known().map((name) => name || "nothing").join(", ")}`);
-    return text;
-  };
+function oneOf(known: readonly string[], text: string): string {
+  if (!known.includes(text)) throw new QuestionError(`it is one of ${known.map((name) => name || "nothing").join(", ")}`);
+  return text;
 }
 
 function yesOrNo(text: string): boolean {
-  return oneOf(() => ["true", "false"])(text) === "true";
+  return oneOf(["true", "false"], text) === "true";
 }
 
 const optional = (reader: (text: string) => string) => (text: string) => (text.trim() === "" ? "" : reader(text));
 
-/** Inputs of one value, by name. */
-const SINGLE: Record<string, (text: string) => unknown> = {
-  maxStudent: optional(count), serveMemory: optional(count), serveLatency: optional(positive), serveBandwidth: optional(count),
-  weightBytes: optional(positive), budgetKind: oneOf(() => BUDGETS), device: oneOf(() => data().hardware.map((h) => h.name)),
-  mfu: optional(within(1e-9, 1)), price: optional(positive), uniqueTokens: optional(count), inferenceTokens: optional(count),
-  trainOwn: yesOrNo, onlyExisting: yesOrNo, scenario: oneOf(() => Object.keys(constants().scenarios)),
-  logits: oneOf(() => ["online", "stored"]), studentsServed: wholeNumber, vocab: wholeNumber, context: wholeNumber,
-  level: within(0.5, 0.999999), law: oneOf(() => ["", ...data().asked.map((one) => one.name)]),
-};
+/** A value of a field, as an address gives it. */
+function valueOf({ kind, choices, between, usual }: FieldData, text: string): string | boolean {
+  if (kind === "flag") return yesOrNo(text);
+  if (kind === "choice") return oneOf(choices!, text);
+  if (kind === "whole") return wholeNumber(text);
+  if (text.trim() === "" && (usual === "" || kind === "positive")) return "";
+  if (kind !== "fraction") return kind === "count" ? count(text) : positive(text);
+  const [low, high] = between!;
+  const value = fraction(text, "value");
+  if (value === null || !(value >= low && value <= high)) throw new QuestionError(`it lies between ${low} and ${high}`);
+  return text;
+}
+
+/** A value of an input of one value; refused where there is no such input. */
+function single(key: string, text: string): string | boolean {
+  if (key === "budgetKind") return oneOf(Object.keys(data().budgets), text);
+  if (key === "trainOwn") return yesOrNo(text);
+  const field = data().fields.find((one) => keyOf(one.option) === key);
+  if (!field) throw new QuestionError("there is no such input");
+  return valueOf(field, text);
+}
 
 function addNamed(named: string[], name: string): void {
   const key = (text: string) => text.toLowerCase().replace(/[-_\s]/g, "");

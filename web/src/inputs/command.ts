@@ -1,48 +1,46 @@
 /** The question as `distillaw plan` is asked it, and as a TOML file: both give the same answer. */
 import { type CellData, data } from "../data/bundle";
-import { DEFAULTS, type Question } from "./question";
+import { type OwnTeacher, type Question, keyOf } from "./question";
 
 type Words = [name: string, values: readonly string[]];
 
+/** Whether an option can act beside the others: the command refuses those that cannot (`distillaw/planning/question.py`). */
+function acts(option: string, q: Question): boolean {
+  const [memory, latency] = [q.serveMemory.trim(), q.serveLatency.trim()];
+  const named = q.named.length + given(q.own).length > 0;
+  switch (option) {
+    case "serve-bandwidth": return latency !== "";
+    case "weight-bytes": return memory !== "" || latency !== "";
+    case "device": case "mfu": return q.budgetKind === "device-hours" || q.budgetKind === "money";
+    case "price": return q.budgetKind === "money";
+    case "students-served": {
+      const mayTrain = !q.onlyExisting && !(named && q.budgetKind === "tokens");
+      return mayTrain || q.logits === "stored" || q.scenario.startsWith("pretraining") || (q.trainOwn && given(q.own).length > 0);
+    }
+    default: return true;
+  }
+}
+
+function given(own: readonly OwnTeacher[]): OwnTeacher[] {
+  return own.filter((t) => t.params.trim() || t.tokens.trim() || t.loss.trim());
+}
+
 /** Options of the command, defaults left out. */
 function optionsOf(q: Question): Words[] {
-  const found: Words[] = [];
-  const add = (name: string, ...values: string[]) => found.push([name, values.map((v) => v.trim())]);
-  const given = (name: string, value: string, usual = "") => {
-    if (value.trim() && value.trim() !== usual) add(name, value);
-  };
-  if (q.student !== null) add("student", q.student);
-  given("max-student", q.maxStudent);
-  given("serve-memory", q.serveMemory);
-  given("serve-latency", q.serveLatency);
-  if (q.serveLatency.trim()) given("serve-bandwidth", q.serveBandwidth);
-  if (q.serveMemory.trim() || q.serveLatency.trim()) given("weight-bytes", q.weightBytes, DEFAULTS.weightBytes);
-  add(q.budgetKind, q.budget);
-  const isBought = q.budgetKind === "device-hours" || q.budgetKind === "money";
-  if (isBought) {
-    given("device", q.device, DEFAULTS.device);
-    given("mfu", q.mfu);
-    if (q.budgetKind === "money") given("price", q.price);
+  const found: Words[] = q.student === null ? [] : [["student", [q.student.trim()]]];
+  found.push([q.budgetKind, [q.budget.trim()]]);
+  for (const { option, usual } of data().fields) {
+    const value = q[keyOf(option)];
+    if (option === "student" || !acts(option, q)) continue;
+    if (value === true) found.push([option, []]);
+    else if (typeof value === "string" && value.trim() && value.trim() !== usual) found.push([option, [value.trim()]]);
   }
-  given("unique-tokens", q.uniqueTokens);
-  given("inference-tokens", q.inferenceTokens);
-  if (q.named.length) add("teacher", ...q.named);
-  const own = q.own.filter((t) => t.params.trim() || t.tokens.trim() || t.loss.trim());
+  if (q.named.length) found.push(["teacher", q.named]);
+  const own = given(q.own);
   for (const key of ["params", "tokens", "loss"] as const) {
-    if (own.some((t) => t[key].trim())) add(`teacher-${key}`, ...own.map((t) => t[key]));
+    if (own.some((t) => t[key].trim())) found.push([`teacher-${key}`, own.map((t) => t[key].trim())]);
   }
-  if (own.length && q.trainOwn) add("train-teacher");
-  if (q.onlyExisting) add("only-existing");
-  given("scenario", q.scenario, DEFAULTS.scenario);
-  given("logits", q.logits, DEFAULTS.logits);
-  // the command refuses it where no bill is shared: as planning/question.py
-  const mayTrain = !q.onlyExisting && !((q.named.length || own.length) && q.budgetKind === "tokens");
-  const isShared = q.logits === "stored" || q.scenario.startsWith("pretraining") || (own.length && q.trainOwn);
-  if (isShared || mayTrain) given("students-served", q.studentsServed, DEFAULTS.studentsServed);
-  given("law", q.law);
-  given("level", q.level, DEFAULTS.level);
-  given("vocab", q.vocab, DEFAULTS.vocab);
-  given("context", q.context, DEFAULTS.context);
+  if (own.length && q.trainOwn) found.push(["train-teacher", []]);
   return found;
 }
 

@@ -1,13 +1,9 @@
 /** What the user typed, as text, and the situation it stands for. Mirrors `distillaw/planning/question.py`. */
-import { type HardwareData, data } from "../data/bundle";
-import { type Limit, largestServed } from "../plan/serving";
+import { type BudgetKind, type CellData, type HardwareData, data } from "../data/bundle";
+import { type Limit, largestServed } from "../plan/bills";
 import { type Situation, type Teacher, teacher } from "../plan/situation";
-import { QuestionError, formatCount, formatFlop, general, parseCount, withCommas } from "../quantities";
-
-export const BUDGETS = ["tokens", "compute", "device-hours", "money"] as const;
-export type BudgetKind = (typeof BUDGETS)[number];
-/** What a budget of a kind is where nobody has said how much. */
-export const USUAL_BUDGET: Record<BudgetKind, string> = { tokens: "20B", compute: "1e21", "device-hours": "500", money: "2000" };
+import { parseCount, QuestionError } from "../quantities";
+import { say } from "../words";
 
 /** A teacher given by numbers. */
 export interface OwnTeacher {
@@ -50,16 +46,21 @@ export interface Question {
   law: string;
 }
 
-export const DEFAULTS: Readonly<Question> = {
-  student: "1B", maxStudent: "", serveMemory: "", serveLatency: "", serveBandwidth: "", weightBytes: "2", budgetKind: "tokens", budget: "20B", device: "h100-sxm", mfu: "", price: "",
-  uniqueTokens: "", inferenceTokens: "", named: [], own: [{ params: "8B", tokens: "2T", loss: "" }], trainOwn: false,
-  onlyExisting: false, scenario: "inference", logits: "online", studentsServed: "1", vocab: "32768", context: "4096",
-  level: "0.9", law: "",
-};
+/** Key of the page's question for an option of the command: `max-student` is `maxStudent`. */
+export function keyOf(option: string): keyof Question {
+  return option.replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase()) as keyof Question;
+}
+
+/** The usual values of all fields, and an example of a budget and a teacher. */
+export function usualQuestion(): Question {
+  const usual = Object.fromEntries(data().fields.map((field) => [keyOf(field.option), field.usual]));
+  const example = { budgetKind: "tokens", budget: data().budgets.tokens.usual, named: [], trainOwn: false };
+  return { ...example, own: [{ params: "8B", tokens: "2T", loss: "" }], ...usual } as unknown as Question;
+}
 
 /** What the page asks when it is opened: the defaults, or what the embedded study was made for. */
 export function firstQuestion(): Question {
-  return { ...structuredClone(DEFAULTS as Question), ...structuredClone(data().study?.question ?? {}) };
+  return { ...usualQuestion(), ...structuredClone(data().study?.question ?? {}) };
 }
 
 function optional(text: string, name: string): number | null {
@@ -101,13 +102,14 @@ export function situationOf(q: Question): Situation {
   const limit = limitOf(q);
   const listed = teachersOf(q);
   if (q.onlyExisting && !listed.length) {
-    throw new QuestionError("no teacher is left: name one that exists, or allow training one");
+    throw new QuestionError(say("no teacher left"));
   }
   return {
     studentParams: params, studentTokens: tokens, compute: bought?.flop ?? null, budgetText: bought?.text ?? "",
-    maxParams: limit?.params ?? null, limitText: limit?.text ?? "as given",
+    maxParams: limit?.params ?? null, limitText: limit?.text ?? say("as given"),
     teachers: listed, mayTrainTeacher: !q.onlyExisting, scenario: q.scenario, shares: null,
-    studentsServed: digits(q.studentsServed, "students served"),    logits: q.logits, uniqueTokens: optional(q.uniqueTokens, "unique tokens"),
+    studentsServed: digits(q.studentsServed, "students served"),
+    logits: q.logits, uniqueTokens: optional(q.uniqueTokens, "unique tokens"),
     inferenceTokens: optional(q.inferenceTokens, "serving tokens") ?? 0, vocab: digits(q.vocab, "vocabulary"),
     context: digits(q.context, "context"),
   };
@@ -124,7 +126,7 @@ export function limitOf(q: Question): Limit | null {
       })
     : null;
   if (given === null || (served && served.params < given)) return served;
-  return { params: given, text: "as given" };
+  return { params: given, text: say("as given") };
 }
 
 function teachersOf(q: Question): Teacher[] {
@@ -149,14 +151,15 @@ function teachersOf(q: Question): Teacher[] {
 
 /** A size as the embedded study calls it, where it is one of its teachers. */
 function labelOf(params: number): string {
-  return data().study?.runs.find((run) => run.role === "teacher" && run.params === params)?.label ?? formatCount(params);
+  const known = data().study?.runs.find((run) => run.role === "teacher" && run.params === params);
+  return known ? `${known.label} teacher` : say("sized teacher", { params });
 }
 
 function ownTeacher(given: OwnTeacher, exists: boolean): Teacher {
   const params = optional(given.params, "teacher's size");
   const loss = fraction(given.loss, "teacher's loss");
-  if (loss !== null && !(loss > 0)) throw new QuestionError(`teacher loss = ${loss}: it must be positive and finite`);
-  const name = params !== null ? `${labelOf(params)} teacher` : `teacher of loss ${general(loss ?? 0)}`;
+  if (loss !== null && !(loss > 0)) throw new QuestionError(say("positive", { what: "teacher loss", value: loss }));
+  const name = params !== null ? labelOf(params) : say("teacher by loss", { loss: loss ?? 0 });
   return teacher({ name, params, loss, tokens: optional(given.tokens, "teacher's tokens"), exists });
 }
 
@@ -164,26 +167,46 @@ function ownTeacher(given: OwnTeacher, exists: boolean): Teacher {
 function computeOf(q: Question): { flop: number; text: string } {
   if (q.budgetKind === "compute") return { flop: parseCount(q.budget, "compute"), text: "" };
   const preset = deviceOf(q);
-  const mfu = fraction(q.mfu, "utilisation");
-  const used = mfu ?? preset.mfu;
-  if (!(used > 0 && used <= 1)) {
-    throw new QuestionError(`mfu = ${general(used)}: utilisation is a fraction of peak in (0, 1], e.g. 0.4`);
-  }
-  const given = fraction(q.budget, q.budgetKind);
-  let hours = given ?? 0;
-  let how = `${general(hours)} device-hours`;
+  const given = fraction(q.mfu, "utilisation");
+  const mfu = given ?? preset.mfu;
+  if (!(mfu > 0 && mfu <= 1)) throw new QuestionError(say("mfu", { mfu }));
+  let hours = fraction(q.budget, q.budgetKind) ?? 0;
+  let how = say("hours", { hours });
   if (q.budgetKind === "money") {
     const price = fraction(q.price, "price") ?? preset.price_per_hour;
-    if (price === null) {
-      throw new QuestionError(`no price is known for ${preset.name}; give one, US dollars per device-hour`);
-    }
-    if (!(price > 0)) throw new QuestionError(`price = ${general(price)}: US dollars per device-hour, positive, e.g. 2.5`);
-    how = `${withCommas(hours)} $ at ${general(price)} $ per device-hour`;
+    if (price === null) throw new QuestionError(say("no price", { device: preset.name }));
+    if (!(price > 0)) throw new QuestionError(say("price", { price }));
+    how = say("dollars", { money: hours, price });
     hours /= price;
   }
-  if (!(hours > 0 && hours < Infinity)) throw new QuestionError(`${how}: a budget must be positive and finite`);
-  const flop = hours * 3600 * preset.peak_flop_per_second * used;
-  const span = mfu !== null ? "" : ` (${general(preset.mfu_low)} to ${general(preset.mfu_high)} are seen)`;
-  const share = (100 * used).toFixed(0);
-  return { flop, text: `${how} of ${preset.name} at ${share} % of peak${span}: ${formatFlop(flop)}` };
+  if (!(hours > 0 && hours < Infinity)) throw new QuestionError(say("budget positive", { how }));
+  const flop = hours * 3600 * preset.peak_flop_per_second * mfu;
+  const span = given !== null ? "" : say("utilisation seen", { low: preset.mfu_low, high: preset.mfu_high });
+  return { flop, text: say("budget buys", { how, device: preset.name, share: 100 * mfu, span, flop }) };
+}
+
+/** Inputs that may differ from the study's own question: the cell is about these, or they change no verdict of runs. */
+const FREE: readonly (keyof Question)[] = ["student", "budget", "law", "device"];
+
+function isNear(a: number, b: number, within: number): boolean {
+  return Math.abs(Math.log(a / b)) < Math.log1p(within);
+}
+
+/** The question that a cell answers: the study's own, but for what changes no verdict of runs. */
+export function questionOf(cell: CellData, now: Question): Question {
+  return { ...firstQuestion(), law: now.law, device: now.device, student: String(cell.params), budget: String(cell.tokens) };
+}
+
+/** The cell of this student and these tokens; null where there is none, or where the question is another in other ways. */
+export function measuredCell(q: Question, s: Situation): CellData | null {
+  const { study } = data();
+  if (!study || s.studentParams === null || s.studentTokens === null) return null;
+  const usual = firstQuestion();
+  const differs = (Object.keys(usual) as (keyof Question)[]).some(
+    (key) => !FREE.includes(key) && JSON.stringify(q[key]) !== JSON.stringify(usual[key]),
+  );
+  if (differs) return null;
+  const found = study.cells.filter((c) => isNear(c.tokens, s.studentTokens!, 0.01) && isNear(c.params, s.studentParams!, 0.25));
+  const away = (c: CellData) => Math.abs(Math.log(c.params / s.studentParams!));
+  return found.sort((a, b) => away(a) - away(b))[0] ?? null;
 }

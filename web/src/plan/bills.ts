@@ -5,8 +5,9 @@
  */
 import { constants } from "../data/bundle";
 import { clip } from "../laws/numerics";
-import { effective } from "../laws/repetition";
-import { costShares, type CostShares, type Situation, type Teacher } from "./situation";
+import { QuestionError } from "../quantities";
+import { say } from "../words";
+import { type CostShares, type Situation, type Teacher, costShares } from "./situation";
 
 /** F(N), FLOP per token: a blend of two families of shapes, smooth in N. */
 export function forwardFlop(s: Situation, params: number): number {
@@ -103,4 +104,63 @@ export function bill(s: Situation, params: number, tokens: number, teacher: Teac
 export function effectiveTokens(s: Situation, tokens: number): number {
   if (s.uniqueTokens === null || tokens <= s.uniqueTokens) return tokens;
   return effective(tokens, s.uniqueTokens, constants().repeat_scale);
+}
+
+export interface Limit {
+  readonly params: number;
+  readonly text: string;
+}
+
+export interface Serving {
+  /** Bytes. */
+  readonly memory: number | null;
+  /** Seconds per generated token, and the bytes per second that the device reads. */
+  readonly latency: number | null;
+  readonly bandwidth: number | null;
+  readonly weightBytes: number;
+  readonly context: number;
+  readonly vocab: number;
+}
+
+const STEPS = 60;
+
+export function largestServed(asked: Serving): Limit {
+  const { memory, latency, bandwidth, weightBytes: bytes, vocab } = asked;
+  const given = { "serve-memory": memory, "serve-latency": latency, "serve-bandwidth": bandwidth, "weight-bytes": bytes };
+  for (const [option, value] of Object.entries(given)) {
+    if (value !== null && !(value > 0 && value < Infinity)) throw new QuestionError(say("limit positive", { option, value }));
+  }
+  if (latency !== null && bandwidth === null) throw new QuestionError(say("needs bandwidth"));
+  const limits: Limit[] = [];
+  const add = (room: number, sequences: number, text: string) => limits.push({ params: largest(asked, room, sequences), text });
+  if (memory !== null) add(memory, 1, say("memory", { memory }));
+  if (latency !== null) add(latency * bandwidth!, 0, say("latency", { ms: 1000 * latency }));
+  const { params, text: why } = limits.reduce((a, b) => (b.params < a.params ? b : a));
+  if (params <= constants().served.smallest) throw new QuestionError(say("holds none", { why, vocab, bytes }));
+  return { params, text: say("limit", { why, bytes }) };
+}
+
+/** Bisection in ln N of the bytes that a model of the fixed-aspect family takes. */
+function largest(asked: Serving, room: number, sequences: number): number {
+  let { smallest: low, largest: high } = constants().served;
+  for (let i = 0; i < STEPS; i++) {
+    const middle = Math.sqrt(low * high);
+    if (bytesOf(asked, middle, sequences) <= room) low = middle;
+    else high = middle;
+  }
+  return low;
+}
+
+function bytesOf(asked: Serving, params: number, sequences: number): number {
+  const { aspect, omega, head_dim, cache_bytes } = constants().served;
+  const weights = (params + asked.vocab * Math.cbrt(aspect / omega) * Math.cbrt(params)) * asked.weightBytes;
+  if (!sequences) return weights;
+  const layers = Math.max(1, Math.round(Math.cbrt(params / (aspect * aspect * omega))));
+  const heads = Math.max(1, Math.round(Math.sqrt(params / (layers * omega)) / head_dim));
+  return weights + sequences * 2 * layers * heads * head_dim * asked.context * cache_bytes;
+}
+
+export function effective(tokens: number, unique: number, repeatScale: number): number {
+  const useful = Math.min(unique, tokens);
+  return useful - useful * repeatScale * Math.expm1(-(tokens / useful - 1) / repeatScale);
 }

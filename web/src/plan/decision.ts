@@ -4,16 +4,12 @@
  *     gain   = loss of pretraining - loss of the best distillation, nats/token, as draws
  *     distil if P(gain > margin) is at least `sure`, pretrain if P(-gain > margin) is, else too close to call
  */
-import { constants } from "../data/bundle";
+import { type Answer, constants } from "../data/bundle";
 import { mean } from "../laws/numerics";
-import { agreedDraws } from "./consensus";
-import {
-  type Evidence, type Strategy, bestIndex, gainDraws, speaks, withGains,
-} from "./evidence";
-import { type Interval, intervalOf } from "./draws";
+import { say } from "../words";
+import { type Interval, agreedDraws, intervalOf } from "./draws";
+import { type Evidence, type Strategy, bestIndex, gainDraws, speaks, withGains } from "./evidence";
 import type { Teacher } from "./situation";
-
-export type Answer = "distil" | "pretrain" | "too-close";
 
 export interface Call {
   readonly verdict: Answer;
@@ -111,9 +107,9 @@ function agree(sources: readonly Evidence[], level: number): Evidence {
   const found = withGains(rows, gains, level).map((row) => moved(row, lead.pretrain!));
   const together: Evidence = {
     ...lead, hasNumbers: true,
-    source: `the consensus of ${sources.map((e) => e.source).join(" and ")}`,
+    source: say("consensus", { sources: sources.map((e) => e.source).join(" and ") }),
     kind: "consensus",
-    note: `${lead.source} first: ${lead.note}`,
+    note: say("first", { source: lead.source, note: lead.note }),
     alternatives: found,
     gains,
     beliefs: [],
@@ -139,11 +135,8 @@ export function disagreement(evidence: readonly Evidence[], level: number): stri
     for (const { source, band } of bands.slice(i + 1)) {
       const { source: one, band: a } = bands[i]!;
       if (Math.max(a.lower, band.lower) <= Math.min(a.upper, band.upper)) continue;
-      const shown = (b: Interval) => `[${b.lower.toFixed(3)}, ${b.upper.toFixed(3)}]`;
-      return (
-        `${one} and ${source} disagree: gains ${shown(a)} and ${shown(band)} nats/token do not meet; ` +
-        "the answer is as wide as that"
-      );
+      const shown = ({ lower, upper }: Interval) => say("ends", { lower, upper });
+      return say("disagree", { one, other: source, a: shown(a), b: shown(band) });
     }
   }
   return null;

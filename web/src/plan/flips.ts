@@ -3,11 +3,10 @@
  *
  * A generator: every answer is a small plan of its own, and the page stays responsive between two of them.
  */
-import { constants } from "../data/bundle";
-import { QuestionError, formatCount, formatFlop, parseCount } from "../quantities";
-import type { Sources } from "./consult";
-import type { Answer } from "./decision";
-import { judge } from "./judging";
+import { type Answer, constants, data } from "../data/bundle";
+import { formatCount, formatFlop, parseCount, QuestionError } from "../quantities";
+import { say } from "../words";
+import { type Sources, judge } from "./judging";
 import { type Situation, called } from "./situation";
 
 const STEPS = [1.25, 2, 4, 10, 30, 100];
@@ -45,11 +44,6 @@ interface Input {
 }
 
 type Steps<T> = Generator<void, T>;
-
-/** A changed answer in words. */
-export const THEN: Record<Answer, string> = {
-  distil: "distil", pretrain: "pretrain", "too-close": "too close to call",
-};
 
 /** Flips in order of distance; empty where nothing in reach changes the answer. */
 export function* findFlips(s: Situation, given: Sources, verdict: Answer, trainsTeacher: boolean): Steps<Flip[]> {
@@ -158,7 +152,7 @@ class Search {
       yield;
       const verdict = this.other({ ...s, scenario });
       if (verdict === null) continue;
-      const text = `the cost scenario was ${scenario} instead of ${s.scenario}`;
+      const text = say("scenario was", { then: scenario, now: s.scenario });
       found.push({
         input: "scenario", now: s.scenario, then: scenario, verdict, distance: Math.E, sentence: then(text, verdict),
         teacher: null,
@@ -178,7 +172,7 @@ class Search {
       if (verdict === null) continue;
       found.push({
         input: "teacher", now: names.join(", "), then: teacher.name, verdict, distance: Math.E,
-        sentence: then(`only ${called(teacher)} was at hand`, verdict), teacher: null,
+        sentence: then(say("only", { teacher: called(teacher) }), verdict), teacher: null,
       });
     }
     return found;
@@ -202,26 +196,26 @@ function sizes(s: Situation, sign: number): Input[] {
   if (tokens !== null) {
     found.push(moved({
       name: "tokens", now: tokens, asked: (x) => ({ ...s, studentTokens: x }),
-      text: (x) => `tokens were ${formatCount(x)} instead of ${formatCount(tokens)}`,
+      text: (x) => say("tokens were", { then: x, now: tokens }),
     }));
   } else if (compute !== null) {
     found.push(moved({
       name: "compute", now: compute, asked: (x) => ({ ...s, compute: x, budgetText: "" }),
-      text: (x) => `compute were ${formatFlop(x)} instead of ${formatFlop(compute)}`,
+      text: (x) => say("compute were", { then: x, now: compute }),
       printed: (x) => parseCount(formatFlop(x).replace(" FLOP", ""), "compute"),
     }));
   }
   if (params !== null) {
     found.push(moved({
       name: "student_params", now: params, asked: (x) => ({ ...s, studentParams: x }),
-      text: (x) => `the student had ${formatCount(x)} parameters`,
+      text: (x) => say("student had", { then: x }),
     }));
   }
   if (sign > 0 || students > 1) {
     const count = (x: number) => Math.max(1, roundHalfEven(x));
     found.push(moved({
       name: "students_served", now: students, asked: (x) => ({ ...s, studentsServed: count(x) }), printed: count,
-      text: (x) => `${x} student${x === 1 ? "" : "s"} shared the teacher instead of ${students}`,
+      text: (x) => say("students shared", { then: x, now: students }),
     }));
   }
   return found;
@@ -239,11 +233,11 @@ function losses(s: Situation, sign: number): Input[] {
   return s.teachers.flatMap((teacher, j) => {
     const now = teacher.loss;
     if (now === null) return [];
-    const whose = s.teachers.length === 1 ? "the teacher's" : `${called(teacher)}'s`;
+    const whose = s.teachers.length === 1 ? say("the teacher's") : `${called(teacher)}'s`;
     return [{
       name: "teacher_loss", now, teacher: teacher.name,
       asked: (loss: number) => ({ ...s, teachers: s.teachers.map((t, k) => (k === j ? { ...t, loss } : t)) }),
-      text: (x: number) => `${whose} loss was ${x.toFixed(3)} instead of ${now.toFixed(3)} nats/token`,
+      text: (x: number) => say("teacher's loss was", { whose, then: x, now }),
       printed: (x: number) => Number(x.toFixed(3)), at: (x: number) => now + x, steps: NATS.map((nats) => sign * nats),
       distance: (then: number) => Math.exp(10 * Math.abs(then - now)),
     }];
@@ -251,5 +245,5 @@ function losses(s: Situation, sign: number): Input[] {
 }
 
 function then(text: string, verdict: Answer): string {
-  return `${text}: then ${THEN[verdict]}`;
+  return say("then", { text, words: data().words[verdict].then });
 }

@@ -1,10 +1,15 @@
 /** From a question as it was asked to the call, the one path of every answer. Mirrors `distillaw/planning/judging.py`. */
 import { constants } from "../data/bundle";
-import { QuestionError, formatCount, formatFlop, general } from "../quantities";
-import { bill, sharesOf } from "./bills";
-import { type Sources, consult, floorOf, optionsOf } from "./consult";
+import { thinned } from "../laws/law";
+import { argMin } from "../laws/numerics";
+import { QuestionError } from "../quantities";
+import { say } from "../words";
+import { bill, sharesOf, trainingTokens } from "./bills";
 import { type Call, call, choose } from "./decision";
-import { type Evidence, best } from "./evidence";
+import { type Evidence, type Voice, best, efoldsOutside } from "./evidence";
+import { lawEvidence } from "./lawEvidence";
+import { type Option, findOptions } from "./options";
+import { type TextScale, teacherOnLawText, textScale } from "./predictions";
 import { type Situation, type Teacher, called, checkSituation, costShares, lawError, studentText, teacher } from "./situation";
 
 /** A question with its evidence and its call. */
@@ -54,7 +59,7 @@ function suppose(s: Situation): Situation {
   const teachers = s.teachers.length
     ? s.teachers
     : ladder.map((k) =>
-        teacher({ name: `${formatCount(k * size)} teacher`, params: k * size, tokens: ladder_ratio * k * size }),
+        teacher({ name: say("sized teacher", { params: k * size }), params: k * size, tokens: ladder_ratio * k * size }),
       );
   return {
     ...s, teachers: teachers.map((t) => ({ ...t, exists: true, estimateError: lawError(t) })),
@@ -66,17 +71,12 @@ function suppose(s: Situation): Situation {
 function onTheBill(s: Situation, t: Teacher | null): Situation {
   const size = s.studentParams ?? s.maxParams!;
   if (t !== null && (t.params === null || t.tokens === null)) {
-    throw new QuestionError(
-      "a teacher must be trained at this student's cost, and without its size and tokens nobody can price that: give " +
-        "both, or choose who pays for it",
-    );
+    throw new QuestionError(say("teacher unpriced", { teacher: called(t) }));
   }
   const compute = bill(s, size, s.studentTokens!, t).total!;
   const fixed = { ...s, studentParams: size };
-  const budgetText =
-    t === null
-      ? `what ${studentText(fixed)} costs without a teacher, ${formatFlop(compute)}: no teacher is at hand`
-      : `what ${studentText(fixed)} costs with ${called(t)} and its training, ${formatFlop(compute)}`;
+  const teacher = t === null ? "" : called(t);
+  const budgetText = say(t === null ? "bill alone" : "bill with", { student: studentText(fixed), compute, teacher });
   return checkSituation({ ...fixed, studentTokens: null, compute, budgetText });
 }
 
@@ -84,16 +84,78 @@ function onTheBill(s: Situation, t: Teacher | null): Situation {
 function checkTeacherLosses(s: Situation, floor: number): void {
   for (const { loss } of s.teachers) {
     if (loss !== null && loss > Math.log(s.vocab)) {
-      throw new QuestionError(
-        `teacher loss ${general(loss)} nats/token is worse than guessing among ${s.vocab} tokens ` +
-          `(${Math.log(s.vocab).toFixed(3)}); give the loss in nats/token, or change the vocabulary`,
-      );
+      throw new QuestionError(say("worse than guessing", { loss, vocab: s.vocab, most: Math.log(s.vocab) }));
     }
     if (loss !== null && loss <= floor) {
-      throw new QuestionError(
-        `teacher loss ${general(loss)} is below the irreducible loss ${general(floor)} nats/token of every law here. ` +
-          "Is it in bits per byte, or on other text? Give nats/token",
-      );
+      throw new QuestionError(say("below the floor", { loss, floor }));
     }
   }
+}
+
+const LEAD_MEMBERS = 24;
+
+export interface Sources {
+  readonly voices: readonly Voice[];
+  readonly level: number;
+  /** Names of the laws that the user asked for. */
+  readonly asked: readonly string[];
+  /** Text scales by source that are known already. */
+  readonly scales: ReadonlyMap<string, TextScale>;
+}
+
+/** Lowest irreducible loss of the laws, nats/token. */
+export function floorOf(sources: Sources): number {
+  const floors = sources.voices.flatMap((v) => v.ensemble?.map((law) => Math.exp(law.plain.log_E)) ?? []);
+  return floors.length ? Math.min(...floors) : 0;
+}
+
+/** The law that chooses what is free, thinned: the first that reaches this student, else the nearest. */
+export function leadOf(s: Situation, sources: Sources): Voice {
+  const able = sources.voices.filter((v) => v.ensemble !== null);
+  const trusted = able.filter((v) => !v.is_refused);
+  const speaking = trusted.length ? trusted : able;
+  if (!speaking.length) throw new QuestionError(say("no law", { said: sources.voices.map(({ source, note }) => `${source}: ${note}`).join("; ") }));
+  const away = speaking.map((v) => distance(s, v));
+  const within = speaking.find((v, i) => away[i]! <= v.doubt.reach && v.may_decide);
+  const voice = within ?? speaking[argMin(away)]!;
+  return { ...voice, ensemble: thinned(voice.ensemble!, LEAD_MEMBERS) };
+}
+
+/** E-folds of the student outside a law's range; nothing is known of one of free size. */
+function distance(s: Situation, voice: Voice): number {
+  const size = s.studentParams;
+  if (size === null) return 0;
+  const at = { student_params: [size], student_tokens: [trainingTokens(s, size)] };
+  return Math.max(0, ...Object.values(efoldsOutside(voice.range, at)));
+}
+
+/** What could be done; what is free is chosen by the lead. */
+export function optionsOf(s: Situation, sources: Sources, isSketch = false): Option[] {
+  const lead = leadOf(s, sources);
+  const isSmall = lead.kind === "fitted" && !s.inferenceTokens;
+  const scale = sources.scales.get(lead.source) ?? textScale(lead, s, null);
+  const scaled = { ...s, teachers: s.teachers.map((t) => teacherOnLawText(scale, t)) };
+  const prior = isSmall ? constants().size_prior : 0;
+  const options = findOptions(scaled, lead.ensemble!, isSketch, prior).map((o) => {
+    const j = o.teacher === null ? -1 : scaled.teachers.indexOf(o.teacher);
+    return j < 0 ? o : { ...o, teacher: s.teachers[j]! };
+  });
+  if (options.every((o) => o.teacher === null)) {
+    throw new QuestionError(say("pays for none", { compute: s.compute! }));
+  }
+  return options;
+}
+
+/** Every voice in order of trust, silent ones included. */
+export function consult(
+  s: Situation, sources: Sources, options: readonly Option[],
+): Evidence[] {
+  const found: Evidence[] = [];
+  for (const voice of sources.voices) {
+    const knows = found.find((e) => e.kind === "fitted" && e.isDecisive);
+    const scale = sources.scales.get(voice.source) ?? null;
+    const asked = { s, options, level: sources.level };
+    found.push(lawEvidence(asked, voice, knows?.pretrain?.loss.mean ?? null, scale));
+  }
+  return found;
 }

@@ -1,22 +1,18 @@
 /** What one voice says of all options: losses, and gains with their doubt. Mirrors `distillaw/planning/law_evidence.py`. */
-import { constants } from "../data/bundle";
+import { constants, coordinateNames } from "../data/bundle";
 import { argMin, mean } from "../laws/numerics";
-import { formatCount, general, times } from "../quantities";
+import { times } from "../quantities";
+import { say } from "../words";
 import { bill, effectiveTokens } from "./bills";
-import { beliefOfLaw } from "./consensus";
-import { type Evidence, type Strategy, silent, withGains } from "./evidence";
-import { type Interval, difference, drawnGains, drawnLosses, intervalOf } from "./draws";
+import { type Interval, beliefOfLaw, difference, drawnGains, drawnLosses, intervalOf } from "./draws";
+import { type Evidence, type Strategy, type Voice, doubtAt, efoldsOutside, silent, withGains } from "./evidence";
 import { type Option, isSpeculative, optionName } from "./options";
-import { type OptionLoss, optionLoss } from "./predictions";
+import {
+  type OptionLoss, type TextScale, isImplausible, movedScale, onLawText, onUserText, optionLoss, textScale,
+} from "./predictions";
 import type { Situation } from "./situation";
-import { type TextScale, isImplausible, movedScale, onLawText, onUserText, textScale } from "./textScale";
-import { type Voice, doubtAt, efoldsOutside } from "./voices";
 
 type Coords = Record<string, number[]>;
-
-const APART =
-  "the teachers' losses and this law's are of two texts: give each teacher's size and tokens with its loss " +
-  "(--teacher-tokens, --scout-tokens), or measure the student's own loss";
 
 /** Who is asked about what, and how. */
 export interface Asked {
@@ -31,7 +27,7 @@ export function lawEvidence(
   const { s, options } = asked;
   if (voice.line !== null) return lineEvidence(s, voice, voice.line);
   if (voice.ensemble === null || options.length < 2) {
-    const [status, note] = voice.ensemble ? ["NO_TEACHER", "no teacher to judge"] : [voice.status, voice.note];
+    const [status, note] = voice.ensemble ? ["NO_TEACHER", say("no teacher")] : [voice.status, voice.note];
     return silent({ source: voice.source, kind: voice.kind, status, note, warnings: voice.warnings });
   }
   const { ensemble } = voice;
@@ -50,7 +46,7 @@ export function lawEvidence(
     source: voice.source, kind: voice.kind, hasNumbers: true,
     ...draw(asked, predicted, common),
     status: isApart ? "OTHER_TEXT" : statusOf(voice, outside, isFar),
-    note: isApart ? APART : noteOf(voice, outside, isFar),
+    note: isApart ? say("texts apart") : noteOf(voice, outside, isFar),
     isDecisive: voice.may_decide && !isFar && !isApart, insideRange: !Object.keys(outside).length,
     beliefs: predicted.slice(1).map((p) =>
       beliefOfLaw(p.loss.map((x, k) => alone[k]! - x), Math.hypot(common, p.doubt)),
@@ -131,17 +127,13 @@ function complaints(
     const values = merged[name] ?? [];
     if (!values.length) return [];
     const [smallest, largest] = [Math.min(...values), Math.max(...values)];
-    const said = COORDINATES[name] ?? name;
-    const range = `the fitted range [${general(low, 4)}, ${general(high, 4)}]`;
     const found: string[] = [];
-    const onBoth = (loss: number) =>
-      name === "teacher_loss" && ratio !== 1 ? ` (${general(loss * ratio, 4)} on your text)` : "";
-    if (smallest < low * (1 - 1e-9)) {
-      found.push(`${said} ${general(smallest, 4)} is below ${range}, ${times(low / smallest)}x${onBoth(smallest)}`);
-    }
-    if (largest > high * (1 + 1e-9)) {
-      found.push(`${said} ${general(largest, 4)} is above ${range}, ${times(largest / high)}x${onBoth(largest)}`);
-    }
+    const add = (side: string, value: number, off: number) => {
+      const line = say(`${side} range`, { what: coordinateNames()[name] ?? name, value, low, high, off: times(off) });
+      found.push(name === "teacher_loss" && ratio !== 1 ? say("on your text", { line, loss: value * ratio }) : line);
+    };
+    if (smallest < low * (1 - 1e-9)) add("below", smallest, low / smallest);
+    if (largest > high * (1 + 1e-9)) add("above", largest, largest / high);
     return found;
   });
 }
@@ -155,36 +147,30 @@ function statusOf(voice: Voice, outside: Record<string, number>, isFar: boolean)
 
 function noteOf(voice: Voice, outside: Record<string, number>, isFar: boolean): string {
   if (voice.is_refused) return voice.note;
-  let where = Object.keys(outside).length ? outsideWords(outside) : "inside the fitted range";
-  if (isFar) where += ": whatever it says is a guess";
+  const within = Object.keys(outside).length ? outsideWords(outside) : say("inside");
+  const where = isFar ? say("guess", { where: within }) : within;
   return voice.note ? `${voice.note}, ${where}` : where;
 }
-
-const COORDINATES: Record<string, string> = {
-  student_params: "student size", student_tokens: "tokens", teacher_loss: "teacher loss",
-  tokens_per_param: "tokens per parameter",
-};
 
 /** What is how far outside, worst first. */
 function outsideWords(outside: Record<string, number>): string {
   const worst = Object.keys(outside).sort((a, b) => outside[b]! - outside[a]!);
   const far = worst.map((name) => {
     const factor = Math.exp(outside[name]! / (constants().efold_weight[name] ?? 1));
-    return `${COORDINATES[name]} ${times(factor)} times`;
+    return say("far", { coordinate: coordinateNames()[name]!, factor });
   });
-  return `outside the fitted range (${far.join(", ")})`;
+  return say("outside", { far: far.join(", ") });
 }
 
 /** A line speaks of teacher sizes only: what it would choose, for people to compare. */
 function lineEvidence(s: Situation, voice: Voice, line: NonNullable<Voice["line"]>): Evidence {
   const n = s.studentParams;
   let note: string;
-  if (n === null) note = "says nothing of a student of free size";
-  else if (line.smallest_student > n) note = `means nothing below ${formatCount(line.smallest_student)}`;
+  if (n === null) note = say("line free size");
+  else if (line.smallest_student > n) note = say("line too small", { smallest: line.smallest_student });
   else {
-    const size = formatCount(((line.slope * n) / 1e6 + line.intercept) * 1e6);
-    const arm = voice.kind === "fitted" ? "" : ", for students pruned from their teacher";
-    note = `would choose a ${size} teacher${arm}; it says nothing of losses`;
+    const arm = voice.kind === "fitted" ? "" : say("line pruned");
+    note = say("line chooses", { best: ((line.slope * n) / 1e6 + line.intercept) * 1e6, arm });
   }
   return silent({ source: voice.source, kind: voice.kind, status: "TEACHER_SIZE", note });
 }

@@ -1,14 +1,54 @@
 /** What could be done with the budget. Mirrors `distillaw/planning/options.py`, which says what each kind means. */
 import { constants } from "../data/bundle";
 import type { Ensemble } from "../laws/law";
-import { argMin, linspace, mean } from "../laws/numerics";
-import { QuestionError, formatCount, formatFlop } from "../quantities";
+import { argMin, linspace, mean, valley } from "../laws/numerics";
+import { QuestionError } from "../quantities";
+import { say } from "../words";
 import { effectiveTokens, forwardFlop, sharesOf, tokensBought, tokensFor } from "./bills";
-import { type Choice, GRID, cellOf, largestAffordable, pull } from "./choice";
-import { bestTeacher } from "./optimum";
+import { type Bounds, type Start, bestTeacher, bestTeacherNear, Cell } from "./optimum";
 import { handedOver, optionLoss, teacherLosses } from "./predictions";
-import { type Situation, type Teacher, called, teacher as makeTeacher } from "./situation";
-import { bestSizeWithTeacher } from "./studentSize";
+import { type Situation, type Teacher, called, teacher, teacher as makeTeacher } from "./situation";
+
+export interface Choice {
+  readonly s: Situation;
+  readonly ensemble: Ensemble;
+  readonly sizePrior: number;
+  /** Ever finer grids over sizes. */
+  readonly zooms: number;
+}
+
+/** Points of every grid over sizes. */
+export const GRID = 33;
+/** Sizes of teachers considered, over the student's. */
+const TEACHERS = [0.1, 1e4] as const;
+
+/** 1 + w ln(D / 20 N)^2, towards the usual ratio of tokens to parameters. */
+export function pull(choice: Choice, params: number, tokens: number): number {
+  return 1 + choice.sizePrior * Math.log(tokens / (constants().usual_ratio * params)) ** 2;
+}
+
+/** The size that the budget trains on the fewest tokens per parameter: 6 N^2 ratio = C. */
+export function largestAffordable(s: Situation): number {
+  const { smallest_ratio, smallest_student } = constants();
+  return Math.max(Math.sqrt(s.compute! / (6 * smallest_ratio)), 2 * smallest_student);
+}
+
+/** One student on what serving leaves of the bill, with the teachers allowed to a range of students. */
+export function cellOf(choice: Choice, size: number, smallest: number, largest: number): [Cell, Bounds] {
+  const { s, ensemble } = choice;
+  const shares = sharesOf(s, teacher({ name: "", params: 1, tokens: 1, exists: false }));
+  const left = Math.max(s.compute! - forwardFlop(s, size) * s.inferenceTokens, 1);
+  const repeated = (d: number) => (s.uniqueTokens === null ? d : Math.log(effectiveTokens(s, Math.exp(d))));
+  const cell = new Cell(
+    ensemble, Math.log(size), left, shares, Math.log(constants().smallest_ratio * smallest),
+    (params) => forwardFlop(s, params), repeated,
+  );
+  const bounds: Bounds = {
+    params: [Math.log(TEACHERS[0] * smallest), Math.log(TEACHERS[1] * largest)],
+    tokens: [Math.log(smallest), Math.log(TEACHERS[1] ** 2 * largest)],
+  };
+  return [cell, bounds];
+}
 
 export type Kind =
   | "pretrain" | "pretrain-larger" | "distil" | "train-teacher" | "distil-then-pretrain" | "prune-and-distil";
@@ -31,15 +71,9 @@ export function isSpeculative(option: { kind: Kind }): boolean {
 }
 
 export function optionName(o: Option): string {
-  const name = o.teacher === null ? "" : called(o.teacher);
-  switch (o.kind) {
-    case "pretrain": return "pretrain";
-    case "pretrain-larger": return `pretrain a larger student (${formatCount(o.studentParams)})`;
-    case "distil": return `distil from ${name}`;
-    case "train-teacher": return `train a ${o.teacher!.name}, then distil`;
-    case "distil-then-pretrain": return `${(100 * o.taught).toFixed(0)} % of the tokens from ${name}, then pretrain`;
-    case "prune-and-distil": return `prune ${name}, then distil`;
-  }
+  const { name = "" } = o.teacher ?? {};
+  const teacher = o.teacher === null ? "" : called(o.teacher);
+  return say(`option ${o.kind}`, { name, teacher, params: o.studentParams, taught: 100 * o.taught });
 }
 
 /** All options, pretraining first; only that where no teacher can be paid for. */
@@ -73,11 +107,8 @@ function pretrain(choice: Choice): Option {
   const option = sized(choice, null, "pretrain");
   if (option !== null) return option;
   const { compute, inferenceTokens } = choice.s;
-  const serving = inferenceTokens ? ` after serving ${formatCount(inferenceTokens)} tokens` : "";
-  throw new QuestionError(
-    `compute ${formatFlop(compute ?? 0)} trains no student of any size${serving}: below ` +
-      `${constants().smallest_ratio} tokens per parameter nothing is learnt that a law describes. Raise it`,
-  );
+  const serving = inferenceTokens ? say("after serving", { tokens: inferenceTokens }) : "";
+  throw new QuestionError(say("trains none", { compute: compute ?? 0, serving, least: constants().smallest_ratio }));
 }
 
 /** A larger student on the same bill, where one can be served and the budget is FLOP. */
@@ -128,7 +159,7 @@ function trainTeacher(choice: Choice): Option[] {
   const best = bestTeacher(...cellOf(choice, size, size, size));
   if (best === null || best.isStarved) return [];
   const { teacherParams: params, teacherTokens: tokens } = best;
-  const name = `${formatCount(params)} teacher on ${formatCount(tokens)} tokens`;
+  const name = say("trained teacher", { params, tokens });
   const teacher = makeTeacher({ name, params, tokens, exists: false });
   return [{ kind: "train-teacher", teacher, studentParams: size, studentTokens: best.studentTokens, taught: 1 }];
 }
@@ -157,4 +188,83 @@ function canPrune(option: Option): boolean {
   if (params === null || !option.teacher!.exists) return false;
   const ratio = params / option.studentParams;
   return ratio > 1 && ratio <= constants().most_pruned;
+}
+
+/** Sizes whose bound lies within this share below the best are searched: the bound is taken on a grid. */
+const SLACK = 0.01;
+export function bestSizeWithTeacher(choice: Choice): number {
+  const low = Math.log(constants().smallest_student);
+  const high = Math.log(choice.s.maxParams ?? largestAffordable(choice.s));
+  const sizes = linspace(low, high, GRID);
+  const { best, starts } = searchSizes(choice, sizes);
+  return Math.exp(refined(choice, sizes, best, starts));
+}
+
+/** Loss with the best teacher, as sizes are compared; infinite where no teacher can be paid for. */
+function lossOf(choice: Choice, x: number, found: { studentLoss: number; studentTokens: number } | null): number {
+  return found === null ? Infinity : found.studentLoss * pull(choice, Math.exp(x), found.studentTokens);
+}
+
+/**
+ * Index of the best size of the whole range, and starts for searches beside it; none if a bound was best.
+ *
+ * The first size, of the lowest bound, is searched for all valleys; those of the others are the same, moved a little.
+ */
+function searchSizes(choice: Choice, sizes: Float64Array): { best: number; starts: readonly Start[] } {
+  const [smallest, largest] = [Math.exp(sizes[0]!), Math.exp(sizes[GRID - 1]!)];
+  const cells = Array.from(sizes, (x) => cellOf(choice, Math.exp(x), smallest, largest));
+  const bounds = boundsBelow(cells.map(([cell]) => cell), cells[0]![1].params);
+  const order = Array.from(bounds.keys()).sort((a, b) => bounds[a]! - bounds[b]!);
+  let found: { best: number; starts: readonly Start[] } = { best: order[0]!, starts: [] };
+  let lowest = Infinity;
+  let starts: readonly Start[] = [];
+  for (const i of order) {
+    if (!((1 - SLACK) * bounds[i]! < lowest)) break;
+    const teacher = bestTeacherNear(...cells[i]!, starts);
+    if (!starts.length) starts = teacher?.starts ?? [];
+    const loss = lossOf(choice, sizes[i]!, teacher);
+    if (loss < lowest) [found, lowest] = [{ best: i, starts: teacher!.starts }, loss];
+  }
+  return found;
+}
+
+/**
+ * The point of the finest grid around a point of the coarsest.
+ *
+ * One bottom serves all grids while the best teacher touches no bound. Bounds follow the grid, so where it touches one
+ * every grid has a bottom of its own.
+ */
+function refined(choice: Choice, sizes: Float64Array, best: number, starts: readonly Start[]): number {
+  let [grid, i] = [sizes, best];
+  let bottom: number | null = null;
+  for (let zoom = 1; zoom < choice.zooms; zoom++) {
+    const [low, high] = [grid[Math.max(i - 1, 0)]!, grid[Math.min(i + 1, GRID - 1)]!];
+    const [smallest, largest] = [Math.exp(low), Math.exp(high)];
+    const taught = (x: number) => bestTeacherNear(...cellOf(choice, Math.exp(x), smallest, largest), starts);
+    if (bottom === null || !taught(bottom)?.starts.length) {
+      bottom = bottomOf((x) => lossOf(choice, x, taught(x)), grid[i]!, low, high);
+    }
+    grid = linspace(low, high, GRID);
+    i = Math.round(((bottom - low) / (high - low)) * (GRID - 1));
+  }
+  return grid[i]!;
+}
+
+/** The bottom of a valley; an end of the range that is best is known by one look beside it. */
+function bottomOf(curve: (x: number) => number, best: number, low: number, high: number): number {
+  const beside = best + (best === high ? -1 : 1) * 1e-6 * (high - low);
+  if ((best === low || best === high) && curve(best) < curve(beside)) return best;
+  return valley(curve, low, high);
+}
+
+/** Odds of teacher training in the budget at which the bound is taken. */
+const ODDS = linspace(-14, 4, 45);
+const SPACING = 0.35;
+
+/** For each student what no teacher that is paid for beats, up to the coarseness of the grids. */
+function boundsBelow(cells: readonly Cell[], params: readonly [number, number]): number[] {
+  const whole = Math.max(...cells.map((cell) => cell.compute));
+  const spent = ODDS.map((odds) => whole / (1 + Math.exp(-odds)));
+  const losses = cells[0]!.teacherLosses(spent, linspace(...params, Math.ceil((params[1] - params[0]) / SPACING) + 1));
+  return cells.map((cell) => cell.boundBelow(spent, losses));
 }

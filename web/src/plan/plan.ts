@@ -1,19 +1,15 @@
 /** One question, every law side by side, one verdict. Mirrors `distillaw/planning/api.py` without paired runs. */
-import { QuestionError, general } from "../quantities";
+import { QuestionError } from "../quantities";
+import { say } from "../words";
 import { trainingTokens } from "./bills";
-import { assumptions, caveats } from "./caveats";
-import { type Sources, consult, leadOf, optionsOf } from "./consult";
-import { type Crossover, lawCrossovers } from "./crossover";
+import { type Crossover, type TeacherRange, lawCrossovers, rangeSentence, teacherRange } from "./crossover";
 import { type Call, call, choose, regret, witnesses } from "./decision";
-import { type Judged, judge } from "./judging";
-import {
-  type Evidence, type Strategy, best, gainDraws, isInformative,
-} from "./evidence";
 import { type Interval, intervalOf } from "./draws";
+import { type Evidence, type Strategy, type Voice, best, findVoices, gainDraws, isInformative } from "./evidence";
+import { explanation } from "./explain";
+import { type Judged, type Sources, consult, judge, leadOf, optionsOf } from "./judging";
 import type { Situation } from "./situation";
-import { type TeacherRange, teacherRange } from "./teacherRange";
-import { type Voice, findVoices } from "./voices";
-import { reasonsOf, sentenceOf } from "./wording";
+import { assumptions, caveats, reasonsOf, sentenceOf } from "./words";
 
 /** The same question at equal FLOP: pretraining may spend what the teacher's logits would have cost. */
 export interface EqualCompute {
@@ -62,7 +58,7 @@ export interface Verdict {
 /** The verdict on a question. */
 export function plan(asked: Situation, laws: readonly string[], level: number): Verdict {
   if (!(level >= 0.5 && level < 1)) {
-    throw new QuestionError(`level = ${general(level)}: intervals cover between 0.5 and 1, e.g. 0.9`);
+    throw new QuestionError(say("level", { level }));
   }
   const voices = findVoices(laws);
   const sources: Sources = {
@@ -108,8 +104,6 @@ function supposedOf(judged: Judged, level: number): Supposed | null {
   return { row: best(headline), call: answer, gain: intervalOf(gainDraws(headline), level) };
 }
 
-const UNREACHED = "no source reaches that far: train the student without a teacher on these tokens";
-
 /** The chosen distillation against pretraining on its whole bill; null where that was asked. */
 function equalCompute(asked: Situation, judged: Judged, given: Sources): EqualCompute | null {
   const { situation: s, headline } = judged;
@@ -119,7 +113,7 @@ function equalCompute(asked: Situation, judged: Judged, given: Sources): EqualCo
   if (asked.compute !== null || compute === null || row.teacher === null) return null;
   if (s.compute !== null) {
     const pretrainTokens = headline.pretrain!.studentTokens;
-    if (!headline.isDecisive) return { compute: s.compute, pretrainTokens, basis: UNREACHED, call: null, gain: null };
+    if (!headline.isDecisive) return { compute: s.compute, pretrainTokens, basis: say("unreached"), call: null, gain: null };
     const gain = intervalOf(gainDraws(headline), sources.level);
     return { compute: s.compute, pretrainTokens, basis: headline.source, call: judged.call, gain };
   }
@@ -130,9 +124,44 @@ function equalCompute(asked: Situation, judged: Judged, given: Sources): EqualCo
   const pretrainTokens = trainingTokens(question, row.studentParams);
   const evidence = consult(question, sources, optionsOf(question, sources, true));
   if (!witnesses(evidence).length) {
-    return { compute, pretrainTokens, basis: UNREACHED, call: null, gain: null };
+    return { compute, pretrainTokens, basis: say("unreached"), call: null, gain: null };
   }
   const source = choose(evidence, sources.level);
   const gain = intervalOf(gainDraws(source), sources.level);
   return { compute, pretrainTokens, basis: source.source, call: call(source), gain };
+}
+
+export function verdictJson(v: Verdict): Record<string, unknown> {
+  return {
+    verdict: v.call.verdict, probability: v.call.probability, margin: v.call.margin, sentence: v.sentence,
+    probability_distil: v.call.distil, probability_pretrain: v.call.pretrain, gain: v.gain,
+    regret_if_wrong: v.regret, strategies: v.strategies.map(row), crossover_tokens: band(v.crossover),
+    crossover_compute: band(v.crossoverCompute), inside_range: v.headline.insideRange, reasons: v.reasons, explanation: explanation(v),
+    assumptions: v.assumptions, warnings: v.warnings,
+    equal_compute: v.equal && {
+      compute: v.equal.compute, pretrain_tokens: v.equal.pretrainTokens, verdict: v.equal.call?.verdict ?? null,
+      probability: v.equal.call?.probability ?? null, gain: v.equal.gain,
+    },
+    with_a_teacher: v.supposed && {
+      teacher: v.supposed.row.teacher!.name, verdict: v.supposed.call.verdict,
+      probability: v.supposed.call.probability, gain: v.supposed.gain,
+    },
+    teacher_sizes: v.teachers && {
+      best: v.teachers.best, student_loss: v.teachers.studentLoss, flat: [v.teachers.lower, v.teachers.upper],
+      sentence: rangeSentence(v.teachers),
+    },
+  };
+}
+
+function band(c: Crossover | null) {
+  return { lower: c?.lower ?? null, median: c?.median ?? null, upper: c?.upper ?? null };
+}
+
+function row(s: Strategy) {
+  return {
+    name: s.name, kind: s.kind, student_params: s.studentParams, student_tokens: s.studentTokens,
+    teacher_params: s.teacher?.params ?? null, teacher_tokens: s.teacher?.tokens ?? null, teacher_loss: s.teacherLoss,
+    compute: s.compute, loss: s.loss, gain: s.gain, probability_best_teacher: s.shareBest,
+    is_speculative: s.isSpeculative,
+  };
 }

@@ -1,6 +1,7 @@
 /** What the user has: a student, tokens or compute, teachers, and who pays. Mirrors `distillaw/planning/situation.py`. */
 import { constants } from "../data/bundle";
-import { QuestionError, budgetText, formatCount, formatFlop, general } from "../quantities";
+import { QuestionError, formatCount, general } from "../quantities";
+import { say } from "../words";
 import { trainingTokens } from "./bills";
 
 export interface Teacher {
@@ -59,106 +60,72 @@ export interface Situation {
   readonly context: number;
 }
 
-const UNITS: [keyof Situation, string, string][] = [
+const UNITS: readonly (readonly [key: keyof Situation, name: string, unit: string])[] = [
   ["studentParams", "student_params", "parameters"], ["studentTokens", "student_tokens", "tokens"],
   ["compute", "compute", "FLOP"], ["maxParams", "max_params", "parameters"],
   ["uniqueTokens", "unique_tokens", "tokens"], ["inferenceTokens", "inference_tokens", "tokens"],
 ];
 
+function refuse(name: string, slots: Parameters<typeof say>[1] = {}): never {
+  throw new QuestionError(say(name, slots));
+}
+
 function checkPlausible(what: string, value: number | null, unit: string): void {
   const largest = constants().largest[unit]!;
-  if (value !== null && value > largest) {
-    throw new QuestionError(
-      `${what} = ${general(value)}: more than ${general(largest)} ${unit} is not planned with; is it a slip of the pen?`,
-    );
-  }
+  if (value !== null && value > largest) refuse("slip", { what, value, largest, unit });
 }
 
 /** Refuse what cannot be planned. */
 export function checkSituation(s: Situation): Situation {
-  if ((s.studentTokens === null) === (s.compute === null)) {
-    throw new QuestionError("give one budget: tokens, compute, device-hours or money");
-  }
+  const { vocab, context } = s;
+  if ((s.studentTokens === null) === (s.compute === null)) refuse("one budget");
   for (const [key, name, unit] of UNITS) checkPlausible(name, s[key] as number | null, unit);
   for (const t of s.teachers) checkTeacher(t);
-  if (s.vocab < 1 || s.context < 1) throw new QuestionError("vocabulary and context are positive whole numbers");
-  if (s.studentsServed < 1) throw new QuestionError("students served: at least the one being planned");
+  if (vocab < 1 || context < 1) refuse("vocab", { vocab, context });
+  if (s.studentsServed < 1) refuse("students served", { count: s.studentsServed });
   checkSize(s);
-  const named = new Set(s.teachers.map((t) => t.tokenizer).filter((t) => t !== null));
-  if (named.size > 1) {
-    throw new QuestionError(
-      `teachers with ${named.size} tokenizers (${[...named].sort().join(", ")}): nats/token of one are not those of ` +
-        "another, and logits can be distilled only into the teacher's own vocabulary. Choose those of one tokenizer",
-    );
-  }
+  const named = [...new Set(s.teachers.map((t) => t.tokenizer).filter((t) => t !== null))].sort();
+  if (named.length > 1) refuse("tokenizers", { count: named.length, names: named.join(", ") });
   return s;
 }
 
 function checkTeacher(t: Teacher): void {
   checkPlausible(`${t.name}: parameters`, t.params, "parameters");
   checkPlausible(`${t.name}: tokens`, t.tokens, "tokens");
-  if (t.loss === null && (t.params === null || t.tokens === null)) {
-    throw new QuestionError(
-      `teacher '${t.name}': a law needs its loss, or its size and tokens to estimate the loss`,
-    );
-  }
-  if (t.loss !== null && !(t.lossSe >= 0 && t.lossSe < t.loss)) {
-    throw new QuestionError(`teacher '${t.name}': a standard error is at least 0 and below the loss it belongs to`);
-  }
+  if (t.loss === null && (t.params === null || t.tokens === null)) refuse("teacher needs", { name: t.name });
 }
 
 function checkSize(s: Situation): void {
   const size = s.studentParams ?? s.maxParams;
-  if (size === null && s.studentTokens !== null) {
-    throw new QuestionError(
-      "with tokens given and the size free, the largest student is always best: fix the student's size, or give the " +
-        "largest one you can serve",
-    );
-  }
-  if (size !== null && size < constants().smallest_student) {
-    throw new QuestionError(`student of ${general(size)} parameters: write 300M for 300 million`);
-  }
-  if (s.studentParams === null) {
-    if (s.studentTokens !== null && size !== null) checkRatio(s, s.studentTokens, size);
+  if (size === null) {
+    if (s.studentTokens !== null) refuse("largest is best");
     return;
   }
-  if (s.maxParams !== null && s.maxParams < s.studentParams) {
-    throw new QuestionError(
-      `the student (${formatCount(s.studentParams)}) is larger than the largest that can be served ` +
-        `(${formatCount(s.maxParams)}); lower its size or raise the limit`,
-    );
-  }
-  checkRatio(s, trainingTokens(s, s.studentParams), s.studentParams);
+  if (size < constants().smallest_student) refuse("tiny student", { params: size });
+  if (s.studentParams !== null && s.maxParams !== null && s.maxParams < size) refuse("over the limit", { params: size, limit: s.maxParams });
+  if (s.studentParams !== null || s.studentTokens !== null) checkRatio(s, trainingTokens(s, size), size);
 }
 
 function checkRatio(s: Situation, tokens: number, params: number): void {
-  const least = constants().smallest_ratio;
-  if (tokens >= least * params) return;
-  if (tokens <= 0) {
-    throw new QuestionError(
-      `compute ${formatFlop(s.compute!)} is less than serving ${formatCount(s.inferenceTokens)} tokens with a ` +
-        `${formatCount(params)} student costs by itself: nothing is left to train on. Raise the budget, or take a smaller ` +
-        "student or fewer serving tokens",
-    );
-  }
-  const given = s.compute === null ? `${formatCount(tokens)} tokens` : `compute ${formatFlop(s.compute)}`;
-  throw new QuestionError(
-    `${given} for a ${formatCount(params)} student is ${general(tokens / params, 2)} tokens per parameter; below ` +
-      `${least} nothing is learnt that a law or a study describes. Use a smaller student or a larger budget`,
-  );
+  const { smallest_ratio: least } = constants();
+  const compute = s.compute ?? 0;
+  if (tokens <= 0) refuse("serving takes all", { compute, served: s.inferenceTokens, params });
+  const given = s.compute === null ? say("given tokens", { tokens }) : say("given compute", { compute });
+  if (tokens < least * params) refuse("few per parameter", { given, params, ratio: tokens / params, least });
 }
 
 /** The student's size in words. */
 export function sizeText(s: Situation): string {
   const n = s.studentParams;
-  if (n === null) return s.maxParams === null ? "free-size" : `free-size (up to ${formatCount(s.maxParams)})`;
+  if (n === null) return s.maxParams === null ? say("free size") : say("free size up to", { limit: s.maxParams });
   return n >= 0.9995e5 && n < 0.9995e6 ? `${general(n / 1e6, 3)}M` : formatCount(n);
 }
 
 /** `a 0.1M student on 0.5M tokens` or `... within 1e21 FLOP`. */
 export function studentText(s: Situation): string {
-  if (s.studentTokens !== null) return `a ${sizeText(s)} student on ${budgetText(s.studentTokens)} tokens`;
-  return `a ${sizeText(s)} student within ${formatFlop(s.compute!)}`;
+  const size = sizeText(s);
+  if (s.studentTokens !== null) return say("student on tokens", { size, tokens: s.studentTokens });
+  return say("student within", { size, compute: s.compute! });
 }
 
 export function costShares(s: Situation): CostShares {

@@ -2,13 +2,11 @@
 import type { Ensemble } from "../laws/law";
 import { linspace, mean } from "../laws/numerics";
 import { effectiveTokens } from "../plan/bills";
-import { best } from "../plan/evidence";
 import { type Interval, difference, drawnGains, drawnLosses, intervalOf } from "../plan/draws";
+import { type Voice, best, doubtAt, efoldsOutside } from "../plan/evidence";
 import type { Verdict } from "../plan/plan";
-import { teacherLosses } from "../plan/predictions";
+import { SAME_TEXT, teacherLosses, teacherOnLawText } from "../plan/predictions";
 import { lawError } from "../plan/situation";
-import { SAME_TEXT, teacherOnLawText } from "../plan/textScale";
-import { type Voice, doubtAt, efoldsOutside } from "../plan/voices";
 
 const POINTS = 37;
 /** Token budgets drawn, in units of the present one. */

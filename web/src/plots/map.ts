@@ -1,11 +1,14 @@
 /** Where distilling pays from the teacher chosen: gain over student size and tokens. */
 import * as Plot from "@observablehq/plot";
+import type { RenderFunction } from "@observablehq/plot";
+import { contours } from "d3-contour";
 import { constants } from "../data/bundle";
-import { best } from "../plan/evidence";
+import { linspace, mean } from "../laws/numerics";
+import { effectiveTokens } from "../plan/bills";
+import { best, doubtAt, efoldsOutside } from "../plan/evidence";
 import type { Verdict } from "../plan/plan";
-import { frame, reaching } from "./contour";
-import { COLORS, FONT, countTick, hatch, logTicks } from "./theme";
-import { COLUMNS, type Field, ROWS, gainField } from "./field";
+import { SAME_TEXT, teacherLosses, teacherOnLawText } from "../plan/predictions";
+import { COLORS, countTick, FONT, hatch, logTicks, svgElement } from "./theme";
 
 const HATCH = "hatch-map";
 const [LEFT, RIGHT] = [52, 12];
@@ -96,4 +99,90 @@ function levelLabels(field: Field, here: { x: number; y: number; reach: number }
     if (place) found.push({ ...place, text });
   }
   return found;
+}
+
+export const COLUMNS = 56;
+export const ROWS = 40;
+
+export interface Field {
+  /** Log10 of the ends of both axes. */
+  readonly tokens: readonly [number, number];
+  readonly params: readonly [number, number];
+  /** Mean gain over the laws, row by row from the smallest student, nats/token. */
+  readonly gain: Float64Array;
+  /** 1 outside the fitted range. */
+  readonly outside: Float64Array;
+  /** The gain over what it takes to be sure of its sign: beyond 1 distilling is better, below -1 training alone. */
+  readonly sure: Float64Array;
+}
+
+export function gainField(v: Verdict): Field {
+  const row = best(v.headline);
+  const s = v.situation;
+  const voice = v.lead;
+  const ensemble = voice.ensemble!;
+  const scale = v.evidence.find((e) => e.source === voice.source)?.scale.ratio ?? 1;
+  const t = teacherLosses(ensemble, s, teacherOnLawText({ ...SAME_TEXT, ratio: scale }, row.teacher!));
+  const teacherLoss = mean(t.map(Math.exp));
+  const [x, y] = [Math.log10(row.studentTokens), Math.log10(row.studentParams)];
+  const box = Object.fromEntries(voice.range.map(([name, low, high]) => [name, [Math.log10(low), Math.log10(high)]]));
+  const [tLow, tHigh] = box.student_tokens ?? [x, x];
+  const [nLow, nHigh] = box.student_params ?? [y, y];
+  const tokens = [Math.min(tLow!, x - 0.4) - 0.3, Math.max(tHigh!, x + 0.4) + 0.3] as const;
+  const params = [Math.min(nLow!, y - 0.3) - 0.2, Math.max(nHigh!, y + 0.3) + 0.2] as const;
+  const field = [0, 0, 0].map(() => new Float64Array(COLUMNS * ROWS)) as [Float64Array, Float64Array, Float64Array];
+  const [gain, outside, sure] = field;
+  const sizes = linspace(params[0], params[1], ROWS);
+  const budgets = linspace(tokens[0], tokens[1], COLUMNS);
+  sizes.forEach((size, i) => {
+    const n = size * Math.LN10;
+    budgets.forEach((budget, j) => {
+      const fresh = effectiveTokens(s, 10 ** budget);
+      const d = Math.log(fresh);
+      let [total, squares, alone] = [0, 0, 0];
+      ensemble.forEach((law, k) => {
+        const own = law.supervised(n, d);
+        const one = Math.exp(own) - Math.exp(law.distilled(n, d, t[k]!, own));
+        total += one;
+        squares += one * one;
+        alone += Math.exp(own);
+      });
+      const at = i * COLUMNS + j;
+      const middle = total / ensemble.length;
+      gain[at] = scale * middle;
+      const away = efoldsOutside(voice.range, {
+        student_params: [10 ** size], student_tokens: [fresh], teacher_loss: [teacherLoss],
+        tokens_per_param: [10 ** (budget - size)],
+      });
+      outside[at] = Object.keys(away).length ? 1 : 0;
+      const doubt = (doubtAt(voice.doubt, away) * alone) / ensemble.length;
+      const spread = Math.max(squares / ensemble.length - middle * middle, 0);
+      sure[at] = middle / (constants().sure_deviations * Math.sqrt(doubt * doubt + spread));
+    });
+  });
+  return { tokens, params, gain, outside, sure };
+}
+
+const CLIP = "frame-map";
+
+/** The frame, at which all regions are cut: the field goes on beyond it. */
+export const frame: RenderFunction = (_index, _scales, _values, at) => {
+  const made = svgElement("clipPath", { id: CLIP });
+  const [width, height] = [at.width - at.marginLeft - at.marginRight, at.height - at.marginTop - at.marginBottom];
+  made.append(svgElement("rect", { x: at.marginLeft, y: at.marginTop, width, height }));
+  return made;
+};
+
+/** Where the values of a field are at least `level`; needs `frame` in the same plot. */
+export function reaching(field: Field, values: Float64Array, level: number, style: Record<string, string | number>): RenderFunction {
+  const place = (ends: readonly [number, number], count: number, at: number) =>
+    ends[0] + ((at - 0.5) / (count - 1)) * (ends[1] - ends[0]);
+  return (_index, scales) => {
+    const [x, y] = [scales.x, scales.y] as [(at: number) => number, (at: number) => number];
+    const point = ([i, j]: number[]) =>
+      `${x(place(field.tokens, COLUMNS, i!)).toFixed(1)},${y(place(field.params, ROWS, j!)).toFixed(1)}`;
+    const { coordinates } = contours().size([COLUMNS, ROWS]).contour(Array.from(values), level);
+    const d = coordinates.flat().map((ring) => `M${ring.map(point).join("L")}Z`).join("");
+    return svgElement("path", { d, "clip-path": `url(#${CLIP})`, ...style });
+  };
 }

@@ -1,6 +1,5 @@
 /** Colours, ticks and patterns that all figures share. Okabe and Ito's colour-blind-safe palette. */
 import { formatCount } from "../quantities";
-import { svgElement } from "./svg";
 
 /** CSS variables, so that light and dark follow the page; an exported figure takes the values of the light page. */
 export const COLORS = {
@@ -51,4 +50,12 @@ export function hatch(id: string): () => SVGElement {
       `<line x1="0" y1="0" x2="0" y2="7" stroke="var(--hatch)" stroke-width="1.1"/></pattern>`;
     return defs;
   };
+}
+
+const SVG = "http://www.w3.org/2000/svg";
+
+export function svgElement(name: string, attributes: Record<string, string | number>): SVGElement {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, String(value));
+  return made;
 }

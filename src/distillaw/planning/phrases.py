@@ -1,0 +1,333 @@
+"""The words of a verdict, once: the command says them, and the planner page is given them with its data.
+
+    say("pays for none", compute=1e18)  ->  "compute 1.00e18 FLOP pays for no teacher considered. ..."
+
+A phrase has slots, `{name}` or `{name:form}`; a form is one of FORMS or a format specification of Python. Which phrase
+is said of what, and every number in it, is decided where it is said.
+"""
+
+from collections.abc import Callable, Mapping
+from string import Formatter
+from typing import Any
+
+from distillaw.laws.base import OUTSIDE
+from distillaw.planning.draws import Interval
+from distillaw.quantities import format_count, format_flop, times
+from distillaw.runs.record import budget_text
+
+
+def nats(value: float, noise: float | None = None) -> str:
+    """A loss or gain with the digits its noise supports: three, or four where they mean something."""
+    return f"{value:.4f}" if noise is not None and noise < 0.002 else f"{value:.3f}"
+
+
+def percent(probability: float) -> str:
+    """A probability as people say it; never 0 or 100 %."""
+    if probability > 0.995:
+        return "over 99 %"
+    if probability < 0.005:
+        return "under 1 %"
+    return f"{100 * probability:.0f} %"
+
+
+def interval(value: Interval) -> str:
+    """`0.253 [0.236, 0.270]`."""
+    half = (value.upper - value.lower) / 2
+    return f"{nats(value.mean, half)} [{nats(value.lower, half)}, {nats(value.upper, half)}]"
+
+
+FORMS: Mapping[str, Callable[[Any], str]] = {
+    "count": format_count,
+    "flop": format_flop,
+    "budget": budget_text,
+    "times": times,
+    "nats": nats,
+    "percent": percent,
+    "interval": interval,
+    "Capital": lambda text: text[:1].upper() + text[1:],
+    "s": lambda count: "" if count == 1 else "s",
+}
+
+
+class _Words(Formatter):
+    def format_field(self, value: Any, format_spec: str) -> str:
+        form = FORMS.get(format_spec)
+        return form(value) if form else format(value, format_spec)
+
+
+_WORDS = _Words()
+
+
+def say(name: str, /, **slots: object) -> str:
+    """A phrase with its slots filled."""
+    return _WORDS.vformat(PHRASES[name], (), slots)
+
+
+_VERDICT = {
+    "distil": "{option:Capital}: {probability:percent} likely to beat pretraining by more than {margin:nats} "
+    "nats/token for {student}; gain {gain}",
+    "pretrain": "{option:Capital}: {probability:percent} likely to beat the best teacher considered by more "
+    "than {margin:nats} nats/token for {student}; gain {gain} over the best of them",
+    "alone": "pretrain without a teacher",
+    "unknown": "Unknown for {student}: no evidence reaches it. {source:Capital} are all there is: {note}",
+    "too close": "Too close to call for {student}: {distil:percent} that distilling is better by more than "
+    "{margin:nats} nats/token, {pretrain:percent} that pretraining is; the gain of the best teacher is "
+    "{gain}. If you must choose now: {leading}",
+    "stated": "{value} nats/token {band} ({level:.0f} % interval)",
+    "more FLOP": "; it takes {ratio:times} times the FLOP, for which nobody knows what pretraining gives",
+    "at equal FLOP": "; at equal FLOP {words}",
+    "with one": "; with a teacher already trained, at equal tokens, {distil:percent} that distilling is "
+    "better",
+    "nor with one": "; nor is it clear with a teacher already trained, at equal tokens",
+    "student on tokens": "a {size} student on {tokens:budget} tokens",
+    "student within": "a {size} student within {compute:flop}",
+    "free size": "free-size",
+    "free size up to": "free-size (up to {limit:count})",
+}
+_REASONS = {
+    "decided by": "Decided by {source}: {note}.",
+    "shown": "Shown, not believed: {source}: {note}.",
+    "supposed": "Were {teacher}{trained} already trained, at no cost of this student, the gain of distilling "
+    "from it at equal tokens would be {gain:interval} (--teacher names one that you have).",
+    "trained on": " on {tokens:count} tokens",
+    "losses": "Student loss {distilled:nats} nats/token from {teacher}, {alone:nats} without a teacher.",
+    "teacher of loss": "{teacher} (loss {loss:nats})",
+    "best of": "Best of {count} teachers with probability {share:percent}.",
+    "best of measured": "Best of {count} teachers with probability {share:percent}; how likely it is to win "
+    "counts that the best of several noisy measurements looks better than it is.",
+    "equal compute": "At equal compute ({compute:flop}; pretraining then gets {tokens:count} tokens) "
+    "{still}: gain of distilling {gain:interval} ({basis}).",
+    "equal unknown": "At equal compute ({compute:flop}; pretraining then gets {tokens:count} tokens) nobody "
+    "knows: {basis}.",
+    "unreached": "no source reaches that far: train the student without a teacher on these tokens",
+    "put the gain": "{source:Capital} put the gain at {gain:interval}.",
+    "ahead from": "Training without a teacher is ahead from {tokens:count} tokens on, where the search "
+    "begins, in {share:percent} of the draws ({source}).",
+    "not before": "Training without a teacher does not catch up before {tokens:count} tokens in "
+    "{share:percent} of the draws ({source}).",
+    "catching up": "Catching up: at {caught_up}.",
+    "caught up": "{median:count} tokens [{low} to {high}, {level:.0f} % band], where training without a "
+    "teacher catches up{none} ({source})",
+    "before": "before {tokens:count}",
+    "beyond": "beyond {tokens:count}",
+    "none in": "; none in {share:percent} of the draws",
+    "teacher size": "Teacher size: of teachers trained on {ratio:count} tokens per parameter the best has "
+    "{best:count}{edge}; {low} to {high} are within {flat:.1f} % of the loss.",
+    "or beyond": " or beyond",
+    "smallest searched": "the smallest searched",
+    "largest searched": "the largest searched",
+}
+_CHANGES = {
+    "then": "{text}: then {words}",
+    "measured": "the student was measured: a pair of runs with and without a teacher outweighs everything "
+    "said here",
+    "same FLOP": "pretraining may spend the same FLOP, that is {tokens:count} tokens: then {words} (gain of "
+    "distilling {gain:interval})",
+    "did not matter": "a difference of {gain:nats} nats/token did not matter to you (this verdict asks for "
+    "more than {margin:nats})",
+    "tokens were": "tokens were {then:count} instead of {now:count}",
+    "compute were": "compute were {then:flop} instead of {now:flop}",
+    "student had": "the student had {then:count} parameters",
+    "students shared": "{then:.0f} student{then:s} shared the teacher instead of {now}",
+    "teacher's loss was": "{whose} loss was {then:.3f} instead of {now:.3f} nats/token",
+    "the teacher's": "the teacher's",
+    "scenario was": "the cost scenario was {then} instead of {now}",
+    "only": "only {teacher} was at hand",
+}
+_OPTIONS = {
+    "option pretrain": "pretrain",
+    "option pretrain-larger": "pretrain a larger student ({params:count})",
+    "option distil": "distil from {teacher}",
+    "option train-teacher": "train a {name}, then distil",
+    "option distil-then-pretrain": "{taught:.0f} % of the tokens from {teacher}, then pretrain",
+    "option prune-and-distil": "prune {teacher}, then distil",
+    "trained teacher": "{params:count} teacher on {tokens:count} tokens",
+    "sized teacher": "{params:count} teacher",
+    "teacher by loss": "teacher of loss {loss:g}",
+}
+_ASSUMPTIONS = {
+    "about loss": "The verdict is about held-out loss in nats/token on text like the validation split, not "
+    "about skill.",
+    "compared at": "Compared at {comparison}; {paid}.",
+    "pays": "cost scenario {scenario}: {words}",
+    "budget is": "The budget is {budget}.",
+    "largest student": "The largest student that can be served has {params:count}: {why}.",
+    "must be trained": "Teachers that do not exist yet must be trained: that is in the bill, shared by "
+    "{count} student{count:s}.",
+    "stored": "Logits are computed once, stored, and read by {count} students.",
+    "serving": "Serving {tokens:count} tokens is in every bill.",
+    "FLOP counted": "FLOP are counted for a vocabulary of {vocab} and a context of {context} where no run "
+    "counted them; parameters exclude embeddings.",
+    "text unknown": "Nothing says how your text compares with that of the laws: it is taken to be as hard, "
+    "with more doubt. The name of a teacher, or its size and tokens beside its loss, would say.",
+    "text and teacher": "{teacher:Capital}: a loss of {loss:nats} is {off} what {source} make of its size "
+    "and tokens; {text} is put down to your text (give or take {sd:.0f} %), and the teacher is judged as "
+    "{judged} than they make of it.",
+    "above": "{share:.1f} % above",
+    "below": "{share:.1f} % below",
+    "harder": "{share:.1f} % harder",
+    "easier": "{share:.1f} % easier",
+    "worse": "{share:.1f} % worse",
+    "better": "{share:.1f} % better",
+    "tell apart": "The student's own loss on your text would tell text and teacher apart.",
+    "stronger": "By these laws a stronger teacher than {teacher} would serve this student better.",
+    "weaker": "By these laws a weaker teacher than {teacher} would serve this student better (distillaw gap).",
+    "repeats": "{tokens:count} tokens are {passes:.3g} passes over {unique:count} unique ones and count as "
+    "{worth:count} (Muennighoff et al. 2023, supervised runs; taken to hold for distilled ones too, which "
+    "nobody has measured).",
+    "estimate distil-then-pretrain": "Distil then pretrain is an estimate: the student is taken to stand "
+    "where pretraining reaches the same loss, and to go on from there. It never carries the verdict.",
+    "estimate prune-and-distil": "A pruned start is taken to be worth 1 to {worth:g} times the tokens "
+    "(reports on skill, not on loss). It never carries the verdict; a pilot of both starts would say.",
+}
+_WARNINGS = {
+    "disagree": "{one} and {other} disagree: gains {a} and {b} nats/token do not meet; the answer is as wide "
+    "as that",
+    "ends": "[{lower:.3f}, {upper:.3f}]",
+    "chosen size": "a law chose the student's size, and such a size is good partly by luck: the probability "
+    "of distilling is too high then, and 20 tokens per parameter without a teacher did as well "
+    "(docs/verdict.md). Fix --student",
+    "silent": "{source}: {status}: {note}",
+    "left out": "left out: {teacher}: {why}",
+    "must train beside": "it must be trained, and beside a teacher at hand that is a question of FLOP: give "
+    "--compute",
+    "loss unknown": "nothing that may decide knows its loss",
+    "size unknown": "without its size its logits cannot be priced, and the budget is a bill: give "
+    "--teacher-params",
+    "tokens unknown": "without its tokens its training cannot be priced, and the budget is a bill: give "
+    "--teacher-tokens",
+    "bill too high": "its bill leaves nothing for the student (who pays for its training? --scenario, "
+    "--students-served)",
+    "asked for": "{source} was asked for and may not carry a plan ({status}: {note})",
+    "refused": "REFUSED as a basis: {source} may not carry a plan; the verdict is left open.",
+    "not believed": "Nothing in range speaks for this student; {source} is shown, not believed.",
+    "few tokens": "{option}: {ratio:.2g} tokens per parameter; no published law was fitted below 1",
+    "no better": "{teacher} (loss {loss:.3f}) is no better than the student by itself ({own:.3f}): expect it "
+    "to hold the student back",
+    "loss of the law": "the loss of {teacher} ({loss:.3f}) is what the law makes of its size and tokens "
+    "alone: measure it on yours, distillaw scout",
+    "smaller teacher": "{option}: a teacher smaller than the student; no law here can describe a student "
+    "that beats its teacher",
+    "over budget": "{option} costs {total:flop}, more than the budget",
+}
+_EVIDENCE = {
+    "consensus": "the consensus of {sources}",
+    "first": "{source} first: {note}",
+    "no teacher": "no teacher to judge",
+    "texts apart": "the teachers' losses and this law's are of two texts: give each teacher's size and "
+    "tokens with its loss (--teacher-tokens, --scout-tokens), or measure the student's own loss",
+    "inside": "inside the fitted range",
+    "outside": "outside the fitted range ({far})",
+    "far": "{coordinate} {factor:times} times",
+    "guess": "{where}: whatever it says is a guess",
+    **OUTSIDE,
+    "on your text": "{line} ({loss:.4g} on your text)",
+    "line free size": "says nothing of a student of free size",
+    "line too small": "means nothing below {smallest:count}",
+    "line chooses": "would choose a {best:count} teacher{arm}; it says nothing of losses",
+    "line pruned": ", for students pruned from their teacher",
+}
+_REFUSALS = {
+    "level": "level = {level}: intervals cover between 0.5 and 1, e.g. 0.9",
+    "one budget": "give one budget: tokens (--tokens 20B), or compute, device-hours or money (--compute "
+    "1e21, --device-hours 500, --money 2000)",
+    "slip": "{what} = {value:g}: more than {largest:g} {unit} is not planned with; is it a slip of the pen?",
+    "positive": "{what} = {value}: it must be positive and finite",
+    "vocab": "vocab = {vocab}, context = {context}: both are positive whole numbers",
+    "students served": "students_served = {count}: at least the one being planned",
+    "largest is best": "with tokens given and the size free, the largest student is always best: give "
+    "--student, or the largest one you can serve (--max-student 3B, --serve-memory 8e9)",
+    "tiny student": "student of {params:g} parameters: write 300M for 300 million",
+    "over the limit": "the student ({params:count}) is larger than the largest that can be served "
+    "({limit:count}); lower --student or raise the limit",
+    "serving takes all": "compute {compute:flop} is less than serving {served:count} tokens with a "
+    "{params:count} student costs by itself: nothing is left to train on. Raise the budget, or take a "
+    "smaller student or fewer inference_tokens",
+    "few per parameter": "{given} for a {params:count} student is {ratio:.2g} tokens per parameter; below "
+    "{least} nothing is learnt that a law or a study describes. Use a smaller student or a larger budget",
+    "given tokens": "{tokens:count} tokens",
+    "given compute": "compute {compute:flop}",
+    "tokenizers": "teachers with {count} tokenizers ({names}): nats/token of one are not those of another, "
+    "and logits can be distilled only into the teacher's own vocabulary. Compare them in bits per byte: "
+    "distillaw scout MODEL ... --text FILE measures them; then plan with those of one tokenizer",
+    "teacher standard error": "teacher {what} = {value:g}: a standard error is at least 0 and below the loss "
+    "it belongs to",
+    "teacher needs": "teacher '{name}': a law needs its loss, or its size and tokens to estimate the loss; "
+    "give --teacher-loss, or both --teacher-params and --teacher-tokens",
+    "no teacher left": "--only-existing leaves no teacher: none was named. Give --teacher NAME, "
+    "--teacher-params with --teacher-tokens or --teacher-loss, or --study",
+    "no law": "no law to plan with ({said}). Name one with --law, or allow the published ones",
+    "pays for none": "compute {compute:flop} pays for no teacher considered. Raise it, name a teacher of "
+    "known size that exists, share its bill (--students-served), or choose --scenario best-case",
+    "trains none": "compute {compute:flop} trains no student of any size{serving}: below {least} tokens per "
+    "parameter nothing is learnt that a law describes. Raise it",
+    "after serving": " after serving {tokens:count} tokens",
+    "teacher unpriced": "{teacher} must be trained at this student's cost, and without its size and tokens "
+    "nobody can price that: give --teacher-params and --teacher-tokens, or --scenario inference if somebody "
+    "else has paid",
+    "bill alone": "what {student} costs without a teacher, {compute:flop}: no teacher is at hand",
+    "bill with": "what {student} costs with {teacher} and its training, {compute:flop}",
+    "worse than guessing": "teacher loss {loss:g} nats/token is worse than guessing among {vocab} tokens "
+    "({most:.3f}); give the loss in nats/token, or --vocab",
+    "below the floor": "teacher loss {loss:g} is below the irreducible loss {floor:g} nats/token of every "
+    "law here. Is it in bits per byte, or on other text? Give nats/token, or plan on your own study (--study)",
+    "mfu": "mfu = {mfu:g}: utilisation is a fraction of peak in (0, 1], e.g. 0.4",
+    "no price": "no price is known for {device}; give --price, US dollars per device-hour",
+    "price": "price = {price:g}: US dollars per device-hour, positive and finite, e.g. 2.5",
+    "budget positive": "{how}: a budget must be positive and finite",
+    "hours": "{hours:g} device-hours",
+    "dollars": "{money:,.0f} $ at {price:g} $ per device-hour",
+    "budget buys": "{how} of {device} at {share:.0f} % of peak{span}: {flop:flop}",
+    "utilisation seen": " ({low:g} to {high:g} are seen)",
+    "limit positive": "--{option} {value:g}: it must be positive and finite",
+    "needs bandwidth": "--serve-latency needs --serve-bandwidth: the bytes per second that the device reads",
+    "holds none": "{why} holds no student at all with a vocabulary of {vocab} at {bytes:g} bytes a weight",
+    "limit": "{why} at {bytes:g} bytes a weight",
+    "as given": "as given",
+    "memory": "{memory:count} bytes of memory",
+    "latency": "{ms:g} ms per token",
+}
+_EXPLANATION = {
+    "step FLOP": "student: F({params:count}) = 2 N (1 + sigma1 n_ctx / N^(1/3) + sigma2 n_vocab / N^(2/3)) = "
+    "{student:.4g} FLOP per token; training takes 3 F = {training:.4g}",
+    "step unpriced": "{teacher} has no known size: its logits cannot be priced",
+    "step bill": "bill: C = 3 F(N_S) D_S + F(N_T) (delta_Lgt D_S + delta_Pre 3 D_T), delta_Lgt = "
+    "{logits:.3g}, delta_Pre = {training:.3g}, F(N_T) = {teacher:.4g}",
+    "step tokens": "tokens on {compute:flop}: D = {own:count} without a teacher, {taught:count} with it",
+    "step law": "{source} ({of}): L(N, D) = E + (A/N^alpha + B/D^beta)^gamma, E = {E:.4g}, A = {A:.4g}, B = "
+    "{B:.4g}, alpha = {alpha:.4g}, beta = {beta:.4g}, gamma = {gamma:.4g}",
+    "step laws": "{count} laws, medians shown",
+    "step one law": "one law",
+    "step alone": "without a teacher: L({params:count}, {tokens:count}) = {loss} nats/token",
+    "step teacher": "teacher: L_T = {loss}; against the student's own loss on its tokens r = L_T / Ltilde_S "
+    "= {ratio:.3f}",
+    "step text": "all of that on the law's own text; losses on yours are {ratio:.4f} times as high",
+    "step given elsewhere": "{loss:.4f} given, {here} on the law's text",
+    "step given": "{here} (given)",
+    "step estimated": "{here} (L({params:count}, {tokens:count}))",
+    "step estimated elsewhere": "{found} on the law's text, {loss:.4f} on yours",
+    "step distilled": "distilled: L_S = L_T + L_T^(-c0) exp(-h(r)) (A'/N^alpha' + B'/D^beta')^gamma' with c0 "
+    "= {c0:.4g}, kappa = {kappa:.4g}, f1 = {f1:.4g}: exp(-h) = {factor:.3f}, so L_S = {teacher:.4f} + "
+    "{lacking:.4f} = {loss}",
+    "step span": "{mean:.4f} ({low:.4f} to {high:.4f})",
+    "step mean": "{mean:.4f}",
+    "step gain": "gain by {source}: {gain:interval}{doubt}",
+    "step doubt": ", of which {doubt:.4f} (sd, t with {dof:g} degrees of freedom) is doubt of the form",
+    "step together": "together (densities multiplied): {gain:interval}",
+    "step margin": "margin = max({share:.2%} of the loss = {floor:.4f}, noise {noise:.4f}) = {margin:.4f}; "
+    "{called}",
+    "step uncalled": "no probability: nothing that may decide reaches this question",
+    "step called": "P(gain > margin) = {distil:.3f}, P(-gain > margin) = {pretrain:.3f}; called from "
+    "{sure:g} on: {verdict}",
+}
+PHRASES: Mapping[str, str] = {
+    **_VERDICT,
+    **_REASONS,
+    **_CHANGES,
+    **_OPTIONS,
+    **_ASSUMPTIONS,
+    **_WARNINGS,
+    **_EVIDENCE,
+    **_REFUSALS,
+    **_EXPLANATION,
+}
