@@ -36,7 +36,7 @@ def random_gains(predicted, common, options, rng, count):
     losses = np.stack([p.loss for p in predicted], axis=1)
     centres = losses[:, :1] - losses[:, 1:]
     is_taught = np.array([option.teacher is not None for option in options[1:]])
-    alone = np.array([p.doubt for p in predicted[1:]])
+    alone = np.array([p.sd for p in predicted[1:]])
     pick = rng.integers(len(losses), size=count)
     tails = LAW_SCALE * np.sqrt(LAW_DOF / rng.chisquare(LAW_DOF, size=(count, 1)))
     shared, own = rng.normal(size=(count, 1)), rng.normal(size=(count, len(alone)))

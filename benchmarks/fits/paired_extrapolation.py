@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks import RESULTS, SHIPPED
-from distillaw.planning.arms import ALONE_FLOOR, TAUGHT_FLOOR, student_arms
+from distillaw.planning.arms import DISTILLED_FLOOR, SUPERVISED_FLOOR, student_arms
 from distillaw.planning.measured import measure_gain
 from distillaw.runs.record import Run, StudyRecord, read_study
 from distillaw.runs.table import read_table
@@ -100,8 +100,8 @@ def losses(curves):
     for name, arm, curve, teacher_loss in curves:
         for a, b, c in triples(curve):
             least = min(curve[a], curve[b])
-            held = arm == "distilled" and least > 1.005 * TAUGHT_FLOOR * teacher_loss
-            error = miss(curve, a, b, c, TAUGHT_FLOOR * teacher_loss if held else ALONE_FLOOR * least)
+            held = arm == "distilled" and least > 1.005 * DISTILLED_FLOOR * teacher_loss
+            error = miss(curve, a, b, c, DISTILLED_FLOOR * teacher_loss if held else SUPERVISED_FLOOR * least)
             if error is not None:
                 found.setdefault((name, arm), []).append(error)
     rows = []

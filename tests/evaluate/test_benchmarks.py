@@ -385,7 +385,7 @@ def test_killed_in_the_middle_it_continues(model, data, tmp_path):
     ]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     answers = tmp_path / "out" / "answers"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600  # of a busy machine
     while child.poll() is None and time.monotonic() < deadline and not list(answers.glob("openbookqa*")):
         time.sleep(0.005)
     os.kill(child.pid, signal.SIGKILL)

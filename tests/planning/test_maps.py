@@ -46,18 +46,18 @@ def test_grid_losses_are_those_of_the_ensemble(ensemble, given):
         cells = GridCells(n=n, d=d, teacher_loss=np.full((1, 1), np.log(2.1)))
         log_teacher = np.full((1, 1, 1), np.log(2.1))
     else:
-        cells = GridCells(n=n, d=d, teacher_n=n_t, teacher_d=d_t, alone=d + 0.1 * n)
+        cells = GridCells(n=n, d=d, teacher_n=n_t, teacher_d=d_t, supervised=d + 0.1 * n)
         log_teacher = ensemble.log_supervised(n_t[None], d_t[None])
     found = grid_losses(ensemble, cells)
-    alone = np.exp(ensemble.log_supervised(n[None], (d if given == "loss" else d + 0.1 * n)[None]))
+    supervised = np.exp(ensemble.log_supervised(n[None], (d if given == "loss" else d + 0.1 * n)[None]))
     student = np.exp(ensemble.log_distilled(n[None], d[None], log_teacher))
     np.testing.assert_allclose(found.student, student.mean(0), rtol=1e-12)
-    np.testing.assert_allclose(found.alone, alone.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found.supervised, supervised.mean(0), rtol=1e-12)
     np.testing.assert_allclose(
         found.teacher, np.broadcast_to(np.exp(log_teacher).mean(0), found.teacher.shape), rtol=1e-12
     )
-    np.testing.assert_allclose(found.lowest_gain, (alone - student).min(0), atol=1e-12)
-    np.testing.assert_allclose(found.highest_gain, (alone - student).max(0), atol=1e-12)
+    np.testing.assert_allclose(found.lowest_gain, (supervised - student).min(0), atol=1e-12)
+    np.testing.assert_allclose(found.highest_gain, (supervised - student).max(0), atol=1e-12)
 
 
 def test_splines_reproduce_cubics_and_nodes():

@@ -163,7 +163,7 @@ def test_a_pruned_start_lies_between_no_worth_and_the_most_reported(ensemble):
         for worth in (1, PRUNED_WORTH)
     ]
     assert ends[1] < found.loss.mean() < ends[0]
-    assert found.doubt == pytest.approx((ends[0] - ends[1]) / 2)
+    assert found.sd == pytest.approx((ends[0] - ends[1]) / 2)
     wide = Situation(student_params=5e8, student_tokens=2e10, teachers=[EIGHT])
     assert "prune-and-distil" not in by_kind(wide, ensemble), "a cut to a sixteenth is not offered"
 

@@ -12,7 +12,7 @@ import numpy as np
 from distillaw.controls.control import About, Control, Status, worst
 from distillaw.controls.study_runs import Difference, Place, StudyRuns
 from distillaw.planning.arms import ArmPoint
-from distillaw.planning.measured import DesignPoint, DistilledPoint, measure_gain
+from distillaw.planning.measured import DistilledPoint, MeasuredPoint, measure_gain
 from distillaw.quantities import format_flop
 from distillaw.runs.record import Run, budget_text, is_near
 
@@ -197,18 +197,18 @@ def _free_words(free: Difference | None) -> str:
     return "" if free is None else f"; {_gain_words(free)} if the teacher's training is free"
 
 
-def _best(runs: StudyRuns) -> tuple[DesignPoint, DistilledPoint] | None:
+def _best(runs: StudyRuns) -> tuple[MeasuredPoint, DistilledPoint] | None:
     """The target cell with its best teacher."""
     cell = runs.target()
     return None if cell is None or cell.best is None else (cell, cell.best)
 
 
-def _flop_per_token(runs: StudyRuns, cell: DesignPoint) -> float:
+def _flop_per_token(runs: StudyRuns, cell: MeasuredPoint) -> float:
     return runs.arms(cell.params)[0].student_flop_per_token
 
 
 def _equal_tokens(
-    runs: StudyRuns, cell: DesignPoint, taught: DistilledPoint, *, with_teacher: bool
+    runs: StudyRuns, cell: MeasuredPoint, taught: DistilledPoint, *, with_teacher: bool
 ) -> float | None:
     """Tokens that the student alone gets for the FLOP of distilling; None where they are not known."""
     arm = next(
@@ -220,20 +220,20 @@ def _equal_tokens(
     return total / _flop_per_token(runs, cell) if np.isfinite(total) else None
 
 
-def _alone_at(runs: StudyRuns, cell: DesignPoint, tokens: float) -> ArmPoint | None:
+def _alone_at(runs: StudyRuns, cell: MeasuredPoint, tokens: float) -> ArmPoint | None:
     """The student without a teacher at a token count: measured within 5 %, between its budgets, or not far beyond."""
     arm = runs.arms(cell.params)[0]
     near = [budget for budget in arm.runs if is_near(budget, tokens, within=0.05)]
     return arm.at(near[0] if near else tokens)
 
 
-def _basis(runs: StudyRuns, cell: DesignPoint, tokens: float) -> str:
+def _basis(runs: StudyRuns, cell: MeasuredPoint, tokens: float) -> str:
     point = _alone_at(runs, cell, tokens)
     return "" if point is None else point.basis
 
 
 def _gain_over_alone(
-    runs: StudyRuns, cell: DesignPoint, taught: DistilledPoint, tokens: float
+    runs: StudyRuns, cell: MeasuredPoint, taught: DistilledPoint, tokens: float
 ) -> Difference | None:
     """Gain of a taught student over the student alone on other tokens, with the doubt of its curve."""
     arms: Sequence = runs.arms(cell.params)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from distillaw.controls.control import About, Control
 from distillaw.controls.study_runs import StudyRuns
 from distillaw.errors import CacheError
-from distillaw.planning.measured import DesignPoint
+from distillaw.planning.measured import MeasuredPoint
 from distillaw.quantities import format_count
 from distillaw.runs.files import read_json
 from distillaw.runs.record import budget_text
@@ -221,7 +221,7 @@ def check_errors(runs: StudyRuns) -> Control:
     return ERRORS.control("passed", f"{words} ({least.ratio:.1f} standard errors)", effects=numbers)
 
 
-def _effects(cell: DesignPoint) -> list[_Effect]:
+def _effects(cell: MeasuredPoint) -> list[_Effect]:
     where = f"{cell.label} on {budget_text(cell.tokens)} tokens"
     found = []
     if cell.best is not None:

@@ -11,7 +11,7 @@ from distillaw.controls.control import LEVEL
 from distillaw.errors import CacheError, DataError
 from distillaw.planning.arms import MeasuredArm, student_arms, teacher_name
 from distillaw.planning.gains import RunNoise
-from distillaw.planning.measured import DesignPoint, design_points, study_seed_noise
+from distillaw.planning.measured import MeasuredPoint, design_points, study_seed_noise
 from distillaw.runs.files import read_json
 from distillaw.runs.paired import check_same_documents, clustered_cov, effective_dof, seed_noise, t_quantile
 from distillaw.runs.record import Run, StudyRecord, budget_text
@@ -91,7 +91,7 @@ class StudyRuns:
         return {(run.params, run.tokens, ""): {run.seed: run} for run in self.record.teachers.values()}
 
     @cached_property
-    def cells(self) -> list[DesignPoint]:
+    def cells(self) -> list[MeasuredPoint]:
         """Sizes and budgets with their paired gains, by size and tokens."""
         return design_points(self.record)
 
@@ -109,7 +109,7 @@ class StudyRuns:
         """The arms of a student size, the one without a teacher first."""
         return student_arms(self.record, params)
 
-    def target(self) -> DesignPoint | None:
+    def target(self) -> MeasuredPoint | None:
         """The cell the study was made for, or its largest one with a teacher."""
         taught = [cell for cell in self.cells if cell.taught]
         if not taught:

@@ -5,7 +5,7 @@ from itertools import combinations
 
 from distillaw.controls.control import LEVEL, About, Control, Status, below, worst
 from distillaw.controls.study_runs import Difference, StudyRuns
-from distillaw.planning.measured import DesignPoint, DistilledPoint
+from distillaw.planning.measured import DistilledPoint, MeasuredPoint
 from distillaw.runs.record import budget_text
 
 RANGE = About(
@@ -124,7 +124,7 @@ def _matched(runs: StudyRuns) -> set[frozenset[str]]:
     return {frozenset((a[0], b[0])) for a, b in combinations(_sized(runs), 2) if _are_pair(a, b)}
 
 
-def _pairs(runs: StudyRuns, cell: DesignPoint, matched: set[frozenset[str]]) -> list[_Pair]:
+def _pairs(runs: StudyRuns, cell: MeasuredPoint, matched: set[frozenset[str]]) -> list[_Pair]:
     if cell.best is None or cell.best.gain < 2 * cell.best.se:
         return []
     return [
@@ -134,7 +134,7 @@ def _pairs(runs: StudyRuns, cell: DesignPoint, matched: set[frozenset[str]]) -> 
     ]
 
 
-def _pair(runs: StudyRuns, cell: DesignPoint, first: DistilledPoint, second: DistilledPoint) -> _Pair:
+def _pair(runs: StudyRuns, cell: MeasuredPoint, first: DistilledPoint, second: DistilledPoint) -> _Pair:
     seeds = [runs.grid[cell.params, cell.tokens, t.teacher_run] for t in (first, second)]
     difference = runs.difference(*seeds)
     assert difference is not None and cell.best is not None  # both have the study's first seed

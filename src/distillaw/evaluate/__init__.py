@@ -1,1 +1,1 @@
-"""What a finished model is worth on text it has not seen."""
+"""What a finished model is worth: calibration, benchmarks, judged chat, candidate teachers; no model is made here."""

@@ -12,8 +12,9 @@ passes, and no more logits exist at a time than in models/scoring.py. Shape suff
 D document, M bin.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from distillaw.data.corpus import WHOLE, Excerpt, Reading, read_excerpt
-from distillaw.data.tokenizer import encode_documents, start_token
+from distillaw.data.tokenizer import encode_to_score
 from distillaw.errors import ConfigError, DataError
 from distillaw.models.oracle import AnyTeacher
 from distillaw.models.scoring import (
@@ -157,10 +158,10 @@ class CalibratedScores:
     """Confidence of the model's first choice, and whether it came."""
     against: dict[str, BinSums]
     """By key of AGAINST_TEACHER; empty without a teacher."""
-    teacher: DocumentScores | None
-    teacher_data: BinSums | None
+    teacher: DocumentScores | None = None
+    teacher_data: BinSums | None = None
     """The teacher's own calibration against data."""
-    kl_sum: np.ndarray | None
+    kl_sum: np.ndarray | None = None
     """Sum of KL(teacher || student) of each document, nats, float64, shape (documents,)."""
 
     def from_teacher(self) -> dict[str, float]:
@@ -254,13 +255,13 @@ def _score_batch(
     document_N = np.repeat(batch.document, scored_BT.sum(1).numpy())
     rows = min(logits_rows(each) for each in (model, teacher) if each is not None)
     pieces = scored_logits(model, batch.inputs, scored_BT, rows=rows)
-    taught = None if teacher is None else scored_logits(teacher, batch.inputs, scored_BT, rows=rows)
+    theirs = None if teacher is None else scored_logits(teacher, batch.inputs, scored_BT, rows=rows)
     done = 0
     for logits_NV in pieces:
         part = slice(done, done + len(logits_NV))
         done = part.stop
         logp_NV = torch.log_softmax(logits_NV.float(), dim=-1)
-        theirs_NV = None if taught is None else torch.log_softmax(next(taught).float(), dim=-1)
+        theirs_NV = None if theirs is None else torch.log_softmax(next(theirs).float(), dim=-1)
         tally.add(document_N[part], labels_N[part], logp_NV, theirs_NV)
 
 
@@ -301,17 +302,12 @@ class _Tally:
         self.against["teacher_confidence_teacher_bins"].add(document, they_said, said, they_said)
 
     def result(self) -> CalibratedScores:
-        taught = self.with_teacher
-        return CalibratedScores(
-            heldout=DocumentScores.numbered(tokens=self.tokens, loss_sum=self.loss),
-            data=self.data,
-            against=self.against,
-            teacher=DocumentScores.numbered(tokens=self.tokens, loss_sum=self.teacher_loss)
-            if taught
-            else None,
-            teacher_data=self.teacher_data if taught else None,
-            kl_sum=self.kl if taught else None,
-        )
+        heldout = DocumentScores.numbered(tokens=self.tokens, loss_sum=self.loss)
+        found = CalibratedScores(heldout=heldout, data=self.data, against=self.against)
+        if not self.with_teacher:
+            return found
+        teacher = DocumentScores.numbered(tokens=self.tokens, loss_sum=self.teacher_loss)
+        return replace(found, teacher=teacher, teacher_data=self.teacher_data, kl_sum=self.kl)
 
 
 def _of(logp_NV: torch.Tensor, ids_N: torch.Tensor) -> torch.Tensor:
@@ -382,58 +378,44 @@ def score_text(
         DataError: a loss is not finite.
         VocabularyError: the teacher has another vocabulary.
     """
-    encoded = encode_documents(tokenizer, excerpt.documents)
-    start = start_token(model.name, tokenizer)
-    ids = [np.array([start, *each], dtype=np.int64) for each in encoded]
-    taught = None if teacher is None else load_teacher(teacher, tokenizer, context=context, device=device)
-    total = sum(map(len, encoded))
+    ids = encode_to_score(model.name, tokenizer, excerpt.documents)
+    taught_by = None if teacher is None else load_teacher(teacher, tokenizer, context=context, device=device)
+    total = sum(len(each) - 1 for each in ids)
     beside = f", {teacher.name} beside it" if teacher is not None else ""
     say(f"{model.name}: {len(ids)} documents, {format_count(total)} tokens in windows of {context}{beside}")
-    scores = score_calibration(
-        model,
-        ids,
-        context=context,
-        stride=context,
-        teacher=taught,
-        bins=bins,
-        seen=Telling(model.name, total, "tokens", say).add,
-    )
+    seen, windows = Telling(model.name, total, "tokens", say).add, {"context": context, "stride": context}
+    scores = score_calibration(model, ids, **windows, teacher=taught_by, bins=bins, seen=seen)
     if not np.isfinite(scores.heldout.loss_sum).all():
         raise DataError(f"{model.name}: its loss is not finite on {excerpt.text_hash}: damaged weights?")
     sizes = np.array(excerpt.bytes_per_document, dtype=np.int64)
+    tokens, loss_sum = scores.heldout.tokens.tolist(), scores.heldout.loss_sum.tolist()
     return {
         "heldout": _heldout(scores, sizes, context),
         "calibration": scores.record(),
-        "per_document": {
-            "tokens": scores.heldout.tokens.tolist(),
-            "bytes": sizes.tolist(),
-            "loss_sum": scores.heldout.loss_sum.tolist(),
-        },
+        "per_document": {"tokens": tokens, "bytes": sizes.tolist(), "loss_sum": loss_sum},
     }
 
 
 def _heldout(scores: CalibratedScores, sizes: np.ndarray, context: int) -> dict[str, object]:
     heldout = scores.heldout
-    per_byte = np.sqrt(clustered_cov(heldout.loss_sum[:, None], sizes)[0, 0])
+    bytes_per_token = float(sizes.sum() / heldout.tokens.sum())
     found: dict[str, object] = {
         "loss": heldout.loss,
         "loss_se": heldout.loss_se,
-        "bits_per_byte": bits_per_byte(
-            heldout.loss, bytes_per_token=float(sizes.sum() / heldout.tokens.sum())
-        ),
-        "bits_per_byte_se": float(per_byte / np.log(2)),
+        "bits_per_byte": bits_per_byte(heldout.loss, bytes_per_token=bytes_per_token),
+        "bits_per_byte_se": clustered_se(heldout.loss_sum, sizes) / math.log(2),
         "tokens": int(heldout.tokens.sum()),
         "bytes": int(sizes.sum()),
         "documents": len(sizes),
         "context": context,
     }
     if scores.teacher is not None:
-        lost = (heldout.loss_sum - scores.teacher.loss_sum)[:, None]
+        lost = heldout.loss_sum - scores.teacher.loss_sum
         found |= {
             "teacher_loss": scores.teacher.loss,
             "teacher_loss_se": scores.teacher.loss_se,
             "behind_teacher": heldout.loss - scores.teacher.loss,
-            "behind_teacher_se": float(np.sqrt(clustered_cov(lost, heldout.tokens)[0, 0])),
+            "behind_teacher_se": clustered_se(lost, heldout.tokens),
             **scores.from_teacher(),
         }
     return found

@@ -4,7 +4,7 @@ The harness builds the prompts, asks the model and judges each answer; which que
 score means (scores.py) and running generated code (sandbox.py) are ours. Nothing is fetched. Beside every score lie the
 exact prompts and the raw answers.
 
-    run_benchmark(model, spec, rows, Way(), out=Path("out/eval"), identity="...")
+    run_benchmark(model, tokenizer, spec, rows, Way(), memory=Path("answers.jsonl"), samples=Path("samples.jsonl.gz"))
 """
 
 import gzip
@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -207,18 +207,7 @@ def _execute(spec: TaskSpec, answered: list[Answered], say) -> tuple[list[Answer
         count = len(verdict.outcomes)
         metrics = {f"pass@{k}": pass_at_k(count, verdict.correct, k) for k in (1, 10, 100) if k <= count}
         outcomes = [{"verdict": o.verdict, "output": o.output} for o in verdict.outcomes]
-        judged.append(
-            Answered(
-                subtask=each.subtask,
-                row=each.row,
-                prompt=each.prompt,
-                continuations=each.continuations,
-                answers=each.answers,
-                target=each.target,
-                metrics=metrics,
-                filtered=outcomes,
-            )
-        )
+        judged.append(replace(each, metrics=metrics, filtered=outcomes))
     walls = sorted({wall for verdict in verdicts for outcome in verdict.outcomes for wall in outcome.walls})
     return judged, [f"programs ran behind: {', '.join(walls)}"]
 

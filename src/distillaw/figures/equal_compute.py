@@ -159,7 +159,7 @@ def _point(record: StudyRecord, arm: MeasuredArm, compute: float) -> IsoPoint | 
         params=params,
         tokens=tokens,
         loss=loss,
-        half=math.hypot(seeds, Z90 * point.doubt),
+        half=math.hypot(seeds, Z90 * point.sd),
         is_beyond=point.basis == "extrapolated",
     )
 

@@ -25,7 +25,7 @@ from distillaw.figures.style import (
     set_title,
 )
 from distillaw.fitting.result import FitResult, Prediction
-from distillaw.planning.measured import DesignPoint, DistilledPoint
+from distillaw.planning.measured import DistilledPoint, MeasuredPoint
 from distillaw.runs.record import StudyRecord, budget_text
 
 LINE = 0.062
@@ -65,7 +65,7 @@ def _style(place: int) -> TeacherStyle:
 
 
 @in_style
-def draw_gap(cells: Sequence[DesignPoint]) -> Figure:
+def draw_gap(cells: Sequence[MeasuredPoint]) -> Figure:
     """Student loss against teacher loss, one panel per student size (column) and token budget (row).
 
     Raises:
@@ -99,7 +99,7 @@ def draw_gap(cells: Sequence[DesignPoint]) -> Figure:
     return figure
 
 
-def _gap_panel(ax: Axes, cell: DesignPoint, *, is_last: bool, is_first: bool) -> None:
+def _gap_panel(ax: Axes, cell: MeasuredPoint, *, is_last: bool, is_first: bool) -> None:
     color = SERIES[0]
     x = [t.teacher_loss for t in cell.taught]
     ax.axhline(cell.alone, color=INK, linestyle=DASHED, linewidth=1.1)
@@ -154,7 +154,7 @@ def _gap_panel(ax: Axes, cell: DesignPoint, *, is_last: bool, is_first: bool) ->
         ax.set_ylabel("student loss, nats/token")
 
 
-def _named(cell: DesignPoint) -> list[DistilledPoint]:
+def _named(cell: MeasuredPoint) -> list[DistilledPoint]:
     """The teachers whose names are written."""
     if len(cell.taught) <= MOST_NAMED:
         return list(cell.taught)
@@ -182,7 +182,7 @@ class _Line:
 
 @in_style
 def draw_tokens(
-    cells: Sequence[DesignPoint],
+    cells: Sequence[MeasuredPoint],
     styles: Mapping[str, TeacherStyle],
     *,
     laws: Mapping[str, FitResult] | None = None,
@@ -211,7 +211,7 @@ def draw_tokens(
 
 
 def _lines(
-    cells: Sequence[DesignPoint], styles: Mapping[str, TeacherStyle], laws: Mapping[str, FitResult]
+    cells: Sequence[MeasuredPoint], styles: Mapping[str, TeacherStyle], laws: Mapping[str, FitResult]
 ) -> list[_Line]:
     budgets = [c.tokens for c in cells]
     at = np.geomspace(min(budgets), max(budgets), 60)
@@ -252,7 +252,7 @@ def _lines(
     return found
 
 
-def _token_panel(ax: Axes, cells: Sequence[DesignPoint], lines: Sequence[_Line]) -> None:
+def _token_panel(ax: Axes, cells: Sequence[MeasuredPoint], lines: Sequence[_Line]) -> None:
     for line in lines:
         losses, halves = np.array(line.losses), np.array(line.halves)
         color, marker = line.style.color, line.style.marker

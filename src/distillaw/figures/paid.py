@@ -17,7 +17,7 @@ from distillaw.accounting.scenarios import Scenario
 from distillaw.errors import DataError
 from distillaw.figures.style import INK, PAPER, SERIES, Z90, in_style, new_panels, power_axis, set_title
 from distillaw.pareto.frontier import FrontierPlace, ScorePoint, place, staircase
-from distillaw.planning.measured import DesignPoint
+from distillaw.planning.measured import MeasuredPoint
 from distillaw.runs.record import StudyRecord, budget_text
 
 SCENARIOS = {
@@ -51,7 +51,7 @@ class Paid:
         return self.student + shares.delta_lgt * self.logits + teacher
 
 
-def paid_cells(record: StudyRecord, cells: Sequence[DesignPoint]) -> list[Paid]:
+def paid_cells(record: StudyRecord, cells: Sequence[MeasuredPoint]) -> list[Paid]:
     """Every cell with its bill, as if it were trained alone: no trunk is shared."""
     found = []
     for cell in cells:
@@ -85,7 +85,7 @@ def paid_cells(record: StudyRecord, cells: Sequence[DesignPoint]) -> list[Paid]:
     return [one for one in found if math.isfinite(one.compute(Scenario.INFERENCE))]
 
 
-def _run_flop(record: StudyRecord, cell: DesignPoint, teacher_run: str | None) -> tuple[float, float]:
+def _run_flop(record: StudyRecord, cell: MeasuredPoint, teacher_run: str | None) -> tuple[float, float]:
     """FLOP of the training and of the teacher's forward passes of a cell's runs; seeds cost alike."""
     run = next(
         r

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from distillaw.errors import DataError
 from distillaw.instruct.conversations import (
@@ -73,6 +74,17 @@ class Example:
         return sum(self.mask)
 
 
+class _Opened(Protocol):
+    """What is divided by how it opens."""
+
+    @property
+    def opening(self) -> str:
+        """Hash of what stands before the first answer."""
+
+
+One = TypeVar("One", bound=_Opened)
+
+
 @dataclass(slots=True, kw_only=True)
 class Account:
     """What became of the conversations of a file."""
@@ -112,12 +124,20 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sides:
-    """Examples to train on and to score."""
+class Sides(Generic[One]):
+    """Examples, or masked pairs, to train on and to score."""
 
-    train: tuple[Example, ...]
-    heldout: tuple[Example, ...]
+    train: tuple[One, ...]
+    heldout: tuple[One, ...]
     account: Account
+
+
+def _divided(examples: Sequence[One], account: Account, max_tokens: int, validation: float) -> Sides[One]:
+    check_account(account, len(examples), max_tokens)
+    is_held = held_out([each.opening for each in examples], validation)
+    train = tuple(each for each, held in zip(examples, is_held, strict=True) if not held)
+    heldout = tuple(each for each, held in zip(examples, is_held, strict=True) if held)
+    return Sides(train=train, heldout=heldout, account=account)
 
 
 def prepare_sides(
@@ -127,7 +147,7 @@ def prepare_sides(
     max_tokens: int,
     validation: float,
     keep_truncated: bool = False,
-) -> Sides:
+) -> Sides[Example]:
     """Mask, fit and split conversations.
 
     Args:
@@ -155,13 +175,7 @@ def prepare_sides(
         elif (example := _example(conversation, masker, max_tokens, account)) is not None:
             examples.append(example)
         seen.add(whole)
-    check_account(account, len(examples), max_tokens)
-    sides = held_out([each.opening for each in examples], validation)
-    return Sides(
-        train=tuple(e for e, held in zip(examples, sides, strict=True) if not held),
-        heldout=tuple(e for e, held in zip(examples, sides, strict=True) if held),
-        account=account,
-    )
+    return _divided(examples, account, max_tokens, validation)
 
 
 def _example(conversation: Conversation, masker: Masker, max_tokens: int, account: Account) -> Example | None:
@@ -250,13 +264,7 @@ class MaskedPair:
         return Example(ids=(*self.prompt, *answer), mask=mask, opening=self.opening)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairSides:
-    """Pairs to train on and to score."""
-
-    train: tuple[MaskedPair, ...]
-    heldout: tuple[MaskedPair, ...]
-    account: Account
+PairSides: TypeAlias = Sides[MaskedPair]
 
 
 def read_pairs(file: str | Path) -> Iterator[Pair]:
@@ -327,13 +335,7 @@ def prepare_pairs(pairs: Iterator[Pair], masker: Masker, *, max_tokens: int, val
                 account.skipped[f"longer than {max_tokens:,} tokens"] += 1
             else:
                 masked.append(found)
-    check_account(account, len(masked), max_tokens)
-    sides = held_out([each.opening for each in masked], validation)
-    return PairSides(
-        train=tuple(p for p, held in zip(masked, sides, strict=True) if not held),
-        heldout=tuple(p for p, held in zip(masked, sides, strict=True) if held),
-        account=account,
-    )
+    return _divided(masked, account, max_tokens, validation)
 
 
 def _masked(pair: Pair, masker: Masker, account: Account) -> MaskedPair | None:

@@ -1,1 +1,1 @@
-"""Hugging Face models: fresh ones from a size, teachers from a folder; torch lives here."""
+"""Hugging Face models loaded and scored; made fresh, or out of others: cut, upcycled, with another vocabulary."""

@@ -262,11 +262,9 @@ def load_teacher(
 def model_flops(model: "PreTrainedModel", context: int) -> float:
     """Forward FLOP per token at a context; measured where accounting does not know the architecture."""
     architecture = architecture_of(model.config)
-    return (
-        forward_flops(architecture, context=context).total
-        if architecture
-        else _measured_flops(model, context)
-    )
+    if architecture is None:
+        return _measured_flops(model, context)
+    return forward_flops(architecture, context=context).total
 
 
 def architecture_of(config: "PreTrainedConfig") -> Architecture | None:

@@ -149,7 +149,7 @@ def _bracket(runs: Sequence[Run]) -> tuple[Optimum, float] | None:
 
 
 Array = NDArray[np.float64]
-ALONE = "no teacher"
+NO_TEACHER = "no teacher"
 REACH = 3.0
 """How far beyond its largest budget an arm is extrapolated."""
 EXTRAPOLATION_SD = 0.3
@@ -157,9 +157,9 @@ EXTRAPOLATION_SD = 0.3
 and a third up to 3.4 times the larger, rms of the miss as a share of the change: without a teacher 0.19 in Farseer's
 grid, 0.47 in that of Gadre et al. (2024), 0.28, 0.15 and 0.31 in the open runs, the pocket study and the worlds; with
 one 0.20, 0.22 and 0.51 in the last three; 0.32 over all eight (benchmarks/fits/paired_extrapolation.py)."""
-TAUGHT_FLOOR = 0.99
+DISTILLED_FLOOR = 0.99
 """Floor of a student's loss, as a share of its teacher's: nearly where students end in the open runs."""
-ALONE_FLOOR = 0.7
+SUPERVISED_FLOOR = 0.7
 """The same without a teacher, as a share of the lowest loss seen: what text and size leave. At 0.4 the line was too
 low by 53 millinats (Gadre et al.) and 25 (open runs), at 0.7 by 35 and 6 too high, at 0.9 by 55 (same script)."""
 
@@ -195,10 +195,10 @@ class MeasuredArm:
         """
         least = min(run.loss for seeds in self.runs.values() for run in seeds.values())
         if self.teacher is not None and self._any().row.get("lambda", 1.0) == 1.0:
-            floor = TAUGHT_FLOOR * self._any().number("teacher_loss")
+            floor = DISTILLED_FLOOR * self._any().number("teacher_loss")
             if least > 1.005 * floor:
                 return floor
-        return ALONE_FLOOR * least
+        return SUPERVISED_FLOOR * least
 
     def _any(self) -> Run:
         return next(iter(self.runs[max(self.runs)].values()))
@@ -280,8 +280,8 @@ class ArmPoint:
         return "interpolated" if self.parts[0][0] > 0 else "extrapolated"
 
     @property
-    def doubt(self) -> float:
-        """Standard deviation of the curve's doubt and the rate's, nats."""
+    def sd(self) -> float:
+        """Standard deviation of what is not known of the curve and the rate, nats."""
         return math.hypot(self.curve_sd, self.rate_sd)
 
     @property
@@ -326,7 +326,7 @@ def student_arms(record: StudyRecord, student_params: float) -> list[MeasuredArm
     order = sorted(found, key=lambda t: (t != "", -_teacher_loss(record, t)))
     return [
         MeasuredArm(
-            name=teacher_name(record, t) if t else ALONE,
+            name=teacher_name(record, t) if t else NO_TEACHER,
             teacher=_teacher(record, t, found[t]),
             runs={budget: dict(sorted(found[t][budget].items())) for budget in sorted(found[t])},
             rate=rate_uncertainty(record, found[t], has_teacher=bool(t)),

@@ -30,7 +30,7 @@ class _Asked:
     """A law that decides."""
 
     voice: Voice
-    doubt: float
+    sd: float
     """Standard deviation of a gain, nats/token of the user's text."""
     scale: TextScale
 
@@ -54,7 +54,7 @@ def law_crossovers(
     """
     asked = {v.source: v for v in voices}
     laws = [
-        _Asked(voice=asked[e.source], doubt=float(e.details["doubt"]), scale=TextScale.of(e))  # type: ignore[arg-type]
+        _Asked(voice=asked[e.source], sd=float(e.details["doubt"]), scale=TextScale.of(e))  # type: ignore[arg-type]
         for e in witnesses
         if e.source in asked
     ]
@@ -93,14 +93,15 @@ def _band(
 def _crossings(
     situation: Situation, law: _Asked, row: Strategy, grid: Array, tokens: tuple[Array, Array]
 ) -> Array:
-    """First point of the grid where the gain is gone, by member and by quantile of the doubt."""
+    """First point of the grid where the gain is gone, by member and by quantile of the discrepancy."""
     whole = law.voice.ensemble
     assert whole is not None and row.teacher is not None
     ensemble = whole.take(np.linspace(0, whole.size - 1, min(whole.size, _MEMBERS)).astype(int))
     n = np.full((1, 1), np.log(row.student_params))
     d = [np.log(effective_tokens(situation, one))[None] for one in tokens]
     t = teacher_losses(ensemble, situation, law.scale.teacher_on_law_text(row.teacher))[:, None]
-    alone, distilled = np.exp(ensemble.log_supervised(n, d[0])), np.exp(ensemble.log_distilled(n, d[1], t))
-    shifts = law.doubt * np.array([NormalDist().inv_cdf((k + 0.5) / QUANTILES) for k in range(QUANTILES)])
-    gains = law.scale.ratio * (alone - distilled)[:, None, :] + shifts[:, None]
+    supervised = np.exp(ensemble.log_supervised(n, d[0]))
+    distilled = np.exp(ensemble.log_distilled(n, d[1], t))
+    shifts = law.sd * np.array([NormalDist().inv_cdf((k + 0.5) / QUANTILES) for k in range(QUANTILES)])
+    gains = law.scale.ratio * (supervised - distilled)[:, None, :] + shifts[:, None]
     return crossings(grid, gains.reshape(-1, len(grid)))

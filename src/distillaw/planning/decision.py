@@ -76,7 +76,7 @@ def call(evidence: Evidence) -> Call:
     """Turn the draws of one source into a choice.
 
     A source that may not decide knows nothing: too close, with probability one half either way. The margin
-    uses the noise of paired runs only: a law's doubt is in its draws already.
+    uses the noise of paired runs only: a law's discrepancy is in its draws already.
     """
     assert evidence.pretrain is not None
     gain = evidence.gain_draws
@@ -123,7 +123,7 @@ def choose(evidence: Sequence[Evidence], *, level: float) -> Evidence:
 def witnesses(evidence: Sequence[Evidence]) -> list[Evidence]:
     """At most one deciding source of each kind, in order of trust.
 
-    Fits of one study share its runs, and published laws share their form and their doubt: two of a kind are not
+    Fits of one study share its runs, and published laws share their form and its discrepancy: two of a kind are not
     independent, and multiplying them would be too sure.
     """
     found: dict[str, Evidence] = {}

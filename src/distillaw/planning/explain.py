@@ -32,7 +32,7 @@ from distillaw.quantities import format_count, format_flop
 
 
 def explanation(verdict: Verdict) -> list[str]:
-    """One step a line: cost, supervised loss, teacher, distilled loss, gain, doubt, margin, call."""
+    """One step a line: cost, supervised loss, teacher, distilled loss, gain, discrepancy, margin, call."""
     lines = _costs(verdict)
     row = verdict.headline.best
     deciding = [
@@ -83,12 +83,11 @@ def _law(verdict: Verdict, voice: Voice, row: Strategy, scale: TextScale) -> lis
         f"gamma = {p['gamma']:.4g}"
     ]
     d_own, d = (float(effective_tokens(situation, r.student_tokens)) for r in (own, row))
-    alone = ensemble.supervised(params=own.student_params, tokens=d_own)
+    supervised = ensemble.supervised(params=own.student_params, tokens=d_own)
     same = ensemble.supervised(params=row.student_params, tokens=d)
     teacher = np.exp(teacher_losses(ensemble, situation, scale.teacher_on_law_text(row.teacher)))
-    lines.append(
-        f"without a teacher: L({format_count(own.student_params)}, {format_count(d_own)}) = {_span(alone)} nats/token"
-    )
+    at = f"L({format_count(own.student_params)}, {format_count(d_own)})"
+    lines.append(f"without a teacher: {at} = {_span(supervised)} nats/token")
     lines.append(
         f"teacher: L_T = {_on_both_texts(row.teacher, teacher, scale.ratio)}; against the student's own loss on its "
         f"tokens r = L_T / Ltilde_S = {float(np.mean(teacher / same)):.3f}"
@@ -152,7 +151,7 @@ def _decision(verdict: Verdict) -> list[str]:
     for source in verdict.evidence:
         if source.source in headline.deciding and source.speaks:
             gain = interval(source.gain(verdict.level))
-            lines.append(f"gain by {source.source}: {gain}{_form_doubt(source)}")
+            lines.append(f"gain by {source.source}: {gain}{_form_discrepancy(source)}")
     if len(headline.deciding) > 1:
         lines.append(f"together (densities multiplied): {interval(verdict.gain)}")
     floor = MARGIN * headline.pretrain.loss.mean
@@ -174,11 +173,11 @@ def _called(verdict: Verdict) -> str:
     )
 
 
-def _form_doubt(source: Evidence) -> str:
-    doubt = source.details.get("doubt")
-    if not isinstance(doubt, float):
+def _form_discrepancy(source: Evidence) -> str:
+    sd = source.details.get("doubt")
+    if not isinstance(sd, float):
         return ""
-    return f", of which {doubt:.4f} (sd, t with {LAW_DOF:g} degrees of freedom) is doubt of the form"
+    return f", of which {sd:.4f} (sd, t with {LAW_DOF:g} degrees of freedom) is doubt of the form"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,10 +249,11 @@ def derivation(ensemble: LawEnsemble, *, name: str, student_params: float, stude
     """
     at = {"student_params": student_params, "student_tokens": student_tokens}
     curve = teacher_loss_curve(ensemble, **at)
-    best, alone = curve.best.at, float(curve.supervised_loss.mean())
+    best, supervised = curve.best.at, float(curve.supervised_loss.mean())
     floor = float(curve.teacher_loss[0])
     losses = sorted(
-        {alone * r for r in (1.1, 1.0)} | {best * s for s in (1.1, 1.05, 1.0, 0.95, 0.9, 0.8)}, reverse=True
+        {supervised * r for r in (1.1, 1.0)} | {best * s for s in (1.1, 1.05, 1.0, 0.95, 0.9, 0.8)},
+        reverse=True,
     )
     rows = balance(ensemble, **at, teacher_loss=[loss for loss in losses if loss > floor])
     c0, kappa, f1, eps = (
@@ -272,7 +272,7 @@ def derivation(ensemble: LawEnsemble, *, name: str, student_params: float, stude
         [
             *_EQUATIONS,
             f"  {numbers}, kappa^(-f1) = {float(curve.break_ratio.mean()):.3g}",
-            f"  the student alone, {student}: Ltilde_S = {alone:.4f}",
+            f"  the student alone, {student}: Ltilde_S = {supervised:.4f}",
             *_table(rows, best),
             *_sign(best, here, is_edge=curve.best.at_edge),
         ]

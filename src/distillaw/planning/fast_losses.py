@@ -23,7 +23,7 @@ class GridLosses:
 
     teacher: Array
     student: Array
-    alone: Array
+    supervised: Array
     """Supervised loss of the student on the tokens it has without a teacher."""
     lowest_gain: Array
     """`alone` minus `student` under the law that likes distillation least."""
@@ -38,7 +38,7 @@ class GridCells:
     """Ln N_S, shape (r, 1)."""
     d: Array
     """Ln D_S, shape (r or 1, c)."""
-    alone: Array | None = None
+    supervised: Array | None = None
     """Ln of the tokens without a teacher, shape (r or 1, c); None: the same tokens."""
     teacher_n: Array | None = None
     """Ln N_T, shape (r or 1, c or 1); with `teacher_d`, or `teacher_loss` instead of both."""
@@ -62,7 +62,9 @@ def grid_losses(ensemble: LawEnsemble, cells: GridCells) -> GridLosses:
         ensemble: laws with a distillation half.
         cells: the grid.
     """
-    parts = [x for x in (cells.n, cells.d, cells.alone, cells.teacher_n, cells.teacher_loss) if x is not None]
+    parts = [
+        x for x in (cells.n, cells.d, cells.supervised, cells.teacher_n, cells.teacher_loss) if x is not None
+    ]
     shape = np.broadcast_shapes(*(x.shape for x in parts))
     found = [np.empty(shape) for _ in range(5)]
     step = max(1, _BLOCK // shape[1])
@@ -81,28 +83,28 @@ def _block(ensemble: LawEnsemble, cells: GridCells) -> tuple[Array, Array, Array
     for k in range(ensemble.size):
         if plain is None or not agree:
             plain = _plain({name: v[k] for name, v in ensemble.plain.items()}, cells)
-        teacher, log_teacher, log_own, alone = plain
+        teacher, log_teacher, log_own, supervised = plain
         c = {name: v[k] for name, v in ensemble.student.items()}
         student = np.exp(equation.log_lag(c, cells.n, cells.d, log_teacher, log_own))
         student += teacher
-        gain = alone - student
+        gain = supervised - student
         if not sums:
-            sums, lowest, highest = [teacher.copy(), student, alone.copy()], gain, gain.copy()
+            sums, lowest, highest = [teacher.copy(), student, supervised.copy()], gain, gain.copy()
             continue
-        for total, value in zip(sums, (teacher, student, alone), strict=True):
+        for total, value in zip(sums, (teacher, student, supervised), strict=True):
             total += value
         np.minimum(lowest, gain, out=lowest)
         np.maximum(highest, gain, out=highest)
-    teacher, student, alone = (total / ensemble.size for total in sums)
-    return teacher, student, alone, lowest, highest
+    teacher, student, supervised = (total / ensemble.size for total in sums)
+    return teacher, student, supervised, lowest, highest
 
 
 def _plain(c: Mapping[str, Array], cells: GridCells) -> tuple[Array, Array, Array, Array]:
     """L_T, ln L_T, ln Ltilde_S on the student's tokens, and the loss without a teacher, under one law."""
     own = equation.supervised(c, cells.n, cells.d)
-    alone = own if cells.alone is None else equation.supervised(c, cells.n, cells.alone)
+    supervised = own if cells.supervised is None else equation.supervised(c, cells.n, cells.supervised)
     if cells.teacher_loss is not None:
-        return np.exp(cells.teacher_loss), cells.teacher_loss, np.log(own), alone
+        return np.exp(cells.teacher_loss), cells.teacher_loss, np.log(own), supervised
     assert cells.teacher_n is not None and cells.teacher_d is not None
     teacher = equation.supervised(c, cells.teacher_n, cells.teacher_d)
-    return teacher, np.log(teacher), np.log(own), alone
+    return teacher, np.log(teacher), np.log(own), supervised

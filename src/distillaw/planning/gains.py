@@ -40,7 +40,7 @@ SHARED_SEED_VARIANCE = 0.4
 """What a seed does to all runs of a cell alike, at least, as a share of the variance of what it does to one: between
 -0.3 and 1.9 in six repeated cells of the open and the pocket study, mostly with few degrees of freedom; 0.4 pooled."""
 CURVE_DOF = 8.0
-"""Degrees of freedom of the doubt of curves and rates, nats squared: it was learnt from eight collections of runs."""
+"""Degrees of freedom of the variance of curves and rates, which was learnt from eight collections of runs."""
 LEAST_SEED_SHARE = 0.5
 """Of the seed variance seen, never less than this share is kept: a handful of seeds cannot prove it away."""
 
@@ -194,13 +194,15 @@ def _shrunk(
     return np.concatenate(centres), np.concatenate(deviations)
 
 
-def gain_dof(document_var: float, documents: int, seed_var: float, noise: RunNoise, *, doubt: float) -> float:
-    """Degrees of freedom of a gain's variance: documents are many; seeds, and what doubt was learnt from, are few."""
-    return effective_dof((document_var, documents - 1.0), (seed_var, noise.dof), (doubt, CURVE_DOF))
+def gain_dof(
+    document_var: float, documents: int, seed_var: float, noise: RunNoise, *, curves: float
+) -> float:
+    """Degrees of freedom of a gain's variance: documents are many; seeds, and what curves were learnt from, are few."""
+    return effective_dof((document_var, documents - 1.0), (seed_var, noise.dof), (curves, CURVE_DOF))
 
 
 LAW_DOF = 4.0
-"""Degrees of freedom of a law's doubt: its size is known to a factor of about two."""
+"""Degrees of freedom of a law's discrepancy: its size is known to a factor of about two."""
 LAW_SCALE = 1.6449 / 2.1318
 """Scale of a t kernel with LAW_DOF whose central 90 % are as wide as those of a normal of standard deviation 1."""
 _POINTS = 2001

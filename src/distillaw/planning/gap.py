@@ -196,7 +196,7 @@ def speak(q: GapQuestion, voice: Voice) -> GapOpinion:
         teacher_at_hand_loss=given,
         teacher_at_hand_cost=cost,
         data_share=share,
-        notes=(*voice.warnings[:1], *complaints, *_doubts(q, voice, curve, share)),
+        notes=(*voice.warnings[:1], *complaints, *_cautions(q, voice, curve, share)),
     )
 
 
@@ -233,7 +233,7 @@ def _data_share(ensemble: LawEnsemble, q: GapQuestion) -> float:
     return float(np.exp(data - np.logaddexp(size, data)).min())
 
 
-def _doubts(q: GapQuestion, voice: Voice, curve: TeacherCurve, share: float) -> list[str]:
+def _cautions(q: GapQuestion, voice: Voice, curve: TeacherCurve, share: float) -> list[str]:
     found = []
     if curve.best.at_edge:
         found.append("the student still improves at the end of the teachers searched: the best lies beyond")

@@ -1,4 +1,4 @@
-"""What one law, or an ensemble of them, says of all options: losses, and gains with their doubt."""
+"""What one law, or an ensemble of them, says of all options: losses, and gains with the model's discrepancy."""
 
 import math
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ def law_evidence(
     is_far = max(outside.values(), default=0.0) > voice.discrepancy.reach
     is_apart = not is_far and scale.is_implausible(options, predicted)
     lines = _complaints(situation, voice, options, predicted, scale.ratio)
-    common = scale.ratio * _doubt(situation, voice, options, predicted, outside, scale)
+    common = scale.ratio * _discrepancy(situation, voice, options, predicted, outside, scale)
     predicted = [scale.on_user_text(p) for p in predicted]
     sample = _draw(predicted, common, options)
     posterior = GainPosterior(draws=sample.gains, estimate=sample.centres.mean(0), se=sample.gains.std(0))
@@ -86,7 +86,7 @@ def law_evidence(
         inside_range=not outside,
         posterior=posterior,
         beliefs=tuple(
-            GainBelief.of_law(sample.centres[:, j], float(np.hypot(common, predicted[j + 1].doubt)))
+            GainBelief.of_law(sample.centres[:, j], float(np.hypot(common, predicted[j + 1].sd)))
             for j in range(len(others))
         ),
         warnings=(*voice.warnings, *lines),
@@ -100,7 +100,7 @@ def law_evidence(
     )
 
 
-def _doubt(
+def _discrepancy(
     situation: Situation,
     voice: Voice,
     options: Sequence[Option],
@@ -141,7 +141,7 @@ class _Sample:
     """Draws paired by draw, columns as the options after the first."""
 
     centres: Array
-    """(m, K), gains by member without the doubt."""
+    """(m, K), gains by member without the discrepancy."""
     gains: Array
     """(R, K)."""
     losses: Array
@@ -158,8 +158,8 @@ def _draw(predicted: Sequence[OptionLoss], common: float, options: Sequence[Opti
         mixed = draws.normals(draws.OPTIONS + 2 * j)
         if option.teacher is not None:
             mixed = np.sqrt(COMMON) * draws.normals(draws.SHARED) + np.sqrt(1 - COMMON) * mixed
-        alone = predicted[j + 1].doubt * draws.normals(draws.OPTIONS + 2 * j + 1)
-        gains[:, j] = centres[pick, j] + tails * (common * mixed + alone)
+        own = predicted[j + 1].sd * draws.normals(draws.OPTIONS + 2 * j + 1)
+        gains[:, j] = centres[pick, j] + tails * (common * mixed + own)
     first = losses[pick, 0] + common * tails * draws.normals(draws.PRETRAIN)
     return _Sample(centres=centres, gains=gains, losses=np.column_stack([first, first[:, None] - gains]))
 

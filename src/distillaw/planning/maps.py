@@ -292,7 +292,7 @@ def teacher_map(laws: Laws, *, student_params: ArrayLike, compute: ArrayLike, te
     cells = GridCells(
         n=n[:, None],
         d=np.log(np.where(is_paid, tokens, 1.0)),
-        alone=np.log(C / budget.training(N)),
+        supervised=np.log(C / budget.training(N)),
         teacher_n=best.n,
         teacher_d=best.d,
     )
@@ -326,7 +326,7 @@ def allocation_map(laws: Laws, *, student_params: float, compute: ArrayLike, ter
     losses = GridLosses(
         teacher=plan.teacher_loss,
         student=plan.student_loss,
-        alone=plan.supervised_loss,
+        supervised=plan.supervised_loss,
         lowest_gain=gain.min(0),
         highest_gain=gain.max(0),
     )
@@ -420,11 +420,11 @@ def _best_case_field(budget: Budget, n: Array, d: Array) -> TeacherField:
 
 def _gains(losses: GridLosses) -> dict[str, Array]:
     return {
-        "gain": losses.alone - losses.student,
+        "gain": losses.supervised - losses.student,
         "gain_lowest": losses.lowest_gain,
         "gain_highest": losses.highest_gain,
         "student_loss": losses.student,
-        "supervised_loss": losses.alone,
+        "supervised_loss": losses.supervised,
     }
 
 

@@ -63,7 +63,7 @@ class MeasuredGain:
         return float(np.sqrt(self.documents[candidate, candidate]))
 
     def paired_se(self, candidate: int) -> float:
-        """Its standard error over documents and seeds, without the doubt of rates and curves, nats/token."""
+        """Its standard error over documents and seeds, without what is not known of rates and curves, nats/token."""
         return float(np.sqrt((self.documents + self.seeds)[candidate, candidate]))
 
 
@@ -158,16 +158,18 @@ def measure_gain(
     documents, count = _document_covariance(baseline, candidates)
     cov = documents + seed_covariance(_weighted(baseline), [_weighted(c) for c in candidates], noise)
     rates = np.array([c.rate_sd for c in candidates])  # one search for all teachers, so one error
-    doubt = np.outer(rates, rates) + np.diag([c.curve_sd**2 for c in candidates]) + baseline.doubt**2
+    beyond = np.outer(rates, rates) + np.diag([c.curve_sd**2 for c in candidates]) + baseline.sd**2
     top = int(np.argmax(gain))
     dof = gain_dof(
         float(documents[top, top]),
         count,
         float((cov - documents)[top, top]),
         noise,
-        doubt=float(doubt[top, top]),
+        curves=float(beyond[top, top]),
     )
-    posterior = gain_posterior(gain, cov + doubt, dof=dof, spread=TEACHER_SPREAD * loss, rng=rng, draws=draws)
+    posterior = gain_posterior(
+        gain, cov + beyond, dof=dof, spread=TEACHER_SPREAD * loss, rng=rng, draws=draws
+    )
     return MeasuredGain(
         baseline=baseline,
         candidates=tuple(candidates),
@@ -225,8 +227,8 @@ def loss_interval(point: ArmPoint, noise: RunNoise, *, level: float) -> tuple[fl
     mean = point.mean_loss
     documents = _mean_se(point) ** 2
     seeds = (noise.sd**2 + noise.shared**2) * point.seed_factor / len(point.seeds)
-    half = t_quantile(0.5 + level / 2, gain_dof(documents, 60, seeds, noise, doubt=point.doubt**2))
-    half *= math.sqrt(documents + seeds + point.doubt**2)
+    half = t_quantile(0.5 + level / 2, gain_dof(documents, 60, seeds, noise, curves=point.sd**2))
+    half *= math.sqrt(documents + seeds + point.sd**2)
     return mean, mean - half, mean + half
 
 
@@ -273,7 +275,7 @@ class MeasuredGap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DesignPoint:
+class MeasuredPoint:
     """One student size and token budget."""
 
     label: str
@@ -302,7 +304,7 @@ class DesignPoint:
         return t_quantile(0.5 + LEVEL / 2, self.noise.dof) * self.noise.sd / np.sqrt(len(self.alone_seeds))
 
 
-def design_points(record: StudyRecord) -> list[DesignPoint]:
+def design_points(record: StudyRecord) -> list[MeasuredPoint]:
     """Every cell that was run without a teacher, by size and tokens; teachers where they were run."""
     cells = []
     rng = np.random.default_rng(0)
@@ -315,14 +317,14 @@ def design_points(record: StudyRecord) -> list[DesignPoint]:
 
 def _cell(
     record: StudyRecord, arms: Sequence[MeasuredArm], budget: int, rng: np.random.Generator
-) -> DesignPoint:
+) -> MeasuredPoint:
     baseline = arms[0].at(budget)
     assert baseline is not None
     points = [p for arm in arms[1:] if budget in arm.runs and (p := arm.at(budget)) is not None]
     gain = measure_gain(record, baseline, points, rng=rng, draws=TABLE_DRAWS)
     run = next(iter(arms[0].runs[budget].values()))
     noise = study_seed_noise(record, student_params=run.params, tokens=budget, loss=baseline.mean_loss)
-    return DesignPoint(
+    return MeasuredPoint(
         label=run.label,
         params=run.params,
         tokens=budget,

@@ -146,9 +146,9 @@ def _plans(cells: StudentBudgets, bounds: Bounds, *, is_repeated: bool, by_law: 
     """Plans of cells on one axis."""
     n, d, best = search(cells, bounds, is_repeated=is_repeated)
     known = np.isfinite(best)
-    alone_tokens = np.log(cells.compute / cells.training)
-    alone = np.exp(cells.alone(alone_tokens))
-    can_train = alone_tokens >= cells.fewest - 1e-9
+    supervised_tokens = np.log(cells.compute / cells.training)
+    supervised = np.exp(cells.supervised(supervised_tokens))
+    can_train = supervised_tokens >= cells.fewest - 1e-9
     reason = np.where(known, "", np.where(can_train, SHORT_OF_TEACHER, SHORT_OF_STUDENT))
     price = cells.price(n)
     student = cells.student_tokens(price, d)
@@ -167,8 +167,8 @@ def _plans(cells: StudentBudgets, bounds: Bounds, *, is_repeated: bool, by_law: 
         teacher_tokens=shown(np.exp(d)),
         teacher_loss=shown(np.exp(cells.teacher(n, d)).mean(0)),
         student_loss=shown(distilled.mean(0)),
-        supervised_tokens=np.exp(alone_tokens),
-        supervised_loss=alone.mean(0),
+        supervised_tokens=np.exp(supervised_tokens),
+        supervised_loss=supervised.mean(0),
         student_share=shown(1 - (logits + training) / cells.compute),
         logits_share=shown(logits / cells.compute),
         teacher_share=shown(training / cells.compute),
@@ -177,7 +177,7 @@ def _plans(cells: StudentBudgets, bounds: Bounds, *, is_repeated: bool, by_law: 
         tokens_at_bound=_at_bound(d, bounds.tokens),
         student_tokens_at_bound=_at_bound(student, (cells.fewest, np.inf)),
         student_loss_by_law=shown(distilled) if by_law else None,
-        supervised_loss_by_law=alone if by_law else None,
+        supervised_loss_by_law=supervised if by_law else None,
     )
 
 

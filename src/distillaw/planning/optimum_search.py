@@ -234,7 +234,7 @@ class StudentBudgets:
         """Ln L_T by law."""
         return self.ensemble.log_supervised(n[None], self.effective(d)[None])
 
-    def alone(self, d: Array) -> Array:
+    def supervised(self, d: Array) -> Array:
         """Ln of the supervised loss by law on tokens d."""
         return self.ensemble.log_supervised(self.n[None], self.effective(d)[None])
 

@@ -309,12 +309,12 @@ class OptionLoss:
     """(m,), nats/token."""
     teacher_loss: Array | None = None
     """(m,), as used."""
-    doubt: float = 0.0
+    sd: float = 0.0
     """Standard deviation, nats/token, of what is uncertain about this option alone."""
 
 
 def option_loss(ensemble: LawEnsemble, situation: Situation, option: "Option") -> OptionLoss:
-    """Loss by member, with the teacher's loss that was used and the option's own doubt."""
+    """Loss by member, with the teacher's loss that was used and the option's own standard deviation."""
     n = np.log(np.full(1, option.student_params))
     d = np.log(np.atleast_1d(effective_tokens(situation, option.student_tokens)))
     if option.teacher is None:
@@ -327,15 +327,15 @@ def option_loss(ensemble: LawEnsemble, situation: Situation, option: "Option") -
             ensemble, situation, option, np.array([option.student_tokens]), np.array([option.distilled_share])
         )
         claim = float(np.abs(after - pure).mean())
-        return OptionLoss(loss=after[:, 0], teacher_loss=np.exp(t), doubt=claim)
+        return OptionLoss(loss=after[:, 0], teacher_loss=np.exp(t), sd=claim)
     if option.kind == "prune-and-distil":
         ends = [np.exp(ensemble.log_distilled(n, d + np.log(w), t)) for w in (1.0, PRUNED_WORTH)]
         middle = np.exp(ensemble.log_distilled(n, d + np.log(PRUNED_WORTH) / 2, t))
-        return OptionLoss(loss=middle, teacher_loss=np.exp(t), doubt=float(np.mean(ends[0] - ends[1])) / 2)
+        return OptionLoss(loss=middle, teacher_loss=np.exp(t), sd=float(np.mean(ends[0] - ends[1])) / 2)
     low, middle, high = (
         np.exp(ensemble.log_distilled(n, d, np.log(np.exp(t) + s))) for s in (-spread, 0.0, spread)
     )
-    return OptionLoss(loss=middle, teacher_loss=np.exp(t), doubt=float(np.abs(high - low).mean()) / 2)
+    return OptionLoss(loss=middle, teacher_loss=np.exp(t), sd=float(np.abs(high - low).mean()) / 2)
 
 
 def teacher_losses(ensemble: LawEnsemble, situation: Situation, teacher: Teacher) -> Array:

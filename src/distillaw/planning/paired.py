@@ -136,7 +136,7 @@ def _evidence(
             "seeds_baseline": len(gain.baseline.seeds),
             "seeds_best": len(best.seeds),
             "document_se": gain.document_se(gain.posterior.best),
-            "other_doubt": math.hypot(best.doubt, gain.baseline.doubt),
+            "other_doubt": math.hypot(best.sd, gain.baseline.sd),
             IS_PAIRED: gain.is_paired,
         },
     )

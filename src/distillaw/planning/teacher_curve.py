@@ -254,11 +254,11 @@ def teacher_loss_curve(
     """
     _check(ensemble, margin)
     n, d = _student(student_params, student_tokens)
-    alone = np.exp(ensemble.log_supervised(n, d))[:, 0]
+    supervised = np.exp(ensemble.log_supervised(n, d))[:, 0]
     floor = float(np.exp(ensemble.plain["log_E"]).max())
     if losses is None:
         losses = np.linspace(
-            max(floor * 1.0001, 0.2 * float(alone.min())), _WORST * float(alone.max()), _POINTS
+            max(floor * 1.0001, 0.2 * float(supervised.min())), _WORST * float(supervised.max()), _POINTS
         )
     x = _axis(losses, name="losses")
     if np.exp(x[0]) <= floor:
@@ -275,9 +275,9 @@ def teacher_loss_curve(
         teacher_loss=np.exp(x),
         student_loss=student,
         mean=student.mean(0),
-        supervised_loss=alone,
+        supervised_loss=supervised,
         best=best,
-        ratio=best.at / float(alone.mean()),
+        ratio=best.at / float(supervised.mean()),
         break_ratio=np.exp(-ensemble.student["f1"] * ensemble.student["log_kappa"]),
     )
 

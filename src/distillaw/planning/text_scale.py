@@ -86,7 +86,7 @@ class TextScale:
         """A prediction of the law on the user's scale."""
         teacher = None if predicted.teacher_loss is None else predicted.teacher_loss * self.ratio
         return OptionLoss(
-            loss=predicted.loss * self.ratio, teacher_loss=teacher, doubt=predicted.doubt * self.ratio
+            loss=predicted.loss * self.ratio, teacher_loss=teacher, sd=predicted.sd * self.ratio
         )
 
     def is_implausible(self, options: Sequence[Option], predicted: Sequence[OptionLoss]) -> bool:
@@ -116,8 +116,8 @@ def text_scale(voice: Voice, situation: Situation, own: tuple[Option, float] | N
     if voice.kind == "fitted" or not (measured or own is not None):
         return TextScale()
     if own is not None:
-        alone, loss = own
-        return TextScale(ratio=loss / float(option_loss(ensemble, situation, alone).loss.mean()))
+        supervised, loss = own
+        return TextScale(ratio=loss / float(option_loss(ensemble, situation, supervised).loss.mean()))
     whole = [t for t in measured if t.params is not None and t.tokens is not None]
     if not whole:
         return TextScale(is_guess=True)

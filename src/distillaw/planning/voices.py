@@ -82,12 +82,12 @@ of the two is then that of two texts."""
 FITTED_DISCREPANCY = Discrepancy(at_home=0.003, per_efold=0.004, per_loss=0.004, reach=math.log(100))
 """With the replicates it covers 91 % of the gains of simulated studies at 90 % (benchmarks/verdict, kappa form)."""
 WEAK_DISCREPANCY = Discrepancy(at_home=0.003, per_efold=0.007, per_loss=0.004, reach=math.log(100))
-"""Of fits with a parameter at a bound: of 16 questions their 90 % intervals held only 69 % with the doubt above."""
+"""Of fits with a parameter at a bound: of 16 questions their 90 % intervals held only 69 % with the one above."""
 REDUCED_DISCREPANCY = Discrepancy(at_home=0.008, per_efold=0.006, per_loss=0.01, reach=math.log(30))
 """Of the reduced form, which leaves out the data term and misjudges strong teachers."""
 RIVAL_SHARE = 0.3
-"""Of the difference between two forms fitted to the same runs, counted as doubt: where they part by more than 1.5 % of
-the loss the better one errs three times as much as where they agree."""
+"""Of the difference between two forms fitted to the same runs, counted as discrepancy: where they part by more than
+1.5 % of the loss the better one errs three times as much as where they agree."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +112,7 @@ class Voice:
     line: CapacityGapLine | None = None
     """A capacity-gap line instead of an ensemble."""
     rival: LawEnsemble | None = None
-    """Another form fitted to the same runs; where the two part, both are in doubt."""
+    """Another form fitted to the same runs; where the two part, neither is sure."""
 
 
 def find_voices(

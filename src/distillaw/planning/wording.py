@@ -78,9 +78,9 @@ def sentence(situation: Situation, headline: Evidence, answer: Call, level: floa
             f"{nats(answer.margin)} nats/token for {situation.student}; gain {stated(gain, level)}"
         )
     if answer.verdict == "pretrain":
-        alone = headline.best_pretrain
-        larger = alone.kind == "pretrain-larger"
-        how = f"{alone.name[0].upper()}{alone.name[1:]}" if larger else "Pretrain without a teacher"
+        supervised = headline.best_pretrain
+        larger = supervised.kind == "pretrain-larger"
+        how = f"{supervised.name[0].upper()}{supervised.name[1:]}" if larger else "Pretrain without a teacher"
         flipped = Interval(mean=-gain.mean, lower=-gain.upper, upper=-gain.lower)
         return (
             f"{how}: {percent(answer.probability)} likely to beat the best teacher considered by "
@@ -105,10 +105,10 @@ def _but(answer: Call, headline: Evidence, equal: EqualCompute | None) -> str:
     if equal is None:
         return ""
     if equal.call is None:
-        alone = headline.best_pretrain.compute["total"]
-        if answer.verdict != "distil" or not alone:
+        supervised = headline.best_pretrain.compute["total"]
+        if answer.verdict != "distil" or not supervised:
             return ""
-        more = times(equal.compute / alone)
+        more = times(equal.compute / supervised)
         return f"; it takes {more} times the FLOP, for which nobody knows what pretraining gives"
     if equal.call.verdict == answer.verdict:
         return ""

@@ -24,7 +24,7 @@ from distillaw.figures.spending import (
 from distillaw.figures.walks import Walk, walks
 from distillaw.fitting.study import kept_laws
 from distillaw.planning.arms import teacher_name
-from distillaw.planning.measured import DesignPoint, design_points
+from distillaw.planning.measured import MeasuredPoint, design_points
 from distillaw.planning.verdict import Verdict, cost_table, evidence_table, strategy_table
 from distillaw.quantities import flop_text
 from distillaw.report import trust
@@ -121,7 +121,7 @@ def verdict_json(record: StudyRecord, verdict: Verdict | None, note: str) -> dic
 
 
 def _sections(
-    record: StudyRecord, cells: Sequence[DesignPoint], spent: Sequence[Spent], controls: Sequence[Control]
+    record: StudyRecord, cells: Sequence[MeasuredPoint], spent: Sequence[Spent], controls: Sequence[Control]
 ) -> list[Section]:
     """Every section between the verdict and the laws, in the order of the page."""
     searches_title = "Search for learning rate and batch"
@@ -152,14 +152,14 @@ def _walk_section(found: Sequence[Walk]) -> Section:
 # --- what a part of the runs leaves out ---------------------------------------------------------------------
 
 
-def _drawable(cells: list[DesignPoint], *, is_part: bool) -> list[DesignPoint]:
+def _drawable(cells: list[MeasuredPoint], *, is_part: bool) -> list[MeasuredPoint]:
     """The cells of at most so many sizes, evenly spaced."""
     sizes, most = (MOST_SIZES // 2, MOST_CELLS // 2) if is_part else (MOST_SIZES, MOST_CELLS)
     kept = set(evenly(sorted({cell.params for cell in cells}), sizes))
     return evenly([cell for cell in cells if cell.params in kept], most)
 
 
-def _undrawn(record: StudyRecord, cells: list[DesignPoint], drawn_cells: list[DesignPoint]) -> list[str]:
+def _undrawn(record: StudyRecord, cells: list[MeasuredPoint], drawn_cells: list[MeasuredPoint]) -> list[str]:
     """What the pictures by cell leave out, of all that the record has."""
     if len(drawn_cells) == len(cells):
         return []

@@ -15,7 +15,7 @@ from distillaw.figures.paid import SCENARIOS, Frontier, Paid, draw_paid, frontie
 from distillaw.figures.style import SERIES, Z90
 from distillaw.fitting.result import FitResult
 from distillaw.pareto.frontier import FrontierPlace
-from distillaw.planning.measured import DesignPoint, MeasuredGap
+from distillaw.planning.measured import MeasuredGap, MeasuredPoint
 from distillaw.planning.wording import percent
 from distillaw.quantities import flop_text, format_count, plural
 from distillaw.report.page import Picture, Section
@@ -30,7 +30,7 @@ LAW_CURVES = (
 )
 
 
-def student_sections(record: StudyRecord, cells: Sequence[DesignPoint]) -> list[Section]:
+def student_sections(record: StudyRecord, cells: Sequence[MeasuredPoint]) -> list[Section]:
     """Student loss by teacher, by tokens, by size and by compute."""
     styles, laws = teacher_styles(record), study_laws(record)
     budgets, bills = iso_budgets(record), paid_cells(record, cells)
@@ -71,7 +71,7 @@ def drawn(
 # --- which teacher, how many tokens -------------------------------------------------------------------------
 
 
-def _gap_section(cells: Sequence[DesignPoint]) -> Section:
+def _gap_section(cells: Sequence[MeasuredPoint]) -> Section:
     notes = gap_sentences(cells) if any(cell.taught for cell in cells) else ()
     return drawn(
         "Which teacher? Student loss against teacher loss",
@@ -82,7 +82,7 @@ def _gap_section(cells: Sequence[DesignPoint]) -> Section:
     )
 
 
-def gap_picture(cells: Sequence[DesignPoint]) -> Picture:
+def gap_picture(cells: Sequence[MeasuredPoint]) -> Picture:
     """Student loss against teacher loss.
 
     Raises:
@@ -102,19 +102,19 @@ def gap_picture(cells: Sequence[DesignPoint]) -> Picture:
     )
 
 
-def difference(cells: Sequence[DesignPoint]) -> str:
+def difference(cells: Sequence[MeasuredPoint]) -> str:
     """What a gain's interval is of."""
     are_paired = all(cell.is_paired for cell in cells)
     return "paired difference" if are_paired else "difference (runs compared as if independent)"
 
 
-def _gap_words(cell: DesignPoint) -> str:
+def _gap_words(cell: MeasuredPoint) -> str:
     pairs = ", ".join(f"{t.loss:.3f} from the {t.teacher} of loss {t.teacher_loss:.3f}" for t in cell.taught)
     said = f"{cell.label} on {budget_text(cell.tokens)} tokens: {cell.alone:.3f} without a teacher"
     return f"{said}, {pairs}." if pairs else f"{said}."
 
 
-def gap_sentences(cells: Sequence[DesignPoint]) -> list[str]:
+def gap_sentences(cells: Sequence[MeasuredPoint]) -> list[str]:
     """Whether a capacity gap was seen: a stronger teacher that is worse by more than two standard deviations."""
     asked = [cell for cell in cells if len(cell.taught) >= 3]
     if not asked:
@@ -134,14 +134,14 @@ def gap_sentences(cells: Sequence[DesignPoint]) -> list[str]:
     return [lead, " ".join(_gap_sentence(cell, cell.gap) for cell in found if cell.gap is not None)]
 
 
-def _gap_sentence(cell: DesignPoint, gap: MeasuredGap) -> str:
+def _gap_sentence(cell: MeasuredPoint, gap: MeasuredGap) -> str:
     return (
         f"{cell.label} student on {budget_text(cell.tokens)} tokens: the {gap.strongest} costs {gap.depth:.3f} ± "
         f"{gap.sd:.3f} nats/token against the {gap.best}."
     )
 
 
-def cell_table(cells: Sequence[DesignPoint]) -> Table:
+def cell_table(cells: Sequence[MeasuredPoint]) -> Table:
     """Gains of every cell: the numbers of the first two pictures."""
     columns = [
         number("student", attrgetter("label"), sort=attrgetter("params")),
@@ -165,7 +165,7 @@ def cell_table(cells: Sequence[DesignPoint]) -> Table:
 
 
 def tokens_picture(
-    cells: Sequence[DesignPoint],
+    cells: Sequence[MeasuredPoint],
     styles: Mapping[str, TeacherStyle],
     *,
     laws: Mapping[str, FitResult] | None = None,
@@ -246,7 +246,7 @@ def _best(curve: IsoCurve) -> str:
 # --- what the compute buys ----------------------------------------------------------------------------------
 
 
-def paid_picture(paid: Sequence[Paid], cells: Sequence[DesignPoint]) -> Picture:
+def paid_picture(paid: Sequence[Paid], cells: Sequence[MeasuredPoint]) -> Picture:
     """Loss against compute; `cells` are those that the bills are of.
 
     Raises:
