@@ -247,12 +247,11 @@ def _is_of(run: Run, teacher: TeacherSpec) -> bool:
 
 def _guess(supervised: Sequence[Run]) -> Callable[[float, float], float]:
     """Losses of a published law, moved to the level of the runs without a teacher."""
-    law = published(GUESS)
-    off = [
-        math.log(run.loss / float(law.supervised(params=run.params, tokens=run.tokens))) for run in supervised
-    ]
+    law = published(GUESS).supervised
+    assert law is not None, f"{GUESS} has a supervised law"
+    off = [math.log(run.loss / float(law(params=run.params, tokens=run.tokens))) for run in supervised]
     level = math.exp(float(np.mean(off))) if off else 1.0
-    return lambda params, tokens: level * float(law.supervised(params=params, tokens=tokens))
+    return lambda params, tokens: level * float(law(params=params, tokens=tokens))
 
 
 def nominal_tokens(run: Run) -> int:

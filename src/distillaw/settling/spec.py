@@ -78,7 +78,7 @@ def read_settle(
     table = {} if path is None else read_toml(path)
     spec = SettleSpec() if path is None else _from_file(path, table)
     given = {"budget": budget, "margin": margin, "level": level}
-    asked = {name: value for name, value in given.items() if value is not None}
+    asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     teachers = (*spec.teachers, *(TeacherSpec(path=name) for name in teacher or ()))
     target = _target(spec.target, student_params, student_tokens)
     spec = replace(spec, teachers=teachers, settle=replace(spec.settle, **asked), target=target)

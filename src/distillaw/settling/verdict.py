@@ -78,7 +78,7 @@ def verdict_json(settled: Settled) -> dict[str, object]:
 def _rates_json(settled: Settled) -> dict[str, object]:
     """By arm: the rate of the smallest pilots, its fall, up to where both were checked, and what they may cost."""
     costs = rate_doubts(settled, settled.question.tokens)
-    found = {}
+    found: dict[str, object] = {}
     for (arm, rates), cost in zip(settled.tuned.rates.items(), costs.values(), strict=True):
         check = settled.tuned.checks[arm]
         peak, power = rates.smallest
@@ -102,7 +102,7 @@ def _strategies(settled: Settled, choice: str) -> list[dict[str, object]]:
     now, question = settled.now, settled.question
     names = sorted(now.losses, key=lambda name: (name != choice, now.losses[name].mean))
     training = question.target_flops
-    rows = []
+    rows: list[dict[str, object]] = []
     for name in names:
         teacher = None if name == NONE else question.candidate(name)
         logits = 0.0 if teacher is None else teacher.flops * question.tokens
