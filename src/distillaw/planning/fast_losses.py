@@ -4,7 +4,7 @@ The equation is that of `laws/equation.py`, which takes rows against columns by 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,11 +48,8 @@ class GridCells:
 
     def rows(self, part: slice) -> "GridCells":
         """Some of the rows."""
-
-        def cut(x: Array | None) -> Array | None:
-            return x if x is None or len(x) == 1 else x[part]
-
-        return GridCells(**{name: cut(getattr(self, name)) for name in GridCells.__slots__})
+        tables = {name: getattr(self, name) for name in self.__slots__}
+        return replace(self, **{name: x[part] for name, x in tables.items() if x is not None and len(x) > 1})
 
 
 def grid_losses(ensemble: LawEnsemble, cells: GridCells) -> GridLosses:

@@ -88,13 +88,13 @@ class ClusterOptions:
             **{key: value for key, value in optional.items() if value},
         }
 
-    def for_ray(self) -> dict[str, object]:
+    def for_ray(self) -> dict[str, Any]:
         """As Ray wants it.
 
         Raises:
             ConfigError: memory that is no number.
         """
-        asked = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": 0}
+        asked: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": 0}
         return asked | ({"memory": int(_memory_bytes(self.mem))} if self.mem else {})
 
 
