@@ -23,30 +23,99 @@ from hostile.place import CONFIG, IMAGES, QUESTION, SETTLE, STUDY, WORLD, csv_of
 HERE = Path(__file__).parent
 LAW = "--student-params 300M --student-tokens 6B"
 OTHER_THINGS = {
-    "empty": b"", "zeros": bytes(5000), "latin1": "caf\xe9 = 1".encode("latin1"), "utf16": "x = 1".encode("utf-16"),
-    "nested": b"[" * 200_000, "braces": b'{"a":' * 100_000, "digits": b'{"a": ' + b"9" * 5000 + b"}", "null": b"null",
-    "toml-digits": b"a = " + b"9" * 5000, "toml-nested": b"a = " + b"[" * 5000, "number": b"-1e999", "list": b"[]",
-    "object": b"{}", "bom": b"\xef\xbb\xbf{}", "noise": random.Random(0).randbytes(3000), "newlines": b"\n" * 1000,
-    "surrogate": b'{"a": "\\ud800"}', "html": b"<!DOCTYPE html><html><body>404</body></html>",
-    "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n", "header": b"params,tokens,loss\n",
-    "ragged": b"params,tokens,loss\n1,2\n", "quote": b'params,tokens,loss\n"1,2,3\n4,5,6',
+    "empty": b"",
+    "zeros": bytes(5000),
+    "latin1": "caf\xe9 = 1".encode("latin1"),
+    "utf16": "x = 1".encode("utf-16"),
+    "nested": b"[" * 200_000,
+    "braces": b'{"a":' * 100_000,
+    "digits": b'{"a": ' + b"9" * 5000 + b"}",
+    "null": b"null",
+    "toml-digits": b"a = " + b"9" * 5000,
+    "toml-nested": b"a = " + b"[" * 5000,
+    "number": b"-1e999",
+    "list": b"[]",
+    "object": b"{}",
+    "bom": b"\xef\xbb\xbf{}",
+    "noise": random.Random(0).randbytes(3000),
+    "newlines": b"\n" * 1000,
+    "surrogate": b'{"a": "\\ud800"}',
+    "html": b"<!DOCTYPE html><html><body>404</body></html>",
+    "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n",
+    "header": b"params,tokens,loss\n",
+    "ragged": b"params,tokens,loss\n1,2\n",
+    "quote": b'params,tokens,loss\n"1,2,3\n4,5,6',
     "nul": b"params,tokens,loss\n1,\x002,3\n",
     "field": b"params,tokens,loss\n" + b"1" * 200_000 + b",2,3\n",
     "columns": b",".join(b"c%d" % i for i in range(200_000)) + b"\n",
-    "twice": b"params,params,loss\n1,2,3\n", "one-line": b"x" * 1_000_000,
-}  # fmt: skip
+    "twice": b"params,params,loss\n1,2,3\n",
+    "one-line": b"x" * 1_000_000,
+}
 """What may lie under any name."""
 
-VALUES = (None, -1, 0, 1, True, 1e308, -1e308, 5e-324, math.nan, math.inf, "", "x", "1e400", "\ud800", "../../x", [],
-    {}, [[]],
-          ["x"], [1, 2, 3], {"a": 1}, 10**30, 2**63, -(10**20), 0.5, 100_000_000, "9" * 5000, [None],
-              [1e-3] * 20_000)  # fmt: skip
-TOML_VALUES = ("-1", "0", "1", "1e308", "-1e308", "5e-324", "nan", "inf", '""', '"x"', '"1e400"', "[]", "{}", "true",
+VALUES = (
+    None,
+    -1,
+    0,
+    1,
+    True,
+    1e308,
+    -1e308,
+    5e-324,
+    math.nan,
+    math.inf,
+    "",
+    "x",
+    "1e400",
+    "\ud800",
+    "../../x",
+    [],
+    {},
+    [[]],
+    ["x"],
+    [1, 2, 3],
+    {"a": 1},
+    10**30,
+    2**63,
+    -(10**20),
+    0.5,
+    100_000_000,
+    "9" * 5000,
+    [None],
+    [1e-3] * 20_000,
+)
+TOML_VALUES = (
+    "-1",
+    "0",
+    "1",
+    "1e308",
+    "-1e308",
+    "5e-324",
+    "nan",
+    "inf",
+    '""',
+    '"x"',
+    '"1e400"',
+    "[]",
+    "{}",
+    "true",
     "[[]]",
-               '["x"]', "9" * 5000, "100_000_000", "10000000000000", '"../../x"', "1979-05-27", '"\\u0000"',
-               '"1e30"', '"-5B"',
-               "[" + "1e-3, " * 20_000 + "]", "[" * 300 + "]" * 300, "0.5", '"1B"', '["1B", "2B"]',
-               '["0.01M"]')  # fmt: skip
+    '["x"]',
+    "9" * 5000,
+    "100_000_000",
+    "10000000000000",
+    '"../../x"',
+    "1979-05-27",
+    '"\\u0000"',
+    '"1e30"',
+    '"-5B"',
+    "[" + "1e-3, " * 20_000 + "]",
+    "[" * 300 + "]" * 300,
+    "0.5",
+    '"1B"',
+    '["1B", "2B"]',
+    '["0.01M"]',
+)
 
 
 def hostile_files(
@@ -86,13 +155,14 @@ def _line(command: str, file: Path) -> list[str]:
 
 def _tomls(out: Path, chance: random.Random) -> Iterator[tuple[str, list[str]]]:
     kinds = {
-        "study.toml": (STUDY, "study show FILE", 60), "settle.toml": (SETTLE, "settle FILE --dry-run --json", 30),
-        "world.toml": (WORLD, "worlds show FILE --documents 8", 16), "run.toml": (run_toml(),
-        "train FILE --out never", 30),
+        "study.toml": (STUDY, "study show FILE", 60),
+        "settle.toml": (SETTLE, "settle FILE --dry-run --json", 30),
+        "world.toml": (WORLD, "worlds show FILE --documents 8", 16),
+        "run.toml": (run_toml(), "train FILE --out never", 30),
         "branch.toml": (run_toml(), "branch FILE --out never --dry-run", 8),
         "images.toml": (IMAGES, "large-batch run FILE --data missing.npz --out never --dry-run", 24),
         "question.toml": (QUESTION, "plan --question FILE --json", 20),
-    }  # fmt: skip
+    }
     for name, (text, command, count) in kinds.items():
         yield from _as_other(
             out,
@@ -135,12 +205,22 @@ def _write_json(file: Path, value: object) -> Path:
 def _jsons(folder: Path, out: Path, chance: random.Random) -> Iterator[tuple[str, list[str]]]:
     law = json.loads((folder / "law.json").read_text())
     kinds = {
-        "law.json": (law, (f"predict --law FILE {LAW} --json", "laws show FILE --json",
-        "plan --student 300M --tokens 6B --law FILE",
-                           "gap --student 1B --law FILE"), 40),
-        "config.json": (CONFIG, ("cost --tokens 1B --config FILE --json",
-        "cost --tokens 1B --params 1B --teacher-config FILE"), 40),
-    }  # fmt: skip
+        "law.json": (
+            law,
+            (
+                f"predict --law FILE {LAW} --json",
+                "laws show FILE --json",
+                "plan --student 300M --tokens 6B --law FILE",
+                "gap --student 1B --law FILE",
+            ),
+            40,
+        ),
+        "config.json": (
+            CONFIG,
+            ("cost --tokens 1B --config FILE --json", "cost --tokens 1B --params 1B --teacher-config FILE"),
+            40,
+        ),
+    }
     for name, (good, commands, count) in kinds.items():
         yield from _as_other(out, name, commands)
         for number in range(count):
@@ -152,10 +232,13 @@ def _jsons(folder: Path, out: Path, chance: random.Random) -> Iterator[tuple[str
     yield "config.json", _line(kinds["config.json"][1][0], deep)
 
 
-FITS = ("fit FILE --law supervised --bootstrap 0 --json",
+FITS = (
+    "fit FILE --law supervised --bootstrap 0 --json",
     "study import FILE --out never --dry-run --params-convention non-embedding",
-        "study next FILE --budget 1e20 --bootstrap 0", "pareto FILE",
-        "verify freeze FILE --cells params=1M,tokens=1M")  # fmt: skip
+    "study next FILE --budget 1e20 --bootstrap 0",
+    "pareto FILE",
+    "verify freeze FILE --cells params=1M,tokens=1M",
+)
 
 
 def _tables(out: Path, chance: random.Random) -> Iterator[tuple[str, list[str]]]:
@@ -193,14 +276,20 @@ def _tables(out: Path, chance: random.Random) -> Iterator[tuple[str, list[str]]]
         pa.string(), 1, [None, pa.py_buffer(struct.pack("<ii", 0, 2)), pa.py_buffer(b"\xff\xfe")]
     )
     columns: dict[str, object] = {
-        "nested": [{"a": [1, None]}] * n, "binary": [b"\xff"] * n, "list": [[1.0]] * n, "null": [None] * n,
+        "nested": [{"a": [1, None]}] * n,
+        "binary": [b"\xff"] * n,
+        "list": [[1.0]] * n,
+        "null": [None] * n,
         "bool": [True] * n,
-        "time": pa.array([10**18] * n, pa.timestamp("ns")), "far": pa.array([2**62] * n, pa.timestamp("us")),
-        "utf8": pa.concat_arrays([bad_text] * n), "decimal": pa.array([1] * n, pa.decimal128(30, 2)),
-        "inf": [math.inf] * n, "big": pa.array([2**64 - 1] * n, pa.uint64()), "duration": pa.array([2**62] * n,
-        pa.duration("us")),
+        "time": pa.array([10**18] * n, pa.timestamp("ns")),
+        "far": pa.array([2**62] * n, pa.timestamp("us")),
+        "utf8": pa.concat_arrays([bad_text] * n),
+        "decimal": pa.array([1] * n, pa.decimal128(30, 2)),
+        "inf": [math.inf] * n,
+        "big": pa.array([2**64 - 1] * n, pa.uint64()),
+        "duration": pa.array([2**62] * n, pa.duration("us")),
         "dictionary": pa.array(["a"] * n).dictionary_encode(),
-    }  # fmt: skip
+    }
     for i, (name, column) in enumerate(columns.items()):
         for place in ("loss", "run", "group"):
             file = out / f"{name}-{place}.parquet"
@@ -220,8 +309,15 @@ def _parquet(out: Path, columns: dict) -> bytes:
     return (out / "good.parquet").read_bytes()
 
 
-def _damaged(out: Path, name: str, good: bytes, commands: tuple[str, ...], chance: random.Random, count: int,
-             place: Callable[[Path], Path] = lambda file: file) -> Iterator[tuple[str, list[str]]]:  # fmt: skip
+def _damaged(
+    out: Path,
+    name: str,
+    good: bytes,
+    commands: tuple[str, ...],
+    chance: random.Random,
+    count: int,
+    place: Callable[[Path], Path] = lambda file: file,
+) -> Iterator[tuple[str, list[str]]]:
     """The bytes cut short, with some of them changed, or with zeros in the middle."""
     for number in range(count):
         raw = bytearray(good)
@@ -323,8 +419,10 @@ def _wandb_records(out: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _trackio_bases(out: Path) -> dict[str, Path]:
-    tables = ("CREATE TABLE metrics (id INTEGER PRIMARY KEY, timestamp, run_name TEXT, step INTEGER, metrics TEXT)",
-              "CREATE TABLE configs (id INTEGER PRIMARY KEY, run_name TEXT, config TEXT, created_at TEXT)")  # fmt: skip
+    tables = (
+        "CREATE TABLE metrics (id INTEGER PRIMARY KEY, timestamp, run_name TEXT, step INTEGER, metrics TEXT)",
+        "CREATE TABLE configs (id INTEGER PRIMARY KEY, run_name TEXT, config TEXT, created_at TEXT)",
+    )
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
     row = "INSERT INTO metrics (timestamp, run_name, step, metrics) VALUES ('t', {name}, {step}, {metrics})"
     good = [
@@ -368,8 +466,12 @@ def _trackio_bases(out: Path) -> dict[str, Path]:
 def _texts(out: Path) -> Iterator[tuple[str, list[str]]]:
     """Corpora, conversations, questions: read where no model is needed."""
     for name in ("corpus.txt", "corpus.jsonl", "corpus.parquet"):
-        yield from _as_other(out, name, ("study run study.toml --dry-run --corpus FILE --out never",),
-                             ("empty", "zeros", "latin1", "nested", "digits", "noise", "newlines"))  # fmt: skip
+        yield from _as_other(
+            out,
+            name,
+            ("study run study.toml --dry-run --corpus FILE --out never",),
+            ("empty", "zeros", "latin1", "nested", "digits", "noise", "newlines"),
+        )
 
 
 def _images(out: Path, chance: random.Random) -> Iterator[tuple[str, list[str]]]:
@@ -378,9 +480,14 @@ def _images(out: Path, chance: random.Random) -> Iterator[tuple[str, list[str]]]
     yield from _damaged(out, "images.npz", npz.read_bytes(), command, chance, 15)
     yield from _as_other(out, "other.npz", command, ("empty", "zeros", "noise", "html", "nested"))
     arrays = dict(np.load(npz))
-    for name, array in {"text": np.array(["a"]), "object": np.array([None]), "nan": np.full(3, np.nan),
+    for name, array in {
+        "text": np.array(["a"]),
+        "object": np.array([None]),
+        "nan": np.full(3, np.nan),
         "shape": np.zeros((0, 6, 6)),
-                        "scalar": np.array(7), "big": np.zeros((1, 1, 1, 1, 1))}.items():  # fmt: skip
+        "scalar": np.array(7),
+        "big": np.zeros((1, 1, 1, 1, 1)),
+    }.items():
         for key in ("x_train", "y_train"):
             np.savez(out / f"{name}-{key}.npz", **{**arrays, key: array})
             yield "images.npz", _line(command[0], out / f"{name}-{key}.npz")
@@ -402,10 +509,15 @@ def _images(out: Path, chance: random.Random) -> Iterator[tuple[str, list[str]]]
 
 def _studies(folder: Path, out: Path, chance: random.Random) -> Iterator[tuple[str, list[str]]]:
     """A study with one damaged file."""
-    commands = ("plan --student 1M --tokens 10M --study FILE --json", "study check FILE", "study status FILE --json",
-                "fit FILE --law supervised --bootstrap 0", "study import FILE --out never --dry-run",
-                "study next FILE --budget 1e18 --bootstrap 0",
-                "verify freeze FILE --cells params=1M,tokens=1M")  # fmt: skip
+    commands = (
+        "plan --student 1M --tokens 10M --study FILE --json",
+        "study check FILE",
+        "study status FILE --json",
+        "fit FILE --law supervised --bootstrap 0",
+        "study import FILE --out never --dry-run",
+        "study next FILE --budget 1e18 --bootstrap 0",
+        "verify freeze FILE --cells params=1M,tokens=1M",
+    )
     runs = sorted((folder / "study" / "runs").iterdir())
     number = 0
 
@@ -454,11 +566,14 @@ def _models(folder: Path, out: Path, chance: random.Random) -> Iterator[tuple[st
     good = write_teacher(folder / "model", shape, batches=1)
     chats = [[{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Yes."}]] * 8
     (folder / "chats.jsonl").write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
-    commands = ("scout FILE --text text.txt --max-bytes 2k --json",
+    commands = (
+        "scout FILE --text text.txt --max-bytes 2k --json",
         "prune FILE --out never --keep 0.5 --importance uniform --dry-run",
-                "instruct sft FILE --data chats.jsonl --template minichat --out never --dry-run",
-                "vocabulary trim FILE --text text.txt --out never --dry-run", "upcycle FILE --out never --dry-run",
-                "evaluate FILE --text text.txt --dry-run")  # fmt: skip
+        "instruct sft FILE --data chats.jsonl --template minichat --out never --dry-run",
+        "vocabulary trim FILE --text text.txt --out never --dry-run",
+        "upcycle FILE --out never --dry-run",
+        "evaluate FILE --text text.txt --dry-run",
+    )
     templates = {
         "endless": "{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}",
         "broken": "{% for %}",

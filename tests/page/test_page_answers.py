@@ -32,9 +32,17 @@ SCENARIOS = {
     "the ladder": {"student": "500M", "budget": "10B", "own": []},
     "compute": bill("1e21"),
     "a larger student": {**bill("1e21"), "own": [], "named": ["Llama-3.1-8B"], "maxStudent": "4B"},
-    "free teacher": {**bill("3e20"), "scenario": "best-case", "own": own(("3B", "60B", ""), ("7B", "1T", ""))},
-    "measured teachers, stored logits": {**bill("3e20"), "studentsServed": "4", "logits": "stored",
-                                         "own": own(("3B", "60B", "2.15"), ("7B", "1T", "2.0"))},
+    "free teacher": {
+        **bill("3e20"),
+        "scenario": "best-case",
+        "own": own(("3B", "60B", ""), ("7B", "1T", "")),
+    },
+    "measured teachers, stored logits": {
+        **bill("3e20"),
+        "studentsServed": "4",
+        "logits": "stored",
+        "own": own(("3B", "60B", "2.15"), ("7B", "1T", "2.0")),
+    },
     "device-hours": {**bill("500", "device-hours"), "own": SEVEN},
     "money": {**bill("2000", "money"), "device": "a100-80gb", "price": "1.5", "own": SEVEN},
     "a loss alone": {"own": own(("", "", "2.0"))},
@@ -44,18 +52,40 @@ SCENARIOS = {
     "repeated data": {"uniqueTokens": "5B"},
     "free size on tokens": {"student": "", "maxStudent": "2B"},
     "free size on compute": {"student": "", **bill("1e21")},
-    "free size on compute, served": {"student": "", "maxStudent": "3B", "inferenceTokens": "1e11", **bill("2e21")},
-    "free size, a teacher at its bounds": {"student": "", "uniqueTokens": "5B", "inferenceTokens": "1e11",
-                                           **bill("1e24")},
+    "free size on compute, served": {
+        "student": "",
+        "maxStudent": "3B",
+        "inferenceTokens": "1e11",
+        **bill("2e21"),
+    },
+    "free size, a teacher at its bounds": {
+        "student": "",
+        "uniqueTokens": "5B",
+        "inferenceTokens": "1e11",
+        **bill("1e24"),
+    },
     "free size, no training of teachers": {"student": "", **bill("1e20"), "onlyExisting": True},
     "free size within a memory": {"student": "", "serveMemory": "4e9", **bill("1e21"), "own": SEVEN},
-    "free size within a latency": {"student": "", "maxStudent": "5B", "serveMemory": "24B", "serveLatency": "0.002",
-                                   "serveBandwidth": "1.2e12", "weightBytes": "0.5", "vocab": "50257"},
-    "other level, vocabulary": {"student": "143M", "budget": "2B", "vocab": "50257", "context": "2048", "level": "0.8"},
+    "free size within a latency": {
+        "student": "",
+        "maxStudent": "5B",
+        "serveMemory": "24B",
+        "serveLatency": "0.002",
+        "serveBandwidth": "1.2e12",
+        "weightBytes": "0.5",
+        "vocab": "50257",
+    },
+    "other level, vocabulary": {
+        "student": "143M",
+        "budget": "2B",
+        "vocab": "50257",
+        "context": "2048",
+        "level": "0.8",
+    },
     "far outside": bill("1e19"),
     "everything is paid": {**bill("1e22"), "scenario": "pretraining-inference", "studentsServed": "8"},
     "another law first": {"law": "surrogate-s2", **bill("5e20")},
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

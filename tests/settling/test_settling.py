@@ -45,8 +45,10 @@ def family_truth(question, seed):
 
 
 def regrets(question, truth):
-    losses = {name: truth(name, question.target.params, question.tokens)
-              for name in (NONE, *(c.name for c in question.candidates))}  # fmt: skip
+    losses = {
+        name: truth(name, question.target.params, question.tokens)
+        for name in (NONE, *(c.name for c in question.candidates))
+    }
     return {name: loss - min(losses.values()) for name, loss in losses.items()}
 
 
@@ -170,8 +172,10 @@ def test_a_candidate_that_diverges_is_out_and_the_others_go_on():
     question = make_question()
     truth = law_truth(question)
     first = next_stage(question, [], [])
-    runs = [replace(run, loss=np.inf) if run.candidate == "t0" else run
-            for run in run_stage(question, first, truth)]  # fmt: skip
+    runs = [
+        replace(run, loss=np.inf) if run.candidate == "t0" else run
+        for run in run_stage(question, first, truth)
+    ]
     now = standing(question, [first], runs)
     assert "diverged" in now.dropped["t0"] and now.leader != "t0"
     second = next_stage(question, [first], runs)
@@ -196,8 +200,10 @@ def test_one_diverged_run_without_a_teacher_leaves_finite_numbers():
 
 def diverge(runs, name, *sizes):
     """The same runs, with those of one candidate (of some sizes) diverged."""
-    return [replace(run, loss=np.inf) if run.candidate == name and run.params in (sizes or {run.params}) else run
-            for run in runs]  # fmt: skip
+    return [
+        replace(run, loss=np.inf) if run.candidate == name and run.params in (sizes or {run.params}) else run
+        for run in runs
+    ]
 
 
 def test_a_candidate_is_out_only_when_none_of_its_newest_trunks_ended():
@@ -260,8 +266,9 @@ def test_relatives_say_where_pretraining_goes():
 
 def test_surprises_widen_and_nothing_narrows():
     def check(stage, surprise):
-        return PilotPrediction(stage=stage, candidate="t0", params=1e7, tokens=1e8, expected=0.0, sd=0.01,
-                          came=0.01 * surprise)  # fmt: skip
+        return PilotPrediction(
+            stage=stage, candidate="t0", params=1e7, tokens=1e8, expected=0.0, sd=0.01, came=0.01 * surprise
+        )
 
     assert widened([]) == widened([check(1, 0.1), check(2, 0.0)]) == 1.0
     assert widened([check(1, 6.0)]) == pytest.approx(np.sqrt((4 + 36) / 5))

@@ -132,9 +132,14 @@ def as_architecture(model: Model) -> Architecture:
         count=model.layers, attention=attention, ffn=FeedForward(width=model.ffn), norm_params=2 * model.width
     )
     return Architecture(
-        name="llama", width=model.width, vocab=model.vocab, context=model.context, blocks=(block,),
-        tied=model.tied, final_norm_params=model.width,
-    )  # fmt: skip
+        name="llama",
+        width=model.width,
+        vocab=model.vocab,
+        context=model.context,
+        blocks=(block,),
+        tied=model.tied,
+        final_norm_params=model.width,
+    )
 
 
 def _check_counts(part: object, *, optional: tuple[str, ...] = (), may_be_zero: tuple[str, ...] = ()) -> None:

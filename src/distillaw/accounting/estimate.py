@@ -33,13 +33,7 @@ from distillaw.accounting.memory import (
     training_memory,
 )
 from distillaw.accounting.params import ParamCount, count_params
-from distillaw.accounting.scenarios import (
-    CostShares,
-    Scenario,
-    StudentFamily,
-    family_compute,
-    total_compute,
-)
+from distillaw.accounting.scenarios import CostShares, Scenario, StudentFamily, family_compute, total_compute
 from distillaw.errors import ConfigError
 
 CHECKED_SIZES = (1.03e8, 1.26e10)
@@ -79,9 +73,13 @@ def counted_model(model: Model, *, label: str, context: int | None = None) -> Co
     if any(block.attention.window for block in arch.blocks):
         notes = ("sliding windows are counted: a query sees at most its window",)
     return CountedModel(
-        label=label, params=count_params(arch), parts=forward_flops(arch),
-        dense_forward=forward_flops(arch, causal=False).total, shape=arch, notes=notes,
-    )  # fmt: skip
+        label=label,
+        params=count_params(arch),
+        parts=forward_flops(arch),
+        dense_forward=forward_flops(arch, causal=False).total,
+        shape=arch,
+        notes=notes,
+    )
 
 
 def counted_family(
@@ -105,14 +103,19 @@ def counted_family(
     return CountedModel(
         label=f"N alone, family of width = {family.aspect:g} x layers, omega = {family.omega:g}",
         params=ParamCount(
-            non_embedding=rounded, embedding=embedding, head=head, total=total,
-            one_matrix=rounded + embedding, active_non_embedding=rounded, active_total=total,
+            non_embedding=rounded,
+            embedding=embedding,
+            head=head,
+            total=total,
+            one_matrix=rounded + embedding,
+            active_non_embedding=rounded,
+            active_total=total,
         ),
         parts=parts,
         dense_forward=parts.total + parts.attention_scores,
         shape=shape,
         notes=tuple(notes),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,9 +188,12 @@ def estimate(
     """
     forward = teacher.forward if teacher else 0.0
     compute = total_compute(
-        student_forward=student.forward, student_tokens=student_tokens, teacher_forward=forward,
-        teacher_tokens=teacher_tokens, shares=shares,
-    )  # fmt: skip
+        student_forward=student.forward,
+        student_tokens=student_tokens,
+        teacher_forward=forward,
+        teacher_tokens=teacher_tokens,
+        shares=shares,
+    )
     if not math.isfinite(compute.total):
         raise ConfigError(
             f"the compute of {student.params.non_embedding:.3g} parameters and {student_tokens:.3g} tokens is no "
@@ -197,25 +203,38 @@ def estimate(
     vocab = as_architecture((teacher or student).shape).vocab
     target = target_scheme(scheme)
     return CostEstimate(
-        student=student, teacher=teacher, student_tokens=student_tokens, teacher_tokens=teacher_tokens,
-        shares=shares, compute=compute,
+        student=student,
+        teacher=teacher,
+        student_tokens=student_tokens,
+        teacher_tokens=teacher_tokens,
+        shares=shares,
+        compute=compute,
         all_weights_axis=_all_weights_axis(student, teacher, student_tokens),
         precision=precision,
         training=training_memory(
-            student.shape, sequences=sequences, precision=precision, recompute=recompute,
+            student.shape,
+            sequences=sequences,
+            precision=precision,
+            recompute=recompute,
             total_params=student.params.total,
             online_teacher_params=teacher.params.total if teacher and shares.delta_lgt else None,
         ),
         serving=serving_memory(
-            student.shape, sequences=serving_sequences, weight_bytes=serving_bytes,
+            student.shape,
+            sequences=serving_sequences,
+            weight_bytes=serving_bytes,
             total_params=student.params.total,
         ),
-        serving_sequences=serving_sequences, serving_bytes=serving_bytes,
-        scheme=target, cache_bytes=cache_bytes(target, vocab=vocab, tokens=student_tokens),
-        device=device, run=estimate_cost(compute.total, device, mfu=mfu, price_per_hour=price_per_hour),
+        serving_sequences=serving_sequences,
+        serving_bytes=serving_bytes,
+        scheme=target,
+        cache_bytes=cache_bytes(target, vocab=vocab, tokens=student_tokens),
+        device=device,
+        run=estimate_cost(compute.total, device, mfu=mfu, price_per_hour=price_per_hour),
         family=_family(student, teacher, student_tokens, teacher_tokens, students, shared_logits),
-        students=students, warnings=tuple(_warnings(student, teacher, device, student_tokens)),
-    )  # fmt: skip
+        students=students,
+        warnings=tuple(_warnings(student, teacher, device, student_tokens)),
+    )
 
 
 def _all_weights_axis(student: CountedModel, teacher: CountedModel | None, tokens: float) -> Compute:

@@ -166,13 +166,23 @@ def _model(family: str, name: str, shared: dict[str, object], own: dict[str, obj
     architecture = architecture_from_config(config, source=f"families.toml, {name}")
     count = count_params(architecture)
     return NamedModel(
-        name=name, family=family, architecture=architecture, params=count.non_embedding,
-        total_params=count.total, vocab=architecture.vocab, **record,
-    )  # fmt: skip
+        name=name,
+        family=family,
+        architecture=architecture,
+        params=count.non_embedding,
+        total_params=count.total,
+        vocab=architecture.vocab,
+        **record,
+    )
 
 
 _SOURCES = ("shape_source", "tokens_source", "tokenizer_source", "stated_source")
 _DEFAULTS: dict[str, Any] = {
-    "tokens": None, "tokens_bound": None, "distilled": False, "post_trained": False, "note": "",
-    "stated_total": None, "stated_non_embedding": None,
-}  # fmt: skip
+    "tokens": None,
+    "tokens_bound": None,
+    "distilled": False,
+    "post_trained": False,
+    "note": "",
+    "stated_total": None,
+    "stated_non_embedding": None,
+}

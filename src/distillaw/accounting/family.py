@@ -108,10 +108,16 @@ class FixedAspect:
         ffn_share = self.ffn_matrices * self.ffn_ratio / self.omega
         width, layers = self.width(N), self.layers(N)
         return FlopParts(
-            attention_projections=2 * N * (1 - ffn_share), ffn=2 * N * ffn_share, router=0.0, vectors=0.0,
-            attention_scores=2 * layers * context * width, head=2 * vocab * width,
-            softmax=2.5 * layers * context * width / self.head_dim, embedding=2 * width, causal=True,
-        )  # fmt: skip
+            attention_projections=2 * N * (1 - ffn_share),
+            ffn=2 * N * ffn_share,
+            router=0.0,
+            vectors=0.0,
+            attention_scores=2 * layers * context * width,
+            head=2 * vocab * width,
+            softmax=2.5 * layers * context * width / self.head_dim,
+            embedding=2 * width,
+            causal=True,
+        )
 
     def nearest_shape(
         self, params: float | Params, *, context: int = PAPER_CONTEXT, vocab: int = PAPER_VOCAB
@@ -125,9 +131,16 @@ class FixedAspect:
         width = max(step, round((N / (layers * self.omega)) ** 0.5 / step) * step)
         heads = width // self.head_dim
         return Shape(
-            layers=layers, width=width, ffn=round(self.ffn_ratio * self.ffn_matrices / 3 * width),
-            heads=heads, kv_heads=heads // group, head_dim=self.head_dim, vocab=vocab, context=context, tied=True,
-        )  # fmt: skip
+            layers=layers,
+            width=width,
+            ffn=round(self.ffn_ratio * self.ffn_matrices / 3 * width),
+            heads=heads,
+            kv_heads=heads // group,
+            head_dim=self.head_dim,
+            vocab=vocab,
+            context=context,
+            tied=True,
+        )
 
     def convert(
         self, params: Params, to: ParamConvention, *, vocab: float = PAPER_VOCAB, matrices: int = 1

@@ -60,9 +60,14 @@ def count_params(model: Model) -> ParamCount:
     everything = arch.final_norm_params + sum(b.count * _block_params(b, arch.width) for b in arch.blocks)
     active = everything - sum(b.count * _idle_params(b, arch.width) for b in arch.blocks)
     return ParamCount(
-        non_embedding=everything, embedding=embedding, head=head, total=everything + embedding + head,
-        one_matrix=everything + matrix, active_non_embedding=active, active_total=active + embedding + head,
-    )  # fmt: skip
+        non_embedding=everything,
+        embedding=embedding,
+        head=head,
+        total=everything + embedding + head,
+        one_matrix=everything + matrix,
+        active_non_embedding=active,
+        active_total=active + embedding + head,
+    )
 
 
 def projection_weights(block: Block, width: int) -> int:

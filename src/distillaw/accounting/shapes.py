@@ -81,8 +81,14 @@ def shape_for_params(
         guess = math.sqrt(params / (12 * layers)) / head_dim
         for heads in range(max(1, int(guess) - 1), int(guess) + 3):
             width = heads * head_dim
-            part = {"layers": layers, "width": width, "ffn": ffn_width(width), "heads": heads,
-                    "kv_heads": heads, "head_dim": head_dim}  # fmt: skip
+            part = {
+                "layers": layers,
+                "width": width,
+                "ffn": ffn_width(width),
+                "heads": heads,
+                "kv_heads": heads,
+                "head_dim": head_dim,
+            }
             miss = abs(math.log(non_embedding_params(**part) / params))
             cost = miss + 0.25 * abs(math.log(width / layers / aspect))
             if best is None or cost < best[0]:
@@ -105,6 +111,10 @@ def shape_for_params(
 def count_non_embedding(shape: Shape) -> int:
     """N of a shape, exactly as the Hugging Face module counts it."""
     return non_embedding_params(
-        layers=shape.layers, width=shape.width, ffn=shape.ffn, heads=shape.heads, kv_heads=shape.kv_heads,
+        layers=shape.layers,
+        width=shape.width,
+        ffn=shape.ffn,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
         head_dim=shape.head_dim,
-    )  # fmt: skip
+    )

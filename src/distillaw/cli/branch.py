@@ -80,11 +80,22 @@ def branch(
     single = load_single(spec)
     require_trainable()
     test = BranchSpec(
-        single=single, at=() if at in (None, CHECKPOINT) else _tokens(at), at_checkpoint=at == CHECKPOINT,
-        multiples=_multiples(multiples), orders=orders, window=whole_count(window, name="--window", default=0),
-        anneal=anneal, rate_rule=rate_rule or "", beta_rule=beta_rule or "", decay_rule=decay_rule or "",
-        trunks=_words(trunks), losses=_words(losses), tolerance=tolerance, level=level, noise_batches=noise_batches,
-    )  # fmt: skip
+        single=single,
+        at=() if at in (None, CHECKPOINT) else _tokens(at),
+        at_checkpoint=at == CHECKPOINT,
+        multiples=_multiples(multiples),
+        orders=orders,
+        window=whole_count(window, name="--window", default=0),
+        anneal=anneal,
+        rate_rule=rate_rule or "",
+        beta_rule=beta_rule or "",
+        decay_rule=decay_rule or "",
+        trunks=_words(trunks),
+        losses=_words(losses),
+        tolerance=tolerance,
+        level=level,
+        noise_batches=noise_batches,
+    )
     test.check()
     cost = branch_cost(test)
     if dry_run:

@@ -118,9 +118,10 @@ def _measured(
 
     assert asked.text is not None
     reading = Reading(
-        text_column=asked.text_column, max_document_chars=asked.max_document_chars,
+        text_column=asked.text_column,
+        max_document_chars=asked.max_document_chars,
         section_chars=asked.section_chars,
-    )  # fmt: skip
+    )
     check_inputs(models, asked.text, reading)
     _check_tokenizers(models, asked.text, record)
     found = measure(
@@ -156,8 +157,14 @@ def _as_teacher(found: "ScoutedTeacher", tokens: str | None) -> "Teacher":
     from distillaw.planning.situation import Teacher
 
     trained_on = _tokens_known(found) if tokens is None else parse_count(tokens, name="--scout-tokens")
-    return Teacher(name=Path(found.name).name, params=float(found.params), loss=found.nats_per_token,
-                   loss_se=found.nats_per_token_se, tokenizer=found.tokenizer, tokens=trained_on)  # fmt: skip
+    return Teacher(
+        name=Path(found.name).name,
+        params=float(found.params),
+        loss=found.nats_per_token,
+        loss_se=found.nats_per_token_se,
+        tokenizer=found.tokenizer,
+        tokens=trained_on,
+    )
 
 
 def _tokens_known(found: "ScoutedTeacher") -> float | None:

@@ -129,8 +129,12 @@ def lowest(octaves: ArrayLike, losses: ArrayLike) -> Lowest | None:
         var = float(jacobian @ cov @ jacobian) + FORM**2
     kept = 1 / (1 + var / LATTICE**2)
     place = kept * vertex
-    return Lowest(best + place, LATTICE * math.sqrt(1 - kept), math.sqrt(max(c, 0.0) ** 2 + cov[0, 0]),
-                  max(c, 0.0) * place**2)  # fmt: skip
+    return Lowest(
+        best + place,
+        LATTICE * math.sqrt(1 - kept),
+        math.sqrt(max(c, 0.0) ** 2 + cov[0, 0]),
+        max(c, 0.0) * place**2,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

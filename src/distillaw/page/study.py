@@ -35,9 +35,13 @@ def study_on_page(record: StudyRecord) -> Mapping[str, object]:
     cells = _cells(record, problems)
     kept = [*record.every_teacher.values(), *record.students]  # runs of searches are no seeds of a curve
     return {
-        "name": record.name, "folder": str(record.folder), "runs": [_run(run) for run in kept], "cells": cells,
-        "question": _question(record, cells), "problems": problems,
-    }  # fmt: skip
+        "name": record.name,
+        "folder": str(record.folder),
+        "runs": [_run(run) for run in kept],
+        "cells": cells,
+        "question": _question(record, cells),
+        "problems": problems,
+    }
 
 
 def _question(record: StudyRecord, cells: Sequence[Mapping[str, object]]) -> dict[str, object]:
@@ -50,10 +54,15 @@ def _question(record: StudyRecord, cells: Sequence[Mapping[str, object]]) -> dic
     laws = study_laws(record)
     teachers = study_teachers(record, float(target[0]))  # type: ignore[arg-type]
     return {
-        "student": _exact(target[0]), "budget": _exact(target[1]), "law": laws[0][0] if laws else "",
-        "vocab": sizes.get("vocab_size", "32768"), "context": sizes.get("context", "4096"),
-        "own": [{"params": _exact(t.params), "tokens": _exact(t.tokens), "loss": _exact(t.loss)} for t in teachers],
-    }  # fmt: skip
+        "student": _exact(target[0]),
+        "budget": _exact(target[1]),
+        "law": laws[0][0] if laws else "",
+        "vocab": sizes.get("vocab_size", "32768"),
+        "context": sizes.get("context", "4096"),
+        "own": [
+            {"params": _exact(t.params), "tokens": _exact(t.tokens), "loss": _exact(t.loss)} for t in teachers
+        ],
+    }
 
 
 def _exact(value: object) -> str:
@@ -67,10 +76,17 @@ def _run(run: Run) -> dict[str, object]:
         return None if math.isnan(value) else value
 
     return {
-        "run_id": run.run_id, "role": str(run.row.get("role", "")), "params": run.params, "label": run.label,
-        "tokens": run.tokens, "seed": run.seed, "loss": run.loss, "loss_se": number("loss_se"),
-        "teacher": run.teacher_run, "teacher_loss": number("teacher_loss"),
-    }  # fmt: skip
+        "run_id": run.run_id,
+        "role": str(run.row.get("role", "")),
+        "params": run.params,
+        "label": run.label,
+        "tokens": run.tokens,
+        "seed": run.seed,
+        "loss": run.loss,
+        "loss_se": number("loss_se"),
+        "teacher": run.teacher_run,
+        "teacher_loss": number("teacher_loss"),
+    }
 
 
 def _cells(record: StudyRecord, problems: list[str]) -> list[dict[str, object]]:
@@ -89,9 +105,17 @@ def _cells(record: StudyRecord, problems: list[str]) -> list[dict[str, object]]:
         except DistillawError as error:
             problems.append(f"{labels[params]} on {format_count(tokens)} tokens: no verdict: {error}")
             continue
-        found.append({
-            "label": labels[params], "params": params, "tokens": tokens, "verdict": verdict.verdict,
-            "probability": verdict.probability, "sentence": verdict.sentence, "gain": verdict.gain.to_json(),
-            "command": f"distillaw plan --study {shlex.quote(str(record.folder))} --student {params} --tokens {tokens}",
-        })  # fmt: skip
+        asked = f"--study {shlex.quote(str(record.folder))} --student {params} --tokens {tokens}"
+        found.append(
+            {
+                "label": labels[params],
+                "params": params,
+                "tokens": tokens,
+                "verdict": verdict.verdict,
+                "probability": verdict.probability,
+                "sentence": verdict.sentence,
+                "gain": verdict.gain.to_json(),
+                "command": f"distillaw plan {asked}",
+            }
+        )
     return found

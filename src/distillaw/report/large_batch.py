@@ -65,14 +65,22 @@ def write_large_batch_report(
     row, scores, gains, walks = _findings(record)
     out = out or record.folder / "report.html"
     write_page(
-        out, "large_batch.html.j2", figures=figures,
-        title=f"distillaw large-batch: {record.study.name}", name=record.study.name,
-        headline=headline(scores, gains), numbers=_numbers(gains, walks), verdicts=verdict_sentences(gains),
-        columns=column_table(scores, row), problems=_problems(record, row),
-        sections=_sections(record, row, scores, gains, walks), intervals=INTERVALS,
-        provenance=_provenance(record), command=record.info["command"],
+        out,
+        "large_batch.html.j2",
+        figures=figures,
+        title=f"distillaw large-batch: {record.study.name}",
+        name=record.study.name,
+        headline=headline(scores, gains),
+        numbers=_numbers(gains, walks),
+        verdicts=verdict_sentences(gains),
+        columns=column_table(scores, row),
+        problems=_problems(record, row),
+        sections=_sections(record, row, scores, gains, walks),
+        intervals=INTERVALS,
+        provenance=_provenance(record),
+        command=record.info["command"],
         specification=json.dumps(record.info["spec"], indent=2),
-    )  # fmt: skip
+    )
     return out
 
 
@@ -90,16 +98,22 @@ def summarise(folder: Path) -> dict[str, Any]:
         for when, corrected in (("before", False), ("after", True))
     }
     return {
-        "name": record.study.name, "headline": headline(scores, gains),
+        "name": record.study.name,
+        "headline": headline(scores, gains),
         "columns": [asdict(score) for score in scores],
         "gains": [{**asdict(gain), "outcome": outcome(gain)} for gain in gains],
         "walks": [_walk_json(walk) for walk in walks],
         "slope_ratio": {when: None if ratio is None else asdict(ratio) for when, ratio in ratios.items()},
-        "sentences": [gain_sentence(gain) for gain in gains], "verdicts": verdict_sentences(gains),
-        "walk_sentences": walk_sentences(walks), "problems": _problems(record, row),
-        "seconds": record.info["seconds"], "cpu_seconds": sum(float(r["cpu_seconds"]) for r in record.results),
-        "device": record.info["device"], "machine": record.info["machine"], "workers": record.info["workers"],
-    }  # fmt: skip
+        "sentences": [gain_sentence(gain) for gain in gains],
+        "verdicts": verdict_sentences(gains),
+        "walk_sentences": walk_sentences(walks),
+        "problems": _problems(record, row),
+        "seconds": record.info["seconds"],
+        "cpu_seconds": sum(float(r["cpu_seconds"]) for r in record.results),
+        "device": record.info["device"],
+        "machine": record.info["machine"],
+        "workers": record.info["workers"],
+    }
 
 
 def _findings(record: ImageRecord) -> tuple[PaperRow | None, list[ColumnScore], list[Gain], list[ImageWalk]]:
@@ -114,22 +128,33 @@ def _findings(record: ImageRecord) -> tuple[PaperRow | None, list[ColumnScore], 
 
 def _walk_json(walk: ImageWalk) -> dict[str, Any]:
     return {
-        "batch": walk.batch, "is_corrected": walk.is_corrected, "column": walk.column, "last_step": walk.last_step,
-        "slope": asdict(walk.slope), "power": asdict(walk.power), "end": asdict(walk.end),
-        "first_tensor_slope": asdict(walk.first_tensor_slope), "log_wins": walk.log_wins,
+        "batch": walk.batch,
+        "is_corrected": walk.is_corrected,
+        "column": walk.column,
+        "last_step": walk.last_step,
+        "slope": asdict(walk.slope),
+        "power": asdict(walk.power),
+        "end": asdict(walk.end),
+        "first_tensor_slope": asdict(walk.first_tensor_slope),
+        "log_wins": walk.log_wins,
         "fits": {str(seed): asdict(fit) for seed, fit in walk.fits.items()},
-    }  # fmt: skip
+    }
 
 
 def _numbers(gains: Sequence[Gain], walks: Sequence[ImageWalk]) -> list[KeyNumber]:
     """The tiles on top."""
-    labels = {("SB", "LB"): "large against small batch", ("LB", "+LR"): "scaled rate adds",
-              ("+LR", "+GBN"): "ghost batch norm adds", ("+GBN", "+RA"): "as many updates add",
-              ("SB", "+RA"): "all three against the small batch"}  # fmt: skip
+    labels = {
+        ("SB", "LB"): "large against small batch",
+        ("LB", "+LR"): "scaled rate adds",
+        ("+LR", "+GBN"): "ghost batch norm adds",
+        ("+GBN", "+RA"): "as many updates add",
+        ("SB", "+RA"): "all three against the small batch",
+    }
     found = [
         KeyNumber(label=labels[gain.before, gain.after], value=f"{gain.mean:+.2f} points", note=_range(gain))
-        for gain in gains if (gain.before, gain.after) in labels
-    ]  # fmt: skip
+        for gain in gains
+        if (gain.before, gain.after) in labels
+    ]
     for corrected, when in ((False, "before"), (True, "after")):
         ratio = slope_ratio(walks, corrected=corrected)
         if ratio is not None:
@@ -138,8 +163,13 @@ def _numbers(gains: Sequence[Gain], walks: Sequence[ImageWalk]) -> list[KeyNumbe
                 if ratio.interval is None
                 else f"{ratio.interval[0]:.2f} to {ratio.interval[1]:.2f}"
             )
-            found.append(KeyNumber(label=f"slope of the walk, largest over smallest batch, {when}",
-                                value=f"{ratio.value:.2f}", note=note))  # fmt: skip
+            found.append(
+                KeyNumber(
+                    label=f"slope of the walk, largest over smallest batch, {when}",
+                    value=f"{ratio.value:.2f}",
+                    note=note,
+                )
+            )
     return found
 
 
@@ -174,21 +204,31 @@ def _problems(record: ImageRecord, row: PaperRow | None) -> list[str]:
 
 
 def _sections(
-    record: ImageRecord, row: PaperRow | None, scores: Sequence[ColumnScore], gains: Sequence[Gain],
+    record: ImageRecord,
+    row: PaperRow | None,
+    scores: Sequence[ColumnScore],
+    gains: Sequence[Gain],
     walks: Sequence[ImageWalk],
-) -> list[Section]:  # fmt: skip
+) -> list[Section]:
     paper = hoffer2017()
     return [
-        Section(title="What each stage is worth", pictures=[columns_picture(scores, row)] if scores else [],
-                notes=[gain_sentence(gain) for gain in gains], table=gain_table(gains) if gains else None,
-                table_title="Every comparison with its parts"),
-        Section(title="How far the weights wander: ‖w − w₀‖ against log t",
-                pictures=[walks_picture(walks)] if walks else [],
-                notes=walk_sentences(walks) or ["No curve of the first phase is there yet."],
-                table=walk_table(walks, paper) if walks else None, table_title="Both fits of every batch size"),
+        Section(
+            title="What each stage is worth",
+            pictures=[columns_picture(scores, row)] if scores else [],
+            notes=[gain_sentence(gain) for gain in gains],
+            table=gain_table(gains) if gains else None,
+            table_title="Every comparison with its parts",
+        ),
+        Section(
+            title="How far the weights wander: ‖w − w₀‖ against log t",
+            pictures=[walks_picture(walks)] if walks else [],
+            notes=walk_sentences(walks) or ["No curve of the first phase is there yet."],
+            table=walk_table(walks, paper) if walks else None,
+            table_title="Both fits of every batch size",
+        ),
         Section(title="Every cell", table=cell_table(record.results), table_title="Settings and results"),
         Section(title="The paper's numbers", notes=_paper_notes(paper, row)),
-    ]  # fmt: skip
+    ]
 
 
 def _paper_notes(paper: Paper, row: PaperRow | None) -> list[str]:
@@ -201,9 +241,18 @@ def _provenance(record: ImageRecord) -> list[tuple[str, str]]:
     data = info["data"]
     cpu = sum(float(result["cpu_seconds"]) for result in record.results)
     return [
-        ("data", f"{data['path']} ({data['format']}), {data['train_images']:,} training and {data['test_images']:,} "
-                 f"test images, fingerprint {data['fingerprint']}"),
-        ("machine", f"{info['machine']}; {info['workers']} cells at once on {info['device']}, one thread each"),
-        ("time", f"{format_seconds(float(info['seconds']))} by the clock, {format_seconds(cpu)} of processor time"),
+        (
+            "data",
+            f"{data['path']} ({data['format']}), {data['train_images']:,} training and {data['test_images']:,} "
+            f"test images, fingerprint {data['fingerprint']}",
+        ),
+        (
+            "machine",
+            f"{info['machine']}; {info['workers']} cells at once on {info['device']}, one thread each",
+        ),
+        (
+            "time",
+            f"{format_seconds(float(info['seconds']))} by the clock, {format_seconds(cpu)} of processor time",
+        ),
         ("date", f"{info['date']}, distillaw {info['version']}"),
-    ]  # fmt: skip
+    ]

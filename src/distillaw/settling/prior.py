@@ -34,33 +34,33 @@ from distillaw.laws.base import Array
 
 OWN = {
     # name: (centre, spread) of a Gaussian; the logarithm is Gaussian for those in POSITIVE
-    "level": (0.0, 0.01),         # ln of L0 over the loss first measured
-    "floor": (0.4, 1.0),          # logit of E / the lowest loss known
-    "share": (0.0, 1.2),          # logit of w
+    "level": (0.0, 0.01),  # ln of L0 over the loss first measured
+    "floor": (0.4, 1.0),  # logit of E / the lowest loss known
+    "share": (0.0, 1.2),  # logit of w
     "alpha": (math.log(0.26), 0.3),
     "beta": (math.log(0.26), 0.3),
     "gamma": (math.log(0.75), 0.35),
-    "alpha_shift": (0.0, 0.25),   # alpha' / alpha, with a teacher
-    "beta_shift": (0.1, 0.35),    # beta' / beta
-}  # fmt: skip
+    "alpha_shift": (0.0, 0.25),  # alpha' / alpha, with a teacher
+    "beta_shift": (0.1, 0.35),  # beta' / beta
+}
 """What is assumed of the student, whatever the form."""
 TAUGHT = {
     "soft": {
-        "size_left": (0.0, 0.2),      # ln of what size leaves to learn, over that without a teacher
+        "size_left": (0.0, 0.2),  # ln of what size leaves to learn, over that without a teacher
         "data_left": (-0.5, 0.5),
         "strain": (math.log(0.12), 0.8),
         "gap": (0.2, 0.1),
         "sharp": (math.log(40.0), 0.6),
-        "beat": (0.002, 0.004),       # 1 - b
+        "beat": (0.002, 0.004),  # 1 - b
     },
     "law": {
-        "left": (0.0, 0.5),           # ln r
-        "tilt": (0.0, 0.7),           # logit of w' - logit of w
+        "left": (0.0, 0.5),  # ln r
+        "tilt": (0.0, 0.7),  # logit of w' - logit of w
         "c0": (2.0, 1.0),
         "kappa": (math.log(2.0), 0.5),
         "f1": (math.log(0.09), 0.35),
     },
-}  # fmt: skip
+}
 """What is assumed of learning from a teacher, by form."""
 POSITIVE = ("alpha", "beta", "gamma", "alpha_shift", "beta_shift", "strain", "sharp", "kappa", "f1")
 WIDTH = 0.03
