@@ -1,8 +1,8 @@
 """Studies whose arms want rates that drift apart: is the verdict at the largest budget right, and with which search?
 
-    python -m benchmarks.rates.simulated [--first 4000] [--cases 100] [--out benchmarks/results/rates_simulated.json]
+    python -m benchmarks.rates.simulated [--first 6000] [--cases 100] [--out benchmarks/results/rates_simulated.json]
 
-About four minutes of one core. Worlds below 4000 were looked at while the doubt of rates was worked on; those from 4000
+About four minutes of one core. Worlds below 6000 were looked at while the doubt of rates was worked on; those from 6000
 on are for the report. A case draws how the best rate of each arm falls with tokens (exponent of the lone arm
 and of teachers 0 to 0.7, of the distilled arm 0 to 0.3), where it lies at the smallest budget, how steep the loss is
 around it, and the gain of distilling with every arm at its best (-0.15 to 0.15 nats at sixteen times the smallest
@@ -188,7 +188,7 @@ def known_gain(world: World, record: StudyRecord) -> float:
 def main() -> None:
     """Decide every case both ways, print and write the counts."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--first", type=int, default=4000)
+    parser.add_argument("--first", type=int, default=6000)
     parser.add_argument("--cases", type=int, default=100)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
