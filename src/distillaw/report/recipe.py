@@ -211,7 +211,12 @@ def _opinion_table(law: Mapping[str, Any]) -> Table:
     columns = [
         text("law", of=itemgetter("law")),
         text("status", of=itemgetter("status")),
-        number("best teacher, parameters", format_count, of=lambda row: row.get("best_teacher_params"), missing="-"),
+        number(
+            "best teacher, parameters",
+            format_count,
+            of=lambda row: row.get("best_teacher_params"),
+            missing="-",
+        ),
     ]
     return Table.of(columns, law["opinions"])
 
