@@ -2,9 +2,11 @@
 
 import contextlib
 import io
+import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 from distillaw.cli.app import app, run, warn_in_one_line
 from distillaw.errors import DistillawWarning
@@ -24,6 +26,7 @@ def answer(*words, joined: bool = False, cwd: Path | None = None) -> SimpleNames
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(error),
         _warnings_as_in_a_process(quiet="--quiet" in command),
+        mock.patch.object(sys, "argv", ["distillaw", *command]),  # `next:` lines repeat it
     ):
         code = run(lambda: app(command, exit_on_error=False, result_action="return_value"))
     return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr="" if joined else error.getvalue())

@@ -14,7 +14,7 @@ PACKAGES = {
     "planning": "From laws and runs to a verdict.",
     "accounting": "Parameters, FLOP, memory, money.",
     "distill": "Losses towards a teacher.",
-    "regime": "Batch, rate, noise scale, critical batch, ghost batch normalisation.",
+    "large_batch": "Batch, rate, noise scale, critical batch, ghost batch normalisation.",
     "figures": "Figures for papers, as matplotlib figures.",
 }
 

@@ -253,10 +253,11 @@ class _TextLayout:
         numbers = [i for i, is_number in enumerate(self.is_number) if is_number]
         words = [i for i, is_number in enumerate(self.is_number) if not is_number]
         widths = [flat.widths[i] for i in numbers]
+        gap = " " * (GAP if sum(widths) + GAP * len(widths) <= room else 1)  # numbers are not folded
 
         def counts(cells: list[str]) -> list[str]:
             parts = [_pad(cells[i], width, True) for i, width in zip(numbers, widths, strict=True)]
-            return [" " * GAP + (" " * GAP).join(parts)] if any(cells[i] for i in numbers) else []
+            return [" " * GAP + gap.join(parts)] if any(cells[i] for i in numbers) else []
 
         found = [mark(line) for line in _fold(", ".join(heads[i] for i in words if heads[i]), room)]
         found += [mark(line) for line in counts(heads)]

@@ -64,7 +64,9 @@ def test_papers_that_the_code_names_stand_in_the_index():
     """Not those that a data set, a benchmark or a device's utilisation is quoted from: their records name them."""
     index = (ROOT / "docs" / "papers.md").read_text()
     source = ROOT / "src" / "distillaw"
-    records = [path for package in ("laws", "large_batch") for path in (source / package / "data").glob("*.toml")]
+    records = [
+        path for package in ("laws", "large_batch") for path in (source / package / "data").glob("*.toml")
+    ]
     code = [path for path in source.rglob("*.py") if path.parent.name not in ("pareto", "evaluate")]
     named = {paper for path in [*records, *code] for paper in _ARXIV.findall(path.read_text())}
     assert len(named) > 30

@@ -72,7 +72,7 @@ def test_no_command_and_no_option_without_words(command):
 def test_public_names_have_docstrings():
     for name in set(distillaw.__all__) - {"__version__"}:
         assert inspect.getdoc(getattr(distillaw, name)), name
-    assert {"distillaw.fitting.result.FitResult", "distillaw.planning.decision.Verdict"} <= set(returned())
+    assert {"distillaw.fitting.result.FitResult", "distillaw.planning.verdict.Verdict"} <= set(returned())
 
 
 @pytest.mark.parametrize("package", PACKAGES)

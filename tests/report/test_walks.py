@@ -53,7 +53,7 @@ def test_a_study_without_distances_says_so(record):
     assert walks(record) == []
     with pytest.raises(DataError, match="No run kept"):
         walks_picture([])
-    assert any("No run kept its distances" in note for note in _walk_section(record).notes)
+    assert any("No run kept its distances" in note for note in _walk_section(walks(record)).notes)
 
 
 def test_fits_are_of_the_peak_rate_alone_and_tell_the_two_laws_apart(record):

@@ -81,7 +81,7 @@ def test_a_second_call_computes_nothing_and_a_wider_one_only_the_rest(tested, mo
     spec, out, record = tested
     before = {file: file.stat().st_mtime_ns for file in out.rglob("branches/**/*") if file.is_file()}
     with monkeypatch.context() as patch:
-        patch.setattr(branching, "Group", lambda *parts: pytest.fail("opened text and teacher"))
+        patch.setattr(branching, "TrunkGroup", lambda *parts: pytest.fail("opened text and teacher"))
         assert record_of(spec, "--out", out, *TEST)["forks"] == record["forks"]
     wider = record_of(spec, "--out", out, *WIDER, "--losses", "supervised")
     after = {file: file.stat().st_mtime_ns for file in out.rglob("branches/**/*") if file.is_file()}

@@ -106,9 +106,17 @@ def run(call: Callable[[], object]) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error and what it was raised from."""
+    found = [error]
+    while (cause := found[-1].__cause__) is not None:
+        found.append(cause)
+    return found
+
+
 def _fault(error: Exception) -> str:
     """A line for what nobody foresaw: what, where, and how to see the rest."""
-    if isinstance(error, ImportError) and any(words in str(error) for words in _UNLOADED):
+    if any(isinstance(e, MemoryError) or any(words in str(e) for words in _UNLOADED) for e in _causes(error)):
         return f"out of memory while loading a library; {_SMALLER}"
     ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "distillaw" in frame.filename]
     where = f" in {Path(ours[-1].filename).name}, line {ours[-1].lineno}" if ours else ""
