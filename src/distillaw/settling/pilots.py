@@ -28,7 +28,7 @@ from distillaw.worlds.world import open_world
 
 ARMS = ("supervised", "distilled")
 Train = Callable[[Callable[[], ReadyJobs]], object]
-"""Trains what a ready lacks: `Scheduler.run`."""
+"""Trains the jobs that are ready: `Scheduler.run`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -177,7 +177,7 @@ class Scheduler:
         self._executor.warm_up()
 
     def run(self, ready: Callable[[], ReadyJobs]) -> StudyOutcome:
-        """Train until the ready has no unfinished job; `ready` is asked again after every finished one.
+        """Train until no ready job is left; `ready` is asked again after every finished one.
 
         The outcome's times are settled when the `with` block ends.
 
