@@ -33,3 +33,16 @@ def test_coordinates_go_together_by_chance_alone():
     z = np.stack([draws.normals(d) for d in range(draws.SHARED, 50)])
     together = np.abs(np.corrcoef(z) - np.eye(len(z)))
     assert together.max() < 0.12 and np.median(together) < 0.01
+
+
+@pytest.mark.parametrize(
+    "dimensions, bound, reach", [(2, 1.1547, 70), (3, 1.2599, 20), (4, 1.4142, 9), (5, 1.5157, 6)]
+)
+def test_no_few_planes_hold_all_points(dimensions, bound, reach):
+    """Spectral test: the shortest vector of the dual lattice over the longest there can be (bound: Hermite's constant)."""
+    steps = np.array([pow(draws.MULTIPLIER, d, draws.POINTS) for d in range(dimensions)])
+    axes = [np.arange(-reach, reach + 1)] * dimensions
+    planes = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, dimensions)
+    dual = planes[(planes @ steps % draws.POINTS == 0) & planes.any(axis=1)]
+    shortest = np.sqrt((dual**2).sum(axis=1).min() / bound) / draws.POINTS ** (1 / dimensions)
+    assert 0.64 < shortest < 0.8
