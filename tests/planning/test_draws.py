@@ -39,7 +39,7 @@ def test_coordinates_go_together_by_chance_alone():
     "dimensions, bound, reach", [(2, 1.1547, 70), (3, 1.2599, 20), (4, 1.4142, 9), (5, 1.5157, 6)]
 )
 def test_no_few_planes_hold_all_points(dimensions, bound, reach):
-    """Spectral test: the shortest vector of the dual lattice over the longest there can be (bound: Hermite's constant)."""
+    """Spectral test: the dual lattice's shortest vector over the longest there can be (bound: Hermite's constant)."""
     steps = np.array([pow(draws.MULTIPLIER, d, draws.POINTS) for d in range(dimensions)])
     axes = [np.arange(-reach, reach + 1)] * dimensions
     planes = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, dimensions)

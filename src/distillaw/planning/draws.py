@@ -20,8 +20,8 @@ from distillaw.planning.gains import LAW_DOF, LAW_SCALE
 POINTS = 4093
 """R, prime: the points of a full-period congruential generator and zero are a lattice."""
 MULTIPLIER = 352
-"""a. By the spectral test 0.64 to 0.78 of the bound in each of 2 to 8 dimensions (tests/planning/test_draws.py computes the
-first); recalled as one of L'Ecuyer 1999, Math. Comp. 68:249, Table 2."""
+"""a. By the spectral test 0.64 to 0.78 of the bound in each of 2 to 8 dimensions (tests/planning/test_draws.py
+computes the first); recalled as one of L'Ecuyer 1999, Math. Comp. 68:249, Table 2."""
 LEVELS = 1024
 """Quantiles that a variate is rounded to: a thousandth of a probability, far below what the laws know."""
 MEMBER, TAIL, SHARED, PRETRAIN, OPTIONS = range(5)
