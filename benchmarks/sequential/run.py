@@ -72,7 +72,7 @@ def run(seeds, plan_every, partial, report):
 def fingerprint():
     """Of what is judged and of what buys: partial results of another state are not continued."""
     root, here = Path(dl.__file__).parent / "settling", Path(__file__).parent
-    paths = [*(root / f"{name}.py" for name in ("propose", "value", "pool", "pricing")), here / "policies.py"]
+    paths = [*sorted(root.glob("*.py")), here / "policies.py"]
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 

@@ -29,7 +29,7 @@ def stage(*tokens, size=SIZE, candidates=(), seeds=(0,), also=()):
 
 
 def price(new, made=None, question=QUESTION):
-    return extra_flops(question, made or {}, wanted_by([new]))
+    return extra_flops(question, made or {}, wanted_by(QUESTION, [new]))
 
 
 def test_from_nothing_it_is_the_price_of_a_stage():
@@ -38,7 +38,7 @@ def test_from_nothing_it_is_the_price_of_a_stage():
 
 
 def test_what_exists_is_free_and_a_longer_budget_goes_on_from_the_last_branch_point():
-    made = wanted_by([stage(25, 50)])
+    made = wanted_by(QUESTION, [stage(25, 50)])
     assert price(stage(25), made) == price(stage(50, 25), made) == 0.0
     longer = SIZE.flops * UNIT * (0.8 * (100 - 50) + 0.2 * 100)
     assert price(stage(100), made) == price(stage(50, 100), made) == pytest.approx(longer)
@@ -46,7 +46,7 @@ def test_what_exists_is_free_and_a_longer_budget_goes_on_from_the_last_branch_po
 
 
 def test_a_shorter_budget_starts_over():
-    made = wanted_by([stage(100)])
+    made = wanted_by(QUESTION, [stage(100)])
     assert price(stage(50), made) == pytest.approx(SIZE.flops * UNIT * 50)
     assert price(stage(50, 200), made) == pytest.approx(SIZE.flops * UNIT * (0.8 * 200 + 0.2 * 250))
 
@@ -54,7 +54,7 @@ def test_a_shorter_budget_starts_over():
 def test_growing_a_trunk_costs_what_it_costs_at_once():
     budgets, whole = (25, 50, 100, 400), stage(25, 50, 100, 400)
     parts = [
-        extra_flops(QUESTION, wanted_by([stage(*budgets[:i])]) if i else {}, wanted_by([stage(budgets[i])]))
+        extra_flops(QUESTION, wanted_by(QUESTION, [stage(*budgets[:i])]) if i else {}, wanted_by(QUESTION, [stage(budgets[i])]))
         for i in range(len(budgets))
     ]
     assert sum(parts) == pytest.approx(price(whole))
@@ -81,7 +81,7 @@ def test_one_forward_pass_serves_the_students_of_a_seed():
     both = stage(50, 100, candidates=(TEACHER,), also=(SMALL.label,))
     assert teaching(both) == pytest.approx(teacher * (80 + 0.2 * 150))  # as for one student
     assert teaching(stage(100, candidates=(TEACHER,), seeds=(0, 1))) == pytest.approx(2 * teacher * 100)
-    made = wanted_by([stage(100, candidates=(TEACHER,))])
+    made = wanted_by(QUESTION, [stage(100, candidates=(TEACHER,))])
     assert teaching(stage(100, candidates=(TEACHER,), also=(SMALL.label,)), made) == pytest.approx(
         teacher * 100
     )
@@ -98,8 +98,8 @@ def test_runs_are_trunks():
     ]
     strange = PilotRun(candidate=NONE, params=123.0, tokens=UNIT, seed=0, loss=3.0)
     made = made_by(QUESTION, [*runs, strange])
-    assert made == wanted_by([stage(25, 50, candidates=(TEACHER,), seeds=(1,))])
-    assert joined(made, wanted_by([stage(100, seeds=(1,))]))[SIZE.label, NONE, 1] == {
+    assert made == wanted_by(QUESTION, [stage(25, 50, candidates=(TEACHER,), seeds=(1,))])
+    assert joined(made, wanted_by(QUESTION, [stage(100, seeds=(1,))]))[SIZE.label, NONE, 1] == {
         25 * UNIT,
         50 * UNIT,
         100 * UNIT,
