@@ -14,7 +14,6 @@ from distillaw.sweep.tuning import (
     Place,
     RateSearch,
     TuningPlan,
-    branching,
     search_distilled,
     search_supervised,
     search_teacher,
@@ -170,15 +169,6 @@ def test_where_no_large_budget_was_checked_all_have_the_rate_of_the_search():
     rates = ArmRates(start=2**-6, law=_law(), near=100_000, far=100_000, exact={(1e5, 100_000): 0.03})
     assert rates.at(1e5, 1_600_000) == 0.03
     assert rates.at(8e5, 1_600_000) == rates.at(8e5, 100_000)
-
-
-def test_one_trunk_of_all_budgets_falls_from_the_rate_of_the_first_to_that_of_the_last():
-    rates = ArmRates(start=2**-6, law=_law(), near=100_000, far=1_600_000, cooldown=0.2)
-    peak, power = rates.falling(1e5)
-    assert peak == rates.at(1e5, 100_000)
-    longer = branching(1_600_000, 100_000, 0.2) / 100_000
-    assert peak * longer**-power == pytest.approx(rates.at(1e5, 1_600_000), rel=1e-3)
-    assert ArmRates(start=0.0123).falling(1e6) == (0.0123, 0.0)
 
 
 @pytest.mark.parametrize("place", [-0.4, 0.0, 0.25])

@@ -176,13 +176,16 @@ def _cheapest(question: PilotQuestion) -> Stage:
     """The cheapest pilot there may be: with enough tokens, and enough and not too many of them per parameter."""
     names = tuple(c.name for c in question.candidates)
     ratio, unit = question.tokens / question.target.params, question.batch_tokens
-    stages = []
+    longest = {question.target.label: question.tokens}
     for size in question.sizes:
         tokens = max(question.least_tokens, unit * math.ceil(ratio / RATIO * size.params / unit))
         if tokens <= min(ratio * RATIO * size.params, question.tokens):
-            stages.append(Stage(size=size.label, tokens=(tokens,), candidates=names, seeds=(0,)))
-    last = Stage(size=question.target.label, tokens=(int(question.tokens),), candidates=names, seeds=(0,))
-    return min(stages, key=lambda stage: stage_flops(question, stage), default=last)
+            longest[size.label] = tokens
+    stages = [
+        Stage(size=label, tokens=budgets(question, tokens), candidates=names, seeds=(0,))
+        for label, tokens in longest.items()
+    ]
+    return min(stages, key=lambda stage: stage_flops(question, stage))
 
 
 def _nothing_affordable(question: PilotQuestion) -> str:
