@@ -85,6 +85,29 @@ def test_an_optimum_out_of_reach_is_reported_as_not_interior():
     assert search.interior == {SMALL: False, FAR: False, LARGE: True}
 
 
+def test_a_batch_that_moves_for_the_last_time_has_its_rates_searched_once_more():
+    """At a batch of its own: four octaves below, which a search that may not move on does not reach."""
+    search, seen = _supervised(_bowl({"small": 0, "large": 0}, EXPECTED, -4), rounds=0)
+    assert search.batch == -1 and set(search.rate) == {SMALL, LARGE, FAR} == set(search.lowest)
+    assert all(seen[search.best(place)] < math.inf for place in search.rate)
+    assert search.batch_interior == {("supervised", "small"): False}
+
+
+def test_a_batch_is_not_said_to_be_interior_at_rates_at_which_its_neighbours_were_not_tried():
+    """The batch's best one is found at once, but the rate there is another, so that the neighbours are open again."""
+    surface = lambda point: 3.0 + 0.02 * (point.rate + point.batch) ** 2 + 0.1 * (point.batch - 1) ** 2  # noqa: E731
+    plan, seen = _plan(far_sizes=()), {}
+    while True:
+        search = search_supervised(seen.get, plan)
+        tried = {point.batch for point in seen if search.rate.get(point.place) == point.rate}
+        if search.batch_interior.get(("supervised", "small")):
+            assert {search.batch - 1, search.batch, search.batch + 1} <= tried
+        if search.is_done:
+            break
+        seen |= {point: surface(point) for point in search.needed}
+    assert search.batch == 1 and search.rate[SMALL] == -1
+
+
 def test_the_distilled_arm_moves_its_rates_but_not_the_batch():
     plan = _plan()
     search, _ = _run(

@@ -130,15 +130,19 @@ class TuningPlan:
 def search_supervised(lookup: Lookup, plan: TuningPlan) -> RateSearch:
     """Rates and one batch for all, on the supervised arm."""
     search = RateSearch(guess=plan.guess)
+    _search_rates(search, lookup, "supervised", plan)
     for _ in range(plan.rounds + 1):
-        _search_rates(search, lookup, "supervised", plan)
         if search.needed or not plan.batches:
             break
         best = _search_batch(search, lookup, "supervised", plan, plan.rounds)
         if search.needed or best == search.batch:
             break
         search.batch = best
+        search.batch_interior = dict.fromkeys(
+            search.batch_interior, False
+        )  # at the new rates nobody has looked
         search.rate, search.lowest, search.interior = {}, {}, {}
+        _search_rates(search, lookup, "supervised", plan)
     search.rates_known = search.is_done
     return search
 
@@ -269,8 +273,6 @@ class ArmRates:
     """The search's budget."""
     far: int = 0
     """The largest budget, where it was checked; else the search's, and all budgets have its rate."""
-    cooldown: float = 0.0
-    """Share of a budget that is cooled: its rate is that of where it branches off."""
     exact: Mapping[tuple[float, int], float] = field(default_factory=dict, hash=False)
     """(size, budget) -> rate of the run that was the best of its search: it serves the grid as it is."""
 
@@ -279,13 +281,6 @@ class ArmRates:
         tokens = tokens if self.far > self.near else self.near
         if (params, tokens) in self.exact or self.law is None:
             return self.exact.get((params, tokens), self.start)
-        octaves = self.law.chosen(params, self._branching(tokens)) - math.log2(self.start)
+        octaves = self.law.chosen(params, tokens) - math.log2(self.start)
         return float(f"{self.start * 2 ** (STEP * round(octaves / STEP)):.4g}")
 
-    def _branching(self, tokens: int) -> float:
-        return branching(tokens, self.near, self.cooldown)
-
-
-def branching(tokens: int, near: int, cooldown: float) -> float:
-    """Where a budget branches off, to which its rate belongs; for the search's own budget that itself."""
-    return max((1.0 - cooldown) * tokens, float(near))
