@@ -122,7 +122,7 @@ def at_random(decision, share=BUDGET):
 
 
 def all_stages(question):
-    """Every size with every token budget of about the target's ratio, in factors of two; three branches, one seed."""
+    """Every size with every token budget of about the target's ratio, in factors of two; one seed."""
     names, unit, found = tuple(c.name for c in question.candidates), question.batch_tokens, []
     for size in question.sizes:
         for k in range(12):

@@ -138,7 +138,9 @@ def test_budgets_that_want_other_rates_have_trunks_of_their_own(far):
     jobs = far.jobs(stage, tuned)
     params = float(jobs[0].trunk.params)
     wanted = {
-        (arm, tokens): tuned.rates.of(arm).rates.at(params, tokens) for arm in (0, 1) for tokens in stage.tokens
+        (arm, tokens): tuned.rates.of(arm).rates.at(params, tokens)
+        for arm in (0, 1)
+        for tokens in stage.tokens
     }
     assert wanted[0, 8192] > wanted[0, 16 * 8192]
     found = {

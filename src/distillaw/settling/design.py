@@ -2,8 +2,8 @@
 
 What is left of the budget is divided over the rungs that are left as 1 : 4 : 16 : 64, so whatever is decided early
 has cost little, and candidates that are dropped make the later rungs larger. A rung is the size and tokens nearest to
-the target (ln N and ln D together) that its share buys, and a quarter of that size beside it, both on a half and a
-quarter of the tokens as well. It stops before a rung where nothing could be settled any more even if all the rest went as
+the target (ln N and ln D together) that its share buys, and a quarter of that size beside it, both on a quarter of the
+tokens as well. It stops before a rung where nothing could be settled any more even if all the rest went as
 well as it may. `study next` has no ladder: it looks at the nearest place for every choice of teachers and seeds,
 since what a belief says of pilots far from the target is what it is most often wrong about. Shape suffix: A arm (0:
 no teacher).
@@ -40,8 +40,9 @@ LARGER = 1.5
 """Parameters times tokens of a rung's largest pilot, at least, over those of the rungs before."""
 REPEATED = 2
 """Rungs that are run with two seeds, which shows the noise; the others have one."""
-BRANCHES = (0.25, 0.5, 1.0)
-"""Budgets of a rung, as shares of its tokens."""
+BRANCHES = (0.25, 1.0)
+"""Budgets of a rung, as shares of its tokens, each a run of its own. With a half as well, on 96 of the decisions that
+constants are chosen by, mean regret is 8.2 instead of 6.3 millinats, and 16 instead of 22 are decided."""
 BESIDE = 2
 """How many sizes below a rung's student another one is trained beside it: what size does, for a quarter more."""
 RATIO = 12.0

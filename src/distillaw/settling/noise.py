@@ -5,8 +5,8 @@
 Misfit is a Gaussian process, the same for every run of a design point; it is what extrapolation is uncertain by even
 without noise. Trunk is what budgets of one size, seed, arm and rate share. e_kind ~ N(0, 1) is one for all supervised
 runs and one for all distilled ones: no arm is known to be at its best rate, and the arms not alike. s is the root mean
-square of c x^2 over the loss, where x is how far the arm's rate lies from its best one, in octaves: what the rate law of
-the search leaves open, more and more beyond its budgets (planning/ has the same for a finished study). What grows like
+square of c x^2 over the loss, where x is how far the arm's rate lies from its best one, in octaves: what the search's
+rate law leaves open, more and more beyond its budgets (planning/ has the same for a finished study). What grows like
 that shows in the longer pilots too, so they narrow it; a rate that suits all pilots and suddenly no longer is not
 foreseen. Shape suffixes: R run, A arm.
 """

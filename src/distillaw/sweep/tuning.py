@@ -283,4 +283,3 @@ class ArmRates:
             return self.exact.get((params, tokens), self.start)
         octaves = self.law.chosen(params, tokens) - math.log2(self.start)
         return float(f"{self.start * 2 ** (STEP * round(octaves / STEP)):.4g}")
-
