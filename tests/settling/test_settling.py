@@ -130,7 +130,7 @@ def test_a_tie_ends_before_all_is_spent_and_says_what_is_at_stake():
 
 def test_a_margin_that_no_budget_reaches_ends_too_close():
     """A teacher that changes nothing, and a margin far below what misfit alone leaves."""
-    question = make_question(ratios=(0.9,), share=0.3, margin=1e-6)
+    question = make_question(ratios=(1.0,), share=0.3, margin=1e-6)
     law = published("surrogate-s1")
     stages, runs, looks = settle(question, lambda name, n, d: float(law.supervised(params=n, tokens=d)))
     end = conclude(question, looks[-1])
@@ -288,6 +288,6 @@ def test_the_cooldown_of_the_recipe_is_paid():
     short = replace(make_question(), has_one_rate=True)
     long = replace(short, cooldown=1.0)
     stages = [next_stage(question, [], []) for question in (short, long)]
-    assert stage_flops(long, stages[0]) > 1.3 * stage_flops(short, stages[0])
+    assert stage_flops(long, stages[0]) > 1.15 * stage_flops(short, stages[0])
     assert stages[0].size != stages[1].size or stages[1].tokens[-1] < stages[0].tokens[-1]
     assert stage_flops(long, stages[1]) <= long.budget
