@@ -244,6 +244,12 @@ class StudyFolder:
             self.write_table({row["run_id"]: row["purpose"] for row in known})
 
 
+def saved_step(state: Path) -> int:
+    """Step of the latest checkpoint in the state folder of a trunk or a run; -1 without one."""
+    steps = sorted(state.glob("step-*"))
+    return int(steps[-1].name.removeprefix("step-")) if steps else -1
+
+
 def column_types() -> dict[str, object]:
     """Parquet type of every column of runs.parquet."""
     import pyarrow as pa
