@@ -148,18 +148,18 @@ class Scheduler:
         self._fruitless: Counter[str] = Counter()
         self._false_starts, self._any_has_begun, self._is_stopping = 0, False, False
         self._outcome = StudyOutcome(workers=executor.workers)
+        own = {"host": socket.gethostname(), "pid": os.getpid()}
+        self._place = {"executor": executor.name, "threads": executor.threads, **own}
         self._began, self._cpu_before = time.monotonic(), time.process_time()
         self._journal, self._notice, self._looked = StudyJournal(study.path), Notice(study.path), 0.0
 
     def __enter__(self) -> Self:
         """Workers start with `warm_up`, or when the first job needs them."""
-        executor, facts = self._executor, ("where", "trunks", "tokens", "seconds")
+        facts = ("where", "trunks", "tokens", "seconds")
         for worker in self._notice.read().get("workers", ()):
             if worker["trunks"]:  # the scheduler before this one was killed
                 self._journal.add("cut", **{key: worker[key] for key in facts})
-        own = {"host": socket.gethostname(), "pid": os.getpid()}
-        place = {"executor": executor.name, "workers": executor.workers, "threads": executor.threads}
-        self._journal.add("began", **place, **own)
+        self._journal.add("began", workers=self._executor.workers, **self._place)
         self._write_notice()
         return self
 
@@ -210,8 +210,8 @@ class Scheduler:
 
     def _is_open(self, job: TrunkJob) -> bool:
         """Whether it has unfinished runs and none that failed (those wait for the next call, or for ever)."""
-        states = [self._study.run(run_id).state() for run_id in job.run_ids]
-        return "failed" not in states and any(state != "done" for state in states)
+        states = {self._study.run(run_id).state() for run_id in job.run_ids}
+        return "failed" not in states and states != {"done"}
 
     # --- watching -------------------------------------------------------------------------------------------
 
@@ -339,10 +339,13 @@ class Scheduler:
             self._crashes.update([name] * is_fault)
             self._fruitless[name] = self._fruitless[name] + 1 if is_vain else 0
             if (times := self._crashes[name]) >= MAX_CRASHES:
-                self._give_up(job, f"its worker died {times} times ({how}; out of memory?); {see}")
+                error = f"its worker died {times} times ({how}; out of memory?); {see}"
             elif (times := self._fruitless[name]) >= MAX_FRUITLESS:
                 lost = f"{times} workers in a row were lost before they saved a step ({how})"
-                self._give_up(job, f"{lost}: give them more time; {see}")
+                error = f"{lost}: give them more time; {see}"
+            else:
+                continue
+            self._fail(job, self._study.fail(job.run_ids, error))
         if any(self._is_open(job) for job in entry.task.jobs):
             self._display.note(f"{entry.task.where} is gone ({how}); another goes on from its checkpoints")
 
@@ -355,15 +358,9 @@ class Scheduler:
             *(run.state() == "done" for run in runs),
         ]
 
-    def _give_up(self, job: TrunkJob, error: str) -> None:
-        open_runs = [run_id for run_id in job.run_ids if self._study.run(run_id).state() != "done"]
-        for run_id in open_runs:
-            self._study.run(run_id).set_status("failed", error=error)
-        self._fail(job, dict.fromkeys(open_runs, error))
-
     def _fail(self, job: TrunkJob, errors: dict[str, str]) -> None:
         self._outcome.failed.update(errors)
-        self._display.failed(job, next(iter(errors.values()), "its runs are done"))
+        self._display.failed(job, next(iter(errors.values())))
 
     def _stop(self) -> None:
         """Ask all workers to save and end; the slow ones are killed."""
@@ -392,15 +389,8 @@ class Scheduler:
         )
 
     def _write_notice(self) -> None:
-        facts = {
-            "executor": self._executor.name,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "most_workers": self._executor.workers,
-            "threads": self._executor.threads,
-            "workers": [entry.record() for entry in self._entries.values()],
-        }
-        self._notice.write(facts)
+        entries = [entry.record() for entry in self._entries.values()]
+        self._notice.write({"most_workers": self._executor.workers, "workers": entries, **self._place})
 
 
 def logged(study: StudyFolder, job: TrunkJob) -> tuple[float, float | None]:

@@ -125,16 +125,15 @@ def _train(told: dict[str, Any], worker: _Worker) -> dict[str, Any]:
 
     study = StudyFolder(Path(told["folder"]))
     jobs = [from_table(TrunkJob, job, "job") for job in told["jobs"]]
-    missing = [run_id for job in jobs for run_id in _missing(job, study)]
+    missing = study.unfinished(run_id for job in jobs for run_id in job.run_ids)
     # after its own record was made: either a new scheduler sees that record, or this worker the new scheduler
     worker.scheduler = HolderWatch(record_of(study.path / LOCK), told["holder"])
     failed: dict[str, str] = {}
     with contextlib.suppress(StopTraining):
         if not worker.is_to_leave():
             failed = _try(jobs, study, worker)
-    done = [run_id for run_id in missing if run_id not in failed]
-    if worker.why:
-        done = [run_id for run_id in done if study.run(run_id).state() == "done"]
+    left = study.unfinished(missing)
+    done = [run_id for run_id in missing if run_id not in left]
     before, worker.counted = worker.counted, time.process_time()
     return {"done": done, "failed": failed, "cpu_seconds": worker.counted - before, "why": worker.why}
 
@@ -150,15 +149,15 @@ def _try(jobs: list[TrunkJob], study: StudyFolder, worker: _Worker) -> dict[str,
         raise
     except (DistillawError, MemoryError, OSError) as error:
         for job in jobs:
-            failed |= _mark_failed(job, study, str(error) or type(error).__name__)
+            failed |= study.fail(job.run_ids, str(error) or type(error).__name__)
     except Exception as error:  # a defect of ours: the trace goes to the worker's log, the study goes on
         traceback.print_exc()
         for job in jobs:
-            failed |= _mark_failed(job, study, f"{type(error).__name__}: {error} (trace in {study.workers})")
+            failed |= study.fail(job.run_ids, f"{type(error).__name__}: {error} (trace in {study.workers})")
     else:
         for job in jobs:
             if job.trunk in diverged:
-                failed |= _mark_failed(job, study, str(diverged[job.trunk]), diverged=True)
+                failed |= study.fail(job.run_ids, str(diverged[job.trunk]), diverged=True)
     return failed
 
 
@@ -184,22 +183,6 @@ def _wait_for_inputs(jobs: list[TrunkJob], study: StudyFolder) -> None:
         raise RunError(
             f"{late[0]} is not here, though the scheduler sees it: is {study.path} one folder, shared between machines?"
         )
-
-
-def _missing(job: TrunkJob, study: StudyFolder) -> list[str]:
-    return [run_id for run_id in job.run_ids if study.run(run_id).state() != "done"]
-
-
-def _mark_failed(
-    job: TrunkJob, study: StudyFolder, message: str, *, diverged: bool = False
-) -> dict[str, str]:
-    failed = _missing(job, study)
-    try:
-        for run_id in failed:
-            study.run(run_id).set_status("failed", error=message, diverged=diverged)
-    except DistillawError as error:  # the disk is full: the scheduler still hears of it
-        message = f"{message}; and its status could not be written: {error}"
-    return dict.fromkeys(failed, message)
 
 
 if __name__ == "__main__":
