@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from distillaw.sweep import cost as cost_module
 from distillaw.sweep import makespan as module
 from distillaw.sweep.cost import jobs_cost, study_cost, teacher_forward
 from distillaw.sweep.jobs import Planner
@@ -80,3 +81,13 @@ def test_students_wait_for_their_teacher_and_nobody_for_searches_that_there_are_
     assert makespan(jobs, seconds, (), 10 * len(jobs)) == 101.0
     assert makespan(jobs, seconds, (), 2) == 100.0 + students / 2
     assert makespan([], [], (), 2) == 0.0
+
+
+def test_a_slower_machine_takes_longer(monkeypatch):
+    here = study_cost(SPEC, 512, facts=FACTS)
+    slower = 2 * cost_module.slowness()
+    assert 0 < slower < math.inf
+    monkeypatch.setattr(cost_module, "slowness", lambda: slower)
+    there = study_cost(SPEC, 512, facts=FACTS)
+    assert there.seconds == pytest.approx([2 * one for one in here.seconds])
+    assert there.wall_seconds(2) > 1.5 * here.wall_seconds(2)
