@@ -1,9 +1,10 @@
 r"""Ask the planner about published outcomes before they enter the table, and score its recorded answers.
 
 python -m benchmarks.outcomes.ask ROWS.toml   # new rows: the answers go to dev/answers.csv, then the rows to the table
-python -m benchmarks.outcomes.ask             # the score of what is recorded, by kind, comparison and source
+python -m benchmarks.outcomes.ask             # the score of what is recorded, printed and in docs/outcomes.md
 
-A file of rows has sources, whose fields hold for their rows: [[source]] source = "arXiv:..." and [[source.row]] id = ...
+A file of rows has sources, whose fields hold for all their rows: [[source]] with source = "arXiv:...", and in each
+[[source.row]] with id = "..." and what is its own.
 An answer is recorded once, under the commit that gave it, and is never replaced.
 """
 
@@ -17,8 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import ROOT
-from benchmarks.outcomes.questions import Answer, ask
-from benchmarks.outcomes.score import answers, scores
+from benchmarks.outcomes.questions import ask
+from benchmarks.outcomes.score import GROUPS, answers, page_tables, score_table, scores
+from benchmarks.worlds_study.page import filled
 from distillaw.errors import ConfigError
 from distillaw.outcomes.table import (
     COLUMNS,
@@ -31,19 +33,23 @@ from distillaw.outcomes.table import (
 )
 
 TABLE = ROOT / "src" / "distillaw" / "outcomes" / "outcomes.csv"
+PAGE = ROOT / "docs" / "outcomes.md"
 ANSWERS = ROOT / "dev" / "answers.csv"
 
 
 def main() -> None:
-    """Enter rows, or print the score."""
+    """Enter rows, print the score, fill the page."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("rows", type=Path, nargs="*", help="files of new rows")
     for path in parser.parse_args().rows:
         enter(path)
-    for title, table in scores(read_outcomes(), answers(ANSWERS)).items():
-        print(f"\n{title}\n" + "\n".join(table.lines()))
+    rows, given = read_outcomes(), answers(ANSWERS)
+    for by in GROUPS:
+        print("", *score_table(scores(rows, given, by)).lines(), sep="\n")
+    tables = {name: (lambda _, table=table: table) for name, table in page_tables(rows, given).items()}
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), {}, tables), encoding="utf-8")
 
 
 def enter(path: Path) -> None:

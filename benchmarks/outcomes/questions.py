@@ -46,7 +46,7 @@ class Answer:
     probability_a: float | None
     """That A wins by more than the planner's margin."""
     gain: float | None
-    """Of A over B, nats/token, with its 90 % interval; None where two teachers are compared, whose gains are not paired."""
+    """Of A over B, nats/token, with a 90 % interval where A distils and B does not."""
     gain_lower: float | None
     gain_upper: float | None
     inside_range: bool | None

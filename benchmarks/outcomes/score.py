@@ -4,6 +4,7 @@ import csv
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 
 from benchmarks.outcomes.questions import Answer
@@ -36,7 +37,7 @@ class Score:
     """What became of the answers to a group of rows."""
 
     group: str
-    rows: int
+    rows: tuple[Outcome, ...]
     refused: int
     """Not asked, or refused."""
     unknown: int
@@ -45,8 +46,7 @@ class Score:
     wrong: int
     """A side was called and the other one won, or nobody did."""
     too_close: int
-    """Answered without a call; ties among them are counted in `close_ties`."""
-    close_ties: int
+    """Answered without a call."""
     brier: float | None
     """Mean squared error of the probability that A wins, over the rows that were answered or unknown."""
     base: float | None
@@ -55,31 +55,33 @@ class Score:
     """Published gains in nats/token inside the 90 % interval, of `intervals`."""
     intervals: int
 
+    def won(self, side: str) -> int:
+        """Rows that `A` or `B` won, or whose sides tie."""
+        return sum(row.winner == side for row in self.rows)
 
-def scores(rows: Sequence[Outcome], given: Iterable[Answer]) -> dict[str, Table]:
-    """Tables of scores: of all rows, by kind, by comparison, by source."""
+
+GROUPS: Mapping[str, Callable[[Outcome], str]] = {
+    "all": lambda row: "all rows",
+    "kind": attrgetter("kind"),
+    "metric": attrgetter("metric_kind"),
+    "comparison": attrgetter("comparison"),
+    "source": attrgetter("source"),
+}
+"""By what rows are put together."""
+
+
+def scores(rows: Sequence[Outcome], given: Iterable[Answer], by: str) -> list[Score]:
+    """Scores of groups of rows by the first answer to each; `by` is a key of `GROUPS`."""
     first: dict[str, Answer] = {}
     for answer in given:
         first.setdefault(answer.id, answer)
-    groups: dict[str, Callable[[Outcome], str]] = {
-        "All rows": lambda row: "all",
-        "By kind": lambda row: row.kind,
-        "By metric": lambda row: row.metric_kind,
-        "By comparison": lambda row: row.comparison,
-        "By source": lambda row: row.source,
-    }
-    return {title: _table(_split(rows, first, of)) for title, of in groups.items()}
-
-
-def _split(rows: Sequence[Outcome], first: Mapping[str, Answer], of: Callable[[Outcome], str]) -> list[Score]:
     parts: dict[str, list[Outcome]] = defaultdict(list)
     for row in rows:
-        parts[of(row)].append(row)
-    return [score(name, part, first) for name, part in sorted(parts.items())]
+        parts[GROUPS[by](row)].append(row)
+    return [_score(name, part, first) for name, part in sorted(parts.items())]
 
 
-def score(group: str, rows: Sequence[Outcome], first: Mapping[str, Answer]) -> Score:
-    """The score of some rows by their first answers."""
+def _score(group: str, rows: Sequence[Outcome], first: Mapping[str, Answer]) -> Score:
     pairs = [(row, first[row.id]) for row in rows if row.id in first and first[row.id].status != "refused"]
     told = [(row, answer) for row, answer in pairs if answer.status == "answered"]
     called = [(row, answer) for row, answer in told if answer.call in ("A", "B")]
@@ -89,22 +91,21 @@ def score(group: str, rows: Sequence[Outcome], first: Mapping[str, Answer]) -> S
     nats = [
         (row.gain, answer.gain_lower, answer.gain_upper)
         for row, answer in told
-        if row.gain is not None and row.metric_kind in ("nats_per_token", "perplexity")
-        if answer.gain_lower is not None and answer.gain_upper is not None
+        if row.metric_kind in ("nats_per_token", "perplexity")
     ]
+    known = [(gain, low, high) for gain, low, high in nats if None not in (gain, low, high)]
     return Score(
         group=group,
-        rows=len(rows),
+        rows=tuple(rows),
         refused=len(rows) - len(pairs),
         unknown=len(pairs) - len(told),
         right=right,
         wrong=len(called) - right,
         too_close=len(told) - len(called),
-        close_ties=sum(row.winner == "tie" for row, answer in told if answer.call == "too-close"),
         brier=_mean((answer.probability_a - w) ** 2 for (_, answer), w in zip(pairs, won, strict=True)),
         base=None if base is None else base * (1 - base),
-        covered=sum(low <= gain <= high for gain, low, high in nats),
-        intervals=len(nats),
+        covered=sum(low <= gain <= high for gain, low, high in known),
+        intervals=len(known),
     )
 
 
@@ -113,21 +114,62 @@ def _mean(values: Iterable[float]) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def _table(found: Sequence[Score]) -> Table:
+def score_table(found: Sequence[Score]) -> Table:
+    """Calls, probabilities and intervals."""
     return Table.of(
         [
-            text("rows of", of=lambda s: s.group),
-            number("rows", "d", of=lambda s: s.rows),
-            number("refused", "d", of=lambda s: s.refused),
-            number("unknown", "d", of=lambda s: s.unknown),
-            number("right", "d", of=lambda s: s.right),
-            number("wrong", "d", of=lambda s: s.wrong),
-            number("too close", str, of=lambda s: f"{s.too_close} ({s.close_ties} ties)"),
-            number("Brier", ".3f", of=lambda s: s.brier),
-            number("base rate's", ".3f", of=lambda s: s.base),
-            number(
-                "in 90 % interval", str, of=lambda s: f"{s.covered} of {s.intervals}" if s.intervals else ""
-            ),
+            text("rows", of=attrgetter("group")),
+            number("n", "d", of=lambda s: len(s.rows)),
+            number("refused", "d", of=attrgetter("refused")),
+            number("unknown", "d", of=attrgetter("unknown")),
+            number("too close", "d", of=attrgetter("too_close")),
+            number("right", "d", of=attrgetter("right")),
+            number("wrong", "d", of=attrgetter("wrong")),
+            number("Brier", ".3f", of=attrgetter("brier")),
+            number("base rate's", ".3f", of=attrgetter("base")),
+            number("in 90 % interval", of=lambda s: f"{s.covered} of {s.intervals}" if s.intervals else None),
         ],
         found,
     )
+
+
+def win_table(found: Sequence[Score], title: str) -> Table:
+    """Who won, and how often the planner had called it."""
+    return Table.of(
+        [
+            text(title, of=attrgetter("group")),
+            number("rows", "d", of=lambda s: len(s.rows)),
+            number("core", "d", of=lambda s: sum(row.kind == "core" for row in s.rows)),
+            number("A won", "d", of=lambda s: s.won("A")),
+            number("B won", "d", of=lambda s: s.won("B")),
+            number("tie", "d", of=lambda s: s.won("tie")),
+            number("called right", "d", of=attrgetter("right")),
+            number("wrong", "d", of=attrgetter("wrong")),
+        ],
+        found,
+    )
+
+
+def counts(rows: Sequence[Outcome]) -> str:
+    """The table's size in a sentence."""
+    n, sources = len(rows), len({row.source for row in rows})
+    core, primary = sum(row.kind == "core" for row in rows), sum(row.is_primary for row in rows)
+    losses = sum(row.is_loss for row in rows)
+    return (
+        f"{n} rows from {sources} papers and projects: {core} core and {n - core} beyond; {losses} in a loss or a "
+        f"perplexity and {n - losses} in scores; the numbers of {primary} were read in the authors' own text, a copy or "
+        f"an extraction of it, those of {n - primary} in what others wrote of it."
+    )
+
+
+def page_tables(rows: Sequence[Outcome], given: Sequence[Answer]) -> dict[str, str]:
+    """What stands between `<!-- table NAME -->` and `<!-- end -->` of docs/outcomes.md."""
+    found = {by: scores(rows, given, by) for by in GROUPS}
+    return {
+        "counts": counts(rows),
+        "kinds": "\n\n".join(win_table(found[by], by).markdown() for by in ("comparison", "metric")),
+        "sources": win_table(found["source"], "source").markdown(),
+        "score": score_table(
+            [*found["all"], *found["kind"], *found["comparison"], *found["metric"]]
+        ).markdown(),
+    }
