@@ -157,8 +157,8 @@ def counts(rows: Sequence[Outcome]) -> str:
     losses = sum(row.is_loss for row in rows)
     return (
         f"{n} rows from {sources} papers and projects: {core} core and {n - core} beyond; {losses} in a loss or a "
-        f"perplexity and {n - losses} in scores; the numbers of {primary} were read in the authors' own text, a copy or "
-        f"an extraction of it, those of {n - primary} in what others wrote of it."
+        f"perplexity and {n - losses} in scores; the numbers of {primary} were read in the authors' own text, a copy "
+        f"or an extraction of it, those of {n - primary} in what others wrote of it."
     )
 
 

@@ -61,7 +61,7 @@ class Outcome:
 
     id: str
     source: str
-    """The paper (`arXiv:2410.17215`) or project (`github:owner/name`): what is left out when a source is left out."""
+    """The paper (`arXiv:` and its number) or project (`github:owner/name`): what is left out when a source is left out."""
     place: str
     """Table, figure or thread in it."""
     where_seen: str
@@ -180,8 +180,8 @@ def read_outcomes() -> tuple[Outcome, ...]:
     Raises:
         ConfigError: a row that breaks a rule; not in a release, whose table is tested.
     """
-    with files("distillaw.outcomes").joinpath("outcomes.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(_read(file, "outcomes.csv"))
+    text = files("distillaw.outcomes").joinpath("outcomes.csv").read_text(encoding="utf-8")
+    return tuple(_read(text.splitlines(), "outcomes.csv"))  # no cell has a line break
 
 
 def outcome_of(cells: Mapping[str, str], where: str, *, is_draft: bool = False) -> Outcome:
