@@ -61,7 +61,7 @@ class Outcome:
 
     id: str
     source: str
-    """The paper (`arXiv:` and its number) or project (`github:owner/name`): what is left out when a source is left out."""
+    """The paper (`arXiv:` and its number) or project (`github:owner/name`): what leave-one-source-out leaves out."""
     place: str
     """Table, figure or thread in it."""
     where_seen: str
