@@ -122,13 +122,15 @@ def _of_teachers(blank: Answer, verdict: Verdict) -> Answer:
     a, b = ours
     if a is None or b is None or a is b:
         return replace(blank, why="the planner does not tell the two teachers apart")
+    if not verdict.headline.is_decisive:
+        return replace(blank, status="unknown", call="too-close", probability_a=0.5, inside_range=False)
     either = (a.share_best or 0.0) + (b.share_best or 0.0)
     share = (a.share_best or 0.0) / either if either else 0.5
     gain = b.loss.mean - a.loss.mean
     is_called = max(share, 1 - share) >= SURE and abs(gain) > MARGIN * b.loss.mean
     return replace(
         blank,
-        status="answered" if verdict.headline.is_decisive else "unknown",
+        status="answered",
         call=("A" if gain > 0 else "B") if is_called else "too-close",
         probability_a=share,
         gain=gain,
