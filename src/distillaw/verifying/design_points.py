@@ -114,43 +114,33 @@ def read_runs(table: str | Path, *, columns: Mapping[str, str] | None = None) ->
     unit_scale(found["loss"], data, None)
     size = len(data[str(found["params"])])
 
-    def numbers(name: str) -> list[float]:
+    def number(name: str, i: int) -> float:
         column = found[name]
-        return [math.nan] * size if column is None else [_number(v) for v in data[column]]
+        return math.nan if column is None else _number(data[column][i])
 
-    def words(column: str, default: str = "") -> list[str]:
-        return [_word(v, default) for v in data[column]] if column in data else [default] * size
+    def word(column: str, i: int) -> str:
+        return _word(data[column][i]) if column in data else ""
 
-    places = [f"row {i + 1}" for i in range(size)]
-    ids = [name or place for name, place in zip(words("run_id"), places, strict=True)]
-    seeds = [seed or run_id for seed, run_id in zip(words("seed"), ids, strict=True)]
-    settings = zip(*(words(name) for name in CONDITIONS), strict=True)
-    return [
-        TableRun(
+    runs = []
+    for i in range(size):
+        run_id, loss = word("run_id", i) or f"row {i + 1}", number("teacher_loss", i)
+        point = PredictedPoint(
+            params=number("params", i),
+            tokens=number("tokens", i),
+            teacher=word("teacher_run", i),
+            teacher_loss=None if math.isnan(loss) else loss,
+        )
+        run = TableRun(
             run_id=run_id,
-            seed=seed,
-            role=role,
-            purpose=purpose,
-            conditions=tuple(conditions),
-            loss=loss,
-            point=PredictedPoint(
-                params=N, tokens=D, teacher=teacher, teacher_loss=None if math.isnan(t) else t
-            ),
+            seed=word("seed", i) or run_id,
+            role=word("role", i),
+            purpose=word("purpose", i),
+            conditions=tuple(word(name, i) for name in CONDITIONS),
+            loss=number("loss", i),
+            point=point,
         )
-        for run_id, seed, role, purpose, conditions, N, D, loss, t, teacher in zip(
-            ids,
-            seeds,
-            words("role"),
-            words("purpose"),
-            settings,
-            numbers("params"),
-            numbers("tokens"),
-            numbers("loss"),
-            numbers("teacher_loss"),
-            words("teacher_run"),
-            strict=True,
-        )
-    ]
+        runs.append(run)
+    return runs
 
 
 def measure(point: PredictedPoint, runs: Iterable[TableRun]) -> Measurement | None:
@@ -186,7 +176,7 @@ def _number(value: object) -> float:
         return math.nan
 
 
-def _word(value: object, default: str) -> str:
+def _word(value: object) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        return default
+        return ""
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -7,7 +7,6 @@ shows that a file was changed, and the chain that one is missing; neither proves
 hash must have been put where others saw it: a commit, an e-mail, a page.
 """
 
-import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -81,22 +80,14 @@ class FrozenChoice:
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON values."""
-        return {
-            "by": self.by,
-            "cells": [point_json(point) for point in self.points],
-            "probabilities": list(self.probabilities),
-            "after_the_fact": self.after_the_fact,
-        }
+        cells, shares = [point_json(point) for point in self.points], list(self.probabilities)
+        return {"by": self.by, "cells": cells, "probabilities": shares, "after_the_fact": self.after_the_fact}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "FrozenChoice":
         """The choice that `to_json` wrote."""
-        return cls(
-            by=row["by"],
-            points=[point_from_json(point) for point in row["cells"]],
-            probabilities=row["probabilities"],
-            after_the_fact=row["after_the_fact"],
-        )
+        points = [point_from_json(point) for point in row["cells"]]
+        return cls(points=points, **{key: row[key] for key in ("by", "probabilities", "after_the_fact")})
 
 
 def point_json(point: PredictedPoint) -> dict[str, object]:
@@ -203,11 +194,7 @@ def chain_problems(files: Sequence[Frozen]) -> list[str]:
 
 
 def write_frozen(folder: Path, content: Mapping[str, object]) -> tuple[Frozen, bool]:
-    """Append a file, or find the one that has the same content.
-
-    Args:
-        folder: of the predictions; created if need be.
-        content: everything but time, number and hashes.
+    """Append a file, or find the one that has the same content: everything but time, number and hashes.
 
     Returns:
         The file, and whether it is new.
@@ -222,7 +209,8 @@ def write_frozen(folder: Path, content: Mapping[str, object]) -> tuple[Frozen, b
                 f"{folder}: {problems[0]}. Nothing is added to a broken chain; restore the file from a copy"
             )
         for one in files:
-            if content_hash(_undated(one.document)) == content_hash(dict(content)):
+            undated = {key: value for key, value in one.document.items() if key not in _STAMPS}
+            if content_hash(undated) == content_hash(dict(content)):
                 return one, False
         document: dict[str, object] = {
             **content,
@@ -237,10 +225,6 @@ def write_frozen(folder: Path, content: Mapping[str, object]) -> tuple[Frozen, b
         return Frozen(path=path, document=document), True
 
 
-def _undated(document: Mapping[str, object]) -> dict[str, object]:
-    return {key: value for key, value in document.items() if key not in _STAMPS}
-
-
 def frozen_points(files: Iterable[Frozen]) -> list[PredictedPoint]:
     """The design points whose losses were predicted before they were measured, in intact files."""
     return [
@@ -250,8 +234,3 @@ def frozen_points(files: Iterable[Frozen]) -> list[PredictedPoint]:
         for p in one.predictions
         if p.quantity == "loss" and not p.after_the_fact
     ]
-
-
-def finite_or_none(loss: float) -> float | None:
-    """JSON has no NaN."""
-    return loss if math.isfinite(loss) else None
