@@ -9,8 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillaw.errors import RunError
 from distillaw.models import export
-from distillaw.models.card import ModelCard
-from distillaw.models.export import export_model
+from distillaw.models.export import ModelCard, export_model
 from distillaw.runs.places import MARK, claim_folder
 
 RESULT = {

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from distillaw.data.corpus import WHOLE, Excerpt, Reading, read_excerpt
 from distillaw.data.tokenizer import encode_to_score
 from distillaw.errors import ConfigError, DataError
-from distillaw.models.oracle import AnyTeacher
 from distillaw.models.scoring import (
     BATCH_WINDOWS,
     IGNORE,
@@ -36,7 +35,7 @@ from distillaw.models.scoring import (
     window_batches,
 )
 from distillaw.models.source import ModelSource, check_config, context_of
-from distillaw.models.teacher import Teacher, load_teacher
+from distillaw.models.teacher import AnyTeacher, Teacher, load_teacher
 from distillaw.quantities import bits_per_byte, format_count
 from distillaw.runs.pace import Telling
 from distillaw.runs.paired import DocumentScores, clustered_cov, clustered_se

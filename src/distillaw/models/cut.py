@@ -205,12 +205,8 @@ def ranked_cut(teacher: Shape, student: Shape, scores: Importance) -> Cut:
         ConfigError: the student cannot be cut out of the teacher (`check_cut`), or the scores are of another model.
     """
     check_cut(teacher, student)
-    wanted = (
-        (teacher.layers,),
-        (teacher.width,),
-        (teacher.layers, teacher.heads),
-        (teacher.layers, teacher.ffn),
-    )
+    depth = teacher.layers
+    wanted = (depth,), (teacher.width,), (depth, teacher.heads), (depth, teacher.ffn)
     got = scores.layers.shape, scores.width.shape, scores.heads.shape, scores.ffn.shape
     if got != wanted:
         raise ConfigError(
@@ -269,10 +265,8 @@ def check_cut(
             f"{label} cannot be cut out of {name}: {group} of its query heads share keys and values, {theirs} of its "
             f"teacher's. Groups are cut whole: {theirs}, or 1 (a copy of keys and values for every head)"
         )
-    for what, ours, theirs in (
-        ("context", student.context, teacher.context),
-        ("tokens of vocabulary", student.vocab, teacher.vocab),
-    ):
+    for axis, what in (("context", "context"), ("vocab", "tokens of vocabulary")):
+        ours, theirs = getattr(student, axis), getattr(teacher, axis)
         if ours > theirs:
             raise ConfigError(
                 f"{label} cannot be cut out of {name}: {ours} {what}, but the teacher has {theirs}"
@@ -384,9 +378,8 @@ def shrink(
     else:
         layers = max(1, round(teacher.layers * keep**DEPTH_SHARE))
         depths = {layers, min(layers + 1, teacher.layers), max(layers - 1, 1)}
-    found = [
-        shape for depth in depths for shape in _of_depth(teacher, depth, params, count, multiple, square)
-    ]
+    around = (_of_depth(teacher, depth, params, count, multiple, square) for depth in depths)
+    found = [shape for shapes in around for shape in shapes]
     best = min(found, key=lambda shape: _misfit(teacher, shape, params, count, layers), default=None)
     if best is None or not 1 / 1.5 < count(best) / params < 1.5:
         nearest = "none" if best is None else f"the nearest has {count(best):,}"
@@ -415,11 +408,8 @@ def _of_depth(
             shape = replace(teacher, layers=layers, heads=heads, kv_heads=groups, width=width)
             per = (count(replace(shape, ffn=2 * multiple)) - count(replace(shape, ffn=multiple))) / multiple
             room = (params - count(replace(shape, ffn=multiple))) / per + multiple
-            for ffn in {
-                multiple * math.floor(room / multiple),
-                multiple * math.ceil(room / multiple),
-                teacher.ffn,
-            }:
+            low, high = multiple * math.floor(room / multiple), multiple * math.ceil(room / multiple)
+            for ffn in {low, high, teacher.ffn}:
                 if multiple <= ffn <= teacher.ffn:
                     yield replace(shape, ffn=ffn)
 
@@ -428,9 +418,8 @@ def _misfit(teacher: Shape, shape: Shape, params: float, count: Count, layers: i
     """Size first, beyond what rounding explains; then equal shares on the three axes, and the depth meant."""
     miss = abs(math.log(count(shape) / params))
     shares = [math.log(getattr(shape, axis) / getattr(teacher, axis)) for axis in ("width", "heads", "ffn")]
-    return (
-        20 * max(0.0, miss - WITHIN) + miss + max(shares) - min(shares) + abs(math.log(shape.layers / layers))
-    )
+    depth = abs(math.log(shape.layers / layers))
+    return 20 * max(0.0, miss - WITHIN) + miss + max(shares) - min(shares) + depth
 
 
 LAW_OF_GAP = "zhang2023-constant-ratio"

@@ -1,9 +1,5 @@
 """A model with more or fewer tokens, written as a model on disk, and what the change did on two texts.
 
-    extend_vocabulary(locate("models/A"), Path("out"), Texts(text="zh.jsonl", other="en.jsonl"), pieces=8000)
-    trim_vocabulary(locate("models/A"), Path("out"), Texts(text="en.jsonl"))
-    give_rows(model, [(0,), (1,), (5, 7)])      # rows 0 and 1, then the mean of rows 5 and 7
-
 Rows of embedding and head go, stay, move, or start as means of others; tied heads stay tied, biases of heads follow
 their rows, and padding rows that no token owned are gone. Some documents of each text are scored by the model before
 and after, in bits per byte, the unit that all tokenizers share; the other documents of `text` say which pieces to learn
@@ -144,16 +140,12 @@ class _Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Making:
-    """How a model with another vocabulary is made."""
+    """How a model with another vocabulary is made; with `dry_run` no weights are read and nothing is written."""
 
     device: str = "cpu"
-    """Where losses are computed."""
     dry_run: bool = False
-    """No weights are read and nothing is written."""
     command: str = ""
-    """For the record."""
     say: Say = lambda message: None
-    """Takes a line of progress now and then."""
 
 
 def extend_vocabulary(
@@ -172,16 +164,11 @@ def extend_vocabulary(
     """Give a model tokens for another text.
 
     Args:
-        source: the model.
-        out: folder of the new one.
-        texts: the foreign text, and the one that the model knows.
         pieces: new ones wanted, before the size is rounded up; with a donor None takes all of its.
         donor: take the pieces of its tokenizer instead of learning them.
         chinese: of a donor's pieces only Chinese ones; others without digits fill the size up.
         rows: each new row is the mean of the rows that stood for its text, or drawn at random.
         multiple: of it the size becomes one.
-        seed: of random rows.
-        making: device, dry run, what is said.
 
     Returns:
         What vocabulary.json holds.
@@ -200,8 +187,12 @@ def extend_vocabulary(
         raise ConfigError("--chinese chooses among the pieces of another tokenizer: give --from TOKENIZER")
 
     def change(tokenizer: "PreTrainedTokenizerBase", bpe: Bpe, documents: list[str]) -> _Change:
-        _check_gapless(source.name, bpe)
-        size = len(bpe.pieces)
+        size, last = len(bpe.pieces), max(bpe.pieces.values())
+        if set(bpe.pieces.values()) != set(range(size)):
+            raise ConfigError(
+                f"{source.name}: the ids of its {size} tokens go up to {last}, with gaps; new "
+                "pieces follow without one. `distillaw vocabulary trim` numbers them anew"
+            )
         if donor is None:
             assert pieces is not None
             making.say(f"learning pieces from {len(documents)} documents")
@@ -236,13 +227,10 @@ def trim_vocabulary(
     """Take from a model the tokens that a text does not use; what is not said here is as in `extend_vocabulary`.
 
     Args:
-        source: the model.
-        out: folder of the new one.
         texts: the text to keep pieces for; of another one it is measured what it loses.
         keep: tokens wanted; the pieces used most stay.
         min_count: without `keep`: pieces used so often in the text stay.
         multiple: of it the size becomes one by pieces used less.
-        making: device, dry run, what is said.
     """
     if keep is not None and min_count != 1:
         raise ConfigError("--keep and --min-count both say what stays; give one of them")
@@ -320,14 +308,6 @@ def _context(source: ModelSource, wanted: int | None) -> int:
     return wanted
 
 
-def _check_gapless(name: str, bpe: Bpe) -> None:
-    if set(bpe.pieces.values()) != set(range(len(bpe.pieces))):
-        raise ConfigError(
-            f"{name}: the ids of its {len(bpe.pieces)} tokens go up to {max(bpe.pieces.values())}, with gaps; new "
-            "pieces follow without one. `distillaw vocabulary trim` numbers them anew"
-        )
-
-
 def _read(texts: Texts) -> tuple[dict[str, list[str]], list[str]]:
     """(documents to score by text, each cut to its share of the bytes; the documents to learn from)."""
     heldout: dict[str, list[str]] = {}
@@ -365,9 +345,8 @@ class _Measured:
 
     def lengths(self) -> dict[str, object]:
         """Tokens per byte, with standard errors by document."""
-        counts = [
-            [len(a) - 1, len(b) - 1] for a, b in zip(self.before, self.after, strict=True)
-        ]  # the start token is none of the text
+        # the start token is none of the text
+        counts = [[len(a) - 1, len(b) - 1] for a, b in zip(self.before, self.after, strict=True)]
         tokens = np.array(counts, dtype=np.float64)
         se = np.sqrt(np.diag(clustered_cov(tokens, self.sizes)))
         rates = tokens.sum(0) / self.sizes.sum()
