@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from distillaw.errors import ConfigError
 from distillaw.instruct.prepare import Example
 from distillaw.models.scoring import IGNORE, HeldoutSet, score_heldout
-from distillaw.runs.paired import DocumentScores, t_quantile
+from distillaw.runs.paired import DocumentScores, t_quantile, wilson_interval
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -50,9 +50,8 @@ class Collator:
             ones = [[1] * len(row["input_ids"]) for row in rows]
             return batch | {"attention_mask": _padded(ones, width, 0)}
         positions = [[i for length in row["seq_lengths"] for i in range(length)] for row in rows]
-        return batch | {
-            "position_ids": _padded(positions, width, 0)
-        }  # a padding token is a conversation of its own
+        # a padding token is a conversation of its own
+        return batch | {"position_ids": _padded(positions, width, 0)}
 
 
 def training_rows(examples: Sequence[Example], *, packing: bool, max_tokens: int) -> "Dataset":
@@ -63,14 +62,11 @@ def training_rows(examples: Sequence[Example], *, packing: bool, max_tokens: int
     from datasets import Dataset
     from trl import pack_dataset
 
-    rows = Dataset.from_dict(
-        {
-            "input_ids": [list(each.ids) for each in examples],
-            "labels": [
-                [i if m else IGNORE for i, m in zip(each.ids, each.mask, strict=True)] for each in examples
-            ],
-        }
-    )
+    columns = {
+        "input_ids": [list(each.ids) for each in examples],
+        "labels": [each.labels for each in examples],
+    }
+    rows = Dataset.from_dict(columns)
     return pack_dataset(rows, max_tokens, "bfd") if packing else rows
 
 
@@ -81,9 +77,8 @@ def check_packing(model: "PreTrainedModel") -> None:
     Raises:
         ConfigError: the packed logits are not those of the conversations alone.
     """
-    ids = torch.arange(2 * _PROBE, device=model.device).remainder(model.config.get_text_config().vocab_size)[
-        None
-    ]
+    vocab = model.config.get_text_config().vocab_size
+    ids = torch.arange(2 * _PROBE, device=model.device).remainder(vocab)[None]
     positions = torch.arange(_PROBE, device=model.device).repeat(2)[None]
     was_training = model.training
     model.eval()
@@ -112,14 +107,9 @@ def _scoring_batches(examples: Sequence[Example]) -> Iterator[HeldoutSet]:
     while order:
         width = len(examples[order[0]].ids) - 1
         some, order = order[: max(1, SCORED_POSITIONS // width)], order[max(1, SCORED_POSITIONS // width) :]
-        inputs = [examples[i].ids[:-1] for i in some]
-        labels = [
-            [t if m else IGNORE for t, m in zip(examples[i].ids[1:], examples[i].mask[1:], strict=True)]
-            for i in some
-        ]
         yield HeldoutSet(
-            inputs=_padded(inputs, width, 0),
-            labels=_padded(labels, width, IGNORE),
+            inputs=_padded([examples[i].ids[:-1] for i in some], width, 0),
+            labels=_padded([examples[i].labels[1:] for i in some], width, IGNORE),
             document=np.array(some),
             num_documents=len(examples),
         )
@@ -162,13 +152,8 @@ class Preference:
 
     def as_record(self) -> dict[str, object]:
         """For result.json."""
-        return {
-            "loss": self.loss.as_record(),
-            "margin": self.margin.as_record(),
-            "accuracy": self.accuracy.as_record(),
-            "likelier": self.likelier.as_record(),
-            "pairs": self.pairs,
-        }
+        names = ("loss", "margin", "accuracy", "likelier")
+        return {name: getattr(self, name).as_record() for name in names} | {"pairs": self.pairs}
 
 
 def preference_figures(
@@ -188,14 +173,10 @@ def preference_figures(
     return Preference(
         loss=_mean(np.logaddexp(0.0, -margins)),
         margin=_mean(margins),
-        accuracy=_share(_positive(margins)),
-        likelier=_share(_positive(likelier)),
+        accuracy=_share((np.sign(margins) + 1) / 2),
+        likelier=_share((np.sign(likelier) + 1) / 2),
         pairs=pairs,
     )
-
-
-def _positive(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (np.sign(values) + 1) / 2
 
 
 def _mean(values: NDArray[np.float64]) -> PairedMean:
@@ -209,10 +190,6 @@ def _share(values: NDArray[np.float64]) -> PairedMean:
     """A share with Wilson's score interval (1927), which stays within 0 and 1 for few pairs."""
     from scipy.special import ndtri
 
-    count, share, z = len(values), float(values.mean()), float(ndtri(0.5 + LEVEL / 2))
-    shrink = 1 + z**2 / count
-    centre = (share + z**2 / (2 * count)) / shrink
-    half = z / shrink * float(np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)))
-    return PairedMean(
-        mean=share, se=float(np.sqrt(share * (1 - share) / count)), interval=(centre - half, centre + half)
-    )
+    count, share = len(values), float(values.mean())
+    interval = wilson_interval(share, count, z=float(ndtri(0.5 + LEVEL / 2)))
+    return PairedMean(mean=share, se=float(np.sqrt(share * (1 - share) / count)), interval=interval)

@@ -106,9 +106,6 @@ class TuneFolder:
     def finished(self, spec: Mapping[str, object]) -> dict[str, object] | None:
         """The result of this run; None if it is not finished or not begun.
 
-        Args:
-            spec: its record, with `identity`.
-
         Raises:
             ConfigError: the folder holds another run, or something else.
         """
@@ -134,7 +131,12 @@ class TuneFolder:
     def last_checkpoint(self) -> tuple[Path, float] | None:
         """The latest complete checkpoint and the seconds trained until it; incomplete ones are removed."""
         found = None
-        for folder in sorted(self.checkpoints.glob("checkpoint-*"), key=_step):
+
+        def step(folder: Path) -> int:
+            text = folder.name.removeprefix("checkpoint-")
+            return int(text) if text.isdigit() else -1
+
+        for folder in sorted(self.checkpoints.glob("checkpoint-*"), key=step):
             if (seconds := _seconds_if_complete(folder)) is None:
                 remove_folder(folder, inside=self.checkpoints)
             else:
@@ -144,9 +146,8 @@ class TuneFolder:
     def checkpointed(self, step: int, seconds: float, *, best_epoch: int | None) -> None:
         """Declare a checkpoint complete, then remove what it makes superfluous."""
         folder = self.checkpoints / f"checkpoint-{step}"
-        sizes = {
-            str(f.relative_to(folder)): f.stat().st_size for f in sorted(folder.rglob("*")) if f.is_file()
-        }
+        files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+        sizes = {str(file.relative_to(folder)): file.stat().st_size for file in files}
         write_json(folder / _COMPLETE, {"seconds": seconds, "files": sizes})
         for other in self.checkpoints.glob("checkpoint-*"):
             if other != folder:
@@ -184,11 +185,6 @@ class TuneFolder:
         for folder in (self.checkpoints, self.path / "best"):
             remove_folder(folder)
         return whole
-
-
-def _step(folder: Path) -> int:
-    text = folder.name.removeprefix("checkpoint-")
-    return int(text) if text.isdigit() else -1
 
 
 def _seconds_if_complete(folder: Path) -> float | None:

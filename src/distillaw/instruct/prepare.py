@@ -55,6 +55,8 @@ def held_out(hashes: Sequence[str], share: float) -> list[bool]:
 MOST_BAD = 0.05
 """Share of conversations that may fail before the whole is refused."""
 _BAD = "cannot be rendered or masked"
+IGNORED = -100
+"""The label that torch's cross-entropy leaves out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,11 @@ class Example:
     """Whether each is the assistant's; never the first."""
     opening: str
     """Hash of what stands before the first answer."""
+
+    @property
+    def labels(self) -> list[int]:
+        """The tokens that are learnt, IGNORED elsewhere."""
+        return [i if m else IGNORED for i, m in zip(self.ids, self.mask, strict=True)]
 
     @property
     def answer_tokens(self) -> int:
@@ -105,12 +112,8 @@ class Account:
 
     def as_record(self) -> dict[str, object]:
         """For result.json."""
-        return {
-            "read": self.read,
-            "shortened": self.shortened,
-            "skipped": dict(self.skipped),
-            "first_bad": self.first_bad,
-        }
+        counted = {"read": self.read, "shortened": self.shortened, "skipped": dict(self.skipped)}
+        return {**counted, "first_bad": self.first_bad}
 
     def __str__(self) -> str:
         """One line for people."""
@@ -134,9 +137,11 @@ class Sides(Generic[One]):
 
 def _divided(examples: Sequence[One], account: Account, max_tokens: int, validation: float) -> Sides[One]:
     check_account(account, len(examples), max_tokens)
-    is_held = held_out([each.opening for each in examples], validation)
-    train = tuple(each for each, held in zip(examples, is_held, strict=True) if not held)
-    heldout = tuple(each for each, held in zip(examples, is_held, strict=True) if held)
+    held = held_out([each.opening for each in examples], validation)
+    sides = (
+        tuple(x for x, is_held in zip(examples, held, strict=True) if is_held == side) for side in (0, 1)
+    )
+    train, heldout = sides
     return Sides(train=train, heldout=heldout, account=account)
 
 
@@ -151,8 +156,6 @@ def prepare_sides(
     """Mask, fit and split conversations.
 
     Args:
-        conversations: as read.
-        masker: under the model's tokenizer and template.
         max_tokens: longest example; longer conversations lose whole trailing turns.
         validation: share of openings that is held out.
         keep_truncated: learn answers that were cut off at a limit, too.
@@ -191,9 +194,8 @@ def _example(conversation: Conversation, masker: Masker, max_tokens: int, accoun
     end = masked.turns[-1].end
     mask = masked.mask[:end]
     mask[0] = False  # nothing predicts the first token
-    return Example(
-        ids=tuple(masked.ids[:end]), mask=tuple(mask), opening=conversation_hash(conversation.opening)
-    )
+    opening = conversation_hash(conversation.opening)
+    return Example(ids=tuple(masked.ids[:end]), mask=tuple(mask), opening=opening)
 
 
 def fit(conversation: Conversation, masker: Masker, max_tokens: int) -> tuple[Masked | None, bool]:
@@ -207,14 +209,11 @@ def fit(conversation: Conversation, masker: Masker, max_tokens: int) -> tuple[Ma
         kept = sum(turn.end <= max_tokens for turn in masked.turns[:-1])
         if not kept:
             return None, False
-        conversation, shortened = _first_answers(conversation, kept), True
+        answers = [i for i, each in enumerate(conversation.messages) if each["role"] == "assistant"]
+        messages, shortened = conversation.messages[: answers[kept - 1] + 1], True
+        conversation = Conversation(messages=messages, where=conversation.where)
         masked = masker.mask(conversation)
     return masked, shortened
-
-
-def _first_answers(conversation: Conversation, count: int) -> Conversation:
-    places = [i for i, each in enumerate(conversation.messages) if each["role"] == "assistant"]
-    return Conversation(messages=conversation.messages[: places[count - 1] + 1], where=conversation.where)
 
 
 def check_account(account: Account, usable: int, max_tokens: int) -> None:
@@ -315,8 +314,6 @@ def prepare_pairs(pairs: Iterator[Pair], masker: Masker, *, max_tokens: int, val
     """Mask and split pairs by their prompts.
 
     Args:
-        pairs: as read.
-        masker: under the model's tokenizer and template.
         max_tokens: longest prompt with its answer; pairs beyond are left out, for to cut is to judge another.
         validation: share of prompts that is held out.
 

@@ -13,6 +13,7 @@ the loss ln 2, so what is reported before is how often the model already finds t
 """
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,21 +28,26 @@ from distillaw.instruct.batches import (
     training_rows,
 )
 from distillaw.instruct.conversations import read_conversations
-from distillaw.instruct.finish import (
-    change,
-    export_chat_model,
-    figures,
-    kept_scores,
-    readme,
-    step_flops,
-    training_forwards,
-    write_scores,
-)
 from distillaw.instruct.folder import TuneFolder
 from distillaw.instruct.generate import about_answers
 from distillaw.instruct.prepare import MaskedPair, PairSides, Sides, prepare_pairs, prepare_sides, read_pairs
 from distillaw.instruct.spec import DpoSpec, SftSpec
-from distillaw.instruct.start import Say, TuneStart, Tuning, base_model, merged_model, run_stage, silent
+from distillaw.instruct.start import (
+    Say,
+    TuneStart,
+    Tuning,
+    base_model,
+    change,
+    export_chat_model,
+    figures,
+    kept_scores,
+    merged_model,
+    readme,
+    run_stage,
+    silent,
+    step_flops,
+    training_forwards,
+)
 from distillaw.models.fresh import count_parameters
 from distillaw.runs.paired import DocumentScores
 
@@ -55,11 +61,7 @@ def run_sft(
     """Fine-tune a model on conversations.
 
     Args:
-        spec: the settings.
         out: the run's folder; made. The tuned model is `out/model`.
-        device: cpu or cuda.
-        say: takes a line of progress now and then.
-        command: for the record.
 
     Returns:
         What result.json holds.
@@ -70,13 +72,7 @@ def run_sft(
         DataError: conversations that cannot be used.
         RunError: out of memory or disk, diverged, or another process works there.
     """
-
-    def read(start: TuneStart) -> Sides:
-        return read_sides(spec, start)
-
-    def tune(at: Tuning) -> dict[str, object]:
-        return _tune_sft(spec, at)
-
+    read, tune = partial(read_sides, spec), partial(_tune_sft, spec)
     return run_stage(spec, "sft", out, read, tune, device=device, say=say, command=command)
 
 
@@ -89,13 +85,7 @@ def run_dpo(
         What result.json holds; `loss` is that of the chosen answers in nats/token, `preference` has margins and
         accuracies with their intervals.
     """
-
-    def read(start: TuneStart) -> PairSides:
-        return read_pair_sides(spec, start)
-
-    def tune(at: Tuning) -> dict[str, object]:
-        return _tune_dpo(spec, at)
-
+    read, tune = partial(read_pair_sides, spec), partial(_tune_dpo, spec)
     return run_stage(spec, "dpo", out, read, tune, device=device, say=say, command=command)
 
 
@@ -142,16 +132,9 @@ def _tune_sft(spec: SftSpec, at: Tuning) -> dict[str, object]:
     at.say(f"before: held-out loss {before.loss:.4f} ± {before.loss_se:.4f} nats/token")
     trainer = _sft_trainer(spec, start, model, rows, folder, at.device)
     base = base_model(trainer.model, spec)
-    seconds = train_to_best(
-        trainer,
-        folder,
-        spec,
-        rows=len(rows),
-        score=lambda: figures(score_examples(base, sides.heldout)),
-        patience=spec.patience,
-        say=at.say,
-        unit="nats/token",
-    )
+    told = {"say": at.say, "unit": "nats/token", "patience": spec.patience}
+    score = lambda: figures(score_examples(base, sides.heldout))  # noqa: E731
+    seconds = train_to_best(trainer, folder, spec, rows=len(rows), score=score, **told)
     after, epochs = score_examples(base, sides.heldout), len(folder.epochs())
     read = epochs * sum(len(each.ids) for each in sides.train)
     result = _result(spec, at, counts, before, after, seconds) | {
@@ -168,14 +151,13 @@ def _tune_sft(spec: SftSpec, at: Tuning) -> dict[str, object]:
             forwards=training_forwards(spec.lora),
         ),
     }
-    losses = {"before": before, "after": after}
-    card = {
-        f"held-out loss {when}": f"{each.loss:.4f} ± {each.loss_se:.4f} nats/token"
-        for when, each in losses.items()
-    }
     kept = f"{epochs} epochs (epoch {result['best_epoch']} kept)"
-    card["assistant tokens learnt"] = f"{result['tokens']:,} in {kept}"
-    card["learning rate, seed"] = f"{spec.lr:g}, {spec.seed}"
+    card = {
+        "held-out loss before": f"{before.loss:.4f} ± {before.loss_se:.4f} nats/token",
+        "held-out loss after": f"{after.loss:.4f} ± {after.loss_se:.4f} nats/token",
+        "assistant tokens learnt": f"{result['tokens']:,} in {kept}",
+        "learning rate, seed": f"{spec.lr:g}, {spec.seed}",
+    }
     return _finish(spec, at, trainer, result, after, card)
 
 
@@ -185,7 +167,11 @@ def _tune_dpo(spec: DpoSpec, at: Tuning) -> dict[str, object]:
     start, sides, folder = at.start, at.sides, at.folder
     model = start.load(at.device)
     counts = count_parameters(model)
-    everything = _reference(model, (*sides.train, *sides.heldout), folder, at.say)
+    file = folder.path / "reference.json"  # what the model at the start makes of all pairs
+    if (everything := kept_scores(file)) is None:
+        at.say(f"reference log-probabilities of {len(sides.train) + len(sides.heldout):,} pairs")
+        everything = kept_scores(file, score_pairs(model, (*sides.train, *sides.heldout)))
+        assert everything is not None
     ours = len(sides.train)
     reference = _part(everything, ours, ours + len(sides.heldout))
     trainer = _dpo_trainer(spec, start, model, sides.train, _part(everything, 0, ours), folder, at.device)
@@ -199,16 +185,8 @@ def _tune_dpo(spec: DpoSpec, at: Tuning) -> dict[str, object]:
         losses = {"loss": found.loss.mean, "loss_se": found.loss.se}
         return losses | {"margin": found.margin.mean, "accuracy": found.accuracy.mean}
 
-    seconds = train_to_best(
-        trainer,
-        folder,
-        spec,
-        rows=ours,
-        score=score,
-        patience=spec.epochs,
-        say=at.say,
-        unit="(-log sigmoid of the margin)",
-    )
+    told = {"say": at.say, "unit": "(-log sigmoid of the margin)", "patience": spec.epochs}
+    seconds = train_to_best(trainer, folder, spec, rows=ours, score=score, **told)
     scores, epochs = score_pairs(base, sides.heldout), len(folder.epochs())
     answers = epochs * sum(len(p.chosen) + len(p.rejected) for p in sides.train)
     read = answers + epochs * sum(2 * len(p.prompt) for p in sides.train)
@@ -288,18 +266,6 @@ def _dpo_trainer(
     )
 
 
-def _reference(
-    model: "PreTrainedModel", pairs: tuple[MaskedPair, ...], folder: TuneFolder, say: Say
-) -> DocumentScores:
-    """What the model at the start makes of all pairs, from disk if an earlier start wrote it."""
-    file = folder.path / "reference.json"
-    if (found := kept_scores(file)) is None:
-        say(f"reference log-probabilities of {len(pairs):,} pairs")
-        found = kept_scores(file, score_pairs(model, pairs))
-        assert found is not None
-    return found
-
-
 def _part(scores: DocumentScores, first: int, last: int) -> DocumentScores:
     """Some pairs' scores, chosen before rejected as before."""
     half = len(scores.tokens) // 2
@@ -368,7 +334,8 @@ def _finish(
     card: dict[str, str],
 ) -> dict[str, object]:
     """Write scores, model and card; result.json last."""
-    write_scores(at.folder, scores)
+    documents = list(range(len(scores.tokens)))  # of heldout.parquet: a conversation or a pair each
+    at.folder.run.write_heldout(documents, scores.tokens.tolist(), scores.loss_sum.tolist())
     model = merged_model(trainer.model, spec)
     export_chat_model(model, at.start, at.folder.model, readme(result, at.record, card))
     return at.folder.finish(result)

@@ -1,28 +1,36 @@
-"""What every stage begins with: the packages there, the model found, its template chosen, the run's record written."""
+"""What every stage begins and ends with: the model found, its template chosen, the run's record; scores, model and card."""
 
 import contextlib
 import hashlib
+import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
+from distillaw.accounting.flops import TRAINING_FACTOR, forward_flops
 from distillaw.errors import ConfigError, DistillawError, RunError
 from distillaw.instruct.conversations import data_file
 from distillaw.instruct.folder import TuneFolder
 from distillaw.instruct.masks import Masker, choose_template
 from distillaw.instruct.spec import TuneSpec
+from distillaw.models.export import generation_config, staged
+from distillaw.models.fresh import weight_flops
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
-from distillaw.models.teacher import load_weights
-from distillaw.runs.files import file_sha256, saving
+from distillaw.models.teacher import architecture_of, load_weights
+from distillaw.runs.files import file_sha256, read_json, saving, write_json
 from distillaw.runs.lock import held
+from distillaw.runs.paired import DocumentScores, paired_difference
+from distillaw.table import Table, text
+from distillaw.version import __version__
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 NEEDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
@@ -104,40 +112,18 @@ def open_model(spec: TuneSpec) -> TuneStart:
     config, tokenizer = source.config(), source.tokenizer()
     template = choose_template(tokenizer, spec.template, model=source.name)
     masker = Masker(tokenizer)
+    wanted = spec.max_tokens
+    longest = context_of(config) or wanted or MAX_TOKENS
+    if wanted is not None and wanted > longest:
+        raise ConfigError(f"max_tokens = {wanted}: {source.name} sees {longest} tokens")
     return TuneStart(
         source=source,
         tokenizer=tokenizer,
         template=template,
         masker=masker,
         end_token=masker.end_token(),
-        max_tokens=_length(spec.max_tokens, context_of(config), source.name),
+        max_tokens=wanted or min(MAX_TOKENS, longest),
     )
-
-
-def _length(wanted: int | None, context: int | None, name: str) -> int:
-    longest = context or wanted or MAX_TOKENS
-    if wanted is not None and wanted > longest:
-        raise ConfigError(f"max_tokens = {wanted}: {name} sees {longest} tokens")
-    return wanted or min(MAX_TOKENS, longest)
-
-
-def run_record(spec: TuneSpec, start: TuneStart, stage: str, out: Path, command: str) -> dict[str, object]:
-    """What spec.json holds: the settings, and the identity of everything that decides the outcome."""
-    template = hashlib.sha256(str(start.tokenizer.chat_template).encode()).hexdigest()
-    identity = spec.identity(
-        weights=fingerprint(start.source),
-        text=file_sha256(data_file(spec.data)),
-        chat_template=template,
-    )
-    return {
-        "run_id": out.resolve().name,
-        "stage": stage,
-        "identity": identity,
-        "command": command,
-        **asdict(spec),
-        "template": start.template,
-        "max_tokens": start.max_tokens,
-    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,21 +153,23 @@ def run_stage(
 ) -> dict[str, object]:
     """A stage in its folder, held by its lock: found finished, or its data read and the model tuned.
 
-    Args:
-        spec: the settings.
-        stage: sft or dpo.
-        out: the run's folder.
-        read: makes of a start the examples of both sides, with their `account`.
-        tune: returns what result.json holds.
-        device: cpu or cuda.
-        say: takes a line of progress now and then.
-        command: for the record.
+    `read` makes of a start the examples of both sides, with their `account`; `tune` returns what result.json holds.
 
     Raises:
         DistillawError: as `run_sft`.
     """
     start, folder = open_model(spec), TuneFolder(out)
-    record = run_record(spec, start, stage, out, command)
+    template = hashlib.sha256(str(start.tokenizer.chat_template).encode()).hexdigest()
+    weights, text = fingerprint(start.source), file_sha256(data_file(spec.data))
+    record: dict[str, object] = {
+        "run_id": out.resolve().name,
+        "stage": stage,
+        "identity": spec.identity(weights=weights, text=text, chat_template=template),
+        "command": command,
+        **asdict(spec),
+        "template": start.template,
+        "max_tokens": start.max_tokens,
+    }
     with held(out, str(out), say):
         if (done := folder.finished(record)) is not None:
             say(f"{out}: tuned before, nothing to do")
@@ -223,10 +211,88 @@ def running(folder: TuneFolder) -> Iterator[None]:
         folder.run.set_status("failed", error=str(error))
         raise
     except KeyboardInterrupt:
-        folder.run.set_status(
-            "planned", error="interrupted; the same command goes on from the last checkpoint"
-        )
+        told = "interrupted; the same command goes on from the last checkpoint"
+        folder.run.set_status("planned", error=told)
         raise
     except Exception as error:
         folder.run.set_status("failed", error=f"{type(error).__name__}: {error}")
         raise
+
+
+LORA_FACTOR = 2
+"""FLOP of a step over a forward pass where base weights are frozen: forward and gradients of activations."""
+
+
+def export_chat_model(model: "PreTrainedModel", start: TuneStart, folder: Path, readme: str) -> None:
+    """Write a tuned model that stops where its template says.
+
+    Raises:
+        RunError: the disk is full or not writable.
+    """
+    with staged(folder) as stage:
+        model.cpu().eval().save_pretrained(stage)
+        start.tokenizer.save_pretrained(str(stage))
+        generation = generation_config(start.tokenizer)
+        ends = [start.end_token, generation.eos_token_id]
+        generation.eos_token_id = list(dict.fromkeys(each for each in ends if each is not None))
+        generation.save_pretrained(stage)
+        config = read_json(stage / "config.json") | {"use_cache": True}
+        write_json(stage / "config.json", config, is_ours=False)
+        (stage / "README.md").write_text(readme, encoding="utf-8")
+
+
+def step_flops(config: "PreTrainedConfig", *, tokens: float, mean_length: float, forwards: float) -> float:
+    """FLOP of so many tokens at `forwards` forward passes each.
+
+    Counted as everywhere (docs/accounting.md); two per weight where accounting does not know the architecture.
+    """
+    architecture = architecture_of(config)
+    if architecture is None:
+        return forwards * weight_flops(config) * tokens
+    return forwards * forward_flops(architecture, context=max(1, round(mean_length))).total * tokens
+
+
+def training_forwards(lora: int) -> int:
+    """Forward passes' worth of a training step."""
+    return LORA_FACTOR if lora else TRAINING_FACTOR
+
+
+def figures(found: DocumentScores) -> dict[str, float]:
+    """Loss in nats/token, its standard error clustered by conversation, and e^loss."""
+    return {"loss": found.loss, "loss_se": found.loss_se, "perplexity": math.exp(min(found.loss, 700.0))}
+
+
+def change(after: DocumentScores, before: DocumentScores, *, level: float = 0.9) -> dict[str, object]:
+    """Paired difference of two scores of the same conversations."""
+    found = paired_difference(after, before)
+    told: dict[str, object] = {"mean": found.mean, "se": found.se, "interval": list(found.interval(level))}
+    return told | {"level": level, "documents": found.documents}
+
+
+def kept_scores(file: Path, found: DocumentScores | None = None) -> DocumentScores | None:
+    """Write scores, or read those that an earlier start wrote; None where there are none."""
+    if found is not None:
+        write_json(file, {"tokens": found.tokens.tolist(), "loss_sum": found.loss_sum.tolist()})
+        return found
+    if not file.exists():
+        return None
+    record = read_json(file)
+    tokens, loss_sum = np.array(record["tokens"], np.int64), np.array(record["loss_sum"], float)
+    return DocumentScores.numbered(tokens=tokens, loss_sum=loss_sum)
+
+
+def readme(result: Mapping[str, object], spec: Mapping[str, object], rows: Mapping[str, str]) -> str:
+    """The model card: what it is, what it learnt from, what it scores, where it ends."""
+    table = Table([text(""), text("")], list(rows.items())).markdown()
+    base, data = PurePath(str(spec["model"])).name, PurePath(str(spec["data"])).name
+    tags = f"tags:\n- distillaw\n- {result['stage']}"
+    head = f"---\nlibrary_name: transformers\npipeline_tag: text-generation\n{tags}\n---\n\n"
+    what = (
+        f"# {result['run_id']}\n\nA chat model: `{base}` tuned ({result['stage']}) on `{data}` by distillaw "
+        f"{__version__}, chat template `{spec['template']}` (saved with the tokenizer).\n\n"
+    )
+    return (
+        f"{head}{what}{table}\n\nErrors are one standard error, clustered by conversation. What "
+        "the base model and the data say may come out of this one; nothing was done about bias or truth. No licence is "
+        "stated: it depends on both.\n"
+    )
