@@ -64,7 +64,7 @@ def training_rows(examples: Sequence[Example], *, packing: bool, max_tokens: int
 
     columns = {
         "input_ids": [list(each.ids) for each in examples],
-        "labels": [each.labels for each in examples],
+        "labels": [_labels(each) for each in examples],
     }
     rows = Dataset.from_dict(columns)
     return pack_dataset(rows, max_tokens, "bfd") if packing else rows
@@ -109,10 +109,14 @@ def _scoring_batches(examples: Sequence[Example]) -> Iterator[HeldoutSet]:
         some, order = order[: max(1, SCORED_POSITIONS // width)], order[max(1, SCORED_POSITIONS // width) :]
         yield HeldoutSet(
             inputs=_padded([examples[i].ids[:-1] for i in some], width, 0),
-            labels=_padded([examples[i].labels[1:] for i in some], width, IGNORE),
+            labels=_padded([_labels(examples[i])[1:] for i in some], width, IGNORE),
             document=np.array(some),
             num_documents=len(examples),
         )
+
+
+def _labels(example: Example) -> list[int]:
+    return [i if m else IGNORE for i, m in zip(example.ids, example.mask, strict=True)]
 
 
 def _padded(rows: Sequence[Sequence[int]], width: int, value: int) -> torch.Tensor:

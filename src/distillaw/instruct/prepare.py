@@ -55,8 +55,6 @@ def held_out(hashes: Sequence[str], share: float) -> list[bool]:
 MOST_BAD = 0.05
 """Share of conversations that may fail before the whole is refused."""
 _BAD = "cannot be rendered or masked"
-IGNORED = -100
-"""The label that torch's cross-entropy leaves out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +67,6 @@ class Example:
     """Whether each is the assistant's; never the first."""
     opening: str
     """Hash of what stands before the first answer."""
-
-    @property
-    def labels(self) -> list[int]:
-        """The tokens that are learnt, IGNORED elsewhere."""
-        return [i if m else IGNORED for i, m in zip(self.ids, self.mask, strict=True)]
 
     @property
     def answer_tokens(self) -> int:
@@ -137,11 +130,9 @@ class Sides(Generic[One]):
 
 def _divided(examples: Sequence[One], account: Account, max_tokens: int, validation: float) -> Sides[One]:
     check_account(account, len(examples), max_tokens)
-    held = held_out([each.opening for each in examples], validation)
-    sides = (
-        tuple(x for x, is_held in zip(examples, held, strict=True) if is_held == side) for side in (0, 1)
-    )
-    train, heldout = sides
+    is_held = held_out([each.opening for each in examples], validation)
+    train = tuple(each for each, held in zip(examples, is_held, strict=True) if not held)
+    heldout = tuple(each for each, held in zip(examples, is_held, strict=True) if held)
     return Sides(train=train, heldout=heldout, account=account)
 
 

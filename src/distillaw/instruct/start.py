@@ -1,4 +1,4 @@
-"""What every stage begins and ends with: the model found, its template chosen, the run's record; scores, model and card."""
+"""What every stage begins and ends with: model, template and record of the run; scores, tuned model and card."""
 
 import contextlib
 import hashlib
