@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from distillaw.cli.verify import show_card
 from distillaw.errors import DistillawError
 from distillaw.verifying.api import freeze_study
-from distillaw.verifying.design_points import read_runs
+from distillaw.verifying.frozen import read_runs
 from distillaw.verifying.scorecard import score_places
 
 

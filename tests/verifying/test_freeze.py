@@ -18,7 +18,7 @@ from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress
 from distillaw.sweep.spec import DesignSpec, StudentsSpec, StudySpec, TeacherSpec, TuningSpec
 from distillaw.verifying.api import freeze_study, is_frozen, job_points, missing_points, typed_points
-from distillaw.verifying.design_points import PredictedPoint, read_runs
+from distillaw.verifying.frozen import PredictedPoint, read_runs
 from distillaw.verifying.scorecard import score_study
 from in_process import answer as run
 
@@ -242,7 +242,7 @@ def test_jobs_give_the_cells_of_held_out_students():
 
 
 def _teacher_run(run_id):
-    from distillaw.verifying.design_points import TableRun
+    from distillaw.verifying.frozen import TableRun
 
     return TableRun(
         run_id=run_id,

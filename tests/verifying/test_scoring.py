@@ -9,7 +9,7 @@ from forecasts import BETTER, OLD, SMALL, TAUGHT, freeze_by_hand, predict, row, 
 
 from distillaw.errors import CacheError
 from distillaw.verifying import scorecard
-from distillaw.verifying.design_points import PredictedPoint
+from distillaw.verifying.frozen import PredictedPoint
 from distillaw.verifying.scorecard import find_sources, score_places, score_study
 
 

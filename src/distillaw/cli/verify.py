@@ -19,8 +19,7 @@ from distillaw.table import Column, Table, number, text
 
 if TYPE_CHECKING:
     from distillaw.verifying.api import Freeze
-    from distillaw.verifying.design_points import PredictedPoint
-    from distillaw.verifying.frozen import FrozenPrediction
+    from distillaw.verifying.frozen import FrozenPrediction, PredictedPoint
     from distillaw.verifying.scorecard import Scorecard, Scored
 
 

@@ -117,7 +117,7 @@ def make(
     check_place("--out", out, is_folder=True)
     from dataclasses import replace
 
-    from distillaw.worlds.export import export_world
+    from distillaw.worlds.oracle import export_world
     from distillaw.worlds.spec import check_world
     from distillaw.worlds.world import World
 

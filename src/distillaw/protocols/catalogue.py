@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from distillaw.controls.control import EMBEDDING_SHARE
 from distillaw.errors import ConfigError
-from distillaw.protocols import law_kinds, question_kinds
+from distillaw.protocols import templates
 from distillaw.protocols.scale import (
     Defaults,
     DesignWishes,
@@ -22,6 +22,8 @@ _STEP = 204_800.0
 """800 steps of 256 tokens."""
 _SIZES = (0.1e6, 0.2e6, 0.4e6)
 _TEACHERS = (0.2e6, 0.4e6, 0.8e6, 1.6e6)
+_TWO = {"students": (0.1e6, 0.3e6), "teachers": (0.2e6, 1e6), "least": (1, 2, 1)}
+"""Sizes of ablations: enough to see whether their answer depends on size."""
 
 
 def _tokens(count: int, factor: float = 2.0) -> tuple[float, ...]:
@@ -46,19 +48,19 @@ class Kind:
 KINDS: tuple[Kind, ...] = (
     Kind(
         name="isoflop-students",
-        build=law_kinds.isoflop_students,
+        build=templates.isoflop_students,
         question="how does a student's loss depend on its size and tokens? fixed-ratio teachers x IsoFLOP students",
         defaults=Defaults(students=_SIZES, teachers=_TEACHERS, tokens=_tokens(3), least=(3, 3, 2)),
     ),
     Kind(
         name="isoflop-teachers",
-        build=law_kinds.isoflop_teachers,
+        build=templates.isoflop_teachers,
         question="does a teacher act through its loss alone? IsoFLOP teachers x fixed-ratio students",
         defaults=Defaults(students=_SIZES, teachers=_TEACHERS, tokens=_tokens(1), least=(2, 3, 1), reach=24),
     ),
     Kind(
         name="fixed-ratio",
-        build=law_kinds.fixed_ratio,
+        build=templates.fixed_ratio,
         question="how deep is the capacity gap, at how many tokens? fixed-ratio teachers x fixed-ratio students",
         defaults=Defaults(
             students=_SIZES, teachers=(0.1e6, *_TEACHERS), tokens=_tokens(4), least=(2, 4, 3), reach=4
@@ -66,7 +68,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         name="supervised",
-        build=law_kinds.supervised,
+        build=templates.supervised,
         question="what does a model reach alone? sizes x budgets without teachers",
         defaults=Defaults(
             students=(0.1e6, 0.2e6, 0.4e6, 0.8e6), teachers=(), tokens=_tokens(5), least=(3, 0, 3)
@@ -74,13 +76,13 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         name="l-shaped",
-        build=law_kinds.l_shaped,
+        build=templates.l_shaped,
         question="a first distillation law, cheap: one arm each of sizes, tokens and teachers instead of a grid",
         defaults=Defaults(students=_SIZES, teachers=_TEACHERS, tokens=_tokens(5), least=(3, 2, 4), reach=2),
     ),
     Kind(
         name="capacity-gap",
-        build=question_kinds.capacity_gap,
+        build=templates.capacity_gap,
         question="what is the best teacher's size over the student's? students fresh, and pruned from their teachers",
         defaults=Defaults(
             students=(0.08e6, 0.12e6, 0.2e6, 0.3e6),
@@ -92,37 +94,31 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         name="teacher-choice",
-        build=question_kinds.teacher_choice,
+        build=templates.teacher_choice,
         question="which teacher for one student? teachers from weaker than the student to much stronger, in pairs",
         defaults=Defaults(students=(0.2e6,), teachers=_TEACHERS, tokens=_tokens(2, 4), least=(1, 2, 1)),
     ),
     Kind(
         name="lambda-temperature",
-        build=question_kinds.weights_and_temperature,
+        build=templates.weights_and_temperature,
         question="how much teacher and how much data, at which temperature?",
-        defaults=Defaults(
-            students=(0.1e6, 0.3e6), teachers=(0.2e6, 1e6), tokens=_tokens(2, 4), least=(1, 2, 1)
-        ),
+        defaults=Defaults(**_TWO, tokens=_tokens(2, 4)),
     ),
     Kind(
         name="divergence",
-        build=question_kinds.divergence,
+        build=templates.divergence,
         question="forward or reverse KL, or something between?",
-        defaults=Defaults(
-            students=(0.1e6, 0.3e6), teachers=(0.2e6, 1e6), tokens=_tokens(2, 4), least=(1, 2, 1)
-        ),
+        defaults=Defaults(**_TWO, tokens=_tokens(2, 4)),
     ),
     Kind(
         name="truncation",
-        build=question_kinds.truncation,
+        build=templates.truncation,
         question="how many of the teacher's tokens must be stored? top-k and top-p, alone and mixed with the data",
-        defaults=Defaults(
-            students=(0.1e6, 0.3e6), teachers=(0.2e6, 1e6), tokens=_tokens(2, 4), least=(1, 2, 1)
-        ),
+        defaults=Defaults(**_TWO, tokens=_tokens(2, 4)),
     ),
     Kind(
         name="long-run",
-        build=question_kinds.long_run,
+        build=templates.long_run,
         question="after how many tokens has training alone caught up?",
         defaults=Defaults(
             students=(0.1e6,), teachers=(0.2e6, 0.4e6, 0.8e6), tokens=_tokens(6), least=(1, 2, 3), reach=1
@@ -130,7 +126,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         name="weak-to-strong",
-        build=question_kinds.weak_to_strong,
+        build=templates.weak_to_strong,
         question="when does a student beat a teacher that is smaller than itself?",
         defaults=Defaults(
             students=(0.2e6, 0.4e6, 0.8e6), teachers=(0.1e6, 0.2e6), tokens=_tokens(4), least=(1, 1, 3)
@@ -172,19 +168,16 @@ class Limit:
 
 
 def within(kind: Kind, asked: DesignWishes, limit: Limit) -> Sheet:
-    """The study of this kind that spends most of a budget.
-
-    Args:
-        kind: the template.
-        asked: what the user fixed; sizes or tokens must be left open.
-        limit: the budget.
+    """The study of this kind that spends most of a budget; sizes or tokens must be left open.
 
     Raises:
         ConfigError: nothing left to choose, or the smallest study costs more (its cost is named).
     """
     if asked.tokens and (asked.students or asked.teachers):
         raise ConfigError("--tokens with sizes and a budget leave nothing to choose: drop one of them")
-    low = _smallest_factor(kind, asked)
+    low = 1.0  # the smallest scale that the rules of a study allow
+    while low / 2 >= SMALLEST and _is_allowed(kind, asked, low / 2):
+        low /= 2
     least = _price(kind, asked, low, limit)
     if least > limit.amount:
         raise ConfigError(
@@ -202,14 +195,6 @@ def within(kind: Kind, asked: DesignWishes, limit: Limit) -> Sheet:
         if high / low < 1.01:
             break
     return kind.sheet(asked, low)
-
-
-def _smallest_factor(kind: Kind, asked: DesignWishes) -> float:
-    """The smallest scale that the rules of a study allow."""
-    factor = 1.0
-    while factor / 2 >= SMALLEST and _is_allowed(kind, asked, factor / 2):
-        factor /= 2
-    return factor
 
 
 def _is_allowed(kind: Kind, asked: DesignWishes, factor: float) -> bool:

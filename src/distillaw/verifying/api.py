@@ -24,18 +24,22 @@ from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, ReadyJobs, TrunkJob
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import read_progress
-from distillaw.verifying.design_points import SAME, PredictedPoint, TableRun, read_runs, seen_runs
 from distillaw.verifying.forecast import LEVELS, law_losses, plan_forecasts
 from distillaw.verifying.frozen import (
     KIND,
+    SAME,
     SCHEMA_VERSION,
     Frozen,
     FrozenChoice,
     FrozenPrediction,
+    PredictedPoint,
+    TableRun,
     frozen_points,
     point_json,
     predictions_folder,
     read_frozen,
+    read_runs,
+    seen_runs,
     write_frozen,
 )
 from distillaw.version import __version__

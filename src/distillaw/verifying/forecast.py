@@ -23,8 +23,7 @@ from distillaw.planning.situation import Teacher
 from distillaw.planning.verdict import Verdict
 from distillaw.planning.voices import efolds_outside
 from distillaw.runs.record import StudyRecord
-from distillaw.verifying.design_points import PredictedPoint
-from distillaw.verifying.frozen import FrozenChoice, FrozenPrediction
+from distillaw.verifying.frozen import FrozenChoice, FrozenPrediction, PredictedPoint
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 """Levels at which every interval is frozen, for the calibration."""

@@ -18,16 +18,19 @@ import numpy as np
 
 from distillaw.errors import CacheError, DistillawError
 from distillaw.runs.paired import wilson_interval
-from distillaw.verifying.design_points import Measurement, TableRun, measure, read_runs
 from distillaw.verifying.frozen import (
     Frozen,
     FrozenChoice,
     FrozenPrediction,
+    Measurement,
+    TableRun,
     chain_problems,
     frozen_files,
+    measure,
     point_json,
     predictions_folder,
     read_frozen,
+    read_runs,
 )
 
 SCORED, PENDING, AFTER, UNUSABLE = "scored", "pending", "after the fact", "unusable"

@@ -19,8 +19,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from distillaw.worlds.language import Floats, Ints, Language, random_grammar, random_hmm
-from distillaw.worlds.ngram import TopicalBigrams
+from distillaw.worlds.language import Floats, Ints, Language, TopicalBigrams, random_grammar, random_hmm
 from distillaw.worlds.spec import WorldSpec, check_world
 
 SECTIONS = {"validation": 0, "student": 1 << 40, "teacher": 1 << 41, "measure": 1 << 42}
