@@ -1,4 +1,9 @@
-"""All that was found about a machine, what is wrong with it, and which preset of `cost` and `plan` it is."""
+"""Whether this machine can train: what is here, what is wrong with it, and which preset of `cost` and `plan` it is.
+
+Asked of the system, the driver and the metadata of packages, torch need not be there for it: cores, memory and
+accelerators; a folder's disk, with the speed of a write that has reached it and whether results can be replaced
+atomically; versions and extras with the packages that each still lacks; what would ask for a network.
+"""
 
 import importlib.metadata
 import os
@@ -113,10 +118,8 @@ def _memory() -> tuple[float | None, float | None]:
     except OSError:
         pages = os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in os.sysconf_names else 0
         return (float(pages * os.sysconf("SC_PAGE_SIZE")) if pages else None), None
-    found = {
-        name: 1024.0 * float(value)
-        for name, value in re.findall(r"^(\w+):\s+(\d+) kB", text, flags=re.MULTILINE)
-    }
+    rows = re.findall(r"^(\w+):\s+(\d+) kB", text, flags=re.MULTILINE)
+    found = {name: 1024.0 * float(value) for name, value in rows}
     return found.get("MemTotal"), found.get("MemAvailable")
 
 
@@ -193,7 +196,6 @@ def examine_disk(folder: Path, *, measure: bool = True) -> Disk:
     """Look at a folder; what is written is removed again.
 
     Args:
-        folder: where runs will go.
         measure: also write a file of WRITTEN bytes.
     """
     place = folder.absolute()
@@ -295,20 +297,15 @@ class Offline:
 def read_offline(*, train_tokenizer: bool) -> Offline:
     """Look; with `train_tokenizer` also learn a small one from the packaged text."""
     corpus = files("distillaw.data").joinpath("corpora/sotu.parquet")
-    cache = Path(
-        os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")) / "hub"
-    )
-    cache = cache.expanduser()
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    models = (path.name.removeprefix("models--").replace("--", "/", 1) for path in cache.glob("models--*"))
     return Offline(
         switches={name: os.environ[name] for name in SWITCHES if name in os.environ},
         corpus_bytes=len(corpus.read_bytes()) if corpus.is_file() else None,
         tokenizer=_try_tokenizer() if train_tokenizer else "not tried",
         hub_cache=str(cache),
-        cached_models=tuple(
-            sorted(
-                path.name.removeprefix("models--").replace("--", "/", 1) for path in cache.glob("models--*")
-            )
-        ),
+        cached_models=tuple(sorted(models)),
     )
 
 
@@ -405,16 +402,13 @@ def _extras() -> tuple[Extra, ...]:
         extra = re.search(r"extra == ['\"]([a-z0-9-]+)['\"]", requirement)
         if name and extra and extra[1] not in NOT_FOR_USERS:
             needed.setdefault(extra[1], []).append(name[0])
-    return tuple(_extra(name, packages) for name, packages in needed.items())
-
-
-def _extra(name: str, packages: list[str]) -> Extra:
-    versions = {package: version(package) for package in packages}
-    return Extra(
-        name=name,
-        installed={package: found for package, found in versions.items() if found is not None},
-        missing=tuple(package for package, found in versions.items() if found is None),
-    )
+    extras = []
+    for extra, packages in needed.items():
+        versions = {package: version(package) for package in packages}
+        installed = {package: found for package, found in versions.items() if found is not None}
+        missing = tuple(package for package, found in versions.items() if found is None)
+        extras.append(Extra(name=extra, installed=installed, missing=missing))
+    return tuple(extras)
 
 
 FREE_BYTES = 2e9
@@ -465,19 +459,12 @@ class Examination:
 
     def to_json(self) -> dict[str, object]:
         """Everything, as plain values."""
-        parts = {
-            "software": self.software,
-            "machine": self.machine,
-            "disk": self.disk,
-            "offline": self.offline,
-        }
-        found: dict[str, object] = {name: asdict(part) for name, part in parts.items()}
-        found["disk"] = found["disk"] | {"folder": str(self.disk.folder)}  # type: ignore[operator]
+        found = asdict(self)
+        found["disk"]["folder"] = str(self.disk.folder)
+        parts = ("software", "machine", "disk", "offline", "speed", "speed_error")
         return {
             "usable": self.is_usable,
-            **found,
-            "speed": None if self.speed is None else asdict(self.speed),
-            "speed_error": self.speed_error,
+            **{name: found[name] for name in parts},
             "preset": self.machine.preset,
             "mfu": self.utilisation,
             "problems": [asdict(problem) for problem in self.problems],
@@ -485,12 +472,7 @@ class Examination:
 
 
 def examine(folder: Path, *, measure: bool = True) -> Examination:
-    """Look at this machine, for a few seconds.
-
-    Args:
-        folder: where runs will go.
-        measure: also compute, write and learn a tokenizer; torch is imported for it.
-    """
+    """Look at this machine, for a few seconds."""
     software, machine = read_software(), read_machine()
     disk = examine_disk(folder, measure=measure)
     can_train = all(software.packages[name] for name in TO_TRAIN)
@@ -516,16 +498,7 @@ def find_problems(
     speed: "MeasuredSpeed | None",
     error: str = "",
 ) -> tuple[MachineProblem, ...]:
-    """What is wrong with what was found, what forbids training first.
-
-    Args:
-        software: what is installed.
-        machine: what computes.
-        disk: of the folder of runs.
-        offline: what works without a network.
-        speed: as measured; None where nothing was.
-        error: why measuring failed.
-    """
+    """What is wrong with what was found, what forbids training first; `error`: why measuring failed."""
     found = (
         *_software_problems(software),
         *_machine_problems(software, machine, speed, error),

@@ -46,34 +46,27 @@ class Language(Protocol):
     @property
     def flops_per_observation(self) -> float:
         """Floating-point operations of one `observe` and `predict`, per row."""
-        ...
 
     def draws(self, length: int) -> int:
         """Uniform numbers that a document of `length` words takes."""
-        ...
 
     def sample(self, uniforms_ND: Floats, length: int) -> NDArray[np.int64]:
         """Documents (N, length) from uniform numbers in [0, 1)."""
-        ...
 
     def start(self, rows: int) -> Any:
         """Knowledge of readers who have read nothing."""
-        ...
 
     def observe(self, knowledge: Any, words_N: Ints) -> Any:
         """Knowledge after one more word each.
 
         A word that is none (>= words), or one that the language cannot say there, makes a reader start afresh.
         """
-        ...
 
     def predict(self, knowledge: Any) -> Floats:
         """Exact probabilities of the next word, (N, W)."""
-        ...
 
     def read(self, words_NT: Ints) -> Floats:
         """What `predict` gives after each word of whole sequences, (N, T, W)."""
-        ...
 
 
 class RowSampler:
@@ -165,9 +158,8 @@ class HiddenMarkov:
 
     def sample(self, uniforms_ND: Floats, length: int) -> NDArray[np.int64]:
         """Documents (N, length) from uniform numbers in [0, 1)."""
-        uniforms_LCN = np.ascontiguousarray(
-            uniforms_ND[:, : 2 * length].reshape(-1, length, 2).transpose(1, 2, 0)
-        )
+        uniforms_NLC = uniforms_ND[:, : 2 * length].reshape(-1, length, 2)
+        uniforms_LCN = np.ascontiguousarray(uniforms_NLC.transpose(1, 2, 0))
         words_LN = np.empty((length, len(uniforms_ND)), dtype=np.int64)
         state_N = self._first_state(np.zeros(len(uniforms_ND), dtype=np.int64), uniforms_LCN[0, 0])
         for at, (for_state_N, for_word_N) in enumerate(uniforms_LCN):
@@ -232,7 +224,9 @@ OPEN, CLOSE = -1, -2
 
 def random_grammar(spec: GrammarSpec, words: int, generator: np.random.Generator) -> HiddenMarkov:
     """A grammar with random lexicons and random preferences."""
-    states = [(stack, said) for stack in _stacks(spec) for said in (OPEN, CLOSE, *range(spec.phases))]
+    kinds = range(spec.kinds)
+    stacks = [s for depth in range(1, spec.depth + 1) for s in itertools.product(kinds, repeat=depth)]
+    states = [(stack, said) for stack in stacks for said in (OPEN, CLOSE, *range(spec.phases))]
     index = {state: i for i, state in enumerate(states)}
     rules = _Rules(spec, generator)
     transition_SS = np.zeros((len(states), len(states)))
@@ -242,14 +236,6 @@ def random_grammar(spec: GrammarSpec, words: int, generator: np.random.Generator
     lexicon = _lexicon(spec, words, generator)
     emission_SW = np.stack([lexicon[stack[-1], said] for stack, said in states])
     return HiddenMarkov(transition_SS, emission_SW)
-
-
-def _stacks(spec: GrammarSpec) -> list[Stack]:
-    return [
-        stack
-        for depth in range(1, spec.depth + 1)
-        for stack in itertools.product(range(spec.kinds), repeat=depth)
-    ]
 
 
 class _Rules:
@@ -280,9 +266,8 @@ class _Rules:
         if nest:
             following += [(((*stack, j), OPEN), nest * p) for j, p in enumerate(self._inner_clause[kind])]
         say = 1 - spec.close - nest
-        return following + [
-            ((stack, phase), say * p) for phase, p in enumerate(self._next_phase[kind, before])
-        ]
+        phases = enumerate(self._next_phase[kind, before])
+        return following + [((stack, phase), say * p) for phase, p in phases]
 
 
 def _lexicon(spec: GrammarSpec, words: int, generator: np.random.Generator) -> dict[tuple[int, int], Floats]:
@@ -334,11 +319,9 @@ class TopicalBigrams:
     def _set_start(self) -> None:
         """Stationary probabilities: topic and word (M, B), and with whether its value was said, (M, B, 2)."""
         topics, base = len(self._topics_MM), self._base
-        step = np.einsum("mn,nbc->mbnc", self._topics_MM, self._table_MBB).reshape(
-            topics * base, topics * base
-        )
-        self._word_MB = stationary(step).reshape(topics, base)
-        phases_MBP = np.stack([self._word_MB, self._word_MB], axis=2)
+        step = np.einsum("mn,nbc->mbnc", self._topics_MM, self._table_MBB)
+        word_MB = stationary(step.reshape(topics * base, topics * base)).reshape(topics, base)
+        phases_MBP = np.stack([word_MB, word_MB], axis=2)
         phases_MBP[:, : base - self._spec.keys, 1] = 0
         self._start_MBP = phases_MBP / phases_MBP.sum()
         first_W = np.zeros(self.words)
@@ -360,11 +343,8 @@ class TopicalBigrams:
         """Documents (N, length) from uniform numbers in [0, 1)."""
         spec, rows = self._spec, len(uniforms_ND)
         facts_NK = (uniforms_ND[:, 1 : 1 + spec.keys] * spec.values).astype(np.int64)
-        steps_LNC = np.ascontiguousarray(
-            uniforms_ND[:, 1 + spec.keys : 1 + spec.keys + 2 * length]
-            .reshape(rows, length, 2)
-            .transpose(1, 2, 0)
-        )
+        steps_NLC = uniforms_ND[:, 1 + spec.keys : 1 + spec.keys + 2 * length].reshape(rows, length, 2)
+        steps_LNC = np.ascontiguousarray(steps_NLC.transpose(1, 2, 0))
         start_N = self._first(np.zeros(rows, dtype=np.int64), uniforms_ND[:, 0])
         (topic_N, last_N), says_value_N = np.divmod(start_N // 2, self._base), start_N % 2 == 1
         words_LN = np.empty((length, rows), dtype=np.int64)
@@ -387,10 +367,9 @@ class TopicalBigrams:
         return np.maximum(word_N - (self._base - self._spec.keys), -1)
 
     def _next_topic(self, topic_N: Ints, uniform_N: Floats) -> Ints:
-        drawn_N = (
-            (uniform_N / max(self._spec.switch, 1e-300) * len(self._topics_MM)).clip(max=1e9).astype(np.int64)
-        )
-        return np.where(uniform_N < self._spec.switch, np.minimum(drawn_N, len(self._topics_MM) - 1), topic_N)
+        switch, topics = self._spec.switch, len(self._topics_MM)
+        drawn_N = (uniform_N / max(switch, 1e-300) * topics).clip(max=1e9).astype(np.int64)
+        return np.where(uniform_N < switch, np.minimum(drawn_N, topics - 1), topic_N)
 
     def _values(self, key_N: Ints, facts_NK: Ints, uniform_N: Floats) -> Ints:
         """The value said after each key: the document's, or by noise any."""
@@ -411,11 +390,10 @@ class TopicalBigrams:
 
     def observe(self, knowledge: Knowledge, words_N: Ints) -> Knowledge:
         """Knowledge after one more word each; no word, or an impossible one, starts afresh."""
-        is_base_N = words_N < self._base
-        is_value_N = ~is_base_N & (words_N < self.words)
+        is_base_N, is_none_N = words_N < self._base, words_N >= self.words
         self._observe_base(knowledge, is_base_N.nonzero()[0], words_N)
-        self._observe_value(knowledge, is_value_N.nonzero()[0], words_N)
-        self._start_afresh(knowledge, (words_N >= self.words).nonzero()[0])
+        self._observe_value(knowledge, (~is_base_N & ~is_none_N).nonzero()[0], words_N)
+        self._start_afresh(knowledge, is_none_N.nonzero()[0])
         return knowledge
 
     def _observe_base(self, known: Knowledge, rows: Ints, words_N: Ints) -> None:
