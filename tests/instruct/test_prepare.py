@@ -10,7 +10,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.instruct.conversations import Conversation, conversation_hash
-from distillaw.instruct.folder import RowLog
 from distillaw.instruct.masks import Masker, choose_template
 from distillaw.instruct.prepare import Pair, prepare_pairs, prepare_sides
 from distillaw.instruct.stages import (
@@ -20,6 +19,7 @@ from distillaw.instruct.stages import (
     score_examples,
     training_rows,
 )
+from distillaw.instruct.start import RowLog
 
 
 @pytest.fixture(scope="module")

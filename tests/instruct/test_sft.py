@@ -15,9 +15,9 @@ from families import save_model, sums
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillaw.errors import ConfigError, DivergedError
-from distillaw.instruct.folder import RowLog
 from distillaw.instruct.spec import SftSpec
 from distillaw.instruct.stages import run_sft
+from distillaw.instruct.start import RowLog
 from distillaw.runs.paired import read_scores
 from distillaw.runs.store import RunFolder
 

@@ -77,21 +77,17 @@ def extend(
     texts = _texts(text, other, max_bytes, heldout_bytes, context, text_column, section_chars, multiple)
     from distillaw.models.vocabulary import extend_vocabulary
 
+    asked = {
+        "pieces": wanted,
+        "donor": donor,
+        "chinese": chinese,
+        "rows": rows,
+        "multiple": multiple,
+        "seed": seed,
+    }
     with output.working("extending") as step:
-        record = extend_vocabulary(
-            source,
-            out,
-            texts,
-            pieces=wanted,
-            donor=donor,
-            chinese=chinese,
-            rows=rows,
-            multiple=multiple,
-            seed=seed,
-            making=_making(device, dry_run, step),
-        )
-    print_json(record) if output.json else _print(record, out)
-    output.suggest(*_next(out, dry=dry_run))
+        record = extend_vocabulary(source, out, texts, **asked, making=_making(device, dry_run, step))
+    _show(record, out, output, dry=dry_run)
 
 
 @app.command
@@ -130,12 +126,9 @@ def trim(
     from distillaw.models.vocabulary import trim_vocabulary
 
     with output.working("trimming") as step:
-        making = _making(device, dry_run, step)
-        record = trim_vocabulary(
-            source, out, texts, keep=wanted, min_count=min_count, multiple=multiple, making=making
-        )
-    print_json(record) if output.json else _print(record, out)
-    output.suggest(*_next(out, dry=dry_run))
+        asked = {"keep": wanted, "min_count": min_count, "multiple": multiple}
+        record = trim_vocabulary(source, out, texts, **asked, making=_making(device, dry_run, step))
+    _show(record, out, output, dry=dry_run)
 
 
 def _texts(
@@ -180,6 +173,16 @@ def _making(device: str, dry_run: bool, step: Callable[[str], None]) -> "Making"
     return Making(device=torch_device(device), dry_run=dry_run, command=same_command(), say=step)
 
 
+def _show(record: dict, out: Path, output: Output, *, dry: bool) -> None:
+    print_json(record) if output.json else _print(record, out)
+    if dry:
+        output.suggest(same_command(without="--dry-run"))
+        return
+    put = f'put start = "{out}" and data.tokenizer = "{out}" into SPEC.toml, then:'
+    first = f"continued training on both languages (docs/vocabulary.md): {put}"
+    output.suggest("distillaw train SPEC.toml --out DIR", first=first)
+
+
 def _print(record: dict, out: Path) -> None:
     changed = record["vocab"] - record["vocab_before"]
     print(f"{record['model']}: {record['vocab_before']:,} -> {record['vocab']:,} tokens ({changed:+,})")
@@ -189,9 +192,8 @@ def _print(record: dict, out: Path) -> None:
     if first := record.get("first_pieces"):
         print(f"{'new':12}{' '.join(map(repr, first))} ...")
     for name, facts in record["texts"].items():
-        print(
-            f"\n{name}: {facts['documents']} held-out documents, {facts['bytes']:,} bytes; ± one standard error"
-        )
+        held = f"{facts['documents']} held-out documents, {facts['bytes']:,} bytes"
+        print(f"\n{name}: {held}; ± one standard error")
         _row("tokens per byte", facts, "tokens_per_byte")
         if "change" in facts:
             _row("bits per byte", facts, "bits_per_byte")
@@ -200,16 +202,6 @@ def _print(record: dict, out: Path) -> None:
         print("\ndry run: no weights were read, nothing was written")
         return
     print(f"\n{out}")
-
-
-def _next(out: Path, *, dry: bool) -> tuple[str, str]:
-    if dry:
-        return same_command(without="--dry-run"), ""
-    return (
-        "distillaw train SPEC.toml --out DIR",
-        f'continued training on both languages (docs/vocabulary.md): put start = "{out}" and data.tokenizer = "{out}" '
-        "into SPEC.toml, then:",
-    )
 
 
 def _row(words: str, facts: dict, key: str) -> None:

@@ -222,12 +222,7 @@ class TaskRows:
 def read_task(
     spec: TaskSpec, data: Path | None, *, limit: int | None = None, shots: int | None = None
 ) -> TaskRows:
-    """Read what is asked of one benchmark.
-
-    Raises:
-        ConfigError: no folder, a limit or shots out of range.
-        DataError: files missing, or not of the expected format.
-    """
+    """Read what is asked of one benchmark."""
     if data is None:
         raise ConfigError(
             f"{spec.task}: give --data DIR, the folder of the evaluation data. Expected: {spec.layout}"
@@ -474,11 +469,7 @@ class BenchmarkScore:
 
 
 def mean_and_se(values: Sequence[float], clusters: Sequence[object]) -> tuple[float, float]:
-    """Mean over questions and its standard error, clustered; with clusters that all differ, sd / sqrt(n).
-
-    Raises:
-        DataError: fewer than two clusters.
-    """
+    """Mean over questions and its standard error, clustered; with clusters that all differ, sd / sqrt(n)."""
     sums, sizes = by_cluster(values, clusters)
     return float(sums.sum() / sizes.sum()), clustered_se(sums, sizes)
 

@@ -101,11 +101,8 @@ class CalibrationError:
 def calibration_error(sums: BinSums) -> CalibrationError:
     """ECE of counted tokens.
 
-        se^2 = clustered variance of sum_d v_d / sum_d t_d,  v_d = sum_m sign(S_m) S_dm
-        floor = sum_m sqrt(2 / pi) se(S_m / T)               (mean of |x| for a normal x around 0)
-
-    Raises:
-        DataError: fewer than two documents.
+    se^2 = clustered variance of sum_d v_d / sum_d t_d,  v_d = sum_m sign(S_m) S_dm
+    floor = sum_m sqrt(2 / pi) se(S_m / T)               (mean of |x| for a normal x around 0)
     """
     tokens_D = sums.count.sum(1)
     gap_DM = sums.outcome - sums.confidence
@@ -325,11 +322,7 @@ class TextWishes:
 
 
 def settle_context(wishes: TextWishes, models: list[ModelSource]) -> int:
-    """One context for model and teacher.
-
-    Raises:
-        ConfigError: longer than one of them allows.
-    """
+    """One context for model and teacher."""
     if wishes.context is not None and wishes.context < 1:
         raise ConfigError(f"--context {wishes.context}: a window sees at least one token; 1024 is usual")
     for source in models:
@@ -353,10 +346,6 @@ def score_text(
 
     Returns:
         `heldout` and `calibration` of evaluation.json, and the sums of each document.
-
-    Raises:
-        DataError: a loss is not finite.
-        VocabularyError: the teacher has another vocabulary.
     """
     ids = encode_to_score(model.name, tokenizer, excerpt.documents)
     taught_by = None if teacher is None else load_teacher(teacher, tokenizer, context=context, device=device)

@@ -59,12 +59,7 @@ class JudgePrompt:
 
 
 def read_questions(file: Path) -> list[ChatQuestion]:
-    """Questions of a file.
-
-    Raises:
-        ConfigError: no such file.
-        DataError: not of the format, an id twice, or fewer than two questions.
-    """
+    """Questions of a file."""
     questions = []
     for number, row in _lines(file, "chat questions"):
         try:
@@ -263,11 +258,7 @@ def ask_judge(
     *,
     seen: Callable[[], None] = lambda: None,
 ) -> list[JudgeVerdict]:
-    """Ask of every turn which model answered better, in both orders; or, without a second, for a grade.
-
-    Raises:
-        RunError: the judge cannot be reached; what was said is kept.
-    """
+    """Ask of every turn which model answered better, in both orders; or, without a second, for a grade."""
     verdicts = []
     for question in questions:
         one = first[question.question_id]
@@ -315,9 +306,6 @@ def sum_up_pairs(verdicts: Sequence[JudgeVerdict], *, seed: int = 0) -> dict[str
     Returns:
         wins, ties, losses, win_rate with se and interval, agreement of the orders with interval, first_place (share of
         decisive verdicts for the answer that stood first) with se, unparseable share, turns, questions.
-
-    Raises:
-        DataError: fewer than two questions have verdicts.
     """
     orders: dict[tuple[str, int], dict[bool, float | None]] = {}
     for each in verdicts:
@@ -362,9 +350,6 @@ def sum_up_grades(verdicts: Sequence[JudgeVerdict], *, seed: int = 0) -> dict[st
 
     Returns:
         grade with se and interval, by turn and by category (mean and n), unparseable share, turns, questions.
-
-    Raises:
-        DataError: fewer than two questions have grades.
     """
     graded = [each for each in verdicts if each.value is not None]
     _check_enough(verdicts, {each.question_id for each in graded})
@@ -464,17 +449,7 @@ def judge_chat(
     device: str,
     say: Callable[[str], None] = lambda message: None,
 ) -> dict[str, object]:
-    """Let a model answer and have it judged.
-
-    Args:
-        out: folder of answers and verdicts, both .jsonl; what stands there is not asked again.
-
-    Raises:
-        CacheError: no such model.
-        ConfigError: a model without a chat template, or a judge that cannot be.
-        DataError: files not of the format, or next to no readable verdict.
-        RunError: the judge cannot be reached, or the disk is full.
-    """
+    """Let a model answer and have it judged; what stands in the .jsonl files of `out` is not asked again."""
     questions = wishes.check()
     prompts = read_prompts(wishes.judge_prompts)
     first = _answers(source, questions, wishes.max_tokens, out, device, say)

@@ -81,10 +81,6 @@ def run_benchmark(
     Args:
         memory: file of the answers so far; an interrupted evaluation continues behind them.
         samples: .jsonl.gz of prompts and raw answers, written at the end.
-
-    Raises:
-        ConfigError: lm-evaluation-harness is not installed, or a chat template is asked for that the model lacks.
-        RunError: the disk is full.
     """
     if way.chat and not tokenizer.chat_template:
         raise ConfigError("its tokenizer has no chat template; evaluate without --chat")

@@ -249,13 +249,9 @@ _OPENER = urllib.request.build_opener(_NoRedirects)
 
 
 def _key() -> str | None:
-    """The key for the judge.
-
-    Raises:
-        ConfigError: it cannot stand in a header; http.client would show it while saying so.
-    """
+    """The key for the judge."""
     key = os.environ.get(KEY, "").strip()
-    if not (key.isascii() and key.isprintable()):
+    if not (key.isascii() and key.isprintable()):  # http.client would show it while refusing it
         raise ConfigError(f"{KEY} holds a line break or a letter that no header may hold; set it again")
     return key or None
 
@@ -298,16 +294,7 @@ def _answer(request: urllib.request.Request, seconds: float) -> bytes:
 def make_judge(
     judge: str, *, model: str | None, device: str, say: Callable[[str], None] = lambda message: None
 ) -> Judge:
-    """The judge of a name.
-
-    Args:
-        judge: http(s)://..., or a model on this machine as `locate` takes it.
-        model: the name that a URL's server knows; not for local ones.
-
-    Raises:
-        CacheError: no such model here.
-        ConfigError: a URL without a model's name, or a local model without a chat template.
-    """
+    """The judge of a name."""
     if judge.startswith(("http://", "https://")):
         if model is None:
             raise ConfigError(f"--judge {judge}: give --judge-model NAME, the model that server should use")

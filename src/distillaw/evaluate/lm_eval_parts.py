@@ -34,9 +34,6 @@ def sandboxed(task: str) -> Iterator[None]:
     """Render templates as the harness does, but in jinja's sandbox: in its own environment they run any Python.
 
     It has no hook for that, so the one environment that its `apply_template` uses is replaced for the while.
-
-    Raises:
-        ConfigError: a template is none, asks for a field that no question has, or for what is unsafe.
     """
     theirs = utils.env
     utils.env = ImmutableSandboxedEnvironment(undefined=theirs.undefined, keep_trailing_newline=True)
@@ -52,11 +49,7 @@ def sandboxed(task: str) -> Iterator[None]:
 
 
 def require_metrics(task: str, names: set[str]) -> None:
-    """Refuse a metric that the harness would look for elsewhere, as a program of that name.
-
-    Raises:
-        ConfigError: it has none of that name.
-    """
+    """Refuse a metric that the harness would look for elsewhere, as a program of that name."""
     if unknown := sorted(name for name in names if name not in metric_registry):
         raise ConfigError(f"task {task}: lm-evaluation-harness has no metric {', '.join(unknown)}")
 

@@ -189,13 +189,7 @@ LIMITS = Limits()
 def check_samples(
     problem: Mapping[str, str], completions: Sequence[str], *, limits: Limits = LIMITS
 ) -> list[ProgramOutcome]:
-    """Run the completions of one problem against its tests, each in a process of its own.
-
-    Args:
-        problem: task_id, prompt, test, entry_point, as in HumanEval.jsonl.
-        completions: what follows the prompt.
-        limits: of each program.
-    """
+    """Run the completions of a problem of HumanEval.jsonl against its tests, each in a process of its own."""
     return [run_program(program_of(problem, each), limits=limits) for each in completions]
 
 
@@ -205,16 +199,7 @@ def program_of(problem: Mapping[str, str], completion: str) -> str:
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
-    """Chance that one of k samples of a problem passes, from n samples of which c passed.
-
-    Args:
-        samples: n.
-        correct: c, at most n.
-        k: at most n.
-
-    Raises:
-        ConfigError: more asked of than there are.
-    """
+    """Chance that one of k samples of a problem passes, from n samples of which c passed; k is at most n."""
     if not 1 <= k <= samples:
         raise ConfigError(f"pass@{k} of {samples} samples: k lies between 1 and the samples of a problem")
     if samples - correct < k:

@@ -130,17 +130,12 @@ def scout_teachers(
     """Measure candidate teachers on a text.
 
     Args:
-        text: a file, a folder or a corpus, as `read_documents` takes it.
         max_bytes: bytes of text read at most, by whole documents; None: all.
         context: tokens a window sees; None: CONTEXT, or what the shortest candidate allows.
         stride: tokens scored by each window after the first of a document; None: the context (no overlap).
-        text_column: the field that holds the text in .jsonl and Parquet.
         max_document_chars: read only the first characters of each document; 0 reads all.
         section_chars: cut documents at line ends into sections of about so many characters; 0 does not cut.
         out: folder where each candidate's result is kept and found again; None keeps nothing.
-
-    Returns:
-        One result per candidate, in the order given.
 
     Raises:
         CacheError: no model at a path, or a stored result is damaged.

@@ -77,9 +77,6 @@ def evaluate_model(
         task_folder: further benchmarks, docs/evaluate.md.
         skip_missing: leave out benchmarks of a set whose files are not there, and say so, instead of refusing.
 
-    Returns:
-        What evaluation.json holds.
-
     Raises:
         CacheError: no model there, or a stored part is damaged.
         ConfigError: nothing to measure, an unknown task, a folder that holds another model's results.

@@ -66,12 +66,7 @@ def read_conversations(file: str | Path) -> Iterator[Conversation]:
 
 
 def json_lines(file: str | Path) -> Iterator[tuple[str, object]]:
-    """(`file, line 12`, the value) of every line that is not empty.
-
-    Raises:
-        ConfigError: no such file, or not a .jsonl file.
-        DataError: a line that is not UTF-8 or not JSON.
-    """
+    """(`file, line 12`, the value) of every line that is not empty."""
     path = data_file(file)
     with path.open("rb") as stream:
         for number, raw in enumerate(stream, start=1):
@@ -156,11 +151,7 @@ def _instructions(row: Mapping[str, object], where: str) -> Iterator[Conversatio
 
 
 def checked_messages(messages: object, where: str) -> tuple[Message, ...]:
-    """Messages with known roles and text in the right order; what follows the last answer is dropped.
-
-    Raises:
-        DataError: an unknown role, content that is not text, or turns out of order.
-    """
+    """Messages with known roles and text in the right order; what follows the last answer is dropped."""
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise DataError(f"{where}: a conversation is a list of messages, got {_short(messages)}")
     kept: list[Message] = []

@@ -23,9 +23,8 @@ import torch
 
 from distillaw.errors import ConfigError, DataError, RunError
 from distillaw.instruct.conversations import Prompt, read_prompts
-from distillaw.instruct.folder import RowLog
 from distillaw.instruct.masks import Masker, choose_template
-from distillaw.instruct.start import Say, hushed, silent, step_flops
+from distillaw.instruct.start import RowLog, Say, hushed, silent, step_flops
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import load_weights
 from distillaw.quantities import format_seconds
@@ -95,12 +94,8 @@ def generate_answers(
 
     Args:
         out: a .jsonl file, which `distillaw instruct sft --data` reads.
-        max_new_tokens: longest answer.
         temperature: 0 is greedy.
         template: a chat template's name or file, for a model without one.
-
-    Returns:
-        `out`.
 
     Raises:
         CacheError: no model there.
@@ -304,11 +299,6 @@ class Contrast:
 
 def contrast_answers(chosen: Path, rejected: Path, out: Path) -> Contrast:
     """Join two files of answers to the same prompts into pairs for `distillaw instruct dpo`.
-
-    Args:
-        chosen: the teacher's answers, by `generate_answers`.
-        rejected: the student's.
-        out: a .jsonl file, written whole.
 
     Raises:
         DataError: the two did not answer the same prompts.

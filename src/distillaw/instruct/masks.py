@@ -127,11 +127,7 @@ def _deadline() -> Iterator[None]:
 
 
 def refuse_powers(template: str) -> None:
-    """Refuse what no chat needs and no deadline ends, since it is one step: powers, and a text many times over.
-
-    Raises:
-        DataError: the template holds such a product; other faults show when it is rendered.
-    """
+    """Refuse what no chat needs and no deadline ends, since it is one step: powers, and a text many times over."""
     from jinja2 import Environment, TemplateError, nodes
 
     try:

@@ -150,9 +150,6 @@ def prepare_sides(
         max_tokens: longest example; longer conversations lose whole trailing turns.
         validation: share of openings that is held out.
         keep_truncated: learn answers that were cut off at a limit, too.
-
-    Raises:
-        DataError: nothing usable, more than one conversation in twenty fails, or too few to hold any out.
     """
     examples, account, seen = [], Account(), set()
     for conversation in conversations:
@@ -208,11 +205,7 @@ def fit(conversation: Conversation, masker: Masker, max_tokens: int) -> tuple[Ma
 
 
 def check_account(account: Account, usable: int, max_tokens: int) -> None:
-    """Refuse a file of which too much fails, or all is left out.
-
-    Raises:
-        DataError: naming the first that failed.
-    """
+    """Refuse a file of which too much fails, or all is left out."""
     bad = account.skipped[_BAD]
     if bad > MOST_BAD * account.read:
         raise DataError(
@@ -307,9 +300,6 @@ def prepare_pairs(pairs: Iterator[Pair], masker: Masker, *, max_tokens: int, val
     Args:
         max_tokens: longest prompt with its answer; pairs beyond are left out, for to cut is to judge another.
         validation: share of prompts that is held out.
-
-    Raises:
-        DataError: nothing usable, more than one pair in twenty fails, or too few to hold any out.
     """
     masked, account = [], Account(noun="pairs")
     for pair in pairs:

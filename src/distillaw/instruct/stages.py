@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 from distillaw.errors import ConfigError
 from distillaw.instruct.conversations import read_conversations
-from distillaw.instruct.folder import TuneFolder
 from distillaw.instruct.generate import about_answers
 from distillaw.instruct.prepare import (
     Example,
@@ -38,6 +37,7 @@ from distillaw.instruct.prepare import (
 from distillaw.instruct.spec import DpoSpec, SftSpec
 from distillaw.instruct.start import (
     Say,
+    TuneFolder,
     TuneStart,
     Tuning,
     base_model,
@@ -110,11 +110,7 @@ def training_rows(examples: Sequence[Example], *, packing: bool, max_tokens: int
 
 @torch.no_grad()
 def check_packing(model: "PreTrainedModel") -> None:
-    """Refuse to pack where a conversation would see the one before it in its row.
-
-    Raises:
-        ConfigError: the packed logits are not those of the conversations alone.
-    """
+    """Refuse to pack where a conversation would see the one before it in its row."""
     vocab = model.config.get_text_config().vocab_size
     ids = torch.arange(2 * _PROBE, device=model.device).remainder(vocab)[None]
     positions = torch.arange(_PROBE, device=model.device).repeat(2)[None]

@@ -18,9 +18,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from distillaw.errors import ConfigError, DivergedError
-from distillaw.instruct.folder import TuneFolder
 from distillaw.instruct.spec import BETAS, CLIP, LORA_ALPHA_PER_RANK, LORA_DROPOUT, DpoSpec, SftSpec, TuneSpec
-from distillaw.instruct.start import Say
+from distillaw.instruct.start import Say, TuneFolder
 from distillaw.quantities import format_seconds
 from distillaw.runs.files import write_with
 from distillaw.runs.pace import LOG_SECONDS
@@ -211,11 +210,7 @@ class TuningWatch(TrainerCallback):
     def on_log(
         self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
-        """A line of metrics.jsonl.
-
-        Raises:
-            DivergedError: the loss or the gradient is not finite.
-        """
+        """A line of metrics.jsonl."""
         if logs is None or "loss" not in logs:
             return
         row = {key: float(logs[key]) for key in _LOGGED if key in logs}
@@ -261,18 +256,9 @@ def train_to_best(
     say: Say,
     unit: str,
 ) -> float:
-    """Train, or go on training, and leave the best epoch's weights in the model.
+    """Train, or go on training, and leave the best epoch's weights in the model; seconds spent, over all starts.
 
-    Args:
-        score: held-out figures of the model as it is.
-        patience: epochs without a lower held-out loss before stopping.
-        unit: of the held-out loss, for people.
-
-    Returns:
-        Seconds of training, over all starts.
-
-    Raises:
-        DivergedError: a loss is not finite.
+    `score` gives held-out figures of the model as it is; `patience` epochs without a lower loss end the training.
     """
     from transformers.trainer_callback import PrinterCallback
 

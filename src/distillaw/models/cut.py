@@ -62,11 +62,7 @@ _LAYER = re.compile(r"(?:model|gpt_neox)\.layers\.(\d+)\.(.+)\.(weight|bias)")
 
 
 def axes_of(name: str) -> tuple[int | None, tuple[str, ...]]:
-    """(layer, axes) of a weight: width, heads, kv_heads, qkv (of each head query, key and value), ffn, vocab, head_dim.
-
-    Raises:
-        ConfigError: a weight of no known kind.
-    """
+    """(layer, axes) of a weight: width, heads, kv_heads, qkv (query, key, value of each head), ffn, vocab, head_dim."""
     if name in _OUTSIDE:
         return None, _OUTSIDE[name]
     match = _LAYER.fullmatch(name)
@@ -80,11 +76,7 @@ def axes_of(name: str) -> tuple[int | None, tuple[str, ...]]:
 
 
 def family_shape(config: "PreTrainedConfig", name: str) -> Shape:
-    """The sizes of a model of one of the families.
-
-    Raises:
-        ConfigError: another family, or quantised weights.
-    """
+    """The sizes of a model of one of the families."""
     text = config.get_text_config()
     reason = ""
     if text.model_type not in FAMILIES:
@@ -108,11 +100,7 @@ def family_shape(config: "PreTrainedConfig", name: str) -> Shape:
 
 
 def sized_config(teacher: "PreTrainedConfig", student: Shape, layers: tuple[int, ...]) -> "PreTrainedConfig":
-    """The teacher's configuration with the student's sizes; kinds of attention go with the layers that stay.
-
-    Raises:
-        ConfigError: the family ties the width to the heads, and the student's differ.
-    """
+    """The teacher's configuration with the student's sizes; kinds of attention go with the layers that stay."""
     if teacher.model_type == "gpt_neox" and student.width != student.heads * student.head_dim:
         raise ConfigError(
             f"a GPT-NeoX model's width is its heads times their size; {student.width} is not {student.heads} x "
@@ -200,9 +188,6 @@ def ranked_cut(teacher: Shape, student: Shape, scores: Importance) -> Cut:
 
     Heads are ranked by whole groups of those that share keys and values, by the mean over the group; where the
     student has a key-value head per query head, one by one.
-
-    Raises:
-        ConfigError: the student cannot be cut out of the teacher (`check_cut`), or the scores are of another model.
     """
     check_cut(teacher, student)
     depth = teacher.layers
@@ -274,12 +259,7 @@ def check_cut(
 
 
 def check_indices(cut: Cut, teacher: Shape, student: Shape) -> None:
-    """Refuse indices that are not those of a cut from this teacher to this student.
-
-    Raises:
-        ConfigError: a wrong number of units, a unit twice, one that the teacher does not have, or query heads of one
-            group that shared no key-value head.
-    """
+    """Refuse indices that are not those of a cut from this teacher to this student."""
     check_cut(teacher, student)
     axes = [
         ("layers", cut.layers, student.layers, teacher.layers),
@@ -356,10 +336,7 @@ def shrink(
     """The shape nearest to a number of non-embedding parameters.
 
     Args:
-        teacher: what it is cut out of.
-        params: wanted N, at most the teacher's.
         count: N of a shape of the teacher's family.
-        multiple: width and FFN are multiples of it.
         square: whether the family needs width = heads x head size (GPT-NeoX).
 
     Raises:

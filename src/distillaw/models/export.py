@@ -37,7 +37,6 @@ def export_model(
     """Write a model that transformers loads; other files of the folder, which is ours, are left alone.
 
     Args:
-        tokenizer: the one whose ids it was trained on.
         state_dict: full tensors by name, where the module's own are sharded over ranks.
 
     Raises:
@@ -72,11 +71,7 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def made_before(out: Path, name: str, identity: str) -> dict[str, object] | None:
-    """The record, a file of that name, of a model made in a folder by the same wishes; None where there is no model.
-
-    Raises:
-        ConfigError: the folder holds another model, one of other wishes or something else, or none can be made there.
-    """
+    """The record, a file of that name, of a model made in a folder by the same wishes; None where there is no model."""
     check_folder(out)
     if not (out / "config.json").exists():
         return None

@@ -269,9 +269,6 @@ def prune_to(
         text: calibration and held-out text, as `read_documents` takes it; without it only a uniform cut, unscored.
         group: processes that share the calibration windows and the documents to score; the first one writes.
 
-    Returns:
-        What prune.json holds.
-
     Raises:
         CacheError: no model there.
         ConfigError: it cannot be cut so, or `out` holds something else.
@@ -416,10 +413,6 @@ def measure_importance(
     Args:
         model: of a family of models/cut.py, in a float type; its parameters need no gradients afterwards.
         batches: token ids, shape (B, T), all of one T at least 2; every window counts alike.
-        by: how heads, neurons and hidden dimensions are scored.
-
-    Raises:
-        DataError: no windows, or a score is not finite.
     """
     was_training = model.training
     model.eval().requires_grad_(False)

@@ -139,11 +139,7 @@ def _differences(theirs: dict[str, int], ours: dict[str, int]) -> str:
 
 
 def check_rows(name: str, rows: int, tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Rows of the teacher's head that no token of the (shared, gapless) vocabulary owns, to be trimmed.
-
-    Raises:
-        VocabularyError: fewer rows than tokens.
-    """
+    """Rows of the teacher's head that no token of the (shared, gapless) vocabulary owns, to be trimmed."""
     if rows < len(tokenizer):
         last = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])[rows : rows + 3]
         shown = ", ".join(f"{token!r} ({index})" for token, index in last)

@@ -151,11 +151,7 @@ class LayerUse:
 def measure_routing(
     model: "PreTrainedModel", documents: Sequence[np.ndarray], *, context: int
 ) -> list[LayerUse]:
-    """Follow every token of some documents through the routers.
-
-    Raises:
-        ConfigError: a dense model.
-    """
+    """Follow every token of some documents through the routers."""
     routers = Routers.of(model)
     if routers is None:
         raise ConfigError(f"a model of the kind {model.config.model_type} has no routers that are known here")
@@ -197,7 +193,6 @@ def layout(layers: int, experts: tuple[int, ...], *, bottom: float = 0.25) -> tu
     """Experts of each layer, from the bottom.
 
     Args:
-        layers: of the model.
         experts: one number for all, or two: of the bottom layers and of the others.
         bottom: share of the layers that has the first number.
 
@@ -224,11 +219,7 @@ def layout(layers: int, experts: tuple[int, ...], *, bottom: float = 0.25) -> tu
 def mixture_config(
     dense: "PreTrainedConfig", experts: tuple[int, ...], *, balance: float = BALANCE, z_weight: float = 0.0
 ) -> "PreTrainedConfig":
-    """The configuration of the mixture: Mixtral where all layers are alike, else a pyramid of it.
-
-    Raises:
-        ConfigError: not of the Llama family, or it has biases or windows, which Mixtral has not.
-    """
+    """The configuration of the mixture: Mixtral where all layers are alike, else a pyramid of it."""
     from transformers import MixtralConfig
 
     from distillaw.models.pyramid import PyramidMixtralConfig
@@ -343,9 +334,6 @@ def upcycle_to(
         text: scored by both, and shared out among the experts; None: only the logits of a few tokens are compared.
         reading: the text's field, and how much of each document.
         dry_run: only counts; no weights are read.
-
-    Returns:
-        What upcycle.json holds.
 
     Raises:
         CacheError: no model there.

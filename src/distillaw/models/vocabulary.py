@@ -45,9 +45,6 @@ def give_rows(model: "PreTrainedModel", rows: Rows, *, generator: torch.Generato
         model: any causal language model whose only tables over the vocabulary are these two.
         rows: of the new vocabulary; single ones are copied bit for bit.
         generator: draw rows of several parts from the model's initial distribution instead, the plain resize.
-
-    Raises:
-        ConfigError: an old row that is not there, or the model has further tables over the vocabulary.
     """
     inside, outside = model.get_input_embeddings(), model.get_output_embeddings()
     count = inside.weight.shape[0]
@@ -169,9 +166,6 @@ def extend_vocabulary(
         chinese: of a donor's pieces only Chinese ones; others without digits fill the size up.
         rows: each new row is the mean of the rows that stood for its text, or drawn at random.
         multiple: of it the size becomes one.
-
-    Returns:
-        What vocabulary.json holds.
 
     Raises:
         CacheError: no model there.

@@ -172,9 +172,6 @@ def scale_for(asked: DesignWishes, defaults: Defaults, factor: float = 1.0) -> S
     """The scale at which a template is written out.
 
     Sizes and tokens share `factor`, compute relative to the defaults, unless one of them was given.
-
-    Raises:
-        ConfigError: too few sizes or budgets for the question, budgets too short, or more than the text holds.
     """
     if asked.teachers and not defaults.teachers:
         raise ConfigError(

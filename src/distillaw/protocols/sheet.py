@@ -134,7 +134,6 @@ class Sheet:
         Where the user named teachers, those instead.
 
         Args:
-            count: how many.
             worst: loss of the weakest over what the largest student reaches alone on the longest budget.
             best: loss of the strongest over what the smallest reaches on the shortest.
             beside: size and budget of the best student alone; by default the largest on the longest.

@@ -101,9 +101,6 @@ def write_samples(
 
     Returns:
         What samples.json holds; no samples, and why, where a model has no room for a question and its answer.
-
-    Raises:
-        CacheError, ConfigError, RunError: as `generate_answers`.
     """
     write_text(folder / PROMPTS, "".join(f"{question}\n" for question in QUESTIONS))
     found: dict[str, Any] = {"max_new_tokens": MOST_TOKENS, "temperature": 0.0, "samples": []}
@@ -172,9 +169,6 @@ def cook(
     Args:
         say: takes a line when a stage begins and ends.
         until: the last stage that is run.
-
-    Returns:
-        What recipe.json holds.
 
     Raises:
         ConfigError: `out` holds another recipe, or what any stage raises.

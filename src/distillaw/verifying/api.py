@@ -405,11 +405,7 @@ def _ready(spec: StudySpec, folder: Path) -> ReadyJobs:
 
 
 def job_points(jobs: Iterable[TrunkJob], runs: Sequence[TableRun], *, holdout: bool) -> list[PredictedPoint]:
-    """The design points that jobs will measure; controls and searches are none, and seeds share one.
-
-    Raises:
-        ConfigError: a teacher whose loss is not known yet.
-    """
+    """The design points that jobs will measure; controls and searches are none, and seeds share one."""
     teachers = table_teachers(runs)
     purposes = ("holdout",) if holdout else ("holdout", "grid")
     points: list[PredictedPoint] = []

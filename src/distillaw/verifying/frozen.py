@@ -327,11 +327,7 @@ def frozen_files(folder: Path) -> list[Path]:
 
 
 def read_frozen(folder: Path) -> list[Frozen]:
-    """Every file of frozen predictions in a folder, oldest first; tampered ones too.
-
-    Raises:
-        CacheError: a file cannot be read at all.
-    """
+    """Every file of frozen predictions in a folder, oldest first; tampered ones too."""
     found = []
     for path in frozen_files(folder):
         document = read_json(path)
@@ -369,9 +365,6 @@ def write_frozen(folder: Path, content: Mapping[str, object]) -> tuple[Frozen, b
 
     Returns:
         The file, and whether it is new.
-
-    Raises:
-        RunError: another process is freezing, the disk is full, or what is there was tampered with.
     """
     with held(folder, f"the predictions in {folder}"):
         files = read_frozen(folder)

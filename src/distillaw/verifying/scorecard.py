@@ -194,12 +194,7 @@ class StudyScore:
 
 
 def score_study(source: str | Path) -> StudyScore:
-    """Compare the frozen predictions of a study folder or table with its runs.
-
-    Raises:
-        CacheError: nothing is frozen there, or a file cannot be read.
-        DataError: the runs cannot be read.
-    """
+    """Compare the frozen predictions of a study folder or table with its runs."""
     source = Path(source)
     folder = predictions_folder(source)
     files = read_frozen(folder)
@@ -219,11 +214,7 @@ def score_study(source: str | Path) -> StudyScore:
 
 
 def find_sources(places: Sequence[str | Path]) -> list[Path]:
-    """The studies and tables with frozen predictions among some places: themselves, or up to two folders below.
-
-    Raises:
-        CacheError: a place that does not exist, or holds none.
-    """
+    """The studies and tables with frozen predictions among some places: themselves, or up to two folders below."""
     found: dict[Path, Path] = {}
     for place in map(Path, places):
         if not place.exists():

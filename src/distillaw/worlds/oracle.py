@@ -174,9 +174,7 @@ class Oracle:
         """Its loss on held-out text, expected under the exact distribution of every next word.
 
         Args:
-            documents: how many are read.
             context: tokens of a window, as held-out text is scored; None: the whole document.
-            first: the first of them.
         """
         sequences = self.world.heldout_sequences(documents=documents, context=context, first=first)
         return mean_loss(self.world.next_probs(sequences), self.probs(sequences), documents)
@@ -217,9 +215,6 @@ def oracle_with_loss(world: World, target: float, *, by: str, context: int | Non
 
     Args:
         by: `window`, `temperature`, `noise` or `uniform`.
-
-    Raises:
-        ConfigError: no such teacher has that loss (the possible range is named).
     """
     search = _LossSearch(world, context)
     best = search.loss(OracleSpec())

@@ -148,11 +148,7 @@ class NotUsableError(DataError):
 
 
 def parse_at(text: str) -> At:
-    """`last`, `all`, or token counts such as `1B,2B,5B`.
-
-    Raises:
-        ConfigError: none of these.
-    """
+    """`last`, `all`, or token counts such as `1B,2B,5B`."""
     if text in ("last", "all"):
         return text
     try:
@@ -180,11 +176,7 @@ class Timeline:
 
 
 def timeline(log: Log, names: Names, tokens_per_step: float | None) -> Timeline:
-    """Losses with their tokens.
-
-    Raises:
-        NotUsableError: the run has no loss, or no tokens.
-    """
+    """Losses with their tokens."""
     loss = log.history.get(names["loss"].column)
     if loss is None:  # a summary value stands for the end of the run
         value = number(log.constants.get(names["loss"].column))
@@ -256,11 +248,7 @@ def unfinished(log: Log, names: Names) -> str:
 
 
 def choose_points(line: Timeline, at: At | None) -> list[int]:
-    """Indices of the measurements that become rows, in order of tokens.
-
-    Raises:
-        NotUsableError: none, a loss that is not finite, or several losses at the same tokens.
-    """
+    """Indices of the measurements that become rows, in order of tokens."""
     usable = np.flatnonzero(np.isfinite(line.tokens) & (line.tokens > 0))
     if not len(usable):
         raise NotUsableError("no loss with its tokens was logged")

@@ -123,11 +123,7 @@ def _below(column: str) -> str:
 
 
 def check_told(told: Mapping[str, str]) -> dict[str, str]:
-    """The user's mapping under our names.
-
-    Raises:
-        ConfigError: a name that means nothing here.
-    """
+    """The user's mapping under our names."""
     wanted = {_OURS.get(name, name): column for name, column in told.items()}
     for name in wanted:
         if name not in _USUAL:
@@ -146,10 +142,6 @@ def choose_names(
         told: {our name: column} of the user, checked.
         table: a table of runs, in which `loss` is the result.
         told_elsewhere: another source may have the columns told; a missing one is guessed here.
-
-    Raises:
-        DataError: a needed quantity is not there, or a told column is not.
-        ConfigError: two columns could be one needed quantity.
     """
     found: dict[str, ColumnChoice] = {}
     for name, column in told.items():
@@ -303,11 +295,7 @@ def _scaled(name: str, factor: float, stated: str) -> Unit:
 
 
 def check_level(losses: Array, column: str, unit: str | None) -> None:
-    """Refuse losses that are no usual nats per token, unless the user says what they are.
-
-    Raises:
-        UnitError: too high (perplexity?) or too low (bits per byte or character?).
-    """
+    """Refuse losses that are no usual nats per token, unless the user says what they are."""
     middle = float(np.median(losses))
     if middle > _HIGH and unit is None:
         raise UnitError(
@@ -372,12 +360,7 @@ def find_convention(
     vocab: float | None,
     matrices: int,
 ) -> Convention:
-    """The convention of a source's params column.
-
-    Raises:
-        UnitError: neither the name nor the user says what the column counts, or there is nothing to convert.
-        ConfigError: an unknown convention.
-    """
+    """The convention of a source's params column."""
     if told is not None and told not in CONVENTIONS:
         raise ConfigError(
             f"--params-convention: unknown {told!r}{did_you_mean(told, CONVENTIONS)}; known: {', '.join(CONVENTIONS)}"

@@ -348,9 +348,6 @@ def link_teachers(rows: ImportedRows, others: ImportedRows) -> tuple[ImportedRow
     Args:
         rows: of all sources together, so that teacher and students may come from different ones.
         others: rows of run tables, which are right as they are and may be teachers too.
-
-    Raises:
-        DataError: a teacher's name fits several runs.
     """
     every = ImportedRows.joined([rows, others])
     students = np.flatnonzero([bool(name) for name in rows["teacher_run"]])

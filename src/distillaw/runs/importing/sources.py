@@ -106,9 +106,6 @@ def open_source(path: Path, *, told: Mapping[str, str], where: Mapping[str, str]
     Args:
         told: {our name: column}, where the user said so.
         layout: of tables: `runs`, `log` (the file is one run's log) or `auto`.
-
-    Raises:
-        DataError: nothing is there, nothing known, several kinds at once, or it cannot be read.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")

@@ -148,11 +148,7 @@ class ImportedRows:
         return [None if value != value else value for value in column.tolist()]
 
     def to_arrow(self) -> "pa.Table":
-        """The table as it is written.
-
-        Raises:
-            DataError: a count that no whole number of 64 bits can hold.
-        """
+        """The table as it is written."""
         import pyarrow as pa
 
         kinds = {"int64": pa.int64(), "double": pa.float64(), "string": pa.string()}
@@ -316,11 +312,7 @@ def check_conventions(rows: ImportedRows) -> None:
 
 
 def read_rows(table: Path) -> ImportedRows:
-    """The rows of an imported table.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """The rows of an imported table."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

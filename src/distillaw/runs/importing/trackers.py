@@ -66,9 +66,6 @@ def read_wandb(files: Iterable[Path]) -> list[Log]:
     """One log per run; files of one run id (a resumed run) are joined in the order of their folders' dates.
 
     A file that cannot be read is a run in trouble: one broken log must not keep the others out.
-
-    Raises:
-        DataError: protobuf is not installed.
     """
     logs: dict[tuple[str, ...], Log] = {}
     for file in sorted({file.resolve() for file in files}, key=lambda file: (file.parent.name, file)):
@@ -148,11 +145,7 @@ def _items(items: Any) -> dict[str, object]:
 
 
 def _records(file: Path) -> Iterator[bytes]:
-    """The records of a LevelDB log up to the first that is cut off.
-
-    Raises:
-        DataError: not such a file, or damaged in the middle.
-    """
+    """The records of a LevelDB log up to the first that is cut off."""
     data = read_bytes(file)
     if not data.startswith(_MAGIC[:4]):
         raise DataError(f"not a W&B log (it begins with {data[:7]!r})" if data else "an empty file")
@@ -206,11 +199,7 @@ Rows = list[dict[str, object]]
 
 
 def read_trackio(file: Path) -> list[Log]:
-    """One log per run of a project.
-
-    Raises:
-        DataError: not a trackio database, or nothing logged in it.
-    """
+    """One log per run of a project."""
     metrics, configs, parts = _from_parquet(file) if file.suffix == ".parquet" else _from_database(file)
     if not metrics:
         raise DataError(f"{file}: a trackio project without logged metrics")
@@ -304,15 +293,7 @@ _ALL = {"scalars": 0, "tensors": 0, "images": 1, "audio": 1, "histograms": 1, "c
 
 
 def read_tensorboard(files: Iterable[Path], root: Path) -> list[Log]:
-    """One log per folder of event files.
-
-    Args:
-        files: event files.
-        root: the folder that was named; runs are called by their path below it.
-
-    Raises:
-        DataError: tensorboard is not installed, or a file is not an event file.
-    """
+    """One log per folder of event files, called by its path below `root`."""
     folders: dict[Path, list[Path]] = {}
     for file in sorted(files):
         folders.setdefault(file.parent, []).append(file)
