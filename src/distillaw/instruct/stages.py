@@ -95,7 +95,9 @@ class Collator:
 def training_rows(examples: Sequence[Example], *, packing: bool, max_tokens: int) -> "Dataset":
     """A data set of input_ids and labels (IGNORE off the assistant's tokens); packed rows have seq_lengths too.
 
-    Packing is TRL's best-fit decreasing; examples are never cut, since none is longer than a row.
+    Packing is TRL's best-fit decreasing; examples are never cut, since none is longer than a row. Packed conversations
+    do not see each other: positions begin anew with each and no attention mask is given, from which transformers makes
+    masks of blocks (`check_packing`).
     """
     from datasets import Dataset
     from trl import pack_dataset

@@ -98,7 +98,16 @@ _OURS = {MARK, ".lock", ".lock.json", "spec.json", "status.json"}
 
 @dataclass(frozen=True, slots=True)
 class TuneFolder:
-    """A run on disk."""
+    """A run on disk, and how it survives a kill.
+
+        spec.json status.json metrics.jsonl result.json heldout.parquet
+        model/                     the tuned model, Hugging Face format, with its chat template
+        checkpoints/checkpoint-N/  of the Trainer; `complete.json` in it is written last and lists its files
+        best/epoch-N.safetensors   trained weights after the best epoch so far
+
+    A checkpoint counts if every listed file has its size. What was logged after the checkpoint that is resumed is
+    dropped, so that a resumed run logs what an uninterrupted one does.
+    """
 
     path: Path
 

@@ -1,6 +1,8 @@
-"""Files of frozen predictions: append-only, each with a hash over its content and the hash of the one before.
+"""What is predicted, the runs that answer it, and the files of frozen predictions: append-only, hashed, chained.
 
-    predictions/2026-11-21-3f9c0a1b2d.json
+A design point is one student size, token budget and teacher (or none); `[[cells]]` of study files and tables call it a
+cell. Its measurement is the mean over the seeds that were run. Tuning runs and controls (runs that differ from the grid
+in more than size, tokens, teacher and seed) never count. Files: predictions/2026-11-21-3f9c0a1b2d.json.
 
 The hash is SHA-256 of the canonical JSON (sorted keys, no spaces, full float precision) of everything but itself. It
 shows that a file was changed, and the chain that one is missing; neither proves *when* a file was made. For that the

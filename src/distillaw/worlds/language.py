@@ -302,7 +302,17 @@ class Knowledge:
 
 
 class TopicalBigrams:
-    """Words 0 .. B - 1 are plain words, then keys; the values of key k follow, A for each."""
+    """Bigrams whose table is the topic's, and facts that a document fixes and repeats: copying over any distance.
+
+        next topic   stays, or is drawn anew with probability `switch`
+        next word    from the table of the topic, given the last plain word or key
+        after a key  a value: the one that this document gave the key, or, with probability `noise`, any of its values
+
+    What a reader does not know factorises: the topic (a filter over few states) and, apart from it, the value of every
+    key (a posterior each). A reader who begins in the middle knows nothing of the values, as at the start, so the
+    prediction is exact there too. Words 0 .. B - 1 are plain words, then keys; the values of key k follow, A for each.
+    Shape suffixes: N row, M topic, B plain word or key, K key, A value of a key, W word, L word of a document.
+    """
 
     def __init__(self, spec: NgramSpec, words: int, generator: np.random.Generator) -> None:
         keys, values = spec.keys, spec.values
