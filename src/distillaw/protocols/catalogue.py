@@ -34,7 +34,55 @@ from distillaw.quantities import did_you_mean
 from distillaw.sweep.cost import StudyCost, study_cost
 from distillaw.sweep.spec import ReplicateSpec
 
+_STEP = 204_800.0
+"""800 steps of 256 tokens."""
+_SIZES = (0.1e6, 0.2e6, 0.4e6)
+_TEACHERS = (0.2e6, 0.4e6, 0.8e6, 1.6e6)
+_TWO = {"students": (0.1e6, 0.3e6), "teachers": (0.2e6, 1e6), "least": (1, 2, 1)}
+"""Sizes of ablations: enough to see whether their answer depends on size."""
 
+
+def _tokens(count: int, factor: float = 2.0) -> tuple[float, ...]:
+    return tuple(_STEP * factor**i for i in range(count))
+
+
+Template = Callable[[Scale], Sheet]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One kind of study."""
+
+    name: str
+    question: str
+    """What it answers, in one line."""
+    defaults: Defaults
+    build: Template
+
+    def sheet(self, asked: DesignWishes, factor: float = 1.0) -> Sheet:
+        """The study at the user's scale."""
+        return self.build(scale_for(asked, self.defaults, factor))
+
+
+KINDS: list[Kind] = []
+"""In the order in which they are listed."""
+
+
+def _kind(question: str, defaults: Defaults) -> Callable[[Template], Template]:
+    """A template under its function's name."""
+
+    def register(build: Template) -> Template:
+        name = build.__name__.replace("_", "-")
+        KINDS.append(Kind(name=name, question=question, defaults=defaults, build=build))
+        return build
+
+    return register
+
+
+@_kind(
+    "how does a student's loss depend on its size and tokens? fixed-ratio teachers x IsoFLOP students",
+    Defaults(students=_SIZES, teachers=_TEACHERS, tokens=_tokens(3), least=(3, 3, 2)),
+)
 def isoflop_students(scale: Scale) -> Sheet:
     """Teachers of one ratio of tokens to size; students along lines of equal compute."""
     sheet = Sheet(scale=scale)
@@ -52,6 +100,10 @@ def isoflop_students(scale: Scale) -> Sheet:
     return sheet
 
 
+@_kind(
+    "does a teacher act through its loss alone? IsoFLOP teachers x fixed-ratio students",
+    Defaults(students=_SIZES, teachers=_TEACHERS, tokens=_tokens(1), least=(2, 3, 1), reach=24),
+)
 def isoflop_teachers(scale: Scale) -> Sheet:
     """Teachers along lines of equal compute; students of one ratio of tokens to size."""
     sheet = Sheet(scale=scale)
@@ -81,6 +133,10 @@ def isoflop_teachers(scale: Scale) -> Sheet:
     return sheet
 
 
+@_kind(
+    "how deep is the capacity gap, at how many tokens? fixed-ratio teachers x fixed-ratio students",
+    Defaults(students=_SIZES, teachers=(0.1e6, *_TEACHERS), tokens=_tokens(4), least=(2, 4, 3), reach=4),
+)
 def fixed_ratio(scale: Scale) -> Sheet:
     """Teachers of one ratio; every student size at several ratios of its own."""
     sheet = Sheet(scale=scale)
@@ -98,6 +154,10 @@ def fixed_ratio(scale: Scale) -> Sheet:
     return sheet
 
 
+@_kind(
+    "what does a model reach alone? sizes x budgets without teachers",
+    Defaults(students=(0.1e6, 0.2e6, 0.4e6, 0.8e6), teachers=(), tokens=_tokens(5), least=(3, 0, 3)),
+)
 def supervised(scale: Scale) -> Sheet:
     """Sizes by budgets, without teachers."""
     sheet = Sheet(scale=scale)
@@ -108,6 +168,10 @@ def supervised(scale: Scale) -> Sheet:
     return sheet
 
 
+@_kind(
+    "a first distillation law, cheap: one arm each of sizes, tokens and teachers instead of a grid",
+    Defaults(students=_SIZES, teachers=_TEACHERS, tokens=_tokens(5), least=(3, 2, 4), reach=2),
+)
 def l_shaped(scale: Scale) -> Sheet:
     """Three arms that meet in one corner: size, tokens, teacher; never the expensive corner."""
     sheet = Sheet(scale=scale)
@@ -187,6 +251,16 @@ _ABLATION = {
 """What ablations do without."""
 
 
+@_kind(
+    "what is the best teacher's size over the student's? students fresh, and pruned from their teachers",
+    Defaults(
+        students=(0.08e6, 0.12e6, 0.2e6, 0.3e6),
+        teachers=(0.1e6, *_TEACHERS),
+        tokens=_tokens(3),
+        least=(2, 4, 2),
+        reach=6,
+    ),
+)
 def capacity_gap(scale: Scale) -> Sheet:
     """Students by teachers of one text and token count, fresh and cut out of their own teachers."""
     sheet = Sheet(scale=scale, batch_search=False)
@@ -214,6 +288,10 @@ def capacity_gap(scale: Scale) -> Sheet:
     return sheet
 
 
+@_kind(
+    "which teacher for one student? teachers from weaker than the student to much stronger, in pairs",
+    Defaults(students=(0.2e6,), teachers=_TEACHERS, tokens=_tokens(2, 4), least=(1, 2, 1)),
+)
 def teacher_choice(scale: Scale) -> Sheet:
     """One student, many teachers."""
     sheet = Sheet(scale=scale, batch_search=False)
@@ -228,7 +306,11 @@ def teacher_choice(scale: Scale) -> Sheet:
     return sheet
 
 
-def weights_and_temperature(scale: Scale) -> Sheet:
+@_kind(
+    "how much teacher and how much data, at which temperature?",
+    Defaults(**_TWO, tokens=_tokens(2, 4)),
+)
+def lambda_temperature(scale: Scale) -> Sheet:
     """Weights and temperatures, each by itself, on two cells with a weak and a strong teacher."""
     settings: dict[str, dict[str, object]] = {}
     for value in (0.5, 0.7, 0.9, 0.97):
@@ -238,12 +320,20 @@ def weights_and_temperature(scale: Scale) -> Sheet:
     return _ablation(scale, settings, "lambda 1 and temperature 1 are the grid; lambda 0 is training alone")
 
 
+@_kind(
+    "forward or reverse KL, or something between?",
+    Defaults(**_TWO, tokens=_tokens(2, 4)),
+)
 def divergence(scale: Scale) -> Sheet:
     """Divergences from teacher to student and back, against the forward KL."""
     names = ("reverse-kl", "jsd", "skew-kl", "skew-reverse-kl")
     return _ablation(scale, {name: {"divergence": name} for name in names}, "the grid has the forward KL")
 
 
+@_kind(
+    "how many of the teacher's tokens must be stored? top-k and top-p, alone and mixed with the data",
+    Defaults(**_TWO, tokens=_tokens(2, 4)),
+)
 def truncation(scale: Scale) -> Sheet:
     """Fewer of the teacher's likeliest tokens, alone and mixed with the data."""
     few, some, many = (max(2, scale.vocab // share) for share in (64, 16, 4))
@@ -274,6 +364,10 @@ def _ablation(scale: Scale, settings: dict[str, dict[str, object]], why: str) ->
     return sheet
 
 
+@_kind(
+    "after how many tokens has training alone caught up?",
+    Defaults(students=(0.1e6,), teachers=(0.2e6, 0.4e6, 0.8e6), tokens=_tokens(6), least=(1, 2, 3), reach=1),
+)
 def long_run(scale: Scale) -> Sheet:
     """One student over a long range of tokens: where training alone catches up."""
     sheet = Sheet(scale=scale, batch_search=False)
@@ -291,6 +385,10 @@ def long_run(scale: Scale) -> Sheet:
     return sheet
 
 
+@_kind(
+    "when does a student beat a teacher that is smaller than itself?",
+    Defaults(students=(0.2e6, 0.4e6, 0.8e6), teachers=(0.1e6, 0.2e6), tokens=_tokens(4), least=(1, 1, 3)),
+)
 def weak_to_strong(scale: Scale) -> Sheet:
     """Students at least as large as their teachers, over the token axis."""
     sheet = Sheet(scale=scale, batch_search=False)
@@ -315,123 +413,6 @@ def weak_to_strong(scale: Scale) -> Sheet:
         "hold-out": "the law's form cannot describe a student below its teacher",
     }
     return sheet
-
-
-_STEP = 204_800.0
-"""800 steps of 256 tokens."""
-_SIZES = (0.1e6, 0.2e6, 0.4e6)
-_TEACHERS = (0.2e6, 0.4e6, 0.8e6, 1.6e6)
-_TWO = {"students": (0.1e6, 0.3e6), "teachers": (0.2e6, 1e6), "least": (1, 2, 1)}
-"""Sizes of ablations: enough to see whether their answer depends on size."""
-
-
-def _tokens(count: int, factor: float = 2.0) -> tuple[float, ...]:
-    return tuple(_STEP * factor**i for i in range(count))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """One kind of study."""
-
-    name: str
-    question: str
-    """What it answers, in one line."""
-    defaults: Defaults
-    build: Callable[[Scale], Sheet]
-
-    def sheet(self, asked: DesignWishes, factor: float = 1.0) -> Sheet:
-        """The study at the user's scale."""
-        return self.build(scale_for(asked, self.defaults, factor))
-
-
-KINDS: tuple[Kind, ...] = (
-    Kind(
-        name="isoflop-students",
-        build=isoflop_students,
-        question="how does a student's loss depend on its size and tokens? fixed-ratio teachers x IsoFLOP students",
-        defaults=Defaults(students=_SIZES, teachers=_TEACHERS, tokens=_tokens(3), least=(3, 3, 2)),
-    ),
-    Kind(
-        name="isoflop-teachers",
-        build=isoflop_teachers,
-        question="does a teacher act through its loss alone? IsoFLOP teachers x fixed-ratio students",
-        defaults=Defaults(students=_SIZES, teachers=_TEACHERS, tokens=_tokens(1), least=(2, 3, 1), reach=24),
-    ),
-    Kind(
-        name="fixed-ratio",
-        build=fixed_ratio,
-        question="how deep is the capacity gap, at how many tokens? fixed-ratio teachers x fixed-ratio students",
-        defaults=Defaults(
-            students=_SIZES, teachers=(0.1e6, *_TEACHERS), tokens=_tokens(4), least=(2, 4, 3), reach=4
-        ),
-    ),
-    Kind(
-        name="supervised",
-        build=supervised,
-        question="what does a model reach alone? sizes x budgets without teachers",
-        defaults=Defaults(
-            students=(0.1e6, 0.2e6, 0.4e6, 0.8e6), teachers=(), tokens=_tokens(5), least=(3, 0, 3)
-        ),
-    ),
-    Kind(
-        name="l-shaped",
-        build=l_shaped,
-        question="a first distillation law, cheap: one arm each of sizes, tokens and teachers instead of a grid",
-        defaults=Defaults(students=_SIZES, teachers=_TEACHERS, tokens=_tokens(5), least=(3, 2, 4), reach=2),
-    ),
-    Kind(
-        name="capacity-gap",
-        build=capacity_gap,
-        question="what is the best teacher's size over the student's? students fresh, and pruned from their teachers",
-        defaults=Defaults(
-            students=(0.08e6, 0.12e6, 0.2e6, 0.3e6),
-            teachers=(0.1e6, *_TEACHERS),
-            tokens=_tokens(3),
-            least=(2, 4, 2),
-            reach=6,
-        ),
-    ),
-    Kind(
-        name="teacher-choice",
-        build=teacher_choice,
-        question="which teacher for one student? teachers from weaker than the student to much stronger, in pairs",
-        defaults=Defaults(students=(0.2e6,), teachers=_TEACHERS, tokens=_tokens(2, 4), least=(1, 2, 1)),
-    ),
-    Kind(
-        name="lambda-temperature",
-        build=weights_and_temperature,
-        question="how much teacher and how much data, at which temperature?",
-        defaults=Defaults(**_TWO, tokens=_tokens(2, 4)),
-    ),
-    Kind(
-        name="divergence",
-        build=divergence,
-        question="forward or reverse KL, or something between?",
-        defaults=Defaults(**_TWO, tokens=_tokens(2, 4)),
-    ),
-    Kind(
-        name="truncation",
-        build=truncation,
-        question="how many of the teacher's tokens must be stored? top-k and top-p, alone and mixed with the data",
-        defaults=Defaults(**_TWO, tokens=_tokens(2, 4)),
-    ),
-    Kind(
-        name="long-run",
-        build=long_run,
-        question="after how many tokens has training alone caught up?",
-        defaults=Defaults(
-            students=(0.1e6,), teachers=(0.2e6, 0.4e6, 0.8e6), tokens=_tokens(6), least=(1, 2, 3), reach=1
-        ),
-    ),
-    Kind(
-        name="weak-to-strong",
-        build=weak_to_strong,
-        question="when does a student beat a teacher that is smaller than itself?",
-        defaults=Defaults(
-            students=(0.2e6, 0.4e6, 0.8e6), teachers=(0.1e6, 0.2e6), tokens=_tokens(4), least=(1, 1, 3)
-        ),
-    ),
-)
 
 
 def kind_named(name: str) -> Kind:

@@ -372,7 +372,6 @@ class Statement:
     controls: tuple[PlannedControl, ...]
     contrasts: Mapping[str, int]
     """Setting compared with the grid -> seeds."""
-    target: tuple[str, int] | None
     is_world: bool
 
     def lines(self, left_out: Mapping[str, str] | None = None) -> Iterator[str]:
@@ -418,14 +417,8 @@ def state(spec: StudySpec, cost: StudyCost) -> Statement:
         held_out = spec.data.validation_documents
         text = None if size is None else size.half(spec.data.vocab_size, held_out=held_out)
     usual = {cells.name: cells.seeds for cells in spec.cells if cells.training}
-    target = None if spec.target is None else (spec.target.params, spec.target.tokens)
-    return Statement(
-        prospect=expected,
-        controls=tuple(checklist(spec, cost, expected, text)),
-        contrasts=usual,
-        target=target,
-        is_world=is_world,
-    )
+    controls = tuple(checklist(spec, cost, expected, text))
+    return Statement(prospect=expected, controls=controls, contrasts=usual, is_world=is_world)
 
 
 def _prospect_lines(expected: Prospect) -> Iterator[str]:
