@@ -42,7 +42,6 @@ from distillaw.instruct.start import (
     Tuning,
     base_model,
     change,
-    export_chat_model,
     figures,
     kept_scores,
     merged_model,
@@ -52,6 +51,7 @@ from distillaw.instruct.start import (
     step_flops,
     training_forwards,
 )
+from distillaw.models.export import export_model
 from distillaw.models.fresh import count_parameters
 from distillaw.models.scoring import IGNORE, HeldoutSet, score_heldout
 from distillaw.runs.paired import DocumentScores, t_quantile, wilson_interval
@@ -517,5 +517,7 @@ def _finish(
     documents = list(range(len(scores.tokens)))  # of heldout.parquet: a conversation or a pair each
     at.folder.run.write_heldout(documents, scores.tokens.tolist(), scores.loss_sum.tolist())
     model = merged_model(trainer.model, spec)
-    export_chat_model(model, at.start, at.folder.model, readme(result, at.record, card))
+    tokenizer, end = at.start.tokenizer, at.start.end_token
+    text = readme(result, at.record, card)
+    export_model(model.cpu().eval(), tokenizer, at.folder.model, text, end_token=end)
     return at.folder.finish(result)

@@ -20,7 +20,6 @@ from distillaw.errors import CacheError, ConfigError, DistillawError, RunError
 from distillaw.instruct.conversations import data_file
 from distillaw.instruct.masks import Masker, choose_template
 from distillaw.instruct.spec import TuneSpec
-from distillaw.models.export import generation_config, staged
 from distillaw.models.fresh import weight_flops
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import architecture_of, load_weights
@@ -425,20 +424,6 @@ def running(folder: TuneFolder) -> Iterator[None]:
 
 LORA_FACTOR = 2
 """FLOP of a step over a forward pass where base weights are frozen: forward and gradients of activations."""
-
-
-def export_chat_model(model: "PreTrainedModel", start: TuneStart, folder: Path, readme: str) -> None:
-    """Write a tuned model that stops where its template says."""
-    with staged(folder) as stage:
-        model.cpu().eval().save_pretrained(stage)
-        start.tokenizer.save_pretrained(str(stage))
-        generation = generation_config(start.tokenizer)
-        ends = [start.end_token, generation.eos_token_id]
-        generation.eos_token_id = list(dict.fromkeys(each for each in ends if each is not None))
-        generation.save_pretrained(stage)
-        config = read_json(stage / "config.json") | {"use_cache": True}
-        write_json(stage / "config.json", config, is_ours=False)
-        (stage / "README.md").write_text(readme, encoding="utf-8")
 
 
 def step_flops(config: "PreTrainedConfig", *, tokens: float, mean_length: float, forwards: float) -> float:

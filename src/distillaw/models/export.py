@@ -23,32 +23,57 @@ from distillaw.table import Table, text
 from distillaw.version import __version__
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def export_model(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     folder: Path,
-    card: "ModelCard",
+    readme: str,
     *,
     state_dict: Mapping[str, torch.Tensor] | None = None,
+    end_token: int | None = None,
 ) -> None:
     """Write a model that transformers loads; other files of the folder, which is ours, are left alone.
 
     Args:
+        model: the module itself, not a DDP or FSDP wrapper of it.
+        tokenizer: the one whose ids it was trained on; its special tokens say how `generate` begins, stops and pads.
+        folder: made if missing; an earlier export in it is replaced.
+        readme: the model card.
         state_dict: full tensors by name, where the module's own are sharded over ranks.
+        end_token: what `generate` stops at besides: the end of an answer.
 
     Raises:
         RunError: the disk is full or not writable.
     """
+    from transformers import GenerationConfig
+
+    bos, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    ends = end if end_token is None else list(dict.fromkeys([end_token, *([] if end is None else [end])]))
     with staged(folder) as stage:
         model.save_pretrained(stage, state_dict=state_dict)
         tokenizer.save_pretrained(str(stage))
-        generation_config(tokenizer).save_pretrained(stage)
+        pad = end if pad is None else pad
+        GenerationConfig(bos_token_id=bos, eos_token_id=ends, pad_token_id=pad).save_pretrained(stage)
         config = read_json(stage / "config.json") | {"use_cache": True}
         write_json(stage / "config.json", config, is_ours=False)
-        (stage / "README.md").write_text(card.text(), encoding="utf-8")
+        (stage / "README.md").write_text(readme, encoding="utf-8")
+
+
+def save_made(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    out: Path,
+    name: str,
+    record: dict[str, object],
+) -> None:
+    """Write a model that was made of another, with its record under a name such as prune.json (`made_before`)."""
+    with staged(out) as stage:
+        model.cpu().save_pretrained(stage)
+        tokenizer.save_pretrained(str(stage))
+        write_json(stage / name, record)
 
 
 @contextlib.contextmanager
@@ -83,15 +108,6 @@ def made_before(out: Path, name: str, identity: str) -> dict[str, object] | None
     raise ConfigError(
         f"{out} holds a model made by another call ({record['command']}); choose another --out, or delete it"
     )
-
-
-def generation_config(tokenizer: "PreTrainedTokenizerBase") -> "GenerationConfig":
-    """How `generate` begins, stops and pads: by the tokenizer's special tokens."""
-    from transformers import GenerationConfig
-
-    end = tokenizer.eos_token_id
-    pad = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    return GenerationConfig(bos_token_id=tokenizer.bos_token_id, eos_token_id=end, pad_token_id=pad)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,7 +51,7 @@ from distillaw.models.cut import (
     sized_config,
     uniform_cut,
 )
-from distillaw.models.export import made_before, staged
+from distillaw.models.export import made_before, save_made
 from distillaw.models.fresh import count_config, count_parameters
 from distillaw.models.scoring import (
     BYTES_PER_TOKEN,
@@ -65,7 +65,7 @@ from distillaw.models.scoring import (
 )
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import decoder_blocks, head_of, hidden_states, load_weights
-from distillaw.runs.files import content_hash, write_json
+from distillaw.runs.files import content_hash
 from distillaw.runs.pace import Telling
 from distillaw.runs.paired import DocumentScores, paired_difference
 
@@ -312,12 +312,7 @@ def prune_to(
     counted = {"teacher_fingerprint": fingerprint(source), "total_params": count_parameters(student)[1]}
     record = made | counted | size.record() | ranked | losses | {"cut": asdict(cut)}
 
-    def write() -> None:
-        with staged(out) as stage:  # config.json goes last: a folder that was not finished does not load
-            student.cpu().save_pretrained(stage)
-            tokenizer.save_pretrained(str(stage))
-            write_json(stage / RECORD, record)
-
+    write = functools.partial(save_made, student, tokenizer, out, RECORD, record)
     write() if group is None else group.first(write)
     return record
 

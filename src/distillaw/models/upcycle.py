@@ -33,7 +33,7 @@ from distillaw.data.corpus import WHOLE, Reading, read_excerpt
 from distillaw.data.tokenizer import encode_to_score
 from distillaw.errors import ConfigError
 from distillaw.models.cut import shape_of
-from distillaw.models.export import made_before, staged
+from distillaw.models.export import made_before, save_made
 from distillaw.models.scoring import (
     BYTES_PER_TOKEN,
     SCORED_CONTEXT,
@@ -43,7 +43,7 @@ from distillaw.models.scoring import (
 )
 from distillaw.models.source import ModelSource, context_of, fingerprint
 from distillaw.models.teacher import hidden_states, load_weights, probe_tokens
-from distillaw.runs.files import content_hash, write_json
+from distillaw.runs.files import content_hash
 from distillaw.runs.paired import paired_difference
 
 if TYPE_CHECKING:
@@ -381,10 +381,7 @@ def upcycle_to(
         say(f"scoring both on {sum(len(ids) - 1 for ids in documents):,} tokens")
         context = min(SCORED_CONTEXT, context_of(config) or SCORED_CONTEXT)
         record |= _scored(dense, mixture, documents, context)
-    with staged(out) as stage:
-        mixture.cpu().save_pretrained(stage)
-        tokenizer.save_pretrained(str(stage))
-        write_json(stage / RECORD, record)
+    save_made(mixture, tokenizer, out, RECORD, record)
     return record
 
 

@@ -21,13 +21,13 @@ from distillaw.data.bpe_change import adopt_pieces, count_pieces, learn_pieces, 
 from distillaw.data.corpus import WHOLE, Reading, read_excerpt
 from distillaw.data.tokenizer import encode_to_score
 from distillaw.errors import ConfigError, DataError
-from distillaw.models.export import made_before, staged
+from distillaw.models.export import made_before, save_made
 from distillaw.models.fresh import count_parameters
 from distillaw.models.scoring import BYTES_PER_TOKEN, SCORED_CONTEXT, SCORED_DOCUMENTS, score_documents
 from distillaw.models.source import ModelSource, context_of, fingerprint
 from distillaw.models.teacher import load_weights
 from distillaw.quantities import format_bytes
-from distillaw.runs.files import content_hash, write_json
+from distillaw.runs.files import content_hash
 from distillaw.runs.paired import DocumentScores, clustered_cov, in_bits, paired_difference
 
 if TYPE_CHECKING:
@@ -285,10 +285,7 @@ def _change_model(
         after = measured[name].scored(model, measured[name].after, context)
         facts |= _losses(before[name], after)
     record["total_params"] = count_parameters(model)[1]
-    with staged(out) as stage:
-        model.cpu().save_pretrained(stage)
-        changed.save_pretrained(str(stage))
-        write_json(stage / RECORD, record)
+    save_made(model, changed, out, RECORD, record)
     return record
 
 

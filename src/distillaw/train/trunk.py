@@ -65,7 +65,7 @@ def _write_run(trainer: Trainer, model: "PreTrainedModel", folder: RunFolder, gr
         manifest=text.store.manifest,
         command=_command(group.study.path / "study.json"),
     )
-    export_model(model, text.tokenizer, folder.path, card)
+    export_model(model, text.tokenizer, folder.path, card.text())
     folder.finish(result)
 
 
