@@ -174,11 +174,9 @@ def _check(spec: TaskSpec, file: Path) -> None:
 
 
 def _check_harness(harness: object, file: Path) -> None:
-    what = "not a table" if not isinstance(harness, dict) else ""
-    if what or (unknown := sorted(map(str, harness.keys() - set(HARNESS_KEYS)))):
-        raise ConfigError(
-            f"{file}: harness: {what or f'unknown keys {unknown}'}; it may have {', '.join(HARNESS_KEYS)}"
-        )
+    if not isinstance(harness, dict) or (unknown := sorted(map(str, harness.keys() - set(HARNESS_KEYS)))):
+        what = "not a table" if not isinstance(harness, dict) else f"unknown keys {unknown}"
+        raise ConfigError(f"{file}: harness: {what}; it may have {', '.join(HARNESS_KEYS)}")
     if harness.get("process_results", JUDGES[0]) not in JUDGES:
         raise ConfigError(
             f"{file}: process_results {harness['process_results']!r}; it names one of {', '.join(JUDGES)}"

@@ -229,8 +229,9 @@ class JudgeLog:
                 again = _AGAIN.format(", ".join(verdicts))
                 said = {"role": "assistant", "content": replies[0] or "(nothing)"}
                 replies.append(judge.ask([*messages, said, {"role": "user", "content": again}], verdicts))
-            said = {"key": key, "verdict": parse_verdict(replies[-1], verdicts), "replies": replies}
-            self._known[key] = said | {"messages": messages, "judge": judge.identity}
+            verdict = parse_verdict(replies[-1], verdicts)
+            row: dict[str, object] = {"key": key, "verdict": verdict, "replies": replies}
+            self._known[key] = row | {"messages": messages, "judge": judge.identity}
             append_json_lines(self._file, [self._known[key]])
         verdict = self._known[key]["verdict"]
         return None if verdict is None else str(verdict)

@@ -106,10 +106,10 @@ class ChatModel:
         return {"model": self.fingerprint, "by": "likelihood"}
 
     @torch.no_grad()
-    def ask(self, messages: Messages, choices: Sequence[str]) -> str:
+    def ask(self, messages: Messages, verdicts: Sequence[str]) -> str:
         """The likeliest of some continuations of VERDICT, by the log-probability of all its tokens."""
         lead = self.tokenizer(VERDICT, add_special_tokens=False, return_tensors="pt")["input_ids"]
-        options = [self.tokenizer(each, add_special_tokens=False)["input_ids"] for each in choices]
+        options = [self.tokenizer(each, add_special_tokens=False)["input_ids"] for each in verdicts]
         longest = max(map(len, options))
         prefix = self._fitted(torch.cat([self.prompt(messages), lead.to(self.model.device)], 1), longest)
         scores = []
@@ -118,7 +118,7 @@ class ChatModel:
             whole = torch.cat([prefix, option], 1)
             logits = self.model(input_ids=whole, use_cache=False, logits_to_keep=len(ids) + 1).logits[0, :-1]
             scores.append(float(torch.log_softmax(logits.float(), -1).gather(-1, option[0][:, None]).sum()))
-        return choices[int(torch.tensor(scores).argmax())]
+        return verdicts[int(torch.tensor(scores).argmax())]
 
     def _fitted(self, ids: torch.Tensor, reserve: int) -> torch.Tensor:
         limit = context_of(self.model.config)

@@ -212,7 +212,8 @@ def _benchmark(
         samples = session.out / "samples" / f"{label}.jsonl.gz"
         files = {"memory": memory, "samples": samples}
         score = run_benchmark(model.model, tokenizer, spec, rows, way, **files, say=session.say)  # type: ignore[arg-type]
-        found = asdict(score) | {"samples": str(samples.relative_to(session.out)), "data": rows.data_hash}
+        scored: dict[str, object] = asdict(score)
+        found = scored | {"samples": str(samples.relative_to(session.out)), "data": rows.data_hash}
         write_json(file, found)
         remove_file(memory)
     return found | {"limit": limit, "chat": way.chat, "part": label}

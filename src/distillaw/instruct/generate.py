@@ -306,16 +306,17 @@ def contrast_answers(chosen: Path, rejected: Path, out: Path) -> Contrast:
     import json
 
     about = [read_json(about_file(file)) for file in (chosen, rejected)]
-    theirs: dict[str, Any]
-    theirs, ours = ({str(row["prompt"]): row for row in RowLog(file).rows()} for file in (chosen, rejected))
-    asked, other = ({i: row["messages"][:-1] for i, row in rows.items()} for rows in (theirs, ours))
+    both: list[dict[str, Any]]
+    both = [{str(row["prompt"]): row for row in RowLog(file).rows()} for file in (chosen, rejected)]
+    theirs, ours = both
+    asked, other = ({i: row["messages"][:-1] for i, row in rows.items()} for rows in both)
     if asked != other:
         raise DataError(
             f"{chosen} and {rejected} do not answer the same prompts; generate both from one file"
         )
     rows, cut_off, alike = [], 0, 0
     for index in sorted(theirs, key=int):
-        better, worse = (rows[index]["messages"][-1]["content"] for rows in (theirs, ours))
+        better, worse = (rows[index]["messages"][-1]["content"] for rows in both)
         if theirs[index]["truncated"] or ours[index]["truncated"]:
             cut_off += 1
         elif better == worse:

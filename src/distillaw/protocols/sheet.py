@@ -93,9 +93,13 @@ class Sheet:
         **settings: Any,
     ) -> None:
         """Adds a [[cells]] entry; `settings` are its further keys."""
-        lists = {"tokens": tokens, "params": map(size_name, sizes), "teachers": teachers}
-        once = {name: tuple(dict.fromkeys(values)) for name, values in lists.items()}
-        self.cells.append((why, DesignSpec(**once, **settings)))
+        cells = DesignSpec(
+            tokens=tuple(dict.fromkeys(tokens)),
+            params=tuple(dict.fromkeys(map(size_name, sizes))),
+            teachers=tuple(dict.fromkeys(teachers)),
+            **settings,
+        )
+        self.cells.append((why, cells))
 
     def longest(self, size: float) -> int:
         """Longest budget of a size among the grid and the cells that share its settings."""

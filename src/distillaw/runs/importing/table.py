@@ -174,7 +174,7 @@ class ImportedRows:
 def rows_of(table: Columns) -> ImportedRows:
     """The rows of a run table of this package, however its file writes numbers."""
     count = len(next(iter(table.values()), ()))
-    columns = {}
+    columns: dict[str, NDArray] = {}
     for key in KEYS:
         if key in table:
             columns[key] = texts(table[key]) if types()[key] == "string" else numbers(table[key])[0]
