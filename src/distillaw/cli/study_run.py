@@ -24,6 +24,7 @@ from distillaw.table import Table, number, text
 if TYPE_CHECKING:
     from distillaw.runs.store import StudyFolder
     from distillaw.sweep.executor import Executor
+    from distillaw.sweep.ready import TrunkJob
     from distillaw.sweep.scheduler import StudyOutcome
     from distillaw.sweep.spec import StudySpec
 
@@ -274,7 +275,7 @@ def preview(
         f"{format_bytes(cost.disk_bytes)} on disk"
         f"\n({format_seconds(sum(cost.seconds))} of core time, assuming {SPEED})"
     )
-    _print_unknowns(spec)
+    _print_unknowns(spec, cost.jobs)
     print(_copies(Path("out") / spec.name / "data" / "manifest.json"))
     print(stored_targets(cost.jobs, teacher_forward(spec, cost.jobs), vocab_size).words)
     print()
@@ -337,12 +338,10 @@ def _copies(manifest: Path) -> str:
     return "copies of documents, near ones across splits too, are dropped and counted when the text is read"
 
 
-def _print_unknowns(spec) -> None:
+def _print_unknowns(spec: "StudySpec", jobs: "Sequence[TrunkJob]") -> None:
     from distillaw.data.corpus import is_missing
 
     if is_missing(spec.data.corpus):
         print(f"corpus {spec.data.corpus!r} is not here: `study run` needs it")
-    if spec.tuning.enabled:
-        print(
-            "tuning is counted with 5 runs per arm and end size; it costs more if a best value lies at an end"
-        )
+    if runs := sum(len(job.budgets) for job in jobs if job.trunk.purpose == "tuning"):
+        print(f"tuning is counted with {plural(runs, 'run')}; it costs more if a best value lies at an end")

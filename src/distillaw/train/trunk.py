@@ -23,13 +23,8 @@ from distillaw.models.teacher import AnyTeacher, model_flops
 from distillaw.runs.files import read_json, write_json, write_with
 from distillaw.runs.paired import DocumentScores
 from distillaw.runs.spec import TrunkSpec, spec_record
-from distillaw.runs.store import CALIBRATION, CALIBRATION_KEYS, RunFolder, StudyFolder
-from distillaw.train.checkpoint import (
-    load_state,
-    remove_states,
-    save_state,
-    saved_step,
-)
+from distillaw.runs.store import CALIBRATION, CALIBRATION_KEYS, RunFolder, StudyFolder, saved_step
+from distillaw.train.checkpoint import load_state, remove_states, save_state
 from distillaw.train.group import TrunkGroup, start_loss
 from distillaw.train.log import Mirror
 from distillaw.train.loop import DISTANCES, METRICS, Report, StudentRun, Trainer, silent

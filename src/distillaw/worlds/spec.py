@@ -16,7 +16,7 @@ from pathlib import Path
 
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
-from distillaw.runs.config import from_table, read_toml
+from distillaw.runs.config import check_bounds, from_table, read_toml
 from distillaw.runs.files import content_hash
 
 
@@ -170,7 +170,7 @@ def check_world(spec: WorldSpec) -> None:
             f"a world is of one kind, got {' and '.join(given) or 'none'}: give one of the tables "
             f"{', '.join(f'[data.world.{name}]' for name in KINDS)} (it may be empty)"
         )
-    _in_range("world", spec, {"seed": (0, 2**63 - 1), "vocab": (3, 2**16), "document_tokens": (2, 2**20)})
+    check_bounds({"seed": (0, 2**63 - 1), "vocab": (3, 2**16), "document_tokens": (2, 2**20)}, spec, "world.")
     if spec.hmm is not None:
         _check_hmm(spec.hmm, spec.vocab - 1)
     elif spec.grammar is not None:
@@ -189,7 +189,7 @@ def _check_nats(name: str, value: float, count: int) -> None:
 
 
 def _check_hmm(spec: HmmSpec, words: int) -> None:
-    _in_range("hmm", spec, {"states": (1, 4096), "branching": (1, spec.states)})
+    check_bounds({"states": (1, 4096), "branching": (1, spec.states)}, spec, "hmm.")
     if spec.branching > 1:
         _check_nats("hmm.transition_nats", spec.transition_nats, spec.branching)
     _check_nats("hmm.emission_nats", spec.emission_nats, words)
@@ -197,7 +197,7 @@ def _check_hmm(spec: HmmSpec, words: int) -> None:
 
 def _check_grammar(spec: GrammarSpec, words: int) -> None:
     clauses = {"kinds": (1, 64), "depth": (1, 12), "phases": (1, 64), "nest": (0, 0.9), "close": (0.01, 0.9)}
-    _in_range("grammar", spec, {**clauses, "bracket_words": (1, 1024)})
+    check_bounds(clauses | {"bracket_words": (1, 1024)}, spec, "grammar.")
     if spec.nest + spec.close >= 1:
         raise ConfigError(
             f"grammar.nest + grammar.close = {spec.nest + spec.close:g}: below 1, or no word is left inside a clause"
@@ -219,24 +219,23 @@ def _check_grammar(spec: GrammarSpec, words: int) -> None:
 
 def _check_ngram(spec: NgramSpec, words: int) -> None:
     plain = words - spec.keys * (spec.values + 1)
-    topics = {"topics": (1, 64), "switch": (1e-6, 1)}
-    _in_range("ngram", spec, {**topics, "keys": (0, words), "values": (1, words), "noise": (0, 1)})
+    limits = {
+        "topics": (1, 64),
+        "switch": (1e-6, 1),
+        "keys": (0, words),
+        "values": (1, words),
+        "noise": (0, 1),
+    }
+    check_bounds(limits, spec, "ngram.")
     if plain < 2:
         raise ConfigError(
             f"ngram: {spec.keys} keys of {spec.values} values leave {plain} of {words} for plain words; raise vocab "
             "or lower keys or values"
         )
-    _in_range("ngram", spec, {"successors": (2, plain + spec.keys)})
+    check_bounds({"successors": (2, plain + spec.keys)}, spec, "ngram.")
     if spec.topics * (plain + spec.keys) > 4096:
         raise ConfigError(
             f"ngram: {spec.topics} topics of {plain + spec.keys} plain words and keys are above 4096 states; lower "
             "topics or vocab"
         )
     _check_nats("ngram.word_nats", spec.word_nats, spec.successors)
-
-
-def _in_range(table: str, spec: object, limits: Mapping[str, tuple[float, float]]) -> None:
-    for name, (low, high) in limits.items():
-        value = getattr(spec, name)
-        if not low <= value <= high:
-            raise ConfigError(f"{table}.{name} = {value:g} must lie in [{low:g}, {high:g}]")
