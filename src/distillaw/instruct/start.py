@@ -2,9 +2,7 @@
 
 import contextlib
 import hashlib
-import json
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -24,8 +22,9 @@ from distillaw.models.fresh import weight_flops
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import architecture_of, load_weights
 from distillaw.runs.files import (
-    disk_error,
+    append_json_lines,
     file_sha256,
+    json_line,
     read_json,
     read_json_lines,
     saving,
@@ -34,17 +33,13 @@ from distillaw.runs.files import (
 )
 from distillaw.runs.lock import held
 from distillaw.runs.paired import DocumentScores, paired_difference
-from distillaw.runs.places import MARK, appending, claim_folder, remove_file, remove_folder
+from distillaw.runs.places import MARK, claim_folder, remove_file, remove_folder
 from distillaw.runs.store import RESULT_KEYS, RunFolder
 from distillaw.table import Table, text
 from distillaw.version import __version__
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-
-_BREAKS = {ord(mark): f"\\u{ord(mark):04x}" for mark in "\x85\u2028\u2029"}
-"""Line breaks of Unicode that JSON leaves as they are; a row is one line by every count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,29 +61,18 @@ class RowLog:
             RunError: the disk is full.
         """
         rows = [row for row in self.rows() if wanted(row)]
-        text = "".join(_line(row) for row in rows)
+        text = "".join(map(json_line, rows))
         if self.path.exists() and self.path.read_text(encoding="utf-8", errors="replace") != text:
             write_text(self.path, text, known=True)
         return rows
 
     def append(self, *rows: Mapping[str, object]) -> None:
-        """Add rows and flush them to the disk.
+        """Add rows.
 
         Raises:
             RunError: the disk is full; earlier rows are intact.
         """
-        try:
-            with appending(self.path) as stream:
-                stream.writelines(_line(row) for row in rows)
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError as error:
-            raise disk_error(self.path, error) from error
-
-
-def _line(row: Mapping[str, object]) -> str:
-    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    return text.translate(_BREAKS) + "\n"
+        append_json_lines(self.path, rows)
 
 
 _COMPLETE = "complete.json"
