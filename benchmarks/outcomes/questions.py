@@ -115,19 +115,22 @@ def _of_verdict(blank: Answer, verdict: Verdict) -> Answer:
 
 def _of_teachers(blank: Answer, verdict: Verdict) -> Answer:
     """Teacher A or teacher B: the first or the second one of the question."""
-    by_name = {row.teacher.name: row for row in verdict.strategies if row.kind == "distil" and row.teacher}
-    ours = [by_name.get(teacher.name) for teacher in verdict.asked.teachers]
-    if len(by_name) < 2 or None in ours:
-        return replace(blank, why="the planner does not tell the two teachers apart")
+    distils = [row for row in verdict.strategies if row.kind == "distil"]
+    ours = [
+        next((row for row in distils if row.teacher == teacher), None) for teacher in verdict.asked.teachers
+    ]
     a, b = ours
-    assert a is not None and b is not None
+    if a is None or b is None or a is b:
+        return replace(blank, why="the planner does not tell the two teachers apart")
+    if not verdict.headline.is_decisive:
+        return replace(blank, status="unknown", call="too-close", probability_a=0.5, inside_range=False)
     either = (a.share_best or 0.0) + (b.share_best or 0.0)
     share = (a.share_best or 0.0) / either if either else 0.5
     gain = b.loss.mean - a.loss.mean
     is_called = max(share, 1 - share) >= SURE and abs(gain) > MARGIN * b.loss.mean
     return replace(
         blank,
-        status="answered" if verdict.headline.is_decisive else "unknown",
+        status="answered",
         call=("A" if gain > 0 else "B") if is_called else "too-close",
         probability_a=share,
         gain=gain,
