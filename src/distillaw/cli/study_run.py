@@ -127,7 +127,7 @@ def _with_holdout(
     output: Output,
 ) -> "StudyOutcome":
     """Freeze predictions of the held-out students, then train them; without predictions they are left."""
-    from distillaw.verifying.asked import freeze_holdout
+    from distillaw.verifying.api import freeze_holdout
 
     try:
         freeze_holdout(spec, folder, output.say)
