@@ -173,7 +173,7 @@ def main():
     rows = run(tasks(args), args.plan_every, partial, sys.stderr.write)
     sys.stderr.write("\n")
     found = {
-        "command": " ".join(["python", "benchmarks/settle/run.py", *sys.argv[1:]]),
+        "command": " ".join(["python -m benchmarks.settle.run", *sys.argv[1:]]),
         "tiers": summarise(rows),
         "cpu_seconds": round(time.process_time() - started, 1),
     }
