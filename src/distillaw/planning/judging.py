@@ -214,7 +214,7 @@ def judge(
             asked=asked, situation=situation, evidence=evidence, headline=headline, call=call(headline)
         )
 
-    situation = _of_study(asked, sources.record)
+    situation = of_study(asked, sources.record)
     check_teacher_losses(situation, sources.floor)
     if situation.student_tokens is None or any(is_at_hand(situation, t) for t in situation.teachers):
         return judged(situation)
@@ -270,7 +270,7 @@ def _on_the_bill(situation: Situation, teacher: Teacher | None) -> Situation:
     return replace(fixed, student_tokens=None, compute=compute, budget_text=text)
 
 
-def _of_study(asked: Situation, record: StudyRecord | None) -> Situation:
+def of_study(asked: Situation, record: StudyRecord | None) -> Situation:
     """The exact size of the study's student that is meant (sizes come in steps); its teachers where none is named."""
     if record is None:
         return asked

@@ -237,14 +237,14 @@ _REFUSALS = {
     "students served": "students_served = {count}: at least the one being planned",
     "largest is best": "with tokens given and the size free, the largest student is always best: give "
     "--student, or the largest one you can serve (--max-student 3B, --serve-memory 8e9)",
-    "tiny student": "student of {params:g} parameters: write 300M for 300 million",
+    "tiny model": "{who} of {params:g} parameters: write 300M for 300 million",
     "over the limit": "the student ({params:count}) is larger than the largest that can be served "
     "({limit:count}); lower --student or raise the limit",
     "serving takes all": "compute {compute:flop} is less than serving {served:count} tokens with a "
     "{params:count} student costs by itself: nothing is left to train on. Raise the budget, or take a "
     "smaller student or fewer inference_tokens",
-    "few per parameter": "{given} for a {params:count} student is {ratio:.2g} tokens per parameter; below "
-    "{least} nothing is learnt that a law or a study describes. Use a smaller student or a larger budget",
+    "few per parameter": "{given} for a {params:count} {who} is {ratio:.2g} tokens per parameter; below "
+    "{least} nothing is learnt that a law or a study describes. Take a smaller {who} or a larger budget",
     "given tokens": "{tokens:count} tokens",
     "given compute": "compute {compute:flop}",
     "tokenizers": "teachers with {count} tokenizers ({names}): nats/token of one are not those of another, "

@@ -101,7 +101,7 @@ function checkSize(s: Situation): void {
     if (s.studentTokens !== null) refuse("largest is best");
     return;
   }
-  if (size < constants().smallest_student) refuse("tiny student", { params: size });
+  if (size < constants().smallest_student) refuse("tiny model", { who: "student", params: size });
   if (s.studentParams !== null && s.maxParams !== null && s.maxParams < size) refuse("over the limit", { params: size, limit: s.maxParams });
   if (s.studentParams !== null || s.studentTokens !== null) checkRatio(s, trainingTokens(s, size), size);
 }
@@ -111,7 +111,7 @@ function checkRatio(s: Situation, tokens: number, params: number): void {
   const compute = s.compute ?? 0;
   if (tokens <= 0) refuse("serving takes all", { compute, served: s.inferenceTokens, params });
   const given = s.compute === null ? say("given tokens", { tokens }) : say("given compute", { compute });
-  if (tokens < least * params) refuse("few per parameter", { given, params, ratio: tokens / params, least });
+  if (tokens < least * params) refuse("few per parameter", { given, who: "student", params, ratio: tokens / params, least });
 }
 
 /** The student's size in words. */
