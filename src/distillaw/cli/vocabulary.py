@@ -120,6 +120,7 @@ def trim(
         keep: tokens to keep, the most used ones.
         min_count: without --keep: pieces stay that the text uses so often.
         other: another text, measured before and after too.
+        multiple: the size becomes a multiple of it, by pieces used less; 1 leaves it.
     """
     check_place("--out", out, is_folder=True)
     from distillaw.models.source import locate

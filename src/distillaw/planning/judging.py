@@ -29,7 +29,7 @@ from distillaw.planning.text_scale import TextScale, text_scale
 from distillaw.planning.voices import Voice, efolds_outside
 from distillaw.runs.record import StudyRecord, nearest_size
 
-_LEAD_MEMBERS = 24
+LEAD_MEMBERS = 24
 """Replicates that choose sizes and tokens: the mean loss needs fewer than an interval does."""
 
 
@@ -71,7 +71,7 @@ class Sources:
         voice = within[0] if within else speaking[int(np.argmin(away))]
         assert voice.ensemble is not None
         size = voice.ensemble.size
-        kept = np.linspace(0, size - 1, min(size, _LEAD_MEMBERS)).astype(int)
+        kept = np.linspace(0, size - 1, min(size, LEAD_MEMBERS)).astype(int)
         return replace(voice, ensemble=voice.ensemble.take(kept))
 
 

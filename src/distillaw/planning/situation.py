@@ -19,7 +19,7 @@ from distillaw.accounting.shapes import ASPECT
 from distillaw.errors import ConfigError, VocabularyError
 from distillaw.laws.base import Array
 from distillaw.planning.phrases import say
-from distillaw.quantities import did_you_mean, format_count
+from distillaw.quantities import did_you_mean, format_size
 
 SCENARIOS: Mapping[str, CostShares] = {s.name.lower().replace("_", "-"): s.value for s in Scenario}
 """Name -> (delta_Lgt, delta_Pre): whether this student pays for the teacher's logits and for its training."""
@@ -199,13 +199,13 @@ class Situation:
 
     @property
     def size(self) -> str:
-        """The student's size in words: its label, else in millions from 0.1M on."""
+        """The student's size in words: its label, where it has one."""
         n = self.student_params
         if n is None:
             if self.max_params is None:
                 return say("free size")
             return say("free size up to", limit=self.max_params)
-        return self.label or (f"{n / 1e6:.3g}M" if 0.9995e5 <= n < 0.9995e6 else format_count(n))
+        return self.label or format_size(n)
 
     @property
     def student(self) -> str:
@@ -325,7 +325,7 @@ def check_trained(params: float, tokens: float, who: str = "student") -> None:
     """
     check_size(params, who)
     check_ratio(params, tokens, who)
-    check_plausible(f"tokens of a {format_count(params)} {who}", tokens, "tokens")
+    check_plausible(f"tokens of a {format_size(params)} {who}", tokens, "tokens")
 
 
 def check_teacher_losses(situation: Situation, floor: float) -> None:

@@ -1,6 +1,6 @@
 /** What the user has: a student, tokens or compute, teachers, and who pays. Mirrors `distillaw/planning/situation.py`. */
 import { constants } from "../data/bundle";
-import { QuestionError, formatCount, general } from "../quantities";
+import { QuestionError, formatSize } from "../quantities";
 import { say } from "../words";
 import { trainingTokens } from "./bills";
 
@@ -118,7 +118,7 @@ function checkRatio(s: Situation, tokens: number, params: number): void {
 export function sizeText(s: Situation): string {
   const n = s.studentParams;
   if (n === null) return s.maxParams === null ? say("free size") : say("free size up to", { limit: s.maxParams });
-  return n >= 0.9995e5 && n < 0.9995e6 ? `${general(n / 1e6, 3)}M` : formatCount(n);
+  return formatSize(n);
 }
 
 /** `a 0.1M student on 0.5M tokens` or `... within 1e21 FLOP`. */
