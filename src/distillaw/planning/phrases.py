@@ -223,7 +223,7 @@ _EVIDENCE = {
     "far": "{coordinate} {factor:times} times",
     "guess": "{where}: whatever it says is a guess",
     **OUTSIDE,
-    "on your text": "{line} ({loss:.4g} on your text)",
+    "on your text": "{line} (on the law's text; {loss:.4g} on yours)",
     "line free size": "says nothing of a student of free size",
     "line too small": "means nothing below {smallest:size}",
     "line chooses": "would choose a {best:size} teacher{arm}; it says nothing of losses",

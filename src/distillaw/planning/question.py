@@ -202,7 +202,8 @@ def situation_of(
         VocabularyError: teachers with several tokenizers.
     """
     q = question
-    hardware(q.device or _DEVICE)  # a slip in a name is said before anything else
+    if q.device is not None:
+        hardware(q.device)  # a slip in a name is said before anything else
     if not 0.5 <= q.level < 1:
         raise ConfigError(say("level", level=q.level))
     _refuse_idle(q)
