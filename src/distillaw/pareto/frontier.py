@@ -45,11 +45,6 @@ class FrontierPlace:
     cheapest: ScorePoint | None
     """The cheapest other that scores at least as much; None where none does."""
 
-    @property
-    def is_on_frontier(self) -> bool:
-        """Whether no other model beats it, by the scores as they are."""
-        return self.ahead is None or self.ahead > 0
-
 
 def staircase(points: Sequence[ScorePoint]) -> list[ScorePoint]:
     """The points that no other beats: less or equal compute and at least the score; ascending.
