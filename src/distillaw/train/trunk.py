@@ -18,9 +18,8 @@ from distillaw.errors import DataError, DistillawError, DivergedError
 from distillaw.evaluate.calibration import CalibratedScores, score_calibrated
 from distillaw.models.export import ModelCard, export_model
 from distillaw.models.fresh import count_parameters
-from distillaw.models.oracle import AnyTeacher
 from distillaw.models.scoring import HeldoutSet, score_heldout
-from distillaw.models.teacher import model_flops
+from distillaw.models.teacher import AnyTeacher, model_flops
 from distillaw.runs.files import read_json, write_json, write_with
 from distillaw.runs.paired import DocumentScores
 from distillaw.runs.spec import TrunkSpec, spec_record
@@ -61,7 +60,7 @@ def _write_run(trainer: Trainer, model: "PreTrainedModel", folder: RunFolder, gr
         manifest=text.store.manifest,
         command=_command(group.study.path / "study.json"),
     )
-    export_model(model, text.tokenizer, folder.path, card)
+    export_model(model, text.tokenizer, folder.path, card.text())
     folder.finish(result)
 
 
