@@ -66,8 +66,8 @@ def log_or_unlimited(name: str, value: ArrayLike | None) -> Array:
 
 
 EDGE = 1e-3
-"""Share of a bound by which a coordinate may lie beyond it and count as inside: budgets are whole batches, so runs for 1M
-tokens end at 999,936, and a question of 1M is one about them."""
+"""Share of a bound by which a coordinate may lie beyond it and count as inside: budgets are whole batches, so runs for
+1M tokens end at 999,936, and a question of 1M is one about them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
