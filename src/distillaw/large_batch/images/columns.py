@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from distillaw.errors import ConfigError
 from distillaw.large_batch.advice import FEW_STEPS
 from distillaw.large_batch.images.spec import ImageStudy
-from distillaw.large_batch.rules import adapt_phases, constant_rate, linear_rate, sqrt_rate, steps_of
+from distillaw.large_batch.rules import RATE_RULES, adapt_phases, steps_of
 from distillaw.runs.files import content_hash
 
 VERSION = 1
@@ -55,11 +55,7 @@ class ColumnRun:
 
     def rate(self, step: int) -> float:
         """Learning rate of a 0-based step."""
-        factor = 1.0
-        for first, new in self.drops:
-            if step >= first:
-                factor = new
-        return self.peak_lr * factor
+        return self.peak_lr * next((new for first, new in reversed(self.drops) if step >= first), 1.0)
 
     def folder(self, study: ImageStudy, fingerprint: str) -> str:
         """Name of its folder: other settings or other data give another name."""
@@ -89,11 +85,7 @@ def check_channels(study: ImageStudy, *, channels: int) -> None:
 
 
 def plan_cells(study: ImageStudy, *, images: int) -> list[ColumnRun]:
-    """All cells, seed by seed, the longest first.
-
-    Args:
-        study: what is asked.
-        images: training images.
+    """All cells of a study on so many training images, seed by seed, the longest first.
 
     Raises:
         ConfigError: a batch that is larger than the data, a schedule without a step, absurd ratios.
@@ -103,37 +95,14 @@ def plan_cells(study: ImageStudy, *, images: int) -> list[ColumnRun]:
         raise ConfigError(
             f"a batch of {largest} from {images} training images: it must not be larger than the data"
         )
-    settled = [_column(study, column, images) for column in study.columns]
-    settled += [walk for batch in study.diffusion.batches for walk in _walks(study, batch, images)]
+    settled = [_cell(study, column, images) for column in study.columns]
+    for batch in study.diffusion.batches:
+        for corrected in (False, True):
+            if column_of(study, batch, corrected=corrected) is None:
+                name = walk_name(batch, corrected=corrected)
+                settled.append(_cell(study, name, images, walk=batch, corrected=corrected))
     settled.sort(key=lambda cell: -cell.images)
     return [replace(cell, seed=seed) for seed in range(study.seeds) for cell in settled]
-
-
-def _column(study: ImageStudy, column: str, images: int) -> ColumnRun:
-    batch = study.batches.small if column == "SB" else study.batches.large
-    return _cell(
-        study,
-        column,
-        batch,
-        images,
-        scaled=column in ("+LR", "+GBN", "+RA"),
-        ghosts=column in ("+GBN", "+RA"),
-        adapted=column in ("+RA", "RA alone"),
-    )
-
-
-def _walks(study: ImageStudy, batch: int, images: int) -> list[ColumnRun]:
-    """The cells of a batch size that no column has: before and after LR + GBN."""
-    made = []
-    for corrected in (False, True):
-        if column_of(study, batch, corrected=corrected) is None:
-            name = walk_name(batch, corrected=corrected)
-            made.append(
-                _cell(
-                    study, name, batch, images, scaled=corrected, ghosts=corrected, adapted=False, walk=True
-                )
-            )
-    return made
 
 
 def walk_name(batch: int, *, corrected: bool) -> str:
@@ -156,36 +125,24 @@ def column_of(study: ImageStudy, batch: int, *, corrected: bool) -> str | None:
 
 
 def _cell(
-    study: ImageStudy,
-    column: str,
-    batch: int,
-    images: int,
-    *,
-    scaled: bool,
-    ghosts: bool,
-    adapted: bool,
-    walk: bool = False,
+    study: ImageStudy, column: str, images: int, *, walk: int = 0, corrected: bool = False
 ) -> ColumnRun:
-    own = _per_epoch(images, batch)
-    marks = [study.schedule.epochs, *(drop.epoch for drop in study.schedule.drops)]
-    if adapted and study.schedule.adaptation == "steps":
-        # as many updates as the small batch makes
-        per_epoch = _per_epoch(images, study.batches.small)
-    elif adapted:
-        marks = list(
-            adapt_phases(marks, unit="epochs", batch=batch, reference=study.batches.small, whole_epochs=True)
-        )
-        per_epoch = own
-    else:
-        per_epoch = own
+    """A column, or the first phase of a batch size that no column has, before or after LR + GBN."""
+    small, large, schedule = study.batches.small, study.batches.large, study.schedule
+    batch = walk or (small if column == "SB" else large)
+    scaled, ghosts = corrected or column in ("+LR", "+GBN", "+RA"), corrected or column in ("+GBN", "+RA")
+    own = per_epoch = _per_epoch(images, batch)
+    marks = [schedule.epochs, *(drop.epoch for drop in schedule.drops)]
+    if column in ("+RA", "RA alone"):
+        if schedule.adaptation == "steps":  # as many updates as the small batch makes
+            per_epoch = _per_epoch(images, small)
+        else:
+            marks = list(adapt_phases(marks, unit="epochs", batch=batch, reference=small, whole_epochs=True))
     steps, *firsts = (round(mark * per_epoch) for mark in marks)
     if not steps:
-        raise ConfigError(f"{column}: {study.schedule.epochs:g} epochs of batch {batch} are no step at all")
-    drops = tuple(
-        (first, drop.factor)
-        for first, drop in zip(firsts, study.schedule.drops, strict=True)
-        if first < steps
-    )
+        raise ConfigError(f"{column}: {schedule.epochs:g} epochs of batch {batch} are no step at all")
+    changes = zip(firsts, schedule.drops, strict=True)
+    drops = tuple((first, drop.factor) for first, drop in changes if first < steps)
     if walk and drops:
         steps, drops = drops[0][0], ()
     return ColumnRun(
@@ -197,7 +154,7 @@ def _cell(
         steps=steps,
         drops=drops,
         steps_per_epoch=own,
-        is_walk=walk,
+        is_walk=bool(walk),
     )
 
 
@@ -208,12 +165,11 @@ def _per_epoch(images: int, batch: int) -> int:
 
 def _scaled_rate(study: ImageStudy, batch: int, images: int) -> float:
     optimizer, reference = study.optimizer, study.reference
-    if optimizer.rate_rule == "linear":
-        return linear_rate(optimizer.peak_lr, batch=batch, reference=reference)
-    if optimizer.rate_rule == "constant":
-        return constant_rate(optimizer.peak_lr, batch=batch, reference=reference)
-    population = images if optimizer.finite_population and max(batch, reference) < images else None
-    return sqrt_rate(optimizer.peak_lr, batch=batch, reference=reference, population=population)
+    population = {}
+    if optimizer.finite_population and max(batch, reference) < images:
+        population = {"population": images}
+    rule = RATE_RULES[optimizer.rate_rule]
+    return rule(optimizer.peak_lr, batch=batch, reference=reference, **population)
 
 
 def notes(study: ImageStudy, cells: list[ColumnRun], *, images: int) -> list[str]:

@@ -7,7 +7,7 @@ epochs. What each column makes of it is columns.py's. The printed numbers are re
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -218,16 +218,16 @@ class ImageStudy:
         Raises:
             ConfigError: unknown names, sizes out of range, a schedule that does not rise.
         """
-        _check_names(self)
+        _one_of("[network] kind", self.network.kind, NETWORKS)
+        for column in self.columns:
+            _one_of("columns", column, COLUMNS)
+        _one_of("[optimizer] rate_rule", self.optimizer.rate_rule, RULES)
+        _one_of("[schedule] adaptation", self.schedule.adaptation, ("steps", "epochs"))
         if self.paper:
             hoffer2017().row(self.paper)
-        _check_batches(self)
-        _check_optimizer(self.optimizer)
-        _check_schedule(self.schedule)
-        if self.data.pad < 0 or not self.data.mean or not self.data.std or min(self.data.std) <= 0:
-            raise ConfigError("[data]: pad must not be negative, mean not empty, std above 0")
-        if not 1 <= self.seeds <= 100:
-            raise ConfigError(f"seeds = {self.seeds}: 1 to 100; intervals need at least 2, the acceptance 5")
+        for is_wrong, what in (*_of_batches(self), *_of_optimizer(self.optimizer), *_of_others(self)):
+            if is_wrong:
+                raise ConfigError(what)
 
     @property
     def reference(self) -> int:
@@ -253,60 +253,48 @@ def read_study(path: Path) -> ImageStudy:
     return from_table(ImageStudy, read_toml(path), path.name)
 
 
-def _check_names(study: ImageStudy) -> None:
-    _one_of("[network] kind", study.network.kind, NETWORKS)
-    if study.network.width < 0 or study.network.depth < 0:
-        raise ConfigError("[network]: width and depth are counts; 0 is the published size")
-    if not study.columns:
-        raise ConfigError(f"columns: name at least one of {', '.join(COLUMNS)}")
-    for column in study.columns:
-        _one_of("columns", column, COLUMNS)
-    if len(set(study.columns)) < len(study.columns):
-        raise ConfigError(f"columns: {', '.join(study.columns)}: each once")
-    _one_of("[optimizer] rate_rule", study.optimizer.rate_rule, RULES)
-    _one_of("[schedule] adaptation", study.schedule.adaptation, ("steps", "epochs"))
-
-
 def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ConfigError(f"{what} = {value!r}{did_you_mean(value, known)}: one of {', '.join(known)}")
 
 
-def _check_batches(study: ImageStudy) -> None:
-    batches = study.batches
-    sizes = {
-        "small": batches.small,
-        "large": batches.large,
-        "reference": study.reference,
-        "ghost": study.ghost,
-    }
-    for name, size in [*sizes.items(), *(("diffusion", size) for size in study.diffusion.batches)]:
-        if size < 2:
-            raise ConfigError(f"batch {name} = {size}: batch norm needs at least two images in a batch")
-    if batches.large <= batches.small:
-        raise ConfigError(f"[batches] large = {batches.large}: it must be above small = {batches.small}")
-    if study.diffusion.first_step < 1 or len(set(study.diffusion.batches)) < len(study.diffusion.batches):
-        raise ConfigError("[diffusion]: first_step is at least 1, and each batch is named once")
+def _of_batches(study: ImageStudy) -> Iterator[tuple[bool, str]]:
+    """(whether it is wrong, what is said of it), as in the next two."""
+    small, large = study.batches.small, study.batches.large
+    sizes = [("small", small), ("large", large), ("reference", study.reference), ("ghost", study.ghost)]
+    for name, size in [*sizes, *(("diffusion", size) for size in study.diffusion.batches)]:
+        yield size < 2, f"batch {name} = {size}: batch norm needs at least two images in a batch"
+    yield large <= small, f"[batches] large = {large}: it must be above small = {small}"
+    walks = study.diffusion
+    is_odd = walks.first_step < 1 or len(set(walks.batches)) < len(walks.batches)
+    yield is_odd, "[diffusion]: first_step is at least 1, and each batch is named once"
 
 
-def _check_optimizer(optimizer: Optimizer) -> None:
+def _of_optimizer(optimizer: Optimizer) -> Iterator[tuple[bool, str]]:
     for name in ("weight_decay", "clip_norm", "clip_steps"):
-        if getattr(optimizer, name) < 0:
-            raise ConfigError(f"[optimizer] {name} = {getattr(optimizer, name):g}: it must not be negative")
-    if not optimizer.peak_lr > 0 or not 0 <= optimizer.momentum < 1:
-        raise ConfigError(
-            f"[optimizer] peak_lr = {optimizer.peak_lr:g}, momentum = {optimizer.momentum:g}: the rate must be above "
-            "0, momentum in [0, 1)"
-        )
-    if optimizer.finite_population and optimizer.rate_rule != "sqrt":
-        raise ConfigError("[optimizer] finite_population corrects rate_rule = 'sqrt' alone")
+        value = getattr(optimizer, name)
+        yield value < 0, f"[optimizer] {name} = {value:g}: it must not be negative"
+    rate, momentum = optimizer.peak_lr, optimizer.momentum
+    said = f"[optimizer] peak_lr = {rate:g}, momentum = {momentum:g}: the rate must be above 0, momentum in [0, 1)"
+    yield not rate > 0 or not 0 <= momentum < 1, said
+    is_other = optimizer.finite_population and optimizer.rate_rule != "sqrt"
+    yield is_other, "[optimizer] finite_population corrects rate_rule = 'sqrt' alone"
 
 
-def _check_schedule(schedule: Schedule) -> None:
-    if not 0 < schedule.epochs <= 1e5:
-        raise ConfigError(f"[schedule] epochs = {schedule.epochs:g}: above 0, at most 100,000")
+def _of_others(study: ImageStudy) -> Iterator[tuple[bool, str]]:
+    network, columns, schedule, data = study.network, study.columns, study.schedule, study.data
+    yield (
+        network.width < 0 or network.depth < 0,
+        "[network]: width and depth are counts; 0 is the published size",
+    )
+    yield not columns, f"columns: name at least one of {', '.join(COLUMNS)}"
+    yield len(set(columns)) < len(columns), f"columns: {', '.join(columns)}: each once"
     epochs = [0.0, *(drop.epoch for drop in schedule.drops)]
-    if any(later <= earlier for earlier, later in pairwise(epochs)):
-        raise ConfigError(f"[schedule] drops at epochs {epochs[1:]}: above 0 and rising")
-    if any(drop.factor <= 0 for drop in schedule.drops):
-        raise ConfigError("[schedule] drops: a factor must be above 0")
+    yield not 0 < schedule.epochs <= 1e5, f"[schedule] epochs = {schedule.epochs:g}: above 0, at most 100,000"
+    falls = any(later <= earlier for earlier, later in pairwise(epochs))
+    yield falls, f"[schedule] drops at epochs {epochs[1:]}: above 0 and rising"
+    yield any(drop.factor <= 0 for drop in schedule.drops), "[schedule] drops: a factor must be above 0"
+    is_odd = data.pad < 0 or not data.mean or not data.std or min(data.std) <= 0
+    yield is_odd, "[data]: pad must not be negative, mean not empty, std above 0"
+    few = f"seeds = {study.seeds}: 1 to 100; intervals need at least 2, the acceptance 5"
+    yield not 1 <= study.seeds <= 100, few
