@@ -4,7 +4,7 @@ import pytest
 from forecasts import BETTER, OLD, SMALL, TAUGHT, freeze_by_hand, predict, row, write_table
 
 from distillaw.errors import DataError
-from distillaw.figures.intervals import draw_coverage, draw_hold_outs, hold_outs
+from distillaw.figures.fits import draw_coverage, draw_hold_outs, hold_outs
 from distillaw.fitting.study import kept_laws
 from distillaw.report.trust import coverage_picture, hold_out_sentences, hold_out_table
 from distillaw.runs.record import read_study

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from distillaw.accounting.conventions import ParamConvention, Params, distillation_axis
 from distillaw.errors import DataError
-from distillaw.pareto.frontier import ScorePoint, hull, place, staircase
-from distillaw.pareto.points import SCORES, published_points
+from distillaw.pareto.points import SCORES, ScorePoint, hull, place, published_points, staircase
 
 POINTS = st.lists(
     st.tuples(st.floats(1, 1e6), st.floats(0, 100)).map(lambda t: t), min_size=1, max_size=12
@@ -48,15 +47,15 @@ def test_a_place_by_hand():
     ]
     own = ScorePoint(name="ours", compute=2, score=20.5, se=0.4, is_own=True)
     found = place(own, others)
-    assert found.best == others[0] and found.cheapest == others[1] and found.is_on_frontier
+    assert found.best == others[0] and found.cheapest == others[1] and found.ahead > 0
     assert found.ahead == pytest.approx(0.5) and found.ahead_se == pytest.approx(0.5)
     assert found.probability == pytest.approx(0.8413447, abs=1e-6)  # one standard error ahead
     alone = place(own, [others[1]])
-    assert alone.best is None and alone.probability is None and alone.is_on_frontier
+    assert alone.best is None and alone.probability is None and alone.ahead is None
     behind = place(
         ScorePoint(name="x", compute=3, score=19, se=None), [ScorePoint(name="y", compute=1, score=20)]
     )
-    assert not behind.is_on_frontier and behind.probability is None
+    assert behind.ahead < 0 and behind.probability is None
 
 
 def test_nonsense_is_refused():

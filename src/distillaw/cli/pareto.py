@@ -41,8 +41,7 @@ def pareto(
         out: write pareto.svg and pareto.png into this folder.
     """
     from distillaw.errors import ConfigError, DataError
-    from distillaw.pareto.frontier import FRONTIERS, place, place_words
-    from distillaw.pareto.points import SCORES, own_points, published_points
+    from distillaw.pareto.points import FRONTIERS, SCORES, own_points, place, place_words, published_points
 
     check_place("--out", out, is_folder=True)
     tokens = optional_count(teacher_tokens, name="--teacher-tokens") or 0.0

@@ -18,7 +18,7 @@ _MODULES = {
     "maps": ("plan_map",),
     "frontiers": ("models",),
     "rows": ("recipe_arms", "strategies"),
-    "folders": ("branch", "large_batch", "large_batch_distances"),
+    "batches": ("branch", "large_batch", "large_batch_distances"),
     "study": (
         "calibration",
         "capacity_gap",

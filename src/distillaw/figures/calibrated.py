@@ -112,11 +112,10 @@ def draw_calibration(groups: Sequence[Calibrated]) -> Figure:
             "`distillaw evaluate RUN --teacher TEACHER` does."
         )
     panels = [panel for panel in PANELS if any(getattr(group, panel[2]) for group in taught)]
-    figure, axes, _ = new_panels(len(panels), panel=(3.0, 3.0))
+    figure, axes = new_panels(len(panels), panel=(3.0, 3.0), x="teacher loss, nats/token  (better →)")
     for ax, (title, axis, name, factor) in zip(axes, panels, strict=True):
         set_title(ax, title)
         ax.set_ylabel(axis)
-        ax.set_xlabel("teacher loss, nats/token  (better →)")
         _panel(ax, groups, name, factor)
     return figure
 

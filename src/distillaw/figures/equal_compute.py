@@ -184,12 +184,10 @@ def draw_isoflop(
     """
     if not budgets:
         raise DataError(WHY_NONE)
-    figure, panels, columns = new_panels(len(budgets), panel=(3.5, 2.9), margin=(0.6, 0.3), most=2)
-    for place, (ax, budget) in enumerate(zip(panels, budgets, strict=True)):
+    axes = {"x": "student parameters (non-embedding)", "y": "student loss, nats/token"}
+    figure, panels = new_panels(len(budgets), panel=(3.5, 2.9), margin=(0.6, 0.3), most=2, **axes)
+    for ax, budget in zip(panels, budgets, strict=True):
         _panel(ax, budget, styles, laws or {})
-        ax.set_xlabel("student parameters (non-embedding)")
-        if place % columns == 0:
-            ax.set_ylabel("student loss, nats/token")
     return figure
 
 

@@ -6,8 +6,10 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from distillaw.figures.style import (
     DASHED,
@@ -20,7 +22,7 @@ from distillaw.figures.style import (
     new_figure,
     power_axis,
 )
-from distillaw.pareto.frontier import FRONTIERS, ScorePoint
+from distillaw.pareto.points import FRONTIERS, ScorePoint
 
 Spot = tuple[float, float]
 NAME_GAP = 0.014
@@ -56,14 +58,8 @@ def models(points: Sequence[ScorePoint], *, score: str, axis: str, frontier: str
     ax = axes[0][0]
     corners = FRONTIERS[frontier](points)
     line = _corners(corners, stepped=frontier == "staircase")
-    ax.plot(
-        *zip(*line, strict=True),
-        color=INK,
-        linewidth=1.0,
-        linestyle=DASHED,
-        zorder=1,
-        label=LINES[frontier],
-    )
+    dashes = {"color": INK, "linewidth": 1.0, "linestyle": DASHED, "zorder": 1}
+    ax.plot(*zip(*line, strict=True), **dashes, label=LINES[frontier])
     _draw_points(ax, points)
     ax.set_xscale("log")
     ax.margins(x=0.12, y=0.1)
@@ -73,14 +69,8 @@ def models(points: Sequence[ScorePoint], *, score: str, axis: str, frontier: str
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + room / (1 - room) * (high - low))
     ax.legend(loc="upper left", ncols=columns, labelcolor=INK, labelspacing=0.3)
-    _write_names(
-        ax,
-        points,
-        corners,
-        line,
-        letter=(LETTER[0] * share, LETTER[1]),
-        keep_off=((0.0, 1 - room), (1.0, 1.0)),
-    )
+    letter, legend = (LETTER[0] * share, LETTER[1]), ((0.0, 1 - room), (1.0, 1.0))
+    _write_names(ax, points, corners, line, letter=letter, keep_off=legend)
     ax.set_xlabel(textwrap.fill(f"training compute, FLOP: {axis}", int(2 * AXIS_CHARS / share)))
     ax.set_ylabel(textwrap.fill(score, AXIS_CHARS))
     return figure
@@ -99,10 +89,8 @@ def _draw_points(ax: Axes, points: Sequence[ScorePoint]) -> None:
         color = SERIES[1] if is_own else MUTED
         for point in chosen:
             if is_own and point.se is not None:
-                half = Z90 * point.se
-                ax.plot(
-                    [point.compute] * 2, [point.score - half, point.score + half], color=color, linewidth=1.2
-                )
+                ends = [point.score - Z90 * point.se, point.score + Z90 * point.se]
+                ax.plot([point.compute] * 2, ends, color=color, linewidth=1.2)
         if chosen:
             ax.plot(
                 [p.compute for p in chosen],
@@ -177,25 +165,6 @@ class Label:
     """Which of its sides lies at x: left, right or center."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Box:
-    left: float
-    bottom: float
-    right: float
-    top: float
-
-    def meets(self, other: "_Box") -> bool:
-        return (
-            self.left < other.right
-            and other.left < self.right
-            and self.bottom < other.top
-            and other.bottom < self.top
-        )
-
-    def holds(self, spot: Spot) -> bool:
-        return self.left < spot[0] < self.right and self.bottom < spot[1] < self.top
-
-
 def place_labels(
     names: Sequence[str],
     spots: Sequence[Spot],
@@ -213,13 +182,15 @@ def place_labels(
         letter: (width of a letter, height of a line of text).
         keep_off: lower left and upper right corner of a rectangle that is taken, e.g. by the legend.
     """
-    points = [_Box(x - POINT_SIZE, y - POINT_SIZE, x + POINT_SIZE, y + POINT_SIZE) for x, y in spots]
-    taken = [_Box(*keep_off[0], *keep_off[1])] if keep_off else []
-    inked = list(_along(line))
+    size = POINT_SIZE
+    taken = [Bbox.from_extents(x - size, y - size, x + size, y + size) for x, y in spots]
+    if keep_off:
+        taken.append(Bbox(keep_off))
+    inked = np.array(list(_along(line)))
     found: list[Label | None] = []
     for name, (x, y) in zip(names, spots, strict=True):
         for label, box in _places(name, x, y, letter):
-            if not (any(map(box.meets, points)) or any(map(box.meets, taken)) or any(map(box.holds, inked))):
+            if not box.count_overlaps(taken) and not (len(inked) and box.count_contains(inked)):
                 taken.append(box)
                 found.append(label)
                 break
@@ -228,17 +199,14 @@ def place_labels(
     return found
 
 
-def _places(name: str, x: float, y: float, letter: Spot) -> Iterator[tuple[Label, _Box]]:
+def _places(name: str, x: float, y: float, letter: Spot) -> Iterator[tuple[Label, Bbox]]:
     """Right, left, above, below and the corners between, as far as they are inside the axes."""
     width, height = len(name) * letter[0], letter[1]
     for dy in (0.0, height, -height):
-        for side, left in (
-            ("left", x + NAME_GAP),
-            ("right", x - NAME_GAP - width),
-            ("center", x - width / 2),
-        ):
-            box = _Box(left, y + dy - height / 2, left + width, y + dy + height / 2)
-            if box.left >= 0 and box.right <= 1.02 and box.bottom >= 0 and box.top <= 1:
+        sides = {"left": x + NAME_GAP, "right": x - NAME_GAP - width, "center": x - width / 2}
+        for side, left in sides.items():
+            box = Bbox.from_extents(left, y + dy - height / 2, left + width, y + dy + height / 2)
+            if box.x0 >= 0 and box.x1 <= 1.02 and box.y0 >= 0 and box.y1 <= 1:
                 at = {"left": left, "right": left + width, "center": x}[side]
                 yield Label(text=name, x=at, y=y + dy, side=side), box
 

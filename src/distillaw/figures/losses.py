@@ -78,9 +78,12 @@ def draw_gap(cells: Sequence[MeasuredPoint]) -> Figure:
     is_sparse = len(cells) <= 0.6 * len(sizes) * len(budgets)
     is_narrow = current_look().columns(len(sizes), panel=3.3) < len(sizes)
     if is_sparse or is_narrow:  # no grid of empty places, or no room for one
-        figure, panels, columns = new_panels(len(cells), panel=(3.3, 2.35), most=MOST)
+        figure, panels = new_panels(len(cells), panel=(3.3, 2.35), most=MOST, y=GAP_AXES["y"])
+        columns = min(MOST, current_look().columns(len(cells), panel=3.3))
         for place, (ax, cell) in enumerate(zip(panels, cells, strict=True)):
-            _gap_panel(ax, cell, is_last=place + columns >= len(cells), is_first=place % columns == 0)
+            _gap_panel(ax, cell)
+            if place + columns >= len(cells):
+                ax.set_xlabel(GAP_AXES["x"])
         return figure
     figure, axes = new_figure(
         len(budgets), len(sizes), width=3.3 * len(sizes) + 0.4, height=2.35 * len(budgets) + 0.3
@@ -90,15 +93,19 @@ def draw_gap(cells: Sequence[MeasuredPoint]) -> Figure:
         own = {c.params: c for c in cells if c.tokens == budget}
         for column, size in enumerate(sizes):
             if size in own:
-                _gap_panel(
-                    axes[row][column], own[size], is_last=budget == last[size], is_first=size == min(own)
-                )
+                ax = axes[row][column]
+                _gap_panel(ax, own[size])
+                ax.set_xlabel(GAP_AXES["x"] if budget == last[size] else "")
+                ax.set_ylabel(GAP_AXES["y"] if size == min(own) else "")
             else:
                 axes[row][column].set_axis_off()
     return figure
 
 
-def _gap_panel(ax: Axes, cell: MeasuredPoint, *, is_last: bool, is_first: bool) -> None:
+GAP_AXES = {"x": "teacher loss, nats/token  (better →)", "y": "student loss, nats/token"}
+
+
+def _gap_panel(ax: Axes, cell: MeasuredPoint) -> None:
     color = SERIES[0]
     x = [t.teacher_loss for t in cell.taught]
     ax.axhline(cell.alone, color=INK, linestyle=DASHED, linewidth=1.1)
@@ -147,10 +154,6 @@ def _gap_panel(ax: Axes, cell: MeasuredPoint, *, is_last: bool, is_first: bool) 
         color=INK,
         annotation_clip=False,
     )
-    if is_last:
-        ax.set_xlabel("teacher loss, nats/token  (better →)")
-    if is_first:
-        ax.set_ylabel("student loss, nats/token")
 
 
 def _named(cell: MeasuredPoint) -> list[DistilledPoint]:
@@ -199,13 +202,11 @@ def draw_tokens(
     sizes = sorted({c.params for c in cells})
     if not sizes:
         raise DataError("No student has been run without a teacher yet.")
-    figure, panels, columns = new_panels(len(sizes), panel=(3.3, 3.0), margin=(1.0, 0.3), most=MOST)
-    for place, (ax, size) in enumerate(zip(panels, sizes, strict=True)):
+    axes = {"x": "training tokens", "y": "student loss, nats/token"}
+    figure, panels = new_panels(len(sizes), panel=(3.3, 3.0), margin=(1.0, 0.3), most=MOST, **axes)
+    for ax, size in zip(panels, sizes, strict=True):
         own = [c for c in cells if c.params == size]
         _token_panel(ax, own, _lines(own, styles, laws or {}))
-        ax.set_xlabel("training tokens")
-        if place % columns == 0:
-            ax.set_ylabel("student loss, nats/token")
     return figure
 
 

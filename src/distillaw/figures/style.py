@@ -225,26 +225,38 @@ def new_panels(
     panel: tuple[float, float],
     margin: tuple[float, float] = (0.6, 0.3),
     most: int = 12,
-) -> tuple[Figure, list[Axes], int]:
-    """A figure of `count` panels side by side, in as many rows as the width asks for.
+    x: str = "",
+    y: str = "",
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels side by side, in as many rows as the width asks for, and its panels row by row.
 
     Args:
         count: of panels.
         panel: inches of one, at the natural size.
         margin: inches around all of them.
         most: panels in a row.
-
-    Returns:
-        The figure, its panels row by row, and how many stand in a row.
+        x: of every panel, what its abscissa is.
+        y: of the first panel of a row, what their ordinate is.
     """
     columns = min(most, current_look().columns(count, panel=panel[0]))
     rows = -(-count // columns)
     width, height = columns * panel[0] + margin[0], rows * panel[1] + margin[1]
     figure, axes = new_figure(rows, columns, width=width, height=height)
     panels = [ax for line in axes for ax in line]
-    for ax in panels[count:]:
-        ax.set_axis_off()
-    return figure, panels[:count], columns
+    for place, ax in enumerate(panels):
+        ax.set_xlabel(x)
+        if place % columns == 0:
+            ax.set_ylabel(y)
+        if place >= count:
+            ax.set_axis_off()
+    return figure, panels[:count]
+
+
+def share_range(panels: Sequence[Axes]) -> None:
+    """One range of the ordinate for all panels, so that they can be compared."""
+    ends = [ax.get_ylim() for ax in panels]
+    for ax in panels:
+        ax.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
 
 
 def set_title(ax: Axes, text: str) -> None:

@@ -11,7 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from distillaw.figures.forks import draw_excess
+from distillaw.figures.batches import draw_excess
 from distillaw.quantities import format_count
 from distillaw.report.page import FigureFiles, KeyNumber, Picture, Section, write_page
 from distillaw.table import Column, Table, number, text

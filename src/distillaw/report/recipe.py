@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 from distillaw.errors import CacheError
 from distillaw.figures.frontiers import models
 from distillaw.figures.rows import arm_name, draw_arms
-from distillaw.pareto.frontier import ScorePoint, place, place_words
-from distillaw.pareto.points import axis_compute
+from distillaw.pareto.points import ScorePoint, axis_compute, place, place_words
 from distillaw.quantities import format_count, format_seconds
 from distillaw.report.page import FigureFiles, KeyNumber, Picture, Section, write_page
 from distillaw.runs.files import read_json

@@ -8,13 +8,13 @@ from operator import attrgetter
 
 from distillaw.accounting.scenarios import Scenario
 from distillaw.errors import DataError
+from distillaw.figures.compute import SCENARIOS, Frontier, Paid, draw_paid, frontier, paid_cells
 from distillaw.figures.equal_compute import IsoBudget, IsoCurve, draw_isoflop, iso_budgets
 from distillaw.figures.fits import study_laws
 from distillaw.figures.losses import TeacherStyle, draw_gap, draw_tokens, teacher_styles
-from distillaw.figures.paid import SCENARIOS, Frontier, Paid, draw_paid, frontier, paid_cells
 from distillaw.figures.style import SERIES, Z90
 from distillaw.fitting.result import FitResult
-from distillaw.pareto.frontier import FrontierPlace
+from distillaw.pareto.points import FrontierPlace
 from distillaw.planning.measured import MeasuredGap, MeasuredPoint
 from distillaw.planning.phrases import percent
 from distillaw.quantities import flop_text, format_count, plural

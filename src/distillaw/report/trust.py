@@ -18,8 +18,17 @@ from distillaw.figures.calibrated import (
     draw_calibration,
     or_inf,
 )
-from distillaw.figures.fits import LABELS, FittedLaw, draw_fits, fitted_laws
-from distillaw.figures.intervals import HoldOut, draw_coverage, draw_frozen, draw_hold_outs, hold_outs
+from distillaw.figures.fits import (
+    LABELS,
+    FittedLaw,
+    HoldOut,
+    draw_coverage,
+    draw_fits,
+    draw_frozen,
+    draw_hold_outs,
+    fitted_laws,
+    hold_outs,
+)
 from distillaw.figures.style import Z90
 from distillaw.fitting.study import kept_laws
 from distillaw.quantities import format_count

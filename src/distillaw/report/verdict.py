@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from distillaw.errors import CacheError, ConfigError
-from distillaw.figures.spending import Spent
+from distillaw.figures.compute import Spent
 from distillaw.planning.api import plan
 from distillaw.planning.evidence import Interval
 from distillaw.planning.phrases import interval, nats, percent
