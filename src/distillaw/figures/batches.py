@@ -126,11 +126,7 @@ def _noise(run: Run, window: tuple[int, int] | None) -> NoiseScale | None:
 
 @in_style
 def draw_walks(found: Sequence[Walk]) -> Figure:
-    """Distance against step, one panel for each size.
-
-    Raises:
-        DataError: there are none.
-    """
+    """Distance against step, one panel for each size; DataError: there are none."""
     if not found:
         raise DataError("No run kept its distances (older ones, or DISTILLAW_DISTANCES=never).")
     sizes = sorted({walk.run.params for walk in found})

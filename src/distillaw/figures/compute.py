@@ -104,11 +104,7 @@ _NAMES, _NUMBERS = 1.75, 1.15
 
 @in_style
 def draw_spent(spent: Sequence[Spent]) -> Figure:
-    """FLOP by part as plain bars with their numbers written on.
-
-    Raises:
-        DataError: nothing has been spent.
-    """
+    """FLOP by part as plain bars with their numbers written on; DataError: nothing has been spent."""
     if not spent:
         raise DataError("No run has finished yet.")
     total = sum(s.flop for s in spent)
@@ -169,11 +165,7 @@ def searches(tuning: Mapping[str, object]) -> list[dict[str, DrawnSearch]]:
 
 
 def study_searches(record: StudyRecord) -> list[dict[str, DrawnSearch]]:
-    """The searches of a study; none where it ran none.
-
-    Raises:
-        DataError: it ran some, but their record is missing.
-    """
+    """The searches of a study; none where it ran none; DataError: it ran some, but their record is missing."""
     runs = sum(run.purpose == "tuning" for run in record.runs)
     if runs and not record.tuning:
         raise DataError(

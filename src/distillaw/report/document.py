@@ -214,11 +214,7 @@ def _problems(record: StudyRecord, verdict: Verdict | None, note: str) -> list[s
 
 
 def spent_picture(spent: Sequence[Spent]) -> Picture:
-    """FLOP by part.
-
-    Raises:
-        DataError: nothing has been spent.
-    """
+    """FLOP by part; DataError: nothing has been spent."""
     total = flop_text(sum(s.flop for s in spent))
     parts = ", ".join(f"{s.part} {flop_text(s.flop)}" for s in spent)
     return Picture(
@@ -232,11 +228,7 @@ def spent_picture(spent: Sequence[Spent]) -> Picture:
 
 
 def searches_picture(found: Sequence[Mapping[str, DrawnSearch]]) -> Picture:
-    """The searches for learning rate and batch.
-
-    Raises:
-        DataError: there are none.
-    """
+    """The searches for learning rate and batch; DataError: there are none."""
     figure = draw_searches(found)
     every = [search for arm in found for search in arm.values()]
     doubts = [search.words for search in every if not search.is_fine]
@@ -260,11 +252,7 @@ WALK_TITLE = "How far the weights went"
 
 
 def walks_picture(found: Sequence[Walk]) -> Picture:
-    """Distance against step.
-
-    Raises:
-        DataError: no run kept its distances.
-    """
+    """Distance against step; DataError: no run kept its distances."""
     ends = ((walk.run.run_id, walk.distances[-1], walk.steps[-1]) for walk in found)
     words = " ".join(f"{run}: {distance:.3g} after {steps} steps." for run, distance, steps in ends)
     return Picture(

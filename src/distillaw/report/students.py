@@ -83,11 +83,7 @@ def _gap_section(cells: Sequence[MeasuredPoint]) -> Section:
 
 
 def gap_picture(cells: Sequence[MeasuredPoint]) -> Picture:
-    """Student loss against teacher loss.
-
-    Raises:
-        DataError: no cell has been run with a teacher.
-    """
+    """Student loss against teacher loss; DataError: no cell has been run with a teacher."""
     words = " ".join(_gap_words(cell) for cell in cells if cell.taught)
     return Picture(
         name="capacity-gap",
@@ -170,11 +166,7 @@ def tokens_picture(
     *,
     laws: Mapping[str, FitResult] | None = None,
 ) -> Picture:
-    """Student loss against tokens; arguments as of `draw_tokens`.
-
-    Raises:
-        DataError: there are no cells.
-    """
+    """Student loss against tokens; arguments as of `draw_tokens`; DataError: there are no cells."""
     how = LAW_CURVES if laws else "Lines join the measured points"
     return Picture(
         name="token-curves",
@@ -206,11 +198,7 @@ def isoflop_picture(
     *,
     laws: Mapping[str, FitResult] | None = None,
 ) -> Picture:
-    """Loss against size; arguments as of `draw_isoflop`.
-
-    Raises:
-        DataError: no three sizes meet at one compute.
-    """
+    """Loss against size; arguments as of `draw_isoflop`; DataError: no three sizes meet at one compute."""
     return Picture(
         name="isoflop",
         title=SIZE_TITLE,

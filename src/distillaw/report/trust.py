@@ -127,11 +127,7 @@ def fit_section(record: StudyRecord) -> Section:
 
 
 def fits_picture(laws: Sequence[FittedLaw]) -> Picture:
-    """Predicted against measured, and residuals.
-
-    Raises:
-        DataError: there is no law.
-    """
+    """Predicted against measured, and residuals; DataError: there is no law."""
     words = [
         f"{law.label}: {len(law.measured)} runs, root mean square error {law.rms:.2f} %." for law in laws
     ]
@@ -242,11 +238,7 @@ def _frozen_picture(rows: Sequence[Scored]) -> Picture:
 
 
 def coverage_picture(rows: Sequence[Scored]) -> Picture:
-    """Obtained against promised coverage.
-
-    Raises:
-        DataError: no interval has been scored.
-    """
+    """Obtained against promised coverage; DataError: no interval has been scored."""
     words = [
         f"{one['by']}, {one['quantity']}, {100 * one['level']:.0f} % intervals: {100 * one['obtained']:.0f} % of "
         f"{one['num']} inside."
@@ -312,11 +304,7 @@ def hold_out_section(record: StudyRecord) -> Section:
 
 
 def hold_out_picture(found: Sequence[HoldOut]) -> Picture:
-    """Held-out errors beside the intervals given.
-
-    Raises:
-        DataError: no fit held runs out.
-    """
+    """Held-out errors beside the intervals given; DataError: no fit held runs out."""
     return Picture(
         name="hold-outs",
         title="Held-out runs",
@@ -379,11 +367,7 @@ def calibration_section(record: StudyRecord) -> Section:
 
 
 def calibration_picture(groups: Sequence[Calibrated]) -> Picture:
-    """The figure with its words.
-
-    Raises:
-        DataError: no distilled student has the numbers.
-    """
+    """The figure with its words; DataError: no distilled student has the numbers."""
     words = [_calibration_words(group) for group in groups if group.teacher]
     return Picture(
         name="calibration",

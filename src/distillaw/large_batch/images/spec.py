@@ -62,11 +62,7 @@ class Paper:
     distances: tuple[PaperDistance, ...]
 
     def row(self, network: str) -> PaperRow:
-        """The row of a network.
-
-        Raises:
-            ConfigError: no such row.
-        """
+        """The row of a network; ConfigError: no such row."""
         names = [row.network for row in self.rows]
         if network not in names:
             raise ConfigError(
@@ -245,11 +241,7 @@ class ImageStudy:
 
 
 def read_study(path: Path) -> ImageStudy:
-    """Read a study from its TOML file.
-
-    Raises:
-        ConfigError: unreadable, unknown keys, values that cannot be run.
-    """
+    """Read a study from its TOML file; ConfigError: unreadable, unknown keys, values that cannot be run."""
     return from_table(ImageStudy, read_toml(path), path.name)
 
 

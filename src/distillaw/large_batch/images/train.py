@@ -241,11 +241,7 @@ class CellRun:
         return loss.detach()
 
     def note(self, loss: Tensor) -> None:
-        """Write down what is due at this step.
-
-        Raises:
-            DivergedError: the loss is not finite any more.
-        """
+        """Write down what is due at this step; DivergedError: the loss is not finite any more."""
         tracked = self.step in self._tracked
         if tracked or self.step % CHECKED_EVERY == 0 or self.step == self.cell.steps:
             value = float(loss)
@@ -375,11 +371,7 @@ def describe(cell: ColumnRun) -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint; only tensors and plain values are read.
-
-    Raises:
-        CacheError: damaged, or of another version.
-    """
+    """A checkpoint; only tensors and plain values are read; CacheError: damaged, or of another version."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         version = state["version"]
