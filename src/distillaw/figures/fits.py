@@ -24,10 +24,10 @@ from distillaw.figures.style import (
 )
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.study import kept_laws
+from distillaw.fitting.uncertainty import Calibration
 from distillaw.runs.record import StudyRecord
 from distillaw.runs.table import read_table
 from distillaw.verifying import scorecard
-from distillaw.verifying.scorecard import wilson
 from distillaw.verifying.scoring import Scored
 
 LABELS = {"supervised": "supervised law", "distillation-reduced": "distillation law"}
@@ -217,77 +217,32 @@ def _coverage_panel(ax: Axes, found: Sequence[Mapping]) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HoldOutRow:
-    """Predictions of held-out runs at one distance beyond those that were fitted."""
-
-    low: float
-    high: float
-    """Decades of compute beyond the largest run fitted."""
-    num: int
-    inside: float
-    """Share inside their intervals."""
-    error: float
-    """Root mean square, per cent of the loss."""
-    half: float
-    """Mean half width of the intervals, per cent of the loss."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class HoldOut:
     """Compute-ordered hold-outs of one fit: its smallest 40 to 80 % of runs predict the others."""
 
     label: str
-    nominal: float
-    num: int
     hits: int
-    interval: tuple[float, float]
-    """Wilson's, 90 %, of the share inside; predictions of one law err together, so it is too narrow."""
-    without: float
-    """Share inside without the misspecification term: parameters and noise alone."""
-    error: float
-    """Root mean square, per cent of the loss."""
-    decades: float
-    """How far beyond the fitted runs the farthest lies."""
-    rows: Sequence[HoldOutRow]
-
-    @property
-    def share(self) -> float:
-        """Of the held-out runs inside their intervals."""
-        return self.hits / self.num
+    """Held-out runs inside their intervals, of `found.num_held_out`."""
+    found: Calibration
+    rows: Sequence[Mapping[str, float]]
+    """At each distance, decades of compute beyond the largest run fitted (`from`, `to`): how many (`num`), share inside
+    (`inside`), root mean square `error` and mean `half_width` of the intervals, shares of the loss."""
 
 
 def hold_outs(record: StudyRecord) -> list[HoldOut]:
     """Of the laws of a study that had runs enough to hold some out."""
     kept = kept_laws(record).fits
     laws = ((LABELS[name], kept[name]) for name in LABELS if name in kept)
-    return [_hold_out(label, fit) for label, fit in laws if fit.is_usable and fit.calibration.num_held_out]
-
-
-def _hold_out(label: str, fit: FitResult) -> HoldOut:
-    c = fit.calibration
-    hits = round((c.obtained or 0.0) * c.num_held_out)
-    rows = [
-        HoldOutRow(
-            low=r["from"],
-            high=r["to"],
-            num=int(r["num"]),
-            inside=r["inside"],
-            error=100 * r["error"],
-            half=100 * r["half_width"],
+    return [
+        HoldOut(
+            label=label,
+            hits=round((fit.calibration.obtained or 0.0) * fit.calibration.num_held_out),
+            found=fit.calibration,
+            rows=fit.details.get("calibration_by_decade") or (),
         )
-        for r in fit.details.get("calibration_by_decade") or ()
+        for label, fit in laws
+        if fit.is_usable and fit.calibration.num_held_out
     ]
-    return HoldOut(
-        label=label,
-        nominal=c.nominal,
-        num=c.num_held_out,
-        hits=hits,
-        interval=wilson(hits, c.num_held_out),
-        without=c.obtained_without or 0.0,
-        error=100 * (c.error or 0.0),
-        decades=c.max_decades,
-        rows=rows,
-    )
 
 
 @in_style
@@ -308,16 +263,17 @@ def draw_hold_outs(found: Sequence[HoldOut]) -> Figure:
 
 
 def _hold_out_panel(ax: Axes, one: HoldOut) -> None:
-    for x, row in enumerate(one.rows):
-        ax.bar(x, row.half, width=0.62, color=SERIES[0], alpha=0.22)
-        ax.plot(x, row.error, "o", color=SERIES[1], markersize=6)
-        note(ax, f"{round(row.inside * row.num)} of {row.num}\ninside", (x, row.half), (0, 3), ha="center")
-    ax.set_xticks(range(len(one.rows)), [f"{row.low:.2g} to {row.high:.2g}" for row in one.rows])
-    ax.set_ylim(0, 1.35 * max(max(row.half, row.error) for row in one.rows))
+    halves, errors = ([100 * row[name] for row in one.rows] for name in ("half_width", "error"))
+    for x, (row, half, error) in enumerate(zip(one.rows, halves, errors, strict=True)):
+        ax.bar(x, half, width=0.62, color=SERIES[0], alpha=0.22)
+        ax.plot(x, error, "o", color=SERIES[1], markersize=6)
+        num = int(row["num"])
+        note(ax, f"{round(row['inside'] * num)} of {num}\ninside", (x, half), (0, 3), ha="center")
+    ax.set_xticks(range(len(one.rows)), [f"{row['from']:.2g} to {row['to']:.2g}" for row in one.rows])
+    ax.set_ylim(0, 1.35 * max(halves + errors))
     ax.set_xlim(-0.6, len(one.rows) - 0.4)
-    last = one.rows[-1]
-    note(ax, "error", (len(one.rows) - 1, last.error), (7, 0), color=SERIES[1], va="center")
-    half = f"half of the\n{100 * one.nominal:.0f} % interval"
-    at = (len(one.rows) - 1, last.half)
-    note(ax, half, at, (0, -4), color=SERIES[0], ha="center", va="top", size="x-small")
+    last = len(one.rows) - 1
+    note(ax, "error", (last, errors[-1]), (7, 0), color=SERIES[1], va="center")
+    words = f"half of the\n{100 * one.found.nominal:.0f} % interval"
+    note(ax, words, (last, halves[-1]), (0, -4), color=SERIES[0], ha="center", va="top", size="x-small")
     set_title(ax, one.label)

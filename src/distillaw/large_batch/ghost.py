@@ -15,9 +15,9 @@ quantisation) that a ghost layer would drop. Order with SyncBatchNorm: a layer i
 import logging
 import math
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
 from itertools import groupby
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -94,31 +94,23 @@ StatsUpdate = Literal["sequential", "mean"]
 STATS_UPDATES: tuple[str, ...] = get_args(StatsUpdate)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GhostSettings:
-    """Settings of a ghost layer.
+def _checked(*, ghost_batch_size: int, stats_update: StatsUpdate, remainder: Remainder) -> dict[str, Any]:
+    """The settings of a ghost layer, if they are possible."""
+    if not isinstance(ghost_batch_size, int) or isinstance(ghost_batch_size, bool) or ghost_batch_size < 1:
+        raise ConfigError(
+            f"ghost_batch_size is {ghost_batch_size!r}; it is a number of samples, a whole number >= 1"
+        )
+    for name, value, known in (
+        ("stats_update", stats_update, STATS_UPDATES),
+        ("remainder", remainder, REMAINDERS),
+    ):
+        if value not in known:
+            raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(known)}")
+    return {"ghost_batch_size": ghost_batch_size, "stats_update": stats_update, "remainder": remainder}
 
-    Raises:
-        ConfigError: one of them is impossible.
-    """
 
-    ghost_batch_size: int
-    """Samples per ghost, >= 1."""
-    stats_update: StatsUpdate = "sequential"
-    """Each ghost one update, in order; or one update with their mean."""
-    remainder: Remainder = "keep"
-    """What becomes of a batch that is no multiple of the ghost."""
-
-    def __post_init__(self) -> None:
-        size = self.ghost_batch_size
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ConfigError(f"ghost_batch_size is {size!r}; it is a number of samples, a whole number >= 1")
-        for name, known in (("stats_update", STATS_UPDATES), ("remainder", REMAINDERS)):
-            if (value := getattr(self, name)) not in known:
-                raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(known)}")
-
-    def __str__(self) -> str:
-        return f"ghost_batch_size={self.ghost_batch_size}, stats_update={self.stats_update}, remainder={self.remainder}"
+def _said(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={settings[name]}" for name in ("ghost_batch_size", "stats_update", "remainder"))
 
 
 def ghost_weights(sizes: list[int], *, stats_update: StatsUpdate, momentum: float | None) -> list[float]:
@@ -203,7 +195,9 @@ class _GhostBatchNorm(_BatchNorm):
         ConfigError: ghost_batch_size not a whole number >= 1, unknown stats_update or remainder.
     """
 
-    ghost: GhostSettings
+    ghost_batch_size: int
+    stats_update: StatsUpdate
+    remainder: Remainder
 
     def __init__(
         self,
@@ -220,30 +214,13 @@ class _GhostBatchNorm(_BatchNorm):
         stats_update: StatsUpdate = "sequential",
         remainder: Remainder = "keep",
     ) -> None:
-        ghost = GhostSettings(
-            ghost_batch_size=ghost_batch_size, stats_update=stats_update, remainder=remainder
-        )
+        ghost = _checked(ghost_batch_size=ghost_batch_size, stats_update=stats_update, remainder=remainder)
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
-        self.ghost = ghost
-
-    @property
-    def ghost_batch_size(self) -> int:
-        """Samples per ghost."""
-        return self.ghost.ghost_batch_size
-
-    @property
-    def stats_update(self) -> StatsUpdate:
-        """How running statistics take in the ghosts."""
-        return self.ghost.stats_update
-
-    @property
-    def remainder(self) -> Remainder:
-        """The policy for ragged batches."""
-        return self.ghost.remainder
+        self.__dict__.update(ghost)
 
     def extra_repr(self) -> str:
         """The arguments of `nn.BatchNorm`, then those of the ghosts."""
-        return f"{super().extra_repr()}, {self.ghost}"
+        return f"{super().extra_repr()}, {_said(self.__dict__)}"
 
     def forward(self, input: Tensor) -> Tensor:
         """The input normalised ghost by ghost, scaled and shifted; same shape, dtype and memory format.
@@ -423,7 +400,7 @@ def convert_ghost_batchnorm(
         DistillawWarning: nothing to convert (LayerNorm and RMSNorm models have no batch statistics); layers left
             that are SyncBatchNorm, subclasses, or ghost layers of other settings.
     """
-    ghost = GhostSettings(ghost_batch_size=ghost_batch_size, stats_update=stats_update, remainder=remainder)
+    ghost = _checked(ghost_batch_size=ghost_batch_size, stats_update=stats_update, remainder=remainder)
     lazy = ", ".join(
         name or "the layer itself"
         for name, layer in module.named_modules()
@@ -442,8 +419,10 @@ def convert_ghost_batchnorm(
             f"{type(module).__name__} has no batch statistics: no BatchNorm layer in it, so there is nothing for ghost "
             "batch norm to do (LayerNorm, RMSNorm, GroupNorm and InstanceNorm treat each sample by itself)"
         )
-    replaced = _replace(module, {layer: _turned(layer, GHOST_OF[type(layer)], ghost) for layer in layers})
-    log.info("%d batch norm layers are ghost layers now (%s)", len(layers), ghost)
+    replaced = _replace(
+        module, {layer: _turned(layer, GHOST_OF[type(layer)], layer.__dict__ | ghost) for layer in layers}
+    )
+    log.info("%d batch norm layers are ghost layers now (%s)", len(layers), _said(ghost))
     return replaced
 
 
@@ -464,19 +443,17 @@ def revert_ghost_batchnorm(module: nn.Module) -> nn.Module:
     layers = [layer for layer in module.modules() if type(layer) in PLAIN_OF]
     if not layers:
         _warn(f"{type(module).__name__} has no ghost batch norm layer: nothing was reverted")
-    replaced = _replace(module, {layer: _turned(layer, PLAIN_OF[type(layer)], None) for layer in layers})
+    own = ("ghost_batch_size", "stats_update", "remainder")
+    plain = {layer: {k: v for k, v in layer.__dict__.items() if k not in own} for layer in layers}
+    replaced = _replace(module, {one: _turned(one, PLAIN_OF[type(one)], plain[one]) for one in layers})
     log.info("%d ghost layers are plain batch norm now", len(layers))
     return replaced
 
 
-def _turned(layer: nn.Module, kind: type[nn.Module], ghost: GhostSettings | None) -> nn.Module:
-    """A module of another class that shares all of a layer's state: also its hooks, which a new layer would lose."""
+def _turned(layer: nn.Module, kind: type[nn.Module], state: Mapping[str, Any]) -> nn.Module:
+    """A module of another class with all of a layer's state: also its hooks, which a new layer would lose."""
     made = kind.__new__(kind)
-    made.__dict__.update(layer.__dict__)
-    if ghost is None:
-        del made.__dict__["ghost"]
-    else:
-        made.ghost = ghost
+    made.__dict__.update(state)
     return made
 
 
@@ -488,7 +465,7 @@ def _replace(module: nn.Module, exchange: dict[nn.Module, nn.Module]) -> nn.Modu
     return exchange.get(module, module)
 
 
-def _left(module: nn.Module, ghost: GhostSettings) -> list[str]:
+def _left(module: nn.Module, ghost: Mapping[str, Any]) -> list[str]:
     """What stays as it is though it may have been meant."""
     batch_norms = (layer for layer in module.modules() if isinstance(layer, _BatchNorm))
     left = [layer for layer in batch_norms if type(layer) not in GHOST_OF]
@@ -498,12 +475,11 @@ def _left(module: nn.Module, ghost: GhostSettings) -> list[str]:
             f"{synced} SyncBatchNorm layers were left: they take statistics over the batches of all ranks, the "
             "opposite of ghosts; build the model without convert_sync_batchnorm to have ghosts there"
         )
-    ghosts = [layer.ghost for layer in left if isinstance(layer, _GhostBatchNorm)]
-    others = sorted({str(other) for other in ghosts if other != ghost})
-    if others:
+    ghosts = {_said(layer.__dict__) for layer in left if isinstance(layer, _GhostBatchNorm)}
+    if others := sorted(ghosts - {_said(ghost)}):
         said.append(
-            f"ghost layers were left with their settings ({'; '.join(others)}), other than asked for now ({ghost}); "
-            "call revert_ghost_batchnorm first to change them"
+            f"ghost layers were left with their settings ({'; '.join(others)}), other than asked for now "
+            f"({_said(ghost)}); call revert_ghost_batchnorm first to change them"
         )
     foreign = sorted(
         {type(layer).__name__ for layer in left if not isinstance(layer, nn.SyncBatchNorm | _GhostBatchNorm)}

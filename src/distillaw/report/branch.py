@@ -88,9 +88,9 @@ def _compared(fork: Mapping[str, Any], comparison: Mapping[str, Any], found: Map
     """Both critical batches under one rule: those of an arm's own tolerance cannot be compared."""
     alone, taught = found["batches"]
     return KeyNumber(
-        label=f"B*, distilled : supervised, {format_count(fork['tokens'])} tokens",
-        value=f"{taught:,.0f} : {alone:,.0f}",
-        note=f"tokens; at {TOLERANCES[found['tolerance_from']]}; {comparison['what']}: {found['word']}",
+        f"B*, distilled : supervised, {format_count(fork['tokens'])} tokens",
+        f"{taught:,.0f} : {alone:,.0f}",
+        f"tokens; at {TOLERANCES[found['tolerance_from']]}; {comparison['what']}: {found['word']}",
     )
 
 
@@ -101,9 +101,9 @@ def _critical(fork: Mapping[str, Any], arm: Mapping[str, Any]) -> KeyNumber:
     sign = {"NONE_FAILS": "at least ", "FIRST_FAILS": "below "}.get(first["status"], "")
     batch = first["smallest_failing"] if first["status"] == "FIRST_FAILS" else first["critical_batch"]
     return KeyNumber(
-        label=f"B*, {arm['loss']}, {format_count(fork['tokens'])} tokens",
-        value="undecided" if batch is None else f"{sign}{batch:,.0f} tokens",
-        note=f"{low:,.0f} to {end}, {first['level']:.0%}; {arm['trunk']} checkpoint",
+        f"B*, {arm['loss']}, {format_count(fork['tokens'])} tokens",
+        "undecided" if batch is None else f"{sign}{batch:,.0f} tokens",
+        f"{low:,.0f} to {end}, {first['level']:.0%}; {arm['trunk']} checkpoint",
     )
 
 

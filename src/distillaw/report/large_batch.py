@@ -165,12 +165,12 @@ def _numbers(found: _Findings) -> list[KeyNumber]:
             if gain.interval is not None:
                 paper = "" if gain.paper is None else f"; paper {gain.paper:+.2f}"
                 note = f"{gain.interval[0]:+.2f} to {gain.interval[1]:+.2f}{paper}"
-            tiles.append(KeyNumber(label=label, value=f"{gain.mean:+.2f} points", note=note))
+            tiles.append(KeyNumber(label, f"{gain.mean:+.2f} points", note))
     for corrected, when in ((False, "before"), (True, "after")):
         if (ratio := slope_ratio(found.walks, corrected=corrected)) is not None:
             label = f"slope of the walk, largest over smallest batch, {when}"
             note = _range(ratio.interval, 2) or "one seed"
-            tiles.append(KeyNumber(label=label, value=f"{ratio.value:.2f}", note=note))
+            tiles.append(KeyNumber(label, f"{ratio.value:.2f}", note))
     return tiles
 
 

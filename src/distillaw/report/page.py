@@ -65,7 +65,7 @@ class Picture:
         return svg, base64.b64encode(pdf).decode("ascii")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class KeyNumber:
     """One number that a reader takes away, with its interval and what it is."""
 

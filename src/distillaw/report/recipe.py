@@ -79,20 +79,20 @@ def _sentence(stages: Mapping[str, Any]) -> str:
 
 def _numbers(stages: Mapping[str, Any]) -> list[KeyNumber]:
     rule = "non-embedding parameters; the law of capacity gap says 2.5 for pruned students"
-    found = [("teacher : student", f"{stages['law']['ratio']:.2f}", rule)]
+    found = [KeyNumber("teacher : student", f"{stages['law']['ratio']:.2f}", rule)]
     if "prune" in stages and "loss" in (cut := stages["prune"]["cuts"][-1]):
         note = f"± {cut['lost_se']:.3f}, paired, {cut['heldout_tokens']:,} tokens"
-        found.append(("lost by the cut", f"{cut['lost']:.3f} nats/token", note))
+        found.append(KeyNumber("lost by the cut", f"{cut['lost']:.3f} nats/token", note))
     if "distil" in stages:
         for pair in stages["distil"]["pairs"][:2]:
             low, high = pair["interval"]
             note = f"{low:+.3f} to {high:+.3f}, 90 %, one seed"
-            found.append((pair["what"], f"{pair['gain']:+.3f} nats/token", note))
+            found.append(KeyNumber(pair["what"], f"{pair['gain']:+.3f} nats/token", note))
     if "instruct" in stages:
         sft = stages["instruct"]["sft"]
         note = f"before fine-tuning {sft['before']['loss']:.3f}; assistant tokens only"
-        found.append(("loss on held-out answers", f"{sft['loss']:.3f} nats/token", note))
-    return [KeyNumber(label=label, value=value, note=note) for label, value, note in found]
+        found.append(KeyNumber("loss on held-out answers", f"{sft['loss']:.3f} nats/token", note))
+    return found
 
 
 def _problems(record: Mapping[str, Any]) -> list[str]:

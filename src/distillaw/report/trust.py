@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from distillaw.runs.record import StudyRecord, budget_text
 from distillaw.table import Column, Table, number, text
 from distillaw.verifying import scorecard
 from distillaw.verifying.frozen import frozen_files, predictions_folder
-from distillaw.verifying.scorecard import Scorecard, score_places
+from distillaw.verifying.scorecard import Scorecard, score_places, wilson
 from distillaw.verifying.scoring import Scored, StudyScore
 
 FIT_TITLE = "Predicted against measured"
@@ -318,31 +318,37 @@ def hold_out_picture(found: Sequence[HoldOut]) -> Picture:
 
 def hold_out_sentences(found: Sequence[HoldOut]) -> list[str]:
     """Coverage, error and reach of each law's hold-outs."""
-    return [_hold_out_sentence(one) for one in found]
-
-
-def _hold_out_sentence(one: HoldOut) -> str:
-    low, high = (100 * end for end in one.interval)
-    return (
-        f"{one.label.capitalize()}: {one.hits} of {one.num} held-out predictions inside their {100 * one.nominal:.0f} "
-        f"% intervals ({100 * one.share:.0f} %; {low:.0f} to {high:.0f} % as if they were independent), up to "
-        f"{one.decades:.1f} decades of compute beyond what was fitted, root mean square error {one.error:.2f} % of the "
-        f"loss. Without the term for a wrong form, {100 * one.without:.0f} % would have been."
-    )
+    said = []
+    for one in found:
+        c, num = one.found, one.found.num_held_out
+        low, high = (100 * end for end in wilson(one.hits, num))
+        said.append(
+            f"{one.label.capitalize()}: {one.hits} of {num} held-out predictions inside their {100 * c.nominal:.0f} "
+            f"% intervals ({100 * one.hits / num:.0f} %; {low:.0f} to {high:.0f} % as if they were independent), up to "
+            f"{c.max_decades:.1f} decades of compute beyond what was fitted, root mean square error "
+            f"{100 * (c.error or 0.0):.2f} % of the loss. Without the term for a wrong form, "
+            f"{100 * (c.obtained_without or 0.0):.0f} % would have been."
+        )
+    return said
 
 
 def hold_out_table(found: Sequence[HoldOut]) -> Table:
     """Every distance of every law."""
     columns = [
         text("law"),
-        number("decades beyond", lambda row: f"{row.low:.2g} to {row.high:.2g}", sort=attrgetter("low")),
+        number(
+            "decades beyond", lambda row: f"{row['from']:.2g} to {row['to']:.2g}", sort=itemgetter("from")
+        ),
         number("predictions"),
         number("inside", ".0f", unit="%"),
         number("error", ".2f", unit="%"),
         number("half width", ".2f", unit="%"),
     ]
+    shares = ("inside", "error", "half_width")
     rows = [
-        (one.label, row, row.num, 100 * row.inside, row.error, row.half) for one in found for row in one.rows
+        (one.label, row, int(row["num"]), *(100 * row[name] for name in shares))
+        for one in found
+        for row in one.rows
     ]
     return Table(columns, rows)
 
