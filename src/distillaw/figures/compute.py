@@ -19,10 +19,10 @@ from distillaw.errors import DataError
 from distillaw.figures.style import (
     INK,
     MUTED,
-    PAPER,
     SERIES,
     Z90,
     current_look,
+    dot,
     in_style,
     new_figure,
     new_panels,
@@ -244,15 +244,7 @@ def _draw_search(ax: Axes, search: DrawnSearch, *, is_first: bool) -> None:
     ax.plot(x, y, color=SERIES[0])
     for px, py in search.points:
         is_chosen = search.chosen is not None and math.isclose(px, search.chosen, rel_tol=1e-6)
-        ax.plot(
-            px,
-            py,
-            "o",
-            markersize=6,
-            markeredgecolor=SERIES[0],
-            markeredgewidth=1.3,
-            markerfacecolor=SERIES[0] if is_chosen else PAPER,
-        )
+        dot(ax, px, py, color=SERIES[0], size=6, filled=is_chosen, markeredgewidth=1.3)
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(FixedLocator(list(x)))
     ax.xaxis.set_minor_locator(NullLocator())
@@ -447,32 +439,13 @@ def _paid_panel(ax: Axes, found: Frontier) -> None:
         for p in found.points[taught]:
             x = p.compute(found.scenario)
             best = p in line
-            ax.plot(
-                [x, x],
-                [p.loss - p.half, p.loss + p.half],
-                color=color,
-                linewidth=1.1,
-                alpha=1.0 if best else 0.35,
-            )
-            ax.plot(
-                x,
-                p.loss,
-                "o",
-                color=color,
-                markersize=4.5 if best else 3.2,
-                markerfacecolor=color if best else PAPER,
-                alpha=1.0 if best else 0.55,
-            )
+            bar, shade, size = (1.0, 1.0, 4.5) if best else (0.35, 0.55, 3.2)
+            ax.plot([x, x], [p.loss - p.half, p.loss + p.half], color=color, linewidth=1.1, alpha=bar)
+            dot(ax, x, p.loss, color=color, size=size, filled=best, alpha=shade)
     last = max(p.compute(found.scenario) for those in found.points.values() for p in those)
     for color, line, name in ((INK, found.alone, "no teacher"), (SERIES[0], found.taught, "distilled")):
-        x = [p.compute(found.scenario) for p in line]
-        ax.step(
-            [*x, last * 1.08],
-            [*(p.loss for p in line), line[-1].loss],
-            where="post",
-            color=color,
-            linewidth=1.3,
-        )
+        x, y = [p.compute(found.scenario) for p in line], [p.loss for p in line]
+        ax.step([*x, last * 1.08], [*y, y[-1]], where="post", color=color, linewidth=1.3)
         note(ax, name, (last * 1.08, line[-1].loss), (3, 0), color=color, va="center", clip=False)
     ax.set_xscale("log")
     ax.margins(x=0.06, y=0.06)

@@ -14,17 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from distillaw.errors import DataError
-from distillaw.figures.losses import LINE, NO_TEACHER, TeacherStyle, short_teacher
-from distillaw.figures.style import (
-    PAPER,
-    Z90,
-    count_axis,
-    draw_band,
-    in_style,
-    label_ends,
-    new_panels,
-    set_title,
-)
+from distillaw.figures.losses import LINE, NO_TEACHER, TeacherStyle, draw_law, short_teacher
+from distillaw.figures.style import Z90, count_axis, dot, in_style, label_ends, new_panels, set_title
 from distillaw.fitting.result import FitResult, PredictedLoss
 from distillaw.planning.arms import MeasuredArm, student_arms
 from distillaw.planning.measured import study_seed_noise
@@ -206,49 +197,22 @@ def _panel(
         color = style.color
         law = _law_curve(curve, budget.compute, laws)
         if law is None:
-            ax.plot(
-                [p.params for p in curve.points], [p.loss for p in curve.points], color=color, linewidth=1.2
-            )
+            spots = zip(*((p.params, p.loss) for p in curve.points), strict=True)
+            ax.plot(*spots, color=color, linewidth=1.2)
         else:
-            at, predicted = law
-            draw_band(
-                ax,
-                at,
-                mean=predicted.mean,
-                lower=predicted.lower,
-                upper=predicted.upper,
-                color=color,
-                inside=predicted.inside_range,
-                alpha=0.1,
-                linewidth=1.2,
-            )
+            draw_law(ax, *law, color=color)
         for p in curve.points:
             ax.plot([p.params] * 2, [p.loss - p.half, p.loss + p.half], color=color, linewidth=1.1)
-            ax.plot(
-                p.params,
-                p.loss,
-                style.marker,
-                color=color,
-                markersize=4.5,
-                markeredgewidth=1.2,
-                markerfacecolor=PAPER if p.is_beyond else color,
-            )
+            look = {"color": color, "size": 4.5, "filled": not p.is_beyond, "marker": style.marker}
+            dot(ax, p.params, p.loss, **look, markeredgewidth=1.2)
     count_axis(ax, [float(size) for size in sizes])
-    set_title(ax, f"{flop_text(budget.compute)}: {_tokens_words(budget)}")
-    label_ends(
-        ax,
-        [
-            (c.short_name, style.color, c.points[-1].params, c.points[-1].loss)
-            for c, style in zip(budget.curves, looks, strict=True)
-        ],
-        gap=LINE,
-    )
-
-
-def _tokens_words(budget: IsoBudget) -> str:
-    """Tokens of the smallest and the largest size without a teacher."""
-    points = budget.curves[0].points
-    return f"{budget_text(points[0].tokens)} to {budget_text(points[-1].tokens)} tokens"
+    smallest, *_, largest = (budget_text(p.tokens) for p in budget.curves[0].points)  # without a teacher
+    set_title(ax, f"{flop_text(budget.compute)}: {smallest} to {largest} tokens")
+    ends = [
+        (curve.short_name, style.color, curve.points[-1].params, curve.points[-1].loss)
+        for curve, style in zip(budget.curves, looks, strict=True)
+    ]
+    label_ends(ax, ends, gap=LINE)
 
 
 def _law_curve(

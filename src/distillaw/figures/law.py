@@ -24,6 +24,7 @@ from distillaw.figures.style import (
     in_style,
     label_ends,
     new_figure,
+    note,
     set_title,
 )
 from distillaw.fitting.query import load_law
@@ -228,10 +229,7 @@ def loss_over_teacher_loss(
     alone = float(own.mean())
     ax.axhline(alone, color=INK, linestyle=DASHED, linewidth=1.0)
     ax.axhspan(float(own.min()), float(own.max()), color=INK, alpha=0.06, linewidth=0)
-    above = {"xytext": (0, 3), "textcoords": "offset points"}
-    ax.annotate(
-        "no teacher", (0.01, alone), xycoords=("axes fraction", "data"), fontsize="small", color=INK, **above
-    )
+    note(ax, "no teacher", (0.01, alone), (0, 3), clip=None, xycoords=("axes fraction", "data"))
     mark_flat(
         ax,
         best=curve.best.at,

@@ -17,11 +17,13 @@ from distillaw.figures.style import (
     SERIES,
     count_axis,
     current_look,
+    dot,
     draw_band,
     in_style,
     label_ends,
     new_figure,
     new_panels,
+    note,
     set_title,
 )
 from distillaw.fitting.result import FitResult, PredictedLoss
@@ -114,46 +116,21 @@ def _gap_panel(ax: Axes, cell: MeasuredPoint) -> None:
         ax.plot([t.teacher_loss] * 2, [t.loss - t.half, t.loss + t.half], color=color, linewidth=1.1)
         if len(t.seeds) > 1:
             ax.plot([t.teacher_loss] * len(t.seeds), t.seeds, "o", color=color, markersize=2.2, alpha=0.6)
-        ax.plot(
-            t.teacher_loss,
-            t.loss,
-            "o",
-            markersize=5.5,
-            markeredgecolor=color,
-            markeredgewidth=1.3,
-            markerfacecolor=color if t.is_best else PAPER,
-            zorder=3,
-        )
+        look = {"color": color, "size": 5.5, "filled": t.is_best}
+        dot(ax, t.teacher_loss, t.loss, **look, markeredgewidth=1.3, zorder=3)
     for j, t in enumerate(_named(cell)):
         is_left = j == 0 and len(x) > 1  # centred, it would run through the axis
         is_above = cell.taught[1].loss < t.loss if is_left else j % 2  # neighbours are often close: in turn
         side = 1 if is_above else -1
-        ax.annotate(
-            short_teacher(t.teacher),
-            (t.teacher_loss, t.loss + side * t.half),
-            textcoords="offset points",
-            xytext=(-4 if is_left else 0, 3 * side),
-            ha="left" if is_left else "center",
-            va="bottom" if is_above else "top",
-            fontsize="small",
-            color=MUTED,
-            bbox={"facecolor": PAPER, "alpha": 0.7, "edgecolor": "none", "pad": 0.4},
-        )
+        at, offset = (t.teacher_loss, t.loss + side * t.half), (-4 if is_left else 0, 3 * side)
+        sides = {"ha": "left" if is_left else "center", "va": "bottom" if is_above else "top"}
+        box = {"facecolor": PAPER, "alpha": 0.7, "edgecolor": "none", "pad": 0.4}
+        note(ax, short_teacher(t.teacher), at, offset, **sides, color=MUTED, clip=None, bbox=box)
     set_title(ax, f"{cell.label} student, {budget_text(cell.tokens)} tokens")
     ax.margins(x=0.16, y=0.16)
     ax.invert_xaxis()
-    ax.annotate(
-        "no\nteacher",
-        (1.0, cell.alone),
-        xycoords=("axes fraction", "data"),
-        xytext=(3, 0),
-        ha="left",
-        va="center",
-        textcoords="offset points",
-        fontsize="small",
-        color=INK,
-        annotation_clip=False,
-    )
+    beside = {"va": "center", "clip": False, "xycoords": ("axes fraction", "data")}
+    note(ax, "no\nteacher", (1.0, cell.alone), (3, 0), **beside)
 
 
 def _named(cell: MeasuredPoint) -> list[DistilledPoint]:
@@ -168,18 +145,17 @@ def short_teacher(teacher: str) -> str:
     return teacher.replace(" teacher", "").replace(" tokens", "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Line:
     """One teacher's students of one size, or those without a teacher."""
 
     name: str
     style: TeacherStyle
-    tokens: Sequence[int]
-    losses: Sequence[float]
-    halves: Sequence[float]
-    law: PredictedLoss | None
+    points: Sequence[tuple[int, float, float]]
+    """(tokens, loss, half of its interval)."""
     at: np.ndarray
     """Tokens of `law`."""
+    law: PredictedLoss | None
 
 
 @in_style
@@ -216,68 +192,40 @@ def _lines(
     budgets = [c.tokens for c in cells]
     at = np.geomspace(min(budgets), max(budgets), 60)
     size = float(cells[0].params)
-    plain, taught = laws.get("supervised"), laws.get("distillation-reduced")
-    found = [
-        _Line(
-            name="no teacher",
-            style=NO_TEACHER,
-            tokens=budgets,
-            losses=[c.alone for c in cells],
-            at=at,
-            halves=[float(c.seed_half) for c in cells],
-            law=plain.predict(params=size, tokens=at) if plain else None,
-        )
-    ]
+    law, taught = laws.get("supervised"), laws.get("distillation-reduced")
+    curve = law.predict(params=size, tokens=at) if law else None
+    alone = [(c.tokens, c.alone, float(c.seed_half)) for c in cells]
+    found = [_Line("no teacher", NO_TEACHER, alone, at, curve)]
     for run, style in styles.items():
-        points = [(c.tokens, t) for c in cells for t in c.taught if t.teacher_run == run]
-        if not points:
+        own = [(c.tokens, t) for c in cells for t in c.taught if t.teacher_run == run]
+        if not own:
             continue
-        one = points[0][1]
-        law = (
-            taught.predict(student_params=size, student_tokens=at, teacher_loss=one.teacher_loss)
-            if taught
-            else None
-        )
-        found.append(
-            _Line(
-                name=short_teacher(one.teacher),
-                style=style,
-                tokens=[d for d, _ in points],
-                at=at,
-                law=law,
-                losses=[t.loss for _, t in points],
-                halves=[t.half for _, t in points],
-            )
-        )
+        one, curve = own[0][1], None
+        if taught:
+            curve = taught.predict(student_params=size, student_tokens=at, teacher_loss=one.teacher_loss)
+        points = [(tokens, t.loss, t.half) for tokens, t in own]
+        found.append(_Line(short_teacher(one.teacher), style, points, at, curve))
     return found
 
 
 def _token_panel(ax: Axes, cells: Sequence[MeasuredPoint], lines: Sequence[_Line]) -> None:
     for line in lines:
-        losses, halves = np.array(line.losses), np.array(line.halves)
+        tokens, losses, halves = map(np.array, zip(*line.points, strict=True))
         color, marker = line.style.color, line.style.marker
         if line.law is None:
-            ax.plot(line.tokens, losses, marker=marker, color=color, markersize=4)
-            ax.fill_between(
-                line.tokens, losses - halves, losses + halves, color=color, alpha=0.14, linewidth=0
-            )
+            ax.plot(tokens, losses, marker=marker, color=color, markersize=4)
+            ax.fill_between(tokens, losses - halves, losses + halves, color=color, alpha=0.14, linewidth=0)
         else:
-            draw_band(
-                ax,
-                line.at,
-                mean=line.law.mean,
-                lower=line.law.lower,
-                upper=line.law.upper,
-                color=color,
-                inside=line.law.inside_range,
-                alpha=0.1,
-                linewidth=1.2,
-            )
-            ax.plot(line.tokens, losses, marker, color=color, markersize=4)
-        for x, loss, half in zip(line.tokens, losses, halves, strict=True):
+            draw_law(ax, line.at, line.law, color=color)
+            ax.plot(tokens, losses, marker, color=color, markersize=4)
+        for x, loss, half in line.points:
             ax.plot([x, x], [loss - half, loss + half], color=color, linewidth=1.1)
     count_axis(ax, [float(c.tokens) for c in cells])
     set_title(ax, f"{cells[0].label} student")
-    label_ends(
-        ax, [(line.name, line.style.color, line.tokens[-1], line.losses[-1]) for line in lines], gap=LINE
-    )
+    label_ends(ax, [(line.name, line.style.color, *line.points[-1][:2]) for line in lines], gap=LINE)
+
+
+def draw_law(ax: Axes, at: np.ndarray, law: PredictedLoss, *, color: str) -> None:
+    """The curve of a fitted law with the interval of a new run."""
+    ends = {"mean": law.mean, "lower": law.lower, "upper": law.upper, "inside": law.inside_range}
+    draw_band(ax, at, **ends, color=color, alpha=0.1, linewidth=1.2)

@@ -274,11 +274,20 @@ def note(
     ha: str = "left",
     va: str = "baseline",
     size: str = "small",
-    clip: bool = True,
+    clip: bool | None = True,
+    **more: Any,
 ) -> None:
-    """A few words beside a point: `offset` in points from `at`; `clip` leaves them out where the point is outside."""
+    """A few words beside a point, `offset` points away; `clip` as matplotlib's `annotation_clip`."""
     where = {"xytext": offset, "textcoords": "offset points", "annotation_clip": clip}
-    ax.annotate(text, at, ha=ha, va=va, fontsize=size, color=color, **where)
+    ax.annotate(text, at, ha=ha, va=va, fontsize=size, color=color, **where, **more)
+
+
+def dot(
+    ax: Axes, x: float, y: float, *, color: str, size: float, filled: bool, marker: str = "o", **more: Any
+) -> None:
+    """A marker, a ring where it is not filled."""
+    face = color if filled else PAPER
+    ax.plot(x, y, marker, color=color, markersize=size, markerfacecolor=face, **more)
 
 
 def count_axis(ax: Axes, values: Sequence[float], *, axis: str = "x") -> None:

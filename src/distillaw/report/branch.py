@@ -34,13 +34,7 @@ LOSSES = {"heldout": "held-out loss", "training": "smoothed training loss"}
 
 
 def write_branch_page(record: Mapping[str, Any], out: Path, *, figures: FigureFiles | None = None) -> Path:
-    """Write the page of a branch test.
-
-    Args:
-        record: what branch.json holds.
-        out: the HTML file.
-        figures: where to write every figure as files of its own; None: only in the page.
-    """
+    """Write the page of a branch test from what branch.json holds; other arguments as of `write_any`."""
     write_page(
         out,
         "branch.html.j2",

@@ -71,7 +71,7 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
     verdict = doubted_verdict(verdict, controls) if verdict is not None else None
     write_json(verdict_file(out), verdict_json(record, verdict, note))
     spent = compute_spent(record)
-    left_out = [*_thinned(record, shown), *_undrawn(record, every_cell, cells)]
+    left_out = _left_out(record, shown, every_cell, cells)
     write_page(
         out,
         "report.html.j2",
@@ -162,26 +162,23 @@ def _drawable(cells: list[MeasuredPoint], *, is_part: bool) -> list[MeasuredPoin
     return evenly([cell for cell in cells if cell.params in kept], most)
 
 
-def _undrawn(record: StudyRecord, cells: list[MeasuredPoint], drawn_cells: list[MeasuredPoint]) -> list[str]:
-    """What the pictures by cell leave out, of all that the record has."""
-    if len(drawn_cells) == len(cells):
-        return []
-    every = [cell for budgets in record.student_cells.values() for cell in budgets.values()]
-    total = sum(any(not teacher for teacher, _ in cell) for cell in every)
-    return [
-        f"Pictures by size and budget show {len(drawn_cells)} of {total:,} cells, evenly over the sizes of students"
-    ]
-
-
-def _thinned(record: StudyRecord, shown: StudyRecord) -> list[str]:
-    """What the page leaves out of a very large table."""
-    if shown is record:
-        return []
-    return [
-        f"{len(record.runs):,} runs are too many to draw: pictures, controls and tables show {len(shown.runs):,} of "
-        "them, whole cells evenly over compute, those with a teacher first. The verdict, the compute and every count "
-        "are of all of them; runs.parquet holds each"
-    ]
+def _left_out(
+    record: StudyRecord, shown: StudyRecord, cells: list[MeasuredPoint], drawn_cells: list[MeasuredPoint]
+) -> list[str]:
+    """What the page leaves out of a very large table, and its pictures by cell of all that the record has."""
+    said = []
+    if shown is not record:
+        said.append(
+            f"{len(record.runs):,} runs are too many to draw: pictures, controls and tables show {len(shown.runs):,} "
+            "of them, whole cells evenly over compute, those with a teacher first. The verdict, the compute and every "
+            "count are of all of them; runs.parquet holds each"
+        )
+    if len(drawn_cells) < len(cells):
+        every = [cell for budgets in record.student_cells.values() for cell in budgets.values()]
+        total = sum(any(not teacher for teacher, _ in cell) for cell in every)
+        shares = f"{len(drawn_cells)} of {total:,} cells, evenly over the sizes of students"
+        said.append(f"Pictures by size and budget show {shares}")
+    return said
 
 
 # --- words around the verdict -------------------------------------------------------------------------------
@@ -378,7 +375,7 @@ def provenance(record: StudyRecord) -> list[tuple[str, str]]:
     info = record.info
     data = info.get("data") if isinstance(info.get("data"), Mapping) else {}
     assert isinstance(data, Mapping)
-    tokens = data.get("tokens")
+    tokens, copies = data.get("tokens"), data.get("duplicates")
     split = {k: _count(v) for k, v in tokens.items()} if isinstance(tokens, Mapping) else None
     documents, tokens_scored = (_count(data.get(f"heldout_{what}")) for what in ("documents", "tokens"))
     return [
@@ -386,7 +383,7 @@ def provenance(record: StudyRecord) -> list[tuple[str, str]]:
         ("specification", f"hash {info.get('spec_hash', 'unknown')}"),
         ("created", str(info.get("created", "unknown"))),
         ("corpus", f"{data.get('corpus', 'unknown')}, {_count(data.get('documents'))} documents"),
-        ("copies", _copies(data.get("duplicates"))),
+        ("copies", str(copies.get("words")) if isinstance(copies, Mapping) else "near ones not looked for"),
         ("tokens", _pairs(split)),
         ("tokenizer", f"{data.get('tokenizer', 'unknown')}, {data.get('vocab_size', '?')} pieces"),
         ("held out", f"{documents} documents, {tokens_scored} tokens scored"),
@@ -399,16 +396,10 @@ def _count(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value if value is not None else "unknown")
 
 
-def _copies(found: object) -> str:
-    return str(found.get("words")) if isinstance(found, Mapping) else "near ones not looked for"
-
-
 def _pairs(value: object) -> str:
-    return (
-        ", ".join(f"{k} {v}" for k, v in value.items())
-        if isinstance(value, Mapping)
-        else str(value or "unknown")
-    )
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    return str(value or "unknown")
 
 
 # --- the report of whatever a folder holds -----------------------------------------------------------------

@@ -85,12 +85,7 @@ def _read(folder: Path) -> _Findings:
 def write_large_batch_report(
     folder: Path, out: Path | None = None, *, figures: FigureFiles | None = None
 ) -> Path:
-    """Write the report of a large-batch study.
-
-    Args:
-        folder: what `distillaw large-batch run` wrote, finished or not.
-        out: the HTML file; by default report.html in the folder.
-        figures: where to write every figure as files of its own; None: only in the page.
+    """Write the report of a large-batch study, finished or not; arguments as of `write_any`.
 
     Raises:
         CacheError: there is no such study, or a file in it is damaged.
