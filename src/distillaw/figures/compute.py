@@ -92,10 +92,10 @@ def _parts(run: Run) -> list[tuple[str, float]]:
 
 
 def _cooldown(record: StudyRecord) -> float:
-    spec = record.info.get("spec")
-    training = spec.get("training") if isinstance(spec, Mapping) else None
-    share = training.get("cooldown") if isinstance(training, Mapping) else None
-    return float(share) if isinstance(share, int | float) and 0 < share < 1 else COOLDOWN
+    found: object = record.info
+    for key in ("spec", "training", "cooldown"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return float(found) if isinstance(found, int | float) and 0 < found < 1 else COOLDOWN
 
 
 _NAMES, _NUMBERS = 1.75, 1.15
@@ -182,34 +182,23 @@ def _search(arm: Mapping, key: str) -> DrawnSearch | None:
     points = sorted((float(x), float(y)) for x, y in points if x is not None and y is not None)
     if not points:
         return None
-    best = arm[key].get("best")
+    best, params = arm[key].get("best"), arm.get("params")
     chosen = float(best) if isinstance(best, int | float) else None
-    where, is_fine = _where(points, chosen, interior=bool(arm[key].get("interior")))
+    is_fine = bool(arm[key].get("interior"))
+    where = "interior" if is_fine else "at the edge"
+    lowest = min(loss for _, loss in points)
+    loss = next((y for x, y in points if chosen is not None and math.isclose(x, chosen, rel_tol=1e-6)), None)
+    if loss is not None and loss > lowest + 1e-9:
+        where, is_fine = f"{loss - lowest:.3f} above the lowest", False
     return DrawnSearch(
         arm=str(arm.get("arm")),
-        size=_size(arm),
+        size=str(arm.get("size") or (format_count(params) if isinstance(params, int | float) else "")),
         quantity=quantity,
         points=points,
         chosen=chosen,
         where=where,
         is_fine=is_fine,
     )
-
-
-def _size(arm: Mapping) -> str:
-    params = arm.get("params")
-    return str(arm.get("size") or (format_count(float(params)) if isinstance(params, int | float) else ""))
-
-
-def _where(
-    points: Sequence[tuple[float, float]], chosen: float | None, *, interior: bool
-) -> tuple[str, bool]:
-    """Where the chosen value stands among those tried, and whether that is as it should be."""
-    lowest = min(loss for _, loss in points)
-    loss = next((y for x, y in points if chosen is not None and math.isclose(x, chosen, rel_tol=1e-6)), None)
-    if loss is not None and loss > lowest + 1e-9:
-        return f"{loss - lowest:.3f} above the lowest", False
-    return ("interior", True) if interior else ("at the edge", False)
 
 
 @in_style
@@ -270,7 +259,7 @@ SCENARIOS = {
 """What is paid, in words."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Paid:
     """One cell of a study: its loss, and what it took."""
 
@@ -296,46 +285,19 @@ class Paid:
 
 def paid_cells(record: StudyRecord, cells: Sequence[MeasuredPoint]) -> list[Paid]:
     """Every cell with its bill, as if it were trained alone: no trunk is shared."""
+    runs = {(run.params, run.tokens, run.teacher_run): run for run in reversed(record.students)}
     found = []
     for cell in cells:
         name = f"{cell.label} on {budget_text(cell.tokens)} tokens"
-        student, _ = _run_flop(record, cell, None)
-        found.append(
-            Paid(
-                name=f"{name}, no teacher",
-                is_distilled=False,
-                loss=cell.alone,
-                half=float(cell.seed_half),
-                student=student,
-                logits=0.0,
-                teacher=0.0,
-            )
-        )
+        student = runs[cell.params, cell.tokens, None].number("train_flops")  # seeds cost alike
+        half = float(cell.seed_half)
+        found.append(Paid(f"{name}, no teacher", False, cell.alone, half, student, 0.0, 0.0))
         for t in cell.taught:
-            student, logits = _run_flop(record, cell, t.teacher_run)
-            own = record.every_teacher.get(t.teacher_run)
-            found.append(
-                Paid(
-                    name=f"{name} from the {t.teacher}",
-                    is_distilled=True,
-                    loss=t.loss,
-                    half=float(t.half),
-                    student=student,
-                    logits=logits,
-                    teacher=own.number("train_flops") if own else math.nan,
-                )
-            )
+            run, own = runs[cell.params, cell.tokens, t.teacher_run], record.every_teacher.get(t.teacher_run)
+            training = own.number("train_flops") if own else math.nan
+            flop = (run.number("train_flops"), run.number("teacher_flops"), training)
+            found.append(Paid(f"{name} from the {t.teacher}", True, t.loss, float(t.half), *flop))
     return [one for one in found if math.isfinite(one.compute(Scenario.INFERENCE))]
-
-
-def _run_flop(record: StudyRecord, cell: MeasuredPoint, teacher_run: str | None) -> tuple[float, float]:
-    """FLOP of the training and of the teacher's forward passes of a cell's runs; seeds cost alike."""
-    run = next(
-        r
-        for r in record.students
-        if (r.params, r.tokens, r.teacher_run) == (cell.params, cell.tokens, teacher_run)
-    )
-    return run.number("train_flops"), run.number("teacher_flops") if teacher_run else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -431,7 +431,7 @@ def measured_levels(question: RegimeQuestion) -> list[RuleValue]:
 
 def cap_tokens(question: RegimeQuestion) -> float:
     """The batch that costs `CAP` more tokens under the strictest law in this run's own tokens."""
-    laws = [law for law in batch_laws("critical") if dict(law.exponents).keys() == {"tokens"}]
+    laws = [law for law in batch_laws("critical") if law.exponents.keys() == {"tokens"}]
     return min(CAP * law.hyperbola(**question.coords) for law in laws)
 
 
