@@ -24,6 +24,7 @@ from benchmarks.sequential.real import replay_all
 from benchmarks.sequential.summary import summarise
 from benchmarks.settle.decisions import draw_decision
 from benchmarks.settle.run import numbers
+from distillaw.runs.files import write_text
 
 FULL, QUICK = "3200:3300", "3200:3208"
 """Seeds below 3200 were used to choose the constants of settling/propose.py."""
@@ -72,7 +73,7 @@ def run(seeds, plan_every, partial, report):
 def fingerprint():
     """Of what is judged and of what buys: partial results of another state are not continued."""
     root, here = Path(dl.__file__).parent / "settling", Path(__file__).parent
-    paths = [*(root / f"{name}.py" for name in ("propose", "value", "pool", "pricing")), here / "policies.py"]
+    paths = [*sorted(root.glob("*.py")), here / "policies.py"]
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
@@ -101,10 +102,10 @@ def main():
     sys.stderr.write("\n")
     print(text(found))
     if args.out:
-        args.out.write_text(json.dumps(found, indent=1) + "\n")
+        write_text(args.out, json.dumps(found, indent=1) + "\n")
         partial.unlink(missing_ok=True)
     if args.page:
-        args.page.write_text(page(found, args.figure))
+        write_text(args.page, page(found, args.figure))
     if args.figure:
         draw(found, args.figure)
 

@@ -26,6 +26,7 @@ from benchmarks.verdict.studies import IN_PLACE, SCALES, Choice, make_questions,
 from benchmarks.verdict.summary import draw, summarise, table
 from benchmarks.verdict.truths import TRUTHS, draw_truth
 from distillaw.errors import DistillawError
+from distillaw.runs.files import write_text
 
 FAMILIES = ("distillation-kappa", "distillation-reduced")
 """In order of trust."""
@@ -175,7 +176,7 @@ def main():
     found["cpu_seconds"] = round(time.process_time() - started)
     print(table(found))
     if args.out:
-        args.out.write_text(json.dumps(found, indent=1) + "\n")
+        write_text(args.out, json.dumps(found, indent=1) + "\n")
         partial.unlink(missing_ok=True)
     if args.figure:
         draw(found, args.figure)

@@ -4,6 +4,8 @@ import importlib
 import re
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 README = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
 ALONE = {"peers_task", "peers_variants"}  # run by their path, by the interpreters of other tools
@@ -29,3 +31,12 @@ def test_scripts_import():
     for name in MODULES:
         if name.split(".")[1] not in ALONE:
             importlib.import_module(f"benchmarks.{name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("sequential.run", ()), ("settle.run", (0,)), ("verdict.run", ((),))]
+)
+def test_results_are_marked_with_the_code_that_gave_them(name, arguments):
+    """Of files that are there: partial results of another state are not continued."""
+    fingerprint = importlib.import_module(f"benchmarks.{name}").fingerprint
+    assert fingerprint(*arguments) == fingerprint(*arguments) != ""

@@ -54,6 +54,24 @@ def sentencepiece_like():
     )
 
 
+def space_first():
+    """As Mistral's, and Llama 2's converted anew, have: a space before the text, none after a special token."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    bpe.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    specials = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+    bpe.train_from_iterator(
+        TEXT, trainers.BpeTrainer(vocab_size=300, special_tokens=specials, show_progress=False)
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token="<s>",
+        eos_token="<|im_end|>",
+        additional_special_tokens=["<|im_start|>"],
+        clean_up_tokenization_spaces=False,
+    )
+
+
 def chatml_tokenizer():
     return byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], bos="<|im_start|>", eos="<|im_end|>")
 

@@ -1,7 +1,7 @@
 """Chat masks token by token, for four families of templates and three kinds of tokenizers."""
 
 import pytest
-from families import byte_level, chatml_tokenizer, llama3_tokenizer, sentencepiece_like
+from families import byte_level, chatml_tokenizer, llama3_tokenizer, sentencepiece_like, space_first
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.instruct.conversations import Conversation
@@ -235,6 +235,31 @@ def test_what_a_user_spells_is_text(family):
     assert marked(tokenizer, found) == marked(tokenizer, mask(masks, tuple(plain)))
     prompts = [masks.prompt_ids(talk[:1]) for talk in (plain, odd)]
     assert len({sum(i in special for i in ids) for ids in prompts}) == 1 and len(prompts[1]) > len(prompts[0])
+
+
+def test_a_spelling_changes_no_token_of_other_messages():
+    """A tokenizer that puts a space before a text, but not after a special token, does so around spellings too."""
+    tokenizer = space_first()
+    choose_template(tokenizer, "chatml", model="tiny")
+    masks = Masker(tokenizer)
+    plain, odd = (
+        mask(
+            masks, (*TALK[1:3], {"role": "user", "content": said}, {"role": "assistant", "content": "Hello"})
+        )
+        for said in ("thank you", "thank <s>you")
+    )
+    assert marked(tokenizer, odd) == marked(tokenizer, plain)
+    turns = [tokenizer.decode(found.ids).split("<|im_end|>") for found in (plain, odd)]
+    assert turns[0][:2] == turns[1][:2] and turns[0][3:] == turns[1][3:]
+    assert turns[1][2] == turns[0][2].replace("you", "<s>you")
+
+
+def test_a_message_may_hold_any_character():
+    """Also those of the signs that hide what it spells: neither half a sign nor one that says nothing is an error."""
+    tokenizer, masks = masker("chatml")
+    for odd in ("\ue0f2abc\ue0f3", "\ue0f2ff\ue0f3", "\ue0f2", "\ue0f3<|im_end|>\ue0f2"):
+        found = mask(masks, ({"role": "user", "content": f"Hello{odd}!"}, TALK[2]))
+        assert f"Hello{odd}!" in tokenizer.decode(found.ids)
 
 
 def test_text_that_cannot_be_an_answer_names_the_conversation():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from distillaw.laws.published import laws_available, published
 from distillaw.page.bundle import planner_bundle
 from distillaw.page.write import planner_page
 from distillaw.planning.phrases import PHRASES
@@ -24,13 +25,20 @@ def embedded(text):
 
 def test_every_law_comes_with_its_coefficients_and_their_source():
     bundle = planner_bundle()
+    records = [published(name).record for name in laws_available()]
     tables = [voice["coefficients"] for voice in bundle["published"] if voice["ensemble"]]
     assert all(t["source"] and t["rows"] and len(t["rows"][0]["values"]) == len(t["members"]) for t in tables)
+    embedded_laws = {name: t for t in tables for name in t["members"]}
+    of_teachers = {r.name for r in records if "distillation" in dict(r.coefficients) and not r.by_name_only}
+    assert set(embedded_laws) == of_teachers
+    for law in records:
+        if law.name in embedded_laws:
+            assert f"{law.name}: {law.source}; {law.obtained}." in embedded_laws[law.name]["source"]
     first = bundle["published"][0]
     assert first["coefficients"]["members"] == ["surrogate-s1", "surrogate-s2", "surrogate-s3"]
     assert math.exp(first["ensemble"]["plain"]["log_A"][0]) == pytest.approx(3355, rel=1e-12)
     [row] = [row for row in first["coefficients"]["rows"] if row["symbol"] == "A"]
-    assert row["values"][0].startswith("3355")
+    assert row["values"] == ["3355"] * 3
 
 
 def test_the_page_is_given_every_phrase_that_it_says():

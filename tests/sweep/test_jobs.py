@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, replace
 
 import pytest
-from rate_bounds import octaves_off
+from rate_bounds import SHRUNK, octaves_off
 
 from distillaw.errors import RunError
 from distillaw.runs.files import write_json
@@ -14,7 +14,7 @@ from distillaw.sweep.cost import study_cost
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress, left_of
 from distillaw.sweep.spec import DesignSpec, EarlyStopSpec, StudentsSpec, StudySpec, TeacherSpec, TuningSpec
-from distillaw.sweep.tuning import STEP, LatticePoint, Place
+from distillaw.sweep.tuning import STEP, TOLERATED, LatticePoint, Place
 
 SPEC = StudySpec(
     name="plan",
@@ -126,8 +126,8 @@ POWER = {"supervised": 0.5, "distilled": 0.0}
 
 
 def _best(trunk, tokens):
-    """The best rate of a run that branches off after four fifths of its tokens, octaves from the study's."""
-    return -POWER[trunk.arm] * max(0.0, math.log2(0.8 * tokens / 10_000))
+    """The best rate of a run, octaves from the study's."""
+    return -POWER[trunk.arm] * math.log2(tokens / 10_000)
 
 
 def _falling(trunk, tokens, steepness=0.1):
@@ -156,12 +156,15 @@ def test_every_run_has_the_rate_of_its_arm_size_and_budget():
     """As near to the best one as can be known, with every search a world of its own size away."""
     ready, losses = _play_falling()
     wanted = [job for job in ready.jobs if job.trunk.purpose != "tuning"]
+    tolerated = (
+        3 * TOLERATED / (1 - 2 * SHRUNK) ** 2
+    )  # of a run that serves as it is, as its parabola sees it
     for job in wanted:
         # lone and distilled students were searched at 0.03M, both teachers at their own size and budget
         sizes = math.log2(0.1 / 0.03) if job.trunk.label == "0.1M" else 0.0
         for run_id, tokens in zip(job.run_ids, job.budgets, strict=True):
             off = octaves_off(sizes, math.log2(tokens / 10_000)) + STEP / 2
-            assert losses[run_id] < 3 + 0.1 * off**2, (run_id, losses[run_id])
+            assert losses[run_id] < 3 + max(0.1 * off**2, tolerated), (run_id, losses[run_id])
     runs = {
         (job.trunk.arm, job.trunk.label, tokens): math.log2(job.trunk.peak_lr / SPEC.peak_lr)
         for job in wanted
@@ -169,10 +172,28 @@ def test_every_run_has_the_rate_of_its_arm_size_and_budget():
         for tokens in job.budgets
     }
     lone = [runs["supervised", "0.03M", tokens] for tokens in FAR.students.tokens]
-    assert lone == pytest.approx([0, -0.75, -1.75], abs=0.3)
+    assert lone == pytest.approx([0, -1, -2], abs=0.3)
     assert [runs["distilled", "0.03M", tokens] for tokens in FAR.students.tokens] == pytest.approx(
         [0, 0, 0], abs=0.3
     )
+
+
+@pytest.mark.parametrize("share", [{"cooldown": 0.5}, {"cooldown": 1.0, "decay": "cosine"}])
+def test_rates_of_budgets_do_not_depend_on_the_share_that_is_cooled(monkeypatch, share):
+    """Half of the largest budget is the smallest one here, and they have different best rates nevertheless."""
+    monkeypatch.setitem(POWER, "supervised", 2.0)
+    spec = replace(FAR, students=replace(FAR.students, tokens=(10_000, 20_000)))
+
+    def rates(recipe):
+        ready, _ = _play_falling(spec=replace(spec, training=recipe))
+        return {
+            (job.trunk.arm, job.trunk.label, tokens): job.trunk.peak_lr
+            for job in ready.jobs
+            if (job.trunk.role, job.trunk.purpose) == ("student", "grid")
+            for tokens in job.budgets
+        }
+
+    assert rates(replace(SPEC.training, **share)) == rates(SPEC.training)
 
 
 def test_the_best_run_of_a_search_is_the_grids():

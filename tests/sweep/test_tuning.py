@@ -14,7 +14,6 @@ from distillaw.sweep.tuning import (
     Place,
     RateSearch,
     TuningPlan,
-    branching,
     search_distilled,
     search_supervised,
     search_teacher,
@@ -84,6 +83,29 @@ def test_without_a_check_at_the_largest_budget_nothing_is_known_there():
 def test_an_optimum_out_of_reach_is_reported_as_not_interior():
     search, _ = _supervised(_bowl({"small": 5, "large": 0}, -6), rounds=1)
     assert search.interior == {SMALL: False, FAR: False, LARGE: True}
+
+
+def test_a_batch_that_moves_for_the_last_time_has_its_rates_searched_once_more():
+    """At a batch of its own: four octaves below, which a search that may not move on does not reach."""
+    search, seen = _supervised(_bowl({"small": 0, "large": 0}, EXPECTED, -4), rounds=0)
+    assert search.batch == -1 and set(search.rate) == {SMALL, LARGE, FAR} == set(search.lowest)
+    assert all(seen[search.best(place)] < math.inf for place in search.rate)
+    assert search.batch_interior == {("supervised", "small"): False}
+
+
+def test_a_batch_is_not_said_to_be_interior_at_rates_at_which_its_neighbours_were_not_tried():
+    """The batch's best one is found at once, but the rate there is another, so that the neighbours are open again."""
+    surface = lambda point: 3.0 + 0.02 * (point.rate + point.batch) ** 2 + 0.1 * (point.batch - 1) ** 2  # noqa: E731
+    plan, seen = _plan(far_sizes=()), {}
+    while True:
+        search = search_supervised(seen.get, plan)
+        tried = {point.batch for point in seen if search.rate.get(point.place) == point.rate}
+        if search.batch_interior.get(("supervised", "small")):
+            assert {search.batch - 1, search.batch, search.batch + 1} <= tried
+        if search.is_done:
+            break
+        seen |= {point: surface(point) for point in search.needed}
+    assert search.batch == 1 and search.rate[SMALL] == -1
 
 
 def test_the_distilled_arm_moves_its_rates_but_not_the_batch():
@@ -173,11 +195,10 @@ def test_where_no_large_budget_was_checked_all_have_the_rate_of_the_search():
 
 
 def test_one_trunk_of_all_budgets_falls_from_the_rate_of_the_first_to_that_of_the_last():
-    rates = ArmRates(start=2**-6, law=_law(), near=100_000, far=1_600_000, cooldown=0.2)
+    rates = ArmRates(start=2**-6, law=_law(), near=100_000, far=1_600_000)
     peak, power = rates.falling(1e5)
     assert peak == rates.at(1e5, 100_000)
-    longer = branching(1_600_000, 100_000, 0.2) / 100_000
-    assert peak * longer**-power == pytest.approx(rates.at(1e5, 1_600_000), rel=1e-3)
+    assert peak * 16**-power == pytest.approx(rates.at(1e5, 1_600_000), rel=1e-3)
     assert ArmRates(start=0.0123).falling(1e6) == (0.0123, 0.0)
 
 

@@ -25,7 +25,9 @@ def test_the_size_is_predicted_within_two_per_cent(build, scheme):
     assert prediction.bytes == pytest.approx(built, rel=0.02)
     assert abs(prediction.bytes - built) < 4 * prediction.bytes_error + 0.001 * built
     assert prediction.positions == plan.num_positions
-    assert prediction.forward_seconds > 0 and prediction.seconds > 0
+    assert (
+        0 < prediction.forward_seconds < prediction.seconds
+    )  # of one clock: the forward pass is part of the whole
     assert prediction.break_even is None or prediction.break_even > 1
 
 

@@ -58,10 +58,6 @@ class Params:
     def __add__(self, other: "Params") -> "Params":
         return Params(self.value + other.require(self.convention, purpose="a sum"), self.convention)
 
-    def ratio_to(self, other: "Params") -> float:
-        """This count over another of the same convention, e.g. teacher over student."""
-        return self.value / other.require(self.convention, purpose="a ratio")
-
 
 def params_of(count: ParamCount, convention: ParamConvention, *, active: bool = False) -> Params:
     """One of the conventions of an exact count; `active` leaves out experts that a token does not visit."""
@@ -102,10 +98,6 @@ class Compute:
 
     def __add__(self, other: "Compute") -> "Compute":
         return Compute(self._with(other, lambda a, b: a + b, "be added"), self.axis)
-
-    def ratio_to(self, other: "Compute") -> float:
-        """This compute over another of the same axis."""
-        return self._with(other, lambda a, b: a / b, "be divided")
 
     def __lt__(self, other: "Compute") -> bool:
         return self._with(other, lambda a, b: a - b, "be compared") < 0

@@ -140,58 +140,6 @@ class DistillationFlops:
         }
 
 
-def distillation_flops(
-    student: Model,
-    teacher: Model,
-    student_tokens: float,
-    *,
-    teacher_tokens: float = 0.0,
-    delta_lgt: float = 1.0,
-    delta_pre: float = 1.0,
-    context: int | None = None,
-) -> DistillationFlops:
-    """Total compute of a distillation from shapes.
-
-        C = 3 F(N_S) D_S + F(N_T) (delta_Lgt D_S + delta_Pre 3 D_T)
-
-    Args:
-        student: the student's shape.
-        teacher: the teacher's shape.
-        student_tokens: D_S, tokens the student is trained on.
-        teacher_tokens: D_T, tokens the teacher was trained on; 0 if it is given.
-        delta_lgt: share of the teacher's forward passes that this student pays, in [0, 1].
-        delta_pre: share of the teacher's pretraining that this student pays, in [0, 1].
-        context: n_ctx of both; each model's own by default.
-
-    Raises:
-        ConfigError: a share outside [0, 1], or a negative token count.
-    Source:
-        arXiv 2502.08606v2, total-compute objective. Named scenarios: scenarios.py.
-    """
-    check_shares(delta_lgt=delta_lgt, delta_pre=delta_pre)
-    if min(student_tokens, teacher_tokens) < 0:
-        raise ConfigError(
-            f"student_tokens = {student_tokens:g}, teacher_tokens = {teacher_tokens:g}: "
-            "neither may be negative"
-        )
-    forward = forward_flops(teacher, context=context).total
-    return DistillationFlops(
-        student_training=training_flops(student, student_tokens, context=context),
-        teacher_logits=delta_lgt * forward * student_tokens,
-        teacher_training=delta_pre * TRAINING_FACTOR * forward * teacher_tokens,
-    )
-
-
-def check_shares(*, delta_lgt: float, delta_pre: float) -> None:
-    """Refuse cost shares outside [0, 1]."""
-    for name, value in (("delta_lgt", delta_lgt), ("delta_pre", delta_pre)):
-        if not 0 <= value <= 1:
-            raise ConfigError(
-                f"{name} = {value:g}: it is the share of a teacher cost paid here and lies in [0, 1]; "
-                "write 1/n for a cost shared by n students"
-            )
-
-
 def two_n_flops(model: Model) -> float:
     """The usual approximation F = 2 N with N non-embedding (active) parameters, in FLOP per token.
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from distillaw.accounting.flops import TRAINING_FACTOR, DistillationFlops, check_shares
+from distillaw.accounting.flops import TRAINING_FACTOR, DistillationFlops
 from distillaw.errors import ConfigError
 
 
@@ -26,7 +26,12 @@ class CostShares:
 
     def __post_init__(self) -> None:
         """Refuse shares outside [0, 1]."""
-        check_shares(delta_lgt=self.delta_lgt, delta_pre=self.delta_pre)
+        for name, value in (("delta_lgt", self.delta_lgt), ("delta_pre", self.delta_pre)):
+            if not 0 <= value <= 1:
+                raise ConfigError(
+                    f"{name} = {value:g}: it is the share of a teacher cost paid here and lies in [0, 1]; "
+                    "write 1/n for a cost shared by n students"
+                )
 
 
 class Scenario(Enum):
@@ -64,20 +69,6 @@ def total_compute(
         teacher_logits=shares.delta_lgt * teacher_forward * student_tokens,
         teacher_training=shares.delta_pre * TRAINING_FACTOR * teacher_forward * teacher_tokens,
     )
-
-
-def tokens_for_budget(
-    compute: float, *, student_forward: float, teacher_forward: float, delta_lgt: float
-) -> float:
-    """D_S that a budget buys with a given teacher whose pretraining is not charged.
-
-        D_S = C / (3 F(N_S) + delta_Lgt F(N_T))
-
-    Source:
-        arXiv 2502.08606v2, total-compute objective.
-    """
-    check_shares(delta_lgt=delta_lgt, delta_pre=0.0)
-    return compute / (TRAINING_FACTOR * student_forward + delta_lgt * teacher_forward)
 
 
 def amortised(students: int, *, pretraining_paid: bool = True, logits: str = "own") -> CostShares:
@@ -164,8 +155,3 @@ def break_even_students(*, supervised: float, distilled: float, teacher_once: fl
     if distilled >= supervised:
         return None
     return math.floor(teacher_once / (supervised - distilled)) + 1
-
-
-def data_tokens(student_tokens: float, teacher_tokens: float, *, delta_pre: float) -> float:
-    """D_dist = D_S + delta_Pre D_T, for data ratios (arXiv 2502.08606v2)."""
-    return student_tokens + delta_pre * teacher_tokens

@@ -17,7 +17,7 @@ from distillaw.quantities import format_count, parse_count
 from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
-    from distillaw.planning.gap import GapAnswer, GapQuestion, Opinion
+    from distillaw.planning.gap import GapAnswer, GapOpinion, GapQuestion
     from distillaw.planning.teacher_curve import FlatRange
 
 _TOKENS_PER_PARAM = 20.0
@@ -186,7 +186,7 @@ def _summary(answer: "GapAnswer") -> list[str]:
     return lines + _at_hand(lead, q, "")
 
 
-def _at_hand(opinion: "Opinion", q: "GapQuestion", of: str) -> list[str]:
+def _at_hand(opinion: "GapOpinion", q: "GapQuestion", of: str) -> list[str]:
     """What the teacher at hand costs against the best one."""
     if opinion.teacher_at_hand_cost is None or opinion.by_loss is None:
         return []
@@ -199,7 +199,7 @@ def _at_hand(opinion: "Opinion", q: "GapQuestion", of: str) -> list[str]:
     ]
 
 
-def _row(o: "Opinion", student_params: float) -> tuple[str, ...]:
+def _row(o: "GapOpinion", student_params: float) -> tuple[str, ...]:
     start = {"as in the runs fitted": "as fitted"}.get(o.start, o.start)
     if o.best_teacher_params is None:
         return o.law, start, *7 * ("-",), o.status
@@ -220,7 +220,7 @@ def _row(o: "Opinion", student_params: float) -> tuple[str, ...]:
     )
 
 
-def _size(o: "Opinion") -> str:
+def _size(o: "GapOpinion") -> str:
     """The best size; `>` at the end of the search, brackets where it is a guess."""
     text = format_count(o.best_teacher_params or 0.0)
     if o.curve is not None and o.curve.best.at_edge:

@@ -3,11 +3,12 @@
 The hash covers the token-to-id map: two tokenizers with the same hash can share logits, others cannot. A tokenizer
 takes any spelling of a special token for the token, and a rendered conversation no longer tells what the template wrote
 from what a user did. So before rendering such spellings in messages are replaced by signs that no text contains;
-afterwards they are put back and their places kept. The template's own tokens cut the text, as they do in any tokenizer,
-and what lies between them is tokenised with special tokens switched off.
+afterwards they are put back and their places kept. The template's own tokens cut the text, as they do in any tokenizer;
+what lies between two of them and spells one is tokenised once more, with special tokens switched off.
 """
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -184,21 +185,18 @@ def render_chat(
         messages: with `role` and `content`.
         render: the template.
     """
-    hidden = [
-        {
-            **each,
-            "content": control.sub(
-                lambda found: f"{_OPEN}{found[0].encode().hex()}{_CLOSE}", each["content"]
-            ),
-        }
-        for each in messages
-    ]
-    parts = _SIGN.split(render(hidden))
+    hide = re.compile(f"{control.pattern}|[{_OPEN}{_CLOSE}]")  # a message may hold the signs' own characters
+
+    def signed(found: re.Match[str]) -> str:
+        return f"{_OPEN}{found[0].encode().hex()}{_CLOSE}"
+
+    parts = _SIGN.split(render([{**each, "content": hide.sub(signed, each["content"])} for each in messages]))
     text, spelt = parts[0], []
-    for spelling, after in zip(parts[1::2], parts[2::2], strict=True):
-        first = len(text)
-        text += bytes.fromhex(spelling).decode()
-        spelt.append((first, len(text)))
+    for sign, after in zip(parts[1::2], parts[2::2], strict=True):
+        first, said = len(text), bytes.fromhex(sign).decode()
+        text += said
+        if control.fullmatch(said):
+            spelt.append((first, len(text)))
         text += after
     return Rendered(text=text, spelt=tuple(spelt))
 
@@ -206,32 +204,70 @@ def render_chat(
 def encode_chat(
     tokenizer: "PreTrainedTokenizerBase", control: re.Pattern[str], chat: Rendered
 ) -> tuple[list[int], list[tuple[int, int]]]:
-    """Token ids, and the characters of each (none where the tokenizer is a slow one)."""
-    ids: list[int] = []
-    offsets: list[tuple[int, int]] = []
+    """Token ids, and the characters of each (none where the tokenizer is a slow one).
 
-    def write(first: int, last: int, *, as_text: bool) -> None:
-        if first == last:
-            return
-        encoded = tokenizer(
-            chat.text[first:last],
-            add_special_tokens=False,
-            split_special_tokens=as_text,
-            verbose=False,
-            return_offsets_mapping=tokenizer.is_fast,
-        )
-        ids.extend(encoded["input_ids"])
-        offsets.extend((first + begin, first + end) for begin, end in encoded.get("offset_mapping", ()))
-
+    Raises:
+        ConfigError: a message spells a special token, and the tokenizer cannot say which tokens come of it.
+    """
+    text = chat.text
+    ids, offsets = _encode(tokenizer, text)
     if not chat.spelt:
-        write(0, len(chat.text), as_text=False)
         return ids, offsets
-    place = 0
-    for found in control.finditer(chat.text):
-        first, last = found.span()
-        if not any(begin < last and first < end for begin, end in chat.spelt):
-            write(place, first, as_text=True)
-            write(first, last, as_text=False)
-            place = last
-    write(place, len(chat.text), as_text=True)
-    return ids, offsets
+    if not tokenizer.is_fast:
+        first, last = chat.spelt[0]
+        raise ConfigError(
+            f"{tokenizer.name_or_path}: a message spells the special token {text[first:last]!r}, and a tokenizer "
+            "without tokenizer.json cannot say which tokens come of it; convert it "
+            "(AutoTokenizer.from_pretrained(..., use_fast=True).save_pretrained)"
+        )
+
+    def is_spelt(first: int, last: int) -> bool:
+        return any(begin < last and first < end for begin, end in chat.spelt)
+
+    cuts = [
+        k
+        for k, (first, last) in enumerate(offsets)
+        if control.fullmatch(text[first:last].strip()) and not is_spelt(first, last)
+    ]
+    found: list[tuple[int, tuple[int, int]]] = []
+    for before, after in itertools.pairwise([-1, *cuts, len(ids)]):
+        first = offsets[before][1] if before >= 0 else 0
+        last = offsets[after][0] if after < len(ids) else len(text)
+        special = text[slice(*offsets[before])] if before >= 0 else ""
+        tokens = list(zip(ids, offsets, strict=True))
+        found += (
+            _as_text(tokenizer, special, text, first, last)
+            if is_spelt(first, last)
+            else tokens[before + 1 : after]
+        )
+        found += tokens[after : after + 1]
+    return [token for token, _ in found], [span for _, span in found]
+
+
+def _as_text(
+    tokenizer: "PreTrainedTokenizerBase", special: str, text: str, first: int, last: int
+) -> list[tuple[int, tuple[int, int]]]:
+    """Tokens of text[first:last] where no special token is one but that which stands before.
+
+    A tokenizer may put a space before a text but not before what follows a special token: then a line feed, which such
+    tokenizers join with nothing, takes that place.
+    """
+    is_begun_anew = _encode(tokenizer, f"{special}a")[0][1:] == _encode(tokenizer, "a")[0]
+    lead = "" if not special or is_begun_anew else "\n"
+    ids, offsets = _encode(tokenizer, lead + text[first:last], split_special_tokens=True)
+    shift = first - len(lead)
+    tokens = [(token, (shift + begin, shift + end)) for token, (begin, end) in zip(ids, offsets, strict=True)]
+    return [(token, span) for token, span in tokens if not lead or span[1] > first]
+
+
+def _encode(
+    tokenizer: "PreTrainedTokenizerBase", text: str, **options: object
+) -> tuple[list[int], list[tuple[int, int]]]:
+    encoded = tokenizer(
+        text,
+        add_special_tokens=False,
+        return_offsets_mapping=tokenizer.is_fast,
+        verbose=False,
+        **options,
+    )
+    return list(encoded["input_ids"]), [tuple(span) for span in encoded.get("offset_mapping", ())]

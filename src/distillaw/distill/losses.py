@@ -195,7 +195,7 @@ def distillation_loss(*arguments, **options) -> torch.Tensor:
 
     Source:
         Busbridge et al. 2025, arXiv 2502.08606v2, Eq. 2-6 (forms), section D.1 (defaults lambda = tau = 1);
-        divergences, sparse targets, truncation: distill/divergences.py, distill/heads.py, distill/heads.py.
+        divergences: distill/divergences.py; sparse targets, truncation: distill/heads.py.
 
     Example:
         >>> hidden, head = torch.zeros(1, 3, 4), torch.nn.Linear(4, 8, bias=False)

@@ -2,10 +2,11 @@
 
     log2 rate*(N, D) = a + s n - q d + i n d,    n = log2(N / N_0), d = log2(D / D_0)
 
-The rate is that of width 64 (train/optim.py), N the non-embedding parameters, D the tokens at which a budget branches
-off. One search leaves a minimum open by tenths of an octave; divided by the few octaves between its budgets, that is
-no exponent to go by: in the quickstart a fall of 0.96 was read off a ratio of 2.5 and two hundredths of a nat, and the
-teacher that was trained by it lost 0.08 nats. So s, q and i have priors, and every search counts by what it is worth.
+The rate is that of width 64 (train/optim.py), N the non-embedding parameters, D the tokens of a whole run, its cooldown
+included. One search leaves a minimum open by tenths of an octave; divided by the few octaves between its budgets, that
+is no exponent to go by: in the quickstart a fall of 0.96 was read off a ratio of 2.5 and two hundredths of a nat, and
+the teacher that was trained by it lost 0.08 nats. So s, q and i have priors, and every search counts by what it is
+worth.
 """
 
 import math

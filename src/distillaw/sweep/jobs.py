@@ -26,7 +26,6 @@ from distillaw.sweep.tuning import (
     Place,
     RateSearch,
     TuningPlan,
-    branching,
     search_distilled,
     search_supervised,
     search_teacher,
@@ -323,8 +322,8 @@ class Planner:
         for place, (offset, sd, *_) in search.lowest.items():
             job = self.point(search.best(place), None)
             octaves = math.log2(job.trunk.peak_lr) + offset
-            tokens = branching(job.budgets[0], self._spec.tuning_tokens, self._spec.training.cooldown)
-            found.append(Optimum(params=float(job.trunk.params), tokens=tokens, octaves=octaves, sd=sd))
+            size, tokens = float(job.trunk.params), float(job.budgets[0])
+            found.append(Optimum(params=size, tokens=tokens, octaves=octaves, sd=sd))
         return sorted(found, key=lambda one: (one.tokens, one.params))
 
     def _arm_rates(self, found: Sequence[Optimum], kind: str, search: RateSearch) -> ArmRates:
@@ -338,7 +337,6 @@ class Planner:
             law=fit_rate_law(found, arm=kind, params=found[0].params, tokens=found[0].tokens),
             near=self._spec.tuning_tokens,
             far=max(self._spec.students.tokens) if self.plan.far_sizes else self._spec.tuning_tokens,
-            cooldown=self._spec.training.cooldown,
             exact=exact,
         )
 

@@ -130,15 +130,19 @@ class TuningPlan:
 def search_supervised(lookup: Lookup, plan: TuningPlan) -> RateSearch:
     """Rates and one batch for all, on the supervised arm."""
     search = RateSearch(guess=plan.guess)
+    _search_rates(search, lookup, "supervised", plan)
     for _ in range(plan.rounds + 1):
-        _search_rates(search, lookup, "supervised", plan)
         if search.needed or not plan.batches:
             break
         best = _search_batch(search, lookup, "supervised", plan, plan.rounds)
         if search.needed or best == search.batch:
             break
         search.batch = best
+        search.batch_interior = dict.fromkeys(
+            search.batch_interior, False
+        )  # at the new rates nobody has looked
         search.rate, search.lowest, search.interior = {}, {}, {}
+        _search_rates(search, lookup, "supervised", plan)
     search.rates_known = search.is_done
     return search
 
@@ -269,8 +273,6 @@ class ArmRates:
     """The search's budget."""
     far: int = 0
     """The largest budget, where it was checked; else the search's, and all budgets have its rate."""
-    cooldown: float = 0.0
-    """Share of a budget that is cooled: its rate is that of where it branches off."""
     exact: Mapping[tuple[float, int], float] = field(default_factory=dict)
     """(size, budget) -> rate of the run that was the best of its search: it serves the grid as it is."""
 
@@ -279,15 +281,14 @@ class ArmRates:
         tokens = tokens if self.far > self.near else self.near
         if (params, tokens) in self.exact or self.law is None:
             return self.exact.get((params, tokens), self.start)
-        octaves = self.law.chosen(params, self._branching(tokens)) - math.log2(self.start)
+        octaves = self.law.chosen(params, tokens) - math.log2(self.start)
         return float(f"{self.start * 2 ** (STEP * round(octaves / STEP)):.4g}")
 
     def falling(self, params: float) -> tuple[float, float]:
         """For one trunk of all budgets: its rate at the search's, and the exponent with which it falls from there."""
         peak, power = self.at(params, self.near), 0.0
         if self.far > self.near:
-            longer = self._branching(self.far) / self.near
-            power = math.log(peak / self.at(params, self.far)) / math.log(longer)
+            power = math.log(peak / self.at(params, self.far)) / math.log(self.far / self.near)
         return peak, float(f"{power:.4g}")
 
     @property
@@ -296,11 +297,3 @@ class ArmRates:
         return self.falling(
             min((size for size, _ in self.exact), default=self.law.params if self.law else 0.0)
         )
-
-    def _branching(self, tokens: int) -> float:
-        return branching(tokens, self.near, self.cooldown)
-
-
-def branching(tokens: int, near: int, cooldown: float) -> float:
-    """Where a budget branches off, to which its rate belongs; for the search's own budget that itself."""
-    return max((1.0 - cooldown) * tokens, float(near))

@@ -301,9 +301,9 @@ class _LossSearch:
 
 
 SHOWN_WINDOWS = (0, 1, 2, 3, 4, 6, 8, 16)
-"""Tokens seen: from none to more than the default worlds remember."""
+"""Tokens seen by the teachers whose loss is shown: from none to more than the default worlds remember."""
 SHOWN_TEMPERATURES = (1.25, 1.5, 2.0, 3.0)
-"""Teachers whose loss is shown of a world: from knowing nothing to more than most worlds' memory; mild to flat."""
+"""Of the teachers whose loss is shown: from mild to flat."""
 MOST_PROBABILITIES = 1 << 27
 """Of documents x words x vocabulary: a GiB of them, of which a few are held."""
 
