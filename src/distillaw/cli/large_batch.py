@@ -17,7 +17,7 @@ from distillaw.quantities import format_count, format_seconds
 from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
-    from distillaw.large_batch.images.columns import ColumnRun
+    from distillaw.large_batch.images.spec import ColumnRun
     from distillaw.large_batch.images.study import Forecast, ImagePlan
 
 

@@ -16,7 +16,6 @@ from distillaw.figures.batches import draw_walks, walks
 from distillaw.figures.calibrated import calibrated_groups, draw_calibration
 from distillaw.figures.compute import compute_spent as spent_by_part
 from distillaw.figures.compute import draw_paid, draw_searches, draw_spent, paid_cells, study_searches
-from distillaw.figures.equal_compute import draw_isoflop, iso_budgets
 from distillaw.figures.fits import (
     NONE_SCORED,
     draw_coverage,
@@ -27,7 +26,7 @@ from distillaw.figures.fits import (
     study_laws,
 )
 from distillaw.figures.fits import hold_outs as hold_outs_of
-from distillaw.figures.losses import draw_gap, draw_tokens, teacher_styles
+from distillaw.figures.losses import draw_gap, draw_isoflop, draw_tokens, iso_budgets, teacher_styles
 from distillaw.figures.style import in_style
 from distillaw.planning.measured import design_points
 from distillaw.runs.record import StudyRecord, read_study

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distillaw.errors import CacheError
-from distillaw.figures.frontiers import models
-from distillaw.figures.rows import arm_name, draw_arms
+from distillaw.figures.frontiers import arm_name, draw_arms, models
 from distillaw.pareto.points import ScorePoint, axis_compute, place, place_words
 from distillaw.quantities import format_count, format_seconds
 from distillaw.report.page import FigureFiles, KeyNumber, Picture, Section, write_page

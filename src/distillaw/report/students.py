@@ -9,9 +9,17 @@ from operator import attrgetter
 from distillaw.accounting.scenarios import Scenario
 from distillaw.errors import DataError
 from distillaw.figures.compute import SCENARIOS, Frontier, Paid, draw_paid, frontier, paid_cells
-from distillaw.figures.equal_compute import IsoBudget, IsoCurve, draw_isoflop, iso_budgets
 from distillaw.figures.fits import study_laws
-from distillaw.figures.losses import TeacherStyle, draw_gap, draw_tokens, teacher_styles
+from distillaw.figures.losses import (
+    IsoBudget,
+    IsoCurve,
+    TeacherStyle,
+    draw_gap,
+    draw_isoflop,
+    draw_tokens,
+    iso_budgets,
+    teacher_styles,
+)
 from distillaw.figures.style import SERIES, Z90
 from distillaw.fitting.result import FitResult
 from distillaw.planning.measured import MeasuredPoint

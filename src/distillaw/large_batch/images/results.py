@@ -22,8 +22,7 @@ from scipy.special import stdtr
 
 from distillaw.errors import CacheError, DataError
 from distillaw.large_batch.diffusion import FEWEST_POINTS, DiffusionFit, fit_diffusion
-from distillaw.large_batch.images.columns import column_of, walk_name
-from distillaw.large_batch.images.spec import COLUMNS, STAGES, ImageStudy
+from distillaw.large_batch.images.spec import COLUMNS, STAGES, ImageStudy, column_of, walk_name
 from distillaw.runs.config import from_table
 from distillaw.runs.files import read_json
 from distillaw.runs.paired import (

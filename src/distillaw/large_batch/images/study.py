@@ -22,10 +22,9 @@ from typing import Any, TypeVar
 import torch
 
 from distillaw.errors import DistillawError, RunError
-from distillaw.large_batch.images.columns import ColumnRun, check_channels, notes, plan_cells
 from distillaw.large_batch.images.image_files import ImageData, load_images
 from distillaw.large_batch.images.results import CELLS, RECORD
-from distillaw.large_batch.images.spec import ImageStudy
+from distillaw.large_batch.images.spec import ColumnRun, ImageStudy, check_channels, notes, plan_cells
 from distillaw.large_batch.images.train import CellRun, Feeds, make_feeds, train_cell
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.lock import held

@@ -25,10 +25,9 @@ from torch.optim.swa_utils import update_bn
 from distillaw.errors import CacheError, DivergedError
 from distillaw.large_batch.diffusion import log_steps
 from distillaw.large_batch.ghost import convert_ghost_batchnorm
-from distillaw.large_batch.images.columns import VERSION, ColumnRun
 from distillaw.large_batch.images.image_files import ImageData, ImageSet
 from distillaw.large_batch.images.networks import ImageShape, build_network, count_params
-from distillaw.large_batch.images.spec import DataSettings, ImageStudy, Optimizer
+from distillaw.large_batch.images.spec import VERSION, ColumnRun, DataSettings, ImageStudy, Optimizer
 from distillaw.large_batch.instruments import DistanceTracker
 from distillaw.large_batch.rules import clip_at
 from distillaw.runs.files import write_json, write_with
