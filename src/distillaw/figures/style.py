@@ -191,11 +191,8 @@ def _make_plain(figure: Figure) -> None:
         text.set_text(plain(text.get_text()))
     for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
         if isinstance(named := axis.get_major_formatter(), FuncFormatter):  # of names at ticks, too
-            axis.set_major_formatter(FuncFormatter(_plainly(named)))
-
-
-def _plainly(formatter: FuncFormatter) -> Callable[[float, int], str]:
-    return lambda value, place: plain(formatter(value, place))
+            shown = functools.partial(lambda named, value, at: plain(named(value, at)), named)
+            axis.set_major_formatter(FuncFormatter(shown))
 
 
 def new_figure(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, list[list[Axes]]]:
@@ -303,23 +300,20 @@ def _apart(values: list[float], least: float = 0.13) -> list[float]:
     """Those that leave room for their names: a share of the axis from one to the next, the ends first."""
     if len(values) < 3:
         return values
-    logs = [math.log(value) for value in values]
-    room = least * (logs[-1] - logs[0])
-    kept = [0]
-    for i in range(1, len(values) - 1):
-        if logs[i] - logs[kept[-1]] >= room and logs[-1] - logs[i] >= room:
-            kept.append(i)
-    return [values[i] for i in (*kept, len(values) - 1)]
+    kept, last = [values[0]], values[-1]
+    room = least * math.log(last / kept[0])
+    for value in values[1:-1]:
+        if math.log(value / kept[-1]) >= room and math.log(last / value) >= room:
+            kept.append(value)
+    return [*kept, last]
 
 
 def power_axis(ax: Axes) -> None:
     """A logarithmic abscissa in powers of ten as people write them; within two decades, a few round numbers."""
     ax.set_xscale("log")
     low, high = ax.get_xlim()
-    if high / low >= 100:
-        ax.xaxis.set_major_locator(LogLocator(numticks=8))
-    else:
-        ax.xaxis.set_major_locator(FixedLocator(_round_numbers(low, high)))
+    is_wide = high / low >= 100
+    ax.xaxis.set_major_locator(LogLocator(numticks=8) if is_wide else FixedLocator(_round_numbers(low, high)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_text(value)))
     ax.set_xlim(low, high)
@@ -358,24 +352,13 @@ def label_ends(ax: Axes, ends: Sequence[tuple[str, str, float, float]], *, gap: 
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """Positions as near as possible to those wanted, in the same order, at least `gap` apart.
+    """Positions as near as possible to those wanted, in the same order, at least `gap` apart."""
+    from scipy.optimize import isotonic_regression  # slow to import
 
-    Pools neighbours that are too close and centres each pool on its mean, as in isotonic regression.
-    """
-    order = sorted(range(len(wanted)), key=wanted.__getitem__)
-    pools: list[tuple[float, list[int]]] = []  # (mean of wanted - offset, members)
-    for rank, index in enumerate(order):
-        pools.append((wanted[index] - rank * gap, [index]))
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
-            (low, first), (high, second) = pools[-2:]
-            share = len(second) / (len(first) + len(second))
-            pools[-2:] = [(low * (1 - share) + high * share, first + second)]
-    placed, rank = [0.0] * len(wanted), 0
-    for base, members in pools:
-        for index in members:
-            placed[index] = base + rank * gap
-            rank += 1
-    return placed
+    order, room = np.argsort(wanted, kind="stable"), gap * np.arange(len(wanted))
+    placed = np.empty(len(wanted))
+    placed[order] = isotonic_regression(np.asarray(wanted)[order] - room).x + room
+    return placed.tolist()
 
 
 def draw_band(

@@ -137,8 +137,8 @@ def summarise(folder: Path) -> dict[str, Any]:
 
 
 def _walk_json(walk: ImageWalk) -> dict[str, Any]:
+    found = {key: value for key, value in asdict(walk).items() if key not in ("curves", "fits")}
     fits = {str(seed): asdict(fit) for seed, fit in walk.fits.items()}
-    found = {key: value for key, value in asdict(walk).items() if key != "curves"}
     return {**found, "log_wins": walk.log_wins, "fits": fits}
 
 

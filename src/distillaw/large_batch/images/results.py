@@ -283,9 +283,7 @@ class ImageWalk:
     is_corrected: bool
     column: str
     """Whose cells these are."""
-    curves: Mapping[int, tuple[tuple[int, float], ...]]
-    """Seed to (step, ||w_t - w_0||) of the window, all parameters."""
-    fits: Mapping[int, DiffusionFit]
+    last_step: int
     slope: Mean
     """b of a + b ln t."""
     power: Mean
@@ -294,7 +292,9 @@ class ImageWalk:
     """Distance at the last step of the phase."""
     first_tensor_slope: Mean
     """b for the first tensor alone, which is what the released code logs."""
-    last_step: int
+    curves: Mapping[int, tuple[tuple[int, float], ...]]
+    """Seed to (step, ||w_t - w_0||) of the window, all parameters."""
+    fits: Mapping[int, DiffusionFit]
 
     @property
     def log_wins(self) -> int:

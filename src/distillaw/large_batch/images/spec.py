@@ -1,4 +1,4 @@
-"""What a large-batch study is: one TOML file, one frozen object; the paper's numbers that it is held against; its cells.
+"""What a large-batch study is: one TOML file, one frozen object; its cells; the paper's numbers it is held against.
 
     name, network, columns, seeds, [data], [batches], [optimizer], [schedule], [diffusion]
 
