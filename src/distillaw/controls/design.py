@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import combinations
+from typing import Any
 
 from distillaw.controls.control import (
     LEAST_POINTS,
@@ -82,7 +83,8 @@ def _manifest(runs: StudyRuns) -> Mapping[str, object]:
 def _manifest_splits(manifest: Mapping[str, object]) -> dict[str, dict[str, object]]:
     """Teacher and student split as the data's manifest has them; empty without one."""
     splits = manifest.get("splits")
-    own = {name: splits.get(name) for name in ("teacher", "student")} if isinstance(splits, Mapping) else {}
+    found = splits if isinstance(splits, Mapping) else {}
+    own: dict[str, Any] = {name: found.get(name) for name in ("teacher", "student")}
     if not all(isinstance(split, Mapping) for split in own.values()):
         return {}
     return {

@@ -4,7 +4,6 @@ Every function takes the folder that `study run` wrote (or a record of it), a wi
 both), and returns a `matplotlib.figure.Figure`. What a study cannot show is a `DataError` with the reason.
 """
 
-import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -43,14 +42,10 @@ def _of_study(draw: Callable[[StudyRecord], Figure]) -> Callable[..., Figure]:
     def of_study(study: Study) -> Figure:
         return draw(study if isinstance(study, StudyRecord) else read_study(Path(study)))
 
-    functools.update_wrapper(of_study, draw, assigned=("__module__", "__name__", "__qualname__"))
-    del of_study.__wrapped__  # its argument is another
+    for name in ("__module__", "__name__", "__qualname__"):
+        setattr(of_study, name, getattr(draw, name))
     said, raises, errors = (inspect.getdoc(draw) or "").partition("\n\nRaises:")
-    of_study.__doc__ = (
-        f"{said}\n\nArgs:\n    study: the folder, or a record of it.\n{raises}{errors}".replace(
-            "\n\n\n", "\n\n"
-        )
-    )
+    of_study.__doc__ = f"{said}\n\nArgs:\n    study: the folder, or a record of it.{raises}{errors}"
     return in_style(of_study)
 
 

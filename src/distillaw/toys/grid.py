@@ -81,9 +81,12 @@ class Grid:
     @property
     def teachers(self) -> tuple[ToyTeacher, ...]:
         """Both axes."""
-        sizes = [("width", w, mapping.count_steps(w, self.num_classes)) for w in self.teacher_widths]
-        times = [("steps", self.long_width, steps) for steps in self.teacher_steps]
-        return tuple(ToyTeacher(axis=axis, width=w, steps=steps) for axis, w, steps in (*sizes, *times))
+        sizes = [(width, mapping.count_steps(width, self.num_classes)) for width in self.teacher_widths]
+        times = [(self.long_width, steps) for steps in self.teacher_steps]
+        return (
+            *(ToyTeacher(axis="width", width=width, steps=steps) for width, steps in sizes),
+            *(ToyTeacher(axis="steps", width=width, steps=steps) for width, steps in times),
+        )
 
     @property
     def core_seconds(self) -> float:

@@ -335,7 +335,8 @@ def _forecast(plan: ImagePlan, cell: ColumnRun, feeds: Feeds, scaled: float) -> 
 
 def _time_step(run: CellRun) -> float:
     """Seconds of a step."""
-    for _ in range(WARM_STEPS):
+    loss = run.advance()
+    for _ in range(WARM_STEPS - 1):
         loss = run.advance()
     float(loss)
     began, steps = time.monotonic(), 0

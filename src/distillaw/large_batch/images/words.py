@@ -182,5 +182,6 @@ _WORDS: Mapping[str, str] = {
 def _say(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    form = {float: "g", int: ","}.get(type(value), "")
-    return format(value, form)
+    return (
+        f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    )
