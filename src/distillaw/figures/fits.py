@@ -28,7 +28,7 @@ from distillaw.fitting.uncertainty import Calibration
 from distillaw.runs.record import StudyRecord
 from distillaw.runs.table import read_table
 from distillaw.verifying import scorecard
-from distillaw.verifying.scoring import Scored
+from distillaw.verifying.scorecard import Scored
 
 LABELS = {"supervised": "supervised law", "distillation-reduced": "distillation law"}
 """The families of a study that are drawn, and what they are called."""

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
 
 from distillaw.errors import ConfigError, DataError, DistillawWarning
+from distillaw.runs.config import check_choice
 
 log = logging.getLogger(__name__)
 
@@ -100,12 +101,8 @@ def _checked(*, ghost_batch_size: int, stats_update: StatsUpdate, remainder: Rem
         raise ConfigError(
             f"ghost_batch_size is {ghost_batch_size!r}; it is a number of samples, a whole number >= 1"
         )
-    for name, value, known in (
-        ("stats_update", stats_update, STATS_UPDATES),
-        ("remainder", remainder, REMAINDERS),
-    ):
-        if value not in known:
-            raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(known)}")
+    check_choice("stats_update", stats_update, STATS_UPDATES)
+    check_choice("remainder", remainder, REMAINDERS)
     return {"ghost_batch_size": ghost_batch_size, "stats_update": stats_update, "remainder": remainder}
 
 

@@ -263,8 +263,8 @@ def _loss(source: str, spec: StudySpec, store: TokenStore, facts: Facts, study: 
         from transformers.utils.logging import disable_progress_bar
 
         from distillaw.data.tokenizer import load_tokenizer
-        from distillaw.models.oracle import load_any_teacher
         from distillaw.models.scoring import make_heldout
+        from distillaw.models.teacher import load_any_teacher
 
         disable_progress_bar()
         context = spec.training.context

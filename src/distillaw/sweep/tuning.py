@@ -138,9 +138,8 @@ def search_supervised(lookup: Lookup, plan: TuningPlan) -> RateSearch:
         if search.needed or best == search.batch:
             break
         search.batch = best
-        search.batch_interior = dict.fromkeys(
-            search.batch_interior, False
-        )  # at the new rates nobody has looked
+        # at the rates that follow nobody has looked at this batch's neighbours
+        search.batch_interior = dict.fromkeys(search.batch_interior, False)
         search.rate, search.lowest, search.interior = {}, {}, {}
         _search_rates(search, lookup, "supervised", plan)
     search.rates_known = search.is_done

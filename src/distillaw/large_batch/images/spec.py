@@ -29,7 +29,7 @@ from distillaw.errors import ConfigError
 from distillaw.large_batch.advice import FEW_STEPS
 from distillaw.large_batch.rules import RATE_RULES, adapt_phases, steps_of
 from distillaw.quantities import did_you_mean
-from distillaw.runs.config import from_table, read_toml
+from distillaw.runs.config import check_choice, from_table, read_toml
 from distillaw.runs.files import content_hash
 
 KEYS = {"SB": "SB", "LB": "LB", "+LR": "LR", "+GBN": "GBN", "+RA": "RA"}
@@ -225,11 +225,11 @@ class ImageStudy:
         Raises:
             ConfigError: unknown names, sizes out of range, a schedule that does not rise.
         """
-        _one_of("[network] kind", self.network.kind, NETWORKS)
+        check_choice("[network] kind", self.network.kind, NETWORKS)
         for column in self.columns:
-            _one_of("columns", column, COLUMNS)
-        _one_of("[optimizer] rate_rule", self.optimizer.rate_rule, tuple(RATE_RULES))
-        _one_of("[schedule] adaptation", self.schedule.adaptation, ("steps", "epochs"))
+            check_choice("columns", column, COLUMNS)
+        check_choice("[optimizer] rate_rule", self.optimizer.rate_rule, tuple(RATE_RULES))
+        check_choice("[schedule] adaptation", self.schedule.adaptation, ("steps", "epochs"))
         if self.paper:
             hoffer2017().row(self.paper)
         for is_wrong, what in (*_of_batches(self), *_of_optimizer(self.optimizer), *_of_others(self)):
@@ -254,11 +254,6 @@ class ImageStudy:
 def read_study(path: Path) -> ImageStudy:
     """Read a study from its TOML file; ConfigError: unreadable, unknown keys, values that cannot be run."""
     return from_table(ImageStudy, read_toml(path), path.name)
-
-
-def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"{what} = {value!r}{did_you_mean(value, known)}: one of {', '.join(known)}")
 
 
 def _of_batches(study: ImageStudy) -> Iterator[tuple[bool, str]]:
