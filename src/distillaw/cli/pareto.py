@@ -89,11 +89,10 @@ def pareto(
     for point in points:
         if point.is_own:
             print(f"\n{place_words(point, points)}")
-    if out is not None:
-        print(f"\n{out / 'pareto.svg'}")
     if out is None:
         output.suggest(f"{same_command()} --out pareto")
         return
+    print(f"\n{out / 'pareto.svg'}")
     tasks = "suite" if score == "mean6" else score
     what = (
         "--text YOUR_TEXT" if score == "bits_per_byte" else f"--tasks {shlex.quote(tasks)} --data YOUR_DATA"

@@ -4,6 +4,7 @@ Distances and noise of a study are read from distances.jsonl and metrics.jsonl o
 large_batch/diffusion.py, fitted to the phase of constant rate alone.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,35 +89,27 @@ def _walk(record: StudyRecord, run: Run) -> Walk | None:
     rates = [float(str(row["lr"])) for row in rows]
     peak = [step for step, rate in zip(steps, rates, strict=True) if rate == max(rates)]
     constant = (peak[0], peak[-1]) if len(peak) > 1 else None
+    fit = None
+    if constant is not None:
+        with contextlib.suppress(DataError):  # too few points
+            fit = fit_diffusion(steps, distances, first=constant[0], last=constant[1])
     return Walk(
         run=run,
         teacher=teacher_name(record, run.teacher_run) if run.teacher_run else "",
         steps=steps,
         distances=distances,
         constant=constant,
-        fit=_fit(steps, distances, constant),
-        noise=_noise(run, constant),
+        fit=fit,
+        noise=None if constant is None else _noise(run, *constant),
     )
 
 
-def _fit(
-    steps: Sequence[int], distances: Sequence[float], window: tuple[int, int] | None
-) -> DiffusionFit | None:
-    if window is None:
-        return None
-    try:
-        return fit_diffusion(steps, distances, first=window[0], last=window[1])
-    except DataError:  # too few points
-        return None
-
-
-def _noise(run: Run, window: tuple[int, int] | None) -> NoiseScale | None:
-    if run.folder is None or window is None:
-        return None
+def _noise(run: Run, first: int, last: int) -> NoiseScale | None:
+    assert run.folder is not None  # its distances are there
     rows = [
         row
         for row in read_json_lines(run.folder / "metrics.jsonl")
-        if "grad_sq_small" in row and window[0] <= int(str(row["step"])) + 1 <= window[1]
+        if "grad_sq_small" in row and first <= int(str(row["step"])) + 1 <= last
     ]
     if len(rows) < FEWEST_STEPS:
         return None
