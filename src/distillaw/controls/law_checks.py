@@ -213,7 +213,10 @@ def _check(
     if fit is None:
         words = f"no usable distillation law with replicates yet; {words}"
         return about.answer("not done", words, **numbers)
-    found = _reached(runs.record, fit)
+    belief = fit.belief()
+    taught = _cells([run for run in runs.record.students if run.teacher_run])
+    c0 = float(np.sqrt(belief.covariance[_C0_INDEX, _C0_INDEX]))
+    found = _precision(c0, best_ratios(belief, taught))
     reached = error(found)
     numbers |= {
         "reached": _finite(reached),
@@ -246,12 +249,6 @@ def _expected(record: StudyRecord, form: str) -> ConstantErrors:
     ]
     c0, ratio = (float(np.median([getattr(one, name) for one in found])) for name in ("c0", "ratio"))
     return ConstantErrors(c0=c0, ratio=ratio, bracketed=min(one.bracketed for one in found))
-
-
-def _reached(record: StudyRecord, fit: FitResult) -> ConstantErrors:
-    belief = fit.belief()
-    taught = _cells([run for run in record.students if run.teacher_run])
-    return _precision(float(np.sqrt(belief.covariance[_C0_INDEX, _C0_INDEX])), best_ratios(belief, taught))
 
 
 def _precision(c0: float, best: Sequence[BestRatio]) -> ConstantErrors:

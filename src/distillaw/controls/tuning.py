@@ -153,11 +153,11 @@ def check_horizon(runs: StudyRuns) -> Control:
     lost = [row for row in found if row["branch_minus_best"]["mean"] > row["margin"]]
     if lost:
         return HORIZON.answer("failed", "; ".join(map(_words, lost)), **numbers)
-    covered = {
-        row["arm"]
-        for role, place, row in places
-        if place[1] == _largest(runs.own(role), place) and min(row["tried"]) < 1 < max(row["tried"])
-    }
+    covered = set()
+    for role, (params, tokens, teacher), row in places:
+        largest = max(d for n, d, t in runs.own(role) if (n, t) == (params, teacher))
+        if tokens == largest and min(row["tried"]) < 1 < max(row["tried"]):
+            covered.add(row["arm"])
     seen = (
         [_words(max(found, key=lambda row: row["branch_minus_best"]["mean"] / row["loss"]))] if found else []
     )
@@ -165,11 +165,6 @@ def check_horizon(runs: StudyRuns) -> Control:
         lacking = "no runs at lower and higher rates at the largest tokens " + ", nor ".join(missing)
         return HORIZON.answer("not done", "; ".join([lacking, *seen]), **numbers)
     return HORIZON.answer("passed", "; ".join(seen), **numbers)
-
-
-def _largest(own: Mapping[Place, object], place: Place) -> int:
-    """The largest budget of the size and teacher of a place."""
-    return max(tokens for params, tokens, teacher in own if (params, teacher) == (place[0], place[2]))
 
 
 def _exists(runs: StudyRuns, arm: str) -> bool:

@@ -157,7 +157,11 @@ STYLES = {"distilled": (SERIES[0], "o"), "supervised": (SERIES[1], "s")}
 @in_style
 def draw_excess(record: Mapping[str, Any], fork: Mapping[str, Any]) -> Figure:
     """A panel per checkpoint; one for all where each loss is branched from its own checkpoint only."""
-    panels = _panels(fork)
+    arms = fork["arms"]
+    panels = {"each loss from its own checkpoint": arms}
+    if len(arms) < 2 or any(arm["trunk"] != arm["loss"] for arm in arms):
+        trunks = dict.fromkeys(arm["trunk"] for arm in arms)
+        panels = {f"{trunk} checkpoint": [a for a in arms if a["trunk"] == trunk] for trunk in trunks}
     figure, axes = new_figure(
         1, len(panels), width=4.8 if len(panels) == 1 else 3.4 * len(panels), height=3.2
     )
@@ -173,14 +177,6 @@ def draw_excess(record: Mapping[str, Any], fork: Mapping[str, Any]) -> Figure:
     share_range(axes[0])
     axes[0][0].set_ylabel("excess loss, nats/token")
     return figure
-
-
-def _panels(fork: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    arms = fork["arms"]
-    if len(arms) > 1 and all(arm["trunk"] == arm["loss"] for arm in arms):
-        return {"each loss from its own checkpoint": arms}
-    trunks = dict.fromkeys(arm["trunk"] for arm in arms)
-    return {f"{trunk} checkpoint": [arm for arm in arms if arm["trunk"] == trunk] for trunk in trunks}
 
 
 def _draw_arm(ax: Axes, arm: Mapping[str, Any], *, shift: float) -> None:

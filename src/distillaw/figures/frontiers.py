@@ -194,11 +194,14 @@ def place_labels(
     taken = [Bbox.from_extents(x - size, y - size, x + size, y + size) for x, y in spots]
     if keep_off:
         taken.append(Bbox(keep_off))
-    inked = np.array(list(_along(line)))
+    steps = np.linspace(0, 1, 61)[:, None]
+    inked = np.concatenate(
+        [np.empty((0, 2)), *(np.array(a) + (np.array(b) - a) * steps for a, b in itertools.pairwise(line))]
+    )
     found: list[Label | None] = []
     for name, (x, y) in zip(names, spots, strict=True):
         for label, box in _places(name, x, y, letter):
-            if not box.count_overlaps(taken) and not (len(inked) and box.count_contains(inked)):
+            if not box.count_overlaps(taken) and not box.count_contains(inked):
                 taken.append(box)
                 found.append(label)
                 break
@@ -217,12 +220,6 @@ def _places(name: str, x: float, y: float, letter: Spot) -> Iterator[tuple[Label
             if box.x0 >= 0 and box.x1 <= 1.02 and box.y0 >= 0 and box.y1 <= 1:
                 at = {"left": left, "right": left + width, "center": x}[side]
                 yield Label(text=name, x=at, y=y + dy, side=side), box
-
-
-def _along(line: Sequence[Spot], steps: int = 60) -> Iterator[Spot]:
-    for (x0, y0), (x1, y1) in itertools.pairwise(line):
-        for i in range(steps + 1):
-            yield x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps
 
 
 # --- one row with an interval for each of a few choices ----------------------------------------------------

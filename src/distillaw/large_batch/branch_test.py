@@ -177,15 +177,17 @@ def decide(
     limits = SEED_MULTIPLE * sd if tolerance is None else np.full(DRAWS, tolerance)
     excess, drawn = excess_over_smaller(branches.means), excess_over_smaller(mu)
     place, places = _last_passing(excess, wanted), _last_passing(drawn, limits)
-    met = _between(np.log2(branches.multiples), drawn, limits)
+    grid, tail = np.log2(branches.multiples), (1 - level) / 2
+    met = _between(grid, drawn, limits)
+    low, high = np.quantile(met, [tail, 1 - tail])
     passes, count = excess <= wanted, len(branches.multiples)
     top = None if place < 0 else branches.multiples[place]
     return BranchVerdict(
         status=_status(branches, int(place)),
         largest=top,
         fails_from=branches.multiples[place + 1] if -1 < place < count - 1 else None,
-        between=None if top is None else float(2 ** _between(np.log2(branches.multiples), excess, wanted)),
-        interval=_interval(met, np.log2(branches.multiples[-1]), level),
+        between=None if top is None else float(2 ** _between(grid, excess, wanted)),
+        interval=(float(2**low), None if (met >= grid[-1]).mean() > tail else float(2**high)),
         probability=tuple(float((places == i).mean()) for i in range(count)),
         excess=tuple(map(float, excess)),
         excess_interval=_bounds(drawn, level),
@@ -317,12 +319,6 @@ def _between(
     run = np.where(rises, there, 1.0) - np.where(rises, here, 0.0)
     share = np.where(rises, np.clip((limit - np.where(rises, here, 0.0)) / run, 0, 1), 0.0)
     return x[last] + share * (x[following] - x[last])
-
-
-def _interval(met: NDArray[np.float64], top: float, level: float) -> tuple[float, float | None]:
-    tail = (1 - level) / 2
-    low, high = np.quantile(met, [tail, 1 - tail])
-    return float(2**low), None if (met >= top).mean() > tail else float(2**high)
 
 
 def _bounds(drawn: NDArray[np.float64], level: float) -> tuple[tuple[float, float], ...]:
