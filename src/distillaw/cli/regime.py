@@ -13,7 +13,7 @@ from distillaw.cli.console import print_sections, print_table
 from distillaw.cli.counts import Count, count, optional_count, whole_count
 from distillaw.cli.names import HardwareName
 from distillaw.cli.output import Output
-from distillaw.cli.typed import formerly
+from distillaw.cli.typed import formerly, refuse_idle
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_seconds, plural
 from distillaw.table import Table, number, text
@@ -112,6 +112,9 @@ def regime(
     from distillaw.accounting.hardware import hardware as preset
     from distillaw.large_batch.advice import RegimeQuestion, advise
 
+    if optimizer == "sgd":
+        of_adamw = ("--reference-weight-decay", "--reference-beta1", "--reference-beta2")
+        refuse_idle(of_adamw, "decay and betas are advised on for --optimizer adamw")
     whole = {
         name: whole_count(typed, name=f"--{name.replace('_', '-')}")
         for name, typed in (("context", context), ("devices", devices), ("micro_batch", micro_batch))
