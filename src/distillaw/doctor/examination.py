@@ -98,7 +98,7 @@ def read_machine() -> Machine:
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         memory_bytes=total,
         memory_free_bytes=free,
-        devices=(*_cuda(), *_mps()),
+        devices=tuple(_devices(total)),
     )
 
 
@@ -134,7 +134,9 @@ def _container_limit() -> float | None:
     return None
 
 
-def _cuda() -> list[Device]:
+def _devices(memory: float | None) -> list[Device]:
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        return [Device(name="Apple GPU", kind="mps", memory_bytes=memory, has_bf16=True, preset=None)]
     if shutil.which("nvidia-smi") is None:
         return []
     asked = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
@@ -154,12 +156,6 @@ def cuda_device(line: str) -> Device:
         has_bf16=float(capability) >= BF16_CAPABILITY if known else None,
         preset=next((preset for pattern, preset in _PRESETS.items() if re.search(pattern, name)), None),
     )
-
-
-def _mps() -> list[Device]:
-    if platform.system() != "Darwin" or platform.machine() != "arm64":
-        return []
-    return [Device(name="Apple GPU", kind="mps", memory_bytes=_memory()[0], has_bf16=True, preset=None)]
 
 
 WRITTEN = 32_000_000
