@@ -77,7 +77,7 @@ class World:
 
     def excess(self, arm: str, rate: float, tokens: int) -> float:
         """What a rate costs, nats."""
-        best = self.best[arm] * max(1.0, 0.8 * tokens / 60_000) ** -self.power[arm]
+        best = self.best[arm] * (tokens / BUDGETS[0]) ** -self.power[arm]
         return self.steep[arm] * math.log2(rate / best) ** 2
 
     def run(self, trunk: TrunkSpec, tokens: int) -> Run:
@@ -190,10 +190,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--first", type=int, default=6000)
     parser.add_argument("--cases", type=int, default=100)
+    parser.add_argument("--horizons", nargs="+", default=["target", "none"], help="ways of searching")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     counts, rows = {}, []
-    for horizon in ("target", "none"):
+    for horizon in arguments.horizons:
         own = [decide(World(arguments.first + k), horizon) for k in range(arguments.cases)]
         rows += own
         counts[horizon] = {

@@ -39,7 +39,8 @@ class Queue:
 
     def put(self, job: int, state: str) -> None:
         """The state of a job from now on."""
-        (self.folder / "states" / str(job)).write_text(f"{state}\n")
+        (self.folder / "next").write_text(f"{state}\n")
+        os.replace(self.folder / "next", self.folder / "states" / str(job))
 
     def lines(self, name: str) -> list[str]:
         """What a command was called with."""

@@ -19,20 +19,25 @@ from distillaw.sweep.scheduler import MAX_CRASHES, MAX_FRUITLESS, Scheduler
 
 
 class ByHand(Executor):
-    """Each task ends at once, as `fate` says: it returns a worker's report or raises what became of the worker."""
+    """Each task ends at once, as `fate` says: it returns a worker's report or raises what became of the worker.
+
+    One whose fate is None goes on until it is asked to stop, or killed.
+    """
 
     name = "hand"
 
     def __init__(self, study: StudyFolder, fate) -> None:
         super().__init__(study, 1)
-        self._fate, self.tasks = fate, []
+        self._fate, self.tasks, self.asked, self.obeys = fate, [], [], "stop"
 
     def submit(self, task) -> Future:
         self.tasks.append(task)
         task.where, task.log = f"worker {len(self.tasks)}", "its.log"
         future: Future = Future()
+        task.handle = future
         try:
-            future.set_result(self._train(task))
+            if (told := self._train(task)) is not None:
+                future.set_result(told)
         except Exception as error:
             future.set_exception(error)
         return future
@@ -46,7 +51,16 @@ class ByHand(Executor):
         task.record.parent.mkdir(exist_ok=True)
         task.record.touch()
 
-    def kill(self, task) -> None: ...
+    def stop(self, task) -> None:
+        self._ask("stop", task)
+
+    def kill(self, task) -> None:
+        self._ask("kill", task)
+
+    def _ask(self, how, task) -> None:
+        self.asked.append(how)
+        if how == self.obeys:
+            task.handle.set_result(report(why=f"by {how}"))
 
 
 class Listener(QuietDisplay):
@@ -218,6 +232,26 @@ def test_a_worker_taken_away_before_it_begins_is_replaced_and_one_that_dies_ends
         (study.folder.run(run_id).path / "result.json").unlink()
     with pytest.raises(RunError, match=r"worker 1: killed by SIGKILL.*before its first job; see its.log"):
         study.run(dies)
+
+
+@pytest.mark.parametrize("obeys", ["stop", "kill"])
+def test_ctrl_c_asks_workers_to_save_and_kills_those_that_do_not(study, monkeypatch, obeys):
+    def interrupted(job, number):
+        raise KeyboardInterrupt
+
+    def fate(place, task):
+        place.begin(task)
+        place.obeys = obeys
+        study.place = place
+
+    monkeypatch.setattr(scheduler, "STOP_SECONDS", 0.01)
+    monkeypatch.setattr(study.display, "started", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        study.run(fate)
+    assert study.place.asked == ["stop", "kill"][: 1 + (obeys == "kill")]
+    assert study.display.notes == ["stopping: the workers save their checkpoints"]
+    (event,) = events(study, "lost")
+    assert event["how"] == f"asked to leave by {obeys}" and study.display.given_up == []
 
 
 def test_what_an_executor_refuses_ends_the_call(study):

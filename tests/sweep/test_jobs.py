@@ -156,9 +156,8 @@ def test_every_run_has_the_rate_of_its_arm_size_and_budget():
     """As near to the best one as can be known, with every search a world of its own size away."""
     ready, losses = _play_falling()
     wanted = [job for job in ready.jobs if job.trunk.purpose != "tuning"]
-    tolerated = (
-        3 * TOLERATED / (1 - 2 * SHRUNK) ** 2
-    )  # of a run that serves as it is, as its parabola sees it
+    # a run that serves as it is may lose that much as its parabola sees it
+    tolerated = 3 * TOLERATED / (1 - 2 * SHRUNK) ** 2
     for job in wanted:
         # lone and distilled students were searched at 0.03M, both teachers at their own size and budget
         sizes = math.log2(0.1 / 0.03) if job.trunk.label == "0.1M" else 0.0

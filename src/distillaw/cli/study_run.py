@@ -23,8 +23,8 @@ from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
     from distillaw.runs.store import StudyFolder
+    from distillaw.sweep.cost import StudyCost
     from distillaw.sweep.executor import Executor
-    from distillaw.sweep.ready import TrunkJob
     from distillaw.sweep.scheduler import StudyOutcome
     from distillaw.sweep.spec import StudySpec
 
@@ -228,6 +228,7 @@ def preview(
     from distillaw.sweep.checks import load_study
     from distillaw.sweep.cost import (
         SPEED,
+        slowness,
         stored_targets,
         study_cost,
         study_vocab,
@@ -273,9 +274,10 @@ def preview(
         f"{format_count(cost.tokens)} tokens, {format_flop(cost.flops)}\n"
         f"about {format_seconds(wall)} on {plural(workers, 'core')}, "
         f"{format_bytes(cost.disk_bytes)} on disk"
-        f"\n({format_seconds(sum(cost.seconds))} of core time, assuming {SPEED})"
+        f"\n({format_seconds(sum(cost.seconds))} of core time, assuming {SPEED}, "
+        f"times {slowness():.2f} for this machine)"
     )
-    _print_unknowns(spec, cost.jobs)
+    _print_unknowns(spec, cost)
     print(_copies(Path("out") / spec.name / "data" / "manifest.json"))
     print(stored_targets(cost.jobs, teacher_forward(spec, cost.jobs), vocab_size).words)
     print()
@@ -338,10 +340,15 @@ def _copies(manifest: Path) -> str:
     return "copies of documents, near ones across splits too, are dropped and counted when the text is read"
 
 
-def _print_unknowns(spec: "StudySpec", jobs: "Sequence[TrunkJob]") -> None:
+def _print_unknowns(spec: "StudySpec", cost: "StudyCost") -> None:
     from distillaw.data.corpus import is_missing
+    from distillaw.sweep.makespan import MOVES
 
     if is_missing(spec.data.corpus):
         print(f"corpus {spec.data.corpus!r} is not here: `study run` needs it")
-    if runs := sum(len(job.budgets) for job in jobs if job.trunk.purpose == "tuning"):
-        print(f"tuning is counted with {plural(runs, 'run')}; it costs more if a best value lies at an end")
+    searched = {run_id for job in cost.wanted if job.trunk.purpose == "tuning" for run_id in job.run_ids}
+    if searched:
+        print(
+            f"searches are counted with {plural(len(searched), 'run')}, as if each ended where it begins; "
+            f"the time has {MOVES:.0%} of theirs more, since some move"
+        )

@@ -365,7 +365,7 @@ class Scheduler:
     def _stop(self) -> None:
         """Ask all workers to save and end; the slow ones are killed."""
         self._is_stopping = True
-        if any(entry.has_begun for entry in self._entries.values()):
+        if any(entry.since is not None for entry in self._entries.values()):
             self._display.note("stopping: the workers save their checkpoints")
         for end in (self._executor.stop, self._executor.kill):
             for entry in self._entries.values():
