@@ -17,7 +17,7 @@ from distillaw.accounting.flops import TRAINING_FACTOR
 from distillaw.accounting.hardware import hardware_presets
 from distillaw.accounting.memory import CACHE_BYTES
 from distillaw.errors import ConfigError
-from distillaw.laws.base import COORDINATES, Array
+from distillaw.laws.base import COORDINATES, EDGE, Array
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import Coefficient, published
 from distillaw.page.fields import BUDGETS, question_fields
@@ -210,6 +210,7 @@ def _constants() -> dict[str, object]:
         "other_text_doubt": voices.TWO_TEXTS_SD,
         "other_text_weight": decision.PUBLISHED_WEIGHT,
         "efold_weight": voices.EFOLD_WEIGHT,
+        "edge": EDGE,
         "largest_gain": text_scale.LARGEST_GAIN,
         "pruned_worth": options.PRUNED_WORTH,
         "size_prior": options.SIZE_PRIOR,

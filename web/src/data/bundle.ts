@@ -130,6 +130,7 @@ interface Constants {
   other_text_doubt: number;
   other_text_weight: number;
   efold_weight: Record<string, number>;
+  edge: number;
   largest_gain: number;
   pruned_worth: number;
   size_prior: number;
