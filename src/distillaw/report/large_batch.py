@@ -289,7 +289,7 @@ def _column_table(scores: Sequence[ColumnScore], row: PaperRow | None) -> Table:
     columns = [
         text("column", of=attrgetter("column")),
         number("ours", own, unit="%", sort=attrgetter("mean")),
-        number("gap closed", closed, sort=lambda score: score.closed or 0.0),
+        number("gap closed", closed, sort=attrgetter("closed")),
         number("training", ".2f", unit="%", of=attrgetter("train")),
         number("fresh statistics", ".2f", unit="%", of=attrgetter("fresh")),
         number("s.d. of seeds", ".2f", of=attrgetter("seed_spread")),
