@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import sys
 import threading
 import warnings
@@ -39,6 +40,13 @@ def answer(
     ):
         code = run(lambda: app(command, exit_on_error=False, result_action="return_value"))
     return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr="" if joined else error.getvalue())
+
+
+def following(done: SimpleNamespace, **own: object) -> list[str]:
+    """The words of the command that an answer gives as the next one, with what only the user has filled in."""
+    label, _, command = done.stdout.rstrip("\n").splitlines()[-1].partition(": distillaw ")
+    assert label.startswith("next"), done.stderr or done.stdout
+    return [str(own.get(word, word)) for word in shlex.split(command)]
 
 
 @contextlib.contextmanager

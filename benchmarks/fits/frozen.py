@@ -15,10 +15,10 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from distillaw.cli.verify_view import show_card
+from distillaw.cli.verify import show_card
 from distillaw.errors import DistillawError
 from distillaw.verifying.api import freeze_study
-from distillaw.verifying.design_points import read_runs
+from distillaw.verifying.frozen import read_runs
 from distillaw.verifying.scorecard import score_places
 
 

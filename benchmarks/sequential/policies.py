@@ -48,12 +48,13 @@ class Walk:
 
     def price(self, *stages):
         """FLOP of some stages now, trained together."""
-        return extra_flops(self.decision.question, self.made, wanted_by(stages))
+        question = self.decision.question
+        return extra_flops(question, self.made, wanted_by(question, stages))
 
     def buy(self, *stages):
         """Run them."""
         self.spent += self.price(*stages)
-        self.made = joined(self.made, wanted_by(stages))
+        self.made = joined(self.made, wanted_by(self.decision.question, stages))
         known = {run.run_id: run for run in self.runs}
         known |= {run.run_id: run for stage in stages for run in self.decision.run(stage)[1]}
         self.runs = list(known.values())
@@ -121,7 +122,7 @@ def at_random(decision, share=BUDGET):
 
 
 def all_stages(question):
-    """Every size with every token budget of about the target's ratio, in factors of two; three branches, one seed."""
+    """Every size with every token budget of about the target's ratio, in factors of two; one seed."""
     names, unit, found = tuple(c.name for c in question.candidates), question.batch_tokens, []
     for size in question.sizes:
         for k in range(12):
@@ -196,7 +197,7 @@ def full_grid(question, flops):
             stages = grid_stages(question, labels, question.tokens * math.exp(-shorter))
             if stages is None or abs(smaller - shorter) > math.log(RATIO):
                 continue
-            if extra_flops(question, {}, wanted_by(stages)) <= flops:
+            if extra_flops(question, {}, wanted_by(question, stages)) <= flops:
                 found.append((math.hypot(smaller, shorter), stages))
                 break
     return min(found, key=lambda pair: pair[0], default=(0, None))[1]

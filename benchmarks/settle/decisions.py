@@ -12,7 +12,6 @@ from benchmarks.verdict.studies import (
     HELD_OUT,
     SCALES,
     SHARED_NOISE,
-    TRUNK_NOISE,
     Noise,
     forward,
     teachers_near,
@@ -120,7 +119,7 @@ class Decision:
 
 
 class KeyedNoise(Noise):
-    """The same structure of seed noise, with every number drawn from what it belongs to: the order of pilots and the
+    """Seed noise of runs with a trunk each, every number drawn from what it belongs to: the order of pilots and the
     constants under test do not change what a pilot gives.
     """  # noqa: D205
 
@@ -132,8 +131,7 @@ class KeyedNoise(Noise):
         """What the loss of one run is multiplied with."""
         parts = [
             (SHARED_NOISE, (size, seed)),
-            (TRUNK_NOISE, (size, seed, teacher)),
-            (1 - SHARED_NOISE - TRUNK_NOISE, (size, seed, teacher, tokens)),
+            (1 - SHARED_NOISE, (size, seed, teacher, tokens)),
         ]
         return float(
             np.exp(sum(self.sd * np.sqrt(share) * self._rng(*key).standard_normal() for share, key in parts))

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from distillaw.laws.rates import LATTICE, Optimum, fit_rate_law
 from distillaw.planning.situation import Teacher
 from distillaw.runs.paired import paired_difference, seed_noise
 from distillaw.runs.record import Run, StudyRecord, budget_text, read_study
-from distillaw.settling.noise import RateCheck, Rates
+from distillaw.settling.noise import KINDS, RateCheck, Rates
 from distillaw.settling.question import NONE, Candidate, PilotQuestion, PilotRun, Size, Stage, stage_flops
+from distillaw.sweep.tuning import ArmRates
 
 MARGIN = 0.0025
 """Regret that does not matter, as a share of the loss, as in decisions.py."""
@@ -284,7 +286,7 @@ def subsets(candidates):
 def make_question(world, target, tokens, group, alone):
     """What `settle` is asked; pilots have the sizes of the table."""
     budgets = sorted(tokens for _, tokens in world.cells)
-    check = RateCheck(searched=float(budgets[0]))  # as these studies did: at the smallest budget, and no fall
+    rates = Rates(supervised=searched("supervised", budgets[0]), distilled=searched("distilled", budgets[0]))
     return PilotQuestion(
         target=target,
         tokens=float(tokens),
@@ -294,5 +296,12 @@ def make_question(world, target, tokens, group, alone):
         budget=OF_ALL * (1 + len(group)) * target.flops * tokens,
         least_tokens=budgets[0],
         batch_tokens=int(world.record.students[0].number("batch_tokens")),
-        rates=Rates(supervised=check, distilled=check),
+        rates=rates,
     )
+
+
+def searched(arm, tokens):
+    """As these studies did: one rate for all budgets, searched at the smallest one."""
+    start = Optimum(params=1.0, tokens=float(tokens), octaves=0.0, sd=LATTICE)
+    law = fit_rate_law([start], arm=KINDS[arm][0], params=start.params, tokens=start.tokens)
+    return RateCheck(arm=arm, rates=ArmRates(start=1.0, near=tokens, far=tokens), law=law)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from distillaw.models.oracle import load_any_teacher
 from distillaw.models.scoring import IGNORE, HeldoutSet
+from distillaw.models.teacher import load_any_teacher
 from distillaw.train.group import open_text
 
 GRID = np.round(np.geomspace(0.25, 1.5, 60), 4)

@@ -100,8 +100,8 @@ def test_a_dry_run_says_what_show_says_and_writes_nothing(tmp_path, monkeypatch)
     ("params", "tokens", "words"),
     [
         ("0.1M", "50k", None),
-        ("100k", "150k", None),
-        ("0.1M", "100k", "read off between the budgets"),
+        ("100k", "100k", None),
+        ("0.1M", "75k", "read off between the budgets"),
         ("0.1M", "10M", "rests on laws"),
         ("0.6M", "50k", "rests on laws"),
     ],

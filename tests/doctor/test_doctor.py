@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 
 from distillaw.accounting.hardware import hardware_presets
-from distillaw.doctor.examination import find_problems
-from distillaw.doctor.machine import cuda_device, examine_disk, read_machine, read_offline, read_software
+from distillaw.doctor.examination import (
+    cuda_device,
+    examine_disk,
+    find_problems,
+    read_machine,
+    read_offline,
+    read_software,
+)
 from in_process import answer
 
 NOWHERE = Path("/proc/nowhere")

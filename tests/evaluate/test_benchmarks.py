@@ -16,9 +16,17 @@ import torch
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.tokenizer import train_tokenizer
 from distillaw.errors import ConfigError, DataError
-from distillaw.evaluate.benchmarks import SUITE, choose_tasks, known_tasks, read_task, read_tasks
+from distillaw.evaluate.benchmarks import (
+    SUITE,
+    choose_tasks,
+    interval_of,
+    known_tasks,
+    mean_and_se,
+    mean_of_suite,
+    read_task,
+    read_tasks,
+)
 from distillaw.evaluate.harness import Way, run_benchmark
-from distillaw.evaluate.scores import interval_of, mean_and_se, mean_of_suite
 from distillaw.models.fresh import build_model
 from distillaw.runs.places import claim_folder
 

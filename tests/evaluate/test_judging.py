@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 
 from distillaw.errors import ConfigError, DataError, RunError
-from distillaw.evaluate.chat import sum_up_grades, sum_up_pairs
-from distillaw.evaluate.judges import UrlJudge, make_judge
-from distillaw.evaluate.judging import (
+from distillaw.evaluate.chat import (
     PAIR,
     ChatQuestion,
     JudgeLog,
     JudgeVerdict,
-    judge_grades,
-    judge_pairs,
+    ask_judge,
     parse_verdict,
     prompt_name,
     read_prompts,
     read_questions,
+    sum_up_grades,
+    sum_up_pairs,
 )
+from distillaw.evaluate.judges import UrlJudge, make_judge
 
 QUESTIONS = [
     ChatQuestion(
@@ -101,7 +101,7 @@ def longer_wins(messages):
 
 
 def pairs(judge, tmp_path, first=LONG, second=SHORT):
-    return judge_pairs(judge, QUESTIONS, first, second, read_prompts(None), JudgeLog(tmp_path / "v.jsonl"))
+    return ask_judge(judge, QUESTIONS, first, second, read_prompts(None), JudgeLog(tmp_path / "v.jsonl"))
 
 
 def test_the_longer_answer_wins_in_both_orders_and_nothing_is_asked_twice(tmp_path):
@@ -286,7 +286,7 @@ def test_nonsense_is_asked_once_more_then_counted_never_guessed(tmp_path):
     questions = [ChatQuestion(question_id=str(i), category="", turns=(f"q{i}",)) for i in range(5)]
     first, second = ({q.question_id: [text] for q in questions} for text in ("longer", "short"))
     with Server(stubborn) as server:
-        verdicts = judge_pairs(
+        verdicts = ask_judge(
             server.judge(), questions, first, second, read_prompts(None), JudgeLog(tmp_path / "v")
         )
         found = sum_up_pairs(verdicts)
@@ -296,9 +296,7 @@ def test_nonsense_is_asked_once_more_then_counted_never_guessed(tmp_path):
         assert "exactly one of [[A]], [[B]], [[C]]" in again[0]["messages"][-1]["content"]
     with Server(lambda messages: "no idea") as server, pytest.raises(DataError, match="10 of 10 verdicts"):
         sum_up_pairs(
-            judge_pairs(
-                server.judge(), questions, first, second, read_prompts(None), JudgeLog(tmp_path / "w")
-            )
+            ask_judge(server.judge(), questions, first, second, read_prompts(None), JudgeLog(tmp_path / "w"))
         )
 
 
@@ -307,7 +305,8 @@ def test_grades_and_their_parts(tmp_path):
         return "[[8.5]]" if "certainly" in messages[1]["content"] else "[[4]]"
 
     with Server(grade) as server:
-        verdicts = judge_grades(server.judge(), QUESTIONS, LONG, read_prompts(None), JudgeLog(tmp_path / "v"))
+        log = JudgeLog(tmp_path / "v")
+        verdicts = ask_judge(server.judge(), QUESTIONS, LONG, None, read_prompts(None), log)
     found = sum_up_grades(verdicts)
     assert found["grade"] == pytest.approx(6.25)
     assert found["by_turn"] == {"turn 1": {"grade": 4.0, "n": 6.0}, "turn 2": {"grade": 8.5, "n": 6.0}}

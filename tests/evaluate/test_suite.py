@@ -134,7 +134,7 @@ def test_a_local_judge_says_what_it_finds_likeliest(teacher, student):
         logp = chat.model(input_ids=whole).logits[0].double().log_softmax(-1)
         start = len(ids[0]) + len(ids[1])
         scores.append(sum(float(logp[t - 1, whole[0, t]]) for t in range(start, whole.shape[1])))
-    assert chat.choose(messages, options) == options[scores.index(max(scores))]
+    assert chat.ask(messages, options) == options[scores.index(max(scores))]
 
 
 def test_an_answer_that_spells_a_special_token_does_not_end_its_turn(student):

@@ -8,8 +8,7 @@ from distillaw.figures.intervals import draw_coverage, draw_hold_outs, hold_outs
 from distillaw.fitting.study import kept_laws
 from distillaw.report.trust import coverage_picture, hold_out_sentences, hold_out_table
 from distillaw.runs.record import read_study
-from distillaw.verifying.scorecard import wilson
-from distillaw.verifying.scoring import score_study
+from distillaw.verifying.scorecard import score_study, wilson
 
 
 def test_hold_outs_are_those_of_the_fit(fitted):

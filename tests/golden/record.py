@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -57,7 +58,11 @@ def ask(line: str) -> dict[str, object]:
 
     words = shlex.split(line.format(**places()))
     plain = bool(_NO_JSON & set(words))
-    with tempfile.TemporaryDirectory(prefix="golden-") as empty, contextlib.chdir(empty):  # some calls write
+    with (
+        tempfile.TemporaryDirectory(prefix="golden-") as empty,  # some calls write
+        contextlib.chdir(empty),
+        mock.patch("distillaw.sweep.cost.slowness", lambda: 1.0),  # estimates of no particular machine
+    ):
         said = answer(*words, *([] if plain else ["--json"]))
     record: dict[str, object] = {"call": line, "code": said.returncode}
     if said.returncode:

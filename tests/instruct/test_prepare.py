@@ -9,17 +9,17 @@ from families import chatml_tokenizer, sentencepiece_like, sums, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from distillaw.errors import ConfigError, DataError
-from distillaw.instruct.batches import (
+from distillaw.instruct.conversations import Conversation, conversation_hash
+from distillaw.instruct.masks import Masker, choose_template
+from distillaw.instruct.prepare import Pair, prepare_pairs, prepare_sides
+from distillaw.instruct.stages import (
     Collator,
     check_packing,
     preference_figures,
     score_examples,
     training_rows,
 )
-from distillaw.instruct.conversations import Conversation, conversation_hash
-from distillaw.instruct.folder import RowLog
-from distillaw.instruct.masks import Masker, choose_template
-from distillaw.instruct.prepare import Pair, prepare_pairs, prepare_sides
+from distillaw.instruct.start import RowLog
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from families import save_model, sums
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillaw.errors import ConfigError, DivergedError
-from distillaw.instruct.folder import RowLog
 from distillaw.instruct.spec import SftSpec
 from distillaw.instruct.stages import run_sft
+from distillaw.instruct.start import RowLog
 from distillaw.runs.paired import read_scores
 from distillaw.runs.store import RunFolder
 
@@ -78,8 +78,7 @@ def test_the_model_carries_its_template_and_stops_at_its_end_token(plain):
 def test_the_loss_trl_descends_is_that_of_the_assistants_tokens(plain, model, chats, tmp_path):
     """The first logged loss, before any step, is our own score of the batch: here one batch of everything."""
     result = run_sft(spec(model, chats, epochs=1, batch=64, micro_batch=4), tmp_path / "one")
-    from distillaw.instruct.batches import score_examples
-    from distillaw.instruct.stages import read_sides
+    from distillaw.instruct.stages import read_sides, score_examples
     from distillaw.instruct.start import open_model
 
     start = open_model(spec(model, chats))
@@ -122,8 +121,7 @@ def test_packing_noise_and_adapters(model, chats, tmp_path):
 
 
 def _heldout_loss(tuned, model, chats):
-    from distillaw.instruct.batches import score_examples
-    from distillaw.instruct.stages import read_sides
+    from distillaw.instruct.stages import read_sides, score_examples
     from distillaw.instruct.start import open_model
 
     return score_examples(tuned, read_sides(spec(model, chats), open_model(spec(model, chats))).heldout).loss

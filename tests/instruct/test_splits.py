@@ -7,10 +7,10 @@ from families import chatml_tokenizer, tiny_model
 from transformers import TrainerCallback
 
 from distillaw.instruct import stages
-from distillaw.instruct.batches import training_rows
-from distillaw.instruct.folder import TuneFolder
 from distillaw.instruct.prepare import Example, MaskedPair
 from distillaw.instruct.spec import DpoSpec, SftSpec
+from distillaw.instruct.stages import training_rows
+from distillaw.instruct.start import TuneFolder
 from distillaw.runs.paired import DocumentScores
 
 BATCH, EXAMPLES = 40, 26

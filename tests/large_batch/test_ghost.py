@@ -220,9 +220,9 @@ def test_impossible_ghost_sizes_are_refused(size):
 
 
 def test_unknown_policies_are_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match="remainder is 'drop'; choose one of keep, merge, balanced, error"):
+    with pytest.raises(ConfigError, match="remainder = 'drop' is none of keep, merge, balanced, error"):
         dl.GhostBatchNorm1d(5, 4, remainder="drop")
-    with pytest.raises(ConfigError, match="stats_update is 'ema'; choose one of sequential, mean"):
+    with pytest.raises(ConfigError, match="stats_update = 'ema' is none of sequential, mean"):
         dl.GhostBatchNorm1d(5, 4, stats_update="ema")
 
 

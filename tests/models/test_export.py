@@ -9,8 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillaw.errors import RunError
 from distillaw.models import export
-from distillaw.models.card import ModelCard
-from distillaw.models.export import export_model
+from distillaw.models.export import ModelCard, export_model
 from distillaw.runs.places import MARK, claim_folder
 
 RESULT = {
@@ -68,7 +67,7 @@ def card(**changes) -> ModelCard:
 
 def test_an_export_gives_identical_logits_and_generates_text(family, random_model, tokenizer, tmp_path):
     model = random_model(family)
-    export_model(model, tokenizer, tmp_path, card())
+    export_model(model, tokenizer, tmp_path, card().text())
     loaded, words = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
     ids = torch.arange(30).unsqueeze(0)
     with torch.no_grad():
@@ -84,7 +83,7 @@ def test_an_export_gives_identical_logits_and_generates_text(family, random_mode
 
 
 def test_the_folder_holds_what_the_hub_expects_and_nothing_else(random_model, tokenizer, tmp_path):
-    export_model(random_model("llama"), tokenizer, tmp_path, card())
+    export_model(random_model("llama"), tokenizer, tmp_path, card().text())
     assert {file.name for file in tmp_path.iterdir()} - {MARK} == {
         "README.md",
         "config.json",
@@ -158,7 +157,7 @@ def test_a_private_path_of_the_teacher_stays_private():
 def test_a_state_dict_is_written_instead_of_the_modules_own_weights(random_model, tokenizer, tmp_path):
     model = random_model("llama")
     doubled = {name: 2 * tensor for name, tensor in model.state_dict().items()}
-    export_model(model, tokenizer, tmp_path, card(), state_dict=doubled)
+    export_model(model, tokenizer, tmp_path, card().text(), state_dict=doubled)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert torch.equal(loaded.lm_head.weight, 2 * model.lm_head.weight)
 
@@ -169,14 +168,14 @@ def test_an_export_that_fails_leaves_the_earlier_one_and_other_files(
     first = random_model("llama")
     claim_folder(tmp_path)
     (tmp_path / "result.json").write_text("{}")
-    export_model(first, tokenizer, tmp_path, card())
+    export_model(first, tokenizer, tmp_path, card().text())
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(export, "write_json", full)
     with pytest.raises(RunError, match="No space left"):
-        export_model(random_model("llama", num_hidden_layers=1), tokenizer, tmp_path, card())
+        export_model(random_model("llama", num_hidden_layers=1), tokenizer, tmp_path, card().text())
     assert AutoModelForCausalLM.from_pretrained(tmp_path).config.num_hidden_layers == 2
     assert (tmp_path / "result.json").exists()
     assert not list(tmp_path.glob(".*.tmp"))
@@ -197,7 +196,7 @@ def test_an_export_killed_while_moving_does_not_load_and_is_done_again(
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", dying)
         with pytest.raises(KeyboardInterrupt):
-            export_model(model, tokenizer, tmp_path, card())
+            export_model(model, tokenizer, tmp_path, card().text())
     assert not (tmp_path / "config.json").exists()
-    export_model(model, tokenizer, tmp_path, card())
+    export_model(model, tokenizer, tmp_path, card().text())
     assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path).lm_head.weight, model.lm_head.weight)

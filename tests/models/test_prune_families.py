@@ -20,8 +20,7 @@ from transformers import (
 
 from distillaw.errors import ConfigError
 from distillaw.models.cut import axes_of, family_shape, ranked_cut, uniform_cut
-from distillaw.models.importance import Importance, measure_importance
-from distillaw.models.prune import prune
+from distillaw.models.prune import Importance, measure_importance, prune
 
 SIZES = {
     "vocab_size": 60,

@@ -11,10 +11,9 @@ from distillaw.accounting.flops import forward_flops
 from distillaw.accounting.params import count_params
 from distillaw.errors import ConfigError
 from distillaw.models.fresh import count_parameters
-from distillaw.models.routing import Routers, balance_loss, router_z_loss
 from distillaw.models.source import locate
 from distillaw.models.teacher import load_teacher, load_weights
-from distillaw.models.upcycle import layout, mixture_config, upcycle
+from distillaw.models.upcycle import Routers, balance_loss, layout, mixture_config, router_z_loss, upcycle
 
 IDS = torch.randint(270, (2, 40), generator=torch.Generator().manual_seed(0))
 LAYOUTS = {"pyramid_mixtral": (2, 4), "mixtral": (3, 3)}

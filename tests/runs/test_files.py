@@ -6,7 +6,7 @@ import os
 import pytest
 
 from distillaw.errors import RunError
-from distillaw.runs.files import disk_error, write_text
+from distillaw.runs.files import append_json_lines, disk_error, read_json_lines, write_text
 from distillaw.runs.places import claim_folder
 
 
@@ -43,3 +43,10 @@ def test_what_is_no_file_is_never_replaced(tmp_path, make, words):
 def test_advice_fits_what_happened(tmp_path, number, words):
     said = str(disk_error(tmp_path, OSError(number, os.strerror(number))))
     assert words in said and said.count(". ") == 1
+
+
+def test_a_break_of_unicode_in_a_text_does_not_break_a_log(tmp_path):
+    rows = [{"answer": "a\u2028b\x85c\u2029d\ne"}, {"answer": "next"}]
+    append_json_lines(tmp_path / "log.jsonl", rows)
+    append_json_lines(tmp_path / "log.jsonl", rows[1:])
+    assert read_json_lines(tmp_path / "log.jsonl") == [*rows, rows[1]]

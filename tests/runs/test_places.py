@@ -341,18 +341,18 @@ WRITING = {"write_text", "write_bytes", "tofile"}
 ALLOWED = {
     "runs/places.py": "the rule itself",
     "runs/lock.py": "its own record, known by a token",
-    "doctor/machine.py": "tries the disk in a temporary folder of its own",
+    "doctor/examination.py": "tries the disk in a temporary folder of its own",
     "data/bpe.py": "a tokenizer in a temporary folder of its own",
 }
 INTO_PARTS = {  # written under a temporary name, or in a folder that places.py made for it
     "runs/files.py": {"open"},
     "targets/store.py": {"open"},
     "planning/maps.py": {"open"},
-    "worlds/export.py": {"open"},
+    "worlds/oracle.py": {"open"},
     "evaluate/harness.py": {"open"},
     "figures/files.py": {"write_bytes"},
     "models/export.py": {"write_text"},
-    "instruct/finish.py": {"write_text"},
+    "instruct/start.py": {"write_text"},
     "data/shards.py": {"tofile"},
     "cli/app.py": {"open"},  # /dev/null
     "evaluate/sandbox_child.py": {"open"},  # /proc/self/uid_map

@@ -3,17 +3,27 @@
 import numpy as np
 import pytest
 
-from distillaw.settling.noise import MISFIT, SEED, SHARED_SEED, DesignPoints, misfit_cov, seed_cov, seed_sd
+from distillaw.settling.noise import (
+    MISFIT,
+    SEED,
+    SHARED_SEED,
+    TRUNK,
+    DesignPoints,
+    misfit_cov,
+    seed_cov,
+    seed_sd,
+)
 
 
-def grid(seeds):
+def grid(seeds, *, has_one_rate=False):
     rows = [(n, d, a, s) for n in (1e6, 4e6) for d in (2e7, 8e7) for a in range(4) for s in range(seeds)]
     n, d, a, s = (np.array(column) for column in zip(*rows, strict=True))
-    return DesignPoints(log_params=np.log(n), log_tokens=np.log(d), arm=a.astype(int), seed=s.astype(int))
+    return DesignPoints.at(n, d, a, s, 0.01 if has_one_rate else None)
 
 
-def test_seed_noise_is_recovered_from_repeats():
-    cells, rng, found = grid(40), np.random.default_rng(0), []
+@pytest.mark.parametrize("has_one_rate", [True, False])
+def test_seed_noise_is_recovered_from_repeats(has_one_rate):
+    cells, rng, found = grid(40, has_one_rate=has_one_rate), np.random.default_rng(0), []
     for _ in range(20):
         root = np.linalg.cholesky(seed_cov(cells, 0.006, np.zeros(4)) + 1e-14 * np.eye(len(cells.arm)))
         found.append(seed_sd(1.2 + root @ rng.standard_normal(len(cells.arm)), cells))
@@ -44,9 +54,25 @@ def test_covariances_are_positive_and_scaled():
     assert noise[one, other] == pytest.approx(SHARED_SEED * 0.003**2)
 
 
+def test_budgets_share_noise_where_they_share_a_trunk():
+    one = DesignPoints.at([1e6, 1e6], [2e7, 8e7], 1, 0, 0.01)
+    apart = DesignPoints.at([1e6, 1e6], [2e7, 8e7], 1, 0, [0.01, 0.005])
+    shares = [seed_cov(points, 1.0, np.zeros(2))[0, 1] for points in (one, apart)]
+    assert shares == pytest.approx([SHARED_SEED + TRUNK, SHARED_SEED])
+
+
+def test_repeats_count_by_the_trunks_that_they_are_of():
+    """Two budgets of one trunk repeat each other, two trunks do not: their noise is known better."""
+    rng, spread = np.random.default_rng(1), {}
+    for has_one_rate in (True, False):
+        cells = grid(3, has_one_rate=has_one_rate)
+        root = np.linalg.cholesky(seed_cov(cells, 0.03, np.zeros(4)))
+        found = [seed_sd(root @ rng.standard_normal(len(cells.arm)), cells) for _ in range(60)]
+        spread[has_one_rate] = np.std(found) / np.mean(found)
+    assert spread[False] < 0.9 * spread[True]
+
+
 def test_alike_teachers_err_alike():
-    cells = DesignPoints(
-        log_params=np.zeros(3), log_tokens=np.zeros(3), arm=np.array([1, 2, 3]), seed=np.zeros(3, dtype=int)
-    )
+    cells = DesignPoints.at(1.0, 1.0, [1, 2, 3])
     cov = misfit_cov(cells, cells, np.log([2.0, 2.02, 3.0]))
     assert cov[0, 1] > cov[0, 2]

@@ -47,7 +47,7 @@ def asked():
 def test_batches_are_affordable_new_and_grow(asked):
     for one, runs, spent in asked:
         made = made_by(QUESTION, runs)
-        assert one.flops == pytest.approx(extra_flops(QUESTION, made, wanted_by([one.stage])))
+        assert one.flops == pytest.approx(extra_flops(QUESTION, made, wanted_by(QUESTION, [one.stage])))
         left = QUESTION.budget - spent
         assert 0 < one.flops <= max(FIRST * left, GROWTH * spent) * (1 + LEAST)
         assert one.worth >= 0 and one.worth_flops >= 0
@@ -135,12 +135,12 @@ def test_offered_cells_are_taken_from_near_the_target_as_far_as_a_batch_may_cost
         for size in QUESTION.sizes[:5]
         for tokens in (20_000_000, 80_000_000)
     ]
-    prices = {cell: extra_flops(QUESTION, {}, wanted_by([cell])) for cell in cells}
+    prices = {cell: extra_flops(QUESTION, {}, wanted_by(QUESTION, [cell])) for cell in cells}
     assert nearest_of(QUESTION, {}, cells, math.inf) == [cells[-1]]
     cap = sorted(prices.values())[4]
     (picked,) = nearest_of(QUESTION, {}, cells, cap)
     assert prices[picked] <= cap and picked != cells[0]
-    assert nearest_of(QUESTION, wanted_by(cells), cells, math.inf) == []
+    assert nearest_of(QUESTION, wanted_by(QUESTION, cells), cells, math.inf) == []
     said = propose(QUESTION, [], [], spent=0.0, budget=64 * cap, offered=cells)
     assert said.stage == picked
 

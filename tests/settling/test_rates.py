@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from distillaw.settling.noise import RateCheck, Rates
+from distillaw.laws.rates import Optimum, fit_rate_law
+from distillaw.settling.noise import KINDS, RateCheck, Rates
 from distillaw.settling.question import NONE
 from distillaw.settling.standing import standing
+from distillaw.sweep.tuning import ArmRates
 from tests.settling.questions import make_question, settle
 
 ENDS = 1e9
@@ -26,8 +28,16 @@ def drifting(name, params, tokens):
     return law(name, params, tokens) + 0.08 * off**2
 
 
-def both(check: RateCheck) -> Rates:
-    return Rates(supervised=check, distilled=check)
+def searched(arm: str, near: float, far: float | None = None, steepness: float | None = None) -> RateCheck:
+    """A search at one budget or at two, which found 0.01 at the first."""
+    found = [Optimum(params=1e7, tokens=d, octaves=math.log2(0.01), sd=0.2) for d in (near, far) if d]
+    law = fit_rate_law(found, arm=KINDS[arm][0], params=1e7, tokens=near)
+    rates = ArmRates(start=0.01, law=law, near=int(near), far=int(far or near))
+    return RateCheck(arm=arm, rates=rates, law=law, checked=far, steepness=steepness)
+
+
+def both(*search: float) -> Rates:
+    return Rates(**{arm: searched(arm, *search) for arm in KINDS})
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +45,8 @@ def looks():
     """What the same pilots of the drifting truth say, by what was done for rates."""
     question = make_question(share=0.02)
     stages, runs, _ = settle(question, drifting)
-    checks = {"short": RateCheck(searched=2e6), "far": RateCheck(searched=2e6, checked=ENDS, steepness=0.05)}
-    found = {
-        name: standing(replace(question, rates=both(check)), stages, runs) for name, check in checks.items()
-    }
+    searches = {"short": both(2e6), "far": both(2e6, ENDS, 0.05)}
+    found = {name: standing(replace(question, rates=rates), stages, runs) for name, rates in searches.items()}
     return found | {"taken as best": standing(question, stages, runs)}
 
 
@@ -55,12 +63,42 @@ def test_the_further_rates_were_checked_the_narrower_is_what_is_said(looks):
     assert width["taken as best"] < 1.01 * width["far"] and width["far"] < width["short"]
 
 
-def test_a_rate_costs_more_the_further_it_is_from_where_it_was_checked_and_more_alone():
-    check = RateCheck(searched=1e6, checked=16e6)
-    for kind in ("alone", "taught"):
-        costs = [check.cost(kind, tokens, first=1e6) for tokens in (16e6, 64e6, 256e6)]
-        assert costs == sorted(costs) and costs[0] < costs[-1]
-        assert check.cost(kind, 4e6, first=1e6) < RateCheck(searched=1e6).cost(kind, 4e6, first=1e6)
-        assert RateCheck(searched=1e6).cost(kind, 1e6, first=1e6) < RateCheck().cost(kind, 1e6, first=1e6)
-    far = RateCheck(searched=1e6)
-    assert far.cost("taught", 64e6, first=1e6) < far.cost("alone", 64e6, first=1e6)
+@pytest.mark.parametrize("arm", KINDS)
+def test_a_rate_costs_more_the_further_it_is_from_where_it_was_checked(arm):
+    check = searched(arm, 1e6, 16e6)
+    costs = [check.cost(tokens) for tokens in (16e6, 64e6, 256e6)]
+    assert costs == sorted(costs) and costs[0] < costs[-1]
+    assert check.cost(4e6) < searched(arm, 1e6).cost(4e6)
+    assert searched(arm, 1e6).cost(1e6) < RateCheck.unsearched(arm, 0.01, 1e6).cost(1e6)
+
+
+def test_a_rate_that_was_not_checked_may_cost_a_lone_student_more():
+    alone, taught = (searched(arm, 1e6).cost(64e6) for arm in KINDS)
+    assert taught < alone
+
+
+def test_what_is_not_known_of_a_rate_is_what_its_law_does_not_know():
+    check = searched("supervised", 1e6, 16e6)
+    mean, var = check.octaves(64e6)
+    best, sd = check.law.octaves(1e7, 64e6)
+    assert var == sd**2 and mean == pytest.approx(math.log2(check.rate(64e6)) - best)
+    assert mean < 0, "a rate that nobody tried is set with caution"
+
+
+def test_a_question_with_rates_is_a_key_of_what_is_believed():
+    """`believe` remembers by question: equal rates are equal keys, others are not."""
+    one, same, other = both(1e6, 16e6), both(1e6, 16e6), both(1e6, 32e6)
+    question = make_question()
+    keys = {replace(question, rates=rates) for rates in (one, same, other)}
+    assert len(keys) == 2
+
+
+def test_runs_of_one_rate_share_a_trunk_and_its_noise():
+    """Rates that fall a quarter of an octave from budget to budget: what is believed knows whose trunks those are."""
+    question = replace(make_question(), rates=both(1e6, 16e6))
+    places = [(1e7, tokens, 0) for tokens in (1e6, 1.1e6, 16e6)]
+    near, beside, far = question.points(places).trunks
+    assert near == beside != far
+    one = replace(question, rates=both(1e6))
+    assert len(set(one.points(places).trunks)) == 1
+    assert len(set(make_question().points(places).trunks)) == 3

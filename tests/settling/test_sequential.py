@@ -64,7 +64,7 @@ def test_a_grid_is_full_and_within_its_budget(number):
     question = draw_decision(number).question
     budget = 3 * question.target_flops
     stages = full_grid(question, budget)
-    assert extra_flops(question, {}, wanted_by(stages)) <= budget
+    assert extra_flops(question, {}, wanted_by(question, stages)) <= budget
     main = stages[0]
     assert len(main.labels) == SIZES and len(main.tokens) == len(PARTS)
     assert set(main.candidates) == {c.name for c in question.candidates}

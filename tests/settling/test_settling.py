@@ -130,7 +130,7 @@ def test_a_tie_ends_before_all_is_spent_and_says_what_is_at_stake():
 
 def test_a_margin_that_no_budget_reaches_ends_too_close():
     """A teacher that changes nothing, and a margin far below what misfit alone leaves."""
-    question = make_question(ratios=(0.9,), share=0.3, margin=1e-6)
+    question = make_question(ratios=(1.0,), share=0.3, margin=1e-6)
     law = published("surrogate-s1")
     stages, runs, looks = settle(question, lambda name, n, d: float(law.supervised(params=n, tokens=d)))
     end = conclude(question, looks[-1])
@@ -219,7 +219,7 @@ def test_a_candidate_is_out_only_when_none_of_its_newest_trunks_ended():
 def test_what_diverged_beats_nobody_and_is_never_the_best():
     """t0 would be far ahead, but it cannot be trained: t1 is compared with none alone."""
     question = make_question(share=0.3, margin=0.02)
-    gains = {NONE: 0.0, "t0": 0.3, "t1": 0.1}
+    gains = {NONE: 0.0, "t0": 0.3, "t1": 0.15}
     law = published("surrogate-s1")
     stages, runs, looks = settle(
         question, lambda name, n, d: float(law.supervised(params=n, tokens=d)) * np.exp(-gains[name])
@@ -284,9 +284,10 @@ def test_every_stage_after_the_first_was_predicted():
 
 
 def test_the_cooldown_of_the_recipe_is_paid():
-    """Branches that are cooled longer cost more, so the same budget buys shorter pilots."""
-    short, long = make_question(), replace(make_question(), cooldown=1.0)
+    """Branches of one trunk that are cooled longer cost more, so the same budget buys shorter pilots."""
+    short = replace(make_question(), has_one_rate=True)
+    long = replace(short, cooldown=1.0)
     stages = [next_stage(question, [], []) for question in (short, long)]
-    assert stage_flops(long, stages[0]) > 1.3 * stage_flops(short, stages[0])
+    assert stage_flops(long, stages[0]) > 1.15 * stage_flops(short, stages[0])
     assert stages[0].size != stages[1].size or stages[1].tokens[-1] < stages[0].tokens[-1]
     assert stage_flops(long, stages[1]) <= long.budget

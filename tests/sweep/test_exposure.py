@@ -1,6 +1,7 @@
 """What an external teacher has read: its run's folder tells, documents are compared, and the unknown stays unknown."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,9 @@ def test_what_a_model_began_from_has_read_counts_too(studies):
         assert exposure("x", str(folder), store).shared == Shared(student=1.0, validation=0.0)
 
 
-@pytest.mark.parametrize("how", ["no run", "moved", "from elsewhere"])
+@pytest.mark.parametrize(
+    "how", ["no run", "moved", "from elsewhere", "damaged run", "damaged text", "damaged names", "lost shard"]
+)
 def test_a_teacher_whose_text_cannot_be_told_is_unknown_and_not_refused(studies, tmp_path, how):
     (study, store), (_, others) = studies
     folder = tmp_path / "runs" / "model"
@@ -79,6 +82,17 @@ def test_a_teacher_whose_text_cannot_be_told_is_unknown_and_not_refused(studies,
         run(tmp_path, "model", others)
     elif how == "from elsewhere":
         folder = run(study, "elsewhere", store, init="pretrained", start={"folder": str(tmp_path / "base")})
+    elif how == "damaged run":
+        (run(tmp_path, "model", store) / "spec.json").write_text("{")
+    elif how in ("damaged text", "damaged names", "lost shard"):
+        run(tmp_path, "model", others)
+        text = Path(shutil.copytree(others.folder, tmp_path / "data"))
+        if how == "damaged text":
+            (text / "manifest.json").write_text("{")
+        elif how == "damaged names":
+            (text / "documents.npz").write_bytes(b"PK")
+        else:
+            next(text.rglob("*.bin")).unlink()
     found = exposure("model", str(folder), store)
     assert found.shared is None and not found.is_known
     refuse_exposed(found)

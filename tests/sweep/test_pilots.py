@@ -9,17 +9,23 @@ from rate_bounds import octaves_off
 
 from distillaw.errors import RunError
 from distillaw.runs.store import RESULT_KEYS, StudyFolder
+from distillaw.settling.noise import RateCheck, Rates
 from distillaw.settling.pilots import Pilots, Tuned
 from distillaw.settling.question import NONE, Stage
 from distillaw.sweep.ready import Facts, TrunkJob
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpec
-from distillaw.sweep.tuning import STEP, ArmRates
+from distillaw.sweep.tuning import STEP
 
 BEST = {None: 4e-3, "oracle": 1.6e-2}
 STAGE = Stage(size="50k", tokens=(8192, 16384), candidates=("oracle:window=1",), seeds=(0, 2))
-TUNED = replace(
-    Tuned.fixed(4e-3, 256),
-    rates={"supervised": ArmRates(start=4e-3), "distilled": ArmRates(start=8e-3)},
+TUNED = Tuned(
+    rates=Rates(
+        supervised=RateCheck.unsearched("supervised", 4e-3, 8192),
+        distilled=RateCheck.unsearched("distilled", 8e-3, 8192),
+    ),
+    batch_tokens=256,
+    flops=0.0,
+    tuning={},
 )
 FALLS = {None: 0.4, "oracle": 0.0}
 """Exponent with which the best rate of each arm falls."""
@@ -81,7 +87,7 @@ def _bowl(trunk, tokens: int) -> float:
 
 def test_the_search_finds_the_rate_of_each_arm_and_counts_what_it_cost(pilots):
     tuned = pilots.search(_train_by(pilots, _bowl))
-    peaks = {arm: rates.smallest[0] for arm, rates in tuned.rates.items()}
+    peaks = {check.arm: check.rate(8192) for check in tuned.rates}
     assert peaks == {"supervised": pytest.approx(4e-3), "distilled": pytest.approx(1.6e-2)}
     assert tuned.batch_tokens == 256
     done = sorted(path.parent.name for path in pilots.study.path.glob("runs/*/result.json"))
@@ -95,16 +101,18 @@ def test_the_search_finds_the_rate_of_each_arm_and_counts_what_it_cost(pilots):
 
 
 def _falling_bowl(trunk, tokens: int) -> float:
-    """Best at a rate that falls with the tokens, unlike in each arm; steeper alone."""
-    length = (1 - trunk.recipe.cooldown) * tokens / 8192
-    best = BEST[trunk.teacher_run] * max(length, 1.0) ** -FALLS[trunk.teacher_run]
+    """Best at a constant rate that is lower the more tokens there are, unlike in each arm; steeper alone.
+
+    A rate that falls is scored by its peak: it has cost a long run what a high rate costs (docs/rates.md).
+    """
+    best = BEST[trunk.teacher_run] * (tokens / 8192) ** -FALLS[trunk.teacher_run]
     steepness = 0.08 if trunk.teacher_run is None else 0.02
-    return 3.0 + steepness * math.log2(trunk.branch_lr(tokens) / best) ** 2
+    return 3.0 + steepness * math.log2(trunk.peak_lr / best) ** 2
 
 
 @pytest.fixture
 def far(pilots):
-    """The same pilots, with the fall of the rates searched at 16 times the tokens."""
+    """The same pilots, with rates searched at 16 times the tokens as well."""
     students = StudentsSpec(params=("25k",), tokens=(16 * 8192,))
     tuning = replace(pilots.spec.tuning, horizon="smallest")
     return replace(pilots, spec=replace(pilots.spec, students=students, tuning=tuning))
@@ -114,15 +122,42 @@ def test_every_arm_gets_a_rate_near_its_best_at_both_ends_of_the_search(far):
     tuned = far.search(_train_by(far, _falling_bowl))
     stage = Stage(size="50k", tokens=(8192, 16 * 8192), candidates=("oracle",), seeds=(0,))
     for job in far.jobs(stage, tuned):
-        for tokens in stage.tokens:
+        for tokens in job.budgets:
             steepness = 0.08 if job.trunk.teacher_run is None else 0.02
             most = 3 + steepness * (octaves_off(1, math.log2(tokens / 8192)) + STEP / 2) ** 2
             assert _falling_bowl(job.trunk, tokens) < most, (job.trunk.trunk_id, tokens)
-    assert {arm: (check.searched, check.checked) for arm, check in tuned.checks.items()} == dict.fromkeys(
-        ("supervised", "distilled"), (8192, 16 * 8192)
-    )
-    assert tuned.checks["supervised"].steepness == pytest.approx(0.08, rel=0.01)
-    assert tuned.checks["distilled"].steepness == pytest.approx(0.02, rel=0.01)
+    for check, steepness in zip(tuned.rates, (0.08, 0.02), strict=True):
+        assert (check.searched, check.checked) == (8192, 16 * 8192)
+        assert check.steepness == pytest.approx(steepness, rel=0.01)
+
+
+def test_budgets_that_want_other_rates_have_trunks_of_their_own(far):
+    """Constant rates: nothing falls over a trunk, and each run's is that of its own size and budget."""
+    tuned = far.search(_train_by(far, _falling_bowl))
+    stage = Stage(size="50k", tokens=(8192, 16 * 8192), candidates=("oracle",), seeds=(0, 1))
+    jobs = far.jobs(stage, tuned)
+    params = float(jobs[0].trunk.params)
+    wanted = {
+        (arm, tokens): tuned.rates.of(arm).rates.at(params, tokens)
+        for arm in (0, 1)
+        for tokens in stage.tokens
+    }
+    assert wanted[0, 8192] > wanted[0, 16 * 8192]
+    found = {
+        (int(job.trunk.teacher_run is not None), tokens, job.trunk.seed): job.trunk
+        for job in jobs
+        for tokens in job.budgets
+    }
+    assert len(found) == 8
+    for (arm, tokens, _), trunk in found.items():
+        assert trunk.peak_lr == wanted[arm, tokens] and trunk.rate_power == 0
+    rows = _results_of(far, stage, tuned)
+    assert {row.run_id for row in rows} == {run_id for job in jobs for run_id in job.run_ids}
+
+
+def _results_of(pilots, stage, tuned):
+    pilots.run(stage, tuned, _train_by(pilots, _falling_bowl))
+    return pilots.results(stage, tuned)
 
 
 def test_what_is_left_of_a_search_shrinks_to_nothing_and_its_whole_cost_is_what_was_run(far):

@@ -194,14 +194,6 @@ def test_where_no_large_budget_was_checked_all_have_the_rate_of_the_search():
     assert rates.at(8e5, 1_600_000) == rates.at(8e5, 100_000)
 
 
-def test_one_trunk_of_all_budgets_falls_from_the_rate_of_the_first_to_that_of_the_last():
-    rates = ArmRates(start=2**-6, law=_law(), near=100_000, far=1_600_000)
-    peak, power = rates.falling(1e5)
-    assert peak == rates.at(1e5, 100_000)
-    assert peak * 16**-power == pytest.approx(rates.at(1e5, 1_600_000), rel=1e-3)
-    assert ArmRates(start=0.0123).falling(1e6) == (0.0123, 0.0)
-
-
 @pytest.mark.parametrize("place", [-0.4, 0.0, 0.25])
 def test_between_the_rates_tried_a_parabola_says_where_the_best_one_lies(place):
     """At the smallest budget and at the largest, a seventh nearer to the lattice than it lies."""

@@ -2,8 +2,7 @@
 
 import csv
 
-from distillaw.verifying.design_points import PredictedPoint
-from distillaw.verifying.frozen import KIND, FrozenChoice, FrozenPrediction, write_frozen
+from distillaw.verifying.frozen import KIND, FrozenChoice, FrozenPrediction, PredictedPoint, write_frozen
 
 COLUMNS = (
     "run_id",

@@ -5,7 +5,7 @@ import pytest
 from forecasts import BETTER, OLD, SMALL, TAUGHT, row, write_table
 
 from distillaw.errors import UnitError
-from distillaw.verifying.design_points import PredictedPoint, measure, read_runs, seen_runs
+from distillaw.verifying.frozen import PredictedPoint, measure, read_runs, seen_runs
 
 
 def runs_of(tmp_path, *rows):

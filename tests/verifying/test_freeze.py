@@ -17,10 +17,9 @@ from distillaw.report.trust import frozen_section
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress
 from distillaw.sweep.spec import DesignSpec, StudentsSpec, StudySpec, TeacherSpec, TuningSpec
-from distillaw.verifying.api import freeze_study, is_frozen, missing_points
-from distillaw.verifying.asked import job_points, typed_points
-from distillaw.verifying.design_points import PredictedPoint, read_runs
-from distillaw.verifying.scoring import score_study
+from distillaw.verifying.api import freeze_study, is_frozen, job_points, missing_points, typed_points
+from distillaw.verifying.frozen import PredictedPoint, read_runs
+from distillaw.verifying.scorecard import score_study
 from in_process import answer as run
 
 WORLD = World(students=(2e4, 3.5e4, 6e4, 1e5, 1.6e5, 2.5e5), budgets=(150_000, 400_000, 1_200_000), seeds=2)
@@ -243,7 +242,7 @@ def test_jobs_give_the_cells_of_held_out_students():
 
 
 def _teacher_run(run_id):
-    from distillaw.verifying.design_points import TableRun
+    from distillaw.verifying.frozen import TableRun
 
     return TableRun(
         run_id=run_id,

@@ -4,8 +4,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from distillaw.verifying.scorecard import brier, wilson
-from distillaw.verifying.scoring import interval_score, surprise
+from distillaw.verifying.scorecard import brier, interval_score, surprise, wilson
 
 
 def test_wilson_against_printed_values():

@@ -9,9 +9,8 @@ from forecasts import BETTER, OLD, SMALL, TAUGHT, freeze_by_hand, predict, row, 
 
 from distillaw.errors import CacheError
 from distillaw.verifying import scorecard
-from distillaw.verifying.design_points import PredictedPoint
-from distillaw.verifying.scorecard import score_places
-from distillaw.verifying.scoring import find_sources, score_study
+from distillaw.verifying.frozen import PredictedPoint
+from distillaw.verifying.scorecard import find_sources, score_places, score_study
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.synthetic import world_of
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import CacheError, ConfigError
-from distillaw.models.oracle import load_any_teacher
 from distillaw.models.scoring import make_heldout, score_heldout
+from distillaw.models.teacher import load_any_teacher
 from distillaw.runs.config import from_table
 from distillaw.runs.files import read_json
 from distillaw.sweep.checks import check_study

@@ -9,7 +9,7 @@ exactly, a model type that is not in `READERS` among it, is refused rather than 
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distillaw.accounting.architecture import Architecture, Attention, Block, FeedForward
@@ -327,25 +327,20 @@ def _without_rope(config: ConfigFields, layer: int) -> bool:
     return not rotated[layer] if rotated else (layer + 1) % config.count("no_rope_layer_interval", 4) == 0
 
 
+_MIXTRAL = LlamaLike(
+    context=131072,
+    kv_heads=8,
+    windows=_every_layer(None),
+    qkv_bias=lambda config: False,
+    feed_forward=_mixtral_ffn,
+)
 _LLAMA_LIKE = {
     "llama": LlamaLike(),
     "mistral": LlamaLike(
         context=131072, kv_heads=8, windows=_every_layer(4096), qkv_bias=lambda config: False
     ),
-    "mixtral": LlamaLike(
-        context=131072,
-        kv_heads=8,
-        windows=_every_layer(None),
-        qkv_bias=lambda config: False,
-        feed_forward=_mixtral_ffn,
-    ),
-    "pyramid_mixtral": LlamaLike(
-        context=131072,
-        kv_heads=8,
-        windows=_every_layer(None),
-        qkv_bias=lambda config: False,
-        feed_forward=_pyramid_ffn,
-    ),
+    "mixtral": _MIXTRAL,
+    "pyramid_mixtral": replace(_MIXTRAL, feed_forward=_pyramid_ffn),
     "qwen2": LlamaLike(
         context=32768, qkv_bias=lambda config: True, windows=_by_layer(4096, _late, switch=True)
     ),

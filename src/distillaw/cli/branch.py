@@ -1,7 +1,6 @@
 """`distillaw branch SPEC.toml --out DIR`: the largest batch at which a checkpoint learns as much per token."""
 
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -106,7 +105,7 @@ def branch(
     from distillaw.sweep.branching import branch_test
 
     with make_display(cost.tokens, quiet=output.quiet) as display:
-        record = branch_test(test, out, display=display, command=shlex.join(["distillaw", *sys.argv[1:]]))
+        record = branch_test(test, out, display=display, command=same_command())
     page = write_branch_page(record, out / "branch.html")
     print_json(record) if output.json else print_test(record, page)
     output.suggest(f"distillaw report {shlex.quote(str(out))}")

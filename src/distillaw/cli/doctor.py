@@ -1,7 +1,7 @@
 """`distillaw doctor`: whether this machine can train, how fast, and what to do about what is in the way."""
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -109,14 +109,10 @@ def _speed(found: "Examination") -> Rows:
     for name, rate in speed.matmul.items():
         yield name, f"{_flops(rate)}, {speed.matmul_size} x {speed.matmul_size} product on {where}"
     tokens = [format_count(n) for n in (speed.tokens_per_second.low, speed.tokens_per_second.high)]
-    trained = (
-        f"{format_count(speed.params)} parameters, batch of {speed.batch_tokens:,} tokens, {speed.precision}"
-    )
-    yield (
-        "training",
-        f"{format_count(speed.tokens_per_second.median)} tokens/s [{tokens[0]}, {tokens[1]}], "
-        f"{_flops(speed.train_flop_per_second)}: {trained}, on {where}",
-    )
+    rate = f"{format_count(speed.tokens_per_second.median)} tokens/s [{tokens[0]}, {tokens[1]}]"
+    batch = f"batch of {speed.batch_tokens:,} tokens, {speed.precision}, on {where}"
+    trained = f"{format_count(speed.params)} parameters, {batch}"
+    yield "training", f"{rate}, {_flops(speed.train_flop_per_second)}: {trained}"
     yield "", "median and ends of 5 repeats"
 
 
@@ -144,11 +140,8 @@ def _offline(found: "Examination") -> Rows:
     set_ = ", ".join(f"{name}={value}" for name, value in offline.switches.items())
     asked = "asked for names owner/name only (models, data sets); HF_HUB_OFFLINE=1 forbids it"
     yield "hub", f"never asked ({set_})" if offline.forbids_hub else asked
-    yield "models here", _some(offline.cached_models) + f" in {offline.hub_cache}"
-
-
-def _some(names: Sequence[str]) -> str:
-    return textwrap.shorten(", ".join(names), 200, placeholder=" ...") if names else "none"
+    models = textwrap.shorten(", ".join(offline.cached_models), 200, placeholder=" ...") or "none"
+    yield "models here", f"{models} in {offline.hub_cache}"
 
 
 def _use(found: "Examination") -> Iterable[str]:

@@ -282,8 +282,8 @@ def _preview(
         learnt: of these, the answers'.
         output: how it answers.
     """
-    from distillaw.instruct.finish import step_flops, training_forwards
     from distillaw.instruct.spec import DpoSpec
+    from distillaw.instruct.start import step_flops, training_forwards
 
     account: Account = sides.account
     train, heldout = len(sides.train), len(sides.heldout)

@@ -1,7 +1,6 @@
 """`distillaw large-batch run`: the experiments of the large-batch paper on images, from a TOML file."""
 
 import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,7 +67,7 @@ def run(
             view.print_dry(plan, forecasts, workers=count, device=place)
         output.suggest(same_command(without="--dry-run"))
         return
-    command = shlex.join(["distillaw", *sys.argv[1:]])
+    command = same_command()
     with metered(study.name, 0.0, "images", quiet=output.quiet) as meter:
         watch = view.CellWatch(plan, meter)
         run_study(plan, device=place, workers=_count(workers, place), command=command, watch=watch)

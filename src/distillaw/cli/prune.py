@@ -115,17 +115,9 @@ def prune(
             shared = launched()
             place = str(ranks.device) if shared and device == "auto" else torch_device(device, teacher)
             with output.working("cutting") as step:
-                record = prune_to(
-                    source,
-                    out,
-                    wishes,
-                    text=text,
-                    reading=reading,
-                    device=place,
-                    command=same_command(),
-                    say=step,
-                    group=ranks if shared else None,
-                )
+                group = ranks if shared else None
+                how = {"device": place, "command": same_command(), "say": step, "group": group}
+                record = prune_to(source, out, wishes, text=text, reading=reading, **how)
             if not ranks.is_first:
                 return
     if by_law:

@@ -10,7 +10,7 @@ from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, count, optional_count, whole_count
 from distillaw.cli.names import HardwareName
 from distillaw.cli.output import Output
-from distillaw.cli.typed import formerly
+from distillaw.cli.typed import formerly, refuse_idle
 from distillaw.errors import ConfigError
 from distillaw.large_batch.question import Reference, RegimeQuestion
 
@@ -107,6 +107,9 @@ def regime(
     from distillaw.accounting.hardware import hardware as preset
     from distillaw.large_batch.advice import advise
 
+    if optimizer == "sgd":
+        of_adamw = ("--reference-weight-decay", "--reference-beta1", "--reference-beta2")
+        refuse_idle(of_adamw, "decay and betas are advised on for --optimizer adamw")
     question = RegimeQuestion(
         params=count(params, name="--student"),
         tokens=count(tokens, name="--tokens"),

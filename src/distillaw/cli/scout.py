@@ -54,17 +54,9 @@ def scout(
     reading = Reading(
         text_column=text_column, max_document_chars=max_document_chars, section_chars=section_chars
     )
-    found = measure(
-        models,
-        text,
-        reading,
-        max_bytes=max_bytes,
-        context=context,
-        stride=stride,
-        out=out,
-        device=device,
-        output=output,
-    )
+    windows = {"context": context, "stride": stride}
+    where = {"out": out, "device": device, "output": output}
+    found = measure(models, text, reading, max_bytes=max_bytes, **windows, **where)
     from distillaw.evaluate.scout import scout_record
 
     best_first = sorted(found, key=lambda each: each.bits_per_byte)
@@ -86,7 +78,9 @@ def scout(
 def _print(found: "list[ScoutedTeacher]") -> None:
     from distillaw.evaluate.scout import difference
 
-    best, groups = found[0], _groups(found)
+    best = found[0]
+    tokenizers = dict.fromkeys(each.tokenizer for each in found)
+    groups = {tokenizer: chr(ord("A") + index % 26) for index, tokenizer in enumerate(tokenizers)}
     windows = f"windows of {best.context} tokens"
     if best.stride < best.context:
         windows += f", {best.stride} scored"
@@ -123,12 +117,6 @@ def _print(found: "list[ScoutedTeacher]") -> None:
     print(f"{took}; the loss for a plan is nats/token of the student's tokenizer")
 
 
-def _groups(found: "list[ScoutedTeacher]") -> dict[str, str]:
-    """A letter for each token-to-id map, in order of appearance."""
-    tokenizers = dict.fromkeys(each.tokenizer for each in found)
-    return {tokenizer: chr(ord("A") + index % 26) for index, tokenizer in enumerate(tokenizers)}
-
-
 def measure(
     models: Sequence[str],
     text: str,
@@ -141,24 +129,7 @@ def measure(
     device: str = "auto",
     output: Output = Output(),
 ) -> "list[ScoutedTeacher]":
-    """One result per model, in the order given; progress goes to stderr.
-
-    Args:
-        models: as `scout_teachers` takes them.
-        text: as `read_documents` takes it.
-        reading: the field, and how much of each document.
-        max_bytes: as typed, e.g. `2M`; None reads all.
-        context: as in `scout_teachers`.
-        stride: as in `scout_teachers`.
-        out: folder that keeps results.
-        device: cpu, cuda or auto.
-        output: takes notes.
-
-    Raises:
-        ConfigError: an option that cannot be, in the words of the command line.
-        CacheError: no model at a path.
-        DataError: a text that cannot be read.
-    """
+    """One result per model, in order; progress goes to stderr. Arguments and errors as in `scout_teachers`."""
     budget = None if max_bytes is None else count(max_bytes, name="--max-bytes")
     sources = check_inputs(models, text, reading)
     from transformers.utils.logging import disable_progress_bar

@@ -1,7 +1,6 @@
 """`distillaw study import`: runs that exist already, from tables and trackers' logs, into a run table."""
 
 import shlex
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -80,48 +79,31 @@ def import_runs(
         raise ConfigError(UNTIED)
     if out is not None:
         Target.of(out)  # a place that something else has written is refused before anything is read
-    imported = read_runs(
-        list(sources),
-        Options(
-            columns=parse_columns(columns),
-            where=parse_where(where),
-            at=at,
-            fixed=_parse_set(set_),
-            details=details,
-            tokens_per_step=None
-            if tokens_per_step is None
-            else parse_count(tokens_per_step, name="--tokens-per-step"),
-            unit=unit,
-            bytes_per_token=bytes_per_token,
-            params_convention=params_convention,
-            vocab=None if vocab is None else parse_count(vocab, name="--vocab"),
-            matrices=2 if untied else 1,
-            keep_unfinished=keep_unfinished,
-            layout=layout,
-        ),
+    a_step = None if tokens_per_step is None else parse_count(tokens_per_step, name="--tokens-per-step")
+    options = Options(
+        columns=parse_columns(columns),
+        where=parse_where(where),
+        at=at,
+        fixed=_parse_set(set_),
+        details=details,
+        tokens_per_step=a_step,
+        unit=unit,
+        bytes_per_token=bytes_per_token,
+        params_convention=params_convention,
+        vocab=None if vocab is None else parse_count(vocab, name="--vocab"),
+        matrices=2 if untied else 1,
+        keep_unfinished=keep_unfinished,
+        layout=layout,
     )
-    command = shlex.join(["distillaw", *sys.argv[1:]])
+    imported = read_runs(list(sources), options)
+    command = same_command()
     merged = None if dry_run or out is None else imported.save(out, command=command)
     if output.json:
-        counts = (
-            {}
-            if merged is None
-            else {
-                "added": merged.added,
-                "updated": merged.updated,
-                "removed": merged.removed,
-                "unchanged": merged.unchanged,
-                "table_rows": len(merged.rows),
-            }
-        )
-        print_json(
-            {
-                "out": None if merged is None else str(out),
-                "rows": len(imported.table),
-                **counts,
-                **imported.to_json(),
-            }
-        )
+        answer: dict[str, object] = {"out": None if merged is None else str(out), "rows": len(imported.table)}
+        if merged is not None:
+            counts = ("added", "updated", "removed", "unchanged")
+            answer |= {name: getattr(merged, name) for name in counts} | {"table_rows": len(merged.rows)}
+        print_json(answer | imported.to_json())
         return
     _print(imported, merged, out)
     output.suggest(_next(merged, out))

@@ -23,6 +23,7 @@ from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
     from distillaw.runs.store import StudyFolder
+    from distillaw.sweep.cost import StudyCost
     from distillaw.sweep.executor import Executor
     from distillaw.sweep.scheduler import StudyOutcome
     from distillaw.sweep.spec import StudySpec
@@ -84,7 +85,7 @@ def run(
             output.say(line)
     left = partial(_seconds_left, folder)
     with make_display(cost.tokens, quiet=output.quiet, left=left) as display:
-        command = shlex.join(["distillaw", *sys.argv[1:]])
+        command = same_command()
         train = partial(
             run_study, spec, folder, place=place, display=display, command=command, settings=settings
         )
@@ -126,7 +127,7 @@ def _with_holdout(
     output: Output,
 ) -> "StudyOutcome":
     """Freeze predictions of the held-out students, then train them; without predictions they are left."""
-    from distillaw.verifying.asked import freeze_holdout
+    from distillaw.verifying.api import freeze_holdout
 
     try:
         freeze_holdout(spec, folder, output.say)
@@ -227,6 +228,7 @@ def preview(
     from distillaw.sweep.checks import load_study
     from distillaw.sweep.cost import (
         SPEED,
+        slowness,
         stored_targets,
         study_cost,
         study_vocab,
@@ -272,9 +274,10 @@ def preview(
         f"{format_count(cost.tokens)} tokens, {format_flop(cost.flops)}\n"
         f"about {format_seconds(wall)} on {plural(workers, 'core')}, "
         f"{format_bytes(cost.disk_bytes)} on disk"
-        f"\n({format_seconds(sum(cost.seconds))} of core time, assuming {SPEED})"
+        f"\n({format_seconds(sum(cost.seconds))} of core time, assuming {SPEED}, "
+        f"times {slowness():.2f} for this machine)"
     )
-    _print_unknowns(spec)
+    _print_unknowns(spec, cost)
     print(_copies(Path("out") / spec.name / "data" / "manifest.json"))
     print(stored_targets(cost.jobs, teacher_forward(spec, cost.jobs), vocab_size).words)
     print()
@@ -337,12 +340,15 @@ def _copies(manifest: Path) -> str:
     return "copies of documents, near ones across splits too, are dropped and counted when the text is read"
 
 
-def _print_unknowns(spec) -> None:
+def _print_unknowns(spec: "StudySpec", cost: "StudyCost") -> None:
     from distillaw.data.corpus import is_missing
+    from distillaw.sweep.makespan import MOVES
 
     if is_missing(spec.data.corpus):
         print(f"corpus {spec.data.corpus!r} is not here: `study run` needs it")
-    if spec.tuning.enabled:
+    searched = {run_id for job in cost.wanted if job.trunk.purpose == "tuning" for run_id in job.run_ids}
+    if searched:
         print(
-            "tuning is counted with 5 runs per arm and end size; it costs more if a best value lies at an end"
+            f"searches are counted with {plural(len(searched), 'run')}, as if each ended where it begins; "
+            f"the time has {MOVES:.0%} of theirs more, since some move"
         )

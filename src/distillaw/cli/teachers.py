@@ -2,7 +2,7 @@
 
 from operator import attrgetter
 
-from distillaw.accounting.families import NamedModel, Source, families, model, named_models
+from distillaw.accounting.families import NamedModel, families, model, named_models
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
 from distillaw.cli.names import TeacherName
@@ -19,7 +19,11 @@ def teachers(text: TeacherName = "", /, *, output: Output = Output()) -> None:
     Args:
         text: only names, families, hub names and tokenizers that hold this text; one model's name shows its sources.
     """
-    found = [each for each in named_models() if text.lower() in _searched(each)]
+    found = [
+        each
+        for each in named_models()
+        if text.lower() in " ".join((each.name, each.family, each.repo, each.tokenizer)).lower()
+    ]
     exact = [each for each in named_models() if text.lower() in (each.name.lower(), each.repo.lower())]
     if not found:
         found = exact = [model(text)]  # another spelling, or the error that names the nearest
@@ -34,10 +38,6 @@ def teachers(text: TeacherName = "", /, *, output: Output = Output()) -> None:
     else:
         _list(found)
         output.suggest(f"distillaw teachers {found[-1].name}")
-
-
-def _searched(each: NamedModel) -> str:
-    return " ".join((each.name, each.family, each.repo, each.tokenizer)).lower()
 
 
 def _list(found: list[NamedModel]) -> None:
@@ -56,11 +56,8 @@ def _list(found: list[NamedModel]) -> None:
 
 
 def _tokens_source(each: NamedModel) -> str:
-    return (
-        each.tokens_source.text
-        + "  [distilled]" * each.distilled
-        + "  [instruction-tuned]" * each.post_trained
-    )
+    marks = "  [distilled]" * each.distilled + "  [instruction-tuned]" * each.post_trained
+    return each.tokens_source.text + marks
 
 
 def _tokens(each: NamedModel) -> str:
@@ -78,17 +75,15 @@ def _show(each: NamedModel) -> None:
         f"{'tied' if arch.tied else 'untied'}"
     )
     print(f"{each.name}: {families()[each.family].title}, {each.repo}")
+    tokens = f"{each.tokens_bound} {each.tokens:,.0f}" if each.tokens else "unknown"
     for label, value, source in (
         ("shape", shape, each.shape_source),
         ("parameters", f"{each.params:,} non-embedding, {each.total_params:,} in all", each.stated_source),
-        (
-            "tokens",
-            f"{each.tokens_bound} {each.tokens:,.0f}" if each.tokens else "unknown",
-            each.tokens_source,
-        ),
+        ("tokens", tokens, each.tokens_source),
         ("tokenizer", f"{each.tokenizer}, {each.tokenizer_size:,} entries", each.tokenizer_source),
     ):
-        print(f"  {label:<11}{value}\n             {_cited(source)}")
+        recalled = "" if source.certainty == "seen" else " (recalled, not read again)"
+        print(f"  {label:<11}{value}\n             {source.text}{recalled}")
     if each.distilled:
         print("  DISTILLED  its loss does not follow a supervised law of its size and tokens; measure it")
     if each.post_trained:
@@ -97,32 +92,17 @@ def _show(each: NamedModel) -> None:
         print(f"  note       {each.note}")
 
 
-def _cited(source: Source) -> str:
-    return source.text if source.certainty == "seen" else f"{source.text} (recalled, not read again)"
-
-
 def _document(each: NamedModel) -> dict[str, object]:
     arch, block = each.architecture, each.architecture.blocks[0]
     sources = {
-        name: {"text": source.text, "certainty": source.certainty}
-        for name, source in (
-            ("shape", each.shape_source),
-            ("params", each.stated_source),
-            ("tokens", each.tokens_source),
-            ("tokenizer", each.tokenizer_source),
-        )
+        "shape": each.shape_source,
+        "params": each.stated_source,
+        "tokens": each.tokens_source,
+        "tokenizer": each.tokenizer_source,
     }
+    own = "name family repo params total_params tokens tokens_bound tokenizer tokenizer_size vocab".split()
     return {
-        "name": each.name,
-        "family": each.family,
-        "repo": each.repo,
-        "params": each.params,
-        "total_params": each.total_params,
-        "tokens": each.tokens,
-        "tokens_bound": each.tokens_bound,
-        "tokenizer": each.tokenizer,
-        "tokenizer_size": each.tokenizer_size,
-        "vocab": each.vocab,
+        **{name: getattr(each, name) for name in own},
         "layers": arch.layers,
         "width": arch.width,
         "ffn": block.ffn.width,
@@ -135,5 +115,5 @@ def _document(each: NamedModel) -> dict[str, object]:
         "distilled": each.distilled,
         "post_trained": each.post_trained,
         "note": each.note,
-        "sources": sources,
+        "sources": {name: {"text": s.text, "certainty": s.certainty} for name, s in sources.items()},
     }

@@ -67,18 +67,9 @@ def upcycle(
     wishes = Layout(experts=numbers, bottom=pyramid, noise=noise, balance=balance, z_weight=z_loss, seed=seed)
     where, reading = torch_device(device), Reading(text_column=text_column)
     with output.working("upcycling") as step:
-        record = upcycle_to(
-            source,
-            out,
-            wishes,
-            text=text,
-            reading=reading,
-            tokens=scored,
-            device=where,
-            dry_run=dry_run,
-            command=same_command(),
-            say=step,
-        )
+        read = {"text": text, "reading": reading, "tokens": scored}
+        how = {"device": where, "dry_run": dry_run, "command": same_command(), "say": step}
+        record = upcycle_to(source, out, wishes, **read, **how)
     print_json(record) if output.json else _print(record, out)
     if dry_run:
         output.suggest(same_command(without="--dry-run"))

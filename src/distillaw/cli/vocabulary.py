@@ -1,6 +1,7 @@
 """`distillaw vocabulary extend | trim`: more tokens for another language, fewer for one's own; rows follow."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -22,18 +23,59 @@ app = App(
 
 
 Out: TypeAlias = Annotated[Path, Parameter(help="folder of the new model.")]
-Multiple: TypeAlias = Annotated[int, Parameter(help="the size becomes a multiple of it; 1 leaves it.")]
-MaxBytes: TypeAlias = Annotated[Count, Parameter(help="text read at most.")]
-HeldoutBytes: TypeAlias = Annotated[Count, Parameter(help="bytes of each text that are scored.")]
-Context: TypeAlias = Annotated[
-    int | None, Parameter(help="tokens of a window in scoring; 512, or what the model allows.")
-]
-SectionChars: TypeAlias = Annotated[
-    int, Parameter(help="cut documents at line ends into sections of about so many characters.")
-]
-DryRun: TypeAlias = Annotated[
-    bool, Parameter(help="pieces and tokens per byte only; no weights are read, nothing is written.")
-]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reads:
+    """What both verbs are asked of the text and of the work."""
+
+    multiple: int = 64
+    """the size becomes a multiple of it, where pieces are dropped by keeping some used less; 1 leaves it."""
+    max_bytes: Count = "100M"
+    """text read at most."""
+    heldout_bytes: Count = "64k"
+    """bytes of each text that are scored."""
+    context: int | None = None
+    """tokens of a window in scoring; 512, or what the model allows."""
+    text_column: TextColumn = "text"
+    section_chars: int = 0
+    """cut documents at line ends into sections of about so many characters."""
+    device: Device = "auto"
+    dry_run: bool = False
+    """pieces and tokens per byte only; no weights are read, nothing is written."""
+
+    def texts(self, text: str, other: str | None) -> "Texts":
+        """What is read, refused before a model is loaded."""
+        from distillaw.data.corpus import Reading, check_text
+
+        reading = Reading(text_column=self.text_column, section_chars=self.section_chars)
+        for each in (text, other):
+            if each is not None:
+                check_text(each, reading)
+        if self.multiple < 1:
+            raise ConfigError(f"--multiple {self.multiple}: at least 1; 64 suits matrix products")
+        scored = whole_count(self.heldout_bytes, name="--heldout-bytes")
+        if scored < 1000:
+            raise ConfigError(
+                f"--heldout-bytes {self.heldout_bytes}: at least 1000, or nothing is known of the change"
+            )
+        from distillaw.models.vocabulary import Texts
+
+        most = parse_count(self.max_bytes, name="--max-bytes")
+        sizes = {"max_bytes": most, "heldout_bytes": scored, "context": self.context}
+        return Texts(text=text, other=other, reading=reading, **sizes)  # type: ignore[arg-type]
+
+    def making(self, step: Callable[[str], None]) -> "Making":
+        """How the model is made."""
+        from transformers.utils.logging import disable_progress_bar
+
+        from distillaw.cli.torch_device import torch_device
+        from distillaw.models.vocabulary import Making
+
+        disable_progress_bar()
+        where = torch_device(self.device)
+        return Making(device=where, dry_run=self.dry_run, command=same_command(), say=step)
 
 
 @app.command
@@ -48,14 +90,7 @@ def extend(
     rows: Literal["mean", "random"] = "mean",
     seed: int = 0,
     other: Place | None = None,
-    multiple: Multiple = 64,
-    max_bytes: MaxBytes = "100M",
-    heldout_bytes: HeldoutBytes = "64k",
-    context: Context = None,
-    text_column: TextColumn = "text",
-    section_chars: SectionChars = 0,
-    device: Device = "auto",
-    dry_run: DryRun = False,
+    reads: Reads = Reads(),
     output: Output = Output(),
 ) -> None:
     """Add pieces for a text that the tokenizer cuts small: learnt on it, or another tokenizer's.
@@ -74,24 +109,20 @@ def extend(
 
     wanted = None if pieces is None else whole_count(pieces, name="--pieces")
     source, donor = locate(model), None if from_ is None else locate(from_)
-    texts = _texts(text, other, max_bytes, heldout_bytes, context, text_column, section_chars, multiple)
+    texts = reads.texts(text, other)
     from distillaw.models.vocabulary import extend_vocabulary
 
+    asked = {
+        "pieces": wanted,
+        "donor": donor,
+        "chinese": chinese,
+        "rows": rows,
+        "multiple": reads.multiple,
+        "seed": seed,
+    }
     with output.working("extending") as step:
-        record = extend_vocabulary(
-            source,
-            out,
-            texts,
-            pieces=wanted,
-            donor=donor,
-            chinese=chinese,
-            rows=rows,
-            multiple=multiple,
-            seed=seed,
-            making=_making(device, dry_run, step),
-        )
-    print_json(record) if output.json else _print(record, out)
-    output.suggest(*_next(out, dry=dry_run))
+        record = extend_vocabulary(source, out, texts, **asked, making=reads.making(step))
+    _show(record, out, output, dry=reads.dry_run)
 
 
 @app.command
@@ -103,14 +134,7 @@ def trim(
     keep: Count | None = None,
     min_count: int = 1,
     other: Place | None = None,
-    multiple: Multiple = 64,
-    max_bytes: MaxBytes = "100M",
-    heldout_bytes: HeldoutBytes = "64k",
-    context: Context = None,
-    text_column: TextColumn = "text",
-    section_chars: SectionChars = 0,
-    device: Device = "auto",
-    dry_run: DryRun = False,
+    reads: Reads = Reads(),
     output: Output = Output(),
 ) -> None:
     """Drop the pieces that a text does not use. Any text can still be said; bytes and special tokens stay.
@@ -126,58 +150,23 @@ def trim(
 
     wanted = None if keep is None else whole_count(keep, name="--keep")
     source = locate(model)
-    texts = _texts(text, other, max_bytes, heldout_bytes, context, text_column, section_chars, multiple)
+    texts = reads.texts(text, other)
     from distillaw.models.vocabulary import trim_vocabulary
 
     with output.working("trimming") as step:
-        making = _making(device, dry_run, step)
-        record = trim_vocabulary(
-            source, out, texts, keep=wanted, min_count=min_count, multiple=multiple, making=making
-        )
+        asked = {"keep": wanted, "min_count": min_count, "multiple": reads.multiple}
+        record = trim_vocabulary(source, out, texts, **asked, making=reads.making(step))
+    _show(record, out, output, dry=reads.dry_run)
+
+
+def _show(record: dict, out: Path, output: Output, *, dry: bool) -> None:
     print_json(record) if output.json else _print(record, out)
-    output.suggest(*_next(out, dry=dry_run))
-
-
-def _texts(
-    text: str,
-    other: str | None,
-    max_bytes: str,
-    heldout_bytes: str,
-    context: int | None,
-    text_column: str,
-    section_chars: int,
-    multiple: int,
-) -> "Texts":
-    """What is read, refused before a model is loaded."""
-    from distillaw.data.corpus import Reading, check_text
-
-    reading = Reading(text_column=text_column, section_chars=section_chars)
-    for each in (text, other):
-        if each is not None:
-            check_text(each, reading)
-    if multiple < 1:
-        raise ConfigError(f"--multiple {multiple}: at least 1; 64 suits matrix products")
-    scored = whole_count(heldout_bytes, name="--heldout-bytes")
-    if scored < 1000:
-        raise ConfigError(
-            f"--heldout-bytes {heldout_bytes}: at least 1000, or nothing is known of the change"
-        )
-    from distillaw.models.vocabulary import Texts
-
-    most = parse_count(max_bytes, name="--max-bytes")
-    return Texts(
-        text=text, other=other, reading=reading, max_bytes=most, heldout_bytes=scored, context=context
-    )
-
-
-def _making(device: str, dry_run: bool, step: Callable[[str], None]) -> "Making":
-    from transformers.utils.logging import disable_progress_bar
-
-    from distillaw.cli.torch_device import torch_device
-    from distillaw.models.vocabulary import Making
-
-    disable_progress_bar()
-    return Making(device=torch_device(device), dry_run=dry_run, command=same_command(), say=step)
+    if dry:
+        output.suggest(same_command(without="--dry-run"))
+        return
+    put = f'put start = "{out}" and data.tokenizer = "{out}" into SPEC.toml, then:'
+    first = f"continued training on both languages (docs/vocabulary.md): {put}"
+    output.suggest("distillaw train SPEC.toml --out DIR", first=first)
 
 
 def _print(record: dict, out: Path) -> None:
@@ -189,9 +178,8 @@ def _print(record: dict, out: Path) -> None:
     if first := record.get("first_pieces"):
         print(f"{'new':12}{' '.join(map(repr, first))} ...")
     for name, facts in record["texts"].items():
-        print(
-            f"\n{name}: {facts['documents']} held-out documents, {facts['bytes']:,} bytes; ± one standard error"
-        )
+        held = f"{facts['documents']} held-out documents, {facts['bytes']:,} bytes"
+        print(f"\n{name}: {held}; ± one standard error")
         _row("tokens per byte", facts, "tokens_per_byte")
         if "change" in facts:
             _row("bits per byte", facts, "bits_per_byte")
@@ -200,16 +188,6 @@ def _print(record: dict, out: Path) -> None:
         print("\ndry run: no weights were read, nothing was written")
         return
     print(f"\n{out}")
-
-
-def _next(out: Path, *, dry: bool) -> tuple[str, str]:
-    if dry:
-        return same_command(without="--dry-run"), ""
-    return (
-        "distillaw train SPEC.toml --out DIR",
-        f'continued training on both languages (docs/vocabulary.md): put start = "{out}" and data.tokenizer = "{out}" '
-        "into SPEC.toml, then:",
-    )
 
 
 def _row(words: str, facts: dict, key: str) -> None:

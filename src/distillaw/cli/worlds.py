@@ -22,14 +22,12 @@ app = App(
 def list_(*, output: Output = Output()) -> None:
     """List the worlds that have a name."""
     if output.json:
-        print_json(
-            {"worlds": {name: spec.table | {"hash": spec.spec_hash} for name, spec in PRESETS.items()}}
-        )
+        named = {name: spec.table | {"hash": spec.spec_hash} for name, spec in PRESETS.items()}
+        print_json({"worlds": named})
         return
     for name, spec in PRESETS.items():
-        print(
-            f"{name:<10}{spec.kind:<9}{spec.vocab} tokens, documents of {spec.document_tokens}: {_settings(spec)}"
-        )
+        read = f"{spec.vocab} tokens, documents of {spec.document_tokens}"
+        print(f"{name:<10}{spec.kind:<9}{read}: {_settings(spec)}")
     output.suggest("distillaw worlds show hmm")
 
 
@@ -86,9 +84,8 @@ def show(
     if teachers:
         print(f"\nteachers of {loss:g} nats")
     for teacher in teachers:
-        print(
-            f"  {teacher['name']:<34}" + (f"= {teacher['settings']}" if teacher["settings"] else "cannot be")
-        )
+        settings = f"= {teacher['settings']}" if teacher["settings"] else "cannot be"
+        print(f"  {teacher['name']:<34}{settings}")
         if teacher["refusal"]:
             print(f"    {teacher['refusal']}")
     output.suggest(f"distillaw worlds make {shlex.quote(world)} --out {spec.kind}-world")
@@ -117,7 +114,7 @@ def make(
     check_place("--out", out, is_folder=True)
     from dataclasses import replace
 
-    from distillaw.worlds.export import export_world
+    from distillaw.worlds.oracle import export_world
     from distillaw.worlds.spec import check_world
     from distillaw.worlds.world import World
 

@@ -86,7 +86,8 @@ class MeasuredSpeed:
 
 def measure_speed() -> MeasuredSpeed:
     """Measure for a few seconds."""
-    device = _device()
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    device = "cuda" if cuda else "mps" if mps else "cpu"
     load = ON_CPU if device == "cpu" else ON_DEVICE
     threads = torch.get_num_threads()
     if device == "cpu":
@@ -97,18 +98,11 @@ def measure_speed() -> MeasuredSpeed:
         torch.set_num_threads(threads)
 
 
-def _device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
 def _measure(device: torch.device, load: Load) -> MeasuredSpeed:
     types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     products = {name: _matmul_rate(device, dtype, load.square) for name, dtype in types.items()}
-    shape = shape_for_params(
-        load.params, vocab=load.vocab, context=load.context, head_dim=load.head_dim, aspect=load.aspect
-    )
+    like = {"context": load.context, "head_dim": load.head_dim, "aspect": load.aspect}
+    shape = shape_for_params(load.params, vocab=load.vocab, **like)
     batch = load.sequences * load.context
     precision = "bf16" if device.type == "cuda" else "fp32"
     steps, is_finite = _training(device, shape, load.sequences, precision)

@@ -1,10 +1,11 @@
-"""Which benchmarks there are, and which of their questions are asked: task files, and local data in published formats.
+"""Which benchmarks there are, which of their questions are asked, and what it takes to read a score.
 
-A task file is one of the YAML files in tasks/, or a user's own. It has our few keys (files and their layout, shots,
-metric, chance) and under `harness` what lm-evaluation-harness calls a task: prompt, choices, filters, metrics. It is
-data: no key of it names code or another file, and its templates are rendered in a sandbox (lm_eval_parts.py). With a
-limit, the questions asked are those with the lowest hashes of their content: the same for every model and on every
-machine, and a larger limit only adds to them. Torch-free.
+A task file is one of the YAML files in tasks/, or a user's own: our few keys, and under `harness` what
+lm-evaluation-harness calls a task. It is data: no key of it names code or another file, and its templates are rendered
+in a sandbox (lm_eval_parts.py). With a limit, the questions asked are those with the lowest hashes of their content:
+the same for every model and on every machine, and a larger limit only adds to them. Standard errors are those of a mean
+over a sample of questions, clustered where several share a passage (Miller 2024, arXiv:2411.00640, section 2). A score
+whose interval holds what guessing scores tells nothing about the model. Torch-free.
 """
 
 import csv
@@ -15,12 +16,16 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from distillaw.errors import ConfigError, DataError
 from distillaw.runs.files import content_hash, parse_json, read_bytes, read_text
+from distillaw.runs.paired import clustered_se, wilson_interval
 from distillaw.runs.places import check_name
 
 FOLDER = Path(__file__).with_name("tasks")
@@ -89,14 +94,10 @@ def known_tasks(folder: Path | None = None) -> dict[str, TaskSpec]:
     Raises:
         ConfigError: PyYAML is missing, or a file is no task.
     """
-    files = [*sorted(FOLDER.glob("*.yaml"))]
-    if folder is not None:
-        own = sorted(folder.glob("*.yaml"))
-        if not own:
-            raise ConfigError(f"--task-folder {folder}: no *.yaml in it; docs/evaluate.md shows one")
-        files += own
-    specs = [_read_spec(file) for file in files]
-    return {spec.task: spec for spec in specs}
+    own = [] if folder is None else sorted(folder.glob("*.yaml"))
+    if folder is not None and not own:
+        raise ConfigError(f"--task-folder {folder}: no *.yaml in it; docs/evaluate.md shows one")
+    return {spec.task: spec for spec in map(_read_spec, [*sorted(FOLDER.glob("*.yaml")), *own])}
 
 
 def choose_tasks(names: Sequence[str], known: Mapping[str, TaskSpec]) -> list[TaskSpec]:
@@ -219,18 +220,7 @@ class TaskRows:
 def read_task(
     spec: TaskSpec, data: Path | None, *, limit: int | None = None, shots: int | None = None
 ) -> TaskRows:
-    """Read what is asked of one benchmark.
-
-    Args:
-        spec: the benchmark.
-        data: folder of the evaluation data.
-        limit: questions at most; None: all.
-        shots: examples before each question; None: as the task has it.
-
-    Raises:
-        ConfigError: no folder, a limit or shots out of range.
-        DataError: files missing, or not of the expected format.
-    """
+    """Read what is asked of one benchmark."""
     if data is None:
         raise ConfigError(
             f"{spec.task}: give --data DIR, the folder of the evaluation data. Expected: {spec.layout}"
@@ -274,10 +264,6 @@ def read_tasks(
     """What is asked of several benchmarks, and the names of those left out.
 
     Args:
-        chosen: the benchmarks.
-        data: as in `read_task`.
-        limit: as there.
-        shots: as there.
         skip_missing: leave out benchmarks whose files are missing or damaged, as long as one is there.
 
     Raises:
@@ -326,7 +312,9 @@ def _read_files(spec: TaskSpec, data: Path, pattern: str) -> dict[str, list[Row]
         raise DataError(f"{spec.task}: nothing at {data}/{pattern}. Expected: {spec.layout}")
     found: dict[str, list[Row]] = {}
     for file in files:
-        name = spec.task if spec.merged or "*" not in pattern else _star(file.name, Path(pattern).name)
+        before, star, after = Path(pattern).name.partition("*")
+        named = star and not spec.merged
+        name = file.name.removeprefix(before).removesuffix(after) if named else spec.task
         try:
             rows = [row | {"subtask": name} for row in _READERS[spec.reader](spec, file)]
         except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
@@ -340,11 +328,6 @@ def _read_files(spec: TaskSpec, data: Path, pattern: str) -> dict[str, list[Row]
                 row | {"id": f"{name}/{start + i}"} for i, row in enumerate(rows)
             )
     return found
-
-
-def _star(name: str, pattern: str) -> str:
-    before, _, after = pattern.partition("*")
-    return name.removeprefix(before).removesuffix(after)
 
 
 def _lowest_hashes(rows: Mapping[str, list[Row]], limit: int | None) -> dict[str, list[Row]]:
@@ -447,3 +430,82 @@ def _agieval_rows(spec: TaskSpec, file: Path) -> Iterator[Row]:
 
 
 _READERS = {"rows": _rows, "drop": _drop_rows, "truthfulqa": _truthfulqa_rows, "agieval": _agieval_rows}
+
+
+Z = 1.959963984540054
+"""Of a two-sided 95 % interval."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkScore:
+    """One benchmark's result; `evaluation.json` holds these keys."""
+
+    score: float
+    """Mean over questions, in shares of 1."""
+    se: float
+    interval: tuple[float, float]
+    """95 %: Wilson's for right or wrong answers, else normal."""
+    n: int
+    """Questions asked."""
+    available: int
+    """Questions there are."""
+    shots: int
+    metric: str
+    chance: float
+    """What guessing scores."""
+    near_chance: bool
+    """Whether the interval reaches down to chance: the score cannot be told from guessing."""
+    clusters: int
+    """Independent groups of questions."""
+    truncated: int
+    """Prompts that the model's context could not hold; their beginning, the examples, was cut off."""
+    other: dict[str, float] = field(default_factory=dict)
+    """Means of the task's further metrics."""
+    subtasks: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Score and n of each subtask, where there are several."""
+    notes: tuple[str, ...] = ()
+
+
+def mean_and_se(values: Sequence[float], clusters: Sequence[object]) -> tuple[float, float]:
+    """Mean over questions and its standard error, clustered; with clusters that all differ, sd / sqrt(n)."""
+    sums, sizes = by_cluster(values, clusters)
+    return float(sums.sum() / sizes.sum()), clustered_se(sums, sizes)
+
+
+def by_cluster(values: Sequence[float], clusters: Sequence[object]) -> tuple[NDArray, NDArray]:
+    """Sums of values and their number, by cluster in order of appearance."""
+    places = {each: i for i, each in enumerate(dict.fromkeys(clusters))}
+    sums, sizes = np.zeros(len(places)), np.zeros(len(places), np.int64)
+    where = [places[each] for each in clusters]
+    np.add.at(sums, where, values)
+    np.add.at(sizes, where, 1)
+    return sums, sizes
+
+
+def interval_of(score: float, se: float, values: Sequence[float], clusters: int) -> tuple[float, float]:
+    """95 % interval of a mean.
+
+    Wilson's (1927) where every value is 0 or 1 and questions are independent, or where all are alike: it does not
+    shrink to nothing at 0 and 1.
+    """
+    if se > 0 and (clusters < len(values) or any(value not in (0.0, 1.0) for value in values)):
+        return score - Z * se, score + Z * se
+    lower, upper = wilson_interval(score, clusters, z=Z)
+    return 0.0 if score == 0 else lower, 1.0 if score == 1 else upper
+
+
+def mean_of_suite(scores: Mapping[str, Mapping[str, object]]) -> dict[str, object] | None:
+    """The plain mean of the six benchmarks of the suite, or None if one is missing.
+
+    y = sum_i s_i / 6,  se = sqrt(sum_i se_i^2) / 6          (six independent sets of questions)
+    """
+    if any(task not in scores for task in SUITE):
+        return None
+    six = [scores[task] for task in SUITE]
+    values, errors = ([float(each[key]) for each in six] for key in ("score", "se"))  # type: ignore[arg-type]
+    return {
+        "score": float(np.mean(values)),
+        "se": float(np.sqrt(np.sum(np.square(errors))) / len(six)),
+        "tasks": list(SUITE),
+        "near_chance": [task for task in SUITE if scores[task]["near_chance"]],
+    }

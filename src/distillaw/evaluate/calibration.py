@@ -14,7 +14,7 @@ D document, M bin.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from distillaw.data.corpus import WHOLE, Excerpt, Reading, read_excerpt
 from distillaw.data.tokenizer import encode_to_score
 from distillaw.errors import ConfigError, DataError
-from distillaw.models.oracle import AnyTeacher
 from distillaw.models.scoring import (
     BATCH_WINDOWS,
     IGNORE,
@@ -36,7 +35,7 @@ from distillaw.models.scoring import (
     window_batches,
 )
 from distillaw.models.source import ModelSource, check_config, context_of
-from distillaw.models.teacher import Teacher, load_teacher
+from distillaw.models.teacher import AnyTeacher, Teacher, load_teacher
 from distillaw.quantities import bits_per_byte, format_count
 from distillaw.runs.pace import Telling
 from distillaw.runs.paired import DocumentScores, clustered_cov, clustered_se
@@ -60,11 +59,7 @@ class BinSums:
     @classmethod
     def zeros(cls, documents: int, bins: int = BINS) -> "BinSums":
         """Nothing counted yet."""
-        return cls(
-            count=np.zeros((documents, bins)),
-            confidence=np.zeros((documents, bins)),
-            outcome=np.zeros((documents, bins)),
-        )
+        return cls(**{name: np.zeros((documents, bins)) for name in ("count", "confidence", "outcome")})
 
     def add(
         self,
@@ -106,38 +101,31 @@ class CalibrationError:
 def calibration_error(sums: BinSums) -> CalibrationError:
     """ECE of counted tokens.
 
-        se^2 = clustered variance of sum_d v_d / sum_d t_d,  v_d = sum_m sign(S_m) S_dm
-        floor = sum_m sqrt(2 / pi) se(S_m / T)               (mean of |x| for a normal x around 0)
-
-    Raises:
-        DataError: fewer than two documents.
+    se^2 = clustered variance of sum_d v_d / sum_d t_d,  v_d = sum_m sign(S_m) S_dm
+    floor = sum_m sqrt(2 / pi) se(S_m / T)               (mean of |x| for a normal x around 0)
     """
     tokens_D = sums.count.sum(1)
     gap_DM = sums.outcome - sums.confidence
     gap_M = gap_DM.sum(0)
     value_D = gap_DM @ np.sign(gap_M)
     total = tokens_D.sum()
+    count_M, confidence_M, outcome_M = (each.sum(0) for each in (sums.count, sums.confidence, sums.outcome))
     cov = clustered_cov(gap_DM, tokens_D)  # type: ignore[arg-type]  # whole numbers in floats
     return CalibrationError(
         ece=float(value_D.sum() / total),
         se=clustered_se(value_D, tokens_D),  # type: ignore[arg-type]
         floor=float(np.sqrt(2 / np.pi) * np.sqrt(np.diag(cov)).sum()),
         gap=float(gap_M.sum() / total),
-        bins=_diagram(sums),
+        bins=[
+            {
+                "bin": float(m),
+                "tokens": float(count_M[m]),
+                "confidence": float(confidence_M[m] / count_M[m]),
+                "outcome": float(outcome_M[m] / count_M[m]),
+            }
+            for m in np.flatnonzero(count_M)
+        ],
     )
-
-
-def _diagram(sums: BinSums) -> list[dict[str, float]]:
-    count, confidence, outcome = sums.count.sum(0), sums.confidence.sum(0), sums.outcome.sum(0)
-    return [
-        {
-            "bin": float(m),
-            "tokens": float(count[m]),
-            "confidence": float(confidence[m] / count[m]),
-            "outcome": float(outcome[m] / count[m]),
-        }
-        for m in np.flatnonzero(count)
-    ]
 
 
 AGAINST_TEACHER = {
@@ -163,6 +151,51 @@ class CalibratedScores:
     """The teacher's own calibration against data."""
     kl_sum: np.ndarray | None = None
     """Sum of KL(teacher || student) of each document, nats, float64, shape (documents,)."""
+
+    @classmethod
+    def empty(cls, documents: int, bins: int, *, with_teacher: bool) -> "CalibratedScores":
+        """Nothing scored yet."""
+
+        def scores() -> DocumentScores:
+            return DocumentScores.numbered(tokens=np.zeros(documents, np.int64), loss_sum=np.zeros(documents))
+
+        return cls(
+            heldout=scores(),
+            data=BinSums.zeros(documents, bins),
+            against={name: BinSums.zeros(documents, bins) for name in AGAINST_TEACHER if with_teacher},
+            teacher=scores() if with_teacher else None,
+            teacher_data=BinSums.zeros(documents, bins) if with_teacher else None,
+            kl_sum=np.zeros(documents) if with_teacher else None,
+        )
+
+    def add(
+        self,
+        document: np.ndarray,
+        labels: torch.Tensor,
+        logp_NV: torch.Tensor,
+        theirs_NV: torch.Tensor | None,
+    ) -> None:
+        """Count the tokens of a piece of the logits; `document` and `labels` of each, shape (N,)."""
+        labels = labels.to(logp_NV.device)
+        top, choice = logp_NV.max(-1)
+        said, hit = _numbers(top.exp()), _numbers(choice == labels)
+        np.add.at(self.heldout.tokens, document, 1)
+        np.add.at(self.heldout.loss_sum, document, -_numbers(_of(logp_NV, labels)))
+        self.data.add(document, said, said, hit)
+        if theirs_NV is None:
+            return
+        assert self.teacher is not None and self.teacher_data is not None and self.kl_sum is not None
+        theirs_NV = theirs_NV.to(logp_NV.device)
+        top, their_choice = theirs_NV.max(-1)
+        they_said = _numbers(top.exp())
+        np.add.at(self.teacher.tokens, document, 1)
+        np.add.at(self.teacher.loss_sum, document, -_numbers(_of(theirs_NV, labels)))
+        np.add.at(self.kl_sum, document, _numbers((theirs_NV.exp() * (theirs_NV - logp_NV)).nansum(-1)))
+        self.teacher_data.add(document, they_said, they_said, _numbers(their_choice == labels))
+        self.against["teacher"].add(document, said, said, _numbers(_of(theirs_NV, choice).exp()))
+        self.against["teacher_top1"].add(document, said, said, _numbers(their_choice == choice))
+        self.against["teacher_confidence"].add(document, said, said, they_said)
+        self.against["teacher_confidence_teacher_bins"].add(document, they_said, said, they_said)
 
     def from_teacher(self) -> dict[str, float]:
         """KL(teacher || student) per token, nats, with its standard error over documents; empty without a teacher."""
@@ -213,42 +246,31 @@ def score_calibration(
     """Score documents, every token after the first once.
 
     Args:
-        model: loaded as a teacher is, so that its head is verified.
         documents: token ids of each, the start token first.
         context: tokens a window sees.
         stride: tokens scored by each window after the first of a document.
-        teacher: over the same vocabulary; None: calibration against data only.
-        bins: of equal width.
-        seen: told the tokens of each batch.
     """
-    tally = _Tally(len(documents), bins, with_teacher=teacher is not None)
+    found = CalibratedScores.empty(len(documents), bins, with_teacher=teacher is not None)
     for batch in window_batches(documents, context=context, stride=stride):
-        _score_batch(model, teacher, batch, tally)
+        _score_batch(model, teacher, batch, found)
         seen(int((batch.labels != IGNORE).sum()))
-    return tally.result()
+    return found
 
 
 @torch.no_grad()
 def score_calibrated(
     model: "PreTrainedModel", heldout: HeldoutSet, *, teacher: AnyTeacher | None = None, bins: int = BINS
 ) -> CalibratedScores:
-    """The losses of `score_heldout`, and calibration from the same logits.
-
-    Args:
-        model: a student, training or not.
-        heldout: windows of the held-out documents.
-        teacher: over the same vocabulary; None: calibration against data only.
-        bins: of equal width.
-    """
-    tally = _Tally(heldout.num_documents, bins, with_teacher=teacher is not None)
+    """The losses of `score_heldout`, and calibration from the same logits."""
+    found = CalibratedScores.empty(heldout.num_documents, bins, with_teacher=teacher is not None)
     with scoring(model):
         for batch in heldout.batches(BATCH_WINDOWS):
-            _score_batch(model, teacher, batch, tally)
-    return tally.result()
+            _score_batch(model, teacher, batch, found)
+    return found
 
 
 def _score_batch(
-    model: "PreTrainedModel | Teacher", teacher: AnyTeacher | None, batch: HeldoutSet, tally: "_Tally"
+    model: "PreTrainedModel | Teacher", teacher: AnyTeacher | None, batch: HeldoutSet, found: CalibratedScores
 ) -> None:
     scored_BT = batch.labels != IGNORE
     labels_N = batch.labels[scored_BT]
@@ -262,52 +284,7 @@ def _score_batch(
         done = part.stop
         logp_NV = torch.log_softmax(logits_NV.float(), dim=-1)
         theirs_NV = None if theirs is None else torch.log_softmax(next(theirs).float(), dim=-1)
-        tally.add(document_N[part], labels_N[part], logp_NV, theirs_NV)
-
-
-class _Tally:
-    """Sums by document, filled piece by piece."""
-
-    def __init__(self, documents: int, bins: int, *, with_teacher: bool) -> None:
-        self.tokens = np.zeros(documents, np.int64)
-        self.loss, self.teacher_loss, self.kl = (np.zeros(documents) for _ in range(3))
-        self.with_teacher = with_teacher
-        self.data, self.teacher_data = (BinSums.zeros(documents, bins) for _ in range(2))
-        self.against = {name: BinSums.zeros(documents, bins) for name in AGAINST_TEACHER if with_teacher}
-
-    def add(
-        self,
-        document: np.ndarray,
-        labels: torch.Tensor,
-        logp_NV: torch.Tensor,
-        theirs_NV: torch.Tensor | None,
-    ) -> None:
-        labels = labels.to(logp_NV.device)
-        top, choice = logp_NV.max(-1)
-        said, hit = _numbers(top.exp()), _numbers(choice == labels)
-        np.add.at(self.tokens, document, 1)
-        np.add.at(self.loss, document, -_numbers(_of(logp_NV, labels)))
-        self.data.add(document, said, said, hit)
-        if theirs_NV is None:
-            return
-        theirs_NV = theirs_NV.to(logp_NV.device)
-        top, their_choice = theirs_NV.max(-1)
-        they_said = _numbers(top.exp())
-        np.add.at(self.teacher_loss, document, -_numbers(_of(theirs_NV, labels)))
-        np.add.at(self.kl, document, _numbers((theirs_NV.exp() * (theirs_NV - logp_NV)).nansum(-1)))
-        self.teacher_data.add(document, they_said, they_said, _numbers(their_choice == labels))
-        self.against["teacher"].add(document, said, said, _numbers(_of(theirs_NV, choice).exp()))
-        self.against["teacher_top1"].add(document, said, said, _numbers(their_choice == choice))
-        self.against["teacher_confidence"].add(document, said, said, they_said)
-        self.against["teacher_confidence_teacher_bins"].add(document, they_said, said, they_said)
-
-    def result(self) -> CalibratedScores:
-        heldout = DocumentScores.numbered(tokens=self.tokens, loss_sum=self.loss)
-        found = CalibratedScores(heldout=heldout, data=self.data, against=self.against)
-        if not self.with_teacher:
-            return found
-        teacher = DocumentScores.numbered(tokens=self.tokens, loss_sum=self.teacher_loss)
-        return replace(found, teacher=teacher, teacher_data=self.teacher_data, kl_sum=self.kl)
+        found.add(document_N[part], labels_N[part], logp_NV, theirs_NV)
 
 
 def _of(logp_NV: torch.Tensor, ids_N: torch.Tensor) -> torch.Tensor:
@@ -345,11 +322,7 @@ class TextWishes:
 
 
 def settle_context(wishes: TextWishes, models: list[ModelSource]) -> int:
-    """One context for model and teacher.
-
-    Raises:
-        ConfigError: longer than one of them allows.
-    """
+    """One context for model and teacher."""
     if wishes.context is not None and wishes.context < 1:
         raise ConfigError(f"--context {wishes.context}: a window sees at least one token; 1024 is usual")
     for source in models:
@@ -373,10 +346,6 @@ def score_text(
 
     Returns:
         `heldout` and `calibration` of evaluation.json, and the sums of each document.
-
-    Raises:
-        DataError: a loss is not finite.
-        VocabularyError: the teacher has another vocabulary.
     """
     ids = encode_to_score(model.name, tokenizer, excerpt.documents)
     taught_by = None if teacher is None else load_teacher(teacher, tokenizer, context=context, device=device)

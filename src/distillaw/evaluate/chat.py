@@ -1,31 +1,296 @@
-"""Judged chat of a model, as evaluation.json has it: answers written once, verdicts asked once, sums with intervals.
+"""Judged chat: answers written once, verdicts asked once and kept as they come, sums with intervals.
 
-The turns of a question are not independent, so the question is the unit: clustered standard errors, and percentile
-intervals of a bootstrap that draws questions.
+Questions: .jsonl of question_id, category, turns, and where there is one `reference`, an answer to each turn (Vicuna
+bench, MT-Bench, MT-Bench-ZH). Prompts: FastChat's judge_prompts.jsonl; without a file, ours with the same names and
+placeholders (Zheng et al. 2023, arXiv:2306.05685, for the idea). Pairwise, both orders are asked: a verdict that flips
+with the order is a tie. Graded, each answer gets 1 to 10. A reply without a verdict is asked for once more; what then
+has none is counted, never guessed. The turns of a question are not independent, so the question is the unit: clustered
+standard errors, and percentile intervals of a bootstrap that draws questions.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from distillaw.errors import ConfigError, DataError
-from distillaw.evaluate.judges import ChatModel, Judge, make_judge
-from distillaw.evaluate.judging import (
-    ChatQuestion,
-    JudgeLog,
-    JudgeVerdict,
-    choose_questions,
-    judge_grades,
-    judge_pairs,
-    read_prompts,
-    read_questions,
-)
-from distillaw.evaluate.scores import interval_of, mean_and_se
+from distillaw.evaluate.benchmarks import by_cluster, interval_of, mean_and_se
+from distillaw.evaluate.judges import ChatModel, Judge, Messages, make_judge
 from distillaw.models.source import ModelSource, fingerprint, locate
-from distillaw.runs.files import append_json_lines, content_hash, file_sha256, read_json_lines
+from distillaw.runs.files import (
+    append_json_lines,
+    content_hash,
+    file_sha256,
+    parse_json,
+    read_json_lines,
+    read_text,
+)
 from distillaw.runs.pace import Telling
+
+WITH_REFERENCE = ("math", "reasoning", "coding")
+"""Categories whose reference answers the judge is shown, as in FastChat; elsewhere there is no one right answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatQuestion:
+    """One conversation to be had."""
+
+    question_id: str
+    category: str
+    turns: tuple[str, ...]
+    """What the user says, turn by turn."""
+    reference: tuple[str, ...] = ()
+    """A right answer to each turn, or nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgePrompt:
+    """What a judge is told and asked."""
+
+    system: str
+    template: str
+
+    def messages(self, values: Mapping[str, str]) -> list[dict[str, str]]:
+        """The conversation that puts the question; answers that hold braces stay as they are."""
+        asked = re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), self.template)
+        return [{"role": "system", "content": self.system}, {"role": "user", "content": asked}]
+
+
+def read_questions(file: Path) -> list[ChatQuestion]:
+    """Questions of a file."""
+    questions = []
+    for number, row in _lines(file, "chat questions"):
+        try:
+            turns = tuple(str(turn) for turn in row["turns"])
+            reference = tuple(str(each) for each in row.get("reference") or ())
+            question = ChatQuestion(
+                question_id=str(row["question_id"]),
+                category=str(row.get("category", "")),
+                turns=turns,
+                reference=reference if len(reference) == len(turns) else (),
+            )
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"{file}, line {number}: no chat question ({type(error).__name__} {error}); it has question_id, "
+                "category and turns, a list of what the user says"
+            ) from None
+        if not 1 <= len(turns) <= 2:
+            raise DataError(f"{file}, line {number}: {len(turns)} turns; judging is defined for one and two")
+        questions.append(question)
+    if len({each.question_id for each in questions}) < len(questions):
+        raise DataError(f"{file}: a question_id appears twice; verdicts are kept by it")
+    if len(questions) < 2:
+        raise DataError(f"{file}: {len(questions)} questions; an error bar needs at least two")
+    return questions
+
+
+def choose_questions(questions: list[ChatQuestion], limit: int | None) -> list[ChatQuestion]:
+    """The questions with the lowest hashes, in the file's order; None: all."""
+    if limit is None:
+        return questions
+    lowest = sorted(questions, key=lambda each: content_hash([each.question_id, each.turns], digits=64))[
+        :limit
+    ]
+    return [each for each in questions if each in lowest]
+
+
+def read_prompts(file: Path | None) -> dict[str, JudgePrompt]:
+    """Prompts by name: those of a file, or ours.
+
+    Raises:
+        ConfigError: no such file.
+        DataError: not of the format, or a prompt is missing.
+    """
+    if file is None:
+        return dict(_OURS)
+    try:
+        found = {
+            str(row["name"]): JudgePrompt(
+                system=str(row["system_prompt"]), template=str(row["prompt_template"])
+            )
+            for _, row in _lines(file, "judge prompts")
+        }
+    except KeyError as error:
+        raise DataError(
+            f"{file}: no judge prompts; {error} is missing. FastChat's judge_prompts.jsonl is the format"
+        ) from None
+    if missing := sorted(_OURS.keys() - found.keys()):
+        raise DataError(f"{file}: prompts missing: {', '.join(missing)}")
+    return found
+
+
+def prompt_name(kind: str, question: ChatQuestion, turn: int) -> str:
+    """Which prompt judges a turn, 0 or 1, of a question; kind: `pair` or `single`."""
+    shown = bool(question.reference) and question.category in WITH_REFERENCE
+    plain = "v2" if kind == "pair" else "v1"
+    return f"{kind}-{'math-v1' if shown else plain}{'-multi-turn' if turn else ''}"
+
+
+def _lines(file: Path, what: str):
+    if not file.is_file():
+        raise ConfigError(
+            f"{file}: no such file; {what} are a .jsonl file in FastChat's format (docs/evaluate.md)"
+        )
+    for number, line in enumerate(read_text(file).splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            raise DataError(f"{file}, line {number}: not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{file}, line {number}: a {type(row).__name__} where an object belongs")
+        yield number, row
+
+
+_FAIR = (
+    "Judge what is said: whether it is right, helps, goes to the point and is as deep as the question wants. Neither "
+    "the length of an answer nor its place counts."
+)
+_PAIR = (
+    f"You compare two answers to a user. {_FAIR} Give your reasons in a few sentences, then end with exactly one of "
+    "[[A]] if answer A is better, [[B]] if answer B is better, [[C]] if they are equally good."
+)
+_SINGLE = (
+    f"You grade an answer to a user from 1, useless, to 10, perfect. {_FAIR} Give your reasons in a few sentences, "
+    "then end with the grade in double brackets, for example [[5]]."
+)
+_RIGHT = " A right answer is shown as well: hold what you judge against it."
+_SECOND = " Judge the answer to the second question alone; the first is shown because it goes before."
+
+
+def _both_turns(side: str, name: str) -> str:
+    turns = "\n".join(f"User: {{question_{turn}}}\n{{answer_{side}_{turn}}}" for turn in (1, 2))
+    return f"[Assistant {name}]\n{turns}\n[End]"
+
+
+_REFERENCES = (
+    "[Right answers]\nUser: {question_1}\n{ref_answer_1}\nUser: {question_2}\n{ref_answer_2}\n[End]\n\n"
+)
+_ONE_PAIR = "[Answer A]\n{answer_a}\n[End]\n\n[Answer B]\n{answer_b}\n[End]"
+_TWO_PAIRS = f"{_both_turns('a', 'A')}\n\n{_both_turns('b', 'B')}"
+_TWO = "[Conversation]\nUser: {question_1}\n{answer_1}\nUser: {question_2}\n{answer_2}\n[End]"
+_OURS = {
+    "pair-v2": JudgePrompt(system=_PAIR, template="[Question]\n{question}\n\n" + _ONE_PAIR),
+    "pair-math-v1": JudgePrompt(
+        system=_PAIR + _RIGHT,
+        template="[Question]\n{question}\n\n[Right answer]\n{ref_answer_1}\n[End]\n\n" + _ONE_PAIR,
+    ),
+    "pair-v2-multi-turn": JudgePrompt(system=_PAIR + _SECOND, template=_TWO_PAIRS),
+    "pair-math-v1-multi-turn": JudgePrompt(
+        system=_PAIR + _RIGHT + _SECOND, template=_REFERENCES + _TWO_PAIRS
+    ),
+    "single-v1": JudgePrompt(system=_SINGLE, template="[Question]\n{question}\n\n[Answer]\n{answer}\n[End]"),
+    "single-math-v1": JudgePrompt(
+        system=_SINGLE + _RIGHT,
+        template="[Question]\n{question}\n\n[Right answer]\n{ref_answer_1}\n[End]\n\n[Answer]\n{answer}\n[End]",
+    ),
+    "single-v1-multi-turn": JudgePrompt(system=_SINGLE + _SECOND, template=_TWO),
+    "single-math-v1-multi-turn": JudgePrompt(system=_SINGLE + _RIGHT + _SECOND, template=_REFERENCES + _TWO),
+}
+
+
+PAIR = ("[[A]]", "[[B]]", "[[C]]")
+GRADES = tuple(f"[[{grade}]]" for grade in range(1, 11))
+_AGAIN = "That holds no verdict that I can read. Reply with exactly one of {} and nothing else."
+
+Answers = Mapping[str, Sequence[str]]
+"""question_id -> an answer per turn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeVerdict:
+    """What a judge said of one turn, in one order."""
+
+    question_id: str
+    category: str
+    turn: int
+    swapped: bool
+    """Whether the second model's answer stood first."""
+    value: float | None
+    """A grade; or, pairwise, 1 for the first model, -1 for the second, 0 for a tie; None: no verdict."""
+
+
+class JudgeLog:
+    """The file of verdicts: one JSON line each, with the exact messages and the judge's words."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._known = {str(row["key"]): row for row in read_json_lines(file)}
+
+    def verdict(self, judge: Judge, messages: Messages, verdicts: Sequence[str]) -> str | None:
+        """What the judge says of this, from the file if it was asked before."""
+        key = content_hash([judge.identity, messages, list(verdicts)], digits=20)
+        if key not in self._known:
+            replies = [judge.ask(messages, verdicts)]
+            if parse_verdict(replies[0], verdicts) is None:
+                again = _AGAIN.format(", ".join(verdicts))
+                said = {"role": "assistant", "content": replies[0] or "(nothing)"}
+                replies.append(judge.ask([*messages, said, {"role": "user", "content": again}], verdicts))
+            verdict = parse_verdict(replies[-1], verdicts)
+            row: dict[str, object] = {"key": key, "verdict": verdict, "replies": replies}
+            self._known[key] = row | {"messages": messages, "judge": judge.identity}
+            append_json_lines(self._file, [self._known[key]])
+        verdict = self._known[key]["verdict"]
+        return None if verdict is None else str(verdict)
+
+
+def parse_verdict(reply: str, verdicts: Sequence[str]) -> str | None:
+    """The one verdict that a reply holds; None where it holds none, or different ones.
+
+    A grade may have decimals, e.g. [[7.5]]; it must lie in 1 to 10.
+    """
+    if "[[A]]" in verdicts:
+        found = set(re.findall(r"\[\[([ABC])\]\]", reply))
+        return f"[[{found.pop()}]]" if len(found) == 1 else None
+    grades = {float(each) for each in re.findall(r"\[\[(\d+(?:\.\d+)?)\]\]", reply)}
+    return f"[[{grade:g}]]" if len(grades) == 1 and 1 <= (grade := grades.pop()) <= 10 else None
+
+
+def ask_judge(
+    judge: Judge,
+    questions: Sequence[ChatQuestion],
+    first: Answers,
+    second: Answers | None,
+    prompts: Mapping[str, JudgePrompt],
+    log: JudgeLog,
+    *,
+    seen: Callable[[], None] = lambda: None,
+) -> list[JudgeVerdict]:
+    """Ask of every turn which model answered better, in both orders; or, without a second, for a grade."""
+    verdicts = []
+    for question in questions:
+        one = first[question.question_id]
+        if second is None:
+            kind, choices, sides = "single", GRADES, [{"": one}]
+        else:
+            two = second[question.question_id]
+            kind, choices, sides = "pair", PAIR, [{"a": one, "b": two}, {"a": two, "b": one}]
+        for turn in range(len(question.turns)):
+            prompt = prompts[prompt_name(kind, question, turn)]
+            for swapped, answers in zip((False, True), sides, strict=False):
+                said = log.verdict(judge, prompt.messages(_values(question, turn, answers)), choices)
+                if said is None:
+                    value = None
+                elif second is None:
+                    value = float(said.strip("[]"))
+                else:
+                    value = {"[[A]]": 1.0, "[[B]]": -1.0, "[[C]]": 0.0}[said] * (-1 if swapped else 1)
+                about = {"question_id": question.question_id, "category": question.category, "turn": turn}
+                verdicts.append(JudgeVerdict(**about, swapped=swapped, value=value))
+                seen()
+    return verdicts
+
+
+def _values(question: ChatQuestion, turn: int, answers: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """What a prompt's placeholders stand for; `answers` by side: a and b, or one without a letter."""
+    texts = {"question": question.turns, "ref_answer": question.reference}
+    texts |= {f"answer_{side}" if side else "answer": each for side, each in answers.items()}
+    values = {name: each[turn] for name, each in texts.items() if name != "ref_answer"}
+    return values | {f"{name}_{i}": text for name, each in texts.items() for i, text in enumerate(each, 1)}
+
 
 DRAWS = 10_000
 """Of the bootstrap; Efron and Tibshirani (1993, section 13.3) want a thousand, and more cost nothing here."""
@@ -42,9 +307,6 @@ def sum_up_pairs(verdicts: Sequence[JudgeVerdict], *, seed: int = 0) -> dict[str
     Returns:
         wins, ties, losses, win_rate with se and interval, agreement of the orders with interval, first_place (share of
         decisive verdicts for the answer that stood first) with se, unparseable share, turns, questions.
-
-    Raises:
-        DataError: fewer than two questions have verdicts.
     """
     orders: dict[tuple[str, int], dict[bool, float | None]] = {}
     for each in verdicts:
@@ -59,9 +321,10 @@ def sum_up_pairs(verdicts: Sequence[JudgeVerdict], *, seed: int = 0) -> dict[str
     decisive = [each for each in verdicts if each.value]
     rate, se = mean_and_se(points, clusters)
     agreement, agreement_se = mean_and_se(agree, clusters)
-    few = se == 0  # all questions alike: a bootstrap would claim certainty
-    alike = interval_of(rate, se, points, len(set(clusters)))
-    spread = alike if few else bootstrap_interval(points, clusters, seed=seed)
+    if se == 0:  # all questions alike: a bootstrap would claim certainty
+        spread = interval_of(rate, se, points, len(set(clusters)))
+    else:
+        spread = bootstrap_interval(points, clusters, seed=seed)
     found: dict[str, object] = {
         "wins": sum(value == 1 for value in results.values()),
         "ties": sum(value == 0 for value in results.values()),
@@ -88,9 +351,6 @@ def sum_up_grades(verdicts: Sequence[JudgeVerdict], *, seed: int = 0) -> dict[st
 
     Returns:
         grade with se and interval, by turn and by category (mean and n), unparseable share, turns, questions.
-
-    Raises:
-        DataError: fewer than two questions have grades.
     """
     graded = [each for each in verdicts if each.value is not None]
     _check_enough(verdicts, {each.question_id for each in graded})
@@ -100,10 +360,8 @@ def sum_up_grades(verdicts: Sequence[JudgeVerdict], *, seed: int = 0) -> dict[st
         "grade": grade,
         "grade_se": se,
         "grade_interval": bootstrap_interval(values, clusters, seed=seed),
-        "by_turn": _means(
-            {f"turn {each.turn + 1}": [] for each in graded}, graded, lambda v: f"turn {v.turn + 1}"
-        ),
-        "by_category": _means({}, graded, lambda v: v.category or "none"),
+        "by_turn": _means([f"turn {each.turn + 1}" for each in graded], values),
+        "by_category": _means([each.category or "none" for each in graded], values),
         "turns": len(graded),
         "questions": len(set(clusters)),
         **_unparseable(verdicts),
@@ -111,30 +369,19 @@ def sum_up_grades(verdicts: Sequence[JudgeVerdict], *, seed: int = 0) -> dict[st
 
 
 def bootstrap_interval(values: Sequence[float], clusters: Sequence[str], *, seed: int) -> tuple[float, float]:
-    """95 % percentile interval of a mean, drawing whole clusters with replacement (Efron 1979).
-
-    Args:
-        values: one per turn.
-        clusters: the question of each.
-        seed: of the draws.
-    """
-    places = {each: i for i, each in enumerate(dict.fromkeys(clusters))}
-    sums, sizes = np.zeros(len(places)), np.zeros(len(places))
-    where = [places[each] for each in clusters]
-    np.add.at(sums, where, values)
-    np.add.at(sizes, where, 1.0)
-    drawn = np.random.default_rng(seed).integers(len(places), size=(DRAWS, len(places)))
+    """95 % percentile interval of a mean, drawing whole clusters with replacement (Efron 1979)."""
+    sums, sizes = by_cluster(values, clusters)
+    drawn = np.random.default_rng(seed).integers(len(sums), size=(DRAWS, len(sums)))
     means = sums[drawn].sum(1) / sizes[drawn].sum(1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 
 
-def _means(
-    groups: dict[str, list[float]], graded: Sequence[JudgeVerdict], name
-) -> dict[str, dict[str, float]]:
-    for each in graded:
-        groups.setdefault(name(each), []).append(float(each.value or 0.0))
-    return {key: {"grade": float(np.mean(values)), "n": float(len(values))} for key, values in groups.items()}
+def _means(names: Sequence[str], values: Sequence[float]) -> dict[str, dict[str, float]]:
+    groups: dict[str, list[float]] = {}
+    for name, value in zip(names, values, strict=True):
+        groups.setdefault(name, []).append(value)
+    return {key: {"grade": float(np.mean(each)), "n": float(len(each))} for key, each in groups.items()}
 
 
 def _unparseable(verdicts: Sequence[JudgeVerdict]) -> dict[str, object]:
@@ -203,47 +450,21 @@ def judge_chat(
     device: str,
     say: Callable[[str], None] = lambda message: None,
 ) -> dict[str, object]:
-    """Let a model answer and have it judged.
-
-    Args:
-        source: a chat model.
-        wishes: questions and judge.
-        out: folder of answers and verdicts, both .jsonl; what stands there is not asked again.
-        device: where models run, one at a time.
-        say: takes a line of progress now and then.
-
-    Raises:
-        CacheError: no such model.
-        ConfigError: a model without a chat template, or a judge that cannot be.
-        DataError: files not of the format, or next to no readable verdict.
-        RunError: the judge cannot be reached, or the disk is full.
-    """
+    """Let a model answer and have it judged; what stands in the .jsonl files of `out` is not asked again."""
     questions = wishes.check()
     prompts = read_prompts(wishes.judge_prompts)
     first = _answers(source, questions, wishes.max_tokens, out, device, say)
-    second = (
-        None
-        if wishes.against is None
-        else _answers(locate(wishes.against), questions, wishes.max_tokens, out, device, say)
-    )
+    second = None
+    if wishes.against is not None:
+        second = _answers(locate(wishes.against), questions, wishes.max_tokens, out, device, say)
     judge = make_judge(wishes.judge, model=wishes.judge_model, device=device, say=say)
     log = JudgeLog(out / f"verdicts-{content_hash(judge.identity)}.jsonl")
     turns = sum(len(each.turns) for each in questions) * (1 if second is None else 2)
     say(f"{wishes.judge}: {turns} verdicts on {len(questions)} questions")
-    progress = Telling(wishes.judge, turns, "verdicts", say)
-
-    def seen(done: int) -> None:
-        progress.add()
-
-    if second is None:
-        found = sum_up_grades(judge_grades(judge, questions, first, prompts, log, seen=seen))
-    else:
-        found = sum_up_pairs(judge_pairs(judge, questions, first, second, prompts, log, seen=seen))
-    return {"kind": "single" if second is None else "pair", **found, "judge": _named(wishes, judge)}
-
-
-def _named(wishes: ChatWishes, judge: Judge) -> dict[str, object]:
-    return {"name": wishes.judge, **judge.identity}
+    seen = Telling(wishes.judge, turns, "verdicts", say).add
+    verdicts = ask_judge(judge, questions, first, second, prompts, log, seen=seen)
+    kind, sums = ("single", sum_up_grades) if second is None else ("pair", sum_up_pairs)
+    return {"kind": kind, **sums(verdicts), "judge": {"name": wishes.judge, **judge.identity}}
 
 
 def _answers(
@@ -264,25 +485,14 @@ def _answers(
         chat = ChatModel.load(source, device=device)
         progress = Telling(source.name, len(missing), "questions", say)
         for question in missing:
-            answers = _conversation(chat, question, max_tokens)
-            row: dict[str, object] = {
-                "key": keys[question.question_id],
-                "question_id": question.question_id,
-                "model": source.name,
-                "turns": question.turns,
-                "answers": answers,
-            }
-            append_json_lines(file, [row])
-            known[keys[question.question_id]] = answers
+            messages: list[dict[str, str]] = []
+            for turn in question.turns:
+                messages.append({"role": "user", "content": turn})
+                said = chat.write(messages, max_tokens=max_tokens)
+                messages.append({"role": "assistant", "content": said})
+            key, answers = keys[question.question_id], [each["content"] for each in messages[1::2]]
+            row = {"key": key, "question_id": question.question_id, "model": source.name}
+            append_json_lines(file, [{**row, "turns": question.turns, "answers": answers}])
+            known[key] = answers
             progress.add()
     return {each.question_id: [str(a) for a in known[keys[each.question_id]]] for each in questions}  # type: ignore[union-attr]
-
-
-def _conversation(chat: ChatModel, question: ChatQuestion, max_tokens: int) -> list[str]:
-    messages: list[dict[str, str]] = []
-    answers = []
-    for turn in question.turns:
-        messages.append({"role": "user", "content": turn})
-        answers.append(chat.write(messages, max_tokens=max_tokens))
-        messages.append({"role": "assistant", "content": answers[-1]})
-    return answers

@@ -1,10 +1,8 @@
 """Benchmarks through lm-evaluation-harness, on local files alone.
 
-The harness builds the prompts, asks the model and judges each answer; which questions are asked (benchmarks.py), what a
-score means (scores.py) and running generated code (sandbox.py) are ours. Nothing is fetched. Beside every score lie the
-exact prompts and the raw answers.
-
-    run_benchmark(model, tokenizer, spec, rows, Way(), memory=Path("answers.jsonl"), samples=Path("samples.jsonl.gz"))
+The harness builds the prompts, asks the model and judges each answer; which questions are asked and what a score means
+(benchmarks.py) and running generated code (sandbox.py) are ours. Nothing is fetched. Beside every score lie the exact
+prompts and the raw answers.
 """
 
 import gzip
@@ -19,9 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distillaw.errors import ConfigError
-from distillaw.evaluate.benchmarks import JUDGES, Row, TaskRows, TaskSpec
-from distillaw.evaluate.sandbox import check_all, pass_at_k
-from distillaw.evaluate.scores import BenchmarkScore, interval_of, mean_and_se
+from distillaw.evaluate.benchmarks import (
+    JUDGES,
+    BenchmarkScore,
+    Row,
+    TaskRows,
+    TaskSpec,
+    interval_of,
+    mean_and_se,
+)
+from distillaw.evaluate.sandbox import check_samples, pass_at_k
 from distillaw.runs.files import write_with
 from distillaw.runs.pace import Telling
 
@@ -50,7 +55,6 @@ class Way:
 class Answered:
     """One question as it was asked and answered."""
 
-    subtask: str
     row: Row
     prompt: str
     continuations: list[str]
@@ -75,18 +79,8 @@ def run_benchmark(
     """Ask a model the questions of a benchmark.
 
     Args:
-        model: in eval mode.
-        tokenizer: its own.
-        spec: the benchmark.
-        rows: what is asked.
-        way: how.
         memory: file of the answers so far; an interrupted evaluation continues behind them.
         samples: .jsonl.gz of prompts and raw answers, written at the end.
-        say: takes a line of progress now and then.
-
-    Raises:
-        ConfigError: lm-evaluation-harness is not installed, or a chat template is asked for that the model lacks.
-        RunError: the disk is full.
     """
     if way.chat and not tokenizer.chat_template:
         raise ConfigError("its tokenizer has no chat template; evaluate without --chat")
@@ -128,11 +122,8 @@ def _ask(
                 fewshot_as_multiturn=way.chat,
             )
     assert found is not None, "one process"
-    answered = [
-        each
-        for name, samples in found["samples"].items()
-        for each in _answers(spec, samples, rows.test[name])
-    ]
+    parts = found["samples"].items()
+    answered = [each for name, samples in parts for each in _answers(spec, samples, rows.test[name])]
     contexts = {each.prompt for each in answered}
     return answered, sum(each in contexts for each in lm.truncated)
 
@@ -174,26 +165,22 @@ def _answers(spec: TaskSpec, samples: list[dict[str, Any]], rows: list[Row]) -> 
         if spec.filter not in (None, each["filter"]):
             named = {f"{key} ({each['filter']})": value for key, value in _metrics(each).items()}
             further.setdefault(each["doc_id"], {}).update(named)
-    return [_answered(each, rows[each["doc_id"]], further.get(each["doc_id"], {})) for each in main]
+    return [
+        Answered(
+            row=rows[each["doc_id"]],
+            prompt=str(each["arguments"][0][0]),
+            continuations=[argument[1] for argument in each["arguments"]],
+            answers=[reply[0] if len(reply) == 1 else list(reply) for reply in each["resps"]],
+            target=each["target"],
+            metrics=_metrics(each) | further.get(each["doc_id"], {}),
+            filtered=each["filtered_resps"],
+        )
+        for each in main
+    ]
 
 
 def _metrics(sample: dict[str, Any]) -> dict[str, float]:
     return {key: float(sample[key]) for key in sample["metrics"] if isinstance(sample[key], int | float)}
-
-
-def _answered(sample: dict[str, Any], row: Row, further: dict[str, float]) -> Answered:
-    arguments = [list(each) for each in sample["arguments"]]
-    responses = [each[0] if len(each) == 1 else list(each) for each in sample["resps"]]
-    return Answered(
-        subtask=row["subtask"],
-        row=row,
-        prompt=str(arguments[0][0]),
-        continuations=[each[1] for each in arguments],
-        answers=responses,
-        target=sample["target"],
-        metrics=_metrics(sample) | further,
-        filtered=sample["filtered_resps"],
-    )
 
 
 def _execute(spec: TaskSpec, answered: list[Answered], say) -> tuple[list[Answered], list[str]]:
@@ -201,29 +188,37 @@ def _execute(spec: TaskSpec, answered: list[Answered], say) -> tuple[list[Answer
     written = [each.answers[0] if isinstance(each.answers[0], list) else each.answers for each in answered]
     say(f"{spec.task}: running {sum(map(len, written))} programs in the sandbox")
     progress = Telling(spec.task, len(written), "problems", say)
-    verdicts = check_all([each.row for each in answered], written, seen=lambda done: progress.add())
-    judged = []
-    for each, verdict in zip(answered, verdicts, strict=True):
-        count = len(verdict.outcomes)
-        metrics = {f"pass@{k}": pass_at_k(count, verdict.correct, k) for k in (1, 10, 100) if k <= count}
-        outcomes = [{"verdict": o.verdict, "output": o.output} for o in verdict.outcomes]
-        judged.append(replace(each, metrics=metrics, filtered=outcomes))
-    walls = sorted({wall for verdict in verdicts for outcome in verdict.outcomes for wall in outcome.walls})
-    return judged, [f"programs ran behind: {', '.join(walls)}"]
+    judged, walls = [], set()
+    for each, completions in zip(answered, written, strict=True):
+        outcomes = check_samples(each.row, completions)
+        correct, count = sum(one.passed for one in outcomes), len(outcomes)
+        metrics = {f"pass@{k}": pass_at_k(count, correct, k) for k in (1, 10, 100) if k <= count}
+        filtered = [{"verdict": one.verdict, "output": one.output} for one in outcomes]
+        judged.append(replace(each, metrics=metrics, filtered=filtered))
+        walls |= {wall for one in outcomes for wall in one.walls}
+        progress.add()
+    return judged, [f"programs ran behind: {', '.join(sorted(walls))}"]
 
 
 def _score(
     spec: TaskSpec, rows: TaskRows, answered: list[Answered], truncated: int, notes: list[str]
 ) -> BenchmarkScore:
     values = [each.metrics[spec.metric] for each in answered]
-    groups = [_group(spec, each, i) for i, each in enumerate(answered)]
+    shared = [each.row.get(spec.cluster) if spec.cluster else None for each in answered]
+    groups = [group or i for i, group in enumerate(shared)]
     clusters = len(set(groups))
     score, se = mean_and_se(values, groups)
     interval, chance = interval_of(score, se, values, clusters), _chance(spec, rows, answered)
     if truncated:
         notes = [*notes, TRUNCATED_NOTE.format(truncated, len({each.prompt for each in answered}))]
-    metrics = sorted({key for each in answered for key in each.metrics} - {spec.metric})
-    names = list(dict.fromkeys(each.subtask for each in answered))
+    other = {}
+    for key in sorted({key for each in answered for key in each.metrics} - {spec.metric}):
+        mean = np.mean([each.metrics[key] for each in answered])
+        other[key] = float(np.exp(-mean)) if key == "perplexity" else float(mean)
+    subtasks: dict[str, list[float]] = {}
+    for each, value in zip(answered, values, strict=True):
+        subtasks.setdefault(each.row["subtask"], []).append(value)
+    sums = {name: {"score": float(np.mean(each)), "n": float(len(each))} for name, each in subtasks.items()}
     return BenchmarkScore(
         score=score,
         se=se,
@@ -236,24 +231,10 @@ def _score(
         near_chance=interval[0] <= chance,
         clusters=clusters,
         truncated=truncated,
-        other={key: _aggregate(key, [each.metrics[key] for each in answered]) for key in metrics},
-        subtasks={name: _subtask(spec, name, answered) for name in names} if len(names) > 1 else {},
+        other=other,
+        subtasks=sums if len(sums) > 1 else {},
         notes=tuple(notes),
     )
-
-
-def _aggregate(metric: str, values: list[float]) -> float:
-    return float(np.exp(-np.mean(values))) if metric == "perplexity" else float(np.mean(values))
-
-
-def _subtask(spec: TaskSpec, name: str, answered: list[Answered]) -> dict[str, float]:
-    values = [each.metrics[spec.metric] for each in answered if each.subtask == name]
-    return {"score": float(np.mean(values)), "n": float(len(values))}
-
-
-def _group(spec: TaskSpec, each: Answered, index: int) -> object:
-    shared = each.row.get(spec.cluster) if spec.cluster else None
-    return shared or index
 
 
 def _chance(spec: TaskSpec, rows: TaskRows, answered: list[Answered]) -> float:

@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
@@ -38,7 +38,7 @@ VERDICT = "My verdict is: "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatModel:
-    """A model with a chat template, in eval mode."""
+    """A model with a chat template, in eval mode; as a judge it gives the likeliest verdict, which always parses."""
 
     name: str
     fingerprint: str
@@ -61,8 +61,7 @@ class ChatModel:
                 "fine-tune this one first"
             )
         where = torch.device(device)
-        dtype = torch.float32 if where.type == "cpu" else torch.bfloat16
-        model = load_weights(source, where, dtype)
+        model = load_weights(source, where, torch.float32 if where.type == "cpu" else torch.bfloat16)
         return cls(name=source.name, fingerprint=fingerprint(source), model=model, tokenizer=tokenizer)
 
     def prompt(self, messages: Messages) -> torch.Tensor:
@@ -101,22 +100,25 @@ class ChatModel:
         )
         return str(self.tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)).strip()
 
+    @property
+    def identity(self) -> dict[str, object]:
+        """As a judge: its weights, and that it chooses."""
+        return {"model": self.fingerprint, "by": "likelihood"}
+
     @torch.no_grad()
-    def choose(self, messages: Messages, choices: Sequence[str]) -> str:
+    def ask(self, messages: Messages, verdicts: Sequence[str]) -> str:
         """The likeliest of some continuations of VERDICT, by the log-probability of all its tokens."""
         lead = self.tokenizer(VERDICT, add_special_tokens=False, return_tensors="pt")["input_ids"]
-        options = [self.tokenizer(each, add_special_tokens=False)["input_ids"] for each in choices]
+        options = [self.tokenizer(each, add_special_tokens=False)["input_ids"] for each in verdicts]
         longest = max(map(len, options))
         prefix = self._fitted(torch.cat([self.prompt(messages), lead.to(self.model.device)], 1), longest)
-        scores = [self._logp(prefix, ids) for ids in options]
-        return choices[int(torch.tensor(scores).argmax())]
-
-    def _logp(self, prefix: torch.Tensor, ids: list[int]) -> float:
-        option = torch.tensor([ids], device=prefix.device)
-        whole = torch.cat([prefix, option], 1)
-        logits = self.model(input_ids=whole, use_cache=False, logits_to_keep=len(ids) + 1).logits[0, :-1]
-        logp = torch.log_softmax(logits.float(), -1)
-        return float(logp.gather(-1, option[0][:, None]).sum())
+        scores = []
+        for ids in options:
+            option = torch.tensor([ids], device=prefix.device)
+            whole = torch.cat([prefix, option], 1)
+            logits = self.model(input_ids=whole, use_cache=False, logits_to_keep=len(ids) + 1).logits[0, :-1]
+            scores.append(float(torch.log_softmax(logits.float(), -1).gather(-1, option[0][:, None]).sum()))
+        return verdicts[int(torch.tensor(scores).argmax())]
 
     def _fitted(self, ids: torch.Tensor, reserve: int) -> torch.Tensor:
         limit = context_of(self.model.config)
@@ -126,27 +128,6 @@ class ChatModel:
                 f"{self.name}: its context of {limit} tokens leaves no room for an answer of {reserve}"
             )
         return ids[:, -room:]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalJudge:
-    """A local model that gives the likeliest verdict: it always parses, and takes one pass per verdict."""
-
-    chat: ChatModel
-
-    @classmethod
-    def load(cls, name: str, *, device: str) -> "LocalJudge":
-        """As ChatModel.load."""
-        return cls(chat=ChatModel.load(name, device=device))
-
-    @property
-    def identity(self) -> dict[str, object]:
-        """Its weights, and that it chooses."""
-        return {"model": self.chat.fingerprint, "by": "likelihood"}
-
-    def ask(self, messages: Messages, verdicts: Sequence[str]) -> str:
-        """One of the verdicts."""
-        return self.chat.choose(messages, verdicts)
 
 
 KEY = "DISTILLAW_JUDGE_KEY"
@@ -184,8 +165,9 @@ class UrlJudge:
 
     @property
     def identity(self) -> dict[str, object]:
-        """URL and model."""
-        return {"url": self._endpoint(), "model": self.model, "max_tokens": self.max_tokens}
+        """URL, with its end where that is left out, and model."""
+        url = f"{self.url.rstrip('/').removesuffix('/chat/completions')}/chat/completions"
+        return {"url": url, "model": self.model, "max_tokens": self.max_tokens}
 
     def ask(self, messages: Messages, verdicts: Sequence[str]) -> str:
         """Its answer.
@@ -226,15 +208,12 @@ class UrlJudge:
         headers = {"Content-Type": "application/json"}
         if key := _key():
             headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(self._endpoint(), json.dumps(body).encode(), headers, method="POST")
+        url = str(self.identity["url"])
+        request = urllib.request.Request(url, json.dumps(body).encode(), headers, method="POST")
         content = json.loads(_fetch(request, self.timeout))["choices"][0]["message"]["content"]
         if not isinstance(content, str):
             raise TypeError(f"content is {type(content).__name__}")
         return content.encode(errors="replace").decode()  # JSON may hold halves of characters, files may not
-
-    def _endpoint(self) -> str:
-        base = self.url.rstrip("/")
-        return base if base.endswith("/chat/completions") else f"{base}/chat/completions"
 
 
 @dataclass(eq=False)
@@ -270,26 +249,15 @@ _OPENER = urllib.request.build_opener(_NoRedirects)
 
 
 def _key() -> str | None:
-    """The key for the judge.
-
-    Raises:
-        ConfigError: it cannot stand in a header; http.client would show it while saying so.
-    """
+    """The key for the judge."""
     key = os.environ.get(KEY, "").strip()
-    if not (key.isascii() and key.isprintable()):
+    if not (key.isascii() and key.isprintable()):  # http.client would show it while refusing it
         raise ConfigError(f"{KEY} holds a line break or a letter that no header may hold; set it again")
     return key or None
 
 
 def _fetch(request: urllib.request.Request, seconds: float) -> bytes:
-    """The body of the answer; in a thread, since a socket's timeout begins anew with every byte that drips.
-
-    Raises:
-        TimeoutError: not whole after `seconds`.
-        ValueError: more than MOST_BYTES.
-        OSError: no connection.
-        _RefusedError: an HTTP error, with what the server said.
-    """
+    """The body of the answer; in a thread, since a socket's timeout begins anew with every byte that drips."""
     future: Future[bytes] = Future()
 
     def work() -> None:
@@ -303,52 +271,30 @@ def _fetch(request: urllib.request.Request, seconds: float) -> bytes:
 
 
 def _answer(request: urllib.request.Request, seconds: float) -> bytes:
-    end = time.monotonic() + seconds
+    end, body = time.monotonic() + seconds, b""
     try:
         with _OPENER.open(request, timeout=seconds) as reply:
-            return _read(reply, end)
+            while part := reply.read1(1 << 16):
+                body += part
+                if len(body) > MOST_BYTES:
+                    raise ValueError(f"more than {MOST_BYTES >> 20} MiB")
+                if time.monotonic() > end:
+                    raise TimeoutError
+            return body
     except urllib.error.HTTPError as error:
         with error:
-            refusal = _refusal(error)
+            said = error.read(1000).decode(errors="replace").strip()
+            if key := _key():  # some servers repeat it
+                said = said.replace(key, "...")
+            where = str(error.headers.get("Location"))
+            refusal = _RefusedError(error.code, str(error.reason)[:100], said[:300], where[:200])
     raise refusal
-
-
-def _refusal(error: urllib.error.HTTPError) -> _RefusedError:
-    """Its beginning, without the key, which some servers repeat."""
-    said = error.read(1000).decode(errors="replace").strip()
-    if key := _key():
-        said = said.replace(key, "...")
-    where = str(error.headers.get("Location"))
-    return _RefusedError(error.code, str(error.reason)[:100], said[:300], where[:200])
-
-
-def _read(reply: HTTPResponse, end: float) -> bytes:
-    parts, size = [], 0
-    while part := reply.read1(1 << 16):
-        parts.append(part)
-        size += len(part)
-        if size > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES >> 20} MiB")
-        if time.monotonic() > end:
-            raise TimeoutError
-    return b"".join(parts)
 
 
 def make_judge(
     judge: str, *, model: str | None, device: str, say: Callable[[str], None] = lambda message: None
 ) -> Judge:
-    """The judge of a name.
-
-    Args:
-        judge: http(s)://..., or a model on this machine as `locate` takes it.
-        model: the name that a URL's server knows; not for local ones.
-        device: where a local one runs.
-        say: told of attempts that failed.
-
-    Raises:
-        CacheError: no such model here.
-        ConfigError: a URL without a model's name, or a local model without a chat template.
-    """
+    """The judge of a name."""
     if judge.startswith(("http://", "https://")):
         if model is None:
             raise ConfigError(f"--judge {judge}: give --judge-model NAME, the model that server should use")
@@ -363,5 +309,4 @@ def make_judge(
         )
     if model is not None:
         raise ConfigError(f"--judge-model {model}: only for a judge behind a URL; {judge} is a model itself")
-
-    return LocalJudge.load(judge, device=device)
+    return ChatModel.load(judge, device=device)

@@ -34,9 +34,6 @@ def sandboxed(task: str) -> Iterator[None]:
     """Render templates as the harness does, but in jinja's sandbox: in its own environment they run any Python.
 
     It has no hook for that, so the one environment that its `apply_template` uses is replaced for the while.
-
-    Raises:
-        ConfigError: a template is none, asks for a field that no question has, or for what is unsafe.
     """
     theirs = utils.env
     utils.env = ImmutableSandboxedEnvironment(undefined=theirs.undefined, keep_trailing_newline=True)
@@ -52,11 +49,7 @@ def sandboxed(task: str) -> Iterator[None]:
 
 
 def require_metrics(task: str, names: set[str]) -> None:
-    """Refuse a metric that the harness would look for elsewhere, as a program of that name.
-
-    Raises:
-        ConfigError: it has none of that name.
-    """
+    """Refuse a metric that the harness would look for elsewhere, as a program of that name."""
     if unknown := sorted(name for name in names if name not in metric_registry):
         raise ConfigError(f"task {task}: lm-evaluation-harness has no metric {', '.join(unknown)}")
 
@@ -109,40 +102,33 @@ class RememberingLM(LM):
             self._measure(kind, request)
         missing = [i for i, key in enumerate(keys) if key not in self._known]
         missing.sort(key=lambda i: (-len(str(requests[i].args[0])), str(requests[i].args[0])))
-        self._announce(len(missing), len(requests))
+        before = len(requests) - len(missing)
+        self._say(
+            f"{self._name}: {len(requests)} requests" + (f", {before} answered before" if before else "")
+        )
         progress = Telling(self._name, len(missing), "requests", self._say)
         for first in range(0, len(missing), CHUNK):
             part = missing[first : first + CHUNK]
-            torch.manual_seed(
-                int(keys[part[0]][:8], 16)
-            )  # sampled answers do not depend on where a kill fell
+            # sampled answers do not depend on where a kill fell
+            torch.manual_seed(int(keys[part[0]][:8], 16))
             found = getattr(self._inner, kind)([requests[i] for i in part], disable_tqdm=True)
-            self._write({keys[i]: answer for i, answer in zip(part, found, strict=True)})
+            answers = {keys[i]: answer for i, answer in zip(part, found, strict=True)}
+            append_json_lines(self._file, ({"key": key, "answer": each} for key, each in answers.items()))
+            self._known |= answers
             progress.add(len(part))
         return [self._known[key] for key in keys]
 
-    def _announce(self, missing: int, requests: int) -> None:
-        known = requests - missing
-        self._say(f"{self._name}: {requests} requests" + (f", {known} answered before" if known else ""))
-
-    def _write(self, answers: dict[str, object]) -> None:
-        self._known |= answers
-        append_json_lines(self._file, ({"key": key, "answer": answer} for key, answer in answers.items()))
-
     def _measure(self, kind: str, request: Instance) -> None:
         """Note a prompt that will be cut off on the left."""
-        context = str(request.args[0])
-        arguments = request.args[1] if len(request.args) > 1 else ""
+        context = text = str(request.args[0])
+        room, arguments = self._inner.max_length, request.args[1] if len(request.args) > 1 else ""
         if kind == "generate_until":
-            room = self._inner.max_length - int(arguments.get("max_gen_toks", self._inner.max_gen_toks))  # type: ignore[union-attr]
-            text = context
+            room -= int(arguments.get("max_gen_toks", self._inner.max_gen_toks))  # type: ignore[union-attr]
         else:
-            room, text = self._inner.max_length, context + str(arguments)
-        if (
-            len(text.encode()) > room
-            and context not in self.truncated
-            and len(self._inner.tok_encode(text)) > room
-        ):
+            text += str(arguments)
+        if context in self.truncated or len(text.encode()) <= room:  # a token has at least one byte
+            return
+        if len(self._inner.tok_encode(text)) > room:
             self.truncated.add(context)
 
 

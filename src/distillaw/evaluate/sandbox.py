@@ -14,6 +14,7 @@ What a model writes for a problem of HumanEval is completed to a program and cou
 the unbiased estimator of Chen et al. 2021, arXiv:2107.03374, Eq. 1, evaluated as a product as they do.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -25,7 +26,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,24 +88,23 @@ def run_program(program: str, *, limits: Limits) -> ProgramOutcome:
             child = _start(writing, folder)
             try:
                 _send(child, _orders(limits, password), program)
-                watched = _watch(child, report.fileno(), limits)
+                output, said, verdict = _watch(child, report.fileno(), limits)
             finally:
                 _end(child)
-    walls, _, said = watched.report.partition(b"\n")
+    walls, _, ended = said.partition(b"\n")
+    if not walls:
+        verdict = "broken"
+    elif not verdict and ended == password.encode():
+        verdict = "passed"
+    elif not verdict:
+        code = child.returncode
+        verdict = "failed" if code == 1 else "killed" if code < 0 or code > 128 else "exited"
     return ProgramOutcome(
-        verdict=_verdict(watched, said == password.encode(), child.returncode, bool(walls)),
-        output=watched.output[-2000:].decode(errors="replace"),
+        verdict=verdict,
+        output=output[-2000:].decode(errors="replace"),
         walls=tuple(json.loads(walls)) if walls else (),
         seconds=time.monotonic() - began,
     )
-
-
-@dataclass(slots=True)
-class _Watched:
-    output: bytes = b""
-    report: bytes = b""
-    too_late: bool = False
-    too_much: bool = False
 
 
 def _start(report: int, folder: str) -> subprocess.Popen:
@@ -127,119 +127,70 @@ def _start(report: int, folder: str) -> subprocess.Popen:
 
 def _orders(limits: Limits, password: str) -> bytes:
     paths = sysconfig.get_paths()
-    readable = [
-        paths["stdlib"],
-        paths["platstdlib"],
-        "/usr/lib",
-        "/lib",
-        "/lib64",
-        "/etc/ld.so.cache",
-        "/dev/null",
-        "/dev/urandom",
-        "/usr/share/zoneinfo",
-    ]
-    return json.dumps(
-        {
-            "seconds": math.ceil(limits.seconds) + 1,
-            "memory": limits.memory_bytes,
-            "file": limits.file_bytes,
-            "read": sorted({each for each in readable if os.path.exists(each)}),
-            "password": password,
-        }
-    ).encode()
+    system = "/usr/lib /lib /lib64 /etc/ld.so.cache /dev/null /dev/urandom /usr/share/zoneinfo".split()
+    orders = {
+        "seconds": math.ceil(limits.seconds) + 1,
+        "memory": limits.memory_bytes,
+        "file": limits.file_bytes,
+        "read": sorted(filter(os.path.exists, {paths["stdlib"], paths["platstdlib"], *system})),
+        "password": password,
+    }
+    return json.dumps(orders).encode()
 
 
 def _send(child: subprocess.Popen, orders: bytes, program: str) -> None:
     assert child.stdin is not None
-    try:
+    with contextlib.suppress(BrokenPipeError):  # it died at once; its report will be empty
         child.stdin.write(len(orders).to_bytes(8, "big") + orders)
         child.stdin.write(program.encode(errors="replace"))
         child.stdin.close()
-    except BrokenPipeError:
-        pass  # it died at once; its report will be empty
 
 
-def _watch(child: subprocess.Popen, report: int, limits: Limits) -> _Watched:
-    """Read what it says until it ends, says too much, or its time is up."""
+def _watch(child: subprocess.Popen, report: int, limits: Limits) -> tuple[bytes, bytes, str]:
+    """(output, report, `timeout` or `output` or nothing): until it ends, its time is up, or it says too much."""
     assert child.stdout is not None
-    seen = _Watched()
+    output, said = b"", b""
     deadline = time.monotonic() + STARTING_SECONDS + limits.seconds
     with selectors.DefaultSelector() as selector:
         for stream in (child.stdout.fileno(), report):
             selector.register(stream, selectors.EVENT_READ)
-        while selector.get_map() and not seen.too_much:
+        while selector.get_map():
             left = deadline - time.monotonic()
             if left <= 0:
-                seen.too_late = True
-                break
+                return output, said, "timeout"
             for key, _ in selector.select(left):
                 piece = os.read(key.fd, 1 << 14)
                 if not piece:
                     selector.unregister(key.fd)
                 elif key.fd == report:
-                    if not seen.report:
+                    if not said:
                         deadline = time.monotonic() + limits.seconds
-                    seen.report += piece[: 1 << 12]
+                    said += piece[: 1 << 12]
                 else:
-                    seen.output += piece
-            seen.too_much = len(seen.output) > limits.output_bytes or len(seen.report) > 1 << 13
-    return seen
+                    output += piece
+            if len(output) > limits.output_bytes or len(said) > 1 << 13:
+                return output, said, "output"
+    return output, said, ""
 
 
 def _end(child: subprocess.Popen) -> None:
     """Kill its whole group, whatever is left of it, and take the first process off the table."""
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
     child.wait()
     if child.stdout is not None:
         child.stdout.close()
-
-
-def _verdict(seen: _Watched, ran_to_its_end: bool, code: int, started: bool) -> str:
-    if not started:
-        return "broken"
-    if seen.too_late:
-        return "timeout"
-    if seen.too_much:
-        return "output"
-    if ran_to_its_end:
-        return "passed"
-    if code == 1:
-        return "failed"
-    return "killed" if code < 0 or code > 128 else "exited"
 
 
 LIMITS = Limits()
 """Of one program: the original harness gives 3 s; ours starts an interpreter of its own."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampleOutcomes:
-    """What became of the samples of one problem."""
-
-    task_id: str
-    outcomes: tuple[ProgramOutcome, ...]
-
-    @property
-    def correct(self) -> int:
-        """Samples that passed."""
-        return sum(each.passed for each in self.outcomes)
-
-
 def check_samples(
     problem: Mapping[str, str], completions: Sequence[str], *, limits: Limits = LIMITS
-) -> SampleOutcomes:
-    """Run the completions of one problem against its tests, each in a process of its own.
-
-    Args:
-        problem: task_id, prompt, test, entry_point, as in HumanEval.jsonl.
-        completions: what follows the prompt.
-        limits: of each program.
-    """
-    outcomes = [run_program(program_of(problem, each), limits=limits) for each in completions]
-    return SampleOutcomes(task_id=problem["task_id"], outcomes=tuple(outcomes))
+) -> list[ProgramOutcome]:
+    """Run the completions of a problem of HumanEval.jsonl against its tests, each in a process of its own."""
+    return [run_program(program_of(problem, each), limits=limits) for each in completions]
 
 
 def program_of(problem: Mapping[str, str], completion: str) -> str:
@@ -248,33 +199,9 @@ def program_of(problem: Mapping[str, str], completion: str) -> str:
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
-    """Chance that one of k samples of a problem passes, from n samples of which c passed.
-
-    Args:
-        samples: n.
-        correct: c, at most n.
-        k: at most n.
-
-    Raises:
-        ConfigError: more asked of than there are.
-    """
+    """Chance that one of k samples of a problem passes, from n samples of which c passed; k is at most n."""
     if not 1 <= k <= samples:
         raise ConfigError(f"pass@{k} of {samples} samples: k lies between 1 and the samples of a problem")
     if samples - correct < k:
         return 1.0
     return float(1.0 - np.prod(1.0 - k / np.arange(samples - correct + 1, samples + 1)))
-
-
-def check_all(
-    problems: Sequence[Mapping[str, str]],
-    completions: Sequence[Sequence[str]],
-    *,
-    limits: Limits = LIMITS,
-    seen: Callable[[int], None] = lambda done: None,
-) -> list[SampleOutcomes]:
-    """`check_samples` of many problems, one after the other; `seen` is told how many are done."""
-    verdicts = []
-    for problem, written in zip(problems, completions, strict=True):
-        verdicts.append(check_samples(problem, written, limits=limits))
-        seen(len(verdicts))
-    return verdicts

@@ -1,11 +1,9 @@
 """Candidate teachers measured on the user's own text, in bits per byte, so that tokenizers do not matter.
 
-    distillaw scout models/A models/B --text corpus.jsonl --max-bytes 2M --out scout
-
-Every candidate reads the same whole documents (data/corpus.py) in windows of the same context (models/scoring.py),
-each document from its first token on: that one follows the model's start token, which is the one its tokenizer puts
-first, or else its end-of-text token. All bytes of a document are scored once, and the unit of errors is the document
-(runs/paired.py): sums of -ln p over bytes of UTF-8. Candidates are compared in pairs on the same documents.
+Every candidate reads the same whole documents in windows of the same context, each document from its first token on:
+that one follows the model's start token, which is the one its tokenizer puts first, or else its end-of-text token. All
+bytes of a document are scored once, and the unit of errors is the document: sums of -ln p over bytes of UTF-8.
+Candidates are compared in pairs on the same documents.
 """
 
 import math
@@ -13,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,7 @@ from distillaw.evaluate.calibration import CONTEXT
 from distillaw.models.fresh import count_parameters
 from distillaw.models.scoring import score_documents
 from distillaw.models.source import ModelSource, check_config, context_of, fingerprint, locate
-from distillaw.models.teacher import Teacher, architecture_of, load_teacher
+from distillaw.models.teacher import architecture_of, load_teacher
 from distillaw.quantities import bits_per_byte, format_bytes, format_count
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.pace import Telling
@@ -51,9 +50,7 @@ class ScoutedTeacher:
     """One candidate, measured."""
 
     name: str
-    """As the user gave it."""
     fingerprint: str
-    """Hash of weights and configuration."""
     params: int
     """N, non-embedding."""
     total_params: int
@@ -133,20 +130,12 @@ def scout_teachers(
     """Measure candidate teachers on a text.
 
     Args:
-        paths: models, as `load_teacher` takes them.
-        text: a file, a folder or a corpus, as `read_documents` takes it.
         max_bytes: bytes of text read at most, by whole documents; None: all.
         context: tokens a window sees; None: CONTEXT, or what the shortest candidate allows.
         stride: tokens scored by each window after the first of a document; None: the context (no overlap).
-        text_column: the field that holds the text in .jsonl and Parquet.
         max_document_chars: read only the first characters of each document; 0 reads all.
         section_chars: cut documents at line ends into sections of about so many characters; 0 does not cut.
         out: folder where each candidate's result is kept and found again; None keeps nothing.
-        device: where the models run, one at a time.
-        say: takes a line of progress now and then.
-
-    Returns:
-        One result per candidate, in the order given.
 
     Raises:
         CacheError: no model at a path, or a stored result is damaged.
@@ -175,16 +164,23 @@ def scout_teachers(
             "format": FORMAT,
         }
         file = None if out is None else out / f"{key['model']}-{content_hash(key)}.json"
-        if file is None or not file.exists():
+        is_cached = file is not None and file.exists()
+        if file is not None and is_cached:
+            say(f"{source.name}: measured before, {file}")
+            record = read_json(file)
+        else:
             record = key | _measure(source, excerpt, context, stride, device, say)
             if out is not None and file is not None:
                 claim_folder(out)
                 write_json(file, record)
-            results.append(_restored(source.name, record, excerpt, is_cached=False))
-        else:
-            say(f"{source.name}: measured before, {file}")
-            results.append(_restored(source.name, read_json(file), excerpt, is_cached=True))
-    return [replace(each, same_tokenizer_as=_sharing(each, results)) for each in results]
+        results.append(_restored(source.name, record, excerpt, is_cached=is_cached))
+    sharing: dict[str, list[str]] = {}
+    for each in results:
+        sharing.setdefault(each.tokenizer, []).append(each.name)
+    return [
+        replace(each, same_tokenizer_as=tuple(name for name in sharing[each.tokenizer] if name != each.name))
+        for each in results
+    ]
 
 
 def difference(first: ScoutedTeacher, second: ScoutedTeacher) -> PairedDifference:
@@ -200,35 +196,28 @@ def scout_record(found: Sequence[ScoutedTeacher]) -> dict[str, object]:
     """What `distillaw scout --json` says: the text, every candidate, every pair."""
     one = found[0]
     text = {"documents": one.documents, "bytes": one.bytes, "hash": one.text_hash}
-    pairs = [(first, second) for index, second in enumerate(found) for first in found[index + 1 :]]
-    return {
-        "text": text | {"context": one.context, "stride": one.stride},
-        "teachers": [_teacher_record(each) for each in found],
-        "differences": [_difference_record(first, second) for first, second in pairs],
-    }
+    teachers = [
+        {name: getattr(each, name) for name in _TOLD}
+        | {
+            "same_tokenizer_as": list(each.same_tokenizer_as),
+            "seconds": each.seconds,
+            "cached": each.is_cached,
+        }
+        for each in found
+    ]
+    differences = []
+    for second, first in combinations(found, 2):
+        gap = difference(first, second)
+        told = {"first": first.name, "second": second.name, "bits_per_byte": gap.mean, "se": gap.se}
+        differences.append(told | {"level": 0.9, "interval": list(gap.interval(0.9))})
+    windows = {"context": one.context, "stride": one.stride}
+    return {"text": text | windows, "teachers": teachers, "differences": differences}
 
 
 _TOLD = (
     "name fingerprint params total_params bits_per_byte bits_per_byte_se nats_per_token nats_per_token_se "
     "bytes_per_token tokens vocab tokenizer"
 ).split()
-
-
-def _teacher_record(each: ScoutedTeacher) -> dict[str, object]:
-    told = {name: getattr(each, name) for name in _TOLD}
-    others = list(each.same_tokenizer_as)
-    return told | {"same_tokenizer_as": others, "seconds": each.seconds, "cached": each.is_cached}
-
-
-def _difference_record(first: ScoutedTeacher, second: ScoutedTeacher) -> dict[str, object]:
-    gap = difference(first, second)
-    told: dict[str, object] = {
-        "first": first.name,
-        "second": second.name,
-        "bits_per_byte": gap.mean,
-        "se": gap.se,
-    }
-    return told | {"level": 0.9, "interval": list(gap.interval(0.9))}
 
 
 def _settle_windows(
@@ -238,9 +227,8 @@ def _settle_windows(
     if not sources:
         raise ConfigError("no candidate given; name at least one model, e.g. models/SmolLM2-135M")
     folders = [str(source.folder.resolve() / (source.gguf_file or "")) for source in sources]
-    if twice := {
-        source.name for source, each in zip(sources, folders, strict=True) if folders.count(each) > 1
-    }:
+    twice = {source.name for source, each in zip(sources, folders, strict=True) if folders.count(each) > 1}
+    if twice:
         raise ConfigError(f"{', '.join(sorted(twice))}: the same model is given twice; name each once")
     if context is not None and context < 1:
         raise ConfigError(f"--context {context}: a window sees at least one token; 1024 is usual")
@@ -282,7 +270,12 @@ def _measure(
     progress = Telling(source.name, total, "tokens", say)
     scored = score_documents(teacher, ids, context=context, stride=stride, seen=progress.add)
     assert progress.done == total
-    params, total_params = _sizes(teacher)
+    architecture = architecture_of(teacher.model.config)
+    if architecture is None:
+        params, total_params = count_parameters(teacher.model)
+    else:
+        count = count_params(architecture)
+        params, total_params = count.non_embedding, count.total
     return {
         "params": params,
         "total_params": total_params,
@@ -310,15 +303,6 @@ def _check_round_trip(
         )
 
 
-def _sizes(teacher: Teacher) -> tuple[int, int]:
-    """(non-embedding, total) parameters, as `Teacher.params` counts them."""
-    architecture = architecture_of(teacher.model.config)
-    if architecture is None:
-        return count_parameters(teacher.model)
-    count = count_params(architecture)
-    return count.non_embedding, count.total
-
-
 def _restored(name: str, record: dict, excerpt: Excerpt, *, is_cached: bool) -> ScoutedTeacher:
     sizes = np.array(excerpt.bytes_per_document, dtype=np.int64)
     same = ("params", "total_params", "vocab", "tokenizer", "context", "stride", "seconds")
@@ -332,7 +316,3 @@ def _restored(name: str, record: dict, excerpt: Excerpt, *, is_cached: bool) -> 
         is_cached=is_cached,
         **{key: record[key] for key in same},
     )
-
-
-def _sharing(one: ScoutedTeacher, all_: Sequence[ScoutedTeacher]) -> tuple[str, ...]:
-    return tuple(each.name for each in all_ if each is not one and each.tokenizer == one.tokenizer)

@@ -12,16 +12,23 @@ A part that is there is not measured again; a kill loses at most the requests in
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillaw.errors import ConfigError
-from distillaw.evaluate.benchmarks import TaskRows, TaskSpec, choose_tasks, known_tasks, read_tasks
+from distillaw.evaluate.benchmarks import (
+    TaskRows,
+    TaskSpec,
+    choose_tasks,
+    known_tasks,
+    mean_of_suite,
+    read_tasks,
+)
 from distillaw.evaluate.calibration import TextWishes, score_text, settle_context
 from distillaw.evaluate.chat import ChatWishes, judge_chat
 from distillaw.evaluate.harness import Way, run_benchmark
-from distillaw.evaluate.scores import mean_of_suite
 from distillaw.models.source import ModelSource, check_config, fingerprint, locate
 from distillaw.models.teacher import Teacher, load_teacher
 from distillaw.runs.files import content_hash, read_json, write_json
@@ -62,22 +69,13 @@ def evaluate_model(
         model: a Hugging Face folder, FOLDER/FILE.gguf, a name on the hub, or the folder of a study's run, which then
             gets evaluation.json and columns in its study's run table.
         out: folder of the results of this one model.
-        text: on what held-out loss and calibration are measured; None: not.
         teacher: model of the same vocabulary against which calibration is measured too.
         tasks: benchmarks and sets of them: mmlu, suite, zero-shot (benchmarks.py).
         data: folder of the evaluation data.
         limit: questions of each benchmark at most, the same for every model.
         shots: examples before each question, instead of each benchmark's own number.
-        way: how questions are put.
-        chat: judged chat: which questions, who judges; None: none.
         task_folder: further benchmarks, docs/evaluate.md.
         skip_missing: leave out benchmarks of a set whose files are not there, and say so, instead of refusing.
-        device: where models run.
-        command: for the record.
-        say: takes a line of progress now and then.
-
-    Returns:
-        What evaluation.json holds.
 
     Raises:
         CacheError: no model there, or a stored part is damaged.
@@ -96,7 +94,7 @@ def evaluate_model(
     if chat is not None:
         chat.check()
     rows, absent = read_tasks(chosen, data, limit=limit, shots=shots, skip_missing=skip_missing)
-    session = _Session(source=source, out=out, device=device, say=say, loaded=[])
+    session = _Session(source=source, out=out, device=device, say=say)
     with held(out, str(out), say):
         record = _begin(session, command)
         for task in absent:
@@ -115,42 +113,27 @@ def evaluate_model(
     return record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class _Session:
-    """What the parts of one evaluation share."""
-
     source: ModelSource
     out: Path
     device: str
     say: Say
-    loaded: list
-    """The model and its tokenizer once a part needs them."""
 
+    @cached_property
     def model(self) -> "tuple[Teacher, PreTrainedTokenizerBase]":
-        """Loaded on first use, frozen, its head verified."""
-        if not self.loaded:
-            tokenizer = self.source.tokenizer()
-            self.loaded.append((load_teacher(self.source, tokenizer, device=self.device), tokenizer))
-        return self.loaded[0]
+        tokenizer = self.source.tokenizer()
+        return load_teacher(self.source, tokenizer, device=self.device), tokenizer
 
     def part(self, name: str, identity: Mapping[str, object]) -> tuple[Path, str]:
         """(file of a part, its name with the identity)."""
-        whole = {
-            "model": fingerprint(self.source),
-            "device": self.device.partition(":")[0],
-            "format": FORMAT,
-            **identity,
-        }
-        label = f"{name}-{content_hash(whole)}"
+        where = {"model": fingerprint(self.source), "device": self.device.partition(":")[0], "format": FORMAT}
+        label = f"{name}-{content_hash(where | dict(identity))}"
         return self.out / "parts" / f"{label}.json", label
 
 
 def _begin(session: _Session, command: str) -> dict:
-    """The record of this model so far.
-
-    Raises:
-        ConfigError: `out` holds another model's.
-    """
+    """The record of this model so far."""
     mine = fingerprint(session.source)
     file = session.out / RECORD
     before = read_json(file) if file.exists() else {"model_fingerprint": mine}
@@ -159,7 +142,12 @@ def _begin(session: _Session, command: str) -> dict:
             f"{session.out} holds the evaluation of another model ({before['model']}); choose another --out, "
             "or delete it"
         )
-    versions = {name: _version(name) for name in ("distillaw", "torch", "transformers", "lm_eval")}
+    versions: dict[str, str | None] = {}
+    for name in ("distillaw", "torch", "transformers", "lm_eval"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
     return {
         "scores": {},
         **before,
@@ -170,13 +158,6 @@ def _begin(session: _Session, command: str) -> dict:
         "device": session.device,
         "versions": versions,
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _save(session: _Session, record: dict) -> None:
@@ -199,17 +180,8 @@ def _text(session: _Session, wishes: TextWishes, teacher: ModelSource | None) ->
         session.say(f"{label}: measured before")
         found = read_json(file)
     else:
-        model, tokenizer = session.model()
-        found = {"identity": identity} | score_text(
-            model,
-            tokenizer,
-            teacher,
-            excerpt,
-            context=context,
-            bins=wishes.bins,
-            device=session.device,
-            say=session.say,
-        )
+        about = {"context": context, "bins": wishes.bins, "device": session.device, "say": session.say}
+        found = {"identity": identity} | score_text(*session.model, teacher, excerpt, **about)
         write_json(file, found)
     about = {"text": str(wishes.text), "text_hash": excerpt.text_hash, "part": label}
     heldout, calibration = found["heldout"], found["calibration"]
@@ -224,24 +196,24 @@ def _text(session: _Session, wishes: TextWishes, teacher: ModelSource | None) ->
 def _benchmark(
     session: _Session, spec: TaskSpec, rows: TaskRows, way: Way, limit: int | None
 ) -> dict[str, object]:
-    identity = {
-        "task": asdict(spec),
-        "data": rows.data_hash,
-        "shots": rows.num_shots,
-        "way": _of_effect(spec, way),
-    }
+    # how many programs are drawn changes nothing where none are
+    drawn = (
+        {"samples": way.samples, "temperature": way.temperature} if spec.executed and way.samples > 1 else {}
+    )
+    put = {"chat": way.chat, **drawn}
+    identity = {"task": asdict(spec), "data": rows.data_hash, "shots": rows.num_shots, "way": put}
     file, label = session.part(spec.task, identity)
     if file.exists():
         session.say(f"{label}: measured before")
         found = read_json(file)
     else:
-        model, tokenizer = session.model()
+        model, tokenizer = session.model
         memory = session.out / "answers" / f"{label}.jsonl"
         samples = session.out / "samples" / f"{label}.jsonl.gz"
-        score = run_benchmark(
-            model.model, tokenizer, spec, rows, way, memory=memory, samples=samples, say=session.say
-        )  # type: ignore[arg-type]
-        found = score.to_json() | {"samples": str(samples.relative_to(session.out)), "data": rows.data_hash}
+        files = {"memory": memory, "samples": samples}
+        score = run_benchmark(model.model, tokenizer, spec, rows, way, **files, say=session.say)  # type: ignore[arg-type]
+        scored: dict[str, object] = asdict(score)
+        found = scored | {"samples": str(samples.relative_to(session.out)), "data": rows.data_hash}
         write_json(file, found)
         remove_file(memory)
     return found | {"limit": limit, "chat": way.chat, "part": label}
@@ -252,16 +224,7 @@ def _chat(session: _Session, wishes: ChatWishes) -> dict[str, object]:
     found = judge_chat(
         session.source, wishes, out=session.out / "chat", device=session.device, say=session.say
     )
-    file, label = session.part(
-        "chat", wishes.identity() | {"judge": found["judge"], "against": wishes.against}
-    )
+    identity = wishes.identity() | {"judge": found["judge"], "against": wishes.against}
+    file, label = session.part("chat", identity)
     write_json(file, found)
     return found | {"limit": wishes.limit, "part": label}
-
-
-def _of_effect(spec: TaskSpec, way: Way) -> dict[str, object]:
-    """What of the way changes answers: not how many programs are drawn where none are."""
-    drawn = (
-        {"samples": way.samples, "temperature": way.temperature} if spec.executed and way.samples > 1 else {}
-    )
-    return {"chat": way.chat, **drawn}

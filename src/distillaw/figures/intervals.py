@@ -23,8 +23,7 @@ from distillaw.fitting.result import FitResult
 from distillaw.fitting.study import kept_laws
 from distillaw.runs.record import StudyRecord
 from distillaw.verifying import scorecard
-from distillaw.verifying.scorecard import wilson
-from distillaw.verifying.scoring import Scored
+from distillaw.verifying.scorecard import Scored, wilson
 
 QUANTITIES = {"loss": "losses", "gain": "gains over no teacher"}
 NONE_SCORED = "No frozen prediction has been scored yet."

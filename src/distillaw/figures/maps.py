@@ -47,7 +47,7 @@ def plan_map(found: GridMap) -> Figure:
     Hatched: outside the range in which the laws were fitted; dotted: laws disagree on the sign of the gain.
 
     Args:
-        found: from `distillaw.planning.map_kinds`; its axes carry their units.
+        found: from `distillaw.planning.maps`; its axes carry their units.
     """
     figure = _FIGURES[found.kind](found)
     figure.suptitle(_heading(found), x=0.01, ha="left", fontsize="small", color=MUTED)

@@ -23,8 +23,7 @@ from distillaw.figures.walks import draw_walks, walks
 from distillaw.planning.measured import design_points
 from distillaw.runs.record import StudyRecord, read_study
 from distillaw.verifying.frozen import frozen_files, predictions_folder
-from distillaw.verifying.scorecard import score_places
-from distillaw.verifying.scoring import Scored
+from distillaw.verifying.scorecard import Scored, score_places
 
 Study = str | Path | StudyRecord
 

@@ -26,17 +26,9 @@ Message: TypeAlias = dict[str, str]
 """`role` (system, user or assistant) and `content`."""
 
 ROLES = ("system", "user", "assistant")
-_SPEAKERS = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "model": "assistant",
-    "system": "system",
-}
+_SPEAKERS = {"human": "user", "user": "user", "system": "system"} | dict.fromkeys(
+    ("gpt", "assistant", "chatgpt", "bing", "bard", "model"), "assistant"
+)
 """What ShareGPT files call the roles."""
 _FORMATS = (
     '{"messages": [..]}, [{"User": .., "Assistant": ..}], {"conversations": [..]}, '
@@ -74,12 +66,7 @@ def read_conversations(file: str | Path) -> Iterator[Conversation]:
 
 
 def json_lines(file: str | Path) -> Iterator[tuple[str, object]]:
-    """(`file, line 12`, the value) of every line that is not empty.
-
-    Raises:
-        ConfigError: no such file, or not a .jsonl file.
-        DataError: a line that is not UTF-8 or not JSON.
-    """
+    """(`file, line 12`, the value) of every line that is not empty."""
     path = data_file(file)
     with path.open("rb") as stream:
         for number, raw in enumerate(stream, start=1):
@@ -97,11 +84,7 @@ def json_lines(file: str | Path) -> Iterator[tuple[str, object]]:
 
 
 def data_file(file: str | Path) -> Path:
-    """The path of a file of JSON lines that is there.
-
-    Raises:
-        ConfigError: no such file, or not a .jsonl file.
-    """
+    """The path of a .jsonl file, refused if it is none or not there."""
     path = Path(file).expanduser()
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; give a .jsonl file, one conversation a line")
@@ -117,9 +100,8 @@ def _conversations(value: object, where: str) -> Iterator[Conversation]:
         messages = checked_messages(value["messages"], where)
         yield Conversation(messages=messages, where=where, truncated=value.get("truncated") is True)
     elif isinstance(value, Mapping) and "conversations" in value:
-        yield Conversation(
-            messages=checked_messages(_sharegpt(value["conversations"], where), where), where=where
-        )
+        messages = checked_messages(_sharegpt(value["conversations"], where), where)
+        yield Conversation(messages=messages, where=where)
     elif isinstance(value, Mapping) and "instruction" in value:
         yield from _instructions(value, where)
     else:
@@ -169,11 +151,7 @@ def _instructions(row: Mapping[str, object], where: str) -> Iterator[Conversatio
 
 
 def checked_messages(messages: object, where: str) -> tuple[Message, ...]:
-    """Messages with known roles and text in the right order; what follows the last answer is dropped.
-
-    Raises:
-        DataError: an unknown role, content that is not text, or turns out of order.
-    """
+    """Messages with known roles and text in the right order; what follows the last answer is dropped."""
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise DataError(f"{where}: a conversation is a list of messages, got {_short(messages)}")
     kept: list[Message] = []
@@ -258,13 +236,8 @@ def _asked(value: object, where: str) -> Prompt:
         given = value.get("input")
         return ({"role": "user", "content": f"{asked}\n\n{given}" if given else asked},)
     if isinstance(value, Mapping) and isinstance(messages := value.get("messages"), list):
-        answer = [{"role": "assistant", "content": "-"}] if _waits(messages) else []
-        answered = checked_messages([*messages, *answer], where)
-        first = next(i for i, each in enumerate(answered) if each["role"] == "assistant")
-        return answered[:first]
+        last = messages[-1] if messages else None
+        waits = isinstance(last, Mapping) and last.get("role") == "user"
+        answer = [{"role": "assistant", "content": "-"}] if waits else []
+        return Conversation(messages=checked_messages([*messages, *answer], where), where=where).opening
     raise DataError(f"{where}: a prompt is a `prompt`, an `instruction` or `messages`")
-
-
-def _waits(messages: list[object]) -> bool:
-    last = messages[-1] if messages else None
-    return isinstance(last, Mapping) and last.get("role") == "user"

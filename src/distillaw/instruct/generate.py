@@ -23,10 +23,8 @@ import torch
 
 from distillaw.errors import ConfigError, DataError, RunError
 from distillaw.instruct.conversations import Prompt, read_prompts
-from distillaw.instruct.finish import step_flops
-from distillaw.instruct.folder import RowLog
 from distillaw.instruct.masks import Masker, choose_template
-from distillaw.instruct.start import Say, hushed, silent
+from distillaw.instruct.start import RowLog, Say, hushed, silent, step_flops
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import load_weights
 from distillaw.quantities import format_seconds
@@ -95,20 +93,9 @@ def generate_answers(
     """Have a chat model answer prompts, each once; a second call goes on where the first stopped.
 
     Args:
-        teacher: Hugging Face folder, FOLDER/FILE.gguf, or name on the hub.
-        prompts: as `read_prompts` takes them.
         out: a .jsonl file, which `distillaw instruct sft --data` reads.
-        max_new_tokens: longest answer.
-        batch: prompts answered at once.
         temperature: 0 is greedy.
-        top_p: share of probability that is sampled from.
-        seed: of sampling.
         template: a chat template's name or file, for a model without one.
-        device: cpu or cuda.
-        say: takes a line of progress.
-
-    Returns:
-        `out`.
 
     Raises:
         CacheError: no model there.
@@ -136,18 +123,9 @@ def generate_answers(
         tokens = sum(int(str(row["tokens"])) for row in rows)
         read = tokens + sum(map(len, ids))
         flops = step_flops(source.config(), tokens=read, mean_length=read / len(rows), forwards=1)
-        write_json(
-            about_file(out),
-            about
-            | {
-                "answers": len(rows),
-                "truncated": sum(row["truncated"] is True for row in rows),
-                "tokens": tokens,
-                "flops": flops,
-                "seconds": spent,
-                "device": device,
-            },
-        )
+        about |= {"answers": len(rows), "truncated": sum(row["truncated"] is True for row in rows)}
+        about |= {"tokens": tokens, "flops": flops, "seconds": spent, "device": device}
+        write_json(about_file(out), about)
     return out
 
 
@@ -182,12 +160,7 @@ class Answerer:
 
     @torch.no_grad()
     def answer(self, ids: Sequence[Sequence[int]], device: str, *, seed: int) -> list[tuple[list[int], bool]]:
-        """(new tokens without the end token, whether the limit cut them off) for each prompt.
-
-        Args:
-            ids: token ids of each prompt.
-            device: where the model runs.
-            seed: of this batch.
+        """(new tokens without the end token, whether the limit cut them off) for each prompt; the seed is the batch's.
 
         Raises:
             RunError: out of memory.
@@ -195,19 +168,15 @@ class Answerer:
         model = self.load(device)
         width, pad = max(map(len, ids)), self.ends[0]
         inputs = torch.tensor([[pad] * (width - len(each)) + list(each) for each in ids], device=model.device)
-        seen = torch.tensor(
-            [[0] * (width - len(each)) + [1] * len(each) for each in ids], device=model.device
-        )
+        lengths = torch.tensor([len(each) for each in ids], device=model.device)
+        seen = (torch.arange(width, 0, -1, device=model.device) <= lengths[:, None]).long()
         torch.manual_seed(seed)
         try:
             made = model.generate(input_ids=inputs, attention_mask=seen)[:, width:].tolist()
         except torch.OutOfMemoryError as error:
             raise RunError(f"out of memory with {len(ids)} prompts at once; lower --batch") from error
-        return [self._until_end(tokens) for tokens in made]
-
-    def _until_end(self, tokens: list[int]) -> tuple[list[int], bool]:
-        end = next((i for i, token in enumerate(tokens) if token in self.ends), None)
-        return (tokens, True) if end is None else (tokens[:end], False)
+        ends = [next((i for i, token in enumerate(each) if token in self.ends), None) for each in made]
+        return [(tokens[:end], end is None) for tokens, end in zip(made, ends, strict=True)]
 
     def load(self, device: str) -> Any:
         """The model, read once; it generates under our settings alone."""
@@ -236,11 +205,7 @@ def _opened(
     answerer: Answerer,
     sampling: Sampling,
 ) -> dict[str, object]:
-    """The record of the file, new or as it stands.
-
-    Raises:
-        ConfigError: the file holds answers of another teacher, to other prompts, or drawn otherwise.
-    """
+    """The record of the file, new or as it stands; refused if that is of another teacher, prompts or settings."""
     weights, style = fingerprint(source), str(answerer.tokenizer.chat_template)
     parts = {"weights": weights, "prompts": [list(p) for p in asked], "template": style, **sampling.decisive}
     identity = content_hash(parts, digits=16)
@@ -297,10 +262,10 @@ def _answer_all(
         missing = [i for i in batch if i not in done]
         if not missing:
             continue
-        made = answerer.answer([ids[i] for i in missing], device, seed=_batch_seed(sampling.seed, batch[0]))
-        journal.append(
-            *(_row(answerer, i, asked[i], *answer) for i, answer in zip(missing, made, strict=True))
-        )
+        seed = int(content_hash({"seed": sampling.seed, "first": batch[0]}, digits=12), 16)
+        made = answerer.answer([ids[i] for i in missing], device, seed=seed)
+        rows = (_row(answerer, i, asked[i], *answer) for i, answer in zip(missing, made, strict=True))
+        journal.append(*rows)
         done.update(missing)
         tokens += sum(len(answer) for answer, _ in made)
         if (now := time.monotonic()) - said > LOG_SECONDS or len(done) == len(asked):
@@ -317,16 +282,8 @@ def _row(
 ) -> Mapping[str, object]:
     decode = answerer.tokenizer.decode
     text = str(decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
-    return {
-        "prompt": index,
-        "messages": [*prompt, {"role": "assistant", "content": text}],
-        "tokens": len(tokens),
-        "truncated": truncated,
-    }
-
-
-def _batch_seed(seed: int, first: int) -> int:
-    return int(content_hash({"seed": seed, "first": first}, digits=12), 16)
+    messages = [*prompt, {"role": "assistant", "content": text}]
+    return {"prompt": index, "messages": messages, "tokens": len(tokens), "truncated": truncated}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,68 +300,35 @@ class Contrast:
 def contrast_answers(chosen: Path, rejected: Path, out: Path) -> Contrast:
     """Join two files of answers to the same prompts into pairs for `distillaw instruct dpo`.
 
-    Args:
-        chosen: the teacher's answers, by `generate_answers`.
-        rejected: the student's.
-        out: a .jsonl file, written whole.
-
     Raises:
         DataError: the two did not answer the same prompts.
     """
     import json
 
     about = [read_json(about_file(file)) for file in (chosen, rejected)]
-    theirs, ours = ({str(row["prompt"]): row for row in RowLog(file).rows()} for file in (chosen, rejected))
-    if theirs.keys() != ours.keys() or any(_asked_of(theirs[i]) != _asked_of(ours[i]) for i in theirs):
+    both: list[dict[str, Any]]
+    both = [{str(row["prompt"]): row for row in RowLog(file).rows()} for file in (chosen, rejected)]
+    theirs, ours = both
+    asked, other = ({i: row["messages"][:-1] for i, row in rows.items()} for rows in both)
+    if asked != other:
         raise DataError(
             f"{chosen} and {rejected} do not answer the same prompts; generate both from one file"
         )
     rows, cut_off, alike = [], 0, 0
     for index in sorted(theirs, key=int):
-        better, worse = _said(theirs[index]), _said(ours[index])
+        better, worse = (rows[index]["messages"][-1]["content"] for rows in both)
         if theirs[index]["truncated"] or ours[index]["truncated"]:
             cut_off += 1
         elif better == worse:
             alike += 1
         else:
-            rows.append(
-                {
-                    "prompt": _asked_of(theirs[index]),
-                    "chosen": better,
-                    "rejected": worse,
-                    "chosen_by": about[0]["teacher"],
-                    "rejected_by": about[1]["teacher"],
-                    "judged": False,
-                }
-            )
+            by = {"chosen_by": about[0]["teacher"], "rejected_by": about[1]["teacher"], "judged": False}
+            rows.append({"prompt": asked[index], "chosen": better, "rejected": worse, **by})
     check_file(about_file(out))
     if out.exists() and out.stat().st_size and not about_file(out).exists():
         raise ConfigError(f"{out} exists and was not written by this command; choose another --out")
     write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), known=True)
-    write_json(
-        about_file(out),
-        {
-            "generator": GENERATOR,
-            "teacher": about[0]["teacher"],
-            "student": about[1]["teacher"],
-            "judged": False,
-            "pairs": len(rows),
-            "cut_off": cut_off,
-            "alike": alike,
-        },
-    )
-    return Contrast(pairs=len(rows), cut_off=cut_off, alike=alike)
-
-
-def _messages(row: dict[str, object]) -> list[dict[str, str]]:
-    messages = row["messages"]
-    assert isinstance(messages, list)
-    return messages
-
-
-def _asked_of(row: dict[str, object]) -> list[dict[str, str]]:
-    return _messages(row)[:-1]
-
-
-def _said(row: dict[str, object]) -> str:
-    return _messages(row)[-1]["content"]
+    found = Contrast(pairs=len(rows), cut_off=cut_off, alike=alike)
+    by = {"teacher": about[0]["teacher"], "student": about[1]["teacher"], "judged": False}
+    write_json(about_file(out), {"generator": GENERATOR, **by, **asdict(found)})
+    return found

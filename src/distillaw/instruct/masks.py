@@ -50,7 +50,6 @@ def choose_template(tokenizer: "PreTrainedTokenizerBase", name: str | None, *, m
     Args:
         tokenizer: its `chat_template` is set to the one chosen.
         name: one of `template_names()`, a .jinja file, or None for the tokenizer's own.
-        model: its name, for messages.
 
     Returns:
         The template's name: as given, or `own`.
@@ -110,11 +109,7 @@ _SECONDS = 20.0
 
 @contextlib.contextmanager
 def _deadline() -> Iterator[None]:
-    """Ends a template that loops on and on; only the main thread can be woken, so elsewhere there is none.
-
-    Raises:
-        DataError: it took too long.
-    """
+    """Ends a template that loops on and on; only the main thread can be woken, so elsewhere there is none."""
 
     def stop(*_: object) -> None:
         raise DataError(f"the chat template did not end within {_SECONDS:.0f} s; does it loop within loops?")
@@ -132,11 +127,7 @@ def _deadline() -> Iterator[None]:
 
 
 def refuse_powers(template: str) -> None:
-    """Refuse what no chat needs and no deadline ends, since it is one step: powers, and a text many times over.
-
-    Raises:
-        DataError: the template holds such a product; other faults show when it is rendered.
-    """
+    """Refuse what no chat needs and no deadline ends, since it is one step: powers, and a text many times over."""
     from jinja2 import Environment, TemplateError, nodes
 
     try:
@@ -195,7 +186,8 @@ class Masker:
             )
         refuse_powers(str(tokenizer.chat_template))
         self._control = special_pattern(tokenizer)
-        self._prompt_tail = self._tail_of_prompt()
+        question: list[Message] = [{"role": "user", "content": f"{_OPEN}0{_CLOSE}"}]
+        self._prompt_tail = _SIGN.split(self.render(question, prompt=True).text)[-1]
 
     def render(self, messages: Sequence[Message], *, prompt: bool = False) -> Rendered:
         """The text of messages; with `prompt`, ending where an answer begins.
@@ -292,10 +284,6 @@ class Masker:
         rest = header.removeprefix(self._prompt_tail) if header.startswith(self._prompt_tail) else "-"
         return 0 if rest.strip() else len(rest)
 
-    def _tail_of_prompt(self) -> str:
-        question: list[Message] = [{"role": "user", "content": f"{_OPEN}0{_CLOSE}"}]
-        return _SIGN.split(self.render(question, prompt=True).text)[-1]
-
     def _ending(self, after: str) -> int:
         """Characters after an answer up to its end token, that included."""
         white = len(after) - len(after.lstrip())
@@ -341,9 +329,8 @@ def _turn(offsets: list[tuple[int, int]], span: tuple[int, int]) -> Turn:
 
 def _same(said: str, answer: str) -> bool:
     """Equal but for white space at the ends and for the forms of characters that normalising tokenizers unite."""
-    if said.strip() == answer:
-        return True
-    return unicodedata.normalize("NFKC", said).split() == unicodedata.normalize("NFKC", answer).split()
+    first, second = (unicodedata.normalize("NFKC", text).split() for text in (said, answer))
+    return said.strip() == answer or first == second
 
 
 def _ends(text: str) -> str:

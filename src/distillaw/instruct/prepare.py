@@ -105,12 +105,8 @@ class Account:
 
     def as_record(self) -> dict[str, object]:
         """For result.json."""
-        return {
-            "read": self.read,
-            "shortened": self.shortened,
-            "skipped": dict(self.skipped),
-            "first_bad": self.first_bad,
-        }
+        counted = {"read": self.read, "shortened": self.shortened, "skipped": dict(self.skipped)}
+        return {**counted, "first_bad": self.first_bad}
 
     def __str__(self) -> str:
         """One line for people."""
@@ -151,14 +147,9 @@ def prepare_sides(
     """Mask, fit and split conversations.
 
     Args:
-        conversations: as read.
-        masker: under the model's tokenizer and template.
         max_tokens: longest example; longer conversations lose whole trailing turns.
         validation: share of openings that is held out.
         keep_truncated: learn answers that were cut off at a limit, too.
-
-    Raises:
-        DataError: nothing usable, more than one conversation in twenty fails, or too few to hold any out.
     """
     examples, account, seen = [], Account(), set()
     for conversation in conversations:
@@ -191,9 +182,8 @@ def _example(conversation: Conversation, masker: Masker, max_tokens: int, accoun
     end = masked.turns[-1].end
     mask = masked.mask[:end]
     mask[0] = False  # nothing predicts the first token
-    return Example(
-        ids=tuple(masked.ids[:end]), mask=tuple(mask), opening=conversation_hash(conversation.opening)
-    )
+    opening = conversation_hash(conversation.opening)
+    return Example(ids=tuple(masked.ids[:end]), mask=tuple(mask), opening=opening)
 
 
 def fit(conversation: Conversation, masker: Masker, max_tokens: int) -> tuple[Masked | None, bool]:
@@ -207,22 +197,15 @@ def fit(conversation: Conversation, masker: Masker, max_tokens: int) -> tuple[Ma
         kept = sum(turn.end <= max_tokens for turn in masked.turns[:-1])
         if not kept:
             return None, False
-        conversation, shortened = _first_answers(conversation, kept), True
+        answers = [i for i, each in enumerate(conversation.messages) if each["role"] == "assistant"]
+        messages, shortened = conversation.messages[: answers[kept - 1] + 1], True
+        conversation = Conversation(messages=messages, where=conversation.where)
         masked = masker.mask(conversation)
     return masked, shortened
 
 
-def _first_answers(conversation: Conversation, count: int) -> Conversation:
-    places = [i for i, each in enumerate(conversation.messages) if each["role"] == "assistant"]
-    return Conversation(messages=conversation.messages[: places[count - 1] + 1], where=conversation.where)
-
-
 def check_account(account: Account, usable: int, max_tokens: int) -> None:
-    """Refuse a file of which too much fails, or all is left out.
-
-    Raises:
-        DataError: naming the first that failed.
-    """
+    """Refuse a file of which too much fails, or all is left out."""
     bad = account.skipped[_BAD]
     if bad > MOST_BAD * account.read:
         raise DataError(
@@ -315,13 +298,8 @@ def prepare_pairs(pairs: Iterator[Pair], masker: Masker, *, max_tokens: int, val
     """Mask and split pairs by their prompts.
 
     Args:
-        pairs: as read.
-        masker: under the model's tokenizer and template.
         max_tokens: longest prompt with its answer; pairs beyond are left out, for to cut is to judge another.
         validation: share of prompts that is held out.
-
-    Raises:
-        DataError: nothing usable, more than one pair in twenty fails, or too few to hold any out.
     """
     masked, account = [], Account(noun="pairs")
     for pair in pairs:

@@ -12,41 +12,227 @@ Its reference is the model at the start, whose log-probabilities are computed on
 the loss ln 2, so what is reported before is how often the model already finds the chosen answer likelier.
 """
 
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
-from distillaw.instruct.batches import (
-    Collator,
-    Preference,
-    check_packing,
-    preference_figures,
-    score_examples,
-    training_rows,
-)
+from distillaw.errors import ConfigError
 from distillaw.instruct.conversations import read_conversations
-from distillaw.instruct.finish import (
+from distillaw.instruct.generate import about_answers
+from distillaw.instruct.prepare import (
+    Example,
+    MaskedPair,
+    PairSides,
+    Sides,
+    prepare_pairs,
+    prepare_sides,
+    read_pairs,
+)
+from distillaw.instruct.spec import DpoSpec, SftSpec
+from distillaw.instruct.start import (
+    Say,
+    TuneFolder,
+    TuneStart,
+    Tuning,
+    base_model,
     change,
-    export_chat_model,
     figures,
     kept_scores,
+    merged_model,
     readme,
+    run_stage,
+    silent,
     step_flops,
     training_forwards,
-    write_scores,
 )
-from distillaw.instruct.folder import TuneFolder
-from distillaw.instruct.generate import about_answers
-from distillaw.instruct.prepare import MaskedPair, PairSides, Sides, prepare_pairs, prepare_sides, read_pairs
-from distillaw.instruct.spec import DpoSpec, SftSpec
-from distillaw.instruct.start import Say, TuneStart, Tuning, base_model, merged_model, run_stage, silent
+from distillaw.models.export import export_model
 from distillaw.models.fresh import count_parameters
-from distillaw.runs.paired import DocumentScores
+from distillaw.models.scoring import IGNORE, HeldoutSet, score_heldout
+from distillaw.runs.paired import DocumentScores, t_quantile, wilson_interval
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PreTrainedModel, Trainer
+
+
+SCORED_POSITIONS = 4096
+"""Positions of one forward pass when scoring."""
+_PROBE = 12
+"""Tokens of each conversation with which packing is tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collator:
+    """Rows of a data set as a padded batch.
+
+    A class and no closure, so that data loaders can send it to workers.
+    """
+
+    pad: int
+    packed: bool
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Tensors of shape (B, T): input_ids, labels, and position_ids (packed) or attention_mask."""
+        width = max(len(row["input_ids"]) for row in rows)
+        batch = {
+            "input_ids": _padded([row["input_ids"] for row in rows], width, self.pad),
+            "labels": _padded([row["labels"] for row in rows], width, IGNORE),
+        }
+        if not self.packed:
+            ones = [[1] * len(row["input_ids"]) for row in rows]
+            return batch | {"attention_mask": _padded(ones, width, 0)}
+        positions = [[i for length in row["seq_lengths"] for i in range(length)] for row in rows]
+        # a padding token is a conversation of its own
+        return batch | {"position_ids": _padded(positions, width, 0)}
+
+
+def training_rows(examples: Sequence[Example], *, packing: bool, max_tokens: int) -> "Dataset":
+    """A data set of input_ids and labels (IGNORE off the assistant's tokens); packed rows have seq_lengths too.
+
+    Packing is TRL's best-fit decreasing; examples are never cut, since none is longer than a row. Packed conversations
+    do not see each other: positions begin anew with each and no attention mask is given, from which transformers makes
+    masks of blocks (`check_packing`).
+    """
+    from datasets import Dataset
+    from trl import pack_dataset
+
+    columns = {
+        "input_ids": [list(each.ids) for each in examples],
+        "labels": [_labels(each) for each in examples],
+    }
+    rows = Dataset.from_dict(columns)
+    return pack_dataset(rows, max_tokens, "bfd") if packing else rows
+
+
+@torch.no_grad()
+def check_packing(model: "PreTrainedModel") -> None:
+    """Refuse to pack where a conversation would see the one before it in its row."""
+    vocab = model.config.get_text_config().vocab_size
+    ids = torch.arange(2 * _PROBE, device=model.device).remainder(vocab)[None]
+    positions = torch.arange(_PROBE, device=model.device).repeat(2)[None]
+    was_training = model.training
+    model.eval()
+    packed = model(input_ids=ids, position_ids=positions, use_cache=False).logits[:, _PROBE:]
+    alone = model(input_ids=ids[:, _PROBE:], use_cache=False).logits
+    model.train(was_training)
+    if not torch.allclose(packed.float(), alone.float(), rtol=1e-2, atol=1e-2 * float(alone.float().std())):
+        raise ConfigError(
+            f"--packing: in this model ({model.config.model_type}) a conversation would see the one before it in its "
+            "row; train without --packing"
+        )
+
+
+def score_examples(model: "PreTrainedModel", examples: Sequence[Example]) -> DocumentScores:
+    """Loss sums of the assistant's tokens, one row for each example, in the order given."""
+    loss_sum, tokens = np.zeros(len(examples)), np.zeros(len(examples), np.int64)
+    for batch in _scoring_batches(examples):
+        found = score_heldout(model, batch, batch_windows=len(batch.inputs))
+        loss_sum, tokens = loss_sum + found.loss_sum, tokens + found.tokens
+    return DocumentScores.numbered(tokens=tokens, loss_sum=loss_sum)
+
+
+def _scoring_batches(examples: Sequence[Example]) -> Iterator[HeldoutSet]:
+    """Examples of like length together, longest first, so that memory fails early."""
+    order = sorted(range(len(examples)), key=lambda i: -len(examples[i].ids))
+    while order:
+        width = len(examples[order[0]].ids) - 1
+        some, order = order[: max(1, SCORED_POSITIONS // width)], order[max(1, SCORED_POSITIONS // width) :]
+        yield HeldoutSet(
+            inputs=_padded([examples[i].ids[:-1] for i in some], width, 0),
+            labels=_padded([_labels(examples[i])[1:] for i in some], width, IGNORE),
+            document=np.array(some),
+            num_documents=len(examples),
+        )
+
+
+def _labels(example: Example) -> list[int]:
+    return [i if m else IGNORE for i, m in zip(example.ids, example.mask, strict=True)]
+
+
+def _padded(rows: Sequence[Sequence[int]], width: int, value: int) -> torch.Tensor:
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=torch.long)
+
+
+LEVEL = 0.9
+"""Of intervals, as everywhere in reports of runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedMean:
+    """A mean over pairs."""
+
+    mean: float
+    se: float
+    interval: tuple[float, float]
+    """Two-sided, at `LEVEL`: Student's t for means, Wilson's for shares."""
+
+    def as_record(self) -> dict[str, object]:
+        """For result.json."""
+        return {"mean": self.mean, "se": self.se, "interval": list(self.interval), "level": LEVEL}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preference:
+    """Held-out figures of a policy against its reference."""
+
+    loss: PairedMean
+    """-log sigmoid(margin), nats per pair; ln 2 where nothing changed."""
+    margin: PairedMean
+    accuracy: PairedMean
+    """Share of pairs with a positive margin; a margin of 0 counts half."""
+    likelier: PairedMean
+    """Share of pairs whose chosen answer the policy itself finds likelier, tokens summed."""
+    pairs: int
+
+    def as_record(self) -> dict[str, object]:
+        """For result.json."""
+        names = ("loss", "margin", "accuracy", "likelier")
+        return {name: getattr(self, name).as_record() for name in names} | {"pairs": self.pairs}
+
+
+def preference_figures(
+    policy: NDArray[np.float64], reference: NDArray[np.float64], *, beta: float
+) -> Preference:
+    """Margins, accuracy and loss of DPO (arXiv 2305.18290, equation 7).
+
+    Args:
+        policy: -ln p of answers, nats: chosen ones, then rejected ones, shape (2 pairs,).
+        reference: of the same answers under the reference.
+        beta: b of the margin.
+    """
+    log_ratio = reference - policy
+    pairs = len(log_ratio) // 2
+    margins = beta * (log_ratio[:pairs] - log_ratio[pairs:])
+    likelier = policy[pairs:] - policy[:pairs]
+    return Preference(
+        loss=_mean(np.logaddexp(0.0, -margins)),
+        margin=_mean(margins),
+        accuracy=_share((np.sign(margins) + 1) / 2),
+        likelier=_share((np.sign(likelier) + 1) / 2),
+        pairs=pairs,
+    )
+
+
+def _mean(values: NDArray[np.float64]) -> PairedMean:
+    count, mean = len(values), float(values.mean())
+    se = float(values.std(ddof=1) / np.sqrt(count))
+    half = t_quantile(0.5 + LEVEL / 2, count - 1) * se
+    return PairedMean(mean=mean, se=se, interval=(mean - half, mean + half))
+
+
+def _share(values: NDArray[np.float64]) -> PairedMean:
+    """A share with Wilson's score interval (1927), which stays within 0 and 1 for few pairs."""
+    from scipy.special import ndtri
+
+    count, share = len(values), float(values.mean())
+    interval = wilson_interval(share, count, z=float(ndtri(0.5 + LEVEL / 2)))
+    return PairedMean(mean=share, se=float(np.sqrt(share * (1 - share) / count)), interval=interval)
 
 
 def run_sft(
@@ -55,11 +241,7 @@ def run_sft(
     """Fine-tune a model on conversations.
 
     Args:
-        spec: the settings.
         out: the run's folder; made. The tuned model is `out/model`.
-        device: cpu or cuda.
-        say: takes a line of progress now and then.
-        command: for the record.
 
     Returns:
         What result.json holds.
@@ -70,13 +252,7 @@ def run_sft(
         DataError: conversations that cannot be used.
         RunError: out of memory or disk, diverged, or another process works there.
     """
-
-    def read(start: TuneStart) -> Sides:
-        return read_sides(spec, start)
-
-    def tune(at: Tuning) -> dict[str, object]:
-        return _tune_sft(spec, at)
-
+    read, tune = partial(read_sides, spec), partial(_tune_sft, spec)
     return run_stage(spec, "sft", out, read, tune, device=device, say=say, command=command)
 
 
@@ -89,13 +265,7 @@ def run_dpo(
         What result.json holds; `loss` is that of the chosen answers in nats/token, `preference` has margins and
         accuracies with their intervals.
     """
-
-    def read(start: TuneStart) -> PairSides:
-        return read_pair_sides(spec, start)
-
-    def tune(at: Tuning) -> dict[str, object]:
-        return _tune_dpo(spec, at)
-
+    read, tune = partial(read_pair_sides, spec), partial(_tune_dpo, spec)
     return run_stage(spec, "dpo", out, read, tune, device=device, say=say, command=command)
 
 
@@ -142,16 +312,9 @@ def _tune_sft(spec: SftSpec, at: Tuning) -> dict[str, object]:
     at.say(f"before: held-out loss {before.loss:.4f} ± {before.loss_se:.4f} nats/token")
     trainer = _sft_trainer(spec, start, model, rows, folder, at.device)
     base = base_model(trainer.model, spec)
-    seconds = train_to_best(
-        trainer,
-        folder,
-        spec,
-        rows=len(rows),
-        score=lambda: figures(score_examples(base, sides.heldout)),
-        patience=spec.patience,
-        say=at.say,
-        unit="nats/token",
-    )
+    told = {"say": at.say, "unit": "nats/token", "patience": spec.patience}
+    score = lambda: figures(score_examples(base, sides.heldout))  # noqa: E731
+    seconds = train_to_best(trainer, folder, spec, rows=len(rows), score=score, **told)
     after, epochs = score_examples(base, sides.heldout), len(folder.epochs())
     read = epochs * sum(len(each.ids) for each in sides.train)
     result = _result(spec, at, counts, before, after, seconds) | {
@@ -168,14 +331,13 @@ def _tune_sft(spec: SftSpec, at: Tuning) -> dict[str, object]:
             forwards=training_forwards(spec.lora),
         ),
     }
-    losses = {"before": before, "after": after}
-    card = {
-        f"held-out loss {when}": f"{each.loss:.4f} ± {each.loss_se:.4f} nats/token"
-        for when, each in losses.items()
-    }
     kept = f"{epochs} epochs (epoch {result['best_epoch']} kept)"
-    card["assistant tokens learnt"] = f"{result['tokens']:,} in {kept}"
-    card["learning rate, seed"] = f"{spec.lr:g}, {spec.seed}"
+    card = {
+        "held-out loss before": f"{before.loss:.4f} ± {before.loss_se:.4f} nats/token",
+        "held-out loss after": f"{after.loss:.4f} ± {after.loss_se:.4f} nats/token",
+        "assistant tokens learnt": f"{result['tokens']:,} in {kept}",
+        "learning rate, seed": f"{spec.lr:g}, {spec.seed}",
+    }
     return _finish(spec, at, trainer, result, after, card)
 
 
@@ -185,7 +347,11 @@ def _tune_dpo(spec: DpoSpec, at: Tuning) -> dict[str, object]:
     start, sides, folder = at.start, at.sides, at.folder
     model = start.load(at.device)
     counts = count_parameters(model)
-    everything = _reference(model, (*sides.train, *sides.heldout), folder, at.say)
+    file = folder.path / "reference.json"  # what the model at the start makes of all pairs
+    if (everything := kept_scores(file)) is None:
+        at.say(f"reference log-probabilities of {len(sides.train) + len(sides.heldout):,} pairs")
+        everything = kept_scores(file, score_pairs(model, (*sides.train, *sides.heldout)))
+        assert everything is not None
     ours = len(sides.train)
     reference = _part(everything, ours, ours + len(sides.heldout))
     trainer = _dpo_trainer(spec, start, model, sides.train, _part(everything, 0, ours), folder, at.device)
@@ -199,16 +365,8 @@ def _tune_dpo(spec: DpoSpec, at: Tuning) -> dict[str, object]:
         losses = {"loss": found.loss.mean, "loss_se": found.loss.se}
         return losses | {"margin": found.margin.mean, "accuracy": found.accuracy.mean}
 
-    seconds = train_to_best(
-        trainer,
-        folder,
-        spec,
-        rows=ours,
-        score=score,
-        patience=spec.epochs,
-        say=at.say,
-        unit="(-log sigmoid of the margin)",
-    )
+    told = {"say": at.say, "unit": "(-log sigmoid of the margin)", "patience": spec.epochs}
+    seconds = train_to_best(trainer, folder, spec, rows=ours, score=score, **told)
     scores, epochs = score_pairs(base, sides.heldout), len(folder.epochs())
     answers = epochs * sum(len(p.chosen) + len(p.rejected) for p in sides.train)
     read = answers + epochs * sum(2 * len(p.prompt) for p in sides.train)
@@ -288,18 +446,6 @@ def _dpo_trainer(
     )
 
 
-def _reference(
-    model: "PreTrainedModel", pairs: tuple[MaskedPair, ...], folder: TuneFolder, say: Say
-) -> DocumentScores:
-    """What the model at the start makes of all pairs, from disk if an earlier start wrote it."""
-    file = folder.path / "reference.json"
-    if (found := kept_scores(file)) is None:
-        say(f"reference log-probabilities of {len(pairs):,} pairs")
-        found = kept_scores(file, score_pairs(model, pairs))
-        assert found is not None
-    return found
-
-
 def _part(scores: DocumentScores, first: int, last: int) -> DocumentScores:
     """Some pairs' scores, chosen before rejected as before."""
     half = len(scores.tokens) // 2
@@ -368,7 +514,10 @@ def _finish(
     card: dict[str, str],
 ) -> dict[str, object]:
     """Write scores, model and card; result.json last."""
-    write_scores(at.folder, scores)
+    documents = list(range(len(scores.tokens)))  # of heldout.parquet: a conversation or a pair each
+    at.folder.run.write_heldout(documents, scores.tokens.tolist(), scores.loss_sum.tolist())
     model = merged_model(trainer.model, spec)
-    export_chat_model(model, at.start, at.folder.model, readme(result, at.record, card))
+    tokenizer, end = at.start.tokenizer, at.start.end_token
+    text = readme(result, at.record, card)
+    export_model(model.cpu().eval(), tokenizer, at.folder.model, text, end_token=end)
     return at.folder.finish(result)

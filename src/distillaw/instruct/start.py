@@ -1,28 +1,226 @@
-"""What every stage begins with: the packages there, the model found, its template chosen, the run's record written."""
+"""What every stage begins and ends with: model, template and record of the run; scores, tuned model and card."""
 
 import contextlib
 import hashlib
+import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from distillaw.errors import ConfigError, DistillawError, RunError
+from distillaw.accounting.flops import TRAINING_FACTOR, forward_flops
+from distillaw.errors import CacheError, ConfigError, DistillawError, RunError
 from distillaw.instruct.conversations import data_file
-from distillaw.instruct.folder import TuneFolder
 from distillaw.instruct.masks import Masker, choose_template
 from distillaw.instruct.spec import TuneSpec
+from distillaw.models.fresh import weight_flops
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
-from distillaw.models.teacher import load_weights
-from distillaw.runs.files import file_sha256, saving
+from distillaw.models.teacher import architecture_of, load_weights
+from distillaw.runs.files import (
+    append_json_lines,
+    file_sha256,
+    json_line,
+    read_json,
+    read_json_lines,
+    saving,
+    write_json,
+    write_text,
+)
 from distillaw.runs.lock import held
+from distillaw.runs.paired import DocumentScores, paired_difference
+from distillaw.runs.places import MARK, claim_folder, remove_file, remove_folder
+from distillaw.runs.store import RESULT_KEYS, RunFolder
+from distillaw.table import Table, text
+from distillaw.version import __version__
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class RowLog:
+    """Rows on disk, in the order they were written."""
+
+    path: Path
+
+    def rows(self) -> list[dict[str, object]]:
+        """What is there, without a torn last line."""
+        return read_json_lines(self.path)
+
+    def keep(
+        self, wanted: Callable[[Mapping[str, object]], bool] = lambda row: True
+    ) -> list[dict[str, object]]:
+        """Drop a torn last line and the rows that are not wanted; returns those that stay.
+
+        Raises:
+            RunError: the disk is full.
+        """
+        rows = [row for row in self.rows() if wanted(row)]
+        text = "".join(map(json_line, rows))
+        if self.path.exists() and self.path.read_text(encoding="utf-8", errors="replace") != text:
+            write_text(self.path, text, known=True)
+        return rows
+
+    def append(self, *rows: Mapping[str, object]) -> None:
+        """Add rows.
+
+        Raises:
+            RunError: the disk is full; earlier rows are intact.
+        """
+        append_json_lines(self.path, rows)
+
+
+_COMPLETE = "complete.json"
+_OURS = {MARK, ".lock", ".lock.json", "spec.json", "status.json"}
+
+
+@dataclass(frozen=True, slots=True)
+class TuneFolder:
+    """A run on disk, and how it survives a kill.
+
+        spec.json status.json metrics.jsonl result.json heldout.parquet
+        model/                     the tuned model, Hugging Face format, with its chat template
+        checkpoints/checkpoint-N/  of the Trainer; `complete.json` in it is written last and lists its files
+        best/epoch-N.safetensors   trained weights after the best epoch so far
+
+    A checkpoint counts if every listed file has its size. What was logged after the checkpoint that is resumed is
+    dropped, so that a resumed run logs what an uninterrupted one does.
+    """
+
+    path: Path
+
+    @property
+    def run(self) -> RunFolder:
+        """Its standard files."""
+        return RunFolder(self.path)
+
+    @property
+    def metrics(self) -> RowLog:
+        """metrics.jsonl."""
+        return RowLog(self.path / "metrics.jsonl")
+
+    @property
+    def model(self) -> Path:
+        """Where the tuned model goes."""
+        return self.path / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    def best(self, epoch: int) -> Path:
+        """Trained weights after an epoch."""
+        return self.path / "best" / f"epoch-{epoch}.safetensors"
+
+    def finished(self, spec: Mapping[str, object]) -> dict[str, object] | None:
+        """The result of this run; None if it is not finished or not begun.
+
+        Raises:
+            ConfigError: the folder holds another run, or something else.
+        """
+        file = self.path / "spec.json"
+        if not file.exists():
+            if strange := sorted(each.name for each in self.path.glob("*") if each.name not in _OURS):
+                raise ConfigError(f"{self.path} holds something else ({strange[0]}); choose another --out")
+            return None
+        if (there := read_json(file)).get("identity") != spec["identity"]:
+            raise ConfigError(
+                f"{self.path} holds another run{_difference(there, spec)}; choose another --out"
+            )
+        done = self.path / "result.json"
+        return read_json(done) if done.exists() else None
+
+    def begin(self, spec: Mapping[str, object]) -> None:
+        """Write the record of a run that begins; one that goes on keeps its own."""
+        if not (self.path / "spec.json").exists():
+            self.run.write_spec(spec)
+        claim_folder(self.checkpoints)
+        claim_folder(self.path / "best")
+
+    def last_checkpoint(self) -> tuple[Path, float] | None:
+        """The latest complete checkpoint and the seconds trained until it; incomplete ones are removed."""
+        found = None
+
+        def step(folder: Path) -> int:
+            text = folder.name.removeprefix("checkpoint-")
+            return int(text) if text.isdigit() else -1
+
+        for folder in sorted(self.checkpoints.glob("checkpoint-*"), key=step):
+            if (seconds := _seconds_if_complete(folder)) is None:
+                remove_folder(folder, inside=self.checkpoints)
+            else:
+                found = folder, seconds
+        return found
+
+    def checkpointed(self, step: int, seconds: float, *, best_epoch: int | None) -> None:
+        """Declare a checkpoint complete, then remove what it makes superfluous."""
+        folder = self.checkpoints / f"checkpoint-{step}"
+        files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+        sizes = {str(file.relative_to(folder)): file.stat().st_size for file in files}
+        write_json(folder / _COMPLETE, {"seconds": seconds, "files": sizes})
+        for other in self.checkpoints.glob("checkpoint-*"):
+            if other != folder:
+                remove_folder(other, inside=self.checkpoints)
+        for weights in (self.path / "best").glob("epoch-*.safetensors"):
+            if best_epoch is None or weights != self.best(best_epoch):
+                remove_file(weights)
+
+    def epochs(self) -> list[dict[str, float]]:
+        """Held-out figures after each epoch, with `epoch`; the start (epoch 0) left out."""
+        rows = []
+        for row in self.metrics.rows():
+            if isinstance(figures := row.get("heldout"), dict) and (epoch := int(str(row["epoch"]))):
+                rows.append({"epoch": epoch, **figures})
+        return rows
+
+    def best_epoch(self) -> int | None:
+        """The epoch of the lowest held-out loss; None before the first has ended."""
+        scored = self.epochs()
+        return int(min(scored, key=lambda row: row["loss"])["epoch"]) if scored else None
+
+    def is_over(self, patience: int) -> bool:
+        """Whether the last `patience` epochs brought nothing."""
+        scored, best = self.epochs(), self.best_epoch()
+        return best is not None and scored[-1]["epoch"] - best >= patience
+
+    def finish(self, result: Mapping[str, object]) -> dict[str, object]:
+        """Write result.json, the mark of a finished run, and drop what was for going on.
+
+        Keys that other runs have and this one does not are null, so that tables of runs can hold it.
+        """
+        whole = {key: result.get(key) for key in RESULT_KEYS} | dict(result) | self.run.seal()
+        write_json(self.path / "result.json", whole)
+        self.run.set_status("done")
+        for folder in (self.checkpoints, self.path / "best"):
+            remove_folder(folder)
+        return whole
+
+
+def _seconds_if_complete(folder: Path) -> float | None:
+    try:
+        record = read_json(folder / _COMPLETE)
+    except CacheError:
+        return None
+    files = record.get("files")
+    whole = isinstance(files, dict) and all(
+        (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in files.items()
+    )
+    return float(str(record["seconds"])) if whole else None
+
+
+def _difference(there: Mapping[str, object], ours: Mapping[str, object]) -> str:
+    """The settings that differ, in words."""
+    skipped = ("identity", "run_id", "command", "model", "data", "template", "checkpoint_seconds")
+    keys = [key for key in ours if key not in skipped and there.get(key) != ours[key]]
+    if not keys:
+        return " (of other weights, data or template)"
+    return f" ({', '.join(f'{key} {there.get(key)}, now {ours[key]}' for key in keys[:3])})"
 
 
 NEEDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
@@ -104,40 +302,18 @@ def open_model(spec: TuneSpec) -> TuneStart:
     config, tokenizer = source.config(), source.tokenizer()
     template = choose_template(tokenizer, spec.template, model=source.name)
     masker = Masker(tokenizer)
+    wanted = spec.max_tokens
+    longest = context_of(config) or wanted or MAX_TOKENS
+    if wanted is not None and wanted > longest:
+        raise ConfigError(f"max_tokens = {wanted}: {source.name} sees {longest} tokens")
     return TuneStart(
         source=source,
         tokenizer=tokenizer,
         template=template,
         masker=masker,
         end_token=masker.end_token(),
-        max_tokens=_length(spec.max_tokens, context_of(config), source.name),
+        max_tokens=wanted or min(MAX_TOKENS, longest),
     )
-
-
-def _length(wanted: int | None, context: int | None, name: str) -> int:
-    longest = context or wanted or MAX_TOKENS
-    if wanted is not None and wanted > longest:
-        raise ConfigError(f"max_tokens = {wanted}: {name} sees {longest} tokens")
-    return wanted or min(MAX_TOKENS, longest)
-
-
-def run_record(spec: TuneSpec, start: TuneStart, stage: str, out: Path, command: str) -> dict[str, object]:
-    """What spec.json holds: the settings, and the identity of everything that decides the outcome."""
-    template = hashlib.sha256(str(start.tokenizer.chat_template).encode()).hexdigest()
-    identity = spec.identity(
-        weights=fingerprint(start.source),
-        text=file_sha256(data_file(spec.data)),
-        chat_template=template,
-    )
-    return {
-        "run_id": out.resolve().name,
-        "stage": stage,
-        "identity": identity,
-        "command": command,
-        **asdict(spec),
-        "template": start.template,
-        "max_tokens": start.max_tokens,
-    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,21 +343,20 @@ def run_stage(
 ) -> dict[str, object]:
     """A stage in its folder, held by its lock: found finished, or its data read and the model tuned.
 
-    Args:
-        spec: the settings.
-        stage: sft or dpo.
-        out: the run's folder.
-        read: makes of a start the examples of both sides, with their `account`.
-        tune: returns what result.json holds.
-        device: cpu or cuda.
-        say: takes a line of progress now and then.
-        command: for the record.
-
-    Raises:
-        DistillawError: as `run_sft`.
+    `read` makes of a start the examples of both sides, with their `account`; `tune` returns what result.json holds.
     """
     start, folder = open_model(spec), TuneFolder(out)
-    record = run_record(spec, start, stage, out, command)
+    template = hashlib.sha256(str(start.tokenizer.chat_template).encode()).hexdigest()
+    weights, text = fingerprint(start.source), file_sha256(data_file(spec.data))
+    record: dict[str, object] = {
+        "run_id": out.resolve().name,
+        "stage": stage,
+        "identity": spec.identity(weights=weights, text=text, chat_template=template),
+        "command": command,
+        **asdict(spec),
+        "template": start.template,
+        "max_tokens": start.max_tokens,
+    }
     with held(out, str(out), say):
         if (done := folder.finished(record)) is not None:
             say(f"{out}: tuned before, nothing to do")
@@ -223,10 +398,70 @@ def running(folder: TuneFolder) -> Iterator[None]:
         folder.run.set_status("failed", error=str(error))
         raise
     except KeyboardInterrupt:
-        folder.run.set_status(
-            "planned", error="interrupted; the same command goes on from the last checkpoint"
-        )
+        told = "interrupted; the same command goes on from the last checkpoint"
+        folder.run.set_status("planned", error=told)
         raise
     except Exception as error:
         folder.run.set_status("failed", error=f"{type(error).__name__}: {error}")
         raise
+
+
+LORA_FACTOR = 2
+"""FLOP of a step over a forward pass where base weights are frozen: forward and gradients of activations."""
+
+
+def step_flops(config: "PreTrainedConfig", *, tokens: float, mean_length: float, forwards: float) -> float:
+    """FLOP of so many tokens at `forwards` forward passes each.
+
+    Counted as everywhere (docs/accounting.md); two per weight where accounting does not know the architecture.
+    """
+    architecture = architecture_of(config)
+    if architecture is None:
+        return forwards * weight_flops(config) * tokens
+    return forwards * forward_flops(architecture, context=max(1, round(mean_length))).total * tokens
+
+
+def training_forwards(lora: int) -> int:
+    """Forward passes' worth of a training step."""
+    return LORA_FACTOR if lora else TRAINING_FACTOR
+
+
+def figures(found: DocumentScores) -> dict[str, float]:
+    """Loss in nats/token, its standard error clustered by conversation, and e^loss."""
+    return {"loss": found.loss, "loss_se": found.loss_se, "perplexity": math.exp(min(found.loss, 700.0))}
+
+
+def change(after: DocumentScores, before: DocumentScores, *, level: float = 0.9) -> dict[str, object]:
+    """Paired difference of two scores of the same conversations."""
+    found = paired_difference(after, before)
+    told: dict[str, object] = {"mean": found.mean, "se": found.se, "interval": list(found.interval(level))}
+    return told | {"level": level, "documents": found.documents}
+
+
+def kept_scores(file: Path, found: DocumentScores | None = None) -> DocumentScores | None:
+    """Write scores, or read those that an earlier start wrote; None where there are none."""
+    if found is not None:
+        write_json(file, {"tokens": found.tokens.tolist(), "loss_sum": found.loss_sum.tolist()})
+        return found
+    if not file.exists():
+        return None
+    record = read_json(file)
+    tokens, loss_sum = np.array(record["tokens"], np.int64), np.array(record["loss_sum"], float)
+    return DocumentScores.numbered(tokens=tokens, loss_sum=loss_sum)
+
+
+def readme(result: Mapping[str, object], spec: Mapping[str, object], rows: Mapping[str, str]) -> str:
+    """The model card: what it is, what it learnt from, what it scores, where it ends."""
+    table = Table([text(""), text("")], list(rows.items())).markdown()
+    base, data = PurePath(str(spec["model"])).name, PurePath(str(spec["data"])).name
+    tags = f"tags:\n- distillaw\n- {result['stage']}"
+    head = f"---\nlibrary_name: transformers\npipeline_tag: text-generation\n{tags}\n---\n\n"
+    what = (
+        f"# {result['run_id']}\n\nA chat model: `{base}` tuned ({result['stage']}) on `{data}` by distillaw "
+        f"{__version__}, chat template `{spec['template']}` (saved with the tokenizer).\n\n"
+    )
+    return (
+        f"{head}{what}{table}\n\nErrors are one standard error, clustered by conversation. What "
+        "the base model and the data say may come out of this one; nothing was done about bias or truth. No licence is "
+        "stated: it depends on both.\n"
+    )

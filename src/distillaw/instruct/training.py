@@ -18,9 +18,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from distillaw.errors import ConfigError, DivergedError
-from distillaw.instruct.folder import TuneFolder
 from distillaw.instruct.spec import BETAS, CLIP, LORA_ALPHA_PER_RANK, LORA_DROPOUT, DpoSpec, SftSpec, TuneSpec
-from distillaw.instruct.start import Say
+from distillaw.instruct.start import Say, TuneFolder
 from distillaw.quantities import format_seconds
 from distillaw.runs.files import write_with
 from distillaw.runs.pace import LOG_SECONDS
@@ -181,18 +180,6 @@ class TuningWatch(TrainerCallback):
         say: Callable[[str], None],
         unit: str,
     ) -> None:
-        """Watch a run.
-
-        Args:
-            folder: of the run.
-            score: held-out figures of the model as it is; `loss` decides which epoch is best.
-            keep_weights: writes the trained weights under an epoch's number.
-            patience: epochs without a lower loss before stopping.
-            checkpoint_seconds: time between checkpoints.
-            spent: seconds trained before this start.
-            say: takes a line of progress.
-            unit: of the held-out loss, for people.
-        """
         self._folder, self._score, self._keep_weights = folder, score, keep_weights
         self._patience, self._every, self._spent = patience, checkpoint_seconds, spent
         self._say, self._unit = say, unit
@@ -223,11 +210,7 @@ class TuningWatch(TrainerCallback):
     def on_log(
         self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
-        """A line of metrics.jsonl.
-
-        Raises:
-            DivergedError: the loss or the gradient is not finite.
-        """
+        """A line of metrics.jsonl."""
         if logs is None or "loss" not in logs:
             return
         row = {key: float(logs[key]) for key in _LOGGED if key in logs}
@@ -249,12 +232,10 @@ class TuningWatch(TrainerCallback):
         before = self._folder.epochs()
         if all(figures["loss"] < row["loss"] for row in before):
             self._keep_weights(epoch)
-        self._folder.metrics.append(
-            {"step": state.global_step, "epoch": epoch, "heldout": figures, "seconds": self.seconds}
-        )
-        self._say(
-            f"epoch {epoch}: held-out loss {figures['loss']:.4f} ± {figures['loss_se']:.4f} {self._unit}"
-        )
+        row = {"step": state.global_step, "epoch": epoch, "heldout": figures, "seconds": self.seconds}
+        self._folder.metrics.append(row)
+        loss = f"{figures['loss']:.4f} ± {figures['loss_se']:.4f}"
+        self._say(f"epoch {epoch}: held-out loss {loss} {self._unit}")
         control.should_training_stop = control.should_training_stop or self._folder.is_over(self._patience)
         control.should_save = True
 
@@ -275,23 +256,9 @@ def train_to_best(
     say: Say,
     unit: str,
 ) -> float:
-    """Train, or go on training, and leave the best epoch's weights in the model.
+    """Train, or go on training, and leave the best epoch's weights in the model; seconds spent, over all starts.
 
-    Args:
-        trainer: with data and model, not started.
-        folder: of the run.
-        spec: its settings.
-        rows: of the training data.
-        score: held-out figures of the model as it is.
-        patience: epochs without a lower held-out loss before stopping.
-        say: takes a line of progress.
-        unit: of the held-out loss, for people.
-
-    Returns:
-        Seconds of training, over all starts.
-
-    Raises:
-        DivergedError: a loss is not finite.
+    `score` gives held-out figures of the model as it is; `patience` epochs without a lower loss end the training.
     """
     from transformers.trainer_callback import PrinterCallback
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from distillaw.errors import ConfigError, DataError
+from distillaw.runs.config import check_choice
 
 Remainder = Literal["keep", "merge", "balanced", "error"]
 REMAINDERS: tuple[str, ...] = get_args(Remainder)
@@ -111,16 +112,11 @@ class GhostSettings:
         size = self.ghost_batch_size
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise ConfigError(f"ghost_batch_size is {size!r}; it is a number of samples, a whole number >= 1")
-        _one_of("stats_update", self.stats_update, STATS_UPDATES)
-        _one_of("remainder", self.remainder, REMAINDERS)
+        check_choice("stats_update", self.stats_update, STATS_UPDATES)
+        check_choice("remainder", self.remainder, REMAINDERS)
 
     def __str__(self) -> str:
         return f"ghost_batch_size={self.ghost_batch_size}, stats_update={self.stats_update}, remainder={self.remainder}"
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(known)}")
 
 
 def num_updates(sizes: list[int], stats_update: StatsUpdate) -> int:

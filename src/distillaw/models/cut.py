@@ -62,11 +62,7 @@ _LAYER = re.compile(r"(?:model|gpt_neox)\.layers\.(\d+)\.(.+)\.(weight|bias)")
 
 
 def axes_of(name: str) -> tuple[int | None, tuple[str, ...]]:
-    """(layer, axes) of a weight: width, heads, kv_heads, qkv (of each head query, key and value), ffn, vocab, head_dim.
-
-    Raises:
-        ConfigError: a weight of no known kind.
-    """
+    """(layer, axes) of a weight: width, heads, kv_heads, qkv (query, key, value of each head), ffn, vocab, head_dim."""
     if name in _OUTSIDE:
         return None, _OUTSIDE[name]
     match = _LAYER.fullmatch(name)
@@ -80,11 +76,7 @@ def axes_of(name: str) -> tuple[int | None, tuple[str, ...]]:
 
 
 def family_shape(config: "PreTrainedConfig", name: str) -> Shape:
-    """The sizes of a model of one of the families.
-
-    Raises:
-        ConfigError: another family, or quantised weights.
-    """
+    """The sizes of a model of one of the families."""
     text = config.get_text_config()
     reason = ""
     if text.model_type not in FAMILIES:
@@ -108,11 +100,7 @@ def family_shape(config: "PreTrainedConfig", name: str) -> Shape:
 
 
 def sized_config(teacher: "PreTrainedConfig", student: Shape, layers: tuple[int, ...]) -> "PreTrainedConfig":
-    """The teacher's configuration with the student's sizes; kinds of attention go with the layers that stay.
-
-    Raises:
-        ConfigError: the family ties the width to the heads, and the student's differ.
-    """
+    """The teacher's configuration with the student's sizes; kinds of attention go with the layers that stay."""
     if teacher.model_type == "gpt_neox" and student.width != student.heads * student.head_dim:
         raise ConfigError(
             f"a GPT-NeoX model's width is its heads times their size; {student.width} is not {student.heads} x "
@@ -200,17 +188,10 @@ def ranked_cut(teacher: Shape, student: Shape, scores: Importance) -> Cut:
 
     Heads are ranked by whole groups of those that share keys and values, by the mean over the group; where the
     student has a key-value head per query head, one by one.
-
-    Raises:
-        ConfigError: the student cannot be cut out of the teacher (`check_cut`), or the scores are of another model.
     """
     check_cut(teacher, student)
-    wanted = (
-        (teacher.layers,),
-        (teacher.width,),
-        (teacher.layers, teacher.heads),
-        (teacher.layers, teacher.ffn),
-    )
+    depth = teacher.layers
+    wanted = (depth,), (teacher.width,), (depth, teacher.heads), (depth, teacher.ffn)
     got = scores.layers.shape, scores.width.shape, scores.heads.shape, scores.ffn.shape
     if got != wanted:
         raise ConfigError(
@@ -269,10 +250,8 @@ def check_cut(
             f"{label} cannot be cut out of {name}: {group} of its query heads share keys and values, {theirs} of its "
             f"teacher's. Groups are cut whole: {theirs}, or 1 (a copy of keys and values for every head)"
         )
-    for what, ours, theirs in (
-        ("context", student.context, teacher.context),
-        ("tokens of vocabulary", student.vocab, teacher.vocab),
-    ):
+    for axis, what in (("context", "context"), ("vocab", "tokens of vocabulary")):
+        ours, theirs = getattr(student, axis), getattr(teacher, axis)
         if ours > theirs:
             raise ConfigError(
                 f"{label} cannot be cut out of {name}: {ours} {what}, but the teacher has {theirs}"
@@ -280,12 +259,7 @@ def check_cut(
 
 
 def check_indices(cut: Cut, teacher: Shape, student: Shape) -> None:
-    """Refuse indices that are not those of a cut from this teacher to this student.
-
-    Raises:
-        ConfigError: a wrong number of units, a unit twice, one that the teacher does not have, or query heads of one
-            group that shared no key-value head.
-    """
+    """Refuse indices that are not those of a cut from this teacher to this student."""
     check_cut(teacher, student)
     axes = [
         ("layers", cut.layers, student.layers, teacher.layers),
@@ -362,10 +336,7 @@ def shrink(
     """The shape nearest to a number of non-embedding parameters.
 
     Args:
-        teacher: what it is cut out of.
-        params: wanted N, at most the teacher's.
         count: N of a shape of the teacher's family.
-        multiple: width and FFN are multiples of it.
         square: whether the family needs width = heads x head size (GPT-NeoX).
 
     Raises:
@@ -384,9 +355,8 @@ def shrink(
     else:
         layers = max(1, round(teacher.layers * keep**DEPTH_SHARE))
         depths = {layers, min(layers + 1, teacher.layers), max(layers - 1, 1)}
-    found = [
-        shape for depth in depths for shape in _of_depth(teacher, depth, params, count, multiple, square)
-    ]
+    around = (_of_depth(teacher, depth, params, count, multiple, square) for depth in depths)
+    found = [shape for shapes in around for shape in shapes]
     best = min(found, key=lambda shape: _misfit(teacher, shape, params, count, layers), default=None)
     if best is None or not 1 / 1.5 < count(best) / params < 1.5:
         nearest = "none" if best is None else f"the nearest has {count(best):,}"
@@ -415,11 +385,8 @@ def _of_depth(
             shape = replace(teacher, layers=layers, heads=heads, kv_heads=groups, width=width)
             per = (count(replace(shape, ffn=2 * multiple)) - count(replace(shape, ffn=multiple))) / multiple
             room = (params - count(replace(shape, ffn=multiple))) / per + multiple
-            for ffn in {
-                multiple * math.floor(room / multiple),
-                multiple * math.ceil(room / multiple),
-                teacher.ffn,
-            }:
+            low, high = multiple * math.floor(room / multiple), multiple * math.ceil(room / multiple)
+            for ffn in {low, high, teacher.ffn}:
                 if multiple <= ffn <= teacher.ffn:
                     yield replace(shape, ffn=ffn)
 
@@ -428,9 +395,8 @@ def _misfit(teacher: Shape, shape: Shape, params: float, count: Count, layers: i
     """Size first, beyond what rounding explains; then equal shares on the three axes, and the depth meant."""
     miss = abs(math.log(count(shape) / params))
     shares = [math.log(getattr(shape, axis) / getattr(teacher, axis)) for axis in ("width", "heads", "ffn")]
-    return (
-        20 * max(0.0, miss - WITHIN) + miss + max(shares) - min(shares) + abs(math.log(shape.layers / layers))
-    )
+    depth = abs(math.log(shape.layers / layers))
+    return 20 * max(0.0, miss - WITHIN) + miss + max(shares) - min(shares) + depth
 
 
 LAW_OF_GAP = "zhang2023-constant-ratio"

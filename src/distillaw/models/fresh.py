@@ -53,20 +53,16 @@ def build_model(shape: Shape, *, seed: int, end_of_text: int = 0) -> "LlamaForCa
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            _initialise(name, parameter, shape.layers, generator)
+            if parameter.dim() < 2:  # RMSNorm gains
+                parameter.fill_(1.0)
+                continue
+            std = 1 / math.sqrt(parameter.shape[1])
+            if "embed_tokens" in name:
+                std = EMBEDDING_STD
+            elif name.endswith(("o_proj.weight", "down_proj.weight")):
+                std /= math.sqrt(2 * shape.layers)
+            parameter.normal_(0.0, std, generator=generator)
     return model
-
-
-def _initialise(name: str, parameter: torch.nn.Parameter, layers: int, generator: torch.Generator) -> None:
-    if parameter.dim() < 2:  # RMSNorm gains
-        parameter.fill_(1.0)
-        return
-    std = 1 / math.sqrt(parameter.shape[1])
-    if "embed_tokens" in name:
-        std = EMBEDDING_STD
-    elif name.endswith(("o_proj.weight", "down_proj.weight")):
-        std /= math.sqrt(2 * layers)
-    parameter.normal_(0.0, std, generator=generator)
 
 
 def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
@@ -79,10 +75,14 @@ def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
 
 def count_config(config: "PreTrainedConfig") -> tuple[int, int]:
     """(non-embedding, total) parameters of a configuration, counted on the module without making weights."""
+    return count_parameters(_without_weights(config))
+
+
+def _without_weights(config: "PreTrainedConfig") -> torch.nn.Module:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        return count_parameters(AutoModelForCausalLM.from_config(config))
+        return AutoModelForCausalLM.from_config(config)
 
 
 def weight_flops(config: "PreTrainedConfig") -> float:
@@ -90,8 +90,5 @@ def weight_flops(config: "PreTrainedConfig") -> float:
 
     An estimate: attention's scores are left out, and every expert of a mixture counts. No weights are made.
     """
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    model = _without_weights(config)
     return 2.0 * (count_parameters(model)[0] + model.get_output_embeddings().weight.numel())

@@ -1,32 +1,44 @@
 """A student cut out of a teacher, in memory and as a model on disk, with what it lost by the cut.
 
-    model = prune(load_weights("teacher"), shape)          # the uniform cut of models/cut.py
-    prune_to(locate("models/SmolLM2-135M"), Path("out/cut"), Wishes(params=5e7, by="gradient"), text="books.parquet")
-
 Every weight of the student is a slice of one weight of the teacher, in float32, along the axes that models/cut.py gives
 its name. Norms keep their gains, and everything but the sizes is the teacher's; nothing is rescaled (nor does the
 reference recipe), and nothing is retrained in between. The text serves twice: some of its documents are scored by
-teacher and student, the others say what matters. prune.json in the student's folder is the record; a second call with
-the same wishes reads it and computes nothing.
+teacher and student, the others say what matters, by one of two scores of heads, FFN neurons and hidden dimensions:
+
+gradient    mean over windows of |d loss / d mask| at masks of 1 on every unit (of a hidden dimension one mask, shared
+            by embedding and all layers). The masks are per window, so the score does not depend on how many windows
+            a batch holds; in the reference recipe it does (MiniMA, arXiv 2311.07052).
+activation  mean size of what a unit says: the norm of a head's output, |FFN neuron|, |normed hidden dimension|
+            (Minitron, arXiv 2407.14679); forward passes only.
+
+Layers are scored by 1 - mean cosine of their input and output either way (block influence, arXiv 2403.03853).
+prune.json in the student's folder is the record; a second call with the same wishes reads it and computes nothing.
+Shape suffixes: B window, T position, D hidden width, H head, F FFN neuron.
 """
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from distillaw.accounting.shapes import Shape
 from distillaw.data.corpus import WHOLE, Reading, read_excerpt
 from distillaw.data.tokenizer import encode_to_score
+from distillaw.distill.losses import distillation_loss
 from distillaw.errors import ConfigError, DataError
 from distillaw.models.cut import (
+    GATED,
     MULTIPLE,
+    NEOX,
     Cut,
+    Importance,
     advice,
     axes_of,
     check_cut,
@@ -39,9 +51,8 @@ from distillaw.models.cut import (
     sized_config,
     uniform_cut,
 )
-from distillaw.models.export import made_before, staged
+from distillaw.models.export import made_before, save_made
 from distillaw.models.fresh import count_config, count_parameters
-from distillaw.models.importance import Importance, measure_importance
 from distillaw.models.scoring import (
     BYTES_PER_TOKEN,
     SCORED_CONTEXT,
@@ -53,8 +64,8 @@ from distillaw.models.scoring import (
     together,
 )
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
-from distillaw.models.teacher import load_weights
-from distillaw.runs.files import content_hash, write_json
+from distillaw.models.teacher import decoder_blocks, head_of, hidden_states, load_weights
+from distillaw.runs.files import content_hash
 from distillaw.runs.pace import Telling
 from distillaw.runs.paired import DocumentScores, paired_difference
 
@@ -95,7 +106,8 @@ def prune(teacher: "PreTrainedModel", student: Shape, cut: Cut | None = None) ->
         for key, parameter in model.named_parameters():
             source = key
             if shape.tied and head is not None and parameter is head.weight:
-                source = _name_of(teacher, teacher.get_input_embeddings().weight)
+                tied = teacher.get_input_embeddings().weight
+                source = next(name for name, each in teacher.named_parameters() if each is tied)
             parameter.copy_(_sliced(weights.__getitem__, source, cut, shape, student))
     return model
 
@@ -110,10 +122,6 @@ def open_for_pruning(name: str | Path | ModelSource) -> "PreTrainedModel":
     source = locate(name)
     shape_of(source.config(), source.name)
     return load_weights(source, torch.device("cpu"), None)
-
-
-def _name_of(model: "PreTrainedModel", weight: torch.Tensor) -> str:
-    return next(name for name, parameter in model.named_parameters() if parameter is weight)
 
 
 def _sliced(read: Read, name: str, cut: Cut, teacher: Shape, student: Shape) -> torch.Tensor:
@@ -257,18 +265,9 @@ def prune_to(
     """Cut a student out of a model and write it as a Hugging Face folder.
 
     Args:
-        source: the teacher.
         out: folder of the student; made.
-        wishes: its size, and how units are ranked.
         text: calibration and held-out text, as `read_documents` takes it; without it only a uniform cut, unscored.
-        reading: the text's field, and how much of each document.
-        device: where importance and losses are computed.
-        command: for the record.
-        say: takes a line of progress now and then.
         group: processes that share the calibration windows and the documents to score; the first one writes.
-
-    Returns:
-        What prune.json holds.
 
     Raises:
         CacheError: no model there.
@@ -284,7 +283,11 @@ def prune_to(
         raise ConfigError(
             f"--context {wishes.context}: a window has 2 to {most or 'any number of'} tokens here"
         )
-    identity = _identity(source, size.shape, wishes, text, reading)
+    # what makes two cuts the same: teacher, shape, ranking, text
+    cut_of = {"teacher": fingerprint(source), "shape": asdict(size.shape)}
+    ranking = {"by": wishes.by, "tokens": wishes.tokens, "context": wishes.context}
+    read = {"heldout": wishes.heldout_tokens, "text": text or "", "reading": asdict(reading)}
+    identity = content_hash(cut_of | ranking | read, digits=16)
     if (done := made_before(out, RECORD, identity)) is not None:
         say(f"{out}: cut before, nothing to do")
         return done
@@ -309,22 +312,9 @@ def prune_to(
     counted = {"teacher_fingerprint": fingerprint(source), "total_params": count_parameters(student)[1]}
     record = made | counted | size.record() | ranked | losses | {"cut": asdict(cut)}
 
-    def write() -> None:
-        with staged(out) as stage:  # config.json goes last: a folder that was not finished does not load
-            student.cpu().save_pretrained(stage)
-            tokenizer.save_pretrained(str(stage))
-            write_json(stage / RECORD, record)
-
+    write = functools.partial(save_made, student, tokenizer, out, RECORD, record)
     write() if group is None else group.first(write)
     return record
-
-
-def _identity(source: ModelSource, shape: Shape, wishes: Wishes, text: str | None, reading: Reading) -> str:
-    """What makes two cuts the same: teacher, shape, ranking, text."""
-    ranked = {"by": wishes.by, "tokens": wishes.tokens, "context": wishes.context}
-    read = {"heldout": wishes.heldout_tokens, "text": text or "", "reading": asdict(reading)}
-    cut = {"teacher": fingerprint(source), "shape": asdict(shape)}
-    return content_hash(cut | ranked | read, digits=16)
 
 
 def _read(
@@ -351,12 +341,7 @@ def _read(
 def _importance(
     teacher, calibration: torch.Tensor, wishes: Wishes, group: Processes | None, say: Callable[[str], None]
 ) -> Importance:
-    """Scores over all windows, each process having measured its part; every window counts alike.
-
-    Raises:
-        ConfigError: fewer windows than processes.
-        DataError: a score is not finite.
-    """
+    """Scores over all windows, each process having measured its part; every window counts alike."""
     if group is not None and len(calibration) < group.world:
         raise ConfigError(
             f"{len(calibration)} calibration windows cannot be shared by {group.world} processes; raise --tokens, "
@@ -373,11 +358,9 @@ def _importance(
     found = together(lambda: measure_importance(teacher, batches(), by=wishes.by), group)  # type: ignore
     if group is None:
         return found
-    means = {
-        axis: summed(getattr(found, axis) * found.windows, group) / len(calibration)
-        for axis in ("layers", "width", "heads", "ffn")
-    }
-    return Importance(by=found.by, windows=len(calibration), **means)
+    axes, count = ("layers", "width", "heads", "ffn"), len(calibration)
+    means = {axis: summed(getattr(found, axis) * found.windows, group) / count for axis in axes}
+    return Importance(by=found.by, windows=count, **means)
 
 
 def _losses(
@@ -412,3 +395,136 @@ def _shared_scores(
     whole[:, group.rank :: group.world] = mine.tokens, mine.loss_sum
     tokens, loss_sum = summed(whole, group)
     return DocumentScores.numbered(tokens=tokens.astype(np.int64), loss_sum=loss_sum)
+
+
+By = Literal["gradient", "activation"]
+
+
+def measure_importance(
+    model: "PreTrainedModel", batches: Iterable[torch.Tensor], *, by: By = "gradient"
+) -> Importance:
+    """Score every unit of a model.
+
+    Args:
+        model: of a family of models/cut.py, in a float type; its parameters need no gradients afterwards.
+        batches: token ids, shape (B, T), all of one T at least 2; every window counts alike.
+    """
+    was_training = model.training
+    model.eval().requires_grad_(False)
+    probe = _Gradient(model) if by == "gradient" else _Activation(model)
+    with probe.attached():
+        for batch_BT in batches:
+            probe.add(batch_BT.to(model.device))
+    model.train(was_training)
+    if not probe.windows:
+        raise DataError("no window of the calibration text is long enough; give more text")
+    scores = {name: (total / probe.windows).double().cpu().numpy() for name, total in probe.totals.items()}
+    if bad := [name for name, values in scores.items() if not np.isfinite(values).all()]:
+        raise DataError(
+            f"the importance of {', '.join(bad)} is not finite: the weights are damaged, or their type is too narrow"
+        )
+    return Importance(by=by, windows=probe.windows, **scores)
+
+
+class _Probe:
+    """Hooks on a model, and running sums of scores over windows; a kind of probe has `add` and `_hooks`."""
+
+    def __init__(self, model: "PreTrainedModel") -> None:
+        self.model, self.windows = model, 0
+        self.blocks = decoder_blocks(model)
+        config = model.config.get_text_config()
+        self.heads, ffn, width = config.num_attention_heads, config.intermediate_size, config.hidden_size
+        names = dict(self.blocks[0].named_modules())
+        self.reads = GATED if GATED[0] in names else NEOX
+        depth = len(self.blocks)
+        sizes = {"layers": (depth,), "width": (width,), "heads": (depth, self.heads), "ffn": (depth, ffn)}
+        self.totals = {name: torch.zeros(size, device=model.device) for name, size in sizes.items()}
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Hooks that score layers, and those of the kind of probe."""
+        with ExitStack() as stack:
+            for i, block in enumerate(self.blocks):
+                stack.callback(block.register_forward_hook(self._influence(i), with_kwargs=True).remove)
+            for handle in self._hooks():  # type: ignore[attr-defined]
+                stack.callback(handle.remove)
+            yield
+
+    def _influence(self, i: int):
+        def hook(module, args, kwargs, output):
+            before = args[0] if args else kwargs["hidden_states"]
+            after = output[0] if isinstance(output, tuple) else output
+            with torch.no_grad():
+                cosine_BT = functional.cosine_similarity(before.float(), after.float(), dim=-1)
+                self.totals["layers"][i] += (1 - cosine_BT.mean(1)).sum()
+
+        return hook
+
+
+class _Gradient(_Probe):
+    """|d loss / d mask|, window by window."""
+
+    def add(self, batch_BT: torch.Tensor) -> None:
+        size = len(batch_BT)
+        self._masks = {
+            name: torch.ones((size, *total.shape), device=batch_BT.device, requires_grad=True)
+            for name, total in self.totals.items()
+            if name != "layers"
+        }
+        hidden_BTD = hidden_states(self.model, batch_BT[:, :-1])
+        # the sum of the windows' own means, since all have as many tokens
+        loss = size * distillation_loss(hidden_BTD, head_of(self.model), batch_BT[:, 1:])
+        gradients = torch.autograd.grad(loss, list(self._masks.values()))
+        for name, gradient in zip(self._masks, gradients, strict=True):
+            self.totals[name] += gradient.abs().sum(0).float()
+        self.windows += size
+
+    def _hooks(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
+        yield self.model.get_input_embeddings().register_forward_hook(self._mask_width)
+        for i, block in enumerate(self.blocks):
+            yield block.register_forward_hook(self._mask_width)
+            for name, axis in zip(self.reads, ("heads", "ffn"), strict=True):
+                yield block.get_submodule(name).register_forward_pre_hook(self._mask_read(axis, i))
+
+    def _mask_width(self, module, args, output):
+        mask_B1D = self._masks["width"][:, None]
+        if isinstance(output, tuple):
+            return (output[0] * mask_B1D.to(output[0].dtype), *output[1:])
+        return output * mask_B1D.to(output.dtype)
+
+    def _mask_read(self, axis: str, i: int):
+        def hook(module, args):
+            (x,) = args
+            mask_BU = self._masks[axis][:, i]
+            mask = mask_BU.repeat_interleave(x.shape[-1] // mask_BU.shape[1], dim=1)[:, None]
+            return (x * mask.to(x.dtype),)
+
+        return hook
+
+
+class _Activation(_Probe):
+    """Mean size of what units say."""
+
+    @torch.no_grad()
+    def add(self, batch_BT: torch.Tensor) -> None:
+        hidden_states(self.model, batch_BT)
+        self.windows += len(batch_BT)
+
+    def _hooks(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
+        for i, block in enumerate(self.blocks):
+            yield block.get_submodule("input_layernorm").register_forward_hook(self._width)
+            for name, axis in zip(self.reads, ("heads", "ffn"), strict=True):
+                yield block.get_submodule(name).register_forward_pre_hook(self._read(axis, i))
+
+    def _width(self, module, args, output):
+        self.totals["width"] += output.float().abs().mean(1).sum(0) / len(self.blocks)
+
+    def _read(self, axis: str, i: int):
+        units = self.totals[axis].shape[1]
+
+        def hook(module, args):
+            (x,) = args
+            said_BTU = x.float().unflatten(-1, (units, -1)).norm(dim=-1)
+            self.totals[axis][i] += said_BTU.mean(1).sum(0)
+
+        return hook

@@ -18,8 +18,7 @@ import torch
 from torch.nn import functional
 
 from distillaw.errors import DataError
-from distillaw.models.oracle import AnyTeacher, OracleTeacher
-from distillaw.models.teacher import Teacher, apply_head, head_of, hidden_states
+from distillaw.models.teacher import AnyTeacher, OracleTeacher, Teacher, apply_head, head_of, hidden_states
 from distillaw.runs.paired import DocumentScores
 
 if TYPE_CHECKING:
@@ -114,12 +113,12 @@ class HeldoutSet:
         """The same windows in order, so many at a time."""
         for first in range(0, len(self.inputs), windows):
             rows = slice(first, first + windows)
-            yield HeldoutSet(
-                inputs=self.inputs[rows],
-                labels=self.labels[rows],
-                document=self.document[rows],
-                num_documents=self.num_documents,
-            )
+            parts = {
+                "inputs": self.inputs[rows],
+                "labels": self.labels[rows],
+                "document": self.document[rows],
+            }
+            yield HeldoutSet(**parts, num_documents=self.num_documents)  # type: ignore[arg-type]
 
 
 BATCH_WINDOWS = 16
@@ -139,21 +138,12 @@ def scoring(model: "PreTrainedModel | AnyTeacher") -> Iterator[None]:
 
 def make_heldout(documents: list[np.ndarray], *, context: int) -> HeldoutSet:
     """Cut documents (each starting with end-of-text) into windows of `context` predictions."""
-    inputs, labels, owner = [], [], []
-    for index, ids in enumerate(documents):
-        for start in range(0, len(ids) - 1, context):
-            piece = ids[start : start + context + 1]
-            given, wanted = np.zeros(context, np.int64), np.full(context, IGNORE, np.int64)
-            given[: len(piece) - 1], wanted[: len(piece) - 1] = piece[:-1], piece[1:]
-            inputs.append(given)
-            labels.append(wanted)
-            owner.append(index)
-    return HeldoutSet(
-        inputs=torch.from_numpy(np.stack(inputs)),
-        labels=torch.from_numpy(np.stack(labels)),
-        document=np.array(owner),
-        num_documents=len(documents),
-    )
+    windows = [
+        _Window(index, start, start + 1, min(start + context, len(ids) - 1))
+        for index, ids in enumerate(documents)
+        for start in range(0, len(ids) - 1, context)
+    ]
+    return _filled(windows, documents, context)
 
 
 @torch.no_grad()
@@ -171,7 +161,7 @@ def score_heldout(
         for batch in heldout.batches(batch_windows):
             scored_BT = batch.labels != IGNORE
             losses_BT = torch.zeros(batch.labels.shape, dtype=torch.float64)
-            losses_BT[scored_BT] = _token_losses(model, batch.inputs, batch.labels, scored_BT).double().cpu()
+            losses_BT[scored_BT] = _token_losses(model, batch, scored_BT).double().cpu()
             np.add.at(loss_sum, batch.document, losses_BT.sum(1).numpy())
             np.add.at(tokens, batch.document, scored_BT.sum(1).numpy())
     return DocumentScores.numbered(tokens=tokens, loss_sum=loss_sum)
@@ -187,9 +177,6 @@ def scored_logits(
     """Logits of the scored positions in order, in pieces of shape (N, V): at most LOGITS_AT_ONCE numbers at a time.
 
     Args:
-        model: in eval mode.
-        inputs_BT: token ids.
-        scored_BT: which positions.
         rows: positions of a piece, to go in step with another model; None: as many as `logits_rows` says.
     """
     inputs_BT, scored_BT = inputs_BT.to(model.device), scored_BT.to(model.device)
@@ -214,15 +201,12 @@ def logits_rows(model: "PreTrainedModel | AnyTeacher") -> int:
 
 
 def _token_losses(
-    model: "PreTrainedModel | AnyTeacher",
-    inputs_BT: torch.Tensor,
-    labels_BT: torch.Tensor,
-    scored_BT: torch.Tensor,
+    model: "PreTrainedModel | AnyTeacher", batch: HeldoutSet, scored_BT: torch.Tensor
 ) -> torch.Tensor:
     """-ln p(label) of the scored tokens, float32, shape (scored,)."""
-    labels_N = labels_BT.to(model.device)[scored_BT.to(model.device)]
+    labels_N = batch.labels.to(model.device)[scored_BT.to(model.device)]
     losses, done = [torch.zeros(0, device=model.device)], 0
-    for logits_NV in scored_logits(model, inputs_BT, scored_BT):
+    for logits_NV in scored_logits(model, batch.inputs, scored_BT):
         labels = labels_N[done : done + len(logits_NV)]
         losses.append(functional.cross_entropy(logits_NV.float(), labels, reduction="none"))
         done += len(labels)
@@ -265,7 +249,7 @@ def window_batches(documents: Sequence[np.ndarray], *, context: int, stride: int
     while first < len(windows):
         batch = windows[first : first + max(1, BATCH_TOKENS // windows[first].length)]
         first += len(batch)
-        yield _filled(batch, documents)
+        yield _filled(batch, documents, batch[0].length)
 
 
 def score_documents(
@@ -279,10 +263,6 @@ def score_documents(
     """Loss sums of documents, every token after the first scored once.
 
     Args:
-        model: in eval mode.
-        documents: as in `window_batches`.
-        context: as there.
-        stride: as there.
         seen: told the tokens of each batch when it is scored.
     """
     loss_sum, tokens = np.zeros(len(documents)), np.zeros(len(documents), np.int64)
@@ -302,8 +282,7 @@ def _windows(documents: Sequence[np.ndarray], context: int, stride: int) -> Iter
             done, end = end, min(end + stride, last)
 
 
-def _filled(batch: list[_Window], documents: Sequence[np.ndarray]) -> HeldoutSet:
-    width = batch[0].length
+def _filled(batch: list[_Window], documents: Sequence[np.ndarray], width: int) -> HeldoutSet:
     inputs = np.zeros((len(batch), width), np.int64)
     labels = np.full((len(batch), width), IGNORE, np.int64)
     for row, window in enumerate(batch):

@@ -175,22 +175,12 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-VOLATILE_KEYS = (
-    "_name_or_path",
-    "transformers_version",
-    "architectures",
-    "dtype",
-    "torch_dtype",
-    "use_cache",
-)
+VOLATILE_KEYS = "_name_or_path transformers_version architectures dtype torch_dtype use_cache".split()
 """Entries of a config.json that do not change a single logit of the float32 model."""
 
 
 def fingerprint(name: str | Path | ModelSource) -> str:
     """SHA-256 over the checksums of a model's weights and its configuration, 16 hex digits.
-
-    Args:
-        name: a Hugging Face folder, a GGUF file or a name on the hub.
 
     Raises:
         CacheError: no weights there.

@@ -1,7 +1,5 @@
 """A teacher: any causal language model that transformers loads, frozen, in eval mode, checked before it is used.
 
-    python -c "from distillaw.models.teacher import load_teacher; ..."      docs/teachers.md has the whole example
-
 What is checked: that it reads from left to right, shares the study's vocabulary token by token (docs/teachers.md says
 why nothing else is offered), sees the study's context, has all its weights, and comes apart into two parts: the hidden
 states, and the head that turns them into logits. Losses and scores go through the two parts, so that no tensor of the
@@ -12,22 +10,25 @@ Shape suffixes: B sequence, T position, D hidden width, V vocabulary.
 """
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from distillaw.accounting.architecture import Architecture
 from distillaw.accounting.config import architecture_from_config
 from distillaw.accounting.flops import forward_flops
 from distillaw.accounting.params import count_params
-from distillaw.distill.heads import Head
+from distillaw.data.shards import TokenStore
+from distillaw.data.synthetic import world_of
+from distillaw.distill.heads import LOWEST_LOGIT, Head
 from distillaw.errors import CacheError, ConfigError, DistillawWarning, VocabularyError
 from distillaw.models.fresh import count_parameters
 from distillaw.models.source import ModelSource, check_config, fingerprint, loading, locate
 from distillaw.runs.seals import check_model
+from distillaw.worlds.oracle import Oracle, find_oracle, is_oracle, oracle_hash, parse_oracle
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -50,18 +51,14 @@ def head_of(model: "PreTrainedModel") -> Head:
     module = model.get_output_embeddings()
     is_plain = "quantization_config" not in vars(model.config) or type(module.weight) is torch.nn.Parameter
     weight = module.weight if is_plain else module.weight.dequantize()
-    scale, softcap = _constants(vars(model.config.get_text_config()))
-    return Head(weight, module.bias, scale, softcap)
-
-
-def _constants(config: Mapping[str, object]) -> tuple[float, float | None]:
-    """(scale, softcap) under the names that the configs of transformers 5.23 use for them."""
-    scale = 1.0
+    # scale and soft cap under the names that the configs of transformers 5.23 use for them
+    config, scale = vars(model.config.get_text_config()), 1.0
     for key, power in (("logits_scaling", -1), ("logit_scale", 1), ("lm_head_multiplier", 1)):
         if isinstance(value := config.get(key), int | float):
             scale *= float(value) ** power
     softcap = config.get("final_logit_softcapping", config.get("logits_soft_cap"))
-    return scale, float(softcap) if isinstance(softcap, int | float) and softcap else None
+    capped = isinstance(softcap, int | float) and softcap
+    return Head(weight, module.bias, scale, float(softcap) if capped else None)
 
 
 @torch.no_grad()
@@ -111,11 +108,6 @@ def check_vocabulary(
 ) -> None:
     """Refuse a teacher whose token-to-id map, added and special tokens included, differs from the study's.
 
-    Args:
-        teacher: a folder, a GGUF file or a name on the hub.
-        tokenizer: the study's.
-        teacher_tokenizer: where the teacher's own tokenizer lies, if not beside its weights.
-
     Raises:
         CacheError: the teacher has no tokenizer.
         VocabularyError: naming up to three differing tokens and what to do.
@@ -147,11 +139,7 @@ def _differences(theirs: dict[str, int], ours: dict[str, int]) -> str:
 
 
 def check_rows(name: str, rows: int, tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Rows of the teacher's head that no token of the (shared, gapless) vocabulary owns, to be trimmed.
-
-    Raises:
-        VocabularyError: fewer rows than tokens.
-    """
+    """Rows of the teacher's head that no token of the (shared, gapless) vocabulary owns, to be trimmed."""
     if rows < len(tokenizer):
         last = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])[rows : rows + 3]
         shown = ", ".join(f"{token!r} ({index})" for token, index in last)
@@ -231,9 +219,7 @@ def load_teacher(
 
     Args:
         name: a Hugging Face folder (quantised ones too), FOLDER/FILE.gguf, or a name on the hub.
-        tokenizer: the study's; the teacher's must be the same map from tokens to ids.
         context: longest sequence it will be shown, tokens; None skips the check.
-        device: where it runs.
         dtype: None: float32 on CPUs, bfloat16 elsewhere.
         teacher_tokenizer: where its own tokenizer lies, if not beside its weights.
 
@@ -248,7 +234,13 @@ def load_teacher(
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
     model = load_weights(source, device, dtype)
     trimmed = check_rows(source.name, model.get_output_embeddings().weight.shape[0], tokenizer)
-    _check_causal(source.name, model)
+    with torch.no_grad():
+        first, second = hidden_states(model, probe_tokens(model))
+    if not equal_to_rounding(first[:-1], second[:-1]):
+        raise ConfigError(
+            f"{source.name}: the model ({model.config.model_type}) sees later tokens when it predicts one, so it is no "
+            "causal language model. Choose a decoder-only teacher"
+        )
     return Teacher(
         name=source.name,
         model=model,
@@ -302,22 +294,12 @@ def load_weights(source: ModelSource, device: torch.device, dtype: torch.dtype |
         )
     if (
         source.gguf_file is not None
-    ):  # dequantised on loading: from here on an ordinary model, which can be saved
+    ):  # dequantised on loading: an ordinary model from here on, which can be saved
         del model.config.quantization_config
         model.hf_quantizer = None
     if model.device != device:
         model.to(device)
     return model.eval().requires_grad_(False)
-
-
-@torch.no_grad()
-def _check_causal(name: str, model: "PreTrainedModel") -> None:
-    first, second = hidden_states(model, probe_tokens(model))
-    if not equal_to_rounding(first[:-1], second[:-1]):
-        raise ConfigError(
-            f"{name}: the model ({model.config.model_type}) sees later tokens when it predicts one, so it is no "
-            "causal language model. Choose a decoder-only teacher"
-        )
 
 
 def _verified_head(name: str, model: "PreTrainedModel", vocab_size: int) -> Head | None:
@@ -344,3 +326,72 @@ def _measured_flops(model: "PreTrainedModel", context: int) -> float:
         model(input_ids=torch.zeros(1, context, dtype=torch.long, device=model.device), use_cache=False)
     model.set_attn_implementation(attention)
     return counter.get_total_flops() / context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OracleTeacher:
+    """An oracle with what training, stores and scores ask of a teacher."""
+
+    name: str
+    """As the user gave it, e.g. `oracle:window=3`."""
+    oracle: Oracle
+    fingerprint: str
+    """Hash of world and settings."""
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    head: None = None
+    params: None = None
+    """It has none."""
+    total_params: None = None
+
+    @property
+    def settings(self) -> str:
+        """Its settings, those that meet a wanted loss included."""
+        return self.oracle.spec.name
+
+    @property
+    def vocab_size(self) -> int:
+        """V: words and the end of text."""
+        return self.oracle.world.vocab
+
+    def logits(self, input_ids_BT: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities of the next token, float32, shape (B, T, V)."""
+        probs_BTV = self.oracle.probs(input_ids_BT.cpu().numpy())
+        with np.errstate(divide="ignore"):
+            logits_BTV = np.log(probs_BTV, out=probs_BTV)
+        np.maximum(logits_BTV, LOWEST_LOGIT, out=logits_BTV)
+        return torch.from_numpy(logits_BTV.astype(np.float32)).to(self.device)
+
+    def flops_per_token(self, context: int) -> float:
+        """Operations of its filter, per token."""
+        return self.oracle.flops_per_token
+
+
+AnyTeacher = Teacher | OracleTeacher
+
+
+def load_any_teacher(
+    name: str | Path | ModelSource,
+    store: TokenStore,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    context: int,
+    device: str | torch.device = "cpu",
+) -> AnyTeacher:
+    """The teacher of a name: an oracle of the text's world, or a model (`load_teacher`).
+
+    Args:
+        context: longest sequence it will be shown, tokens; a wanted loss is that of windows of this length.
+
+    Raises:
+        ConfigError: an oracle for a text that is no world's, or one that cannot be; otherwise as `load_teacher`.
+    """
+    if not (isinstance(name, str) and is_oracle(name)):
+        return load_teacher(name, tokenizer, context=context, device=device)
+    world, spec = world_of(store), parse_oracle(name)
+    return OracleTeacher(
+        name=name,
+        oracle=find_oracle(world, spec, context),
+        fingerprint=oracle_hash(world, spec, context),
+        device=torch.device(device),
+    )

@@ -1,22 +1,30 @@
-"""A mixture of experts that begins as a dense model: every expert a copy of its layer's FFN.
-
-    mixture = upcycle(dense, layout(24, (2, 4), bottom=0.25), generator=torch.Generator())
-    upcycle_to(locate("models/A"), Path("out"), Layout(experts=(2, 4)), text="books.parquet")
+"""A mixture of experts that begins as a dense model, every expert a copy of its layer's FFN; and the routers of one.
 
 Each token visits one expert with weight 1, so whatever the new routers choose, the mixture says what the dense model
 said (sparse upcycling, arXiv 2212.05055; its weights are normalised likewise to keep the function). Where all layers
-have as many experts it is a plain Mixtral; else models/pyramid.py. upcycle.json in the folder is the record, with what
-the mixture counts and how it routes; the same wishes again compute nothing.
+have as many experts it is a plain Mixtral; else models/pyramid.py. upcycle.json in the folder is the record; the same
+wishes again compute nothing. Routers in training have losses that keep experts busy, summed over layers (Switch, arXiv
+2101.03961, equations 4 to 6; z-loss: ST-MoE, arXiv 2202.08906, equation 5):
+
+    balance  E sum_e f_e P_e    f_e: share of tokens sent to expert e, P_e: mean probability of it; 1 if balanced
+    z        mean (log sum exp z)^2
+
+A router that sends each token to one expert has no gradient from the text where weights are normalised over the
+chosen ones, since p / p = 1. Weighting by p itself, as Switch does, has one but shrinks what a dense model's copy says
+by p. So the forward pass has p / p and the backward pass the gradient of log p: the weight is p / stop_gradient(p),
+which is 1. A mixture here drops no token; what systems that give each expert room for capacity x tokens / experts
+would drop (Switch, equation 3) is reported. Shape suffixes: N token, E expert, K chosen experts.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from distillaw.accounting.config import architecture_from_config
 from distillaw.accounting.flops import forward_flops
@@ -25,16 +33,154 @@ from distillaw.data.corpus import WHOLE, Reading, read_excerpt
 from distillaw.data.tokenizer import encode_to_score
 from distillaw.errors import ConfigError
 from distillaw.models.cut import shape_of
-from distillaw.models.export import made_before, staged
-from distillaw.models.routing import Z_KEY, measure_routing
-from distillaw.models.scoring import BYTES_PER_TOKEN, SCORED_CONTEXT, SCORED_DOCUMENTS, score_documents
+from distillaw.models.export import made_before, save_made
+from distillaw.models.scoring import (
+    BYTES_PER_TOKEN,
+    SCORED_CONTEXT,
+    SCORED_DOCUMENTS,
+    score_documents,
+    window_batches,
+)
 from distillaw.models.source import ModelSource, context_of, fingerprint
-from distillaw.models.teacher import load_weights, probe_tokens
-from distillaw.runs.files import content_hash, write_json
+from distillaw.models.teacher import hidden_states, load_weights, probe_tokens
+from distillaw.runs.files import content_hash
 from distillaw.runs.paired import paired_difference
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
+
+
+MIXTURES = ("mixtral", "pyramid_mixtral")
+"""Model types whose routers are known here."""
+Z_KEY = "router_z_loss_coef"
+
+
+def balance_loss(logits_NE: torch.Tensor, chosen_NK: torch.Tensor) -> torch.Tensor:
+    """Switch's load balancing loss of one layer without its weight: 1 if balanced, at most E.
+
+    Args:
+        logits_NE: of the router.
+        chosen_NK: experts that each token visits; their shares have no gradient.
+    """
+    experts = logits_NE.shape[-1]
+    shares_E = torch.bincount(chosen_NK.flatten(), minlength=experts) / chosen_NK.numel()
+    return experts * (shares_E * functional.softmax(logits_NE.float(), dim=-1).mean(0)).sum()
+
+
+def router_z_loss(logits_NE: torch.Tensor) -> torch.Tensor:
+    """Mean square of the log-partition of a router's logits."""
+    return logits_NE.float().logsumexp(-1).square().mean()
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """What one router said of the last tokens."""
+
+    logits: torch.Tensor
+    """Shape (N, E)."""
+    chosen: torch.Tensor
+    """Experts visited, shape (N, K)."""
+
+
+class Routers:
+    """The routers of a model, watched: what they said in the last forward pass, by layer."""
+
+    def __init__(self, model: "PreTrainedModel") -> None:
+        from transformers.models.mixtral.modeling_mixtral import MixtralTopKRouter
+
+        self._said: dict[int, Routing] = {}
+        self._balance = float(model.config.router_aux_loss_coef)
+        self._z = float(vars(model.config).get(Z_KEY, 0.0))
+        gates = [module for module in model.modules() if isinstance(module, MixtralTopKRouter)]
+        self._handles = [gate.register_forward_hook(self._listen(i)) for i, gate in enumerate(gates)]
+
+    @classmethod
+    def of(cls, model: "PreTrainedModel") -> "Routers | None":
+        """Those of a mixture; None of a dense model."""
+        return cls(model) if model.config.model_type in MIXTURES else None
+
+    @property
+    def said(self) -> list[Routing]:
+        """By layer, of the last forward pass."""
+        return [self._said[i] for i in sorted(self._said)]
+
+    def loss(self) -> torch.Tensor:
+        """Weighted losses of the last forward pass, summed over layers.
+
+        The weights are those of the model's configuration: `router_aux_loss_coef` and `router_z_loss_coef`.
+        """
+        terms = [self._balance * balance_loss(one.logits, one.chosen) for one in self.said]
+        if self._z:
+            terms += [self._z * router_z_loss(one.logits) for one in self.said]
+        return torch.stack(terms).sum()
+
+    def release(self) -> None:
+        """Stop watching."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _listen(self, layer: int):
+        def hook(gate, args, output):
+            logits_NE, weights_NK, chosen_NK = output
+            self._said[layer] = Routing(logits_NE, chosen_NK)
+            if not gate.training or chosen_NK.shape[-1] > 1:
+                return None
+            p_NK = functional.softmax(logits_NE.float(), dim=-1).gather(-1, chosen_NK)
+            return logits_NE, (p_NK / p_NK.detach()).to(weights_NK.dtype), chosen_NK
+
+        return hook
+
+
+CAPACITIES = (1.0, 1.25, 2.0)
+"""Capacity factors that Switch compares (arXiv 2101.03961, table 1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerUse:
+    """One layer's router on a text."""
+
+    shares: tuple[float, ...]
+    """Of the tokens, by expert; they sum to 1."""
+    balance: float
+    """E sum f P over the whole text: 1 if balanced, E if one expert gets all."""
+    dropped: dict[str, float]
+    """Share of tokens above each capacity factor's room, batch by batch."""
+
+
+@torch.no_grad()
+def measure_routing(
+    model: "PreTrainedModel", documents: Sequence[np.ndarray], *, context: int
+) -> list[LayerUse]:
+    """Follow every token of some documents through the routers."""
+    routers = Routers.of(model)
+    if routers is None:
+        raise ConfigError(f"a model of the kind {model.config.model_type} has no routers that are known here")
+    used, probable, above, tokens = [], [], [], 0
+    try:
+        for batch in window_batches(documents, context=context, stride=context):
+            hidden_states(model, batch.inputs.to(model.device))
+            real = (batch.labels != -100).flatten().to(model.device)
+            for i, one in enumerate(routers.said):
+                p_E = one.logits[real].float().softmax(-1).double().sum(0)
+                n_E = torch.bincount(one.chosen[real].flatten(), minlength=len(p_E)).double()
+                room = n_E.sum() / len(n_E)
+                over = torch.stack([(n_E - c * room).clamp_min(0).sum() for c in CAPACITIES])
+                if tokens == 0:
+                    used.append(n_E), probable.append(p_E), above.append(over)
+                else:
+                    used[i], probable[i], above[i] = used[i] + n_E, probable[i] + p_E, above[i] + over
+            tokens += int(real.sum())
+    finally:
+        routers.release()
+    chosen = [float(n_E.sum()) for n_E in used]
+    return [
+        LayerUse(
+            shares=tuple((n_E / total).tolist()),
+            balance=float(len(n_E) * (n_E / total * p_E / tokens).sum()),
+            dropped={f"{c:g}": float(x / total) for c, x in zip(CAPACITIES, over, strict=True)},
+        )
+        for n_E, p_E, over, total in zip(used, probable, above, chosen, strict=True)
+    ]
 
 
 BALANCE = 0.01
@@ -47,7 +193,6 @@ def layout(layers: int, experts: tuple[int, ...], *, bottom: float = 0.25) -> tu
     """Experts of each layer, from the bottom.
 
     Args:
-        layers: of the model.
         experts: one number for all, or two: of the bottom layers and of the others.
         bottom: share of the layers that has the first number.
 
@@ -74,11 +219,7 @@ def layout(layers: int, experts: tuple[int, ...], *, bottom: float = 0.25) -> tu
 def mixture_config(
     dense: "PreTrainedConfig", experts: tuple[int, ...], *, balance: float = BALANCE, z_weight: float = 0.0
 ) -> "PreTrainedConfig":
-    """The configuration of the mixture: Mixtral where all layers are alike, else a pyramid of it.
-
-    Raises:
-        ConfigError: not of the Llama family, or it has biases or windows, which Mixtral has not.
-    """
+    """The configuration of the mixture: Mixtral where all layers are alike, else a pyramid of it."""
     from transformers import MixtralConfig
 
     from distillaw.models.pyramid import PyramidMixtralConfig
@@ -87,17 +228,10 @@ def mixture_config(
     if len(experts) != dense.num_hidden_layers:
         raise ConfigError(f"{len(experts)} numbers of experts for {dense.num_hidden_layers} layers")
     dropped = (
-        "model_type",
-        "architectures",
-        "transformers_version",
-        "layer_types",
-        "pretraining_tp",
-        "mlp_bias",
-        "attention_bias",
-        "_name_or_path",
-        "auto_map",
+        "model_type architectures transformers_version layer_types pretraining_tp mlp_bias attention_bias "
+        "_name_or_path auto_map"
     )
-    values = {key: value for key, value in dense.to_dict().items() if key not in dropped}
+    values = {key: value for key, value in dense.to_dict().items() if key not in dropped.split()}
     values |= {
         "num_local_experts": max(experts),
         "num_experts_per_tok": 1,
@@ -123,13 +257,8 @@ def upcycle(
     """The mixture that a dense model becomes, on the CPU in float32, in eval mode.
 
     Args:
-        dense: of the Llama family.
-        experts: of each layer.
-        generator: draws the routers, and the noise.
         noise: each weight of every expert but the first is multiplied by 1 + noise x N(0, 1); 0 keeps copies, which
             part by themselves, since each sees other tokens.
-        balance: weight of the balancing loss in training.
-        z_weight: weight of the routers' z-loss in training.
 
     Raises:
         ConfigError: a dense model of another family.
@@ -202,19 +331,9 @@ def upcycle_to(
     """Make a mixture of experts out of a dense model and write it as a Hugging Face folder.
 
     Args:
-        source: the dense model, of the Llama family.
-        out: folder of the mixture.
-        wishes: its experts.
         text: scored by both, and shared out among the experts; None: only the logits of a few tokens are compared.
         reading: the text's field, and how much of each document.
-        tokens: of the text, scored.
-        device: where losses are computed.
         dry_run: only counts; no weights are read.
-        command: for the record.
-        say: takes a line of progress now and then.
-
-    Returns:
-        What upcycle.json holds.
 
     Raises:
         CacheError: no model there.
@@ -253,16 +372,16 @@ def upcycle_to(
     mixture = upcycle(dense, experts, generator=generator, noise=wishes.noise, **losses)
     for model in (dense, mixture):
         model.to(torch.device(device))  # type: ignore[arg-type]
-    record |= _compared(dense, mixture)
+    with torch.no_grad():
+        probe = probe_tokens(dense)
+        wanted, got = (model(input_ids=probe, use_cache=False).logits for model in (dense, mixture))
+        record |= {"logit_difference": float((got - wanted).abs().max())}
+        record |= {"largest_logit": float(wanted.abs().max())}
     if documents:
         say(f"scoring both on {sum(len(ids) - 1 for ids in documents):,} tokens")
-        record |= _scored(
-            dense, mixture, documents, min(SCORED_CONTEXT, context_of(config) or SCORED_CONTEXT)
-        )
-    with staged(out) as stage:
-        mixture.cpu().save_pretrained(stage)
-        tokenizer.save_pretrained(str(stage))
-        write_json(stage / RECORD, record)
+        context = min(SCORED_CONTEXT, context_of(config) or SCORED_CONTEXT)
+        record |= _scored(dense, mixture, documents, context)
+    save_made(mixture, tokenizer, out, RECORD, record)
     return record
 
 
@@ -279,15 +398,6 @@ def _counts(config) -> dict[str, float]:
         "context": context,
         "forward_flops": forward_flops(architecture, context=context).total,
     }
-
-
-@torch.no_grad()
-def _compared(dense, mixture) -> dict[str, object]:
-    """The largest difference of logits at step 0, and the size of what is compared."""
-    probe = probe_tokens(dense)
-    wanted = dense(input_ids=probe, use_cache=False).logits
-    got = mixture(input_ids=probe, use_cache=False).logits
-    return {"logit_difference": float((got - wanted).abs().max()), "largest_logit": float(wanted.abs().max())}
 
 
 def _scored(dense, mixture, documents: list[np.ndarray], context: int) -> dict[str, object]:

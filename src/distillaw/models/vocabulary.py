@@ -1,9 +1,5 @@
 """A model with more or fewer tokens, written as a model on disk, and what the change did on two texts.
 
-    extend_vocabulary(locate("models/A"), Path("out"), Texts(text="zh.jsonl", other="en.jsonl"), pieces=8000)
-    trim_vocabulary(locate("models/A"), Path("out"), Texts(text="en.jsonl"))
-    give_rows(model, [(0,), (1,), (5, 7)])      # rows 0 and 1, then the mean of rows 5 and 7
-
 Rows of embedding and head go, stay, move, or start as means of others; tied heads stay tied, biases of heads follow
 their rows, and padding rows that no token owned are gone. Some documents of each text are scored by the model before
 and after, in bits per byte, the unit that all tokenizers share; the other documents of `text` say which pieces to learn
@@ -25,13 +21,13 @@ from distillaw.data.bpe_change import adopt_pieces, count_pieces, learn_pieces, 
 from distillaw.data.corpus import WHOLE, Reading, read_excerpt
 from distillaw.data.tokenizer import encode_to_score
 from distillaw.errors import ConfigError, DataError
-from distillaw.models.export import made_before, staged
+from distillaw.models.export import made_before, save_made
 from distillaw.models.fresh import count_parameters
 from distillaw.models.scoring import BYTES_PER_TOKEN, SCORED_CONTEXT, SCORED_DOCUMENTS, score_documents
 from distillaw.models.source import ModelSource, context_of, fingerprint
 from distillaw.models.teacher import load_weights
 from distillaw.quantities import format_bytes
-from distillaw.runs.files import content_hash, write_json
+from distillaw.runs.files import content_hash
 from distillaw.runs.paired import DocumentScores, clustered_cov, in_bits, paired_difference
 
 if TYPE_CHECKING:
@@ -49,9 +45,6 @@ def give_rows(model: "PreTrainedModel", rows: Rows, *, generator: torch.Generato
         model: any causal language model whose only tables over the vocabulary are these two.
         rows: of the new vocabulary; single ones are copied bit for bit.
         generator: draw rows of several parts from the model's initial distribution instead, the plain resize.
-
-    Raises:
-        ConfigError: an old row that is not there, or the model has further tables over the vocabulary.
     """
     inside, outside = model.get_input_embeddings(), model.get_output_embeddings()
     count = inside.weight.shape[0]
@@ -144,16 +137,12 @@ class _Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Making:
-    """How a model with another vocabulary is made."""
+    """How a model with another vocabulary is made; with `dry_run` no weights are read and nothing is written."""
 
     device: str = "cpu"
-    """Where losses are computed."""
     dry_run: bool = False
-    """No weights are read and nothing is written."""
     command: str = ""
-    """For the record."""
     say: Say = lambda message: None
-    """Takes a line of progress now and then."""
 
 
 def extend_vocabulary(
@@ -172,19 +161,11 @@ def extend_vocabulary(
     """Give a model tokens for another text.
 
     Args:
-        source: the model.
-        out: folder of the new one.
-        texts: the foreign text, and the one that the model knows.
         pieces: new ones wanted, before the size is rounded up; with a donor None takes all of its.
         donor: take the pieces of its tokenizer instead of learning them.
         chinese: of a donor's pieces only Chinese ones; others without digits fill the size up.
         rows: each new row is the mean of the rows that stood for its text, or drawn at random.
         multiple: of it the size becomes one.
-        seed: of random rows.
-        making: device, dry run, what is said.
-
-    Returns:
-        What vocabulary.json holds.
 
     Raises:
         CacheError: no model there.
@@ -200,8 +181,12 @@ def extend_vocabulary(
         raise ConfigError("--chinese chooses among the pieces of another tokenizer: give --from TOKENIZER")
 
     def change(tokenizer: "PreTrainedTokenizerBase", bpe: Bpe, documents: list[str]) -> _Change:
-        _check_gapless(source.name, bpe)
-        size = len(bpe.pieces)
+        size, last = len(bpe.pieces), max(bpe.pieces.values())
+        if set(bpe.pieces.values()) != set(range(size)):
+            raise ConfigError(
+                f"{source.name}: the ids of its {size} tokens go up to {last}, with gaps; new "
+                "pieces follow without one. `distillaw vocabulary trim` numbers them anew"
+            )
         if donor is None:
             assert pieces is not None
             making.say(f"learning pieces from {len(documents)} documents")
@@ -236,13 +221,10 @@ def trim_vocabulary(
     """Take from a model the tokens that a text does not use; what is not said here is as in `extend_vocabulary`.
 
     Args:
-        source: the model.
-        out: folder of the new one.
         texts: the text to keep pieces for; of another one it is measured what it loses.
         keep: tokens wanted; the pieces used most stay.
         min_count: without `keep`: pieces used so often in the text stay.
         multiple: of it the size becomes one by pieces used less.
-        making: device, dry run, what is said.
     """
     if keep is not None and min_count != 1:
         raise ConfigError("--keep and --min-count both say what stays; give one of them")
@@ -303,10 +285,7 @@ def _change_model(
         after = measured[name].scored(model, measured[name].after, context)
         facts |= _losses(before[name], after)
     record["total_params"] = count_parameters(model)[1]
-    with staged(out) as stage:
-        model.cpu().save_pretrained(stage)
-        changed.save_pretrained(str(stage))
-        write_json(stage / RECORD, record)
+    save_made(model, changed, out, RECORD, record)
     return record
 
 
@@ -318,14 +297,6 @@ def _context(source: ModelSource, wanted: int | None) -> int:
     if not 1 <= wanted <= most:
         raise ConfigError(f"--context {wanted}: {source.name} sees 1 to {most} tokens")
     return wanted
-
-
-def _check_gapless(name: str, bpe: Bpe) -> None:
-    if set(bpe.pieces.values()) != set(range(len(bpe.pieces))):
-        raise ConfigError(
-            f"{name}: the ids of its {len(bpe.pieces)} tokens go up to {max(bpe.pieces.values())}, with gaps; new "
-            "pieces follow without one. `distillaw vocabulary trim` numbers them anew"
-        )
 
 
 def _read(texts: Texts) -> tuple[dict[str, list[str]], list[str]]:
@@ -365,9 +336,8 @@ class _Measured:
 
     def lengths(self) -> dict[str, object]:
         """Tokens per byte, with standard errors by document."""
-        counts = [
-            [len(a) - 1, len(b) - 1] for a, b in zip(self.before, self.after, strict=True)
-        ]  # the start token is none of the text
+        # the start token is none of the text
+        counts = [[len(a) - 1, len(b) - 1] for a, b in zip(self.before, self.after, strict=True)]
         tokens = np.array(counts, dtype=np.float64)
         se = np.sqrt(np.diag(clustered_cov(tokens, self.sizes)))
         rates = tokens.sum(0) / self.sizes.sum()

@@ -1,5 +1,5 @@
 """Study templates: which runs answer a question, with their controls, at the user's scale, and what they would show.
 
-Reading order: `catalogue.py` (the kinds), `sheet.py` (what a template fills in), `law_kinds.py` and
-`question_kinds.py` (the templates), `statement.py` (what a study costs and would identify). Torch-free.
+Reading order: `catalogue.py` (the kinds and their templates), `sheet.py` (what a template fills in), `statement.py`
+(what a study costs and would identify). Torch-free.
 """

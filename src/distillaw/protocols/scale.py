@@ -58,17 +58,13 @@ def text_size(corpus: str, *, max_document_chars: int = 0) -> TextSize | None:
     if corpus.startswith("hub:") or not path.exists() or (path / "dataset_info.json").exists():
         return None
     files = [path] if path.is_file() else sorted(path.rglob("*"))
-    sizes = [
-        _file_size(file, max_document_chars)
-        for file in files
-        if file.suffix in (".txt", ".jsonl", ".parquet")
-    ]
-    if not sizes:
+    texts = [file for file in files if file.suffix in (".txt", ".jsonl", ".parquet")]
+    if not texts:
         return None
+    sizes = [_file_size(file, max_document_chars) for file in texts]
     counts = [size.documents for size in sizes if size.documents is not None]
-    return TextSize(
-        chars=sum(size.chars for size in sizes), documents=sum(counts) if len(counts) == len(sizes) else None
-    )
+    documents = sum(counts) if len(counts) == len(sizes) else None
+    return TextSize(chars=sum(size.chars for size in sizes), documents=documents)
 
 
 def _file_size(path: Path, longest: int) -> TextSize:
@@ -89,14 +85,11 @@ def _parquet_size(path: Path, longest: int) -> TextSize:
         meta = pq.read_metadata(require_file(path))
     except (ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from None
-    columns = [0.0] * meta.num_columns
-    for group in range(meta.num_row_groups):
-        for column in range(meta.num_columns):
-            columns[column] += meta.row_group(group).column(column).total_uncompressed_size
-    whole = max(columns, default=0.0)
-    return TextSize(
-        chars=min(whole, float(longest * meta.num_rows)) if longest else whole, documents=meta.num_rows
-    )
+    groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
+    columns = [sum(g.column(i).total_uncompressed_size for g in groups) for i in range(meta.num_columns)]
+    whole = float(max(columns, default=0))
+    chars = min(whole, float(longest * meta.num_rows)) if longest else whole
+    return TextSize(chars=chars, documents=meta.num_rows)
 
 
 # --- what is trained on it ----------------------------------------------------------------------------------
@@ -178,36 +171,37 @@ class Scale:
 def scale_for(asked: DesignWishes, defaults: Defaults, factor: float = 1.0) -> Scale:
     """The scale at which a template is written out.
 
-    Args:
-        asked: what the user gave.
-        defaults: the template's own.
-        factor: compute relative to the defaults; sizes and tokens share it, unless one of them was given.
-
-    Raises:
-        ConfigError: too few sizes or budgets for the question, budgets too short, or more than the text holds.
+    Sizes and tokens share `factor`, compute relative to the defaults, unless one of them was given.
     """
     if asked.teachers and not defaults.teachers:
         raise ConfigError(
             "--teachers: this kind of study trains students without a teacher; leave the option out"
         )
     for name, needed in zip(("students", "teachers", "tokens"), defaults.least, strict=True):
-        _require_enough(name, getattr(asked, name), needed)
+        given = getattr(asked, name)
+        if given and len(set(given)) < needed:
+            listed = ", ".join(format_count(value) for value in given)
+            raise ConfigError(f"--{name} {listed}: this kind of study needs at least {needed} different ones")
     sized = bool(asked.students or asked.teachers)
-    relative = _relative(asked, defaults) if sized else factor if asked.tokens else math.sqrt(factor)
+    if asked.students:  # the user's sizes over the template's, by whichever was given
+        relative = max(asked.students) / max(defaults.students)
+    elif asked.teachers:
+        relative = max(asked.teachers) / max(defaults.teachers or defaults.students)
+    else:
+        relative = factor if asked.tokens else math.sqrt(factor)
     by_tokens = relative * factor if sized else math.sqrt(factor)
-    students = asked.students or tuple(_round(size * relative) for size in defaults.students)
-    teachers = asked.teachers or tuple(_round(size * relative) for size in defaults.teachers)
+    students = asked.students or tuple(float(f"{size * relative:.2g}") for size in defaults.students)
+    teachers = asked.teachers or tuple(float(f"{size * relative:.2g}") for size in defaults.teachers)
     shortest = min(asked.tokens) if asked.tokens else by_tokens * min(defaults.tokens)
     batch = _batch(shortest)
     recipe = _recipe(max(students), batch)
-    vocab = asked.vocab or _vocab(min(students), recipe)
-    held_out = (
-        HELD_OUT if asked.text is None or (asked.text.documents or math.inf) >= 4 * HELD_OUT else FEW_HELD_OUT
-    )
+    fitting = (v for v in _VOCABULARIES if embedding_share(min(students), v, recipe) <= EMBEDDING_SHARE)
+    vocab = asked.vocab or next(fitting, _VOCABULARIES[-1])
+    documents = math.inf if asked.text is None else asked.text.documents or math.inf
+    held_out = HELD_OUT if documents >= 4 * HELD_OUT else FEW_HELD_OUT
     text = None if asked.text is None else asked.text.half(vocab, held_out=held_out)
-    wanted = asked.tokens or _within(
-        text, tuple(tokens * by_tokens for tokens in defaults.tokens), defaults.least[2]
-    )
+    usual = tuple(tokens * by_tokens for tokens in defaults.tokens)
+    wanted = asked.tokens or _within(text, usual, defaults.least[2])
     tokens = tuple(sorted({_whole(t, batch) for t in wanted}))
     if text is not None and tokens[-1] > text:
         raise ConfigError(
@@ -246,23 +240,6 @@ def _within(text: float | None, tokens: tuple[float, ...], least: int) -> tuple[
     return tuple(tokens[0] * step**i for i in range(least))
 
 
-def _require_enough(name: str, given: tuple[float, ...], needed: int) -> None:
-    if given and len(set(given)) < needed:
-        listed = ", ".join(format_count(value) for value in given)
-        raise ConfigError(f"--{name} {listed}: this kind of study needs at least {needed} different ones")
-
-
-def _relative(asked: DesignWishes, defaults: Defaults) -> float:
-    """The user's sizes over the template's, by whichever was given."""
-    if asked.students:
-        return max(asked.students) / max(defaults.students)
-    return max(asked.teachers) / max(defaults.teachers or defaults.students)
-
-
-def _round(size: float) -> float:
-    return float(f"{size:.2g}")
-
-
 def _batch(shortest: float) -> int:
     """The largest power of two that gives the smallest budget enough steps."""
     if shortest < LEAST_STEPS * SMALLEST_BATCH:
@@ -277,19 +254,12 @@ def _batch(shortest: float) -> int:
 def _recipe(largest: float, batch: int) -> Recipe:
     context = 128 if batch < 4096 else 256 if batch < 65536 else 1024
     head_dim, aspect = next((dim, ratio) for size, dim, ratio in _FAMILIES if largest >= size)
-    return Recipe(
-        context=min(context, batch), head_dim=head_dim, aspect=aspect, warmup_tokens=max(10_000, 40 * batch)
-    )
+    warmup = max(10_000, 40 * batch)
+    return Recipe(context=min(context, batch), head_dim=head_dim, aspect=aspect, warmup_tokens=warmup)
 
 
 def embedding_share(params: float, vocab: int, recipe: Recipe) -> float:
     """One embedding matrix over N of the shape that a size comes to."""
-    shape = shape_for_params(
-        params, vocab=vocab, context=recipe.context, head_dim=recipe.head_dim, aspect=recipe.aspect
-    )
+    like = {"context": recipe.context, "head_dim": recipe.head_dim, "aspect": recipe.aspect}
+    shape = shape_for_params(params, vocab=vocab, **like)
     return vocab * shape.width / count_non_embedding(shape)
-
-
-def _vocab(smallest: float, recipe: Recipe) -> int:
-    fitting = (v for v in _VOCABULARIES if embedding_share(smallest, v, recipe) <= EMBEDDING_SHARE)
-    return next(fitting, _VOCABULARIES[-1])

@@ -94,18 +94,18 @@ class Sheet:
     ) -> None:
         """Adds a [[cells]] entry; `settings` are its further keys."""
         cells = DesignSpec(
-            tokens=_once(tokens), params=_once(map(size_name, sizes)), teachers=_once(teachers), **settings
+            tokens=tuple(dict.fromkeys(tokens)),
+            params=tuple(dict.fromkeys(map(size_name, sizes))),
+            teachers=tuple(dict.fromkeys(teachers)),
+            **settings,
         )
         self.cells.append((why, cells))
 
     def longest(self, size: float) -> int:
         """Longest budget of a size among the grid and the cells that share its settings."""
         name = size_name(size)
-        own = [
-            c.tokens
-            for _, c in self.cells
-            if not (c.is_control or c.holdout) and name in (c.params or self.students.params)
-        ]
+        plain = [c for _, c in self.cells if not (c.is_control or c.holdout)]
+        own = [c.tokens for c in plain if name in (c.params or self.students.params)]
         return max(max(tokens) for tokens in (self.students.tokens, *own))
 
     def aim(self, size: float, tokens: int) -> None:
@@ -138,7 +138,6 @@ class Sheet:
         Where the user named teachers, those instead.
 
         Args:
-            count: how many.
             worst: loss of the weakest over what the largest student reaches alone on the longest budget.
             best: loss of the strongest over what the smallest reaches on the shortest.
             beside: size and budget of the best student alone; by default the largest on the longest.
@@ -155,9 +154,8 @@ class Sheet:
         for place, loss in enumerate(np.geomspace(high, low * (1 + 1e-9), count)):
             first = min(place * len(scale.teachers) // count, len(scale.teachers) - 1)
             size, tokens = self._affordable(float(loss), first)
-            self.teacher(
-                size, tokens, "" if place else "weakest to strongest, evenly in ln loss by the guessed law"
-            )
+            why = "" if place else "weakest to strongest, evenly in ln loss by the guessed law"
+            self.teacher(size, tokens, why)
 
     def family(self, why: str) -> None:
         """Every size once, all on as many tokens."""
@@ -181,15 +179,13 @@ class Sheet:
             return
         for label in self.labels()[1:]:
             twin = next(t for _, t in self.teachers if t.label == label)
-            larger = [size for size in scale.teachers if size > 1.5 * parse_count(twin.params)]
-            tokens = (
-                float(self.law.tokens_for_loss(params=larger[0], loss=self.teacher_loss(twin)))
-                if larger
-                else 0.0
-            )
+            larger = next((size for size in scale.teachers if size > 1.5 * parse_count(twin.params)), None)
+            if larger is None:
+                continue
+            tokens = float(self.law.tokens_for_loss(params=larger, loss=self.teacher_loss(twin)))
             if added < count and scale.tokens[0] <= tokens <= 0.8 * twin.tokens:
                 self.teacher(
-                    larger[0], tokens, f"the loss of {twin.label} by the guessed law, from another size"
+                    larger, tokens, f"the loss of {twin.label} by the guessed law, from another size"
                 )
                 added += 1
 
@@ -221,24 +217,13 @@ class Sheet:
 
     def tokens_for_bill(self, size: float, tokens: int, teacher: TeacherSpec) -> float:
         """Tokens of a student alone that cost what distilling it and training its teacher cost together."""
-        own, other = self._forward(size), self._forward(parse_count(teacher.params))
-        return tokens * (1 + other / (3 * own)) + teacher.tokens * other / own
-
-    def _forward(self, size: float) -> float:
         recipe = self.scale.recipe
-        shape = shape_for_params(
-            size,
-            vocab=self.scale.vocab,
-            context=recipe.context,
-            head_dim=recipe.head_dim,
-            aspect=recipe.aspect,
+        like = {"context": recipe.context, "head_dim": recipe.head_dim, "aspect": recipe.aspect}
+        shapes = (
+            shape_for_params(n, vocab=self.scale.vocab, **like) for n in (size, parse_count(teacher.params))
         )
-        return forward_flops(shape).total
-
-
-def _once(values: Iterable[Any]) -> tuple[Any, ...]:
-    """In their order, none twice."""
-    return tuple(dict.fromkeys(values))
+        own, other = (forward_flops(shape).total for shape in shapes)
+        return tokens * (1 + other / (3 * own)) + teacher.tokens * other / own
 
 
 # --- controls as blocks: each function adds one, with the reason as its comment -----------------------------
@@ -248,47 +233,27 @@ def more_than_text(sheet: Sheet, *, bill: bool = True) -> None:
     """The arms without which a teacher may be no more than extra text: union, seen, and (`bill`) equal FLOP."""
     assert sheet.target is not None
     size, tokens, teacher = parse_count(sheet.target.params), sheet.target.tokens, sheet.middle_teacher()
-    sheet.add(
-        f"is the teacher more than its text? The student's tokens and {teacher.label}'s, without a teacher",
-        (tokens + teacher.tokens,),
-        sizes=[size],
-        teachers=[ALONE],
-        name="union",
-        split="union",
-    )
+    why = f"is the teacher more than its text? The student's tokens and {teacher.label}'s, without a teacher"
+    union = {"name": "union", "split": "union"}
+    sheet.add(why, (tokens + teacher.tokens,), sizes=[size], teachers=[ALONE], **union)
     if sheet.scale.fits(teacher.tokens):
-        seen = sheet.teacher(
-            parse_count(teacher.params),
-            teacher.tokens,
-            f"{teacher.label} once more, on the students' own text",
-            split="student",
-        )
-        sheet.add(
-            "the same student from a teacher that has read the student's own text",
-            (sheet.scale.tokens[0], tokens),
-            sizes=[size],
-            teachers=[seen],
-            name="seen",
-        )
-    if bill:
-        _equal_flop(sheet, size, tokens, teacher)
-
-
-def _equal_flop(sheet: Sheet, size: float, tokens: int, teacher: TeacherSpec) -> None:
-    """The student alone for the FLOP of its distillation and its teacher's training, if the text has so many tokens."""
-    bill = sheet.scale.whole(sheet.tokens_for_bill(size, tokens, teacher))
-    if sheet.scale.fits(bill):
-        sheet.add(
-            f"equal total FLOP: distilling {size_name(size)} from {teacher.label} and training that teacher cost "
-            f"as much as {format_count(bill)} tokens alone",
-            (bill,),
-            sizes=[size],
-            teachers=[ALONE],
-        )
+        why = f"{teacher.label} once more, on the students' own text"
+        seen = sheet.teacher(parse_count(teacher.params), teacher.tokens, why, split="student")
+        why = "the same student from a teacher that has read the student's own text"
+        sheet.add(why, (sheet.scale.tokens[0], tokens), sizes=[size], teachers=[seen], name="seen")
+    if not bill:
+        return
+    alone = sheet.scale.whole(sheet.tokens_for_bill(size, tokens, teacher))
+    if sheet.scale.fits(alone):
+        why = f"equal total FLOP: distilling {size_name(size)} from {teacher.label} and training that teacher cost "
+        why += f"as much as {format_count(alone)} tokens alone"
+        sheet.add(why, (alone,), sizes=[size], teachers=[ALONE])
     else:
-        sheet.left_out["equal-flop"] = (
-            f"it takes {format_count(bill)} tokens of the students' text, which has fewer"
-        )
+        sheet.left_out["equal-flop"] = _too_long(alone)
+
+
+def _too_long(tokens: int) -> str:
+    return f"it takes {format_count(tokens)} tokens of the students' text, which has fewer"
 
 
 def seeds(sheet: Sheet, *, count: int = LEAST_SEEDS) -> None:
@@ -299,32 +264,25 @@ def seeds(sheet: Sheet, *, count: int = LEAST_SEEDS) -> None:
     places = dict.fromkeys([(sizes[0], first), (sizes[-1], last if len(sizes) == 1 else first)])
     why = "the noise floor: initialisation and data order"
     for params, tokens in places:
-        sheet.replicates.append(
-            (why, ReplicateSpec(params=params, seeds=count, tokens=(tokens,), teachers=teachers))
-        )
+        one = ReplicateSpec(params=params, seeds=count, tokens=(tokens,), teachers=teachers)
+        sheet.replicates.append((why, one))
 
 
 def knobs(sheet: Sheet) -> None:
     """Settings lambda and temperature beside 1 on two cells: they may move what the grid calls the best teacher."""
-    sizes, strongest = _ends(sheet), sheet.labels()[-1]
-    tokens = (
-        (sheet.students.tokens[0],)
-        if len(sizes) > 1
-        else (sheet.students.tokens[0], sheet.students.tokens[-1])
-    )
+    sizes, tokens = [parse_count(name) for name in sheet.students.params], sheet.students.tokens
+    if len(sizes) > 1:
+        sizes, tokens = [sizes[0], sizes[-1]], tokens[:1]
+    else:
+        tokens = (tokens[0], tokens[-1])
+    why = "lambda and temperature on two cells"
     for name, training in (
         ("lambda 0.5", {"distill_weight": 0.5}),
         ("temperature 2", {"temperature": 2.0}),
         ("temperature 0.5", {"temperature": 0.5}),
     ):
-        sheet.add(
-            "lambda and temperature on two cells" if name.startswith("lambda") else "",
-            tokens,
-            sizes=sizes,
-            teachers=[strongest],
-            name=name,
-            training=training,
-        )
+        sheet.add(why, tokens, sizes=sizes, teachers=[sheet.labels()[-1]], name=name, training=training)
+        why = ""
 
 
 def holdout(sheet: Sheet, size: float, tokens: int) -> None:
@@ -332,17 +290,10 @@ def holdout(sheet: Sheet, size: float, tokens: int) -> None:
     labels = sheet.labels()
     arms = [ALONE, labels[len(labels) // 2], labels[-1]] if labels else [ALONE]
     if not sheet.scale.fits(tokens):
-        sheet.left_out["hold-out"] = (
-            f"it takes {format_count(tokens)} tokens of the students' text, which has fewer"
-        )
+        sheet.left_out["hold-out"] = _too_long(tokens)
         return
-    sheet.add(
-        "held out: trained when predictions of it are frozen (distillaw verify freeze)",
-        (tokens,),
-        sizes=[size],
-        teachers=list(dict.fromkeys(arms)),
-        holdout=True,
-    )
+    why = "held out: trained when predictions of it are frozen (distillaw verify freeze)"
+    sheet.add(why, (tokens,), sizes=[size], teachers=arms, holdout=True)
 
 
 def all_controls(sheet: Sheet) -> None:
@@ -352,11 +303,6 @@ def all_controls(sheet: Sheet) -> None:
     knobs(sheet)
 
 
-def _ends(sheet: Sheet) -> list[float]:
-    sizes = [parse_count(name) for name in sheet.students.params]
-    return [sizes[0], sizes[-1]] if len(sizes) > 1 else sizes
-
-
 # --- the commented file: only what differs from the defaults, each table with its reason --------------------
 
 
@@ -364,66 +310,39 @@ _WIDTH = 110
 
 
 def study_file(sheet: Sheet, spec: StudySpec, heading: Iterable[str]) -> str:
-    """The TOML text of a study.
-
-    Args:
-        sheet: the study with its reasons.
-        spec: what it comes to; reading the text gives it back.
-        heading: lines of the comment at the top.
-    """
-    parts = ["".join(_comment(line) for line in heading), _top(spec), _data(spec), _students(spec)]
-    parts += [_entry("teachers", why, to_table(one)) for why, one in sheet.teachers]
-    parts.append(_tuning(spec))
-    parts += [_entry("replicates", why, to_table(one)) for why, one in sheet.replicates]
-    parts += [_entry("cells", why, _cells(one)) for why, one in sheet.cells]
-    if spec.target is not None:
-        table = {"params": spec.target.params, "tokens": spec.target.tokens}
-        parts.append("# the student that the verdict is about\n" + _table("[target]", table))
-    parts.append(_training(spec))
-    return "\n".join(part for part in parts if part)
-
-
-def _top(spec: StudySpec) -> str:
-    return (
+    """The TOML text of a study, with its reasons; reading it gives `spec` back."""
+    data, tuning = spec.data, spec.tuning
+    corpus = toml_value(data.corpus) if data.corpus != YOURS else '""   # yours: give it with --corpus'
+    top = (
         f"name = {toml_value(spec.name)}\n"
         f"batch_tokens = {toml_value(spec.batch_tokens)}   # the search for the batch starts here\n"
         f"peak_lr = {spec.peak_lr:g}   # at width 64; the search for the rate starts here\n"
     )
-
-
-def _data(spec: StudySpec) -> str:
-    data = spec.data
-    named = data.corpus != YOURS
-    lines = ["[data]"]
-    lines.append(
-        f"corpus = {toml_value(data.corpus)}" if named else 'corpus = ""   # yours: give it with --corpus'
+    text = (
+        f"[data]\ncorpus = {corpus}\n"
+        f"vocab_size = {data.vocab_size}   # its matrix is a modest share of the smallest student\n"
+        f"validation_documents = {data.validation_documents}   # errors are clustered by document\n"
+        f"validation_tokens_per_document = {data.validation_tokens_per_document}\n"
+        "teacher_share = 0.5   # teachers and students read different documents\n"
     )
-    lines.append(f"vocab_size = {data.vocab_size}   # its matrix is a modest share of the smallest student")
-    lines.append(f"validation_documents = {data.validation_documents}   # errors are clustered by document")
-    lines.append(f"validation_tokens_per_document = {data.validation_tokens_per_document}")
-    lines.append("teacher_share = 0.5   # teachers and students read different documents")
-    return "\n".join(lines) + "\n"
-
-
-def _students(spec: StudySpec) -> str:
-    students = {"params": spec.students.params, "tokens": spec.students.tokens}
-    return "# the grid: every size to every budget, alone and from every teacher\n" + _table(
-        "[students]", students
+    grid = {"params": spec.students.params, "tokens": spec.students.tokens}
+    parts = ["".join(_comment(line) for line in heading), top, text]
+    parts.append(
+        _entry("[students]", "the grid: every size to every budget, alone and from every teacher", grid)
     )
-
-
-def _tuning(spec: StudySpec) -> str:
-    table: dict[str, object] = {"teacher": spec.tuning.teacher} if spec.tuning.teacher else {}
-    if not spec.tuning.batch:
-        table["batch"] = False
+    parts += [_entry("[[teachers]]", why, to_table(one)) for why, one in sheet.teachers]
     why = "the rate is searched for both arms at the end sizes"
-    why += ", the batch too" if spec.tuning.batch else "; the batch stays, so that all runs are paired"
-    return _comment(why) + _table("[tuning]", table)
-
-
-def _training(spec: StudySpec) -> str:
-    changed = to_table(spec.training)
-    return _table("[training]", changed) if changed else ""
+    why += ", the batch too" if tuning.batch else "; the batch stays, so that all runs are paired"
+    searched: dict[str, object] = {"teacher": tuning.teacher} if tuning.teacher else {}
+    parts.append(_entry("[tuning]", why, searched if tuning.batch else searched | {"batch": False}))
+    parts += [_entry("[[replicates]]", why, to_table(one)) for why, one in sheet.replicates]
+    parts += [_entry("[[cells]]", why, _cells(one)) for why, one in sheet.cells]
+    if spec.target is not None:
+        table = {"params": spec.target.params, "tokens": spec.target.tokens}
+        parts.append(_entry("[target]", "the student that the verdict is about", table))
+    if changed := to_table(spec.training):
+        parts.append(_entry("[training]", "", changed))
+    return "\n".join(parts)
 
 
 _CELLS = ("name", "params", "tokens", "teachers", "seeds", "split", "init", "rates", "training", "holdout")
@@ -435,12 +354,9 @@ def _cells(one: DesignSpec) -> dict[str, object]:
     return {key: table[key] for key in _CELLS if key in table}
 
 
-def _entry(name: str, why: str, table: Mapping[str, object]) -> str:
-    return (_comment(why) if why else "") + _table(f"[[{name}]]", table)
-
-
-def _table(head: str, table: Mapping[str, object]) -> str:
-    return head + "\n" + "".join(f"{key} = {toml_value(value)}\n" for key, value in table.items())
+def _entry(head: str, why: str, table: Mapping[str, object]) -> str:
+    lines = "".join(f"{key} = {toml_value(value)}\n" for key, value in table.items())
+    return f"{_comment(why) if why else ''}{head}\n{lines}"
 
 
 def _comment(text: str) -> str:

@@ -1,10 +1,13 @@
 """What a study costs, what it would identify and which controls it has: said before anything is spent.
 
-The checklist is read from the study file alone: what is planned, not what came out.
+What it would identify: its runs as cells of guessed laws, and the standard errors that would remain. Goals: c0 within
+0.3 and the best L_T / Ltilde_S within 0.03 under every guess; where one is missed, some additions are tried and the one
+that helps most is named. The checklist is read from the study file alone: what is planned, not what came out.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,18 +21,204 @@ from distillaw.controls.control import (
     STRONG,
     WEAK,
 )
-from distillaw.fitting.expected import NOISE, BestRatio
+from distillaw.fitting.expected import NOISE, BestRatio, FormErrors, PlannedRuns, expect
 from distillaw.fitting.prior_laws import prior_laws
-from distillaw.protocols.expectations import (
-    FORM_NAMES,
-    ExpectedErrors,
-    Prospect,
-    prospect,
-)
+from distillaw.fitting.uncertainty import DesignPoints
+from distillaw.laws.base import Array
+from distillaw.laws.published import PublishedLaw
 from distillaw.protocols.scale import embedding_share, text_size
 from distillaw.quantities import format_count, parse_count
+from distillaw.runs.spec import serves_laws
 from distillaw.sweep.cost import StudyCost
-from distillaw.sweep.spec import NONE, DesignSpec, StudySpec
+from distillaw.sweep.ready import TrunkJob
+from distillaw.sweep.spec import NONE, StudySpec
+
+MANY_RUNS = 60
+"""From so many distilled runs on the eight-parameter form is fitted; below, the one with five (docs/fitting.md)."""
+FEWEST_TRUNKS = {"reduced": 8, "kappa": 11, "supervised": 9}
+"""Parameters and three more: with fewer independent runs a fit is TOO_FEW_RUNS."""
+FORM_NAMES = {
+    "reduced": "five-parameter form",
+    "kappa": "eight-parameter form",
+    "supervised": "supervised law",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedErrors:
+    """What one form would know of a study, under every guess."""
+
+    form: str
+    num_runs: int
+    num_trunks: int
+    by_guess: Mapping[str, FormErrors]
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether there are as many independent runs as a fit asks for."""
+        return self.num_trunks >= FEWEST_TRUNKS[self.form]
+
+    def error(self, name: str) -> float:
+        """The largest standard error of a coefficient among the guesses; nan where the form lacks it."""
+        return max((e.errors.get(name, np.nan) for e in self.by_guess.values()), default=np.nan)
+
+    def value(self, name: str) -> tuple[float, float]:
+        """Lowest and highest value among the guesses."""
+        values = [e.values[name] for e in self.by_guess.values()]
+        return min(values), max(values)
+
+    def best(self) -> list[tuple[BestRatio, ...]]:
+        """Each student cell's best ratio under every guess."""
+        return list(zip(*(e.best for e in self.by_guess.values()), strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prospect:
+    """All that is expected of a study's laws."""
+
+    outlooks: tuple[ExpectedErrors, ...]
+    """Of the supervised law, and of both forms of the distillation law where there are teachers of known loss."""
+    ratios: tuple[float, float] | None
+    """Lowest and highest L_T / Ltilde_S among the runs, by the guess; None without teachers."""
+    add: str
+    """What would sharpen c0 most where it misses its goal; empty where nothing is missing."""
+
+    def outlook(self, form: str) -> ExpectedErrors | None:
+        """The one of a form."""
+        return next((one for one in self.outlooks if one.form == form), None)
+
+    @property
+    def fitted(self) -> ExpectedErrors | None:
+        """The form of the distillation law that so many runs support."""
+        few, many = self.outlook("reduced"), self.outlook("kappa")
+        return many if many is not None and many.num_runs >= MANY_RUNS else few
+
+
+class _Row(NamedTuple):
+    params: float
+    tokens: int
+    teacher: tuple[float, float] | None
+    """Its size and tokens."""
+    trunk: str
+
+
+def prospect(jobs: Sequence[TrunkJob]) -> Prospect | None:
+    """What the jobs of a study would identify; None where none of them serves a law.
+
+    Runs from teachers that are not trained here are left out: their losses are not known before they are measured.
+    """
+    rows = _rows(jobs)
+    if not rows:
+        return None
+    students = np.array([row.params for row in rows])
+    laws = prior_laws(students)
+    taught = any(row.teacher for row in rows)
+    plans = {name: _planned(rows, law) for name, law in laws.items()}
+    forms = ("supervised", "reduced", "kappa") if taught else ("supervised",)
+    if all(row.teacher for row in rows):
+        forms = forms[1:]
+    outlooks = tuple(_outlook(form, laws, plans) for form in forms)
+    cells = next(iter(plans.values())).cells
+    ratios = _ratios(cells, next(iter(laws.values()))) if taught else None
+    sure = [one for one in outlooks if one.form != "supervised" and one.has_enough]
+    missing = [one for one in sure if one.error("c0") > C0_GOAL]
+    add = _what_to_add(missing[-1], laws, plans) if missing else ""
+    return Prospect(outlooks=outlooks, ratios=ratios, add=add)
+
+
+def _rows(jobs: Sequence[TrunkJob]) -> list[_Row]:
+    """Runs that laws are fitted on: the grid, and teachers as models trained alone; what is held out comes too late."""
+    trained: dict[str, tuple[float, float]] = {}
+    for job in jobs:
+        if job.trunk.role == "teacher":
+            for run_id, tokens in zip(job.run_ids, job.budgets, strict=True):
+                trained[run_id] = float(job.trunk.params), float(tokens)
+    rows: dict[_Row, None] = {}
+    for job in jobs:
+        trunk = job.trunk
+        serves = serves_laws(trunk.purpose) and trunk.purpose != "holdout"
+        if serves and (trunk.teacher_run is None or trunk.teacher_run in trained):
+            teacher = trained.get(trunk.teacher_run or "")
+            rows |= dict.fromkeys(_Row(float(trunk.params), t, teacher, trunk.trunk_id) for t in job.budgets)
+    return list(rows)
+
+
+def _planned(rows: Sequence[_Row], law: PublishedLaw) -> PlannedRuns:
+    """The rows as cells, the teachers' losses by the guess."""
+    assert law.supervised is not None
+    numbers: dict[str, int] = {}
+    trunk = np.array([numbers.setdefault(row.trunk, len(numbers)) for row in rows], dtype=np.int64)
+    size, read = np.array([row.teacher or (np.nan, np.nan) for row in rows]).T
+    loss = np.full(len(rows), np.nan)
+    known = np.isfinite(size)
+    if known.any():
+        loss[known] = law.supervised(params=size[known], tokens=read[known])
+    table = {
+        "params": np.array([row.params for row in rows]),
+        "tokens": np.array([row.tokens for row in rows]),
+        "teacher_loss": loss,
+    }
+    return PlannedRuns(cells=DesignPoints.of(table, what="study"), trunk=trunk)
+
+
+def _outlook(form: str, laws: Mapping[str, PublishedLaw], plans: Mapping[str, PlannedRuns]) -> ExpectedErrors:
+    some = next(iter(plans.values()))
+    counted = ~some.cells.taught if form == "supervised" else some.cells.taught
+    return ExpectedErrors(
+        form=form,
+        num_runs=int(counted.sum()),
+        num_trunks=len(np.unique(some.trunk[counted])),
+        by_guess={name: expect(law, plans[name], form=form) for name, law in laws.items()},
+    )
+
+
+def _ratios(cells: DesignPoints, law: PublishedLaw) -> tuple[float, float]:
+    assert law.supervised is not None
+    taught = cells.taught
+    alone = law.supervised(params=cells.params[taught], tokens=cells.tokens[taught])
+    ratio = cells.teacher_loss[taught] / alone
+    return float(ratio.min()), float(ratio.max())
+
+
+# --- what to add ------------------------------------------------------------------------------------------------------
+
+
+def _what_to_add(
+    fitted: ExpectedErrors, laws: Mapping[str, PublishedLaw], plans: Mapping[str, PlannedRuns]
+) -> str:
+    """The addition after which the worst guess knows c0 best, in words with the error it leaves."""
+    found: dict[str, float] = {}
+    for name, law in laws.items():
+        for words, cells in _additions(plans[name]).items():
+            after = expect(law, plans[name].followed_by(cells), form=fitted.form, best=False)
+            found[words] = max(found.get(words, 0.0), after.errors["c0"])
+    words = min(found, key=lambda key: found[key])
+    return f"{words} (then {found[words]:.2g} in the {FORM_NAMES[fitted.form]})"
+
+
+def _additions(runs: PlannedRuns) -> dict[str, DesignPoints]:
+    """Further runs, in words: each for every student cell, budget or teacher that is there."""
+    taught = runs.taught()
+    students = np.unique(np.stack([taught.params, taught.tokens], axis=1), axis=0)
+    losses = np.unique(taught.teacher_loss)
+    sizes, budgets = np.unique(taught.params), np.unique(taught.tokens)
+
+    def crossed(params: Array, tokens: Array, teacher: Array) -> DesignPoints:
+        n, d, t = (a.ravel() for a in np.meshgrid(params, tokens, teacher, indexing="ij"))
+        return DesignPoints.of({"params": n, "tokens": d, "teacher_loss": t}, what="additions")
+
+    def from_teacher(loss: float) -> DesignPoints:
+        table = {"params": students[:, 0], "tokens": students[:, 1], "teacher_loss": loss}
+        return DesignPoints.of(table, what="additions")
+
+    return {
+        "add a teacher 10 % below the strongest one's loss": from_teacher(0.9 * losses[0]),
+        "add a teacher 5 % above the weakest one's loss": from_teacher(1.05 * losses[-1]),
+        "add a teacher between the middle ones": from_teacher(float(np.median(losses)) * 1.001),
+        "add budgets four times as long": crossed(sizes, 4 * budgets[-1:], losses),
+        "add a student size four times the largest": crossed(4 * sizes[-1:], budgets, losses),
+    }
+
 
 # --- which controls a study file has ------------------------------------------------------------------------
 
@@ -50,118 +239,60 @@ class PlannedControl:
 def checklist(
     spec: StudySpec, cost: StudyCost, expected: Prospect | None, text: float | None
 ) -> list[PlannedControl]:
-    """The controls of a study, those that its question does not need left out.
-
-    Args:
-        spec: the study.
-        cost: its jobs.
-        expected: what it would identify.
-        text: tokens of each half of its text, where known.
-    """
-    out = [
-        _tuning(spec),
-        _horizon(spec),
-        _steps(spec),
-        _single_epoch(spec, text),
-        _seeds(spec),
-        _embedding(spec, cost),
+    """The controls of a study that its question needs; `text`: tokens of each half of it, where known."""
+    what = "rate and batch" if spec.tuning.batch else "rate (the batch stays)"
+    where = " and ".join(spec.far_sizes())
+    far = f"the rate of every arm searched at the largest budget too, at {where or 'no size'}"
+    steps = min(spec.students.tokens) // spec.batch_tokens
+    smallest = min(map(parse_count, spec.students.params))
+    share = embedding_share(smallest, cost.jobs[0].trunk.vocab_size, spec.training)
+    matrix = f"one embedding matrix is {share:.0%} of the smallest student ({EMBEDDING_SHARE:.0%} at most)"
+    found: list[tuple[str, bool, str]] = [
+        ("tuning", spec.tuning.enabled, f"{what} searched, both arms"),
+        ("horizon", spec.tuning.enabled and bool(where), far),
+        ("steps", steps >= LEAST_STEPS, f"{steps:,} steps at the smallest budget ({LEAST_STEPS} wanted)"),
+        ("single-epoch", *_single_epoch(spec, text)),
+        ("seeds", *_seeds(spec)),
+        ("embedding", share <= EMBEDDING_SHARE + 0.005, matrix),
     ]
     if any(not teacher.is_control for teacher in spec.teachers):
-        out += [
-            _union(spec),
-            _seen(spec),
-            _equal_flop(spec, cost),
-            _strength(expected),
-            _pairs(cost),
-            _knobs(spec),
+        alone = [one for one in spec.cells if NONE in one.teachers or not one.teachers]
+        union = any(cells.split == "union" for cells in alone)
+        controls = {t.label for t in spec.teachers if t.is_control}
+        seen = any(controls & set(cells.teachers) for cells in spec.cells)
+        bill, pairs = _has_equal_flop(cost), _count_pairs(cost)
+        found += [
+            ("union", union, "the student alone on its own and its teacher's text"),
+            ("seen-text", seen, "a teacher that has read the student's own text"),
+            ("equal-flop", bill, "the student alone for the FLOP of both trainings"),
+            ("strong-teachers", *_strength(expected)),
+            ("pairs", pairs > 0, f"teachers with equal loss and different size: {pairs}"),
+            ("lambda", _has_knobs(spec), "lambda and temperature beside 1 on two cells"),
         ]
-    held = [cells for cells in spec.cells if cells.holdout]
-    return [
-        *out,
-        PlannedControl(name="hold-out", is_there=bool(held), words="trained after predictions are frozen"),
-    ]
+    held = any(cells.holdout for cells in spec.cells)
+    found.append(("hold-out", held, "trained after predictions are frozen"))
+    return [PlannedControl(name=name, is_there=is_there, words=words) for name, is_there, words in found]
 
 
-def _tuning(spec: StudySpec) -> PlannedControl:
-    what = "rate and batch" if spec.tuning.batch else "rate (the batch stays)"
-    return PlannedControl(name="tuning", is_there=spec.tuning.enabled, words=f"{what} searched, both arms")
-
-
-def _horizon(spec: StudySpec) -> PlannedControl:
-    where = " and ".join(spec.far_sizes())
-    is_there = spec.tuning.enabled and bool(where)
-    words = f"the rate of every arm searched at the largest budget too, at {where or 'no size'}"
-    return PlannedControl(name="horizon", is_there=is_there, words=words)
-
-
-def _steps(spec: StudySpec) -> PlannedControl:
-    steps = min(spec.students.tokens) // spec.batch_tokens
-    return PlannedControl(
-        name="steps",
-        is_there=steps >= LEAST_STEPS,
-        words=f"{steps:,} steps at the smallest budget ({LEAST_STEPS} wanted)",
-    )
-
-
-def _single_epoch(spec: StudySpec, text: float | None) -> PlannedControl:
+def _single_epoch(spec: StudySpec, text: float | None) -> tuple[bool, str]:
     needed = spec.longest()
     longest = ", ".join(f"{format_count(tokens)} {name}" for name, tokens in sorted(needed.items()))
     if text is None:
-        return PlannedControl(
-            name="single-epoch",
-            is_there=True,
-            words=f"checked when it starts; needs {longest} tokens of text",
-        )
+        return True, f"checked when it starts; needs {longest} tokens of text"
     holds = all(tokens <= (2 * text if name == "union" else text) for name, tokens in needed.items())
-    return PlannedControl(
-        name="single-epoch",
-        is_there=holds,
-        words=f"needs {longest} tokens; each half of the text has about {format_count(text)}",
-    )
+    return holds, f"needs {longest} tokens; each half of the text has about {format_count(text)}"
 
 
-def _seeds(spec: StudySpec) -> PlannedControl:
-    places = {
-        (one.params, tokens): one.seeds
-        for one in spec.replicates
-        for tokens in one.tokens or spec.students.tokens
-    }
-    enough = [place for place, seeds in places.items() if seeds >= LEAST_SEEDS]
+def _seeds(spec: StudySpec) -> tuple[bool, str]:
+    places: dict[tuple[str, int], int] = {}
+    for one in spec.replicates:
+        places |= {(one.params, tokens): one.seeds for tokens in one.tokens or spec.students.tokens}
+    enough = sum(seeds >= LEAST_SEEDS for seeds in places.values())
     most = max(places.values(), default=1)
-    return PlannedControl(
-        name="seeds",
-        is_there=len(enough) >= 2,
-        words=f"{most} seeds on {len(places)} cells ({LEAST_SEEDS} on 2 wanted)",
-    )
+    return enough >= 2, f"{most} seeds on {len(places)} cells ({LEAST_SEEDS} on 2 wanted)"
 
 
-def _embedding(spec: StudySpec, cost: StudyCost) -> PlannedControl:
-    smallest = min(map(parse_count, spec.students.params))
-    share = embedding_share(smallest, cost.jobs[0].trunk.vocab_size, spec.training)
-    words = f"one embedding matrix is {share:.0%} of the smallest student ({EMBEDDING_SHARE:.0%} at most)"
-    return PlannedControl(name="embedding", is_there=share <= EMBEDDING_SHARE + 0.005, words=words)
-
-
-def _alone(cells: Iterable[DesignSpec]) -> list[DesignSpec]:
-    return [one for one in cells if NONE in one.teachers or not one.teachers]
-
-
-def _union(spec: StudySpec) -> PlannedControl:
-    is_there = any(cells.split == "union" for cells in _alone(spec.cells))
-    return PlannedControl(
-        name="union", is_there=is_there, words="the student alone on its own and its teacher's text"
-    )
-
-
-def _seen(spec: StudySpec) -> PlannedControl:
-    controls = {t.label for t in spec.teachers if t.is_control}
-    is_there = any(controls & set(cells.teachers) for cells in spec.cells)
-    return PlannedControl(
-        name="seen-text", is_there=is_there, words="a teacher that has read the student's own text"
-    )
-
-
-def _equal_flop(spec: StudySpec, cost: StudyCost) -> PlannedControl:
+def _has_equal_flop(cost: StudyCost) -> bool:
     """Whether the student alone was given, somewhere, the FLOP of distilling it and training one of its teachers."""
     trained = {
         run: (j.trunk, t)
@@ -184,64 +315,40 @@ def _equal_flop(spec: StudySpec, cost: StudyCost) -> PlannedControl:
         for tokens in job.budgets:
             bill = tokens * (1 + other / (3 * own)) + read * other / own
             if any(n == trunk.params and abs(t / bill - 1) < 2 * _NEAR for n, t in alone):
-                return PlannedControl(
-                    name="equal-flop", is_there=True, words="the student alone for the FLOP of both trainings"
-                )
-    return PlannedControl(
-        name="equal-flop", is_there=False, words="the student alone for the FLOP of both trainings"
-    )
+                return True
+    return False
 
 
-def _strength(expected: Prospect | None) -> PlannedControl:
+def _strength(expected: Prospect | None) -> tuple[bool, str]:
     if expected is None or expected.ratios is None:
-        return PlannedControl(
-            name="strong-teachers", is_there=False, words="no teacher whose loss can be guessed"
-        )
+        return False, "no teacher whose loss can be guessed"
     low, high = expected.ratios
     reaches = low <= STRONG + _NEAR and high >= WEAK - _NEAR
-    words = f"L_T / loss alone from {low:.2f} to {high:.2f} by the guess ({STRONG} to {WEAK} wanted)"
-    return PlannedControl(name="strong-teachers", is_there=reaches, words=words)
+    return reaches, f"L_T / loss alone from {low:.2f} to {high:.2f} by the guess ({STRONG} to {WEAK} wanted)"
 
 
-def _pairs(cost: StudyCost) -> PlannedControl:
+def _count_pairs(cost: StudyCost) -> int:
     """Teachers of different size whose guessed losses are equal."""
     students = np.array([float(j.trunk.params) for j in cost.jobs if j.trunk.role == "student"])
     law = prior_laws(students)["surrogate-s2"].supervised
     assert law is not None
-    trained = [
-        (float(j.trunk.params), t)
-        for j in cost.jobs
-        if j.trunk.role == "teacher" and j.trunk.split == "teacher"
-        for t in j.budgets
-    ]
-    losses = [float(law(params=n, tokens=t)) for n, t in trained]
-    count = sum(
-        abs(one / other - 1) < _NEAR and not 1 / 1.3 < n / m < 1.3
-        for (n, _), one in zip(trained, losses, strict=True)
-        for (m, _), other in zip(trained, losses, strict=True)
-        if n < m
-    )
-    return PlannedControl(
-        name="pairs",
-        is_there=count > 0,
-        words=f"teachers with equal loss and different size: {count}",
+    teachers = [j for j in cost.jobs if j.trunk.role == "teacher" and j.trunk.split == "teacher"]
+    trained = [(float(j.trunk.params), t) for j in teachers for t in j.budgets]
+    losses = [(n, float(law(params=n, tokens=t))) for n, t in trained]
+    return sum(
+        n < m and abs(one / other - 1) < _NEAR and not 1 / 1.3 < n / m < 1.3
+        for n, one in losses
+        for m, other in losses
     )
 
 
-def _knobs(spec: StudySpec) -> PlannedControl:
-    found = {}
-    for setting in ("distill_weight", "temperature"):
-        found[setting] = {
-            (size, tokens)
-            for cells in spec.cells
-            if setting in cells.training
-            for size in cells.params or spec.students.params
-            for tokens in cells.tokens
-        }
-    is_there = all(len(places) >= 2 for places in found.values())
-    return PlannedControl(
-        name="lambda", is_there=is_there, words="lambda and temperature beside 1 on two cells"
-    )
+def _has_knobs(spec: StudySpec) -> bool:
+    found: dict[str, set[tuple[str, int]]] = {"distill_weight": set(), "temperature": set()}
+    for cells in spec.cells:
+        places = {(size, tokens) for size in cells.params or spec.students.params for tokens in cells.tokens}
+        for setting in found.keys() & cells.training.keys():
+            found[setting] |= places
+    return all(len(places) >= 2 for places in found.values())
 
 
 # --- everything that is said --------------------------------------------------------------------------------
@@ -265,15 +372,10 @@ class Statement:
     controls: tuple[PlannedControl, ...]
     contrasts: Mapping[str, int]
     """Setting compared with the grid -> seeds."""
-    target: tuple[str, int] | None
     is_world: bool
 
     def lines(self, left_out: Mapping[str, str] | None = None) -> Iterator[str]:
-        """The statement in words.
-
-        Args:
-            left_out: control -> why a template does without it.
-        """
+        """The statement in words; `left_out`: control -> why a template does without it."""
         yield "what it would identify"
         if self.prospect is None:
             why = "its text is a synthetic world" if self.is_world else "none of its runs serves a law"
@@ -289,9 +391,8 @@ class Statement:
         yield "controls (+ planned, - not)"
         for one in self.controls:
             why = "" if one.is_there else (left_out or {}).get(one.name, "")
-            yield f"  {'+' if one.is_there else '-'} {one.name:<16}{one.words}" + (
-                f"; left out: {why}" if why else ""
-            )
+            said = f"{one.words}; left out: {why}" if why else one.words
+            yield f"  {'+' if one.is_there else '-'} {one.name:<16}{said}"
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON values; errors are the worst of the guesses, null where there is none."""
@@ -307,12 +408,7 @@ class Statement:
 
 
 def state(spec: StudySpec, cost: StudyCost) -> Statement:
-    """The statement of a study.
-
-    Args:
-        spec: the study.
-        cost: its cost, with its jobs.
-    """
+    """The statement of a study, from its cost with its jobs."""
     is_world = spec.data.world is not None
     expected = None if is_world else prospect(cost.wanted or cost.jobs)
     text = None
@@ -321,14 +417,8 @@ def state(spec: StudySpec, cost: StudyCost) -> Statement:
         held_out = spec.data.validation_documents
         text = None if size is None else size.half(spec.data.vocab_size, held_out=held_out)
     usual = {cells.name: cells.seeds for cells in spec.cells if cells.training}
-    target = None if spec.target is None else (spec.target.params, spec.target.tokens)
-    return Statement(
-        prospect=expected,
-        controls=tuple(checklist(spec, cost, expected, text)),
-        contrasts=usual,
-        target=target,
-        is_world=is_world,
-    )
+    controls = tuple(checklist(spec, cost, expected, text))
+    return Statement(prospect=expected, controls=controls, contrasts=usual, is_world=is_world)
 
 
 def _prospect_lines(expected: Prospect) -> Iterator[str]:
@@ -383,20 +473,13 @@ def _ratio_words(fitted: ExpectedErrors) -> str:
         worst = max(one.error for cell in sure for one in cell)
         parts.append(f"identified for {_named(sure)}: within {worst:.2g} (goal {RATIO_GOAL})")
     if some:
-        where = sorted(
-            {g for cell in some for g, one in zip(fitted.by_guess, cell, strict=True) if one.is_bracketed}
-        )
+        by_guess = [pair for cell in some for pair in zip(fitted.by_guess, cell, strict=True)]
+        where = sorted({guess for guess, one in by_guess if one.is_bracketed})
         parts.append(f"under {', '.join(where)} only for {_named(some)}: stronger teachers would settle it")
-    if never:
-        parts.append(
-            f"not identified for {_named(never)}: the best teacher is beyond those here; add {_beyond(never)}"
-        )
+    if never:  # below 1 the search ended at the strongest
+        add = "stronger teachers" if never[0][0].ratio < 1 else "weaker teachers"
+        parts.append(f"not identified for {_named(never)}: the best teacher is beyond those here; add {add}")
     return "; ".join(parts)
-
-
-def _beyond(cells: list[tuple[BestRatio, ...]]) -> str:
-    """Which side is open, by the ratio at which the search ended: below 1 it ended at the strongest."""
-    return "stronger teachers" if cells[0][0].ratio < 1 else "weaker teachers"
 
 
 def _named(cells: list[tuple[BestRatio, ...]]) -> str:

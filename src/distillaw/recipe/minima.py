@@ -58,13 +58,6 @@ def divide_text(spec: DataSpec, data: Path, folder: Path, *, calibration_tokens:
     """Tokenise the corpus and write its calibration and held-out documents as text.
 
     Calibration documents are those of the teachers' split, which students do not read; held-out ones nobody reads.
-
-    Args:
-        spec: the corpus and how it is split.
-        data: folder of the tokens.
-        folder: where the two files go.
-        calibration_tokens: tokens of calibration text.
-        say: told now and then how far it is.
     """
     store = prepare_data(spec, data, say=say)
     tokenizer = load_tokenizer(str(store.tokenizer_folder))
@@ -82,9 +75,8 @@ def _write_documents(
 ) -> None:
     end = tokenizer.eos_token_id
     texts = (tokenizer.decode([int(i) for i in ids if i != end]) for ids in documents)
-    write_text(
-        path, "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts if text.strip())
-    )
+    rows = (json.dumps({"text": text}, ensure_ascii=False) for text in texts if text.strip())
+    write_text(path, "".join(f"{row}\n" for row in rows))
 
 
 QUESTIONS = (
@@ -106,31 +98,17 @@ def write_samples(
 
     Args:
         models: name -> (model, the .jsonl file of its answers).
-        folder: where samples.json goes.
-        template: for a model that has none.
-        device: cpu or cuda.
-        say: takes a line of progress.
 
     Returns:
         What samples.json holds; no samples, and why, where a model has no room for a question and its answer.
-
-    Raises:
-        CacheError, ConfigError, RunError: as `generate_answers`.
     """
     write_text(folder / PROMPTS, "".join(f"{question}\n" for question in QUESTIONS))
     found: dict[str, Any] = {"max_new_tokens": MOST_TOKENS, "temperature": 0.0, "samples": []}
     answers: dict[str, dict[int, Mapping[str, Any]]] = {}
     try:
         for name, (model, file) in models.items():
-            generate_answers(
-                model,
-                folder / PROMPTS,
-                file,
-                max_new_tokens=MOST_TOKENS,
-                template=template,
-                device=device,
-                say=say,
-            )
+            how = {"max_new_tokens": MOST_TOKENS, "template": template, "device": device, "say": say}
+            generate_answers(model, folder / PROMPTS, file, **how)
             answers[name] = {int(str(row["prompt"])): row for row in read_json_lines(file)}
         found["samples"] = [
             {"prompt": question, "answers": {name: _answer(rows[i]) for name, rows in answers.items()}}
@@ -149,7 +127,6 @@ def _answer(row: Mapping[str, Any]) -> dict[str, Any]:
 
 RECORD = "recipe.json"
 TEACHER, CUT, BASE, CHAT = "teacher", "cut", "base", "chat"
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,15 +167,8 @@ def cook(
     """Run the recipe up to a stage.
 
     Args:
-        spec: what is wanted.
-        out: its folder.
-        display: told about training.
         say: takes a line when a stage begins and ends.
-        command: how the user called, for the record.
         until: the last stage that is run.
-
-    Returns:
-        What recipe.json holds.
 
     Raises:
         ConfigError: `out` holds another recipe, or what any stage raises.
@@ -228,11 +198,7 @@ def cook(
 
 
 def _open_record(kitchen: Kitchen) -> dict[str, Any]:
-    """The record so far.
-
-    Raises:
-        ConfigError: it is of another recipe.
-    """
+    """The record so far, refused if it is of another recipe."""
     wanted = json.loads(json.dumps(asdict(kitchen.spec), default=str))  # as JSON gives it back
     file = kitchen.out / RECORD
     if not file.exists():
@@ -260,13 +226,8 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
 def _text(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
     spec = kitchen.spec
     claim_folder(kitchen.distil)
-    store = divide_text(
-        spec.data,
-        kitchen.distil / "data",
-        kitchen.out / "text",
-        say=kitchen.say,
-        calibration_tokens=spec.calibration_tokens,
-    )
+    asked = {"calibration_tokens": spec.calibration_tokens, "say": kitchen.say}
+    store = divide_text(spec.data, kitchen.distil / "data", kitchen.out / "text", **asked)
     require_tokens(store, {"student": spec.tokens}, context=spec.training.context)
     splits = store.manifest["splits"]
     return {"source": spec.data.source, "tokens": {name: split["tokens"] for name, split in splits.items()}}
@@ -335,17 +296,9 @@ def _instruct(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
     spec, folder = kitchen.spec, kitchen.out / "instruct"
     chats = spec.chats
     if chats is None:
-        chats = generate_answers(
-            spec.teacher,
-            spec.prompts,
-            folder / "answers.jsonl",
-            max_new_tokens=spec.answer_tokens,
-            batch=16,
-            seed=spec.seed,
-            template=spec.template,
-            device=spec.device,
-            say=kitchen.say,
-        )
+        drawn = {"max_new_tokens": spec.answer_tokens, "batch": 16, "seed": spec.seed}
+        where = {"template": spec.template, "device": spec.device, "say": kitchen.say}
+        chats = generate_answers(spec.teacher, spec.prompts, folder / "answers.jsonl", **drawn, **where)
     base = record["stages"]["distil"]["folder"]
     sft = SftSpec(
         model=base,
@@ -370,9 +323,8 @@ def _instruct(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
         TEACHER: (spec.teacher, folder / "samples.teacher.jsonl"),
         CHAT: (str(chat), chat.with_name("samples.jsonl")),
     }
-    result["samples"] = write_samples(
-        asked, folder, template=spec.template, device=spec.device, say=kitchen.say
-    )
+    where = {"template": spec.template, "device": spec.device, "say": kitchen.say}
+    result["samples"] = write_samples(asked, folder, **where)
     return result
 
 
@@ -409,12 +361,5 @@ def _report(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
     return {"report": str(write_recipe_report(kitchen.out))}
 
 
-_RUN: dict[str, Callable[[Kitchen, dict[str, Any]], dict[str, Any]]] = {
-    "text": _text,
-    "law": _law,
-    "prune": _prune,
-    "distil": _distil,
-    "instruct": _instruct,
-    "evaluate": _evaluate,
-    "report": _report,
-}
+_STAGES = (_text, _law, _prune, _distil, _instruct, _evaluate, _report)
+_RUN: dict[str, Callable[[Kitchen, dict[str, Any]], dict[str, Any]]] = dict(zip(STAGES, _STAGES, strict=True))

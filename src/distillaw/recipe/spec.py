@@ -101,7 +101,6 @@ def foresee(spec: MinimaSpec, until: str = "report") -> None:
     """Read what the later stages will read: models, chat template, prompts, conversations, preferences, benchmarks.
 
     Args:
-        spec: what is wanted.
         until: the last stage that is run; what only later ones read is not looked at.
 
     Raises:
@@ -116,24 +115,16 @@ def foresee(spec: MinimaSpec, until: str = "report") -> None:
     if STAGES.index(until) < STAGES.index("instruct"):
         return
     choose_template(teacher.tokenizer(), spec.template, model=teacher.name)
-    _foresee_files(spec)
-    if spec.tasks and until != "instruct":
-        read_tasks(
-            choose_tasks(spec.tasks, known_tasks(None)),
-            spec.evaluation_data,
-            limit=spec.limit,
-            skip_missing=True,
-        )
-
-
-def _foresee_files(spec: MinimaSpec) -> None:
-    """Every line of the conversations and preferences is read once; that takes seconds for a million of them."""
+    # every line of conversations and preferences is read once; that takes seconds for a million of them
     if spec.chats is None:
         read_prompts(spec.prompts)
     else:
         _require_some(sum(1 for _ in read_conversations(spec.chats)), spec.chats, "conversations")
     if spec.pairs is not None:
         _require_some(sum(1 for _ in read_pairs(spec.pairs)), spec.pairs, "pairs")
+    if spec.tasks and until != "instruct":
+        chosen = choose_tasks(spec.tasks, known_tasks(None))
+        read_tasks(chosen, spec.evaluation_data, limit=spec.limit, skip_missing=True)
 
 
 def _require_some(found: int, file: Path, what: str) -> None:
@@ -155,8 +146,8 @@ def consult_laws(spec: MinimaSpec) -> dict[str, Any]:
     size = size_student(source, Wishes(params=spec.params, keep=keep))
     opinions, disagreement = _opinions(spec, size.params)
     arms, context = (2 + bool(spec.smaller)) * (2 if spec.alone else 1), spec.training.context
-    student_flop = 3 * forward_flops(size.shape, context=context).total * spec.tokens * arms
-    teacher_flop = forward_flops(size.teacher_shape, context=context).total * spec.tokens
+    own, other = (forward_flops(shape, context=context).total for shape in (size.shape, size.teacher_shape))
+    flop = {"student_flop": 3 * own * spec.tokens * arms, "teacher_flop": other * spec.tokens}
     slope = 1 / law
     return size.record() | {
         "teacher": source.name,
@@ -166,12 +157,7 @@ def consult_laws(spec: MinimaSpec) -> dict[str, Any]:
         "best_teacher_by_rule": slope * size.params,
         "opinions": opinions,
         "disagreement": disagreement,
-        "cost": {
-            "arms": arms,
-            "tokens": spec.tokens,
-            "student_flop": student_flop,
-            "teacher_flop": teacher_flop,
-        },
+        "cost": {"arms": arms, "tokens": spec.tokens} | flop,
     }
 
 
@@ -181,15 +167,14 @@ def _opinions(spec: MinimaSpec, params: float) -> tuple[list[object], list[str]]
     A recipe may be tried on fewer tokens than any law speaks of; that stops no recipe.
     """
     try:
-        answer = capacity_gap(
-            GapQuestion(
-                student_params=params,
-                student_tokens=float(spec.tokens),
-                margin=0.005,
-                teacher_tokens=spec.teacher_tokens or None,
-                teacher_tokens_per_param=None if spec.teacher_tokens else 20.0,
-            )
+        asked = GapQuestion(
+            student_params=params,
+            student_tokens=float(spec.tokens),
+            margin=0.005,
+            teacher_tokens=spec.teacher_tokens or None,
+            teacher_tokens_per_param=None if spec.teacher_tokens else 20.0,
         )
+        answer = capacity_gap(asked)
     except ConfigError as error:
         return [], [f"no law was asked: {error}"]
     return [opinion.to_json(params) for opinion in answer.opinions], list(answer.disagreement)

@@ -244,9 +244,9 @@ def searches_picture(found: Sequence[Mapping[str, DrawnSearch]]) -> Picture:
         title="Search for learning rate and batch",
         figure=figure,
         alt="Search for learning rate and batch. " + " ".join(f"{search.words}." for search in every),
-        caption=f"{verdict} An untuned rate fakes a capacity gap or a gain, so every arm is tuned alike: its rate at "
-        "the smallest budget, how it falls towards the largest, and one batch for the whole study. The chosen value is "
-        "filled; missing points diverged.",
+        caption=f"{verdict} An untuned rate fakes a capacity gap or a gain, so every arm is tuned alike: a rate "
+        "at the smallest budget, one at the largest, from which those of other budgets and sizes follow, and one batch "
+        "for the whole study. The chosen value is filled; missing points diverged.",
     )
 
 

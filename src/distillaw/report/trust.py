@@ -29,8 +29,7 @@ from distillaw.runs.record import StudyRecord, budget_text
 from distillaw.table import Column, Table, number, text
 from distillaw.verifying import scorecard
 from distillaw.verifying.frozen import frozen_files, predictions_folder
-from distillaw.verifying.scorecard import Scorecard, score_places
-from distillaw.verifying.scoring import Scored, StudyScore
+from distillaw.verifying.scorecard import Scorecard, Scored, StudyScore, score_places
 
 FIT_TITLE = "Predicted against measured"
 FROZEN_TITLE = "Scorecard: predictions frozen before the runs"

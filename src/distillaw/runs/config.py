@@ -89,6 +89,36 @@ def from_table(cls: type[T], table: object, where: str) -> T:
     return build(**{key: _convert(hints[key], value, f"{where} {key}") for key, value in table.items()})
 
 
+Bounds = Mapping[str, tuple[float, float]]
+"""Setting -> lowest and highest value; what lies outside has no meaning, or would train nothing."""
+
+
+def check_bounds(bounds: Bounds, settings: object, where: str) -> None:
+    """Refuse numbers out of range.
+
+    Args:
+        bounds: of some fields of the settings.
+        settings: a dataclass.
+        where: what stands before a field's name, e.g. `training.`.
+
+    Raises:
+        ConfigError: the first setting that lies outside, its value and the range.
+    """
+    for name, (low, high) in bounds.items():
+        if not low <= (value := getattr(settings, name)) <= high:
+            raise ConfigError(f"{where}{name} = {value:g} must lie in [{low:g}, {high:g}]")
+
+
+def check_choice(what: str, value: str, known: Sequence[str]) -> None:
+    """Refuse a word that is none of those known.
+
+    Raises:
+        ConfigError: the setting, its value and the choices.
+    """
+    if value not in known:
+        raise ConfigError(f"{what} = {value!r}{did_you_mean(value, known)} is none of {', '.join(known)}")
+
+
 def to_table(value: Any) -> Any:
     """The other way: dataclasses as tables, tuples as lists, without fields that have their default."""
     if isinstance(value, tuple):

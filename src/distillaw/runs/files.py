@@ -152,13 +152,22 @@ def read_json_lines(path: Path) -> list[dict[str, object]]:
     return rows
 
 
+_BREAKS = {ord(mark): f"\\u{ord(mark):04x}" for mark in "\x85\u2028\u2029"}
+"""Line breaks of Unicode that JSON leaves as they are; a row is one line by every count."""
+
+
+def json_line(row: Mapping[str, object]) -> str:
+    """A row of a log, as every log has it."""
+    return json.dumps(row, ensure_ascii=False, allow_nan=False).translate(_BREAKS) + "\n"
+
+
 def append_json_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Add objects to an append-only log; a torn last line (a kill while writing) is cut off first.
 
     Raises:
         RunError: the disk is full or not writable.
     """
-    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    text = "".join(map(json_line, rows))
     try:
         with appending(path, binary=True) as stream:
             _cut_torn_line(stream)

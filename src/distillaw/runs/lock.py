@@ -310,12 +310,13 @@ LATE_SECONDS = 120.0
 """How long a file that is known to exist is waited for; NFS keeps folders for a minute unless told otherwise."""
 
 
-def wait_for_files(files: Sequence[Path], *, seconds: float = LATE_SECONDS) -> list[Path]:
-    """Wait until files are visible here; returns those that are still not after `seconds`."""
-    deadline = time.monotonic() + seconds
+def wait_for_files(
+    files: Sequence[Path], *, seconds: float = LATE_SECONDS, given_up: threading.Event | None = None
+) -> list[Path]:
+    """Wait until files are visible here; returns those that are still not after `seconds`, or when it is given up."""
+    deadline, given_up = time.monotonic() + seconds, given_up or threading.Event()
     late = [file for file in files if not is_visible(file)]
-    while late and time.monotonic() < deadline:
-        time.sleep(0.1)
+    while late and time.monotonic() < deadline and not given_up.wait(0.1):
         late = [file for file in late if not is_visible(file)]
     return late
 

@@ -46,6 +46,13 @@ class DocumentScores:
         return clustered_se(self.loss_sum, self.tokens)
 
 
+def wilson_interval(share: float, count: int, *, z: float) -> tuple[float, float]:
+    """Interval of a share of `count` independent trials (Wilson 1927, J. Am. Stat. Assoc. 22:209); z: of its level."""
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return centre - half, centre + half
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedDifference:
     """Mean difference of two runs (or of two sets of runs) in nats per token, with its noise by source."""

@@ -21,7 +21,7 @@ from distillaw.runs.spec import serves_laws
 from distillaw.runs.store import RunFolder
 
 CONCLUSION = "conclusion.json"
-"""What `report/study.py` drew from a study, and which laws it had."""
+"""What `report/conclusion.py` drew from a study, and which laws it had."""
 _AS_THEY_ARE = (
     "all run folders are used, also those of an earlier study file; `distillaw study run` writes it anew"
 )

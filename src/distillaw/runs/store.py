@@ -9,11 +9,11 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from distillaw.errors import CacheError, ConfigError
+from distillaw.errors import CacheError, ConfigError, DistillawError
 from distillaw.runs.files import read_json, write_json, write_with
 from distillaw.runs.paired import DocumentScores, read_scores
 from distillaw.runs.places import claim_folder
@@ -199,6 +199,20 @@ class StudyFolder:
         """The folder of one run, existing or not."""
         return RunFolder(self.path / "runs" / run_id)
 
+    def unfinished(self, run_ids: Iterable[str]) -> list[str]:
+        """Those that are not done."""
+        return [run_id for run_id in run_ids if self.run(run_id).state() != "done"]
+
+    def fail(self, run_ids: Iterable[str], error: str, *, diverged: bool = False) -> dict[str, str]:
+        """Mark those failed that are not done; they and their error, also where the disk has no room to say so."""
+        failed = self.unfinished(run_ids)
+        try:
+            for run_id in failed:
+                self.run(run_id).set_status("failed", error=error, diverged=diverged)
+        except DistillawError as full:
+            error = f"{error}; and its status could not be written: {full}"
+        return dict.fromkeys(failed, error)
+
     def trunk(self, trunk_id: str) -> Path:
         """The folder of one trunk's checkpoint and log."""
         return self.path / "trunks" / trunk_id
@@ -242,6 +256,12 @@ class StudyFolder:
         if file.exists():
             known = check_table(pq.read_table(file), file).select(["run_id", "purpose"]).to_pylist()
             self.write_table({row["run_id"]: row["purpose"] for row in known})
+
+
+def saved_step(state: Path) -> int:
+    """Step of the latest checkpoint in the state folder of a trunk or a run; -1 without one."""
+    steps = sorted(state.glob("step-*"))
+    return int(steps[-1].name.removeprefix("step-")) if steps else -1
 
 
 def column_types() -> dict[str, object]:

@@ -120,6 +120,7 @@ def setup_of_study(source: Path, asked: Asked) -> Setup:
         least_tokens=whole(max(LEAST_BATCHES * batch, 2 * spec.training.warmup_tokens), batch),
         batch_tokens=batch,
         cooldown=spec.training.cooldown,
+        has_one_rate=not spec.tuning.enabled or spec.tuning.horizon == "none",
     )
     return Setup(
         question=question,

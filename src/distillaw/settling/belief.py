@@ -99,13 +99,7 @@ class PilotBelief:
         smooth = misfit_cov(one, other, np.log(family.teacher_losses), scale=self.scale)
         if question.rates is None:
             return smooth
-        return smooth + rate_cov(
-            question.rates,
-            one,
-            other,
-            first=question.least_tokens,
-            loss=family.anchor.loss,
-        )
+        return smooth + rate_cov(question.rates, one, other, loss=family.anchor.loss)
 
 
 def believe(question: PilotQuestion, runs: Sequence[PilotRun], *, scale: float = 1.0) -> PilotBelief:
@@ -124,25 +118,24 @@ def _believe(question: PilotQuestion, runs: tuple[PilotRun, ...], scale: float) 
     rng = np.random.default_rng(SEED)
     pilots = [run for run in runs if np.isfinite(run.loss)]
     relatives = _relatives(question) if pilots else []
-    names = question.arms
     losses = np.array([c.loss for c in question.candidates])
     families = tuple(
         Family(form=form, anchor=_anchor(question, pilots), teacher_losses=losses) for form in TAUGHT
     )
     prior = tuple(rng.standard_normal((MEMBERS // 2, family.num_coefficients)) for family in families)
-    own = _points(names, pilots)
+    own = _points(question, pilots)
     sd = seed_sd(np.log([run.loss for run in pilots]), own)
     noise_RR = (
         RECIPE**2 / 2 * (1 + np.eye(len(pilots) + len(relatives)))
     )  # half of it is common to all relatives
     noise_RR[: len(pilots)] = noise_RR[:, : len(pilots)] = 0.0
-    noise_RR[: len(pilots), : len(pilots)] = seed_cov(own, sd, _text_errors(names, pilots))
+    noise_RR[: len(pilots), : len(pilots)] = seed_cov(own, sd, _text_errors(question.arms, pilots))
     belief = PilotBelief(
         question=question,
         families=families,
         prior=prior,
         members=prior,
-        measured=_points(names, [*pilots, *relatives]),
+        measured=_points(question, [*pilots, *relatives]),
         log_losses_R=np.log([run.loss for run in (*pilots, *relatives)]),
         noise_RR=noise_RR,
         sd=sd,
@@ -160,10 +153,9 @@ def _relatives(question: PilotQuestion) -> list[PilotRun]:
     ]
 
 
-def _points(names: Sequence[str], runs: Sequence[PilotRun]) -> DesignPoints:
-    arms = [names.index(run.candidate) for run in runs]
-    params, tokens = [run.params for run in runs], [run.tokens for run in runs]
-    return DesignPoints.at(params, tokens, arms, [run.seed for run in runs])
+def _points(question: PilotQuestion, runs: Sequence[PilotRun]) -> DesignPoints:
+    places = ((run.params, run.tokens, question.arms.index(run.candidate)) for run in runs)
+    return question.points(places, [run.seed for run in runs])
 
 
 def _members(belief: PilotBelief, rng: np.random.Generator) -> tuple[Array, ...]:

@@ -136,9 +136,10 @@ class _Loop:
         tuned = self._pilots.search(self._train)
         write_json(self._folder / "tuning.json", tuned.tuning)
         if has_search:
+            alone, taught = (rate_words(check) for check in tuned.rates)
             self._display.note(
-                f"rates: {rate_words(tuned, 'supervised')} without a teacher, {rate_words(tuned, 'distilled')} with "
-                f"one; batch {tuned.batch_tokens} tokens; {format_flop(tuned.flops)}"
+                f"rates: {alone} without a teacher, {taught} with one; batch {tuned.batch_tokens} tokens; "
+                f"{format_flop(tuned.flops)}"
             )
         return tuned
 
@@ -229,12 +230,10 @@ def preview(
 
 
 def _look_ahead(setting: Setting, record: SettleRecord) -> _Ahead:
-    """Where the folder stands: a search that is still to be run takes what it usually does."""
-    pilots, spec = setting.with_search(record.search), setting.spec
-    tuned, search = pilots.searched(), None
-    if tuned is None:
-        search, whole = pilots.search_left(), pilots.usual_search()
-        tuned = Tuned.fixed(spec.peak_lr, spec.batch_tokens, flops=whole.flops)
+    """Where the folder stands: a search that is still to be run stays where it is."""
+    pilots = setting.with_search(record.search)
+    tuned, left = pilots.foreseen(), pilots.search_left()
+    search = left if left.jobs else None
     question = setting.tuned_question(tuned)
     done, stage = _next(pilots, question, tuned, stages_of(record))
     cost = None if stage is None else pilots.cost(pilots.missing(pilots.jobs(stage, tuned)))

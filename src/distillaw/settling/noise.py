@@ -1,25 +1,27 @@
 """How far runs may lie from the laws' family: smooth misfit, noise of seeds and held-out text, and what rates may cost.
 
-    ln loss = family + misfit(arm, N, D) + seed(N, seed) + trunk(N, seed, arm) + run + text(arm) + e_kind s_kind(D)
+    ln loss = family + misfit(arm, N, D) + seed(N, seed) + trunk + run + text(arm) + e_kind s_kind(D)
 
 Misfit is a Gaussian process, the same for every run of a design point; it is what extrapolation is uncertain by even
-without noise. e_kind ~ N(0, 1) is one for all supervised runs and one for all distilled ones: no arm is known to be
-at its best rate, and the arms not alike. s is the root mean square of c x^2 over the loss, where x is how far the
-arm's rate lies from its best one, in octaves: what the search's lattice leaves open at the budgets that it checked,
-growing beyond them with what is not known of how the best rate moves with tokens (planning/ has the same for a
-finished study). What grows like that shows in the longer pilots too, so they narrow it; a rate that suits all pilots
-and suddenly no longer is not foreseen. Shape suffixes: R run, A arm.
+without noise. Trunk is what budgets of one size, seed, arm and rate share. e_kind ~ N(0, 1) is one for all supervised
+runs and one for all distilled ones: no arm is known to be at its best rate, and the arms not alike. s is the root mean
+square of c x^2 over the loss, where x is how far the arm's rate lies from its best one, in octaves: what the search's
+rate law leaves open, more and more beyond its budgets (planning/ has the same for a finished study). What grows like
+that shows in the longer pilots too, so they narrow it; a rate that suits all pilots and suddenly no longer is not
+foreseen. Shape suffixes: R run, A arm.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from distillaw.laws.base import Array
-from distillaw.laws.rates import FALL, LATTICE
+from distillaw.laws.rates import Optimum, RateLaw, fit_rate_law
 from distillaw.planning.arms import STEEPNESS
+from distillaw.sweep.tuning import ArmRates
 
 MISFIT = 0.008
 """Standard deviation of the misfit of one arm, ln loss; chosen by how often intervals held on simulated surfaces
@@ -37,7 +39,7 @@ SEED = 0.003
 SEED_WEIGHT = 4.0
 """Of the assumed seed noise: repeats of one stage outweigh it."""
 SHARED_SEED, TRUNK = 0.5, 0.35
-"""Shares of the seed noise's variance that all arms of one seed and size, and all branches of one trunk, share."""
+"""Shares of the seed noise's variance that all arms of one seed and size, and all budgets of one trunk, share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,19 +50,35 @@ class DesignPoints:
     log_tokens: Array
     arm: np.ndarray
     seed: np.ndarray
+    rate: np.ndarray
+    """Runs of one size, arm, seed and rate are of one trunk."""
 
     @classmethod
-    def at(cls, params: ArrayLike, tokens: ArrayLike, arm: ArrayLike, seed: ArrayLike = 0) -> "DesignPoints":
-        """Runs of N parameters on D tokens; one number stands for all."""
-        params, tokens, arm, seed = np.broadcast_arrays(params, tokens, arm, seed)
+    def at(
+        cls,
+        params: ArrayLike,
+        tokens: ArrayLike,
+        arm: ArrayLike,
+        seed: ArrayLike = 0,
+        rate: ArrayLike | None = None,
+    ) -> "DesignPoints":
+        """Runs of N parameters on D tokens; one number stands for all. Without rates no two budgets share a trunk."""
+        rate = tokens if rate is None else rate
+        params, tokens, arm, seed, rate = np.broadcast_arrays(params, tokens, arm, seed, rate)
         arm, seed = arm.astype(np.int64), seed.astype(np.int64)
-        return cls(log_params=np.log(params), log_tokens=np.log(tokens), arm=arm, seed=seed)
+        return cls(log_params=np.log(params), log_tokens=np.log(tokens), arm=arm, seed=seed, rate=rate)
 
     def join(self, other: "DesignPoints") -> "DesignPoints":
         """These, then the others."""
-        names = ("log_params", "log_tokens", "arm", "seed")
+        names = [field.name for field in fields(self)]
         parts = {name: (getattr(self, name), getattr(other, name)) for name in names}
         return DesignPoints(**{name: np.concatenate(part) for name, part in parts.items()})
+
+    @property
+    def trunks(self) -> np.ndarray:
+        """Which trunk each run is of, numbered."""
+        keys = np.stack([self.log_params, self.arm, self.seed, self.rate], axis=1)
+        return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def misfit_cov(
@@ -98,7 +116,8 @@ def seed_cov(points: DesignPoints, sd: float, text_se: Array) -> Array:
     pair = (points.log_params[:, None] == points.log_params) & (points.seed[:, None] == points.seed)
     arm = points.arm[:, None] == points.arm
     own = (1 - SHARED_SEED - TRUNK) * np.eye(len(points.arm))
-    seeds = sd**2 * (SHARED_SEED * pair + TRUNK * (pair & arm) + own)
+    trunks = points.trunks
+    seeds = sd**2 * (SHARED_SEED * pair + TRUNK * (trunks[:, None] == trunks) + own)
     return seeds + np.where(arm, text_se[points.arm][:, None] ** 2, 0.0)
 
 
@@ -106,19 +125,16 @@ def seed_sd(log_losses: Array, points: DesignPoints) -> float:
     """Seed noise of one run, from what was repeated with other seeds; the assumed one where nothing was.
 
     What all arms of a seed share drops out of the gains, and out of this, so the rest is scaled up to the whole.
-    Branches of one trunk repeat each other: a size counts once, with the mean over its budgets.
+    Budgets of one trunk repeat each other: a size counts as often as it has budgets with trunks of their own.
     """
     squares, dof = SEED_WEIGHT * SEED**2 * (1 - SHARED_SEED), SEED_WEIGHT
     for params in np.unique(points.log_params):
-        found = [
-            _rest(log_losses, points, (points.log_params == params) & (points.log_tokens == tokens))
-            for tokens in np.unique(points.log_tokens[points.log_params == params])
-        ]
-        seen = [(square, n) for square, n in found if n > 0]
-        if seen:
-            n = float(np.mean([n for _, n in seen]))
-            squares += n * float(np.mean([square / n for square, n in seen]))
-            dof += n
+        mine = points.log_params == params
+        own = len(np.unique(points.trunks[mine])) / mine.sum()
+        for tokens in np.unique(points.log_tokens[mine]):
+            square, n = _rest(log_losses, points, mine & (points.log_tokens == tokens))
+            squares += own * square
+            dof += own * n
     return float(np.sqrt(squares / dof / (1 - SHARED_SEED)))
 
 
@@ -138,78 +154,96 @@ UNSEARCHED = 1.0
 """Octaves: standard deviation of the best rate around one that nobody searched for this text."""
 WORST = 0.1
 """Of the ln loss: beyond it a rate is known to be wrong, not how wrong, and nothing can be decided by either arm."""
+KINDS = {"supervised": ("text", "alone"), "distilled": ("taught", "taught")}
+"""Arms of a search, as laws/rates.py and planning's table of steepness have them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateCheck:
-    """What was done for the rate of one kind of arm."""
+    """The rates of one kind of arm, and what was done for them."""
 
-    searched: float | None = None
-    """Tokens of the runs that the rate was searched with; None: nobody searched."""
+    arm: str
+    """`supervised` or `distilled`."""
+    rates: ArmRates
+    """With which pilots are trained."""
+    law: RateLaw
+    """What is known of the best rates."""
     checked: float | None = None
-    """Tokens up to which the rate's fall was searched too; None: the rate does not fall, and nobody looked."""
+    """Largest budget at which rates on both sides were tried; None: nobody looked beyond the search's."""
     steepness: float | None = None
     """Nats per squared octave off the best rate, as the search shows it."""
 
-    def octaves(self, kind: str, tokens: float, *, first: float) -> tuple[float, float]:
-        """Mean and variance of the octaves from the best rate up to the arm's own.
+    @classmethod
+    def unsearched(cls, arm: str, rate: float, tokens: float) -> "RateCheck":
+        """One rate for all runs, which nobody has searched; it is taken to be meant for so many tokens."""
+        start = Optimum(params=1.0, tokens=tokens, octaves=math.log2(rate), sd=UNSEARCHED)
+        law = fit_rate_law([start], arm=KINDS[arm][0], params=start.params, tokens=tokens)
+        return cls(arm=arm, rates=ArmRates(start=rate), law=law)
 
-        Args:
-            kind: `alone` or `taught`, as planning's table of steepness has them.
-            tokens: of the run.
-            first: tokens of the shortest pilot, that an unsearched rate is taken to be meant for.
+    @property
+    def searched(self) -> int | None:
+        """Tokens of the runs that the rate was searched with; None: nobody searched."""
+        return self.rates.near or None
+
+    @property
+    def reach(self) -> float:
+        """Tokens up to which rates on both sides were tried."""
+        return self.checked or self.searched or 0.0
+
+    def rate(self, tokens: float) -> float:
+        """Of the smallest pilots at so many tokens, at width 64."""
+        return self.rates.at(self.law.params, round(tokens))
+
+    def octaves(self, tokens: float) -> tuple[float, float]:
+        """Mean and variance of the octaves from the best rate up to the arm's own, at the size of the search.
+
+        Only tokens make it grow. What is assumed of sizes (laws/rates.py) comes from pairs a factor of 4 to 8 apart;
+        carried on to a target a hundred times larger on a thousand times the tokens it would be seven octaves.
         """
-        mean, sd = FALL["taught" if kind == "taught" else "text"]
-        away = math.log2(tokens / (self.searched or first))
-        if self.searched is None or self.checked is None or self.checked <= self.searched:
-            around = UNSEARCHED if self.searched is None else LATTICE
-            return mean * away, around**2 + (sd * away) ** 2
-        # two places with an error each; beyond the second the line through them, held by what is known of exponents
-        span = math.log2(self.checked / self.searched)
-        if away <= span:
-            return 0.0, LATTICE**2
-        slope = 1 / (sd**-2 + span**2 / (2 * LATTICE**2))
-        return 0.0, LATTICE**2 + slope * (away - span) ** 2
+        mean, sd = self.law.octaves(self.law.params, tokens)
+        return math.log2(self.rate(tokens)) - mean, sd**2
 
-    def cost(self, kind: str, tokens: float, *, first: float) -> float:
+    def cost(self, tokens: float) -> float:
         """Root mean square of what the rate may cost a run, nats/token."""
-        mean, var = self.octaves(kind, tokens, first=first)
-        c = STEEPNESS[kind] if self.steepness is None else self.steepness
+        mean, var = self.octaves(tokens)
+        usual = STEEPNESS[KINDS[self.arm][1]]
+        c = usual if self.steepness is None else self.steepness
         if self.checked is None or tokens > self.checked:
-            c = max(c, STEEPNESS[kind])
+            c = max(c, usual)
         return c * math.sqrt(mean**4 + 6 * mean**2 * var + 3 * var**2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """What was done for the rates of both kinds of arms."""
+    """The rates of both kinds of arms."""
 
     supervised: RateCheck
     distilled: RateCheck
 
-    def cost(self, arm: int, tokens: float, *, first: float) -> float:
-        """Root mean square of what the rate may cost a run of an arm (0: no teacher), nats/token."""
-        if arm == 0:
-            return self.supervised.cost("alone", tokens, first=first)
-        return self.distilled.cost("taught", tokens, first=first)
+    def of(self, arm: int) -> RateCheck:
+        """Of an arm by number, 0: no teacher."""
+        return self.distilled if arm else self.supervised
+
+    def __iter__(self) -> Iterator[RateCheck]:
+        """Without a teacher, then with one."""
+        return iter((self.supervised, self.distilled))
 
 
-def rate_cov(rates: Rates, one: DesignPoints, other: DesignPoints, *, first: float, loss: float) -> Array:
+def rate_cov(rates: Rates, one: DesignPoints, other: DesignPoints, *, loss: float) -> Array:
     """Covariance of what rates cost, ln loss, between runs of two lists, (R, R').
 
     Args:
         rates: what was searched.
         one: runs.
         other: runs.
-        first: tokens of the shortest pilot.
         loss: that costs are shares of, nats/token.
     """
-    sd_one, sd_other = (_sd(rates, points, first, loss) for points in (one, other))
+    sd_one, sd_other = (_sd(rates, points, loss) for points in (one, other))
     is_same = (one.arm > 0)[:, None] == (other.arm > 0)
     return np.where(is_same, sd_one[:, None] * sd_other, 0.0)
 
 
-def _sd(rates: Rates, points: DesignPoints, first: float, loss: float) -> Array:
+def _sd(rates: Rates, points: DesignPoints, loss: float) -> Array:
     runs = zip(points.arm, points.log_tokens, strict=True)
-    costs = [rates.cost(int(arm), math.exp(t), first=first) for arm, t in runs]
+    costs = [rates.of(int(arm)).cost(math.exp(t)) for arm, t in runs]
     return np.minimum(np.array(costs) / loss, WORST)

@@ -1,12 +1,14 @@
 """Pilots of a settlement as ordinary runs of a study folder: the search for a rate, then one stage after another.
 
-Runs of one seed read one stream, so that every difference is paired; a trunk of an earlier stage goes on from its
-checkpoint. Nothing is remembered between calls: what was trained is on disk, and asking again gives the rest.
+Runs of one seed read one stream, so that every difference is paired; budgets that want one rate share a trunk, and one
+of an earlier stage goes on from its checkpoint. Nothing is remembered between calls: what was trained is on disk, and
+asking again gives the rest.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 from distillaw.data.shards import TokenStore
@@ -15,18 +17,17 @@ from distillaw.runs.files import read_json
 from distillaw.runs.paired import DocumentScores, paired_difference
 from distillaw.runs.spec import TrunkSpec
 from distillaw.runs.store import StudyFolder
-from distillaw.settling.noise import RateCheck
+from distillaw.settling.noise import KINDS, RateCheck, Rates
 from distillaw.settling.question import NONE, PilotRun, Stage
 from distillaw.sweep.cost import StudyCost, external_forward, jobs_cost
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import NOTHING, Facts, Progress, ReadyJobs, TrunkJob, left_of, one_per_trunk
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import read_progress, tuning_record
-from distillaw.sweep.tuning import ArmRates, Place, RateSearch
+from distillaw.sweep.tuning import Place, RateSearch
 from distillaw.worlds.oracle import find_oracle, is_oracle, parse_oracle
 from distillaw.worlds.world import open_world
 
-ARMS = ("supervised", "distilled")
 Train = Callable[[Callable[[], ReadyJobs]], object]
 """Trains the jobs that are ready: `Scheduler.run`."""
 
@@ -35,24 +36,13 @@ Train = Callable[[Callable[[], ReadyJobs]], object]
 class Tuned:
     """The recipe of every pilot, as the search left it."""
 
-    rates: Mapping[str, ArmRates]
-    """By arm."""
+    rates: Rates
     batch_tokens: int
     flops: float
     """What the search has cost; 0 where there was none."""
     tuning: Mapping[str, object]
     """tuning.json: what was tried."""
-    checks: Mapping[str, RateCheck] = field(default_factory=lambda: dict.fromkeys(ARMS, RateCheck()))
-    """By arm: what is known of its rate."""
     run_ids: tuple[str, ...] = ()
-
-    @classmethod
-    def fixed(
-        cls, rate: float, batch_tokens: int, *, flops: float = 0.0, tuning: Mapping[str, object] | None = None
-    ) -> "Tuned":
-        """One rate for both arms, which no search has found (yet)."""
-        rates = dict.fromkeys(ARMS, ArmRates(start=rate))
-        return cls(rates=rates, batch_tokens=batch_tokens, flops=flops, tuning=tuning or {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +65,7 @@ class Pilots:
         if self.spec.tuning.enabled:
             train(self._ready_search)
             self._refuse_failures(self._ready_search().jobs)
-        return self._tuned()
-
-    def searched(self) -> Tuned | None:
-        """What the search has found; None while something of it is still to be trained."""
-        return None if self.spec.tuning.enabled and self._ready_search().jobs else self._tuned()
+        return self.foreseen()
 
     def usual_search(self) -> StudyCost:
         """What the search costs in all if it need not move far from its start; nothing is trained."""
@@ -103,37 +89,38 @@ class Pilots:
             job for job in jobs if any(states[run_id] in ("planned", "running") for run_id in job.run_ids)
         ]
 
-    def _planner(self) -> Planner:
-        return Planner(self.spec, self.facts, read_progress(self.study))
-
     def _ready_search(self) -> ReadyJobs:
         """What the search still needs, until the rates of both arms are known."""
-        ready = self._planner().ready_jobs()
+        ready = Planner(self.spec, self.facts, read_progress(self.study)).ready_jobs()
         is_known = ready.distilled is not None and ready.distilled.rates_known
         ready.jobs = [] if is_known else [job for job in ready.jobs if job.trunk.purpose == "tuning"]
         return ready
 
-    def _tuned(self) -> Tuned:
-        if not self.spec.tuning.enabled:
-            tuning = self._tuning(ReadyJobs(jobs=[], waiting=[]))
-            return Tuned.fixed(self.spec.peak_lr, self.spec.batch_tokens, tuning=tuning)
-        ready, planner = self._ready_search(), self._planner()
-        assert ready.supervised is not None and ready.distilled is not None
+    def foreseen(self) -> Tuned:
+        """What the search has found; what is not trained yet is taken to leave it where it stands."""
+        planner = Planner(self.spec, self.facts, read_progress(self.study), guess=True)
+        ready = planner.ready_jobs() if self.spec.tuning.enabled else ReadyJobs(jobs=[], waiting=[])
+        tuning = tuning_record(self.spec, planner, ready)
+        if ready.supervised is None or ready.distilled is None:
+            rate, least = self.spec.peak_lr, self.spec.tuning_tokens
+            rates = Rates(**{arm: RateCheck.unsearched(arm, rate, least) for arm in KINDS})
+            return Tuned(rates=rates, batch_tokens=self.spec.batch_tokens, flops=0.0, tuning=tuning)
         searches = {"supervised": (ready.supervised, None), "distilled": (ready.distilled, ready.reference)}
         jobs = one_per_trunk(
             [planner.point(point, source) for search, source in searches.values() for point in search.points]
         )
         return Tuned(
-            rates={arm: planner.tuned_rates(search, arm) for arm, (search, _) in searches.items()},
+            rates=Rates(**{arm: self._check(planner, search, arm) for arm, (search, _) in searches.items()}),
             batch_tokens=planner.batch_tokens(ready.supervised.batch),
             flops=self.cost(jobs).flops,
-            tuning=self._tuning(ready),
+            tuning=tuning,
             run_ids=tuple(run_id for job in jobs for run_id in job.run_ids),
-            checks={arm: self._check(search, arm) for arm, (search, _) in searches.items()},
         )
 
-    def _check(self, search: RateSearch, arm: str) -> RateCheck:
+    def _check(self, planner: Planner, search: RateSearch, arm: str) -> RateCheck:
         """What a search says of the rate of an arm: up to where, and how steep the loss is around the best one."""
+        rates = planner.tuned_rates(search, arm)
+        assert rates.law is not None, "a search has found something"
         near, far = (Place(arm, self.spec.students.params[0], is_far) for is_far in (False, True))
         is_far = search.interior.get(far, False)
         best = search.best(far if is_far else near)
@@ -141,35 +128,26 @@ class Pilots:
         lower, here, higher = (search.points.get(point, math.inf) for point in points)
         bend = (lower + higher) / 2 - here
         return RateCheck(
-            searched=float(self.spec.tuning_tokens),
+            arm=arm,
+            rates=rates,
+            law=rates.law,
             checked=float(max(self.spec.students.tokens)) if is_far else None,
             steepness=bend if math.isfinite(bend) else None,
         )
 
-    def _tuning(self, ready: ReadyJobs) -> Mapping[str, object]:
-        return tuning_record(self.spec, self._planner(), ready)
-
     # --- stages ---------------------------------------------------------------------------------------------
 
     def jobs(self, stage: Stage, tuned: Tuned) -> list[TrunkJob]:
-        """The trunks of a stage: no teacher and every candidate, each with every seed."""
-        names = (NONE, *stage.candidates)
-        trunks = [
-            self._trunk(label, name, seed, tuned)
-            for label in stage.labels
-            for name in names
-            for seed in stage.seeds
-        ]
-        jobs = [TrunkJob(trunk=trunk, budgets=tuple(sorted(stage.tokens))) for trunk in trunks]
-        return sorted(jobs, key=lambda job: job.urgency)
+        """The trunks of a stage: no teacher and every candidate, each with every seed, as many as there are rates."""
+        runs = product(stage.labels, (NONE, *stage.candidates), stage.seeds, stage.tokens)
+        jobs = [TrunkJob(trunk=self._trunk(*run, tuned), budgets=(run[-1],)) for run in runs]
+        return sorted(one_per_trunk(jobs), key=lambda job: job.urgency)
 
-    def _trunk(self, label: str, name: str, seed: int, tuned: Tuned) -> TrunkSpec:
-        planner = Planner(self.spec, self.facts, Progress(losses={}, failures={}))
-        rates = tuned.rates["supervised" if name == NONE else "distilled"]
+    def _trunk(self, label: str, name: str, seed: int, tokens: int, tuned: Tuned) -> TrunkSpec:
+        planner = Planner(self.spec, self.facts, NOTHING)
         source = None if name == NONE else self.source(name)
-        rate, power = rates.falling(planner.params(label))
-        trunk = planner.trunk("student", label, rate, tuned.batch_tokens, self.spec.seed + seed, source)
-        return replace(trunk, rate_power=power, rate_tokens=self.spec.tuning_tokens if power else 0)
+        rate = tuned.rates.of(0 if source is None else 1).rates.at(planner.params(label), tokens)
+        return planner.trunk("student", label, rate, tuned.batch_tokens, self.spec.seed + seed, source)
 
     def source(self, name: str) -> str:
         """The teacher of a candidate's name, as runs name it."""
@@ -210,7 +188,7 @@ class Pilots:
         ]
 
     def _result(self, label: str, tokens: int, name: str, seed: int, tuned: Tuned) -> PilotRun:
-        trunk = self._trunk(label, name, seed, tuned)
+        trunk = self._trunk(label, name, seed, tokens, tuned)
         run_id = trunk.run_id(tokens)
         result = self.study.run(run_id).result()
         if result is None and name == NONE:
@@ -226,7 +204,7 @@ class Pilots:
         row = replace(row, tokens=float(str(result["tokens"])), loss=float(str(result["loss"])))
         if name == NONE:
             return row
-        alone = self._trunk(label, NONE, seed, tuned).run_id(tokens)
+        alone = self._trunk(label, NONE, seed, tokens, tuned).run_id(tokens)
         return replace(row, gain_se=paired_difference(self._scores(alone), self._scores(run_id)).se)
 
     def _scores(self, run_id: str) -> DocumentScores:
@@ -263,8 +241,8 @@ def _loss(source: str, spec: StudySpec, store: TokenStore, facts: Facts, study: 
         from transformers.utils.logging import disable_progress_bar
 
         from distillaw.data.tokenizer import load_tokenizer
-        from distillaw.models.oracle import load_any_teacher
         from distillaw.models.scoring import make_heldout
+        from distillaw.models.teacher import load_any_teacher
 
         disable_progress_bar()
         context = spec.training.context

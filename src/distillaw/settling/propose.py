@@ -27,16 +27,7 @@ from distillaw.quantities import format_flop
 from distillaw.settling.belief import PilotBelief, normal_draws
 from distillaw.settling.design import nearest_of, stage_pool
 from distillaw.settling.noise import DesignPoints, seed_cov
-from distillaw.settling.question import (
-    NONE,
-    Made,
-    PilotQuestion,
-    PilotRun,
-    Stage,
-    extra_flops,
-    made_by,
-    wanted_by,
-)
+from distillaw.settling.question import Made, PilotQuestion, PilotRun, Stage, extra_flops, made_by, wanted_by
 from distillaw.settling.standing import Standing, standing, target_points
 
 OUTLOOK_SEED = 2
@@ -65,8 +56,7 @@ class Outlook:
     @classmethod
     def of(cls, belief: PilotBelief, stages: Sequence[Stage], arms: Sequence[int]) -> "Outlook":
         """The outlook of a belief on every point of some stages."""
-        keys = sorted({key for stage in stages for key in _keys(belief, stage)})
-        points = DesignPoints.at(*zip(*keys, strict=True))
+        points = belief.question.points(sorted({p for s in stages for p in belief.question.places(s)}))
         target = target_points(belief.question)
         draws = belief.ask(target.join(points), np.random.default_rng(OUTLOOK_SEED))
         count = len(target.arm)
@@ -127,24 +117,12 @@ class Outlook:
 
     def _measured(self, stage: Stage) -> tuple[Array, Array]:
         """Where the runs of a stage lie in `cov`, one seed, and the noise of their mean over seeds."""
-        keys = _keys(self.belief, stage)
-        index_J = np.array([self._index[round(n), round(d), a] for n, d, a in keys])
-        points = DesignPoints.at(*zip(*keys, strict=True))
+        places = self.belief.question.places(stage)
+        index_J = np.array([self._index[round(n), round(d), a] for n, d, a in places])
+        points = self.belief.question.points(places)
         text_se = np.full(len(self.mean_A), TEXT)
         text_se[0] = 0.0
         return index_J, seed_cov(points, self.belief.sd, text_se) / len(stage.seeds)
-
-
-def _keys(belief: PilotBelief, stage: Stage) -> list[tuple[float, float, int]]:
-    """Size, tokens and arm of every run of a stage, one seed."""
-    question = belief.question
-    arms = [question.arms.index(name) for name in (NONE, *stage.candidates)]
-    return [
-        (question.size(label).params, float(tokens), arm)
-        for label in stage.labels
-        for tokens in stage.tokens
-        for arm in arms
-    ]
 
 
 EXPECT_SEED = 3
@@ -379,7 +357,7 @@ def affordable(
     question: PilotQuestion, made: Made, pool: Sequence[Stage], budget: float
 ) -> list[tuple[Stage, float]]:
     """Stages that a budget buys and that have something new, with their cost."""
-    priced = [(stage, extra_flops(question, made, wanted_by([stage]))) for stage in pool]
+    priced = [(stage, extra_flops(question, made, wanted_by(question, [stage]))) for stage in pool]
     return [(stage, flops) for stage, flops in priced if 0 < flops <= budget]
 
 

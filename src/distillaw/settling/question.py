@@ -1,15 +1,19 @@
 """What `settle` is asked and what its pilots cost: target, candidates, budget; stages, their runs, and their FLOP.
 
-A trunk is kept at its last branch point. A longer budget goes on from there; a shorter one has the trunk start over
-(train/trunk.py). Trunks of one seed read one text, so a teacher's forward pass serves all of its students that are
-trained together.
+Budgets of one rate share a trunk, others have one each (docs/rates.md). A trunk is kept at its last branch point: a
+longer budget of its rate goes on from there; a shorter one has it start over (train/trunk.py). Trunks of one seed read
+one text, so a teacher's forward pass serves all of its students that are trained together.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, product
 
-from distillaw.settling.noise import Rates
+import numpy as np
+from numpy.typing import ArrayLike
+
+from distillaw.settling.noise import DesignPoints, Rates
 
 NONE = ""
 """The candidate that is always there: no teacher."""
@@ -68,7 +72,9 @@ class PilotQuestion:
     cooldown: float = 0.2
     """Share of a budget that is trained again in its branch."""
     rates: Rates | None = None
-    """What was done for the rate of pilots and target; None takes every arm to be at its best."""
+    """The rates of pilots, and what was done for them and the target's; None takes every arm to be at its best."""
+    has_one_rate: bool = False
+    """Whether all budgets of an arm and size have one rate, where `rates` does not say; else each has its own."""
 
     @property
     def arms(self) -> list[str]:
@@ -88,6 +94,32 @@ class PilotQuestion:
         """By label."""
         return next(s for s in self.sizes if s.label == label)
 
+    def rate(self, arm: int, params: float, tokens: float) -> float:
+        """What runs of an arm (0: no teacher), size and seed that share a trunk have in common.
+
+        Their rate; where no rate is known, one number for all or the tokens themselves (`has_one_rate`).
+        """
+        if self.rates is not None:
+            return self.rates.of(arm).rates.at(params, round(tokens))
+        return 0.0 if self.has_one_rate else tokens
+
+    def points(self, places: Iterable[tuple[float, float, int]], seed: ArrayLike = 0) -> DesignPoints:
+        """Runs as points: size, tokens and arm of each."""
+        found = list(places)
+        rates = [self.rate(arm, params, tokens) for params, tokens, arm in found]
+        params, tokens, arm = np.array(found, dtype=np.float64).reshape(-1, 3).T
+        return DesignPoints.at(params, tokens, arm, seed, rates)
+
+    def places(self, stage: "Stage") -> list[tuple[float, float, int]]:
+        """Size, tokens and arm of every run of a stage, one seed: no teacher, then its candidates."""
+        arms = [self.arms.index(name) for name in (NONE, *stage.candidates)]
+        return [
+            (self.size(label).params, float(tokens), arm)
+            for label in stage.labels
+            for tokens in stage.tokens
+            for arm in arms
+        ]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
@@ -98,7 +130,7 @@ class Stage:
     also: tuple[str, ...] = ()
     """Smaller sizes trained beside it: they read the same text, so the teachers' forward passes are paid once."""
     tokens: tuple[int, ...]
-    """Ascending; one trunk with a cooled branch at each."""
+    """Ascending."""
     candidates: tuple[str, ...]
     """Names; `NONE` is run in any case and not listed."""
     seeds: tuple[int, ...]
@@ -126,11 +158,8 @@ class PilotRun:
 
 
 def stage_flops(question: PilotQuestion, stage: Stage) -> float:
-    """What a stage costs: a trunk with a cooled branch per budget, for every seed and candidate and for none."""
-    tokens = trunk_tokens(stage.tokens, question.cooldown)
-    training = sum(question.size(label).flops for label in stage.labels) * (1 + len(stage.candidates))
-    teaching = sum(question.candidate(name).flops for name in stage.candidates)
-    return len(stage.seeds) * tokens * (training + teaching)
+    """What a stage costs by itself, with every seed and candidate and with none."""
+    return extra_flops(question, {}, wanted_by(question, [stage]))
 
 
 def runs_of(question: PilotQuestion, stage: Stage, runs: Sequence[PilotRun]) -> list[PilotRun]:
@@ -147,36 +176,33 @@ def runs_of(question: PilotQuestion, stage: Stage, runs: Sequence[PilotRun]) -> 
     ]
 
 
-def trunk_tokens(tokens: Sequence[float], cooldown: float) -> float:
-    """Tokens that a trunk with a branch per budget is trained on."""
-    return (1 - cooldown) * max(tokens) + cooldown * sum(tokens)
-
-
-Trunk = tuple[str, str, int]
-"""Size, candidate or `NONE`, seed."""
+Trunk = tuple[str, str, int, float]
+"""Size, candidate or `NONE`, seed, and `PilotQuestion.rate`."""
 Made = Mapping[Trunk, frozenset[int]]
 """The budgets that each trunk has runs at."""
 
 
-def made_by(question: PilotQuestion, runs: Sequence[PilotRun]) -> Made:
+def made_by(question: PilotQuestion, runs: Iterable[PilotRun]) -> Made:
     """The trunks of some runs; runs of a size that the question does not know are nobody's trunk."""
     labels = {size.params: size.label for size in question.sizes}
-    found: dict[Trunk, set[int]] = {}
-    for run in runs:
-        if run.params in labels:
-            found.setdefault((labels[run.params], run.candidate, run.seed), set()).add(round(run.tokens))
-    return {trunk: frozenset(tokens) for trunk, tokens in found.items()}
+    known = [run for run in runs if run.params in labels]
+    return _trunks(question, ((labels[r.params], r.candidate, r.seed, round(r.tokens)) for r in known))
 
 
-def wanted_by(stages: Iterable[Stage]) -> Made:
+def wanted_by(question: PilotQuestion, stages: Iterable[Stage]) -> Made:
     """The trunks of some stages."""
-    found: dict[Trunk, set[int]] = {}
-    for stage in stages:
-        for label in stage.labels:
-            for name in (NONE, *stage.candidates):
-                for seed in stage.seeds:
-                    found.setdefault((label, name, seed), set()).update(stage.tokens)
-    return {trunk: frozenset(tokens) for trunk, tokens in found.items()}
+    parts = (product(s.labels, (NONE, *s.candidates), s.seeds, s.tokens) for s in stages)
+    return _trunks(question, chain.from_iterable(parts))
+
+
+def _trunks(question: PilotQuestion, runs: Iterable[tuple[str, str, int, int]]) -> Made:
+    """By size, candidate, seed and tokens of each run."""
+    found: dict[Trunk, frozenset[int]] = {}
+    arms, params = question.arms, {size.label: size.params for size in question.sizes}
+    for label, name, seed, tokens in runs:
+        trunk = label, name, seed, question.rate(arms.index(name), params[label], tokens)
+        found[trunk] = found.get(trunk, frozenset()) | {tokens}
+    return found
 
 
 def joined(one: Made, other: Made) -> Made:
@@ -187,41 +213,29 @@ def joined(one: Made, other: Made) -> Made:
 def extra_flops(question: PilotQuestion, made: Made, wanted: Made) -> float:
     """FLOP of training what is wanted beside what exists, all of it together; runs that exist are free.
 
+    As `sweep.cost.jobs_cost` counts: a teacher is read once per seed, as far as the longest of its students' trunks.
+
     Args:
         question: knows what a token costs.
         made: runs that exist.
         wanted: runs to make.
     """
-    total = 0.0
-    read: dict[tuple[str, int], list[tuple[float, float]]] = {}
-    cooled: dict[tuple[str, int], set[int]] = {}
-    for (label, name, seed), budgets in wanted.items():
-        have = made.get((label, name, seed), frozenset())
-        new = budgets - have
-        if not new:
-            continue
-        begin, end = _stretch(have, new, question.cooldown)
-        total += question.size(label).flops * (end - begin + question.cooldown * sum(new))
+    total, read = 0.0, dict.fromkeys(((name, seed) for _, name, seed, _ in wanted if name != NONE), 0.0)
+    training = {size.label: size.flops for size in question.sizes}
+    for trunk, budgets in wanted.items():
+        have = made.get(trunk, frozenset())
+        tokens = _trunk_tokens(have, budgets - have, question.cooldown)
+        label, name, seed, _ = trunk
+        total += training[label] * tokens
         if name != NONE:
-            read.setdefault((name, seed), []).append((begin, end))
-            cooled.setdefault((name, seed), set()).update(new)
-    for (name, seed), stretches in read.items():
-        tokens = _covered(stretches) + question.cooldown * sum(cooled[name, seed])
-        total += question.candidate(name).flops * tokens
-    return total
+            read[name, seed] = max(read[name, seed], tokens)
+    return total + sum(question.candidate(name).flops * tokens for (name, _), tokens in read.items())
 
 
-def _stretch(have: frozenset[int], new: frozenset[int], cooldown: float) -> tuple[float, float]:
-    """Tokens between which a trunk is trained at constant rate."""
+def _trunk_tokens(have: frozenset[int], new: frozenset[int], cooldown: float) -> float:
+    """Tokens that a trunk with some budgets is trained on for new ones: the way to the longest, and every cooldown."""
+    if not new:
+        return 0.0
     last = max(have, default=0)
     begin = last if last <= min(new) else 0
-    return (1 - cooldown) * begin, (1 - cooldown) * max(new)
-
-
-def _covered(stretches: Sequence[tuple[float, float]]) -> float:
-    """Length of the union of some stretches."""
-    total, reached = 0.0, 0.0
-    for begin, end in sorted(stretches):
-        total += max(0.0, end - max(begin, reached))
-        reached = max(reached, end)
-    return total
+    return (1 - cooldown) * (max(new) - begin) + cooldown * sum(new)

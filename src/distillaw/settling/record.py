@@ -13,6 +13,7 @@ from distillaw.settling.setting import SearchPlan, Setting
 from distillaw.settling.spec import SettleSpec
 
 FILE = "settle.json"
+RATES = "constant, for each budget"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,8 @@ class SettleRecord:
     budget: float
     search: SearchPlan
     stages: tuple[Planned, ...] = ()
+    rates: str = RATES
+    """What determines the pilots' rates, so that no other pilots are taken for those that were run."""
 
     def with_stage(self, stage: Stage, believed: Mapping[str, object]) -> "SettleRecord":
         """One stage more."""
@@ -121,11 +124,17 @@ def read_record(folder: Path) -> SettleRecord | None:
 
     Raises:
         CacheError: damaged.
+        ConfigError: of an earlier version.
     """
     file = folder / FILE
     if not file.exists():
         return None
     table = read_json(file)
+    if table.get("rates") != RATES:
+        raise ConfigError(
+            f"{file} is an earlier version's, whose pilots had other learning rates: all would be trained again. "
+            "Its answer stands in verdict.json; for a new one choose another folder with --out"
+        )
     try:
         planned = [_planned(row) for row in list(table["stages"])]  # type: ignore[call-overload]
         question = dict(table["question"])  # type: ignore[call-overload]
@@ -133,16 +142,10 @@ def read_record(folder: Path) -> SettleRecord | None:
             question=question,
             budget=float(str(table["budget"])),
             stages=tuple(planned),
-            search=_search(table),
+            search=from_table(SearchPlan, table["search"], "search"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CacheError(f"{file}: damaged ({error}); choose another folder with --out") from error
-
-
-def _search(table: Mapping[str, object]) -> SearchPlan:
-    if "search_tokens" in table:  # an earlier version's, which searched no fall
-        return SearchPlan(tokens=int(str(table["search_tokens"])))
-    return from_table(SearchPlan, table["search"], "search")
 
 
 def _planned(row: Mapping[str, object]) -> Planned:

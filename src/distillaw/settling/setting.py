@@ -11,7 +11,6 @@ from distillaw.quantities import format_count, format_flop, parse_count
 from distillaw.runs.files import read_json
 from distillaw.runs.store import StudyFolder
 from distillaw.settling.design import GROWTH, RUNGS, nearest_stage
-from distillaw.settling.noise import Rates
 from distillaw.settling.pilots import Pilots, Tuned, teacher_costs, teacher_losses
 from distillaw.settling.question import Candidate, PilotQuestion, Size
 from distillaw.settling.spec import SettleSpec, budget_flops, student_size
@@ -47,7 +46,7 @@ class SearchPlan:
     tokens: int = 0
     """Of the runs that rates are searched with; 0: there is no search."""
     horizon: int = 0
-    """Of those that their fall with tokens is searched with; 0: it is not, and rates do not fall."""
+    """Of those that rates of long runs are searched with; 0: they are not, and all budgets have one rate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +80,9 @@ class Setting:
         """The question once rates and batch are known."""
         batch = tuned.batch_tokens
         least = least_tokens(self.spec, batch)
-        rates = Rates(**tuned.checks)
-        return replace(self.question, batch_tokens=batch, least_tokens=least, spent=tuned.flops, rates=rates)
+        return replace(
+            self.question, batch_tokens=batch, least_tokens=least, spent=tuned.flops, rates=tuned.rates
+        )
 
 
 def open_setting(spec: SettleSpec, study: StudyFolder, display: Display, command: str) -> Setting:

@@ -11,6 +11,7 @@ from typing import Any
 from distillaw.planning.phrases import interval, nats
 from distillaw.planning.wording import stated
 from distillaw.quantities import format_count, format_flop
+from distillaw.settling.noise import RateCheck
 from distillaw.settling.pilots import Tuned
 from distillaw.settling.question import NONE, PilotQuestion, PilotRun, Stage, runs_of, stage_flops
 from distillaw.settling.setting import Setting
@@ -64,7 +65,7 @@ def verdict_json(settled: Settled) -> dict[str, object]:
         "compute_spent": now.spent,
         "share_of_target": now.spent / question.target_flops,
         "search_compute": question.spent,
-        "learning_rates": {arm: rates.smallest[0] for arm, rates in settled.tuned.rates.items()},
+        "learning_rates": {check.arm: check.rate(check.searched or 0) for check in settled.tuned.rates},
         "rates": _rates_json(settled),
         "teachers_text": {one.name: _read(one) for one in settled.setting.exposures},
         "batch_tokens": settled.tuned.batch_tokens,
@@ -76,20 +77,17 @@ def verdict_json(settled: Settled) -> dict[str, object]:
 
 
 def _rates_json(settled: Settled) -> dict[str, object]:
-    """By arm: the rate of the smallest pilots, its fall, up to where both were checked, and what they may cost."""
-    costs = rate_doubts(settled, settled.question.tokens)
-    found: dict[str, object] = {}
-    for (arm, rates), cost in zip(settled.tuned.rates.items(), costs.values(), strict=True):
-        check = settled.tuned.checks[arm]
-        peak, power = rates.smallest
-        found[arm] = {
-            "peak_lr": peak,
-            "rate_power": power,
+    """By arm: rates of the smallest pilots at the budgets searched, and what the target's may cost it."""
+    return {
+        check.arm: {
+            "peak_lr": check.rate(check.searched or 0),
             "searched_tokens": check.searched,
+            "checked_peak_lr": None if check.checked is None else check.rate(check.checked),
             "checked_tokens": check.checked,
-            "doubt_at_target": cost,
+            "doubt_at_target": check.cost(settled.question.tokens),
         }
-    return found
+        for check in settled.tuned.rates
+    }
 
 
 def _read(one: Exposure) -> dict[str, float] | None:
@@ -236,44 +234,33 @@ def assumptions(settled: Settled) -> list[str]:
     return found
 
 
-def rate_words(tuned: Tuned, arm: str) -> str:
-    """`0.011, falling as tokens^-0.32`: the rate of the smallest pilots of an arm."""
-    rates = tuned.rates[arm]
-    rate, power = rates.smallest
-    return f"{rate:g}, falling as tokens^-{power:.2g}" if power > 0 else f"{rate:g}"
+def rate_words(check: RateCheck) -> str:
+    """`0.011 on 20k tokens, 0.0078 on 160k`: rates of the smallest pilots of an arm, where they were searched."""
+    near = f"{check.rate(check.searched or 0):g}"
+    if check.searched is None or check.checked is None:
+        return near
+    far = f"{check.rate(check.checked):g} on {format_count(check.checked)}"
+    return f"{near} on {format_count(check.searched)} tokens, {far}"
 
 
 def _rates(settled: Settled) -> str:
     tuned, batch = settled.tuned, settled.tuned.batch_tokens
-    supervised, distilled = (rate_words(tuned, arm) for arm in ("supervised", "distilled"))
+    supervised, distilled = (rate_words(check) for check in tuned.rates)
     if not tuned.flops:
         return f"the file's, {supervised} at batch {batch}, with and without a teacher (not searched)"
-    reach = [check.checked or check.searched or 0 for check in tuned.checks.values()]
     return (
         f"{supervised} without and {distilled} with a teacher at batch {batch}, searched at "
-        f"{settled.question.sizes[0].label} parameters on up to {format_count(min(reach))} tokens, carried to larger "
-        "ones by width"
+        f"{settled.question.sizes[0].label} parameters; those of other sizes and budgets are foreseen from them"
     )
-
-
-def rate_doubts(settled: Settled, tokens: float) -> dict[str, float]:
-    """What the rate may cost a run, nats/token: root mean square by kind of arm."""
-    question = settled.question
-    if question.rates is None:
-        return {}
-    return {
-        kind: question.rates.cost(arm, tokens, first=question.least_tokens)
-        for arm, kind in enumerate(("without", "with"))
-    }
 
 
 def _rate_warning(settled: Settled) -> str | None:
     """What is not known of the rates of the pilots, or of the target's."""
-    checks, question = settled.tuned.checks, settled.question
-    reach = min(check.checked or check.searched or 0 for check in checks.values())
+    rates, question = settled.tuned.rates, settled.question
+    reach = min(check.reach for check in rates)
     longest = max((stage.tokens[-1] for stage in settled.stages), default=0)
-    doubt = rate_doubts(settled, question.tokens)
-    cost = " and ".join(f"{nats(value)} nats/token {kind} a teacher" for kind, value in doubt.items())
+    alone, taught = (nats(check.cost(question.tokens)) for check in rates)
+    cost = f"{alone} nats/token without and {taught} with a teacher"
     if settled.tuned.flops and reach >= max(longest, question.tokens) / 2:
         return None
     if not settled.tuned.flops:
@@ -325,7 +312,7 @@ def warnings(settled: Settled) -> list[str]:
 
 
 def _at_end(tuning: Mapping[str, Any]) -> list[str]:
-    """Arms whose best rate, or its fall, was not between others that were tried."""
+    """Arms whose best rate, of short runs or of long ones, was not between others that were tried."""
     arms = tuning.get("arms", [])
     return [
         row["arm"]

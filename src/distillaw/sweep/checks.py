@@ -1,7 +1,7 @@
 """A study file's rules: everything that cannot be run is refused before anything is spent."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from distillaw.errors import ConfigError
 from distillaw.large_batch.rules import BETA_RULES, DECAY_RULES, RATE_RULES
 from distillaw.models.cut import check_cut
 from distillaw.quantities import did_you_mean, parse_count
-from distillaw.runs.config import from_table, read_toml, with_settings
+from distillaw.runs.config import Bounds, check_bounds, check_choice, from_table, read_toml, with_settings
 from distillaw.runs.places import check_name
 from distillaw.runs.spec import Recipe
 from distillaw.sweep.spec import NONE, DesignBlock, DesignSpec, StudySpec
@@ -48,7 +48,10 @@ def check_study(spec: StudySpec) -> None:
         ConfigError: naming the setting, its value and the rule.
     """
     check_name(spec.name, "name =")
-    _refuse(_study_numbers(spec))
+    check_bounds(STUDY_BOUNDS, spec, "")
+    check_bounds({"margin": (0, math.inf)}, spec.early_stop, "early_stop.")
+    check_bounds({"rounds": (0, 20)}, spec.tuning, "tuning.")
+    check_bounds(STUDY_DATA_BOUNDS, spec.data, "data.")
     check_training(spec.training, spec.data, batch_tokens=spec.batch_tokens)
     for wrong in (_students(spec), _words(spec), _text(spec.data), _target(spec), _teachers(spec)):
         _refuse(wrong)
@@ -66,7 +69,7 @@ def check_training(training: Recipe, data: DataSpec, *, batch_tokens: int) -> No
     """
     if batch_tokens < 1:
         raise ConfigError(f"batch_tokens = {batch_tokens} must lie in [1, inf]")
-    _refuse(_out_of_bounds(DATA_BOUNDS, data, "data."))
+    check_bounds(DATA_BOUNDS, data, "data.")
     _refuse(_recipe(training, "training"))
     if batch_tokens % training.context:
         context = f"training.context = {training.context}"
@@ -79,8 +82,6 @@ def _refuse(wrong: Iterable[str]) -> None:
         raise ConfigError(words)
 
 
-Bounds = Mapping[str, tuple[float, float]]
-"""Setting -> lowest and highest value; what lies outside has no meaning, or would train nothing."""
 DATA_BOUNDS: Bounds = {
     "teacher_share": (0.001, 0.999),
     "validation_documents": (2, math.inf),
@@ -138,24 +139,6 @@ LEAST_BATCHES = 20
 """Of any run: fewer steps than a warm-up has teach nothing."""
 
 
-def _out_of_bounds(bounds: Bounds, settings: object, where: str) -> Iterator[str]:
-    for name, (low, high) in bounds.items():
-        if not low <= (value := getattr(settings, name)) <= high:
-            yield f"{where}{name} = {value:g} must lie in [{low:g}, {high:g}]"
-
-
-def _no_choice(where: str, value: str, known: Sequence[str]) -> Iterator[str]:
-    if value not in known:
-        yield f"{where}{value!r}{did_you_mean(value, known)} is none of {', '.join(known)}"
-
-
-def _study_numbers(spec: StudySpec) -> Iterator[str]:
-    yield from _out_of_bounds(STUDY_BOUNDS, spec, "")
-    yield from _out_of_bounds({"margin": (0, math.inf)}, spec.early_stop, "early_stop.")
-    yield from _out_of_bounds({"rounds": (0, 20)}, spec.tuning, "tuning.")
-    yield from _out_of_bounds(STUDY_DATA_BOUNDS, spec.data, "data.")
-
-
 def _students(spec: StudySpec) -> Iterator[str]:
     if not spec.students.params or not spec.students.tokens:
         yield "[students] needs params and tokens"
@@ -170,8 +153,8 @@ def _students(spec: StudySpec) -> Iterator[str]:
 def _words(spec: StudySpec) -> Iterator[str]:
     """The words of a study, and what its batches allow."""
     for name in spec.without_controls:
-        yield from _no_choice("without_controls: ", name, CONTROLS)
-    yield from _no_choice("tuning.horizon = ", spec.tuning.horizon, HORIZONS)
+        check_choice("without_controls", name, CONTROLS)
+    check_choice("tuning.horizon", spec.tuning.horizon, HORIZONS)
     micro, context = spec.training.micro_batch_tokens, spec.training.context
     if micro % context:
         yield f"training.micro_batch_tokens = {micro} is not a multiple of context {context}"
@@ -201,7 +184,7 @@ def _target(spec: StudySpec) -> Iterator[str]:
 
 def _recipe(training: Recipe, where: str) -> Iterator[str]:
     """The numbers and words of [training], or of what [[cells]] change of it."""
-    yield from _out_of_bounds(RECIPE_BOUNDS, training, f"{where}.")
+    check_bounds(RECIPE_BOUNDS, training, f"{where}.")
     if training.head_dim % 2:
         yield f"{where}.head_dim = {training.head_dim} must be even (rotary positions)"
     if training.truncates and is_reverse_kl(training.divergence, beta=training.beta, skew=training.skew):
@@ -217,7 +200,7 @@ def _recipe(training: Recipe, where: str) -> Iterator[str]:
             "give it, or drop the rule"
         )
     for name, known in CHOICES.items():
-        yield from _no_choice(f"{where}.{name} = ", getattr(training, name), known)
+        check_choice(f"{where}.{name}", getattr(training, name), known)
 
 
 def _repeated_budgets(spec: StudySpec, where: str, budgets: Sequence[int]) -> Iterator[str]:
@@ -266,10 +249,8 @@ def _design(spec: StudySpec, design: DesignSpec) -> Iterator[str]:
 
 def _control(spec: StudySpec, design: DesignSpec, where: str) -> Iterator[str]:
     """What differs from the grid is known, allowed, and has a name."""
-    if design.split not in SPLITS:
-        yield f"{where}: split = {design.split!r} is none of {', '.join(SPLITS)}"
-    if design.init not in INITS:
-        yield f"{where}: init = {design.init!r} is none of {', '.join(INITS)}"
+    check_choice(f"{where}: split", design.split, SPLITS)
+    check_choice(f"{where}: init", design.init, INITS)
     if design.init != "fresh" and (not design.teachers or NONE in design.teachers):
         yield f"{where}: init = 'pruned' cuts students out of their teachers: name these, not {NONE!r}"
     if changed := sorted(set(FIXED) & set(design.training)):

@@ -12,22 +12,24 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from distillaw.errors import ConfigError, RunError
-from distillaw.runs.lock import read_holder, wait_for_files
+from distillaw.runs.lock import LATE_SECONDS, wait_for_files
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.executor import Executor, Lost, TrainingTask
 from distillaw.sweep.worker import train
 
 POLL_SECONDS = 5.0
-"""How often squeue is asked for a job; Slurm's own advice is not to ask in a tight loop."""
+"""How often squeue is asked, for all jobs at once; Slurm's own advice is not to ask in a tight loop."""
 WARNING_SECONDS = 90
 """How long before its time limit a job is told to save: thrice the time between two checkpoints."""
+GLANCE_SECONDS = 1.0
+"""How often who waits for a task of Ray looks whether the place is closed."""
 ANSWER_SECONDS = 10.0
-"""How long a Ray cluster may take to answer; Ray itself would try for minutes."""
+"""How long a cluster may take to answer; Slurm's and Ray's own ways would try for minutes."""
 
 RUNNING = frozenset(
     "PENDING RUNNING CONFIGURING COMPLETING SUSPENDED STAGE_OUT SIGNALING STOPPED RESIZING REQUEUED REQUEUE_HOLD "
@@ -144,7 +146,10 @@ class SlurmExecutor(Executor):
             )
         super().__init__(study, workers)
         self.threads, self.has_devices = options.cpus, options.gpus > 0
-        self._submitit, self._submitting = submitit.SlurmExecutor(folder=study.workers), threading.Lock()
+        self._submitit = submitit.SlurmExecutor(folder=study.workers)
+        self._states: dict[str, tuple[str, str]] = {}
+        """State and reason of every job that is waited for."""
+        self._asked, self._asking = -float("inf"), threading.Lock()
         try:
             self._submitit.update_parameters(**options.for_sbatch())
         except Exception as error:
@@ -153,41 +158,72 @@ class SlurmExecutor(Executor):
     def _train(self, task: TrainingTask) -> dict[str, Any]:
         order = task.order(self.study.path, self._named(task), self.threads)
         try:
-            with self._submitting:
+            with self._asking:
                 job = self._submitit.submit(train, order)
+                self._states[job.job_id] = ("PENDING", "")
         except Exception as error:  # submitit's own, with sbatch's words inside
             words = "; ".join(re.findall(r"sbatch: error: (.*)", str(error)))
             raise RunError(
                 f"Slurm takes no worker: {words or str(error).strip().splitlines()[-1]}. See sinfo and --sbatch"
             ) from error
-        task.handle, task.where = job.job_id, f"Slurm job {job.job_id}"
-        task.log = f"{self.study.workers}/{job.job_id}_0_log.err"
-        state, reason = "PENDING", ""
-        while state in RUNNING:
-            task.waits_for = f"{state.lower()} ({reason})" if reason else state.lower()
-            time.sleep(POLL_SECONDS)
-            state, reason = ask_state(job.job_id) or (state, reason)
-        if state in ("COMPLETED", "GONE") and not wait_for_files([job.paths.result_pickle]):
+        task.where, task.log = f"Slurm job {job.job_id}", f"{self.study.workers}/{job.job_id}_0_log.err"
+        state, how = self._wait(task, job.job_id)
+        if state not in ("COMPLETED", "GONE"):
+            raise Lost(how, is_fault=state in FAULTS)
+        late = 0.0 if task.is_killed else LATE_SECONDS
+        if wait_for_files([job.paths.result_pickle], seconds=late, given_up=self._closing):
+            raise Lost(how, is_fault=False)
+        try:
             return job.result()
-        how = f"{state}, {reason}" if reason else state
-        raise Lost(how, is_fault=state in FAULTS)
+        except Exception as error:  # submitit's own; the trace is in the job's log
+            raise Lost("failed outside of its task", is_fault=True) from error
+
+    def _wait(self, task: TrainingTask, job_id: str) -> tuple[str, str]:
+        """Wait until a job has left the queue; the state it ended in, and that in words."""
+        state, how = "PENDING", "PENDING"
+        while state in RUNNING:
+            task.waits_for = how.replace(state, state.lower())
+            is_over = self._closing.wait(POLL_SECONDS)
+            if task.is_killed or is_over:
+                ask_slurm("scancel", job_id)
+            if is_over:
+                raise Lost("given up", is_fault=False)
+            state, reason = self._state(job_id)
+            how = f"{state} ({reason})" if reason else state
+        with self._asking:
+            del self._states[job_id]
+        return state, how
+
+    def _state(self, job_id: str) -> tuple[str, str]:
+        """State and reason of a job, as of a few seconds ago; ("GONE", "") once the queue has forgotten it."""
+        with self._asking:
+            if time.monotonic() - self._asked >= POLL_SECONDS:
+                if (found := ask_states(self._states)) is not None:
+                    self._states = {job: found.get(job, ("GONE", "")) for job in self._states}
+                self._asked = time.monotonic()
+            return self._states[job_id]
 
     def kill(self, task: TrainingTask) -> None:
-        """scancel; a queue that does not answer is asked again by whoever waits."""
-        if task.handle is not None:
-            subprocess.run(["scancel", task.handle], capture_output=True, check=False)
+        """Whoever waits for it has it cancelled, again and again until the queue obeys."""
+        task.is_killed = True
 
 
-def ask_state(job_id: str) -> tuple[str, str] | None:
-    """State and reason of one job, ("GONE", "") once the queue has forgotten it; None if Slurm does not answer."""
-    command = ["squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%T|%r"]
-    asked = subprocess.run(command, capture_output=True, text=True, check=False)
-    if asked.returncode != 0:
-        return ("GONE", "") if "Invalid job id" in asked.stderr else None
-    if not asked.stdout.strip():
-        return "GONE", ""
-    state, _, reason = asked.stdout.strip().splitlines()[0].partition("|")
-    return state, "" if reason == "None" else reason
+def ask_states(jobs: Collection[str]) -> dict[str, tuple[str, str]] | None:
+    """State and reason of the jobs that the queue remembers; None if Slurm does not answer."""
+    asked = ask_slurm("squeue", "--noheader", "--states=all", f"--jobs={','.join(jobs)}", "--format=%i|%T|%r")
+    if asked is None or asked.returncode != 0:  # it refuses a single job that it has forgotten
+        is_forgotten = asked is not None and "Invalid job id" in asked.stderr and len(jobs) == 1
+        return {} if is_forgotten else None
+    rows = [line.split("|", 2) for line in asked.stdout.split("\n") if line.count("|") >= 2]
+    return {job: (state, "" if reason == "None" else reason) for job, state, reason in rows}
+
+
+def ask_slurm(*command: str) -> subprocess.CompletedProcess[str] | None:
+    """Run one of Slurm's commands; None if it does not answer in time."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=ANSWER_SECONDS)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 class RayExecutor(Executor):
@@ -230,18 +266,18 @@ class RayExecutor(Executor):
             task.handle = self._work.remote(task.order(self.study.path, name, self.threads))
         except Exception as error:
             raise RunError(f"Ray takes no worker: {error}") from error
-        try:
-            return self._ray.get(task.handle)
-        except Exception as error:
-            how = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-            was_cancelled = isinstance(error, self._ray.exceptions.TaskCancelledError)
-            raise Lost(how, is_fault=not was_cancelled and self._is_alive(task)) from error
-
-    def _is_alive(self, task: TrainingTask) -> bool:
-        """Whether the node is that a task ran on; one that is gone says nothing of the job."""
-        holder = read_holder(task.record) if task.record is not None else None
-        nodes = {node["NodeManagerHostname"] for node in self._ray.nodes() if node["Alive"]}
-        return holder is None or holder.host in nodes
+        known = self._ray.exceptions
+        while not self._closing.is_set():
+            try:
+                return self._ray.get(task.handle, timeout=GLANCE_SECONDS)
+            except known.GetTimeoutError:
+                continue
+            except Exception as error:
+                how = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+                # the worker's own end; a lost node or a cancelled task says nothing of its jobs
+                faults = (known.RayTaskError, known.WorkerCrashedError, known.OutOfMemoryError)
+                raise Lost(how, is_fault=isinstance(error, faults)) from error
+        raise Lost("given up", is_fault=False)
 
     def kill(self, task: TrainingTask) -> None:
         """Kill the process of a task, or take it out of the queue."""

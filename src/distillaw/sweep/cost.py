@@ -1,6 +1,7 @@
 """What a study costs before it is run: FLOP, seconds, disk, and what stored targets of its teachers could spare.
 
-Time is FLOP at a measured rate and a measured overhead per token, step and run. Of stored targets only those of the
+Time is FLOP at a measured rate and a measured overhead per token, step and run, times what a probe says of this
+machine; wall time is that of the jobs played through (sweep/makespan.py). Of stored targets only those of the
 same bits count: full logits in float32 (docs/targets.md), 4 bytes per token of vocabulary. Students of one stream and
 teacher share each forward pass already (sweep/scheduler.py); what a store could still save is the reading of the same
 text for other seeds, batches and cooldowns. The bound takes it that they read the same windows, that reading a store
@@ -8,10 +9,14 @@ costs nothing and that every pass shared in the plan is shared in fact.
 """
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+
+import numpy as np
 
 from distillaw.accounting.config import read_architecture
 from distillaw.accounting.flops import forward_flops
@@ -20,24 +25,27 @@ from distillaw.errors import ConfigError
 from distillaw.quantities import format_bytes
 from distillaw.runs.spec import shared_stream
 from distillaw.sweep.jobs import Planner
-from distillaw.sweep.ready import NOTHING, Facts, Progress, TrunkJob, left_of, one_per_trunk
+from distillaw.sweep.makespan import makespan
+from distillaw.sweep.ready import NOTHING, Facts, Progress, TrunkJob, left_of
 from distillaw.sweep.spec import StudySpec
 from distillaw.worlds.oracle import Oracle, is_oracle, parse_oracle
 from distillaw.worlds.world import open_world
 
-FLOP_PER_SECOND = 34.5e9
-SECONDS_PER_TOKEN = 7.4e-6
-SECONDS_PER_STEP = 0.0106
-SECONDS_PER_RUN = 1.2
+FLOP_PER_SECOND = 27e9
+SECONDS_PER_TOKEN = 3.4e-6
+SECONDS_PER_STEP = 0.0157
+SECONDS_PER_RUN = 0.5
 SPEED = (
-    f"{FLOP_PER_SECOND / 1e9:.0f} GFLOP/s, {SECONDS_PER_TOKEN * 1e6:.0f} us a token, "
+    f"{FLOP_PER_SECOND / 1e9:.0f} GFLOP/s, {SECONDS_PER_TOKEN * 1e6:.1f} us a token, "
     f"{SECONDS_PER_STEP * 1e3:.0f} ms a step and {SECONDS_PER_RUN} s a run"
 )
-BUSY = 0.88
 """Assumed speed of one core while all are busy: matrix work, a cost per token and per optimiser step, and scoring and
-saving a run; and the share of the time in which cores do not wait for a search or a teacher. Fitted to the 55 runs of a
-quickstart on two idle cores, each within 11 % (dev/LOG.md, 2026-11-22, second session)."""
-
+saving a run. Least squares of the relative errors of 33 tasks of a quickstart on two idle cores of an AMD EPYC (wall
+time 1.01 of CPU time; dev/LOG.md, 2026-11-23): sd 9 %, 0.77 to 1.18 of what each took."""
+PROBE_SECONDS = 0.90e-3
+"""What `slowness` measures on that machine, on the same day."""
+START_SECONDS = 25.0
+"""Wall time before the first run and after the last: imports, the text, the tokenizer, the report (quickstart)."""
 BYTES_PER_PARAM_RUN = 4.2
 BYTES_PER_PARAM_TRUNK = 12.5
 TOKENIZER_BYTES = 60_000
@@ -57,20 +65,19 @@ class StudyCost:
     disk_bytes: float
     num_runs: int
     wanted: Sequence[TrunkJob] = ()
-    """The same by purpose: a trunk's held-out budgets apart from its others."""
+    """The same by purpose: a trunk's held-out budgets apart from its others, and its search's apart from the grid's."""
 
     def wall_seconds(self, workers: int) -> float:
         """Estimated wall time, start-up and data preparation included."""
         if not self.seconds:
             return 0.0
-        busy = BUSY if workers > 1 else 1.0
-        return max(sum(self.seconds) / workers / busy, max(self.seconds)) + 25
+        return makespan(self.jobs, self.seconds, self.wanted, workers) + START_SECONDS
 
 
 def study_cost(
     spec: StudySpec, vocab_size: int, *, facts: Facts | None = None, progress: Progress | None = None
 ) -> StudyCost:
-    """FLOP, time and disk of what is left of a study, with searches staying where they are.
+    """FLOP, time and disk of what is left of a study: runs as if searches stayed, time with their moves.
 
     Args:
         spec: the study.
@@ -82,8 +89,7 @@ def study_cost(
     progress = progress or NOTHING
     every = Planner(spec, facts, progress, guess=True).ready_jobs().jobs
     ended = progress.losses.keys() | progress.diverged
-    left = left_of(every, ended)
-    return replace(jobs_cost(left, teacher_forward(spec, every)), wanted=tuple(every))
+    return replace(jobs_cost(left_of(every, ended), teacher_forward(spec, every)), wanted=tuple(every))
 
 
 def teacher_forward(spec: StudySpec, jobs: Sequence[TrunkJob]) -> dict[str, float]:
@@ -182,15 +188,31 @@ def job_seconds(job: TrunkJob, teacher_flops: float) -> float:
 
 
 def core_seconds(flops: float, tokens: float, batch_tokens: int, runs: int) -> float:
-    """What so many FLOP, tokens in batches and finished runs take one core."""
+    """What so many FLOP, tokens in batches and finished runs take one core of this machine."""
     steps = tokens / batch_tokens
     training = flops / FLOP_PER_SECOND + SECONDS_PER_TOKEN * tokens + SECONDS_PER_STEP * steps
-    return training + SECONDS_PER_RUN * runs
+    return slowness() * (training + SECONDS_PER_RUN * runs)
 
 
-def nominal(spec: StudySpec, facts: Facts) -> list[TrunkJob]:
-    """Every trunk of a study of which nothing is on disk, as if its searches stayed at their start."""
-    return one_per_trunk(Planner(spec, facts, NOTHING, guess=True).ready_jobs().jobs)
+@cache
+def slowness() -> float:
+    """Times that a core of this machine takes for what small models are made of, of those of `SPEED`'s machine.
+
+    The fastest of a hundred repeats of a millisecond: other processes make no difference of a hundredth to it.
+    """
+    draw = np.random.default_rng(0)
+    inputs, weight, logits = (
+        draw.normal(size=shape).astype(np.float32) for shape in ((128, 64), (64, 64), (256, 512))
+    )
+    taken = []
+    for _ in range(100):
+        began = time.thread_time()
+        for _ in range(40):
+            inputs @ weight
+        for _ in range(2):
+            np.exp(logits)
+        taken.append(time.thread_time() - began)
+    return min(taken) / PROBE_SECONDS
 
 
 WORTH_A_STORE = 0.1

@@ -10,13 +10,13 @@ ended, and its processes import the caller's script again and outlive a killed p
 
 import json
 import os
-import queue
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -63,6 +63,8 @@ class TrainingTask:
     waits_for: str = "starting"
     handle: Any = None
     """The place's own."""
+    is_killed: bool = False
+    """Whether its worker is to end now; a place that does not obey is asked again."""
 
     def has_begun(self) -> bool:
         """Whether a worker has come as far as to train it."""
@@ -86,6 +88,8 @@ class Executor(ABC):
 
     def __init__(self, study: StudyFolder, workers: int) -> None:
         self.study, self.workers = study, workers
+        self._closing = threading.Event()
+        """Whoever waits for a task waits no more."""
         self._pool = ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="task")
 
     def submit(self, task: TrainingTask) -> "Future[dict[str, Any]]":
@@ -115,8 +119,9 @@ class Executor(ABC):
             self.kill(task)
 
     def close(self) -> None:
-        """All tasks have ended: let go of the place."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Let go of the place: tasks that have not ended are lost."""
+        self._closing.set()
+        self._pool.shutdown(cancel_futures=True)
 
     def _named(self, task: TrainingTask) -> str:
         """A name for a worker, new each time."""
@@ -145,9 +150,6 @@ class LocalExecutor(Executor):
         self._devices = cuda_devices()
         self.has_devices = bool(self._devices)
         self._children: dict[int, _Child] = {}
-        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for number in range(workers):
-            self._free.put(number)
 
     def warm_up(self) -> None:
         """All processes begin to import."""
@@ -155,19 +157,10 @@ class LocalExecutor(Executor):
             self._children[number] = self._start(number)
 
     def _train(self, task: TrainingTask) -> dict[str, Any]:
-        number = self._free.get()
-        try:
-            return self._train_in(self._child(number), number, task)
-        finally:
-            self._free.put(number)
-
-    def _child(self, number: int) -> _Child:
+        number = task.number
         child = self._children.get(number)
         if child is None or child.process.poll() is not None:
             child = self._children[number] = self._start(number)
-        return child
-
-    def _train_in(self, child: _Child, number: int, task: TrainingTask) -> dict[str, Any]:
         task.where, task.log, task.handle = f"pid {child.process.pid}", str(child.log), child.process
         task.record = self.study.workers / f"{child.name}.json"
         order = task.order(self.study.path, child.name, self.threads)
@@ -224,11 +217,11 @@ class LocalExecutor(Executor):
 
     def close(self) -> None:
         """The processes end as their connections do."""
-        super().close()
         for number, child in list(self._children.items()):
             if not (self.study.workers / f"{child.name}.json").exists():
                 child.process.kill()  # it imports, for a task that never came
             self._ended(number, child)
+        super().close()
 
 
 def cuda_devices() -> list[str]:

@@ -8,10 +8,11 @@ it was trained on, documents are compared (data/documents.py); of a model whose 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from distillaw.data.documents import Shared, shared_documents
 from distillaw.data.shards import TokenStore
-from distillaw.errors import ConfigError
+from distillaw.errors import CacheError, ConfigError
 from distillaw.runs.files import read_json
 from distillaw.runs.store import SPEC
 from distillaw.worlds.oracle import is_oracle
@@ -44,10 +45,12 @@ def exposure(name: str, source: str, store: TokenStore) -> Exposure:
         source: an oracle, a folder, or a name on the hub.
         store: the students' text.
     """
-    return Exposure(
-        name=name,
-        shared=Shared(student=0.0, validation=0.0) if is_oracle(source) else _read(Path(source), store),
-    )
+    if is_oracle(source):
+        return Exposure(name=name, shared=Shared(student=0.0, validation=0.0))
+    try:
+        return Exposure(name=name, shared=_read(Path(source), store))
+    except (CacheError, OSError, ValueError, BadZipFile):  # a damaged folder says nothing
+        return Exposure(name=name, shared=None)
 
 
 def exposed(found: Exposure) -> str | None:

@@ -1,6 +1,6 @@
 """Which trunks a study needs, and which of them can be trained now: a pure function of what is on disk.
 
-Order: rates and batch on the supervised arm; then how teachers' rates fall, and lone students; then teachers; then the
+Order: rates and batch on the supervised arm; then teachers' rates, and lone students; then teachers; then the
 distilled rates with one teacher; then every student from every teacher. Nothing is remembered between calls, so a
 killed study continues from its folder alone.
 """

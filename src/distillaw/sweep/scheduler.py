@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from distillaw.runs.files import write_text
 from distillaw.runs.lock import LATE_SECONDS, Claim, wait_for_files
 from distillaw.runs.places import remove_file
 from distillaw.runs.spec import shared_batches, shared_stream
-from distillaw.runs.store import StudyFolder
+from distillaw.runs.store import StudyFolder, saved_step
 from distillaw.sweep.executor import Executor, Lost, TrainingTask
 from distillaw.sweep.holding import Notice, StudyJournal
 from distillaw.sweep.ready import ReadyJobs, TrunkJob
@@ -35,7 +36,7 @@ STOP_SECONDS = 20.0
 MAX_CRASHES = 2
 """A job whose worker dies this often (killed, out of memory) is marked failed: once may be chance."""
 MAX_FRUITLESS = 10
-"""A job that loses this many workers in a row, none of its own fault, before any trained a step is marked failed; and
+"""A job that loses this many workers in a row, none of its own fault, before any saved a step is marked failed; and
 as many workers in a row that end before they can train end the call."""
 PROBE_BYTES = 1 << 16
 TAIL_BYTES = 1 << 13
@@ -77,7 +78,7 @@ class StudyOutcome:
     waiting: list[str] = field(default_factory=list)
     """What the study still lacks because something it needs has failed, in words."""
     busy_seconds: float = 0.0
-    """CPU seconds of scheduler and workers, tokenising included; a killed worker's last job is not in it."""
+    """CPU seconds of scheduler and workers, tokenising and imports included; a killed worker's last job is not."""
     wall_seconds: float = 0.0
     workers: int = 0
 
@@ -98,42 +99,30 @@ class _Entry:
     """A task that was handed out."""
 
     task: TrainingTask
-    since: float
-    """When it was handed out, then when its training began."""
-    has_begun: bool = False
-    seen: dict[str, float] = field(default_factory=dict)
+    seen: dict[str, float]
     """Trunk -> tokens in its logs when they were last read."""
+    saved: list[int]
+    """How far its jobs were on disk when it was handed out (`_saved`)."""
+    since: float | None = None
+    """When its training began; None before that."""
     tokens: float = 0.0
     """Trained on since it began."""
 
-    def record(self) -> dict[str, object]:
-        """What scheduler.json says of it."""
-        task = self.task
+    def facts(self) -> dict[str, object]:
+        """What the journal and scheduler.json say of it; nothing of jobs before their training began."""
+        jobs = self.task.jobs if self.since is not None else ()
         return {
-            "number": task.number,
-            "where": task.where,
-            "log": task.log,
-            "state": "busy" if self.has_begun else f"starting: {task.waits_for}",
-            "trunks": self.trunks if self.has_begun else [],
-            "runs": self.runs if self.has_begun else [],
+            "where": self.task.where,
+            "trunks": [job.trunk.trunk_id for job in jobs],
+            "runs": [run_id for job in jobs for run_id in job.run_ids],
             "tokens": round(self.tokens),
-            "seconds": self.seconds,
+            "seconds": time.monotonic() - self.since if self.since is not None else 0.0,
         }
 
-    @property
-    def trunks(self) -> list[str]:
-        """By id."""
-        return [job.trunk.trunk_id for job in self.task.jobs]
-
-    @property
-    def runs(self) -> list[str]:
-        """By id."""
-        return [run_id for job in self.task.jobs for run_id in job.run_ids]
-
-    @property
-    def seconds(self) -> float:
-        """In training."""
-        return time.monotonic() - self.since if self.has_begun else 0.0
+    def record(self) -> dict[str, object]:
+        """Its entry in scheduler.json."""
+        state = f"starting: {self.task.waits_for}" if self.since is None else "busy"
+        return {"number": self.task.number, "log": self.task.log, "state": state, **self.facts()}
 
 
 class Scheduler:
@@ -142,22 +131,22 @@ class Scheduler:
     def __init__(self, study: StudyFolder, executor: Executor, *, display: Display, claim: Claim) -> None:
         self._study, self._executor, self._display, self._claim = study, executor, display, claim
         self._entries: dict[Future[dict[str, Any]], _Entry] = {}
-        self._crashes: dict[str, int] = {}
-        self._fruitless: dict[str, int] = {}
+        self._crashes: Counter[str] = Counter()
+        self._fruitless: Counter[str] = Counter()
         self._false_starts, self._any_has_begun, self._is_stopping = 0, False, False
         self._outcome = StudyOutcome(workers=executor.workers)
+        own = {"host": socket.gethostname(), "pid": os.getpid()}
+        self._place = {"executor": executor.name, "threads": executor.threads, **own}
         self._began, self._cpu_before = time.monotonic(), time.process_time()
         self._journal, self._notice, self._looked = StudyJournal(study.path), Notice(study.path), 0.0
 
     def __enter__(self) -> Self:
         """Workers start with `warm_up`, or when the first job needs them."""
-        executor, facts = self._executor, ("where", "trunks", "tokens", "seconds")
+        facts = ("where", "trunks", "tokens", "seconds")
         for worker in self._notice.read().get("workers", ()):
             if worker["trunks"]:  # the scheduler before this one was killed
                 self._journal.add("cut", **{key: worker[key] for key in facts})
-        own = {"host": socket.gethostname(), "pid": os.getpid()}
-        place = {"executor": executor.name, "workers": executor.workers, "threads": executor.threads}
-        self._journal.add("began", **place, **own)
+        self._journal.add("began", workers=self._executor.workers, **self._place)
         self._write_notice()
         return self
 
@@ -194,20 +183,22 @@ class Scheduler:
 
     def _hand_out(self, ready: ReadyJobs) -> bool:
         """Give ready jobs to free workers; False when nothing is left to do."""
-        busy = {trunk for entry in self._entries.values() for trunk in entry.trunks}
+        busy = {job.trunk.trunk_id for entry in self._entries.values() for job in entry.task.jobs}
         open_jobs = [job for job in ready.jobs if job.trunk.trunk_id not in busy and self._is_open(job)]
         free = self._executor.workers - len(self._entries)
         for jobs in share_out(open_jobs, free, self._crashes, stacked=self._executor.has_devices):
             taken = {entry.task.number for entry in self._entries.values()}
             number = next(n for n in range(self._executor.workers) if n not in taken)
             task = TrainingTask(jobs=jobs, holder=self._claim.token, number=number)
-            self._entries[self._executor.submit(task)] = _Entry(task, time.monotonic())
+            seen = {job.trunk.trunk_id: logged(self._study, job)[0] for job in jobs}
+            entry = _Entry(task, seen, self._saved(jobs))
+            self._entries[self._executor.submit(task)] = entry
         return bool(self._entries)
 
     def _is_open(self, job: TrunkJob) -> bool:
         """Whether it has unfinished runs and none that failed (those wait for the next call, or for ever)."""
-        states = [self._study.run(run_id).state() for run_id in job.run_ids]
-        return "failed" not in states and any(state != "done" for state in states)
+        states = {self._study.run(run_id).state() for run_id in job.run_ids}
+        return "failed" not in states and states != {"done"}
 
     # --- watching -------------------------------------------------------------------------------------------
 
@@ -225,18 +216,16 @@ class Scheduler:
         """See which tasks have begun, and how far they are."""
         is_time = time.monotonic() - self._looked > LOOK_SECONDS
         for entry in self._entries.values():
-            if not entry.has_begun and entry.task.has_begun():
+            if entry.since is None and entry.task.has_begun():
                 self._begin(entry)
-            elif entry.has_begun and is_time:
+            elif entry.since is not None and is_time:
                 self._read_logs(entry)
         if is_time:
             self._looked = time.monotonic()
 
     def _begin(self, entry: _Entry) -> None:
-        entry.has_begun, entry.since = True, time.monotonic()
-        self._any_has_begun, self._false_starts = True, 0
+        entry.since, self._any_has_begun, self._false_starts = time.monotonic(), True, 0
         for job in entry.task.jobs:
-            entry.seen[job.trunk.trunk_id] = logged(self._study, job)[0]
             self._display.started(job, entry.task.number)
 
     def _read_logs(self, entry: _Entry) -> None:
@@ -247,7 +236,6 @@ class Scheduler:
             entry.seen[name] = there
             entry.tokens += tokens
             if tokens:
-                self._fruitless.pop(name, None)
                 self._display.progressed(job, round(tokens), loss)
 
     # --- tasks that end -------------------------------------------------------------------------------------
@@ -255,18 +243,21 @@ class Scheduler:
     def _end(self, future: "Future[dict[str, Any]]") -> None:
         entry = self._entries.pop(future)
         error = future.exception()
-        if isinstance(error, Lost):
-            self._lost(entry, error)
-        elif error is not None and not self._is_stopping:
-            raise error
-        elif error is None:
+        if error is not None and not isinstance(error, Lost):
+            if not self._is_stopping:
+                raise error
+            return
+        if entry.since is None and (error is None or entry.task.has_begun()):
+            self._begin(entry)
+        if entry.since is not None:
+            self._read_logs(entry)
+        if error is None:
             self._reported(entry, future.result())
+        else:
+            self._lost(entry, error)
 
     def _reported(self, entry: _Entry, report: Mapping[str, Any]) -> None:
         """A worker has come to the end of its task, or left it in good order."""
-        if not entry.has_begun:
-            self._begin(entry)
-        self._read_logs(entry)
         done, failed, spent = list(report["done"]), dict(report["failed"]), report["cpu_seconds"]
         for run_id in self._unseen(done):
             done.remove(run_id)
@@ -276,20 +267,18 @@ class Scheduler:
             )
         self._outcome.busy_seconds += spent
         self._outcome.done.extend(done)
-        if report["why"]:
-            how = f"asked to leave {report['why']}"
-            self._log("lost", entry, how=how, done=done)
-            self._left(entry, how)
-            return
-        self._log("ended", entry, done=done, failed=failed, cpu_seconds=spent)
+        event, how = ("lost", f"asked to leave {report['why']}") if report["why"] else ("ended", "")
+        self._log(event, entry, how=how, done=done, failed=failed, cpu_seconds=spent)
         if failed and not self._is_stopping:
             self._check_disk()
         for job in entry.task.jobs:
             errors = {run_id: failed[run_id] for run_id in job.run_ids if run_id in failed}
             if errors:
                 self._fail(job, errors)
-            else:
+            elif not self._is_open(job):
                 self._display.finished(job)
+        if how:
+            self._replace(entry, how)
 
     def _unseen(self, done: Sequence[str]) -> list[str]:
         """Runs that were finished elsewhere and whose results do not show here, however long one waits."""
@@ -311,56 +300,59 @@ class Scheduler:
     def _lost(self, entry: _Entry, lost: Lost) -> None:
         """A worker is gone: its jobs go to another one, or are given up."""
         task = entry.task
-        if not entry.has_begun and task.has_begun():
-            self._begin(entry)
         if task.record is not None:
             remove_file(task.record)
-        if entry.has_begun:
-            self._read_logs(entry)
+        if entry.since is not None:
             self._log("lost", entry, how=lost.how)
         if self._is_stopping:
             return
         if lost.is_fault:
             self._check_disk()
-        if not entry.has_begun:
+        if entry.since is None:
             self._false_starts += 1
             if (lost.is_fault and not self._any_has_begun) or self._false_starts >= MAX_FRUITLESS:
                 raise RunError(
                     f"a worker ended ({task.where}: {lost.how}) before its first job; see {task.log}"
                 )
-        elif lost.is_fault:
-            for job in task.jobs:
-                times = self._crashes[job.trunk.trunk_id] = self._crashes.get(job.trunk.trunk_id, 0) + 1
-                if times >= MAX_CRASHES:
-                    why = f"its worker died {times} times ({lost.how}; out of memory?); see {task.log}"
-                    self._give_up(job, why)
-        else:
-            self._left(entry, lost.how)
+        self._replace(entry, lost.how, is_fault=lost.is_fault)
 
-    def _left(self, entry: _Entry, how: str) -> None:
-        """A worker went for no fault of its jobs; in vain too often, they are given up."""
-        if entry.tokens or self._is_stopping:
+    def _replace(self, entry: _Entry, how: str, *, is_fault: bool = False) -> None:
+        """What a worker has left goes to another one, unless workers died of it, or saved nothing of it, too often."""
+        if self._is_stopping:
             return
-        for job in entry.task.jobs:
-            times = self._fruitless[job.trunk.trunk_id] = self._fruitless.get(job.trunk.trunk_id, 0) + 1
-            if times >= MAX_FRUITLESS:
-                lost = f"{times} workers in a row were lost before they trained a step ({how})"
-                self._give_up(job, f"{lost}: give them more time; see {entry.task.log}")
+        is_vain = not is_fault and self._saved(entry.task.jobs) == entry.saved
+        for job in filter(self._is_open, entry.task.jobs if entry.since is not None else ()):
+            name, see = job.trunk.trunk_id, f"see {entry.task.log}"
+            self._crashes.update([name] * is_fault)
+            self._fruitless[name] = self._fruitless[name] + 1 if is_vain else 0
+            if (times := self._crashes[name]) >= MAX_CRASHES:
+                error = f"its worker died {times} times ({how}; out of memory?); {see}"
+            elif (times := self._fruitless[name]) >= MAX_FRUITLESS:
+                lost = f"{times} workers in a row were lost before they saved a step ({how})"
+                error = f"{lost}: give them more time; {see}"
+            else:
+                continue
+            self._fail(job, self._study.fail(job.run_ids, error))
+        if any(self._is_open(job) for job in entry.task.jobs):
+            self._display.note(f"{entry.task.where} is gone ({how}); another goes on from its checkpoints")
 
-    def _give_up(self, job: TrunkJob, error: str) -> None:
-        open_runs = [run_id for run_id in job.run_ids if self._study.run(run_id).state() != "done"]
-        for run_id in open_runs:
-            self._study.run(run_id).set_status("failed", error=error)
-        self._fail(job, dict.fromkeys(open_runs, error))
+    def _saved(self, jobs: Sequence[TrunkJob]) -> list[int]:
+        """The steps that trunks and cooldowns have saved, and which runs are done: all progress changes it."""
+        runs = [self._study.run(run_id) for job in jobs for run_id in job.run_ids]
+        folders = [self._study.trunk(job.trunk.trunk_id) for job in jobs] + [run.path for run in runs]
+        return [
+            *(saved_step(folder / "state") for folder in folders),
+            *(run.state() == "done" for run in runs),
+        ]
 
     def _fail(self, job: TrunkJob, errors: dict[str, str]) -> None:
         self._outcome.failed.update(errors)
-        self._display.failed(job, next(iter(errors.values()), "its runs are done"))
+        self._display.failed(job, next(iter(errors.values())))
 
     def _stop(self) -> None:
         """Ask all workers to save and end; the slow ones are killed."""
         self._is_stopping = True
-        if any(entry.has_begun for entry in self._entries.values()):
+        if any(entry.since is not None for entry in self._entries.values()):
             self._display.note("stopping: the workers save their checkpoints")
         for end in (self._executor.stop, self._executor.kill):
             for entry in self._entries.values():
@@ -371,28 +363,12 @@ class Scheduler:
     # --- the record -----------------------------------------------------------------------------------------
 
     def _log(self, event: str, entry: _Entry, **facts: object) -> None:
-        self._journal.add(
-            event,
-            where=entry.task.where,
-            trunks=entry.trunks,
-            runs=entry.runs,
-            tokens=round(entry.tokens),
-            seconds=entry.seconds,
-            cores=self._executor.threads,
-            executor=self._executor.name,
-            **facts,
-        )
+        place = {"cores": self._executor.threads, "executor": self._executor.name}
+        self._journal.add(event, **entry.facts(), **place, **facts)
 
     def _write_notice(self) -> None:
-        facts = {
-            "executor": self._executor.name,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "most_workers": self._executor.workers,
-            "threads": self._executor.threads,
-            "workers": [entry.record() for entry in self._entries.values()],
-        }
-        self._notice.write(facts)
+        entries = [entry.record() for entry in self._entries.values()]
+        self._notice.write({"most_workers": self._executor.workers, "workers": entries, **self._place})
 
 
 def logged(study: StudyFolder, job: TrunkJob) -> tuple[float, float | None]:

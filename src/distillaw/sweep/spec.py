@@ -125,9 +125,9 @@ class TuningSpec:
     rounds: int = 3
     """How often the search may move on when the best value lies at an end."""
     horizon: str = "target"
-    """Sizes at which each arm's rate is checked at the largest budget, and its fall with tokens searched: `target` (the
-    size nearest to the target's), `smallest`, `ends` (smallest and largest), or `none` (one rate for all budgets).
-    Teachers are checked at their smallest size."""
+    """Sizes at which each arm's rate is searched at the largest budget too: `target` (the size nearest to the
+    target's), `smallest`, `ends` (smallest and largest), or `none` (one rate for all budgets). Teachers are searched at
+    their own budgets, the smallest and the largest; with `smallest` that alone, with `none` not at all."""
     batch: bool = True
     """Whether the batch is searched too; else it is batch_tokens."""
 

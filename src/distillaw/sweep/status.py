@@ -14,7 +14,7 @@ from distillaw.errors import CacheError
 from distillaw.quantities import format_seconds, times
 from distillaw.runs.config import from_table
 from distillaw.runs.files import read_json
-from distillaw.runs.lock import GLANCE_SECONDS, is_alive, read_holder, record_of
+from distillaw.runs.lock import GLANCE_SECONDS, LOCK, is_alive, read_holder, record_of
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.changes import what_belongs
 from distillaw.sweep.cost import StudyCost, jobs_cost, study_cost, teacher_forward
@@ -130,7 +130,7 @@ def read_status(folder: Path) -> StudyStatus:
 
 def _scheduler(folder: Path) -> tuple[str, dict]:
     """Who works on the folder, in words, and what it says of its workers; empty if nobody does."""
-    lock = record_of(folder / ".lock")
+    lock = record_of(folder / LOCK)
     holder, notice = read_holder(lock), Notice(folder).read()
     if holder is None:
         return "none; the same command as before continues", {}

@@ -68,7 +68,7 @@ def open_maker(
     from transformers.utils.logging import disable_progress_bar
 
     from distillaw.data.tokenizer import load_tokenizer
-    from distillaw.models.oracle import load_any_teacher
+    from distillaw.models.teacher import load_any_teacher
     from distillaw.targets.make import TargetMaker
     from distillaw.train.parallel import keep_freed_memory
 

@@ -138,9 +138,8 @@ def search_supervised(lookup: Lookup, plan: TuningPlan) -> RateSearch:
         if search.needed or best == search.batch:
             break
         search.batch = best
-        search.batch_interior = dict.fromkeys(
-            search.batch_interior, False
-        )  # at the new rates nobody has looked
+        # at the rates that follow nobody has looked at this batch's neighbours
+        search.batch_interior = dict.fromkeys(search.batch_interior, False)
         search.rate, search.lowest, search.interior = {}, {}, {}
         _search_rates(search, lookup, "supervised", plan)
     search.rates_known = search.is_done
@@ -273,7 +272,7 @@ class ArmRates:
     """The search's budget."""
     far: int = 0
     """The largest budget, where it was checked; else the search's, and all budgets have its rate."""
-    exact: Mapping[tuple[float, int], float] = field(default_factory=dict)
+    exact: Mapping[tuple[float, int], float] = field(default_factory=dict, hash=False)
     """(size, budget) -> rate of the run that was the best of its search: it serves the grid as it is."""
 
     def at(self, params: float, tokens: int) -> float:
@@ -283,17 +282,3 @@ class ArmRates:
             return self.exact.get((params, tokens), self.start)
         octaves = self.law.chosen(params, tokens) - math.log2(self.start)
         return float(f"{self.start * 2 ** (STEP * round(octaves / STEP)):.4g}")
-
-    def falling(self, params: float) -> tuple[float, float]:
-        """For one trunk of all budgets: its rate at the search's, and the exponent with which it falls from there."""
-        peak, power = self.at(params, self.near), 0.0
-        if self.far > self.near:
-            power = math.log(peak / self.at(params, self.far)) / math.log(self.far / self.near)
-        return peak, float(f"{power:.4g}")
-
-    @property
-    def smallest(self) -> tuple[float, float]:
-        """`falling` at the smallest size that was searched."""
-        return self.falling(
-            min((size for size, _ in self.exact), default=self.law.params if self.law else 0.0)
-        )

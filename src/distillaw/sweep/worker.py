@@ -33,14 +33,15 @@ IDLE_SECONDS = 0.5
 
 
 def train(order: str) -> dict[str, Any]:
-    """Train a task (`sweep.executor.Task.order`) in this process, as a worker of its own.
+    """Train a task (`sweep.executor.TrainingTask.order`) in this process, as a worker of its own.
 
     Returns:
-        `done`: runs that it finished; `failed`: run -> error; `cpu_seconds`; `why` it left early, empty if it did not.
+        `done`: runs that it finished; `failed`: run -> error; `cpu_seconds` since the task before, imports included;
+        `why` it left early, empty if it did not.
     """
-    told = json.loads(order)
+    told, before = json.loads(order), time.process_time()
     _prepare(told["threads"])
-    with _working(Path(told["folder"]), told["name"]) as worker:
+    with _working(Path(told["folder"]), told["name"], before) as worker:
         return _train(told, worker)
 
 
@@ -48,11 +49,16 @@ def _serve(folder: str, name: str, connection: Connection) -> None:
     """Train what comes over a connection until it ends: a worker of this machine, which imports torch once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _prepare(1)
-    with _working(Path(folder), name) as worker, contextlib.suppress(EOFError, OSError):
+    with _working(Path(folder), name) as worker:
         while not worker.why:
-            if connection.poll(IDLE_SECONDS):
-                report = _train(json.loads(connection.recv_bytes()), worker)
-                connection.send_bytes(json.dumps(report).encode())
+            try:
+                order = connection.recv_bytes() if connection.poll(IDLE_SECONDS) else None
+            except (EOFError, OSError):  # the scheduler lets go
+                return
+            if order is not None:
+                report = json.dumps(_train(json.loads(order), worker)).encode()
+                with contextlib.suppress(OSError):  # the next look sees that nobody listens
+                    connection.send_bytes(report)
 
 
 def _prepare(threads: int) -> None:
@@ -72,6 +78,8 @@ def _prepare(threads: int) -> None:
 class _Worker:
     """Whether this process should go on: the `Report` of the training loop."""
 
+    counted: float = 0.0
+    """CPU seconds of this process that earlier reports told of, or that are not the study's."""
     claim: Claim | None = None
     scheduler: HolderWatch | None = None
     why: str = ""
@@ -98,9 +106,9 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def _working(folder: Path, name: str) -> Iterator[_Worker]:
+def _working(folder: Path, name: str, counted: float = 0.0) -> Iterator[_Worker]:
     """A worker that listens to signals, and whose record says that it can train."""
-    worker = _Worker()
+    worker = _Worker(counted)
     before = {number: signal.signal(number, worker.note) for number in SIGNALS}
     before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the scheduler decides
     worker.claim = make_claim(StudyFolder(folder).workers / f"{name}.json", f"the worker {name}")
@@ -115,19 +123,19 @@ def _working(folder: Path, name: str) -> Iterator[_Worker]:
 def _train(told: dict[str, Any], worker: _Worker) -> dict[str, Any]:
     from distillaw.train.loop import StopTraining
 
-    study, began = StudyFolder(Path(told["folder"])), time.process_time()
+    study = StudyFolder(Path(told["folder"]))
     jobs = [from_table(TrunkJob, job, "job") for job in told["jobs"]]
-    missing = [run_id for job in jobs for run_id in _missing(job, study)]
+    missing = study.unfinished(run_id for job in jobs for run_id in job.run_ids)
     # after its own record was made: either a new scheduler sees that record, or this worker the new scheduler
     worker.scheduler = HolderWatch(record_of(study.path / LOCK), told["holder"])
     failed: dict[str, str] = {}
     with contextlib.suppress(StopTraining):
         if not worker.is_to_leave():
             failed = _try(jobs, study, worker)
-    done = [run_id for run_id in missing if run_id not in failed]
-    if worker.why:
-        done = [run_id for run_id in done if study.run(run_id).state() == "done"]
-    return {"done": done, "failed": failed, "cpu_seconds": time.process_time() - began, "why": worker.why}
+    left = study.unfinished(missing)
+    done = [run_id for run_id in missing if run_id not in left]
+    before, worker.counted = worker.counted, time.process_time()
+    return {"done": done, "failed": failed, "cpu_seconds": worker.counted - before, "why": worker.why}
 
 
 def _try(jobs: list[TrunkJob], study: StudyFolder, worker: _Worker) -> dict[str, str]:
@@ -141,15 +149,15 @@ def _try(jobs: list[TrunkJob], study: StudyFolder, worker: _Worker) -> dict[str,
         raise
     except (DistillawError, MemoryError, OSError) as error:
         for job in jobs:
-            failed |= _mark_failed(job, study, str(error) or type(error).__name__)
+            failed |= study.fail(job.run_ids, str(error) or type(error).__name__)
     except Exception as error:  # a defect of ours: the trace goes to the worker's log, the study goes on
         traceback.print_exc()
         for job in jobs:
-            failed |= _mark_failed(job, study, f"{type(error).__name__}: {error} (trace in {study.workers})")
+            failed |= study.fail(job.run_ids, f"{type(error).__name__}: {error} (trace in {study.workers})")
     else:
         for job in jobs:
             if job.trunk in diverged:
-                failed |= _mark_failed(job, study, str(diverged[job.trunk]), diverged=True)
+                failed |= study.fail(job.run_ids, str(diverged[job.trunk]), diverged=True)
     return failed
 
 
@@ -175,22 +183,6 @@ def _wait_for_inputs(jobs: list[TrunkJob], study: StudyFolder) -> None:
         raise RunError(
             f"{late[0]} is not here, though the scheduler sees it: is {study.path} one folder, shared between machines?"
         )
-
-
-def _missing(job: TrunkJob, study: StudyFolder) -> list[str]:
-    return [run_id for run_id in job.run_ids if study.run(run_id).state() != "done"]
-
-
-def _mark_failed(
-    job: TrunkJob, study: StudyFolder, message: str, *, diverged: bool = False
-) -> dict[str, str]:
-    failed = _missing(job, study)
-    try:
-        for run_id in failed:
-            study.run(run_id).set_status("failed", error=message, diverged=diverged)
-    except DistillawError as error:  # the disk is full: the scheduler still hears of it
-        message = f"{message}; and its status could not be written: {error}"
-    return dict.fromkeys(failed, message)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import numpy as np
 
 from distillaw.data.shards import TokenStore
 from distillaw.errors import CacheError, RunError
-from distillaw.models.oracle import AnyTeacher
+from distillaw.models.teacher import AnyTeacher
 from distillaw.quantities import format_bytes
 from distillaw.runs.files import disk_error, file_sha256
 from distillaw.runs.lock import held

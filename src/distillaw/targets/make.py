@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 
 from distillaw.data.shards import Split
 from distillaw.distill.heads import LOWEST_LOGIT, keep_top
-from distillaw.models.oracle import AnyTeacher
-from distillaw.models.teacher import Teacher
+from distillaw.models.teacher import AnyTeacher, Teacher
 from distillaw.targets import codec
 from distillaw.targets.manifest import Scheme
 from distillaw.targets.store import Sums

@@ -21,6 +21,7 @@ from distillaw.errors import CacheError, ConfigError, RunError
 from distillaw.large_batch.instruments import DistanceTracker
 from distillaw.runs.files import disk_error, file_sha256, read_json, write_json
 from distillaw.runs.places import MARK, claim_folder, move, remove_folder, remove_if_empty
+from distillaw.runs.store import saved_step
 from distillaw.train.parallel import ALONE, Ranks, is_lost_peer
 
 if TYPE_CHECKING:
@@ -129,12 +130,6 @@ def load_state(state: TrainState, folder: Path, *, identity: str, ranks: Ranks =
     _read(state, latest, ranks)
     state.step, state.seconds, state.notes = record["step"], record["seconds"], dict(record["notes"])
     return True
-
-
-def saved_step(folder: Path) -> int:
-    """Step of the latest checkpoint in a folder; -1 without one."""
-    steps = sorted(folder.glob("step-*"))
-    return int(steps[-1].name.removeprefix("step-")) if steps else -1
 
 
 def _begin(partial: Path) -> None:

@@ -29,8 +29,8 @@ from distillaw.runs.paired import DocumentScores
 from distillaw.runs.places import appending
 from distillaw.runs.seals import check_files, vouched
 from distillaw.runs.spec import Branch, Fork
-from distillaw.runs.store import RunFolder
-from distillaw.train.checkpoint import load_state, remove_states, save_state, saved_step
+from distillaw.runs.store import RunFolder, saved_step
+from distillaw.train.checkpoint import load_state, remove_states, save_state
 from distillaw.train.group import TrunkGroup
 from distillaw.train.loop import BatchFeed, Report, StudentRun, Trainer, advance
 from distillaw.train.optim import RateSchedule, own_settings

@@ -19,11 +19,17 @@ from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import CacheError, ConfigError, DataError, DistillawError
 from distillaw.models.cut import shape_of, uniform_cut
 from distillaw.models.fresh import build_model
-from distillaw.models.oracle import AnyTeacher, load_any_teacher
 from distillaw.models.prune import open_for_pruning, prune
 from distillaw.models.scoring import HeldoutSet, make_heldout, score_heldout
 from distillaw.models.source import fingerprint, locate
-from distillaw.models.teacher import architecture_of, decoder_blocks, load_weights, model_flops
+from distillaw.models.teacher import (
+    AnyTeacher,
+    architecture_of,
+    decoder_blocks,
+    load_any_teacher,
+    load_weights,
+    model_flops,
+)
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.spec import ModelStart, TrunkSpec, shared_batches, shared_teacher
 from distillaw.runs.store import StudyFolder

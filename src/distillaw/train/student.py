@@ -14,9 +14,8 @@ import torch
 
 from distillaw.distill.heads import Head, SparseTargets
 from distillaw.distill.losses import LossParts, loss_parts
-from distillaw.models.oracle import AnyTeacher
-from distillaw.models.routing import Routers
-from distillaw.models.teacher import head_of, hidden_states
+from distillaw.models.teacher import AnyTeacher, head_of, hidden_states
+from distillaw.models.upcycle import Routers
 from distillaw.runs.spec import Recipe
 from distillaw.targets.store import TargetStore
 

@@ -18,19 +18,13 @@ from distillaw.errors import DataError, DistillawError, DivergedError
 from distillaw.evaluate.calibration import CalibratedScores, score_calibrated
 from distillaw.models.export import ModelCard, export_model
 from distillaw.models.fresh import count_parameters
-from distillaw.models.oracle import AnyTeacher
 from distillaw.models.scoring import HeldoutSet, score_heldout
-from distillaw.models.teacher import model_flops
+from distillaw.models.teacher import AnyTeacher, model_flops
 from distillaw.runs.files import read_json, write_json, write_with
 from distillaw.runs.paired import DocumentScores
 from distillaw.runs.spec import TrunkSpec, spec_record
-from distillaw.runs.store import CALIBRATION, CALIBRATION_KEYS, RunFolder, StudyFolder
-from distillaw.train.checkpoint import (
-    load_state,
-    remove_states,
-    save_state,
-    saved_step,
-)
+from distillaw.runs.store import CALIBRATION, CALIBRATION_KEYS, RunFolder, StudyFolder, saved_step
+from distillaw.train.checkpoint import load_state, remove_states, save_state
 from distillaw.train.group import TrunkGroup, start_loss
 from distillaw.train.log import Mirror
 from distillaw.train.loop import DISTANCES, METRICS, Report, StudentRun, Trainer, silent
@@ -66,7 +60,7 @@ def _write_run(trainer: Trainer, model: "PreTrainedModel", folder: RunFolder, gr
         manifest=text.store.manifest,
         command=_command(group.study.path / "study.json"),
     )
-    export_model(model, text.tokenizer, folder.path, card)
+    export_model(model, text.tokenizer, folder.path, card.text())
     folder.finish(result)
 
 

@@ -23,8 +23,7 @@ from distillaw.planning.situation import Teacher
 from distillaw.planning.verdict import Verdict
 from distillaw.planning.voices import efolds_outside
 from distillaw.runs.record import StudyRecord
-from distillaw.verifying.design_points import PredictedPoint
-from distillaw.verifying.frozen import FrozenChoice, FrozenPrediction
+from distillaw.verifying.frozen import FrozenChoice, FrozenPrediction, PredictedPoint
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 """Levels at which every interval is frozen, for the calibration."""
@@ -37,17 +36,10 @@ _SEED = 7
 def law_losses(
     name: str, law: FitResult | PublishedLaw, points: Sequence[PredictedPoint], levels: Sequence[float]
 ) -> tuple[list[FrozenPrediction], str]:
-    """The losses that a law predicts for the design points it is made for.
+    """The losses that a law predicts for the design points it is made for, or why there are none.
 
-    Args:
-        name: what to call it.
-        law: a fitted supervised law speaks of design points without a teacher, a fitted distillation law of those with
-            one, a published one of both as far as it has both halves.
-        points: what is asked.
-        levels: of the intervals.
-
-    Returns:
-        The predictions, and why there are none where that is so.
+    A fitted supervised law speaks of design points without a teacher, a fitted distillation law of those with one, a
+    published one of both as far as it has both halves.
     """
     if isinstance(law, FitResult):
         if not law.is_usable or law.curve is None:
@@ -67,17 +59,9 @@ def law_losses(
 def _law_loss(
     name: str, law: FitResult | PublishedLaw, point: PredictedPoint, levels: Sequence[float]
 ) -> FrozenPrediction:
-    answers = {
-        level: predict_student(
-            name,
-            law,
-            student_params=point.params,
-            student_tokens=point.tokens,
-            teacher_loss=point.teacher_loss,
-            level=level,
-        )
-        for level in levels
-    }
+    student = {"student_params": point.params, "student_tokens": point.tokens}
+    asked = {**student, "teacher_loss": point.teacher_loss}
+    answers = {level: predict_student(name, law, **asked, level=level) for level in levels}  # type: ignore[arg-type]
     first = next(iter(answers.values()))
     intervals = {level: tuple(a["interval"]) for level, a in answers.items() if a["interval"] is not None}  # type: ignore[arg-type]
     return FrozenPrediction(
@@ -110,12 +94,7 @@ def _coords(point: PredictedPoint) -> dict[str, list[float]]:
 def plan_forecasts(
     record: StudyRecord, points: Sequence[PredictedPoint], levels: Sequence[float]
 ) -> tuple[list[FrozenPrediction], list[FrozenChoice], dict[str, str]]:
-    """Gains, best teachers and losses as `plan` sees them, from the study's runs and fitted laws.
-
-    Args:
-        record: the study, its laws fitted.
-        points: what is asked.
-        levels: of the intervals; the first is the one of the losses.
+    """Gains, best teachers and losses as `plan` sees them; the first level is that of the losses.
 
     Returns:
         Predictions, choices, and by student why there are none.
@@ -134,7 +113,12 @@ def plan_forecasts(
                 student_tokens=group[0].tokens,
                 study=record,
                 level=levels[0],
-                teachers=[_teacher(record, point) for point in distilled],
+                teachers=[
+                    study_teacher(record, point.teacher)
+                    if point.teacher in record.teachers
+                    else Teacher(name=point.teacher, loss=point.teacher_loss, run_id=point.teacher)
+                    for point in distilled
+                ],
                 with_flips=False,
             )
         except DistillawError as error:
@@ -158,18 +142,13 @@ def _students(points: Sequence[PredictedPoint]) -> list[list[PredictedPoint]]:
     """Design points by student size and tokens."""
     groups: list[list[PredictedPoint]] = []
     for point in points:
-        same = next((group for group in groups if group[0].supervised.is_same(point.supervised)), None)
-        if same is None:
-            groups.append([point])
+        for group in groups:
+            if group[0].supervised.is_same(point.supervised):
+                group.append(point)
+                break
         else:
-            same.append(point)
+            groups.append([point])
     return groups
-
-
-def _teacher(record: StudyRecord, point: PredictedPoint) -> Teacher:
-    if point.teacher in record.teachers:
-        return study_teacher(record, point.teacher)
-    return Teacher(name=point.teacher, loss=point.teacher_loss, run_id=point.teacher)
 
 
 class _Plan:
@@ -186,17 +165,9 @@ class _Plan:
             record, student_params=first.params, tokens=first.tokens, loss=verdict.headline.pretrain.loss.mean
         )
         self._seed_sd = noise.sd
-        students = record.students
-        self._range = Box.of(
-            {
-                name: (min(values), max(values))
-                for name, values in (
-                    ("student_params", [float(r.params) for r in students]),
-                    ("student_tokens", [float(r.tokens) for r in students]),
-                )
-                if values
-            }
-        )
+        runs = record.students
+        coords = {"student_params": [r.params for r in runs], "student_tokens": [r.tokens for r in runs]}
+        self._range = Box.of({name: (float(min(v)), float(max(v))) for name, v in coords.items() if v})
 
     def losses(self) -> Iterator[FrozenPrediction]:
         """Of the consensus, at the first level: its interval widened by the seed noise of one run."""
@@ -215,11 +186,13 @@ class _Plan:
         for name, points, draws in self._sources():
             for j, point in enumerate(points):
                 own = draws[:, j]
-                tails = {level: 50 * (1 - level) for level in self._levels}
-                intervals = {
-                    level: (float(np.percentile(own, tail)), float(np.percentile(own, 100 - tail)))
-                    for level, tail in tails.items()
-                }
+                intervals = {}
+                for level in self._levels:
+                    tail = 50 * (1 - level)
+                    intervals[level] = (
+                        float(np.percentile(own, tail)),
+                        float(np.percentile(own, 100 - tail)),
+                    )
                 positive = (np.count_nonzero(own > 0) + 0.5) / (len(own) + 1)
                 yield self._prediction(name, "gain", point, float(own.mean()), intervals, float(positive))
 

@@ -1,30 +1,354 @@
-"""Every scored study together, and sums over predictions: who was right how often, how far off, how far out it held.
+"""Frozen predictions against what was measured, and sums over them: who was right how often, and how far out it held.
 
-Proper scores as in Gneiting & Raftery 2007 (J. Am. Stat. Assoc. 102:359): the interval score rewards narrow
-intervals that hold, the Brier score probabilities that are right.
+The measurement of a design point is the mean over its seeds, compared with the interval of a single run: with several
+seeds the intervals are a little too wide, never too narrow. A gain is paired over the seeds that both arms have. Proper
+scores as in Gneiting & Raftery 2007 (J. Am. Stat. Assoc. 102:359): the interval score rewards narrow intervals that
+hold, the Brier score probabilities that are right.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 
-from distillaw.errors import DistillawError
-from distillaw.verifying.scoring import (
-    AFTER,
-    PENDING,
-    SCORED,
-    UNUSABLE,
-    Scored,
-    ScoredChoice,
-    StudyScore,
-    find_sources,
-    score_study,
+from distillaw.errors import CacheError, DistillawError
+from distillaw.runs.paired import wilson_interval
+from distillaw.verifying.frozen import (
+    Frozen,
+    FrozenChoice,
+    FrozenPrediction,
+    Measurement,
+    TableRun,
+    chain_problems,
+    frozen_files,
+    measure,
+    point_json,
+    predictions_folder,
+    read_frozen,
+    read_runs,
 )
+
+SCORED, PENDING, AFTER, UNUSABLE = "scored", "pending", "after the fact", "unusable"
+_CHANGED = 1e-9
+"""Share by which a known loss may differ from what it was: rounding of text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """One prediction with what came of it."""
+
+    study: str
+    frozen: str
+    """First digits of the file's hash."""
+    prediction: FrozenPrediction
+    level: float
+    status: str
+    """`scored`; or `pending`, `after the fact`, `unusable`, which never count."""
+    measured: float = math.nan
+    """Mean over seeds, nats/token."""
+    num_seeds: int = 0
+    scale: float = math.nan
+    """Loss of which errors are given as a share: the measured one; without a teacher, for a gain."""
+    problem: str = ""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it enters sums."""
+        return self.status == SCORED
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """At the level of the file."""
+        return self.prediction.intervals.get(self.level)
+
+    @property
+    def error(self) -> float:
+        """Predicted minus measured, nats/token."""
+        return self.prediction.mean - self.measured
+
+    @property
+    def share(self) -> float:
+        """The same as a share of the loss."""
+        return self.error / self.scale
+
+    def is_hit(self, level: float | None = None) -> bool | None:
+        """Whether the interval held; None without one."""
+        ends = self.prediction.intervals.get(self.level if level is None else level)
+        return None if ends is None else bool(ends[0] <= self.measured <= ends[1])
+
+    @property
+    def z(self) -> float | None:
+        """Measured minus predicted in standard deviations."""
+        ends, mean = self.interval, self.prediction.mean
+        return None if ends is None else surprise(mean, *ends, self.measured, level=self.level)
+
+    @property
+    def interval_score(self) -> float | None:
+        """Winkler's, as a share of the loss."""
+        ends = self.interval
+        return None if ends is None else interval_score(*ends, self.measured, level=self.level) / self.scale
+
+    @property
+    def factor_beyond(self) -> float:
+        """By which factor size or tokens, whichever is farther, lie outside the fitted range; 1 inside."""
+        names = ("student_params", "student_tokens")
+        return math.exp(max((self.prediction.efolds_outside.get(name, 0.0) for name in names), default=0.0))
+
+    def to_json(self) -> dict[str, object]:
+        """Plain JSON values; null for what is not known yet."""
+        came = {
+            "measured": self.measured,
+            "error": self.error,
+            "error_share": self.share,
+            "is_hit": self.is_hit(),
+            "z": self.z,
+            "interval_score": self.interval_score,
+        }
+        return {
+            "study": self.study,
+            "frozen": self.frozen,
+            **self.prediction.to_json(),
+            "level": self.level,
+            "status": self.status,
+            "problem": self.problem or None,
+            "num_seeds": self.num_seeds,
+            **(came if math.isfinite(self.measured) else dict.fromkeys(came)),
+            "factor_beyond": self.factor_beyond,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredChoice:
+    """One choice of a teacher with what came of it."""
+
+    study: str
+    choice: FrozenChoice
+    status: str
+    losses: Sequence[float] = ()
+    """Measured, by teacher."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it enters sums."""
+        return self.status == SCORED
+
+    @property
+    def is_hit(self) -> bool:
+        """Whether the likeliest teacher was the best."""
+        return self.choice.best == int(np.argmin(self.losses))
+
+    @property
+    def probability(self) -> float:
+        """Of the likeliest teacher."""
+        return self.choice.probabilities[self.choice.best]
+
+    @property
+    def regret(self) -> float:
+        """Loss of its student over that of the best, nats/token."""
+        return self.losses[self.choice.best] - min(self.losses)
+
+    def to_json(self) -> dict[str, object]:
+        """Plain JSON values."""
+        return {
+            "study": self.study,
+            **self.choice.to_json(),
+            "status": self.status,
+            "measured": list(self.losses) or None,
+            "is_hit": self.is_hit if self.counts else None,
+            "regret": self.regret if self.counts else None,
+            "chosen": point_json(self.choice.points[self.choice.best]),
+            "probability": self.probability,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyScore:
+    """All frozen predictions of one study."""
+
+    name: str
+    source: Path
+    files: Sequence[Frozen]
+    problems: Sequence[str]
+    """Tampered or dropped files, changed runs."""
+    predictions: Sequence[Scored]
+    choices: Sequence[ScoredChoice]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether every file is intact and the chain is whole."""
+        return not chain_problems(self.files)
+
+    def to_json(self) -> dict[str, object]:
+        """Plain JSON values, without the predictions."""
+        files = []
+        for one in self.files:
+            stamps = {"hash": one.hash, "frozen_at": one.document.get("frozen_at")}
+            files.append({"file": one.path.name, **stamps, "is_intact": one.is_intact})
+        about = {"study": self.name, "source": str(self.source), "is_sound": self.is_sound}
+        return {**about, "problems": list(self.problems), "files": files}
+
+
+def score_study(source: str | Path) -> StudyScore:
+    """Compare the frozen predictions of a study folder or table with its runs."""
+    source = Path(source)
+    folder = predictions_folder(source)
+    files = read_frozen(folder)
+    if not files:
+        raise CacheError(f"{folder}: nothing is frozen there; `distillaw verify freeze {source}` does it")
+    runs = read_runs(source, columns=files[-1].document.get("columns"))
+    name = source.resolve().name
+    intact = [one for one in files if one.is_intact]
+    return StudyScore(
+        name=name,
+        source=source,
+        files=files,
+        problems=[*chain_problems(files), *_changed_runs(files, runs)],
+        predictions=[_score(name, one, p, runs) for one in intact for p in one.predictions],
+        choices=[_score_choice(name, c, runs, one.known) for one in intact for c in one.choices],
+    )
+
+
+def find_sources(places: Sequence[str | Path]) -> list[Path]:
+    """The studies and tables with frozen predictions among some places: themselves, or up to two folders below."""
+    found: dict[Path, Path] = {}
+    for place in map(Path, places):
+        if not place.exists():
+            raise CacheError(
+                f"{place}: no such study folder or table of runs; give one whose predictions were frozen"
+            )
+        own = _sources_below(place)
+        if not own:
+            raise CacheError(
+                f"{place}: no frozen predictions there or below; `distillaw verify freeze` makes them"
+            )
+        found |= {source.resolve(): source for source in own}
+    return list(found.values())
+
+
+def _sources_below(place: Path) -> list[Path]:
+    if frozen_files(predictions_folder(place)):
+        return [place]
+    studies = [
+        folder.parent
+        for depth in ("*", "*/*")
+        for folder in sorted(place.glob(f"{depth}/predictions"))
+        if frozen_files(folder)
+    ]
+    tables = [
+        folder.parent / str(read_frozen(folder)[0].document["table"])
+        for pattern in ("*.predictions", "*/*.predictions")
+        for folder in sorted(place.glob(pattern))
+        if frozen_files(folder)
+    ]
+    return studies + tables
+
+
+def _score(study: str, one: Frozen, prediction: FrozenPrediction, runs: Sequence[TableRun]) -> Scored:
+    found = _measured(prediction, runs)
+    status, problem = _status(found, one.known)
+    if prediction.after_the_fact:
+        status = AFTER
+    loss = math.nan if not found or problem else _value(prediction, found)
+    if math.isnan(loss) and status == SCORED:
+        status, problem = UNUSABLE, "the arms with and without a teacher share no seed"
+    seeds = 0 if not found else min(len(m.by_seed) for m in found)
+    scale = found[-1].loss if found else math.nan
+    return Scored(
+        study=study,
+        frozen=one.hash[:10],
+        prediction=prediction,
+        level=one.level,
+        status=status,
+        measured=loss,
+        num_seeds=seeds,
+        scale=scale,
+        problem=problem,
+    )
+
+
+def _measured(prediction: FrozenPrediction, runs: Sequence[TableRun]) -> list[Measurement] | None:
+    """The measurement of the design point, followed by that without a teacher for a gain; None while one is missing."""
+    points = [prediction.point, *([prediction.point.supervised] if prediction.quantity != "loss" else [])]
+    found = [m for point in points if (m := measure(point, runs)) is not None]
+    return found if len(found) == len(points) else None
+
+
+def _status(found: Sequence[Measurement] | None, before: Mapping[str, object]) -> tuple[str, str]:
+    if found is None:
+        return PENDING, ""
+    if problem := next((m.problem for m in found if m.problem), ""):
+        return UNUSABLE, problem
+    if any(run.run_id in before for run in found[0].runs):
+        return AFTER, "a run of this cell is among those known when it was frozen"
+    return SCORED, ""
+
+
+def _value(prediction: FrozenPrediction, found: Sequence[Measurement]) -> float:
+    if prediction.quantity == "loss":
+        return found[0].loss
+    own, supervised = (m.by_seed for m in found)
+    common = sorted(own.keys() & supervised.keys())
+    return float(np.mean([supervised[s] - own[s] for s in common])) if common else math.nan
+
+
+def _score_choice(
+    study: str, choice: FrozenChoice, runs: Sequence[TableRun], before: Mapping[str, object]
+) -> ScoredChoice:
+    found = [m for point in choice.points if (m := measure(point, runs)) is not None]
+    there = found if len(found) == len(choice.points) else []
+    states = [_status([m], before)[0] for m in there]
+    if choice.after_the_fact or AFTER in states:
+        status = AFTER
+    else:
+        status = PENDING if not there else UNUSABLE if UNUSABLE in states else SCORED
+    losses = [m.loss for m in there] if status == SCORED else []
+    return ScoredChoice(study=study, choice=choice, status=status, losses=losses)
+
+
+def _changed_runs(files: Sequence[Frozen], runs: Iterable[TableRun]) -> list[str]:
+    """Runs that were known when something was frozen and have another loss now, or are gone."""
+    now = {run.run_id: run.loss for run in runs}
+    then = {run_id: loss for one in files if one.is_intact for run_id, loss in one.known.items()}
+    changed = [
+        (run_id, loss, now[run_id])
+        for run_id, loss in then.items()
+        if run_id in now and loss is not None and not abs(now[run_id] - loss) <= _CHANGED * abs(loss)
+    ]
+    found = []
+    if changed:
+        run_id, old, new = changed[0]
+        found.append(
+            f"ALTERED TABLE: {len(changed)} runs that were known when predictions were frozen have another loss now, "
+            f"e.g. {run_id}: {old:.6g} then, {new:.6g} now. If the held-out text changed, errors mean nothing"
+        )
+    if gone := [run_id for run_id in then if run_id not in now]:
+        found.append(
+            f"ALTERED TABLE: {len(gone)} runs that predictions were made from are gone, e.g. {gone[0]}"
+        )
+    return found
+
+
+def interval_score(lower: float, upper: float, value: float, *, level: float) -> float:
+    """Width plus a penalty of 2 / (1 - level) for every unit that the value lies outside (Winkler 1972).
+
+    Example:
+        >>> round(interval_score(2.0, 3.0, 3.1, level=0.9), 6)
+        3.0
+    """
+    return (upper - lower) + 2 / (1 - level) * (max(lower - value, 0.0) + max(value - upper, 0.0))
+
+
+def surprise(mean: float, lower: float, upper: float, value: float, *, level: float) -> float:
+    """Z: distance of the value from the mean in standard deviations of the side of the interval it lies on."""
+    half = upper - mean if value >= mean else mean - lower
+    sd = half / NormalDist().inv_cdf(0.5 + level / 2)
+    return (value - mean) / sd if sd > 0 else math.copysign(math.inf, value - mean) if value != mean else 0.0
+
 
 CAVEATS = (
     "a cell's measurement is the mean over its seeds, the interval that of one run",
@@ -72,39 +396,20 @@ class Scorecard:
         """Plain JSON values."""
         rows = self.predictions
         return {
-            "studies": [_study_json(study) for study in self.studies],
+            "studies": [study.to_json() for study in self.studies],
             "unreadable": list(self.unreadable),
             "copies": list(self.copies),
             "is_sound": self.is_sound,
             "counts": dict(self.counts),
             "predictions": [row.to_json() for row in rows],
             "choices": [row.to_json() for row in self.choices],
-            "forecasters": [one.to_json() for one in by_forecaster(rows)],
+            "forecasters": [asdict(one) for one in by_forecaster(rows)],
             "head_to_head": head_to_head(rows),
             "by_distance": by_distance(rows),
             "calibration": calibration(rows),
             "decisions": decisions(rows, self.choices),
             "caveats": list(CAVEATS),
         }
-
-
-def _study_json(study: StudyScore) -> dict[str, object]:
-    files = [
-        {
-            "file": one.path.name,
-            "hash": one.hash,
-            "frozen_at": one.document.get("frozen_at"),
-            "is_intact": one.is_intact,
-        }
-        for one in study.files
-    ]
-    return {
-        "study": study.name,
-        "source": str(study.source),
-        "is_sound": study.is_sound,
-        "problems": list(study.problems),
-        "files": files,
-    }
 
 
 def score_places(places: Sequence[str | Path]) -> Scorecard:
@@ -159,10 +464,6 @@ class Tally:
     interval_score: float | None
     """Mean of Winkler's, as a share of the loss; lower is better."""
 
-    def to_json(self) -> dict[str, object]:
-        """Plain JSON values."""
-        return asdict(self)
-
 
 def tally(rows: Sequence[Scored], *, by: str, quantity: str) -> Tally:
     """Sums over rows that count."""
@@ -189,9 +490,12 @@ def _rms(values: Sequence[float]) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
 
+_FORECASTER = attrgetter("prediction.quantity", "prediction.by")
+
+
 def by_forecaster(rows: Iterable[Scored]) -> list[Tally]:
     """One tally per forecaster and quantity, losses first, the sharpest honest one (by interval score) first."""
-    found = [tally(part, by=by, quantity=quantity) for (quantity, by), part in _parts(rows, _forecaster)]
+    found = [tally(part, by=by, quantity=quantity) for (quantity, by), part in _parts(rows, _FORECASTER)]
     return sorted(found, key=lambda t: (t.quantity != "loss", *_merit(t)))
 
 
@@ -206,7 +510,7 @@ def by_distance(rows: Iterable[Scored]) -> list[dict[str, object]]:
     losses = [row for row in rows if row.prediction.quantity == "loss"]
     for (by, k), part in _parts(losses, lambda r: (r.prediction.by, _distance(r.factor_beyond))):
         low, high = (1.0, 1.0) if k == 0 else (FACTORS[k - 1], FACTORS[k])
-        sums = tally(part, by=by, quantity="loss").to_json()
+        sums = asdict(tally(part, by=by, quantity="loss"))
         found.append({"from": low, "to": high if math.isfinite(high) else None, **sums})
     return found
 
@@ -228,23 +532,12 @@ def head_to_head(rows: Iterable[Scored]) -> list[dict[str, object]]:
         common = set.intersection(*({q for q, row in keyed if row.prediction.by == name} for name in who))
         if not common or len(who) < 2:
             continue
-        part = [row for q, row in keyed if q in common]
-        ranked = sorted(
-            (
-                tally([row for row in part if row.prediction.by == name], by=name, quantity=quantity)
-                for name in who
-            ),
-            key=_merit,
-        )
+        own = {name: [row for q, row in keyed if q in common and row.prediction.by == name] for name in who}
+        ranked = sorted((tally(rows, by=name, quantity=quantity) for name, rows in own.items()), key=_merit)
         ranking = [{"by": t.by, "rms_share": t.rms_share, "interval_score": t.interval_score} for t in ranked]
-        found.append(
-            {"quantity": quantity, "is_taught": is_distilled, "num": len(common), "ranking": ranking}
-        )
+        kind = {"quantity": quantity, "is_taught": is_distilled}
+        found.append({**kind, "num": len(common), "ranking": ranking})
     return found
-
-
-def _forecaster(row: Scored) -> tuple[str, str]:
-    return row.prediction.quantity, row.prediction.by
 
 
 def _question(row: Scored) -> tuple[object, ...]:
@@ -255,19 +548,11 @@ def _question(row: Scored) -> tuple[object, ...]:
 def calibration(rows: Iterable[Scored]) -> list[dict[str, object]]:
     """Nominal against obtained coverage at every frozen level, by forecaster and quantity."""
     found = []
-    for (quantity, by), part in _parts(rows, _forecaster):
+    for (quantity, by), part in _parts(rows, _FORECASTER):
         for level in sorted({level for row in part for level in row.prediction.intervals}):
             held = [h for row in part if (h := row.is_hit(level)) is not None]
-            found.append(
-                {
-                    "by": by,
-                    "quantity": quantity,
-                    "level": level,
-                    "num": len(held),
-                    "obtained": sum(held) / len(held),
-                    "interval": wilson(sum(held), len(held)),
-                }
-            )
+            share = {"obtained": sum(held) / len(held), "interval": wilson(sum(held), len(held))}
+            found.append({"by": by, "quantity": quantity, "level": level, "num": len(held), **share})
     return found
 
 
@@ -301,15 +586,8 @@ def _decision_sums(cases: Sequence[tuple[float, bool, float]]) -> dict[str, obje
     for low, high in pairwise(SURENESS):
         here = [(p, ok) for p, ok, _ in cases if low <= p < high or (high == 1.0 and p == 1.0)]
         if here:
-            bins.append(
-                {
-                    "from": low,
-                    "to": high,
-                    "num": len(here),
-                    "said": float(np.mean([p for p, _ in here])),
-                    "came": float(np.mean([ok for _, ok in here])),
-                }
-            )
+            said, came = (float(np.mean(each)) for each in zip(*here, strict=True))
+            bins.append({"from": low, "to": high, "num": len(here), "said": said, "came": came})
     return {
         "num": len(cases),
         "right": right,
@@ -342,11 +620,8 @@ def wilson(hits: int, count: int, *, level: float = 0.9) -> tuple[float, float]:
     """
     if not count:
         return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    share = hits / count
-    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    lower, upper = wilson_interval(hits / count, count, z=NormalDist().inv_cdf(0.5 + level / 2))
+    return max(0.0, lower), min(1.0, upper)
 
 
 def brier(probability: float, came: bool) -> float:

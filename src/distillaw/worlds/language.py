@@ -23,12 +23,13 @@ Shape suffixes: N row, S state, W word, D draw, L word of a document, R table ro
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distillaw.worlds.spec import GrammarSpec, HmmSpec
+from distillaw.worlds.spec import GrammarSpec, HmmSpec, NgramSpec
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.integer]
@@ -45,34 +46,27 @@ class Language(Protocol):
     @property
     def flops_per_observation(self) -> float:
         """Floating-point operations of one `observe` and `predict`, per row."""
-        ...
 
     def draws(self, length: int) -> int:
         """Uniform numbers that a document of `length` words takes."""
-        ...
 
     def sample(self, uniforms_ND: Floats, length: int) -> NDArray[np.int64]:
         """Documents (N, length) from uniform numbers in [0, 1)."""
-        ...
 
     def start(self, rows: int) -> Any:
         """Knowledge of readers who have read nothing."""
-        ...
 
     def observe(self, knowledge: Any, words_N: Ints) -> Any:
         """Knowledge after one more word each.
 
         A word that is none (>= words), or one that the language cannot say there, makes a reader start afresh.
         """
-        ...
 
     def predict(self, knowledge: Any) -> Floats:
         """Exact probabilities of the next word, (N, W)."""
-        ...
 
     def read(self, words_NT: Ints) -> Floats:
         """What `predict` gives after each word of whole sequences, (N, T, W)."""
-        ...
 
 
 class RowSampler:
@@ -164,9 +158,8 @@ class HiddenMarkov:
 
     def sample(self, uniforms_ND: Floats, length: int) -> NDArray[np.int64]:
         """Documents (N, length) from uniform numbers in [0, 1)."""
-        uniforms_LCN = np.ascontiguousarray(
-            uniforms_ND[:, : 2 * length].reshape(-1, length, 2).transpose(1, 2, 0)
-        )
+        uniforms_NLC = uniforms_ND[:, : 2 * length].reshape(-1, length, 2)
+        uniforms_LCN = np.ascontiguousarray(uniforms_NLC.transpose(1, 2, 0))
         words_LN = np.empty((length, len(uniforms_ND)), dtype=np.int64)
         state_N = self._first_state(np.zeros(len(uniforms_ND), dtype=np.int64), uniforms_LCN[0, 0])
         for at, (for_state_N, for_word_N) in enumerate(uniforms_LCN):
@@ -231,7 +224,9 @@ OPEN, CLOSE = -1, -2
 
 def random_grammar(spec: GrammarSpec, words: int, generator: np.random.Generator) -> HiddenMarkov:
     """A grammar with random lexicons and random preferences."""
-    states = [(stack, said) for stack in _stacks(spec) for said in (OPEN, CLOSE, *range(spec.phases))]
+    kinds = range(spec.kinds)
+    stacks = [s for depth in range(1, spec.depth + 1) for s in itertools.product(kinds, repeat=depth)]
+    states = [(stack, said) for stack in stacks for said in (OPEN, CLOSE, *range(spec.phases))]
     index = {state: i for i, state in enumerate(states)}
     rules = _Rules(spec, generator)
     transition_SS = np.zeros((len(states), len(states)))
@@ -241,14 +236,6 @@ def random_grammar(spec: GrammarSpec, words: int, generator: np.random.Generator
     lexicon = _lexicon(spec, words, generator)
     emission_SW = np.stack([lexicon[stack[-1], said] for stack, said in states])
     return HiddenMarkov(transition_SS, emission_SW)
-
-
-def _stacks(spec: GrammarSpec) -> list[Stack]:
-    return [
-        stack
-        for depth in range(1, spec.depth + 1)
-        for stack in itertools.product(range(spec.kinds), repeat=depth)
-    ]
 
 
 class _Rules:
@@ -279,9 +266,8 @@ class _Rules:
         if nest:
             following += [(((*stack, j), OPEN), nest * p) for j, p in enumerate(self._inner_clause[kind])]
         say = 1 - spec.close - nest
-        return following + [
-            ((stack, phase), say * p) for phase, p in enumerate(self._next_phase[kind, before])
-        ]
+        phases = enumerate(self._next_phase[kind, before])
+        return following + [((stack, phase), say * p) for phase, p in phases]
 
 
 def _lexicon(spec: GrammarSpec, words: int, generator: np.random.Generator) -> dict[tuple[int, int], Floats]:
@@ -299,3 +285,200 @@ def _lexicon(spec: GrammarSpec, words: int, generator: np.random.Generator) -> d
         for phase in range(spec.phases):
             lexicon[kind, phase] = np.concatenate([np.zeros(brackets), next(plain)])
     return lexicon
+
+
+@dataclass(slots=True)
+class Knowledge:
+    """What readers know; the arrays are their own and change in place."""
+
+    joint: Floats
+    """(N, M): P(topic of the last plain word or key | words so far); before the first word it is not used."""
+    last: Ints
+    """(N,): last plain word or key; -1 before the first word."""
+    due: Ints
+    """(N,): the key whose value comes next; -1 if none does."""
+    values: Floats
+    """(N, K, A): P(value of each key in this document | words so far)."""
+
+
+class TopicalBigrams:
+    """Bigrams whose table is the topic's, and facts that a document fixes and repeats: copying over any distance.
+
+        next topic   stays, or is drawn anew with probability `switch`
+        next word    from the table of the topic, given the last plain word or key
+        after a key  a value: the one that this document gave the key, or, with probability `noise`, any of its values
+
+    What a reader does not know factorises: the topic (a filter over few states) and, apart from it, the value of every
+    key (a posterior each). A reader who begins in the middle knows nothing of the values, as at the start, so the
+    prediction is exact there too. Words 0 .. B - 1 are plain words, then keys; the values of key k follow, A for each.
+    Shape suffixes: N row, M topic, B plain word or key, K key, A value of a key, W word, L word of a document.
+    """
+
+    def __init__(self, spec: NgramSpec, words: int, generator: np.random.Generator) -> None:
+        keys, values = spec.keys, spec.values
+        self.words, self._spec = words, spec
+        self._base = base = words - keys * values
+        self._table_MBB = _tables(spec, base, generator)
+        switch = spec.switch
+        self._topics_MM = np.full((spec.topics, spec.topics), switch / spec.topics)
+        self._topics_MM[np.diag_indices(spec.topics)] += 1 - switch
+        self._set_start()
+        self._next_word = RowSampler(self._table_MBB.reshape(-1, base))
+        self._first = RowSampler(self._start_MBP.reshape(1, -1))
+
+    def _set_start(self) -> None:
+        """Stationary probabilities: topic and word (M, B), and with whether its value was said, (M, B, 2)."""
+        topics, base = len(self._topics_MM), self._base
+        step = np.einsum("mn,nbc->mbnc", self._topics_MM, self._table_MBB)
+        word_MB = stationary(step.reshape(topics * base, topics * base)).reshape(topics, base)
+        phases_MBP = np.stack([word_MB, word_MB], axis=2)
+        phases_MBP[:, : base - self._spec.keys, 1] = 0
+        self._start_MBP = phases_MBP / phases_MBP.sum()
+        first_W = np.zeros(self.words)
+        first_W[:base] = self._start_MBP[:, :, 0].sum(0)
+        key_K = self._start_MBP[:, base - self._spec.keys :, 1].sum(0)
+        first_W[base:] = np.repeat(key_K / self._spec.values, self._spec.values)
+        self._first_W = first_W
+
+    @property
+    def flops_per_observation(self) -> float:
+        """The mixture over topics, per row."""
+        return 2.0 * len(self._topics_MM) * (self._base + len(self._topics_MM))
+
+    def draws(self, length: int) -> int:
+        """One for the topic and one for the word, of each word; one per key; one for the start."""
+        return 2 * length + self._spec.keys + 1
+
+    def sample(self, uniforms_ND: Floats, length: int) -> NDArray[np.int64]:
+        """Documents (N, length) from uniform numbers in [0, 1)."""
+        spec, rows = self._spec, len(uniforms_ND)
+        facts_NK = (uniforms_ND[:, 1 : 1 + spec.keys] * spec.values).astype(np.int64)
+        steps_NLC = uniforms_ND[:, 1 + spec.keys : 1 + spec.keys + 2 * length].reshape(rows, length, 2)
+        steps_LNC = np.ascontiguousarray(steps_NLC.transpose(1, 2, 0))
+        start_N = self._first(np.zeros(rows, dtype=np.int64), uniforms_ND[:, 0])
+        (topic_N, last_N), says_value_N = np.divmod(start_N // 2, self._base), start_N % 2 == 1
+        words_LN = np.empty((length, rows), dtype=np.int64)
+        for at, (for_topic_N, for_word_N) in enumerate(steps_LNC):
+            if at:
+                says_value_N = ~says_value_N & (self._key_of(last_N) >= 0)
+                plain_N = ~says_value_N
+                topic_N = np.where(plain_N, self._next_topic(topic_N, for_topic_N), topic_N)
+                drawn_N = self._next_word(topic_N * self._base + last_N, for_word_N)
+                last_N = np.where(plain_N, drawn_N, last_N)
+            words_LN[at] = last_N
+            if says_value_N.any():
+                words_LN[at, says_value_N] = self._values(
+                    self._key_of(last_N[says_value_N]), facts_NK[says_value_N], for_word_N[says_value_N]
+                )
+        return words_LN.T
+
+    def _key_of(self, word_N: Ints) -> Ints:
+        """Which key a plain word or key is; -1 for plain words."""
+        return np.maximum(word_N - (self._base - self._spec.keys), -1)
+
+    def _next_topic(self, topic_N: Ints, uniform_N: Floats) -> Ints:
+        switch, topics = self._spec.switch, len(self._topics_MM)
+        drawn_N = (uniform_N / max(switch, 1e-300) * topics).clip(max=1e9).astype(np.int64)
+        return np.where(uniform_N < switch, np.minimum(drawn_N, topics - 1), topic_N)
+
+    def _values(self, key_N: Ints, facts_NK: Ints, uniform_N: Floats) -> Ints:
+        """The value said after each key: the document's, or by noise any."""
+        spec = self._spec
+        any_N = (uniform_N / max(spec.noise, 1e-300) * spec.values).clip(max=spec.values - 1).astype(np.int64)
+        value_N = np.where(uniform_N < spec.noise, any_N, facts_NK[np.arange(len(key_N)), key_N])
+        return self._base + key_N * spec.values + value_N
+
+    def start(self, rows: int) -> Knowledge:
+        """Knowledge of readers who have read nothing."""
+        spec = self._spec
+        return Knowledge(
+            np.zeros((rows, spec.topics)),
+            np.full(rows, -1),
+            np.full(rows, -1),
+            np.full((rows, spec.keys, spec.values), 1 / spec.values),
+        )
+
+    def observe(self, knowledge: Knowledge, words_N: Ints) -> Knowledge:
+        """Knowledge after one more word each; no word, or an impossible one, starts afresh."""
+        is_base_N, is_none_N = words_N < self._base, words_N >= self.words
+        self._observe_base(knowledge, is_base_N.nonzero()[0], words_N)
+        self._observe_value(knowledge, (~is_base_N & ~is_none_N).nonzero()[0], words_N)
+        self._start_afresh(knowledge, is_none_N.nonzero()[0])
+        return knowledge
+
+    def _observe_base(self, known: Knowledge, rows: Ints, words_N: Ints) -> None:
+        word_R, last_R = words_N[rows], known.last[rows]
+        topic_RM = known.joint[rows] @ self._topics_MM
+        topic_RM *= self._table_MBB[:, np.maximum(last_R, 0), word_R].T
+        first_R = last_R < 0
+        topic_RM[first_R] = self._start_MBP[:, word_R[first_R], 0].T
+        topic_RM[known.due[rows] >= 0] = 0  # a value had to come
+        total_R = topic_RM.sum(axis=1)
+        possible_R = total_R > 0
+        self._start_afresh(known, rows[~possible_R])
+        kept = rows[possible_R]
+        known.joint[kept] = topic_RM[possible_R] / total_R[possible_R, None]
+        known.last[kept] = word_R[possible_R]
+        known.due[kept] = self._key_of(word_R[possible_R])
+
+    def _observe_value(self, known: Knowledge, rows: Ints, words_N: Ints) -> None:
+        spec = self._spec
+        key_R, value_R = np.divmod(words_N[rows] - self._base, max(spec.values, 1))
+        first_R = known.last[rows] < 0
+        key_word_R = self._base - spec.keys + key_R
+        begin = rows[first_R]
+        start_RM = self._start_MBP[:, key_word_R[first_R], 1].T
+        known.joint[begin] = start_RM / start_RM.sum(axis=1, keepdims=True)
+        known.last[begin] = key_word_R[first_R]
+        likelihood_RA = np.full((len(rows), spec.values), spec.noise / spec.values)
+        likelihood_RA[np.arange(len(rows)), value_R] += 1 - spec.noise
+        posterior_RA = known.values[rows, key_R] * likelihood_RA
+        total_R = posterior_RA.sum(axis=1)
+        possible_R = (first_R | (known.due[rows] == key_R)) & (total_R > 0)
+        kept = rows[possible_R]
+        known.values[kept, key_R[possible_R]] = posterior_RA[possible_R] / total_R[possible_R, None]
+        known.due[kept] = -1
+        self._start_afresh(known, rows[~possible_R])
+
+    def _start_afresh(self, known: Knowledge, rows: Ints) -> None:
+        known.joint[rows], known.last[rows], known.due[rows] = 0, -1, -1
+        known.values[rows] = 1 / self._spec.values
+
+    def predict(self, knowledge: Knowledge) -> Floats:
+        """Exact probabilities of the next word, (N, W)."""
+        spec, rows = self._spec, np.arange(len(knowledge.last))
+        probs_NW = np.zeros((len(rows), self.words))
+        probs_NW[knowledge.last < 0] = self._first_W
+        due = rows[knowledge.due >= 0]
+        key_R = knowledge.due[due]
+        value_RA = (1 - spec.noise) * knowledge.values[due, key_R] + spec.noise / spec.values
+        at_RA = self._base + key_R[:, None] * spec.values + np.arange(spec.values)
+        probs_NW[due[:, None], at_RA] = value_RA
+        plain = rows[(knowledge.due < 0) & (knowledge.last >= 0)]
+        topic_RM = knowledge.joint[plain] @ self._topics_MM
+        mixed_RB = np.zeros((len(plain), self._base))
+        for topic, table_BB in enumerate(self._table_MBB):
+            mixed_RB += topic_RM[:, topic, None] * table_BB[knowledge.last[plain]]
+        probs_NW[plain, : self._base] = mixed_RB
+        return probs_NW
+
+    def read(self, words_NT: Ints) -> Floats:
+        """Exact probabilities of the word after each position, (N, T, W)."""
+        knowledge = self.start(len(words_NT))
+        probs_NTW = np.empty((*words_NT.shape, self.words))
+        for at, words_N in enumerate(words_NT.T):
+            probs_NTW[:, at] = self.predict(self.observe(knowledge, words_N))
+        return probs_NTW
+
+
+def _tables(spec: NgramSpec, base: int, generator: np.random.Generator) -> Floats:
+    """A sparse bigram table for each topic, (M, B, B); a random cycle in each keeps every word within reach."""
+    table_MBB = np.zeros((spec.topics, base, base))
+    for table_BB in table_MBB:
+        cycle_B = generator.permutation(base)
+        order_BB = generator.random((base, base))
+        order_BB[cycle_B, np.roll(cycle_B, -1)] = -1  # sorts first
+        following_BC = np.argsort(order_BB, axis=1)[:, : spec.successors]
+        probs_BC = with_entropy(generator.standard_normal(following_BC.shape), spec.word_nats)
+        np.put_along_axis(table_BB, following_BC, probs_BC, axis=1)
+    return table_MBB

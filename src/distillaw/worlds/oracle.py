@@ -12,16 +12,19 @@ made in the order window, temperature, noise, uniform. Each makes the loss grow 
 Shape suffixes: B sequence, T position, V token, R table row.
 """
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 import numpy as np
 
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
-from distillaw.runs.files import content_hash
+from distillaw.runs.files import content_hash, write_json, write_text, write_with
+from distillaw.runs.places import claim_folder
 from distillaw.worlds.language import Floats, Ints, bisect
 from distillaw.worlds.spec import WorldSpec
 from distillaw.worlds.world import MeanLoss, World, mean_loss
@@ -74,33 +77,24 @@ def parse_oracle(name: str) -> OracleSpec:
     """
     given: dict[str, object] = {}
     for part in filter(None, name.removeprefix(PREFIX).removeprefix(":").split(",")):
-        key, _, text = part.partition("=")
-        given[key.strip()] = _read(name, key.strip(), text.strip())
+        key, text = (each.strip() for each in part.partition("=")[::2])
+        if key not in _READERS:
+            raise ConfigError(
+                f"teacher {name!r}: no setting {key!r}{did_you_mean(key, _READERS)}; known are {', '.join(_READERS)}"
+            )
+        try:
+            given[key] = _READERS[key](text)
+        except ValueError:
+            raise ConfigError(f"teacher {name!r}: {key} = {text!r} is no {_READERS[key].__name__}") from None
     spec = OracleSpec(**given)  # pyrefly: ignore - the names were checked
     _check(name, spec)
     return spec
 
 
-_READERS: dict[str, Callable[[str], object]] = {
-    "window": int,
-    "blend": float,
-    "temperature": float,
-    "noise": float,
-    "uniform": float,
-    "loss": float,
-    "by": str,
-}
-
-
-def _read(name: str, key: str, text: str) -> object:
-    if key not in _READERS:
-        raise ConfigError(
-            f"teacher {name!r}: no setting {key!r}{did_you_mean(key, _READERS)}; known are {', '.join(_READERS)}"
-        )
-    try:
-        return _READERS[key](text)
-    except ValueError:
-        raise ConfigError(f"teacher {name!r}: {key} = {text!r} is no {_READERS[key].__name__}") from None
+_READERS: dict[str, type] = {"window": int} | dict.fromkeys(
+    ("blend", "temperature", "noise", "uniform", "loss"), float
+)
+_READERS |= {"by": str}
 
 
 def _check(name: str, spec: OracleSpec) -> None:
@@ -126,11 +120,7 @@ def _check(name: str, spec: OracleSpec) -> None:
 
 
 def check_loss(name: str, loss: float) -> None:
-    """Refuse a wanted loss that no predictor of any world has.
-
-    Raises:
-        ConfigError: not above 0, or not finite.
-    """
+    """Refuse a wanted loss that no predictor of any world has: not above 0, or not finite."""
     if not 0 < loss < math.inf:
         raise ConfigError(f"{name} {loss:g}: must be above 0 and finite, nats per token")
 
@@ -145,9 +135,8 @@ class Oracle:
     @property
     def flops_per_token(self) -> float:
         """Floating-point operations of its own filter, per token; a window is read anew at every position."""
-        passes = (
-            1 if self.spec.window is None else max(self.spec.window, 1) * (1 if not self.spec.blend else 2)
-        )
+        window, blend = self.spec.window, self.spec.blend
+        passes = 1 if window is None else max(window, 1) * (2 if blend else 1)
         return passes * self.world.language.flops_per_observation
 
     def probs(self, tokens_BT: Ints) -> Floats:
@@ -166,20 +155,16 @@ class Oracle:
             with np.errstate(divide="ignore"):
                 scores_BTV = np.log(probs_BTV) / spec.temperature
             if spec.noise:
-                scores_BTV += spec.noise * self._noise_RV[self._noise_row(tokens_BT)]
+                table_RV = _noise_table(self.world.spec.seed, self.world.vocab)
+                scores_BTV += spec.noise * table_RV[self._noise_row(tokens_BT)]
             scores_BTV -= scores_BTV.max(axis=-1, keepdims=True)
             probs_BTV = np.exp(scores_BTV)
             probs_BTV /= probs_BTV.sum(axis=-1, keepdims=True)
         return _mix(probs_BTV, 1 / self.world.vocab, spec.uniform) if spec.uniform else probs_BTV
 
-    @property
-    def _noise_RV(self) -> Floats:  # noqa: N802 - an array
-        return _noise_table(self.world.spec.seed, self.world.vocab)
-
     def _noise_row(self, tokens_BT: Ints) -> Ints:
-        before_BT = np.concatenate(
-            [np.full((len(tokens_BT), 1), self.world.end_of_text), tokens_BT[:, :-1]], axis=1
-        )
+        begin_B1 = np.full((len(tokens_BT), 1), self.world.end_of_text)
+        before_BT = np.concatenate([begin_B1, tokens_BT[:, :-1]], axis=1)
         pair_BT = (before_BT * self.world.vocab + tokens_BT).astype(np.uint64)
         # multiplicative hashing (Knuth, volume 3, section 6.4): the high bits of a product with an odd constant
         hashed_BT = (pair_BT + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
@@ -189,9 +174,7 @@ class Oracle:
         """Its loss on held-out text, expected under the exact distribution of every next word.
 
         Args:
-            documents: how many are read.
             context: tokens of a window, as held-out text is scored; None: the whole document.
-            first: the first of them.
         """
         sequences = self.world.heldout_sequences(documents=documents, context=context, first=first)
         return mean_loss(self.world.next_probs(sequences), self.probs(sequences), documents)
@@ -231,13 +214,7 @@ def oracle_with_loss(world: World, target: float, *, by: str, context: int | Non
     so that all machines agree on it. Windows are whole numbers: between two of them their distributions are blended.
 
     Args:
-        world: the world it teaches.
-        target: nats per token.
         by: `window`, `temperature`, `noise` or `uniform`.
-        context: tokens of a window, as held-out text is scored.
-
-    Raises:
-        ConfigError: no such teacher has that loss (the possible range is named).
     """
     search = _LossSearch(world, context)
     best = search.loss(OracleSpec())
@@ -279,11 +256,8 @@ class _LossSearch:
         """Temperature, noise or hedging that meets a loss."""
         low, high = (1.0 if by == "temperature" else 0.0), WAYS[by]
         assert high is not None
-
-        def above(value: float) -> float:
-            return target - self.loss(_set(by, value))
-
-        return _set(by, float(f"{bisect(above, low, high, steps=24):.6g}"))
+        found = bisect(lambda value: target - self.loss(_set(by, value)), low, high, steps=24)
+        return _set(by, float(f"{found:.6g}"))
 
     def window(self, target: float) -> OracleSpec:
         """Window and blend that meet a loss: the widest window that is too bad, and a share of the next."""
@@ -309,11 +283,7 @@ MOST_PROBABILITIES = 1 << 27
 
 
 def check_counts(spec: WorldSpec, *, context: int, documents: int) -> None:
-    """Refuse what `describe_world` cannot read.
-
-    Raises:
-        ConfigError: too few documents or tokens, or more than fit in memory.
-    """
+    """Refuse what `describe_world` cannot read: too few documents or tokens, or more than fit in memory."""
     if documents < 2 or not 1 <= context:
         raise ConfigError(
             f"--documents {documents} --context {context}: at least 2 documents and 1 token are needed"
@@ -329,7 +299,6 @@ def describe_world(world: World, *, context: int, documents: int) -> dict[str, o
     """The entropy of a world, and the loss of its oracle by window and temperature: which teachers there can be.
 
     Args:
-        world: the language.
         context: tokens of a window, as held-out text is scored.
         documents: how many are read; errors shrink with their root.
     """
@@ -364,3 +333,112 @@ def teachers_of_loss(world: World, loss: float, context: int) -> list[dict[str, 
     if all(row["settings"] is None for row in rows):
         raise ConfigError(str(next(row["refusal"] for row in rows if "by=noise" in str(row["name"]))))
     return rows
+
+
+MOST_TOKENS = 1_000_000_000
+"""Text that is written at most: more is better drawn where it is used."""
+
+_TRAIN = """\
+# One student taught by an oracle of the world:  distillaw train train.toml --out run
+name = "{name}"
+params = "0.1M"
+tokens = "600k"
+peak_lr = 0.016
+teacher = "oracle:loss={loss:.3f},by=window"    # or oracle, oracle:window=3, ...,by=temperature
+
+[data]
+world_tokens = "1.3M"
+validation_documents = 128
+validation_tokens_per_document = {document}
+
+{world}"""
+
+_STUDY = """\
+# Students taught by oracles of several losses, and by none:  distillaw study run study.toml
+name = "{name}-study"
+peak_lr = 0.016
+
+[students]
+params = ["0.1M"]
+tokens = ["150k", "600k"]
+
+[[teachers]]
+path = "oracle"
+[[teachers]]
+path = "oracle:window=3"
+[[teachers]]
+path = "oracle:window=1"
+
+[tuning]
+teacher = "oracle:window=3"
+
+[target]
+params = "0.1M"
+tokens = "600k"
+
+[data]
+world_tokens = "1.3M"
+validation_documents = 128
+validation_tokens_per_document = {document}
+
+{world}"""
+
+
+def export_world(
+    world: World, folder: Path, tokens: int, *, seen: Callable[[int], None] = lambda tokens: None
+) -> dict[str, object]:
+    """A world on disk: its description, some of its text, and files that train from its oracle; returns world.json.
+
+    Raises:
+        ConfigError: more text than is sensible on disk, or a folder that holds something else.
+        RunError: the disk is full.
+    """
+    if tokens > MOST_TOKENS:
+        raise ConfigError(
+            f"--tokens {tokens}: at most {MOST_TOKENS} are written; runs draw theirs with data.world_tokens instead"
+        )
+    claim_folder(folder)
+    spec, name = world.spec, f"{world.spec.kind}-{world.spec.spec_hash[:8]}"
+    count = -(-tokens // (spec.document_tokens + 1))
+    facts: dict[str, object] = {
+        "world": spec.table,
+        "hash": spec.spec_hash,
+        "section": "student",
+        "first_document": 0,
+        "documents": count,
+        "tokens": count * (spec.document_tokens + 1),
+        "end_of_text": world.end_of_text,
+    }
+    entropy = world.entropy()
+    facts |= {"entropy": entropy.value, "entropy_error": entropy.error}
+
+    def save_tokens(path: Path) -> None:
+        """Ids of whole documents, (documents, document_tokens), as uint16."""
+        parts = []
+        for words_NL in world.blocks("student", count):
+            parts.append(words_NL.astype(np.uint16))
+            seen(words_NL.size)
+        with path.open("wb") as stream:
+            np.save(stream, np.concatenate(parts))
+
+    def save_text(path: Path) -> None:
+        """A JSON object per document, words w0, w1 ... between spaces."""
+        with path.open("w", encoding="utf-8") as stream:
+            for words_L in np.load(folder / "tokens.npy", mmap_mode="r"):
+                text = " ".join(world.spelling[word] for word in words_L.tolist())
+                stream.write(json.dumps({"text": text}) + "\n")
+
+    write_with(folder / "tokens.npy", save_tokens)
+    write_with(folder / "text.jsonl", save_text)
+    loss = round(Oracle(world, OracleSpec(window=2)).loss(documents=32).value, 3)
+    given = {
+        "name": name,
+        "document": spec.document_tokens,
+        "world": spec.to_toml("data.world"),
+        "loss": loss,
+    }
+    write_text(folder / "train.toml", _TRAIN.format(**given))
+    write_text(folder / "study.toml", _STUDY.format(**given))
+    write_text(folder / "world.toml", spec.to_toml())
+    write_json(folder / "world.json", facts)
+    return facts

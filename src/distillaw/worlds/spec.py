@@ -16,7 +16,7 @@ from pathlib import Path
 
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
-from distillaw.runs.config import from_table, read_toml
+from distillaw.runs.config import check_bounds, from_table, read_toml
 from distillaw.runs.files import content_hash
 
 
@@ -55,7 +55,7 @@ class GrammarSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NgramSpec:
-    """Topics with a bigram table each, and facts that every document fixes and repeats (ngram.py)."""
+    """Topics with a bigram table each, and facts that every document fixes and repeats (language.py)."""
 
     topics: int = 4
     switch: float = 0.02
@@ -110,13 +110,11 @@ class WorldSpec:
         """The world as TOML, at the top of a file or below `[table]`."""
         kind = self.table[self.kind]
         assert isinstance(kind, dict)
-        plain = [f"{name} = {value!r}" for name, value in self.table.items() if name != self.kind]
-        head = [f"[{table}]"] if table else []
-        name = f"{table}.{self.kind}" if table else self.kind
-        return (
-            "\n".join([*head, *plain, f"[{name}]", *(f"{key} = {value!r}" for key, value in kind.items())])
-            + "\n"
-        )
+        lines = [f"[{table}]"] if table else []
+        lines += [f"{name} = {value!r}" for name, value in self.table.items() if name != self.kind]
+        lines += [f"[{table}.{self.kind}]" if table else f"[{self.kind}]"]
+        lines += [f"{key} = {value!r}" for key, value in kind.items()]
+        return "\n".join(lines) + "\n"
 
 
 KINDS = ("hmm", "grammar", "ngram")
@@ -172,7 +170,7 @@ def check_world(spec: WorldSpec) -> None:
             f"a world is of one kind, got {' and '.join(given) or 'none'}: give one of the tables "
             f"{', '.join(f'[data.world.{name}]' for name in KINDS)} (it may be empty)"
         )
-    _in_range("world", spec, {"seed": (0, 2**63 - 1), "vocab": (3, 2**16), "document_tokens": (2, 2**20)})
+    check_bounds({"seed": (0, 2**63 - 1), "vocab": (3, 2**16), "document_tokens": (2, 2**20)}, spec, "world.")
     if spec.hmm is not None:
         _check_hmm(spec.hmm, spec.vocab - 1)
     elif spec.grammar is not None:
@@ -181,41 +179,25 @@ def check_world(spec: WorldSpec) -> None:
         _check_ngram(spec.ngram, spec.vocab - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class _Nats:
-    """An entropy that rows over `count` outcomes are to have."""
-
-    name: str
-    value: float
-    count: int
-
-    def check(self) -> None:
-        """Above 0, and below that of equal probabilities."""
-        top = math.log(self.count)
-        if not 0 < self.value <= top:
-            raise ConfigError(
-                f"{self.name} = {self.value:g}: over {self.count} outcomes it lies above 0 and at most "
-                f"ln {self.count} = {top:.4f} nats"
-            )
+def _check_nats(name: str, value: float, count: int) -> None:
+    """Refuse an entropy that no row over `count` outcomes has."""
+    top = math.log(count)
+    if not 0 < value <= top:
+        raise ConfigError(
+            f"{name} = {value:g}: over {count} outcomes it lies above 0 and at most ln {count} = {top:.4f} nats"
+        )
 
 
 def _check_hmm(spec: HmmSpec, words: int) -> None:
-    _in_range("hmm", spec, {"states": (1, 4096), "branching": (1, spec.states)})
+    check_bounds({"states": (1, 4096), "branching": (1, spec.states)}, spec, "hmm.")
     if spec.branching > 1:
-        _Nats("hmm.transition_nats", spec.transition_nats, spec.branching).check()
-    _Nats("hmm.emission_nats", spec.emission_nats, words).check()
+        _check_nats("hmm.transition_nats", spec.transition_nats, spec.branching)
+    _check_nats("hmm.emission_nats", spec.emission_nats, words)
 
 
 def _check_grammar(spec: GrammarSpec, words: int) -> None:
-    limits = {
-        "kinds": (1, 64),
-        "depth": (1, 12),
-        "phases": (1, 64),
-        "nest": (0, 0.9),
-        "close": (0.01, 0.9),
-        "bracket_words": (1, 1024),
-    }
-    _in_range("grammar", spec, limits)
+    clauses = {"kinds": (1, 64), "depth": (1, 12), "phases": (1, 64), "nest": (0, 0.9), "close": (0.01, 0.9)}
+    check_bounds(clauses | {"bracket_words": (1, 1024)}, spec, "grammar.")
     if spec.nest + spec.close >= 1:
         raise ConfigError(
             f"grammar.nest + grammar.close = {spec.nest + spec.close:g}: below 1, or no word is left inside a clause"
@@ -232,7 +214,7 @@ def _check_grammar(spec: GrammarSpec, words: int) -> None:
             f"grammar: {2 * spec.kinds * spec.bracket_words} opening and closing words leave {plain} of {words} for "
             "the rest; raise vocab or lower bracket_words"
         )
-    _Nats("grammar.word_nats", spec.word_nats, plain).check()
+    _check_nats("grammar.word_nats", spec.word_nats, plain)
 
 
 def _check_ngram(spec: NgramSpec, words: int) -> None:
@@ -244,23 +226,16 @@ def _check_ngram(spec: NgramSpec, words: int) -> None:
         "values": (1, words),
         "noise": (0, 1),
     }
-    _in_range("ngram", spec, limits)
+    check_bounds(limits, spec, "ngram.")
     if plain < 2:
         raise ConfigError(
             f"ngram: {spec.keys} keys of {spec.values} values leave {plain} of {words} for plain words; raise vocab "
             "or lower keys or values"
         )
-    _in_range("ngram", spec, {"successors": (2, plain + spec.keys)})
+    check_bounds({"successors": (2, plain + spec.keys)}, spec, "ngram.")
     if spec.topics * (plain + spec.keys) > 4096:
         raise ConfigError(
             f"ngram: {spec.topics} topics of {plain + spec.keys} plain words and keys are above 4096 states; lower "
             "topics or vocab"
         )
-    _Nats("ngram.word_nats", spec.word_nats, spec.successors).check()
-
-
-def _in_range(table: str, spec: object, limits: Mapping[str, tuple[float, float]]) -> None:
-    for name, (low, high) in limits.items():
-        value = getattr(spec, name)
-        if not low <= value <= high:
-            raise ConfigError(f"{table}.{name} = {value:g} must lie in [{low:g}, {high:g}]")
+    _check_nats("ngram.word_nats", spec.word_nats, spec.successors)

@@ -19,8 +19,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from distillaw.worlds.language import Floats, Ints, Language, random_grammar, random_hmm
-from distillaw.worlds.ngram import TopicalBigrams
+from distillaw.worlds.language import Floats, Ints, Language, TopicalBigrams, random_grammar, random_hmm
 from distillaw.worlds.spec import WorldSpec, check_world
 
 SECTIONS = {"validation": 0, "student": 1 << 40, "teacher": 1 << 41, "measure": 1 << 42}
@@ -96,9 +95,8 @@ class World:
         return stream.ravel()[start - first * size :][:count]
 
     def _sample(self, position: int, count: int) -> NDArray[np.int64]:
-        draws = (
-            -(-self.language.draws(self.spec.document_tokens) // 4) * 4
-        )  # the generator makes four at a time
+        # the generator makes four at a time
+        draws = -(-self.language.draws(self.spec.document_tokens) // 4) * 4
         philox = np.random.Philox(key=[self.spec.seed, 1])
         philox.advance(position * draws // 4)
         uniforms = np.random.Generator(philox).random((count, draws))
@@ -132,25 +130,23 @@ class World:
         begin_T = np.maximum(at_T + 1 - (length if window is None else window), 0)  # first token seen
         is_counted_BT = last_end_BT >= begin_T
         seen_T = at_T + 1 - begin_T
-        unknown_T = 1 / np.where(
-            seen_T <= size, size + 1 - seen_T, size + 1
-        )  # longer than a document: no such text
+        # longer than a document: no such text
+        unknown_T = 1 / np.where(seen_T <= size, size + 1 - seen_T, size + 1)
         return np.where(is_counted_BT, (at_T - last_end_BT == size).astype(float), unknown_T)
 
     def _filter(self, tokens_BT: Ints) -> Floats:
         """Word probabilities given all tokens up to each position: one pass over the sequence."""
         at_once = max(16, POSITIONS_AT_ONCE // tokens_BT.shape[1])
-        return np.concatenate(
-            [self.language.read(tokens_BT[rows]) for rows in _slices(len(tokens_BT), at_once)]
-        )
+        rows = _slices(len(tokens_BT), at_once)
+        return np.concatenate([self.language.read(tokens_BT[each]) for each in rows])
 
     def _filter_windows(self, tokens_BT: Ints, window: int) -> Floats:
         """Word probabilities given the last `window` tokens: a pass over the window from every position."""
         language, (count, length) = self.language, tokens_BT.shape
         before = np.full((count, max(window - 1, 0)), self.end_of_text)  # what is not there: start afresh
-        seen_NT = np.lib.stride_tricks.sliding_window_view(
-            np.concatenate([before, tokens_BT], axis=1), max(window, 1), axis=1
-        ).reshape(count * length, -1)[:, :window]
+        whole = np.concatenate([before, tokens_BT], axis=1)
+        seen_BTW = np.lib.stride_tricks.sliding_window_view(whole, max(window, 1), axis=1)
+        seen_NT = seen_BTW.reshape(count * length, -1)[:, :window]
         probs_NW = np.empty((count * length, language.words))
         for rows in _slices(len(seen_NT), POSITIONS_AT_ONCE):
             knowledge = language.start(len(seen_NT[rows]))
@@ -163,10 +159,7 @@ class World:
         """Entropy of the next word given what is seen: the least loss that any model can have on held-out text.
 
         Mean over held-out positions of the exact conditional entropy; the error is that of the choice of documents.
-
-        Args:
-            documents: how many are read.
-            context: tokens of a window, as held-out text is scored; None: the whole document.
+        `context`: tokens of a window, as held-out text is scored; None: the whole document.
         """
         sequences = self.heldout_sequences(documents=documents, context=context)
         probs_BTV = self.next_probs(sequences)

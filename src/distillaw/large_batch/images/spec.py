@@ -16,7 +16,7 @@ from pathlib import Path
 
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
-from distillaw.runs.config import from_table, read_toml
+from distillaw.runs.config import check_choice, from_table, read_toml
 
 KEYS = {"SB": "SB", "LB": "LB", "+LR": "LR", "+GBN": "GBN", "+RA": "RA"}
 """Column to its key in the file."""
@@ -254,22 +254,17 @@ def read_study(path: Path) -> ImageStudy:
 
 
 def _check_names(study: ImageStudy) -> None:
-    _one_of("[network] kind", study.network.kind, NETWORKS)
+    check_choice("[network] kind", study.network.kind, NETWORKS)
     if study.network.width < 0 or study.network.depth < 0:
         raise ConfigError("[network]: width and depth are counts; 0 is the published size")
     if not study.columns:
         raise ConfigError(f"columns: name at least one of {', '.join(COLUMNS)}")
     for column in study.columns:
-        _one_of("columns", column, COLUMNS)
+        check_choice("columns", column, COLUMNS)
     if len(set(study.columns)) < len(study.columns):
         raise ConfigError(f"columns: {', '.join(study.columns)}: each once")
-    _one_of("[optimizer] rate_rule", study.optimizer.rate_rule, RULES)
-    _one_of("[schedule] adaptation", study.schedule.adaptation, ("steps", "epochs"))
-
-
-def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"{what} = {value!r}{did_you_mean(value, known)}: one of {', '.join(known)}")
+    check_choice("[optimizer] rate_rule", study.optimizer.rate_rule, RULES)
+    check_choice("[schedule] adaptation", study.schedule.adaptation, ("steps", "epochs"))
 
 
 def _check_batches(study: ImageStudy) -> None:

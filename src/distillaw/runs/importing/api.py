@@ -1,12 +1,7 @@
-"""`import_runs`: other people's runs, from files of any tool, as rows of the run table.
-
-    distillaw study import wandb/ sizes.csv --out imported
-
-The steps: sources (`sources.py`), names, units and conventions of each, rows, teachers, table (`table.py`).
-"""
+"""`import_runs`: other people's runs, from files of any tool, as rows of the run table."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,16 +14,18 @@ from distillaw.runs.importing.names import (
     RUN_NAMES,
     ColumnChoice,
     Names,
+    check_level,
     check_told,
     choose_names,
     find_column,
+    find_convention,
     first_of,
+    loss_unit,
     require,
 )
 from distillaw.runs.importing.rows import Harvest, Left, Rules, harvest, link_teachers, number_repeats
 from distillaw.runs.importing.sources import RunSource, open_source, with_details
 from distillaw.runs.importing.table import ImportedRows, Merged, Target, check_conventions, save
-from distillaw.runs.importing.units import check_level, find_convention, loss_unit
 from distillaw.runs.table import read_columns
 from distillaw.version import __version__
 
@@ -74,16 +71,9 @@ class SourceReport:
 
     def to_json(self) -> dict[str, object]:
         """For --json and the record."""
-        chosen = {name: {"column": c.column, "why": c.why} for name, c in self.names.items()}
-        return {
-            "path": str(self.path),
-            "kind": self.kind,
-            "taken_for": self.taken_for,
-            "columns": chosen,
-            "loss_unit": self.loss_unit,
-            "params_count": self.params_count,
-            "rows": self.rows,
-        }
+        chosen = {name: asdict(choice) for name, choice in self.names.items()}
+        about = {"path": str(self.path), "kind": self.kind, "taken_for": self.taken_for, "columns": chosen}
+        return {**about, "loss_unit": self.loss_unit, "params_count": self.params_count, "rows": self.rows}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,22 +98,14 @@ class Import:
             UnitError: the table counts parameters otherwise.
             RunError: not writable.
         """
-        record = {
-            "command": command,
-            "version": __version__,
-            "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            **self.to_json(),
-        }
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        record = {"command": command, "version": __version__, "when": when, **self.to_json()}
         return save(Target.of(out), self.table, record)
 
     def to_json(self) -> dict[str, object]:
         """Sources, what was left out and why, notes."""
-        left = [{"run": x.run, "source": x.source, "reason": x.reason} for x in self.left_out]
-        return {
-            "sources": [source.to_json() for source in self.sources],
-            "left_out": left,
-            "notes": list(self.notes),
-        }
+        sources, left = [source.to_json() for source in self.sources], [asdict(one) for one in self.left_out]
+        return {"sources": sources, "left_out": left, "notes": list(self.notes)}
 
 
 def import_runs(paths: Sequence[Path], options: Options) -> Import:
@@ -146,16 +128,15 @@ def import_runs(paths: Sequence[Path], options: Options) -> Import:
     told = _told(options)
     at = None if options.at is None else parse_at(options.at)
     details = _read_details(options.details)
-    sources = [
-        with_details(
-            open_source(path.resolve(), told=told, where=options.where, layout=options.layout),
-            details,
-            options.fixed,
-        )
-        for path in dict.fromkeys(paths)
-    ]
+    opening = {"told": told, "where": options.where, "layout": options.layout}
+    opened = [open_source(path.resolve(), **opening) for path in dict.fromkeys(paths)]
+    sources = [with_details(source, details, options.fixed) for source in opened]
     _check_known(told, sources)
-    _check_details(details, sources)
+    runs = [run for source in sources for run in source.runs]
+    if details and not set(runs) & set(details):
+        raise DataError(
+            f"--details: none of its runs ({_some(list(details))}) is among those read ({_some(runs)})"
+        )
     own = ImportedRows.joined([source.rows for source in sources if source.rows is not None])
     parts: list[ImportedRows] = []
     left: list[Left] = []
@@ -163,7 +144,8 @@ def import_runs(paths: Sequence[Path], options: Options) -> Import:
     reports = []
     for source in sources:
         if source.rows is not None:
-            reports.append(_own_report(source, source.rows))
+            stated = {"loss_unit": "nats per token", "params_count": "as in that table"}
+            reports.append(_report(source, {}, len(source.rows), **stated))
             continue
         report, harvested, found = _take(source, told, at, options, alone=len(sources) == 1)
         reports.append(report)
@@ -178,7 +160,11 @@ def import_runs(paths: Sequence[Path], options: Options) -> Import:
     if not len(everything):
         raise DataError(f"no run can be used: {_reasons([*left, *copies, *untold])}")
     check_conventions(everything)
-    notes += _losses_note(reports)
+    if len(reports) > 1:
+        named = sorted({r.names["loss"].column for r in reports if r.kind not in ("study", "table")})
+        columns = f" (columns {', '.join(named)})" if len(named) > 1 else ""
+        only = "losses of several sources compare only where they are of the same held-out text and tokenizer"
+        notes.append(only + columns)
     return Import(table=everything, sources=reports, left_out=[*left, *copies, *untold], notes=notes)
 
 
@@ -203,35 +189,30 @@ def _take(
         names["tokens"] = ColumnChoice("steps", f"steps x {options.tokens_per_step:g} tokens")
     require(names, columns, where=where)
     unit = loss_unit(names["loss"].column, options.unit, options.bytes_per_token)
-    convention = find_convention(
-        names["params"], names, told=options.params_convention, vocab=options.vocab, matrices=options.matrices
-    )
+    counted = {"told": options.params_convention, "vocab": options.vocab, "matrices": options.matrices}
+    convention = find_convention(names["params"], names, **counted)
     if at is None:
         _ask_for_moment(source, names)
-    found = harvest(
-        source,
-        Rules(
-            names=names,
-            unit=unit,
-            convention=convention,
-            at=at,
-            tokens_per_step=options.tokens_per_step,
-            keep_unfinished=options.keep_unfinished,
-        ),
+    rules = Rules(
+        names=names,
+        unit=unit,
+        convention=convention,
+        at=at,
+        tokens_per_step=options.tokens_per_step,
+        keep_unfinished=options.keep_unfinished,
     )
+    found = harvest(source, rules)
     if not len(found.rows):
         raise DataError(f"{where}: no run can be used: {_reasons(found.left)}")
     check_level(found.rows["loss"], names["loss"].column, options.unit)
-    report = SourceReport(
-        path=source.path,
-        kind=source.kind,
-        taken_for=source.taken_for,
-        names=names,
-        loss_unit=unit.stated,
-        params_count=convention.stated,
-        rows=len(found.rows),
-    )
+    stated = {"loss_unit": unit.stated, "params_count": convention.stated}
+    report = _report(source, names, len(found.rows), **stated)
     return report, found, [f"{where}: {text}" for text in _moment_notes(found, at, names)]
+
+
+def _report(source: RunSource, names: Names, rows: int, **stated: str) -> SourceReport:
+    about = {"path": source.path, "kind": source.kind, "taken_for": source.taken_for}
+    return SourceReport(**about, names=names, rows=rows, **stated)  # type: ignore[arg-type]
 
 
 def _ask_for_moment(source: RunSource, names: Names) -> None:
@@ -268,7 +249,8 @@ def _moment_notes(found: Harvest, at: At | None, names: Names) -> list[str]:
         )
     for kind, count in found.seen.items():
         rows = f"{count} of {len(found.rows)} rows lie before the end of their run"
-        notes.append(f"{rows}, {_BEFORE_END[kind].format(rate=_rate(names))}")
+        rate = names["rate"].column if "rate" in names else "none"
+        notes.append(f"{rows}, {_BEFORE_END[kind].format(rate=rate)}")
     unique = found.rows["unique_tokens"]
     repeated = int(((unique != 0) & (unique < found.rows["tokens"])).sum())
     if repeated:
@@ -278,20 +260,6 @@ def _moment_notes(found: Harvest, at: At | None, names: Names) -> list[str]:
     if at in (None, "last") and found.several:
         notes.append(f"{found.several} runs have several losses; the last of each is taken")
     return notes
-
-
-def _rate(names: Names) -> str:
-    return names["rate"].column if "rate" in names else "none"
-
-
-def _losses_note(reports: Sequence[SourceReport]) -> list[str]:
-    named = {r.names["loss"].column for r in reports if r.kind not in ("study", "table")}
-    if len(reports) > 1:
-        return [
-            "losses of several sources compare only where they are of the same held-out text and tokenizer"
-            + (f" (columns {', '.join(sorted(named))})" if len(named) > 1 else "")
-        ]
-    return []
 
 
 def _without_copies(rows: ImportedRows) -> tuple[ImportedRows, list[Left]]:
@@ -305,24 +273,9 @@ def _without_copies(rows: ImportedRows) -> tuple[ImportedRows, list[Left]]:
         known = best.setdefault(key[0], key)
         if reach > parts[known]:
             best[key[0]] = key
-    left = [
-        Left(run=key[2], source=key[1], reason="a copy of another run here")
-        for key in parts
-        if best[key[0]] != key
-    ]
+    copies = [key for key in parts if best[key[0]] != key]
+    left = [Left(run=run, source=source, reason="a copy of another run here") for _, source, run in copies]
     return rows.take(np.array([best[key[0]] == key for key in keys], dtype=bool)), left
-
-
-def _own_report(source: RunSource, rows: ImportedRows) -> SourceReport:
-    return SourceReport(
-        path=source.path,
-        kind=source.kind,
-        taken_for=source.taken_for,
-        names={},
-        loss_unit="nats per token",
-        params_count="as in that table",
-        rows=len(rows),
-    )
 
 
 def _read_details(path: Path | None) -> dict[str, dict[str, object]]:
@@ -339,18 +292,9 @@ def _read_details(path: Path | None) -> dict[str, dict[str, object]]:
     for i, run in enumerate(columns[key]):
         if str(run) in found:
             raise DataError(f"--details {path}: run {run!r} stands there twice")
-        found[str(run)] = {
-            name: values[i] for name, values in columns.items() if name != key and values[i] not in ("", None)
-        }
+        row = {name: values[i] for name, values in columns.items() if name != key}
+        found[str(run)] = {name: value for name, value in row.items() if value not in ("", None)}
     return found
-
-
-def _check_details(details: Mapping[str, object], sources: Sequence[RunSource]) -> None:
-    runs = [run for source in sources for run in source.runs]
-    if details and not set(runs) & set(details):
-        raise DataError(
-            f"--details: none of its runs ({_some(list(details))}) is among those read ({_some(runs)})"
-        )
 
 
 def _check_known(told: Mapping[str, str], sources: Sequence[RunSource]) -> None:

@@ -10,14 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import format_count, parse_count
-from distillaw.runs.files import file_sha256
-from distillaw.runs.importing.names import Names
+from distillaw.runs.importing.names import Array, Names
 
-Array = NDArray[np.float64]
 _MISSING = {"", "none", "null", "na", "n/a"}
 """Texts of an empty cell. `nan` is not among them: a logged NaN says that a run has diverged."""
 
@@ -72,23 +69,17 @@ class Log:
         """A run that was resumed in another file: the later file counts from where it begins."""
         starts = [series.at[0] for series in later.history.values() if len(series.at)]
         start = min(starts) if starts else np.inf
-        joined = {}
-        for name in dict.fromkeys([*self.history, *later.history]):
-            old, new = self.history.get(name), later.history.get(name, _EMPTY)
-            keep = old.at < start if old is not None else None
-            joined[name] = (
-                new
-                if old is None
-                else Series(
-                    np.concatenate([old.at[keep], new.at]), np.concatenate([old.value[keep], new.value])
-                )
-            )
-        return replace(
-            later,
-            history=joined,
-            constants={**self.constants, **later.constants},
-            sha256=sha256_of_parts([self.sha256, later.sha256]),
+        joined = dict.fromkeys([*self.history, *later.history], _EMPTY)
+        for name in joined:
+            old, new = self.history.get(name, _EMPTY), later.history.get(name, _EMPTY)
+            keep = old.at < start
+            at, value = np.concatenate([old.at[keep], new.at]), np.concatenate([old.value[keep], new.value])
+            joined[name] = Series(at, value)
+        constants, sha256 = (
+            {**self.constants, **later.constants},
+            sha256_of_parts([self.sha256, later.sha256]),
         )
+        return replace(later, history=joined, constants=constants, sha256=sha256)
 
 
 _EMPTY = Series(np.empty(0), np.empty(0))
@@ -116,10 +107,11 @@ def gather(rows: Iterable[tuple[float, Mapping[str, object]]]) -> dict[str, Seri
             x = number(value)
             if x is not None:
                 found.setdefault(name, {})[position] = x
-    return {name: _series(points) for name, points in found.items()}
+    return {name: series_of(points) for name, points in found.items()}
 
 
-def _series(points: Mapping[float, float]) -> Series:
+def series_of(points: Mapping[float, float]) -> Series:
+    """A series of {position: value}."""
     at = np.array(sorted(points), dtype=np.float64)
     return Series(at, np.array([points[x] for x in at], dtype=np.float64))
 
@@ -139,11 +131,6 @@ def flatten(value: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def sha256_of_files(files: Iterable[Path]) -> str:
-    """Of one file its bytes; of several the hash of their hashes, in order."""
-    return sha256_of_parts([file_sha256(file) for file in files])
-
-
 def sha256_of_parts(hashes: list[str]) -> str:
     """One hash for several; a single one stays as it is."""
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
@@ -161,11 +148,7 @@ class NotUsableError(DataError):
 
 
 def parse_at(text: str) -> At:
-    """`last`, `all`, or token counts such as `1B,2B,5B`.
-
-    Raises:
-        ConfigError: none of these.
-    """
+    """`last`, `all`, or token counts such as `1B,2B,5B`."""
     if text in ("last", "all"):
         return text
     try:
@@ -193,11 +176,7 @@ class Timeline:
 
 
 def timeline(log: Log, names: Names, tokens_per_step: float | None) -> Timeline:
-    """Losses with their tokens.
-
-    Raises:
-        NotUsableError: the run has no loss, or no tokens.
-    """
+    """Losses with their tokens."""
     loss = log.history.get(names["loss"].column)
     if loss is None:  # a summary value stands for the end of the run
         value = number(log.constants.get(names["loss"].column))
@@ -269,11 +248,7 @@ def unfinished(log: Log, names: Names) -> str:
 
 
 def choose_points(line: Timeline, at: At | None) -> list[int]:
-    """Indices of the measurements that become rows, in order of tokens.
-
-    Raises:
-        NotUsableError: none, a loss that is not finite, or several losses at the same tokens.
-    """
+    """Indices of the measurements that become rows, in order of tokens."""
     usable = np.flatnonzero(np.isfinite(line.tokens) & (line.tokens > 0))
     if not len(usable):
         raise NotUsableError("no loss with its tokens was logged")

@@ -1,16 +1,21 @@
-"""Which column of a source is what: as the user says, else by usual names, and always with the reason.
+"""Which column of a source is what, and in which unit: as the user says, else by usual names, always with the reason.
 
 Names are compared without case and with `/`, `.`, `-` and blanks as `_`; settings may stand one level down
-(`model.n_params`). Where two columns could be a needed quantity, the user is asked.
+(`model.n_params`). Where two columns could be a needed quantity, the user is asked. A loss is converted by a factor;
+where its unit is not clear it is refused. The run table wants non-embedding parameters, or says that they are totals.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from distillaw.errors import ConfigError, DataError
-from distillaw.quantities import did_you_mean
+import numpy as np
+from numpy.typing import NDArray
 
+from distillaw.errors import ConfigError, DataError, UnitError
+from distillaw.quantities import did_you_mean, nats_per_token
+
+Array = NDArray[np.float64]
 _SPLITS = ("eval", "val", "valid", "validation", "heldout", "held_out")
 HELD_OUT = (*(f"{split}_loss" for split in _SPLITS), "loss_val", "loss_eval")
 _UNCLEAR_PARAMS = tuple(
@@ -118,11 +123,7 @@ def _below(column: str) -> str:
 
 
 def check_told(told: Mapping[str, str]) -> dict[str, str]:
-    """The user's mapping under our names.
-
-    Raises:
-        ConfigError: a name that means nothing here.
-    """
+    """The user's mapping under our names."""
     wanted = {_OURS.get(name, name): column for name, column in told.items()}
     for name in wanted:
         if name not in _USUAL:
@@ -138,15 +139,9 @@ def choose_names(
     """Our names to the columns of one source.
 
     Args:
-        columns: everything that some run of the source has.
         told: {our name: column} of the user, checked.
-        where: the source's name for messages.
         table: a table of runs, in which `loss` is the result.
         told_elsewhere: another source may have the columns told; a missing one is guessed here.
-
-    Raises:
-        DataError: a needed quantity is not there, or a told column is not.
-        ConfigError: two columns could be one needed quantity.
     """
     found: dict[str, ColumnChoice] = {}
     for name, column in told.items():
@@ -218,3 +213,177 @@ def require(names: Names, columns: list[str], *, where: str) -> None:
 def _listed(columns: list[str], most: int = 24) -> str:
     more = f" and {len(columns) - most} more" if len(columns) > most else ""
     return (", ".join(columns[:most]) or "nothing") + more
+
+
+UNITS = ("nats", "bits", "bits-per-byte", "perplexity")
+_WORDS = {
+    "perplexity": "perplexity",
+    "ppl": "perplexity",
+    "bpb": "bits-per-byte",
+    "bits_per_byte": "bits-per-byte",
+    "bit": "bits",
+    "bpc": "bits-per-character",
+}
+_REMEDIES = {
+    "perplexity": "--unit perplexity (its logarithm is taken)",
+    "bits": "--unit bits (converted)",
+    "bits-per-byte": "--unit bits-per-byte --bytes-per-token X (converted)",
+    "bits-per-character": "--unit bits-per-byte --bytes-per-token X of characters per token (converted)",
+}
+_HIGH, _LOW = 12.5, 1.2
+"""ln of a vocabulary of 268 thousand: no trained model loses more nats per token; and what a strong one still loses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """How a table's losses become nats per token."""
+
+    name: str
+    convert: Callable[[Array], Array]
+    slope: Callable[[Array], Array | float]
+    """Derivative at a loss, for its standard error."""
+    stated: str
+    """For the user to read."""
+
+
+def loss_unit(column: str, unit: str | None, bytes_per_token: float | None) -> Unit:
+    """The unit of a loss column.
+
+    Args:
+        unit: one of `UNITS`, or None.
+        bytes_per_token: bytes of the held-out text over its tokens, for bits per byte.
+
+    Raises:
+        UnitError: the name speaks of another unit, or bits per byte come without bytes per token.
+        ConfigError: an unknown unit, or bytes per token without need.
+    """
+    if unit is not None and unit not in UNITS:
+        extra = (
+            " (fit such tables as they are: distillaw fit --unit bits-per-character)"
+            if "char" in unit
+            else ""
+        )
+        raise ConfigError(
+            f"--unit: unknown {unit!r}{did_you_mean(unit, UNITS)}; known: {', '.join(UNITS)}{extra}"
+        )
+    looks = next((kind for word, kind in _WORDS.items() if word in column.lower()), None)
+    if unit is None and looks is not None:
+        raise UnitError(
+            f"column {column!r} looks like {looks}, not nats per token. Say {_REMEDIES[looks]}, or --unit nats if it "
+            "is nats after all"
+        )
+    if bytes_per_token is not None and unit != "bits-per-byte":
+        raise ConfigError("--bytes-per-token: it only serves --unit bits-per-byte")
+    if unit == "perplexity":
+        return Unit(unit, np.log, lambda x: 1 / x, "ln of perplexity")
+    if unit == "bits-per-byte":
+        if bytes_per_token is None:
+            raise UnitError(
+                "--unit bits-per-byte: the run table holds nats per token, and bits per byte become these only with "
+                "--bytes-per-token X (bytes of the held-out text over its tokens). Without it, fit the table as it "
+                "is: distillaw fit FILE --unit bits-per-byte"
+            )
+        factor = nats_per_token(1.0, bytes_per_token=bytes_per_token)
+        return _scaled(unit, factor, f"bits per byte x {factor:.6g} (ln 2 x {bytes_per_token:g} bytes/token)")
+    if unit == "bits":
+        return _scaled(unit, float(np.log(2)), "bits per token x ln 2")
+    return _scaled("nats", 1.0, "nats per token" if unit else "nats per token, as nothing says otherwise")
+
+
+def _scaled(name: str, factor: float, stated: str) -> Unit:
+    return Unit(name, lambda x: x * factor, lambda _: factor, stated)
+
+
+def check_level(losses: Array, column: str, unit: str | None) -> None:
+    """Refuse losses that are no usual nats per token, unless the user says what they are."""
+    middle = float(np.median(losses))
+    if middle > _HIGH and unit is None:
+        raise UnitError(
+            f"column {column!r}: losses around {middle:.4g}; no language model loses more than about {_HIGH} nats per "
+            "token. Perplexity? Say --unit perplexity, or --unit nats if they are nats"
+        )
+    if middle < _LOW and unit is None:
+        raise UnitError(
+            f"column {column!r}: losses around {middle:.3g} are low for nats per token and usual for bits per byte or "
+            "per character. Say --unit bits-per-byte --bytes-per-token X (for characters: characters per token), or "
+            "--unit nats if they are nats"
+        )
+
+
+CONVENTIONS = ("non-embedding", "total")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Convention:
+    """How the counts of one source become those of the run table."""
+
+    source: str
+    """What the source counts."""
+    vocab: float | None = None
+    matrices: int = 1
+
+    @property
+    def written(self) -> str:
+        """What the run table's `params` will count."""
+        return "non-embedding" if self.vocab is not None else self.source
+
+    @property
+    def stated(self) -> str:
+        """For the user to read."""
+        if self.vocab is None:
+            return self.source
+        times = "2 x " if self.matrices == 2 else ""
+        return f"total - {times}{self.vocab:.0f} x width = non-embedding"
+
+    def counts(self, params: Array, total: Array, width: Array) -> tuple[Array, Array, dict[int, str]]:
+        """(params, total_params) of models, and of which there are none: {index: why}.
+
+        All of shape (n,), NaN where missing: params as the source counts them, what it says of totals besides, widths.
+        """
+        if self.vocab is None:
+            return params, params if self.source == "total" else total, {}
+        left = params - self.matrices * self.vocab * width
+        why = "no width, which converting its total parameters needs (--columns width=COLUMN)"
+        refused = dict.fromkeys(np.flatnonzero(np.isnan(width)).tolist(), why)
+        for i in np.flatnonzero(left <= 0).tolist():
+            refused[i] = (
+                f"{params[i]:.4g} parameters are fewer than its embedding ({self.vocab:.0f} x {width[i]:.0f})"
+            )
+        return left, params, refused
+
+
+def find_convention(
+    chosen: ColumnChoice,
+    names: Mapping[str, ColumnChoice],
+    *,
+    told: str | None,
+    vocab: float | None,
+    matrices: int,
+) -> Convention:
+    """The convention of a source's params column."""
+    if told is not None and told not in CONVENTIONS:
+        raise ConfigError(
+            f"--params-convention: unknown {told!r}{did_you_mean(told, CONVENTIONS)}; known: {', '.join(CONVENTIONS)}"
+        )
+    column = plain(chosen.column)
+    ends = [plain(part) for part in chosen.column.replace("/", ".").rsplit(".", 1)[-1:]] + [column]
+    if any(name in NON_EMBEDDING for name in ends):
+        named = "non-embedding"
+    else:
+        named = "total" if "total" in column or column in TOTAL or vocab is not None else None
+    source = told or named
+    if source is None:
+        raise UnitError(
+            f"column {chosen.column!r}: it does not say whether the parameters count the embedding. Say "
+            "--params-convention non-embedding, --params-convention total (kept, and said in the table), or --vocab V "
+            "(totals, converted with the column width)"
+        )
+    if vocab is None:
+        return Convention(source=source)
+    if source != "total":
+        raise UnitError(
+            f"--vocab: column {chosen.column!r} holds non-embedding parameters already; leave --vocab out"
+        )
+    if "width" not in names:
+        raise UnitError("--vocab: no column holds the models' width; say --columns width=COLUMN")
+    return Convention(source="total", vocab=vocab, matrices=matrices)

@@ -27,27 +27,16 @@ from distillaw.runs.importing.log import (
     timeline,
     unfinished,
 )
-from distillaw.runs.importing.names import Names
+from distillaw.runs.importing.names import Convention, Names, Unit
 from distillaw.runs.importing.sources import LoneRuns, RunSource
 from distillaw.runs.importing.table import Array, ImportedRows, numbers, objects, texts
-from distillaw.runs.importing.units import Convention, Unit
 
-_NUMBERS = tuple(
-    (
-        "teacher_tokens lambda temperature layers width seed peak_lr batch_tokens unique_tokens "
-        "vocab_size train_flops seconds"
-    ).split()
-)
 _TEXTS = ("group", "init", "device", "teacher_run")
-_READ = (
-    *_NUMBERS,
-    "params",
-    "total_params",
-    "teacher_loss",
-    "supervised_loss",
-    "loss_se",
-    "teacher_params",
-    "teacher_width",
+_READ = tuple(
+    (
+        "teacher_tokens lambda temperature layers width seed peak_lr batch_tokens unique_tokens vocab_size train_flops "
+        "seconds params total_params teacher_loss supervised_loss loss_se teacher_params teacher_width"
+    ).split()
 )
 """Numbers that are looked up by name; loss, tokens and steps belong to a moment of a run."""
 Found = dict[str, NDArray]
@@ -104,20 +93,16 @@ def harvest(source: RunSource, rules: Rules) -> Harvest:
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
     several = sum(len(moments.line.loss) > 1 for moments in chosen.values())
     if not found or not len(found["place"]):
-        return Harvest(
-            rows=ImportedRows.of(0, {}), left=[left[place] for place in sorted(left)], several=several
-        )
+        everyone = [left[place] for place in sorted(left)]
+        return Harvest(rows=ImportedRows.of(0, {}), left=everyone, several=several)
     found = _taken(found, np.argsort(found["place"], kind="stable"))
     rows, refused = _converted(found, rules)
     for i, reason in sorted(refused.items()):
         run = Left(run=found["source_run"][i], source=found["source"][i], reason=reason)
         left.setdefault(int(found["place"][i]), run)
     keep = ~np.isin(found["place"], list(left))
-    result = Harvest(
-        rows=_named(rows.take(keep), found["place"][keep]),
-        left=[left[place] for place in sorted(left)],
-        several=several,
-    )
+    rows, everyone = _named(rows.take(keep), found["place"][keep]), [left[place] for place in sorted(left)]
+    result = Harvest(rows=rows, left=everyone, several=several)
     for place in sorted(chosen.keys() - left.keys()):
         _note_moments(result, chosen[place], rules)
     return result
@@ -158,12 +143,18 @@ def _note_moments(result: Harvest, moments: Moments, rules: Rules) -> None:
 
 def _of_logs(chosen: Mapping[int, Moments], rules: Rules) -> Found:
     """The chosen moments of logged runs, one row each."""
-    rows = [
-        {"place": place, **whose, **_at_moment(moments, rules, i)}
-        for place, moments in chosen.items()
-        for whose in [_whose(moments.log)]
-        for i in moments.indices
-    ]
+    rows = []
+    for place, moments in chosen.items():
+        log = moments.log
+        whose = {
+            "source_kind": log.kind,
+            "source": str(log.source),
+            "source_run": log.name,
+            "source_id": content_hash(list(log.identity)),
+            "source_sha256": log.sha256,
+            "aliases": (log.name, *log.aliases),
+        }
+        rows += [{"place": place, **whose, **_at_moment(moments, rules, i)} for i in moments.indices]
     found: Found = {"place": np.array([row["place"] for row in rows], dtype=np.int64)}
     for name in rows[0]:
         values = [row[name] for row in rows]
@@ -172,17 +163,6 @@ def _of_logs(chosen: Mapping[int, Moments], rules: Rules) -> Found:
         elif name != "place":
             found[name] = objects(values)
     return found
-
-
-def _whose(log: Log) -> dict[str, object]:
-    return {
-        "source_kind": log.kind,
-        "source": str(log.source),
-        "source_run": log.name,
-        "source_id": content_hash(list(log.identity)),
-        "source_sha256": log.sha256,
-        "aliases": (log.name, *log.aliases),
-    }
 
 
 def _at_moment(moments: Moments, rules: Rules, index: int) -> dict[str, object]:
@@ -282,9 +262,8 @@ def _not_chosen(tokens: Array, loss: Array, at: At | None) -> dict[int, str]:
     reasons = {}
     for i in range(len(loss)) if isinstance(at, tuple) else np.flatnonzero(~is_plain).tolist():
         try:
-            choose_points(
-                Timeline(at=np.zeros(1), tokens=tokens[[i]], loss=loss[[i]], end=tokens[i], in_time=False), at
-            )
+            alone = {"at": np.zeros(1), "tokens": tokens[[i]], "loss": loss[[i]], "end": tokens[i]}
+            choose_points(Timeline(**alone, in_time=False), at)
         except NotUsableError as error:
             reasons[i] = str(error)
     return reasons
@@ -305,28 +284,19 @@ def _converted(found: Found, rules: Rules) -> tuple[ImportedRows, dict[int, str]
     with np.errstate(invalid="ignore", divide="ignore"):
         converted = {name: unit.convert(found[name]) for name in ("loss", "teacher_loss", "supervised_loss")}
         converted["loss_se"] = found["loss_se"] * unit.slope(found["loss"])
-    run_id = [
-        f"{_slug(name)}-{own}" for name, own in zip(found["source_run"], found["source_id"], strict=True)
-    ]
+    slugs = [_NOT_PLAIN.sub("-", name).strip("-.")[:40] or "run" for name in found["source_run"]]
+    run_id = [f"{slug}-{own}" for slug, own in zip(slugs, found["source_id"], strict=True)]
     group = [told or own for told, own in zip(found["group"], run_id, strict=True)]
-    return ImportedRows.of(
-        size,
-        {
-            **found,
-            **converted,
-            "run_id": objects(run_id),
-            "group": objects(group),
-            "role": np.full(size, "student", dtype=object),
-            "params": params,
-            "total_params": total,
-            "params_convention": np.full(size, convention.written, dtype=object),
-            "teacher_params": teachers,
-        },
-    ), refused
-
-
-def _slug(name: str) -> str:
-    return _NOT_PLAIN.sub("-", name).strip("-.")[:40] or "run"
+    ours = {
+        "run_id": objects(run_id),
+        "group": objects(group),
+        "role": np.full(size, "student", dtype=object),
+        "params": params,
+        "total_params": total,
+        "params_convention": np.full(size, convention.written, dtype=object),
+        "teacher_params": teachers,
+    }
+    return ImportedRows.of(size, {**found, **converted, **ours}), refused
 
 
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9.]+")
@@ -378,17 +348,12 @@ def link_teachers(rows: ImportedRows, others: ImportedRows) -> tuple[ImportedRow
     Args:
         rows: of all sources together, so that teacher and students may come from different ones.
         others: rows of run tables, which are right as they are and may be teachers too.
-
-    Raises:
-        DataError: a teacher's name fits several runs.
     """
     every = ImportedRows.joined([rows, others])
     students = np.flatnonzero([bool(name) for name in rows["teacher_run"]])
     known = _by_name(every, {rows["teacher_run"][i] for i in students})
-    linked = {
-        name: rows[name].copy()
-        for name in ("teacher_run", "teacher_loss", "teacher_params", "teacher_tokens")
-    }
+    columns = ("teacher_run", "teacher_loss", "teacher_params", "teacher_tokens")
+    linked = {name: rows[name].copy() for name in columns}
     for i in students:
         teacher = _teacher(every, int(i), known)
         if teacher is None:
@@ -399,10 +364,8 @@ def link_teachers(rows: ImportedRows, others: ImportedRows) -> tuple[ImportedRow
             column[i] = every[name][teacher] if np.isnan(column[i]) else column[i]
     rows = rows.with_columns(**linked)
     reasons = _hidden_teachers(rows)
-    left = [
-        Left(run=rows["source_run"][i], source=rows["source"][i], reason=reason)
-        for i, reason in reasons.items()
-    ]
+    runs, sources = rows["source_run"], rows["source"]
+    left = [Left(run=runs[i], source=sources[i], reason=reason) for i, reason in reasons.items()]
     return _marked(rows.take(np.setdiff1d(np.arange(len(rows)), list(reasons)))), left
 
 
@@ -449,15 +412,10 @@ def _marked(rows: ImportedRows) -> ImportedRows:
     """Roles, and the teacher's run of students that only know its loss: equal losses are one teacher."""
     named = rows["teacher_run"]
     teachers = set(filter(None, named))
-    role = [
-        "teacher" if run in teachers else own for run, own in zip(rows["run_id"], rows["role"], strict=True)
-    ]
-    teacher_run = [
-        name or (None if loss is None else f"teacher-of-loss-{loss:.6g}")
-        for name, loss in zip(named, rows.plain("teacher_loss"), strict=True)
-    ]
-    return rows.with_columns(
-        role=objects(role),
-        purpose=objects(["teacher" if own == "teacher" else "grid" for own in role]),
-        teacher_run=objects(teacher_run),
-    )
+    pairs = zip(rows["run_id"], rows["role"], strict=True)
+    role = ["teacher" if run in teachers else own for run, own in pairs]
+    purpose = ["teacher" if own == "teacher" else "grid" for own in role]
+    losses = rows.plain("teacher_loss")
+    by_loss = [None if loss is None else f"teacher-of-loss-{loss:.6g}" for loss in losses]
+    run = [name or other for name, other in zip(named, by_loss, strict=True)]
+    return rows.with_columns(role=objects(role), purpose=objects(purpose), teacher_run=objects(run))

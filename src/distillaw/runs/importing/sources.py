@@ -20,19 +20,7 @@ from distillaw.runs.importing.trackers import PATTERN, is_export, read_tensorboa
 from distillaw.runs.table import read_columns, select
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-_OWN = {
-    "run_id",
-    "group",
-    "role",
-    "purpose",
-    "params",
-    "tokens",
-    "teacher_run",
-    "teacher_loss",
-    "lambda",
-    "init",
-    "loss",
-}
+_OWN = set("run_id group role purpose params tokens teacher_run teacher_loss lambda init loss".split())
 """Columns by which a table of this package is known."""
 
 
@@ -116,13 +104,8 @@ def open_source(path: Path, *, told: Mapping[str, str], where: Mapping[str, str]
     """Read one path.
 
     Args:
-        path: a file or folder.
         told: {our name: column}, where the user said so.
-        where: {column: value}; only runs (rows of a table) with these.
-        layout: of tables, see `read_runs_table`.
-
-    Raises:
-        DataError: nothing is there, nothing known, several kinds at once, or it cannot be read.
+        layout: of tables: `runs`, `log` (the file is one run's log) or `auto`.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
@@ -133,10 +116,7 @@ def open_source(path: Path, *, told: Mapping[str, str], where: Mapping[str, str]
             return _of_logs(path, "trackio", read_trackio(path), where)
         if not told and set(columns) >= _OWN:
             return _own_table(path, columns, where)
-        table = read_runs_table(path, columns, told=told, where=where, layout=layout)
-        return RunSource(
-            path=path, kind="table", taken_for=table.taken_for, logs=tuple(table.logs), lone=table.lone
-        )
+        return _runs_table(path, columns, told=told, where=where, layout=layout)
     if kind == "study":
         return _own_table(path, read_columns(path), where)
     if kind == "wandb":
@@ -158,11 +138,10 @@ def _what(path: Path) -> tuple[str, list[Path]]:
         return kind, [path]
     if (path / "runs.parquet").is_file() or any(path.glob("runs/*/result.json")):
         return "study", [path]
+    events = (f for f in sorted(path.rglob(PATTERN)) if not any(f.parent.parent.glob("run-*.wandb")))
     found = {
         "wandb": sorted(path.rglob("run-*.wandb")),
-        "tensorboard": [
-            f for f in sorted(path.rglob(PATTERN)) if not any(f.parent.parent.glob("run-*.wandb"))
-        ],
+        "tensorboard": list(events),
         "trackio": [f for f in sorted(path.glob("*.db")) if _kind_of_file(f)],
     }
     kinds = [kind for kind, files in found.items() if files]
@@ -210,9 +189,8 @@ def _own_table(path: Path, columns: Columns, where: Mapping[str, str]) -> RunSou
     if where:
         rows = rows.take(select({name: _values(list(values)) for name, values in columns.items()}, where))
     rows = rows.with_origin("study", str(path))
-    return RunSource(
-        path=path, kind="study", taken_for=f"{len(rows)} rows of a run table of this package", rows=rows
-    )
+    taken_for = f"{len(rows)} rows of a run table of this package"
+    return RunSource(path=path, kind="study", taken_for=taken_for, rows=rows)
 
 
 def with_details(
@@ -226,32 +204,10 @@ def with_details(
     return replace(source, logs=logs, lone=source.lone and source.lone.with_constants(settings))
 
 
-@dataclass(frozen=True, slots=True)
-class RunsTable:
-    """The runs of a table."""
-
-    logs: Sequence[Log]
-    """Those of several rows, or the log of one run."""
-    lone: LoneRuns | None
-    taken_for: str
-
-
-def read_runs_table(
+def _runs_table(
     file: Path, columns: Columns, *, told: Mapping[str, str], where: Mapping[str, str], layout: str
-) -> RunsTable:
-    """The runs of a table, and what it was taken for.
-
-    Args:
-        file: where it comes from.
-        columns: as `read_columns` gives them.
-        told: {our name: column} of the user; `run` names the run of each row.
-        where: {column: value}, to take some rows only.
-        layout: `runs`, `log` (the file is one run's log) or `auto`.
-
-    Raises:
-        ConfigError: layout is unknown.
-        DataError: no row satisfies `where`.
-    """
+) -> RunSource:
+    """The runs of a table: logs of those of several rows, or of the one run whose log it is."""
     if layout not in LAYOUTS:
         raise ConfigError(f"layout: unknown {layout!r}; known: {', '.join(LAYOUTS)}")
     index: Sequence[int] = range(len(next(iter(columns.values()))))
@@ -263,15 +219,17 @@ def read_runs_table(
     if layout == "log" or (layout == "auto" and _is_one_run(columns, told)):
         name = file.parent.name if file.stem.lower() in _PLAIN_STEMS else file.stem
         log = _log(file, name, parsed, list(range(size)), sha256)
-        return RunsTable([replace(log, in_time=True)], None, f"the log of one run, {size} rows")
+        taken_for = f"the log of one run, {size} rows"
+        return RunSource(path=file, kind="table", taken_for=taken_for, logs=(replace(log, in_time=True),))
     run = _run_column(columns, told)
     parts: dict[str, list[int]] = {}
     for i, name in enumerate(_run_names(columns, run, index)):
         parts.setdefault(name, []).append(i)
     by = f" by column {run}" if len(parts) < size else ""
     several = [(name, rows) for name, rows in parts.items() if len(rows) > 1]
-    logs = [_log(file, name, parsed, rows, sha256) for name, rows in several]
-    return RunsTable(logs, _lone(file, columns, parts, sha256), f"{size} rows of {len(parts)} runs{by}")
+    logs = tuple(_log(file, name, parsed, rows, sha256) for name, rows in several)
+    lone, taken_for = _lone(file, columns, parts, sha256), f"{size} rows of {len(parts)} runs{by}"
+    return RunSource(path=file, kind="table", taken_for=taken_for, logs=logs, lone=lone)
 
 
 def _run_names(columns: Columns, run: str | None, index: Sequence[int]) -> Iterator[str]:

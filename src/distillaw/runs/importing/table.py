@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from distillaw.errors import ConfigError, DataError, UnitError
 from distillaw.runs.files import read_json, write_json, write_with
 from distillaw.runs.importing.log import number
+from distillaw.runs.importing.names import Array
 from distillaw.runs.lock import locked
 from distillaw.runs.places import GENERATOR, check_file, check_folder, claim_folder, refuse_no_file
 from distillaw.runs.seals import check_table, write_table
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-Array = NDArray[np.float64]
 Columns = Mapping[str, Sequence[object]]
 PROVENANCE = ("source_kind", "source", "source_run", "source_id", "source_sha256")
 KEYS = (*RESULT_KEYS, "supervised_loss", "params_convention", *PROVENANCE)
@@ -49,9 +49,7 @@ def types() -> dict[str, str]:
 
 def texts(values: Iterable[object]) -> NDArray:
     """A column of texts; what is empty, NaN or None is missing."""
-    return objects(
-        [None if value is None or value == "" or value != value else str(value) for value in values]
-    )
+    return objects([None if each is None or each == "" or each != each else str(each) for each in values])
 
 
 def objects(values: Sequence[object]) -> NDArray:
@@ -86,12 +84,10 @@ class ImportedRows:
         found = {}
         for key in KEYS:
             kind = types()[key]
-            if key not in columns:
-                found[key] = (
-                    np.full(count, None, dtype=object) if kind == "string" else np.full(count, np.nan)
-                )
-            else:
+            if key in columns:
                 found[key] = np.rint(columns[key]) if kind == "int64" else columns[key]
+            else:
+                found[key] = objects([None] * count) if kind == "string" else np.full(count, np.nan)
         return cls({**found, "aliases": columns.get("aliases", objects([()] * count))})
 
     @classmethod
@@ -99,9 +95,8 @@ class ImportedRows:
         """All rows of the parts, in order."""
         if not parts:
             return cls.of(0, {})
-        return cls(
-            {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
-        )
+        names = parts[0].columns
+        return cls({name: np.concatenate([part.columns[name] for part in parts]) for name in names})
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -153,11 +148,7 @@ class ImportedRows:
         return [None if value != value else value for value in column.tolist()]
 
     def to_arrow(self) -> "pa.Table":
-        """The table as it is written.
-
-        Raises:
-            DataError: a count that no whole number of 64 bits can hold.
-        """
+        """The table as it is written."""
         import pyarrow as pa
 
         kinds = {"int64": pa.int64(), "double": pa.float64(), "string": pa.string()}
@@ -183,14 +174,11 @@ class ImportedRows:
 def rows_of(table: Columns) -> ImportedRows:
     """The rows of a run table of this package, however its file writes numbers."""
     count = len(next(iter(table.values()), ()))
-    return ImportedRows.of(
-        count,
-        {
-            key: texts(table[key]) if types()[key] == "string" else numbers(table[key])[0]
-            for key in KEYS
-            if key in table
-        },
-    )
+    columns: dict[str, NDArray] = {}
+    for key in KEYS:
+        if key in table:
+            columns[key] = texts(table[key]) if types()[key] == "string" else numbers(table[key])[0]
+    return ImportedRows.of(count, columns)
 
 
 RECORD = "import.json"
@@ -217,10 +205,8 @@ class Target:
             raise ConfigError(f"--out {out}: give a folder, or a table ending in .parquet")
         else:
             target = cls(table=out / "runs.parquet", record=out / RECORD)
-            trained = next(
-                (n for n in ("study.json", "settle.json", "runs", "trunks") if (out / n).exists()), None
-            )
-            if trained is not None:
+            marks = ("study.json", "settle.json", "runs", "trunks")
+            if trained := next((name for name in marks if (out / name).exists()), None):
                 raise ConfigError(
                     f"--out {out}: that folder trains its own runs ({trained} lies in it) and makes its runs.parquet "
                     f"from them. Import into a folder of its own; to have both, name this one as a source: distillaw "
@@ -267,9 +253,8 @@ def save(target: Target, rows: ImportedRows, record: Mapping[str, object]) -> Me
         write_with(target.table, lambda path: write_table(table, path), known=True)
         earlier = read_json(target.record)["imports"] if target.record.exists() else []
         assert isinstance(earlier, list)
-        write_json(
-            target.record, {"schema_version": 1, "generator": GENERATOR, "imports": [*earlier, dict(record)]}
-        )
+        imports = [*earlier, dict(record)]
+        write_json(target.record, {"schema_version": 1, "generator": GENERATOR, "imports": imports})
     return merged
 
 
@@ -280,9 +265,10 @@ def merge(before: ImportedRows, rows: ImportedRows) -> Merged:
     old = {key: i for i, key in enumerate(before["run_id"])}
     again = np.array([old.get(key, -1) for key in rows["run_id"]], dtype=np.int64)
     replaced = set(rows["run_id"])
+    origins = zip(*(before[name] for name in ("run_id", "source_id", "source")), strict=True)
     kept = [
         i
-        for i, (key, source_id, source) in enumerate(zip(*(before[n] for n in _WHERE_FROM), strict=True))
+        for i, (key, source_id, source) in enumerate(origins)
         if key not in replaced and source_id not in runs and source not in tables
     ]
     known = again >= 0
@@ -297,9 +283,6 @@ def merge(before: ImportedRows, rows: ImportedRows) -> Merged:
         unchanged=same,
         removed=len(before) - len(kept) - same - updated,
     )
-
-
-_WHERE_FROM = ("run_id", "source_id", "source")
 
 
 def _num_same(old: ImportedRows, new: ImportedRows) -> int:
@@ -329,11 +312,7 @@ def check_conventions(rows: ImportedRows) -> None:
 
 
 def read_rows(table: Path) -> ImportedRows:
-    """The rows of an imported table.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """The rows of an imported table."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -28,7 +28,7 @@ import numpy as np
 
 from distillaw.errors import DataError
 from distillaw.runs.files import file_sha256, parse_json, read_bytes, require_file
-from distillaw.runs.importing.log import Log, Series, flatten, gather, number, sha256_of_files
+from distillaw.runs.importing.log import Log, flatten, gather, number, series_of, sha256_of_parts
 from distillaw.runs.table import read_columns
 
 _MAGIC = b":W&B\xe1\xbe\x00"
@@ -66,9 +66,6 @@ def read_wandb(files: Iterable[Path]) -> list[Log]:
     """One log per run; files of one run id (a resumed run) are joined in the order of their folders' dates.
 
     A file that cannot be read is a run in trouble: one broken log must not keep the others out.
-
-    Raises:
-        DataError: protobuf is not installed.
     """
     logs: dict[tuple[str, ...], Log] = {}
     for file in sorted({file.resolve() for file in files}, key=lambda file: (file.parent.name, file)):
@@ -119,6 +116,9 @@ def _read_file(file: Path, record: Any) -> Log:
             ended = int(message.exit.exit_code)
     if run is None:
         raise DataError("cut off before its run was named")
+    trouble = "no end was logged: killed, or still running"
+    if ended is not None:
+        trouble = f"crashed: exit code {ended}" if ended else ""
     return Log(
         kind="wandb",
         source=file,
@@ -126,16 +126,10 @@ def _read_file(file: Path, record: Any) -> Log:
         identity=("wandb", run.entity, run.project, run.run_id),
         history=gather(rows),
         constants={k: v for k, v in {**summary, **config}.items() if k.split(".")[0] not in _FRAME_BYTES},
-        trouble=_trouble(ended),
+        trouble=trouble,
         sha256=file_sha256(file),
         aliases=(run.run_id,),
     )
-
-
-def _trouble(ended: int | None) -> str:
-    if ended is None:
-        return "no end was logged: killed, or still running"
-    return f"crashed: exit code {ended}" if ended else ""
 
 
 def _items(items: Any) -> dict[str, object]:
@@ -151,11 +145,7 @@ def _items(items: Any) -> dict[str, object]:
 
 
 def _records(file: Path) -> Iterator[bytes]:
-    """The records of a LevelDB log up to the first that is cut off.
-
-    Raises:
-        DataError: not such a file, or damaged in the middle.
-    """
+    """The records of a LevelDB log up to the first that is cut off."""
     data = read_bytes(file)
     if not data.startswith(_MAGIC[:4]):
         raise DataError(f"not a W&B log (it begins with {data[:7]!r})" if data else "an empty file")
@@ -209,11 +199,7 @@ Rows = list[dict[str, object]]
 
 
 def read_trackio(file: Path) -> list[Log]:
-    """One log per run of a project.
-
-    Raises:
-        DataError: not a trackio database, or nothing logged in it.
-    """
+    """One log per run of a project."""
     metrics, configs, parts = _from_parquet(file) if file.suffix == ".parquet" else _from_database(file)
     if not metrics:
         raise DataError(f"{file}: a trackio project without logged metrics")
@@ -221,7 +207,7 @@ def read_trackio(file: Path) -> list[Log]:
     for row in metrics:
         runs.setdefault(_run_key(row), []).append(row)
     settings = {_run_key(row): row for row in configs}
-    sha256 = sha256_of_files(parts)
+    sha256 = sha256_of_parts([file_sha256(part) for part in parts])
     return [_log(file, key, rows, settings.get(key, {}), sha256) for key, rows in runs.items()]
 
 
@@ -307,15 +293,7 @@ _ALL = {"scalars": 0, "tensors": 0, "images": 1, "audio": 1, "histograms": 1, "c
 
 
 def read_tensorboard(files: Iterable[Path], root: Path) -> list[Log]:
-    """One log per folder of event files.
-
-    Args:
-        files: event files.
-        root: the folder that was named; runs are called by their path below it.
-
-    Raises:
-        DataError: tensorboard is not installed, or a file is not an event file.
-    """
+    """One log per folder of event files, called by its path below `root`."""
     folders: dict[Path, list[Path]] = {}
     for file in sorted(files):
         folders.setdefault(file.parent, []).append(file)
@@ -334,11 +312,11 @@ def _read_folder(folder: Path, files: list[Path], root: Path) -> tuple[Log, bool
     events = _accumulator(folder)
     history, constants, settings = {}, {}, False
     for tag in events.Tags()["scalars"]:
-        history[tag] = _series((e.step, e.value) for e in events.Scalars(tag))
+        history[tag] = series_of({e.step: e.value for e in events.Scalars(tag)})
     for tag in events.Tags()["tensors"]:
         plugin = events.SummaryMetadata(tag).plugin_data.plugin_name
         if plugin == "scalars":
-            history[tag] = _series((e.step, _array(e).item()) for e in events.Tensors(tag))
+            history[tag] = series_of({e.step: _array(e).item() for e in events.Tensors(tag)})
         elif plugin == "text":
             constants |= _json_text(tag, events)
     if hyperparameters := _hyperparameters(events):
@@ -357,7 +335,7 @@ def _read_folder(folder: Path, files: list[Path], root: Path) -> tuple[Log, bool
         history=history,
         constants=constants,
         steps=True,
-        sha256=sha256_of_files(files),
+        sha256=sha256_of_parts([file_sha256(file) for file in files]),
     )
     return log, settings
 
@@ -377,12 +355,6 @@ def _accumulator(folder: Path) -> Any:
     except ValueError:
         raise DataError(f"{folder}: its event files hold no event; leave this folder out") from None
     return events
-
-
-def _series(points: Iterable[tuple[int, float]]) -> Series:
-    last = dict(points)  # of several values at one step the later counts
-    at = np.array(sorted(last), dtype=np.float64)
-    return Series(at, np.array([last[int(x)] for x in at], dtype=np.float64))
 
 
 def _array(event: Any) -> np.ndarray:

@@ -1,0 +1,214 @@
+"""The question that a published outcome asks of the planner, and the answer in one row.
+
+A question is made of sizes, tokens and budgets alone, never of a row's values, and is asked before the row enters the
+table. What the planner has no option for (recipe, a start that is not random, a text of another distribution) is left
+out of it; where nothing would be left of the comparison, the row is recorded as refused, with the reason.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from shlex import quote
+from typing import Any
+
+import distillaw as dl
+from distillaw.accounting.flops import TRAINING_FACTOR
+from distillaw.errors import DistillawError
+from distillaw.outcomes.table import Outcome
+from distillaw.planning.decision import MARGIN, SURE
+from distillaw.planning.question import PlanQuestion, situation_of
+from distillaw.planning.situation import forward_flop
+from distillaw.planning.verdict import Verdict
+from distillaw.quantities import format_count
+
+NOT_ASKED = {
+    "distil-vs-pretrain-own-budgets": "the budgets of A and B are not comparable",
+    "distil-vs-finetune": "no option for a student that is trained already",
+    "start-a-vs-b": "no option for the start",
+    "tokens-a-vs-b": "no question about tokens alone",
+    "recipe-a-vs-b": "no option for the recipe",
+}
+"""Comparisons that `plan` has no question for, and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the planner said of one outcome, under one version; the row of dev/answers.csv."""
+
+    id: str
+    version: str
+    """The commit whose planner was asked."""
+    date: str
+    question: str
+    """As a command line; empty where there was none."""
+    status: str
+    """`answered`, `unknown` (no law reaches the question) or `refused`."""
+    call: str
+    """`A`, `B` or `too-close`."""
+    probability_a: float | None
+    """That A wins by more than the planner's margin."""
+    gain: float | None
+    """Of A over B, nats/token, with a 90 % interval where A distils and B does not."""
+    gain_lower: float | None
+    gain_upper: float | None
+    inside_range: bool | None
+    why: str
+    """Of a refusal."""
+
+    def cells(self) -> dict[str, str]:
+        """The row as text; probabilities and nats with four decimals."""
+        return {name: _text(value) for name, value in asdict(self).items()}
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+class _NotAskedError(Exception):
+    """The planner has no question for this row; its text says why."""
+
+
+def ask(row: Outcome, version: str, date: str) -> Answer:
+    """Put the question of a row to the planner."""
+    blank = Answer(
+        id=row.id,
+        version=version,
+        date=date,
+        question="",
+        status="refused",
+        call="",
+        probability_a=None,
+        gain=None,
+        gain_lower=None,
+        gain_upper=None,
+        inside_range=None,
+        why="",
+    )
+    try:
+        asked = question_of(row)
+    except _NotAskedError as no:
+        return replace(blank, why=str(no))
+    blank = replace(blank, question=_command(asked))
+    try:
+        verdict = dl.plan(**asked, with_flips=False)
+    except DistillawError as no:
+        return replace(blank, why=str(no))
+    return _of_teachers(blank, verdict) if row.teacher_b else _of_verdict(blank, verdict)
+
+
+def _of_verdict(blank: Answer, verdict: Verdict) -> Answer:
+    """Distil (A) or pretrain (B)."""
+    gain = verdict.gain
+    return replace(
+        blank,
+        status="answered" if verdict.headline.is_decisive else "unknown",
+        call={"distil": "A", "pretrain": "B"}.get(verdict.verdict, "too-close"),
+        probability_a=verdict.call.distil,
+        gain=gain.mean,
+        gain_lower=gain.lower,
+        gain_upper=gain.upper,
+        inside_range=verdict.inside_range,
+    )
+
+
+def _of_teachers(blank: Answer, verdict: Verdict) -> Answer:
+    """Teacher A or teacher B: the first or the second one of the question."""
+    distils = [row for row in verdict.strategies if row.kind == "distil"]
+    ours = [
+        next((row for row in distils if row.teacher == teacher), None) for teacher in verdict.asked.teachers
+    ]
+    a, b = ours
+    if a is None or b is None or a is b:
+        return replace(blank, why="the planner does not tell the two teachers apart")
+    if not verdict.headline.is_decisive:
+        return replace(blank, status="unknown", call="too-close", probability_a=0.5, inside_range=False)
+    either = (a.share_best or 0.0) + (b.share_best or 0.0)
+    share = (a.share_best or 0.0) / either if either else 0.5
+    gain = b.loss.mean - a.loss.mean
+    is_called = max(share, 1 - share) >= SURE and abs(gain) > MARGIN * b.loss.mean
+    return replace(
+        blank,
+        status="answered",
+        call=("A" if gain > 0 else "B") if is_called else "too-close",
+        probability_a=share,
+        gain=gain,
+        inside_range=verdict.inside_range,
+    )
+
+
+def question_of(row: Outcome) -> dict[str, Any]:
+    """The fields of `dl.plan` for a row.
+
+    Raises:
+        _NotAskedError: the comparison has no question, or what every question needs is not known.
+    """
+    if row.comparison in NOT_ASKED:
+        raise _NotAskedError(NOT_ASKED[row.comparison])
+    if row.start != "random":
+        raise _NotAskedError("no option for the start")
+    needed = [
+        "student_params",
+        "tokens_b" if "equal-flop" in row.comparison else "tokens_a",
+        "teacher_params",
+    ]
+    needed += ["teacher_b_params"] if row.teacher_b else []
+    if missing := [name for name in needed if getattr(row, name) is None]:
+        raise _NotAskedError(f"not known: {', '.join(missing)}")
+    teachers = [(row.teacher_params, row.teacher_tokens, row.teacher_loss)]
+    if row.teacher_b:
+        teachers.append((row.teacher_b_params, row.teacher_b_tokens, row.teacher_b_loss))
+    params, tokens, losses = (list(column) for column in zip(*teachers, strict=True))
+    asked: dict[str, Any] = {"student_params": row.student_params, "teacher_params": params}
+    if None not in tokens:
+        asked["teacher_tokens"] = tokens
+    if None not in losses and row.metric_kind == "nats_per_token":
+        asked["teacher_loss"] = losses
+    for name in ("vocab", "context"):
+        if getattr(row, name) is not None:
+            asked[name] = int(getattr(row, name))
+    if row.unique_tokens is not None:
+        asked["unique_tokens"] = row.unique_tokens
+    return asked | _budget(row, asked) | {"may_train_teacher": False}
+
+
+def _budget(row: Outcome, asked: dict[str, Any]) -> dict[str, Any]:
+    """Tokens, or FLOP with the share of the teacher's passes that takes A from its tokens to B's."""
+    if row.comparison not in ("distil-vs-pretrain-equal-flop", "distil-vs-pretrain-equal-time"):
+        return {"student_tokens": row.tokens_a}
+    assert row.student_params is not None and row.teacher_params is not None
+    if row.tokens_b is None:
+        raise _NotAskedError("not known: tokens_b")
+    sizes = situation_of(PlanQuestion(**asked, student_tokens=row.tokens_b))
+    student, teacher = forward_flop(sizes, row.student_params), forward_flop(sizes, row.teacher_params)
+    compute = TRAINING_FACTOR * student * row.tokens_b
+    if row.comparison == "distil-vs-pretrain-equal-flop":
+        return {"compute": compute}
+    if row.tokens_a is None:
+        raise _NotAskedError("not known: tokens_a")
+    share = TRAINING_FACTOR * student * (row.tokens_b - row.tokens_a) / (teacher * row.tokens_a)
+    return {"compute": compute, "delta_lgt": min(max(share, 0.0), 1.0)}
+
+
+_OPTIONS = {"student_params": "student", "student_tokens": "tokens"}
+
+
+def _command(asked: dict[str, Any]) -> str:
+    """The question as somebody would type it."""
+    words = ["distillaw plan"]
+    for name, value in asked.items():
+        if name == "may_train_teacher":
+            words.append("--only-existing")
+            continue
+        values = value if isinstance(value, list) else [value]
+        words.append(
+            f"--{_OPTIONS.get(name, name).replace('_', '-')} {' '.join(_number(name, v) for v in values)}"
+        )
+    return " ".join(words)
+
+
+def _number(name: str, value: float) -> str:
+    if name in ("vocab", "context", "teacher_loss"):
+        return str(value)
+    return f"{value:.4g}" if name in ("compute", "delta_lgt") else quote(format_count(value))

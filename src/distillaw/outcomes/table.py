@@ -1,0 +1,319 @@
+"""The table of published outcomes, one comparison of A with B a row, and the rules that every row obeys.
+
+    from distillaw.outcomes.table import read_outcomes
+
+    won = [row for row in read_outcomes() if row.winner == "A" and row.kind == "core"]
+
+The rows are outcomes.csv beside this file. An empty cell is not known; what is in a cell stands in the text that
+`where_seen` names, but for columns that `assumed` or `computed` name. docs/outcomes.md says what the table is for.
+"""
+
+import csv
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from distillaw.errors import ConfigError
+
+COMPARISONS = {
+    "distil-vs-pretrain-equal-tokens": "A learns from a teacher, B from the text alone, on as many tokens",
+    "distil-vs-pretrain-equal-flop": "as many FLOP, the teacher's forward passes counted",
+    "distil-vs-pretrain-equal-time": "as many hours on the same hardware",
+    "distil-vs-pretrain-equal-text": "the same distinct text, read as often as suits each",
+    "distil-vs-pretrain-own-budgets": "each as its authors trained it: nothing is controlled",
+    "distil-vs-finetune": "A learns a task or a domain from a teacher, B from its labels or text",
+    "teacher-a-vs-b": "one student from two teachers",
+    "start-a-vs-b": "one recipe from two starts",
+    "tokens-a-vs-b": "one recipe on more and on fewer tokens",
+    "recipe-a-vs-b": "two losses, weights, temperatures, targets, or ways to cut",
+}
+"""What A and B are; unless another is named, their student, tokens and data are the same."""
+LOSSES = {
+    "nats_per_token": 1.0,
+    "nats_per_byte": 1.0,
+    "bits_per_byte": math.log(2),
+}
+"""Metrics that are losses, in nats (per token, or per byte)."""
+PERPLEXITIES = ("perplexity", "byte_perplexity", "word_perplexity")
+"""Metrics whose logarithm is a loss in nats, per token, byte or word."""
+SCORES = ("task_average", "task", "relative_percent")
+"""Metrics in points of a hundred; the last is a change against a common baseline, in per cent or points; where that
+baseline is B, its value is 0."""
+TIE_LOSS = 0.0025
+"""Share of B's loss within which A and B tie. A convention: seeds move the losses of our open runs by 0.3 to 0.5 %
+(docs/open-runs.md), those of larger runs by less."""
+TIE_POINTS = 0.5
+"""Points of a score within which A and B tie: two standard errors of a share near a half over 40,000 answers, about as
+many as averages of eight to ten common tasks rest on."""
+KEPT_OUT = (
+    *("2410.16215", "2408.00118", "2609.03355", "2502.08606", "2402.14905", "2409.17312", "2308.02019"),
+    *("2601.08584", "1910.01108", "2509.01649", "2311.07052"),
+    *("marin-community/marin#7656", "Bootstrapped Distillation", "ZheZhang-ovo/BabyLM-Project"),
+)
+"""Sources kept for a check from outside: none of their outcomes may enter, nor tune anything (docs/outcomes.md)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One comparison that somebody published. Parameters and tokens are numbers, scores points of a hundred."""
+
+    id: str
+    source: str
+    """The paper (`arXiv:` and its number) or project (`github:owner/name`): what leave-one-source-out leaves out."""
+    place: str
+    """Table, figure or thread in it."""
+    where_seen: str
+    """The text in which the numbers were read."""
+    is_primary: bool
+    """Whether that text is the authors' own, or a copy of it; else somebody's notes."""
+    kind: str
+    """`core`: random start, off-policy, logits of nearly the full vocabulary, so that a law of distillation should
+    predict it; `beyond`: something else too."""
+    comparison: str
+    """A key of `COMPARISONS`."""
+    metric: str
+    metric_kind: str
+    """A key of `LOSSES`, one of `PERPLEXITIES` or of `SCORES`."""
+    value_a: float | None
+    """None where the text says who won and no number; then for B too."""
+    value_b: float | None
+    value_noise: float | None
+    """Published noise of one value, a standard deviation or half a 68 % interval; A and B tie within it."""
+    gain: float | None
+    """Of A over B: nats (per token, byte or word) where the metric is a loss or a perplexity, else points."""
+    winner: str
+    """`A`, `B` or `tie`."""
+    student_params: float | None
+    """Non-embedding."""
+    student_total_params: float | None
+    start: str
+    """`random`, `pruned` (from the teacher) or `pretrained`; of A."""
+    teacher: str
+    """Of A; `teacher_b` where two teachers are compared."""
+    teacher_params: float | None
+    teacher_total_params: float | None
+    teacher_tokens: float | None
+    teacher_loss: float | None
+    """In the metric's unit, on the text of the values."""
+    teacher_b: str
+    teacher_b_params: float | None
+    teacher_b_total_params: float | None
+    teacher_b_tokens: float | None
+    teacher_b_loss: float | None
+    tokens_a: float | None
+    """Tokens that A's student is trained on, repeats counted."""
+    tokens_b: float | None
+    unique_tokens: float | None
+    """Distinct ones, where they are repeated."""
+    vocab: float | None
+    context: float | None
+    distill_weight: float | None
+    """Lambda, the weight of the teacher's term: 1 is distillation alone."""
+    temperature: float | None
+    divergence: str
+    top_k: float | None
+    top_p: float | None
+    on_policy: bool | None
+    """Whether the student learns on its own samples."""
+    data: str
+    """What text, and whether the values are measured on its distribution."""
+    recipe: str
+    assumed: tuple[str, ...]
+    """Columns whose cells are assumptions of this table."""
+    computed: tuple[str, ...]
+    """Columns computed here from published figures, beside `gain` and `winner`."""
+    is_complete: bool
+    """Whether all that the planner must know was published: sizes, tokens, who won by how much."""
+    notes: str
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether the gain is in nats."""
+        return self.metric_kind in LOSSES or self.metric_kind in PERPLEXITIES
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more of the metric is better."""
+        return not self.is_loss
+
+    @property
+    def says_of_distilling(self) -> bool:
+        """Whether A distils and B trains without a teacher."""
+        return self.comparison.startswith("distil-vs-")
+
+
+def gain_of(row: Outcome) -> float | None:
+    """What A is ahead of B: nats where the metric is a loss, else points; None without values."""
+    if row.value_a is None or row.value_b is None:
+        return None
+    if row.higher_is_better:
+        return row.value_a - row.value_b
+    return _loss(row, row.value_b) - _loss(row, row.value_a)
+
+
+def winner_of(row: Outcome) -> str | None:
+    """Who won by the rule of ties; None without values."""
+    gain = gain_of(row)
+    if gain is None:
+        return None
+    assert row.value_a is not None and row.value_b is not None
+    band = TIE_LOSS * _loss(row, row.value_b) if row.is_loss else TIE_POINTS
+    if abs(gain) <= band or abs(row.value_a - row.value_b) <= (row.value_noise or 0.0):
+        return "tie"
+    return "A" if gain > 0 else "B"
+
+
+def _loss(row: Outcome, value: float) -> float:
+    """A value of a loss or a perplexity in nats."""
+    return LOSSES[row.metric_kind] * value if row.metric_kind in LOSSES else math.log(value)
+
+
+COLUMNS = tuple(field.name for field in fields(Outcome))
+
+
+@cache
+def read_outcomes() -> tuple[Outcome, ...]:
+    """The table that ships, in the order in which rows entered.
+
+    Raises:
+        ConfigError: a row that breaks a rule; not in a release, whose table is tested.
+    """
+    text = files("distillaw.outcomes").joinpath("outcomes.csv").read_text(encoding="utf-8")
+    return tuple(_read(text.splitlines(), "outcomes.csv"))  # no cell has a line break
+
+
+def outcome_of(cells: Mapping[str, str], where: str, *, is_draft: bool = False) -> Outcome:
+    """A row from the text of its cells.
+
+    Args:
+        cells: by column; columns that are not named are empty.
+        where: the file, for errors.
+        is_draft: take a row that may break rules, since its gain and winner are not worked out yet.
+
+    Raises:
+        ConfigError: a column that there is not, a cell that cannot be read, or a row that breaks a rule.
+    """
+    name = f"{where}, {cells.get('id') or 'a row without id'}"
+    if odd := sorted(set(cells) - set(COLUMNS)):
+        raise ConfigError(f"{name}: no column of a table of outcomes: {', '.join(odd)}")
+    row = Outcome(
+        **{f.name: _cell(name, f.name, str(f.type), cells.get(f.name, "")) for f in fields(Outcome)}
+    )
+    if not is_draft and (faults := faults_of(row)):
+        raise ConfigError(f"{name}: {'; '.join(faults)}")
+    return row
+
+
+def _read(file: Iterable[str], name: str) -> Iterator[Outcome]:
+    rows = csv.DictReader(file)
+    if tuple(rows.fieldnames or ()) != COLUMNS:
+        odd = sorted(set(COLUMNS) ^ set(rows.fieldnames or ())) or "another order"
+        raise ConfigError(f"{name}: its columns are not those of a table of outcomes: {odd}")
+    seen: set[str] = set()
+    for cells in rows:
+        row = outcome_of(cells, name)
+        if row.id in seen:
+            raise ConfigError(f"{name}, {row.id}: its id is taken")
+        seen.add(row.id)
+        yield row
+
+
+def _cell(row: str, column: str, kind: str, text: str) -> Any:
+    """A cell as its column's type."""
+    if "bool" in kind:
+        if text in ("yes", "no") or ("None" in kind and not text):
+            return {"yes": True, "no": False}.get(text)
+    elif "float" in kind:
+        try:
+            return float(text) if text else None
+        except ValueError:
+            pass
+    elif "tuple" in kind:
+        return tuple(text.split())
+    else:
+        return text
+    raise ConfigError(f"{row}: {column} is {text!r}, not {'yes or no' if 'bool' in kind else 'a number'}")
+
+
+def faults_of(row: Outcome) -> tuple[str, ...]:
+    """Rules that a row breaks, in words; empty for a row that may stand in the table."""
+    rules: Sequence[tuple[bool, str]] = (
+        (
+            bool(row.id and row.source and row.where_seen and row.metric),
+            "id, source, where_seen and metric are needed",
+        ),
+        (
+            not any(k.lower() in f"{row.source} {row.where_seen} {row.place}".lower() for k in KEPT_OUT),
+            "kept out",
+        ),
+        (row.kind in ("core", "beyond"), f"kind {row.kind!r} is not core or beyond"),
+        (row.comparison in COMPARISONS, f"comparison {row.comparison!r} is none of {', '.join(COMPARISONS)}"),
+        (row.is_loss or row.metric_kind in SCORES, f"metric_kind {row.metric_kind!r} is not known"),
+        (row.start in ("", "random", "pruned", "pretrained"), f"start {row.start!r} is not known"),
+        (row.kind == "beyond" or row.start == "random", "a core row starts at random"),
+        (row.kind == "beyond" or not row.on_policy, "a core row is off-policy"),
+        (
+            (row.comparison == "teacher-a-vs-b") == bool(row.teacher_b),
+            "teacher_b stands where teachers are compared",
+        ),
+        ((row.value_a is None) == (row.value_b is None), "one value without the other"),
+        (row.value_a is not None or not row.is_complete, "a complete row has values"),
+        (set(row.assumed) | set(row.computed) <= set(COLUMNS), "assumed and computed name columns"),
+        (not {"value_a", "value_b"} & set(row.assumed), "outcome values are never assumed"),
+        (row.winner in ("A", "B", "tie"), f"winner {row.winner!r} is not A, B or tie"),
+        *_ranges(row),
+    )
+    faults = tuple(words for holds, words in rules if not holds)
+    return faults or _arithmetic(row)
+
+
+def _ranges(row: Outcome) -> Iterator[tuple[bool, str]]:
+    """Slips by orders of magnitude."""
+    counts = (
+        "student_params",
+        "teacher_params",
+        "teacher_b_params",
+        "student_total_params",
+        "teacher_total_params",
+    )
+    for name in (*counts, "teacher_b_total_params"):
+        yield _within(row, name, 1e3, 1e13)
+    for name in ("tokens_a", "tokens_b", "teacher_tokens", "teacher_b_tokens", "unique_tokens"):
+        yield _within(row, name, 1e3, 1e14)
+    yield _within(row, "vocab", 2, 1e6)
+    yield _within(row, "context", 8, 1e6)
+    yield _within(row, "distill_weight", 0, 1)
+    yield _within(row, "temperature", 0.1, 20)
+    yield _within(row, "top_p", 0, 1)
+    if row.unique_tokens is not None and row.tokens_a is not None:
+        yield row.unique_tokens <= row.tokens_a, "more distinct tokens than tokens"
+    for part, whole in (
+        ("student_params", "student_total_params"),
+        ("teacher_params", "teacher_total_params"),
+    ):
+        if getattr(row, part) is not None and getattr(row, whole) is not None:
+            yield getattr(row, part) <= getattr(row, whole), f"{part} exceeds {whole}"
+    low, high = (-100, 100) if row.metric_kind == "relative_percent" else (0, 1e6 if row.is_loss else 100)
+    yield _within(row, "value_a", low, high)
+    yield _within(row, "value_b", low, high)
+
+
+def _within(row: Outcome, name: str, low: float, high: float) -> tuple[bool, str]:
+    value = getattr(row, name)
+    return value is None or low <= value <= high, f"{name} {value} is not within {low:g} and {high:g}"
+
+
+def _arithmetic(row: Outcome) -> tuple[str, ...]:
+    """Whether gain and winner follow from the values."""
+    gain, winner = gain_of(row), winner_of(row)
+    if gain is None:
+        return () if row.gain is None else ("a gain without values",)
+    faults = []
+    if row.gain is None or abs(row.gain - gain) > 5e-5:  # gains are written with four decimals
+        faults.append(f"gain {row.gain} is not {gain:.4f}")
+    if row.winner != winner:
+        faults.append(f"winner {row.winner} is not {winner}")
+    return tuple(faults)

@@ -1,0 +1,93 @@
+"""How long a study is said to take, against its own planner played through on a clock."""
+
+import heapq
+import math
+from dataclasses import replace
+
+import pytest
+
+from distillaw.sweep import cost as cost_module
+from distillaw.sweep import makespan as module
+from distillaw.sweep.cost import jobs_cost, study_cost, teacher_forward
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.makespan import makespan
+from distillaw.sweep.ready import Facts, Progress, left_of
+from distillaw.sweep.scheduler import share_out
+from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpec
+
+SPEC = StudySpec(
+    name="clock",
+    students=StudentsSpec(params=("0.1M", "0.2M"), tokens=(50_000, 100_000)),
+    batch_tokens=256,
+    teachers=(TeacherSpec(params="0.1M", tokens=125_000), TeacherSpec(params="0.5M", tokens=300_000)),
+    tuning=TuningSpec(horizon="smallest"),
+)
+FACTS = Facts(vocab_size=512, data_hash="d", fingerprints={})
+
+
+def _loss(trunk, tokens):
+    """Best where the searches begin, but between the rates that are tried."""
+    batch = math.log2(trunk.batch_tokens / SPEC.batch_tokens)
+    return 3 + 0.1 * (math.log2(trunk.peak_lr / SPEC.peak_lr) - batch / 2) ** 2 + 0.1 * batch**2
+
+
+def _clock(spec, workers):
+    """Seconds that the study takes: planner and sharing out as in the scheduler, a job's time by the cost model."""
+    losses, running, now, busy = {}, [], 0.0, set()
+    foreseen = study_cost(spec, 512, facts=FACTS).wanted
+    while True:
+        progress = Progress(losses=losses, failures={})
+        jobs = Planner(spec, FACTS, progress).ready_jobs().jobs
+        ready = [job for job in left_of(jobs, losses.keys()) if job.trunk.trunk_id not in busy]
+        free = workers - len(running)
+        for task in share_out(ready, free, {}) if free else ():
+            seconds = sum(jobs_cost(task, teacher_forward(spec, [*foreseen, *jobs])).seconds)
+            heapq.heappush(running, (now + seconds, len(busy), task))
+            busy |= {job.trunk.trunk_id for job in task}
+        if not running:
+            return now
+        now, _, task = heapq.heappop(running)
+        busy -= {job.trunk.trunk_id for job in task}
+        losses |= {job.trunk.run_id(t): _loss(job.trunk, t) for job in task for t in job.budgets}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("tokens", [(50_000, 100_000), (50_000, 200_000, 800_000)])
+def test_a_study_takes_what_was_foreseen(monkeypatch, workers, tokens):
+    """Cores that wait for a search or for a teacher included."""
+    monkeypatch.setattr(module, "MOVES", 0.0)
+    spec = replace(SPEC, students=replace(SPEC.students, tokens=tokens))
+    cost = study_cost(spec, 512, facts=FACTS)
+    took = makespan(cost.jobs, cost.seconds, cost.wanted, workers)
+    assert took == pytest.approx(_clock(spec, workers), rel=0.15)
+
+
+def test_moves_of_searches_take_time_that_more_cores_do_not_shorten():
+    cost = study_cost(SPEC, 512, facts=FACTS)
+    searched = {job.trunk.trunk_id for job in cost.wanted if job.trunk.purpose == "tuning"}
+    moves = module.MOVES * sum(
+        s for job, s in zip(cost.jobs, cost.seconds, strict=True) if job.trunk.trunk_id in searched
+    )
+    alone = makespan(cost.jobs, cost.seconds, cost.wanted, 1)
+    assert alone == pytest.approx(sum(cost.seconds) + moves)
+    times = [makespan(cost.jobs, cost.seconds, cost.wanted, workers) for workers in (1, 2, 4, 64)]
+    assert times == sorted(times, reverse=True) and times[-1] > moves
+
+
+def test_students_wait_for_their_teacher_and_nobody_for_searches_that_there_are_not():
+    jobs = study_cost(replace(SPEC, tuning=TuningSpec(enabled=False)), 512, facts=FACTS).jobs
+    seconds = [100.0 if job.trunk.role == "teacher" else 1.0 for job in jobs]
+    students = sum(job.trunk.role == "student" for job in jobs)
+    assert makespan(jobs, seconds, (), 10 * len(jobs)) == 101.0
+    assert makespan(jobs, seconds, (), 2) == 100.0 + students / 2
+    assert makespan([], [], (), 2) == 0.0
+
+
+def test_a_slower_machine_takes_longer(monkeypatch):
+    here = study_cost(SPEC, 512, facts=FACTS)
+    slower = 2 * cost_module.slowness()
+    assert 0 < slower < math.inf
+    monkeypatch.setattr(cost_module, "slowness", lambda: slower)
+    there = study_cost(SPEC, 512, facts=FACTS)
+    assert there.seconds == pytest.approx([2 * one for one in here.seconds])
+    assert there.wall_seconds(2) > 1.5 * here.wall_seconds(2)
