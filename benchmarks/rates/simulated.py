@@ -2,8 +2,8 @@
 
     python -m benchmarks.rates.simulated [--first 6000] [--cases 100] [--pairs 3] [--out FILE]
 
-About four minutes of one core. Worlds below 6000 were looked at while the doubt of rates was worked on; those from 6000
-on are for the report. A case draws how the best rate of each arm falls with tokens (exponent of the lone arm
+About four minutes of one core. Worlds below 6000 were looked at while the doubt of rates was worked on, those from 7000
+to 7399 and from 8000 to 8399 are in the report. A case draws how the best rate of each arm falls with tokens (exponent of the lone arm
 and of teachers 0 to 0.7, of the distilled arm 0 to 0.3), where it lies at the smallest budget, how steep the loss is
 around it, and the gain of distilling with every arm at its best (-0.15 to 0.15 nats at sixteen times the smallest
 budget). The study's own planner then searches and "trains" in that world, trunk by trunk, and `plan` decides on its
