@@ -183,10 +183,10 @@ def batch_columns(level: float) -> list[Column]:
         return f"{row['excess']:+.4f} [{low:+.4f}, {high:+.4f}]"
 
     return [
-        number("batch", ",", of=itemgetter("batch_tokens")),
+        number("batch, tokens", ",", of=itemgetter("batch_tokens")),
         number("rate", ".4g", of=itemgetter("rate")),
         number("steps", ",", of=itemgetter("steps")),
-        number("loss", ".4f", of=itemgetter("loss"), missing="-"),
+        number("held-out loss", ".4f", unit="nats/token", of=itemgetter("loss"), missing="-"),
         number(
             f"excess [{level:.0%}]",
             excess,
@@ -194,7 +194,7 @@ def batch_columns(level: float) -> list[Column]:
             sort=itemgetter("excess"),
             missing="diverged",
         ),
-        number("fails", ".1%", of=itemgetter("fails")),
+        number("P(fails)", ".1%", of=itemgetter("fails")),
         number("gain lost", ".1%", of=itemgetter("gain_lost"), missing="-"),
     ]
 

@@ -26,7 +26,7 @@ def column_table(scores: Sequence[ColumnScore], row: PaperRow | None) -> Table:
             text("column", of=attrgetter("column")),
             number("ours", _own, unit="%", sort=attrgetter("mean")),
             *printed,
-            number("gap closed", _closed, sort=lambda score: score.closed or 0.0),
+            number("gap closed", _closed, sort=attrgetter("closed")),
             *printed_share,
             number("training", ".2f", unit="%", of=attrgetter("train")),
             number("fresh statistics", ".2f", unit="%", of=attrgetter("fresh")),
