@@ -2,7 +2,11 @@
 
 import contextlib
 import io
+import json
+import os
+import shlex
 import sys
+import threading
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,13 +14,18 @@ from unittest import mock
 
 from distillaw.cli.app import app, run, warn_in_one_line
 from distillaw.errors import DistillawWarning
+from distillaw.runs.lock import make_claim
+from distillaw.sweep.executor import Executor, LocalExecutor, TrainingTask
 
 
-def answer(*words, joined: bool = False, cwd: Path | None = None) -> SimpleNamespace:
+def answer(
+    *words, joined: bool = False, cwd: Path | None = None, own_workers: bool = False
+) -> SimpleNamespace:
     """`distillaw WORDS` as `subprocess.run` gives it: returncode, stdout, stderr.
 
     `joined`: both streams are one, in the order in which they were written, as a terminal shows them.
     `cwd`: the folder it is called in.
+    `own_workers`: studies are trained by processes of their own, as users have it.
     """
     command = [str(word) for word in words]
     out = io.StringIO()
@@ -26,10 +35,18 @@ def answer(*words, joined: bool = False, cwd: Path | None = None) -> SimpleNames
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(error),
         _warnings_as_in_a_process(quiet="--quiet" in command),
+        contextlib.nullcontext() if own_workers else workers_here(),
         mock.patch.object(sys, "argv", ["distillaw", *command]),  # `next:` lines repeat it
     ):
         code = run(lambda: app(command, exit_on_error=False, result_action="return_value"))
     return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr="" if joined else error.getvalue())
+
+
+def following(done: SimpleNamespace, **own: object) -> list[str]:
+    """The words of the command that an answer gives as the next one, with what only the user has filled in."""
+    label, _, command = done.stdout.rstrip("\n").splitlines()[-1].partition(": distillaw ")
+    assert label.startswith("next"), done.stderr or done.stdout
+    return [str(own.get(word, word)) for word in shlex.split(command)]
 
 
 @contextlib.contextmanager
@@ -38,4 +55,30 @@ def _warnings_as_in_a_process(*, quiet: bool):
     with warnings.catch_warnings():
         warnings.filterwarnings("default", category=DistillawWarning)
         warn_in_one_line(quiet=quiet)
+        yield
+
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Trainings in one process would share its generator of random numbers."""
+
+
+@contextlib.contextmanager
+def workers_here():
+    """Studies of this machine are trained in this process: a worker of its own imports for longer than they take."""
+
+    def train(executor: LocalExecutor, task: TrainingTask) -> dict:
+        from distillaw.sweep import worker
+
+        name = executor._named(task)
+        order = task.order(executor.study.path, name, executor.threads)
+        task.where, task.log = f"pid {os.getpid()}", str(executor.study.workers)
+        claim = make_claim(executor.study.workers / f"{name}.json", f"the worker {name}")
+        try:
+            with _ONE_AT_A_TIME:
+                return worker._train(json.loads(order), worker._Worker(claim=claim))
+        finally:
+            claim.release()
+
+    as_everywhere = {name: getattr(Executor, name) for name in ("warm_up", "stop", "close")}
+    with mock.patch.multiple(LocalExecutor, _train=train, kill=lambda executor, task: None, **as_everywhere):
         yield

@@ -102,11 +102,16 @@ def _score(group: str, rows: Sequence[Outcome], first: Mapping[str, Answer]) -> 
         right=right,
         wrong=len(called) - right,
         too_close=len(told) - len(called),
-        brier=_mean((answer.probability_a - w) ** 2 for (_, answer), w in zip(pairs, won, strict=True)),
+        brier=_mean((_probability(answer) - w) ** 2 for (_, answer), w in zip(pairs, won, strict=True)),
         base=None if base is None else base * (1 - base),
         covered=sum(low <= gain <= high for gain, low, high in known),
         intervals=len(known),
     )
+
+
+def _probability(answer: Answer) -> float:
+    """That A wins; one half where no law reaches the question, whatever was made of the teachers."""
+    return 0.5 if answer.status == "unknown" or answer.probability_a is None else answer.probability_a
 
 
 def _mean(values: Iterable[float]) -> float | None:

@@ -1,27 +1,30 @@
 """Studies whose arms want rates that drift apart: is the verdict at the largest budget right, and with which search?
 
-    python -m benchmarks.rates.simulated [--first 6000] [--cases 100] [--out benchmarks/results/rates_simulated.json]
+    python -m benchmarks.rates.simulated [--first 6000] [--cases 100] [--pairs 3] [--out FILE]
 
-About four minutes of one core. Worlds below 6000 were looked at while the doubt of rates was worked on; those from 6000
-on are for the report. A case draws how the best rate of each arm falls with tokens (exponent of the lone arm
-and of teachers 0 to 0.7, of the distilled arm 0 to 0.3), where it lies at the smallest budget, how steep the loss is
-around it, and the gain of distilling with every arm at its best (-0.15 to 0.15 nats at sixteen times the smallest
-budget). The study's own planner then searches and "trains" in that world, trunk by trunk, and `plan` decides on its
-records: with the search as it is (`target`), and with one rate for all budgets (`none`).
+One to three seconds of one core a case. Worlds below 6000 were looked at while the doubt of rates was worked on; the
+report has 7000 to 7399 and 8000 to 8399. A case draws how the best rate of each arm falls with tokens (exponent of the
+lone arm and of teachers 0 to 0.7, of the distilled arm 0 to 0.3), where it lies at the smallest budget, how steep the
+loss is around it, and the gain of distilling with every arm at its best (-0.15 to 0.15 nats at sixteen times the
+smallest budget). The study's own planner then searches and "trains" in that world, trunk by trunk, and
+`plan` decides on its records: with the search as it is (`target`), and with one rate for all budgets (`none`).
 
 A verdict is wrong where it calls the choice that is worse, right where it calls the one that is better, or where it
-calls none and the true gain is within `TIE`. That is what nobody could call from this study: who knew the best rates
-and the noise exactly would ask the one pair at the target for a gain of the margin of a verdict, which is the standard
-error s where that is above 0.25 % of the loss, and 0.84 s more, to be 80 % sure. Such a one decides the same cases, as
-`known`: even so true gains a little above `TIE` are measured below it.
+calls none and the true gain is within `tie`. That is what nobody could call from this study: who knew the best rates
+and the noise exactly would ask the pairs at the target for a gain of the margin of a verdict, which is the larger of
+their standard error s and 0.25 % of the loss, and 0.84 s more, to be 80 % sure. Such a one decides the same cases, as
+`known`: even so true gains a little above `tie` are measured below it. `--pairs 3` repeats every budget, as
+`[[replicates]]` does unless told otherwise; `--pairs 1` the smallest alone, so that one pair speaks at the target.
 """
 
 import argparse
 import json
 import math
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,17 +43,22 @@ SPEC = StudySpec(
     batch_tokens=512,
     peak_lr=0.011,
     teachers=(TeacherSpec(params="0.2M", tokens=480_000), TeacherSpec(params="0.4M", tokens=960_000)),
-    replicates=(ReplicateSpec(params="0.1M", seeds=3, tokens=(60_000,), teachers=("0.4M@960k",)),),
     target=TargetSpec(params="0.1M", tokens=960_000),
 )
 FACTS = Facts(vocab_size=512, data_hash="simulated", fingerprints={})
 TARGET = ("0.1M", 960_000)
 SEED_SD, RUN_SD, DOCUMENT_SD, DOCUMENTS = 0.02, 0.006, 0.04, 100
 """Nats: what a seed does to all its runs, what it does to one, and how runs differ by document."""
-PAIR_SE = math.sqrt(2 * (RUN_SD**2 + DOCUMENT_SD**2 / DOCUMENTS))
-"""Standard error of the gain of one pair, above 0.25 % of any loss here."""
-TIE = (1 + 0.84) * PAIR_SE
-"""Largest gain that need not be called, 0.019 nats."""
+MARGIN = 0.0025 * 3.4
+"""Of a verdict, nats: 0.25 % of the loss at the target."""
+SEEDS = 3
+"""Of what is repeated."""
+
+
+def tie(pairs: int) -> float:
+    """Largest gain that need not be called: 0.019 nats with one pair at the target, 0.013 with three."""
+    se = math.sqrt(2 * (RUN_SD**2 + DOCUMENT_SD**2 / DOCUMENTS) / pairs)
+    return max(MARGIN, se) + 0.84 * se
 
 
 class World:
@@ -121,9 +129,12 @@ class World:
         return found
 
 
-def study(world: World, horizon: str) -> StudyRecord:
+def study(world: World, horizon: str, pairs: int) -> StudyRecord:
     """The finished study of a world."""
-    spec = replace(SPEC, tuning=TuningSpec(horizon=horizon, batch=False))
+    repeated = ReplicateSpec(params=TARGET[0], seeds=SEEDS)
+    if pairs == 1:
+        repeated = replace(repeated, tokens=BUDGETS[:1], teachers=("0.4M@960k",))
+    spec = replace(SPEC, replicates=(repeated,), tuning=TuningSpec(horizon=horizon, batch=False))
     runs: dict[str, Run] = {}
     while True:
         losses = {name: run.loss for name, run in runs.items()}
@@ -144,9 +155,9 @@ def study(world: World, horizon: str) -> StudyRecord:
     return StudyRecord(folder=Path("simulated"), info={}, runs=table, unfinished=(), tuning={}, problems=())
 
 
-def decide(world: World, horizon: str) -> dict[str, object]:
+def decide(world: World, horizon: str, pairs: int) -> dict[str, object]:
     """The verdict at the target beside the truth."""
-    record = study(world, horizon)
+    record = study(world, horizon, pairs)
     verdict = dl.plan(TARGET[0], student_tokens=TARGET[1], study=record, with_flips=False)
     side = {"distil": 1, "pretrain": -1, "too-close": 0}[verdict.verdict]
     known = known_gain(world, record)
@@ -159,61 +170,70 @@ def decide(world: World, horizon: str) -> dict[str, object]:
         "gain": verdict.gain.mean,
         "lower": verdict.gain.lower,
         "upper": verdict.gain.upper,
-        "outcome": outcome(world, side),
+        "outcome": outcome(world, side, pairs),
         "known": known,
-        "known_outcome": outcome(world, int(math.copysign(abs(known) > TIE, known))),
+        "known_outcome": outcome(world, int(math.copysign(abs(known) > tie(pairs), known)), pairs),
         "runs": len(record.runs),
     }
 
 
-def outcome(world: World, side: int) -> str:
+def outcome(world: World, side: int, pairs: int) -> str:
     """Whether a call (1 distil, -1 pretrain, 0 none) is `right`, `wrong` or `missed`."""
     if side:
         return "right" if side * world.gain > 0 else "wrong"
-    return "right" if abs(world.gain) <= TIE else "missed"
+    return "right" if abs(world.gain) <= tie(pairs) else "missed"
 
 
 def known_gain(world: World, record: StudyRecord) -> float:
-    """The measured gain of the target's best pair with what the rates cost taken out."""
+    """The measured gain of the target's best pairs with what the rates cost taken out."""
     size = max(record.students_by_size)
-    losses = {
-        run.teacher_run: run.loss
-        - world.excess("distilled" if run.teacher_run else "supervised", run.branch_lr, TARGET[1])
-        for run in record.students_by_size[size]
-        if (run.tokens, run.seed) == (TARGET[1], 0)
+    losses: dict[str | None, list[float]] = {}
+    for run in record.students_by_size[size]:
+        if run.tokens == TARGET[1]:
+            cost = world.excess("distilled" if run.teacher_run else "supervised", run.branch_lr, TARGET[1])
+            losses.setdefault(run.teacher_run, []).append(run.loss - cost)
+    means = {teacher: float(np.mean(found)) for teacher, found in losses.items()}
+    return means.pop(None) - min(means.values())
+
+
+def summary(rows: Sequence[Mapping[str, Any]], pairs: int) -> dict[str, float]:
+    """Counts of some decisions."""
+    return {
+        "cases": len(rows),
+        "called": sum(r["verdict"] != "too-close" for r in rows),
+        **{name: sum(r["outcome"] == name for r in rows) for name in ("right", "wrong", "missed")},
+        "inside": sum(r["lower"] <= r["truth"] <= r["upper"] for r in rows),
+        "wrong_above_90": sum(r["outcome"] == "wrong" and r["probability"] > 0.9 for r in rows),
+        "within_tie": sum(abs(r["truth"]) <= tie(pairs) for r in rows),
+        "known_right": sum(r["known_outcome"] == "right" for r in rows),
+        "half_width": float(np.median([(r["upper"] - r["lower"]) / 2 for r in rows])),
+        "rms": float(np.sqrt(np.mean([(r["gain"] - r["truth"]) ** 2 for r in rows]))),
+        "rms_known": float(np.sqrt(np.mean([(r["known"] - r["truth"]) ** 2 for r in rows]))),
     }
-    return losses.pop(None) - min(losses.values())
 
 
 def main() -> None:
-    """Decide every case both ways, print and write the counts."""
+    """Decide every case in each way, print and write the counts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--first", type=int, default=6000)
     parser.add_argument("--cases", type=int, default=100)
     parser.add_argument("--horizons", nargs="+", default=["target", "none"], help="ways of searching")
+    parser.add_argument("--pairs", type=int, choices=(1, SEEDS), default=SEEDS, help="at the target")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     counts, rows = {}, []
     for horizon in arguments.horizons:
-        own = [decide(World(arguments.first + k), horizon) for k in range(arguments.cases)]
+        own = [decide(World(arguments.first + k), horizon, arguments.pairs) for k in range(arguments.cases)]
         rows += own
-        counts[horizon] = {
-            "cases": len(own),
-            "called": sum(r["verdict"] != "too-close" for r in own),
-            **{name: sum(r["outcome"] == name for r in own) for name in ("right", "wrong", "missed")},
-            "inside": sum(r["lower"] <= r["truth"] <= r["upper"] for r in own),
-            "wrong_above_90": sum(r["outcome"] == "wrong" and r["probability"] > 0.9 for r in own),
-            "within_tie": sum(abs(r["truth"]) <= TIE for r in own),
-            "known_right": sum(r["known_outcome"] == "right" for r in own),
-            "half_width": float(np.median([(r["upper"] - r["lower"]) / 2 for r in own])),
-            "rms": float(np.sqrt(np.mean([(r["gain"] - r["truth"]) ** 2 for r in own]))),
-            "rms_known": float(np.sqrt(np.mean([(r["known"] - r["truth"]) ** 2 for r in own]))),
-        }
+        counts[horizon] = summary(own, arguments.pairs)
         print(horizon, counts[horizon], flush=True)
         if arguments.out:
-            arguments.out.write_text(
-                json.dumps({"counts": counts, "cases": rows}, indent=1, default=float) + "\n"
-            )
+            write(arguments.out, counts, rows)
+
+
+def write(path: Path, counts: Mapping[str, object], rows: Sequence[Mapping[str, Any]]) -> None:
+    """The counts and every case."""
+    path.write_text(json.dumps({"counts": counts, "cases": rows}, indent=1, default=float) + "\n")
 
 
 if __name__ == "__main__":

@@ -73,6 +73,11 @@ def format_count(value: float, *, digits: int = 3) -> str:
     return f"{scaled:.{digits}g}{suffix}" if abs(scaled) < 10**digits - 0.5 else f"{scaled:.0f}{suffix}"
 
 
+def format_size(params: float) -> str:
+    """Parameters of a model: as a count, but in millions from 0.1M on, as the labels of studies are."""
+    return f"{params / 1e6:.3g}M" if 0.9995e5 <= params < 0.9995e6 else format_count(params)
+
+
 def plural(count: int, noun: str) -> str:
     """`1 run`, `2 runs`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -75,9 +75,10 @@ class Column:
 
     def sort_key(self, value: Any) -> str:
         """What JavaScript compares; what is missing among numbers comes last."""
-        if _is_missing(value):
+        key = value if self.sort is None or _is_missing(value) else self.sort(value)
+        if _is_missing(key):
             return "Infinity" if self.is_number else ""
-        return str(value if self.sort is None else self.sort(value))
+        return str(key)
 
 
 def _is_missing(value: object) -> bool:

@@ -109,7 +109,7 @@ def test_a_real_model_is_named_alike_everywhere():
             "--scenario inference does nothing here",
         ),
         (f"plan {ASKED} --teacher llama-3.1-8b --train-teacher", "--train-teacher does nothing here"),
-        (f"cost {ASKED} --teacher-params 8B --logits own", "--logits own does nothing for one student"),
+        (f"cost {ASKED} --teacher-params 8B --logits own", "--logits own does nothing here"),
         (f"cost {ASKED} --teacher-params 8B --delta-pre 0.5", "--teacher-tokens 2T"),
         (f"cost {ASKED} --teacher llama-3.1-8b --teacher-layers 3", "leave --teacher-layers out"),
         (

@@ -137,6 +137,9 @@ def test_a_verdict_from_a_table_with_teachers(table, tmp_path):
     assert answer["after"]["expected_regret"] <= answer["now"]["expected_regret"]
     assert len(out.read_text().splitlines()) == 1 + len(answer["runs"])
     assert answer["toml"] is None
+    for idle in ("--noise", "--bootstrap", "--level"):
+        refused = distillaw(*ask, idle, 1)
+        assert refused.returncode == 2 and f"{idle} 1 does nothing here" in refused.stderr
 
 
 STUDY = """
@@ -336,7 +339,7 @@ def test_candidates_of_ones_own_and_money(table, tmp_path):
         ((*STUDENT, "--dollars", 5), 2, "--dollars needs --device"),
         ((*STUDENT, "--budget", "1e9"), 2, "buys none of the candidate runs"),
         ((*STUDENT, "--budget", "1e20", "--against", "pretrain"), 2, "whether to distil is the verdict"),
-        ((*STUDENT, "--budget", "1e20", "--margin", 0.01), 2, "--margin belongs to a verdict"),
+        ((*STUDENT, "--budget", "1e20", "--margin", 0.01), 2, "--margin 0.01 does nothing here"),
         ((*STUDENT, "--budget", "1e20", "--against", "3B"), 2, "PARAMS,TOKENS"),
         ((*STUDENT, "--budget", "1e20", "--guess", "nope"), 2, "neither a published law"),
     ],

@@ -80,3 +80,9 @@ def test_rows_of_objects_and_sort_keys():
 def test_a_row_of_another_length_is_a_fault():
     with pytest.raises(ValueError, match="zip"):
         Table([Column("one")], [[1, 2]]).lines()
+
+
+def test_what_is_missing_in_the_sorting_value_comes_last_too():
+    column = number("closed", str, sort=lambda row: row["closed"])
+    table = Table.of([column], [{"closed": None}, {"closed": -1.0}])
+    assert 'data-sort="Infinity"' in table.html() and 'data-sort="-1.0"' in table.html()

@@ -325,7 +325,7 @@ def test_a_metric_that_would_be_loaded_as_a_program_is_refused(model, data, tmp_
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("text", ["task: !function code.run", "a: &a [1]\nb: [*a, *a]", "[" * 5000])
+@pytest.mark.parametrize("text", ["task: !function code.run", "a: &a [1]\nb: [*a, *a]", "[" * 1200])
 def test_yaml_that_includes_or_blows_up_is_refused(tmp_path, text):
     (tmp_path / "code.py").write_text("import pathlib; pathlib.Path(__file__).with_name('ran').touch()")
     (tmp_path / "mine.yaml").write_text(text)

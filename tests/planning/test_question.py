@@ -1,15 +1,17 @@
 """One question: what the command is typed and what `dl.plan` is called with are the same fields, refused alike."""
 
 import inspect
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
+from synthetic_study import World, write_study
 
 import distillaw as dl
 from distillaw.cli.plan_options import AskedOptions, LawOptions, question_of
 from distillaw.errors import ConfigError
-from distillaw.planning.question import PlanQuestion, situation_of
+from distillaw.planning.question import PlanQuestion, situation_of, with_measured
 from distillaw.planning.situation import Teacher
+from distillaw.runs.record import read_study
 
 FOR_PYTHON = {"seed", "with_flips"}
 
@@ -45,6 +47,11 @@ def test_nothing_typed_is_a_question_of_defaults():
         ({"teacher_params": ["3B"], "teacher_tokens": ["60B", "1T"]}, "one value per teacher"),
         ({"teacher_tokens": ["60B"]}, "they say nothing"),
         ({"level": 1.5}, "between 0.5 and 1"),
+        ({"scenario": "typo", "delta_lgt": 0.5}, "unknown cost scenario 'typo'"),
+        (
+            {"students_served": 3, "logits": "stored", "scenario": "best-case", "teachers": ["pythia-1.4b"]},
+            "share",
+        ),
     ],
 )
 def test_what_does_nothing_or_says_too_little_is_refused(asked, match):
@@ -67,3 +74,28 @@ def test_a_budget_that_a_smaller_vocabulary_could_do_with_is_not_refused_before_
     assert situation_of(asked, more_to_come=True).vocab == 1
     with pytest.raises(ConfigError, match="tokens per parameter"):
         situation_of(asked)
+
+
+def test_students_share_a_bill_where_the_finished_question_has_one(study, tmp_path):
+    """A study's own teachers exist, and its target is a budget in tokens; without teachers one has to be trained."""
+    record, asked = read_study(study), PlanQuestion(study=study, students_served=3)
+    assert record.teachers and record.target == (1e5, 150_000)
+    for named in (asked, replace(asked, student_params=1e5, student_tokens=150_000)):
+        with pytest.raises(ConfigError, match="they share the bill"):
+            situation_of(named, record)
+    write_study(tmp_path, World(teachers=(), seeds=1, documents=5))
+    alone = read_study(tmp_path)
+    found = situation_of(replace(asked, student_params=1e5, student_tokens=150_000), alone)
+    assert found.students_served == 3 and not found.teachers
+
+
+def test_a_serving_limit_counts_with_the_vocabulary_and_context_of_the_question(study):
+    """Those of a study, as its FLOP do; those of teachers that were measured, once they are known."""
+    asked = PlanQuestion(compute="1e14", serve_memory="1e6", vocab=1024, context=128)
+    record = read_study(study)
+    of_study = situation_of(replace(asked, vocab=None, context=None, study=study), record)
+    assert of_study.max_params == situation_of(asked).max_params
+    scouting = replace(asked, vocab=None)
+    before = situation_of(scouting, more_to_come=True)
+    after = with_measured(before, scouting, None, teachers=[Teacher(name="t", loss=2.0)], vocab=1024)
+    assert before.max_params > after.max_params == of_study.max_params

@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillaw.runs.files import read_json
-from in_process import answer
+from in_process import answer, following
 from small_teacher import write_speeches, write_teacher
 
 ASKED = (
@@ -130,6 +130,18 @@ def test_a_second_call_computes_nothing_and_a_lost_stage_alone_is_made_again(hom
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in results.items())
     heldout = [record["stages"]["evaluate"]["models"]["chat"]["heldout"]["loss"] for record in (first, again)]
     assert heldout[0] == heldout[1]
+
+
+def test_the_next_commands_run_as_printed(home, monkeypatch):
+    """Of the recipe, and of its stage as a command of its own, which gets the record of what was trained."""
+    then = answer(*following(cook(home)))
+    assert then.returncode == 0 and str(home / "out") in then.stdout, then.stderr
+    record = json.loads((home / "answer.json").read_text())["stages"]["distil"]
+    monkeypatch.setattr("distillaw.sweep.arms.train_arms", lambda *given, **how: record)
+    text, options = home / "speeches.jsonl", f"--tokens 4096 --out {home / 'out' / 'distil'}".split()
+    done = answer("distil", home / "student", "--teacher", home / "teacher", "--corpus", text, *options)
+    then = answer(*following(done, YOUR_TEXT=text))
+    assert then.returncode == 0 and "held-out text" in then.stdout, then.stderr
 
 
 def test_other_settings_do_not_mix_in_one_folder(home):

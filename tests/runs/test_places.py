@@ -352,7 +352,6 @@ INTO_PARTS = {  # written under a temporary name, or in a folder that places.py 
     "evaluate/harness.py": {"open"},
     "figures/files.py": {"write_bytes"},
     "models/export.py": {"write_text"},
-    "instruct/start.py": {"write_text"},
     "data/shards.py": {"tofile"},
     "cli/app.py": {"open"},  # /dev/null
     "evaluate/sandbox_child.py": {"open"},  # /proc/self/uid_map

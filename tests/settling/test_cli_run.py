@@ -17,6 +17,7 @@ from distillaw.cli.settle_view import show
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.record import read_study
 from in_process import answer as in_process
+from in_process import following
 
 FILE = """
 name = "tiny-settle"
@@ -174,6 +175,13 @@ def test_the_terminal_says_what_the_json_says(settled, capsys):
         assert f"- {line}" in text
     for row in answer["strategies"]:
         assert row["name"] in text
+
+
+def test_the_next_command_runs_as_printed(settled):
+    folder, _ = settled
+    done = in_process("settle", _file(folder.parent), "--out", folder, "--workers", "1")
+    then = in_process(*following(done))
+    assert then.returncode == 0 and str(folder) in then.stdout, then.stderr
 
 
 def test_a_second_call_trains_nothing_and_says_the_same(settled):

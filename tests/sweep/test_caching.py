@@ -6,14 +6,14 @@ import pytest
 
 from distillaw.accounting.flops import forward_flops
 from distillaw.sweep.checks import load_study
-from distillaw.sweep.cost import nominal, stored_targets
-from distillaw.sweep.ready import Facts, TrunkJob
+from distillaw.sweep.cost import stored_targets, study_cost
+from distillaw.sweep.ready import TrunkJob
 
 
 @pytest.fixture
 def job(tiny):
     """A distilled student of the tiny study: budgets of 4k and 8k tokens, cooldown 0.2."""
-    jobs = nominal(load_study(tiny), Facts(vocab_size=300, data_hash="d", fingerprints={}))
+    jobs = study_cost(load_study(tiny), 300).jobs
     return next(job for job in jobs if job.trunk.teacher_run and job.budgets == (4000, 8000))
 
 

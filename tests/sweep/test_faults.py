@@ -24,7 +24,7 @@ from distillaw.sweep.checks import load_study
 from distillaw.sweep.executor import LocalExecutor
 from distillaw.sweep.status import read_status
 from distillaw.sweep.study import read_progress, run_study
-from in_process import answer
+from in_process import answer, workers_here
 from tiny import DATA
 
 pytestmark = pytest.mark.timeout(3600)  # many processes that import torch: minutes on a busy machine
@@ -62,12 +62,17 @@ class Listener(QuietDisplay):
             self._act(job)
 
 
-def run(file: Path, folder: Path, *, display=None, place=None, again=()):
-    """The study, with one worker unless told otherwise."""
-    place = place or (lambda study: LocalExecutor(study, 1))
-    return run_study(
-        load_study(file), folder, place=place, display=display or Listener(), command="test", again=again
-    )
+def run(file: Path, folder: Path, *, display=None, again=(), place=LocalExecutor, own_workers=False):
+    """The study with one worker, which is this process unless told otherwise."""
+    with contextlib.nullcontext() if own_workers else workers_here():
+        return run_study(
+            load_study(file),
+            folder,
+            place=lambda study: place(study, 1),
+            display=display or Listener(),
+            command="test",
+            again=again,
+        )
 
 
 @pytest.fixture
@@ -139,48 +144,21 @@ def test_a_full_disk_stops_the_study_and_loses_nothing(small, finished, tiny_dis
     assert losses(folder) == losses(finished)
 
 
-class LateDisk:
-    """Hides a result.json as soon as it is written and shows it two seconds later, as NFS may.
+class LateDisk(LocalExecutor):
+    """Shows a result half a second after its worker has said that it is there, as NFS may."""
 
-    One that was seen is left alone: no disk takes back what it has shown.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.hidden: list[str] = []
-        self._folder, self._stop, self._seen = folder, threading.Event(), set()
-        self._threads = [threading.Thread(target=self._watch)]
-
-    def __enter__(self):
-        self._threads[0].start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.001):
-            for file in self._folder.glob("runs/*/result.json"):
-                if file.parent.name not in self._seen:
-                    self._seen.add(file.parent.name)
-                    self._hide(file)
-
-    def _hide(self, file: Path) -> None:
-        if time.time() - file.stat().st_mtime > 0.02:
-            return
-        late = file.with_name(".late")
-        os.replace(file, late)
-        self.hidden.append(file.parent.name)
-        self._threads.append(threading.Timer(2, os.replace, (late, file)))
-        self._threads[-1].start()
+    def _train(self, task):
+        report = super()._train(task)
+        for run_id in report["done"]:
+            file = self.study.run(run_id).path / "result.json"
+            file.rename(late := file.with_name(".late"))
+            threading.Timer(0.5, os.replace, (late, file)).start()
+        return report
 
 
 def test_results_that_appear_late_are_waited_for_and_nothing_is_trained_twice(small, finished, tmp_path):
     display = Listener()
-    with LateDisk(tmp_path / "study") as disk:
-        outcome = run(small, tmp_path / "study", display=display)
-    assert disk.hidden, "the disk was not late"
+    outcome = run(small, tmp_path / "study", display=display, place=LateDisk)
     assert outcome.failed == {}
     assert len(display.begun) == len(set(display.begun)) == 3
     assert losses(tmp_path / "study") == losses(finished)
@@ -262,7 +240,7 @@ def test_being_sent_away_counts_against_no_run_and_being_killed_does(small, fini
             sent.append(job)
             _signal_worker(folder, signal.SIGTERM)
 
-    outcome = run(small, folder, display=Listener(act))
+    outcome = run(small, folder, display=Listener(act), own_workers=True)
     ((failed, error),) = outcome.failed.items()
     assert failed.startswith("teacher") and "its worker died 2 times (killed by SIGKILL" in error
     assert len(losses(folder)) == 1 and len(sent) == scheduler.MAX_CRASHES + 1
@@ -272,28 +250,6 @@ def test_being_sent_away_counts_against_no_run_and_being_killed_does(small, fini
     assert any("wait for their teacher" in line for line in status.waiting)
     assert any("1 failed runs wait for the next" in line for line in status.waiting)
     assert run(small, folder).failed == {}, "the next call tries again"
-    assert losses(folder) == losses(finished)
-
-
-def test_status_while_it_runs_and_after_it_was_killed(small, finished, tmp_path):
-    folder = tmp_path / "study"
-    process = _call(small, folder)
-    while not (folder / "scheduler.json").exists() or not (folder / "study.json").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    found = read_status(folder)
-    assert f"pid {process.pid} on" in found.scheduler
-    while not found.running:
-        assert process.poll() is None, "no trunk was ever seen in training"
-        found = read_status(folder)
-    assert found.left_seconds > 0 and found.is_running
-    assert found.running[0].where.startswith("pid ")
-    process.kill()
-    process.communicate()
-    found = read_status(folder)
-    assert "died; the same command" in found.scheduler
-    assert not found.is_running and found.running == []
-    run(small, folder)
     assert losses(folder) == losses(finished)
 
 
@@ -330,7 +286,7 @@ def test_a_worker_killed_before_it_is_ready_is_one_line_and_costs_no_run(small, 
     (tmp_path / "deadly" / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'deadly'}{os.pathsep}{ours}")
     folder = tmp_path / "study"
-    done = answer("study", "run", small, "--out", folder, "--workers", "1", "--quiet")
+    done = answer("study", "run", small, "--out", folder, "--workers", "1", "--quiet", own_workers=True)
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
     assert "killed by SIGKILL" in line and "before its first job" in line

@@ -11,10 +11,10 @@ from distillaw.runs.lock import held
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep import scheduler
 from distillaw.sweep.checks import load_study
-from distillaw.sweep.cost import nominal
+from distillaw.sweep.cost import study_cost
 from distillaw.sweep.executor import Executor, Lost
 from distillaw.sweep.holding import StudyJournal
-from distillaw.sweep.ready import Facts, ReadyJobs
+from distillaw.sweep.ready import ReadyJobs
 from distillaw.sweep.scheduler import MAX_CRASHES, MAX_FRUITLESS, Scheduler
 
 
@@ -120,7 +120,7 @@ def report(**facts) -> dict:
 
 @pytest.fixture
 def study(tiny, tmp_path):
-    jobs = nominal(load_study(tiny), Facts(vocab_size=300, data_hash="d", fingerprints={}))
+    jobs = study_cost(load_study(tiny), 300).jobs
     return Study(next(job for job in jobs if len(job.budgets) == 2), tmp_path / "study")
 
 
@@ -252,6 +252,21 @@ def test_ctrl_c_asks_workers_to_save_and_kills_those_that_do_not(study, monkeypa
     assert study.display.notes == ["stopping: the workers save their checkpoints"]
     (event,) = events(study, "lost")
     assert event["how"] == f"asked to leave by {obeys}" and study.display.given_up == []
+
+
+def test_workers_are_asked_to_save_even_if_nobody_listens(study, monkeypatch):
+    def closed(*_):
+        raise BrokenPipeError
+
+    def fate(place, task):
+        place.begin(task)
+        study.place = place
+
+    for name in ("started", "note"):
+        monkeypatch.setattr(study.display, name, closed)
+    with pytest.raises(BrokenPipeError):
+        study.run(fate)
+    assert study.place.asked == ["stop"]
 
 
 def test_what_an_executor_refuses_ends_the_call(study):

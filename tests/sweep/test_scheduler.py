@@ -1,5 +1,6 @@
-"""The study engine as a user meets it: real processes, real training, killed in earnest."""
+"""The study engine: real training, killed in earnest; what is not about processes trains in this one."""
 
+import contextlib
 import os
 import random
 import signal
@@ -16,17 +17,14 @@ from distillaw.runs.files import read_json
 from distillaw.runs.store import RESULT_KEYS, StudyFolder
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.executor import LocalExecutor
+from distillaw.sweep.status import StudyStatus, read_status
 from distillaw.sweep.study import read_progress, run_study
+from in_process import workers_here
 
 
 def one_worker(study: StudyFolder) -> LocalExecutor:
     """One process of this machine."""
     return LocalExecutor(study, 1)
-
-
-def two_workers(study: StudyFolder) -> LocalExecutor:
-    """Two of them."""
-    return LocalExecutor(study, 2)
 
 
 CALL = """
@@ -59,9 +57,12 @@ def _finish(process: subprocess.Popen) -> str:
     return out
 
 
-def _run(study: Path, folder: Path) -> tuple[int, int]:
-    """An uninterrupted call, in this process but for its two workers: runs done and failed."""
-    outcome = run_study(load_study(study), folder, place=two_workers, display=QuietDisplay(), command="test")
+def _run(study: Path, folder: Path, *, own_workers: bool = False) -> tuple[int, int]:
+    """An uninterrupted call: runs done and failed."""
+    with contextlib.nullcontext() if own_workers else workers_here():
+        outcome = run_study(
+            load_study(study), folder, place=one_worker, display=QuietDisplay(), command="test"
+        )
     return len(outcome.done), len(outcome.failed)
 
 
@@ -132,14 +133,20 @@ def test_a_study_stopped_midway_continues_and_ends_the_same(tiny, tmp_path, whol
         process.communicate(timeout=60)
         assert process.returncode != 0
     elif how == "kill scheduler":
+        found = _status_with_a_trunk(folder, process)
+        assert f"pid {process.pid} on" in found.scheduler and found.is_running
+        assert found.left_seconds > 0 and found.running[0].where.startswith("pid ")
         process.kill()
         process.communicate()
         _wait_until_workers_are_gone(folder)
+        found = read_status(folder)
+        assert "died; the same command" in found.scheduler
+        assert not found.is_running and found.running == []
     else:
         _kill_one_worker(process.pid)
         assert _finish(process).split()[1] == "0"  # the scheduler replaces the worker and goes on
     if how != "kill worker":
-        _run(tiny, folder)
+        _run(tiny, folder, own_workers=True)
     assert _table(folder) == _table(whole)
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in finished.items())
 
@@ -179,7 +186,8 @@ def test_a_failing_run_is_marked_and_the_others_go_on(tiny, tmp_path):
                 weights = study.run(job.run_ids[0]).path / "model.safetensors"
                 weights.write_bytes(weights.read_bytes()[:500])
 
-    outcome = run_study(spec, folder, place=one_worker, display=Saboteur(), command="test")
+    with workers_here():
+        outcome = run_study(spec, folder, place=one_worker, display=Saboteur(), command="test")
     progress = read_progress(study)
     assert len(progress.failures) == 5 == len(outcome.failed)
     assert all("damaged" in error for error in progress.failures.values()), progress.failures
@@ -238,6 +246,13 @@ def _wait_for_runs(folder: Path, count: int) -> None:
     while len(list(folder.glob("runs/*/result.json"))) < count:
         assert time.monotonic() < deadline, "no runs were finished"
         time.sleep(0.02)
+
+
+def _status_with_a_trunk(folder: Path, process: subprocess.Popen) -> StudyStatus:
+    while not (found := read_status(folder)).running:
+        assert process.poll() is None, "no trunk was ever seen in training"
+        time.sleep(0.02)
+    return found
 
 
 def _workers_of(folder: Path) -> list[int]:

@@ -4,15 +4,14 @@ import pytest
 
 from distillaw.runs.spec import shared_batches, shared_stream
 from distillaw.sweep.checks import load_study
-from distillaw.sweep.cost import nominal
-from distillaw.sweep.ready import Facts
+from distillaw.sweep.cost import study_cost
 from distillaw.sweep.scheduler import share_out
 
 
 @pytest.fixture
 def jobs(tiny):
     """The students of the tiny study, one job per trunk: two sizes, with and without a teacher, a second seed."""
-    every = nominal(load_study(tiny), Facts(vocab_size=300, data_hash="d", fingerprints={}))
+    every = study_cost(load_study(tiny), 300).jobs
     trunks = {job.trunk.trunk_id: job for job in every if job.trunk.role == "student"}
     return list(trunks.values())
 

@@ -46,6 +46,11 @@ export function formatCount(value: number, digits = 3): string {
   return (isShort ? general(scaled, digits) : scaled.toFixed(0)) + suffix;
 }
 
+/** Parameters of a model: as a count, but in millions from 0.1M on, as the labels of studies are. */
+export function formatSize(params: number): string {
+  return params >= 0.9995e5 && params < 0.9995e6 ? `${general(params / 1e6, 3)}M` : formatCount(params);
+}
+
 /** Powers of ten: `1.90e18 FLOP`. */
 export function formatFlop(value: number): string {
   return value ? `${value.toExponential(2).replace("e+", "e")} FLOP` : "0 FLOP";

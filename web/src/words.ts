@@ -1,11 +1,12 @@
 /** The words of a verdict: the command's own phrases, which come with the data (`distillaw/planning/phrases.py`). */
 import { data } from "./data/bundle";
 import type { Interval } from "./plan/draws";
-import { budgetText, formatCount, formatFlop, general, times, withCommas } from "./quantities";
+import { budgetText, formatCount, formatFlop, formatSize, general, times, withCommas } from "./quantities";
 
 /** A loss or gain with the digits its noise supports: three, or four where they mean something. */
 export function nats(value: number, noise: number | null = null): string {
-  return value.toFixed(noise !== null && noise < 0.002 ? 4 : 3);
+  const text = value.toFixed(noise !== null && noise < 0.002 ? 4 : 3);
+  return Number(text) === 0 ? text.replace("-", "") : text;
 }
 
 /** A probability as people say it; never 0 or 100 %. */
@@ -24,7 +25,7 @@ export function intervalText(value: Interval): string {
 type Slot = string | number | Interval;
 
 const FORMS: Record<string, (value: never) => string> = {
-  "": (value: Slot) => String(value), count: (x: number) => formatCount(x), flop: formatFlop, budget: budgetText, times, percent,
+  "": (value: Slot) => String(value), count: (x: number) => formatCount(x), size: formatSize, flop: formatFlop, budget: budgetText, times, percent,
   nats: (x: number) => nats(x), interval: intervalText, Capital: (text: string) => text[0]!.toUpperCase() + text.slice(1),
   s: (count: number) => (count === 1 ? "" : "s"), ",.0f": withCommas,
 };

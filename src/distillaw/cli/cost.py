@@ -16,6 +16,7 @@ from distillaw.cli.cost_options import FAMILY_DEFAULTS, MachineOptions, ModelOpt
 from distillaw.cli.cost_view import as_json, print_text
 from distillaw.cli.counts import Count, count, optional_count, whole_count
 from distillaw.cli.output import Output
+from distillaw.cli.typed import refuse_idle
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count
 
@@ -97,27 +98,11 @@ def count_teacher(
     if options.teacher is not None:
         return _named_teacher(options.teacher, model, way, student)
     if way is None:
-        own = (
-            model.vocab,
-            model.kv_heads,
-            model.head_dim,
-            model.tied,
-            model.aspect,
-            model.ffn_ratio,
-            model.group_size,
+        refuse_idle(
+            (f"--{field.name.replace('_', '-')}" for field in fields(TeacherOptions)),
+            "no teacher is described: add --teacher NAME, --teacher-params N, --teacher-config config.json, or "
+            "--teacher-layers --teacher-width --teacher-ffn --teacher-heads",
         )
-        if (
-            any(value is not None for value in own)
-            or options.teacher_tokens
-            or options.students_served != 1
-            or options.logits
-            or options.scenario
-            or _has_deltas(options)
-        ):
-            raise ConfigError(
-                "teacher options without a teacher: add --teacher NAME, --teacher-params N, --teacher-config "
-                "config.json, or --teacher-layers --teacher-width --teacher-ffn --teacher-heads"
-            )
         return None
     _refuse_unused(model, way, prefix="--teacher-")
     if way == "params":
@@ -192,7 +177,11 @@ def _counted(
 
 def read_shares(teacher: TeacherOptions) -> CostShares:
     """Who pays for the teacher: a named scenario, explicit shares, or amortisation over students."""
-    ways = [bool(teacher.scenario), _has_deltas(teacher), teacher.students_served != 1]
+    ways = [
+        bool(teacher.scenario),
+        teacher.delta_lgt is not None or teacher.delta_pre is not None,
+        teacher.students_served != 1,
+    ]
     if sum(ways) > 1:
         raise ConfigError(
             "say once who pays for the teacher: --scenario, or --delta-lgt/--delta-pre, or --students-served"
@@ -202,14 +191,11 @@ def read_shares(teacher: TeacherOptions) -> CostShares:
             f"--delta-pre {teacher.delta_pre} is a share of training the teacher, which is not counted: give "
             "--teacher-tokens 2T, or leave it out"
         )
-    if teacher.scenario:
-        return Scenario[teacher.scenario.upper().replace("-", "_")].value
     if teacher.students_served != 1:
         return amortised(teacher.students_served, logits=teacher.logits or "shared")
-    if teacher.logits is not None:
-        raise ConfigError(
-            f"--logits {teacher.logits} does nothing for one student: give --students-served N, or leave it out"
-        )
+    refuse_idle(("--logits",), "it is about several students, --students-served N")
+    if teacher.scenario:
+        return Scenario[teacher.scenario.upper().replace("-", "_")].value
     default = Scenario.PRETRAINING_INFERENCE.value
     return CostShares(
         default.delta_lgt if teacher.delta_lgt is None else teacher.delta_lgt,
@@ -283,7 +269,3 @@ def _check_machine(machine: MachineOptions) -> None:
 def _option(prefix: str, way: str) -> str:
     """The option of a way to describe a model: a student's size is --student."""
     return "--student" if (prefix, way) == ("--", "params") else prefix + way
-
-
-def _has_deltas(teacher: TeacherOptions) -> bool:
-    return teacher.delta_lgt is not None or teacher.delta_pre is not None

@@ -1,7 +1,6 @@
 """`distillaw distil`: a student from its start to its best, beside what else could have become of it."""
 
 import shlex
-import sys
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
 from distillaw.cli.counts import Count, peak_rates, whole_count
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output, check_place
+from distillaw.cli.output import Output, check_place, same_command
 from distillaw.quantities import format_count, format_flop
 from distillaw.table import Table, number, text
 
@@ -100,7 +99,7 @@ def distil(
     )
     arms = (2 + 2 * fresh + 2 * bool(smaller)) // (1 if alone else 2)
     with make_display(arms * size, quiet=output.quiet) as display:
-        record = train_arms(spec, out, display=display, command=shlex.join(["distillaw", *sys.argv[1:]]))
+        record = train_arms(spec, out, display=display, command=same_command())
     print_json(record) if output.json else print_arms(record, out)
     best = out / "runs" / record["arms"][0]["run_id"]
     output.suggest(f"distillaw evaluate {shlex.quote(str(best))} --text YOUR_TEXT")

@@ -9,7 +9,8 @@ from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
 from distillaw.cli.counts import Count, whole_count
 from distillaw.cli.names import Device, MaxDocumentChars, Place, TextColumn
-from distillaw.cli.output import Output, as_typed, check_place, same_command
+from distillaw.cli.output import Output, check_place, same_command
+from distillaw.cli.typed import refuse_idle, typed_options
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 from distillaw.table import Table, number, text
@@ -86,6 +87,7 @@ def evaluate(
         raise ConfigError(
             "judged chat needs both: --questions FILE and --judge URL or FOLDER; --against MODEL makes it pairwise"
         )
+    _refuse_idle(names, task_folder, samples=samples, text=text, questions=questions, judge=judge)
     if dry_run:
         asked = {"limit": most, "shots": shots, "skip_missing": skip_missing}
         _preview(model, names, data, task_folder, asked, output)
@@ -142,33 +144,56 @@ def evaluate(
             say=step,
         )
     print_json(record) if output.json else _print(record, out)
-    measured = {
-        "--text": text,
-        "--tasks": tasks,
-        "--data": data,
-        "--limit": limit,
-        "--shots": shots,
-        "--chat": chat,
-        "--questions": questions,
-        "--judge": judge,
-        "--judge-model": judge_model,
-        "--judge-prompts": judge_prompts,
-        "--task-folder": task_folder,
-        "--skip-missing": skip_missing,
-        "--context": context,
-    }
-    output.suggest(*_next(record, out, as_typed(measured)))
+    output.suggest(*_next(record, out))
 
 
-def _next(record: dict, out: Path, measured: str) -> tuple[str, str]:
+def _next(record: dict, out: Path) -> tuple[str, str]:
     """The model among others, where its compute is known; else the other model to compare it with."""
     if not ((out / "result.json").exists() or (out.parent / "result.json").exists()):
         return (
-            f"distillaw evaluate MODEL{measured} --out DIR",
+            f"distillaw evaluate MODEL{typed_options(without=('--model', '--out'))} --out DIR",
             "another model, to compare the scores with their errors:",
         )
     score = "" if record.get("mean_of_six") else " --score " + next(iter(record["scores"]), "bits_per_byte")
     return f"distillaw pareto {shlex.quote(str(out))}{score}", ""
+
+
+_OF_TEXT = ("--teacher", "--max-bytes", "--context", "--bins", "--text-column", "--max-document-chars")
+_OF_TASKS = ("--data", "--shots", "--chat", "--samples", "--temperature", "--task-folder", "--skip-missing")
+_OF_CHAT = ("--judge-model", "--judge-prompts", "--answer-tokens")
+
+
+def _refuse_idle(
+    names: list[str],
+    task_folder: Path | None,
+    *,
+    samples: int,
+    text: str | None,
+    questions: Path | None,
+    judge: str | None,
+) -> None:
+    """Refuse what belongs to a part that is not asked for.
+
+    Raises:
+        ConfigError: such an option, or an unknown task.
+    """
+    from distillaw.evaluate.benchmarks import choose_tasks, known_tasks
+
+    if text is None:
+        refuse_idle(_OF_TEXT, "it is about held-out text, --text FILE")
+    if questions is None:
+        refuse_idle(_OF_CHAT, "it is about judged chat, --questions FILE with --judge")
+    elif judge is not None and "://" not in judge:
+        refuse_idle(("--judge-model",), "it is the name of a model behind a URL, and --judge is a folder")
+    if not names:
+        refuse_idle(_OF_TASKS, "it is about benchmarks, --tasks mmlu,gsm8k")
+        if questions is None:
+            refuse_idle(("--limit",), "it is about benchmarks and chat questions, --tasks or --questions")
+        return
+    if not any(spec.executed for spec in choose_tasks(names, known_tasks(task_folder))):
+        refuse_idle(("--samples", "--temperature"), "programs are written for --tasks humaneval alone")
+    if samples == 1:
+        refuse_idle(("--temperature",), "a single program is not drawn, so that several need --samples 10")
 
 
 def _out(model: str, out: Path | None) -> Path:

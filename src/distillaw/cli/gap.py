@@ -11,7 +11,7 @@ from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
 from distillaw.cli.counts import Count, count, optional_count
 from distillaw.cli.names import LawNames, TeacherName
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 from distillaw.table import Table, number, text
@@ -78,16 +78,7 @@ def gap(
     _print(answer, output)
     if explain:
         print(f"\n{_derivation(answer)}")
-    given = {
-        "--teacher-tokens": teacher_tokens,
-        "--teacher-tokens-per-param": teacher_tokens_per_param,
-        "--teacher": teacher,
-        "--teacher-loss": teacher_loss,
-        "--margin": None if margin == 0.5 else f"{margin:g}",
-    }
-    words = [word for name, value in given.items() if value is not None for word in (name, value)]
-    words += [word for name in law or () for word in ("--law", name)]
-    output.suggest(_next(answer, shlex.join(words), explained=explain))
+    output.suggest(_next(answer, explained=explain))
 
 
 def _named(name: str, *, is_measured: bool) -> dict[str, object]:
@@ -245,14 +236,14 @@ def _notes(answer: "GapAnswer") -> list[tuple[str, str]]:
     return [(law, note) for note, law in reversed(said.items())]
 
 
-def _next(answer: "GapAnswer", options: str, *, explained: bool) -> str:
-    """The same question explained, then a plan of the best teacher; `options`: what else was typed."""
+def _next(answer: "GapAnswer", *, explained: bool) -> str:
+    """The same question explained, then a plan of the best teacher."""
     q, best = answer.question, answer.lead
-    student = f"--student {format_count(q.student_params)} --tokens {format_count(q.student_tokens)}"
     if not explained:
-        return " ".join(f"distillaw gap {student} {options} --explain".split())
+        return f"{same_command()} --explain"
     if best is None or best.best_teacher_params is None:
         return "distillaw study --help"
     tokens = format_count(q.tokens_of(best.best_teacher_params))
     size = format_count(best.best_teacher_params)
+    student = f"--student {format_count(q.student_params)} --tokens {format_count(q.student_tokens)}"
     return f"distillaw plan {student} --teacher-params {size} --teacher-tokens {tokens}"

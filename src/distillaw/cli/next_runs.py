@@ -15,7 +15,7 @@ from distillaw.cli.counts import Count
 from distillaw.cli.fit import Family, parse_columns, parse_where
 from distillaw.cli.names import HardwareName, LawName, Place
 from distillaw.cli.output import Output, check_place, command_of
-from distillaw.cli.typed import STUDENT, formerly
+from distillaw.cli.typed import STUDENT, formerly, refuse_idle
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
 
@@ -104,15 +104,14 @@ def next_runs(
         asked = Asked(params=student_params, tokens=student_tokens, margin=margin, losses=_losses(teacher))
         setup = pose(source, asked, where=parse_where(where), **read)
         if setup is not None:
+            refuse_idle(("--noise", "--bootstrap", "--level"), "it is about a prediction, --predict")
             flops = _budget(budget, money, _device(device), price)
             _for_verdict(source, setup, budget=flops, out=out, output=output)
             return
-    for name, given in (("--teacher", teacher), ("--margin", margin), ("--out", out)):
-        if given is not None:
-            raise ConfigError(
-                f"{name} belongs to a verdict; this is a prediction. Leave it out, or the options of a "
-                "prediction (--help marks them)"
-            )
+    refuse_idle(
+        ("--teacher", "--margin", "--out"),
+        "it is about a verdict, and this is a prediction (--help marks its options)",
+    )
     from distillaw.fitting.next_runs import next_runs as propose_runs
     from distillaw.runs.table import read_table
 

@@ -62,8 +62,8 @@ class Output:
         print(f"\n{first}\n{label} {command}" if first else f"\n{label} {command}")
 
 
-def same_command(*, without: str = "") -> str:
-    """The command line that was called, less an option, to be copied."""
+def same_command(*, without: str | None = None) -> str:
+    """The command line that was called, less a flag: for the record of what it made, or to be copied."""
     return shlex.join(["distillaw", *(word for word in sys.argv[1:] if word != without)])
 
 

@@ -1,7 +1,6 @@
 """`distillaw settle`: the cheapest paired pilots that decide between teachers and none, with a bound on regret."""
 
 import shlex
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -72,12 +71,11 @@ def settle(
     folder = out or Path("out") / spec.name
     check_place("--out", folder, is_folder=True)
     check_place("--out", folder / "verdict.json")
-    command = shlex.join(["distillaw", *sys.argv[1:]])
     from distillaw.settling.loop import preview, settle_in
     from distillaw.settling.verdict import verdict_json
 
     with make_display(0.0, quiet=output.quiet) as display:
-        run = {"workers": count_workers(workers), "display": display, "command": command}
+        run = {"workers": count_workers(workers), "display": display, "command": same_command()}
         answer = preview(spec, folder, **run) if dry_run else verdict_json(settle_in(spec, folder, **run))
     if output.json:
         print_json(answer)

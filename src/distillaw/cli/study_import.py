@@ -1,7 +1,6 @@
 """`distillaw study import`: runs that exist already, from tables and trackers' logs, into a run table."""
 
 import shlex
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -97,7 +96,7 @@ def import_runs(
         layout=layout,
     )
     imported = read_runs(list(sources), options)
-    command = shlex.join(["distillaw", *sys.argv[1:]])
+    command = same_command()
     merged = None if dry_run or out is None else imported.save(out, command=command)
     if output.json:
         answer: dict[str, object] = {"out": None if merged is None else str(out), "rows": len(imported.table)}

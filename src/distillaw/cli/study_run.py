@@ -85,7 +85,7 @@ def run(
             output.say(line)
     left = partial(_seconds_left, folder)
     with make_display(cost.tokens, quiet=output.quiet, left=left) as display:
-        command = shlex.join(["distillaw", *sys.argv[1:]])
+        command = same_command()
         train = partial(
             run_study, spec, folder, place=place, display=display, command=command, settings=settings
         )

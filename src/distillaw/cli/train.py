@@ -2,13 +2,12 @@
 
 import os
 import shlex
-import sys
 from pathlib import Path
 from typing import Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.display import make_display
-from distillaw.cli.output import Output, Settings, check_place
+from distillaw.cli.output import Output, Settings, check_place, same_command
 
 
 def train(
@@ -50,7 +49,7 @@ def train(
             single,
             out,
             display=display,
-            command=shlex.join(["distillaw", *sys.argv[1:]]),
+            command=same_command(),
             sharding=sharding,
             tracker=track,
         )

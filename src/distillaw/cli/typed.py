@@ -8,11 +8,12 @@ line is said in one line, with the nearest right word.
 import difflib
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Literal, get_args, get_origin
 
 from cyclopts import (
+    UNSET,
     App,
     CoercionError,
     CycloptsError,
@@ -25,6 +26,7 @@ from cyclopts.argument import ArgumentCollection
 from cyclopts.exceptions import UnknownCommandError
 
 from distillaw.cli.console import say
+from distillaw.errors import ConfigError
 
 _CONTRACT = {"predict": {"--student-params", "--student-tokens"}, "cost": {"--params"}}
 """Second names that scripts may rely on for good: no note."""
@@ -40,6 +42,7 @@ _OPTION = re.compile(r"`[^`]*`|(?<![\w-])--[a-z][a-z0-9-]*")
 _ARGUMENT = re.compile(r"`[^`]*`|(?<![\w.-])[a-z]+(?:_[a-z0-9]+)+\b(?!\()")
 _LEADING = re.compile(r"^([a-z][a-z -]*)(?= = |: got |: cannot read )")
 
+_typed: ContextVar[Mapping[str, list[str]] | None] = ContextVar("options typed", default=None)
 _words: ContextVar[Mapping[str, str] | None] = ContextVar("words typed", default=None)
 _notes: ContextVar[tuple[str, ...]] = ContextVar("old names typed", default=())
 
@@ -54,8 +57,9 @@ STUDENT = Parameter(name="--student", alias="--student-params")
 
 
 def remember_words(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Keep which name of each option was typed, and which are old; a configuration of cyclopts."""
+    """Keep what was typed, by which name of each option, and which are old; a configuration of cyclopts."""
     words: dict[str, str] = {}
+    given: dict[str, list[str]] = {}
     notes: list[str] = []
     quiet = any("--quiet" in each.names and each.tokens for each in arguments)
     for argument in arguments:
@@ -63,14 +67,39 @@ def remember_words(app: App, commands: tuple[str, ...], arguments: ArgumentColle
         if not names or not argument.parse:
             continue
         typed = next((token.keyword for token in argument.tokens if token.keyword in names), names[0])
+        for token in argument.tokens:
+            is_flag = token.implicit_value is not UNSET
+            given.setdefault(names[0], []).extend(
+                word for word in (token.keyword, None if is_flag else token.value) if word is not None
+            )
         for name in names:
             words[name] = words[name[2:].replace("-", "_")] = typed
         is_old = typed in (argument.parameter.alias or ()) and typed not in _CONTRACT.get(commands[0], ())
         if is_old and not quiet:
             notes.append(f"note: {typed} is now called {names[0]}; the old name still works")
     words |= {word: words[option] for word, option in _ELSEWHERE.items() if option in words}
+    _typed.set(given)
     _words.set(words)
     _notes.set(tuple(notes))
+
+
+def typed_options(*, without: Collection[str]) -> str:
+    """The options of this command line as they were typed, each after a blank, less some by their present names."""
+    words = [word for name, said in (_typed.get() or {}).items() if name not in without for word in said]
+    return "".join(f" {shlex.quote(word)}" for word in words)
+
+
+def refuse_idle(options: Iterable[str], why: str) -> None:
+    """Refuse options that were typed where they cannot act, lest someone believes that they did something.
+
+    Raises:
+        ConfigError: names the first of them; `why` is what they need.
+    """
+    typed = _typed.get() or {}
+    for option in options:
+        if option in typed:
+            words = " ".join(typed[option])
+            raise ConfigError(f"{words} does nothing here: {why}; leave it out, or give what it needs")
 
 
 def say_old_names() -> None:

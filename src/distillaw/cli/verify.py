@@ -249,12 +249,11 @@ def distance_text(entry: dict[str, Any]) -> str:
     return f"x{entry['from']:g} to x{entry['to']:g}" if entry["to"] else f"more than x{entry['from']:g}"
 
 
-def _share(value: float) -> str:
-    return f"{100 * value:.2f}"
+def _hundredths(spec: str) -> Callable[[float], str]:
+    return lambda share: format(100 * share, spec)
 
 
-def _bias(value: float) -> str:
-    return f"{100 * value:+.2f}"
+_SHARE, _BIAS = _hundredths(".2f"), _hundredths("+.2f")
 
 
 def _percent(value: float) -> str:
@@ -274,20 +273,20 @@ FORECASTERS = [
     text("of", of=attrgetter("quantity")),
     number("cells", of=attrgetter("num")),
     number("rms error", ".4f", of=attrgetter("rms")),
-    number("rms %", _share, of=attrgetter("rms_share")),
-    number("bias %", _bias, of=attrgetter("bias_share")),
+    number("rms %", _SHARE, of=attrgetter("rms_share")),
+    number("bias %", _BIAS, of=attrgetter("bias_share")),
     number("hits", of=lambda one: f"{one.hits}/{one.num_intervals}"),
     number("coverage", _percent, of=attrgetter("coverage")),
     number("90 % Wilson", _wilson, of=attrgetter("coverage_interval")),
-    number("width %", _share, of=attrgetter("width_share")),
-    number("interval score %", _share, of=attrgetter("interval_score")),
+    number("width %", _SHARE, of=attrgetter("width_share")),
+    number("interval score %", _SHARE, of=attrgetter("interval_score")),
 ]
 DISTANCES = [
     text("by", of=itemgetter("by")),
     text("beyond the runs fitted", of=distance_text),
     number("losses", of=itemgetter("num")),
-    number("rms %", _share, of=itemgetter("rms_share")),
-    number("bias %", _bias, of=itemgetter("bias_share")),
+    number("rms %", _SHARE, of=itemgetter("rms_share")),
+    number("bias %", _BIAS, of=itemgetter("bias_share")),
     number("coverage", _percent, of=itemgetter("coverage")),
 ]
 CALIBRATION = [

@@ -31,7 +31,7 @@ class Reads:
     """What both verbs are asked of the text and of the work."""
 
     multiple: int = 64
-    """the size becomes a multiple of it; 1 leaves it."""
+    """the size becomes a multiple of it, where pieces are dropped by keeping some used less; 1 leaves it."""
     max_bytes: Count = "100M"
     """text read at most."""
     heldout_bytes: Count = "64k"

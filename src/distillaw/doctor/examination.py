@@ -98,7 +98,7 @@ def read_machine() -> Machine:
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         memory_bytes=total,
         memory_free_bytes=free,
-        devices=(*_cuda(), *_mps()),
+        devices=tuple(_devices(total)),
     )
 
 
@@ -134,7 +134,9 @@ def _container_limit() -> float | None:
     return None
 
 
-def _cuda() -> list[Device]:
+def _devices(memory: float | None) -> list[Device]:
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        return [Device(name="Apple GPU", kind="mps", memory_bytes=memory, has_bf16=True, preset=None)]
     if shutil.which("nvidia-smi") is None:
         return []
     asked = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
@@ -154,12 +156,6 @@ def cuda_device(line: str) -> Device:
         has_bf16=float(capability) >= BF16_CAPABILITY if known else None,
         preset=next((preset for pattern, preset in _PRESETS.items() if re.search(pattern, name)), None),
     )
-
-
-def _mps() -> list[Device]:
-    if platform.system() != "Darwin" or platform.machine() != "arm64":
-        return []
-    return [Device(name="Apple GPU", kind="mps", memory_bytes=_memory()[0], has_bf16=True, preset=None)]
 
 
 WRITTEN = 32_000_000
@@ -208,7 +204,10 @@ def examine_disk(folder: Path, *, measure: bool = True) -> Disk:
         with tempfile.TemporaryDirectory(prefix=".distillaw-doctor-", dir=place) as scratch:
             renames = _renames(Path(scratch))
             if measure:
-                speed, sync = _write_speed(Path(scratch)), _sync_seconds(Path(scratch))
+                block = os.urandom(1_000_000)  # a disk that compresses must not win by it
+                speed = WRITTEN / _write_seconds(Path(scratch, "large"), block, WRITTEN // len(block))
+                small = [_write_seconds(Path(scratch, f"small-{i}"), b"x" * 4096) for i in range(SYNCS)]
+                sync = statistics.median(small)
     except OSError as problem:
         error = error or problem.strerror or str(problem)
     return Disk(
@@ -232,27 +231,15 @@ def _renames(scratch: Path) -> bool:
     return old.read_text() == "new" and not new.exists()
 
 
-def _write_speed(scratch: Path) -> float:
-    block = os.urandom(1_000_000)  # a disk that compresses must not win by it
+def _write_seconds(file: Path, block: bytes, count: int = 1) -> float:
+    """Seconds until so many blocks are on the disk."""
     began = time.perf_counter()
-    with (scratch / "large").open("wb") as stream:
-        for _ in range(WRITTEN // len(block)):
+    with file.open("wb") as stream:
+        for _ in range(count):
             stream.write(block)
         stream.flush()
         os.fsync(stream.fileno())
-    return WRITTEN / (time.perf_counter() - began)
-
-
-def _sync_seconds(scratch: Path) -> float:
-    seconds = []
-    for number in range(SYNCS):
-        began = time.perf_counter()
-        with (scratch / f"small-{number}").open("wb") as stream:
-            stream.write(b"x" * 4096)
-            stream.flush()
-            os.fsync(stream.fileno())
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+    return time.perf_counter() - began
 
 
 def _file_system(place: Path) -> str | None:
@@ -478,16 +465,9 @@ def examine(folder: Path, *, measure: bool = True) -> Examination:
     can_train = all(software.packages[name] for name in TO_TRAIN)
     offline = read_offline(train_tokenizer=measure and can_train)
     speed, error = _measured() if measure and can_train else (None, "")
-    found = find_problems(software, machine, disk, offline, speed, error)
-    return Examination(
-        software=software,
-        machine=machine,
-        disk=disk,
-        offline=offline,
-        speed=speed,
-        speed_error=error,
-        problems=found,
-    )
+    parts = {"software": software, "machine": machine, "disk": disk, "offline": offline, "speed": speed}
+    problems = find_problems(**parts, error=error)  # type: ignore[arg-type]
+    return Examination(**parts, speed_error=error, problems=problems)  # type: ignore[arg-type]
 
 
 def find_problems(

@@ -231,12 +231,11 @@ def read_task(
             f"{spec.task}: limit {limit}, shots {num_shots}; at least 2 questions (an error bar needs them) and 0 shots"
         )
     everything = _read_files(spec, data, spec.files["test"])
-    reserved = max(num_shots, spec.shots_from_test) if spec.shots_from_test else 0
-    examples = (
-        {name: rows[:num_shots] for name, rows in everything.items()}
-        if spec.shots_from_test
-        else _examples(spec, data, num_shots, everything)
-    )
+    if spec.shots_from_test:
+        reserved = max(num_shots, spec.shots_from_test)
+        examples = {name: rows[:num_shots] for name, rows in everything.items()}
+    else:
+        reserved, examples = 0, _examples(spec, data, num_shots, everything)
     rest = {name: rows[reserved:] for name, rows in everything.items()}
     available = sum(len(rows) for rows in rest.values())
     if available < 2:
@@ -323,10 +322,8 @@ def _read_files(spec: TaskSpec, data: Path, pattern: str) -> dict[str, list[Row]
                 f"{file}: not the expected format of {spec.task} ({what}). Expected: {spec.layout}"
             ) from None
         if rows:
-            start = len(found.get(name, []))
-            found.setdefault(name, []).extend(
-                row | {"id": f"{name}/{start + i}"} for i, row in enumerate(rows)
-            )
+            so_far = found.setdefault(name, [])
+            so_far += [row | {"id": f"{name}/{i}"} for i, row in enumerate(rows, len(so_far))]
     return found
 
 
@@ -348,11 +345,10 @@ def _majority(
 ) -> float:
     """Mean over what is asked of the share that the most frequent answer has in its subtask's file."""
     assert field is not None
-    share = {
-        name: Counter(str(row[field]) for row in everything[name]).most_common(1)[0][1]
-        / len(everything[name])
-        for name in asked
-    }
+    share = {}
+    for name in asked:
+        answers = Counter(str(row[field]) for row in everything[name])
+        share[name] = answers.most_common(1)[0][1] / answers.total()
     return sum(share[name] * len(rows) for name, rows in asked.items()) / sum(map(len, asked.values()))
 
 
@@ -393,17 +389,11 @@ def _drop_answer(answer: Mapping[str, Any]) -> list[str]:
 def _truthfulqa_rows(spec: TaskSpec, file: Path) -> Iterator[Row]:
     """The best answer, all true ones and all false ones, which are divided by semicolons in the file."""
     for row in _rows(spec, file):
-        right, wrong = (
-            [each.strip() for each in row[name].split(";") if each.strip()]
-            for name in ("Correct Answers", "Incorrect Answers")
-        )
-        best = row["Best Answer"].strip()
-        yield {
-            "Question": row["Question"].strip(),
-            "best": best,
-            "wrong": wrong,
-            "right": list(dict.fromkeys([best, *right])),
-        }
+        lists = (row[name].split(";") for name in ("Correct Answers", "Incorrect Answers"))
+        right, wrong = ([each.strip() for each in answers if each.strip()] for answers in lists)
+        question, best = row["Question"].strip(), row["Best Answer"].strip()
+        rights = list(dict.fromkeys([best, *right]))
+        yield {"Question": question, "best": best, "wrong": wrong, "right": rights}
 
 
 _NOT_AGIEVAL = ("math", "gaokao-mathcloze", "jec-qa-ca", "jec-qa-kd", "sat-en-without-passage")

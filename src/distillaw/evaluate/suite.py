@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distillaw.errors import ConfigError
 from distillaw.evaluate.benchmarks import (
@@ -212,7 +212,7 @@ def _benchmark(
         samples = session.out / "samples" / f"{label}.jsonl.gz"
         files = {"memory": memory, "samples": samples}
         score = run_benchmark(model.model, tokenizer, spec, rows, way, **files, say=session.say)  # type: ignore[arg-type]
-        scored: dict[str, object] = asdict(score)
+        scored: dict[str, Any] = asdict(score)
         found = scored | {"samples": str(samples.relative_to(session.out)), "data": rows.data_hash}
         write_json(file, found)
         remove_file(memory)

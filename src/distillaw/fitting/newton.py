@@ -2,7 +2,7 @@
 
 The objective is the sum of Huber terms of r = f - ln L, plus a weak quadratic
 prior where one is given. A batch of R problems (starts, bootstrap weights, hold-outs) moves together;
-finished ones leave the batch. Starts come from `starts.py`; the independent check is `second.py`.
+finished ones leave the batch. Starts come from `problem.py`; the independent check is `second.py`.
 """
 
 from dataclasses import dataclass, replace

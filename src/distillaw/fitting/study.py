@@ -7,7 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 
 from distillaw.errors import CacheError, DataError, DistillawError
-from distillaw.fitting.api import fit
 from distillaw.fitting.result import FitResult
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.places import GENERATOR, check_file, remove_file
@@ -27,6 +26,8 @@ def fit_families(
         bootstrap: replicates.
         columns: {our name: column}.
     """
+    from distillaw.fitting.api import fit  # whoever asks for the laws that a study keeps fits none
+
     fits: dict[str, FitResult] = {}
     errors: dict[str, str] = {}
     for family in FAMILIES:

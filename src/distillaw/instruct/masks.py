@@ -38,10 +38,8 @@ _PLAIN = ("minichat", "zephyr")
 
 def template_names() -> list[str]:
     """The templates inside the package."""
-    folder = resources.files("distillaw.instruct") / "templates"
-    return sorted(
-        each.name.removesuffix(".jinja") for each in folder.iterdir() if each.name.endswith(".jinja")
-    )
+    names = [each.name for each in (resources.files("distillaw.instruct") / "templates").iterdir()]
+    return sorted(name.removesuffix(".jinja") for name in names if name.endswith(".jinja"))
 
 
 def choose_template(tokenizer: "PreTrainedTokenizerBase", name: str | None, *, model: str) -> str:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from distillaw.errors import DataError
 from distillaw.instruct.conversations import (
@@ -74,17 +74,6 @@ class Example:
         return sum(self.mask)
 
 
-class _Opened(Protocol):
-    """What is divided by how it opens."""
-
-    @property
-    def opening(self) -> str:
-        """Hash of what stands before the first answer."""
-
-
-One = TypeVar("One", bound=_Opened)
-
-
 @dataclass(slots=True, kw_only=True)
 class Account:
     """What became of the conversations of a file."""
@@ -117,6 +106,9 @@ class Account:
         if self.first_bad:
             parts.append(f"first of them: {self.first_bad}")
         return "; ".join(parts)
+
+
+One = TypeVar("One", "Example", "MaskedPair")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,12 +260,8 @@ def read_pairs(file: str | Path) -> Iterator[Pair]:
         asked = row.get("prompt", row.get("messages"))
         if asked is None and chosen_before != rejected_before:
             raise DataError(f"{where}: the two answers follow different prompts")
-        yield Pair(
-            prompt=_prompt_of(chosen_before if asked is None else asked, where),
-            chosen=chosen,
-            rejected=rejected,
-            where=where,
-        )
+        prompt = _prompt_of(chosen_before if asked is None else asked, where)
+        yield Pair(prompt=prompt, chosen=chosen, rejected=rejected, where=where)
 
 
 def _answer(value: object, where: str) -> tuple[list[object], str]:

@@ -313,7 +313,10 @@ def _tune_sft(spec: SftSpec, at: Tuning) -> dict[str, object]:
     trainer = _sft_trainer(spec, start, model, rows, folder, at.device)
     base = base_model(trainer.model, spec)
     told = {"say": at.say, "unit": "nats/token", "patience": spec.patience}
-    score = lambda: figures(score_examples(base, sides.heldout))  # noqa: E731
+
+    def score() -> dict[str, float]:
+        return figures(score_examples(base, sides.heldout))
+
     seconds = train_to_best(trainer, folder, spec, rows=len(rows), score=score, **told)
     after, epochs = score_examples(base, sides.heldout), len(folder.epochs())
     read = epochs * sum(len(each.ids) for each in sides.train)

@@ -35,24 +35,20 @@ _MEANS_OF_PAIRS = ("rewards/accuracies", "rewards/margins")
 """What TRL notes of each micro-batch and we log."""
 
 
-class QuietSFT(SFTTrainer):
+class _Quiet:
+    def _send_telemetry(self) -> None:
+        """No ping."""
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """No card per checkpoint: the run has its own."""
+
+
+class QuietSFT(_Quiet, SFTTrainer):
     """SFTTrainer that reports to nobody."""
 
-    def _send_telemetry(self) -> None:
-        """No ping."""
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """No card per checkpoint: the run has its own."""
-
-
-class QuietDPO(DPOTrainer):
+class QuietDPO(_Quiet, DPOTrainer):
     """DPOTrainer on token ids and reference log-probabilities that are already there."""
-
-    def _send_telemetry(self) -> None:
-        """No ping."""
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """No card per checkpoint: the run has its own."""
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         """Rows have prompt_ids, chosen_ids and rejected_ids."""

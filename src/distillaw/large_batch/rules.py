@@ -111,16 +111,6 @@ RATE_RULES: Mapping[str, Callable[..., float]] = {
 }
 
 
-def sgd_noise_rate(largest_lr: float, *, batch: float, noise_scale: float) -> float:
-    """eta_opt(B) = eta_max / (1 + B_noise/B): linear far below the noise scale, saturating far above (SGD).
-
-    Source:
-        McCandlish et al. 2018, arXiv 1812.06162.
-    """
-    _positive(batch=batch, noise_scale=noise_scale)
-    return _rate(largest_lr) / (1 + noise_scale / batch)
-
-
 def adam_surge_rate(largest_lr: float, *, batch: float, turning_batch: float) -> float:
     """eta_opt(B) = eta_max / (0.5 (sqrt(Bn/B) + sqrt(B/Bn))): rises as sqrt(B), peaks at Bn, then falls (Adam).
 
@@ -388,20 +378,6 @@ def clip_at(step: int, *, clip_norm: float, clip_steps: int | None = None) -> fl
     return clip_norm if clip_steps is None or step < clip_steps else math.inf
 
 
-def momentum_build_up(momentum: float, *, steps: int) -> float:
-    """Average momentum over `steps` steps from zero, as a share of what it grows to.
-
-        1 - (m/(1 - m)) (1 - m^n)/n
-
-    The released code of the paper rebuilds the optimiser every epoch: 0.977 at 391 steps, 0.48 at 13.
-    """
-    if not 0 <= momentum < 1 or steps < 1:
-        raise ConfigError(
-            f"momentum {momentum:g} over {steps} steps: momentum must lie in [0, 1), steps be at least 1"
-        )
-    return 1 - momentum / (1 - momentum) * (1 - momentum**steps) / steps
-
-
 def noise_variance(
     *, batch: float, reference: float, population: float | None = None, mean_share: float = 0.0
 ) -> float:
@@ -428,16 +404,3 @@ def noise_variance(
         raise ConfigError(f"mean_share = {mean_share:g}: |mean|^2 over the spread, finite and not negative")
     small, large = finite_population(reference, population), finite_population(batch, population)
     return (ratio * small - large) / (1 + mean_share)
-
-
-def covariance_parts(
-    variance: float, *, batch: float, population: float | None = None
-) -> tuple[float, float]:
-    """(factor of C, factor of mu mu^T) in the covariance of the weighted mean gradient.
-
-    Raises:
-        ConfigError: a variance that is negative or not finite.
-    """
-    if not 0 <= variance < math.inf:
-        raise ConfigError(f"variance = {variance:g}: it must be finite and not negative")
-    return (finite_population(batch, population) + variance) / batch, variance / batch

@@ -65,6 +65,11 @@ def log_or_unlimited(name: str, value: ArrayLike | None) -> Array:
     return np.asarray(1e9) if value is None else log_positive(name, value)
 
 
+EDGE = 1e-3
+"""Share of a bound by which a coordinate may lie beyond it and count as inside: budgets are whole batches, so runs for
+1M tokens end at 999,936, and a question of 1M is one about them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
     """The box of coordinates in which a law was fitted; outside it a prediction is an extrapolation."""
@@ -92,8 +97,7 @@ class Box:
         for name, low, high in self.bounds:
             if name in coords:
                 value = np.asarray(coords[name], dtype=np.float64)
-                # a part in 1e9: a range read back from text must still hold its own end points
-                inside &= (value >= low * (1 - 1e-9)) & (value <= high * (1 + 1e-9))
+                inside &= (value >= low * (1 - EDGE)) & (value <= high * (1 + EDGE))
         return inside
 
     def complaints(self, coords: Mapping[str, ArrayLike]) -> list[str]:
@@ -105,9 +109,9 @@ class Box:
                 continue
             said, value = COORDINATES.get(name, name), np.asarray(coords[name], dtype=np.float64)
             say = partial(_outside, what=said, low=low, high=high)
-            if (smallest := float(value.min())) < low * (1 - 1e-9):
+            if (smallest := float(value.min())) < low * (1 - EDGE):
                 lines.append(say("below", smallest, low / smallest))
-            if (largest := float(value.max())) > high * (1 + 1e-9):
+            if (largest := float(value.max())) > high * (1 + EDGE):
                 lines.append(say("above", largest, largest / high))
         return lines
 

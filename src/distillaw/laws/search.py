@@ -123,16 +123,19 @@ def newton(
     """
     x, y = x.copy(), y.copy()
     radius = np.full(x.shape, _LONGEST)
-    value = surface(x, y, np.arange(len(x)))
+    near = _stencil(
+        surface, x, y, np.arange(len(x))
+    )  # nine points cost hardly more than the one in the middle
+    value = near[1, 1]
     active = np.flatnonzero(np.isfinite(value))
     for _ in range(_STEPS):
         if not len(active):
             break
-        dx, dy, expected = _step(surface, x, y, radius, active)
-        there = surface(x[active] + dx, y[active] + dy, active)
-        lower = there < value[active]
+        dx, dy, expected = _step(near[:, :, active], radius[active])
+        there = _stencil(surface, x[active] + dx, y[active] + dy, active)
+        lower = there[1, 1] < value[active]
         kept = active[lower]
-        x[kept], y[kept], value[kept] = x[kept] + dx[lower], y[kept] + dy[lower], there[lower]
+        x[kept], y[kept], near[:, :, kept] = x[kept] + dx[lower], y[kept] + dy[lower], there[:, :, lower]
         length = np.hypot(dx, dy)
         radius[active] = np.where(
             lower, np.minimum(_LONGEST, np.maximum(radius[active], 2 * length)), length / 4
@@ -144,11 +147,15 @@ def newton(
     return x, y, value
 
 
-def _step(surface: Surface, x: Array, y: Array, radius: Array, active: Indices) -> tuple[Array, Array, Array]:
+def _stencil(surface: Surface, x: Array, y: Array, index: Indices) -> Array:
+    """The function on the points and their eight neighbours, shape (3, 3, k)."""
+    i, j = _OFFSETS[:, :1], _OFFSETS[:, 1:]
+    return surface(x + STENCIL * i, y + STENCIL * j, index).reshape(3, 3, len(index))
+
+
+def _step(f: Array, radius: Array) -> tuple[Array, Array, Array]:
     """The step to the bottom of the quadratic through nine points, no longer than the radius, and what it expects."""
     h = STENCIL
-    i, j = _OFFSETS[:, :1], _OFFSETS[:, 1:]
-    f = surface(x[active] + h * i, y[active] + h * j, active).reshape(3, 3, len(active))
     is_whole = np.isfinite(f).all((0, 1))
     f = np.where(is_whole, f, f[1, 1])  # beside the domain: no slope known, and the search ends where it is
     gx, gy = (f[2, 1] - f[0, 1]) / (2 * h), (f[1, 2] - f[1, 0]) / (2 * h)
@@ -159,7 +166,7 @@ def _step(surface: Surface, x: Array, y: Array, radius: Array, active: Indices) 
     slope = axes[:, 0, :] * gx[:, None] + axes[:, 1, :] * gy[:, None]
     floor = 1e-9 * np.abs(f[1, 1])[:, None]
     along = -slope / np.maximum(np.abs(curvature), floor)
-    along *= np.minimum(1.0, radius[active] / np.maximum(np.hypot(*along.T), 1e-300))[:, None]
+    along *= np.minimum(1.0, radius / np.maximum(np.hypot(*along.T), 1e-300))[:, None]
     step = np.einsum("kij,kj->ki", axes, along)
     expected = -np.sum(slope * along / 2, axis=1)
     return step[:, 0], step[:, 1], expected

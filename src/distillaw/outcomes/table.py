@@ -40,7 +40,8 @@ LOSSES = {
 PERPLEXITIES = ("perplexity", "byte_perplexity", "word_perplexity")
 """Metrics whose logarithm is a loss in nats, per token, byte or word."""
 SCORES = ("task_average", "task", "relative_percent")
-"""Metrics in points of a hundred; the last is a gain in per cent of B's score, whose value is then 0."""
+"""Metrics in points of a hundred; the last is a change against a common baseline, in per cent or points; where that
+baseline is B, its value is 0."""
 TIE_LOSS = 0.0025
 """Share of B's loss within which A and B tie. A convention: seeds move the losses of our open runs by 0.3 to 0.5 %
 (docs/open-runs.md), those of larger runs by less."""

@@ -17,7 +17,7 @@ from distillaw.accounting.flops import TRAINING_FACTOR
 from distillaw.accounting.hardware import hardware_presets
 from distillaw.accounting.memory import CACHE_BYTES
 from distillaw.errors import ConfigError
-from distillaw.laws.base import COORDINATES, Array
+from distillaw.laws.base import COORDINATES, EDGE, Array
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import Coefficient, published
 from distillaw.page.fields import BUDGETS, question_fields
@@ -210,6 +210,7 @@ def _constants() -> dict[str, object]:
         "other_text_doubt": voices.TWO_TEXTS_SD,
         "other_text_weight": decision.PUBLISHED_WEIGHT,
         "efold_weight": voices.EFOLD_WEIGHT,
+        "edge": EDGE,
         "largest_gain": text_scale.LARGEST_GAIN,
         "pruned_worth": options.PRUNED_WORTH,
         "size_prior": options.SIZE_PRIOR,
@@ -221,12 +222,13 @@ def _constants() -> dict[str, object]:
         "largest": situation.LARGEST,
         "ladder": judging.LADDER,
         "ladder_ratio": judging.LADDER_RATIO,
+        "lead_members": judging.LEAD_MEMBERS,
+        "density": {"points": gains.POINTS, "tail": gains.TAIL, "near": gains.NEAR},
         "flat": teacher_curve.FLAT,
         "tokens_per_param": teacher_curve.TOKENS_PER_PARAM,
         "doubt_quantiles": [NormalDist().inv_cdf((k + 0.5) / quantiles) for k in range(quantiles)],
         "training_factor": TRAINING_FACTOR,
         "repeat_scale": correction.repetition.repeat_scale,
-        "repeat_source": correction.record.source,
         "few_tokens": caveats.FEW_TOKENS,
         "scenarios": {name: [s.delta_lgt, s.delta_pre] for name, s in situation.SCENARIOS.items()},
         "paid": caveats.PAID,

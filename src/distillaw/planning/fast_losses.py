@@ -26,7 +26,7 @@ class GridLosses:
     supervised: Array
     """Supervised loss of the student on the tokens it has without a teacher."""
     lowest_gain: Array
-    """`alone` minus `student` under the law that likes distillation least."""
+    """`supervised` minus `student` under the law that likes distillation least."""
     highest_gain: Array
 
 

@@ -205,8 +205,13 @@ LAW_DOF = 4.0
 """Degrees of freedom of a law's discrepancy: its size is known to a factor of about two."""
 LAW_SCALE = 1.6449 / 2.1318
 """Scale of a t kernel with LAW_DOF whose central 90 % are as wide as those of a normal of standard deviation 1."""
-_POINTS = 2001
+POINTS = 2001
 """Of the grid of a pooled density: 83 to the scale of a belief with one centre, whose span is 24 of them."""
+TAIL = 12
+"""Scales of a belief on either side of its centres that the grid spans: a t density of LAW_DOF leaves 3e-4 of its mass
+beyond."""
+NEAR = 8
+"""Scales of the narrowest belief around its middle where the grid has as many points again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +238,7 @@ class GainBelief:
 
     def span(self) -> tuple[float, float]:
         """Where nearly all of it lies."""
-        return float(self.centres.min() - 12 * self.scale), float(self.centres.max() + 12 * self.scale)
+        return float(self.centres.min() - TAIL * self.scale), float(self.centres.max() + TAIL * self.scale)
 
 
 def pooled_draws(
@@ -250,7 +255,7 @@ def pooled_draws(
         (R,), quantiles of the product density at (k + 1/2) / R.
     """
     ends = [b.span() for b in beliefs]
-    grid = np.linspace(min(e[0] for e in ends), max(e[1] for e in ends), _POINTS)
+    grid = np.linspace(min(e[0] for e in ends), max(e[1] for e in ends), POINTS)
     grid = _refined(beliefs, grid)
     powers = np.ones(len(beliefs)) if weights is None else np.asarray(weights, dtype=np.float64)
     logs = np.sum([w * b.log_density(grid) for w, b in zip(powers, beliefs, strict=True)], axis=0)
@@ -265,5 +270,5 @@ def _refined(beliefs: Sequence[GainBelief], grid: Array) -> Array:
     """The grid with points close together around the narrowest belief, which the wide ones would step over."""
     finest = min(beliefs, key=lambda b: b.scale)
     middle = float(np.median(finest.centres))
-    reach = 8 * (finest.scale + float(finest.centres.std()))
-    return np.union1d(grid, np.linspace(middle - reach, middle + reach, _POINTS))
+    reach = NEAR * (finest.scale + float(finest.centres.std()))
+    return np.union1d(grid, np.linspace(middle - reach, middle + reach, POINTS))

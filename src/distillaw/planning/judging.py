@@ -29,7 +29,7 @@ from distillaw.planning.text_scale import TextScale, text_scale
 from distillaw.planning.voices import Voice, efolds_outside
 from distillaw.runs.record import StudyRecord, nearest_size
 
-_LEAD_MEMBERS = 24
+LEAD_MEMBERS = 24
 """Replicates that choose sizes and tokens: the mean loss needs fewer than an interval does."""
 
 
@@ -71,7 +71,7 @@ class Sources:
         voice = within[0] if within else speaking[int(np.argmin(away))]
         assert voice.ensemble is not None
         size = voice.ensemble.size
-        kept = np.linspace(0, size - 1, min(size, _LEAD_MEMBERS)).astype(int)
+        kept = np.linspace(0, size - 1, min(size, LEAD_MEMBERS)).astype(int)
         return replace(voice, ensemble=voice.ensemble.take(kept))
 
 
@@ -214,7 +214,7 @@ def judge(
             asked=asked, situation=situation, evidence=evidence, headline=headline, call=call(headline)
         )
 
-    situation = _of_study(asked, sources.record)
+    situation = of_study(asked, sources.record)
     check_teacher_losses(situation, sources.floor)
     if situation.student_tokens is None or any(is_at_hand(situation, t) for t in situation.teachers):
         return judged(situation)
@@ -270,7 +270,7 @@ def _on_the_bill(situation: Situation, teacher: Teacher | None) -> Situation:
     return replace(fixed, student_tokens=None, compute=compute, budget_text=text)
 
 
-def _of_study(asked: Situation, record: StudyRecord | None) -> Situation:
+def of_study(asked: Situation, record: StudyRecord | None) -> Situation:
     """The exact size of the study's student that is meant (sizes come in steps); its teachers where none is named."""
     if record is None:
         return asked

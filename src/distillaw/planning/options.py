@@ -347,7 +347,7 @@ def handed_over(
         situation: says how repeats count.
         option: names the student and the teacher.
         tokens: (k,), in all.
-        taught: (k,), share that comes with the teacher's targets.
+        distilled: (k,), share that comes with the teacher's targets.
     """
     assert option.teacher is not None
     n = np.full((1, 1), np.log(option.student_params))

@@ -12,13 +12,14 @@ from typing import Any
 
 from distillaw.laws.base import OUTSIDE
 from distillaw.planning.draws import Interval
-from distillaw.quantities import format_count, format_flop, times
+from distillaw.quantities import format_count, format_flop, format_size, times
 from distillaw.runs.record import budget_text
 
 
 def nats(value: float, noise: float | None = None) -> str:
     """A loss or gain with the digits its noise supports: three, or four where they mean something."""
-    return f"{value:.4f}" if noise is not None and noise < 0.002 else f"{value:.3f}"
+    digits = 4 if noise is not None and noise < 0.002 else 3
+    return f"{value:z.{digits}f}"
 
 
 def percent(probability: float) -> str:
@@ -38,6 +39,7 @@ def interval(value: Interval) -> str:
 
 FORMS: Mapping[str, Callable[[Any], str]] = {
     "count": format_count,
+    "size": format_size,
     "flop": format_flop,
     "budget": budget_text,
     "times": times,
@@ -82,7 +84,7 @@ _VERDICT = {
     "student on tokens": "a {size} student on {tokens:budget} tokens",
     "student within": "a {size} student within {compute:flop}",
     "free size": "free-size",
-    "free size up to": "free-size (up to {limit:count})",
+    "free size up to": "free-size (up to {limit:size})",
 }
 _REASONS = {
     "decided by": "Decided by {source}: {note}.",
@@ -112,7 +114,7 @@ _REASONS = {
     "beyond": "beyond {tokens:count}",
     "none in": "; none in {share:percent} of the draws",
     "teacher size": "Teacher size: of teachers trained on {ratio:count} tokens per parameter the best has "
-    "{best:count}{edge}; {low} to {high} are within {flat:.1f} % of the loss.",
+    "{best:size}{edge}; {low} to {high} are within {flat:.1f} % of the loss.",
     "or beyond": " or beyond",
     "smallest searched": "the smallest searched",
     "largest searched": "the largest searched",
@@ -127,7 +129,7 @@ _CHANGES = {
     "more than {margin:nats})",
     "tokens were": "tokens were {then:count} instead of {now:count}",
     "compute were": "compute were {then:flop} instead of {now:flop}",
-    "student had": "the student had {then:count} parameters",
+    "student had": "the student had {then:size} parameters",
     "students shared": "{then:.0f} student{then:s} shared the teacher instead of {now}",
     "teacher's loss was": "{whose} loss was {then:.3f} instead of {now:.3f} nats/token",
     "the teacher's": "the teacher's",
@@ -136,13 +138,13 @@ _CHANGES = {
 }
 _OPTIONS = {
     "option pretrain": "pretrain",
-    "option pretrain-larger": "pretrain a larger student ({params:count})",
+    "option pretrain-larger": "pretrain a larger student ({params:size})",
     "option distil": "distil from {teacher}",
     "option train-teacher": "train a {name}, then distil",
     "option distil-then-pretrain": "{taught:.0f} % of the tokens from {teacher}, then pretrain",
     "option prune-and-distil": "prune {teacher}, then distil",
-    "trained teacher": "{params:count} teacher on {tokens:count} tokens",
-    "sized teacher": "{params:count} teacher",
+    "trained teacher": "{params:size} teacher on {tokens:count} tokens",
+    "sized teacher": "{params:size} teacher",
     "teacher by loss": "teacher of loss {loss:g}",
 }
 _ASSUMPTIONS = {
@@ -151,7 +153,7 @@ _ASSUMPTIONS = {
     "compared at": "Compared at {comparison}; {paid}.",
     "pays": "cost scenario {scenario}: {words}",
     "budget is": "The budget is {budget}.",
-    "largest student": "The largest student that can be served has {params:count}: {why}.",
+    "largest student": "The largest student that can be served has {params:size}: {why}.",
     "must be trained": "Teachers that do not exist yet must be trained: that is in the bill, shared by "
     "{count} student{count:s}.",
     "stored": "Logits are computed once, stored, and read by {count} students.",
@@ -221,10 +223,10 @@ _EVIDENCE = {
     "far": "{coordinate} {factor:times} times",
     "guess": "{where}: whatever it says is a guess",
     **OUTSIDE,
-    "on your text": "{line} ({loss:.4g} on your text)",
+    "on your text": "{line} (on the law's text; {loss:.4g} on yours)",
     "line free size": "says nothing of a student of free size",
-    "line too small": "means nothing below {smallest:count}",
-    "line chooses": "would choose a {best:count} teacher{arm}; it says nothing of losses",
+    "line too small": "means nothing below {smallest:size}",
+    "line chooses": "would choose a {best:size} teacher{arm}; it says nothing of losses",
     "line pruned": ", for students pruned from their teacher",
 }
 _REFUSALS = {
@@ -237,14 +239,14 @@ _REFUSALS = {
     "students served": "students_served = {count}: at least the one being planned",
     "largest is best": "with tokens given and the size free, the largest student is always best: give "
     "--student, or the largest one you can serve (--max-student 3B, --serve-memory 8e9)",
-    "tiny student": "student of {params:g} parameters: write 300M for 300 million",
-    "over the limit": "the student ({params:count}) is larger than the largest that can be served "
-    "({limit:count}); lower --student or raise the limit",
+    "tiny model": "{who} of {params:g} parameters: write 300M for 300 million",
+    "over the limit": "the student ({params:size}) is larger than the largest that can be served "
+    "({limit:size}); lower --student or raise the limit",
     "serving takes all": "compute {compute:flop} is less than serving {served:count} tokens with a "
-    "{params:count} student costs by itself: nothing is left to train on. Raise the budget, or take a "
+    "{params:size} student costs by itself: nothing is left to train on. Raise the budget, or take a "
     "smaller student or fewer inference_tokens",
-    "few per parameter": "{given} for a {params:count} student is {ratio:.2g} tokens per parameter; below "
-    "{least} nothing is learnt that a law or a study describes. Use a smaller student or a larger budget",
+    "few per parameter": "{given} for a {params:size} {who} is {ratio:.2g} tokens per parameter; below "
+    "{least} nothing is learnt that a law or a study describes. Take a smaller {who} or a larger budget",
     "given tokens": "{tokens:count} tokens",
     "given compute": "compute {compute:flop}",
     "tokenizers": "teachers with {count} tokenizers ({names}): nats/token of one are not those of another, "
@@ -288,7 +290,7 @@ _REFUSALS = {
     "latency": "{ms:g} ms per token",
 }
 _EXPLANATION = {
-    "step FLOP": "student: F({params:count}) = 2 N (1 + sigma1 n_ctx / N^(1/3) + sigma2 n_vocab / N^(2/3)) = "
+    "step FLOP": "student: F({params:size}) = 2 N (1 + sigma1 n_ctx / N^(1/3) + sigma2 n_vocab / N^(2/3)) = "
     "{student:.4g} FLOP per token; training takes 3 F = {training:.4g}",
     "step unpriced": "{teacher} has no known size: its logits cannot be priced",
     "step bill": "bill: C = 3 F(N_S) D_S + F(N_T) (delta_Lgt D_S + delta_Pre 3 D_T), delta_Lgt = "
@@ -298,13 +300,13 @@ _EXPLANATION = {
     "{B:.4g}, alpha = {alpha:.4g}, beta = {beta:.4g}, gamma = {gamma:.4g}",
     "step laws": "{count} laws, medians shown",
     "step one law": "one law",
-    "step alone": "without a teacher: L({params:count}, {tokens:count}) = {loss} nats/token",
+    "step alone": "without a teacher: L({params:size}, {tokens:count}) = {loss} nats/token",
     "step teacher": "teacher: L_T = {loss}; against the student's own loss on its tokens r = L_T / Ltilde_S "
     "= {ratio:.3f}",
     "step text": "all of that on the law's own text; losses on yours are {ratio:.4f} times as high",
     "step given elsewhere": "{loss:.4f} given, {here} on the law's text",
     "step given": "{here} (given)",
-    "step estimated": "{here} (L({params:count}, {tokens:count}))",
+    "step estimated": "{here} (L({params:size}, {tokens:count}))",
     "step estimated elsewhere": "{found} on the law's text, {loss:.4f} on yours",
     "step distilled": "distilled: L_S = L_T + L_T^(-c0) exp(-h(r)) (A'/N^alpha' + B'/D^beta')^gamma' with c0 "
     "= {c0:.4g}, kappa = {kappa:.4g}, f1 = {f1:.4g}: exp(-h) = {factor:.3f}, so L_S = {teacher:.4f} + "

@@ -9,7 +9,7 @@ keys of a file and the inputs of the page. `situation_of` reads the numbers, wor
 does not go together, and gives the question in numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -19,7 +19,9 @@ from distillaw.accounting.family import PAPER_CONTEXT, PAPER_VOCAB
 from distillaw.accounting.hardware import hardware
 from distillaw.accounting.scenarios import CostShares
 from distillaw.errors import ConfigError
+from distillaw.planning.bills import shares_of
 from distillaw.planning.budget import ServingLimit, compute_for, largest_served
+from distillaw.planning.judging import of_study
 from distillaw.planning.paired import study_prices
 from distillaw.planning.phrases import say
 from distillaw.planning.situation import FOREIGN_TEXT_ERROR, SCENARIOS, Situation, Teacher
@@ -200,27 +202,22 @@ def situation_of(
         VocabularyError: teachers with several tokenizers.
     """
     q = question
-    hardware(q.device or _DEVICE)  # a slip in a name is said before anything else
+    if q.device is not None:
+        hardware(q.device)  # a slip in a name is said before anything else
     if not 0.5 <= q.level < 1:
         raise ConfigError(say("level", level=q.level))
-    _refuse_idle(q, has_others=more_to_come or record is not None)
+    _refuse_idle(q)
     params, tokens = _student(q, record)
     teachers = _teachers(q)
     if not (q.may_train_teacher or teachers or more_to_come or record is not None):
         raise ConfigError(say("no teacher left"))
     compute, how = _compute(q)
-    limit = _limit(q)
     scenario = q.scenario or "inference"
-    sizes: dict[str, Any] = _sizes(q, record)
-    if more_to_come and record is None:
-        sizes |= {"vocab": q.vocab or 1, "context": q.context or 1}
-    return Situation(
+    situation = Situation(
         student_params=params,
         student_tokens=tokens,
         compute=compute,
         budget_text=how,
-        max_params=None if limit is None else limit.params,
-        limit_text=say("as given") if limit is None else limit.text,
         teachers=teachers,
         may_train_teacher=q.may_train_teacher,
         scenario=scenario,
@@ -229,8 +226,10 @@ def situation_of(
         logits=q.logits,
         unique_tokens=_read(q.unique_tokens, "unique-tokens"),
         inference_tokens=_read(q.inference_tokens, "inference-tokens") or 0.0,
-        **sizes,
+        **_sizes(q, record, {"vocab": 1, "context": 1} if more_to_come else {}),
     )
+    _refuse_unshared(of_study(situation, record), more_to_come=more_to_come)
+    return situation
 
 
 def with_measured(
@@ -242,9 +241,7 @@ def with_measured(
     vocab: int | None,
 ) -> Situation:
     """The question with the teachers that had to be measured, and the vocabulary of their tokenizer."""
-    sizes = _sizes(question, record)
-    if question.vocab is None and record is None and vocab is not None:
-        sizes["vocab"] = vocab
+    sizes = _sizes(question, record, {} if vocab is None else {"vocab": vocab})
     return replace(situation, teachers=(*situation.teachers, *teachers), **sizes)
 
 
@@ -288,7 +285,7 @@ def _compute(q: PlanQuestion) -> tuple[float | None, str]:
     )
 
 
-def _limit(q: PlanQuestion) -> ServingLimit | None:
+def _limit(q: PlanQuestion, *, vocab: int, context: int) -> ServingLimit | None:
     """The tightest limit on the student's size."""
     limits = []
     if q.max_params is not None:
@@ -301,8 +298,8 @@ def _limit(q: PlanQuestion) -> ServingLimit | None:
             latency=q.serve_latency,
             bandwidth=_read(q.serve_bandwidth, "serve-bandwidth"),
             weight_bytes=2.0 if q.weight_bytes is None else q.weight_bytes,
-            context=q.context or PAPER_CONTEXT,
-            vocab=q.vocab or PAPER_VOCAB,
+            context=context,
+            vocab=vocab,
         )
         limits.append(served)
     return min(limits, key=lambda limit: limit.params, default=None)
@@ -312,16 +309,23 @@ def _shares(q: PlanQuestion, scenario: str) -> CostShares | None:
     """Shares of the teacher's costs that were given, the other one by the scenario; None where none was."""
     if q.delta_lgt is None and q.delta_pre is None:
         return None
-    usual = SCENARIOS[scenario]
+    usual = SCENARIOS.get(scenario)
+    if usual is None:
+        return None  # the situation refuses it, by its name
     return CostShares(
         usual.delta_lgt if q.delta_lgt is None else q.delta_lgt,
         usual.delta_pre if q.delta_pre is None else q.delta_pre,
     )
 
 
-def _sizes(q: PlanQuestion, record: StudyRecord | None) -> dict[str, Any]:
-    """Vocabulary, context and known prices: what was asked, else the study's, else the papers'."""
+def _sizes(q: PlanQuestion, record: StudyRecord | None, of_teachers: Mapping[str, int]) -> dict[str, Any]:
+    """Vocabulary, context, known prices and what can be served with them.
+
+    What was asked, else the study's, else what measured teachers tell, else the papers'.
+    """
     known: dict[str, Any] = {"vocab": PAPER_VOCAB, "context": PAPER_CONTEXT}
+    if record is None:
+        known |= of_teachers
     if record is not None and record.runs:
         row = record.runs[0]
         for name, key in (("vocab", "vocab_size"), ("context", "context")):
@@ -330,7 +334,9 @@ def _sizes(q: PlanQuestion, record: StudyRecord | None) -> dict[str, Any]:
         if q.vocab is None and q.context is None:
             known["prices"] = study_prices(record)
     asked = {"vocab": q.vocab, "context": q.context}
-    return known | {name: value for name, value in asked.items() if value is not None}
+    known |= {name: value for name, value in asked.items() if value is not None}
+    limit = _limit(q, vocab=known["vocab"], context=known["context"])
+    return known if limit is None else known | {"max_params": limit.params, "limit_text": limit.text}
 
 
 def named_teacher(name: str, loss: float | None = None) -> Teacher:
@@ -399,25 +405,16 @@ def _listed(q: PlanQuestion) -> list[Teacher]:
 
 
 _BUYS = "it turns --device-hours 500 or --money 2000 into FLOP, and --tokens and --compute need none of that"
-_SHARED = (
-    "they share the bill for a teacher's training, or stored logits, and here is neither: --logits stored, "
-    "--scenario pretraining or --train-teacher"
-)
 
 
-def _refuse_idle(q: PlanQuestion, *, has_others: bool) -> None:
+def _refuse_idle(q: PlanQuestion) -> None:
     """Fields that cannot act beside the others; lest someone believes that they did something.
-
-    Args:
-        q: the question.
-        has_others: whether teachers come from elsewhere too: a study, or measured first.
 
     Raises:
         ConfigError: names the option, what it needs, and what to do.
     """
     is_bought = q.device_hours is not None or q.money is not None
     is_served = q.serve_memory is not None or q.serve_latency is not None
-    is_shared = q.students_served <= 1 or _shares_a_bill(q, has_others)
     says_all = q.delta_lgt is not None and q.delta_pre is not None
     served = "it belongs to --serve-memory 8e9, or --serve-latency with --serve-bandwidth"
     idle = (
@@ -443,24 +440,31 @@ def _refuse_idle(q: PlanQuestion, *, has_others: bool) -> None:
             "--train-teacher",
             "it is about the teachers of --teacher-params and --teacher-tokens: give both",
         ),
-        (q.students_served, is_shared, f"--students-served {q.students_served}", _SHARED),
     )
     for value, acts, option, why in idle:
         if value is not None and not acts:
             raise ConfigError(f"{option} does nothing here: {why}; leave it out, or give what it needs")
 
 
-def _shares_a_bill(q: PlanQuestion, has_others: bool) -> bool:
-    """Whether any bill of the question is one for all students: a teacher's training, or stored logits."""
-    scenario = SCENARIOS.get(q.scenario or "inference")  # an unknown one is refused later, by its name
-    of_scenario = scenario.delta_pre if scenario is not None else 0.0
-    pays_training = of_scenario if q.delta_pre is None else q.delta_pre
-    is_named = has_others or q.names_teachers
-    may_train = q.may_train_teacher and not (is_named and q.student_tokens is not None)
-    return bool(
-        q.logits == "stored"
-        or pays_training
-        or q.train_teacher
-        or may_train
-        or any(isinstance(t, Teacher) and not t.exists for t in q.teachers or ())
-    )
+def _refuse_unshared(situation: Situation, *, more_to_come: bool) -> None:
+    """Several students where no bill is one for all of them: a teacher's training, or stored logits.
+
+    Args:
+        situation: the question in numbers, with the teachers of its study.
+        more_to_come: whether teachers that exist will be measured.
+
+    Raises:
+        ConfigError: says what they could share.
+    """
+    shares = situation.cost_shares
+    at_hand = [shares_of(situation, teacher).delta_pre == 0 for teacher in situation.teachers]
+    at_hand += [shares.delta_pre == 0] * more_to_come
+    trains = not any(at_hand)  # with tokens for a budget nobody pays for one beside a teacher at hand
+    if situation.compute is not None:
+        trains = situation.may_train_teacher or not all(at_hand)
+    if situation.students_served > 1 and not (trains or (situation.logits == "stored" and shares.delta_lgt)):
+        raise ConfigError(
+            f"--students-served {situation.students_served} does nothing here: they share the bill for a teacher's "
+            "training, or stored logits, and here is neither: --logits stored, --scenario pretraining or "
+            "--train-teacher; leave it out, or give what it needs"
+        )

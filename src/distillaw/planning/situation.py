@@ -19,7 +19,7 @@ from distillaw.accounting.shapes import ASPECT
 from distillaw.errors import ConfigError, VocabularyError
 from distillaw.laws.base import Array
 from distillaw.planning.phrases import say
-from distillaw.quantities import did_you_mean, format_count
+from distillaw.quantities import did_you_mean, format_size
 
 SCENARIOS: Mapping[str, CostShares] = {s.name.lower().replace("_", "-"): s.value for s in Scenario}
 """Name -> (delta_Lgt, delta_Pre): whether this student pays for the teacher's logits and for its training."""
@@ -78,9 +78,7 @@ class Teacher:
         errors = {"loss_se": (self.loss_se, self.loss or math.inf), "estimate_error": (self.law_error, 1.0)}
         for what, (value, largest) in errors.items():
             if not 0 <= value < largest:
-                raise ConfigError(
-                    f"teacher {what} = {value:g}: a standard error is at least 0 and below the loss it belongs to"
-                )
+                raise ConfigError(say("teacher standard error", what=what, value=value))
         if self.loss is None and (self.params is None or self.tokens is None):
             raise ConfigError(say("teacher needs", name=self.name))
 
@@ -176,8 +174,7 @@ class Situation:
             if self.student_tokens is not None:
                 raise ConfigError(say("largest is best"))
             return
-        if size < SMALLEST_STUDENT:
-            raise ConfigError(say("tiny student", params=size))
+        check_size(size)
         if self.student_params is None:
             if self.student_tokens is not None:
                 self._check_ratio(self.student_tokens, size)
@@ -191,14 +188,8 @@ class Situation:
         compute, served = self.compute, self.inference_tokens
         if tokens <= 0:
             raise ConfigError(say("serving takes all", compute=compute, served=served, params=params))
-        if tokens < SMALLEST_RATIO * params:
-            given = say("given tokens", tokens=tokens)
-            if compute is not None:
-                given = say("given compute", compute=compute)
-            ratio = tokens / params
-            raise ConfigError(
-                say("few per parameter", given=given, params=params, ratio=ratio, least=SMALLEST_RATIO)
-            )
+        given = "" if compute is None else say("given compute", compute=compute)
+        check_ratio(params, tokens, given=given)
 
     def _check_tokenizers(self) -> None:
         """Losses per token of different tokenizers are different units, and a student has one vocabulary."""
@@ -208,13 +199,13 @@ class Situation:
 
     @property
     def size(self) -> str:
-        """The student's size in words: its label, else in millions from 0.1M on."""
+        """The student's size in words: its label, where it has one."""
         n = self.student_params
         if n is None:
             if self.max_params is None:
                 return say("free size")
             return say("free size up to", limit=self.max_params)
-        return self.label or (f"{n / 1e6:.3g}M" if 0.9995e5 <= n < 0.9995e6 else format_count(n))
+        return self.label or format_size(n)
 
     @property
     def student(self) -> str:
@@ -305,20 +296,36 @@ def check_plausible(what: str, value: float | None, unit: str) -> None:
         raise ConfigError(say("slip", what=what, value=value, largest=LARGEST[unit], unit=unit))
 
 
+def check_size(params: float, who: str = "student") -> None:
+    """Refuse a model that nobody would call one.
+
+    Raises:
+        ConfigError: fewer than `SMALLEST_STUDENT` parameters.
+    """
+    if params < SMALLEST_STUDENT:
+        raise ConfigError(say("tiny model", who=who, params=params))
+
+
+def check_ratio(params: float, tokens: float, who: str = "student", *, given: str = "") -> None:
+    """Refuse a model that reads too little to be called trained.
+
+    Raises:
+        ConfigError: fewer than `SMALLEST_RATIO` tokens per parameter; `given` says the budget that was not tokens.
+    """
+    if tokens < SMALLEST_RATIO * params:
+        slots = {"given": given or say("given tokens", tokens=tokens), "who": who, "params": params}
+        raise ConfigError(say("few per parameter", **slots, ratio=tokens / params, least=SMALLEST_RATIO))
+
+
 def check_trained(params: float, tokens: float, who: str = "student") -> None:
     """Refuse a model that nobody would call one, or that reads too little to be called trained.
 
     Raises:
         ConfigError: fewer parameters or tokens per parameter than anything is known of.
     """
-    if params < SMALLEST_STUDENT:
-        raise ConfigError(f"{who} of {params:g} parameters: write 300M for 300 million")
-    if tokens < SMALLEST_RATIO * params:
-        raise ConfigError(
-            f"{format_count(tokens)} tokens for a {format_count(params)} {who} is {tokens / params:.2g} tokens per "
-            f"parameter; below {SMALLEST_RATIO} nothing is learnt that a law or a study describes. Give more tokens"
-        )
-    check_plausible(f"tokens of a {format_count(params)} {who}", tokens, "tokens")
+    check_size(params, who)
+    check_ratio(params, tokens, who)
+    check_plausible(f"tokens of a {format_size(params)} {who}", tokens, "tokens")
 
 
 def check_teacher_losses(situation: Situation, floor: float) -> None:

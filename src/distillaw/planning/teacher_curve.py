@@ -24,7 +24,7 @@ from distillaw.planning.evidence import Strategy
 from distillaw.planning.phrases import say
 from distillaw.planning.situation import Situation
 from distillaw.planning.voices import Voice
-from distillaw.quantities import format_count
+from distillaw.quantities import format_size
 
 FLAT = 0.005
 """Share of the loss within which teachers count as equally good."""
@@ -417,8 +417,8 @@ class TeacherRange:
     def sentence(self) -> str:
         """For people."""
         best, flat = self.curve.best, self.curve.best.flat
-        low = say("smallest searched") if flat.is_open_below else format_count(flat.lower)
-        high = say("largest searched") if flat.is_open_above else format_count(flat.upper)
+        low = say("smallest searched") if flat.is_open_below else format_size(flat.lower)
+        high = say("largest searched") if flat.is_open_above else format_size(flat.upper)
         edge = say("or beyond") if best.at_edge else ""
         found = {"best": best.at, "edge": edge, "low": low, "high": high, "flat": 100 * FLAT}
         return say("teacher size", ratio=self.tokens_per_param, **found)

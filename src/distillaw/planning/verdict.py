@@ -16,7 +16,7 @@ from distillaw.planning.sensitivity import SwitchingValue
 from distillaw.planning.situation import Situation
 from distillaw.planning.teacher_curve import TeacherRange
 from distillaw.planning.wording import crossover_sentence, equal_sentence
-from distillaw.quantities import format_count, format_flop
+from distillaw.quantities import format_flop, format_size
 from distillaw.runs.record import budget_text
 from distillaw.table import Table, number, text
 
@@ -194,7 +194,7 @@ def cost_table(verdict: Verdict) -> Table:
     return Table.of(
         [
             text("FLOP", of=_name),
-            number("student", format_count, of=attrgetter("student_params")),
+            number("student", format_size, of=attrgetter("student_params")),
             number("tokens", budget_text, of=attrgetter("student_tokens")),
             *flop,
             text("loss is", of=lambda row: "estimate" if row.is_speculative else row.basis),

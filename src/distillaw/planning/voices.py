@@ -19,7 +19,7 @@ from distillaw.errors import ConfigError
 from distillaw.fitting.query import load_law
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.study import kept_laws
-from distillaw.laws.base import Box
+from distillaw.laws.base import EDGE, Box
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.equation import STUDENT, SUPERVISED, student_coefficients, supervised_coefficients
@@ -283,6 +283,6 @@ def efolds_outside(box: Box, coords: Mapping[str, Sequence[float]]) -> dict[str,
     for name, low, high in box.bounds:
         weight = EFOLD_WEIGHT.get(name, 1.0)
         away = [weight * max(math.log(low / v), math.log(v / high)) for v in coords.get(name, ())]
-        if max(away, default=0.0) > 1e-9:
+        if max(away, default=0.0) > weight * EDGE:
             found[name] = max(away)
     return found

@@ -26,7 +26,7 @@ from distillaw.quantities import format_bytes
 from distillaw.runs.spec import shared_stream
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.makespan import makespan
-from distillaw.sweep.ready import NOTHING, Facts, Progress, TrunkJob, left_of, one_per_trunk
+from distillaw.sweep.ready import NOTHING, Facts, Progress, TrunkJob, left_of
 from distillaw.sweep.spec import StudySpec
 from distillaw.worlds.oracle import Oracle, is_oracle, parse_oracle
 from distillaw.worlds.world import open_world
@@ -213,11 +213,6 @@ def slowness() -> float:
             np.exp(logits)
         taken.append(time.thread_time() - began)
     return min(taken) / PROBE_SECONDS
-
-
-def nominal(spec: StudySpec, facts: Facts) -> list[TrunkJob]:
-    """Every trunk of a study of which nothing is on disk, as if its searches stayed at their start."""
-    return one_per_trunk(Planner(spec, facts, NOTHING, guess=True).ready_jobs().jobs)
 
 
 WORTH_A_STORE = 0.1

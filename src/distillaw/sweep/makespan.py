@@ -17,6 +17,9 @@ MOVES = 0.2
 """What searches that move, and budgets that then share fewer trunks, add to the time of searches that stay: 0.12, 0.32
 and 0.20 of it in two quickstarts and a study of technical documents (dev/LOG.md, 2026-11-23)."""
 
+_Task = tuple[float, tuple[str, ...]]
+"""Seconds that a core spends, or when it is done; and what on."""
+
 
 def makespan(
     jobs: Sequence[TrunkJob], seconds: Sequence[float], wanted: Sequence[TrunkJob], workers: int
@@ -36,13 +39,13 @@ def makespan(
     for name in searches & of.keys():
         move = f"moves of step {steps[name]}"
         steps[move], moves[move] = steps[name], moves.get(move, 0.0) + MOVES * of[name]
-    now, running = 0.0, list[tuple[float, tuple[str, ...]]]()
+    now, running = 0.0, list[_Task]()
     waiting = {job.trunk.trunk_id: job for job in jobs}
     while waiting or moves or running:
         undone = {*waiting, *moves, *(name for _, names in running for name in names)}
         step = min((steps[name] for name in undone if name in searches or name not in of), default=math.inf)
         searched = all(steps[name] > step for name in undone & searches)
-        tasks = [(moves[name], (name,)) for name in moves if searched and steps[name] == step]
+        tasks: list[_Task] = [(moves[name], (name,)) for name in moves if searched and steps[name] == step]
         ready = [
             job
             for name, job in waiting.items()

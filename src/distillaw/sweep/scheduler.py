@@ -108,34 +108,21 @@ class _Entry:
     tokens: float = 0.0
     """Trained on since it began."""
 
-    def record(self) -> dict[str, object]:
-        """What scheduler.json says of it."""
-        task = self.task
+    def facts(self) -> dict[str, object]:
+        """What the journal and scheduler.json say of it; nothing of jobs before their training began."""
+        jobs = self.task.jobs if self.since is not None else ()
         return {
-            "number": task.number,
-            "where": task.where,
-            "log": task.log,
-            "state": f"starting: {task.waits_for}" if self.since is None else "busy",
-            "trunks": [] if self.since is None else self.trunks,
-            "runs": [] if self.since is None else self.runs,
+            "where": self.task.where,
+            "trunks": [job.trunk.trunk_id for job in jobs],
+            "runs": [run_id for job in jobs for run_id in job.run_ids],
             "tokens": round(self.tokens),
-            "seconds": self.seconds,
+            "seconds": time.monotonic() - self.since if self.since is not None else 0.0,
         }
 
-    @property
-    def trunks(self) -> list[str]:
-        """By id."""
-        return [job.trunk.trunk_id for job in self.task.jobs]
-
-    @property
-    def runs(self) -> list[str]:
-        """By id."""
-        return [run_id for job in self.task.jobs for run_id in job.run_ids]
-
-    @property
-    def seconds(self) -> float:
-        """In training."""
-        return 0.0 if self.since is None else time.monotonic() - self.since
+    def record(self) -> dict[str, object]:
+        """Its entry in scheduler.json."""
+        state = f"starting: {self.task.waits_for}" if self.since is None else "busy"
+        return {"number": self.task.number, "log": self.task.log, "state": state, **self.facts()}
 
 
 class Scheduler:
@@ -196,7 +183,7 @@ class Scheduler:
 
     def _hand_out(self, ready: ReadyJobs) -> bool:
         """Give ready jobs to free workers; False when nothing is left to do."""
-        busy = {trunk for entry in self._entries.values() for trunk in entry.trunks}
+        busy = {job.trunk.trunk_id for entry in self._entries.values() for job in entry.task.jobs}
         open_jobs = [job for job in ready.jobs if job.trunk.trunk_id not in busy and self._is_open(job)]
         free = self._executor.workers - len(self._entries)
         for jobs in share_out(open_jobs, free, self._crashes, stacked=self._executor.has_devices):
@@ -365,28 +352,20 @@ class Scheduler:
     def _stop(self) -> None:
         """Ask all workers to save and end; the slow ones are killed."""
         self._is_stopping = True
-        if any(entry.since is not None for entry in self._entries.values()):
-            self._display.note("stopping: the workers save their checkpoints")
-        for end in (self._executor.stop, self._executor.kill):
+        has_begun = any(entry.since is not None for entry in self._entries.values())
+        for end, is_told in ((self._executor.stop, has_begun), (self._executor.kill, False)):
             for entry in self._entries.values():
                 end(entry.task)
+            if is_told:  # once they are asked: who watched may be gone, and its pipe closed
+                self._display.note("stopping: the workers save their checkpoints")
             for future in wait(self._entries, STOP_SECONDS).done:
                 self._end(future)
 
     # --- the record -----------------------------------------------------------------------------------------
 
     def _log(self, event: str, entry: _Entry, **facts: object) -> None:
-        self._journal.add(
-            event,
-            where=entry.task.where,
-            trunks=entry.trunks,
-            runs=entry.runs,
-            tokens=round(entry.tokens),
-            seconds=entry.seconds,
-            cores=self._executor.threads,
-            executor=self._executor.name,
-            **facts,
-        )
+        place = {"cores": self._executor.threads, "executor": self._executor.name}
+        self._journal.add(event, **entry.facts(), **place, **facts)
 
     def _write_notice(self) -> None:
         entries = [entry.record() for entry in self._entries.values()]

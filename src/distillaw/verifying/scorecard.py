@@ -233,19 +233,14 @@ def find_sources(places: Sequence[str | Path]) -> list[Path]:
 def _sources_below(place: Path) -> list[Path]:
     if frozen_files(predictions_folder(place)):
         return [place]
-    studies = [
-        folder.parent
-        for depth in ("*", "*/*")
-        for folder in sorted(place.glob(f"{depth}/predictions"))
-        if frozen_files(folder)
-    ]
-    tables = [
-        folder.parent / str(read_frozen(folder)[0].document["table"])
-        for pattern in ("*.predictions", "*/*.predictions")
-        for folder in sorted(place.glob(pattern))
-        if frozen_files(folder)
-    ]
-    return studies + tables
+    found = []
+    for pattern in ("*/predictions", "*/*/predictions", "*.predictions", "*/*.predictions"):
+        for folder in sorted(place.glob(pattern)):
+            if frozen_files(folder) and folder.name == "predictions":
+                found.append(folder.parent)
+            elif frozen_files(folder):
+                found.append(folder.parent / str(read_frozen(folder)[0].document["table"]))
+    return found
 
 
 def _score(study: str, one: Frozen, prediction: FrozenPrediction, runs: Sequence[TableRun]) -> Scored:
@@ -256,8 +251,6 @@ def _score(study: str, one: Frozen, prediction: FrozenPrediction, runs: Sequence
     loss = math.nan if not found or problem else _value(prediction, found)
     if math.isnan(loss) and status == SCORED:
         status, problem = UNUSABLE, "the arms with and without a teacher share no seed"
-    seeds = 0 if not found else min(len(m.by_seed) for m in found)
-    scale = found[-1].loss if found else math.nan
     return Scored(
         study=study,
         frozen=one.hash[:10],
@@ -265,8 +258,8 @@ def _score(study: str, one: Frozen, prediction: FrozenPrediction, runs: Sequence
         level=one.level,
         status=status,
         measured=loss,
-        num_seeds=seeds,
-        scale=scale,
+        num_seeds=min((len(m.by_seed) for m in found or ()), default=0),
+        scale=found[-1].loss if found else math.nan,
         problem=problem,
     )
 

@@ -109,11 +109,8 @@ def with_entropy(scores_RC: Floats, nats: float, weights_R: Floats | None = None
     """
     weights_R = np.full(len(scores_RC), 1 / len(scores_RC)) if weights_R is None else weights_R
 
-    def rows(scale: float) -> Floats:
-        return softmax(scale * scores_RC)
-
-    scale = bisect(lambda scale: float(weights_R @ entropy(rows(scale))) - nats, 0.0, 1e4)
-    return rows(scale)
+    scale = bisect(lambda scale: float(weights_R @ entropy(softmax(scale * scores_RC))) - nats, 0.0, 1e4)
+    return softmax(scale * scores_RC)
 
 
 def softmax(scores: Floats) -> Floats:
@@ -390,13 +387,9 @@ class TopicalBigrams:
 
     def start(self, rows: int) -> Knowledge:
         """Knowledge of readers who have read nothing."""
-        spec = self._spec
-        return Knowledge(
-            np.zeros((rows, spec.topics)),
-            np.full(rows, -1),
-            np.full(rows, -1),
-            np.full((rows, spec.keys, spec.values), 1 / spec.values),
-        )
+        spec, none = self._spec, np.full(rows, -1)
+        values = np.full((rows, spec.keys, spec.values), 1 / spec.values)
+        return Knowledge(np.zeros((rows, spec.topics)), none, none.copy(), values)
 
     def observe(self, knowledge: Knowledge, words_N: Ints) -> Knowledge:
         """Knowledge after one more word each; no word, or an impossible one, starts afresh."""

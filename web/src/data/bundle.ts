@@ -34,7 +34,7 @@ export interface VoiceData {
 }
 
 /** Coefficients of the laws behind a voice, as published or fitted, and where they come from. */
-export interface CoefficientTable {
+interface CoefficientTable {
   title: string;
   source: string;
   members: string[];
@@ -55,7 +55,7 @@ export interface HardwareData {
   price_source: string;
 }
 
-export interface NamedTeacherData {
+interface NamedTeacherData {
   name: string;
   params: number;
   tokens: number | null;
@@ -93,7 +93,7 @@ export interface CellData {
 
 export type Answer = "distil" | "pretrain" | "too-close";
 
-export interface StudyData {
+interface StudyData {
   name: string;
   folder: string;
   runs: RunData[];
@@ -115,7 +115,7 @@ export interface FieldData {
 
 export type BudgetKind = "tokens" | "compute" | "device-hours" | "money";
 
-export interface Constants {
+interface Constants {
   margin: number;
   sure: number;
   /** Standard deviations of a law's doubt at which its gain has the sign of its mean with the probability `sure`. */
@@ -130,6 +130,7 @@ export interface Constants {
   other_text_doubt: number;
   other_text_weight: number;
   efold_weight: Record<string, number>;
+  edge: number;
   largest_gain: number;
   pruned_worth: number;
   size_prior: number;
@@ -141,20 +142,22 @@ export interface Constants {
   largest: Record<string, number>;
   ladder: number[];
   ladder_ratio: number;
+  lead_members: number;
+  /** The grid of a pooled density: its points, and how far it reaches, in scales of a belief. */
+  density: { points: number; tail: number; near: number };
   flat: number;
   /** Of the standard normal distribution, at which a crossing is looked for. */
   doubt_quantiles: number[];
   training_factor: number;
   repeat_scale: number;
-  repeat_source: string;
-  /** Teacher sizes considered over the student's, for `laws/teacher_curve.py`. */
+  /** Teacher sizes considered over the student's, for `planning/teacher_curve.py`. */
   tokens_per_param: number;
   few_tokens: number;
   scenarios: Record<string, [number, number]>;
   paid: Record<string, string>;
   families: { sigma1: number; sigma2: number }[];
   between: [number, number];
-  /** The family whose members are served: see `plan/serving.ts`. */
+  /** The family whose members are served: see `plan/bills.ts`. */
   served: { aspect: number; omega: number; head_dim: number; cache_bytes: number; smallest: number; largest: number };
 }
 

@@ -37,7 +37,7 @@ export function toHash(q: Question): string {
 }
 
 /** A question, and what of its address could not be used, in one line; empty where all was. */
-export interface Opened {
+interface Opened {
   readonly question: Question;
   readonly note: string;
 }

@@ -3,7 +3,7 @@ import { data } from "../data/bundle";
 import { QuestionError, general } from "../quantities";
 import type { OwnTeacher } from "./question";
 
-export interface Scouted {
+interface Scouted {
   readonly own: OwnTeacher[];
   readonly vocab: string;
   /** What was taken over, for people. */

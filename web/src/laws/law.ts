@@ -8,8 +8,8 @@
  */
 import { logAddExp } from "./numerics";
 
-export const SUPERVISED = ["log_E", "log_A", "log_B", "alpha", "beta", "gamma"] as const;
-export const STUDENT = [
+const SUPERVISED = ["log_E", "log_A", "log_B", "alpha", "beta", "gamma"] as const;
+const STUDENT = [
   "log_A", "log_B", "alpha", "beta", "gamma", "q", "c0", "log_kappa", "f1", "eps",
 ] as const;
 

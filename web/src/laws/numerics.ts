@@ -85,7 +85,7 @@ const GOLDEN_STEPS = 40;
 const BISECTIONS = 80;
 
 /** Golden section between a and b. */
-export function golden(curve: (x: number) => number, a: number, b: number): number {
+function golden(curve: (x: number) => number, a: number, b: number): number {
   let left = b - GOLDEN * (b - a);
   let right = a + GOLDEN * (b - a);
   let atLeft = curve(left);

@@ -111,7 +111,7 @@ export interface Limit {
   readonly text: string;
 }
 
-export interface Serving {
+interface Serving {
   /** Bytes. */
   readonly memory: number | null;
   /** Seconds per generated token, and the bytes per second that the device reads. */

@@ -1,11 +1,10 @@
 /**
- * Where pretraining catches up with one distillation, as a band. Mirrors `distillaw/planning/crossover.py` and
- * `law_crossover.py`.
+ * Where pretraining catches up with one distillation, as a band. Mirrors `distillaw/planning/crossover.py`.
  */
 import { constants } from "../data/bundle";
 import { type Ensemble, thinned } from "../laws/law";
 import { geomspace, lastTrue, linspace, lowest, mean } from "../laws/numerics";
-import { formatCount } from "../quantities";
+import { formatSize } from "../quantities";
 import { say } from "../words";
 import { effectiveTokens, forwardFlop, tokensOn } from "./bills";
 import type { Evidence, Strategy, Voice } from "./evidence";
@@ -143,7 +142,7 @@ export interface TeacherRange {
 }
 
 /** Loss of the student by law, nats/token of the law's text, from a teacher of this size on so many tokens per parameter. */
-export function lossFromSize(
+function lossFromSize(
   ensemble: Ensemble, n: number, d: number, ratio: number, logSize: number,
 ): number[] {
   return ensemble.map((law) => Math.exp(law.distilled(n, d, law.supervised(logSize, logSize + Math.log(ratio)))));
@@ -178,8 +177,8 @@ function edgeOf(curve: (x: number) => number, at: number, end: number, bound: nu
 
 export function rangeSentence(range: TeacherRange): string {
   const { tokensPerParam: ratio, best } = range;
-  const low = range.isOpenBelow ? say("smallest searched") : formatCount(range.lower);
-  const high = range.isOpenAbove ? say("largest searched") : formatCount(range.upper);
+  const low = range.isOpenBelow ? say("smallest searched") : formatSize(range.lower);
+  const high = range.isOpenAbove ? say("largest searched") : formatSize(range.upper);
   const edge = range.atEdge ? say("or beyond") : "";
   return say("teacher size", { ratio, best, edge, low, high, flat: 100 * constants().flat });
 }

@@ -90,8 +90,6 @@ export interface Belief {
   readonly scale: number;
 }
 
-const POINTS = 2001;
-
 export function beliefOfLaw(centres: Float64Array, sd: number): Belief {
   return { centres, scale: constants().law_scale * sd };
 }
@@ -147,14 +145,15 @@ export function agreedDraws(beliefs: readonly Belief[], order: Float64Array, wei
 
 /** A grid over all beliefs with points close together around the narrowest. */
 function gridFor(beliefs: readonly Belief[]): Float64Array {
-  const ends = beliefs.flatMap((b) => [Math.min(...b.centres) - 12 * b.scale, Math.max(...b.centres) + 12 * b.scale]);
-  const coarse = linspace(Math.min(...ends), Math.max(...ends), POINTS);
+  const { points, tail, near } = constants().density;
+  const ends = beliefs.flatMap((b) => [Math.min(...b.centres) - tail * b.scale, Math.max(...b.centres) + tail * b.scale]);
+  const coarse = linspace(Math.min(...ends), Math.max(...ends), points);
   const finest = beliefs.reduce((a, b) => (b.scale < a.scale ? b : a));
   const middle = median(finest.centres);
-  const reach = 8 * (finest.scale + deviation(finest.centres));
-  const both = new Float64Array(2 * POINTS);
+  const reach = near * (finest.scale + deviation(finest.centres));
+  const both = new Float64Array(2 * points);
   both.set(coarse);
-  both.set(linspace(middle - reach, middle + reach, POINTS), POINTS);
+  both.set(linspace(middle - reach, middle + reach, points), points);
   both.sort();
   return both.filter((x, i) => i === 0 || x !== both[i - 1]);
 }

@@ -166,7 +166,7 @@ export function efoldsOutside(
     const weight = constants().efold_weight[name] ?? 1;
     const away = (coords[name] ?? []).map((v) => weight * Math.max(Math.log(low / v), Math.log(v / high)));
     const worst = Math.max(0, ...away);
-    if (worst > 1e-9) found[name] = worst;
+    if (worst > weight * constants().edge) found[name] = worst;
   }
   return found;
 }

@@ -92,8 +92,6 @@ function checkTeacherLosses(s: Situation, floor: number): void {
   }
 }
 
-const LEAD_MEMBERS = 24;
-
 export interface Sources {
   readonly voices: readonly Voice[];
   readonly level: number;
@@ -104,7 +102,7 @@ export interface Sources {
 }
 
 /** Lowest irreducible loss of the laws, nats/token. */
-export function floorOf(sources: Sources): number {
+function floorOf(sources: Sources): number {
   const floors = sources.voices.flatMap((v) => v.ensemble?.map((law) => Math.exp(law.plain.log_E)) ?? []);
   return floors.length ? Math.min(...floors) : 0;
 }
@@ -114,11 +112,11 @@ export function leadOf(s: Situation, sources: Sources): Voice {
   const able = sources.voices.filter((v) => v.ensemble !== null);
   const trusted = able.filter((v) => !v.is_refused);
   const speaking = trusted.length ? trusted : able;
-  if (!speaking.length) throw new QuestionError(say("no law", { said: sources.voices.map(({ source, note }) => `${source}: ${note}`).join("; ") }));
+  if (!speaking.length) throw new QuestionError(say("no law", { said: sources.voices.map(({ source, status, note }) => `${source}: ${status}: ${note}`).join("; ") }));
   const away = speaking.map((v) => distance(s, v));
   const within = speaking.find((v, i) => away[i]! <= v.doubt.reach && v.may_decide);
   const voice = within ?? speaking[argMin(away)]!;
-  return { ...voice, ensemble: thinned(voice.ensemble!, LEAD_MEMBERS) };
+  return { ...voice, ensemble: thinned(voice.ensemble!, constants().lead_members) };
 }
 
 /** E-folds of the student outside a law's range; nothing is known of one of free size. */

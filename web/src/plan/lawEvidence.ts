@@ -132,8 +132,8 @@ function complaints(
       const line = say(`${side} range`, { what: coordinateNames()[name] ?? name, value, low, high, off: times(off) });
       found.push(name === "teacher_loss" && ratio !== 1 ? say("on your text", { line, loss: value * ratio }) : line);
     };
-    if (smallest < low * (1 - 1e-9)) add("below", smallest, low / smallest);
-    if (largest > high * (1 + 1e-9)) add("above", largest, largest / high);
+    if (smallest < low * (1 - constants().edge)) add("below", smallest, low / smallest);
+    if (largest > high * (1 + constants().edge)) add("above", largest, largest / high);
     return found;
   });
 }

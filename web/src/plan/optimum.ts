@@ -31,7 +31,7 @@ export interface Bounds {
 /** A teacher that touches no bound: ln N_T and the odds of its training in the budget. */
 export type Start = readonly [n: number, odds: number];
 
-export interface BestTeacher {
+interface BestTeacher {
   readonly teacherParams: number;
   readonly teacherTokens: number;
   readonly studentTokens: number;
@@ -353,9 +353,9 @@ function isOutside(n: number, d: number, bounds: Bounds, by: number): boolean {
 }
 
 /** Heights along y at one x. */
-export type Surface = (x: number) => (y: number) => number;
+type Surface = (x: number) => (y: number) => number;
 
-export interface Point {
+interface Point {
   x: number;
   y: number;
   value: number;
@@ -366,7 +366,7 @@ const STEPS = 60;
 const LONGEST = 1;
 
 /** From one start; a step is taken only if it goes down. The value is infinite for a search that left its domain. */
-export function newton(surface: Surface, x: number, y: number, isLost: (x: number, y: number) => boolean): Point {
+function newton(surface: Surface, x: number, y: number, isLost: (x: number, y: number) => boolean): Point {
   let value = surface(x)(y);
   let radius = LONGEST;
   for (let i = 0; i < STEPS && Number.isFinite(value); i++) {

@@ -9,7 +9,7 @@ import { type Bounds, type Start, bestTeacher, bestTeacherNear, Cell } from "./o
 import { handedOver, optionLoss, teacherLosses } from "./predictions";
 import { type Situation, type Teacher, called, teacher, teacher as makeTeacher } from "./situation";
 
-export interface Choice {
+interface Choice {
   readonly s: Situation;
   readonly ensemble: Ensemble;
   readonly sizePrior: number;
@@ -18,23 +18,23 @@ export interface Choice {
 }
 
 /** Points of every grid over sizes. */
-export const GRID = 33;
+const GRID = 33;
 /** Sizes of teachers considered, over the student's. */
 const TEACHERS = [0.1, 1e4] as const;
 
 /** 1 + w ln(D / 20 N)^2, towards the usual ratio of tokens to parameters. */
-export function pull(choice: Choice, params: number, tokens: number): number {
+function pull(choice: Choice, params: number, tokens: number): number {
   return 1 + choice.sizePrior * Math.log(tokens / (constants().usual_ratio * params)) ** 2;
 }
 
 /** The size that the budget trains on the fewest tokens per parameter: 6 N^2 ratio = C. */
-export function largestAffordable(s: Situation): number {
+function largestAffordable(s: Situation): number {
   const { smallest_ratio, smallest_student } = constants();
   return Math.max(Math.sqrt(s.compute! / (6 * smallest_ratio)), 2 * smallest_student);
 }
 
 /** One student on what serving leaves of the bill, with the teachers allowed to a range of students. */
-export function cellOf(choice: Choice, size: number, smallest: number, largest: number): [Cell, Bounds] {
+function cellOf(choice: Choice, size: number, smallest: number, largest: number): [Cell, Bounds] {
   const { s, ensemble } = choice;
   const shares = sharesOf(s, teacher({ name: "", params: 1, tokens: 1, exists: false }));
   const left = Math.max(s.compute! - forwardFlop(s, size) * s.inferenceTokens, 1);
@@ -192,7 +192,7 @@ function canPrune(option: Option): boolean {
 
 /** Sizes whose bound lies within this share below the best are searched: the bound is taken on a grid. */
 const SLACK = 0.01;
-export function bestSizeWithTeacher(choice: Choice): number {
+function bestSizeWithTeacher(choice: Choice): number {
   const low = Math.log(constants().smallest_student);
   const high = Math.log(choice.s.maxParams ?? largestAffordable(choice.s));
   const sizes = linspace(low, high, GRID);

@@ -1,6 +1,6 @@
 /** What the user has: a student, tokens or compute, teachers, and who pays. Mirrors `distillaw/planning/situation.py`. */
 import { constants } from "../data/bundle";
-import { QuestionError, formatCount, general } from "../quantities";
+import { QuestionError, formatSize } from "../quantities";
 import { say } from "../words";
 import { trainingTokens } from "./bills";
 
@@ -101,7 +101,7 @@ function checkSize(s: Situation): void {
     if (s.studentTokens !== null) refuse("largest is best");
     return;
   }
-  if (size < constants().smallest_student) refuse("tiny student", { params: size });
+  if (size < constants().smallest_student) refuse("tiny model", { who: "student", params: size });
   if (s.studentParams !== null && s.maxParams !== null && s.maxParams < size) refuse("over the limit", { params: size, limit: s.maxParams });
   if (s.studentParams !== null || s.studentTokens !== null) checkRatio(s, trainingTokens(s, size), size);
 }
@@ -111,14 +111,14 @@ function checkRatio(s: Situation, tokens: number, params: number): void {
   const compute = s.compute ?? 0;
   if (tokens <= 0) refuse("serving takes all", { compute, served: s.inferenceTokens, params });
   const given = s.compute === null ? say("given tokens", { tokens }) : say("given compute", { compute });
-  if (tokens < least * params) refuse("few per parameter", { given, params, ratio: tokens / params, least });
+  if (tokens < least * params) refuse("few per parameter", { given, who: "student", params, ratio: tokens / params, least });
 }
 
 /** The student's size in words. */
 export function sizeText(s: Situation): string {
   const n = s.studentParams;
   if (n === null) return s.maxParams === null ? say("free size") : say("free size up to", { limit: s.maxParams });
-  return n >= 0.9995e5 && n < 0.9995e6 ? `${general(n / 1e6, 3)}M` : formatCount(n);
+  return formatSize(n);
 }
 
 /** `a 0.1M student on 0.5M tokens` or `... within 1e21 FLOP`. */

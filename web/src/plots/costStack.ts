@@ -14,7 +14,7 @@ interface Part {
 }
 
 /** FLOP that this student pays, by part and in the order of the stack; null where a size is unknown. */
-export function paidParts(v: Verdict, row: Strategy): { name: string; color: string; flop: number }[] | null {
+function paidParts(v: Verdict, row: Strategy): { name: string; color: string; flop: number }[] | null {
   const { compute } = row;
   if (compute.total === null) return null;
   const shares = sharesOf(v.situation, row.teacher);

@@ -174,7 +174,7 @@ export const frame: RenderFunction = (_index, _scales, _values, at) => {
 };
 
 /** Where the values of a field are at least `level`; needs `frame` in the same plot. */
-export function reaching(field: Field, values: Float64Array, level: number, style: Record<string, string | number>): RenderFunction {
+function reaching(field: Field, values: Float64Array, level: number, style: Record<string, string | number>): RenderFunction {
   const place = (ends: readonly [number, number], count: number, at: number) =>
     ends[0] + ((at - 0.5) / (count - 1)) * (ends[1] - ends[0]);
   return (_index, scales) => {

@@ -79,15 +79,8 @@ def _read_or_say_why(file: Path) -> Log:
     try:
         return _read_file(file, record)
     except DataError as error:
-        return Log(
-            kind="wandb",
-            source=file,
-            name=file.parent.name,
-            identity=("wandb", str(file)),
-            history={},
-            trouble=str(error),
-            sha256=file_sha256(file),
-        )
+        known = {"name": file.parent.name, "identity": ("wandb", str(file)), "sha256": file_sha256(file)}
+        return Log(kind="wandb", source=file, history={}, trouble=str(error), **known)  # type: ignore[arg-type]
 
 
 def _read_file(file: Path, record: Any) -> Log:
@@ -176,9 +169,8 @@ def _record_class() -> Any:
         raise DataError('reading W&B logs needs protobuf; pip install "distillaw[import]"') from None
     kinds = descriptor_pb2.FieldDescriptorProto
     scalar = {"string": kinds.TYPE_STRING, "int64": kinds.TYPE_INT64, "int32": kinds.TYPE_INT32}
-    file = descriptor_pb2.FileDescriptorProto(
-        name="distillaw_wandb.proto", package="distillaw", syntax="proto3"
-    )
+    named = {"name": "distillaw_wandb.proto", "package": "distillaw", "syntax": "proto3"}
+    file = descriptor_pb2.FileDescriptorProto(**named)
     for message, fields in _MESSAGES.items():
         described = file.message_type.add(name=message)
         for name, (index, kind, repeated) in fields.items():
@@ -246,9 +238,8 @@ def _payload(row: Mapping[str, object], name: str) -> dict[str, object]:
     value = row.get(name)
     if isinstance(value, bytes | str):
         return parse_json(value)
-    return {
-        key: entry for key, entry in row.items() if key not in (*_FRAME, "created_at") and entry is not None
-    }
+    frame = (*_FRAME, "created_at")
+    return {key: entry for key, entry in row.items() if key not in frame and entry is not None}
 
 
 def _from_database(file: Path) -> tuple[Rows, Rows, list[Path]]:
