@@ -21,6 +21,7 @@ DOCS = ROOT / "docs"
 ELSEWHERE = {
     ROOT / "dev" / "LOG.md": "notebook.md",
     ROOT / "CHANGELOG.md": "changelog.md",
+    ROOT / "benchmarks" / "README.md": "benchmarks.md",
     ROOT / "README.md": "index.md",
 }
 # pages that the site makes by itself: docs/index.md names them without a link, since GitHub has no such page
