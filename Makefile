@@ -1,4 +1,4 @@
-# make demo   set up once, then train the quickstart study and write its report (five to nine minutes on 2 cores)
+# make demo   set up once, then train the quickstart study and write its report (five minutes on 2 cores)
 # make test   set up once, then every test but the slow ones
 # make large-batch-demo   F1 on MNIST, the large-batch paper's columns with five seeds (7 to 10 minutes on 2 cores)
 # make docs   the pages of docs/ and the reference as a site that needs no network: out/docs/index.html

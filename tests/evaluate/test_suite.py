@@ -183,7 +183,7 @@ def test_a_runs_scores_land_in_the_run_table(student, data, text, tmp_path):
         (["--out", "o", "--tasks", "blimp", "--data", "{data}", "--limit", "1"], 2, "at least 2 questions"),
         (["--out", "o", "--tasks", "blimp", "--data", "{data}", "--shots", "3"], 2, "it has no examples"),
         (["--out", "o", "--text", "none.txt"], 2, "none.txt"),
-        (["--out", "o", "--teacher", "x", "--tasks", "blimp", "--data", "{data}"], 2, "give --text"),
+        (["--out", "o", "--teacher", "x", "--tasks", "blimp", "--data", "{data}"], 2, "--text FILE"),
         (["--out", "o", "--questions", "{data}/questions.jsonl"], 2, "needs both"),
         (["--out", "o", "--questions", "none.jsonl", "--judge", "http://x"], 2, "no such file"),
         (["--out", "o", "--samples", "0", "--tasks", "blimp"], 2, "--samples 0"),

@@ -163,12 +163,12 @@ def test_a_disk_that_fills_at_the_export_costs_no_training(model, chats, tmp_pat
     from distillaw.errors import RunError
     from distillaw.instruct import stages
 
-    def full(*args):
+    def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
     out, said = tmp_path / "run", []
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "export_chat_model", full)
+        patch.setattr(stages, "export_model", full)
         with pytest.raises(RunError, match="No space left"):
             run_sft(spec(model, chats, **WILD), out)
     logged = (out / "metrics.jsonl").read_text()

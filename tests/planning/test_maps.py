@@ -8,6 +8,7 @@ from law_sets import SURROGATES, disagreeing, laws
 from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.scenarios import CostShares, Scenario
 from distillaw.errors import ConfigError
+from distillaw.laws.base import EDGE
 from distillaw.laws.published import published
 from distillaw.planning.fast_losses import GridCells, grid_losses
 from distillaw.planning.map_grid import Laws, Terms, laws_for_map, spline_weights
@@ -118,12 +119,12 @@ def test_cells_outside_the_range_are_flagged():
     found = gain_map(S123, student_params=N, student_tokens=D, teacher_loss=2.2)
     ratio = D / N[:, None]
     in_box = (
-        (N[:, None] >= 143e6)
-        & (N[:, None] <= 12.6e9)
-        & (D >= 2e9)
-        & (D <= 512e9)
-        & (ratio >= 20)
-        & (ratio <= 320)
+        (N[:, None] >= 143e6 * (1 - EDGE))
+        & (N[:, None] <= 12.6e9 * (1 + EDGE))
+        & (D >= 2e9 * (1 - EDGE))
+        & (D <= 512e9 * (1 + EDGE))
+        & (ratio >= 20 * (1 - EDGE))
+        & (ratio <= 320 * (1 + EDGE))
     )
     np.testing.assert_array_equal(found.inside_range, in_box)
     assert not gain_map(S123, student_params=N, student_tokens=D, teacher_loss=1.6).inside_range.any()
