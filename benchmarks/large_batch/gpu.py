@@ -13,8 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import ROOT
-from distillaw.cli.large_batch import CUDA_WORKERS
-from distillaw.cli.large_batch_view import CellWatch
+from distillaw.cli.large_batch import CUDA_WORKERS, CellWatch
 from distillaw.cli.progress import metered
 from distillaw.large_batch.images.spec import (
     Batches,
@@ -75,7 +74,14 @@ def main(arguments: list[str] | None = None) -> None:
     command = " ".join(["python", "benchmarks/large_batch/gpu.py", *(arguments or sys.argv[1:])])
     with metered(plan.study.name, 0.0, "images") as meter:
         watch = CellWatch(plan, meter)
-        run_study(plan, device=asked.device, workers=asked.workers, command=command, watch=watch)
+        run_study(
+            plan,
+            device=asked.device,
+            workers=asked.workers,
+            command=command,
+            finished=watch.finished,
+            progressed=watch.progressed,
+        )
     write_large_batch_report(asked.out)
     summary = summarise(asked.out)
     write_json(asked.out / "summary.json", json.loads(json.dumps(summary)))

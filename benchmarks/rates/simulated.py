@@ -2,12 +2,12 @@
 
     python -m benchmarks.rates.simulated [--first 6000] [--cases 100] [--pairs 3] [--out FILE]
 
-About four minutes of one core. Worlds below 6000 were looked at while the doubt of rates was worked on; those from 6000
-on are for the report. A case draws how the best rate of each arm falls with tokens (exponent of the lone arm
-and of teachers 0 to 0.7, of the distilled arm 0 to 0.3), where it lies at the smallest budget, how steep the loss is
-around it, and the gain of distilling with every arm at its best (-0.15 to 0.15 nats at sixteen times the smallest
-budget). The study's own planner then searches and "trains" in that world, trunk by trunk, and `plan` decides on its
-records: with the search as it is (`target`), and with one rate for all budgets (`none`).
+One to three seconds of one core a case. Worlds below 6000 were looked at while the doubt of rates was worked on; the
+report has 7000 to 7399 and 8000 to 8399. A case draws how the best rate of each arm falls with tokens (exponent of the
+lone arm and of teachers 0 to 0.7, of the distilled arm 0 to 0.3), where it lies at the smallest budget, how steep the
+loss is around it, and the gain of distilling with every arm at its best (-0.15 to 0.15 nats at sixteen times the
+smallest budget). The study's own planner then searches and "trains" in that world, trunk by trunk, and
+`plan` decides on its records: with the search as it is (`target`), and with one rate for all budgets (`none`).
 
 A verdict is wrong where it calls the choice that is worse, right where it calls the one that is better, or where it
 calls none and the true gain is within `tie`. That is what nobody could call from this study: who knew the best rates

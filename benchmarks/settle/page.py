@@ -198,10 +198,9 @@ def page(results, figure=None):
     lines = [
         "# Settle, plan and fit against known truths",
         "",
-        "What is drawn and how it is scored is said in `benchmarks/settle/run.py`. `make bench-settle "
-        'WORLDS="out/hmm-a ..."` makes all of this page; without WORLDS the results of trained worlds stay as '
-        "they are. By hand, where the worlds' runs come from "
-        "`distillaw study run studies/worlds/NAME.toml --out out/NAME`:",
+        "What is drawn and how it is scored is said in `benchmarks/settle/run.py`. `make bench-settle` makes all of "
+        "this page; `--plan-every 8` asks `plan` and `fit` about the same pilots, and `--only worlds` answers pilots "
+        "from studies of your own. By hand:",
         "",
         "```",
         *commands,

@@ -1,14 +1,14 @@
 """Does `settle` keep its word, and what do `plan` and `fit` make of the same pilots? Checked where the truth is known.
 
     python -m benchmarks.settle.run --quick                           # a minute: what constants are tuned with
-    python -m benchmarks.settle.run --only simulated --seeds 0:64 1000:1160 --plan-every 8 --out RESULTS.json
+    python -m benchmarks.settle.run --only simulated --seeds 0:64 1000:1160 --plan-every 0 --out RESULTS.json
     python -m benchmarks.settle.run --only shipped --plan-every 0     # two minutes: tables of trained runs in this tree
     python -m benchmarks.settle.run --only worlds --worlds DIR... --plan-every 8 --out RESULTS.json
     python -m benchmarks.settle.page RESULTS.json... --page PAGE.md --figure FIGURE.png
 
 Simulated: loss surfaces of four families (verdict/truths.py), pilots with seed noise, 2 % of the target's compute
-(decisions.py). Worlds: real training in languages with an exact oracle, pilots answered from finished studies
-(worlds.py). Rows that are finished are kept beside --out until the end, so an interrupted run goes on.
+(decisions.py). Shipped, worlds: real training, pilots answered from finished studies (shipped.py, worlds.py).
+Rows that are finished are kept beside --out until the end, so an interrupted run goes on.
 """
 
 import argparse
@@ -173,7 +173,7 @@ def main():
     rows = run(tasks(args), args.plan_every, partial, sys.stderr.write)
     sys.stderr.write("\n")
     found = {
-        "command": " ".join(["python", "benchmarks/settle/run.py", *sys.argv[1:]]),
+        "command": " ".join(["python -m benchmarks.settle.run", *sys.argv[1:]]),
         "tiers": summarise(rows),
         "cpu_seconds": round(time.process_time() - started, 1),
     }

@@ -28,7 +28,7 @@ from pathlib import Path
 from scipy import stats
 
 from distillaw.data.prepare import prepare_data
-from distillaw.figures.spending import compute_spent
+from distillaw.figures.compute import compute_spent
 from distillaw.runs.files import write_json
 from distillaw.runs.paired import DocumentScores, PairedDifference, paired_difference, read_scores, t_quantile
 from distillaw.runs.record import Run, StudyRecord, read_study

@@ -13,8 +13,13 @@ if TYPE_CHECKING:
     from distillaw.distill.losses import distillation_loss
     from distillaw.fitting.api import fit
     from distillaw.fitting.next_runs import next_runs
-    from distillaw.large_batch.ghost import GhostBatchNorm1d, GhostBatchNorm2d, GhostBatchNorm3d
-    from distillaw.large_batch.ghost_convert import convert_ghost_batchnorm, revert_ghost_batchnorm
+    from distillaw.large_batch.ghost import (
+        GhostBatchNorm1d,
+        GhostBatchNorm2d,
+        GhostBatchNorm3d,
+        convert_ghost_batchnorm,
+        revert_ghost_batchnorm,
+    )
     from distillaw.laws.published import laws_available, published
     from distillaw.planning.api import plan
 
@@ -29,8 +34,8 @@ _PUBLIC = {
     "GhostBatchNorm1d": "distillaw.large_batch.ghost",
     "GhostBatchNorm2d": "distillaw.large_batch.ghost",
     "GhostBatchNorm3d": "distillaw.large_batch.ghost",
-    "convert_ghost_batchnorm": "distillaw.large_batch.ghost_convert",
-    "revert_ghost_batchnorm": "distillaw.large_batch.ghost_convert",
+    "convert_ghost_batchnorm": "distillaw.large_batch.ghost",
+    "revert_ghost_batchnorm": "distillaw.large_batch.ghost",
 }
 
 __all__ = [

@@ -1,11 +1,12 @@
 """Every control passes on a study made to pass, fails on what it guards against, and says what is missing."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from made_study import BUDGETS, SIZES, TEACHERS, MadeStudy
 
-from distillaw.controls import api, extra, law_checks, sampling, teachers, tuning
+from distillaw.controls import api, design, extra, law_checks, tuning
 from distillaw.controls.study_runs import StudyRuns
 from distillaw.fitting.api import fit
 from distillaw.planning.api import plan
@@ -34,18 +35,18 @@ ALL = {
         (tuning.check_batch, tuning.BATCH),
         (tuning.check_horizon, tuning.HORIZON),
         (tuning.check_steps, tuning.STEPS),
-        (sampling.check_disjoint, sampling.DISJOINT),
+        (design.check_disjoint, design.DISJOINT),
         (extra.check_union, extra.UNION),
         (extra.check_seen, extra.SEEN),
         (extra.check_flop, extra.FLOP),
-        (sampling.check_epoch, sampling.EPOCH),
-        (sampling.check_seeds, sampling.SEEDS),
-        (sampling.check_errors, sampling.ERRORS),
-        (teachers.check_range, teachers.RANGE),
-        (teachers.check_pairs, teachers.PAIRS),
+        (design.check_epoch, design.EPOCH),
+        (design.check_seeds, design.SEEDS),
+        (design.check_errors, design.ERRORS),
+        (design.check_range, design.RANGE),
+        (design.check_pairs, design.PAIRS),
         (law_checks.check_share, law_checks.SHARE),
-        (teachers.check_lambda, teachers.LAMBDA),
-        (teachers.check_temperature, teachers.TEMPERATURE),
+        (design.check_lambda, design.LAMBDA),
+        (design.check_temperature, design.TEMPERATURE),
     )
 }
 
@@ -282,40 +283,40 @@ def test_a_run_of_another_schedule_is_no_run_at_another_rate(study):
 
 def test_disjoint_needs_a_manifest_to_pass_and_fails_on_shared_shards(study):
     study.manifest("same", "same")
-    assert checked(sampling.check_disjoint, study).status == "failed"
+    assert checked(design.check_disjoint, study).status == "failed"
     (study.folder / "data" / "manifest.json").unlink()
-    assert checked(sampling.check_disjoint, study).status == "undecided"
+    assert checked(design.check_disjoint, study).status == "undecided"
 
 
 def test_disjoint_says_what_was_dropped_and_what_was_not_looked_for(study):
     study.manifest("one", "two")
-    assert "near ones not looked for" in checked(sampling.check_disjoint, study).found
+    assert "near ones not looked for" in checked(design.check_disjoint, study).found
     file = study.folder / "data" / "manifest.json"
     file.write_text(
         json.dumps(json.loads(file.read_text()) | {"duplicates": {"words": "copies dropped: 3 exact"}})
     )
-    assert "copies dropped: 3 exact" in checked(sampling.check_disjoint, study).found
+    assert "copies dropped: 3 exact" in checked(design.check_disjoint, study).found
 
 
 def test_too_noisy_for_an_answer_is_undecided_and_not_passed(study):
     """A difference that is not significant does not make two things equal."""
     study.edit(lambda r: r["teacher_run"] == "teacher-pair-a", mean=lambda r: r["mean"] + 0.076)
-    control = checked(teachers.check_pairs, study)
+    control = checked(design.check_pairs, study)
     assert control.status == "undecided" and control.remedy
     study.edit(is_control("lambda"), mean=lambda r: r["mean"] - 0.026)
-    assert checked(teachers.check_lambda, study).status == "undecided"
+    assert checked(design.check_lambda, study).status == "undecided"
 
 
 def test_without_losses_by_document_nothing_is_paired(study):
-    assert checked(sampling.check_errors, study, scored=False).status == "not done"
-    control = checked(teachers.check_lambda, study, scored=False)
+    assert checked(design.check_errors, study, scored=False).status == "not done"
+    control = checked(design.check_lambda, study, scored=False)
     assert control.status == "undecided"
     assert not control.numbers["swept"][0]["grid_minus_best"]["paired"]
 
 
 def test_equal_loss_teachers_of_one_size_are_no_pair(study):
     study.edit(lambda r: r["run_id"] == "teacher-pair-b", params=300_000)
-    control = checked(teachers.check_pairs, study)
+    control = checked(design.check_pairs, study)
     assert control.status == "not done" and "nearest" in control.found
 
 
@@ -325,7 +326,7 @@ def test_seeds_of_one_trunks_branches_are_one_cell(study):
         for teacher in (None, "good"):
             study.student(100_000, BUDGETS[1], teacher, seed=seed)
     study.drop(lambda r: r["seed"] > 0 and r["params"] == 400_000)
-    assert checked(sampling.check_seeds, study).status == "failed"
+    assert checked(design.check_seeds, study).status == "failed"
 
 
 def test_the_smallest_batch_there_is_counts_as_interior(study):
@@ -378,7 +379,7 @@ def test_all_controls_have_names_of_their_own_and_plain_json(study):
     assert len(names) == len(set(names)) == len(api.check_design(study.record())) + 2
     assert set(names) == set(CONTROLS), "what a study file may leave out"
     for control in controls:
-        assert json.loads(json.dumps(control.to_json(), allow_nan=False))["status"] == control.status
+        assert json.loads(json.dumps(asdict(control), allow_nan=False))["status"] == control.status
 
 
 def test_a_control_that_a_study_leaves_out_is_shown_and_not_counted(study):
@@ -406,4 +407,4 @@ def test_a_folder_without_students_has_no_controls(study):
 
 
 def test_teachers_of_the_made_study_are_what_the_tests_say(study):
-    assert abs(TEACHERS["pair-a"][2] / TEACHERS["pair-b"][2] - 1) < teachers.SAME_LOSS
+    assert abs(TEACHERS["pair-a"][2] / TEACHERS["pair-b"][2] - 1) < design.SAME_LOSS

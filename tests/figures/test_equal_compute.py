@@ -7,9 +7,8 @@ import pytest
 from synthetic_study import supervised_loss
 
 from distillaw.errors import DataError
-from distillaw.figures.equal_compute import APART, BEYOND, draw_isoflop, iso_budgets
 from distillaw.figures.fits import study_laws
-from distillaw.figures.losses import teacher_styles
+from distillaw.figures.losses import APART, BEYOND, draw_isoflop, iso_budgets, teacher_styles
 from distillaw.report.students import isoflop_sentences
 from distillaw.runs.record import read_study
 

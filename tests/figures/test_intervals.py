@@ -4,7 +4,7 @@ import pytest
 from forecasts import BETTER, OLD, SMALL, TAUGHT, freeze_by_hand, predict, row, write_table
 
 from distillaw.errors import DataError
-from distillaw.figures.intervals import draw_coverage, draw_hold_outs, hold_outs
+from distillaw.figures.fits import draw_coverage, draw_hold_outs, hold_outs
 from distillaw.fitting.study import kept_laws
 from distillaw.report.trust import coverage_picture, hold_out_sentences, hold_out_table
 from distillaw.runs.record import read_study
@@ -15,15 +15,17 @@ def test_hold_outs_are_those_of_the_fit(fitted):
     record = read_study(fitted)
     (found,) = hold_outs(record)
     calibration = kept_laws(record).fits["supervised"].calibration
-    assert found.num == calibration.num_held_out == sum(row.num for row in found.rows)
-    assert found.share == pytest.approx(calibration.obtained)
-    assert found.hits == round(sum(row.inside * row.num for row in found.rows))
-    assert found.interval == wilson(found.hits, found.num)
+    num = calibration.num_held_out
+    assert num == sum(row["num"] for row in found.rows)
+    assert found.hits / num == pytest.approx(calibration.obtained)
+    assert found.hits == round(sum(row["inside"] * row["num"] for row in found.rows))
+    low, high = (100 * end for end in wilson(found.hits, num))
     (said,) = hold_out_sentences([found])
-    assert f"{found.hits} of {found.num} held-out predictions inside their 90 % intervals" in said
+    assert f"{found.hits} of {num} held-out predictions inside their 90 % intervals" in said
+    assert f"{low:.0f} to {high:.0f} % as if they were independent" in said
     (ax,) = draw_hold_outs([found]).axes
-    assert [bar.get_height() for bar in ax.patches] == [row.half for row in found.rows]
-    assert [line.get_ydata()[0] for line in ax.lines] == [row.error for row in found.rows]
+    assert [bar.get_height() for bar in ax.patches] == [100 * row["half_width"] for row in found.rows]
+    assert [line.get_ydata()[0] for line in ax.lines] == [100 * row["error"] for row in found.rows]
     assert len(hold_out_table([found]).rows) == len(found.rows)
 
 

@@ -7,7 +7,7 @@ from synthetic_study import World, write_study
 
 from distillaw.accounting.scenarios import Scenario
 from distillaw.errors import DataError
-from distillaw.figures.paid import SCENARIOS, draw_paid, frontier, paid_cells
+from distillaw.figures.compute import SCENARIOS, draw_paid, frontier, paid_cells
 from distillaw.planning.api import plan
 from distillaw.planning.measured import design_points
 from distillaw.report.students import paid_sentences, paid_table

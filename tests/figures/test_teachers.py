@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from synthetic_study import World, write_study
 
-from distillaw.figures.equal_compute import draw_isoflop, iso_budgets
-from distillaw.figures.losses import draw_tokens, teacher_styles
+from distillaw.figures.losses import draw_isoflop, draw_tokens, iso_budgets, teacher_styles
 from distillaw.figures.style import INK, SERIES
 from distillaw.planning.measured import design_points
 from distillaw.report.students import repeated_colors

@@ -9,8 +9,7 @@ import pytest
 
 from distillaw.accounting.hardware import hardware
 from distillaw.errors import ConfigError
-from distillaw.large_batch.advice import advise
-from distillaw.large_batch.question import Reference, RegimeQuestion
+from distillaw.large_batch.advice import Reference, RegimeQuestion, advise
 from in_process import answer as in_process
 
 RUN = {"params": 3e8, "tokens": 6e9, "context": 2048, "devices": 8, "micro_batch": 8}

@@ -6,8 +6,7 @@ import pytest
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.evaluate.benchmarks import mean_of_suite
-from distillaw.pareto.frontier import hull
-from distillaw.pareto.points import SCORES, axis_compute, own_points, published_points
+from distillaw.pareto.points import SCORES, axis_compute, hull, own_points, published_points
 from in_process import answer as in_process
 
 

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from distillaw.accounting.conventions import ParamConvention, Params, distillation_axis
 from distillaw.errors import DataError
-from distillaw.pareto.frontier import ScorePoint, hull, place, staircase
-from distillaw.pareto.points import SCORES, published_points
+from distillaw.pareto.points import SCORES, ScorePoint, hull, place, published_points, staircase
 
 POINTS = st.lists(
     st.tuples(st.floats(1, 1e6), st.floats(0, 100)).map(lambda t: t), min_size=1, max_size=12

@@ -5,9 +5,9 @@ import pytest
 from synthetic_study import World, write_study
 
 from distillaw.errors import DataError
+from distillaw.figures.compute import compute_spent, executed_tokens, searches
 from distillaw.figures.fits import fitted_law
 from distillaw.figures.losses import draw_gap, teacher_styles
-from distillaw.figures.spending import compute_spent, executed_tokens, searches
 from distillaw.figures.style import new_figure, spread
 from distillaw.planning.measured import design_points
 from distillaw.quantities import flop_text, power_text

@@ -7,10 +7,9 @@ import pytest
 from synthetic_study import write_study
 
 from distillaw.errors import DataError
-from distillaw.figures.walks import walks
+from distillaw.figures.batches import walks
 from distillaw.large_batch.diffusion import log_steps
-from distillaw.report.document import _walk_section, write_report
-from distillaw.report.walks import walk_notes, walk_table, walks_picture
+from distillaw.report.document import _walk_section, walk_notes, walk_table, walks_picture, write_report
 from distillaw.runs.record import read_study
 
 PEAK = (10, 800)

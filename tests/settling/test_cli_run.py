@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from distillaw.cli.settle_view import show
-from distillaw.runs.files import read_json
+from distillaw.runs.files import read_json, write_json
 from distillaw.runs.record import read_study
 from in_process import answer as in_process
 from in_process import following
@@ -210,9 +210,30 @@ def test_a_dry_run_shows_what_comes_next_not_what_was_done(settled, tmp_path):
     assert again["next_stage"]["runs"] < len(last["runs"])
 
 
-def _stages(folder):
-    file = folder / "settle.json"
-    return json.loads(file.read_text())["stages"] if file.exists() else []
+def test_a_folder_of_an_earlier_version_is_refused_and_stays_as_it_is(settled, tmp_path):
+    """Its pilots had other rates: all would be trained again, uncounted."""
+    folder, _ = settled
+    copy = tmp_path / "out"
+    shutil.copytree(folder, copy)
+    record = {key: value for key, value in read_json(copy / "settle.json").items() if key != "rates"}
+    write_json(copy / "settle.json", record)
+    before = {path: path.read_bytes() for path in copy.rglob("*.json")}
+    for more in ((), ("--dry-run",)):
+        refused = in_process("settle", _file(tmp_path), "--out", copy, *more)
+        assert refused.returncode == 2
+        assert "earlier version" in refused.stderr and "verdict.json" in refused.stderr
+    assert {path: path.read_bytes() for path in copy.rglob("*.json")} == before
+
+
+def _is_training_pilots(folder):
+    """Whether a run of a stage, none of the search, has made steps."""
+    if not (folder / "tuning.json").exists() or not (folder / "settle.json").exists():
+        return False
+    searched = (folder / "tuning.json").read_text()
+    logs = (folder / "runs").glob("*/metrics.jsonl")
+    return bool(read_json(folder / "settle.json")["stages"]) and any(
+        log.parent.name not in searched and log.stat().st_size for log in logs
+    )
 
 
 @pytest.mark.slow
@@ -222,7 +243,7 @@ def test_a_stopped_settlement_goes_on_to_the_same_answer(settled, tmp_path, how)
     folder = tmp_path / "out"
     process = _start(_file(tmp_path), folder)
     deadline = time.monotonic() + 300
-    while not _stages(folder):  # the first stage is on its way
+    while not _is_training_pilots(folder):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     os.killpg(process.pid, how)

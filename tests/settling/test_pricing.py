@@ -7,6 +7,7 @@ import pytest
 
 from distillaw.accounting.flops import forward_flops
 from distillaw.runs.store import StudyFolder
+from distillaw.sequential.question import Asked, setup_of_study
 from distillaw.settling.noise import KINDS, RateCheck, Rates
 from distillaw.settling.pilots import Pilots, Tuned
 from distillaw.settling.question import (
@@ -160,3 +161,34 @@ def _size(pilots, label):
 def _fixed():
     checks = {arm: RateCheck.unsearched(arm, 8e-3, 4096) for arm in KINDS}
     return Tuned(rates=Rates(**checks), batch_tokens=256, flops=0.0, tuning={})
+
+
+STUDY = """
+name = "mine"
+[data]
+corpus = "sotu"
+vocab_size = 512
+[students]
+params = ["0.1M"]
+tokens = [1000000]
+[[teachers]]
+params = "0.3M"
+tokens = 2000000
+[target]
+params = "0.6M"
+tokens = 10000000
+"""
+
+
+@pytest.mark.parametrize(
+    "table, shared", [("", False), ("horizon = 'none'", True), ("enabled = false", True)]
+)
+def test_budgets_of_a_study_share_a_trunk_where_it_has_one_rate(tmp_path, table, shared):
+    """`study next` prices its batches as `study run` trains them."""
+    file = tmp_path / "mine.toml"
+    file.write_text(f"{STUDY}[tuning]\n{table}\n")
+    question = setup_of_study(file, Asked(params=None, tokens=None, margin=None, losses={})).question
+    size, budgets = question.sizes[0], (250_000, 500_000, 1_000_000)
+    tokens = 0.8 * max(budgets) + 0.2 * sum(budgets) if shared else sum(budgets)
+    one = Stage(size=size.label, tokens=budgets, candidates=(), seeds=(0,))
+    assert stage_flops(question, one) == pytest.approx(size.flops * tokens)

@@ -254,6 +254,21 @@ def test_ctrl_c_asks_workers_to_save_and_kills_those_that_do_not(study, monkeypa
     assert event["how"] == f"asked to leave by {obeys}" and study.display.given_up == []
 
 
+def test_workers_are_asked_to_save_even_if_nobody_listens(study, monkeypatch):
+    def closed(*_):
+        raise BrokenPipeError
+
+    def fate(place, task):
+        place.begin(task)
+        study.place = place
+
+    for name in ("started", "note"):
+        monkeypatch.setattr(study.display, name, closed)
+    with pytest.raises(BrokenPipeError):
+        study.run(fate)
+    assert study.place.asked == ["stop"]
+
+
 def test_what_an_executor_refuses_ends_the_call(study):
     def refused(place, task):
         raise RunError("Slurm takes no worker")

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from distillaw.sweep.branch_spec import BranchCost, BranchSpec
 
 
-CHECKPOINT = "checkpoint"
-
-
 def branch(
     spec: Path,
     *,
@@ -80,8 +77,8 @@ def branch(
     require_trainable()
     test = BranchSpec(
         single=single,
-        at=() if at in (None, CHECKPOINT) else _tokens(at),
-        at_checkpoint=at == CHECKPOINT,
+        at=() if at in (None, "checkpoint") else tuple(whole_count(n, name="--at") for n in at.split(",")),
+        at_checkpoint=at == "checkpoint",
         multiples=_multiples(multiples),
         orders=orders,
         window=whole_count(window, name="--window", default=0),
@@ -98,7 +95,8 @@ def branch(
     test.check()
     cost = branch_cost(test)
     if dry_run:
-        print_plan(test, cost, as_json=output.json)
+        plan = _plan(test, cost)
+        print_json(plan) if output.json else _print_plan(test, cost, plan)
         output.suggest(same_command(without="--dry-run"))
         return
     from distillaw.report.branch import write_branch_page
@@ -107,12 +105,8 @@ def branch(
     with make_display(cost.tokens, quiet=output.quiet) as display:
         record = branch_test(test, out, display=display, command=same_command())
     page = write_branch_page(record, out / "branch.html")
-    print_json(record) if output.json else print_test(record, page)
+    print_json(record) if output.json else _print_test(record, page)
     output.suggest(f"distillaw report {shlex.quote(str(out))}")
-
-
-def _tokens(text: str) -> tuple[int, ...]:
-    return tuple(whole_count(part, name="--at") for part in text.split(","))
 
 
 def _words(text: str | None) -> tuple[str, ...]:
@@ -126,12 +120,9 @@ def _multiples(text: str) -> tuple[float, ...]:
         raise ConfigError(f"--multiples {text!r}: numbers, e.g. 1,2,4,8 or 0.5,1,2") from None
 
 
-def print_plan(spec: "BranchSpec", cost: "BranchCost", *, as_json: bool) -> None:
+def _plan(spec: "BranchSpec", cost: "BranchCost") -> dict[str, Any]:
     """What the test would run and spend."""
-    forks = (
-        "the checkpoint" if spec.at_checkpoint else f"{', '.join(f'{t:,}' for t in spec.fork_tokens)} tokens"
-    )
-    table: dict[str, Any] = {
+    return {
         "forks": "checkpoint" if spec.at_checkpoint else list(spec.fork_tokens),
         "pairs": [list(pair) for pair in spec.pairs],
         "batches": list(spec.batches),
@@ -139,52 +130,53 @@ def print_plan(spec: "BranchSpec", cost: "BranchCost", *, as_json: bool) -> None
         "window": spec.window_tokens,
         "steps": [spec.window_tokens // batch for batch in spec.batches],
         "anneal": spec.anneal,
-        "branches": cost.branches,
-        "trunk_tokens": cost.trunk_tokens,
-        "branch_tokens": cost.branch_tokens,
-        "noise_tokens": cost.noise_tokens,
-        "flops": cost.flops,
-        "seconds": cost.seconds,
+        **{
+            name: getattr(cost, name)
+            for name in ("branches", "trunk_tokens", "branch_tokens", "noise_tokens", "flops", "seconds")
+        },
     }
-    if as_json:
-        print_json(table)
-        return
+
+
+def _print_plan(spec: "BranchSpec", cost: "BranchCost", plan: Mapping[str, Any]) -> None:
+    forks = ", ".join(f"{tokens:,}" for tokens in spec.fork_tokens) + " tokens"
     pairs = ", ".join(f"{loss} from the {trunk} run" for trunk, loss in spec.pairs)
-    print(f"forks at {forks}; branches {pairs}")
+    print(f"forks at {'the checkpoint' if spec.at_checkpoint else forks}; branches {pairs}")
     print(f"{cost.branches} branches of {spec.window_tokens:,} tokens, {spec.orders} orders of the text each")
-    print(
-        "batches "
-        + ", ".join(
-            f"{batch:,} ({steps:,} steps)"
-            for batch, steps in zip(table["batches"], table["steps"], strict=True)
-        )
-    )
-    print(
-        f"rate: {'constant' if not spec.anneal else f'decaying over the last {spec.anneal:.0%} of the window'}"
-    )
+    batches = zip(plan["batches"], plan["steps"], strict=True)
+    print("batches " + ", ".join(f"{batch:,} ({steps:,} steps)" for batch, steps in batches))
+    print(f"rate: {f'decaying over the last {spec.anneal:.0%} of the window' if spec.anneal else 'constant'}")
     print(
         f"{format_count(cost.tokens)} tokens ({format_count(cost.trunk_tokens)} to the forks), "
         f"{format_flop(cost.flops)}, about {format_seconds(cost.seconds)} on one core from nothing"
     )
 
 
-def print_test(record: Mapping[str, Any], page: Path) -> None:
+def _print_test(record: Mapping[str, Any], page: Path) -> None:
     """Everything that was found, the decisions first."""
-    from distillaw.report.branch import comparison_words, excess_words
+    from distillaw.report.branch import (
+        batch_columns,
+        comparison_words,
+        decision_words,
+        excess_words,
+        noise_words,
+    )
 
     test, run = record["test"], record["run"]
     rate = f"decaying over the last {test['anneal']:.0%}" if test["anneal"] else "constant"
     size, batch = format_count(run["params"]), f"{run['batch_tokens']:,}"
     print(
-        f"{run['name']}: {size} parameters, batch {batch} tokens; windows of {test['window']:,} tokens, ",
-        end="",
+        f"{run['name']}: {size} parameters, batch {batch} tokens; windows of {test['window']:,} tokens, "
+        f"{test['orders']} orders, rate {rate}, rule {test['rate_rule']}"
     )
-    print(f"{test['orders']} orders, rate {rate}, rule {test['rate_rule']}")
     for fork in record["forks"]:
         for arm in fork["arms"]:
             trunk = f"the {arm['trunk']} run (held-out loss {arm['before']:.4f})"
             print(f"\nfork at {fork['tokens']:,} tokens of {trunk}, branches {arm['loss']}")
-            _print_arm(arm, test["level"])
+            for decision in arm["decisions"]:
+                print(f"  {decision_words(decision)}")
+            if arm["noise_scale"]:
+                print(f"  {noise_words(arm['noise_scale'])}")
+            print_table(Table.of(batch_columns(test["level"]), arm["rows"]), indent=2)
         if fork["comparisons"]:
             print(f"\ndoes distillation change the critical batch? at {fork['tokens']:,} tokens")
         for comparison in fork["comparisons"]:
@@ -192,13 +184,3 @@ def print_test(record: Mapping[str, Any], page: Path) -> None:
                 print(f"  {line}")
             print(f"  {excess_words(comparison, test['level'])}")
     print(f"\npicture: {page}")
-
-
-def _print_arm(arm: Mapping[str, Any], level: float) -> None:
-    from distillaw.report.branch import batch_columns, decision_words, noise_words
-
-    for decision in arm["decisions"]:
-        print(f"  {decision_words(decision)}")
-    if arm["noise_scale"]:
-        print(f"  {noise_words(arm['noise_scale'])}")
-    print_table(Table.of(batch_columns(level), arm["rows"]), indent=2)

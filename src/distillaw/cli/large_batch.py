@@ -1,14 +1,25 @@
 """`distillaw large-batch run`: the experiments of the large-batch paper on images, from a TOML file."""
 
 import shlex
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from operator import attrgetter, itemgetter
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cyclopts import App
 
 from distillaw.cli.app import print_json
+from distillaw.cli.console import print_table
 from distillaw.cli.output import Output, check_place, same_command
-from distillaw.cli.progress import metered
+from distillaw.cli.progress import Meter, metered
+from distillaw.quantities import format_count, format_seconds
+from distillaw.table import Table, number, text
+
+if TYPE_CHECKING:
+    from distillaw.large_batch.images.spec import ColumnRun
+    from distillaw.large_batch.images.study import Forecast, ImagePlan
+
 
 app = App(
     name="large-batch",
@@ -17,6 +28,8 @@ app = App(
 
 CUDA_WORKERS = 4
 """Processes on one GPU: small networks leave it idle between kernels."""
+STEP_IMAGES = 100
+"""A step costs about as much as so many images besides its own; for the time that is left."""
 
 
 @app.command
@@ -49,34 +62,32 @@ def run(
 
     study = read_study(spec)
     _require_torch()
-    from distillaw.cli import large_batch_view as view
     from distillaw.cli.torch_device import torch_device
-    from distillaw.large_batch.images.study import make_plan, run_study
+    from distillaw.large_batch.images.study import foresee, make_plan, run_study
     from distillaw.report.large_batch import summarise, write_large_batch_report
 
     study = study if seeds is None else replace(study, seeds=seeds)
     place = torch_device(device)
-    plan = make_plan(study, data, out)
+    plan, count = make_plan(study, data, out), _count(workers, place)
     if dry_run:
-        from distillaw.large_batch.images.study import foresee
-
-        forecasts, count = foresee(plan, device=place), _count(workers, place)
-        if output.json:
-            print_json(view.dry_json(plan, forecasts, workers=count, device=place))
-        else:
-            view.print_dry(plan, forecasts, workers=count, device=place)
+        forecasts = foresee(plan, device=place)
+        found = _foreseen(plan, forecasts, workers=count, device=place)
+        print_json(found) if output.json else _print_foreseen(plan, forecasts, found)
         output.suggest(same_command(without="--dry-run"))
         return
-    command = same_command()
     with metered(study.name, 0.0, "images", quiet=output.quiet) as meter:
-        watch = view.CellWatch(plan, meter)
-        run_study(plan, device=place, workers=_count(workers, place), command=command, watch=watch)
+        watch = CellWatch(plan, meter)
+        run_study(
+            plan,
+            device=place,
+            workers=count,
+            command=same_command(),
+            finished=watch.finished,
+            progressed=watch.progressed,
+        )
     path = write_large_batch_report(out)
     summary = summarise(out)
-    if output.json:
-        print_json({**summary, "report": str(path)})
-    else:
-        view.print_summary(summary, path)
+    print_json({**summary, "report": str(path)}) if output.json else _print_summary(summary, path)
     output.suggest(f"distillaw report {shlex.quote(str(out))}")
 
 
@@ -101,3 +112,114 @@ def _require_torch() -> None:
         raise ConfigError(
             f'a large-batch study needs {", ".join(missing)}: pip install "distillaw[train,report]" (torch first)'
         )
+
+
+class CellWatch:
+    """A line for each cell that ends; how far all are goes to a meter, in images."""
+
+    def __init__(self, plan: "ImagePlan", meter: Meter) -> None:
+        todo = plan.todo
+        self._meter, self._count, self._ended = meter, len(todo), 0
+        self._under_way: dict[ColumnRun, float] = {}
+        done = len(plan.cells) - len(todo)
+        kept = f"; {done} are done already" if done else ""
+        meter.note(f"{plan.study.name}: {len(todo)} cells to train{kept}")
+        meter.expect(sum(map(_work, todo)))
+
+    def finished(self, cell: "ColumnRun", result: Mapping[str, Any]) -> None:
+        """One line."""
+        self._meter.advance(_work(cell) - self._under_way.pop(cell, 0.0))
+        self._ended += 1
+        if result["state"] == "diverged":
+            came = f"diverged: {result['error']}"
+        elif "accuracy" in result:
+            came = f"{result['accuracy']:.2f} %"
+        else:
+            came = "walked"
+        self._meter.note(
+            f"{self._ended}/{self._count} {cell.column} seed {cell.seed}: {came}, "
+            f"{format_seconds(result['seconds'])}"
+        )
+
+    def progressed(self, cell: "ColumnRun", step: int) -> None:
+        """The meter moves."""
+        done = _work(cell) * step / cell.steps
+        self._meter.advance(done - self._under_way.get(cell, 0.0))
+        self._under_way[cell] = done
+
+
+def _work(cell: "ColumnRun") -> float:
+    return float(cell.steps * (cell.batch + STEP_IMAGES))
+
+
+def _foreseen(
+    plan: "ImagePlan", forecasts: "Sequence[Forecast]", *, workers: int, device: str
+) -> dict[str, Any]:
+    """The columns, and what all cells will take."""
+    from distillaw.large_batch.images.study import wall_seconds
+
+    timed = ("epochs", "seconds_per_step", "is_scaled", "seconds")
+    return {
+        "name": plan.study.name,
+        "params": forecasts[0].params,
+        "device": device,
+        "workers": workers,
+        "columns": [asdict(each.cell) | {name: getattr(each, name) for name in timed} for each in forecasts],
+        "cells": len(plan.cells),
+        "cells_to_train": len(plan.todo),
+        "seconds": wall_seconds(plan.todo, forecasts, workers=workers),
+        "notes": plan.notes,
+    }
+
+
+def _print_foreseen(plan: "ImagePlan", forecasts: "Sequence[Forecast]", found: Mapping[str, Any]) -> None:
+    study, images = plan.study, plan.data
+    assert images is not None
+    print(
+        f"{study.name}: {study.network.kind}, {format_count(found['params'])} parameters, "
+        f"{len(images.train):,} training and {len(images.test):,} test images ({images.format})"
+    )
+    columns = [
+        text("column", of=attrgetter("cell.column")),
+        number("batch", of=attrgetter("cell.batch")),
+        number("ghost", of=lambda forecast: forecast.cell.ghost or None, missing="-"),
+        number("peak rate", ".4g", of=attrgetter("cell.peak_lr")),
+        number("steps", ",", of=attrgetter("cell.steps")),
+        number("at the peak", ",", of=attrgetter("cell.first_phase")),
+        number("epochs", ".4g", of=attrgetter("epochs")),
+        number("s/cell", of=lambda forecast: f"{'~' if forecast.is_scaled else ''}{forecast.seconds:.0f}"),
+    ]
+    print_table(Table.of(columns, forecasts))
+    print(
+        f"{found['cells_to_train']} of {found['cells']} cells to train, {study.seeds} seeds: about "
+        f"{format_seconds(found['seconds'])} with {found['workers']} at once on {found['device']}"
+    )
+    if any(forecast.is_scaled for forecast in forecasts):
+        print("~ not timed: the small batch's time, scaled by the images; likely too much")
+    for note in found["notes"]:
+        print(f"note: {note}")
+
+
+def _print_summary(summary: Mapping[str, Any], report: Path) -> None:
+    """Columns with intervals, comparisons, what reproduces."""
+    print(summary["headline"])
+    columns = [
+        text("column", of=itemgetter("column")),
+        number("seeds", of=lambda score: len(score["accuracy"])),
+        number("accuracy %", ".2f", of=itemgetter("mean")),
+        number(
+            "95 % interval",
+            lambda ends: f"{ends[0]:.2f} to {ends[1]:.2f}",
+            of=itemgetter("interval"),
+            missing="-",
+        ),
+        number("paper", ".2f", of=itemgetter("paper"), missing="-"),
+        number("gap closed", lambda closed: f"{100 * closed:.0f} %", of=itemgetter("closed"), missing="-"),
+        number("training %", ".2f", of=itemgetter("train")),
+    ]
+    print_table(Table.of(columns, summary["columns"]))
+    for line in (*summary["sentences"], *summary["verdicts"], *summary["walk_sentences"]):
+        print(f"- {line}")
+    for line in summary["problems"]:
+        print(f"mind: {line}")
+    print(f"report: {report}")

@@ -41,8 +41,7 @@ def pareto(
         out: write pareto.svg and pareto.png into this folder.
     """
     from distillaw.errors import ConfigError, DataError
-    from distillaw.pareto.frontier import FRONTIERS, place, place_words
-    from distillaw.pareto.points import SCORES, own_points, published_points
+    from distillaw.pareto.points import FRONTIERS, SCORES, own_points, place, place_words, published_points
 
     check_place("--out", out, is_folder=True)
     tokens = optional_count(teacher_tokens, name="--teacher-tokens") or 0.0
@@ -90,11 +89,10 @@ def pareto(
     for point in points:
         if point.is_own:
             print(f"\n{place_words(point, points)}")
-    if out is not None:
-        print(f"\n{out / 'pareto.svg'}")
     if out is None:
         output.suggest(f"{same_command()} --out pareto")
         return
+    print(f"\n{out / 'pareto.svg'}")
     tasks = "suite" if score == "mean6" else score
     what = (
         "--text YOUR_TEXT" if score == "bits_per_byte" else f"--tasks {shlex.quote(tasks)} --data YOUR_DATA"

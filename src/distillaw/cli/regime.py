@@ -1,18 +1,25 @@
 """`distillaw regime`: batch, learning rate and the rest of a run's settings, with their sources and their spread."""
 
 import shlex
-from dataclasses import dataclass, fields
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.console import print_sections, print_table
 from distillaw.cli.counts import Count, count, optional_count, whole_count
 from distillaw.cli.names import HardwareName
 from distillaw.cli.output import Output
 from distillaw.cli.typed import formerly, refuse_idle
 from distillaw.errors import ConfigError
-from distillaw.large_batch.question import Reference, RegimeQuestion
+from distillaw.quantities import format_count, format_seconds, plural
+from distillaw.table import Table, number, text
+
+if TYPE_CHECKING:
+    from distillaw.large_batch.advice import Advice, ChosenSetting, Reference, RuleValue
 
 
 @Parameter(name="*")
@@ -37,27 +44,25 @@ class ReferenceOptions:
     reference_warmup: Count | None = None
     """Its warm-up in tokens."""
 
-    def read(self) -> Reference | None:
+    def read(self) -> "Reference | None":
         """The reference, or None where nothing was given.
 
         Raises:
             ConfigError: part of a reference without its batch or its rate, or numbers that cannot be.
         """
-        if all(getattr(self, field.name) is None for field in fields(self)):
+        from distillaw.large_batch.advice import Reference
+
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        if all(value is None for value in given.values()):
             return None
-        batch = optional_count(self.reference_batch, name="--reference-batch")
-        if batch is None or self.reference_lr is None:
+        for name, value in given.items():
+            if isinstance(value, str):
+                given[name] = count(value, name=f"--{name.replace('_', '-')}")
+        if self.reference_batch is None or self.reference_lr is None:
             raise ConfigError("a reference run needs both --reference-batch and --reference-lr")
-        return Reference(
-            batch_tokens=batch,
-            peak_lr=self.reference_lr,
-            tokens=optional_count(self.reference_tokens, name="--reference-tokens"),
-            width=optional_count(self.reference_width, name="--reference-width"),
-            weight_decay=self.reference_weight_decay,
-            beta1=self.reference_beta1,
-            beta2=self.reference_beta2,
-            warmup_tokens=optional_count(self.reference_warmup, name="--reference-warmup"),
-        )
+        own = {"batch": "batch_tokens", "lr": "peak_lr", "warmup": "warmup_tokens"}
+        names = {name: name.removeprefix("reference_") for name in given}
+        return Reference(**{own.get(name, name): given[option] for option, name in names.items()})
 
 
 def regime(
@@ -105,17 +110,19 @@ def regime(
         price: US dollars per device-hour; the preset's by default.
     """
     from distillaw.accounting.hardware import hardware as preset
-    from distillaw.large_batch.advice import advise
+    from distillaw.large_batch.advice import RegimeQuestion, advise
 
     if optimizer == "sgd":
         of_adamw = ("--reference-weight-decay", "--reference-beta1", "--reference-beta2")
         refuse_idle(of_adamw, "decay and betas are advised on for --optimizer adamw")
+    whole = {
+        name: whole_count(typed, name=f"--{name.replace('_', '-')}")
+        for name, typed in (("context", context), ("devices", devices), ("micro_batch", micro_batch))
+    }
     question = RegimeQuestion(
         params=count(params, name="--student"),
         tokens=count(tokens, name="--tokens"),
-        context=_one_or_more(context, name="--context"),
-        devices=_one_or_more(devices, name="--devices"),
-        micro_batch=_one_or_more(micro_batch, name="--micro-batch"),
+        **whole,
         optimizer=optimizer,
         norm=norm,
         distils=distil,
@@ -126,11 +133,8 @@ def regime(
         cooldown=cooldown,
         reference=None if reference is None else reference.read(),
     )
-    advice = advise(
-        question, device=None if device is None else preset(device), mfu=mfu, price_per_hour=price
-    )
-    from distillaw.cli.regime_view import as_json, print_text
-
+    hardware = None if device is None else preset(device)
+    advice = advise(question, device=hardware, mfu=mfu, price_per_hour=price)
     print_json(as_json(advice)) if output.json else print_text(advice)
     output.suggest(
         f"distillaw cost --student {shlex.quote(params)} --tokens {shlex.quote(tokens)}",
@@ -138,8 +142,107 @@ def regime(
     )
 
 
-def _one_or_more(text: str, *, name: str) -> int:
-    value = whole_count(text, name=name)
-    if value < 1:
-        raise ConfigError(f"{name} {text}: at least 1")
-    return value
+_WORDS = {"peak_lr": "peak rate", "weight_decay": "weight decay", "warmup": "warm-up"}
+
+
+def as_json(advice: "Advice") -> dict[str, object]:
+    """Every number and note of the advice, unrounded."""
+    answers = (advice.batch, *advice.settings)
+    found = {name: getattr(advice, name) for name in ("steps", "accumulation", "high_rate_steps")}
+    return {
+        "question": asdict(advice.question),
+        "batch_tokens": advice.batch.value,
+        "batch_sequences": (advice.batch.value or 0) / advice.question.context,
+        **found,
+        "settings": {each.setting: asdict(each) | {"low": each.low, "high": each.high} for each in answers},
+        "cap_tokens": advice.cap_tokens,
+        "critical": [asdict(opinion) for opinion in advice.critical],
+        "measured": [asdict(opinion) for opinion in advice.measured],
+        "waste": [asdict(waste) for waste in advice.waste],
+        "hours": advice.hours,
+        "price": advice.price,
+        "warnings": list(advice.warnings),
+        "statements": list(advice.statements),
+    }
+
+
+def print_text(advice: "Advice") -> None:
+    """The settings first, what they are from after them, then waste, warnings and statements."""
+    question, batch = advice.question, advice.batch.value or 0.0
+    size, tokens = format_count(question.params), format_count(question.tokens)
+    devices = plural(question.devices, "device")
+    print(f"{size} parameters, {tokens} tokens, {devices}: {advice.steps:,} steps")
+    print(
+        f"batch {batch:,.0f} tokens = {batch / question.context:,.4g} sequences of {question.context:,}; "
+        f"{question.devices} x {question.micro_batch} sequences at once, {advice.accumulation} times\n"
+    )
+    answers = (advice.batch, *advice.settings)
+    columns = [
+        text("setting", of=_name),
+        number("advised", of=lambda answer: _number(answer.value, answer)),
+        number("least", of=lambda answer: _number(answer.low, answer)),
+        number("most", of=lambda answer: _number(answer.high, answer)),
+        text("taken from", of=attrgetter("chosen")),
+    ]
+    print_table(Table.of(columns, answers))
+    print("\nrule by rule:")
+    columns = [
+        text("setting", of=lambda pair: _name(pair[0])),
+        text("rule", of=lambda pair: pair[1].name),
+        number("value", of=lambda pair: _number(pair[1].value, pair[0])),
+        text(
+            "formula; source; certainty",
+            of=lambda pair: f"{pair[1].formula}; {pair[1].source}; {pair[1].certainty}",
+        ),
+    ]
+    opinions = [(answer, opinion) for answer in answers for opinion in answer.opinions]
+    print_table(Table.of(columns, opinions))
+    print_sections({"doubts": _doubts(opinion for _, opinion in opinions)})
+    _print_waste(advice)
+    print_sections({"warnings": advice.warnings, "note": advice.statements})
+
+
+def _print_waste(advice: "Advice") -> None:
+    print(
+        f"\nwhat this batch costs (E/E_min = 1 + B/B_crit, S/S_min = 1 + B_crit/B); "
+        f"20 % more tokens from {advice.cap_tokens:,.0f} on:"
+    )
+    columns = [
+        text("law of B_crit", of=attrgetter("law")),
+        number("B_crit", ".3g", of=attrgetter("critical_tokens")),
+        number("tokens/least", ".3f", of=attrgetter("tokens_over_fewest")),
+        number("steps/least", ".2f", of=attrgetter("steps_over_fewest")),
+        number("extra tokens", format_count, of=attrgetter("extra_tokens")),
+    ]
+    if advice.hours is not None:
+        time = number("extra time", format_seconds, of=lambda waste: 3600 * (waste.extra_hours or 0.0))
+        columns += [time, number("extra USD", ",.2f", of=attrgetter("extra_price"), missing="-")]
+    print_table(Table.of(columns, advice.waste))
+    for opinion in advice.measured:
+        print(f"measured: {opinion.value:.3g} tokens, {opinion.formula}; {opinion.source}")
+    if advice.hours is not None:
+        price = "" if advice.price is None else f", {advice.price:,.2f} USD"
+        how = "(6 N D of the student alone, the preset's utilisation at every batch)"
+        print(f"the whole run: {format_seconds(3600 * advice.hours)}{price} {how}")
+    print_sections({"doubts": _doubts(advice.critical)})
+
+
+def _doubts(opinions: "Iterable[RuleValue]") -> list[str]:
+    """Each doubt once, with whom it is of."""
+    notes: dict[str, dict[str, None]] = {}
+    for opinion in opinions:
+        for note in opinion.notes:
+            notes.setdefault(note, {})[opinion.name] = None
+    return [f"{', '.join(who)}: {note}" for note, who in notes.items()]
+
+
+def _name(answer: "ChosenSetting") -> str:
+    return _WORDS.get(answer.setting, answer.setting)
+
+
+def _number(value: float | None, answer: "ChosenSetting") -> str:
+    if value is None:
+        return "-"
+    if answer.unit == "tokens":
+        return f"{value:,.0f}"
+    return f"{value:,.0f} steps" if answer.unit == "steps" else f"{value:.4g}"

@@ -33,7 +33,7 @@ def report(
     """
     check_place("--out", out)
     check_place("--figures", figures, is_folder=True)
-    from distillaw.report.api import write_any
+    from distillaw.report.document import write_any
 
     wanted = _figure_files(figures, format)
     with output.working("writing the report"):

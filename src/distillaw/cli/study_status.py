@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -166,7 +167,7 @@ def study_check(folder: Path, *, output: Output = Output()) -> None:
                 "study": record.name,
                 "folder": str(folder),
                 "summary": summary(controls),
-                "controls": [control.to_json() for control in controls],
+                "controls": [asdict(control) for control in controls],
                 "problems": list(record.problems),
             }
         )

@@ -1,9 +1,11 @@
 """`distillaw toys kernel | mapping`: the capacity gap in its simplest form, drawn."""
 
-from dataclasses import replace
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -17,7 +19,7 @@ from distillaw.quantities import format_seconds
 from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
-    from distillaw.toys.grid import Change, Grid, ToyCurve, ToyOutcome
+    from distillaw.toys.grid import Change, Grid, ToyCurve
     from distillaw.toys.kernel import KernelCurves
 
 app = App(name="toys", help="Compute the capacity gap in its simplest form: a closed form and small MLPs.")
@@ -70,22 +72,19 @@ def kernel(
         from distillaw.toys.draw import write_kernel
 
         files = [str(path) for path in write_kernel(out, curves)]
-    if output.json:
-        print_json(_kernel_document(curves, seed) | {"files": files})
-        return
-    _print_kernel(curves)
+    document = _kernel_document(curves, seed)
+    print_json(document | {"files": files}) if output.json else _print_kernel(document)
     _print_end(files, "distillaw toys kernel", output)
 
 
 def _kernel_document(curves: "KernelCurves", seed: int) -> dict[str, object]:
-    last, budgets = len(curves.m), (curves.teacher_budget, curves.student_budget)
     rows = zip(curves.n.tolist(), curves.flat_until.tolist(), curves.student_error, strict=True)
     return {
-        "size": last,
-        "teacher_budget": budgets[0],
-        "student_budget": budgets[1],
+        "size": len(curves.m),
+        "teacher_budget": curves.teacher_budget,
+        "student_budget": curves.student_budget,
         "seed": seed,
-        "budget_ratio_squared": (budgets[0] / budgets[1]) ** 2,
+        "budget_ratio_squared": (curves.teacher_budget / curves.student_budget) ** 2,
         "students": [
             {
                 "n": n,
@@ -103,8 +102,8 @@ def _kernel_document(curves: "KernelCurves", seed: int) -> dict[str, object]:
     }
 
 
-def _print_kernel(curves: "KernelCurves") -> None:
-    last = len(curves.m)
+def _print_kernel(document: Mapping[str, Any]) -> None:
+    last, ratio = document["size"], document["budget_ratio_squared"]
     columns = [
         number("student n", of=itemgetter("n")),
         number("flat n to m*", of=lambda row: f"{row['n']} to {row['flat_until']}"),
@@ -116,10 +115,9 @@ def _print_kernel(curves: "KernelCurves") -> None:
         number("teacher's at m=n", ".3f", of=itemgetter("teacher_error_at_n")),
         number(f"at m={last}", ".3f", of=itemgetter("teacher_error_at_last")),
     ]
-    table = Table.of(columns, _kernel_document(curves, 0)["students"])
-    ratio = (curves.teacher_budget / curves.student_budget) ** 2
-    print(f"target of {last} coefficients, T = {curves.teacher_budget:g}, D = {curves.student_budget:g}\n")
-    print_table(table)
+    budgets = f"T = {document['teacher_budget']:g}, D = {document['student_budget']:g}"
+    print(f"target of {last} coefficients, {budgets}\n")
+    print_table(Table.of(columns, document["students"]))
     print(
         "\nThe teacher gets better with every m. A student of size n is best under teachers of size n to m*; where "
         f"both budgets bind, m* is about (T/D)^2 n = {ratio:.3f} n. From there on a better teacher makes it worse: "
@@ -162,18 +160,28 @@ def mapping(
         out: a folder for mapping.svg, mapping.png and mapping.csv.
     """
     from distillaw.runs.process import available_cores
-    from distillaw.toys.grid import PUBLISHED, REDUCED, run_grid, summarise
+    from distillaw.toys.grid import PUBLISHED, REDUCED, labels_loss, run_grid, summarise
 
     check_place("--out", out, is_folder=True)
-    lists = {"students": students, "teacher_widths": teacher_widths, "teacher_steps": teacher_steps}
-    counts = {"num_classes": num_classes, "long_width": long_width, "trials": trials}
-    given = {name: _whole_counts(texts, _option(name)) for name, texts in lists.items() if texts is not None}
-    given |= {
-        name: whole_count(text, name=_option(name)) for name, text in counts.items() if text is not None
-    }
-    given |= {name: value for name, value in (("sampler", sampler), ("seed", seed)) if value is not None}
+    options = {"students": students, "teacher_widths": teacher_widths, "teacher_steps": teacher_steps}
+    options |= {"num_classes": num_classes, "long_width": long_width, "trials": trials}
+    given: dict[str, Any] = {"sampler": sampler, "seed": seed}
+    for name, typed in options.items():
+        option = "--" + name.replace("_", "-")
+        if isinstance(typed, list):
+            given[name] = _whole_counts(typed, option)
+        elif typed is not None:
+            given[name] = whole_count(typed, name=option)
+    given = {name: value for name, value in given.items() if value is not None}
     grid = replace(PUBLISHED if full else REDUCED, **given)
-    _check_widths(grid)
+    widest = {
+        "students": grid.students,
+        "teacher-widths": grid.teacher_widths,
+        "long-width": [grid.long_width],
+    }
+    for name, widths in widest.items():
+        if max(widths) > _LARGEST_WIDTH:
+            raise ConfigError(f"--{name} {max(widths)}: these are toys; give widths up to {_LARGEST_WIDTH}")
     if workers < 0:
         raise ConfigError(f"--workers {workers}: give 0 (all cores) or a number of processes")
     processes = min(grid.trials, workers or available_cores())
@@ -195,61 +203,32 @@ def mapping(
         from distillaw.toys.draw import write_mapping
 
         files = [str(path) for path in write_mapping(out, outcomes, curves)]
+    labels = {width: labels_loss(outcomes, width) for width in grid.students}
     if output.json:
-        print_json(_mapping_document(grid, outcomes, curves) | {"files": files})
-        return
-    _print_mapping(grid, outcomes, curves)
+        document = {
+            "grid": asdict(grid),
+            "curves": [asdict(curve) | {"is_interior": curve.is_interior} for curve in curves],
+            "labels": [{"student_width": width, "student_loss": loss} for width, loss in labels.items()],
+            "outcomes": [asdict(outcome) for outcome in outcomes],
+        }
+        print_json(document | {"files": files})
+    else:
+        _print_mapping(grid, curves, labels)
     _print_end(files, "distillaw toys mapping", output)
-
-
-def _check_widths(grid: "Grid") -> None:
-    widest = {
-        "--students": grid.students,
-        "--teacher-widths": grid.teacher_widths,
-        "--long-width": [grid.long_width],
-    }
-    for name, widths in widest.items():
-        if max(widths) > _LARGEST_WIDTH:
-            raise ConfigError(f"{name} {max(widths)}: these are toys; give widths up to {_LARGEST_WIDTH}")
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _whole_counts(texts: list[str], name: str) -> tuple[int, ...]:
     return tuple(whole_count(text, name=name) for text in texts)
 
 
-def _mapping_document(
-    grid: "Grid", outcomes: "list[ToyOutcome]", curves: "list[ToyCurve]"
-) -> dict[str, object]:
-    from dataclasses import asdict
-
-    from distillaw.toys.grid import curve_to_json, labels_loss
-
-    return {
-        "grid": asdict(grid),
-        "curves": [curve_to_json(curve) for curve in curves],
-        "labels": [
-            {"student_width": width, "student_loss": labels_loss(outcomes, width)} for width in grid.students
-        ],
-        "outcomes": [asdict(outcome) for outcome in outcomes],
-    }
-
-
-def _print_mapping(grid: "Grid", outcomes: "list[ToyOutcome]", curves: "list[ToyCurve]") -> None:
-    import math
-
-    from distillaw.toys.grid import AXES, labels_loss
-
+def _print_mapping(grid: "Grid", curves: "list[ToyCurve]", labels: Mapping[int, float]) -> None:
     print(
         f"{grid.num_classes} classes (guessing costs {math.log(grid.num_classes):.3f} nats), {grid.sampler} sampler, "
         f"{grid.trials} trials; losses against the true labels, mean over trials"
     )
-    for axis in AXES:
+    for axis in dict.fromkeys(curve.axis for curve in curves):
         _print_axis([curve for curve in curves if curve.axis == axis])
-    losses = ", ".join(f"{labels_loss(outcomes, width):.4f} (width {width})" for width in grid.students)
+    losses = ", ".join(f"{loss:.4f} (width {width})" for width, loss in labels.items())
     print(f"\nthe same students taught by the labels: {losses}")
     print(
         "* smallest mean. gain, cost: from the weakest teacher to the best, from the best to the strongest; +- one "
@@ -274,12 +253,12 @@ def _print_axis(curves: "list[ToyCurve]") -> None:
 
 
 def _change(change: "Change") -> str:
-    error = "?" if change.error != change.error else f"{change.error:.4f}"
+    error = "?" if change.error is None else f"{change.error:.4f}"
     return f"{change.mean:.4f} +- {error}"
 
 
 def _print_end(files: list[str], command: str, output: Output) -> None:
-    for path in files:
+    for path in files if not output.json else ():
         print(f"wrote {path}")
     if files:
         output.suggest("distillaw toys --help", first="docs/toys.md says what it shows")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from distillaw.controls import extra, law_checks, sampling, teachers, tuning
+from distillaw.controls import design, extra, law_checks, tuning
 from distillaw.controls.control import STATUSES, Control
 from distillaw.controls.study_runs import StudyRuns
 from distillaw.fitting.result import FitResult
@@ -15,19 +15,19 @@ _DESIGN: tuple[Callable[[StudyRuns], Control], ...] = (
     tuning.check_batch,
     tuning.check_horizon,
     tuning.check_steps,
-    sampling.check_disjoint,
+    design.check_disjoint,
     extra.check_union,
     extra.check_seen,
     extra.check_flop,
-    sampling.check_epoch,
-    sampling.check_seeds,
-    sampling.check_errors,
-    teachers.check_range,
-    teachers.check_pairs,
+    design.check_epoch,
+    design.check_seeds,
+    design.check_errors,
+    design.check_range,
+    design.check_pairs,
     law_checks.check_share,
     law_checks.check_conventions,
-    teachers.check_lambda,
-    teachers.check_temperature,
+    design.check_lambda,
+    design.check_temperature,
 )
 _LAWS = (law_checks.check_c0, law_checks.check_ratio)
 
@@ -43,24 +43,15 @@ def check_controls(record: StudyRecord) -> list[Control]:
 
 
 def _check(record: StudyRecord, checks: Sequence[Callable[[StudyRuns], Control]]) -> list[Control]:
-    runs, left_out = StudyRuns(record), _left_out(record)
-    if not runs.grid:
-        return []
-    return [_unless_left_out(check(runs), left_out) for check in checks]
-
-
-def _left_out(record: StudyRecord) -> Sequence[str]:
-    spec = record.info.get("spec")
-    names = spec.get("without_controls") if isinstance(spec, Mapping) else None
-    return [str(name) for name in names] if isinstance(names, Sequence) else []
-
-
-def _unless_left_out(control: Control, left_out: Sequence[str]) -> Control:
-    if control.name not in left_out:
-        return control
-    return replace(
-        control, status="not applicable", found=f"left out by the study file ({control.found})", remedy=""
-    )
+    spec, runs = record.info.get("spec"), StudyRuns(record)
+    left_out = (spec.get("without_controls") if isinstance(spec, Mapping) else None) or ()
+    found = [check(runs) for check in checks] if runs.grid else []
+    return [
+        control.answer("not applicable", f"left out by the study file ({control.found})", **control.numbers)
+        if control.name in left_out
+        else control
+        for control in found
+    ]
 
 
 def summary(controls: Sequence[Control]) -> str:
@@ -72,30 +63,25 @@ def summary(controls: Sequence[Control]) -> str:
 
 def doubts(controls: Sequence[Control], concern: str) -> dict[str, list[str]]:
     """Status -> names of the controls of laws or gains that did not pass, worst first; what a law's file carries."""
-    found = {
-        status: [c.name for c in controls if c.status == status and concern in c.concerns]
-        for status in STATUSES[:3]
-    }
-    return {status: names for status, names in found.items() if names}
+    found: dict[str, list[str]] = {}
+    for status in STATUSES[:3]:
+        if names := [c.name for c in controls if c.status == status and concern in c.concerns]:
+            found[status] = names
+    return found
 
 
 def caveat(found: Mapping[str, Sequence[str]]) -> str:
     """The doubts in one sentence; empty where no control failed."""
-    failed = found.get("failed")
-    return (
-        f"controls failed: {', '.join(failed)} (distillaw study check FOLDER says what they mean)"
-        if failed
-        else ""
-    )
+    if failed := ", ".join(found.get("failed", ())):
+        return f"controls failed: {failed} (distillaw study check FOLDER says what they mean)"
+    return ""
 
 
 def doubted_law(fit: FitResult, controls: Sequence[Control]) -> FitResult:
     """The law with what was not controlled in `details["controls"]`, and a note where a control failed."""
     found = doubts(controls, "laws")
-    note = caveat(found)
-    return replace(
-        fit, details={**fit.details, "controls": found}, notes=(*fit.notes, note) if note else fit.notes
-    )
+    notes = (*fit.notes, note) if (note := caveat(found)) else fit.notes
+    return replace(fit, details={**fit.details, "controls": found}, notes=notes)
 
 
 def doubted_verdict(verdict: Verdict, controls: Sequence[Control]) -> Verdict:

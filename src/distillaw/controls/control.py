@@ -1,7 +1,7 @@
 """One control: what it guards against, whether it holds, the numbers that decided it, and what to do."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 Status: TypeAlias = Literal["passed", "failed", "undecided", "not done", "not applicable"]
@@ -32,47 +32,25 @@ Concern: TypeAlias = Literal["laws", "gains"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """One control of one study."""
+    """One control: what is the same in every study, and by `answer` how one study stands."""
 
     name: str
     guards: str
     """What goes wrong, unseen, without it."""
-    status: Status
-    found: str
+    status: Status = "not done"
+    found: str = ""
     """The answer with its numbers, in words."""
     remedy: str
     """What to do; empty where it passed or does not apply."""
-    concerns: tuple[Concern, ...]
+    concerns: tuple[Concern, ...] = ("laws", "gains")
     """What is in doubt where it fails: constants of laws, or what measured gains mean."""
     numbers: Mapping[str, object] = field(default_factory=dict)
     """The answer with its numbers, for programs; losses in nats/token."""
 
-    def to_json(self) -> dict[str, object]:
-        """Plain JSON values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class About:
-    """What is the same for a control in every study."""
-
-    name: str
-    guards: str
-    remedy: str
-    concerns: tuple[Concern, ...] = ("laws", "gains")
-
-    def control(self, status: Status, found: str, **numbers: object) -> Control:
+    def answer(self, status: Status, found: str, **numbers: object) -> "Control":
         """The control of one study, its remedy only where there is something to do."""
         remedy = "" if status in ("passed", "not applicable") else self.remedy
-        return Control(
-            name=self.name,
-            guards=self.guards,
-            status=status,
-            found=found,
-            remedy=remedy,
-            concerns=self.concerns,
-            numbers=numbers,
-        )
+        return replace(self, status=status, found=found, remedy=remedy, numbers=numbers)
 
 
 def below(low: float, high: float, limit: float) -> Status:

@@ -5,30 +5,30 @@ student of a teacher that has read nothing but the student's own text; the stude
 the teacher's training included.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
-from distillaw.controls.control import About, Control, Status, worst
+from distillaw.controls.control import Control, Status, worst
 from distillaw.controls.study_runs import Difference, Place, StudyRuns
-from distillaw.planning.arms import ArmPoint
+from distillaw.planning.arms import ArmPoint, MeasuredArm
 from distillaw.planning.measured import DistilledPoint, MeasuredPoint, measure_gain
 from distillaw.quantities import format_flop
 from distillaw.runs.record import Run, budget_text, is_near
 
-UNION = About(
+UNION = Control(
     name="union",
     guards="a teacher brings its text along: the gain may be no more than training on more text gives",
     remedy='add [[cells]] with split = "union", teachers = ["none"] and tokens = student tokens + teacher tokens',
     concerns=("gains",),
 )
-SEEN = About(
+SEEN = Control(
     name="seen-text",
     guards="with a teacher of other text, what the text adds and what the teacher adds cannot be told apart",
     remedy='add a [[teachers]] entry with split = "student" and [[cells]] with its students',
     concerns=("gains",),
 )
-FLOP = About(
+FLOP = Control(
     name="equal-flop",
     guards="a gain at equal tokens may cost more FLOP than it is worth",
     remedy="say for whom the teacher is free, or train the student alone on the tokens that the same FLOP buys",
@@ -54,21 +54,17 @@ def _gain_words(found: Difference) -> str:
 def check_union(runs: StudyRuns) -> Control:
     """Students of the best teacher beat the same student trained alone on their own text and that teacher's."""
     if not runs.taught_by:
-        return UNION.control("not applicable", "no student has a teacher")
+        return UNION.answer("not applicable", "no student has a teacher")
     unions = _unions(runs)
     found = [gains for size, union in unions.items() if (gains := _against(runs, size, union))]
     if not found:
-        why = (
-            "union runs have other token counts than student + teacher"
-            if unions
-            else "no student read the union"
-        )
-        return UNION.control("not done", why + _stand_in(runs))
+        other = "union runs have other token counts than student + teacher"
+        return UNION.answer("not done", (other if unions else "no student read the union") + _stand_in(runs))
     best = [max(gains.items(), key=lambda item: item[1].mean) for gains in found]
     place, least = min(best, key=lambda item: item[1].mean)
     words = f"{runs.place_name(place)} gains {_gain_words(least)} over training alone on both texts"
     numbers = {runs.place_name(place): gain.to_json() for gains in found for place, gain in gains.items()}
-    return UNION.control(worst(_sign(*gain.interval()) for _, gain in best), words, gains=numbers)
+    return UNION.answer(worst(_sign(*gain.interval()) for _, gain in best), words, gains=numbers)
 
 
 def _unions(runs: StudyRuns) -> dict[tuple[int, int], dict[int, Run]]:
@@ -86,11 +82,9 @@ def _against(runs: StudyRuns, size: tuple[int, int], union: Mapping[int, Run]) -
     for place, seeds in runs.grid.items():
         params, tokens, teacher = place
         known = runs.record.every_teacher.get(teacher)
-        if (
-            params == size[0]
-            and known is not None
-            and is_near(tokens + known.tokens, size[1], within=SAME_TOKENS)
-        ):
+        if params != size[0] or known is None:
+            continue
+        if is_near(tokens + known.tokens, size[1], within=SAME_TOKENS):
             gain = runs.difference(union, seeds, is_paired=False)
             if gain is not None:
                 found[place] = gain
@@ -116,10 +110,10 @@ def _stand_in(runs: StudyRuns) -> str:
 def check_seen(runs: StudyRuns) -> Control:
     """Students gain from a teacher that has read their own text and nothing of another half."""
     if not runs.taught_by:
-        return SEEN.control("not applicable", "no student has a teacher")
+        return SEEN.answer("not applicable", "no student has a teacher")
     found = _seen(runs)
     if not found:
-        return SEEN.control("not done", "no teacher read the student's own text")
+        return SEEN.answer("not done", "no teacher read the student's own text")
     place, gain = max(found.items(), key=lambda item: item[0][1])  # most of its teacher's text read
     words = f"{runs.place_name(place)} gains {_gain_words(gain)} over training alone"
     read = runs.record.every_teacher[place[2]].tokens
@@ -129,7 +123,7 @@ def check_seen(runs: StudyRuns) -> Control:
     if (apart := _twin(runs, place)) is not None:
         words += f"; against the like teacher of other text {_gain_words(apart)}"
         numbers["against_disjoint_teacher"] = apart.to_json()
-    return SEEN.control(_sign(*gain.interval()), words, **numbers)
+    return SEEN.answer(_sign(*gain.interval()), words, **numbers)
 
 
 def _students_of(runs: StudyRuns, place: Place) -> dict[int, Run]:
@@ -171,30 +165,26 @@ def check_flop(runs: StudyRuns) -> Control:
     """At the target, the best teacher's student beats the student alone given the FLOP of both trainings."""
     best = _best(runs)
     if best is None:
-        return FLOP.control("not applicable", "no student has a teacher")
+        return FLOP.answer("not applicable", "no student has a teacher")
     whole, own = _equal_tokens(runs, *best, with_teacher=True), _equal_tokens(runs, *best, with_teacher=False)
     if whole is None or own is None:
-        return FLOP.control("not done", "the FLOP of the teacher's training is not known")
+        return FLOP.answer("not done", "the FLOP of the teacher's training is not known")
     cell, taught = best
     name = runs.place_name((cell.params, cell.tokens, taught.teacher_run))
     numbers: dict[str, object] = {"where": name, "tokens_alone": whole, "tokens_alone_teacher_free": own}
     free = _gain_over_alone(runs, *best, own)
     if free is not None:
         numbers["gain_teacher_free"] = free.to_json()
-    cost = format_flop(whole * _flop_per_token(runs, cell))
+    said = "" if free is None else f"; {_gain_words(free)} if the teacher's training is free"
+    arm, point = runs.arms(cell.params)[0], _alone_at(runs, cell, whole)
+    cost = format_flop(whole * arm.student_flop_per_token)
     gain = _gain_over_alone(runs, *best, whole)
-    if gain is None:
-        reach = max(runs.arms(cell.params)[0].runs)
-        words = f"{cost} give the student alone {budget_text(whole)} tokens, and it was run to {budget_text(reach)}"
-        return FLOP.control("not done", words + _free_words(free), **numbers)
-    numbers["gain"] = gain.to_json()
-    basis = _basis(runs, cell, whole)
-    words = f"{name} gains {_gain_words(gain)} over {budget_text(whole)} tokens alone ({cost}, {basis})"
-    return FLOP.control(_sign(*gain.interval()), words + _free_words(free), **numbers)
-
-
-def _free_words(free: Difference | None) -> str:
-    return "" if free is None else f"; {_gain_words(free)} if the teacher's training is free"
+    if gain is None or point is None:
+        reach = budget_text(max(arm.runs))
+        words = f"{cost} give the student alone {budget_text(whole)} tokens, and it was run to {reach}"
+        return FLOP.answer("not done", words + said, **numbers)
+    words = f"{name} gains {_gain_words(gain)} over {budget_text(whole)} tokens alone ({cost}, {point.basis})"
+    return FLOP.answer(_sign(*gain.interval()), words + said, **numbers, gain=gain.to_json())
 
 
 def _best(runs: StudyRuns) -> tuple[MeasuredPoint, DistilledPoint] | None:
@@ -203,21 +193,20 @@ def _best(runs: StudyRuns) -> tuple[MeasuredPoint, DistilledPoint] | None:
     return None if cell is None or cell.best is None else (cell, cell.best)
 
 
-def _flop_per_token(runs: StudyRuns, cell: MeasuredPoint) -> float:
-    return runs.arms(cell.params)[0].student_flop_per_token
+def _arm(runs: StudyRuns, cell: MeasuredPoint, taught: DistilledPoint) -> MeasuredArm:
+    arms = runs.arms(cell.params)
+    return next(a for a in arms if a.teacher is not None and a.teacher.run_id == taught.teacher_run)
 
 
 def _equal_tokens(
     runs: StudyRuns, cell: MeasuredPoint, taught: DistilledPoint, *, with_teacher: bool
 ) -> float | None:
     """Tokens that the student alone gets for the FLOP of distilling; None where they are not known."""
-    arm = next(
-        a for a in runs.arms(cell.params) if a.teacher is not None and a.teacher.run_id == taught.teacher_run
-    )
+    arm = _arm(runs, cell, taught)
     assert arm.teacher is not None
     training = arm.teacher.number("train_flops") if with_teacher else 0.0
     total = (arm.student_flop_per_token + arm.logit_flop_per_token) * cell.tokens + training
-    return total / _flop_per_token(runs, cell) if np.isfinite(total) else None
+    return total / runs.arms(cell.params)[0].student_flop_per_token if np.isfinite(total) else None
 
 
 def _alone_at(runs: StudyRuns, cell: MeasuredPoint, tokens: float) -> ArmPoint | None:
@@ -227,18 +216,11 @@ def _alone_at(runs: StudyRuns, cell: MeasuredPoint, tokens: float) -> ArmPoint |
     return arm.at(near[0] if near else tokens)
 
 
-def _basis(runs: StudyRuns, cell: MeasuredPoint, tokens: float) -> str:
-    point = _alone_at(runs, cell, tokens)
-    return "" if point is None else point.basis
-
-
 def _gain_over_alone(
     runs: StudyRuns, cell: MeasuredPoint, taught: DistilledPoint, tokens: float
 ) -> Difference | None:
     """Gain of a taught student over the student alone on other tokens, with the doubt of its curve."""
-    arms: Sequence = runs.arms(cell.params)
-    arm = next(a for a in arms if a.teacher is not None and a.teacher.run_id == taught.teacher_run)
-    alone, point = _alone_at(runs, cell, tokens), arm.at(cell.tokens)
+    alone, point = _alone_at(runs, cell, tokens), _arm(runs, cell, taught).at(cell.tokens)
     if alone is None or point is None:
         return None
     gain = measure_gain(runs.record, alone, [point], rng=np.random.default_rng(0), draws=10)

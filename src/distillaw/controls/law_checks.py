@@ -6,10 +6,11 @@ Reached: the covariance of the fit's bootstrap replicates, resampled by trunk. B
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from distillaw.controls.control import C0_GOAL, EMBEDDING_SHARE, RATIO_GOAL, About, Control, worst
+from distillaw.controls.control import C0_GOAL, EMBEDDING_SHARE, RATIO_GOAL, Control
 from distillaw.controls.study_runs import StudyRuns
 from distillaw.errors import DistillawError
 from distillaw.fitting.api import fit
@@ -23,13 +24,13 @@ from distillaw.runs.record import Run, StudyRecord
 # --- how parameters are counted -----------------------------------------------------------------------------
 
 
-SHARE = About(
+SHARE = Control(
     name="embedding-share",
     guards="where embeddings are most of a model, its loss follows them and not the parameters that the law counts",
     remedy="a smaller vocabulary or larger students",
     concerns=("laws",),
 )
-CONVENTIONS = About(
+CONVENTIONS = Control(
     name="conventions",
     guards="constants may hold in one way of counting parameters only, and predictions with them",
     remedy="quote the convention with every constant, do not extrapolate in size, and add larger students",
@@ -44,18 +45,14 @@ def check_share(runs: StudyRuns) -> Control:
     """One embedding matrix is at most 30 % of the non-embedding parameters of every model that a law is fitted on."""
     shares = {run.params: share for run in runs.main if (share := _embedding(run) / run.params) > 0}
     if not shares:
-        return SHARE.control("not done", "the table has neither vocabulary and width nor total parameters")
+        return SHARE.answer("not done", "the table has neither vocabulary and width nor total parameters")
     smallest = min(shares)
-    largest = max(shares.values())
     words = (
         f"one embedding matrix is {100 * shares[smallest]:.0f} % of the smallest model ({smallest:,} parameters); "
         f"at most {100 * EMBEDDING_SHARE:.0f} % wanted"
     )
-    return SHARE.control(
-        "passed" if round(largest, 2) <= EMBEDDING_SHARE else "failed",
-        words,
-        shares={str(n): share for n, share in sorted(shares.items())},
-    )
+    status = "passed" if round(max(shares.values()), 2) <= EMBEDDING_SHARE else "failed"
+    return SHARE.answer(status, words, shares={str(n): share for n, share in sorted(shares.items())})
 
 
 def _embedding(run: Run) -> float:
@@ -64,47 +61,15 @@ def _embedding(run: Run) -> float:
     return direct if np.isfinite(direct) else (run.number("total_params") - run.params) / 2  # untied
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Compared:
-    """One family fitted in both conventions."""
-
-    family: str
-    fits: tuple[FitResult, FitResult]
-    apart: float
-    """Root mean square difference of ln L over the fitted rows."""
-    beyond: float
-    """Difference of ln L at ten times the largest size, its most tokens and the middle teacher."""
-    half: float
-    """Half width of the prediction interval there, in ln L, without the uncertainty of parameters."""
-
-    @property
-    def is_same(self) -> bool:
-        """Whether the two predict the same: on the rows within their noise, beyond within the interval."""
-        noise = max(fit.noise for fit in self.fits)
-        return self.apart <= noise and abs(self.beyond) <= self.half
-
-    def to_json(self) -> dict[str, object]:
-        """Plain JSON values."""
-        return {
-            "family": self.family,
-            "non_embedding": self.fits[0].params,
-            "total": self.fits[1].params,
-            "rms_ln_loss": self.apart,
-            "beyond_ln_loss": self.beyond,
-            "half_width": self.half,
-            "noise": [fit.noise for fit in self.fits],
-        }
-
-
 def check_conventions(runs: StudyRuns) -> Control:
     """The laws fitted on non-embedding and on total parameters predict the same, in the range and ten times beyond."""
     table = _table(runs.main)
     if not np.isfinite(table["total_params"]).all():
-        return CONVENTIONS.control("not done", "the table has no total parameters (total_params)")
+        return CONVENTIONS.answer("not done", "the table has no total parameters (total_params)")
     compared, why = [], []
     for family in FAMILIES:
         try:
-            fits = tuple(_fit(table, family, name) for name in ("params", "total_params"))
+            fits = [_fit(table, family, name) for name in ("params", "total_params")]
         except DistillawError as error:
             why.append(f"{family}: {error}")
             continue
@@ -112,25 +77,21 @@ def check_conventions(runs: StudyRuns) -> Control:
         if unusable:
             why.append(f"{family}: {unusable[0].status.name}")
         else:
-            compared.append(_compare(family, (fits[0], fits[1]), table))
+            compared.append(_compare(family, fits, table))
     if not compared:
-        return CONVENTIONS.control(
-            "not done", f"no law could be fitted; {why[0]}" if why else "no law could be fitted"
-        )
-    numbers = [one.to_json() for one in compared]
-    status = worst("passed" if one.is_same else "failed" for one in compared)
-    return CONVENTIONS.control(
-        status, "; ".join(_words(one) for one in compared), fits=numbers, not_fitted=why
+        return CONVENTIONS.answer("not done", "; ".join(["no law could be fitted", *why[:1]]))
+    words = "; ".join(
+        f"{one['family']}: alpha {one['non_embedding']['alpha']:.2f} non-embedding, {one['total']['alpha']:.2f} "
+        f"total; predictions {100 * one['rms_ln_loss']:.2f} % apart on the runs (noise {100 * one['noise'][0]:.2f} "
+        f"%), {100 * one['beyond_ln_loss']:+.1f} % at {BEYOND:g} times the largest size"
+        for one in compared
     )
-
-
-def _words(one: _Compared) -> str:
-    alphas = [fit.params["alpha"] for fit in one.fits]
-    return (
-        f"{one.family}: alpha {alphas[0]:.2f} non-embedding, {alphas[1]:.2f} total; predictions "
-        f"{100 * one.apart:.2f} % apart on the runs (noise {100 * one.fits[0].noise:.2f} %), "
-        f"{100 * one.beyond:+.1f} % at {BEYOND:g} times the largest size"
+    # the same: on the rows within their noise, beyond within the interval
+    are_same = all(
+        one["rms_ln_loss"] <= max(one["noise"]) and abs(one["beyond_ln_loss"]) <= one["half_width"]
+        for one in compared
     )
+    return CONVENTIONS.answer("passed" if are_same else "failed", words, fits=compared, not_fitted=why)
 
 
 def _table(main: Sequence[Run]) -> dict[str, np.ndarray]:
@@ -155,21 +116,26 @@ def _fit(table: Mapping[str, np.ndarray], family: str, params: str) -> FitResult
     )
 
 
-def _compare(family: str, fits: tuple[FitResult, FitResult], table: Mapping[str, np.ndarray]) -> _Compared:
-    apart = fits[1].resid - fits[0].resid  # of the same rows
+def _compare(family: str, fits: Sequence[FitResult], table: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """One family fitted in both conventions: how far the laws are apart, in ln L.
+
+    On the fitted rows (root mean square); at ten times the largest size, its most tokens and the middle teacher, beside
+    the half width of the prediction interval there, without the uncertainty of parameters.
+    """
     there = [
         fit.predict(**_beyond(fit, table, total=name == "total_params"))
         for fit, name in zip(fits, ("params", "total_params"), strict=True)
     ]
     means = [float(np.log(one.mean)) for one in there]
-    half = max(float(np.log(one.upper / one.lower)) / 2 for one in there)
-    return _Compared(
-        family=family,
-        fits=fits,
-        apart=float(np.sqrt(np.mean(apart**2))),
-        beyond=means[1] - means[0],
-        half=half,
-    )
+    return {
+        "family": family,
+        "non_embedding": fits[0].params,
+        "total": fits[1].params,
+        "rms_ln_loss": float(np.sqrt(np.mean((fits[1].resid - fits[0].resid) ** 2))),  # of the same rows
+        "beyond_ln_loss": means[1] - means[0],
+        "half_width": max(float(np.log(one.upper / one.lower)) / 2 for one in there),
+        "noise": [fit.noise for fit in fits],
+    }
 
 
 def _beyond(fit: FitResult, table: Mapping[str, np.ndarray], *, total: bool) -> dict[str, float]:
@@ -196,13 +162,13 @@ def _beyond(fit: FitResult, table: Mapping[str, np.ndarray], *, total: bool) -> 
 # --- errors of c0 and of the best teacher's loss ------------------------------------------------------------
 
 
-C0 = About(
+C0 = Control(
     name="c0-error",
     guards="c0, how much a stronger teacher helps, is the constant that small studies know least",
     remedy="`distillaw study next FOLDER` proposes runs; strong teachers at large token counts inform c0 most",
     concerns=("laws",),
 )
-RATIO = About(
+RATIO = Control(
     name="best-ratio-error",
     guards="the best teacher's loss is read off a flat bottom: without its error any teacher can be called the best",
     remedy="teachers on both sides of the optimum, for the smallest and the largest student",
@@ -234,19 +200,23 @@ def check_ratio(runs: StudyRuns) -> Control:
     return _check(runs, RATIO, lambda found: found.ratio, RATIO_GOAL)
 
 
-def _check(runs: StudyRuns, about: About, error: Callable[[ConstantErrors], float], limit: float) -> Control:
+def _check(
+    runs: StudyRuns, about: Control, error: Callable[[ConstantErrors], float], limit: float
+) -> Control:
     if not runs.taught_by:
-        return about.control("not applicable", "no student has a teacher")
+        return about.answer("not applicable", "no student has a teacher")
     fit = best_fit(runs.record)
     form = "kappa" if fit is None else FORMS[fit.family]
     expected = error(_expected(runs.record, form))
     numbers: dict[str, object] = {"expected": _finite(expected), "limit": limit, "form": form}
     words = f"expected: {_said(expected)}; wanted {limit}"
     if fit is None:
-        return about.control(
-            "not done", f"no usable distillation law with replicates yet; {words}", **numbers
-        )
-    found = _reached(runs.record, fit)
+        words = f"no usable distillation law with replicates yet; {words}"
+        return about.answer("not done", words, **numbers)
+    belief = fit.belief()
+    taught = _cells([run for run in runs.record.students if run.teacher_run])
+    c0 = float(np.sqrt(belief.covariance[_C0_INDEX, _C0_INDEX]))
+    found = _precision(c0, best_ratios(belief, taught))
     reached = error(found)
     numbers |= {
         "reached": _finite(reached),
@@ -255,24 +225,17 @@ def _check(runs: StudyRuns, about: About, error: Callable[[ConstantErrors], floa
         "bracketed_cells": found.bracketed,
     }
     words = f"{_said(reached)} in the {fit.family} law ({fit.status.name}); {words}"
-    return about.control("passed" if reached <= limit else "failed", words, **numbers)
+    return about.answer("passed" if reached <= limit else "failed", words, **numbers)
 
 
 def best_fit(record: StudyRecord) -> FitResult | None:
     """The study's distillation law: the first family that is usable, with replicates and a law of the student's own."""
     kept = kept_laws(record).fits
-    fits = [kept[family] for family in FORMS if family in kept]
-    return next(
-        (
-            fit
-            for fit in fits
-            if fit.is_usable
-            and fit.curve is not None
-            and fit.curve.behind is not None
-            and len(fit.curve.replicates) > 1
-        ),
-        None,
-    )
+    for law in (kept[family] for family in FORMS if family in kept):
+        curve = law.curve
+        if law.is_usable and curve is not None and curve.behind is not None and len(curve.replicates) > 1:
+            return law
+    return None
 
 
 def _expected(record: StudyRecord, form: str) -> ConstantErrors:
@@ -286,12 +249,6 @@ def _expected(record: StudyRecord, form: str) -> ConstantErrors:
     ]
     c0, ratio = (float(np.median([getattr(one, name) for one in found])) for name in ("c0", "ratio"))
     return ConstantErrors(c0=c0, ratio=ratio, bracketed=min(one.bracketed for one in found))
-
-
-def _reached(record: StudyRecord, fit: FitResult) -> ConstantErrors:
-    belief = fit.belief()
-    taught = _cells([run for run in record.students if run.teacher_run])
-    return _precision(float(np.sqrt(belief.covariance[_C0_INDEX, _C0_INDEX])), best_ratios(belief, taught))
 
 
 def _precision(c0: float, best: Sequence[BestRatio]) -> ConstantErrors:

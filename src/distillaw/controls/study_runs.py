@@ -90,6 +90,10 @@ class StudyRuns:
         """Teachers of the study by place (that of a student alone) and seed."""
         return {(run.params, run.tokens, ""): {run.seed: run} for run in self.record.teachers.values()}
 
+    def own(self, role: str) -> dict[Place, dict[int, Run]]:
+        """The study's own runs of a role, `student` or `teacher`, by place and seed."""
+        return self.grid if role == "student" else self.teacher_grid
+
     @cached_property
     def cells(self) -> list[MeasuredPoint]:
         """Sizes and budgets with their paired gains, by size and tokens."""
@@ -138,10 +142,9 @@ class StudyRuns:
     def other_rates(self, role: str) -> dict[Place, dict[float, dict[int, Run]]]:
         """Runs that differ from the study's own in the rate alone: place -> rate where it branches -> seed -> run.
 
-        Args:
-            role: `student` or `teacher`.
+        `role` is `student` or `teacher`.
         """
-        own = self.grid if role == "student" else self.teacher_grid
+        own = self.own(role)
         found: dict[Place, dict[float, dict[int, Run]]] = {}
         for run in self.record.runs:
             place = (run.params, run.tokens, run.teacher_run or "")
@@ -155,9 +158,7 @@ class StudyRuns:
     def noise(self, run: Run, *, is_paired: bool = True) -> RunNoise:
         """Seed noise of one run at this run's size and tokens.
 
-        Args:
-            run: where.
-            is_paired: False for runs on other streams of text, where what a seed does to both does not cancel.
+        `is_paired` is False for runs on other streams of text, where what a seed does to both does not cancel.
         """
         own = study_seed_noise(self.record, student_params=run.params, tokens=run.tokens, loss=run.loss)
         if is_paired:
@@ -171,12 +172,7 @@ class StudyRuns:
     def difference(self, first: Seeds, second: Seeds, *, is_paired: bool = True) -> Difference | None:
         """Mean loss of `first` minus that of `second` over the seeds of both; None without a common seed.
 
-        se^2 = documents + 2 sd^2 / K, with the study's seed noise sd and K seeds.
-
-        Args:
-            first: runs by seed.
-            second: runs by seed.
-            is_paired: as in `noise`.
+        se^2 = documents + 2 sd^2 / K, with the study's seed noise sd and K seeds; `is_paired` as in `noise`.
         """
         common = sorted(first.keys() & second.keys())
         if not common:

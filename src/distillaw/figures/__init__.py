@@ -16,9 +16,8 @@ _MODULES = {
     "files": ("save",),
     "law": ("loss_over_teacher_loss", "loss_over_teacher_size", "loss_over_tokens"),
     "maps": ("plan_map",),
-    "frontiers": ("models",),
-    "rows": ("recipe_arms", "strategies"),
-    "folders": ("branch", "large_batch", "large_batch_distances"),
+    "frontiers": ("models", "recipe_arms", "strategies"),
+    "batches": ("branch", "large_batch", "large_batch_distances"),
     "study": (
         "calibration",
         "capacity_gap",

@@ -82,12 +82,10 @@ def _group(record: StudyRecord, runs: Sequence[Run]) -> Calibrated:
 
 def _mean(runs: Sequence[Run], key: str) -> ErrorEstimate | None:
     """Over seeds; all are scored on the same documents, so their standard errors are averaged, not combined."""
-    values = [run.number(key) for run in runs]
+    values, errors = ([run.number(name) for run in runs] for name in (key, f"{key}_se"))
     if not all(map(math.isfinite, values)):
         return None
-    return ErrorEstimate(
-        value=float(np.mean(values)), se=float(np.mean([run.number(f"{key}_se") for run in runs]))
-    )
+    return ErrorEstimate(value=float(np.mean(values)), se=float(np.mean(errors)))
 
 
 PANELS = (
@@ -112,11 +110,10 @@ def draw_calibration(groups: Sequence[Calibrated]) -> Figure:
             "`distillaw evaluate RUN --teacher TEACHER` does."
         )
     panels = [panel for panel in PANELS if any(getattr(group, panel[2]) for group in taught)]
-    figure, axes, _ = new_panels(len(panels), panel=(3.0, 3.0))
+    figure, axes = new_panels(len(panels), panel=(3.0, 3.0), x="teacher loss, nats/token  (better →)")
     for ax, (title, axis, name, factor) in zip(axes, panels, strict=True):
         set_title(ax, title)
         ax.set_ylabel(axis)
-        ax.set_xlabel("teacher loss, nats/token  (better →)")
         _panel(ax, groups, name, factor)
     return figure
 
@@ -134,16 +131,8 @@ def _panel(ax: Axes, groups: Sequence[Calibrated], name: str, factor: float) -> 
         color = SERIES[k % len(SERIES)]
         x = [loss - aside * (k - (len(cells) - 1) / 2) for loss, _ in line]
         y = [factor * measured.value for _, measured in line]
-        ax.errorbar(
-            x,
-            y,
-            yerr=[factor * Z90 * measured.se for _, measured in line],
-            color=color,
-            marker="o",
-            markersize=4,
-            elinewidth=1.0,
-            linewidth=1.3,
-        )
+        halves = [factor * Z90 * measured.se for _, measured in line]
+        ax.errorbar(x, y, halves, color=color, marker="o", markersize=4, elinewidth=1.0, linewidth=1.3)
         ends.append((f"{own[0].label}, {budget_text(own[0].tokens)}", color, x[-1], y[-1]))
         for alone in (group for group in own if not group.teacher):
             measured = getattr(alone, name)

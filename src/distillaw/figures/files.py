@@ -68,11 +68,7 @@ def save_all(
 
 
 def checked_format(kind: str, where: str = "") -> str:
-    """One of `FORMATS`.
-
-    Raises:
-        ConfigError: it is none.
-    """
+    """One of `FORMATS`; ConfigError: it is none."""
     if kind not in FORMATS:
         raise ConfigError(
             f"{where}{kind!r}{did_you_mean(kind, FORMATS)} is no format of a figure; use {', '.join(FORMATS)}"
@@ -114,11 +110,7 @@ def laid_out(figure: Figure) -> Iterator[None]:
 
 
 def read_record_file(path: Path, command: str) -> dict[str, Any]:
-    """What a command wrote into its folder.
-
-    Raises:
-        CacheError: it is not there.
-    """
+    """What a command wrote into its folder; CacheError: it is not there."""
     if not path.exists():
         raise CacheError(f"{path}: no such file; `{command}` writes it")
     return read_json(path)

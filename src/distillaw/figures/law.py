@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -25,6 +24,7 @@ from distillaw.figures.style import (
     in_style,
     label_ends,
     new_figure,
+    note,
     set_title,
 )
 from distillaw.fitting.query import load_law
@@ -33,7 +33,7 @@ from distillaw.laws.base import Array, Mask
 from distillaw.laws.published import PublishedLaw, published_band
 from distillaw.planning.map_grid import Laws, laws_for_map
 from distillaw.planning.maps import teacher_size_map
-from distillaw.planning.teacher_curve import TeacherLossCurve, teacher_loss_curve
+from distillaw.planning.teacher_curve import teacher_loss_curve
 from distillaw.quantities import format_count
 
 LawLike = str | FitResult | PublishedLaw
@@ -82,33 +82,22 @@ def loss_over_tokens(
             found, "distillation", student_params=student_params, student_tokens=at, teacher_loss=loss
         )
         curves.append((f"teacher {loss:.4g}", SERIES[place % len(SERIES)], curve))
-    return _draw_over_tokens(at, curves, title=f"{format_count(student_params)} student")
-
-
-_Curve = tuple[Array, Array, Array, Mask]
-"""Mean, lower and upper end (nan where the law states no error), inside the fitted range; each (p,)."""
-
-
-@in_style
-def _draw_over_tokens(at: Array, curves: Sequence[tuple[str, str, _Curve]], *, title: str) -> Figure:
     figure, [[ax]] = new_figure(1, 1, width=5.4, height=3.6)
     for _, color, (mean, lower, upper, inside) in curves:
         draw_band(ax, at, mean=mean, lower=lower, upper=upper, inside=inside, color=color)
-    _count_decades(ax)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(lambda value, _: format_count(value))
     ax.set_xlim(at[0], at[-1])
     ax.set_xlabel("training tokens")
     ax.set_ylabel("student loss, nats/token")
-    set_title(
-        ax, title + ("" if all(c[3].all() for *_, c in curves) else "; hatched: outside the fitted range")
-    )
+    outside = "" if all(c[3].all() for *_, c in curves) else "; hatched: outside the fitted range"
+    set_title(ax, f"{format_count(student_params)} student{outside}")
     label_ends(ax, [(name, color, float(at[-1]), float(c[0][-1])) for name, color, c in curves], gap=LINE)
     return figure
 
 
-def _count_decades(ax: Axes) -> None:
-    """A logarithmic abscissa of counts, a name at each decade."""
-    ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(lambda value, _: format_count(value))
+_Curve = tuple[Array, Array, Array, Mask]
+"""Mean, lower and upper end (nan where the law states no error), inside the fitted range; each (p,)."""
 
 
 def _values(law: FitResult | PublishedLaw, part: str, **coords: ArrayLike) -> _Curve:
@@ -226,12 +215,6 @@ def loss_over_teacher_loss(
         found.ensemble, student_params=student_params, student_tokens=student_tokens, losses=at
     )
     inside = found.inside(np.asarray(student_params), np.asarray(student_tokens), curve.teacher_loss)
-    title = f"{format_count(student_params)} student, {format_count(student_tokens)} tokens"
-    return _draw_over_loss(curve, inside, title=title)
-
-
-@in_style
-def _draw_over_loss(curve: TeacherLossCurve, inside: Mask, *, title: str) -> Figure:
     figure, [[ax]] = new_figure(1, 1, width=5.4, height=3.6)
     draw_band(
         ax,
@@ -246,15 +229,7 @@ def _draw_over_loss(curve: TeacherLossCurve, inside: Mask, *, title: str) -> Fig
     alone = float(own.mean())
     ax.axhline(alone, color=INK, linestyle=DASHED, linewidth=1.0)
     ax.axhspan(float(own.min()), float(own.max()), color=INK, alpha=0.06, linewidth=0)
-    ax.annotate(
-        "no teacher",
-        (0.01, alone),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 3),
-        fontsize="small",
-        textcoords="offset points",
-        color=INK,
-    )
+    note(ax, "no teacher", (0.01, alone), (0, 3), clip=None, xycoords=("axes fraction", "data"))
     mark_flat(
         ax,
         best=curve.best.at,
@@ -268,7 +243,7 @@ def _draw_over_loss(curve: TeacherLossCurve, inside: Mask, *, title: str) -> Fig
     ax.set_xlim(float(curve.teacher_loss[-1]), float(curve.teacher_loss[0]))
     ax.set_xlabel("teacher loss, nats/token  (better →)")
     ax.set_ylabel("student loss, nats/token")
-    set_title(ax, title)
+    set_title(ax, f"{format_count(student_params)} student, {format_count(student_tokens)} tokens")
     return figure
 
 

@@ -35,7 +35,6 @@ _DRAWN = 240
 """Rows and columns drawn at most: a contour needs no more."""
 _OUTSIDE, _DISAGREE = HATCH, "...."
 _HATCH = (0.3, 0.3, 0.3, 0.38)
-_OUTSIDE_SAID = "outside the fitted range"
 _UNPAID = "no teacher can be paid for"
 _BOXED = {"facecolor": "white", "edgecolor": "none"}
 
@@ -63,14 +62,9 @@ def _gain_figure(found: GridMap) -> Figure:
     figure, [[ax]] = new_figure(1, 1, width=7.2, height=4.9)
     _gain_panel(figure, ax, found)
     set_title(ax, found.title)
-    handles = [
-        Line2D([], [], color=INK, linewidth=1.6, label="equal losses (mean of the laws)"),
-        _key(_OUTSIDE, _OUTSIDE_SAID),
-    ]
-    if _disagreement(found).any():
-        handles.append(
-            Patch(facecolor="none", edgecolor=MUTED, hatch=_DISAGREE, label="laws disagree on the sign")
-        )
+    handles = [Line2D([], [], color=INK, linewidth=1.6, label="equal losses (mean of the laws)"), _outside()]
+    if ((found["gain_lowest"] < 0) & (found["gain_highest"] > 0)).any():
+        handles.append(_key(_DISAGREE, "laws disagree on the sign"))
     _legend(figure, handles)
     return figure
 
@@ -83,10 +77,7 @@ def _teacher_figure(found: GridMap) -> Figure:
     _gain_panel(figure, axes[1][1], found)
     set_title(axes[1][1], "gain over training alone on the same compute")
     blank = ", blank: no teacher can be paid for" if np.isnan(found["gain"]).any() else ""
-    _legend(
-        figure,
-        [_key(_OUTSIDE, _OUTSIDE_SAID), _key(_DISAGREE, f"laws disagree on the sign (last panel){blank}")],
-    )
+    _legend(figure, [_outside(), _key(_DISAGREE, f"laws disagree on the sign (last panel){blank}")])
     return figure
 
 
@@ -94,22 +85,17 @@ def _allocation_figure(found: GridMap) -> Figure:
     figure, [[shares, sizes, gain]] = new_figure(1, 3, width=10.6, height=3.6)
     C = found.x.values
     _stack(shares, found)
-    for name, color in (
-        ("teacher_params", SERIES[2]),
-        ("student_tokens", SERIES[0]),
-        ("teacher_tokens", SERIES[3]),
-    ):
+    counted = {"teacher_params": SERIES[2], "student_tokens": SERIES[0], "teacher_tokens": SERIES[3]}
+    for name, color in counted.items():
         sizes.plot(C, found[name], color=color, label=found.layers[name].label)
     student = float(found.meta["student_params"])  # type: ignore[arg-type]
     sizes.axhline(student, color=INK, linewidth=0.9, linestyle=DASHED, label="student parameters")
     sizes.set_yscale("log")
-    counts = np.concatenate([found[name] for name in ("teacher_params", "student_tokens", "teacher_tokens")])
-    _log_ticks(sizes, "y", counts, _tick)
+    _log_ticks(sizes, "y", np.concatenate([found[name] for name in counted]), _tick)
     sizes.legend(fontsize="small", framealpha=0.9, **_BOXED)
     set_title(sizes, "sizes and tokens")
-    gain.fill_between(
-        C, found["gain_lowest"], found["gain_highest"], color=SERIES[0], alpha=0.18, linewidth=0
-    )
+    low, high = found["gain_lowest"], found["gain_highest"]
+    gain.fill_between(C, low, high, color=SERIES[0], alpha=0.18, linewidth=0)
     gain.plot(C, found["gain"], color=SERIES[0])
     gain.axhline(0, color=INK, linewidth=0.9)
     gain.set_ylabel("nats/token")
@@ -117,45 +103,33 @@ def _allocation_figure(found: GridMap) -> Figure:
     for ax in (shares, sizes, gain):
         _log_axis(ax, "x", found.x)
         _outside_spans(ax, found)
-    _legend(figure, [_key(_OUTSIDE, _OUTSIDE_SAID)])
+    _legend(figure, [_outside()])
     return figure
 
 
 def _teacher_size_figure(found: GridMap) -> Figure:
     figure, [[ax]] = new_figure(1, 1, width=7.2, height=4.3)
     N, loss = found.x.values, found["student_loss"]
-    ax.fill_between(
-        N,
-        found["student_loss_lowest"],
-        found["student_loss_highest"],
-        color=SERIES[0],
-        alpha=0.15,
-        linewidth=0,
-    )
+    lowest, highest = found["student_loss_lowest"], found["student_loss_highest"]
+    ax.fill_between(N, lowest, highest, color=SERIES[0], alpha=0.15, linewidth=0)
     by_law = [layer for name, layer in found.layers.items() if name.startswith("student_loss[")]
     for color, layer in zip(SERIES[1:], by_law if len(by_law) > 1 else [], strict=False):
         ax.plot(N, layer.values, color=color, linewidth=0.9, label=layer.label)
-    ax.plot(
-        N, loss, color=SERIES[0], linewidth=2, label="mean of the laws" if len(by_law) > 1 else "distilled"
-    )
+    own = "mean of the laws" if len(by_law) > 1 else "distilled"
+    ax.plot(N, loss, color=SERIES[0], linewidth=2, label=own)
     ax.plot(N, found["supervised_loss"], color=INK, linewidth=1, linestyle=DASHED, label="without a teacher")
     _log_axis(ax, "x", found.x)
-    best, lowest, flat = (found.meta[key] for key in ("best_teacher_params", "best_student_loss", "flat"))
-    assert isinstance(best, float) and isinstance(lowest, float) and isinstance(flat, Mapping)
-    mark_flat(ax, best=best, lowest=lowest, flat=flat)
+    best, least, flat = (found.meta[key] for key in ("best_teacher_params", "best_student_loss", "flat"))
+    assert isinstance(best, float) and isinstance(least, float) and isinstance(flat, Mapping)
+    mark_flat(ax, best=best, lowest=least, flat=flat)
     _outside_spans(ax, found)
-    low, high = float(found["student_loss_lowest"].min()), float(found["supervised_loss"].max())
+    low, high = float(lowest.min()), float(found["supervised_loss"].max())
     ax.set_ylim(low - 0.35 * (high - low), high + 0.6 * (high - low))
     ax.set_ylabel("student loss, nats/token")
     set_title(ax, found.title)
     ax.legend(fontsize="small", loc="upper left", framealpha=0.9, **_BOXED)
-    _legend(
-        figure,
-        [
-            Patch(facecolor=SERIES[4], alpha=0.3, label=f"within {100 * FLAT:g} % of the best"),
-            _key(_OUTSIDE, _OUTSIDE_SAID),
-        ],
-    )
+    flat_key = Patch(facecolor=SERIES[4], alpha=0.3, label=f"within {100 * FLAT:g} % of the best")
+    _legend(figure, [flat_key, _outside()])
     return figure
 
 
@@ -176,7 +150,8 @@ def _gain_panel(figure: Figure, ax: Axes, found: GridMap) -> None:
     bar = figure.colorbar(filled, ax=ax, ticks=levels, pad=0.02, aspect=28)
     bar.ax.set_yticklabels([f"{level:+g}" if level else "0" for level in levels])
     bar.set_label("gain, nats/token", fontsize="small")
-    _finish_bar(bar)
+    bar.ax.tick_params(length=2, labelsize="small")
+    bar.outline.set_visible(False)
 
 
 def _quantity_panel(figure: Figure, ax: Axes, found: GridMap, name: str) -> None:
@@ -201,45 +176,24 @@ def _quantity_panel(figure: Figure, ax: Axes, found: GridMap, name: str) -> None
 
 
 def _say(ax: Axes, text: str) -> None:
-    ax.text(
-        0.5,
-        0.5,
-        text,
-        transform=ax.transAxes,
-        ha="center",
-        fontsize="small",
-        color=INK,
-        bbox={**_BOXED, "pad": 4},
-    )
+    look = {"ha": "center", "fontsize": "small", "color": INK, "bbox": {**_BOXED, "pad": 4}}
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, **look)
 
 
 def _stack(ax: Axes, found: GridMap) -> None:
-    names = ("student_share", "logits_share", "teacher_share")
-    colors = (SERIES[0], SERIES[5], SERIES[2])
-    ax.stackplot(
-        found.x.values,
-        *[np.nan_to_num(found[name]) for name in names],
-        colors=colors,
-        alpha=0.75,
-        linewidth=0,
-    )
+    colors = {"student_share": SERIES[0], "logits_share": SERIES[5], "teacher_share": SERIES[2]}
+    shares = {name: np.nan_to_num(found[name]) for name in colors}
+    look = {"colors": tuple(colors.values()), "alpha": 0.75, "linewidth": 0}
+    ax.stackplot(found.x.values, *shares.values(), **look)
     base = np.zeros(len(found.x.values))
-    for name in names:
-        share = np.nan_to_num(found[name])
+    for name, share in shares.items():
         widest = int(np.argmax(share[2:-2])) + 2 if len(share) > 4 else int(np.argmax(share))
         if share[widest] > 0.08:
             place = float(np.clip(widest / (len(share) - 1), 0.2, 0.8))
             at = round(place * (len(share) - 1))
-            ax.text(
-                found.x.values[at],
-                base[at] + share[at] / 2,
-                found.layers[name].label,
-                ha="center",
-                va="center",
-                fontsize="small",
-                color="white",
-                fontweight="bold",
-            )
+            middle, look = base[at] + share[at] / 2, {"color": "white", "fontweight": "bold"}
+            centred = {"ha": "center", "va": "center", "fontsize": "small"}
+            ax.text(found.x.values[at], middle, found.layers[name].label, **centred, **look)
         base = base + share
     ax.set_ylim(0, 1)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
@@ -321,10 +275,6 @@ def _thinned(found: GridMap) -> tuple[Array, Array, dict[str, Array]]:
     return found.x.values[columns], found.y.values[rows], layers
 
 
-def _disagreement(found: GridMap) -> Array:
-    return (found["gain_lowest"] < 0) & (found["gain_highest"] > 0)
-
-
 def _hatch(ax: Axes, x: Array, y: Array, flags: Array, pattern: str) -> None:
     """Hatch where flags are above one half."""
     is_on = flags > 0.5
@@ -382,20 +332,17 @@ def _band_colors(
         above = sum(level >= center for level in levels)
         below = count - above
         most = max(above, below)
-        places = np.concatenate(
-            [0.5 - np.arange(below, 0, -1) / (2 * most), 0.5 + np.arange(1, above + 1) / (2 * most)]
-        )
+        places = np.concatenate([-np.arange(below, 0, -1), np.arange(1, above + 1)]) / (2 * most) + 0.5
     shades = mpl.colors.ListedColormap(colors(places))
     return shades, BoundaryNorm(levels, count, extend="both")
 
 
-def _finish_bar(bar: mpl.colorbar.Colorbar) -> None:
-    bar.ax.tick_params(length=2, labelsize="small")
-    bar.outline.set_visible(False)
-
-
 def _key(pattern: str, label: str) -> Patch:
     return Patch(facecolor="none", edgecolor=MUTED, hatch=pattern, label=label)
+
+
+def _outside() -> Patch:
+    return _key(_OUTSIDE, "outside the fitted range")
 
 
 def _legend(figure: Figure, handles: list) -> None:

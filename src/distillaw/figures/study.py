@@ -4,22 +4,29 @@ Every function takes the folder that `study run` wrote (or a record of it), a wi
 both), and returns a `matplotlib.figure.Figure`. What a study cannot show is a `DataError` with the reason.
 """
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from distillaw.errors import DataError
+from distillaw.figures.batches import draw_walks, walks
 from distillaw.figures.calibrated import calibrated_groups, draw_calibration
-from distillaw.figures.equal_compute import draw_isoflop, iso_budgets
-from distillaw.figures.fits import draw_fits, fitted_laws, study_laws
-from distillaw.figures.intervals import NONE_SCORED, draw_coverage, draw_frozen, draw_hold_outs
-from distillaw.figures.intervals import hold_outs as hold_outs_of
-from distillaw.figures.losses import draw_gap, draw_tokens, teacher_styles
-from distillaw.figures.paid import draw_paid, paid_cells
-from distillaw.figures.spending import compute_spent as spent_by_part
-from distillaw.figures.spending import draw_searches, draw_spent, study_searches
+from distillaw.figures.compute import compute_spent as spent_by_part
+from distillaw.figures.compute import draw_paid, draw_searches, draw_spent, paid_cells, study_searches
+from distillaw.figures.fits import (
+    NONE_SCORED,
+    draw_coverage,
+    draw_fits,
+    draw_frozen,
+    draw_hold_outs,
+    fitted_laws,
+    study_laws,
+)
+from distillaw.figures.fits import hold_outs as hold_outs_of
+from distillaw.figures.losses import draw_gap, draw_isoflop, draw_tokens, iso_budgets, teacher_styles
 from distillaw.figures.style import in_style
-from distillaw.figures.walks import draw_walks, walks
 from distillaw.planning.measured import design_points
 from distillaw.runs.record import StudyRecord, read_study
 from distillaw.verifying.frozen import frozen_files, predictions_folder
@@ -28,17 +35,27 @@ from distillaw.verifying.scorecard import Scored, score_places
 Study = str | Path | StudyRecord
 
 
-@in_style
-def capacity_gap(study: Study) -> Figure:
+def _of_study(draw: Callable[[StudyRecord], Figure]) -> Callable[..., Figure]:
+    """A drawing of a record as a figure for all: of a folder as well, in style, with its arguments described."""
+
+    def of_study(study: Study) -> Figure:
+        return draw(study if isinstance(study, StudyRecord) else read_study(Path(study)))
+
+    for name in ("__module__", "__name__", "__qualname__"):
+        setattr(of_study, name, getattr(draw, name))
+    said, raises, errors = (inspect.getdoc(draw) or "").partition("\n\nRaises:")
+    of_study.__doc__ = f"{said}\n\nArgs:\n    study: the folder, or a record of it.{raises}{errors}"
+    return in_style(of_study)
+
+
+@_of_study
+def capacity_gap(record: StudyRecord) -> Figure:
     """Student loss against teacher loss: is a stronger teacher ever worse?
 
     A panel for each student size (column) and token budget (row). Abscissa: held-out loss of the teacher, nats/token,
     better to the right; ordinate: held-out loss of the student, nats/token. Circles are means over seeds, the best
     teacher filled; bars the 90 % interval of the paired difference from the same student without a teacher, which is
     dashed; small dots single seeds.
-
-    Args:
-        study: the folder, or a record of it.
 
     Raises:
         CacheError: no such folder, or no study.
@@ -50,11 +67,11 @@ def capacity_gap(study: Study) -> Figure:
         >>> figure = dl.figures.capacity_gap("out/quickstart", width="double")  # doctest: +SKIP
         >>> figure.savefig("gap.pdf")  # doctest: +SKIP
     """
-    return draw_gap(design_points(_record(study)))
+    return draw_gap(design_points(record))
 
 
-@in_style
-def token_curves(study: Study) -> Figure:
+@_of_study
+def token_curves(record: StudyRecord) -> Figure:
     """Student loss against training tokens, with and without teachers, a panel for each student size.
 
     Abscissa: tokens, logarithmic; ordinate: held-out loss, nats/token. Black: no teacher, bars the 90 % interval over
@@ -62,30 +79,22 @@ def token_curves(study: Study) -> Figure:
     fitted laws may be drawn, the curves are theirs, with the 90 % interval of a new run, dashed and hatched outside the
     fitted range; otherwise lines join the points.
 
-    Args:
-        study: as in `capacity_gap`.
-
     Raises:
         DataError: no student has been run without a teacher; others as of `capacity_gap`.
     """
-    record = _record(study)
     return draw_tokens(design_points(record), teacher_styles(record), laws=study_laws(record))
 
 
-@in_style
-def predicted_measured(study: Study) -> Figure:
+@_of_study
+def predicted_measured(record: StudyRecord) -> Figure:
     """What the laws fitted on a study reproduce of its runs, and what they miss.
 
     A row for each law. Left: predicted against measured loss, nats/token, with the diagonal; right: predicted minus
     measured in per cent, with a band of the root mean square. Laws that the runs do not identify are not drawn.
 
-    Args:
-        study: as in `capacity_gap`.
-
     Raises:
         DataError: no law of this study may be drawn; others as of `capacity_gap`.
     """
-    record = _record(study)
     laws = fitted_laws(record)
     if not laws:
         raise DataError(
@@ -96,59 +105,50 @@ def predicted_measured(study: Study) -> Figure:
     return draw_fits(laws)
 
 
-@in_style
-def frozen_predictions(study: Study) -> Figure:
+@_of_study
+def frozen_predictions(record: StudyRecord) -> Figure:
     """Predictions frozen before the runs against what was then measured.
 
     Ordinate: predicted minus measured, per cent of the loss, with the frozen 90 % interval; a bar across zero held
     (dot), another missed (cross). A block for each forecaster, cells farther beyond the fitted runs to the right; a
     panel for losses and one for gains over no teacher.
 
-    Args:
-        study: as in `capacity_gap`.
-
     Raises:
         DataError: nothing was frozen, or nothing is scored yet; others as of `capacity_gap`.
     """
-    return draw_frozen(_scored(_record(study)))
+    return draw_frozen(_scored(record))
 
 
-@in_style
-def coverage(study: Study) -> Figure:
+@_of_study
+def coverage(record: StudyRecord) -> Figure:
     """How often intervals frozen before the runs held, against how often they promised to.
 
     Abscissa: the level of the interval, per cent; ordinate: measured values inside, per cent, with Wilson's 90 %
     interval (predictions of one law err together, so it is too narrow); a curve for each forecaster, a panel for losses
     and one for gains. On the dashed diagonal intervals keep their word.
 
-    Args:
-        study: as in `capacity_gap`.
-
     Raises:
         DataError: nothing was frozen, or nothing is scored yet; others as of `capacity_gap`.
     """
-    return draw_coverage(_scored(_record(study)))
+    return draw_coverage(_scored(record))
 
 
-@in_style
-def hold_outs(study: Study) -> Figure:
+@_of_study
+def hold_outs(record: StudyRecord) -> Figure:
     """How well a study's laws predicted the larger runs that were held out from them.
 
     The smallest 40 to 80 % of the runs are fitted, the others predicted. Bars: mean half width of the 90 % interval;
     dots: root mean square error, both in per cent of the loss; above, how many lay inside. Abscissa: decades of compute
     beyond the fitted runs.
 
-    Args:
-        study: as in `capacity_gap`.
-
     Raises:
         DataError: no law of this study had runs enough; others as of `capacity_gap`.
     """
-    return draw_hold_outs(hold_outs_of(_record(study)))
+    return draw_hold_outs(hold_outs_of(record))
 
 
-@in_style
-def isoflop(study: Study) -> Figure:
+@_of_study
+def isoflop(record: StudyRecord) -> Figure:
     """Loss against student size at equal compute, without a teacher and from the best ones.
 
     A panel for each compute: training of the student and forward passes of its teacher, FLOP. Abscissa: non-embedding
@@ -156,99 +156,75 @@ def isoflop(study: Study) -> Figure:
     rings up to a quarter beyond them; bars the 90 % interval over seeds and of that reading. Curves: the study's
     laws where they may be drawn, with the interval of a new run, dashed and hatched outside the fitted range.
 
-    Args:
-        study: as in `capacity_gap`.
-
     Raises:
         DataError: no three sizes meet at one compute; others as of `capacity_gap`.
     """
-    record = _record(study)
     return draw_isoflop(iso_budgets(record), teacher_styles(record), laws=study_laws(record))
 
 
-@in_style
-def pareto(study: Study) -> Figure:
+@_of_study
+def pareto(record: StudyRecord) -> Figure:
     """Loss against the compute that was paid, and what nobody beats for less, with and without a teacher.
 
     Abscissa: FLOP, logarithmic: training of the student and forward passes of its teacher (left), and the training of
     the teacher as well (right). Ordinate: held-out loss, nats/token; bars 90 %, as in `token_curves`. Filled: unbeaten
     by any other of its colour at no more compute; steps join them.
 
-    Args:
-        study: as in `capacity_gap`.
-
     Raises:
         DataError: no student has been run both with and without a teacher; others as of `capacity_gap`.
     """
-    record = _record(study)
     return draw_paid(paid_cells(record, design_points(record)))
 
 
-@in_style
-def compute_spent(study: Study) -> Figure:
+@_of_study
+def compute_spent(record: StudyRecord) -> Figure:
     """FLOP executed by part: teachers, students, the teachers' forward passes, searches.
 
     Bars with their numbers written on, model FLOP; token budgets of one trunk share its training, which counts once.
 
-    Args:
-        study: as in `capacity_gap`.
-
     Raises:
         DataError: no run has finished; others as of `capacity_gap`.
     """
-    return draw_spent(spent_by_part(_record(study)))
+    return draw_spent(spent_by_part(record))
 
 
-@in_style
-def searches(study: Study) -> Figure:
+@_of_study
+def searches(record: StudyRecord) -> Figure:
     """The searches for learning rate (above) and batch (below), a column for each arm and size.
 
     Ordinate: held-out loss, nats/token; the chosen value is filled and said to be interior, at the edge or above the
     lowest.
 
-    Args:
-        study: as in `capacity_gap`.
-
     Raises:
         DataError: the study ran no search, or its record is missing; others as of `capacity_gap`.
     """
-    return draw_searches(study_searches(_record(study)))
+    return draw_searches(study_searches(record))
 
 
-@in_style
-def weight_distances(study: Study) -> Figure:
+@_of_study
+def weight_distances(record: StudyRecord) -> Figure:
     """How far the weights went from where they began, against the logarithm of the step, a panel for each size.
 
     Euclidean distance over all weights; black without a teacher, blue with one; dotted in warm-up and decay; dashed,
     a + b ln t fitted at the peak rate.
 
-    Args:
-        study: as in `capacity_gap`.
-
     Raises:
         DataError: no run kept its distances; others as of `capacity_gap`.
     """
-    return draw_walks(walks(_record(study)))
+    return draw_walks(walks(record))
 
 
-@in_style
-def calibration(study: Study) -> Figure:
+@_of_study
+def calibration(record: StudyRecord) -> Figure:
     """Calibration errors against the text and against the teacher, and KL(teacher || student), over the teacher's loss.
 
     A line for each student size and token budget; better teachers to the right; dashed, the same student without a
     teacher. Errors in per cent in 21 equal bins, KL in nats/token; bars are 90 % intervals over documents.
 
-    Args:
-        study: as in `capacity_gap`.
-
     Raises:
         DataError: no taught student has measured it; others as of `capacity_gap`.
     """
-    return draw_calibration(calibrated_groups(_record(study)))
-
-
-def _record(study: Study) -> StudyRecord:
-    return study if isinstance(study, StudyRecord) else read_study(Path(study))
+    return draw_calibration(calibrated_groups(record))
 
 
 def _scored(record: StudyRecord) -> list[Scored]:

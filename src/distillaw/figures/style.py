@@ -191,11 +191,8 @@ def _make_plain(figure: Figure) -> None:
         text.set_text(plain(text.get_text()))
     for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
         if isinstance(named := axis.get_major_formatter(), FuncFormatter):  # of names at ticks, too
-            axis.set_major_formatter(FuncFormatter(_plainly(named)))
-
-
-def _plainly(formatter: FuncFormatter) -> Callable[[float, int], str]:
-    return lambda value, place: plain(formatter(value, place))
+            shown = functools.partial(lambda named, value, at: plain(named(value, at)), named)
+            axis.set_major_formatter(FuncFormatter(shown))
 
 
 def new_figure(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, list[list[Axes]]]:
@@ -225,26 +222,38 @@ def new_panels(
     panel: tuple[float, float],
     margin: tuple[float, float] = (0.6, 0.3),
     most: int = 12,
-) -> tuple[Figure, list[Axes], int]:
-    """A figure of `count` panels side by side, in as many rows as the width asks for.
+    x: str = "",
+    y: str = "",
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels side by side, in as many rows as the width asks for, and its panels row by row.
 
     Args:
         count: of panels.
         panel: inches of one, at the natural size.
         margin: inches around all of them.
         most: panels in a row.
-
-    Returns:
-        The figure, its panels row by row, and how many stand in a row.
+        x: of every panel, what its abscissa is.
+        y: of the first panel of a row, what their ordinate is.
     """
     columns = min(most, current_look().columns(count, panel=panel[0]))
     rows = -(-count // columns)
     width, height = columns * panel[0] + margin[0], rows * panel[1] + margin[1]
     figure, axes = new_figure(rows, columns, width=width, height=height)
     panels = [ax for line in axes for ax in line]
-    for ax in panels[count:]:
-        ax.set_axis_off()
-    return figure, panels[:count], columns
+    for place, ax in enumerate(panels):
+        ax.set_xlabel(x)
+        if place % columns == 0:
+            ax.set_ylabel(y)
+        if place >= count:
+            ax.set_axis_off()
+    return figure, panels[:count]
+
+
+def share_range(panels: Sequence[Axes]) -> None:
+    """One range of the ordinate for all panels, so that they can be compared."""
+    ends = [ax.get_ylim() for ax in panels]
+    for ax in panels:
+        ax.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
 
 
 def set_title(ax: Axes, text: str) -> None:
@@ -262,11 +271,20 @@ def note(
     ha: str = "left",
     va: str = "baseline",
     size: str = "small",
-    clip: bool = True,
+    clip: bool | None = True,
+    **more: Any,
 ) -> None:
-    """A few words beside a point: `offset` in points from `at`; `clip` leaves them out where the point is outside."""
+    """A few words beside a point, `offset` points away; `clip` as matplotlib's `annotation_clip`."""
     where = {"xytext": offset, "textcoords": "offset points", "annotation_clip": clip}
-    ax.annotate(text, at, ha=ha, va=va, fontsize=size, color=color, **where)
+    ax.annotate(text, at, ha=ha, va=va, fontsize=size, color=color, **where, **more)
+
+
+def dot(
+    ax: Axes, x: float, y: float, *, color: str, size: float, filled: bool, marker: str = "o", **more: Any
+) -> None:
+    """A marker, a ring where it is not filled."""
+    face = color if filled else PAPER
+    ax.plot(x, y, marker, color=color, markersize=size, markerfacecolor=face, **more)
 
 
 def count_axis(ax: Axes, values: Sequence[float], *, axis: str = "x") -> None:
@@ -282,23 +300,20 @@ def _apart(values: list[float], least: float = 0.13) -> list[float]:
     """Those that leave room for their names: a share of the axis from one to the next, the ends first."""
     if len(values) < 3:
         return values
-    logs = [math.log(value) for value in values]
-    room = least * (logs[-1] - logs[0])
-    kept = [0]
-    for i in range(1, len(values) - 1):
-        if logs[i] - logs[kept[-1]] >= room and logs[-1] - logs[i] >= room:
-            kept.append(i)
-    return [values[i] for i in (*kept, len(values) - 1)]
+    kept, last = [values[0]], values[-1]
+    room = least * math.log(last / kept[0])
+    for value in values[1:-1]:
+        if math.log(value / kept[-1]) >= room and math.log(last / value) >= room:
+            kept.append(value)
+    return [*kept, last]
 
 
 def power_axis(ax: Axes) -> None:
     """A logarithmic abscissa in powers of ten as people write them; within two decades, a few round numbers."""
     ax.set_xscale("log")
     low, high = ax.get_xlim()
-    if high / low >= 100:
-        ax.xaxis.set_major_locator(LogLocator(numticks=8))
-    else:
-        ax.xaxis.set_major_locator(FixedLocator(_round_numbers(low, high)))
+    is_wide = high / low >= 100
+    ax.xaxis.set_major_locator(LogLocator(numticks=8) if is_wide else FixedLocator(_round_numbers(low, high)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_text(value)))
     ax.set_xlim(low, high)
@@ -337,24 +352,13 @@ def label_ends(ax: Axes, ends: Sequence[tuple[str, str, float, float]], *, gap: 
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """Positions as near as possible to those wanted, in the same order, at least `gap` apart.
+    """Positions as near as possible to those wanted, in the same order, at least `gap` apart."""
+    from scipy.optimize import isotonic_regression  # slow to import
 
-    Pools neighbours that are too close and centres each pool on its mean, as in isotonic regression.
-    """
-    order = sorted(range(len(wanted)), key=wanted.__getitem__)
-    pools: list[tuple[float, list[int]]] = []  # (mean of wanted - offset, members)
-    for rank, index in enumerate(order):
-        pools.append((wanted[index] - rank * gap, [index]))
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
-            (low, first), (high, second) = pools[-2:]
-            share = len(second) / (len(first) + len(second))
-            pools[-2:] = [(low * (1 - share) + high * share, first + second)]
-    placed, rank = [0.0] * len(wanted), 0
-    for base, members in pools:
-        for index in members:
-            placed[index] = base + rank * gap
-            rank += 1
-    return placed
+    order, room = np.argsort(wanted, kind="stable"), gap * np.arange(len(wanted))
+    placed = np.empty(len(wanted))
+    placed[order] = isotonic_regression(np.asarray(wanted)[order] - room).x + room
+    return placed.tolist()
 
 
 def draw_band(

@@ -1,30 +1,228 @@
-"""Batch, rate, betas, decay, warm-up and steps of a run, what the batch wastes, and what must be said with it.
+"""Batch, rate, betas, decay, warm-up and steps of a run: what every rule and law says, what is taken, what it wastes.
 
 distillaw regime --student 300M --tokens 6B --reference-batch 262k --reference-lr 3e-3 --devices 8
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
 
 from distillaw.accounting.hardware import Hardware, estimate_cost
 from distillaw.errors import ConfigError
-from distillaw.large_batch.choices import (
-    CAP,
-    cap_tokens,
-    choose_batch,
-    choose_betas,
-    choose_decay,
-    choose_rate,
-    choose_warmup,
-    critical_batches,
-    measured_levels,
+from distillaw.large_batch.laws import BatchLaw, batch_laws, steps_over_fewest, tokens_over_fewest
+from distillaw.large_batch.rules import (
+    RATE_RULES,
+    Settings,
+    decay_for_window,
+    half_life_beta2,
+    mup_simple_rate,
+    sde_betas,
+    timescale_decay,
 )
-from distillaw.large_batch.laws import steps_over_fewest, tokens_over_fewest
-from distillaw.large_batch.question import ChosenSetting, RegimeQuestion, RuleValue, Waste
 
+CAP = 0.2
+"""Most extra tokens, as a share of the fewest, that the advice accepts by itself: our choice, where the hyperbola
+still saves many steps for each token (S/S_min = 6 there, 2 at B_crit, for 0.8 more of the fewest tokens)."""
+REFERENCE_EXPONENT = 0.383
+"""nanochat carries its reference batch over by (D/D_ref) to it, after Bergsma et al. 2025 (arXiv 2505.13738)."""
+USUAL_BETAS = (0.9, 0.95)
+"""What distillaw's own engine uses (train/optim.py): a convention of language models, no law."""
+MAREK_EXPONENT = math.log(3) / math.log(1024)
+"""Best rates moved about 3x between batches of 1 and 1024 sequences (Marek et al. 2025, arXiv 2507.07101)."""
 FEW_STEPS = 300
 """Steps at the high rate below which scaling the rate up can be far worse than not scaling it."""
 TESTED_RATIO = 4.0
 """The root rule is advised from a quarter to four times the reference batch."""
+SAYS = {
+    # rule: formula, source, certainty
+    "sqrt": (
+        "eta sqrt(B/B_ref)",
+        "arXiv:1705.08741 (SGD), arXiv:2205.10287 (Adam)",
+        "secondary; the root also code",
+    ),
+    "linear": ("eta B/B_ref", "arXiv:1404.5997, arXiv:1706.02677 (SGD)", "secondary"),
+    "constant": ("eta", "no rule: what not scaling gives", "-"),
+    "marek": (
+        "eta (B/B_ref)^0.159: best rates moved about 3x from B = 1 to 1024 sequences",
+        "arXiv:2507.07101; the power is drawn here through its two ends",
+        "paper (full text read)",
+    ),
+    "reference-scaled": (
+        "B = B_ref (D/D_ref)^0.383",
+        "nanochat (code), exponent of arXiv:2505.13738",
+        "code; exponent secondary",
+    ),
+    "keep": ("as the reference", "your reference run", "-"),
+    "half-life": ("beta2^(B/B_ref)", "arXiv:2507.07101", "paper"),
+    "sde": ("1 - k (1 - {beta}), k = B/B_ref", "arXiv:2205.10287", "recalled"),
+    "timescale": (
+        "lambda (B/B_ref)(eta_ref/eta)(D_ref/D)",
+        "the reference's own averaging window, arXiv:2405.13698; nanochat (code)",
+        "code",
+    ),
+    "reference-tokens": (
+        "the reference's tokens over B",
+        "your reference run",
+        "convention: no law of warm-up is known here",
+    ),
+    "second-moment": ("2/(1 - beta2) steps", "Ma & Yarats 2021, arXiv:1910.04209", "recalled"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A run whose settings were tuned."""
+
+    batch_tokens: float
+    peak_lr: float
+    tokens: float | None = None
+    width: float | None = None
+    weight_decay: float | None = None
+    beta1: float | None = None
+    beta2: float | None = None
+    warmup_tokens: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "--reference-", zero=("weight_decay", "beta1"))
+        for name, beta in (("beta1", self.beta1), ("beta2", self.beta2)):
+            if beta is not None and beta >= 1:
+                raise ConfigError(f"--reference-{name} {beta:g}: it must lie below 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegimeQuestion:
+    """The run to be advised on."""
+
+    params: float
+    """N, non-embedding."""
+    tokens: float
+    """D, tokens read in training."""
+    context: int = 4096
+    devices: int = 1
+    micro_batch: int = 1
+    """Sequences that one device takes at once."""
+    optimizer: str = "adamw"
+    """`adamw` or `sgd`."""
+    norm: str = "rmsnorm"
+    """`rmsnorm`, `layernorm`, `batchnorm` or `none`."""
+    distils: bool = False
+    batch_tokens: float | None = None
+    """A batch to be judged; None asks for one."""
+    steps: float | None = None
+    """Updates that there is time for, instead of a batch."""
+    width: float | None = None
+    loss: float | None = None
+    """Expected loss, nats per token, for laws in the loss."""
+    cooldown: float = 0.2
+    """Share of the run at a falling rate."""
+    reference: Reference | None = None
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "--", zero=("cooldown",))
+        if self.batch_tokens is not None and self.steps is not None:
+            raise ConfigError("give --batch or --steps, not both: at given tokens one is the other")
+        if self.cooldown > 1:
+            raise ConfigError(f"--cooldown {self.cooldown:g}: a share of the run, at most 1")
+        if (batch := self.asked_batch) is not None and batch > self.tokens:
+            raise ConfigError(
+                f"a batch of {batch:g} tokens in a run of {self.tokens:g}: not one step. Take a smaller batch"
+            )
+        reference = self.reference
+        if reference is not None and (self.width is None) != (reference.width is None):
+            raise ConfigError(
+                "--width and --reference-width belong together: the rate moves with their ratio"
+            )
+        if reference is None and self.width is not None:
+            raise ConfigError(
+                "--width needs a reference: --reference-batch, --reference-lr, --reference-width"
+            )
+
+    @property
+    def asked_batch(self) -> float | None:
+        """The batch that was given, as such or by the steps."""
+        return self.tokens / self.steps if self.steps is not None else self.batch_tokens
+
+    @property
+    def quantum(self) -> int:
+        """Tokens that all devices take at once: batches are multiples of it."""
+        return self.context * self.devices * self.micro_batch
+
+    @property
+    def coords(self) -> dict[str, float]:
+        """Inputs of the laws."""
+        known = {
+            "params": self.params,
+            "tokens": self.tokens,
+            "compute": 6 * self.params * self.tokens,
+            "tokens_per_param": self.tokens / self.params,
+        }
+        return known if self.loss is None else known | {"loss": self.loss}
+
+
+@dataclass(frozen=True, slots=True)
+class RuleValue:
+    """What one rule or law says."""
+
+    name: str
+    value: float | None
+    """None where the rule does not hold; the notes say why."""
+    formula: str
+    source: str
+    certainty: str
+    notes: tuple[str, ...] = ()
+    """Its range at this point, and its doubts."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenSetting:
+    """One setting: what is advised, by which opinion, among all that were asked."""
+
+    setting: str
+    unit: str
+    value: float | None
+    chosen: str
+    """Name of the opinion taken, or how the value came about."""
+    opinions: tuple[RuleValue, ...] = ()
+
+    @property
+    def low(self) -> float | None:
+        """The least of the opinions."""
+        return min(_values(self.opinions), default=None)
+
+    @property
+    def high(self) -> float | None:
+        """The largest of the opinions."""
+        return max(_values(self.opinions), default=None)
+
+
+def _values(opinions: Iterable[RuleValue]) -> list[float]:
+    return [opinion.value for opinion in opinions if opinion.value is not None]
+
+
+def _check_positive(record: RegimeQuestion | Reference, prefix: str, *, zero: tuple[str, ...]) -> None:
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if not math.isfinite(value) or value < 0 or (value == 0 and field.name not in zero):
+            option = {"batch_tokens": "batch", "peak_lr": "lr"}.get(field.name, field.name.replace("_", "-"))
+            raise ConfigError(f"{prefix}{option} {value:g}: it must be positive and finite")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waste:
+    """What a batch costs beyond the least, under one law of the critical batch."""
+
+    law: str
+    critical_tokens: float
+    """B_crit of the hyperbola."""
+    tokens_over_fewest: float
+    steps_over_fewest: float
+    extra_tokens: float
+    """Of the run's tokens, those that a very small batch would not have needed."""
+    extra_hours: float | None = None
+    """The same in wall time; None where no hardware was named."""
+    extra_price: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,58 +274,50 @@ def advise(
     """
     if device is None and (mfu is not None or price_per_hour is not None):
         raise ConfigError("--mfu and --price belong to --device: name it too")
-    batch, warnings = choose_batch(question)
-    assert batch.value is not None
-    rate = choose_rate(question, batch.value)
-    betas = choose_betas(question, batch.value)
-    beta2 = next((answer.value for answer in betas if answer.setting == "beta2"), None)
-    warmup = choose_warmup(question, batch.value, beta2)
-    decay = choose_decay(question, batch.value, rate.value)
-    steps = max(1, round(question.tokens / batch.value))
+    answer, warnings = choose_batch(question)
+    batch = answer.value
+    assert batch is not None
+    rate = choose_rate(question, batch)
+    betas = choose_betas(question, batch)
+    warmup = choose_warmup(question, batch, betas[1].value if betas else None)
+    steps = max(1, round(question.tokens / batch))
     high = max(0, round(steps * (1 - question.cooldown) - (warmup.value or 0)))
-    hours, price = _cost(question, device, mfu, price_per_hour)
+    hours = price = None
+    if device is not None:
+        cost = estimate_cost(question.coords["compute"], device, mfu=mfu, price_per_hour=price_per_hour)
+        hours, price = cost.device_hours / question.devices, cost.price
     critical = critical_batches(question)
+    waste = []
+    for law in critical:
+        assert law.value is not None
+        over = tokens_over_fewest(batch, law.value)
+        share = 1 - 1 / over
+        waste.append(
+            Waste(
+                law=law.name,
+                critical_tokens=law.value,
+                tokens_over_fewest=over,
+                steps_over_fewest=steps_over_fewest(batch, law.value),
+                extra_tokens=share * question.tokens,
+                extra_hours=None if hours is None else share * hours,
+                extra_price=None if price is None else share * price,
+            )
+        )
     return Advice(
         question=question,
-        batch=batch,
+        batch=answer,
         steps=steps,
         high_rate_steps=high,
         cap_tokens=cap_tokens(question),
-        accumulation=max(1, round(batch.value / question.quantum)),
-        settings=(rate, *betas, decay, warmup),
+        accumulation=max(1, round(batch / question.quantum)),
+        settings=(rate, *betas, choose_decay(question, batch, rate.value), warmup),
         critical=tuple(critical),
         measured=tuple(measured_levels(question)),
         hours=hours,
         price=price,
-        waste=tuple(_waste(law, question, batch.value, hours, price) for law in critical),
-        warnings=(*warnings, *_warnings(question, batch.value, high, steps, warmup.value)),
-        statements=tuple(_statements(question, batch.value)),
-    )
-
-
-def _cost(
-    question: RegimeQuestion, device: Hardware | None, mfu: float | None, price_per_hour: float | None
-) -> tuple[float | None, float | None]:
-    if device is None:
-        return None, None
-    cost = estimate_cost(question.coords["compute"], device, mfu=mfu, price_per_hour=price_per_hour)
-    return cost.device_hours / question.devices, cost.price
-
-
-def _waste(
-    law: RuleValue, question: RegimeQuestion, batch: float, hours: float | None, price: float | None
-) -> Waste:
-    assert law.value is not None
-    over = tokens_over_fewest(batch, law.value)
-    share = 1 - 1 / over
-    return Waste(
-        law=law.name,
-        critical_tokens=law.value,
-        tokens_over_fewest=over,
-        steps_over_fewest=steps_over_fewest(batch, law.value),
-        extra_tokens=share * question.tokens,
-        extra_hours=None if hours is None else share * hours,
-        extra_price=None if price is None else share * price,
+        waste=tuple(waste),
+        warnings=(*warnings, *_warnings(question, batch, high, steps, warmup.value)),
+        statements=tuple(_statements(question, batch)),
     )
 
 
@@ -193,3 +383,209 @@ def _statements(question: RegimeQuestion, batch: float) -> list[str]:
         f"is B at {100 * CAP:.0f} % more tokens"
     )
     return said
+
+
+# --- what each rule and law says, and which is taken --------------------------------------------------------
+
+
+def _by_rule(name: str, value: float | None, *notes: str, **symbols: str) -> RuleValue:
+    formula, source, certainty = SAYS[name]
+    return RuleValue(name, value, formula.format(**symbols), source, certainty, notes)
+
+
+def _by_law(law: BatchLaw, question: RegimeQuestion, value: float | None = None) -> RuleValue:
+    """A law's value at the question's coordinates with its source, range and doubts."""
+    coords = question.coords
+    value = law(**coords) if value is None else value
+    notes = (*law.complaints(**coords), *law.known_problems)
+    return RuleValue(law.name, value, law.formula, law.source, law.certainty, notes)
+
+
+def _middle(opinions: Sequence[RuleValue]) -> float | None:
+    """Geometric mean."""
+    logs = list(map(math.log, _values(opinions)))
+    return math.exp(sum(logs) / len(logs)) if logs else None
+
+
+def best_batches(question: RegimeQuestion) -> list[RuleValue]:
+    """What each law of the best batch says, tokens; the reference's own batch carried over to these tokens."""
+    found = [_by_law(law, question) for law in batch_laws("best") if law.applies(**question.coords)]
+    reference = question.reference
+    if reference is not None and reference.tokens is not None:
+        grown = (question.tokens / reference.tokens) ** REFERENCE_EXPONENT
+        found.append(_by_rule("reference-scaled", reference.batch_tokens * grown))
+    return found
+
+
+def critical_batches(question: RegimeQuestion) -> list[RuleValue]:
+    """B_crit of the hyperbola by each law of the critical batch that applies here, tokens."""
+    laws = [law for law in batch_laws("critical") if law.applies(**question.coords)]
+    return [_by_law(law, question, law.hyperbola(**question.coords)) for law in laws]
+
+
+def measured_levels(question: RegimeQuestion) -> list[RuleValue]:
+    """Critical batches that were measured, where this size lies in the range."""
+    laws = batch_laws("measured")
+    return [_by_law(law, question) for law in laws if not law.complaints(params=question.params)]
+
+
+def cap_tokens(question: RegimeQuestion) -> float:
+    """The batch that costs `CAP` more tokens under the strictest law in this run's own tokens."""
+    laws = [law for law in batch_laws("critical") if law.exponents.keys() == {"tokens"}]
+    return min(CAP * law.hyperbola(**question.coords) for law in laws)
+
+
+def choose_batch(question: RegimeQuestion) -> tuple[ChosenSetting, list[str]]:
+    """The batch in tokens, and what must be said with it.
+
+    Raises:
+        ConfigError: the devices take more at once than the run has.
+    """
+    opinions, cap, quantum = best_batches(question), cap_tokens(question), question.quantum
+    said = []
+
+    def whole(batch: float) -> float:
+        """The nearest whole multiple, at least one."""
+        return float(max(1, round(batch / quantum)) * quantum)
+
+    if (batch := question.asked_batch) is None:
+        middle = _middle(opinions)
+        assert middle is not None, "a law of the best batch applies to every run"
+        batch = whole(min(middle, cap))
+        chosen = f"cap at {100 * CAP:.0f} % more tokens" if middle > cap else "geometric middle of the laws"
+    elif question.steps is not None:
+        batch, chosen = whole(batch), "the tokens over the steps asked"
+    else:
+        chosen = "as asked"
+        if abs(batch / quantum - round(batch / quantum)) > 1e-9:
+            said.append(
+                f"a batch of {batch:,.0f} tokens is no multiple of the {quantum:,} that the devices take at once; "
+                f"the nearest is {whole(batch):,.0f}"
+            )
+    if batch > question.tokens:
+        raise ConfigError(
+            f"the devices take {quantum:,} tokens at once, the run has {question.tokens:,.0f}: not one step. Take "
+            "fewer devices, a smaller micro-batch or a shorter context"
+        )
+    if batch > 1.05 * cap:  # rounding to whole multiples is not worth a word
+        why = " The devices force it: fewer devices or a smaller micro-batch" if batch <= quantum else ""
+        said.append(
+            f"this batch is {batch / cap:.2g} times the one at {100 * CAP:.0f} % more tokens ({cap:,.0f}).{why}"
+        )
+    return ChosenSetting("batch", "tokens", batch, chosen, tuple(opinions)), said
+
+
+def choose_rate(question: RegimeQuestion, batch: float) -> ChosenSetting:
+    """The peak rate: from the reference by rule; without one, laws only, as a band."""
+    is_sgd, reference = question.optimizer == "sgd", question.reference
+    known = [] if is_sgd else [law for law in batch_laws("rate") if law.applies(**question.coords)]
+    laws = [_by_law(law, question) for law in known]
+    if reference is None:
+        band = "geometric middle of the laws: a band, not a value"
+        how = band if laws else "no law for SGD without a reference"
+        return ChosenSetting("peak_lr", "", _middle(laws), how, tuple(laws))
+    rate, notes = reference.peak_lr, []
+    if question.width is not None and reference.width is not None:
+        rate = mup_simple_rate(rate, width=question.width, base_width=reference.width)
+        notes.append(
+            f"hidden matrices and head; widths {reference.width:g} -> {question.width:g}, eta base/width "
+            "(arXiv:2309.14322); embeddings and gains keep the rate of the reference's width"
+        )
+    kept = [name for name in RATE_RULES if is_sgd or name != "linear"]
+    values = {name: RATE_RULES[name](rate, batch=batch, reference=reference.batch_tokens) for name in kept}
+    if not is_sgd:
+        values["marek"] = rate * (batch / reference.batch_tokens) ** MAREK_EXPONENT
+    chosen = "linear" if is_sgd else "sqrt"
+    rules = [_by_rule(name, value, *notes) for name, value in values.items()]
+    return ChosenSetting("peak_lr", "", values[chosen], chosen, (*rules, *laws))
+
+
+def choose_betas(question: RegimeQuestion, batch: float) -> list[ChosenSetting]:
+    """beta1 and beta2; none for SGD."""
+    reference, names = question.reference, ("beta1", "beta2")
+    if question.optimizer == "sgd":
+        return []
+    if reference is None:
+        usual = "usual of language models (train/optim.py); the rules need a reference"
+        return [ChosenSetting(name, "", value, usual) for name, value in zip(names, USUAL_BETAS, strict=True)]
+    given = {name: getattr(reference, name) for name in names}
+    betas = {
+        name: usual if given[name] is None else given[name]
+        for name, usual in zip(names, USUAL_BETAS, strict=True)
+    }
+    tuned = Settings(
+        batch=reference.batch_tokens,
+        peak_lr=reference.peak_lr,
+        weight_decay=reference.weight_decay or 0.0,
+        **betas,
+    )
+
+    def keep(name: str) -> RuleValue:
+        notes = ["not given: the usual value is assumed"] if given[name] is None else []
+        return _by_rule("keep", betas[name], *notes)
+
+    def moved(name: str) -> RuleValue:
+        return _holding("sde", lambda: getattr(sde_betas(tuned, batch=batch), name), beta=name)
+
+    half = _holding("half-life", lambda: half_life_beta2(tuned.beta2, batch=batch, reference=tuned.batch))
+    taken, how = half.value, "half-life"
+    if taken is None:
+        taken, how = betas["beta2"], "keep: half-life does not hold"
+    return [
+        ChosenSetting("beta1", "", betas["beta1"], "keep", (keep("beta1"), moved("beta1"))),
+        ChosenSetting("beta2", "", taken, how, (half, moved("beta2"), keep("beta2"))),
+    ]
+
+
+def _holding(name: str, compute: Callable[[], float], **symbols: str) -> RuleValue:
+    """The rule's value, or the reason why it does not hold."""
+    try:
+        return _by_rule(name, compute(), **symbols)
+    except ConfigError as error:
+        return _by_rule(name, None, str(error), **symbols)
+
+
+def choose_decay(question: RegimeQuestion, batch: float, peak_lr: float | None) -> ChosenSetting:
+    """PyTorch's weight decay: by the published averaging window, and by the reference's own."""
+    if question.optimizer == "sgd" or peak_lr is None:
+        return ChosenSetting("weight_decay", "", None, "the laws are AdamW's and need a rate")
+    (window,) = batch_laws("window")
+    tau = window(**question.coords)
+    by_law = RuleValue(
+        "bergsma2025-window",
+        decay_for_window(tau, batch=batch, peak_lr=peak_lr, tokens=question.tokens),
+        f"B/(eta D tau), tau = {tau:.3g} of the run",
+        window.source,
+        "secondary, three sources",
+        tuple(window.complaints(**question.coords)),
+    )
+    opinions, reference = [by_law], question.reference
+    if reference is not None and reference.weight_decay is not None:
+        value = timescale_decay(
+            reference.weight_decay,
+            batch=batch,
+            reference=reference.batch_tokens,
+            rate_ratio=peak_lr / reference.peak_lr,
+            tokens_ratio=question.tokens / (reference.tokens or question.tokens),
+        )
+        notes = [] if reference.tokens is not None else ["D_ref not given: taken as D"]
+        opinions.append(_by_rule("timescale", value, *notes))
+    return ChosenSetting("weight_decay", "", by_law.value, by_law.name, tuple(opinions))
+
+
+def choose_warmup(question: RegimeQuestion, batch: float, beta2: float | None) -> ChosenSetting:
+    """Warm-up in steps: the reference's tokens, and the time that Adam's second moment needs."""
+    reference, steps = question.reference, {}
+    if reference is not None and reference.warmup_tokens is not None:
+        steps["reference-tokens"] = reference.warmup_tokens / batch
+    if beta2 is not None:
+        steps["second-moment"] = 2 / (1 - beta2)
+    if not steps:
+        return ChosenSetting("warmup", "steps", None, "no rule without a reference's warm-up")
+    longest = max(steps, key=steps.__getitem__)
+    how = f"the longer: {longest}" if len(steps) > 1 else f"{longest} alone"
+    if "reference-tokens" not in steps:
+        how = "a floor, no law: second-moment. Give --reference-warmup"
+    value = float(max(1, math.ceil(steps[longest])))
+    opinions = tuple(_by_rule(name, n) for name, n in steps.items())
+    return ChosenSetting("warmup", "steps", value, how, opinions)

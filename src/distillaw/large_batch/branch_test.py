@@ -17,6 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,9 +58,7 @@ class Branches:
                 f"losses of shape {shape} for {len(self.multiples)} multiples: give (multiples, orders), at least two "
                 "multiples and one order"
             )
-        if self.multiples[0] <= 0 or any(
-            b <= a for a, b in zip(self.multiples[:-1], self.multiples[1:], strict=True)
-        ):
+        if self.multiples[0] <= 0 or any(b <= a for a, b in pairwise(self.multiples)):
             raise DataError(f"multiples {self.multiples}: positive and ascending, e.g. 1, 2, 4, 8")
 
     @property
@@ -141,16 +140,6 @@ class Comparison:
         return "alike within a doubling" if -1 < low and high < 1 else "not told apart"
 
 
-@dataclass(frozen=True, slots=True)
-class _Draws:
-    """Possible truths given the losses."""
-
-    mu: NDArray[np.float64]
-    """Shape (draws, k)."""
-    sd: NDArray[np.float64]
-    """Shape (draws,); NaN with one order."""
-
-
 def order_noise(branches: Branches) -> OrderNoise:
     """Sigma of the additive model, from what orders and batches do jointly."""
     kept = branches.losses[branches.finite]
@@ -183,26 +172,28 @@ def decide(
     """
     noise = order_noise(branches)
     _check(tolerance, [noise], level)
-    (draws,) = _draw([branches], document_cov, seed)
+    ((mu, sd),) = _draw([branches], document_cov, seed)
     wanted = SEED_MULTIPLE * noise.sd if tolerance is None else tolerance
-    limits = SEED_MULTIPLE * draws.sd if tolerance is None else np.full(len(draws.mu), tolerance)
-    excess, drawn = excess_over_smaller(branches.means), excess_over_smaller(draws.mu)
+    limits = SEED_MULTIPLE * sd if tolerance is None else np.full(DRAWS, tolerance)
+    excess, drawn = excess_over_smaller(branches.means), excess_over_smaller(mu)
     place, places = _last_passing(excess, wanted), _last_passing(drawn, limits)
-    met = _between(np.log2(branches.multiples), drawn, limits)
+    grid, tail = np.log2(branches.multiples), (1 - level) / 2
+    met = _between(grid, drawn, limits)
+    low, high = np.quantile(met, [tail, 1 - tail])
     passes, count = excess <= wanted, len(branches.multiples)
     top = None if place < 0 else branches.multiples[place]
     return BranchVerdict(
         status=_status(branches, int(place)),
         largest=top,
         fails_from=branches.multiples[place + 1] if -1 < place < count - 1 else None,
-        between=None if top is None else float(2 ** _between(np.log2(branches.multiples), excess, wanted)),
-        interval=_interval(met, np.log2(branches.multiples[-1]), level),
+        between=None if top is None else float(2 ** _between(grid, excess, wanted)),
+        interval=(float(2**low), None if (met >= grid[-1]).mean() > tail else float(2**high)),
         probability=tuple(float((places == i).mean()) for i in range(count)),
         excess=tuple(map(float, excess)),
         excess_interval=_bounds(drawn, level),
         fails=tuple(map(float, (drawn > limits[:, None]).mean(0))),
         passes_after_failing=tuple(
-            k for i, k in enumerate(branches.multiples) if i < place and not passes[i]
+            k for i, k in enumerate(branches.multiples[: max(place, 0)]) if not passes[i]
         ),
         tolerance=wanted,
         is_measured=tolerance is None,
@@ -242,18 +233,16 @@ def compare(
         raise DataError("a branch test in which every branch diverged cannot be compared; lower the rate")
     drawn = _draw(both, document_cov, seed)
     noise = SEED_MULTIPLE * max(each.sd for each in noises)
-    noise_drawn = SEED_MULTIPLE * np.maximum(drawn[0].sd, drawn[1].sd)
+    noise_drawn = SEED_MULTIPLE * np.maximum(drawn[0][1], drawn[1][1])
     grids = [np.log2(branches.multiples) for branches in both]
     at, met = [], []
-    for x, branches, draws, own in zip(grids, both, drawn, given, strict=True):
+    for x, branches, (mu, _), own in zip(grids, both, drawn, given, strict=True):
         at.append(_between(x, excess_over_smaller(branches.means), noise if own is None else own))
         limit = noise_drawn if own is None else np.full(DRAWS, own)
-        met.append(_between(x, excess_over_smaller(draws.mu), limit))
+        met.append(_between(x, excess_over_smaller(mu), limit))
     steps, tail = met[1] - met[0], (1 - level) / 2
-    below, above = (
-        [(m < x[1]).mean() > tail for m, x in zip(met, grids, strict=True)],
-        [(m >= x[-1]).mean() > tail for m, x in zip(met, grids, strict=True)],
-    )
+    below = [(m < x[1]).mean() > tail for m, x in zip(met, grids, strict=True)]
+    above = [(m >= x[-1]).mean() > tail for m, x in zip(met, grids, strict=True)]
     low, high = np.quantile(steps, [tail, 1 - tail])
     return Comparison(
         between=(float(2 ** at[0]), float(2 ** at[1])),
@@ -291,7 +280,10 @@ def smooth(losses: Sequence[float], *, memory: float = 0.5) -> float:
     return float(value)
 
 
-def _draw(every: Sequence[Branches], document_cov: NDArray[np.float64] | None, seed: int) -> list[_Draws]:
+def _draw(
+    every: Sequence[Branches], document_cov: NDArray[np.float64] | None, seed: int
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Possible truths given the losses: (mu, shape (DRAWS, k); sigma, shape (DRAWS,), NaN with one order)."""
     rng = np.random.default_rng(seed)
     sizes = [len(branches.multiples) for branches in every]
     shared = np.zeros((DRAWS, sum(sizes)))
@@ -301,14 +293,11 @@ def _draw(every: Sequence[Branches], document_cov: NDArray[np.float64] | None, s
     drawn = []
     for branches, documents in zip(every, np.split(shared, np.cumsum(sizes)[:-1], axis=1), strict=True):
         noise = order_noise(branches)
-        normal = rng.standard_normal(documents.shape)
-        sd = (
-            noise.sd * np.sqrt(noise.dof / rng.chisquare(noise.dof, DRAWS))
-            if noise.dof
-            else np.full(DRAWS, np.nan)
-        )
+        normal, sd = rng.standard_normal(documents.shape), np.full(DRAWS, np.nan)
+        if noise.dof:
+            sd = noise.sd * np.sqrt(noise.dof / rng.chisquare(noise.dof, DRAWS))
         own = np.nan_to_num(sd)[:, None] / math.sqrt(branches.losses.shape[1]) * normal
-        drawn.append(_Draws(branches.means + documents + own, sd))
+        drawn.append((branches.means + documents + own, sd))
     return drawn
 
 
@@ -330,12 +319,6 @@ def _between(
     run = np.where(rises, there, 1.0) - np.where(rises, here, 0.0)
     share = np.where(rises, np.clip((limit - np.where(rises, here, 0.0)) / run, 0, 1), 0.0)
     return x[last] + share * (x[following] - x[last])
-
-
-def _interval(met: NDArray[np.float64], top: float, level: float) -> tuple[float, float | None]:
-    tail = (1 - level) / 2
-    low, high = np.quantile(met, [tail, 1 - tail])
-    return float(2**low), None if (met >= top).mean() > tail else float(2**high)
 
 
 def _bounds(drawn: NDArray[np.float64], level: float) -> tuple[tuple[float, float], ...]:

@@ -2,21 +2,31 @@
 
 Hoffer, Hubara, Soudry 2017, arXiv:1705.08741, Algorithm 1, with `running_mean` and the unbiased `running_var` kept as
 `nn.BatchNorm` keeps them, so that state dicts interchange. In evaluation the layer *is* `nn.BatchNorm`. Every sample
-lies in exactly one ghost, and no ghost holds a single value per channel, which has no variance. How models are
-converted: ghost_convert.py. Legend: K ghosts, C channels.
+lies in exactly one ghost, and no ghost holds a single value per channel, which has no variance. Legend: K ghosts, C
+channels.
+
+A model's batch norm layers become ghost layers, and back, in place: same parameters, buffers and hooks. Only
+`nn.BatchNorm1d/2d/3d` themselves are converted: a subclass may do more in its forward pass (an activation,
+quantisation) that a ghost layer would drop. Order with SyncBatchNorm: a layer is one or the other. PyTorch's
+`SyncBatchNorm.convert_sync_batchnorm` turns ghost layers into SyncBatchNorm without a word, so call it never after
+`convert_ghost_batchnorm`, or before it for the layers that shall be synchronised.
 """
 
+import logging
 import math
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
 from itertools import groupby
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
 
-from distillaw.errors import ConfigError, DataError
+from distillaw.errors import ConfigError, DataError, DistillawWarning
 from distillaw.runs.config import check_choice
+
+log = logging.getLogger(__name__)
 
 Remainder = Literal["keep", "merge", "balanced", "error"]
 REMAINDERS: tuple[str, ...] = get_args(Remainder)
@@ -60,21 +70,13 @@ def ghost_sizes(batch: int, *, ghost: int, remainder: Remainder = "keep", values
             'remainder="error"; drop the last batch (DataLoader(drop_last=True)) or choose remainder="keep", "merge" '
             'or "balanced"'
         )
-    return _with_company(_cut(batch, full, ghost, remainder), values)
-
-
-def _cut(batch: int, full: int, ghost: int, remainder: Remainder) -> list[int]:
-    left = batch - full * ghost
     if remainder == "merge":
-        return [ghost] * (full - 1) + [ghost + left]
-    if remainder == "balanced":
+        sizes = [ghost] * (full - 1) + [ghost + left]
+    elif remainder == "balanced":
         size, larger = batch // (full + 1), batch % (full + 1)
-        return [size + 1] * larger + [size] * (full + 1 - larger)
-    return [ghost] * full + [left]
-
-
-def _with_company(sizes: list[int], values: int) -> list[int]:
-    """The same ghosts, but none of a single value per channel; only the last can be one."""
+        sizes = [size + 1] * larger + [size] * (full + 1 - larger)
+    else:
+        sizes = [ghost] * full + [left]
     if sizes[-1] * values > 1:
         return sizes
     return [*sizes[:-2], sizes[-2] + sizes[-1]]
@@ -93,35 +95,19 @@ StatsUpdate = Literal["sequential", "mean"]
 STATS_UPDATES: tuple[str, ...] = get_args(StatsUpdate)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GhostSettings:
-    """Settings of a ghost layer.
-
-    Raises:
-        ConfigError: one of them is impossible.
-    """
-
-    ghost_batch_size: int
-    """Samples per ghost, >= 1."""
-    stats_update: StatsUpdate = "sequential"
-    """Each ghost one update, in order; or one update with their mean."""
-    remainder: Remainder = "keep"
-    """What becomes of a batch that is no multiple of the ghost."""
-
-    def __post_init__(self) -> None:
-        size = self.ghost_batch_size
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ConfigError(f"ghost_batch_size is {size!r}; it is a number of samples, a whole number >= 1")
-        check_choice("stats_update", self.stats_update, STATS_UPDATES)
-        check_choice("remainder", self.remainder, REMAINDERS)
-
-    def __str__(self) -> str:
-        return f"ghost_batch_size={self.ghost_batch_size}, stats_update={self.stats_update}, remainder={self.remainder}"
+def _checked(*, ghost_batch_size: int, stats_update: StatsUpdate, remainder: Remainder) -> dict[str, Any]:
+    """The settings of a ghost layer, if they are possible."""
+    if not isinstance(ghost_batch_size, int) or isinstance(ghost_batch_size, bool) or ghost_batch_size < 1:
+        raise ConfigError(
+            f"ghost_batch_size is {ghost_batch_size!r}; it is a number of samples, a whole number >= 1"
+        )
+    check_choice("stats_update", stats_update, STATS_UPDATES)
+    check_choice("remainder", remainder, REMAINDERS)
+    return {"ghost_batch_size": ghost_batch_size, "stats_update": stats_update, "remainder": remainder}
 
 
-def num_updates(sizes: list[int], stats_update: StatsUpdate) -> int:
-    """By how much `num_batches_tracked` grows."""
-    return len(sizes) if stats_update == "sequential" else 1
+def _said(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={settings[name]}" for name in ("ghost_batch_size", "stats_update", "remainder"))
 
 
 def ghost_weights(sizes: list[int], *, stats_update: StatsUpdate, momentum: float | None) -> list[float]:
@@ -161,7 +147,7 @@ def take_in(
         momentum: eta, the weight of the new value; None for the cumulative average.
     """
     exact = torch.promote_types(statistics_2KC.dtype, torch.float32)
-    updates = num_updates(sizes, stats_update)
+    updates = len(sizes) if stats_update == "sequential" else 1
     weights = ghost_weights(sizes, stats_update=stats_update, momentum=momentum)
     # a sum, not a matrix product: autocast would compute that in half precision
     new_2C = (statistics_2KC.new_tensor(weights, dtype=exact).unsqueeze(1) * statistics_2KC).sum(1)
@@ -206,7 +192,9 @@ class _GhostBatchNorm(_BatchNorm):
         ConfigError: ghost_batch_size not a whole number >= 1, unknown stats_update or remainder.
     """
 
-    ghost: GhostSettings
+    ghost_batch_size: int
+    stats_update: StatsUpdate
+    remainder: Remainder
 
     def __init__(
         self,
@@ -223,30 +211,13 @@ class _GhostBatchNorm(_BatchNorm):
         stats_update: StatsUpdate = "sequential",
         remainder: Remainder = "keep",
     ) -> None:
-        ghost = GhostSettings(
-            ghost_batch_size=ghost_batch_size, stats_update=stats_update, remainder=remainder
-        )
+        ghost = _checked(ghost_batch_size=ghost_batch_size, stats_update=stats_update, remainder=remainder)
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
-        self.ghost = ghost
-
-    @property
-    def ghost_batch_size(self) -> int:
-        """Samples per ghost."""
-        return self.ghost.ghost_batch_size
-
-    @property
-    def stats_update(self) -> StatsUpdate:
-        """How running statistics take in the ghosts."""
-        return self.ghost.stats_update
-
-    @property
-    def remainder(self) -> Remainder:
-        """The policy for ragged batches."""
-        return self.ghost.remainder
+        self.__dict__.update(ghost)
 
     def extra_repr(self) -> str:
         """The arguments of `nn.BatchNorm`, then those of the ghosts."""
-        return f"{super().extra_repr()}, {self.ghost}"
+        return f"{super().extra_repr()}, {_said(self.__dict__)}"
 
     def forward(self, input: Tensor) -> Tensor:
         """The input normalised ghost by ghost, scaled and shifted; same shape, dtype and memory format.
@@ -384,3 +355,139 @@ class GhostBatchNorm2d(_GhostBatchNorm, nn.BatchNorm2d):
 
 class GhostBatchNorm3d(_GhostBatchNorm, nn.BatchNorm3d):
     """Ghost batch normalisation of volumes, shape (N, C, D, H, W); arguments as `_GhostBatchNorm`."""
+
+
+# --- models converted, and back ----------------------------------------------------------------------------
+
+
+GHOST_OF: dict[type[nn.Module], type[_GhostBatchNorm]] = {
+    nn.BatchNorm1d: GhostBatchNorm1d,
+    nn.BatchNorm2d: GhostBatchNorm2d,
+    nn.BatchNorm3d: GhostBatchNorm3d,
+}
+PLAIN_OF: dict[type[nn.Module], type[nn.Module]] = {ghost: plain for plain, ghost in GHOST_OF.items()}
+
+
+def convert_ghost_batchnorm(
+    module: nn.Module,
+    ghost_batch_size: int,
+    *,
+    stats_update: StatsUpdate = "sequential",
+    remainder: Remainder = "keep",
+) -> nn.Module:
+    """The module with every `nn.BatchNorm1d/2d/3d` inside it replaced by its ghost layer, in place.
+
+    Parameters, buffers, hooks, modes, devices and dtypes are the very same objects, so optimisers stay valid and a
+    layer used at two places stays one. InstanceNorm, SyncBatchNorm, ghost layers and subclasses of `nn.BatchNorm`
+    are left. The numbers of layers are logged.
+
+    Args:
+        module: a model, or a batch norm layer itself (then a new object is returned).
+        ghost_batch_size: samples per ghost; under data parallelism at most the batch of one rank.
+        stats_update: as in `GhostBatchNorm1d`.
+        remainder: as in `GhostBatchNorm1d`.
+
+    Returns:
+        The module.
+
+    Raises:
+        ConfigError: impossible settings; lazy layers that have not seen a batch.
+
+    Warns:
+        DistillawWarning: nothing to convert (LayerNorm and RMSNorm models have no batch statistics); layers left
+            that are SyncBatchNorm, subclasses, or ghost layers of other settings.
+    """
+    ghost = _checked(ghost_batch_size=ghost_batch_size, stats_update=stats_update, remainder=remainder)
+    lazy = ", ".join(
+        name or "the layer itself"
+        for name, layer in module.named_modules()
+        if isinstance(layer, _LazyNormBase)
+    )
+    if lazy:
+        raise ConfigError(
+            f"ghost batch norm: {lazy}: a lazy batch norm layer that has not seen a batch, its number of "
+            "features is unknown; run one batch through the model, then convert"
+        )
+    for left in _left(module, ghost):
+        _warn(left)
+    layers = [layer for layer in module.modules() if type(layer) in GHOST_OF]
+    if not layers and not any(isinstance(layer, _BatchNorm) for layer in module.modules()):
+        _warn(
+            f"{type(module).__name__} has no batch statistics: no BatchNorm layer in it, so there is nothing for ghost "
+            "batch norm to do (LayerNorm, RMSNorm, GroupNorm and InstanceNorm treat each sample by itself)"
+        )
+    replaced = _replace(
+        module, {layer: _turned(layer, GHOST_OF[type(layer)], layer.__dict__ | ghost) for layer in layers}
+    )
+    log.info("%d batch norm layers are ghost layers now (%s)", len(layers), _said(ghost))
+    return replaced
+
+
+def revert_ghost_batchnorm(module: nn.Module) -> nn.Module:
+    """The module with every ghost layer inside it turned back into `nn.BatchNorm1d/2d/3d`, in place.
+
+    Parameters, buffers and hooks are the very same objects. The number of layers is logged.
+
+    Args:
+        module: a model, or a ghost layer itself (then a new object is returned).
+
+    Returns:
+        The module.
+
+    Warns:
+        DistillawWarning: there is no ghost layer in it.
+    """
+    layers = [layer for layer in module.modules() if type(layer) in PLAIN_OF]
+    if not layers:
+        _warn(f"{type(module).__name__} has no ghost batch norm layer: nothing was reverted")
+    own = ("ghost_batch_size", "stats_update", "remainder")
+    plain = {layer: {k: v for k, v in layer.__dict__.items() if k not in own} for layer in layers}
+    replaced = _replace(module, {one: _turned(one, PLAIN_OF[type(one)], plain[one]) for one in layers})
+    log.info("%d ghost layers are plain batch norm now", len(layers))
+    return replaced
+
+
+def _turned(layer: nn.Module, kind: type[nn.Module], state: Mapping[str, Any]) -> nn.Module:
+    """A module of another class with all of a layer's state: also its hooks, which a new layer would lose."""
+    made = kind.__new__(kind)
+    made.__dict__.update(state)
+    return made
+
+
+def _replace(module: nn.Module, exchange: dict[nn.Module, nn.Module]) -> nn.Module:
+    for name, layer in list(module.named_modules(remove_duplicate=False)):
+        if name and layer in exchange:
+            parent, _, child = name.rpartition(".")
+            module.get_submodule(parent).register_module(child, exchange[layer])
+    return exchange.get(module, module)
+
+
+def _left(module: nn.Module, ghost: Mapping[str, Any]) -> list[str]:
+    """What stays as it is though it may have been meant."""
+    batch_norms = (layer for layer in module.modules() if isinstance(layer, _BatchNorm))
+    left = [layer for layer in batch_norms if type(layer) not in GHOST_OF]
+    said = []
+    if synced := sum(isinstance(layer, nn.SyncBatchNorm) for layer in left):
+        said.append(
+            f"{synced} SyncBatchNorm layers were left: they take statistics over the batches of all ranks, the "
+            "opposite of ghosts; build the model without convert_sync_batchnorm to have ghosts there"
+        )
+    ghosts = {_said(layer.__dict__) for layer in left if isinstance(layer, _GhostBatchNorm)}
+    if others := sorted(ghosts - {_said(ghost)}):
+        said.append(
+            f"ghost layers were left with their settings ({'; '.join(others)}), other than asked for now "
+            f"({_said(ghost)}); call revert_ghost_batchnorm first to change them"
+        )
+    foreign = sorted(
+        {type(layer).__name__ for layer in left if not isinstance(layer, nn.SyncBatchNorm | _GhostBatchNorm)}
+    )
+    if foreign:
+        said.append(
+            f"subclasses of BatchNorm were left ({', '.join(foreign)}): a ghost layer would drop what their forward "
+            "pass adds"
+        )
+    return said
+
+
+def _warn(message: str) -> None:
+    warnings.warn(f"ghost batch norm: {message}", DistillawWarning, stacklevel=3)

@@ -190,11 +190,9 @@ class DistanceTracker:
     """
 
     def __init__(self, model: torch.nn.Module, *, depth: int = 1) -> None:
-        """Start at the model's weights as they are.
+        """Start at the parameters of a model as they are; buffers are not followed.
 
-        Args:
-            model: whose parameters are followed; buffers are not.
-            depth: components of a module's name that make its group: 1 is the model's children.
+        `depth`: components of a module's name that make its group; 1 is the model's children.
 
         Raises:
             ConfigError: no parameters, or a depth below one.
@@ -233,15 +231,12 @@ class DistanceTracker:
         squares = [_squared_whole(p.detach() - self._start[name]) for name, p in self._parameters.items()]
         groups: dict[str, list[int]] = {}
         for i, name in enumerate(self._parameters):
-            groups.setdefault(f"group:{self._group(name)}", []).append(i)
+            *module, parameter = name.split(".")
+            group = ".".join(module[: self._depth]) or parameter
+            groups.setdefault(f"group:{group}", []).append(i)
         found = torch.stack(squares).tolist()
         parts = {"total": list(range(len(found))), "first": [0], **groups}
         return {name: math.sqrt(math.fsum(found[i] for i in part)) for name, part in parts.items()}
-
-    def _group(self, name: str) -> str:
-        """The first components of the module that a parameter is of."""
-        *module, parameter = name.split(".")
-        return ".".join(module[: self._depth]) or parameter
 
 
 def _squared_whole(difference: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ next-token cross-entropy: no such law is known for a distillation loss. The laws
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
@@ -27,17 +27,17 @@ class BatchLaw:
     """`best` or `critical` batch, `measured` level (tokens); `rate` (peak rate); `window` (share of the run)."""
     formula: str
     coefficient: float
-    exponents: tuple[tuple[str, float], ...]
-    """(coordinate, exponent): params, tokens, compute, loss."""
-    units: tuple[tuple[str, float], ...]
-    """(coordinate, what it is counted in), where that is not 1."""
+    exponents: Mapping[str, float]
+    """By coordinate: params, tokens, compute, loss."""
+    units: Mapping[str, float] = field(default_factory=dict)
+    """What a coordinate is counted in, where that is not 1."""
     tokens_per_unit: float
     """Tokens in the law's own unit, e.g. 2048 for sequences of 2048."""
-    overhead: float | None
+    overhead: float | None = None
     """Of a critical batch: extra tokens at it as a share of the fewest; 1 is the hyperbola's B_crit, 0.2 a fifth."""
     range: Box
     """Where it was fitted, as far as known; an empty box says that it is not known."""
-    only_if: str
+    only_if: str = ""
     """A condition that its own range states; outside that range the law is not asked at all."""
     golden: Mapping[str, object]
     title: str
@@ -52,16 +52,16 @@ class BatchLaw:
         Raises:
             ConfigError: a coordinate that the law needs is missing, or not positive and finite.
         """
-        value, units = self.coefficient * self.tokens_per_unit, dict(self.units)
-        for name, exponent in self.exponents:
+        value = self.coefficient * self.tokens_per_unit
+        for name, exponent in self.exponents.items():
             if name not in coords or not 0 < coords[name] < math.inf:
                 raise ConfigError(f"{self.name} needs {name}, positive and finite; got {coords.get(name)}")
-            value *= (coords[name] / units.get(name, 1.0)) ** exponent
+            value *= (coords[name] / self.units.get(name, 1.0)) ** exponent
         return value
 
     def applies(self, **coords: float) -> bool:
         """Whether its inputs are known and its own condition, if it has one, holds."""
-        known = all(name in coords for name, _ in self.exponents)
+        known = self.exponents.keys() <= coords.keys()
         return known and (not self.only_if or bool(self.range.inside(dict(coords))))
 
     def complaints(self, **coords: float) -> list[str]:
@@ -94,31 +94,12 @@ def steps_over_fewest(batch: float, critical: float) -> float:
 @cache
 def _all_laws() -> tuple[BatchLaw, ...]:
     folder = files("distillaw.large_batch") / "data"
-    records = [
-        tomllib.loads(entry.read_text(encoding="utf-8"))
-        for entry in folder.iterdir()
-        if entry.name.endswith(".toml")
-    ]
-    laws = [_law(record, table) for record in records for table in record.get("law", ())]
+    laws = []
+    for entry in folder.iterdir():
+        record = tomllib.loads(entry.read_text(encoding="utf-8")) if entry.name.endswith(".toml") else {}
+        for law in record.get("law", ()):
+            own = {key: record[key] for key in ("title", "source", "certainty", "fitted_on")} | law
+            own["range"] = Box.of({name: tuple(ends) for name, ends in law.get("range", {}).items()})
+            own["known_problems"] = (*record["known_problems"], *law.get("known_problems", ()))
+            laws.append(BatchLaw(**own))
     return tuple(sorted(laws, key=lambda law: law.name))
-
-
-def _law(record: dict, table: dict) -> BatchLaw:
-    return BatchLaw(
-        name=table["name"],
-        gives=table["gives"],
-        formula=table["formula"],
-        coefficient=float(table["coefficient"]),
-        exponents=tuple(table["exponents"].items()),
-        units=tuple(table.get("units", {}).items()),
-        tokens_per_unit=table["tokens_per_unit"],
-        overhead=table.get("overhead"),
-        only_if=table.get("only_if", ""),
-        golden=table["golden"],
-        range=Box.of({name: (low, high) for name, (low, high) in table.get("range", {}).items()}),
-        title=record["title"],
-        source=record["source"],
-        certainty=record["certainty"],
-        fitted_on=record["fitted_on"],
-        known_problems=(*record["known_problems"], *table.get("known_problems", ())),
-    )

@@ -1,6 +1,10 @@
-"""Models as points: the published ones, and your own from folders: what they scored, and what they cost.
+"""Compute against score: models as points, published and your own; their frontier, and the place of one model.
 
-A folder is a run of a study or recipe, or any that `distillaw evaluate` wrote; a CSV or other table with the columns
+    staircase   the models that no other beats at equal or less compute
+    hull        of these, the corners of the upper concave hull over log compute: what mixtures of budgets could reach
+
+Which of the two is drawn is always said. Published frontiers are often smooth lines drawn by eye; these are not. A
+folder is a run of a study or recipe, or any that `distillaw evaluate` wrote; a CSV or other table with the columns
 name, compute, score and, if known, se does as well.
 
 The axis is the published one: all weights, 6 N D, of distilled models plus the teacher's forward 2 N_T D; what it took
@@ -18,16 +22,141 @@ the compute.
 import csv
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from distillaw.accounting.conventions import ParamConvention, Params, distillation_axis, training_axis
 from distillaw.errors import ConfigError, DataError
-from distillaw.pareto.frontier import ScorePoint
 from distillaw.runs.files import read_json
 from distillaw.runs.table import read_table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorePoint:
+    """One model."""
+
+    name: str
+    compute: float
+    """FLOP on one axis, the same for all points of a picture."""
+    score: float
+    """Larger is better."""
+    se: float | None = None
+    """Standard error of the score; None where nothing is known of it."""
+    is_own: bool = False
+    is_chat: bool = False
+    """Tuned to follow instructions; scored on the same tests as base models."""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontierPlace:
+    """Where a model stands among others."""
+
+    best: ScorePoint | None
+    """The best of the others at no more compute; None where all others cost more."""
+    ahead: float | None
+    """Score minus that of `best`."""
+    ahead_se: float | None
+    """Standard error of `ahead`, of what is known of both scores."""
+    probability: float | None
+    """That it is ahead of `best`: the normal distribution of `ahead`; None where no error is known."""
+    cheapest: ScorePoint | None
+    """The cheapest other that scores at least as much; None where none does."""
+
+
+def staircase(points: Sequence[ScorePoint]) -> list[ScorePoint]:
+    """The points that no other beats: less or equal compute and at least the score; ascending.
+
+    Raises:
+        DataError: a compute or score that is not finite, or a compute not above 0.
+    """
+    _check(points)
+    frontier: list[ScorePoint] = []
+    for point in sorted(points, key=lambda p: (p.compute, -p.score)):
+        if not frontier or point.score > frontier[-1].score:
+            frontier.append(point)
+    return frontier
+
+
+def hull(points: Sequence[ScorePoint]) -> list[ScorePoint]:
+    """The corners of the upper-left concave hull over the logarithm of compute; ascending. Errors as of `staircase`."""
+    corners: list[ScorePoint] = []
+    for point in staircase(points):
+        while len(corners) >= 2 and _is_below(corners[-1], corners[-2], point):
+            corners.pop()
+        corners.append(point)
+    return corners
+
+
+FRONTIERS = {"staircase": staircase, "hull": hull}
+"""By the name that `--frontier` takes."""
+
+
+def place(point: ScorePoint, others: Sequence[ScorePoint]) -> FrontierPlace:
+    """Where a point stands among others; a point of its own name does not count. Errors as of `staircase`."""
+    _check([point, *others])
+    others = [other for other in others if other.name != point.name]
+    cheaper = [other for other in others if other.compute <= point.compute]
+    best = max(cheaper, key=lambda other: other.score, default=None)
+    reached = [other for other in others if other.score >= point.score]
+    cheapest = min(reached, key=lambda other: other.compute, default=None)
+    if best is None:
+        return FrontierPlace(best=None, ahead=None, ahead_se=None, probability=None, cheapest=cheapest)
+    ahead = point.score - best.score
+    known = [se for se in (point.se, best.se) if se is not None]
+    se = math.hypot(*known) if known else None
+    probability = None if not se else 0.5 * math.erfc(-ahead / (se * math.sqrt(2)))
+    return FrontierPlace(best=best, ahead=ahead, ahead_se=se, probability=probability, cheapest=cheapest)
+
+
+def _check(points: Sequence[ScorePoint]) -> None:
+    for point in points:
+        if not (math.isfinite(point.score) and math.isfinite(point.compute) and point.compute > 0):
+            raise DataError(
+                f"{point.name}: compute {point.compute:g} FLOP, score {point.score:g}; a point needs a finite score "
+                "and a finite compute above 0"
+            )
+
+
+def _is_below(middle: ScorePoint, left: ScorePoint, right: ScorePoint) -> bool:
+    """Whether a corner lies on or under the line through its neighbours."""
+    share = math.log(middle.compute / left.compute) / math.log(right.compute / left.compute)
+    return middle.score <= left.score + share * (right.score - left.score)
+
+
+def place_words(point: ScorePoint, points: Sequence[ScorePoint]) -> str:
+    """Where one model stands, in a sentence with its uncertainty."""
+    found = place(point, points)
+    if found.best is None:
+        return f"{point.name}: no other model here costs as little, so nothing is said of its place"
+    assert found.ahead is not None
+    side, error, sure = "ahead of" if found.ahead > 0 else "behind", "", ""
+    if found.ahead_se is not None and found.probability is not None:
+        error, sure = f" ± {found.ahead_se:.2g}", f" (probability to be ahead {_chance(found.probability)})"
+    best = f"the best at no more compute, {found.best.name}{sure}"
+    said = f"{point.name}: {abs(found.ahead):.3g}{error} {side} {best}"
+    if found.cheapest is not None:
+        ratio = found.cheapest.compute / point.compute
+        said += f"; as good at {_times(ratio)} its compute: {found.cheapest.name}"
+    return said
+
+
+def _times(ratio: float) -> str:
+    """A ratio to two digits: 0.35 times, 1/2,000 of, 80,000,000 times."""
+    if ratio < 0.01:
+        return f"1/{float(f'{1 / ratio:.2g}'):,.0f} of"
+    return f"{float(f'{ratio:.2g}'):,.0f} times" if ratio >= 100 else f"{ratio:.2g} times"
+
+
+def _chance(probability: float) -> str:
+    """Per cent; what rounds to certainty is not said to be certain."""
+    if 0.005 <= probability <= 0.995:
+        return f"{probability:.0%}"
+    return "over 99 %" if probability > 0.5 else "under 1 %"
+
 
 # --- published: compute and the mean of six benchmarks, from the repository of arXiv 2311.07052 -------------
 
@@ -78,16 +207,12 @@ def published_points(task: str = "mean6", *, chat: bool = False) -> list[ScorePo
 
 
 def _exact(row: dict[str, str], task: str) -> ScorePoint:
-    scores = {name: float(row[column]) for name, column in SCORES.items()}
-    if task == "mean6":
-        score, se = sum(scores.values()) / len(scores), _sampling(scores)
-    else:
-        score, se = scores[task], _sampling({task: scores[task]})
+    scores = {name: float(row[column]) for name, column in SCORES.items() if task in ("mean6", name)}
     return ScorePoint(
         name=row["model"],
         compute=float(row["tflops_reported"]) * TERAFLOP,
-        score=score,
-        se=se,
+        score=sum(scores.values()) / len(scores),
+        se=_sampling(scores),
         is_chat=row["model"] in CHAT,
         source=row["source"],
     )
@@ -157,21 +282,11 @@ def own_points(
         )
     if path.is_file():
         return _table_points(path)
-    evaluation = _evaluation(path)
-    result = _result(path)
-    score, se = score_of(evaluation, task, str(path))
-    return [
-        ScorePoint(
-            name=str(result.get("name") or result.get("run_id") or path.name),
-            score=score,
-            se=se,
-            is_own=True,
-            compute=axis_compute(
-                result, teacher_cost=teacher_cost, teacher_tokens=teacher_tokens, where=str(path)
-            ),
-            source=str(path),
-        )
-    ]
+    evaluation, result, where = _evaluation(path), _result(path), str(path)
+    name = str(result.get("name") or result.get("run_id") or path.name)
+    score, se = score_of(evaluation, task, where)
+    compute = axis_compute(result, teacher_cost=teacher_cost, teacher_tokens=teacher_tokens, where=where)
+    return [ScorePoint(name=name, score=score, se=se, is_own=True, compute=compute, source=where)]
 
 
 def score_of(evaluation: Mapping[str, Any], task: str, where: str) -> tuple[float, float | None]:
@@ -251,19 +366,17 @@ def _table_points(path: Path) -> list[ScorePoint]:
         raise DataError(f"{path}: no column {', '.join(sorted(missing))}; it has {', '.join(table)}")
     errors = table.get("se", [None] * len(table["name"]))
     rows = zip(table["name"], table["compute"], table["score"], errors, strict=True)
-    return [_table_point(path, *row) for row in rows]
-
-
-def _table_point(path: Path, name: object, compute: object, score: object, se: Any) -> ScorePoint:
-    where = f"{path}: {name}:"
-    return ScorePoint(
-        name=str(name),
-        compute=_number(compute, f"{where} compute"),
-        score=_number(score, f"{where} score"),
-        is_own=True,
-        source=str(path),
-        se=None if se is None or se != se else _number(se, f"{where} se"),
-    )
+    return [
+        ScorePoint(
+            name=str(name),
+            compute=_number(compute, f"{path}: {name}: compute"),
+            score=_number(score, f"{path}: {name}: score"),
+            is_own=True,
+            source=str(path),
+            se=None if se is None or se != se else _number(se, f"{path}: {name}: se"),
+        )
+        for name, compute, score, se in rows
+    ]
 
 
 def _number(value: Any, where: str) -> float:

@@ -11,7 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from distillaw.figures.forks import draw_excess
+from distillaw.figures.batches import draw_excess
 from distillaw.quantities import format_count
 from distillaw.report.page import FigureFiles, KeyNumber, Picture, Section, write_page
 from distillaw.table import Column, Table, number, text
@@ -34,13 +34,7 @@ LOSSES = {"heldout": "held-out loss", "training": "smoothed training loss"}
 
 
 def write_branch_page(record: Mapping[str, Any], out: Path, *, figures: FigureFiles | None = None) -> Path:
-    """Write the page of a branch test.
-
-    Args:
-        record: what branch.json holds.
-        out: the HTML file.
-        figures: where to write every figure as files of its own; None: only in the page.
-    """
+    """Write the page of a branch test from what branch.json holds; other arguments as of `write_any`."""
     write_page(
         out,
         "branch.html.j2",
@@ -88,9 +82,9 @@ def _compared(fork: Mapping[str, Any], comparison: Mapping[str, Any], found: Map
     """Both critical batches under one rule: those of an arm's own tolerance cannot be compared."""
     alone, taught = found["batches"]
     return KeyNumber(
-        label=f"B*, distilled : supervised, {format_count(fork['tokens'])} tokens",
-        value=f"{taught:,.0f} : {alone:,.0f}",
-        note=f"tokens; at {TOLERANCES[found['tolerance_from']]}; {comparison['what']}: {found['word']}",
+        f"B*, distilled : supervised, {format_count(fork['tokens'])} tokens",
+        f"{taught:,.0f} : {alone:,.0f}",
+        f"tokens; at {TOLERANCES[found['tolerance_from']]}; {comparison['what']}: {found['word']}",
     )
 
 
@@ -101,9 +95,9 @@ def _critical(fork: Mapping[str, Any], arm: Mapping[str, Any]) -> KeyNumber:
     sign = {"NONE_FAILS": "at least ", "FIRST_FAILS": "below "}.get(first["status"], "")
     batch = first["smallest_failing"] if first["status"] == "FIRST_FAILS" else first["critical_batch"]
     return KeyNumber(
-        label=f"B*, {arm['loss']}, {format_count(fork['tokens'])} tokens",
-        value="undecided" if batch is None else f"{sign}{batch:,.0f} tokens",
-        note=f"{low:,.0f} to {end}, {first['level']:.0%}; {arm['trunk']} checkpoint",
+        f"B*, {arm['loss']}, {format_count(fork['tokens'])} tokens",
+        "undecided" if batch is None else f"{sign}{batch:,.0f} tokens",
+        f"{low:,.0f} to {end}, {first['level']:.0%}; {arm['trunk']} checkpoint",
     )
 
 

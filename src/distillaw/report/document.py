@@ -8,12 +8,13 @@ Works on studies that are unfinished or in part failed: what is missing is said,
 import json
 import math
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 
 from distillaw.controls.api import check_controls, doubted_verdict
 from distillaw.controls.control import Control
-from distillaw.figures.spending import (
+from distillaw.figures.batches import Walk, draw_walks, walks
+from distillaw.figures.compute import (
     DrawnSearch,
     Spent,
     compute_spent,
@@ -21,20 +22,22 @@ from distillaw.figures.spending import (
     draw_spent,
     study_searches,
 )
-from distillaw.figures.walks import Walk, walks
 from distillaw.fitting.study import kept_laws
+from distillaw.large_batch.noise import NoiseScale
 from distillaw.planning.arms import teacher_name
 from distillaw.planning.measured import MeasuredPoint, design_points
 from distillaw.planning.verdict import Verdict, cost_table, evidence_table, strategy_table
 from distillaw.quantities import flop_text
 from distillaw.report import trust
-from distillaw.report import walks as weights
+from distillaw.report.branch import write_branch_page
+from distillaw.report.large_batch import write_large_batch_report
 from distillaw.report.page import FigureFiles, Picture, Section, status_words, write_page
+from distillaw.report.recipe import write_recipe_report
 from distillaw.report.students import bare_flop, drawn, student_sections
 from distillaw.report.verdict import decide_target, key_numbers
-from distillaw.runs.files import write_json
+from distillaw.runs.files import read_json, write_json
 from distillaw.runs.places import GENERATOR, check_file
-from distillaw.runs.record import Run, StudyRecord, evenly, read_study
+from distillaw.runs.record import Run, StudyRecord, budget_text, evenly, read_study
 from distillaw.table import Table, number, text
 
 MOST_SHOWN = 1000
@@ -68,7 +71,7 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
     verdict = doubted_verdict(verdict, controls) if verdict is not None else None
     write_json(verdict_file(out), verdict_json(record, verdict, note))
     spent = compute_spent(record)
-    left_out = [*_thinned(record, shown), *_undrawn(record, every_cell, cells)]
+    left_out = _left_out(record, shown, every_cell, cells)
     write_page(
         out,
         "report.html.j2",
@@ -141,10 +144,10 @@ def _sections(
 def _walk_section(found: Sequence[Walk]) -> Section:
     """How far weights went from where they began."""
     return drawn(
-        weights.TITLE,
-        lambda: weights.walks_picture(found),
-        notes=weights.walk_notes(found) if found else (),
-        table=lambda: weights.walk_table(found),
+        WALK_TITLE,
+        lambda: walks_picture(found),
+        notes=walk_notes(found) if found else (),
+        table=lambda: walk_table(found),
         table_title="Both fits of every run, and its noise scale",
     )
 
@@ -159,26 +162,23 @@ def _drawable(cells: list[MeasuredPoint], *, is_part: bool) -> list[MeasuredPoin
     return evenly([cell for cell in cells if cell.params in kept], most)
 
 
-def _undrawn(record: StudyRecord, cells: list[MeasuredPoint], drawn_cells: list[MeasuredPoint]) -> list[str]:
-    """What the pictures by cell leave out, of all that the record has."""
-    if len(drawn_cells) == len(cells):
-        return []
-    every = [cell for budgets in record.student_cells.values() for cell in budgets.values()]
-    total = sum(any(not teacher for teacher, _ in cell) for cell in every)
-    return [
-        f"Pictures by size and budget show {len(drawn_cells)} of {total:,} cells, evenly over the sizes of students"
-    ]
-
-
-def _thinned(record: StudyRecord, shown: StudyRecord) -> list[str]:
-    """What the page leaves out of a very large table."""
-    if shown is record:
-        return []
-    return [
-        f"{len(record.runs):,} runs are too many to draw: pictures, controls and tables show {len(shown.runs):,} of "
-        "them, whole cells evenly over compute, those with a teacher first. The verdict, the compute and every count "
-        "are of all of them; runs.parquet holds each"
-    ]
+def _left_out(
+    record: StudyRecord, shown: StudyRecord, cells: list[MeasuredPoint], drawn_cells: list[MeasuredPoint]
+) -> list[str]:
+    """What the page leaves out of a very large table, and its pictures by cell of all that the record has."""
+    said = []
+    if shown is not record:
+        said.append(
+            f"{len(record.runs):,} runs are too many to draw: pictures, controls and tables show {len(shown.runs):,} "
+            "of them, whole cells evenly over compute, those with a teacher first. The verdict, the compute and every "
+            "count are of all of them; runs.parquet holds each"
+        )
+    if len(drawn_cells) < len(cells):
+        every = [cell for budgets in record.student_cells.values() for cell in budgets.values()]
+        total = sum(any(not teacher for teacher, _ in cell) for cell in every)
+        shares = f"{len(drawn_cells)} of {total:,} cells, evenly over the sizes of students"
+        said.append(f"Pictures by size and budget show {shares}")
+    return said
 
 
 # --- words around the verdict -------------------------------------------------------------------------------
@@ -211,11 +211,7 @@ def _problems(record: StudyRecord, verdict: Verdict | None, note: str) -> list[s
 
 
 def spent_picture(spent: Sequence[Spent]) -> Picture:
-    """FLOP by part.
-
-    Raises:
-        DataError: nothing has been spent.
-    """
+    """FLOP by part; DataError: nothing has been spent."""
     total = flop_text(sum(s.flop for s in spent))
     parts = ", ".join(f"{s.part} {flop_text(s.flop)}" for s in spent)
     return Picture(
@@ -229,11 +225,7 @@ def spent_picture(spent: Sequence[Spent]) -> Picture:
 
 
 def searches_picture(found: Sequence[Mapping[str, DrawnSearch]]) -> Picture:
-    """The searches for learning rate and batch.
-
-    Raises:
-        DataError: there are none.
-    """
+    """The searches for learning rate and batch; DataError: there are none."""
     figure = draw_searches(found)
     every = [search for arm in found for search in arm.values()]
     doubts = [search.words for search in every if not search.is_fine]
@@ -248,6 +240,93 @@ def searches_picture(found: Sequence[Mapping[str, DrawnSearch]]) -> Picture:
         "at the smallest budget, one at the largest, from which those of other budgets and sizes follow, and one batch "
         "for the whole study. The chosen value is filled; missing points diverged.",
     )
+
+
+# --- how far the weights went -------------------------------------------------------------------------------
+
+
+WALK_TITLE = "How far the weights went"
+
+
+def walks_picture(found: Sequence[Walk]) -> Picture:
+    """Distance against step; DataError: no run kept its distances."""
+    ends = ((walk.run.run_id, walk.distances[-1], walk.steps[-1]) for walk in found)
+    words = " ".join(f"{run}: {distance:.3g} after {steps} steps." for run, distance, steps in ends)
+    return Picture(
+        name="diffusion",
+        title=WALK_TITLE,
+        figure=draw_walks(found),
+        alt=f"Distance from the first weights against step. {words}",
+        caption="Euclidean distance of all weights from those of step 0; blue: with a teacher. Solid "
+        "at the peak rate, dotted in warm-up and decay; dashed, a + b ln t fitted to the solid part (a straight line "
+        "here). Hoffer et al. 2017 (arXiv 1705.08741) saw straight lines for image networks under SGD.",
+    )
+
+
+def walk_table(found: Sequence[Walk]) -> Table:
+    """Both fits of every run, with their window, and the noise scale where it was free."""
+
+    def with_error(found: tuple[float, float]) -> str:
+        return f"{found[0]:.3g} ± {found[1]:.2g}"
+
+    def noise_words(noise: NoiseScale) -> str:
+        middle = budget_text(noise.value) if noise.value else "not told from infinite"
+        high = "∞" if noise.high is None else budget_text(noise.high)
+        return f"{middle} [{budget_text(noise.low)}, {high}]"
+
+    def noise_order(noise: NoiseScale) -> float:
+        return noise.value or math.inf
+
+    columns = [
+        text("run"),
+        text("teacher"),
+        number("at the end", ".2f"),
+        number("peak rate, steps", lambda window: f"{window[0]:,} to {window[1]:,}", sort=itemgetter(0)),
+        number("points"),
+        number("b of a + b ln t", with_error, sort=itemgetter(0)),
+        number("R²", ".3f"),
+        number("p of c tᵖ", with_error, sort=itemgetter(0)),
+        number("R²", ".3f"),
+        text("closer"),
+        number("noise scale, tokens", noise_words, sort=noise_order, missing="one batch size seen"),
+    ]
+    rows = []
+    for walk in found:
+        fit, teacher = walk.fit, walk.teacher.replace(" teacher", "")
+        fits = [None] * 6
+        if fit is not None:
+            slope, power = (fit.b, fit.b_se), (fit.p, fit.p_se)
+            fits = [
+                fit.points,
+                slope,
+                fit.log_r2,
+                power,
+                fit.power_r2,
+                "log t" if fit.better == "log" else "power",
+            ]
+        rows.append([walk.run.run_id, teacher, walk.distances[-1], walk.constant, *fits, walk.noise])
+    return Table(columns, rows)
+
+
+def walk_notes(found: Sequence[Walk]) -> list[str]:
+    """Which law is closer, in how many runs; and what the noise scale column says and does not."""
+    fitted = [walk.fit for walk in found if walk.fit is not None]
+    if not fitted:
+        return ["No run has enough recorded steps at its peak rate for a fit."]
+    logs = sum(fit.better == "log" for fit in fitted)
+    powers = sorted(fit.p for fit in fitted)
+    notes = [
+        f"At the peak rate a + b ln t is closer to the distance than a power of t in {logs} of {len(fitted)} runs; the "
+        f"powers lie between {powers[0]:.2f} and {powers[-1]:.2f} (ordinary diffusion would be 0.5). Points of one "
+        "curve are correlated, so the standard errors below are too small."
+    ]
+    if any(walk.noise is not None for walk in found):
+        notes.append(
+            "The noise scale is tr(Σ)/|G|² with its 95 % interval, from the gradient norms of a part and of the whole "
+            "batch. It is a diagnostic and no critical batch: Merrill et al. 2025 (arXiv 2505.23971) find it too small "
+            "by orders of magnitude. `distillaw branch` measures."
+        )
+    return notes
 
 
 # --- every run, and how the study was made ------------------------------------------------------------------
@@ -296,7 +375,7 @@ def provenance(record: StudyRecord) -> list[tuple[str, str]]:
     info = record.info
     data = info.get("data") if isinstance(info.get("data"), Mapping) else {}
     assert isinstance(data, Mapping)
-    tokens = data.get("tokens")
+    tokens, copies = data.get("tokens"), data.get("duplicates")
     split = {k: _count(v) for k, v in tokens.items()} if isinstance(tokens, Mapping) else None
     documents, tokens_scored = (_count(data.get(f"heldout_{what}")) for what in ("documents", "tokens"))
     return [
@@ -304,7 +383,7 @@ def provenance(record: StudyRecord) -> list[tuple[str, str]]:
         ("specification", f"hash {info.get('spec_hash', 'unknown')}"),
         ("created", str(info.get("created", "unknown"))),
         ("corpus", f"{data.get('corpus', 'unknown')}, {_count(data.get('documents'))} documents"),
-        ("copies", _copies(data.get("duplicates"))),
+        ("copies", str(copies.get("words")) if isinstance(copies, Mapping) else "near ones not looked for"),
         ("tokens", _pairs(split)),
         ("tokenizer", f"{data.get('tokenizer', 'unknown')}, {data.get('vocab_size', '?')} pieces"),
         ("held out", f"{documents} documents, {tokens_scored} tokens scored"),
@@ -317,13 +396,37 @@ def _count(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value if value is not None else "unknown")
 
 
-def _copies(found: object) -> str:
-    return str(found.get("words")) if isinstance(found, Mapping) else "near ones not looked for"
-
-
 def _pairs(value: object) -> str:
-    return (
-        ", ".join(f"{k} {v}" for k, v in value.items())
-        if isinstance(value, Mapping)
-        else str(value or "unknown")
-    )
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    return str(value or "unknown")
+
+
+# --- the report of whatever a folder holds -----------------------------------------------------------------
+
+
+def write_any(
+    folder: Path, out: Path | None = None, *, figures: FigureFiles | None = None
+) -> tuple[Path, dict[str, object] | None]:
+    """Write it; a folder that is nothing else is taken for a study's.
+
+    Args:
+        folder: what `study run`, `recipe`, `branch` or `large-batch run` wrote, finished or not.
+        out: the HTML file; by default in the folder.
+        figures: where to write every figure as files of its own; None: only in the page.
+
+    Returns:
+        The HTML file, and the verdict of a study.
+
+    Raises:
+        CacheError: there is no such folder, or a file in it is damaged.
+    """
+    if (folder / "recipe.json").exists():
+        return write_recipe_report(folder, out, figures=figures), None
+    if (folder / "large_batch.json").exists():
+        return write_large_batch_report(folder, out, figures=figures), None
+    if (folder / "branch.json").exists() and not (folder / "runs").exists():
+        record = read_json(folder / "branch.json")
+        return write_branch_page(record, out or folder / "branch.html", figures=figures), None
+    page = write_report(folder, out, figures=figures)
+    return page, read_json(verdict_file(page))

@@ -65,7 +65,7 @@ class Picture:
         return svg, base64.b64encode(pdf).decode("ascii")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class KeyNumber:
     """One number that a reader takes away, with its interval and what it is."""
 
@@ -130,7 +130,8 @@ def write_page(
         lstrip_blocks=True,
     )
     environment.filters |= {"typeset": typeset_html, "as_table": _table_html}
-    css, *scripts = (_template_text(name) for name in ("report.css", *SCRIPTS))
+    folder = files("distillaw.report") / "templates"
+    css, *scripts = ((folder / name).read_text(encoding="utf-8") for name in ("report.css", *SCRIPTS))
     page = environment.get_template(template).render(
         version=__version__, css=css, js="\n".join(scripts), sections=sections, **context
     )
@@ -138,10 +139,6 @@ def write_page(
     if figures is not None:
         for picture in (picture for section in sections for picture in section.pictures):
             save_all(picture.figure, figures.folder, picture.name, formats=figures.formats)
-
-
-def _template_text(name: str) -> str:
-    return (files("distillaw.report") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _table_html(table: Table, name: str = "", *, is_sortable: bool = False) -> "Markup":

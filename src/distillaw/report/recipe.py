@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distillaw.errors import CacheError
-from distillaw.figures.frontiers import models
-from distillaw.figures.rows import arm_name, draw_arms
-from distillaw.pareto.frontier import ScorePoint, place, place_words
-from distillaw.pareto.points import axis_compute
+from distillaw.figures.frontiers import arm_name, draw_arms, models
+from distillaw.pareto.points import ScorePoint, axis_compute, place, place_words
 from distillaw.quantities import format_count, format_seconds
 from distillaw.report.page import FigureFiles, KeyNumber, Picture, Section, write_page
 from distillaw.runs.files import read_json
@@ -33,12 +31,7 @@ AXES = (
 
 
 def write_recipe_report(folder: Path, out: Path | None = None, *, figures: FigureFiles | None = None) -> Path:
-    """Write the report of a recipe's folder.
-
-    Args:
-        folder: what `distillaw recipe` wrote, finished or not.
-        out: the HTML file; by default report.html in the folder.
-        figures: where to write every figure as files of its own; None: only in the page.
+    """Write the report of a folder that `distillaw recipe` wrote, finished or not; arguments as of `write_any`.
 
     Raises:
         CacheError: there is no recipe.json.
@@ -50,6 +43,7 @@ def write_recipe_report(folder: Path, out: Path | None = None, *, figures: Figur
     record: dict[str, Any] = read_json(folder / RECORD)
     out = out or folder / "report.html"
     stages = record["stages"]
+    times = [(name, stage["seconds"]) for name, stage in stages.items()]
     write_page(
         out,
         "recipe.html.j2",
@@ -62,7 +56,7 @@ def write_recipe_report(folder: Path, out: Path | None = None, *, figures: Figur
         problems=_problems(record),
         sections=_sections(record),
         samples=stages.get("instruct", {}).get("samples"),
-        stages=_stage_table(stages),
+        stages=Table([text("stage"), number("time", format_seconds)], times),
         specification=json.dumps(record["spec"], indent=2),
     )
     return out
@@ -80,20 +74,20 @@ def _sentence(stages: Mapping[str, Any]) -> str:
 
 def _numbers(stages: Mapping[str, Any]) -> list[KeyNumber]:
     rule = "non-embedding parameters; the law of capacity gap says 2.5 for pruned students"
-    found = [("teacher : student", f"{stages['law']['ratio']:.2f}", rule)]
+    found = [KeyNumber("teacher : student", f"{stages['law']['ratio']:.2f}", rule)]
     if "prune" in stages and "loss" in (cut := stages["prune"]["cuts"][-1]):
         note = f"± {cut['lost_se']:.3f}, paired, {cut['heldout_tokens']:,} tokens"
-        found.append(("lost by the cut", f"{cut['lost']:.3f} nats/token", note))
+        found.append(KeyNumber("lost by the cut", f"{cut['lost']:.3f} nats/token", note))
     if "distil" in stages:
         for pair in stages["distil"]["pairs"][:2]:
             low, high = pair["interval"]
             note = f"{low:+.3f} to {high:+.3f}, 90 %, one seed"
-            found.append((pair["what"], f"{pair['gain']:+.3f} nats/token", note))
+            found.append(KeyNumber(pair["what"], f"{pair['gain']:+.3f} nats/token", note))
     if "instruct" in stages:
         sft = stages["instruct"]["sft"]
         note = f"before fine-tuning {sft['before']['loss']:.3f}; assistant tokens only"
-        found.append(("loss on held-out answers", f"{sft['loss']:.3f} nats/token", note))
-    return [KeyNumber(label=label, value=value, note=note) for label, value, note in found]
+        found.append(KeyNumber("loss on held-out answers", f"{sft['loss']:.3f} nats/token", note))
+    return found
 
 
 def _problems(record: Mapping[str, Any]) -> list[str]:
@@ -112,12 +106,22 @@ def _problems(record: Mapping[str, Any]) -> list[str]:
 
 
 def _sections(record: Mapping[str, Any]) -> list[Section]:
-    stages = record["stages"]
+    stages, law = record["stages"], record["stages"]["law"]
+    best, own = format_count(law["best_teacher_by_rule"]), format_count(law["teacher_params"])
+    said = (
+        f"{law['rule']}: the best teacher of this student would have {best} parameters, this one has {own}."
+    )
+    best_teacher = {"of": lambda row: row.get("best_teacher_params"), "missing": "-"}
+    columns = [
+        text("law", of=itemgetter("law")),
+        text("status", of=itemgetter("status")),
+        number("best teacher, parameters", format_count, **best_teacher),
+    ]
     found = [
         Section(
             title="What the laws say of this student",
-            notes=_law_notes(stages["law"]),
-            table=_opinion_table(stages["law"]),
+            notes=[said, *law["disagreement"]],
+            table=Table.of(columns, law["opinions"]),
             table_title="Every opinion on the best teacher",
         )
     ]
@@ -154,8 +158,15 @@ def _worth_sections(record: Mapping[str, Any], models: Mapping[str, Mapping[str,
         return [scores]
     axis = "6 N D of all weights, with the teacher's forward passes"
     picture = models_picture(points, score=label, axis=axis)
-    notes = [_axis_note(record["stages"]), *_places(points)]
-    return [scores, Section(title="Compute against score", pictures=[picture], notes=notes)]
+    note = (
+        "The published points are drawn by “distillaw pareto”: they are means of six benchmarks, and a model without "
+        "all six has no place among them. Here only this recipe's own models stand on one axis."
+        if not all(model.get("mean_of_six") for model in models.values())
+        else "Published models score the mean of six benchmarks: “distillaw pareto” puts these among them."
+    )
+    # the cheapest has nobody to be compared with
+    places = [f"{place_words(p, points)}." for p in points if place(p, points).best is not None]
+    return [scores, Section(title="Compute against score", pictures=[picture], notes=[note, *places])]
 
 
 def _costs(record: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
@@ -185,42 +196,6 @@ def _costs(record: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
     return costs
 
 
-def _places(points: Sequence[ScorePoint]) -> list[str]:
-    """Where each model stands; the cheapest has nobody to be compared with."""
-    return [f"{place_words(point, points)}." for point in points if place(point, points).best is not None]
-
-
-def _axis_note(stages: Mapping[str, Any]) -> str:
-    return (
-        "The published points are drawn by “distillaw pareto”: they are means of six benchmarks, and a model without "
-        "all six has no place among them. Here only this recipe's own models stand on one axis."
-        if not all("mean_of_six" in m and m["mean_of_six"] for m in stages["evaluate"]["models"].values())
-        else "Published models score the mean of six benchmarks: “distillaw pareto” puts these among them."
-    )
-
-
-def _law_notes(law: Mapping[str, Any]) -> list[str]:
-    best, own = format_count(law["best_teacher_by_rule"]), format_count(law["teacher_params"])
-    said = (
-        f"{law['rule']}: the best teacher of this student would have {best} parameters, this one has {own}."
-    )
-    return [said, *law["disagreement"]]
-
-
-def _opinion_table(law: Mapping[str, Any]) -> Table:
-    columns = [
-        text("law", of=itemgetter("law")),
-        text("status", of=itemgetter("status")),
-        number(
-            "best teacher, parameters",
-            format_count,
-            of=lambda row: row.get("best_teacher_params"),
-            missing="-",
-        ),
-    ]
-    return Table.of(columns, law["opinions"])
-
-
 def _cut_notes(cuts: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         f"To {cut['keep']:.0%} of {format_count(cut['teacher_params'])}, units ranked by {cut['importance']} on "
@@ -237,11 +212,6 @@ def _cut_table(cuts: Sequence[Mapping[str, Any]]) -> Table:
     names = ["student"] if len(cuts) == 1 else [f"step {i + 1}" for i in range(len(cuts))]
     columns = [text(""), *(number(name) for name in ("teacher", *names))]
     return Table(columns, [[words, *(shape[axis] for shape in shapes)] for axis, words in AXES])
-
-
-def _stage_table(stages: Mapping[str, Any]) -> Table:
-    rows = [(name, stage["seconds"]) for name, stage in stages.items()]
-    return Table([text("stage"), number("time", format_seconds)], rows)
 
 
 # --- the arms of one student: where each began, where it ended, how far it is behind the best ---------------
@@ -373,21 +343,14 @@ def _tasks(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return sorted(set.intersection(*(set(m["scores"]) for m in models.values()))) if models else []
 
 
-def models_picture(
-    points: Sequence[ScorePoint], *, score: str, axis: str, frontier: str = "staircase"
-) -> Picture:
-    """The drawing for a page; arguments as of `distillaw.figures.models`."""
-    words = "; ".join(place_words(point, points) for point in points if point.is_own)
-    meanings = {
-        "staircase": ": what nobody beats at equal or less compute.",
-        "hull": ": the concave hull over the logarithm of compute.",
-    }
-    others = "" if all(point.is_own for point in points) else " Open: published ones."
+def models_picture(points: Sequence[ScorePoint], *, score: str, axis: str) -> Picture:
+    """The drawing of the recipe's own models for its page; arguments as of `distillaw.figures.models`."""
+    words = "; ".join(place_words(point, points) for point in points)
     return Picture(
         name="pareto",
         title="Score against training compute",
         alt=f"{score} against training compute for {len(points)} models. {words}",
-        figure=models(points, score=score, axis=axis, frontier=frontier),
-        caption=f"Filled: your models, with the 90 % interval of the score; squares are chat models.{others} The line "
-        f"is the {frontier} of all points" + meanings[frontier],
+        figure=models(points, score=score, axis=axis),
+        caption="Filled: your models, with the 90 % interval of the score; squares are chat models. The line is the "
+        "staircase of all points: what nobody beats at equal or less compute.",
     )

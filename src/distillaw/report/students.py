@@ -8,14 +8,21 @@ from operator import attrgetter
 
 from distillaw.accounting.scenarios import Scenario
 from distillaw.errors import DataError
-from distillaw.figures.equal_compute import IsoBudget, IsoCurve, draw_isoflop, iso_budgets
+from distillaw.figures.compute import SCENARIOS, Frontier, Paid, draw_paid, frontier, paid_cells
 from distillaw.figures.fits import study_laws
-from distillaw.figures.losses import TeacherStyle, draw_gap, draw_tokens, teacher_styles
-from distillaw.figures.paid import SCENARIOS, Frontier, Paid, draw_paid, frontier, paid_cells
+from distillaw.figures.losses import (
+    IsoBudget,
+    IsoCurve,
+    TeacherStyle,
+    draw_gap,
+    draw_isoflop,
+    draw_tokens,
+    iso_budgets,
+    teacher_styles,
+)
 from distillaw.figures.style import SERIES, Z90
 from distillaw.fitting.result import FitResult
-from distillaw.pareto.frontier import FrontierPlace
-from distillaw.planning.measured import MeasuredGap, MeasuredPoint
+from distillaw.planning.measured import MeasuredPoint
 from distillaw.planning.phrases import percent
 from distillaw.quantities import flop_text, format_count, plural
 from distillaw.report.page import Picture, Section
@@ -35,12 +42,17 @@ def student_sections(record: StudyRecord, cells: Sequence[MeasuredPoint]) -> lis
     styles, laws = teacher_styles(record), study_laws(record)
     budgets, bills = iso_budgets(record), paid_cells(record, cells)
     tokens_title = "How many tokens? Loss with and without a teacher"
+    sizes = isoflop_sentences(budgets)
     return [
-        _gap_section(cells),
-        drawn(tokens_title, lambda: tokens_picture(cells, styles, laws=laws)),
         drawn(
-            SIZE_TITLE, lambda: isoflop_picture(budgets, styles, laws=laws), notes=isoflop_sentences(budgets)
+            "Which teacher? Student loss against teacher loss",
+            lambda: gap_picture(cells),
+            notes=gap_sentences(cells) if any(cell.taught for cell in cells) else (),
+            table=lambda: cell_table(cells),
+            table_title="The numbers of this and the next picture",
         ),
+        drawn(tokens_title, lambda: tokens_picture(cells, styles, laws=laws)),
+        drawn(SIZE_TITLE, lambda: isoflop_picture(budgets, styles, laws=laws), notes=sizes),
         drawn(
             PAID_TITLE,
             lambda: paid_picture(bills, cells),
@@ -71,23 +83,8 @@ def drawn(
 # --- which teacher, how many tokens -------------------------------------------------------------------------
 
 
-def _gap_section(cells: Sequence[MeasuredPoint]) -> Section:
-    notes = gap_sentences(cells) if any(cell.taught for cell in cells) else ()
-    return drawn(
-        "Which teacher? Student loss against teacher loss",
-        lambda: gap_picture(cells),
-        notes=notes,
-        table=lambda: cell_table(cells),
-        table_title="The numbers of this and the next picture",
-    )
-
-
 def gap_picture(cells: Sequence[MeasuredPoint]) -> Picture:
-    """Student loss against teacher loss.
-
-    Raises:
-        DataError: no cell has been run with a teacher.
-    """
+    """Student loss against teacher loss; DataError: no cell has been run with a teacher."""
     words = " ".join(_gap_words(cell) for cell in cells if cell.taught)
     return Picture(
         name="capacity-gap",
@@ -121,7 +118,12 @@ def gap_sentences(cells: Sequence[MeasuredPoint]) -> list[str]:
         return [
             "A capacity gap cannot be judged here: it takes three teachers of one student and token budget."
         ]
-    found = [cell for cell in asked if cell.gap is not None and cell.gap.is_established]
+    found = [
+        f"{cell.label} student on {budget_text(cell.tokens)} tokens: the {gap.strongest} costs {gap.depth:.3f} ± "
+        f"{gap.sd:.3f} nats/token against the {gap.best}."
+        for cell in asked
+        if (gap := cell.gap) is not None and gap.is_established
+    ]
     if not found:
         return [
             f"No capacity gap shows: in none of {len(asked)} cells is the strongest teacher worse than another by more "
@@ -131,14 +133,7 @@ def gap_sentences(cells: Sequence[MeasuredPoint]) -> list[str]:
         f"A capacity gap shows in {len(found)} of {len(asked)} cells: there the strongest teacher is worse than "
         "another by more than two standard deviations."
     )
-    return [lead, " ".join(_gap_sentence(cell, cell.gap) for cell in found if cell.gap is not None)]
-
-
-def _gap_sentence(cell: MeasuredPoint, gap: MeasuredGap) -> str:
-    return (
-        f"{cell.label} student on {budget_text(cell.tokens)} tokens: the {gap.strongest} costs {gap.depth:.3f} ± "
-        f"{gap.sd:.3f} nats/token against the {gap.best}."
-    )
+    return [lead, " ".join(found)]
 
 
 def cell_table(cells: Sequence[MeasuredPoint]) -> Table:
@@ -170,11 +165,7 @@ def tokens_picture(
     *,
     laws: Mapping[str, FitResult] | None = None,
 ) -> Picture:
-    """Student loss against tokens; arguments as of `draw_tokens`.
-
-    Raises:
-        DataError: there are no cells.
-    """
+    """Student loss against tokens; arguments as of `draw_tokens`; DataError: there are no cells."""
     how = LAW_CURVES if laws else "Lines join the measured points"
     return Picture(
         name="token-curves",
@@ -192,9 +183,8 @@ def repeated_colors(styles: Mapping[str, TeacherStyle]) -> str:
     """How teachers are told apart where they are more than colours, as a caption goes on."""
     if len({style.marker for style in styles.values()}) < 2:
         return ""
-    return (
-        f" More than {len(SERIES)} teachers: colours come again with another marker, the same in all figures."
-    )
+    again = "colours come again with another marker, the same in all figures"
+    return f" More than {len(SERIES)} teachers: {again}."
 
 
 # --- which size ---------------------------------------------------------------------------------------------
@@ -206,11 +196,7 @@ def isoflop_picture(
     *,
     laws: Mapping[str, FitResult] | None = None,
 ) -> Picture:
-    """Loss against size; arguments as of `draw_isoflop`.
-
-    Raises:
-        DataError: no three sizes meet at one compute.
-    """
+    """Loss against size; arguments as of `draw_isoflop`; DataError: no three sizes meet at one compute."""
     return Picture(
         name="isoflop",
         title=SIZE_TITLE,
@@ -282,18 +268,17 @@ def _paid_sentence(found: Frontier) -> str:
     said = ", ".join(f"{count} {'is' if count == 1 else 'are'} {words}" for count, words in parts if count)
     lead = SCENARIOS[found.scenario].capitalize()
     beyond = " (beyond the 90 % interval of the difference)" if better or worse else ""
-    most = _most(found, *max(better, key=lambda pair: pair[1].ahead or 0.0)) if better else ""
-    whom = plural(total, "distilled student")
+    whom, most = plural(total, "distilled student"), ""
+    if better:
+        paid, where = max(better, key=lambda pair: pair[1].ahead or 0.0)
+        assert where.best is not None and where.ahead is not None
+        ahead = f"{where.ahead:.3f} ± {Z90 * (where.ahead_se or 0.0):.3f}"
+        most = (
+            f" Most is gained by {paid.name}: {paid.loss:.3f} nats/token for "
+            f"{flop_text(paid.compute(found.scenario))}, {ahead} below {where.best.name} "
+            f"({flop_text(where.best.compute)})."
+        )
     return f"{lead}: of {whom} that no other distilled one beats for less, {said}{beyond}.{most}"
-
-
-def _most(found: Frontier, paid: Paid, where: FrontierPlace) -> str:
-    assert where.best is not None and where.ahead is not None
-    ahead = f"{where.ahead:.3f} ± {Z90 * (where.ahead_se or 0.0):.3f}"
-    return (
-        f" Most is gained by {paid.name}: {paid.loss:.3f} nats/token for {flop_text(paid.compute(found.scenario))}, "
-        f"{ahead} below {where.best.name} ({flop_text(where.best.compute)})."
-    )
 
 
 def paid_table(paid: Sequence[Paid]) -> Table:

@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import Any
 
 from distillaw.controls.api import summary
 from distillaw.controls.control import STATUSES, Control
@@ -18,8 +17,17 @@ from distillaw.figures.calibrated import (
     draw_calibration,
     or_inf,
 )
-from distillaw.figures.fits import LABELS, FittedLaw, draw_fits, fitted_laws
-from distillaw.figures.intervals import HoldOut, draw_coverage, draw_frozen, draw_hold_outs, hold_outs
+from distillaw.figures.fits import (
+    LABELS,
+    FittedLaw,
+    HoldOut,
+    draw_coverage,
+    draw_fits,
+    draw_frozen,
+    draw_hold_outs,
+    fitted_laws,
+    hold_outs,
+)
 from distillaw.figures.style import Z90
 from distillaw.fitting.study import kept_laws
 from distillaw.quantities import format_count
@@ -29,7 +37,7 @@ from distillaw.runs.record import StudyRecord, budget_text
 from distillaw.table import Column, Table, number, text
 from distillaw.verifying import scorecard
 from distillaw.verifying.frozen import frozen_files, predictions_folder
-from distillaw.verifying.scorecard import Scorecard, Scored, StudyScore, score_places
+from distillaw.verifying.scorecard import Scorecard, Scored, score_places, wilson
 
 FIT_TITLE = "Predicted against measured"
 FROZEN_TITLE = "Scorecard: predictions frozen before the runs"
@@ -103,25 +111,18 @@ _FAMILY_ORDER = {"supervised": 0, "distillation-kappa": 1, "distillation-reduced
 
 def fit_section(record: StudyRecord) -> Section:
     """This study's laws where they may be drawn; else why not."""
-    laws = fitted_laws(record)
-    pictures = [fits_picture(laws)] if laws else []
-    if len(laws) == len(LABELS):
-        return Section(title=FIT_TITLE, pictures=pictures)
-    shown = {law.label for law in laws}
-    missing = [n for n in fit_notes(record) if n.family in LABELS and LABELS[n.family] not in shown]
-    why = [f"{LABELS[n.family]}: {status_words(n.status)}: {n.remedy.rstrip('.')}." for n in missing]
-    lead = "Not drawn through this study: " if laws else "No law is drawn through this study: "
-    return Section(
-        title=FIT_TITLE, pictures=pictures, notes=[lead + (" ".join(why) or "none has been fitted.")]
-    )
+    laws, notes = fitted_laws(record), []
+    if len(laws) < len(LABELS):
+        shown = {law.label for law in laws}
+        missing = [n for n in fit_notes(record) if n.family in LABELS and LABELS[n.family] not in shown]
+        why = [f"{LABELS[n.family]}: {status_words(n.status)}: {n.remedy.rstrip('.')}." for n in missing]
+        lead = "Not drawn through this study: " if laws else "No law is drawn through this study: "
+        notes = [lead + (" ".join(why) or "none has been fitted.")]
+    return Section(title=FIT_TITLE, pictures=[fits_picture(laws)] if laws else [], notes=notes)
 
 
 def fits_picture(laws: Sequence[FittedLaw]) -> Picture:
-    """Predicted against measured, and residuals.
-
-    Raises:
-        DataError: there is no law.
-    """
+    """Predicted against measured, and residuals; DataError: there is no law."""
     words = [
         f"{law.label}: {len(law.measured)} runs, root mean square error {law.rms:.2f} %." for law in laws
     ]
@@ -147,7 +148,13 @@ def frozen_section(folder: Path) -> Section:
         card = score_places([folder])
     except DistillawError as error:
         return Section(title=FROZEN_TITLE, notes=[f"Frozen predictions cannot be read: {error}"])
-    notes = [*card.unreadable, *(line for study in card.studies for line in _file_lines(study))]
+    notes = list(card.unreadable)
+    for study in card.studies:
+        files = (
+            f"{one.document.get('frozen_at')}, SHA-256 {one.hash} ({'intact' if one.is_intact else 'TAMPERED'})"
+            for one in study.files
+        )
+        notes += [f"Frozen {'; '.join(files)}.", *study.problems]
     scored = [row for row in card.predictions if row.counts]
     pictures = [_frozen_picture(scored)] if scored else []
     if any(row.interval is not None for row in scored):
@@ -159,14 +166,6 @@ def frozen_section(folder: Path) -> Section:
         table=_frozen_table(card.predictions) if card.predictions else None,
         table_title="Every prediction",
     )
-
-
-def _file_lines(study: StudyScore) -> list[str]:
-    files = [
-        f"{one.document.get('frozen_at')}, SHA-256 {one.hash} ({'intact' if one.is_intact else 'TAMPERED'})"
-        for one in study.files
-    ]
-    return [f"Frozen {'; '.join(files)}.", *study.problems]
 
 
 def _sums(card: Scorecard) -> list[str]:
@@ -232,11 +231,7 @@ def _frozen_picture(rows: Sequence[Scored]) -> Picture:
 
 
 def coverage_picture(rows: Sequence[Scored]) -> Picture:
-    """Obtained against promised coverage.
-
-    Raises:
-        DataError: no interval has been scored.
-    """
+    """Obtained against promised coverage; DataError: no interval has been scored."""
     words = [
         f"{one['by']}, {one['quantity']}, {100 * one['level']:.0f} % intervals: {100 * one['obtained']:.0f} % of "
         f"{one['num']} inside."
@@ -257,8 +252,8 @@ def _frozen_table(rows: Sequence[Scored]) -> Table:
     def known(value: Callable[[Scored], float | None]) -> Callable[[Scored], float | None]:
         return lambda row: None if math.isnan(row.measured) else value(row)
 
-    def end(i: int) -> Callable[[Scored], float | None]:
-        return lambda row: row.interval[i] if row.interval else None
+    def outcome(row: Scored) -> str:
+        return {None: "no interval", True: "hit", False: "miss"}[row.is_hit()] if row.counts else row.status
 
     return Table.of(
         [
@@ -268,22 +263,16 @@ def _frozen_table(rows: Sequence[Scored]) -> Table:
             number("tokens", budget_text, of=attrgetter("prediction.point.tokens")),
             number("teacher loss", ".4f", of=attrgetter("prediction.point.teacher_loss")),
             number("predicted", ".4f", of=attrgetter("prediction.mean")),
-            number("lower", ".4f", of=end(0)),
-            number("upper", ".4f", of=end(1)),
+            number("lower", ".4f", of=lambda row: row.interval and row.interval[0]),
+            number("upper", ".4f", of=lambda row: row.interval and row.interval[1]),
             number("measured", ".4f", of=attrgetter("measured")),
             number("error", ".2f", unit="%", of=known(lambda row: 100 * row.share)),
             number("z", ".1f", of=known(attrgetter("z"))),
             number("beyond", lambda factor: f"x{factor:.3g}", of=attrgetter("factor_beyond")),
-            text("", of=_outcome),
+            text("", of=outcome),
         ],
         rows,
     )
-
-
-def _outcome(row: Scored) -> str:
-    if not row.counts:
-        return row.status
-    return {None: "no interval", True: "hit", False: "miss"}[row.is_hit()]
 
 
 # --- runs held out from the fit -----------------------------------------------------------------------------
@@ -302,11 +291,7 @@ def hold_out_section(record: StudyRecord) -> Section:
 
 
 def hold_out_picture(found: Sequence[HoldOut]) -> Picture:
-    """Held-out errors beside the intervals given.
-
-    Raises:
-        DataError: no fit held runs out.
-    """
+    """Held-out errors beside the intervals given; DataError: no fit held runs out."""
     return Picture(
         name="hold-outs",
         title="Held-out runs",
@@ -320,31 +305,37 @@ def hold_out_picture(found: Sequence[HoldOut]) -> Picture:
 
 def hold_out_sentences(found: Sequence[HoldOut]) -> list[str]:
     """Coverage, error and reach of each law's hold-outs."""
-    return [_hold_out_sentence(one) for one in found]
-
-
-def _hold_out_sentence(one: HoldOut) -> str:
-    low, high = (100 * end for end in one.interval)
-    return (
-        f"{one.label.capitalize()}: {one.hits} of {one.num} held-out predictions inside their {100 * one.nominal:.0f} "
-        f"% intervals ({100 * one.share:.0f} %; {low:.0f} to {high:.0f} % as if they were independent), up to "
-        f"{one.decades:.1f} decades of compute beyond what was fitted, root mean square error {one.error:.2f} % of the "
-        f"loss. Without the term for a wrong form, {100 * one.without:.0f} % would have been."
-    )
+    said = []
+    for one in found:
+        c, num = one.found, one.found.num_held_out
+        low, high = (100 * end for end in wilson(one.hits, num))
+        said.append(
+            f"{one.label.capitalize()}: {one.hits} of {num} held-out predictions inside their {100 * c.nominal:.0f} "
+            f"% intervals ({100 * one.hits / num:.0f} %; {low:.0f} to {high:.0f} % as if they were independent), up to "
+            f"{c.max_decades:.1f} decades of compute beyond what was fitted, root mean square error "
+            f"{100 * (c.error or 0.0):.2f} % of the loss. Without the term for a wrong form, "
+            f"{100 * (c.obtained_without or 0.0):.0f} % would have been."
+        )
+    return said
 
 
 def hold_out_table(found: Sequence[HoldOut]) -> Table:
     """Every distance of every law."""
     columns = [
         text("law"),
-        number("decades beyond", lambda row: f"{row.low:.2g} to {row.high:.2g}", sort=attrgetter("low")),
+        number(
+            "decades beyond", lambda row: f"{row['from']:.2g} to {row['to']:.2g}", sort=itemgetter("from")
+        ),
         number("predictions"),
         number("inside", ".0f", unit="%"),
         number("error", ".2f", unit="%"),
         number("half width", ".2f", unit="%"),
     ]
+    shares = ("inside", "error", "half_width")
     rows = [
-        (one.label, row, row.num, 100 * row.inside, row.error, row.half) for one in found for row in one.rows
+        (one.label, row, int(row["num"]), *(100 * row[name] for name in shares))
+        for one in found
+        for row in one.rows
     ]
     return Table(columns, rows)
 
@@ -358,22 +349,12 @@ def calibration_section(record: StudyRecord) -> Section:
     section = drawn(CALIBRATION_TITLE, lambda: calibration_picture(groups), notes=calibration_notes(groups))
     if not groups:
         return section
-    table = calibration_table(groups)  # of teachers alone, too, who make no picture
-    return Section(
-        title=section.title,
-        pictures=section.pictures,
-        notes=section.notes,
-        table=table,
-        table_title="Every model",
-    )
+    # of teachers alone, too, who make no picture
+    return replace(section, table=calibration_table(groups), table_title="Every model")
 
 
 def calibration_picture(groups: Sequence[Calibrated]) -> Picture:
-    """The figure with its words.
-
-    Raises:
-        DataError: no distilled student has the numbers.
-    """
+    """The figure with its words; DataError: no distilled student has the numbers."""
     words = [_calibration_words(group) for group in groups if group.teacher]
     return Picture(
         name="calibration",
@@ -404,16 +385,14 @@ def calibration_notes(groups: Sequence[Calibrated]) -> list[str]:
         "Students without a teacher": [g for g in groups if g.role == "student" and not g.teacher],
         "Taught students": [g for g in groups if g.teacher],
     }
-    return [_range(who, own) for who, own in kinds.items() if own] + _distance_notes(groups)
-
-
-def _range(who: str, groups: Sequence[Calibrated]) -> str:
-    values = sorted(100 * group.against_data.value for group in groups)
-    widest = 100 * Z90 * max(group.against_data.se for group in groups)
-    return (
-        f"{who}: calibration error against the text {values[0]:.1f} to {values[-1]:.1f} %, each ± {widest:.1f} or less "
-        "(90 %)."
-    )
+    said = []
+    for who, own in kinds.items():
+        if own:
+            values = sorted(100 * group.against_data.value for group in own)
+            widest = 100 * Z90 * max(group.against_data.se for group in own)
+            ends = f"{values[0]:.1f} to {values[-1]:.1f} %, each ± {widest:.1f} or less (90 %)"
+            said.append(f"{who}: calibration error against the text {ends}.")
+    return said + _distance_notes(groups)
 
 
 def _distance_notes(groups: Sequence[Calibrated]) -> list[str]:
@@ -444,17 +423,12 @@ def calibration_table(groups: Sequence[Calibrated]) -> Table:
 
         return number(title, show, unit=unit, of=attrgetter(name), sort=attrgetter("value"))
 
-    def model(group: Calibrated) -> str:
-        return f"{group.label} {group.role}"
-
-    def teacher_loss(group: Calibrated) -> Any:
-        return or_inf(group.teacher_loss)
-
+    loss = {"sort": lambda group: or_inf(group.teacher_loss)}
     return Table.of(
         [
-            text("model", model, of=lambda group: group, sort=attrgetter("params")),
+            text("model", lambda group: f"{group.label} {group.role}", sort=attrgetter("params")),
             number("tokens", budget_text, of=attrgetter("tokens")),
-            text("teacher", attrgetter("teacher"), of=lambda group: group, sort=teacher_loss),
+            text("teacher", attrgetter("teacher"), **loss),
             number("seeds", of=attrgetter("seeds")),
             error("against the text", "against_data", "%", 100.0, 2),
             error("against the teacher", "against_teacher", "%", 100.0, 2),

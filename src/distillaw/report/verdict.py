@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from distillaw.errors import CacheError, ConfigError
-from distillaw.figures.spending import Spent
+from distillaw.figures.compute import Spent
 from distillaw.planning.api import plan
 from distillaw.planning.evidence import Interval
 from distillaw.planning.phrases import interval, nats, percent
@@ -46,14 +46,13 @@ def key_numbers(verdict: Verdict | None, spent: Sequence[Spent], record: StudyRe
     note = f"{len(record.runs)} finished runs"
     if seconds > 0:
         note += f", {format_seconds(seconds)} of training"
-    return [*found, KeyNumber(label="Compute spent", value=flop_text(flop), note=note)]
+    return [*found, KeyNumber("Compute spent", flop_text(flop), note)]
 
 
 def _verdict_numbers(verdict: Verdict) -> list[KeyNumber]:
     headline = verdict.headline
     if not headline.is_decisive:  # shown below, not believed: no number to take away
-        note = "no evidence reaches this student"
-        return [KeyNumber(label="Gain of distilling", value="not known", note=note)]
+        return [KeyNumber("Gain of distilling", "not known", "no evidence reaches this student")]
     best, own = headline.best, headline.pretrain
     assert own is not None
     level = f"{100 * verdict.level:.0f} % interval"
@@ -61,38 +60,29 @@ def _verdict_numbers(verdict: Verdict) -> list[KeyNumber]:
     share = f"best of {judged} with probability {percent(best.share_best or 0.0)}"
     side = "distilling" if verdict.call.distil >= verdict.call.pretrain else "pretraining"
     bounds = interval(best.loss).split(" ", 1)[1]
+    margin = f"that {side} is better by more than {nats(verdict.margin)} nats/token"
+    loss = f"{bounds}, {level}; without a teacher {interval(own.loss)}"
+    share = share if judged > 1 else "the only one considered"
     found = [
-        KeyNumber(
-            label="Gain of distilling",
-            value=f"{_signed(verdict.gain.mean)} nats/token",
-            note=f"{_range(verdict.gain)}, {level}",
-        ),
-        KeyNumber(
-            label="Probability",
-            value=percent(verdict.probability),
-            note=f"that {side} is better by more than {nats(verdict.margin)} nats/token",
-        ),
-        KeyNumber(
-            label="Best teacher",
-            value=best.teacher.name if best.teacher else "",
-            note=share if judged > 1 else "the only one considered",
-        ),
-        KeyNumber(
-            label="Student loss",
-            value=f"{nats(best.loss.mean)} nats/token",
-            note=f"{bounds}, {level}; without a teacher {interval(own.loss)}",
-        ),
+        KeyNumber("Gain of distilling", _gain(verdict.gain), f"{_range(verdict.gain)}, {level}"),
+        KeyNumber("Probability", percent(verdict.probability), margin),
+        KeyNumber("Best teacher", best.teacher.name if best.teacher else "", share),
+        KeyNumber("Student loss", f"{nats(best.loss.mean)} nats/token", loss),
     ]
     if (equal := verdict.equal_compute) is not None:
         note, value = f"pretraining on {format_count(equal.pretrain_tokens)} tokens, same FLOP", "not known"
         if equal.gain is not None:
-            note, value = f"{_range(equal.gain)} against {note}", f"{_signed(equal.gain.mean)} nats/token"
-        found.append(KeyNumber(label="Gain at equal compute", value=value, note=note))
+            note, value = f"{_range(equal.gain)} against {note}", _gain(equal.gain)
+        found.append(KeyNumber("Gain at equal compute", value, note))
     found.append(_crossover_number(verdict))
     if isinstance(seed_sd := headline.details.get("seed_sd_seen"), float):
         noise = f"{seed_sd:.4f} nats/token"
-        found.append(KeyNumber(label="Seed noise of one run", value=noise, note=_seed_note(verdict, seed_sd)))
+        found.append(KeyNumber("Seed noise of one run", noise, _seed_note(verdict, seed_sd)))
     return found
+
+
+def _gain(value: Interval) -> str:
+    return f"{_signed(value.mean)} nats/token"
 
 
 def _seed_note(verdict: Verdict, seed_sd: float) -> str:
@@ -120,7 +110,7 @@ def _crossover_number(verdict: Verdict) -> KeyNumber:
     else:
         value = "no crossover"
         note = f"up to {format_count(band.searched[1])} tokens in {percent(band.share_none)} of draws"
-    return KeyNumber(label="Pretraining catches up at", value=value, note=note)
+    return KeyNumber("Pretraining catches up at", value, note)
 
 
 def _signed(value: float) -> str:

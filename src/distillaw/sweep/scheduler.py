@@ -352,11 +352,12 @@ class Scheduler:
     def _stop(self) -> None:
         """Ask all workers to save and end; the slow ones are killed."""
         self._is_stopping = True
-        if any(entry.since is not None for entry in self._entries.values()):
-            self._display.note("stopping: the workers save their checkpoints")
-        for end in (self._executor.stop, self._executor.kill):
+        has_begun = any(entry.since is not None for entry in self._entries.values())
+        for end, is_told in ((self._executor.stop, has_begun), (self._executor.kill, False)):
             for entry in self._entries.values():
                 end(entry.task)
+            if is_told:  # once they are asked: who watched may be gone, and its pipe closed
+                self._display.note("stopping: the workers save their checkpoints")
             for future in wait(self._entries, STOP_SECONDS).done:
                 self._end(future)
 

@@ -28,6 +28,8 @@ def write_kernel(folder: Path, curves: "KernelCurves") -> list[Path]:
         ConfigError: matplotlib is not installed.
         RunError: the folder cannot be written.
     """
+    teachers = list(zip(curves.m.tolist(), curves.teacher_error.tolist(), strict=True))
+    students = zip(curves.n.tolist(), curves.flat_until.tolist(), curves.student_error.tolist(), strict=True)
     rows = (
         {
             "student_size": n,
@@ -36,13 +38,10 @@ def write_kernel(folder: Path, curves: "KernelCurves") -> list[Path]:
             "student_error": student,
             "is_flat": n <= m <= until,
         }
-        for n, until, errors in zip(
-            curves.n.tolist(), curves.flat_until.tolist(), curves.student_error.tolist(), strict=True
-        )
-        for m, teacher, student in zip(curves.m.tolist(), curves.teacher_error.tolist(), errors, strict=True)
+        for n, until, errors in students
+        for (m, teacher), student in zip(teachers, errors, strict=True)
     )
-    drawn = _save(draw_kernel(curves), folder, "kernel")
-    return [*drawn, _write_csv(folder / "kernel.csv", rows)]
+    return _write(folder, "kernel", draw_kernel(curves), rows)
 
 
 def write_mapping(folder: Path, outcomes: "Sequence[ToyOutcome]", curves: "Sequence[ToyCurve]") -> list[Path]:
@@ -52,9 +51,7 @@ def write_mapping(folder: Path, outcomes: "Sequence[ToyOutcome]", curves: "Seque
         ConfigError: matplotlib is not installed.
         RunError: the folder cannot be written.
     """
-    rows = (asdict(outcome) for outcome in outcomes)
-    drawn = _save(draw_mapping(curves), folder, "mapping")
-    return [*drawn, _write_csv(folder / "mapping.csv", rows)]
+    return _write(folder, "mapping", draw_mapping(curves), map(asdict, outcomes))
 
 
 def draw_kernel(curves: "KernelCurves") -> "Figure":
@@ -137,12 +134,9 @@ def _house_style() -> "ModuleType":
     return style
 
 
-def _save(figure: "Figure", folder: Path, name: str) -> list[Path]:
+def _write(folder: Path, name: str, figure: "Figure", rows: Iterable[Mapping[str, object]]) -> list[Path]:
     from distillaw.figures.files import save_all
 
-    return save_all(figure, folder, name, dpi=110)
-
-
-def _write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> Path:
-    write_text(path, csv_text(rows))
-    return path
+    drawn, table = save_all(figure, folder, name, dpi=110), folder / f"{name}.csv"
+    write_text(table, csv_text(rows))
+    return [*drawn, table]

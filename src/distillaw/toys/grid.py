@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Literal
 
@@ -69,11 +69,7 @@ class Grid:
         Raises:
             ConfigError: a size below 1, an axis that is empty or does not rise, a seed below 0.
         """
-        if not 2 <= self.num_classes <= mapping.MAX_CLASSES:
-            raise ConfigError(
-                f"num_classes: got {self.num_classes}; a pair needs two places and the table of all questions fits up "
-                f"to {mapping.MAX_CLASSES}: give 2 to {mapping.MAX_CLASSES}"
-            )
+        mapping.check_classes(self.num_classes)
         for name in ("students", "teacher_widths", "teacher_steps"):
             values = getattr(self, name)
             if not values or min(values) < 1 or list(values) != sorted(set(values)):
@@ -85,13 +81,11 @@ class Grid:
     @property
     def teachers(self) -> tuple[ToyTeacher, ...]:
         """Both axes."""
-        sizes = [
-            ToyTeacher(axis="width", width=width, steps=mapping.count_steps(width, self.num_classes))
-            for width in self.teacher_widths
-        ]
+        sizes = [(width, mapping.count_steps(width, self.num_classes)) for width in self.teacher_widths]
+        times = [(self.long_width, steps) for steps in self.teacher_steps]
         return (
-            *sizes,
-            *(ToyTeacher(axis="steps", width=self.long_width, steps=s) for s in self.teacher_steps),
+            *(ToyTeacher(axis="width", width=width, steps=steps) for width, steps in sizes),
+            *(ToyTeacher(axis="steps", width=width, steps=steps) for width, steps in times),
         )
 
     @property
@@ -218,8 +212,8 @@ class Change:
 
     mean: float
     """Nats; positive where the second teacher gives the worse student."""
-    error: float
-    """Standard error over trials; NaN for one trial."""
+    error: float | None
+    """Standard error over trials; None for one trial."""
     is_clear: bool
     """Above zero at 95 %, by Student's t."""
 
@@ -259,18 +253,16 @@ def summarise(outcomes: Sequence[ToyOutcome]) -> list[ToyCurve]:
     chosen on the same numbers would lie low by luck and make every curve look like a U.
     """
     students = sorted({o.student_width for o in outcomes})
-    return [
-        _curve([o for o in outcomes if (o.student_width, o.axis) == (width, axis)])
-        for axis in AXES
-        for width in students
-    ]
+    return [_curve(_of(outcomes, width, axis)) for axis in AXES for width in students]
 
 
 def labels_loss(outcomes: Sequence[ToyOutcome], student_width: int) -> float:
     """Mean loss of the students that learned from the true labels."""
-    return float(
-        np.mean([o.student_loss for o in outcomes if (o.student_width, o.axis) == (student_width, "labels")])
-    )
+    return float(np.mean([o.student_loss for o in _of(outcomes, student_width, "labels")]))
+
+
+def _of(outcomes: Sequence[ToyOutcome], student_width: int, axis: Axis) -> list[ToyOutcome]:
+    return [o for o in outcomes if (o.student_width, o.axis) == (student_width, axis)]
 
 
 def _curve(outcomes: Sequence[ToyOutcome]) -> ToyCurve:
@@ -279,8 +271,9 @@ def _curve(outcomes: Sequence[ToyOutcome]) -> ToyCurve:
     teacher = np.array([o.teacher_loss for o in outcomes]).reshape(trials, -1)
     first = outcomes[: student.shape[1]]
     low, high = np.quantile(student, [0.25, 0.75], axis=0)
-    best = _best_elsewhere(student)
-    at_best = student[np.arange(trials), best]
+    # for each trial, the teacher that is best on average in the others (in itself if it is alone)
+    elsewhere = student.sum(0) - student if trials > 1 else student
+    at_best = student[np.arange(trials), elsewhere.argmin(1)]
     mean = student.mean(0)
     fall, rise = _change(student[:, 0] - at_best), _change(student[:, -1] - at_best)
     return ToyCurve(
@@ -298,34 +291,18 @@ def _curve(outcomes: Sequence[ToyOutcome]) -> ToyCurve:
     )
 
 
-def _best_elsewhere(losses: np.ndarray) -> np.ndarray:
-    """For each trial, the teacher that is best on average in the others (in itself if it is alone)."""
-    if len(losses) == 1:
-        return losses.argmin(1)
-    return (losses.sum(0) - losses).argmin(1)
-
-
 def _change(differences: np.ndarray) -> Change:
     trials, mean = len(differences), float(differences.mean())
     if trials == 1:
-        return Change(mean=mean, error=math.nan, is_clear=False)
+        return Change(mean=mean, error=None, is_clear=False)
     error = float(differences.std(ddof=1)) / math.sqrt(trials)
     return Change(mean=mean, error=error, is_clear=mean > float(stdtrit(trials - 1, CONFIDENCE)) * error)
 
 
 def _shape(fall: Change, rise: Change, *, is_best_last: bool) -> Shape:
     """What the two changes say: "follows" is a student that is best under the strongest teacher."""
-    if math.isnan(rise.error):
+    if rise.error is None:
         return "unknown"
     if rise.is_clear:
         return "U" if fall.is_clear else "rises"
     return "follows" if fall.is_clear and is_best_last else "unclear"
-
-
-def curve_to_json(curve: ToyCurve) -> dict[str, object]:
-    """The curve for `--json`; an unknown error is null."""
-    document: dict[str, object] = {**asdict(curve), "is_interior": curve.is_interior}
-    for name in ("fall", "rise"):
-        change = getattr(curve, name)
-        document[name] = asdict(change) | {"error": None if math.isnan(change.error) else change.error}
-    return document

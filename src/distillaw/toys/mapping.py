@@ -55,6 +55,15 @@ class Task:
         return torch.nn.functional.one_hot(self.labels, self.num_classes).float()
 
 
+def check_classes(num_classes: int) -> None:
+    """Refuse a number of classes outside 2 to 10 by a ConfigError."""
+    if not 2 <= num_classes <= MAX_CLASSES:
+        raise ConfigError(
+            f"num_classes: got {num_classes}; a pair needs two places and the table of all questions fits up to "
+            f"{MAX_CLASSES}: give 2 to {MAX_CLASSES}"
+        )
+
+
 def make_task(num_classes: int, *, sampler: Sampler = "balanced") -> Task:
     """List every valid question.
 
@@ -69,11 +78,7 @@ def make_task(num_classes: int, *, sampler: Sampler = "balanced") -> Task:
     Source:
         arXiv:2502.08606v2, appendix C; the samplers are ours (docs/toys.md), the paper gives none.
     """
-    if not 2 <= num_classes <= MAX_CLASSES:
-        raise ConfigError(
-            f"num_classes: got {num_classes}; a pair needs two places and the table of all questions fits up to "
-            f"{MAX_CLASSES}: give 2 to {MAX_CLASSES}"
-        )
+    check_classes(num_classes)
     x_QC = torch.tensor(list(product(range(3), repeat=num_classes))).repeat(num_classes, 1)
     pointers_Q = torch.arange(num_classes).repeat_interleave(3**num_classes)
     is_valid_Q, labels_Q = answer(x_QC, pointers_Q)
@@ -199,9 +204,8 @@ def train(task: Task, teachers_SQC: torch.Tensor, *, width: int, steps: int, see
     networks = Networks(len(teachers_SQC), width=width, num_classes=task.num_classes, generator=generator)
     optimiser = torch.optim.Adam(networks.params, lr=PEAK_LR, fused=True)
     for step, draws in enumerate(draw_batches(task, steps, generator)):
-        rows_B, counts_B = draws.unique(
-            return_counts=True
-        )  # of few questions many are drawn twice: the same mean, sooner
+        # of few questions many are drawn twice: the same mean, sooner
+        rows_B, counts_B = draws.unique(return_counts=True)
         networks.set_gradients(task.inputs[rows_B], teachers_SQC[:, rows_B], counts_B / BATCH)
         optimiser.param_groups[0]["lr"] = learning_rate(step, steps)
         optimiser.step()

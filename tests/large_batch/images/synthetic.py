@@ -6,7 +6,6 @@ import math
 import numpy as np
 
 from distillaw.large_batch.diffusion import log_steps
-from distillaw.large_batch.images.columns import plan_cells
 from distillaw.large_batch.images.results import CELLS, RECORD
 from distillaw.large_batch.images.spec import (
     COLUMNS,
@@ -16,6 +15,7 @@ from distillaw.large_batch.images.spec import (
     ImageStudy,
     NetworkSpec,
     Schedule,
+    plan_cells,
 )
 from distillaw.large_batch.images.train import describe
 

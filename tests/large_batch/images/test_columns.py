@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from distillaw.errors import ConfigError
-from distillaw.large_batch.images.columns import notes, plan_cells
 from distillaw.large_batch.images.spec import (
     COLUMNS,
     STAGES,
@@ -18,6 +17,8 @@ from distillaw.large_batch.images.spec import (
     Optimizer,
     Schedule,
     hoffer2017,
+    notes,
+    plan_cells,
     read_study,
 )
 

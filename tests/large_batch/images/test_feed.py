@@ -5,8 +5,8 @@ import pytest
 import torch
 from tiny_images import tiny_data
 
-from distillaw.large_batch.images.feed import Feed
 from distillaw.large_batch.images.spec import DataSettings
+from distillaw.large_batch.images.train import Feed
 
 DATA = tiny_data(train=20, channels=2)
 

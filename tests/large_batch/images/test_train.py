@@ -13,10 +13,8 @@ from tiny_images import tiny_data, tiny_study
 
 from distillaw.errors import CacheError
 from distillaw.large_batch.images import train
-from distillaw.large_batch.images.columns import plan_cells
-from distillaw.large_batch.images.feed import score, with_fresh_statistics
-from distillaw.large_batch.images.spec import Batches, DataSettings, NetworkSpec, Optimizer
-from distillaw.large_batch.images.train import CellRun, make_feeds, train_cell
+from distillaw.large_batch.images.spec import Batches, DataSettings, NetworkSpec, Optimizer, plan_cells
+from distillaw.large_batch.images.train import CellRun, make_feeds, score, train_cell, with_fresh_statistics
 from distillaw.runs.places import MARK
 
 DATA = tiny_data()

@@ -15,7 +15,6 @@ import math
 import pickle
 import zipfile
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -151,7 +150,7 @@ def checked(data: ImageData) -> ImageData:
 PIXELS = 3 * 32 * 32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Layout:
     """The files of one release."""
 
@@ -165,23 +164,12 @@ class _Layout:
     """Before each binary image; the last is the class."""
 
 
+_TEN = tuple(f"data_batch_{i}" for i in range(1, 6))
 LAYOUTS = (
-    _Layout(
-        format="CIFAR-10 pickles",
-        classes=10,
-        train=tuple(f"data_batch_{i}" for i in range(1, 6)),
-        test="test_batch",
-        label_key=b"labels",
-    ),
-    _Layout(
-        format="CIFAR-10 binary",
-        classes=10,
-        train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
-        test="test_batch.bin",
-        label_bytes=1,
-    ),
-    _Layout(format="CIFAR-100 pickles", classes=100, train=("train",), test="test", label_key=b"fine_labels"),
-    _Layout(format="CIFAR-100 binary", classes=100, train=("train.bin",), test="test.bin", label_bytes=2),
+    _Layout("CIFAR-10 pickles", 10, _TEN, "test_batch", label_key=b"labels"),
+    _Layout("CIFAR-10 binary", 10, tuple(f"{n}.bin" for n in _TEN), "test_batch.bin", label_bytes=1),
+    _Layout("CIFAR-100 pickles", 100, ("train",), "test", label_key=b"fine_labels"),
+    _Layout("CIFAR-100 binary", 100, ("train.bin",), "test.bin", label_bytes=2),
 )
 
 
@@ -198,22 +186,16 @@ def _cifar(folder: Path) -> ImageData | None:
                 raise DataError(
                     f"{folder}: {layout.format}, but {', '.join(missing)} missing; unpack it again"
                 )
-            train = _joined([_batch(folder / name, layout) for name in layout.train])
-            test = _batch(folder / layout.test, layout)
+            read = _binary if layout.label_bytes else _pickled
+            sets = []
+            for file in (folder / name for name in (*layout.train, layout.test)):
+                pixels, labels = read(file, layout)
+                sets.append(image_set(pixels.reshape(-1, 3, 32, 32), labels, where=str(file)))
+            *parts, test = sets
+            images, labels = (np.concatenate([getattr(p, n) for p in parts]) for n in ("images", "labels"))
+            train = ImageSet(images=images, labels=labels)
             return ImageData(train=train, test=test, classes=layout.classes, format=layout.format)
     return None
-
-
-def _joined(parts: Sequence[ImageSet]) -> ImageSet:
-    return ImageSet(
-        images=np.concatenate([part.images for part in parts]),
-        labels=np.concatenate([part.labels for part in parts]),
-    )
-
-
-def _batch(path: Path, layout: _Layout) -> ImageSet:
-    pixels, labels = _binary(path, layout) if layout.label_bytes else _pickled(path, layout)
-    return image_set(pixels.reshape(-1, 3, 32, 32), labels, where=str(path))
 
 
 def _binary(path: Path, layout: _Layout) -> tuple[np.ndarray, np.ndarray]:
@@ -306,14 +288,14 @@ def _folders(folder: Path) -> ImageData | None:
     if strange:
         raise DataError(f"{test / strange[0]}: a class that {folder / 'train'} does not have")
     parts = [_read_split(part, classes) for part in (folder / "train", test)]
-    is_grey = all((images == images[..., :1]).all() for images, _ in parts)
-    train, test_set = (_as_set(images, labels, is_grey, folder) for images, labels in parts)
+    channels = 1 if all((images == images[..., :1]).all() for images, _ in parts) else 3
+    train, test_set = (
+        image_set(
+            np.ascontiguousarray(images[..., :channels].transpose(0, 3, 1, 2)), labels, where=str(folder)
+        )
+        for images, labels in parts
+    )
     return ImageData(train=train, test=test_set, classes=len(classes), format="image folders")
-
-
-def _as_set(images: np.ndarray, labels: np.ndarray, is_grey: bool, folder: Path) -> ImageSet:
-    kept = images[..., :1] if is_grey else images
-    return image_set(np.ascontiguousarray(kept.transpose(0, 3, 1, 2)), labels, where=str(folder))
 
 
 def _read_split(folder: Path, classes: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -377,13 +359,8 @@ def load_images(path: Path) -> ImageData:
     if path.is_file():
         return checked(_npz(path))
     inside = [path, *sorted(p for p in path.iterdir() if p.is_dir() and p.name.startswith("cifar-"))]
-    for folder in inside:
-        found = _cifar(folder)
-        if found is not None:
-            return checked(found)
-    if _idx_file(path, IDX_STEMS[0]) is not None:
-        return checked(_idx(path))
-    found = _folders(path)
+    known = (found for folder in inside if (found := _cifar(folder)) is not None)
+    found = next(known, None) or _idx(path) or _folders(path)
     if found is None:
         raise DataError(
             f"{path}: no known format: expected MNIST's {IDX_STEMS[0]}, CIFAR's data_batch_1 or data_batch_1.bin, or "
@@ -414,8 +391,10 @@ def _idx_file(folder: Path, stem: str) -> Path | None:
     return next((f for s in stems for e in ("", ".gz") if (f := folder / (s + e)).is_file()), None)
 
 
-def _idx(folder: Path) -> ImageData:
+def _idx(folder: Path) -> ImageData | None:
     files = {stem: _idx_file(folder, stem) for stem in IDX_STEMS}
+    if files[IDX_STEMS[0]] is None:
+        return None
     missing = [stem for stem, file in files.items() if file is None]
     if missing:
         raise DataError(f"{folder}: {missing[0]} is missing; MNIST is four files")
@@ -446,9 +425,5 @@ def _read_idx(path: Path, *, dims: int) -> np.ndarray:
 
 def _data(arrays: list[np.ndarray], *, where: str, format: str) -> ImageData:
     train, test = (image_set(images, labels, where=where) for images, labels in (arrays[:2], arrays[2:]))
-    return ImageData(train=train, test=test, classes=_classes(train), format=format)
-
-
-def _classes(train: ImageSet) -> int:
-    """As many as the largest training label says; `checked` then wants an image of each."""
-    return int(train.labels.max()) + 1
+    classes = int(train.labels.max()) + 1  # `checked` then wants an image of each
+    return ImageData(train=train, test=test, classes=classes, format=format)

@@ -22,8 +22,7 @@ from scipy.special import stdtr
 
 from distillaw.errors import CacheError, DataError
 from distillaw.large_batch.diffusion import FEWEST_POINTS, DiffusionFit, fit_diffusion
-from distillaw.large_batch.images.columns import column_of, walk_name
-from distillaw.large_batch.images.spec import COLUMNS, STAGES, ImageStudy
+from distillaw.large_batch.images.spec import COLUMNS, STAGES, ImageStudy, column_of, walk_name
 from distillaw.runs.config import from_table
 from distillaw.runs.files import read_json
 from distillaw.runs.paired import (
@@ -62,11 +61,7 @@ class ImageRecord:
 
 
 def read_record(folder: Path) -> ImageRecord:
-    """Read the folder of a study, finished or not.
-
-    Raises:
-        CacheError: no such study, or a damaged file.
-    """
+    """Read the folder of a study, finished or not; CacheError: no such study, or a damaged file."""
     file = folder / RECORD
     if not file.exists():
         raise CacheError(
@@ -141,30 +136,81 @@ class Gain:
 
 
 def score_columns(record: ImageRecord, paper: Mapping[str, float]) -> list[ColumnScore]:
-    """A score for each column that has a finished cell, in the paper's order.
+    """A score for each column that has a finished cell, in the paper's order; `paper` is what it prints."""
+    return [_score(record, column, paper) for column in COLUMNS if record.done(column)]
 
-    Args:
-        record: the study.
-        paper: column to the printed accuracy; empty: none.
-    """
-    found = {column: record.done(column) for column in COLUMNS if column in record.study.columns}
-    return [_score(column, results, found, paper) for column, results in found.items() if results]
+
+def _score(record: ImageRecord, column: str, paper: Mapping[str, float]) -> ColumnScore:
+    results = record.done(column)
+    accuracy = tuple(float(result["accuracy"]) for result in results.values())
+    wrong = [scores_of(result) for result in results.values()]
+    perfect = [replace(scores, loss_sum=np.zeros_like(scores.loss_sum)) for scores in wrong]
+    error = _interval(paired_over_seeds(list(zip(wrong, perfect, strict=True))))
+    closed, closed_interval = _closed(record, column)
+
+    def mean(key: str) -> float:
+        return float(np.mean([float(result[key]) for result in results.values()]))
+
+    return ColumnScore(
+        column=column,
+        accuracy=accuracy,
+        mean=float(np.mean(accuracy)),
+        interval=None if error is None else (100 - error[1], 100 - error[0]),
+        seed_spread=float(np.std(accuracy, ddof=1)) if len(accuracy) > 1 else None,
+        train=mean("train_accuracy"),
+        fresh=mean("fresh_accuracy"),
+        seconds=mean("cpu_seconds"),
+        paper=paper.get(column),
+        closed=closed,
+        closed_interval=closed_interval,
+    )
 
 
 def score_gains(record: ImageRecord, paper: Mapping[str, float]) -> list[Gain]:
-    """Stages first, each against the one before, then the other comparisons, as far as both sides finished."""
+    """Stages first, each against the one before, then the other comparisons, as far as both sides finished.
+
+    Significant by Holm 1979: from the smallest p up, each against 5 % over the number still standing, until one fails.
+    """
     stages = [column for column in STAGES if record.done(column)]
-    pairs = [*pairwise(stages), *OTHERS]
-    gains = [_gain(record, before, after, paper) for before, after in pairs]
-    return _holm([gain for gain in gains if gain is not None])
+    gains = [_gain(record, *pair, paper) for pair in (*pairwise(stages), *OTHERS)]
+    gains = [gain for gain in gains if gain is not None]
+    tested = sorted((gain.p, i) for i, gain in enumerate(gains) if gain.p is not None)
+    for rank, (p, i) in enumerate(tested):
+        if p > (1 - LEVEL) / (len(tested) - rank):
+            break
+        gains[i] = replace(gains[i], is_significant=True)
+    return gains
+
+
+def _gain(record: ImageRecord, before: str, after: str, paper: Mapping[str, float]) -> Gain | None:
+    old, new = record.done(before), record.done(after)
+    seeds = sorted(old.keys() & new.keys())
+    if not seeds:
+        return None
+    found = paired_over_seeds([(scores_of(old[seed]), scores_of(new[seed])) for seed in seeds])
+    p = None
+    if found.seeds > 1:
+        p = (
+            float(found.mean == 0)
+            if found.se == 0
+            else 2 * float(stdtr(found.dof, -abs(found.mean) / found.se))
+        )
+    return Gain(
+        before=before,
+        after=after,
+        mean=100 * found.mean,
+        interval=_interval(found),
+        se_seeds=None if found.se_seeds is None else 100 * found.se_seeds,
+        se_images=100 * found.se_documents,
+        p=p,
+        is_significant=False,
+        seeds=len(seeds),
+        paper=paper[after] - paper[before] if before in paper and after in paper else None,
+    )
 
 
 def scores_of(result: Mapping[str, Any]) -> DocumentScores:
-    """A cell's errors, test image by test image: 1 where it is wrong.
-
-    Raises:
-        DataError: the result names images that the test set does not have.
-    """
+    """A cell's errors, test image by test image: 1 where it is wrong; DataError: images that the test set has not."""
     count = int(result["test_images"])
     wrong = np.array(result["wrong"], dtype=np.int64)
     if len(wrong) and not 0 <= wrong.min() <= wrong.max() < count:
@@ -176,38 +222,6 @@ def scores_of(result: Mapping[str, Any]) -> DocumentScores:
     return DocumentScores(document=np.arange(count), tokens=np.ones(count, np.int64), loss_sum=errors)
 
 
-def _score(
-    column: str,
-    results: Mapping[int, Mapping[str, Any]],
-    found: Mapping[str, Mapping[int, Mapping[str, Any]]],
-    paper: Mapping[str, float],
-) -> ColumnScore:
-    accuracy = tuple(float(result["accuracy"]) for result in results.values())
-    perfect = [
-        replace(scores_of(result), loss_sum=np.zeros(int(result["test_images"])))
-        for result in results.values()
-    ]
-    error = paired_over_seeds(list(zip(map(scores_of, results.values()), perfect, strict=True)))
-    closed, closed_interval = _closed(results, found.get("SB", {}), found.get("LB", {}))
-    return ColumnScore(
-        column=column,
-        accuracy=accuracy,
-        mean=float(np.mean(accuracy)),
-        interval=_flipped(_interval(error)),
-        seed_spread=float(np.std(accuracy, ddof=1)) if len(accuracy) > 1 else None,
-        train=_mean(results, "train_accuracy"),
-        fresh=_mean(results, "fresh_accuracy"),
-        seconds=_mean(results, "cpu_seconds"),
-        paper=paper.get(column),
-        closed=closed,
-        closed_interval=closed_interval,
-    )
-
-
-def _mean(results: Mapping[int, Mapping[str, Any]], key: str) -> float:
-    return float(np.mean([float(result[key]) for result in results.values()]))
-
-
 def _interval(difference: PairedDifference) -> tuple[float, float] | None:
     """In points; None for one seed, whose training noise cannot be seen."""
     if difference.seeds < 2:
@@ -216,86 +230,32 @@ def _interval(difference: PairedDifference) -> tuple[float, float] | None:
     return 100 * low, 100 * high
 
 
-def _flipped(error: tuple[float, float] | None) -> tuple[float, float] | None:
-    return None if error is None else (100 - error[1], 100 - error[0])
-
-
-def _gain(record: ImageRecord, before: str, after: str, paper: Mapping[str, float]) -> Gain | None:
-    old, new = record.done(before), record.done(after)
-    seeds = sorted(set(old) & set(new))
-    if not seeds:
-        return None
-    found = paired_over_seeds([(scores_of(old[seed]), scores_of(new[seed])) for seed in seeds])
-    printed = paper[after] - paper[before] if before in paper and after in paper else None
-    return Gain(
-        before=before,
-        after=after,
-        mean=100 * found.mean,
-        interval=_interval(found),
-        se_seeds=None if found.se_seeds is None else 100 * found.se_seeds,
-        se_images=100 * found.se_documents,
-        p=_p_value(found),
-        is_significant=False,
-        seeds=len(seeds),
-        paper=printed,
-    )
-
-
-def _p_value(found: PairedDifference) -> float | None:
-    if found.seeds < 2:
-        return None
-    if found.se == 0:
-        return 1.0 if found.mean == 0 else 0.0
-    return 2 * float(stdtr(found.dof, -abs(found.mean) / found.se))
-
-
-def _holm(gains: Sequence[Gain]) -> list[Gain]:
-    """Holm 1979: from the smallest p up, each against 5 % over the number still standing, until one fails."""
-    tested = sorted((g.p, i) for i, g in enumerate(gains) if g.p is not None)
-    significant = set()
-    for rank, (p, place) in enumerate(tested):
-        if p > (1 - LEVEL) / (len(tested) - rank):
-            break
-        significant.add(place)
-    return [replace(gain, is_significant=i in significant) for i, gain in enumerate(gains)]
-
-
-def _closed(
-    own: Mapping[int, Mapping[str, Any]],
-    small: Mapping[int, Mapping[str, Any]],
-    large: Mapping[int, Mapping[str, Any]],
-) -> tuple[float | None, tuple[float, float] | None]:
+def _closed(record: ImageRecord, column: str) -> tuple[float | None, tuple[float, float] | None]:
     """(column - LB) / (SB - LB) with its interval."""
-    seeds = sorted(set(own) & set(small) & set(large))
-    if not seeds or own is small or own is large:
+    sides = [record.done(each) for each in ("LB", column, "SB")]
+    seeds = sorted(set.intersection(*map(set, sides)))
+    if not seeds or column in ("SB", "LB"):
         return None, None
-    scores = [[scores_of(side[seed]) for side in (large, own, small)] for seed in seeds]
+    scores = [[scores_of(side[seed]) for side in sides] for seed in seeds]
     parts = np.array([[lb.loss_sum - x.loss_sum, lb.loss_sum - sb.loss_sum] for lb, x, sb in scores])
     per_seed = parts.mean(2)  # of (seeds, 2, images)
-    top, bottom = per_seed.mean(0)
+    top, bottom = map(float, per_seed.mean(0))
     if bottom == 0:
         return None, None
     if len(seeds) < 2:
-        return float(top / bottom), None
+        return top / bottom, None
     tokens = np.ones(parts.shape[2], np.int64)
     cov = np.cov(per_seed.T) / len(seeds) + clustered_cov(parts.mean(0).T, tokens)
     # degrees of freedom of the gap, so that a share has an end exactly where the gap's own interval leaves out zero
     dof = paired_over_seeds([(lb, sb) for lb, _, sb in scores]).dof
-    t = t_quantile(0.5 + LEVEL / 2, dof)
-    return float(top / bottom), share_interval(float(top), float(bottom), cov, t)
+    return top / bottom, share_interval(top, bottom, cov, t_quantile(0.5 + LEVEL / 2, dof))
 
 
 def share_interval(top: float, bottom: float, cov: np.ndarray, t: float) -> tuple[float, float] | None:
-    """All ratios r with (top - r bottom)^2 <= t^2 var(top - r bottom), if they are an interval.
+    """All ratios r with (top - r bottom)^2 <= t^2 var(top - r bottom), if they are an interval (Fieller).
 
-    Args:
-        top: the numerator's estimate.
-        bottom: the denominator's.
-        cov: their covariance, in this order, shape (2, 2).
-        t: quantile of Student's t.
-
-    Returns:
-        Both ends; None where the denominator is not distinct from zero, and the set has no end.
+    `cov` is that of numerator and denominator, shape (2, 2), `t` the quantile of Student's t. None where the
+    denominator is not distinct from zero, and the set has no end.
     """
     a = bottom**2 - t**2 * float(cov[1, 1])
     b = top * bottom - t**2 * float(cov[0, 1])
@@ -323,9 +283,7 @@ class ImageWalk:
     is_corrected: bool
     column: str
     """Whose cells these are."""
-    curves: Mapping[int, tuple[tuple[int, float], ...]]
-    """Seed to (step, ||w_t - w_0||) of the window, all parameters."""
-    fits: Mapping[int, DiffusionFit]
+    last_step: int
     slope: Mean
     """b of a + b ln t."""
     power: Mean
@@ -334,7 +292,9 @@ class ImageWalk:
     """Distance at the last step of the phase."""
     first_tensor_slope: Mean
     """b for the first tensor alone, which is what the released code logs."""
-    last_step: int
+    curves: Mapping[int, tuple[tuple[int, float], ...]]
+    """Seed to (step, ||w_t - w_0||) of the window, all parameters."""
+    fits: Mapping[int, DiffusionFit]
 
     @property
     def log_wins(self) -> int:
@@ -344,14 +304,9 @@ class ImageWalk:
 
 def read_walks(record: ImageRecord) -> list[ImageWalk]:
     """The walks of all batch sizes that have finished cells, by batch, before and then after."""
-    study, found = record.study, []
-    for corrected in (False, True):
-        for batch in sorted(study.diffusion.batches):
-            column = column_of(study, batch, corrected=corrected) or walk_name(batch, corrected=corrected)
-            walk = _walk(batch, corrected, column, record)
-            if walk is not None:
-                found.append(walk)
-    return sorted(found, key=lambda walk: (walk.is_corrected, walk.batch))
+    batches = sorted(record.study.diffusion.batches)
+    found = (_walk(record, batch, corrected) for corrected in (False, True) for batch in batches)
+    return [walk for walk in found if walk is not None]
 
 
 def slope_ratio(walks: Sequence[ImageWalk], *, corrected: bool) -> Mean | None:
@@ -360,7 +315,7 @@ def slope_ratio(walks: Sequence[ImageWalk], *, corrected: bool) -> Mean | None:
     if len(group) < 2:
         return None
     small, large = group[0].fits, group[-1].fits
-    seeds = sorted(set(small) & set(large))
+    seeds = sorted(small.keys() & large.keys())
     if not seeds or any(small[s].b <= 0 or large[s].b <= 0 for s in seeds):
         return None
     logs = _mean_over_seeds([math.log(large[seed].b / small[seed].b) for seed in seeds])
@@ -368,8 +323,9 @@ def slope_ratio(walks: Sequence[ImageWalk], *, corrected: bool) -> Mean | None:
     return Mean(value=math.exp(logs.value), interval=interval)
 
 
-def _walk(batch: int, corrected: bool, column: str, record: ImageRecord) -> ImageWalk | None:
-    first = record.study.diffusion.first_step
+def _walk(record: ImageRecord, batch: int, corrected: bool) -> ImageWalk | None:
+    study, first = record.study, record.study.diffusion.first_step
+    column = column_of(study, batch, corrected=corrected) or walk_name(batch, corrected=corrected)
     curves, fits, firsts = {}, {}, []
     for seed, result in record.done(column).items():
         total, tensor = (_points(result, name, first) for name in ("total", "first"))
@@ -398,26 +354,21 @@ def _walk(batch: int, corrected: bool, column: str, record: ImageRecord) -> Imag
 def too_short(record: ImageRecord) -> list[str]:
     """Columns whose first phase has too few points for a fit."""
     first = record.study.diffusion.first_step
-    done = [result for result in record.results if result["state"] == "done"]
+    done = (result for result in record.results if result["state"] == "done")
     return sorted({str(r["column"]) for r in done if len(_points(r, "total", first)) < FEWEST_POINTS})
 
 
 def _points(result: Mapping[str, Any], name: str, first: int) -> list[tuple[int, float]]:
     """(step, distance) of the first phase."""
-    curves = result["curves"]
-    last = int(result["first_phase"])
-    return [
-        (t, d)
-        for t, d in zip(curves["steps"], curves["distances"].get(name, ()), strict=True)
-        if first <= t <= last
-    ]
+    curves, last = result["curves"], int(result["first_phase"])
+    walked = zip(curves["steps"], curves["distances"].get(name, ()), strict=True)
+    return [(t, d) for t, d in walked if first <= t <= last]
 
 
 def _mean_over_seeds(values: Sequence[float]) -> Mean:
     mean = float(np.mean(values))
     if len(values) < 2:
         return Mean(value=mean, interval=None)
-    half = (
-        t_quantile(0.5 + LEVEL / 2, len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    )
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = t_quantile(0.5 + LEVEL / 2, len(values) - 1) * error
     return Mean(value=mean, interval=(mean - half, mean + half))

@@ -1,22 +1,36 @@
-"""What a large-batch study is: one TOML file, one frozen object; and the paper's numbers that it is held against.
+"""What a large-batch study is: one TOML file, one frozen object; its cells; the paper's numbers it is held against.
 
     name, network, columns, seeds, [data], [batches], [optimizer], [schedule], [diffusion]
 
 Defaults are those of the paper's released code (github.com/eladhoffer/bigBatch), save that momentum is kept across
-epochs. What each column makes of it is columns.py's. The printed numbers are records in data/hoffer2017.toml.
+epochs. The printed numbers are records in data/hoffer2017.toml. What each column of the paper's table is, in numbers:
+
+    SB        small batch
+    LB        large batch, small batch's rate and epochs
+    +LR       rate by the root (or linear) rule
+    +GBN      and ghost batch norm
+    +RA       and as many updates as SB (regime adaptation)
+    RA alone  LB with as many updates as SB: what the updates do by themselves; not in the paper
+
+Cells of one seed share initial weights and the order of images, so their differences are paired. `walk` cells are the
+first phase of further batch sizes, for the diffusion figure.
 """
 
+import math
 import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 
 from distillaw.errors import ConfigError
+from distillaw.large_batch.advice import FEW_STEPS
+from distillaw.large_batch.rules import RATE_RULES, adapt_phases, steps_of
 from distillaw.quantities import did_you_mean
 from distillaw.runs.config import check_choice, from_table, read_toml
+from distillaw.runs.files import content_hash
 
 KEYS = {"SB": "SB", "LB": "LB", "+LR": "LR", "+GBN": "GBN", "+RA": "RA"}
 """Column to its key in the file."""
@@ -62,11 +76,7 @@ class Paper:
     distances: tuple[PaperDistance, ...]
 
     def row(self, network: str) -> PaperRow:
-        """The row of a network.
-
-        Raises:
-            ConfigError: no such row.
-        """
+        """The row of a network; ConfigError: no such row."""
         names = [row.network for row in self.rows]
         if network not in names:
             raise ConfigError(
@@ -80,7 +90,7 @@ def hoffer2017() -> Paper:
     """The paper's tables and Figure 2."""
     text = (files("distillaw.large_batch") / "data" / "hoffer2017.toml").read_text(encoding="utf-8")
     table = tomllib.loads(text)
-    rows = tuple(
+    rows = [
         PaperRow(
             network=row["network"],
             data=row["data"],
@@ -89,13 +99,11 @@ def hoffer2017() -> Paper:
             known_problems=tuple(row.get("known_problems", ())),
         )
         for row in table["row"]
-    )
+    ]
     return Paper(
-        title=table["title"],
-        source=table["source"],
-        certainty=table["certainty"],
+        **{key: table[key] for key in ("title", "source", "certainty")},
         known_problems=tuple(table["known_problems"]),
-        rows=rows,
+        rows=tuple(rows),
         distances=tuple(PaperDistance(**entry) for entry in table["distance"]),
     )
 
@@ -103,7 +111,6 @@ def hoffer2017() -> Paper:
 NETWORKS = ("f1", "shallow", "resnet", "wide-resnet")
 COLUMNS = ("SB", "LB", "+LR", "+GBN", "+RA", "RA alone")
 STAGES = COLUMNS[:5]
-RULES = ("sqrt", "linear", "constant")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,16 +225,16 @@ class ImageStudy:
         Raises:
             ConfigError: unknown names, sizes out of range, a schedule that does not rise.
         """
-        _check_names(self)
+        check_choice("[network] kind", self.network.kind, NETWORKS)
+        for column in self.columns:
+            check_choice("columns", column, COLUMNS)
+        check_choice("[optimizer] rate_rule", self.optimizer.rate_rule, tuple(RATE_RULES))
+        check_choice("[schedule] adaptation", self.schedule.adaptation, ("steps", "epochs"))
         if self.paper:
             hoffer2017().row(self.paper)
-        _check_batches(self)
-        _check_optimizer(self.optimizer)
-        _check_schedule(self.schedule)
-        if self.data.pad < 0 or not self.data.mean or not self.data.std or min(self.data.std) <= 0:
-            raise ConfigError("[data]: pad must not be negative, mean not empty, std above 0")
-        if not 1 <= self.seeds <= 100:
-            raise ConfigError(f"seeds = {self.seeds}: 1 to 100; intervals need at least 2, the acceptance 5")
+        for is_wrong, what in (*_of_batches(self), *_of_optimizer(self.optimizer), *_of_others(self)):
+            if is_wrong:
+                raise ConfigError(what)
 
     @property
     def reference(self) -> int:
@@ -245,63 +252,232 @@ class ImageStudy:
 
 
 def read_study(path: Path) -> ImageStudy:
-    """Read a study from its TOML file.
-
-    Raises:
-        ConfigError: unreadable, unknown keys, values that cannot be run.
-    """
+    """Read a study from its TOML file; ConfigError: unreadable, unknown keys, values that cannot be run."""
     return from_table(ImageStudy, read_toml(path), path.name)
 
 
-def _check_names(study: ImageStudy) -> None:
-    check_choice("[network] kind", study.network.kind, NETWORKS)
-    if study.network.width < 0 or study.network.depth < 0:
-        raise ConfigError("[network]: width and depth are counts; 0 is the published size")
-    if not study.columns:
-        raise ConfigError(f"columns: name at least one of {', '.join(COLUMNS)}")
-    for column in study.columns:
-        check_choice("columns", column, COLUMNS)
-    if len(set(study.columns)) < len(study.columns):
-        raise ConfigError(f"columns: {', '.join(study.columns)}: each once")
-    check_choice("[optimizer] rate_rule", study.optimizer.rate_rule, RULES)
-    check_choice("[schedule] adaptation", study.schedule.adaptation, ("steps", "epochs"))
+def _of_batches(study: ImageStudy) -> Iterator[tuple[bool, str]]:
+    """(whether it is wrong, what is said of it), as in the next two."""
+    small, large = study.batches.small, study.batches.large
+    sizes = [("small", small), ("large", large), ("reference", study.reference), ("ghost", study.ghost)]
+    for name, size in [*sizes, *(("diffusion", size) for size in study.diffusion.batches)]:
+        yield size < 2, f"batch {name} = {size}: batch norm needs at least two images in a batch"
+    yield large <= small, f"[batches] large = {large}: it must be above small = {small}"
+    walks = study.diffusion
+    is_odd = walks.first_step < 1 or len(set(walks.batches)) < len(walks.batches)
+    yield is_odd, "[diffusion]: first_step is at least 1, and each batch is named once"
 
 
-def _check_batches(study: ImageStudy) -> None:
-    batches = study.batches
-    sizes = {
-        "small": batches.small,
-        "large": batches.large,
-        "reference": study.reference,
-        "ghost": study.ghost,
-    }
-    for name, size in [*sizes.items(), *(("diffusion", size) for size in study.diffusion.batches)]:
-        if size < 2:
-            raise ConfigError(f"batch {name} = {size}: batch norm needs at least two images in a batch")
-    if batches.large <= batches.small:
-        raise ConfigError(f"[batches] large = {batches.large}: it must be above small = {batches.small}")
-    if study.diffusion.first_step < 1 or len(set(study.diffusion.batches)) < len(study.diffusion.batches):
-        raise ConfigError("[diffusion]: first_step is at least 1, and each batch is named once")
-
-
-def _check_optimizer(optimizer: Optimizer) -> None:
+def _of_optimizer(optimizer: Optimizer) -> Iterator[tuple[bool, str]]:
     for name in ("weight_decay", "clip_norm", "clip_steps"):
-        if getattr(optimizer, name) < 0:
-            raise ConfigError(f"[optimizer] {name} = {getattr(optimizer, name):g}: it must not be negative")
-    if not optimizer.peak_lr > 0 or not 0 <= optimizer.momentum < 1:
-        raise ConfigError(
-            f"[optimizer] peak_lr = {optimizer.peak_lr:g}, momentum = {optimizer.momentum:g}: the rate must be above "
-            "0, momentum in [0, 1)"
-        )
-    if optimizer.finite_population and optimizer.rate_rule != "sqrt":
-        raise ConfigError("[optimizer] finite_population corrects rate_rule = 'sqrt' alone")
+        value = getattr(optimizer, name)
+        yield value < 0, f"[optimizer] {name} = {value:g}: it must not be negative"
+    rate, momentum = optimizer.peak_lr, optimizer.momentum
+    said = f"[optimizer] peak_lr = {rate:g}, momentum = {momentum:g}: the rate must be above 0, momentum in [0, 1)"
+    yield not rate > 0 or not 0 <= momentum < 1, said
+    is_other = optimizer.finite_population and optimizer.rate_rule != "sqrt"
+    yield is_other, "[optimizer] finite_population corrects rate_rule = 'sqrt' alone"
 
 
-def _check_schedule(schedule: Schedule) -> None:
-    if not 0 < schedule.epochs <= 1e5:
-        raise ConfigError(f"[schedule] epochs = {schedule.epochs:g}: above 0, at most 100,000")
+def _of_others(study: ImageStudy) -> Iterator[tuple[bool, str]]:
+    network, columns, schedule, data = study.network, study.columns, study.schedule, study.data
+    yield (
+        network.width < 0 or network.depth < 0,
+        "[network]: width and depth are counts; 0 is the published size",
+    )
+    yield not columns, f"columns: name at least one of {', '.join(COLUMNS)}"
+    yield len(set(columns)) < len(columns), f"columns: {', '.join(columns)}: each once"
     epochs = [0.0, *(drop.epoch for drop in schedule.drops)]
-    if any(later <= earlier for earlier, later in pairwise(epochs)):
-        raise ConfigError(f"[schedule] drops at epochs {epochs[1:]}: above 0 and rising")
-    if any(drop.factor <= 0 for drop in schedule.drops):
-        raise ConfigError("[schedule] drops: a factor must be above 0")
+    yield not 0 < schedule.epochs <= 1e5, f"[schedule] epochs = {schedule.epochs:g}: above 0, at most 100,000"
+    falls = any(later <= earlier for earlier, later in pairwise(epochs))
+    yield falls, f"[schedule] drops at epochs {epochs[1:]}: above 0 and rising"
+    yield any(drop.factor <= 0 for drop in schedule.drops), "[schedule] drops: a factor must be above 0"
+    is_odd = data.pad < 0 or not data.mean or not data.std or min(data.std) <= 0
+    yield is_odd, "[data]: pad must not be negative, mean not empty, std above 0"
+    few = f"seeds = {study.seeds}: 1 to 100; intervals need at least 2, the acceptance 5"
+    yield not 1 <= study.seeds <= 100, few
+
+
+# --- the cells of a study ----------------------------------------------------------------------------------
+
+
+VERSION = 1
+"""Of what a cell computes: raised when the same settings would give other numbers."""
+_RESOLVED = ("peak_lr", "rate_rule", "finite_population")
+"""Settings that a cell's own rate stands for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnRun:
+    """One training run with everything about it that a column decides."""
+
+    column: str
+    seed: int
+    batch: int
+    ghost: int
+    """0: ordinary batch norm."""
+    peak_lr: float
+    steps: int
+    drops: tuple[tuple[int, float], ...]
+    """(first step at it, factor), rising."""
+    steps_per_epoch: int
+    is_walk: bool = False
+    """For the diffusion figure only: ends with the first phase."""
+
+    @property
+    def first_phase(self) -> int:
+        """Steps at the first rate."""
+        return min(self.drops[0][0], self.steps) if self.drops else self.steps
+
+    @property
+    def images(self) -> int:
+        """Images read, about."""
+        return self.steps * self.batch
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a 0-based step."""
+        return self.peak_lr * next((new for first, new in reversed(self.drops) if step >= first), 1.0)
+
+    def folder(self, study: ImageStudy, fingerprint: str) -> str:
+        """Name of its folder: other settings or other data give another name."""
+        settings = {
+            "network": asdict(study.network),
+            "data": asdict(study.data),
+            "optimizer": {k: v for k, v in asdict(study.optimizer).items() if k not in _RESOLVED},
+        }
+        own = [self.batch, self.ghost, self.peak_lr, self.steps, list(self.drops), self.seed, self.is_walk]
+        key = content_hash([VERSION, settings, own, fingerprint])
+        word = self.column.lower().replace("+", "").replace(" ", "-")
+        return f"{word}-s{self.seed}-{key}"
+
+
+def check_channels(study: ImageStudy, *, channels: int) -> None:
+    """Refuse means and standard deviations for other channels than the images have.
+
+    Raises:
+        ConfigError: neither one number nor one for each channel.
+    """
+    for name, values in (("mean", study.data.mean), ("std", study.data.std)):
+        if len(values) not in (1, channels):
+            raise ConfigError(
+                f"[data] {name} has {len(values)} values, the images have {channels} channel"
+                f"{'s' if channels > 1 else ''}: give one for all, or one each. Is --data what the study is for?"
+            )
+
+
+def plan_cells(study: ImageStudy, *, images: int) -> list[ColumnRun]:
+    """All cells of a study on so many training images, seed by seed, the longest first.
+
+    Raises:
+        ConfigError: a batch that is larger than the data, a schedule without a step, absurd ratios.
+    """
+    largest = max(study.batches.small, study.batches.large, *study.diffusion.batches)
+    if largest > images:
+        raise ConfigError(
+            f"a batch of {largest} from {images} training images: it must not be larger than the data"
+        )
+    settled = [_cell(study, column, images) for column in study.columns]
+    for batch in study.diffusion.batches:
+        for corrected in (False, True):
+            if column_of(study, batch, corrected=corrected) is None:
+                name = walk_name(batch, corrected=corrected)
+                settled.append(_cell(study, name, images, walk=batch, corrected=corrected))
+    settled.sort(key=lambda cell: -cell.images)
+    return [replace(cell, seed=seed) for seed in range(study.seeds) for cell in settled]
+
+
+def walk_name(batch: int, *, corrected: bool) -> str:
+    """Of a walk's cell."""
+    return f"walk {batch}" + (" +LR+GBN" if corrected else "")
+
+
+def column_of(study: ImageStudy, batch: int, *, corrected: bool) -> str | None:
+    """The column whose first phase is this walk; None where it must be run by itself.
+
+    The reference batch has nothing to correct: its rate is the reference's, and it is one ghost.
+    """
+    if batch == study.batches.small and (not corrected or batch <= min(study.reference, study.ghost)):
+        name = "SB"
+    elif batch == study.batches.large:
+        name = "+GBN" if corrected else "LB"
+    else:
+        return None
+    return name if name in study.columns else None
+
+
+def _cell(
+    study: ImageStudy, column: str, images: int, *, walk: int = 0, corrected: bool = False
+) -> ColumnRun:
+    """A column, or the first phase of a batch size that no column has, before or after LR + GBN."""
+    small, large, schedule = study.batches.small, study.batches.large, study.schedule
+    batch = walk or (small if column == "SB" else large)
+    scaled, ghosts = corrected or column in ("+LR", "+GBN", "+RA"), corrected or column in ("+GBN", "+RA")
+    own = per_epoch = _per_epoch(images, batch)
+    marks = [schedule.epochs, *(drop.epoch for drop in schedule.drops)]
+    if column in ("+RA", "RA alone"):
+        if schedule.adaptation == "steps":  # as many updates as the small batch makes
+            per_epoch = _per_epoch(images, small)
+        else:
+            marks = list(adapt_phases(marks, unit="epochs", batch=batch, reference=small, whole_epochs=True))
+    steps, *firsts = (round(mark * per_epoch) for mark in marks)
+    if not steps:
+        raise ConfigError(f"{column}: {schedule.epochs:g} epochs of batch {batch} are no step at all")
+    changes = zip(firsts, schedule.drops, strict=True)
+    drops = tuple((first, drop.factor) for first, drop in changes if first < steps)
+    if walk and drops:
+        steps, drops = drops[0][0], ()
+    return ColumnRun(
+        column=column,
+        seed=0,
+        batch=batch,
+        ghost=study.ghost if ghosts and study.ghost < batch else 0,
+        peak_lr=_scaled_rate(study, batch, images) if scaled else study.optimizer.peak_lr,
+        steps=steps,
+        drops=drops,
+        steps_per_epoch=own,
+        is_walk=bool(walk),
+    )
+
+
+def _per_epoch(images: int, batch: int) -> int:
+    """Batches of an epoch: the partial last one counts, unless it is a single image, which has no variance."""
+    return steps_of(1, samples=images, batch=batch, drop_last=images % batch == 1)
+
+
+def _scaled_rate(study: ImageStudy, batch: int, images: int) -> float:
+    optimizer, reference = study.optimizer, study.reference
+    population = {}
+    if optimizer.finite_population and max(batch, reference) < images:
+        population = {"population": images}
+    rule = RATE_RULES[optimizer.rate_rule]
+    return rule(optimizer.peak_lr, batch=batch, reference=reference, **population)
+
+
+def notes(study: ImageStudy, cells: list[ColumnRun], *, images: int) -> list[str]:
+    """What a reader must know of these settings before reading numbers: few steps, ghosts without effect."""
+    said = []
+    firsts = {cell.column: cell for cell in cells if cell.seed == 0}
+    for cell in (firsts[column] for column in study.columns):
+        if cell.peak_lr > study.optimizer.peak_lr and cell.first_phase < FEW_STEPS:
+            said.append(
+                f"{cell.column}: only {cell.first_phase} steps at the high rate {cell.peak_lr:.3g} (of {cell.steps}); "
+                f"below {FEW_STEPS} a rate scaled up with the batch can be far worse than one left alone"
+            )
+    if study.ghost >= study.batches.large:
+        said.append(
+            f"ghosts of {study.ghost} in batches of {study.batches.large}: a batch of at most one ghost is ordinary "
+            "batch norm, so column +GBN is +LR once more"
+        )
+    sizes = {study.batches.small, study.batches.large, *study.diffusion.batches}
+    for batch in sorted(size for size in sizes if images % size == 1):
+        said.append(
+            f"batch {batch} leaves one image of {images} over in every epoch; a single image is not a batch"
+        )
+    if study.optimizer.finite_population and study.batches.large == images:
+        said.append("the large batch is all the data: it has no sampling noise, and the factor is left out")
+    ratio = study.batches.large / study.batches.small
+    if study.schedule.adaptation == "epochs" and not math.isclose(ratio, math.ceil(ratio)):
+        said.append(
+            f"+RA takes {math.ceil(ratio)} times the epochs, as the code does, for a ratio of {ratio:.3g}"
+        )
+    return said

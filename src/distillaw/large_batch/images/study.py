@@ -15,16 +15,16 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from distillaw.errors import DistillawError, RunError
-from distillaw.large_batch.images.columns import ColumnRun, check_channels, notes, plan_cells
 from distillaw.large_batch.images.image_files import ImageData, load_images
 from distillaw.large_batch.images.results import CELLS, RECORD
-from distillaw.large_batch.images.spec import ImageStudy
+from distillaw.large_batch.images.spec import ColumnRun, ImageStudy, check_channels, notes, plan_cells
 from distillaw.large_batch.images.train import CellRun, Feeds, make_feeds, train_cell
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.lock import held
@@ -34,19 +34,13 @@ from distillaw.version import __version__
 J = TypeVar("J")
 Beat = Callable[[Any], None]
 """What a job may call with how far it is; it does not return where nobody listens any more."""
-Worker = Callable[[Any, Beat], Any]
-
-
-class WorkerStart(Protocol):
-    """Made once, sent to every process; picklable."""
-
-    def __call__(self, place: int) -> Worker:
-        """Prepare the process with this number, and say what does a job."""
+Start = Callable[[int], Callable[[Any, Beat], Any]]
+"""Made once, sent to every process, so picklable: prepares the process of a number, and gives what does a job."""
 
 
 def run_all(
     jobs: Sequence[J],
-    start: WorkerStart,
+    start: Start,
     *,
     workers: int,
     done: Callable[[J, Any], None],
@@ -66,112 +60,77 @@ def run_all(
         DistillawError: what a job raised; jobs under way are stopped.
     """
     context = multiprocessing.get_context("spawn")
-    links: dict[Connection, tuple[multiprocessing.process.BaseProcess, J | None]] = {}
+    processes: dict[Connection, BaseProcess] = {}
+    busy: dict[Connection, J] = {}
     waiting = list(jobs)
+
+    def give(link: Connection) -> None:
+        if waiting:
+            busy[link] = waiting.pop(0)
+            link.send(busy[link])
+
     try:
         for place in range(workers):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, start, place), daemon=True)
-            process.start()
+            processes[ours] = context.Process(target=_serve, args=(theirs, start, place), daemon=True)
+            processes[ours].start()
             theirs.close()
-            links[ours] = (process, None)
-            _give(links, ours, waiting)
-        while any(job is not None for _, job in links.values()):
-            busy = [link for link, (_, job) in links.items() if job is not None]
-            for link in wait(busy):
+            give(ours)
+        while busy:
+            for link in wait(list(busy)):
                 assert isinstance(link, Connection)
-                job = links[link][1]
-                assert job is not None
-                kind, answer = _hear(link, links[link][0], workers)
+                try:
+                    kind, answer = link.recv()
+                except (EOFError, ConnectionResetError):
+                    raise RunError(_death(processes[link], workers)) from None
+                if kind == "error":
+                    raise answer
                 if kind == "beat":
-                    progressed(job, answer)
-                    continue
-                done(job, answer)
-                _give(links, link, waiting)
+                    progressed(busy[link], answer)
+                else:
+                    done(busy.pop(link), answer)
+                    give(link)
     finally:
-        for process, _ in links.values():
+        for process in processes.values():
             process.terminate()
-        for process, _ in links.values():
+        for process in processes.values():
             process.join()
 
 
-def _give(links: dict, link: Connection, waiting: list) -> None:
-    """The next job to a process, or none."""
-    job = waiting.pop(0) if waiting else None
-    links[link] = (links[link][0], job)
-    if job is not None:
-        link.send(job)
+def _death(process: BaseProcess, workers: int) -> str:
+    process.join(5)
+    code = process.exitcode or 0
+    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return (
+        f"one of {workers} processes died ({how}), most likely for want of memory; give fewer --workers. What is "
+        "finished is kept, the same command continues"
+    )
 
 
-def _hear(link: Connection, process: multiprocessing.process.BaseProcess, workers: int) -> tuple[str, Any]:
-    """(`beat` or `done`, what was said)."""
-    try:
-        kind, answer = link.recv()
-    except (EOFError, ConnectionResetError):
-        process.join(5)
-        code = process.exitcode or 0
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        raise RunError(
-            f"one of {workers} processes died ({how}), most likely for want of memory; give fewer --workers. What is "
-            "finished is kept, the same command continues"
-        ) from None
-    if kind == "error":
-        raise answer
-    return kind, answer
-
-
-def _serve(link: Connection, start: WorkerStart, place: int) -> None:
+def _serve(link: Connection, start: Start, place: int) -> None:
     """The life of a process. Ctrl-C is its parent's business, which ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        work: Worker | DistillawError = start(place)
-    except DistillawError as error:
-        work = error
+
+    def beat(value: Any) -> None:
+        parent = multiprocessing.parent_process()
+        if parent is None or not parent.is_alive():  # another run may be at its folder by now
+            sys.exit(1)
+        link.send(("beat", value))
+
+    work = None
     while True:
         try:
             job = link.recv()
         except EOFError:
             return
-        link.send(_attempt(work, job, lambda value: _beat(link, value)))
-
-
-def _beat(link: Connection, value: Any) -> None:
-    """Say how far the job is; end if the parent is gone, for another run may be at its folder by now."""
-    parent = multiprocessing.parent_process()
-    if parent is None or not parent.is_alive():
-        sys.exit(1)
-    link.send(("beat", value))
-
-
-def _attempt(work: "Worker | DistillawError", job: Any, beat: Beat) -> tuple[str, Any]:
-    if isinstance(work, DistillawError):
-        return "error", work
-    try:
-        return "done", work(job, beat)
-    except DistillawError as error:
-        return "error", error
-    except Exception as error:  # whatever a library raises must reach the user, not die with this process
-        return "error", RunError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
-
-
-class Watch(Protocol):
-    """Who is told how a study goes."""
-
-    def finished(self, cell: ColumnRun, result: Mapping[str, Any]) -> None:
-        """A cell has its result: done or diverged."""
-
-    def progressed(self, cell: ColumnRun, step: int) -> None:
-        """A cell is so far, and that is on disk."""
-
-
-class Silent:
-    """Tells nobody."""
-
-    def finished(self, cell: ColumnRun, result: Mapping[str, Any]) -> None:
-        """Ignored."""
-
-    def progressed(self, cell: ColumnRun, step: int) -> None:
-        """Ignored."""
+        try:
+            work = work or start(place)
+            answer = "done", work(job, beat)
+        except DistillawError as error:
+            answer = "error", error
+        except Exception as error:  # whatever a library raises must reach the user, not die with this process
+            answer = "error", RunError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
+        link.send(answer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,9 +150,16 @@ class ImagePlan:
         """Where a cell lies."""
         return self.out / CELLS / cell.folder(self.study, self.fingerprint)
 
-    def is_done(self, cell: ColumnRun) -> bool:
-        """Whether it has its result."""
-        return (self.folder(cell) / "result.json").exists()
+    @property
+    def todo(self) -> list[ColumnRun]:
+        """Cells without a result."""
+        return [cell for cell in self.cells if not (self.folder(cell) / "result.json").exists()]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of the settings before reading numbers."""
+        assert self.data is not None
+        return notes(self.study, list(self.cells), images=len(self.data.train))
 
 
 def make_plan(study: ImageStudy, path: Path, out: Path) -> ImagePlan:
@@ -205,41 +171,44 @@ def make_plan(study: ImageStudy, path: Path, out: Path) -> ImagePlan:
     """
     data = load_images(path).first(study.data.train_images)
     check_channels(study, channels=data.shape[0])
-    cells = plan_cells(study, images=len(data.train))
+    cells = tuple(plan_cells(study, images=len(data.train)))
     return ImagePlan(
-        study=study, path=Path(path), data=data, fingerprint=data.fingerprint(), cells=tuple(cells), out=out
+        study=study, path=Path(path), data=data, fingerprint=data.fingerprint(), cells=cells, out=out
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CellJob:
-    """One cell to train."""
-
-    plan: ImagePlan
-    cell: ColumnRun
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Starter:
-    """Reads the data in a fresh process and trains what it is sent."""
+class Trainer:
+    """Reads the data in a fresh process and trains the cells that it is sent."""
 
     plan: ImagePlan
     device: str
 
-    def __call__(self, place: int) -> Callable[[CellJob, Beat], Mapping[str, Any]]:
-        """Prepare a process."""
-        import torch
-
+    def __call__(self, place: int) -> Callable[[ColumnRun, Beat], Mapping[str, Any]]:
+        """Prepare a process; `cuda` shares the processes out over all devices."""
         torch.set_num_threads(1)  # results then do not depend on the number of processes
         torch.backends.cudnn.deterministic = True
-        study = self.plan.study
-        data = self.plan.data or load_images(self.plan.path).first(study.data.train_images)
-        feeds = make_feeds(data, study, _device(self.device, place))
-        return lambda job, beat: _train(job, feeds, beat)
+        plan, device = self.plan, self.device
+        if device == "cuda":
+            device = f"cuda:{place % torch.cuda.device_count()}"
+        data = plan.data or load_images(plan.path).first(plan.study.data.train_images)
+        feeds = make_feeds(data, plan.study, device)
+
+        def train(cell: ColumnRun, beat: Beat) -> Mapping[str, Any]:
+            result = train_cell(plan.study, cell, feeds, plan.folder(cell), beat=beat)
+            return {key: value for key, value in result.items() if key not in ("wrong", "curves")}
+
+        return train
 
 
 def run_study(
-    plan: ImagePlan, *, device: str, workers: int, command: str = "", watch: Watch | None = None
+    plan: ImagePlan,
+    *,
+    device: str,
+    workers: int,
+    command: str = "",
+    finished: Callable[[ColumnRun, Mapping[str, Any]], None] = lambda cell, result: None,
+    progressed: Callable[[ColumnRun, int], None] = lambda cell, step: None,
 ) -> None:
     """Train every cell that has no result; where all have one, nothing is written.
 
@@ -248,60 +217,33 @@ def run_study(
         device: cpu, cuda or cuda:N; with `cuda`, several devices are shared out.
         workers: processes; 1 trains in this one.
         command: what the user typed, for the record.
-        watch: told how it goes.
+        finished: told of each cell and its result, done or diverged.
+        progressed: told how many steps of a cell are on disk.
 
     Raises:
         RunError: the folder is in use or cannot be written, a process died.
     """
-    watch = watch or Silent()
     with held(plan.out, f"the study in {plan.out}"):
-        todo = [cell for cell in plan.cells if not plan.is_done(cell)]
+        todo, place = plan.todo, plan.out / RECORD
         record = _describe(plan, command=command, device=device, workers=workers)
-        old = read_json(plan.out / RECORD) if (plan.out / RECORD).exists() else {}
+        old = read_json(place) if place.exists() else {}
         spent = float(old.get("seconds", 0.0))  # type: ignore[arg-type]
-        if not todo and all(
-            old.get(key) == json.loads(json.dumps(record[key])) for key in ("cells", "spec", "data")
-        ):
+        known = ("cells", "spec", "data")
+        if not todo and all(old.get(key) == json.loads(json.dumps(record[key])) for key in known):
             return
         began = time.monotonic()
         try:
-            write_json(plan.out / RECORD, record | {"seconds": spent})
-            _train_all(plan, todo, device=device, workers=workers, watch=watch)
+            write_json(place, record | {"seconds": spent})
+            if workers == 1:
+                train = Trainer(plan=plan, device=device)(0)
+                for cell in todo:
+                    finished(cell, train(cell, lambda step, cell=cell: progressed(cell, step)))
+            else:
+                trainer = Trainer(plan=replace(plan, data=None), device=device)
+                count = min(workers, len(todo))
+                run_all(todo, trainer, workers=count, done=finished, progressed=progressed)
         finally:
-            write_json(plan.out / RECORD, record | {"seconds": spent + time.monotonic() - began})
-
-
-def _train_all(
-    plan: ImagePlan, todo: Sequence[ColumnRun], *, device: str, workers: int, watch: Watch
-) -> None:
-    bare = replace(plan, data=None)
-    jobs = [CellJob(plan=bare, cell=cell) for cell in todo]
-    if workers == 1:
-        train = Starter(plan=plan, device=device)(0)
-        for job in jobs:
-            watch.finished(job.cell, train(job, lambda step, cell=job.cell: watch.progressed(cell, step)))
-        return
-    run_all(
-        jobs,
-        Starter(plan=bare, device=device),
-        workers=min(workers, len(jobs)),
-        done=lambda job, result: watch.finished(job.cell, result),
-        progressed=lambda job, step: watch.progressed(job.cell, step),
-    )
-
-
-def _train(job: CellJob, feeds: Feeds, beat: Beat) -> Mapping[str, Any]:
-    result = train_cell(job.plan.study, job.cell, feeds, job.plan.folder(job.cell), beat=beat)
-    return {key: value for key, value in result.items() if key not in ("wrong", "curves")}
-
-
-def _device(name: str, place: int) -> str:
-    """`cuda` shares the processes out over all devices."""
-    if name != "cuda":
-        return name
-    import torch
-
-    return f"cuda:{place % torch.cuda.device_count()}"
+            write_json(place, record | {"seconds": spent + time.monotonic() - began})
 
 
 def _describe(plan: ImagePlan, *, command: str, device: str, workers: int) -> dict[str, object]:
@@ -328,7 +270,7 @@ def _describe(plan: ImagePlan, *, command: str, device: str, workers: int) -> di
         "device": device,
         "workers": workers,
         "machine": machine(),
-        "notes": notes(plan.study, list(plan.cells), images=len(data.train)),
+        "notes": plan.notes,
         "cells": [
             {"column": cell.column, "seed": cell.seed, "folder": cell.folder(plan.study, plan.fingerprint)}
             for cell in plan.cells
@@ -338,8 +280,6 @@ def _describe(plan: ImagePlan, *, command: str, device: str, workers: int) -> di
 
 def machine() -> str:
     """What computed, in words."""
-    import torch
-
     cores = f"{available_cores()} cores, {platform.machine()}"
     return f"{torch.cuda.get_device_name()}, {cores}" if torch.cuda.is_available() else f"{cores}, no GPU"
 
@@ -370,54 +310,43 @@ class Forecast:
 
 
 def foresee(plan: ImagePlan, *, device: str) -> list[Forecast]:
-    """Time each column of a study.
-
-    Args:
-        plan: with its data.
-        device: cpu, cuda or cuda:N.
-    """
+    """Time each column of a study that has its data, on cpu, cuda or cuda:N."""
     assert plan.data is not None
     torch.set_num_threads(1)
     feeds = make_feeds(plan.data, plan.study, device)
     firsts = sorted((cell for cell in plan.cells if cell.seed == 0), key=lambda cell: cell.batch)
     # the small batch, ordinary norm: what the others are scaled from where they are too slow to time
     smallest = replace(firsts[0], batch=min(plan.study.batches.small, firsts[0].batch), ghost=0)
-    unit, _ = _time_step(plan, smallest, feeds)
-    return [_forecast(plan, cell, feeds, unit / smallest.batch) for cell in firsts]
+    per_image = _time_step(CellRun(plan.study, smallest, feeds)) / smallest.batch
+    return [_forecast(plan, cell, feeds, per_image * cell.batch) for cell in firsts]
 
 
-def _forecast(plan: ImagePlan, cell: ColumnRun, feeds: Feeds, seconds_per_image: float) -> Forecast:
-    scaled = seconds_per_image * cell.batch
+def _forecast(plan: ImagePlan, cell: ColumnRun, feeds: Feeds, scaled: float) -> Forecast:
+    run = CellRun(plan.study, cell, feeds)
     is_scaled = scaled > LONGEST_STEP
-    timed, params = _time_step(plan, cell, feeds, only_build=is_scaled)
     return Forecast(
         cell=cell,
         epochs=cell.steps / cell.steps_per_epoch,
-        seconds_per_step=scaled if is_scaled else timed,
+        seconds_per_step=scaled if is_scaled else _time_step(run),
         is_scaled=is_scaled,
-        params=params,
+        params=run.params,
     )
 
 
-def _time_step(
-    plan: ImagePlan, cell: ColumnRun, feeds: Feeds, *, only_build: bool = False
-) -> tuple[float, int]:
-    """(seconds of a step, parameters)."""
-    run = CellRun(plan.study, cell, feeds)
-    if only_build:
-        return 0.0, run.params
-    loss, steps = run.advance(), 0
+def _time_step(run: CellRun) -> float:
+    """Seconds of a step."""
+    loss = run.advance()
     for _ in range(WARM_STEPS - 1):
         loss = run.advance()
     float(loss)
-    began = time.monotonic()
+    began, steps = time.monotonic(), 0
     while time.monotonic() - began < TIMED_SECONDS:
         loss = run.advance()
         steps += 1
         if steps % 10 == 0:
             float(loss)  # a GPU runs ahead of the clock
     float(loss)
-    return (time.monotonic() - began) / steps, run.params
+    return (time.monotonic() - began) / steps
 
 
 def wall_seconds(cells: Sequence[ColumnRun], forecasts: Sequence[Forecast], *, workers: int) -> float:

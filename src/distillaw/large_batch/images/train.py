@@ -4,28 +4,30 @@
     result.json      written last; a cell that has it is never run again
 
 The same cell gives the same weights on the same kind of device, stopped and continued or not: order, crops and flips
-come from (seed, epoch), dropout from a generator that is in the checkpoint.
+come from (seed, epoch) alone and are drawn on the CPU, dropout from a generator that is in the checkpoint. Legend: N
+images, B of a batch, C channels, H rows, W columns, K classes.
 """
 
+import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import update_bn
 
 from distillaw.errors import CacheError, DivergedError
 from distillaw.large_batch.diffusion import log_steps
-from distillaw.large_batch.ghost_convert import convert_ghost_batchnorm
-from distillaw.large_batch.images.columns import VERSION, ColumnRun
-from distillaw.large_batch.images.feed import Draws, Feed, score, seed_of, with_fresh_statistics
-from distillaw.large_batch.images.image_files import ImageData
+from distillaw.large_batch.ghost import convert_ghost_batchnorm
+from distillaw.large_batch.images.image_files import ImageData, ImageSet
 from distillaw.large_batch.images.networks import ImageShape, build_network, count_params
-from distillaw.large_batch.images.spec import ImageStudy, Optimizer
+from distillaw.large_batch.images.spec import VERSION, ColumnRun, DataSettings, ImageStudy, Optimizer
 from distillaw.large_batch.instruments import DistanceTracker
 from distillaw.large_batch.rules import clip_at
 from distillaw.runs.files import write_json, write_with
@@ -37,7 +39,124 @@ CHECKED_EVERY = 50
 """Steps between looks at the loss: each look makes a GPU wait."""
 EVALUATIONS = 10
 """Looks at the test set on the way, for the curve alone; nothing is chosen by them."""
+SCORED_AT_ONCE = 1000
+"""Images; results do not depend on it but for rounding."""
+ESTIMATION_EPOCH = 2**31
+"""Names the draws that statistics are estimated on; no training epoch is so late."""
 _WEIGHTS, _DROPOUT = 0, 1
+
+
+def seed_of(*key: int) -> int:
+    """One well-mixed seed from several whole numbers."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draws:
+    """The random choices of one epoch, on the device; each of shape (N,)."""
+
+    order: Tensor
+    rows: Tensor
+    """First row of the crop, 0 .. 2 pad."""
+    columns: Tensor
+    flips: Tensor
+
+
+class Feed:
+    """One set of images on the device as bytes."""
+
+    def __init__(self, images: ImageSet, settings: DataSettings, *, device: torch.device | str) -> None:
+        """Move the images there, padded."""
+        pixels = torch.from_numpy(np.ascontiguousarray(images.images)).to(device)
+        height, width = pixels.shape[2:]
+        self._pad, self._flip = settings.pad, settings.flip
+        self._pixels_NCHW = functional.pad(pixels, (self._pad,) * 4)
+        # every possible crop as a view: (N, C, 2 pad + 1, 2 pad + 1, H, W)
+        self._crops = self._pixels_NCHW.unfold(2, height, 1).unfold(3, width, 1)
+        self._labels_N = torch.from_numpy(np.array(images.labels)).to(device)
+        mean, std = (torch.tensor(v, device=device).view(-1, 1, 1) for v in (settings.mean, settings.std))
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self._labels_N)
+
+    def draws(self, *, seed: int, epoch: int) -> Draws:
+        """The random choices of an epoch; the order does not depend on the batch size."""
+        generator = torch.Generator().manual_seed(seed_of(seed, epoch))
+        count, device = len(self), self._labels_N.device
+        order = torch.randperm(count, generator=generator)
+        row, column = torch.randint(0, 2 * self._pad + 1, (2, count), generator=generator)
+        flip = torch.rand(count, generator=generator) < 0.5
+        return Draws(
+            order=order.to(device), rows=row.to(device), columns=column.to(device), flips=flip.to(device)
+        )
+
+    def batch(self, draws: Draws, start: int, size: int) -> tuple[Tensor, Tensor]:
+        """Images B..., normalised float32 (B, C, H, W), and labels (B,), as they are trained on."""
+        index_B = draws.order[start : start + size]
+        if self._pad:
+            images = self._crops[index_B, :, draws.rows[index_B], draws.columns[index_B]]
+        else:
+            images = self._pixels_NCHW[index_B]
+        if self._flip:
+            images = torch.where(draws.flips[index_B].view(-1, 1, 1, 1), images.flip(-1), images)
+        return self._normal(images), self._labels_N[index_B]
+
+    def plain(self, start: int, size: int) -> tuple[Tensor, Tensor]:
+        """The same in file order, neither cropped nor flipped."""
+        part = slice(start, start + size)
+        return self._normal(self._crops[part, :, self._pad, self._pad]), self._labels_N[part]
+
+    def _normal(self, images_BCHW: Tensor) -> Tensor:
+        return images_BCHW.float().mul_(self._scale).add_(self._shift)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageScore:
+    """Of one network on one set."""
+
+    loss: float
+    """Nats per image."""
+    wrong: tuple[int, ...]
+    """Places of the images that it gets wrong."""
+    images: int
+
+    @property
+    def accuracy(self) -> float:
+        """Per cent."""
+        return 100 * (self.images - len(self.wrong)) / self.images
+
+
+@torch.no_grad()
+def score(model: nn.Module, feed: Feed) -> ImageScore:
+    """Loss and errors in evaluation mode, in file order; the mode is put back."""
+    was_training = model.training
+    model.eval()
+    losses, wrong = [], []
+    for start in range(0, len(feed), SCORED_AT_ONCE):
+        images_BCHW, labels_B = feed.plain(start, SCORED_AT_ONCE)
+        logits_BK = model(images_BCHW)
+        losses.append(functional.cross_entropy(logits_BK, labels_B, reduction="sum"))
+        wrong.append(logits_BK.argmax(1) != labels_B)
+    model.train(was_training)
+    places = torch.cat(wrong).nonzero().view(-1).tolist()
+    return ImageScore(
+        loss=float(torch.stack(losses).sum()) / len(feed), wrong=tuple(places), images=len(feed)
+    )
+
+
+@torch.no_grad()
+def with_fresh_statistics(model: nn.Module, feed: Feed, *, seed: int) -> nn.Module:
+    """A copy whose running statistics are averages over all training images, cropped and flipped as in training.
+
+    Statistics of few updates lag behind the weights; this tells that from bad weights.
+    """
+    fresh = copy.deepcopy(model)
+    draws = feed.draws(seed=seed, epoch=ESTIMATION_EPOCH)
+    starts = range(0, len(feed) - 1, SCORED_AT_ONCE)  # a last batch of one image would have no variance
+    update_bn((feed.batch(draws, start, SCORED_AT_ONCE)[0] for start in starts), fresh)
+    return fresh
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,27 +228,19 @@ class CellRun:
         loss = functional.cross_entropy(self.model(images_BCHW), labels_B)
         self._optimizer.zero_grad()
         loss.backward()
-        self._clip()
+        optimizer = self.study.optimizer
+        clip_norm = optimizer.clip_norm or math.inf
+        norm = clip_at(self.step, clip_norm=clip_norm, clip_steps=optimizer.clip_steps or None)
+        if norm < math.inf:
+            nn.utils.clip_grad_norm_(self._parameters, norm)
         for group in self._optimizer.param_groups:
             group["lr"] = self.cell.rate(self.step)
         self._optimizer.step()
         self.step += 1
         return loss.detach()
 
-    def _clip(self) -> None:
-        optimizer = self.study.optimizer
-        if not optimizer.clip_norm:
-            return
-        norm = clip_at(self.step, clip_norm=optimizer.clip_norm, clip_steps=optimizer.clip_steps or None)
-        if norm < math.inf:
-            nn.utils.clip_grad_norm_(self._parameters, norm)
-
     def note(self, loss: Tensor) -> None:
-        """Write down what is due at this step.
-
-        Raises:
-            DivergedError: the loss is not finite any more.
-        """
+        """Write down what is due at this step; DivergedError: the loss is not finite any more."""
         tracked = self.step in self._tracked
         if tracked or self.step % CHECKED_EVERY == 0 or self.step == self.cell.steps:
             value = float(loss)
@@ -139,16 +250,13 @@ class CellRun:
                     f"{self.cell.rate(self.step - 1):.3g}; a smaller peak_lr or clip_norm may hold it"
                 )
             if tracked:
-                self._measure(value)
+                self.curves.steps.append(self.step)
+                self.curves.losses.append(value)
+                for name, distance in self._tracker.measure().items():
+                    self.curves.distances.setdefault(name, []).append(distance)
         if self.step in self._evaluated and not self.cell.is_walk:
             self.curves.evaluated.append(self.step)
             self.curves.accuracy.append(score(self.model, self.feeds.test).accuracy)
-
-    def _measure(self, loss: float) -> None:
-        self.curves.steps.append(self.step)
-        self.curves.losses.append(loss)
-        for name, distance in self._tracker.measure().items():
-            self.curves.distances.setdefault(name, []).append(distance)
 
     def state(self) -> dict[str, Any]:
         """All that a later process needs."""
@@ -159,7 +267,7 @@ class CellRun:
             "optimizer": self._optimizer.state_dict(),
             "start": self._tracker.state(),
             "dropout": self._dropout.get_state(),
-            "curves": _as_dict(self.curves),
+            "curves": asdict(self.curves),
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
         }
@@ -188,7 +296,7 @@ class CellRun:
                 "train_loss": train.loss,
                 "fresh_accuracy": score(fresh, self.feeds.test).accuracy,
             }
-        return found | {"curves": _as_dict(self.curves)}
+        return found | {"curves": asdict(self.curves)}
 
 
 def make_sgd(model: nn.Module, optimizer: Optimizer, *, peak_lr: float) -> torch.optim.SGD:
@@ -211,7 +319,7 @@ def train_cell(
     *,
     beat: Callable[[int], None] = lambda step: None,
 ) -> dict[str, Any]:
-    """Train a cell, or what is left of it, and write its result.
+    """Train a cell, or what is left of it, and write its result into its folder.
 
     Args:
         study: its settings.
@@ -241,13 +349,8 @@ def train_cell(
                 saved = time.monotonic()
         found = run.result()
     except DivergedError as error:
-        found = {
-            "state": "diverged",
-            "params": run.params,
-            "error": str(error),
-            "step": run.step,
-            "curves": _as_dict(run.curves),
-        }
+        found = {"state": "diverged", "params": run.params, "error": str(error), "step": run.step}
+        found["curves"] = asdict(run.curves)
     found = {
         **describe(cell),
         **found,
@@ -263,27 +366,11 @@ def train_cell(
 
 def describe(cell: ColumnRun) -> dict[str, Any]:
     """The settings of a cell as its result states them."""
-    return {
-        "version": VERSION,
-        "column": cell.column,
-        "seed": cell.seed,
-        "batch": cell.batch,
-        "ghost": cell.ghost,
-        "peak_lr": cell.peak_lr,
-        "steps": cell.steps,
-        "drops": [list(drop) for drop in cell.drops],
-        "steps_per_epoch": cell.steps_per_epoch,
-        "first_phase": cell.first_phase,
-        "is_walk": cell.is_walk,
-    }
+    return {"version": VERSION, **asdict(cell), "first_phase": cell.first_phase}
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint; only tensors and plain values are read.
-
-    Raises:
-        CacheError: damaged, or of another version.
-    """
+    """A checkpoint; only tensors and plain values are read; CacheError: damaged, or of another version."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         version = state["version"]
@@ -301,7 +388,3 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def _save(checkpoint: Path, run: CellRun) -> None:
     state = run.state()
     write_with(checkpoint, lambda path: torch.save(state, path))
-
-
-def _as_dict(curves: CellCurves) -> dict[str, Any]:
-    return {name: getattr(curves, name) for name in CellCurves.__slots__}

@@ -32,25 +32,22 @@ def points(value: float, interval: tuple[float, float] | None) -> str:
 
 def gain_sentence(gain: Gain) -> str:
     """One comparison in words."""
-    name = gain_name(gain)
-    said = f"{name}: {points(gain.mean, gain.interval)}"
-    real = _real(gain)
+    real = "significant" if gain.is_significant else "not significant"
+    if (
+        not gain.is_significant
+        and gain.interval is not None
+        and not gain.interval[0] <= 0 <= gain.interval[1]
+    ):
+        real += " once all comparisons are counted"
+    said = f"{gain_name(gain)}: {points(gain.mean, gain.interval)}, {real}"
     if gain.paper is None:
-        return f"{said}, {real}; the paper does not have it."
+        return f"{said}; the paper does not have it."
     ends = {
         "reproduces": "this reproduces.",
         "contradicts": "this does not reproduce: the sign is the other.",
         "not resolved": "neither confirmed nor contradicted.",
     }
-    return f"{said}, {real}; the paper {gain.paper:+.2f}: {ends[outcome(gain)]}"
-
-
-def _real(gain: Gain) -> str:
-    if gain.is_significant:
-        return "significant"
-    if gain.interval is not None and not gain.interval[0] <= 0 <= gain.interval[1]:
-        return "not significant once all comparisons are counted"
-    return "not significant"
+    return f"{said}; the paper {gain.paper:+.2f}: {ends[outcome(gain)]}"
 
 
 def gain_name(gain: Gain) -> str:
@@ -96,12 +93,12 @@ def verdict_sentences(gains: Sequence[Gain]) -> list[str]:
     kinds: dict[Outcome, list[str]] = {}
     for gain in gains:
         kinds.setdefault(outcome(gain), []).append(gain_name(gain))
-    words = {
+    words: dict[Outcome, str] = {
         "reproduces": "Reproduces, with the paper's sign and significant:",
         "contradicts": "Does not reproduce, significant with the other sign:",
         "not resolved": "Not resolved, too little for a claim once all comparisons are counted:",
     }
-    return [f"{lead} {'; '.join(kinds[kind])}." for kind, lead in words.items() if kinds.get(kind)]  # type: ignore[index]
+    return [f"{lead} {'; '.join(kinds[kind])}." for kind, lead in words.items() if kind in kinds]
 
 
 def walk_sentences(walks: Sequence[ImageWalk]) -> list[str]:
@@ -118,34 +115,27 @@ def walk_sentences(walks: Sequence[ImageWalk]) -> list[str]:
     sizes = sorted({walk.batch for walk in walks})
     for ratio, when in ((before, "before"), (after, "after LR + GBN")):
         if ratio is not None:
-            said.append(f"Slope b at batch {sizes[-1]} over that at {sizes[0]}, {when}: {_ratio(ratio)}.")
+            ends = ratio.interval
+            between = "one seed" if ends is None else f"{ends[0]:.2f} to {ends[1]:.2f}"
+            lead = f"Slope b at batch {sizes[-1]} over that at {sizes[0]}, {when}"
+            said.append(f"{lead}: {ratio.value:.2f} ({between}).")
     if before is not None and after is not None:
         said.append(_nearer(before, after))
     return said
-
-
-def _ratio(mean: Mean) -> str:
-    if mean.interval is None:
-        return f"{mean.value:.2f} (one seed)"
-    return f"{mean.value:.2f} ({mean.interval[0]:.2f} to {mean.interval[1]:.2f})"
 
 
 def _nearer(before: Mean, after: Mean) -> str:
     """Whether the correction brings the slopes together, as the paper's figure shows."""
     if before.interval is None or after.interval is None:
         return "With one seed nothing can be said of whether the correction brings the slopes together."
-    falls = before.interval[1] < 1
-    apart = after.interval[0] > before.interval[1]
-    if not falls:
+    if before.interval[1] >= 1:
         return "The paper's fall of the slope with the batch does not show here before the correction."
-    if not apart:
+    if after.interval[0] <= before.interval[1]:
         return "The slope falls with the batch, as in the paper; that the correction undoes it cannot be told here."
-    together = after.interval[0] <= 1 <= after.interval[1]
-    return "The slope falls with the batch and the correction raises it again, as in the paper" + (
-        "; after it the slopes cannot be told apart."
-        if together
-        else f"; they do not coincide: {'above' if after.value > 1 else 'below'} 1 still."
-    )
+    end = f"they do not coincide: {'above' if after.value > 1 else 'below'} 1 still."
+    if after.interval[0] <= 1 <= after.interval[1]:
+        end = "after it the slopes cannot be told apart."
+    return f"The slope falls with the batch and the correction raises it again, as in the paper; {end}"
 
 
 def differences(record: ImageRecord, row: PaperRow) -> list[str]:
@@ -192,6 +182,6 @@ _WORDS: Mapping[str, str] = {
 def _say(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return (
+        f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    )
