@@ -101,21 +101,24 @@ def test_teachers_that_differ_by_noise_are_pulled_together_and_clear_ones_are_no
     assert clear.share_best()[2] > 0.999
 
 
-@pytest.mark.parametrize("spread", [0.0, 0.01, 0.03])
-def test_interval_of_the_best_of_four_covers_it_whatever_the_teachers_differ_by(spread):
+@pytest.mark.parametrize(
+    ("spread", "simulations"),
+    [(0.0, 300), (0.03, 300), *(pytest.param(s, 3000, marks=pytest.mark.slow) for s in (0.0, 0.01, 0.03))],
+)
+def test_interval_of_the_best_of_four_covers_it_whatever_the_teachers_differ_by(spread, simulations):
     rng = np.random.default_rng(3)
     cov = 1e-4 * (0.5 * np.ones((4, 4)) + 0.5 * np.eye(4))
     factor = np.linalg.cholesky(cov)
     hits, naive_bias = 0, []
-    for _ in range(800):
+    for _ in range(simulations):
         truth = rng.normal(0, 0.02) + rng.normal(0, spread, 4)
         measured = truth + factor @ rng.normal(size=4)
         posterior = gain_posterior(measured, cov, dof=1e6, spread=0.04, rng=rng, draws=500)
         low, high = np.percentile(posterior.draws[:, posterior.best], [5, 95])
         hits += low < truth[posterior.best] < high
         naive_bias.append(measured.max() - truth[measured.argmax()])
-    # 3,000 simulations give 0.887 to 0.915; 800 know a coverage to 0.011
-    assert 0.86 <= hits / 800 <= 0.945
+    # 3,000 simulations give 0.887 to 0.915; three standard errors of a coverage of 0.9, a false alarm in 370
+    assert hits / simulations == pytest.approx(0.9, abs=3 * (0.09 / simulations) ** 0.5)
     assert np.mean(naive_bias) > 0.0005  # without shrinkage the best looks better than it is
 
 
@@ -124,7 +127,7 @@ def test_probability_that_a_gain_exceeds_a_margin_is_calibrated():
     cov = 1e-4 * (0.5 * np.ones((3, 3)) + 0.5 * np.eye(3))
     factor = np.linalg.cholesky(cov)
     said, came = [], []
-    for _ in range(900):
+    for _ in range(500):
         truth = rng.normal(0.01, 0.02) + rng.normal(0, 0.01, 3)
         measured = truth + factor @ rng.normal(size=3)
         scale = rng.chisquare(4) / 4  # the variance is estimated with 4 degrees of freedom
@@ -134,6 +137,6 @@ def test_probability_that_a_gain_exceeds_a_margin_is_calibrated():
     said, came = np.array(said), np.array(came)
     for low, high in ((0, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1.0)):
         inside = (said >= low) & (said <= high)
-        assert inside.sum() > 60
-        # the flat prior of the mean is wider than this world's: allow for that and for 60 draws
+        assert inside.sum() > 40
+        # the flat prior of the mean is wider than this world's: allow for that and for 40 draws
         assert came[inside].mean() == pytest.approx(said[inside].mean(), abs=0.13)

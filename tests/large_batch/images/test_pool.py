@@ -58,6 +58,7 @@ def test_every_job_is_done_once_and_says_how_far_it_is():
         ("die", None, RunError, "killed by SIGKILL.*give fewer --workers"),
     ],
 )
+@pytest.mark.usefixtures("forked")
 @pytest.mark.timeout(120)  # nothing but that end wakes the worker that sleeps
 def test_what_goes_wrong_comes_home_and_ends_the_others(job, start, error, message):
     with pytest.raises(error, match=message):

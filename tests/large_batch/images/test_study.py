@@ -14,6 +14,8 @@ from distillaw.report.large_batch import summarise
 from distillaw.runs.files import read_json
 from in_process import answer
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
