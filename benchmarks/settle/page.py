@@ -202,7 +202,8 @@ def page(results, figure=None):
         "this page; `--plan-every 8` asks `plan` and `fit` about the same pilots, and `--only worlds` answers pilots "
         "from studies of your own. By hand:",
         "",
-        "```",
+        "<!-- not run: minutes of simulated settlements -->",
+        "```sh",
         *commands,
         "```",
         "",
