@@ -101,8 +101,8 @@ def test_a_full_disk_is_one_clear_error_and_nothing_is_lost(start, finish, tmp_p
     assert finish(folder) == expected and len(expected["targets-00000.bin"]) > 40_000
 
 
-def test_an_interrupt_says_that_work_is_kept(text, teacher_folder, tmp_path):
-    folder = tmp_path / "cache"
+def _interrupted(text, teacher_folder, folder):
+    """A build that is sent SIGINT as soon as it has begun, and what it said."""
     process = subprocess.Popen(
         [
             sys.executable,
@@ -132,6 +132,14 @@ def test_an_interrupt_says_that_work_is_kept(text, teacher_folder, tmp_path):
         time.sleep(0.001)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
+    return process, errors
+
+
+def test_an_interrupt_says_that_work_is_kept(text, teacher_folder, tmp_path):
+    for attempt in range(5):  # on a busy machine a build may be over before it is interrupted
+        process, errors = _interrupted(text, teacher_folder, tmp_path / f"cache{attempt}")
+        if process.returncode:
+            break
     assert process.returncode == 130 and "finished work is kept" in errors and "Traceback" not in errors
     assert not list(folder.glob(".*.tmp"))
 
