@@ -1,5 +1,6 @@
 """One thread, no network, and where the data that is not committed may lie."""
 
+import gc
 import os
 import shutil
 import signal
@@ -29,6 +30,20 @@ settings.load_profile("same")
 # A shell that starts the tests in the background has them ignore Ctrl-C; the processes they interrupt must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# What tests kill are processes, after which the kernel still has what was written; only a power cut would need this.
+os.fsync = lambda descriptor: None
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_given_back():
+    """What a test runs in this process answers Ctrl-C while it runs, and not the tests after it."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    found = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert found is before, f"Ctrl-C is left to {found}"
+
+
 FIRST = ("sweep", "settling", "train", "recipe", "instruct", "evaluate", "cli")
 """Folders with files that take a minute each, to be begun before the many that take seconds."""
 
@@ -38,6 +53,12 @@ def pytest_collection_modifyitems(items):
     items.sort(
         key=lambda item: FIRST.index(place) if (place := item.path.parent.name) in FIRST else len(FIRST)
     )
+
+
+def pytest_collection_finish():
+    """Libraries and thousands of tests are never garbage: collections need not look at them every time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish(session):

@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+PATIENCE = 300_000
+"""Milliseconds that a page may take for anything: Playwright's 30 s fail where others use the machine too."""
 FLAGS = [
     *"--no-sandbox --disable-gpu --no-first-run".split(),
     *"--disable-background-networking --disable-sync".split(),
@@ -41,6 +43,7 @@ def open_file(chromium):
             **context,
         }
         contexts.append(chromium.new_context(**settings))
+        contexts[-1].set_default_timeout(PATIENCE)
         page = contexts[-1].new_page()
         page.on("console", lambda message: problems.append(f"console {message.type}: {message.text}"))
         page.on("pageerror", lambda error: problems.append(f"error: {error}"))

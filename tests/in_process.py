@@ -7,25 +7,31 @@ import os
 import shlex
 import sys
 import threading
+import time
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
 from distillaw.cli.app import app, run, warn_in_one_line
 from distillaw.errors import DistillawWarning
+from distillaw.runs.files import content_hash
 from distillaw.runs.lock import make_claim
 from distillaw.sweep.executor import Executor, LocalExecutor, TrainingTask
+from once import copy_of
+from undrawn import undrawn
 
 
 def answer(
-    *words, joined: bool = False, cwd: Path | None = None, own_workers: bool = False
+    *words, joined: bool = False, cwd: Path | None = None, own_workers: bool = False, drawn: bool = False
 ) -> SimpleNamespace:
     """`distillaw WORDS` as `subprocess.run` gives it: returncode, stdout, stderr.
 
     `joined`: both streams are one, in the order in which they were written, as a terminal shows them.
     `cwd`: the folder it is called in.
     `own_workers`: studies are trained by processes of their own, as users have it.
+    `drawn`: the pictures of reports are drawn, for tests that look at them.
     """
     command = [str(word) for word in words]
     out = io.StringIO()
@@ -36,6 +42,8 @@ def answer(
         contextlib.redirect_stderr(error),
         _warnings_as_in_a_process(quiet="--quiet" in command),
         contextlib.nullcontext() if own_workers else workers_here(),
+        speeches_prepared_once(),
+        contextlib.nullcontext() if drawn else undrawn(),
         mock.patch.object(sys, "argv", ["distillaw", *command]),  # `next:` lines repeat it
     ):
         code = run(lambda: app(command, exit_on_error=False, result_action="return_value"))
@@ -58,6 +66,30 @@ def _warnings_as_in_a_process(*, quiet: bool):
         yield
 
 
+@contextlib.contextmanager
+def speeches_prepared_once():
+    """Tokens of the shipped speeches are copied where the same [data] table was prepared in this run of the tests."""
+    from distillaw.data import prepare
+
+    build = prepare._build_corpus
+    if build.__module__ == __name__:  # a call within a call
+        yield
+        return
+
+    def copied(spec, folder, say):
+        def make(place):
+            place.mkdir()
+            build(spec, place, say)
+
+        if spec.corpus == "sotu" and not spec.tokenizer:
+            copy_of(f"text-{content_hash(asdict(spec), digits=16)}", make, folder)
+        else:
+            build(spec, folder, say)
+
+    with mock.patch.object(prepare, "_build_corpus", copied):
+        yield
+
+
 _ONE_AT_A_TIME = threading.Lock()
 """Trainings in one process would share its generator of random numbers."""
 
@@ -75,7 +107,8 @@ def workers_here():
         claim = make_claim(executor.study.workers / f"{name}.json", f"the worker {name}")
         try:
             with _ONE_AT_A_TIME:
-                return worker._train(json.loads(order), worker._Worker(claim=claim))
+                here = worker._Worker(counted=time.process_time(), claim=claim)
+                return json.loads(json.dumps(worker._train(json.loads(order), here)))  # as over a connection
         finally:
             claim.release()
 

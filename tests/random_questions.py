@@ -63,6 +63,16 @@ _OPTIONS = {
 }
 
 
+def of_command(asked: dict) -> dict:
+    """The same without what the command refuses: the page's field for students served is always there."""
+    is_named = asked["named"] or asked["own"]
+    may_train = not asked.get("onlyExisting") and not (is_named and asked["budgetKind"] == "tokens")
+    is_shared = (
+        asked.get("logits") == "stored" or "pretraining" in asked.get("scenario", "") or asked.get("trainOwn")
+    )
+    return {k: v for k, v in asked.items() if k != "studentsServed" or may_train or is_shared}
+
+
 def words_of(asked: dict) -> list[str]:
     """The same as words of the command."""
     found = ["plan", "--student", asked["student"], f"--{asked['budgetKind']}", asked["budget"]]
@@ -73,16 +83,7 @@ def words_of(asked: dict) -> list[str]:
     for key in ("params", "tokens", "loss"):
         if asked["own"] and asked["own"][0][key]:
             found += [f"--teacher-{key}", *(one[key] for one in asked["own"])]
-    is_named = asked["named"] or asked["own"]
-    may_train = not asked.get("onlyExisting") and not (is_named and asked["budgetKind"] == "tokens")
-    is_shared = (
-        asked.get("logits") == "stored" or "pretraining" in asked.get("scenario", "") or asked.get("trainOwn")
-    )
-    for key, option in _OPTIONS.items():
-        if key == "studentsServed" and not (is_shared or may_train):
-            continue  # the command refuses it, the page has a field that is always there
-        if key in asked:
-            found += [option, asked[key]]
+    found += [word for key, option in _OPTIONS.items() if key in asked for word in (option, asked[key])]
     flags = {"trainOwn": "--train-teacher", "onlyExisting": "--only-existing"}
     return found + [flag for key, flag in flags.items() if asked.get(key)]
 

@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -36,7 +37,8 @@ def _train(shape: Shape, batches: int, folder: Path) -> None:
     tokenizer.save_pretrained(str(folder))
 
 
-def write_speeches(path: Path) -> Path:
-    """The beginnings of all speeches as a .jsonl file: 0.5M characters, tokenised in a second."""
-    path.write_text("".join(json.dumps({"text": text[:2400]}) + "\n" for text in read_documents("sotu")))
+def write_speeches(path: Path, count: int = 100) -> Path:
+    """The beginnings of so many speeches as a .jsonl file: 2,400 characters of each."""
+    speeches = islice(read_documents("sotu"), count)
+    path.write_text("".join(json.dumps({"text": text[:2400]}) + "\n" for text in speeches))
     return path

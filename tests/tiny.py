@@ -12,18 +12,26 @@ warmup_tokens = 512
 """
 """The [data] and [training] tables of a tiny TOML file; further keys of [training] may follow."""
 
-STUDY = f"""
-name = "tiny"
-batch_tokens = 128
+
+def study_text(name: str, tables: str, *, tuning: str = "enabled = false", batch: int = 192) -> str:
+    """The file of a study on that text: `tables` are its students, teachers and what else it has."""
+    return f"""
+name = "{name}"
+batch_tokens = {batch}
 peak_lr = 0.01
 {DATA}[tuning]
-enabled = false
-[students]
+{tuning}
+{tables}"""
+
+
+STUDY = study_text(
+    "tiny",
+    """[students]
 params = ["0.03M", "0.05M"]
 tokens = ["4k", "8k"]
 [[teachers]]
 params = "0.05M"
-tokens = "16k"
+tokens = "8k"
 [[replicates]]
 params = "0.03M"
 seeds = 2
@@ -31,7 +39,8 @@ tokens = ["4k"]
 [target]
 params = "0.03M"
 tokens = "8k"
-"""
+""",
+)
 """A study small enough to be run many times: 25k-parameter models on a few thousand tokens of the speeches."""
 
 RUN = (

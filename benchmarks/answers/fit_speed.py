@@ -29,6 +29,7 @@ from distillaw.fitting.curve import FittedCurve
 from distillaw.fitting.estimate import Estimate, bootstrap, cluster_weights, estimate, refit
 from distillaw.fitting.observations import observe
 from distillaw.fitting.problem import Problem, read_priors, specify_student, specify_supervised
+from distillaw.runs.files import write_text
 from distillaw.runs.table import read_table
 
 DELTA = 1e-3
@@ -213,7 +214,7 @@ def main():
     }
     print(json.dumps(answer, indent=2))
     if args.out:
-        args.out.write_text(json.dumps(answer, indent=2) + "\n")
+        write_text(args.out, json.dumps(answer, indent=2) + "\n", known=True)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import numpy as np
 
 import distillaw as dl
 from benchmarks import ROOT
+from distillaw.runs.files import write_text
 
 
 def write_runs(path: Path, count: int, *, named: bool) -> None:
@@ -118,7 +119,7 @@ def main() -> None:
         "cpu_seconds": found,
         "ratio": {name: round(by["before"] / by["now"], 2) for name, by in found.items() if len(by) == 2},
     }
-    asked.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_text(asked.out, json.dumps(result, indent=1) + "\n", known=True)
     print(json.dumps(result, indent=1))
 
 

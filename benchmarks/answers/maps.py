@@ -32,6 +32,7 @@ from distillaw.laws.ensemble import LawEnsemble
 from distillaw.planning.map_grid import Terms, laws_for_map
 from distillaw.planning.maps import allocation_map, gain_map, teacher_map
 from distillaw.planning.optimum import PAPER_BOUNDS, optimal_distillation
+from distillaw.runs.files import write_text
 
 LAWS = laws_for_map([])
 SIGMA = (FixedAspect().sigma1, FixedAspect().sigma2)
@@ -264,7 +265,7 @@ def main():
         "one_optimum_ms": single_cells(args.repeats),
         "slsqp": against_slsqp(args.cells),
     }
-    args.out.write_text(json.dumps(results, indent=2) + "\n")
+    write_text(args.out, json.dumps(results, indent=2) + "\n", known=True)
     print(f"wrote {args.out}")
 
 

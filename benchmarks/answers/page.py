@@ -8,7 +8,6 @@ event to the verdict in the document, and to the last figure drawn.
 """
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -16,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.result_file import save, typed
 from distillaw.page.write import write_planner_page
 
 _TOKENS = ["21B", "25B", "30B", "40B", "60B", "90B", "22B", "27B", "33B", "44B"]
@@ -65,7 +65,7 @@ def main() -> None:
             )
     if asked.out:
         load = {"load_average": os.getloadavg(), "cpus": os.cpu_count()}
-        asked.out.write_text(json.dumps({**load, **found}, indent=2) + "\n")
+        save(asked.out, typed(), **load, **found)
 
 
 def measured(pages: dict[str, Path], rounds: int) -> dict[str, dict[str, dict]]:

@@ -8,7 +8,6 @@ that what else the machine does falls on all alike.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.result_file import save, typed
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.models.fresh import build_model
 from distillaw.runs.spec import Recipe
@@ -81,9 +81,7 @@ def main() -> None:
     for name, row in results.items():
         print(f"{name:<10}" + "  ".join(f"{kind} {value:.3g}" for kind, value in row.items()) + "  us/token")
     if arguments.out:
-        arguments.out.write_text(
-            json.dumps({"unit": "us of CPU time per token", "worlds": results}, indent=2) + "\n"
-        )
+        save(arguments.out, typed(), unit="us of CPU time per token", worlds=results)
 
 
 if __name__ == "__main__":

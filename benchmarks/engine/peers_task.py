@@ -13,7 +13,7 @@ import torch
 from distillaw.accounting.shapes import Shape
 from distillaw.data.shards import BatchOrder, Split
 from distillaw.models.fresh import count_parameters, llama_config
-from distillaw.models.teacher import Teacher, head_of
+from distillaw.models.teacher import ModelTeacher, head_of
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.targets.build import build_shards, opened_for_building
 from distillaw.targets.make import TargetMaker
@@ -51,14 +51,14 @@ def _split(folder: Path) -> Split:
     return Split(name="student", shards=(np.load(folder / "tokens.npy", mmap_mode="r"),), context=CONTEXT)
 
 
-def as_teacher(model) -> Teacher:
+def as_teacher(model) -> ModelTeacher:
     """A model as the engine's teacher."""
-    return Teacher(
+    return ModelTeacher(
         name="teacher", model=model, head=head_of(model), vocab_size=VOCAB, trimmed_rows=0, fingerprint="-"
     )
 
 
-def _build_store(folder: Path, teacher: Teacher, scheme: Scheme) -> None:
+def _build_store(folder: Path, teacher: ModelTeacher, scheme: Scheme) -> None:
     split = _split(folder)
     plan = StorePlan(
         teacher=teacher.name,

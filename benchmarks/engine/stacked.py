@@ -30,7 +30,7 @@ from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import BatchOrder
 from distillaw.models.fresh import build_model
-from distillaw.models.teacher import Teacher, head_of
+from distillaw.models.teacher import ModelTeacher, head_of
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
@@ -166,7 +166,7 @@ def _teacher(seed: int, vocabulary: int, ranks: Ranks) -> OnlineTeacher:
         .to(ranks.device)
     )
     return OnlineTeacher(
-        Teacher(
+        ModelTeacher(
             name="teacher",
             model=model,
             head=head_of(model),

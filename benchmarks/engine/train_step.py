@@ -27,7 +27,7 @@ from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import BatchOrder
 from distillaw.models.fresh import build_model
-from distillaw.models.teacher import Teacher, head_of
+from distillaw.models.teacher import ModelTeacher, head_of
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
@@ -119,7 +119,7 @@ def _source(model) -> SignalSource:
     if model is None:
         return NoTeacher()
     return OnlineTeacher(
-        Teacher(
+        ModelTeacher(
             name="teacher", model=model, head=head_of(model), vocab_size=512, trimmed_rows=0, fingerprint=""
         )
     )

@@ -9,14 +9,17 @@ Nothing is trained. A rehearsal is no proof of foresight: the laws' forms were k
 import argparse
 import shutil
 import tempfile
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from benchmarks.result_file import save, typed
 from distillaw.cli.verify import show_card
 from distillaw.errors import DistillawError
+from distillaw.verifying import scorecard
 from distillaw.verifying.api import freeze_study
 from distillaw.verifying.frozen import read_runs
 from distillaw.verifying.scorecard import score_places
@@ -27,7 +30,9 @@ def main() -> None:
     parser.add_argument(
         "study", nargs="?", type=Path, help="a study folder; default: the shipped pocket table"
     )
-    study = parser.parse_args().study
+    parser.add_argument("--out", type=Path, help="keep the sums, e.g. benchmarks/results/frozen.json")
+    asked = parser.parse_args()
+    study = asked.study
     table = (
         study / "runs.parquet" if study else Path(str(files("distillaw") / "studies" / "pocket_runs.parquet"))
     )
@@ -42,7 +47,12 @@ def main() -> None:
         shutil.copy(table, folder / "runs.parquet")
         if study:
             link_runs(study, folder, [path.name for path in study.glob("runs/*")])
-        show_card(score_places([folder]))
+        card = score_places([folder])
+    show_card(card)
+    if asked.out:
+        decided = scorecard.decisions(card.predictions, card.choices)
+        sums = [asdict(one) for one in scorecard.by_forecaster(card.predictions)]
+        save(asked.out, typed(), study=folder.name, by_forecaster=sums, decisions=decided)
 
 
 def hide_largest_budget(table: Path, study: Path | None, folder: Path) -> list:

@@ -10,12 +10,12 @@ a fit of repetition laws, which this package does not have.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 
 import distillaw as dl
+from benchmarks.result_file import save, typed
 from distillaw.errors import ConfigError, DistillawError
 from distillaw.fitting.design import propose
 from distillaw.fitting.uncertainty import DesignPoints, guessed_belief, guessed_curve, scaled_to
@@ -168,9 +168,7 @@ def main():
         f"published R^2 at 1, 5, 10 %: {PUBLISHED}"
     )
     if args.out:
-        args.out.write_text(
-            json.dumps({"rows": rows, "all": everything, "published": PUBLISHED}, indent=1) + "\n"
-        )
+        save(args.out, typed(), rows=rows, all=everything, published=PUBLISHED)
 
 
 if __name__ == "__main__":

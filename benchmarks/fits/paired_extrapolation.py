@@ -13,7 +13,6 @@ The share of an extrapolated change that is its standard deviation, and the floo
 
 import argparse
 import itertools
-import json
 import math
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks import RESULTS, SHIPPED
+from benchmarks.result_file import save, typed
 from distillaw.planning.arms import DISTILLED_FLOOR, SUPERVISED_FLOOR, student_arms
 from distillaw.planning.measured import measure_gain
 from distillaw.runs.record import Run, StudyRecord, read_study
@@ -236,7 +236,7 @@ def main():
             "inside 90 % {holds:.0%} half width {half:.4f}".format(**summary[-1]),
         )
     if options.out:
-        options.out.write_text(json.dumps({"losses": table, "gains": summary}, indent=1) + "\n")
+        save(options.out, typed(), losses=table, gains=summary)
 
 
 if __name__ == "__main__":

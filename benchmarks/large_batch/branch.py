@@ -14,6 +14,8 @@ import argparse
 import json
 from pathlib import Path
 
+from benchmarks.result_file import save, typed
+
 ROW = (
     "batch_tokens",
     "rate",
@@ -80,7 +82,7 @@ def main() -> None:
     options = parser.parse_args()
     records = [json.loads((folder / "branch.json").read_text()) for folder in options.folders]
     tests = [_rounded(summary(record)) for record in records]
-    options.out.write_text(json.dumps({"tests": tests}, indent=1) + "\n")
+    save(options.out, typed(), tests=tests)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-r"""Ask the planner about published outcomes before they enter the table, and score its recorded answers.
+r"""Ask the planner about published outcomes before they enter the table, and fill docs/outcomes.md.
 
-python -m benchmarks.outcomes.ask ROWS.toml   # new rows: the answers go to dev/answers.csv, then the rows to the table
-python -m benchmarks.outcomes.ask             # the score of what is recorded, printed and in docs/outcomes.md
+python -m benchmarks.outcomes.ask ROWS.toml   # new rows: answers go to dev/answers.csv, then the rows to the table
+python -m benchmarks.outcomes.ask             # the page's tables (today's answers: distillaw retrodict)
 
 A file of rows has sources, whose fields hold for all their rows: [[source]] with source = "arXiv:...", and in each
 [[source.row]] with id = "..." and what is its own.
@@ -18,8 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import ROOT
-from benchmarks.outcomes.questions import ask
-from benchmarks.outcomes.score import GROUPS, answers, page_tables, score_table, scores
+from benchmarks.outcomes.page import answers, page_tables
 from benchmarks.worlds_study.page import filled
 from distillaw.errors import ConfigError
 from distillaw.outcomes.table import (
@@ -31,14 +30,31 @@ from distillaw.outcomes.table import (
     read_outcomes,
     winner_of,
 )
+from distillaw.verifying.outcome_question import ask
 
 TABLE = ROOT / "src" / "distillaw" / "outcomes" / "outcomes.csv"
 PAGE = ROOT / "docs" / "outcomes.md"
 ANSWERS = ROOT / "dev" / "answers.csv"
+ANSWER_COLUMNS = (
+    *(
+        "id",
+        "version",
+        "date",
+        "question",
+        "status",
+        "call",
+        "probability_a",
+        "gain",
+        "gain_lower",
+        "gain_upper",
+    ),
+    *("inside_range", "why"),
+)
+"""Of dev/answers.csv; `version` is the commit that answered."""
 
 
 def main() -> None:
-    """Enter rows, print the score, fill the page."""
+    """Enter rows, fill the page."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -46,8 +62,6 @@ def main() -> None:
     for path in parser.parse_args().rows:
         enter(path)
     rows, given = read_outcomes(), answers(ANSWERS)
-    for by in GROUPS:
-        print("", *score_table(scores(rows, given, by)).lines(), sep="\n")
     tables = {name: (lambda _, table=table: table) for name, table in page_tables(rows, given).items()}
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), {}, tables), encoding="utf-8")
 
@@ -66,8 +80,8 @@ def enter(path: Path) -> None:
     version, date = _version(), datetime.now(UTC).date().isoformat()
     for row in rows:
         if row.id not in asked:
-            found = ask(row, version, date)
-            _append(ANSWERS, list(found.cells()), found.cells())
+            found = ask(row)
+            _append(ANSWERS, ANSWER_COLUMNS, found.cells() | {"version": version, "date": date})
             print(f"{row.id}: {found.status}, {found.call or found.why}")
     for row in rows:
         _append(TABLE, COLUMNS, {name: _text(getattr(row, name)) for name in COLUMNS})
@@ -113,7 +127,7 @@ def _text(value: object) -> str:
 def _append(path: Path, columns: Iterable[str], cells: Mapping[str, str]) -> None:
     is_new = not path.exists()
     with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(columns), lineterminator="\n")
+        writer = csv.DictWriter(file, list(columns), extrasaction="ignore", lineterminator="\n")
         if is_new:
             writer.writeheader()
         writer.writerow(cells)

@@ -20,6 +20,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 
 import distillaw as dl
+from benchmarks.result_file import save
 from distillaw.runs.paired import paired_difference
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.checks import load_study
@@ -109,7 +110,6 @@ def main() -> None:
         if arm != "alone"
     }
     record = {
-        "command": f"python -m benchmarks.rates.checked {arguments.study.name} FOLDER",
         "study": spec.name,
         "rows": rows,
         "gains": gains,
@@ -124,7 +124,7 @@ def main() -> None:
         )
     )
     if arguments.out:
-        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+        save(arguments.out, f"python -m benchmarks.rates.checked {arguments.study.name} FOLDER", **record)
 
 
 if __name__ == "__main__":

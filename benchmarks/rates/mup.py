@@ -29,12 +29,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import torch
 
+from benchmarks.result_file import save
 from distillaw.accounting.shapes import Shape, count_non_embedding, ffn_width
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import BatchOrder, TokenStore
 from distillaw.models.fresh import build_model
 from distillaw.models.scoring import make_heldout, score_heldout
-from distillaw.models.teacher import Teacher, head_of
+from distillaw.models.teacher import ModelTeacher, head_of
 from distillaw.runs.files import write_json
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.train.checkpoint import TrainState
@@ -105,10 +106,6 @@ def main() -> None:
         wanted = [cell for cell in cells() if cell.arm in arguments.arms]
         rows = list(pool.map(measure, wanted, [arguments.work] * len(wanted)))
     record = {
-        "command": "python -m benchmarks.rates.mup",
-        "date": time.strftime("%Y-%m-%d"),
-        "torch": torch.__version__,
-        "machine": f"{os.cpu_count()} cores, one thread a process",
         "tokens": TOKENS,
         "batch_tokens": BATCH_TOKENS,
         "cpu_seconds": round(preparing + sum(row["cpu_seconds"] for row in rows)),
@@ -118,7 +115,7 @@ def main() -> None:
     for line in record["drift"]:
         print(" ".join(f"{k}={v}" for k, v in line.items()))
     if arguments.out:
-        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+        save(arguments.out, "python -m benchmarks.rates.mup", **record)
     if arguments.figure:
         draw(rows, arguments.figure)
 
@@ -316,10 +313,10 @@ def _train_teacher(work: Path) -> None:
     torch.save(trainer.state.model.state_dict(), work / "teacher.pt")
 
 
-def _teacher(work: Path) -> Teacher:
+def _teacher(work: Path) -> ModelTeacher:
     model = build_model(_shape(Cell(width=128)), seed=9).eval()
     model.load_state_dict(torch.load(work / "teacher.pt"))
-    return Teacher(
+    return ModelTeacher(
         name="teacher", model=model, head=head_of(model), vocab_size=VOCAB, trimmed_rows=0, fingerprint=""
     )
 

@@ -18,7 +18,6 @@ their standard error s and 0.25 % of the loss, and 0.84 s more, to be 80 % sure.
 """
 
 import argparse
-import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ from typing import Any
 import numpy as np
 
 import distillaw as dl
+from benchmarks.result_file import save, typed
 from distillaw.runs.paired import DocumentScores
 from distillaw.runs.record import Run, StudyRecord
 from distillaw.runs.spec import TrunkSpec
@@ -228,12 +228,7 @@ def main() -> None:
         counts[horizon] = summary(own, arguments.pairs)
         print(horizon, counts[horizon], flush=True)
         if arguments.out:
-            write(arguments.out, counts, rows)
-
-
-def write(path: Path, counts: Mapping[str, object], rows: Sequence[Mapping[str, Any]]) -> None:
-    """The counts and every case."""
-    path.write_text(json.dumps({"counts": counts, "cases": rows}, indent=1, default=float) + "\n")
+            save(arguments.out, typed(), counts=counts, cases=rows)
 
 
 if __name__ == "__main__":

@@ -32,11 +32,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import torch
 
+from benchmarks.result_file import save
 from distillaw.accounting.params import count_params
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.models.scoring import score_heldout
 from distillaw.quantities import parse_count
+from distillaw.runs.files import write_text
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.train.group import TrunkGroup
@@ -99,14 +101,8 @@ def main() -> None:
         if arguments.out:
             loss = study.run(teacher_run).result()["loss"]
             command = f"python -m benchmarks.rates.trained --batch {arguments.batch} --seeds {seed + 1}"
-            record = {
-                "command": command,
-                "teacher_loss": loss,
-                "searched": found,
-                "lost": lost(rows, found),
-                "rows": rows,
-            }
-            arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+            known = {"teacher_loss": loss, "searched": found}
+            save(arguments.out, command, **known, lost=lost(rows, found), rows=rows)
     for line in lost(rows, found):
         print(line)
 
@@ -213,8 +209,7 @@ def schedule_free(
                     optimizer.eval()
                     losses[str(budget)] = score_heldout(trainer.state.model, group.text.heldout).loss
                     optimizer.train()
-        kept.parent.mkdir(exist_ok=True)
-        kept.write_text(json.dumps(losses))
+        write_text(kept, json.dumps(losses), known=True)
     for tokens, loss in json.loads(kept.read_text()).items():
         yield row(spec, "schedule-free", halves, int(tokens), loss)
 

@@ -9,6 +9,8 @@ import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
+from distillaw.runs.files import write_text
+
 ARM = (
     "arm",
     "taught",
@@ -68,7 +70,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     record = json.loads((options.recipe / "recipe.json").read_text())
-    options.out.write_text(json.dumps(summary(record), indent=1) + "\n")
+    write_text(options.out, json.dumps(summary(record), indent=1) + "\n", known=True)
 
 
 if __name__ == "__main__":

@@ -102,10 +102,10 @@ def main():
     sys.stderr.write("\n")
     print(text(found))
     if args.out:
-        write_text(args.out, json.dumps(found, indent=1) + "\n")
+        write_text(args.out, json.dumps(found, indent=1) + "\n", known=True)
         partial.unlink(missing_ok=True)
     if args.page:
-        write_text(args.page, page(found, args.figure))
+        write_text(args.page, page(found, args.figure), known=True)
     if args.figure:
         draw(found, args.figure)
 

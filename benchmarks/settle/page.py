@@ -9,6 +9,8 @@ import argparse
 import json
 from pathlib import Path
 
+from distillaw.runs.files import write_text
+
 TIERS = {
     "simulated": "Simulated surfaces",
     "untouched": "Simulated, untouched seeds",
@@ -320,7 +322,7 @@ def main():
     parser.add_argument("--figure", type=Path, required=True, help="reliability curves")
     args = parser.parse_args()
     results = [json.loads(path.read_text()) for path in args.results]
-    args.page.write_text(page(results, args.figure))
+    write_text(args.page, page(results, args.figure), known=True)
     draw(results, args.figure)
 
 

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import distillaw as dl
+from benchmarks.result_file import save, typed
 from benchmarks.settle.decisions import arms, draw_decision
 from benchmarks.settle.loop import settle
 from benchmarks.settle.page import text
@@ -172,14 +173,10 @@ def main():
     partial = args.out.with_suffix(".partial.jsonl") if args.out else None
     rows = run(tasks(args), args.plan_every, partial, sys.stderr.write)
     sys.stderr.write("\n")
-    found = {
-        "command": " ".join(["python -m benchmarks.settle.run", *sys.argv[1:]]),
-        "tiers": summarise(rows),
-        "cpu_seconds": round(time.process_time() - started, 1),
-    }
+    found = {"tiers": summarise(rows), "cpu_seconds": round(time.process_time() - started, 1)}
     print(text(found, rows if args.rows else ()))
     if args.out:
-        args.out.write_text(json.dumps(found, indent=1) + "\n")
+        save(args.out, typed(), **found)
         partial.unlink(missing_ok=True)
 
 

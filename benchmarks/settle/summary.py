@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from benchmarks.verdict.scores import brier, coverage, difference, reliability, wilson
+from benchmarks.verdict.scores import brier, coverage, difference, reliability
+from distillaw.runs.paired import wilson_interval
 
 CUTS = ("seeds", "family", "kind", "scale", "teachers", "allowed", "kin")
 """Columns of a row by which scores are given apart."""
@@ -36,11 +37,12 @@ def summarise(rows):
 def share(flags):
     """Hits, count, share and its 90 % Wilson interval."""
     flags = np.asarray(list(flags), dtype=bool)
-    low, high = wilson(int(flags.sum()), len(flags))
+    rate = float(flags.mean()) if len(flags) else None
+    low, high = wilson_interval(rate or 0.0, len(flags))
     return {
         "hits": int(flags.sum()),
         "num": len(flags),
-        "share": float(flags.mean()) if len(flags) else None,
+        "share": rate,
         "low": low,
         "high": high,
     }

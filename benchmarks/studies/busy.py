@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks import ROOT
 from distillaw.cli.display import LogDisplay
+from distillaw.runs.files import write_text
 from distillaw.runs.process import available_cores
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.cost import study_cost
@@ -54,7 +55,7 @@ def main() -> None:
     }
     print(json.dumps(result, indent=1))
     if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+        write_text(arguments.out, json.dumps(result, indent=1) + "\n", known=True)
 
 
 if __name__ == "__main__":

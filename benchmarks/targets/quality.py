@@ -33,7 +33,7 @@ from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.distill.heads import SparseTargets
 from distillaw.models.scoring import IGNORE, HeldoutSet, score_heldout
-from distillaw.models.teacher import Teacher, apply_head, head_of, hidden_states
+from distillaw.models.teacher import ModelTeacher, apply_head, head_of, hidden_states
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
@@ -355,7 +355,7 @@ class Renormalised:
 class Draws:
     """Independent draws from a teacher that reads along: count / N, as RS-KD has it."""
 
-    def __init__(self, teacher: Teacher, samples: int, seed: int) -> None:
+    def __init__(self, teacher: ModelTeacher, samples: int, seed: int) -> None:
         self._teacher, self._samples = teacher, samples
         self._generator = torch.Generator().manual_seed(seed)
         self.bytes_per_position = 0.0

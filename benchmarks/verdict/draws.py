@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import distillaw as dl
+from benchmarks.result_file import save, typed
 from distillaw.planning import draws, law_evidence
 from distillaw.planning.decision import MARGIN
 from distillaw.planning.gains import LAW_DOF, LAW_SCALE
@@ -101,7 +102,7 @@ def main() -> None:
     }
     print(json.dumps(found, indent=2))
     if asked.out:
-        asked.out.write_text(json.dumps(found, indent=2) + "\n")
+        save(asked.out, typed(), **found)
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ def main():
     found["cpu_seconds"] = round(time.process_time() - started)
     print(table(found))
     if args.out:
-        write_text(args.out, json.dumps(found, indent=1) + "\n")
+        write_text(args.out, json.dumps(found, indent=1) + "\n", known=True)
         partial.unlink(missing_ok=True)
     if args.figure:
         draw(found, args.figure)

@@ -1,23 +1,12 @@
 """Scores of stated probabilities, intervals and decisions, with intervals of their own; no planner in here."""
 
-from statistics import NormalDist
-
 import numpy as np
+
+from distillaw.runs.paired import wilson_interval
 
 EDGES = (0.0, 0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.98, 1.0)
 """Bins of stated probabilities."""
 RESAMPLES = 2000
-
-
-def wilson(hits, count, level=0.9):
-    """Wilson interval of a share."""
-    if not count:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    share = hits / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
-    return float(middle - half), float(middle + half)
 
 
 def reliability(said, came):
@@ -28,7 +17,7 @@ def reliability(said, came):
     for k in np.unique(index):
         here = index == k
         hits, count = int(came[here].sum()), int(here.sum())
-        low, high = wilson(hits, count)
+        low, high = wilson_interval(hits / count, count)
         rows.append(
             {
                 "from": EDGES[k],
@@ -64,8 +53,9 @@ def brier(said, came):
 def coverage(inside):
     """Share of intervals that hold the truth, with its Wilson interval."""
     inside = np.asarray(inside)
-    low, high = wilson(int(inside.sum()), len(inside))
-    return {"num": len(inside), "share": float(inside.mean()), "low": low, "high": high}
+    share = float(inside.mean())
+    low, high = wilson_interval(share, len(inside))
+    return {"num": len(inside), "share": share, "low": low, "high": high}
 
 
 def difference(ours, theirs, study, rng):

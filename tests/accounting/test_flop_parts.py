@@ -37,7 +37,7 @@ shapes = st.builds(
 
 
 @given(shapes)
-def test_total_is_the_formula_of_the_specification(shape):
+def test_total_is_the_formula_of_the_paper(shape):
     parts = forward_flops(shape)
     N, d = count_params(shape).non_embedding, shape.width
     assert parts.total == 2 * N + 2 * shape.layers * shape.context * d + 2 * shape.vocab * d

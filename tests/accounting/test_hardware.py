@@ -25,8 +25,8 @@ def test_hours_and_price():
     assert cost.device_hours_low < cost.device_hours < cost.device_hours_high
 
 
-def test_the_teacher_of_the_specification_scores_28k_tokens_a_second():
-    """A 7B teacher at 40 % of 989 TFLOP/s: 1B tokens in about 10 hours (spec logits section 3d)."""
+def test_the_teacher_of_the_example_scores_28k_tokens_a_second():
+    """A 7B teacher at 40 % of 989 TFLOP/s: 1B tokens in about 10 hours."""
     cost = estimate_cost(2 * 7e9 * 1e9, hardware("h200"), mfu=0.4)
     assert cost.device_hours == pytest.approx(10, rel=0.02)
 

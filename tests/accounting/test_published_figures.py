@@ -1,4 +1,4 @@
-"""Every row of sections 10 and 11 of the specification of accounting (arXiv 2502.08606 and 2311.07052)."""
+"""Printed parameters and FLOP of arXiv 2502.08606 and 2311.07052."""
 
 import csv
 import math
@@ -52,7 +52,7 @@ class TestArchitectureTable:
 
     def test_parameters(self, row):
         count = count_params(shape_of(row))
-        # four printed digits, and the 0.04 % that the specification found between shapes and table
+        # four printed digits, and the 0.04 % between shapes and table
         assert count.non_embedding / 1e9 == pytest.approx(float(row["N_B"]), rel=4e-4 + 5e-4)
         assert count.one_matrix / 1e9 == pytest.approx(float(row["N_total_B"]), rel=4e-4 + 5e-4)
 
@@ -64,7 +64,7 @@ class TestArchitectureTable:
         assert forward_flops(shape_of(row)).total / 1e9 == pytest.approx(float(row["C_2N_sigma_B"]), rel=8e-4)
 
     def test_full_count(self, row):
-        # softmax heads are not stated in the paper: the specification calls the column reproducible to 0.2 %
+        # softmax heads are not stated in the paper: the column is reproducible to 0.2 %
         assert forward_flops(shape_of(row)).full_count / 1e9 == pytest.approx(float(row["C_fwd_B"]), rel=2e-3)
 
     def test_f_of_n_is_within_its_stated_error_of_the_full_count(self, row):
@@ -109,7 +109,7 @@ def test_f_of_n_against_the_count_from_shapes():
 @pytest.mark.parametrize(
     ("name", "percent"), [("103M", -40), ("198M", -32), ("546M", -23), ("1.82B", -15), ("12.6B", -7)]
 )
-def test_error_of_two_n_as_the_specification_prints_it(name, percent):
+def test_error_of_two_n_as_printed(name, percent):
     row = row_named(name)
     error = approximation_error(two_n_flops(shape_of(row)) / 1e9, float(row["C_fwd_B"]))
     assert round(100 * error) == percent

@@ -1,4 +1,4 @@
-"""Bytes of stored targets: every row of the tables in spec accounting section 9 and logits section 3a."""
+"""Bytes of stored targets: every row of the tables of docs/targets.md and of published estimates."""
 
 import pytest
 from hypothesis import given

@@ -67,16 +67,6 @@ def test_tab_in_bash(script, tmp_path, line, offered):
     assert set(tab(script, line, tmp_path)) == offered
 
 
-def test_names_come_without_anything_heavy():
-    code = (
-        "import sys; from distillaw.cli.app import app; "
-        "app(['__complete', 'predict', '--law', 'b'], result_action='return_value', exit_on_error=False); "
-        "assert not {'torch', 'scipy', 'matplotlib', 'transformers', 'pyarrow'} & set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "busbridge2025" in done.stdout, done.stderr
-
-
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_scripts_parse(shell, tmp_path):
     done = answer("completion", shell, "--json")

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 
 import pytest
 
@@ -73,7 +72,7 @@ def test_keys_of_the_interface(cost_json):
 def test_a_size_means_the_fixed_aspect_family(cost_json):
     answer = cost_json("--params", "1e9", "--tokens", "20B")
     forward = answer["flops"]["student_forward_per_token"]
-    assert forward == pytest.approx(2.45439e9, rel=1e-5)  # spec accounting section 11
+    assert forward == pytest.approx(2.45439e9, rel=1e-5)
     assert answer["flops"]["student_training"] == pytest.approx(3 * forward * 20e9)
     assert answer["flops"]["total"] == answer["flops"]["student_training"]
     assert answer["params"]["non_embedding"] == 1_000_000_000
@@ -254,7 +253,7 @@ def test_time_money_and_storage(cost_json):
 
 def test_approximations_are_labelled_with_their_error(cost_json):
     answer = cost_json("--params", "103M", "--tokens", "1B")["approximations"]
-    assert answer["two_n"]["relative_error"] == pytest.approx(-0.40, abs=0.01)  # spec accounting section 2
+    assert answer["two_n"]["relative_error"] == pytest.approx(-0.40, abs=0.01)
     assert answer["six_nd"]["flop"] == pytest.approx(6 * 103e6 * 1e9)
 
 
@@ -335,12 +334,3 @@ def test_through_the_console_script():
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
     assert json.loads(done.stdout)["flops"]["total"] > 0
-
-
-def test_nothing_heavy_is_imported():
-    code = (
-        "import sys; import distillaw.cli.cost; "
-        "print([m for m in ('torch', 'transformers', 'scipy', 'pandas', 'matplotlib') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "[]", done.stderr

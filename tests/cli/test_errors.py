@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+import tiny
 from in_process import answer
 
 FILES = {
@@ -19,6 +20,7 @@ FILES = {
     "study/study.json": "{}",
     "nan.csv": "N,D,loss\n1e6,1e7,3.0\n2e6,2e7,nan\n",
     "header.csv": "N,D,loss\n",
+    "ring.toml": 'name = "x"\n' + tiny.RUN.format(tokens=4096).replace("[data]", '[data]\ncorpus = "ring"'),
 }
 
 RUN = "--columns params=N,tokens=D,loss=loss"
@@ -43,9 +45,13 @@ CASES = {
     "cost --tokens 1B --params 1B --devices 1": "unknown option --devices (did you mean '--device'?); ",
     "laws --out x": "unknown option --out; ",
     "foo": "unknown command 'foo'; ",
-    "map gain --teacher-loss x": "--teacher-loss: got 'x'; it must be a number",
+    "map gain --teacher-loss x": "--teacher-loss: cannot read 'x'",
     "cost --tokens 1B --params 1B --sequences x": "--sequences",
     "completion tcsh": "zsh",
+    # links in a ring
+    "cache build --teacher x --data ring --out o": "Too many levels of symbolic links",
+    "study import ring --out o.parquet": "ring",
+    "train ring.toml --out o --quiet": "corpus 'ring': no such file or folder",
     # names, with what is near
     f"predict --law busbridge2205 {STUDENT}": "did you mean 'busbridge2025'",
     "laws show busbridge": "did you mean 'busbridge2025'",
@@ -155,6 +161,7 @@ def place(tmp_path, monkeypatch):
         (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "ring").symlink_to("ring")
     monkeypatch.chdir(tmp_path)
 
 

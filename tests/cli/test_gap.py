@@ -1,7 +1,5 @@
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -24,7 +22,7 @@ def test_json_has_the_schema_version_and_the_keys():
     assert found["zhang2023-constant-ratio"]["ratio"] == pytest.approx(2.5)
     assert found["zhang2023-constant-ratio"]["start"] == "pruned-same"
     costs = {cost["name"]: cost["per_cent"] for cost in found["busbridge2025"]["costs"]}
-    assert costs["1 x the student"] == pytest.approx(8.7, abs=0.05)  # spec laws.md 13.5
+    assert costs["1 x the student"] == pytest.approx(8.7, abs=0.05)
     assert "dL_S / dL_T" in answer["derivation"]
 
 
@@ -63,7 +61,6 @@ def test_far_outside_every_range_nothing_is_recommended():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--student", "5M", "--law", "zhang2023-capacity-gap"], "means nothing below"),
         (["--student", "1B", "--teacher-loss", "1.2"], "irreducible"),
         (["--student", "1B", "--tokens", "20B", "--tokens-per-param", "20"], "same thing twice"),
         (["--student", "-1B"], "positive"),
@@ -80,16 +77,6 @@ def test_bad_input_is_one_line(arguments, words):
     done = run(*arguments)
     assert done.returncode == 2
     assert words in done.stderr and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
-
-
-def test_nothing_heavy_is_imported():
-    code = (
-        "import sys; from distillaw.cli.gap import gap; gap(student='1B', explain=True); "
-        "heavy = {'torch', 'scipy', 'matplotlib', 'transformers', 'pyarrow', 'jinja2'} & set(sys.modules); "
-        "assert not heavy, heavy"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_lines_are_whole_in_a_pipe_and_fit_a_terminal(monkeypatch):

@@ -82,6 +82,7 @@ ROWS = {
         ("--teacher llama-3.1-8b", A, ""),
         ("--teacher-loss 2.0", A, ""),
         ("--law surrogate-s2", A, ""),
+        ("--arm pruned", A, ""),
         ("--margin 2", A, ""),
         ("--explain", A, ""),
     ],
@@ -136,6 +137,7 @@ ROWS = {
         ("--bins 11", TEXT, CODE),
         ("--text-column body", TEXT, CODE),
         ("--max-document-chars 4000", TEXT, CHAT),
+        ("--section-chars 500", TEXT, CHAT),
         ("--batch 4", CODE, ""),
         ("--device cpu", CODE, ""),
         ("--dry-run", CODE, ""),
@@ -173,26 +175,33 @@ COUNTS = ("cost", "gap", "regime")
 """Verbs that answer at once; of the others only what is refused is seen."""
 
 
-@cache
-def _numbers(verb, line):
+def _numbers(done):
     """What is answered, less what repeats the question; None where it is refused."""
-    done = answer(verb, *line.split(), "--json")
     if done.returncode:
         return None
     return {k: v for k, v in json.loads(done.stdout).items() if k not in ("question", "assumptions")}
 
 
+@cache
+def _without(verb, line):
+    """The numbers of a call without the option in question."""
+    return _numbers(answer(verb, *line.split(), "--json"))
+
+
 @pytest.mark.parametrize(("verb", "option", "acts", "idle"), CASES, ids=[f"{c[0]} {c[1]}" for c in CASES])
 def test_an_option_acts_or_is_refused(verb, option, acts, idle, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    beside = ["--dry-run"] if verb == "evaluate" and option != "--dry-run" else []  # without torch
-    assert "does nothing" not in answer(verb, *acts.split(), *option.split(), *beside).stderr
-    if verb in COUNTS and (before := _numbers(verb, acts)) is not None:
-        assert _numbers(verb, f"{acts} {option}") != before
+    beside = ["--json"] if verb in COUNTS else []
+    if verb == "evaluate" and option != "--dry-run":
+        beside = ["--dry-run"]  # without torch
+    done = answer(verb, *acts.split(), *option.split(), *beside)
+    assert "does nothing" not in done.stderr
+    if verb in COUNTS and (before := _without(verb, acts)) is not None:
+        assert _numbers(done) != before
     if idle:
         done = answer(verb, *idle.split(), *option.split())
         assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr or done.stdout
         if verb in COUNTS:
-            assert _numbers(verb, idle) is not None  # so that it is the option that was refused
+            assert _without(verb, idle) is not None  # so that it is the option that was refused
         else:
             assert option.split()[0] in done.stderr or "one of them" in done.stderr

@@ -1,7 +1,6 @@
 """`distillaw instruct` as a user meets it: one line for each thing that is wrong, answers alone on stdout."""
 
 import json
-import subprocess
 import sys
 
 import pytest
@@ -106,11 +105,3 @@ def test_the_plan_of_a_run_spends_nothing(place, capsys):
     assert record["end_token"] == "<|im_end|>" and record["train"] + record["heldout"] == 48
     assert record["tokens_per_epoch"] < record["all_tokens_per_epoch"] and record["train_flops"] > 0
     assert not (place / "dry").exists()
-
-
-def test_help_imports_nothing_heavy():
-    code = (
-        "import sys; from distillaw.cli import instruct; "
-        "assert not {'torch', 'transformers', 'trl', 'datasets'} & set(sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -91,8 +91,7 @@ def _write_tables(folder: Path) -> None:
 def workshop(tmp_path_factory):
     """A folder with models, texts, chats, a study and files, under the names that WORK and OWN call them by."""
     folder = tmp_path_factory.mktemp("workshop")
-    speeches = write_speeches(folder / "speeches.jsonl")
-    speeches.write_text("".join(speeches.read_text().splitlines(keepends=True)[:80]))
+    write_speeches(folder / "speeches.jsonl")
     write_teacher(folder / "teacher", batches=2)
     tokenizer = chatml_tokenizer()
     tokenizer.chat_template = (
@@ -124,7 +123,7 @@ OWN = {
 """What the user fills in."""
 TEXT = "--text speeches.jsonl"
 WORK = [
-    f"prune teacher --out cut --keep 0.5 {TEXT} --context 64 --tokens 8k --heldout-tokens 4k --dry-run",
+    f"prune teacher --out cut --keep 0.5 {TEXT} --context 64 --tokens 1k --heldout-tokens 1k --dry-run",
     "cache build --teacher teacher --data run.toml --out cache --tokens 2k --dry-run",
     "instruct sft chat --data chats.jsonl --out sft --epochs 1 --dry-run",
     "instruct sft chat --data chats.jsonl --out chatty --epochs 1",
@@ -195,6 +194,7 @@ def test_next_commands_run_one_after_the_other(line, workshop, monkeypatch):
     """From the first that is given until one comes again, or one trains."""
     monkeypatch.chdir(workshop)
     monkeypatch.setattr("webbrowser.open", lambda address: None)
+    monkeypatch.setattr("distillaw.large_batch.images.study.TIMED_SECONDS", 0.02)
     words = line.split()
     done, seen = _call(monkeypatch, *words), []
     while done is not None and words not in seen and words[-1] != "--help":

@@ -123,13 +123,16 @@ def test_a_real_model_is_named_alike_everywhere():
             "--students-served 4 does nothing here",
         ),
         ("fit runs.csv --law supervised --untied", "--untied does nothing without --vocab"),
-        ("fit runs.csv --law supervised --supervised besiroglu2024", "supervised: the students' own loss"),
+        (
+            "fit runs.csv --law supervised --supervised besiroglu2024",
+            "supervised: only the distillation families",
+        ),
         ("study import runs.csv --dry-run --untied", "--untied does nothing without --vocab"),
         (
             "study new --kind teacher-choice --hours 1 --device h200 --cores 4",
             "--cores 4 does nothing beside --device",
         ),
-        ("study new --students 1M", "--students does nothing without --kind"),
+        ("study new --students 1M", "--students 1M does nothing here: kinds are listed"),
     ],
 )
 def test_an_option_that_cannot_act_is_refused(line, words):
@@ -174,3 +177,20 @@ def test_messages_use_the_names_that_were_typed():
     assert "--teacher-params and --teacher-tokens belong together" in half
     assert said("plan --student 1B --tokens 1e30", 2).stderr.startswith("distillaw: --tokens = 1e+30")
     assert "--unique-tokens = 1e+30" in said(f"plan {ASKED} --unique-tokens 1e30", 2).stderr
+
+
+def test_options_have_the_defaults_of_the_fields_they_fill():
+    from dataclasses import asdict
+
+    from distillaw.cli.instruct import DpoOptions, SftOptions
+    from distillaw.cli.options import given
+    from distillaw.instruct.spec import DpoSpec, SftSpec
+
+    for options, spec in ((SftOptions, SftSpec), (DpoOptions, DpoSpec)):
+        assert given(options()).items() <= asdict(spec(model="m", data="d")).items()
+
+
+def test_a_number_is_refused_by_the_name_it_was_typed_with():
+    assert said(f"regime {ASKED} --reference-batch 1M", 2).stderr.count("--reference-lr") == 1
+    assert "--params: got '-1'; it must be positive" in said("cost --params -1 --tokens 20B", 2).stderr
+    assert "--multiples: cannot read 'x'" in said("branch run.toml --out not-there --multiples 1,x", 2).stderr

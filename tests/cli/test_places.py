@@ -164,8 +164,14 @@ def test_a_folder_of_others_is_left_as_it_is(home, command):
     for place in ("theirs", ".", "link", "file", "broken", "file/below"):
         said = _refused(line.replace("OUT", place), home)
         assert "--out" in said or "--figures" in said
-    only = home / "only"
-    for name in (*FOLDERS, *FILES):  # each name alone: no single one makes a folder look like ours
+
+
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("command", INTO_A_FOLDER)
+def test_no_single_name_makes_a_folder_look_like_ours(home, command, every):
+    """Each name alone; in the fast suite every command has its share of them."""
+    line, only = INTO_A_FOLDER[command], home / "only"
+    for name in (*FOLDERS, *FILES)[list(INTO_A_FOLDER).index(command) % every :: every]:
         only.mkdir()
         (only / name).mkdir() if name in FOLDERS else None
         (only / name / "thesis.txt" if name in FOLDERS else only / name).write_text(THESIS)

@@ -86,8 +86,8 @@ def test_options_that_are_also_commands_are_read(name, written, tmp_path):
         ("[plan]\ntokens = 1979-05-27", "write a text, a number"),
         ('student = "1B"', "it must have one table, [plan]"),
         ("[plan]\n[study]\n", "found plan, study"),
-        ("", "found nothing"),
-        ("student", "no TOML"),
+        ("", "empty"),
+        ("student", "not TOML"),
     ],
 )
 def test_what_is_no_question_is_refused_with_the_file_named(text, words, written):
@@ -98,7 +98,7 @@ def test_what_is_no_question_is_refused_with_the_file_named(text, words, written
 
 def test_a_file_that_is_not_there(tmp_path):
     done = answer("plan", "--question", tmp_path / "none.toml")
-    assert done.returncode == 2 and "cannot be read" in done.stderr
+    assert done.returncode == 2 and "no such file" in done.stderr
 
 
 def test_other_verbs_read_no_question(tmp_path):

@@ -103,10 +103,10 @@ def test_tokens_of_the_teachers_bring_the_laws_to_the_scale_of_the_text(place):
         return verdict.evidence[0].details["text_scale"]
 
     assert scale() == 1
-    assert scale(scout_tokens=["1M"]) != 1
+    assert scale(scout_tokens=[1e6]) != 1
     (place / "a" / MARK).touch()
     write_json(place / "a" / "result.json", {"run_id": "a", "tokens": 1_000_000, "teacher_run": None})
-    assert scale() == scale(scout_tokens=["1M"]), "read from the run"
+    assert scale() == scale(scout_tokens=[1e6]), "read from the run"
     write_json(place / "a" / "result.json", {"run_id": "a", "tokens": 1_000_000, "teacher_run": "t"})
     assert scale() == 1, "no law knows what a distilled teacher's tokens are worth"
     (place / "a" / "result.json").unlink()
@@ -126,7 +126,7 @@ def test_a_teacher_of_the_study_is_not_measured_again(study, capsys):
 def test_another_teacher_beside_a_study(place, study, tmp_path):
     here = tmp_path / "study"
     shutil.copytree(study, here)
-    question = scouting(place, "a", max_bytes="2k")
+    question = scouting(place, "a", max_bytes=2000)
     verdict = asked(question, student=None, tokens=None, study=here)
     assert "held-out documents" in verdict.warnings[0]
     tokenizer = train_tokenizer(DOCUMENTS, vocab_size=VOCAB)
@@ -151,7 +151,7 @@ def test_what_is_wrong_is_said_before_anything_is_measured(place, monkeypatch):
     with pytest.raises(ConfigError, match="tokens per parameter"):
         asked(scouting(place, "a"), student="1B")
     with pytest.raises(ConfigError, match="1 values for 2 models"):
-        asked(scouting(place, "a", "b", scout_tokens=["1M"]))
+        asked(scouting(place, "a", "b", scout_tokens=[1e6]))
     with pytest.raises(ConfigError, match="--scout-out is for --scout"):
         asked(ScoutOptions(scout_out=place))
     with pytest.raises(ConfigError, match="corpus 'nowhere': no such file"):

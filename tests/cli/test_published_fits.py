@@ -1,6 +1,6 @@
-"""Published fits from the shipped files by the command line alone (spec fitting.md section 15.1).
+"""Published fits from the shipped files by the command line alone.
 
-Objectives are the minima of section 11, reached or beaten to a relative 1e-6; E to the digits printed there.
+Objectives are the lowest that long searches found, reached or beaten to a relative 1e-6; E to the digits printed there.
 """
 
 import json

@@ -14,8 +14,8 @@ from distillaw.runs.files import read_json
 from in_process import answer as in_process
 
 
-def run(*arguments):
-    return in_process("report", *arguments)
+def run(*arguments, **options):
+    return in_process("report", *arguments, **options)
 
 
 def test_the_report_is_written_where_asked(tmp_path):
@@ -36,9 +36,11 @@ def test_a_missing_folder_is_one_clear_line(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_every_figure_of_the_page_is_written_as_a_file(tmp_path):
+def test_every_figure_of_the_page_is_written_as_the_file_that_the_page_holds(tmp_path):
     write_study(tmp_path / "study")
-    done = run(tmp_path / "study", "--figures", tmp_path / "figures", "--format", "svg,pdf", "--json")
+    (tmp_path / "study" / "tuning.json").unlink()  # whose picture has the most panels
+    words = (tmp_path / "study", "--figures", tmp_path / "figures", "--format", "svg,pdf", "--json")
+    done = run(*words, drawn=True)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["figures"] == str(tmp_path / "figures")
@@ -47,13 +49,10 @@ def test_every_figure_of_the_page_is_written_as_a_file(tmp_path):
     assert written == sorted(f"{name}.{kind}" for name in shown for kind in ("svg", "pdf"))
     assert {"capacity-gap", "token-curves", "pareto"} <= set(shown)
     assert (tmp_path / "figures" / "pareto.pdf").read_bytes().startswith(b"%PDF-1.")
-
-
-def test_the_pdf_in_the_page_is_the_file_that_is_written(tmp_path):
-    write_study(tmp_path / "study")
-    assert run(tmp_path / "study", "--figures", tmp_path / "figures", "--format", "pdf").returncode == 0
     page = (tmp_path / "study" / "report.html").read_text()
-    for name, text in re.findall(r'download="([^"]+)\.pdf"[^>]*base64,([^"]+)"', page):
+    inside = dict(re.findall(r'download="([^"]+)\.pdf"[^>]*base64,([^"]+)"', page))
+    assert inside.keys() == {*shown}
+    for name, text in inside.items():
         assert base64.b64decode(text) == (tmp_path / "figures" / f"{name}.pdf").read_bytes()
 
 

@@ -5,16 +5,12 @@ import json
 import pytest
 
 from in_process import answer as _call
-from tiny import DATA
+from tiny import study_text
 
 SEEDS = "".join(f'[[replicates]]\nparams = "{size}"\nseeds = 3\n' for size in ("0.02M", "0.03M", "0.05M"))
-TINY = f"""
-name = "tiny"
-batch_tokens = 128
-peak_lr = 0.01
-{DATA}[tuning]
-enabled = false
-[students]
+TINY = study_text(
+    "tiny",
+    f"""[students]
 params = ["0.02M", "0.03M", "0.05M"]
 tokens = ["4k", "8k", "16k"]
 [[teachers]]
@@ -29,7 +25,8 @@ holdout = true
 [target]
 params = "0.05M"
 tokens = "16k"
-"""
+""",
+)
 
 
 def _tokens(folder):

@@ -56,6 +56,7 @@ def test_a_file_is_not_overwritten_unasked(tmp_path):
         (["new", "supervised", "--students", "0.1M"], "needs at least 3"),
         (["new", "supervised", "--vocab", "100"], "at least 257"),
         (["new", "supervised", "--corpus", "no-such-place"], "no such file or folder"),
+        (["new", "supervised", "--out", ".", "--force"], "a folder; give a file name"),
         (["new", "supervised", "--hours", "1", "--hardware", "h20"], "h200"),
     ],
 )

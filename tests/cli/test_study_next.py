@@ -6,10 +6,12 @@ A prediction from a table, a fitted law, a guess; a verdict from a table, a stud
 import csv
 import json
 import re
+import shlex
 import sys
 import tomllib
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,8 +20,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "planning"))
 from synthetic_study import write_study
 
 from distillaw.laws.published import published
+from distillaw.quantities import format_flop
 from distillaw.runs.config import from_table
 from distillaw.runs.files import write_json
+from distillaw.sequential.answer import _reaches
 from distillaw.sweep.spec import StudySpec
 from in_process import answer as in_process
 
@@ -54,8 +58,29 @@ COLUMNS = ("--columns", "params=N,tokens=D,loss=loss,teacher_loss=LT", "--predic
 STUDENT = ("--student-params", "7B", "--student-tokens", "1T")
 
 
+@pytest.mark.parametrize("ask", [(), ("--predict",)])
+def test_what_is_wrong_with_a_table_is_said_of_its_file(tmp_path, ask):
+    file = write(tmp_path / "bad.csv", ["params", "tokens", "loss"], [1e8], [1e9], ["x"])
+    done = distillaw(file, *STUDENT, "--budget", "1e22", *ask)
+    assert done.returncode == 1 and str(file) in done.stderr and "row 1" in done.stderr
+
+
+def test_a_table_is_read_once(tmp_path, monkeypatch):
+    """Whether it poses a decision, and for the prediction that it turns out to be about."""
+    from distillaw.runs import table as tables
+
+    N, D = (v.ravel() for v in np.meshgrid(np.geomspace(1e8, 2e9, 4), np.geomspace(2e9, 5e10, 4)))
+    loss = LAW.supervised(params=N, tokens=D)
+    file = write(tmp_path / "lone.csv", ["params", "tokens", "loss"], N, D, loss)
+    read, seen = tables.read_columns, []
+    monkeypatch.setattr(tables, "read_columns", lambda path: seen.append(path) or read(path))
+    done = distillaw(file, *STUDENT, "--budget", "1e22", "--bootstrap", 20)
+    assert done.returncode == 0 and done.stdout.startswith("supervised: "), done.stderr
+    assert len(seen) == 1
+
+
 def test_a_prediction_from_a_table(table):
-    ask = (table, *COLUMNS, *STUDENT, "--budget", "1e22", "--bootstrap", 100)
+    ask = (table, *COLUMNS, *STUDENT, "--budget", "1e22", "--bootstrap", 30)
     done = distillaw(*ask, "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -90,7 +115,7 @@ def test_some_rows_of_a_table(table, tmp_path):
     mixed = tmp_path / "mixed.csv"
     rows = [f"{line},code" for line in easier] + [f"{line},web" for line in lines]
     mixed.write_text("\n".join([f"{head},text", *rows]) + "\n")
-    ask = (*COLUMNS, *STUDENT, "--budget", "1e22", "--bootstrap", 100, "--json")
+    ask = (*COLUMNS, *STUDENT, "--budget", "1e22", "--bootstrap", 30, "--json")
     alone = json.loads(distillaw(table, *ask).stdout)
     chosen = json.loads(distillaw(mixed, *ask, "--where", "text=web").stdout)
     assert chosen["loss"] == alone["loss"] and chosen["runs"] == alone["runs"]
@@ -108,12 +133,12 @@ def test_two_allocations_from_a_table_a_fitted_law_and_a_guess(table, tmp_path):
         "distillation-reduced",
         *COLUMNS[:2],
         "--bootstrap",
-        100,
+        30,
         "--out",
         law,
     ]
     assert in_process(*fit).returncode == 0
-    for source, options in ((table, (*COLUMNS, "--bootstrap", 100)), (law, ()), ("surrogate-s2", ())):
+    for source, options in ((table, (*COLUMNS, "--bootstrap", 30)), (law, ()), ("surrogate-s2", ())):
         done = distillaw(source, *compare, *options, "--json")
         assert done.returncode == 0, done.stderr
         answer = json.loads(done.stdout)
@@ -137,6 +162,8 @@ def test_a_verdict_from_a_table_with_teachers(table, tmp_path):
     assert answer["after"]["expected_regret"] <= answer["now"]["expected_regret"]
     assert len(out.read_text().splitlines()) == 1 + len(answer["runs"])
     assert answer["toml"] is None
+    again = distillaw(*ask, "--out", out)  # as the loop goes: the rows say whose they are
+    assert again.returncode == 0, again.stderr
     for idle in ("--noise", "--bootstrap", "--level"):
         refused = distillaw(*ask, idle, 1)
         assert refused.returncode == 2 and f"{idle} 1 does nothing here" in refused.stderr
@@ -182,6 +209,9 @@ def test_a_first_design_is_a_study_file_to_run(tmp_path):
     rows = {(row["student"], row["student_tokens"]) for row in answer["runs"]}
     assert {(trunk["trunk"], tokens) for trunk in trunks for tokens in trunk["tokens"]} == rows
     assert sum(len(trunk["tokens"]) for trunk in trunks) == len(answer["runs"])
+    whole = json.loads(shown.stdout)["flops"]  # searches and teachers, too
+    assert answer["flops"] + answer["flops_beside"] == pytest.approx(whole) and whole > 10 * answer["flops"]
+    assert f"{format_flop(answer['flops_beside'])}; {format_flop(whole)} in all are beyond" in done.stdout
 
 
 def test_from_a_folder_the_batch_stands_beside_what_is_there(tmp_path):
@@ -201,6 +231,15 @@ def test_from_a_folder_the_batch_stands_beside_what_is_there(tmp_path):
     (cells,) = extended["cells"]
     assert set(cells["teachers"]) >= {"none"} and "none" in answer["toml"]
     assert in_process("study", "show", out).returncode == 0
+    again = distillaw(
+        folder, "--budget", "4e13", "--out", out
+    )  # it replaces what it wrote before, and nothing else
+    assert again.returncode == 0, again.stderr
+    out.write_text("[students]")
+    assert (
+        distillaw(folder, "--budget", "3e13", "--out", out).returncode == 2
+        and out.read_text() == "[students]"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +303,21 @@ def test_where_nobody_knows_no_probability_is_given(tmp_path):
     assert "UNKNOWN" in shown and "drawn on beyond the runs" in shown and "best" not in shown
 
 
+@pytest.mark.parametrize("question", [("0.1M", "4M"), ("1M", "20M")])
+def test_where_nobody_knows_runs_are_proposed(tmp_path, question):
+    """The model of the runs is sure there (teachers are worse by far), and no reason to leave the question alone."""
+    folder = make_folder(tmp_path / "out", worth=(-0.5, -0.6))
+    asked = ("--student", question[0], "--tokens", question[1])
+    done = distillaw(folder, "--budget", "1e15", *asked, "--json")
+    said = json.loads(done.stdout)
+    assert said["sentence"].startswith("UNKNOWN") and said["regret_bound"] <= said["margin"]
+    assert said["runs"] and said["is_worth_it"] and not said["why_not"] and said["worth"] is None
+    best = max(said["gains"], key=lambda label: said["gains"][label]["mean"])
+    assert best in {run["teacher"] for run in said["runs"]}
+    command = shlex.split(distillaw(folder, "--budget", "1e15", *asked).stdout.splitlines()[-1])
+    assert command[1:4] == ["distillaw", "study", "next"] and command[-2:] == ["--out", "next.toml"]
+
+
 def test_where_nothing_is_to_run_nothing_is_written(tmp_path):
     """The answer stands all the same, so that a loop of `next` and `run` can ask whether there is a file."""
     folder, out = make_folder(tmp_path / "out"), tmp_path / "next.toml"
@@ -272,18 +326,18 @@ def test_where_nothing_is_to_run_nothing_is_written(tmp_path):
     assert "nothing to run" in done.stdout and f"{out} is not written" in done.stderr and not out.exists()
 
 
-def make_folder(folder):
-    """A study of one size, three budgets and two teachers, without weights."""
+def make_folder(folder, worth=(0.05, 0.02)):
+    """A study of one size, three budgets and two teachers worth so many nats, without weights."""
     spec = from_table(StudySpec, tomllib.loads(STUDY.replace("[1000000]", "[250000, 500000, 1000000]")), "")
     rows = [
         ("teacher-0.3M-alone-s0-a-2000000t", "teacher", 304_000, 2_000_000, None, 3.6),
         ("teacher-1M-alone-s0-b-4000000t", "teacher", 1_060_000, 4_000_000, None, 3.3),
     ]
     teachers = {row[0]: row[5] for row in rows}
-    for name, worth in ((None, 0.0), *zip(teachers, (0.05, 0.02), strict=True)):
+    for name, gain in ((None, 0.0), *zip(teachers, worth, strict=True)):
         for tokens in (250_000, 500_000, 1_000_000):
             arm = "alone" if name is None else "from-" + name.split("-")[1]
-            loss = 3.4 + (2e5 / tokens) ** 0.3 - worth
+            loss = 3.4 + (2e5 / tokens) ** 0.3 - gain
             rows.append((f"student-0.1M-{arm}-s0-c-{tokens}t", "student", 111_024, tokens, name, loss))
     for run_id, role, params, tokens, teacher, loss in rows:
         path = folder / "runs" / run_id
@@ -322,7 +376,7 @@ def make_folder(folder):
 def test_candidates_of_ones_own_and_money(table, tmp_path):
     names = ["params", "tokens", "cost"]
     own = write(tmp_path / "cells.csv", names, [1e9, 4e9, 8e9], [1e11, 2e11, 4e11], [10, 50, 300])
-    ask = (table, *COLUMNS, *STUDENT, "--bootstrap", 100)
+    ask = (table, *COLUMNS, *STUDENT, "--bootstrap", 30)
     answer = json.loads(distillaw(*ask, "--candidates", own, "--budget", 60, "--json").stdout)
     assert {run["cost"] for run in answer["runs"]} <= {10.0, 50.0}
     money = ("--dollars", 20000, "--hardware", "h100-sxm", "--price", 2.5)
@@ -361,3 +415,11 @@ def test_too_few_runs_need_a_guess(table):
     )
     guessed = distillaw(*ask, "--guess", "surrogate-s2")
     assert guessed.returncode == 0 and guessed.stdout.startswith("guessed from surrogate-s2")
+
+
+def test_runs_of_whole_batches_reach_a_target_of_round_tokens():
+    """976 batches of 1,024 tokens are 999,424, which nobody calls beyond a range that ends at 1M."""
+    question = SimpleNamespace(target=SimpleNamespace(params=1e5), tokens=1e6)
+    for tokens, reaches in ((999_424, True), (990_000, False)):
+        runs = [SimpleNamespace(params=1e5, tokens=tokens), SimpleNamespace(params=5e4, tokens=tokens / 2)]
+        assert _reaches(SimpleNamespace(question=question, runs=runs)) == reaches

@@ -12,11 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import in_fork
 from in_process import answer
 from tiny import RUN
 
 SPEC = 'name = "one"' + RUN
-STEPS = 400
+STEPS = 200
 ALONE = (sys.executable, "-m", "distillaw")
 RANKS = (
     sys.executable,
@@ -52,15 +53,18 @@ def _call(launcher, file, folder, *more):
 
 def _started(launcher, file, folder):
     """A run in a session of its own, which has saved a checkpoint just now."""
-    before = set(folder.glob("trunks/*/state/step-*"))
-    process = subprocess.Popen(
-        _command(launcher, file, folder),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "DISTILLAW_CHECKPOINT_SECONDS": "0.1"},
-    )
+    before, often = set(folder.glob("trunks/*/state/step-*")), {"DISTILLAW_CHECKPOINT_SECONDS": "0.1"}
+    if launcher == ALONE:
+        process = in_fork.command("train", file, "--out", folder, environment=often)
+    else:
+        process = subprocess.Popen(
+            _command(launcher, file, folder),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env=os.environ | often,
+        )
     while process.poll() is None and set(folder.glob("trunks/*/state/step-*")) <= before:
         time.sleep(0.01)
     return process

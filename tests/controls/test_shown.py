@@ -16,6 +16,7 @@ from distillaw.fitting.result import FitResult
 from distillaw.planning.voices import fitted_voice
 from distillaw.report.conclusion import conclude_study
 from distillaw.runs.record import read_study
+from undrawn import undrawn
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,8 @@ def concluded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("concluded")
     write_study(folder, World(students=(2e4, 5e4, 1e5), budgets=(150_000, 300_000, 600_000)))
     said = []
-    conclude_study(folder, say=said.append)
+    with undrawn():
+        conclude_study(folder, say=said.append)
     return folder, said
 
 

@@ -144,7 +144,7 @@ def test_pieces_of_another_tokenizer_are_adopted_whole(tokenizer):
 
 
 def test_the_size_is_rounded_up_only_where_it_must_be():
-    """The reference script adds a whole block of 64 where the size is a multiple already (spec recipe section 10)."""
+    """The reference script adds a whole block of 64 where the size is a multiple already."""
     tokenizer = train_tokenizer(ENGLISH, vocab_size=300)
     bpe = read_bpe("t", tokenizer)
     counts = count_pieces(tokenizer, ENGLISH)

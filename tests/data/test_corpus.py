@@ -1,10 +1,12 @@
 import json
+import os
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
 
 from distillaw.data.corpus import Reading, read_documents
+from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.errors import ConfigError, DataError
 
 
@@ -60,6 +62,16 @@ def test_unusable_text_names_the_place_and_the_remedy(tmp_path, name, content, w
     with pytest.raises(DataError) as caught:
         list(read_documents(str(tmp_path / name)))
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".parquet"])
+def test_what_is_no_file_is_named_and_not_the_folder_that_is_written(tmp_path, suffix):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    os.mkfifo(corpus / f"a{suffix}")
+    with pytest.raises(DataError, match=rf"corpus/a\{suffix}: cannot be read \(a pipe, not a file\)"):
+        prepare_data(DataSpec(corpus=str(corpus)), tmp_path / "out" / "data")
+    assert not (tmp_path / "out" / "data").exists()
 
 
 def test_a_missing_corpus_suggests_what_exists(tmp_path):

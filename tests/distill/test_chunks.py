@@ -77,7 +77,7 @@ def test_the_default_chunk_keeps_a_large_vocabulary_small():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_micro_batches_add_up_to_the_batch(dtype):
-    """Complaint number 3 of spec/logits.md: uneven masks, any split, one mean over all tokens."""
+    """What trainers get wrong most: uneven masks, any split, one mean over all tokens."""
     hidden, weight = normal(4, 6, 8, dtype=dtype), normal(50, 8, seed=1, dtype=dtype)
     teacher = normal(4, 6, 50, seed=2, dtype=dtype)
     labels = torch.randint(0, 50, (4, 6), generator=torch.Generator().manual_seed(3))
@@ -174,7 +174,7 @@ def test_a_scaled_loss_and_a_second_backward_are_right():
 
 
 def test_bfloat16_sums_the_gradient_of_the_head_in_float32():
-    """Many chunks: a bfloat16 sum would lose small contributions, as a peer's does (spec/logits.md, 2.4)."""
+    """Many chunks: a bfloat16 sum would lose small contributions, as a peer's does."""
     hidden, weight = normal(1, 2048, 8), normal(40, 8, seed=1)
     labels = torch.randint(0, 40, (1, 2048), generator=torch.Generator().manual_seed(2))
     low = [x.to(torch.bfloat16).requires_grad_() for x in (hidden, weight)]

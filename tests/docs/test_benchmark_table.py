@@ -1,10 +1,15 @@
 """benchmarks/README.md names every script and every result there is, and every script can still be imported."""
 
+import ast
 import importlib
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from benchmarks.result_file import save
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 README = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
@@ -25,6 +30,22 @@ def test_the_table_names_what_can_be_run():
 def test_the_table_names_every_result():
     results = {path.name for path in (BENCHMARKS / "results").iterdir() if not path.name.startswith(".")}
     assert results == set(re.findall(r"`(\w+\.(?:json|csv|npz))`", README))
+
+
+def test_a_result_is_written_over_the_one_before(tmp_path):
+    """Those of the tree say of themselves nothing by which they could be known as ours."""
+    (tmp_path / "found.json").write_text('{"rows": [1]}')
+    save(tmp_path / "found.json", "python -m benchmarks.x", rows=[np.float64(2.0)])
+    assert json.loads((tmp_path / "found.json").read_text())["rows"] == [2.0]
+    calls = [
+        (name, call)
+        for name, path in MODULES.items()
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "write_text"
+    ]
+    assert calls
+    refused = [f"{name}:{c.lineno}" for name, c in calls if "known" not in {k.arg for k in c.keywords}]
+    assert not refused, "refused after hours of work, since the file is there"
 
 
 def test_scripts_import():

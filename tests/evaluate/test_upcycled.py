@@ -60,7 +60,7 @@ def test_a_dry_run_counts_and_writes_nothing(pair, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--experts", "two"), "whole numbers"),
+        (("--experts", "two"), "--experts: cannot read 'two'"),
         (("--experts", 1), "at least 2"),
         (("--noise", -1), "not negative"),
         (("--text", "nowhere.txt"), "nowhere.txt"),

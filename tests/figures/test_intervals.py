@@ -7,8 +7,9 @@ from distillaw.errors import DataError
 from distillaw.figures.fits import draw_coverage, draw_hold_outs, hold_outs
 from distillaw.fitting.study import kept_laws
 from distillaw.report.trust import coverage_picture, hold_out_sentences, hold_out_table
+from distillaw.runs.paired import wilson_interval
 from distillaw.runs.record import read_study
-from distillaw.verifying.scorecard import score_study, wilson
+from distillaw.verifying.scorecard import score_study
 
 
 def test_hold_outs_are_those_of_the_fit(fitted):
@@ -19,7 +20,7 @@ def test_hold_outs_are_those_of_the_fit(fitted):
     assert num == sum(row["num"] for row in found.rows)
     assert found.hits / num == pytest.approx(calibration.obtained)
     assert found.hits == round(sum(row["inside"] * row["num"] for row in found.rows))
-    low, high = (100 * end for end in wilson(found.hits, num))
+    low, high = (100 * end for end in wilson_interval(found.hits / num, num))
     (said,) = hold_out_sentences([found])
     assert f"{found.hits} of {num} held-out predictions inside their 90 % intervals" in said
     assert f"{low:.0f} to {high:.0f} % as if they were independent" in said
@@ -60,7 +61,7 @@ def test_coverage_is_the_share_inside_at_every_level(scored):
     assert "n = 3" in curve.get_label()
     bars = [line.get_ydata() for line in ax.lines if len(set(line.get_xdata())) == 1]
     for bar, hits in zip(bars, (1, 2), strict=True):
-        assert list(bar) == pytest.approx([100 * end for end in wilson(hits, 3)])
+        assert list(bar) == pytest.approx([100 * end for end in wilson_interval(hits / 3, 3)])
     assert "law, loss, 90 % intervals: 67 % of 3 inside." in coverage_picture(scored).alt
 
 

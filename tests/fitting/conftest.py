@@ -6,14 +6,14 @@ import pytest
 from distillaw.laws.published import published
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def grid() -> dict[str, np.ndarray]:
     """A 6 x 5 noise-free supervised grid of the published law."""
     N, D = (v.ravel() for v in np.meshgrid(np.geomspace(1.4e8, 1e10, 6), np.geomspace(3e9, 5e11, 5)))
     return {"params": N, "tokens": D, "loss": published("busbridge2025").supervised(params=N, tokens=D)}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def study() -> dict[str, np.ndarray]:
     """A run table as a study writes it: teachers and no-teacher students, then distilled students (set S2)."""
     law = published("surrogate-s2")
@@ -42,6 +42,6 @@ def noisy(table: dict, scale: float, seed: int) -> dict:
     return table | {"loss": table["loss"] * np.exp(scale * rng.standard_normal(len(table["loss"])))}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def with_noise():
     return noisy

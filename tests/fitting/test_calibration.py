@@ -89,9 +89,7 @@ def test_behaviours_are_reported_not_assumed():
     ]
     assert found["capacity_gap"] is True
     assert found["break"] == pytest.approx(0.93, abs=0.01)
-    assert (
-        abs(found["infinite_data_error"]) < 0.03
-    )  # within 1 % for the printed truth (spec laws.md section 4)
+    assert abs(found["infinite_data_error"]) < 0.03  # within 1 % for the printed truth
 
 
 def test_students_better_than_their_teacher_are_noted():

@@ -64,7 +64,7 @@ def test_guessed_law_without_runs_beats_cheapest_first_at_equal_cost():
         ]
         return np.sqrt(np.mean(np.square(found)))
 
-    # spec fitting.md section 10: 0.85 % against 1.79 % at 5 % of the pool's cost
+    # 0.85 % against 1.79 % at 5 % of the pool's cost
     assert error(np.r_[first, chosen]) < 0.7 * error(cheap)
 
 

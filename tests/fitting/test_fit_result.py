@@ -10,7 +10,7 @@ from distillaw.errors import DataError
 from distillaw.fitting.result import FitResult
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def fitted(study, with_noise):
     return dl.fit(with_noise(study, 0.003, 5), family="distillation-reduced", bootstrap=100)
 

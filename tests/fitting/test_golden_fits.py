@@ -1,6 +1,6 @@
-"""Published fits on the real data sets, reproduced or beaten (spec fitting.md section 11).
+"""Published fits on the real data sets, reproduced or beaten.
 
-Tolerances: relative 1e-6 in the objective, the rule of section 11; the coefficients to the digits printed.
+Tolerances: relative 1e-6 in the objective; the coefficients to the digits printed.
 """
 
 import numpy as np
@@ -153,7 +153,7 @@ def test_grouping_by_run_widens_the_interval(law_runs):
         low, high = result.conf_int()["alpha"]
         return high - low
 
-    assert width(by_run) > 2 * width(by_row)  # .058 -> .169 in spec fitting.md section 6
+    assert width(by_run) > 2 * width(by_row)  # .058 -> .169
 
 
 def test_records_of_refitted_sets_hold_our_own_optimum(law_runs):
@@ -190,7 +190,7 @@ def test_tied_fit_of_mlfoundations(law_runs):
         weights = (predicted * L)[small] * np.divide(np.expm1(u), u, out=np.ones_like(u), where=u != 0)
     assert alpha == beta and result.status.name == "TOO_FEW_RUNS"
     for value, expected in ((A, 166.211), (B, 287.168), (alpha, 0.272851), (E, 1.836648)):
-        assert value == pytest.approx(expected, rel=1e-5)  # the digits of section 11.3
+        assert value == pytest.approx(expected, rel=1e-5)
     error = 100 * np.abs(predicted / L - 1)
     assert error[(N > 1e9) & (ratio > 600)] == pytest.approx([0.7103], abs=5e-5)
     assert error[N > 6e9] == pytest.approx([0.7320], abs=5e-5)

@@ -15,17 +15,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tiny import DATA
+from tiny import study_text
 
 HERE = Path(__file__).parent
 RECORD = HERE / "small.json"
-STUDY = f"""
-name = "golden"
-batch_tokens = 128
-peak_lr = 0.01
-{DATA}[tuning]
-enabled = false
-[students]
+STUDY = study_text(
+    "golden",
+    """[students]
 params = ["0.03M"]
 tokens = ["4k", "12k"]
 [[teachers]]
@@ -34,7 +30,9 @@ tokens = "16k"
 [target]
 params = "0.03M"
 tokens = "12k"
-"""
+""",
+    batch=128,
+)
 
 
 def machine() -> dict[str, str]:

@@ -2,9 +2,6 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from distillaw.instruct.stages import run_sft
 from distillaw.instruct.start import RowLog
 from distillaw.runs.paired import read_scores
 from distillaw.runs.store import RunFolder
+from in_fork import Forked
 
 TINY = {"template": "chatml", "lr": 5e-3, "epochs": 2, "batch": 8, "validation": 0.2, "max_tokens": 128}
 WILD = {"lr": 1.0, "epochs": 40, "batch": 4, "patience": 2, "warmup": 0.0}
@@ -179,15 +177,6 @@ def test_a_disk_that_fills_at_the_export_costs_no_training(model, chats, tmp_pat
     assert result["epochs_run"] < 40 and (out / "model" / "config.json").exists()
 
 
-VICTIM = """
-import sys
-from pathlib import Path
-from distillaw.instruct.stages import run_sft
-from distillaw.instruct.spec import SftSpec
-run_sft(SftSpec(model=sys.argv[1], data=sys.argv[2], checkpoint_seconds=1e-6, {settings}), Path(sys.argv[3]))
-"""
-
-
 @pytest.mark.parametrize(
     "more",
     [
@@ -198,13 +187,13 @@ run_sft(SftSpec(model=sys.argv[1], data=sys.argv[2], checkpoint_seconds=1e-6, {s
 def test_a_killed_run_goes_on_to_the_same_end(model, chats, tmp_path, more):
     """kill -9 amid an epoch, the checkpoint after the last torn as a kill while saving leaves it."""
     settings = {**TINY, "epochs": 3, "batch": 4, **more}
-    code = VICTIM.format(settings=", ".join(f"{key}={value!r}" for key, value in settings.items()))
     out = tmp_path / "run"
-    victim = subprocess.Popen([sys.executable, "-c", code, str(model), str(chats), str(out)])
+    often = SftSpec(model=str(model), data=str(chats), checkpoint_seconds=1e-6, **settings)
+    victim = Forked(run_sft, often, out)
     try:
         step = _wait_for_step(out, 3, victim)
     finally:
-        victim.send_signal(signal.SIGKILL)
+        victim.kill()
         victim.wait()
     assert RunFolder(out).state() == "running" and not (out / "result.json").exists()
     torn = out / "checkpoints" / f"checkpoint-{step + 50}"
@@ -224,7 +213,7 @@ def test_a_killed_run_goes_on_to_the_same_end(model, chats, tmp_path, more):
     assert logged[0] == pytest.approx(logged[1], rel=1e-5)
 
 
-def _wait_for_step(out: Path, step: int, victim: subprocess.Popen) -> int:
+def _wait_for_step(out: Path, step: int, victim: Forked) -> int:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and victim.poll() is None:
         steps = [

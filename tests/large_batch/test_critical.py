@@ -15,7 +15,7 @@ def test_a_record_is_complete_and_reproduces_its_golden_value(law):
     assert law(**golden["coords"]) == pytest.approx(golden["value"], abs=golden["tolerance"])
 
 
-def test_the_values_that_the_specification_computed():
+def test_values_computed_by_hand():
     laws = {law.name: law for law in batch_laws()}
     kaplan = laws["kaplan2020-critical"]
     assert [kaplan(loss=L) for L in (4.0, 3.0, 2.0)] == pytest.approx([2.7e5, 1.07e6, 7.4e6], rel=0.01)

@@ -48,7 +48,7 @@ def test_the_variance_restores_the_small_batchs_noise():
 
 
 def test_drawn_gradients_have_that_covariance():
-    """Per-sample gradients of trace 15.9 (the specification's check): batch 64 with weights is as noisy as batch 8."""
+    """Per-sample gradients of trace 15.9: batch 64 with weights is as noisy as batch 8."""
     generator = torch.Generator().manual_seed(0)
     g = torch.randn(20_000, 4, generator=generator, dtype=torch.float64)
     g = (g - g.mean(0)) * (15.9 / g.var(0, correction=0).sum()).sqrt()

@@ -154,7 +154,7 @@ def test_phases_are_carried_over_in_each_unit():
     assert adapt_phases(phases, unit="epochs", batch=300, reference=128, whole_epochs=True) == (243, 366, 492)
     assert adapt_phases(phases, unit="steps", batch=4096, reference=128) == phases
     assert adapt_phases([1e6], unit="tokens", batch=512, reference=128) == (4e6,)
-    # a partial last batch breaks the equality of epochs (spec section 6)
+    # a partial last batch breaks the equality of epochs
     assert steps_of(100, samples=50_000, batch=128) == 39_100
     assert steps_of(3200, samples=50_000, batch=4096) == 41_600
     assert steps_of(3200, samples=50_000, batch=4096, drop_last=True) == 38_400

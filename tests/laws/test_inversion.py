@@ -31,7 +31,7 @@ def test_compute_optimal_beats_its_neighbours_and_follows_the_exponent():
     growth = np.log(best.params[1] / best.params[0]) / np.log(100)
     assert growth == pytest.approx(LAW.supervised.derived["a"], rel=1e-12)
     ratio = best.tokens / best.params
-    assert (ratio < 20).all()  # spec laws.md section 7: somewhat below 20 tokens per parameter
+    assert (ratio < 20).all()  # somewhat below 20 tokens per parameter
 
 
 def test_optimal_teacher_is_the_minimum_of_a_scan():
@@ -65,7 +65,7 @@ def test_student_tokens_undo_the_distillation_law():
 
 
 def test_efficiency_text_of_the_paper_under_the_surrogate():
-    # spec laws.md section 8.1: 500M student at 2.4 nats needs 0.66 of the supervised tokens under S2, at the
+    # 500M student at 2.4 nats needs 0.66 of the supervised tokens under S2, at the
     # teacher that is cheapest when its inference is paid; the fewest tokens with any teacher are a little fewer
     tokens = LAW.supervised.tokens_for_loss(params=5e8, loss=2.4)
     grid = np.linspace(1.85, 2.39, 400)

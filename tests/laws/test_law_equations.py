@@ -42,8 +42,8 @@ def test_distillation_equals_its_literal_form():
     np.testing.assert_allclose(ours, literal, rtol=1e-13)
 
 
-def test_break_factors_are_those_of_the_specification():
-    # spec laws.md section 5.3, printed to three digits
+def test_break_factors_are_those_computed_by_hand():
+    # printed to three digits
     r = [0.60, 0.70, 0.80, 0.90, 0.93, 1.00, 1.10]
     np.testing.assert_allclose(
         FULL.break_factor(r), [0.992, 0.958, 0.829, 0.501, 0.371, 0.112, 0.0023], atol=6e-4
@@ -61,7 +61,7 @@ def test_kappa_form_agrees_with_the_full_form_to_a_tenth_of_a_per_cent():
 
 
 def test_reduced_form_of_the_printed_set():
-    # spec laws.md section 5.5: within 0.2 % for D_S >= 20 N_S. At full precision of s0 and p: rounded to
+    # within 0.2 % for D_S >= 20 N_S. At full precision of s0 and p: rounded to
     # the 5.895 and 0.245 printed there, p alone moves L_S by up to 0.3 % at N_S = 1e11.
     s0, p = FULL.gamma * np.log(FULL.A), FULL.gamma * FULL.alpha
     assert (round(s0, 3), round(p, 3)) == (5.895, 0.245)
@@ -135,8 +135,13 @@ def test_a_budget_of_whole_batches_is_inside_the_range_that_it_ended():
 def test_capacity_gap_line_and_its_inverse():
     line = CapacityGapLine(slope=2.498, intercept=-11.498)
     assert line.best_student(teacher_params=line.best_teacher(student_params=3e9)) == pytest.approx(3e9)
-    assert line.best_student(teacher_params=6.879e9) == pytest.approx(2.76e9, abs=5e6)  # spec laws.md 13.4
-    assert line.smallest_student == pytest.approx(7.7e6, rel=0.01)
+    assert line.best_student(teacher_params=6.879e9) == pytest.approx(2.76e9, abs=5e6)
+    assert line.students[0] == pytest.approx(7.7e6, rel=0.01)
+    flat = CapacityGapLine(slope=0.5, intercept=60.0)
+    assert flat.students == (0, 1.2e8) and "above 120M" in flat.complaint(2e8) and not flat.complaint(1e8)
+    fresh = CapacityGapLine(slope=0.5, intercept=60.0, of_cuts=False)
+    assert fresh.students == (0, np.inf) and fresh(student_params=2e8) == pytest.approx(1.6e8)
+    assert CapacityGapLine(slope=0.5, intercept=-60.0).students == (0, 0)
     with pytest.raises(DataError, match="smaller than the student"):
         line(student_params=5e6)
 

@@ -34,7 +34,7 @@ def _logits(model, tokens=None):
 
 
 def test_the_cut_of_the_reference_recipe():
-    """MiniMA (recipe.md section 4.2): the first 4 and the last 4 of 32 layers go, every layer is cut alike."""
+    """MiniMA: the first 4 and the last 4 of 32 layers go, every layer is cut alike."""
     large = Shape(
         layers=32, width=4096, ffn=11008, heads=32, kv_heads=32, head_dim=128, vocab=49216, context=4096
     )

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from distillaw.runs.files import read_json
 from in_process import answer as distillaw
 from left_over import of_a_dead_process
 from small_teacher import write_speeches, write_teacher
@@ -16,7 +17,7 @@ from small_teacher import write_speeches, write_teacher
 def teacher(tmp_path_factory):
     """A small trained teacher."""
     folder = write_teacher(tmp_path_factory.mktemp("teacher"))
-    write_speeches(folder / "speeches.jsonl")
+    write_speeches(folder / "speeches.jsonl", count=40)
     return folder
 
 
@@ -26,7 +27,7 @@ def command(teacher, out, *words, context=64):
         teacher / "speeches.jsonl",
         "--context",
         context,
-        *"--tokens 8k --heldout-tokens 4k".split(),
+        *"--tokens 4k --heldout-tokens 4k".split(),
     )
     return ("prune", teacher, "--out", out, *text, *words)
 
@@ -50,6 +51,27 @@ def test_ranked_cuts_lose_less_than_the_uniform_one_and_load(teacher, tmp_path):
         assert len(AutoTokenizer.from_pretrained(tmp_path / by)) == 300
         assert model.config.num_hidden_layers == record["shape"]["layers"]
     assert lost["gradient"] < lost["uniform"] and lost["activation"] < lost["uniform"]
+
+
+def test_a_ranking_serves_cuts_of_other_sizes_of_its_teacher_alone(teacher, tmp_path):
+    """The same units as a ranking of its own would keep, without text; another teacher's ranking is refused."""
+    own, taken, first = (tmp_path / name for name in ("own", "taken", "first"))
+    pruned(teacher, first, "--keep", 0.8, "--importance", "activation")
+    wanted = json.loads(pruned(teacher, own, "--keep", 0.4, "--importance", "activation", "--json").stdout)
+    asked = ("prune", teacher, "--keep", 0.4, "--ranked-as", first, "--out", taken, "--json")
+    got = json.loads(distillaw(*asked).stdout)
+    ranked = ("importance", "calibration_windows", "shape")
+    assert [got[key] for key in ranked] == [wanted[key] for key in ranked] and "loss" not in got
+    assert read_json(taken / "prune.json")["cut"] == read_json(own / "prune.json")["cut"]
+    assert json.loads(distillaw(*asked).stdout) == got
+    refused = {
+        "cut out of another teacher": ("prune", first, "--ranked-as", first),
+        "holds no importance.json": ("prune", teacher, "--ranked-as", teacher),
+        "drop one": ("prune", teacher, "--ranked-as", first, "--importance", "gradient"),
+    }
+    for said, words in refused.items():
+        done = distillaw(*words, "--keep", 0.5, "--out", tmp_path / "no")
+        assert done.returncode == 2 and said in done.stderr.replace("\n", " "), done.stderr
 
 
 def test_the_whole_teacher_loses_nothing(teacher, tmp_path):
@@ -133,6 +155,14 @@ def test_a_dry_run_says_the_shape_and_writes_nothing(teacher, tmp_path):
     assert not (tmp_path / "dry").exists()
     by_law = json.loads(pruned(teacher, tmp_path / "dry", "--by-law", "--dry-run", "--json").stdout)
     assert by_law["keep"] == pytest.approx(0.4, abs=0.05)
+    assert (
+        by_law["size_by_law"]["law"] == "zhang2023-constant-ratio"
+        and by_law["size_by_law"]["interval"] is None
+    )
+    named = json.loads(
+        pruned(teacher, tmp_path / "dry", "--law", "zhang2023-constant-ratio", "--dry-run", "--json").stdout
+    )
+    assert named == by_law
 
 
 def test_the_size_may_come_from_a_plan(teacher, tmp_path):

@@ -33,7 +33,7 @@ def test_near_the_size_within_the_teacher_and_balanced(name, keep):
 
 
 def test_the_student_of_the_reference_recipe_is_near():
-    """MiniMA kept three quarters of every axis: 42.0 % (spec recipe section 4.2); ours keeps more depth, less width."""
+    """MiniMA kept three quarters of every axis: 42.0 %; ours keeps more depth, less width."""
     student = shrink(LLAMA2, 2.718e9, count_non_embedding)
     assert student.layers in (25, 26, 27) and 0.65 < student.width / 4096 < 0.8
 

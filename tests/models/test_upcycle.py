@@ -63,7 +63,7 @@ def test_counts_are_those_of_the_module_and_active_ones_of_the_dense_model(rando
 
 
 def test_the_published_mixture_has_its_counts():
-    """MiniMix-2/4x3B: 7.55B in all, 7.25B without embeddings, 3B active (spec recipe section 6)."""
+    """MiniMix-2/4x3B: 7.55B in all, 7.25B without embeddings, 3B active."""
     experts = layout(24, (2, 4), bottom=0.25)
     assert sum(experts) == 84 and experts[5:7] == (2, 4)
     count = count_params(

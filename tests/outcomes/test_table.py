@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.outcomes.ask import ANSWERS, PAGE, rows_of
-from benchmarks.outcomes.score import answers, counts, page_tables
+from benchmarks.outcomes.page import answers, counts, page_tables
 from distillaw.errors import ConfigError
 from distillaw.outcomes.table import KEPT_OUT, faults_of, gain_of, outcome_of, read_outcomes, winner_of
 

@@ -1,18 +1,20 @@
 """What is embedded: complete, plain JSON, nothing that could end the script it stands in."""
 
+import gzip
 import json
 import math
 import re
-import subprocess
-import sys
 from fnmatch import fnmatch
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
+from distillaw.laws import search
 from distillaw.laws.published import laws_available, published
 from distillaw.page.bundle import planner_bundle
 from distillaw.page.write import planner_page
+from distillaw.planning import crossover, optimum, options, sensitivity, teacher_curve
 from distillaw.planning.phrases import PHRASES
 from in_process import answer
 
@@ -102,9 +104,58 @@ def test_wrong_input_is_refused_with_what_to_do(tmp_path):
     assert not (tmp_path / "p.html").exists()
 
 
-def test_a_page_needs_neither_torch_nor_matplotlib(tmp_path):
-    code = (
-        "import sys; from distillaw.page.write import planner_page; planner_page(); "
-        "sys.exit(any(m in sys.modules for m in ('torch', 'matplotlib', 'transformers')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+SEARCHES = {
+    "plan/options.ts": {
+        "TEACHERS": options._TEACHERS,
+        "ZOOMS": options._ZOOMS,
+        "SKETCH_ZOOMS": options._SKETCH_ZOOMS,
+    },
+    "plan/crossover.ts": {
+        "SPAN": crossover._SPAN,
+        "POINTS": crossover._POINTS,
+        "MEMBERS": crossover._MEMBERS,
+        "SIZES": teacher_curve._POINTS,
+        "SIZE_SPAN": teacher_curve._SPAN,
+        "EDGE": teacher_curve._EDGE,
+    },
+    "plan/flips.ts": {
+        "STEPS": sensitivity._STEPS,
+        "NATS": sensitivity._NATS,
+        "HALVINGS": sensitivity._HALVINGS,
+        "ONWARDS": sensitivity._ONWARDS,
+    },
+    "plan/optimum.ts": {
+        "SPACING": optimum._GRID_SPACING,
+        "ODDS": optimum._ODDS,
+        "VALLEYS": optimum._VALLEYS,
+        "SCOUTS": optimum._SCOUTS,
+        "EDGE_POINTS": optimum._EDGE_POINTS,
+        "NEAR": optimum._NEAR,
+        "UNPAID": optimum._UNPAID,
+        "BEYOND": optimum._BEYOND,
+        "AT_BOUND": optimum._AT_BOUND,
+        "STENCIL": search.STENCIL,
+        "STEPS": search._STEPS,
+        "LONGEST": search._LONGEST,
+    },
+}
+"""Constant of a source of the page -> what the command has."""
+
+
+@pytest.mark.parametrize("source", SEARCHES)
+def test_the_page_searches_where_the_command_does(source):
+    text = (WEB / "src" / source).read_text()
+    found = dict(re.findall(r"^const (\w+) = ([^;]+?)(?: as const)?;", text, re.MULTILINE))
+    for name, value in SEARCHES[source].items():
+        read = eval(found[name], {"__builtins__": {}})
+        assert read == pytest.approx(list(value) if isinstance(value, tuple) else value), name
+
+
+def test_the_page_weighs_what_its_page_says():
+    built = files("distillaw.page").joinpath("built", "planner.html").read_bytes()
+    whole = len(planner_page().encode())
+    found = [len(built), len(gzip.compress(built)), whole - len(built), whole]
+    text = (WEB.parent / "docs" / "page.md").read_text()
+    said = re.search(r"one file of (\d+) kB \((\d+) kB gzipped\); data add\s+(\d+) kB", text).groups()
+    said += re.search(r"planner\.html \((\d+) kB\)", text).groups()
+    assert [1000 * int(kilo) for kilo in said] == pytest.approx(found, rel=0.02)

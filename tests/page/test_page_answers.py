@@ -10,6 +10,7 @@ from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import laws_available, published
 from distillaw.page.bundle import ensemble_on_page
 from distillaw.page.write import write_planner_page
+from in_browser import PATIENCE
 from in_process import answer
 from typeset import people
 
@@ -84,6 +85,20 @@ SCENARIOS = {
     },
     "far outside": bill("1e19"),
     "everything is paid": {**bill("1e22"), "scenario": "pretraining-inference", "studentsServed": "8"},
+    "a cut": {
+        "student": "4B",
+        "budget": "100B",
+        "start": "pruned",
+        "own": own(("8B", "200B", ""), ("12B", "40B", "")),
+    },
+    "a cut on a bill": {
+        "student": "4B",
+        "start": "pruned",
+        **bill("1e22"),
+        "own": own(("8B", "200B", "2.0")),
+    },
+    "a start that no law covers": {"start": "pretrained"},
+    "too much of a cut": {"student": "100M", "start": "pruned", "own": SEVEN},
     "another law first": {"law": "surrogate-s2", **bill("5e20")},
 }
 
@@ -94,6 +109,7 @@ def page(chromium, tmp_path_factory):
     asked = [("surrogate-s2", "surrogate-s2", "surrogate-s2")]
     path = write_planner_page(tmp_path_factory.mktemp("laws") / "planner.html", asked)
     context = chromium.new_context(offline=True)
+    context.set_default_timeout(PATIENCE)
     found = context.new_page()
     found.goto(path.as_uri())
     yield found

@@ -98,7 +98,9 @@ def test_scores_of_a_sealed_run_are_those_that_were_written(study):
 def test_rows_of_a_table_are_those_that_were_written(study):
     for path in (study / "runs").iterdir():
         sealed(study, path.name)
-    file = StudyFolder(study).write_table({path.name: "grid" for path in (study / "runs").iterdir()})
+    file = StudyFolder(study).write_table(
+        {(path.name, "fresh"): "grid" for path in (study / "runs").iterdir()}
+    )
     table = pq.read_table(file)
     assert read_table(file)["loss"].shape == (len(table),)
     pq.write_table(table.slice(1).replace_schema_metadata(table.schema.metadata), file)

@@ -9,7 +9,7 @@ from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import published
 from distillaw.planning.api import plan
 from distillaw.planning.bills import bill, tokens_for
-from distillaw.planning.options import PRUNED_WORTH, Option, _tokens_at_shares, find_options, option_loss
+from distillaw.planning.options import Option, _tokens_at_shares, find_options, option_loss
 from distillaw.planning.question import compute_for, largest_served
 from distillaw.planning.situation import Situation, Teacher, forward_curve, forward_flop
 
@@ -151,29 +151,12 @@ def test_errors_larger_than_the_loss_are_refused(wrong):
         Teacher(name="t", params=2e9, tokens=4e10, loss=2.1, **wrong)
 
 
-def test_a_pruned_start_lies_between_no_worth_and_the_most_reported(ensemble):
-    situation = Situation(student_params=4e9, student_tokens=2e10, teachers=[EIGHT])
-    found = option_loss(ensemble, situation, by_kind(situation, ensemble)["prune-and-distil"])
-    ends = [
-        option_loss(
-            ensemble,
-            situation,
-            Option(kind="distil", teacher=EIGHT, student_params=4e9, student_tokens=2e10 * worth),
-        ).loss.mean()
-        for worth in (1, PRUNED_WORTH)
-    ]
-    assert ends[1] < found.loss.mean() < ends[0]
-    assert found.sd == pytest.approx((ends[0] - ends[1]) / 2)
-    wide = Situation(student_params=5e8, student_tokens=2e10, teachers=[EIGHT])
-    assert "prune-and-distil" not in by_kind(wide, ensemble), "a cut to a sixteenth is not offered"
-
-
-def test_speculative_options_never_carry_a_verdict():
+def test_estimates_never_carry_a_verdict():
     verdict = plan("4B", compute=3e21, teachers=[EIGHT], with_flips=False)
     estimates = [row.is_speculative for row in verdict.strategies]
     assert any(estimates) and estimates == sorted(estimates), "estimates stand last, whatever they promise"
-    assert min(verdict.strategies, key=lambda row: row.loss.mean).kind == "prune-and-distil"
-    assert not verdict.headline.best.is_speculative
+    assert min(verdict.strategies, key=lambda row: row.loss.mean).cut_of == EIGHT
+    assert not verdict.headline.best.is_speculative and verdict.headline.best_pretrain.kind == "pretrain"
     best = next(row for row in verdict.strategies if row.name == verdict.headline.best.name)
     assert verdict.gain.mean == pytest.approx(best.gain.mean)
 

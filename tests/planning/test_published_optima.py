@@ -1,4 +1,4 @@
-"""What the two papers show of optima, against the specification's own table (laws.md 8.1, accounting.md 4)."""
+"""What the two papers show of optima."""
 
 import numpy as np
 import pytest

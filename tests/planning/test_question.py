@@ -13,7 +13,7 @@ from distillaw.planning.question import PlanQuestion, situation_of, with_measure
 from distillaw.planning.situation import Teacher
 from distillaw.runs.record import read_study
 
-FOR_PYTHON = {"seed", "with_flips"}
+FOR_PYTHON = {"seed", "with_flips", "unlearnt"}
 
 
 def named(cls):

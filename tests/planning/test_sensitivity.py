@@ -12,7 +12,7 @@ from distillaw.planning.sensitivity import switching_values
 from distillaw.planning.situation import Teacher
 from in_process import answer
 from random_questions import changed as changed_question
-from random_questions import random_question, words_of
+from random_questions import of_command, random_question, words_of
 
 CALL = {"student_params": "1B", "compute": 1e21}
 EIGHT = Teacher(name="8B", params=8e9, tokens=3e11)
@@ -78,12 +78,13 @@ def flips_of(asked):
 
 def check(asked, monkeypatch):
     """Ask, and ask again with every change that was named; how many there were, by input."""
+    asked = of_command(asked)
     now = flips_of(asked)
     found = Counter()
     with monkeypatch.context() as patch:
         patch.setattr("distillaw.planning.api.switching_values", lambda *args, **words: [])
         for flip in now["flips"] if now else []:
-            then = flips_of(changed_question(asked, flip))
+            then = flips_of(of_command(changed_question(asked, flip)))
             assert then is not None and then["verdict"] == flip["verdict"] != now["verdict"], (asked, flip)
             assert flip["sentence"] in now["flips_if"]
             found[flip["input"]] += 1
@@ -111,7 +112,7 @@ def test_a_change_of_a_teachers_loss_is_what_the_command_answers(asked, monkeypa
 
 
 @pytest.mark.parametrize(
-    "questions", [10, pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+    "questions", [5, pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
 )
 def test_every_change_named_gives_the_verdict_promised(questions, monkeypatch):
     rng = np.random.default_rng(2)

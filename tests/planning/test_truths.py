@@ -89,7 +89,6 @@ def test_scores_know_honest_from_boastful():
     parts = honest["reliability"] - honest["resolution"] + honest["climatology"]
     assert parts == pytest.approx(honest["brier"], abs=0.004)
     assert all(row["low"] <= row["said"] <= row["high"] for row in scores.reliability(p, came)[2:-2])
-    assert scores.wilson(8, 10) == pytest.approx((0.541, 0.932), abs=0.002)  # Wilson 1927, z = 1.645
 
 
 def test_questions_of_one_study_are_resampled_together():

@@ -1,7 +1,5 @@
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -386,7 +384,7 @@ def test_published_laws_answer_inside_their_range_and_refuse_far_outside():
     assert any("ot published" in line for line in inside.warnings)
     outside = plan("0.1M", student_tokens="0.5M")
     assert (outside.verdict, outside.probability, outside.inside_range) == ("too-close", 0.5, False)
-    assert outside.gain.lower < 0 < outside.gain.upper
+    assert not outside.headline.is_informative
 
 
 def test_table_6_verbatim_never_carries_a_plan():
@@ -477,14 +475,3 @@ def test_bill_parts_and_scenarios():
         assert found["total"] == pytest.approx(wanted)
     plain = Situation(student_params=1e9, student_tokens=2e10)
     assert bill(plain, 1e9, 2e10, Teacher(name="t", loss=2.0))["total"] is None
-
-
-def test_a_plan_without_a_study_imports_nothing_heavy():
-    code = (
-        "import sys; import distillaw as dl; dl.plan('1B', student_tokens='20B');"
-        "v = dl.plan(money=3000, max_params='3B', teachers=['pythia-6.9b'], students_served=3);"
-        "from distillaw.planning.explain import explanation; str(v), v._repr_html_(), v.to_json(), explanation(v);"
-        "print([m for m in ('torch','matplotlib','scipy','pyarrow','transformers','jinja2') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -14,6 +14,7 @@ from distillaw.protocols.sheet import YOURS, study_file
 from distillaw.protocols.statement import state
 from distillaw.quantities import format_flop, parse_count
 from distillaw.runs.config import from_table
+from distillaw.runs.spec import ARMS
 from distillaw.sweep.checks import check_study
 from distillaw.sweep.cost import study_cost
 from distillaw.sweep.spec import StudySpec
@@ -170,14 +171,32 @@ def test_teachers_of_a_ladder_are_spaced_in_loss_and_paired():
     assert len(equal) >= 2
 
 
-def test_pruned_students_are_cut_from_larger_teachers_only():
-    spec = _sheet("capacity-gap", "defaults").spec("x")
-    pruned = [cells for cells in spec.cells if cells.init == "pruned"]
-    assert pruned
-    for cells in pruned:
-        assert all(
-            parse_count(label.split("@")[0]) > parse_count(cells.params[0]) for label in cells.teachers
-        )
+def test_the_capacity_gap_has_every_arm_and_says_which_cuts_it_leaves_out():
+    sheet = _sheet("capacity-gap", "defaults")
+    spec = sheet.spec("x")
+    assert spec.students.starts == ARMS and spec.reference in spec.teachers
+    for arm in ("pruned", "fixed"):  # so that one search serves both
+        assert spec.tuned_lessons(arm)[0].source == spec.students.reference
+    jobs = study_cost(spec, spec.data.vocab_size).wanted
+    cuts = {
+        (job.trunk.label, job.trunk.cut_from or job.trunk.teacher_run)
+        for job in jobs
+        if job.trunk.init == "pruned"
+    }
+    smaller = {
+        (size, t.label) for size in spec.students.params for t in spec.teachers if not spec.can_cut(t, size)
+    }
+    assert ("0.3M", "0.1M@4.92M") in smaller and "0.3M from 0.1M@4.92M, 0.2M@4.92M" in spec.left_uncut()[0]
+    assert len({size for size, _ in cuts}) == 5 and all(
+        label not in str(source) for size, source in cuts for small, label in smaller if small == size
+    )
+
+
+def test_any_kind_takes_the_arms_that_it_is_given():
+    sheet = kind_named("teacher-choice").sheet(DesignWishes(starts=("fresh", "fixed"), teachers=(4e5, 8e5)))
+    spec = sheet.spec("x")
+    check_study(spec)
+    assert spec.students.starts == ("fresh", "fixed") and spec.students.reference == spec.tuning.teacher
 
 
 @pytest.mark.parametrize("name", ["l-shaped", "supervised", "long-run"])
@@ -229,3 +248,14 @@ def test_hold_outs_take_no_run_from_what_a_study_would_identify(name):
             wanted.num_runs,
             wanted.num_trunks,
         )
+
+
+def test_sections_of_few_long_texts_are_the_documents_that_are_held_out():
+    """A hundred of them are not all of a text of two hundred speeches."""
+    sheet = kind_named("teacher-choice").sheet(DesignWishes(corpus="sotu", text=None))
+    spec = sheet.spec("x")
+    cut = replace(spec, data=replace(spec.data, section_chars=20_000, validation_documents=233))
+    control = {one.name: one for one in state(cut, study_cost(cut, cut.data.vocab_size)).controls}[
+        "single-epoch"
+    ]
+    assert "about 0 " not in control.words

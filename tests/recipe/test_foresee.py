@@ -7,7 +7,7 @@ import pytest
 from distillaw.data.prepare import DataSpec
 from distillaw.errors import ConfigError, DataError, DistillawError
 from distillaw.recipe.minima import cook
-from distillaw.recipe.spec import MinimaSpec, foresee
+from distillaw.recipe.spec import MinimaSpec, consult_laws, foresee
 from distillaw.runs.spec import Recipe
 from small_teacher import write_teacher
 
@@ -84,3 +84,15 @@ def test_impossible_numbers_leave_no_folder(wish, tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
         cook(wish(**changes), tmp_path / "out", display=None)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_law_and_a_size_are_not_both_given(wish):
+    with pytest.raises(ConfigError, match="--law gives"):
+        wish(law="zhang2023-constant-ratio").check()
+
+
+def test_the_law_named_gives_the_size(wish):
+    consulted = consult_laws(wish(keep=None, law="zhang2023-constant-ratio"))
+    assert consulted["keep"] == pytest.approx(0.4, abs=0.05) == consult_laws(wish(keep=None))["keep"]
+    with pytest.raises(ConfigError, match="not a law of capacity gap"):
+        consult_laws(wish(keep=None, law="hoffmann2022"))

@@ -7,6 +7,8 @@ import shutil
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from distillaw.data.prepare import documents_of, read_spec
+from distillaw.recipe.spec import STAGES
 from distillaw.runs.files import read_json
 from in_process import answer, following
 from small_teacher import write_speeches, write_teacher
@@ -35,7 +37,7 @@ def home(tmp_path_factory):
     """
     home = tmp_path_factory.mktemp("recipe")
     write_teacher(home / "teacher")
-    write_speeches(home / "speeches.jsonl")
+    write_speeches(home / "speeches.jsonl", count=240)
     turns = [[{"role": "user", "content": text}, {"role": "assistant", "content": "Yes."}] for text in ASKED]
     (home / "chats.jsonl").write_text("".join(json.dumps({"messages": each}) + "\n" for each in turns))
     done = cook(home, "--json")
@@ -144,6 +146,84 @@ def test_the_next_commands_run_as_printed(home, monkeypatch):
     assert then.returncode == 0 and "held-out text" in then.stdout, then.stderr
 
 
+@pytest.fixture(scope="module")
+def adapted(home):
+    """A recipe whose teacher gets new pieces and reads on, and whose best arm becomes a mixture."""
+    words = [
+        "--pieces",
+        "60",
+        "--adapt-tokens",
+        "2048",
+        "--experts",
+        "2,4",
+        "--upcycle-tokens",
+        "1024",
+        "--no-alone",
+    ]
+    planned = cook(home, *words, "--dry-run", "--json", out="adapted")
+    assert planned.returncode == 0 and not (home / "adapted").exists(), planned.stderr
+    done = cook(home, *words, "--json", out="adapted")
+    assert done.returncode == 0, done.stderr
+    return words, json.loads(planned.stdout)["cost"], json.loads(done.stdout)["stages"]
+
+
+def test_the_adapted_teacher_is_cut_and_teaches_and_the_best_arm_becomes_a_mixture(home, adapted):
+    _, _, stages = adapted
+    assert list(stages) == list(STAGES)
+    vocabulary = stages["adapt"]["vocabulary"]
+    assert vocabulary["vocab_before"] == 300 and vocabulary["vocab"] == 384
+    teacher = stages["adapt"]["folder"]
+    assert stages["prune"]["cuts"][0]["teacher"] == teacher and stages["law"]["teacher_shape"]["vocab"] == 384
+    assert all(len(AutoTokenizer.from_pretrained(stages[s]["folder"])) == 384 for s in ("distil", "instruct"))
+    run, mixed = stages["adapt"]["run"], stages["upcycle"]
+    assert run["split"] == "teacher" and run["loss"] < run["start_loss"]
+    # a mixture begins as what it was made of
+    assert mixed["run"]["start_loss"] == pytest.approx(stages["distil"]["arms"][0]["loss"], abs=1e-4)
+    assert set(mixed["mixture"]["experts"]) == {2, 4} and mixed["mixture"]["logit_difference"] < 1e-4
+    models = stages["evaluate"]["models"]
+    assert list(models) == ["original", "teacher", "cut", "base", "mixture", "chat"]
+    assert models["original"]["heldout"]["bytes"] == models["teacher"]["heldout"]["bytes"]
+    page = (home / "adapted" / "report.html").read_text()
+    assert "The teacher, adapted first" in page and "mixture of experts" in page and "original" in page
+
+
+def test_what_the_plan_says_of_its_stages_is_what_they_cost(adapted):
+    _, planned, stages = adapted
+    rows = {row["stage"]: row for row in planned["stages"]}
+    assert list(rows) == ["adapt", "distil", "upcycle"] and planned == stages["law"]["cost"]
+    for stage, run in (("adapt", stages["adapt"]["run"]), ("upcycle", stages["upcycle"]["run"])):
+        assert rows[stage]["tokens"] == run["tokens"]
+        assert rows[stage]["student_flop"] == pytest.approx(run["train_flops"], rel=0.05)
+        assert rows[stage]["teacher_flop"] == pytest.approx(run["teacher_flops"], rel=0.05)
+    spent = sum(row["train_flops"] for row in stages["distil"]["arms"])
+    assert rows["distil"]["student_flop"] == pytest.approx(spent, rel=0.05)
+
+
+def test_pieces_are_learnt_where_neither_students_read_nor_anybody_is_scored(home, adapted):
+    read = {
+        json.loads(line)["text"]
+        for line in (home / "adapted" / "adapt" / "text.jsonl").read_text().splitlines()
+    }
+    spec = read_spec(home / "adapted" / "distil" / "data")
+    others = {text for split in ("student", "validation") for text in documents_of(spec, split)}
+    assert read == set(documents_of(spec, "teacher")) and not read & others
+
+
+def test_a_killed_recipe_goes_on_in_its_optional_stages(home, adapted):
+    """Of a record that knows nothing and a mixture that is gone only that is made again, to the same weights."""
+    words, _, stages = adapted
+    out = home / "adapted"
+    (out / "recipe.json").unlink()
+    shutil.rmtree(out / "upcycle")
+    stamps = {file: file.stat().st_mtime_ns for file in out.rglob("result.json")}
+    done = cook(home, *words, "--until", "upcycle", "--json", out="adapted")
+    assert done.returncode == 0, done.stderr
+    again = json.loads(done.stdout)["stages"]
+    assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())
+    assert again["upcycle"]["run"]["loss"] == stages["upcycle"]["run"]["loss"]
+    assert again["adapt"]["folder"] == stages["adapt"]["folder"]
+
+
 def test_other_settings_do_not_mix_in_one_folder(home):
     done = cook(home, "--tokens", "8192")
     assert done.returncode == 2 and "holds a recipe with other settings (tokens" in done.stderr
@@ -166,6 +246,13 @@ def test_a_cascade_cuts_twice_and_stops_where_it_is_told(home):
         (("--chats", "nowhere.jsonl"), "no such file"),
         (("--keep", "1.5"), "not between 0 and the teacher's"),
         (("--teacher", "nowhere/at/all"), "no such"),
+        (("--pieces", "60", "--trim", "200"), "a vocabulary grows or shrinks"),
+        (("--pieces", "60", "--smaller", "small"), "speaks the teacher's vocabulary"),
+        (("--adapt-tokens", "100"), "at least one batch of 256"),
+        (("--experts", "1"), "one number of at least 2"),
+        (("--experts", "many"), "--experts: cannot read 'many'"),
+        (("--upcycle-tokens", "1k"), "give --experts"),
+        (("--until", "adapt"), "the stages of this recipe are text, law"),
     ],
 )
 def test_what_cannot_be_cooked_is_refused(home, words, message):

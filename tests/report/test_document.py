@@ -12,6 +12,7 @@ from distillaw.planning.api import plan
 from distillaw.report.document import write_report
 from distillaw.report.verdict import key_numbers
 from distillaw.runs.record import read_study
+from undrawn import undrawn
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
@@ -107,15 +108,22 @@ def test_figures_have_words_for_those_who_cannot_see_them(html):
     assert html.count("<figcaption>") == len(labels)
 
 
-def test_the_same_study_gives_the_same_page(reported, tmp_path, html):
-    write_report(reported, tmp_path / "report.html")
-    assert (tmp_path / "report.html").read_text() == html
+def written(*arguments):
+    """A report whose words are read."""
+    with undrawn():
+        return write_report(*arguments)
+
+
+def test_the_same_study_gives_the_same_page(reported, tmp_path):
+    """That pictures are drawn alike: tests/cli/test_report.py."""
+    first, second = (written(reported, tmp_path / name / "report.html").read_text() for name in "ab")
+    assert first == second
 
 
 def test_reports_in_one_folder_keep_their_own_verdicts(tmp_path):
     for name, world in (("a", World()), ("b", World(gain_scale=0.0))):
         write_study(tmp_path / name, world)
-        assert f"{name}.verdict.json" in write_report(tmp_path / name, tmp_path / f"{name}.html").read_text()
+        assert f"{name}.verdict.json" in written(tmp_path / name, tmp_path / f"{name}.html").read_text()
     first, second = (json.loads((tmp_path / f"{name}.verdict.json").read_text()) for name in "ab")
     assert first["gain"] != second["gain"]
     assert not (tmp_path / "verdict.json").exists()
@@ -134,7 +142,7 @@ def test_light_dark_and_print_are_provided_for(html):
 
 def test_failed_and_missing_runs_are_listed_and_the_rest_is_used(tmp_path):
     write_study(tmp_path, World(), skip=("0.02M-from-0.1M",), fail=("0.1M-from-0.3M-s0-600kt",))
-    text = " ".join(Page(write_report(tmp_path).read_text()).text)
+    text = " ".join(Page(written(tmp_path).read_text()).text)
     assert "1 runs failed" in text
     assert "RunError: loss is NaN at step 7" in text
     assert json.loads((tmp_path / "verdict.json").read_text())["verdict"] == "distil"
@@ -150,7 +158,7 @@ def test_an_unknown_answer_has_no_numbers_to_take_away(noisy_verdict):
 
 def test_a_study_with_teachers_only_has_a_report_without_a_verdict(tmp_path):
     write_study(tmp_path, World(), skip=("student",))
-    text = " ".join(Page(write_report(tmp_path).read_text()).text)
+    text = " ".join(Page(written(tmp_path).read_text()).text)
     assert "No verdict yet" in text
     assert json.loads((tmp_path / "verdict.json").read_text())["verdict"] is None
 
@@ -158,7 +166,7 @@ def test_a_study_with_teachers_only_has_a_report_without_a_verdict(tmp_path):
 def test_a_damaged_result_is_named_and_left_out(tmp_path):
     write_study(tmp_path, World())
     (tmp_path / "runs" / "student-0.02M-alone-s0-150kt" / "result.json").write_text("{torn")
-    text = " ".join(Page(write_report(tmp_path).read_text()).text)
+    text = " ".join(Page(written(tmp_path).read_text()).text)
     assert "damaged, not JSON" in text
 
 
@@ -168,7 +176,7 @@ def test_a_study_without_tuning_target_or_table_still_reports(tmp_path):
     (tmp_path / "runs.parquet").unlink()
     info = json.loads((tmp_path / "study.json").read_text()) | {"target": None}
     (tmp_path / "study.json").write_text(json.dumps(info))
-    text = " ".join(Page(write_report(tmp_path).read_text()).text)
+    text = " ".join(Page(written(tmp_path).read_text()).text)
     assert "names no target" in text
     assert "ran no search" in text
 
@@ -180,7 +188,7 @@ def test_a_search_whose_record_did_not_come_along_is_not_denied(tmp_path):
     for seed in (1, 2):
         found = tmp_path / "runs" / f"student-0.1M-alone-s{seed}-150kt" / "result.json"
         found.write_text(json.dumps(json.loads(found.read_text()) | {"purpose": "tuning"}))
-    text = " ".join(Page(write_report(tmp_path).read_text()).text)
+    text = " ".join(Page(written(tmp_path).read_text()).text)
     assert "tuning.json, did not come along; its 2 runs" in text
     assert "ran no search" not in text
 
@@ -189,7 +197,7 @@ def test_runs_that_were_not_paired_are_not_called_so(tmp_path, html):
     write_study(tmp_path, World())
     for path in tmp_path.glob("runs/*/heldout.parquet"):
         path.unlink()
-    text = " ".join(Page(write_report(tmp_path).read_text()).text)
+    text = " ".join(Page(written(tmp_path).read_text()).text)
     claims = ("paired difference", "paired runs", "paired gain", " in pairs")
     assert not [words for words in claims if words in text]
     assert "Decided by measured runs of this study" in text and "unpaired: measured" in text
@@ -200,7 +208,7 @@ def test_names_from_outside_are_escaped(tmp_path):
     write_study(tmp_path, World())
     info = json.loads((tmp_path / "study.json").read_text()) | {"name": "<script>alert(1)</script>"}
     (tmp_path / "study.json").write_text(json.dumps(info))
-    assert "<script>alert" not in write_report(tmp_path).read_text()
+    assert "<script>alert" not in written(tmp_path).read_text()
 
 
 def test_a_folder_that_is_no_study_is_refused(tmp_path):

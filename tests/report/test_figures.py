@@ -1,11 +1,12 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from synthetic_study import World, write_study
 
 from distillaw.errors import DataError
-from distillaw.figures.compute import compute_spent, executed_tokens, searches
+from distillaw.figures.compute import compute_spent, executed_tokens, study_searches
 from distillaw.figures.fits import fitted_law
 from distillaw.figures.losses import draw_gap, teacher_styles
 from distillaw.figures.style import new_figure, spread
@@ -15,7 +16,7 @@ from distillaw.report.document import searches_picture
 from distillaw.report.page import to_svg, typeset
 from distillaw.report.students import gap_picture, gap_sentences, tokens_picture
 from distillaw.report.trust import fits_picture
-from distillaw.runs.record import budget_text, read_study
+from distillaw.runs.record import StudyRecord, budget_text, read_study
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,10 @@ def test_compute_counts_a_trunk_once_and_every_part(reported):
     }
 
 
+def searched(tuning):
+    return StudyRecord(folder=Path(), info={}, runs=(), unfinished=(), tuning=tuning, problems=())
+
+
 def test_the_search_marks_the_chosen_value_and_says_when_it_lies_at_the_edge():
     grid = [
         {"peak_lr": 0.01 * 2.0**i, "loss": 4.4 - 0.1 * i, "multiplier": 2.0**i, "run_id": "x"}
@@ -98,7 +103,7 @@ def test_the_search_marks_the_chosen_value_and_says_when_it_lies_at_the_edge():
     batch = {"grid": [], "best": 1024, "interior": False}
     rate = {"grid": grid, "best": 0.02, "interior": False}
     arm = {"arm": "supervised", "params": 20_000, "batch": batch, "learning_rate": rate}
-    picture = searches_picture(searches({"arms": [arm]}))
+    picture = searches_picture(study_searches(searched({"arms": [arm]})))
     assert "at the edge" in picture.svg
     assert (
         "Not at an interior lowest value: supervised 20k: peak learning rate 0.02, at the edge."
@@ -107,9 +112,9 @@ def test_the_search_marks_the_chosen_value_and_says_when_it_lies_at_the_edge():
     arm["learning_rate"]["best"], arm["learning_rate"]["interior"] = 0.01, True
     assert (
         "peak learning rate 0.01, 0.100 above the lowest"
-        in searches_picture(searches({"arms": [arm]})).caption
+        in searches_picture(study_searches(searched({"arms": [arm]}))).caption
     )
-    assert searches({"arms": []}) == searches({}) == []
+    assert study_searches(searched({"arms": []})) == study_searches(searched({})) == []
     with pytest.raises(DataError, match="ran no search"):
         searches_picture([])
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 
 import distillaw as dl
+from distillaw.controls import law_checks
+from distillaw.fitting.expected import expect
 from distillaw.planning.measured import design_points
-from distillaw.report.document import MOST_SHOWN, MOST_SIZES
-from distillaw.runs.record import Run, read_study
+from distillaw.report.document import MOST_SIZES
+from distillaw.runs.record import MOST_SHOWN, Run, read_study
 from in_process import answer
 
 
@@ -35,15 +37,32 @@ def _imported(folder: Path, sizes: np.ndarray, seeds: int) -> Path:
 
 
 def test_a_report_of_very_many_runs_shows_a_part_and_says_so(tmp_path):
-    study = _imported(tmp_path / "many", np.geomspace(1e7, 1e9, 30).round(), seeds=20)
+    study = _imported(tmp_path / "many", np.geomspace(1e7, 1e9, 30).round(), seeds=12)
     done = answer("report", study)
     assert done.returncode == 0, done.stderr
     page = (study / "report.html").read_text()
-    assert "1,800 runs are too many to draw" in page
-    assert "1800 finished runs" in page
+    assert "1,080 runs are too many to draw" in page
+    assert "1080 finished runs" in page
     assert 100 < len(set(re.findall(r"\brun-\d+\b", page))) <= 1.2 * MOST_SHOWN
     pictured = re.search(r"budget show (\d+) of 30 cells", page)
     assert pictured is not None and int(pictured[1]) <= MOST_SIZES
+
+
+def test_controls_of_very_many_runs_look_at_a_part_and_say_so(tmp_path, monkeypatch):
+    """What a control expects of a law takes time that grows with the third power of the runs."""
+    study = _imported(tmp_path / "many", np.geomspace(1e7, 1e9, 700).round(), seeds=1)
+    looked_at = []
+    monkeypatch.setattr(
+        law_checks,
+        "expect",
+        lambda law, planned, **how: looked_at.append(planned) or expect(law, planned, **how),
+    )
+    done = answer("study", "check", study)
+    assert done.returncode == 0, done.stderr
+    assert looked_at and max(len(planned.trunk) for planned in looked_at) <= MOST_SHOWN
+    assert "of 2,100 runs" in done.stdout
+    failed = next(line for line in done.stdout.splitlines() if " failed " in line)
+    assert len(failed) < 500, "sizes by the hundred are counted, not listed"
 
 
 def test_twice_the_runs_are_looked_at_twice_as_often(tmp_path, monkeypatch):
@@ -62,7 +81,7 @@ def test_twice_the_runs_are_looked_at_twice_as_often(tmp_path, monkeypatch):
 
 def test_the_verdict_is_about_the_largest_cell_of_all_not_of_those_drawn(tmp_path):
     """A grid at 20 tokens per parameter, and one size beyond it that was run at fewer, so that its compute is usual."""
-    study = _imported(tmp_path / "grid", np.geomspace(1e7, 1e9, 600).round(), seeds=1)
+    study = _imported(tmp_path / "grid", np.geomspace(1e7, 1e9, 500).round(), seeds=1)
     table = (tmp_path / "grid" / "runs.csv").read_text()
     for tokens in np.geomspace(3e8, 3e9, 9).round():
         more = "".join(
@@ -71,7 +90,7 @@ def test_the_verdict_is_about_the_largest_cell_of_all_not_of_those_drawn(tmp_pat
         )
         (tmp_path / "grid" / "runs.csv").write_text(table + more)
         assert answer("study", "import", tmp_path / "grid" / "runs.csv", "--out", study).returncode == 0
-        drawn = read_study(study).thinned(MOST_SHOWN)
+        drawn = read_study(study).thinned()
         if 2 * 10**9 not in drawn.students_by_size:
             break
     else:

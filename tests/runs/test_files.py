@@ -1,13 +1,17 @@
 """What a file may be replaced by, and what is said where it may not."""
 
 import errno
+import json
 import os
 
 import pytest
 
 from distillaw.errors import RunError
+from distillaw.evaluate.benchmarks import _rows
+from distillaw.evaluate.chat import read_questions
 from distillaw.runs.files import append_json_lines, disk_error, read_json_lines, write_text
 from distillaw.runs.places import claim_folder
+from distillaw.runs.table import read_columns
 
 
 def test_a_link_is_kept_and_its_file_replaced(tmp_path):
@@ -50,3 +54,28 @@ def test_a_break_of_unicode_in_a_text_does_not_break_a_log(tmp_path):
     append_json_lines(tmp_path / "log.jsonl", rows)
     append_json_lines(tmp_path / "log.jsonl", rows[1:])
     assert read_json_lines(tmp_path / "log.jsonl") == [*rows, rows[1]]
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        read_json_lines,
+        lambda file: [turn for question in read_questions(file) for turn in question.turns],
+        lambda file: read_columns(file)["question_id"],
+        lambda file: list(_rows(None, file)),
+    ],
+)
+def test_a_break_of_unicode_in_a_row_of_others_ends_no_row(tmp_path, read):
+    """Other programs, and logs of earlier versions, leave such characters as they are in JSON."""
+    rows = [{"question_id": f"{i}", "turns": [f"say\u2028{i}\x85"]} for i in range(3)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    assert len(read(file)) == 3
+
+
+def test_what_was_logged_is_on_disk_before_what_comes_after_it(tmp_path, monkeypatch):
+    """A checkpoint that is must not outlive the log of its epochs where the machine loses its power."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.fstat(number).st_size))
+    append_json_lines(tmp_path / "log.jsonl", [{"epoch": 1}])
+    assert synced == [(tmp_path / "log.jsonl").stat().st_size]

@@ -10,10 +10,12 @@ from distillaw.runs.paired import (
     DocumentScores,
     clustered_cov,
     effective_dof,
+    fieller_interval,
     paired_difference,
     paired_over_seeds,
     read_scores,
     t_quantile,
+    wilson_interval,
 )
 
 
@@ -115,3 +117,26 @@ def test_effective_dof_lies_between_the_parts():
     assert effective_dof((1.0, 4), (1.0, 4)) == 8
     assert 2 < effective_dof((0.1, 100), (1.0, 2)) < 3
     assert t_quantile(0.95, 2) == pytest.approx(2.91998558)
+
+
+def test_wilson_against_printed_values():
+    # Newcombe 1998 (Stat. Med. 17:857), table I, method 3, 95 %
+    for hits, count, low, high in (
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ):
+        assert wilson_interval(hits / count, count, level=0.95) == pytest.approx((low, high), abs=6e-5)
+    assert wilson_interval(0.0, 0) == (0.0, 1.0)
+    assert (wilson_interval(0.0, 7)[0], wilson_interval(1.0, 7)[1]) == (0.0, 1.0)
+
+
+def test_the_interval_of_a_ratio_covers_it():
+    generator, t, held = np.random.default_rng(1), t_quantile(0.975, 4), 0
+    cov = np.array([[0.04, 0.01], [0.01, 0.05]])
+    for _ in range(1000):
+        sample = generator.multivariate_normal([0.6, 1.5], 5 * cov, size=5)
+        found = fieller_interval(*sample.mean(0), np.cov(sample.T) / 5, t=t)
+        held += found is None or found[0] <= 0.4 <= found[1]
+    assert 930 <= held <= 970

@@ -180,8 +180,10 @@ def test_the_terminal_says_what_the_json_says(settled, capsys):
 def test_the_next_command_runs_as_printed(settled):
     folder, _ = settled
     done = in_process("settle", _file(folder.parent), "--out", folder, "--workers", "1")
+    before = (folder / "verdict.json").read_bytes()
     then = in_process(*following(done))
     assert then.returncode == 0 and str(folder) in then.stdout, then.stderr
+    assert (folder / "verdict.json").read_bytes() == before, "the report replaces the settlement's verdict"
 
 
 def test_a_second_call_trains_nothing_and_says_the_same(settled):

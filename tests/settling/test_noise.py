@@ -8,7 +8,7 @@ from distillaw.settling.noise import (
     SEED,
     SHARED_SEED,
     TRUNK,
-    DesignPoints,
+    PilotPoints,
     misfit_cov,
     seed_cov,
     seed_sd,
@@ -18,7 +18,7 @@ from distillaw.settling.noise import (
 def grid(seeds, *, has_one_rate=False):
     rows = [(n, d, a, s) for n in (1e6, 4e6) for d in (2e7, 8e7) for a in range(4) for s in range(seeds)]
     n, d, a, s = (np.array(column) for column in zip(*rows, strict=True))
-    return DesignPoints.at(n, d, a, s, 0.01 if has_one_rate else None)
+    return PilotPoints.at(n, d, a, s, 0.01 if has_one_rate else None)
 
 
 @pytest.mark.parametrize("has_one_rate", [True, False])
@@ -55,8 +55,8 @@ def test_covariances_are_positive_and_scaled():
 
 
 def test_budgets_share_noise_where_they_share_a_trunk():
-    one = DesignPoints.at([1e6, 1e6], [2e7, 8e7], 1, 0, 0.01)
-    apart = DesignPoints.at([1e6, 1e6], [2e7, 8e7], 1, 0, [0.01, 0.005])
+    one = PilotPoints.at([1e6, 1e6], [2e7, 8e7], 1, 0, 0.01)
+    apart = PilotPoints.at([1e6, 1e6], [2e7, 8e7], 1, 0, [0.01, 0.005])
     shares = [seed_cov(points, 1.0, np.zeros(2))[0, 1] for points in (one, apart)]
     assert shares == pytest.approx([SHARED_SEED + TRUNK, SHARED_SEED])
 
@@ -73,6 +73,6 @@ def test_repeats_count_by_the_trunks_that_they_are_of():
 
 
 def test_alike_teachers_err_alike():
-    cells = DesignPoints.at(1.0, 1.0, [1, 2, 3])
+    cells = PilotPoints.at(1.0, 1.0, [1, 2, 3])
     cov = misfit_cov(cells, cells, np.log([2.0, 2.02, 3.0]))
     assert cov[0, 1] > cov[0, 2]

@@ -25,6 +25,7 @@ from distillaw.settling.question import (
 from distillaw.sweep.ready import Facts
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec
 from distillaw.sweep.tuning import ArmRates
+from tests.cli.test_study_next import STUDY
 from tests.settling.questions import make_question
 
 TEACHER = "t0"
@@ -161,23 +162,6 @@ def _size(pilots, label):
 def _fixed():
     checks = {arm: RateCheck.unsearched(arm, 8e-3, 4096) for arm in KINDS}
     return Tuned(rates=Rates(**checks), batch_tokens=256, flops=0.0, tuning={})
-
-
-STUDY = """
-name = "mine"
-[data]
-corpus = "sotu"
-vocab_size = 512
-[students]
-params = ["0.1M"]
-tokens = [1000000]
-[[teachers]]
-params = "0.3M"
-tokens = 2000000
-[target]
-params = "0.6M"
-tokens = 10000000
-"""
 
 
 @pytest.mark.parametrize(

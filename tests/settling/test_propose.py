@@ -115,7 +115,7 @@ def test_a_budget_near_one_that_has_runs_is_that_one():
 
     fresh = first({})
     near = round(fresh.tokens[0] * 1.01)
-    snapped = first({(fresh.size, NONE, 0): frozenset({near})})
+    snapped = first({(fresh.size, NONE, 0, near): frozenset({near})})
     assert snapped.size == fresh.size and snapped.tokens == (near, *fresh.tokens[1:])
 
 
@@ -168,6 +168,13 @@ def test_it_ends_settled_or_with_nothing_left_to_buy():
     assert said.stage is None and "buy no further runs" in said.why
     with pytest.raises(ConfigError, match="buys no run"):
         propose(QUESTION, [], [], spent=0.0, budget=1e5)
+
+
+def test_where_no_run_is_as_short_as_the_target_it_is_said():
+    """It had looked for ever for the budget that would buy one."""
+    short = replace(QUESTION, tokens=QUESTION.least_tokens / 2)
+    with pytest.raises(ConfigError, match=r"trained on 1M tokens.*at least 2M: train the student itself"):
+        propose(short, [], [], spent=0.0, budget=1e15)
 
 
 def test_what_is_at_stake_may_not_be_worth_its_cost():

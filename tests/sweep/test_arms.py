@@ -50,7 +50,8 @@ def _distil(models, out, *words):
 
 
 def test_arms_are_trained_compared_and_found_again(models, tmp_path):
-    done = _distil(models, tmp_path, "--smaller", str(models / "smaller"), "--json")
+    words = ("--smaller", str(models / "smaller"), "--tokens", "4096", "--json")
+    done = _distil(models, tmp_path, *words)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     rows = {row["arm"]: row for row in record["arms"]}
@@ -67,7 +68,7 @@ def test_arms_are_trained_compared_and_found_again(models, tmp_path):
         assert pair["gain"] == pytest.approx((second[1] - first[1]).sum() / first[0].sum())
         assert pair["interval"][0] < pair["gain"] < pair["interval"][1]
     stamps = {file: file.stat().st_mtime_ns for file in tmp_path.glob("runs/*/result.json")}
-    again = _distil(models, tmp_path, "--smaller", str(models / "smaller"), "--json")
+    again = _distil(models, tmp_path, *words)
     assert json.loads(again.stdout)["arms"] == record["arms"]
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())
 

@@ -151,7 +151,7 @@ def test_a_dry_run_spends_nothing(tested, tmp_path):
         (("--multiples", "1,0"), "positive"),
         (("--multiples=-1,1",), "positive"),
         (("--multiples", "1,1"), "two different ones"),
-        (("--multiples", "1,a"), "numbers"),
+        (("--multiples", "1,a"), "--multiples: cannot read 'a'"),
         (("--multiples", "0.25,1"), "not a multiple of the context 32"),
         (("--multiples", "1,64", "--window", "1024"), "shorter than one step of the largest batch, 4096"),
         (("--multiples", "1,3", "--window", "1024"), "not a whole number of steps for batches of 192"),

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import signal
 import sys
 import time
 from concurrent.futures import Future
@@ -262,22 +263,30 @@ def order(tmp_path, monkeypatch):
         }
 
 
-def test_an_error_of_the_disk_is_seen_and_the_end_of_the_scheduler_is_no_error(order, monkeypatch):
+@pytest.fixture
+def served():
+    """`_serve` is for a process of its own, and ignores Ctrl-C until that ends."""
+    before = signal.getsignal(signal.SIGINT)
+    yield worker._serve
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_error_of_the_disk_is_seen_and_the_end_of_the_scheduler_is_no_error(order, served, monkeypatch):
     def broken(told, worker):
         raise OSError(5, "Input/output error")
 
-    worker._serve(order["folder"], "one", Told())
+    served(order["folder"], "one", Told())
     monkeypatch.setattr(worker, "_train", broken)
     with pytest.raises(OSError, match="Input/output"):
-        worker._serve(order["folder"], "one", Told(order))
+        served(order["folder"], "one", Told(order))
 
 
-def test_processor_time_is_counted_once_and_imports_are_in_it(order, monkeypatch):
+def test_processor_time_is_counted_once_and_imports_are_in_it(order, served, monkeypatch):
     """A process of this machine is the worker's from its start, one of Ray from the task that it is given."""
     clock = iter(range(5, 100, 5))
     monkeypatch.setattr(worker, "time", SimpleNamespace(process_time=lambda: next(clock)))
     monkeypatch.setattr(worker, "_try", lambda jobs, study, worker: {})
     told = Told(order, order)
-    worker._serve(order["folder"], "one", told)
+    served(order["folder"], "one", told)
     assert [report["cpu_seconds"] for report in told.reports] == [5, 5]
     assert [worker.train(json.dumps(order))["cpu_seconds"] for _ in range(2)] == [5, 5]

@@ -15,37 +15,34 @@ from pathlib import Path
 import pytest
 
 import distillaw
-from distillaw.cli.display import QuietDisplay
 from distillaw.errors import CacheError, ConfigError, RunError
 from distillaw.runs.files import write_json
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep import scheduler
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.executor import LocalExecutor
+from distillaw.sweep.scheduler import Display
 from distillaw.sweep.status import read_status
 from distillaw.sweep.study import read_progress, run_study
 from in_process import answer, workers_here
-from tiny import DATA
+from tiny import study_text
 
 pytestmark = pytest.mark.timeout(3600)  # many processes that import torch: minutes on a busy machine
 
-SMALL = f"""
-name = "small"
-batch_tokens = 128
-peak_lr = 0.01
-{DATA}[tuning]
-enabled = false
-[students]
+SMALL = study_text(
+    "small",
+    """[students]
 params = ["0.03M"]
 tokens = ["4k"]
 [[teachers]]
 params = "0.03M"
 tokens = "4k"
-"""
+""",
+)
 """Three runs: a teacher, a student alone, a student of the teacher."""
 
 
-class Listener(QuietDisplay):
+class Listener(Display):
     """Keeps what it is told, and calls `act` when a worker has taken a trunk."""
 
     def __init__(self, act=None) -> None:

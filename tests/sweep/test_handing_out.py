@@ -4,7 +4,6 @@ from concurrent.futures import Future
 
 import pytest
 
-from distillaw.cli.display import QuietDisplay
 from distillaw.errors import RunError
 from distillaw.runs.files import write_json
 from distillaw.runs.lock import held
@@ -15,7 +14,7 @@ from distillaw.sweep.cost import study_cost
 from distillaw.sweep.executor import Executor, Lost
 from distillaw.sweep.holding import StudyJournal
 from distillaw.sweep.ready import ReadyJobs
-from distillaw.sweep.scheduler import MAX_CRASHES, MAX_FRUITLESS, Scheduler
+from distillaw.sweep.scheduler import MAX_CRASHES, MAX_FRUITLESS, Display, Scheduler
 
 
 class ByHand(Executor):
@@ -63,7 +62,7 @@ class ByHand(Executor):
             task.handle.set_result(report(why=f"by {how}"))
 
 
-class Listener(QuietDisplay):
+class Listener(Display):
     """Keeps what it is told."""
 
     def __init__(self) -> None:
@@ -254,19 +253,41 @@ def test_ctrl_c_asks_workers_to_save_and_kills_those_that_do_not(study, monkeypa
     assert event["how"] == f"asked to leave by {obeys}" and study.display.given_up == []
 
 
-def test_workers_are_asked_to_save_even_if_nobody_listens(study, monkeypatch):
+def _close(display, monkeypatch, *names):
     def closed(*_):
         raise BrokenPipeError
 
+    for name in names:
+        monkeypatch.setattr(display, name, closed)
+
+
+def test_workers_are_asked_to_save_even_if_nobody_listens(study, monkeypatch):
     def fate(place, task):
         place.begin(task)
         study.place = place
 
-    for name in ("started", "note"):
-        monkeypatch.setattr(study.display, name, closed)
+    _close(study.display, monkeypatch, "started", "note")
     with pytest.raises(BrokenPipeError):
         study.run(fate)
     assert study.place.asked == ["stop"]
+    (event,) = events(study, "lost")
+    assert event["how"] == "asked to leave by stop" and event["cpu_seconds"] == 1.0
+
+
+def test_a_task_that_ends_when_nobody_listens_is_booked(study, monkeypatch):
+    """`study run ... 2>&1 | head`: the journal says that it was done, in what time, and all is put in order."""
+
+    def fate(place, task):
+        place.begin(task)
+        return study.finish()
+
+    _close(study.display, monkeypatch, "started", "finished")
+    with pytest.raises(BrokenPipeError):
+        study.run(fate)
+    (event,) = events(study, "ended")
+    assert event["done"] == study.job.run_ids and event["trunks"] == [study.job.trunk.trunk_id]
+    (stopped,) = events(study, "stopped")
+    assert stopped["cpu_seconds"] >= event["cpu_seconds"] == 1.0
 
 
 def test_what_an_executor_refuses_ends_the_call(study):

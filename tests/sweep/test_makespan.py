@@ -2,18 +2,27 @@
 
 import heapq
 import math
-from dataclasses import replace
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
 
 import pytest
 
+from distillaw.doctor.examination import THREAD_VARIABLES
+from distillaw.runs import spec as runs_spec
+from distillaw.runs.files import write_json
 from distillaw.sweep import cost as cost_module
 from distillaw.sweep import makespan as module
-from distillaw.sweep.cost import jobs_cost, study_cost, teacher_forward
+from distillaw.sweep.checks import load_study
+from distillaw.sweep.cost import START_SECONDS, jobs_cost, study_cost, teacher_forward
+from distillaw.sweep.holding import StudyJournal
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.makespan import makespan
 from distillaw.sweep.ready import Facts, Progress, left_of
 from distillaw.sweep.scheduler import share_out
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpec
+from distillaw.sweep.status import read_status
 
 SPEC = StudySpec(
     name="clock",
@@ -83,6 +92,27 @@ def test_students_wait_for_their_teacher_and_nobody_for_searches_that_there_are_
     assert makespan([], [], (), 2) == 0.0
 
 
+def test_a_clock_is_played_through_without_hashing_a_trunk_twice(monkeypatch):
+    """A study of 171 trunks had taken five seconds, and `study new` prices dozens."""
+    cost, hashed = study_cost(SPEC, 512, facts=FACTS), []
+    monkeypatch.setattr(runs_spec, "content_hash", lambda *given, **more: hashed.append(given) or "0")
+    cost.wall_seconds(2)
+    assert not hashed
+
+
+def test_the_probe_of_a_core_keeps_to_one_whatever_numpy_may_use():
+    code = (
+        "import time; from distillaw.sweep.cost import slowness\n"
+        "all, own = time.process_time(), time.thread_time(); slowness()\n"
+        "print((time.process_time() - all) / (time.thread_time() - own))"
+    )
+    threads = {name: "2" for name in THREAD_VARIABLES}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | threads, capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 1.2
+
+
 def test_a_slower_machine_takes_longer(monkeypatch):
     here = study_cost(SPEC, 512, facts=FACTS)
     slower = 2 * cost_module.slowness()
@@ -91,3 +121,12 @@ def test_a_slower_machine_takes_longer(monkeypatch):
     there = study_cost(SPEC, 512, facts=FACTS)
     assert there.seconds == pytest.approx([2 * one for one in here.seconds])
     assert there.wall_seconds(2) > 1.5 * here.wall_seconds(2)
+
+
+def test_the_time_left_of_a_study_is_that_which_was_said_before_it_began(tiny, tmp_path):
+    """What cores wait for is in both."""
+    spec, data = load_study(tiny), {"vocab_size": 300, "data_hash": "d"}
+    write_json(tmp_path / "study.json", {"name": spec.name, "spec": asdict(spec), "data": data})
+    StudyJournal(tmp_path).add("began", workers=4)
+    said = study_cost(spec, 300).wall_seconds(4) - START_SECONDS
+    assert read_status(tmp_path).left_seconds == pytest.approx(said)

@@ -12,6 +12,8 @@ from distillaw.runs.store import RESULT_KEYS, StudyFolder
 from distillaw.settling.noise import RateCheck, Rates
 from distillaw.settling.pilots import Pilots, Tuned
 from distillaw.settling.question import NONE, Stage
+from distillaw.sweep.cost import START_SECONDS
+from distillaw.sweep.makespan import MOVES
 from distillaw.sweep.ready import Facts, TrunkJob
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpec
 from distillaw.sweep.tuning import STEP
@@ -129,6 +131,20 @@ def test_every_arm_gets_a_rate_near_its_best_at_both_ends_of_the_search(far):
     for check, steepness in zip(tuned.rates, (0.08, 0.02), strict=True):
         assert (check.searched, check.checked) == (8192, 16 * 8192)
         assert check.steepness == pytest.approx(steepness, rel=0.01)
+
+
+def test_the_time_of_a_search_has_what_cores_wait_for_in_it_and_its_moves(far):
+    """Long runs wait for the short ones' best rate, and the arm with a teacher for the other."""
+    left = far.search_left()
+    assert left.wall_seconds(1) - START_SECONDS == pytest.approx((1 + MOVES) * sum(left.seconds))
+    longest = {
+        (job.trunk.arm, max(job.budgets)): seconds
+        for job, seconds in zip(left.jobs, left.seconds, strict=True)
+    }
+    waited = sum(longest.values()) + MOVES * sum(left.seconds)
+    assert left.wall_seconds(64) - START_SECONDS == pytest.approx(waited)
+    far.search(_train_by(far, _falling_bowl))
+    assert far.search_left().wall_seconds(2) == 0
 
 
 def test_budgets_that_want_other_rates_have_trunks_of_their_own(far):

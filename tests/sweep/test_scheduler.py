@@ -4,21 +4,20 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from distillaw.cli.display import QuietDisplay
 from distillaw.runs.files import read_json
 from distillaw.runs.store import RESULT_KEYS, StudyFolder
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.executor import LocalExecutor
+from distillaw.sweep.scheduler import Display
 from distillaw.sweep.status import StudyStatus, read_status
 from distillaw.sweep.study import read_progress, run_study
+from in_fork import Forked
 from in_process import workers_here
 
 
@@ -27,42 +26,25 @@ def one_worker(study: StudyFolder) -> LocalExecutor:
     return LocalExecutor(study, 1)
 
 
-CALL = """
-import sys
-from pathlib import Path
-from distillaw.cli.display import QuietDisplay
-from distillaw.sweep.checks import load_study
-from distillaw.sweep.executor import LocalExecutor
-from distillaw.sweep.study import run_study
-spec, folder = load_study(Path(sys.argv[1])), Path(sys.argv[2])
-place = lambda study: LocalExecutor(study, 2)
-outcome = run_study(spec, folder, place=place, display=QuietDisplay(), command="test")
-print(len(outcome.done), len(outcome.failed))
-"""
-
-
-def _start(study: Path, folder: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", CALL, str(study), str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+def run_with(workers: int, study: Path, folder: Path) -> None:
+    """The study with processes of this machine."""
+    run_study(
+        load_study(study),
+        folder,
+        place=lambda study: LocalExecutor(study, workers),
+        display=Display(),
+        command="test",
     )
 
 
-def _finish(process: subprocess.Popen) -> str:
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return out
+def _start(study: Path, folder: Path, workers: int = 2) -> Forked:
+    return Forked(run_with, workers, study, folder)
 
 
-def _run(study: Path, folder: Path, *, own_workers: bool = False) -> tuple[int, int]:
+def _run(study: Path, folder: Path) -> tuple[int, int]:
     """An uninterrupted call: runs done and failed."""
-    with contextlib.nullcontext() if own_workers else workers_here():
-        outcome = run_study(
-            load_study(study), folder, place=one_worker, display=QuietDisplay(), command="test"
-        )
+    with workers_here():
+        outcome = run_study(load_study(study), folder, place=one_worker, display=Display(), command="test")
     return len(outcome.done), len(outcome.failed)
 
 
@@ -71,6 +53,14 @@ def _table(folder: Path) -> dict[str, dict]:
     # time, and how much of the teacher's work a run did itself, depend on who trained beside it when something died
     of_the_day = ("seconds", "teacher_flops_spent")
     return {row["run_id"]: {k: v for k, v in row.items() if k not in of_the_day} for row in rows}
+
+
+@pytest.fixture(scope="session")
+def tiny_text(tiny_text):
+    """With as many steps as it takes to be seen in training, and killed there."""
+    return tiny_text.replace("batch_tokens = 192", "batch_tokens = 128").replace(
+        'tokens = "8k"', 'tokens = "16k"'
+    )
 
 
 @pytest.fixture(scope="module")
@@ -90,16 +80,16 @@ def test_the_table_holds_one_row_per_result_with_the_contract_keys(whole):
     for row in rows:
         found = read_json(whole / "runs" / row["run_id"] / "result.json")
         assert row == {key: found[key] for key in found if key != "files"}
-    by = {(r["role"], r["arm"], r["params"], r["tokens"], r["seed"]): r for r in rows}
+    by = {(r["role"], bool(r["teacher_run"]), r["params"], r["tokens"], r["seed"]): r for r in rows}
     small = min(r["params"] for r in rows)
     assert {(a, s) for (role, a, p, t, s) in by if p == small and t == 3968} == {
-        ("supervised", 0),
-        ("supervised", 1),
-        ("distilled", 0),
-        ("distilled", 1),
+        (False, 0),
+        (False, 1),
+        (True, 0),
+        (True, 1),
     }
     teacher = next(r for r in rows if r["role"] == "teacher")
-    assert {r["teacher_loss"] for r in rows if r["arm"] == "distilled"} == {teacher["loss"]}
+    assert {r["teacher_loss"] for r in rows if r["teacher_run"]} == {teacher["loss"]}
 
 
 def test_every_run_can_be_paired_document_by_document(whole):
@@ -125,7 +115,7 @@ def test_a_second_run_trains_nothing(whole, tiny):
 )
 def test_a_study_stopped_midway_continues_and_ends_the_same(tiny, tmp_path, whole, how):
     folder = tmp_path / "study"
-    process = _start(tiny, folder)
+    process = _start(tiny, folder, workers=2 if how == "kill worker" else 1)
     _wait_for_runs(folder, 2)
     finished = {p: p.stat().st_mtime_ns for p in folder.glob("runs/*/result.json")}
     if how == "interrupt":
@@ -133,20 +123,22 @@ def test_a_study_stopped_midway_continues_and_ends_the_same(tiny, tmp_path, whol
         process.communicate(timeout=60)
         assert process.returncode != 0
     elif how == "kill scheduler":
-        found = _status_with_a_trunk(folder, process)
+        found, workers = _stopped_in_training(folder, process)
         assert f"pid {process.pid} on" in found.scheduler and found.is_running
         assert found.left_seconds > 0 and found.running[0].where.startswith("pid ")
         process.kill()
         process.communicate()
+        _send(signal.SIGCONT, workers)
         _wait_until_workers_are_gone(folder)
         found = read_status(folder)
         assert "died; the same command" in found.scheduler
         assert not found.is_running and found.running == []
     else:
         _kill_one_worker(process.pid)
-        assert _finish(process).split()[1] == "0"  # the scheduler replaces the worker and goes on
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors  # the scheduler replaces the worker and goes on
     if how != "kill worker":
-        _run(tiny, folder, own_workers=True)
+        _run(tiny, folder)
     assert _table(folder) == _table(whole)
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in finished.items())
 
@@ -192,7 +184,7 @@ def test_a_failing_run_is_marked_and_the_others_go_on(tiny, tmp_path):
     assert len(progress.failures) == 5 == len(outcome.failed)
     assert all("damaged" in error for error in progress.failures.values()), progress.failures
     assert len(progress.losses) == 6
-    assert {row["arm"] for row in _table(folder).values()} == {"supervised"}
+    assert {row["teacher_run"] for row in _table(folder).values()} == {None}
 
 
 def test_a_deleted_result_is_made_again_and_a_deleted_status_is_not_missed(tiny, tmp_path, whole):
@@ -218,7 +210,7 @@ def test_a_damaged_result_names_the_file_and_the_remedy(tiny, tmp_path, whole):
     file = next(folder.glob("runs/*/result.json"))
     file.write_text("{")
     with pytest.raises(CacheError, match=r"result.json: damaged.*Delete"):
-        run_study(load_study(tiny), folder, place=one_worker, display=QuietDisplay(), command="test")
+        run_study(load_study(tiny), folder, place=one_worker, display=Display(), command="test")
 
 
 def test_the_folder_of_another_study_is_refused(tiny, whole):
@@ -226,7 +218,7 @@ def test_the_folder_of_another_study_is_refused(tiny, whole):
 
     tiny.write_text(tiny.read_text().replace('name = "tiny"', 'name = "other"'))
     with pytest.raises(ConfigError, match=r"holds the study 'tiny', not 'other'"):
-        run_study(load_study(tiny), whole, place=one_worker, display=QuietDisplay(), command="test")
+        run_study(load_study(tiny), whole, place=one_worker, display=Display(), command="test")
 
 
 def test_two_processes_on_one_folder_are_kept_apart(tiny, tmp_path):
@@ -238,7 +230,7 @@ def test_two_processes_on_one_folder_are_kept_apart(tiny, tmp_path):
         held(folder, "it"),
         pytest.raises(RunError, match=r"another process \(pid \d+ on .+, since .+\)"),
     ):
-        run_study(load_study(tiny), folder, place=one_worker, display=QuietDisplay(), command="test")
+        run_study(load_study(tiny), folder, place=one_worker, display=Display(), command="test")
 
 
 def _wait_for_runs(folder: Path, count: int) -> None:
@@ -248,11 +240,22 @@ def _wait_for_runs(folder: Path, count: int) -> None:
         time.sleep(0.02)
 
 
-def _status_with_a_trunk(folder: Path, process: subprocess.Popen) -> StudyStatus:
-    while not (found := read_status(folder)).running:
+def _stopped_in_training(folder: Path, process: Forked) -> tuple[StudyStatus, list[int]]:
+    """The status of a moment at which a trunk is in training, and the workers, which are stopped there."""
+    while True:
         assert process.poll() is None, "no trunk was ever seen in training"
+        workers = _workers_of(folder)
+        _send(signal.SIGSTOP, workers)
+        if (found := read_status(folder)).running:
+            return found, workers
+        _send(signal.SIGCONT, workers)
         time.sleep(0.02)
-    return found
+
+
+def _send(number: int, processes: list[int]) -> None:
+    for pid in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _workers_of(folder: Path) -> list[int]:

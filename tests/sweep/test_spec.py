@@ -17,7 +17,7 @@ def _load(path, old, new):
     [
         ("peak_lr =", "peak_lrr =", ["unknown key 'peak_lrr'", "did you mean 'peak_lr'"]),
         ("vocab_size", "vocab_sizes", ["data", "did you mean 'vocab_size'"]),
-        ("batch_tokens = 128", "batch_tokens = 100", ["100", "multiple", "context = 32"]),
+        ("batch_tokens = 192", "batch_tokens = 100", ["100", "multiple", "context = 32"]),
         ('tokens = ["4k", "8k"]', "tokens = [100]", ["100", "20 batches"]),
         ('tokens = ["4k", "8k"]', 'tokens = ["many"]', ["cannot read 'many'", "300M"]),
         ("peak_lr = 0.01", "peak_lr = 5", ["peak_lr = 5", "0.999"]),
@@ -36,15 +36,15 @@ def _load(path, old, new):
         ("[tuning]", "spike_factor = -1\n[tuning]", ["spike_factor = -1"]),
         ("[tuning]", "patience = -1\n[tuning]", ["patience = -1"]),
         ("[tuning]", "temperature = 0.0\n[tuning]", ["temperature = 0 ", "0.001"]),
-        ("[tuning]", '[tuning]\nteacher = "9B"', ["'9B'", "0.05M@16k"]),
+        ("[tuning]", '[tuning]\nteacher = "9B"', ["'9B'", "0.05M@8k"]),
         ('params = "0.03M"\nseeds', 'params = "0.7M"\nseeds', ["'0.7M'", "0.03M"]),
-        ('params = "0.05M"\ntokens = "16k"', 'path = "/nowhere"', ["/nowhere", "config.json"]),
-        ('params = "0.05M"\ntokens = "16k"', 'params = "0.05M"', ["tokens"]),
+        ('params = "0.05M"\ntokens = "8k"', 'path = "/nowhere"', ["/nowhere", "config.json"]),
+        ('params = "0.05M"\ntokens = "8k"', 'params = "0.05M"', ["tokens"]),
         ("[tuning]", "[[cells]]\ntokens = [100]\n[tuning]", ["[[cells]]", "20 batches"]),
         (
             "[tuning]",
             '[[cells]]\ntokens = ["8k"]\nteachers = ["0.05M@16"]\n[tuning]',
-            ["did you mean '0.05M@16k'"],
+            ["did you mean '0.05M@8k'"],
         ),
         ("[tuning]", '[[cells]]\ntokens = ["8k"]\nsplit = "both"\n[tuning]', ["split = 'both'", "union"]),
         ("[tuning]", '[[cells]]\ntokens = ["8k"]\nsplit = "union"\n[tuning]', ["give them a name"]),
@@ -84,8 +84,8 @@ def _load(path, old, new):
         ("[data]", "[data]\nsection_chars = -3", ["section_chars = -3"]),
         ("seeds = 2", "seeds = 0", ["seeds = 0", "at least 2"]),
         ('"0.03M", "0.05M"]', '"0.03M", "30k"]', ["repeats a size"]),
-        ('["4k", "8k"]', '["4k", "8k", "4010"]', ["repeats a budget", "4010", "128"]),
-        ('tokens = ["4k"]', 'tokens = ["4k", "4010"]', ["[[replicates]] tokens repeats a budget", "4010"]),
+        ('["4k", "8k"]', '["4k", "8k", "4020"]', ["repeats a budget", "4020", "192"]),
+        ('tokens = ["4k"]', 'tokens = ["4k", "4020"]', ["[[replicates]] tokens repeats a budget", "4020"]),
         (
             "[target]",
             '[[cells]]\nparams = ["0.03M"]\ntokens = ["8k", "8k"]\n[target]',
@@ -154,7 +154,7 @@ def test_a_teacher_of_an_architecture_that_accounting_does_not_know_is_not_free(
     costs = {}
     for kind in ("llama", "cohere"):
         AutoConfig.for_model(kind, vocab_size=300, **sizes).save_pretrained(tmp_path / kind)
-        text = tiny.read_text().replace('params = "0.05M"\ntokens = "16k"', f'path = "{tmp_path / kind}"')
+        text = tiny.read_text().replace('params = "0.05M"\ntokens = "8k"', f'path = "{tmp_path / kind}"')
         (tmp_path / f"{kind}.toml").write_text(text)
         costs[kind] = study_cost(load_study(tmp_path / f"{kind}.toml"), 300).flops
     alone = (

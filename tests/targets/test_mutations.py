@@ -32,7 +32,7 @@ from distillaw.runs.table import read_table
 from distillaw.targets.manifest import Scheme
 from distillaw.targets.store import TargetStore
 
-FAST, ALL = 40, 200
+FAST, ALL = 24, 200
 
 
 # --- what is damaged: folders as the package writes them
@@ -54,7 +54,7 @@ def study(tmp_path_factory):
         run.write_heldout(*(table[name].to_pylist() for name in ("document", "tokens", "loss_sum")))
         (path / "metrics.jsonl").write_text('{"step": 1, "loss": 5.5}\n{"step": 2, "loss": 5.25}\n')
         run.finish(dict.fromkeys(RESULT_KEYS) | row)
-        purposes[path.name] = row["purpose"]
+        purposes[path.name, "fresh"] = row["purpose"]
     for name in ("study.json", "tuning.json"):
         write_json(folder / name, json.loads((folder / name).read_text()))
     StudyFolder(folder).write_table(purposes)

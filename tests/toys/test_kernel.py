@@ -1,4 +1,4 @@
-"""The kernel regression: facts 1 to 6 of the specification, and the projection that the closed form stands for."""
+"""The kernel regression: its facts, and the projection that the closed form stands for."""
 
 import numpy as np
 import pytest

@@ -19,6 +19,7 @@ PRELOAD = (
     "transformers.models.auto.tokenization_auto",
     "transformers.models.auto.modeling_auto",
     "pyarrow.parquet",
+    "pandas",  # pyarrow looks for it when the first table is made
     "torch.distributed.checkpoint.state_dict",
     "scipy.optimize",
 )
@@ -167,11 +168,11 @@ def skipped_steps(ranks, folder: Path, spec, budgets: list[int]) -> int:
 
 def run_file(ranks, file: Path, folder: Path, sharding: str) -> None:
     """`distillaw train FILE --out FOLDER` without the command line."""
-    from distillaw.cli.display import QuietDisplay
+    from distillaw.sweep.scheduler import Display
     from distillaw.sweep.single import run_single
     from distillaw.sweep.single_spec import load_single
 
-    run_single(load_single(file), folder, display=QuietDisplay(), command="test", sharding=sharding)
+    run_single(load_single(file), folder, display=Display(), command="test", sharding=sharding)
 
 
 def wait_for(fact: Callable[[], object], seconds: float = 120) -> None:

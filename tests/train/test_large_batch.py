@@ -48,7 +48,8 @@ def test_settings_reach_the_optimiser(trunk):
 
 def test_runs_made_before_there_was_a_choice_keep_their_names(trunk):
     known = asdict(trunk)
-    for name in ("purpose", "label", "targets", "start", "init", "rate_power", "rate_tokens"):
+    later = ("targets", "start", "init", "rate_power", "rate_tokens")
+    for name in ("purpose", "label", *later, "cut_from", "cut_fingerprint", "cut_by", "is_fixed"):
         del known[name]
     for name in (
         "top_k",

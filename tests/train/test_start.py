@@ -13,6 +13,7 @@ from distillaw.accounting.params import count_params
 from distillaw.errors import ConfigError
 from distillaw.models.prune import prune
 from distillaw.models.scoring import make_heldout, score_heldout
+from distillaw.models.source import fingerprint, locate
 from distillaw.runs.places import claim_folder
 from distillaw.train.group import TrunkGroup
 from distillaw.train.loop import StopTraining
@@ -126,6 +127,25 @@ def test_a_stopped_pruned_trunk_resumes_bit_for_bit_without_its_teachers_weights
         assert got.result()[key] == wanted.result()[key]
 
 
+def test_a_student_cut_by_importance_out_of_another_model_resumes_and_says_what_it_was(
+    taught, trunk, teacher
+):
+    """Alone: what it is cut out of is not what it learns from."""
+    cut = replace(trunk, init="pruned", cut_from=teacher.path.name, cut_by="activation", is_fixed=True)
+    whole, stopped = taught("whole"), taught("stopped")
+    (wanted,) = train_trunk(cut, [TOKENS], whole)
+    with pytest.raises(StopTraining):
+        train_trunk(cut, [TOKENS], stopped, report=stop_after(10))
+    (got,) = train_trunk(cut, [TOKENS], stopped)
+    assert _same(_weights(got), _weights(wanted))
+    result = wanted.result()
+    assert (result["arm"], result["teacher_run"], result["start_run"]) == ("fixed", None, teacher.path.name)
+    assert result["start_params"] == teacher.result()["params"] > result["params"]
+    uniform = replace(cut, cut_by="uniform")
+    assert uniform.trunk_id != cut.trunk_id == replace(cut, is_fixed=False).trunk_id
+    assert TrunkGroup([cut], whole).trainer(cut).state.model.state_dict().keys() == _weights(wanted).keys()
+
+
 def test_a_pruned_trunk_branches_as_runs_trained_alone(taught, pruned):
     both = train_trunk(pruned, [TOKENS, 2 * TOKENS], taught("both"))
     alone = [train_trunk(pruned, [t], taught(f"alone-{t}"))[0] for t in (TOKENS, 2 * TOKENS)]
@@ -149,7 +169,7 @@ def test_the_rotary_base_and_norms_of_the_teacher_reach_the_finished_run(taught,
     config["rope_parameters"]["rope_theta"], config["rms_norm_eps"] = 777.0, 1e-3
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "result.json").unlink(missing_ok=True)  # what vouched for the configuration as it was
-    spec = replace(pruned, teacher_run=str(folder), teacher_fingerprint="abc")
+    spec = replace(pruned, teacher_run=str(folder), teacher_fingerprint=fingerprint(locate(str(folder))))
     study = taught("external")
     with pytest.raises(StopTraining):
         train_trunk(spec, [TOKENS], study, report=stop_after(4))

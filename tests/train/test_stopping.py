@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from distillaw.sweep.single import stoppable
 from distillaw.train.loop import StopRequest, StopTraining, silent
 
 
@@ -34,3 +35,15 @@ def test_sigterm_stops_after_the_step_and_the_second_ctrl_c_at_once():
         assert request.received == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_training_whose_watcher_is_gone_saves_and_ends():
+    """`distillaw train ... 2>&1 | head`: the step is not lost, and other ranks are told."""
+
+    def closed(tokens, loss):
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError), stoppable(closed) as request:
+        with pytest.raises(StopTraining):  # on which the loop saves every run
+            request(64, 3.0)
+        request(64, 3.0)

@@ -44,7 +44,7 @@ def row(run_id, point, loss, *, seed=0, role="student", purpose="grid", weight=1
 
 def write_table(path, rows):
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)
     return path

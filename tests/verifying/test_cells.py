@@ -57,3 +57,14 @@ def test_rows_without_an_id_go_by_their_number(tmp_path):
     path = tmp_path / "bare.csv"
     path.write_text("params,tokens,loss\n1e5,1e6,4.2\n2e5,1e6,4.1\n")
     assert [run.run_id for run in read_runs(path)] == ["row 1", "row 2"]
+
+
+def test_rows_of_the_arm_that_laws_are_fitted_on_and_all_teachers(tmp_path):
+    """Searches of fresh students are no fresh arm; a teacher's first weights are random in every study."""
+    path = tmp_path / "arms.csv"
+    path.write_text(
+        "run_id,role,purpose,arm,params,tokens,loss\nt,teacher,teacher,fresh,2e5,1e6,3.0\n"
+        "search,student,tuning,fresh,1e5,1e5,4.2\np,student,grid,pruned,1e5,1e6,3.5\n"
+        "q,student,tuning,pruned,1e5,1e5,4.0\n"
+    )
+    assert [run.run_id for run in read_runs(path)] == ["t", "p", "q"]

@@ -14,13 +14,16 @@ from distillaw.errors import ConfigError, DataError
 from distillaw.fitting.api import fit
 from distillaw.report.document import write_report
 from distillaw.report.trust import frozen_section
+from distillaw.runs.files import write_json
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress
 from distillaw.sweep.spec import DesignSpec, StudentsSpec, StudySpec, TeacherSpec, TuningSpec
+from distillaw.verifying import api
 from distillaw.verifying.api import freeze_study, is_frozen, job_points, missing_points, typed_points
 from distillaw.verifying.frozen import PredictedPoint, read_runs
 from distillaw.verifying.scorecard import score_study
 from in_process import answer as run
+from undrawn import undrawn
 
 WORLD = World(students=(2e4, 3.5e4, 6e4, 1e5, 1.6e5, 2.5e5), budgets=(150_000, 400_000, 1_200_000), seeds=2)
 LARGEST = 1_200_000
@@ -86,7 +89,8 @@ def test_every_prediction_meets_its_measurement(scored):
 
 
 def test_the_report_shows_what_was_frozen_and_what_came(scored, study):
-    html = write_report(scored).read_text()
+    with undrawn():
+        html = write_report(scored).read_text()
     assert study[2].frozen.hash in html and 'id="frozen"' in html
     assert "Losses inside their intervals" in html and "Every prediction" in html
     path = next((scored / "predictions").glob("[0-9]*.json"))
@@ -140,6 +144,19 @@ def test_a_table_is_frozen_and_scored(table, law):
     write_table(table, [*law[1], row("new", NEW, loss_of(2e5, 1.6e6))])
     (one,) = score_study(table).predictions
     assert one.is_hit() and one.counts and one.factor_beyond == pytest.approx(2.0)
+
+
+def test_the_runs_behind_a_law_are_named_by_their_rows_in_the_whole_table(law, tmp_path):
+    """Rows of pruned starts stand among them: laws of fresh students leave them out, but keep the count."""
+    cuts = [row(f"cut{k}", PredictedPoint(params=N, tokens=D), 3.0) for k, (N, D) in enumerate(GRID)]
+    mixed = [
+        r | {"init": init}
+        for pair in zip(cuts, law[1], strict=True)
+        for r, init in zip(pair, ("pruned", ""), strict=True)
+    ]
+    table = write_table(tmp_path / "mixed.csv", mixed)
+    (described,) = freeze_study(table, [NEW]).frozen.document["forecasters"]
+    assert described["name"] == "supervised" and described["runs"] == [r["run_id"] for r in law[1]]
 
 
 def test_freezing_twice_gives_the_same_file(table, law):
@@ -241,6 +258,54 @@ def test_jobs_give_the_cells_of_held_out_students():
     assert len(job_points(jobs, runs, holdout=False)) == 4
 
 
+@pytest.mark.parametrize(
+    ("starts", "cells"),
+    [(("pruned",), 2), (("pruned", "fixed"), 3), (("fresh", "pruned", "fixed"), 3)],
+    ids=lambda value: "+".join(value) if isinstance(value, tuple) else "",
+)
+def test_held_out_students_are_those_of_the_arm_that_laws_are_fitted_on(starts, cells):
+    """Without fresh ones nothing was frozen and nothing said. Pruned ones that have no teacher are no one cell."""
+    spec = StudySpec(
+        name="held",
+        students=StudentsSpec(
+            params=("0.03M",),
+            tokens=(10_000,),
+            starts=starts,
+            reference="0.1M@20k" if "fixed" in starts else "",
+        ),
+        batch_tokens=256,
+        teachers=tuple(TeacherSpec(params=size, tokens=20_000) for size in ("0.05M", "0.1M")),
+        tuning=TuningSpec(enabled=False),
+        cells=(DesignSpec(tokens=(80_000,), holdout=True),),
+    )
+    facts = Facts(vocab_size=512, data_hash="d", fingerprints={})
+    first = Planner(spec, facts, Progress(losses={}, failures={})).ready_jobs().jobs
+    teachers = [job.trunk.run_id(20_000) for job in first if job.trunk.role == "teacher"]
+    jobs = Planner(spec, facts, Progress(losses=dict.fromkeys(teachers, 5.0), failures={})).ready_jobs().jobs
+    held = job_points(jobs, [_teacher_run(name) for name in teachers], holdout=True)
+    assert len(held) == cells and {point.teacher for point in held} >= set(teachers)
+
+
+def test_jobs_are_foreseen_with_the_weights_that_the_study_has(tmp_path, monkeypatch):
+    """A model that students are only cut out of teaches nobody: study.json alone says its fingerprint."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (tmp_path / "held.toml").write_text(
+        'name = "held"\nbatch_tokens = 256\n[data]\ncorpus = "sotu"\n[tuning]\nenabled = false\n[students]\n'
+        f'params = ["0.03M"]\ntokens = ["10k"]\nstarts = ["fresh", "fixed"]\nreference = "{model}"\n'
+        + "".join(f'[[teachers]]\nparams = "{size}"\ntokens = "20k"\n' for size in ("0.05M", "0.1M"))
+    )
+    text = {"vocab_size": 512, "data_hash": "d"}
+    write_json(tmp_path / "study.json", {"data": text, "fingerprints": {str(model): "abc"}})
+    seen = []
+    monkeypatch.setattr(
+        api, "Planner", lambda spec, facts, progress: seen.append(facts) or Planner(spec, facts, progress)
+    )
+    assert api.study_points(tmp_path / "held.toml", tmp_path, [], holdout=False, corpus=None)
+    assert seen[0].fingerprints == {str(model): "abc"}
+
+
 def _teacher_run(run_id):
     from distillaw.verifying.frozen import TableRun
 
@@ -252,6 +317,7 @@ def _teacher_run(run_id):
         role="teacher",
         purpose="teacher",
         conditions=("", "", "", ""),
+        row=0,
     )
 
 

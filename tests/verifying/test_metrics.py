@@ -4,19 +4,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from distillaw.verifying.scorecard import brier, interval_score, surprise, wilson
-
-
-def test_wilson_against_printed_values():
-    # Newcombe 1998 (Stat. Med. 17:857), table I, method 3, 95 %
-    for hits, count, low, high in (
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ):
-        assert wilson(hits, count, level=0.95) == pytest.approx((low, high), abs=6e-5)
-    assert wilson(0, 0) == (0.0, 1.0)
+from distillaw.verifying.scorecard import brier, interval_score, surprise
 
 
 def test_the_interval_score_is_least_at_the_true_quantiles():

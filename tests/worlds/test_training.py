@@ -200,7 +200,7 @@ def test_a_study_names_oracles_as_teachers(tmp_path):
     }
     spec = from_table(StudySpec, table, "study")
     check_study(spec)
-    assert spec.external_teachers() == ["oracle", "oracle:window=1"]
+    assert [*spec.external_teachers()] == ["oracle", "oracle:window=1"]
     with pytest.raises(ConfigError, match="not trained"):
         check_study(
             from_table(StudySpec, table | {"teachers": [{"path": "oracle", "params": "1M"}]}, "study")

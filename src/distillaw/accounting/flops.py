@@ -108,15 +108,6 @@ def forward_flops(model: Model, *, context: int | None = None, causal: bool = Tr
     )
 
 
-def training_flops(model: Model, tokens: float, *, context: int | None = None) -> float:
-    """Model FLOP to train on `tokens` tokens: 3 F D.
-
-    Source:
-        arXiv 2502.08606v2, appendix on FLOPs.
-    """
-    return TRAINING_FACTOR * forward_flops(model, context=context).total * tokens
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillationFlops:
     """Where the compute of a distillation goes, in FLOP."""

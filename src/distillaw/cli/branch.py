@@ -3,39 +3,38 @@
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.counts import Count, whole_count
-from distillaw.cli.output import Output, check_place, same_command
-from distillaw.errors import ConfigError
+from distillaw.cli.counts import Numbers, Text, Whole, Words, whole
+from distillaw.cli.names import OutFolder
+from distillaw.cli.options import given, options_of
+from distillaw.cli.output import Output, same_command
 from distillaw.quantities import format_count, format_flop, format_seconds
+from distillaw.sweep.branch_spec import BranchCost, BranchSpec, branch_cost
 from distillaw.table import Table
 
-if TYPE_CHECKING:
-    from distillaw.sweep.branch_spec import BranchCost, BranchSpec
+_TYPED = {
+    "multiples": Numbers,
+    "window": Whole,
+    "rate_rule": Literal["sqrt", "linear", "constant"],
+    "beta_rule": Literal["keep", "half-life", "sde"],
+    "decay_rule": Literal["keep", "timescale"],
+    "trunks": Words,
+    "losses": Words,
+}
+BranchOptions = options_of(BranchSpec, without=("single", "at", "at_checkpoint"), typed=_TYPED)
 
 
 def branch(
     spec: Path,
     *,
-    out: Path,
-    multiples: Count = "1,2,4,8,16",
-    at: Count | None = None,
-    window: Count | None = None,
-    orders: int = 3,
-    anneal: float = 0.0,
-    rate_rule: Literal["sqrt", "linear", "constant"] | None = None,
-    beta_rule: Literal["keep", "half-life", "sde"] | None = None,
-    decay_rule: Literal["keep", "timescale"] | None = None,
-    trunks: str | None = None,
-    losses: str | None = None,
-    tolerance: float | None = None,
-    level: float = 0.9,
-    noise_batches: int = 32,
+    out: OutFolder,
+    at: Text | None = None,
+    test: BranchOptions | None = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     output: Output = Output(),
 ) -> None:
@@ -49,78 +48,38 @@ def branch(
     Args:
         spec: the run's TOML file, as distillaw train takes it.
         out: folder for tokens, checkpoints and branches; that of distillaw train of the same file serves as well.
-        multiples: of the file's batch; also fractions.
         at: tokens at which the trunk is forked, e.g. 200k,400k, or `checkpoint`, the one that distillaw train left;
             half of the run's tokens by default.
-        window: tokens of each branch; 20 steps of the largest batch by default.
-        orders: of the text, for each batch; their spread is the noise. The first is the trunk's own.
-        anneal: share of the window over which the rate decays to 1 %; 0 keeps it constant.
-        rate_rule: from the file's batch to a branch's; by default the file's own, which is sqrt unless it says.
-        beta_rule: likewise; keep unless the file says.
-        decay_rule: likewise; keep unless the file says.
-        trunks: what the forked runs are trained on: distilled, supervised, or both with a comma; the file's own loss
-            by default.
-        losses: what the branches are trained on; `own` is the loss of their trunk; both by default where there is a
-            teacher.
-        tolerance: nats per token, e.g. 0.01; by default twice the measured noise of a run.
-        level: of the intervals.
-        noise_batches: batches at the fork that the gradient noise scale of each loss is measured on; 0 does not.
+        test: what is run from there.
         dry_run: show branches, tokens, FLOP and time, and stop.
     """
-    check_place("--out", out, is_folder=True)
     from distillaw.cli.display import make_display
-    from distillaw.sweep.branch_spec import BranchSpec, branch_cost
     from distillaw.sweep.single_spec import load_single
     from distillaw.sweep.study import require_trainable
 
     single = load_single(spec)
     require_trainable()
-    test = BranchSpec(
-        single=single,
-        at=() if at in (None, "checkpoint") else tuple(whole_count(n, name="--at") for n in at.split(",")),
-        at_checkpoint=at == "checkpoint",
-        multiples=_multiples(multiples),
-        orders=orders,
-        window=whole_count(window, name="--window", default=0),
-        anneal=anneal,
-        rate_rule=rate_rule or "",
-        beta_rule=beta_rule or "",
-        decay_rule=decay_rule or "",
-        trunks=_words(trunks),
-        losses=_words(losses),
-        tolerance=tolerance,
-        level=level,
-        noise_batches=noise_batches,
-    )
-    test.check()
-    cost = branch_cost(test)
+    is_checkpoint = at == "checkpoint"
+    forks = () if at is None or is_checkpoint else tuple(whole(each, "--at") for each in at.split(","))
+    wanted = BranchSpec(single=single, at=forks, at_checkpoint=is_checkpoint, **given(test))
+    wanted.check()
+    cost = branch_cost(wanted)
     if dry_run:
-        plan = _plan(test, cost)
-        print_json(plan) if output.json else _print_plan(test, cost, plan)
+        plan = _plan(wanted, cost)
+        print_json(plan) if output.json else _print_plan(wanted, cost, plan)
         output.suggest(same_command(without="--dry-run"))
         return
     from distillaw.report.branch import write_branch_page
     from distillaw.sweep.branching import branch_test
 
     with make_display(cost.tokens, quiet=output.quiet) as display:
-        record = branch_test(test, out, display=display, command=same_command())
+        record = branch_test(wanted, out, display=display, command=same_command())
     page = write_branch_page(record, out / "branch.html")
     print_json(record) if output.json else _print_test(record, page)
     output.suggest(f"distillaw report {shlex.quote(str(out))}")
 
 
-def _words(text: str | None) -> tuple[str, ...]:
-    return () if text is None else tuple(dict.fromkeys(text.split(",")))
-
-
-def _multiples(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(f"--multiples {text!r}: numbers, e.g. 1,2,4,8 or 0.5,1,2") from None
-
-
-def _plan(spec: "BranchSpec", cost: "BranchCost") -> dict[str, Any]:
+def _plan(spec: BranchSpec, cost: BranchCost) -> dict[str, Any]:
     """What the test would run and spend."""
     return {
         "forks": "checkpoint" if spec.at_checkpoint else list(spec.fork_tokens),
@@ -137,7 +96,7 @@ def _plan(spec: "BranchSpec", cost: "BranchCost") -> dict[str, Any]:
     }
 
 
-def _print_plan(spec: "BranchSpec", cost: "BranchCost", plan: Mapping[str, Any]) -> None:
+def _print_plan(spec: BranchSpec, cost: BranchCost, plan: Mapping[str, Any]) -> None:
     forks = ", ".join(f"{tokens:,}" for tokens in spec.fork_tokens) + " tokens"
     pairs = ", ".join(f"{loss} from the {trunk} run" for trunk, loss in spec.pairs)
     print(f"forks at {'the checkpoint' if spec.at_checkpoint else forks}; branches {pairs}")

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.counts import Count
-from distillaw.cli.names import Device, Place
-from distillaw.cli.output import Output, check_place, same_command
+from distillaw.cli.counts import Whole
+from distillaw.cli.names import Device, OutFolder, Place
+from distillaw.cli.output import Output, same_command
 from distillaw.cli.progress import metered
 from distillaw.errors import ConfigError
-from distillaw.quantities import format_bytes, format_count, format_seconds, parse_count
+from distillaw.quantities import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
     from distillaw.data.shards import TokenStore
@@ -38,10 +38,10 @@ def build(
     *,
     teacher: Place,
     data: Path,
-    out: Path,
+    out: OutFolder,
     split: str = "student",
     context: int | None = None,
-    tokens: Count | None = None,
+    tokens: Whole | None = None,
     order_seed: int | None = None,
     estimator: Estimator = "sampled",
     samples: int = 32,
@@ -78,12 +78,10 @@ def build(
         device: cpu, cuda or auto (cuda where there is one).
         dry_run: print the cost and stop.
     """
-    check_place("--out", out, is_folder=True)
     from distillaw.sweep.target_stores import open_text
     from distillaw.targets.manifest import Scheme, TargetRequest
 
-    wanted = None if tokens is None else int(parse_count(tokens, name="--tokens"))
-    given = {"context": context, "tokens": wanted, "order_seed": order_seed, "temperature": temperature}
+    given = {"context": context, "tokens": tokens, "order_seed": order_seed, "temperature": temperature}
     store, defaults = open_text(data, out, dry_run=dry_run, say=output.step)
     settings: dict[str, Any] = defaults | {key: value for key, value in given.items() if value is not None}
     scheme = Scheme(estimator=estimator, samples=samples, k=k, p=p, temperature=settings.pop("temperature"))

@@ -1,11 +1,11 @@
 """`distillaw completion SHELL` and `distillaw --install-completion`: what makes Tab work in bash, zsh and fish."""
 
 import shlex
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 from distillaw.cli.console import write_whole
-from distillaw.cli.output import Output, check_place
+from distillaw.cli.names import OutFile
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 
 Shell: TypeAlias = Literal["bash", "zsh", "fish"]
@@ -26,7 +26,7 @@ def completion(shell: Shell, *, output: Output = Output()) -> None:
     print_json({"shell": shell, "script": script}) if output.json else write_whole(script)
 
 
-def install(*, shell: Shell | None = None, out: Path | None = None, output: Output = Output()) -> None:
+def install(*, shell: Shell | None = None, out: OutFile | None = None, output: Output = Output()) -> None:
     """Install completion for your shell: a script where it looks, and for bash and zsh a line in its start file.
 
     Args:
@@ -37,7 +37,6 @@ def install(*, shell: Shell | None = None, out: Path | None = None, output: Outp
 
     from distillaw.cli.app import app, print_json
 
-    check_place("--out", out)
     try:
         name = shell or detect_shell()
     except ShellDetectionError as error:

@@ -145,7 +145,7 @@ def live_console(*, stderr: bool = True) -> "Console":
     from rich.console import Console
     from rich.segment import Segment
 
-    class Output(Console):
+    class LiveConsole(Console):
         def on_broken_pipe(self) -> None:
             """A reader that has seen enough is no failure (rich would exit with 1): `app.run` ends as after print."""
             raise BrokenPipeError
@@ -158,7 +158,7 @@ def live_console(*, stderr: bool = True) -> "Console":
     stream = sys.stderr if stderr else sys.stdout
     file = _Codes(stream) if stderr and isinstance(stream, PlainOutput) else None
     colours = "auto" if _has_colours() else None
-    return Output(stderr=stderr, file=file, highlight=False, color_system=colours)  # type: ignore[arg-type]
+    return LiveConsole(stderr=stderr, file=file, highlight=False, color_system=colours)  # type: ignore[arg-type]
 
 
 # --- lines --------------------------------------------------------------------------------------------------

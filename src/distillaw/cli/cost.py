@@ -12,9 +12,16 @@ from distillaw.accounting.memory import Precision
 from distillaw.accounting.scenarios import CostShares, Scenario, amortised
 from distillaw.accounting.shapes import Shape
 from distillaw.cli.app import print_json
-from distillaw.cli.cost_options import FAMILY_DEFAULTS, MachineOptions, ModelOptions, TeacherOptions
+from distillaw.cli.cost_options import (
+    FAMILY_DEFAULTS,
+    MachineOptions,
+    ModelOptions,
+    TeacherModel,
+    TeacherOptions,
+)
 from distillaw.cli.cost_view import as_json, print_text
-from distillaw.cli.counts import Count, count, optional_count, whole_count
+from distillaw.cli.counts import Count
+from distillaw.cli.options import given
 from distillaw.cli.output import Output
 from distillaw.cli.typed import refuse_idle
 from distillaw.errors import ConfigError
@@ -26,6 +33,7 @@ def cost(
     tokens: Count,
     student: ModelOptions | None = None,
     teacher: TeacherOptions | None = None,
+    described: TeacherModel | None = None,
     machine: MachineOptions | None = None,
     output: Output = Output(),
 ) -> None:
@@ -34,7 +42,8 @@ def cost(
     Args:
         tokens: tokens the student is trained on, e.g. 512B.
         student: the student.
-        teacher: the teacher, of the student's kind or of another.
+        teacher: who teaches, and who pays for it.
+        described: the teacher, of the student's kind or of another.
         machine: the machine.
     """
     student, teacher, machine = (
@@ -42,14 +51,15 @@ def cost(
         teacher or TeacherOptions(),
         machine or MachineOptions(),
     )
+    own = ModelOptions(**given(described), convention=student.convention)
     _check_machine(machine)
-    counted = count_student(student, has_sized_teacher=teacher.teacher_params is not None)
+    counted = count_student(student, has_sized_teacher=own.params is not None)
     answer = estimate(
         counted,
-        student_tokens=count(tokens, name="--tokens"),
+        student_tokens=tokens,
         device=hardware(machine.device),
-        teacher=count_teacher(teacher, student, counted),
-        teacher_tokens=optional_count(teacher.teacher_tokens, name="--teacher-tokens") or 0.0,
+        teacher=count_teacher(teacher.teacher, own, student, counted),
+        teacher_tokens=teacher.teacher_tokens or 0.0,
         shares=read_shares(teacher),
         students=teacher.students_served,
         shared_logits=teacher.logits != "own",
@@ -80,9 +90,8 @@ def count_student(options: ModelOptions, *, has_sized_teacher: bool = False) -> 
             "or --layers --width --ffn --heads (with --vocab --context)"
         )
     _refuse_unused(options, way, prefix="--", passed_on=has_sized_teacher)
-    context = None if options.context is None else whole_count(options.context, name="--context")
-    counted = _counted(options, way, prefix="--", context=context, vocab=PAPER_VOCAB)
-    if way == "config" and context is None:
+    counted = _counted(options, way, prefix="--", context=options.context, vocab=PAPER_VOCAB)
+    if way == "config" and options.context is None:
         longest = as_architecture(counted.shape).context
         note = f"{longest} tokens is the longest the config allows; training usually takes fewer: --context"
         return replace(counted, notes=(*counted.notes, note))
@@ -90,16 +99,16 @@ def count_student(options: ModelOptions, *, has_sized_teacher: bool = False) -> 
 
 
 def count_teacher(
-    options: TeacherOptions, student_options: ModelOptions, student: CountedModel
+    name: str | None, model: ModelOptions, student_options: ModelOptions, student: CountedModel
 ) -> CountedModel | None:
-    """The teacher, of its own kind, at the student's context; None where none is described."""
-    model = options.model(student_options)
+    """The teacher by name or of its own kind, at the student's context; None where none is described."""
     way = _description(model, prefix="--teacher-")
-    if options.teacher is not None:
-        return _named_teacher(options.teacher, model, way, student)
+    if name is not None:
+        return _named_teacher(name, model, way, student)
     if way is None:
+        described = (f"teacher_{field.name}" for field in fields(TeacherModel))
         refuse_idle(
-            (f"--{field.name.replace('_', '-')}" for field in fields(TeacherOptions)),
+            (f"--{one.replace('_', '-')}" for one in (*described, *(f.name for f in fields(TeacherOptions)))),
             "no teacher is described: add --teacher NAME, --teacher-params N, --teacher-config config.json, or "
             "--teacher-layers --teacher-width --teacher-ffn --teacher-heads",
         )
@@ -151,27 +160,24 @@ def _counted(
     options: ModelOptions, way: str, *, prefix: str, context: int | None, vocab: int
 ) -> CountedModel:
     """The counts of one model, from one description; `context` and `vocab` where it does not say."""
-    own_vocab = None if options.vocab is None else whole_count(options.vocab, name=f"{prefix}vocab")
     if way == "params":
         assert options.params is not None
         asked = {name: getattr(options, name) for name in FAMILY_DEFAULTS}
         family = FAMILY_DEFAULTS | {name: value for name, value in asked.items() if value is not None}
         return counted_family(
-            Params(
-                count(options.params, name=_option(prefix, "params")), ParamConvention(options.convention)
-            ),
+            Params(options.params, ParamConvention(options.convention)),
             family=FixedAspect(**family),
             context=context or PAPER_CONTEXT,
-            vocab=own_vocab or vocab,
+            vocab=options.vocab or vocab,
             tied=options.tied is not False,
         )
     if way == "config":
         assert options.config is not None
         arch = _changed(
-            read_architecture(options.config), vocab=own_vocab, context=context, tied=options.tied
+            read_architecture(options.config), vocab=options.vocab, context=context, tied=options.tied
         )
         return counted_model(arch, label=f"{arch.name}, from {options.config}")
-    shape = read_shape(options, prefix=prefix, vocab=own_vocab or vocab, context=context or PAPER_CONTEXT)
+    shape = read_shape(options, prefix=prefix, vocab=options.vocab or vocab, context=context or PAPER_CONTEXT)
     return counted_model(shape, label=f"gated FFN, RMSNorm, rotary positions, from {prefix}layers ...")
 
 
@@ -212,18 +218,15 @@ def read_shape(options: ModelOptions, *, prefix: str, vocab: int, context: int) 
             f"a shape needs {prefix}layers, {prefix}width, {prefix}ffn and {prefix}heads; "
             f"missing: {', '.join(missing)}"
         )
-    layers, width, ffn, heads = (whole_count(text, name=f"{prefix}{n}") for n, text in needed.items())
+    width, heads = needed["width"], needed["heads"]
     if options.head_dim is None and width % heads:
         raise ConfigError(
             f"{prefix}width {width} is not a multiple of {prefix}heads {heads}; change one, or give {prefix}head-dim"
         )
     return Shape(
-        layers=layers,
-        width=width,
-        ffn=ffn,
-        heads=heads,
-        kv_heads=whole_count(options.kv_heads, name=f"{prefix}kv-heads", default=heads),
-        head_dim=whole_count(options.head_dim, name=f"{prefix}head-dim", default=width // heads),
+        **needed,
+        kv_heads=options.kv_heads or heads,
+        head_dim=options.head_dim or width // heads,
         vocab=vocab,
         context=context,
         tied=bool(options.tied),

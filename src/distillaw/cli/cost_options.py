@@ -1,6 +1,6 @@
 """What `distillaw cost` is asked: the student, the teacher, the machine, as typed. Reading it is in cost.py."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,8 +8,9 @@ from cyclopts import Parameter
 
 from distillaw.accounting.memory import DEFAULT_SCHEME
 from distillaw.accounting.shapes import FFN_RATIO
-from distillaw.cli.counts import Count
+from distillaw.cli.counts import Count, Whole
 from distillaw.cli.names import HardwareName, TeacherName
+from distillaw.cli.options import options_of
 from distillaw.cli.typed import formerly
 
 
@@ -24,21 +25,21 @@ class ModelOptions:
     """Size within the fixed-aspect family, e.g. 1.82B; non-embedding unless --convention says otherwise."""
     config: Path | None = None
     """A Hugging Face config.json, or the folder that holds it."""
-    layers: Count | None = None
+    layers: Whole | None = None
     """Number of layers; with --width, --ffn and --heads a shape of its own."""
-    width: Count | None = None
+    width: Whole | None = None
     """d_model."""
-    ffn: Count | None = None
+    ffn: Whole | None = None
     """d_ff of the gated FFN."""
-    heads: Count | None = None
+    heads: Whole | None = None
     """Query heads."""
-    kv_heads: Count | None = None
+    kv_heads: Whole | None = None
     """Key-value heads; one per query head by default."""
-    head_dim: Count | None = None
+    head_dim: Whole | None = None
     """Width of a head; width / heads by default."""
-    vocab: Count | None = None
+    vocab: Whole | None = None
     """Vocabulary size; that of the config, or 32768."""
-    context: Count | None = None
+    context: Whole | None = None
     """Tokens of one sequence; that of the config, or 4096."""
     tied: bool | None = None
     """Whether the head is the embedding matrix: a size is tied by default, a shape is not."""
@@ -52,39 +53,27 @@ class ModelOptions:
     """Query heads per key-value head of that family; 1 by default."""
 
 
+TeacherModel = options_of(
+    ModelOptions,
+    without=("context", "convention"),
+    typed={
+        "params": Annotated[
+            Count | None, Parameter(name="--teacher-params", help="Or its size within a family.")
+        ]
+    },
+    prefix="teacher-",
+    said="The teacher's, as {} of the student.",
+)
+"""The teacher, described like the student or not at all."""
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherOptions:
-    """The teacher, described like the student or not at all, and who pays for it."""
+    """The teacher by name, and who pays for it."""
 
     teacher: TeacherName | None = None
     """Name of a real model (`distillaw teachers` lists them)."""
-    teacher_params: Count | None = None
-    """Or its size within a fixed-aspect family."""
-    teacher_config: Path | None = None
-    """Its Hugging Face config.json, or folder."""
-    teacher_layers: Count | None = None
-    """Its layers; with --teacher-width, --teacher-ffn and --teacher-heads a shape of its own."""
-    teacher_width: Count | None = None
-    """Its d_model."""
-    teacher_ffn: Count | None = None
-    """Its d_ff."""
-    teacher_heads: Count | None = None
-    """Its query heads."""
-    teacher_kv_heads: Count | None = None
-    """Its key-value heads."""
-    teacher_head_dim: Count | None = None
-    """Width of its heads."""
-    teacher_vocab: Count | None = None
-    """Its vocabulary; that of its config, or the student's."""
-    teacher_tied: bool | None = None
-    """Whether its head is its embedding matrix; of a size, as the student's."""
-    teacher_aspect: float | None = None
-    """Width over layers of its family; the student's by default, like the next two."""
-    teacher_ffn_ratio: float | None = None
-    """d_ff over d_model of its family."""
-    teacher_group_size: float | None = None
-    """Query heads per key-value head of its family."""
     teacher_tokens: Count | None = None
     """Tokens it is trained on, if its training is to be counted."""
     scenario: Literal["best-case", "inference", "pretraining", "pretraining-inference"] | None = None
@@ -97,15 +86,6 @@ class TeacherOptions:
     """Equal students that share this teacher."""
     logits: Literal["own", "shared"] | None = None
     """With several students: one teacher pass for all (the default), or each its own."""
-
-    def model(self, student: ModelOptions) -> ModelOptions:
-        """The description of the teacher alone; it counts in the convention of the student."""
-        own = {
-            f.name: getattr(self, f"teacher_{f.name}")
-            for f in fields(ModelOptions)
-            if f.name not in ("context", "convention")
-        }
-        return ModelOptions(**own, convention=student.convention)
 
 
 @Parameter(name="*")

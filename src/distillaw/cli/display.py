@@ -5,20 +5,20 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from distillaw.cli.console import say
-from distillaw.cli.progress import Left, LiveMeter, LogMeter, is_live, live_progress
+from distillaw.cli.progress import Left, LiveMeter, LogMeter, Meter, is_live, live_progress
 from distillaw.quantities import format_count
 from distillaw.sweep.ready import TrunkJob
-from distillaw.sweep.scheduler import GrowingDisplay
+from distillaw.sweep.scheduler import Display
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
 @contextlib.contextmanager
-def make_display(total_tokens: float, *, quiet: bool, left: Left | None = None) -> Iterator[GrowingDisplay]:
+def make_display(total_tokens: float, *, quiet: bool, left: Left | None = None) -> Iterator[Display]:
     """The display for a study: live in a terminal, plain lines elsewhere; `left` knows the time, else the rate does."""
     if quiet:
-        yield QuietDisplay()
+        yield Display()
     elif is_live():
         with live_progress() as progress:
             yield LiveDisplay(progress, total_tokens, left)
@@ -26,34 +26,47 @@ def make_display(total_tokens: float, *, quiet: bool, left: Left | None = None) 
         yield LogDisplay(total_tokens, left)
 
 
-class QuietDisplay:
-    """Says nothing but failures, which are printed at the end anyway."""
+class MeteredDisplay(Display):
+    """One meter for all tokens."""
 
-    def started(self, job: TrunkJob, worker: int) -> None:
-        """Ignored."""
+    def __init__(self, meter: Meter) -> None:
+        self._all = meter
 
     def progressed(self, job: TrunkJob, tokens: int, loss: float | None) -> None:
-        """Ignored."""
-
-    def finished(self, job: TrunkJob) -> None:
-        """Ignored."""
+        """So much more is done."""
+        self._all.advance(tokens)
 
     def failed(self, job: TrunkJob, error: str) -> None:
-        """Ignored."""
-
-    def note(self, message: str) -> None:
-        """Ignored."""
+        """The error stays."""
+        self.note(f"failed: {job.trunk.trunk_id}: {error}")
 
     def expect(self, tokens: float) -> None:
-        """Ignored."""
+        """There is more to do than was known."""
+        self._all.expect(tokens)
+
+    def note(self, message: str) -> None:
+        """A line of its own."""
+        self._all.note(message)
 
 
-class LiveDisplay:
+class LogDisplay(MeteredDisplay):
+    """A line when a trunk ends and one every twenty seconds between."""
+
+    def __init__(self, total_tokens: float, left: Left | None = None) -> None:
+        super().__init__(LogMeter("training", total_tokens, "tokens", left))
+
+    def finished(self, job: TrunkJob) -> None:
+        """One line."""
+        budgets = ", ".join(format_count(tokens) for tokens in job.budgets)
+        say(f"  done: {job.trunk.purpose} {job.trunk.trunk_id} at {budgets} tokens")
+
+
+class LiveDisplay(MeteredDisplay):
     """One bar for the study with tokens/s and the time left, one per running trunk with its loss."""
 
     def __init__(self, progress: "Progress", total_tokens: float, left: Left | None = None) -> None:
+        super().__init__(LiveMeter(progress, "study", total_tokens, "tokens", left))
         self._progress = progress
-        self._all = LiveMeter(progress, "study", total_tokens, "tokens", left)
         self._tasks: dict[str, TaskID] = {}
 
     def started(self, job: TrunkJob, worker: int) -> None:
@@ -67,7 +80,7 @@ class LiveDisplay:
 
     def progressed(self, job: TrunkJob, tokens: int, loss: float | None) -> None:
         """Bars advance."""
-        self._all.advance(tokens)
+        super().progressed(job, tokens, loss)
         note = {} if loss is None else {"note": f"loss {loss:.3f}"}
         self._progress.update(self._tasks[job.trunk.trunk_id], advance=tokens, **note)
 
@@ -78,43 +91,4 @@ class LiveDisplay:
     def failed(self, job: TrunkJob, error: str) -> None:
         """The bar goes, the error stays."""
         self.finished(job)
-        self.note(f"failed: {job.trunk.trunk_id}: {error}")
-
-    def expect(self, tokens: float) -> None:
-        """There is more to do than was known."""
-        self._all.expect(tokens)
-
-    def note(self, message: str) -> None:
-        """A line above the bars."""
-        self._all.note(message)
-
-
-class LogDisplay:
-    """A line when a trunk ends and one every twenty seconds between."""
-
-    def __init__(self, total_tokens: float, left: Left | None = None) -> None:
-        self._all = LogMeter("training", total_tokens, "tokens", left)
-
-    def started(self, job: TrunkJob, worker: int) -> None:
-        """Nothing: the end says enough."""
-
-    def progressed(self, job: TrunkJob, tokens: int, loss: float | None) -> None:
-        """A line now and then."""
-        self._all.advance(tokens)
-
-    def finished(self, job: TrunkJob) -> None:
-        """One line."""
-        budgets = ", ".join(format_count(tokens) for tokens in job.budgets)
-        say(f"  done: {job.trunk.purpose} {job.trunk.trunk_id} at {budgets} tokens")
-
-    def failed(self, job: TrunkJob, error: str) -> None:
-        """One line."""
-        say(f"  failed: {job.trunk.trunk_id}: {error}")
-
-    def expect(self, tokens: float) -> None:
-        """There is more to do than was known."""
-        self._all.expect(tokens)
-
-    def note(self, message: str) -> None:
-        """One line."""
-        self._all.note(message)
+        super().failed(job, error)

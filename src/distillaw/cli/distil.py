@@ -1,6 +1,7 @@
 """`distillaw distil`: a student from its start to its best, beside what else could have become of it."""
 
 import shlex
+from dataclasses import asdict
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,9 +10,10 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.counts import Count, peak_rates, whole_count
-from distillaw.cli.names import Place
-from distillaw.cli.output import Output, check_place, same_command
+from distillaw.cli.counts import Numbers, Whole
+from distillaw.cli.names import OutFolder, Place
+from distillaw.cli.output import Output, same_command
+from distillaw.data.corpus import WHOLE, Reading
 from distillaw.quantities import format_count, format_flop
 from distillaw.table import Table, number, text
 
@@ -21,18 +23,17 @@ def distil(
     *,
     teacher: Place,
     corpus: Place,
-    tokens: Count,
-    out: Path,
+    tokens: Whole,
+    out: OutFolder,
     smaller: Place = "",
-    rates: str = "1e-3",
+    rates: Numbers = (1e-3,),
     distill_weight: Annotated[float, Parameter(name="--lambda")] = 0.5,
     alone: bool = True,
     fresh: bool = True,
-    batch: Count = "1024",
+    batch: Whole = 1024,
     context: int = 512,
     seed: int = 0,
-    text_column: str = "text",
-    section_chars: int = 0,
+    reading: Annotated[Reading, Parameter(name="*")] = WHOLE,
     validation_documents: int = 64,
     output: Output = Output(),
 ) -> None:
@@ -56,49 +57,38 @@ def distil(
         batch: tokens of a batch.
         context: tokens of a sequence.
         seed: order of batches, fresh weights.
-        text_column: the field that holds the text.
-        section_chars: cut documents at line ends into sections of about so many characters; 0 does not cut.
+        reading: what is read of each document.
         validation_documents: documents held out.
     """
-    check_place("--out", out, is_folder=True)
     from distillaw.models.source import locate
     from distillaw.sweep.study import require_trainable
 
     locate(teacher)  # what is not there is said before torch is imported
     require_trainable()
-    from transformers.utils.logging import disable_progress_bar
 
     from distillaw.cli.display import make_display
-    from distillaw.data.prepare import DataSpec
-    from distillaw.runs.spec import Recipe
-    from distillaw.sweep.arms import ArmsSpec, train_arms
+    from distillaw.sweep.arms import ArmsSpec, count_arms, recipe_of_arms, text_of_arms, train_arms
 
-    disable_progress_bar()
-    size = whole_count(tokens, name="--tokens")
     spec = ArmsSpec(
         teacher=teacher,
         start=start,
         smaller=smaller,
-        tokens=size,
-        rates=peak_rates(rates),
+        tokens=tokens,
+        rates=rates,
         alone=alone,
         fresh=fresh,
-        batch_tokens=whole_count(batch, name="--batch"),
+        batch_tokens=batch,
         seed=seed,
-        data=DataSpec(
-            corpus=corpus,
-            tokenizer=teacher,
-            teacher_share=0.05,
-            text_column=text_column,
-            section_chars=section_chars,
+        data=text_of_arms(
+            corpus,
+            teacher,
+            **asdict(reading),
             validation_documents=validation_documents,
         ),
-        training=Recipe(
-            context=context, distill_weight=distill_weight, warmup_tokens=size // 20, z_weight=0.0
-        ),
+        training=recipe_of_arms(tokens, context=context, distill_weight=distill_weight),
     )
-    arms = (2 + 2 * fresh + 2 * bool(smaller)) // (1 if alone else 2)
-    with make_display(arms * size, quiet=output.quiet) as display:
+    arms = count_arms(fresh=fresh, smaller=smaller, alone=alone)
+    with make_display(arms * tokens, quiet=output.quiet) as display:
         record = train_arms(spec, out, display=display, command=same_command())
     print_json(record) if output.json else print_arms(record, out)
     best = out / "runs" / record["arms"][0]["run_id"]

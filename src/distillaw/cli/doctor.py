@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Rows: TypeAlias = Iterable[tuple[str, str]]
 _LABEL = 14
+"""Columns of the longest label and its gap."""
 
 
 def doctor(

@@ -3,16 +3,20 @@
 import shlex
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.counts import Count, whole_count
-from distillaw.cli.names import Device, MaxDocumentChars, Place, TextColumn
-from distillaw.cli.output import Output, check_place, same_command
+from distillaw.cli.counts import Number, Whole
+from distillaw.cli.names import Device, Place
+from distillaw.cli.output import Output, same_command
 from distillaw.cli.typed import refuse_idle, typed_options
+from distillaw.data.corpus import WHOLE, Reading, check_text
 from distillaw.errors import ConfigError
-from distillaw.quantities import format_count, parse_count
+from distillaw.quantities import format_count
+from distillaw.runs.places import check_folder
 from distillaw.table import Table, number, text
 
 
@@ -24,7 +28,7 @@ def evaluate(
     teacher: Place | None = None,
     tasks: str | None = None,
     data: Path | None = None,
-    limit: Count | None = None,
+    limit: Whole | None = None,
     shots: int | None = None,
     chat: bool = False,
     samples: int = 1,
@@ -37,11 +41,10 @@ def evaluate(
     answer_tokens: int = 512,
     task_folder: Path | None = None,
     skip_missing: bool = False,
-    max_bytes: str = "2M",
+    max_bytes: Number = 2e6,
     context: int | None = None,
     bins: int = 21,
-    text_column: TextColumn = "text",
-    max_document_chars: MaxDocumentChars = 0,
+    reading: Annotated[Reading, Parameter(name="*")] = WHOLE,
     batch: int = 8,
     device: Device = "auto",
     dry_run: bool = False,
@@ -72,13 +75,13 @@ def evaluate(
         max_bytes: text read at most.
         context: tokens a window of text sees; default 1024 or what the models allow.
         bins: of the calibration error, of equal width.
+        reading: what is read of each document.
         batch: sequences of a forward pass.
         dry_run: say what would be asked, and stop.
     """
     out = _out(model, out)
-    check_place("--out", out, is_folder=True)
+    check_folder(out)
     names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
-    most = None if limit is None else whole_count(limit, name="--limit")
     if samples < 1 or temperature <= 0 or batch < 1:
         raise ConfigError(
             f"--samples {samples}, --temperature {temperature}, --batch {batch}: all are above 0"
@@ -89,29 +92,24 @@ def evaluate(
         )
     _refuse_idle(names, task_folder, samples=samples, text=text, questions=questions, judge=judge)
     if dry_run:
-        asked = {"limit": most, "shots": shots, "skip_missing": skip_missing}
+        asked = {"limit": limit, "shots": shots, "skip_missing": skip_missing}
         _preview(model, names, data, task_folder, asked, output)
         return
     if text is not None:
-        from distillaw.data.corpus import check_text
-
-        check_text(text)
-    from transformers.utils.logging import disable_progress_bar
+        check_text(text, reading)
 
     from distillaw.cli.torch_device import torch_device
-    from distillaw.data.corpus import Reading
     from distillaw.evaluate.calibration import TextWishes
     from distillaw.evaluate.chat import ChatWishes
     from distillaw.evaluate.harness import Way
     from distillaw.evaluate.suite import evaluate_model
 
-    disable_progress_bar()
     on_text = judged = None
     if text is not None:
         on_text = TextWishes(
             text=text,
-            reading=Reading(text_column=text_column, max_document_chars=max_document_chars),
-            max_bytes=parse_count(max_bytes, name="--max-bytes"),
+            reading=reading,
+            max_bytes=max_bytes,
             context=context,
             bins=bins,
         )
@@ -123,7 +121,7 @@ def evaluate(
             judge_prompts=judge_prompts,
             against=against,
             max_tokens=answer_tokens,
-            limit=most,
+            limit=limit,
         )
     with output.working("evaluating") as step:
         record = evaluate_model(
@@ -133,7 +131,7 @@ def evaluate(
             teacher=teacher,
             tasks=names,
             data=data,
-            limit=most,
+            limit=limit,
             shots=shots,
             way=Way(chat=chat, batch=batch, samples=samples, temperature=temperature),
             chat=judged,
@@ -158,7 +156,10 @@ def _next(record: dict, out: Path) -> tuple[str, str]:
     return f"distillaw pareto {shlex.quote(str(out))}{score}", ""
 
 
-_OF_TEXT = ("--teacher", "--max-bytes", "--context", "--bins", "--text-column", "--max-document-chars")
+_OF_TEXT = (
+    *("--teacher", "--max-bytes", "--context", "--bins"),
+    *("--text-column", "--max-document-chars", "--section-chars"),
+)
 _OF_TASKS = ("--data", "--shots", "--chat", "--samples", "--temperature", "--task-folder", "--skip-missing")
 _OF_CHAT = ("--judge-model", "--judge-prompts", "--answer-tokens")
 

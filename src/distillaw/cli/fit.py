@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from distillaw.cli.app import print_json
-from distillaw.cli.names import LawName
-from distillaw.cli.output import Output, check_place, same_command
+from distillaw.cli.counts import Number
+from distillaw.cli.names import LawName, OutFile
+from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
 
@@ -19,6 +20,7 @@ Family = Literal[
     "distillation-reduced-q",
     "distillation-auto",
     "capacity-gap",
+    "pruned",
 ]
 
 
@@ -29,6 +31,7 @@ def fit(
     columns: str | None = None,
     group: str | None = None,
     where: list[str] | None = None,
+    arm: Literal["fresh", "pruned", "fixed"] | None = None,
     delta: str = "auto",
     bootstrap: int = 1000,
     level: float = 0.9,
@@ -37,13 +40,13 @@ def fit(
     priors: Literal["auto", "weak", "none"] = "auto",
     unit: str | None = None,
     params_convention: Literal["non-embedding", "total"] | None = None,
-    vocab: str | None = None,
+    vocab: Number | None = None,
     width: str | None = None,
     teacher_width: str | None = None,
     untied: bool = False,
     tie_exponents: bool = False,
     compare: list[Family] | None = None,
-    out: Path | None = None,
+    out: OutFile | None = None,
     output: Output = Output(),
 ) -> None:
     """Fit a law to runs.
@@ -54,11 +57,14 @@ def fit(
         columns: which column is what, e.g. params=N,tokens=D,loss=val_loss,teacher_loss=LT.
         group: column that names the independent run of each row; `none` for independent rows.
         where: fit only the rows with COLUMN=VALUE (repeatable; * stands for anything), e.g. --where dataset=c4.
+        arm: students' first weights: fresh, pruned (cut out of the teacher under test), fixed (out of one reference);
+            default: fresh where there are any, then fixed; for capacity-gap every arm of the table in turn.
         delta: Huber threshold in ln loss; `auto` matches the noise, 1e-3 is the field's habit.
         bootstrap: replicates for the intervals.
         level: coverage of the intervals.
         seed: of the bootstrap.
-        supervised: law of the students' own supervised loss: a published name or a fitted JSON file.
+        supervised: law of the students' own supervised loss (pruned: of random starts, taught ones too): a published
+            name or a fitted JSON file.
         priors: weak priors; `auto` uses them when delta is auto.
         unit: of the losses: nats, bits, bits-per-byte, bits-per-character.
         params_convention: what the params column counts; the law says it too. Default: non-embedding.
@@ -70,19 +76,19 @@ def fit(
         compare: another family, set against this one by held-out error and AIC (repeatable).
         out: write the fitted law here, for `predict --law` and `plan`.
     """
-    from distillaw.fitting.api import fit as fit_law
+    from distillaw.fitting.api import fit_arms
     from distillaw.fitting.query import load_law
 
-    check_place("--out", out)
     if untied and vocab is None:
         raise ConfigError(UNTIED)
     with output.working("fitting"):
-        result = fit_law(
+        by_arm = fit_arms(
             file,
             family=law,
             columns=parse_columns(columns),
             group=group,
             where=parse_where(where),
+            arm=arm,
             delta="auto" if delta == "auto" else parse_count(delta, name="--delta"),
             bootstrap=bootstrap,
             level=level,
@@ -91,44 +97,40 @@ def fit(
             priors=priors,
             unit=unit,
             params_convention=params_convention,
-            vocab=None if vocab is None else parse_count(vocab, name="--vocab"),
+            vocab=vocab,
             width=width,
             teacher_width=teacher_width,
             matrices=2 if untied else 1,
             tie_exponents=tie_exponents,
             compare=compare or (),
         )
+    arms = list(by_arm)
+    if len(arms) > 1 and out is not None:
+        raise ConfigError(
+            f"--out keeps one law, and {file} has students of {', '.join(arms)}; choose with --arm"
+        )
+    result = by_arm[arms[0]]
     if out is not None:
         result.save(out)
     if output.json:
-        document = result.to_json()
-        keys = (
-            "status",
-            "remedy",
-            "params",
-            "conf_int",
-            "level",
-            "objective",
-            "delta",
-            "nobs",
-            "ngroups",
-            "condition_number",
-            "solver_disagreement",
-            "seconds",
-            "derived",
-            "fitted_range",
-            "calibration",
-            "notes",
-            "details",
-            "provenance",
-            "params_convention",
-        )
-        print_json({"law": law, **{key: document[key] for key in keys}})
+        documents = {name: each.to_json() for name, each in by_arm.items()}
+        shown = {name: {key: document[key] for key in KEYS} for name, document in documents.items()}
+        several = {"arm": arms[0], "arms": shown} if len(arms) > 1 else {}
+        print_json({"law": law, **shown[arms[0]], **several})
         return
-    print(result.summary())
+    print("\n\n".join(each.summary() for each in by_arm.values()))
+    if len(arms) > 1:
+        output.suggest(f"{same_command()} --arm {arms[-1]} --out law.json")
+        return
     output.suggest(*_next(law, out, usable=result.is_usable, convention=result.params_convention))
 
 
+KEYS = (
+    *("status", "remedy", "params", "conf_int", "level", "objective", "delta", "nobs", "ngroups"),
+    *("condition_number", "solver_disagreement", "seconds", "derived", "fitted_range", "calibration"),
+    *("notes", "details", "provenance", "params_convention"),
+)
+"""Of a law's document, those that `--json` prints."""
 UNTIED = (
     "--untied does nothing without --vocab V: it says how many vocabulary x width matrices are taken off the totals, "
     "and none is; give the vocabulary, or leave it out"

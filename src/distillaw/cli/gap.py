@@ -3,17 +3,17 @@
 import shlex
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.counts import Count, count, optional_count
+from distillaw.cli.counts import Count, Number
 from distillaw.cli.names import LawNames, TeacherName
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
-from distillaw.quantities import format_count, parse_count
+from distillaw.quantities import format_count
 from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
@@ -28,12 +28,13 @@ def gap(
     *,
     student: Count,
     tokens: Count | None = None,
-    tokens_per_param: Count | None = None,
+    tokens_per_param: Number | None = None,
     teacher_tokens: Count | None = None,
-    teacher_tokens_per_param: Count | None = None,
+    teacher_tokens_per_param: Number | None = None,
     teacher: TeacherName | None = None,
-    teacher_loss: Count | None = None,
+    teacher_loss: Number | None = None,
     law: Annotated[LawNames | None, Parameter(consume_multiple=True)] = None,
+    arm: Literal["fresh", "pruned", "fixed"] | None = None,
     margin: float = 0.5,
     explain: bool = False,
     output: Output = Output(),
@@ -50,6 +51,8 @@ def gap(
             teacher; its loss is estimated unless --teacher-loss says it.
         teacher_loss: loss in nats/token of a teacher at hand, for the same.
         law: laws to hear first: names from `distillaw laws`, or files of `distillaw fit --out`.
+        arm: how the student starts: fresh (random weights), pruned (cut out of the teacher it learns from), fixed (cut
+            out of one reference); a law of such students then leads, one of teacher sizes too.
         margin: teachers whose student is within this many per cent of the best loss count as equally good.
         explain: derive why a stronger teacher can hurt, with this student's numbers.
     """
@@ -57,18 +60,18 @@ def gap(
 
     if not 0 < margin < 100:
         raise ConfigError(f"--margin {margin:g}: per cent of the best loss, between 0 and 100, e.g. 0.5")
-    params = count(student, name="--student")
     per_param = _one_of(
         "--teacher-tokens", teacher_tokens, "--teacher-tokens-per-param", teacher_tokens_per_param
     )
     own = _one_of("--tokens", tokens, "--tokens-per-param", tokens_per_param)
     question = GapQuestion(
-        student_params=params,
-        student_tokens=own[0] if own[0] is not None else (own[1] or _TOKENS_PER_PARAM) * params,
+        student_params=student,
+        student_tokens=own[0] if own[0] is not None else (own[1] or _TOKENS_PER_PARAM) * student,
         teacher_tokens=per_param[0],
         teacher_tokens_per_param=None if per_param[0] is not None else per_param[1] or _TOKENS_PER_PARAM,
-        teacher_loss=None if teacher_loss is None else parse_count(teacher_loss, name="--teacher-loss"),
+        teacher_loss=teacher_loss,
         **({} if teacher is None else _named(teacher, is_measured=teacher_loss is not None)),
+        arm=arm,
         margin=margin / 100,
     )
     answer = capacity_gap(question, laws=law or ())
@@ -94,18 +97,18 @@ def _named(name: str, *, is_measured: bool) -> dict[str, object]:
 
 
 def _one_of(
-    first: str, tokens: str | None, second: str, per_param: str | None
+    first: str, tokens: float | None, second: str, per_param: float | None
 ) -> tuple[float | None, float | None]:
     if tokens is not None and per_param is not None:
         raise ConfigError(f"{first} and {second} say the same thing twice; give one of them")
-    ratio = None if per_param is None else parse_count(per_param, name=second)
-    return optional_count(tokens, name=first), ratio
+    return tokens, per_param
 
 
 def _derivation(answer: "GapAnswer") -> str:
     from distillaw.planning.explain import derivation
 
-    source = answer.voices[0].source if answer.lead is None else answer.lead.law
+    lead = answer.lead
+    source = answer.voices[0].source if lead is None or lead.curve is None else lead.law
     ensemble = next(v.ensemble for v in answer.voices if v.source == source)
     assert ensemble is not None
     q = answer.question
@@ -152,9 +155,18 @@ def _print(answer: "GapAnswer", output: Output) -> None:
 
 def _summary(answer: "GapAnswer") -> list[str]:
     lead, q = answer.lead, answer.question
-    if lead is None or lead.curve is None or lead.by_loss is None:
+    if lead is not None and lead.curve is None:
+        span = "no interval is published"
+        if lead.best_teacher_interval is not None:
+            span = f"{' to '.join(map(format_count, lead.best_teacher_interval))}, 90 %"
         return [
-            "NO RECOMMENDATION: no law of losses that may be planned with was fitted within a factor 3 of this student "
+            f"{_size(lead)} ({span}) for a {q.arm} student, says {lead.law}, which knows sizes and no losses.",
+            *_at_hand(answer.opinions[0], q, f", a guess of {answer.opinions[0].law}"),
+        ]
+    if lead is None or lead.curve is None or lead.by_loss is None:
+        of = "losses" if q.arm is None else f"{q.arm} students"
+        return [
+            f"NO RECOMMENDATION: no law of {of} that may be planned with was fitted within a factor 3 of this student "
             "and its best teacher. The numbers below are guesses; run a small study of your own.",
             *_at_hand(answer.opinions[0], q, f", a guess of {answer.opinions[0].law}"),
         ]
@@ -237,12 +249,14 @@ def _notes(answer: "GapAnswer") -> list[tuple[str, str]]:
 
 
 def _next(answer: "GapAnswer", *, explained: bool) -> str:
-    """The same question explained, then a plan of the best teacher."""
+    """The same question explained, then a plan of the best teacher, or a study of students that start so."""
     q, best = answer.question, answer.lead
     if not explained:
         return f"{same_command()} --explain"
     if best is None or best.best_teacher_params is None:
         return "distillaw study --help"
+    if best.curve is None:  # `plan` needs a law of losses, and none of those knows students that start so
+        return f"distillaw study new --kind capacity-gap --starts {q.arm}"
     tokens = format_count(q.tokens_of(best.best_teacher_params))
     size = format_count(best.best_teacher_params)
     student = f"--student {format_count(q.student_params)} --tokens {format_count(q.student_tokens)}"

@@ -3,20 +3,21 @@
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from distillaw.cli.app import print_json
-from distillaw.cli.counts import Count, whole_count
-from distillaw.cli.names import Device, Model, Place
-from distillaw.cli.output import Output, check_place, same_command
+from distillaw.cli.counts import Whole
+from distillaw.cli.names import Device, Model, OutFolder, Place
+from distillaw.cli.options import given, options_of
+from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
+from distillaw.instruct.spec import DpoSpec, SftSpec, TuneSpec
 from distillaw.quantities import format_flop
 
 if TYPE_CHECKING:
     from distillaw.instruct.prepare import Account
-    from distillaw.instruct.spec import TuneSpec
     from distillaw.instruct.start import TuneStart
 
 app = App(
@@ -24,8 +25,10 @@ app = App(
     help="Make chat models: conversations, preferences, a teacher's answers to learn from.",
 )
 
-MicroBatch: TypeAlias = Annotated[int | None, Parameter(help="of one forward pass; default: up to 8.")]
-Lora: TypeAlias = Annotated[int, Parameter(help="rank of adapters, merged at the end; 0 trains all weights.")]
+_NO_OPTIONS = ("model", "data", "warmup", "weight_decay", "checkpoint_seconds")
+SftOptions, DpoOptions = (
+    options_of(spec, without=_NO_OPTIONS, typed={"max_tokens": Whole | None}) for spec in (SftSpec, DpoSpec)
+)
 Result: TypeAlias = Mapping[str, Any]
 """What result.json holds."""
 
@@ -35,20 +38,8 @@ def sft(
     model: Model,
     *,
     data: Path,
-    out: Path,
-    template: str | None = None,
-    lr: float = 2e-5,
-    epochs: int = 3,
-    patience: int = 2,
-    batch: int = 16,
-    micro_batch: MicroBatch = None,
-    max_tokens: Count | None = None,
-    neftune: float = 0.0,
-    packing: bool = False,
-    lora: Lora = 0,
-    validation: float = 0.05,
-    keep_truncated: bool = False,
-    seed: int = 0,
+    out: OutFolder,
+    tuning: SftOptions | None = None,
     device: Device = "auto",
     dry_run: bool = False,
     output: Output = Output(),
@@ -58,45 +49,14 @@ def sft(
     Args:
         data: conversations, .jsonl: `messages`, MiniChat's list of turns, ShareGPT, Alpaca or self-instruct.
         out: the run's folder; the chat model is OUT/model.
-        template: chatml, llama3, minichat, zephyr or a .jinja file; default: the model's own.
-        lr: peak learning rate.
-        epochs: passes over the data, at most.
-        patience: stop after so many epochs without a lower held-out loss; the best epoch is kept.
-        batch: conversations (packed: rows) of a step.
-        max_tokens: longest conversation; longer ones lose trailing turns. Default 1024.
-        neftune: alpha of the noise on embeddings, usually 5; 0 is none.
-        packing: several conversations in a row, blind to each other.
-        validation: share of openings that is held out.
-        keep_truncated: learn generated answers that were cut off.
-        seed: of the order, the adapters and the noise.
+        tuning: how it learns.
         dry_run: read and mask the data, say what the run would cost, and stop.
     """
-    check_place("--out", out, is_folder=True)
-    from distillaw.instruct.spec import SftSpec
-
-    spec = SftSpec(
-        model=model,
-        data=str(data),
-        template=template,
-        lr=lr,
-        epochs=epochs,
-        patience=patience,
-        batch=batch,
-        micro_batch=micro_batch,
-        max_tokens=_tokens(max_tokens),
-        neftune=neftune,
-        packing=packing,
-        lora=lora,
-        validation=validation,
-        keep_truncated=keep_truncated,
-        seed=seed,
-    )
-    _require()
-    from distillaw.cli.torch_device import torch_device
+    spec = SftSpec(model=model, data=str(data), **given(tuning))
+    where = _place(model, device)
     from distillaw.instruct.stages import read_sides, run_sft
     from distillaw.instruct.start import open_model
 
-    where = torch_device(device, model)
     if dry_run:
         start = open_model(spec)
         sides = read_sides(spec, start)
@@ -115,17 +75,8 @@ def dpo(
     model: Place,
     *,
     pairs: Path,
-    out: Path,
-    template: str | None = None,
-    lr: float = 5e-7,
-    beta: float = 0.1,
-    epochs: int = 1,
-    batch: int = 16,
-    micro_batch: MicroBatch = None,
-    max_tokens: Count | None = None,
-    lora: Lora = 0,
-    validation: float = 0.1,
-    seed: int = 0,
+    out: OutFolder,
+    tuning: DpoOptions | None = None,
     device: Device = "auto",
     dry_run: bool = False,
     output: Output = Output(),
@@ -134,41 +85,17 @@ def dpo(
 
     Args:
         model: Hugging Face folder, FOLDER/FILE.gguf, or name on the hub; a chat model.
-        pairs: .jsonl with `prompt` (or `messages`), `chosen` and `rejected`.
+        pairs: .jsonl with `prompt` (or `messages`), `chosen` and `rejected`; longer ones than --max-tokens are left
+            out.
         out: the run's folder; the tuned model is OUT/model.
-        template: as for sft.
-        lr: peak learning rate.
-        beta: how far the model may leave its reference: small is far.
-        epochs: passes over the pairs.
-        batch: pairs of a step.
-        max_tokens: longest prompt with answer; longer pairs are left out. Default 1024.
-        validation: share of prompts that is held out.
-        seed: of the order and the adapters.
+        tuning: how it learns.
         dry_run: read and mask the pairs, say what the run would cost, and stop.
     """
-    check_place("--out", out, is_folder=True)
-    from distillaw.instruct.spec import DpoSpec
-
-    spec = DpoSpec(
-        model=model,
-        data=str(pairs),
-        template=template,
-        lr=lr,
-        beta=beta,
-        epochs=epochs,
-        batch=batch,
-        micro_batch=micro_batch,
-        max_tokens=_tokens(max_tokens),
-        lora=lora,
-        validation=validation,
-        seed=seed,
-    )
-    _require()
-    from distillaw.cli.torch_device import torch_device
+    spec = DpoSpec(model=model, data=str(pairs), **given(tuning))
+    where = _place(model, device)
     from distillaw.instruct.stages import read_pair_sides, run_dpo
     from distillaw.instruct.start import open_model
 
-    where = torch_device(device, model)
     if dry_run:
         start = open_model(spec)
         sides = read_pair_sides(spec, start)
@@ -188,7 +115,7 @@ def generate(
     *,
     prompts: str,
     out: Path,
-    max_new_tokens: Count = "256",
+    max_new_tokens: Whole = 256,
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
@@ -217,14 +144,16 @@ def generate(
         student: answer by this model, too, and write pairs.
         student_template: chat template of a student without one.
     """
-    _require()
+    from distillaw.instruct.start import require_instruct
+
+    require_instruct()
     from distillaw.cli.torch_device import torch_device
     from distillaw.instruct.generate import about_file, generate_answers
     from distillaw.runs.files import read_json
 
     drawn = {"temperature": temperature, "top_p": top_p, "seed": seed, "batch": batch}
-    settings: dict[str, Any] = drawn | {"device": torch_device(device, teacher), "say": output.step}
-    settings["max_new_tokens"] = whole_count(max_new_tokens, name="--max-new-tokens")
+    how = {"max_new_tokens": max_new_tokens, "device": torch_device(device, teacher), "say": output.step}
+    settings: dict[str, Any] = drawn | how
     if out.suffix != ".jsonl":
         raise ConfigError(f"--out {out}: answers are written to a .jsonl file")
     if student is None:
@@ -259,18 +188,18 @@ def _suggest_scores(output: Output, out: Path) -> None:
     output.suggest(f"distillaw evaluate {model} --text YOUR_TEXT --out {scores}")
 
 
-def _require() -> None:
+def _place(model: str, device: str) -> str:
+    """Where the model is tuned, once it is known that it can be."""
     from distillaw.instruct.start import require_instruct
 
     require_instruct()
+    from distillaw.cli.torch_device import torch_device
 
-
-def _tokens(text: str | None) -> int | None:
-    return None if text is None else whole_count(text, name="--max-tokens")
+    return torch_device(device, model)
 
 
 def _preview(
-    spec: "TuneSpec", start: "TuneStart", sides: Any, tokens: int, learnt: int, output: Output
+    spec: TuneSpec, start: "TuneStart", sides: Any, tokens: int, learnt: int, output: Output
 ) -> None:
     """What a run would learn from and cost, before anything is spent.
 
@@ -282,7 +211,6 @@ def _preview(
         learnt: of these, the answers'.
         output: how it answers.
     """
-    from distillaw.instruct.spec import DpoSpec
     from distillaw.instruct.start import step_flops, training_forwards
 
     account: Account = sides.account

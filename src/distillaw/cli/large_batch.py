@@ -11,7 +11,8 @@ from cyclopts import App
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.output import Output, check_place, same_command
+from distillaw.cli.names import OutFolder
+from distillaw.cli.output import Output, same_command
 from distillaw.cli.progress import Meter, metered
 from distillaw.quantities import format_count, format_seconds
 from distillaw.table import Table, number, text
@@ -37,7 +38,7 @@ def run(
     spec: Path,
     *,
     data: Path,
-    out: Path,
+    out: OutFolder,
     device: str = "auto",
     workers: int = 0,
     seeds: int | None = None,
@@ -57,7 +58,6 @@ def run(
         seeds: another number of seeds than the file's.
         dry_run: say the cells, their settings and, from a few timed steps, how long they take, and stop.
     """
-    check_place("--out", out, is_folder=True)
     from distillaw.large_batch.images.spec import read_study
 
     study = read_study(spec)

@@ -15,11 +15,11 @@ Show = Callable[[float], str]
 
 
 def _nats(value: float) -> str:
-    return f"{value:.3f}"
+    return f"{value:z.3f}"
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.3f}"
+    return f"{value:+z.3f}"
 
 
 def _percent(value: float) -> str:

@@ -3,12 +3,14 @@
 Each list comes from where the names are defined; a shell asks for it when Tab is pressed; nothing heavy is imported.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from glob import escape, glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Parameter
+
+from distillaw.runs.places import check_file, check_folder
 
 if TYPE_CHECKING:
     from cyclopts.completion import CompletionContext
@@ -72,7 +74,18 @@ Model: TypeAlias = Annotated[
 """A model, wherever it is."""
 Device: TypeAlias = Annotated[str, Parameter(help="cpu, cuda or auto.")]
 """Where models run; torch_device.py reads it."""
-TextColumn: TypeAlias = Annotated[str, Parameter(help="the field that holds the text.")]
-MaxDocumentChars: TypeAlias = Annotated[
-    int, Parameter(help="read only the first characters of each document.")
-]
+
+
+def checked_folder(option: str) -> Callable[[type, Path | None], None]:
+    """Refuses, before the work, a folder that cannot take its results or holds what is not ours."""
+    return lambda kind, path: None if path is None else check_folder(path, option)
+
+
+def _checked_file(kind: type, path: Path | None) -> None:
+    if path is not None:
+        check_file(path)
+
+
+OutFolder: TypeAlias = Annotated[Path, Parameter(validator=checked_folder("--out"))]
+OutFile: TypeAlias = Annotated[Path, Parameter(validator=_checked_file)]
+"""Where results go, refused before the work where they could not, or where something is that is not ours."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.counts import Count
+from distillaw.cli.counts import Number, Text
 from distillaw.cli.fit import Family, parse_columns, parse_where
-from distillaw.cli.names import HardwareName, LawName, Place
-from distillaw.cli.output import Output, check_place, command_of
+from distillaw.cli.names import HardwareName, LawName, OutFile, Place
+from distillaw.cli.output import Output, command_of
 from distillaw.cli.typed import STUDENT, formerly, refuse_idle
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 def next_runs(
     source: Place,
     *,
-    student_params: Annotated[Count | None, STUDENT] = None,
-    student_tokens: Annotated[Count | None, Parameter(name="--tokens", alias="--student-tokens")] = None,
+    student_params: Annotated[Text | None, STUDENT] = None,
+    student_tokens: Annotated[Text | None, Parameter(name="--tokens", alias="--student-tokens")] = None,
     teacher: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     margin: float | None = None,
-    out: Path | None = None,
+    out: OutFile | None = None,
     predict: Annotated[bool, Parameter(negative="")] = False,
     teacher_loss: float | None = None,
-    teacher_params: Count | None = None,
+    teacher_params: Number | None = None,
     against: str | None = None,
-    budget: Count | None = None,
+    budget: Number | None = None,
     money: Annotated[float | None, formerly("--dollars")] = None,
     device: Annotated[HardwareName | None, formerly("--hardware")] = None,
     price: float | None = None,
@@ -88,7 +88,6 @@ def next_runs(
         bootstrap: (prediction) replicates of the fit.
         level: (prediction) coverage of the interval.
     """
-    check_place("--out", out)
     is_prediction = predict or any(
         given is not None for given in (teacher_loss, teacher_params, against, candidates, guess, law)
     )
@@ -98,11 +97,12 @@ def next_runs(
         "unit": unit,
         "params_convention": params_convention,
     }
+    table = None
     if not is_prediction:
         from distillaw.sequential.question import Asked, pose
 
         asked = Asked(params=student_params, tokens=student_tokens, margin=margin, losses=_losses(teacher))
-        setup = pose(source, asked, where=parse_where(where), **read)
+        setup, table = pose(source, asked, where=parse_where(where), **read)
         if setup is not None:
             refuse_idle(("--noise", "--bootstrap", "--level"), "it is about a prediction, --predict")
             flops = _budget(budget, money, _device(device), price)
@@ -119,7 +119,7 @@ def next_runs(
     target = _target(source, student_params, student_tokens, teacher_loss, teacher_params)
     with output.working("fitting and designing"):
         design = propose_runs(
-            source,
+            source if table is None else table,
             target=target,
             against=_against(against, target),
             budget=_budget(budget, money, preset, price),
@@ -147,15 +147,19 @@ def _for_verdict(source: str, setup: "Setup", *, budget: float, out: Path | None
     """Propose, print, write; `budget` is what may be spent from now on, FLOP."""
     from distillaw.cli.next_view import next_command, print_proposal
     from distillaw.runs.files import write_text
-    from distillaw.sequential.answer import answer_json, answer_now, batch_file
+    from distillaw.sequential.answer import answer_json, answer_now, batch_file, planned
     from distillaw.sequential.question import with_budget
     from distillaw.settling.propose import propose, stages_of
 
     setup = with_budget(setup, budget)
     history = stages_of(setup.question, setup.runs)
     with output.working("designing"):
-        said = propose(setup.question, history, setup.runs, spent=setup.spent, budget=budget)
-        answer = answer_now(setup, said.now)
+        verdict = planned(setup)
+        is_known = verdict is None or verdict.headline.is_decisive
+        said = propose(
+            setup.question, history, setup.runs, spent=setup.spent, budget=budget, may_end=is_known
+        )
+        answer = answer_now(setup, said.now, verdict)
     if out is not None and said.stage is not None:
         write_text(out, batch_file(setup, said.stage))
     elif out is not None:
@@ -183,7 +187,7 @@ def _target(
     params: str | None,
     tokens: str | None,
     teacher_loss: float | None,
-    teacher_params: str | None,
+    teacher_params: float | None,
 ) -> dict[str, float]:
     """The student in question; a study folder knows its own."""
     if params is None and tokens is None and (Path(source) / "study.json").is_file():
@@ -197,7 +201,7 @@ def _target(
     if teacher_loss is not None:
         target["teacher_loss"] = parse_count(teacher_loss, name="--teacher-loss")
     if teacher_params is not None:
-        target["teacher_params"] = parse_count(teacher_params, name="--teacher-params")
+        target["teacher_params"] = teacher_params
     return target
 
 
@@ -223,16 +227,18 @@ def _device(name: str | None) -> "Hardware | None":
     return None if name is None else hardware(name)
 
 
-def _budget(text: str | None, money: float | None, device: "Hardware | None", price: float | None) -> float:
+def _budget(
+    flops: float | None, money: float | None, device: "Hardware | None", price: float | None
+) -> float:
     """FLOP to spend."""
     if price is not None and device is None:
         raise ConfigError(f"--price {price:g} does nothing without --device NAME, e.g. h100-sxm: name it too")
     if price is not None and not 0 < price < float("inf"):
         raise ConfigError(f"--price {price:g}: US dollars per device-hour, positive and finite, e.g. 2.5")
-    if (text is None) == (money is None):
+    if (flops is None) == (money is None):
         raise ConfigError("give either --budget FLOP, e.g. --budget 1e21, or --money X with --device NAME")
-    if text is not None:
-        return parse_count(text, name="--budget")
+    if flops is not None:
+        return flops
     from distillaw.accounting.hardware import estimate_cost
 
     if device is None:

@@ -9,7 +9,7 @@ from distillaw.cli.console import print_table
 from distillaw.cli.output import same_command
 from distillaw.fitting.design import Design
 from distillaw.quantities import format_count, format_flop, format_seconds, parse_count, plural
-from distillaw.sequential.answer import NextAnswer, expectations, rows_of, snippet
+from distillaw.sequential.answer import NextAnswer, expectations, flops_beside, rows_of, snippet
 from distillaw.sequential.question import Setup
 from distillaw.settling.propose import ExpectedVerdict, Proposal
 from distillaw.settling.standing import conclude
@@ -54,7 +54,7 @@ def _runs(setup: Setup) -> str:
 def _proposal(setup: Setup, said: Proposal, answer: NextAnswer, budget: float) -> list[str]:
     both = expectations(said)
     if said.stage is None or both is None:
-        return ["", f"nothing to run: {_why_nothing(setup, said)}"]
+        return ["", f"nothing to run: {_why_nothing(setup, said, answer)}"]
     stage, (before, after) = said.stage, both
     rows = rows_of(setup, stage)
     tokens = ", ".join(map(format_count, stage.tokens))
@@ -63,9 +63,17 @@ def _proposal(setup: Setup, said: Proposal, answer: NextAnswer, budget: float) -
         f"next batch: {len(rows)} runs, {format_flop(said.flops)} of {format_flop(budget)}",
         f"  students {', '.join(stage.labels)} on {tokens} tokens, seed {', '.join(map(str, stage.seeds))}",
         f"  from {', '.join(stage.candidates)}, and none",
-        f"then: expected regret {before.regret:.4f} -> {after.regret:.4f} nats/token{_right(answer, before, after)}, "
-        f"settled with probability {after.settled:.2f}",
+        *_beside(setup, said, budget),
     ]
+    if not answer.is_known:
+        return [
+            *lines,
+            "worth it: nothing measured reaches the question, and these runs are the nearest to it",
+        ]
+    lines.append(
+        f"then: expected regret {before.regret:.4f} -> {after.regret:.4f} nats/token{_right(answer, before, after)}, "
+        f"settled with probability {after.settled:.2f}"
+    )
     if answer.by == "plan":
         lines.append(
             "  (by a model of these runs that also prices runs not made yet; the verdict is the planner's)"
@@ -79,6 +87,19 @@ def _proposal(setup: Setup, said: Proposal, answer: NextAnswer, budget: float) -
     ]
 
 
+def _beside(setup: Setup, said: Proposal, budget: float) -> list[str]:
+    """What else `study run` would train, which the budget is not asked for."""
+    flops = flops_beside(setup, said)
+    if not flops:
+        return []
+    total = format_flop(said.flops + flops)
+    over = f"; {total} in all are beyond the budget" if said.flops + flops > budget else ""
+    return [
+        f"  beside it `study run` trains what the study lacks (searches, teachers, unfinished runs): "
+        f"{format_flop(flops)}{over}"
+    ]
+
+
 def _right(answer: NextAnswer, before: ExpectedVerdict, after: ExpectedVerdict) -> str:
     """The model's chance of the right choice, where no other has been stated."""
     if answer.by == "plan":
@@ -86,9 +107,9 @@ def _right(answer: NextAnswer, before: ExpectedVerdict, after: ExpectedVerdict) 
     return f", right choice {before.probability:.2f} -> {after.probability:.2f}"
 
 
-def _why_nothing(setup: Setup, said: Proposal) -> str:
+def _why_nothing(setup: Setup, said: Proposal, answer: NextAnswer) -> str:
     """A settled question by its bound: what is to be done has been said."""
-    if said.now.verdict is None:
+    if said.now.verdict is None or not answer.is_known:
         return said.why
     bound = conclude(setup.question, said.now).bound
     return (
@@ -107,9 +128,12 @@ def next_command(source: str, setup: Setup, said: Proposal, out: Path | None) ->
     again = "then ask again with what is left of the budget"
     if setup.spec is None:
         return same_command(), f"make these runs, add them to the table, {again}:"
-    file = out or Path("next.toml")
-    first = f"{'' if out else f'add --out {file} (or paste the table), '}run it, {again}:"
-    return f"distillaw study run {shlex.quote(str(file))}{f' --out {place}' if is_folder else ''}", first
+    if out is None:
+        return f"{same_command()} --out next.toml", "to have these runs as a study file (or paste the table):"
+    return (
+        f"distillaw study run {shlex.quote(str(out))}{f' --out {place}' if is_folder else ''}",
+        f"run it, {again}:",
+    )
 
 
 def _asked(setup: Setup) -> str:

@@ -7,7 +7,7 @@ answer without the command that is likely next.
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,6 @@ from cyclopts import Group, Parameter
 from distillaw.cli.console import say
 from distillaw.cli.progress import waiting
 from distillaw.runs.files import read_json
-from distillaw.runs.places import check_file, check_folder
 
 Settings = Annotated[tuple[str, ...], Parameter(name="--set")]
 """KEY=VALUE over those of a TOML file, each checked as if the file said it; a verb documents it as `settings`."""
@@ -67,30 +66,9 @@ def same_command(*, without: str | None = None) -> str:
     return shlex.join(["distillaw", *(word for word in sys.argv[1:] if word != without)])
 
 
-def as_typed(options: Mapping[str, object]) -> str:
-    """Options as words of a command, each after a blank; what is None, False or an empty list is left out."""
-    words = []
-    for name, value in options.items():
-        if value is not None and value is not False and value != []:
-            values = () if value is True else value if isinstance(value, list) else (value,)
-            words += [name, *map(str, values)]
-    return "".join(f" {shlex.quote(word)}" for word in words)
-
-
 def command_of(folder: Path) -> str:
     """How a study was started, to be copied; its status where the folder does not say."""
     command = str(read_json(folder / "study.json").get("command") or "")
     if command.startswith("distillaw "):
         return command
     return f"distillaw study status {shlex.quote(str(folder))}"
-
-
-def check_place(option: str, path: Path | None, *, is_folder: bool = False) -> None:
-    """Refuse, before the work, a place that could not take its results or holds something that is not ours.
-
-    Raises:
-        ConfigError: it is of the wrong kind, nothing may be written there, or what is there is not ours to replace.
-    """
-    if path is None:
-        return
-    (check_folder if is_folder else check_file)(path, option)

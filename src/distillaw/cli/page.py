@@ -6,13 +6,13 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.names import LawNames
-from distillaw.cli.output import Output, check_place
+from distillaw.cli.names import LawNames, OutFile
+from distillaw.cli.output import Output
 
 
 def page(
     *,
-    out: Path = Path("planner.html"),
+    out: OutFile = Path("planner.html"),
     study: Path | None = None,
     law: Annotated[LawNames | None, Parameter(consume_multiple=True)] = None,
     open: bool = False,
@@ -31,7 +31,6 @@ def page(
     from distillaw.page.write import write_planner_page
     from distillaw.runs.record import read_study
 
-    check_place("--out", out)
     asked = [(name, name, name) for name in law or ()]
     for name in law or ():
         load_law(name)  # an unknown name is better refused here than found in the page

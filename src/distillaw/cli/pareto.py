@@ -8,8 +8,9 @@ from typing import Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.counts import Count, optional_count
-from distillaw.cli.output import Output, check_place, same_command
+from distillaw.cli.counts import Count
+from distillaw.cli.names import OutFolder
+from distillaw.cli.output import Output, same_command
 from distillaw.quantities import did_you_mean, format_flop
 from distillaw.table import Table, number, text
 
@@ -22,7 +23,7 @@ def pareto(
     published: bool = True,
     chat: bool = False,
     frontier: Literal["staircase", "hull"] = "staircase",
-    out: Path | None = None,
+    out: OutFolder | None = None,
     output: Output = Output(),
 ) -> None:
     """Draw score against training compute and say where your models stand.
@@ -43,12 +44,12 @@ def pareto(
     from distillaw.errors import ConfigError, DataError
     from distillaw.pareto.points import FRONTIERS, SCORES, own_points, place, place_words, published_points
 
-    check_place("--out", out, is_folder=True)
-    tokens = optional_count(teacher_tokens, name="--teacher-tokens") or 0.0
     points = [
         point
         for path in models
-        for point in own_points(path, task=score, teacher_cost=teacher_cost, teacher_tokens=tokens)
+        for point in own_points(
+            path, task=score, teacher_cost=teacher_cost, teacher_tokens=teacher_tokens or 0.0
+        )
     ]
     if published and score in ("mean6", *SCORES):
         points += published_points(score, chat=chat)

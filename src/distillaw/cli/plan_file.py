@@ -18,8 +18,7 @@ from cyclopts.config import Dict
 
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
-from distillaw.runs.config import MOST_ENTRIES
-from distillaw.runs.files import parse_toml, read_text
+from distillaw.runs.config import MOST_ENTRIES, read_toml
 
 VERB = "plan"
 _TABLE = "plan"
@@ -65,12 +64,7 @@ def _read(path: Path, options: set[str]) -> Mapping[str, object]:
 
 
 def _table(path: Path) -> dict[str, object]:
-    try:
-        tables = parse_toml(read_text(path))
-    except OSError as error:
-        raise ConfigError(f"--question {path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(f"--question {path}: no TOML: {error}") from None
+    tables = read_toml(path)
     given = tables.get(_TABLE)
     if len(tables) != 1 or not isinstance(given, dict):
         raise ConfigError(

@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from cyclopts import Parameter
 
-from distillaw.cli.counts import Count
+from distillaw.cli.counts import Count, Number, Text
 from distillaw.cli.names import HardwareName, LawNames, Place, TeacherNames
 from distillaw.planning.question import Count as AnyCount
 from distillaw.planning.question import OptionHelp, PlanQuestion
@@ -17,6 +17,7 @@ _TYPED: dict[str, Any] = {
     "device": HardwareName,
     "teachers": Annotated[TeacherNames | None, Several],
     "teacher_loss": Annotated[list[float] | None, Several],
+    "student_loss": Annotated[list[str] | None, Several],
     "teacher_params": Annotated[list[str] | None, Several],
     "teacher_tokens": Annotated[list[str] | None, Several],
     "study": Path,
@@ -35,7 +36,7 @@ def _option(name: str, default: object) -> tuple[str, Any, object]:
     if asked.negates:
         negative = Parameter(negative="") if option.startswith("--no-") else Parameter()
         return name, Annotated[bool, negative, shown], False
-    typed = _TYPED.get(name, Count if kind == AnyCount | None else kind)
+    typed = _TYPED.get(name, Text if kind == AnyCount | None else kind)
     return name, Annotated[typed if default is not None else typed | None, shown], default
 
 
@@ -74,7 +75,7 @@ class ScoutOptions:
     scout: Annotated[list[str] | None, Several] = None
     """Models to measure on --text first: folders, FOLDER/FILE.gguf, or names on the hub. A teacher that --study
     trained keeps the loss it has there."""
-    scout_tokens: Annotated[list[str] | None, Several] = None
+    scout_tokens: Annotated[list[Number] | None, Several] = None
     """Tokens each of them was trained on, where known, so that laws can be brought to the scale of your text; read from
     runs of this package and known for models of `distillaw teachers`."""
     text: Place | None = None

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from distillaw.cli.output import Output
 from distillaw.cli.plan_options import ScoutOptions
 from distillaw.errors import CacheError, ConfigError, VocabularyError
-from distillaw.quantities import parse_count
 from distillaw.runs.files import read_json
 
 if TYPE_CHECKING:
@@ -45,8 +44,6 @@ def check_scouting(asked: ScoutOptions) -> None:
             raise ConfigError(
                 f"--scout-tokens has {len(asked.scout_tokens)} values for {len(asked.scout)} models: one each"
             )
-        for text in asked.scout_tokens or ():
-            parse_count(text, name="--scout-tokens")
         return
     default = ScoutOptions()
     for option in ("text", "scout_tokens", "max_bytes", "max_document_chars", "section_chars", "scout_out"):
@@ -153,17 +150,16 @@ def _check_tokenizers(models: Sequence[str], text: str, record: "StudyRecord | N
         )
 
 
-def _as_teacher(found: "ScoutedTeacher", tokens: str | None) -> "Teacher":
+def _as_teacher(found: "ScoutedTeacher", tokens: float | None) -> "Teacher":
     from distillaw.planning.situation import Teacher
 
-    trained_on = _tokens_known(found) if tokens is None else parse_count(tokens, name="--scout-tokens")
     return Teacher(
         name=Path(found.name).name,
         params=float(found.params),
         loss=found.nats_per_token,
         loss_se=found.nats_per_token_se,
         tokenizer=found.tokenizer,
-        tokens=trained_on,
+        tokens=_tokens_known(found) if tokens is None else tokens,
     )
 
 

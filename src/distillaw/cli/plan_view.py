@@ -10,12 +10,13 @@ if TYPE_CHECKING:
 
 def show(verdict: "Verdict", *, with_explanation: bool = False) -> None:
     """Print it; tables are folded to the terminal."""
-    from distillaw.planning.verdict import cost_table, evidence_table, strategy_table
+    from distillaw.planning.verdict import cost_table, evidence_table, nearest_table, strategy_table
 
     left_out = [line for line in verdict.warnings if line.startswith("left out")]
     warnings = [line for line in verdict.warnings if line not in left_out]
     print("\n".join([str(verdict), *(f"L{line[1:]}." for line in left_out)]))
-    for table in (strategy_table(verdict), cost_table(verdict), evidence_table(verdict)):
+    tables = (strategy_table(verdict), cost_table(verdict), evidence_table(verdict), nearest_table(verdict))
+    for table in tables:
         print()
         print_table(table)
     if verdict.teachers is not None:

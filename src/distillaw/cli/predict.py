@@ -5,13 +5,13 @@ import textwrap
 from typing import Annotated, Literal
 
 from distillaw.cli.app import print_json
-from distillaw.cli.counts import Count, count, optional_count
+from distillaw.cli.counts import Count, Number
 from distillaw.cli.names import LawName, TeacherName
 from distillaw.cli.output import Output
 from distillaw.cli.typed import formerly, in_typed_words
 from distillaw.errors import ConfigError
 from distillaw.fitting.query import load_law, predict_student
-from distillaw.quantities import format_count, parse_count
+from distillaw.quantities import format_count
 
 
 def predict(
@@ -21,10 +21,10 @@ def predict(
     tokens: Annotated[Count | None, formerly("--student-tokens")] = None,
     unique_tokens: Count | None = None,
     teacher: TeacherName | None = None,
-    teacher_loss: Count | None = None,
+    teacher_loss: Number | None = None,
     teacher_params: Count | None = None,
     teacher_tokens: Count | None = None,
-    supervised_loss: Count | None = None,
+    supervised_loss: Number | None = None,
     level: float = 0.9,
     params_convention: Literal["non-embedding", "total"] = "non-embedding",
     output: Output = Output(),
@@ -46,18 +46,18 @@ def predict(
         params_convention: what the counts given here hold; must be that of the law.
     """
     of_teacher = {
-        "teacher_loss": _number(teacher_loss, "--teacher-loss"),
-        "teacher_params": optional_count(teacher_params, name="--teacher-params"),
-        "teacher_tokens": optional_count(teacher_tokens, name="--teacher-tokens"),
+        "teacher_loss": teacher_loss,
+        "teacher_params": teacher_params,
+        "teacher_tokens": teacher_tokens,
     }
     answer = predict_student(
         law,
         load_law(law),
-        student_params=count(student, name="--student"),
-        student_tokens=optional_count(tokens, name="--tokens"),
-        unique_tokens=optional_count(unique_tokens, name="--unique-tokens"),
+        student_params=student,
+        student_tokens=tokens,
+        unique_tokens=unique_tokens,
         **(of_teacher if teacher is None else _named(teacher, of_teacher)),
-        supervised_loss=_number(supervised_loss, "--supervised-loss"),
+        supervised_loss=supervised_loss,
         level=level,
         params_convention=params_convention,
     )
@@ -86,10 +86,6 @@ def _named(name: str, given: dict[str, float | None]) -> dict[str, float | None]
             )
     found = named_teacher(name)
     return {"teacher_params": found.params, "teacher_tokens": found.tokens}
-
-
-def _number(text: str | None, name: str) -> float | None:
-    return None if text is None else parse_count(text, name=name)
 
 
 def _warn(law: str, warnings: list[str], output: Output) -> None:

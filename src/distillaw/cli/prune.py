@@ -5,28 +5,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from distillaw.cli.app import print_json
-from distillaw.cli.counts import Count, optional_count, whole_count
-from distillaw.cli.names import Device, MaxDocumentChars, Model, Place, TextColumn
-from distillaw.cli.output import Output, check_place, same_command
-from distillaw.cli.typed import STUDENT
-from distillaw.errors import ConfigError
-from distillaw.quantities import format_count, parse_count
+from cyclopts import Parameter
 
-BY_LAW = (
-    "size by the law of capacity gap: the teacher over 2.5 (arXiv 2311.07052; no interval is published; all weights, "
-    "students pruned from their teacher), taken here of the non-embedding ones"
-)
+from distillaw.cli.app import print_json
+from distillaw.cli.counts import Count, Number, Whole
+from distillaw.cli.names import Device, LawName, Model, OutFolder, Place
+from distillaw.cli.output import Output, same_command
+from distillaw.cli.typed import STUDENT
+from distillaw.data.corpus import WHOLE, Reading, check_text
+from distillaw.errors import ConfigError
+from distillaw.quantities import format_count
+
 AXES = {"layers": "layers", "width": "width", "heads": "heads", "kv_heads": "KV heads", "ffn": "FFN"}
 
 
 def prune(
     teacher: Model,
     *,
-    out: Path,
+    out: OutFolder,
     student_params: Annotated[Count | None, STUDENT] = None,
-    keep: Count | None = None,
+    keep: Number | None = None,
     by_law: bool = False,
+    law: LawName | None = None,
     plan: Path | None = None,
     layers: int | None = None,
     width: int | None = None,
@@ -34,12 +34,12 @@ def prune(
     ffn: int | None = None,
     text: Place | None = None,
     importance: Literal["gradient", "activation", "uniform"] | None = None,
-    tokens: Count = "131k",
-    heldout_tokens: Count = "16k",
+    ranked_as: Path | None = None,
+    tokens: Whole = 131_000,
+    heldout_tokens: Whole = 16_000,
     context: int = 512,
     multiple: int = 8,
-    text_column: TextColumn = "text",
-    max_document_chars: MaxDocumentChars = 0,
+    reading: Annotated[Reading, Parameter(name="*")] = WHOLE,
     device: Device = "auto",
     dry_run: bool = False,
     output: Output = Output(),
@@ -50,7 +50,8 @@ def prune(
         out: folder of the student.
         student_params: non-embedding parameters wanted, e.g. 50M.
         keep: share of the teacher's non-embedding parameters to keep instead, e.g. 0.4.
-        by_law: take the size from the capacity-gap law: the teacher's parameters over 2.5.
+        by_law: take the size from the published capacity-gap law: the teacher's parameters over 2.5.
+        law: or from this one: a published name, or the file of `distillaw fit --law capacity-gap --arm pruned --out`.
         plan: or from the best strategy with a teacher of a plan: the output of `distillaw plan ... --json`.
         layers: layers to keep; with width, heads and ffn the shape is given axis by axis.
         width: hidden dimensions to keep.
@@ -58,49 +59,55 @@ def prune(
         ffn: FFN neurons to keep in every layer.
         text: calibration and held-out text: .txt, .jsonl or .parquet, a folder, `hub:owner/name`, `sotu`.
         importance: what ranks units; default: gradient where there is text, else uniform.
+        ranked_as: an earlier cut of this teacher, whose ranking of units is taken: scoring them costs more than a cut.
         tokens: calibration tokens.
         heldout_tokens: tokens on which teacher and student are scored.
         context: tokens of a window.
         multiple: width and FFN are multiples of it.
+        reading: what is read of each document.
         dry_run: say the student's shape and what is known of such a cut, and stop.
     """
-    check_place("--out", out, is_folder=True)
     axes = {"layers": layers, "width": width, "heads": heads, "ffn": ffn}
     shape = {axis: size for axis, size in axes.items() if size is not None}
-    if sum([student_params is not None, keep is not None, by_law, plan is not None, bool(shape)]) != 1:
+    by = [
+        student_params is not None,
+        keep is not None,
+        by_law,
+        law is not None,
+        plan is not None,
+        bool(shape),
+    ]
+    if sum(by) != 1:
         raise ConfigError(
-            "give one of --student 50M, --keep 0.4, --by-law, --plan FILE, or sizes (--layers, --width, "
-            "--heads, --ffn)"
+            "give one of --student 50M, --keep 0.4, --by-law, --law FILE, --plan FILE, or sizes (--layers, "
+            "--width, --heads, --ffn)"
         )
-    share = None if keep is None else parse_count(keep, name="--keep")
-    if share is not None and not 0 < share <= 1:
+    if keep is not None and keep > 1:
         raise ConfigError(
-            f"--keep {keep}: a share of the teacher's parameters, above 0 and at most 1, e.g. 0.4"
+            f"--keep {keep:g}: a share of the teacher's parameters, above 0 and at most 1, e.g. 0.4"
         )
-    wanted = optional_count(student_params, name="--student") if plan is None else _planned(plan)
-    read, scored = whole_count(tokens, name="--tokens"), whole_count(heldout_tokens, name="--heldout-tokens")
+    wanted = student_params if plan is None else _planned(plan)
     from distillaw.models.source import locate
 
     source = locate(teacher)
     if text is not None:
-        from distillaw.data.corpus import check_text
-
-        check_text(text)
-    from transformers.utils.logging import disable_progress_bar
+        check_text(text, reading)
 
     from distillaw.cli.torch_device import torch_device
-    from distillaw.data.corpus import Reading
-    from distillaw.models.cut import keep_by_law
     from distillaw.models.prune import Wishes, prune_to, size_student
+    from distillaw.planning.cut_size import PUBLISHED, size_of_cut
 
-    disable_progress_bar()
+    cut = None
+    if by_law or law is not None:
+        cut = size_of_cut(size_student(source, Wishes(keep=1.0)).teacher_params, law or PUBLISHED)
     wishes = Wishes(
-        params=wanted,
-        keep=keep_by_law() if by_law else share,
+        params=wanted if cut is None else cut.params,
+        keep=keep,
         shape=shape or None,
-        by=importance or ("uniform" if text is None else "gradient"),
-        tokens=read,
-        heldout_tokens=scored,
+        by=_ranking(importance, text, ranked_as),
+        ranked_as=ranked_as,
+        tokens=tokens,
+        heldout_tokens=heldout_tokens,
         context=context,
         multiple=multiple,
     )
@@ -109,7 +116,6 @@ def prune(
     else:
         from distillaw.train.parallel import join_ranks, launched
 
-        reading = Reading(text_column=text_column, max_document_chars=max_document_chars)
         with join_ranks("ddp") as ranks:
             output = output if ranks.is_first else replace(output, quiet=True)
             shared = launched()
@@ -120,9 +126,12 @@ def prune(
                 record = prune_to(source, out, wishes, text=text, reading=reading, **how)
             if not ranks.is_first:
                 return
-    if by_law:
-        output.step(BY_LAW)
-    print_json({k: v for k, v in record.items() if k != "cut"}) if output.json else _print(record, out)
+    if cut is not None:
+        output.step(f"size by the law of capacity gap: {cut.note}")
+    shown = {k: v for k, v in record.items() if k != "cut"} | (
+        {} if cut is None else {"size_by_law": cut.to_json()}
+    )
+    print_json(shown) if output.json else _print(record, out)
     if dry_run:
         output.suggest(same_command(without="--dry-run"))
         return
@@ -130,6 +139,16 @@ def prune(
     output.suggest(
         f"distillaw distil {start} --teacher {taught_by} --corpus YOUR_TEXT --tokens 20M --out DIR"
     )
+
+
+def _ranking(importance: str | None, text: str | None, ranked_as: Path | None) -> str:
+    """What ranks units."""
+    if importance is not None and ranked_as is not None:
+        raise ConfigError(
+            f"--importance {importance} and --ranked-as {ranked_as}: the earlier cut says how units were ranked; "
+            "drop one"
+        )
+    return importance or ("uniform" if text is None else "gradient")
 
 
 def _planned(plan: Path) -> float:

@@ -1,86 +1,71 @@
 """`distillaw regime`: batch, learning rate and the rest of a run's settings, with their sources and their spread."""
 
-import shlex
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_sections, print_table
-from distillaw.cli.counts import Count, count, optional_count, whole_count
+from distillaw.cli.counts import Count, Whole
 from distillaw.cli.names import HardwareName
+from distillaw.cli.options import given, options_of
 from distillaw.cli.output import Output
 from distillaw.cli.typed import formerly, refuse_idle
 from distillaw.errors import ConfigError
+from distillaw.large_batch.advice import Advice, ChosenSetting, Reference, RegimeQuestion, RuleValue, advise
 from distillaw.quantities import format_count, format_seconds, plural
 from distillaw.table import Table, number, text
 
-if TYPE_CHECKING:
-    from distillaw.large_batch.advice import Advice, ChosenSetting, Reference, RuleValue
+_BATCH, _LR, _WARMUP = (Parameter(name=f"--reference-{name}") for name in ("batch", "lr", "warmup"))
+ReferenceOptions = options_of(
+    Reference,
+    prefix="reference-",
+    typed={
+        "batch_tokens": Annotated[Count | None, _BATCH],
+        "peak_lr": Annotated[float | None, _LR],
+        "warmup_tokens": Annotated[Count | None, _WARMUP],
+        "tokens": Count | None,
+        "width": Count | None,
+    },
+)
+RegimeOptions = options_of(
+    RegimeQuestion,
+    without=("reference",),
+    typed={
+        "params": Annotated[Count, Parameter(name="--student", alias=("--params", "--student-params"))],
+        "tokens": Count,
+        "context": Whole,
+        "devices": Whole,
+        "micro_batch": Whole,
+        "optimizer": Literal["adamw", "sgd"],
+        "norm": Literal["rmsnorm", "layernorm", "batchnorm", "none"],
+        "distils": Annotated[bool, Parameter(name="--distil", negative="")],
+        "batch_tokens": Annotated[Count | None, Parameter(name="--batch")],
+        "steps": Count | None,
+        "width": Count | None,
+    },
+)
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReferenceOptions:
-    """A run whose settings were tuned; it needs at least its batch and its rate."""
+def _reference(options: ReferenceOptions | None) -> Reference | None:
+    """The reference, or None where nothing was given.
 
-    reference_batch: Count | None = None
-    """Its batch in tokens, e.g. 524288."""
-    reference_lr: float | None = None
-    """Its peak rate."""
-    reference_tokens: Count | None = None
-    """Its tokens."""
-    reference_width: Count | None = None
-    """Its width; with --width the rate is moved by muP."""
-    reference_weight_decay: float | None = None
-    """Its weight decay, PyTorch's."""
-    reference_beta1: float | None = None
-    """Its beta1; 0.9 is assumed."""
-    reference_beta2: float | None = None
-    """Its beta2; 0.95 is assumed."""
-    reference_warmup: Count | None = None
-    """Its warm-up in tokens."""
-
-    def read(self) -> "Reference | None":
-        """The reference, or None where nothing was given.
-
-        Raises:
-            ConfigError: part of a reference without its batch or its rate, or numbers that cannot be.
-        """
-        from distillaw.large_batch.advice import Reference
-
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        if all(value is None for value in given.values()):
-            return None
-        for name, value in given.items():
-            if isinstance(value, str):
-                given[name] = count(value, name=f"--{name.replace('_', '-')}")
-        if self.reference_batch is None or self.reference_lr is None:
-            raise ConfigError("a reference run needs both --reference-batch and --reference-lr")
-        own = {"batch": "batch_tokens", "lr": "peak_lr", "warmup": "warmup_tokens"}
-        names = {name: name.removeprefix("reference_") for name in given}
-        return Reference(**{own.get(name, name): given[option] for option, name in names.items()})
+    Raises:
+        ConfigError: part of a reference without its batch or its rate, or numbers that cannot be.
+    """
+    known = {name: value for name, value in given(options).items() if value is not None}
+    if known and not {"batch_tokens", "peak_lr"} <= known.keys():
+        raise ConfigError("a reference run needs both --reference-batch and --reference-lr")
+    return Reference(**known) if known else None
 
 
 def regime(
     *,
-    params: Annotated[Count, Parameter(name="--student", alias=("--params", "--student-params"))],
-    tokens: Count,
+    asked: RegimeOptions,
     reference: ReferenceOptions | None = None,
-    batch: Count | None = None,
-    steps: Count | None = None,
-    context: Count = "4096",
-    devices: Count = "1",
-    micro_batch: Count = "1",
-    width: Count | None = None,
-    optimizer: Literal["adamw", "sgd"] = "adamw",
-    norm: Literal["rmsnorm", "layernorm", "batchnorm", "none"] = "rmsnorm",
-    distil: Annotated[bool, Parameter(negative="")] = False,
-    loss: float | None = None,
-    cooldown: float = 0.2,
     device: Annotated[HardwareName | None, formerly("--hardware")] = None,
     mfu: float | None = None,
     price: float | None = None,
@@ -91,53 +76,23 @@ def regime(
     Every number names the rule or law it is from; where laws disagree, all are shown.
 
     Args:
-        params: non-embedding parameters, e.g. 300M.
-        tokens: tokens of the run, e.g. 6B.
+        asked: the run.
         reference: a run whose settings were tuned.
-        batch: judge this batch, in tokens, instead of choosing one.
-        steps: or the batch that so many updates mean.
-        context: tokens of a sequence.
-        devices: how many share the batch.
-        micro_batch: sequences that one device takes at once.
-        width: of the model, to move the rate from --reference-width.
-        optimizer: adamw or sgd.
-        norm: what the model normalises with; only batchnorm has batch statistics.
-        distil: the run learns from a teacher.
-        loss: expected final loss in nats per token, for the law in the loss.
-        cooldown: share of the run at a falling rate.
         device: preset of the devices, e.g. h100-sxm, for time and money.
         mfu: model FLOP over peak, 0 to 1; the preset's by default.
         price: US dollars per device-hour; the preset's by default.
     """
     from distillaw.accounting.hardware import hardware as preset
-    from distillaw.large_batch.advice import RegimeQuestion, advise
 
-    if optimizer == "sgd":
+    question = RegimeQuestion(**given(asked), reference=_reference(reference))
+    if question.optimizer == "sgd":
         of_adamw = ("--reference-weight-decay", "--reference-beta1", "--reference-beta2")
         refuse_idle(of_adamw, "decay and betas are advised on for --optimizer adamw")
-    whole = {
-        name: whole_count(typed, name=f"--{name.replace('_', '-')}")
-        for name, typed in (("context", context), ("devices", devices), ("micro_batch", micro_batch))
-    }
-    question = RegimeQuestion(
-        params=count(params, name="--student"),
-        tokens=count(tokens, name="--tokens"),
-        **whole,
-        optimizer=optimizer,
-        norm=norm,
-        distils=distil,
-        batch_tokens=optional_count(batch, name="--batch"),
-        steps=optional_count(steps, name="--steps"),
-        width=optional_count(width, name="--width"),
-        loss=loss,
-        cooldown=cooldown,
-        reference=None if reference is None else reference.read(),
-    )
     hardware = None if device is None else preset(device)
     advice = advise(question, device=hardware, mfu=mfu, price_per_hour=price)
     print_json(as_json(advice)) if output.json else print_text(advice)
     output.suggest(
-        f"distillaw cost --student {shlex.quote(params)} --tokens {shlex.quote(tokens)}",
+        f"distillaw cost --student {format_count(question.params)} --tokens {format_count(question.tokens)}",
         first="batch, rate and warm-up go into the TOML file of a run or a study; what it costs:",
     )
 
@@ -145,7 +100,7 @@ def regime(
 _WORDS = {"peak_lr": "peak rate", "weight_decay": "weight decay", "warmup": "warm-up"}
 
 
-def as_json(advice: "Advice") -> dict[str, object]:
+def as_json(advice: Advice) -> dict[str, object]:
     """Every number and note of the advice, unrounded."""
     answers = (advice.batch, *advice.settings)
     found = {name: getattr(advice, name) for name in ("steps", "accumulation", "high_rate_steps")}
@@ -166,7 +121,7 @@ def as_json(advice: "Advice") -> dict[str, object]:
     }
 
 
-def print_text(advice: "Advice") -> None:
+def print_text(advice: Advice) -> None:
     """The settings first, what they are from after them, then waste, warnings and statements."""
     question, batch = advice.question, advice.batch.value or 0.0
     size, tokens = format_count(question.params), format_count(question.tokens)
@@ -202,7 +157,7 @@ def print_text(advice: "Advice") -> None:
     print_sections({"warnings": advice.warnings, "note": advice.statements})
 
 
-def _print_waste(advice: "Advice") -> None:
+def _print_waste(advice: Advice) -> None:
     print(
         f"\nwhat this batch costs (E/E_min = 1 + B/B_crit, S/S_min = 1 + B_crit/B); "
         f"20 % more tokens from {advice.cap_tokens:,.0f} on:"
@@ -227,7 +182,7 @@ def _print_waste(advice: "Advice") -> None:
     print_sections({"doubts": _doubts(advice.critical)})
 
 
-def _doubts(opinions: "Iterable[RuleValue]") -> list[str]:
+def _doubts(opinions: Iterable[RuleValue]) -> list[str]:
     """Each doubt once, with whom it is of."""
     notes: dict[str, dict[str, None]] = {}
     for opinion in opinions:
@@ -236,11 +191,11 @@ def _doubts(opinions: "Iterable[RuleValue]") -> list[str]:
     return [f"{', '.join(who)}: {note}" for note, who in notes.items()]
 
 
-def _name(answer: "ChosenSetting") -> str:
+def _name(answer: ChosenSetting) -> str:
     return _WORDS.get(answer.setting, answer.setting)
 
 
-def _number(value: float | None, answer: "ChosenSetting") -> str:
+def _number(value: float | None, answer: ChosenSetting) -> str:
     if value is None:
         return "-"
     if answer.unit == "tokens":

@@ -2,10 +2,13 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.output import Output, check_place
+from distillaw.cli.names import OutFile, checked_folder
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,8 +18,8 @@ if TYPE_CHECKING:
 def report(
     study: Path,
     *,
-    out: Path | None = None,
-    figures: Path | None = None,
+    out: OutFile | None = None,
+    figures: Annotated[Path, Parameter(validator=checked_folder("--figures"))] | None = None,
     format: str | None = None,
     open: bool = False,
     output: Output = Output(),
@@ -31,8 +34,6 @@ def report(
         format: of those files: svg, png, pdf or several of them, e.g. svg,pdf; all three by default.
         open: show it in the browser.
     """
-    check_place("--out", out)
-    check_place("--figures", figures, is_folder=True)
     from distillaw.report.document import write_any
 
     wanted = _figure_files(figures, format)

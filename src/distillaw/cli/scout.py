@@ -1,16 +1,20 @@
 """`distillaw scout`: candidate teachers measured on the user's own text, compared in bits per byte."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.counts import Count, count
-from distillaw.cli.names import Place
-from distillaw.cli.output import Output, as_typed, check_place
+from distillaw.cli.counts import Count
+from distillaw.cli.names import OutFolder, Place
+from distillaw.cli.output import Output
+from distillaw.cli.typed import typed_options
 from distillaw.data.corpus import WHOLE, Reading
 from distillaw.quantities import format_bytes, format_count, format_seconds
 from distillaw.table import Table, number, text
@@ -29,10 +33,8 @@ def scout(
     max_bytes: Count | None = None,
     context: int | None = None,
     stride: int | None = None,
-    text_column: str = "text",
-    max_document_chars: int = 0,
-    section_chars: int = 0,
-    out: Path | None = None,
+    reading: Annotated[Reading, Parameter(name="*")] = WHOLE,
+    out: OutFolder | None = None,
     device: str = "auto",
     output: Output = Output(),
 ) -> None:
@@ -44,16 +46,10 @@ def scout(
         max_bytes: text read at most, by whole documents, e.g. 2M; default: all.
         context: tokens a model sees at once, the same for all; default: 1024, or what the shortest allows.
         stride: tokens scored by each window after the first of a document; default: the context (no overlap).
-        text_column: the field that holds the text.
-        max_document_chars: read only the first characters of each document, e.g. 4000: more documents for the bytes.
-        section_chars: cut documents at line ends into sections of about so many characters, each a document.
+        reading: what is read of each document.
         out: folder that keeps results; the same model and text are not measured again.
         device: cpu, cuda or auto (cuda where there is one).
     """
-    check_place("--out", out, is_folder=True)
-    reading = Reading(
-        text_column=text_column, max_document_chars=max_document_chars, section_chars=section_chars
-    )
     windows = {"context": context, "stride": stride}
     where = {"out": out, "device": device, "output": output}
     found = measure(models, text, reading, max_bytes=max_bytes, **windows, **where)
@@ -63,16 +59,9 @@ def scout(
     print_json(scout_record(best_first)) if output.json else _print(best_first)
     # the best teacher's tokenizer: the losses of others are of other tokens, and a plan refuses them
     alike = [each.name for each in best_first if each.tokenizer == best_first[0].tokenizer]
-    same_text = {
-        "--scout": alike,
-        "--text": text,
-        "--max-bytes": max_bytes,
-        "--max-document-chars": max_document_chars or None,
-        "--section-chars": section_chars or None,
-        "--text-column": None if text_column == "text" else text_column,
-        "--scout-out": out,
-    }
-    output.suggest("distillaw plan --student 300M --tokens 6B" + as_typed(same_text))
+    same_text = typed_options(without=("--out", "--context", "--stride", "--device"))
+    kept = "" if out is None else f" --scout-out {shlex.quote(str(out))}"
+    output.suggest(f"distillaw plan --student 300M --tokens 6B --scout {shlex.join(alike)}{same_text}{kept}")
 
 
 def _print(found: "list[ScoutedTeacher]") -> None:
@@ -122,7 +111,7 @@ def measure(
     text: str,
     reading: Reading = WHOLE,
     *,
-    max_bytes: str | None = None,
+    max_bytes: float | None = None,
     context: int | None = None,
     stride: int | None = None,
     out: Path | None = None,
@@ -130,21 +119,18 @@ def measure(
     output: Output = Output(),
 ) -> "list[ScoutedTeacher]":
     """One result per model, in order; progress goes to stderr. Arguments and errors as in `scout_teachers`."""
-    budget = None if max_bytes is None else count(max_bytes, name="--max-bytes")
     sources = check_inputs(models, text, reading)
-    from transformers.utils.logging import disable_progress_bar
 
     from distillaw.cli.torch_device import torch_device
     from distillaw.evaluate.scout import scout_teachers
     from distillaw.train.parallel import keep_freed_memory
 
-    disable_progress_bar()
     keep_freed_memory()
     with output.working("measuring") as step:
         return scout_teachers(
             sources,
             text,
-            max_bytes=budget,
+            max_bytes=max_bytes,
             context=context,
             stride=stride,
             out=out,

@@ -8,10 +8,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.counts import Count
+from distillaw.cli.counts import Text
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output, check_place, same_command
+from distillaw.cli.output import Output, same_command
 from distillaw.cli.typed import STUDENT
+from distillaw.runs.places import check_file, check_folder
 
 
 @Parameter(name="*")
@@ -25,13 +26,13 @@ class QuestionOptions:
     """A synthetic language as the text: a name of `distillaw worlds list`, or a TOML file."""
     like: Place | None = None
     """A finished study's folder: its text, splits and tokenizer, so that its teachers can teach."""
-    student_params: Annotated[Count | None, STUDENT] = None
+    student_params: Annotated[Text | None, STUDENT] = None
     """Non-embedding parameters of the target, e.g. 0.3M."""
-    student_tokens: Annotated[Count | None, Parameter(name="--tokens", alias="--student-tokens")] = None
+    student_tokens: Annotated[Text | None, Parameter(name="--tokens", alias="--student-tokens")] = None
     """Tokens the target will be trained on, e.g. 5M; the same with every teacher and with none."""
     teacher: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None
     """A teacher that exists: a model folder, a GGUF file, or an oracle of the world; once for each."""
-    budget: Count | None = None
+    budget: Text | None = None
     """What pilots may cost: a share of training the target, e.g. 2%, or FLOP, e.g. 1e13."""
     margin: Annotated[float | None, Parameter(allow_leading_hyphen=True)] = None
     """Regret that does not matter, nats/token; by default 0.25 % of the best teacher's loss."""
@@ -69,8 +70,8 @@ def settle(
     require_trainable()
     spec = read_settle(file, **asdict(question or QuestionOptions()))
     folder = out or Path("out") / spec.name
-    check_place("--out", folder, is_folder=True)
-    check_place("--out", folder / "verdict.json")
+    check_folder(folder)
+    check_file(folder / "verdict.json")
     from distillaw.settling.loop import preview, settle_in
     from distillaw.settling.verdict import verdict_json
 

@@ -8,15 +8,29 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.counts import Number
 from distillaw.cli.fit import UNTIED, parse_columns, parse_where
+from distillaw.cli.options import given, options_of
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
+from distillaw.runs.importing.api import Import, Options, SourceReport
+from distillaw.runs.importing.api import import_runs as read_runs
 
 if TYPE_CHECKING:
-    from distillaw.runs.importing.api import Import, SourceReport
     from distillaw.runs.importing.table import Merged
 
+ImportOptions = options_of(
+    Options,
+    without=("columns", "where", "fixed", "matrices"),
+    typed={
+        "tokens_per_step": Number | None,
+        "unit": Literal["nats", "bits", "bits-per-byte", "perplexity"] | None,
+        "params_convention": Literal["non-embedding", "total"] | None,
+        "vocab": Number | None,
+        "layout": Literal["auto", "runs", "log"],
+    },
+)
 _NAMED = 5
 """Runs named under one reason; --json has them all."""
 
@@ -26,17 +40,9 @@ def import_runs(
     out: Path | None = None,
     columns: str | None = None,
     where: list[str] | None = None,
-    at: str | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set")] = None,
-    details: Path | None = None,
-    tokens_per_step: str | None = None,
-    unit: Literal["nats", "bits", "bits-per-byte", "perplexity"] | None = None,
-    bytes_per_token: float | None = None,
-    params_convention: Literal["non-embedding", "total"] | None = None,
-    vocab: str | None = None,
     untied: bool = False,
-    keep_unfinished: bool = False,
-    layout: Literal["auto", "runs", "log"] = "auto",
+    reading: ImportOptions | None = None,
     dry_run: bool = False,
     output: Output = Output(),
 ) -> None:
@@ -52,21 +58,11 @@ def import_runs(
             run=COLUMN names the run of each row of a table, group=COLUMN what branched from one run; NAME=none turns a
             guess off.
         where: only the runs (rows of a table) with COLUMN=VALUE (repeatable; * stands for anything).
-        at: which losses of a run become rows: last, all, or token counts such as 1B,2B. Default: the last of a log.
         set_: what no log holds, for all runs: NAME=VALUE, e.g. --set params=300M (repeatable).
-        details: a table with one row per run, named in its column `run`, for what the logs do not hold.
-        tokens_per_step: tokens of one optimiser step, where only steps were logged.
-        unit: of the losses; converted to nats per token.
-        bytes_per_token: of the held-out text, for --unit bits-per-byte.
-        params_convention: what the params column counts.
-        vocab: vocabulary size; turns total parameters into non-embedding ones (total - vocab x width).
         untied: the totals hold two vocabulary x width matrices (embedding and head), not one.
-        keep_unfinished: take runs too that crashed or stopped early.
-        layout: of tables: rows are runs (or checkpoints of named runs), or the file is the log of one run.
+        reading: how they are read.
         dry_run: say what would be imported, write nothing.
     """
-    from distillaw.runs.importing.api import Options
-    from distillaw.runs.importing.api import import_runs as read_runs
     from distillaw.runs.importing.table import Target
 
     if not sources:
@@ -75,25 +71,16 @@ def import_runs(
         raise ConfigError(
             "study import: say where to with --out FOLDER or --out TABLE.parquet, or look with --dry-run"
         )
-    if untied and vocab is None:
+    if untied and (reading is None or reading.vocab is None):
         raise ConfigError(UNTIED)
     if out is not None:
         Target.of(out)  # a place that something else has written is refused before anything is read
-    a_step = None if tokens_per_step is None else parse_count(tokens_per_step, name="--tokens-per-step")
     options = Options(
         columns=parse_columns(columns),
         where=parse_where(where),
-        at=at,
         fixed=_parse_set(set_),
-        details=details,
-        tokens_per_step=a_step,
-        unit=unit,
-        bytes_per_token=bytes_per_token,
-        params_convention=params_convention,
-        vocab=None if vocab is None else parse_count(vocab, name="--vocab"),
         matrices=2 if untied else 1,
-        keep_unfinished=keep_unfinished,
-        layout=layout,
+        **given(reading),
     )
     imported = read_runs(list(sources), options)
     command = same_command()
@@ -130,7 +117,7 @@ def _parse_set(texts: list[str] | None) -> dict[str, object]:
     return found
 
 
-def _print(imported: "Import", merged: "Merged | None", out: Path | None) -> None:
+def _print(imported: Import, merged: "Merged | None", out: Path | None) -> None:
     for source in imported.sources:
         _print_source(source)
     _print_left(imported)
@@ -148,7 +135,7 @@ def _print(imported: "Import", merged: "Merged | None", out: Path | None) -> Non
     )
 
 
-def _print_source(source: "SourceReport") -> None:
+def _print_source(source: SourceReport) -> None:
     print(f"{source.path}: {source.kind}, {source.taken_for}; {source.rows} rows")
     if not source.names:
         return
@@ -164,7 +151,7 @@ def _print_source(source: "SourceReport") -> None:
         print(f"  {'also':12s} {', '.join(others)}")
 
 
-def _print_left(imported: "Import") -> None:
+def _print_left(imported: Import) -> None:
     reasons = Counter(left.reason for left in imported.left_out)
     for reason, count in reasons.items():
         runs = [left.run for left in imported.left_out if left.reason == reason]

@@ -1,18 +1,19 @@
 """`distillaw study new`: a study file from a template, with its cost and what it would identify before it runs."""
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.counts import Count
+from distillaw.cli.counts import Number, Numbers, Words
 from distillaw.cli.names import HardwareName, KindName, Place
 from distillaw.cli.output import Output
-from distillaw.cli.typed import formerly
+from distillaw.cli.typed import formerly, refuse_idle
 from distillaw.errors import ConfigError
-from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, parse_count
+from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds
 from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
@@ -25,11 +26,12 @@ def new(
     kind: KindName | None = None,
     *,
     out: Path | None = None,
-    students: Count | None = None,
-    teachers: Count | None = None,
-    tokens: Count | None = None,
-    budget: Count | None = None,
-    hours: float | None = None,
+    students: Numbers = (),
+    teachers: Numbers = (),
+    tokens: Numbers = (),
+    starts: Words = (),
+    budget: Number | None = None,
+    hours: Number | None = None,
     cores: int = 0,
     device: Annotated[HardwareName | None, formerly("--hardware")] = None,
     corpus: Place = "",
@@ -47,6 +49,8 @@ def new(
         teachers: teacher sizes, e.g. 0.3M,1M; one teacher of each, none beside them (isoflop-teachers trains each on
             several token counts, which is its question). By default the kind chooses its teachers.
         tokens: students' budgets, e.g. 200k,800k; rounded up to whole batches.
+        starts: what students begin from: fresh (random weights), pruned (cut out of the teacher under test), fixed (cut
+            out of one reference), or several, e.g. fresh,pruned; by default as the kind has it.
         budget: FLOP to spend at most, e.g. 1e15; scales what is not given.
         hours: wall time to spend at most, on --cores of this machine or one --device.
         cores: processes, one core each; 0 takes all cores.
@@ -59,25 +63,12 @@ def new(
     from distillaw.protocols.catalogue import kind_named
 
     if kind is None:
-        given = {
-            "--out": out,
-            "--students": students,
-            "--teachers": teachers,
-            "--tokens": tokens,
-            "--budget": budget,
-            "--hours": hours,
-            "--cores": cores or None,
-            "--device": device,
-            "--corpus": corpus or None,
-            "--vocab": vocab,
-            "--name": name,
-            "--force": force or None,
-        }
-        for option, value in given.items():
-            if value is not None:
-                raise ConfigError(
-                    f"{option} does nothing without --kind: kinds are listed at their defaults; name one"
-                )
+        options = (
+            "out students teachers tokens starts budget hours cores device corpus vocab name force".split()
+        )
+        refuse_idle(
+            (f"--{option}" for option in options), "kinds are listed at their defaults; name one, --kind"
+        )
         _list_kinds(output)
         return
     if cores and device is not None:
@@ -88,7 +79,7 @@ def new(
     from distillaw.cli.workers import count_workers
     from distillaw.protocols.sheet import study_file
     from distillaw.protocols.statement import state
-    from distillaw.runs.places import check_name
+    from distillaw.runs.places import check_file, check_name
     from distillaw.sweep.checks import check_study
     from distillaw.sweep.cost import study_cost
 
@@ -96,9 +87,11 @@ def new(
     if name is not None:
         check_name(name, "--name")
     file = out or Path(f"{name or kind}.toml")
-    if file.exists() and not force:
+    if not file.is_file():
+        check_file(file)
+    elif not force:
         raise ConfigError(f"{file} exists: give another --out, or --force to overwrite it")
-    asked = _asked(students, teachers, tokens, vocab, corpus)
+    asked = replace(_asked(students, teachers, tokens, vocab, corpus), starts=_starts(starts))
     workers = count_workers(cores)
     limit = _limit(budget, hours, workers, device)
     if limit is None:
@@ -114,7 +107,7 @@ def new(
     heading = [f"{template.name}: {template.question}", ""]
     heading += [f"  distillaw study run {file}" + ("" if corpus else " --corpus PATH"), ""]
     rounded = {tokens: sheet.scale.whole(tokens) for tokens in asked.tokens}
-    notes = [*_rounding(rounded, sheet.scale.grain), *said.lines(sheet.left_out)]
+    notes = [*_rounding(rounded, sheet.scale.grain), *spec.left_uncut(), *said.lines(sheet.left_out)]
     heading += [_bill(cost, workers), *notes]
     _write(file, study_file(sheet, spec, heading))
     if output.json:
@@ -145,7 +138,11 @@ def new(
 
 
 def _asked(
-    students: str | None, teachers: str | None, tokens: str | None, vocab: int | None, corpus: str
+    students: Sequence[float],
+    teachers: Sequence[float],
+    tokens: Sequence[float],
+    vocab: int | None,
+    corpus: str,
 ) -> "DesignWishes":
     from distillaw.data.corpus import SHIPPED
     from distillaw.protocols.scale import DesignWishes, text_size
@@ -160,32 +157,35 @@ def _asked(
     ):
         raise ConfigError(f"--corpus {corpus!r}: no such file or folder")
     return DesignWishes(
-        students=_counts("--students", students),
-        teachers=_counts("--teachers", teachers),
-        tokens=_counts("--tokens", tokens),
+        students=tuple(sorted(students)),
+        teachers=tuple(sorted(teachers)),
+        tokens=tuple(sorted(tokens)),
         vocab=vocab,
         corpus=corpus,
         text=text_size(corpus) if corpus else None,
     )
 
 
-def _counts(name: str, text: str | None) -> tuple[float, ...]:
-    return () if text is None else tuple(sorted(parse_count(part, name=name) for part in text.split(",")))
+def _starts(given: Sequence[str]) -> tuple[str, ...]:
+    from distillaw.runs.config import check_choice
+    from distillaw.runs.spec import ARMS
+
+    for word in given:
+        check_choice("--starts", word, ARMS)
+    return tuple(arm for arm in ARMS if arm in given)
 
 
-def _limit(budget: str | None, hours: float | None, workers: int, hardware: str | None) -> "Limit | None":
+def _limit(budget: float | None, hours: float | None, workers: int, hardware: str | None) -> "Limit | None":
     """What may be spent, from --budget or --hours; None without either."""
     from distillaw.protocols.catalogue import Limit
 
     if budget is not None and hours is not None:
         raise ConfigError("give either --budget FLOP or --hours, not both")
     if budget is not None:
-        return Limit(
-            amount=parse_count(budget, name="--budget"), price=lambda cost: cost.flops, show=format_flop
-        )
+        return Limit(amount=budget, price=lambda cost: cost.flops, show=format_flop)
     if hours is None:
         return None
-    seconds = 3600 * parse_count(hours, name="--hours")
+    seconds = 3600 * hours
     if hardware is None:
         return Limit(amount=seconds, price=lambda cost: cost.wall_seconds(workers), show=format_seconds)
     return Limit(amount=seconds, price=_device_seconds(hardware), show=format_seconds)

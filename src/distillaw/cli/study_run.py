@@ -13,7 +13,7 @@ from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
 from distillaw.cli.display import make_display
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output, Settings, check_place, same_command
+from distillaw.cli.output import Output, Settings, same_command
 from distillaw.cli.workers import count_workers
 from distillaw.errors import ConfigError, DistillawError, RunError
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, parse_count, plural
@@ -22,6 +22,7 @@ from distillaw.sweep.executor import LocalExecutor
 from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
+    from distillaw.runs.spec import TrunkSpec
     from distillaw.runs.store import StudyFolder
     from distillaw.sweep.cost import StudyCost
     from distillaw.sweep.executor import Executor
@@ -80,7 +81,7 @@ def run(
         f"{format_seconds(cost.wall_seconds(count))} on {plural(count, 'core')}"
         f"{so_far}; folder {folder}"
     )
-    for line in (*(f"set: {setting}" for setting in settings), target_note(spec)):
+    for line in (*(f"set: {setting}" for setting in settings), *spec.left_uncut(), target_note(spec)):
         if line:
             output.say(line)
     left = partial(_seconds_left, folder)
@@ -103,10 +104,11 @@ def _check_places(spec: "StudySpec", folder: Path) -> None:
     """
     from distillaw.data.prepare import check_home
     from distillaw.fitting.study import law_files
+    from distillaw.runs.places import check_file
 
     check_home(spec.data, folder)
     for file in (folder / "report.html", folder / "verdict.json", *law_files(folder)):
-        check_place("--out", file)
+        check_file(file)
 
 
 def _seconds_left(folder: Path) -> float | None:
@@ -245,7 +247,7 @@ def preview(
                 "trunk": job.trunk.label,
                 "role": job.trunk.role,
                 "purpose": job.trunk.purpose,
-                "arm": job.trunk.arm,
+                "arm": _arm(job.trunk),
                 "params": job.trunk.params,
                 "tokens": list(job.budgets),
                 "seed": job.trunk.seed,
@@ -309,13 +311,17 @@ def target_note(spec: "StudySpec") -> str:
     return f"{what}: no pair of runs measures it, and the verdict rests on laws as far as they reach{add}"
 
 
+def _arm(trunk: "TrunkSpec") -> str:
+    return trunk.arm if trunk.start_arm == "fresh" else f"{trunk.start_arm}, {trunk.arm}"
+
+
 def _print_trunks(jobs: list, seconds: list[float]) -> None:
     groups: dict[tuple, list[float]] = {}
     for job, cost in zip(jobs, seconds, strict=True):
         trunk = job.trunk
         tokens = ", ".join(format_count(budget) for budget in job.budgets)
         shape = f"{trunk.layers} x {trunk.width}"
-        key = (trunk.purpose, trunk.label, trunk.arm, trunk.params, shape, tokens)
+        key = (trunk.purpose, trunk.label, _arm(trunk), trunk.params, shape, tokens)
         groups.setdefault(key, []).append(cost)
     columns = [
         text("purpose"),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 5.0
 """Between two looks."""
 INTERRUPTED = 130
+"""What a shell returns for a command that Ctrl-C ended: 128 + SIGINT."""
 
 
 def status(
@@ -161,6 +162,12 @@ def study_check(folder: Path, *, output: Output = Output()) -> None:
 
     record = read_study(folder)
     controls = check_controls(record)
+    problems = [*record.problems]
+    if (looked_at := len(record.thinned().trained)) < len(record.trained):
+        problems.append(
+            f"controls look at {looked_at:,} of {len(record.trained):,} runs: whole cells evenly over compute, those "
+            "with a teacher first"
+        )
     if output.json:
         print_json(
             {
@@ -168,11 +175,11 @@ def study_check(folder: Path, *, output: Output = Output()) -> None:
                 "folder": str(folder),
                 "summary": summary(controls),
                 "controls": [asdict(control) for control in controls],
-                "problems": list(record.problems),
+                "problems": problems,
             }
         )
         return
-    for problem in record.problems:
+    for problem in problems:
         print(f"mind: {problem}")
     if not controls:
         print("no student has finished yet, so there is nothing to check")
@@ -197,6 +204,6 @@ def _print_controls(controls: "list[Control]") -> None:
 
 
 def _after_check(folder: Path, failed: list[str]) -> tuple[str, str]:
-    if failed:
+    if failed and (folder / "study.json").is_file():  # imported runs have no study file
         return command_of(folder), "change the study file as said (finished runs are kept), then:"
     return f"distillaw report {shlex.quote(str(folder))}", ""

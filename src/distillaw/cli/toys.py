@@ -4,15 +4,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from operator import itemgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.counts import Count, whole_count
-from distillaw.cli.output import Output, check_place
+from distillaw.cli.counts import Whole
+from distillaw.cli.names import OutFolder
+from distillaw.cli.output import Output
 from distillaw.cli.progress import metered
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_seconds
@@ -25,22 +25,25 @@ if TYPE_CHECKING:
 app = App(name="toys", help="Compute the capacity gap in its simplest form: a closed form and small MLPs.")
 
 Real = Annotated[float, Parameter(allow_leading_hyphen=True)]
-Whole = Annotated[int, Parameter(allow_leading_hyphen=True)]
-Counts = Annotated[list[str] | None, Parameter(consume_multiple=True)]
+Integer = Annotated[int, Parameter(allow_leading_hyphen=True)]
+Counts = Annotated[list[Whole] | None, Parameter(consume_multiple=True)]
 PUBLISHED_STUDENTS = (300, 400, 500, 600, 700, 800)
+"""Of the kernel regression in Busbridge et al. 2025, appendix C (docs/toys.md)."""
 _LARGEST_TARGET = 10**6
+"""Coefficients of a target: every teacher up to it is computed and drawn."""
 _LARGEST_WIDTH = 4096
+"""Of a network: eight times the widest one published (512)."""
 
 
 @app.command
 def kernel(
     *,
-    size: Count = "1000",
+    size: Whole = 1000,
     teacher_budget: Real = 5.0,
     student_budget: Real = 4.5,
     students: Counts = None,
-    seed: Whole = 0,
-    out: Path | None = None,
+    seed: Integer = 0,
+    out: OutFolder | None = None,
     output: Output = Output(),
 ) -> None:
     """Compute kernel regression: a teacher and a student with norm budgets, in closed form.
@@ -57,13 +60,16 @@ def kernel(
     """
     from distillaw.toys.kernel import draw_target, make_curves
 
-    check_place("--out", out, is_folder=True)
-    largest = whole_count(size, name="--size")
-    if largest > _LARGEST_TARGET:
+    if size > _LARGEST_TARGET:
         raise ConfigError(f"--size {size}: every teacher up to it is drawn; give at most {_LARGEST_TARGET}")
+    if students is None and size < max(PUBLISHED_STUDENTS):
+        raise ConfigError(
+            f"--size {size}: the published students have up to {max(PUBLISHED_STUDENTS)} coefficients of the target's; "
+            "give smaller ones, e.g. --students 3 5"
+        )
     curves = make_curves(
-        draw_target(largest, seed=seed),
-        students=PUBLISHED_STUDENTS if students is None else _whole_counts(students, "--students"),
+        draw_target(size, seed=seed),
+        students=PUBLISHED_STUDENTS if students is None else tuple(students),
         teacher_budget=teacher_budget,
         student_budget=student_budget,
     )
@@ -130,16 +136,16 @@ def _print_kernel(document: Mapping[str, Any]) -> None:
 def mapping(
     *,
     full: Annotated[bool, Parameter(negative="")] = False,
-    num_classes: Count | None = None,
+    num_classes: Whole | None = None,
     sampler: Literal["balanced", "uniform"] | None = None,
     students: Counts = None,
     teacher_widths: Counts = None,
-    long_width: Count | None = None,
+    long_width: Whole | None = None,
     teacher_steps: Counts = None,
-    trials: Count | None = None,
-    seed: Whole | None = None,
-    workers: Whole = 0,
-    out: Path | None = None,
+    trials: Whole | None = None,
+    seed: Integer | None = None,
+    workers: Integer = 0,
+    out: OutFolder | None = None,
     output: Output = Output(),
 ) -> None:
     """Train small MLPs on the mapping problem: students under teachers that grow, or train longer.
@@ -162,17 +168,16 @@ def mapping(
     from distillaw.runs.process import available_cores
     from distillaw.toys.grid import PUBLISHED, REDUCED, labels_loss, run_grid, summarise
 
-    check_place("--out", out, is_folder=True)
-    options = {"students": students, "teacher_widths": teacher_widths, "teacher_steps": teacher_steps}
-    options |= {"num_classes": num_classes, "long_width": long_width, "trials": trials}
-    given: dict[str, Any] = {"sampler": sampler, "seed": seed}
-    for name, typed in options.items():
-        option = "--" + name.replace("_", "-")
-        if isinstance(typed, list):
-            given[name] = _whole_counts(typed, option)
-        elif typed is not None:
-            given[name] = whole_count(typed, name=option)
-    given = {name: value for name, value in given.items() if value is not None}
+    lists = {"students": students, "teacher_widths": teacher_widths, "teacher_steps": teacher_steps}
+    asked = {
+        "num_classes": num_classes,
+        "sampler": sampler,
+        "long_width": long_width,
+        "trials": trials,
+        "seed": seed,
+    }
+    asked |= {name: typed and tuple(typed) for name, typed in lists.items()}
+    given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     grid = replace(PUBLISHED if full else REDUCED, **given)
     widest = {
         "students": grid.students,
@@ -215,10 +220,6 @@ def mapping(
     else:
         _print_mapping(grid, curves, labels)
     _print_end(files, "distillaw toys mapping", output)
-
-
-def _whole_counts(texts: list[str], name: str) -> tuple[int, ...]:
-    return tuple(whole_count(text, name=name) for text in texts)
 
 
 def _print_mapping(grid: "Grid", curves: "list[ToyCurve]", labels: Mapping[int, float]) -> None:

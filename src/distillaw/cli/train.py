@@ -7,13 +7,14 @@ from typing import Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.display import make_display
-from distillaw.cli.output import Output, Settings, check_place, same_command
+from distillaw.cli.names import OutFolder
+from distillaw.cli.output import Output, Settings, same_command
 
 
 def train(
     spec: Path,
     *,
-    out: Path,
+    out: OutFolder,
     sharding: Literal["ddp", "fsdp"] = "ddp",
     track: Literal["wandb", "trackio", "tensorboard"] | None = None,
     settings: Settings = (),
@@ -32,7 +33,6 @@ def train(
         settings: KEY=VALUE over the file's, e.g. training.weight_decay=0.1; may be repeated.
         track: mirror the scalars to a tracker, which must be installed; metrics.jsonl is written anyway.
     """
-    check_place("--out", out, is_folder=True)
     from distillaw.sweep.single_spec import load_single
 
     single = load_single(spec, settings=settings)  # a slip in it is said before torch is imported

@@ -132,7 +132,9 @@ _MOST_NAMES = 12
 
 
 def usage_error(error: CycloptsError) -> str:
-    """What is wrong, and where to look it up."""
+    """What is wrong, and where to look it up; a value that the option's own type refuses says so itself."""
+    if isinstance(error.__cause__, ConfigError):
+        return in_typed_words(str(error.__cause__))
     command = shlex.join(["distillaw", *(error.command_chain or ())])
     return f"{_said(error)}; `{command} --help` lists what there is"
 
@@ -197,7 +199,8 @@ def _described(error: CycloptsError) -> str:
     assert error.argument
     doc = getattr(error.target, "__doc__", None) or ""
     found = re.search(rf"^( +){error.argument.field_info.name}: (.+(?:\n\1 +.+)*)", doc, re.MULTILINE)
-    return re.split(r"; |\.(?:$| (?=[A-Z]))", " ".join(found[2].split()))[0] if found else ""
+    said = found[2] if found else error.argument.parameter.help or ""
+    return re.split(r"; |\.(?:$| (?=[A-Z]))", " ".join(said.split()))[0]
 
 
 def _near(word: str, known: Iterable[str]) -> str:

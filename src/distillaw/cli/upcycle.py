@@ -1,13 +1,16 @@
 """`distillaw upcycle`: a mixture of experts that starts as copies of a dense model's FFNs."""
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.counts import Count, whole_count
-from distillaw.cli.names import Device, Place, TextColumn
-from distillaw.cli.output import Output, check_place, same_command
-from distillaw.errors import ConfigError
+from distillaw.cli.counts import Whole, Wholes
+from distillaw.cli.names import Device, OutFolder, Place
+from distillaw.cli.output import Output, same_command
+from distillaw.data.corpus import WHOLE, Reading, check_text
 from distillaw.quantities import format_count, format_flop
 from distillaw.table import Table, number, text
 
@@ -15,16 +18,16 @@ from distillaw.table import Table, number, text
 def upcycle(
     model: Place,
     *,
-    out: Path,
-    experts: str = "2,4",
+    out: OutFolder,
+    experts: Wholes = (2, 4),
     pyramid: float = 0.25,
     noise: float = 0.0,
     balance: float = 0.01,
     z_loss: float = 0.0,
     seed: int = 0,
     text: Place | None = None,
-    tokens: Count = "8k",
-    text_column: TextColumn = "text",
+    tokens: Whole = 8_000,
+    reading: Annotated[Reading, Parameter(name="*")] = WHOLE,
     device: Device = "auto",
     dry_run: bool = False,
     output: Output = Output(),
@@ -42,33 +45,22 @@ def upcycle(
         seed: of routers and noise.
         text: scored by both models, and shared out among the experts: .txt, .jsonl, .parquet, a folder, `sotu`.
         tokens: of the text, scored.
+        reading: what is read of each document.
         dry_run: only the counts; no weights are read, nothing is written.
     """
-    check_place("--out", out, is_folder=True)
-    try:
-        numbers = tuple(int(each) for each in experts.split(","))
-    except ValueError:
-        raise ConfigError(f"--experts {experts}: whole numbers, e.g. 8 or 2,4") from None
-    scored = whole_count(tokens, name="--tokens")
     from distillaw.models.source import locate
 
     source = locate(model)
     if text is not None:
-        from distillaw.data.corpus import check_text
-
-        check_text(text)
-    from transformers.utils.logging import disable_progress_bar
+        check_text(text, reading)
 
     from distillaw.cli.torch_device import torch_device
-    from distillaw.data.corpus import Reading
     from distillaw.models.upcycle import Layout, upcycle_to
 
-    disable_progress_bar()
-    wishes = Layout(experts=numbers, bottom=pyramid, noise=noise, balance=balance, z_weight=z_loss, seed=seed)
-    where, reading = torch_device(device), Reading(text_column=text_column)
+    wishes = Layout(experts=experts, bottom=pyramid, noise=noise, balance=balance, z_weight=z_loss, seed=seed)
     with output.working("upcycling") as step:
-        read = {"text": text, "reading": reading, "tokens": scored}
-        how = {"device": where, "dry_run": dry_run, "command": same_command(), "say": step}
+        read = {"text": text, "reading": reading, "tokens": tokens}
+        how = {"device": torch_device(device), "dry_run": dry_run, "command": same_command(), "say": step}
         record = upcycle_to(source, out, wishes, **read, **how)
     print_json(record) if output.json else _print(record, out)
     if dry_run:

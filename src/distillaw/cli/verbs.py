@@ -83,6 +83,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "distillaw.cli.verify:app",
         "Freeze predictions before runs, and score them on what was measured.",
     ),
+    "retrodict": (
+        "distillaw.cli.retrodict:retrodict",
+        "Compare what `plan` says of published outcomes with what happened.",
+    ),
     "report": ("distillaw.cli.report:report", "Write one HTML file from a study folder."),
     "page": (
         "distillaw.cli.page:page",
@@ -109,7 +113,7 @@ VERBS: dict[str, tuple[str, str]] = {
 
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Decide": ("plan", "page", "gap", "map", "teachers", "scout", "settle"),
+    "Decide": ("plan", "page", "gap", "map", "teachers", "scout", "settle", "retrodict"),
     "Run studies": ("study", "verify", "report"),
     "Train and measure models": (
         "train",

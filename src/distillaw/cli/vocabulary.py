@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.counts import Count, whole_count
-from distillaw.cli.names import Device, Model, Place, TextColumn
-from distillaw.cli.output import Output, check_place, same_command
+from distillaw.cli.counts import Number, Whole
+from distillaw.cli.names import Device, Model, OutFolder, Place
+from distillaw.cli.output import Output, same_command
+from distillaw.data.corpus import WHOLE, Reading, check_text
 from distillaw.errors import ConfigError
-from distillaw.quantities import format_count, parse_count
+from distillaw.quantities import format_count
 
 if TYPE_CHECKING:
     from distillaw.models.vocabulary import Making, Texts
@@ -22,7 +23,7 @@ app = App(
 )
 
 
-Out: TypeAlias = Annotated[Path, Parameter(help="folder of the new model.")]
+Out: TypeAlias = Annotated[OutFolder, Parameter(help="folder of the new model.")]
 
 
 @Parameter(name="*")
@@ -32,48 +33,39 @@ class Reads:
 
     multiple: int = 64
     """the size becomes a multiple of it, where pieces are dropped by keeping some used less; 1 leaves it."""
-    max_bytes: Count = "100M"
+    max_bytes: Number = 1e8
     """text read at most."""
-    heldout_bytes: Count = "64k"
+    heldout_bytes: Whole = 64_000
     """bytes of each text that are scored."""
     context: int | None = None
     """tokens of a window in scoring; 512, or what the model allows."""
-    text_column: TextColumn = "text"
-    section_chars: int = 0
-    """cut documents at line ends into sections of about so many characters."""
+    reading: Annotated[Reading, Parameter(name="*")] = WHOLE
+    """what is read of each document."""
     device: Device = "auto"
     dry_run: bool = False
     """pieces and tokens per byte only; no weights are read, nothing is written."""
 
     def texts(self, text: str, other: str | None) -> "Texts":
         """What is read, refused before a model is loaded."""
-        from distillaw.data.corpus import Reading, check_text
-
-        reading = Reading(text_column=self.text_column, section_chars=self.section_chars)
         for each in (text, other):
             if each is not None:
-                check_text(each, reading)
+                check_text(each, self.reading)
         if self.multiple < 1:
             raise ConfigError(f"--multiple {self.multiple}: at least 1; 64 suits matrix products")
-        scored = whole_count(self.heldout_bytes, name="--heldout-bytes")
-        if scored < 1000:
+        if self.heldout_bytes < 1000:
             raise ConfigError(
                 f"--heldout-bytes {self.heldout_bytes}: at least 1000, or nothing is known of the change"
             )
         from distillaw.models.vocabulary import Texts
 
-        most = parse_count(self.max_bytes, name="--max-bytes")
-        sizes = {"max_bytes": most, "heldout_bytes": scored, "context": self.context}
-        return Texts(text=text, other=other, reading=reading, **sizes)  # type: ignore[arg-type]
+        sizes = {"max_bytes": self.max_bytes, "heldout_bytes": self.heldout_bytes, "context": self.context}
+        return Texts(text=text, other=other, reading=self.reading, **sizes)  # type: ignore[arg-type]
 
     def making(self, step: Callable[[str], None]) -> "Making":
         """How the model is made."""
-        from transformers.utils.logging import disable_progress_bar
-
         from distillaw.cli.torch_device import torch_device
         from distillaw.models.vocabulary import Making
 
-        disable_progress_bar()
         where = torch_device(self.device)
         return Making(device=where, dry_run=self.dry_run, command=same_command(), say=step)
 
@@ -84,7 +76,7 @@ def extend(
     *,
     text: Place,
     out: Out,
-    pieces: Count | None = None,
+    pieces: Whole | None = None,
     from_: Annotated[str | None, Parameter(name="--from")] = None,
     chinese: bool = False,
     rows: Literal["mean", "random"] = "mean",
@@ -104,16 +96,14 @@ def extend(
         seed: of random rows.
         other: a text in the language that the model knows, measured before and after too.
     """
-    check_place("--out", out, is_folder=True)
     from distillaw.models.source import locate
 
-    wanted = None if pieces is None else whole_count(pieces, name="--pieces")
     source, donor = locate(model), None if from_ is None else locate(from_)
     texts = reads.texts(text, other)
     from distillaw.models.vocabulary import extend_vocabulary
 
     asked = {
-        "pieces": wanted,
+        "pieces": pieces,
         "donor": donor,
         "chinese": chinese,
         "rows": rows,
@@ -131,7 +121,7 @@ def trim(
     *,
     text: Place,
     out: Out,
-    keep: Count | None = None,
+    keep: Whole | None = None,
     min_count: int = 1,
     other: Place | None = None,
     reads: Reads = Reads(),
@@ -145,16 +135,14 @@ def trim(
         min_count: without --keep: pieces stay that the text uses so often.
         other: another text, measured before and after too.
     """
-    check_place("--out", out, is_folder=True)
     from distillaw.models.source import locate
 
-    wanted = None if keep is None else whole_count(keep, name="--keep")
     source = locate(model)
     texts = reads.texts(text, other)
     from distillaw.models.vocabulary import trim_vocabulary
 
     with output.working("trimming") as step:
-        asked = {"keep": wanted, "min_count": min_count, "multiple": reads.multiple}
+        asked = {"keep": keep, "min_count": min_count, "multiple": reads.multiple}
         record = trim_vocabulary(source, out, texts, **asked, making=reads.making(step))
     _show(record, out, output, dry=reads.dry_run)
 

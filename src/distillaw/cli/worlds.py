@@ -1,15 +1,15 @@
 """`distillaw worlds list | show | make`: synthetic languages whose exact next-token distribution is known."""
 
 import shlex
-from pathlib import Path
 
 from cyclopts import App
 
 from distillaw.cli.app import print_json
-from distillaw.cli.names import WorldName
-from distillaw.cli.output import Output, check_place
+from distillaw.cli.counts import Whole
+from distillaw.cli.names import OutFolder, WorldName
+from distillaw.cli.output import Output
 from distillaw.cli.progress import metered
-from distillaw.quantities import format_count, parse_count
+from distillaw.quantities import format_count
 from distillaw.worlds.spec import PRESETS, WorldSpec, load_world
 
 app = App(
@@ -95,8 +95,8 @@ def show(
 def make(
     world: WorldName,
     *,
-    out: Path,
-    tokens: str = "1M",
+    out: OutFolder,
+    tokens: Whole = 1_000_000,
     seed: int | None = None,
     output: Output = Output(),
 ) -> None:
@@ -111,7 +111,6 @@ def make(
         tokens: how much text to write, e.g. 10M; runs and studies draw their own.
         seed: of the language, instead of the world's own.
     """
-    check_place("--out", out, is_folder=True)
     from dataclasses import replace
 
     from distillaw.worlds.oracle import export_world
@@ -122,9 +121,8 @@ def make(
     if seed is not None:
         spec = replace(spec, seed=seed)
         check_world(spec)
-    wanted = int(parse_count(tokens, name="--tokens"))
-    with metered("text", wanted, "tokens", quiet=output.quiet) as meter:
-        facts = export_world(World(spec), out, wanted, seen=meter.advance)
+    with metered("text", tokens, "tokens", quiet=output.quiet) as meter:
+        facts = export_world(World(spec), out, tokens, seen=meter.advance)
     if output.json:
         print_json({"folder": str(out), **facts})
         return

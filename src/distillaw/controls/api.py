@@ -43,7 +43,7 @@ def check_controls(record: StudyRecord) -> list[Control]:
 
 
 def _check(record: StudyRecord, checks: Sequence[Callable[[StudyRuns], Control]]) -> list[Control]:
-    spec, runs = record.info.get("spec"), StudyRuns(record)
+    spec, runs = record.info.get("spec"), StudyRuns(record.thinned())
     left_out = (spec.get("without_controls") if isinstance(spec, Mapping) else None) or ()
     found = [check(runs) for check in checks] if runs.grid else []
     return [

@@ -19,7 +19,10 @@ from distillaw.errors import CacheError
 from distillaw.planning.measured import MeasuredPoint
 from distillaw.quantities import format_count
 from distillaw.runs.files import read_json
-from distillaw.runs.record import Run, budget_text
+from distillaw.runs.record import Run, budget_text, evenly
+
+MOST_NAMED = 8
+"""Student sizes in a sentence; of more, some evenly between the smallest and the largest."""
 
 # --- text: disjoint halves, and none of it twice ------------------------------------------------------------
 
@@ -228,7 +231,9 @@ def check_range(runs: StudyRuns) -> Control:
     if not spans:
         return RANGE.answer("not applicable", "no student has a teacher")
     is_short = any(round(low, 2) > STRONG or round(high, 2) < WEAK for low, high in spans.values())
-    words = ", ".join(f"{label} {low:.2f} to {high:.2f}" for label, (low, high) in spans.items())
+    named = evenly([*spans.items()], MOST_NAMED)
+    words = ", ".join(f"{label} {low:.2f} to {high:.2f}" for label, (low, high) in named)
+    words += f" and {len(spans) - len(named)} sizes between" if len(named) < len(spans) else ""
     words = f"L_T over the student's own loss: {words}; wanted {STRONG} to {WEAK}"
     return RANGE.answer("failed" if is_short else "passed", words, ranges=spans)
 

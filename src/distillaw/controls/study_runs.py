@@ -29,6 +29,8 @@ SETTINGS = (
     "top_k",
     "top_p",
     "init",
+    "arm",
+    "start_run",
     "split",
 )
 """What a run may differ in from the grid's run of its size, tokens, teacher and seed."""

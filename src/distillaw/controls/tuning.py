@@ -6,7 +6,8 @@ for them: the search's own, or a control's.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from distillaw.controls.control import LEAST_STEPS, Control
 from distillaw.controls.study_runs import Place, StudyRuns
 from distillaw.planning.decision import MARGIN
-from distillaw.runs.record import Run
+from distillaw.runs.record import Run, Search
 
 RATE = Control(
     name="interior-rate",
@@ -31,19 +32,11 @@ _AT = {"learning_rate": "", "horizon": " at the largest budget"}
 
 def check_rate(runs: StudyRuns) -> Control:
     """The best rate lies between worse ones, at the end sizes and in both arms."""
-    arms = _arms(runs)
-    if missing := _unsearched(runs, arms):
+    if missing := _unsearched(runs):
         return RATE.answer("not done", missing)
-    at_end = [
-        _name(arm) + _AT[what]
-        for arm in arms
-        for what in _AT
-        if what in arm and not _search(arm, what).get("interior")
-    ]
-    numbers = {
-        _name(arm): _numbers(arm, "learning_rate", "peak_lr") for arm in arms if "learning_rate" in arm
-    }
-    if at_end:
+    searches = [search for search in runs.record.searches if search.what in _AT]
+    numbers = {_name(search): _numbers(search) for search in searches if search.what == "learning_rate"}
+    if at_end := [_name(search) + _AT[search.what] for search in searches if not search.interior]:
         words = f"the best rate lies at an end of what was tried: {', '.join(at_end)}"
         return RATE.answer("failed", words, arms=numbers)
     rates = ", ".join(f"{name} {found['best']:.3g}" for name, found in numbers.items())
@@ -53,61 +46,47 @@ def check_rate(runs: StudyRuns) -> Control:
 
 def check_batch(runs: StudyRuns) -> Control:
     """The best batch lies between worse ones, or is the smallest there is."""
-    arms = _arms(runs)
-    if missing := _unsearched(runs, arms):
+    if missing := _unsearched(runs):
         return BATCH.answer("not done", missing)
-    arms = [arm for arm in arms if "batch" in arm]
-    numbers = {_name(arm): _numbers(arm, "batch", "batch_tokens") for arm in arms}
-    if not arms or any(len(found["tried"]) < 2 for found in numbers.values()):
+    searches = [search for search in runs.record.searches if search.what == "batch"]
+    numbers = {_name(search): _numbers(search) for search in searches}
+    if not searches or any(len(search.tried) < 2 for search in searches):
         best = runs.record.tuning.get("batch_tokens")
         words = f"the batch was not searched: every run has {best} tokens a step"
         return BATCH.answer("not done", words, arms=numbers)
     contexts = {run.number("context") for run in runs.record.students}
     off = {}
-    for name, found in numbers.items():
-        lowest = min(found["tried"], key=found["tried"].__getitem__)
+    for search in searches:
+        lowest = min(search.tried, key=itemgetter(1))[0]
         # one sequence is the smallest batch there is
-        if not found["interior"] and not contexts == {found["best"]} == {lowest}:
-            off[name] = lowest
+        if not search.interior and not contexts == {search.best} == {lowest}:
+            off[_name(search)] = lowest
     if not off:
-        return BATCH.answer(
-            "passed",
-            f"best of its halves and doubles: {_search(arms[0], 'batch')['best']} tokens",
-            arms=numbers,
-        )
+        words = f"best of its halves and doubles: {searches[0].best} tokens"
+        return BATCH.answer("passed", words, arms=numbers)
     words = ", ".join(f"{name} would take {lowest}" for name, lowest in off.items())
     taken = numbers[next(iter(off))]["best"]
     return BATCH.answer("failed", f"the study has {taken} tokens a step; {words}", arms=numbers)
 
 
-def _arms(runs: StudyRuns) -> list[Mapping]:
-    found = runs.record.tuning.get("arms")
-    return [arm for arm in found if isinstance(arm, Mapping)] if isinstance(found, Sequence) else []
-
-
-def _unsearched(runs: StudyRuns, arms: Sequence[Mapping]) -> str:
+def _unsearched(runs: StudyRuns) -> str:
     """Why there is no answer; empty where there is."""
+    arms = {search.arm for search in runs.record.searches}
     if not arms:
         return "no search was made" if runs.record.tuning else "no tuning.json in the folder"
-    wanted = ["supervised"] + ["distilled"] * bool(runs.taught_by)
-    missing = [arm for arm in wanted if all(a.get("arm") != arm for a in arms)]
+    start = next((run.arm for run in runs.record.students), "fresh")
+    alone, taught = ("supervised", "distilled") if start == "fresh" else (f"{start} alone", start)
+    missing = [arm for arm in (alone, *[taught] * bool(runs.taught_by)) if arm not in arms]
     return f"no search in the {' and '.join(missing)} arm" if missing else ""
 
 
-def _name(arm: Mapping) -> str:
-    return f"{arm.get('size', arm.get('params'))} {arm.get('arm')}"
+def _name(search: Search) -> str:
+    return f"{search.size} {search.arm}"
 
 
-def _search(arm: Mapping, what: str) -> Mapping:
-    found = arm.get(what)
-    return found if isinstance(found, Mapping) else {}
-
-
-def _numbers(arm: Mapping, what: str, key: str) -> dict[str, Any]:
+def _numbers(search: Search) -> dict[str, Any]:
     """The best value, and the loss of each that was tried and did not diverge."""
-    search = _search(arm, what)
-    tried = {point[key]: point["loss"] for point in search.get("grid", ()) if point.get("loss") is not None}
-    return {"best": search.get("best"), "interior": bool(search.get("interior")), "tried": tried}
+    return {"best": search.best, "interior": search.interior, "tried": dict(search.tried)}
 
 
 # --- the largest budget and the smallest --------------------------------------------------------------------

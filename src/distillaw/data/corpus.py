@@ -10,6 +10,7 @@ same excerpt on any machine, a larger budget only adds to it, and repeats of a d
 import bisect
 import hashlib
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import did_you_mean, format_bytes
-from distillaw.runs.files import parse_json, read_bytes, require_file
+from distillaw.runs.files import parse_json, require_file
 
 MIXTURE = "mix:"
 
@@ -136,7 +137,7 @@ def check_apart(corpus: str, folder: Path) -> None:
     for _, each in parse_mixture(corpus):
         if each in SHIPPED or each.startswith("hub:"):
             continue
-        text = Path(each).expanduser().resolve()
+        text = Path(os.path.realpath(Path(each).expanduser()))  # Path.resolve raises at links in a ring
         if text.is_dir() and folder.resolve().is_relative_to(text):
             raise ConfigError(
                 f"--out {folder} lies in the corpus {each}, whose folders are all read as text; choose a folder outside"
@@ -173,8 +174,15 @@ def _raw_documents(corpus: str, text_column: str) -> Iterator[str]:
 
 
 def _read_file(path: Path, text_column: str) -> Iterator[str]:
+    try:
+        with require_file(path).open("rb"):
+            pass
+    except OSError as error:  # said here: whoever prepares data takes an OSError for one of writing
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); move it out of the corpus, or make it a readable file"
+        ) from None
     if path.suffix == ".txt":
-        yield _decode(read_bytes(path), str(path))
+        yield _decode(path.read_bytes(), str(path))
     elif path.suffix == ".jsonl":
         yield from _read_jsonl(path, text_column)
     elif path.suffix == ".parquet":
@@ -194,7 +202,7 @@ def _decode(raw: bytes, where: str) -> str:
 
 
 def _read_jsonl(path: Path, text_column: str) -> Iterator[str]:
-    with require_file(path).open("rb") as stream:
+    with path.open("rb") as stream:
         for number, raw in enumerate(stream, start=1):
             where = f"{path}, line {number}"
             line = _decode(raw, where).strip()
@@ -222,7 +230,7 @@ def _read_parquet(path: Path, text_column: str) -> Iterator[str]:
     except ImportError:
         raise ConfigError(f'{path}: reading Parquet needs pyarrow: pip install "distillaw[train]"') from None
     try:
-        file = pq.ParquetFile(require_file(path))
+        file = pq.ParquetFile(path)
     except (ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from None
     if text_column not in file.schema_arrow.names:

@@ -222,6 +222,15 @@ def _documents(spec: DataSpec, sides: np.ndarray) -> Iterator[tuple[str, str]]:
             yield text, str(side)
 
 
+def documents_of(spec: DataSpec, split: str) -> Iterator[str]:
+    """The documents of one split, as text: the same ones whatever tokenizer the tokens are made with.
+
+    Raises:
+        DataError: too few documents, or none left on a side.
+    """
+    return (text for text, side in _documents(spec, _sort(spec).sides) if side == split)
+
+
 def _sort(spec: DataSpec) -> _Sorted:
     """Read the corpus once: drop copies, give every document its side, drop near copies across sides.
 

@@ -363,7 +363,7 @@ def _rows(spec: TaskSpec, file: Path) -> Iterator[Row]:
         whole = parse_json(text)
         yield from whole["examples"] if isinstance(whole, dict) else whole
     else:
-        yield from (parse_json(line) for line in text.splitlines() if line.strip())
+        yield from (parse_json(line) for line in text.split("\n") if line.strip())
 
 
 def _drop_rows(spec: TaskSpec, file: Path) -> Iterator[Row]:
@@ -480,8 +480,7 @@ def interval_of(score: float, se: float, values: Sequence[float], clusters: int)
     """
     if se > 0 and (clusters < len(values) or any(value not in (0.0, 1.0) for value in values)):
         return score - Z * se, score + Z * se
-    lower, upper = wilson_interval(score, clusters, z=Z)
-    return 0.0 if score == 0 else lower, 1.0 if score == 1 else upper
+    return wilson_interval(score, clusters, level=0.95)
 
 
 def mean_of_suite(scores: Mapping[str, Mapping[str, object]]) -> dict[str, object] | None:

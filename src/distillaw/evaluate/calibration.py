@@ -35,7 +35,7 @@ from distillaw.models.scoring import (
     window_batches,
 )
 from distillaw.models.source import ModelSource, check_config, context_of
-from distillaw.models.teacher import AnyTeacher, Teacher, load_teacher
+from distillaw.models.teacher import AnyTeacher, ModelTeacher, load_teacher
 from distillaw.quantities import bits_per_byte, format_count
 from distillaw.runs.pace import Telling
 from distillaw.runs.paired import DocumentScores, clustered_cov, clustered_se
@@ -234,12 +234,12 @@ _MEANING = {
 
 @torch.no_grad()
 def score_calibration(
-    model: Teacher,
+    model: ModelTeacher,
     documents: Sequence[np.ndarray],
     *,
     context: int,
     stride: int,
-    teacher: Teacher | None = None,
+    teacher: ModelTeacher | None = None,
     bins: int = BINS,
     seen: Callable[[int], None] = lambda tokens: None,
 ) -> CalibratedScores:
@@ -270,7 +270,10 @@ def score_calibrated(
 
 
 def _score_batch(
-    model: "PreTrainedModel | Teacher", teacher: AnyTeacher | None, batch: HeldoutSet, found: CalibratedScores
+    model: "PreTrainedModel | ModelTeacher",
+    teacher: AnyTeacher | None,
+    batch: HeldoutSet,
+    found: CalibratedScores,
 ) -> None:
     scored_BT = batch.labels != IGNORE
     labels_N = batch.labels[scored_BT]
@@ -332,7 +335,7 @@ def settle_context(wishes: TextWishes, models: list[ModelSource]) -> int:
 
 
 def score_text(
-    model: Teacher,
+    model: ModelTeacher,
     tokenizer,
     teacher: ModelSource | None,
     excerpt: Excerpt,

@@ -133,7 +133,7 @@ def _lines(file: Path, what: str):
         raise ConfigError(
             f"{file}: no such file; {what} are a .jsonl file in FastChat's format (docs/evaluate.md)"
         )
-    for number, line in enumerate(read_text(file).splitlines(), 1):
+    for number, line in enumerate(read_text(file).split("\n"), 1):
         if not line.strip():
             continue
         try:

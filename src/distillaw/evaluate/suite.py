@@ -30,7 +30,7 @@ from distillaw.evaluate.calibration import TextWishes, score_text, settle_contex
 from distillaw.evaluate.chat import ChatWishes, judge_chat
 from distillaw.evaluate.harness import Way, run_benchmark
 from distillaw.models.source import ModelSource, check_config, fingerprint, locate
-from distillaw.models.teacher import Teacher, load_teacher
+from distillaw.models.teacher import ModelTeacher, load_teacher
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.lock import held
 from distillaw.runs.places import GENERATOR, remove_file
@@ -121,7 +121,7 @@ class _Session:
     say: Say
 
     @cached_property
-    def model(self) -> "tuple[Teacher, PreTrainedTokenizerBase]":
+    def model(self) -> "tuple[ModelTeacher, PreTrainedTokenizerBase]":
         tokenizer = self.source.tokenizer()
         return load_teacher(self.source, tokenizer, device=self.device), tokenizer
 

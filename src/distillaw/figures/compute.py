@@ -6,6 +6,7 @@ with the FLOP that the runs counted; in two scenarios of accounting: INFERENCE (
 PRETRAINING_INFERENCE (it is trained for this one student).
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,8 +34,8 @@ from distillaw.figures.style import (
 )
 from distillaw.pareto.points import FrontierPlace, ScorePoint, place, staircase
 from distillaw.planning.measured import MeasuredPoint
-from distillaw.quantities import format_count, power_text
-from distillaw.runs.record import Run, StudyRecord, budget_text
+from distillaw.quantities import power_text
+from distillaw.runs.record import Run, Search, StudyRecord, budget_text
 
 COOLDOWN = 0.2
 """Share of a token budget spent cooling down, where study.json does not say."""
@@ -61,7 +62,7 @@ def compute_spent(record: StudyRecord) -> list[Spent]:
     """FLOP executed by part, trunks counted once, tuning included; measured seconds beside them."""
     cooldown = _cooldown(record)
     trunks: dict[str, list[Run]] = {}
-    for run in record.runs:
+    for run in record.trained:
         trunks.setdefault(str(run.row.get("group") or run.run_id), []).append(run)
     found: dict[str, list[float]] = {part: [0.0, 0.0] for part in PARTS}
     for runs in trunks.values():
@@ -126,83 +127,39 @@ def draw_spent(spent: Sequence[Spent]) -> Figure:
     return figure
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrawnSearch:
-    """One search of one arm: what was tried, what was chosen, and how that stands among the others."""
-
-    arm: str
-    size: str
-    quantity: str
-    """What was searched, as `QUANTITIES` call it."""
-    points: Sequence[tuple[float, float]]
-    """(value, held-out loss), ascending; those that diverged are missing."""
-    chosen: float | None
-    where: str
-    """`interior`, `at the edge`, or how far above the lowest."""
-    is_fine: bool
-
-    @property
-    def words(self) -> str:
-        """As a sentence has it."""
-        best = "none" if self.chosen is None else f"{self.chosen:.3g}"
-        return f"{self.arm} {self.size}: {self.quantity} {best}, {self.where}"
-
-
 QUANTITIES = {
-    "learning_rate": ("peak_lr", "peak learning rate"),
-    "horizon": ("branch_lr", "rate at the largest budget"),
-    "batch": ("batch_tokens", "batch, tokens"),
+    "learning_rate": "peak learning rate",
+    "horizon": "rate at the largest budget",
+    "batch": "batch, tokens",
 }
-"""Searches by their key in tuning.json: the key of the value, and what it is called."""
+"""What is searched, in words."""
 
 
-def searches(tuning: Mapping[str, object]) -> list[dict[str, DrawnSearch]]:
-    """The searches of each arm and size, from tuning.json; arms without any are left out."""
-    arms = tuning.get("arms")
-    given = [a for a in arms if isinstance(a, Mapping)] if isinstance(arms, Sequence) else []
-    found = [{key: s for key in QUANTITIES if (s := _search(arm, key)) is not None} for arm in given]
-    return [one for one in found if one]
-
-
-def study_searches(record: StudyRecord) -> list[dict[str, DrawnSearch]]:
-    """The searches of a study; none where it ran none; DataError: it ran some, but their record is missing."""
-    runs = sum(run.purpose == "tuning" for run in record.runs)
+def study_searches(record: StudyRecord) -> list[Search]:
+    """What a study searched and tried; none where it ran none; DataError: it ran some, but their record is missing."""
+    runs = sum(run.purpose == "tuning" for run in record.trained)
     if runs and not record.tuning:
         raise DataError(
             f"The record of the search, tuning.json, did not come along; its {runs} runs stand in the table of runs."
         )
-    return searches(record.tuning)
+    return [search for search in record.searches if search.tried]
 
 
-def _search(arm: Mapping, key: str) -> DrawnSearch | None:
-    found = arm.get(key)
-    name, quantity = QUANTITIES[key]
-    grid = found.get("grid", []) if isinstance(found, Mapping) else []
-    points = [(e.get(name), e.get("loss")) for e in grid if isinstance(e, Mapping)]
-    points = sorted((float(x), float(y)) for x, y in points if x is not None and y is not None)
-    if not points:
-        return None
-    best, params = arm[key].get("best"), arm.get("params")
-    chosen = float(best) if isinstance(best, int | float) else None
-    is_fine = bool(arm[key].get("interior"))
-    where = "interior" if is_fine else "at the edge"
-    lowest = min(loss for _, loss in points)
-    loss = next((y for x, y in points if chosen is not None and math.isclose(x, chosen, rel_tol=1e-6)), None)
-    if loss is not None and loss > lowest + 1e-9:
-        where, is_fine = f"{loss - lowest:.3f} above the lowest", False
-    return DrawnSearch(
-        arm=str(arm.get("arm")),
-        size=str(arm.get("size") or (format_count(params) if isinstance(params, int | float) else "")),
-        quantity=quantity,
-        points=points,
-        chosen=chosen,
-        where=where,
-        is_fine=is_fine,
-    )
+def standing(search: Search) -> tuple[str, bool]:
+    """How what was chosen stands among what was tried, in words, and whether that is as it should be."""
+    lowest = min(loss for _, loss in search.tried)
+    excess = next((loss - lowest for value, loss in search.tried if _is_best(search, value)), 0.0)
+    if excess > 1e-9:
+        return f"{excess:.3f} above the lowest", False
+    return ("interior", True) if search.interior else ("at the edge", False)
+
+
+def _is_best(search: Search, value: float) -> bool:
+    return search.best is not None and math.isclose(value, search.best, rel_tol=1e-6)
 
 
 @in_style
-def draw_searches(found: Sequence[Mapping[str, DrawnSearch]]) -> Figure:
+def draw_searches(found: Sequence[Search]) -> Figure:
     """Loss against learning rate, rate at the largest budget and batch, a column for each arm and size.
 
     Raises:
@@ -210,43 +167,45 @@ def draw_searches(found: Sequence[Mapping[str, DrawnSearch]]) -> Figure:
     """
     if not found:
         raise DataError("This study ran no search: its rates are as the study file gives them.")
-    keys = [key for key in QUANTITIES if any(key in arm for arm in found)]
-    columns = current_look().columns(len(found), panel=2.35)
-    lines, rows = -(-len(found) // columns), len(keys)
+    arms: dict[tuple[str, str], dict[str, Search]] = {}
+    for search in found:
+        arms.setdefault((search.arm, search.size), {})[search.what] = search
+    whats = [what for what in QUANTITIES if any(what in own for own in arms.values())]
+    columns = current_look().columns(len(arms), panel=2.35)
+    lines, rows = -(-len(arms) // columns), len(whats)
     figure, axes = new_figure(rows * lines, columns, width=2.35 * columns + 0.5, height=2.15 * rows * lines)
-    for panel in range(columns * lines):
+    for ax in itertools.chain.from_iterable(axes):
+        ax.set_axis_off()
+    for panel, ((arm, size), own) in enumerate(arms.items()):
         line, column = divmod(panel, columns)
-        arm = found[panel] if panel < len(found) else {}
-        for row, key in enumerate(keys):
-            ax = axes[rows * line + row][column]
-            _draw_search(ax, arm[key], is_first=column == 0) if key in arm else ax.set_axis_off()
-        if one := next(iter(arm.values()), None):
-            set_title(axes[rows * line][column], f"{one.arm}, {one.size}")
+        set_title(axes[rows * line][column], f"{arm}, {size}")
+        for row, what in enumerate(whats):
+            if what in own:
+                _draw_search(axes[rows * line + row][column], own[what], is_first=column == 0)
     return figure
 
 
-def _draw_search(ax: Axes, search: DrawnSearch, *, is_first: bool) -> None:
-    ax.set_xlabel(search.quantity)
+def _draw_search(ax: Axes, search: Search, *, is_first: bool) -> None:
+    ax.set_axis_on()
+    ax.set_xlabel(QUANTITIES[search.what])
     if is_first:
         ax.set_ylabel("loss, nats/token")
-    x, y = zip(*search.points, strict=True)
+    x, y = zip(*search.tried, strict=True)
     ax.plot(x, y, color=SERIES[0])
-    for px, py in search.points:
-        is_chosen = search.chosen is not None and math.isclose(px, search.chosen, rel_tol=1e-6)
-        dot(ax, px, py, color=SERIES[0], size=6, filled=is_chosen, markeredgewidth=1.3)
+    for px, py in search.tried:
+        dot(ax, px, py, color=SERIES[0], size=6, filled=_is_best(search, px), markeredgewidth=1.3)
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(FixedLocator(list(x)))
     ax.xaxis.set_minor_locator(NullLocator())
-    is_batch = search.quantity == QUANTITIES["batch"][1]
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}" if is_batch else f"{v:.2g}"))
+    shown = ",.0f" if search.what == "batch" else ".2g"
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format(value, shown)))
     ax.tick_params(axis="x", labelsize="small", colors=MUTED)
     ax.margins(x=0.14, y=0.14)
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + 0.2 * (high - low))  # room for the words above the curve
-    color = INK if search.is_fine else SERIES[1]
-    ax.text(
-        0.5, 0.98, search.where, transform=ax.transAxes, ha="center", va="top", fontsize="small", color=color
-    )
+    words, is_fine = standing(search)
+    color = INK if is_fine else SERIES[1]
+    ax.text(0.5, 0.98, words, transform=ax.transAxes, ha="center", va="top", fontsize="small", color=color)
 
 
 # --- loss against everything paid --------------------------------------------------------------------------

@@ -40,6 +40,7 @@ POINT_SIZE = 0.009
 NATURAL_WIDTH = 6.6
 """Inches."""
 LABEL_CHARS = 18
+"""Letters of a name that are written; what follows is cut."""
 LETTER = (0.0108, 0.036)
 """Width of a letter and height of a line of the names, as fractions of the axes, at the natural size."""
 AXIS_CHARS = 44

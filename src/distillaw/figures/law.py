@@ -38,6 +38,7 @@ from distillaw.quantities import format_count
 
 LawLike = str | FitResult | PublishedLaw
 _POINTS = 120
+"""Of a curve: smooth at the width of a page."""
 _TOKENS_PER_PARAM = (2.0, 2000.0)
 """Range of tokens drawn where none is given."""
 

@@ -244,6 +244,7 @@ def _draw_law(ax: Axes, at: np.ndarray, law: PredictedLoss, *, color: str) -> No
 
 
 LEVEL = 0.9
+"""Of the intervals drawn, as of a verdict's."""
 FEWEST_SIZES = 3
 """Below that a line shows no valley."""
 BEYOND = 1.25

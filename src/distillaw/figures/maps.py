@@ -35,6 +35,7 @@ _DRAWN = 240
 """Rows and columns drawn at most: a contour needs no more."""
 _OUTSIDE, _DISAGREE = HATCH, "...."
 _HATCH = (0.3, 0.3, 0.3, 0.38)
+"""Red, green, blue and opacity."""
 _UNPAID = "no teacher can be paid for"
 _BOXED = {"facecolor": "white", "edgecolor": "none"}
 

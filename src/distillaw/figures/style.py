@@ -39,6 +39,7 @@ INK, MUTED, GRID, PAPER = "#1a1a1a", "#6b6b6b", "#dcdcdc", "#fdfdfc"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31")
 """Okabe and Ito's colour-blind-safe palette, in the order used here; black is kept for "no teacher"."""
 DASHED, DOTTED = (0, (4, 3)), (0, (1, 1.5))
+"""Offset, then lengths of lines and gaps in line widths."""
 Z90 = 1.6449
 """Half of a 90 % interval in standard errors."""
 HATCH = "///"

@@ -9,19 +9,30 @@ bootstrap, independent solver, misspecification, status.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from numpy.typing import ArrayLike
 
 from distillaw.errors import ConfigError
 from distillaw.fitting.capacity import fit_capacity
 from distillaw.fitting.comparison import check_compared, compared, fit_ladder
-from distillaw.fitting.diagnostics import behaviours
-from distillaw.fitting.observations import Embedding, Observations, observe, split_by_teacher
+from distillaw.fitting.diagnostics import DesignVerdict, behaviours
+from distillaw.fitting.observations import Embedding, Observations, observe, split_by_teacher, taught_arms
 from distillaw.fitting.problem import FORMS, check_family
+from distillaw.fitting.pruned import curve_behind, fit_cuts, read_cuts
 from distillaw.fitting.result import FitResult
-from distillaw.fitting.solve import Request, Supervised, check_numbers, fit_students, fit_supervised
+from distillaw.fitting.solve import (
+    Request,
+    Supervised,
+    check_numbers,
+    fit_students,
+    fit_supervised,
+    refused_result,
+)
 from distillaw.laws.distillation import StudentLaw
+from distillaw.laws.supervised import SupervisedLaw
 from distillaw.runs.table import naming, read_table
 from distillaw.version import __version__
 
@@ -33,6 +44,7 @@ def fit(
     columns: Mapping[str, str] | None = None,
     group: str | None = None,
     where: Mapping[str, str] | None = None,
+    arm: str | None = None,
     delta: float | str = "auto",
     bootstrap: int = 1000,
     level: float = 0.9,
@@ -56,18 +68,21 @@ def fit(
     Args:
         table: columns of equal length, or a path to a CSV, Parquet, JSON lines file or study folder.
         family: supervised, chinchilla, distillation, distillation-kappa, distillation-reduced,
-            distillation-reduced-q, distillation-auto or capacity-gap.
+            distillation-reduced-q, distillation-auto, capacity-gap or pruned (what a cut is worth as a start).
         columns: {our name: column}, e.g. {"params": "N", "tokens": "D", "loss": "final_loss"}.
         group: column naming the independent run of each row (checkpoints and branches of one run share
             it); "none" for independent rows; default: group, run_name or trunk where the table has one.
         where: {column: value}, to fit some rows only; `*` in a value stands for anything.
+        arm: the students' first weights: fresh, pruned (cut out of the teacher under test) or fixed (out of one
+            reference); default: fresh where there are any, then fixed, then pruned.
         delta: Huber threshold in ln L; "auto" is 1.345 times the robust noise, 1e-3 the field's habit.
         bootstrap: replicates, resampled by group; 0 for none.
         level: coverage of the intervals.
         seed: of everything random here.
-        supervised: law of the student's own supervised loss, for distillation families; a FitResult
-            brings its uncertainty along. Default: fitted jointly from the rows without a teacher, or the
-            measured losses where those rows are too few for a law.
+        supervised: law of the student's own supervised loss, for distillation families, and law of random starts,
+            taught ones too, for pruned; a FitResult brings its uncertainty along. Default: fitted to the same table
+            (distillation families: jointly from the rows without a teacher, or the measured losses where those rows
+            are too few for a law).
         weights: weight per row.
         priors: "auto" (weak ones when delta is auto), "weak", "none", or {coefficient: (centre, sd)}.
         unit: of the losses: nats, bits, bits-per-byte or bits-per-character.
@@ -102,13 +117,15 @@ def fit(
     check_family(family)
     check_numbers(delta, bootstrap, level)
     check_compared(family, compare)
-    if supervised is not None and not any(each.startswith("distillation") for each in (family, *compare)):
+    if supervised is not None and not any(
+        each.startswith("distillation") or each == "pruned" for each in (family, *compare)
+    ):
         raise ConfigError(
-            f"supervised: the students' own loss is part of the distillation families alone; {family} has none"
+            f"supervised: only the distillation families and pruned stand on another law; {family} does not"
         )
     if tie_exponents and family not in ("supervised", "chinchilla"):
         raise ConfigError(f"tie_exponents: {family} has no such option; use it with supervised or chinchilla")
-    source = str(table) if isinstance(table, str | Path) else "table in memory"
+    unused = _check_capacity(delta, priors, weights, group) if family == "capacity-gap" else ()
     data = read_table(table) if isinstance(table, str | Path) else table
     embedding = None
     if vocab is not None:
@@ -118,7 +135,8 @@ def fit(
         raise ConfigError("width: it only serves to convert total parameters; add --vocab V")
 
     with naming(table):
-        rows = observe(
+        observed = partial(
+            observe,
             data,
             columns=columns,
             group=group,
@@ -127,10 +145,11 @@ def fit(
             params_convention=params_convention,
             where=where,
             embedding=embedding,
-            needs_teachers=family == "capacity-gap",
+            needs_teachers=family in ("capacity-gap", "pruned"),
         )
+        rows = observed(arm=arm or ("pruned" if family == "pruned" else None))
     provenance = {
-        "source": source,
+        "source": _source(table),
         "version": __version__,
         "seed": seed,
         "priors": _plain_priors(priors),
@@ -140,7 +159,7 @@ def fit(
         "bootstrap": bootstrap,
         "params_convention": rows.convention,
         "tie_exponents": tie_exponents,
-    }
+    } | ({"arm": rows.arm} if rows.arm != "fresh" or family == "capacity-gap" else {})
     request = Request(
         family=family,
         delta=delta,
@@ -153,12 +172,73 @@ def fit(
         tie=tie_exponents,
         provenance=provenance,
     )
+    if family == "pruned":
+        result = _fit_pruned(data, rows, observed(arm="fresh"), supervised, request)
+        return replace(result, seconds=time.perf_counter() - started)
     result = _fit_family(rows, supervised, request)
     if compare:
         quick = replace(request, bootstrap=min(bootstrap, 1), check=False)
         others = {name: _fit_family(rows, supervised, replace(quick, family=name)) for name in compare}
         result = compared(result, others)
-    return replace(result, seconds=time.perf_counter() - started)
+    return replace(result, notes=(*result.notes, *unused), seconds=time.perf_counter() - started)
+
+
+def fit_arms(
+    table: Mapping[str, ArrayLike] | str | Path,
+    *,
+    family: str,
+    columns: Mapping[str, str] | None = None,
+    where: Mapping[str, str] | None = None,
+    arm: str | None = None,
+    **options: Any,
+) -> dict[str, FitResult]:
+    """`fit` of one arm, or of a capacity-gap law every arm of the rows in turn where none is named.
+
+    Args:
+        table: as in `fit`, and so are the others; it is read once.
+        family: as in `fit`.
+        columns: as in `fit`.
+        where: as in `fit`; arms are those of these rows.
+        arm: as in `fit`, or None.
+        options: further ones of `fit`.
+
+    Returns:
+        Arm -> result, fresh students first.
+
+    Raises:
+        DistillawError: as `fit`.
+    """
+    again = partial(fit, family=family, columns=columns, where=where, **options)
+    if family != "capacity-gap" or arm is not None:
+        found = [again(table, arm=arm)]
+    else:
+        data = read_table(table) if isinstance(table, str | Path) else table
+        with naming(table):
+            arms = taught_arms(data, columns=columns, where=where) or [None]
+            found = [again(data, arm=each) for each in arms]
+        found = [replace(each, provenance={**each.provenance, "source": _source(table)}) for each in found]
+    return {str(each.provenance.get("arm", "fresh")): each for each in found}
+
+
+def _source(table: Mapping[str, ArrayLike] | str | Path) -> str:
+    return str(table) if isinstance(table, str | Path) else "table in memory"
+
+
+def _check_capacity(
+    delta: float | str, priors: object, weights: object, group: str | None
+) -> tuple[str, ...]:
+    """Refuse what least squares on each student's own U has no use for; a note where groups were named."""
+    given = {"delta": delta != "auto", "priors": priors != "auto", "weights": weights is not None}
+    if unused := ", ".join(name for name, is_given in given.items() if is_given):
+        raise ConfigError(
+            f"{unused}: capacity-gap does not use it: each student's U is a least-squares fit whose noise is measured "
+            "between its teachers; leave it out"
+        )
+    if group is None or group.lower() == "none":
+        return ()
+    return (
+        f"group {group}: runs of one student and budget count as independent, but for what a seed shares",
+    )
 
 
 def _fit_family(rows: Observations, supervised: Supervised | None, request: Request) -> FitResult:
@@ -179,6 +259,35 @@ def _fit_family(rows: Observations, supervised: Supervised | None, request: Requ
     if isinstance(result.law, StudentLaw):
         result = replace(result, details={**result.details, "behaviours": behaviours(result.law)})
     return replace(result, family=family)
+
+
+def _fit_pruned(
+    data: Mapping[str, ArrayLike],
+    rows: Observations,
+    fresh: Observations,
+    law: Supervised | None,
+    request: Request,
+) -> FitResult:
+    """The law of starts; behind it the law given, else one fitted to the fresh students."""
+    if rows.arm == "fresh":
+        raise ConfigError(
+            "arm = 'fresh': the law of starts is of students that begin as cuts (pruned, fixed)"
+        )
+    cuts = read_cuts(data, rows, fresh)
+    if law is None:
+        behind = _fit_family(fresh, None, replace(request, family="distillation-kappa", check=False))
+        if not behind.is_usable:
+            verdict = DesignVerdict(
+                status=behind.status,
+                remedy=f"The random starts of this table carry no law of their own ({behind.remedy} Or give one whose "
+                "slope in tokens holds here: --supervised LAW.)",
+            )
+            found = refused_result(rows, request, verdict, students=True)
+            return replace(found, family=request.family)
+        law = behind
+    if isinstance(law, SupervisedLaw):
+        raise ConfigError("supervised: the law of starts needs the taught half too; give a distillation law")
+    return fit_cuts(cuts, curve_behind(law), request)
 
 
 def _plain_priors(priors: str | Mapping[str, tuple[float, float]] | None) -> object:

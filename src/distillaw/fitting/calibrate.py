@@ -19,6 +19,8 @@ from distillaw.fitting.uncertainty import DEFAULT_AT_EDGE, DEFAULT_PER_DECADE, C
 from distillaw.laws.base import Array
 
 CUTS = (0.4, 0.5, 0.6, 0.7, 0.8)
+"""Shares of the runs, smallest compute first, that are fitted to predict the others: fewer fix no law, more leave
+nothing to predict."""
 REPLICATES = 30
 """Bootstrap replicates per cut, for s_param there."""
 _DECADES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, float("inf"))
@@ -27,6 +29,7 @@ _WORTH = 2.0
 """Independent observations that the rows above one cut are worth: they err together, and the cuts overlap."""
 _EDGES = np.geomspace(2e-4, 0.03, 12)
 _SLOPES = np.geomspace(5e-4, 0.1, 16)
+"""Of s_model: from a tenth of the defaults or less to ten times or more, on grids finer than the prior is wide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,170 +1,472 @@
-"""`capacity-gap`: the line from (student size, teacher size, loss) rows, through the best teacher of each student.
+"""`capacity-gap`: best teacher size against student size, from (student, tokens, teacher size, loss) rows of one arm.
 
-Each student's curve is a parabola in ln T through its lowest points, never the argmin of the grid; a minimum counts
-only where a worse teacher was tried on both sides ("bracketed"). Fewer than four bracketed student sizes give
-TOO_FEW_RUNS and no line, with what was found in `details["best_teachers"]`.
+Each student's optimum is a likelihood over ln T (`optimum.py`), not a number: a student whose optimum is only known to
+lie above its largest teacher still counts as that. Students of one budget (equal tokens, or equal tokens per parameter)
+give
+
+    T = ratio S        and        T = slope S + intercept,        each optimum off by a factor exp(N(0, scatter^2))
+
+with flat priors on the logarithms of T at the smallest and the largest student (of the ratio), a half-normal one on the
+scatter, and the U's skew averaged over. The line may slope either way there: the share of it that does not rise with
+the student is the test of "no dependence on size", and one on which T rises as fast as S goes through the origin. Fewer
+than four bracketed student sizes give TOO_FEW_RUNS, optima that do not rise with the student NO_LINE; neither predicts.
+Coverage and false lines: `benchmarks/capacity_gap/simulated.py`.
 """
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distillaw.errors import DataError
 from distillaw.fitting.curve import FittedCurve
 from distillaw.fitting.diagnostics import DesignVerdict
 from distillaw.fitting.observations import Observations
+from distillaw.fitting.optimum import STEP, Cell, Profiles, measure, shape
 from distillaw.fitting.result import FitResult, FitStatus
 from distillaw.fitting.solve import Request, refused_result
 from distillaw.fitting.uncertainty import Calibration
 from distillaw.laws.base import Array, Box
+from distillaw.quantities import format_count
 
 FEWEST_SIZES = 4
-"""Bracketed student sizes below which no line is drawn."""
+"""Bracketed student sizes below which no line is drawn: two more than a line has parameters."""
+LEVEL = 0.9
+"""At which a student counts as bracketed, each side at 5 %; and of the optima's intervals."""
+NO_DEPENDENCE = 0.05
+"""Probability of a line that does not rise above which none is given."""
+NOT_CONSTANT = 0.05
+"""Two-sided p of a constant ratio below which a note says that `ratio` is no law."""
+SAME_BUDGET = 0.02
+"""Of ln tokens: budgets are met in whole batches, so that students of one differ by up to a batch in fifty."""
+WITHIN = 0.005
+"""Share of the loss within which teachers count as equally good, as in `distillaw gap`."""
+SCATTERS = np.array([0.04, 0.08, 0.15, 0.3, 0.5])
+"""Of the optima about their line in ln T; roughly equal steps of a factor 2 up from one step of the grid."""
+_SCATTER = 0.15
+"""Scale of the half-normal prior: surrogates' own optima lie within a factor 1.3 of a line over a decade of sizes."""
+_POINTS, _ROUNDS = 33, 3
+"""Points a side of the grid over the line's two ends, and how often it closes in on where the mass is."""
+_MASS = 7.0
+"""Log posterior below the top at which the grid ends: the corner beyond holds less than a thousandth."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BestTeacher:
-    """The best teacher of one student cell."""
+class _Posterior:
+    """Lines that the optima allow, on a grid over their two ends."""
 
-    student_params: float
-    student_tokens: float
-    best_teacher_params: float | None
-    """Vertex of the parabola; None where the minimum is at an end of the teachers tried."""
-    lowest_loss: float
-    num_teachers: int
-    problem: str = ""
+    smallest: float
+    largest: float
+    """Student sizes at the ends."""
+    ends: tuple[Array, Array]
+    """ln T at the smallest and at the largest student, (P, P) each."""
+    weight: Array
+    """(P, P), summing to 1."""
+    log_ratio: Array
+    ratio_weight: Array
+    scatter: float
+    """Posterior mean."""
+
+    @property
+    def line(self) -> Array:
+        """Slope and intercept (millions) at the posterior mean of the ends."""
+        return self.lines(*(np.array([(u * self.weight).sum()]) for u in self.ends))[0]
+
+    def teacher(self, student_params: float) -> float:
+        """Of `line`, parameters."""
+        slope, intercept = self.line
+        return float(slope * student_params + intercept * 1e6)
+
+    @property
+    def ratio(self) -> float:
+        """Posterior mean, of the logarithm."""
+        return float(np.exp((self.log_ratio * self.ratio_weight).sum()))
+
+    def lines(self, low: Array, high: Array) -> Array:
+        """(n, 2) slopes and intercepts (millions) through ends (n,)."""
+        slope = (np.exp(high) - np.exp(low)) / (self.largest - self.smallest)
+        return np.column_stack([slope, (np.exp(low) - slope * self.smallest) / 1e6])
+
+    def draw(self, count: int, rng: np.random.Generator) -> Array:
+        """(count, 3): slope, intercept (millions), ratio; the ratio is of its own model."""
+        at = rng.choice(self.weight.size, size=count, p=self.weight.ravel())
+        low, high = (
+            u.ravel()[at] + step * rng.uniform(-0.5, 0.5, count)
+            for u, step in zip(
+                self.ends, (np.diff(self.ends[0][:2, 0]), np.diff(self.ends[1][0, :2])), strict=True
+            )
+        )
+        step = self.log_ratio[1] - self.log_ratio[0]
+        ratio = rng.choice(self.log_ratio, size=count, p=self.ratio_weight) + step * rng.uniform(
+            -0.5, 0.5, count
+        )
+        return np.column_stack([self.lines(low, high), np.exp(ratio)])
+
+    def tests(self) -> dict[str, float]:
+        """Posterior probability of no rise with size; of a line through the origin a two-sided p, no probability."""
+        rise = (self.ends[1] - self.ends[0]) / np.log(self.largest / self.smallest)
+        above = float(self.weight[rise > 1].sum())
+        value, low, high = _quantiles(rise, self.weight, (0.5, 0.05, 0.95))
+        return {
+            "no_dependence": float(self.weight[rise <= 0].sum()),
+            "constant_ratio": 2 * min(above, 1 - above),
+            "elasticity": value,
+            "elasticity_low": low,
+            "elasticity_high": high,
+        }
 
 
 def fit_capacity(rows: Observations, request: Request) -> FitResult:
-    """The line T* = slope S + intercept (millions) through the best teachers, where four sizes are bracketed.
+    """The line of the largest budget that has one; every budget's answer is in `details["budgets"]`.
 
-    The bootstrap moves each loss by its standard error (or by the spread of repeated runs) and resamples student sizes.
+    Raises:
+        DataError: a row without the teacher's size, or a pruned student larger than the teacher it was cut out of.
     """
     if not np.isfinite(rows.teacher_params).all():
         raise DataError(
             "capacity-gap needs the teacher's size in every row; name it with --columns teacher_params=COLUMN"
         )
-    students = _students(rows)
-    best = [_describe(rows, index, rows.loss) for index in students]
-    found = [i for i, one in enumerate(best) if one.best_teacher_params is not None]
-    sizes = np.array([best[i].student_params for i in found])
-    num_sizes = len(np.unique(sizes))
-    shown = list(sizes) or list(rows.params)
-    common = {
-        "details": {"best_teachers": [asdict(one) for one in best]},
-        "fitted_range": Box.of({"student_params": (min(shown), max(shown))}),
-    }
-    remedy = f"The best teacher is bracketed for {num_sizes} student sizes"
-    if num_sizes < FEWEST_SIZES:
-        problems = "; ".join(sorted({one.problem for one in best if one.problem}))
-        because = f" ({problems})" if problems else ""
-        remedy += f", {FEWEST_SIZES} are needed{because}. Add students, or teachers on the open side."
-        verdict = DesignVerdict(status=FitStatus.TOO_FEW_RUNS, remedy=remedy)
-        return replace(refused_result(rows, request, verdict, students=False), **common)
-    teachers = np.array([best[i].best_teacher_params for i in found], dtype=np.float64)
-    theta = _line(sizes, teachers, np.ones(len(sizes)))
-    rng, around = np.random.default_rng(request.seed), [students[i] for i in found]
-    replicates = _bootstrap(rows, around, sizes, _loss_error(rows), request.bootstrap, rng)
-    resid = np.log((theta[0] * sizes + theta[1] * 1e6) / teachers)
-    verdict = DesignVerdict(status=FitStatus.CONVERGED, remedy=f"{remedy}.")
+    if rows.arm == "pruned" and (larger := rows.params > rows.teacher_params).any():
+        i = int(larger.argmax())
+        raise DataError(
+            f"row {rows.row[i] + 1}: a pruned student of {format_count(rows.params[i])} is larger than its "
+            f"teacher ({format_count(rows.teacher_params[i])}), its source; correct arm, params or teacher_params"
+        )
+    budgets = [_fit_budget(rows.rows(index), request, name) for name, index in _budgets(rows)]
+    chosen = max(budgets, key=lambda each: (each.is_usable, each.details["budget"]))
+    documents = [
+        {
+            "status": each.status.name,
+            "remedy": each.remedy,
+            "params": each.params,
+            "conf_int": each.conf_int(),
+            "level": each.level,
+        }
+        | dict(each.details)
+        for each in budgets
+    ]
     return replace(
-        refused_result(rows, request, verdict, students=False),
-        curve=FittedCurve(form="capacity-gap", theta=theta, replicates=replicates),
-        ngroups=num_sizes,
-        noise=float(np.sqrt((resid**2).sum() / max(len(resid) - 2, 1))),
+        chosen,
+        nobs=len(rows),
+        ngroups=rows.ngroups,
+        details={
+            "budget": chosen.details["budget"],
+            "budget_unit": chosen.details["budget_unit"],
+            "budgets": documents,
+        },
+    )
+
+
+def _budgets(rows: Observations) -> list[tuple[dict[str, float | str], np.ndarray]]:
+    """Rows by tokens or by tokens per parameter, whichever makes fewer groups; ascending."""
+    ways = []
+    for unit, value in (("tokens", rows.tokens), ("tokens_per_param", rows.tokens / rows.params)):
+        order = np.argsort(value, kind="stable")
+        cuts = np.flatnonzero(np.diff(np.log(value[order])) > SAME_BUDGET) + 1
+        groups = [np.sort(group) for group in np.split(order, cuts)]
+        ways.append(
+            [({"budget": float(np.median(value[index])), "budget_unit": unit}, index) for index in groups]
+        )
+    return min(ways, key=len)
+
+
+def _fit_budget(rows: Observations, request: Request, budget: Mapping[str, object]) -> FitResult:
+    cells = _cells(rows)
+    enough = [cell for cell in cells if len(np.unique(cell.t)) >= 3]
+    given = rows.loss_se[np.isfinite(rows.loss_se)]
+    profiles = measure(enough, noise=float(np.median(given)) if len(given) else None) if enough else None
+    optima = [_few(cell) for cell in cells if len(np.unique(cell.t)) < 3]
+    is_measured = profiles is not None and bool(np.isfinite(profiles.noise))
+    if profiles is not None and is_measured:
+        likelihood = _likelihoods(profiles)
+        optima += [_describe(profiles, likelihood, i, cell) for i, cell in enumerate(enough)]
+    optima.sort(key=lambda each: (each["student_params"], each["student_tokens"]))
+    bracketed = [each for each in optima if each["status"] == "bracketed"]
+    sizes = sorted({each["student_params"] for each in bracketed})
+    details: dict[str, Any] = {
+        **budget,
+        "optima_level": LEVEL,
+        "noise": profiles.noise if profiles is not None and is_measured else None,
+        "optima": optima,
+    }
+    remedy = f"The best teacher is bracketed for {len(sizes)} student sizes"
+    shown = sizes or [float(rows.params.min()), float(rows.params.max())]
+    unit, value = str(budget["budget_unit"]), rows.tokens
+    value = value if unit == "tokens" else value / rows.params
+    about = float(value.min()) * np.exp(-SAME_BUDGET), float(value.max()) * np.exp(SAME_BUDGET)
+    box = Box.of(
+        {
+            "student_params": (min(shown), max(shown)),
+            "student_tokens" if unit == "tokens" else unit: about,
+        }
+    )
+
+    def refused(status: FitStatus, why: str) -> FitResult:
+        found = refused_result(rows, request, DesignVerdict(status=status, remedy=why), students=False)
+        return replace(found, details=details, fitted_range=box)
+
+    if profiles is not None and not is_measured:
+        return refused(
+            FitStatus.TOO_FEW_RUNS,
+            "The noise between runs is not known: three teachers a student leave nothing to measure it by. Add a "
+            "teacher size, a second seed of every run, or a column loss_se.",
+        )
+    if len(sizes) < FEWEST_SIZES or profiles is None:
+        problems = _problems(optima)
+        because = f" ({problems})" if problems else ""
+        return refused(
+            FitStatus.TOO_FEW_RUNS,
+            f"{remedy}, {FEWEST_SIZES} are needed{because}. Add students, teachers on the open side, or seeds.",
+        )
+    posterior = _posterior([cell.params for cell in enough], profiles)
+    tests = posterior.tests()
+    details |= {"tests": tests, "scatter": posterior.scatter, "r_squared": _r_squared(bracketed, posterior)}
+    if tests["no_dependence"] > NO_DEPENDENCE:
+        return refused(
+            FitStatus.NO_LINE,
+            f"{remedy}, and they do not tell a line from one best teacher for all (probability "
+            f"{tests['no_dependence']:.2g}; T goes as S to the {tests['elasticity_low']:.2f} to "
+            f"{tests['elasticity_high']:.2f}). Add students further apart, or seeds.",
+        )
+    replicates = posterior.draw(request.bootstrap, np.random.default_rng(request.seed))
+    notes = rows.notes
+    if tests["constant_ratio"] < NOT_CONSTANT:
+        ends = ", ".join(
+            f"{posterior.teacher(S) / S:.3g} at {format_count(S)}" for S in (min(sizes), max(sizes))
+        )
+        notes = (
+            *notes,
+            f"the ratio is not constant (two-sided p {tests['constant_ratio']:.2g}): by the line it is {ends}; `ratio` "
+            "averages over these students and its interval is of that average, so use slope and intercept",
+        )
+    return replace(
+        refused(FitStatus.CONVERGED, f"{remedy}."),
+        curve=FittedCurve(
+            form="capacity-gap", theta=np.r_[posterior.line, posterior.ratio], replicates=replicates
+        ),
+        noise=posterior.scatter,
+        notes=notes,
         calibration=Calibration(at_edge=0.0, per_decade=0.0),
-        resid=resid,
+        resid=np.array([_miss(each, posterior) for each in bracketed]),
         fitted_rows=np.empty(0, dtype=np.int64),
-        **common,
     )
 
 
-def _students(rows: Observations) -> list[np.ndarray]:
-    key = np.column_stack([rows.params, rows.tokens])
-    _, member = np.unique(key, axis=0, return_inverse=True)
-    member = member.reshape(-1)
-    return [np.flatnonzero(member == cell) for cell in range(member.max() + 1)]
+def _cells(rows: Observations) -> list[Cell]:
+    """The students of one budget."""
+    _, member = np.unique(rows.params, return_inverse=True)
+    found = []
+    for index in (np.flatnonzero(member == cell) for cell in range(member.max() + 1)):
+        block = rows.seed[index]
+        _, which, size = np.unique(block, return_inverse=True, return_counts=True)
+        if (size[which.reshape(-1)] == 1).mean() > 0.5:  # a seed of its own for every run: no level is shared
+            block = np.zeros(len(index), dtype=np.int64)
+        first = index[0]
+        found.append(
+            Cell(
+                params=float(rows.params[first]),
+                tokens=float(np.median(rows.tokens[index])),
+                t=np.log(rows.teacher_params[index]),
+                loss=rows.loss[index],
+                block=block,
+            )
+        )
+    return found
 
 
-def _loss_error(rows: Observations) -> Array:
-    """Standard error of each loss: given, else the pooled spread of repeated (student, teacher) cells, else 0."""
-    key = np.column_stack([rows.params, rows.tokens, rows.teacher_params])
-    _, member = np.unique(key, axis=0, return_inverse=True)
-    member = member.reshape(-1)
-    count = np.bincount(member)
-    mean = np.bincount(member, rows.loss) / count
-    spare = int((count - 1).sum())
-    pooled = float(np.sqrt(((rows.loss - mean[member]) ** 2).sum() / spare)) if spare else 0.0
-    given = np.where(np.isfinite(rows.loss_se), rows.loss_se, 0.0)
-    return np.maximum(given, pooled)
+def _likelihoods(profiles: Profiles) -> Array:
+    """Of t* for each cell and skew, (cells, K, G), relative to the cell's best.
+
+    A noise from few degrees of freedom is widened towards what 90 % of Student's t would cover.
+    """
+    log = -profiles.squares / (2 * profiles.noise**2 * _widening(profiles.dof))
+    return np.exp(np.maximum(log - log.max(axis=(1, 2), keepdims=True), -200.0))
 
 
-def _curve(rows: Observations, index: np.ndarray, loss: Array) -> tuple[Array, Array]:
-    """Ln T and mean loss per teacher of one student cell, sorted by size."""
-    teachers, member = np.unique(rows.teacher_params[index], return_inverse=True)
-    member = member.reshape(-1)
-    return np.log(teachers), np.bincount(member, loss[index]) / np.bincount(member)
+def _widening(dof: float) -> float:
+    """(t quantile / normal quantile)^2 at 95 %, by two terms of Abramowitz and Stegun 26.7.5.
+
+    From 3 degrees of freedom on within 2 % of the quantile; below too small (at 1 it is 4.6 for 6.3).
+    """
+    z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
+    t = z + (z**3 + z) / (4 * dof) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * dof**2)
+    return float((t / z) ** 2)
 
 
-def _vertex(t: Array, loss: Array) -> float | None:
-    """Ln T at the bottom of the parabola through the lowest point and its neighbours; None at an end."""
-    i = int(np.argmin(loss))
-    if i in (0, len(t) - 1):
-        return None
-    x, y = t[i - 1 : i + 2] - t[i], loss[i - 1 : i + 2]
-    a, b, _ = np.polyfit(x, y, 2)
-    return float(t[i] - b / (2 * a)) if a > 0 else None
+def _skew_weights(likelihood: Array) -> Array:
+    """Probability of each k from all cells at their best."""
+    log = np.log(likelihood.max(axis=-1)).sum(axis=0)
+    weight = np.exp(log - log.max())
+    return weight / weight.sum()
 
 
-def _describe(rows: Observations, index: np.ndarray, loss: Array) -> BestTeacher:
-    t, mean = _curve(rows, index, loss)
-    at = _vertex(t, mean) if len(t) >= 3 else None
-    problem = ""
-    if len(t) < 3:
-        problem = f"{len(t)} teacher sizes, at least 3 needed"
-    elif at is None:
-        end = "smallest" if np.argmin(mean) == 0 else "largest"
-        problem = f"the {end} teacher is best: try {'smaller' if end == 'smallest' else 'larger'} ones"
-    return BestTeacher(
-        student_params=float(rows.params[index[0]]),
-        student_tokens=float(rows.tokens[index[0]]),
-        best_teacher_params=None if at is None else float(np.exp(at)),
-        lowest_loss=float(mean.min()),
-        num_teachers=len(t),
-        problem=problem,
+def _describe(profiles: Profiles, likelihood: Array, i: int, cell: Cell) -> dict[str, Any]:
+    """The optimum of one student in words and numbers, as `fit --json` has it."""
+    weights, grid = _skew_weights(likelihood), profiles.grid
+    p = weights @ (likelihood[i] / likelihood[i].max(axis=-1, keepdims=True))
+    top = int(p.argmax())
+    limit = p[top] * np.exp(-0.5 * NormalDist().inv_cdf(0.5 + LEVEL / 2) ** 2)
+    inside = grid[p >= limit]
+    low, high = float(inside[0]) - STEP / 2, float(inside[-1]) + STEP / 2
+    ends = cell.t.min(), cell.t.max()
+    above, below = low > ends[0], high < ends[1]
+    status = "bracketed" if above and below else "at least" if above else "at most" if below else "unknown"
+    k = int(weights.argmax())
+    rise = profiles.depth[i, k, top] * shape(grid - grid[top], float(profiles.skews[k]))
+    above_bottom = _above_bottom(cell, profiles.weights[i], np.interp(cell.t, grid, rise))
+    means = [cell.loss[cell.t == t].mean() for t in np.unique(cell.t)]
+    tried = (grid >= ends[0]) & (grid <= ends[1])
+    return {
+        "student_params": cell.params,
+        "student_tokens": cell.tokens,
+        "status": status,
+        "best_teacher_params": float(np.exp(grid[top])) if status == "bracketed" else None,
+        "interval": [float(np.exp(low)) if above else None, float(np.exp(high)) if below else None],
+        "lowest_loss": float(min(means)),
+        "depth_below": _mean(above_bottom[cell.t == ends[0]]) if status == "bracketed" else None,
+        "depth_above": _mean(above_bottom[cell.t == ends[1]]) if status == "bracketed" else None,
+        "within_noise": _flat(grid, rise <= profiles.noise, tried),
+        "within_half_per_cent": _flat(grid, rise <= WITHIN * min(means), tried),
+        "num_teachers": len(means),
+        "num_runs": len(cell.t),
+        "problem": _problem(status, low, high),
+    }
+
+
+def _above_bottom(cell: Cell, weight: Array, rise: Array) -> Array:
+    """Each run's own loss above the fitted bottom of its seed, (n,): the U itself holds in its window alone.
+
+    NaN where none of the seed's runs lies there.
+    """
+    found = np.full(len(cell.t), np.nan)
+    for block in np.unique(cell.block):
+        member = cell.block == block
+        if (share := weight[member]).sum() > 0:
+            found[member] = cell.loss[member] - np.average((cell.loss - rise)[member], weights=share)
+    return found
+
+
+def _mean(values: Array) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _flat(grid: Array, flat: NDArray[np.bool_], tried: NDArray[np.bool_]) -> list[float | None]:
+    """Teacher sizes between which the curve is flat; None where it still is at the last teacher."""
+    inside = grid[flat & tried]
+    if not len(inside):
+        return [None, None]
+    low, high = inside[0] > grid[tried][0], inside[-1] < grid[tried][-1]
+    return [float(np.exp(inside[0])) if low else None, float(np.exp(inside[-1])) if high else None]
+
+
+def _problem(status: str, low: float, high: float) -> str:
+    if status == "at least":
+        return f"the best teacher is at least {format_count(float(np.exp(low)))}, try larger ones"
+    if status == "at most":
+        return f"the best teacher is at most {format_count(float(np.exp(high)))}, try smaller ones"
+    return "" if status == "bracketed" else "no bottom stands out of the noise"
+
+
+def _problems(optima: Sequence[Mapping[str, Any]]) -> str:
+    """What is wrong with which students, each problem once."""
+    students: dict[str, list[str]] = {}
+    for each in optima:
+        students.setdefault(each["problem"], []).append(format_count(each["student_params"]))
+    return "; ".join(f"{', '.join(sizes)}: {problem}" for problem, sizes in students.items() if problem)
+
+
+def _few(cell: Cell) -> dict[str, Any]:
+    count = len(np.unique(cell.t))
+    empty = ("best_teacher_params", "depth_below", "depth_above")
+    return {
+        "student_params": cell.params,
+        "student_tokens": cell.tokens,
+        "status": "unknown",
+        **dict.fromkeys(empty),
+        **{name: [None, None] for name in ("interval", "within_noise", "within_half_per_cent")},
+        "lowest_loss": float(cell.loss.min()),
+        "num_teachers": count,
+        "num_runs": len(cell.t),
+        "problem": f"{count} teacher sizes, at least 3 needed",
+    }
+
+
+def _posterior(sizes: Sequence[float], profiles: Profiles) -> _Posterior:
+    """Over (ends of the line, skew, scatter) and over (ratio, skew, scatter), on grids."""
+    S, grid, likelihood = np.array(sizes), profiles.grid, _likelihoods(profiles)
+    weights = _skew_weights(likelihood)
+    kept = weights > 1e-2 * weights.max()
+    apart = (grid[:, None] - grid) ** 2
+    blurred = []
+    for scatter in SCATTERS:
+        kernel = np.exp(np.maximum(-apart / (2 * scatter**2), -200.0))
+        blurred.append(likelihood[:, kept] @ (kernel / kernel.sum(axis=1)).T)
+    log = np.log(np.maximum(np.stack(blurred, axis=1), 1e-80))  # (cells, scatters, K, G)
+    log = np.ascontiguousarray(np.moveaxis(log.reshape(len(S), -1, len(grid)), 1, 2))
+    width = np.gradient(SCATTERS) * np.exp(-(SCATTERS**2) / (2 * _SCATTER**2))
+    prior = np.repeat(np.log(width), int(kept.sum()))
+
+    def posterior(at: Array) -> Array:
+        """Log posterior (..., scatters x K) of optima at ln T `at` (..., cells)."""
+        total = np.broadcast_to(prior, (*at.shape[:-1], len(prior))).copy()
+        x = np.clip((at - grid[0]) / STEP, 0.0, len(grid) - 1.001)
+        j = x.astype(int)
+        share = (x - j)[..., None]
+        for i in range(len(S)):
+            row, s = log[i], share[..., i, :]
+            total += row[j[..., i]] * (1 - s) + row[j[..., i] + 1] * s
+        return total
+
+    along = (S - S.min()) / (S.max() - S.min())
+
+    def lattice(low: Array, high: Array) -> tuple[Array, Array, Array]:
+        """Both ends of the line and the log posterior there."""
+        u, v = np.meshgrid(
+            *(np.linspace(*ends, _POINTS) for ends in zip(low, high, strict=True)), indexing="ij"
+        )
+        return u, v, posterior(np.log(np.exp(u)[..., None] * (1 - along) + np.exp(v)[..., None] * along))
+
+    u, v, value = lattice(np.full(2, grid[0]), np.full(2, grid[-1]))
+    for _ in range(_ROUNDS - 1):
+        top = value.max(axis=-1)
+        near = top > top.max() - _MASS
+        step = np.array([u[1, 0] - u[0, 0], v[0, 1] - v[0, 0]])
+        ends = np.array([u[near], v[near]])
+        u, v, value = lattice(ends.min(axis=1) - step, ends.max(axis=1) + step)
+    share = np.exp(np.maximum(value - value.max(), -200.0))
+    scatter = share.sum(axis=(0, 1)).reshape(len(SCATTERS), -1).sum(axis=1)
+    weight = share.sum(axis=-1)
+    ratios = np.arange(grid[0] - np.log(S.max()), grid[-1] - np.log(S.min()), STEP / 4)
+    own = posterior(ratios[:, None] + np.log(S))
+    ratio_weight = np.exp(np.maximum(own - own.max(), -200.0)).sum(axis=-1)
+    return _Posterior(
+        smallest=float(S.min()),
+        largest=float(S.max()),
+        ends=(u, v),
+        weight=weight / weight.sum(),
+        log_ratio=ratios,
+        ratio_weight=ratio_weight / ratio_weight.sum(),
+        scatter=float(scatter @ SCATTERS / scatter.sum()),
     )
 
 
-def _line(S: Array, T: Array, weight: Array) -> Array:
-    """Slope and intercept (millions) by relative least squares: errors of a best size are multiplicative."""
-    w = np.sqrt(weight) / T
-    design = np.column_stack([S * w, 1e6 * w])
-    return np.asarray(np.linalg.lstsq(design, T * w, rcond=None)[0], dtype=np.float64)
+def _miss(optimum: Mapping[str, Any], posterior: _Posterior) -> float:
+    """ln of the line over the optimum."""
+    return float(np.log(posterior.teacher(optimum["student_params"]) / optimum["best_teacher_params"]))
 
 
-def _bootstrap(
-    rows: Observations,
-    students: list[np.ndarray],
-    sizes: Array,
-    error: Array,
-    count: int,
-    rng: np.random.Generator,
-) -> Array:
-    """Replicates of the line; a shaken curve without a bottom leaves its student out of that replicate."""
-    unique, member = np.unique(sizes, return_inverse=True)
-    out = np.empty((count, 2))
-    for r in range(count):
-        loss = rows.loss + error * rng.standard_normal(len(rows))
-        counts = rng.multinomial(len(unique), np.full(len(unique), 1 / len(unique)))
-        weight = counts[member.reshape(-1)].astype(float)
-        at = [_vertex(*_curve(rows, index, loss)) for index in students]
-        ok = np.array([a is not None for a in at]) & (weight > 0)
-        if len(np.unique(sizes[ok])) < 2:  # all weight on one size: no line in this replicate, draw again
-            ok = np.array([a is not None for a in at])
-            weight = np.ones(len(at))
-        if len(np.unique(sizes[ok])) < 2:
-            out[r] = np.nan
-            continue
-        T = np.exp(np.array([a for a, good in zip(at, ok, strict=True) if good], dtype=np.float64))
-        out[r] = _line(sizes[ok], T, weight[ok])
-    return out[np.isfinite(out).all(axis=1)]
+def _r_squared(bracketed: Sequence[Mapping[str, Any]], posterior: _Posterior) -> float:
+    """Of ln T about the line; over a decade of sizes it is high almost whatever the scatter."""
+    found = np.log([each["best_teacher_params"] for each in bracketed])
+    misses = np.array([_miss(each, posterior) for each in bracketed])
+    return float(1 - (misses**2).sum() / max(((found - found.mean()) ** 2).sum(), 1e-30))
+
+
+def _quantiles(value: Array, weight: Array, at: Sequence[float]) -> list[float]:
+    order = np.argsort(value, axis=None)
+    total = np.cumsum(weight.ravel()[order]) - weight.ravel()[order] / 2
+    return [float(q) for q in np.interp(at, total, value.ravel()[order])]

@@ -87,11 +87,11 @@ def check_compared(family: str, others: Sequence[str]) -> None:
     kind = _PLAIN if family in _PLAIN else tuple(FORMS)
     for name in others:
         check_family(name)
-        if family == "capacity-gap" or name not in kind or name == family:
+        if family in ("capacity-gap", "pruned") or name not in kind or name == family:
             rest = [known for known in kind if known != family]
             raise ConfigError(
                 f"compare: {name} cannot be set against {family}; it can be compared with "
-                f"{', '.join(rest) if family != 'capacity-gap' else 'nothing'}"
+                f"{', '.join(rest) if family not in ('capacity-gap', 'pruned') else 'nothing'}"
             )
 
 

@@ -20,6 +20,7 @@ from distillaw.laws.distillation import (
     ReducedDistillationLaw,
     StudentLaw,
 )
+from distillaw.laws.starts import StartLaw
 from distillaw.laws.supervised import SupervisedLaw
 
 COEFFICIENTS = {
@@ -29,13 +30,14 @@ COEFFICIENTS = {
     "reduced-q": ("s0", "p", "q", "c0", "kappa", "f1"),
     "kappa": ("A", "B", "alpha", "beta", "gamma", "c0", "kappa", "f1"),
     "full": ("A", "B", "alpha", "beta", "gamma", "c0", "c1", "f1", "d1", "kappa"),
-    "capacity-gap": ("slope", "intercept"),
+    "capacity-gap": ("slope", "intercept", "ratio"),
+    "pruned": ("share", "taught", "power"),
 }
 """Reported names of each form; `kappa` of the full form is derived from the others."""
 
 
 _FAR = 1e4
-"""Parameters are logarithms and exponents; the bounds of every fit lie far inside."""
+"""Parameters are logarithms and exponents; the bounds of every fit lie far inside. An intercept counts millions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +45,7 @@ class FittedCurve:
     """A law's parameters and their replicates, in the fitted parameterisation."""
 
     form: str
-    """chinchilla, supervised, reduced, reduced-q, kappa, full or capacity-gap."""
+    """chinchilla, supervised, reduced, reduced-q, kappa, full, capacity-gap or pruned."""
     theta: Array
     """(k,)."""
     replicates: Array
@@ -51,7 +53,8 @@ class FittedCurve:
     centre: tuple[float, float] = (0.0, 0.0)
     """Means of ln N and ln D that were subtracted."""
     behind: "FittedCurve | None" = None
-    """The supervised curve behind Ltilde_S, with as many replicates, or one if it is taken as known."""
+    """The supervised curve behind Ltilde_S, with as many replicates, or one if it is taken as known; of `pruned` the
+    distillation curve of random starts."""
 
     @property
     def is_student(self) -> bool:
@@ -63,6 +66,8 @@ class FittedCurve:
         """Names of the coordinates of a prediction."""
         if self.form == "capacity-gap":
             return ("student_params",)
+        if self.form == "pruned":
+            return ("student_params", "student_tokens", "teacher_loss", "start_params", "start_tokens")
         return (
             ("student_params", "student_tokens", "teacher_loss") if self.is_student else ("params", "tokens")
         )
@@ -77,14 +82,45 @@ class FittedCurve:
         """
         theta = self.replicates if replicates else self.theta[None]
         if self.form == "capacity-gap":
-            T = theta[:, :1] * np.exp(coords["student_params"]) + theta[:, 1:] * 1e6
+            T = theta[:, :1] * np.exp(coords["student_params"]) + theta[:, 1:2] * 1e6
             return np.log(np.maximum(T, 1.0))
+        if self.form == "pruned":
+            return self._log_begun(coords, theta, replicates=replicates)
         if not self.is_student:
             n, d = coords["params"] - self.centre[0], coords["tokens"] - self.centre[1]
             return SupervisedModel(n, d, gamma_free=True).value(theta)
         n, d = coords["student_params"] - self.centre[0], coords["student_tokens"] - self.centre[1]
         s = self._log_supervised(coords, replicates=replicates)
         return StudentModel(n, d, coords["teacher_loss"], s, form=self.form).value(theta)
+
+    def line_and_power(self, log_student: Array, students: tuple[float, float]) -> Array:
+        """Ln of the best teacher by each replicate (2, R, n): its line, and beyond the fitted students a power of S.
+
+        The power goes through the line's ends at the smallest and the largest student: the runs tell the two apart
+        between them at best, and beyond them not at all.
+        """
+        _, (low, high), power = self._ends(students)
+        near = np.clip(log_student, low, high)
+        by_power = self.log_value({"student_params": near}, replicates=True) + power * (log_student - near)
+        return np.stack([self.log_value({"student_params": log_student}, replicates=True), by_power])
+
+    def students_of(self, log_teacher: float, students: tuple[float, float]) -> Array:
+        """`line_and_power` turned round, (2, R): ln of the student that a teacher is best for, or infinite."""
+        ends, (low, high), power = self._ends(students)
+        slope, intercept = self.replicates[:, 0], self.replicates[:, 1] * 1e6
+        with np.errstate(divide="ignore", invalid="ignore"):
+            line = np.log(np.maximum(np.exp(log_teacher) - intercept, 1.0) / slope)
+            beyond = np.where(
+                log_teacher > ends[:, 1], log_teacher - ends[:, 1], np.minimum(log_teacher - ends[:, 0], 0)
+            )
+            by_power = np.where(beyond == 0, line, np.where(beyond > 0, high, low) + beyond / power[:, 0])
+        return np.where([slope > 0, power[:, 0] > 0], [line, by_power], np.inf)
+
+    def _ends(self, students: tuple[float, float]) -> tuple[Array, Array, Array]:
+        """Of the fitted students: ln T at both ends by replicate (R, 2), ln S there (2,), the power between (R, 1)."""
+        at = np.log(students)
+        ends = self.log_value({"student_params": at}, replicates=True)
+        return ends, at, np.diff(ends) / np.diff(at)
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON values."""
@@ -105,11 +141,16 @@ class FittedCurve:
         """
         theta, form = np.array(document["theta"], dtype=np.float64), document["form"]
         replicates = np.array(document["replicates"], dtype=np.float64).reshape(-1, len(theta))
-        size = 2 if form == "capacity-gap" else 9 if form in FREE else 6
+        size = len(COEFFICIENTS[form]) if form in ("capacity-gap", "pruned") else 9 if form in FREE else 6
+        if form == "capacity-gap" and len(theta) == 2:
+            raise DataError(
+                "a capacity-gap law of an earlier version, whose intervals were too short; fit it again"
+            )
         if form not in COEFFICIENTS or len(theta) != size:
             raise ValueError(f"{len(theta)} parameters of the form {form!r:.60}")
-        if not all((np.abs(values) < _FAR).all() for values in (theta, replicates)):
-            raise ValueError(f"a parameter is not finite, or beyond {_FAR:g}")
+        far = _FAR * (1e6 if form == "capacity-gap" else 1)
+        if not all((np.abs(values) < far).all() for values in (theta, replicates)):
+            raise ValueError(f"a parameter is not finite, or beyond {far:g}")
         centre, behind = document["centre"], document["behind"]
         return cls(
             form=form,
@@ -118,6 +159,16 @@ class FittedCurve:
             centre=(float(centre[0]), float(centre[1])),
             behind=None if behind is None else cls.from_json(behind),
         )
+
+    def _log_begun(self, coords: dict[str, Array], theta: Array, *, replicates: bool) -> Array:
+        """Ln L of taught students that begin as cuts: of random starts, a head start later."""
+        assert self.behind is not None
+        lost = coords["student_params"] - coords["start_params"]
+        ahead = theta[:, 1:2] + coords["start_tokens"] + theta[:, 2:] * lost
+        begun = {name: value for name, value in coords.items() if not name.startswith("start_")}
+        begun["student_tokens"] = np.logaddexp(coords["student_tokens"], ahead)  # (R, n), a row per replicate
+        begun["student_params"] = np.broadcast_to(coords["student_params"], ahead.shape)
+        return self.behind.log_value(begun, replicates=replicates and len(self.behind.replicates) > 0)
 
     def _log_supervised(self, coords: dict[str, Array], *, replicates: bool) -> Array:
         if "supervised_loss" in coords:
@@ -135,13 +186,13 @@ class FittedCurve:
         theta = self.replicates if replicates else self.theta[None]
         return _coefficients(self.form, theta, self.centre)
 
-    def law(
-        self, *, box: Box
-    ) -> SupervisedLaw | DistillationLaw | KappaDistillationLaw | ReducedDistillationLaw | CapacityGapLine:
+    def law(self, *, box: Box) -> SupervisedLaw | StudentLaw | CapacityGapLine | StartLaw:
         """The law object at the estimate, valid in `box`."""
         values = {name: float(value[0]) for name, value in self.coefficients().items()}
         if self.form == "capacity-gap":
-            return CapacityGapLine(**values, range=box)
+            return CapacityGapLine(slope=values["slope"], intercept=values["intercept"], range=box)
+        if self.form == "pruned":
+            return StartLaw(**values, range=box)
         if not self.is_student:
             return SupervisedLaw(**values, range=box)
         behind = self.behind.law(box=Box()) if self.behind is not None else None
@@ -156,7 +207,9 @@ class FittedCurve:
 
 def _coefficients(form: str, theta: Array, centre: tuple[float, float]) -> dict[str, Array]:
     if form == "capacity-gap":
-        return {"slope": theta[:, 0], "intercept": theta[:, 1]}
+        return dict(zip(COEFFICIENTS[form], theta.T, strict=True))
+    if form == "pruned":
+        return {"share": np.exp(theta[:, 0]), "taught": np.exp(theta[:, 1]), "power": theta[:, 2]}
     offset = 0 if form in FREE else 1
     s0, lw, p, q, le = (theta[:, offset + i] for i in range(5))
     if form in ("reduced", "reduced-q"):

@@ -17,7 +17,8 @@ from distillaw.errors import ConfigError, DataError, UnitError
 from distillaw.fitting.columns import as_column, match_columns, read_numbers, read_weights, unit_scale
 from distillaw.laws.base import Array, Box
 from distillaw.quantities import did_you_mean
-from distillaw.runs.spec import serves_laws
+from distillaw.runs.config import check_choice
+from distillaw.runs.spec import ARMS, arm_of, arm_order, leading_arm, serves_laws
 from distillaw.runs.table import select
 
 CONVENTIONS = ("non-embedding", "total")
@@ -42,11 +43,15 @@ class Observations:
     """Code of the independent run that the row belongs to."""
     row: NDArray[np.int64]
     """Index in the table that was given."""
+    seed: NDArray[np.int64]
+    """Code of the seed; one for all where no column says."""
     grouped: bool
     """True where a column named the groups; False where each row counts as a run."""
     group_names: tuple[str, ...] = ()
     convention: str = "non-embedding"
     """What `params` counts."""
+    arm: str = "fresh"
+    """Where the students' first weights are from (`ARMS`): one law is never fitted across arms."""
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -91,7 +96,7 @@ class Observations:
 
 
 _NUMBERS = ("params", "tokens", "loss", "teacher_loss", "supervised_loss", "teacher_params", "loss_se")
-_ROWWISE = (*_NUMBERS, "weight", "group", "row")
+_ROWWISE = (*_NUMBERS, "weight", "group", "row", "seed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +133,7 @@ def observe(
     where: Mapping[str, str] | None = None,
     embedding: Embedding | None = None,
     needs_teachers: bool = False,
+    arm: str | None = None,
 ) -> Observations:
     """Map, check and code the rows of a table.
 
@@ -143,14 +149,15 @@ def observe(
         where: {column: value}, as in `runs.select`: only these rows, which keep the numbers they have in the table.
         embedding: what to take off total parameters; None leaves them as they are.
         needs_teachers: the law depends on the teachers' sizes, so that these must be converted too.
+        arm: of `ARMS`; None takes fresh students where there are any, then fixed ones, then pruned.
 
     Raises:
-        DataError: a needed column is missing, or a value is not a positive finite number.
+        DataError: a needed column is missing, a value is not a positive finite number, or no row is of that arm.
         UnitError: the losses look like another unit, or units or conventions are mixed in the table.
     """
     options = {"columns": columns, "group": group, "unit": unit, "params_convention": params_convention}
     if not where:
-        rows = _read(table, weights, **options)
+        rows = _read(table, weights, arm=arm, are_cells=needs_teachers, **options)
         return rows if embedding is None else _to_non_embedding(rows, table, embedding, needed=needs_teachers)
     index = select(table, where)
     part = {str(name): np.asarray(values)[index] for name, values in table.items()}
@@ -158,7 +165,7 @@ def observe(
     chosen = " and ".join(f"{column} = {value}" for column, value in where.items())
     try:
         rows = observe(
-            part, weights=part_weights, embedding=embedding, needs_teachers=needs_teachers, **options
+            part, weights=part_weights, embedding=embedding, needs_teachers=needs_teachers, arm=arm, **options
         )
     except DataError as error:
         raise DataError(f"{error} (counting the {len(index)} rows with {chosen})") from None
@@ -173,8 +180,10 @@ def _read(
     group: str | None,
     unit: str | None,
     params_convention: str | None,
+    arm: str | None,
+    are_cells: bool,
 ) -> Observations:
-    """All rows that serve laws, in the convention of the table."""
+    """All rows of an arm that serve laws, in the convention of the table; `are_cells`: the law takes no groups."""
     arrays = {str(name): as_column(name, values) for name, values in table.items()}
     if not arrays:
         raise DataError("the table has no columns")
@@ -190,6 +199,8 @@ def _read(
     keep, notes = _usable_rows(arrays, size)
     if not keep.any():
         raise DataError("no rows left: all are tuning runs or unfinished")
+    arm, of_arm, note = _one_arm(arrays, keep, arm)
+    keep, notes = keep & of_arm, [*notes, *note]
     index = np.flatnonzero(keep)
     numbers = {
         name: read_numbers(name, found[name], arrays, index, needed=name in ("params", "tokens", "loss"))
@@ -199,9 +210,12 @@ def _read(
         numbers[name] = numbers[name] * scale
     weight = read_weights(weights, found["weight"], arrays, index, size)
     codes, names = _groups(found["group"], arrays, index, numbers)
-    notes += _remarks(arrays, index, found, numbers)
+    notes += _remarks(arrays, index, found, numbers, are_cells=are_cells)
+    seeds = arrays.get("seed", np.zeros(size))[index].astype(str)
     named = {"grouped": found["group"] is not None, "group_names": names, "convention": convention}
-    return Observations(**numbers, weight=weight, group=codes, row=index, notes=tuple(notes), **named)
+    seed = np.unique(seeds, return_inverse=True)[1].reshape(-1)
+    by_row = {"weight": weight, "group": codes, "row": index, "seed": seed}
+    return Observations(**numbers, **by_row, arm=arm, notes=tuple(notes), **named)
 
 
 def check_convention(name: str, value: str) -> str:
@@ -248,6 +262,65 @@ def _usable_rows(table: Mapping[str, NDArray], size: int) -> tuple[NDArray[np.bo
     return keep, notes
 
 
+def arms_in(table: Mapping[str, ArrayLike]) -> NDArray[np.str_]:
+    """Of each row its arm (`arm_of`); a table that says neither `arm` nor `init` is of fresh students."""
+    said = {name: np.asarray(table[name], dtype=object) for name in ("arm", "init") if name in table}
+    if not said:
+        return np.full(len(np.asarray(next(iter(table.values())))), "fresh")
+    rows = zip(*said.values(), strict=True)
+    return np.array([arm_of(dict(zip(said, row, strict=True))) for row in rows])
+
+
+def taught_arms(
+    table: Mapping[str, ArrayLike],
+    *,
+    columns: Mapping[str, str] | None = None,
+    where: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Arms of which the chosen rows have students with a teacher, in the order of `arm_order`.
+
+    Raises:
+        DataError: as `observe`, of these rows and of the teachers' losses.
+    """
+    index = select(table, where or {})
+    arrays = {str(name): as_column(name, values)[index] for name, values in table.items()}
+    kept, _ = _usable_rows(arrays, len(index))
+    column = match_columns(arrays, dict(columns or {}), None)["teacher_loss"]
+    if column is not None:
+        kept[kept] = np.isfinite(
+            read_numbers("teacher_loss", column, arrays, np.flatnonzero(kept), needed=False)
+        )
+    return sorted({str(arm) for arm in arms_in(arrays)[kept]}, key=arm_order)
+
+
+def usual_arm(table: Mapping[str, ArrayLike], arms: NDArray[np.str_]) -> str:
+    """The arm that is meant where none is named (`leading_arm`), by the students that laws are fitted on."""
+    kept, _ = _usable_rows({name: np.asarray(values) for name, values in table.items()}, len(arms))
+    if "role" in table:
+        kept &= np.asarray(table["role"], dtype=object) != "teacher"
+    return leading_arm(map(str, arms[kept] if kept.any() else arms))
+
+
+def _one_arm(
+    table: Mapping[str, NDArray], keep: NDArray[np.bool_], asked: str | None
+) -> tuple[str, NDArray[np.bool_], list[str]]:
+    """The arm that is fitted, its rows, and what is said of the others."""
+    if asked is not None:
+        check_choice("arm", asked, ARMS)
+    arms = arms_in(table)
+    arm = asked or usual_arm({name: values[keep] for name, values in table.items()}, arms[keep])
+    names, counts = np.unique(arms[keep], return_counts=True)
+    by_arm = sorted(zip(names.tolist(), counts.tolist(), strict=True), key=lambda each: arm_order(each[0]))
+    others = ", ".join(f"{count} {each}" for each, count in by_arm if each != arm)
+    if arm not in names:
+        raise DataError(f"arm = {arm!r}: no rows of such starts; the table has: {others}")
+    how = "--arm" if set(names) <= set(ARMS) else "--arm, or --where init=WORD"
+    notes = [f"only {arm} students; rows of other starts left out ({others}; {how})"] if others else []
+    if arm != "fresh" and not others:
+        notes = [f"all students are {arm}: the law holds for such starts"]
+    return arm, arms == arm, notes
+
+
 def _groups(
     column: str | None, table: Mapping[str, NDArray], index: NDArray, numbers: Mapping[str, Array]
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -268,20 +341,21 @@ def _remarks(
     index: NDArray,
     found: Mapping[str, str | None],
     numbers: Mapping[str, Array],
+    *,
+    are_cells: bool,
 ) -> list[str]:
     notes = []
     copies = len(index) - _num_distinct(_fingerprint(numbers))
     if copies:
         notes.append(f"{copies} rows are exact copies of another row (same size, tokens and loss)")
-    if found["group"] is None and len(index) > _num_distinct(numbers["params"]) * 1.5:
+    if not are_cells and found["group"] is None and len(index) > _num_distinct(numbers["params"]) * 1.5:
         notes.append(
             "rows are taken as independent runs; if several are checkpoints of one run, name it with --group COLUMN "
             "(intervals are too short otherwise)"
         )
     taught = index[np.isfinite(numbers["teacher_loss"]) | np.isfinite(numbers["teacher_params"])]
-    for name in ("lambda", "temperature", "init"):
-        rows = index if name == "init" else taught  # without a teacher there is nothing to weigh
-        values = {str(v) for v in np.asarray(table[name], dtype=object)[rows]} if name in table else set()
+    for name in ("lambda", "temperature", "init"):  # without a teacher there is nothing to weigh
+        values = {str(v) for v in np.asarray(table[name], dtype=object)[taught]} if name in table else set()
         values -= {"nan", "None", ""}
         if len(values) > 1:
             notes.append(f"rows mix {name} = {', '.join(sorted(values))}; the law holds for one value of it")

@@ -28,7 +28,7 @@ FORMS = {
     "distillation-reduced-q": "reduced-q",
 }
 """Family -> form of the distillation law."""
-FAMILIES = ("supervised", "chinchilla", *FORMS, "distillation-auto", "capacity-gap")
+FAMILIES = ("supervised", "chinchilla", *FORMS, "distillation-auto", "capacity-gap", "pruned")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,16 +10,18 @@ import numpy as np
 from distillaw.errors import ConfigError, UnitError
 from distillaw.fitting.observations import check_convention
 from distillaw.fitting.result import FitResult, FitStatus, convention_of
+from distillaw.laws.base import Box
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.laws.distillation import StudentLaw
 from distillaw.laws.published import PublishedLaw, laws_available, published, published_band
 from distillaw.laws.supervised import SupervisedLaw
-from distillaw.quantities import did_you_mean
+from distillaw.quantities import did_you_mean, format_count
 
 LOSSES = (1e-3, 20.0)
 """Nats per token; a uniform guess among a million tokens costs 13.8."""
 SHORT_TRAINING = 20.0
 """Tokens per parameter below which a published distillation law is flagged."""
+NO_REPLICATES = "no interval: the law has no replicates, fit it again with --bootstrap 1000"
 UNSEEN_DATA = 0.02
 """Share of the data term below which the student's tokens do not inform the answer."""
 
@@ -62,7 +64,8 @@ def predict_student(
         name: what to call the law in the answer.
         law: from `load_law`.
         student_params: N_S.
-        student_tokens: D_S, repeats included; not needed by a capacity-gap line, which takes nothing but N_S.
+        student_tokens: D_S, repeats included; not needed by a capacity-gap line, which only says whether its own
+            budget is another.
         unique_tokens: distinct tokens among them, for a law that corrects for repeated data.
         teacher_loss: L_T, nats per token; or the two below, from which the law's supervised half gives it.
         teacher_params: N_T.
@@ -82,7 +85,17 @@ def predict_student(
     optional |= {"supervised_loss": supervised_loss, "unique_tokens": unique_tokens}
     _refuse_unused(name, law, [argument for argument, value in optional.items() if value is not None])
     if _gap_line(law) is not None:
-        return _best_teacher(name, law, student_params, level)
+        at = {"student_params": student_params}
+        return _best_teacher(
+            name, law, at if student_tokens is None else at | {"student_tokens": student_tokens}, level
+        )
+    of_source: dict[str, float] = {}
+    if isinstance(law, FitResult) and law.curve is not None and law.curve.form == "pruned":
+        if teacher_params is None or teacher_tokens is None:
+            raise ConfigError(
+                f"{name} is a law of starts: give the size and the tokens of the teacher that is cut"
+            )
+        of_source = {"start_params": teacher_params, "start_tokens": teacher_tokens}
     if student_tokens is None:
         raise ConfigError("student_tokens is needed: the loss depends on it, e.g. --tokens 6B")
     supervised = _supervised(law)
@@ -93,7 +106,7 @@ def predict_student(
     cell = {"params": student_params, "tokens": student_tokens}
     alone = supervised_loss if supervised is None or supervised_loss else float(supervised(**cell))
     answer: dict[str, object] = {"law": name, "supervised_loss": alone, "teacher_loss": teacher_loss}
-    own = {} if supervised_loss is None else {"supervised_loss": supervised_loss}
+    own = of_source if supervised_loss is None else {"supervised_loss": supervised_loss}
     if teacher_loss is None:
         answer |= _plain_loss(law, supervised, cell, level, warnings, name)
     else:
@@ -221,7 +234,11 @@ def _gap_line(law: PublishedLaw | FitResult) -> CapacityGapLine | None:
 def _supervised(law: PublishedLaw | FitResult) -> SupervisedLaw | None:
     if isinstance(law, PublishedLaw):
         return law.supervised
-    inner = law.law
+    curve = law.curve
+    if law.is_usable and curve is not None and curve.form == "pruned" and curve.behind is not None:
+        inner = curve.behind.law(box=Box())
+    else:
+        inner = law.law
     if isinstance(inner, StudentLaw):
         return inner.supervised
     return inner if isinstance(inner, SupervisedLaw) else None
@@ -282,7 +299,7 @@ def _distilled_loss(
         "teacher_loss": teacher_loss,
     }
     if isinstance(law, FitResult):
-        if law.curve is not None and not law.curve.is_student:
+        if law.curve is not None and not (law.curve.is_student or law.curve.form == "pruned"):
             raise ConfigError(f"{name} is a supervised law; a teacher needs a distillation family")
         return _fitted(law, level, warnings, **coords, **own)
     student = law.distillation
@@ -318,23 +335,40 @@ def _fitted(law: FitResult, level: float, warnings: list[str], **coords: float) 
     }
 
 
+def budget_of(fit: FitResult) -> str:
+    """The one budget of the students behind a capacity-gap law, e.g. `1B tokens`."""
+    unit = str(fit.details["budget_unit"]).replace("tokens_per_param", "tokens per parameter")
+    return f"{format_count(fit.details['budget'])} {unit}"
+
+
+def best_teacher_interval(fit: FitResult, student_params: float, level: float) -> tuple[float, float] | None:
+    """Of a capacity-gap law; None without replicates, since the optima's own scatter alone is too narrow."""
+    if fit.curve is None or not len(fit.curve.replicates):
+        return None
+    predicted = fit.predict(level=level, student_params=student_params)
+    return float(predicted.lower), float(predicted.upper)
+
+
 def _best_teacher(
-    name: str, law: PublishedLaw | FitResult, student_params: float, level: float
+    name: str, law: PublishedLaw | FitResult, student: dict[str, float], level: float
 ) -> dict[str, object]:
     line = _gap_line(law)
     assert line is not None
-    inside = bool(line.inside(student_params=student_params))
+    inside = bool(line.range.inside(student))
     answer: dict[str, object] = {"law": name}
     answer |= dict.fromkeys(("supervised_loss", "teacher_loss", "student_loss", "interval"))
     answer |= {
-        "best_teacher_params": float(line.best_teacher(student_params=student_params)),
+        "best_teacher_params": float(line.best_teacher(student_params=student["student_params"])),
         "best_teacher_interval": None,
         "inside_range": inside,
         "status": _status(law, inside),
-        "warnings": _doubts(law) + line.range.complaints({"student_params": student_params}),
     }
+    warnings = _doubts(law) + line.range.complaints(student)
     if isinstance(law, PublishedLaw):
-        return answer | {"interval_meaning": f"none: {law.record.interval}"}
-    prediction = law.predict(level=level, student_params=student_params)
-    interval = [float(prediction.lower), float(prediction.upper)]
-    return answer | {"best_teacher_interval": interval, "level": level}
+        return answer | {"warnings": warnings, "interval_meaning": f"none: {law.record.interval}"}
+    if "student_tokens" not in student:
+        warnings.append(f"of students on {budget_of(law)}: another budget may have another law")
+    interval = best_teacher_interval(law, student["student_params"], level)
+    if interval is None:
+        return answer | {"warnings": warnings, "interval_meaning": NO_REPLICATES}
+    return answer | {"warnings": warnings, "best_teacher_interval": list(interval), "level": level}

@@ -6,7 +6,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from statistics import NormalDist
@@ -24,6 +24,7 @@ from distillaw.laws.base import Array, Box
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.laws.distillation import StudentLaw
 from distillaw.laws.published import PublishedLaw
+from distillaw.laws.starts import StartLaw
 from distillaw.laws.supervised import SupervisedLaw
 from distillaw.runs.files import parse_json, read_text, sealed, unsealed, write_text
 from distillaw.runs.places import check_file
@@ -43,6 +44,9 @@ class FitStatus(Enum):
         "Outside the fitted range; widen the runs towards the target or trust only the wide interval."
     )
     TOO_FEW_RUNS = "Fewer independent runs than parameters + 3; add runs, no curve is drawn through these."
+    NO_LINE = (
+        "The best teacher does not rise with the student in these runs; add students further apart, or seeds."
+    )
     SEED_NOISE_UNKNOWN = "No repeated cell; run a few cells with a second seed to measure the noise."
     ONE_COMPUTE_LEVEL = (
         "All runs lie on one compute level, where size and tokens cannot be separated; "
@@ -57,6 +61,7 @@ class FitStatus(Enum):
 
 FORMAT = "distillaw-fit"
 VERSION = 1
+"""Of the file's keys: raised when a reader of older files would misread newer ones."""
 _PLAIN = (
     *("family", "remedy", "nobs", "ngroups", "objective", "delta", "level", "noise"),
     *("condition_number", "solver_disagreement", "seconds", "seed"),
@@ -143,17 +148,20 @@ class FitResult:
         return {name: float(value[0]) for name, value in self.curve.coefficients().items()}
 
     @property
-    def law(self) -> SupervisedLaw | StudentLaw | CapacityGapLine | None:
+    def law(self) -> SupervisedLaw | StudentLaw | CapacityGapLine | StartLaw | None:
         """The law object at the estimate; None where the fit is not usable."""
         if not self.is_usable or self.curve is None:
             return None
-        return self.curve.law(box=self.fitted_range)
+        law = self.curve.law(box=self.fitted_range)
+        if isinstance(law, CapacityGapLine):
+            return replace(law, of_cuts=self.provenance.get("arm") == "pruned")
+        return law
 
     @property
     def derived(self) -> dict[str, object]:
         """Better identified combinations: slopes p and q, allocation exponents, the effective break."""
         law = self.law
-        if law is None or isinstance(law, CapacityGapLine) or self.curve is None:
+        if law is None or isinstance(law, CapacityGapLine | StartLaw) or self.curve is None:
             return {}
         out: dict[str, object] = dict(law.derived)
         if self.curve.behind is not None:
@@ -187,7 +195,8 @@ class FitResult:
         """PredictedLoss with the interval of a new run at these coordinates.
 
         s^2 = s_param^2 (bootstrap) + s_noise^2 + s_model(h)^2, the last growing with the decades of compute
-        beyond the fitted runs.
+        beyond the fitted runs. Of a capacity-gap law, beyond its students: the widest of line and power
+        (`FittedCurve.line_and_power`).
 
         Args:
             level: coverage of the interval, by default that of the fit.
@@ -207,9 +216,14 @@ class FitResult:
         low, high = -spread, spread
         if len(curve.replicates):
             tail = 50 * (1 - level)
-            ends = np.percentile(curve.log_value(logs, replicates=True), [tail, 100 - tail], axis=0)
-            low = -np.hypot(np.maximum(mean - ends[0], 0.0), spread)
-            high = np.hypot(np.maximum(ends[1] - mean, 0.0), spread)
+            if curve.form == "capacity-gap":
+                students = self.fitted_range.as_dict()["student_params"]
+                values = curve.line_and_power(logs["student_params"], students)
+            else:
+                values = curve.log_value(logs, replicates=True)[None]
+            ends = np.percentile(values, [tail, 100 - tail], axis=1)  # (2, forms, n)
+            low = -np.hypot(np.maximum(mean - ends[0].min(axis=0), 0.0), spread)
+            high = np.hypot(np.maximum(ends[1].max(axis=0) - mean, 0.0), spread)
         inside = self.fitted_range.inside({name: np.exp(value) for name, value in logs.items()})
         return PredictedLoss(
             mean=np.exp(mean).reshape(shape),
@@ -399,6 +413,8 @@ class FitResult:
                 details=document["details"],
                 **plain,
             )
+        except DataError:
+            raise
         except KeyError as error:
             raise DataError(f"fitted law is incomplete: no {error}") from None
         except (TypeError, ValueError, OverflowError, IndexError, AttributeError) as error:

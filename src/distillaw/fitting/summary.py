@@ -9,7 +9,7 @@ from typing import Any
 from distillaw.quantities import format_count, plural
 from distillaw.table import Table, number, text
 
-UNUSABLE = ("TOO_FEW_RUNS", "ONE_COMPUTE_LEVEL")
+UNUSABLE = ("TOO_FEW_RUNS", "ONE_COMPUTE_LEVEL", "NO_LINE")
 """Names of the statuses with which no prediction may be made."""
 
 
@@ -33,6 +33,9 @@ def summarise(fit: Mapping[str, Any]) -> str:
     lines += [f"  {line}" for line in _evidence(fit)]
     if fit["params"]:
         lines += ["", *coefficient_table(fit).lines(indent=2)]
+    budgets = fit["details"].get("budgets", ())
+    for budget in budgets:
+        lines += ["", *_budget(budget, apart=budget["budget"] != fit["details"]["budget"])]
     lines += _comparison(fit)
     ranges = _ranges(fit)
     lines += ["", "fitted range: " + ", ".join(ranges)] if ranges else []
@@ -101,6 +104,63 @@ def _comparison(fit: Mapping[str, Any]) -> list[str]:
         number("parameters", of=itemgetter("num_params")),
     ]
     return ["", *Table.of(columns, table).lines(indent=2)]
+
+
+def _budget(found: Mapping[str, Any], *, apart: bool) -> list[str]:
+    """The best teachers of one budget and what a line through them says; `apart`: it is not the one that leads."""
+    unit = "tokens" if found["budget_unit"] == "tokens" else "tokens per parameter"
+    why = f"{found['status']}: {found['remedy']}" if apart else found["status"]
+    lines = [f"students of {format_count(found['budget'])} {unit}: {why}"]
+    if (tests := found.get("tests")) is not None:
+        ends = f"{tests['elasticity_low']:.2f} to {tests['elasticity_high']:.2f}, 90 %"
+        lines.append(
+            f"  T rises as S to the {tests['elasticity']:.2f} ({ends}); probability of no rise "
+            f"{tests['no_dependence']:.2g}; constant ratio: two-sided p {tests['constant_ratio']:.2g}"
+        )
+        lines.append(
+            f"  optima lie within a factor {math.exp(found['scatter']):.2f} of the line; R^2 of ln T "
+            f"{found['r_squared']:.3f}; noise between runs {found['noise']:.4f} nats"
+        )
+    for name, (low, high) in found["conf_int"].items() if apart else ():
+        ends = f"{rounded(low, low, high)} to {rounded(high, low, high)}"
+        lines.append(f"  {name} {rounded(found['params'][name], low, high)} ({ends})")
+    columns = [
+        number("student", format_count, of=itemgetter("student_params")),
+        text("best teacher (90 %)", of=_best),
+        number(
+            "ratio",
+            ".3g",
+            of=lambda o: o["best_teacher_params"] and o["best_teacher_params"] / o["student_params"],
+            missing="-",
+        ),
+        number("nats above it at the ends", of=_depths, missing="-"),
+        text("within noise", of=lambda o: _span(o["within_noise"])),
+        text("within 0.5 %", of=lambda o: _span(o["within_half_per_cent"])),
+        number("teachers", of=itemgetter("num_teachers")),
+    ]
+    return [*lines, *Table.of(columns, found["optima"]).lines(indent=2)]
+
+
+def _best(optimum: Mapping[str, Any]) -> str:
+    low, high = optimum["interval"]
+    if optimum["best_teacher_params"] is not None:
+        return f"{format_count(optimum['best_teacher_params'])} ({_span([low, high])})"
+    return (
+        f">{format_count(low)}"
+        if low is not None
+        else f"<{format_count(high)}"
+        if high is not None
+        else "unknown"
+    )
+
+
+def _depths(optimum: Mapping[str, Any]) -> str | None:
+    ends = [optimum["depth_below"], optimum["depth_above"]]
+    return None if None in ends else ", ".join(f"{nats:.3f}" for nats in ends)
+
+
+def _span(ends: list[float | None]) -> str:
+    return " to ".join("..." if end is None else format_count(end) for end in ends)
 
 
 def _percent(error: float) -> str:

@@ -55,6 +55,7 @@ class Calibration:
 
 
 _STEP = 1e-5
+"""Of central differences in parameters of order 1: near the cube root of float64's precision, where they err least."""
 _SUPERVISED_SD = (0.5, 1.0, 1.5, 0.3, 0.3, 0.4)
 """Weak prior of a supervised law: ln E, ln S at the centre, logit w, p, q, ln eta."""
 _STUDENT_SD = (2.0, 2.0, 0.3, 0.3, 0.7, 2.0, 1.0, 0.5, 0.05)
@@ -198,12 +199,15 @@ def fitted_belief(
 
     Raises:
         FitError: the curve has no replicates.
-        ConfigError: a capacity-gap line, of which runs at other points say nothing.
+        ConfigError: a capacity-gap line or a law of starts, whose runs are chosen otherwise.
     """
-    if curve.form == "capacity-gap":
-        raise ConfigError(
-            "next runs: not defined for the capacity-gap line; add teachers on the open side instead"
+    if curve.form in ("capacity-gap", "pruned"):
+        remedy = (
+            "teachers on the open side"
+            if curve.form == "capacity-gap"
+            else "small budgets, from a cut and at random,"
         )
+        raise ConfigError(f"next runs: not defined for the family {curve.form}; add {remedy} instead")
     if len(curve.replicates) < 2:
         raise FitError(
             "next runs: the fit has no bootstrap replicates; fit with bootstrap=1000 (--bootstrap 1000)"

@@ -29,18 +29,19 @@ class TuneSpec:
     data: str
     """Conversations or pairs, .jsonl."""
     template: str | None = None
-    """A template's name or .jinja file; None: the model's own."""
+    """chatml, llama3, minichat, zephyr or a .jinja file; by default the model's own."""
     lr: float
     """Peak learning rate; warm-up, then cosine to zero."""
     epochs: int
+    """Passes over the data, at most."""
     batch: int
     """Examples (packed: rows) of a step."""
     micro_batch: int | None = None
-    """Of one forward pass; None: the largest divisor of `batch` up to 8."""
+    """Of one forward pass; by default the largest divisor of the batch up to 8."""
     max_tokens: int | None = None
-    """Longest example; None: 1024, or the model's context if that is shorter."""
+    """Longest example; by default 1024, or the model's context if that is shorter. Chats lose trailing turns."""
     lora: int = 0
-    """Rank of adapters on every linear layer but the head; 0 trains all weights."""
+    """Rank of adapters on every linear layer but the head, merged at the end; 0 trains all weights."""
     warmup: float = 0.1
     """Share of the steps."""
     weight_decay: float = 0.1
@@ -48,6 +49,7 @@ class TuneSpec:
     validation: float = 0.05
     """Share of openings that is held out."""
     seed: int = 0
+    """Of the order, the adapters and the noise."""
     checkpoint_seconds: float = 300.0
     """Between checkpoints; there is one after every epoch besides."""
 
@@ -101,7 +103,7 @@ class SftSpec(TuneSpec):
     patience: int = 2
     """Stop after so many epochs without a lower held-out loss; the best epoch is kept in any case."""
     neftune: float = 0.0
-    """alpha of NEFTune: uniform noise in [-1, 1] times alpha / sqrt(L d) on the embeddings (arXiv 2310.05914)."""
+    """alpha of NEFTune, usually 5: uniform noise of +-1 times alpha / sqrt(L d) on embeddings (arXiv 2310.05914)."""
     packing: bool = False
     """Several conversations in a row of `max_tokens`, blind to each other."""
     keep_truncated: bool = False
@@ -123,7 +125,8 @@ class DpoSpec(TuneSpec):
     batch: int = 16
     validation: float = 0.1
     beta: float = 0.1
-    """b of -log sigmoid(b [ln(pi/pi_ref)(chosen) - ln(pi/pi_ref)(rejected)])."""
+    """How far the model may leave its reference, small is far: b of
+    -log sigmoid(b [ln(pi/pi_ref)(chosen) - ln(pi/pi_ref)(rejected)])."""
 
     def check(self) -> None:
         """As of every run; besides, beta."""

@@ -228,10 +228,8 @@ def _mean(values: NDArray[np.float64]) -> PairedMean:
 
 def _share(values: NDArray[np.float64]) -> PairedMean:
     """A share with Wilson's score interval (1927), which stays within 0 and 1 for few pairs."""
-    from scipy.special import ndtri
-
     count, share = len(values), float(values.mean())
-    interval = wilson_interval(share, count, z=float(ndtri(0.5 + LEVEL / 2)))
+    interval = wilson_interval(share, count, level=LEVEL)
     return PairedMean(mean=share, se=float(np.sqrt(share * (1 - share) / count)), interval=interval)
 
 
@@ -520,6 +518,8 @@ def _finish(
     documents = list(range(len(scores.tokens)))  # of heldout.parquet: a conversation or a pair each
     at.folder.run.write_heldout(documents, scores.tokens.tolist(), scores.loss_sum.tolist())
     model = merged_model(trainer.model, spec)
+    if (balance := getattr(at.start.source.config(), "router_aux_loss_coef", None)) is not None:
+        model.config.router_aux_loss_coef = balance  # the trainer, which was told not to balance, set it to 0
     tokenizer, end = at.start.tokenizer, at.start.end_token
     text = readme(result, at.record, card)
     export_model(model.cpu().eval(), tokenizer, at.folder.model, text, end_token=end)

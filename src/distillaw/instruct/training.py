@@ -146,6 +146,8 @@ def _common(spec: TuneSpec, folder: Path, *, rows: int, device: str) -> dict[str
         "bf16": not on_cpu,
         "fp16": False,
         "activation_checkpointing": False,
+        # routers stay as they are: balance is a matter of much text, and transformers cannot count a pyramid's
+        "router_aux_loss_coef": 0.0,
         "dataloader_pin_memory": not on_cpu,
         "remove_unused_columns": False,
         "logging_steps": max(1, steps // LOG_ROWS),

@@ -74,13 +74,21 @@ class Reference:
     """A run whose settings were tuned."""
 
     batch_tokens: float
+    """Its batch in tokens, e.g. 524288; with its rate what a reference must say."""
     peak_lr: float
+    """Its peak rate."""
     tokens: float | None = None
+    """Its tokens."""
     width: float | None = None
+    """Its width; with --width the rate is moved by muP."""
     weight_decay: float | None = None
+    """Its weight decay, PyTorch's."""
     beta1: float | None = None
+    """0.9 is assumed."""
     beta2: float | None = None
+    """0.95 is assumed."""
     warmup_tokens: float | None = None
+    """Its warm-up in tokens."""
 
     def __post_init__(self) -> None:
         _check_positive(self, "--reference-", zero=("weight_decay", "beta1"))
@@ -94,25 +102,29 @@ class RegimeQuestion:
     """The run to be advised on."""
 
     params: float
-    """N, non-embedding."""
+    """non-embedding parameters, e.g. 300M."""
     tokens: float
-    """D, tokens read in training."""
+    """tokens of the run, e.g. 6B."""
     context: int = 4096
+    """Tokens of a sequence."""
     devices: int = 1
+    """How many share the batch."""
     micro_batch: int = 1
     """Sequences that one device takes at once."""
     optimizer: str = "adamw"
     """`adamw` or `sgd`."""
     norm: str = "rmsnorm"
-    """`rmsnorm`, `layernorm`, `batchnorm` or `none`."""
+    """What the model normalises with; only batchnorm has batch statistics."""
     distils: bool = False
+    """The run learns from a teacher."""
     batch_tokens: float | None = None
-    """A batch to be judged; None asks for one."""
+    """Judge this batch, in tokens, instead of choosing one."""
     steps: float | None = None
-    """Updates that there is time for, instead of a batch."""
+    """Or the batch that so many updates mean."""
     width: float | None = None
+    """Of the model, to move the rate from --reference-width."""
     loss: float | None = None
-    """Expected loss, nats per token, for laws in the loss."""
+    """Expected final loss in nats per token, for the law in the loss."""
     cooldown: float = 0.2
     """Share of the run at a falling rate."""
     reference: Reference | None = None

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distillaw.errors import ConfigError, DataError
-from distillaw.runs.paired import t_quantile
+from distillaw.runs.paired import fieller_interval, t_quantile
 
 MOST_BLOCKS = 20
 """Neighbouring steps resemble each other: errors are taken between so many blocks of steps."""
@@ -97,7 +98,7 @@ def noise_scale(
     grad_sq, trace = pairs.mean(0)
     cov = np.cov(blocks.T) / len(blocks)
     t = t_quantile(0.5 + level / 2, len(blocks) - 1)
-    low, high = _fieller(trace, grad_sq, cov, t)
+    low, high = _ends(float(trace), float(grad_sq), cov[::-1, ::-1], t=t)
     return NoiseScale(
         value=float(trace / grad_sq) if grad_sq > 0 and trace > 0 else (0.0 if grad_sq > 0 else None),
         low=low,
@@ -112,17 +113,15 @@ def noise_scale(
     )
 
 
-def _fieller(top: float, bottom: float, cov: np.ndarray, t: float) -> tuple[float, float | None]:
-    """The ratios r >= 0 with (top - r bottom)^2 <= t^2 var(top - r bottom); `cov` is that of (bottom, top)."""
-    a = bottom**2 - t**2 * cov[0, 0]
-    b = top * bottom - t**2 * cov[0, 1]
-    c = top**2 - t**2 * cov[1, 1]
-    root = math.sqrt(max(0.0, b * b - a * c))
-    if a > 0 and bottom > 0:
-        return max(0.0, (b - root) / a), max(0.0, (b + root) / a)
-    if c <= 0 or top <= 0 or a == 0:
-        return 0.0, None
-    return max((b - root) / a, (b + root) / a, 0.0), None
+def _ends(trace: float, grad_sq: float, cov: NDArray[np.float64], *, t: float) -> tuple[float, float | None]:
+    """Of the noise scale, which is not negative; `cov` is that of (trace, grad_sq)."""
+    ends = fieller_interval(trace, grad_sq, cov, t=t)
+    if ends is not None and grad_sq > 0:
+        return max(0.0, ends[0]), max(0.0, ends[1])
+    inverse = fieller_interval(grad_sq, trace, cov[::-1, ::-1], t=t)  # zero is within: no upper end
+    if inverse is not None and trace > 0 and inverse[1] > 0:
+        return 1 / inverse[1], None
+    return 0.0, None
 
 
 def moved(means: tuple[float, float], pair: tuple[float, float], *, memory: float) -> tuple[float, float]:

@@ -26,6 +26,9 @@ COORDINATES = {
     "teacher_params": "teacher size",
     "teacher_tokens": "teacher tokens",
     "teacher_loss": "teacher loss",
+    "start_params": "size of what was cut",
+    "start_tokens": "tokens of what was cut",
+    "kept": "share that is kept",
     "tokens_per_param": "tokens per parameter",
     "unique_tokens": "distinct tokens",
 }

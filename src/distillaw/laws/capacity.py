@@ -8,10 +8,11 @@ gives another answer for students from scratch (docs/gap.md): do not transfer th
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from distillaw.errors import DataError
 from distillaw.laws.base import Array, Box, log_positive
+from distillaw.quantities import format_count
 
 _MILLION = 1e6
 
@@ -31,24 +32,22 @@ class CapacityGapLine:
     slope: float
     intercept: float = 0.0
     """Millions of parameters; 0 for a constant ratio T* = slope S."""
+    of_cuts: bool = True
+    """Students are cut out of the teacher, so that none is larger than it; others may have smaller teachers."""
     range: Box = field(default_factory=Box)
-    """Where it was fitted, in `student_params`."""
+    """Where it was fitted, in `student_params` and, of a fit, in its one budget."""
 
     def best_teacher(self, *, student_params: ArrayLike) -> Array:
         """T*, parameters (not millions), of the best teacher for each student.
 
         Raises:
-            DataError: the line gives a teacher smaller than the student there, where it means nothing.
+            DataError: a student outside `students`, where the line means nothing.
         """
         S = np.exp(log_positive("student_params", student_params))
-        T = (self.slope * S / _MILLION + self.intercept) * _MILLION
-        if (T < S).any():
-            raise DataError(
-                f"a student of {S[T < S].flat[0]:.4g} parameters: the line gives a best teacher of "
-                f"{T[T < S].flat[0]:.4g} parameters, smaller than the student. It means nothing below "
-                f"{self.smallest_student:.4g} parameters."
-            )
-        return T
+        low, high = self.students
+        if (bad := (S < low) | (S > high)).any():
+            raise DataError(f"a student of {S[bad].flat[0]:.4g} parameters: {self.complaint(S[bad].flat[0])}")
+        return (self.slope * S / _MILLION + self.intercept) * _MILLION
 
     __call__ = best_teacher
 
@@ -72,15 +71,22 @@ class CapacityGapLine:
         }
 
     @property
-    def smallest_student(self) -> float:
-        """The student size at which T* = S, parameters; below it the line is not evaluated."""
-        if self.slope <= 1:
-            return 0.0 if self.intercept >= 0 else float("inf")
-        return max(0.0, -self.intercept / (self.slope - 1)) * _MILLION
+    def students(self) -> tuple[float, float]:
+        """Student sizes, parameters, between which the line is evaluated: T* >= S of cuts, T* >= 0 of others."""
+        slope = self.slope - self.of_cuts
+        if slope == 0:
+            return 0.0, float("inf") if self.intercept >= 0 else 0.0
+        root = max(0.0, -self.intercept / slope) * _MILLION
+        return (root, float("inf")) if slope > 0 else (0.0, root)
 
-    def inside(self, *, student_params: ArrayLike) -> NDArray[np.bool_]:
-        """True where the student size lies in the fitted range."""
-        return self.range.inside({"student_params": student_params})
+    def complaint(self, student_params: float) -> str:
+        """Why the line says nothing of a student of this size; empty where it does."""
+        low, high = self.students
+        if low <= student_params <= high:
+            return ""
+        where = f"below {format_count(low)}" if student_params < low else f"above {format_count(high)}"
+        why = "smaller than the student" if self.of_cuts else "less than nothing"
+        return f"the line means nothing {where} parameters, where its best teacher is {why}"
 
     @property
     def coefficients(self) -> dict[str, float]:

@@ -164,7 +164,9 @@ def published(name: str) -> PublishedLaw:
         )
     line = None
     if "capacity_gap" in values:
-        line = CapacityGapLine(**values["capacity_gap"], range=box.get("capacity_gap", Box()))
+        found = {"intercept": 0.0} | values["capacity_gap"]
+        where = box.get("capacity_gap", Box())
+        line = CapacityGapLine(slope=found["slope"], intercept=found["intercept"], range=where)
     repetition = RepetitionCorrection(**values["repetition"]) if "repetition" in values else None
     return PublishedLaw(
         name=name,

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from distillaw.accounting.shapes import Shape
 from distillaw.errors import ConfigError
-from distillaw.laws.published import published
 
 if TYPE_CHECKING:
     import numpy as np
@@ -397,20 +396,6 @@ def _misfit(teacher: Shape, shape: Shape, params: float, count: Count, layers: i
     shares = [math.log(getattr(shape, axis) / getattr(teacher, axis)) for axis in ("width", "heads", "ffn")]
     depth = abs(math.log(shape.layers / layers))
     return 20 * max(0.0, miss - WITHIN) + miss + max(shares) - min(shares) + depth
-
-
-LAW_OF_GAP = "zhang2023-constant-ratio"
-
-
-def keep_by_law() -> float:
-    """The share of a teacher's non-embedding parameters that the law of capacity gap keeps: one over its slope.
-
-    Source:
-        Zhang et al. 2023, arXiv 2311.07052: the teacher over 2.5, for students pruned from it.
-    """
-    line = published(LAW_OF_GAP).capacity_gap
-    assert line is not None
-    return 1.0 / line.slope
 
 
 def advice(keep: float) -> str:

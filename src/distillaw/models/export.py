@@ -66,14 +66,14 @@ def save_made(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     out: Path,
-    name: str,
-    record: dict[str, object],
+    records: Mapping[str, Mapping[str, object]],
 ) -> None:
-    """Write a model that was made of another, with its record under a name such as prune.json (`made_before`)."""
+    """Write a model that was made of another, with records by file name, such as prune.json (`made_before`)."""
     with staged(out) as stage:
         model.cpu().save_pretrained(stage)
         tokenizer.save_pretrained(str(stage))
-        write_json(stage / name, record)
+        for name, record in records.items():
+            write_json(stage / name, record)
 
 
 @contextlib.contextmanager

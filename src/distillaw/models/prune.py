@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -65,7 +65,7 @@ from distillaw.models.scoring import (
 )
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import decoder_blocks, head_of, hidden_states, load_weights
-from distillaw.runs.files import content_hash
+from distillaw.runs.files import content_hash, read_json
 from distillaw.runs.pace import Telling
 from distillaw.runs.paired import DocumentScores, paired_difference
 
@@ -156,6 +156,10 @@ def _dimensions(heads: "tuple[int, ...] | list[int]", head_dim: int) -> torch.Te
 
 
 RECORD = "prune.json"
+SCORES = "importance.json"
+"""Beside the record of a cut whose units were ranked: what each unit of the teacher scored, for cuts of other sizes."""
+SCORED = ("layers", "width", "heads", "ffn")
+"""What is ranked: the arrays of `Importance`."""
 TOKENS, HELDOUT_TOKENS = 131_072, 16_384
 """Calibration text, 256 windows, and scored text unless said otherwise (Minitron: 512 to 1024 samples)."""
 BATCH_WINDOWS = 4
@@ -174,10 +178,17 @@ class Wishes:
     """Sizes by axis: layers, width, heads, ffn; what is missing stays whole."""
     by: str = "gradient"
     """uniform, gradient or activation."""
+    ranked_as: Path | None = None
+    """An earlier cut of the same teacher whose scores of units are taken, instead of `by` and `tokens`."""
     tokens: int = TOKENS
     heldout_tokens: int = HELDOUT_TOKENS
     context: int = SCORED_CONTEXT
     multiple: int = MULTIPLE
+
+    @property
+    def ranks(self) -> bool:
+        """Whether units are to be scored on text."""
+        return self.by != "uniform" and self.ranked_as is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,7 +287,7 @@ def prune_to(
         RunError: the disk is full.
     """
     size = size_student(source, wishes)
-    if wishes.by != "uniform" and text is None:
+    if wishes.ranks and text is None:
         raise ConfigError(f"ranking units by {wishes.by} needs text: give --text, or --importance uniform")
     most = context_of(source.config())
     if text is not None and not 2 <= wishes.context <= (most or wishes.context):
@@ -285,7 +296,11 @@ def prune_to(
         )
     # what makes two cuts the same: teacher, shape, ranking, text
     cut_of = {"teacher": fingerprint(source), "shape": asdict(size.shape)}
-    ranking = {"by": wishes.by, "tokens": wishes.tokens, "context": wishes.context}
+    ranking: dict[str, object] = {"by": wishes.by, "tokens": wishes.tokens, "context": wishes.context}
+    scores = None
+    if wishes.ranked_as is not None:
+        scores = _ranked_before(wishes.ranked_as, source)
+        ranking = {"context": wishes.context, "scores": content_hash(_written(scores), digits=16)}
     read = {"heldout": wishes.heldout_tokens, "text": text or "", "reading": asdict(reading)}
     identity = content_hash(cut_of | ranking | read, digits=16)
     if (done := made_before(out, RECORD, identity)) is not None:
@@ -300,21 +315,50 @@ def prune_to(
         raise DataError(
             f"{source.name}: {bad} holds values that are not finite; the weights are damaged, fetch them again"
         )
-    cut, windows = uniform_cut(size.teacher_shape, size.shape), 0
-    if calibration is not None and wishes.by != "uniform":
+    cut, windows, by = uniform_cut(size.teacher_shape, size.shape), 0, "uniform"
+    if calibration is not None and wishes.ranks:
         say(f"{source.name}: {wishes.by} importance on {len(calibration)} windows of {wishes.context} tokens")
         scores = _importance(teacher, calibration, wishes, group, say)
-        cut, windows = ranked_cut(size.teacher_shape, size.shape, scores), scores.windows
+    if scores is not None:
+        cut, windows, by = ranked_cut(size.teacher_shape, size.shape, scores), scores.windows, scores.by
     student = prune(teacher, size.shape, cut).to(teacher.device).eval()  # type: ignore[arg-type]
     losses = {} if heldout is None else _losses(teacher, student, heldout, wishes.context, group)
     made: dict[str, object] = {"identity": identity, "command": command, "teacher": source.name}
-    ranked = {"importance": wishes.by, "calibration_windows": windows, "context": wishes.context}
-    counted = {"teacher_fingerprint": fingerprint(source), "total_params": count_parameters(student)[1]}
+    ranked = {"importance": by, "calibration_windows": windows, "context": wishes.context}
+    fingerprinted: dict[str, object] = {"teacher_fingerprint": fingerprint(source)}
+    counted = fingerprinted | {"total_params": count_parameters(student)[1]}
     record = made | counted | size.record() | ranked | losses | {"cut": asdict(cut)}
-
-    write = functools.partial(save_made, student, tokenizer, out, RECORD, record)
+    records = {RECORD: record} | ({} if scores is None else {SCORES: fingerprinted | _written(scores)})
+    write = functools.partial(save_made, student, tokenizer, out, records)
     write() if group is None else group.first(write)
     return record
+
+
+def _written(scores: Importance) -> dict[str, object]:
+    """Scores for JSON."""
+    arrays = {axis: getattr(scores, axis).tolist() for axis in SCORED}
+    return {"by": scores.by, "windows": scores.windows, **arrays}
+
+
+def _ranked_before(cut: Path, source: ModelSource) -> Importance:
+    """What the units of the teacher scored when an earlier cut was made.
+
+    Raises:
+        ConfigError: no ranked cut lies there, or it is one of another teacher.
+    """
+    if not (cut / SCORES).exists():
+        raise ConfigError(
+            f"{cut} holds no {SCORES}: it is no cut whose units were ranked (or an earlier version made it); rank "
+            "anew with --text"
+        )
+    found: dict[str, Any] = read_json(cut / SCORES)
+    if found["teacher_fingerprint"] != fingerprint(source):
+        raise ConfigError(
+            f"{cut} was cut out of another teacher than {source.name} (fingerprint {found['teacher_fingerprint']}, not "
+            f"{fingerprint(source)}), whose units its scores do not rank; rank anew with --text"
+        )
+    arrays = {axis: np.array(found[axis]) for axis in SCORED}
+    return Importance(by=found["by"], windows=found["windows"], **arrays)
 
 
 def _read(
@@ -330,7 +374,7 @@ def _read(
     size = wishes.context
     windows = [ids[i : i + size] for ids in encoded[scored:] for i in range(1, len(ids) - size + 1, size)]
     windows = windows[: max(1, wishes.tokens // size)]
-    if wishes.by != "uniform" and not windows:
+    if wishes.ranks and not windows:
         raise DataError(
             f"{text}: no document beyond the {len(heldout)} that are scored has {wishes.context} tokens; give more or "
             "longer text, or a smaller --context"
@@ -358,8 +402,8 @@ def _importance(
     found = together(lambda: measure_importance(teacher, batches(), by=wishes.by), group)  # type: ignore
     if group is None:
         return found
-    axes, count = ("layers", "width", "heads", "ffn"), len(calibration)
-    means = {axis: summed(getattr(found, axis) * found.windows, group) / count for axis in axes}
+    count = len(calibration)
+    means = {axis: summed(getattr(found, axis) * found.windows, group) / count for axis in SCORED}
     return Importance(by=found.by, windows=count, **means)
 
 

@@ -151,7 +151,7 @@ def check_rows(name: str, rows: int, tokenizer: "PreTrainedTokenizerBase") -> in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Teacher:
+class ModelTeacher:
     """A frozen model over the study's vocabulary."""
 
     name: str
@@ -214,7 +214,7 @@ def load_teacher(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     teacher_tokenizer: str | Path | None = None,
-) -> Teacher:
+) -> ModelTeacher:
     """Find, check, load and freeze a teacher.
 
     Args:
@@ -241,7 +241,7 @@ def load_teacher(
             f"{source.name}: the model ({model.config.model_type}) sees later tokens when it predicts one, so it is no "
             "causal language model. Choose a decoder-only teacher"
         )
-    return Teacher(
+    return ModelTeacher(
         name=source.name,
         model=model,
         head=_verified_head(source.name, model, len(tokenizer)),
@@ -367,7 +367,7 @@ class OracleTeacher:
         return self.oracle.flops_per_token
 
 
-AnyTeacher = Teacher | OracleTeacher
+AnyTeacher = ModelTeacher | OracleTeacher
 
 
 def load_any_teacher(

@@ -381,7 +381,7 @@ def upcycle_to(
         say(f"scoring both on {sum(len(ids) - 1 for ids in documents):,} tokens")
         context = min(SCORED_CONTEXT, context_of(config) or SCORED_CONTEXT)
         record |= _scored(dense, mixture, documents, context)
-    save_made(mixture, tokenizer, out, RECORD, record)
+    save_made(mixture, tokenizer, out, {RECORD: record})
     return record
 
 

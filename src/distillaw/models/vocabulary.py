@@ -285,7 +285,7 @@ def _change_model(
         after = measured[name].scored(model, measured[name].after, context)
         facts |= _losses(before[name], after)
     record["total_params"] = count_parameters(model)[1]
-    save_made(model, changed, out, RECORD, record)
+    save_made(model, changed, out, {RECORD: record})
     return record
 
 

@@ -11,12 +11,13 @@ The rows are outcomes.csv beside this file. An empty cell is not known; what is 
 import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-from distillaw.errors import ConfigError
+from distillaw.errors import ConfigError, DataError
 
 COMPARISONS = {
     "distil-vs-pretrain-equal-tokens": "A learns from a teacher, B from the text alone, on as many tokens",
@@ -54,6 +55,13 @@ KEPT_OUT = (
     *("marin-community/marin#7656", "Bootstrapped Distillation", "ZheZhang-ovo/BabyLM-Project"),
 )
 """Sources kept for a check from outside: none of their outcomes may enter, nor tune anything (docs/outcomes.md)."""
+ASKED_ONLY = (
+    *("github:ThuanNaN/GPT2-Knowledge-Distillation", "github:bgoertzel-sing/relaleap"),
+    *("github:lets-data-science/finetuning-lab", "github:dl1683/moonshot-sutra"),
+    *("github:dl1683/moonshot-llm-genome", "github:SymbioGPT", "github:coreonai/core"),
+)
+"""Sources that entered after the constants were learnt and are left out when they are learnt again, so that a score
+stays of rows that no constant saw (docs/retrodiction.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +159,7 @@ def gain_of(row: Outcome) -> float | None:
         return None
     if row.higher_is_better:
         return row.value_a - row.value_b
-    return _loss(row, row.value_b) - _loss(row, row.value_a)
+    return loss_of(row, row.value_b) - loss_of(row, row.value_a)
 
 
 def winner_of(row: Outcome) -> str | None:
@@ -160,14 +168,14 @@ def winner_of(row: Outcome) -> str | None:
     if gain is None:
         return None
     assert row.value_a is not None and row.value_b is not None
-    band = TIE_LOSS * _loss(row, row.value_b) if row.is_loss else TIE_POINTS
+    band = TIE_LOSS * loss_of(row, row.value_b) if row.is_loss else TIE_POINTS
     if abs(gain) <= band or abs(row.value_a - row.value_b) <= (row.value_noise or 0.0):
         return "tie"
     return "A" if gain > 0 else "B"
 
 
-def _loss(row: Outcome, value: float) -> float:
-    """A value of a loss or a perplexity in nats."""
+def loss_of(row: Outcome, value: float) -> float:
+    """A value of a loss or a perplexity in nats (per token, byte or word)."""
     return LOSSES[row.metric_kind] * value if row.metric_kind in LOSSES else math.log(value)
 
 
@@ -183,6 +191,74 @@ def read_outcomes() -> tuple[Outcome, ...]:
     """
     text = files("distillaw.outcomes").joinpath("outcomes.csv").read_text(encoding="utf-8")
     return tuple(_read(text.splitlines(), "outcomes.csv"))  # no cell has a line break
+
+
+USUAL = {"is_primary": "no", "is_complete": "no", "start": "random"}
+"""Of columns that a table of one's own may leave out."""
+
+
+def read_table_of_outcomes(path: Path) -> tuple[Outcome, ...]:
+    """A table of one's own: CSV with some or all of the columns of `Outcome`; gain and winner follow from the values.
+
+    Sources kept out of the table that ships may stand in it: nothing is learnt from it.
+
+    Raises:
+        DataError: no such file or no table of outcomes; or rows that break rules, one line for each.
+    """
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such file; give a CSV with columns of the table of outcomes (docs/outcomes.md)"
+        )
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            table = csv.DictReader(file)
+            names, found = tuple(table.fieldnames or ()), list(table)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as CSV: {error}") from None
+    if missing := [name for name in ("id", "comparison", "metric_kind") if name not in names]:
+        raise DataError(
+            f"{path}: no column {', '.join(missing)}; a table of outcomes has id, comparison, metric_kind, value_a and "
+            "value_b (or winner), and what is known of student, teacher and tokens: docs/outcomes.md lists the columns"
+        )
+    if odd := sorted(name for name in names if name not in COLUMNS):
+        raise DataError(f"{path}: no columns of a table of outcomes: {', '.join(odd)}")
+    rows, bad, seen = [], [], set()
+    for number, cells in enumerate(found, start=2):
+        try:
+            row = _own_row(cells, f"{path.name}, line {number}")
+            if row.id in seen:
+                raise ConfigError(f"{path.name}, line {number}, {row.id}: its id is taken")
+        except ConfigError as error:
+            bad.append(str(error))
+            continue
+        seen.add(row.id)
+        rows.append(row)
+    if bad:
+        raise DataError("\n".join(bad))
+    if not rows:
+        raise DataError(f"{path}: no rows")
+    return tuple(rows)
+
+
+def _own_row(given: Mapping[str | None, Any], where: str) -> Outcome:
+    """A row of a user's file, with what it may leave out filled in."""
+    if None in given:
+        raise ConfigError(f"{where}: more cells than columns; a comma inside a cell needs quotes around it")
+    cells = {str(name): value or "" for name, value in given.items()}
+    usual = USUAL | {"source": where.split(",")[0], "where_seen": where, "metric": cells["metric_kind"]}
+    for name, value in usual.items():
+        cells[name] = cells.get(name) or value
+    cells["kind"] = cells.get("kind") or ("core" if cells["start"] == "random" else "beyond")
+    draft = outcome_of(cells, where, is_draft=True)
+    gain, winner = gain_of(draft), winner_of(draft)
+    row = replace(
+        draft,
+        gain=draft.gain if draft.gain is not None or gain is None else round(gain, 4),
+        winner=draft.winner or winner or "",
+    )
+    if faults := faults_of(row, may_be_kept_out=True):
+        raise ConfigError(f"{where}, {row.id}: {'; '.join(faults)}")
+    return row
 
 
 def outcome_of(cells: Mapping[str, str], where: str, *, is_draft: bool = False) -> Outcome:
@@ -238,15 +314,16 @@ def _cell(row: str, column: str, kind: str, text: str) -> Any:
     raise ConfigError(f"{row}: {column} is {text!r}, not {'yes or no' if 'bool' in kind else 'a number'}")
 
 
-def faults_of(row: Outcome) -> tuple[str, ...]:
-    """Rules that a row breaks, in words; empty for a row that may stand in the table."""
+def faults_of(row: Outcome, *, may_be_kept_out: bool = False) -> tuple[str, ...]:
+    """Rules that a row breaks, in words; empty for a row that may stand in a table."""
     rules: Sequence[tuple[bool, str]] = (
         (
             bool(row.id and row.source and row.where_seen and row.metric),
             "id, source, where_seen and metric are needed",
         ),
         (
-            not any(k.lower() in f"{row.source} {row.where_seen} {row.place}".lower() for k in KEPT_OUT),
+            may_be_kept_out
+            or not any(k.lower() in f"{row.source} {row.where_seen} {row.place}".lower() for k in KEPT_OUT),
             "kept out",
         ),
         (row.kind in ("core", "beyond"), f"kind {row.kind!r} is not core or beyond"),

@@ -1,7 +1,8 @@
 """What the planner page computes with, as one JSON object: laws, doubts, devices, teachers, constants.
 
-The page has equations of its own (web/src), and no number: every coefficient and every constant of the planning comes
-from here, so that page and command cannot drift apart. Infinite logarithms (a term that is not there) become null.
+The page has equations of its own (web/src), and no number of the evidence: coefficients and constants of the planning
+come from here, so that page and command cannot drift apart. Where searches look (grids, spans, steps) stands in both,
+held together by tests/page/test_bundle.py. Infinite logarithms (a term that is not there) become null.
 """
 
 import math
@@ -20,6 +21,7 @@ from distillaw.errors import ConfigError
 from distillaw.laws.base import COORDINATES, EDGE, Array
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import Coefficient, published
+from distillaw.laws.starts import CUTS
 from distillaw.page.fields import BUDGETS, question_fields
 from distillaw.planning import (
     budget,
@@ -30,6 +32,7 @@ from distillaw.planning import (
     gains,
     judging,
     law_evidence,
+    learnt,
     options,
     situation,
     teacher_curve,
@@ -99,6 +102,7 @@ def _voice(voice: Voice) -> dict[str, object]:
         "ensemble": None if voice.ensemble is None else ensemble_on_page(voice.ensemble),
         "range": [list(bound) for bound in voice.range.bounds],
         "doubt": asdict(voice.discrepancy),
+        "learnt": None if voice.learnt is None else asdict(voice.learnt),
         "may_decide": voice.may_decide,
         "is_refused": voice.is_refused,
         "warnings": list(voice.warnings),
@@ -108,7 +112,7 @@ def _voice(voice: Voice) -> dict[str, object]:
         else {
             "slope": line.slope,
             "intercept": line.intercept,
-            "smallest_student": line.smallest_student,
+            "smallest_student": line.students[0],
         },
     }
 
@@ -201,6 +205,9 @@ def _constants() -> dict[str, object]:
         "sure": decision.SURE,
         "sure_deviations": float(gains.LAW_SCALE * stdtrit(gains.LAW_DOF, decision.SURE)),
         "common": law_evidence.COMMON,
+        "seeds": learnt.SEEDS,
+        "far": learnt.FAR,
+        "repeats": learnt.REPEATS,
         "law_dof": gains.LAW_DOF,
         "law_scale": gains.LAW_SCALE,
         "text_spread": text_scale.TEXT_SPREAD,
@@ -212,13 +219,12 @@ def _constants() -> dict[str, object]:
         "efold_weight": voices.EFOLD_WEIGHT,
         "edge": EDGE,
         "largest_gain": text_scale.LARGEST_GAIN,
-        "pruned_worth": options.PRUNED_WORTH,
+        "start_law": {**CUTS.coefficients, "spread": CUTS.spread, "kept": CUTS.range.as_dict()["kept"]},
         "size_prior": options.SIZE_PRIOR,
         "usual_ratio": options.USUAL_RATIO,
         "smallest_ratio": situation.SMALLEST_RATIO,
         "smallest_student": situation.SMALLEST_STUDENT,
         "larger": options.LARGER,
-        "most_pruned": options.MOST_PRUNED,
         "largest": situation.LARGEST,
         "ladder": judging.LADDER,
         "ladder_ratio": judging.LADDER_RATIO,

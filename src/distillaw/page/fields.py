@@ -18,7 +18,17 @@ BUDGETS = {
 """The four budgets: an amount to begin with, and the ends of the slider, from a pocket study to the largest runs."""
 _ASKED_OTHERWISE = (*BUDGETS, "teacher", "teacher-params", "teacher-tokens", "teacher-loss", "train-teacher")
 """Options for which the page has inputs of another shape: one budget of a kind, and a table of teachers."""
-_OF_COMMAND = ("study", "no-published", "delta-lgt", "delta-pre")
+_OF_COMMAND = (
+    "study",
+    "no-published",
+    "delta-lgt",
+    "delta-pre",
+    "student-loss",
+    "distill-weight",
+    "temperature",
+    "top-k",
+    "divergence",
+)
 """Options that the page does not have."""
 _USUAL = {
     "student": "1B",

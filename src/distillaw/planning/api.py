@@ -17,15 +17,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from distillaw.errors import CacheError
+from distillaw.errors import CacheError, ConfigError
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.study import kept_laws
 from distillaw.laws.published import PublishedLaw
 from distillaw.planning import wording
 from distillaw.planning.crossover import law_crossovers
-from distillaw.planning.decision import EqualCompute, Supposed, call, choose, regret, witnesses
+from distillaw.planning.decision import (
+    EqualCompute,
+    Supposed,
+    better_start,
+    call,
+    choose,
+    regret,
+    witnesses,
+)
 from distillaw.planning.evidence import Evidence
 from distillaw.planning.judging import Judged, Sources, consult, judge, options_of
+from distillaw.planning.law_evidence import BY_RATIO
 from distillaw.planning.phrases import say
 from distillaw.planning.question import Count, PlanQuestion, situation_of
 from distillaw.planning.sensitivity import switching_values
@@ -33,7 +42,7 @@ from distillaw.planning.situation import Situation, training_tokens
 from distillaw.planning.teacher_curve import teacher_range
 from distillaw.planning.text_scale import TextScale
 from distillaw.planning.verdict import Verdict
-from distillaw.planning.voices import LawLike, find_voices
+from distillaw.planning.voices import LawLike, find_voices, start_law_of
 from distillaw.runs.record import StudyRecord
 
 
@@ -87,8 +96,13 @@ def answer(question: PlanQuestion, situation: Situation, record: StudyRecord | N
     """
     if record is not None and situation.student_params is not None:
         _refuse_damage(record, situation.student_params, situation.student_tokens)
-    asked = _laws(question.law)
-    voices = find_voices(record, asked, published_too=question.published)
+    given = [(law, start_law_of(law)) for law in _laws(question.law)]
+    asked = [law for law, of_starts in given if of_starts is None]
+    for _, of_starts in given:
+        situation = situation if of_starts is None else replace(situation, start_law=of_starts)
+    voices = find_voices(record, asked, published_too=question.published, without=question.unlearnt)
+    if situation.baselines and all(v.ensemble is None or v.kind == "fitted" for v in voices):
+        raise ConfigError(say("baseline idle"))
     sources = Sources(
         record=record,
         voices=voices,
@@ -152,10 +166,14 @@ def decide(asked: Situation, sources: Sources, *, with_flips: bool = True) -> Ve
         flips = switching_values(asked, sources, judged.call.verdict, trains_teacher=trains)
     supposed = _supposed(judged, level)
     judged = replace(judged, headline=headline)
-    words = wording.explain(judged, equal, flips=flips, sources=sources, supposed=supposed)
+    start = better_start(headline, judged.call, level)
+    words = wording.explain(judged, equal, flips=flips, sources=sources, supposed=supposed, start=start)
     lead = sources.lead(situation)
     scale = next((TextScale.of(e).ratio for e in evidence if e.source == lead.source), 1.0)
     is_law = headline.kind != "measured" and headline.is_informative
+    is_by_ratio = any(
+        e.status == BY_RATIO for e in evidence if e.source == lead.source
+    )  # of measured teachers only
     return Verdict(
         verdict=judged.call.verdict,
         probability=judged.call.probability,
@@ -175,6 +193,7 @@ def decide(asked: Situation, sources: Sources, *, with_flips: bool = True) -> Ve
         headline=headline,
         call=judged.call,
         equal_compute=equal,
+        better_start=start,
         with_a_teacher=supposed,
         asked=asked,
         situation=situation,
@@ -183,7 +202,9 @@ def decide(asked: Situation, sources: Sources, *, with_flips: bool = True) -> Ve
         next_runs=words.next_runs,
         next_command=words.next_command,
         sources=sources,
-        teachers=teacher_range(situation, lead, headline.best, scale=scale) if is_law else None,
+        teachers=teacher_range(situation, lead, headline.best, scale=scale)
+        if is_law and not is_by_ratio
+        else None,
     )
 
 
@@ -211,11 +232,12 @@ def _equal_compute(judged: Judged, sources: Sources) -> EqualCompute | None:
         student_tokens=None,
         compute=total,
         student_params=best.student_params,
-        teachers=(best.teacher,),
+        teachers=situation.teachers if situation.start == "pruned" else (best.teacher,),
         may_train_teacher=False,
     )
     tokens = training_tokens(question, best.student_params)
-    sources = replace(sources, scales={e.source: TextScale.of(e) for e in judged.evidence})  # of one text
+    if not question.baselines:  # those tell the scale at the tokens asked about; else it is one of one text
+        sources = replace(sources, scales={e.source: TextScale.of(e) for e in judged.evidence})
     evidence = consult(question, sources, options_of(question, sources, is_sketch=True))
     source = choose(evidence, level=sources.level) if witnesses(evidence) else None
     equal = _at_equal_compute(total, tokens, source, sources.level)

@@ -131,11 +131,13 @@ def rate_uncertainty(
 def _curves(record: StudyRecord, *, has_teacher: bool) -> list[list[Run]]:
     """Runs that differ in nothing but their rate, one of the grid among them, one seed each."""
     groups: dict[tuple[object, ...], list[Run]] = {}
+    grid, arms = {run.run_id for run in record.students}, {run.arm for run in record.students}
     for run in record.runs:
-        if run.row.get("role") == "student" and bool(run.teacher_run) == has_teacher and run.branch_lr > 0:
-            key = run.params, run.tokens, run.teacher_run, run.seed, *run.recipe
+        if run.row.get("role") != "student" or run.arm not in arms:
+            continue
+        if bool(run.teacher_run) == has_teacher and run.branch_lr > 0:
+            key = run.params, run.tokens, run.teacher_run, run.start_run, run.seed, *run.recipe
             groups.setdefault(key, []).append(run)
-    grid = {run.run_id for run in record.students}
     return [runs for runs in groups.values() if any(run.run_id in grid for run in runs)]
 
 

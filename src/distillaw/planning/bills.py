@@ -6,6 +6,8 @@ Costs follow arXiv 2502.08606v2. Training a teacher is shared by the students it
 and so are logits that are stored. An existing teacher's training is paid already unless the scenario says otherwise.
 """
 
+import math
+
 import numpy as np
 
 from distillaw.accounting.flops import TRAINING_FACTOR
@@ -13,6 +15,7 @@ from distillaw.accounting.scenarios import CostShares
 from distillaw.laws.base import Array
 from distillaw.laws.published import published
 from distillaw.planning.situation import SMALLEST_RATIO, Situation, Teacher, forward_curve, forward_flop
+from distillaw.planning.starts import cut_source, log_head_start
 
 
 def shares_of(situation: Situation, teacher: Teacher | None) -> CostShares:
@@ -131,3 +134,13 @@ def effective_tokens(situation: Situation, tokens: Array | float) -> Array:
     correction = published("muennighoff2023").repetition
     assert correction is not None
     return correction.effective_tokens(tokens=D, unique_tokens=situation.unique_tokens)
+
+
+def student_tokens_worth(situation: Situation, tokens: Array | float, *, taught: bool) -> Array:
+    """Fresh tokens after which a random start stands where this student does: repeats count less, cuts begin ahead."""
+    worth = effective_tokens(situation, tokens)
+    source = cut_source(situation) if situation.start == "pruned" else None
+    if source is None:
+        return worth
+    ahead, sd = log_head_start(situation, source, taught=taught)
+    return worth + math.exp(ahead + situation.start_shift * sd)

@@ -9,10 +9,13 @@ from distillaw.planning.bills import effective_tokens, shares_of
 from distillaw.planning.decision import disagreement
 from distillaw.planning.evidence import Evidence, Strategy
 from distillaw.planning.judging import Sources
-from distillaw.planning.options import PRUNED_WORTH, Option, option_loss
+from distillaw.planning.law_evidence import BEYOND, KEPT, is_repeated
+from distillaw.planning.options import Option, option_loss
 from distillaw.planning.phrases import say
 from distillaw.planning.situation import Situation, Teacher
+from distillaw.planning.starts import begins_from, log_head_start
 from distillaw.planning.text_scale import TextScale, deviation
+from distillaw.planning.transfer import SEEN_BELOW
 
 PAID = {
     "best-case": "a teacher at hand is free, and so are its logits",
@@ -50,7 +53,23 @@ def assumptions(
     else:
         found.append(say("FLOP counted", vocab=situation.vocab, context=situation.context))
     found += _measured_teachers(situation, evidence, headline, sources)
-    return found + _repeats(situation, headline) + _estimates(headline)
+    found += _published_gains(situation, headline, sources)
+    return found + _repeats(situation, headline) + _estimates(situation, headline)
+
+
+def _published_gains(situation: Situation, headline: Evidence, sources: Sources) -> list[str]:
+    """What outcomes and the recipe leave of a gain by published laws, where those speak."""
+    laws = [v for v in sources.voices if v.learnt is not None and v.source in headline.deciding]
+    if not laws or laws[0].learnt is None:
+        return [] if situation.recipe.is_usual else [say("recipe own")]
+    found, learnt = situation.recipe.lines(laws[0].learnt), laws[0].learnt
+    if not headline.details.get(BEYOND) and float(str(headline.details.get(KEPT, 1.0))) != 1:
+        found.insert(
+            0, say("counted", share=100 * float(str(headline.details[KEPT])), sd=100 * learnt.per_gain)
+        )
+    if is_repeated(situation, headline.best.student_tokens):
+        found.append(say("repeated gain", share=100 * learnt.repeated, sd=100 * learnt.repeated_sd))
+    return found
 
 
 def _measured_teachers(
@@ -59,12 +78,14 @@ def _measured_teachers(
     """What the losses that were given for teachers did: how much was put down to the text, how much to the teacher."""
     laws = [e for e in evidence if e.speaks and e.kind in ("published", "surrogate")]
     lead = next((e for e in laws if e.source in (*headline.deciding, headline.source)), None)
-    if lead is None or all(t.loss is None for t in situation.teachers):
+    if lead is None or not (situation.baselines or any(t.loss is not None for t in situation.teachers)):
         return []
     scale = TextScale.of(lead)
     if scale.is_guess:
         return [say("text unknown")]
     ensemble = next(v.ensemble for v in sources.voices if v.source == lead.source)
+    if scale.by_baseline and ensemble is not None:
+        return _by_baseline(situation, headline, lead, ensemble, scale)
     whole = [
         t for t in situation.teachers if t.loss is not None and t.params is not None and t.tokens is not None
     ]
@@ -91,6 +112,29 @@ def _measured_teachers(
     return [*found, say("tell apart"), *_which_way(situation, headline, ensemble, scale)]
 
 
+def _by_baseline(
+    situation: Situation, headline: Evidence, lead: Evidence, ensemble: LawEnsemble, scale: TextScale
+) -> list[str]:
+    """What the user's own baselines did: the scale of the text, the ratios of the teachers, the share that is kept."""
+    alone = lead.pretrain
+    assert alone is not None
+    sd = 100 * scale.sd
+    found = [
+        say("by baseline", source=lead.source, off=_per_cent(math.log(scale.ratio), "above", "below"), sd=sd)
+    ]
+    for teacher in situation.teachers:
+        if teacher.loss is not None:
+            slots = {"teacher": teacher.called, "ratio": teacher.loss / alone.loss.mean}
+            found.append(say("at your ratio", **slots))
+    if beyond := float(str(lead.details[BEYOND])):
+        low, high = SEEN_BELOW.seen.as_dict()["student_params"]
+        share, sd, least = (
+            100 * x for x in (SEEN_BELOW.mean(beyond), SEEN_BELOW.sd(beyond), SEEN_BELOW.share)
+        )
+        found.append(say("realised", share=share, sd=sd, least=least, low=low, high=high))
+    return found + _which_way(situation, headline, ensemble, scale)
+
+
 def _which_way(
     situation: Situation, headline: Evidence, ensemble: LawEnsemble, scale: TextScale
 ) -> list[str]:
@@ -99,7 +143,6 @@ def _which_way(
     teacher = None if row.teacher is None else scale.teacher_on_law_text(row.teacher)
     if teacher is None or teacher.loss is None:
         return []
-    option = Option(kind="distil", student_params=row.student_params, student_tokens=row.student_tokens)
     option = Option(kind="distil", student_params=row.student_params, student_tokens=row.student_tokens)
     stronger, weaker = (
         float(
@@ -132,11 +175,23 @@ def _repeats(situation: Situation, headline: Evidence) -> list[str]:
     return [say("repeats", tokens=tokens, passes=tokens / unique, unique=unique, worth=worth)]
 
 
-def _estimates(headline: Evidence) -> list[str]:
-    """What the strategies that no law describes rest on."""
-    kinds = {row.kind for row in headline.alternatives}
-    estimated = [kind for kind in ("distil-then-pretrain", "prune-and-distil") if kind in kinds]
-    return [say(f"estimate {kind}", worth=PRUNED_WORTH) for kind in estimated]
+def _estimates(situation: Situation, headline: Evidence) -> list[str]:
+    """What a hand-over and a cut rest on."""
+    rows = [row for row in (headline.pretrain, *headline.alternatives) if row is not None]
+    found = [say(f"estimate {row.kind}") for row in rows if row.kind == "distil-then-pretrain"]
+    cut = next((row for row in rows if row.kind == "prune-and-pretrain"), None)
+    if cut is None or cut.cut_of is None or cut.cut_of.params is None:
+        return found
+    asked = begins_from(situation, cut.cut_of, cut.student_params)
+    (alone, sd), (taught, _) = (log_head_start(asked, cut.cut_of, taught=taught) for taught in (False, True))
+    said = {
+        "source": cut.cut_of.called,
+        "alone": math.exp(alone),
+        "taught": math.exp(taught),
+        "factor": math.exp(sd),
+    }
+    kept = 100 * cut.student_params / cut.cut_of.params
+    return [*found, say("cuts beside" if cut.is_speculative else "begins as a cut", kept=kept, **said)]
 
 
 def caveats(

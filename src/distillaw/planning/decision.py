@@ -94,6 +94,59 @@ def call(evidence: Evidence) -> Call:
     return Call(verdict=verdict, probability=lead, distil=distil, pretrain=pretrain, margin=margin)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartCall:
+    """Whether a cut is the better start, where the verdict is on random ones."""
+
+    row: Strategy
+    """The best strategy that begins as a cut."""
+    other: Strategy
+    """The best one that begins from random weights."""
+    gain: Interval
+    """Of the first over the second, nats/token."""
+    pruned: float
+    """P(gain > margin)."""
+    random: float
+    """P(-gain > margin)."""
+
+    @property
+    def better(self) -> str:
+        """`pruned`, `random` or `too-close`, called as verdicts are."""
+        lead = max(self.pruned, self.random)
+        return "too-close" if lead < SURE else "pruned" if self.pruned > self.random else "random"
+
+    def to_json(self) -> dict[str, object]:
+        """The call, its probabilities and what is compared."""
+        return {
+            "better": self.better,
+            "probability_pruned": self.pruned,
+            "probability_random": self.random,
+            "gain": self.gain.to_json(),
+            "strategy": self.row.name,
+            "against": self.other.name,
+        }
+
+
+def better_start(evidence: Evidence, answer: Call, level: float) -> StartCall | None:
+    """The call between the best cut and the best random start; None where no cut is judged beside a decision."""
+    if not evidence.is_decisive:
+        return None
+    assert evidence.posterior is not None and evidence.pretrain is not None
+    draws, rows = evidence.posterior.draws, evidence.alternatives
+    cuts = [j for j, row in enumerate(rows) if row.cut_of is not None and row.is_speculative]
+    if not cuts:
+        return None
+    cut = max(cuts, key=lambda j: draws[:, j].mean())
+    own = [(evidence.pretrain, np.zeros(len(draws)))]
+    own += [(row, draws[:, j]) for j, row in enumerate(rows) if not row.is_speculative]
+    other, over = max(own, key=lambda one: one[1].mean())
+    gain = draws[:, cut] - over
+    pruned, random = ((np.count_nonzero(s * gain > answer.margin) + 0.5) / (len(gain) + 1) for s in (1, -1))
+    return StartCall(
+        row=rows[cut], other=other, gain=Interval.of(gain, level), pruned=float(pruned), random=float(random)
+    )
+
+
 def regret(evidence: Evidence, answer: Call, level: float) -> Interval:
     """What is lost, nats/token, if the choice turns out wrong: draws in which the other one is better.
 

@@ -45,22 +45,16 @@ def crossings(tokens: Array, gains: Array) -> Array:
     Between grid points the gain is taken as straight in ln tokens. A gain that is never positive gives 0: if it ever
     was, that was before the grid begins.
     """
+    is_ahead = gains > 0
+    falls = is_ahead[:, :-1] & (gains[:, 1:] <= 0)
+    rows, at = np.arange(len(gains)), falls.argmax(axis=1)
+    before, after = gains[rows, at], gains[rows, at + 1]
     x = np.log(tokens)
-    out = np.full(len(gains), np.inf)
-    for row, gain in enumerate(gains):
-        if gain[0] <= 0:
-            rising = np.flatnonzero(gain > 0)
-            if not len(rising):
-                out[row] = 0.0
-                continue
-            start = int(rising[0])
-        else:
-            start = 0
-        falls = np.flatnonzero((gain[start:-1] > 0) & (gain[start + 1 :] <= 0))
-        if len(falls):
-            i = start + int(falls[0])
-            out[row] = math.exp(x[i] + (x[i + 1] - x[i]) * gain[i] / (gain[i] - gain[i + 1]))
-    return out
+    with np.errstate(
+        divide="ignore", over="ignore", invalid="ignore"
+    ):  # rows without a fall, which are replaced
+        crossed = np.exp(x[at] + (x[at + 1] - x[at]) * before / (before - after))
+    return np.where(falls.any(axis=1), crossed, np.where(is_ahead.any(axis=1), np.inf, 0.0))
 
 
 def band_of(crossed: Array, searched: tuple[float, float], source: str, level: float) -> Crossover:
@@ -131,6 +125,7 @@ class Strategy(Option):
             "gain": None if self.gain is None else self.gain.to_json(),
             "probability_best_teacher": self.share_best,
             "taught_share": None if teacher is None else self.distilled_share,
+            "cut_of": None if self.cut_of is None else self.cut_of.name,
             "run_ids": list(self.run_ids),
         }
 
@@ -252,9 +247,10 @@ class Evidence:
         """Column of a larger student that is better than the student itself, trained alone."""
         assert self.posterior is not None
         mean = self.posterior.mean
-        return next(
-            (j for j, row in enumerate(self.alternatives) if row.teacher is None and mean[j] > 0), None
+        larger = (
+            j for j, row in enumerate(self.alternatives) if row.teacher is None and not row.is_speculative
         )
+        return next((j for j in larger if mean[j] > 0), None)
 
 
 def with_gains(rows: Sequence[Strategy], gains: np.ndarray, level: float) -> tuple[Strategy, ...]:

@@ -17,10 +17,11 @@ from numpy.typing import ArrayLike
 
 from distillaw.laws.base import Array, log_positive
 from distillaw.laws.ensemble import LawEnsemble
-from distillaw.planning.bills import effective_tokens, shares_of
+from distillaw.planning.bills import shares_of, student_tokens_worth
 from distillaw.planning.decision import MARGIN, SURE
 from distillaw.planning.evidence import Evidence, Strategy
 from distillaw.planning.gains import LAW_DOF
+from distillaw.planning.law_evidence import KEPT
 from distillaw.planning.options import teacher_losses
 from distillaw.planning.phrases import say
 from distillaw.planning.situation import Teacher, forward_flop
@@ -38,9 +39,11 @@ def explanation(verdict: Verdict) -> list[str]:
     deciding = [
         v for v in verdict.sources.voices if v.source in verdict.headline.deciding and v.ensemble is not None
     ]
-    scales = {e.source: TextScale.of(e) for e in verdict.evidence}
+    evidence = {e.source: e for e in verdict.evidence}
     for voice in deciding:
-        lines += _law(verdict, voice, row, scales[voice.source])
+        lines += _law(verdict, voice, row, TextScale.of(evidence[voice.source]))
+        if (kept := evidence[voice.source].details.get(KEPT, 1.0)) != 1:
+            lines.append(say("step realised", share=100 * float(str(kept))))
     if verdict.headline.kind == "measured":
         lines += _runs(verdict)
     return lines + _decision(verdict)
@@ -72,7 +75,8 @@ def _law(verdict: Verdict, voice: Voice, row: Strategy, scale: TextScale) -> lis
     values = {name: float(np.exp(p[f"log_{name}"])) for name in "EAB"}
     powers = {name: p[name] for name in ("alpha", "beta", "gamma")}
     lines = [say("step law", source=voice.source, of=of, **values, **powers)]
-    d_own, d = (float(effective_tokens(situation, r.student_tokens)) for r in (own, row))
+    d_own = float(student_tokens_worth(situation, own.student_tokens, taught=False))
+    d = float(student_tokens_worth(situation, row.student_tokens, taught=True))
     supervised = ensemble.supervised(params=own.student_params, tokens=d_own)
     same = ensemble.supervised(params=row.student_params, tokens=d)
     teacher = np.exp(teacher_losses(ensemble, situation, scale.teacher_on_law_text(row.teacher)))

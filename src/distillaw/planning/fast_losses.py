@@ -11,7 +11,7 @@ import numpy as np
 from distillaw.laws import equation
 from distillaw.laws.base import Array
 from distillaw.laws.ensemble import LawEnsemble
-from distillaw.planning.optimum_search import agree_on_teachers
+from distillaw.planning.optimum import agree_on_teachers
 
 _BLOCK = 16_384
 """Cells at a time."""

@@ -17,7 +17,13 @@ from typing import Any
 import numpy as np
 
 from distillaw.errors import ConfigError, UnitError
-from distillaw.fitting.query import SHORT_TRAINING, UNSEEN_DATA, load_law
+from distillaw.fitting.query import (
+    NO_REPLICATES,
+    SHORT_TRAINING,
+    UNSEEN_DATA,
+    best_teacher_interval,
+    load_law,
+)
 from distillaw.fitting.result import FitResult
 from distillaw.laws.base import Array, Box, log_positive
 from distillaw.laws.capacity import CapacityGapLine
@@ -41,8 +47,15 @@ from distillaw.planning.voices import (
     published_voice,
 )
 from distillaw.quantities import format_count
+from distillaw.runs.config import check_choice
+from distillaw.runs.spec import ARMS
 
 USABLE = ("IN_RANGE", "NEAR_RANGE")
+STARTS = {"fresh": "random", "pruned": "pruned-same", "fixed": "fixed-init"}
+"""By arm, what an opinion calls the students it holds for."""
+_UNSAID = "as in the runs fitted"
+WHOSE_SIZES = "whether its sizes count embeddings is not published; they are taken as non-embedding ones"
+"""Of a published line, whose teachers and students are read as everybody else's."""
 _NEAR = math.log(3)
 """E-folds outside its runs up to which a law may still recommend a teacher."""
 _LEVEL = 0.9
@@ -65,11 +78,15 @@ class GapQuestion:
     """Of the teacher at hand, where it has one."""
     teacher_at_hand: tuple[float, float] | None = None
     """Its size and tokens, from which each law estimates a loss that is not given."""
+    arm: str | None = None
+    """How the student starts (fresh, pruned, fixed); laws of other starts are then heard but do not lead. None: any."""
     margin: float = FLAT
     """Share of the loss within which teachers count as equally good."""
 
     def __post_init__(self) -> None:
         """Refuse what no student or teacher can be."""
+        if self.arm is not None:
+            check_choice("arm", self.arm, ARMS)
         units = {"student_params": "parameters", "student_tokens": "tokens", "teacher_tokens": "tokens"}
         for what, unit in (units | {"teacher_loss": "nats/token"}).items():
             check_plausible(what, getattr(self, what), unit)
@@ -101,7 +118,7 @@ class GapOpinion:
     kind: str
     """fitted, surrogate, published or line."""
     start: str
-    """The student it holds for: random, pruned-same, or as in the runs that were fitted."""
+    """The student it holds for: random, pruned-same, fixed-init, or as in the runs that were fitted."""
     status: str
     """IN_RANGE, NEAR_RANGE (within a factor 3), OUT_OF_RANGE, REFUSED, or NOT_APPLICABLE."""
     best_teacher_params: float | None = None
@@ -170,7 +187,13 @@ _PLAIN = (
 )
 
 
-def speak(q: GapQuestion, voice: Voice) -> GapOpinion:
+def _start_of(fit: FitResult) -> str:
+    """The start of the students that were fitted; files that do not say are of fresh ones, as far as is known."""
+    arm = fit.provenance.get("arm")
+    return _UNSAID if arm is None else STARTS.get(str(arm), str(arm))
+
+
+def speak(q: GapQuestion, voice: Voice, fit: FitResult | None) -> GapOpinion:
     """A law that knows losses."""
     assert voice.ensemble is not None
     at = {"student_params": q.student_params, "student_tokens": q.student_tokens}
@@ -186,7 +209,7 @@ def speak(q: GapQuestion, voice: Voice) -> GapOpinion:
     return GapOpinion(
         law=voice.source,
         kind=voice.kind,
-        start="as in the runs fitted" if voice.kind == "fitted" else "random",
+        start=STARTS["fresh"] if fit is None else _start_of(fit),
         status="REFUSED" if voice.is_refused else _status(outside),
         outside=outside,
         best_teacher_params=curve.best.at,
@@ -255,35 +278,31 @@ def _cautions(q: GapQuestion, voice: Voice, curve: TeacherCurve, share: float) -
     return found
 
 
-def speak_of_sizes(q: GapQuestion, voice: Voice, fit: FitResult | None, *, is_named: bool) -> GapOpinion:
-    """A line of capacity gap: a size and nothing of losses."""
+def speak_of_sizes(q: GapQuestion, voice: Voice, fit: FitResult | None) -> GapOpinion:
+    """A line of capacity gap: a size and nothing of losses; a fitted one is of its own budget alone."""
     line = voice.line
     assert isinstance(line, CapacityGapLine)
-    start = "pruned-same" if fit is None else "as in the runs fitted"
+    start = STARTS["pruned"] if fit is None else _start_of(fit)
     base = GapOpinion(
         law=voice.source, kind="line", start=start, status="NOT_APPLICABLE", notes=tuple(voice.warnings[:1])
     )
-    if q.student_params < line.smallest_student:
-        why = (
-            f"a student of {format_count(q.student_params)} parameters: {voice.source} means nothing below "
-            f"{format_count(line.smallest_student)}: its best teacher is smaller than the student"
-        )
-        if is_named:
-            raise ConfigError(why + "; leave this law out, or ask for a larger student")
-        return replace(base, notes=(why, *base.notes))
-    at = {"student_params": q.student_params}
-    interval = None
+    if why := line.complaint(q.student_params):
+        return replace(base, notes=(f"a student of {format_count(q.student_params)}: {why}", *base.notes))
+    interval, unsaid = None, (WHOSE_SIZES,)
     if fit is not None:
-        predicted = fit.predict(level=_LEVEL, **at)
-        interval = float(predicted.lower), float(predicted.upper)
-    outside = _outside(line.range, at) if line.range.bounds else math.inf
+        unsaid = (
+            () if (interval := best_teacher_interval(fit, q.student_params, _LEVEL)) else (NO_REPLICATES,)
+        )
+    at = {"student_params": q.student_params, "student_tokens": q.student_tokens}
+    derived = {"tokens_per_param": q.student_tokens / q.student_params}
+    outside = _outside(line.range, at | derived) if line.range.bounds else math.inf
     return replace(
         base,
         status=_status(outside),
         outside=outside,
-        best_teacher_params=float(line.best_teacher(**at)),
+        best_teacher_params=float(line.best_teacher(student_params=q.student_params)),
         best_teacher_interval=interval,
-        notes=(*base.notes, *line.range.complaints(at)),
+        notes=(*base.notes, *line.range.complaints(at), *unsaid),
     )
 
 
@@ -312,13 +331,14 @@ class GapAnswer:
     opinions: tuple[GapOpinion, ...]
     voices: tuple[Voice, ...]
     lead: GapOpinion | None
-    """The first usable opinion about losses: the user's fits, else the laws named, else the surrogates."""
+    """The first usable opinion about losses: the user's fits, else the laws named, else the surrogates; of students
+    that start pruned or fixed the first usable one about such."""
     disagreement: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The answer of `distillaw gap --json`."""
         q = self.question
-        asked = ("student_params", "student_tokens", "teacher_loss", "margin")
+        asked = ("student_params", "student_tokens", "arm", "teacher_loss", "margin")
         return {name: getattr(q, name) for name in asked} | {
             **q.schedule,
             "teacher": q.teacher_name,
@@ -337,8 +357,8 @@ def capacity_gap(question: GapQuestion, *, laws: Sequence[LawLike] = ()) -> GapA
             come before the surrogates, Table 6 verbatim and the published lines, which are always heard.
 
     Raises:
-        ConfigError: an impossible question, a law without a word on teachers, a named line below its smallest student,
-            or a teacher at hand below the leading law's irreducible loss.
+        ConfigError: an impossible question, a law without a word on teachers, or a teacher at hand below the leading
+            law's irreducible loss.
         UnitError: a fit that counts other parameters.
     """
     _check(question)
@@ -347,11 +367,10 @@ def capacity_gap(question: GapQuestion, *, laws: Sequence[LawLike] = ()) -> GapA
     heard = named + [(v, None) for v in _always_heard() if v.source not in asked]
     voices = tuple(voice for voice, _ in heard if voice.ensemble is not None)
     opinions = [
-        speak(question, v) if v.line is None else speak_of_sizes(question, v, fit, is_named=v.source in asked)
-        for v, fit in heard
+        speak(question, v, fit) if v.line is None else speak_of_sizes(question, v, fit) for v, fit in heard
     ]
     opinions = tuple(_set_against(question, o, voices, opinions) for o in opinions)
-    lead = next((o for o in opinions if o.is_usable and o.curve is not None), None)
+    lead = next((o for o in opinions if o.is_usable and _may_lead(o, question.arm)), None)
     if question.teacher_loss is not None:
         _check_loss(
             question.teacher_loss, next((v for v in voices if lead and v.source == lead.law), voices[0])
@@ -363,6 +382,13 @@ def capacity_gap(question: GapQuestion, *, laws: Sequence[LawLike] = ()) -> GapA
         lead=lead,
         disagreement=tuple(_disagreement(opinions, lead)),
     )
+
+
+def _may_lead(opinion: GapOpinion, arm: str | None) -> bool:
+    """Opinions about losses lead; where the start is said, those of that start, about losses or not."""
+    if arm is None:
+        return opinion.curve is not None
+    return opinion.start in (STARTS[arm], _UNSAID if arm == "fresh" else None)
 
 
 def _always_heard() -> list[Voice]:
@@ -447,15 +473,23 @@ def _disagreement(opinions: Sequence[GapOpinion], lead: GapOpinion | None) -> li
             f"when another is right costs at most {worst:.2g} % of the loss."
         )
     for o in opinions:
-        if o.kind == "line" and o.best_teacher_params is not None and lead is not None:
+        if (
+            o.kind == "line"
+            and o.best_teacher_params is not None
+            and lead is not None
+            and lead.curve is not None
+        ):
+            whose = _START.get(o.start, f"that start {o.start}")
             found.append(
-                f"{o.law} says {format_count(o.best_teacher_params)}, for students {_START[o.start]}. Under {lead.law} "
+                f"{o.law} says {format_count(o.best_teacher_params)}, for students {whose}. Under {lead.law} "
                 f"that teacher costs {o.per_cent_elsewhere[lead.law]:.2g} % of the loss."
             )
     return found
 
 
 _START = {
+    "random": "from random weights",
+    "fixed-init": "cut out of one reference",
     "pruned-same": "pruned from the teacher they learn from",
     "as in the runs fitted": "that start as in the runs fitted",
 }

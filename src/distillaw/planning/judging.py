@@ -24,8 +24,8 @@ from distillaw.planning.law_evidence import law_evidence
 from distillaw.planning.options import SIZE_PRIOR, Option, find_options
 from distillaw.planning.paired import paired_evidence, study_teachers
 from distillaw.planning.phrases import say
-from distillaw.planning.situation import Situation, Teacher, check_teacher_losses, training_tokens
-from distillaw.planning.text_scale import TextScale, text_scale
+from distillaw.planning.situation import Situation, Teacher, check_losses, training_tokens
+from distillaw.planning.text_scale import TextScale, lowest_floor, text_scale
 from distillaw.planning.voices import Voice, efolds_outside
 from distillaw.runs.record import StudyRecord, nearest_size
 
@@ -46,14 +46,9 @@ class Sources:
     scales: Mapping[str, TextScale] = field(default_factory=dict)
     """Text scales by source that are known already; the others are worked out from the question."""
 
-    @property
-    def floor(self) -> float:
+    def floor(self, situation: Situation) -> float:
         """Lowest irreducible loss of the laws, nats/token; 0 with a study, whose text may be easier than any law's."""
-        if self.record is not None:
-            return 0.0
-        return min(
-            (float(v.ensemble.irreducible.min()) for v in self.voices if v.ensemble is not None), default=0.0
-        )
+        return 0.0 if self.record is not None else lowest_floor(self.voices, situation)
 
     def lead(self, situation: Situation) -> Voice:
         """The law that chooses what is free, thinned: the first that reaches this student, else the nearest.
@@ -96,17 +91,25 @@ def options_of(situation: Situation, sources: Sources, *, is_sketch: bool = Fals
         ConfigError: nothing but pretraining can be paid for.
     """
     lead = sources.lead(situation)
-    assert lead.ensemble is not None
+    ensemble = lead.ensemble
+    assert ensemble is not None
     is_small = lead.kind == "fitted" and not situation.inference_tokens
-    own = None if is_sketch else _own_loss(situation, sources)
-    scale = sources.scales.get(lead.source) or text_scale(lead, situation, own)
-    scaled = scale.asked(situation)
-    options = find_options(
-        scaled, lead.ensemble, is_sketch=is_sketch, size_prior=SIZE_PRIOR if is_small else 0.0
-    )
-    given = dict(zip(scaled.teachers, situation.teachers, strict=True))
+    own = (None, None) if is_sketch else _own_loss(situation, sources)
+    scale = sources.scales.get(lead.source) or text_scale(lead, situation, *own)
+
+    def found(scale: TextScale) -> tuple[Situation, list[Option]]:
+        scaled, prior = scale.asked(situation), SIZE_PRIOR if is_small else 0.0
+        return scaled, find_options(scaled, ensemble, is_sketch=is_sketch, size_prior=prior)
+
+    scaled, options = found(scale)
+    if (
+        scale.by_baseline and situation.student_params is None
+    ):  # known at the baselines only until a size is found
+        scaled, options = found(text_scale(lead, situation, options[0]))
+    given: dict[Teacher | None, Teacher] = dict(zip(scaled.teachers, situation.teachers, strict=True))
     options = [
-        o if o.teacher is None else replace(o, teacher=given.get(o.teacher, o.teacher)) for o in options
+        replace(o, teacher=given.get(o.teacher, o.teacher), cut_of=given.get(o.cut_of, o.cut_of))
+        for o in options
     ]
     if all(option.teacher is None for option in options):
         assert situation.compute is not None
@@ -114,16 +117,16 @@ def options_of(situation: Situation, sources: Sources, *, is_sketch: bool = Fals
     return options
 
 
-def _own_loss(situation: Situation, sources: Sources) -> tuple[Option, float] | None:
+def _own_loss(situation: Situation, sources: Sources) -> tuple[Option | None, float | None]:
     """Pretraining at the student's size and its loss, where the study ran that."""
     size = situation.student_params
     if sources.record is None or size is None:
-        return None
+        return None, None
     tokens = training_tokens(situation, size)
     arms = student_arms(sources.record, size)
     point = arms[0].at(tokens) if arms and arms[0].teacher is None else None
     if point is None:
-        return None
+        return None, None
     return Option(kind="pretrain", student_params=size, student_tokens=point.tokens), point.mean_loss
 
 
@@ -139,7 +142,7 @@ def consult(
         with_runs: whether paired runs are read too.
     """
     found: list[Evidence] = []
-    if sources.record is not None and with_runs:
+    if sources.record is not None and with_runs and situation.start == "random":
         rng = np.random.default_rng([sources.seed, 0])
         found.append(
             paired_evidence(situation, sources.record, situation.teachers, level=sources.level, rng=rng)
@@ -215,7 +218,7 @@ def judge(
         )
 
     situation = of_study(asked, sources.record)
-    check_teacher_losses(situation, sources.floor)
+    check_losses(situation, sources.floor(situation))
     if situation.student_tokens is None or any(is_at_hand(situation, t) for t in situation.teachers):
         return judged(situation)
     if not situation.teachers and not with_supposed:

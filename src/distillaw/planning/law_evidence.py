@@ -1,27 +1,44 @@
 """What one law, or an ensemble of them, says of all options: losses, and gains with the model's discrepancy."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from distillaw.laws.base import COORDINATES, Array
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.planning import draws
-from distillaw.planning.bills import bill, effective_tokens
+from distillaw.planning.bills import bill, student_tokens_worth
 from distillaw.planning.evidence import FAR_OUTSIDE, OUT_OF_RANGE, Evidence, Interval, Strategy, with_gains
 from distillaw.planning.gains import GainBelief, GainPosterior
+from distillaw.planning.learnt import FAR, REPEATS, SEEDS
 from distillaw.planning.options import Option, OptionLoss, option_loss
 from distillaw.planning.phrases import say
 from distillaw.planning.situation import Situation
+from distillaw.planning.starts import begins_from, start_problem
 from distillaw.planning.text_scale import TextScale, text_scale
-from distillaw.planning.voices import EFOLD_WEIGHT, RIVAL_SHARE, TWO_TEXTS_SD, Voice, efolds_outside
+from distillaw.planning.transfer import SEEN_BELOW, Transfer
+from distillaw.planning.voices import (
+    EFOLD_WEIGHT,
+    RIVAL_SHARE,
+    TWO_TEXTS_SD,
+    Voice,
+    efolds_outside,
+)
 
+NO_START_LAW = "NO_START_LAW"
+"""Status of a law where none says what the start that was asked for is worth."""
 OTHER_TEXT = "OTHER_TEXT"
+BY_RATIO = "BY_RATIO"
+"""Status of a law that is asked below its range at the user's own ratio of losses (transfer.py)."""
+BEYOND = "beyond"
+"""Key of `Evidence.details`: how far, from 0 (in range) to 1."""
+KEPT = "kept"
+"""Key of `Evidence.details`: the share of a positive gain that is counted; 1 of a law in range and of its recipe."""
 COMMON = 0.8
-"""Share of a law's discrepancy (as variance) that all distilled students have in common: what it gets wrong about one
-teacher it gets wrong about the next. Judged, not measured."""
+"""Share of a fitted law's discrepancy (as variance) that all distilled students have in common: what it gets wrong of
+one teacher it gets wrong of the next. Judged, not measured."""
 
 
 def law_evidence(
@@ -32,6 +49,7 @@ def law_evidence(
     level: float,
     own_loss: float | None = None,
     scale: TextScale | None = None,
+    transfer: Transfer = SEEN_BELOW,
 ) -> Evidence:
     """A voice's evidence on all options, the first of which is pretraining.
 
@@ -44,6 +62,7 @@ def law_evidence(
             it. A published law is then asked at the user's ratio of teacher to student loss, since its own text is
             easier or harder, and its losses are scaled to the user's.
         scale: of the user's losses to the law's, where it is known already.
+        transfer: what is known of gains below the range.
     """
     if voice.line is not None:
         return _line_evidence(situation, voice, voice.line)
@@ -55,30 +74,52 @@ def law_evidence(
             source=voice.source, kind=voice.kind, status=status, note=note, warnings=voice.warnings
         )
     if scale is None:
-        own = None if own_loss is None else (options[0], own_loss)
-        scale = text_scale(voice, situation, own)
+        scale = text_scale(voice, situation, options[0], own_loss)
     predicted = [option_loss(voice.ensemble, situation, scale.on_law_text(o)) for o in options]
     outside = _outside(situation, voice, options, predicted)
-    is_far = max(outside.values(), default=0.0) > voice.discrepancy.reach
+    beyond = 0.0
+    if scale.by_baseline and _is_by_ratio(situation, voice, options, predicted, outside, transfer):
+        beyond = min(max(outside.values()) / FAR, 1.0)
+    reach = voice.discrepancy.reach
+    if scale.is_guess or scale.by_baseline:
+        reach = min(reach, FAR)
+    is_far = not beyond and max(outside.values(), default=0.0) > reach
     is_apart = not is_far and scale.is_implausible(options, predicted)
+    kept = _Kept(situation=situation, voice=voice, transfer=transfer, beyond=beyond, outside=outside)
+    whole = predicted
+    predicted = [_counted(o, p, whole[0], kept) for o, p in zip(options, whole, strict=True)]
+    is_vague = beyond > 0 and scale.sd > transfer.left_sd
     lines = _complaints(situation, voice, options, predicted, scale.ratio)
-    common = scale.ratio * _discrepancy(situation, voice, options, predicted, outside, scale)
+    common = scale.ratio * _discrepancy(situation, voice, options, whole, scale, kept)
+    predicted = [_far_begun(situation, voice, o, p) for o, p in zip(options, predicted, strict=True)]
+    uncovered = start_problem(situation)
     predicted = [scale.on_user_text(p) for p in predicted]
-    sample = _draw(predicted, common, options)
+    alone = scale.sd * float(predicted[0].loss.mean()) if scale.by_baseline else common
+    together = COMMON if voice.learnt is None else voice.learnt.common
+    sample = _draw(predicted, options, common=common, alone=alone, together=together)
     posterior = GainPosterior(draws=sample.gains, estimate=sample.centres.mean(0), se=sample.gains.std(0))
     rows = [
         _row(situation, o, p, sample.losses[:, j], level)
         for j, (o, p) in enumerate(zip(options, predicted, strict=True))
     ]
     others = with_gains(rows[1:], sample.gains, level)
+    note = say("texts apart") if is_apart else _note(voice, outside, is_far)
+    if is_vague:
+        note = say("vague baseline", where=note, sd=100 * scale.sd, most=100 * transfer.left_sd)
     return Evidence(
         source=voice.source,
         kind=voice.kind,
         pretrain=rows[0],
         alternatives=others,
-        status=OTHER_TEXT if is_apart else _status(voice, outside, is_far),
-        note=say("texts apart") if is_apart else _note(voice, outside, is_far),
-        is_decisive=voice.may_decide and not is_far and not is_apart,
+        status=NO_START_LAW
+        if uncovered
+        else OTHER_TEXT
+        if is_apart
+        else BY_RATIO
+        if beyond
+        else _status(voice, outside, is_far),
+        note=say(uncovered) if uncovered else note,
+        is_decisive=voice.may_decide and not (is_far or is_apart or is_vague or uncovered),
         inside_range=not outside,
         posterior=posterior,
         beliefs=tuple(
@@ -90,10 +131,92 @@ def law_evidence(
             "efolds_outside": outside,
             FAR_OUTSIDE: is_far,
             "doubt": common,
+            **({BEYOND: beyond} if scale.by_baseline else {}),
+            KEPT: kept.share,
             **scale.details,
-            "laws": _by_member(voice, options, predicted),
+            "laws": _by_member(voice, options, [scale.on_user_text(p) for p in whole]),
         },
     )
+
+
+def _is_by_ratio(
+    situation: Situation,
+    voice: Voice,
+    options: Sequence[Option],
+    predicted: Sequence[OptionLoss],
+    outside: dict[str, float],
+    transfer: Transfer,
+) -> bool:
+    """Whether a law answers below its range by the user's own ratio L_T / L_S: both measured, their like seen."""
+    best = _best_distilled(options, predicted)
+    teacher = options[best].teacher
+    if voice.is_refused or teacher is None or teacher.loss is None or outside.keys() <= {"teacher_loss"}:
+        return False
+    ratio = _teacher_ratio(predicted[best], predicted[0])
+    coords = [_coords(situation, options[j], predicted[j]) for j in (0, best)]
+    return all(transfer.admits(voice.range, at, ratio) for at in coords)
+
+
+def _teacher_ratio(taught: OptionLoss, alone: OptionLoss) -> float:
+    """L_T / L_S, means over the members."""
+    assert taught.teacher_loss is not None
+    return float(taught.teacher_loss.mean() / alone.loss.mean())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    """What is counted of the gains that a voice makes of a question: all, by a law of the user's own."""
+
+    situation: Situation
+    voice: Voice
+    transfer: Transfer
+    beyond: float
+    """Of `transfer`, where a law is asked by ratio; else 0, and outcomes say (learnt.py)."""
+    outside: Mapping[str, float]
+
+    @property
+    def share(self) -> float:
+        """Of a positive gain."""
+        learnt = self.voice.learnt
+        if learnt is None:
+            return 1.0
+        share = self.transfer.mean(self.beyond) if self.beyond else learnt.share(self.outside)
+        return share * self.situation.recipe.gained(learnt)
+
+    def of(self, gain: Array) -> Array:
+        """Of gains, in their shape; what a teacher costs, it costs whole, or as much as the recipe leaves."""
+        lost = 1.0 if self.voice.learnt is None else self.situation.recipe.lost
+        return np.where(gain > 0, self.share, lost) * gain
+
+    def sd(self, option: Option, gain: float) -> float:
+        """Standard deviation of what is counted of a gain, both as shares of the loss."""
+        learnt, recipe = self.voice.learnt, self.situation.recipe
+        if learnt is None:
+            return self.voice.discrepancy.at(self.outside)
+        gain = max(gain, 0.0)
+        if self.beyond:
+            home = learnt.at_home + self.beyond * (self.transfer.left_sd - learnt.at_home)
+            sd = math.hypot(home, self.transfer.sd(self.beyond) * gain)
+        else:
+            sd = math.hypot(learnt.at_home, learnt.per_gain * learnt.beyond(self.outside) * gain)
+        sd = recipe.weight * math.hypot(sd, learnt.truncated_sd * (recipe.top_k is not None))
+        return math.hypot(SEEDS, sd, learnt.repeated_sd * is_repeated(self.situation, option.student_tokens))
+
+
+def is_repeated(situation: Situation, tokens: float) -> bool:
+    """Whether text is read so often that laws of fresh tokens do not know what a teacher does there."""
+    return situation.unique_tokens is not None and tokens > REPEATS * situation.unique_tokens
+
+
+def _counted(option: Option, predicted: OptionLoss, alone: OptionLoss, kept: _Kept) -> OptionLoss:
+    """An option with what is counted of its gain; beside random starts that of a cut is mostly its head start's."""
+    learnt = kept.voice.learnt
+    if option.teacher is None or learnt is None or (option.cut_of is not None and option.is_speculative):
+        return predicted
+    gain = kept.of(alone.loss - predicted.loss)
+    if is_repeated(kept.situation, option.student_tokens):
+        gain = gain + learnt.repeated * alone.loss
+    return replace(predicted, loss=alone.loss - gain, sd=abs(kept.share) * predicted.sd)
 
 
 def _discrepancy(
@@ -101,23 +224,54 @@ def _discrepancy(
     voice: Voice,
     options: Sequence[Option],
     predicted: Sequence[OptionLoss],
-    outside: dict[str, float],
     scale: TextScale,
+    kept: _Kept,
 ) -> float:
-    """Standard deviation of a gain that the ensemble does not show, nats/token of the law's text."""
-    share = voice.discrepancy.at(outside)
-    if scale.is_guess:
-        share = math.hypot(share, TWO_TEXTS_SD)
-    apart = text = 0.0
+    """Standard deviation of a gain that the ensemble does not show, nats/token of the law's text.
+
+    `predicted` is what the law says by itself, before anything is left out.
+    """
     best = _best_distilled(options, predicted)
+    alone = float(predicted[0].loss.mean())
+    gain = alone - float(predicted[best].loss.mean())
+    share = kept.sd(options[best], gain / alone)
+    if scale.is_guess:
+        share = math.hypot(share, TWO_TEXTS_SD * situation.recipe.weight)
+    apart = text = 0.0
     if scale.sd and best:
-        ends = [_distilled(voice, situation, options[best], scale.moved(z)) for z in (-1.0, 1.0)]
-        text = abs(ends[0] - ends[1]) / 2
+        ends = [alone - _distilled(voice, situation, options[best], scale.moved(z)) for z in (-1.0, 1.0)]
+        text = float(np.ptp(kept.of(np.array(ends)))) / 2
     if voice.rival is not None and best:
         rivals = [float(option_loss(voice.rival, situation, options[j]).loss.mean()) for j in (0, best)]
-        own = [float(predicted[j].loss.mean()) for j in (0, best)]
-        apart = RIVAL_SHARE * abs((own[0] - own[1]) - (rivals[0] - rivals[1]))
-    return math.hypot(share * float(predicted[0].loss.mean()), apart, text)
+        apart = RIVAL_SHARE * abs(gain - (rivals[0] - rivals[1]))
+    begun = _start_doubt(situation, voice, options, best, scale)
+    return math.hypot(share * alone, apart, text, begun)
+
+
+def _start_doubt(
+    situation: Situation, voice: Voice, options: Sequence[Option], best: int, scale: TextScale
+) -> float:
+    """Standard deviation of a gain between students of one cut, whose head start nobody knows exactly."""
+    if situation.start != "pruned" or not best:
+        return 0.0
+    assert voice.ensemble is not None
+    gains = []
+    for shift in (-1.0, 1.0):
+        asked = replace(situation, start_shift=shift)
+        alone, taught = (
+            option_loss(voice.ensemble, asked, scale.on_law_text(options[j])).loss.mean() for j in (0, best)
+        )
+        gains.append(float(alone - taught))
+    return abs(gains[0] - gains[1]) / 2
+
+
+def _far_begun(situation: Situation, voice: Voice, option: Option, predicted: OptionLoss) -> OptionLoss:
+    """A cut beside random starts, whose head start may lead beyond the law's range: with the doubt of that."""
+    if option.cut_of is None or not option.is_speculative:
+        return predicted
+    coords = _coords(begins_from(situation, option.cut_of, option.student_params), option, predicted)
+    doubt = voice.discrepancy.at(efolds_outside(voice.range, coords)) * float(predicted.loss.mean())
+    return replace(predicted, sd=math.hypot(predicted.sd, doubt))
 
 
 def _distilled(voice: Voice, situation: Situation, option: Option, scale: TextScale) -> float:
@@ -144,8 +298,23 @@ class _Sample:
     """(R, 1 + K), pretraining first."""
 
 
-def _draw(predicted: Sequence[OptionLoss], common: float, options: Sequence[Option]) -> _Sample:
-    """Members evenly, plus the discrepancy: in part of all distilled students, in part each option's own."""
+def _draw(
+    predicted: Sequence[OptionLoss],
+    options: Sequence[Option],
+    *,
+    common: float,
+    alone: float,
+    together: float,
+) -> _Sample:
+    """Members evenly, plus the discrepancy: in part of all distilled students, in part each option's own.
+
+    Args:
+        predicted: by option, pretraining first.
+        options: the same.
+        common: standard deviation of a gain that the members do not show, nats/token.
+        alone: the same of the loss of pretraining.
+        together: share of `common` (as variance) that all distilled students have in common.
+    """
     losses = np.stack([p.loss for p in predicted], axis=1)  # (m, 1 + K)
     centres = losses[:, :1] - losses[:, 1:]
     pick, tails = draws.members(len(losses)), draws.tails()
@@ -153,10 +322,10 @@ def _draw(predicted: Sequence[OptionLoss], common: float, options: Sequence[Opti
     for j, option in enumerate(options[1:]):
         mixed = draws.normals(draws.OPTIONS + 2 * j)
         if option.teacher is not None:
-            mixed = np.sqrt(COMMON) * draws.normals(draws.SHARED) + np.sqrt(1 - COMMON) * mixed
+            mixed = np.sqrt(together) * draws.normals(draws.SHARED) + np.sqrt(1 - together) * mixed
         own = predicted[j + 1].sd * draws.normals(draws.OPTIONS + 2 * j + 1)
         gains[:, j] = centres[pick, j] + tails * (common * mixed + own)
-    first = losses[pick, 0] + common * tails * draws.normals(draws.PRETRAIN)
+    first = losses[pick, 0] + alone * tails * draws.normals(draws.PRETRAIN)
     return _Sample(centres=centres, gains=gains, losses=np.column_stack([first, first[:, None] - gains]))
 
 
@@ -185,7 +354,7 @@ def _outside(
 
 
 def _coords(situation: Situation, option: Option, predicted: OptionLoss) -> dict[str, list[float]]:
-    D = float(effective_tokens(situation, option.student_tokens))
+    D = float(student_tokens_worth(situation, option.student_tokens, taught=option.teacher is not None))
     losses = [] if predicted.teacher_loss is None else [float(predicted.teacher_loss.mean())]
     return {
         "student_params": [option.student_params],
@@ -263,8 +432,10 @@ def _line_evidence(situation: Situation, voice: Voice, line: CapacityGapLine) ->
     N = situation.student_params
     if N is None:
         note = say("line free size")
-    elif line.smallest_student > N:
-        note = say("line too small", smallest=line.smallest_student)
+    elif line.students[0] > N:
+        note = say("line too small", smallest=line.students[0])
+    elif why := line.complaint(N):
+        note = why
     else:
         arm = "" if voice.kind == "fitted" else say("line pruned")
         note = say("line chooses", best=float(line.best_teacher(student_params=N)), arm=arm)

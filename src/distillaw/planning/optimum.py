@@ -3,15 +3,24 @@
     minimise over N_T, D_T   mean over laws of L_S(N_S, D_S, L(N_T, D_T))
     with                     C = 3 F(N_S) D_S + F(N_T) (delta_Lgt D_S + delta_Pre 3 D_T)
 
-Source: arXiv 2502.08606v2, total-compute objective. The paper searches with SLSQP
-from one start and can land in a local optimum: weak and strong teachers are two valleys. Here a grid over the whole
-range comes first, and the budget is divided by shares, so that every point tried inside the range can be paid for.
-
     optimal_distillation(ensemble, student_params=1e9, compute=1e21, shares=Scenario.INFERENCE.value)
+
+Source: arXiv 2502.08606v2, total-compute objective. The paper searches with SLSQP from one start and can land in a
+local optimum: weak and strong teachers are two valleys. Here a grid over the whole range comes first:
+
+    teacher free to train   one coordinate, along a path of teachers
+        cheapest                for every loss, the teacher that reaches it with the least compute (logits free too)
+        overtrained             the most tokens allowed, else the smallest size
+    teacher paid for        two, ln N_T and the odds of teacher training in the budget; and the edges of the box,
+                            for plans that end at a bound
+
+With the odds z = ln(teacher training / the rest) every point divides the budget: none is out of reach, and few
+tokens on either side are as finely resolved as many. Budgets lie on the last axis, laws on the first.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,9 +29,11 @@ from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.flops import TRAINING_FACTOR
 from distillaw.accounting.scenarios import CostShares
 from distillaw.errors import ConfigError
-from distillaw.laws.base import Array, Mask, log_positive
+from distillaw.laws.base import Array, Indices, Mask, log_positive
 from distillaw.laws.ensemble import LawEnsemble
-from distillaw.planning.optimum_search import Bounds, StudentBudgets, Transform, search
+from distillaw.laws.search import deepest_valleys, last_true, lowest, newton
+
+Transform = Callable[[Array], Array]
 
 PAPER_BOUNDS = (1e6, 1e17)
 """N_T, D_T (and D_S) of the paper's search."""
@@ -142,6 +153,118 @@ def optimal_distillation(
     return _joined(parts, n.shape)
 
 
+# --- what a teacher costs and brings ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """The teachers allowed: natural logarithms of the smallest and largest size and tokens."""
+
+    params: tuple[float, float]
+    tokens: tuple[float, float]
+
+    @property
+    def has_inside(self) -> bool:
+        """False if size or tokens are given, so that every teacher lies on the edge."""
+        return self.params[0] < self.params[1] and self.tokens[0] < self.tokens[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentBudgets:
+    """Students with their budgets, k of them, and what a teacher (ln N_T, ln D_T) costs each and brings."""
+
+    ensemble: LawEnsemble
+    n: Array
+    """Ln N_S, shape (k,)."""
+    compute: Array
+    """C, FLOP, shape (k,)."""
+    shares: CostShares
+    fewest: float
+    """Ln of the fewest student tokens."""
+    forward: Transform
+    """F(N), FLOP per token."""
+    effective: Transform
+    """Ln D' of ln D."""
+    training: Array
+    """3 F(N_S), FLOP per token, shape (k,)."""
+
+    def pick(self, index: Indices | slice) -> "StudentBudgets":
+        """Some of the cells."""
+        return replace(self, n=self.n[index], compute=self.compute[index], training=self.training[index])
+
+    def split(self, size: int) -> Iterator["StudentBudgets"]:
+        """Parts of so many cells."""
+        for start in range(0, max(1, len(self.n)), size):
+            yield self.pick(slice(start, start + size))
+
+    def per_token(self, price: Array) -> Array:
+        """FLOP per student token, its training and what it pays of the logits, at F(N_T) = price."""
+        return self.training + self.shares.delta_lgt * price
+
+    def teacher_training(self, price: Array, d: Array) -> Array:
+        """What is charged of 3 F(N_T) D_T, FLOP."""
+        return self.shares.delta_pre * TRAINING_FACTOR * price * np.exp(d)
+
+    def student_tokens(self, price: Array, d: Array) -> Array:
+        """Ln D_S that the teacher leaves; one below the fewest where it leaves less than that."""
+        left = (self.compute - self.teacher_training(price, d)) / self.per_token(price)
+        return np.log(np.maximum(left, np.exp(self.fewest - 1)))
+
+    def divided(self, n: Array, y: Array) -> tuple[Array, Array]:
+        """Ln D_T and ln D_S of a teacher size and the second coordinate of the search.
+
+        Args:
+            n: ln N_T.
+            y: the odds of teacher training in the budget; ln D_T itself where teacher training is free.
+        """
+        price = self.price(n)
+        student = np.log(self.compute / self.per_token(price))
+        if not self.shares.delta_pre:
+            return y, student + np.zeros_like(y)
+        teacher = np.log(self.compute / (self.shares.delta_pre * TRAINING_FACTOR * price))
+        return teacher - np.logaddexp(0.0, -y), student - np.logaddexp(0.0, y)
+
+    def is_paid(self, student_tokens: Array) -> Mask:
+        """True where the student gets the fewest tokens."""
+        return student_tokens >= self.fewest - 1e-6
+
+    def price(self, n: Array) -> Array:
+        """F(N), FLOP per token."""
+        return self.forward(np.exp(n))
+
+    def teacher(self, n: Array, d: Array) -> Array:
+        """Ln L_T by law."""
+        return self.ensemble.log_supervised(n[None], self.effective(d)[None])
+
+    def supervised(self, d: Array) -> Array:
+        """Ln of the supervised loss by law on tokens d."""
+        return self.ensemble.log_supervised(self.n[None], self.effective(d)[None])
+
+    def distilled(self, n: Array, d: Array, student_tokens: Array) -> Array:
+        """Ln L_S by law."""
+        d_student = self.effective(student_tokens)
+        own = self.n.reshape((1,) * d_student.ndim + (-1,))
+        return self.ensemble.log_distilled(own, d_student[None], self.teacher(n, d))
+
+    def at_teacher(self, n: Array, d: Array) -> Array:
+        """Mean L_S with the tokens that this teacher leaves.
+
+        Where it leaves too few: above every loss, and the higher the more is overspent, so that a search between
+        two such points turns back.
+        """
+        price = self.price(n)
+        tokens = self.student_tokens(price, d)
+        spent = self.teacher_training(price, d) + self.per_token(price) * np.exp(self.fewest)
+        too_much = _UNPAID * np.maximum(spent / self.compute, 1.0)
+        return np.where(self.is_paid(tokens), self.loss(n, d, tokens), too_much)
+
+    def loss(self, n: Array, d: Array, student_tokens: Array) -> Array:
+        """Mean L_S; inf where the student gets too few tokens."""
+        return np.where(
+            self.is_paid(student_tokens), np.exp(self.distilled(n, d, student_tokens)).mean(0), np.inf
+        )
+
+
 def _plans(cells: StudentBudgets, bounds: Bounds, *, is_repeated: bool, by_law: bool) -> OptimalPlan:
     """Plans of cells on one axis."""
     n, d, best = search(cells, bounds, is_repeated=is_repeated)
@@ -208,3 +331,323 @@ def _at_bound(x: Array, bounds: tuple[float, float]) -> NDArray[np.int8]:
 
 def _as_they_are(log_tokens: Array) -> Array:
     return log_tokens
+
+
+# --- where to look for the best one -------------------------------------------------------------------------
+
+_PATH_SPACING = 0.25
+"""Distance of the vertices of a path in e-folds."""
+
+_GRID_SPACING = 0.7
+"""E-folds between teacher sizes of the grid."""
+_ODDS = 28
+"""Divisions of the budget on the grid."""
+_VALLEYS = 3
+"""Valleys that are followed: weak and strong teachers are two, and one is to spare."""
+_SCOUTS = 16
+"""Laws of a large ensemble that look for valleys; all of them then decide."""
+_EDGE_POINTS = 41
+"""Points of the grid on each edge."""
+_NEAR = 0.03
+"""Lines whose grid is worse than the best known by this share are left alone: no valley dips so far between points."""
+_UNPAID = 1e30
+"""Above every loss."""
+_BEYOND = 0.3
+"""E-folds outside the bounds at which a search inside the box is given up."""
+
+Found: TypeAlias = tuple[Array, Array, Array]
+"""Ln N_T, ln D_T, mean student loss, each with the cells on its last axis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A polygon of teachers; the coordinate along it counts vertices, close enough to be the grid of a search."""
+
+    n: Array
+    """Ln N_T of the vertices."""
+    d: Array
+    """Ln D_T of the vertices."""
+
+    def at(self, x: Array) -> tuple[Array, Array]:
+        """Ln N_T and ln D_T at a coordinate between 0 and `end`."""
+        vertices = np.arange(len(self.n))
+        return np.interp(x, vertices, self.n), np.interp(x, vertices, self.d)
+
+    @property
+    def end(self) -> float:
+        """The coordinate of the last vertex."""
+        return float(len(self.n) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """Straight lines of teachers, side by side; the coordinate along each goes from 0 to 1."""
+
+    start: Array
+    """Ln N_T and ln D_T where each begins, shape (2, lines, 1)."""
+    stop: Array
+
+    @property
+    def count(self) -> int:
+        """How many lines there are."""
+        return self.start.shape[1]
+
+
+def agree_on_teachers(ensemble: LawEnsemble) -> bool:
+    """True if all laws have one supervised half, so that a teacher's loss stands for its size and tokens."""
+    return all(np.all(values == values[0]) for values in ensemble.plain.values())
+
+
+def edges(bounds: Bounds) -> Edges:
+    """All four edges of the box, those of `overtrained` first."""
+    (small, large), (few, many) = bounds.params, bounds.tokens
+    start = [(small, few), (small, many), (small, few), (large, few)]
+    stop = [(small, many), (large, many), (large, few), (large, many)]
+    return Edges(np.array(start).T[..., None], np.array(stop).T[..., None])
+
+
+def overtrained(bounds: Bounds) -> Edges:
+    """The smallest teacher on any tokens, and any teacher on the most tokens."""
+    whole = edges(bounds)
+    return Edges(whole.start[:, :2], whole.stop[:, :2])
+
+
+def cheapest(
+    ensemble: LawEnsemble, bounds: Bounds, *, forward: Transform, effective_tokens: Transform | None
+) -> Path:
+    """Compute-optimal teachers of growing compute; where a bound is met, along the bound.
+
+        alpha A / N^alpha = (d ln F / d ln N) (d ln D' / d ln D) beta B / D'^beta
+
+    Laws that disagree give each its own tokens for a size; the path takes the mean of their logarithms.
+
+    Args:
+        ensemble: the laws.
+        bounds: the teachers allowed.
+        forward: F(N), FLOP per token.
+        effective_tokens: ln D' of ln D where data are repeated, else None.
+    """
+    (small, large), (few, many) = bounds.params, bounds.tokens
+    n = _steps(small, large) if large > small else np.array([small])
+    d = _balanced_tokens(ensemble, n, forward=forward)
+    if effective_tokens is not None:
+        d = _repeated_tokens(d, effective_tokens, float(np.mean(ensemble.plain["beta"])), bounds.tokens)
+    d = np.clip(d, few, many)
+    before, after = _steps(few, float(d[0]))[:-1], _steps(float(d[-1]), many)[1:]
+    n = np.concatenate([np.full_like(before, small), n, np.full_like(after, large)])
+    d = np.concatenate([before, d, after])
+    return Path(n, d) if len(n) > 1 else Path(n.repeat(2), d.repeat(2))
+
+
+def _balanced_tokens(ensemble: LawEnsemble, n: Array, *, forward: Transform) -> Array:
+    """Mean over laws of the ln D that is compute-optimal for each ln N, data seen once."""
+    h = 1e-4
+    slope = (np.log(forward(np.exp(n + h))) - np.log(forward(np.exp(n - h)))) / (2 * h)
+    c = {k: v[:, None] for k, v in ensemble.plain.items()}
+    ratio = c["log_B"] + np.log(c["beta"]) - c["log_A"] - np.log(c["alpha"])
+    return np.mean((c["alpha"] * n + ratio + np.log(slope)) / c["beta"], axis=0)
+
+
+def _repeated_tokens(d: Array, effective: Transform, beta: float, limits: tuple[float, float]) -> Array:
+    """Ln D for which D' and the worth of one more token balance as fresh tokens d would."""
+    h = 1e-4
+
+    def falls_short(x: Array) -> np.ndarray:
+        worth = np.maximum((effective(x + h) - effective(x - h)) / (2 * h), 1e-300)
+        return effective(x) - np.log(worth) / beta < d
+
+    return last_true(falls_short, low=np.full_like(d, limits[0]), high=np.full_like(d, limits[1]))
+
+
+def _steps(low: float, high: float) -> Array:
+    """Points from low to high; one if they are the same."""
+    return np.linspace(low, high, int(np.ceil((high - low) / _PATH_SPACING)) + 1)
+
+
+def search(cells: StudentBudgets, bounds: Bounds, *, is_repeated: bool) -> Found:
+    """Ln N_T, ln D_T and the mean student loss of the best teacher of each cell; the loss is inf where none is."""
+    if not cells.shares.delta_pre and not cells.shares.delta_lgt:
+        effective = cells.effective if is_repeated else None
+        return _along(
+            cells, cheapest(cells.ensemble, bounds, forward=cells.forward, effective_tokens=effective)
+        )
+    if not cells.shares.delta_pre and agree_on_teachers(cells.ensemble):
+        return _on_rim(_Rim.of(cells, overtrained(bounds), bounds))
+    rim = _Rim.of(cells, edges(bounds), bounds)
+    if not bounds.has_inside:
+        return _on_rim(rim)
+    inside = _inside(cells, bounds)
+    return _lowest_of([inside, _on_rim(rim, within=inside[2])])
+
+
+def _along(cells: StudentBudgets, path: Path) -> Found:
+    """The best teacher on a path."""
+    x = lowest(lambda x: cells.at_teacher(*path.at(x)), low=0.0, high=path.end, ndim=1, points=len(path.n))
+    n, d = path.at(np.broadcast_to(x, cells.n.shape))
+    return _lowest_of([(n, d, cells.at_teacher(n, d))])
+
+
+@dataclass(frozen=True, slots=True)
+class _Rim:
+    """The edges of what is allowed: lines of teachers within the bounds, and the fewest student tokens."""
+
+    cells: StudentBudgets
+    lines: Edges
+    bounds: Bounds
+    largest: Array
+    """Ln N_T of the largest teacher that can be paid, shape (k,)."""
+    chosen: tuple[int, ...]
+    """Lines to look at; the one after the last of `lines` is that of the fewest student tokens."""
+
+    @classmethod
+    def of(cls, cells: StudentBudgets, lines: Edges, bounds: Bounds) -> "_Rim":
+        """All lines."""
+        largest = np.clip(_largest_paid(cells, bounds), *bounds.params)
+        return cls(cells, lines, bounds, largest, tuple(range(lines.count + 1)))
+
+    def at(self, x: Array) -> tuple[Array, Array]:
+        """Ln N_T and ln D_T, with the lines on the last axis but one; x there has all of them, or one for all."""
+        shape = (*x.shape[:-2], len(self.chosen), len(self.largest))
+        n, d = np.empty(shape), np.empty(shape)
+        for i, line in enumerate(self.chosen):
+            n[..., i, :], d[..., i, :] = self._line(line, x[..., min(i, x.shape[-2] - 1), :])
+        return n, d
+
+    def part(self, index: Indices, chosen: Indices) -> "_Rim":
+        """Some cells and some lines."""
+        return replace(
+            self, cells=self.cells.pick(index), largest=self.largest[index], chosen=tuple(chosen.tolist())
+        )
+
+    def _line(self, line: int, x: Array) -> tuple[Array, Array]:
+        if line == self.lines.count:
+            return self._fewest_tokens(x)
+        (n, d), (n_stop, d_stop) = self.lines.start[:, line, 0], self.lines.stop[:, line, 0]
+        return n + (n_stop - n) * x, d + (d_stop - d) * x
+
+    def _fewest_tokens(self, x: Array) -> tuple[Array, Array]:
+        """Teachers that leave the student its fewest tokens and no more, as far as they are within the bounds."""
+        (few, many), small = self.bounds.tokens, self.bounds.params[0]
+        if not self.cells.shares.delta_pre:
+            return self.largest + 0 * x, few + (many - few) * x
+        n = small + (self.largest - small) * x
+        price = self.cells.price(n)
+        left = self.cells.compute - self.cells.per_token(price) * np.exp(self.cells.fewest)
+        tokens = left / self.cells.teacher_training(price, np.asarray(0.0))
+        return n, np.clip(np.log(np.maximum(tokens, np.exp(few))), few, many)
+
+
+def _on_rim(rim: _Rim, within: Array | None = None) -> Found:
+    """The best teacher on any of its lines; loss inf for cells where a grid on them comes nowhere near `within`."""
+    cells = rim.cells
+    n, d, loss = cells.n.copy(), cells.n.copy(), np.full(cells.n.shape, np.inf)
+    grid = np.linspace(0.0, 1.0, _EDGE_POINTS)[:, None, None]
+    lowest_of_grid = _scouts(cells).at_teacher(*rim.at(grid)).min(axis=0)  # lines x cells
+    bound = lowest_of_grid.min(axis=0) if within is None else np.minimum(within, lowest_of_grid.min(axis=0))
+    is_near = (1 - _NEAR) * lowest_of_grid < bound
+    some = np.flatnonzero(is_near.any(axis=0))
+    if len(some):
+        part = rim.part(some, np.flatnonzero(is_near[:, some].any(axis=1)))
+        n[some], d[some], loss[some] = _searched(part)
+    return n, d, loss
+
+
+def _searched(rim: _Rim) -> Found:
+    """The best teacher on any of its lines, each searched whole."""
+    cells = rim.cells
+    x = lowest(lambda x: cells.at_teacher(*rim.at(x)), low=0.0, high=1.0, ndim=2, points=_EDGE_POINTS)
+    n, d = rim.at(np.broadcast_to(x, (len(rim.chosen), len(cells.n))))
+    loss = cells.at_teacher(n, d)
+    return _lowest_of(list(zip(n, d, loss, strict=True)))
+
+
+def _scouts(cells: StudentBudgets) -> StudentBudgets:
+    """The cells under a few of the laws."""
+    some = np.unique(np.linspace(0, cells.ensemble.size - 1, _SCOUTS).astype(int))
+    return replace(cells, ensemble=cells.ensemble.take(some))
+
+
+def _inside(cells: StudentBudgets, bounds: Bounds) -> Found:
+    """The best teacher that touches no bound; a loss of inf where there is none."""
+    starts = _starts(cells, bounds)
+    if starts is None:
+        return cells.n.copy(), cells.n.copy(), np.full(cells.n.shape, np.inf)
+    n, odds = (start.ravel() for start in starts)
+    cell = np.tile(np.arange(len(cells.n)), _VALLEYS)
+
+    def surface(x: Array, y: Array, index: Indices) -> Array:
+        chosen = cells.pick(cell[index])
+        return chosen.loss(x, *chosen.divided(x, y))
+
+    def is_lost(x: Array, y: Array, index: Indices) -> Mask:
+        return _outside(x, cells.pick(cell[index]).divided(x, y)[0], bounds, _BEYOND)
+
+    n, odds, loss = newton(surface, n, odds, is_lost=is_lost)
+    many = cells.pick(cell)
+    d, _ = many.divided(n, odds)
+    loss[_outside(n, d, bounds, 0.0)] = np.inf
+    shape = (_VALLEYS, len(cells.n))
+    return _lowest_of(list(zip(n.reshape(shape), d.reshape(shape), loss.reshape(shape), strict=True)))
+
+
+def _starts(cells: StudentBudgets, bounds: Bounds) -> tuple[Array, Array] | None:
+    """Sizes and odds at the deepest valleys of a grid, each of shape (valleys, k)."""
+    cells = _scouts(cells)
+    low, high = bounds.params
+    highest = np.clip(_largest_paid(cells, bounds), low, high)
+    points = max(6, int(np.ceil((highest.max() - low) / _GRID_SPACING)))
+    at = ((np.arange(points) + 0.5) / points)[:, None, None]
+    n = low + at * (highest - low)
+    first, last, is_open = _range_of_division(cells, bounds, cells.price(n))
+    y = first + ((np.arange(_ODDS) + 0.5) / _ODDS)[:, None] * (last - first)
+    loss = np.where(is_open, cells.loss(n, *cells.divided(n, y)), np.inf)
+    if not np.isfinite(loss).any():
+        return None
+    i, j = deepest_valleys(loss, count=_VALLEYS)
+    k = np.arange(len(cells.n))
+    return np.broadcast_to(n, loss.shape)[i, j, k], y[i, j, k]
+
+
+def _range_of_division(cells: StudentBudgets, bounds: Bounds, price: Array) -> tuple[Array, Array, Mask]:
+    """Range of the second coordinate of `StudentBudgets.divided` at each teacher size, and where there is any."""
+    least = (
+        np.exp(cells.fewest) * cells.per_token(price) / cells.compute
+    )  # the student's share, however small
+    most = 1 - least
+    if not cells.shares.delta_pre:
+        few, many = (np.broadcast_to(d, price.shape) for d in bounds.tokens)
+        return few, many, most > 0
+    low, high = (cells.teacher_training(price, np.asarray(d)) / cells.compute for d in bounds.tokens)
+    high = np.minimum(high, most)
+    is_open = high > low
+    first, last = (
+        _odds(np.where(is_open, share, 0.5), np.where(is_open, np.maximum(1 - share, least), 0.5))
+        for share in (low, high)
+    )
+    return first, last, is_open
+
+
+def _largest_paid(cells: StudentBudgets, bounds: Bounds) -> Array:
+    """Ln N_T of the largest teacher that leaves compute for the fewest tokens; -inf where none does."""
+    sizes = np.linspace(*bounds.params, 257)
+    each = cells.shares.delta_lgt * np.exp(cells.fewest)
+    each += cells.teacher_training(np.asarray(1.0), np.asarray(bounds.tokens[0]))
+    left = np.maximum(cells.compute - cells.training * np.exp(cells.fewest), 0.0) / each
+    return np.interp(left, cells.forward(np.exp(sizes)), sizes)
+
+
+def _outside(n: Array, d: Array, bounds: Bounds, by: float) -> Mask:
+    (small, large), (few, many) = bounds.params, bounds.tokens
+    return (n < small - by) | (n > large + by) | (d < few - by) | (d > many + by)
+
+
+def _odds(share: Array, rest: Array) -> Array:
+    """Ln of a share over the rest, which is given for itself: 1 - share of a share near one is rounded to nothing."""
+    return np.log(share) - np.log(rest)
+
+
+def _lowest_of(found: list[Found]) -> Found:
+    """Of several answers for each cell the one with the lowest loss, the first of equals."""
+    best = np.argmin([loss for _, _, loss in found], axis=0)
+    n, d, loss = (np.choose(best, [answer[i] for answer in found]) for i in range(3))
+    return n, d, np.where(loss < _UNPAID, loss, np.inf)

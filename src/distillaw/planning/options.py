@@ -6,16 +6,18 @@
     train-teacher            train the best teacher for this student and budget, then distil
     distil-then-pretrain     the best existing teacher for the first part of the tokens
     prune-and-distil         a student cut out of an existing teacher, distilled from it
+    prune-and-pretrain       the same cut, trained on without a teacher
 
 What is free (a student's size, a teacher's size and tokens, the share that is distilled) is chosen to minimise the loss
-expected under one ensemble of laws; every other source then judges the same options. No law knows the last two
-strategies: they are estimates, marked speculative, and never carry a verdict.
+expected under one ensemble of laws; every other source then judges the same options. Cuts are judged by the same laws,
+a head start of tokens further on (`planning/starts.py`). Asked about them, the verdict is between those two; else they
+are shown beside a verdict on random starts. One strategy is an estimate that never carries a verdict:
 
     distil-then-pretrain  after the distilled part the student stands where pretraining would have brought it after
                           D_eq tokens, L(N, D_eq) = L_S, and goes on from there. Nobody has measured this hand-over.
-    prune-and-distil      a pruned start is worth 1 to PRUNED_WORTH times the tokens, the middle on a log scale.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,7 +28,13 @@ from distillaw.errors import ConfigError
 from distillaw.laws.base import Array
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.search import lowest_on_grids
-from distillaw.planning.bills import effective_tokens, shares_of, tokens_bought, tokens_for
+from distillaw.planning.bills import (
+    effective_tokens,
+    shares_of,
+    student_tokens_worth,
+    tokens_bought,
+    tokens_for,
+)
 from distillaw.planning.optimum import OptimalPlan, optimal_distillation
 from distillaw.planning.phrases import say
 from distillaw.planning.situation import (
@@ -37,12 +45,10 @@ from distillaw.planning.situation import (
     forward_curve,
     forward_flop,
 )
+from distillaw.planning.starts import begins_from, cut_problem, cut_source
 
-SPECULATIVE = ("distil-then-pretrain", "prune-and-distil")
 LARGER = 1.05
 """A larger student that is less than this much larger is the same student."""
-MOST_PRUNED = 10.0
-"""Teachers more than this many times the student are not offered for pruning: nothing known recovers such a cut."""
 USUAL_RATIO = 20.0
 """Tokens per parameter that public fits find compute-optimal (Hoffmann et al. 2022, arXiv:2203.15556), within a factor
 of three or four."""
@@ -66,19 +72,22 @@ class Option:
     teacher: Teacher | None = None
     distilled_share: float = 1.0
     """Share of the tokens that come with the teacher's targets."""
-
-    @property
-    def is_speculative(self) -> bool:
-        """True where no law describes the strategy, only an estimate."""
-        return self.kind in SPECULATIVE
+    cut_of: Teacher | None = None
+    """What the student is cut out of; None begins from random weights."""
+    is_speculative: bool = False
+    """True where it may not carry the verdict: an estimate, or another start than the one asked about."""
 
     @property
     def name(self) -> str:
         """What people call it."""
         teacher = "" if self.teacher is None else self.teacher.called
         name = "" if self.teacher is None else self.teacher.name
+        source = "" if self.cut_of is None else self.cut_of.called
+        kind = self.kind
+        if kind == "prune-and-distil" and self.cut_of != self.teacher:
+            kind = "prune-and-distil-from"
         taught, params = 100 * self.distilled_share, self.student_params
-        return say(f"option {self.kind}", teacher=teacher, name=name, taught=taught, params=params)
+        return say(f"option {kind}", teacher=teacher, name=name, source=source, taught=taught, params=params)
 
 
 def find_options(
@@ -89,11 +98,15 @@ def find_options(
     Args:
         situation: what there is.
         ensemble: chooses what is free, by its mean loss.
-        is_sketch: free sizes to 3 % only, and no strategies that no law describes: for what may decide, fast.
+        is_sketch: free sizes to 3 % only, and nothing that may not decide, fast.
         size_prior: weight that pulls a free size towards `USUAL_RATIO` tokens per parameter.
     """
     zooms = _SKETCH_ZOOMS if is_sketch else _ZOOMS
     choice = _Choice(situation=situation, ensemble=ensemble, size_prior=size_prior, zooms=zooms)
+    source = cut_source(situation) if situation.start == "pruned" else None
+    if source is not None:
+        taught = (_sized(choice, t, kind="distil") for t in situation.teachers)
+        return [_cut(o, source) for o in (_pretrain(choice), *taught) if o is not None]
     found = [_pretrain(choice)]
     found += _larger(choice, found[0])
     distilled = [o for t in situation.teachers if (o := _sized(choice, t, kind="distil")) is not None]
@@ -103,8 +116,30 @@ def find_options(
     if existing and not is_sketch:
         best = min(existing, key=lambda o: float(option_loss(ensemble, situation, o).loss.mean()))
         found += _distil_then_pretrain(situation, ensemble, best)
-        found += [replace(o, kind="prune-and-distil") for o in existing if _can_prune(o)]
+        found += _cuts(situation, found[0], existing)
     return found
+
+
+def _cut(option: Option, source: Teacher) -> Option:
+    """The same strategy from a cut."""
+    kind = "prune-and-pretrain" if option.teacher is None else "prune-and-distil"
+    return replace(option, kind=kind, cut_of=source)
+
+
+def _cuts(situation: Situation, alone: Option, existing: Sequence[Option]) -> list[Option]:
+    """Cuts of the teachers at hand, shown beside random starts."""
+    size = alone.student_params
+    reached = [
+        o
+        for o in existing
+        if o.teacher and not cut_problem(o.teacher, size, situation) and o.student_params == size
+    ]
+    found = [_cut(o, o.teacher) for o in reached if o.teacher]
+    source = cut_source(
+        replace(situation, student_params=size, teachers=[o.cut_of for o in found if o.cut_of])
+    )
+    found += [] if source is None else [_cut(alone, source)]
+    return [replace(o, is_speculative=True) for o in found]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,7 +297,8 @@ def _distil_then_pretrain(situation: Situation, ensemble: LawEnsemble, pure: Opt
     if not 0.03 < share < 0.97:
         return []
     tokens = float(_tokens_at_shares(situation, pure, np.array([share]))[0])
-    return [replace(pure, kind="distil-then-pretrain", student_tokens=tokens, distilled_share=share)]
+    shared = {"student_tokens": tokens, "distilled_share": share, "is_speculative": True}
+    return [replace(pure, kind="distil-then-pretrain", **shared)]
 
 
 def _tokens_at_shares(situation: Situation, pure: Option, distilled: Array) -> Array:
@@ -276,19 +312,6 @@ def _tokens_at_shares(situation: Situation, pure: Option, distilled: Array) -> A
     own = TRAINING_FACTOR * forward_flop(situation, pure.student_params)
     logits = shares_of(situation, pure.teacher).delta_lgt * forward_flop(situation, pure.teacher.params)
     return pure.student_tokens * (own + logits) / (own + distilled * logits)
-
-
-def _can_prune(option: Option) -> bool:
-    teacher = option.teacher
-    if teacher is None or teacher.params is None or not teacher.exists:
-        return False
-    return 1.0 < teacher.params / option.student_params <= MOST_PRUNED
-
-
-PRUNED_WORTH = 20.0
-"""Sheared-LLaMA: 5e10 tokens after pruning against 1e12 of an open model of its size trained from scratch; Minitron
-claims up to 40 (docs/prune.md). Both are about skill, not about loss: in loss, starts of 0.08M students cut
-from the open runs' teachers were worth 1.3 (a thirteenth kept) to 4 times the tokens (docs/open-runs.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,8 +328,14 @@ class OptionLoss:
 
 def option_loss(ensemble: LawEnsemble, situation: Situation, option: "Option") -> OptionLoss:
     """Loss by member, with the teacher's loss that was used and the option's own standard deviation."""
+    if option.cut_of is not None and situation.start != "pruned":
+        return _cut_loss(ensemble, situation, option)
     n = np.log(np.full(1, option.student_params))
-    d = np.log(np.atleast_1d(effective_tokens(situation, option.student_tokens)))
+    d = np.log(
+        np.atleast_1d(
+            student_tokens_worth(situation, option.student_tokens, taught=option.teacher is not None)
+        )
+    )
     if option.teacher is None:
         return OptionLoss(loss=np.exp(ensemble.log_supervised(n, d)))
     t = teacher_losses(ensemble, situation, option.teacher)
@@ -318,14 +347,20 @@ def option_loss(ensemble: LawEnsemble, situation: Situation, option: "Option") -
         )
         claim = float(np.abs(after - pure).mean())
         return OptionLoss(loss=after[:, 0], teacher_loss=np.exp(t), sd=claim)
-    if option.kind == "prune-and-distil":
-        ends = [np.exp(ensemble.log_distilled(n, d + np.log(w), t)) for w in (1.0, PRUNED_WORTH)]
-        middle = np.exp(ensemble.log_distilled(n, d + np.log(PRUNED_WORTH) / 2, t))
-        return OptionLoss(loss=middle, teacher_loss=np.exp(t), sd=float(np.mean(ends[0] - ends[1])) / 2)
     low, middle, high = (
         np.exp(ensemble.log_distilled(n, d, np.log(np.exp(t) + s))) for s in (-spread, 0.0, spread)
     )
     return OptionLoss(loss=middle, teacher_loss=np.exp(t), sd=float(np.abs(high - low).mean()) / 2)
+
+
+def _cut_loss(ensemble: LawEnsemble, situation: Situation, option: Option) -> OptionLoss:
+    """Of a cut beside random starts: the doubt of its head start is its own."""
+    assert option.cut_of is not None
+    asked = begins_from(situation, option.cut_of, option.student_params)
+    less, middle, more = (
+        option_loss(ensemble, replace(asked, start_shift=shift), option) for shift in (-1.0, 0.0, 1.0)
+    )
+    return replace(middle, sd=float(np.hypot(middle.sd, np.mean(less.loss - more.loss) / 2)))
 
 
 def teacher_losses(ensemble: LawEnsemble, situation: Situation, teacher: Teacher) -> Array:

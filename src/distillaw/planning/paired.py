@@ -12,7 +12,7 @@ from distillaw.planning.gains import GainBelief
 from distillaw.planning.measured import MeasuredGain, loss_interval, measure_gain
 from distillaw.planning.situation import Situation, Teacher
 from distillaw.quantities import format_count
-from distillaw.runs.record import Run, StudyRecord, budget_text
+from distillaw.runs.record import NO_BASELINE, Run, StudyRecord, budget_text
 
 SOURCE = "paired runs of this study"
 UNPAIRED_SOURCE = "measured runs of this study"
@@ -44,6 +44,8 @@ def paired_evidence(
     if situation.student_params is None:
         return _silent("NOT_RUN", "the student's size is free; runs speak for the sizes that were run")
     arms = student_arms(record, situation.student_params)
+    if arms and record.lacks_baseline:
+        return _silent("NOT_PAIRED", NO_BASELINE)
     if not arms or arms[0].teacher is not None:
         sizes = ", ".join(sorted({format_count(run.params) for run in record.students})) or "none"
         return _silent(

@@ -103,6 +103,8 @@ _REASONS = {
     "knows: {basis}.",
     "unreached": "no source reaches that far: train the student without a teacher on these tokens",
     "put the gain": "{source:Capital} put the gain at {gain:interval}.",
+    "better start": "Starts: {option} against {other}: gain {gain:interval}; the cut is the better start with "
+    "probability {share:percent}.",
     "ahead from": "Training without a teacher is ahead from {tokens:count} tokens on, where the search "
     "begins, in {share:percent} of the draws ({source}).",
     "not before": "Training without a teacher does not catch up before {tokens:count} tokens in "
@@ -142,7 +144,9 @@ _OPTIONS = {
     "option distil": "distil from {teacher}",
     "option train-teacher": "train a {name}, then distil",
     "option distil-then-pretrain": "{taught:.0f} % of the tokens from {teacher}, then pretrain",
-    "option prune-and-distil": "prune {teacher}, then distil",
+    "option prune-and-distil": "prune {source}, then distil",
+    "option prune-and-distil-from": "prune {source}, then distil from {teacher}",
+    "option prune-and-pretrain": "prune {source}, then pretrain",
     "trained teacher": "{params:size} teacher on {tokens:count} tokens",
     "sized teacher": "{params:size} teacher",
     "teacher by loss": "teacher of loss {loss:g}",
@@ -172,6 +176,29 @@ _ASSUMPTIONS = {
     "worse": "{share:.1f} % worse",
     "better": "{share:.1f} % better",
     "tell apart": "The student's own loss on your text would tell text and teacher apart.",
+    "by baseline": "By your own baselines losses on your text are {off} what {source} make of the same models (give "
+    "or take {sd:.1f} %).",
+    "at your ratio": "{teacher:Capital} has {ratio:.2f} of the loss that this student has without a teacher, and is "
+    "judged by that ratio.",
+    "realised": "Of the gains that the laws make of such a ratio {share:.0f} % (give or take {sd:.0f} %) are expected: "
+    "far below the fitted range students of {low:size} to {high:size} parameters had {least:.0f} % of them, nobody "
+    "measured between, and what a teacher costs it costs whole (docs/verdict.md).",
+    "counted": "{share:.0f} % (give or take {sd:.0f} %) of the gains that published laws make of this question are "
+    "counted: what published outcomes and students far outside their range had of them (docs/retrodiction.md).",
+    "repeated gain": "On text that is read more than four times a teacher is taken to gain {share:.1f} % of the loss "
+    "(give or take {sd:.1f} %) beside what laws say: outcomes of three sources (docs/retrodiction.md).",
+    "recipe weight": "--distill-weight {weight:g}: the weight of the teacher's term lies above 0, which is "
+    "pretraining, and is at most 1, which is distillation alone",
+    "recipe temperature": "--temperature {temperature:g}: between 0.1 and 20; 1 leaves distributions as they are",
+    "recipe top k": "--top-k {count}: at least 1 id",
+    "recipe divergence": "--divergence {divergence}: one of {known}",
+    "recipe counts": "The recipe leaves {gained:.0f} % of a gain by published laws and {lost:.0f} % of a loss "
+    "(docs/worlds-study.md, 0.03M students; docs/retrodiction.md).",
+    "recipe truncated": "Targets cut to the most likely ids lost to training alone in most outcomes; give or take "
+    "{sd:.0f} % of the loss. Samples of the teacher's distribution do not (docs/targets.md).",
+    "recipe unknown": "Nothing is known here of {divergence} against forward KL in pretraining: it is not counted.",
+    "recipe between": "Nothing was measured between temperatures 1 and 2: {temperature:g} is not counted.",
+    "recipe own": "The recipe asked about is not counted: your own runs and fits are of the recipe they had.",
     "stronger": "By these laws a stronger teacher than {teacher} would serve this student better.",
     "weaker": "By these laws a weaker teacher than {teacher} would serve this student better (distillaw gap).",
     "repeats": "{tokens:count} tokens are {passes:.3g} passes over {unique:count} unique ones and count as "
@@ -179,8 +206,12 @@ _ASSUMPTIONS = {
     "nobody has measured).",
     "estimate distil-then-pretrain": "Distil then pretrain is an estimate: the student is taken to stand "
     "where pretraining reaches the same loss, and to go on from there. It never carries the verdict.",
-    "estimate prune-and-distil": "A pruned start is taken to be worth 1 to {worth:g} times the tokens "
-    "(reports on skill, not on loss). It never carries the verdict; a pilot of both starts would say.",
+    "begins as a cut": "Students begin as a cut of {source} that keeps {kept:.0f} % of it, {taught:count} tokens ahead "
+    "of random weights with a teacher and {alone:count} without (law of starts, give or take a factor {factor:.1f}; "
+    "docs/prune.md).",
+    "cuts beside": "A cut of {source} is taken to begin {taught:count} tokens ahead of random weights with a teacher "
+    "and {alone:count} without (law of starts, give or take a factor {factor:.1f}; docs/prune.md). The verdict is on "
+    "random starts; --start pruned asks about cuts.",
 }
 _WARNINGS = {
     "disagree": "{one} and {other} disagree: gains {a} and {b} nats/token do not meet; the answer is as wide "
@@ -218,6 +249,8 @@ _EVIDENCE = {
     "no teacher": "no teacher to judge",
     "texts apart": "the teachers' losses and this law's are of two texts: give each teacher's size and "
     "tokens with its loss (--teacher-tokens, --scout-tokens), or measure the student's own loss",
+    "vague baseline": "{where}; there the student's own loss must be known to {most:.0f} %, and your baselines tell it "
+    "to {sd:.0f} %: give one of this size on as many tokens",
     "inside": "inside the fitted range",
     "outside": "outside the fitted range ({far})",
     "far": "{coordinate} {factor:times} times",
@@ -228,6 +261,14 @@ _EVIDENCE = {
     "line too small": "means nothing below {smallest:size}",
     "line chooses": "would choose a {best:size} teacher{arm}; it says nothing of losses",
     "line pruned": ", for students pruned from their teacher",
+    "pretrained unknown": "no law says what a start from another pretrained model is worth on your text; a pilot of it "
+    "beside random weights would",
+    "cut of none": "no teacher is at hand to cut the student out of",
+    "cut is billed": "a cut is had where its source is at hand, and in this scenario its training is in the bill",
+    "cut of unknown": "what a cut is worth hangs on the size and the tokens of its source: give both "
+    "(--teacher-params, --teacher-tokens)",
+    "cut is no cut": "the teacher is no larger than the student: there is nothing to cut",
+    "cut too small": "no law says what so small a part of a teacher is worth as a start",
 }
 _REFUSALS = {
     "level": "level = {level}: intervals cover between 0.5 and 1, e.g. 0.9",
@@ -258,6 +299,7 @@ _REFUSALS = {
     "give --teacher-loss, or both --teacher-params and --teacher-tokens",
     "no teacher left": "--only-existing leaves no teacher: none was named. Give --teacher NAME, "
     "--teacher-params with --teacher-tokens or --teacher-loss, or --study",
+    "start needs size": "--start pruned: what is cut depends on the student's size; give --student",
     "no law": "no law to plan with ({said}). Name one with --law, or allow the published ones",
     "pays for none": "compute {compute:flop} pays for no teacher considered. Raise it, name a teacher of "
     "known size that exists, share its bill (--students-served), or choose --scenario best-case",
@@ -271,6 +313,13 @@ _REFUSALS = {
     "bill with": "what {student} costs with {teacher} and its training, {compute:flop}",
     "worse than guessing": "teacher loss {loss:g} nats/token is worse than guessing among {vocab} tokens "
     "({most:.3f}); give the loss in nats/token, or --vocab",
+    "baseline guesses": "baseline loss {loss:g} nats/token is worse than guessing among {vocab} tokens "
+    "({most:.3f}); give the loss in nats/token, or --vocab",
+    "baseline idle": "--student-loss does nothing here: it brings published laws to your text, and only laws fitted on "
+    "your own runs are asked; leave it out, or --no-published",
+    "baseline rises": "baselines of {params:size}: {first:g} nats/token after {few:count} tokens and {second:g} after "
+    "{many:count}: losses of finished runs fall with their tokens, and equal runs agree; give held-out losses at the "
+    "end of each run's schedule, all on one text",
     "below the floor": "teacher loss {loss:g} is below the irreducible loss {floor:g} nats/token of every "
     "law here. Is it in bits per byte, or on other text? Give nats/token, or plan on your own study (--study)",
     "mfu": "mfu = {mfu:g}: utilisation is a fraction of peak in (0, 1], e.g. 0.4",
@@ -303,6 +352,7 @@ _EXPLANATION = {
     "step alone": "without a teacher: L({params:size}, {tokens:count}) = {loss} nats/token",
     "step teacher": "teacher: L_T = {loss}; against the student's own loss on its tokens r = L_T / Ltilde_S "
     "= {ratio:.3f}",
+    "step realised": "{share:.0f} % of the law's gain are counted: range, recipe, what outcomes taught",
     "step text": "all of that on the law's own text; losses on yours are {ratio:.4f} times as high",
     "step given elsewhere": "{loss:.4f} given, {here} on the law's text",
     "step given": "{here} (given)",

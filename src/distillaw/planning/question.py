@@ -9,7 +9,7 @@ keys of a file and the inputs of the page. `situation_of` reads the numbers, wor
 does not go together, and gives the question in numbers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -19,11 +19,13 @@ from distillaw.accounting.family import PAPER_CONTEXT, PAPER_VOCAB
 from distillaw.accounting.hardware import hardware
 from distillaw.accounting.scenarios import CostShares
 from distillaw.errors import ConfigError
+from distillaw.planning.baseline import Given, read_baselines
 from distillaw.planning.bills import shares_of
 from distillaw.planning.budget import ServingLimit, compute_for, largest_served
 from distillaw.planning.judging import of_study
 from distillaw.planning.paired import study_prices
 from distillaw.planning.phrases import say
+from distillaw.planning.recipe import Recipe
 from distillaw.planning.situation import FOREIGN_TEXT_ERROR, SCENARIOS, Situation, Teacher
 from distillaw.planning.voices import LawLike
 from distillaw.quantities import parse_count
@@ -126,6 +128,34 @@ class PlanQuestion:
     teacher_tokens: Annotated[
         Sequence[Count] | None, OptionHelp("Tokens each teacher was (or would be) trained on.")
     ] = None
+    student_loss: Annotated[
+        Sequence[Given] | None,
+        OptionHelp(
+            "Losses of your own students trained without a teacher on this text: 1.95@2B is 1.95 nats/token after 2B "
+            "tokens, 1.95@300M@2B of another size; or a table of tokens, loss and perhaps params. What teachers are "
+            "worth is then judged at your own ratio of losses."
+        ),
+    ] = None
+    start: Annotated[
+        Literal["random", "pruned", "pretrained"],
+        OptionHelp(
+            "What the student begins from: random weights, a cut of a teacher at hand (pruned; by the law of starts), "
+            "or a model trained before (pretrained; no law says what that is worth)."
+        ),
+    ] = "random"
+    distill_weight: Annotated[
+        float | None, OptionHelp("Lambda, weight of the teacher's term, 0 to 1; 1 is distillation alone.")
+    ] = None
+    temperature: Annotated[
+        float | None, OptionHelp("Temperature of teacher and student in the divergence; 1 by default.")
+    ] = None
+    top_k: Annotated[
+        int | None, OptionHelp("Most likely ids that a target keeps; the whole vocabulary by default.")
+    ] = None
+    divergence: Annotated[
+        Literal["forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl"] | None,
+        OptionHelp("What pulls the student to the teacher; forward-kl by default."),
+    ] = None
     train_teacher: Annotated[
         bool, OptionHelp("The teachers of --teacher-params do not exist yet; their training is in the bill.")
     ] = False
@@ -170,6 +200,15 @@ class PlanQuestion:
     """Of the draws behind what paired runs say; laws have fixed ones."""
     with_flips: bool = True
     """Whether to search what would change the answer."""
+    unlearnt: str = ""
+    """Source of outcomes that published laws' doubt is not to have learnt from: how its rows are asked."""
+
+    def __post_init__(self) -> None:
+        """One value where several may be given is a list of one: text is not its letters."""
+        for name in ("teachers", "teacher_loss", "teacher_params", "teacher_tokens", "student_loss"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, str) or not isinstance(value, Iterable)):
+                object.__setattr__(self, name, (value,))
 
     @property
     def record(self) -> StudyRecord | None:
@@ -179,11 +218,6 @@ class PlanQuestion:
             CacheError: its folder cannot be read.
         """
         return read_study(Path(self.study)) if isinstance(self.study, str | Path) else self.study
-
-    @property
-    def names_teachers(self) -> bool:
-        """Whether any teacher was given."""
-        return bool(self.teachers or self.teacher_params or self.teacher_loss or self.teacher_tokens)
 
 
 def situation_of(
@@ -219,15 +253,20 @@ def situation_of(
         compute=compute,
         budget_text=how,
         teachers=teachers,
+        start=q.start,
+        baselines=read_baselines(q.student_loss or (), params=params, tokens=tokens),
         may_train_teacher=q.may_train_teacher,
         scenario=scenario,
         shares=_shares(q, scenario),
         students_served=q.students_served,
         logits=q.logits,
+        recipe=_recipe(q),
         unique_tokens=_read(q.unique_tokens, "unique-tokens"),
         inference_tokens=_read(q.inference_tokens, "inference-tokens") or 0.0,
         **_sizes(q, record, {"vocab": 1, "context": 1} if more_to_come else {}),
     )
+    if q.start == "pruned" and situation.student_params is None:
+        raise ConfigError(say("start needs size"))
     _refuse_unshared(of_study(situation, record), more_to_come=more_to_come)
     return situation
 
@@ -243,6 +282,16 @@ def with_measured(
     """The question with the teachers that had to be measured, and the vocabulary of their tokenizer."""
     sizes = _sizes(question, record, {} if vocab is None else {"vocab": vocab})
     return replace(situation, teachers=(*situation.teachers, *teachers), **sizes)
+
+
+def _recipe(q: PlanQuestion) -> Recipe:
+    given = {
+        "weight": q.distill_weight,
+        "temperature": q.temperature,
+        "top_k": q.top_k,
+        "divergence": q.divergence,
+    }
+    return Recipe(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
 def _read(value: Count | None, name: str) -> float | None:
@@ -418,6 +467,7 @@ def _refuse_idle(q: PlanQuestion) -> None:
     says_all = q.delta_lgt is not None and q.delta_pre is not None
     served = "it belongs to --serve-memory 8e9, or --serve-latency with --serve-bandwidth"
     idle = (
+        (q.student_loss, q.study is None, "--student-loss", "the study has baselines of its own"),
         (q.device, is_bought, f"--device {q.device}", _BUYS),
         (q.mfu, is_bought, f"--mfu {q.mfu}", _BUYS),
         (q.price_per_hour, q.money is not None, f"--price {q.price_per_hour}", "it prices --money 2000"),

@@ -100,7 +100,9 @@ def switching_values(
     if search.sketch(situation) != verdict:
         return []  # runs decided against the laws that are asked here, or it is a hair's breadth: every step would flip
     with_training = situation.may_train_teacher and (trains_teacher or not situation.teachers)
-    found = [flip for one in _inputs(situation) if (flip := search.nearest(one, with_training))]
+    bound = {name for baseline in situation.baselines for name in baseline.of_question}
+    moved = (one for one in _inputs(situation) if one.name not in bound)
+    found = [flip for one in moved if (flip := search.nearest(one, with_training))]
     found += search.scenarios(situation)
     found += search.single_teachers(situation)
     return sorted(found, key=lambda flip: flip.distance)

@@ -18,7 +18,10 @@ from distillaw.accounting.scenarios import CostShares, Scenario
 from distillaw.accounting.shapes import ASPECT
 from distillaw.errors import ConfigError, VocabularyError
 from distillaw.laws.base import Array
+from distillaw.laws.starts import CUTS, StartLaw
+from distillaw.planning.baseline import Baseline
 from distillaw.planning.phrases import say
+from distillaw.planning.recipe import Recipe
 from distillaw.quantities import did_you_mean, format_size
 
 SCENARIOS: Mapping[str, CostShares] = {s.name.lower().replace("_", "-"): s.value for s in Scenario}
@@ -122,6 +125,14 @@ class Situation:
     """Where that limit comes from."""
     teachers: Sequence[Teacher] = ()
     """Those that exist, or that the user wants considered at these sizes."""
+    start: str = "random"
+    """What students begin from: `random` weights, `pruned` out of a teacher, or a model `pretrained` before."""
+    start_law: StartLaw = CUTS
+    """The head start of a cut."""
+    start_shift: float = 0.0
+    """Standard deviations by which ln of the head start is moved: to see what its doubt does."""
+    baselines: Sequence[Baseline] = ()
+    """Models that the user trained without a teacher on this text."""
     may_train_teacher: bool = True
     """Whether training a teacher of the best size is an option (under `compute`)."""
     scenario: str = "inference"
@@ -131,6 +142,7 @@ class Situation:
     """Students that share the bill for training a teacher, and for logits that are stored."""
     logits: str = "online"
     """`online`, each student runs the teacher; `stored`, one pass serves all of them."""
+    recipe: Recipe = field(default_factory=Recipe)
     unique_tokens: float | None = None
     """Distinct training tokens at hand; None is as many as one likes."""
     inference_tokens: float = 0.0
@@ -179,7 +191,8 @@ class Situation:
             if self.student_tokens is not None:
                 self._check_ratio(self.student_tokens, size)
             return
-        if self.max_params is not None and self.max_params < size:
+        # a size that was searched in its logarithm may end a rounding above the limit
+        if self.max_params is not None and size > self.max_params * (1 + 1e-9):
             raise ConfigError(say("over the limit", params=size, limit=self.max_params))
         self._check_ratio(training_tokens(self, size), size)
 
@@ -328,22 +341,23 @@ def check_trained(params: float, tokens: float, who: str = "student") -> None:
     check_plausible(f"tokens of a {format_size(params)} {who}", tokens, "tokens")
 
 
-def check_teacher_losses(situation: Situation, floor: float) -> None:
-    """Refuse teacher losses that no model on this text can have.
+def check_losses(situation: Situation, floor: float) -> None:
+    """Refuse losses of teachers and baselines that no model on this text can have.
 
     Args:
         situation: the question.
-        floor: the lowest irreducible loss of the laws that must judge it, nats/token.
+        floor: the lowest irreducible loss of the laws that must judge it, nats/token of the user's text.
 
     Raises:
-        ConfigError: a loss above that of guessing, or below the irreducible loss of the laws that must judge it.
+        ConfigError: a loss above that of guessing, or a teacher's at or below the floor.
     """
     guessing = math.log(situation.vocab)
+    for name, losses in (
+        ("worse than guessing", [t.loss for t in situation.teachers if t.loss is not None]),
+        ("baseline guesses", [b.loss for b in situation.baselines]),
+    ):
+        if losses and max(losses) > guessing:
+            raise ConfigError(say(name, loss=max(losses), vocab=situation.vocab, most=guessing))
     for teacher in situation.teachers:
-        if teacher.loss is None:
-            continue
-        if teacher.loss > guessing:
-            slots = {"loss": teacher.loss, "vocab": situation.vocab, "most": guessing}
-            raise ConfigError(say("worse than guessing", **slots))
-        if teacher.loss <= floor:
+        if teacher.loss is not None and teacher.loss <= floor:
             raise ConfigError(say("below the floor", loss=teacher.loss, floor=floor))

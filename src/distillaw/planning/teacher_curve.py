@@ -19,7 +19,7 @@ from distillaw.errors import ConfigError
 from distillaw.laws.base import Array, log_positive
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.search import last_true, lowest
-from distillaw.planning.bills import effective_tokens
+from distillaw.planning.bills import student_tokens_worth
 from distillaw.planning.evidence import Strategy
 from distillaw.planning.phrases import say
 from distillaw.planning.situation import Situation
@@ -437,7 +437,7 @@ def teacher_range(situation: Situation, voice: Voice, row: Strategy, *, scale: f
     teacher = row.teacher
     known = teacher is not None and teacher.params and teacher.tokens
     ratio = teacher.tokens / teacher.params if known else TOKENS_PER_PARAM  # type: ignore[union-attr, operator]
-    tokens = float(effective_tokens(situation, row.student_tokens))
+    tokens = float(student_tokens_worth(situation, row.student_tokens, taught=True))
     curve = teacher_curve(
         voice.ensemble,
         student_params=row.student_params,

@@ -12,7 +12,8 @@ that is the text s, which all models share, and part the teacher q: how well its
 
 k is common and unknown (texts that are further from the web are further in both): with a chi-squared prior of DOF
 degrees of freedom the means stay what they are, and the uncertainty of s grows with the deviation seen. The student's
-own loss, where it is known, is the text's scale by itself, and the teacher's loss then counts whole.
+own loss, where a study or a baseline of the user's tells it (baseline.py), is the text's scale by itself, and the
+teacher's loss then counts whole.
 """
 
 import math
@@ -22,10 +23,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from distillaw.laws.ensemble import LawEnsemble
+from distillaw.planning.baseline import scale_at
+from distillaw.planning.bills import effective_tokens
 from distillaw.planning.evidence import TEXT_SCALE, Evidence
 from distillaw.planning.options import Option, OptionLoss, option_loss, teacher_losses
-from distillaw.planning.situation import Situation, Teacher
-from distillaw.planning.voices import Voice
+from distillaw.planning.situation import Situation, Teacher, training_tokens
+from distillaw.planning.voices import Voice, efolds_outside
 
 LARGEST_GAIN = 0.15
 """Share of the loss; inside the laws' ranges no teacher of any use changes a student's loss by more."""
@@ -38,7 +41,12 @@ LEAST = 1e-9
 DOF = 3.0
 """Of k: the same deviations, from 0.004 to 0.64, have the tails of a t with two or three degrees of freedom."""
 
-_KEYS = {"ratio": TEXT_SCALE, "sd": f"{TEXT_SCALE}_sd", "is_guess": f"{TEXT_SCALE}_is_guess"}
+_KEYS = {
+    "ratio": TEXT_SCALE,
+    "sd": f"{TEXT_SCALE}_sd",
+    "is_guess": f"{TEXT_SCALE}_is_guess",
+    "by_baseline": f"{TEXT_SCALE}_by_baseline",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +58,8 @@ class TextScale:
     """Standard deviation of ln ratio."""
     is_guess: bool = False
     """True where a teacher was measured on the user's text and nothing says how that text compares: 1 is assumed."""
+    by_baseline: bool = False
+    """True where the user's own baselines tell it."""
 
     def asked(self, situation: Situation) -> Situation:
         """The question as the law is asked it: every teacher's loss on the law's text."""
@@ -63,8 +73,9 @@ class TextScale:
 
     @property
     def details(self) -> dict[str, object]:
-        """For `Evidence.details`."""
-        return {key: getattr(self, name) for name, key in _KEYS.items()}
+        """For `Evidence.details`; what a baseline tells is there where one was given."""
+        known = {key: getattr(self, name) for name, key in _KEYS.items()}
+        return known if self.by_baseline else {k: v for k, v in known.items() if k != _KEYS["by_baseline"]}
 
     def moved(self, deviations: float) -> "TextScale":
         """The same, so many standard deviations off."""
@@ -99,7 +110,9 @@ class TextScale:
         return any(abs(own - float(p.loss.mean())) > LARGEST_GAIN * own for p in measured)
 
 
-def text_scale(voice: Voice, situation: Situation, own: tuple[Option, float] | None) -> TextScale:
+def text_scale(
+    voice: Voice, situation: Situation, alone: Option | None = None, own_loss: float | None = None
+) -> TextScale:
     """How the user's losses compare with a law's.
 
     A law fitted on the user's text, or one that estimates the teachers' losses itself, needs no scale. Else the
@@ -108,20 +121,54 @@ def text_scale(voice: Voice, situation: Situation, own: tuple[Option, float] | N
     Args:
         voice: the law, with an ensemble.
         situation: the question, with every teacher at hand.
-        own: pretraining and its loss on the user's text, where something better than this law knows that.
+        alone: pretraining: a baseline tells the scale at its size and tokens. None where they are not found yet.
+        own_loss: its loss on the user's text, where something better than this law knows that.
     """
     ensemble = voice.ensemble
     assert ensemble is not None
     measured = [t for t in situation.teachers if t.loss is not None]
-    if voice.kind == "fitted" or not (measured or own is not None):
+    if voice.kind != "fitted" and situation.baselines:
+        return _of_baselines(voice, situation, alone)
+    if voice.kind == "fitted" or not (measured or own_loss is not None):
         return TextScale()
-    if own is not None:
-        supervised, loss = own
-        return TextScale(ratio=loss / float(option_loss(ensemble, situation, supervised).loss.mean()))
+    if own_loss is not None:
+        assert alone is not None
+        return TextScale(ratio=own_loss / float(option_loss(ensemble, situation, alone).loss.mean()))
     whole = [t for t in measured if t.params is not None and t.tokens is not None]
     if not whole:
         return TextScale(is_guess=True)
     return _shared([deviation(ensemble, situation, t) for t in whole], whole)
+
+
+def _of_baselines(voice: Voice, situation: Situation, alone: Option | None) -> TextScale:
+    """The scale at pretraining; where its size is free and not found yet, at the largest baseline."""
+    assert voice.ensemble is not None
+    read = [replace(b, tokens=float(effective_tokens(situation, b.tokens))) for b in situation.baselines]
+    size = situation.student_params
+    if alone is not None:
+        params, tokens = alone.student_params, alone.student_tokens
+    elif size is not None:
+        params, tokens = size, training_tokens(situation, size)
+    else:
+        params, tokens = max((b.params, b.tokens) for b in situation.baselines)
+    tokens = float(effective_tokens(situation, tokens))
+    models = {
+        "student_params": [params, *(b.params for b in read)],
+        "student_tokens": [tokens, *(b.tokens for b in read)],
+    }
+    outside = max(efolds_outside(voice.range, models).values(), default=0.0)
+    log_ratio, sd = scale_at(voice.ensemble, read, params=params, tokens=tokens, outside=outside)
+    return TextScale(ratio=math.exp(log_ratio), sd=sd, by_baseline=True)
+
+
+def lowest_floor(voices: Sequence[Voice], situation: Situation) -> float:
+    """Lowest irreducible loss of laws on the user's text, as far as baselines say how that compares, nats/token."""
+    lowest = math.inf
+    for voice in voices:
+        if voice.ensemble is not None:
+            scale = text_scale(voice, situation).ratio if situation.baselines else 1.0
+            lowest = min(lowest, scale * float(voice.ensemble.irreducible.min()))
+    return lowest if lowest < math.inf else 0.0
 
 
 def deviation(ensemble: LawEnsemble, situation: Situation, teacher: Teacher) -> float:

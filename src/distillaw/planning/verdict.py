@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from html import escape
 from operator import attrgetter
 
-from distillaw.planning.decision import WORDS, Call, EqualCompute, Supposed, call
+from distillaw.planning.decision import WORDS, Call, EqualCompute, StartCall, Supposed, call
 from distillaw.planning.evidence import Crossover, Evidence, Interval, Strategy
 from distillaw.planning.judging import Sources
+from distillaw.planning.nearest import Case, nearest
 from distillaw.planning.phrases import interval, nats, percent
 from distillaw.planning.sensitivity import SwitchingValue
 from distillaw.planning.situation import Situation
@@ -22,7 +23,7 @@ from distillaw.table import Table, number, text
 
 UNKNOWN = "UNKNOWN"
 """Title where no evidence reaches the question: that is no tie."""
-SPECULATIVE = "* an estimate that no law describes: shown, never decides"
+SPECULATIVE = "* does not decide: an estimate, or another start than the one asked about"
 _NO_BAND = {"lower": None, "median": None, "upper": None}
 
 
@@ -59,6 +60,8 @@ class Verdict:
     """What carries the verdict."""
     call: Call
     equal_compute: EqualCompute | None
+    better_start: StartCall | None
+    """Whether a cut begins better, where the verdict is on random starts."""
     with_a_teacher: Supposed | None
     """Where none is at hand and tokens are the budget."""
     asked: Situation
@@ -75,6 +78,13 @@ class Verdict:
     """How flat the choice of the teacher's size is."""
 
     @property
+    def nearest(self) -> Sequence[Case]:
+        """Published outcomes nearest to the question, nearest first."""
+        return nearest(
+            self.situation, self.headline.best, self.verdict if self.headline.is_decisive else "too-close"
+        )
+
+    @property
     def title(self) -> str:
         """The verdict in a word or two."""
         return WORDS[self.verdict].title if self.headline.is_decisive else UNKNOWN
@@ -89,7 +99,7 @@ class Verdict:
         """The keys of `distillaw plan --json`, and what stands behind them, at full precision."""
         plain = ("verdict", "probability", "margin", "sentence", "inside_range", "level", "next_command")
         texts = ("flips_if", "assumptions", "warnings", "reasons", "next_runs")
-        parts = ("gain", "crossover", "regret_if_wrong", "equal_compute", "with_a_teacher")
+        parts = ("gain", "crossover", "regret_if_wrong", "equal_compute", "better_start", "with_a_teacher")
         of_situation = ("comparison", "scenario", "student_params", "max_params", "compute")
         band = self.crossover_compute
         return {
@@ -98,10 +108,12 @@ class Verdict:
             **{name: _json(getattr(self, name)) for name in parts},
             **{name: getattr(self.situation, name) for name in of_situation},
             "student_tokens": self.asked.student_tokens,
+            "start": self.asked.start,
             "strategies": [row.to_json() for row in self.strategies],
             "crossover_tokens": self.crossover_tokens,
             "crossover_compute": _NO_BAND if band is None else band.to_json(),
             "flips": [flip.to_json() for flip in self.flips],
+            "nearest": [case.to_json() for case in self.nearest],
             "teacher_sizes": _json(self.teachers),
             "evidence": [evidence_json(e, self.level, self.headline) for e in self.evidence],
             "probability_distil": self.call.distil,
@@ -225,6 +237,21 @@ def evidence_table(verdict: Verdict, *, status: Callable[[str], str] = str) -> T
             text("what it is", of=what, is_wrapped=True),
         ],
         verdict.evidence,
+    )
+
+
+def nearest_table(verdict: Verdict) -> Table:
+    """Published outcomes nearest to the question: what happened, and whether it agrees with the verdict."""
+    agrees = {True: "yes", False: "no", None: "-"}
+    return Table.of(
+        [
+            text("nearest published outcomes", of=lambda case: case.question, is_wrapped=True),
+            text("what happened", of=attrgetter("outcome"), is_wrapped=True),
+            text("agrees", of=lambda case: agrees[case.agrees]),
+            text("source", of=lambda case: case.row.source),
+        ],
+        verdict.nearest,
+        note="nearest first, by student, tokens per parameter, teacher, start and recipe (distillaw retrodict)",
     )
 
 

@@ -2,9 +2,9 @@
 
 A fitted law is the ensemble of its bootstrap replicates, each with the supervised law behind it. The surrogates S1-S3
 are one ensemble: not published, each as good as the others. A printed law is an ensemble of one. What no replicate
-shows, that the form itself is wrong or was made for other text, is the `Discrepancy`: the standard deviation of a gain
-as a share of the loss, growing with the distance from the runs that were fitted (docs/verdict.md says how it was
-measured).
+shows, that the form itself is wrong or was made for other text, is of a fitted law the `Discrepancy`: the standard
+deviation of a gain as a share of the loss, growing with the distance from the runs that were fitted (docs/verdict.md
+says how it was measured); of a published one it is what outcomes taught (learnt.py).
 """
 
 import math
@@ -24,6 +24,8 @@ from distillaw.laws.capacity import CapacityGapLine
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.equation import STUDENT, SUPERVISED, student_coefficients, supervised_coefficients
 from distillaw.laws.published import PublishedLaw, laws_available, published
+from distillaw.laws.starts import CUTS, StartLaw
+from distillaw.planning.learnt import Learnt, learnt
 from distillaw.runs.record import StudyRecord
 
 LawLike: TypeAlias = str | Path | FitResult | PublishedLaw
@@ -48,46 +50,47 @@ EFOLD_WEIGHT = {"teacher_loss": 10.0}
 class Discrepancy:
     """Standard deviation of a predicted gain, as a share of the loss, that an ensemble does not show.
 
-        sd = hypot(at_home, per_efold e_N, per_efold e_D, per_loss e_T, per_square e^2)
+        sd = hypot(at_home, per_efold e_N, per_efold e_D, per_loss e_T)
 
     e_N, e_D: e-folds outside the fitted range in student size and in tokens; e_T: ten times those in the teacher's
-    loss, since losses move by tenths where sizes move by decades; e: in the worst coordinate.
+    loss, since losses move by tenths where sizes move by decades.
     """
 
     at_home: float
     per_efold: float = 0.0
     per_loss: float = 0.0
-    per_square: float = 0.0
     reach: float
     """E-folds outside beyond which the law may not decide."""
 
     def at(self, outside: Mapping[str, float]) -> float:
         """The standard deviation at e-folds outside by coordinate."""
         sizes = (outside.get("student_params", 0.0), outside.get("student_tokens", 0.0))
-        worst = max(outside.values(), default=0.0)
         return math.hypot(
             self.at_home,
             *(self.per_efold * e for e in sizes),
             self.per_loss * outside.get("teacher_loss", 0.0),
-            self.per_square * worst**2,
         )
 
 
-PUBLISHED_DISCREPANCY = Discrepancy(at_home=0.014, per_square=0.01, reach=math.log(10))
-"""What the surrogates miss of simulated truths in their range, another surrogate's or not, when they are asked at the
-user's ratio of teacher to student loss. Outside the range a guess on the wide side."""
+PUBLISHED_REACH = math.log(1000)
+"""E-folds outside: students a thousand times smaller had what `learnt.py` says of the gains (docs/retrodiction.md). Ten
+times outside, as for none of them, where a teacher was measured on a text of which nothing else is known."""
 TWO_TEXTS_SD = 0.03
 """At home as well, where a teacher's loss was measured on the user's text and the student's own is not known: the ratio
 of the two is then that of two texts."""
 FITTED_DISCREPANCY = Discrepancy(at_home=0.003, per_efold=0.004, per_loss=0.004, reach=math.log(100))
-"""With the replicates it covers 91 % of the gains of simulated studies at 90 % (benchmarks/verdict, kappa form)."""
+"""With the replicates 90 % intervals hold 90 % of 479 gains of simulated studies, 96 % at home, 85 % thirty times
+beyond (benchmarks/results/planner.json, `laws`)."""
 WEAK_DISCREPANCY = Discrepancy(at_home=0.003, per_efold=0.007, per_loss=0.004, reach=math.log(100))
-"""Of fits with a parameter at a bound: of 16 questions their 90 % intervals held only 69 % with the one above."""
+"""Of fits with a parameter at a bound: judged, after a few questions where the one above was too narrow; no result file
+keeps them."""
 REDUCED_DISCREPANCY = Discrepancy(at_home=0.008, per_efold=0.006, per_loss=0.01, reach=math.log(30))
 """Of the reduced form, which leaves out the data term and misjudges strong teachers."""
+
+
 RIVAL_SHARE = 0.3
-"""Of the difference between two forms fitted to the same runs, counted as discrepancy: where they part by more than
-1.5 % of the loss the better one errs three times as much as where they agree."""
+"""Of the difference between two forms fitted to the same runs, counted as discrepancy: where they part the better one
+errs more. Judged; no result file keeps what it was seen on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +106,9 @@ class Voice:
     """None: it has nothing to say about losses; `status` and `note` say why."""
     range: Box = field(default_factory=Box)
     """In student_params, student_tokens, teacher_loss, tokens_per_param."""
-    discrepancy: Discrepancy = PUBLISHED_DISCREPANCY
+    discrepancy: Discrepancy = Discrepancy(at_home=0.0, reach=PUBLISHED_REACH)
+    learnt: Learnt | None = None
+    """What outcomes taught of the gains of a published law; None of the user's own."""
     may_decide: bool = False
     is_refused: bool = False
     members: Sequence[str] = ()
@@ -116,7 +121,11 @@ class Voice:
 
 
 def find_voices(
-    record: StudyRecord | None, laws: Sequence[LawLike], *, published_too: bool | Sequence[str]
+    record: StudyRecord | None,
+    laws: Sequence[LawLike],
+    *,
+    published_too: bool | Sequence[str],
+    without: str = "",
 ) -> list[Voice]:
     """All voices in order of trust: laws asked for, laws of the study, surrogates, printed laws, lines.
 
@@ -124,6 +133,7 @@ def find_voices(
         record: the user's study, whose fitted laws speak.
         laws: further laws to consult first: names, files of `distillaw fit --out`, or law objects.
         published_too: whether published laws and surrogates are consulted unasked; or the names of those that are.
+        without: source of outcomes that nothing is to be learnt from.
     """
     found = [_asked_for(law) for law in laws]
     if record is not None:
@@ -131,7 +141,27 @@ def find_voices(
     unasked = [name for name in laws_available() if not published(name).record.by_name_only]
     names = unasked if published_too is True else list(published_too or ())
     asked = {voice.source for voice in found}
-    return found + [v for v in _published_voices(names) if v.source not in asked]
+    found += [v for v in _published_voices(names) if v.source not in asked]
+    return [v if v.learnt is None else replace(v, learnt=learnt(without)) for v in found]
+
+
+def start_law_of(law: LawLike) -> StartLaw | None:
+    """The law of starts that a fit of the family `pruned` is; None for any other law.
+
+    Raises:
+        ConfigError: such a fit that may not be used, or one of other parameters than a plan counts.
+    """
+    if isinstance(law, PublishedLaw) or law in laws_available():
+        return None
+    fit = law if isinstance(law, FitResult) else load_law(str(law))
+    if not isinstance(fit, FitResult) or fit.family != "pruned":
+        return None
+    found = fit.law
+    if not isinstance(found, StartLaw) or fit.curve is None or fit.params_convention != "non-embedding":
+        raise ConfigError(f"law: the law of starts may not be used ({fit.status.name}: {fit.remedy})")
+    members = fit.curve.coefficients(replicates=len(fit.curve.replicates) > 0)
+    share, taught, power = (members[name] for name in ("share", "taught", "power"))
+    return replace(found, spread=CUTS.spread, share=share, taught=taught, power=power)
 
 
 def _asked_for(law: LawLike) -> Voice:
@@ -257,6 +287,7 @@ def published_voice(source: str, laws: Sequence[PublishedLaw]) -> Voice:
             [(law.supervised, law.distillation) for law in laws if law.supervised is not None]
         ),
         range=first.distillation.range,
+        learnt=learnt(),
         may_decide=not is_refused,
         is_refused=is_refused,
         members=tuple(law.name for law in laws),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distillaw.planning.caveats import assumptions, caveats
-from distillaw.planning.decision import WORDS, Call, EqualCompute, Supposed, leads_distilling
+from distillaw.planning.decision import WORDS, Call, EqualCompute, StartCall, Supposed, leads_distilling
 from distillaw.planning.evidence import Crossover, Evidence, Interval, Strategy
 from distillaw.planning.judging import Judged, Sources
 from distillaw.planning.phrases import interval, say
@@ -37,6 +37,7 @@ def explain(
     flips: Sequence[SwitchingValue],
     sources: Sources,
     supposed: Supposed | None = None,
+    start: StartCall | None = None,
 ) -> Words:
     """Put a decision into words."""
     situation, evidence, headline, answer = judged.situation, judged.evidence, judged.headline, judged.call
@@ -45,7 +46,7 @@ def explain(
     said = sentence(situation, headline, answer, level)
     return Words(
         sentence=said + _but(answer, headline, equal) + _had_one(supposed),
-        reasons=tuple(_reasons(evidence, headline, equal, level, supposed)),
+        reasons=(*_reasons(evidence, headline, equal, level, supposed), *_better_start(start)),
         flips_if=tuple(_flips(headline, answer, equal, flips)),
         assumptions=tuple(assumptions(situation, evidence, headline, sources)),
         warnings=tuple(caveats(situation, evidence, headline, sources)),
@@ -137,6 +138,13 @@ def _reasons(
         if other.source != headline.source and other.speaks and other.is_decisive:
             found.append(say("put the gain", source=other.source, gain=other.gain(level)))
     return found
+
+
+def _better_start(start: StartCall | None) -> list[str]:
+    if start is None:
+        return []
+    said = {"option": start.row.name, "other": start.other.name, "gain": start.gain, "share": start.pruned}
+    return [say("better start", **said)]
 
 
 def _teacher(row: Strategy) -> str:

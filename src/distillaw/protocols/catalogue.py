@@ -31,6 +31,7 @@ from distillaw.protocols.sheet import (
     size_name,
 )
 from distillaw.quantities import did_you_mean
+from distillaw.runs.spec import ARMS
 from distillaw.sweep.cost import StudyCost, study_cost
 from distillaw.sweep.spec import ReplicateSpec
 
@@ -38,6 +39,7 @@ _STEP = 204_800.0
 """800 steps of 256 tokens."""
 _SIZES = (0.1e6, 0.2e6, 0.4e6)
 _TEACHERS = (0.2e6, 0.4e6, 0.8e6, 1.6e6)
+"""Students and teachers where none are asked for: a study of these takes two cores a few hours (docs/protocols.md)."""
 _TWO = {"students": (0.1e6, 0.3e6), "teachers": (0.2e6, 1e6), "least": (1, 2, 1)}
 """Sizes of ablations: enough to see whether their answer depends on size."""
 
@@ -252,28 +254,22 @@ _ABLATION = {
 
 
 @_kind(
-    "what is the best teacher's size over the student's? students fresh, and pruned from their teachers",
+    "what is the best teacher's size over the student's? students fresh, pruned from their teachers, and from one cut",
     Defaults(
-        students=(0.08e6, 0.12e6, 0.2e6, 0.3e6),
+        students=(0.05e6, 0.08e6, 0.12e6, 0.2e6, 0.3e6),
         teachers=(0.1e6, *_TEACHERS),
-        tokens=_tokens(3),
-        least=(2, 4, 2),
+        tokens=_tokens(2, 4),
+        least=(2, 4, 1),
         reach=6,
+        starts=ARMS,
     ),
 )
 def capacity_gap(scale: Scale) -> Sheet:
-    """Students by teachers of one text and token count, fresh and cut out of their own teachers."""
+    """Students by teachers of one text and token count, in every arm of first weights."""
     sheet = Sheet(scale=scale, batch_search=False)
     sheet.grid(scale.students, scale.tokens)
     steps = "" if scale.are_teachers_named else ", steps of about two in size"
     sheet.family(f"one family: all read the same tokens{steps}")
-    for size in scale.students:
-        cuttable = [f"{size_name(t)}" for t in scale.teachers if t > 1.2 * size]
-        labels = [label for label in sheet.labels() if label.split("@")[0] in cuttable]
-        if labels:
-            why = "the published arm: each student is cut out of the very teacher it learns from"
-            arm = {"sizes": [size], "teachers": labels, "name": "pruned", "init": "pruned"}
-            sheet.add(why if size == scale.students[0] else "", scale.tokens, **arm)
     sheet.aim(scale.students[0], scale.tokens[0])
     seeds(sheet)
     sheet.left_out |= {

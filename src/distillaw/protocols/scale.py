@@ -98,9 +98,11 @@ def _parquet_size(path: Path, longest: int) -> TextSize:
 GRAIN = 4
 """Budgets are multiples of so many batches: still whole if the search halves, doubles or quadruples the batch."""
 SMALLEST_BATCH, LARGEST_BATCH = 64, 2**20
+"""Tokens: half a window of the smallest studies, and a million, beyond what any study planned here needs."""
 HELD_OUT, FEW_HELD_OUT = 100, 64
 """Documents held out, and of a corpus with few: errors are clustered by document, so at least 60 are wanted."""
 _VOCABULARIES = (32768, 16384, 8192, 4096, 2048, 1024, 512, 384, 288)
+"""Sizes tried, the largest first: a usual one of large models, halved down to little more than the 256 bytes."""
 _FAMILIES = ((100e6, 64, 128.0), (10e6, 64, 64.0), (3e6, 32, 32.0), (0.0, 16, 16.0))
 """Largest student from which on -> head dimension, width over layers."""
 
@@ -112,6 +114,8 @@ class DesignWishes:
     students: tuple[float, ...] = ()
     teachers: tuple[float, ...] = ()
     tokens: tuple[float, ...] = ()
+    starts: tuple[str, ...] = ()
+    """Arms of first weights."""
     vocab: int | None = None
     corpus: str = ""
     text: TextSize | None = None
@@ -128,6 +132,8 @@ class Defaults:
     """Students' budgets."""
     least: tuple[int, int, int] = (1, 1, 1)
     """Fewest student sizes, teacher sizes and budgets that answer the question."""
+    starts: tuple[str, ...] = ("fresh",)
+    """Arms of first weights."""
     reach: float = 8.0
     """Tokens of the longest teacher over the longest budget in `tokens`."""
 
@@ -143,6 +149,8 @@ class Scale:
     """Whether the user named the teachers' sizes: then no others are added, and none is left out."""
     tokens: tuple[int, ...]
     """Students' budgets, ascending, whole batches."""
+    starts: tuple[str, ...]
+    """Arms of first weights."""
     teacher_tokens: int
     """Most that a teacher reads."""
     vocab: int
@@ -214,6 +222,7 @@ def scale_for(asked: DesignWishes, defaults: Defaults, factor: float = 1.0) -> S
         teachers=tuple(sorted(set(teachers))),
         are_teachers_named=bool(asked.teachers),
         tokens=tokens,
+        starts=asked.starts or defaults.starts,
         batch=batch,
         teacher_tokens=math.floor(longest / (GRAIN * batch)) * GRAIN * batch,
         vocab=vocab,

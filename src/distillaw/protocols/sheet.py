@@ -7,7 +7,7 @@ writes it all down.
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -67,8 +67,9 @@ class Sheet:
     # --- the grid -------------------------------------------------------------------------------------------
 
     def grid(self, sizes: Sequence[float], tokens: Sequence[int]) -> None:
-        """Every size to every budget, alone and from every teacher."""
-        self.students = StudentsSpec(params=tuple(map(size_name, sizes)), tokens=tuple(tokens))
+        """Every size to every budget, alone and from every teacher, in every arm."""
+        names = tuple(map(size_name, sizes))
+        self.students = StudentsSpec(params=names, tokens=tuple(tokens), starts=self.scale.starts)
 
     def teacher(self, params: float, tokens: float, why: str = "", *, split: str = "teacher") -> str:
         """Adds a teacher, unless it is there; returns its label."""
@@ -201,7 +202,7 @@ class Sheet:
             validation_documents=scale.held_out,
             validation_tokens_per_document=TOKENS_SCORED,
         )
-        return StudySpec(
+        spec = StudySpec(
             name=name,
             students=self.students,
             teachers=tuple(t for _, t in self.teachers),
@@ -214,6 +215,12 @@ class Sheet:
             batch_tokens=scale.batch,
             peak_lr=PEAK_LR,
         )
+        if "fixed" not in scale.starts:
+            return spec
+        # where pruned students' rates are searched, so that one search serves both arms
+        cuts = replace(spec, students=replace(self.students, starts=("pruned",))).tuned_lessons("pruned")
+        reference = cuts[0].source if cuts else ""
+        return replace(spec, students=replace(self.students, reference=reference))
 
     def tokens_for_bill(self, size: float, tokens: int, teacher: TeacherSpec) -> float:
         """Tokens of a student alone that cost what distilling it and training its teacher cost together."""
@@ -307,6 +314,9 @@ def all_controls(sheet: Sheet) -> None:
 
 
 _WIDTH = 110
+"""Of the lines of comments."""
+_GRID = "the grid: every size to every budget, alone and from every teacher"
+_ARMS = ", by first weights: random, cut out of the teacher under test, cut out of one reference for all"
 
 
 def study_file(sheet: Sheet, spec: StudySpec, heading: Iterable[str]) -> str:
@@ -325,10 +335,9 @@ def study_file(sheet: Sheet, spec: StudySpec, heading: Iterable[str]) -> str:
         f"validation_tokens_per_document = {data.validation_tokens_per_document}\n"
         "teacher_share = 0.5   # teachers and students read different documents\n"
     )
-    grid = {"params": spec.students.params, "tokens": spec.students.tokens}
     parts = ["".join(_comment(line) for line in heading), top, text]
     parts.append(
-        _entry("[students]", "the grid: every size to every budget, alone and from every teacher", grid)
+        _entry("[students]", _GRID + _ARMS * (spec.students.starts != ("fresh",)), to_table(spec.students))
     )
     parts += [_entry("[[teachers]]", why, to_table(one)) for why, one in sheet.teachers]
     why = "the rate is searched for both arms at the end sizes"

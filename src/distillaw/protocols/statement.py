@@ -6,7 +6,7 @@ that helps most is named. The checklist is read from the study file alone: what 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -136,7 +136,7 @@ def _rows(jobs: Sequence[TrunkJob]) -> list[_Row]:
     rows: dict[_Row, None] = {}
     for job in jobs:
         trunk = job.trunk
-        serves = serves_laws(trunk.purpose) and trunk.purpose != "holdout"
+        serves = serves_laws(trunk.purpose) and trunk.purpose != "holdout" and trunk.start_arm == "fresh"
         if serves and (trunk.teacher_run is None or trunk.teacher_run in trained):
             teacher = trained.get(trunk.teacher_run or "")
             rows |= dict.fromkeys(_Row(float(trunk.params), t, teacher, trunk.trunk_id) for t in job.budgets)
@@ -415,6 +415,8 @@ def state(spec: StudySpec, cost: StudyCost) -> Statement:
     if not is_world:
         size = text_size(spec.data.corpus, max_document_chars=spec.data.max_document_chars)
         held_out = spec.data.validation_documents
+        if size is not None and spec.data.section_chars:
+            size = replace(size, documents=round(size.chars / spec.data.section_chars))
         text = None if size is None else size.half(spec.data.vocab_size, held_out=held_out)
     usual = {cells.name: cells.seeds for cells in spec.cells if cells.training}
     controls = tuple(checklist(spec, cost, expected, text))

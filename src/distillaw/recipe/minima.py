@@ -1,9 +1,11 @@
 """`distillaw recipe minima`: law, prune, distil, instruct, evaluate, report, each stage found again if it was done.
 
     OUT/recipe.json    what was asked, what each stage came to and how long it took
+    OUT/adapt          where the teacher is adapted first: with other pieces (model), trained further (training)
     OUT/text           calibration and held-out documents
     OUT/cut            the student cut out of its teacher (cut-1, ... of a cascade)
     OUT/distil         its arms, a study folder
+    OUT/upcycle        where the best of them becomes a mixture of experts: that (model) and its run (training)
     OUT/instruct       the teacher's answers, the chat model's run, samples.json: what both say to three questions
     OUT/evaluate/NAME  teacher, cut, base and chat model on the same text and questions
     OUT/report.html
@@ -18,14 +20,15 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distillaw.data.corpus import check_apart
-from distillaw.data.prepare import DataSpec, prepare_data, require_tokens
+from distillaw.data.prepare import DataSpec, copy_data, documents_of, prepare_data, require_tokens
 from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import ConfigError, DataError
@@ -36,12 +39,17 @@ from distillaw.instruct.spec import DpoSpec, SftSpec
 from distillaw.instruct.stages import run_dpo, run_sft
 from distillaw.models.prune import Wishes, prune_to
 from distillaw.models.source import locate
+from distillaw.models.upcycle import Layout, upcycle_to
+from distillaw.models.vocabulary import MAX_BYTES, Making, Texts, extend_vocabulary, trim_vocabulary
 from distillaw.recipe.spec import STAGES, MinimaSpec, consult_laws, foresee
 from distillaw.runs.files import content_hash, read_json, read_json_lines, write_json, write_text
 from distillaw.runs.lock import held
 from distillaw.runs.places import check_folder, claim_folder
-from distillaw.sweep.arms import ArmsSpec, train_arms
+from distillaw.runs.store import StudyFolder
+from distillaw.sweep.arms import WARMUP_SHARE, ArmsSpec, bare_trunk, train_arms
+from distillaw.sweep.ready import TrunkJob
 from distillaw.sweep.scheduler import Display
+from distillaw.sweep.single import started, train_here
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -74,8 +82,11 @@ def _write_documents(
     path: Path, documents: Iterable[np.ndarray], tokenizer: "PreTrainedTokenizerBase"
 ) -> None:
     end = tokenizer.eos_token_id
-    texts = (tokenizer.decode([int(i) for i in ids if i != end]) for ids in documents)
-    rows = (json.dumps({"text": text}, ensure_ascii=False) for text in texts if text.strip())
+    _write_text(path, (str(tokenizer.decode([int(i) for i in ids if i != end])) for ids in documents))
+
+
+def _write_text(path: Path, documents: Iterable[str]) -> None:
+    rows = (json.dumps({"text": text}, ensure_ascii=False) for text in documents if text.strip())
     write_text(path, "".join(f"{row}\n" for row in rows))
 
 
@@ -126,7 +137,7 @@ def _answer(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 RECORD = "recipe.json"
-TEACHER, CUT, BASE, CHAT = "teacher", "cut", "base", "chat"
+ORIGINAL, TEACHER, CUT, BASE, MIXTURE, CHAT = "original", "teacher", "cut", "base", "mixture", "chat"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +159,25 @@ class Kitchen:
     def distil(self) -> Path:
         """The arms' study folder."""
         return self.out / "distil"
+
+    def teacher(self, record: Mapping[str, Any]) -> str:
+        """Whom students are cut out of and taught by: the adapted one, where the recipe adapts it."""
+        return record["stages"]["adapt"]["folder"] if self.spec.adapt is not None else self.spec.teacher
+
+    @property
+    def data(self) -> DataSpec:
+        """The text in the tokens of that teacher, with as much for teachers as its adaptation reads."""
+        spec, adapt = self.spec, self.spec.adapt
+        if adapt is None:
+            return spec.data
+        share = max(spec.data.teacher_share, adapt.tokens / (adapt.tokens + spec.tokens))
+        tokenizer = str(self.adapt / "model") if adapt.changes_vocabulary else spec.data.tokenizer
+        return replace(spec.data, teacher_share=share, tokenizer=tokenizer)
+
+    @property
+    def adapt(self) -> Path:
+        """The adapted teacher's folder."""
+        return self.out / "adapt"
 
     @property
     def running(self) -> dict[str, Any]:
@@ -175,17 +205,17 @@ def cook(
         DistillawError: as any stage.
     """
     spec.check()
-    _arms_spec(spec, Path("cut"), fresh=True, alone=spec.alone).check()
-    if until not in STAGES:
-        raise ConfigError(f"--until {until}: one of {', '.join(STAGES)}")
+    if until not in spec.stages:
+        raise ConfigError(f"--until {until}: the stages of this recipe are {', '.join(spec.stages)}")
     kitchen = Kitchen(spec=spec, out=out, display=display, say=say, command=command)
+    _arms_spec(kitchen, spec.teacher).check()
     check_folder(out)
     check_apart(spec.data.corpus, out)
     with held(out, f"the folder {out}"):
         record = _open_record(kitchen)
         if "instruct" not in record["stages"]:
             foresee(spec, until)
-        for stage in STAGES[: STAGES.index(until) + 1]:
+        for stage in spec.stages[: spec.stages.index(until) + 1]:
             began = time.monotonic()
             say(f"{stage}: begins")
             result = _RUN[stage](kitchen, record)
@@ -223,18 +253,77 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
             yield key
 
 
+def _adapt(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
+    """The teacher with other pieces, then trained further; what students read and what is scored stays unread."""
+    spec, home, wanted = kitchen.spec, kitchen.adapt, kitchen.spec.adapt
+    assert wanted is not None
+    folder, result = spec.teacher, {}
+    if wanted.changes_vocabulary:
+        read = home / "text.jsonl"
+        if not read.exists():
+            _write_text(read, _within(documents_of(kitchen.data, "teacher"), MAX_BYTES))
+        texts, making = Texts(text=str(read)), Making(**kitchen.running)
+        source, folder = locate(spec.teacher), str(home / "model")
+        if wanted.pieces is not None:
+            change = extend_vocabulary(source, Path(folder), texts, pieces=wanted.pieces, making=making)
+        else:
+            change = trim_vocabulary(source, Path(folder), texts, keep=wanted.keep, making=making)
+        result["vocabulary"] = change
+    if wanted.tokens:
+        run = _adapted(kitchen, folder)
+        folder = str(home / "training" / "runs" / run["run_id"])
+        result["run"] = run
+        kitchen.say(f"  adapted teacher: {run['start_loss']:.3f} -> {run['loss']:.3f} nats/token")
+    return result | {"folder": folder}
+
+
+def _within(documents: Iterable[str], most: float) -> Iterator[str]:
+    """The first documents, of so many bytes at most."""
+    read = 0
+
+    def fits(document: str) -> bool:
+        nonlocal read
+        read += len(document.encode())
+        return read <= most
+
+    return takewhile(fits, documents)
+
+
+def _adapted(kitchen: Kitchen, model: str) -> dict[str, Any]:
+    """The run that trains a model further on the teachers' split, a study folder of its own."""
+    spec, wanted, study = kitchen.spec, kitchen.spec.adapt, StudyFolder(kitchen.adapt / "training")
+    assert wanted is not None
+    claim_folder(study.path)
+    store = prepare_data(kitchen.data, study.data, say=kitchen.say)
+    require_tokens(store, {"teacher": wanted.tokens, "student": spec.tokens}, context=spec.training.context)
+    recipe = replace(spec.training, warmup_tokens=wanted.tokens // WARMUP_SHARE)
+    at = {"rate": wanted.lr, "batch_tokens": spec.batch_tokens, "seed": spec.seed}
+    bare = bare_trunk(store, recipe, split="teacher", **at)
+    trunk = started(bare, model, load_tokenizer(str(store.tokenizer_folder)))
+    job = TrunkJob(trunk=trunk, budgets=(wanted.tokens,))
+    run = study.run(job.run_ids[0])
+    if run.state() != "done":
+        train_here([job], study, display=kitchen.display)
+    result = run.result()
+    assert result is not None
+    return result
+
+
 def _text(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
     spec = kitchen.spec
     claim_folder(kitchen.distil)
+    if "run" in record["stages"].get("adapt", {}):
+        copy_data(kitchen.adapt / "training" / "data", kitchen.distil / "data", say=kitchen.say)
     asked = {"calibration_tokens": spec.calibration_tokens, "say": kitchen.say}
-    store = divide_text(spec.data, kitchen.distil / "data", kitchen.out / "text", **asked)
+    store = divide_text(kitchen.data, kitchen.distil / "data", kitchen.out / "text", **asked)
     require_tokens(store, {"student": spec.tokens}, context=spec.training.context)
     splits = store.manifest["splits"]
     return {"source": spec.data.source, "tokens": {name: split["tokens"] for name, split in splits.items()}}
 
 
 def _law(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
-    result = consult_laws(kitchen.spec)
+    adapted = kitchen.teacher(record) if kitchen.spec.adapt is not None else None
+    result = consult_laws(kitchen.spec, adapted)
     kitchen.say(
         f"  student {result['params']:,} parameters, {result['keep']:.1%} of the teacher's; {result['advice']}"
     )
@@ -244,7 +333,7 @@ def _law(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
 def _prune(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
     """One cut, or a cascade with distillation between the cuts."""
     spec, keep = kitchen.spec, record["stages"]["law"]["keep"]
-    source, cuts = spec.teacher, []
+    source, cuts = kitchen.teacher(record), []
     for step in range(1, spec.steps + 1):
         last = step == spec.steps
         folder = kitchen.cut if last else kitchen.out / f"cut-{step}"
@@ -259,37 +348,76 @@ def _prune(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
         cut = prune_to(locate(source), folder, wishes, text=text, **kitchen.running)
         cuts.append({key: value for key, value in cut.items() if key != "cut"} | {"folder": str(folder)})
         if not last:
-            between = _arms(kitchen, folder, kitchen.out / f"distil-{step}", alone=False, fresh=False)
+            between = _arms(kitchen, _one_arm(kitchen, record, folder), kitchen.out / f"distil-{step}")
             source = str(kitchen.out / f"distil-{step}" / "runs" / between["arms"][0]["run_id"])
     return {"folder": str(kitchen.cut), "cuts": cuts}
 
 
-def _arms(kitchen: Kitchen, start: Path, folder: Path, *, alone: bool, fresh: bool) -> dict[str, Any]:
-    arms = _arms_spec(kitchen.spec, start, alone=alone, fresh=fresh)
+def _arms(kitchen: Kitchen, arms: ArmsSpec, folder: Path) -> dict[str, Any]:
+    """Train arms on the text as the recipe has tokenised it once."""
+    claim_folder(folder)
+    copy_data(kitchen.distil / "data", folder / "data")
     return train_arms(arms, folder, display=kitchen.display, command=kitchen.command)
 
 
-def _arms_spec(spec: MinimaSpec, start: Path, *, alone: bool, fresh: bool) -> ArmsSpec:
+def _arms_spec(kitchen: Kitchen, teacher: str) -> ArmsSpec:
+    """The arms of the recipe."""
+    spec = kitchen.spec
     return ArmsSpec(
-        teacher=spec.teacher,
-        start=str(start),
-        smaller=spec.smaller if fresh else "",
+        teacher=teacher,
+        start=str(kitchen.cut),
+        smaller=spec.smaller,
         tokens=spec.tokens,
         rates=spec.rates,
-        alone=alone,
-        fresh=fresh,
+        alone=spec.alone,
         batch_tokens=spec.batch_tokens,
         seed=spec.seed,
-        data=spec.data,
+        data=kitchen.data,
         training=spec.training,
     )
 
 
+def _one_arm(kitchen: Kitchen, record: Mapping[str, Any], start: Path) -> ArmsSpec:
+    """Another start, taught, with nothing beside it."""
+    usual = _arms_spec(kitchen, kitchen.teacher(record))
+    return replace(usual, start=str(start), smaller="", alone=False, fresh=False)
+
+
 def _distil(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
-    found = _arms(kitchen, kitchen.cut, kitchen.distil, alone=kitchen.spec.alone, fresh=True)
+    found = _arms(kitchen, _arms_spec(kitchen, kitchen.teacher(record)), kitchen.distil)
     best = next(row for row in found["arms"] if row["arm"] == found["best"])
     kitchen.say(f"  best arm: {found['best']}, {best['loss']:.3f} nats/token")
     return found | {"folder": str(kitchen.distil / "runs" / best["run_id"])}
+
+
+def _upcycle(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
+    """The best arm as a mixture of experts, trained on with its teacher at the rate that was best for it.
+
+    Another seed orders the windows: a mixture that read the first ones again would be trained on what it knows.
+    """
+    spec, home, wanted = kitchen.spec, kitchen.out / "upcycle", kitchen.spec.upcycle
+    assert wanted is not None
+    base = record["stages"]["distil"]
+    layout = Layout(experts=wanted.experts, bottom=wanted.bottom, seed=spec.seed)
+    text = str(kitchen.out / "text" / CALIBRATION)
+    made = upcycle_to(locate(base["folder"]), home / "model", layout, text=text, **kitchen.running)
+    arms = replace(
+        _one_arm(kitchen, record, home / "model"),
+        tokens=wanted.tokens,
+        rates=(base["arms"][0]["peak_lr"],),
+        seed=spec.seed + 1,
+        training=replace(spec.training, warmup_tokens=wanted.tokens // WARMUP_SHARE),
+    )
+    found = _arms(kitchen, arms, home / "training")
+    run = found["arms"][0]
+    kitchen.say(f"  mixture: {run['start_loss']:.3f} -> {run['loss']:.3f} nats/token")
+    return {"mixture": made, "run": run, "folder": str(home / "training" / "runs" / run["run_id"])}
+
+
+def _student(record: Mapping[str, Any]) -> str:
+    """What the recipe has made of its base model last."""
+    stages = record["stages"]
+    return stages.get("upcycle", stages["distil"])["folder"]
 
 
 def _instruct(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
@@ -299,9 +427,8 @@ def _instruct(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
         drawn = {"max_new_tokens": spec.answer_tokens, "batch": 16, "seed": spec.seed}
         where = {"template": spec.template, "device": spec.device, "say": kitchen.say}
         chats = generate_answers(spec.teacher, spec.prompts, folder / "answers.jsonl", **drawn, **where)
-    base = record["stages"]["distil"]["folder"]
     sft = SftSpec(
-        model=base,
+        model=_student(record),
         data=str(chats),
         lr=spec.sft_lr,
         epochs=spec.sft_epochs,
@@ -330,12 +457,11 @@ def _instruct(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
 
 def _evaluate(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
     spec, stages = kitchen.spec, record["stages"]
-    models = {
-        TEACHER: spec.teacher,
-        CUT: str(kitchen.cut),
-        BASE: stages["distil"]["folder"],
-        CHAT: stages["instruct"]["folder"],
-    }
+    teacher = kitchen.teacher(record)
+    models = {ORIGINAL: spec.teacher} if spec.adapt is not None else {}
+    models |= {TEACHER: teacher, CUT: str(kitchen.cut), BASE: stages["distil"]["folder"]}
+    models |= {MIXTURE: stages["upcycle"]["folder"]} if spec.upcycle is not None else {}
+    models |= {CHAT: stages["instruct"]["folder"]}
     text = TextWishes(text=str(kitchen.out / "text" / HELDOUT), context=min(512, spec.training.context))
     found = {}
     for name, folder in models.items():
@@ -346,7 +472,7 @@ def _evaluate(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
             text=text,
             tasks=spec.tasks,
             data=spec.evaluation_data,
-            teacher=None if name == TEACHER else spec.teacher,
+            teacher=None if name in (ORIGINAL, TEACHER) else teacher,
             limit=spec.limit,
             skip_missing=True,
             **kitchen.running,
@@ -361,5 +487,5 @@ def _report(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
     return {"report": str(write_recipe_report(kitchen.out))}
 
 
-_STAGES = (_text, _law, _prune, _distil, _instruct, _evaluate, _report)
+_STAGES = (_adapt, _text, _law, _prune, _distil, _upcycle, _instruct, _evaluate, _report)
 _RUN: dict[str, Callable[[Kitchen, dict[str, Any]], dict[str, Any]]] = dict(zip(STAGES, _STAGES, strict=True))

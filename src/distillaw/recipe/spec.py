@@ -5,25 +5,96 @@ only, and say by how much the case lies outside the runs behind them. What a lat
 the first, not after a week of training.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from distillaw.accounting.config import architecture_from_config
 from distillaw.accounting.flops import forward_flops
+from distillaw.data.bpe import read_bpe
 from distillaw.data.prepare import DataSpec
 from distillaw.errors import ConfigError
 from distillaw.evaluate.benchmarks import choose_tasks, known_tasks, read_tasks
 from distillaw.instruct.conversations import read_conversations, read_prompts
 from distillaw.instruct.masks import choose_template
 from distillaw.instruct.prepare import read_pairs
-from distillaw.models.cut import keep_by_law
-from distillaw.models.prune import Wishes, size_student
-from distillaw.models.source import check_config, locate
+from distillaw.models.cut import sized_config
+from distillaw.models.prune import StudentSize, Wishes, size_student
+from distillaw.models.source import ModelSource, check_config, locate
+from distillaw.models.upcycle import layout, mixture_config
+from distillaw.models.vocabulary import MULTIPLE
+from distillaw.planning.cut_size import PUBLISHED, CutSize, size_of_cut
 from distillaw.planning.gap import GapQuestion, capacity_gap
 from distillaw.runs.spec import Recipe
+from distillaw.sweep.arms import count_arms
 
-STAGES = ("text", "law", "prune", "distil", "instruct", "evaluate", "report")
-"""In this order; each is a command of its own too: gap, prune, distil, instruct, evaluate, report."""
+STAGES = ("adapt", "text", "law", "prune", "distil", "upcycle", "instruct", "evaluate", "report")
+"""In this order; each but text is a command of its own too: vocabulary and train, gap, prune, and so on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adaptation:
+    """What becomes of the teacher before anything is cut out of it, on the teachers' split alone."""
+
+    pieces: int | None = None
+    """New pieces for its vocabulary, learnt there."""
+    keep: int | None = None
+    """Or the tokens of it that stay: those which that split uses most."""
+    tokens: int = 0
+    """Continued training."""
+    lr: float = 1e-4
+    """A tenth of what the arms try: these weights are no cut. A choice; nothing here has measured it."""
+
+    @property
+    def changes_vocabulary(self) -> bool:
+        """Whether tokenizer, embedding and head become others."""
+        return self.pieces is not None or self.keep is not None
+
+    def vocabulary(self, vocab: int) -> int:
+        """What becomes of a vocabulary, before it is learnt: whole multiples."""
+        wanted = vocab + self.pieces if self.pieces is not None else self.keep or vocab
+        return -(-wanted // MULTIPLE) * MULTIPLE if self.changes_vocabulary else vocab
+
+    def check(self, batch_tokens: int) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            ConfigError: naming the setting.
+        """
+        if self.pieces is not None and self.keep is not None:
+            raise ConfigError(
+                f"--pieces {self.pieces:,} and --trim {self.keep:,}: a vocabulary grows or shrinks; give one of them"
+            )
+        for option, given in {"pieces": self.pieces, "trim": self.keep}.items():
+            if given is not None and given < 1:
+                raise ConfigError(f"--{option} {given}: at least one piece")
+        if self.tokens and self.tokens < batch_tokens:
+            raise ConfigError(
+                f"--adapt-tokens {self.tokens:,}: 0, or at least one batch of {batch_tokens:,} tokens"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture:
+    """What becomes of the best arm: a mixture of experts, trained on with the same teacher."""
+
+    experts: tuple[int, ...]
+    tokens: int
+    bottom: float = 0.25
+    """Share of the layers that has the first of two numbers of experts (models/upcycle.py)."""
+
+    def check(self, batch_tokens: int) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            ConfigError: naming the setting.
+        """
+        if self.tokens < batch_tokens:
+            raise ConfigError(
+                f"--upcycle-tokens {self.tokens:,}: a mixture begins as what it was made of and parts from it by "
+                f"training; at least one batch of {batch_tokens:,}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +109,16 @@ class MinimaSpec:
     data: DataSpec
     tokens: int
     """Of each arm."""
+    adapt: Adaptation | None = None
+    """The teacher's adaptation to the corpus; None takes it as it is."""
+    upcycle: Mixture | None = None
+    """What the best arm is made into; None leaves it dense."""
     params: float | None = None
     """Non-embedding parameters of the student."""
     keep: float | None = None
     """Or the share of the teacher's that stays; neither: the law of capacity gap."""
+    law: str | None = None
+    """That law: a published name, or the file of a fitted one; None: the teacher over 2.5."""
     steps: int = 1
     """Cuts with distillation between them."""
     smaller: str = ""
@@ -71,6 +148,23 @@ class MinimaSpec:
     seed: int = 0
     device: str = "cpu"
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Those of `STAGES` that this recipe has."""
+        left_out = {"adapt"} if self.adapt is None else set()
+        left_out |= {"upcycle"} if self.upcycle is None else set()
+        return tuple(stage for stage in STAGES if stage not in left_out)
+
+    @property
+    def num_arms(self) -> int:
+        """Trained side by side, fresh weights among them."""
+        return count_arms(fresh=True, smaller=self.smaller, alone=self.alone)
+
+    @property
+    def trained_tokens(self) -> int:
+        """Of all runs together, a cascade's in between among them."""
+        return sum(row["arms"] * row["tokens"] for row in _trained(self))
+
     def check(self) -> None:
         """Refuse what cannot be meant.
 
@@ -79,6 +173,19 @@ class MinimaSpec:
         """
         if self.params is not None and self.keep is not None:
             raise ConfigError("--student and --keep say the same thing twice; give one of them")
+        if self.law is not None and (self.params is not None or self.keep is not None):
+            raise ConfigError(
+                "--law gives the student's size, and so do --student and --keep; give one of them"
+            )
+        if self.adapt is not None:
+            self.adapt.check(self.batch_tokens)
+        if self.adapt is not None and self.adapt.changes_vocabulary and self.smaller:
+            raise ConfigError(
+                f"--smaller {self.smaller} speaks the teacher's vocabulary, which --pieces and --trim change; leave "
+                "it out"
+            )
+        if self.upcycle is not None:
+            self.upcycle.check(self.batch_tokens)
         if self.steps < 1:
             raise ConfigError(f"--steps {self.steps}: at least one cut")
         if self.answer_tokens < 1 or (self.limit is not None and self.limit < 1):
@@ -112,6 +219,10 @@ def foresee(spec: MinimaSpec, until: str = "report") -> None:
     check_config(teacher, context=spec.training.context)
     if spec.smaller:
         check_config(locate(spec.smaller), context=spec.training.context)
+    if spec.adapt is not None and spec.adapt.changes_vocabulary:
+        read_bpe(teacher.name, teacher.tokenizer())
+    if spec.upcycle is not None:
+        _mixture(spec.upcycle, _sizes(spec, teacher)[0], teacher)
     if STAGES.index(until) < STAGES.index("instruct"):
         return
     choose_template(teacher.tokenizer(), spec.template, model=teacher.name)
@@ -134,31 +245,92 @@ def _require_some(found: int, file: Path, what: str) -> None:
         )
 
 
-def consult_laws(spec: MinimaSpec) -> dict[str, Any]:
-    """The law stage's record.
+def consult_laws(spec: MinimaSpec, teacher: str | None = None) -> dict[str, Any]:
+    """The law stage's record, with what every stage that trains will cost.
+
+    Args:
+        teacher: the adapted one; None: it is not adapted yet, or will not be.
 
     Raises:
         CacheError: no teacher there.
         ConfigError: it cannot be cut so.
     """
-    source, law = locate(spec.teacher), keep_by_law()
-    keep = law if spec.params is None and spec.keep is None else spec.keep
-    size = size_student(source, Wishes(params=spec.params, keep=keep))
+    source = locate(teacher or spec.teacher)
+    size, cut = _sizes(spec, source)
     opinions, disagreement = _opinions(spec, size.params)
-    arms, context = (2 + bool(spec.smaller)) * (2 if spec.alone else 1), spec.training.context
-    own, other = (forward_flops(shape, context=context).total for shape in (size.shape, size.teacher_shape))
-    flop = {"student_flop": 3 * own * spec.tokens * arms, "teacher_flop": other * spec.tokens}
-    slope = 1 / law
+    if teacher is None and spec.adapt is not None:
+        vocab = spec.adapt.vocabulary(size.teacher_shape.vocab)
+        shapes = {key: replace(getattr(size, key), vocab=vocab) for key in ("shape", "teacher_shape")}
+        size = replace(size, **shapes)
     return size.record() | {
         "teacher": source.name,
         "ratio": size.teacher_params / size.params,
-        "rule": f"teacher = {slope:g} x student for students cut from their teacher (arXiv 2311.07052; no "
-        "interval is published; its parameters are all weights, here non-embedding ones)",
-        "best_teacher_by_rule": slope * size.params,
+        "rule": cut.note,
+        "size_by_law": cut.to_json(),
         "opinions": opinions,
         "disagreement": disagreement,
-        "cost": {"arms": arms, "tokens": spec.tokens} | flop,
+        "cost": _cost(spec, size, source),
     }
+
+
+def _sizes(spec: MinimaSpec, source: ModelSource) -> tuple[StudentSize, CutSize]:
+    """The student's size, and what the law says it should be."""
+    whole = size_student(source, Wishes(keep=1.0)).teacher_params
+    cut = size_of_cut(whole, spec.law or PUBLISHED, student_tokens=spec.tokens)
+    params = cut.params if spec.params is None and spec.keep is None else spec.params
+    return size_student(source, Wishes(params=params, keep=spec.keep)), cut
+
+
+def _trained(spec: MinimaSpec) -> Iterator[dict[str, Any]]:
+    """The stages that train, in their order: how many runs side by side, and the tokens of each."""
+    if spec.adapt is not None and spec.adapt.tokens:
+        yield {"stage": "adapt", "arms": 1, "tokens": spec.adapt.tokens}
+    for _ in range(spec.steps - 1):
+        yield {"stage": "prune", "arms": 1, "tokens": spec.tokens}
+    yield {"stage": "distil", "arms": spec.num_arms, "tokens": spec.tokens}
+    if spec.upcycle is not None:
+        yield {"stage": "upcycle", "arms": 1, "tokens": spec.upcycle.tokens}
+
+
+def _cost(spec: MinimaSpec, size: StudentSize, source: ModelSource) -> dict[str, Any]:
+    """FLOP of every stage that trains: of a token three forward passes of what is trained, one of its teacher.
+
+    `arms`, `tokens`, `student_flop` and `teacher_flop` of the whole are those of the distil stage.
+    """
+    context = spec.training.context
+    teacher, student = (
+        forward_flops(shape, context=context).total for shape in (size.teacher_shape, size.shape)
+    )
+    between = iter(
+        size_student(source, Wishes(keep=size.keep ** (step / spec.steps))) for step in range(1, spec.steps)
+    )
+    stages = []
+    for row in _trained(spec):
+        own = student
+        if row["stage"] == "adapt":
+            own = teacher
+        elif row["stage"] == "prune":
+            shape = replace(next(between).shape, vocab=size.shape.vocab)
+            own = forward_flops(shape, context=context).total
+        elif row["stage"] == "upcycle":
+            assert spec.upcycle is not None
+            config = _mixture(spec.upcycle, size, source)
+            own = forward_flops(architecture_from_config(config, source="mixture"), context=context).total
+        beside = 0.0 if row["stage"] == "adapt" else teacher * row["tokens"]
+        stages.append(row | {"student_flop": 3 * own * row["tokens"] * row["arms"], "teacher_flop": beside})
+    distil = next(row for row in stages if row["stage"] == "distil")
+    return {key: value for key, value in distil.items() if key != "stage"} | {"stages": stages}
+
+
+def _mixture(wanted: Mixture, size: StudentSize, source: ModelSource) -> dict[str, Any]:
+    """The configuration of the mixture that a student of this size becomes.
+
+    Raises:
+        ConfigError: another family, or a layout that its layers cannot have.
+    """
+    layers = size.shape.layers
+    dense = sized_config(source.config(), size.shape, tuple(range(layers)))
+    return mixture_config(dense, layout(layers, wanted.experts, bottom=wanted.bottom)).to_dict()
 
 
 def _opinions(spec: MinimaSpec, params: float) -> tuple[list[object], list[str]]:

@@ -15,18 +15,19 @@ from distillaw.controls.api import check_controls, doubted_verdict
 from distillaw.controls.control import Control
 from distillaw.figures.batches import Walk, draw_walks, walks
 from distillaw.figures.compute import (
-    DrawnSearch,
+    QUANTITIES,
     Spent,
     compute_spent,
     draw_searches,
     draw_spent,
+    standing,
     study_searches,
 )
 from distillaw.fitting.study import kept_laws
 from distillaw.large_batch.noise import NoiseScale
 from distillaw.planning.arms import teacher_name
 from distillaw.planning.measured import MeasuredPoint, design_points
-from distillaw.planning.verdict import Verdict, cost_table, evidence_table, strategy_table
+from distillaw.planning.verdict import Verdict, cost_table, evidence_table, nearest_table, strategy_table
 from distillaw.quantities import flop_text
 from distillaw.report import trust
 from distillaw.report.branch import write_branch_page
@@ -37,11 +38,9 @@ from distillaw.report.students import bare_flop, drawn, student_sections
 from distillaw.report.verdict import decide_target, key_numbers
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.places import GENERATOR, check_file
-from distillaw.runs.record import Run, StudyRecord, budget_text, evenly, read_study
+from distillaw.runs.record import Run, Search, StudyRecord, budget_text, evenly, read_study
 from distillaw.table import Table, number, text
 
-MOST_SHOWN = 1000
-"""Runs in pictures and tables: more can be neither read nor drawn."""
 MOST_SIZES, MOST_CELLS = 12, 120
 """Each size of student is a panel of its own, and so is a cell that shows a capacity gap; half as many of a part."""
 
@@ -63,7 +62,7 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
     record = read_study(Path(study_dir))
     out = Path(out) if out is not None else record.folder / "report.html"
     check_report(out)
-    shown = record.thinned(MOST_SHOWN)
+    shown = record.thinned()
     every_cell = design_points(shown)
     cells = _drawable(every_cell, is_part=shown is not record)
     controls = check_controls(shown)
@@ -87,6 +86,7 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
         strategies=strategy_table(verdict) if verdict else None,
         costs=cost_table(verdict) if verdict else None,
         evidence=evidence_table(verdict, status=status_words) if verdict else None,
+        nearest=nearest_table(verdict) if verdict else None,
         gains_are=_gains_are(verdict) if verdict else "",
         level=f"{100 * verdict.level:.0f} %" if verdict else "",
         sections=_sections(shown, cells, spent, controls),
@@ -111,8 +111,12 @@ def check_report(out: Path) -> None:
 
 
 def verdict_file(report: Path) -> Path:
-    """The verdict of a report: verdict.json beside report.html, NAME.verdict.json beside NAME.html."""
-    return report.with_name("verdict.json" if report.name == "report.html" else f"{report.stem}.verdict.json")
+    """The verdict of a report: verdict.json beside report.html, NAME.verdict.json beside NAME.html.
+
+    A settlement's own verdict.json stays: its report's is report.verdict.json.
+    """
+    is_plain = report.name == "report.html" and not report.with_name("settle.json").exists()
+    return report.with_name("verdict.json" if is_plain else f"{report.stem}.verdict.json")
 
 
 def verdict_json(record: StudyRecord, verdict: Verdict | None, note: str) -> dict[str, object]:
@@ -169,9 +173,9 @@ def _left_out(
     said = []
     if shown is not record:
         said.append(
-            f"{len(record.runs):,} runs are too many to draw: pictures, controls and tables show {len(shown.runs):,} "
-            "of them, whole cells evenly over compute, those with a teacher first. The verdict, the compute and every "
-            "count are of all of them; runs.parquet holds each"
+            f"{len(record.trained):,} runs are too many to draw: pictures, controls and tables show "
+            f"{len(shown.trained):,} of them, whole cells evenly over compute, those with a teacher first. The "
+            "verdict, the compute and every count are of all of them; runs.parquet holds each"
         )
     if len(drawn_cells) < len(cells):
         every = [cell for budgets in record.student_cells.values() for cell in budgets.values()]
@@ -224,18 +228,21 @@ def spent_picture(spent: Sequence[Spent]) -> Picture:
     )
 
 
-def searches_picture(found: Sequence[Mapping[str, DrawnSearch]]) -> Picture:
+def searches_picture(found: Sequence[Search]) -> Picture:
     """The searches for learning rate and batch; DataError: there are none."""
-    figure = draw_searches(found)
-    every = [search for arm in found for search in arm.values()]
-    doubts = [search.words for search in every if not search.is_fine]
+    figure, words, doubts = draw_searches(found), [], []
+    for search in found:
+        best = "none" if search.best is None else f"{search.best:.3g}"
+        where, is_fine = standing(search)
+        words.append(f"{search.arm} {search.size}: {QUANTITIES[search.what]} {best}, {where}")
+        doubts += [] if is_fine else words[-1:]
     fine = "Every chosen value is the lowest tried and lies inside its search range."
     verdict = f"Not at an interior lowest value: {'; '.join(doubts)}." if doubts else fine
     return Picture(
         name="tuning",
         title="Search for learning rate and batch",
         figure=figure,
-        alt="Search for learning rate and batch. " + " ".join(f"{search.words}." for search in every),
+        alt="Search for learning rate and batch. " + " ".join(f"{one}." for one in words),
         caption=f"{verdict} An untuned rate fakes a capacity gap or a gain, so every arm is tuned alike: a rate "
         "at the smallest budget, one at the largest, from which those of other budgets and sizes follow, and one batch "
         "for the whole study. The chosen value is filled; missing points diverged.",

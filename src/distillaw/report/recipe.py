@@ -73,11 +73,15 @@ def _sentence(stages: Mapping[str, Any]) -> str:
 
 
 def _numbers(stages: Mapping[str, Any]) -> list[KeyNumber]:
-    rule = "non-embedding parameters; the law of capacity gap says 2.5 for pruned students"
+    rule = "non-embedding parameters"
     found = [KeyNumber("teacher : student", f"{stages['law']['ratio']:.2f}", rule)]
     if "prune" in stages and "loss" in (cut := stages["prune"]["cuts"][-1]):
         note = f"± {cut['lost_se']:.3f}, paired, {cut['heldout_tokens']:,} tokens"
         found.append(KeyNumber("lost by the cut", f"{cut['lost']:.3f} nats/token", note))
+    if "upcycle" in stages:
+        run = stages["upcycle"]["run"]
+        note = f"{run['start_loss']:.3f} before its {format_count(run['tokens'])} tokens, which no dense arm read"
+        found.append(KeyNumber("mixture of experts", f"{run['loss']:.3f} nats/token", note))
     if "distil" in stages:
         for pair in stages["distil"]["pairs"][:2]:
             low, high = pair["interval"]
@@ -105,12 +109,27 @@ def _problems(record: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _adapted_notes(adapt: Mapping[str, Any]) -> list[str]:
+    """What became of the teacher before anything was cut out of it."""
+    found = []
+    if change := adapt.get("vocabulary"):
+        facts = change["texts"]["text"]
+        found.append(
+            f"Its vocabulary: {change['vocab_before']:,} tokens, now {change['vocab']:,}; on held-out text of its own "
+            f"split {facts['tokens_per_byte_before']:.4f} tokens per byte, now {facts['tokens_per_byte']:.4f}, and "
+            f"{facts['change']:+.4f} ± {facts['change_se']:.4f} bits per byte before it was trained, paired."
+        )
+    if run := adapt.get("run"):
+        found.append(
+            f"Trained further on {format_count(run['tokens'])} tokens that no student reads: {run['start_loss']:.3f} "
+            f"before, {run['loss']:.3f} ± {run['loss_se']:.3f} nats/token after."
+        )
+    return found
+
+
 def _sections(record: Mapping[str, Any]) -> list[Section]:
     stages, law = record["stages"], record["stages"]["law"]
-    best, own = format_count(law["best_teacher_by_rule"]), format_count(law["teacher_params"])
-    said = (
-        f"{law['rule']}: the best teacher of this student would have {best} parameters, this one has {own}."
-    )
+    said = f"{law['rule']}. This teacher has {format_count(law['teacher_params'])} parameters."
     best_teacher = {"of": lambda row: row.get("best_teacher_params"), "missing": "-"}
     columns = [
         text("law", of=itemgetter("law")),
@@ -125,6 +144,9 @@ def _sections(record: Mapping[str, Any]) -> list[Section]:
             table_title="Every opinion on the best teacher",
         )
     ]
+    if "adapt" in stages:
+        notes = _adapted_notes(stages["adapt"])
+        found.append(Section(title="The teacher, adapted first", notes=notes))
     if "prune" in stages:
         cuts = stages["prune"]["cuts"]
         notes, table = _cut_notes(cuts), _cut_table(cuts)
@@ -185,8 +207,15 @@ def _costs(record: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
         "teacher_total_params": teacher_params if best["taught"] else None,
     }
     base = axis_compute(row, teacher_cost="forward")
-    tuned = 6.0 * best["total_params"] * stages["instruct"]["sft"]["all_tokens"]
-    costs = {"base": ("base", base), "chat": ("chat", base + tuned)}
+    costs = {"base": ("base", base)}
+    student, params = base, best["total_params"]
+    if "upcycle" in stages:
+        params = stages["upcycle"]["mixture"]["mixture"]["active_total_params"]  # what a token visits
+        tokens = stages["upcycle"]["run"]["tokens"]
+        further = {"total_params": params, "tokens": tokens, "teacher_total_params": teacher_params}
+        student = axis_compute(further | {"compute_before": base}, teacher_cost="forward")
+        costs["mixture"] = ("mixture", student)
+    costs["chat"] = ("chat", student + 6.0 * params * stages["instruct"]["sft"]["all_tokens"])
     if teacher_tokens and teacher_params:
         training = axis_compute(
             {"total_params": teacher_params, "tokens": teacher_tokens}, teacher_cost="none"

@@ -3,6 +3,7 @@
 Each section is a figure with its caption and alternative text, sentences, and the table of its numbers.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 
@@ -20,6 +21,7 @@ from distillaw.figures.losses import (
     iso_budgets,
     teacher_styles,
 )
+from distillaw.figures.starts import StartCell, draw_starts, lowest_point, start_cells
 from distillaw.figures.style import SERIES, Z90
 from distillaw.fitting.result import FitResult
 from distillaw.planning.measured import MeasuredPoint
@@ -51,6 +53,7 @@ def student_sections(record: StudyRecord, cells: Sequence[MeasuredPoint]) -> lis
             table=lambda: cell_table(cells),
             table_title="The numbers of this and the next picture",
         ),
+        *start_sections(start_cells(record)),
         drawn(tokens_title, lambda: tokens_picture(cells, styles, laws=laws)),
         drawn(SIZE_TITLE, lambda: isoflop_picture(budgets, styles, laws=laws), notes=sizes),
         drawn(
@@ -134,6 +137,102 @@ def gap_sentences(cells: Sequence[MeasuredPoint]) -> list[str]:
         "another by more than two standard deviations."
     )
     return [lead, " ".join(found)]
+
+
+# --- what students begin from -------------------------------------------------------------------------------
+
+
+def start_sections(cells: Sequence[StartCell]) -> list[Section]:
+    """Loss against the teacher's size and loss in every arm of first weights; none where all students are fresh."""
+    if not cells:
+        return []
+    caption = (
+        "Each panel is one student size and token budget, each colour what its students begin from: fresh, random "
+        "weights; pruned, cut out of the teacher that teaches them; fixed, all cut out of one reference. Points are "
+        "means over seeds (small dots: single seeds), the lowest filled; dashed: the same start without a teacher, "
+        "pruned ones at the model that they were cut out of. "
+    )
+    pictures = [
+        Picture(
+            name=f"starts-by-teacher-{against}",
+            title=f"Student loss against teacher {against}, by first weights",
+            figure=draw_starts(cells, against=against),
+            alt=f"Student loss against teacher {against}. " + " ".join(start_sentences(cells)),
+            caption=caption + more,
+        )
+        for against, more in (
+            ("size", "Upright lines: the best teacher, where it is bracketed, with its 90 % interval."),
+            ("loss", "Better teachers stand to the right."),
+        )
+    ]
+    title, numbers = "What to begin from? Fresh, pruned and fixed starts", start_table(cells)
+    return [
+        Section(
+            title=title,
+            pictures=pictures,
+            notes=start_sentences(cells),
+            table=numbers,
+            table_title="Every student by its start",
+        )
+    ]
+
+
+def start_sentences(cells: Sequence[StartCell]) -> list[str]:
+    """For each student and arm the best teacher, or why it is not bracketed."""
+    return [f"{cell.title}: {'; '.join(_best_words(cell, arm) for arm in cell.taught)}." for cell in cells]
+
+
+def _best_words(cell: StartCell, arm: str) -> str:
+    points, best = cell.taught[arm], cell.best.get(arm)
+    if (lowest := lowest_point(points)) is None:
+        return f"{arm}: not trained yet"
+    teacher = (
+        format_count(lowest.teacher_params) if lowest.teacher_params > 0 else "a teacher of unknown size"
+    )
+    seeds = plural(len(lowest.losses), "seed") if math.isnan(lowest.se) else f"± {lowest.se:.3f} over seeds"
+    text = f"{arm}: lowest of {len(points)} {lowest.loss:.3f} nats/token ({seeds}) from {teacher}"
+    if best is None:
+        return text
+    if best.params is None:
+        return f"{text}, best teacher not bracketed ({best.problem})"
+    low, high = (format_count(end) if end else "open" for end in best.interval)
+    ratio = best.params / cell.params
+    return (
+        f"{text}, best teacher {format_count(best.params)} ({low} to {high}), {ratio:.2g} times the student"
+    )
+
+
+def start_table(cells: Sequence[StartCell]) -> Table:
+    """Mean losses of every student of every arm."""
+    columns = [
+        number("student", attrgetter("label"), sort=attrgetter("params")),
+        number("tokens", budget_text),
+        text("start"),
+        text("taught"),
+        number("teacher or source", format_count, missing=""),
+        number("its loss", ".4f", missing=""),
+        number("seeds"),
+        number("loss", ".4f"),
+        number("± seeds", ".4f", missing=""),
+    ]
+    rows = [
+        (
+            cell,
+            cell.tokens,
+            arm,
+            words,
+            point.teacher_params,
+            point.teacher_loss,
+            len(point.losses),
+            point.loss,
+            point.se,
+        )
+        for cell in cells
+        for words, arms in (("from its teacher", cell.taught), ("alone", cell.alone))
+        for arm, points in arms.items()
+        for point in points
+    ]
+    return Table(columns, rows)
 
 
 def cell_table(cells: Sequence[MeasuredPoint]) -> Table:

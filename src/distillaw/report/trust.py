@@ -33,11 +33,12 @@ from distillaw.fitting.study import kept_laws
 from distillaw.quantities import format_count
 from distillaw.report.page import Picture, Section, status_words
 from distillaw.report.students import drawn
+from distillaw.runs.paired import wilson_interval
 from distillaw.runs.record import StudyRecord, budget_text
 from distillaw.table import Column, Table, number, text
 from distillaw.verifying import scorecard
 from distillaw.verifying.frozen import frozen_files, predictions_folder
-from distillaw.verifying.scorecard import Scorecard, Scored, score_places, wilson
+from distillaw.verifying.scorecard import Scorecard, Scored, score_places
 
 FIT_TITLE = "Predicted against measured"
 FROZEN_TITLE = "Scorecard: predictions frozen before the runs"
@@ -308,7 +309,7 @@ def hold_out_sentences(found: Sequence[HoldOut]) -> list[str]:
     said = []
     for one in found:
         c, num = one.found, one.found.num_held_out
-        low, high = (100 * end for end in wilson(one.hits, num))
+        low, high = (100 * end for end in wilson_interval(one.hits / num, num))
         said.append(
             f"{one.label.capitalize()}: {one.hits} of {num} held-out predictions inside their {100 * c.nominal:.0f} "
             f"% intervals ({100 * one.hits / num:.0f} %; {low:.0f} to {high:.0f} % as if they were independent), up to "

@@ -11,7 +11,7 @@ from distillaw.planning.verdict import Verdict
 from distillaw.quantities import flop_text, format_count, format_seconds
 from distillaw.report.page import KeyNumber
 from distillaw.runs.paired import sd_interval
-from distillaw.runs.record import StudyRecord
+from distillaw.runs.record import NO_BASELINE, StudyRecord
 
 _SEED_WORDS = {
     "cell": "measured at the target",
@@ -27,7 +27,12 @@ def decide_target(record: StudyRecord) -> tuple[Verdict | None, str]:
     if target is None:
         student = record.largest_compared
         if student is None:
-            return None, "no student has been run both with and without a teacher yet"
+            why = (
+                NO_BASELINE
+                if record.lacks_baseline
+                else "no student has been run both with and without a teacher yet"
+            )
+            return None, why
         target = (float(student.params), float(student.tokens))
         note = f"The study names no target; this is about its largest pair of runs ({student.label} student)."
     try:
@@ -43,7 +48,7 @@ def key_numbers(verdict: Verdict | None, spent: Sequence[Spent], record: StudyRe
     """The numbers at the head of the page."""
     found = _verdict_numbers(verdict) if verdict is not None else []
     flop, seconds = sum(s.flop for s in spent), sum(s.seconds for s in spent)
-    note = f"{len(record.runs)} finished runs"
+    note = f"{len(record.trained)} finished runs"
     if seconds > 0:
         note += f", {format_seconds(seconds)} of training"
     return [*found, KeyNumber("Compute spent", flop_text(flop), note)]

@@ -144,7 +144,7 @@ def read_json_lines(path: Path) -> list[dict[str, object]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # no other break ends a row
         try:
             rows.append(parse_json(line))
         except ValueError:
@@ -162,7 +162,7 @@ def json_line(row: Mapping[str, object]) -> str:
 
 
 def append_json_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Add objects to an append-only log; a torn last line (a kill while writing) is cut off first.
+    """Add objects to an append-only log, to the disk; a torn last line (a kill while writing) is cut off first.
 
     Raises:
         RunError: the disk is full or not writable.
@@ -172,6 +172,8 @@ def append_json_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
         with appending(path, binary=True) as stream:
             _cut_torn_line(stream)
             stream.write(text.encode())
+            stream.flush()
+            os.fsync(stream.fileno())  # checkpoints, which are, must not outlive what was logged before them
     except OSError as error:
         raise disk_error(path, error) from error
 

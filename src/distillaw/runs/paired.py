@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,11 +47,43 @@ class DocumentScores:
         return clustered_se(self.loss_sum, self.tokens)
 
 
-def wilson_interval(share: float, count: int, *, z: float) -> tuple[float, float]:
-    """Interval of a share of `count` independent trials (Wilson 1927, J. Am. Stat. Assoc. 22:209); z: of its level."""
+def wilson_interval(share: float, count: int, *, level: float = 0.9) -> tuple[float, float]:
+    """Interval of a share of `count` independent trials (Wilson 1927, J. Am. Stat. Assoc. 22:209); of none, all of it.
+
+    Example:
+        >>> low, high = wilson_interval(0.9, 10, level=0.95)
+        >>> round(low, 3), round(high, 3)
+        (0.596, 0.982)
+    """
+    if not count:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf(0.5 + level / 2)
     centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return centre - half, centre + half
+    return centre - half if share > 0 else 0.0, centre + half if share < 1 else 1.0
+
+
+def fieller_interval(
+    top: float, bottom: float, cov: NDArray[np.float64], *, t: float
+) -> tuple[float, float] | None:
+    """Interval of the ratio top / bottom of two estimates (Fieller 1954, J. R. Stat. Soc. B 16:175).
+
+    All ratios r with (top - r bottom)^2 <= t^2 var(top - r bottom); None where `bottom` is not distinct from zero, so
+    that they are no interval.
+
+    Args:
+        top: numerator.
+        bottom: denominator.
+        cov: of numerator and denominator, shape (2, 2).
+        t: quantile of Student's t.
+    """
+    a = bottom**2 - t**2 * float(cov[1, 1])
+    b = top * bottom - t**2 * float(cov[0, 1])
+    c = top**2 - t**2 * float(cov[0, 0])
+    if a <= 0:
+        return None
+    root = math.sqrt(max(0.0, b * b - a * c))
+    return (b - root) / a, (b + root) / a
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,7 @@ _SAYS_SO = (
     b'<meta name="generator" content="distillaw ',
     b'"generator": "distillaw ',
     b'"format": "distillaw-',  # a fitted law
+    b"generator: distillaw ",  # a study file of `study next`, and its rows
     b"<dc:title>distillaw</dc:title>",  # SVG
     b"Software\0distillaw",  # PNG
     b"/Creator (distillaw)",  # PDF

@@ -17,11 +17,14 @@ from distillaw.quantities import LARGEST, format_count
 from distillaw.runs.files import read_json
 from distillaw.runs.paired import DocumentScores, read_scores, seed_noise
 from distillaw.runs.seals import check_table, vouched
-from distillaw.runs.spec import serves_laws
+from distillaw.runs.spec import arm_of, arm_order, leading_arm, serves_laws
 from distillaw.runs.store import RunFolder
 
 CONCLUSION = "conclusion.json"
 """What `report/conclusion.py` drew from a study, and which laws it had."""
+MOST_SHOWN = 1000
+"""Runs in pictures, tables and controls: more can be neither read nor drawn, and what controls expect of laws takes
+time that grows with their third power."""
 _AS_THEY_ARE = (
     "all run folders are used, also those of an earlier study file; `distillaw study run` writes it anew"
 )
@@ -35,6 +38,10 @@ _RECIPE = (
     "init",
     "split",
     "cooldown",
+)
+NO_BASELINE = (
+    "every student was cut out of its own teacher, so that none without a teacher is the baseline of all and no gain "
+    "is measured; add fresh or fixed to [students] starts"
 )
 T = TypeVar("T")
 SAME_SIZE = 0.25
@@ -84,6 +91,12 @@ class Run:
         value = self.row.get("teacher_run")
         return None if value is None or value == "" else str(value)
 
+    @property
+    def start_run(self) -> str | None:
+        """Run id (or folder) of the model that it was cut out of; None where it is fresh, or nobody wrote it."""
+        value = self.row.get("start_run")
+        return str(value) if value else None
+
     @cached_property
     def label(self) -> str:
         """The size as the study names it, e.g. `0.3M`."""
@@ -99,6 +112,11 @@ class Run:
     def purpose(self) -> str:
         """`teacher`, `grid`, `tuning`, `holdout` or `control:NAME`."""
         return str(self.row.get("purpose") or ("teacher" if self.row.get("role") == "teacher" else "grid"))
+
+    @property
+    def arm(self) -> str:
+        """Where its first weights are from (`ARMS`)."""
+        return arm_of(self.row)
 
     @property
     def branch_lr(self) -> float:
@@ -160,6 +178,56 @@ class DamagedRun:
         )
 
 
+SEARCHED = {"learning_rate": "peak_lr", "horizon": "branch_lr", "batch": "batch_tokens"}
+"""What is searched, as tuning.json calls it -> what it calls a value: the rate of the smallest budget and of the
+largest, and the batch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """One search of one arm at one size, from tuning.json."""
+
+    arm: str
+    """As sweep/tuning.py names it: `supervised`, `distilled`, `teacher`, or of students that are cut."""
+    size: str
+    what: str
+    """A key of `SEARCHED`."""
+    tried: Sequence[tuple[float, float]]
+    """(value, held-out loss), ascending; those that diverged are missing."""
+    best: float | None
+    """What the study took."""
+    interior: bool
+    """Whether it lay between worse ones."""
+
+
+def read_searches(tuning: Mapping[str, object]) -> list[Search]:
+    """The searches of tuning.json, arm by arm; what cannot be read is left out."""
+    arms = tuning.get("arms")
+    given = [arm for arm in arms if isinstance(arm, Mapping)] if isinstance(arms, Sequence) else []
+    return [
+        _read_search(arm, what, key)
+        for arm in given
+        for what, key in SEARCHED.items()
+        if isinstance(arm.get(what), Mapping)
+    ]
+
+
+def _read_search(arm: Mapping, what: str, key: str) -> Search:
+    found, params = arm[what], arm.get("params")
+    points = [
+        (entry.get(key), entry.get("loss")) for entry in found.get("grid", ()) if isinstance(entry, Mapping)
+    ]
+    best = found.get("best")
+    return Search(
+        arm=str(arm.get("arm")),
+        size=str(arm.get("size") or (format_count(params) if isinstance(params, int | float) else "")),
+        what=what,
+        tried=sorted((x, y) for x, y in points if x is not None and y is not None),
+        best=best if isinstance(best, int | float) else None,
+        interior=bool(found.get("interior")),
+    )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StudyRecord:
     """A study folder in memory; its fitted laws are read by `fitting/study.py`."""
@@ -172,7 +240,7 @@ class StudyRecord:
     tuning: Mapping[str, object]
     """tuning.json; empty where it is missing."""
     problems: Sequence[str]
-    """What could not be read, one sentence each."""
+    """What could not be read or compared, one sentence each."""
     damaged: Sequence[DamagedRun] = ()
     """Runs that are left out because of damage; named in `problems`."""
 
@@ -182,14 +250,46 @@ class StudyRecord:
         return str(self.info.get("name") or self.folder.name)
 
     @cached_property
+    def searches(self) -> list[Search]:
+        """For rates and batch."""
+        return read_searches(self.tuning)
+
+    @cached_property
     def students(self) -> list[Run]:
-        """Finished students of the grid (not of searches and controls), in a fixed order, each at its best rate.
+        """Those that comparisons and verdicts are about, of one arm (`leading_arm`).
+
+        Lone ones that were cut out of one model each are left out: they are no baseline that teachers share.
+        """
+        runs = self.arms[leading_arm(self.arms)] if self.arms else []
+        return [run for run in runs if run.teacher_run] if self.lacks_baseline else runs
+
+    @cached_property
+    def trained(self) -> list[Run]:
+        """Every run once: one that serves two arms is in `runs` for each. The grid's before a search's."""
+        once: dict[str, Run] = {}
+        for run in self.runs:
+            if once.setdefault(run.run_id, run).purpose == "tuning":
+                once[run.run_id] = run
+        return list(once.values())
+
+    @cached_property
+    def lacks_baseline(self) -> bool:
+        """Whether students of every teacher began from other weights, so that none without a teacher is theirs all."""
+        runs = self.arms[leading_arm(self.arms)] if self.arms else []
+        starts = {run.start_run or run.teacher_run for run in runs if run.arm == "pruned"} - {None}
+        return len(starts) > 1
+
+    @cached_property
+    def arms(self) -> dict[str, list[Run]]:
+        """Finished students of the grid (not of searches and controls) by arm, in a fixed order, at their best rates.
 
         Imported runs do not say which of several rates was the search's; a study of our own has one.
         """
-        return _at_best_rates(
-            [run for run in self.runs if run.row.get("role") == "student" and serves_laws(run.purpose)]
-        )
+        found = [run for run in self.runs if run.row.get("role") == "student" and serves_laws(run.purpose)]
+        by_arm: dict[str, list[Run]] = {}
+        for run in found:
+            by_arm.setdefault(run.arm, []).append(run)
+        return {arm: _at_best_rates(by_arm[arm]) for arm in sorted(by_arm, key=arm_order)}
 
     @cached_property
     def students_by_size(self) -> dict[int, list[Run]]:
@@ -244,15 +344,18 @@ class StudyRecord:
             [{k: r.loss for k, r in cell.items()} for cell in cells if len(cell) > 1], paired=False
         )
 
-    def thinned(self, most: int) -> "StudyRecord":
+    def thinned(self, most: int = MOST_SHOWN) -> "StudyRecord":
         """About `most` of the runs: whole cells, evenly over compute, those with a teacher first; itself if small.
 
-        Of a cell with very many seeds the lowest ones.
+        A cell is a size and budget in all arms. Of one with very many seeds the lowest ones.
         """
         if len(self.runs) <= most:
             return self
-        cells = [list(cell.values()) for budgets in self.student_cells.values() for cell in budgets.values()]
-        cells.sort(key=lambda cell: cell[0].params * cell[0].tokens)
+        students = [run for runs in self.arms.values() for run in runs]
+        by_place: dict[tuple[int, int], list[Run]] = {}
+        for run in students:
+            by_place.setdefault((run.params, run.tokens), []).append(run)
+        cells = sorted(by_place.values(), key=lambda cell: cell[0].params * cell[0].tokens)
         taught = [cell for cell in cells if any(run.teacher_run for run in cell)]
         alone = [cell for cell in cells if not any(run.teacher_run for run in cell)]
         kept: list[Run] = []
@@ -261,8 +364,8 @@ class StudyRecord:
             for cell in evenly(group, max(0, most - len(kept)) // runs):
                 kept += sorted(cell, key=lambda run: run.seed)[: max(most // 4, 1)]
         names = {run.teacher_run for run in kept}
-        students = {run.run_id for run in self.students}
-        others = [run for run in self.runs if run.run_id not in students]
+        of_cells = {run.run_id for run in students}
+        others = [run for run in self.runs if run.run_id not in of_cells]
         kept += [run for run in others if run.run_id in names]
         kept += evenly([run for run in others if run.run_id not in names], most // 2)
         chosen = {run.run_id for run in kept}
@@ -294,7 +397,7 @@ class StudyRecord:
     @property
     def unverified(self) -> int:
         """Runs whose results vouch for no files: written by hand, or before there were checksums."""
-        return sum(run.folder is not None and not vouched(run.row) for run in self.runs)
+        return sum(run.folder is not None and not vouched(run.row) for run in self.trained)
 
 
 def _at_best_rates(runs: list[Run]) -> list[Run]:
@@ -302,7 +405,8 @@ def _at_best_rates(runs: list[Run]) -> list[Run]:
     arms: dict[tuple[object, ...], dict[float, dict[int, Run]]] = {}
     for run in runs:
         if run.branch_lr > 0:
-            rates = arms.setdefault((run.params, run.tokens, run.teacher_run, *run.recipe), {})
+            place = run.params, run.tokens, run.teacher_run, run.start_run, *run.recipe
+            rates = arms.setdefault(place, {})
             rates.setdefault(run.branch_lr, {})[run.seed] = run
     worse: set[str] = set()
     for rates in arms.values():
@@ -339,7 +443,7 @@ def read_study(folder: Path) -> StudyRecord:
         raise CacheError(
             f"{folder}: not a study folder (no study.json, no runs/); name the folder `study run` or `recipe` wrote"
         )
-    return StudyRecord(
+    record = StudyRecord(
         folder=folder,
         info=info,
         runs=runs,
@@ -348,6 +452,7 @@ def read_study(folder: Path) -> StudyRecord:
         problems=tuple(problems),
         damaged=tuple(damaged),
     )
+    return replace(record, problems=(*problems, NO_BASELINE)) if record.lacks_baseline else record
 
 
 def _read_optional(path: Path, problems: list[str]) -> Mapping[str, object]:
@@ -376,33 +481,32 @@ def _read_runs(folder: Path, problems: list[str]) -> tuple[list[Run], list[Unfin
             unfinished.append(UnfinishedRun(run_id=path.name, state=state, error=error))
     table = _table_of(folder, problems, has_runs=bool(done or damaged))
     if table is None:
-        rows = {name: _spec_of(folder / "runs" / name) for name in damaged}
-        return done, unfinished, _damaged(damaged, rows, problems)
+        specs = {name: _spec_of(folder / "runs" / name) for name in damaged}
+        return done, unfinished, _damaged(damaged, specs, problems)
     if not (done or damaged):
         problems.append(
             "no run folders came along; losses are taken from runs.parquet, so nothing can be paired"
         )
-        faults = {name: fault for name, row in table.items() if (fault := _fault(row))}
+        faults = {str(row["run_id"]): fault for row in table if (fault := _fault(row))}
         problems += [f"{name}: {fault}; it is left out" for name, fault in faults.items()]
-        return (
-            [Run(row=row, folder=None) for name, row in table.items() if name not in faults],
-            unfinished,
-            [],
-        )
+        kept = [Run(row=row, folder=None) for row in table if row["run_id"] not in faults]
+        return kept, unfinished, []
+    rows = {str(row["run_id"]): row for row in table}
+    finished = {run.run_id: run for run in done}
     kept = [
-        Run(row={**run.row, "purpose": table[run.run_id].get("purpose")}, folder=run.folder)
-        for run in done
-        if run.run_id in table
+        Run(row={**run.row, "purpose": row.get("purpose"), "arm": arm_of(row)}, folder=run.folder)
+        for row in table
+        if (run := finished.get(str(row["run_id"]))) is not None
     ]
-    if others := len(done) - len(kept):
+    if others := len(finished.keys() - rows.keys()):
         problems.append(f"{others} finished runs do not belong to the present study file; they are left out")
-    for name in table.keys() - {run.run_id for run in done} - damaged.keys():
+    for name in rows.keys() - finished.keys() - damaged.keys():
         file = folder / "runs" / name / "result.json"
         damaged[name] = (
             f"{file}: missing, though runs.parquet has the run. Restore it from a copy, or have it done again by "
             "`distillaw study run`"
         )
-    return kept, unfinished, _damaged({n: why for n, why in damaged.items() if n in table}, table, problems)
+    return kept, unfinished, _damaged({n: why for n, why in damaged.items() if n in rows}, rows, problems)
 
 
 def _finished(path: Path) -> Run:
@@ -458,15 +562,18 @@ def _spec_of(path: Path) -> Mapping[str, object]:
         return {}
 
 
-def _table_of(folder: Path, problems: list[str], *, has_runs: bool) -> dict[str, dict[str, object]] | None:
-    """The rows of runs.parquet, the runs that belong to the present study file, by run id; None without it."""
+def _table_of(folder: Path, problems: list[str], *, has_runs: bool) -> list[dict[str, object]] | None:
+    """The rows of runs.parquet, the runs that belong to the present study file; None without it.
+
+    A run that serves two arms (cut out of its teacher, which is the reference) has a row in each.
+    """
     file = folder / "runs.parquet"
     if not file.exists():
         if has_runs and (folder / "tuning.json").exists():  # they are written together
             problems.append(f"{file}: missing; {_AS_THEY_ARE}")
         return None
     try:
-        return {str(row["run_id"]): row for row in _read_table(file)}
+        return _read_table(file)
     except (OSError, KeyError, ValueError) as error:
         problems.append(f"{file}: cannot be read ({error}); {_AS_THEY_ARE}")
         return None
@@ -475,7 +582,8 @@ def _table_of(folder: Path, problems: list[str], *, has_runs: bool) -> dict[str,
 def _read_table(path: Path) -> list[dict[str, object]]:
     import pyarrow.parquet as pq
 
-    return sorted(check_table(pq.read_table(path), path).to_pylist(), key=lambda row: str(row["run_id"]))
+    rows = check_table(pq.read_table(path), path).to_pylist()
+    return sorted(rows, key=lambda row: (str(row["run_id"]), str(row.get("arm"))))
 
 
 def evenly(items: Sequence[T], most: int) -> list[T]:

@@ -12,7 +12,9 @@ rate of its own, for one window of tokens:
 """
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 from distillaw.accounting.shapes import Shape
@@ -20,6 +22,35 @@ from distillaw.runs.files import content_hash
 
 CONTROL = "control:"
 """Begins the purpose of runs that differ from a study's grid in settings, text, start or rate."""
+
+
+ARMS = ("fresh", "pruned", "fixed")
+"""Where a student's first weights are from: drawn by its seed; cut out of the very teacher under test; cut out of one
+reference, the same for all teachers."""
+
+
+def arm_of(row: Mapping[str, object]) -> str:
+    """The arm of a row of a run table; of older rows, whose `arm` says something else or nothing, what `init` says.
+
+    Any other start (`pretrained`, or a word of other people's) is an arm of its own, under that word.
+    """
+    if (arm := row.get("arm")) in ARMS:
+        return str(arm)
+    init = row.get("init")
+    return "fresh" if init in ("fresh", "random", "", None) or init != init else str(init)
+
+
+def arm_order(arm: str) -> tuple[int, str]:
+    """Key to sort arms by: those of `ARMS`, then others."""
+    return (ARMS.index(arm) if arm in ARMS else len(ARMS)), arm
+
+
+def leading_arm(arms: Iterable[str]) -> str:
+    """The arm that comparisons and laws are of where none is named.
+
+    Fresh, else fixed: there first weights are the same for all teachers, and a gain is the teacher's alone.
+    """
+    return min(arms, key=lambda arm: (arm not in ("fresh", "fixed"), arm_order(arm)))
 
 
 def serves_laws(purpose: str) -> bool:
@@ -101,7 +132,7 @@ class ModelStart:
     """Hash of its weights and configuration: what names it, wherever it lies."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TrunkSpec:
     """One trunk: a model, the stream it reads, its teacher, its rate."""
 
@@ -135,6 +166,14 @@ class TrunkSpec:
     """Hash of what determines the stored targets."""
     init: str = "fresh"
     """`fresh`: drawn by the seed; `pruned`: cut out of its teacher, now or before; `pretrained`: trained before."""
+    cut_from: str | None = None
+    """Run id (or folder) of the model that a pruned student is cut out of, where that is not its teacher."""
+    cut_fingerprint: str | None = None
+    """Hash of that model's weights, where it is from outside."""
+    cut_by: str = "uniform"
+    """What says which units stay (models/prune.py): `uniform`, `activation` or `gradient`."""
+    is_fixed: bool = False
+    """Whether all teachers' students are cut out of that model: no part of the identity, but of what the run is for."""
     rate_power: float = 0.0
     """From `rate_tokens` on the trunk's rate falls as tokens**-rate_power; 0: constant."""
     rate_tokens: int = 0
@@ -145,6 +184,11 @@ class TrunkSpec:
     def arm(self) -> str:
         """`distilled` or `supervised`."""
         return "distilled" if self.teacher_run else "supervised"
+
+    @property
+    def start_arm(self) -> str:
+        """Of `ARMS`, or what else it began from (`arm_of`)."""
+        return "fixed" if self.is_fixed else arm_of({"init": self.init})
 
     def branch_lr(self, tokens: int) -> float:
         """The rate at which a budget's cooldown begins, at width 64."""
@@ -166,20 +210,24 @@ class TrunkSpec:
             context=self.recipe.context,
         )
 
-    @property
+    @cached_property
     def trunk_id(self) -> str:
         """Readable name plus the hash of everything that determines the weights."""
         identity = asdict(self)
-        del identity["purpose"], identity["label"], identity["targets"], identity["start"]
+        for name in ("purpose", "label", "targets", "start", "is_fixed"):
+            del identity[name]
         if self.start is not None:
             identity["start"] = self.start.fingerprint
         own = {"init": "fresh", "rate_power": 0.0, "rate_tokens": 0}
+        own |= {"cut_from": None, "cut_fingerprint": None, "cut_by": "uniform"}
         for settings, later in ((identity, own), (identity["recipe"], _LATER_CHOICES)):
             for name, default in later.items():
                 if settings[name] == default:  # runs made before there was a choice keep their names
                     del settings[name]
         if self.teacher_fingerprint:  # the weights name an external teacher, wherever its folder lies
             del identity["teacher_run"]
+        if self.cut_fingerprint:
+            del identity["cut_from"]
         arm = "alone" if self.teacher_run is None else f"from-{_short(self.teacher_run)}"
         return f"{self.role}-{self.label}-{arm}-s{self.seed}-{content_hash(identity, digits=8)}"
 

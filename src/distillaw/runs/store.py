@@ -18,13 +18,14 @@ from distillaw.runs.files import read_json, write_json, write_with
 from distillaw.runs.paired import DocumentScores, read_scores
 from distillaw.runs.places import claim_folder
 from distillaw.runs.seals import FILES, RESULT, check_files, check_table, digests, vouched, write_table
+from distillaw.runs.spec import arm_of
 
 CALIBRATION_KEYS = ("ece", "ece_se", "ece_teacher", "ece_teacher_se", "kl_from_teacher", "kl_from_teacher_se")
 RESULT_KEYS = (
     *(
         "run_id group role purpose arm params total_params layers width tokens teacher_run teacher_loss "
         "teacher_params teacher_total_params teacher_tokens lambda temperature divergence top_k top_p "
-        "init start_loss seed loss loss_se peak_lr branch_lr cooldown batch_tokens steps split "
+        "init start_loss start_params start_run seed loss loss_se peak_lr branch_lr cooldown batch_tokens steps split "
         "unique_tokens train_flops teacher_flops teacher_flops_spent seconds device vocab_size context"
     ).split(),
     *CALIBRATION_KEYS,
@@ -36,6 +37,8 @@ _LATER = {
     "top_p": 1.0,
     "cooldown": None,
     "start_loss": None,
+    "start_params": None,
+    "start_run": None,
     "branch_lr": None,
     "teacher_total_params": None,
 } | dict.fromkeys(CALIBRATION_KEYS)
@@ -49,6 +52,8 @@ _UNSIGNED = {RESULT, "status.json", "README.md", "evaluation.json"}
 """Files of a finished run that its result does not vouch for: they may change."""
 _AGREED = ("run_id", "role", "params", "seed", "teacher_run")
 """What spec.json and result.json both say."""
+_ARMS_OF_BEFORE = (None, "supervised", "distilled")
+"""What `arm` was of a study's run until it said where the first weights are from; of other runs it is their stage."""
 ROUNDING = 1e-6
 """Share by which a loss may differ from that of its held-out documents."""
 
@@ -74,7 +79,7 @@ class RunFolder:
                 f"{file}: damaged, keys missing: {missing}. Delete {self.path} to have the run done again"
             )
         self.check(result)
-        return result
+        return result | {"arm": arm_of(result)} if result["arm"] in _ARMS_OF_BEFORE else result
 
     def check(self, result: Mapping[str, object]) -> None:
         """Refuse a finished run whose files are not those that were written, or do not belong together.
@@ -222,20 +227,22 @@ class StudyFolder:
         folders = sorted((self.path / "runs").glob("*/result.json"))
         return [result for file in folders if (result := RunFolder(file.parent).result()) is not None]
 
-    def write_table(self, purposes: Mapping[str, str]) -> Path:
+    def write_table(self, purposes: Mapping[tuple[str, str], str]) -> Path:
         """Write runs.parquet from the result files of the given runs; the files stay the truth.
 
         Runs that were evaluated (`distillaw evaluate`) bring further columns, empty for the others.
 
         Args:
-            purposes: run id -> purpose in this study; finished runs that are not named are left out.
+            purposes: (run id, arm) -> purpose in this study; finished runs that are not named are left out. A run
+                that serves two arms has a row in each.
         """
         import pyarrow as pa
 
+        results = {str(r["run_id"]): r for r in self.results()}
         rows = [
-            r | {"purpose": purposes[str(r["run_id"])]}
-            for r in self.results()
-            if str(r["run_id"]) in purposes
+            results[run_id] | {"purpose": purpose, "arm": arm}
+            for (run_id, arm), purpose in sorted(purposes.items())
+            if run_id in results
         ]
         if not rows:
             raise ConfigError(f"{self.path}: no finished runs yet; `distillaw study run` makes them")
@@ -254,8 +261,12 @@ class StudyFolder:
 
         file = self.path / TABLE
         if file.exists():
-            known = check_table(pq.read_table(file), file).select(["run_id", "purpose"]).to_pylist()
-            self.write_table({row["run_id"]: row["purpose"] for row in known})
+            known = (
+                check_table(pq.read_table(file), file)
+                .select(["run_id", "purpose", "arm", "init"])
+                .to_pylist()
+            )
+            self.write_table({(row["run_id"], arm_of(row)): row["purpose"] for row in known})
 
 
 def saved_step(state: Path) -> int:
@@ -268,7 +279,7 @@ def column_types() -> dict[str, object]:
     """Parquet type of every column of runs.parquet."""
     import pyarrow as pa
 
-    text = tuple("run_id group role purpose arm teacher_run init split device divergence".split())
+    text = tuple("run_id group role purpose arm teacher_run init start_run split device divergence".split())
     counts = tuple(
         (
             "params total_params layers width tokens teacher_params teacher_total_params teacher_tokens "

@@ -140,7 +140,7 @@ def _delimiter(header: str, path: Path) -> str:
 
 
 def _read_jsonl(path: Path) -> dict[str, list[Any]]:
-    lines = read_text(path).splitlines()
+    lines = read_text(path).split("\n")  # strings may hold the other breaks of Unicode
     return _columns(
         [_parse_json(text, f"{path}, line {i}") for i, text in enumerate(lines, 1) if text.strip()]
     )

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from distillaw.errors import ConfigError
+from distillaw.errors import ConfigError, DistillawError
+from distillaw.laws.base import EDGE
 from distillaw.planning.decision import leads_distilling
 from distillaw.planning.evidence import Interval
 from distillaw.planning.phrases import percent
@@ -18,6 +19,7 @@ from distillaw.planning.verdict import Verdict
 from distillaw.quantities import format_count, parse_count
 from distillaw.runs.config import to_table, toml_value
 from distillaw.runs.outgoing import csv_text
+from distillaw.runs.places import GENERATOR
 from distillaw.sequential.question import Setup
 from distillaw.settling.propose import ExpectedVerdict, Proposal, expect, gains_by_tokens
 from distillaw.settling.question import NONE, Stage
@@ -47,13 +49,15 @@ class NextAnswer:
     pretrain: float | None = None
     inside_range: bool
     """Whether the target lies among the runs and laws that say so."""
+    is_known: bool = True
+    """Whether anything that may decide reaches the target."""
     notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """For people; the sentence apart."""
         rows = []
         for name, gain in sorted(self.gains.items(), key=lambda item: -item[1].mean):
-            row = f"  {name:<24} gain {gain.mean:+.3f} [{gain.lower:+.3f}, {gain.upper:+.3f}]"
+            row = f"  {name:<24} gain {gain.mean:+z.3f} [{gain.lower:+z.3f}, {gain.upper:+z.3f}]"
             if name in self.probability_best:
                 who = "best teacher" if self.by == "plan" else "best"
                 row += f"   {who} with {percent(self.probability_best[name])}"
@@ -75,15 +79,14 @@ class NextAnswer:
         }
 
 
-def answer_now(setup: Setup, now: Standing) -> NextAnswer:
-    """The planner's where a study has runs, else the model's."""
-    verdict = _verdict(setup)
+def answer_now(setup: Setup, now: Standing, verdict: Verdict | None) -> NextAnswer:
+    """The planner's where a study has runs (`planned`), else the model's."""
     if verdict is None:
         return _of_model(setup, now)
     return _of_plan(setup, verdict) if verdict.headline.is_decisive else _unknown(verdict, now)
 
 
-def _verdict(setup: Setup) -> Verdict | None:
+def planned(setup: Setup) -> Verdict | None:
     """What `distillaw plan --study FOLDER` says; None where it has nothing to say."""
     if setup.record is None or not setup.runs:
         return None
@@ -138,6 +141,7 @@ def _unknown(verdict: Verdict, now: Standing) -> NextAnswer:
         gains=now.gains,
         probability_best={},
         inside_range=False,
+        is_known=False,
         distil=verdict.call.distil,
         pretrain=verdict.call.pretrain,
         notes=(f"by a model of these runs, {BEYOND}",),
@@ -173,11 +177,10 @@ def _of_model(setup: Setup, now: Standing) -> NextAnswer:
 
 
 def _reaches(setup: Setup) -> bool:
-    """Whether the runs go as far as the target, in size and in tokens."""
-    question = setup.question
-    return max(run.params for run in setup.runs) >= question.target.params * (1 - 1e-9) and max(
-        run.tokens for run in setup.runs
-    ) >= question.tokens * (1 - 1e-9)
+    """Whether the runs go as far as the target, in size and in tokens, but for the last part of a batch."""
+    params, tokens = (max(getattr(run, name) for run in setup.runs) for name in ("params", "tokens"))
+    least = 1 - EDGE
+    return params >= least * setup.question.target.params and tokens >= least * setup.question.tokens
 
 
 def _by_tokens(setup: Setup, now: Standing) -> list[str]:
@@ -215,6 +218,27 @@ def extended(spec: StudySpec, stage: Stage, *, is_first: bool) -> StudySpec:
             spec, students=StudentsSpec(params=stage.labels, tokens=stage.tokens), replicates=()
         )
     return dataclasses.replace(spec, cells=(*spec.cells, cells_of(stage)))
+
+
+def flops_beside(setup: Setup, said: Proposal) -> float | None:
+    """FLOP of what `study run` trains of the batch's file besides the batch: searches, teachers, unfinished runs.
+
+    None for a table, where nothing is proposed, or where a teacher from outside is not at hand.
+    """
+    if setup.spec is None or said.stage is None:
+        return None
+    from distillaw.sweep.cost import study_cost, study_vocab
+    from distillaw.sweep.study import cost_left
+
+    spec = extended(setup.spec, said.stage, is_first=not setup.runs)
+    try:
+        if setup.record is None:
+            cost = study_cost(spec, study_vocab(spec))
+        else:
+            cost = cost_left(spec, setup.record.folder)
+    except DistillawError:
+        return None
+    return max(0.0, cost.flops - said.flops)
 
 
 def study_toml(spec: StudySpec) -> str:
@@ -268,16 +292,17 @@ def expectations(said: Proposal) -> tuple[ExpectedVerdict, ExpectedVerdict] | No
 
 
 def batch_file(setup: Setup, stage: Stage) -> str:
-    """The study with the batch, or the rows of the batch as CSV."""
+    """The study with the batch, or the rows of the batch as CSV; both say that our next call may replace them."""
     if setup.spec is not None:
-        return study_toml(extended(setup.spec, stage, is_first=not setup.runs))
-    return csv_text(rows_of(setup, stage))
+        study = extended(setup.spec, stage, is_first=not setup.runs)
+        return f"# generator: {GENERATOR}, study next: its next call may replace this file\n\n{study_toml(study)}"
+    return csv_text({**row, "generator": f"generator: {GENERATOR}"} for row in rows_of(setup, stage))
 
 
 def answer_json(source: str, setup: Setup, said: Proposal, answer: NextAnswer) -> Mapping[str, object]:
     """All of it for `--json`."""
     question, now = setup.question, said.now
-    both = expectations(said)
+    both = expectations(said) if answer.is_known else None
     before, after = (
         (None, None) if both is None else (_expected_json(both[0], answer), _expected_json(both[1], answer))
     )
@@ -298,7 +323,8 @@ def answer_json(source: str, setup: Setup, said: Proposal, answer: NextAnswer) -
         "after": after,
         "runs": rows_of(setup, said.stage) if said.stage else [],
         "flops": said.flops,
-        "worth": {"regret": said.worth, "flops": said.worth_flops},
+        "flops_beside": flops_beside(setup, said),
+        "worth": {"regret": said.worth, "flops": said.worth_flops} if answer.is_known else None,
         "is_worth_it": said.stage is not None and not said.why,
         "why_not": said.why,
         "toml": snippet(said.stage).strip() if setup.spec is not None and said.stage is not None else None,

@@ -18,15 +18,13 @@ from distillaw.quantities import format_count, parse_count
 from distillaw.runs.config import from_table
 from distillaw.runs.paired import paired_difference
 from distillaw.runs.record import Run, StudyRecord, read_study
-from distillaw.runs.table import read_table
+from distillaw.runs.table import naming, read_table
 from distillaw.settling.question import NONE, Candidate, PilotQuestion, PilotRun, Size, extra_flops, made_by
-from distillaw.settling.spec import student_size
+from distillaw.settling.spec import LEAST_PARAMS, student_size
 from distillaw.sweep.spec import StudySpec, TeacherSpec
 
 HALVINGS = 7
 """Of the target, down to the smallest student that is proposed."""
-LEAST_PARAMS = 10_000
-"""The smallest student that is proposed, as in `settle` (settling/setting.py)."""
 LEAST_BATCHES = 40
 """Steps below which a run says little."""
 GUESS = "surrogate-s2"
@@ -66,8 +64,13 @@ class Asked:
     """Teacher's label -> loss, where the user knows it."""
 
 
-def pose(source: str, asked: Asked, *, where: Mapping[str, str] | None = None, **read: Any) -> Setup | None:
-    """The decision that a source poses; None where it poses none: a law, or runs without teachers.
+Columns = Mapping[str, np.ndarray]
+
+
+def pose(
+    source: str, asked: Asked, *, where: Mapping[str, str] | None = None, **read: Any
+) -> tuple[Setup | None, Columns | None]:
+    """The decision that a source poses, and its table, if it is one; no decision: a law, or runs without teachers.
 
     Args:
         source: a study file or folder, a table of runs, or a law.
@@ -77,12 +80,13 @@ def pose(source: str, asked: Asked, *, where: Mapping[str, str] | None = None, *
     """
     path = Path(source)
     if source in laws_available() or path.suffix == ".json":
-        return None
+        return None, None
     if path.suffix == ".toml" or (path / "study.json").is_file():
-        return setup_of_study(path, asked)
+        return setup_of_study(path, asked), None
     table = read_table(path)
-    rows = observe(table, where=where, **read)
-    return setup_of_table(rows, asked) if (rows.teacher_loss > 0).any() else None
+    with naming(source):
+        rows = observe(table, where=where, **read)
+    return setup_of_table(rows, asked) if (rows.teacher_loss > 0).any() else None, table
 
 
 def setup_of_study(source: Path, asked: Asked) -> Setup:

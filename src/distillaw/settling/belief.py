@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from distillaw.laws.base import Array
-from distillaw.settling.noise import DesignPoints, misfit_cov, rate_cov, seed_cov, seed_sd
+from distillaw.settling.noise import PilotPoints, misfit_cov, rate_cov, seed_cov, seed_sd
 from distillaw.settling.prior import TAUGHT, Anchor, Family
 from distillaw.settling.question import NONE, PilotQuestion, PilotRun
 
@@ -54,7 +54,7 @@ class PilotBelief:
     """Members of each form before any run, (M, Z)."""
     members: tuple[Array, ...]
     """Members of each form now, as many as its weight gives it."""
-    measured: DesignPoints
+    measured: PilotPoints
     log_losses_R: Array  # noqa: N815
     noise_RR: Array  # noqa: N815
     sd: float
@@ -62,7 +62,7 @@ class PilotBelief:
     scale: float
     """By how much the misfit was widened, because stages came out other than predicted."""
 
-    def ask(self, places: DesignPoints, rng: np.random.Generator, *, before: bool = False) -> Array:
+    def ask(self, places: PilotPoints, rng: np.random.Generator, *, before: bool = False) -> Array:
         """Draws of the ln loss at some places, jointly, without the noise of seeds, (M, Q).
 
         Args:
@@ -90,10 +90,10 @@ class PilotBelief:
         total = sum(len(m) for m in self.members)
         return {f.form: len(m) / total for f, m in zip(self.families, self.members, strict=True)}
 
-    def _at(self, members: Sequence[Array], points: DesignPoints) -> Array:
+    def _at(self, members: Sequence[Array], points: PilotPoints) -> Array:
         return np.concatenate([_at(f, z_MZ, points) for f, z_MZ in zip(self.families, members, strict=True)])
 
-    def misfit(self, one: DesignPoints, other: DesignPoints) -> Array:
+    def misfit(self, one: PilotPoints, other: PilotPoints) -> Array:
         """Covariance, ln loss, of how far runs of two lists lie from the family's laws, rates included, (R, R')."""
         family, question = self.families[0], self.question
         smooth = misfit_cov(one, other, np.log(family.teacher_losses), scale=self.scale)
@@ -153,7 +153,7 @@ def _relatives(question: PilotQuestion) -> list[PilotRun]:
     ]
 
 
-def _points(question: PilotQuestion, runs: Sequence[PilotRun]) -> DesignPoints:
+def _points(question: PilotQuestion, runs: Sequence[PilotRun]) -> PilotPoints:
     places = ((run.params, run.tokens, question.arms.index(run.candidate)) for run in runs)
     return question.points(places, [run.seed for run in runs])
 
@@ -177,7 +177,7 @@ def _thin(length: int, count: int) -> np.ndarray:
 
 
 def _posterior(
-    family: Family, points: DesignPoints, y_R: Array, wide_RR: Array, rng: np.random.Generator
+    family: Family, points: PilotPoints, y_R: Array, wide_RR: Array, rng: np.random.Generator
 ) -> tuple[Array, float]:
     """Members drawn from the posterior, (MEMBERS, Z), and the ln evidence of the form, but for what forms share."""
     whiten_RR = np.linalg.inv(np.linalg.cholesky(wide_RR))
@@ -251,7 +251,7 @@ def _resample(weights: Array, count: int, rng: np.random.Generator) -> np.ndarra
     return np.searchsorted(edges, (np.arange(count) + rng.random()) / count).clip(0, len(weights) - 1)
 
 
-def _at(family: Family, z_MZ: Array, points: DesignPoints) -> Array:
+def _at(family: Family, z_MZ: Array, points: PilotPoints) -> Array:
     """Ln loss of every member at every run of a list, (M, R)."""
     where, index = np.unique(np.stack([points.log_params, points.log_tokens]), axis=1, return_inverse=True)
     table_MCA = family.log_losses(z_MZ, np.exp(where[0]), np.exp(where[1]))

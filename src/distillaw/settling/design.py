@@ -183,7 +183,7 @@ def _cheapest(question: PilotQuestion) -> Stage:
         if tokens <= min(ratio * RATIO * size.params, question.tokens):
             longest[size.label] = tokens
     stages = [
-        Stage(size=label, tokens=budgets(question, tokens), candidates=names, seeds=(0,))
+        Stage(size=label, tokens=budgets(question, tokens) or (int(tokens),), candidates=names, seeds=(0,))
         for label, tokens in longest.items()
     ]
     return min(stages, key=lambda stage: stage_flops(question, stage))

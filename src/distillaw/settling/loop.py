@@ -27,13 +27,11 @@ from distillaw.settling.verdict import Settled, belief_json, look, rate_words, v
 from distillaw.sweep.cost import StudyCost
 from distillaw.sweep.executor import LocalExecutor
 from distillaw.sweep.holding import hold_study
-from distillaw.sweep.scheduler import GrowingDisplay, Scheduler
+from distillaw.sweep.scheduler import Display, Scheduler
 from distillaw.sweep.study import check_disk, clear_failures
 
 
-def settle_in(
-    spec: SettleSpec, folder: Path, *, workers: int, display: GrowingDisplay, command: str
-) -> Settled:
+def settle_in(spec: SettleSpec, folder: Path, *, workers: int, display: Display, command: str) -> Settled:
     """Run pilots until the question is settled, or no affordable stage would settle it.
 
     Args:
@@ -88,7 +86,7 @@ class _Loop:
     """One call of `settle`."""
 
     def __init__(
-        self, setting: Setting, record: SettleRecord, folder: Path, train: Train, display: GrowingDisplay
+        self, setting: Setting, record: SettleRecord, folder: Path, train: Train, display: Display
     ) -> None:
         self._setting, self._record, self._folder = setting, record, folder
         self._train, self._display = train, display
@@ -160,7 +158,7 @@ class _Loop:
 
     def _write_table(self, tuned: Tuned) -> None:
         purposes = dict.fromkeys(tuned.run_ids, "tuning") | {run.run_id: "grid" for run in self._runs}
-        self._pilots.study.write_table(purposes)
+        self._pilots.study.write_table({(run_id, "fresh"): purpose for run_id, purpose in purposes.items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +184,7 @@ class _Ahead:
 
 
 def preview(
-    spec: SettleSpec, folder: Path, *, workers: int, display: GrowingDisplay, command: str
+    spec: SettleSpec, folder: Path, *, workers: int, display: Display, command: str
 ) -> dict[str, object]:
     """Prepare the text, score the teachers (both are kept in the folder), and say what would follow.
 

@@ -43,7 +43,7 @@ SHARED_SEED, TRUNK = 0.5, 0.35
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DesignPoints:
+class PilotPoints:
     """Where runs were or will be, one entry per run; arm 0 has no teacher."""
 
     log_params: Array
@@ -61,18 +61,18 @@ class DesignPoints:
         arm: ArrayLike,
         seed: ArrayLike = 0,
         rate: ArrayLike | None = None,
-    ) -> "DesignPoints":
+    ) -> "PilotPoints":
         """Runs of N parameters on D tokens; one number stands for all. Without rates no two budgets share a trunk."""
         rate = tokens if rate is None else rate
         params, tokens, arm, seed, rate = np.broadcast_arrays(params, tokens, arm, seed, rate)
         arm, seed = arm.astype(np.int64), seed.astype(np.int64)
         return cls(log_params=np.log(params), log_tokens=np.log(tokens), arm=arm, seed=seed, rate=rate)
 
-    def join(self, other: "DesignPoints") -> "DesignPoints":
+    def join(self, other: "PilotPoints") -> "PilotPoints":
         """These, then the others."""
         names = [field.name for field in fields(self)]
         parts = {name: (getattr(self, name), getattr(other, name)) for name in names}
-        return DesignPoints(**{name: np.concatenate(part) for name, part in parts.items()})
+        return PilotPoints(**{name: np.concatenate(part) for name, part in parts.items()})
 
     @property
     def trunks(self) -> np.ndarray:
@@ -82,7 +82,7 @@ class DesignPoints:
 
 
 def misfit_cov(
-    one: DesignPoints, other: DesignPoints, log_teacher_losses: Array, *, scale: float = 1.0
+    one: PilotPoints, other: PilotPoints, log_teacher_losses: Array, *, scale: float = 1.0
 ) -> Array:
     """Covariance of the misfit between runs of two lists, (R, R').
 
@@ -105,7 +105,7 @@ def misfit_cov(
     return (scale * MISFIT) ** 2 * smooth * (SHARED_MISFIT + (1 - SHARED_MISFIT) * alike)
 
 
-def seed_cov(points: DesignPoints, sd: float, text_se: Array) -> Array:
+def seed_cov(points: PilotPoints, sd: float, text_se: Array) -> Array:
     """Covariance of the noise of runs, (R, R).
 
     Args:
@@ -121,7 +121,7 @@ def seed_cov(points: DesignPoints, sd: float, text_se: Array) -> Array:
     return seeds + np.where(arm, text_se[points.arm][:, None] ** 2, 0.0)
 
 
-def seed_sd(log_losses: Array, points: DesignPoints) -> float:
+def seed_sd(log_losses: Array, points: PilotPoints) -> float:
     """Seed noise of one run, from what was repeated with other seeds; the assumed one where nothing was.
 
     What all arms of a seed share drops out of the gains, and out of this, so the rest is scaled up to the whole.
@@ -138,7 +138,7 @@ def seed_sd(log_losses: Array, points: DesignPoints) -> float:
     return float(np.sqrt(squares / dof / (1 - SHARED_SEED)))
 
 
-def _rest(log_losses: Array, points: DesignPoints, here: np.ndarray) -> tuple[float, int]:
+def _rest(log_losses: Array, points: PilotPoints, here: np.ndarray) -> tuple[float, int]:
     """Sum of squares of a design point's runs beside the means of its arms and seeds, and its degrees of freedom."""
     arms, seeds = np.unique(points.arm[here]), np.unique(points.seed[here])
     table = np.full((len(arms), len(seeds)), np.nan)
@@ -229,7 +229,7 @@ class Rates:
         return iter((self.supervised, self.distilled))
 
 
-def rate_cov(rates: Rates, one: DesignPoints, other: DesignPoints, *, loss: float) -> Array:
+def rate_cov(rates: Rates, one: PilotPoints, other: PilotPoints, *, loss: float) -> Array:
     """Covariance of what rates cost, ln loss, between runs of two lists, (R, R').
 
     Args:
@@ -243,7 +243,7 @@ def rate_cov(rates: Rates, one: DesignPoints, other: DesignPoints, *, loss: floa
     return np.where(is_same, sd_one[:, None] * sd_other, 0.0)
 
 
-def _sd(rates: Rates, points: DesignPoints, loss: float) -> Array:
+def _sd(rates: Rates, points: PilotPoints, loss: float) -> Array:
     runs = zip(points.arm, points.log_tokens, strict=True)
     costs = [rates.of(int(arm)).cost(math.exp(t)) for arm, t in runs]
     return np.minimum(np.array(costs) / loss, WORST)

@@ -74,8 +74,8 @@ class Pilots:
     def search_left(self) -> StudyCost:
         """What of it is still to be trained."""
         progress = read_progress(self.study)
-        ended = progress.losses.keys() | progress.diverged
-        return self.cost(left_of(self._search_jobs(progress), ended))
+        ended, jobs = progress.losses.keys() | progress.diverged, self._search_jobs(progress)
+        return replace(self.cost(left_of(jobs, ended)), wanted=jobs)
 
     def _search_jobs(self, progress: Progress) -> list[TrunkJob]:
         """The search as far as it can be foreseen, a job per trunk."""

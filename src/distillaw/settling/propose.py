@@ -14,7 +14,7 @@ unknown, K outcome of the stage, T token budget.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -23,10 +23,10 @@ import numpy as np
 from distillaw.errors import ConfigError
 from distillaw.laws.base import Array
 from distillaw.planning.evidence import Interval
-from distillaw.quantities import format_flop
+from distillaw.quantities import format_count, format_flop
 from distillaw.settling.belief import PilotBelief, normal_draws
 from distillaw.settling.design import nearest_of, stage_pool
-from distillaw.settling.noise import DesignPoints, seed_cov
+from distillaw.settling.noise import PilotPoints, seed_cov
 from distillaw.settling.question import Made, PilotQuestion, PilotRun, Stage, extra_flops, made_by, wanted_by
 from distillaw.settling.standing import Standing, standing, target_points
 
@@ -43,7 +43,7 @@ class Outlook:
     """Losses at the target and at points, before or after some stages that are not run yet."""
 
     belief: PilotBelief
-    points: DesignPoints
+    points: PilotPoints
     mean_A: Array  # noqa: N815 - an array
     """Of the loss at the target, nats/token."""
     cov: Array
@@ -198,7 +198,7 @@ def gains_by_tokens(now: Standing, name: str, factors: Sequence[float] = FACTORS
     ]
     tokens_T = question.tokens * np.array(near)
     arm = np.repeat([0, question.arms.index(name)], len(near))
-    points = DesignPoints.at(question.target.params, np.tile(tokens_T, 2), arm)
+    points = PilotPoints.at(question.target.params, np.tile(tokens_T, 2), arm)
     losses = np.exp(now.belief.ask(points, np.random.default_rng(EXPECT_SEED)))
     gains_MT = losses[:, : len(near)] - losses[:, len(near) :]
     return [
@@ -257,6 +257,7 @@ def propose(
     spent: float,
     budget: float,
     offered: Sequence[Stage] | None = None,
+    may_end: bool = True,
 ) -> Proposal:
     """The next batch of runs.
 
@@ -267,15 +268,20 @@ def propose(
         spent: FLOP so far; the size of a batch follows it.
         budget: FLOP that may be spent from now on.
         offered: the stages that could be run, e.g. the cells of a table; by default any size and tokens.
+        may_end: whether the belief may say that nothing more is worth running; not where it is drawn on to a target
+            that nobody else knows anything of.
 
     Raises:
         ConfigError: the budget buys nothing, and nothing was run yet.
     """
     made = made_by(question, runs)
     now = standing(question, stages, runs)
-    if now.verdict is not None:
+    if may_end and now.verdict is not None:
         return _nothing(now, f"it is settled: {now.verdict}")
-    teams = groups(question, now)
+    out = now.dropped if may_end else now.diverged
+    teams = groups(question, now, out)
+    if not may_end:  # by its own worth the belief would take the cheapest teacher
+        teams = [team for team in teams if now.best_teacher in team]
 
     def near(flops: float) -> list[Stage]:
         if offered is not None:
@@ -288,13 +294,17 @@ def propose(
         if not runs:
             raise ConfigError(_too_little(question, made, teams, budget))
         return _nothing(now, f"{format_flop(budget)} buy no further runs that would tell much")
-    arms = [i for i, name in enumerate(question.arms) if name not in now.dropped]
+    arms = [i for i, name in enumerate(question.arms) if name not in out]
     outlook = Outlook.of(now.belief, [stage for stage, _ in priced], arms)
     worth = np.array([outlook.worth(stage) for stage, _ in priced])
     cost = np.array([flops for _, flops in priced])
     i = _chosen(worth, cost, cap)
     value = flops_of_regret(question, now, worth)
-    why = "" if (value >= cost).any() else "whatever the budget buys should save less than it costs"
+    why = (
+        ""
+        if not may_end or (value >= cost).any()
+        else "whatever the budget buys should save less than it costs"
+    )
     return Proposal(
         now=now,
         stage=priced[i][0],
@@ -343,9 +353,9 @@ def stages_of(question: PilotQuestion, runs: Sequence[PilotRun]) -> list[Stage]:
     return found
 
 
-def groups(question: PilotQuestion, now: Standing) -> list[tuple[str, ...]]:
-    """Candidates to run together: all that are in; once there are runs, the likeliest two, and a few alone, too."""
-    alive = tuple(c.name for c in question.candidates if c.name not in now.dropped)
+def groups(question: PilotQuestion, now: Standing, out: Collection[str]) -> list[tuple[str, ...]]:
+    """Candidates to run together: all but those out; once there are runs, the likeliest two, and a few alone, too."""
+    alive = tuple(c.name for c in question.candidates if c.name not in out)
     if not len(now.belief.measured.arm):
         return [alive]
     likely = sorted(alive, key=lambda name: -now.probability[name])
@@ -377,7 +387,7 @@ def flops_of_regret(question: PilotQuestion, now: Standing, regret: Array) -> Ar
 def _slope(question: PilotQuestion, belief: PilotBelief, leader: str) -> float:
     """Nats/token that the target gains per e-fold of its tokens."""
     tokens = [question.tokens, LONGER * question.tokens]
-    points = DesignPoints.at(question.target.params, tokens, question.arms.index(leader))
+    points = PilotPoints.at(question.target.params, tokens, question.arms.index(leader))
     losses = np.exp(belief.ask(points, np.random.default_rng(0))).mean(0)
     return max(float(losses[0] - losses[1]), 1e-4 * float(losses[0])) / math.log(LONGER)
 
@@ -395,6 +405,12 @@ def _nothing(now: Standing, why: str) -> Proposal:
 
 
 def _too_little(question: PilotQuestion, made: Made, teams: Sequence[tuple[str, ...]], budget: float) -> str:
+    if not stage_pool(question, made, teams, math.inf):
+        return (
+            f"the student in question is trained on {format_count(question.tokens)} tokens, and a run that says "
+            f"anything has at least {format_count(question.least_tokens)}: train the student itself, "
+            "with every teacher and none"
+        )
     enough = budget
     while not (found := stage_pool(question, made, teams, enough)):
         enough *= 2

@@ -13,7 +13,7 @@ from itertools import chain, product
 import numpy as np
 from numpy.typing import ArrayLike
 
-from distillaw.settling.noise import DesignPoints, Rates
+from distillaw.settling.noise import PilotPoints, Rates
 
 NONE = ""
 """The candidate that is always there: no teacher."""
@@ -103,12 +103,12 @@ class PilotQuestion:
             return self.rates.of(arm).rates.at(params, round(tokens))
         return 0.0 if self.has_one_rate else tokens
 
-    def points(self, places: Iterable[tuple[float, float, int]], seed: ArrayLike = 0) -> DesignPoints:
+    def points(self, places: Iterable[tuple[float, float, int]], seed: ArrayLike = 0) -> PilotPoints:
         """Runs as points: size, tokens and arm of each."""
         found = list(places)
         rates = [self.rate(arm, params, tokens) for params, tokens, arm in found]
         params, tokens, arm = np.array(found, dtype=np.float64).reshape(-1, 3).T
-        return DesignPoints.at(params, tokens, arm, seed, rates)
+        return PilotPoints.at(params, tokens, arm, seed, rates)
 
     def places(self, stage: "Stage") -> list[tuple[float, float, int]]:
         """Size, tokens and arm of every run of a stage, one seed: no teacher, then its candidates."""

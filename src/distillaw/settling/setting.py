@@ -13,7 +13,7 @@ from distillaw.runs.store import StudyFolder
 from distillaw.settling.design import GROWTH, RUNGS, nearest_stage
 from distillaw.settling.pilots import Pilots, Tuned, teacher_costs, teacher_losses
 from distillaw.settling.question import Candidate, PilotQuestion, Size
-from distillaw.settling.spec import SettleSpec, budget_flops, student_size
+from distillaw.settling.spec import LEAST_PARAMS, SettleSpec, budget_flops, student_size
 from distillaw.sweep.checks import check_study
 from distillaw.sweep.cost import study_vocab
 from distillaw.sweep.exposure import Exposure, exposure, refuse_exposed
@@ -21,9 +21,8 @@ from distillaw.sweep.scheduler import Display
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
 from distillaw.sweep.study import check_facts, write_study
 
-LEAST_PARAMS = 10_000
 LARGEST_RATIO = 128
-"""Smallest pilot: this size, or the target over this, whichever is larger."""
+"""Smallest pilot: `LEAST_PARAMS`, or the target over this, whichever is larger."""
 LEAST_BATCHES = 20
 """Steps below which a pilot says nothing; nor does one that is mostly warm-up."""
 SEARCH_SHARE = 0.4

@@ -26,7 +26,7 @@ from distillaw.laws.base import Array
 from distillaw.planning.evidence import Interval
 from distillaw.quantities import format_count
 from distillaw.settling.belief import PilotBelief, believe
-from distillaw.settling.noise import SHARED_SEED, DesignPoints
+from distillaw.settling.noise import SHARED_SEED, PilotPoints
 from distillaw.settling.question import NONE, PilotQuestion, PilotRun, Stage, runs_of, stage_flops
 
 PLANNED = 4
@@ -84,9 +84,9 @@ class Contrasts:
         return np.maximum(self.upper_AA[np.ix_(arms, arms)].max(axis=1), 0.0)
 
 
-def target_points(question: PilotQuestion) -> DesignPoints:
+def target_points(question: PilotQuestion) -> PilotPoints:
     """The target under every arm."""
-    return DesignPoints.at(question.target.params, question.tokens, np.arange(1 + len(question.candidates)))
+    return PilotPoints.at(question.target.params, question.tokens, np.arange(1 + len(question.candidates)))
 
 
 def contrasts(belief: PilotBelief, look: int) -> Contrasts:
@@ -175,7 +175,7 @@ def _predict(
     keys = list(pairs)
     _, params, tokens = zip(*keys, strict=True)
     arm = np.array([[0, names.index(name)] for name, _, _ in keys]).reshape(-1)
-    points = DesignPoints.at(np.repeat(params, 2), np.repeat(tokens, 2), arm)
+    points = PilotPoints.at(np.repeat(params, 2), np.repeat(tokens, 2), arm)
     draws = belief.ask(points, np.random.default_rng(index))
     gains = draws[:, 0::2] - draws[:, 1::2]
     rows = []

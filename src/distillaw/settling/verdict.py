@@ -6,11 +6,11 @@ Everything follows from the question, the stages and their runs, so it holds whe
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from distillaw.planning.phrases import interval, nats
 from distillaw.planning.wording import stated
 from distillaw.quantities import format_count, format_flop
+from distillaw.runs.record import read_searches
 from distillaw.settling.noise import RateCheck
 from distillaw.settling.pilots import Tuned
 from distillaw.settling.question import NONE, PilotQuestion, PilotRun, Stage, runs_of, stage_flops
@@ -289,7 +289,8 @@ def warnings(settled: Settled) -> list[str]:
             f"it is unknown what {', '.join(unknown)} ha{'s' if len(unknown) == 1 else 've'} read: a teacher that has "
             "read the students' text or the held-out one looks better than it is (one from study run or train tells)"
         )
-    if ends := _at_end(settled.tuned.tuning):
+    searches = read_searches(settled.tuned.tuning)
+    if ends := dict.fromkeys(one.arm for one in searches if one.what != "batch" and not one.interior):
         found.append(f"the search for a rate ended at the edge of what it tried ({', '.join(ends)})")
     if lost := [run for run in settled.runs if not math.isfinite(run.loss)]:
         names = ", ".join(sorted({run.candidate for run in lost}))
@@ -309,16 +310,6 @@ def warnings(settled: Settled) -> list[str]:
             f"{format_flop(now.spent)} were spent, more than the budget: the search went on for longer than usual"
         )
     return found
-
-
-def _at_end(tuning: Mapping[str, Any]) -> list[str]:
-    """Arms whose best rate, of short runs or of long ones, was not between others that were tried."""
-    arms = tuning.get("arms", [])
-    return [
-        row["arm"]
-        for row in arms
-        if not all(row[key]["interior"] for key in ("learning_rate", "horizon") if key in row)
-    ]
 
 
 def flips(settled: Settled, verdict: str, choice: str, bound: float) -> list[str]:

@@ -9,6 +9,7 @@ are given, each arm tries each for a part of the tokens and keeps its own best: 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from distillaw.data.prepare import DataSpec, check_home, prepare_data, require_tokens
 from distillaw.data.shards import TokenStore
@@ -31,6 +32,27 @@ RECORD = "arms.json"
 PILOT_SHARE = 8
 """A rate is tried for this part of the tokens."""
 ALONE = "-alone"
+TEACHER_SHARE = 0.05
+"""Of the text, that no student reads: the teacher was trained elsewhere, and a cut is calibrated on a part of this."""
+WARMUP_SHARE = 20
+"""A run warms up for this part of its tokens: starts that were trained before lose much of what they know to a rate
+that is high at once. One in twenty is a habit, which nothing here has measured."""
+
+
+def text_of_arms(corpus: str, teacher: str, **reading: Any) -> DataSpec:
+    """The text of arms, in the teacher's tokens; `reading` has other fields of `DataSpec`."""
+    return DataSpec(corpus=corpus, tokenizer=teacher, teacher_share=TEACHER_SHARE, **reading)
+
+
+def recipe_of_arms(tokens: int, *, context: int, distill_weight: float) -> Recipe:
+    """How arms are trained: without the z-loss, which would pull at starts that were trained without it."""
+    warmup = tokens // WARMUP_SHARE
+    return Recipe(context=context, distill_weight=distill_weight, warmup_tokens=warmup, z_weight=0.0)
+
+
+def count_arms(*, fresh: bool, smaller: str, alone: bool) -> int:
+    """Of one start: itself, fresh weights and a smaller model where they are wanted, each with a twin alone."""
+    return (1 + fresh + bool(smaller)) * (1 + alone)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,19 +130,16 @@ def train_arms(spec: ArmsSpec, folder: Path, *, display: Display, command: str =
         if open_jobs := [job for job in arms.values() if study.run(job.run_ids[0]).state() != "done"]:
             train_here(open_jobs, study, display=display)
         record = _compare(spec, arms, study, command)
-        study.write_table({job.run_ids[0]: name for name, job in arms.items()})
+        study.write_table({(job.run_ids[0], job.trunk.start_arm): name for name, job in arms.items()})
         write_json(study.path / RECORD, record)
     return record
 
 
-def _trunks(spec: ArmsSpec, store: TokenStore) -> Iterator[tuple[str, TrunkSpec]]:
-    """(arm, trunk) at the first rate."""
-    tokenizer = load_tokenizer(str(store.tokenizer_folder))
-    teacher = locate(spec.teacher)
-    check_config(teacher, context=spec.training.context)
-    check_vocabulary(teacher, tokenizer)
-    name = str(Path(spec.teacher).resolve()) if Path(spec.teacher).exists() else spec.teacher
-    bare = TrunkSpec(
+def bare_trunk(
+    store: TokenStore, recipe: Recipe, *, rate: float, batch_tokens: int, seed: int, split: str = "student"
+) -> TrunkSpec:
+    """A trunk that reads a split of a text with no teacher; `started` gives it its model."""
+    return TrunkSpec(
         role="student",
         purpose="grid",
         label="",
@@ -130,13 +149,25 @@ def _trunks(spec: ArmsSpec, store: TokenStore) -> Iterator[tuple[str, TrunkSpec]
         heads=0,
         params=0,
         total_params=0,
-        vocab_size=len(tokenizer),
-        seed=spec.seed,
-        split="student",
-        peak_lr=spec.rates[0],
-        batch_tokens=spec.batch_tokens,
-        recipe=spec.training,
+        vocab_size=int(str(store.manifest["vocab_size"])),
+        seed=seed,
+        split=split,
+        peak_lr=rate,
+        batch_tokens=batch_tokens,
+        recipe=recipe,
         data_hash=store.data_hash,
+    )
+
+
+def _trunks(spec: ArmsSpec, store: TokenStore) -> Iterator[tuple[str, TrunkSpec]]:
+    """(arm, trunk) at the first rate."""
+    tokenizer = load_tokenizer(str(store.tokenizer_folder))
+    teacher = locate(spec.teacher)
+    check_config(teacher, context=spec.training.context)
+    check_vocabulary(teacher, tokenizer)
+    name = str(Path(spec.teacher).resolve()) if Path(spec.teacher).exists() else spec.teacher
+    bare = replace(
+        bare_trunk(store, spec.training, rate=spec.rates[0], batch_tokens=spec.batch_tokens, seed=spec.seed),
         teacher_run=name,
         teacher_fingerprint=fingerprint(teacher),
     )

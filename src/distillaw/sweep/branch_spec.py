@@ -28,25 +28,29 @@ class BranchSpec:
     at_checkpoint: bool = False
     """Instead: at the checkpoint that `distillaw train` left of this run in the same folder."""
     multiples: tuple[float, ...] = (1, 2, 4, 8, 16)
+    """Of the file's batch, e.g. 1,2,4,8; also fractions."""
     orders: int = 3
-    """Orders of the text of each branch; the first is the trunk's own."""
+    """Of the text, for each batch; their spread is the noise. The first is the trunk's own."""
     window: int = 0
-    """Tokens of a branch; 0: `WINDOW_STEPS` steps of the largest batch."""
+    """Tokens of each branch; by default (0) `WINDOW_STEPS` = 20 steps of the largest batch."""
     anneal: float = 0.0
-    """Share of the window over which the rate decays."""
+    """Share of the window over which the rate decays to 1 %; 0 keeps it constant."""
     rate_rule: str = ""
+    """From the file's batch to a branch's; by default the file's own, which is sqrt unless it says."""
     beta_rule: str = ""
+    """Likewise; keep unless the file says."""
     decay_rule: str = ""
-    """Rules from the trunk's batch to a branch's; empty: those of the file."""
+    """Likewise; keep unless the file says."""
     trunks: tuple[str, ...] = ()
-    """Losses that trunks are trained on; empty: the run's own."""
+    """What the forked runs are trained on: distilled, supervised, or both; by default the file's own loss."""
     losses: tuple[str, ...] = ()
-    """Losses that branches are trained on, or `own`; empty: both where there is a teacher."""
+    """What the branches are trained on; `own` is the loss of their trunk; by default both where there is a teacher."""
     tolerance: float | None = None
-    """Nats per token; None: the measured noise."""
+    """Nats per token, e.g. 0.01; by default twice the measured noise of a run."""
     level: float = 0.9
+    """Of the intervals."""
     noise_batches: int = 32
-    """Batches that the noise scale is measured on, for each loss; 0: not."""
+    """Batches at the fork that the gradient noise scale of each loss is measured on; 0 does not."""
 
     @property
     def is_taught(self) -> bool:

@@ -78,12 +78,12 @@ def _set_aside(study: StudyFolder, run_id: str) -> str:
     target = home / f"{run_id}.{number}"
     move(run.path, target)
     remove_states(study.trunk(run_id.rpartition("-")[0]) / "state")
-    pupils = [r for r in study.results() if r["teacher_run"] == run_id]
+    pupils = [r for r in study.results() if run_id in (r["teacher_run"], r["start_run"])]
     text = f"{run_id} is trained again from its first step; what it was is kept in {target}"
     if pupils:
         text += (
-            f". {len(pupils)} students learnt from what it was and stay as they are; ask for them by name if they "
-            "should follow"
+            f". {len(pupils)} students learnt from what it was, or were cut out of it, and stay as they are; ask for "
+            "them by name if they should follow"
         )
     return text
 

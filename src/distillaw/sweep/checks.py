@@ -1,5 +1,6 @@
 """A study file's rules: everything that cannot be run is refused before anything is spent."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -14,8 +15,8 @@ from distillaw.models.cut import check_cut
 from distillaw.quantities import did_you_mean, parse_count
 from distillaw.runs.config import Bounds, check_bounds, check_choice, from_table, read_toml, with_settings
 from distillaw.runs.places import check_name
-from distillaw.runs.spec import Recipe
-from distillaw.sweep.spec import NONE, DesignBlock, DesignSpec, StudySpec
+from distillaw.runs.spec import ARMS, Recipe
+from distillaw.sweep.spec import NONE, DesignSpec, StudySpec, TeacherSpec
 from distillaw.worlds.oracle import is_oracle, parse_oracle
 from distillaw.worlds.spec import check_world
 
@@ -56,6 +57,7 @@ def check_study(spec: StudySpec) -> None:
     for wrong in (_students(spec), _words(spec), _text(spec.data), _target(spec), _teachers(spec)):
         _refuse(wrong)
     _refuse(_replicates(spec))
+    _refuse(_starts(spec))
     for design in spec.cells:
         _refuse(_design(spec, design))
     check_cuts(spec, spec.data.vocab_size)
@@ -133,6 +135,7 @@ CONTROLS = tuple(
 HORIZONS = ("target", "smallest", "ends", "none")
 SPLITS = ("student", "teacher", "union")
 INITS = ("fresh", "pruned")
+CRITERIA = ("uniform", "activation", "gradient")
 FIXED = ("context", "head_dim", "aspect")
 """Settings of [training] that [[cells]] may not change: they make another model, or another stream of text."""
 LEAST_BATCHES = 20
@@ -291,6 +294,77 @@ def _teachers(spec: StudySpec) -> Iterator[str]:
         yield f"tuning.teacher = {spec.tuning.teacher!r} is not one of {labels}"
 
 
+FEWEST_TEACHERS = 2
+"""In an arm of cut students: fewer say nothing of which teacher to cut from, or to learn from."""
+
+
+def _starts(spec: StudySpec) -> Iterator[str]:
+    """Arms of first weights: known, each once, and with teachers to cut from."""
+    students, where = spec.students, "[students]"
+    for arm in students.starts:
+        check_choice(f"{where} starts", arm, ARMS)
+    check_choice(f"{where} criterion", students.criterion, CRITERIA)
+    if not students.starts or len(set(students.starts)) < len(students.starts):
+        yield f"{where} starts = {list(students.starts)}: name each of {', '.join(ARMS)} at most once, and one at least"
+    if students.reference and "fixed" not in students.starts:
+        yield f"{where} reference = {students.reference!r} is what fixed students are cut from: add it to starts"
+    if set(students.starts) == {"fresh"}:
+        return
+    if len(spec.usual_teachers) < FEWEST_TEACHERS:
+        yield (
+            f"{where} starts = {list(students.starts)} with {len(spec.usual_teachers)} teachers: give at least "
+            f'{FEWEST_TEACHERS}, or compare one cut with fresh weights by [[cells]] init = "pruned"'
+        )
+    yield from _reference(spec)
+    yield from _holding(spec)
+
+
+def _reference(spec: StudySpec) -> Iterator[str]:
+    """What fixed students are cut out of is there, is one model, and has not read their text."""
+    students, labels, reference = spec.students, [t.label for t in spec.usual_teachers], spec.reference
+    if reference is None:
+        return
+    if reference.is_control:
+        yield (
+            f"[students] reference = {students.reference!r} has read the students' text: all fixed students would "
+            f"begin from it. Name one of {labels}, or a model's folder"
+        )
+    twin = next(
+        (t for t in spec.teachers if t.label == reference.label and t.source != reference.source), None
+    )
+    if twin is not None:
+        yield (
+            f"[students] reference = {students.reference!r} goes by {reference.label!r} in tables, and so does the "
+            f"teacher {twin.path or twin.label!r}: rename one of the folders"
+        )
+    if not students.reference:
+        yield f"[students] starts has fixed without a reference: name one of {labels}, or a model's folder"
+    elif reference.path and not _could_be_model(reference.source):
+        yield (
+            f"[students] reference = {students.reference!r}: neither a teacher of this study ({labels}) nor a model (a "
+            "Hugging Face folder, a GGUF file, or owner/name on the hub)"
+        )
+
+
+def _holding(spec: StudySpec) -> Iterator[str]:
+    """Cut students have teachers that hold them."""
+    students = spec.students
+    for size in spec.pruned_sizes():
+        holding = [teacher.label for teacher in spec.usual_teachers if spec.can_cut(teacher, size)]
+        if len(holding) < FEWEST_TEACHERS:
+            where = "[students]" if size in students.params else "[[cells]]"
+            yield (
+                f"{where}: the student {size} is part of {len(holding)} of the teachers ({holding}), the others are "
+                f"smaller along an axis, and a pruned arm takes {FEWEST_TEACHERS}: add larger teachers or drop the size"
+            )
+    for arm in students.starts:
+        if arm != "fresh" and spec.tuning.enabled and not spec.tuned_lessons(arm):
+            yield (
+                f"[students] starts has {arm}, whose rates are searched at {', '.join(spec.tuned_sizes())}, and no one "
+                'teacher holds all of these: add a larger one, or [tuning] horizon = "smallest"'
+            )
+
+
 def _could_be_model(source: str) -> bool:
     path = Path(source)
     if path.is_absolute():
@@ -299,41 +373,43 @@ def _could_be_model(source: str) -> bool:
 
 
 def check_cuts(spec: StudySpec, vocab_size: int, external: Callable[[str], Shape] | None = None) -> None:
-    """Refuse pruned students that are no part of their teachers.
+    """Refuse cut students that are no part of what they are to be cut out of.
+
+    Of the teachers trained here a pruned arm takes those that hold a student; who names teachers means each of them.
 
     Args:
         spec: the study.
         vocab_size: of the study; that of teachers trained in it as well.
-        external: a teacher from outside as runs name it -> its shape; without it only the others are looked at.
+        external: a model from outside as runs name it -> its shape; without it only the others are looked at.
 
     Raises:
         ConfigError: naming the first student and teacher that do not fit, and along which axis.
     """
-    for block in spec.blocks():
-        if block.design.init == "pruned":
-            _check_block(spec, block, vocab_size, external)
-
-
-def _check_block(
-    spec: StudySpec, block: DesignBlock, vocab_size: int, external: Callable[[str], Shape] | None
-) -> None:
-    for teacher in spec.teachers:
-        if teacher.label not in block.teachers:
-            continue
+    for where, size, teacher in _cuts(spec):
         if is_oracle(teacher.path):
             raise ConfigError(
-                f"[[cells]] {block.design.name}: init = 'pruned', but the oracle {teacher.path} has no "
-                "weights to cut from. Name other teachers"
+                f"{where}: students are cut, but the oracle {teacher.path} has no weights to cut from. Name other "
+                "teachers"
             )
         if teacher.path and external is None:
             continue
         theirs = (
             external(teacher.source) if teacher.path and external else spec.shape(teacher.params, vocab_size)
         )
-        for size in block.params:
-            check_cut(
-                theirs,
-                spec.shape(size, vocab_size),
-                name=teacher.label,
-                label=f"[[cells]] {block.design.name}: the student {size}",
-            )
+        label = f"{where}: the student {size}"
+        check_cut(theirs, spec.shape(size, vocab_size), name=teacher.label, label=label)
+
+
+def _cuts(spec: StudySpec) -> Iterator[tuple[str, str, TeacherSpec]]:
+    """(where, student size, what it is cut out of) of all that must be possible."""
+    for block in spec.blocks():
+        if block.design.init == "pruned":
+            named = [teacher for teacher in spec.teachers if teacher.label in block.teachers]
+            yield from itertools.product([f"[[cells]] {block.design.name}"], block.params, named)
+            continue
+        sources = [spec.reference] if spec.reference and "fixed" in block.starts else []
+        if "pruned" in block.starts:
+            sources += [
+                teacher for teacher in spec.teachers if teacher.path and teacher.label in block.teachers
+            ]
+        yield from itertools.product(["[students] starts"], block.params, sources)

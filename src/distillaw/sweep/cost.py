@@ -42,8 +42,8 @@ SPEED = (
 """Assumed speed of one core while all are busy: matrix work, a cost per token and per optimiser step, and scoring and
 saving a run. Least squares of the relative errors of 33 tasks of a quickstart on two idle cores of an AMD EPYC (wall
 time 1.01 of CPU time; dev/LOG.md, 2026-11-23): sd 9 %, 0.77 to 1.18 of what each took."""
-PROBE_SECONDS = 0.90e-3
-"""What `slowness` measures on that machine, on the same day."""
+PROBE_SECONDS = 0.97e-3
+"""What `slowness` measures on that machine."""
 START_SECONDS = 25.0
 """Wall time before the first run and after the last: imports, the text, the tokenizer, the report (quickstart)."""
 BYTES_PER_PARAM_RUN = 4.2
@@ -131,14 +131,25 @@ def jobs_cost(jobs: list[TrunkJob], forward: Mapping[str, float]) -> StudyCost:
 
 
 def study_vocab(spec: StudySpec) -> int:
-    """Entries of the study's vocabulary, from its tokenizer if it names one (loading that takes seconds)."""
+    """Entries of the study's vocabulary, from its tokenizer if it names one (loading that takes seconds).
+
+    Raises:
+        VocabularyError: an external teacher speaks of other tokens; said before a text is tokenised.
+    """
     if spec.data.world is not None:
         return spec.data.world.vocab
-    if not spec.data.tokenizer:
+    known = [name for name in (spec.data.tokenizer, *spec.external_teachers()) if name]
+    if not spec.data.tokenizer and len(known) < 2:
         return spec.data.vocab_size
     from distillaw.data.tokenizer import load_tokenizer
 
-    return len(load_tokenizer(spec.data.tokenizer))
+    tokenizer = load_tokenizer(known[0])
+    if others := known[1:]:
+        from distillaw.models.teacher import check_vocabulary
+
+        for teacher in others:
+            check_vocabulary(teacher, tokenizer)
+    return len(tokenizer) if spec.data.tokenizer else spec.data.vocab_size
 
 
 def _teacher_flops(jobs: Sequence[TrunkJob], forward: Mapping[str, float]) -> list[float]:
@@ -198,16 +209,18 @@ def core_seconds(flops: float, tokens: float, batch_tokens: int, runs: int) -> f
 def slowness() -> float:
     """Times that a core of this machine takes for what small models are made of, of those of `SPEED`'s machine.
 
-    The fastest of a hundred repeats of a millisecond: other processes make no difference of a hundredth to it.
+    The fastest of a hundred repeats of a millisecond: other processes make no difference of a hundredth to it. Its
+    matrices are as small as OpenBLAS multiplies on one thread whatever it may use (64^3; twice that took minutes
+    where two threads waited for one another beside other processes).
     """
     draw = np.random.default_rng(0)
     inputs, weight, logits = (
-        draw.normal(size=shape).astype(np.float32) for shape in ((128, 64), (64, 64), (256, 512))
+        draw.normal(size=shape).astype(np.float32) for shape in ((64, 64), (64, 64), (256, 512))
     )
     taken = []
     for _ in range(100):
         began = time.thread_time()
-        for _ in range(40):
+        for _ in range(80):
             inputs @ weight
         for _ in range(2):
             np.exp(logits)

@@ -112,5 +112,5 @@ def _began_from(folder: Path, spec: dict[str, Any]) -> Path:
     start = spec.get("start")
     if isinstance(start, dict):
         return Path(str(start.get("folder")))
-    teacher = Path(str(spec.get("teacher_run")))
+    teacher = Path(str(spec.get("cut_from") or spec.get("teacher_run")))
     return teacher if teacher.is_absolute() else folder.resolve().parent / teacher

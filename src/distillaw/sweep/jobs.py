@@ -17,16 +17,17 @@ from distillaw.errors import RunError
 from distillaw.laws.rates import Optimum, fit_rate_law
 from distillaw.runs.spec import TrunkSpec
 from distillaw.sweep.ready import Facts, Progress, ReadyJobs, TrunkJob, release
-from distillaw.sweep.spec import NONE, DesignBlock, StudySpec, TeacherSpec
+from distillaw.sweep.spec import NONE, DesignBlock, Lesson, StudySpec, TeacherSpec
 from distillaw.sweep.tuning import (
     STEP,
+    TAUGHT,
     ArmRates,
     LatticePoint,
     Lookup,
     Place,
     RateSearch,
     TuningPlan,
-    search_distilled,
+    search_students,
     search_supervised,
     search_teacher,
 )
@@ -52,6 +53,10 @@ class Planner:
         self._guess = guess
         self._sizes = spec.tuned_sizes()
         self._shapes: dict[str, tuple[Shape, ParamCount]] = {}
+        self._models: dict[str, str] = {}
+        """Label of a teacher, or of the reference -> run id or external source."""
+        self._tuned: dict[str, Lesson] = {}
+        """Arm -> where its rates are searched."""
 
     def ready_jobs(self) -> ReadyJobs:
         """The jobs whose inputs are decided, the most urgent first.
@@ -92,13 +97,14 @@ class Planner:
             return
         batch = self.batch_tokens(search.batch)
         rates = self.tuned_rates(search, "supervised")
-        self._add_students(ready, rates, batch, None, NONE)
+        self._add_lessons(ready, rates, batch, [Lesson("fresh")])
         of_teachers = self._teacher_rates(ready, rates)
         if of_teachers is None:
             ready.waiting.append("teachers wait for their rate")
             return
-        teachers = self._add_teachers(ready, of_teachers, batch)
-        self._add_distilled(ready, teachers, search.batch)
+        self._add_teachers(ready, of_teachers, batch)
+        self._add_distilled(ready, search.batch)
+        self._add_cuts(ready, search.batch)
 
     def _teacher_rates(self, ready: ReadyJobs, rates: ArmRates) -> ArmRates | None:
         """The supervised rates, with those searched at the teachers' own budgets; None until they are known."""
@@ -118,51 +124,75 @@ class Planner:
             rates = self._arm_rates([*found, *self._optima(search)], "text", search)
         return rates
 
-    def _add_distilled(self, ready: ReadyJobs, teachers: dict[str, str], batch_index: int) -> None:
+    def _add_distilled(self, ready: ReadyJobs, batch_index: int) -> None:
         """Tune the distilled arm with one teacher, then add the students of all."""
-        ready.reference = self._reference(teachers)
-        if ready.reference is None:
+        middle = self._spec.middle_teacher(self._failed)
+        if middle is None or not any("fresh" in block.starts for block in self._spec.blocks()):
             return
-        if not self._is_available(ready.reference):
-            ready.waiting.append(f"the distilled arm's rates wait for {ready.reference}")
-            return
-        search = search_distilled(self._lookup(ready.reference), self.plan, batch=batch_index)
-        ready.distilled = search
-        self._add_points(ready, search, ready.reference)
-        if search.rates_known:
-            rates = self.tuned_rates(search, "distilled")
-            self._add_distilled_students(ready, teachers, rates, self.batch_tokens(batch_index))
-        else:
-            ready.waiting.append("distilled students wait for their rate")
+        ready.reference = self._models[middle.label]
+        search = self._search(ready, Lesson("fresh", middle.label), batch_index)
+        if search is not None:
+            ready.distilled = search
+            self._add_searched(ready, "distilled", search, self._spec.lessons("fresh")[1:])
 
-    def _reference(self, teachers: dict[str, str]) -> str | None:
-        """The teacher to tune with: the chosen or middle one; if it failed, the next that did not."""
-        middle = self._spec.middle_teacher()
-        if middle is None:
-            return None
-        chosen = middle.label
-        order = [chosen, *(label for label in teachers if label != chosen)]
+    @property
+    def _failed(self) -> list[str]:
+        """Labels of the teachers whose training failed."""
         dead = self._progress.failures.keys() | self._progress.diverged
-        return next((teachers[label] for label in order if teachers[label] not in dead), teachers[chosen])
+        return [label for label, name in self._models.items() if name in dead]
 
-    def _add_distilled_students(
-        self, ready: ReadyJobs, teachers: dict[str, str], rates: ArmRates, batch: int
+    def _add_cuts(self, ready: ReadyJobs, batch_index: int) -> None:
+        """Tune the arms that are cut, alone and from one teacher, then add the students of all."""
+        for arm in self._spec.students.starts:
+            if arm == "fresh":
+                continue
+            for tuned in self._spec.tuned_lessons(arm, self._failed):
+                search = self._search(ready, tuned, batch_index)
+                if search is not None:
+                    ready.cuts[tuned.name] = search
+                    alike = [lesson for lesson in self._spec.lessons(arm) if lesson.name == tuned.name]
+                    self._add_searched(ready, tuned.name, search, alike)
+
+    def _search(self, ready: ReadyJobs, lesson: Lesson, batch_index: int) -> RateSearch | None:
+        """The search for the rates of an arm, as far as it is; None while what it takes is not there."""
+        if missing := self._missing(lesson):
+            ready.waiting.append(f"the {lesson.name} arm's rates wait for {missing}")
+            return None
+        self._tuned[lesson.name] = lesson
+        search = search_students(
+            lesson.name, self._lookup(self._teacher_run(lesson)), self.plan, batch=batch_index
+        )
+        self._add_points(ready, search, self._teacher_run(lesson))
+        return search
+
+    def _add_searched(
+        self, ready: ReadyJobs, arm: str, search: RateSearch, lessons: Sequence[Lesson]
     ) -> None:
-        for label, teacher_run in teachers.items():
-            if self._is_available(teacher_run):
-                self._add_students(ready, rates, batch, teacher_run, label)
-            else:
-                ready.waiting.append(f"students of {label} wait for their teacher")
+        if search.rates_known:
+            rates = self.tuned_rates(search, arm)
+            self._add_lessons(ready, rates, self.batch_tokens(search.batch), lessons)
+        else:
+            ready.waiting.append(f"{arm} students wait for their rate")
+
+    def _missing(self, lesson: Lesson) -> str:
+        """The model that students wait for; empty where none."""
+        wanted = [self._models[label] for label in (lesson.label, lesson.source) if label not in ("", NONE)]
+        return next((name for name in wanted if not self._is_available(name)), "")
+
+    def _teacher_run(self, lesson: Lesson) -> str | None:
+        return None if lesson.label == NONE else self._models[lesson.label]
 
     def _add_grid(self, ready: ReadyJobs, rates: ArmRates, batch: int) -> None:
-        teachers = self._add_teachers(ready, rates, batch)
-        self._add_students(ready, rates, batch, None, NONE)
-        self._add_distilled_students(ready, teachers, rates, batch)
+        self._add_teachers(ready, rates, batch)
+        for arm in dict.fromkeys(("fresh", *self._spec.students.starts)):  # controls are fresh
+            self._add_lessons(ready, rates, batch, self._spec.lessons(arm))
 
-    def _add_teachers(self, ready: ReadyJobs, rates: ArmRates, batch: int) -> dict[str, str]:
-        """Adds the teachers trained here; returns label -> run id or external folder."""
+    def _add_teachers(self, ready: ReadyJobs, rates: ArmRates, batch: int) -> None:
+        """Adds the teachers trained here, and notes where each is."""
         wanted: dict[str, tuple[TrunkSpec, set[int]]] = {}
-        names: dict[str, str] = {}
+        names = self._models
+        if (reference := self._spec.reference) is not None and reference.path:
+            names[reference.label] = reference.source
         for teacher in self._spec.teachers:
             if teacher.path:
                 names[teacher.label] = teacher.source
@@ -173,38 +203,56 @@ class Planner:
         ready.jobs += [
             TrunkJob(trunk=trunk, budgets=tuple(sorted(tokens))) for trunk, tokens in wanted.values()
         ]
-        return names
 
     def _teacher_trunk(self, teacher: TeacherSpec, rate: float, batch: int) -> TrunkSpec:
         trunk = self.trunk("teacher", teacher.params, rate, batch, self._spec.seed)
         return replace(trunk, split=teacher.split)
 
-    def _add_students(
-        self, ready: ReadyJobs, rates: ArmRates, batch: int, teacher_run: str | None, label: str
-    ) -> None:
-        """Adds a job per trunk of this teacher's students, with every budget that the blocks of the study want."""
+    def _add_lessons(self, ready: ReadyJobs, rates: ArmRates, batch: int, lessons: Sequence[Lesson]) -> None:
+        """Adds the students of each lesson whose models are there; of those that are not it is said."""
+        for lesson in lessons:
+            if not self._missing(lesson):
+                self._add_students(ready, rates, batch, lesson)
+            elif lesson.arm == "fresh":
+                ready.waiting.append(f"students of {lesson.label} wait for their teacher")
+            else:
+                ready.waiting.append(f"{lesson.name} students wait for {self._missing(lesson)}")
+
+    def _add_students(self, ready: ReadyJobs, rates: ArmRates, batch: int, lesson: Lesson) -> None:
+        """Adds a job per trunk of a lesson, with every budget that the blocks of the study want."""
         wanted: dict[tuple[str, bool], tuple[TrunkSpec, set[int]]] = {}
         for block in self._spec.blocks():
-            if label not in block.teachers or (block.design.holdout and not self._holdout):
+            if not block.wants(lesson) or (block.design.holdout and not self._holdout):
                 continue
-            for trunk, tokens in self._block_trunks(block, rates, batch, teacher_run):
+            for trunk, tokens in self._block_trunks(block, rates, batch, lesson):
                 key = trunk.trunk_id, block.design.holdout
                 wanted.setdefault(key, (trunk, set()))[1].add(tokens)
         for trunk, tokens in wanted.values():
             ready.jobs.append(TrunkJob(trunk=trunk, budgets=tuple(sorted(tokens))))
 
     def _block_trunks(
-        self, block: DesignBlock, rates: ArmRates, batch: int, teacher_run: str | None
+        self, block: DesignBlock, rates: ArmRates, batch: int, lesson: Lesson
     ) -> Iterator[tuple[TrunkSpec, int]]:
         """Every trunk of a block, with each budget that it serves."""
         design = block.design
+        cut_out = next((t for t in self._spec.teachers if t.label == lesson.source), None)
         for params, seed, multiple, tokens in itertools.product(
             block.params, block.seeds, design.rates, design.tokens
         ):
+            if cut_out is not None and not self._spec.can_cut(cut_out, params):
+                continue
             rate = float(f"{rates.at(self.params(params), tokens) * multiple:.4g}")
-            trunk = self.trunk("student", params, rate, batch, seed, teacher_run)
-            own = {"recipe": block.recipe, "split": design.split, "init": design.init}
-            yield replace(trunk, purpose=block.purpose, **own), tokens
+            trunk = self.trunk("student", params, rate, batch, seed, self._teacher_run(lesson))
+            trunk = replace(trunk, init=design.init) if lesson.arm == "fresh" else self._cut(trunk, lesson)
+            yield replace(trunk, purpose=block.purpose, recipe=block.recipe, split=design.split), tokens
+
+    def _cut(self, trunk: TrunkSpec, lesson: Lesson) -> TrunkSpec:
+        """The trunk with its first weights cut as the lesson says."""
+        source, by = self._models[lesson.source], self._spec.students.criterion
+        trunk = replace(trunk, init="pruned", cut_by=by, is_fixed=lesson.arm == "fixed")
+        if source == trunk.teacher_run:
+            return trunk
+        return replace(trunk, cut_from=source, cut_fingerprint=self._facts.fingerprints.get(source))
 
     def trunk(
         self, role: str, params: str, rate: float, batch: int, seed: int, teacher_run: str | None = None
@@ -275,9 +323,11 @@ class Planner:
             checked = next(t for t in spec.checked_teachers() if t.params == size)
             trunk, tokens = self._teacher_trunk(checked, rate, batch), checked.tokens
         else:
-            trunk = self.trunk(
-                "student", size, rate, batch, spec.seed, teacher_run if arm == "distilled" else None
-            )
+            tuned = self._tuned.get(arm)
+            taught = teacher_run if arm == "distilled" else self._teacher_run(tuned) if tuned else None
+            trunk = self.trunk("student", size, rate, batch, spec.seed, taught)
+            if tuned is not None and tuned.source:
+                trunk = self._cut(trunk, tuned)
             tokens = max(spec.students.tokens) if is_far else spec.tuning_tokens
         return TrunkJob(trunk=replace(trunk, purpose="tuning"), budgets=(tokens,))
 
@@ -314,7 +364,7 @@ class Planner:
                     f"every learning rate tried for {size} ({arm}) diverged, down to {trunk.peak_lr:g}; "
                     "lower peak_lr in the study file"
                 )
-        return self._arm_rates(self._optima(search), "taught" if arm == "distilled" else "text", search)
+        return self._arm_rates(self._optima(search), "taught" if arm in TAUGHT else "text", search)
 
     def _optima(self, search: RateSearch) -> list[Optimum]:
         """What a search found of best rates."""

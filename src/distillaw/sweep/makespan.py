@@ -3,7 +3,7 @@
 Cores wait where one run decides what comes next: the last of a search, each of its moves outwards (one run at a time),
 a teacher. A step begins when the searches of those before have ended, in the order of sweep/jobs.py: alone 0 rates, 1
 rates at the largest budget, 2 batch; 3 teachers' rates and lone students; 4 teachers; from a teacher 5 rates, 6 rates
-at the largest budget, 7 the batch's check and all students.
+at the largest budget, 7 the batch's check and all students; those that are cut, alone too, count as from a teacher.
 """
 
 import heapq
@@ -29,12 +29,13 @@ def makespan(
     Args:
         jobs: what is to be trained, one job per trunk, the most urgent first.
         seconds: of each on one core.
-        wanted: all jobs of the study by purpose: they tell which trunks a search asks for; none if there is no search.
+        wanted: all jobs by purpose, of a study or of its searches: they tell which trunks a search asks for; none if
+            there is no search.
         workers: cores.
     """
     of = {job.trunk.trunk_id: one for job, one in zip(jobs, seconds, strict=True)}
     steps, searches = _steps(wanted), {j.trunk.trunk_id for j in wanted if j.trunk.purpose == "tuning"}
-    makers = {run_id: job.trunk.trunk_id for job in jobs for run_id in job.run_ids}
+    makers: dict[str | None, str] = {run_id: job.trunk.trunk_id for job in jobs for run_id in job.run_ids}
     moves: dict[str, float] = {}  # of each step's searches, as one more job when they have ended
     for name in searches & of.keys():
         move = f"moves of step {steps[name]}"
@@ -49,7 +50,8 @@ def makespan(
         ready = [
             job
             for name, job in waiting.items()
-            if steps.get(name, 0) <= step and makers.get(job.trunk.teacher_run or "") not in undone
+            if steps.get(name, 0) <= step
+            and undone.isdisjoint({makers.get(job.trunk.teacher_run), makers.get(job.trunk.cut_from)})
         ]
         free = workers - len(running)
         for task in share_out(ready, free - len(tasks), {}) if free > len(tasks) else ():
@@ -71,10 +73,10 @@ def _steps(wanted: Sequence[TrunkJob]) -> dict[str, int]:
     steps: dict[str, int] = {}
     for job in wanted:
         trunk = job.trunk
-        kind = trunk.role if trunk.role == "teacher" else trunk.arm
+        kind = "distilled" if trunk.cut_from else trunk.role if trunk.role == "teacher" else trunk.arm
         if trunk.purpose != "tuning":
             step = {"supervised": 3, "teacher": 4, "distilled": 7}[kind]
-        elif trunk.batch_tokens not in batches:
+        elif batches and trunk.batch_tokens not in batches:
             step = {"supervised": 2, "distilled": 7}[kind]
         else:
             step = {"supervised": 0, "teacher": 3, "distilled": 5}[kind]

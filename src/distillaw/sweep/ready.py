@@ -76,6 +76,8 @@ class ReadyJobs:
     supervised: RateSearch | None = None
     teacher: RateSearch | None = None
     distilled: RateSearch | None = None
+    cuts: dict[str, RateSearch] = field(default_factory=dict)
+    """Searches of students that are cut, by `Lesson.name`."""
     reference: str | None = None
     """Run (or folder) of the teacher that the distilled arm is tuned with."""
 
@@ -137,9 +139,9 @@ def release(
     Returns:
         The jobs with the budgets that are released (finished ones included), and what was stopped, in words.
     """
-    races: dict[tuple[str, int], list[TrunkJob]] = {}
+    races: dict[tuple[str, int, str], list[TrunkJob]] = {}
     for job in jobs:
-        races.setdefault((job.trunk.label, job.trunk.seed), []).append(job)
+        races.setdefault((job.trunk.label, job.trunk.seed, job.trunk.start_arm), []).append(job)
     released, stopped = [], []
     for race in races.values():
         for job, budgets, reason in _race(race, losses, ended, margin, is_complete=is_complete):
@@ -159,7 +161,7 @@ def _race(
     is_complete: bool,
 ) -> list[tuple[TrunkJob, tuple[int, ...], str]]:
     """Each job of one size and seed with its released budgets, and why it was stopped, if it was."""
-    arms = {job.trunk.trunk_id: job.trunk.teacher_run or "alone" for job in race}
+    arms = {job.trunk.trunk_id: job.trunk.teacher_run or f"alone {job.trunk.cut_from or ''}" for job in race}
     last = {
         arm: max(max(job.budgets) for job in race if arms[job.trunk.trunk_id] == arm) for arm in arms.values()
     }

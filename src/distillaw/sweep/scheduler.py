@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from distillaw.errors import RunError
 from distillaw.runs.files import write_text
@@ -43,8 +43,8 @@ TAIL_BYTES = 1 << 13
 """Of a log, its last rows; a row has some hundred."""
 
 
-class Display(Protocol):
-    """What the scheduler tells the person who watches."""
+class Display:
+    """What the scheduler tells the person who watches; this one says nothing: failures are listed at the end."""
 
     def started(self, job: TrunkJob, worker: int) -> None:
         """A worker has taken a job."""
@@ -61,12 +61,8 @@ class Display(Protocol):
     def note(self, message: str) -> None:
         """Something the person who watches should know."""
 
-
-class GrowingDisplay(Display, Protocol):
-    """A display for work whose extent shows as it goes."""
-
     def expect(self, tokens: float) -> None:
-        """So many tokens more than was known."""
+        """So many tokens more than was known, of work whose extent shows as it goes."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -134,6 +130,7 @@ class Scheduler:
         self._crashes: Counter[str] = Counter()
         self._fruitless: Counter[str] = Counter()
         self._false_starts, self._any_has_begun, self._is_stopping = 0, False, False
+        self._unheard: BrokenPipeError | None = None
         self._outcome = StudyOutcome(workers=executor.workers)
         own = {"host": socket.gethostname(), "pid": os.getpid()}
         self._place = {"executor": executor.name, "threads": executor.threads, **own}
@@ -172,6 +169,7 @@ class Scheduler:
 
         Raises:
             RunError: workers cannot be started, the disk is full, or another process took the folder.
+            BrokenPipeError: who watched is gone (`study run ... 2>&1 | head`); what had ended by then is booked.
             KeyboardInterrupt: passed on; leaving the `with` block has the workers save their checkpoints.
         """
         while self._hand_out(ready()):
@@ -203,30 +201,41 @@ class Scheduler:
     # --- watching -------------------------------------------------------------------------------------------
 
     def _wait(self) -> None:
-        """Watch until a task has ended."""
-        while not (ended := wait(self._entries, TICK_SECONDS, FIRST_COMPLETED).done):
-            self._look()
+        """Watch until a task has ended, or nobody listens any more."""
+        while not (ended := wait(self._entries, TICK_SECONDS, FIRST_COMPLETED).done) and not self._unheard:
+            began = self._look()
             self._claim.check()
-            if self._notice.is_due():
+            if began or self._notice.is_due():
                 self._write_notice()
         for future in ended:
             self._end(future)
+        if self._unheard:
+            raise self._unheard
 
-    def _look(self) -> None:
-        """See which tasks have begun, and how far they are."""
-        is_time = time.monotonic() - self._looked > LOOK_SECONDS
+    def _tell(self, show: Callable[..., None], *what: object) -> None:
+        """Have the display show it; that its pipe is closed is no reason to book less, so it is raised later."""
+        try:
+            show(*what)
+        except BrokenPipeError as error:
+            self._unheard = error
+
+    def _look(self) -> bool:
+        """See which tasks have begun, and how far they are; whether any began since the last look."""
+        is_time, began = time.monotonic() - self._looked > LOOK_SECONDS, False
         for entry in self._entries.values():
             if entry.since is None and entry.task.has_begun():
                 self._begin(entry)
+                began = True
             elif entry.since is not None and is_time:
                 self._read_logs(entry)
         if is_time:
             self._looked = time.monotonic()
+        return began
 
     def _begin(self, entry: _Entry) -> None:
         entry.since, self._any_has_begun, self._false_starts = time.monotonic(), True, 0
         for job in entry.task.jobs:
-            self._display.started(job, entry.task.number)
+            self._tell(self._display.started, job, entry.task.number)
 
     def _read_logs(self, entry: _Entry) -> None:
         for job in entry.task.jobs:
@@ -236,7 +245,7 @@ class Scheduler:
             entry.seen[name] = there
             entry.tokens += tokens
             if tokens:
-                self._display.progressed(job, round(tokens), loss)
+                self._tell(self._display.progressed, job, round(tokens), loss)
 
     # --- tasks that end -------------------------------------------------------------------------------------
 
@@ -276,7 +285,7 @@ class Scheduler:
             if errors:
                 self._fail(job, errors)
             elif not self._is_open(job):
-                self._display.finished(job)
+                self._tell(self._display.finished, job)
         if how:
             self._replace(entry, how)
 
@@ -334,7 +343,8 @@ class Scheduler:
                 continue
             self._fail(job, self._study.fail(job.run_ids, error))
         if any(self._is_open(job) for job in entry.task.jobs):
-            self._display.note(f"{entry.task.where} is gone ({how}); another goes on from its checkpoints")
+            gone = f"{entry.task.where} is gone ({how}); another goes on from its checkpoints"
+            self._tell(self._display.note, gone)
 
     def _saved(self, jobs: Sequence[TrunkJob]) -> list[int]:
         """The steps that trunks and cooldowns have saved, and which runs are done: all progress changes it."""
@@ -347,17 +357,17 @@ class Scheduler:
 
     def _fail(self, job: TrunkJob, errors: dict[str, str]) -> None:
         self._outcome.failed.update(errors)
-        self._display.failed(job, next(iter(errors.values())))
+        self._tell(self._display.failed, job, next(iter(errors.values())))
 
     def _stop(self) -> None:
         """Ask all workers to save and end; the slow ones are killed."""
         self._is_stopping = True
         has_begun = any(entry.since is not None for entry in self._entries.values())
-        for end, is_told in ((self._executor.stop, has_begun), (self._executor.kill, False)):
+        if has_begun:
+            self._tell(self._display.note, "stopping: the workers save their checkpoints")
+        for end in (self._executor.stop, self._executor.kill):
             for entry in self._entries.values():
                 end(entry.task)
-            if is_told:  # once they are asked: who watched may be gone, and its pipe closed
-                self._display.note("stopping: the workers save their checkpoints")
             for future in wait(self._entries, STOP_SECONDS).done:
                 self._end(future)
 

@@ -204,6 +204,7 @@ def stoppable(report: Report) -> Iterator[Report]:
     Raises:
         RunError: asked to stop by SIGTERM (checkpoints saved).
         KeyboardInterrupt: asked to stop by Ctrl-C (checkpoints saved).
+        BrokenPipeError: who watched is gone (checkpoints saved).
     """
     with StopRequest(report) as request:
         try:
@@ -211,6 +212,8 @@ def stoppable(report: Report) -> Iterator[Report]:
         except StopTraining:
             if request.received == signal.SIGINT:
                 raise KeyboardInterrupt from None
+            if request.unheard:
+                raise request.unheard from None
             raise RunError("asked to stop: the checkpoint is saved and the same command continues") from None
 
 

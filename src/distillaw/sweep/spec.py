@@ -1,9 +1,10 @@
 """A study as its TOML file describes it, a frozen record per table: text, sizes, budgets, teachers, seeds, question."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from distillaw.accounting.shapes import Shape, shape_for_params
 from distillaw.data.prepare import DataSpec
@@ -55,10 +56,17 @@ class TeacherSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudentsSpec:
-    """The [students] table: every size is trained to every budget, alone and from every teacher."""
+    """The [students] table: every size is trained to every budget, alone and from every teacher, in every arm."""
 
     params: tuple[str, ...]
     tokens: tuple[int, ...]
+    starts: tuple[str, ...] = ("fresh",)
+    """Arms: first weights `fresh` from the seed; `pruned`, cut out of the very teacher under test (alone: out of every
+    teacher in turn); `fixed`, cut out of `reference` whatever the teacher. Of one size all have one architecture."""
+    reference: str = ""
+    """What `fixed` students are cut out of: the label of a teacher, or a model with the study's tokenizer."""
+    criterion: str = "activation"
+    """What says which units a cut keeps: `uniform`, `activation` or `gradient` (models/prune.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +157,23 @@ class TargetSpec:
     tokens: int
 
 
+class Lesson(NamedTuple):
+    """What students of one arm have in common: their teacher, and what their first weights are cut out of."""
+
+    arm: str
+    label: str = NONE
+    """Of the teacher."""
+    source: str = ""
+    """Label (or folder) of the model they are cut out of; empty: fresh."""
+
+    @property
+    def name(self) -> str:
+        """Under which the search for its rates goes."""
+        if self.arm == "fresh":
+            return "supervised" if self.label == NONE else "distilled"
+        return f"{self.arm} alone" if self.label == NONE else self.arm
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DesignBlock:
     """Students that a study trains: every size and seed at every rate, to every budget, from every teacher named."""
@@ -161,6 +186,14 @@ class DesignBlock:
     recipe: Recipe
     purpose: str
     """What the run table says they are for."""
+    starts: tuple[str, ...]
+    """Arms; controls are of one, fresh unless `design.init` says otherwise."""
+
+    def wants(self, lesson: "Lesson") -> bool:
+        """Whether students of it learn so."""
+        if lesson.arm not in self.starts or lesson.label not in self.teachers:
+            return False
+        return lesson.arm != "pruned" or lesson.source in self.teachers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,11 +222,14 @@ class StudySpec:
     @property
     def spec_hash(self) -> str:
         """Names the resolved study."""
-        return content_hash(asdict(self))
+        spec = asdict(self)
+        if self.students.starts == ("fresh",):  # as before there was a choice
+            spec["students"] = {"params": self.students.params, "tokens": self.students.tokens}
+        return content_hash(spec)
 
     def blocks(self) -> Iterator[DesignBlock]:
         """All students: the grid, its replicates, then [[cells]]."""
-        usual = (NONE, *(teacher.label for teacher in self.teachers if not teacher.is_control))
+        usual = (NONE, *(teacher.label for teacher in self.usual_teachers))
         grid = DesignSpec(tokens=self.students.tokens)
         yield self._block(grid, self.students.params, usual, (self.seed,))
         for one in self.replicates:
@@ -219,6 +255,63 @@ class StudySpec:
             seeds=seeds,
             purpose=purpose,
             recipe=design.recipe(self.training),
+            starts=("fresh",) if self.is_control(design) else self.students.starts,
+        )
+
+    @property
+    def reference(self) -> TeacherSpec | None:
+        """The model that `fixed` students are cut out of; None without such."""
+        if "fixed" not in self.students.starts:
+            return None
+        known = {teacher.label: teacher for teacher in self.teachers}
+        return known.get(self.students.reference) or TeacherSpec(path=self.students.reference)
+
+    def lessons(self, arm: str) -> list[Lesson]:
+        """Every way in which students of an arm learn: alone, then from each teacher."""
+        labels = [NONE, *self.teacher_labels()]
+        if arm == "fresh":
+            return [Lesson(arm, label) for label in labels]
+        if self.reference is not None and arm == "fixed":
+            return [Lesson(arm, label, self.reference.label) for label in labels]
+        usual = [teacher.label for teacher in self.usual_teachers]
+        return [Lesson(arm, label, source) for source in usual for label in (NONE, source)]
+
+    def tuned_lessons(self, arm: str, failed: Collection[str] = ()) -> list[Lesson]:
+        """Those of a cut arm at which its rates are searched: alone, and from one teacher, the middle one if it may.
+
+        Of those that failed (labels) none, as long as another may.
+        """
+        middle = self.middle_teacher(failed)
+        if middle is None:
+            return []
+        if arm == "fixed" and self.reference is not None:
+            return [Lesson(arm, label, self.reference.label) for label in (NONE, middle.label)]
+        holds = [t for t in self.usual_teachers if all(self.can_cut(t, n) for n in self.tuned_sizes())]
+        holds = [t for t in holds if t.label not in failed] or holds
+        sizes = {t.label: parse_count(t.params) if t.params else math.inf for t in holds}
+        chosen = middle.label if middle in holds else min(sizes, key=lambda label: sizes[label], default="")
+        return [Lesson(arm, label, chosen) for label in (NONE, chosen)] if chosen else []
+
+    def left_uncut(self) -> list[str]:
+        """What a pruned arm leaves out, in words: pairs whose teacher does not hold the student."""
+        out = {
+            n: [t.label for t in self.usual_teachers if not self.can_cut(t, n)] for n in self.pruned_sizes()
+        }
+        pairs = "; ".join(f"{size} from {', '.join(labels)}" for size, labels in out.items() if labels)
+        return [f"pruned arm: left out, the teacher being smaller along an axis: {pairs}"] if pairs else []
+
+    def pruned_sizes(self) -> list[str]:
+        """Sizes that the pruned arm has, those of [[cells]] too."""
+        sizes = (size for block in self.blocks() if "pruned" in block.starts for size in block.params)
+        return list(dict.fromkeys(sizes))
+
+    def can_cut(self, teacher: TeacherSpec, params: str) -> bool:
+        """Whether a student of a size is part of a teacher trained here; one from outside `check_cuts` looked at."""
+        if teacher.path:
+            return True
+        ours, theirs = (self.shape(size, self.data.vocab_size) for size in (params, teacher.params))
+        return all(
+            getattr(ours, axis) <= getattr(theirs, axis) for axis in ("layers", "width", "heads", "ffn")
         )
 
     def is_control(self, design: DesignSpec) -> bool:
@@ -253,18 +346,25 @@ class StudySpec:
         """Labels of all teachers, in file order."""
         return [teacher.label for teacher in self.teachers]
 
-    def external_teachers(self) -> list[str]:
-        """Sources of the teachers that are not trained here."""
-        return [teacher.source for teacher in self.teachers if teacher.path]
+    @property
+    def usual_teachers(self) -> list[TeacherSpec]:
+        """Teachers that have not read their students' text."""
+        return [teacher for teacher in self.teachers if not teacher.is_control]
 
-    def middle_teacher(self) -> TeacherSpec | None:
-        """The teacher that the distilled arm is tuned with."""
-        if all(teacher.is_control for teacher in self.teachers):
+    def external_teachers(self) -> dict[str, TeacherSpec]:
+        """Teachers (and the reference) that are not trained here, by source."""
+        known = [*self.teachers, *([self.reference] if self.reference else [])]
+        return {teacher.source: teacher for teacher in known if teacher.path}
+
+    def middle_teacher(self, failed: Collection[str] = ()) -> TeacherSpec | None:
+        """The teacher that the distilled arm is tuned with; of those that failed (labels) none, if there is another."""
+        usual = self.usual_teachers
+        if not usual:
             return None
+        middle = usual[len(usual) // 2]
         if self.tuning.teacher:
-            return self.teachers[self.teacher_labels().index(self.tuning.teacher)]
-        usual = [teacher for teacher in self.teachers if not teacher.is_control]
-        return usual[len(usual) // 2]
+            middle = self.teachers[self.teacher_labels().index(self.tuning.teacher)]
+        return next((t for t in (middle, *usual) if t.label not in failed), middle)
 
     def checked_teachers(self) -> list[TeacherSpec]:
         """The smallest and the largest of the teachers trained beyond the search's budget, by size.
@@ -272,7 +372,7 @@ class StudySpec:
         Their rates are checked at their own budgets, and a law says the others' (docs/rates.md has what it costs to
         check one end alone).
         """
-        own = [t for t in self.teachers if not t.path and not t.is_control and t.tokens > self.tuning_tokens]
+        own = [t for t in self.usual_teachers if not t.path and t.tokens > self.tuning_tokens]
         longest = {t.params: t for t in sorted(own, key=lambda t: t.tokens)}
         by_size = sorted(longest.values(), key=lambda t: parse_count(t.params))
         return by_size[:1] if self.tuning.horizon == "smallest" else by_size[:1] + by_size[1:][-1:]

@@ -2,7 +2,7 @@
 
 Reads only, takes no lock, needs no torch. What runs now is what the living scheduler's scheduler.json says; the rest is
 computed from runs and journal, so that it is the same after a kill. The time left is the cost model's for what is not
-done, scaled by how long finished work took against the same model.
+done, scaled by how long finished work took against the same model and played through on the workers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +20,7 @@ from distillaw.sweep.changes import what_belongs
 from distillaw.sweep.cost import StudyCost, jobs_cost, study_cost, teacher_forward
 from distillaw.sweep.holding import Notice, StudyJournal
 from distillaw.sweep.jobs import Planner
+from distillaw.sweep.makespan import makespan
 from distillaw.sweep.ready import ReadyJobs, TrunkJob, one_per_trunk, parts_of
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import read_progress, standing_failures, stored_facts
@@ -219,6 +220,6 @@ def _left(ahead: StudyCost, model: float, running: Sequence[Running], work: _Wor
     if model and finished > 0:
         pace = finished / model
         how = f"{len(work.runs)} finished runs took {times(pace)} times what the cost model says"
-    left = pace * max(core / work.workers, max(seconds, default=0.0))
+    left = makespan(ahead.jobs, [pace * one for one in seconds], ahead.wanted, work.workers)
     workers = f"{work.workers} worker" + ("s" if work.workers > 1 else "")
     return left, f"{format_seconds(pace * core)} of work on {workers}; {how}"

@@ -123,9 +123,9 @@ def _note_teachers(facts: Facts, study: StudyFolder, display: Display) -> None:
 
 
 def _note_exposed(spec: StudySpec, store: TokenStore, display: Display) -> None:
-    """Say which external teachers have read their students' text: a study may want that as a control."""
-    for teacher in spec.teachers:
-        if teacher.path and (wrong := exposed(exposure(teacher.label, teacher.source, store))):
+    """Say which models from outside have read their students' text: a study may want that as a control."""
+    for source, teacher in spec.external_teachers().items():
+        if wrong := exposed(exposure(teacher.label, source, store)):
             display.note(wrong)
 
 
@@ -359,8 +359,10 @@ def write_tables(spec: StudySpec, facts: Facts, progress: Progress, study: Study
     planner = Planner(spec, facts, progress)
     ready = planner.ready_jobs()
     # tuning jobs come first: a run of the search that serves the grid is the grid's
-    purposes = {run_id: job.trunk.purpose for job in ready.jobs for run_id in job.run_ids}
-    if any(study.run(run_id).state() == "done" for run_id in purposes):
+    purposes = {
+        (run_id, job.trunk.start_arm): job.trunk.purpose for job in ready.jobs for run_id in job.run_ids
+    }
+    if any(study.run(run_id).state() == "done" for run_id, _ in purposes):
         study.write_table(purposes)
     write_json(study.path / "tuning.json", tuning_record(spec, planner, ready))
 
@@ -368,7 +370,7 @@ def write_tables(spec: StudySpec, facts: Facts, progress: Progress, study: Study
 def tuning_record(spec: StudySpec, planner: Planner, ready: ReadyJobs) -> dict[str, object]:
     """tuning.json: per arm and size, the rates and batches tried, their losses, the best, whether interior."""
     arms = []
-    for search in (ready.supervised, ready.teacher, ready.distilled):
+    for search in (ready.supervised, ready.teacher, ready.distilled, *ready.cuts.values()):
         if search is not None:
             keys = dict.fromkeys((place.arm, place.size) for place in search.rate)
             arms += [_arm(spec, planner, search, *key, ready.reference) for key in keys]

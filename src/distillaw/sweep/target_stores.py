@@ -4,6 +4,7 @@ The text is prepared tokens, or that of a run's file, whose context, tokens, ord
 """
 
 import atexit
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,7 @@ def open_text(
         say: takes a line of progress.
     """
     if data.suffix != ".toml":
-        return TokenStore.open(data.resolve(), verify=True), WHOLE_SPLIT
+        return TokenStore.open(Path(os.path.realpath(data)), verify=True), WHOLE_SPLIT
     run = load_single(data)
     check_home(run.data, out)
     if dry_run:

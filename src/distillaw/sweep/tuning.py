@@ -32,10 +32,14 @@ class Place(NamedTuple):
     """Where a rate is searched."""
 
     arm: str
-    """`supervised`, `distilled` or `teacher`."""
+    """`supervised`, `distilled`, `teacher`; of students that are cut `pruned`, `fixed`, each also ` alone`."""
     size: str
     is_far: bool = False
     """At the arm's largest budget instead of the search's."""
+
+
+TAUGHT = ("distilled", "pruned", "fixed")
+"""Arms with a teacher."""
 
 
 class LatticePoint(NamedTuple):
@@ -123,8 +127,8 @@ class TuningPlan:
     """See `RateSearch.guess`."""
 
     def fall(self, arm: str) -> int:
-        """Halves by which the rate is expected lower at the largest budget: the distilled arm's hardly moves."""
-        return 0 if arm == "distilled" else round(FALL_EXPONENT * math.log2(self.far_budget))
+        """Halves by which the rate is expected lower at the largest budget: that of taught students hardly moves."""
+        return 0 if arm in TAUGHT else round(FALL_EXPONENT * math.log2(self.far_budget))
 
 
 def search_supervised(lookup: Lookup, plan: TuningPlan) -> RateSearch:
@@ -146,13 +150,13 @@ def search_supervised(lookup: Lookup, plan: TuningPlan) -> RateSearch:
     return search
 
 
-def search_distilled(lookup: Lookup, plan: TuningPlan, *, batch: int) -> RateSearch:
-    """Rates on the distilled arm at the study's batch; the batch's neighbours are only checked."""
+def search_students(arm: str, lookup: Lookup, plan: TuningPlan, *, batch: int) -> RateSearch:
+    """Rates of an arm at the study's batch; the batch's neighbours are only checked, and on the distilled arm alone."""
     search = RateSearch(batch=batch, guess=plan.guess)
-    _search_rates(search, lookup, "distilled", plan)
+    _search_rates(search, lookup, arm, plan)
     search.rates_known = search.is_done
-    if search.rates_known and plan.batches:
-        _search_batch(search, lookup, "distilled", plan, 0)
+    if search.rates_known and plan.batches and arm == "distilled":
+        _search_batch(search, lookup, arm, plan, 0)
     return search
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from distillaw.data.shards import Split
 from distillaw.distill.heads import LOWEST_LOGIT, keep_top
-from distillaw.models.teacher import AnyTeacher, Teacher
+from distillaw.models.teacher import AnyTeacher, ModelTeacher
 from distillaw.targets import codec
 from distillaw.targets.manifest import Scheme
 from distillaw.targets.store import Sums
@@ -166,7 +166,7 @@ class TargetMaker:
             for group_BT in inputs_BT.split(max(1, size // inputs_BT.shape[1])):
                 yield self.teacher.logits(group_BT).flatten(0, 1).clamp(min=LOWEST_LOGIT)
             return
-        assert isinstance(self.teacher, Teacher), "an oracle has no head"
+        assert isinstance(self.teacher, ModelTeacher), "an oracle has no head"
         for rows_PD in self.teacher.hidden(inputs_BT).flatten(0, 1).split(size):
             yield head.logits_into(rows_PD, rows_PD.new_empty(len(rows_PD), vocab))
 

@@ -24,13 +24,13 @@ import torch
 from distillaw.errors import ConfigError
 
 Sampler = Literal["balanced", "uniform"]
+# The recipe of Busbridge et al. 2025, appendix C, as far as it is printed (docs/toys.md).
 BATCH = 512
 PEAK_LR = 3e-4
 WARM_UP = 0.05
 """Share of the steps in which the rate rises linearly."""
 MIN_STEPS = 500
 SAMPLES_PER_PARAM = 20
-"""The recipe of Busbridge et al. 2025, appendix C, as far as it is printed (docs/toys.md)."""
 MAX_CLASSES = 10
 """Ten classes have 242,910 valid inputs; beyond that the table no longer fits."""
 _ROWS = 4096

@@ -7,6 +7,7 @@ step. A resumed trunk needs no more.
 
 import functools
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,10 @@ from distillaw.accounting.flops import forward_flops
 from distillaw.data.shards import BatchOrder, TokenStore
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import CacheError, ConfigError, DataError, DistillawError
-from distillaw.models.cut import shape_of, uniform_cut
-from distillaw.models.fresh import build_model
-from distillaw.models.prune import open_for_pruning, prune
+from distillaw.models.cut import Cut, ranked_cut, shape_of, uniform_cut
+from distillaw.models.fresh import build_model, count_parameters
+from distillaw.models.prune import BATCH_WINDOWS, measure_importance, open_for_pruning, prune
+from distillaw.models.prune import RECORD as PRUNED
 from distillaw.models.scoring import HeldoutSet, make_heldout, score_heldout
 from distillaw.models.source import fingerprint, locate
 from distillaw.models.teacher import (
@@ -31,6 +33,7 @@ from distillaw.models.teacher import (
     model_flops,
 )
 from distillaw.runs.files import read_json, write_json
+from distillaw.runs.record import evenly
 from distillaw.runs.spec import ModelStart, TrunkSpec, shared_batches, shared_teacher
 from distillaw.runs.store import StudyFolder
 from distillaw.targets.store import TargetStore
@@ -53,39 +56,83 @@ if TYPE_CHECKING:
 RECORD = "start.json"
 
 
-def start_model(spec: TrunkSpec, teacher: str | Path | None, *, end_of_text: int) -> "PreTrainedModel":
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutSource:
+    """What a student is cut out of."""
+
+    place: str
+    model: "PreTrainedModel"
+    cut: Cut
+
+    def record(self) -> dict[str, object]:
+        """For start.json."""
+        params = count_parameters(self.model)[0]
+        return {"teacher": self.place, "cut": asdict(self.cut), "start_params": params}
+
+
+def cut_source(spec: TrunkSpec, study: StudyFolder, text: "Text") -> CutSource | None:
+    """What a trunk is cut out of, its teacher or another model; None where its weights are not cut here.
+
+    Raises:
+        ConfigError: there is nothing to cut from, or the student is no part of it.
+        CacheError: it cannot be loaded, or is no longer what it was.
+    """
+    if spec.start is not None or spec.init == "fresh":
+        return None
+    name, known = spec.cut_from or spec.teacher_run, spec.cut_fingerprint
+    known = known if spec.cut_from else spec.teacher_fingerprint
+    if name is None or is_oracle(name):
+        why = "it has no teacher" if name is None else "an oracle has no weights"
+        raise ConfigError(f"{spec.trunk_id}: init = {spec.init!r}, but {why} to cut from. Use init = 'fresh'")
+    place = str(study.run(name).path if known is None else name)
+    if known is not None:
+        _check_unchanged(name, known, spec)
+    model = open_for_pruning(place)
+    whole = shape_of(model.config, place)
+    cut = uniform_cut(whole, spec.shape)
+    if spec.cut_by != "uniform":
+        scores = measure_importance(model.float(), _calibration(spec, text), by=spec.cut_by)  # type: ignore[arg-type]
+        cut = ranked_cut(whole, spec.shape, scores)
+    return CutSource(place=place, model=model, cut=cut)
+
+
+CALIBRATION_WINDOWS = 128
+"""That say which units stay, evenly over the student's own text: 16k tokens of the usual context, a second of a core
+for the teachers of small studies."""
+
+
+def _calibration(spec: TrunkSpec, text: "Text") -> Iterator[torch.Tensor]:
+    split = text.store.split(spec.split, context=spec.recipe.context)
+    chosen = evenly(range(split.num_windows), CALIBRATION_WINDOWS)
+    for first in range(0, len(chosen), BATCH_WINDOWS):
+        yield torch.from_numpy(split.windows(chosen[first : first + BATCH_WINDOWS])[:, :-1])
+
+
+def start_model(spec: TrunkSpec, source: CutSource | None, *, end_of_text: int) -> "PreTrainedModel":
     """The model of a trunk at step 0, on the CPU in float32.
 
     Args:
         spec: the trunk.
-        teacher: where its teacher lies, if it has one.
+        source: of `cut_source`.
         end_of_text: the tokenizer's id of it.
 
     Raises:
-        ConfigError: the student cannot be cut out of its teacher, or the model on disk has other rows than the text's
-            vocabulary.
-        CacheError: the teacher or the model on disk cannot be loaded, or is no longer what it was.
+        ConfigError: the model on disk has other rows than the text's vocabulary.
+        CacheError: the model on disk cannot be loaded, or is no longer what it was.
     """
     if spec.start is not None:
         return _read_model(spec, spec.start)
-    if spec.init == "fresh":
-        return build_model(spec.shape, seed=spec.seed, end_of_text=end_of_text)
-    if teacher is None or is_oracle(str(teacher)):
-        why = "it has no teacher" if teacher is None else "an oracle has no weights"
-        raise ConfigError(f"{spec.trunk_id}: init = {spec.init!r}, but {why} to cut from. Use init = 'fresh'")
-    return prune(open_for_pruning(teacher), spec.shape)
+    if source is not None:
+        return prune(source.model, spec.shape, source.cut)
+    return build_model(spec.shape, seed=spec.seed, end_of_text=end_of_text)
 
 
 def _read_model(spec: TrunkSpec, start: ModelStart) -> "PreTrainedModel":
     """The model on disk, or one of its architecture with weights that the seed draws as transformers does."""
     from transformers import AutoModelForCausalLM
 
+    _check_unchanged(start.folder, start.fingerprint, spec)
     source = locate(start.folder)
-    if fingerprint(source) != start.fingerprint:
-        raise CacheError(
-            f"{start.folder}: not the model that {spec.trunk_id} was planned with (fingerprint {start.fingerprint}, "
-            f"now {fingerprint(source)}). Put it back, or start another run in another folder"
-        )
     if spec.init == "fresh":
         with torch.random.fork_rng():
             torch.manual_seed(spec.seed)
@@ -102,8 +149,17 @@ def _read_model(spec: TrunkSpec, start: ModelStart) -> "PreTrainedModel":
     return model
 
 
+def _check_unchanged(place: str, known: str, spec: TrunkSpec) -> None:
+    """Refuse a model that was replaced since a run was named by its weights."""
+    if (now := fingerprint(locate(place))) != known:
+        raise CacheError(
+            f"{place}: not the model that {spec.trunk_id} was planned with (fingerprint {known}, now {now}). Put it "
+            "back, or start another run in another folder"
+        )
+
+
 def record_start(
-    model: "PreTrainedModel", spec: TrunkSpec, teacher: str | Path | None, home: Path, heldout: HeldoutSet
+    model: "PreTrainedModel", spec: TrunkSpec, source: CutSource | None, home: Path, heldout: HeldoutSet
 ) -> None:
     """Write start.json of a student that is not fresh of the family, unless it is there; weights are scored first.
 
@@ -115,16 +171,16 @@ def record_start(
     record: dict[str, object] = {"config": model.config.to_dict()}
     if spec.start is not None:
         record["start"] = asdict(spec.start)
-    else:
-        cut = uniform_cut(shape_of(locate(str(teacher)).config(), str(teacher)), spec.shape)
-        record |= {"teacher": str(teacher), "cut": asdict(cut)}
+        if (made := locate(spec.start.folder).folder / PRUNED).exists():
+            record["start_params"] = read_json(made).get("teacher_params")
+    elif source is not None:
+        record |= source.record()
     if spec.init != "fresh":
         scores = score_heldout(model, heldout)
         if not math.isfinite(scores.loss):
             raise DataError(
                 f"{spec.trunk_id}: before its first step it has a loss of {scores.loss} on the held-out text, so the "
-                f"weights of {teacher if spec.start is None else spec.start.folder} are not finite. Check them, or "
-                "take another model"
+                f"weights of {source.place if source else spec.start} are not finite. Check them, or take another model"
             )
         record |= {"loss": scores.loss, "loss_se": scores.loss_se}
     write_json(home / RECORD, record)
@@ -133,7 +189,7 @@ def record_start(
 def blank_model(spec: TrunkSpec, home: Path, *, end_of_text: int) -> "PreTrainedModel":
     """A model of the trunk's kind whose weights a checkpoint will replace."""
     if spec.init == "fresh" and spec.start is None:
-        return start_model(spec, None, end_of_text=end_of_text)
+        return build_model(spec.shape, seed=spec.seed, end_of_text=end_of_text)
     from transformers import AutoConfig, AutoModelForCausalLM
 
     import distillaw.models.pyramid  # noqa: F401 - makes its model type known
@@ -142,9 +198,11 @@ def blank_model(spec: TrunkSpec, home: Path, *, end_of_text: int) -> "PreTrained
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(**record["config"]), dtype=torch.float32)
 
 
-def start_loss(spec: TrunkSpec, home: Path) -> float | None:
-    """Held-out loss of a student before its first step, nats per token; None of a fresh one."""
-    return None if spec.init == "fresh" else float(str(read_json(home / RECORD)["loss"]))
+def start_facts(spec: TrunkSpec, home: Path) -> dict[str, object]:
+    """Of a student before its first step: held-out loss, nats per token, and what it was cut out of; None if fresh."""
+    record = {} if spec.init == "fresh" else read_json(home / RECORD)
+    source = spec.cut_from or (spec.teacher_run if spec.init == "pruned" and spec.start is None else None)
+    return {"start_loss": record.get("loss"), "start_params": record.get("start_params"), "start_run": source}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,9 +308,9 @@ class TrunkGroup:
         if resumed:
             model = blank_model(spec, home, end_of_text=end_of_text)
         else:
-            teacher = None if spec.teacher_run is None else teacher_source(spec, self.study)
-            model = start_model(spec, teacher, end_of_text=end_of_text)
-            self.ranks.first(lambda: record_start(model, spec, teacher, home, self.text.heldout))
+            source = cut_source(spec, self.study, self.text)
+            model = start_model(spec, source, end_of_text=end_of_text)
+            self.ranks.first(lambda: record_start(model, spec, source, home, self.text.heldout))
         model.train()
         student = Student(model, spec.recipe).to(self.ranks.device)
         wrapped = self.ranks.wrap(student, decoder_blocks(model), half=spec.recipe.precision == "bf16")

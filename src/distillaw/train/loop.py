@@ -411,7 +411,7 @@ def _asks_to_stop(report: Report, tokens: int, losses: list[float]) -> float:
 
 
 class StopRequest:
-    """A `Report` that passes progress on and stops training when the process is asked to end."""
+    """A `Report` that passes progress on and stops training when the process is asked to end, or nobody listens."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
@@ -419,6 +419,8 @@ class StopRequest:
         self._previous: dict[int, object] = {}
         self.received: int | None = None
         """The signal that asked, if one did."""
+        self.unheard: BrokenPipeError | None = None
+        """Who watched is gone."""
 
     def __enter__(self) -> "StopRequest":
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -437,7 +439,10 @@ class StopRequest:
 
     def __call__(self, tokens: int, loss: float) -> None:
         """Progress after a step."""
-        self._report(tokens, loss)
+        try:
+            self._report(tokens, loss)
+        except BrokenPipeError as error:
+            self.unheard = error
         orphaned = self._launcher is not None and os.getppid() != self._launcher
-        if self.received is not None or orphaned:
+        if self.received is not None or orphaned or self.unheard:
             raise StopTraining

@@ -25,7 +25,7 @@ from distillaw.runs.paired import DocumentScores
 from distillaw.runs.spec import TrunkSpec, spec_record
 from distillaw.runs.store import CALIBRATION, CALIBRATION_KEYS, RunFolder, StudyFolder, saved_step
 from distillaw.train.checkpoint import load_state, remove_states, save_state
-from distillaw.train.group import TrunkGroup, start_loss
+from distillaw.train.group import TrunkGroup, start_facts
 from distillaw.train.log import Mirror
 from distillaw.train.loop import DISTANCES, METRICS, Report, StudentRun, Trainer, silent
 from distillaw.train.optim import RateSchedule, schedule_for
@@ -53,7 +53,7 @@ def _write_run(trainer: Trainer, model: "PreTrainedModel", folder: RunFolder, gr
     unique = text.store.split(trainer.spec.split, context=trainer.spec.recipe.context).num_tokens
     result = _result(trainer, model, scores, folder, facts, teaching.flops, unique)
     result |= _calibration(found, folder)
-    result["start_loss"] = start_loss(trainer.spec, group.study.trunk(trainer.spec.trunk_id))
+    result |= start_facts(trainer.spec, group.study.trunk(trainer.spec.trunk_id))
     card = ModelCard(
         result=result,
         spec=read_json(folder.path / "spec.json"),
@@ -107,7 +107,7 @@ def _result(
         "group": spec.trunk_id,
         "role": spec.role,
         "purpose": spec.purpose,
-        "arm": spec.arm,
+        "arm": spec.start_arm,
         "params": params,
         "total_params": total_params,
         "layers": spec.layers,

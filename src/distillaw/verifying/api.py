@@ -18,12 +18,13 @@ from distillaw.laws.published import PublishedLaw
 from distillaw.quantities import did_you_mean, format_count, parse_count
 from distillaw.runs.files import content_hash, read_json
 from distillaw.runs.record import read_study
+from distillaw.runs.spec import leading_arm, serves_laws
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.jobs import Planner
-from distillaw.sweep.ready import Facts, ReadyJobs, TrunkJob
+from distillaw.sweep.ready import ReadyJobs, TrunkJob
 from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.study import read_progress
+from distillaw.sweep.study import read_progress, stored_facts
 from distillaw.verifying.forecast import LEVELS, law_losses, plan_forecasts
 from distillaw.verifying.frozen import (
     KIND,
@@ -188,7 +189,7 @@ class _Forecasts:
             fitted, self.silent = fit_laws(source, mark=lambda fit: doubted_law(fit, controls))
         else:
             fitted, self.silent = fit_families(source, columns=columns)
-        ids = [run.run_id for run in read_runs(source, columns=columns)]
+        ids = {run.row: run.run_id for run in read_runs(source, columns=columns)}
         for name, law in fitted.items():
             found, why = law_losses(name, law, points, levels)
             if why:
@@ -208,7 +209,9 @@ class _Forecasts:
         self.silent |= silent
 
 
-def _describe_law(name: str, law: FitResult | PublishedLaw, ids: Sequence[str] | None) -> dict[str, object]:
+def _describe_law(
+    name: str, law: FitResult | PublishedLaw, ids: Mapping[int, str] | None
+) -> dict[str, object]:
     """What is needed to know a law again: its numbers, its status, and the runs it was fitted on."""
     if isinstance(law, PublishedLaw):
         return {"name": name, "family": "published", "status": "PUBLISHED", "runs": None}
@@ -393,25 +396,27 @@ def _data_of(folder: Path) -> Mapping[str, object]:
 
 def _ready(spec: StudySpec, folder: Path) -> ReadyJobs:
     """The study's jobs as far as what is on disk decides them."""
-    data = _data_of(folder)
-    prints = dict.fromkeys(spec.external_teachers(), "")  # as the runs in the folder state them
-    for path in sorted(folder.glob("runs/*/spec.json")) if prints else ():
-        run = read_json(path)
-        if run.get("teacher_run") in prints:
-            prints[str(run["teacher_run"])] = str(run.get("teacher_fingerprint") or "")
-    vocab_size, data_hash = int(str(data["vocab_size"])), str(data["data_hash"])
-    facts = Facts(vocab_size=vocab_size, data_hash=data_hash, fingerprints=prints)
-    return Planner(spec, facts, read_progress(StudyFolder(folder))).ready_jobs()
+    study = StudyFolder(folder)
+    facts = stored_facts(study)
+    assert facts is not None, "callers have read study.json"
+    return Planner(spec, facts, read_progress(study)).ready_jobs()
 
 
 def job_points(jobs: Iterable[TrunkJob], runs: Sequence[TableRun], *, holdout: bool) -> list[PredictedPoint]:
-    """The design points that jobs will measure; controls and searches are none, and seeds share one."""
-    teachers = table_teachers(runs)
+    """The design points that jobs will measure, of one arm (`leading_arm`), whose seeds share one.
+
+    Controls and searches are none.
+    """
+    jobs, teachers = list(jobs), table_teachers(runs)
+    students = [job.trunk for job in jobs if job.trunk.role == "student" and serves_laws(job.trunk.purpose)]
+    arm = leading_arm(trunk.start_arm for trunk in students) if students else ""
     purposes = ("holdout",) if holdout else ("holdout", "grid")
     points: list[PredictedPoint] = []
     for job in jobs:
         trunk = job.trunk
-        if trunk.role != "student" or trunk.purpose not in purposes:
+        if trunk.role != "student" or trunk.purpose not in purposes or trunk.start_arm != arm:
+            continue
+        if arm == "pruned" and not trunk.teacher_run:  # one for each model to cut from: no point of laws
             continue
         if trunk.teacher_run and trunk.teacher_run not in teachers:
             raise ConfigError(

@@ -20,6 +20,7 @@ import numpy as np
 
 from distillaw.errors import CacheError, RunError
 from distillaw.fitting.columns import match_columns, unit_scale
+from distillaw.fitting.observations import arms_in, usual_arm
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.lock import held
 from distillaw.runs.spec import serves_laws
@@ -80,6 +81,8 @@ class TableRun:
     purpose: str
     conditions: tuple[str, ...]
     """Values of `CONDITIONS`, as text."""
+    row: int
+    """Of the whole table, from 0: runs of other starts are left out of the list, but laws count rows."""
 
     @property
     def is_student(self) -> bool:
@@ -121,7 +124,6 @@ def read_runs(table: str | Path, *, columns: Mapping[str, str] | None = None) ->
     data = read_table(table)
     found = match_columns(data, dict(columns or {}), None)
     unit_scale(found["loss"], data, None)
-    size = len(data[str(found["params"])])
 
     def number(name: str, i: int) -> float:
         column = found[name]
@@ -131,7 +133,11 @@ def read_runs(table: str | Path, *, columns: Mapping[str, str] | None = None) ->
         return _word(data[column][i]) if column in data else ""
 
     runs = []
-    for i in range(size):
+    arms = arms_in(data)
+    kept = arms == usual_arm(data, arms)  # those that laws are fitted on
+    if "role" in data:
+        kept |= np.asarray(data["role"], dtype=object) == "teacher"
+    for i in np.flatnonzero(kept).tolist():
         run_id, loss = word("run_id", i) or f"row {i + 1}", number("teacher_loss", i)
         point = PredictedPoint(
             params=number("params", i),
@@ -147,6 +153,7 @@ def read_runs(table: str | Path, *, columns: Mapping[str, str] | None = None) ->
             conditions=tuple(word(name, i) for name in CONDITIONS),
             loss=number("loss", i),
             point=point,
+            row=i,
         )
         runs.append(run)
     return runs

@@ -473,7 +473,7 @@ def tally(rows: Sequence[Scored], *, by: str, quantity: str) -> Tally:
         num_intervals=len(spans),
         hits=hits,
         coverage=hits / len(spans) if spans else None,
-        coverage_interval=wilson(hits, len(spans)) if spans else None,
+        coverage_interval=wilson_interval(hits / len(spans), len(spans)) if spans else None,
         width_share=float(np.mean([(u - low) / row.scale for row, (low, u) in spans])) if spans else None,
         interval_score=float(np.mean([s for s in scores if s is not None])) if spans else None,
     )
@@ -544,7 +544,10 @@ def calibration(rows: Iterable[Scored]) -> list[dict[str, object]]:
     for (quantity, by), part in _parts(rows, _FORECASTER):
         for level in sorted({level for row in part for level in row.prediction.intervals}):
             held = [h for row in part if (h := row.is_hit(level)) is not None]
-            share = {"obtained": sum(held) / len(held), "interval": wilson(sum(held), len(held))}
+            share = {
+                "obtained": sum(held) / len(held),
+                "interval": wilson_interval(sum(held) / len(held), len(held)),
+            }
             found.append({"by": by, "quantity": quantity, "level": level, "num": len(held), **share})
     return found
 
@@ -585,7 +588,7 @@ def _decision_sums(cases: Sequence[tuple[float, bool, float]]) -> dict[str, obje
         "num": len(cases),
         "right": right,
         "share": right / len(cases),
-        "share_interval": wilson(right, len(cases)),
+        "share_interval": wilson_interval(right / len(cases), len(cases)),
         "brier": float(np.mean([brier(p, ok) for p, ok, _ in cases])),
         "regret": float(np.mean([cost for _, _, cost in cases])),
         "calibration": bins,
@@ -599,22 +602,6 @@ def _parts(rows: Iterable[Scored], key: Callable[[Scored], tuple]) -> list[tuple
         if row.counts:
             found.setdefault(key(row), []).append(row)
     return sorted(found.items(), key=lambda item: item[0])
-
-
-def wilson(hits: int, count: int, *, level: float = 0.9) -> tuple[float, float]:
-    """Interval of a share from independent trials (Wilson 1927, J. Am. Stat. Assoc. 22:209).
-
-    Forecasts of one law err together, so the true interval is wider.
-
-    Example:
-        >>> low, high = wilson(9, 10, level=0.95)
-        >>> round(low, 3), round(high, 3)
-        (0.596, 0.982)
-    """
-    if not count:
-        return 0.0, 1.0
-    lower, upper = wilson_interval(hits / count, count, z=NormalDist().inv_cdf(0.5 + level / 2))
-    return max(0.0, lower), min(1.0, upper)
 
 
 def brier(probability: float, came: bool) -> float:

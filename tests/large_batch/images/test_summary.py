@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy import stats
 from synthetic import WRONG, make_study, write_study
 
 from distillaw.errors import CacheError, DataError
@@ -12,7 +11,6 @@ from distillaw.large_batch.images.results import (
     score_columns,
     score_gains,
     scores_of,
-    share_interval,
     slope_ratio,
 )
 from distillaw.large_batch.images.spec import hoffer2017
@@ -114,16 +112,6 @@ def test_holm_is_stricter_than_each_test_alone(record, tmp_path):
     while holm < len(p) and p[holm] <= 0.05 / (len(p) - holm):
         holm += 1
     assert sum(gain.is_significant for gain in gains) == holm < len(gains)
-
-
-def test_the_share_of_the_gap_is_covered():
-    generator, t, held = np.random.default_rng(1), stats.t.ppf(0.975, 4), 0
-    cov = np.array([[0.04, 0.01], [0.01, 0.05]])
-    for _ in range(1000):
-        sample = generator.multivariate_normal([0.6, 1.5], 5 * cov, size=5)
-        found = share_interval(*sample.mean(0), np.cov(sample.T) / 5, t)
-        held += found is None or found[0] <= 0.4 <= found[1]
-    assert 930 <= held <= 970
 
 
 def test_no_gap_no_share(tmp_path):

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -16,6 +14,7 @@ from distillaw.large_batch.images import train
 from distillaw.large_batch.images.spec import Batches, DataSettings, NetworkSpec, Optimizer, plan_cells
 from distillaw.large_batch.images.train import CellRun, make_feeds, score, train_cell, with_fresh_statistics
 from distillaw.runs.places import MARK
+from in_fork import Forked
 
 DATA = tiny_data()
 
@@ -101,30 +100,22 @@ def test_a_resumed_cell_is_the_same_to_the_last_bit(network, tmp_path):
     assert whole.curves == again.curves and {3, 4, 5, 9} <= set(whole.curves.steps)
 
 
-KILLED = """
-import sys
-sys.path[:0] = [{tests!r}]
-from pathlib import Path
-import torch
-torch.set_num_threads({threads})  # sums are rounded as they are shared out
-from test_train import DATA, cell_of, tiny_study
-from distillaw.large_batch.images import train
-train.SAVE_SECONDS = 0.0
-study = tiny_study()
-train.train_cell(study, cell_of(study, "+RA"), train.make_feeds(DATA, study, "cpu"), Path({folder!r}),
-                 beat=lambda step: print(step, flush=True))
-"""
+def train_until_killed(folder):
+    """It saves after every step, and tells its process to end after the seventh."""
+    train.SAVE_SECONDS = 0.0
+    study = tiny_study()
+
+    def beat(step):
+        if step >= 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train_cell(study, cell_of(study, "+RA"), make_feeds(DATA, study, "cpu"), folder, beat=beat)
 
 
-def test_kill_9_costs_nothing_finished(tmp_path, request):
-    code = KILLED.format(
-        tests=str(request.path.parent), folder=str(tmp_path / "killed"), threads=torch.get_num_threads()
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        for line in process.stdout:
-            if int(line) >= 7:
-                process.send_signal(signal.SIGKILL)
-                break
+def test_kill_9_costs_nothing_finished(tmp_path):
+    victim = Forked(train_until_killed, tmp_path / "killed")
+    victim.wait()
+    assert victim.returncode == -signal.SIGKILL, victim.communicate()
     assert (tmp_path / "killed" / "checkpoint.pt").exists()
     assert not (tmp_path / "killed" / "result.json").exists()
     study = tiny_study()

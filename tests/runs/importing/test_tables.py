@@ -10,7 +10,7 @@ import pytest
 from distillaw.errors import ConfigError, DataError, UnitError
 from distillaw.fitting.api import fit
 from distillaw.runs.importing.api import Options, import_runs
-from distillaw.runs.table import read_table
+from distillaw.runs.table import read_columns, read_table
 from tracked import THEIRS, grid, write_csv
 
 SAID = Options(
@@ -272,3 +272,37 @@ def test_a_count_that_no_whole_number_holds_is_named(tmp_path):
     with pytest.raises(DataError, match=r"big: layers is 1e\+30; whole numbers go up to"):
         import_runs([file], Options()).save(tmp_path / "out")
     assert not (tmp_path / "out" / "runs.parquet").exists()
+
+
+def three_arms() -> list[dict]:
+    """Two teachers and a student of each arm from each; the fixed one from T1 is a pruned one too."""
+    own = {"tokens": 4000, "params": 30_000, "seed": 0, "lambda": 1.0, "group": "", "purpose": "grid"}
+    own |= {"role": "student", "start_run": "", "start_params": "", "teacher_run": "", "teacher_loss": ""}
+    rows = [
+        own
+        | {"run_id": f"T{i}", "role": "teacher", "purpose": "teacher", "params": size, "loss": 3.2 - i / 10}
+        for i, size in ((1, 100_000), (2, 200_000))
+    ]
+    rows = [row | {"arm": "fresh", "init": "fresh", "lambda": ""} for row in rows]
+    for arm, init in (("fresh", "fresh"), ("fixed", "pruned"), ("pruned", "pruned")):
+        for i, loss in ((1, 3.1), (2, 3.0)):
+            starts = {"fresh": "", "fixed": "T1", "pruned": f"T{i}"}[arm]
+            name = "both" if starts == "T1" and i == 1 else f"{arm}-T{i}"
+            taught = {"teacher_run": f"T{i}", "teacher_loss": loss, "start_run": starts}
+            rows.append(own | taught | {"run_id": name, "arm": arm, "init": init, "loss": loss + 0.3})
+    return rows
+
+
+@pytest.mark.parametrize("columns", [{}, {"loss": "loss"}], ids=["ours", "told"])
+def test_arms_and_what_students_were_cut_out_of_come_back(tmp_path, columns):
+    file = write_csv(tmp_path / "t.csv", three_arms())
+    found = import_runs([file], Options(columns=columns, params_convention="non-embedding"))
+    assert not found.left_out
+    for _ in range(2):  # importing again changes nothing
+        found.save(tmp_path / "out")
+    back = read_columns(tmp_path / "out")
+    students = [i for i, role in enumerate(back["role"]) if role == "student"]
+    assert sorted(back["arm"][i] for i in students) == sorted(["fresh", "fixed", "pruned"] * 2)
+    by_run = dict(zip(back["run_id"], back["params"], strict=True))
+    fixed = [i for i in students if back["arm"][i] == "fixed"]
+    assert [by_run[back["start_run"][i]] for i in fixed] == [100_000] * 2

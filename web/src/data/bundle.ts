@@ -1,4 +1,4 @@
-/** What `distillaw page` embeds: every number the page computes with comes from the library, none is written here. */
+/** What `distillaw page` embeds: every number of the evidence comes from the library; where searches look stands in both. */
 import type { Question } from "../inputs/question";
 import { Law, type StudentNumbers, type SupervisedNumbers } from "../laws/law";
 
@@ -14,8 +14,17 @@ export interface DoubtData {
   at_home: number;
   per_efold: number;
   per_loss: number;
-  per_square: number;
   reach: number;
+}
+
+/** What outcomes taught of the gains by a published law. */
+export interface LearntData {
+  realised: number;
+  at_home: number;
+  per_gain: number;
+  repeated: number;
+  repeated_sd: number;
+  common: number;
 }
 
 export interface VoiceData {
@@ -26,6 +35,7 @@ export interface VoiceData {
   ensemble: EnsembleData | null;
   range: [string, number, number][];
   doubt: DoubtData;
+  learnt: LearntData | null;
   may_decide: boolean;
   is_refused: boolean;
   warnings: string[];
@@ -121,6 +131,9 @@ interface Constants {
   /** Standard deviations of a law's doubt at which its gain has the sign of its mean with the probability `sure`. */
   sure_deviations: number;
   common: number;
+  seeds: number;
+  far: number;
+  repeats: number;
   law_dof: number;
   law_scale: number;
   text_spread: number;
@@ -132,13 +145,13 @@ interface Constants {
   efold_weight: Record<string, number>;
   edge: number;
   largest_gain: number;
-  pruned_worth: number;
+  /** The head start of a cut: shares alone and taught, power, the standard deviation of its logarithm, the share kept. */
+  start_law: { share: number; taught: number; power: number; spread: number; kept: [number, number] };
   size_prior: number;
   usual_ratio: number;
   smallest_ratio: number;
   smallest_student: number;
   larger: number;
-  most_pruned: number;
   largest: Record<string, number>;
   ladder: number[];
   ladder_ratio: number;

@@ -36,6 +36,8 @@ export interface Question {
   trainOwn: boolean;
   /** Do not consider training a teacher of the best size. */
   onlyExisting: boolean;
+  /** Random weights, a cut of a teacher, or a model pretrained before. */
+  start: string;
   scenario: string;
   logits: "online" | "stored";
   studentsServed: string;
@@ -101,13 +103,14 @@ export function situationOf(q: Question): Situation {
   const params = q.student === null ? null : parseCount(q.student, "student");
   const limit = limitOf(q);
   const listed = teachersOf(q);
+  if (q.start === "pruned" && params === null) throw new QuestionError(say("start needs size"));
   if (q.onlyExisting && !listed.length) {
     throw new QuestionError(say("no teacher left"));
   }
   return {
     studentParams: params, studentTokens: tokens, compute: bought?.flop ?? null, budgetText: bought?.text ?? "",
     maxParams: limit?.params ?? null, limitText: limit?.text ?? say("as given"),
-    teachers: listed, mayTrainTeacher: !q.onlyExisting, scenario: q.scenario, shares: null,
+    teachers: listed, start: q.start, startShift: 0, mayTrainTeacher: !q.onlyExisting, scenario: q.scenario, shares: null,
     studentsServed: digits(q.studentsServed, "students served"),
     logits: q.logits, uniqueTokens: optional(q.uniqueTokens, "unique tokens"),
     inferenceTokens: optional(q.inferenceTokens, "serving tokens") ?? 0, vocab: digits(q.vocab, "vocabulary"),

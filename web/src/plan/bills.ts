@@ -8,6 +8,7 @@ import { clip } from "../laws/numerics";
 import { QuestionError } from "../quantities";
 import { say } from "../words";
 import { type CostShares, type Situation, type Teacher, costShares } from "./situation";
+import { cutSource, logHeadStart } from "./starts";
 
 /** F(N), FLOP per token: a blend of two families of shapes, smooth in N. */
 export function forwardFlop(s: Situation, params: number): number {
@@ -104,6 +105,14 @@ export function bill(s: Situation, params: number, tokens: number, teacher: Teac
 export function effectiveTokens(s: Situation, tokens: number): number {
   if (s.uniqueTokens === null || tokens <= s.uniqueTokens) return tokens;
   return effective(tokens, s.uniqueTokens, constants().repeat_scale);
+}
+
+/** Fresh tokens after which a random start stands where this student does: repeats count less, a cut begins ahead. */
+export function studentTokensWorth(s: Situation, tokens: number, isTaught: boolean): number {
+  const worth = effectiveTokens(s, tokens);
+  const source = s.start === "pruned" ? cutSource(s) : null;
+  if (source === null) return worth;
+  return worth + Math.exp(logHeadStart(s, source, isTaught) + s.startShift * constants().start_law.spread);
 }
 
 export interface Limit {

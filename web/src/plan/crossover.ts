@@ -6,7 +6,7 @@ import { type Ensemble, thinned } from "../laws/law";
 import { geomspace, lastTrue, linspace, lowest, mean } from "../laws/numerics";
 import { formatSize } from "../quantities";
 import { say } from "../words";
-import { effectiveTokens, forwardFlop, tokensOn } from "./bills";
+import { forwardFlop, studentTokensWorth, tokensOn } from "./bills";
 import type { Evidence, Strategy, Voice } from "./evidence";
 import { SAME_TEXT, teacherLosses, teacherOnLawText } from "./predictions";
 import type { Situation } from "./situation";
@@ -94,8 +94,8 @@ function crossingsOf(
   const n = Math.log(row.studentParams);
   const scale = { ...SAME_TEXT, ratio: law.scale };
   const t = teacherLosses(ensemble, s, teacherOnLawText(scale, row.teacher!));
-  const alone = own.map((x) => Math.log(effectiveTokens(s, x)));
-  const with_ = taught.map((x) => Math.log(effectiveTokens(s, x)));
+  const alone = own.map((x) => Math.log(studentTokensWorth(s, x, false)));
+  const with_ = taught.map((x) => Math.log(studentTokensWorth(s, x, true)));
   const shifts = constants().doubt_quantiles.map((q) => law.doubt * q);
   const x = grid.map(Math.log);
   return Float64Array.from(
@@ -152,7 +152,7 @@ export function teacherRange(s: Situation, voice: Voice, row: Strategy, scale: n
   const { params, tokens } = row.teacher ?? { params: null, tokens: null };
   const ratio = params && tokens ? tokens / params : constants().tokens_per_param;
   const n = Math.log(row.studentParams);
-  const d = Math.log(effectiveTokens(s, row.studentTokens));
+  const d = Math.log(studentTokensWorth(s, row.studentTokens, true));
   const curve = (x: number) => mean(lossFromSize(voice.ensemble!, n, d, ratio, x));
   const sizes = geomspace(...SIZE_SPAN, SIZES).map((x) => x * row.studentParams);
   const [low, high] = [Math.log(sizes[0]!), Math.log(sizes[SIZES - 1]!)];

@@ -40,6 +40,43 @@ export function call(evidence: Evidence): Call {
   return { verdict, probability: lead, distil, pretrain, margin };
 }
 
+/** Whether a cut is the better start, where the verdict is on random ones. */
+export interface StartCall {
+  /** The best strategy that begins as a cut, and the best one that begins from random weights. */
+  readonly row: Strategy;
+  readonly other: Strategy;
+  /** Of the first over the second. */
+  readonly gain: Interval;
+  /** P(gain > margin), and P(-gain > margin). */
+  readonly pruned: number;
+  readonly random: number;
+}
+
+/** The call between the best cut and the best random start; null where no cut is judged beside a decision. */
+export function betterStart(e: Evidence, answer: Call, level: number): StartCall | null {
+  if (!e.isDecisive) return null;
+  const best = (js: readonly number[]) => js.reduce((a, b) => (mean(e.gains[b]!) > mean(e.gains[a]!) ? b : a));
+  const of = (isCut: boolean) =>
+    e.alternatives.flatMap((row, j) => (isCut ? row.cutOf !== null && row.isSpeculative : !row.isSpeculative) ? [j] : []);
+  if (!of(true).length) return null;
+  const cut = best(of(true));
+  const other = best(of(false));
+  const isAlone = mean(e.gains[other]!) <= 0;
+  const over = e.gains[other]!;
+  const gains = e.gains[cut]!.map((x, i) => x - (isAlone ? 0 : over[i]!));
+  const share = (sign: number) => (gains.filter((x) => sign * x > answer.margin).length + 0.5) / (gains.length + 1);
+  return {
+    row: e.alternatives[cut]!, other: isAlone ? e.pretrain! : e.alternatives[other]!, gain: intervalOf(gains, level),
+    pruned: share(1), random: share(-1),
+  };
+}
+
+/** The same as verdicts are called. */
+export function startText({ pruned, random }: StartCall): string {
+  if (Math.max(pruned, random) < constants().sure) return "too-close";
+  return pruned > random ? "pruned" : "random";
+}
+
 /** What is lost, nats/token, if the choice turns out wrong. */
 export function regret(evidence: Evidence, answer: Call, level: number): Interval {
   const gain = gainDraws(evidence);

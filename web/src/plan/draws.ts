@@ -45,10 +45,11 @@ export function drawnLosses(alone: Float64Array, common: number): Float64Array {
   return z.map((x, i) => alone[pick[i]!]! + common * tail[i]! * x);
 }
 
-/** Draws of the gain of the j-th option, with what the laws and it alone leave in doubt; taught options share a part. */
-export function drawnGains(gain: Float64Array, common: number, own: number, j: number, isTaught: boolean): Float64Array {
-  const { common: share } = data().constants;
-  const [together, apart] = isTaught ? [common * Math.sqrt(share), common * Math.sqrt(1 - share)] : [0, common];
+/** Draws of the gain of the j-th option, with what the laws and it alone leave in doubt; taught options have that share in common. */
+export function drawnGains(
+  gain: Float64Array, common: number, own: number, j: number, share: number | null,
+): Float64Array {
+  const [together, apart] = share !== null ? [common * Math.sqrt(share), common * Math.sqrt(1 - share)] : [0, common];
   const [pick, tail, shared] = [members(gain.length), tails(), normals(SHARED)];
   const [ofLaw, ofOption] = [normals(OPTIONS + 2 * j), normals(OPTIONS + 2 * j + 1)];
   return pick.map((k, i) => gain[k]! + tail[i]! * (together * shared[i]! + apart * ofLaw[i]! + own * ofOption[i]!));

@@ -22,6 +22,7 @@ export interface Strategy {
   /** Probability that this teacher is the best of those considered. */
   readonly shareBest: number | null;
   readonly taught: number;
+  readonly cutOf: Teacher | null;
   readonly isSpeculative: boolean;
 }
 
@@ -45,6 +46,8 @@ export interface Evidence {
   readonly outside: Readonly<Record<string, number>>;
   /** Standard deviation of a gain that the ensemble does not show. */
   readonly doubt: number;
+  /** Share of a positive gain by a published law that is counted. */
+  readonly kept: number;
   /** The user's losses over the law's. */
   readonly scale: TextScale;
   /** Where the question lies, by coordinate of the fitted range. */
@@ -59,7 +62,7 @@ export function silent(
 ): Evidence {
   return {
     isDecisive: false, insideRange: false, hasNumbers: false, pretrain: null, alternatives: [], gains: [], beliefs: [], warnings: [],
-    farOutside: false, outside: {}, doubt: 0, scale: SAME_TEXT, coords: {}, sources: null, ...given,
+    farOutside: false, outside: {}, doubt: 0, kept: 1, scale: SAME_TEXT, coords: {}, sources: null, ...given,
   };
 }
 
@@ -91,7 +94,7 @@ export function best(e: Evidence): Strategy {
 
 /** Column of a larger student that is better than the student itself, trained alone; -1 where there is none. */
 function largerIndex(e: Evidence): number {
-  return e.alternatives.findIndex((row) => row.teacher === null && row.gain!.mean > 0);
+  return e.alternatives.findIndex((row) => row.teacher === null && !row.isSpeculative && row.gain!.mean > 0);
 }
 
 /** Pretraining at the student's size, or a larger student where that is better. */
@@ -147,13 +150,11 @@ export function findVoices(asked: readonly string[]): Voice[] {
 
 /** Standard deviation, as a share of the loss, at e-folds outside by coordinate. */
 export function doubtAt(doubt: DoubtData, outside: Readonly<Record<string, number>>): number {
-  const worst = Math.max(0, ...Object.values(outside));
   return Math.hypot(
     doubt.at_home,
     doubt.per_efold * (outside.student_params ?? 0),
     doubt.per_efold * (outside.student_tokens ?? 0),
     doubt.per_loss * (outside.teacher_loss ?? 0),
-    doubt.per_square * worst ** 2,
   );
 }
 

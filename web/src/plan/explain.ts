@@ -2,7 +2,7 @@
 import { constants } from "../data/bundle";
 import { mean, median } from "../laws/numerics";
 import { say } from "../words";
-import { effectiveTokens, forwardFlop, sharesOf } from "./bills";
+import { forwardFlop, sharesOf, studentTokensWorth } from "./bills";
 import { intervalOf } from "./draws";
 import { type Voice, best, deciding, gainDraws } from "./evidence";
 import type { Verdict } from "./plan";
@@ -36,13 +36,14 @@ function lawSteps(v: Verdict, { source, ensemble: laws }: Voice): string[] {
   const { situation: s } = v;
   const ensemble = laws!;
   const [own, row] = [v.headline.pretrain!, best(v.headline)];
-  const { ratio } = v.evidence.find((e) => e.source === source)!.scale;
+  const { kept, scale: { ratio } } = v.evidence.find((e) => e.source === source)!;
   const middle = (part: "plain" | "student", name: string) =>
     median(ensemble.map((law) => (law[part] as unknown as Record<string, number>)[name]!));
   const plain = (name: string) => middle("plain", name);
   const student = (name: string) => middle("student", name);
   const [nOwn, n] = [Math.log(own.studentParams), Math.log(row.studentParams)];
-  const [dOwn, d] = [own, row].map((r) => Math.log(effectiveTokens(s, r.studentTokens))) as [number, number];
+  const dOwn = Math.log(studentTokensWorth(s, own.studentTokens, false));
+  const d = Math.log(studentTokensWorth(s, row.studentTokens, true));
   const t = teacherLosses(ensemble, s, teacherOnLawText(v.evidence.find((e) => e.source === source)!.scale, row.teacher!));
   const alone = ensemble.map((law) => Math.exp(law.supervised(nOwn, dOwn)));
   const same = ensemble.map((law) => law.supervised(n, d));
@@ -64,7 +65,8 @@ function lawSteps(v: Verdict, { source, ensemble: laws }: Voice): string[] {
       lacking: mean(taught.map((x, k) => x - teacher[k]!)), loss: span(taught),
     }),
   ];
-  return isOther(ratio) ? [...found, say("step text", { ratio })] : found;
+  if (isOther(ratio)) found.push(say("step text", { ratio }));
+  return kept === 1 ? found : [...found, say("step realised", { share: 100 * kept })];
 }
 
 /** The law's text is not the user's. */

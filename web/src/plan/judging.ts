@@ -135,8 +135,8 @@ export function optionsOf(s: Situation, sources: Sources, isSketch = false): Opt
   const scaled = { ...s, teachers: s.teachers.map((t) => teacherOnLawText(scale, t)) };
   const prior = isSmall ? constants().size_prior : 0;
   const options = findOptions(scaled, lead.ensemble!, isSketch, prior).map((o) => {
-    const j = o.teacher === null ? -1 : scaled.teachers.indexOf(o.teacher);
-    return j < 0 ? o : { ...o, teacher: s.teachers[j]! };
+    const given = (t: Teacher | null) => (t && s.teachers[scaled.teachers.indexOf(t)]) ?? t;
+    return { ...o, teacher: given(o.teacher), cutOf: given(o.cutOf) };
   });
   if (options.every((o) => o.teacher === null)) {
     throw new QuestionError(say("pays for none", { compute: s.compute! }));

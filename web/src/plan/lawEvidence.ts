@@ -3,14 +3,16 @@ import { constants, coordinateNames } from "../data/bundle";
 import { argMin, mean } from "../laws/numerics";
 import { times } from "../quantities";
 import { say } from "../words";
-import { bill, effectiveTokens } from "./bills";
+import { bill, studentTokensWorth } from "./bills";
 import { type Interval, beliefOfLaw, difference, drawnGains, drawnLosses, intervalOf } from "./draws";
 import { type Evidence, type Strategy, type Voice, doubtAt, efoldsOutside, silent, withGains } from "./evidence";
-import { type Option, isSpeculative, optionName } from "./options";
+import { countedGain, keptShare, learntDoubt, leftOf } from "./learnt";
+import { type Option, optionName } from "./options";
 import {
   type OptionLoss, type TextScale, isImplausible, movedScale, onLawText, onUserText, optionLoss, textScale,
 } from "./predictions";
 import type { Situation } from "./situation";
+import { beginsFrom, startProblem } from "./starts";
 
 type Coords = Record<string, number[]>;
 
@@ -36,51 +38,89 @@ export function lawEvidence(
   const atHome = options.map((o) => optionLoss(ensemble, s, onLawText(scale, o)));
   const coords = coordsOfBoth(s, options, atHome);
   const outside = efoldsOutside(voice.range, coords);
-  const isFar = Math.max(0, ...Object.values(outside)) > voice.doubt.reach;
+  const reach = scale.isGuess ? Math.min(voice.doubt.reach, constants().far) : voice.doubt.reach;
+  const isFar = Math.max(0, ...Object.values(outside)) > reach;
   const isApart = !isFar && isImplausible(scale, options, atHome);
   const lines = complaints(s, voice, options, atHome, scale.ratio);
+  const uncovered = startProblem(s);
   const common = scale.ratio * doubtOf(asked, voice, atHome, outside, scale);
-  const predicted = atHome.map((p) => onUserText(scale, p));
+  const kept = keptShare(voice.learnt, outside);
+  const predicted = atHome.map((p, j) => {
+    const found = counted(s, voice, options[j]!, p, atHome[0]!, outside);
+    return onUserText(scale, farBegun(s, voice, options[j]!, found));
+  });
   const alone = predicted[0]!.loss;
   return {
     source: voice.source, kind: voice.kind, hasNumbers: true,
-    ...draw(asked, predicted, common),
-    status: isApart ? "OTHER_TEXT" : statusOf(voice, outside, isFar),
-    note: isApart ? say("texts apart") : noteOf(voice, outside, isFar),
-    isDecisive: voice.may_decide && !isFar && !isApart, insideRange: !Object.keys(outside).length,
+    ...draw(asked, predicted, common, voice.learnt?.common ?? constants().common),
+    status: uncovered ? "NO_START_LAW" : isApart ? "OTHER_TEXT" : statusOf(voice, outside, isFar),
+    note: uncovered ? say(uncovered) : isApart ? say("texts apart") : noteOf(voice, outside, isFar),
+    isDecisive: voice.may_decide && !isFar && !isApart && !uncovered, insideRange: !Object.keys(outside).length,
     beliefs: predicted.slice(1).map((p) =>
       beliefOfLaw(p.loss.map((x, k) => alone[k]! - x), Math.hypot(common, p.doubt)),
     ),
-    warnings: [...voice.warnings, ...lines], farOutside: isFar, outside, doubt: common, scale, coords,
+    warnings: [...voice.warnings, ...lines], farOutside: isFar, outside, doubt: common, kept, scale, coords,
     sources: null,
   };
+}
+
+/** An option with what outcomes leave of its gain. */
+function counted(
+  s: Situation, { learnt }: Voice, o: Option, p: OptionLoss, alone: OptionLoss, outside: Record<string, number>,
+): OptionLoss {
+  if (learnt === null || o.teacher === null || (o.cutOf !== null && o.isSpeculative)) return p;
+  const gain = countedGain(s, learnt, outside, alone.loss, p.loss, o.studentTokens);
+  return { ...p, loss: difference(alone.loss, gain), doubt: keptShare(learnt, outside) * p.doubt };
 }
 
 /** Standard deviation of a gain that the ensemble does not show, nats/token of the law's text. */
 function doubtOf(
   asked: Asked, voice: Voice, predicted: readonly OptionLoss[], outside: Record<string, number>, scale: TextScale,
 ): number {
-  let share = doubtAt(voice.doubt, outside);
+  const j = bestTaught(asked.options, predicted);
+  const [taught, alone] = [asked.options[j]!, predicted[0]!.loss];
+  let share = voice.learnt === null
+    ? doubtAt(voice.doubt, outside)
+    : learntDoubt(asked.s, voice.learnt, outside, alone, predicted[j]!.loss, taught.studentTokens);
   if (scale.isGuess) share = Math.hypot(share, constants().other_text_doubt);
-  const taught = asked.options[bestTaught(asked.options, predicted)]!;
   const at = (z: number) => mean(optionLoss(voice.ensemble!, asked.s, onLawText(movedScale(scale, z), taught)).loss);
-  const text = scale.sd && taught.teacher !== null ? Math.abs(at(-1) - at(1)) / 2 : 0;
-  return Math.hypot(share * mean(predicted[0]!.loss), text);
+  const ends = () => leftOf(voice.learnt, outside, Float64Array.of(mean(alone) - at(-1), mean(alone) - at(1)));
+  const apart = ([a, b]: Float64Array) => Math.abs(a! - b!) / 2;
+  const text = scale.sd && taught.teacher !== null ? apart(ends()) : 0;
+  return Math.hypot(share * mean(predicted[0]!.loss), text, startDoubt(asked, voice, taught, scale));
+}
+
+/** Standard deviation of a gain between students of one cut, whose head start nobody knows exactly. */
+function startDoubt({ s, options }: Asked, voice: Voice, taught: Option, scale: TextScale): number {
+  if (s.start !== "pruned" || taught.teacher === null) return 0;
+  const gainAt = (startShift: number) => {
+    const at = (o: Option) => mean(optionLoss(voice.ensemble!, { ...s, startShift }, onLawText(scale, o)).loss);
+    return at(options[0]!) - at(taught);
+  };
+  return Math.abs(gainAt(-1) - gainAt(1)) / 2;
+}
+
+/** A cut beside random starts, whose head start may lead beyond the law's range: with the doubt of that. */
+function farBegun(s: Situation, voice: Voice, o: Option, p: OptionLoss): OptionLoss {
+  if (o.cutOf === null || !o.isSpeculative) return p;
+  const coords = coordsOf(beginsFrom(s, o.cutOf, o.studentParams), o, p);
+  const doubt = doubtAt(voice.doubt, efoldsOutside(voice.range, coords)) * mean(p.loss);
+  return { ...p, doubt: Math.hypot(p.doubt, doubt) };
 }
 
 /** Index of the best distillation that laws describe; 0, pretraining, where there is none. */
 function bestTaught(options: readonly Option[], predicted: readonly OptionLoss[]): number {
-  const taught = options.flatMap((o, j) => (o.teacher !== null && !isSpeculative(o) ? [j] : []));
+  const taught = options.flatMap((o, j) => (o.teacher !== null && !o.isSpeculative ? [j] : []));
   return taught.length ? taught[argMin(taught.map((j) => mean(predicted[j]!.loss)))]! : 0;
 }
 
 /** All options as draws: pretraining, and what each gains over it. */
-function draw(asked: Asked, predicted: readonly OptionLoss[], common: number) {
+function draw(asked: Asked, predicted: readonly OptionLoss[], common: number, together: number) {
   const { s, options, level } = asked;
   const alone = predicted[0]!.loss;
   const first = drawnLosses(alone, common);
   const gains = predicted.slice(1).map(({ loss, doubt }, j) =>
-    drawnGains(difference(alone, loss), common, doubt, j, options[j + 1]!.teacher !== null),
+    drawnGains(difference(alone, loss), common, doubt, j, options[j + 1]!.teacher === null ? null : together),
   );
   const rows = gains.map((gain, j) => rowOf(s, options[j + 1]!, predicted[j + 1]!, intervalOf(difference(first, gain), level)));
   return {
@@ -93,14 +133,14 @@ function rowOf(s: Situation, o: Option, predicted: OptionLoss, loss: Interval): 
   return {
     name: optionName(o), kind: o.kind, teacher: o.teacher, studentParams: o.studentParams,
     studentTokens: o.studentTokens, teacherLoss: predicted.teacherLoss && mean(predicted.teacherLoss),
-    compute: bill(s, o.studentParams, o.studentTokens, o.teacher, o.taught), loss, taught: o.taught,
-    isSpeculative: isSpeculative(o), gain: null, shareBest: null,
+    compute: bill(s, o.studentParams, o.studentTokens, o.teacher, o.taught), loss, taught: o.taught, cutOf: o.cutOf,
+    isSpeculative: o.isSpeculative, gain: null, shareBest: null,
   };
 }
 
 function coordsOf(s: Situation, o: Option, predicted: OptionLoss): Coords {
   return {
-    student_params: [o.studentParams], student_tokens: [effectiveTokens(s, o.studentTokens)],
+    student_params: [o.studentParams], student_tokens: [studentTokensWorth(s, o.studentTokens, o.teacher !== null)],
     teacher_loss: predicted.teacherLoss === null ? [] : [mean(predicted.teacherLoss)],
     tokens_per_param: [o.studentTokens / o.studentParams],
   };
@@ -118,7 +158,7 @@ function complaints(
 ): string[] {
   const merged: Coords = {};
   options.forEach((o, j) => {
-    if (isSpeculative(o)) return;
+    if (o.isSpeculative) return;
     for (const [name, values] of Object.entries(coordsOf(s, o, predicted[j]!))) (merged[name] ??= []).push(...values);
   });
   const { student_params: n = [], student_tokens: d = [] } = merged;

@@ -1,6 +1,6 @@
 /**
- * The best teacher to train for one student and one bill. Mirrors `distillaw/planning/optimum.py` and
- * `optimum_search.py` for teachers whose training is paid, which is the one case that a plan searches.
+ * The best teacher to train for one student and one bill. Mirrors `distillaw/planning/optimum.py`
+ * for teachers whose training is paid, which is the one case that a plan searches.
  *
  * Two coordinates, ln N_T and the odds of teacher training in the budget, from the deepest valleys of a grid; and the
  * edge of what is allowed, line by line.

@@ -8,6 +8,7 @@ import { effectiveTokens, forwardFlop, sharesOf, tokensBought, tokensFor } from 
 import { type Bounds, type Start, bestTeacher, bestTeacherNear, Cell } from "./optimum";
 import { handedOver, optionLoss, teacherLosses } from "./predictions";
 import { type Situation, type Teacher, called, teacher, teacher as makeTeacher } from "./situation";
+import { cutProblem, cutSource } from "./starts";
 
 interface Choice {
   readonly s: Situation;
@@ -51,7 +52,8 @@ function cellOf(choice: Choice, size: number, smallest: number, largest: number)
 }
 
 export type Kind =
-  | "pretrain" | "pretrain-larger" | "distil" | "train-teacher" | "distil-then-pretrain" | "prune-and-distil";
+  | "pretrain" | "pretrain-larger" | "distil" | "train-teacher" | "distil-then-pretrain"
+  | "prune-and-distil" | "prune-and-pretrain";
 
 export interface Option {
   readonly kind: Kind;
@@ -60,26 +62,32 @@ export interface Option {
   readonly teacher: Teacher | null;
   /** Share of the tokens that come with the teacher's targets. */
   readonly taught: number;
+  /** What the student is cut out of; null begins from random weights. */
+  readonly cutOf: Teacher | null;
+  /** May not carry the verdict: an estimate, or another start than the one asked about. */
+  readonly isSpeculative: boolean;
 }
 
-const SPECULATIVE: readonly Kind[] = ["distil-then-pretrain", "prune-and-distil"];
 const ZOOMS = 5;
 const SKETCH_ZOOMS = 2;
-
-export function isSpeculative(option: { kind: Kind }): boolean {
-  return SPECULATIVE.includes(option.kind);
-}
 
 export function optionName(o: Option): string {
   const { name = "" } = o.teacher ?? {};
   const teacher = o.teacher === null ? "" : called(o.teacher);
-  return say(`option ${o.kind}`, { name, teacher, params: o.studentParams, taught: 100 * o.taught });
+  const source = o.cutOf === null ? "" : called(o.cutOf);
+  const kind = o.kind === "prune-and-distil" && o.cutOf !== o.teacher ? "prune-and-distil-from" : o.kind;
+  return say(`option ${kind}`, { name, teacher, source, params: o.studentParams, taught: 100 * o.taught });
 }
 
 /** All options, pretraining first; only that where no teacher can be paid for. */
 export function findOptions(s: Situation, ensemble: Ensemble, isSketch: boolean, sizePrior: number): Option[] {
   const choice: Choice = { s, ensemble, sizePrior, zooms: isSketch ? SKETCH_ZOOMS : ZOOMS };
   const own = pretrain(choice);
+  const source = s.start === "pruned" ? cutSource(s) : null;
+  if (source !== null) {
+    const taught = s.teachers.map((t) => sized(choice, t, "distil")).filter((o) => o !== null);
+    return [own, ...taught].map((o) => cut(o, source));
+  }
   const found = [own, ...larger(choice, own)];
   const distilled = s.teachers.map((t) => sized(choice, t, "distil")).filter((o) => o !== null);
   found.push(...distilled, ...trainTeacher(choice));
@@ -87,9 +95,23 @@ export function findOptions(s: Situation, ensemble: Ensemble, isSketch: boolean,
   if (existing.length && !isSketch) {
     const losses = existing.map((o) => mean(optionLoss(ensemble, s, o).loss));
     found.push(...distilThenPretrain(s, ensemble, existing[argMin(losses)]!));
-    found.push(...existing.filter(canPrune).map((o): Option => ({ ...o, kind: "prune-and-distil" })));
+    found.push(...cuts(s, own, existing));
   }
   return found;
+}
+
+/** The same strategy from a cut. */
+function cut(o: Option, cutOf: Teacher): Option {
+  return { ...o, kind: o.teacher === null ? "prune-and-pretrain" : "prune-and-distil", cutOf };
+}
+
+/** Cuts of the teachers at hand, shown beside random starts. */
+function cuts(s: Situation, alone: Option, existing: readonly Option[]): Option[] {
+  const size = alone.studentParams;
+  const reached = existing.filter((o) => !cutProblem(o.teacher!, size, s) && o.studentParams === size);
+  const source = cutSource({ ...s, studentParams: size, teachers: reached.map((o) => o.teacher!) });
+  const found = [...reached.map((o) => cut(o, o.teacher!)), ...(source === null ? [] : [cut(alone, source)])];
+  return found.map((o) => ({ ...o, isSpeculative: true }));
 }
 
 /** Expected loss of a student of this size on the whole bill; infinite where it does not pay for training. */
@@ -127,7 +149,8 @@ function sized(
   const { s } = choice;
   const at = (size: number): Option | null => {
     const tokens = tokensFor(s, size, teacher);
-    return tokens === null ? null : { kind, teacher, studentParams: size, studentTokens: tokens, taught: 1 };
+    if (tokens === null) return null;
+    return { kind, teacher, studentParams: size, studentTokens: tokens, taught: 1, cutOf: null, isSpeculative: false };
   };
   if (s.studentParams !== null) return at(s.studentParams);
   if (s.studentTokens !== null) return at(s.maxParams!); // more parameters on the same tokens are always better
@@ -161,7 +184,8 @@ function trainTeacher(choice: Choice): Option[] {
   const { teacherParams: params, teacherTokens: tokens } = best;
   const name = say("trained teacher", { params, tokens });
   const teacher = makeTeacher({ name, params, tokens, exists: false });
-  return [{ kind: "train-teacher", teacher, studentParams: size, studentTokens: best.studentTokens, taught: 1 }];
+  const option = { teacher, studentParams: size, studentTokens: best.studentTokens, taught: 1 };
+  return [{ ...option, kind: "train-teacher", cutOf: null, isSpeculative: false }];
 }
 
 /** The best share to be taught, on the same bill; nothing where an end of the range is best. */
@@ -171,7 +195,8 @@ function distilThenPretrain(s: Situation, ensemble: Ensemble, pure: Option): Opt
     shares.map((share) => mean(handedOver(ensemble, s, pure, t, tokensAtShare(s, pure, share), share).after));
   const share = zoomedLowest(curve, 0.02, 0.98, ZOOMS);
   if (!(share > 0.03 && share < 0.97)) return [];
-  return [{ ...pure, kind: "distil-then-pretrain", studentTokens: tokensAtShare(s, pure, share), taught: share }];
+  const tokens = tokensAtShare(s, pure, share);
+  return [{ ...pure, kind: "distil-then-pretrain", studentTokens: tokens, taught: share, isSpeculative: true }];
 }
 
 /** Tokens in all when only a share of them needs the teacher, on the bill of `pure`. */
@@ -181,13 +206,6 @@ function tokensAtShare(s: Situation, pure: Option, taught: number): number {
   const own = constants().training_factor * forwardFlop(s, pure.studentParams);
   const logits = sharesOf(s, pure.teacher).logits * forwardFlop(s, pure.teacher!.params);
   return (pure.studentTokens * (own + logits)) / (own + taught * logits);
-}
-
-function canPrune(option: Option): boolean {
-  const params = option.teacher?.params ?? null;
-  if (params === null || !option.teacher!.exists) return false;
-  const ratio = params / option.studentParams;
-  return ratio > 1 && ratio <= constants().most_pruned;
 }
 
 /** Sizes whose bound lies within this share below the best are searched: the bound is taken on a grid. */

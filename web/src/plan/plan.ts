@@ -3,7 +3,7 @@ import { QuestionError } from "../quantities";
 import { say } from "../words";
 import { trainingTokens } from "./bills";
 import { type Crossover, type TeacherRange, lawCrossovers, rangeSentence, teacherRange } from "./crossover";
-import { type Call, call, choose, regret, witnesses } from "./decision";
+import { type Call, type StartCall, betterStart, call, choose, regret, startText, witnesses } from "./decision";
 import { type Interval, intervalOf } from "./draws";
 import { type Evidence, type Strategy, type Voice, best, findVoices, gainDraws, isInformative } from "./evidence";
 import { explanation } from "./explain";
@@ -37,6 +37,8 @@ export interface Verdict {
   readonly crossover: Crossover | null;
   readonly crossoverCompute: Crossover | null;
   readonly equal: EqualCompute | null;
+  /** Whether a cut begins better, where the verdict is on random starts. */
+  readonly start: StartCall | null;
   /** Where none is at hand and tokens are the budget. */
   readonly supposed: Supposed | null;
   readonly reasons: readonly string[];
@@ -73,6 +75,7 @@ function decide(asked: Situation, sources: Sources): Verdict {
   const { situation: s, evidence, headline, call: answer } = judged;
   const equal = equalCompute(asked, judged, sources);
   const supposed = supposedOf(judged, level);
+  const start = betterStart(headline, answer, level);
   const crossed = lawCrossovers(s, sources.voices, witnesses(evidence), best(headline), level);
   const own = headline.pretrain!.loss.mean;
   const expected = (row: Strategy) => own - (row.gain?.mean ?? 0);
@@ -85,8 +88,8 @@ function decide(asked: Situation, sources: Sources): Verdict {
   return {
     call: answer, sentence: sentenceOf(s, headline, answer, equal, supposed, level), strategies,
     gain: intervalOf(gainDraws(headline), level), regret: regret(headline, answer, level),
-    crossover: crossed.tokens, crossoverCompute: crossed.compute, equal, supposed,
-    reasons: reasonsOf(evidence, headline, crossed.tokens, equal, supposed, level),
+    crossover: crossed.tokens, crossoverCompute: crossed.compute, equal, start, supposed,
+    reasons: reasonsOf(evidence, headline, crossed.tokens, equal, supposed, start, level),
     assumptions: assumptions(s, evidence, headline, sources),
     warnings: caveats(s, evidence, headline, sources), evidence, headline,
     // the figures ask for it after the verdict is shown
@@ -118,8 +121,8 @@ function equalCompute(asked: Situation, judged: Judged, given: Sources): EqualCo
     return { compute: s.compute, pretrainTokens, basis: headline.source, call: judged.call, gain };
   }
   const question: Situation = {
-    ...s, studentTokens: null, compute, studentParams: row.studentParams, teachers: [row.teacher],
-    mayTrainTeacher: false,
+    ...s, studentTokens: null, compute, studentParams: row.studentParams,
+    teachers: s.start === "pruned" ? s.teachers : [row.teacher], mayTrainTeacher: false,
   };
   const pretrainTokens = trainingTokens(question, row.studentParams);
   const evidence = consult(question, sources, optionsOf(question, sources, true));
@@ -142,6 +145,11 @@ export function verdictJson(v: Verdict): Record<string, unknown> {
       compute: v.equal.compute, pretrain_tokens: v.equal.pretrainTokens, verdict: v.equal.call?.verdict ?? null,
       probability: v.equal.call?.probability ?? null, gain: v.equal.gain,
     },
+    start: v.asked.start,
+    better_start: v.start && {
+      better: startText(v.start), probability_pruned: v.start.pruned, probability_random: v.start.random,
+      gain: v.start.gain, strategy: v.start.row.name, against: v.start.other.name,
+    },
     with_a_teacher: v.supposed && {
       teacher: v.supposed.row.teacher!.name, verdict: v.supposed.call.verdict,
       probability: v.supposed.call.probability, gain: v.supposed.gain,
@@ -162,6 +170,6 @@ function row(s: Strategy) {
     name: s.name, kind: s.kind, student_params: s.studentParams, student_tokens: s.studentTokens,
     teacher_params: s.teacher?.params ?? null, teacher_tokens: s.teacher?.tokens ?? null, teacher_loss: s.teacherLoss,
     compute: s.compute, loss: s.loss, gain: s.gain, probability_best_teacher: s.shareBest,
-    is_speculative: s.isSpeculative,
+    cut_of: s.cutOf?.name ?? null, is_speculative: s.isSpeculative,
   };
 }

@@ -2,10 +2,11 @@
 import { constants } from "../data/bundle";
 import type { Ensemble, Law } from "../laws/law";
 import { logAddExp, mean } from "../laws/numerics";
-import { effectiveTokens } from "./bills";
+import { effectiveTokens, studentTokensWorth } from "./bills";
 import type { Voice } from "./evidence";
 import type { Option } from "./options";
 import { type Situation, type Teacher, lawError } from "./situation";
+import { beginsFrom } from "./starts";
 
 export interface OptionLoss {
   /** By law, nats/token. */
@@ -28,8 +29,9 @@ export function teacherLosses(ensemble: Ensemble, s: Situation, teacher: Teacher
 }
 
 export function optionLoss(ensemble: Ensemble, s: Situation, option: Option): OptionLoss {
+  if (option.cutOf !== null && s.start !== "pruned") return cutLoss(ensemble, s, option, option.cutOf);
   const n = Math.log(option.studentParams);
-  const d = Math.log(effectiveTokens(s, option.studentTokens));
+  const d = Math.log(studentTokensWorth(s, option.studentTokens, option.teacher !== null));
   if (option.teacher === null) {
     return { loss: byLaw(ensemble, (law) => Math.exp(law.supervised(n, d))), teacherLoss: null, doubt: 0 };
   }
@@ -41,18 +43,20 @@ export function optionLoss(ensemble: Ensemble, s: Situation, option: Option): Op
     const { after, pure } = handedOver(ensemble, s, option, t, option.studentTokens, option.taught);
     return { loss: after, teacherLoss, doubt: mean(after.map((x, k) => Math.abs(x - pure[k]!))) };
   }
-  if (option.kind === "prune-and-distil") {
-    const worth = Math.log(constants().pruned_worth);
-    const [first, last] = [at(d, (k) => t[k]!), at(d + worth, (k) => t[k]!)];
-    const doubt = mean(first.map((x, k) => x - last[k]!)) / 2;
-    return { loss: at(d + worth / 2, (k) => t[k]!), teacherLoss, doubt };
-  }
   const known = option.teacher.loss !== null;
   const spread = known ? option.teacher.lossSe : lawError(option.teacher) * mean(teacherLoss);
   const shifted = (by: number) => at(d, (k) => Math.log(teacherLoss[k]! + by));
   const loss = shifted(0);
   const [low, high] = spread ? [shifted(-spread), shifted(spread)] : [loss, loss];
   return { loss, teacherLoss, doubt: mean(high.map((x, k) => Math.abs(x - low[k]!))) / 2 };
+}
+
+/** Of a cut beside random starts: the doubt of its head start is its own. */
+function cutLoss(ensemble: Ensemble, s: Situation, option: Option, source: Teacher): OptionLoss {
+  const asked = beginsFrom(s, source, option.studentParams);
+  const [less, middle, more] = [-1, 0, 1].map((startShift) => optionLoss(ensemble, { ...asked, startShift }, option));
+  const begun = mean(less!.loss.map((x, k) => x - more!.loss[k]!)) / 2;
+  return { ...middle!, doubt: Math.hypot(middle!.doubt, begun) };
 }
 
 /** Losses after distilling on a share of the tokens and going on alone, and of the better pure strategy. */

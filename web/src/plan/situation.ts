@@ -48,6 +48,10 @@ export interface Situation {
   readonly maxParams: number | null;
   readonly limitText: string;
   readonly teachers: readonly Teacher[];
+  /** What students begin from: `random` weights, `pruned` out of a teacher, or a model `pretrained` before. */
+  readonly start: string;
+  /** Standard deviations by which ln of the head start is moved: to see what its doubt does. */
+  readonly startShift: number;
   readonly mayTrainTeacher: boolean;
   readonly scenario: string;
   /** Shares of the teacher's costs that replace those of the scenario. */

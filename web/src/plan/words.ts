@@ -6,15 +6,17 @@ import { formatCount } from "../quantities";
 import { intervalText, percent, say } from "../words";
 import { effectiveTokens, sharesOf } from "./bills";
 import type { Crossover } from "./crossover";
-import { type Call, disagreement, leadsDistilling } from "./decision";
+import { type Call, type StartCall, disagreement, leadsDistilling } from "./decision";
 import { type Interval, intervalOf } from "./draws";
 import { type Evidence, type Strategy, best, bestPretrain, deciding, gainDraws, isInformative, speaks } from "./evidence";
 import type { Flip } from "./flips";
 import type { Sources } from "./judging";
+import { isRepeated } from "./learnt";
 import type { Option } from "./options";
 import type { EqualCompute, Supposed, Verdict } from "./plan";
 import { type TextScale, deviation, optionLoss, teacherOnLawText } from "./predictions";
 import { type Situation, type Teacher, called, comparison, studentText } from "./situation";
+import { beginsFrom, logHeadStart } from "./starts";
 
 /** The verdict in a word or two; where no law reaches there is nothing to call. */
 export function titleOf(verdict: Verdict, measured: CellData | null): string {
@@ -85,7 +87,7 @@ function hadOne(supposed: Supposed | null): string {
 
 export function reasonsOf(
   evidence: readonly Evidence[], headline: Evidence, crossover: Crossover | null, equal: EqualCompute | null,
-  supposed: Supposed | null, level: number,
+  supposed: Supposed | null, start: StartCall | null, level: number,
 ): string[] {
   const taken = best(headline);
   const { source, note } = headline;
@@ -102,7 +104,10 @@ export function reasonsOf(
   if (equal !== null) found.push(equalSentence(equal));
   if (headline.isDecisive && crossover !== null) found.push(crossoverSentence(crossover, level));
   const others = evidence.filter((e) => e.source !== source && speaks(e) && e.isDecisive);
-  return [...found, ...others.map((e) => say("put the gain", { source: e.source, gain: intervalOf(gainDraws(e), level) }))];
+  found.push(...others.map((e) => say("put the gain", { source: e.source, gain: intervalOf(gainDraws(e), level) })));
+  if (start === null) return found;
+  const { row, other, gain, pruned: share } = start;
+  return [...found, say("better start", { option: row.name, other: other.name, gain, share })];
 }
 
 function teacherText(row: Strategy): string {
@@ -159,7 +164,18 @@ export function assumptions(s: Situation, evidence: readonly Evidence[], headlin
   if (s.logits === "stored") found.push(say("stored", { count }));
   if (s.inferenceTokens) found.push(say("serving", { tokens: s.inferenceTokens }));
   found.push(say("FLOP counted", { vocab: s.vocab, context: s.context }));
-  return [...found, ...measuredTeachers(s, evidence, headline, sources), ...repeats(s, headline), ...estimates(headline)];
+  found.push(...measuredTeachers(s, evidence, headline, sources), ...publishedGains(s, headline, sources));
+  return [...found, ...repeats(s, headline), ...estimates(s, headline)];
+}
+
+/** What outcomes leave of a gain by published laws, where those speak. */
+function publishedGains(s: Situation, headline: Evidence, sources: Sources): string[] {
+  const law = sources.voices.find((v) => v.learnt !== null && deciding(headline).includes(v.source));
+  if (!law?.learnt) return [];
+  const found = headline.kept === 1 ? [] : [say("counted", { share: 100 * headline.kept, sd: 100 * law.learnt.per_gain })];
+  return isRepeated(s, best(headline).studentTokens)
+    ? [...found, say("repeated gain", { share: 100 * law.learnt.repeated, sd: 100 * law.learnt.repeated_sd })]
+    : found;
 }
 
 /** What the losses that were given for teachers did: how much was put down to the text, how much to the teacher. */
@@ -190,7 +206,9 @@ function whichWay(s: Situation, headline: Evidence, ensemble: Ensemble, scale: T
   const teacher = teacherOnLawText(scale, given);
   if (teacher === null || teacher.loss === null) return [];
   const { loss } = teacher;
-  const option: Option = { kind: "distil", studentParams, studentTokens, teacher, taught: 1 };
+  const option: Option = {
+    kind: "distil", studentParams, studentTokens, teacher, taught: 1, cutOf: null, isSpeculative: false,
+  };
   const at = (f: number) => mean(optionLoss(ensemble, s, { ...option, teacher: { ...teacher, loss: f * loss } }).loss);
   return [say(at(0.99) < at(1.01) ? "stronger" : "weaker", { teacher: called(teacher) })];
 }
@@ -207,11 +225,18 @@ function repeats(s: Situation, headline: Evidence): string[] {
   return [say("repeats", { tokens, passes: tokens / unique, unique, worth: effectiveTokens(s, tokens) })];
 }
 
-/** What the strategies that no law describes rest on. */
-function estimates(headline: Evidence): string[] {
-  const kinds = headline.alternatives.map((row) => row.kind);
-  const estimated = (["distil-then-pretrain", "prune-and-distil"] as const).filter((kind) => kinds.includes(kind));
-  return estimated.map((kind) => say(`estimate ${kind}`, { worth: constants().pruned_worth }));
+/** What a hand-over and a cut rest on. */
+function estimates(s: Situation, headline: Evidence): string[] {
+  const rows = [headline.pretrain!, ...headline.alternatives];
+  const found = rows.filter((row) => row.kind === "distil-then-pretrain").map((row) => say(`estimate ${row.kind}`));
+  const row = rows.find(({ kind }) => kind === "prune-and-pretrain");
+  if (!row) return found;
+  const { studentParams } = row;
+  const source = row.cutOf!;
+  const [alone, taught] = [false, true].map((is) => Math.exp(logHeadStart(beginsFrom(s, source, studentParams), source, is)));
+  const said = { source: called(source), alone: alone!, taught: taught!, factor: Math.exp(constants().start_law.spread) };
+  const kept = (100 * studentParams) / source.params!;
+  return [...found, say(row.isSpeculative ? "cuts beside" : "begins as a cut", { ...said, kept })];
 }
 
 /** Warnings, the gravest first. */

@@ -1,9 +1,11 @@
 /** Losses along one input, with the intervals of the verdict: what the line plots draw. */
+import { constants } from "../data/bundle";
 import type { Ensemble } from "../laws/law";
 import { linspace, mean } from "../laws/numerics";
-import { effectiveTokens } from "../plan/bills";
+import { studentTokensWorth } from "../plan/bills";
 import { type Interval, difference, drawnGains, drawnLosses, intervalOf } from "../plan/draws";
 import { type Voice, best, doubtAt, efoldsOutside } from "../plan/evidence";
+import { countedGain, keptShare, learntDoubt } from "../plan/learnt";
 import type { Verdict } from "../plan/plan";
 import { SAME_TEXT, teacherLosses, teacherOnLawText } from "../plan/predictions";
 import { lawError } from "../plan/situation";
@@ -40,22 +42,26 @@ interface At {
 /** Both losses at one point, drawn as the verdict draws them. */
 function lossesAt(v: Verdict, at: At): Omit<LossPoint, "at"> {
   const { voice, ensemble, scale } = behind(v);
-  const d = Math.log(effectiveTokens(v.situation, at.tokens));
+  const [dOwn, d] = [false, true].map((is) => Math.log(studentTokensWorth(v.situation, at.tokens, is))) as [number, number];
   const own = Float64Array.from(ensemble, (law) => law.supervised(at.n, d));
   const taught = (by: number) =>
     Float64Array.from(ensemble, (law, k) =>
       Math.exp(law.distilled(at.n, d, Math.log(Math.exp(at.teacher[k]!) * (1 + by)), own[k]!)),
     );
-  const [alone, distilled] = [own.map(Math.exp), taught(0)];
+  const [alone, distilled] = [Float64Array.from(ensemble, (law) => Math.exp(law.supervised(at.n, dOwn))), taught(0)];
   const [low, high] = at.error ? [taught(-at.error), taught(at.error)] : [distilled, distilled];
   const doubt = (scale * mean(high.map((x, k) => Math.abs(x - low[k]!)))) / 2;
   const outside = efoldsOutside(voice.range, {
-    student_params: [Math.exp(at.n)], student_tokens: [Math.exp(d)],
+    student_params: [Math.exp(at.n)], student_tokens: [Math.exp(dOwn), Math.exp(d)],
     teacher_loss: [mean(at.teacher.map(Math.exp))], tokens_per_param: [at.tokens / Math.exp(at.n)],
   });
-  const common = scale * doubtAt(voice.doubt, outside) * mean(alone);
+  const { learnt } = voice;
+  const share = learnt === null ? doubtAt(voice.doubt, outside) : learntDoubt(v.situation, learnt, outside, alone, distilled, at.tokens);
+  const common = scale * share * mean(alone);
   const first = drawnLosses(alone.map((x) => scale * x), common);
-  const gain = drawnGains(alone.map((x, k) => scale * (x - distilled[k]!)), common, doubt, 0, true);
+  const counted = countedGain(v.situation, learnt, outside, alone, distilled, at.tokens);
+  const left = keptShare(learnt, outside) * doubt;
+  const gain = drawnGains(counted.map((x) => scale * x), common, left, 0, learnt?.common ?? constants().common);
   return {
     alone: intervalOf(first, v.level), distilled: intervalOf(difference(first, gain), v.level), isOutside: Object.keys(outside).length > 0,
   };

@@ -4,8 +4,9 @@ import type { RenderFunction } from "@observablehq/plot";
 import { contours } from "d3-contour";
 import { constants } from "../data/bundle";
 import { linspace, mean } from "../laws/numerics";
-import { effectiveTokens } from "../plan/bills";
+import { studentTokensWorth } from "../plan/bills";
 import { best, doubtAt, efoldsOutside } from "../plan/evidence";
+import { countedGain, learntDoubt } from "../plan/learnt";
 import type { Verdict } from "../plan/plan";
 import { SAME_TEXT, teacherLosses, teacherOnLawText } from "../plan/predictions";
 import { COLORS, countTick, FONT, hatch, logTicks, svgElement } from "./theme";
@@ -132,31 +133,30 @@ export function gainField(v: Verdict): Field {
   const params = [Math.min(nLow!, y - 0.3) - 0.2, Math.max(nHigh!, y + 0.3) + 0.2] as const;
   const field = [0, 0, 0].map(() => new Float64Array(COLUMNS * ROWS)) as [Float64Array, Float64Array, Float64Array];
   const [gain, outside, sure] = field;
+  const [alone, taught] = [new Float64Array(ensemble.length), new Float64Array(ensemble.length)];
   const sizes = linspace(params[0], params[1], ROWS);
   const budgets = linspace(tokens[0], tokens[1], COLUMNS);
   sizes.forEach((size, i) => {
     const n = size * Math.LN10;
     budgets.forEach((budget, j) => {
-      const fresh = effectiveTokens(s, 10 ** budget);
-      const d = Math.log(fresh);
-      let [total, squares, alone] = [0, 0, 0];
+      const worth = (is: boolean) => studentTokensWorth({ ...s, studentParams: 10 ** size }, 10 ** budget, is);
+      const fresh = worth(true);
+      const [dOwn, d] = [Math.log(worth(false)), Math.log(fresh)];
       ensemble.forEach((law, k) => {
-        const own = law.supervised(n, d);
-        const one = Math.exp(own) - Math.exp(law.distilled(n, d, t[k]!, own));
-        total += one;
-        squares += one * one;
-        alone += Math.exp(own);
+        [alone[k], taught[k]] = [Math.exp(law.supervised(n, dOwn)), Math.exp(law.distilled(n, d, t[k]!))];
       });
       const at = i * COLUMNS + j;
-      const middle = total / ensemble.length;
-      gain[at] = scale * middle;
       const away = efoldsOutside(voice.range, {
         student_params: [10 ** size], student_tokens: [fresh], teacher_loss: [teacherLoss],
         tokens_per_param: [10 ** (budget - size)],
       });
       outside[at] = Object.keys(away).length ? 1 : 0;
-      const doubt = (doubtAt(voice.doubt, away) * alone) / ensemble.length;
-      const spread = Math.max(squares / ensemble.length - middle * middle, 0);
+      const counted = countedGain(s, voice.learnt, away, alone, taught, 10 ** budget);
+      const middle = mean(counted);
+      gain[at] = scale * middle;
+      const share = voice.learnt === null ? doubtAt(voice.doubt, away) : learntDoubt(s, voice.learnt, away, alone, taught, 10 ** budget);
+      const doubt = share * mean(alone);
+      const spread = Math.max(mean(counted.map((x) => x * x)) - middle * middle, 0);
       sure[at] = middle / (constants().sure_deviations * Math.sqrt(doubt * doubt + spread));
     });
   });

@@ -29,6 +29,7 @@ from distillaw.runs.paired import (
     DocumentScores,
     PairedDifference,
     clustered_cov,
+    fieller_interval,
     paired_over_seeds,
     t_quantile,
 )
@@ -248,22 +249,7 @@ def _closed(record: ImageRecord, column: str) -> tuple[float | None, tuple[float
     cov = np.cov(per_seed.T) / len(seeds) + clustered_cov(parts.mean(0).T, tokens)
     # degrees of freedom of the gap, so that a share has an end exactly where the gap's own interval leaves out zero
     dof = paired_over_seeds([(lb, sb) for lb, _, sb in scores]).dof
-    return top / bottom, share_interval(top, bottom, cov, t_quantile(0.5 + LEVEL / 2, dof))
-
-
-def share_interval(top: float, bottom: float, cov: np.ndarray, t: float) -> tuple[float, float] | None:
-    """All ratios r with (top - r bottom)^2 <= t^2 var(top - r bottom), if they are an interval (Fieller).
-
-    `cov` is that of numerator and denominator, shape (2, 2), `t` the quantile of Student's t. None where the
-    denominator is not distinct from zero, and the set has no end.
-    """
-    a = bottom**2 - t**2 * float(cov[1, 1])
-    b = top * bottom - t**2 * float(cov[0, 1])
-    c = top**2 - t**2 * float(cov[0, 0])
-    if a <= 0:
-        return None
-    root = math.sqrt(max(0.0, b * b - a * c))
-    return (b - root) / a, (b + root) / a
+    return top / bottom, fieller_interval(top, bottom, cov, t=t_quantile(0.5 + LEVEL / 2, dof))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,11 +29,8 @@ from distillaw.errors import ConfigError
 from distillaw.large_batch.advice import FEW_STEPS
 from distillaw.large_batch.rules import RATE_RULES, adapt_phases, steps_of
 from distillaw.quantities import did_you_mean
-from distillaw.runs.config import check_choice, from_table, read_toml
+from distillaw.runs.config import check_bounds, check_choice, from_table, read_toml
 from distillaw.runs.files import content_hash
-
-KEYS = {"SB": "SB", "LB": "LB", "+LR": "LR", "+GBN": "GBN", "+RA": "RA"}
-"""Column to its key in the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +41,9 @@ class PaperRow:
     data: str
     accuracy: Mapping[str, float]
     """By column."""
-    settings: Mapping[str, object]
+    settings: Mapping[str, object] = field(default_factory=dict)
     """Of the released code; empty where it is not known."""
-    known_problems: tuple[str, ...]
+    known_problems: tuple[str, ...] = ()
 
     def gap_closed(self, column: str) -> float:
         """Share of SB - LB that a column closes."""
@@ -88,29 +85,20 @@ class Paper:
 @cache
 def hoffer2017() -> Paper:
     """The paper's tables and Figure 2."""
-    text = (files("distillaw.large_batch") / "data" / "hoffer2017.toml").read_text(encoding="utf-8")
-    table = tomllib.loads(text)
-    rows = [
-        PaperRow(
-            network=row["network"],
-            data=row["data"],
-            settings=row.get("settings", {}),
-            accuracy={column: float(row[key]) for column, key in KEYS.items()},
-            known_problems=tuple(row.get("known_problems", ())),
-        )
-        for row in table["row"]
-    ]
-    return Paper(
-        **{key: table[key] for key in ("title", "source", "certainty")},
-        known_problems=tuple(table["known_problems"]),
-        rows=tuple(rows),
-        distances=tuple(PaperDistance(**entry) for entry in table["distance"]),
-    )
+    file = "hoffer2017.toml"
+    text = (files("distillaw.large_batch") / "data" / file).read_text(encoding="utf-8")
+    return from_table(Paper, tomllib.loads(text), file)
 
 
 NETWORKS = ("f1", "shallow", "resnet", "wide-resnet")
 COLUMNS = ("SB", "LB", "+LR", "+GBN", "+RA", "RA alone")
 STAGES = COLUMNS[:5]
+OPTIMIZER_BOUNDS = {
+    **dict.fromkeys(("weight_decay", "clip_norm", "clip_steps"), (0.0, math.inf)),
+    "peak_lr": (1e-9, math.inf),
+    "momentum": (0.0, 0.9999),
+}
+"""Without a rate nothing moves; a velocity that never fades grows without end. A run that diverges is a result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,9 +218,14 @@ class ImageStudy:
             check_choice("columns", column, COLUMNS)
         check_choice("[optimizer] rate_rule", self.optimizer.rate_rule, tuple(RATE_RULES))
         check_choice("[schedule] adaptation", self.schedule.adaptation, ("steps", "epochs"))
+        check_bounds({"seeds": (1, 100)}, self, "")
+        check_bounds(dict.fromkeys(("width", "depth"), (0, math.inf)), self.network, "network.")
+        check_bounds({"pad": (0, math.inf)}, self.data, "data.")
+        check_bounds({"epochs": (1e-9, 1e5)}, self.schedule, "schedule.")
+        check_bounds(OPTIMIZER_BOUNDS, self.optimizer, "optimizer.")
         if self.paper:
             hoffer2017().row(self.paper)
-        for is_wrong, what in (*_of_batches(self), *_of_optimizer(self.optimizer), *_of_others(self)):
+        for is_wrong, what in (*_of_batches(self), *_of_others(self)):
             if is_wrong:
                 raise ConfigError(what)
 
@@ -257,7 +250,7 @@ def read_study(path: Path) -> ImageStudy:
 
 
 def _of_batches(study: ImageStudy) -> Iterator[tuple[bool, str]]:
-    """(whether it is wrong, what is said of it), as in the next two."""
+    """(whether it is wrong, what is said of it), as in the next one."""
     small, large = study.batches.small, study.batches.large
     sizes = [("small", small), ("large", large), ("reference", study.reference), ("ghost", study.ghost)]
     for name, size in [*sizes, *(("diffusion", size) for size in study.diffusion.batches)]:
@@ -268,34 +261,18 @@ def _of_batches(study: ImageStudy) -> Iterator[tuple[bool, str]]:
     yield is_odd, "[diffusion]: first_step is at least 1, and each batch is named once"
 
 
-def _of_optimizer(optimizer: Optimizer) -> Iterator[tuple[bool, str]]:
-    for name in ("weight_decay", "clip_norm", "clip_steps"):
-        value = getattr(optimizer, name)
-        yield value < 0, f"[optimizer] {name} = {value:g}: it must not be negative"
-    rate, momentum = optimizer.peak_lr, optimizer.momentum
-    said = f"[optimizer] peak_lr = {rate:g}, momentum = {momentum:g}: the rate must be above 0, momentum in [0, 1)"
-    yield not rate > 0 or not 0 <= momentum < 1, said
+def _of_others(study: ImageStudy) -> Iterator[tuple[bool, str]]:
+    columns, schedule, data, optimizer = study.columns, study.schedule, study.data, study.optimizer
     is_other = optimizer.finite_population and optimizer.rate_rule != "sqrt"
     yield is_other, "[optimizer] finite_population corrects rate_rule = 'sqrt' alone"
-
-
-def _of_others(study: ImageStudy) -> Iterator[tuple[bool, str]]:
-    network, columns, schedule, data = study.network, study.columns, study.schedule, study.data
-    yield (
-        network.width < 0 or network.depth < 0,
-        "[network]: width and depth are counts; 0 is the published size",
-    )
     yield not columns, f"columns: name at least one of {', '.join(COLUMNS)}"
     yield len(set(columns)) < len(columns), f"columns: {', '.join(columns)}: each once"
     epochs = [0.0, *(drop.epoch for drop in schedule.drops)]
-    yield not 0 < schedule.epochs <= 1e5, f"[schedule] epochs = {schedule.epochs:g}: above 0, at most 100,000"
     falls = any(later <= earlier for earlier, later in pairwise(epochs))
     yield falls, f"[schedule] drops at epochs {epochs[1:]}: above 0 and rising"
     yield any(drop.factor <= 0 for drop in schedule.drops), "[schedule] drops: a factor must be above 0"
-    is_odd = data.pad < 0 or not data.mean or not data.std or min(data.std) <= 0
-    yield is_odd, "[data]: pad must not be negative, mean not empty, std above 0"
-    few = f"seeds = {study.seeds}: 1 to 100; intervals need at least 2, the acceptance 5"
-    yield not 1 <= study.seeds <= 100, few
+    is_odd = not data.mean or not data.std or min(data.std) <= 0
+    yield is_odd, "[data]: mean and std must not be empty, std above 0"
 
 
 # --- the cells of a study ----------------------------------------------------------------------------------

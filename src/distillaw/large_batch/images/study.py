@@ -178,7 +178,7 @@ def make_plan(study: ImageStudy, path: Path, out: Path) -> ImagePlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trainer:
+class CellTrainer:
     """Reads the data in a fresh process and trains the cells that it is sent."""
 
     plan: ImagePlan
@@ -235,11 +235,11 @@ def run_study(
         try:
             write_json(place, record | {"seconds": spent})
             if workers == 1:
-                train = Trainer(plan=plan, device=device)(0)
+                train = CellTrainer(plan=plan, device=device)(0)
                 for cell in todo:
                     finished(cell, train(cell, lambda step, cell=cell: progressed(cell, step)))
             else:
-                trainer = Trainer(plan=replace(plan, data=None), device=device)
+                trainer = CellTrainer(plan=replace(plan, data=None), device=device)
                 count = min(workers, len(todo))
                 run_all(todo, trainer, workers=count, done=finished, progressed=progressed)
         finally:

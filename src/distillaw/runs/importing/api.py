@@ -1,5 +1,6 @@
 """`import_runs`: other people's runs, from files of any tool, as rows of the run table."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -42,19 +43,27 @@ class Options:
     where: Mapping[str, str] = field(default_factory=dict)
     """{column: value}: only these runs, or rows of a table."""
     at: str | None = None
-    """`last`, `all`, or token counts; None takes the end of logged runs and asks for tables with several rows a run."""
+    """Which losses of a run become rows: last, all, or token counts such as 1B,2B; by default the last of a log."""
     fixed: Mapping[str, object] = field(default_factory=dict)
     """{our name: value} of all runs, for what no log holds."""
     details: Path | None = None
-    """A table with a row per run (named in its column `run`) of what the logs do not hold."""
+    """A table with one row per run, named in its column `run`, for what the logs do not hold."""
     tokens_per_step: float | None = None
+    """Tokens of one optimiser step, where only steps were logged."""
     unit: str | None = None
+    """Of the losses; converted to nats per token."""
     bytes_per_token: float | None = None
+    """Of the held-out text, for --unit bits-per-byte."""
     params_convention: str | None = None
+    """What the params column counts."""
     vocab: float | None = None
+    """Vocabulary size; turns total parameters into non-embedding ones (total - vocab x width)."""
     matrices: int = 1
+    """Vocabulary x width matrices in the totals: 2 with a head of its own."""
     keep_unfinished: bool = False
+    """Take runs too that crashed or stopped early."""
     layout: str = "auto"
+    """Of tables: rows are runs (or checkpoints of named runs), or the file is the log of one run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +138,7 @@ def import_runs(paths: Sequence[Path], options: Options) -> Import:
     at = None if options.at is None else parse_at(options.at)
     details = _read_details(options.details)
     opening = {"told": told, "where": options.where, "layout": options.layout}
-    opened = [open_source(path.resolve(), **opening) for path in dict.fromkeys(paths)]
+    opened = [open_source(Path(os.path.realpath(path)), **opening) for path in dict.fromkeys(paths)]
     sources = [with_details(source, details, options.fixed) for source in opened]
     _check_known(told, sources)
     runs = [run for source in sources for run in source.runs]
@@ -156,7 +165,7 @@ def import_runs(paths: Sequence[Path], options: Options) -> Import:
         notes.append(f"{repeats} rows repeat a cell and name no seed: they are numbered 1, 2, ...")
     rows, untold = link_teachers(rows, own)
     everything = ImportedRows.joined([rows, own])
-    everything = everything.take([*{run_id: i for i, run_id in enumerate(everything["run_id"])}.values()])
+    everything = everything.take([*{key: i for i, key in enumerate(everything.keys)}.values()])
     if not len(everything):
         raise DataError(f"no run can be used: {_reasons([*left, *copies, *untold])}")
     check_conventions(everything)

@@ -31,11 +31,11 @@ from distillaw.runs.importing.names import Convention, Names, Unit
 from distillaw.runs.importing.sources import LoneRuns, RunSource
 from distillaw.runs.importing.table import Array, ImportedRows, numbers, objects, texts
 
-_TEXTS = ("group", "init", "device", "teacher_run")
+_TEXTS = ("group", "arm", "init", "start_run", "device", "teacher_run")
 _READ = tuple(
     (
         "teacher_tokens lambda temperature layers width seed peak_lr batch_tokens unique_tokens vocab_size train_flops "
-        "seconds params total_params teacher_loss supervised_loss loss_se teacher_params teacher_width"
+        "seconds params total_params teacher_loss supervised_loss loss_se teacher_params teacher_width start_params"
     ).split()
 )
 """Numbers that are looked up by name; loss, tokens and steps belong to a moment of a run."""
@@ -280,6 +280,9 @@ def _converted(found: Found, rules: Rules) -> tuple[ImportedRows, dict[int, str]
     if convention.vocab is not None:  # in the students' convention; missing where it cannot be brought there
         teachers, _, wrong = convention.counts(teachers, teachers, width)
         refused = {**{i: why for i, why in wrong.items() if not np.isnan(width[i])}, **refused}
+        for i in np.flatnonzero(~np.isnan(found["start_params"])):
+            why = "start_params counts the embedding, and no width of that model converts it"
+            refused.setdefault(int(i), f"{why} (--columns start_params=none leaves the size to start_run)")
     size = len(params)
     with np.errstate(invalid="ignore", divide="ignore"):
         converted = {name: unit.convert(found[name]) for name in ("loss", "teacher_loss", "supervised_loss")}
@@ -337,11 +340,13 @@ def number_repeats(rows: ImportedRows) -> tuple[ImportedRows, int]:
     return rows.with_columns(seed=seed), int(np.count_nonzero(seed[unknown]))
 
 
-_CELL = ("params", "tokens", "teacher_run", "teacher_loss", "lambda")
+_CELL = ("params", "tokens", "arm", "start_run", "teacher_run", "teacher_loss", "lambda")
 
 
 def link_teachers(rows: ImportedRows, others: ImportedRows) -> tuple[ImportedRows, list[Left]]:
-    """Rows with their teacher's loss, size and tokens; distilled rows whose teacher's loss is not known are left out.
+    """Rows with what is known of their teacher and of what they were cut out of.
+
+    Distilled rows whose teacher's loss is not known are left out.
 
     A student without `teacher_loss` counts as trained on data alone in every fit: such a mistake would be silent.
 
@@ -350,23 +355,30 @@ def link_teachers(rows: ImportedRows, others: ImportedRows) -> tuple[ImportedRow
         others: rows of run tables, which are right as they are and may be teachers too.
     """
     every = ImportedRows.joined([rows, others])
-    students = np.flatnonzero([bool(name) for name in rows["teacher_run"]])
-    known = _by_name(every, {rows["teacher_run"][i] for i in students})
-    columns = ("teacher_run", "teacher_loss", "teacher_params", "teacher_tokens")
-    linked = {name: rows[name].copy() for name in columns}
-    for i in students:
-        teacher = _teacher(every, int(i), known)
-        if teacher is None:
-            continue
-        linked["teacher_run"][i] = every["run_id"][teacher]
-        for name in ("loss", "params", "tokens"):
-            column = linked[f"teacher_{name}"]
-            column[i] = every[name][teacher] if np.isnan(column[i]) else column[i]
+    wanted = {name for column in _MODELS for name in rows[column] if name}
+    known = _by_name(every, wanted)
+    linked = {name: rows[name].copy() for column, also in _MODELS.items() for name in (column, *also)}
+    for column, also in _MODELS.items():
+        for i in np.flatnonzero([bool(name) for name in rows[column]]):
+            model = _model(every, int(i), column, known)
+            if model is None:
+                continue
+            linked[column][i] = every["run_id"][model]
+            for name, own in also.items():
+                values = linked[name]
+                values[i] = every[own][model] if np.isnan(values[i]) else values[i]
     rows = rows.with_columns(**linked)
     reasons = _hidden_teachers(rows)
     runs, sources = rows["source_run"], rows["source"]
     left = [Left(run=runs[i], source=sources[i], reason=reason) for i, reason in reasons.items()]
     return _marked(rows.take(np.setdiff1d(np.arange(len(rows)), list(reasons)))), left
+
+
+_MODELS = {
+    "teacher_run": {"teacher_loss": "loss", "teacher_params": "params", "teacher_tokens": "tokens"},
+    "start_run": {"start_params": "params"},
+}
+"""Columns that name another run, and what is known of that run where the row does not say it."""
 
 
 def _by_name(rows: ImportedRows, wanted: set[str]) -> dict[str, list[int]]:
@@ -379,14 +391,15 @@ def _by_name(rows: ImportedRows, wanted: set[str]) -> dict[str, list[int]]:
     return known
 
 
-def _teacher(rows: ImportedRows, student: int, known: Mapping[str, Sequence[int]]) -> int | None:
-    named, source = rows["teacher_run"][student], rows["source"]
+def _model(rows: ImportedRows, student: int, column: str, known: Mapping[str, Sequence[int]]) -> int | None:
+    """The row of the run that a student names there; None where it is not among these."""
+    named, source = rows[column][student], rows["source"]
     fits = [i for i in known.get(named, ()) if i != student]
     here = [i for i in fits if source[i] == source[student]] or fits
     if len({rows["group"][i] for i in here}) > 1:
         raise DataError(
-            f"{rows['source_run'][student]}: its teacher {named!r} could be any of {len(here)} runs of that name; name "
-            "the teacher by its run id, or give teacher_loss"
+            f"{rows['source_run'][student]}: {column} {named!r} could be any of {len(here)} runs of that name; name "
+            "it by its run id"
         )
     return max(here, key=lambda i: rows["tokens"][i], default=None)
 
@@ -411,7 +424,7 @@ def _hidden_teachers(rows: ImportedRows) -> dict[int, str]:
 def _marked(rows: ImportedRows) -> ImportedRows:
     """Roles, and the teacher's run of students that only know its loss: equal losses are one teacher."""
     named = rows["teacher_run"]
-    teachers = set(filter(None, named))
+    teachers = set(filter(None, (*named, *rows["start_run"])))
     pairs = zip(rows["run_id"], rows["role"], strict=True)
     role = ["teacher" if run in teachers else own for run, own in pairs]
     purpose = ["teacher" if own == "teacher" else "grid" for own in role]

@@ -222,11 +222,12 @@ def _runs_table(
         taken_for = f"the log of one run, {size} rows"
         return RunSource(path=file, kind="table", taken_for=taken_for, logs=(replace(log, in_time=True),))
     run = _run_column(columns, told)
-    parts: dict[str, list[int]] = {}
-    for i, name in enumerate(_run_names(columns, run, index)):
-        parts.setdefault(name, []).append(i)
+    arms = columns.get(find_column(told.get("arm", "arm"), list(columns)) or "", [None] * size)
+    parts: dict[tuple[str, object], list[int]] = {}
+    for i, named in enumerate(zip(_run_names(columns, run, index), arms, strict=True)):
+        parts.setdefault(named, []).append(i)
     by = f" by column {run}" if len(parts) < size else ""
-    several = [(name, rows) for name, rows in parts.items() if len(rows) > 1]
+    several = [(name, rows) for (name, _), rows in parts.items() if len(rows) > 1]
     logs = tuple(_log(file, name, parsed, rows, sha256) for name, rows in several)
     lone, taken_for = _lone(file, columns, parts, sha256), f"{size} rows of {len(parts)} runs{by}"
     return RunSource(path=file, kind="table", taken_for=taken_for, logs=logs, lone=lone)
@@ -239,8 +240,13 @@ def _run_names(columns: Columns, run: str | None, index: Sequence[int]) -> Itera
         yield f"row {i + 1}" if missing else str(named)
 
 
-def _lone(file: Path, columns: Columns, parts: Mapping[str, Sequence[int]], sha256: str) -> LoneRuns | None:
-    found = [(place, name, rows[0]) for place, (name, rows) in enumerate(parts.items()) if len(rows) == 1]
+def _lone(
+    file: Path, columns: Columns, parts: Mapping[tuple[str, object], Sequence[int]], sha256: str
+) -> LoneRuns | None:
+    """The parts of one row each; a part is a run in one arm."""
+    found = [
+        (place, name, rows[0]) for place, ((name, _), rows) in enumerate(parts.items()) if len(rows) == 1
+    ]
     if not found:
         return None
     places, names, rows = zip(*found, strict=True)

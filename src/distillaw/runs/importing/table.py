@@ -107,6 +107,11 @@ class ImportedRows:
         return self.columns[name]
 
     @property
+    def keys(self) -> list[tuple[str, str]]:
+        """What names each row: a run that serves two arms has a row in each."""
+        return [(run, arm or "") for run, arm in zip(self["run_id"], self["arm"], strict=True)]
+
+    @property
     def num_taught(self) -> int:
         """Rows with a teacher's loss."""
         return int(np.count_nonzero(~np.isnan(self["teacher_loss"])))
@@ -262,10 +267,10 @@ def merge(before: ImportedRows, rows: ImportedRows) -> Merged:
     """Earlier rows and new ones: of the same run the new ones count, of the same table too."""
     is_table = np.array([kind in ("table", "study") for kind in rows["source_kind"]], dtype=bool)
     tables, runs = set(rows["source"][is_table]), set(rows["source_id"])
-    old = {key: i for i, key in enumerate(before["run_id"])}
-    again = np.array([old.get(key, -1) for key in rows["run_id"]], dtype=np.int64)
-    replaced = set(rows["run_id"])
-    origins = zip(*(before[name] for name in ("run_id", "source_id", "source")), strict=True)
+    old = {key: i for i, key in enumerate(before.keys)}
+    again = np.array([old.get(key, -1) for key in rows.keys], dtype=np.int64)
+    replaced = set(rows.keys)
+    origins = zip(before.keys, before["source_id"], before["source"], strict=True)
     kept = [
         i
         for i, (key, source_id, source) in enumerate(origins)
@@ -275,7 +280,7 @@ def merge(before: ImportedRows, rows: ImportedRows) -> Merged:
     same = _num_same(before.take(again[known]), rows.take(known))
     updated = int(known.sum()) - same
     merged = ImportedRows.joined([before.take(kept), rows])
-    order = sorted(range(len(merged)), key=merged["run_id"].__getitem__)
+    order = sorted(range(len(merged)), key=merged.keys.__getitem__)
     return Merged(
         rows=merged.take(order),
         added=int((~known).sum()),

@@ -1,18 +1,18 @@
 """The question that a published outcome asks of the planner, and the answer in one row.
 
-A question is made of sizes, tokens and budgets alone, never of a row's values, and is asked before the row enters the
-table. What the planner has no option for (recipe, a start that is not random, a text of another distribution) is left
-out of it; where nothing would be left of the comparison, the row is recorded as refused, with the reason.
+A question is made of sizes, tokens, budgets and the recipe, never of a row's values. What the planner has no option for
+(sampled text, a start that is not random, a text of another distribution) is left out of it; where nothing would be
+left of the comparison, the row is not asked, with the reason.
 """
 
 from dataclasses import asdict, dataclass, replace
 from shlex import quote
 from typing import Any
 
-import distillaw as dl
 from distillaw.accounting.flops import TRAINING_FACTOR
 from distillaw.errors import DistillawError
 from distillaw.outcomes.table import Outcome
+from distillaw.planning.api import plan
 from distillaw.planning.decision import MARGIN, SURE
 from distillaw.planning.question import PlanQuestion, situation_of
 from distillaw.planning.situation import forward_flop
@@ -29,29 +29,32 @@ NOT_ASKED = {
 """Comparisons that `plan` has no question for, and why."""
 
 
+SLACK = 0.05
+"""Share by which the teacher's passes may cost more time than FLOP and still be asked as FLOP."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the planner said of one outcome, under one version; the row of dev/answers.csv."""
+    """What the planner says of one outcome."""
 
     id: str
-    version: str
-    """The commit whose planner was asked."""
-    date: str
-    question: str
+    question: str = ""
     """As a command line; empty where there was none."""
-    status: str
+    status: str = "refused"
     """`answered`, `unknown` (no law reaches the question) or `refused`."""
-    call: str
-    """`A`, `B` or `too-close`."""
-    probability_a: float | None
+    call: str = ""
+    """`A`, `B` or `too-close`; empty where it was not asked."""
+    probability_a: float | None = None
     """That A wins by more than the planner's margin."""
-    gain: float | None
+    gain: float | None = None
     """Of A over B, nats/token, with a 90 % interval where A distils and B does not."""
-    gain_lower: float | None
-    gain_upper: float | None
-    inside_range: bool | None
-    why: str
+    gain_lower: float | None = None
+    gain_upper: float | None = None
+    inside_range: bool | None = None
+    why: str = ""
     """Of a refusal."""
+    loss: float | None = None
+    """Of B, nats/token."""
 
     def cells(self) -> dict[str, str]:
         """The row as text; probabilities and nats with four decimals."""
@@ -66,33 +69,20 @@ def _text(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-class _NotAskedError(Exception):
+class NotAskedError(Exception):
     """The planner has no question for this row; its text says why."""
 
 
-def ask(row: Outcome, version: str, date: str) -> Answer:
+def ask(row: Outcome) -> Answer:
     """Put the question of a row to the planner."""
-    blank = Answer(
-        id=row.id,
-        version=version,
-        date=date,
-        question="",
-        status="refused",
-        call="",
-        probability_a=None,
-        gain=None,
-        gain_lower=None,
-        gain_upper=None,
-        inside_range=None,
-        why="",
-    )
+    blank = Answer(id=row.id)
     try:
         asked = question_of(row)
-    except _NotAskedError as no:
+    except NotAskedError as no:
         return replace(blank, why=str(no))
     blank = replace(blank, question=_command(asked))
     try:
-        verdict = dl.plan(**asked, with_flips=False)
+        verdict = plan(**asked, with_flips=False, unlearnt=row.source)
     except DistillawError as no:
         return replace(blank, why=str(no))
     return _of_teachers(blank, verdict) if row.teacher_b else _of_verdict(blank, verdict)
@@ -100,7 +90,7 @@ def ask(row: Outcome, version: str, date: str) -> Answer:
 
 def _of_verdict(blank: Answer, verdict: Verdict) -> Answer:
     """Distil (A) or pretrain (B)."""
-    gain = verdict.gain
+    gain, pretrain = verdict.gain, verdict.headline.pretrain
     return replace(
         blank,
         status="answered" if verdict.headline.is_decisive else "unknown",
@@ -110,6 +100,7 @@ def _of_verdict(blank: Answer, verdict: Verdict) -> Answer:
         gain_lower=gain.lower,
         gain_upper=gain.upper,
         inside_range=verdict.inside_range,
+        loss=None if pretrain is None else pretrain.loss.mean,
     )
 
 
@@ -139,15 +130,15 @@ def _of_teachers(blank: Answer, verdict: Verdict) -> Answer:
 
 
 def question_of(row: Outcome) -> dict[str, Any]:
-    """The fields of `dl.plan` for a row.
+    """The fields of `plan` for a row.
 
     Raises:
-        _NotAskedError: the comparison has no question, or what every question needs is not known.
+        NotAskedError: the comparison has no question, or what every question needs is not known.
     """
     if row.comparison in NOT_ASKED:
-        raise _NotAskedError(NOT_ASKED[row.comparison])
+        raise NotAskedError(NOT_ASKED[row.comparison])
     if row.start != "random":
-        raise _NotAskedError("no option for the start")
+        raise NotAskedError("no option for the start")
     needed = [
         "student_params",
         "tokens_b" if "equal-flop" in row.comparison else "tokens_a",
@@ -155,7 +146,7 @@ def question_of(row: Outcome) -> dict[str, Any]:
     ]
     needed += ["teacher_b_params"] if row.teacher_b else []
     if missing := [name for name in needed if getattr(row, name) is None]:
-        raise _NotAskedError(f"not known: {', '.join(missing)}")
+        raise NotAskedError(f"not known: {', '.join(missing)}")
     teachers = [(row.teacher_params, row.teacher_tokens, row.teacher_loss)]
     if row.teacher_b:
         teachers.append((row.teacher_b_params, row.teacher_b_tokens, row.teacher_b_loss))
@@ -170,7 +161,17 @@ def question_of(row: Outcome) -> dict[str, Any]:
             asked[name] = int(getattr(row, name))
     if row.unique_tokens is not None:
         asked["unique_tokens"] = row.unique_tokens
-    return asked | _budget(row, asked) | {"may_train_teacher": False}
+    return asked | _budget(row, asked) | _recipe(row) | {"may_train_teacher": False}
+
+
+def _recipe(row: Outcome) -> dict[str, Any]:
+    """What the row says of its recipe and `plan` has an option for."""
+    given = {
+        "distill_weight": row.distill_weight or None,
+        "temperature": row.temperature,
+        "top_k": None if row.top_k is None else int(row.top_k),
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _budget(row: Outcome, asked: dict[str, Any]) -> dict[str, Any]:
@@ -179,15 +180,17 @@ def _budget(row: Outcome, asked: dict[str, Any]) -> dict[str, Any]:
         return {"student_tokens": row.tokens_a}
     assert row.student_params is not None and row.teacher_params is not None
     if row.tokens_b is None:
-        raise _NotAskedError("not known: tokens_b")
+        raise NotAskedError("not known: tokens_b")
     sizes = situation_of(PlanQuestion(**asked, student_tokens=row.tokens_b))
     student, teacher = forward_flop(sizes, row.student_params), forward_flop(sizes, row.teacher_params)
     compute = TRAINING_FACTOR * student * row.tokens_b
     if row.comparison == "distil-vs-pretrain-equal-flop":
         return {"compute": compute}
     if row.tokens_a is None:
-        raise _NotAskedError("not known: tokens_a")
+        raise NotAskedError("not known: tokens_a")
     share = TRAINING_FACTOR * student * (row.tokens_b - row.tokens_a) / (teacher * row.tokens_a)
+    if share > 1 + SLACK:
+        raise NotAskedError(f"the teacher took {share:.2g} times what its FLOP say: no option for that")
     return {"compute": compute, "delta_lgt": min(max(share, 0.0), 1.0)}
 
 
@@ -209,6 +212,8 @@ def _command(asked: dict[str, Any]) -> str:
 
 
 def _number(name: str, value: float) -> str:
-    if name in ("vocab", "context", "teacher_loss"):
+    if name in ("vocab", "context", "teacher_loss", "top_k"):
         return str(value)
+    if name in ("distill_weight", "temperature"):
+        return f"{value:g}"
     return f"{value:.4g}" if name in ("compute", "delta_lgt") else quote(format_count(value))

@@ -1,6 +1,6 @@
-"""Every figure of the specification of laws that follows from coefficients alone, to its printed digits.
+"""Figures that follow from published coefficients alone, to their printed digits.
 
-Section numbers are those of spec/laws.md. Figures of fits are in tests/fitting, of plans in tests/planning.
+Figures of fits are in tests/fitting, of plans in tests/planning.
 """
 
 import csv
@@ -245,7 +245,7 @@ class TestCapacityGap:
         np.testing.assert_allclose(line(student_params=S) / S, [2.38, 2.49, 2.49], atol=5e-3)
         np.testing.assert_allclose(ratio(student_params=S) / S, 2.5)
         assert ratio.best_student(teacher_params=7e9) == pytest.approx(0.4 * 7e9)
-        assert line.smallest_student == pytest.approx(7.7e6, abs=5e4) and ratio.smallest_student == 0
+        assert line.students[0] == pytest.approx(7.7e6, abs=5e4) and ratio.students == (0, np.inf)
         assert -line.intercept / line.slope == pytest.approx(4.6, abs=0.01)  # T* = 0, in millions
 
     def test_the_bottom_is_flat(self):

@@ -1,0 +1,277 @@
+r"""Learn how much of a gain by published laws is had and how far it may be off; write docs/retrodiction.md.
+
+python -m benchmarks.outcomes.learn          # outcomes and own studies -> src/distillaw/outcomes/learnt.json
+python -m benchmarks.outcomes.learn --page   # what `distillaw retrodict` says then -> tables of docs/retrodiction.md
+
+    gain of a row = mu(g, e, w, top-k, repeats) + u(source) + error     the equations of planning/learnt.py
+    u ~ N(0, tau^2), common to the rows of a source;   error ~ t4 with standard deviation sd
+    losses count by their density, scores by whether A won, B won or they tied (margin 0.25 %)
+
+The posterior mode under the priors below; once on everything, once without each source. Own studies count as three more
+sources, 16 runs each. tau is in `at_home`: a question is always of a new source.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+import numpy as np
+
+from benchmarks import ROOT
+from benchmarks.outcomes.page import learnt_table, reliability_tables
+from benchmarks.verdict.baselines import STUDIES, Pair, pairs
+from benchmarks.worlds_study.page import filled
+from distillaw.errors import DistillawError
+from distillaw.outcomes.table import ASKED_ONLY, Outcome, loss_of, read_outcomes
+from distillaw.planning.api import plan
+from distillaw.planning.decision import MARGIN
+from distillaw.planning.gains import LAW_SCALE
+from distillaw.planning.learnt import FAR, REPEATS, SEEDS
+from distillaw.planning.recipe import Recipe
+from distillaw.runs.table import read_table
+from distillaw.table import Table, number, text
+from distillaw.verifying.outcome_question import NotAskedError, question_of
+from distillaw.verifying.retrodiction import retrodict
+
+LEARNT = ROOT / "src" / "distillaw" / "outcomes" / "learnt.json"
+PAGE = ROOT / "docs" / "retrodiction.md"
+RUNS = 16
+"""Of each own study, evenly over the ratio of losses: about as many rows as the largest source has."""
+PRIORS = {
+    "realised": (0.5, 0.3),
+    "log at_home": (math.log(0.014), 0.25),
+    "per_gain": (0.25, 0.1),
+    "truncated": (0.0, 0.5),
+    "log truncated_sd": (math.log(0.03), 0.7),
+    "repeated": (0.0, 0.03),
+    "log tau": (math.log(0.005), 0.7),
+}
+"""Means and standard deviations. at_home: what surrogates missed of simulated truths in their range, 1.35 %
+(docs/verdict.md); realised and per_gain: wide around the four studies' shares; the others: nothing known."""
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One gain, and what a law says of it."""
+
+    source: str
+    law_gain: float
+    """g, a share of the loss."""
+    law_sd: float
+    """Between the members of the law."""
+    beyond: float
+    """0 to 1."""
+    recipe: Recipe = field(default_factory=Recipe)
+    is_repeated: bool = False
+    gain: float | None = None
+    """Of the loss; None where it was a score."""
+    won: int = 0
+    """1: A, -1: B, 0: tie."""
+
+
+def rows_of_outcomes() -> list[Row]:
+    """Rows in which A distils, B does not, and the planner has a question, of sources that may teach."""
+    taught = (row for row in read_outcomes() if row.source not in ASKED_ONLY)
+    found = [_row(row) for row in taught if row.says_of_distilling]
+    return [row for row in found if row is not None]
+
+
+def _row(row: Outcome) -> Row | None:
+    try:
+        asked = question_of(row)
+        verdict = plan(**asked, with_flips=False)
+    except (NotAskedError, DistillawError):
+        return _without_a_law(row)
+    said = next(e for e in verdict.evidence if e.kind == "surrogate")
+    laws = said.details["laws"].values()  # type: ignore[attr-defined]
+    gain = np.array([1 - law["distil"] / law["pretrain"] for law in laws])
+    outside = said.details["efolds_outside"].values()  # type: ignore[attr-defined]
+    return Row(
+        source=row.source,
+        law_gain=float(gain.mean()),
+        law_sd=float(gain.std()),
+        beyond=min(max(outside, default=0.0) / FAR, 1.0),
+        recipe=verdict.situation.recipe,
+        is_repeated=_is_repeated(row),
+        **_outcome(row),
+    )
+
+
+def _without_a_law(row: Outcome) -> Row | None:
+    """Repeated text says what a teacher does there, though sizes or tokens were not published."""
+    if (
+        row.comparison != "distil-vs-pretrain-equal-text" or row.id == "kim-self-noreal"
+    ):  # on own samples alone
+        return None
+    return Row(source=row.source, law_gain=0.0, law_sd=0.0, beyond=1.0, is_repeated=True, **_outcome(row))
+
+
+def _is_repeated(row: Outcome) -> bool:
+    return (
+        row.unique_tokens is not None
+        and row.tokens_a is not None
+        and row.tokens_a > REPEATS * row.unique_tokens
+    )
+
+
+def _outcome(row: Outcome) -> dict:
+    share = None
+    if row.is_loss and row.gain is not None and row.value_b is not None:
+        share = row.gain / loss_of(row, row.value_b)
+    return {"gain": share, "won": {"A": 1, "B": -1, "tie": 0}[row.winner]}
+
+
+def rows_of_studies() -> list[Row]:
+    """Students a thousand times smaller than the surrogates', asked at their own ratio of losses."""
+    found = []
+    for name, path in STUDIES.items():
+        runs = sorted(pairs(read_table(path)), key=lambda pair: pair.ratio)
+        for k in np.linspace(0, len(runs) - 1, RUNS).astype(int):
+            known = {"law_gain": runs[k].law, "law_sd": 0.0, "beyond": 1.0, "gain": runs[k].run}
+            found.append(Row(source=f"own: {name}", **known))
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyShares:
+    """What one of our studies had of gains by the surrogates, far below their range."""
+
+    study: str
+    runs: int
+    gained: float
+    """Of positive gains, least squares."""
+    lost: float
+    """Of negative ones."""
+    common: float
+    """Of what these leave, the share (as variance) that all teachers of a student on the same tokens have in common."""
+
+
+def study_shares() -> list[StudyShares]:
+    """By study."""
+    found = []
+    for name, path in STUDIES.items():
+        runs = pairs(read_table(path))
+        gained, lost = (_share([p for p in runs if (p.law > 0) == up]) for up in (True, False))
+        left: dict[object, list[float]] = {}
+        for p in runs:
+            left.setdefault(p.design, []).append(p.run - (gained if p.law > 0 else lost) * p.law)
+        several = [np.array(errors) for errors in left.values() if len(errors) > 1]
+        within = np.concatenate([(e - e.mean()) ** 2 * len(e) / (len(e) - 1) for e in several]).mean()
+        total = np.concatenate([e**2 for e in several]).mean()
+        shares = {"gained": gained, "lost": lost, "common": float(1 - within / total)}
+        found.append(StudyShares(study=name, runs=len(runs), **shares))
+    return found
+
+
+def _share(runs: Sequence[Pair]) -> float:
+    law, run = np.array([[p.law, p.run] for p in runs]).T
+    return float((law * run).sum() / (law**2).sum())
+
+
+def fit(rows: Sequence[Row], start: np.ndarray | None = None) -> np.ndarray:
+    """The posterior mode, in the order of PRIORS."""
+    from scipy.optimize import minimize
+
+    rows = sorted(rows, key=lambda row: row.source)
+    first = [i for i, row in enumerate(rows) if i == 0 or rows[i - 1].source != row.source]
+    mean, sd = np.array(list(PRIORS.values())).T
+    known = {
+        "g": np.array([row.law_gain for row in rows]),
+        "law_sd": np.array([row.law_sd for row in rows]),
+        "b": np.array([row.beyond for row in rows]),
+        "w": np.array([row.recipe.weight for row in rows]),
+        "lost": np.array([row.recipe.lost for row in rows]),
+        "soft": np.array([row.recipe.softened for row in rows]),
+        "cut": np.array([row.recipe.top_k is not None for row in rows]),
+        "repeated": np.array([row.is_repeated for row in rows]),
+        "gain": np.array([math.nan if row.gain is None else row.gain for row in rows]),
+        "won": np.array([row.won for row in rows]),
+    }
+
+    def loss(x: np.ndarray) -> float:
+        log_each = _log_likelihoods(x, known)
+        by_source = np.add.reduceat(log_each, first, axis=1)
+        top = by_source.max(0)
+        total = top + np.log((np.exp(by_source - top) * (WEIGHTS / WEIGHTS.sum())[:, None]).sum(0))
+        return float(-total.sum() + 0.5 * (((x - mean) / sd) ** 2).sum())
+
+    return minimize(loss, mean if start is None else start, method="L-BFGS-B", options={"maxiter": 60}).x
+
+
+def _log_likelihoods(x: np.ndarray, known: dict) -> np.ndarray:
+    """By node of the source's effect and by row."""
+    realised, log_home, per_gain, truncated, log_cut, repeated, log_tau = x
+    g, b, w = known["g"], known["b"], known["w"]
+    up = np.maximum(g, 0)
+    share = (1 - (1 - realised) * b) * w * known["soft"] * np.where(known["cut"], truncated, 1.0)
+    middle = share * up + known["lost"] * np.minimum(g, 0) + repeated * known["repeated"]
+    taught = math.exp(log_home) ** 2 + (per_gain * b * up) ** 2 + (math.exp(log_cut) * known["cut"]) ** 2
+    scale = LAW_SCALE * np.sqrt(SEEDS**2 + w**2 * taught + (share * known["law_sd"]) ** 2)
+    centre = middle + math.exp(log_tau) * NODES[:, None]
+    above, below = 1 - _cdf((MARGIN - centre) / scale), _cdf((-MARGIN - centre) / scale)
+    chance = np.where(known["won"] > 0, above, np.where(known["won"] < 0, below, 1 - above - below))
+    z = (np.nan_to_num(known["gain"]) - centre) / scale
+    density = 0.375 * (1 + z * z / 4) ** -2.5 / scale
+    return np.log(np.where(np.isnan(known["gain"]), chance, density) + 1e-12)
+
+
+def _cdf(z: np.ndarray) -> np.ndarray:
+    """Of Student's t with 4 degrees of freedom."""
+    q = 1 + z * z / 4
+    return 0.5 + 0.375 * z / np.sqrt(q) * (1 - z * z / q / 12)
+
+
+def coefficients(x: np.ndarray, common: float) -> dict[str, float]:
+    """The fields of planning.learnt.Learnt."""
+    realised, log_home, per_gain, truncated, log_cut, repeated, log_tau = map(float, x)
+    found = {
+        "realised": realised,
+        "at_home": math.hypot(math.exp(log_home), math.exp(log_tau)),
+        "per_gain": abs(per_gain),
+        "truncated": truncated,
+        "truncated_sd": math.exp(log_cut),
+        "repeated": repeated,
+        "repeated_sd": abs(repeated) / 2,  # two sources say 2 and 7 %
+        "common": common,
+    }
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+def study_table() -> str:
+    """What our studies had."""
+    columns = [text("study", of=attrgetter("study")), number("runs", "d", of=attrgetter("runs"))]
+    named = {"of gains": "gained", "of losses": "lost", "of the error common to teachers": "common"}
+    columns += [number(words, ".2f", of=attrgetter(name)) for words, name in named.items()]
+    return Table.of(columns, study_shares()).markdown()
+
+
+def main() -> None:
+    """Learn and write, or fill the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--page", action="store_true", help="the page alone")
+    if not parser.parse_args().page:
+        rows = rows_of_outcomes() + rows_of_studies()
+        whole = fit(rows)
+        common = float(np.mean([study.common for study in study_shares()]))
+        sources = sorted({row.source for row in rows})
+        without = {s: coefficients(fit([r for r in rows if r.source != s], whole), common) for s in sources}
+        LEARNT.write_text(
+            json.dumps({"all": coefficients(whole, common), "without": without}, indent=1) + "\n",
+            encoding="utf-8",
+        )
+        print(json.dumps(coefficients(whole, common)))
+        return
+    learnt = json.loads(LEARNT.read_text(encoding="utf-8"))
+    found = reliability_tables(retrodict()) | {"learnt": learnt_table(learnt), "studies": study_table()}
+    tables = {name: (lambda _, table=table: table) for name, table in found.items()}
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), {}, tables), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

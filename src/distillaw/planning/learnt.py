@@ -1,0 +1,65 @@
+"""What published outcomes taught: how much of a gain by published laws is had, and how far it may be off.
+
+    gain = (f share g+ + w^3 g- + repeated) L + error,   error ~ t4 with standard deviation sd L
+    share = 1 - (1 - realised) b,   b = min(e / ln 10, 1)
+    sd = hypot(SEEDS, w at_home, w per_gain b g+, w truncated_sd, repeated_sd)
+
+g: gain by the law as a share of the loss, g+ and g- its positive and negative part; e: e-folds outside the law's range
+in the worst coordinate; w: weight of the teacher's term; f: what the recipe leaves (recipe.py). Negative gains are had
+in full: students far outside lost nearly all of what laws say of weak teachers (three studies), and won a fifth to a
+half of what they say of strong ones. `python -m benchmarks.outcomes.learn` fits the numbers to the table of outcomes
+and to our own studies (docs/retrodiction.md), with an effect common to the rows of a source; and without each source
+once, so that the table's rows are answered by what other sources taught.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+SEEDS = 0.0042
+"""Of the loss: what seeds do to a difference of two runs (0.3 % of each, `gains.ASSUMED_SEED_SD`)."""
+FAR = math.log(10)
+"""E-folds outside a range from which on nothing more is lost of a gain: our own studies lie five to seven outside."""
+REPEATS = 4.0
+"""Passes over the data up to which repeats are worth nearly as much as fresh tokens (Muennighoff et al. 2023,
+arXiv:2305.16264); beyond, a teacher helps as a regulariser, and laws of fresh tokens do not know it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learnt:
+    """Shares of the loss, or of a gain; the names of the head of this file."""
+
+    realised: float
+    at_home: float
+    per_gain: float
+    truncated: float
+    """Share of a positive gain that truncated targets (the k most likely ids) leave of it; below 0 they do harm."""
+    truncated_sd: float
+    repeated: float
+    """Gain by any teacher on text that is repeated more than `REPEATS` times."""
+    repeated_sd: float
+    common: float
+    """Share of the error, as variance, that all teachers of a student have in common."""
+
+    def beyond(self, outside: Mapping[str, float]) -> float:
+        """How far outside a law's range, from 0 to 1, by e-folds outside by coordinate."""
+        return min(max(outside.values(), default=0.0) / FAR, 1.0)
+
+    def share(self, outside: Mapping[str, float]) -> float:
+        """Of a positive gain, whatever the recipe."""
+        return 1 - (1 - self.realised) * self.beyond(outside)
+
+
+@cache
+def learnt(without: str = "") -> Learnt:
+    """What all sources taught, or all but one; a source that taught nothing leaves it as it is."""
+    found = _file()
+    return Learnt(**(found["without"].get(without) or found["all"]))
+
+
+@cache
+def _file() -> Mapping[str, dict]:
+    return json.loads(files("distillaw.outcomes").joinpath("learnt.json").read_text(encoding="utf-8"))

@@ -1,0 +1,82 @@
+"""What the recipe of the distillation does to a gain by published laws, as far as anything is known of it.
+
+Published laws are of one recipe: the whole vocabulary, forward KL, temperature 1, the teacher's term alone. Runs and
+fits of the user's own are of the user's recipe and are left as they are.
+
+    weight w       positive gains times w, negative times w^3     worlds study: 0.53 and 0.54, and 0.1, at w = 0.5
+    temperature    positive gains times 0.8 above 1.5             0.73 and 0.90 at 2, exact teacher
+    top-k          positive gains times what outcomes taught      docs/retrodiction.md
+    divergence     unknown: said, not counted
+"""
+
+from dataclasses import dataclass
+
+from distillaw.errors import ConfigError
+from distillaw.planning.learnt import Learnt
+from distillaw.planning.phrases import say
+
+INSURED = 3.0
+"""Power of the weight by which harm shrinks: at a half a tenth was left (docs/worlds-study.md)."""
+SOFTENED = 0.8
+"""Share of a gain left at temperature 2 (docs/worlds-study.md: 0.73 on 75k, 0.90 on 300k tokens)."""
+SOFT = 1.5
+"""Temperature from which on that share counts; between 1 and 2 nothing was measured."""
+DIVERGENCES = ("forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl")
+"""That the package trains with (distill/divergences.py)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How the student learns from its teacher; the defaults are the recipe of published laws."""
+
+    weight: float = 1.0
+    """Lambda, of the teacher's term; the text's next token has 1 - lambda."""
+    temperature: float = 1.0
+    top_k: int | None = None
+    """Most likely ids that a target keeps; None is the whole vocabulary."""
+    divergence: str = "forward-kl"
+
+    def __post_init__(self) -> None:
+        """Refuse what is no recipe."""
+        if not 0 < self.weight <= 1:
+            raise ConfigError(say("recipe weight", weight=self.weight))
+        if not 0.1 <= self.temperature <= 20:
+            raise ConfigError(say("recipe temperature", temperature=self.temperature))
+        if self.top_k is not None and self.top_k < 1:
+            raise ConfigError(say("recipe top k", count=self.top_k))
+        if self.divergence not in DIVERGENCES:
+            raise ConfigError(
+                say("recipe divergence", divergence=self.divergence, known=", ".join(DIVERGENCES))
+            )
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is that of published laws."""
+        return self == Recipe()
+
+    @property
+    def softened(self) -> float:
+        """Share of a positive gain that the temperature leaves."""
+        return SOFTENED if self.temperature > SOFT else 1.0
+
+    @property
+    def lost(self) -> float:
+        """Share of a negative gain that the weight leaves."""
+        return self.weight**INSURED
+
+    def gained(self, doubt: Learnt) -> float:
+        """Share of a positive gain."""
+        return self.weight * self.softened * (1.0 if self.top_k is None else doubt.truncated)
+
+    def lines(self, doubt: Learnt) -> list[str]:
+        """What was made of it, and what could not be."""
+        if self.is_usual:
+            return []
+        found = [say("recipe counts", gained=100 * self.gained(doubt), lost=100 * self.lost)]
+        if self.top_k is not None:
+            found.append(say("recipe truncated", sd=100 * doubt.truncated_sd))
+        if self.divergence != "forward-kl":
+            found.append(say("recipe unknown", divergence=self.divergence))
+        if self.temperature != 1 and self.temperature <= SOFT:
+            found.append(say("recipe between", temperature=self.temperature))
+        return found

@@ -1,0 +1,55 @@
+"""Curves of students by what they begin from, of a record made up here."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from distillaw.errors import DataError
+from distillaw.figures import starts
+from distillaw.report.students import start_sentences
+
+
+def run(arm, teacher, loss):
+    numbers = {"teacher_params": teacher, "teacher_loss": 3.0}
+    return SimpleNamespace(
+        seed=0,
+        params=1000,
+        tokens=4000,
+        label="1k",
+        arm=arm,
+        teacher_run=f"T{teacher}",
+        loss=loss,
+        row={},
+        number=numbers.get,
+    )
+
+
+@pytest.fixture
+def record():
+    arms = {
+        arm: [run(arm, teacher, 3.0 + i / 10) for i, teacher in enumerate((2000, 4000, 8000))]
+        for arm in ("fresh", "pruned", "warm")
+    }
+    return SimpleNamespace(arms=arms, folder=Path("study"), every_teacher={})
+
+
+def test_why_an_arm_cannot_be_fitted_is_in_the_report(record, monkeypatch):
+    def fit(folder, *, arm, **options):
+        if arm == "pruned":
+            raise DataError("row 1: a pruned student of 1k is larger than its teacher")
+        optimum = {
+            "student_params": 1000.0,
+            "student_tokens": 4000.0,
+            "best_teacher_params": 2500.0,
+            "interval": [2100.0, 3000.0],
+            "problem": "",
+        }
+        return SimpleNamespace(details={"budgets": [{"optima": [optimum]}]})
+
+    monkeypatch.setattr(starts, "fit", fit)
+    cells = starts.start_cells(record)
+    (sentence,) = start_sentences(cells)
+    assert "larger than its teacher" in sentence and "best teacher 2.5k (2.1k to 3k)" in sentence
+    assert "warm" in sentence
+    starts.draw_starts(cells, against="size")

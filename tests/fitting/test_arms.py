@@ -1,0 +1,42 @@
+"""Rows of several starts: a law takes those of one, and says of which."""
+
+import numpy as np
+import pytest
+
+from distillaw.errors import ConfigError, DataError
+from distillaw.fitting.observations import arms_in, observe
+
+
+def _table(**columns):
+    size = len(columns.get("arm", "ab"))
+    numbers = {"params": np.full(size, 1e5), "tokens": np.full(size, 1e6)}
+    return numbers | {"loss": 3 + np.arange(size) / 10} | columns
+
+
+def test_a_law_takes_one_arm_and_says_what_it_left_out():
+    table = _table(arm=np.array(["fresh", "pruned", "fixed", "fresh"], dtype=object))
+    rows = observe(table)
+    assert rows.arm == "fresh" and rows.row.tolist() == [0, 3] and "1 pruned, 1 fixed" in " ".join(rows.notes)
+    assert observe(table, arm="fixed").row.tolist() == [2]
+    with pytest.raises(ConfigError):
+        observe(table, arm="cut")
+    with pytest.raises(DataError):
+        observe(_table(), arm="pruned")
+
+
+def test_a_table_without_fresh_students_is_taken_as_it_is():
+    rows = observe(_table(arm=np.array(["pruned", "pruned"], dtype=object)))
+    assert rows.arm == "pruned" and len(rows) == 2 and any("pruned" in note for note in rows.notes)
+    both = {
+        "arm": np.array(["fresh", "fixed"], dtype=object),
+        "role": np.array(["teacher", "student"], dtype=object),
+    }
+    assert observe(_table(**both)).arm == "fixed", "teachers are fresh whatever their students are"
+
+
+def test_older_tables_say_by_init_what_arm_a_row_is_of():
+    older = {"arm": ["supervised", "distilled", "distilled", "distilled"]}
+    older |= {"init": ["fresh", "fresh", "pruned", float("nan")]}
+    assert arms_in(older).tolist() == ["fresh", "fresh", "pruned", "fresh"]
+    assert arms_in({"init": ["pretrained", None]}).tolist() == ["pretrained", "fresh"]
+    assert arms_in({"loss": [1.0]}).tolist() == ["fresh"]

@@ -1,0 +1,103 @@
+"""The recipe of a question, and what outcomes taught of gains by published laws."""
+
+import math
+
+import numpy as np
+import pytest
+
+import distillaw as dl
+from distillaw.errors import ConfigError
+from distillaw.outcomes.table import ASKED_ONLY, read_outcomes
+from distillaw.planning.learnt import Learnt, learnt
+from distillaw.planning.recipe import Recipe
+from distillaw.verifying.retrodiction import retrodict
+
+STRONG = {"student_tokens": "20B", "teacher_params": ["1.2B"], "teacher_tokens": ["2T"], "with_flips": False}
+WEAK = STRONG | {"teacher_params": ["100M"], "teacher_tokens": ["2B"]}
+
+
+def gain(**asked):
+    return dl.plan("300M", **asked).gain.mean
+
+
+def test_half_the_weight_keeps_half_of_a_gain_and_an_eighth_of_a_loss():
+    assert gain(**STRONG, distill_weight=0.5) == pytest.approx(gain(**STRONG) / 2, rel=0.05)
+    assert gain(**WEAK) < 0
+    assert gain(**WEAK, distill_weight=0.5) == pytest.approx(gain(**WEAK) / 8, rel=0.1)
+
+
+def test_truncated_targets_take_a_gain_away_and_leave_it_unsure():
+    whole, cut = dl.plan("300M", **STRONG), dl.plan("300M", **STRONG, top_k=12)
+    assert whole.verdict == "distil" and cut.verdict == "too-close"
+    assert cut.gain.upper - cut.gain.lower > 1.5 * (whole.gain.upper - whole.gain.lower)
+
+
+def test_what_is_not_known_of_a_recipe_is_said_and_changes_nothing():
+    usual, asked = (
+        dl.plan("300M", **STRONG),
+        dl.plan("300M", **STRONG, divergence="reverse-kl", temperature=1.2),
+    )
+    assert asked.gain == usual.gain
+    said = " ".join(asked.assumptions)
+    assert "reverse-kl" in said and "1.2" in said and "reverse-kl" not in " ".join(usual.assumptions)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [{"distill_weight": 0}, {"distill_weight": 1.1}, {"temperature": 0}, {"top_k": 0}, {"divergence": "kl"}],
+)
+def test_what_is_no_recipe_is_refused(recipe):
+    with pytest.raises(ConfigError, match=next(iter(recipe)).replace("_", "-")):
+        dl.plan("300M", **STRONG, **recipe)
+
+
+def test_a_gain_shrinks_as_far_outside_as_students_were_and_no_further():
+    known = learnt()
+    assert known.share({}) == 1
+    assert known.share({"student_params": math.log(10) / 2}) == pytest.approx((1 + known.realised) / 2)
+    assert known.share({"student_params": 2.0, "student_tokens": 7.0}) == pytest.approx(known.realised)
+
+
+def test_repeated_text_is_worth_a_teacher():
+    asked = {
+        "student_tokens": "8B",
+        "teacher_params": ["300M"],
+        "teacher_tokens": ["8B"],
+        "with_flips": False,
+    }
+    few, many = (dl.plan("300M", **asked, unique_tokens=unique) for unique in ("2B", "1B"))
+    assert many.call.distil > few.call.distil + 0.3
+    assert any("read more than four times" in line for line in many.assumptions)
+
+
+def test_a_source_that_is_left_out_teaches_nothing():
+    table = {row.source for row in read_outcomes()}
+    changed = [source for source in table if learnt(source) != learnt()]
+    assert len(changed) >= 8 and isinstance(learnt("nobody"), Learnt) and learnt("nobody") == learnt()
+    assert set(ASKED_ONLY) <= table - set(changed), "a score of rows that no constant saw"
+
+
+def test_weights_of_a_recipe():
+    assert (Recipe().gained(learnt()), Recipe().lost) == (1, 1)
+    assert Recipe(weight=0.5).lost == pytest.approx(0.125)
+    assert Recipe(temperature=2).gained(learnt()) == pytest.approx(0.8)
+
+
+@pytest.fixture(scope="module")
+def answered():
+    return retrodict()
+
+
+def test_the_planner_is_no_worse_on_published_outcomes_than_its_page_says(answered):
+    score, unseen = answered.by("learnt")
+    assert (score.group, unseen.group) == ("learnt from", "not learnt from")
+    assert score.brier < 0.205 < score.base
+    assert score.right >= 0.85 * (score.right + score.wrong) and score.right + score.wrong >= 20
+    assert 0.85 <= score.covered / score.intervals <= 0.95
+    assert len(unseen.rows) - unseen.refused >= 10 and unseen.brier < 0.25
+    assert unseen.covered >= 0.85 * unseen.intervals and unseen.wrong <= 2
+
+
+def test_probabilities_are_numbers(answered):
+    said = [answer.probability_a for _, answer in answered.rows if answer.status != "refused"]
+    assert np.all((np.array(said) > 0) & (np.array(said) < 1))
