@@ -97,7 +97,8 @@ def test_cut_students_wait_for_what_they_are_cut_out_of():
 def test_each_arm_gets_its_own_rates():
     octaves = {"fresh": 0.0, "pruned": -2.0, "fixed": -1.0}
     ready, _ = _play(TUNED, lambda t: octaves[t.start_arm] - (0.5 if t.teacher_run is None else 0.0))
-    assert set(ready.cuts) == {"pruned", "pruned alone", "fixed", "fixed alone"}
+    deepest = {"pruned deepest", "pruned deepest alone"}
+    assert set(ready.cuts) == {"pruned", "pruned alone", "fixed", "fixed alone"} | deepest
     rates = {
         (arm, bool(t.teacher_run)): t.peak_lr
         for arm in octaves
@@ -106,6 +107,27 @@ def test_each_arm_gets_its_own_rates():
     }
     assert rates["pruned", True] < rates["fixed", True] < rates["fresh", True]
     assert rates["pruned", False] < rates["fresh", False]
+
+
+def test_rates_of_pruned_students_go_with_the_depth_of_the_cut():
+    """Searched at a mild and at the deepest cut; a cut between them lies between."""
+    spec = replace(TUNED, teachers=(*TUNED.teachers[1:], TeacherSpec(params="0.8M", tokens=30_000)))
+    spec = replace(spec, tuning=replace(spec.tuning, teacher="0.2M@30k"))
+    octaves = {"teacher-0.2M": 0.0, "teacher-0.4M": -1.0, "teacher-0.8M": -2.0}
+
+    def best(trunk):
+        source = trunk.cut_from or trunk.teacher_run or ""
+        is_pruned = trunk.start_arm == "pruned"
+        return next((o for name, o in octaves.items() if is_pruned and source.startswith(name)), 0.0)
+
+    ready, _ = _play(spec, best)
+    for is_taught in (True, False):
+        found = {
+            str(t.cut_from or t.teacher_run)[:12]: math.log2(t.peak_lr / spec.peak_lr)
+            for t in _students(ready, "pruned")
+            if t.label == "0.03M" and bool(t.teacher_run) == is_taught
+        }
+        assert found == {name: pytest.approx(best, abs=0.3) for name, best in octaves.items()}
 
 
 def test_one_failed_teacher_costs_its_own_students_alone():

@@ -22,9 +22,11 @@ from distillaw.sweep.tuning import (
     STEP,
     TAUGHT,
     ArmRates,
+    CutRates,
     LatticePoint,
     Lookup,
     Place,
+    Rates,
     RateSearch,
     TuningPlan,
     search_students,
@@ -146,12 +148,40 @@ class Planner:
         for arm in self._spec.students.starts:
             if arm == "fresh":
                 continue
+            searches: dict[Lesson, RateSearch | None] = {}
             for tuned in self._spec.tuned_lessons(arm, self._failed):
-                search = self._search(ready, tuned, batch_index)
-                if search is not None:
-                    ready.cuts[tuned.name] = search
-                    alike = [lesson for lesson in self._spec.lessons(arm) if lesson.name == tuned.name]
-                    self._add_searched(ready, tuned.name, search, alike)
+                searches[tuned] = self._search(ready, tuned, batch_index)
+            ready.cuts |= {tuned.name: search for tuned, search in searches.items() if search is not None}
+            for is_alone in (True, False):
+                alike = {one: search for one, search in searches.items() if (one.label == NONE) == is_alone}
+                lessons = [one for one in self._spec.lessons(arm) if (one.label == NONE) == is_alone]
+                self._add_cut(ready, alike, lessons)
+
+    def _add_cut(
+        self, ready: ReadyJobs, searches: dict[Lesson, RateSearch | None], lessons: Sequence[Lesson]
+    ) -> None:
+        """Adds students of a cut arm, each at the rates that were searched for its cut, or between them."""
+        known = {one: search for one, search in searches.items() if search is not None and search.rates_known}
+        if known != searches or not known:
+            ready.waiting += [
+                f"{one.name} students wait for their rate" for one in searches if one not in known
+            ]
+            return
+        mild, *deepest = known
+        own = self.tuned_rates(known[mild], mild.name)
+        batch, sizes = self.batch_tokens(known[mild].batch), self._spec.teacher_sizes()
+        for lesson in lessons:
+            rates: Rates = own
+            if deepest and lesson.source in sizes:
+                most = deepest[0]
+                octaves = math.log2(sizes[lesson.source] / sizes[mild.source])
+                depth = octaves / math.log2(sizes[most.source] / sizes[mild.source])
+                rates = CutRates(
+                    mild=own,
+                    deepest=self.tuned_rates(known[most], most.name),
+                    depth=min(max(depth, 0.0), 1.0),
+                )
+            self._add_lessons(ready, rates, batch, [lesson])
 
     def _search(self, ready: ReadyJobs, lesson: Lesson, batch_index: int) -> RateSearch | None:
         """The search for the rates of an arm, as far as it is; None while what it takes is not there."""
@@ -182,12 +212,12 @@ class Planner:
     def _teacher_run(self, lesson: Lesson) -> str | None:
         return None if lesson.label == NONE else self._models[lesson.label]
 
-    def _add_grid(self, ready: ReadyJobs, rates: ArmRates, batch: int) -> None:
+    def _add_grid(self, ready: ReadyJobs, rates: Rates, batch: int) -> None:
         self._add_teachers(ready, rates, batch)
         for arm in dict.fromkeys(("fresh", *self._spec.students.starts)):  # controls are fresh
             self._add_lessons(ready, rates, batch, self._spec.lessons(arm))
 
-    def _add_teachers(self, ready: ReadyJobs, rates: ArmRates, batch: int) -> None:
+    def _add_teachers(self, ready: ReadyJobs, rates: Rates, batch: int) -> None:
         """Adds the teachers trained here, and notes where each is."""
         wanted: dict[str, tuple[TrunkSpec, set[int]]] = {}
         names = self._models
@@ -208,7 +238,7 @@ class Planner:
         trunk = self.trunk("teacher", teacher.params, rate, batch, self._spec.seed)
         return replace(trunk, split=teacher.split)
 
-    def _add_lessons(self, ready: ReadyJobs, rates: ArmRates, batch: int, lessons: Sequence[Lesson]) -> None:
+    def _add_lessons(self, ready: ReadyJobs, rates: Rates, batch: int, lessons: Sequence[Lesson]) -> None:
         """Adds the students of each lesson whose models are there; of those that are not it is said."""
         for lesson in lessons:
             if not self._missing(lesson):
@@ -218,7 +248,7 @@ class Planner:
             else:
                 ready.waiting.append(f"{lesson.name} students wait for {self._missing(lesson)}")
 
-    def _add_students(self, ready: ReadyJobs, rates: ArmRates, batch: int, lesson: Lesson) -> None:
+    def _add_students(self, ready: ReadyJobs, rates: Rates, batch: int, lesson: Lesson) -> None:
         """Adds a job per trunk of a lesson, with every budget that the blocks of the study want."""
         wanted: dict[tuple[str, bool], tuple[TrunkSpec, set[int]]] = {}
         for block in self._spec.blocks():
@@ -231,7 +261,7 @@ class Planner:
             ready.jobs.append(TrunkJob(trunk=trunk, budgets=tuple(sorted(tokens))))
 
     def _block_trunks(
-        self, block: DesignBlock, rates: ArmRates, batch: int, lesson: Lesson
+        self, block: DesignBlock, rates: Rates, batch: int, lesson: Lesson
     ) -> Iterator[tuple[TrunkSpec, int]]:
         """Every trunk of a block, with each budget that it serves."""
         design = block.design

@@ -165,13 +165,16 @@ class Lesson(NamedTuple):
     """Of the teacher."""
     source: str = ""
     """Label (or folder) of the model they are cut out of; empty: fresh."""
+    is_deepest: bool = False
+    """Whether its rates are searched for the deepest cut, beside those of a milder one."""
 
     @property
     def name(self) -> str:
         """Under which the search for its rates goes."""
         if self.arm == "fresh":
             return "supervised" if self.label == NONE else "distilled"
-        return f"{self.arm} alone" if self.label == NONE else self.arm
+        arm = f"{self.arm} deepest" if self.is_deepest else self.arm
+        return f"{arm} alone" if self.label == NONE else arm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,7 +282,9 @@ class StudySpec:
     def tuned_lessons(self, arm: str, failed: Collection[str] = ()) -> list[Lesson]:
         """Those of a cut arm at which its rates are searched: alone, and from one teacher, the middle one if it may.
 
-        Of those that failed (labels) none, as long as another may.
+        The pruned arm is searched at the deepest cut too, that out of the largest teacher: the more of a model is cut
+        away, the more it is a fresh one, which wants another rate. Of those that failed (labels) none, as long as
+        another may.
         """
         middle = self.middle_teacher(failed)
         if middle is None:
@@ -288,9 +293,21 @@ class StudySpec:
             return [Lesson(arm, label, self.reference.label) for label in (NONE, middle.label)]
         holds = [t for t in self.usual_teachers if all(self.can_cut(t, n) for n in self.tuned_sizes())]
         holds = [t for t in holds if t.label not in failed] or holds
-        sizes = {t.label: parse_count(t.params) if t.params else math.inf for t in holds}
-        chosen = middle.label if middle in holds else min(sizes, key=lambda label: sizes[label], default="")
-        return [Lesson(arm, label, chosen) for label in (NONE, chosen)] if chosen else []
+        sizes, labels = self.teacher_sizes(), [t.label for t in holds]
+        chosen = (
+            middle.label if middle in holds else min(labels, key=lambda x: sizes.get(x, math.inf), default="")
+        )
+        if not chosen:
+            return []
+        lessons = [Lesson(arm, label, chosen) for label in (NONE, chosen)]
+        most = max(labels, key=lambda label: sizes.get(label, 0.0))
+        if sizes.get(chosen, math.inf) < sizes.get(most, 0.0):
+            lessons += [Lesson(arm, label, most, True) for label in (NONE, most)]
+        return lessons
+
+    def teacher_sizes(self) -> dict[str, float]:
+        """Non-embedding parameters of the teachers that are trained here, by label."""
+        return {t.label: parse_count(t.params) for t in self.usual_teachers if t.params}
 
     def left_uncut(self) -> list[str]:
         """What a pruned arm leaves out, in words: pairs whose teacher does not hold the student."""

@@ -13,6 +13,9 @@ all searches of the arm (laws/rates.py), in steps of `STEP`, so that budgets whi
 The batch is one for the whole study (runs are paired batch by batch): it is chosen on the supervised arm at the largest
 budget, and checked, not moved, on the distilled one.
 
+Students that are cut out of the teacher under test are searched at a mild and at the deepest cut; rates of cuts between
+the two lie between theirs (`CutRates`).
+
 The lattice: point (i, j) has batch B 2^j and rate r 2^i sqrt(2^j) (the square-root rule for Adam), so that
 moving along j alone keeps the rate near its optimum. Pure functions of the losses known so far: no clock, no
 disk, so a killed search goes on where it was.
@@ -32,13 +35,14 @@ class Place(NamedTuple):
     """Where a rate is searched."""
 
     arm: str
-    """`supervised`, `distilled`, `teacher`; of students that are cut `pruned`, `fixed`, each also ` alone`."""
+    """`supervised`, `distilled`, `teacher`; of students that are cut `pruned`, `pruned deepest`, `fixed`, each also
+    ` alone`."""
     size: str
     is_far: bool = False
     """At the arm's largest budget instead of the search's."""
 
 
-TAUGHT = ("distilled", "pruned", "fixed")
+TAUGHT = ("distilled", "pruned", "pruned deepest", "fixed")
 """Arms with a teacher."""
 
 
@@ -286,3 +290,24 @@ class ArmRates:
             return self.exact.get((params, tokens), self.start)
         octaves = self.law.chosen(params, tokens) - math.log2(self.start)
         return float(f"{self.start * 2 ** (STEP * round(octaves / STEP)):.4g}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutRates:
+    """Rates of students cut out of one model, between those searched for a milder and for the deepest cut."""
+
+    mild: ArmRates
+    deepest: ArmRates
+    depth: float
+    """How far from the milder (0) to the deepest cut (1), in the logarithm of the model's size."""
+
+    def at(self, params: float, tokens: int) -> float:
+        """Rate of a size at a budget, in steps of `STEP` from the milder cut's."""
+        mild, deepest = self.mild.at(params, tokens), self.deepest.at(params, tokens)
+        if self.depth in (0.0, 1.0):
+            return deepest if self.depth else mild
+        return float(f"{mild * 2 ** (STEP * round(self.depth * math.log2(deepest / mild) / STEP)):.4g}")
+
+
+Rates = ArmRates | CutRates
+"""What says the rate of a size at a budget."""
