@@ -133,6 +133,18 @@ def format_seconds(value: float) -> str:
     return f"{seconds / (365.25 * _DAY):,.{0 if seconds > 3650 * _DAY else 1}f} years"
 
 
+def format_hours(value: float) -> str:
+    """Device-hours from an hour on, a duration below: 1.59k h, 6 min 10 s."""
+    if value < 1 or not math.isfinite(value):
+        return format_seconds(value * 3600)
+    return f"{format_count(value)} h"
+
+
+def format_dollars(value: float) -> str:
+    """US dollars to three digits: utilisation is not known better."""
+    return f"${float(f'{value:.3g}'):,.0f}" if value >= 100 else f"${value:.2f}"
+
+
 def format_bytes(value: float) -> str:
     """A size on disk or in memory, decimal units: 12.4 MB."""
     for suffix, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

@@ -94,11 +94,7 @@ def test_a_real_model_is_named_alike_everywhere():
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (f"plan {ASKED} --price -3 --mfu 40", "--mfu 40.0 does nothing here"),
-        (f"plan {ASKED} --price 3", "--price 3.0 does nothing here"),
-        (f"plan {ASKED} --device h200", "--device h200 does nothing here"),
-        ("plan --student 1B --compute 1e21 --mfu 0.4", "--mfu 0.4 does nothing here"),
-        ("plan --student 1B --device-hours 500 --price 3", "--price 3.0 does nothing here"),
+        (f"plan {ASKED} --price -3 --mfu 40", "mfu = 40"),
         (
             f"plan {ASKED} --serve-memory 8e9 --serve-bandwidth 1e12",
             "--serve-bandwidth 1e12 does nothing here",

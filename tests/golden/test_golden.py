@@ -14,7 +14,7 @@ TOLERANCE = 1e-3
 """Of a number. Searches end at other last digits on other processors: between an AMD EPYC and an Intel Xeon numbers of
 these answers differ by up to 1.7e-4 of themselves (the width of an interval calibrated at `--delta 1e-2`)."""
 LOOSE = {"fit {open} --law distillation --bootstrap 4 --supervised besiroglu2024"}
-"""Calls whose fit ends at a bound with a condition number of 1e7: its two solvers disagree, and so do two processors."""
+"""Its fit ends at a bound with a condition number of 1e7: its two solvers disagree, and so do two processors."""
 
 
 def _differences(was: object, now: object, where: str = "", tolerance: float = TOLERANCE) -> list[str]:

@@ -35,8 +35,10 @@ def test_nothing_typed_is_a_question_of_defaults():
 @pytest.mark.parametrize(
     ("asked", "match"),
     [
-        ({"device": "h100-sxm"}, "--device h100-sxm does nothing here"),
-        ({"price_per_hour": 3.0}, "it prices --money"),
+        ({"mfu": 1.5}, "mfu = 1.5"),
+        ({"price_per_hour": -3.0}, "price = -3"),
+        ({"teachers": ["llama-3.1-8b"], "vocab": 32_000}, "Llama-3.1-8B has 128256 ids"),
+        ({"top_k": 50_000}, "the vocabulary has 32768 ids"),
         ({"serve_bandwidth": 1e12}, "--serve-latency"),
         ({"delta_lgt": 1.0, "delta_pre": 0.0, "scenario": "inference"}, "say all that it would"),
         ({"train_teacher": True}, "give both"),
@@ -67,6 +69,18 @@ def test_a_question_in_numbers():
     assert found.student_params == 3e8 and found.student_tokens is None and "2,000 $" in found.budget_text
     assert [(t.params, t.tokens, t.exists) for t in found.teachers] == [(3e9, 6e10, True)]
     assert (found.cost_shares.delta_lgt, found.cost_shares.delta_pre) == (1.0, 0.5)
+
+
+def test_named_teachers_bring_their_vocabulary_and_strategies_have_hours_and_dollars():
+    """Rows of Llama-3.1-8B's embedding; hours of an H100 at 40 % of 989e12 FLOP/s, three dollars each."""
+    of_paper = dl.plan("1B", student_tokens="20B", with_flips=False)
+    verdict = dl.plan("1B", student_tokens="20B", teachers=["llama-3.1-8b"], with_flips=False)
+    assert (of_paper.situation.vocab, verdict.situation.vocab) == (32_768, 128_256)
+    for row in verdict.to_json()["strategies"]:
+        hours = row["compute"]["total"] / (0.4 * 989e12) / 3600
+        assert (row["device_hours"], row["dollars"]) == (pytest.approx(hours), pytest.approx(3 * hours))
+    other = dl.plan("1B", student_tokens="20B", device="h200", price_per_hour=5, mfu=0.2, with_flips=False)
+    assert other.to_json()["device"] == {"name": "h200", "mfu": 0.2, "price_per_hour": 5}
 
 
 def test_a_budget_that_a_smaller_vocabulary_could_do_with_is_not_refused_before_models_are_read():

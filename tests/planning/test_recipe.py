@@ -30,6 +30,7 @@ def test_truncated_targets_take_a_gain_away_and_leave_it_unsure():
     whole, cut = dl.plan("300M", **STRONG), dl.plan("300M", **STRONG, top_k=12)
     assert whole.verdict == "distil" and cut.verdict == "too-close"
     assert cut.gain.upper - cut.gain.lower > 1.5 * (whole.gain.upper - whole.gain.lower)
+    assert dl.plan("300M", **STRONG, top_p=0.9).gain == cut.gain
 
 
 def test_what_is_not_known_of_a_recipe_is_said_and_changes_nothing():
@@ -44,7 +45,15 @@ def test_what_is_not_known_of_a_recipe_is_said_and_changes_nothing():
 
 @pytest.mark.parametrize(
     "recipe",
-    [{"distill_weight": 0}, {"distill_weight": 1.1}, {"temperature": 0}, {"top_k": 0}, {"divergence": "kl"}],
+    [
+        {"distill_weight": 0},
+        {"distill_weight": 1.1},
+        {"temperature": 0},
+        {"top_k": 0},
+        {"top_p": 1.0},
+        {"divergence": "kl"},
+        {"divergence": "reverse-kl", "top_p": 0.9},
+    ],
 )
 def test_what_is_no_recipe_is_refused(recipe):
     with pytest.raises(ConfigError, match=next(iter(recipe)).replace("_", "-")):

@@ -1,13 +1,12 @@
 """How `distillaw cost` shows an estimate: the JSON of the interface contract, and text with its sources."""
 
-import math
 from collections.abc import Iterator
 
 from distillaw.accounting.architecture import as_architecture
 from distillaw.accounting.conventions import PRINTED_UNIT
 from distillaw.accounting.estimate import CostEstimate, CountedModel
 from distillaw.accounting.params import ParamCount
-from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds
+from distillaw.quantities import format_bytes, format_count, format_dollars, format_flop, format_hours
 
 PARTS = (
     ("attention_projections", "attention projections"),
@@ -255,13 +254,13 @@ def _print_machine(answer: CostEstimate) -> None:
     _row(f"targets, {answer.scheme.name}", [format_bytes(answer.cache_bytes)])
     print(f"    ({per_token:.0f} B per token: {answer.scheme.meaning})")
     print(f"\ntime and money on {device.device}")
-    _row("device time", [_hours(run.device_hours)])
+    _row("device time", [format_hours(run.device_hours)])
     if run.device_hours_low < run.device_hours_high:
         _row(
             "  at the ends of the MFU range",
-            [f"{_hours(run.device_hours_low)} to {_hours(run.device_hours_high)}"],
+            [f"{format_hours(run.device_hours_low)} to {format_hours(run.device_hours_high)}"],
         )
-    _row("price", ["unknown: --price" if run.price is None else _money(run.price)])
+    _row("price", ["unknown: --price" if run.price is None else format_dollars(run.price)])
     for name, text in (
         ("peak", f"{device.peak_flop_per_second:.4g} FLOP/s {device.dtype}; {device.peak_source}"),
         ("MFU", f"{run.mfu:.0%}; " + ("yours" if run.mfu != device.mfu else device.mfu_source)),
@@ -279,15 +278,3 @@ def _serving_label(answer: CostEstimate) -> str:
 
 def _flop(value: float) -> str:
     return format_flop(value).removesuffix(" FLOP")
-
-
-def _money(dollars: float) -> str:
-    """To three digits: utilisation is not known better."""
-    return f"${float(f'{dollars:.3g}'):,.0f}" if dollars >= 100 else f"${dollars:.2f}"
-
-
-def _hours(hours: float) -> str:
-    """Device-hours from an hour on, a duration below."""
-    if hours < 1 or not math.isfinite(hours):
-        return format_seconds(hours * 3600)
-    return f"{format_count(hours)} h"

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from distillaw.accounting.families import named_models
+from distillaw.accounting.family import PAPER_VOCAB
 from distillaw.accounting.flops import TRAINING_FACTOR
 from distillaw.accounting.hardware import hardware_presets
 from distillaw.accounting.memory import CACHE_BYTES
@@ -186,6 +187,8 @@ def _teachers() -> list[dict[str, object]]:
             "params": float(m.params),
             "tokens": m.tokens,
             "tokenizer": m.tokenizer,
+            "tokenizer_size": m.tokenizer_size,
+            "vocab": m.vocab,
             "estimate_error": situation.FOREIGN_TEXT_ERROR * (2 if m.distilled else 1),
             "is_base": not (m.distilled or m.post_trained),
             "source": m.tokens_source.text,
@@ -201,6 +204,7 @@ def _constants() -> dict[str, object]:
     assert correction.repetition is not None
     quantiles = crossover.QUANTILES
     return {
+        "vocab": PAPER_VOCAB,
         "margin": decision.MARGIN,
         "sure": decision.SURE,
         "sure_deviations": float(gains.LAW_SCALE * stdtrit(gains.LAW_DOF, decision.SURE)),

@@ -5,7 +5,7 @@ from dataclasses import Field, fields
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from distillaw.accounting.family import PAPER_CONTEXT, PAPER_VOCAB
+from distillaw.accounting.family import PAPER_CONTEXT
 from distillaw.accounting.hardware import hardware_presets
 from distillaw.planning.question import OptionHelp, PlanQuestion
 
@@ -27,6 +27,7 @@ _OF_COMMAND = (
     "distill-weight",
     "temperature",
     "top-k",
+    "top-p",
     "divergence",
 )
 """Options that the page does not have."""
@@ -35,7 +36,6 @@ _USUAL = {
     "device": "h100-sxm",
     "scenario": "inference",
     "weight-bytes": "2",
-    "vocab": str(PAPER_VOCAB),
     "context": str(PAPER_CONTEXT),
 }
 """What is taken where nothing is given; a student, for the page begins with one."""

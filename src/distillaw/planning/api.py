@@ -36,7 +36,7 @@ from distillaw.planning.evidence import Evidence
 from distillaw.planning.judging import Judged, Sources, consult, judge, options_of
 from distillaw.planning.law_evidence import BY_RATIO
 from distillaw.planning.phrases import say
-from distillaw.planning.question import Count, PlanQuestion, situation_of
+from distillaw.planning.question import Count, PlanQuestion, device_of, situation_of
 from distillaw.planning.sensitivity import switching_values
 from distillaw.planning.situation import Situation, training_tokens
 from distillaw.planning.teacher_curve import teacher_range
@@ -110,7 +110,8 @@ def answer(question: PlanQuestion, situation: Situation, record: StudyRecord | N
         seed=question.seed,
         asked=tuple(v.source for v in voices[: len(asked)]),
     )
-    verdict = decide(situation, sources, with_flips=question.with_flips)
+    device = device_of(question)
+    verdict = replace(decide(situation, sources, with_flips=question.with_flips), device=device)
     return verdict if record is None else _with_gaps(verdict, record)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from distillaw.accounting.conventions import ParamConvention, Params
 from distillaw.accounting.family import FixedAspect
-from distillaw.accounting.hardware import SECONDS_PER_HOUR, hardware
+from distillaw.accounting.hardware import SECONDS_PER_HOUR, Hardware, RunCost, estimate_cost, hardware
 from distillaw.accounting.memory import serving_memory
 from distillaw.errors import ConfigError
 from distillaw.laws.search import last_true
@@ -21,6 +21,41 @@ SERVED = FixedAspect()
 """The family whose members are served."""
 SMALLEST, LARGEST = 1e3, 1e14
 """Parameters between which the largest student is sought: a slip of the pen, and ten times the largest ever named."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """What strategies are priced on."""
+
+    preset: Hardware
+    mfu: float | None = None
+    """Utilisation assumed; None: the preset's."""
+    price_per_hour: float | None = None
+    """US dollars; None: the preset's, which may have none."""
+
+    def cost(self, flop: float) -> RunCost:
+        """Hours and dollars of so many FLOP."""
+        return estimate_cost(flop, self.preset, mfu=self.mfu, price_per_hour=self.price_per_hour)
+
+    @property
+    def rate(self) -> float | None:
+        """US dollars per hour; None where nobody said."""
+        return self.preset.price_per_hour if self.price_per_hour is None else self.price_per_hour
+
+    @property
+    def note(self) -> str:
+        """At which utilisation and price."""
+        seen = (
+            ""
+            if self.mfu is not None
+            else f" ({self.preset.mfu_low:.0%} to {self.preset.mfu_high:.0%} are seen)"
+        )
+        money = "its price is not known: --price" if self.rate is None else f"${self.rate:.2f} an hour"
+        return f"hours of one {self.preset.name} at {self.cost(1.0).mfu:.0%} of its peak{seen}; {money}"
+
+    def to_json(self) -> dict[str, object]:
+        """Plain JSON values."""
+        return {"name": self.preset.name, "mfu": self.cost(1.0).mfu, "price_per_hour": self.rate}
 
 
 def compute_for(

@@ -199,7 +199,7 @@ class _Kept:
             sd = math.hypot(home, self.transfer.sd(self.beyond) * gain)
         else:
             sd = math.hypot(learnt.at_home, learnt.per_gain * learnt.beyond(self.outside) * gain)
-        sd = recipe.weight * math.hypot(sd, learnt.truncated_sd * (recipe.top_k is not None))
+        sd = recipe.weight * math.hypot(sd, learnt.truncated_sd * recipe.is_truncated)
         return math.hypot(SEEDS, sd, learnt.repeated_sd * is_repeated(self.situation, option.student_tokens))
 
 

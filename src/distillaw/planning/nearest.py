@@ -106,7 +106,7 @@ def _of_question(situation: Situation, best: Strategy) -> dict[str, object]:
         "ratio": None if teacher is None or teacher.params is None else teacher.params / best.student_params,
         "passes": passes,
         "start": "random",
-        "cut": situation.recipe.top_k is not None,
+        "cut": situation.recipe.is_truncated,
         "budget": situation.comparison,
     }
 

@@ -191,6 +191,12 @@ _ASSUMPTIONS = {
     "pretraining, and is at most 1, which is distillation alone",
     "recipe temperature": "--temperature {temperature:g}: between 0.1 and 20; 1 leaves distributions as they are",
     "recipe top k": "--top-k {count}: at least 1 id",
+    "recipe whole": "--top-k {count}: the vocabulary has {vocab} ids; leave it out to keep them all",
+    "other vocab": "--vocab {vocab}: {teacher} has {own} ids, and a student that learns from its probabilities has the "
+    "same; leave it out",
+    "recipe top p": "--top-p {mass:g}: the mass that is kept, between 0 and 1; leave it out to keep all",
+    "recipe infinite": "--divergence reverse-kl towards targets cut by --top-k or --top-p is infinite wherever the "
+    "student has mass and the target none; use forward-kl or skew-reverse-kl",
     "recipe divergence": "--divergence {divergence}: one of {known}",
     "recipe counts": "The recipe leaves {gained:.0f} % of a gain by published laws and {lost:.0f} % of a loss "
     "(docs/worlds-study.md, 0.03M students; docs/retrodiction.md).",

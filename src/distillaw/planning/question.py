@@ -21,7 +21,7 @@ from distillaw.accounting.scenarios import CostShares
 from distillaw.errors import ConfigError
 from distillaw.planning.baseline import Given, read_baselines
 from distillaw.planning.bills import shares_of
-from distillaw.planning.budget import ServingLimit, compute_for, largest_served
+from distillaw.planning.budget import Device, ServingLimit, compute_for, largest_served
 from distillaw.planning.judging import of_study
 from distillaw.planning.paired import study_prices
 from distillaw.planning.phrases import say
@@ -76,7 +76,9 @@ class PlanQuestion:
     device: Annotated[
         str | None,
         OptionHelp(
-            f"Hardware preset that turns hours and money into FLOP; {_DEVICE} by default.", alias="hardware"
+            f"Hardware preset in whose hours strategies are priced, and budgets of hours and money counted; {_DEVICE} "
+            "by default.",
+            alias="hardware",
         ),
     ] = None
     mfu: Annotated[float | None, OptionHelp("Utilisation assumed; the preset's by default.")] = None
@@ -151,6 +153,9 @@ class PlanQuestion:
     ] = None
     top_k: Annotated[
         int | None, OptionHelp("Most likely ids that a target keeps; the whole vocabulary by default.")
+    ] = None
+    top_p: Annotated[
+        float | None, OptionHelp("Mass of the most likely ids that a target keeps, 0 to 1; all by default.")
     ] = None
     divergence: Annotated[
         Literal["forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl"] | None,
@@ -236,8 +241,7 @@ def situation_of(
         VocabularyError: teachers with several tokenizers.
     """
     q = question
-    if q.device is not None:
-        hardware(q.device)  # a slip in a name is said before anything else
+    device_of(q)  # a slip in a name is said before anything else
     if not 0.5 <= q.level < 1:
         raise ConfigError(say("level", level=q.level))
     _refuse_idle(q)
@@ -265,6 +269,8 @@ def situation_of(
         inference_tokens=_read(q.inference_tokens, "inference-tokens") or 0.0,
         **_sizes(q, record, {"vocab": 1, "context": 1} if more_to_come else {}),
     )
+    if situation.recipe.top_k is not None and situation.recipe.top_k >= situation.vocab:
+        raise ConfigError(say("recipe whole", count=situation.recipe.top_k, vocab=situation.vocab))
     if q.start == "pruned" and situation.student_params is None:
         raise ConfigError(say("start needs size"))
     _refuse_unshared(of_study(situation, record), more_to_come=more_to_come)
@@ -289,6 +295,7 @@ def _recipe(q: PlanQuestion) -> Recipe:
         "weight": q.distill_weight,
         "temperature": q.temperature,
         "top_k": q.top_k,
+        "top_p": q.top_p,
         "divergence": q.divergence,
     }
     return Recipe(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
@@ -334,6 +341,20 @@ def _compute(q: PlanQuestion) -> tuple[float | None, str]:
     )
 
 
+def device_of(question: PlanQuestion) -> Device | None:
+    """What strategies are priced on; None for runs of a study, made on a machine of its own, where none is named.
+
+    Raises:
+        ConfigError: an unknown device, a utilisation or a price that is none.
+    """
+    q = question
+    if q.study is not None and (q.device, q.mfu, q.price_per_hour, q.device_hours, q.money) == (None,) * 5:
+        return None
+    device = Device(preset=hardware(q.device or _DEVICE), mfu=q.mfu, price_per_hour=q.price_per_hour)
+    device.cost(1.0)  # refuses a utilisation or a price that is none
+    return device
+
+
 def _limit(q: PlanQuestion, *, vocab: int, context: int) -> ServingLimit | None:
     """The tightest limit on the student's size."""
     limits = []
@@ -374,7 +395,7 @@ def _sizes(q: PlanQuestion, record: StudyRecord | None, of_teachers: Mapping[str
     """
     known: dict[str, Any] = {"vocab": PAPER_VOCAB, "context": PAPER_CONTEXT}
     if record is None:
-        known |= of_teachers
+        known |= {**of_teachers, **_named_vocabulary(q)}
     if record is not None and record.runs:
         row = record.runs[0]
         for name, key in (("vocab", "vocab_size"), ("context", "context")):
@@ -386,6 +407,19 @@ def _sizes(q: PlanQuestion, record: StudyRecord | None, of_teachers: Mapping[str
     known |= {name: value for name, value in asked.items() if value is not None}
     limit = _limit(q, vocab=known["vocab"], context=known["context"])
     return known if limit is None else known | {"max_params": limit.params, "limit_text": limit.text}
+
+
+def _named_vocabulary(q: PlanQuestion) -> dict[str, int]:
+    """The vocabulary that a student needs to learn from the named teachers, padding included.
+
+    Raises:
+        ConfigError: another one was asked for.
+    """
+    named = [model(name) for name in q.teachers or () if isinstance(name, str)]
+    for each in named:
+        if q.vocab is not None and not each.tokenizer_size <= q.vocab <= each.vocab:
+            raise ConfigError(say("other vocab", vocab=q.vocab, teacher=each.name, own=each.vocab))
+    return {"vocab": max(each.vocab for each in named)} if named else {}
 
 
 def named_teacher(name: str, loss: float | None = None) -> Teacher:
@@ -453,24 +487,17 @@ def _listed(q: PlanQuestion) -> list[Teacher]:
     return found
 
 
-_BUYS = "it turns --device-hours 500 or --money 2000 into FLOP, and --tokens and --compute need none of that"
-
-
 def _refuse_idle(q: PlanQuestion) -> None:
     """Fields that cannot act beside the others; lest someone believes that they did something.
 
     Raises:
         ConfigError: names the option, what it needs, and what to do.
     """
-    is_bought = q.device_hours is not None or q.money is not None
     is_served = q.serve_memory is not None or q.serve_latency is not None
     says_all = q.delta_lgt is not None and q.delta_pre is not None
     served = "it belongs to --serve-memory 8e9, or --serve-latency with --serve-bandwidth"
     idle = (
         (q.student_loss, q.study is None, "--student-loss", "the study has baselines of its own"),
-        (q.device, is_bought, f"--device {q.device}", _BUYS),
-        (q.mfu, is_bought, f"--mfu {q.mfu}", _BUYS),
-        (q.price_per_hour, q.money is not None, f"--price {q.price_per_hour}", "it prices --money 2000"),
         (
             q.serve_bandwidth,
             q.serve_latency is not None,

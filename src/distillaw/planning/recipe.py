@@ -5,7 +5,7 @@ fits of the user's own are of the user's recipe and are left as they are.
 
     weight w       positive gains times w, negative times w^3     worlds study: 0.53 and 0.54, and 0.1, at w = 0.5
     temperature    positive gains times 0.8 above 1.5             0.73 and 0.90 at 2, exact teacher
-    top-k          positive gains times what outcomes taught      docs/retrodiction.md
+    top-k, top-p   positive gains times what outcomes taught      docs/retrodiction.md
     divergence     unknown: said, not counted
 """
 
@@ -34,6 +34,8 @@ class Recipe:
     temperature: float = 1.0
     top_k: int | None = None
     """Most likely ids that a target keeps; None is the whole vocabulary."""
+    top_p: float | None = None
+    """Mass of the most likely ids that a target keeps; None is all of it."""
     divergence: str = "forward-kl"
 
     def __post_init__(self) -> None:
@@ -44,15 +46,24 @@ class Recipe:
             raise ConfigError(say("recipe temperature", temperature=self.temperature))
         if self.top_k is not None and self.top_k < 1:
             raise ConfigError(say("recipe top k", count=self.top_k))
+        if self.top_p is not None and not 0 < self.top_p < 1:
+            raise ConfigError(say("recipe top p", mass=self.top_p))
         if self.divergence not in DIVERGENCES:
             raise ConfigError(
                 say("recipe divergence", divergence=self.divergence, known=", ".join(DIVERGENCES))
             )
+        if self.is_truncated and self.divergence == "reverse-kl":
+            raise ConfigError(say("recipe infinite"))
 
     @property
     def is_usual(self) -> bool:
         """Whether it is that of published laws."""
         return self == Recipe()
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether targets leave out a part of the vocabulary."""
+        return self.top_k is not None or self.top_p is not None
 
     @property
     def softened(self) -> float:
@@ -66,14 +77,14 @@ class Recipe:
 
     def gained(self, doubt: Learnt) -> float:
         """Share of a positive gain."""
-        return self.weight * self.softened * (1.0 if self.top_k is None else doubt.truncated)
+        return self.weight * self.softened * (doubt.truncated if self.is_truncated else 1.0)
 
     def lines(self, doubt: Learnt) -> list[str]:
         """What was made of it, and what could not be."""
         if self.is_usual:
             return []
         found = [say("recipe counts", gained=100 * self.gained(doubt), lost=100 * self.lost)]
-        if self.top_k is not None:
+        if self.is_truncated:
             found.append(say("recipe truncated", sd=100 * doubt.truncated_sd))
         if self.divergence != "forward-kl":
             found.append(say("recipe unknown", divergence=self.divergence))

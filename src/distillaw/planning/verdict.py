@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from operator import attrgetter
 
+from distillaw.planning.budget import Device
 from distillaw.planning.decision import WORDS, Call, EqualCompute, StartCall, Supposed, call
 from distillaw.planning.evidence import Crossover, Evidence, Interval, Strategy
 from distillaw.planning.judging import Sources
@@ -17,9 +18,9 @@ from distillaw.planning.sensitivity import SwitchingValue
 from distillaw.planning.situation import Situation
 from distillaw.planning.teacher_curve import TeacherRange
 from distillaw.planning.wording import crossover_sentence, equal_sentence
-from distillaw.quantities import format_flop, format_size
+from distillaw.quantities import format_dollars, format_flop, format_hours, format_size
 from distillaw.runs.record import budget_text
-from distillaw.table import Table, number, text
+from distillaw.table import Column, Table, number, text
 
 UNKNOWN = "UNKNOWN"
 """Title where no evidence reaches the question: that is no tie."""
@@ -76,6 +77,8 @@ class Verdict:
     """Who was asked."""
     teachers: TeacherRange | None = None
     """How flat the choice of the teacher's size is."""
+    device: Device | None = None
+    """What strategies are priced on; None for a study, whose machine is its own."""
 
     @property
     def nearest(self) -> Sequence[Case]:
@@ -109,7 +112,8 @@ class Verdict:
             **{name: getattr(self.situation, name) for name in of_situation},
             "student_tokens": self.asked.student_tokens,
             "start": self.asked.start,
-            "strategies": [row.to_json() for row in self.strategies],
+            "device": _json(self.device),
+            "strategies": [row.to_json() | self.price(row) for row in self.strategies],
             "crossover_tokens": self.crossover_tokens,
             "crossover_compute": _NO_BAND if band is None else band.to_json(),
             "flips": [flip.to_json() for flip in self.flips],
@@ -118,6 +122,15 @@ class Verdict:
             "evidence": [evidence_json(e, self.level, self.headline) for e in self.evidence],
             "probability_distil": self.call.distil,
             "probability_pretrain": self.call.pretrain,
+        }
+
+    def price(self, row: Strategy) -> dict[str, float | None]:
+        """Hours of the device and US dollars of what a strategy pays here; None where either is not known."""
+        total = row.compute.get("total")
+        cost = None if self.device is None or total is None else self.device.cost(total)
+        return {
+            "device_hours": None if cost is None else cost.device_hours,
+            "dollars": None if cost is None else cost.price,
         }
 
     def __str__(self) -> str:
@@ -203,15 +216,27 @@ def cost_table(verdict: Verdict) -> Table:
         number(words, _flop, of=lambda row, part=part: row.compute.get(part), missing="unknown")
         for words, part in parts.items()
     ]
+    prices: list[Column] = []
+    if verdict.device is not None:
+        prices = [
+            number(
+                "hours", format_hours, of=lambda row: verdict.price(row)["device_hours"], missing="unknown"
+            ),
+            number(
+                "US dollars", format_dollars, of=lambda row: verdict.price(row)["dollars"], missing="unknown"
+            ),
+        ]
     return Table.of(
         [
             text("FLOP", of=_name),
             number("student", format_size, of=attrgetter("student_params")),
             number("tokens", budget_text, of=attrgetter("student_tokens")),
             *flop,
+            *prices,
             text("loss is", of=lambda row: "estimate" if row.is_speculative else row.basis),
         ],
         verdict.strategies,
+        note="" if verdict.device is None else verdict.device.note,
     )
 
 

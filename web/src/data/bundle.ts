@@ -70,6 +70,9 @@ interface NamedTeacherData {
   params: number;
   tokens: number | null;
   tokenizer: string;
+  /** Entries of the tokenizer, and rows of the embedding, padding included. */
+  tokenizer_size: number;
+  vocab: number;
   estimate_error: number;
   /** Neither distilled nor tuned: its tokens tell its loss. */
   is_base: boolean;
@@ -126,6 +129,8 @@ export interface FieldData {
 export type BudgetKind = "tokens" | "compute" | "device-hours" | "money";
 
 interface Constants {
+  /** Of a student without named teachers. */
+  vocab: number;
   margin: number;
   sure: number;
   /** Standard deviations of a law's doubt at which its gain has the sign of its mean with the probability `sure`. */

@@ -11,8 +11,6 @@ function acts(option: string, q: Question): boolean {
   switch (option) {
     case "serve-bandwidth": return latency !== "";
     case "weight-bytes": return memory !== "" || latency !== "";
-    case "device": case "mfu": return q.budgetKind === "device-hours" || q.budgetKind === "money";
-    case "price": return q.budgetKind === "money";
     case "students-served": {
       const mayTrain = !q.onlyExisting && !(named && q.budgetKind === "tokens");
       return mayTrain || q.logits === "stored" || q.scenario.startsWith("pretraining") || (q.trainOwn && given(q.own).length > 0);

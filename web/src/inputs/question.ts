@@ -1,5 +1,5 @@
 /** What the user typed, as text, and the situation it stands for. Mirrors `distillaw/planning/question.py`. */
-import { type BudgetKind, type CellData, type HardwareData, data } from "../data/bundle";
+import { type BudgetKind, type CellData, type HardwareData, constants, data } from "../data/bundle";
 import { type Limit, largestServed } from "../plan/bills";
 import { type Situation, type Teacher, teacher } from "../plan/situation";
 import { parseCount, QuestionError } from "../quantities";
@@ -113,9 +113,21 @@ export function situationOf(q: Question): Situation {
     teachers: listed, start: q.start, startShift: 0, mayTrainTeacher: !q.onlyExisting, scenario: q.scenario, shares: null,
     studentsServed: digits(q.studentsServed, "students served"),
     logits: q.logits, uniqueTokens: optional(q.uniqueTokens, "unique tokens"),
-    inferenceTokens: optional(q.inferenceTokens, "serving tokens") ?? 0, vocab: digits(q.vocab, "vocabulary"),
+    inferenceTokens: optional(q.inferenceTokens, "serving tokens") ?? 0, vocab: vocabularyOf(q),
     context: digits(q.context, "context"),
   };
+}
+
+/** What a student needs to learn from the named teachers, padding included; else as given, or the papers'. */
+function vocabularyOf(q: Question): number {
+  const asked = q.vocab.trim() ? digits(q.vocab, "vocabulary") : null;
+  const named = data().teachers.filter((t) => q.named.includes(t.name));
+  for (const t of named) {
+    if (asked !== null && (asked < t.tokenizer_size || asked > t.vocab)) {
+      throw new QuestionError(say("other vocab", { vocab: asked, teacher: t.name, own: t.vocab }));
+    }
+  }
+  return asked ?? (named.length ? Math.max(...named.map((t) => t.vocab)) : constants().vocab);
 }
 
 /** The tightest limit on the student's size; null where there is none. */
@@ -125,7 +137,7 @@ export function limitOf(q: Question): Limit | null {
     ? largestServed({
         memory: optional(q.serveMemory, "serving memory"), latency: fraction(q.serveLatency, "latency"),
         bandwidth: optional(q.serveBandwidth, "bandwidth"), weightBytes: fraction(q.weightBytes, "bytes per weight") ?? 2,
-        context: digits(q.context, "context"), vocab: digits(q.vocab, "vocabulary"),
+        context: digits(q.context, "context"), vocab: vocabularyOf(q),
       })
     : null;
   if (given === null || (served && served.params < given)) return served;
@@ -189,7 +201,7 @@ function computeOf(q: Question): { flop: number; text: string } {
 }
 
 /** Inputs that may differ from the study's own question: the cell is about these, or they change no verdict of runs. */
-const FREE: readonly (keyof Question)[] = ["student", "budget", "law", "device"];
+const FREE: readonly (keyof Question)[] = ["student", "budget", "law", "device", "mfu", "price"];
 
 function isNear(a: number, b: number, within: number): boolean {
   return Math.abs(Math.log(a / b)) < Math.log1p(within);
