@@ -172,6 +172,8 @@ def check_answer(page, question):
                     key,
                     end,
                 )
+    cases = [(case["id"], case["agrees"]) for case in theirs["nearest"]]
+    assert [(case["id"], case["agrees"]) for case in ours["nearest"]] == cases and len(cases) >= 3
     if theirs["teacher_sizes"] is not None:
         assert ours["teacher_sizes"]["best"] == pytest.approx(theirs["teacher_sizes"]["best"], rel=1e-5)
     return theirs

@@ -23,6 +23,7 @@ from distillaw.laws.base import COORDINATES, EDGE, Array
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import Coefficient, published
 from distillaw.laws.starts import CUTS
+from distillaw.outcomes.table import read_outcomes
 from distillaw.page.fields import BUDGETS, question_fields
 from distillaw.planning import (
     budget,
@@ -34,6 +35,7 @@ from distillaw.planning import (
     judging,
     law_evidence,
     learnt,
+    nearest,
     options,
     situation,
     teacher_curve,
@@ -74,6 +76,7 @@ def planner_bundle(
         "teachers": _teachers(),
         "fields": question_fields([name for name, _, _ in asked]),
         "budgets": BUDGETS,
+        "outcomes": _outcomes(),
         "constants": _constants(),
         "draws": {
             "points": draws.POINTS,
@@ -196,6 +199,33 @@ def _teachers() -> list[dict[str, object]]:
         for m in named_models()
         if m.tokens is not None
     ]
+
+
+def _outcomes() -> dict[str, object]:
+    """Published outcomes of distilling against training alone, and what makes one near to a question."""
+    cases = [
+        nearest.Case(row=row, distance=0.0, agrees=None) for row in read_outcomes() if row.says_of_distilling
+    ]
+    rows = [
+        {
+            "id": case.row.id,
+            "source": case.row.source,
+            "group": f"{case.row.source} {case.row.comparison}",
+            "question": case.question,
+            "outcome": case.outcome,
+            "winner": case.row.winner,
+            "features": nearest.features(case.row),
+        }
+        for case in cases
+    ]
+    return {
+        "rows": rows,
+        "shown": nearest.SHOWN,
+        "fewest": nearest.FEWEST,
+        "farthest": nearest.FARTHEST,
+        "scales": nearest.SCALES,
+        "other": nearest.OTHER,
+    }
 
 
 def _constants() -> dict[str, object]:

@@ -84,7 +84,7 @@ def nearest(situation: Situation, best: Strategy, verdict: str) -> list[Case]:
     asked = _of_question(situation, best)
     found = []
     for row in read_outcomes():
-        if row.says_of_distilling and (away := _distance(asked, _of_row(row))) is not None:
+        if row.says_of_distilling and (away := _distance(asked, features(row))) is not None:
             won = {"A": "distil", "B": "pretrain"}.get(row.winner)
             found.append(
                 Case(row=row, distance=away, agrees=None if verdict == "too-close" else won == verdict)
@@ -105,13 +105,14 @@ def _of_question(situation: Situation, best: Strategy) -> dict[str, object]:
         "per_param": best.student_tokens / best.student_params,
         "ratio": None if teacher is None or teacher.params is None else teacher.params / best.student_params,
         "passes": passes,
-        "start": "random",
+        "start": situation.start,
         "cut": situation.recipe.is_truncated,
         "budget": situation.comparison,
     }
 
 
-def _of_row(row: Outcome) -> dict[str, object]:
+def features(row: Outcome) -> dict[str, object]:
+    """What a question is compared with; None where nobody said."""
     size, tokens, teacher = row.student_params, row.tokens_a, row.teacher_params
     by_compute = row.comparison.endswith(("equal-flop", "equal-time"))
     return {
@@ -120,7 +121,7 @@ def _of_row(row: Outcome) -> dict[str, object]:
         "ratio": None if size is None or teacher is None else teacher / size,
         "passes": None if tokens is None or row.unique_tokens is None else tokens / row.unique_tokens,
         "start": row.start or "random",
-        "cut": row.top_k is not None,
+        "cut": row.top_k is not None or row.top_p is not None,
         "budget": "equal-compute" if by_compute else "equal-tokens",
     }
 

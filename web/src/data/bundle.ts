@@ -179,6 +179,21 @@ interface Constants {
   served: { aspect: number; omega: number; head_dim: number; cache_bytes: number; smallest: number; largest: number };
 }
 
+/** A published outcome of distilling against training alone. */
+export interface OutcomeData {
+  id: string;
+  source: string;
+  /** Source and comparison: rows of one table tell much the same. */
+  group: string;
+  question: string;
+  outcome: string;
+  winner: "A" | "B" | "tie";
+  features: {
+    params: number | null; per_param: number | null; ratio: number | null; passes: number | null;
+    start: string; cut: boolean; budget: string;
+  };
+}
+
 export interface Bundle {
   schema_version: number;
   version: string;
@@ -187,6 +202,14 @@ export interface Bundle {
   asked: { name: string; label: string; voice: VoiceData }[];
   hardware: HardwareData[];
   teachers: NamedTeacherData[];
+  outcomes: {
+    rows: OutcomeData[];
+    shown: number;
+    fewest: number;
+    farthest: number;
+    scales: Record<"params" | "per_param" | "ratio" | "passes", number>;
+    other: Record<"start" | "cut" | "budget", number>;
+  };
   constants: Constants;
   draws: { points: number; multiplier: number; normal: number[]; tail: number[] };
   /** What the page asks, as the command's question has it. */

@@ -8,6 +8,7 @@ import { type Interval, intervalOf } from "./draws";
 import { type Evidence, type Strategy, type Voice, best, findVoices, gainDraws, isInformative } from "./evidence";
 import { explanation } from "./explain";
 import { type Judged, type Sources, consult, judge, leadOf, optionsOf } from "./judging";
+import { nearest } from "./nearest";
 import type { Situation } from "./situation";
 import { assumptions, caveats, reasonsOf, sentenceOf } from "./words";
 
@@ -154,6 +155,7 @@ export function verdictJson(v: Verdict): Record<string, unknown> {
       teacher: v.supposed.row.teacher!.name, verdict: v.supposed.call.verdict,
       probability: v.supposed.call.probability, gain: v.supposed.gain,
     },
+    nearest: nearest(v).map(({ row, distance, agrees }) => ({ id: row.id, distance, agrees })),
     teacher_sizes: v.teachers && {
       best: v.teachers.best, student_loss: v.teachers.studentLoss, flat: [v.teachers.lower, v.teachers.upper],
       sentence: rangeSentence(v.teachers),
