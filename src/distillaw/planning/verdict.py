@@ -222,9 +222,7 @@ def cost_table(verdict: Verdict) -> Table:
             number(
                 "hours", format_hours, of=lambda row: verdict.price(row)["device_hours"], missing="unknown"
             ),
-            number(
-                "US dollars", format_dollars, of=lambda row: verdict.price(row)["dollars"], missing="unknown"
-            ),
+            number("money", format_dollars, of=lambda row: verdict.price(row)["dollars"], missing="unknown"),
         ]
     return Table.of(
         [
