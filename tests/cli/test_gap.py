@@ -51,8 +51,14 @@ def test_explain_ends_with_a_plan_of_the_best_teacher():
     assert "next: distillaw plan --student 300M --tokens 6B --teacher-params" in done.stdout
 
 
+def test_outside_its_runs_a_law_recommends_as_far_as_a_plan_follows_it():
+    near, far = run("--student", "5M").stdout, run("--student", "1B").stdout
+    assert "NO RECOMMENDATION" not in near and "times outside what that law was fitted on" in near
+    assert "times outside" not in far
+
+
 def test_far_outside_every_range_nothing_is_recommended():
-    done = run("--student", "5M")
+    done = run("--student", "20k")
     assert done.returncode == 0, done.stderr
     assert "NO RECOMMENDATION" in done.stdout and "NOT_APPLICABLE" in done.stdout
     assert all("(" in line for line in done.stdout.splitlines() if line.endswith("OUT_OF_RANGE"))

@@ -157,7 +157,7 @@ def test_what_one_refuses_the_other_does_not_print(gap, a_map):
 
 def test_a_teacher_at_hand_is_placed_also_where_nothing_can_be_recommended():
     """... and the next command asks of the same teachers."""
-    asked = "gap --student 1B --teacher-tokens 15T --teacher-loss 1.851 --margin 1 --law surrogate-s2"
+    asked = "gap --student 20k --teacher-tokens 15T --teacher-loss 1.851 --margin 1 --law surrogate-s2"
     done = said(asked)
     assert "NO RECOMMENDATION" in done.stdout and "A teacher of loss 1.851 costs" in done.stdout
     last = done.stdout.splitlines()[-1].removeprefix("next: distillaw ")

@@ -90,10 +90,13 @@ class TestPublishedLaws:
         assert "pruned from the teacher they learn from" in text
 
     def test_out_of_range_is_no_recommendation(self):
-        for far in (question(size=5e6), question(size=7e11), question(per_param=0.5)):
+        for far in (question(size=2e4), question(size=7e13)):
             answer = capacity_gap(far)
             assert answer.lead is None and answer.to_json()["recommended"] is None
             assert not any(o.is_usable for o in answer.opinions if o.curve is not None)
+        for far in (question(size=5e6), question(per_param=0.5)):
+            usable = [o for o in capacity_gap(far).opinions if o.is_usable and o.curve is not None]
+            assert {o.status for o in usable} == {"FAR_RANGE"}, "as in a plan"
         small = by_law(capacity_gap(question(size=5e6)))
         assert small["zhang2023-capacity-gap"].status == "NOT_APPLICABLE"
         assert small["zhang2023-capacity-gap"].best_teacher_params is None
@@ -127,7 +130,7 @@ class TestFittedLaws:
         law, _ = surrogate_study
         near = capacity_gap(question(per_param=40), laws=[law]).opinions[0]
         assert near.per_cent_if_wrong is not None and "no data term" not in " ".join(near.notes)
-        far = capacity_gap(question(size=3e10, per_param=0.4), laws=[law])
+        far = capacity_gap(question(size=3e13, per_param=0.4), laws=[law])
         assert all(opinion.per_cent_if_wrong is None for opinion in far.opinions) and far.disagreement == ()
 
     def test_a_fitted_line_by_file(self, surrogate_study, tmp_path):

@@ -1,5 +1,6 @@
 """`distillaw gap`: the best teacher for one student under each law, how flat the bottom is, and why it is there."""
 
+import math
 import shlex
 import textwrap
 from pathlib import Path
@@ -13,7 +14,7 @@ from distillaw.cli.counts import Count, Number
 from distillaw.cli.names import LawNames, TeacherName
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
-from distillaw.quantities import format_count
+from distillaw.quantities import format_count, times
 from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
@@ -166,8 +167,8 @@ def _summary(answer: "GapAnswer") -> list[str]:
     if lead is None or lead.curve is None or lead.by_loss is None:
         of = "losses" if q.arm is None else f"{q.arm} students"
         return [
-            f"NO RECOMMENDATION: no law of {of} that may be planned with was fitted within a factor 3 of this student "
-            "and its best teacher. The numbers below are guesses; run a small study of your own.",
+            f"NO RECOMMENDATION: no law of {of} that may be planned with reaches this student and its "
+            "best teacher. The numbers below are guesses; run a small study of your own.",
             *_at_hand(answer.opinions[0], q, f", a guess of {answer.opinions[0].law}"),
         ]
     best = lead.curve.best
@@ -186,6 +187,11 @@ def _summary(answer: "GapAnswer") -> list[str]:
         f"{lead.law}.",
         f"Flat: {costs}. Within {100 * q.margin:g} %: {_flat(best.within_margin)}.",
     ]
+    if lead.status == "FAR_RANGE":
+        lines.append(
+            f"Up to {times(math.exp(lead.outside))} times outside what that law was fitted on; `distillaw plan` says "
+            "how much of the gain to count there, and how sure it is."
+        )
     return lines + _at_hand(lead, q, "")
 
 

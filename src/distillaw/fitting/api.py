@@ -21,7 +21,7 @@ from distillaw.fitting.comparison import check_compared, compared, fit_ladder
 from distillaw.fitting.diagnostics import DesignVerdict, behaviours
 from distillaw.fitting.observations import Embedding, Observations, observe, split_by_teacher, taught_arms
 from distillaw.fitting.problem import FORMS, check_family
-from distillaw.fitting.pruned import curve_behind, fit_cuts, read_cuts
+from distillaw.fitting.pruned import box_of_cuts, curve_behind, fit_cuts, read_cuts
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.solve import (
     Request,
@@ -283,7 +283,7 @@ def _fit_pruned(
                 "slope in tokens holds here: --supervised LAW.)",
             )
             found = refused_result(rows, request, verdict, students=True)
-            return replace(found, family=request.family)
+            return replace(found, family=request.family, fitted_range=box_of_cuts(cuts))
         law = behind
     if isinstance(law, SupervisedLaw):
         raise ConfigError("supervised: the law of starts needs the taught half too; give a distillation law")

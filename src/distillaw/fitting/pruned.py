@@ -207,7 +207,7 @@ def fit_cuts(cuts: Cuts, behind: FittedCurve, request: Request) -> FitResult:
     """The law of starts with the loss law behind it."""
     rows = cuts.rows
     least = len(START) + SPARE_RUNS
-    box = _box(cuts)
+    box = box_of_cuts(cuts)
     if rows.ngroups < least:
         few = DesignVerdict(
             status=FitStatus.TOO_FEW_RUNS,
@@ -301,7 +301,7 @@ def _unseen(cuts: Cuts) -> tuple[str, ...]:
     )
 
 
-def _box(cuts: Cuts) -> Box:
+def box_of_cuts(cuts: Cuts) -> Box:
     """The range of the runs, with the share that is kept and the tokens of the sources."""
     rows = cuts.rows
     ranges = dict(rows.box(students=True).as_dict()) if np.isfinite(rows.teacher_loss).any() else {}

@@ -12,27 +12,31 @@ from distillaw.runs.files import read_json, write_json
 from distillaw.runs.places import GENERATOR, check_file, remove_file
 from distillaw.runs.record import CONCLUSION, StudyRecord
 from distillaw.runs.seals import vouched
+from distillaw.runs.spec import ARMS
 
 FAMILIES = ("supervised", "distillation-kappa", "distillation-reduced", "capacity-gap")
+LAWS = (*FAMILIES, *(f"capacity-gap-{arm}" for arm in ARMS[1:]))
+"""Laws that a study keeps: a line of teachers for every arm of first weights, the first of them without its name."""
 
 
 def fit_families(
     source: str | Path, *, bootstrap: int = 300, columns: Mapping[str, str] | None = None
 ) -> tuple[dict[str, FitResult], dict[str, str]]:
-    """Each family fitted to a table of runs or a study folder, and why the others could not be.
+    """Each of `LAWS` fitted to a table of runs or a study folder, and why families could not be.
 
     Args:
         source: as in `distillaw.fit`.
         bootstrap: replicates.
         columns: {our name: column}.
     """
-    from distillaw.fitting.api import fit  # whoever asks for the laws that a study keeps fits none
+    from distillaw.fitting.api import fit_arms  # whoever asks for the laws that a study keeps fits none
 
     fits: dict[str, FitResult] = {}
     errors: dict[str, str] = {}
     for family in FAMILIES:
         try:
-            fits[family] = fit(source, family=family, bootstrap=bootstrap, columns=columns)
+            arms = fit_arms(source, family=family, bootstrap=bootstrap, columns=columns)
+            fits |= {f"{family}-{arm}" if k else family: found for k, (arm, found) in enumerate(arms.items())}
         except DistillawError as error:
             errors[family] = str(error)
     return fits, errors
@@ -40,7 +44,7 @@ def fit_families(
 
 def law_files(folder: Path) -> list[Path]:
     """Where a study keeps its laws, and why those that cannot be fitted are not."""
-    return [folder / "laws" / f"{family}{end}" for family in FAMILIES for end in (".json", ".error.json")]
+    return [folder / "laws" / f"{family}{end}" for family in LAWS for end in (".json", ".error.json")]
 
 
 def fit_laws(
@@ -59,10 +63,13 @@ def fit_laws(
         check_file(file)
     fits, errors = fit_families(folder)
     fits = {family: mark(fit) for family, fit in fits.items()}
-    for family in FAMILIES:
+    for family in LAWS:
         file, why = folder / "laws" / f"{family}.json", folder / "laws" / f"{family}.error.json"
         if family in fits:
             fits[family].save(file)
+            remove_file(why)
+        elif family not in errors:
+            remove_file(file)
             remove_file(why)
         else:
             remove_file(file)
@@ -94,7 +101,7 @@ def kept_laws(record: StudyRecord) -> KeptLaws:
             continue
         try:
             fit = FitResult.load(path)
-            if path.stem in FAMILIES and fit.family != path.stem:
+            if path.stem in LAWS and not path.stem.startswith(fit.family):
                 raise DataError(f"{path}: holds a {fit.family} law, so it is not the file of its name")
         except (DataError, OSError, KeyError, TypeError, ValueError) as error:
             problems.append(f"{error}; this law is left out")

@@ -50,14 +50,15 @@ from distillaw.quantities import format_count
 from distillaw.runs.config import check_choice
 from distillaw.runs.spec import ARMS
 
-USABLE = ("IN_RANGE", "NEAR_RANGE")
+USABLE = ("IN_RANGE", "NEAR_RANGE", "FAR_RANGE")
 STARTS = {"fresh": "random", "pruned": "pruned-same", "fixed": "fixed-init"}
 """By arm, what an opinion calls the students it holds for."""
 _UNSAID = "as in the runs fitted"
 WHOSE_SIZES = "whether its sizes count embeddings is not published; they are taken as non-embedding ones"
 """Of a published line, whose teachers and students are read as everybody else's."""
 _NEAR = math.log(3)
-"""E-folds outside its runs up to which a law may still recommend a teacher."""
+"""E-folds outside its runs up to which a law recommends a teacher beside others. Where none is so near, laws of losses
+are followed as far as a plan follows them (`voices.Discrepancy`), lines of sizes no further."""
 _LEVEL = 0.9
 """Of intervals, as everywhere unless something else is asked."""
 
@@ -120,7 +121,7 @@ class GapOpinion:
     start: str
     """The student it holds for: random, pruned-same, fixed-init, or as in the runs that were fitted."""
     status: str
-    """IN_RANGE, NEAR_RANGE (within a factor 3), OUT_OF_RANGE, REFUSED, or NOT_APPLICABLE."""
+    """IN_RANGE, NEAR_RANGE (a factor 3), FAR_RANGE (as far as a plan goes), OUT_OF_RANGE, REFUSED, NOT_APPLICABLE."""
     best_teacher_params: float | None = None
     best_teacher_interval: tuple[float, float] | None = None
     """90 % of a fit's replicates, or the span of several laws; None for a single set."""
@@ -210,7 +211,7 @@ def speak(q: GapQuestion, voice: Voice, fit: FitResult | None) -> GapOpinion:
         law=voice.source,
         kind=voice.kind,
         start=STARTS["fresh"] if fit is None else _start_of(fit),
-        status="REFUSED" if voice.is_refused else _status(outside),
+        status="REFUSED" if voice.is_refused else _status(outside, voice.discrepancy.reach),
         outside=outside,
         best_teacher_params=curve.best.at,
         best_teacher_interval=_span(curve.best.at_by_member, voice.kind),
@@ -298,7 +299,7 @@ def speak_of_sizes(q: GapQuestion, voice: Voice, fit: FitResult | None) -> GapOp
     outside = _outside(line.range, at | derived) if line.range.bounds else math.inf
     return replace(
         base,
-        status=_status(outside),
+        status=_status(outside, _NEAR),
         outside=outside,
         best_teacher_params=float(line.best_teacher(student_params=q.student_params)),
         best_teacher_interval=interval,
@@ -306,8 +307,10 @@ def speak_of_sizes(q: GapQuestion, voice: Voice, fit: FitResult | None) -> GapOp
     )
 
 
-def _status(outside: float) -> str:
-    return "IN_RANGE" if outside == 0 else "NEAR_RANGE" if outside <= _NEAR else "OUT_OF_RANGE"
+def _status(outside: float, reach: float) -> str:
+    if outside <= _NEAR:
+        return "NEAR_RANGE" if outside else "IN_RANGE"
+    return "FAR_RANGE" if outside <= reach else "OUT_OF_RANGE"
 
 
 def _outside(box: Box, coords: Mapping[str, float]) -> float:
@@ -369,6 +372,8 @@ def capacity_gap(question: GapQuestion, *, laws: Sequence[LawLike] = ()) -> GapA
     opinions = [
         speak(question, v, fit) if v.line is None else speak_of_sizes(question, v, fit) for v, fit in heard
     ]
+    if any(o.is_usable and o.curve is not None and o.status != "FAR_RANGE" for o in opinions):
+        opinions = [replace(o, status="OUT_OF_RANGE") if o.status == "FAR_RANGE" else o for o in opinions]
     opinions = tuple(_set_against(question, o, voices, opinions) for o in opinions)
     lead = next((o for o in opinions if o.is_usable and _may_lead(o, question.arm)), None)
     if question.teacher_loss is not None:
