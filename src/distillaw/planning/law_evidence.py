@@ -181,7 +181,7 @@ class _Kept:
         if learnt is None:
             return 1.0
         share = self.transfer.mean(self.beyond) if self.beyond else learnt.share(self.outside)
-        return share * self.situation.recipe.gained(learnt)
+        return share * self.situation.recipe.gained(learnt, self.situation.vocab)
 
     def of(self, gain: Array) -> Array:
         """Of gains, in their shape; what a teacher costs, it costs whole, or as much as the recipe leaves."""
@@ -199,7 +199,7 @@ class _Kept:
             sd = math.hypot(home, self.transfer.sd(self.beyond) * gain)
         else:
             sd = math.hypot(learnt.at_home, learnt.per_gain * learnt.beyond(self.outside) * gain)
-        sd = recipe.weight * math.hypot(sd, learnt.truncated_sd * recipe.is_truncated)
+        sd = recipe.weight * math.hypot(sd, learnt.truncated_sd * recipe.truncation(self.situation.vocab))
         return math.hypot(SEEDS, sd, learnt.repeated_sd * is_repeated(self.situation, option.student_tokens))
 
 

@@ -9,6 +9,7 @@ fits of the user's own are of the user's recipe and are left as they are.
     divergence     unknown: said, not counted
 """
 
+import math
 from dataclasses import dataclass
 
 from distillaw.errors import ConfigError
@@ -21,6 +22,11 @@ SOFTENED = 0.8
 """Share of a gain left at temperature 2 (docs/worlds-study.md: 0.73 on 75k, 0.90 on 300k tokens)."""
 SOFT = 1.5
 """Temperature from which on that share counts; between 1 and 2 nothing was measured."""
+FEW_IDS = 0.5
+"""ln k / ln V up to which targets of k ids are as cut as in published outcomes, which have 1 to 64 ids of 1,024 to 152k
+(at most the square root of the vocabulary). From there to the whole vocabulary what is lost fades in ln k: judged."""
+MUCH_MASS = 0.1
+"""Mass cut away from which on `top_p` counts as those outcomes do; below it in proportion: judged, none has it."""
 DIVERGENCES = ("forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl")
 """That the package trains with (distill/divergences.py)."""
 
@@ -75,17 +81,27 @@ class Recipe:
         """Share of a negative gain that the weight leaves."""
         return self.weight**INSURED
 
-    def gained(self, doubt: Learnt) -> float:
-        """Share of a positive gain."""
-        return self.weight * self.softened * (doubt.truncated if self.is_truncated else 1.0)
+    def truncation(self, vocab: int) -> float:
+        """How cut targets are: 0 of the whole vocabulary, 1 as in published outcomes."""
+        by_ids = (
+            0.0
+            if self.top_k is None
+            else (1 - math.log(self.top_k) / math.log(max(vocab, 2))) / (1 - FEW_IDS)
+        )
+        by_mass = 0.0 if self.top_p is None else (1 - self.top_p) / MUCH_MASS
+        return min(max(by_ids, by_mass, 0.0), 1.0)
 
-    def lines(self, doubt: Learnt) -> list[str]:
+    def gained(self, doubt: Learnt, vocab: int) -> float:
+        """Share of a positive gain."""
+        return self.weight * self.softened * (1 + self.truncation(vocab) * (doubt.truncated - 1))
+
+    def lines(self, doubt: Learnt, vocab: int) -> list[str]:
         """What was made of it, and what could not be."""
         if self.is_usual:
             return []
-        found = [say("recipe counts", gained=100 * self.gained(doubt), lost=100 * self.lost)]
+        found = [say("recipe counts", gained=100 * self.gained(doubt, vocab), lost=100 * self.lost)]
         if self.is_truncated:
-            found.append(say("recipe truncated", sd=100 * doubt.truncated_sd))
+            found.append(say("recipe truncated", sd=100 * doubt.truncated_sd * self.truncation(vocab)))
         if self.divergence != "forward-kl":
             found.append(say("recipe unknown", divergence=self.divergence))
         if self.temperature != 1 and self.temperature <= SOFT:

@@ -137,8 +137,8 @@ def question_of(row: Outcome) -> dict[str, Any]:
     """
     if row.comparison in NOT_ASKED:
         raise NotAskedError(NOT_ASKED[row.comparison])
-    if row.start != "random":
-        raise NotAskedError("no option for the start")
+    if row.start == "pretrained":
+        raise NotAskedError("no law says what a pretrained start is worth")
     needed = [
         "student_params",
         "tokens_b" if "equal-flop" in row.comparison else "tokens_a",
@@ -159,6 +159,8 @@ def question_of(row: Outcome) -> dict[str, Any]:
     for name in ("vocab", "context"):
         if getattr(row, name) is not None:
             asked[name] = int(getattr(row, name))
+    if row.start == "pruned":
+        asked["start"] = row.start
     if row.unique_tokens is not None:
         asked["unique_tokens"] = row.unique_tokens
     return asked | _budget(row, asked) | _recipe(row) | {"may_train_teacher": False}
@@ -211,7 +213,9 @@ def _command(asked: dict[str, Any]) -> str:
     return " ".join(words)
 
 
-def _number(name: str, value: float) -> str:
+def _number(name: str, value: float | str) -> str:
+    if isinstance(value, str):
+        return value
     if name in ("vocab", "context", "teacher_loss", "top_k"):
         return str(value)
     if name in ("distill_weight", "temperature"):
