@@ -423,3 +423,25 @@ def test_runs_of_whole_batches_reach_a_target_of_round_tokens():
     for tokens, reaches in ((999_424, True), (990_000, False)):
         runs = [SimpleNamespace(params=1e5, tokens=tokens), SimpleNamespace(params=5e4, tokens=tokens / 2)]
         assert _reaches(SimpleNamespace(question=question, runs=runs)) == reaches
+
+
+def test_imported_runs_have_one_answer_that_of_plan(tmp_path):
+    """By the model alone it was 0.251 [0.240, 0.262], where the runs say 0.229 [0.174, 0.285]."""
+    shipped, out = published_table(), tmp_path / "imported"
+    assert in_process("study", "import", shipped, "--out", out, "--quiet").returncode == 0
+    student = ("--student", "310k", "--tokens", "820k")
+    of_next = json.loads(distillaw(out, *student, "--budget", "1e13", "--json").stdout)
+    of_plan = json.loads(in_process("plan", "--study", out, *student, "--json").stdout)
+    best = next(row for row in of_plan["strategies"] if row["gain"] is not None)
+    assert of_next["decided_by"] == "plan" and of_next["verdict"] == of_plan["verdict"]
+    assert of_next["gains"][of_next["choice"]] == best["gain"]
+    for line, said in (
+        ((*student, "--margin", "-1"), "--margin -1: regret that does not matter"),
+        (("--student", "310k", "--tokens", "20k"), "tokens per parameter; below"),
+    ):
+        refused = distillaw(out, *line, "--budget", "1e13")
+        assert refused.returncode == 2 and said in refused.stderr
+
+
+def published_table():
+    return Path(__file__).parents[2] / "src" / "distillaw" / "studies" / "open_runs.parquet"

@@ -1,10 +1,13 @@
 """Rows of several starts: a law takes those of one, and says of which."""
 
+import csv
+
 import numpy as np
 import pytest
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.fitting.observations import arms_in, observe
+from distillaw.fitting.study import fit_families
 
 
 def _table(**columns):
@@ -40,3 +43,25 @@ def test_older_tables_say_by_init_what_arm_a_row_is_of():
     assert arms_in(older).tolist() == ["fresh", "fresh", "pruned", "fresh"]
     assert arms_in({"init": ["pretrained", None]}).tolist() == ["pretrained", "fresh"]
     assert arms_in({"loss": [1.0]}).tolist() == ["fresh"]
+
+
+def test_a_study_keeps_the_line_of_every_arm(tmp_path):
+    """The best teacher is twice the student from random weights, six times when it was cut out of one reference."""
+    rng, rows = np.random.default_rng(0), []
+    for arm, ratio in (("fresh", 2.0), ("fixed", 6.0)):
+        for student in np.geomspace(1e6, 1e7, 5):
+            rows.append((student, 1e8, 3 + 0.001 * rng.normal(), "", "", arm))
+            for teacher in student * np.geomspace(0.5, 24, 7):
+                loss = 2.8 + 0.05 * np.log(teacher / (ratio * student)) ** 2 + 0.001 * rng.normal()
+                rows.append((student, 1e8, loss, teacher, 2.5, arm))
+    with (tmp_path / "runs.csv").open("w", newline="") as file:
+        names = ("params", "tokens", "loss", "teacher_params", "teacher_loss", "arm")
+        csv.writer(file).writerows([names, *rows])
+    fits, errors = fit_families(tmp_path / "runs.csv", bootstrap=20)
+    assert {name for name in fits if name.startswith("capacity-gap")} == {
+        "capacity-gap",
+        "capacity-gap-fixed",
+    }
+    assert "capacity-gap" not in errors
+    assert fits["capacity-gap"].params["ratio"] == pytest.approx(2, rel=0.15)
+    assert fits["capacity-gap-fixed"].params["ratio"] == pytest.approx(6, rel=0.15)

@@ -116,6 +116,14 @@ def test_too_few_cuts_give_no_law_and_say_how_many_are_needed():
     assert "4 independent runs begin as cuts, and 6 are needed" in found.remedy
 
 
+def test_random_starts_that_carry_no_law_are_said_in_words():
+    """The range of a lone half is no pair of numbers, which ended in a traceback."""
+    few = table(sizes=(6e8,))
+    found = dl.fit(few, family="pruned", bootstrap=10)
+    assert found.status.name == "TOO_FEW_RUNS" and "carry no law of their own" in found.summary()
+    assert all(np.isfinite(ends).all() for ends in found.fitted_range.as_dict().values())
+
+
 def test_a_share_without_runs_stays_that_of_the_law_shipped():
     good = table()
     taught = ~((good["arm"] == "pruned") & np.isnan(good["teacher_loss"]))

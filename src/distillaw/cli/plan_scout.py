@@ -46,7 +46,15 @@ def check_scouting(asked: ScoutOptions) -> None:
             )
         return
     default = ScoutOptions()
-    for option in ("text", "scout_tokens", "max_bytes", "max_document_chars", "section_chars", "scout_out"):
+    for option in (
+        "text",
+        "text_column",
+        "scout_tokens",
+        "max_bytes",
+        "max_document_chars",
+        "section_chars",
+        "scout_out",
+    ):
         if getattr(asked, option) != getattr(default, option):
             raise ConfigError(
                 f"--{option.replace('_', '-')} is for --scout: name the model folders, --scout DIR [DIR ...]"

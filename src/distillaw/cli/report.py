@@ -50,7 +50,11 @@ def report(
 
         webbrowser.open(path.resolve().as_uri())
     folder = shlex.quote(str(study))
-    output.suggest(f"distillaw plan --study {folder}" if verdict else f"distillaw report {folder} --open")
+    output.suggest(
+        f"distillaw plan --study {folder}"
+        if verdict and verdict.get("verdict")
+        else f"distillaw report {folder} --open"
+    )
 
 
 def _figure_files(folder: Path | None, formats: str | None) -> "FigureFiles | None":

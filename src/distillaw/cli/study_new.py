@@ -92,7 +92,7 @@ def new(
     elif not force:
         raise ConfigError(f"{file} exists: give another --out, or --force to overwrite it")
     asked = replace(_asked(students, teachers, tokens, vocab, corpus), starts=_starts(starts))
-    workers = count_workers(cores)
+    workers = count_workers(cores, "--cores")
     limit = _limit(budget, hours, workers, device)
     if limit is None:
         sheet = template.sheet(asked)

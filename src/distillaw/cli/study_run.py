@@ -193,7 +193,9 @@ def _conclude(folder: Path, outcome: "StudyOutcome", output: Output) -> int:
         elif not outcome.failed:
             output.say("nothing left to train")
         print(f"\n{conclusion.sentence}\n\nreport: {conclusion.report}")
-        output.suggest(f"distillaw plan --study {shlex.quote(str(folder))}")
+        ours = shlex.quote(str(folder))
+        said = conclusion.verdict.get("verdict")
+        output.suggest(f"distillaw plan --study {ours}" if said else f"distillaw report {ours} --open")
     return 1 if outcome.failed or outcome.waiting else 0
 
 

@@ -3,7 +3,7 @@
 from distillaw.errors import ConfigError
 
 
-def count_workers(asked: int) -> int:
+def count_workers(asked: int, option: str = "--workers") -> int:
     """Workers to start: if 0, one per CUDA device, or per core where there is none.
 
     Raises:
@@ -14,5 +14,5 @@ def count_workers(asked: int) -> int:
 
     cores = available_cores()
     if not 0 <= asked <= 4 * cores:
-        raise ConfigError(f"--workers {asked}: give 0 (all {cores} cores) or a number up to {4 * cores}")
+        raise ConfigError(f"{option} {asked}: give 0 (all {cores} cores) or a number up to {4 * cores}")
     return asked or len(cuda_devices()) or cores

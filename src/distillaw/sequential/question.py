@@ -14,6 +14,7 @@ from distillaw.errors import ConfigError
 from distillaw.fitting.observations import Observations, observe
 from distillaw.laws.published import laws_available, published
 from distillaw.planning.decision import MARGIN
+from distillaw.planning.situation import check_ratio
 from distillaw.quantities import format_count, parse_count
 from distillaw.runs.config import from_table
 from distillaw.runs.paired import paired_difference
@@ -78,15 +79,32 @@ def pose(
         where: columns and values of the rows of a table to learn from; all by default.
         read: how a table's columns are read, as `fitting.observations.observe` takes it.
     """
+    if asked.margin is not None and not asked.margin >= 0:
+        raise ConfigError(f"--margin {asked.margin:g}: regret that does not matter, nats/token, 0 or more")
     path = Path(source)
     if source in laws_available() or path.suffix == ".json":
         return None, None
     if path.suffix == ".toml" or (path / "study.json").is_file():
-        return setup_of_study(path, asked), None
+        return _checked(setup_of_study(path, asked)), None
     table = read_table(path)
     with naming(source):
         rows = observe(table, where=where, **read)
-    return setup_of_table(rows, asked) if (rows.teacher_loss > 0).any() else None, table
+    if not (rows.teacher_loss > 0).any():
+        return None, table
+    setup = setup_of_table(rows, asked)
+    if path.is_dir() and not where:  # imported runs: what `plan` says of them is the answer
+        record = read_study(path)
+        labels = {
+            run.run_id: _teacher_name(run.loss, run.number("params")) for run in record.every_teacher.values()
+        }
+        setup = replace(setup, record=record, labels=labels)
+    return _checked(setup), table
+
+
+def _checked(setup: Setup) -> Setup:
+    """Refuse a target that `plan` would refuse."""
+    check_ratio(setup.question.target.params, setup.question.tokens)
+    return setup
 
 
 def setup_of_study(source: Path, asked: Asked) -> Setup:
@@ -119,7 +137,7 @@ def setup_of_study(source: Path, asked: Asked) -> Setup:
         tokens=float(target_tokens),
         candidates=candidates,
         budget=math.inf,
-        margin=asked.margin or MARGIN * min(c.loss for c in candidates),
+        margin=MARGIN * min(c.loss for c in candidates) if asked.margin is None else asked.margin,
         sizes=_sizes(spec, target, students, vocab),
         least_tokens=whole(max(LEAST_BATCHES * batch, 2 * spec.training.warmup_tokens), batch),
         batch_tokens=batch,
@@ -330,7 +348,7 @@ def setup_of_table(rows: Observations, asked: Asked) -> Setup:
         tokens=tokens,
         candidates=candidates,
         budget=math.inf,
-        margin=asked.margin or MARGIN * min(c.loss for c in candidates),
+        margin=MARGIN * min(c.loss for c in candidates) if asked.margin is None else asked.margin,
         sizes=tuple(_plain(n) for n in sizes),
         least_tokens=whole(min(float(rows.tokens.min()), tokens / 1000), unit),
         batch_tokens=unit,
