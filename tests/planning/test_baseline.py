@@ -417,3 +417,12 @@ def test_at_equal_flop_the_baseline_counts_at_the_tokens_bought():
         for loss in (3.1, 3.3)
     )
     assert near != pytest.approx(far, abs=1e-4)
+
+
+def test_losses_that_may_be_of_another_unit_are_asked_about():
+    """0.9 at 20B tokens is bits per byte of plain text, or nats per token of very easy text."""
+    asked = {"student_tokens": "20B", "teacher_params": ["8B"], "teacher_tokens": ["1T"], "with_flips": False}
+    said = dl.plan("1B", **asked, student_loss=["0.9@20B"], teacher_loss=[0.75])
+    usual = dl.plan("1B", **asked, student_loss=["2.4@20B"], teacher_loss=[2.0])
+    assert any(line.startswith("are these losses nats per token?") for line in said.warnings)
+    assert not any("nats per token?" in line for line in usual.warnings)

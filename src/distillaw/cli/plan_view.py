@@ -12,9 +12,9 @@ def show(verdict: "Verdict", *, with_explanation: bool = False) -> None:
     """Print it; tables are folded to the terminal."""
     from distillaw.planning.verdict import cost_table, evidence_table, nearest_table, strategy_table
 
-    left_out = [line for line in verdict.warnings if line.startswith("left out")]
-    warnings = [line for line in verdict.warnings if line not in left_out]
-    print("\n".join([str(verdict), *(f"L{line[1:]}." for line in left_out)]))
+    first = [line for line in verdict.warnings if line.startswith(("left out", "are these losses"))]
+    warnings = [line for line in verdict.warnings if line not in first]
+    print("\n".join([str(verdict), *(f"{line[0].upper()}{line[1:]}." for line in first)]))
     tables = (strategy_table(verdict), cost_table(verdict), evidence_table(verdict), nearest_table(verdict))
     for table in tables:
         print()

@@ -204,13 +204,28 @@ def caveats(
     assert headline.pretrain is not None
     for row in (headline.pretrain, *(r for r in headline.alternatives if not r.is_speculative)):
         found += _odd(row, situation, headline)
-    found += _left_out(situation, headline)
+    found += _left_out(situation, headline) + _in_nats(evidence)
     if situation.student_params is None and situation.compute is not None:
         found.append(say("chosen size"))
     silent = [e for e in evidence if e.source != headline.source and not e.speaks and e.kind == "fitted"]
     said = [e for e in silent if e.status not in ("NOT_FITTED", "TEACHER_SIZE")]
     found += [say("silent", source=e.source, status=e.status, note=e.note) for e in said]
     return list(dict.fromkeys(found))
+
+
+IN_NATS = 0.6
+"""Share of a law's losses below which the user's are asked about: a model on code has half of them, bits per byte of
+plain text a third."""
+
+
+def _in_nats(evidence: Sequence[Evidence]) -> list[str]:
+    """Whether the user's own losses may be in another unit."""
+    scales = [(e.source, TextScale.of(e)) for e in evidence if e.kind != "measured" and e.speaks]
+    return [
+        say("in nats", off=_per_cent(math.log(scale.ratio), "above", "below"), source=source)
+        for source, scale in scales[:1]
+        if scale.by_baseline and scale.ratio < IN_NATS
+    ]
 
 
 def _left_out(situation: Situation, headline: Evidence) -> list[str]:

@@ -176,6 +176,8 @@ _ASSUMPTIONS = {
     "worse": "{share:.1f} % worse",
     "better": "{share:.1f} % better",
     "tell apart": "The student's own loss on your text would tell text and teacher apart.",
+    "in nats": "are these losses nats per token? They are {off} what {source} make of the same models. Nats per token "
+    "are bits per byte times 0.69 times the bytes of a token (about 4)",
     "by baseline": "By your own baselines losses on your text are {off} what {source} make of the same models (give "
     "or take {sd:.1f} %).",
     "at your ratio": "{teacher:Capital} has {ratio:.2f} of the loss that this student has without a teacher, and is "
