@@ -16,6 +16,7 @@ import pytest
 from distillaw.cli.console import fold
 from in_process import answer
 from in_terminal import in_terminal
+from tiny import STUDY
 
 CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
@@ -244,14 +245,25 @@ def test_names_move_no_cursor_and_set_no_title():
     assert not {"\x1b]", "\x07", "\x9b"} & {shown[i : i + n] for i in range(len(shown)) for n in (1, 2)}
 
 
-def test_too_little_memory_is_one_line():
-    limit = (60 << 20, 60 << 20)
-    done = subprocess.run(
-        [sys.executable, "-m", "distillaw", "plan", "--student", "300M", "--tokens", "6B"],
+def within(limit, *words):
+    """The command with an address space of so many bytes."""
+    return subprocess.run(
+        [sys.executable, "-m", "distillaw", *map(str, words)],
         capture_output=True,
         text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
         env={**os.environ, "OMP_NUM_THREADS": "1", "DISTILLAW_TRACEBACK": ""},
     )
+
+
+def test_too_little_memory_is_one_line():
+    done = within(60 << 20, "plan", "--student", "300M", "--tokens", "6B")
     assert done.returncode == 1
     assert done.stderr.startswith("distillaw: out of memory") and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_training_says_what_it_needs_before_threads_of_libraries_panic(tmp_path):
+    (tmp_path / "tiny.toml").write_text(STUDY)
+    done = within(1 << 30, "study", "run", tmp_path / "tiny.toml", "--out", tmp_path / "out", "--quiet")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "limited to 1 GiB (ulimit -v)" in done.stderr

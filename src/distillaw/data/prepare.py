@@ -35,6 +35,7 @@ from distillaw.runs.config import from_table
 from distillaw.runs.files import file_sha256, saving, write_json
 from distillaw.runs.pace import Telling
 from distillaw.runs.places import building, check_absent, check_folder, copy_into
+from distillaw.runs.process import check_addresses
 from distillaw.worlds.spec import WorldSpec
 from distillaw.worlds.world import open_world
 
@@ -113,6 +114,7 @@ def prepare_data(
         ConfigError: something else lies there.
         DataError: the corpus is too small for the splits.
     """
+    check_addresses()
     if (folder / "manifest.json").exists():
         store = TokenStore.open(folder, verify=True)
         if differences := _differences(store.manifest["spec"], asdict(spec)):

@@ -37,9 +37,9 @@ FEWEST_SIZES = 4
 LEVEL = 0.9
 """At which a student counts as bracketed, each side at 5 %; and of the optima's intervals."""
 NO_DEPENDENCE = 0.01
-"""Probability that optima do not rise with the student above which no line is given. Of 120 simulated studies whose optima
-go with nothing 6 were given one (18 at 0.05), of 228 on lines 208 for 209 (benchmarks/capacity_gap/simulated.py, seeds 0 to
-119)."""
+"""Probability that optima do not rise with the student above which no line is given. Of 120 simulated studies whose
+optima go with nothing 6 were given one (18 at 0.05), of 240 on lines 208 (209 at 0.05; seeds 0 to 119 of
+benchmarks/capacity_gap/simulated.py)."""
 NOT_CONSTANT = 0.05
 """Two-sided p of a constant ratio below which a note says that `ratio` is no law."""
 SAME_BUDGET = 0.02

@@ -6,6 +6,8 @@ import os
 import socket
 from pathlib import Path
 
+from distillaw.errors import ConfigError
+
 
 def this_machine() -> str:
     """Names the boot and the process namespace (a container has its own); the host where there is no /proc."""
@@ -14,6 +16,29 @@ def this_machine() -> str:
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return socket.gethostname()
+
+
+LEAST_ADDRESSES = 2.25 * 2**30
+"""Bytes that torch, tables and tokenizers reserve before anything is trained: under `ulimit -v` they panic in threads
+of their own from about 2.1e9 down, each in its own words."""
+
+
+def check_addresses() -> None:
+    """Refuse to load them where the limit of the address space is too low.
+
+    Raises:
+        ConfigError: the limit, and what is needed.
+    """
+    try:
+        import resource
+    except ImportError:  # a system without limits
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESSES:
+        raise ConfigError(
+            f"the address space of a process is limited to {limit / 2**30:.2g} GiB (ulimit -v); training reserves "
+            f"{LEAST_ADDRESSES / 2**30:.3g} GiB and more: raise the limit"
+        )
 
 
 def start_of(pid: int) -> str:
