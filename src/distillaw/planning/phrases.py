@@ -66,13 +66,14 @@ def say(name: str, /, **slots: object) -> str:
 
 
 _VERDICT = {
-    "distil": "{option:Capital}: {probability:percent} likely to beat pretraining by more than {margin:nats} "
+    "distil": "{option:Capital}: {probability:percent} likely{by} to beat pretraining by more than {margin:nats} "
     "nats/token for {student}; gain {gain}",
-    "pretrain": "{option:Capital}: {probability:percent} likely to beat the best teacher considered by more "
+    "pretrain": "{option:Capital}: {probability:percent} likely{by} to beat the best teacher considered by more "
     "than {margin:nats} nats/token for {student}; gain {gain} over the best of them",
+    "by": " (by surrogates alone)",
     "alone": "pretrain without a teacher",
     "unknown": "Unknown for {student}: no evidence reaches it. {source:Capital} are all there is: {note}",
-    "too close": "Too close to call for {student}: {distil:percent} that distilling is better by more than "
+    "too close": "Too close to call for {student}: {distil:percent}{by} that distilling is better by more than "
     "{margin:nats} nats/token, {pretrain:percent} that pretraining is; the gain of the best teacher is "
     "{gain}. If you must choose now: {leading}",
     "stated": "{value} nats/token {band} ({level:.0f} % interval)",

@@ -59,7 +59,8 @@ def sentence(situation: Situation, headline: Evidence, answer: Call, level: floa
     """The verdict in one sentence, with probability and interval."""
     gain = headline.gain(level)
     chances = {name: getattr(answer, name) for name in ("probability", "distil", "pretrain", "margin")}
-    said = {**chances, "student": situation.student, "gain": stated(gain, level)}
+    by = say("by") if headline.kind == "surrogate" else ""  # a made-up set is all there is
+    said = {**chances, "by": by, "student": situation.student, "gain": stated(gain, level)}
     if answer.verdict == "distil":
         return say("distil", **said, option=headline.best.name)
     if answer.verdict == "pretrain":

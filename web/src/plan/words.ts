@@ -57,7 +57,8 @@ export function sentenceOf(
 function main(s: Situation, headline: Evidence, answer: Call, level: number): string {
   const gain = intervalOf(gainDraws(headline), level);
   const [alone, distilled] = [bestPretrain(headline), best(headline)];
-  const slots = { ...answer, student: studentText(s), gain: stated(gain, level) };
+  const by = headline.kind === "surrogate" ? say("by") : ""; // a made-up set is all there is
+  const slots = { ...answer, by, student: studentText(s), gain: stated(gain, level) };
   if (answer.verdict === "distil") return say("distil", { ...slots, option: distilled.name });
   if (answer.verdict === "pretrain") {
     const flipped = { mean: -gain.mean, lower: -gain.upper, upper: -gain.lower };
