@@ -147,10 +147,14 @@ def _is_by_ratio(
     outside: dict[str, float],
     transfer: Transfer,
 ) -> bool:
-    """Whether a law answers below its range by the user's own ratio L_T / L_S: both measured, their like seen."""
+    """Whether a law answers below its range by the ratio L_T / L_S beside the user's own baseline: their like were seen.
+
+    A teacher that was not measured has the ratio that the law makes of it, doubted as far as its loss is: to know less
+    must not make surer.
+    """
     best = _best_distilled(options, predicted)
     teacher = options[best].teacher
-    if voice.is_refused or teacher is None or teacher.loss is None or outside.keys() <= {"teacher_loss"}:
+    if voice.is_refused or teacher is None or outside.keys() <= {"teacher_loss"}:
         return False
     ratio = _teacher_ratio(predicted[best], predicted[0])
     coords = [_coords(situation, options[j], predicted[j]) for j in (0, best)]

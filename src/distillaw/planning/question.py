@@ -481,8 +481,17 @@ def _listed(q: PlanQuestion) -> list[Teacher]:
             )
         name = say("sized teacher", params=size) if size else say("teacher by loss", loss=loss)
         trained_on = parse_count(tokens[j], name="--teacher-tokens") if tokens else None
+        # beside a baseline of one's own the text is known, and what a teacher that is there has read is not
+        is_foreign = bool(q.student_loss) and loss is None and not q.train_teacher
         found.append(
-            Teacher(name=name, params=size, loss=loss, tokens=trained_on, exists=not q.train_teacher)
+            Teacher(
+                name=name,
+                params=size,
+                loss=loss,
+                tokens=trained_on,
+                exists=not q.train_teacher,
+                estimate_error=FOREIGN_TEXT_ERROR if is_foreign else None,
+            )
         )
     return found
 
