@@ -429,7 +429,7 @@ def test_losses_that_may_be_of_another_unit_are_asked_about():
 
 
 def test_a_teacher_that_was_not_measured_makes_nobody_surer():
-    """The 26M student of openai/parameter-golf: 97 % were said beside a baseline, and 86 % with the teacher measured."""
+    """The 26M student of openai/parameter-golf: 97 % were said beside a baseline, 86 % with the teacher measured."""
     asked = {"student_tokens": "2.1B", "teacher_params": ["106M"], "teacher_tokens": ["26B"], "vocab": 1024}
     asked |= {"student_loss": ["1.95@2B"], "may_train_teacher": False, "with_flips": False}
     guessed, measured = dl.plan("26M", **asked), dl.plan("26M", **asked, teacher_loss=[1.604])

@@ -147,7 +147,7 @@ def _is_by_ratio(
     outside: dict[str, float],
     transfer: Transfer,
 ) -> bool:
-    """Whether a law answers below its range by the ratio L_T / L_S beside the user's own baseline: their like were seen.
+    """Whether a law answers below its range by L_T / L_S beside the user's own baseline: their like were seen.
 
     A teacher that was not measured has the ratio that the law makes of it, doubted as far as its loss is: to know less
     must not make surer.
