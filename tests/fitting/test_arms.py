@@ -1,13 +1,19 @@
 """Rows of several starts: a law takes those of one, and says of which."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import distillaw
 from distillaw.errors import ConfigError, DataError
+from distillaw.fitting.api import fit_arms
 from distillaw.fitting.observations import arms_in, observe
 from distillaw.fitting.study import fit_families
+from distillaw.runs.spec import ARMS
+
+SHIPPED = Path(distillaw.__file__).parent / "studies" / "capacity_gap_runs.parquet"
 
 
 def _table(**columns):
@@ -65,3 +71,21 @@ def test_a_study_keeps_the_line_of_every_arm(tmp_path):
     assert "capacity-gap" not in errors
     assert fits["capacity-gap"].params["ratio"] == pytest.approx(2, rel=0.15)
     assert fits["capacity-gap-fixed"].params["ratio"] == pytest.approx(6, rel=0.15)
+
+
+def test_the_study_in_three_arms_says_what_its_page_says():
+    """docs/gap.md: no arm has a line; one curve of fresh students is bracketed, pruned ones are bounds."""
+    fits = fit_arms(SHIPPED, family="capacity-gap", bootstrap=0)
+    assert {arm: fit.status.name for arm, fit in fits.items()} == dict.fromkeys(ARMS, "TOO_FEW_RUNS")
+    found = {
+        arm: [
+            round(one["best_teacher_params"], -4)
+            for budget in fit.details["budgets"]
+            for one in budget["optima"]
+            if one["status"] == "bracketed"
+        ]
+        for arm, fit in fits.items()
+    }
+    assert found == {"fresh": [380_000], "pruned": [], "fixed": []}
+    ends = [one["interval"][1] for one in fits["pruned"].details["budgets"][0]["optima"]]
+    assert np.allclose(ends, [176e3, 176e3, 133e3, 191e3, 539e3], rtol=0.01)
