@@ -44,6 +44,14 @@ def _ctrl_c_is_given_back():
     assert found is before, f"Ctrl-C is left to {found}"
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """A command that takes all cores for a large model leaves them to nobody: sums of two threads round otherwise."""
+    yield
+    if (torch := sys.modules.get("torch")) is not None and torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
 FIRST = ("sweep", "settling", "train", "recipe", "instruct", "evaluate", "cli")
 """Folders with files that take a minute each, to be begun before the many that take seconds."""
 

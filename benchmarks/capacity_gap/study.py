@@ -1,4 +1,4 @@
-"""A study in three arms as docs/gap.md quotes it: losses by teacher, the best teacher of each, what a larger one costs.
+"""A study in three arms as docs/capacity-gap.md quotes it: losses by teacher, and the best teacher of each curve.
 
     distillaw study run studies/capacity-gap.toml --corpus BOOKS --out out/gap
     python -m benchmarks.capacity_gap.study out/gap --out benchmarks/results/capacity_gap_study.json

@@ -206,6 +206,28 @@ def test_next_commands_run_one_after_the_other(line, workshop, monkeypatch):
         done = _follow(monkeypatch, words)
 
 
+@pytest.mark.slow
+def test_every_next_line_of_the_golden_calls_runs(tmp_path, monkeypatch):
+    """Each call in a folder of its own, where what it wrote is found by the one that it suggests."""
+    monkeypatch.syspath_prepend(ROOT / "tests" / "golden")
+    import record
+
+    monkeypatch.setattr("webbrowser.open", lambda address: None)
+    followed: set[str] = set()
+    for number, line in enumerate(record.invocations()):
+        (tmp_path / str(number)).mkdir()
+        monkeypatch.chdir(tmp_path / str(number))
+        done = _call(monkeypatch, *shlex.split(line.format(**record.places())))
+        if done.returncode or "\nnext: distillaw" not in done.stdout:
+            continue
+        following = _next(done)
+        if (key := " ".join(following)) not in followed:
+            followed.add(key)
+            after = _follow(monkeypatch, following)
+            assert after is None or after.returncode == 0, (line, key, after.stderr)
+    assert len(followed) >= 50
+
+
 def test_what_only_the_user_has_is_named_beside_the_command(capsys):
     from distillaw.cli.output import Output
 

@@ -74,7 +74,7 @@ def test_a_study_keeps_the_line_of_every_arm(tmp_path):
 
 
 def test_the_study_in_three_arms_says_what_its_page_says():
-    """docs/gap.md: no arm has a line; one curve of fresh students is bracketed, pruned ones are bounds."""
+    """docs/capacity-gap.md: no arm has a line; one curve of fresh students is bracketed, pruned ones are bounds."""
     fits = fit_arms(SHIPPED, family="capacity-gap", bootstrap=0)
     assert {arm: fit.status.name for arm, fit in fits.items()} == dict.fromkeys(ARMS, "TOO_FEW_RUNS")
     found = {
