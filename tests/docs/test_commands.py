@@ -91,7 +91,8 @@ def complaint(command: str) -> str | None:
 
 
 @pytest.mark.parametrize("path", [*PAGES, *SOURCES], ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_command_that_is_named_can_be_typed(path):
+def test_every_command_that_is_named_can_be_typed(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no out/ of an earlier command lies
     text = path.read_text()
     found = (
         commands_of_page(text)
