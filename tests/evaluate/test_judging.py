@@ -154,7 +154,9 @@ class Raw:
                 connection.sendall(part)
                 self.sent += len(part)
             connection.shutdown(socket.SHUT_WR)
-            while connection.recv(65536):  # to close on what was not read resets the connection, reply and all
+            while connection.recv(
+                65536
+            ):  # to close on what was not read resets the connection, reply and all
                 pass
 
     def __enter__(self):
