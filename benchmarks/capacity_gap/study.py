@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks import SHIPPED
 from benchmarks.result_file import save, typed
 from distillaw.figures.starts import StartCell, StartPoint, draw_starts, start_cells
+from distillaw.fitting.api import fit_arms
 from distillaw.runs.files import read_json, write_with
 from distillaw.runs.record import budget_text, read_study
 from distillaw.runs.spec import ARMS
@@ -48,23 +49,76 @@ def _point(point: StartPoint) -> dict[str, object]:
     return {
         "model_params": point.teacher_params,
         "model_loss": point.teacher_loss,
-        "loss": point.loss,
-        "seeds": len(point.losses),
+        "loss_by_seed": point.losses,
     }
 
 
-def seed_noise(cells: Sequence[StartCell]) -> float:
-    """Standard deviation between seeds of one design point, nats, pooled over all that have several."""
-    points = [
-        point
-        for cell in cells
-        for by_arm in (cell.taught, cell.alone)
-        for points in by_arm.values()
-        for point in points
+def compared(*arms: Sequence[StartPoint]) -> list[dict[float, float]]:
+    """Losses by teacher of each, means over the seeds that all of them have: luck of others is no teacher's."""
+    common = set.intersection(*(set(point.losses) for points in arms for point in points))
+    return [
+        {p.teacher_params: float(np.mean([p.losses[seed] for seed in common])) for p in points}
+        for points in arms
     ]
-    several = [[*point.losses.values()] for point in points if len(point.losses) > 1]
-    squares = sum(float(np.var(losses, ddof=1)) * (len(losses) - 1) for losses in several)
-    return float(np.sqrt(squares / sum(len(losses) - 1 for losses in several)))
+
+
+def larger_teacher(cells: Sequence[StartCell]) -> list[str]:
+    """What the largest teacher costs over the middle one: an arm and budget a row, nats at equal seeds."""
+    sizes = sorted({p.teacher_params for cell in cells for points in cell.taught.values() for p in points})
+    small, large = sizes[len(sizes) // 2], sizes[-1]
+    found: dict[tuple[int, str], dict[int, float]] = {}
+    for cell in cells:
+        for arm, points in cell.taught.items():
+            [losses] = compared(points)
+            if {small, large} <= losses.keys():
+                found.setdefault((cell.tokens, arm), {})[cell.params] = losses[large] - losses[small]
+    students = sorted({params for row in found.values() for params in row})
+    lines = [f"| arm | tokens | {' | '.join(f'{params / 1e3:.0f}k' for params in students)} |"]
+    lines.append(f"| --- | --- | {' | '.join('---' for _ in students)} |")
+    for (tokens, arm), row in sorted(found.items(), key=lambda one: (one[0][0], ARMS.index(one[0][1]))):
+        cells_of = " | ".join(f"{row[params]:+.3f}" if params in row else "" for params in students)
+        lines.append(f"| {arm} | {budget_text(tokens)} | {cells_of} |")
+    return lines
+
+
+def deeper_cut(cells: Sequence[StartCell]) -> list[str]:
+    """What it costs to be cut out of the largest teacher and not out of the reference, taught by that teacher."""
+    found: dict[int, dict[int, float]] = {}
+    for cell in cells:
+        if {"pruned", "fixed"} <= cell.taught.keys():
+            pruned, fixed = compared(cell.taught["pruned"], cell.taught["fixed"])
+            if (largest := max(fixed)) in pruned and len(fixed) > 1:
+                found.setdefault(cell.tokens, {})[cell.params] = pruned[largest] - fixed[largest]
+    return [
+        f"pruned less fixed, {budget_text(tokens)}: {', '.join(f'{x:+.3f}' for x in row.values())}; "
+        f"mean {np.mean([*row.values()]):+.3f}"
+        for tokens, row in sorted(found.items())
+    ]
+
+
+def seed_noise(cells: Sequence[StartCell]) -> dict[str, float]:
+    """Standard deviation between seeds of a design point, nats, by student and arm, alone and taught."""
+    return {
+        f"{cell.label} {arm} {name}": float(np.std([*point.losses.values()], ddof=1))
+        for cell in cells
+        for name, by_arm in (("alone", cell.alone), ("taught", cell.taught))
+        for arm, points in by_arm.items()
+        for point in points
+        if len(point.losses) > 1
+    }
+
+
+def run_noise(folder: Path) -> dict[str, dict[int, float]]:
+    """By arm and budget: standard deviation of a run about its student's curve, seeds' common luck apart, nats."""
+    fits = fit_arms(folder, family="capacity-gap", bootstrap=0)
+    return {
+        arm: {
+            round(budget["budget"]): budget["noise"]
+            for budget in fit.details["budgets"]
+            if budget.get("noise")
+        }
+        for arm, fit in fits.items()
+    }
 
 
 def table(cells: Sequence[StartCell]) -> list[str]:
@@ -74,8 +128,9 @@ def table(cells: Sequence[StartCell]) -> list[str]:
     lines = [f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in heads)} |"]
     for cell in cells:
         for arm, points in cell.taught.items():
-            losses = {p.teacher_params: f"{p.loss:.3f}" for p in points}
-            alone = [p.loss for p in cell.alone.get(arm, ())]
+            taught, lone = compared(points, cell.alone.get(arm, ()))
+            losses = {params: f"{loss:.3f}" for params, loss in taught.items()}
+            alone = list(lone.values())
             of = f"{min(alone):.3f}" + (f" to {max(alone):.3f}" if len(alone) > 1 else "") if alone else ""
             cut = [losses.get(size, "") for size in sizes]
             row = [f"{cell.label}, {budget_text(cell.tokens)}", arm, of, *cut, _best(cell, arm)]
@@ -102,9 +157,9 @@ def main() -> None:
     parser.add_argument("--ship", action="store_true", help=f"copy the run table to {SHIP.name}")
     given = parser.parse_args()
     cells = start_cells(read_study(given.folder))
-    print("\n".join(table(cells)))
-    noise = seed_noise(cells)
-    print(f"\nbetween seeds of one design point: {noise:.4f} nats")
+    print("\n".join(table(cells)), *larger_teacher(cells), *deeper_cut(cells), sep="\n", end="\n\n")
+    seeds, noise = seed_noise(cells), run_noise(given.folder)
+    print(f"between seeds: {seeds}\nabout the curves: {noise}")
     if given.out:
         searched = [
             {name: search[name] for name in ("arm", "size", "learning_rate", "horizon") if name in search}
@@ -122,7 +177,7 @@ def main() -> None:
             for at in ("learning_rate", "horizon")
             if at in one
         ]
-        save(given.out, typed(), seed_noise=noise, cells=found(cells), rates=rates)
+        save(given.out, typed(), seed_noise=seeds, run_noise=noise, cells=found(cells), rates=rates)
     if given.figure:
         draw_starts(cells, against="size").savefig(given.figure, dpi=110)
     if given.ship:
