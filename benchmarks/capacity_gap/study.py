@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks import SHIPPED
 from benchmarks.result_file import save, typed
-from distillaw.figures.starts import StartCell, StartPoint, draw_starts, start_cells
+from distillaw.figures.starts import StartCell, StartPoint, at_equal_seeds, draw_starts, start_cells
 from distillaw.fitting.api import fit_arms
 from distillaw.runs.files import read_json, write_with
 from distillaw.runs.record import budget_text, read_study
@@ -54,11 +54,10 @@ def _point(point: StartPoint) -> dict[str, object]:
 
 
 def compared(*arms: Sequence[StartPoint]) -> list[dict[float, float]]:
-    """Losses by teacher of each, means over the seeds that all of them have: luck of others is no teacher's."""
-    common = set.intersection(*(set(point.losses) for points in arms for point in points))
+    """Losses by teacher, at equal seeds."""
     return [
-        {p.teacher_params: float(np.mean([p.losses[seed] for seed in common])) for p in points}
-        for points in arms
+        dict(zip((point.teacher_params for point in points), losses, strict=True))
+        for points, losses in zip(arms, at_equal_seeds(*arms), strict=True)
     ]
 
 

@@ -53,3 +53,16 @@ def test_why_an_arm_cannot_be_fitted_is_in_the_report(record, monkeypatch):
     assert "larger than its teacher" in sentence and "best teacher 2.5k (2.1k to 3k)" in sentence
     assert "warm" in sentence
     starts.draw_starts(cells, against="size")
+
+
+def test_teachers_are_compared_at_the_seeds_that_all_have():
+    """The second teacher is worse by 0.1 at seed 0; its four other seeds were lucky."""
+
+    def point(teacher, losses):
+        return starts.StartPoint(teacher_params=teacher, teacher_loss=3.0, losses=losses)
+
+    points = [point(2000, {0: 3.0}), point(4000, {0: 3.1, 1: 2.7, 2: 2.7, 3: 2.7, 4: 2.7})]
+    assert starts.at_equal_seeds(points) == [[3.0, 3.1]] and starts.lowest_point(points) is points[0]
+    apart = [point(2000, {1: 3.0}), point(4000, {0: 3.1, 2: 2.7})]
+    assert starts.at_equal_seeds(apart) == [[3.0, pytest.approx(2.9)]], "no seed in common: each its own"
+    assert starts.lowest_point([]) is None

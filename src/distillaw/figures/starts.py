@@ -47,14 +47,23 @@ class StartPoint:
         return float(np.std([*self.losses.values()], ddof=1)) / math.sqrt(count) if count > 1 else math.nan
 
 
+def at_equal_seeds(*curves: Sequence[StartPoint]) -> list[list[float]]:
+    """Losses of every point, nats/token: means over the seeds that all points of all curves have.
+
+    A teacher with more seeds is no better for other luck. Where no seed is common, means over each point's own.
+    """
+    seeds = [set(point.losses) for points in curves for point in points]
+    common = set.intersection(*seeds) if seeds else set()
+    return [
+        [float(np.mean([point.losses[seed] for seed in common or point.losses])) for point in points]
+        for points in curves
+    ]
+
+
 def lowest_point(points: Sequence[StartPoint]) -> StartPoint | None:
-    """The one of lowest loss over the seeds that all have: a teacher with more seeds is no better for other luck."""
-    common = set.intersection(*(set(point.losses) for point in points)) if points else set()
-
-    def compared(point: StartPoint) -> float:
-        return float(np.mean([loss for seed, loss in point.losses.items() if seed in common or not common]))
-
-    return min(points, key=compared, default=None)
+    """The one of lowest loss at equal seeds."""
+    [losses] = at_equal_seeds(points)
+    return points[losses.index(min(losses))] if losses else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,10 +177,10 @@ def _panel(ax: Axes, cell: StartCell, against: Against) -> None:
     sizes = [point.teacher_params for points in cell.taught.values() for point in points]
     for arm, points in cell.taught.items():
         color, x = SERIES[arm_order(arm)[0]], [_at(point, against) for point in points]
-        ax.plot(x, [point.loss for point in points], color=color, label=arm)
-        lowest = lowest_point(points)
-        for at, point in zip(x, points, strict=True):
-            dot(ax, at, point.loss, color=color, size=4.5, filled=point is lowest)
+        losses, _ = at_equal_seeds(points, cell.alone.get(arm, ()))
+        ax.plot(x, losses, color=color, label=arm)
+        for at, point, loss in zip(x, points, losses, strict=True):
+            dot(ax, at, loss, color=color, size=4.5, filled=loss == min(losses))
             if len(point.losses) > 1:
                 ax.plot(
                     [at] * len(point.losses),
@@ -188,13 +197,13 @@ def _panel(ax: Axes, cell: StartCell, against: Against) -> None:
             ax.axvline(best.params, color=color, linewidth=0.8, alpha=0.6)
     for arm, points in cell.alone.items():
         look = {"color": SERIES[arm_order(arm)[0]], "linestyle": DASHED, "linewidth": 1.1}
-        placed = sorted(
-            (_at(point, against), point.loss) for point in points if math.isfinite(_at(point, against))
-        )
+        _, losses = at_equal_seeds(cell.taught.get(arm, ()), points)
+        at = [_at(point, against) for point in points]
+        placed = sorted((x, loss) for x, loss in zip(at, losses, strict=True) if math.isfinite(x))
         if arm == "pruned" and placed:
             ax.plot(*zip(*placed, strict=True), **look)
         elif points:
-            ax.axhline(float(np.mean([point.loss for point in points])), **look)
+            ax.axhline(float(np.mean(losses)), **look)
     if against == "size":
         count_axis(ax, sizes)
     else:

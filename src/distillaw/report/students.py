@@ -149,7 +149,8 @@ def start_sections(cells: Sequence[StartCell]) -> list[Section]:
     caption = (
         "Each panel is one student size and token budget, each colour what its students begin from: fresh, random "
         "weights; pruned, cut out of the teacher that teaches them; fixed, all cut out of one reference. Points are "
-        "means over seeds (small dots: single seeds), the lowest filled; dashed: the same start without a teacher, "
+        "means over the seeds that a start has in common (small dots: single seeds), the lowest filled; dashed: the "
+        "same start without a teacher, "
         "pruned ones at the model that they were cut out of. "
     )
     pictures = [
