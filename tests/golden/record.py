@@ -4,7 +4,7 @@
     python tests/golden/record.py plan gap  only the calls that begin so; the others stay as they are
 
 One line of the file is one call of invocations.txt, with `--json` where the command knows it: its exit code, what it
-printed, and of a refusal what stderr says.
+printed, of a refusal what stderr says, and on what arithmetic.
 """
 
 import atexit
@@ -52,6 +52,16 @@ def places() -> dict[str, Path]:
     }
 
 
+@functools.cache
+def arithmetic() -> str:
+    """What decides how sums are rounded: the processor, the instructions that numpy uses on it, numpy itself."""
+    import numpy as np
+    import small
+
+    used = np.show_config("dicts")["SIMD Extensions"]["found"]  # type: ignore[index]
+    return f"{small.processor()}: {' '.join(used)}; numpy {np.__version__}"
+
+
 def ask(line: str) -> dict[str, object]:
     """What the command line answers to a call now."""
     from in_process import answer
@@ -64,7 +74,7 @@ def ask(line: str) -> dict[str, object]:
         mock.patch("distillaw.sweep.cost.slowness", lambda: 1.0),  # estimates of no particular machine
     ):
         said = answer(*words, *([] if plain else ["--json"]))
-    record: dict[str, object] = {"call": line, "code": said.returncode}
+    record: dict[str, object] = {"call": line, "code": said.returncode, "arithmetic": arithmetic()}
     if said.returncode:
         record["error"] = _anywhere(said.stderr)
     try:
