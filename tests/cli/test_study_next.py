@@ -28,6 +28,7 @@ from distillaw.sweep.spec import StudySpec
 from in_process import answer as in_process
 
 LAW = published("surrogate-s2")
+SHIPPED = Path(__file__).parents[2] / "src" / "distillaw" / "studies" / "open_runs.parquet"
 
 
 def distillaw(*args):
@@ -427,8 +428,8 @@ def test_runs_of_whole_batches_reach_a_target_of_round_tokens():
 
 def test_imported_runs_have_one_answer_that_of_plan(tmp_path):
     """By the model alone it was 0.251 [0.240, 0.262], where the runs say 0.229 [0.174, 0.285]."""
-    shipped, out = published_table(), tmp_path / "imported"
-    assert in_process("study", "import", shipped, "--out", out, "--quiet").returncode == 0
+    out = tmp_path / "imported"
+    assert in_process("study", "import", SHIPPED, "--out", out, "--quiet").returncode == 0
     student = ("--student", "310k", "--tokens", "820k")
     of_next = json.loads(distillaw(out, *student, "--budget", "1e13", "--json").stdout)
     of_plan = json.loads(in_process("plan", "--study", out, *student, "--json").stdout)
@@ -441,7 +442,3 @@ def test_imported_runs_have_one_answer_that_of_plan(tmp_path):
     ):
         refused = distillaw(out, *line, "--budget", "1e13")
         assert refused.returncode == 2 and said in refused.stderr
-
-
-def published_table():
-    return Path(__file__).parents[2] / "src" / "distillaw" / "studies" / "open_runs.parquet"

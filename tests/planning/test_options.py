@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
+from distillaw.accounting.hardware import hardware
 from distillaw.accounting.scenarios import CostShares
 from distillaw.errors import ConfigError, VocabularyError
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import published
 from distillaw.planning.api import plan
 from distillaw.planning.bills import bill, tokens_for
+from distillaw.planning.budget import Device, largest_served
 from distillaw.planning.options import Option, _tokens_at_shares, find_options, option_loss
-from distillaw.planning.question import compute_for, largest_served
 from distillaw.planning.situation import Situation, Teacher, forward_curve, forward_flop
 
 EIGHT = Teacher(name="8B", params=8e9, tokens=3e11)
@@ -189,10 +190,10 @@ def test_flop_of_a_size_are_smooth_and_agree_with_the_curve():
 
 
 def test_hours_money_and_serving_limits_by_hand():
-    flop, text = compute_for(device_hours=100, device="h100-sxm", mfu=0.5)
+    flop, text = Device(preset=hardware("h100-sxm"), mfu=0.5).buys(device_hours=100)
     assert flop == pytest.approx(100 * 3600 * 989e12 * 0.5)
     assert "100 device-hours" in text
-    same, _ = compute_for(money=400, device="h100-sxm", price_per_hour=4, mfu=0.5)
+    same, _ = Device(preset=hardware("h100-sxm"), price_per_hour=4, mfu=0.5).buys(money=400)
     assert same == pytest.approx(flop)
     limit = largest_served(latency=0.01, bandwidth=1e12, weight_bytes=1, context=4096, vocab=1)
     assert limit.params == pytest.approx(1e10, rel=1e-3), "10 ms at 1 TB/s reads ten billion bytes"

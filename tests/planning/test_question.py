@@ -80,7 +80,12 @@ def test_named_teachers_bring_their_vocabulary_and_strategies_have_hours_and_dol
         hours = row["compute"]["total"] / (0.4 * 989e12) / 3600
         assert (row["device_hours"], row["dollars"]) == (pytest.approx(hours), pytest.approx(3 * hours))
     other = dl.plan("1B", student_tokens="20B", device="h200", price_per_hour=5, mfu=0.2, with_flips=False)
-    assert other.to_json()["device"] == {"name": "h200", "mfu": 0.2, "price_per_hour": 5}
+    assert other.to_json()["device"] == {
+        "name": "h200",
+        "mfu": 0.2,
+        "mfu_range": None,
+        "price_per_hour": 5,
+    }
 
 
 def test_a_budget_that_a_smaller_vocabulary_could_do_with_is_not_refused_before_models_are_read():

@@ -214,7 +214,7 @@ def _outcomes() -> dict[str, object]:
             "question": case.question,
             "outcome": case.outcome,
             "winner": case.row.winner,
-            "features": nearest.features(case.row),
+            "features": asdict(nearest.features(case.row)),
         }
         for case in cases
     ]

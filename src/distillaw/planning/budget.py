@@ -11,7 +11,7 @@ import numpy as np
 
 from distillaw.accounting.conventions import ParamConvention, Params
 from distillaw.accounting.family import FixedAspect
-from distillaw.accounting.hardware import SECONDS_PER_HOUR, Hardware, RunCost, estimate_cost, hardware
+from distillaw.accounting.hardware import SECONDS_PER_HOUR, Hardware, RunCost, estimate_cost
 from distillaw.accounting.memory import serving_memory
 from distillaw.errors import ConfigError
 from distillaw.laws.search import last_true
@@ -25,17 +25,25 @@ SMALLEST, LARGEST = 1e3, 1e14
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """What strategies are priced on."""
+    """What budgets of hours and money buy FLOP on, and what strategies are priced on."""
 
     preset: Hardware
     mfu: float | None = None
-    """Utilisation assumed; None: the preset's."""
+    """Utilisation assumed, in (0, 1]; None: the preset's."""
     price_per_hour: float | None = None
     """US dollars; None: the preset's, which may have none."""
 
-    def cost(self, flop: float) -> RunCost:
-        """Hours and dollars of so many FLOP."""
-        return estimate_cost(flop, self.preset, mfu=self.mfu, price_per_hour=self.price_per_hour)
+    def __post_init__(self) -> None:
+        """Refuse a utilisation or a price that is none."""
+        if self.mfu is not None and not 0 < self.mfu <= 1:
+            raise ConfigError(say("mfu", mfu=self.mfu))
+        if self.price_per_hour is not None and not 0 < self.price_per_hour < math.inf:
+            raise ConfigError(say("price", price=self.price_per_hour))
+
+    @property
+    def used(self) -> float:
+        """Utilisation that is counted with."""
+        return self.preset.mfu if self.mfu is None else self.mfu
 
     @property
     def rate(self) -> float | None:
@@ -43,61 +51,51 @@ class Device:
         return self.preset.price_per_hour if self.price_per_hour is None else self.price_per_hour
 
     @property
+    def span(self) -> tuple[float, float] | None:
+        """Utilisations that are seen; None where one was given."""
+        return None if self.mfu is not None else (self.preset.mfu_low, self.preset.mfu_high)
+
+    def cost(self, flop: float) -> RunCost:
+        """Hours and dollars of so many FLOP."""
+        return estimate_cost(flop, self.preset, mfu=self.mfu, price_per_hour=self.price_per_hour)
+
+    def buys(self, *, device_hours: float | None = None, money: float | None = None) -> tuple[float, str]:
+        """FLOP that device-hours or money buy, and the sentence that says how.
+
+        Args:
+            device_hours: hours of the device.
+            money: US dollars.
+
+        Raises:
+            ConfigError: not exactly one of the two, not positive, or no price known.
+        """
+        if (device_hours is None) == (money is None):
+            raise ConfigError("give either device-hours or money, not both")
+        hours, how = (
+            (device_hours, say("hours", hours=device_hours)) if device_hours is not None else (0.0, "")
+        )
+        if money is not None:
+            if self.rate is None:
+                raise ConfigError(say("no price", device=self.preset.name))
+            hours, how = money / self.rate, say("dollars", money=money, price=self.rate)
+        if not 0 < hours < math.inf:
+            raise ConfigError(say("budget positive", how=how))
+        flop = hours * SECONDS_PER_HOUR * self.preset.peak_flop_per_second * self.used
+        span = "" if self.span is None else say("utilisation seen", low=self.span[0], high=self.span[1])
+        bought = {"device": self.preset.name, "share": 100 * self.used, "flop": flop}
+        return flop, say("budget buys", how=how, span=span, **bought)
+
+    @property
     def note(self) -> str:
         """At which utilisation and price."""
-        seen = (
-            ""
-            if self.mfu is not None
-            else f" ({self.preset.mfu_low:.0%} to {self.preset.mfu_high:.0%} are seen)"
-        )
+        seen = "" if self.span is None else f" ({self.span[0]:.0%} to {self.span[1]:.0%} are seen)"
         money = "its price is not known: --price" if self.rate is None else f"${self.rate:.2f} an hour"
-        return f"hours of one {self.preset.name} at {self.cost(1.0).mfu:.0%} of its peak{seen}; {money}"
+        return f"hours of one {self.preset.name} at {self.used:.0%} of its peak{seen}; {money}"
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON values."""
-        return {"name": self.preset.name, "mfu": self.cost(1.0).mfu, "price_per_hour": self.rate}
-
-
-def compute_for(
-    *,
-    device_hours: float | None = None,
-    money: float | None = None,
-    device: str,
-    mfu: float | None = None,
-    price_per_hour: float | None = None,
-) -> tuple[float, str]:
-    """FLOP that device-hours or money buy, and the sentence that says how.
-
-    Args:
-        device_hours: hours of one device.
-        money: US dollars.
-        device: a hardware preset.
-        mfu: utilisation assumed, in (0, 1]; by default the preset's.
-        price_per_hour: US dollars per device-hour; by default the preset's.
-
-    Raises:
-        ConfigError: not exactly one of the two, not positive, or no price known.
-    """
-    if (device_hours is None) == (money is None):
-        raise ConfigError("give either device-hours or money, not both")
-    preset = hardware(device)
-    used = preset.mfu if mfu is None else mfu
-    if not 0 < used <= 1:
-        raise ConfigError(say("mfu", mfu=used))
-    hours, how = (device_hours, say("hours", hours=device_hours)) if device_hours is not None else (0.0, "")
-    if money is not None:
-        price = preset.price_per_hour if price_per_hour is None else price_per_hour
-        if price is None:
-            raise ConfigError(say("no price", device=preset.name))
-        if not 0 < price < math.inf:
-            raise ConfigError(say("price", price=price))
-        hours, how = money / price, say("dollars", money=money, price=price)
-    if not 0 < hours < math.inf:
-        raise ConfigError(say("budget positive", how=how))
-    flop = hours * SECONDS_PER_HOUR * preset.peak_flop_per_second * used
-    span = "" if mfu is not None else say("utilisation seen", low=preset.mfu_low, high=preset.mfu_high)
-    buys = {"device": preset.name, "share": 100 * used, "flop": flop}
-    return flop, say("budget buys", how=how, span=span, **buys)
+        span = None if self.span is None else list(self.span)
+        return {"name": self.preset.name, "mfu": self.used, "mfu_range": span, "price_per_hour": self.rate}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ outcome must know the student's size or the ratio of teacher to student.
 """
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from distillaw.outcomes.table import Outcome, read_outcomes
@@ -25,6 +24,24 @@ SCALES = {"params": math.log(10), "per_param": math.log(10), "ratio": math.log(4
 the passes over the text. Judged, as are those below: they order what is shown and move no probability."""
 OTHER = {"start": 2.0, "cut": 1.0, "budget": 1.0}
 """What another start, truncated targets on one side only, and another budget (equal FLOP or tokens) count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """What makes an outcome near to a question; None where nobody said."""
+
+    params: float | None
+    """Of the student, non-embedding."""
+    per_param: float | None
+    """Training tokens per parameter."""
+    ratio: float | None
+    """Parameters of the teacher over the student's."""
+    passes: float | None
+    """Over the distinct tokens."""
+    start: str
+    cut: bool
+    """Whether targets leave out a part of the vocabulary."""
+    budget: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,60 +98,57 @@ def nearest(situation: Situation, best: Strategy, verdict: str) -> list[Case]:
         best: its best distillation.
         verdict: `distil`, `pretrain` or `too-close`.
     """
-    asked = _of_question(situation, best)
-    found = []
+    asked, found = _of_question(situation, best), []
     for row in read_outcomes():
         if row.says_of_distilling and (away := _distance(asked, features(row))) is not None:
             won = {"A": "distil", "B": "pretrain"}.get(row.winner)
-            found.append(
-                Case(row=row, distance=away, agrees=None if verdict == "too-close" else won == verdict)
-            )
-    found.sort(key=lambda case: (case.distance, case.row.id))
-    apart = list({(case.row.source, case.row.comparison): case for case in reversed(found)}.values())
-    apart.sort(key=lambda case: (case.distance, case.row.id))
-    return [case for i, case in enumerate(apart[:SHOWN]) if i < FEWEST or case.distance < FARTHEST]
+            agrees = None if verdict == "too-close" else won == verdict
+            found.append(Case(row=row, distance=away, agrees=agrees))
+    apart: dict[tuple[str, str], Case] = {}
+    for case in sorted(found, key=lambda case: (case.distance, case.row.id)):
+        apart.setdefault((case.row.source, case.row.comparison), case)
+    shown = list(apart.values())[:SHOWN]
+    return [case for i, case in enumerate(shown) if i < FEWEST or case.distance < FARTHEST]
 
 
-def _of_question(situation: Situation, best: Strategy) -> dict[str, object]:
-    teacher = best.teacher
-    passes = 1.0
-    if situation.unique_tokens is not None:
-        passes = max(best.student_tokens / situation.unique_tokens, 1.0)
-    return {
-        "params": best.student_params,
-        "per_param": best.student_tokens / best.student_params,
-        "ratio": None if teacher is None or teacher.params is None else teacher.params / best.student_params,
-        "passes": passes,
-        "start": situation.start,
-        "cut": situation.recipe.is_truncated,
-        "budget": situation.comparison,
-    }
+def _of_question(situation: Situation, best: Strategy) -> Features:
+    teacher, unique = best.teacher, situation.unique_tokens
+    return Features(
+        params=best.student_params,
+        per_param=best.student_tokens / best.student_params,
+        ratio=None if teacher is None or teacher.params is None else teacher.params / best.student_params,
+        passes=1.0 if unique is None else max(best.student_tokens / unique, 1.0),
+        start=situation.start,
+        cut=situation.recipe.is_truncated,
+        budget=situation.comparison,
+    )
 
 
-def features(row: Outcome) -> dict[str, object]:
-    """What a question is compared with; None where nobody said."""
+def features(row: Outcome) -> Features:
+    """What of an outcome a question is compared with."""
     size, tokens, teacher = row.student_params, row.tokens_a, row.teacher_params
     by_compute = row.comparison.endswith(("equal-flop", "equal-time"))
-    return {
-        "params": size,
-        "per_param": None if size is None or tokens is None else tokens / size,
-        "ratio": None if size is None or teacher is None else teacher / size,
-        "passes": None if tokens is None or row.unique_tokens is None else tokens / row.unique_tokens,
-        "start": row.start or "random",
-        "cut": row.top_k is not None or row.top_p is not None,
-        "budget": "equal-compute" if by_compute else "equal-tokens",
-    }
+    return Features(
+        params=size,
+        per_param=None if size is None or tokens is None else tokens / size,
+        ratio=None if size is None or teacher is None else teacher / size,
+        passes=None if tokens is None or row.unique_tokens is None else tokens / row.unique_tokens,
+        start=row.start or "random",
+        cut=row.top_k is not None or row.top_p is not None,
+        budget="equal-compute" if by_compute else "equal-tokens",
+    )
 
 
-def _distance(asked: Mapping[str, object], row: Mapping[str, object]) -> float | None:
+def _distance(asked: Features, row: Features) -> float | None:
     """None where nothing of the row's sizes is known."""
-    if row["params"] is None and row["ratio"] is None:
+    if row.params is None and row.ratio is None:
         return None
-    squares: Sequence[float] = [
-        (math.log(float(str(asked[name])) / float(str(row[name]))) / scale) ** 2
-        for name, scale in SCALES.items()
-        if asked[name] is not None and row[name] is not None
+    pairs = ((getattr(asked, name), getattr(row, name), scale) for name, scale in SCALES.items())
+    squares = [
+        (math.log(own / theirs) / scale) ** 2
+        for own, theirs, scale in pairs
+        if own is not None and theirs is not None
     ]
-    other = sum(weight**2 for name, weight in OTHER.items() if asked[name] != row[name])
+    other = sum(weight**2 for name, weight in OTHER.items() if getattr(asked, name) != getattr(row, name))
     known = len(squares) / len(SCALES)
     return math.sqrt(sum(squares) / known / len(SCALES) + other + (1 - known))

@@ -21,7 +21,7 @@ from distillaw.accounting.scenarios import CostShares
 from distillaw.errors import ConfigError
 from distillaw.planning.baseline import Given, read_baselines
 from distillaw.planning.bills import shares_of
-from distillaw.planning.budget import Device, ServingLimit, compute_for, largest_served
+from distillaw.planning.budget import Device, ServingLimit, largest_served
 from distillaw.planning.judging import of_study
 from distillaw.planning.paired import study_prices
 from distillaw.planning.phrases import say
@@ -332,13 +332,9 @@ def _compute(q: PlanQuestion) -> tuple[float | None, str]:
         return _read(q.compute, "compute"), ""
     if q.compute is not None:
         raise ConfigError("give one budget: compute, device-hours or money")
-    return compute_for(
-        device_hours=q.device_hours,
-        money=q.money,
-        device=q.device or _DEVICE,
-        mfu=q.mfu,
-        price_per_hour=q.price_per_hour,
-    )
+    device = device_of(q)
+    assert device is not None  # hours and money are of one
+    return device.buys(device_hours=q.device_hours, money=q.money)
 
 
 def device_of(question: PlanQuestion) -> Device | None:
@@ -350,9 +346,7 @@ def device_of(question: PlanQuestion) -> Device | None:
     q = question
     if q.study is not None and (q.device, q.mfu, q.price_per_hour, q.device_hours, q.money) == (None,) * 5:
         return None
-    device = Device(preset=hardware(q.device or _DEVICE), mfu=q.mfu, price_per_hour=q.price_per_hour)
-    device.cost(1.0)  # refuses a utilisation or a price that is none
-    return device
+    return Device(preset=hardware(q.device or _DEVICE), mfu=q.mfu, price_per_hour=q.price_per_hour)
 
 
 def _limit(q: PlanQuestion, *, vocab: int, context: int) -> ServingLimit | None:
