@@ -114,7 +114,9 @@ def peers(rows, best, starts, replicates):
 
 def supervised(rows, form, delta):
     """Warm fit, 1,000 replicates with their intervals, and whether the replicates are at their optimum."""
-    specified = specify_supervised(rows, form=form, prior=read_priors("auto", form=form, delta=delta))
+    specified = specify_supervised(
+        rows, form=form, prior=read_priors("auto", form=form, delta=delta, rows=rows)
+    )
     problem = specified.problem
     fitted = estimate(problem, delta=delta, rng=np.random.default_rng(0))
 

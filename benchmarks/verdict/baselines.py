@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.fits.extrapolation import trials
+from benchmarks.fits.lawruns import read_folder
 from benchmarks.result_file import save
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.planning.baseline import Baseline, scale_at
@@ -36,7 +36,11 @@ from distillaw.runs.table import read_table
 
 CHOSEN_ON = {
     "drift": (
-        *("gemstones hot", "chinchilla figure", "mlfoundations c4_original"),
+        *(
+            "gemstones hot",
+            "kyo-takano-chinchilla df",
+            "mlfoundations-scaling overtraining_losses c4_original c4_val",
+        ),
         *("open study", "pocket study", "worlds"),  # far below the range
     ),
     "gains": ("open study", "pocket study", "worlds"),
@@ -57,12 +61,11 @@ def voice() -> Voice:
 
 def tables(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
     """Name, sizes, tokens and losses of lone runs; one table of each set of runs."""
-    seen = set()
-    for trial in trials(folder):
-        key = (len(trial.L), float(trial.L.sum()))
-        if key not in seen:
-            seen.add(key)
-            yield trial.name, trial.N, trial.D, trial.L
+    for runs in read_folder(folder):
+        if not runs.name.startswith("overtraining") or runs.name.endswith(
+            "c4_val"
+        ):  # eight scores of one run
+            yield f"{runs.collection} {runs.name}", runs.N, runs.D, runs.L
     for name, path in STUDIES.items():
         lone = lone_runs(read_table(path))
         for text in sorted({run.text for run in lone}):

@@ -171,6 +171,12 @@ def test_teachers_without_a_width_are_set_aside_or_refused(study):
         dl.fit(study, family="distillation-reduced", width="width")
 
 
+def test_a_slope_that_only_the_prior_knows_is_said(grid, with_noise):
+    table = with_noise(grid | {"loss": 30 * grid["params"] ** -0.1 + grid["tokens"] ** -1.5}, 0.01, 0)
+    result = dl.fit(table, family="supervised", bootstrap=0)
+    assert result.status is FitStatus.WEAKLY_IDENTIFIED and "say less of q than" in result.remedy
+
+
 def test_every_status_is_a_sentence(grid, with_noise):
     for status in FitStatus:
         assert status.value[0].isupper() and status.value.endswith(".")
@@ -183,7 +189,7 @@ def test_every_status_is_a_sentence(grid, with_noise):
         ),
     }
     for status, table in seen.items():
-        result = dl.fit(table, family="supervised", bootstrap=0)
+        result = dl.fit(table, family="supervised", bootstrap=0, priors="none")
         assert result.status is status, (status, result.status)
         assert result.remedy[0].isupper() and result.remedy.endswith(".")
         assert result.summary().splitlines()[:2] == [f"supervised: {status.name}", f"  {result.remedy}"]

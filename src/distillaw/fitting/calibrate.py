@@ -15,14 +15,25 @@ from numpy.typing import NDArray
 
 from distillaw.fitting.estimate import Estimate, cluster_weights, refit
 from distillaw.fitting.problem import Problem
-from distillaw.fitting.uncertainty import DEFAULT_AT_EDGE, DEFAULT_PER_DECADE, Calibration
+from distillaw.fitting.uncertainty import (
+    DEFAULT_AT_EDGE,
+    DEFAULT_PER_DECADE,
+    Calibration,
+    decades_beyond,
+)
 from distillaw.laws.base import Array
 
-CUTS = (0.4, 0.5, 0.6, 0.7, 0.8)
-"""Shares of the runs, smallest compute first, that are fitted to predict the others: fewer fix no law, more leave
-nothing to predict."""
+CUTS = (
+    *((0, share) for share in (0.4, 0.5, 0.6, 0.7, 0.8)),
+    *((axis, share) for axis in (1, 2) for share in (0.6, 0.8)),
+)
+"""(axis of `extent_of`, share of the runs that are fitted, smallest first) to predict the others: fewer fix no law,
+more leave nothing to predict."""
+AXES = ("compute", "params", "tokens")
 REPLICATES = 30
 """Bootstrap replicates per cut, for s_param there."""
+_LATE = 3.0
+"""Power of the share fitted with which a cut counts: fits to few small runs err more per decade than those to most."""
 _DECADES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, float("inf"))
 """Ends of the rows of the table by decade."""
 _WORTH = 2.0
@@ -45,36 +56,42 @@ class HoldOuts:
 
 
 def hold_out(
-    problem: Problem, fitted: Estimate, compute: Array, *, rng: np.random.Generator, scored: NDArray[np.bool_]
+    problem: Problem,
+    fitted: Estimate,
+    extent: Array,
+    *,
+    rng: np.random.Generator,
+    scored: NDArray[np.bool_],
+    replicates: int = REPLICATES,
 ) -> HoldOuts | None:
-    """Compute-ordered hold-outs by group; None where no cut leaves enough runs on both sides.
+    """Hold-outs of the largest independent runs on each axis; None where no cut leaves enough on both sides.
 
     Args:
         problem: the law and the rows.
         fitted: the full fit; its threshold and prior are kept.
-        compute: 6 N D of each row.
+        extent: of each row, (n, 3) (`uncertainty.extent_of`).
         rng: for the bootstrap at each cut.
         scored: rows whose prediction counts.
+        replicates: of the bootstrap; 0 where only errors are asked for.
     """
     codes, member = np.unique(problem.group, return_inverse=True)
     member = member.reshape(-1)
-    largest = np.zeros(len(codes))
-    np.maximum.at(largest, member, compute)
-    rank = np.argsort(np.argsort(largest, kind="stable"), kind="stable")[member]
-    parts = []
-    for i, share in enumerate(CUTS):
+    found, seen = [], set()
+    for i, (axis, share) in enumerate(CUTS):
+        largest = np.zeros(len(codes))
+        np.maximum.at(largest, member, extent[:, axis])
         num_below = round(share * len(codes))
-        below = rank < num_below
-        if (
-            num_below < problem.num_free + 3
-            or not (~below & scored).any()
-            or (parts and num_below == parts[-1][0])
-        ):
+        if axis == 0:
+            few = np.argsort(np.argsort(largest, kind="stable"), kind="stable") < num_below
+        else:  # whole levels: a size is above or below
+            few = largest < np.sort(largest)[num_below] * (1 - 1e-6)
+        below = few[member]
+        if few.sum() < problem.num_free + 3 or not (~below & scored).any() or few.tobytes() in seen:
             continue
-        parts.append((num_below, _predict_above(problem, fitted, compute, below, scored, i, rng)))
-    if not parts:
+        seen.add(few.tobytes())
+        found.append(_predict_above(problem, fitted, extent, below, scored, i, rng, replicates))
+    if not found:
         return None
-    found = [part for _, part in parts]
     return HoldOuts(
         **{name: np.concatenate([getattr(f, name) for f in found]) for name in HoldOuts.__slots__}
     )
@@ -83,24 +100,33 @@ def hold_out(
 def _predict_above(
     problem: Problem,
     fitted: Estimate,
-    compute: Array,
+    extent: Array,
     below: NDArray[np.bool_],
     scored: NDArray[np.bool_],
     cut: int,
     rng: np.random.Generator,
+    replicates: int,
 ) -> HoldOuts:
-    weights = np.zeros((REPLICATES + 1, len(below)))
+    weights = np.zeros((replicates + 1, len(below)))
     weights[0, below] = 1.0
-    weights[1:, below] = cluster_weights(problem.group[below], REPLICATES, rng)
+    weights[1:, below] = cluster_weights(problem.group[below], replicates, rng)
     theta, _ = refit(problem, fitted, weights * problem.weight, rng=rng, restarts=0, iterations=40)
     above = ~below & scored
     value = problem.model.value(theta)[:, above]
     return HoldOuts(
         error=value[0] - problem.y[above],
-        s_param=value[1:].std(axis=0),
-        decades=np.maximum(np.log10(compute[above] / compute[below].max()), 0.0),
+        s_param=value[1:].std(axis=0) if replicates else np.zeros(value.shape[1]),
+        decades=decades_beyond(extent[above], extent[below].max(axis=0)),
         cut=np.full(int(above.sum()), cut),
     )
+
+
+def held_out_error(held: HoldOuts | None) -> float | None:
+    """Geometric mean over the cuts of the root mean square errors, in ln L: early cuts err more, all count alike."""
+    if held is None:
+        return None
+    squares = [float((held.error[held.cut == i] ** 2).mean()) for i in np.unique(held.cut)]
+    return float(np.exp(np.log(np.maximum(squares, 1e-20)).mean() / 2))
 
 
 def calibrate_term(held: HoldOuts | None, *, noise: float, level: float) -> Calibration:
@@ -114,7 +140,9 @@ def calibrate_term(held: HoldOuts | None, *, noise: float, level: float) -> Cali
         return Calibration(nominal=level)
     base = held.s_param**2 + noise**2
     per_cut = np.bincount(held.cut, minlength=len(CUTS))[held.cut]
-    weight = np.minimum(1.0, _WORTH / per_cut)
+    shares = np.array([share for _, share in CUTS])
+    late = (shares[held.cut] / shares.max()) ** _LATE
+    weight = np.minimum(1.0, _WORTH / per_cut) * late
     edge, slope = (v.ravel() for v in np.meshgrid(_EDGES, _SLOPES, indexing="ij"))
     scale = np.sqrt(base + (edge[:, None] + slope[:, None] * held.decades) ** 2)
     likelihood = -(np.log(scale) + 3.0 * np.log1p((held.error / scale) ** 2 / 5.0)) @ weight
@@ -125,11 +153,11 @@ def calibrate_term(held: HoldOuts | None, *, noise: float, level: float) -> Cali
     at_edge, per_decade = (float(np.sqrt(posterior @ v**2)) for v in (edge, slope))
     z = NormalDist().inv_cdf(0.5 + level / 2)
 
-    def share(factor: float) -> float:
+    def share(factor: float, weights: Array | None = None) -> float:
         spread = factor * (at_edge + per_decade * held.decades)
-        return float((np.abs(held.error) <= z * np.sqrt(base + spread**2)).mean())
+        return float(np.average(np.abs(held.error) <= z * np.sqrt(base + spread**2), weights=weights))
 
-    factor = next((f for f in np.linspace(1.0, 3.0, 21) if share(f) >= level), 3.0)
+    factor = next((f for f in np.linspace(1.0, 3.0, 21) if share(f, late) >= level), 3.0)
     return Calibration(
         at_edge=float(factor * at_edge),
         per_decade=float(factor * per_decade),
@@ -170,7 +198,8 @@ def by_cut(held: HoldOuts) -> list[dict[str, float]]:
     """
     return [
         {
-            "share": CUTS[i],
+            "axis": AXES[CUTS[i][0]],
+            "share": CUTS[i][1],
             "num": int((held.cut == i).sum()),
             "mean_square": float((held.error[held.cut == i] ** 2).mean()),
         }

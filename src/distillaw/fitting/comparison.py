@@ -99,13 +99,12 @@ def score_all(fits: Mapping[str, FitResult]) -> list[LawScore]:
     """AIC with the noise profiled out, and the held-out error over the common cuts, of every usable fit."""
     usable = {name: result for name, result in fits.items() if result.is_usable}
     cuts = {
-        name: {cut["share"]: cut for cut in r.details.get("held_out_by_cut", ())}
+        name: {(cut["axis"], cut["share"]): cut for cut in r.details.get("held_out_by_cut", ())}
         for name, r in usable.items()
     }
     common = set.intersection(*(set(found) for found in cuts.values())) if cuts else set()
     return [
-        _score(name, result, [cuts[name][share] for share in sorted(common)])
-        for name, result in usable.items()
+        _score(name, result, [cuts[name][cut] for cut in sorted(common)]) for name, result in usable.items()
     ]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distillaw.errors import ConfigError
-from distillaw.fitting.uncertainty import DesignPoints, LinearBelief
+from distillaw.fitting.uncertainty import DesignPoints, LinearBelief, decades_beyond
 from distillaw.laws.base import Array
 
 COST_POWER = 0.4
@@ -209,13 +209,13 @@ class _Question:
         G = self.belief.gradient(self.target)
         return G if self.against is None else G - self.belief.gradient(self.against)
 
-    def _variance(self, G: Array, covariance: Array, largest: float | Array) -> Array:
-        """Mean variance of the target in ln L, for one reach of the runs or for each of many (m,)."""
+    def _variance(self, G: Array, covariance: Array, largest: Array) -> Array:
+        """Mean variance of the target in ln L, for one reach of the runs (3,) or for each of many (m, 3)."""
         own = float(np.mean(np.einsum("ti,ij,tj->t", G, covariance, G)))
         return own + self._misspecified(largest)
 
-    def _misspecified(self, largest: float | Array) -> Array:
-        """Noise and misspecification of the target when the runs reach a compute, shape of `largest`.
+    def _misspecified(self, largest: Array) -> Array:
+        """Noise and misspecification of the target when the runs reach so far, (..., 3) -> (...).
 
         They move neighbouring predictions together, so two allocations differ by the difference of their spreads.
         """
@@ -224,9 +224,8 @@ class _Question:
             spread = spread - self._spread(self.against, largest)
         return (spread**2).mean(axis=-1)
 
-    def _spread(self, cells: DesignPoints, largest: float | Array) -> Array:
-        top = np.asarray(largest, dtype=np.float64)[..., None]
-        decades = np.log10(cells.compute / np.where(top > 0, top, cells.compute))
+    def _spread(self, cells: DesignPoints, largest: Array) -> Array:
+        decades = decades_beyond(cells.extent, largest[..., None, :])
         return np.hypot(self.belief.noise, self.belief.calibration.spread(decades))
 
     def _greedy(
@@ -249,13 +248,13 @@ class _Question:
             CJ = covariance @ J.T  # (k, m)
             informed = noise + np.einsum("mk,km->m", J, CJ)
             gain = ((G @ CJ) ** 2).mean(axis=0) / informed
-            gain += self._misspecified(largest) - self._misspecified(np.maximum(largest, pool.compute))
+            gain += self._misspecified(largest) - self._misspecified(np.maximum(largest, pool.extent))
             allowed &= gain >= _WORTH * self._variance(G, covariance, largest)
             if not allowed.any():
                 break
             i = int(np.argmax(np.where(allowed, gain / cost**COST_POWER, -np.inf)))
             covariance = covariance - np.outer(CJ[:, i], CJ[:, i]) / informed[i]
-            largest = max(largest, float(pool.compute[i]))
+            largest = np.maximum(largest, pool.extent[i])
             spent += float(cost[i])
             left[i] = False
             runs.append(_run(pool, cost, i, spent, scale.expected(self._variance(G, covariance, largest))))
@@ -296,7 +295,7 @@ def _cost(table: Mapping[str, ArrayLike], pool: DesignPoints) -> Array:
         if not (np.isfinite(price) & (price > 0)).all():
             raise ConfigError("candidates: every cost must be positive and finite")
         return price
-    cost = pool.compute
+    cost = pool.extent[:, 0]
     if table.get("teacher_params") is not None:
         teacher = np.broadcast_to(np.asarray(table["teacher_params"], dtype=np.float64), cost.shape)
         cost = cost + np.where(pool.taught & np.isfinite(teacher), 2 * teacher * pool.tokens, 0.0)

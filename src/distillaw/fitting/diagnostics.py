@@ -61,6 +61,12 @@ def check_estimate(
             remedy=f"The condition number is {condition:.1e} (limit {CONDITION_LIMIT:.0e}). "
             + FitStatus.WEAKLY_IDENTIFIED.value,
         )
+    if held := _held_by_prior(problem, fitted):
+        return DesignVerdict(
+            status=FitStatus.WEAKLY_IDENTIFIED,
+            remedy=f"These runs say less of {', '.join(held)} than the runs of others that the prior was learnt from. "
+            + FitStatus.WEAKLY_IDENTIFIED.value,
+        )
     if open_ended:
         return DesignVerdict(
             status=FitStatus.WEAKLY_IDENTIFIED,
@@ -76,6 +82,19 @@ def check_estimate(
             remedy=f"The optimum is not certain ({size}): a flat valley. {FitStatus.WEAKLY_IDENTIFIED.value}",
         )
     return DesignVerdict(status=FitStatus.CONVERGED, remedy=FitStatus.CONVERGED.value)
+
+
+def _held_by_prior(problem: Problem, fitted: Estimate) -> list[str]:
+    """Slopes of which the runs alone would know less than the prior: the standard error without it is larger."""
+    model = problem.model
+    J = model.evaluate(fitted.theta[None]).gradient[0][model.free] * np.sqrt(problem.weight)
+    scale = np.sqrt((J * J).sum(axis=1))
+    scale[scale < 1e-12] = 1e-12
+    J = J / scale[:, None]
+    variance = np.diag(np.linalg.pinv(J @ J.T, rcond=1e-14, hermitian=True)) / scale**2
+    error = fitted.noise * np.sqrt(np.maximum(variance, 0.0))
+    names = [(model.names[index], error[i], problem.prior_sd[index]) for i, index in enumerate(model.free)]
+    return [name for name, alone, prior in names if name in ("p", "q") and alone > prior]
 
 
 def condition_number(problem: Problem, fitted: Estimate) -> float:

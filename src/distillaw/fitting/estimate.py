@@ -110,7 +110,7 @@ def _matched(
     for _ in range(8):
         before, noise = raw, inflate * raw
         threshold = max(MATCHED * raw, FLOOR) if automatic else threshold
-        prior = problem.prior(noise)
+        prior = problem.prior(noise, theta[0])
         found = minimise(problem.objective(threshold, prior), theta, tolerance=LOOSE)
         theta = found.theta[distinct(found.penalised)]
         raw = noise_raw(problem, theta[:1])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from distillaw.errors import ConfigError
 from distillaw.fitting.curve import FittedCurve
+from distillaw.fitting.exponents import holds_for, learnt_exponents
 from distillaw.fitting.models import FREE, JointModel, Model, StudentModel, SupervisedModel, TiedModel, tied
 from distillaw.fitting.newton import Objective, Prior
 from distillaw.fitting.observations import Observations
@@ -53,6 +54,11 @@ _FROM_RANDOM = Search(keep=8, stages=(0.3, 0.03))
 _FROM_SEPARATE_FITS = Search(keep=4, stages=(0.03,))
 
 
+_FREEDOM = 4.0
+"""Degrees of freedom of the prior: collections differ more than a normal says, and one on code or on another language
+must not be forced to the slopes of the others."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """A law on checked rows, ready to be minimised."""
@@ -83,11 +89,18 @@ class Problem:
         """Number of independent runs."""
         return len(np.unique(self.group))
 
-    def prior(self, noise: float) -> Prior | None:
-        """The prior at a noise scale, or None where no parameter has one."""
+    def prior(self, noise: float, theta: Array | None = None) -> Prior | None:
+        """The prior at a noise scale, or None where no parameter has one.
+
+        Its tails are those of Student's t: at parameters (k,) far from the centre it gives way to the runs.
+        """
         if not np.isfinite(self.prior_sd).any():
             return None
-        return Prior(mean=self.prior_mean, precision=(noise / self.prior_sd) ** 2)
+        precision = (noise / self.prior_sd) ** 2
+        if theta is not None:
+            away = (theta - self.prior_mean) / self.prior_sd
+            precision = precision * (_FREEDOM + 1) / (_FREEDOM + away**2)
+        return Prior(mean=self.prior_mean, precision=precision)
 
     def objective(
         self, delta: float, prior: Prior | None = None, *, weights: Array | None = None
@@ -210,6 +223,7 @@ def specify_joint(
     supervised_theta: Array,
     student_starts: Array,
     prior: dict[str, tuple[float, float]],
+    supervised_prior: dict[str, tuple[float, float]],
 ) -> Specified:
     """Supervised and distilled rows together; starts come from the two separate fits."""
     centre = (float(np.log(plain.params).mean()), float(np.log(plain.tokens).mean()))
@@ -223,7 +237,7 @@ def specify_joint(
     start = np.concatenate(
         [np.repeat(supervised_theta[None], len(student_starts), axis=0), student_starts], axis=1
     )
-    sup_mean, sup_sd = _prior_arrays(SupervisedModel.names, _SUPERVISED_PRIOR if prior else {}, np.arange(6))
+    sup_mean, sup_sd = _prior_arrays(SupervisedModel.names, supervised_prior, np.arange(6))
     mean, sd = _prior_arrays(StudentModel.names, prior, np.array(FREE[form]))
     together = plain.followed_by(rows)
     problem = Problem(
@@ -255,7 +269,7 @@ def _shaken(start: Array, free: Indices, rng: np.random.Generator, count: int) -
 
 
 _SUPERVISED_PRIOR = {"le": (-np.log(0.6), 0.4)}
-"""gamma near 0.6 within a factor 1.5: the weak prior."""
+"""gamma near 0.6 within a factor 1.5: the weak prior of runs smaller than those that exponents were learnt from."""
 _STUDENT_PRIOR = {
     "s0": (1.0, 2.0),
     "lw": (0.0, 2.0),
@@ -275,16 +289,21 @@ _PUBLIC_PRIOR |= {name: (name, False) for name in ("p", "q", "c0")}
 """Reported name -> name in the fit, and whether the fit has its logarithm."""
 
 
-def weak_prior(form: str) -> dict[str, tuple[float, float]]:
-    """The default weak prior of a form; empty for those whose parameters the data always show."""
+def weak_prior(form: str, rows: Observations) -> dict[str, tuple[float, float]]:
+    """The default weak prior of a form on these rows; empty for those whose parameters the data always show."""
     if form == "supervised":
-        return dict(_SUPERVISED_PRIOR)
+        learnt = holds_for(rows.params, rows.tokens)
+        return _internal(learnt_exponents()) if learnt else dict(_SUPERVISED_PRIOR)
     return dict(_STUDENT_PRIOR) if form in ("kappa", "full") else {}
 
 
 def read_priors(
-    priors: str | Mapping[str, tuple[float, float]] | None, *, form: str, delta: float | str
-) -> dict:
+    priors: str | Mapping[str, tuple[float, float]] | None,
+    *,
+    form: str,
+    delta: float | str,
+    rows: Observations,
+) -> dict[str, tuple[float, float]]:
     """Internal priors from what the user asked for.
 
     Args:
@@ -293,15 +312,21 @@ def read_priors(
             f1 the sd is of the logarithm.
         form: the form that is fitted.
         delta: the threshold asked for.
+        rows: what it is fitted to.
     """
     if priors is None or priors == "none" or (priors == "auto" and delta != "auto"):
         return {}
     if priors in ("auto", "weak"):
-        return weak_prior(form)
+        return weak_prior(form, rows)
     if isinstance(priors, str):
         raise ConfigError(
             f"priors: unknown {priors!r}; known: auto, weak, none, or a mapping such as {{'gamma': (0.6, 0.4)}}"
         )
+    return _internal(priors)
+
+
+def _internal(priors: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Of the fit's own parameters."""
     out = {}
     for name, (centre, sd) in priors.items():
         if name not in _PUBLIC_PRIOR:

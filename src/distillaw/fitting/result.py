@@ -19,7 +19,14 @@ from distillaw.errors import CacheError, DataError, FitError
 from distillaw.fitting.curve import FittedCurve, log_coordinates
 from distillaw.fitting.design import Basis, Design, Teachers
 from distillaw.fitting.summary import UNUSABLE, coefficient_table, summarise, summarise_html
-from distillaw.fitting.uncertainty import Calibration, LinearBelief, fitted_belief
+from distillaw.fitting.uncertainty import (
+    Calibration,
+    LinearBelief,
+    decades_beyond,
+    extent_of,
+    fitted_belief,
+    largest_of,
+)
 from distillaw.laws.base import Array, Box
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.laws.distillation import StudentLaw
@@ -465,11 +472,11 @@ class FitResult:
 
     def _extra_spread(self, logs: dict[str, Array]) -> Array:
         """Noise and misspecification of a new run, standard deviation in ln L, per point."""
-        names = ("student_params", "student_tokens") if "student_params" in logs else ("params", "tokens")
-        top = self.fitted_range.as_dict().get("compute", (0.0, float("inf")))[1]
-        decades = np.zeros(len(logs[names[0]]))
-        if names[1] in logs:
-            decades = (np.log(6.0) + logs[names[0]] + logs[names[1]] - np.log(top)) / np.log(10.0)
+        prefix = "student_" if "student_params" in logs else ""
+        decades = np.zeros(len(logs[f"{prefix}params"]))
+        if f"{prefix}tokens" in logs:
+            extent = extent_of(*(np.exp(logs[f"{prefix}{name}"]) for name in ("params", "tokens")))
+            decades = decades_beyond(extent, largest_of(self.fitted_range.as_dict()))
         return np.hypot(self.noise, self.calibration.spread(decades))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from distillaw.errors import ConfigError, DataError, UnitError
-from distillaw.fitting.calibrate import by_cut, by_decade, calibrate_term, hold_out
+from distillaw.fitting.calibrate import by_cut, by_decade, calibrate_term, held_out_error, hold_out
 from distillaw.fitting.curve import FittedCurve, supervised_curve
 from distillaw.fitting.diagnostics import (
     DesignVerdict,
@@ -22,6 +22,7 @@ from distillaw.fitting.diagnostics import (
     students_above_teachers,
 )
 from distillaw.fitting.estimate import Estimate, bootstrap, estimate
+from distillaw.fitting.frontier import choose_weights
 from distillaw.fitting.models import FREE, StudentModel
 from distillaw.fitting.newton import minimise
 from distillaw.fitting.observations import Observations, require_variation, with_measured_supervised
@@ -36,7 +37,7 @@ from distillaw.fitting.problem import (
 )
 from distillaw.fitting.result import FitResult, FitStatus, convention_of
 from distillaw.fitting.second import disagreement
-from distillaw.fitting.uncertainty import Calibration
+from distillaw.fitting.uncertainty import Calibration, extent_of
 from distillaw.laws.base import Array
 from distillaw.laws.published import PublishedLaw
 from distillaw.laws.supervised import SupervisedLaw
@@ -134,7 +135,7 @@ def fit_supervised(rows: Observations, request: Request) -> FitResult:
     """The law of `request.family`; a status without a law where the runs cannot carry one."""
     if not len(rows):
         raise DataError("no rows without a teacher: a supervised law is fitted to those (teacher_loss empty)")
-    prior = read_priors(request.priors, form=request.family, delta=request.delta)
+    prior = read_priors(request.priors, form=request.family, delta=request.delta, rows=rows)
     num_params = (6 if request.family == "supervised" else 5) - request.tie
     verdict = check_design(rows, num_params=num_params, needs_both=True)
     if verdict is not None and len(rows) < 5:
@@ -144,8 +145,29 @@ def fit_supervised(rows: Observations, request: Request) -> FitResult:
         require_losses_differ(rows)
     if rows.ngroups > LARGE:
         return _fit_large(rows, request, prior)
+    if verdict is None and prior and request.calibrate and not np.ptp(rows.weight):
+        rows = _with_weights(rows, request, prior)
     specified = specify_supervised(rows, form=request.family, prior=prior, tie=request.tie)
     return solve(specified, rows, request, verdict, students=False)
+
+
+def _with_weights(rows: Observations, request: Request, prior: dict) -> Observations:
+    """The rows with the weights that predict the larger of them best (`frontier.py`)."""
+    extent, scored = extent_of(rows.params, rows.tokens), np.ones(len(rows), dtype=bool)
+
+    def error(rows: Observations) -> float | None:
+        problem = specify_supervised(rows, form=request.family, prior=prior, tie=request.tie).problem
+        fitted = estimate(problem, delta=request.delta, rng=np.random.default_rng(request.seed))
+        rng = np.random.default_rng([request.seed, 6])
+        return held_out_error(hold_out(problem, fitted, extent, rng=rng, scored=scored, replicates=0))
+
+    weighted, tau = choose_weights(rows, error)
+    if tau is None:
+        return rows
+    note = (
+        f"runs count by how near they are to the best of their compute (half at {100 * tau:.0f} % above it)"
+    )
+    return replace(weighted, notes=(*weighted.notes, note))
 
 
 def fit_students(
@@ -156,7 +178,7 @@ def fit_students(
         raise DataError(
             "no rows with a teacher: give the column teacher_loss (--columns teacher_loss=COLUMN)"
         )
-    prior = read_priors(request.priors, form=form, delta=request.delta)
+    prior = read_priors(request.priors, form=form, delta=request.delta, rows=taught)
     verdict = check_design(taught, num_params=len(FREE[form]), needs_both=form != "reduced")
     if verdict is not None:
         return refused_result(taught, request, verdict, students=True)
@@ -201,7 +223,9 @@ def solve(
     open_ended = [name for name, p in profiled.items() if p.is_flat]
     judged = check_estimate(problem, fitted, condition=condition, disagreement=gap, open_ended=open_ended)
     together = rows if plain is None else plain.followed_by(rows)
-    calibration, held = _calibration(problem, fitted, together.compute, rows, request)
+    calibration, held = _calibration(
+        problem, fitted, extent_of(together.params, together.tokens), rows, request
+    )
     repeated = seed_noise(together)
     checked |= held | ({} if repeated is None else {"seed_noise": repeated})
     return replace(
@@ -222,14 +246,14 @@ def solve(
 
 
 def _calibration(
-    problem: Problem, fitted: Estimate, compute: Array, rows: Observations, request: Request
+    problem: Problem, fitted: Estimate, extent: Array, rows: Observations, request: Request
 ) -> tuple[Calibration, dict[str, object]]:
     """Misspecification from hold-outs within the data; the default where nothing was to be resampled."""
     if not request.bootstrap or not request.calibrate:
         return Calibration(nominal=request.level), {}
     # a joint fit has its no-teacher rows first
     scored = np.arange(len(problem.y)) >= len(problem.y) - len(rows)
-    held = hold_out(problem, fitted, compute, rng=np.random.default_rng([request.seed, 5]), scored=scored)
+    held = hold_out(problem, fitted, extent, rng=np.random.default_rng([request.seed, 5]), scored=scored)
     found = calibrate_term(held, noise=fitted.noise, level=request.level)
     if held is None:
         return found, {}
@@ -367,7 +391,8 @@ def _fit_joint(
 ) -> FitResult:
     """Supervised law and distillation law at once, from separate fits as starts."""
     rng = np.random.default_rng([request.seed, 3])
-    sup_prior = weak_prior("supervised") if request.priors == "auto" and request.delta == "auto" else {}
+    is_auto = request.priors == "auto" and request.delta == "auto"
+    sup_prior = weak_prior("supervised", plain) if is_auto else {}
     first = specify_supervised(plain, form="supervised", prior=sup_prior)
     sup = estimate(first.problem, delta=request.delta, rng=rng)
     behind = first.curve(sup.theta, np.empty((0, 6)))
@@ -378,7 +403,13 @@ def _fit_joint(
     own = estimate(second.problem, delta=request.delta, rng=rng)
     student_starts = np.concatenate([own.theta[None], own.others[:3]])
     specified = specify_joint(
-        plain, taught, form=form, supervised_theta=sup.theta, student_starts=student_starts, prior=prior
+        plain,
+        taught,
+        form=form,
+        supervised_theta=sup.theta,
+        student_starts=student_starts,
+        prior=prior,
+        supervised_prior=weak_prior("supervised", plain) if prior else {},
     )
     note = f"fitted jointly with a supervised law from {len(plain)} rows without a teacher"
     return solve(

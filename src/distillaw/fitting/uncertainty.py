@@ -21,7 +21,35 @@ from distillaw.laws.published import PublishedLaw
 from distillaw.laws.supervised import SupervisedLaw
 
 DEFAULT_AT_EDGE, DEFAULT_PER_DECADE = 0.002, 0.01
-"""s_model where the data cannot tell: about 1 % of L per decade of compute (docs/fitting.md)."""
+"""s_model where the data cannot tell: about 1 % of L per decade beyond the runs (docs/fitting.md)."""
+
+
+def extent_of(params: Array, tokens: Array) -> Array:
+    """The axes on which runs are small or large: compute 6 N D, parameters, tokens; shape (..., 3)."""
+    return np.stack([6 * params * tokens, params, tokens], axis=-1)
+
+
+def decades_beyond(extent: Array, top: Array) -> Array:
+    """Decades beyond the largest runs fitted, on the axis where it is most; 0 within them.
+
+    A size far above all that were fitted is an extrapolation at any compute, and so is a budget of tokens.
+
+    Args:
+        extent: of the points, (..., 3) as `extent_of` gives it.
+        top: the largest among the runs, (..., 3); 0 where there is none.
+    """
+    known = np.where(top > 0, top, extent)
+    return np.maximum(np.log10(extent / known).max(axis=-1), 0.0)
+
+
+def largest_of(fitted_range: Mapping[str, tuple[float, float]]) -> Array:
+    """(3,) of a fitted range, as `decades_beyond` takes it; 0 where it does not say."""
+    nothing = (0.0, 0.0)
+    sizes, tokens = (
+        fitted_range.get(name, fitted_range.get(f"student_{name}", nothing))[1]
+        for name in ("params", "tokens")
+    )
+    return np.array([fitted_range.get("compute", nothing)[1], sizes, tokens])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +71,7 @@ class Calibration:
     """Root mean square error of the held-out predictions, in ln L."""
 
     def spread(self, decades: Array) -> Array:
-        """s_model at h decades of compute beyond the fitted runs."""
+        """s_model at h decades beyond the fitted runs (`decades_beyond`)."""
         return self.at_edge + self.per_decade * np.maximum(decades, 0.0)
 
     @property
@@ -107,9 +135,9 @@ class DesignPoints:
         return np.isfinite(self.teacher_loss)
 
     @property
-    def compute(self) -> Array:
-        """6 N D, the axis of extrapolation."""
-        return 6 * self.params * self.tokens
+    def extent(self) -> Array:
+        """(m, 3), what extrapolation is measured on."""
+        return extent_of(self.params, self.tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +150,8 @@ class LinearBelief:
     noise: float
     """Standard deviation of one run, in ln L."""
     calibration: Calibration
-    largest: float
-    """Largest compute among the runs made; 0 without any."""
+    largest: Array
+    """(3,): the largest compute, size and tokens among the runs made; 0 without any."""
 
     def log_loss(self, cells: DesignPoints) -> Array:
         """Ln L of each cell at the estimate, (m,)."""
@@ -142,7 +170,7 @@ class LinearBelief:
         J = self.gradient(cells)
         CJ = self.covariance @ J.T
         seen = np.linalg.solve(J @ CJ + max(self.noise, 1e-6) ** 2 * np.eye(len(J)), CJ.T)
-        largest = max(self.largest, float(cells.compute.max()))
+        largest = np.maximum(self.largest, cells.extent.max(axis=0))
         return replace(self, covariance=self.covariance - CJ @ seen, largest=largest)
 
     @property
@@ -219,7 +247,7 @@ def fitted_belief(
     # (S^-1 + P^-1)^-1 without inverting S, which is singular where parameters are tied or fixed
     prior = np.diag(np.square(_prior_sd(curve, both=len(parts) > 1)))
     covariance = spread - spread @ np.linalg.solve(spread + prior, spread)
-    top = fitted_range.get("compute", (0.0, 0.0))[1]
+    top = largest_of(fitted_range)
     return LinearBelief(curve=curve, covariance=covariance, noise=noise, calibration=calibration, largest=top)
 
 
@@ -313,7 +341,7 @@ def guessed_belief(curve: FittedCurve, *, noise: float, runs: DesignPoints | Non
     mask = np.concatenate([free, np.ones(6, dtype=bool)]) if both else free
     covariance = np.diag(np.where(mask, np.square(_prior_sd(curve, both=both)), 0.0))
     belief = LinearBelief(
-        curve=curve, covariance=covariance, noise=noise, calibration=Calibration(), largest=0.0
+        curve=curve, covariance=covariance, noise=noise, calibration=Calibration(), largest=np.zeros(3)
     )
     return belief if runs is None else belief.informed_by(runs)
 
