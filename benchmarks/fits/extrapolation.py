@@ -24,13 +24,14 @@ from benchmarks.fits.lawruns import Trial, read_folder, trials
 from benchmarks.result_file import save, typed
 from benchmarks.worlds_study.page import filled
 from distillaw.fitting.exponents import learnt_exponents
+from distillaw.fitting.result import FitResult
 from distillaw.table import Table, number, text
 
 NEAR = 0.15
 """Of ln compute: runs that one budget would buy."""
 
 
-def ours(trial: Trial) -> tuple[np.ndarray, np.ndarray, np.ndarray, dl.FitResult]:
+def ours(trial: Trial) -> tuple[np.ndarray, np.ndarray, np.ndarray, FitResult]:
     """Losses everywhere, ends of the held-out intervals, and the fit, at the defaults but for the prior's own runs."""
     prior = learnt_exponents(trial.runs.collection)
     result = dl.fit(trial.table(), family="supervised", check=False, bootstrap=400, priors=prior)

@@ -47,6 +47,10 @@ class FitStatus(Enum):
         "The runs do not separate the parameters; trust predictions inside the fitted range, "
         "not single coefficients, and add runs away from the present line in (ln params, ln tokens)."
     )
+    MISFIT = (
+        "The law does not describe these runs, and its intervals are of a law that does; part the table, or fit the "
+        "runs that the law holds for."
+    )
     EXTRAPOLATED = (
         "Outside the fitted range; widen the runs towards the target or trust only the wide interval."
     )

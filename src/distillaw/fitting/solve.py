@@ -23,6 +23,7 @@ from distillaw.fitting.diagnostics import (
 )
 from distillaw.fitting.estimate import Estimate, bootstrap, estimate
 from distillaw.fitting.frontier import choose_weights
+from distillaw.fitting.misfit import find_misfit
 from distillaw.fitting.models import FREE, StudentModel
 from distillaw.fitting.newton import minimise
 from distillaw.fitting.observations import Observations, require_variation, with_measured_supervised
@@ -223,9 +224,14 @@ def solve(
     open_ended = [name for name, p in profiled.items() if p.is_flat]
     judged = check_estimate(problem, fitted, condition=condition, disagreement=gap, open_ended=open_ended)
     together = rows if plain is None else plain.followed_by(rows)
-    calibration, held = _calibration(
-        problem, fitted, extent_of(together.params, together.tokens), rows, request
-    )
+    extent = extent_of(together.params, together.tokens)
+    calibration, held = _calibration(problem, fitted, extent, rows, request)
+    resid = problem.model.value(fitted.theta[None])[0] - problem.y
+    seen = find_misfit(resid, extent=extent, weight=problem.weight, group=problem.group)
+    if seen is not None:
+        judged = DesignVerdict(
+            status=FitStatus.MISFIT, remedy=f"{seen[0].upper()}{seen[1:]}. {FitStatus.MISFIT.value}"
+        )
     repeated = seed_noise(together)
     checked |= held | ({} if repeated is None else {"seed_noise": repeated})
     return replace(
@@ -239,7 +245,7 @@ def solve(
         condition_number=condition,
         solver_disagreement=gap,
         calibration=calibration,
-        resid=problem.model.value(fitted.theta[None])[0] - problem.y,
+        resid=resid,
         fitted_rows=together.row,
         details=checked,
     )
