@@ -2,6 +2,7 @@
 
     python -m benchmarks.verdict.run --full --out benchmarks/results/planner.json   # a quarter of an hour, one core
     python -m benchmarks.verdict.run --quick                                        # under a minute
+    python -m benchmarks.verdict.run --outside --out benchmarks/results/planner_outside.json   # truths outside the form
 
 Simulated users: a pilot study from a truth that is not the planner's own (truths.py), its fits, questions up to
 30 times beyond the largest pilot (studies.py). The planner is asked, its verdict followed, and both are scored
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 import distillaw as dl
+from benchmarks.verdict.outside import OUTSIDE, draw_outside
 from benchmarks.verdict.real import leave_one_size_out
 from benchmarks.verdict.rules import rules
 from benchmarks.verdict.sizes import SizeQuestion, make_size_questions
@@ -32,7 +34,11 @@ FAMILIES = ("distillation-kappa", "distillation-reduced")
 """In order of trust."""
 PLAIN = {"may_train_teacher": False, "with_flips": False}
 """The truth knows no other strategies than these: alone, or from one of the candidates."""
-SIZES = {"quick": (tuple(range(0, 16, 5)), 8, 40), "full": (tuple(range(64)), 8, 100)}
+SIZES = {
+    "quick": (tuple(range(0, 16, 5)), 8, 40),
+    "full": (tuple(range(64)), 8, 100),
+    "outside": (tuple(range(1000, 1048)), 8, 100),
+}
 """Studies by number, questions per study, bootstrap replicates. The quick four take every truth and scale once."""
 SEED = 20261121
 
@@ -94,8 +100,13 @@ def judge(truth, study, question, verdict):
 def one_study(k, num_questions, bootstrap):
     """The rows of study k: its truth, scale and fits, and every question under every set of sources."""
     rng = np.random.default_rng([SEED, k])
-    scale, name = list(SCALES)[k % len(SCALES)], TRUTHS[(k // len(SCALES)) % len(TRUTHS)]
-    truth = draw_truth(name, largest=SCALES[scale][0], rng=rng, in_place=scale in IN_PLACE)
+    truths = OUTSIDE if k >= SIZES["outside"][0][0] else TRUTHS
+    scale, name = list(SCALES)[k % len(SCALES)], truths[(k // len(SCALES)) % len(truths)]
+    largest, in_place = SCALES[scale][0], scale in IN_PLACE
+    if truths is OUTSIDE:  # studies read up to 40 tokens per parameter
+        truth = draw_outside(name, largest=largest, budget=40 * largest, rng=rng, in_place=in_place)
+    else:
+        truth = draw_truth(name, largest=largest, rng=rng, in_place=in_place)
     study = make_study(truth, scale, rng)
     questions = make_questions(truth, study, rng, num_questions)
     sized = make_size_questions(truth, study, rng)
@@ -162,6 +173,7 @@ def main():
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--quick", dest="size", action="store_const", const="quick", default="quick")
     which.add_argument("--full", dest="size", action="store_const", const="full")
+    which.add_argument("--outside", dest="size", action="store_const", const="outside")
     parser.add_argument(
         "--out", type=Path, help="scores as JSON; partial results lie beside it until the end"
     )

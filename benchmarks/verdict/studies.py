@@ -117,7 +117,7 @@ def true_loss(truth, choice):
     """Expected loss of a choice, nats/token."""
     if choice.teacher is None:
         return float(truth.alone(choice.params, choice.tokens))
-    return float(truth.taught(choice.params, choice.tokens, choice.teacher.loss))
+    return float(truth.taught(choice.params, choice.tokens, choice.teacher.loss, choice.teacher.params))
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,10 @@ def ladder(top, step, count):
 def run(truth, noise, size, budget, teacher, seed):
     """One row of a study's table."""
     name = teacher.name if teacher else ""
-    mean = truth.taught(size, budget, teacher.loss) if teacher else truth.alone(size, budget)
+    if teacher:
+        mean = truth.taught(size, budget, teacher.loss, teacher.params)
+    else:
+        mean = truth.alone(size, budget)
     return {
         "params": size,
         "tokens": budget,

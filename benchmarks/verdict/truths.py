@@ -88,8 +88,8 @@ class Truth:
         base = self.loss_unit * self.base_alone(N * self.size_unit, D * self.token_unit)
         return base * np.exp(self.common(n, d) + self.own(n, d))
 
-    def taught(self, N, D, L_T):
-        """Expected loss after distillation from a teacher of loss L_T, nats/token."""
+    def taught(self, N, D, L_T, N_T=None):
+        """Expected loss after distillation from a teacher of loss L_T, nats/token; its size N_T does nothing."""
         n, d, t = np.log(N), np.log(D), np.log(L_T)
         base = self.base_taught(N * self.size_unit, D * self.token_unit, L_T / self.loss_unit)
         return self.loss_unit * base * np.exp(self.common(n, d) + self.taught_own(n, d, t))
