@@ -1,7 +1,7 @@
 """Truths outside the form of every law that the package fits: for `verdict.run --outside`.
 
 speed-up      a teacher is worth more tokens: L(N, s D), s from 1 to 4 as the teacher gets better; students beat it
-mixture       the student closes a share of the gap to its teacher, which fades as exp(-D / (tau 20 N)); a worse one harms
+mixture       the student closes a share of the gap to its teacher, fading as exp(-D / (tau 20 N)); a worse one harms
 teacher size  a teacher more than k times the student costs c per e-fold, whatever its loss
 break         as the surrogate up to the runs; beyond their compute a gain shrinks as its power -delta
 

@@ -27,7 +27,7 @@ LAST, OFF, BY = 1 / 6, 6.0, 2.0
 """Share of the runs that are last; standard errors, and robust standard deviations of a run, that they lie off by."""
 
 
-def find_misfit(resid: Array, *, extent: Array, weight: Array, group: Array) -> str | None:
+def find_misfit(resid: Array, *, extent: Array, weight: Array, group: np.ndarray) -> str | None:
     """What is seen, in words with its values; None where nothing is.
 
     Args:
@@ -53,7 +53,7 @@ def find_misfit(resid: Array, *, extent: Array, weight: Array, group: Array) -> 
     return _break(r, compute, robust_scale(r)) or _trend(r, named)
 
 
-def _by_run(resid: Array, extent: Array, group: Array) -> tuple[Array, Array, Array, Array]:
+def _by_run(resid: Array, extent: Array, group: np.ndarray) -> tuple[Array, Array, Array, Array]:
     """Means over the rows of each run: residual, ln compute, ln params, ln tokens."""
     _, member = np.unique(group, return_inverse=True)
     size = np.bincount(member)
