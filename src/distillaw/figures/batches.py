@@ -35,12 +35,13 @@ from distillaw.figures.style import (
 from distillaw.large_batch.diffusion import DiffusionFit, fit_diffusion
 from distillaw.large_batch.images.results import (
     ColumnScore,
+    ImageRecord,
     ImageWalk,
     read_record,
     read_walks,
     score_columns,
 )
-from distillaw.large_batch.images.spec import PaperRow, hoffer2017
+from distillaw.large_batch.images.spec import COLUMNS, PaperRow, hoffer2017
 from distillaw.large_batch.noise import FEWEST_STEPS, NoiseScale, noise_scale
 from distillaw.planning.arms import teacher_name
 from distillaw.quantities import format_count
@@ -225,6 +226,33 @@ def draw_columns(scores: Sequence[ColumnScore], row: PaperRow | None) -> Figure:
         ax.set_xticks(range(len(row.accuracy)), list(row.accuracy))
         ax.margins(x=0.1, y=0.12)
         set_title(ax, f"paper: {row.network} on {row.data}")
+    return figure
+
+
+@in_style
+def draw_error_curves(record: ImageRecord) -> Figure:
+    """Test error on the way, per cent, mean over seeds: against epochs on the left, against updates on the right."""
+    figure, axes = new_figure(1, 2, width=7.4, height=3.2)
+    columns = [column for column in COLUMNS if record.done(column)]
+    for place, column in enumerate(columns):
+        cells = list(record.done(column).values())
+        updates = np.array(cells[0]["curves"]["evaluated"])
+        error = 100 - np.mean([cell["curves"]["accuracy"] for cell in cells], axis=0)
+        style = {
+            "color": INK if column == "SB" else SERIES[place % len(SERIES)],
+            "label": column,
+            "markersize": 3,
+        }
+        axes[0][0].plot(updates / cells[0]["steps_per_epoch"], error, "o-", **style)
+        axes[0][1].plot(updates, error, "o-", **style)
+    for ax, what in zip(axes[0], ("epochs", "updates"), strict=True):
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.set_xlabel(what)
+    axes[0][1].set_xscale("log")
+    axes[0][0].set_ylabel("test error, %")
+    axes[0][1].legend(loc="best")
     return figure
 
 

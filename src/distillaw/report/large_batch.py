@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distillaw.errors import DataError
-from distillaw.figures.batches import draw_columns, draw_image_walks
+from distillaw.figures.batches import draw_columns, draw_error_curves, draw_image_walks
 from distillaw.large_batch.images.results import (
     ColumnScore,
     Gain,
@@ -174,7 +174,7 @@ def _problems(found: _Findings) -> list[str]:
     said, record, study = [], found.record, found.record.study
     if found.row is not None and (other := differences(record, found.row)):
         said.append(
-            f"Not the paper's experiment but one like it: {'; '.join(other)}. Compare signs, not sizes."
+            f"Not the paper's experiment but one like it: {'; '.join(other)}. Sizes may differ for that alone."
         )
     said += [f"{note[0].upper()}{note[1:]}." for note in record.info["notes"]]
     said += [f"{r['column']} seed {r['seed']} diverged: {r['error']}." for r in record.diverged]
@@ -199,6 +199,10 @@ def _sections(found: _Findings) -> list[Section]:
             notes=[gain_sentence(gain) for gain in gains],
             table=_gain_table(gains) if gains else None,
             table_title="Every comparison with its parts",
+        ),
+        Section(
+            title="Test error on the way",
+            pictures=[_curves_picture(found.record)] if found.scores else [],
         ),
         Section(
             title="How far the weights wander: ‖w − w₀‖ against log t",
@@ -253,6 +257,18 @@ def _columns_picture(scores: Sequence[ColumnScore], row: PaperRow | None) -> Pic
         alt=f"Test accuracy by column. {words}",
         caption=caption,
         figure=draw_columns(scores, row),
+    )
+
+
+def _curves_picture(record: ImageRecord) -> Picture:
+    """Error against epochs and against updates, as the paper's first and third figures."""
+    return Picture(
+        name="curves",
+        title="Error curves",
+        alt="Test error in per cent of each column against epochs and against updates; numbers: result.json of each",
+        caption="Means over seeds, of the whole test set with running statistics as they are; nothing was chosen by "
+        "them. Over epochs a large batch makes fewer updates than a small one; over updates it reads more images.",
+        figure=draw_error_curves(record),
     )
 
 

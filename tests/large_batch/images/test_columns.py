@@ -52,6 +52,7 @@ def test_columns_are_the_papers():
         "+GBN": (4096, 128, root, large_steps),
         "+RA": (4096, 128, root, small_steps),
         "RA alone": (4096, 0, 0.1, small_steps),
+        "noise": (4096, 0, 0.1, large_steps),
     }
     assert {
         name: (c.batch, c.ghost, pytest.approx(c.peak_lr), c.steps) for name, c in found.items()
@@ -64,7 +65,7 @@ def test_columns_are_the_papers():
 
 
 def test_a_drop_after_the_end_is_none():
-    assert [len(c.drops) for c in columns(cifar()).values()] == [1] * 6  # the second is at epoch 122 of 100
+    assert [len(c.drops) for c in columns(cifar()).values()] == [1] * 7  # the second is at epoch 122 of 100
 
 
 def test_adaptation_in_epochs_is_the_codes():
@@ -176,7 +177,9 @@ def test_the_papers_table_is_as_the_paper_says():
 
 def test_shipped_studies_are_the_papers(repository):
     studies = repository / "studies" / "large-batch"
-    for file, row in (("mnist_f1", "F1"), ("cifar10_resnet44", "Resnet44")):
+    rows = {"mnist_f1": "F1", "cifar10_resnet44": "Resnet44", "cifar10_c1": "C1", "cifar100_c3": "C3"}
+    rows["cifar100_wresnet16_4"] = "WResnet16-4"
+    for file, row in rows.items():
         study, theirs = read_study(studies / f"{file}.toml"), hoffer2017().row(row).settings
         ours = {
             "kind": study.network.kind,
@@ -191,5 +194,6 @@ def test_shipped_studies_are_the_papers(repository):
             "flip": study.data.flip,
         }
         assert ours == {key: theirs[key] for key in ours} and study.seeds >= 5
+    assert read_study(studies / "cifar10_vgg.toml").paper == "VGG", "whose settings nobody published"
     demo = read_study(studies / "mnist_f1_demo.toml")
     assert demo.seeds >= 5 and demo.columns == STAGES and len(demo.diffusion.batches) == 3

@@ -131,6 +131,62 @@ def test_folders_of_classes(tmp_path):
         load_images(tmp_path)
 
 
+def write_parquet(folder, data, *, image="image", label="label"):
+    """As image data sets of Hugging Face lie: PNG bytes in a struct, training rows in two files."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    def coded(pixels):
+        stream = io.BytesIO()
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(stream, "PNG")
+        return {"bytes": stream.getvalue(), "path": None}
+
+    half = len(data.train) // 2
+    splits = [
+        ("train-0", data.train, slice(half)),
+        ("train-1", data.train, slice(half, None)),
+        ("test", data.test, slice(None)),
+    ]
+    for name, part, rows in splits:
+        table = {image: [coded(i) for i in part.images[rows]], label: pa.array(part.labels[rows])}
+        pq.write_table(pa.table(table), folder / f"{name}.parquet")
+
+
+def test_parquet(tmp_path):
+    data = make_data(classes=3, channels=3, size=6)
+    (tmp_path / "data").mkdir()
+    write_parquet(tmp_path / "data", data, image="img", label="fine_label")
+    assert_same(load_images(tmp_path), data)
+
+
+def test_parquet_that_is_incomplete_names_the_row(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    write_parquet(tmp_path, make_data(classes=3, channels=3, size=6))
+    file = tmp_path / "train-1.parquet"
+    whole = pq.read_table(file)
+
+    def with_column(name, values, said):
+        pq.write_table(whole.set_column(whole.column_names.index(name), name, values), file)
+        with pytest.raises(DataError, match=said):
+            load_images(tmp_path)
+
+    labels, images = whole["label"].to_pylist(), whole["image"].to_pylist()
+    with_column(
+        "label", pa.array([*labels[:-1], None]), rf"row {len(labels) - 1} has no label \(1 of {len(labels)}"
+    )
+    images[1] = {"bytes": images[1]["bytes"][:40], "path": None}
+    with_column("image", pa.array(images), "train-1.parquet: row 1: not a readable image")
+    pq.write_table(whole.rename_columns(["image", "class"]), file)
+    with pytest.raises(DataError, match="none is called label or labels or fine_label"):
+        load_images(tmp_path)
+    (tmp_path / "test.parquet").unlink()
+    with pytest.raises(DataError, match=r"no test\*\.parquet"):
+        load_images(tmp_path)
+
+
 def test_grey_folders_have_one_channel(tmp_path):
     from PIL import Image
 

@@ -1,5 +1,7 @@
 """Sizes against arithmetic, seeds against themselves."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -36,6 +38,9 @@ def test_sizes_are_the_papers():
     convolutions = 25 * 3 * 64 + 25 * 64 * 64 + 4 * 64
     shallow = convolutions + 64 * 8 * 8 * 384 + 384 * 192 + 2 * (384 + 192) + 192 * 10 + 10
     assert count_params(build(CIFAR, kind="shallow")) == shallow
+    widths = [3, 64, 64, 128, 128, *[256] * 3, *[512] * 6]
+    vgg = sum(9 * a * b + 2 * b for a, b in pairwise(widths)) + 512 * 512 + 2 * 512 + 512 * 10 + 10
+    assert count_params(build(CIFAR, kind="vgg")) == vgg
 
 
 SMALL = (
@@ -43,6 +48,7 @@ SMALL = (
     {"kind": "shallow"},
     {"kind": "resnet", "depth": 8},
     {"kind": "wide-resnet", "depth": 10, "width": 1},
+    {"kind": "vgg", "depth": 11},
 )
 
 

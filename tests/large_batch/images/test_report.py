@@ -29,7 +29,10 @@ def test_ours_stands_beside_the_papers(page):
     assert re.search(r"\+RA 98\.50 \(98\.\d\d to 98\.\d\d\) 98\.53 125\s%", page), (
         "ours, its interval, the paper's, the share"
     )
-    assert "Reproduces, with the paper's sign and significant" in page
+    assert (
+        "Reproduces, sign and size (the paper's number lies in our interval): Large batch against small"
+        in page
+    )
     assert "Not resolved" in page and "Ghost batch norm (+GBN − +LR)" in page
     assert "arXiv:1705.08741" in page and "selected on it" in page and "single numbers" in page.lower()
 
@@ -49,7 +52,7 @@ def test_settings_that_are_not_the_papers_are_listed(page):
         "momentum forgotten at every epoch no (paper yes)" in page
         and "mirrored images no (paper yes)" in page
     )
-    assert "width" not in page.split("Compare signs")[0].split("Not the paper's experiment")[1]
+    assert "width" not in page.split("Sizes may differ")[0].split("Not the paper's experiment")[1]
 
 
 def test_an_unfinished_study_has_a_page(tmp_path):

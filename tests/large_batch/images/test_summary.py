@@ -1,5 +1,7 @@
 """Means, differences, shares and slopes of studies whose truth is chosen; intervals against simulation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from synthetic import WRONG, make_study, write_study
@@ -71,6 +73,8 @@ def test_differences_are_paired_and_judged_against_the_paper(record):
     tiny = gains["+LR", "+GBN"]
     assert tiny.mean == pytest.approx(0.02) and not tiny.is_significant and outcome(tiny) == "not resolved"
     assert outcome(gains["SB", "RA alone"]) == "not in the paper"
+    wider = replace(gap, mean=3 * gap.mean, interval=(3 * gap.interval[0], 3 * gap.interval[1]))
+    assert outcome(wider) == "same sign, other size" and "the size does not" in gain_sentence(wider)
 
 
 def test_the_interval_covers_other_seeds_and_other_images():

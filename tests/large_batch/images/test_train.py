@@ -11,8 +11,22 @@ from tiny_images import tiny_data, tiny_study
 
 from distillaw.errors import CacheError
 from distillaw.large_batch.images import train
-from distillaw.large_batch.images.spec import Batches, DataSettings, NetworkSpec, Optimizer, plan_cells
-from distillaw.large_batch.images.train import CellRun, make_feeds, score, train_cell, with_fresh_statistics
+from distillaw.large_batch.images.spec import (
+    Batches,
+    DataSettings,
+    NetworkSpec,
+    Optimizer,
+    Schedule,
+    plan_cells,
+)
+from distillaw.large_batch.images.train import (
+    CellRun,
+    make_feeds,
+    score,
+    seed_of,
+    train_cell,
+    with_fresh_statistics,
+)
 from distillaw.runs.places import MARK
 from in_fork import Forked
 
@@ -65,6 +79,30 @@ def test_a_cell_is_the_plain_loop(column):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-6)
 
 
+def test_noise_is_a_weight_on_every_images_loss():
+    """By hand, z ~ N(1, M_L/M_S - 1); that this has the small batch's covariance is in test_gradient_noise.py."""
+    study = tiny_study(columns=("noise",), optimizer=Optimizer(momentum=0.0, weight_decay=0.0, clip_norm=0.0))
+    cell, feeds = cell_of(study, "noise"), make_feeds(DATA, study, "cpu")
+    assert cell.noise_variance == cell.batch / study.batches.small - 1
+    run = CellRun(study, cell, feeds)
+    model, z = CellRun(study, cell, feeds).model, torch.Generator().manual_seed(seed_of(cell.seed, 2))
+    for step in range(3):
+        run.advance()
+        images, labels = feeds.train.batch(
+            feeds.train.draws(seed=cell.seed, epoch=step // cell.steps_per_epoch),
+            step % cell.steps_per_epoch * cell.batch,
+            cell.batch,
+        )
+        losses = torch.nn.functional.cross_entropy(model(images), labels, reduction="none")
+        weight = 1 + cell.noise_variance**0.5 * torch.randn(len(labels), generator=z)
+        grads = torch.autograd.grad((weight * losses).sum() / len(labels), list(model.parameters()))
+        with torch.no_grad():
+            for p, grad in zip(model.parameters(), grads, strict=True):
+                p -= cell.rate(step) * grad
+    for ours, plain in zip(run.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-6)
+
+
 def test_columns_of_a_seed_begin_alike_and_ghosts_are_where_they_belong():
     study = tiny_study()
     feeds = make_feeds(DATA, study, "cpu")
@@ -76,20 +114,24 @@ def test_columns_of_a_seed_begin_alike_and_ghosts_are_where_they_belong():
 
 
 @pytest.mark.parametrize(
-    "network",
+    ("network", "column"),
     [
-        NetworkSpec(kind="f1", width=8, depth=2),
-        NetworkSpec(kind="shallow"),
-        NetworkSpec(kind="resnet", depth=8),
+        (NetworkSpec(kind="f1", width=8, depth=2), "noise"),
+        (NetworkSpec(kind="shallow"), "+RA"),
+        (NetworkSpec(kind="resnet", depth=8), "+RA"),
     ],
-    ids=lambda spec: spec.kind,
+    ids=lambda value: getattr(value, "kind", value),
 )
-def test_a_resumed_cell_is_the_same_to_the_last_bit(network, tmp_path):
+def test_a_resumed_cell_is_the_same_to_the_last_bit(network, column, tmp_path):
     data = tiny_data(train=40, test=10)
     study = tiny_study(
-        network=network, batches=Batches(small=8, large=16), data=DataSettings(pad=1, flip=True)
+        network=network,
+        batches=Batches(small=8, large=16),
+        data=DataSettings(pad=1, flip=True),
+        columns=(column,),
+        schedule=Schedule(epochs=5),
     )
-    cell, feeds = cell_of(study, "+RA", data=data), make_feeds(data, study, "cpu")
+    cell, feeds = cell_of(study, column, data=data), make_feeds(data, study, "cpu")
     whole = run_to(CellRun(study, cell, feeds), 9)
     first = run_to(CellRun(study, cell, feeds), 4)  # in the middle of an epoch
     train._save(tmp_path / "c.pt", first)

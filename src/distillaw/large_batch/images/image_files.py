@@ -4,6 +4,8 @@
     idx       train-images-idx3-ubyte and its three companions, plain or .gz, as MNIST is published
     CIFAR     data_batch_1 .. or train (pickles), data_batch_1.bin .. or train.bin
     folders   train/CLASS/*.png and test/CLASS/*.png, classes in the order of their names; needs Pillow
+    Parquet   train*.parquet and test*.parquet, there or in data/, as image data sets of Hugging Face are: a column of
+              images (PNG or JPEG bytes, or a struct that holds them) and one of labels; needs Pillow
 
 A pickle can run any code when it is read. Here it can only build numpy arrays and plain values: whatever else it names
 is refused before it is called. Legend: N images, C channels, H rows, W columns.
@@ -11,10 +13,12 @@ is refused before it is called. Legend: N images, C channels, H rows, W columns.
 
 import gzip
 import hashlib
+import io
 import math
 import pickle
 import zipfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -288,14 +292,21 @@ def _folders(folder: Path) -> ImageData | None:
     if strange:
         raise DataError(f"{test / strange[0]}: a class that {folder / 'train'} does not have")
     parts = [_read_split(part, classes) for part in (folder / "train", test)]
+    return _decoded(parts, where=folder, format="image folders", classes=len(classes))
+
+
+def _decoded(
+    parts: list[tuple[np.ndarray, np.ndarray]], *, where: Path, format: str, classes: int = 0
+) -> ImageData:
+    """The data of (images N x H x W x 3, labels) of both splits; grey where all of them are."""
     channels = 1 if all((images == images[..., :1]).all() for images, _ in parts) else 3
-    train, test_set = (
+    train, test = (
         image_set(
-            np.ascontiguousarray(images[..., :channels].transpose(0, 3, 1, 2)), labels, where=str(folder)
+            np.ascontiguousarray(images[..., :channels].transpose(0, 3, 1, 2)), labels, where=str(where)
         )
         for images, labels in parts
     )
-    return ImageData(train=train, test=test_set, classes=len(classes), format="image folders")
+    return ImageData(train=train, test=test, classes=classes or int(train.labels.max()) + 1, format=format)
 
 
 def _read_split(folder: Path, classes: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -308,26 +319,94 @@ def _read_split(folder: Path, classes: list[str]) -> tuple[np.ndarray, np.ndarra
     ]
     if not files:
         raise DataError(f"{folder}: no {' or '.join(SUFFIXES)} in its class folders")
-    images = [_read_image(file) for file, _ in files]
-    for (file, _), image in zip(files, images, strict=True):
-        if image.shape != images[0].shape:
-            raise DataError(
-                f"{file}: {image.shape[1]} x {image.shape[0]} pixels, the first image has {images[0].shape[1]} x "
-                f"{images[0].shape[0]}; bring all to one size"
-            )
-    return np.stack(images), np.array([label for _, label in files])
+    images = _stacked((str(file), _read_image(file)) for file, _ in files)
+    return images, np.array([label for _, label in files])
 
 
-def _read_image(path: Path) -> np.ndarray:
+def _stacked(named: Iterable[tuple[str, np.ndarray]]) -> np.ndarray:
+    """Images of one size, N x H x W x 3; DataError: one is of another size than the first."""
+    images: list[np.ndarray] = []
+    for name, image in named:
+        if images and image.shape != images[0].shape:
+            ours, first = (f"{i.shape[1]} x {i.shape[0]}" for i in (image, images[0]))
+            raise DataError(f"{name}: {ours} pixels, the first image has {first}; bring all to one size")
+        images.append(image)
+    return np.stack(images)
+
+
+def _read_image(source: Path | bytes, where: str = "") -> np.ndarray:
+    """H x W x 3 of a file, or of its bytes, which messages call `where`."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
-        raise ConfigError("reading images from folders needs Pillow: pip install pillow") from None
+        raise ConfigError("reading PNG and JPEG images needs Pillow: pip install pillow") from None
     try:
-        with Image.open(require_file(path)) as image:
+        with Image.open(require_file(source) if isinstance(source, Path) else io.BytesIO(source)) as image:
             return np.asarray(image.convert("RGB"))
     except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise DataError(f"{path}: not a readable image ({error})") from None
+        raise DataError(f"{where or source}: not a readable image ({error})") from None
+
+
+IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img"), ("label", "labels", "fine_label")
+
+
+def _parquet(folder: Path) -> ImageData | None:
+    """The data of a folder of Parquet files, one or several of each split; None where it is none.
+
+    Raises:
+        DataError: a column is missing, a row has no image or no label, an image cannot be read or is of another size.
+    """
+    places = [place for place in (folder, folder / "data") if any(place.glob("train*.parquet"))]
+    if not places:
+        return None
+    splits = [
+        sorted(f for name in names for f in places[0].glob(f"{name}*.parquet"))
+        for names in (("train",), TEST_NAMES)
+    ]
+    if not splits[1]:
+        raise DataError(
+            f"{places[0]}: train*.parquet, but no {' or '.join(f'{n}*.parquet' for n in TEST_NAMES)} beside it"
+        )
+    return _decoded([_read_parquet(files) for files in splits], where=places[0], format="Parquet")
+
+
+def _read_parquet(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """(images N x H x W x 3, labels) of one split."""
+    columns = [(file, *_parquet_columns(file)) for file in files]
+    images = _stacked(
+        (where, _read_image(data.as_py(), where))
+        for file, pictures, _ in columns
+        for where, data in ((f"{file}: row {row}", data) for row, data in enumerate(pictures))
+    )
+    return images, np.concatenate([labels.to_numpy(zero_copy_only=False) for *_, labels in columns])
+
+
+def _parquet_columns(file: Path) -> tuple[Any, Any]:
+    """(encoded images, labels) of a file, complete."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(require_file(file))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file}: not a readable Parquet file ({error})") from None
+    found = []
+    for known in (IMAGE_COLUMNS, LABEL_COLUMNS):
+        name = next((column for column in known if column in table.column_names), None)
+        if name is None:
+            raise DataError(
+                f"{file}: has columns {', '.join(table.column_names)}; none is called {' or '.join(known)}"
+            )
+        values = table[name].combine_chunks()
+        if known is IMAGE_COLUMNS and pa.types.is_struct(values.type):
+            values = values.field("bytes")
+        if not len(values) or values.null_count:
+            row = values.is_null().index(True).as_py() if len(values) else 0
+            raise DataError(
+                f"{file}: row {row} has no {name} ({values.null_count} of {len(values)} have none)"
+            )
+        found.append(values)
+    return found[0], found[1]
 
 
 NPZ_KEYS = (
@@ -360,11 +439,12 @@ def load_images(path: Path) -> ImageData:
         return checked(_npz(path))
     inside = [path, *sorted(p for p in path.iterdir() if p.is_dir() and p.name.startswith("cifar-"))]
     known = (found for folder in inside if (found := _cifar(folder)) is not None)
-    found = next(known, None) or _idx(path) or _folders(path)
+    found = next(known, None) or _idx(path) or _folders(path) or _parquet(path)
     if found is None:
         raise DataError(
-            f"{path}: no known format: expected MNIST's {IDX_STEMS[0]}, CIFAR's data_batch_1 or data_batch_1.bin, or "
-            "train/CLASS/*.png beside test/CLASS/*.png (an archive must be unpacked first)"
+            f"{path}: no known format: expected MNIST's {IDX_STEMS[0]}, CIFAR's data_batch_1 or data_batch_1.bin, "
+            "train*.parquet beside test*.parquet, or train/CLASS/*.png beside test/CLASS/*.png (an archive must be "
+            "unpacked first)"
         )
     return checked(found)
 

@@ -4,8 +4,11 @@
     shallow        two 5x5 convolutions of 64, then 384 and 192 units with dropout (C1; C3 on a hundred classes)
     resnet         basic blocks, 16-32-64 channels, 7 blocks a stage for depth 44; shortcuts by 1x1 convolution and norm
     wide-resnet    the same with 2 blocks a stage for depth 16, channels times 4, post-activation
+    vgg            3x3 convolutions with norms in five stages of 64 to 512, each halved; 512 units with dropout on top
 
-Certain from the code: layers, widths, where norms stand. Recalled: paddings of `shallow` (maps of 32, 16, 8).
+Certain from the code: layers, widths, where norms stand. Recalled: paddings of `shallow` (maps of 32, 16, 8). The code
+has no VGG: this is configuration A, B, D or E of Simonyan and Zisserman 2014 (arXiv 1409.1556) with norms and a head
+for small images.
 Legend: B images, C channels, H rows, W columns, K classes.
 """
 
@@ -24,6 +27,8 @@ from distillaw.large_batch.images.spec import NetworkSpec
 F1_WIDTH, F1_DEPTH = 512, 5
 RESNET_DEPTH, WIDE_DEPTH, WIDE_FACTOR = 44, 16, 4
 """As published: F1 of Keskar et al. 2017 (arXiv 1609.04836), the others of the paper's released code."""
+VGG_STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+"""Depth to convolutions per stage (arXiv 1409.1556, Table 1: A, B, D, E)."""
 
 
 class ImageShape(NamedTuple):
@@ -53,6 +58,8 @@ def build_network(spec: NetworkSpec, shape: ImageShape, *, seed: int, dropout: t
             return F1(shape, width=spec.width or F1_WIDTH, depth=spec.depth or F1_DEPTH)
         if spec.kind == "shallow":
             return Shallow(shape, dropout=dropout)
+        if spec.kind == "vgg":
+            return VGG(shape, depth=spec.depth or 16, dropout=dropout)
         if spec.kind == "resnet":
             blocks = _blocks(spec.depth or RESNET_DEPTH, outside=2)
             return ResNet(shape, channels=(16, 32, 64), blocks=blocks)
@@ -134,6 +141,40 @@ class Shallow(nn.Module):
         return self.head(self.drop2(functional.relu(self.norm4(self.fc2(x)))))
 
 
+class VGG(nn.Module):
+    """Stages of 3x3 convolutions with batch norm, each ended by 2x2 pooling; one hidden layer."""
+
+    def __init__(self, shape: ImageShape, *, depth: int, dropout: torch.Generator) -> None:
+        super().__init__()
+        if depth not in VGG_STAGES:
+            raise ConfigError(f"[network] depth = {depth}: vgg has {', '.join(map(str, VGG_STAGES))} layers")
+        if min(shape.height, shape.width) < 32:
+            raise ConfigError(
+                f"vgg: images of {shape.height} x {shape.width} are halved five times; at least 32 x 32"
+            )
+        layers: list[nn.Module] = []
+        before = shape.channels
+        for count, after in zip(VGG_STAGES[depth], (64, 128, 256, 512, 512), strict=True):
+            for _ in range(count):
+                layers += [_conv(before, after, 3), nn.BatchNorm2d(after), nn.ReLU()]
+                before = after
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        flat = 512 * (shape.height // 32) * (shape.width // 32)
+        self.fc, self.norm, self.drop = (
+            nn.Linear(flat, 512, bias=False),
+            nn.BatchNorm1d(512),
+            Dropout(dropout),
+        )
+        self.head = nn.Linear(512, shape.classes)
+        _he_fan_out(self)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Logits, shape (B, K)."""
+        x = self.fc(self.features(images_BCHW).flatten(1))
+        return self.head(self.drop(functional.relu(self.norm(x))))
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, activation after the sum."""
 
@@ -168,9 +209,7 @@ class ResNet(nn.Module):
             )
         self.stage1, self.stage2, self.stage3 = stages
         self.head = nn.Linear(channels[-1], shape.classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        _he_fan_out(self)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Logits, shape (B, K)."""
@@ -180,3 +219,10 @@ class ResNet(nn.Module):
 
 def _conv(before: int, after: int, size: int, *, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(before, after, size, stride=stride, padding=size // 2, bias=False)
+
+
+def _he_fan_out(model: nn.Module) -> None:
+    """Convolutions as He et al. 2015 (arXiv 1502.01852) start them, by outputs."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -88,7 +88,14 @@ def read_record(folder: Path) -> ImageRecord:
 
 LEVEL = 0.95
 """Of every interval: what Holm's 5 % goes with."""
-OTHERS = (("SB", "+RA"), ("LB", "RA alone"), ("SB", "RA alone"), ("RA alone", "+RA"))
+OTHERS = (
+    ("SB", "+RA"),
+    ("LB", "RA alone"),
+    ("SB", "RA alone"),
+    ("RA alone", "+RA"),
+    ("LB", "noise"),
+    ("+LR", "noise"),
+)
 """Comparisons besides the stages: (from, to)."""
 
 

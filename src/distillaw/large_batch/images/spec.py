@@ -10,7 +10,9 @@ epochs. The printed numbers are records in data/hoffer2017.toml. What each colum
     +LR       rate by the root (or linear) rule
     +GBN      and ghost batch norm
     +RA       and as many updates as SB (regime adaptation)
-    RA alone  LB with as many updates as SB: what the updates do by themselves; not in the paper
+    RA alone  LB with as many updates as SB: what the updates do by themselves; not in its tables
+    noise     LB with multiplicative noise on every image's gradient: the covariance of SB's step as by the root rule,
+              the mean step as it is; the paper's alternative, not in its tables
 
 Cells of one seed share initial weights and the order of images, so their differences are paired. `walk` cells are the
 first phase of further batch sizes, for the diffusion figure.
@@ -27,7 +29,7 @@ from pathlib import Path
 
 from distillaw.errors import ConfigError
 from distillaw.large_batch.advice import FEW_STEPS
-from distillaw.large_batch.rules import RATE_RULES, adapt_phases, steps_of
+from distillaw.large_batch.rules import RATE_RULES, adapt_phases, noise_variance, steps_of
 from distillaw.quantities import did_you_mean
 from distillaw.runs.config import check_bounds, check_choice, from_table, read_toml
 from distillaw.runs.files import content_hash
@@ -90,8 +92,8 @@ def hoffer2017() -> Paper:
     return from_table(Paper, tomllib.loads(text), file)
 
 
-NETWORKS = ("f1", "shallow", "resnet", "wide-resnet")
-COLUMNS = ("SB", "LB", "+LR", "+GBN", "+RA", "RA alone")
+NETWORKS = ("f1", "shallow", "resnet", "wide-resnet", "vgg")
+COLUMNS = ("SB", "LB", "+LR", "+GBN", "+RA", "RA alone", "noise")
 STAGES = COLUMNS[:5]
 OPTIMIZER_BOUNDS = {
     **dict.fromkeys(("weight_decay", "clip_norm", "clip_steps"), (0.0, math.inf)),
@@ -106,11 +108,11 @@ class NetworkSpec:
     """Which network, and its size."""
 
     kind: str
-    """f1; shallow (C1 on ten classes, C3 on a hundred); resnet; wide-resnet."""
+    """f1; shallow (C1 on ten classes, C3 on a hundred); resnet; wide-resnet; vgg."""
     width: int = 0
     """f1: hidden units, 512 as published; wide-resnet: widening factor, 4 as published. 0: as published."""
     depth: int = 0
-    """resnet: 44 and wide-resnet: 16 as published; f1: 5 hidden layers. 0: as published."""
+    """resnet: 44 and wide-resnet: 16 as published; f1: 5 hidden layers; vgg: 11, 13, 16 or 19. 0: as published."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,6 +302,8 @@ class ColumnRun:
     steps_per_epoch: int
     is_walk: bool = False
     """For the diffusion figure only: ends with the first phase."""
+    noise_variance: float = 0.0
+    """sigma^2 of the weight on each image's loss; 0: none."""
 
     @property
     def first_phase(self) -> int:
@@ -323,6 +327,7 @@ class ColumnRun:
             "optimizer": {k: v for k, v in asdict(study.optimizer).items() if k not in _RESOLVED},
         }
         own = [self.batch, self.ghost, self.peak_lr, self.steps, list(self.drops), self.seed, self.is_walk]
+        own += [self.noise_variance] if self.noise_variance else []
         key = content_hash([VERSION, settings, own, fingerprint])
         word = self.column.lower().replace("+", "").replace(" ", "-")
         return f"{word}-s{self.seed}-{key}"
@@ -413,6 +418,7 @@ def _cell(
         drops=drops,
         steps_per_epoch=own,
         is_walk=bool(walk),
+        noise_variance=noise_variance(batch=batch, reference=study.reference) if column == "noise" else 0.0,
     )
 
 

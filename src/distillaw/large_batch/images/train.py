@@ -4,8 +4,8 @@
     result.json      written last; a cell that has it is never run again
 
 The same cell gives the same weights on the same kind of device, stopped and continued or not: order, crops and flips
-come from (seed, epoch) alone and are drawn on the CPU, dropout from a generator that is in the checkpoint. Legend: N
-images, B of a batch, C channels, H rows, W columns, K classes.
+come from (seed, epoch) alone and are drawn on the CPU, dropout and noise from generators that are in the checkpoint.
+Legend: N images, B of a batch, C channels, H rows, W columns, K classes.
 """
 
 import copy
@@ -28,7 +28,7 @@ from distillaw.large_batch.ghost import convert_ghost_batchnorm
 from distillaw.large_batch.images.image_files import ImageData, ImageSet
 from distillaw.large_batch.images.networks import ImageShape, build_network, count_params
 from distillaw.large_batch.images.spec import VERSION, ColumnRun, DataSettings, ImageStudy, Optimizer
-from distillaw.large_batch.instruments import DistanceTracker
+from distillaw.large_batch.instruments import DistanceTracker, noisy_mean
 from distillaw.large_batch.rules import clip_at
 from distillaw.runs.files import write_json, write_with
 from distillaw.runs.places import claim_folder, remove_file, sweep
@@ -43,7 +43,7 @@ SCORED_AT_ONCE = 1000
 """Images; results do not depend on it but for rounding."""
 ESTIMATION_EPOCH = 2**31
 """Names the draws that statistics are estimated on; no training epoch is so late."""
-_WEIGHTS, _DROPOUT = 0, 1
+_WEIGHTS, _DROPOUT, _NOISE = 0, 1, 2
 
 
 def seed_of(*key: int) -> int:
@@ -199,7 +199,10 @@ class CellRun:
     def __init__(self, study: ImageStudy, cell: ColumnRun, feeds: Feeds) -> None:
         """Fresh weights; cells of one seed have the same."""
         self.study, self.cell, self.feeds = study, cell, feeds
-        self._dropout = torch.Generator(feeds.device).manual_seed(seed_of(cell.seed, _DROPOUT))
+        self._dropout, self._noise = (
+            torch.Generator(feeds.device).manual_seed(seed_of(cell.seed, stream))
+            for stream in (_DROPOUT, _NOISE)
+        )
         model = build_network(
             study.network, feeds.shape, seed=seed_of(cell.seed, _WEIGHTS), dropout=self._dropout
         )
@@ -225,9 +228,13 @@ class CellRun:
             if self.study.optimizer.wipe_momentum:
                 self._optimizer.state.clear()
         images_BCHW, labels_B = self.feeds.train.batch(self._draws, place * self.cell.batch, self.cell.batch)
-        loss = functional.cross_entropy(self.model(images_BCHW), labels_B)
+        losses_B = functional.cross_entropy(self.model(images_BCHW), labels_B, reduction="none")
+        loss = losses_B.mean()
         self._optimizer.zero_grad()
-        loss.backward()
+        if self.cell.noise_variance:
+            noisy_mean(losses_B, variance=self.cell.noise_variance, generator=self._noise).backward()
+        else:
+            loss.backward()
         optimizer = self.study.optimizer
         clip_norm = optimizer.clip_norm or math.inf
         norm = clip_at(self.step, clip_norm=clip_norm, clip_steps=optimizer.clip_steps or None)
@@ -267,6 +274,7 @@ class CellRun:
             "optimizer": self._optimizer.state_dict(),
             "start": self._tracker.state(),
             "dropout": self._dropout.get_state(),
+            "noise": self._noise.get_state(),
             "curves": asdict(self.curves),
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
@@ -279,6 +287,7 @@ class CellRun:
         self._optimizer.load_state_dict(state["optimizer"])
         self._tracker.load(state["start"])
         self._dropout.set_state(state["dropout"].cpu())
+        self._noise.set_state(state["noise"].cpu())
         self.curves, self._draws = CellCurves(**state["curves"]), None
 
     def result(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a study reproduces of the paper and what it does not, in sentences made from its numbers.
 
-A stage counts as reproduced when ours has the paper's sign and is significant, as contradicted when it is significant
-with the other sign, and else as not resolved. Sizes are not expected to agree where settings differ.
+A stage is reproduced when ours is significant, has the paper's sign and its interval holds the paper's size; with the
+sign alone, that is what is said. It is contradicted when it is significant with the other sign, and else not resolved.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from distillaw.large_batch.images.results import ColumnScore, Gain, ImageRecord, ImageWalk, Mean, slope_ratio
 from distillaw.large_batch.images.spec import PaperRow
 
-Outcome = Literal["reproduces", "contradicts", "not resolved", "not in the paper"]
+Outcome = Literal["reproduces", "same sign, other size", "contradicts", "not resolved", "not in the paper"]
 
 
 def outcome(gain: Gain) -> Outcome:
@@ -20,7 +20,10 @@ def outcome(gain: Gain) -> Outcome:
         return "not in the paper"
     if not gain.is_significant:
         return "not resolved"
-    return "reproduces" if (gain.mean > 0) == (gain.paper > 0) else "contradicts"
+    if (gain.mean > 0) != (gain.paper > 0):
+        return "contradicts"
+    assert gain.interval is not None, "what is significant has an interval"
+    return "reproduces" if gain.interval[0] <= gain.paper <= gain.interval[1] else "same sign, other size"
 
 
 def points(value: float, interval: tuple[float, float] | None) -> str:
@@ -43,7 +46,8 @@ def gain_sentence(gain: Gain) -> str:
     if gain.paper is None:
         return f"{said}; the paper does not have it."
     ends = {
-        "reproduces": "this reproduces.",
+        "reproduces": "this reproduces, sign and size.",
+        "same sign, other size": "the sign reproduces, the size does not.",
         "contradicts": "this does not reproduce: the sign is the other.",
         "not resolved": "neither confirmed nor contradicted.",
     }
@@ -64,6 +68,8 @@ _NAMES = {
     ("LB", "RA alone"): "As many updates by themselves (RA alone − LB)",
     ("SB", "RA alone"): "As many updates by themselves against the small batch (RA alone − SB)",
     ("RA alone", "+RA"): "What rate and ghosts add to the updates (+RA − RA alone)",
+    ("LB", "noise"): "Multiplicative noise (noise − LB)",
+    ("+LR", "noise"): "Multiplicative noise against the scaled rate (noise − +LR)",
 }
 
 
@@ -94,7 +100,8 @@ def verdict_sentences(gains: Sequence[Gain]) -> list[str]:
     for gain in gains:
         kinds.setdefault(outcome(gain), []).append(gain_name(gain))
     words: dict[Outcome, str] = {
-        "reproduces": "Reproduces, with the paper's sign and significant:",
+        "reproduces": "Reproduces, sign and size (the paper's number lies in our interval):",
+        "same sign, other size": "Reproduces in sign, significant, but not in size:",
         "contradicts": "Does not reproduce, significant with the other sign:",
         "not resolved": "Not resolved, too little for a claim once all comparisons are counted:",
     }
