@@ -83,6 +83,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "distillaw.cli.verify:app",
         "Freeze predictions before runs, and score them on what was measured.",
     ),
+    "audit": (
+        "distillaw.cli.audit:audit",
+        "Check that a loss, a trainer or a script computes what it is declared to compute.",
+    ),
     "retrodict": (
         "distillaw.cli.retrodict:retrodict",
         "Compare what `plan` says of published outcomes with what happened.",
@@ -124,6 +128,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "upcycle",
         "instruct",
         "evaluate",
+        "audit",
         "pareto",
         "recipe",
     ),

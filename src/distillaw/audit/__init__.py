@@ -1,0 +1,1 @@
+"""Whether a loss, a trainer or a script computes what it was declared to compute."""

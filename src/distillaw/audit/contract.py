@@ -1,0 +1,306 @@
+"""What a target is declared to compute, and how it is called; torch-free, so that it is checked before anything runs.
+
+Intent is asked, not guessed: a field that changes the gradient has no default, and what is missing is named in one
+error. A field whose absence means absence (no top-k, no clipping, no z-loss) may stay away.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distillaw.errors import ConfigError
+from distillaw.runs.config import check_choice, from_table, read_toml
+
+KINDS = ("loss", "loop", "trainer", "script", "store", "tokenizers")
+DIVERGENCES = (
+    "forward-kl",
+    "reverse-kl",
+    "jsd",
+    "skew-kl",
+    "skew-reverse-kl",
+    "symmetric-kl",
+    "tvd",
+    "mse-logits",
+    "mse-probs",
+    "none",
+)
+REDUCTIONS = ("token-mean", "sequence-mean", "sum", "row-mean", "position-mean", "constant", "given")
+_CHOICES = {
+    "shift": ("inside", "outside"),
+    "mask": ("labels", "attention", "all", "given"),
+    "top_k_rule": ("", "renormalised", "zero", "subset", "tail"),
+    "top_k_of": ("teacher", "student"),
+    "clip_rule": ("", "entry", "token"),
+    "vocabulary": ("same", "cut"),
+    "reported": ("objective", "cross-entropy", "other"),
+    "empty_rows": ("skip", "count"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """The loss: distill_weight T^2 D(p, q) + hard_weight CE + z_weight (log sum exp)^2, reduced over what counts."""
+
+    divergence: str | None = None
+    """A name of `DIVERGENCES`, or `file.py:function` of (log p, log q), both (N, V), that gives (N,)."""
+    beta: float | None = None
+    """jsd: beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q, its ends the KLs; symmetric-kl: beta of
+    the forward KL, the rest of the reverse."""
+    skew: float | None = None
+    """skew-kl: KL(p || skew p + (1 - skew) q); skew-reverse-kl: KL(q || (1 - skew) p + skew q)."""
+    temperature: float | None = None
+    """Both logits are divided by it in the divergence."""
+    temperature_squared: bool | None = None
+    """Whether the divergence is multiplied by T^2."""
+    teacher_temperature: float | None = None
+    """Where the teacher's is another."""
+    hard_temperature: float = 1.0
+    """Of the cross-entropy to the labels."""
+    distill_weight: float | None = None
+    """Of the divergence."""
+    hard_weight: float | None = None
+    """Of the cross-entropy to the labels. No rule ties the two weights: both are numbers."""
+    weights_add_up: bool = False
+    """Where one weight is an option: whether the other is what it lacks to their present sum."""
+    reduction: str | None = None
+    """token-mean: over counted tokens; sequence-mean: mean over rows of each row's mean; sum; row-mean: sum over
+    tokens / rows; position-mean: over all positions, counted or not; constant: by `denominator`; given: by the
+    argument num_tokens."""
+    hard_reduction: str = ""
+    """Of the cross-entropy where it is another."""
+    denominator: float = 0.0
+    """Of the reduction "constant"."""
+    mask: str | None = None
+    """Positions of the divergence: labels (label is not ignore_index), attention (all real tokens that have a next),
+    all, or given (the argument mask)."""
+    shift: str | None = None
+    """inside: labels are the input ids and the target moves them by one; outside: they come moved."""
+    ignore_index: int = -100
+    top_k: int = 0
+    """0: no truncation."""
+    top_k_rule: str = ""
+    """renormalised (teacher over its k), zero (not renormalised), subset (both over the k), tail (a bucket for the
+    rest)."""
+    top_k_of: str = "teacher"
+    clip: float = 0.0
+    """0: none."""
+    clip_rule: str = ""
+    """entry: each vocabulary entry's contribution, from above; token: each token's divergence."""
+    label_smoothing: float = 0.0
+    z_weight: float = 0.0
+    vocabulary: str = "same"
+    """cut: heads of unequal size are cut to the common columns; same: unequal heads are not meant to work."""
+    reported: str = "objective"
+    """What the returned value is: the objective; cross-entropy (the divergence plus the teacher's entropy); other (a
+    surrogate with the right gradient, not compared)."""
+    empty_rows: str = "skip"
+    """sequence-mean, row-mean: whether rows without a counted token count as rows."""
+
+    def but(self, **fields: Any) -> "Objective":
+        """The same with some fields changed."""
+        return dataclasses.replace(self, **fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How a loop turns losses into updates."""
+
+    accumulation: int | None = None
+    """Micro-batches of an update."""
+    per: str | None = None
+    """What the reduction goes over: update (all micro-batches and ranks of one), or micro-batch (mean of means)."""
+    last_window: str = "step"
+    """An incomplete window at the end of an epoch makes a step, or is dropped."""
+    lr: float = 0.5
+    schedule: str = "constant"
+    """constant, linear or cosine decay after warm-up."""
+    warmup: int = 0
+    """Updates (or micro-steps) to the full rate; the first has rate lr / warmup, or 0 with `warmup_from_zero`."""
+    warmup_from_zero: bool = False
+    final_lr: float = 0.0
+    """At the horizon."""
+    counts: str = "updates"
+    """What the schedule counts: updates or micro-steps."""
+    horizon: int = 0
+    """Steps of the schedule; 0: all that the run has."""
+    clip_norm: float = 0.0
+    """Gradient norm clipped to it; 0: none."""
+    weight_decay: float = 0.0
+    decays_norms: bool = True
+    """Whether vectors (norms, biases) decay too."""
+    shuffles: bool = False
+    epochs: int = 1
+    teacher_mode: str = "eval"
+    """eval, or train where dropout of the teacher is meant."""
+    student_mode: str = "train"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """How the target is called."""
+
+    kind: str = "loss"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Role -> the target's own name of it."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Passed as they are."""
+    returns: str = ""
+    """Key or attribute of the loss where a mapping or an object is returned."""
+    layout: str = "btv"
+    """btv: (batch, time, vocabulary); nv: positions flattened, labels moved outside."""
+    models: str = "output"
+    """What the loop takes from model(ids): output (an object with .logits) or tensor."""
+    dtype: str = "float64"
+    """In which logits are given."""
+    tolerance: float = 2e-5
+    """Of gradients, relative to the largest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """All that was declared."""
+
+    target: Target = field(default_factory=Target)
+    objective: Objective = field(default_factory=Objective)
+    training: Training = field(default_factory=Training)
+    assets: Mapping[str, Any] = field(default_factory=dict)
+    """Paths of what lies on disk."""
+
+    def undeclared(self) -> list[str]:
+        """Fields that the objective needs and nobody declared."""
+        o = self.objective
+        needed = ["distill_weight", "hard_weight", "reduction", "mask", "shift"]
+        if o.distill_weight != 0:
+            needed += ["divergence", "temperature"]
+            if o.temperature != 1 or "temperature" in self.target.arguments:
+                needed.append("temperature_squared")
+        if o.divergence in ("jsd", "symmetric-kl"):
+            needed.append("beta")
+        if str(o.divergence).startswith("skew"):
+            needed.append("skew")
+        missing = [f"objective.{name}" for name in needed if getattr(o, name) is None]
+        missing += ["objective.top_k_rule"] if o.top_k and not o.top_k_rule else []
+        missing += ["objective.clip_rule"] if o.clip and not o.clip_rule else []
+        missing += (
+            ["objective.denominator"]
+            if "constant" in (o.reduction, o.hard_reduction) and not o.denominator
+            else []
+        )
+        if self.target.kind in ("loop", "trainer", "script"):
+            missing += [
+                f"training.{name}" for name in ("accumulation", "per") if getattr(self.training, name) is None
+            ]
+        return missing
+
+
+def read_contract(path: Path) -> Contract:
+    """Read and check a contract.
+
+    Raises:
+        ConfigError: unknown keys, values out of range, or fields that were not declared, all of them named.
+    """
+    contract = from_table(Contract, read_toml(path), f"{path}:")
+    return checked(contract, str(path))
+
+
+def checked(contract: Contract, where: str = "contract") -> Contract:
+    """The contract, its gaps filled where a value follows from the others.
+
+    Raises:
+        ConfigError: as of `read_contract`.
+    """
+    o = contract.objective
+    _check_words(contract)
+    for name in ("temperature", "teacher_temperature", "hard_temperature"):
+        if (value := getattr(o, name)) is not None and not 0 < value < float("inf"):
+            raise ConfigError(f"{where}: objective.{name} = {value} must be above 0")
+    for name in ("beta", "skew"):
+        if (value := getattr(o, name)) is not None and not 0 <= value <= 1:
+            raise ConfigError(f"{where}: objective.{name} = {value} must lie in [0, 1]")
+    if contract.target.kind in ("store", "tokenizers"):
+        return contract
+    if missing := contract.undeclared():
+        raise ConfigError(
+            f"{where}: not declared: {', '.join(missing)}. What a target shall compute is not guessed from it: "
+            "declare them (`distillaw audit --new-contract` writes every field with its choices)"
+        )
+    filled = dataclasses.replace(
+        o,
+        divergence=o.divergence or "none",
+        temperature=1.0 if o.temperature is None else o.temperature,
+        hard_reduction=o.hard_reduction or o.reduction or "",
+    )
+    return dataclasses.replace(contract, objective=filled)
+
+
+def _check_words(contract: Contract) -> None:
+    o, target, training = contract.objective, contract.target, contract.training
+    for name, value, known in (
+        ("target.kind", target.kind, KINDS),
+        ("target.layout", target.layout, ("btv", "nv")),
+        ("target.models", target.models, ("output", "tensor")),
+        ("training.schedule", training.schedule, ("constant", "linear", "cosine")),
+        ("training.counts", training.counts, ("updates", "micro-steps")),
+        ("training.last_window", training.last_window, ("step", "drop")),
+        ("training.per", training.per, ("update", "micro-batch")),
+        ("objective.reduction", o.reduction, REDUCTIONS),
+        ("objective.hard_reduction", o.hard_reduction or None, REDUCTIONS),
+        ("objective.divergence", None if ":" in (o.divergence or "") else o.divergence, DIVERGENCES),
+        *((f"objective.{name}", getattr(o, name), known) for name, known in _CHOICES.items()),
+    ):
+        if value is not None:
+            check_choice(name, value, known)
+
+
+TEMPLATE = """\
+# What the target is declared to compute. `distillaw audit TARGET --contract THIS_FILE`
+[target]
+kind = "loss"              # loss | loop | trainer | script | store | tokenizers
+# layout = "btv"           # btv (batch, time, vocabulary) | nv (flattened, labels moved outside)
+# returns = "loss"         # key or attribute, where not the loss itself is returned
+# tolerance = 2e-5         # of gradients, relative to the largest
+
+[target.arguments]         # role = "the target's own name of it"; only roles named here are varied
+# student_logits = "student_logits"
+# teacher_logits = "teacher_logits"
+# labels = "labels"
+# temperature = "temperature"
+# distill_weight = "alpha" # what is passed is objective.distill_weight
+# beta = "beta"
+# num_tokens = "num_items_in_batch"
+# chunk = "chunk_size"
+
+[target.options]           # passed as they are
+
+[objective]                # loss = distill_weight T^2 D + hard_weight CE, reduced over what counts
+divergence = "forward-kl"  # forward-kl reverse-kl jsd skew-kl skew-reverse-kl symmetric-kl tvd mse-logits mse-probs
+#                            none, or "file.py:function" of (log p, log q)
+# beta = 0.5               # jsd: beta KL(p||m) + (1-beta) KL(q||m), m = beta p + (1-beta) q
+# skew = 0.1
+temperature = 2.0
+temperature_squared = true # the divergence is multiplied by T^2
+distill_weight = 0.5
+hard_weight = 0.5
+# weights_add_up = true    # where one of them is an option of the target: the other follows
+reduction = "token-mean"   # token-mean sequence-mean sum row-mean position-mean constant given
+mask = "labels"            # labels attention all given: where the divergence counts
+shift = "inside"           # inside: the target moves labels by one; outside: they come moved
+# top_k = 8
+# top_k_rule = "tail"      # renormalised zero subset tail
+# clip = 0.05
+# clip_rule = "entry"      # entry token
+# vocabulary = "cut"       # same | cut: heads of unequal size
+# reported = "objective"   # objective cross-entropy other: what the returned value is
+
+[training]                 # of a loop, a trainer or a script
+# accumulation = 4         # micro-batches of an update
+# per = "update"           # update | micro-batch: what the reduction goes over
+# lr = 0.5
+# schedule = "constant"    # constant linear cosine
+# warmup = 0
+# counts = "updates"       # updates | micro-steps
+# clip_norm = 0.0
+# weight_decay = 0.0
+"""

@@ -1,0 +1,139 @@
+"""Verdicts by property, with their evidence; torch-free, so that pages and commands read them without it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from distillaw.table import Table, text
+
+PROPERTIES: dict[str, str] = {
+    "shift": "each position learns from its own next token and its own teacher row",
+    "mask": "exactly the declared positions count",
+    "normalisation": "positions are averaged over what was declared, whatever the batch",
+    "temperature": "both logits are divided by T, and T^2 is where it was declared",
+    "direction": "the declared divergence, in the declared direction, at every beta",
+    "loss": "nothing but the declared divergence and cross-entropy by position",
+    "weights": "the terms have the declared weights",
+    "top-k": "the teacher is truncated as declared",
+    "vocabulary": "entry v of the teacher moves entry v of the student, and columns without a token move nothing",
+    "options": "every declared option has the declared effect",
+    "chunking": "the size of chunks changes nothing",
+    "precision": "finite and exact for far apart, near-equal and low-precision logits",
+    "value": "the reported number is the declared one, and its slope is the gradient",
+    "accumulation": "how a batch is split into micro-batches changes nothing that was not declared",
+    "teacher-state": "the teacher is in the declared mode, without gradient, and stays as it is",
+    "student-state": "the student trains in the declared mode, also after an evaluation",
+    "schedule": "the rate of every update is the declared one",
+    "optimizer": "an update is what the optimizer makes of this window's gradient alone",
+    "data": "every sample is used as often as declared, with its own tokens",
+    "cache": "each sample meets its own teacher rows, in every epoch",
+    "packing": "samples that share a row do not see each other",
+    "resume": "stopped and resumed is the same as never stopped",
+    "distributed": "two ranks make the update of one",
+    "store": "stored targets are those of a fresh forward pass",
+    "tokenizers": "both tokenizers give each token the same id",
+}
+"""Property -> what holds where it is right."""
+VERDICTS = ("wrong", "differs", "right", "not-testable")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Why a property has its verdict."""
+
+    says: str
+    case: str = ""
+    example: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What is known."""
+        found: dict[str, Any] = {"says": self.says}
+        if self.case:
+            found["case"] = self.case
+        if self.example:
+            found["example"] = dict(self.example)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Everything an audit found, collected while it runs."""
+
+    target: str
+    kind: str
+    found: dict[str, dict[str, list[Evidence]]] = field(default_factory=dict)
+    """Property -> verdict -> evidence."""
+    notes: list[str] = field(default_factory=list)
+
+    def add(
+        self, property: str, verdict: str, says: str, case: str = "", example: Mapping[str, Any] | None = None
+    ) -> None:
+        """Keep one piece of evidence; the same sentence once."""
+        kept = self.found.setdefault(property, {}).setdefault(verdict, [])
+        if says not in [evidence.says for evidence in kept]:
+            kept.append(Evidence(says, case, example))
+
+    def wrong(
+        self, property: str, says: str, case: str = "", example: Mapping[str, Any] | None = None
+    ) -> None:
+        """Not as declared."""
+        self.add(property, "wrong", says, case, example)
+
+    def right(self, property: str, says: str) -> None:
+        """Looked at and as declared."""
+        self.add(property, "right", says)
+
+    def untestable(self, property: str, why: str) -> None:
+        """Not looked at."""
+        self.add(property, "not-testable", why)
+
+    def verdict(self, property: str) -> str:
+        """The gravest that there is evidence for."""
+        kept = self.found.get(property, {})
+        return next((verdict for verdict in VERDICTS if verdict in kept), "not-testable")
+
+    def evidence(self, property: str) -> list[Evidence]:
+        """Of the verdict."""
+        kept = self.found.get(property, {})
+        return kept.get(self.verdict(property), [Evidence("this kind of target gives nothing to look at")])
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether any property is."""
+        return any(self.verdict(name) == "wrong" for name in PROPERTIES)
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer of the command."""
+        properties = [
+            {
+                "name": name,
+                "verdict": self.verdict(name),
+                "asks": asks,
+                "evidence": [evidence.to_json() for evidence in self.evidence(name)],
+            }
+            for name, asks in PROPERTIES.items()
+        ]
+        counts = {verdict: sum(p["verdict"] == verdict for p in properties) for verdict in VERDICTS}
+        return {
+            "target": self.target,
+            "kind": self.kind,
+            "properties": properties,
+            "counts": counts,
+            "notes": self.notes,
+        }
+
+
+def finding_table(answer: Mapping[str, Any], *, verdicts: Iterable[str] = VERDICTS) -> Table:
+    """The properties with these verdicts, the gravest first; `answer` is that of `Findings.to_json`."""
+    order = {verdict: i for i, verdict in enumerate(VERDICTS)}
+    wanted = set(verdicts)
+    rows = [
+        [each["name"], each["verdict"], "; ".join(_said(evidence) for evidence in each["evidence"][:4])]
+        for each in sorted(answer["properties"], key=lambda each: order[each["verdict"]])
+        if each["verdict"] in wanted
+    ]
+    return Table([text("property"), text("verdict", is_facet=True), text("evidence", is_wrapped=True)], rows)
+
+
+def _said(evidence: Mapping[str, Any]) -> str:
+    return f"{evidence['says']} [{evidence['case']}]" if evidence.get("case") else str(evidence["says"])

@@ -1,0 +1,656 @@
+"""Probes of a loss: hostile batches, options, invariances; each gradient is compared with the declared closed form.
+
+A case is a batch with options. Its gradient by the student's logits, and never its value alone, says whether it is
+right; what is wrong in any case is named by recognise.py, or by what the case was made for.
+"""
+
+import dataclasses
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from distillaw.audit.batches import Batch, Span, make_batch
+from distillaw.audit.contract import Contract, Objective
+from distillaw.audit.findings import Findings
+from distillaw.audit.objective import Rows, closed_form
+from distillaw.audit.recognise import Diagnosis, Mismatch, diagnose, settle
+from distillaw.errors import ConfigError
+
+KNOWN_NAMES: dict[str, tuple[str, ...]] = {
+    "student_logits": ("student_logits",),
+    "teacher_logits": ("teacher_logits",),
+    "labels": ("labels", "targets", "target"),
+    "temperature": ("temperature", "T", "tau"),
+    "beta": ("beta",),
+    "skew": ("skew",),
+    "top_k": ("top_k",),
+    "attention_mask": ("attention_mask",),
+    "mask": ("mask", "loss_mask"),
+    "input_ids": ("input_ids",),
+    "prompt_lengths": ("prompt_lengths", "prompt_length", "prompt_len"),
+    "num_tokens": ("num_tokens", "num_items_in_batch", "num_items"),
+    "chunk": ("chunk_size", "chunk_tokens", "chunk"),
+    "ignore_index": ("ignore_index",),
+    "vocab_size": ("vocab_size",),
+}
+"""Role -> names of parameters that can mean nothing else; other names are declared under [target.arguments]."""
+OPTIONS = ("temperature", "beta", "skew", "top_k", "distill_weight", "hard_weight")
+_OPTION_PROPERTY = {
+    "temperature": "temperature",
+    "beta": "direction",
+    "skew": "direction",
+    "top_k": "top-k",
+    "distill_weight": "weights",
+    "hard_weight": "weights",
+}
+_HIDDEN = ("student_hidden", "student_head", "teacher_hidden", "teacher_head")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A batch, the options it is called with, and what a surprise in it would mean."""
+
+    name: str
+    batch: Batch
+    property: str
+    objective: Objective
+    chunk: int | None = None
+    num_tokens: float | None = None
+    dtype: torch.dtype = torch.float64
+    tolerance: float = 0.0
+    """0: that of the contract."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the target gave."""
+
+    value: float
+    gradient: torch.Tensor
+    """(P, V), float64."""
+    teacher_gradient: torch.Tensor | None
+
+
+class LossTarget:
+    """A callable with its roles, called on cases."""
+
+    def __init__(self, function: Callable[..., Any], contract: Contract) -> None:
+        """Find which parameter plays which role.
+
+        Raises:
+            ConfigError: a parameter without a default that plays none, or a role whose parameter is not there.
+        """
+        self.function, self.contract = function, contract
+        parameters = inspect.signature(function).parameters
+        self.any_name = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        named = [n for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        roles = dict(contract.target.arguments)
+        for role, name in roles.items():
+            if name not in named and not self.any_name:
+                raise ConfigError(
+                    f"target.arguments: {role} = {name!r}, but the target takes {', '.join(named) or 'no names'}"
+                )
+        options = set(contract.target.options)
+        taken = {*roles.values(), *options}
+        for role, names in KNOWN_NAMES.items():
+            if role not in roles:
+                found = next((n for n in names if n in named and n not in taken), None)
+                if found is not None:
+                    roles[role] = found
+                    taken.add(found)
+        self.uses_hidden = any(role in roles for role in _HIDDEN)
+        self.roles = roles
+        firsts = ("student_logits", "teacher_logits", "labels")
+        if not self.uses_hidden and not any(role in roles for role in firsts[:2]):
+            free = [n for n in named if n not in taken or n == roles.get("labels")]
+            for role, name in zip(firsts, free, strict=False):
+                roles[role] = name
+                taken.add(name)
+        required = {n for n, p in parameters.items() if n in named and p.default is p.empty}
+        if missing := sorted(required - taken - set(roles.values())):
+            raise ConfigError(
+                f"target: parameters {', '.join(missing)} have no default and no declared role: name them under "
+                f"[target.arguments] (roles: {', '.join([*KNOWN_NAMES, *OPTIONS[-2:], *_HIDDEN])}) or give values "
+                "under [target.options]"
+            )
+        self.undeclared = [n for n in named if n not in taken and n not in roles.values()]
+
+    def has(self, role: str) -> bool:
+        """Whether the target can be given it."""
+        return role in self.roles
+
+    def __call__(self, case: Case) -> Outcome:
+        """Value and gradient by logits; errors are the target's own."""
+        batch, o, target = case.batch, case.objective, self.contract.target
+        dtype = case.dtype
+        student = batch.student.detach().to(dtype, copy=True).requires_grad_(True)
+        teacher = batch.teacher.detach().to(dtype, copy=True).requires_grad_(True)
+        labels = batch.labels(inside=o.shift == "inside", ignore_index=o.ignore_index)
+        given: dict[str, Any] = {
+            "student_logits": student,
+            "teacher_logits": teacher,
+            "labels": labels,
+            "attention_mask": batch.real.long(),
+            "mask": batch.targets >= 0,
+            "input_ids": batch.ids,
+            "prompt_lengths": batch.prompts,
+            "num_tokens": case.num_tokens if case.num_tokens is not None else int((batch.targets >= 0).sum()),
+            "chunk": case.chunk or 4,
+            "ignore_index": o.ignore_index,
+            "vocab_size": min(batch.student.shape[-1], batch.teacher.shape[-1]),
+        } | {name: getattr(o, name) for name in OPTIONS}
+        head: torch.Tensor | None = None
+        if self.uses_hidden:
+            own, other = (_rotation(n, dtype) for n in (batch.student.shape[-1], batch.teacher.shape[-1]))
+            student = (batch.student.to(dtype) @ own).requires_grad_(True)
+            given |= {
+                "student_hidden": student,
+                "student_head": own,
+                "teacher_hidden": batch.teacher.to(dtype) @ other,
+                "teacher_head": other,
+            }
+            head = own
+        if target.layout == "nv":
+            for name in ("student_logits", "teacher_logits", "student_hidden", "teacher_hidden"):
+                if name in given:
+                    given[name] = given[name].flatten(0, 1)
+            for name in ("labels", "mask", "attention_mask", "input_ids"):
+                given[name] = given[name].flatten()
+        keywords = {name: given[role] for role, name in self.roles.items() if role in given}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = self.function(**keywords, **target.options, **case.extra)
+        loss = taken_from(result, target.returns)
+        if not loss.requires_grad:
+            return Outcome(float(loss), torch.zeros_like(batch.student.flatten(0, 1)), None)
+        loss.sum().backward()
+        gradient = torch.zeros_like(student) if student.grad is None else student.grad
+        gradient = gradient.to(torch.float64)
+        if head is not None:
+            gradient = gradient @ head.to(torch.float64).T
+        return Outcome(float(loss.detach()), gradient.flatten(0, 1), teacher.grad)
+
+
+def _rotation(size: int, dtype: torch.dtype) -> torch.Tensor:
+    """A head whose hidden states give any logits."""
+    g = torch.Generator().manual_seed(3)
+    return torch.linalg.qr(torch.randn(size, size, generator=g, dtype=torch.float64))[0].to(dtype)
+
+
+def taken_from(result: Any, returns: str) -> torch.Tensor:
+    """The loss among what was returned.
+
+    Raises:
+        ConfigError: no tensor there.
+    """
+    if isinstance(result, torch.Tensor):
+        return result
+    if isinstance(result, Mapping):
+        found = result.get(returns or "loss")
+    elif isinstance(result, tuple | list) and not returns:
+        found = result[0]
+    else:
+        found = getattr(result, returns or "loss", None)
+    if not isinstance(found, torch.Tensor):
+        raise ConfigError(
+            f"target: returns a {type(result).__name__} without a tensor {returns or 'loss'!r}; say under "
+            "target.returns which key or attribute is the loss"
+        )
+    return found
+
+
+# --- the cases ----------------------------------------------------------------------------------------------
+
+
+def cases_of(target: LossTarget) -> Iterator[Case]:
+    """What a loss is called on; the plainest first."""
+    o = target.contract.objective
+    base = make_batch()
+
+    def case(name: str, batch: Batch, property: str, objective: Objective = o, **more: Any) -> Case:
+        return Case(name=name, batch=batch, property=property, objective=objective, **more)
+
+    yield case("four ragged rows", base, "loss")
+    yield case("two rows of seven", make_batch([(0, 2, 4, 1), (0, 4, 3, 0)], seed=1), "loss")
+    yield case("one-token answers", make_batch([(0, 3, 1, 2), (0, 5, 1, 0), (1, 4, 1, 0)], seed=2), "mask")
+    yield case("the batch twice", base.pick([0, 1, 2, 3, 0, 1, 2, 3]), "normalisation")
+    yield case("five more pads", base.padded(5), "mask")
+    yield case("rows in another order", base.pick([2, 0, 3, 1]), "normalisation")
+    for row in range(4):
+        yield case(f"row {row} alone", base.pick([row]), "shift")
+    empty: list[Span] = [(0, 12, 0, 0), (0, 3, 5, 4)]
+    yield case("a row in which nothing counts", make_batch(empty, seed=3), "mask")
+    yield case("a batch in which nothing counts", make_batch([(0, 12, 0, 0)] * 2, seed=4), "mask")
+    yield case("strong disagreement", make_batch(seed=5, scale=6.0), "loss")
+    small = make_batch(seed=6, scale=0.05)
+    yield case("small logits", small, "temperature")
+    yield case("logits moved by a constant per position", _moved(base), "vocabulary")
+    yield case("student equal to teacher", base.with_logits(base.student, base.student.clone()), "loss")
+    yield case("disjoint distributions", _disjoint(), "precision")
+    if o.vocabulary == "cut":
+        for own, other in ((17, 20), (20, 17)):
+            wide = _moved(make_batch(vocab=own, teacher_vocab=other, seed=8, scale=0.5))
+            yield case(f"heads of {own} and {other} columns", wide, "vocabulary")
+    yield from _option_cases(target, base)
+    if target.has("chunk"):
+        for chunk in (1, 2, 3, 5, 7, 64):
+            yield case(f"chunks of {chunk}", base, "chunking", chunk=chunk)
+    if target.has("num_tokens") and "given" in (o.reduction, o.hard_reduction):
+        yield case("three times as many tokens in the window", base, "accumulation", num_tokens=54.0)
+    if target.has("ignore_index"):
+        other = o.but(ignore_index=-1)
+        yield case("ignore_index -1", base, "mask", other)
+
+
+def _moved(batch: Batch) -> Batch:
+    """Constants that no softmax sees; sides by different ones."""
+    rows, width = batch.ids.shape
+    own = torch.linspace(-9, 4, rows * width, dtype=torch.float64).view(rows, width, 1)
+    return batch.with_logits(batch.student + own, batch.teacher - own.flip(0) - 6)
+
+
+def _disjoint() -> Batch:
+    batch = make_batch(seed=9, scale=1.0)
+    student, teacher = batch.student.clone(), batch.teacher.clone()
+    student[..., :8] += 40
+    teacher[..., 8:] += 40
+    return batch.with_logits(student, teacher)
+
+
+def _option_cases(target: LossTarget, base: Batch) -> Iterator[Case]:
+    o = target.contract.objective
+    values: dict[str, tuple[float, ...]] = {
+        "temperature": (1.0, 2.0, 4.0, 0.7),
+        "beta": (0.1, 0.5, 0.9),
+        "skew": (0.1, 0.3),
+        "top_k": (2, 5) if o.top_k else (),
+    }
+    for name, tried in values.items():
+        if not target.has(name) or (name != "temperature" and not getattr(o, name)):
+            continue
+        for value in tried:
+            if value != getattr(o, name) and (name != "temperature" or o.temperature_squared is not None):
+                other = o.but(**{name: value})
+                yield Case(
+                    name=f"{name} {value:g}", batch=base, property=_OPTION_PROPERTY[name], objective=other
+                )
+    soft, hard = target.has("distill_weight"), target.has("hard_weight")
+    assert o.distill_weight is not None and o.hard_weight is not None
+    whole = o.distill_weight + o.hard_weight
+    for value in (0.0, 0.2, 1.0):
+        if soft and hard:
+            both = {"distill_weight": value, "hard_weight": 0.7}
+        elif (soft or hard) and o.weights_add_up:
+            share = value * whole
+            both = {"distill_weight": share, "hard_weight": whole - share}
+            if hard:
+                both = {"hard_weight": share, "distill_weight": whole - share}
+        else:
+            return
+        if both != {"distill_weight": o.distill_weight, "hard_weight": o.hard_weight}:
+            name = f"weights {both['distill_weight']:g} and {both['hard_weight']:g}"
+            yield Case(name=name, batch=base, property="weights", objective=o.but(**both))
+
+
+# --- the audit ----------------------------------------------------------------------------------------------
+
+
+def audit_loss(function: Callable[..., Any], contract: Contract, name: str) -> Findings:
+    """Every probe of a loss.
+
+    Args:
+        function: the loss.
+        contract: what it is declared to compute; checked.
+        name: of the target, as reports show it.
+
+    Raises:
+        ConfigError: the target cannot be called as the contract says.
+    """
+    target = LossTarget(function, contract)
+    findings = Findings(name, "loss")
+    results: list[tuple[Case, Outcome, Diagnosis]] = []
+    searches = 3  # a shape is named in a few cases, or in none
+    for number, case in enumerate(cases_of(target)):
+        try:
+            outcome = target(case)
+        except ConfigError:
+            raise
+        except Exception as error:
+            if number == 0:
+                raise ConfigError(
+                    f"target {name}: the call on {case.name} fails: {type(error).__name__}: {error}; see "
+                    "[target.arguments] and [target.options]"
+                ) from error
+            says = f"it raises {type(error).__name__}: {str(error)[:160]}"
+            findings.wrong(case.property, says, case.name)
+            continue
+        found = _diagnosed(case, outcome, contract, searches=searches > 0)
+        searches -= any(m.term == "" for m in found.mismatches)
+        results.append((case, outcome, found))
+    _judge(findings, target, results)
+    _options_matter(findings, target, results)
+    _values(findings, contract, results)
+    _precision(findings, target)
+    _rights(findings, target, results)
+    return findings
+
+
+def _diagnosed(case: Case, outcome: Outcome, contract: Contract, *, searches: bool) -> Diagnosis:
+    rows = case.batch.rows(case.num_tokens)
+    return diagnose(
+        outcome.gradient,
+        rows,
+        case.objective,
+        tolerance=case.tolerance or contract.target.tolerance,
+        searches=searches,
+    )
+
+
+def _judge(findings: Findings, target: LossTarget, results: list[tuple[Case, Outcome, Diagnosis]]) -> None:
+    """Wrong properties: named by what fits; what no variant explains, by the case it appears in first."""
+    failing = [(case, found) for case, _, found in results if not found.is_right]
+    if not failing:
+        return
+    named: list[tuple[str, list[Mismatch]]] = []
+    plain_fails = failing[0][0] is results[0][0]
+    for case, found in failing:
+        own = []
+        for each in found.mismatches:
+            if each.property == "finite":
+                property = case.property if case.property in ("mask", "precision") else "precision"
+                own.append(each._replace(property=property))
+            elif each.says.startswith("cosine") and not plain_fails:
+                own.append(each._replace(property=case.property))
+            else:
+                own.append(each)
+        named.append((case.property, own))
+    told = settle(named, plain_is_right=not plain_fails)
+    explained = [m for m in told if not m.says.startswith("cosine")]
+    if not explained:
+        for says in _couplings(target, results[0][0]):
+            findings.wrong("loss", says, results[0][0].name)
+    for each in told:
+        if each.says.startswith("cosine") and explained:
+            continue  # the same fault in a case in which it cannot be told
+        at = next(
+            (
+                (case, found)
+                for (case, found), (_, own) in zip(failing, named, strict=True)
+                if any(
+                    each.property == m.property and (each.says == m.says or each.term == m.term) for m in own
+                )
+                or any(c[1] == each.says for m in own for c in m.candidates)
+            ),
+            failing[0],
+        )
+        findings.wrong(each.property, each.says, at[0].name, smallest_example(target, at[0]))
+
+
+def _couplings(target: LossTarget, case: Case) -> list[str]:
+    """Whether one position's logits move another position's gradient."""
+    batch = case.batch
+    place = (0, int(batch.prompts[0]))
+    before = target(case).gradient.view(*batch.ids.shape, -1)
+    said = []
+    for side in ("student", "teacher"):
+        logits = {"student": batch.student.clone(), "teacher": batch.teacher.clone()}
+        logits[side][place][1] += 2.0
+        after = target(dataclasses.replace(case, batch=batch.with_logits(**logits))).gradient.view_as(before)
+        moved = ((after - before).abs().amax(-1) > 1e-9).nonzero().tolist()
+        if other := [tuple(p) for p in moved if tuple(p) != place]:
+            said.append(
+                f"one logit of the {side} at row 0, position {place[1]} moves the gradient of {len(other)} others"
+            )
+    return said
+
+
+def smallest_example(target: LossTarget, case: Case) -> dict[str, Any]:
+    """The smallest batch in which this fails: what goes in, what comes out, what should."""
+    tries: list[tuple[list[Span], int]] = [
+        ([(0, 1, 1, 0)], 3),
+        ([(0, 1, 2, 0)], 3),
+        ([(0, 1, 2, 1)], 4),
+        ([(0, 1, 1, 2), (0, 1, 3, 0)], 4),
+        ([(0, 2, 2, 0), (0, 1, 2, 1)], 6),
+    ]
+    found, batch, outcome = case, case.batch, None
+    for spans, vocab in tries:
+        small = make_batch(spans, vocab=max(vocab, case.objective.top_k + 2), seed=11)
+        one = dataclasses.replace(case, batch=small)
+        try:
+            gave = target(one)
+        except Exception:
+            continue
+        want = closed_form(small.rows(case.num_tokens), case.objective).gradient
+        size = max(float(want.abs().max()), float(gave.gradient.abs().max()), 1e-12)
+        if not float((gave.gradient - want).abs().max()) <= 1e-4 * size:
+            found, batch, outcome = one, small, gave
+            break
+    outcome = outcome or target(found)
+    want = closed_form(batch.rows(case.num_tokens), case.objective).gradient
+    worst = int((outcome.gradient - want).abs().amax(-1).nan_to_num(nan=float("inf")).argmax())
+    width = batch.ids.shape[1]
+    example: dict[str, Any] = {
+        "rows": batch.ids.shape[0],
+        "positions": width,
+        "vocabulary": batch.student.shape[-1],
+        "row": worst // width,
+        "position": worst % width,
+        "gradient": _listed(outcome.gradient[worst]),
+        "declared": _listed(want[worst]),
+    }
+    if batch.ids.numel() * batch.student.shape[-1] <= 60:
+        labels = batch.labels(
+            inside=case.objective.shift == "inside", ignore_index=case.objective.ignore_index
+        )
+        example |= {
+            "labels": labels.tolist(),
+            "student_logits": _listed(batch.student),
+            "teacher_logits": _listed(batch.teacher),
+        }
+    return example
+
+
+def _listed(x: torch.Tensor) -> Any:
+    return (x * 1e6).round().div(1e6).tolist()
+
+
+def _options_matter(
+    findings: Findings, target: LossTarget, results: list[tuple[Case, Outcome, Diagnosis]]
+) -> None:
+    """An option that moves nothing where its effect is declared."""
+    base = results[0]
+    if any("no influence" in m.says for m in base[2].mismatches):
+        return  # then its options have none either
+    for case, outcome, _ in results[1:]:
+        option = case.name.split()[0]
+        if case.batch is not base[0].batch or case.objective == base[0].objective:
+            continue
+        if option not in OPTIONS and option != "weights":
+            continue
+        want = closed_form(case.batch.rows(), case.objective).gradient
+        had = closed_form(base[0].batch.rows(), base[0].objective).gradient
+        if torch.equal(outcome.gradient, base[1].gradient) and not torch.allclose(want, had):
+            property = "weights" if option == "weights" else _OPTION_PROPERTY[option]
+            says = f"the option {target.roles.get(option, option)} has no influence"
+            findings.wrong(property, says, case.name)
+            findings.wrong("options", says, case.name)
+    if target.undeclared:
+        findings.untestable("options", f"not declared what they mean: {', '.join(target.undeclared)}")
+
+
+def _values(findings: Findings, contract: Contract, results: list[tuple[Case, Outcome, Diagnosis]]) -> None:
+    """The reported number, where the gradient is right; and its slope everywhere."""
+    reported = contract.objective.reported
+    if reported == "other":
+        findings.untestable("value", "declared to be a surrogate whose value means nothing")
+        return
+    for case, outcome, found in results:
+        if not found.is_right or case.property == "precision":
+            continue
+        closed = closed_form(case.batch.rows(case.num_tokens), case.objective)
+        want = closed.value + (closed.entropy if reported == "cross-entropy" else 0.0)
+        slack = 1e-6 * max(1.0, abs(want)) + 10 * contract.target.tolerance * abs(want)
+        if not abs(outcome.value - want) <= slack:
+            unlike = {"objective": closed.value + closed.entropy, "cross-entropy": closed.value}[reported]
+            if abs(outcome.value - unlike) <= slack:
+                other = "the cross-entropy to the teacher" if reported == "objective" else "the divergence"
+                findings.add(
+                    "value",
+                    "differs",
+                    f"the value is {other}: {outcome.value:.6g} for {want:.6g}; the gradient is the declared one",
+                    case.name,
+                )
+                continue
+            is_finite = math.isfinite(outcome.value)
+            property = case.property if not is_finite and case.property == "mask" else "value"
+            findings.wrong(property, f"it reports {outcome.value:.6g} for {want:.6g}", case.name)
+
+
+def _slope_error(target: LossTarget, case: Case) -> float:
+    """Relative error of the value's finite difference along the gradient."""
+    gradient = target(case).gradient
+    way = (gradient / gradient.abs().max().clamp_min(1e-12)).view_as(case.batch.student)
+    step = 1e-3  # losses that work in float32 inside have no digits for less
+    ends = [
+        target(
+            dataclasses.replace(
+                case, batch=case.batch.with_logits(case.batch.student + sign * step * way, case.batch.teacher)
+            )
+        ).value
+        for sign in (1, -1)
+    ]
+    along = float((gradient * way.flatten(0, 1)).sum())
+    return abs((ends[0] - ends[1]) / (2 * step) - along) / max(abs(along), 1e-9)
+
+
+def _precision(findings: Findings, target: LossTarget) -> None:
+    """Low precision and near-equal pairs, against the closed form of the very same numbers."""
+    o = target.contract.objective
+    g = torch.Generator().manual_seed(17)
+    vocab = max(64, o.top_k + 1)
+    wide = make_batch([(0, 2, 5, 1), (0, 3, 5, 0)], vocab=vocab, seed=12)
+    near = wide.with_logits(
+        wide.student / 2, wide.student / 2 + torch.randn(wide.student.shape, generator=g) * 0.1
+    )
+    large = wide.with_logits(wide.student * 12, wide.teacher * 12)
+    apart = wide.with_logits(wide.student.clone(), wide.teacher.clone())
+    apart.student[..., : vocab // 2] += 600
+    apart.teacher[..., vocab // 2 :] += 600
+    tried = 0
+    for dtype, slack in ((torch.float32, 2e-4), (torch.bfloat16, 0.02)):
+        for name, batch in (("near-equal", near), ("far apart", large), ("disjoint", apart)):
+            exact = batch.with_logits(batch.student.to(dtype).double(), batch.teacher.to(dtype).double())
+            case = Case(
+                name=f"{name} logits in {str(dtype).removeprefix('torch.')}",
+                batch=exact,
+                property="precision",
+                objective=o,
+                dtype=dtype,
+            )
+            wanted = closed_form(exact.rows(), o)
+            try:
+                outcome = target(case)
+                plain = target(dataclasses.replace(case, dtype=torch.float64))
+            except Exception as error:
+                findings.untestable("precision", f"{case.name}: {type(error).__name__}: {str(error)[:80]}")
+                continue
+            tried += 1
+            size = float(plain.gradient.abs().max())
+            # what is wrong in float64 already is named elsewhere
+            gap = float((outcome.gradient - plain.gradient).abs().max())
+            if not bool(outcome.gradient.isfinite().all()):
+                findings.wrong("precision", "the gradient is not finite", case.name)
+            elif gap > slack * max(size, 1e-12):
+                findings.wrong(
+                    "precision",
+                    f"the gradient is off by {gap / max(size, 1e-12):.2g} of its largest entry",
+                    case.name,
+                )
+            if (
+                o.reported == "objective"
+                and outcome.value < -1e-3 * (1 + abs(wanted.value))
+                and plain.value >= 0
+            ):
+                findings.wrong("precision", f"a divergence reads {outcome.value:.4g}", case.name)
+    if tried:
+        findings.right("precision", f"{tried} pairs in float32 and bfloat16, and disjoint distributions")
+
+
+def _rights(findings: Findings, target: LossTarget, results: list[tuple[Case, Outcome, Diagnosis]]) -> None:
+    """What was looked at, for every property that could have failed."""
+    o = target.contract.objective
+    count = len(results)
+    base = results[0]
+    said = {
+        "shift": "position by position, each row alone",
+        "mask": "influence of every position; pads, one-token answers, rows and batches in which nothing counts",
+        "normalisation": "the batch twice, more pads, rows alone, other orders",
+        "loss": f"{count} gradients by logits against the closed form, strong disagreement and identity among them",
+    }
+    if o.distill_weight:
+        said["temperature"] = (
+            "T in turn" if target.has("temperature") else f"at the declared T = {o.temperature:g}"
+        )
+        said["direction"] = "beta in turn" if target.has("beta") else f"{o.divergence} as declared"
+        said["vocabulary"] = "constants per position" + (
+            ", heads of unequal size" if o.vocabulary == "cut" else ""
+        )
+    said["weights"] = (
+        "weights in turn" if target.has("distill_weight") or target.has("hard_weight") else "as declared"
+    )
+    if o.top_k:
+        said["top-k"] = f"k = {o.top_k}, {o.top_k_rule}"
+    if target.has("chunk"):
+        said["chunking"] = "chunks of 1 to 64 tokens"
+    if o.reported != "other":
+        error = max(_slope_error(target, case) for case, *_ in results[:2])
+        if error > 1e-2:
+            findings.wrong(
+                "value", f"the slope of the value is off the gradient by {error:.2g}", base[0].name
+            )
+        said["value"] = "value and finite differences"
+    for option in OPTIONS:
+        if target.has(option):
+            said.setdefault("options", "each declared option changes the gradient as declared")
+    for property, how in said.items():
+        findings.right(property, how)
+    reasons = {
+        "temperature": "no divergence is declared",
+        "direction": "no divergence is declared",
+        "vocabulary": "no divergence is declared",
+        "top-k": "no truncation is declared",
+        "chunking": "the target takes no chunk size (role chunk)",
+        "options": "no option is declared (temperature, beta, weights under [target.arguments])",
+    }
+    loop = "a loss knows nothing of it; audit the loop, the trainer or the script (target.kind)"
+    for property in findings_of_loops():
+        findings.untestable(property, loop)
+    for property, why in reasons.items():
+        if property not in said:
+            findings.untestable(property, why)
+
+
+def findings_of_loops() -> tuple[str, ...]:
+    """Properties of what surrounds a loss."""
+    return (
+        "accumulation",
+        "teacher-state",
+        "student-state",
+        "schedule",
+        "optimizer",
+        "data",
+        "cache",
+        "packing",
+        "resume",
+        "distributed",
+    )
+
+
+__all__ = ["LossTarget", "Rows", "audit_loss"]

@@ -1,0 +1,63 @@
+"""`distillaw audit TARGET`: does a loss, a trainer or a script compute what was declared?"""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from distillaw.audit.contract import TEMPLATE, read_contract
+from distillaw.audit.findings import finding_table
+from distillaw.cli.app import print_json
+from distillaw.cli.console import print_table
+from distillaw.cli.names import OutFile
+from distillaw.cli.output import Output
+from distillaw.errors import ConfigError
+
+
+def audit(
+    target: str | None = None,
+    /,
+    *,
+    contract: Path | None = None,
+    new_contract: Annotated[bool, Parameter(negative="")] = False,
+    out: OutFile | None = None,
+    output: Output = Output(),
+) -> int:
+    """Run a loss, a training loop, a trainer or a script as a black box on tiny models, and compare with a contract.
+
+    Each property is right, wrong (with the smallest failing example and what is computed instead), differs (the
+    gradient is the declared one, the reported number is not) or not testable, and why. Exit code 1 where one is wrong.
+
+    Args:
+        target: file.py:name or package.module:name of a loss, a loop or a trainer; a script; or an adapter's name
+            (own, trl-gkd, trl-distillation, liger-jsd).
+        contract: TOML of what it is declared to compute; adapters bring their own.
+        new_contract: print a contract with every field and its choices, to be filled in.
+        out: also write one HTML page.
+    """
+    if new_contract:
+        print(TEMPLATE, end="")
+        return 0
+    if target is None:
+        raise ConfigError("audit: name a target, e.g. losses.py:distillation_loss, or ask for --new-contract")
+    declared = None if contract is None else read_contract(contract)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from distillaw.audit.run import audit_target
+
+    with output.working(f"auditing {target}"):
+        found = audit_target(target, declared)
+    answer = found.to_json()
+    if out is not None:
+        from distillaw.report.audit import write_audit_page
+
+        write_audit_page(answer, out)
+    if output.json:
+        print_json(answer)
+        return int(found.is_wrong)
+    print_table(finding_table(answer))
+    for note in answer["notes"]:
+        print(f"\n{note}")
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in answer["counts"].items() if count)
+    print(f"\n{target}: {counts}" + (f"; page: {out}" if out else ""))
+    return int(found.is_wrong)

@@ -1,0 +1,97 @@
+"""Losses: every injected bug is found for its own reason, and designs are not flagged."""
+
+import json
+
+import pytest
+
+from benchmarks.audit.injected_losses import DESIGNS, OPEN, OWN
+from distillaw.audit.contract import TEMPLATE, Contract, Objective, checked, read_contract
+from distillaw.audit.losses import audit_loss
+from distillaw.errors import ConfigError
+from in_process import answer
+
+
+def verdicts(injected) -> dict[str, set[str]]:
+    found = audit_loss(injected.loss(), injected.contract(), injected.name).to_json()
+    return {
+        verdict: {p["name"] for p in found["properties"] if p["verdict"] == verdict}
+        for verdict in ("wrong", "differs", "right")
+    }
+
+
+@pytest.mark.parametrize("injected", OPEN + OWN, ids=lambda injected: injected.name)
+def test_a_bug_is_found_for_its_own_reason(injected):
+    found = verdicts(injected)
+    assert found["wrong"] & set(injected.properties), found
+    assert not found["wrong"] - set(injected.properties), found
+
+
+@pytest.mark.parametrize("injected", DESIGNS, ids=lambda injected: injected.name)
+def test_a_declared_design_is_not_flagged(injected):
+    found = verdicts(injected)
+    assert not found["wrong"] | found["differs"]
+    assert {"shift", "mask", "loss", "normalisation", "weights"} <= found["right"]
+
+
+def test_an_undeclared_design_is_named():
+    """The same designs, held against the plain contract: what they compute is said."""
+    for injected in DESIGNS:
+        if injected.objective.get("reported") == "cross-entropy":
+            plain = checked(Contract(objective=Objective(**PLAIN)))
+            found = audit_loss(injected.loss(), plain, injected.name)
+            assert not found.is_wrong
+            assert found.verdict("value") == "differs"
+            assert "cross-entropy to the teacher" in found.evidence("value")[0].says
+
+
+PLAIN = {
+    "divergence": "forward-kl",
+    "temperature": 3.0,
+    "temperature_squared": True,
+    "distill_weight": 0.5,
+    "hard_weight": 0.5,
+    "reduction": "token-mean",
+    "mask": "labels",
+    "shift": "inside",
+}
+
+
+@pytest.mark.parametrize("field", sorted(PLAIN))
+def test_what_is_not_declared_is_asked_for(field):
+    with pytest.raises(ConfigError, match=f"not declared: .*objective.{field}"):
+        checked(Contract(objective=Objective(**{k: v for k, v in PLAIN.items() if k != field})))
+
+
+def test_the_command_line(tmp_path):
+    (tmp_path / "contract.toml").write_text(answer("audit", "--new-contract").stdout)
+    assert (tmp_path / "contract.toml").read_text() == TEMPLATE
+    assert read_contract(tmp_path / "contract.toml").objective.temperature == 2
+    loss = """
+import torch.nn.functional as F
+
+def loss(student_logits, teacher_logits, labels, temperature=2.0):
+    s, t, y = student_logits[:, :-1], teacher_logits[:, :-1], labels[:, 1:]
+    kd = F.kl_div((s / temperature).log_softmax(-1), (t / temperature).softmax(-1), reduction="none").sum(-1)
+    n = (y != -100).sum().clamp(min=1)
+    ce = F.cross_entropy(s.flatten(0, 1), y.flatten(), ignore_index=-100, reduction="sum") / n
+    return 0.5 * FACTOR * (kd * (y != -100)).sum() / n + 0.5 * ce
+"""
+    (tmp_path / "right.py").write_text(loss.replace("FACTOR", "temperature**2"))
+    (tmp_path / "wrong.py").write_text(loss.replace("FACTOR", "1"))
+    contract = ("--contract", tmp_path / "contract.toml")
+    right = answer("audit", f"{tmp_path}/right.py:loss", *contract, "--json")
+    assert right.returncode == 0, right.stdout
+    page = tmp_path / "audit.html"
+    wrong = answer("audit", f"{tmp_path}/wrong.py:loss", *contract, "--json", "--out", page)
+    assert wrong.returncode == 1
+    found = json.loads(wrong.stdout)
+    assert found["schema_version"] == 1
+    by_name = {p["name"]: p for p in found["properties"]}
+    assert by_name["temperature"]["verdict"] == "wrong"
+    example = by_name["temperature"]["evidence"][0]["example"]
+    assert example["positions"] <= 4
+    assert example["gradient"] != example["declared"]
+    assert "the factor T^2 is missing" in page.read_text()
+    assert answer("audit", f"{tmp_path}/right.py:loss").returncode == 2
+    assert answer("audit", f"{tmp_path}/right.py:nothing", *contract).returncode == 2
+    assert answer("audit", *contract).returncode == 2
