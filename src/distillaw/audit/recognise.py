@@ -6,7 +6,6 @@ are. If they do, known variants, other positions' teacher rows and other labels 
 Shape suffixes: P position, V vocabulary.
 """
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -64,6 +63,7 @@ def diagnose(
     tolerance: float = 2e-5,
     ranks: int = 1,
     moved: str = "shift",
+    bank: torch.Tensor | None = None,
     searches: bool = True,
 ) -> Diagnosis:
     """Compare a gradient by logits with the declared one, and name what differs.
@@ -76,6 +76,7 @@ def diagnose(
         tolerance: relative to the largest entry, observed or declared.
         ranks: processes that share the update.
         moved: the property of teacher rows that are another position's.
+        bank: teacher rows (M, V) beside those of `rows` that may have been taken.
         searches: whether to look for what fits, which takes seconds, or only whether the declared shape does.
     """
     if not bool(gradient.isfinite().all()):
@@ -92,7 +93,7 @@ def diagnose(
     if float((gradient - closed.gradient).abs().max()) <= allowed:
         return Diagnosis([], cosine, ratio, closed.a, closed.b)
     observed = gradient - closed.z
-    fit, found = _shape(observed, rows, o, closed, allowed, moved, searches)
+    fit, found = _shape(observed, rows, o, closed, allowed, moved, bank, searches)
     if fit is None:
         how = f"cosine {cosine:.4f} and norm ratio {ratio:.4g} to the declared gradient; no known variant explains it"
         return Diagnosis(
@@ -128,6 +129,7 @@ def _shape(
     closed: Closed,
     allowed: float,
     moved: str,
+    bank: torch.Tensor | None,
     searches: bool,
 ) -> tuple[_Fit | None, list[Mismatch]]:
     """The fit that explains every position, and what it takes."""
@@ -151,14 +153,22 @@ def _shape(
             if bool((fit.left <= allowed).all()):
                 more = [Mismatch(property, says)] if property else []
                 return fit, [*more, Mismatch(hard.property, hard.says)]
-    return _elsewhere(observed, rows, o, closed, allowed, moved)
+    return _elsewhere(observed, rows, o, closed, allowed, moved, bank)
 
 
 def _elsewhere(
-    observed: torch.Tensor, rows: Rows, o: Objective, closed: Closed, allowed: float, moved: str
+    observed: torch.Tensor,
+    rows: Rows,
+    o: Objective,
+    closed: Closed,
+    allowed: float,
+    moved: str,
+    bank: torch.Tensor | None,
 ) -> tuple[_Fit | None, list[Mismatch]]:
     """Teacher rows of other positions, other labels, or both."""
-    count, vocab = rows.student.shape
+    vocab = rows.student.shape[1]
+    others = rows.teacher if bank is None else torch.cat([rows.teacher, bank])
+    count = len(others)
     plain = _project(observed, closed.soft, closed.hard)
     open_ = (plain.left > allowed).nonzero().flatten()
     if len(open_) * count * vocab > 2_000_000:
@@ -167,10 +177,8 @@ def _elsewhere(
     labels = torch.arange(vocab)
     chosen: dict[int, tuple[int, int, float, float]] = {}
     for place in open_.tolist():
-        one = dataclasses.replace(
-            rows, student=rows.student[place].expand(count, -1), teacher=rows.teacher, targets=rows.targets
-        )
-        soft = slope(lambda s, t=one.teacher: per_token(s, t, o), one.student.contiguous())
+        student = rows.student[place].expand(count, -1).contiguous()
+        soft = slope(lambda s: per_token(s, others, o), student)
         target = observed[place].expand(count, -1)
         hit = _project(target, soft, closed.hard[place].expand(count, -1))
         best = _nearest(hit.left <= allowed, rows, place)
@@ -202,7 +210,7 @@ def _elsewhere(
     for place, (_, label, _, hard_weight) in chosen.items():
         if label >= 0:
             b[place] = hard_weight
-    return _Fit(a, b, torch.zeros(count), closed.soft), named
+    return _Fit(a, b, torch.zeros_like(a), closed.soft), named
 
 
 def _permuted(
@@ -230,7 +238,9 @@ def _nearest(fits: torch.Tensor, rows: Rows, place: int) -> int | None:
     """Of the positions that fit the one of the same row that is nearest, else any."""
     if not bool(fits.any()):
         return None
-    far = (rows.position - rows.position[place]).abs() + 10_000 * (rows.row != rows.row[place])
+    far = torch.full_like(fits, 10**8, dtype=torch.int64)  # rows of the bank come last
+    near = (rows.position - rows.position[place]).abs() + 10_000 * (rows.row != rows.row[place])
+    far[: len(near)] = near
     return int(far.masked_fill(~fits, 10**9).argmin())
 
 
@@ -240,7 +250,7 @@ def _moved_teacher(
     other = {place: source for place, (source, *_rest) in chosen.items() if source != place}
     if not other:
         return []
-    inside = {p: s for p, s in other.items() if rows.row[p] == rows.row[s]}
+    inside = {p: s for p, s in other.items() if s < len(rows.row) and rows.row[p] == rows.row[s]}
     steps = {int(rows.position[s] - rows.position[p]) for p, s in inside.items()}
     if len(inside) < len(other):
         return [Mismatch(moved, "positions are matched with the teacher's rows of other samples")]

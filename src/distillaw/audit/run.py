@@ -37,4 +37,8 @@ def _audited(target: str, contract: Contract | None) -> Findings:
             f"audit {target}: what is it declared to compute? Give --contract FILE; "
             "`distillaw audit --new-contract` writes one to fill in"
         )
+    if contract.target.kind == "loop":
+        from distillaw.audit.loops import audit_loop
+
+        return audit_loop(load(target), contract, target)
     return audit_loss(load(target), contract, target)

@@ -1,0 +1,815 @@
+"""Probes of a training loop, by its traces: what was read, in which mode, with which gradient, at which rate.
+
+The loop trains the models of probes.py. At every step of the optimizer the gradient of each position of each sample is
+read off the embedding and compared with the closed form over the samples of that update; runs with an evaluation, with
+a stop and a resume, and on two ranks are held against the plain one.
+"""
+
+import inspect
+import math
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distillaw.audit.contract import Contract, Training
+from distillaw.audit.findings import Findings
+from distillaw.audit.objective import Rows, closed_form
+from distillaw.audit.probes import SPANS, Call, ProbeLM, Recorder, Sample, Update, collate, make_samples
+from distillaw.audit.recognise import Mismatch, diagnose, settle
+from distillaw.errors import ConfigError
+
+KNOWN_NAMES: dict[str, tuple[str, ...]] = {
+    "student": ("student", "model", "student_model"),
+    "teacher": ("teacher", "teacher_model"),
+    "batches": ("batches", "micro_batches", "loader", "dataloader", "train_loader"),
+    "samples": ("samples", "dataset", "train_dataset"),
+    "optimizer": ("optimizer", "opt"),
+    "lr": ("lr", "learning_rate"),
+    "accumulation": (
+        "accumulation",
+        "accumulation_steps",
+        "gradient_accumulation_steps",
+        "grad_accum",
+        "accum",
+        "window",
+    ),
+    "updates": ("updates", "max_steps", "total_steps", "num_steps", "steps"),
+    "epochs": ("epochs", "num_epochs"),
+    "batch_size": ("batch_size",),
+    "evaluation": ("evaluation", "eval_batches", "eval_loader", "val_batches", "eval_dataset"),
+    "eval_every": ("eval_every", "eval_steps"),
+    "checkpoint": ("checkpoint", "checkpoint_dir", "save_dir"),
+    "stop_after": ("stop_after",),
+    "resume": ("resume", "resume_from", "resume_from_checkpoint"),
+    "rank": ("rank",),
+    "world_size": ("world_size",),
+    "temperature": ("temperature", "T", "tau"),
+    "beta": ("beta",),
+    "skew": ("skew",),
+    "top_k": ("top_k",),
+    "ignore_index": ("ignore_index",),
+    "warmup": ("warmup", "warmup_steps"),
+    "pad_id": ("pad_id", "pad_token_id"),
+    "eos_id": ("eos_id", "eos_token_id"),
+}
+"""Role -> names of parameters that can mean nothing else."""
+_OPTIONS = ("temperature", "beta", "skew", "top_k", "distill_weight", "hard_weight", "ignore_index")
+ROWS = 2
+"""Samples of a micro-batch."""
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of the loop and what was recorded."""
+
+    updates: list[Update]
+    left: list[Call]
+    """Calls of the student after the last step."""
+    student: ProbeLM
+    teacher: ProbeLM
+    teacher_moved: bool
+    result: Any = None
+
+
+@dataclass(slots=True)
+class LoopTarget:
+    """A loop with its roles."""
+
+    function: Callable[..., Any]
+    contract: Contract
+    roles: dict[str, str] = field(default_factory=dict)
+    samples: list[Sample] = field(default_factory=list)
+    held_out: list[Sample] = field(default_factory=list)
+    vocab: int = 0
+
+    def __post_init__(self) -> None:
+        """Find which parameter plays which role.
+
+        Raises:
+            ConfigError: a parameter without a default that plays none, or no models and data among the roles.
+        """
+        parameters = inspect.signature(self.function).parameters
+        named = [n for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        self.roles = {role: str(name) for role, name in self.contract.target.arguments.items()}
+        taken = {*self.roles.values(), *self.contract.target.options}
+        for role, names in KNOWN_NAMES.items():
+            if role not in self.roles and (
+                found := next((n for n in names if n in named and n not in taken), None)
+            ):
+                self.roles[role] = found
+                taken.add(found)
+        required = {n for n, p in parameters.items() if n in named and p.default is p.empty}
+        if missing := sorted(required - taken):
+            raise ConfigError(
+                f"target: parameters {', '.join(missing)} have no default and no declared role: name them under "
+                f"[target.arguments] (roles: {', '.join([*KNOWN_NAMES, 'distill_weight', 'hard_weight'])})"
+            )
+        if "student" not in self.roles or not {"batches", "samples"} & set(self.roles):
+            raise ConfigError(
+                "target: a loop takes student, teacher, and batches or samples; name them under [target.arguments]"
+            )
+        accumulation = self.contract.training.accumulation or 1
+        micro = max(6, accumulation + 2)
+        spans = [SPANS[i % len(SPANS)] for i in range(ROWS * micro + 4)]
+        samples, self.vocab = make_samples(spans)
+        self.samples, self.held_out = samples[: ROWS * micro], samples[ROWS * micro :]
+
+    def has(self, *roles: str) -> bool:
+        """Whether it takes all of these."""
+        return all(role in self.roles for role in roles)
+
+    @property
+    def epochs(self) -> int:
+        """Of the plain run."""
+        return max(self.contract.training.epochs, 2 if self.has("epochs") else 1)
+
+    def models(self) -> tuple[ProbeLM, ProbeLM]:
+        """Student and teacher as every run begins."""
+        cut = self.contract.objective.vocabulary == "cut"
+        output = self.contract.target.models
+        student = ProbeLM(self.vocab, self.vocab, seed=1, output=output)
+        # where dropout of the teacher is meant, its rows could not be told from noise
+        dropout = 0.5 if self.contract.training.teacher_mode == "eval" else 0.0
+        columns = self.vocab + 3 * cut
+        teacher = ProbeLM(self.vocab, columns, seed=2, dropout=dropout, output=output, scale=2.0)
+        return student, teacher
+
+    def run(self, *, samples: Sequence[Sample] | None = None, **roles: Any) -> Run:
+        """Run the loop once on new models; roles given here win."""
+        contract, training, o = self.contract, self.contract.training, self.contract.objective
+        student, teacher = self.models()
+        samples = self.samples if samples is None else samples
+        inside = o.shift == "inside"
+        batches = [collate(samples[i : i + ROWS], inside=inside) for i in range(0, len(samples), ROWS)]
+        given: dict[str, Any] = {
+            "student": student,
+            "teacher": teacher,
+            "batches": batches,
+            "samples": [
+                {
+                    "input_ids": s.ids.tolist(),
+                    "labels": s.labels.tolist(),
+                    "prompt_length": s.prompt,
+                    "index": s.index,
+                }
+                for s in samples
+            ],
+            "lr": training.lr,
+            "accumulation": training.accumulation,
+            "updates": self.horizon(len(batches)),
+            "epochs": self.epochs,
+            "batch_size": ROWS,
+            "rank": 0,
+            "world_size": 1,
+            "warmup": training.warmup,
+            "pad_id": 0,
+            "eos_id": 0,
+        } | {name: getattr(o, name) for name in _OPTIONS}
+        if "optimizer" in self.roles:
+            given["optimizer"] = torch.optim.SGD(
+                student.parameters(), lr=training.lr, weight_decay=training.weight_decay
+            )
+        given |= roles
+        keywords = {name: given[role] for role, name in self.roles.items() if role in given}
+        before = torch.cat([p.detach().flatten() for p in teacher.parameters()])
+        torch.manual_seed(0)
+        with Recorder(student, teacher) as recorder:
+            result = self.function(**keywords, **contract.target.options)
+        moved = torch.cat([p.detach().flatten() for p in teacher.parameters()])
+        return Run(
+            recorder.updates, student.calls[:], student, teacher, not torch.equal(before, moved), result
+        )
+
+    def horizon(self, micro_batches: int) -> int:
+        """Updates of a whole run."""
+        training = self.contract.training
+        accumulation = training.accumulation or 1
+        per_epoch = micro_batches / accumulation
+        return self.epochs * (
+            math.floor(per_epoch) if training.last_window == "drop" else math.ceil(per_epoch)
+        )
+
+
+def audit_loop(function: Callable[..., Any], contract: Contract, name: str) -> Findings:
+    """Every probe of a training loop.
+
+    Args:
+        function: the loop; see docs/audit.md for its roles.
+        contract: what it is declared to compute; checked.
+        name: of the target, as reports show it.
+
+    Raises:
+        ConfigError: the loop cannot be called as the contract says.
+    """
+    target = LoopTarget(function, contract)
+    findings = Findings(name, contract.target.kind)
+    more: dict[str, Any] = {}
+    if target.has("evaluation"):
+        inside = contract.objective.shift == "inside"
+        more = {"evaluation": [collate(target.held_out, inside=inside)], "eval_every": 1}
+    try:
+        run = target.run(**more)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"target {name}: the run fails: {type(error).__name__}: {error}; see [target.arguments] and "
+            "[target.options]"
+        ) from error
+    if not run.updates:
+        raise ConfigError(f"target {name}: no optimizer step moved the student; is it trained at all?")
+    judge_run(findings, run, target)
+    _resumes(findings, target, run)
+    _ranks(findings, target)
+    for property in ("options", "chunking", "precision"):
+        findings.untestable(
+            property, 'probed on the loss itself: audit it as a callable (target.kind = "loss")'
+        )
+    return findings
+
+
+# --- one run ------------------------------------------------------------------------------------------------
+
+
+def judge_run(findings: Findings, run: Run, target: LoopTarget) -> None:
+    """Everything that the traces of one run say."""
+    _states(findings, run, target)
+    _data(findings, run, target)
+    _packing(findings, run, target)
+    _schedule(findings, run, target)
+    _steps(findings, run, target)
+    _gradients(findings, run, target)
+
+
+def _places(samples: Sequence[Sample]) -> dict[int, tuple[Sample, int]]:
+    return {int(i): (sample, t) for sample in samples for t, i in enumerate(sample.ids.tolist()) if i}
+
+
+def _training_calls(update: Update, known: dict[int, tuple[Sample, int]]) -> list[Call]:
+    """Forward passes of the student that may be trained on."""
+    return [c for c in update.student if c.grad and any(i in known for i in c.ids.flatten().tolist())]
+
+
+def rows_of(
+    update: Update, calls: Sequence[Call], samples: Sequence[Sample], teacher: torch.Tensor
+) -> tuple[Rows, torch.Tensor]:
+    """The positions of an update's forward passes, and the gradient observed at each, (P, V)."""
+    known = _places(samples)
+    fields: dict[str, list[int]] = {name: [] for name in ("id", "target", "row", "position", "real", "part")}
+    row = -1
+    for part, call in enumerate(calls):
+        for ids in call.ids.tolist():
+            current, place, sample = None, 0, samples[0]
+            for i in ids:
+                if i in known:
+                    sample, place = known[i]
+                    if sample is not current:
+                        current, row = sample, row + 1
+                else:
+                    place += 1
+                if current is None:
+                    current, row = samples[0], row + 1  # a row that begins with pads
+                counts = i in known and sample.prompt - 1 <= place < len(sample.ids) - 1
+                fields["id"].append(i)
+                fields["target"].append(int(sample.ids[place + 1]) if counts else -100)
+                fields["row"].append(row)
+                fields["position"].append(place)
+                fields["real"].append(int(i in known and place < len(sample.ids) - 1))
+                fields["part"].append(part)
+    columns = {name: torch.tensor(values) for name, values in fields.items()}
+    ids = columns["id"]
+    times = Counter(fields["id"])
+    share = torch.tensor([1 / times[i] if i else 0.0 for i in fields["id"]], dtype=torch.float64)
+    rows = Rows(
+        student=update.table[ids].double(),
+        teacher=teacher[ids].double(),
+        targets=columns["target"],
+        row=columns["row"],
+        position=columns["position"],
+        real=columns["real"].bool(),
+        part=columns["part"],
+        num_rows=row + 1,
+    )
+    return rows, update.gradient[ids].double() * share[:, None]
+
+
+def _gradients(findings: Findings, run: Run, target: LoopTarget, *, ranks: int = 1) -> None:
+    """The gradient of every update against the closed form over what it read."""
+    contract, o = target.contract, target.contract.objective
+    table = run.teacher.table()
+    bank = torch.cat([table, torch.zeros_like(table[:1])])
+    known = _places(target.samples)
+    cases: list[tuple[str, list[Mismatch]]] = []
+    names: list[str] = []
+    seen: set[int] = set()
+    cached = 0
+    for number, update in enumerate(run.updates, start=1):
+        calls = _training_calls(update, known)
+        if not calls:
+            findings.wrong(
+                "data", f"update {number} is made without a forward pass of the student on a sample"
+            )
+            continue
+        rows, gradient = rows_of(update, calls, target.samples, table)
+        if _strays(findings, update, rows, calls, seen, number, contract.objective.mask or "labels"):
+            continue
+        if contract.training.clip_norm:
+            gradient = _unclipped(findings, gradient, rows, update, contract, number)
+        read_along = [c for c in update.teacher if set(c.ids.flatten().tolist()) & set(known)]
+        has_teacher = bool(read_along)
+        cached += not has_teacher
+        moved = "shift" if has_teacher else "cache"
+        if has_teacher and not _same_text(calls, read_along):
+            findings.wrong("vocabulary", "the teacher is fed other ids than the student", f"update {number}")
+            continue
+        found = diagnose(
+            gradient,
+            rows,
+            o,
+            per=contract.training.per or "update",
+            tolerance=contract.target.tolerance,
+            ranks=ranks,
+            moved=moved,
+            bank=bank,
+            searches=sum(bool(m) for _, m in cases) < 2,
+        )
+        own = [_of_loop(m, update, contract, number, has_teacher, cases) for m in found.mismatches]
+        is_last = len(calls) != (contract.training.accumulation or 1)
+        cases.append(("accumulation" if is_last else "cache" if not has_teacher else "optimizer", own))
+        names.append(f"update {number}")
+    failing = [(name, case) for name, case in zip(names, cases, strict=True) if case[1]]
+    if failing:
+        plain_is_right = not cases[0][1]
+        states = {p for p in ("teacher-state", "student-state") if findings.verdict(p) == "wrong"}
+        for each in settle([case for _, case in failing], plain_is_right=plain_is_right):
+            if states and (each.says.startswith("cosine") or plain_is_right or each.property == "cache"):
+                continue  # noise of dropout, or of a teacher that is not asked, named where it comes from
+            findings.wrong(each.property, each.says, failing[0][0])
+    _said(findings, run, target, cached)
+
+
+def _of_loop(
+    mismatch: Mismatch,
+    update: Update,
+    contract: Contract,
+    number: int,
+    has_teacher: bool,
+    before: list[tuple[str, list[Mismatch]]],
+) -> Mismatch:
+    """The same, where a loop knows better whose fault it is."""
+    if mismatch.property == "finite":
+        return mismatch._replace(property="mask")
+    earlier_right = any(not found for _, found in before)
+    if (
+        not has_teacher
+        and mismatch.term == "divergence"
+        and "no influence" in mismatch.says
+        and earlier_right
+    ):
+        return mismatch._replace(
+            property="cache", says="the divergence is gone: no teacher rows are read any more"
+        )
+    if not has_teacher and mismatch.says.startswith("cosine"):
+        return mismatch._replace(property="cache")
+    rounded = round(update.norm, 3)
+    if (
+        mismatch.is_ratio
+        and rounded
+        and abs(update.norm - rounded) < 1e-6
+        and not contract.training.clip_norm
+    ):
+        says = f"the gradient's norm is clipped to {rounded:g}, which was not declared"
+        return Mismatch("optimizer", says)
+    return mismatch
+
+
+def _strays(
+    findings: Findings,
+    update: Update,
+    rows: Rows,
+    calls: Sequence[Call],
+    seen: set[int],
+    number: int,
+    mask: str,
+) -> bool:
+    """Gradients where nothing of this update lies: pads, earlier windows, other samples."""
+    if not bool(update.gradient.isfinite().all()):
+        findings.wrong("mask", "the gradient is not finite", f"update {number}")
+        return True
+    size = update.gradient.abs().amax(-1)
+    allowed = 1e-7 * float(size.max())
+    now = set(torch.cat([c.ids.flatten() for c in calls]).tolist())
+    if float(size[0]) > allowed and mask != "all":
+        findings.wrong("mask", "pads or the last position of a sample have a gradient", f"update {number}")
+    others = {i for i in (size > allowed).nonzero().flatten().tolist() if i and i not in now}
+    if others & seen:
+        findings.wrong("optimizer", "gradients of an earlier update are still there", f"update {number}")
+    elif others:
+        findings.wrong(
+            "data", "samples have a gradient that were not read for this update", f"update {number}"
+        )
+    seen |= now
+    return bool(others)
+
+
+def _same_text(calls: Sequence[Call], others: Sequence[Call]) -> bool:
+    """Whether what the student reads is part of what the teacher reads."""
+    text = " | ".join(" ".join(str(i) for i in row if i) for c in others for row in c.ids.tolist())
+    rows = [" ".join(str(i) for i in row if i) for c in calls for row in c.ids.tolist()]
+    return all(f" {row}" in f" {text}" or f" {text}" in f" {row}" for row in rows)
+
+
+def _unclipped(
+    findings: Findings, gradient: torch.Tensor, rows: Rows, update: Update, contract: Contract, number: int
+) -> torch.Tensor:
+    """The gradient before the declared clipping."""
+    limit = contract.training.clip_norm
+    if update.norm > limit * (1 + 1e-4):
+        findings.wrong(
+            "optimizer",
+            f"the gradient's norm is {update.norm:.4g}, above the declared {limit:g}",
+            f"update {number}",
+        )
+    if update.norm < limit * (1 - 1e-3):
+        return gradient
+    want = closed_form(rows, contract.objective, per=contract.training.per or "update").gradient
+    share = float((gradient * want).sum() / want.square().sum())
+    return gradient / share if 0 < share < 1 else gradient
+
+
+def _said(findings: Findings, run: Run, target: LoopTarget, cached: int) -> None:
+    o, count = target.contract.objective, len(run.updates)
+    how = f"gradients of {count} updates by logits of every position"
+    for property in ("shift", "mask", "normalisation", "loss", "weights", "accumulation"):
+        findings.right(property, how)
+    if o.distill_weight:
+        for property in ("temperature", "direction"):
+            findings.right(property, f"{how}, as declared")
+        findings.right(
+            "vocabulary", "teacher rows by id" + (", heads of unequal size" if o.vocabulary == "cut" else "")
+        )
+    else:
+        for property in ("temperature", "direction", "vocabulary"):
+            findings.untestable(property, "no divergence is declared")
+    findings.right("top-k", f"k = {o.top_k}, {o.top_k_rule}") if o.top_k else findings.untestable(
+        "top-k", "no truncation is declared"
+    )
+    if cached and o.distill_weight:
+        findings.right("cache", f"{cached} of {count} updates without a call of the teacher have its rows")
+    else:
+        findings.untestable("cache", "the teacher reads along in every update")
+    result = run.result
+    if target.contract.target.returns == "losses" and isinstance(result, Sequence) and len(result) == count:
+        _logged(findings, run, target)
+    else:
+        findings.untestable(
+            "value", 'declare target.returns = "losses" if the loop returns its loss of every update'
+        )
+
+
+def _logged(findings: Findings, run: Run, target: LoopTarget) -> None:
+    o, known = target.contract.objective, _places(target.samples)
+    table = run.teacher.table()
+    for number, (update, logged) in enumerate(zip(run.updates, run.result, strict=True), start=1):
+        rows, _ = rows_of(update, _training_calls(update, known), target.samples, table)
+        closed = closed_form(rows, o, per=target.contract.training.per or "update")
+        want = closed.value + (closed.entropy if o.reported == "cross-entropy" else 0.0)
+        if abs(float(logged) - want) > 1e-4 * max(1.0, abs(want)) and o.reported != "other":
+            findings.wrong("value", f"it logs {float(logged):.6g} for {want:.6g}", f"update {number}")
+    findings.right("value", "the loss of every update")
+
+
+# --- traces -------------------------------------------------------------------------------------------------
+
+
+def _states(findings: Findings, run: Run, target: LoopTarget) -> None:
+    training, o = target.contract.training, target.contract.objective
+    known = _places(target.samples)
+    calls = [(n, c) for n, u in enumerate(run.updates, start=1) for c in u.teacher]
+    wanted = training.teacher_mode == "train"
+    off = [n for n, c in calls if c.training != wanted]
+    if off:
+        mode = "training" if not wanted else "evaluation"
+        since = "from the first call on" if off[0] == 1 else f"from update {off[0]} on, not before"
+        findings.wrong("teacher-state", f"the teacher is in {mode} mode {since}")
+    if run.teacher_moved:
+        findings.wrong("teacher-state", "the teacher's parameters change")
+    if any(u.holds_teacher for u in run.updates):
+        findings.wrong("teacher-state", "the teacher's parameters are in the optimizer")
+    elif any(u.teacher_gradient for u in run.updates):
+        findings.add("teacher-state", "differs", "the teacher's parameters get gradients that nothing uses")
+    if not calls and o.distill_weight and target.has("teacher"):
+        findings.wrong("teacher-state", "the teacher is never called")
+    elif calls:
+        findings.right(
+            "teacher-state",
+            f"{len(calls)} calls in {training.teacher_mode} mode, the same parameters at the end",
+        )
+    own = [(n, c) for n, u in enumerate(run.updates, start=1) for c in _training_calls(u, known)]
+    wrong = [n for n, c in own if c.training != (training.student_mode == "train")]
+    if wrong:
+        since = "from the first update on" if wrong[0] == 1 else f"from update {wrong[0]} on, not before"
+        findings.wrong(
+            "student-state",
+            f"the student trains in {'evaluation' if training.student_mode == 'train' else 'training'} mode {since}",
+        )
+    held = {int(i) for s in target.held_out for i in s.ids.tolist() if i}
+    evals = [c for u in run.updates for c in u.student if set(c.ids.flatten().tolist()) & held]
+    if any(c.training for c in evals):
+        findings.wrong("student-state", "the student is evaluated in training mode, with dropout")
+    more = f", {len(evals)} evaluations" if evals else ""
+    findings.right("student-state", f"{len(own)} forward passes{more}")
+
+
+def _read(calls: Sequence[Call], known: dict[int, tuple[Sample, int]]) -> tuple[Counter[int], set[int]]:
+    """How often each sample is read, and which ones not whole and in order (the last token may be left out)."""
+    read: Counter[int] = Counter()
+    broken: set[int] = set()
+    for ids in (row for call in calls for row in call.ids.tolist()):
+        here: dict[int, list[int]] = {}
+        samples: dict[int, Sample] = {}
+        for i in ids:
+            if i in known:
+                sample, place = known[i]
+                samples[sample.index] = sample
+                here.setdefault(sample.index, []).append(place)
+        for index, places in here.items():
+            read[index] += 1
+            if places != list(range(len(places))) or len(places) < len(samples[index].ids) - 1:
+                broken.add(index)
+    return read, broken
+
+
+def _data(findings: Findings, run: Run, target: LoopTarget) -> None:
+    """Samples as often and as whole as declared, and so many micro-batches an update."""
+    training, epochs = target.contract.training, target.epochs
+    known = _places(target.samples)
+    calls = [c for u in run.updates for c in _training_calls(u, known)] + [c for c in run.left if c.grad]
+    read, broken = _read(calls, known)
+    if broken:
+        findings.wrong("data", f"samples {sorted(broken)[:4]} are not read whole and in order")
+    accumulation = training.accumulation or 1
+    rest = len(target.samples) // ROWS % accumulation
+    # a sample in which nothing counts may stay away
+    countable = [s for s in target.samples if len(s.ids) > s.prompt]
+    lost = [s.index for s in countable if read[s.index] < epochs]
+    often = [s.index for s in countable if read[s.index] > epochs]
+    if training.last_window == "drop" and len(lost) <= rest * ROWS * epochs:
+        lost = []
+    for which, how in ((lost, "less"), (often, "more")):
+        if which:
+            says = f"{len(which)} of {len(countable)} samples are read {how} often than {epochs} times"
+            findings.wrong("data", says)
+    findings.right("data", f"{len(countable)} samples, {epochs} times each, whole and in order")
+    sizes = {len(_training_calls(u, known)) for u in run.updates}
+    allowed = {accumulation, rest} if rest and training.last_window == "step" else {accumulation}
+    if sizes - allowed and not _is_packed(calls, known):
+        findings.wrong("accumulation", f"updates of {sorted(sizes)} micro-batches, declared: {accumulation}")
+    if not training.shuffles and not broken:
+        _order(findings, calls, target, known)
+
+
+def _order(
+    findings: Findings, calls: list[Call], target: LoopTarget, known: dict[int, tuple[Sample, int]]
+) -> None:
+    firsts = [known[i][0].index for c in calls for row in c.ids.tolist() for i in row[:1] if i in known]
+    want = [s.index for s in target.samples] * target.epochs
+    if sorted(firsts) == sorted(want) and firsts != want:
+        findings.wrong("data", "samples are read in another order than given, and shuffling was not declared")
+
+
+def _is_packed(calls: Sequence[Call], known: dict[int, tuple[Sample, int]]) -> bool:
+    return any(
+        len({known[i][0].index for i in row if i in known}) > 1 for c in calls for row in c.ids.tolist()
+    )
+
+
+def _packing(findings: Findings, run: Run, target: LoopTarget) -> None:
+    known = _places(target.samples)
+    for whose, calls in (
+        ("student", [c for u in run.updates for c in u.student]),
+        ("teacher", [c for u in run.updates for c in u.teacher]),
+    ):
+        packed = [c for c in calls if _is_packed([c], known)]
+        if not packed:
+            continue
+        if any(not c.separated for c in packed):
+            findings.wrong(
+                "packing",
+                f"samples of one row see those before them in the {whose}: no mask keeps them apart",
+            )
+        for call in packed:
+            if call.positions is None:
+                findings.wrong(
+                    "packing", f"positions of the {whose} run on from sample to sample: none are given"
+                )
+                break
+            places = call.positions.expand_as(call.ids).tolist()
+            if any(
+                p != known[i][1]
+                for row, at in zip(call.ids.tolist(), places, strict=True)
+                for i, p in zip(row, at, strict=True)
+                if i in known
+            ):
+                findings.wrong(
+                    "packing", f"positions of the {whose} do not begin at 0 with each sample, or are moved"
+                )
+                break
+        findings.right("packing", f"{len(packed)} packed forward passes of the {whose}")
+    if "packing" not in findings.found:
+        findings.untestable("packing", "every row holds one sample")
+
+
+def rate(training: Training, step: int, horizon: int) -> float:
+    """The declared rate of a step, counted from 0."""
+    warm = training.warmup
+    if step < warm:
+        return training.lr * (step if training.warmup_from_zero else step + 1) / warm
+    done = min(1.0, (step - warm) / max(1, horizon - warm))
+    low, high = training.final_lr, training.lr
+    if training.schedule == "linear":
+        return high + (low - high) * done
+    if training.schedule == "cosine":
+        return low + (high - low) * (1 + math.cos(math.pi * done)) / 2
+    return high
+
+
+def _schedule(findings: Findings, run: Run, target: LoopTarget) -> None:
+    training = target.contract.training
+    accumulation = training.accumulation or 1
+    micro = len(target.samples) // ROWS * target.epochs
+    unit = accumulation if training.counts == "micro-steps" else 1
+    total = micro if training.counts == "micro-steps" else target.horizon(len(target.samples) // ROWS)
+    horizon = training.horizon or total
+    want = [rate(training, n * unit, horizon) for n in range(len(run.updates))]
+    ends = [rate(training, n * unit + unit - 1, horizon) for n in range(len(run.updates))]
+    got = [u.lrs[0] for u in run.updates]
+
+    def same(a: list[float], b: list[float]) -> bool:
+        return all(abs(x - y) <= 1e-9 + 1e-6 * training.lr for x, y in zip(a, b, strict=True))
+
+    # within a window the rate may be that of its first or of its last micro-step
+    if not same(got, want) and not (unit > 1 and same(got, ends)):
+        first = next(
+            i
+            for i, (x, y) in enumerate(zip(got, want, strict=True))
+            if abs(x - y) > 1e-9 + 1e-6 * training.lr
+        )
+        findings.wrong(
+            "schedule",
+            f"the rate of update {first + 1} is {got[first]:.6g}, declared: {want[first]:.6g}; at the end "
+            f"{got[-1]:.6g} for {want[-1]:.6g}",
+        )
+    findings.right("schedule", f"rates of {len(got)} updates")
+    for group in run.updates[0].groups:
+        if group["vectors"] and group["weight_decay"] and not training.decays_norms:
+            findings.wrong("optimizer", f"norms and biases decay by {group['weight_decay']:g}")
+        if not group["vectors"] and abs(group["weight_decay"] - training.weight_decay) > 1e-12:
+            findings.wrong(
+                "optimizer",
+                f"weights decay by {group['weight_decay']:g}, declared: {training.weight_decay:g}",
+            )
+
+
+def _steps(findings: Findings, run: Run, target: LoopTarget) -> None:
+    """Nothing moves the student between two updates."""
+    for number, (one, following) in enumerate(zip(run.updates, run.updates[1:], strict=False), start=2):
+        if one.after is not None and not torch.allclose(one.after, following.before, 0, 0, equal_nan=True):
+            findings.wrong("optimizer", "the student's parameters change between updates", f"update {number}")
+    last = run.updates[-1]
+    end = run.student.model.weight.detach()
+    if last.after is not None and not torch.allclose(last.after, end, 0, 0, equal_nan=True):
+        findings.wrong("optimizer", "the student's parameters change after the last update")
+    expected = target.horizon(len(target.samples) // ROWS)
+    if len(run.updates) != expected and not _is_packed(
+        [c for u in run.updates for c in u.student], _places(target.samples)
+    ):
+        findings.wrong("accumulation", f"{len(run.updates)} updates for {expected}")
+    findings.right(
+        "optimizer",
+        f"{len(run.updates)} steps of {last.optimizer}: no gradient of another window, nothing between steps",
+    )
+
+
+# --- other runs ---------------------------------------------------------------------------------------------
+
+
+def _resumes(findings: Findings, target: LoopTarget, plain: Run) -> None:
+    """Stopped after k updates and resumed, against never stopped."""
+    if not target.has("checkpoint", "stop_after", "resume"):
+        findings.untestable("resume", "the loop does not take checkpoint, stop_after and resume")
+        return
+    if findings.is_wrong:
+        findings.untestable("resume", "the run is wrong without a stop already")
+        return
+    count = len(plain.updates)
+    whole, again = target.run(), target.run()
+    if not all(
+        torch.equal(a.gradient, b.gradient) for a, b in zip(whole.updates, again.updates, strict=True)
+    ):
+        findings.untestable("resume", "two runs without a stop differ")
+        return
+    middle = sorted({1, max(1, count // 2), max(1, count - 1)})
+    for stop in middle:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                first = target.run(checkpoint=str(Path(folder) / "at"), stop_after=stop, resume=None)
+                second = target.run(
+                    checkpoint=str(Path(folder) / "on"), stop_after=None, resume=str(Path(folder) / "at")
+                )
+            except Exception as error:
+                findings.wrong(
+                    "resume", f"it raises {type(error).__name__}: {str(error)[:120]}", f"stopped after {stop}"
+                )
+                continue
+        _compare_stopped(findings, target, first, second, whole, f"stopped after update {stop} of {count}")
+    findings.right(
+        "resume", f"stopped after {', '.join(map(str, middle))} of {count} updates: samples, rates, gradients"
+    )
+
+
+def _compare_stopped(
+    findings: Findings, target: LoopTarget, first: Run, second: Run, whole: Run, case: str
+) -> None:
+    """Both parts of a stopped run against the run without a stop; the first difference is said."""
+    known = _places(target.samples)
+    joined = first.updates + second.updates
+    if len(joined) != len(whole.updates):
+        says = f"{len(joined)} updates in all, {len(whole.updates)} without a stop"
+        findings.wrong("resume", says, case)
+    for number, (one, other) in enumerate(zip(joined, whole.updates, strict=False), start=1):
+        reads = [[c.ids.tolist() for c in _training_calls(u, known)] for u in (one, other)]
+        if reads[0] != reads[1]:
+            says = "reads other samples than without a stop"
+        elif abs(one.lrs[0] - other.lrs[0]) > 1e-12:
+            says = f"has the rate {one.lrs[0]:.6g} for {other.lrs[0]:.6g}"
+        elif not torch.allclose(one.before, other.before, rtol=1e-9, atol=1e-12):
+            says = "begins from other parameters"
+        elif not torch.allclose(one.gradient, other.gradient, rtol=1e-7, atol=1e-10):
+            says = "has another gradient"
+        else:
+            continue
+        findings.wrong("resume", f"update {number} {says}", case)
+        return
+    ends = (second.student.model.weight, whole.student.model.weight)
+    if not torch.allclose(*ends, rtol=1e-9, atol=1e-12):
+        findings.wrong("resume", "the parameters at the end are others", case)
+
+
+def _ranks(findings: Findings, target: LoopTarget) -> None:
+    """Two gloo ranks with half of the micro-batches each, against the closed form over both."""
+    if not target.has("rank") and not target.has("world_size"):
+        findings.untestable("distributed", "the loop does not take rank or world_size")
+        return
+    if findings.is_wrong:
+        findings.untestable("distributed", "the run of one process is wrong already")
+        return
+    from distillaw.audit.ranks import on_two_ranks
+
+    accumulation = target.contract.training.accumulation or 1
+    per_rank = len(target.samples) // ROWS // 2 // accumulation * accumulation or accumulation
+    size = per_rank * ROWS
+    pool = [s for s in target.samples if len(s.ids) > s.prompt]
+    size = min(size, len(pool) // 2)
+    shares = [pool[:size], pool[size : 2 * size]]
+    try:
+        gave = on_two_ranks(target, shares)
+    except Exception as error:
+        findings.wrong("distributed", f"two ranks fail: {type(error).__name__}: {str(error)[:160]}")
+        return
+    runs = list(gave)
+    if any(
+        not torch.equal(a.before, b.before)
+        or not torch.allclose(a.gradient, b.gradient, rtol=1e-9, atol=1e-12)
+        for a, b in zip(runs[0].updates, runs[1].updates, strict=False)
+    ):
+        findings.wrong("distributed", "the two ranks make different updates")
+    known = _places(target.samples)
+    for number, (one, other) in enumerate(zip(runs[0].updates, runs[1].updates, strict=False), start=1):
+        calls = _training_calls(one, known) + _training_calls(other, known)
+        if not calls:
+            continue
+        rows, gradient = rows_of(one, calls, target.samples, runs[0].teacher.table())
+        if target.contract.training.clip_norm:
+            gradient = _unclipped(findings, gradient, rows, one, target.contract, number)
+        if number == 1:
+            found = diagnose(
+                gradient,
+                rows,
+                target.contract.objective,
+                per=target.contract.training.per or "update",
+                tolerance=target.contract.target.tolerance,
+                ranks=2,
+            )
+            for each in found.mismatches:
+                best = next((says for p, says in each.candidates if p == "distributed"), each.says)
+                findings.wrong("distributed", best, f"update {number} on two ranks")
+    findings.right("distributed", f"{len(runs[0].updates)} updates on two gloo ranks")
+
+
+__all__ = ["LoopTarget", "Run", "audit_loop", "judge_run", "rate"]

@@ -1,0 +1,232 @@
+"""Tiny models and samples by which a trainer shows what it does: logits by token id, and ids that occur once.
+
+Every token of every sample has an id of its own, but pad = eos = 0, and a model's logits depend on the id alone. So
+the gradient of the embedding, row by row, is the gradient by logits at one position of one sample, whatever the trainer
+does in between; and the ids of a forward pass tell which samples it read, beside whom, and with which mask.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+
+Span = tuple[int, int]
+"""Prompt and answer tokens of a sample."""
+SPANS: tuple[Span, ...] = (
+    *((3, 1), (2, 3), (4, 5), (2, 2), (3, 7), (2, 1), (5, 2), (2, 6), (3, 0), (4, 0), (3, 4), (2, 5)),
+    *((4, 2), (3, 6), (2, 4), (5, 1)),
+)
+"""Ragged, one-token answers among them; of two neighbours nothing counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One prompt with its answer."""
+
+    index: int
+    ids: torch.Tensor
+    """(T,); the last is eos where the answer has more than one token."""
+    prompt: int
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """The ids where they count, else -100."""
+        labels = self.ids.clone()
+        labels[: self.prompt] = -100
+        return labels
+
+
+def make_samples(spans: Sequence[Span] = SPANS) -> tuple[list[Sample], int]:
+    """Samples whose ids occur once, and the size of the vocabulary."""
+    found, free = [], 1
+    for index, (prompt, answer) in enumerate(spans):
+        ids = torch.arange(free, free + prompt + answer)
+        free += prompt + answer
+        if answer > 1:
+            ids[-1] = 0
+        found.append(Sample(index, ids, prompt))
+    return found, free + 1
+
+
+def collate(samples: Sequence[Sample], *, inside: bool, width: int = 0) -> dict[str, torch.Tensor]:
+    """A micro-batch padded at the right with eos; labels as ids, or moved by one."""
+    width = max(width, *(len(s.ids) for s in samples))
+    shape = (len(samples), width)
+    ids, mask = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
+    labels = torch.full(shape, -100)
+    for i, sample in enumerate(samples):
+        size = len(sample.ids)
+        ids[i, :size], mask[i, :size], labels[i, :size] = sample.ids, 1, sample.labels
+    if not inside:
+        labels = torch.cat([labels[:, 1:], torch.full((len(samples), 1), -100)], 1)
+    index = torch.tensor([s.index for s in samples])
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels, "index": index}
+
+
+@dataclass(slots=True)
+class Call:
+    """One forward pass as the model saw it."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor | None
+    positions: torch.Tensor | None
+    training: bool
+    grad: bool
+    separated: bool
+    """Whether packed samples were kept apart: a block mask, segment lengths, or restarted positions without a mask."""
+
+
+class ProbeLM(nn.Module):
+    """logits = head(norm * embedding(id)) + bias, whatever stands before; keeps every call."""
+
+    def __init__(
+        self,
+        vocab: int,
+        columns: int,
+        *,
+        seed: int,
+        dropout: float = 0.0,
+        output: str = "output",
+        scale: float = 1.2,
+    ) -> None:
+        super().__init__()
+        g = torch.Generator().manual_seed(seed)
+        self.model = nn.Embedding(vocab, columns, dtype=torch.float64)
+        self.norm = nn.Parameter(torch.ones(columns, dtype=torch.float64))
+        self.drop = nn.Dropout(dropout)
+        self.lm_head = nn.Linear(columns, columns, dtype=torch.float64)
+        with torch.no_grad():
+            self.model.weight.copy_(torch.randn(vocab, columns, generator=g, dtype=torch.float64) * scale)
+            self.lm_head.weight.copy_(torch.linalg.qr(torch.randn(columns, columns, generator=g).double())[0])
+            self.lm_head.bias.zero_()
+        self.config = SimpleNamespace(vocab_size=columns, model_type="probe", use_cache=False)
+        self.calls: list[Call] = []
+        self.output = output
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        **more: Any,
+    ) -> Any:
+        """Logits (B, T, V), as an output object or a tensor."""
+        apart = attention_mask is not None and attention_mask.dim() > 2
+        apart = apart or any(key.startswith(("cu_seq", "seq_idx", "segment")) for key in more)
+        restarts = position_ids is not None and bool((position_ids.diff(dim=-1) < 0).any())
+        apart = apart or (restarts and attention_mask is None)
+        self.calls.append(
+            Call(
+                input_ids.detach().clone(),
+                None if attention_mask is None else attention_mask.detach().clone(),
+                None if position_ids is None else position_ids.detach().clone(),
+                self.training,
+                torch.is_grad_enabled(),
+                apart,
+            )
+        )
+        logits = self.lm_head(self.drop(self.model(input_ids) * self.norm))
+        return logits if self.output == "tensor" else SimpleNamespace(logits=logits)
+
+    def table(self) -> torch.Tensor:
+        """Logits of every id as the parameters are now, without dropout, (ids, V)."""
+        with torch.no_grad():
+            hidden = self.model.weight * self.norm
+            return hidden @ self.lm_head.weight.T + self.lm_head.bias
+
+
+@dataclass(slots=True)
+class Update:
+    """What was there when the optimizer stepped."""
+
+    lrs: list[float]
+    gradient: torch.Tensor
+    """By logits, for every id, (ids, V)."""
+    bias_gradient: torch.Tensor
+    table: torch.Tensor
+    """The student's logits by id before the step."""
+    student: list[Call]
+    teacher: list[Call]
+    groups: list[dict[str, Any]]
+    holds_teacher: bool
+    teacher_gradient: bool
+    before: torch.Tensor
+    """The embedding before the step."""
+    after: torch.Tensor | None = None
+    optimizer: str = ""
+    norm: float = 0.0
+    """Of all gradients of the student together."""
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Listens to every optimizer step that moves the student."""
+
+    student: ProbeLM
+    teacher: ProbeLM
+    updates: list[Update] = field(default_factory=list)
+    _hooks: list[Any] = field(default_factory=list)
+
+    def __enter__(self) -> "Recorder":
+        from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+        self._hooks = [
+            register_optimizer_step_pre_hook(self._before),
+            register_optimizer_step_post_hook(self._after),
+        ]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _mine(self, optimizer: torch.optim.Optimizer) -> bool:
+        own = {id(p) for p in self.student.parameters()}
+        return any(id(p) in own for group in optimizer.param_groups for p in group["params"])
+
+    def _before(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        if not self._mine(optimizer):
+            return
+        student, teacher = self.student, self.teacher
+        weight = student.model.weight
+        raw = torch.zeros_like(weight) if weight.grad is None else weight.grad.detach().clone()
+        head = student.lm_head.weight.detach().to(raw.dtype)
+        by_logits = torch.linalg.solve(head.T, (raw / student.norm.detach()).T).T
+        bias = student.lm_head.bias.grad
+        others = {id(p): name for name, p in teacher.named_parameters()}
+        groups = [
+            {
+                "lr": float(group["lr"]),
+                "weight_decay": float(group.get("weight_decay", 0.0)),
+                "vectors": any(p.dim() < 2 for p in group["params"]),
+            }
+            for group in optimizer.param_groups
+        ]
+        self.updates.append(
+            Update(
+                lrs=[group["lr"] for group in groups],
+                gradient=by_logits,
+                bias_gradient=torch.zeros(1) if bias is None else bias.detach().clone(),
+                table=student.table(),
+                student=student.calls[:],
+                teacher=teacher.calls[:],
+                groups=groups,
+                holds_teacher=any(
+                    id(p) in others for group in optimizer.param_groups for p in group["params"]
+                ),
+                teacher_gradient=any(p.grad is not None and bool(p.grad.any()) for p in teacher.parameters()),
+                before=weight.detach().clone(),
+                optimizer=type(optimizer).__name__,
+                norm=sum(float(p.grad.square().sum()) for p in student.parameters() if p.grad is not None)
+                ** 0.5,
+            )
+        )
+        student.calls.clear()
+        teacher.calls.clear()
+
+    def _after(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        if self._mine(optimizer) and self.updates:
+            self.updates[-1].after = self.student.model.weight.detach().clone()

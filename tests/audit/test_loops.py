@@ -1,0 +1,36 @@
+"""Training loops: every injected bug is found for its own reason, and designs are not flagged."""
+
+import pytest
+
+from benchmarks.audit.injected_loops import LOOP_DESIGNS, OPEN_LOOPS, OWN_LOOPS, CleanLoop
+from distillaw.audit.findings import PROPERTIES
+from distillaw.audit.loops import audit_loop
+
+
+def verdicts(injected) -> dict[str, set[str]]:
+    found = audit_loop(injected.loop(), injected.contract(), injected.name)
+    return {
+        verdict: {name for name in PROPERTIES if found.verdict(name) == verdict}
+        for verdict in ("wrong", "differs", "right")
+    }
+
+
+@pytest.mark.parametrize("injected", OPEN_LOOPS + OWN_LOOPS, ids=lambda injected: injected.name)
+def test_a_bug_is_found_for_its_own_reason(injected):
+    found = verdicts(injected)
+    assert found["wrong"] & set(injected.properties), found
+    assert not found["wrong"] - set(injected.properties), found
+
+
+@pytest.mark.parametrize("injected", LOOP_DESIGNS, ids=lambda injected: injected.name)
+def test_a_declared_design_is_not_flagged(injected):
+    found = verdicts(injected)
+    assert not found["wrong"] | found["differs"]
+    assert {"accumulation", "teacher-state", "student-state", "schedule", "optimizer", "data"} <= found[
+        "right"
+    ]
+
+
+def test_a_clean_loop_is_looked_at_in_every_way():
+    clean = next(injected for injected in LOOP_DESIGNS if injected.loop is CleanLoop)
+    assert {"resume", "distributed", "value"} <= verdicts(clean)["right"]
