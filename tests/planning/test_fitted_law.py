@@ -1,11 +1,17 @@
-"""A study's own fitted law in a plan: never in another count of parameters than the plan's."""
+"""A study's own fitted law in a plan: never in another count of parameters than the plan's, nor surer than its runs."""
 
+import math
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
 from synthetic_study import write_study
 
+import distillaw
 from distillaw.fitting.api import fit
 from distillaw.planning.api import plan
+from distillaw.planning.arms import RateDoubt, rate_doubt
 from distillaw.runs.record import read_study
 
 
@@ -21,3 +27,50 @@ def test_a_law_of_total_parameters_has_no_say(tmp_path):
         verdict = plan(params, student_tokens=tokens, study=record)
         said[convention] = str(verdict.to_json())
     assert "counts total parameters" in said["total"] and "counts total" not in said["non-embedding"]
+
+
+@pytest.fixture(scope="module")
+def untuned(tmp_path_factory):
+    """The pocket study, whose rates were searched at 200k tokens alone, with its law."""
+    folder = tmp_path_factory.mktemp("pocket")
+    shipped = Path(distillaw.__file__).parent / "studies" / "pocket_runs.parquet"
+    shutil.copyfile(shipped, folder / "runs.parquet")
+    (folder / "laws").mkdir()
+    fit(folder, family="distillation-kappa", bootstrap=50, check=False).save(
+        folder / "laws" / "distillation-kappa.json"
+    )
+    return read_study(folder)
+
+
+def _unsaid(record):
+    runs = [replace(run, row={**run.row, "peak_lr": None, "branch_lr": None}) for run in record.runs]
+    return replace(record, runs=runs)
+
+
+@pytest.mark.parametrize(
+    ("params", "tokens", "sources"), [(388_080, "1.2M", 2), (800_000, "2M", 1)], ids=["agreed", "law alone"]
+)
+def test_a_law_of_runs_at_unchecked_rates_is_no_surer_than_they_are(untuned, params, tokens, sources):
+    """Between budgets and at another size: what their rates cost is in the law too, and agreeing makes it no less."""
+    doubt = rate_doubt(untuned, params, 1_200_000)
+    said, unsaid = (
+        plan(params, student_tokens=tokens, study=r, published=False, with_flips=False)
+        for r in (untuned, _unsaid(untuned))
+    )
+    assert len(said.headline.deciding) == sources
+    assert unsaid.verdict == "distil" and said.verdict == "too-close"
+    assert "RATE_NOT_CHECKED" in said.headline.note and "RATE_NOT_CHECKED" not in unsaid.headline.note
+    assert said.headline.posterior.se[said.headline.best_index] > 0.9 * doubt.sd > 0.2
+    assert said.gain.mean == pytest.approx(unsaid.gain.mean, abs=0.03)
+
+
+def test_what_runs_behind_a_law_may_have_lost_is_that_of_the_nearest_ones(untuned):
+    at_search, between, largest, beyond = (
+        rate_doubt(untuned, 388_080, t) for t in (2e5, 6e5, 1_800_192, 18e6)
+    )
+    assert at_search.checked is None and at_search.sd < 0.02
+    assert at_search.alone < between.alone < largest.alone and largest.alone > 5 * largest.taught
+    assert beyond == largest and rate_doubt(untuned, 5e6, 18e6) == largest
+    assert largest.checked == pytest.approx(2e5, rel=0.01)
+    assert largest.sd == math.hypot(largest.alone, largest.taught)
+    assert rate_doubt(_unsaid(untuned), 388_080, 1.8e6) == RateDoubt()

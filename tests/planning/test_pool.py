@@ -52,6 +52,14 @@ def test_agreement_narrows_and_disagreement_widens():
     assert abs(apart.mean()) < 0.02
 
 
+def test_what_all_sources_owe_to_their_rates_does_not_shrink_as_they_agree():
+    one, two = (law(x, sd=0.02) for x in (0.05, 0.06))
+    agreed = pooled_draws([one, two], ORDER)
+    doubted = pooled_draws([replace(one, rates=0.1), replace(two, rates=0.1)], ORDER)
+    assert doubted.std() == pytest.approx(np.hypot(agreed.std(), 0.1), rel=0.02)
+    assert doubted.mean() == pytest.approx(agreed.mean(), abs=3e-3)
+
+
 def test_a_sharp_measurement_outvotes_a_distant_law():
     measured = GainBelief(centres=np.array([0.05]), scale=0.005, dof=6.0)
     alone, both = pooled_draws([measured], ORDER), pooled_draws([measured, law(-0.3, sd=0.03)], ORDER)

@@ -21,7 +21,8 @@ better where rates were checked, and worse where they were not (docs/rates.md).
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -335,6 +336,42 @@ def student_arms(record: StudyRecord, student_params: float) -> list[MeasuredArm
         )
         for t in order
     ]
+
+
+class RateDoubt(NamedTuple):
+    """What the runs behind a law may have lost to their learning rates, nats (root mean square)."""
+
+    alone: float = 0.0
+    taught: float = 0.0
+    checked: float | None = None
+    """Largest budget at which the less checked arm's rate was; None: near enough, or no run says its rate."""
+
+    @property
+    def sd(self) -> float:
+        """Of a gain."""
+        return math.hypot(self.alone, self.taught)
+
+
+@lru_cache(maxsize=512)
+def rate_doubt(record: StudyRecord, student_params: float, tokens: float) -> RateDoubt:
+    """Of the students of the nearest size, at the nearest budget they were run on: a law goes on from there.
+
+    A law is as good as its runs: of students whose rate suits their shortest budget alone it learns what that cost.
+    """
+    size = min(record.students_by_size, key=lambda n: abs(math.log(n / student_params)), default=None)
+    doubts: dict[bool, list[tuple[float, float | None]]] = {False: [(0.0, None)], True: [(0.0, None)]}
+    for arm in _arms_of(record, size) if size else ():
+        if arm.rate is not None:
+            budget = float(np.clip(tokens, min(arm.runs), max(arm.runs)))
+            checked = None if arm.rate.reaches(budget) else arm.rate.checked
+            doubts[arm.teacher is not None].append((arm.rate.at(budget), checked))
+    alone, taught = max(doubts[False]), max(doubts[True])
+    return RateDoubt(alone[0], taught[0], min((c for _, c in (alone, taught) if c is not None), default=None))
+
+
+@lru_cache(maxsize=32)
+def _arms_of(record: StudyRecord, size: int) -> tuple[MeasuredArm, ...]:
+    return tuple(student_arms(record, size))
 
 
 def _teacher(record: StudyRecord, teacher_run: str, budgets: Mapping[int, Mapping[int, Run]]) -> Run | None:

@@ -223,11 +223,14 @@ class GainBelief:
     scale: float
     """Of the t kernel."""
     dof: float
+    rates: float = 0.0
+    """Standard deviation of what learning rates may have cost the runs behind it, beside `scale`: all sources of a
+    study have it in common, so that agreeing makes it no smaller."""
 
     @classmethod
-    def of_law(cls, centres: Array, sd: float) -> "GainBelief":
+    def of_law(cls, centres: Array, sd: float, *, rates: float = 0.0) -> "GainBelief":
         """By member of an ensemble, with the standard deviation that the ensemble does not show."""
-        return cls(centres=centres, scale=LAW_SCALE * sd, dof=LAW_DOF)
+        return cls(centres=centres, scale=LAW_SCALE * sd, dof=LAW_DOF, rates=rates)
 
     def log_density(self, grid: Array) -> Array:
         """Ln density up to a constant on a grid of gains, shape of the grid."""
@@ -263,7 +266,11 @@ def pooled_draws(
     mass = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(grid))])
     probability = (np.arange(len(order)) + 0.5) / len(order)
     quantiles = np.interp(probability, mass / mass[-1], grid)
-    return quantiles[np.argsort(np.argsort(order))]
+    agreed = quantiles[np.argsort(np.argsort(order))]
+    if rates := max(b.rates for b in beliefs):
+        noise = np.random.default_rng(0).standard_t(CURVE_DOF, size=len(order))
+        agreed = agreed + rates * np.sqrt(1 - 2 / CURVE_DOF) * noise
+    return agreed
 
 
 def _refined(beliefs: Sequence[GainBelief], grid: Array) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 from distillaw.laws.base import COORDINATES, Array
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.planning import draws
+from distillaw.planning.arms import RateDoubt, rate_doubt
 from distillaw.planning.bills import bill, student_tokens_worth
 from distillaw.planning.evidence import FAR_OUTSIDE, OUT_OF_RANGE, Evidence, Interval, Strategy, with_gains
 from distillaw.planning.gains import GainBelief, GainPosterior
@@ -26,6 +27,7 @@ from distillaw.planning.voices import (
     Voice,
     efolds_outside,
 )
+from distillaw.runs.record import budget_text
 
 NO_START_LAW = "NO_START_LAW"
 """Status of a law where none says what the start that was asked for is worth."""
@@ -88,9 +90,11 @@ def law_evidence(
     kept = _Kept(situation=situation, voice=voice, transfer=transfer, beyond=beyond, outside=outside)
     whole = predicted
     predicted = [_counted(o, p, whole[0], kept) for o, p in zip(options, whole, strict=True)]
+    rates = _rate_doubt(voice, options, whole)
     is_vague = beyond > 0 and scale.sd > transfer.left_sd
     lines = _complaints(situation, voice, options, predicted, scale.ratio)
-    common = scale.ratio * _discrepancy(situation, voice, options, whole, scale, kept)
+    own = scale.ratio * _discrepancy(situation, voice, options, whole, scale, kept)
+    common = math.hypot(own, rates.sd)
     predicted = [_far_begun(situation, voice, o, p) for o, p in zip(options, predicted, strict=True)]
     uncovered = start_problem(situation)
     predicted = [scale.on_user_text(p) for p in predicted]
@@ -103,7 +107,7 @@ def law_evidence(
         for j, (o, p) in enumerate(zip(options, predicted, strict=True))
     ]
     others = with_gains(rows[1:], sample.gains, level)
-    note = say("texts apart") if is_apart else _note(voice, outside, is_far)
+    note = say("texts apart") if is_apart else _note(voice, outside, is_far, rates)
     if is_vague:
         note = say("vague baseline", where=note, sd=100 * scale.sd, most=100 * transfer.left_sd)
     return Evidence(
@@ -123,7 +127,7 @@ def law_evidence(
         inside_range=not outside,
         posterior=posterior,
         beliefs=tuple(
-            GainBelief.of_law(sample.centres[:, j], float(np.hypot(common, predicted[j + 1].sd)))
+            GainBelief.of_law(sample.centres[:, j], math.hypot(own, predicted[j + 1].sd), rates=rates.sd)
             for j in range(len(others))
         ),
         warnings=(*voice.warnings, *lines),
@@ -250,6 +254,16 @@ def _discrepancy(
         apart = RIVAL_SHARE * abs(gain - (rivals[0] - rivals[1]))
     begun = _start_doubt(situation, voice, options, best, scale)
     return math.hypot(share * alone, apart, text, begun)
+
+
+def _rate_doubt(voice: Voice, options: Sequence[Option], predicted: Sequence[OptionLoss]) -> RateDoubt:
+    """What the runs behind a study's law may have lost to their rates, at the options that are compared."""
+    best = options[_best_distilled(options, predicted)]
+    if voice.study is None or best.teacher is None:
+        return RateDoubt()
+    alone, taught = (rate_doubt(voice.study, o.student_params, o.student_tokens) for o in (options[0], best))
+    found = [d.checked for d in (alone, taught) if d.checked is not None]
+    return RateDoubt(alone.alone, taught.taught, min(found, default=None))
 
 
 def _start_doubt(
@@ -405,11 +419,15 @@ def _status(voice: Voice, outside: dict[str, float], is_far: bool) -> str:
     return "IN_RANGE" if not outside else "NEAR_RANGE"
 
 
-def _note(voice: Voice, outside: dict[str, float], is_far: bool) -> str:
+def _note(voice: Voice, outside: dict[str, float], is_far: bool, rates: RateDoubt) -> str:
     if voice.is_refused:
         return voice.note
     where = _outside_words(outside) if outside else say("inside")
     where = say("guess", where=where) if is_far else where
+    if rates.checked is not None:
+        where += say(
+            "runs' rates", alone=rates.alone, taught=rates.taught, checked=budget_text(rates.checked)
+        )
     return f"{voice.note}, {where}" if voice.note else where
 
 

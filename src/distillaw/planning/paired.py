@@ -145,14 +145,16 @@ def _evidence(
 
 
 def _beliefs(gain: MeasuredGain) -> tuple[GainBelief, ...]:
-    """The posterior as one t density per candidate: its mean, and the scale that its spread implies."""
+    """The posterior as one t density per candidate: its mean, and the scale that its spread implies without rates."""
     dof = min(max(gain.posterior.dof, 3.0), 1e6)
     shrink = math.sqrt((dof - 2) / dof)  # the variance of a t is dof / (dof - 2) times its squared scale
-    draws = gain.posterior.draws
-    return tuple(
-        GainBelief(centres=draws[:, j].mean(keepdims=True), scale=shrink * float(draws[:, j].std()), dof=dof)
-        for j in range(draws.shape[1])
-    )
+    draws, found = gain.posterior.draws, []
+    for j, point in enumerate(gain.candidates):
+        rates = math.hypot(point.rate_sd, gain.baseline.rate_sd)
+        rest = max(float(draws[:, j].var()) - rates**2, gain.paired_se(j) ** 2)
+        scale = shrink * math.sqrt(rest)
+        found.append(GainBelief(centres=draws[:, j].mean(keepdims=True), scale=scale, dof=dof, rates=rates))
+    return tuple(found)
 
 
 def _note(gain: MeasuredGain, bases: set[str]) -> str:

@@ -263,6 +263,8 @@ _EVIDENCE = {
     "inside": "inside the fitted range",
     "outside": "outside the fitted range ({far})",
     "far": "{coordinate} {factor:times} times",
+    "runs' rates": "; RATE_NOT_CHECKED: its runs may have lost {alone:.3f} nats alone and {taught:.3f} from a teacher "
+    "to their learning rates, last checked at {checked} tokens",
     "guess": "{where}: whatever it says is a guess",
     **OUTSIDE,
     "on your text": "{line} (on the law's text; {loss:.4g} on yours)",

@@ -116,6 +116,8 @@ class Voice:
     warnings: Sequence[str] = ()
     line: CapacityGapLine | None = None
     """A capacity-gap line instead of an ensemble."""
+    study: StudyRecord | None = None
+    """Whose runs were fitted; what their rates may have cost is doubted too."""
     rival: LawEnsemble | None = None
     """Another form fitted to the same runs; where the two part, neither is sure."""
 
@@ -187,7 +189,7 @@ def _study_voice(record: StudyRecord) -> Voice:
     usable = [voice for voice in voices if voice.ensemble is not None]
     if not usable:
         return [*silent, *voices][-1]
-    return replace(usable[0], rival=usable[1].ensemble if len(usable) > 1 else None)
+    return replace(usable[0], study=record, rival=usable[1].ensemble if len(usable) > 1 else None)
 
 
 def fitted_voice(fit: FitResult, source: str, *, plain: FitResult | None = None) -> Voice:
