@@ -97,7 +97,7 @@ def test_errors_name_the_options(place, arguments, words):
 
 def test_a_text_is_checked_without_torch(place):
     code = (
-        "import sys\nfrom distillaw.cli.scout import measure\nfrom distillaw.errors import ConfigError\n"
+        "import sys\nfrom distillaw.cli.teachers import measure\nfrom distillaw.errors import ConfigError\n"
         f"try: measure([{str(place / 'a')!r}], 'nowhere')\nexcept ConfigError: print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

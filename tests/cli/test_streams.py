@@ -68,7 +68,7 @@ def test_what_is_no_number_is_null_and_the_fuzz_sees_it(monkeypatch, is_strict):
         "deep": [{"interval": (-math.inf, np.float64("inf")), "kept": 1.5}],
         "wide": 1e308,
     }
-    monkeypatch.setattr("distillaw.cli.predict.predict_student", lambda *_, **__: {**planted, "warnings": []})
+    monkeypatch.setattr("distillaw.cli.laws.predict_student", lambda *_, **__: {**planted, "warnings": []})
     monkeypatch.setenv("DISTILLAW_STRICT_JSON", "1" if is_strict else "")
     words = ("predict", "--law", "besiroglu2024", "--student", "1B", "--tokens", "20B", "--json")
     if is_strict:

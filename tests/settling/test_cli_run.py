@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from distillaw.cli.settle_view import show
+from distillaw.cli.settle import show
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.record import read_study
 from in_process import answer as in_process

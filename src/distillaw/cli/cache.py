@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.counts import Whole
-from distillaw.cli.names import Device, OutFolder, Place
+from distillaw.cli.options import Device, OutFolder, Place, Whole
 from distillaw.cli.output import Output, same_command
 from distillaw.cli.progress import metered
 from distillaw.errors import ConfigError
@@ -212,7 +211,7 @@ def _load(teacher: str, store: "TokenStore", request: "TargetRequest", device: s
     request.open_split(store)
     found = find_teacher(teacher)
     require_trainable()
-    from distillaw.cli.torch_device import torch_device
+    from distillaw.cli.machine import torch_device
 
     return open_maker(found, store, request, torch_device(device))
 

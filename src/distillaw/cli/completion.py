@@ -4,7 +4,7 @@ import shlex
 from typing import Literal, TypeAlias
 
 from distillaw.cli.console import write_whole
-from distillaw.cli.names import OutFile
+from distillaw.cli.options import OutFile
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 

@@ -9,8 +9,7 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.counts import Number, Whole
-from distillaw.cli.names import Device, Place
+from distillaw.cli.options import Device, Number, Place, Whole
 from distillaw.cli.output import Output, same_command
 from distillaw.cli.typed import refuse_idle, typed_options
 from distillaw.data.corpus import WHOLE, Reading, check_text
@@ -98,7 +97,7 @@ def evaluate(
     if text is not None:
         check_text(text, reading)
 
-    from distillaw.cli.torch_device import torch_device
+    from distillaw.cli.machine import torch_device
     from distillaw.evaluate.calibration import TextWishes
     from distillaw.evaluate.chat import ChatWishes
     from distillaw.evaluate.harness import Way

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from distillaw.cli.app import print_json
-from distillaw.cli.counts import Number
-from distillaw.cli.names import LawName, OutFile
+from distillaw.cli.options import LawName, Number, OutFile
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count

@@ -10,8 +10,7 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.counts import Count, Number
-from distillaw.cli.names import LawNames, TeacherName
+from distillaw.cli.options import Count, LawNames, Number, TeacherName
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, times

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from cyclopts import App
 
 from distillaw.cli.app import print_json
-from distillaw.cli.counts import Whole
-from distillaw.cli.names import Device, Model, OutFolder, Place
-from distillaw.cli.options import given, options_of
+from distillaw.cli.options import Device, Model, OutFolder, Place, Whole, given, options_of
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 from distillaw.instruct.spec import DpoSpec, SftSpec, TuneSpec
@@ -147,7 +145,7 @@ def generate(
     from distillaw.instruct.start import require_instruct
 
     require_instruct()
-    from distillaw.cli.torch_device import torch_device
+    from distillaw.cli.machine import torch_device
     from distillaw.instruct.generate import about_file, generate_answers
     from distillaw.runs.files import read_json
 
@@ -193,7 +191,7 @@ def _place(model: str, device: str) -> str:
     from distillaw.instruct.start import require_instruct
 
     require_instruct()
-    from distillaw.cli.torch_device import torch_device
+    from distillaw.cli.machine import torch_device
 
     return torch_device(device, model)
 

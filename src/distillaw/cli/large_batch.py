@@ -11,7 +11,7 @@ from cyclopts import App
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.names import OutFolder
+from distillaw.cli.options import OutFolder
 from distillaw.cli.output import Output, same_command
 from distillaw.cli.progress import Meter, metered
 from distillaw.quantities import format_count, format_seconds
@@ -62,7 +62,7 @@ def run(
 
     study = read_study(spec)
     _require_torch()
-    from distillaw.cli.torch_device import torch_device
+    from distillaw.cli.machine import torch_device
     from distillaw.large_batch.images.study import foresee, make_plan, run_study
     from distillaw.report.large_batch import summarise, write_large_batch_report
 
@@ -93,7 +93,7 @@ def run(
 
 def _count(asked: int, device: str) -> int:
     """Processes to start."""
-    from distillaw.cli.workers import count_workers
+    from distillaw.cli.machine import count_workers
 
     if asked or not device.startswith("cuda"):
         return count_workers(asked)

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.counts import Number, Text
 from distillaw.cli.fit import Family, parse_columns, parse_where
-from distillaw.cli.names import HardwareName, LawName, OutFile, Place
+from distillaw.cli.options import HardwareName, LawName, Number, OutFile, Place, Text
 from distillaw.cli.output import Output, command_of
 from distillaw.cli.typed import STUDENT, formerly, refuse_idle
 from distillaw.errors import ConfigError

@@ -3,12 +3,22 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
+from glob import escape, glob
 from itertools import pairwise
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args, get_origin, get_type_hints
 
 from cyclopts import Parameter
+
+from distillaw.errors import ConfigError
+from distillaw.quantities import parse_count
+from distillaw.runs.places import check_file, check_folder
+
+if TYPE_CHECKING:
+    from cyclopts import Token
+    from cyclopts.completion import CompletionContext
 
 
 def options_of(
@@ -66,3 +76,143 @@ def _said_of(spec: type) -> dict[str, str]:
                     ):
                         said[name] = inspect.cleandoc(text)
     return said
+
+
+_MOST = 100
+"""Numbers of one option: each is trained with; more are a slip."""
+_LARGEST = 1e12
+"""No dimension of a model is larger; beyond 2**53 a float is no exact count."""
+
+
+def count(text: str, name: str) -> float:
+    """A number of parameters or tokens: at least one."""
+    value = parse_count(text, name=name)
+    if value < 1:
+        raise ConfigError(
+            f"{name}: got {text!r}; it counts whole things, so it must be at least 1, e.g. 300M"
+        )
+    return value
+
+
+def whole(text: str, name: str) -> int:
+    """A whole number such as 4096 or 32k."""
+    value = parse_count(text, name=name)
+    if value != int(value) or value > _LARGEST:
+        raise ConfigError(f"{name}: got {text!r}; it must be a whole number, at most {_LARGEST:g}")
+    return int(value)
+
+
+def _reads(read: Callable[[str, str], Any]) -> Parameter:
+    """How an option is read; a negative number reaches `parse_count`, which says what is wrong with it."""
+
+    def convert(kind: type, tokens: "Sequence[Token]") -> Any:
+        return read(tokens[0].value, tokens[0].keyword or "")
+
+    return Parameter(converter=convert, allow_leading_hyphen=True, n_tokens=1)
+
+
+def _number(text: str, name: str) -> float:
+    return parse_count(text, name=name)
+
+
+def _numbers(text: str, name: str) -> tuple[float, ...]:
+    if text.count(",") >= _MOST:
+        raise ConfigError(f"{name}: {text.count(',') + 1:,} numbers; at most {_MOST} are taken")
+    return tuple(parse_count(part, name=name) for part in text.split(","))
+
+
+def _wholes(text: str, name: str) -> tuple[int, ...]:
+    return tuple(whole(part, name) for part in text.split(","))
+
+
+def _words(text: str, name: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
+Count: TypeAlias = Annotated[float, _reads(count)]
+"""Parameters or tokens."""
+Number: TypeAlias = Annotated[float, _reads(_number)]
+"""Positive and finite."""
+Whole: TypeAlias = Annotated[int, _reads(whole)]
+Numbers: TypeAlias = Annotated[tuple[float, ...], _reads(_numbers)]
+"""Several with commas between, e.g. 3e-4,1e-3."""
+Wholes: TypeAlias = Annotated[tuple[int, ...], _reads(_wholes)]
+Words: TypeAlias = Annotated[tuple[str, ...], _reads(_words)]
+"""Several with commas between, each once."""
+Text: TypeAlias = Annotated[str, Parameter(allow_leading_hyphen=True)]
+"""A number that is kept as it was typed: for its label, or because others read it."""
+
+
+def _beginning(context: "CompletionContext", names: Iterable[str], *suffixes: str) -> list[str]:
+    """Names that begin as typed, whatever their case, then folders and files of these suffixes."""
+    begun = context.incomplete
+    found = [name for name in names if name.lower().startswith(begun.lower())]
+    paths = sorted(glob(f"{escape(begun)}*")) if suffixes else []
+    return found + [path for path in paths if Path(path).is_dir() or Path(path).suffix in suffixes]
+
+
+def _laws(context: "CompletionContext") -> list[str]:
+    from distillaw.laws.published import laws_available
+
+    return _beginning(context, laws_available(), ".json")
+
+
+def _teachers(context: "CompletionContext") -> list[str]:
+    from distillaw.accounting.families import named_models
+
+    return _beginning(context, (each.name for each in named_models()))
+
+
+def _hardware(context: "CompletionContext") -> list[str]:
+    from distillaw.accounting.hardware import hardware_presets
+
+    return _beginning(context, hardware_presets())
+
+
+def _kinds(context: "CompletionContext") -> list[str]:
+    from distillaw.protocols.catalogue import KINDS
+
+    return _beginning(context, (kind.name for kind in KINDS))
+
+
+def _worlds(context: "CompletionContext") -> list[str]:
+    from distillaw.worlds.spec import PRESETS
+
+    return _beginning(context, PRESETS, ".toml")
+
+
+LawName: TypeAlias = Annotated[str, Parameter(completer=_laws)]
+"""A published law, or the file of a fitted one."""
+LawNames: TypeAlias = Annotated[list[str], Parameter(completer=_laws)]
+TeacherName: TypeAlias = Annotated[str, Parameter(completer=_teachers)]
+"""A model of `distillaw teachers`."""
+TeacherNames: TypeAlias = Annotated[list[str], Parameter(completer=_teachers)]
+HardwareName: TypeAlias = Annotated[str, Parameter(completer=_hardware)]
+"""A preset of accounting/data/hardware.toml."""
+KindName: TypeAlias = Annotated[str, Parameter(completer=_kinds)]
+"""A kind of study."""
+WorldName: TypeAlias = Annotated[str, Parameter(completer=_worlds)]
+"""A synthetic language by name, or its TOML file."""
+Place: TypeAlias = str | Path
+"""A file, a folder or a name (of a text, a model): always a str, since that comes first; the shell completes paths."""
+Model: TypeAlias = Annotated[
+    Place, Parameter(help="Hugging Face folder, FOLDER/FILE.gguf, or name on the hub.")
+]
+"""A model, wherever it is."""
+Device: TypeAlias = Annotated[str, Parameter(help="cpu, cuda or auto.")]
+"""Where models run; torch_device.py reads it."""
+
+
+def checked_folder(option: str) -> Callable[[type, Path | None], None]:
+    """Refuses, before the work, a folder that cannot take its results or holds what is not ours."""
+    return lambda kind, path: None if path is None else check_folder(path, option)
+
+
+def _checked_file(kind: type, path: Path | None) -> None:
+    if path is not None:
+        check_file(path)
+
+
+OutFolder: TypeAlias = Annotated[Path, Parameter(validator=checked_folder("--out"))]
+OutFile: TypeAlias = Annotated[Path, Parameter(validator=_checked_file)]
+"""Where results go, refused before the work where they could not, or where something is that is not ours."""

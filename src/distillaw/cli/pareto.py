@@ -8,8 +8,7 @@ from typing import Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.counts import Count
-from distillaw.cli.names import OutFolder
+from distillaw.cli.options import Count, OutFolder
 from distillaw.cli.output import Output, same_command
 from distillaw.quantities import did_you_mean, format_flop
 from distillaw.table import Table, number, text

@@ -6,8 +6,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from cyclopts import Parameter
 
-from distillaw.cli.counts import Count, Number, Text
-from distillaw.cli.names import HardwareName, LawNames, Place, TeacherNames
+from distillaw.cli.options import Count, HardwareName, LawNames, Number, Place, TeacherNames, Text
 from distillaw.planning.question import Count as AnyCount
 from distillaw.planning.question import OptionHelp, PlanQuestion
 

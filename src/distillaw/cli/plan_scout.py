@@ -118,7 +118,7 @@ def _result(model: str) -> dict:
 def _measured(
     models: Sequence[str], asked: ScoutOptions, record: "StudyRecord | None", output: Output
 ) -> "dict[str, ScoutedTeacher]":
-    from distillaw.cli.scout import check_inputs, measure
+    from distillaw.cli.teachers import check_inputs, measure
     from distillaw.data.corpus import Reading
 
     assert asked.text is not None

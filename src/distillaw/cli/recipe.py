@@ -8,8 +8,18 @@ from typing import Annotated, Any, Literal, TypeAlias
 from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.counts import Count, Number, Numbers, Whole, Wholes, Words
-from distillaw.cli.names import Device, LawName, OutFolder, Place
+from distillaw.cli.options import (
+    Count,
+    Device,
+    LawName,
+    Number,
+    Numbers,
+    OutFolder,
+    Place,
+    Whole,
+    Wholes,
+    Words,
+)
 from distillaw.cli.output import Output, same_command
 from distillaw.cli.typed import STUDENT, refuse_idle
 from distillaw.data.corpus import WHOLE, Reading
@@ -118,7 +128,7 @@ def minima(
     require_trainable()
 
     from distillaw.cli.display import make_display
-    from distillaw.cli.torch_device import torch_device
+    from distillaw.cli.machine import torch_device
     from distillaw.recipe.minima import cook
     from distillaw.recipe.spec import Adaptation, MinimaSpec, Mixture, consult_laws, foresee
     from distillaw.sweep.arms import recipe_of_arms, text_of_arms
@@ -194,7 +204,7 @@ def _print_law(law: dict[str, Any]) -> None:
 
 
 def _print(record: dict[str, Any], out: Path) -> None:
-    from distillaw.cli.distil import print_arms
+    from distillaw.cli.prune import print_arms
 
     stages = record["stages"]
     for what, facts in stages.get("adapt", {}).items():

@@ -9,9 +9,7 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_sections, print_table
-from distillaw.cli.counts import Count, Whole
-from distillaw.cli.names import HardwareName
-from distillaw.cli.options import given, options_of
+from distillaw.cli.options import Count, HardwareName, Whole, given, options_of
 from distillaw.cli.output import Output
 from distillaw.cli.typed import formerly, refuse_idle
 from distillaw.errors import ConfigError

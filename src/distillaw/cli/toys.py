@@ -10,8 +10,7 @@ from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.counts import Whole
-from distillaw.cli.names import OutFolder
+from distillaw.cli.options import OutFolder, Whole
 from distillaw.cli.output import Output
 from distillaw.cli.progress import metered
 from distillaw.errors import ConfigError

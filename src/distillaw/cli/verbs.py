@@ -1,4 +1,4 @@
-"""The verbs: where each lives, and its line in `distillaw --help`, so that the list imports none of them."""
+"""The verbs, those of `study` too: where each lives, and its line in `--help`, so that a list imports none of them."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from cyclopts.command_spec import CommandSpec
 
 VERBS: dict[str, tuple[str, str]] = {
     "laws": ("distillaw.cli.laws:app", "List the laws known, and show one: coefficients, source, doubts."),
-    "predict": ("distillaw.cli.predict:predict", "Predict the loss of one student under one law."),
+    "predict": ("distillaw.cli.laws:predict", "Predict the loss of one student under one law."),
     "fit": ("distillaw.cli.fit:fit", "Fit a law to a CSV, a Parquet file or a study folder."),
     "cost": (
         "distillaw.cli.cost:cost",
@@ -17,7 +17,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "distillaw.cli.teachers:teachers",
         "List real models that can be named as teachers: size, training tokens, tokenizer, sources.",
     ),
-    "scout": ("distillaw.cli.scout:scout", "Measure candidate teachers on your own text, in bits per byte."),
+    "scout": (
+        "distillaw.cli.teachers:scout",
+        "Measure candidate teachers on your own text, in bits per byte.",
+    ),
     "gap": (
         "distillaw.cli.gap:gap",
         "Find the best teacher for a student under each law, and why a stronger one can hurt.",
@@ -27,20 +30,20 @@ VERBS: dict[str, tuple[str, str]] = {
         "distillaw.cli.map:draw_map",
         "Draw where distilling pays, the best teachers, what the compute goes into: text, arrays, figures.",
     ),
-    "study": ("distillaw.cli.study:app", "Design, dry-run, run, watch and extend a family of runs."),
+    "study": ("distillaw.cli.verbs:study", "Design, dry-run, run, watch and extend a family of runs."),
     "settle": (
         "distillaw.cli.settle:settle",
         "Settle whether to distil, from which teacher, by paired pilots that stop as soon as they may.",
     ),
     "train": ("distillaw.cli.train:train", "Train one run from a TOML file: pretrain or distil; resumable."),
     "branch": (
-        "distillaw.cli.branch:branch",
+        "distillaw.cli.train:branch",
         "Fork a checkpoint at several batch sizes, find the critical one, also of distillation.",
     ),
     "cache": ("distillaw.cli.cache:app", "Build, inspect and verify teacher targets on disk."),
     "prune": ("distillaw.cli.prune:prune", "Cut a student out of its teacher, in Hugging Face format."),
     "distil": (
-        "distillaw.cli.distil:distil",
+        "distillaw.cli.prune:distil",
         "Train a student from its start (cut, fresh, pretrained) with its teacher, its arms compared.",
     ),
     "recipe": (
@@ -72,7 +75,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "Give a model more tokens for another language, or fewer: tokenizer, embedding, head.",
     ),
     "upcycle": (
-        "distillaw.cli.upcycle:upcycle",
+        "distillaw.cli.vocabulary:upcycle",
         "Make a mixture of experts that starts as copies of a dense model.",
     ),
     "worlds": (
@@ -88,12 +91,12 @@ VERBS: dict[str, tuple[str, str]] = {
         "Check that a loss, a trainer or a script computes what it is declared to compute.",
     ),
     "retrodict": (
-        "distillaw.cli.retrodict:retrodict",
+        "distillaw.cli.verify:retrodict",
         "Compare what `plan` says of published outcomes with what happened.",
     ),
     "report": ("distillaw.cli.report:report", "Write one HTML file from a study folder."),
     "page": (
-        "distillaw.cli.page:page",
+        "distillaw.cli.report:page",
         "Write the interactive planner: one HTML file that works without network.",
     ),
     "toys": (
@@ -158,3 +161,36 @@ def add_verbs(app: App, verbs: Mapping[str, tuple[str, str]]) -> None:
     for name, (path, line) in verbs.items():
         # cyclopts wraps a path into its own CommandSpec, and has no public way to give another
         app._commands[name] = LazyVerb(import_path=path, name=name, help=line, group=groups.get(name))
+
+
+study = App(name="study", help="Design, dry-run, run, watch and extend a family of runs.")
+add_verbs(
+    study,
+    {
+        "new": (
+            "distillaw.cli.study_new:new",
+            "Write a study file of a kind: cost and what it would identify.",
+        ),
+        "show": (
+            "distillaw.cli.study_run:show",
+            "Show the runs, FLOP, time and disk of a study before it runs.",
+        ),
+        "run": (
+            "distillaw.cli.study_run:run",
+            "Train whatever a study still lacks: here, on Slurm or on Ray.",
+        ),
+        "status": (
+            "distillaw.cli.study_status:status",
+            "Show how far a study is, what failed, what it has cost.",
+        ),
+        "check": (
+            "distillaw.cli.study_status:study_check",
+            "Check the controls: what a study's numbers rest on.",
+        ),
+        "next": (
+            "distillaw.cli.next_runs:next_runs",
+            "Propose the runs that sharpen a prediction or decision most.",
+        ),
+        "import": ("distillaw.cli.study_import:import_runs", "Bring runs you have already into a run table."),
+    },
+)

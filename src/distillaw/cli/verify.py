@@ -1,4 +1,4 @@
-"""`distillaw verify freeze | score`: predictions before runs, and what came of them."""
+"""`distillaw verify` and `retrodict`: predictions before runs and what came of them; `plan` and published outcomes."""
 
 import shlex
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_sections, print_table
-from distillaw.cli.names import LawNames, Place
+from distillaw.cli.options import LawNames, Place
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count
@@ -305,3 +305,35 @@ DECISIONS = [
     number("regret, nats", ".4f", of=itemgetter("regret")),
     text("said: came", of=_bins),
 ]
+
+
+def retrodict(file: Path | None = None, /, *, output: Output = Output()) -> None:
+    """Compare what `plan` says of published outcomes with what happened: calls, probabilities, intervals.
+
+    A row is asked by its own question: sizes, tokens and budgets, never what came out. Rows that `plan` has no question
+    for are counted, not scored.
+
+    Args:
+        file: CSV of the columns that docs/outcomes.md lists; by default the table that ships. Gain and winner follow
+            from value_a and value_b; what is not known stays empty.
+    """
+    from distillaw.verifying.retrodiction import GROUPS, retrodict, row_table, score_table
+
+    with output.working("asking the planner"):
+        found = retrodict(file)
+    if output.json:
+        print_json(found.to_json())
+        return
+    print_table(row_table(found))
+    print()
+    print_table(
+        score_table([one for name in GROUPS for one in found.by(name) if one.refused < len(one.rows)])
+    )
+    score = found.score
+    calls, asked = score.right + score.wrong, len(score.rows) - score.refused
+    print(
+        f"\n{asked} of {len(score.rows)} rows have a question; {calls} of them are called, {score.right} right."
+    )
+    if score.brier is not None and score.base is not None:
+        print(f"Brier score {score.brier:.3f}; that of the share of rows that A won {score.base:.3f}.")
+    output.suggest("distillaw plan --student 300M --tokens 20B --teacher pythia-1.4b")

@@ -5,8 +5,7 @@ import shlex
 from cyclopts import App
 
 from distillaw.cli.app import print_json
-from distillaw.cli.counts import Whole
-from distillaw.cli.names import OutFolder, WorldName
+from distillaw.cli.options import OutFolder, Whole, WorldName
 from distillaw.cli.output import Output
 from distillaw.cli.progress import metered
 from distillaw.quantities import format_count

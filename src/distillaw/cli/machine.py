@@ -1,10 +1,26 @@
-"""Which device a --device option means, and how many cores a model gets."""
+"""What of this machine a command uses: how many workers it starts, and where models run."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from distillaw.errors import ConfigError
+
+
+def count_workers(asked: int, option: str = "--workers") -> int:
+    """Workers to start: if 0, one per CUDA device, or per core where there is none.
+
+    Raises:
+        ConfigError: negative, or more than four per core.
+    """
+    from distillaw.runs.process import available_cores
+    from distillaw.sweep.executor import cuda_devices
+
+    cores = available_cores()
+    if not 0 <= asked <= 4 * cores:
+        raise ConfigError(f"{option} {asked}: give 0 (all {cores} cores) or a number up to {4 * cores}")
+    return asked or len(cuda_devices()) or cores
+
 
 SMALL_BYTES = 20_000_000
 """Weights on disk below which a pass is faster on one thread than on two (5M float32 parameters)."""
