@@ -51,7 +51,7 @@ _PRESETS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
+class Accelerator:
     """One accelerator."""
 
     name: str
@@ -76,7 +76,7 @@ class Machine:
     memory_bytes: float | None
     """That may be used, the limit of a container included."""
     memory_free_bytes: float | None
-    devices: tuple[Device, ...]
+    devices: tuple[Accelerator, ...]
 
     @property
     def preset(self) -> str | None:
@@ -134,9 +134,9 @@ def _container_limit() -> float | None:
     return None
 
 
-def _devices(memory: float | None) -> list[Device]:
+def _devices(memory: float | None) -> list[Accelerator]:
     if platform.system() == "Darwin" and platform.machine() == "arm64":
-        return [Device(name="Apple GPU", kind="mps", memory_bytes=memory, has_bf16=True, preset=None)]
+        return [Accelerator(name="Apple GPU", kind="mps", memory_bytes=memory, has_bf16=True, preset=None)]
     if shutil.which("nvidia-smi") is None:
         return []
     asked = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
@@ -144,12 +144,12 @@ def _devices(memory: float | None) -> list[Device]:
     return [cuda_device(line) for line in done.stdout.splitlines() if line.count(",") == 2]
 
 
-def cuda_device(line: str) -> Device:
+def cuda_device(line: str) -> Accelerator:
     """A device from a line of nvidia-smi: `NVIDIA H200, 143771, 9.0`, memory in MiB."""
     name, memory, capability = (part.strip() for part in line.split(","))
     numeric = re.fullmatch(r"\d+(\.\d+)?", memory)
     known = re.fullmatch(r"\d+\.\d+", capability)
-    return Device(
+    return Accelerator(
         name=name,
         kind="cuda",
         memory_bytes=float(memory) * 2**20 if numeric else None,

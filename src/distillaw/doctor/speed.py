@@ -44,6 +44,7 @@ class Load:
 
 ON_CPU = Load(params=3e5, head_dim=16, aspect=16, vocab=1024, context=256, sequences=4, square=1024)
 ON_DEVICE = Load(params=5e7, head_dim=64, aspect=64, vocab=8192, context=512, sequences=32, square=8192)
+"""Of the sizes that studies have on such a machine; a second or two of work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

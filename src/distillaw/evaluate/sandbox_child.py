@@ -23,11 +23,12 @@ import resource
 import struct
 import sys
 
-# prctl(2), landlock(7), seccomp(2), linux/audit.h
+# numbers of prctl(2), landlock(7), seccomp(2), linux/audit.h, and of unshare(2)
 _NO_NEW_PRIVS, _SET_SECCOMP, _FILTER_MODE, _SET_PDEATHSIG = 38, 22, 2, 1
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
-_RULE_PATH_BENEATH = 1
+_RULE_PATH_BENEATH = 1  # linux/landlock.h
 _READ = 1 << 2 | 1 << 3  # read files, list folders
+# all rights that each ABI of landlock knows
 _FILE_RIGHTS_BY_ABI = {
     1: (1 << 13) - 1,
     2: (1 << 14) - 1,

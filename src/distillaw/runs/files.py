@@ -25,6 +25,7 @@ from distillaw.runs.places import appending, replacing
 CHECKSUM = "checksum"
 """Key of a JSON object, and of a Parquet file's metadata, that holds the checksum of the rest."""
 _DIGITS = 10
+"""Of a checksum, hexadecimal: against damage, not against people."""
 
 
 def write_text(path: Path, text: str, *, known: bool = False) -> None:

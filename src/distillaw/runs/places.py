@@ -45,8 +45,8 @@ LONGEST_NAME = 150
 """Bytes; what is added to names stays within the 255 that file systems take."""
 _NOT_PLAIN = re.compile(r'[/\\<>:"|?*\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-_SHOWN = 40
-_LOOK_BYTES = 1 << 16
+_SHOWN, _LOOK_BYTES = 40, 1 << 16
+"""Characters of a name in a message; of a file, so much is read to find who made it."""
 _TEMPORARY = re.compile(r"\.distillaw-(\d+-\w*-[0-9a-f]{8})-\d+\.tmp")
 _numbers = itertools.count()
 

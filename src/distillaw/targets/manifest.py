@@ -131,7 +131,7 @@ class TargetRequest:
 
 T = TypeVar("T")
 
-FORMAT = 1
+FORMAT = 1  # of the files below; another is refused
 PLAN, LOG, MANIFEST = "build.json", "build.jsonl", "manifest.json"
 
 

@@ -31,7 +31,7 @@ CONFIDENCE = 0.95
 """One-sided, for a change to count."""
 _FLOP_PER_SECOND, _SECONDS_PER_STEP = 45e9, 1.5e-4
 """One core of an EPYC with AVX2: its speed in these products, and what a step of one network costs besides."""
-_TEACHER, _STUDENT = 0, 1
+_TEACHER, _STUDENT = 0, 1  # whose weights a seed is for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

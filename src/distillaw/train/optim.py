@@ -90,6 +90,7 @@ BASE_WIDTH = 64
 BETAS = (0.9, 0.95)
 """Of GPT-3 (Brown et al. 2020, appendix B) and most language models since."""
 EPS = 1e-8
+"""Of Kingma and Ba 2015, and of PyTorch."""
 
 
 def build_optimizer(

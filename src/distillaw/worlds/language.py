@@ -216,7 +216,7 @@ Stack = tuple[int, ...]
 """Kinds of the open clauses, the innermost last."""
 State = tuple[Stack, int]
 """A stack and what was said: OPEN, CLOSE (its innermost clause ends with it), or the phase of a word."""
-OPEN, CLOSE = -1, -2
+OPEN, CLOSE = -1, -2  # phases of a word count from 0
 
 
 def random_grammar(spec: GrammarSpec, words: int, generator: np.random.Generator) -> HiddenMarkov:

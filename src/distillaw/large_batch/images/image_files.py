@@ -152,6 +152,7 @@ def checked(data: ImageData) -> ImageData:
 
 
 PIXELS = 3 * 32 * 32
+"""Bytes of one picture of CIFAR-10 (Krizhevsky 2009)."""
 
 
 @dataclass(frozen=True, slots=True)

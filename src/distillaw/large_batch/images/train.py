@@ -43,7 +43,7 @@ SCORED_AT_ONCE = 1000
 """Images; results do not depend on it but for rounding."""
 ESTIMATION_EPOCH = 2**31
 """Names the draws that statistics are estimated on; no training epoch is so late."""
-_WEIGHTS, _DROPOUT, _NOISE = 0, 1, 2
+_WEIGHTS, _DROPOUT, _NOISE = 0, 1, 2  # what a seed is for
 
 
 def seed_of(*key: int) -> int:
