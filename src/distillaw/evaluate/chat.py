@@ -18,6 +18,7 @@ import numpy as np
 from distillaw.errors import ConfigError, DataError
 from distillaw.evaluate.benchmarks import by_cluster, interval_of, mean_and_se
 from distillaw.evaluate.judges import ChatModel, Judge, Messages, make_judge
+from distillaw.evaluate.wishes import ChatWishes
 from distillaw.models.source import ModelSource, fingerprint, locate
 from distillaw.runs.files import (
     append_json_lines,
@@ -398,48 +399,21 @@ def _check_enough(verdicts: Sequence[JudgeVerdict], questions: set[str]) -> None
         )
 
 
-MAX_TOKENS = 512
-"""Of an answer; FastChat writes up to 1,024."""
+def questions_of(wishes: ChatWishes) -> list[ChatQuestion]:
+    """The questions that are asked; all files are read before a model is loaded."""
+    if wishes.max_tokens < 1 or (wishes.limit is not None and wishes.limit < 2):
+        raise ConfigError(
+            f"--answer-tokens {wishes.max_tokens}, limit {wishes.limit}: at least 1 token and 2 questions"
+        )
+    read_prompts(wishes.judge_prompts)
+    return choose_questions(read_questions(wishes.questions), wishes.limit)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatWishes:
-    """Which questions a model answers, and who judges."""
-
-    questions: Path
-    """A .jsonl file in FastChat's format: Vicuna bench, MT-Bench."""
-    judge: str
-    """http(s)://... or a model on this machine."""
-    judge_model: str | None = None
-    """What a URL's server calls the model."""
-    judge_prompts: Path | None = None
-    """FastChat's judge_prompts.jsonl; None: our own words."""
-    against: str | None = None
-    """Another chat model: pairwise, both orders; None: grades of 1 to 10."""
-    max_tokens: int = MAX_TOKENS
-    limit: int | None = None
-    """Questions at most, the same ones for every model."""
-
-    def check(self) -> list[ChatQuestion]:
-        """The questions that are asked; all files are read before a model is loaded."""
-        if self.max_tokens < 1 or (self.limit is not None and self.limit < 2):
-            raise ConfigError(
-                f"--answer-tokens {self.max_tokens}, limit {self.limit}: at least 1 token and 2 questions"
-            )
-        read_prompts(self.judge_prompts)
-        return choose_questions(read_questions(self.questions), self.limit)
-
-    @property
-    def name(self) -> str:
-        """Under which evaluation.json has it."""
-        kind = f"{self.questions.resolve().parent.name}/{self.questions.stem}"
-        return kind if self.against is None else f"{kind} against {self.against}"
-
-    def identity(self) -> dict[str, object]:
-        """What of it changes a result, models aside."""
-        prompts = None if self.judge_prompts is None else file_sha256(self.judge_prompts)
-        asked = [[each.question_id, each.turns, each.reference] for each in self.check()]
-        return {"questions": content_hash(asked), "prompts": prompts, "max_tokens": self.max_tokens}
+def identity_of(wishes: ChatWishes) -> dict[str, object]:
+    """What of the wishes changes a result, models aside."""
+    prompts = None if wishes.judge_prompts is None else file_sha256(wishes.judge_prompts)
+    asked = [[each.question_id, each.turns, each.reference] for each in questions_of(wishes)]
+    return {"questions": content_hash(asked), "prompts": prompts, "max_tokens": wishes.max_tokens}
 
 
 def judge_chat(
@@ -451,7 +425,7 @@ def judge_chat(
     say: Callable[[str], None] = lambda message: None,
 ) -> dict[str, object]:
     """Let a model answer and have it judged; what stands in the .jsonl files of `out` is not asked again."""
-    questions = wishes.check()
+    questions = questions_of(wishes)
     prompts = read_prompts(wishes.judge_prompts)
     first = _answers(source, questions, wishes.max_tokens, out, device, say)
     second = None

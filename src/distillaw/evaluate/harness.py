@@ -27,28 +27,14 @@ from distillaw.evaluate.benchmarks import (
     mean_and_se,
 )
 from distillaw.evaluate.sandbox import check_samples, pass_at_k
+from distillaw.evaluate.wishes import Way
 from distillaw.runs.files import write_with
 from distillaw.runs.pace import Telling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-BATCH = 8
-"""Prompts of a forward pass unless said otherwise: a choice for memory, answers do not depend on it."""
 TRUNCATED_NOTE = "{} of {} prompts are longer than the model's context; their beginning was cut off"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """How questions are put to a model."""
-
-    chat: bool = False
-    """Through the tokenizer's chat template, examples as turns."""
-    batch: int = BATCH
-    samples: int = 1
-    """Programs written per problem; above 1 they are drawn at `temperature`, else written greedily."""
-    temperature: float = 0.8
-    """As in Chen et al. 2021 for large k."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,9 +26,10 @@ from distillaw.evaluate.benchmarks import (
     mean_of_suite,
     read_tasks,
 )
-from distillaw.evaluate.calibration import TextWishes, score_text, settle_context
-from distillaw.evaluate.chat import ChatWishes, judge_chat
-from distillaw.evaluate.harness import Way, run_benchmark
+from distillaw.evaluate.calibration import score_text, settle_context
+from distillaw.evaluate.chat import identity_of, judge_chat, questions_of
+from distillaw.evaluate.harness import run_benchmark
+from distillaw.evaluate.wishes import ChatWishes, TextWishes, Way
 from distillaw.models.source import ModelSource, check_config, fingerprint, locate
 from distillaw.models.teacher import ModelTeacher, load_teacher
 from distillaw.runs.files import content_hash, read_json, write_json
@@ -92,7 +93,7 @@ def evaluate_model(
     check_config(source, context=None)
     chosen = choose_tasks(tasks, known_tasks(task_folder)) if tasks else []
     if chat is not None:
-        chat.check()
+        questions_of(chat)
     rows, absent = read_tasks(chosen, data, limit=limit, shots=shots, skip_missing=skip_missing)
     session = _Session(source=source, out=out, device=device, say=say)
     with held(out, str(out), say):
@@ -224,7 +225,7 @@ def _chat(session: _Session, wishes: ChatWishes) -> dict[str, object]:
     found = judge_chat(
         session.source, wishes, out=session.out / "chat", device=session.device, say=session.say
     )
-    identity = wishes.identity() | {"judge": found["judge"], "against": wishes.against}
+    identity = identity_of(wishes) | {"judge": found["judge"], "against": wishes.against}
     file, label = session.part("chat", identity)
     write_json(file, found)
     return found | {"limit": wishes.limit, "part": label}

@@ -32,8 +32,8 @@ from distillaw.data.prepare import DataSpec, copy_data, documents_of, prepare_da
 from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import ConfigError, DataError
-from distillaw.evaluate.calibration import TextWishes
 from distillaw.evaluate.suite import evaluate_model
+from distillaw.evaluate.wishes import TextWishes
 from distillaw.instruct.generate import generate_answers
 from distillaw.instruct.spec import DpoSpec, SftSpec
 from distillaw.instruct.stages import run_dpo, run_sft
