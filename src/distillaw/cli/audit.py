@@ -10,7 +10,7 @@ from distillaw.audit.contract import TEMPLATE, read_contract
 from distillaw.audit.findings import finding_table
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.names import OutFile
+from distillaw.cli.options import OutFile
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 
