@@ -25,13 +25,14 @@ class Injected:
     source: str = ""
     objective: dict[str, Any] = field(default_factory=dict)
     """What is declared otherwise than by the clean loss."""
+    dtype: str = "float64"
 
     def contract(self) -> Contract:
         """What the loss is declared to compute."""
-        return checked(declared(self.loss, **self.objective))
+        return checked(declared(self.loss, dtype=self.dtype, **self.objective))
 
 
-def declared(loss: type["CleanLoss"], **objective: Any) -> Contract:
+def declared(loss: type["CleanLoss"], *, dtype: str = "float64", **objective: Any) -> Contract:
     """The contract of the clean loss, some fields changed."""
     fields: dict[str, Any] = {
         "divergence": "forward-kl",
@@ -45,7 +46,7 @@ def declared(loss: type["CleanLoss"], **objective: Any) -> Contract:
         "shift": "inside",
     } | objective
     arguments = {} if loss is SamplingTemperature else {"distill_weight": "alpha"}
-    return Contract(target=Target(arguments=arguments), objective=Objective(**fields))
+    return Contract(target=Target(arguments=arguments, dtype=dtype), objective=Objective(**fields))
 
 
 class CleanLoss:
@@ -730,12 +731,15 @@ OWN = (
     ),
     Injected(
         name="low-precision reductions",
+        dtype="bfloat16",
         loss=LowPrecision,
         properties=("precision",),
         source=_T + "vllm-project/speculators/issues/788",
+        objective={"distill_weight": 1.0, "hard_weight": 0.0},
     ),
     Injected(
         name="log of a mixture",
+        dtype="float32",
         loss=LinearMixture,
         properties=("precision",),
         source=_T + "linkedin/Liger-Kernel/issues/862",
@@ -850,7 +854,7 @@ class Smoothed(CleanLoss):
 
 
 DESIGNS = (
-    Injected(name="clean", loss=CleanLoss),
+    Injected(name="clean", loss=CleanLoss, dtype="bfloat16"),
     Injected(name="clean JSD", loss=Jsd, objective=_JSD),
     Injected(name="clean top-k", loss=TopK, objective=_TOP),
     Injected(name="clean, heads cut", loss=CleanLoss, objective={"vocabulary": "cut"}),

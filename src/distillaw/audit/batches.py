@@ -124,7 +124,7 @@ def make_batch(
     prompts = torch.zeros(len(spans), dtype=torch.int64)
     for i, (left, prompt, answer, _) in enumerate(spans):
         length = prompt + answer
-        words = 1 + torch.randperm(vocab - 1, generator=g)
+        words = 1 + torch.randperm(min(vocab, teacher_vocab or vocab) - 1, generator=g)
         row = words.repeat(length // len(words) + 1)[:length]
         if answer > 1:
             row[-1] = 0

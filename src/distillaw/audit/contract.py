@@ -33,7 +33,7 @@ _CHOICES = {
     "top_k_rule": ("", "renormalised", "zero", "subset", "tail"),
     "top_k_of": ("teacher", "student"),
     "clip_rule": ("", "entry", "token"),
-    "vocabulary": ("same", "cut"),
+    "vocabulary": ("same", "cut", "cut-both"),
     "reported": ("objective", "cross-entropy", "other"),
     "empty_rows": ("skip", "count"),
 }
@@ -91,7 +91,8 @@ class Objective:
     label_smoothing: float = 0.0
     z_weight: float = 0.0
     vocabulary: str = "same"
-    """cut: heads of unequal size are cut to the common columns; same: unequal heads are not meant to work."""
+    """Heads of unequal size: same: not meant to work; cut: to the common columns in the divergence; cut-both: in the
+    cross-entropy too."""
     reported: str = "objective"
     """What the returned value is: the objective; cross-entropy (the divergence plus the teacher's entropy); other (a
     surrogate with the right gradient, not compared)."""
@@ -153,7 +154,7 @@ class Target:
     models: str = "output"
     """What the loop takes from model(ids): output (an object with .logits) or tensor."""
     dtype: str = "float64"
-    """In which logits are given."""
+    """The lowest type in which it is meant to be exact: float64, float32 or bfloat16; logits of each are tried."""
     tolerance: float = 2e-5
     """Of gradients, relative to the largest."""
 
@@ -241,6 +242,7 @@ def _check_words(contract: Contract) -> None:
         ("target.kind", target.kind, KINDS),
         ("target.layout", target.layout, ("btv", "nv")),
         ("target.models", target.models, ("output", "tensor")),
+        ("target.dtype", target.dtype, ("float64", "float32", "bfloat16")),
         ("training.schedule", training.schedule, ("constant", "linear", "cosine")),
         ("training.counts", training.counts, ("updates", "micro-steps")),
         ("training.last_window", training.last_window, ("step", "drop")),
@@ -260,6 +262,7 @@ TEMPLATE = """\
 kind = "loss"              # loss | loop | trainer | script | store | tokenizers
 # layout = "btv"           # btv (batch, time, vocabulary) | nv (flattened, labels moved outside)
 # returns = "loss"         # key or attribute, where not the loss itself is returned
+# dtype = "bfloat16"       # float64 | float32 | bfloat16: the lowest type of logits in which it is meant to be exact
 # tolerance = 2e-5         # of gradients, relative to the largest
 
 [target.arguments]         # role = "the target's own name of it"; only roles named here are varied
@@ -291,7 +294,7 @@ shift = "inside"           # inside: the target moves labels by one; outside: th
 # top_k_rule = "tail"      # renormalised zero subset tail
 # clip = 0.05
 # clip_rule = "entry"      # entry token
-# vocabulary = "cut"       # same | cut: heads of unequal size
+# vocabulary = "cut"       # heads of unequal size: same (not meant to work) | cut (divergence) | cut-both
 # reported = "objective"   # objective cross-entropy other: what the returned value is
 
 [training]                 # of a loop, a trainer or a script

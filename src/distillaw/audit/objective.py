@@ -235,11 +235,12 @@ class Closed:
 def closed_form(rows: Rows, o: Objective, *, per: str = "update") -> Closed:
     """Value and gradient of the declared objective."""
     a, b = weights(rows, o, per=per)
+    common = min(rows.student.shape[-1], rows.teacher.shape[-1])
+    columns = common if o.vocabulary == "cut-both" else rows.student.shape[-1]
     soft = slope(lambda s: per_token(s, rows.teacher, o), rows.student)
-    hard = slope(lambda s: hard_token(s, rows.targets, o), rows.student)
-    value = a @ per_token(rows.student, rows.teacher, o).where(a != 0, 0) + b @ hard_token(
-        rows.student, rows.targets, o
-    )
+    hard = slope(lambda s: hard_token(s[:, :columns], rows.targets, o), rows.student)
+    value = a @ per_token(rows.student, rows.teacher, o).where(a != 0, 0)
+    value = value + b @ hard_token(rows.student[:, :columns], rows.targets, o)
     z = torch.zeros_like(soft)
     if o.z_weight:
         share = _reduced(rows.counted, rows, o.hard_reduction or o.reduction or "", o, per) * o.z_weight

@@ -128,8 +128,9 @@ class ProbeLM(nn.Module):
                 apart,
             )
         )
-        logits = self.lm_head(self.drop(self.model(input_ids) * self.norm))
-        return logits if self.output == "tensor" else SimpleNamespace(logits=logits)
+        hidden = self.drop(self.model(input_ids) * self.norm)
+        logits = self.lm_head(hidden)
+        return logits if self.output == "tensor" else SimpleNamespace(logits=logits, last_hidden_state=hidden)
 
     def table(self) -> torch.Tensor:
         """Logits of every id as the parameters are now, without dropout, (ids, V)."""

@@ -1,9 +1,11 @@
 """One entry for every kind of target."""
 
 import time
+from pathlib import Path
 
 import torch
 
+from distillaw.audit.adapters import ADAPTERS, merged
 from distillaw.audit.contract import Contract
 from distillaw.audit.findings import Findings
 from distillaw.audit.losses import audit_loss
@@ -32,13 +34,24 @@ def audit_target(target: str, contract: Contract | None) -> Findings:
 
 
 def _audited(target: str, contract: Contract | None) -> Findings:
+    if target in ADAPTERS and contract is None:
+        return merged(target, ADAPTERS[target]())
     if contract is None:
         raise ConfigError(
             f"audit {target}: what is it declared to compute? Give --contract FILE; "
-            "`distillaw audit --new-contract` writes one to fill in"
+            "`distillaw audit --new-contract` writes one to fill in. Targets that bring their own: "
+            f"{', '.join(ADAPTERS)}"
         )
-    if contract.target.kind == "loop":
+    kind = contract.target.kind
+    if kind == "loop":
         from distillaw.audit.loops import audit_loop
 
         return audit_loop(load(target), contract, target)
+    if kind in ("trainer", "script"):
+        from distillaw.audit.loops import audit_runs
+        from distillaw.audit.trainers import ScriptTarget, TrainerTarget
+
+        if kind == "script":
+            return audit_runs(ScriptTarget(Path(target), contract), target)
+        return audit_runs(TrainerTarget(load(target), contract), target)
     return audit_loss(load(target), contract, target)

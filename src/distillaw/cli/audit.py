@@ -30,9 +30,9 @@ def audit(
     gradient is the declared one, the reported number is not) or not testable, and why. Exit code 1 where one is wrong.
 
     Args:
-        target: file.py:name or package.module:name of a loss, a loop or a trainer; a script; or an adapter's name
-            (own, trl-gkd, trl-distillation, liger-jsd).
-        contract: TOML of what it is declared to compute; adapters bring their own.
+        target: file.py:name or package.module:name of a loss, a loop or a trainer; a script; or by name what brings its
+            own contract: own, own-engine, trl-gkd, trl-gkd-trainer, trl-distillation, liger-jsd, torchtune-kl.
+        contract: TOML of what the target is declared to compute.
         new_contract: print a contract with every field and its choices, to be filled in.
         out: also write one HTML page.
     """
