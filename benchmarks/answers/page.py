@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.result_file import save, typed
-from distillaw.page.write import write_planner_page
+from distillaw.page.bundle import write_planner_page
 
 _TOKENS = ["21B", "25B", "30B", "40B", "60B", "90B", "22B", "27B", "33B", "44B"]
 _SIZES = ["1.1B", "1.2B", "1.4B", "2B", "900M", "800M", "700M", "1.5B", "1.6B"]

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 
 from benchmarks.result_file import save
-from distillaw.accounting.params import count_params
+from distillaw.accounting.architecture import count_params
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.models.scoring import score_heldout

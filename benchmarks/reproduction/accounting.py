@@ -6,6 +6,7 @@ import numpy as np
 
 from benchmarks import ROOT
 from benchmarks.reproduction.claim import FORWARD, Claim, LawSet, form, near, single
+from distillaw.accounting.architecture import count_params
 from distillaw.accounting.conventions import (
     PRINTED_UNIT,
     ParamConvention,
@@ -16,7 +17,6 @@ from distillaw.accounting.conventions import (
 from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.flops import forward_flops, two_n_flops
 from distillaw.accounting.memory import cache_bytes, target_scheme
-from distillaw.accounting.params import count_params
 from distillaw.accounting.scenarios import family_compute
 from distillaw.accounting.shapes import Shape, ffn_width
 

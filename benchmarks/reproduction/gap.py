@@ -3,7 +3,7 @@
 import numpy as np
 
 from benchmarks.reproduction.claim import Claim, LawSet, by_set, form, near, single
-from distillaw.accounting.params import count_params
+from distillaw.accounting.architecture import count_params
 from distillaw.accounting.shapes import Shape
 from distillaw.laws.published import published
 from distillaw.planning.teacher_curve import teacher_curve

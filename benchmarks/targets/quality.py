@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from benchmarks.targets.quality_table import contrast, row, table
-from distillaw.accounting.params import count_params
+from distillaw.accounting.architecture import count_params
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.distill.heads import SparseTargets

@@ -6,11 +6,10 @@ matrix products; for fused attention on a CPU it sees nothing, hence eager atten
 
 import pytest
 
-from distillaw.accounting.architecture import Architecture
+from distillaw.accounting.architecture import Architecture, count_params
 from distillaw.accounting.config import READERS, architecture_from_config
 from distillaw.accounting.flops import forward_flops
 from distillaw.accounting.memory import serving_memory
-from distillaw.accounting.params import count_params
 from distillaw.accounting.shapes import shape_for_params
 
 torch = pytest.importorskip("torch")

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distillaw.accounting.architecture import count_params
 from distillaw.accounting.conventions import (
     Compute,
     ComputeAxis,
@@ -14,7 +15,6 @@ from distillaw.accounting.conventions import (
     params_of,
     training_axis,
 )
-from distillaw.accounting.params import count_params
 from distillaw.accounting.scenarios import (
     CostShares,
     Scenario,

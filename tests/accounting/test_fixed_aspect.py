@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distillaw.accounting.architecture import count_params
 from distillaw.accounting.conventions import ParamConvention, Params
 from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.flops import forward_flops
-from distillaw.accounting.params import count_params
 from distillaw.errors import ConfigError, UnitError
 
 PAPER = FixedAspect()

@@ -7,9 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillaw.accounting.architecture import Architecture, Attention, Block, FeedForward, as_architecture
+from distillaw.accounting.architecture import (
+    Architecture,
+    Attention,
+    Block,
+    FeedForward,
+    as_architecture,
+    count_params,
+)
 from distillaw.accounting.flops import forward_flops, mean_keys
-from distillaw.accounting.params import count_params
 from distillaw.accounting.shapes import Shape, count_non_embedding
 from distillaw.errors import ConfigError
 

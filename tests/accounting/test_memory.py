@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distillaw.accounting.architecture import count_params
 from distillaw.accounting.memory import Precision, serving_memory, training_memory
-from distillaw.accounting.params import count_params
 from distillaw.accounting.shapes import Shape
 from distillaw.errors import ConfigError
 

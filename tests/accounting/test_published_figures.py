@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from distillaw.accounting.architecture import count_params
 from distillaw.accounting.conventions import (
     PRINTED_UNIT,
     ParamConvention,
@@ -15,7 +16,6 @@ from distillaw.accounting.conventions import (
 )
 from distillaw.accounting.family import FixedAspect, two_n_error
 from distillaw.accounting.flops import approximation_error, forward_flops, two_n_flops
-from distillaw.accounting.params import count_params
 from distillaw.accounting.scenarios import family_compute
 from distillaw.accounting.shapes import Shape, ffn_width
 

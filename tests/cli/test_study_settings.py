@@ -9,7 +9,7 @@ from distillaw.errors import ConfigError
 from distillaw.runs.config import with_settings
 from distillaw.sweep import status as status_module
 from distillaw.sweep.checks import load_study
-from distillaw.sweep.single_spec import load_single
+from distillaw.sweep.run_files import load_single
 from distillaw.sweep.status import StudyStatus
 from in_process import answer
 

@@ -9,8 +9,16 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
 
-from distillaw.data.bpe import byte_alphabet, read_bpe, rebuilt
-from distillaw.data.bpe_change import adopt_pieces, count_pieces, is_chinese, learn_pieces, trim_pieces
+from distillaw.data.bpe import (
+    adopt_pieces,
+    byte_alphabet,
+    count_pieces,
+    is_chinese,
+    learn_pieces,
+    read_bpe,
+    rebuilt,
+    trim_pieces,
+)
 from distillaw.data.tokenizer import train_tokenizer
 from distillaw.errors import ConfigError, DataError
 

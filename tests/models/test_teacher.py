@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from distillaw.accounting.architecture import count_params
 from distillaw.accounting.config import read_architecture
 from distillaw.accounting.flops import forward_flops
-from distillaw.accounting.params import count_params
 from distillaw.errors import CacheError, ConfigError, DistillawWarning, VocabularyError
 from distillaw.models import teacher as teacher_module
 from distillaw.models.source import fingerprint

@@ -6,9 +6,9 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock, load_balancing_loss_func
 
+from distillaw.accounting.architecture import count_params
 from distillaw.accounting.config import architecture_from_config
 from distillaw.accounting.flops import forward_flops
-from distillaw.accounting.params import count_params
 from distillaw.errors import ConfigError
 from distillaw.models.fresh import count_parameters
 from distillaw.models.source import locate

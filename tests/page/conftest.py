@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from distillaw.page.write import write_planner_page
+from distillaw.page.bundle import write_planner_page
 from in_browser import chromium, open_file  # noqa: F401
 
 

@@ -12,8 +12,7 @@ import pytest
 
 from distillaw.laws import search
 from distillaw.laws.published import laws_available, published
-from distillaw.page.bundle import planner_bundle
-from distillaw.page.write import planner_page
+from distillaw.page.bundle import planner_bundle, planner_page
 from distillaw.planning import crossover, optimum, options, sensitivity, teacher_curve
 from distillaw.planning.phrases import PHRASES
 from in_process import answer

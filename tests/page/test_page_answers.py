@@ -8,8 +8,7 @@ import pytest
 
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import laws_available, published
-from distillaw.page.bundle import ensemble_on_page
-from distillaw.page.write import write_planner_page
+from distillaw.page.bundle import ensemble_on_page, write_planner_page
 from in_browser import PATIENCE
 from in_process import answer
 from typeset import people

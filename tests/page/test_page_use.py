@@ -10,7 +10,7 @@ import tomllib
 import pytest
 from synthetic_study import World, write_study
 
-from distillaw.page.write import write_planner_page
+from distillaw.page.bundle import write_planner_page
 from in_browser import grave_findings, saved_file
 from in_process import answer
 from typeset import people

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from distillaw.runs.outgoing import cell, csv_text, plain
+from distillaw.runs.files import cell, csv_text, plain
 
 
 @pytest.mark.parametrize(

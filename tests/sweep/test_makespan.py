@@ -13,12 +13,11 @@ from distillaw.doctor.examination import THREAD_VARIABLES
 from distillaw.runs import spec as runs_spec
 from distillaw.runs.files import write_json
 from distillaw.sweep import cost as cost_module
-from distillaw.sweep import makespan as module
+from distillaw.sweep import cost as module
 from distillaw.sweep.checks import load_study
-from distillaw.sweep.cost import START_SECONDS, jobs_cost, study_cost, teacher_forward
+from distillaw.sweep.cost import START_SECONDS, jobs_cost, makespan, study_cost, teacher_forward
 from distillaw.sweep.holding import StudyJournal
 from distillaw.sweep.jobs import Planner
-from distillaw.sweep.makespan import makespan
 from distillaw.sweep.ready import Facts, Progress, left_of
 from distillaw.sweep.scheduler import share_out
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpec

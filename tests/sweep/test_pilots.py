@@ -12,8 +12,7 @@ from distillaw.runs.store import RESULT_KEYS, StudyFolder
 from distillaw.settling.noise import RateCheck, Rates
 from distillaw.settling.pilots import Pilots, Tuned
 from distillaw.settling.question import NONE, Stage
-from distillaw.sweep.cost import START_SECONDS
-from distillaw.sweep.makespan import MOVES
+from distillaw.sweep.cost import MOVES, START_SECONDS
 from distillaw.sweep.ready import Facts, TrunkJob
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpec
 from distillaw.sweep.tuning import STEP

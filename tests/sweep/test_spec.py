@@ -131,7 +131,7 @@ def test_the_shipped_studies_dry_run():
         cost = study_cost(spec, spec.data.vocab_size)
         assert cost.num_runs > (20 if spec.tuning.enabled else 2) and 0 < cost.flops < 1e16
         smallest = spec.shape(spec.end_sizes()[0], spec.data.vocab_size)
-        from distillaw.accounting.params import count_params
+        from distillaw.accounting.architecture import count_params
 
         counts = count_params(smallest)
         assert counts.embedding / counts.non_embedding <= 0.30

@@ -8,9 +8,8 @@ import pytest
 from distillaw.errors import CacheError, ConfigError, VocabularyError
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.checks import check_cuts, check_study
-from distillaw.sweep.cost import study_vocab
+from distillaw.sweep.cost import MOVES, makespan, study_vocab
 from distillaw.sweep.jobs import Planner
-from distillaw.sweep.makespan import MOVES, makespan
 from distillaw.sweep.ready import NOTHING, Facts, Progress, one_per_trunk
 from distillaw.sweep.spec import DesignSpec, StudentsSpec, StudySpec, TeacherSpec, TuningSpec
 from small_teacher import SHAPE, write_teacher

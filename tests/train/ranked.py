@@ -168,9 +168,9 @@ def skipped_steps(ranks, folder: Path, spec, budgets: list[int]) -> int:
 
 def run_file(ranks, file: Path, folder: Path, sharding: str) -> None:
     """`distillaw train FILE --out FOLDER` without the command line."""
+    from distillaw.sweep.run_files import load_single
     from distillaw.sweep.scheduler import Display
     from distillaw.sweep.single import run_single
-    from distillaw.sweep.single_spec import load_single
 
     run_single(load_single(file), folder, display=Display(), command="test", sharding=sharding)
 

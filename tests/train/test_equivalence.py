@@ -12,7 +12,7 @@ import torch
 from stops import stop_after
 from transformers import AutoModelForCausalLM
 
-from distillaw.accounting.params import count_params
+from distillaw.accounting.architecture import count_params
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import CacheError

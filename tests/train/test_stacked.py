@@ -10,7 +10,7 @@ import torch
 from stops import stop_after
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from distillaw.accounting.params import count_params
+from distillaw.accounting.architecture import count_params
 from distillaw.errors import ConfigError, DistillawWarning
 from distillaw.models.teacher import hidden_states
 from distillaw.runs.places import claim_folder

@@ -9,7 +9,7 @@ import torch
 from stops import stop_after
 from transformers import AutoModelForCausalLM
 
-from distillaw.accounting.params import count_params
+from distillaw.accounting.architecture import count_params
 from distillaw.errors import ConfigError
 from distillaw.models.prune import prune
 from distillaw.models.scoring import make_heldout, score_heldout

@@ -9,7 +9,7 @@ from distillaw.cli import worlds as cli
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.sweep.checks import load_study
-from distillaw.sweep.single_spec import load_single
+from distillaw.sweep.run_files import load_single
 from distillaw.worlds.oracle import Oracle, parse_oracle
 from distillaw.worlds.spec import PRESETS, load_world
 from distillaw.worlds.world import World

@@ -17,7 +17,7 @@ from distillaw.runs.files import read_json
 from distillaw.sweep.checks import check_study
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Progress
-from distillaw.sweep.single_spec import load_single
+from distillaw.sweep.run_files import load_single
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import check_facts
 from distillaw.train.student import OnlineTeacher

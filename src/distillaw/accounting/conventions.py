@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from distillaw.accounting.params import ParamCount
+from distillaw.accounting.architecture import ParamCount
 from distillaw.errors import UnitError
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from distillaw.accounting.architecture import Model, as_architecture
+from distillaw.accounting.architecture import Model, ParamCount, as_architecture, count_params
 from distillaw.accounting.conventions import (
     Compute,
     ParamConvention,
@@ -32,7 +32,6 @@ from distillaw.accounting.memory import (
     target_scheme,
     training_memory,
 )
-from distillaw.accounting.params import ParamCount, count_params
 from distillaw.accounting.scenarios import CostShares, Scenario, StudentFamily, family_compute, total_compute
 from distillaw.errors import ConfigError
 

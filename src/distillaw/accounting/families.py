@@ -16,10 +16,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, cast
 
-from distillaw.accounting.architecture import Architecture
+from distillaw.accounting.architecture import Architecture, count_params
 from distillaw.accounting.config import architecture_from_config
 from distillaw.accounting.flops import forward_flops
-from distillaw.accounting.params import count_params
 from distillaw.errors import ConfigError
 
 Certainty = Literal["seen", "recalled"]

@@ -12,8 +12,12 @@ in no compute axis. The family for which F follows from N alone is in family.py.
 
 from dataclasses import dataclass
 
-from distillaw.accounting.architecture import Architecture, Attention, Block, Model, as_architecture
-from distillaw.accounting.params import (
+from distillaw.accounting.architecture import (
+    Architecture,
+    Attention,
+    Block,
+    Model,
+    as_architecture,
     count_params,
     expert_weights,
     projection_weights,

@@ -20,8 +20,14 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from distillaw.accounting.architecture import Architecture, Attention, Block, Model, as_architecture
-from distillaw.accounting.params import count_params
+from distillaw.accounting.architecture import (
+    Architecture,
+    Attention,
+    Block,
+    Model,
+    as_architecture,
+    count_params,
+)
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
 

@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from distillaw.runs.outgoing import plain
+from distillaw.runs.files import plain
 from distillaw.table import Table
 
 if TYPE_CHECKING:

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 
-from distillaw.accounting.architecture import as_architecture
+from distillaw.accounting.architecture import ParamCount, as_architecture
 from distillaw.accounting.conventions import PRINTED_UNIT
 from distillaw.accounting.estimate import CostEstimate, CountedModel
-from distillaw.accounting.params import ParamCount
 from distillaw.quantities import format_bytes, format_count, format_dollars, format_flop, format_hours
 
 PARTS = (

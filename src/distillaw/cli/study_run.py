@@ -350,7 +350,7 @@ def _copies(manifest: Path) -> str:
 
 def _print_unknowns(spec: "StudySpec", cost: "StudyCost") -> None:
     from distillaw.data.corpus import is_missing
-    from distillaw.sweep.makespan import MOVES
+    from distillaw.sweep.cost import MOVES
 
     if is_missing(spec.data.corpus):
         print(f"corpus {spec.data.corpus!r} is not here: `study run` needs it")

@@ -14,7 +14,7 @@ from distillaw.cli.display import make_display
 from distillaw.cli.options import Numbers, OutFolder, Text, Whole, Words, given, options_of, whole
 from distillaw.cli.output import Output, Settings, same_command
 from distillaw.quantities import format_count, format_flop, format_seconds
-from distillaw.sweep.branch_spec import BranchCost, BranchSpec, branch_cost
+from distillaw.sweep.run_files import BranchCost, BranchSpec, branch_cost
 from distillaw.table import Table
 
 
@@ -40,7 +40,7 @@ def train(
         settings: KEY=VALUE over the file's, e.g. training.weight_decay=0.1; may be repeated.
         track: mirror the scalars to a tracker, which must be installed; metrics.jsonl is written anyway.
     """
-    from distillaw.sweep.single_spec import load_single
+    from distillaw.sweep.run_files import load_single
 
     single = load_single(spec, settings=settings)  # a slip in it is said before torch is imported
     from distillaw.sweep.study import require_trainable
@@ -115,7 +115,7 @@ def branch(
         dry_run: show branches, tokens, FLOP and time, and stop.
     """
     from distillaw.cli.display import make_display
-    from distillaw.sweep.single_spec import load_single
+    from distillaw.sweep.run_files import load_single
     from distillaw.sweep.study import require_trainable
 
     single = load_single(spec)

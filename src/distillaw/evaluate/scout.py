@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distillaw.accounting.params import count_params
+from distillaw.accounting.architecture import count_params
 from distillaw.data.corpus import Excerpt, Reading, read_excerpt
 from distillaw.data.tokenizer import encode_to_score, tokenizer_hash
 from distillaw.errors import ConfigError, DistillawWarning

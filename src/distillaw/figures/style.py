@@ -30,7 +30,7 @@ from matplotlib.ticker import (
 from distillaw.errors import ConfigError
 from distillaw.laws.base import Array, Mask
 from distillaw.quantities import power_text
-from distillaw.runs.outgoing import plain
+from distillaw.runs.files import plain
 from distillaw.runs.record import budget_text
 
 Width: TypeAlias = float | str | None

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from distillaw.accounting.architecture import Architecture
+from distillaw.accounting.architecture import Architecture, count_params
 from distillaw.accounting.config import architecture_from_config
 from distillaw.accounting.flops import forward_flops
-from distillaw.accounting.params import count_params
 from distillaw.data.shards import TokenStore
 from distillaw.data.synthetic import world_of
 from distillaw.distill.heads import LOWEST_LOGIT, Head

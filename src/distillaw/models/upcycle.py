@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from distillaw.accounting.architecture import count_params
 from distillaw.accounting.config import architecture_from_config
 from distillaw.accounting.flops import forward_flops
-from distillaw.accounting.params import count_params
 from distillaw.data.corpus import WHOLE, Reading, read_excerpt
 from distillaw.data.tokenizer import encode_to_score
 from distillaw.errors import ConfigError

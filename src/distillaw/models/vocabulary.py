@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from distillaw.data.bpe import Bpe, read_bpe, rebuilt
-from distillaw.data.bpe_change import adopt_pieces, count_pieces, learn_pieces, trim_pieces
+from distillaw.data.bpe import Bpe, adopt_pieces, count_pieces, learn_pieces, read_bpe, rebuilt, trim_pieces
 from distillaw.data.corpus import WHOLE, Reading, read_excerpt
 from distillaw.data.tokenizer import encode_to_score
 from distillaw.errors import ConfigError, DataError

@@ -5,9 +5,12 @@ come from here, so that page and command cannot drift apart. Where searches look
 held together by tests/page/test_bundle.py. Infinite logarithms (a term that is not there) become null.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
@@ -18,7 +21,7 @@ from distillaw.accounting.family import PAPER_VOCAB
 from distillaw.accounting.flops import TRAINING_FACTOR
 from distillaw.accounting.hardware import hardware_presets
 from distillaw.accounting.memory import CACHE_BYTES
-from distillaw.errors import ConfigError
+from distillaw.errors import ConfigError, RunError
 from distillaw.laws.base import COORDINATES, EDGE, Array
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import Coefficient, published
@@ -44,6 +47,8 @@ from distillaw.planning import (
 )
 from distillaw.planning.phrases import PHRASES
 from distillaw.planning.voices import LawLike, Voice, find_voices
+from distillaw.runs.files import write_text
+from distillaw.runs.places import GENERATOR
 from distillaw.version import __version__
 
 PAGE_SCHEMA = 1
@@ -283,3 +288,56 @@ def _constants() -> dict[str, object]:
             "largest": budget.LARGEST,
         },
     }
+
+
+BUILT = "built/planner.html"
+"""Made by `npm run build` in web/, and committed, so that nobody needs Node to have a page."""
+_PLACE = '<script type="application/json" id="distillaw-data">null</script>'
+
+
+def planner_page(
+    asked: Sequence[tuple[str, str, LawLike]] = (), study: Mapping[str, object] | None = None
+) -> str:
+    """The page as text.
+
+    Args:
+        asked: laws that people may consult first, as in `planner_bundle`.
+        study: runs and measured cells of a study (`page/study.py`).
+
+    Raises:
+        RunError: the built page is missing from the installation, or is not one of ours.
+    """
+    built = files("distillaw.page") / BUILT
+    if not built.is_file():
+        raise RunError(
+            f"the built page ({BUILT}) is not part of this installation; reinstall distillaw, or build it: "
+            "cd web && npm ci && npm run build"
+        )
+    page = built.read_text(encoding="utf-8")
+    if page.count(_PLACE) != 1:
+        raise RunError(
+            f"{BUILT} has no place for the data; build it again: cd web && npm ci && npm run build"
+        )
+    text = json.dumps(
+        planner_bundle(asked, study), allow_nan=False, ensure_ascii=False, separators=(",", ":")
+    )
+    page = page.replace("<head>", f'<head><meta name="generator" content="{GENERATOR}">', 1)
+    # inside a script element only `</` and `<!--` could end or comment it
+    return page.replace(_PLACE, _PLACE.replace("null", text.replace("<", "\\u003c")))
+
+
+def write_planner_page(
+    path: Path, asked: Sequence[tuple[str, str, LawLike]] = (), study: Mapping[str, object] | None = None
+) -> Path:
+    """Write the page atomically.
+
+    Args:
+        path: the HTML file.
+        asked: as in `planner_page`.
+        study: as in `planner_page`.
+
+    Raises:
+        RunError: the built page is missing, or the file cannot be written.
+    """
+    write_text(path, planner_page(asked, study))
+    return path

@@ -20,8 +20,7 @@ from matplotlib.figure import Figure
 from distillaw.figures.files import FORMATS, checked_format, figure_bytes, laid_out, save_all
 from distillaw.figures.style import GRID, INK, MUTED, PAPER, SERIES
 from distillaw.quantities import power_text
-from distillaw.runs.files import write_text
-from distillaw.runs.outgoing import plain
+from distillaw.runs.files import plain, write_text
 from distillaw.runs.places import check_file
 from distillaw.table import Table
 from distillaw.version import __version__

@@ -18,7 +18,7 @@ from distillaw.planning.phrases import percent
 from distillaw.planning.verdict import Verdict
 from distillaw.quantities import format_count, parse_count
 from distillaw.runs.config import to_table, toml_value
-from distillaw.runs.outgoing import csv_text
+from distillaw.runs.files import csv_text
 from distillaw.runs.places import GENERATOR
 from distillaw.sequential.question import Setup
 from distillaw.settling.propose import ExpectedVerdict, Proposal, expect, gains_by_tokens

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from distillaw.accounting.architecture import count_params
 from distillaw.accounting.flops import TRAINING_FACTOR, forward_flops
-from distillaw.accounting.params import count_params
 from distillaw.data.prepare import DataSpec, read_spec
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count

@@ -36,8 +36,8 @@ from distillaw.runs.lock import held
 from distillaw.runs.paired import DocumentScores, clustered_cov, paired_over_seeds, read_scores
 from distillaw.runs.spec import Branch, Fork, TrunkSpec
 from distillaw.runs.store import StudyFolder, saved_step
-from distillaw.sweep.branch_spec import BranchSpec, branches_of, planned_trunks
 from distillaw.sweep.ready import TrunkJob
+from distillaw.sweep.run_files import BranchSpec, branches_of, planned_trunks
 from distillaw.sweep.scheduler import Display
 from distillaw.sweep.single import set_threads, single_job, stoppable
 from distillaw.train.fork import (

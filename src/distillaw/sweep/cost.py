@@ -1,7 +1,7 @@
 """What a study costs before it is run: FLOP, seconds, disk, and what stored targets of its teachers could spare.
 
 Time is FLOP at a measured rate and a measured overhead per token, step and run, times what a probe says of this
-machine; wall time is that of the jobs played through (sweep/makespan.py). Of stored targets only those of the
+machine; wall time is that of the jobs played through (`makespan`). Of stored targets only those of the
 same bits count: full logits in float32 (docs/targets.md), 4 bytes per token of vocabulary. Students of one stream and
 teacher share each forward pass already (sweep/scheduler.py); what a store could still save is the reading of the same
 text for other seeds, batches and cooldowns. The bound takes it that they read the same windows, that reading a store
@@ -9,6 +9,8 @@ costs nothing and that every pass shared in the plan is shared in fact.
 """
 
 import contextlib
+import heapq
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,8 +27,8 @@ from distillaw.errors import ConfigError
 from distillaw.quantities import format_bytes
 from distillaw.runs.spec import shared_stream
 from distillaw.sweep.jobs import Planner
-from distillaw.sweep.makespan import makespan
 from distillaw.sweep.ready import NOTHING, Facts, Progress, TrunkJob, left_of
+from distillaw.sweep.scheduler import share_out
 from distillaw.sweep.spec import StudySpec
 from distillaw.worlds.oracle import Oracle, is_oracle, parse_oracle
 from distillaw.worlds.world import open_world
@@ -295,3 +297,75 @@ def stored_targets(
         bytes=covered * 4 * (vocab_size + 1),
         passes=sum(asked[teacher] for teacher in repeated) / covered if repeated else 1.0,
     )
+
+
+MOVES = 0.2
+"""What searches that move, and budgets that then share fewer trunks, add to the time of searches that stay: 0.12, 0.32
+and 0.20 of it in two quickstarts and a study of technical documents (dev/LOG.md, 2026-11-23)."""
+
+_Task = tuple[float, tuple[str, ...]]
+"""Seconds that a core spends, or when it is done; and what on."""
+
+
+def makespan(
+    jobs: Sequence[TrunkJob], seconds: Sequence[float], wanted: Sequence[TrunkJob], workers: int
+) -> float:
+    """Seconds until the last job has ended.
+
+    Args:
+        jobs: what is to be trained, one job per trunk, the most urgent first.
+        seconds: of each on one core.
+        wanted: all jobs by purpose, of a study or of its searches: they tell which trunks a search asks for; none if
+            there is no search.
+        workers: cores.
+    """
+    of = {job.trunk.trunk_id: one for job, one in zip(jobs, seconds, strict=True)}
+    steps, searches = _steps(wanted), {j.trunk.trunk_id for j in wanted if j.trunk.purpose == "tuning"}
+    makers: dict[str | None, str] = {run_id: job.trunk.trunk_id for job in jobs for run_id in job.run_ids}
+    moves: dict[str, float] = {}  # of each step's searches, as one more job when they have ended
+    for name in searches & of.keys():
+        move = f"moves of step {steps[name]}"
+        steps[move], moves[move] = steps[name], moves.get(move, 0.0) + MOVES * of[name]
+    now, running = 0.0, list[_Task]()
+    waiting = {job.trunk.trunk_id: job for job in jobs}
+    while waiting or moves or running:
+        undone = {*waiting, *moves, *(name for _, names in running for name in names)}
+        step = min((steps[name] for name in undone if name in searches or name not in of), default=math.inf)
+        searched = all(steps[name] > step for name in undone & searches)
+        tasks: list[_Task] = [(moves[name], (name,)) for name in moves if searched and steps[name] == step]
+        ready = [
+            job
+            for name, job in waiting.items()
+            if steps.get(name, 0) <= step
+            and undone.isdisjoint({makers.get(job.trunk.teacher_run), makers.get(job.trunk.cut_from)})
+        ]
+        free = workers - len(running)
+        for task in share_out(ready, free - len(tasks), {}) if free > len(tasks) else ():
+            names = tuple(job.trunk.trunk_id for job in task)
+            tasks.append((sum(of[name] for name in names), names))
+        for length, names in tasks[:free]:
+            heapq.heappush(running, (now + length, names))
+            for name in names:
+                waiting.pop(name, None)
+                moves.pop(name, None)
+        now, _ = heapq.heappop(running)
+    return now
+
+
+def _steps(wanted: Sequence[TrunkJob]) -> dict[str, int]:
+    """Trunk -> its step of the study."""
+    near = min((min(job.budgets) for job in wanted if job.trunk.purpose == "tuning"), default=0)
+    batches = {job.trunk.batch_tokens for job in wanted if job.trunk.purpose != "tuning"}
+    steps: dict[str, int] = {}
+    for job in wanted:
+        trunk = job.trunk
+        kind = "distilled" if trunk.cut_from else trunk.role if trunk.role == "teacher" else trunk.arm
+        if trunk.purpose != "tuning":
+            step = {"supervised": 3, "teacher": 4, "distilled": 7}[kind]
+        elif batches and trunk.batch_tokens not in batches:
+            step = {"supervised": 2, "distilled": 7}[kind]
+        else:
+            step = {"supervised": 0, "teacher": 3, "distilled": 5}[kind]
+            step += kind != "teacher" and max(job.budgets) > near
+        steps[trunk.trunk_id] = min(step, steps.get(trunk.trunk_id, step))
+    return steps

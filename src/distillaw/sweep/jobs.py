@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from distillaw.accounting.params import ParamCount, count_params
+from distillaw.accounting.architecture import ParamCount, count_params
 from distillaw.accounting.shapes import Shape
 from distillaw.errors import RunError
 from distillaw.laws.rates import Optimum, fit_rate_law

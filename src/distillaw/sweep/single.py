@@ -26,8 +26,8 @@ from distillaw.runs.spec import ModelStart, TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import TrunkJob
+from distillaw.sweep.run_files import SingleSpec
 from distillaw.sweep.scheduler import Display
-from distillaw.sweep.single_spec import SingleSpec
 from distillaw.sweep.study import check_facts, read_progress, write_study
 from distillaw.targets.store import TargetStore
 from distillaw.train.log import Mirror

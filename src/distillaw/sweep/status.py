@@ -17,10 +17,9 @@ from distillaw.runs.files import read_json
 from distillaw.runs.lock import GLANCE_SECONDS, LOCK, is_alive, read_holder, record_of
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.changes import what_belongs
-from distillaw.sweep.cost import StudyCost, jobs_cost, study_cost, teacher_forward
+from distillaw.sweep.cost import StudyCost, jobs_cost, makespan, study_cost, teacher_forward
 from distillaw.sweep.holding import Notice, StudyJournal
 from distillaw.sweep.jobs import Planner
-from distillaw.sweep.makespan import makespan
 from distillaw.sweep.ready import ReadyJobs, TrunkJob, one_per_trunk, parts_of
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import read_progress, standing_failures, stored_facts

@@ -15,7 +15,7 @@ from distillaw.data.shards import TokenStore
 from distillaw.errors import CacheError
 from distillaw.models.source import ModelSource, locate
 from distillaw.runs.places import claim_folder
-from distillaw.sweep.single_spec import load_single
+from distillaw.sweep.run_files import load_single
 from distillaw.targets.manifest import Manifest, TargetRequest, require_same
 from distillaw.worlds.oracle import is_oracle
 

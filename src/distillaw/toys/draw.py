@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distillaw.errors import ConfigError
-from distillaw.runs.files import write_text
-from distillaw.runs.outgoing import csv_text
+from distillaw.runs.files import csv_text, write_text
 
 if TYPE_CHECKING:
     from types import ModuleType
