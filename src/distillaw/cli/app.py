@@ -20,7 +20,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from distillaw.cli.console import plain_line, write_for_people, write_whole
 from distillaw.cli.plan_file import question_from_file
-from distillaw.cli.typed import in_typed_words, remember_words, say_old_names, usage_error
+from distillaw.cli.typed import in_typed_words, remember_words, usage_error
 from distillaw.cli.verbs import VERBS, add_verbs
 from distillaw.errors import ConfigError, DistillawError, DistillawWarning
 from distillaw.version import __version__
@@ -76,7 +76,6 @@ def run(call: Callable[[], object]) -> int:
     try:
         result = call()
         sys.stdout.flush()
-        say_old_names()
     except CycloptsError as error:
         return _complain(usage_error(error), 2)
     except ConfigError as error:

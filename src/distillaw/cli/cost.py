@@ -19,7 +19,7 @@ from distillaw.cli.app import print_json
 from distillaw.cli.cost_view import as_json, print_text
 from distillaw.cli.options import Count, HardwareName, TeacherName, Whole, given, options_of
 from distillaw.cli.output import Output
-from distillaw.cli.typed import formerly, refuse_idle
+from distillaw.cli.typed import refuse_idle
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count
 
@@ -92,7 +92,7 @@ class TeacherOptions:
     """Share of the teacher's forward passes paid here, 0 to 1."""
     delta_pre: float | None = None
     """Share of the teacher's pretraining paid here, 0 to 1."""
-    students_served: Annotated[int, formerly("--students")] = 1
+    students_served: Annotated[int, Parameter(alias="--students")] = 1
     """Equal students that share this teacher."""
     logits: Literal["own", "shared"] | None = None
     """With several students: one teacher pass for all (the default), or each its own."""
@@ -103,7 +103,7 @@ class TeacherOptions:
 class MachineOptions:
     """The machine, and how the run uses it."""
 
-    device: Annotated[HardwareName, formerly("--hardware")] = "h100-sxm"
+    device: Annotated[HardwareName, Parameter(alias="--hardware")] = "h100-sxm"
     """A preset; an unknown name lists them."""
     mfu: float | None = None
     """Model FLOP over peak, 0 to 1; the preset's by default."""

@@ -6,12 +6,12 @@ import textwrap
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.options import Count, LawName, Number, TeacherName
 from distillaw.cli.output import Output
-from distillaw.cli.typed import formerly, in_typed_words
+from distillaw.cli.typed import in_typed_words
 from distillaw.errors import ConfigError
 from distillaw.fitting.query import load_law, predict_student
 from distillaw.laws.base import COORDINATES
@@ -179,8 +179,8 @@ def _ranges(law: PublishedLaw) -> dict[str, dict[str, tuple[float, float]]]:
 def predict(
     *,
     law: LawName,
-    student: Annotated[Count, formerly("--student-params")],
-    tokens: Annotated[Count | None, formerly("--student-tokens")] = None,
+    student: Annotated[Count, Parameter(alias="--student-params")],
+    tokens: Annotated[Count | None, Parameter(alias="--student-tokens")] = None,
     unique_tokens: Count | None = None,
     teacher: TeacherName | None = None,
     teacher_loss: Number | None = None,

@@ -14,7 +14,7 @@ from distillaw.cli.app import print_json
 from distillaw.cli.fit import Family, parse_columns, parse_where
 from distillaw.cli.options import HardwareName, LawName, Number, OutFile, Place, Text
 from distillaw.cli.output import Output, command_of
-from distillaw.cli.typed import STUDENT, formerly, refuse_idle
+from distillaw.cli.typed import STUDENT, refuse_idle
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
 
@@ -36,8 +36,8 @@ def next_runs(
     teacher_params: Number | None = None,
     against: str | None = None,
     budget: Number | None = None,
-    money: Annotated[float | None, formerly("--dollars")] = None,
-    device: Annotated[HardwareName | None, formerly("--hardware")] = None,
+    money: Annotated[float | None, Parameter(alias="--dollars")] = None,
+    device: Annotated[HardwareName | None, Parameter(alias="--hardware")] = None,
     price: float | None = None,
     candidates: Path | None = None,
     guess: LawName | None = None,

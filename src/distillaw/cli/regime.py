@@ -11,7 +11,7 @@ from distillaw.cli.app import print_json
 from distillaw.cli.console import print_sections, print_table
 from distillaw.cli.options import Count, HardwareName, Whole, given, options_of
 from distillaw.cli.output import Output
-from distillaw.cli.typed import formerly, refuse_idle
+from distillaw.cli.typed import refuse_idle
 from distillaw.errors import ConfigError
 from distillaw.large_batch.advice import Advice, ChosenSetting, Reference, RegimeQuestion, RuleValue, advise
 from distillaw.quantities import format_count, format_seconds, plural
@@ -64,7 +64,7 @@ def regime(
     *,
     asked: RegimeOptions,
     reference: ReferenceOptions | None = None,
-    device: Annotated[HardwareName | None, formerly("--hardware")] = None,
+    device: Annotated[HardwareName | None, Parameter(alias="--hardware")] = None,
     mfu: float | None = None,
     price: float | None = None,
     output: Output = Output(),

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
+
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
 from distillaw.cli.options import HardwareName, KindName, Number, Numbers, Place, Words
 from distillaw.cli.output import Output
-from distillaw.cli.typed import formerly, refuse_idle
+from distillaw.cli.typed import refuse_idle
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds
 from distillaw.table import Table, number, text
@@ -32,7 +34,7 @@ def new(
     budget: Number | None = None,
     hours: Number | None = None,
     cores: int = 0,
-    device: Annotated[HardwareName | None, formerly("--hardware")] = None,
+    device: Annotated[HardwareName | None, Parameter(alias="--hardware")] = None,
     corpus: Place = "",
     vocab: int | None = None,
     name: str | None = None,

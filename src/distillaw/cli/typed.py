@@ -1,4 +1,4 @@
-"""What was typed: an option has one name, old names still work, and messages use the words of the command line.
+"""What was typed: messages use the words of the command line, and no option that was typed does nothing unseen.
 
 The library says `teacher_params`, which is right in Python; who typed `--teacher-params` reads that. Nothing is passed
 on: a configuration of cyclopts, called once per command line, remembers what was typed. What is wrong with a command
@@ -25,11 +25,8 @@ from cyclopts import (
 from cyclopts.argument import ArgumentCollection
 from cyclopts.exceptions import UnknownCommandError
 
-from distillaw.cli.console import say
 from distillaw.errors import ConfigError
 
-_CONTRACT = {"predict": {"--student-params", "--student-tokens"}, "cost": {"--params"}}
-"""Second names that scripts may rely on for good: no note."""
 _ELSEWHERE = {
     "student_params": "--student",
     "student_tokens": "--tokens",
@@ -44,12 +41,6 @@ _LEADING = re.compile(r"^([a-z][a-z -]*)(?= = |: got |: cannot read )")
 
 _typed: ContextVar[Mapping[str, list[str]] | None] = ContextVar("options typed", default=None)
 _words: ContextVar[Mapping[str, str] | None] = ContextVar("words typed", default=None)
-_notes: ContextVar[tuple[str, ...]] = ContextVar("old names typed", default=())
-
-
-def formerly(*names: str) -> Parameter:
-    """An option that has other names too."""
-    return Parameter(alias=names)
 
 
 STUDENT = Parameter(name="--student", alias="--student-params")
@@ -57,11 +48,9 @@ STUDENT = Parameter(name="--student", alias="--student-params")
 
 
 def remember_words(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Keep what was typed, by which name of each option, and which are old; a configuration of cyclopts."""
+    """Keep what was typed, and by which name of each option; a configuration of cyclopts."""
     words: dict[str, str] = {}
     given: dict[str, list[str]] = {}
-    notes: list[str] = []
-    quiet = any("--quiet" in each.names and each.tokens for each in arguments)
     for argument in arguments:
         names = [name for name in argument.names if name.startswith("--")]
         if not names or not argument.parse:
@@ -74,13 +63,9 @@ def remember_words(app: App, commands: tuple[str, ...], arguments: ArgumentColle
             )
         for name in names:
             words[name] = words[name[2:].replace("-", "_")] = typed
-        is_old = typed in (argument.parameter.alias or ()) and typed not in _CONTRACT.get(commands[0], ())
-        if is_old and not quiet:
-            notes.append(f"note: {typed} is now called {names[0]}; the old name still works")
     words |= {word: words[option] for word, option in _ELSEWHERE.items() if option in words}
     _typed.set(given)
     _words.set(words)
-    _notes.set(tuple(notes))
 
 
 def typed_options(*, without: Collection[str]) -> str:
@@ -100,13 +85,6 @@ def refuse_idle(options: Iterable[str], why: str) -> None:
         if option in typed:
             words = " ".join(typed[option])
             raise ConfigError(f"{words} does nothing here: {why}; leave it out, or give what it needs")
-
-
-def say_old_names() -> None:
-    """The notes on old names, once the answer is there: an error stays one line."""
-    for note in _notes.get():
-        say(note)
-    _notes.set(())
 
 
 def in_typed_words(message: str) -> str:
