@@ -52,7 +52,8 @@ class Distiller(Trainer):
         p, q = t.log_softmax(-1), s.log_softmax(-1)
         kd = ((p.exp() * (p - q)).sum(-1) * (y != -100)).sum()
         ce = -(q.gather(-1, y.clamp(min=0)[..., None]).squeeze(-1) * (y != -100)).sum()
-        return (0.5 * kd + 0.5 * ce) / n
+        loss = (0.5 * kd + 0.5 * ce) / n
+        return (loss, out) if return_outputs else loss
 """
 
 

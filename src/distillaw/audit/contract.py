@@ -118,8 +118,9 @@ class Training:
     schedule: str = "constant"
     """constant, linear or cosine decay after warm-up."""
     warmup: int = 0
-    """Updates (or micro-steps) to the full rate; the first has rate lr / warmup, or 0 with `warmup_from_zero`."""
-    warmup_from_zero: bool = False
+    """Updates (or micro-steps) to the full rate. The first has the rate 0 or lr / warmup, as `warmup_from_zero` says;
+    not declared, either."""
+    warmup_from_zero: bool | None = None
     final_lr: float = 0.0
     """At the horizon."""
     counts: str = "updates"
@@ -151,8 +152,8 @@ class Target:
     """Key or attribute of the loss where a mapping or an object is returned."""
     layout: str = "btv"
     """btv: (batch, time, vocabulary); nv: positions flattened, labels moved outside."""
-    models: str = "output"
-    """What the loop takes from model(ids): output (an object with .logits) or tensor."""
+    batch: tuple[str, ...] = ()
+    """Keys of a micro-batch (input_ids, attention_mask, labels, index) in this order, where the loop takes tuples."""
     dtype: str = "float64"
     """The lowest type in which it is meant to be exact: float64, float32 or bfloat16; logits of each are tried."""
     tolerance: float = 2e-5
@@ -241,7 +242,6 @@ def _check_words(contract: Contract) -> None:
     for name, value, known in (
         ("target.kind", target.kind, KINDS),
         ("target.layout", target.layout, ("btv", "nv")),
-        ("target.models", target.models, ("output", "tensor")),
         ("target.dtype", target.dtype, ("float64", "float32", "bfloat16")),
         ("training.schedule", training.schedule, ("constant", "linear", "cosine")),
         ("training.counts", training.counts, ("updates", "micro-steps")),

@@ -89,7 +89,6 @@ class ProbeLM(nn.Module):
         *,
         seed: int,
         dropout: float = 0.0,
-        output: str = "output",
         scale: float = 1.2,
     ) -> None:
         super().__init__()
@@ -104,7 +103,6 @@ class ProbeLM(nn.Module):
             self.lm_head.bias.zero_()
         self.config = SimpleNamespace(vocab_size=columns, model_type="probe", use_cache=False)
         self.calls: list[Call] = []
-        self.output = output
 
     def forward(
         self,
@@ -113,7 +111,7 @@ class ProbeLM(nn.Module):
         position_ids: torch.Tensor | None = None,
         **more: Any,
     ) -> Any:
-        """Logits (B, T, V), as an output object or a tensor."""
+        """Logits (B, T, V), which are their own `.logits`."""
         apart = attention_mask is not None and attention_mask.dim() > 2
         apart = apart or any(key.startswith(("cu_seq", "seq_idx", "segment")) for key in more)
         restarts = position_ids is not None and bool((position_ids.diff(dim=-1) < 0).any())
@@ -129,8 +127,10 @@ class ProbeLM(nn.Module):
             )
         )
         hidden = self.drop(self.model(input_ids) * self.norm)
-        logits = self.lm_head(hidden)
-        return logits if self.output == "tensor" else SimpleNamespace(logits=logits, last_hidden_state=hidden)
+        # both what `model(ids)` and what `model(ids).logits` may mean
+        logits: Any = self.lm_head(hidden)
+        logits.logits, logits.last_hidden_state = logits, hidden
+        return logits
 
     def table(self) -> torch.Tensor:
         """Logits of every id as the parameters are now, without dropout, (ids, V)."""

@@ -43,6 +43,10 @@ def _audited(target: str, contract: Contract | None) -> Findings:
             f"{', '.join(ADAPTERS)}"
         )
     kind = contract.target.kind
+    if kind in ("store", "tokenizers"):
+        from distillaw.audit.assets import audit_store, audit_tokenizers
+
+        return (audit_store if kind == "store" else audit_tokenizers)(target, contract)
     if kind == "loop":
         from distillaw.audit.loops import audit_loop
 
