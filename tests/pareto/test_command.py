@@ -22,7 +22,7 @@ def run(tmp_path):
     scores = {
         task: {"score": 0.2 + 0.01 * i, "se": 0.004, "near_chance": False} for i, task in enumerate(SCORES)
     }
-    heldout = {"bits_per_byte": 1.1, "bits_per_byte_se": 0.02}
+    heldout = {"loss": 3.0, "bits_per_byte": 1.1, "bits_per_byte_se": 0.02}
     (tmp_path / "evaluation.json").write_text(
         json.dumps({"scores": scores, "mean_of_six": mean_of_suite(scores), "heldout": heldout})
     )
@@ -66,9 +66,16 @@ def test_a_table_serves_as_well_and_stands_alone(tmp_path):
     assert json.loads(done.stdout)["frontier"] == ["a"]
 
 
+def test_a_task_not_measured_is_predicted_from_the_loss_and_said_to_be(run):
+    (hellaswag,) = own_points(run, task="hellaswag")
+    assert hellaswag.is_predicted and hellaswag.se > 5
+    assert not own_points(run, task="mmlu")[0].is_predicted
+    assert "predicted from its loss" in distillaw(run, "--score", "hellaswag", "--no-published").stdout
+
+
 def test_what_is_missing_is_named(run, tmp_path):
-    with pytest.raises(DataError, match="no score of hellaswag; measured are bbh"):
-        own_points(run, task="hellaswag")
+    with pytest.raises(DataError, match="no score of boolq; measured are bbh"):
+        own_points(run, task="boolq")
     with pytest.raises(ConfigError, match="needs --teacher-tokens"):
         own_points(run, task="mean6", teacher_cost="training")
     (run / "evaluation.json").unlink()

@@ -4,7 +4,7 @@ import shlex
 from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
@@ -12,6 +12,9 @@ from distillaw.cli.options import Count, OutFolder
 from distillaw.cli.output import Output, same_command
 from distillaw.quantities import did_you_mean, format_flop
 from distillaw.table import Table, number, text
+
+if TYPE_CHECKING:
+    from distillaw.pareto.points import ScorePoint
 
 
 def pareto(
@@ -33,6 +36,7 @@ def pareto(
     Args:
         models: folders with evaluation.json and result.json, or tables with the columns name, compute, score, se.
         score: mean6 (MMLU, C-Eval, DROP, HumanEval, BBH, GSM8K), one task, or bits_per_byte (never with --published).
+            A task that was not measured is predicted from the held-out loss where `plan --metric` has a law for it.
         teacher_cost: of the teacher: nothing, its forward passes, or its training as well.
         teacher_tokens: tokens that the teacher was trained on.
         published: show the published base models too.
@@ -77,7 +81,7 @@ def pareto(
         number("compute", format_flop, of=attrgetter("compute")),
         number("score", ".2f", of=attrgetter("score")),
         text("", of=lambda point: "" if point.se is None else f"± {point.se:.2g}"),
-        text("", of=lambda point: "<- yours" if point.is_own else "chat model" if point.is_chat else ""),
+        text("", of=_whose),
     ]
     print_table(Table.of(columns, sorted(points, key=attrgetter("compute"))), indent=2)
     print(f"\n* {MARKS[frontier]}.")
@@ -98,6 +102,12 @@ def pareto(
         "--text YOUR_TEXT" if score == "bits_per_byte" else f"--tasks {shlex.quote(tasks)} --data YOUR_DATA"
     )
     output.suggest(f"distillaw evaluate MODEL {what} --out DIR", first="one more point:")
+
+
+def _whose(point: "ScorePoint") -> str:
+    if point.is_own:
+        return "<- yours, predicted from its loss" if point.is_predicted else "<- yours"
+    return "chat model" if point.is_chat else ""
 
 
 AXES = {

@@ -19,6 +19,7 @@ _TYPED: dict[str, Any] = {
     "student_loss": Annotated[list[str] | None, Several],
     "teacher_params": Annotated[list[str] | None, Several],
     "teacher_tokens": Annotated[list[str] | None, Several],
+    "score_at": Annotated[list[str] | None, Several],
     "study": Path,
     "law": Annotated[LawNames | None, Several],
 }

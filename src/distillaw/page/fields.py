@@ -29,6 +29,8 @@ _OF_COMMAND = (
     "top-k",
     "top-p",
     "divergence",
+    "metric",
+    "score-at",
 )
 """Options that the page does not have."""
 _USUAL = {

@@ -36,6 +36,7 @@ from distillaw.planning.evidence import Evidence
 from distillaw.planning.judging import Judged, Sources, consult, judge, options_of
 from distillaw.planning.law_evidence import BY_RATIO
 from distillaw.planning.phrases import say
+from distillaw.planning.points import asked_skill
 from distillaw.planning.question import Count, PlanQuestion, device_of, situation_of
 from distillaw.planning.sensitivity import switching_values
 from distillaw.planning.situation import Situation, training_tokens
@@ -110,8 +111,10 @@ def answer(question: PlanQuestion, situation: Situation, record: StudyRecord | N
         seed=question.seed,
         asked=tuple(v.source for v in voices[: len(asked)]),
     )
-    device = device_of(question)
-    verdict = replace(decide(situation, sources, with_flips=question.with_flips), device=device)
+    device, skill = device_of(question), asked_skill(question.metric, question.score_at)
+    verdict = replace(decide(situation, sources, with_flips=question.with_flips), device=device, skill=skill)
+    if verdict.points is not None:
+        verdict = replace(verdict, warnings=(*verdict.warnings, *verdict.points.warnings))
     return verdict if record is None else _with_gaps(verdict, record)
 
 

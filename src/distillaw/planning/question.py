@@ -198,6 +198,19 @@ class PlanQuestion:
         bool | Sequence[str],
         OptionHelp("Ask no published law that --law does not name.", negates="no-published"),
     ] = True
+    metric: Annotated[
+        str | None,
+        OptionHelp(
+            "Say losses as scores of a task too, by a law from public runs: arc_easy, arc_challenge, hellaswag, piqa, "
+            "winogrande, openbookqa, six_tasks (their mean), mmlu. The verdict stays about loss."
+        ),
+    ] = None
+    score_at: Annotated[
+        Sequence[str] | None,
+        OptionHelp(
+            "LOSS=SCORE of --metric that a model of yours has, e.g. the teacher's: 3.1=0.62, nats/token on this text."
+        ),
+    ] = None
     level: Annotated[float, OptionHelp("Coverage of the intervals.")] = 0.9
     vocab: Annotated[int | None, OptionHelp("vocabulary, for counting FLOP.")] = None
     context: Annotated[int | None, OptionHelp("training context in tokens, for counting FLOP.")] = None
@@ -210,7 +223,14 @@ class PlanQuestion:
 
     def __post_init__(self) -> None:
         """One value where several may be given is a list of one: text is not its letters."""
-        for name in ("teachers", "teacher_loss", "teacher_params", "teacher_tokens", "student_loss"):
+        for name in (
+            "teachers",
+            "teacher_loss",
+            "teacher_params",
+            "teacher_tokens",
+            "student_loss",
+            "score_at",
+        ):
             value = getattr(self, name)
             if value is not None and (isinstance(value, str) or not isinstance(value, Iterable)):
                 object.__setattr__(self, name, (value,))

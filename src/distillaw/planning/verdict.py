@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from html import escape
 from operator import attrgetter
 
+from distillaw.laws.skill import SkillLaw
 from distillaw.planning.budget import Device
 from distillaw.planning.decision import WORDS, Call, EqualCompute, StartCall, Supposed, call
 from distillaw.planning.evidence import Crossover, Evidence, Interval, Strategy
 from distillaw.planning.judging import Sources
 from distillaw.planning.nearest import Case, nearest
 from distillaw.planning.phrases import interval, nats, percent
+from distillaw.planning.points import Points, difference, level
 from distillaw.planning.sensitivity import SwitchingValue
 from distillaw.planning.situation import Situation
 from distillaw.planning.teacher_curve import TeacherRange
@@ -79,6 +81,15 @@ class Verdict:
     """How flat the choice of the teacher's size is."""
     device: Device | None = None
     """What strategies are priced on; None for a study, whose machine is its own."""
+    skill: SkillLaw | None = None
+    """Of the task that was asked about, where one was."""
+
+    @property
+    def points(self) -> Points | None:
+        """Losses and gains as scores of the task that was asked about."""
+        return (
+            None if self.skill is None else Points(law=self.skill, headline=self.headline, level=self.level)
+        )
 
     @property
     def nearest(self) -> Sequence[Case]:
@@ -113,7 +124,7 @@ class Verdict:
             "student_tokens": self.asked.student_tokens,
             "start": self.asked.start,
             "device": _json(self.device),
-            "strategies": [row.to_json() | self.price(row) for row in self.strategies],
+            "strategies": [self._row_json(row) for row in self.strategies],
             "crossover_tokens": self.crossover_tokens,
             "crossover_compute": _NO_BAND if band is None else band.to_json(),
             "flips": [flip.to_json() for flip in self.flips],
@@ -122,7 +133,11 @@ class Verdict:
             "evidence": [evidence_json(e, self.level, self.headline) for e in self.evidence],
             "probability_distil": self.call.distil,
             "probability_pretrain": self.call.pretrain,
+            **({} if self.points is None else {"metric": self.points.to_json()}),
         }
+
+    def _row_json(self, row: Strategy) -> dict[str, object]:
+        return row.to_json() | self.price(row) | ({} if self.points is None else self.points.row_json(row))
 
     def price(self, row: Strategy) -> dict[str, float | None]:
         """Hours of the device and US dollars of what a strategy pays here; None where either is not known."""
@@ -142,6 +157,8 @@ class Verdict:
         band = self.crossover
         if self.verdict == "distil" and band is not None and band.median is not None:
             lines.append(crossover_sentence(band, self.level))
+        if self.points is not None:
+            lines.append(self.points.sentence)
         if self.flips_if:
             lines.append(f"Changes if {self.flips_if[0]}.")
         return "\n".join(lines)
@@ -188,17 +205,24 @@ def evidence_json(evidence: Evidence, level: float, headline: Evidence) -> dict[
 
 def strategy_table(verdict: Verdict) -> Table:
     """Losses and gains of every strategy, best first."""
-    mean, is_known = attrgetter("mean"), verdict.headline.is_informative
+    mean, median, is_known = attrgetter("mean"), attrgetter("median"), verdict.headline.is_informative
 
     def known(name: str) -> Callable[[Strategy], object]:
         return lambda row: getattr(row, name) if is_known else None
 
+    scores: list[Column] = []
+    if (points := verdict.points) is not None:
+        scores = [
+            number(points.law.task, level, unit="%", of=points.score, sort=median, missing="unknown"),
+            number("points", difference, of=points.gain, sort=median),
+        ]
     return Table.of(
         [
             text("strategy", of=_name),
             number("teacher loss", nats, of=attrgetter("teacher_loss")),
             number("loss", interval, unit="nats/token", of=known("loss"), sort=mean, missing="unknown"),
             number("gain", interval, of=known("gain"), sort=mean),
+            *scores,
             number("best teacher?", percent, of=known("share_best")),
         ],
         verdict.strategies,
