@@ -86,6 +86,22 @@ def test_a_second_run_trains_nothing_and_says_the_same(study):
     assert answer["verdict"] == json.loads(first.stdout)["verdict"]
 
 
+def test_a_dry_run_counts_what_is_left_in_the_folder(study, tmp_path):
+    path, folder, _ = study
+    asked = ("study", "run", path, "--out", folder, "--set", "tuning.rounds=1", "--dry-run")
+    said = json.loads(_call(*asked, "--json").stdout)
+    assert said["left"] == {"num_runs": 0, "flops": 0, "tokens": 0, "seconds": 0} and said["num_runs"] > 10
+    lost = max(folder.glob("runs/student-*-from-*-8000t"))
+    lost.rename(tmp_path / "lost")
+    try:
+        left = json.loads(_call(*asked, "--json").stdout)["left"]
+        assert 0 < left["num_runs"] < said["num_runs"] / 2 and 0 < left["tokens"] and 0 < left["seconds"]
+        words = f"left to train in {folder}: {left['num_runs']} run"
+        assert words in _call(*asked).stdout
+    finally:
+        (tmp_path / "lost").rename(lost)
+
+
 def test_show_spends_nothing_and_agrees_with_what_is_then_run(study, tmp_path):
     path, folder, _ = study
     shown = json.loads(_call("study", "show", path, "--json", cwd=tmp_path).stdout)

@@ -59,11 +59,11 @@ def run(
         again: a run to be done again, by its id; what it was is kept aside. May be repeated.
         settings: KEY=VALUE over the file's, e.g. students.tokens=[80k,240k]; checked like the file, recorded in
             study.json. May be repeated.
-        dry_run: print what `distillaw study show` prints, train and write nothing.
+        dry_run: print what `distillaw study show` prints, and what of it is left to train; train and write nothing.
     """
     place, count = _choose_place(executor, workers, cluster or ClusterOptions())
     if dry_run:
-        preview(study, corpus=corpus, settings=settings, workers=count, output=output)
+        preview(study, corpus=corpus, settings=settings, workers=count, output=output, out=out)
         output.suggest(same_command(without="--dry-run"))
         return 0
     from distillaw.sweep.checks import load_study
@@ -225,9 +225,15 @@ def show(
 
 
 def preview(
-    study: Path, *, corpus: str | None, settings: Sequence[str], workers: int, output: Output
+    study: Path,
+    *,
+    corpus: str | None,
+    settings: Sequence[str],
+    workers: int,
+    output: Output,
+    out: Path | None = None,
 ) -> None:
-    """What `study show` says, and `study run --dry-run`."""
+    """What `study show` says, and `study run --dry-run`, which knows the folder `out`: what is left to train there."""
     from distillaw.protocols.statement import state
     from distillaw.sweep.checks import load_study
     from distillaw.sweep.cost import (
@@ -243,6 +249,7 @@ def preview(
     vocab_size = study_vocab(spec)
     cost = study_cost(spec, vocab_size)
     wall = cost.wall_seconds(workers)
+    left = _left(spec, out or Path("out") / spec.name)
     if output.json:
         rows = [
             {
@@ -268,6 +275,7 @@ def preview(
                 "workers": workers,
                 "disk_bytes": cost.disk_bytes,
                 "set": list(settings),
+                **({} if left is None else {"left": _left_json(left, workers)}),
                 **state(spec, cost).to_json(),
             }
         )
@@ -281,6 +289,12 @@ def preview(
         f"\n({format_seconds(sum(cost.seconds))} of core time, assuming {SPEED}, "
         f"times {slowness():.2f} for this machine)"
     )
+    if left is not None:
+        print(
+            f"left to train in {out or Path('out') / spec.name}: {plural(left.num_runs, 'run')}, "
+            f"{format_count(left.tokens)} tokens, {format_flop(left.flops)}, about "
+            f"{format_seconds(left.wall_seconds(workers))} on {plural(workers, 'core')}"
+        )
     _print_unknowns(spec, cost)
     print(_copies(Path("out") / spec.name / "data" / "manifest.json"))
     print(stored_targets(cost.jobs, teacher_forward(spec, cost.jobs), vocab_size).words)
@@ -289,6 +303,24 @@ def preview(
     for line in (*(f"set: {setting}" for setting in settings), target_note(spec)):
         if line:
             print(line)
+
+
+def _left(spec: "StudySpec", folder: Path) -> "StudyCost | None":
+    """What is left to train in a folder where something of the study is finished; None elsewhere."""
+    if next(folder.glob("runs/*/result.json"), None) is None:
+        return None
+    from distillaw.sweep.study import cost_left
+
+    return cost_left(spec, folder)
+
+
+def _left_json(left: "StudyCost", workers: int) -> dict[str, float]:
+    return {
+        "num_runs": left.num_runs,
+        "flops": left.flops,
+        "tokens": left.tokens,
+        "seconds": left.wall_seconds(workers),
+    }
 
 
 def target_note(spec: "StudySpec") -> str:
