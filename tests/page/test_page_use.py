@@ -201,7 +201,7 @@ def test_the_equations_name_a_loss_on_both_texts(open_page, planner):
 
 
 def test_a_study_brings_its_law_its_runs_and_its_paired_verdicts(open_page, tmp_path):
-    from distillaw.page.study import study_laws, study_on_page
+    from distillaw.page.bundle import study_laws, study_on_page
     from distillaw.planning.api import plan
     from distillaw.runs.record import is_near, read_study
 

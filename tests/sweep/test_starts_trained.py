@@ -11,8 +11,8 @@ from distillaw.controls.api import check_controls
 from distillaw.errors import VocabularyError
 from distillaw.fitting.observations import observe
 from distillaw.report.document import write_report
+from distillaw.runs.files import write_table
 from distillaw.runs.record import read_study
-from distillaw.runs.seals import write_table
 from distillaw.runs.store import StudyFolder
 from distillaw.runs.table import read_table
 from distillaw.sweep.checks import load_study

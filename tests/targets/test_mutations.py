@@ -23,10 +23,9 @@ from distillaw.errors import DistillawError
 from distillaw.models.fresh import build_model
 from distillaw.models.source import locate
 from distillaw.models.teacher import load_weights
-from distillaw.runs.files import write_json
+from distillaw.runs.files import FILES, digests, write_json
 from distillaw.runs.places import claim_folder
 from distillaw.runs.record import CONCLUSION, read_study
-from distillaw.runs.seals import FILES, digests
 from distillaw.runs.store import RESULT_KEYS, RunFolder, StudyFolder
 from distillaw.runs.table import read_table
 from distillaw.targets.manifest import Scheme

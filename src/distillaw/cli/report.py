@@ -87,8 +87,7 @@ def page(
         open: show it in the browser.
     """
     from distillaw.fitting.query import load_law
-    from distillaw.page.bundle import write_planner_page
-    from distillaw.page.study import study_laws, study_on_page
+    from distillaw.page.bundle import study_laws, study_on_page, write_planner_page
     from distillaw.runs.record import read_study
 
     asked = [(name, name, name) for name in law or ()]

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from distillaw.errors import CacheError, DataError, DistillawError
 from distillaw.fitting.result import FitResult
-from distillaw.runs.files import read_json, write_json
+from distillaw.runs.files import read_json, vouched, write_json
 from distillaw.runs.places import GENERATOR, check_file, remove_file
 from distillaw.runs.record import CONCLUSION, StudyRecord
-from distillaw.runs.seals import vouched
 from distillaw.runs.spec import ARMS
 
 FAMILIES = ("supervised", "distillation-kappa", "distillation-reduced", "capacity-gap")

@@ -26,7 +26,7 @@ from distillaw.distill.heads import LOWEST_LOGIT, Head
 from distillaw.errors import CacheError, ConfigError, DistillawWarning, VocabularyError
 from distillaw.models.fresh import count_parameters
 from distillaw.models.source import ModelSource, check_config, fingerprint, loading, locate
-from distillaw.runs.seals import check_model
+from distillaw.runs.files import check_model
 from distillaw.worlds.oracle import Oracle, find_oracle, is_oracle, oracle_hash, parse_oracle
 
 if TYPE_CHECKING:

@@ -14,9 +14,8 @@ from typing import TypeGuard, TypeVar
 
 from distillaw.errors import CacheError, DataError
 from distillaw.quantities import LARGEST, format_count
-from distillaw.runs.files import read_json
+from distillaw.runs.files import check_table, read_json, vouched
 from distillaw.runs.paired import DocumentScores, read_scores, seed_noise
-from distillaw.runs.seals import check_table, vouched
 from distillaw.runs.spec import arm_of, arm_order, leading_arm, serves_laws
 from distillaw.runs.store import RunFolder
 

@@ -14,10 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distillaw.errors import CacheError, ConfigError, DistillawError
-from distillaw.runs.files import read_json, write_json, write_with
+from distillaw.runs.files import (
+    FILES,
+    RESULT,
+    check_files,
+    check_table,
+    digests,
+    read_json,
+    vouched,
+    write_json,
+    write_table,
+    write_with,
+)
 from distillaw.runs.paired import DocumentScores, read_scores
 from distillaw.runs.places import claim_folder
-from distillaw.runs.seals import FILES, RESULT, check_files, check_table, digests, vouched, write_table
 from distillaw.runs.spec import arm_of
 
 CALIBRATION_KEYS = ("ece", "ece_se", "ece_teacher", "ece_teacher_se", "kl_from_teacher", "kl_from_teacher_se")

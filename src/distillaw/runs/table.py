@@ -19,8 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from distillaw.errors import CacheError, DataError
 from distillaw.quantities import did_you_mean
-from distillaw.runs.files import parse_json, read_json, read_text, require_file
-from distillaw.runs.seals import FILES, check_table
+from distillaw.runs.files import FILES, check_table, parse_json, read_json, read_text, require_file
 
 MOST_COLUMNS = 10_000
 _LARGE = 1 << 20

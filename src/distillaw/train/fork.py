@@ -24,10 +24,9 @@ from distillaw.large_batch.instruments import AccumulationMeter
 from distillaw.large_batch.noise import NoiseLog
 from distillaw.models.scoring import score_heldout
 from distillaw.models.teacher import model_flops
-from distillaw.runs.files import read_json, read_json_lines, write_json, write_text
+from distillaw.runs.files import check_files, read_json, read_json_lines, vouched, write_json, write_text
 from distillaw.runs.paired import DocumentScores
 from distillaw.runs.places import appending
-from distillaw.runs.seals import check_files, vouched
 from distillaw.runs.spec import Branch, Fork
 from distillaw.runs.store import RunFolder, saved_step
 from distillaw.train.checkpoint import load_state, remove_states, save_state

@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distillaw.errors import ConfigError, DataError, UnitError
-from distillaw.runs.files import read_json, write_json, write_with
+from distillaw.runs.files import check_table, read_json, write_json, write_table, write_with
 from distillaw.runs.importing.log import number
 from distillaw.runs.importing.names import Array
 from distillaw.runs.lock import locked
 from distillaw.runs.places import GENERATOR, check_file, check_folder, claim_folder, refuse_no_file
-from distillaw.runs.seals import check_table, write_table
 from distillaw.runs.store import RESULT_KEYS, column_types
 
 if TYPE_CHECKING:
