@@ -1,4 +1,4 @@
-"""Decisions from tables of trained runs in this tree: the pocket and the open study, and the worlds' students."""
+"""Decisions from tables of trained runs in this tree: the pocket, the open and the capacity-gap study, and the worlds' students."""
 
 from pathlib import Path
 
@@ -15,14 +15,20 @@ FLOPS = 7.5
 
 def shipped_decisions(most):
     """Decisions of every table, at most so many of each, evenly."""
-    for name, rows in (("pocket", study("pocket")), ("open", study("open")), *worlds()):
+    for name, rows in tables():
         found = list(world_decisions_of(world(rows), name))
         count = min(len(found), most)
         yield from (found[i * len(found) // count] for i in range(count))
 
 
+def tables():
+    """(name, students) of every table."""
+    yield from ((name, study(name)) for name in ("pocket", "open", "capacity_gap"))
+    yield from worlds()
+
+
 def study(name):
-    """Students of a shipped study that learnt from the teacher alone, or from none."""
+    """Students of a shipped study that began at random and learnt from the teacher alone, or from none."""
     table = pq.read_table(SHIPPED / f"{name}_runs.parquet").to_pylist()
     return [
         row | {"label": str(row["params"]), "purpose": "grid", "teacher_flops": row["teacher_flops"] or 0.0}

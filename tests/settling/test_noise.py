@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distillaw.settling.noise import (
-    MISFIT,
+    MISFITS,
     SEED,
     SHARED_SEED,
     TRUNK,
@@ -44,10 +44,11 @@ def test_what_all_arms_of_a_seed_share_is_not_seen_in_pairs():
 def test_covariances_are_positive_and_scaled():
     cells = grid(2)
     logs = np.log([2.0, 2.1, 3.0])
-    misfit = misfit_cov(cells, cells, logs)
+    misfit = misfit_cov(cells, cells, logs, sd=0.01)
     assert np.linalg.eigvalsh(misfit).min() > -1e-12
-    assert np.diag(misfit) == pytest.approx(MISFIT**2)
-    assert misfit_cov(cells, cells, logs, scale=3.0) == pytest.approx(9 * misfit)
+    assert np.diag(misfit) == pytest.approx(1e-4)
+    assert misfit_cov(cells, cells, logs, sd=0.03) == pytest.approx(9 * misfit)
+    assert sum(MISFITS.values()) == pytest.approx(1)
     noise = seed_cov(cells, 0.003, np.zeros(4))
     assert np.linalg.eigvalsh(noise).min() > 0
     one, other = 0, 2  # no teacher and the first teacher, same seed, size and tokens
@@ -74,5 +75,5 @@ def test_repeats_count_by_the_trunks_that_they_are_of():
 
 def test_alike_teachers_err_alike():
     cells = PilotPoints.at(1.0, 1.0, [1, 2, 3])
-    cov = misfit_cov(cells, cells, np.log([2.0, 2.02, 3.0]))
+    cov = misfit_cov(cells, cells, np.log([2.0, 2.02, 3.0]), sd=0.01)
     assert cov[0, 1] > cov[0, 2]

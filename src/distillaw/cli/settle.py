@@ -41,7 +41,7 @@ class QuestionOptions:
     margin: Annotated[float | None, Parameter(allow_leading_hyphen=True)] = None
     """Regret that does not matter, nats/token; by default 0.25 % of the best teacher's loss."""
     level: float | None = None
-    """Chance that what is said holds, whenever one looks; 0.9 by default."""
+    """Chance that what is said holds, whenever one stops; 0.9 by default."""
 
 
 def settle(
@@ -138,7 +138,7 @@ def _strategies(answer: Answer) -> Table:
         text("strategy", of=lambda row: row["name"] + (" (dropped)" if row["dropped"] else "")),
         number("teacher loss", nats, of=itemgetter("teacher_loss")),
         number("loss", _interval, unit="nats/token", of=itemgetter("loss")),
-        number("gain, any time", _interval, of=itemgetter("gain")),
+        number("gain", _interval, of=itemgetter("gain")),
         number("best?", percent, of=itemgetter("probability_best")),
         number("target's FLOP", _flop, of=lambda row: row["compute"]["total"]),
     ]
@@ -174,7 +174,7 @@ def show_preview(answer: Answer) -> None:
         f"{format_flop(answer['budget'])} ({answer['share_of_target']:.2%} of it)"
     )
     print(
-        f"margin: {answer['margin']:.4f} nats/token; bounds hold with probability {answer['level']:g}, at any time"
+        f"margin: {answer['margin']:.4f} nats/token; what is said holds with probability {answer['level']:g}, whenever one stops"
     )
     for teacher in answer["teachers"]:
         print(

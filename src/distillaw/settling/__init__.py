@@ -6,7 +6,7 @@ Pure functions of the question and the runs so far:
     prior.py       losses at every scale as laws allow them, before anything is run
     noise.py       how far runs may lie from that: misfit, seeds, held-out text, learning rates
     belief.py      the same after pilots: draws of the losses at the target
-    standing.py    where things stand: bounds that hold at every look, who leads, who is out, what it ends with
+    standing.py    where things stand: bounds that hold whenever one stops, who leads, who is out, what it ends with
     design.py      the next stage
     propose.py     the next batch of `study next`: what runs are worth before they are made
 

@@ -1,8 +1,9 @@
 """Losses at the target as they are believed after some pilots: an ensemble of members of the family, with misfit.
 
 The posterior of the family's coefficients is sampled by importance: proposals are Student-t around its mode with the
-curvature there (Laplace), then once more around what those found, weighted by the exact posterior and resampled. What
-the members leave unexplained is carried on by the misfit's process.
+curvature there (Laplace), then once more around what those found, weighted by the exact posterior and resampled. So is
+the size of the misfit: every form is taken with every size, by prior and evidence, which is what later pilots had of
+being foreseen from earlier ones. What the members leave unexplained is carried on by the misfit's process.
 Shape suffixes: M member, Z coefficient, R run, A arm, Q place that is asked about.
 """
 
@@ -16,14 +17,14 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from distillaw.laws.base import Array
-from distillaw.settling.noise import PilotPoints, misfit_cov, rate_cov, seed_cov, seed_sd
+from distillaw.settling.noise import MISFITS, PilotPoints, misfit_cov, rate_cov, seed_cov, seed_sd
 from distillaw.settling.prior import TAUGHT, Anchor, Family
 from distillaw.settling.question import NONE, PilotQuestion, PilotRun
 
 SEED = 0
 """Of the draws: the same runs always say the same."""
 MEMBERS = 1000
-PROPOSALS = 5000
+PROPOSALS = 4000
 """Proposals that the MEMBERS draws of a belief are resampled from: a standard deviation is then known to about 2 %."""
 ROUNDS = 2
 """The first proposals are made around the mode, the others around what those before found."""
@@ -34,7 +35,9 @@ TAIL = 8.0
 STARTS = 3
 """Of the search for the mode: the prior's centre and draws of the prior."""
 LEAST = 0.1
-"""Share that a form keeps at least: a few pilots rule out none."""
+"""Share that a form and a size of the misfit keep at least: pilots on a corner of the plane rule out none."""
+LOWEST = 600.0
+"""Nats of evidence below the best, at most: e to minus that is still a number."""
 STEP = 1e-4
 """Of numeric slopes, in units of the prior's spread: losses bend little over it, and rounding is below 1e-10."""
 RECIPE = 0.015
@@ -45,22 +48,36 @@ UNSEEN = 1.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A form and a size of the misfit, with members."""
+
+    family: Family
+    misfit: float
+    """Standard deviation, ln loss."""
+    z_MZ: Array  # noqa: N815
+
+    def cov(self, question: PilotQuestion, one: PilotPoints, other: PilotPoints) -> Array:
+        """Covariance, ln loss, of how far runs of two lists lie from the form, rates included, (R, R')."""
+        smooth = misfit_cov(one, other, np.log(self.family.teacher_losses), sd=self.misfit)
+        if question.rates is None:
+            return smooth
+        return smooth + rate_cov(question.rates, one, other, loss=self.family.anchor.loss)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PilotBelief:
     """The forms with their members, before and after the runs."""
 
     question: PilotQuestion
-    families: tuple[Family, ...]
-    prior: tuple[Array, ...]
-    """Members of each form before any run, (M, Z)."""
-    members: tuple[Array, ...]
-    """Members of each form now, as many as its weight gives it."""
+    prior: tuple[Part, ...]
+    """Before any run."""
+    parts: tuple[Part, ...]
+    """Now: every form with every misfit, with as many members as its weight gives it."""
     measured: PilotPoints
     log_losses_R: Array  # noqa: N815
     noise_RR: Array  # noqa: N815
     sd: float
     """Seed noise of one run, ln loss."""
-    scale: float
-    """By how much the misfit was widened, because stages came out other than predicted."""
 
     def ask(self, places: PilotPoints, rng: np.random.Generator, *, before: bool = False) -> Array:
         """Draws of the ln loss at some places, jointly, without the noise of seeds, (M, Q).
@@ -70,59 +87,89 @@ class PilotBelief:
             rng: of the draws.
             before: as believed before any run.
         """
-        misfit_QQ = self.misfit(places, places)
-        if before or not len(self.measured.arm):
-            draws_MQ = self._at(self.prior, places)
-            return draws_MQ + normal_draws(misfit_QQ, len(draws_MQ), rng)
-        draws_MQ = self._at(self.members, places)
-        left_MR = self.log_losses_R - self._at(self.members, self.measured)
-        across_QR = self.misfit(places, self.measured)
-        gain_QR = np.linalg.solve(self.misfit(self.measured, self.measured) + self.noise_RR, across_QR.T).T
-        return (
-            draws_MQ
-            + left_MR @ gain_QR.T
-            + normal_draws(misfit_QQ - gain_QR @ across_QR.T, len(draws_MQ), rng)
-        )
+        is_before = before or not len(self.measured.arm)
+        parts = self.prior if is_before else self.parts
+        draws = [self._draws(part, places, rng, is_before=is_before) for part in parts]
+        return np.concatenate(draws)
+
+    def _draws(self, part: Part, places: PilotPoints, rng: np.random.Generator, *, is_before: bool) -> Array:
+        draws_MQ = _at(part.family, part.z_MZ, places)
+        left_QQ = part.cov(self.question, places, places)
+        if not is_before:
+            across_QR = part.cov(self.question, places, self.measured)
+            seen_RR = part.cov(self.question, self.measured, self.measured) + self.noise_RR
+            gain_QR = np.linalg.solve(seen_RR, across_QR.T).T
+            off_MR = self.log_losses_R - _at(part.family, part.z_MZ, self.measured)
+            draws_MQ = draws_MQ + off_MR @ gain_QR.T
+            left_QQ = left_QQ - gain_QR @ across_QR.T
+        return draws_MQ + normal_draws(left_QQ, len(draws_MQ), rng)
 
     @property
     def weights(self) -> dict[str, float]:
         """Share of each form."""
-        total = sum(len(m) for m in self.members)
-        return {f.form: len(m) / total for f, m in zip(self.families, self.members, strict=True)}
+        return {form: self._share(lambda part, form=form: part.family.form == form) for form in TAUGHT}
 
-    def _at(self, members: Sequence[Array], points: PilotPoints) -> Array:
-        return np.concatenate([_at(f, z_MZ, points) for f, z_MZ in zip(self.families, members, strict=True)])
+    @property
+    def misfits(self) -> dict[float, float]:
+        """Share of each size of the misfit."""
+        return {sd: self._share(lambda part, sd=sd: part.misfit == sd) for sd in MISFITS}
+
+    def _share(self, has: Callable[[Part], bool]) -> float:
+        return sum(len(p.z_MZ) for p in self.parts if has(p)) / sum(len(p.z_MZ) for p in self.parts)
 
     def misfit(self, one: PilotPoints, other: PilotPoints) -> Array:
-        """Covariance, ln loss, of how far runs of two lists lie from the family's laws, rates included, (R, R')."""
-        family, question = self.families[0], self.question
-        smooth = misfit_cov(one, other, np.log(family.teacher_losses), scale=self.scale)
-        if question.rates is None:
-            return smooth
-        return smooth + rate_cov(question.rates, one, other, loss=family.anchor.loss)
+        """Covariance, ln loss, of how far runs of two lists lie from the laws, rates included, (R, R').
+
+        Of all sizes of the misfit together, by their shares.
+        """
+        sd = math.sqrt(sum(share * sd**2 for sd, share in self.misfits.items()))
+        return replace(self.parts[0], misfit=sd).cov(self.question, one, other)
 
 
-def believe(question: PilotQuestion, runs: Sequence[PilotRun], *, scale: float = 1.0) -> PilotBelief:
+def believe(question: PilotQuestion, runs: Sequence[PilotRun]) -> PilotBelief:
     """What finite losses of some runs say.
 
     Args:
         question: what is asked.
         runs: any number of them.
-        scale: of the misfit.
     """
-    return _believe(question, tuple(runs), scale)
+    return _believe(question, tuple(runs))
+
+
+def log_evidence(question: PilotQuestion, runs: Sequence[PilotRun]) -> dict[float, float]:
+    """Ln of how likely some runs are under each size of the misfit, forms alike, but for what all sizes share."""
+    rng = np.random.default_rng(SEED)
+    found: dict[float, float] = {}
+    for part, log_share in _conditioned(_begun(question, tuple(runs), rng), rng):
+        found[part.misfit] = np.logaddexp(found.get(part.misfit, -math.inf), log_share)
+    return found
 
 
 @lru_cache(maxsize=64)  # every look asks again what was believed before each stage
-def _believe(question: PilotQuestion, runs: tuple[PilotRun, ...], scale: float) -> PilotBelief:
+def _believe(question: PilotQuestion, runs: tuple[PilotRun, ...]) -> PilotBelief:
     rng = np.random.default_rng(SEED)
+    belief = _begun(question, runs, rng)
+    return (
+        replace(belief, parts=_parts(belief, rng)) if any(np.isfinite(run.loss) for run in runs) else belief
+    )
+
+
+def _begun(question: PilotQuestion, runs: tuple[PilotRun, ...], rng: np.random.Generator) -> PilotBelief:
+    """The belief before the runs, beside them."""
     pilots = [run for run in runs if np.isfinite(run.loss)]
     relatives = _relatives(question) if pilots else []
     losses = np.array([c.loss for c in question.candidates])
-    families = tuple(
-        Family(form=form, anchor=_anchor(question, pilots), teacher_losses=losses) for form in TAUGHT
+    anchor = _anchor(question, pilots)
+    families = [Family(form=form, anchor=anchor, teacher_losses=losses) for form in TAUGHT]
+    prior = tuple(
+        Part(
+            family=family,
+            misfit=sd,
+            z_MZ=rng.standard_normal((round(MEMBERS * share / len(families)), family.num_coefficients)),
+        )
+        for family in families
+        for sd, share in MISFITS.items()
     )
-    prior = tuple(rng.standard_normal((MEMBERS // 2, family.num_coefficients)) for family in families)
     own = _points(question, pilots)
     sd = seed_sd(np.log([run.loss for run in pilots]), own)
     noise_RR = (
@@ -130,18 +177,15 @@ def _believe(question: PilotQuestion, runs: tuple[PilotRun, ...], scale: float) 
     )  # half of it is common to all relatives
     noise_RR[: len(pilots)] = noise_RR[:, : len(pilots)] = 0.0
     noise_RR[: len(pilots), : len(pilots)] = seed_cov(own, sd, _text_errors(question.arms, pilots))
-    belief = PilotBelief(
+    return PilotBelief(
         question=question,
-        families=families,
         prior=prior,
-        members=prior,
+        parts=prior,
         measured=_points(question, [*pilots, *relatives]),
         log_losses_R=np.log([run.loss for run in (*pilots, *relatives)]),
         noise_RR=noise_RR,
         sd=sd,
-        scale=scale,
     )
-    return replace(belief, members=_members(belief, rng)) if pilots else belief
 
 
 def _relatives(question: PilotQuestion) -> list[PilotRun]:
@@ -158,17 +202,38 @@ def _points(question: PilotQuestion, runs: Sequence[PilotRun]) -> PilotPoints:
     return question.points(places, [run.seed for run in runs])
 
 
-def _members(belief: PilotBelief, rng: np.random.Generator) -> tuple[Array, ...]:
-    """Members of each form after the runs, as many as its evidence gives it."""
-    wide_RR = belief.noise_RR + belief.misfit(belief.measured, belief.measured)
-    found = [
-        _posterior(family, belief.measured, belief.log_losses_R, wide_RR, rng) for family in belief.families
-    ]
-    evidence = np.array([log_evidence for _, log_evidence in found])
-    shares = np.exp(evidence - evidence.max())
-    shares = np.maximum(shares / shares.sum(), LEAST)
+def _conditioned(belief: PilotBelief, rng: np.random.Generator) -> list[tuple[Part, float]]:
+    """Every part with MEMBERS members of its posterior, and its ln evidence."""
+    found, modes = [], dict[str, Array]()
+    for part in belief.prior:
+        form, num = part.family.form, part.family.num_coefficients
+        draws = np.concatenate([np.zeros((1, num)), rng.standard_normal((STARTS - 1, num))])
+        starts = modes.get(form, draws)  # with another misfit the mode is near
+        new, log_share, modes[form] = _posterior(belief, part, starts, rng)
+        found.append((new, log_share))
+    return found
+
+
+def _parts(belief: PilotBelief, rng: np.random.Generator) -> tuple[Part, ...]:
+    """The parts after the runs, with as many members as prior and evidence give each."""
+    found = _conditioned(belief, rng)
+    evidence = np.array([log_share + math.log(MISFITS[part.misfit]) for part, log_share in found])
+    shares = np.exp(np.maximum(evidence - evidence.max(), -LOWEST))
+    shares = _kept(shares, [part.misfit for part, _ in found])
+    shares = _kept(shares, [part.family.form for part, _ in found])
     counts = np.round(MEMBERS * shares / shares.sum()).astype(int)
-    return tuple(z_MZ[_thin(len(z_MZ), count)] for (z_MZ, _), count in zip(found, counts, strict=True))
+    kept = [
+        replace(part, z_MZ=part.z_MZ[_thin(len(part.z_MZ), count)])
+        for (part, _), count in zip(found, counts, strict=True)
+    ]
+    return tuple(part for part in kept if len(part.z_MZ))
+
+
+def _kept(shares: Array, kinds: Sequence[float | str]) -> Array:
+    """The shares of parts, with LEAST at least for every kind."""
+    _, kind = np.unique(kinds, return_inverse=True)
+    total = np.bincount(kind, shares / shares.sum())
+    return shares * (np.maximum(total, LEAST) / total)[kind]
 
 
 def _thin(length: int, count: int) -> np.ndarray:
@@ -177,10 +242,19 @@ def _thin(length: int, count: int) -> np.ndarray:
 
 
 def _posterior(
-    family: Family, points: PilotPoints, y_R: Array, wide_RR: Array, rng: np.random.Generator
-) -> tuple[Array, float]:
-    """Members drawn from the posterior, (MEMBERS, Z), and the ln evidence of the form, but for what forms share."""
-    whiten_RR = np.linalg.inv(np.linalg.cholesky(wide_RR))
+    belief: PilotBelief, part: Part, starts: Array, rng: np.random.Generator
+) -> tuple[Part, float, Array]:
+    """The part with MEMBERS members drawn from the posterior, its ln evidence but for what all parts share, its mode.
+
+    Args:
+        belief: has the runs.
+        part: its form and misfit.
+        starts: of the search for the mode, (S, Z).
+        rng: of the draws.
+    """
+    family, points, y_R = part.family, belief.measured, belief.log_losses_R
+    root_RR = np.linalg.cholesky(belief.noise_RR + part.cov(belief.question, points, points))
+    whiten_RR = np.linalg.inv(root_RR)
     num = family.num_coefficients
 
     def rest(z_MZ: Array) -> Array:
@@ -188,9 +262,9 @@ def _posterior(
         off_MR = (y_R - _at(family, z_MZ, points)) @ whiten_RR.T
         return np.concatenate([off_MR, z_MZ], axis=1)
 
-    starts = np.concatenate([np.zeros((1, num)), rng.standard_normal((STARTS - 1, num))])
     found = [_mode(rest, start) for start in starts]
     centre_Z, slope_RZ, _ = min(found, key=lambda one: one[2])
+    mode_Z = centre_Z
     root_ZZ = np.linalg.inv(np.linalg.cholesky(slope_RZ.T @ slope_RZ)).T.astype(np.float64)
     z_MZ, log_w_M = _propose(rest, centre_Z, root_ZZ, rng)
     for _ in range(ROUNDS - 1):  # again around what the first proposals found
@@ -202,8 +276,8 @@ def _posterior(
         )
         z_MZ, log_w_M = _propose(rest, centre_Z, root_ZZ, rng)
     weights = np.exp(log_w_M - log_w_M.max())
-    evidence = float(log_w_M.max() + np.log(weights.mean()))
-    return z_MZ[_resample(weights, MEMBERS, rng)], evidence
+    evidence = float(log_w_M.max() + np.log(weights.mean()) - np.log(np.diag(root_RR)).sum())
+    return replace(part, z_MZ=z_MZ[_resample(weights, MEMBERS, rng)]), evidence, mode_Z[None]
 
 
 def _propose(

@@ -116,10 +116,12 @@ class Family:
         c |= {name: np.exp(c[name]) for name in POSITIVE if name in c}
         n = np.log(np.divide(params, self.anchor.params))
         d = np.log(np.divide(tokens, self.anchor.tokens))
-        lowest = min(self.anchor.loss * 0.98, *self.teacher_losses)
+        lowest = min([self.anchor.loss * 0.98, *self.teacher_losses])
         c["E"] = lowest / (1 + np.exp(-c["floor"]))
         c["beyond"] = np.maximum(self.anchor.loss * np.exp(c["level"]) - c["E"], 1e-3 * self.anchor.loss)
         own_MC = equation.log_supervised(_power(c, c["share"], (0.0, 0.0), (1.0, 1.0)), n, d)
+        if not len(self.teacher_losses):
+            return own_MC[:, :, None]
         taught_MCA = _FORMS[self.form](c, n, d, np.log(self.teacher_losses), own_MC)
         peculiar_MA = PECULIAR * z_MZ[:, len(self.priors) :]
         return np.concatenate([own_MC[:, :, None], taught_MCA + peculiar_MA[:, None, :]], axis=2)

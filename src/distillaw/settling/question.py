@@ -66,7 +66,7 @@ class PilotQuestion:
     batch_tokens: int
     """Tokens of pilots are multiples of it."""
     level: float = 0.9
-    """Of the interval sequence: the chance that a stated bound ever fails is 1 - level."""
+    """Of intervals and bounds: the chance that one that is stated when one stops fails is 1 - level."""
     spent: float = 0.0
     """FLOP already spent (on the search for learning rates); counts against the budget."""
     cooldown: float = 0.2

@@ -34,7 +34,7 @@ class SettleTable:
     margin: float = 0.0
     """Regret that does not matter, nats/token; 0 takes 0.25 % of the best teacher's loss."""
     level: float = 0.9
-    """Chance that the bounds hold, all of them, whenever one looks."""
+    """Chance that what is said holds, whenever one stops."""
     least_params: str = ""
     """Smallest pilot; empty takes 10k or the target over 128, whichever is larger."""
 

@@ -1,18 +1,15 @@
-"""Where things stand after some stages: bounds that hold at every look, who is still in, and whether to stop.
+"""Where things stand after some stages: bounds that hold whenever one stops, who leads, who is out, what it ends with.
 
-One looks after every stage. The i-th look may fail with probability alpha w_i, and the w_i sum to one over any number
-of looks, so the chance that any bound ever fails is at most alpha, whenever one stops:
+All that is stated are quantiles of the losses at the target as they are believed at that moment. A belief that is
+calibrated stays so under any rule for stopping that looks at the same data (Hendriksen, de Heide and Gruenwald,
+arXiv:1807.09077, for averages over the prior), so of what is stated when one stops a tenth is wrong at level 0.9, and
+looks need not share the errors. It is not that all looks of one settlement hold together.
 
-    w_1 .. w_4 = 1/5 each (the rungs of a budget), then 1/10, 1/20, ... (a budget that is raised)
-
-At four looks this is sharper than bounds for looking all the time: 2.05 standard deviations instead of about 3 for a
-prior-posterior ratio (Waudby-Smith and Ramdas, arXiv:2006.04347) at alpha = 0.1. With K candidates an error that
-matters is always about the best choice b: that it seems worse than some other choice by more than it is. Those are K
-comparisons, one-sided, each at (1 - level) / K; no other error leads to a false stop.
+    regret(a)  = L_a - min_b L_b        over the choices that can be trained
+    bound(a)   = its quantile at the level; of a teacher that beats none, one that does no good counts as infinite
 
 A choice is settled when no other can be better by more than the margin. Without a teacher is cheaper, so it wins where
-both are within the margin. Every stage is predicted before it runs; how far off the predictions were widens what is
-said. Shape suffixes: M member, A arm (0: no teacher).
+both are within the margin. Shape suffixes: M member, A arm (0: no teacher).
 """
 
 import math
@@ -29,20 +26,6 @@ from distillaw.settling.belief import PilotBelief, believe
 from distillaw.settling.noise import SHARED_SEED, PilotPoints
 from distillaw.settling.question import NONE, PilotQuestion, PilotRun, Stage, runs_of, stage_flops
 
-PLANNED = 4
-"""Looks that share most of the errors allowed."""
-
-
-def look_alpha(alpha: float, look: int) -> float:
-    """The chance of error that a look has, counted from 1.
-
-    Args:
-        alpha: of all looks together.
-        look: which one.
-    """
-    share = 1 / (PLANNED + 1)
-    return alpha * (share if look <= PLANNED else share * 0.5 ** (look - PLANNED))
-
 
 def quantile(alpha: float) -> float:
     """Standard deviations that a Gaussian exceeds with this chance, on one side."""
@@ -58,10 +41,12 @@ class Contrasts:
     """Losses at the target and bounds on their differences, nats/token."""
 
     losses_MA: Array  # noqa: N815 - an array
-    reach: float
-    """Standard deviations of a one-sided bound, at this look, for all K comparisons together."""
-    reach_alone: float
-    """The same for one interval by itself, two-sided."""
+    level: float
+
+    @property
+    def reach(self) -> float:
+        """Standard deviations of a one-sided bound on a Gaussian difference."""
+        return quantile(1 - self.level)
 
     @property
     def mean_AA(self) -> Array:  # noqa: N802
@@ -74,14 +59,26 @@ class Contrasts:
         """Standard deviations of the same."""
         return (self.losses_MA[:, :, None] - self.losses_MA[:, None, :]).std(0)
 
-    @property
-    def upper_AA(self) -> Array:  # noqa: N802
-        """Upper bounds on the same; minus its transpose are the lower ones."""
-        return self.mean_AA + self.reach * self.sd_AA
+    def gain_M(self, arm: int) -> Array:  # noqa: N802
+        """Draws of the loss without a teacher less that of an arm."""
+        return self.losses_MA[:, 0] - self.losses_MA[:, arm]
 
-    def regret(self, arms: list[int]) -> Array:
-        """Upper bound on what each of `arms` loses against the best of them; at least 0."""
-        return np.maximum(self.upper_AA[np.ix_(arms, arms)].max(axis=1), 0.0)
+    def ahead(self, arm: int, other: int) -> float:
+        """Lower bound on what an arm gains over another."""
+        return float(np.quantile(self.losses_MA[:, other] - self.losses_MA[:, arm], 1 - self.level))
+
+    def bound(self, arm: int, arms: Sequence[int], *, useful: bool = False) -> float:
+        """Upper bound on what an arm loses against the best of `arms`.
+
+        Args:
+            arm: the choice.
+            arms: the choices there are.
+            useful: whether it also has to be better than no teacher; then it is infinite where that is not sure.
+        """
+        regret_M = self.losses_MA[:, arm] - self.losses_MA[:, list(arms)].min(1)
+        if useful:
+            regret_M = np.where(self.gain_M(arm) > 0, regret_M, np.inf)
+        return float(np.quantile(regret_M, self.level, method="higher"))
 
 
 def target_points(question: PilotQuestion) -> PilotPoints:
@@ -89,24 +86,10 @@ def target_points(question: PilotQuestion) -> PilotPoints:
     return PilotPoints.at(question.target.params, question.tokens, np.arange(1 + len(question.candidates)))
 
 
-def contrasts(belief: PilotBelief, look: int) -> Contrasts:
-    """What a belief says of the target.
-
-    Args:
-        belief: after some stages.
-        look: how many.
-    """
+def contrasts(belief: PilotBelief) -> Contrasts:
+    """What a belief says of the target."""
     losses_MA = np.exp(belief.ask(target_points(belief.question), np.random.default_rng(SEED)))
-    alpha = look_alpha(1 - belief.question.level, max(look, 1))
-    return Contrasts(
-        losses_MA=losses_MA,
-        reach=quantile(alpha / max(losses_MA.shape[1] - 1, 1)),
-        reach_alone=quantile(alpha / 2),
-    )
-
-
-TRUSTED = 4.0
-"""Weight of the assumed misfit, in stages' worth of surprise."""
+    return Contrasts(losses_MA=losses_MA, level=belief.question.level)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,16 +123,6 @@ class PilotPrediction:
         }
 
 
-def widened(checks: Sequence[PilotPrediction]) -> float:
-    """By how much to scale the misfit: never down, up to what the surprises say.
-
-    One stage's points and candidates are off together, so a stage counts once, with its mean square.
-    """
-    stages = {check.stage for check in checks}
-    squares = [np.mean([c.surprise**2 for c in checks if c.stage == stage]) for stage in stages]
-    return math.sqrt(max(1.0, (TRUSTED + sum(squares)) / (TRUSTED + len(squares))))
-
-
 def predictions(
     question: PilotQuestion, stages: Sequence[Stage], runs: Sequence[PilotRun]
 ) -> list[PilotPrediction]:
@@ -158,19 +131,19 @@ def predictions(
     before = list(runs_of(question, stages[0], runs)) if stages else []
     for i, stage in enumerate(stages[1:], start=1):
         new = [run for run in runs_of(question, stage, runs) if run not in before]
-        found += _predict(question, i, before, new, widened(found))
+        found += _predict(question, i, before, new)
         before += new
     return found
 
 
 def _predict(
-    question: PilotQuestion, index: int, before: Sequence[PilotRun], new: Sequence[PilotRun], scale: float
+    question: PilotQuestion, index: int, before: Sequence[PilotRun], new: Sequence[PilotRun]
 ) -> list[PilotPrediction]:
     """The gains of the new runs, mean over seeds, from the runs before."""
     pairs = _pairs(new)
     if not pairs:
         return []
-    belief = believe(question, before, scale=scale)
+    belief = believe(question, before)
     names = question.arms
     keys = list(pairs)
     _, params, tokens = zip(*keys, strict=True)
@@ -211,15 +184,15 @@ class Standing:
     """What is known, and what follows."""
 
     gains: Mapping[str, Interval]
-    """Gain of each candidate over none at the target, nats/token; valid at any time it is looked at."""
+    """Gain of each candidate over none at the target, nats/token; a central interval of the belief."""
     losses: Mapping[str, Interval]
-    """Loss at the target, `NONE` included, nats/token; a central interval of the belief."""
+    """Loss at the target, `NONE` included, nats/token; likewise."""
     probability: Mapping[str, float]
     """Posterior probability of each candidate, and of `NONE`, that it is the best of those that can be trained."""
     leader: str
     """The choice that is expected to be best; `NONE` where no teacher gains more than the margin."""
     regret: float
-    """Upper bound, nats/token, on what the leader loses against the best of all; valid at any time."""
+    """Upper bound, nats/token, on what the leader loses against the best of all."""
     dropped: Mapping[str, str]
     """Candidate -> why it is out."""
     diverged: frozenset[str]
@@ -250,49 +223,41 @@ def standing(question: PilotQuestion, stages: Sequence[Stage], runs: Sequence[Pi
         stages: that have been run, in order.
         runs: their runs.
     """
-    checks = predictions(question, stages, runs)
-    belief = believe(question, runs, scale=widened(checks))
-    bounds = contrasts(belief, len(stages))
+    belief = believe(question, runs)
+    bounds = contrasts(belief)
     names = question.arms
     diverged = _diverged(question, stages, runs)
     sound = [i for i, name in enumerate(names) if name not in diverged]
     dropped = diverged | (_beaten(question, names, bounds, sound) if runs else {})
-    arms = [i for i, name in enumerate(names) if name not in dropped]
-    regret = dict(zip(arms, bounds.regret(arms), strict=True))
-    leader = min(arms, key=lambda i: bounds.losses_MA[:, i].mean())
-    if regret[0] <= question.margin:  # cheaper than any teacher
+    leader = min(
+        (i for i in sound if names[i] not in dropped), key=lambda i: float(bounds.losses_MA[:, i].mean())
+    )
+    if bounds.bound(0, sound) <= question.margin:  # cheaper than any teacher
         leader = 0
-    is_settled = bool(runs) and bool(regret[leader] <= question.margin)
-    is_better = bool(runs) and _is_better(question, bounds, leader, is_settled=is_settled)
+    regret = bounds.bound(leader, sound)
+    sure = bounds.bound(leader, sound, useful=True) if leader else math.inf
+    is_settled = bool(runs) and regret <= question.margin
+    gain = float(bounds.gain_M(leader).mean())
+    is_better = bool(runs) and (math.isfinite(sure) or (is_settled and gain > question.margin))
     verdict = None
     if is_settled and (leader == 0 or is_better):
         verdict = "distil" if leader else "pretrain"
+    level = question.level
     return Standing(
-        gains={name: _gain(bounds, i) for i, name in enumerate(names) if i},
-        losses={name: Interval.of(bounds.losses_MA[:, i], question.level) for i, name in enumerate(names)},
+        gains={name: Interval.of(bounds.gain_M(i), level) for i, name in enumerate(names) if i},
+        losses={name: Interval.of(bounds.losses_MA[:, i], level) for i, name in enumerate(names)},
         probability=_probability(names, bounds, sound),
         leader=names[leader],
-        regret=float(regret[leader]),
+        regret=sure if math.isfinite(sure) else regret,
         dropped=dropped,
         diverged=frozenset(diverged),
-        is_better=is_better,
+        is_better=is_better and leader > 0,
         verdict=verdict,
         spent=question.spent + sum(stage_flops(question, stage) for stage in stages),
-        predicted=checks,
+        predicted=predictions(question, stages, runs),
         belief=belief,
         bounds=bounds,
     )
-
-
-def _is_better(question: PilotQuestion, bounds: Contrasts, leader: int, *, is_settled: bool) -> bool:
-    """Whether the leader is a teacher worth having: one that surely beats none, or that is settled (it cannot lose more
-    than the margin) and should gain more than the margin.
-    """  # noqa: D205
-    if leader == 0:
-        return False
-    gain = _gain(bounds, leader)
-    is_sure = bounds.upper_AA[leader, 0] < 0 and gain.lower > 0
-    return bool(is_sure or (is_settled and gain.mean > question.margin))
 
 
 def _probability(names: Sequence[str], bounds: Contrasts, sound: Sequence[int]) -> dict[str, float]:
@@ -300,12 +265,6 @@ def _probability(names: Sequence[str], bounds: Contrasts, sound: Sequence[int]) 
     first = np.take(sound, bounds.losses_MA[:, sound].argmin(axis=1))
     counts = np.bincount(first, minlength=len(names))
     return {name: float(count / len(first)) for name, count in zip(names, counts, strict=True)}
-
-
-def _gain(bounds: Contrasts, arm: int) -> Interval:
-    """Two-sided, valid at any look, for this candidate by itself."""
-    mean, sd = float(bounds.mean_AA[0, arm]), float(bounds.sd_AA[0, arm])
-    return Interval(mean=mean, lower=mean - bounds.reach_alone * sd, upper=mean + bounds.reach_alone * sd)
 
 
 def _diverged(question: PilotQuestion, stages: Sequence[Stage], runs: Sequence[PilotRun]) -> dict[str, str]:
@@ -332,11 +291,10 @@ def _beaten(
     """Candidates that another choice, one that can be trained, beats by more than the margin, surely."""
     found = {}
     for i in sound:
-        ahead = -bounds.upper_AA[sound, i]
-        j = sound[int(np.argmax(ahead))]
-        if i and ahead.max() > question.margin:
+        ahead, j = max((bounds.ahead(j, i), j) for j in sound)
+        if i and ahead > question.margin:
             rival = names[j] if j else "no teacher"
-            found[names[i]] = f"behind {rival} by at least {ahead.max():.3f} nats/token at the target"
+            found[names[i]] = f"behind {rival} by at least {ahead:.3f} nats/token at the target"
     return found
 
 

@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from distillaw.planning.phrases import interval, nats
 from distillaw.planning.wording import stated
 from distillaw.quantities import format_count, format_flop
@@ -226,12 +228,20 @@ def assumptions(settled: Settled) -> list[str]:
         f"{format_count(question.tokens)} tokens with every teacher and with none; their forward passes are not held "
         "against them",
         f"rates: {_rates(settled)}",
-        f"gains at the target lie where laws of the usual form allow them, given {len(settled.runs)} pilots; how far "
-        "later stages were off what earlier ones predicted widens the bounds",
+        f"gains at the target lie where laws of the usual form allow them, given {len(settled.runs)} pilots, but for a "
+        f"misfit of {_misfit(settled.now)} of the loss, learnt from other studies and from what these pilots leave over",
     ]
     if any(c.flops == 0 for c in question.candidates):
         found.append("a teacher without forward passes costs nothing: its targets are stored")
     return found
+
+
+def _misfit(now: Standing) -> str:
+    """Half of what is believed of it lies between."""
+    shares = now.belief.misfits
+    sizes, chances = np.array(list(shares)), np.cumsum(list(shares.values()))
+    low, high = (sizes[int(np.searchsorted(chances, p))] for p in (0.25, 0.75))
+    return f"{low:.1%}" if low == high else f"{low:.1%} to {high:.1%}"
 
 
 def rate_words(check: RateCheck) -> str:
