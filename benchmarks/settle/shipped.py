@@ -1,4 +1,4 @@
-"""Decisions from tables of trained runs in this tree: the pocket, the open and the capacity-gap study, and the worlds' students."""
+"""Decisions from tables of trained runs in this tree: students of three shipped studies and of two worlds."""
 
 from pathlib import Path
 

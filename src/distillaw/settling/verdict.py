@@ -229,7 +229,7 @@ def assumptions(settled: Settled) -> list[str]:
         "against them",
         f"rates: {_rates(settled)}",
         f"gains at the target lie where laws of the usual form allow them, given {len(settled.runs)} pilots, but for a "
-        f"misfit of {_misfit(settled.now)} of the loss, learnt from other studies and from what these pilots leave over",
+        f"misfit of {_misfit(settled.now)} of the loss, learnt from other studies and from what the pilots leave over",
     ]
     if any(c.flops == 0 for c in question.candidates):
         found.append("a teacher without forward passes costs nothing: its targets are stored")
