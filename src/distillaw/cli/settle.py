@@ -174,7 +174,7 @@ def show_preview(answer: Answer) -> None:
         f"{format_flop(answer['budget'])} ({answer['share_of_target']:.2%} of it)"
     )
     print(
-        f"margin: {answer['margin']:.4f} nats/token; what is said holds with probability {answer['level']:g}, whenever one stops"
+        f"margin: {answer['margin']:.4f} nats/token; what is said holds at {answer['level']:g}, whenever one stops"
     )
     for teacher in answer["teachers"]:
         print(
