@@ -1,9 +1,7 @@
 """`distillaw verify` and `retrodict`: predictions before runs and what came of them; `plan` and published outcomes."""
 
 import shlex
-from collections.abc import Callable, Sequence
-from math import exp, isnan
-from operator import attrgetter, itemgetter
+from math import exp
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,12 +13,12 @@ from distillaw.cli.options import LawNames, Place
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count
-from distillaw.table import Column, Table, number, text
+from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
     from distillaw.verifying.api import Freeze
-    from distillaw.verifying.frozen import FrozenPrediction, PredictedPoint
-    from distillaw.verifying.scorecard import Scorecard, Scored
+    from distillaw.verifying.frozen import FrozenPrediction
+    from distillaw.verifying.scorecard import Scorecard
 
 
 app = App(name="verify", help="Freeze predictions before runs, and score them on what was measured.")
@@ -121,17 +119,19 @@ def _next(card: "Scorecard", place: Path) -> tuple[str, str]:
 
 def show_frozen(found: "Freeze") -> None:
     """What was frozen, and its hash."""
+    from distillaw.verifying.tables import interval_words, teacher_words, what_columns
+
     one = found.frozen
     columns = [
-        *_what_columns(lambda p: p),
+        *what_columns(lambda p: p),
         number("predicted", of=lambda p: f"{p.mean:+.4f}" if p.quantity == "gain" else f"{p.mean:.4f}"),
-        number("interval", _ends, of=lambda p: p.intervals.get(one.level), missing="none"),
+        number("interval", interval_words, of=lambda p: p.intervals.get(one.level), missing="none"),
         text("range", of=_range),
     ]
     print_table(Table.of(columns, one.predictions))
     choices = []
     for choice in one.choices:
-        first, best = choice.points[0], _teacher(choice.points[choice.best])
+        first, best = choice.points[0], teacher_words(choice.points[choice.best])
         student = f"{format_count(first.params)} parameters, {format_count(first.tokens)} tokens"
         choices.append(f"{choice.by}, {student}: {best} ({choice.probabilities[choice.best]:.0%})")
     silent = [f"{name}: {why}" for name, why in found.silent.items()]
@@ -140,25 +140,6 @@ def show_frozen(found: "Freeze") -> None:
     print(f"\n{state}: {one.path}\nhash    {one.hash}")
     print(f"follows {one.document['previous'] or 'nothing: the first file'}")
     print("The hash shows a change, not a date: put it into a commit or an e-mail now.")
-
-
-def _what_columns(prediction: Callable[[Any], "FrozenPrediction"]) -> list[Column]:
-    """Who says something, of what; `prediction` of a row."""
-    return [
-        text("by", of=lambda row: prediction(row).by),
-        text("of", of=lambda row: prediction(row).quantity),
-        number("params", format_count, of=lambda row: prediction(row).point.params),
-        number("tokens", format_count, of=lambda row: prediction(row).point.tokens),
-        text("teacher", of=lambda row: _teacher(prediction(row).point)),
-    ]
-
-
-def _teacher(point: "PredictedPoint") -> str:
-    return f"loss {point.teacher_loss:.4f}" if point.is_distilled else "none"
-
-
-def _ends(ends: tuple[float, float]) -> str:
-    return f"[{ends[0]:.4f}, {ends[1]:.4f}]"
 
 
 def _range(prediction: "FrozenPrediction") -> str:
@@ -176,29 +157,22 @@ def _range(prediction: "FrozenPrediction") -> str:
 def show_card(card: "Scorecard") -> None:
     """Every prediction, then the sums."""
     from distillaw.verifying import scorecard
+    from distillaw.verifying.tables import prediction_table, sum_tables
 
     for study in card.studies:
         files = [f"{one.path.name} ({'intact' if one.is_intact else 'TAMPERED'})" for one in study.files]
         print(f"{study.name}: {', '.join(files)}")
         if len(card.studies) == 1:
-            print_table(_predictions(study.predictions))
+            print_table(prediction_table(study.predictions))
         print_sections({"Mind": study.problems})
-    rows, choices = card.predictions, card.choices
     counts = ", ".join(f"{n} {state}" for state, n in card.counts.items() if n)
     studies = f"{len(card.studies)} {'study' if len(card.studies) == 1 else 'studies'}"
     print(f"\n{studies}: {counts or 'nothing predicted'}")
-    tables = {
-        "By forecaster": Table.of(FORECASTERS, scorecard.by_forecaster(rows)),
-        "By distance": Table.of(DISTANCES, scorecard.by_distance(rows)),
-        "Calibration": Table.of(CALIBRATION, scorecard.calibration(rows)),
-        "Decisions": Table.of(DECISIONS, scorecard.decisions(rows, choices)),
-    }
-    for title, table in tables.items():
-        if table.rows:
-            print(f"\n{title}:")
-            print_table(table)
+    for title, table in sum_tables(card).items():
+        print(f"\n{title}:")
+        print_table(table)
     sections = {
-        "Best": [best_sentence(entry) for entry in scorecard.head_to_head(rows)],
+        "Best": [best_sentence(entry) for entry in scorecard.head_to_head(card.predictions)],
         "Not scored": [*card.unreadable, *card.copies],
         "Read as": scorecard.CAVEATS if card.counts["scored"] else (),
     }
@@ -211,100 +185,6 @@ def best_sentence(entry: dict[str, Any]) -> str:
     kind = "gains" if entry["quantity"] == "gain" else losses
     ranks = ", ".join(f"{r['by']} ({100 * r['rms_share']:.2f} % off)" for r in entry["ranking"])
     return f"{kind}, {entry['num']} cells that all predicted, best interval score first: {ranks}"
-
-
-def _predictions(predictions: Sequence["Scored"]) -> Table:
-    def known(value: Callable[["Scored"], float | None]) -> Callable[["Scored"], float | None]:
-        return lambda row: None if isnan(row.measured) else value(row)
-
-    columns = [
-        *_what_columns(attrgetter("prediction")),
-        number("predicted", ".4f", of=attrgetter("prediction.mean")),
-        number("interval", _ends, of=attrgetter("interval"), missing="none"),
-        number("measured", ".4f", of=attrgetter("measured")),
-        number("seeds", of=lambda row: row.num_seeds or None),
-        number("error", "+.4f", of=known(attrgetter("error"))),
-        number("%", "+.2f", of=known(lambda row: 100 * row.share)),
-        number("z", "+.1f", of=known(attrgetter("z"))),
-        text("", of=_outcome),
-    ]
-    return Table.of(columns, sorted(predictions, key=_order))
-
-
-def _order(row: "Scored") -> tuple[object, ...]:
-    p, point = row.prediction, row.prediction.point
-    return p.quantity != "loss", p.by, point.params, point.tokens, point.teacher_loss or 99.0
-
-
-def _outcome(row: "Scored") -> str:
-    if not row.counts:
-        return f"{row.status}{': ' + row.problem if row.problem else ''}"
-    return {None: "no interval", True: "hit", False: "MISS"}[row.is_hit()]
-
-
-def distance_text(entry: dict[str, Any]) -> str:
-    """The row of a distance."""
-    if entry["to"] == 1.0:
-        return "inside"
-    return f"x{entry['from']:g} to x{entry['to']:g}" if entry["to"] else f"more than x{entry['from']:g}"
-
-
-def _hundredths(spec: str) -> Callable[[float], str]:
-    return lambda share: format(100 * share, spec)
-
-
-_SHARE, _BIAS = _hundredths(".2f"), _hundredths("+.2f")
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f} %"
-
-
-def _wilson(ends: tuple[float, float]) -> str:
-    return f"{100 * ends[0]:.0f} to {100 * ends[1]:.0f} %"
-
-
-def _bins(entry: dict[str, Any]) -> str:
-    return ", ".join(f"{b['said']:.0%}: {b['came']:.0%} of {b['num']}" for b in entry["calibration"])
-
-
-FORECASTERS = [
-    text("by", of=attrgetter("by")),
-    text("of", of=attrgetter("quantity")),
-    number("cells", of=attrgetter("num")),
-    number("rms error", ".4f", of=attrgetter("rms")),
-    number("rms %", _SHARE, of=attrgetter("rms_share")),
-    number("bias %", _BIAS, of=attrgetter("bias_share")),
-    number("hits", of=lambda one: f"{one.hits}/{one.num_intervals}"),
-    number("coverage", _percent, of=attrgetter("coverage")),
-    number("90 % Wilson", _wilson, of=attrgetter("coverage_interval")),
-    number("width %", _SHARE, of=attrgetter("width_share")),
-    number("interval score %", _SHARE, of=attrgetter("interval_score")),
-]
-DISTANCES = [
-    text("by", of=itemgetter("by")),
-    text("beyond the runs fitted", of=distance_text),
-    number("losses", of=itemgetter("num")),
-    number("rms %", _SHARE, of=itemgetter("rms_share")),
-    number("bias %", _BIAS, of=itemgetter("bias_share")),
-    number("coverage", _percent, of=itemgetter("coverage")),
-]
-CALIBRATION = [
-    text("by", of=itemgetter("by")),
-    text("of", of=itemgetter("quantity")),
-    number("nominal", _percent, of=itemgetter("level")),
-    number("obtained", _percent, of=itemgetter("obtained")),
-    number("90 % Wilson", _wilson, of=itemgetter("interval")),
-    number("predictions", of=itemgetter("num")),
-]
-DECISIONS = [
-    text("question", of=itemgetter("question")),
-    text("by", of=itemgetter("by")),
-    number("right", of=lambda entry: f"{entry['right']}/{entry['num']}"),
-    number("Brier", ".3f", of=itemgetter("brier")),
-    number("regret, nats", ".4f", of=itemgetter("regret")),
-    text("said: came", of=_bins),
-]
 
 
 def retrodict(file: Path | None = None, /, *, output: Output = Output()) -> None:

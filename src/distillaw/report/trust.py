@@ -1,7 +1,6 @@
 """How far a study's numbers can be trusted: controls, laws, hold-outs, predictions, calibration."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from operator import attrgetter, itemgetter
@@ -30,7 +29,6 @@ from distillaw.figures.fits import (
 )
 from distillaw.figures.style import Z90
 from distillaw.fitting.study import kept_laws
-from distillaw.quantities import format_count
 from distillaw.report.page import Picture, Section, status_words
 from distillaw.report.students import drawn
 from distillaw.runs.paired import wilson_interval
@@ -39,6 +37,7 @@ from distillaw.table import Column, Table, number, text
 from distillaw.verifying import scorecard
 from distillaw.verifying.frozen import frozen_files, predictions_folder
 from distillaw.verifying.scorecard import Scorecard, Scored, score_places
+from distillaw.verifying.tables import prediction_table
 
 FIT_TITLE = "Predicted against measured"
 FROZEN_TITLE = "Scorecard: predictions frozen before the runs"
@@ -164,7 +163,7 @@ def frozen_section(folder: Path) -> Section:
         title=FROZEN_TITLE,
         pictures=pictures,
         notes=[*notes, *_sums(card), *_beside(folder)],
-        table=_frozen_table(card.predictions) if card.predictions else None,
+        table=prediction_table(card.predictions) if card.predictions else None,
         table_title="Every prediction",
     )
 
@@ -246,33 +245,6 @@ def coverage_picture(rows: Sequence[Scored]) -> Picture:
         caption="On the dashed diagonal intervals keep their word; below it they are too narrow, above too wide. Bars: "
         "90 % interval of the share as if predictions were independent; those of one law err together, so they are too "
         "short.",
-    )
-
-
-def _frozen_table(rows: Sequence[Scored]) -> Table:
-    def known(value: Callable[[Scored], float | None]) -> Callable[[Scored], float | None]:
-        return lambda row: None if math.isnan(row.measured) else value(row)
-
-    def outcome(row: Scored) -> str:
-        return {None: "no interval", True: "hit", False: "miss"}[row.is_hit()] if row.counts else row.status
-
-    return Table.of(
-        [
-            text("by", of=attrgetter("prediction.by")),
-            text("of", of=attrgetter("prediction.quantity")),
-            number("student", format_count, of=attrgetter("prediction.point.params")),
-            number("tokens", budget_text, of=attrgetter("prediction.point.tokens")),
-            number("teacher loss", ".4f", of=attrgetter("prediction.point.teacher_loss")),
-            number("predicted", ".4f", of=attrgetter("prediction.mean")),
-            number("lower", ".4f", of=lambda row: row.interval and row.interval[0]),
-            number("upper", ".4f", of=lambda row: row.interval and row.interval[1]),
-            number("measured", ".4f", of=attrgetter("measured")),
-            number("error", ".2f", unit="%", of=known(lambda row: 100 * row.share)),
-            number("z", ".1f", of=known(attrgetter("z"))),
-            number("beyond", lambda factor: f"x{factor:.3g}", of=attrgetter("factor_beyond")),
-            text("", of=outcome),
-        ],
-        rows,
     )
 
 
