@@ -44,8 +44,10 @@ def declared(loss: type["CleanLoss"], *, dtype: str = "float64", **objective: An
         "reduction": "token-mean",
         "mask": "labels",
         "shift": "inside",
+        "nothing_counts": "zero",
+        "reported": "objective",
     } | objective
-    arguments = {} if loss is SamplingTemperature else {"distill_weight": "alpha"}
+    arguments = {} if loss in (SamplingTemperature, SampledTokens) else {"distill_weight": "alpha"}
     return Contract(target=Target(arguments=arguments, dtype=dtype), objective=Objective(**fields))
 
 
@@ -798,6 +800,27 @@ class PolicyGradient(CleanLoss):
         return log_q.exp() * (log_q - log_p).detach()
 
 
+class SampledTokens(CleanLoss):
+    """Reverse KL by the student's own tokens, which are the labels: a detached advantage times log q."""
+
+    def __call__(self, student_logits, teacher_logits, labels):
+        s, t, y = student_logits[:, :-1], teacher_logits[:, :-1], labels[:, 1:]
+        at = y.clamp(min=0)[..., None]
+        log_q, log_p = (x.log_softmax(-1).gather(-1, at).squeeze(-1) for x in (s, t))
+        mask = y != IGNORE
+        return ((log_q - log_p).detach() * log_q * mask).sum() / mask.sum().clamp(min=1)
+
+
+class NoFloor(CleanLoss):
+    def reduced(self, kd, mask):
+        return (kd * mask).sum() / mask.sum()
+
+
+class CountedRowMeans(FilledRowMeans):
+    def _mean(self, x, mask):
+        return ((x * mask).sum(1) / mask.sum(1).clamp(min=1)).mean()
+
+
 class Summed(CleanLoss):
     def reduced(self, kd, mask):
         return (kd * mask).sum()
@@ -835,8 +858,10 @@ class Float32Inside(CleanLoss):
 
 
 class PromptToo(CleanLoss):
+    """Every position is distilled, labels or not."""
+
     def reduced(self, kd, mask):
-        return kd.mean(1).mean() * kd.shape[1] / (kd.shape[1] + 1)
+        return kd.mean()
 
 
 class Symmetric(CleanLoss):
@@ -875,6 +900,29 @@ DESIGNS = (
     Injected(name="C11 both renormalised", loss=BothRenormalised, objective=_TOP | {"top_k_rule": "subset"}),
     Injected(name="C12 labels come moved", loss=PreShifted, objective={"shift": "outside"}),
     Injected(name="no T squared", loss=NoSquare, objective={"temperature_squared": False}),
+    Injected(
+        name="C10 reverse KL by sampled tokens",
+        loss=SampledTokens,
+        objective={
+            "divergence": "reverse-kl",
+            "temperature": 1.0,
+            "distill_weight": 1.0,
+            "hard_weight": 0.0,
+            "sampled": "labels",
+            "reported": "other",
+        },
+    ),
+    Injected(name="no floor, not declared", loss=NoFloor, objective={"nothing_counts": None}),
+    Injected(
+        name="C08 empty rows counted, not declared",
+        loss=CountedRowMeans,
+        objective={"reduction": "sequence-mean"},
+    ),
+    Injected(
+        name="prompts distilled too",
+        loss=PromptToo,
+        objective={"mask": "all", "reduction": "position-mean", "hard_reduction": "token-mean"},
+    ),
     Injected(name="sum", loss=Summed, objective={"reduction": "sum"}),
     Injected(
         name="constant denominator",

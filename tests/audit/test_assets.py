@@ -118,4 +118,4 @@ def test_a_store_of_ours(tmp_path):
     wrong = answer("audit", store, "--contract", declared, "--json")
     assert wrong.returncode == 1
     by_name = {p["name"]: p for p in json.loads(wrong.stdout)["properties"]}
-    assert "differs by" in by_name["store"]["evidence"][0]["says"]
+    assert "teacher" in by_name["store"]["evidence"][0]["says"]

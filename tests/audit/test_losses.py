@@ -37,7 +37,7 @@ def test_an_undeclared_design_is_named():
     """The same designs, held against the plain contract: what they compute is said."""
     for injected in DESIGNS:
         if injected.objective.get("reported") == "cross-entropy":
-            plain = checked(Contract(objective=Objective(**PLAIN)))
+            plain = checked(Contract(objective=Objective(**PLAIN, reported="objective")))
             found = audit_loss(injected.loss(), plain, injected.name)
             assert not found.is_wrong
             assert found.verdict("value") == "differs"

@@ -30,6 +30,8 @@ def _objective(**fields: Any) -> Objective:
         "reduction": "token-mean",
         "mask": "labels",
         "shift": "outside",
+        "nothing_counts": "zero",
+        "reported": "objective",
     }
     return Objective(**(plain | fields))
 

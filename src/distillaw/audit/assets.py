@@ -24,7 +24,7 @@ import torch
 
 from distillaw.audit.contract import Contract
 from distillaw.audit.findings import Findings
-from distillaw.errors import ConfigError
+from distillaw.errors import CacheError, ConfigError, VocabularyError
 
 _CLOSE = 0.02
 """Nats by which log-probabilities may differ on average, between machines and precisions."""
@@ -159,9 +159,13 @@ def _own_store(findings: Findings, path: Path, contract: Contract) -> None:
     assets = contract.assets
     teacher, data = assets.get("teacher"), assets.get("data")
     windows = int(assets.get("rows", 16))
-    compared = ask_teacher_again(
-        path, manifest, load, teacher=teacher, data=None if data is None else Path(data), windows=windows
-    )
+    try:
+        compared = ask_teacher_again(
+            path, manifest, load, teacher=teacher, data=None if data is None else Path(data), windows=windows
+        )
+    except (CacheError, VocabularyError) as error:  # another teacher, another text
+        findings.wrong("store", str(error))
+        return
     if not compared.agrees:
         findings.wrong("store", compared.disagreement)
     findings.right(

@@ -48,6 +48,7 @@ class Batch:
             real=(self.real & following).flatten(),
             part=torch.zeros(rows * width, dtype=torch.int64),
             num_rows=rows,
+            ends=torch.arange(width).repeat(rows) == width - 1,
             num_tokens=num_tokens,
         )
 

@@ -36,6 +36,8 @@ _CHOICES = {
     "vocabulary": ("same", "cut", "cut-both"),
     "reported": ("objective", "cross-entropy", "other"),
     "empty_rows": ("skip", "count"),
+    "nothing_counts": ("zero",),
+    "sampled": ("", "labels", "inside"),
 }
 
 
@@ -66,15 +68,15 @@ class Objective:
     """Where one weight is an option: whether the other is what it lacks to their present sum."""
     reduction: str | None = None
     """token-mean: over counted tokens; sequence-mean: mean over rows of each row's mean; sum; row-mean: sum over
-    tokens / rows; position-mean: over all positions, counted or not; constant: by `denominator`; given: by the
-    argument num_tokens."""
+    tokens / rows; position-mean: over all positions, counted or not (that have a next, where labels are moved inside);
+    constant: by `denominator`; given: by the argument num_tokens."""
     hard_reduction: str = ""
     """Of the cross-entropy where it is another."""
     denominator: float = 0.0
     """Of the reduction "constant"."""
     mask: str | None = None
     """Positions of the divergence: labels (label is not ignore_index), attention (all real tokens that have a next),
-    all, or given (the argument mask)."""
+    all (that have a next, where labels are moved inside), or given (the argument mask)."""
     shift: str | None = None
     """inside: labels are the input ids and the target moves them by one; outside: they come moved."""
     ignore_index: int = -100
@@ -93,11 +95,16 @@ class Objective:
     vocabulary: str = "same"
     """Heads of unequal size: same: not meant to work; cut: to the common columns in the divergence; cut-both: in the
     cross-entropy too."""
-    reported: str = "objective"
-    """What the returned value is: the objective; cross-entropy (the divergence plus the teacher's entropy); other (a
-    surrogate with the right gradient, not compared)."""
-    empty_rows: str = "skip"
-    """sequence-mean, row-mean: whether rows without a counted token count as rows."""
+    reported: str | None = None
+    """What the returned value is: objective; cross-entropy (the divergence plus the teacher's entropy); other (a
+    surrogate with the right gradient, not compared). Not declared: either of the first two; none is wrong."""
+    empty_rows: str | None = None
+    """sequence-mean, row-mean: whether rows without a counted token count as rows: skip, count; not declared: either."""
+    nothing_counts: str | None = None
+    """zero: a batch without a counted token gives loss and gradient 0, not NaN. Not declared: noted, not judged."""
+    sampled: str = ""
+    """Estimators whose expected gradient is the declared one: labels (over labels drawn from the student, exactly) or
+    inside (draws of its own: the mean of many calls)."""
 
     def but(self, **fields: Any) -> "Objective":
         """The same with some fields changed."""
@@ -295,7 +302,10 @@ shift = "inside"           # inside: the target moves labels by one; outside: th
 # clip = 0.05
 # clip_rule = "entry"      # entry token
 # vocabulary = "cut"       # heads of unequal size: same (not meant to work) | cut (divergence) | cut-both
+nothing_counts = "zero"    # a batch without a counted token gives 0, not NaN; without this line it is only noted
 # reported = "objective"   # objective cross-entropy other: what the returned value is
+# empty_rows = "skip"      # skip count: rows without a counted token in sequence-mean and row-mean
+# sampled = "labels"       # labels inside: an estimator, whose expected gradient is held against the closed form
 
 [training]                 # of a loop, a trainer or a script
 # accumulation = 4         # micro-batches of an update

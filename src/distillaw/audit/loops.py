@@ -264,12 +264,14 @@ def rows_of(
 ) -> tuple[Rows, torch.Tensor]:
     """The positions of an update's forward passes, and the gradient observed at each, (P, V)."""
     known = _places(samples)
-    fields: dict[str, list[int]] = {name: [] for name in ("id", "target", "row", "position", "real", "part")}
+    fields: dict[str, list[int]] = {
+        name: [] for name in ("id", "target", "row", "position", "real", "part", "ends")
+    }
     row = -1
     for part, call in enumerate(calls):
         for ids in call.ids.tolist():
             current, place, sample = None, 0, samples[0]
-            for i in ids:
+            for at, i in enumerate(ids):
                 if i in known:
                     sample, place = known[i]
                     if sample is not current:
@@ -285,6 +287,7 @@ def rows_of(
                 fields["position"].append(place)
                 fields["real"].append(int(i in known and place < len(sample.ids) - 1))
                 fields["part"].append(part)
+                fields["ends"].append(int(at == len(ids) - 1))
     columns = {name: torch.tensor(values) for name, values in fields.items()}
     ids = columns["id"]
     times = Counter(fields["id"])
@@ -297,6 +300,7 @@ def rows_of(
         position=columns["position"],
         real=columns["real"].bool(),
         part=columns["part"],
+        ends=columns["ends"].bool(),
         num_rows=row + 1,
     )
     return rows, update.gradient[ids].double() * share[:, None]

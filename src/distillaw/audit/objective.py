@@ -42,6 +42,8 @@ class Rows:
     part: torch.Tensor
     """(P,), number of the micro-batch."""
     num_rows: int
+    ends: torch.Tensor
+    """(P,), whether it is the last position of its row of the batch."""
     num_tokens: float | None = None
     """What the argument num_tokens says."""
     chosen: torch.Tensor | None = None
@@ -155,7 +157,7 @@ def weights(rows: Rows, o: Objective, *, per: str = "update") -> tuple[torch.Ten
     masks = {
         "labels": rows.counted,
         "attention": rows.real,
-        "all": torch.ones_like(rows.counted),
+        "all": everywhere(rows, o),
         "given": rows.counted if rows.chosen is None else rows.chosen,
     }
     assert o.mask and o.reduction and o.temperature and o.distill_weight is not None
@@ -166,6 +168,11 @@ def weights(rows: Rows, o: Objective, *, per: str = "update") -> tuple[torch.Ten
     return soft * o.distill_weight * squared, hard * o.hard_weight
 
 
+def everywhere(rows: Rows, o: Objective) -> torch.Tensor:
+    """All positions that a loss sees, (P,): where it moves labels itself the last of a row has no target."""
+    return ~rows.ends if o.shift == "inside" else torch.ones_like(rows.ends)
+
+
 def _reduced(mask: torch.Tensor, rows: Rows, reduction: str, o: Objective, per: str) -> torch.Tensor:
     if per == "micro-batch":
         parts = int(rows.part.max()) + 1
@@ -173,9 +180,7 @@ def _reduced(mask: torch.Tensor, rows: Rows, reduction: str, o: Objective, per: 
         for part in range(parts):
             here = rows.of(part)
             numbers = torch.unique(rows.row[here], return_inverse=True)
-            one = dataclasses.replace(
-                rows, row=numbers[1], num_rows=len(numbers[0]), position=rows.position[here]
-            )
+            one = dataclasses.replace(rows, row=numbers[1], num_rows=len(numbers[0]), ends=rows.ends[here])
             total[here] = _share(mask[here], one, reduction, o) / parts
         return total
     return _share(mask, rows, reduction, o)
@@ -186,7 +191,8 @@ def _share(mask: torch.Tensor, rows: Rows, reduction: str, o: Objective) -> torc
     m = mask.to(torch.float64)
     count = m.sum().clamp_min(1)
     per_row = torch.zeros(rows.num_rows, dtype=torch.float64).index_add(0, rows.row, m)
-    filled = float((per_row > 0).sum()) if o.empty_rows == "skip" else float(rows.num_rows)
+    rule = o.empty_rows or ("skip" if reduction == "sequence-mean" else "count")
+    filled = float((per_row > 0).sum()) if rule == "skip" else float(rows.num_rows)
     match reduction:
         case "token-mean":
             return m / count
@@ -197,7 +203,7 @@ def _share(mask: torch.Tensor, rows: Rows, reduction: str, o: Objective) -> torc
         case "row-mean":
             return m / max(filled, 1)
         case "position-mean":
-            return m / len(m)
+            return m / everywhere(rows, o).sum()
         case "constant":
             return m / o.denominator
         case "given":

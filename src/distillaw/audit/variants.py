@@ -383,8 +383,8 @@ def _reductions(
             yield Weight("normalisation", says, by(**{field: other}))
     if own in ("sequence-mean", "row-mean"):
         says = "rows without a counted token are treated otherwise than declared"
-        flipped = by(empty_rows="count" if o.empty_rows == "skip" else "skip")
-        yield Weight("normalisation", says, flipped)
+        for rule in ("skip", "count"):
+            yield Weight("normalisation", says, by(empty_rows=rule))
     count, vocab = max(float(rows.counted.sum()), 1.0), rows.student.shape[-1]
     factors = {
         "divided by the number of tokens once more": 1 / count,
