@@ -2,7 +2,8 @@
 
 import pytest
 
-from benchmarks.audit.injected_loops import LOOP_DESIGNS, OPEN_LOOPS, OWN_LOOPS, CleanLoop
+from benchmarks.audit.injected_fresh import FRESH, FRESH_DESIGNS
+from benchmarks.audit.injected_loops import LOOP_DESIGNS, OPEN_LOOPS, OWN_LOOPS, CleanLoop, InjectedLoop
 from distillaw.audit.findings import PROPERTIES
 from distillaw.audit.loops import audit_loop
 
@@ -29,6 +30,17 @@ def test_a_declared_design_is_not_flagged(injected):
     assert {"accumulation", "teacher-state", "student-state", "schedule", "optimizer", "data"} <= found[
         "right"
     ]
+
+
+@pytest.mark.parametrize(
+    "injected",
+    [i for i in FRESH + FRESH_DESIGNS if isinstance(i, InjectedLoop)],
+    ids=lambda injected: injected.name,
+)
+def test_what_was_written_afterwards(injected):
+    found = verdicts(injected)
+    assert bool(found["wrong"] & set(injected.properties)) == bool(injected.properties), found
+    assert injected.properties or not found["differs"]
 
 
 def test_a_clean_loop_is_looked_at_in_every_way():

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from benchmarks.audit.injected_losses import DESIGNS, OPEN, OWN
+from benchmarks.audit.injected_fresh import FRESH, FRESH_DESIGNS
+from benchmarks.audit.injected_losses import DESIGNS, OPEN, OWN, Injected
 from distillaw.audit.contract import TEMPLATE, Contract, Objective, checked, read_contract
 from distillaw.audit.losses import audit_loss
 from distillaw.errors import ConfigError
@@ -31,6 +32,17 @@ def test_a_declared_design_is_not_flagged(injected):
     found = verdicts(injected)
     assert not found["wrong"] | found["differs"]
     assert {"shift", "mask", "loss", "normalisation", "weights"} <= found["right"]
+
+
+@pytest.mark.parametrize(
+    "injected",
+    [i for i in FRESH + FRESH_DESIGNS if isinstance(i, Injected)],
+    ids=lambda injected: injected.name,
+)
+def test_what_was_written_afterwards(injected):
+    found = verdicts(injected)
+    assert bool(found["wrong"] & set(injected.properties)) == bool(injected.properties), found
+    assert injected.properties or not found["differs"]
 
 
 def test_an_undeclared_design_is_named():

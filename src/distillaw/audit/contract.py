@@ -99,7 +99,7 @@ class Objective:
     """What the returned value is: objective; cross-entropy (the divergence plus the teacher's entropy); other (a
     surrogate with the right gradient, not compared). Not declared: either of the first two; none is wrong."""
     empty_rows: str | None = None
-    """sequence-mean, row-mean: whether rows without a counted token count as rows: skip, count; not declared: either."""
+    """sequence-mean, row-mean: rows without a counted token count as rows (count) or not (skip); None: either."""
     nothing_counts: str | None = None
     """zero: a batch without a counted token gives loss and gradient 0, not NaN. Not declared: noted, not judged."""
     sampled: str = ""
