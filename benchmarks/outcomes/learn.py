@@ -1,6 +1,7 @@
 r"""Learn how much of a gain by published laws is had and how far it may be off; write docs/retrodiction.md.
 
 python -m benchmarks.outcomes.learn          # outcomes and own studies -> src/distillaw/outcomes/learnt.json
+python -m benchmarks.outcomes.learn --nested # the form chosen inside: the score of choosing, on rows left out twice
 python -m benchmarks.outcomes.learn --page   # what `distillaw retrodict` says then -> tables of docs/retrodiction.md
 
     gain of a row = mu(g, e, w, top-k, repeats) + u(source) + error     the equations of planning/learnt.py
@@ -14,8 +15,9 @@ sources, 16 runs each. tau is in `at_home`: a question is always of a new source
 import argparse
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations_with_replacement
 from operator import attrgetter
 
 import numpy as np
@@ -27,13 +29,13 @@ from benchmarks.worlds_study.page import filled
 from distillaw.errors import DistillawError
 from distillaw.outcomes.table import ASKED_ONLY, Outcome, loss_of, read_outcomes
 from distillaw.planning.api import plan
-from distillaw.planning.decision import MARGIN
+from distillaw.planning.decision import MARGIN, SURPRISE
 from distillaw.planning.gains import LAW_SCALE
 from distillaw.planning.learnt import FAR, REPEATS, SEEDS
 from distillaw.planning.recipe import Recipe
 from distillaw.runs.table import read_table
 from distillaw.table import Table, number, text
-from distillaw.verifying.outcome_question import NotAskedError, question_of
+from distillaw.verifying.outcome_question import SCORE_SD, NotAskedError, question_of
 from distillaw.verifying.retrodiction import retrodict
 
 LEARNT = ROOT / "src" / "distillaw" / "outcomes" / "learnt.json"
@@ -45,12 +47,16 @@ PRIORS = {
     "log at_home": (math.log(0.014), 0.25),
     "per_gain": (0.25, 0.1),
     "truncated": (0.0, 0.5),
-    "log truncated_sd": (math.log(0.03), 0.7),
+    "log truncated_sd": (math.log(0.03), 0.35),
     "repeated": (0.0, 0.03),
+    "compute": (-0.003, 0.005),
+    "begun": (0.3, 0.3),
     "log tau": (math.log(0.005), 0.7),
 }
 """Means and standard deviations. at_home: what surrogates missed of simulated truths in their range, 1.35 %
-(docs/verdict.md); realised and per_gain: wide around the four studies' shares; the others: nothing known."""
+(docs/verdict.md); realised and per_gain: wide around the four studies' shares; truncated_sd: half as large to twice, so
+that one outlier does not set it; compute: passes of a teacher cost more time than FLOP; begun: little, since the law of
+starts is from students a ten-thousandth of the size; the others: nothing known."""
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 
 
@@ -66,7 +72,13 @@ class Row:
     beyond: float
     """0 to 1."""
     recipe: Recipe = field(default_factory=Recipe)
+    truncation: float = 0.0
+    """0 to 1."""
     is_repeated: bool = False
+    is_cut: bool = False
+    """Whether both students begin from one cut."""
+    at_equal_compute: bool = False
+    is_score: bool = False
     gain: float | None = None
     """Of the loss; None where it was a score."""
     won: int = 0
@@ -74,29 +86,40 @@ class Row:
 
 
 def rows_of_outcomes() -> list[Row]:
-    """Rows in which A distils, B does not, and the planner has a question, of sources that may teach."""
-    taught = (row for row in read_outcomes() if row.source not in ASKED_ONLY)
+    """Rows in which A distils, B does not, and the planner has a question, of sources that may teach.
+
+    Targets of one id are labels, not a distribution: they say nothing of truncation.
+    """
+    taught = (
+        row for row in read_outcomes() if row.source not in ASKED_ONLY and row.top_k != 1 and not row.start_b
+    )
     found = [_row(row) for row in taught if row.says_of_distilling]
     return [row for row in found if row is not None]
 
 
 def _row(row: Outcome) -> Row | None:
     try:
-        asked = question_of(row)
-        verdict = plan(**asked, with_flips=False)
+        verdict = plan(**question_of(row), with_flips=False)
     except (NotAskedError, DistillawError):
         return _without_a_law(row)
-    said = next(e for e in verdict.evidence if e.kind == "surrogate")
+    said, asked = next(e for e in verdict.evidence if e.kind == "surrogate"), verdict.situation
     laws = said.details["laws"].values()  # type: ignore[attr-defined]
     gain = np.array([1 - law["distil"] / law["pretrain"] for law in laws])
     outside = said.details["efolds_outside"].values()  # type: ignore[attr-defined]
+    beyond, best = min(max(outside, default=0.0) / FAR, 1.0), said.best
+    assert best.teacher_loss is not None and said.pretrain is not None
+    if best.teacher_loss < said.pretrain.loss.mean and asked.comparison == "equal-tokens":
+        gain = np.where(gain < 0, (1 - beyond) * gain, gain)
     return Row(
         source=row.source,
         law_gain=float(gain.mean()),
         law_sd=float(gain.std()),
-        beyond=min(max(outside, default=0.0) / FAR, 1.0),
-        recipe=verdict.situation.recipe,
+        beyond=beyond,
+        recipe=asked.recipe,
+        truncation=asked.recipe.truncation(asked.vocab),
         is_repeated=_is_repeated(row),
+        is_cut=asked.start == "pruned",
+        at_equal_compute=asked.comparison == "equal-compute",
         **_outcome(row),
     )
 
@@ -122,7 +145,7 @@ def _outcome(row: Outcome) -> dict:
     share = None
     if row.is_loss and row.gain is not None and row.value_b is not None:
         share = row.gain / loss_of(row, row.value_b)
-    return {"gain": share, "won": {"A": 1, "B": -1, "tie": 0}[row.winner]}
+    return {"gain": share, "is_score": not row.is_loss, "won": {"A": 1, "B": -1, "tie": 0}[row.winner]}
 
 
 def rows_of_studies() -> list[Row]:
@@ -172,51 +195,86 @@ def _share(runs: Sequence[Pair]) -> float:
     return float((law * run).sum() / (law**2).sum())
 
 
-def fit(rows: Sequence[Row], start: np.ndarray | None = None) -> np.ndarray:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """What of the model was a choice made with outcomes in sight."""
+
+    name: str = "as it is"
+    priors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Instead of those of `PRIORS`; a standard deviation near zero holds a number where it is."""
+
+
+FORMS = (
+    Form(),
+    Form(name="nothing lost at equal compute", priors={"compute": (0.0, 1e-6)}),
+    Form(name="cuts as the law of starts has them", priors={"begun": (1.0, 1e-6)}),
+    Form(name="a wide prior of the doubt of few ids", priors={"log truncated_sd": (math.log(0.03), 0.7)}),
+)
+
+
+def fit(rows: Sequence[Row], start: np.ndarray | None = None, form: Form = FORMS[0]) -> np.ndarray:
     """The posterior mode, in the order of PRIORS."""
     from scipy.optimize import minimize
 
     rows = sorted(rows, key=lambda row: row.source)
     first = [i for i, row in enumerate(rows) if i == 0 or rows[i - 1].source != row.source]
-    mean, sd = np.array(list(PRIORS.values())).T
-    known = {
+    mean, sd = np.array(list((PRIORS | dict(form.priors)).values())).T
+    known = _known(rows)
+
+    def loss(z: np.ndarray) -> float:
+        log_each, _ = _log_likelihoods(mean + sd * z, known)
+        by_source = np.add.reduceat(log_each, first, axis=1)
+        top = by_source.max(0)
+        total = top + np.log((np.exp(by_source - top) * (WEIGHTS / WEIGHTS.sum())[:, None]).sum(0))
+        return float(-total.sum() + 0.5 * (z**2).sum())
+
+    guess = np.zeros(len(mean)) if start is None else (start - mean) / sd
+    return mean + sd * minimize(loss, guess, method="L-BFGS-B", options={"maxiter": 60}).x
+
+
+def _known(rows: Sequence[Row]) -> dict[str, np.ndarray]:
+    return {
         "g": np.array([row.law_gain for row in rows]),
         "law_sd": np.array([row.law_sd for row in rows]),
         "b": np.array([row.beyond for row in rows]),
         "w": np.array([row.recipe.weight for row in rows]),
         "lost": np.array([row.recipe.lost for row in rows]),
+        "picked": np.array([row.recipe.picked for row in rows]),
+        "cuts": np.array([row.is_cut for row in rows]),
+        "compute": np.array([row.at_equal_compute for row in rows]),
+        "score": np.array([row.is_score for row in rows]),
         "soft": np.array([row.recipe.softened for row in rows]),
-        "cut": np.array([row.recipe.top_k is not None for row in rows]),
+        "cut": np.array([row.truncation for row in rows]),
         "repeated": np.array([row.is_repeated for row in rows]),
         "gain": np.array([math.nan if row.gain is None else row.gain for row in rows]),
         "won": np.array([row.won for row in rows]),
     }
 
-    def loss(x: np.ndarray) -> float:
-        log_each = _log_likelihoods(x, known)
-        by_source = np.add.reduceat(log_each, first, axis=1)
-        top = by_source.max(0)
-        total = top + np.log((np.exp(by_source - top) * (WEIGHTS / WEIGHTS.sum())[:, None]).sum(0))
-        return float(-total.sum() + 0.5 * (((x - mean) / sd) ** 2).sum())
 
-    return minimize(loss, mean if start is None else start, method="L-BFGS-B", options={"maxiter": 60}).x
+def chances(x: np.ndarray, rows: Sequence[Row], form: Form) -> np.ndarray:
+    """P(A) of rows of a source that taught nothing."""
+    _, above = _log_likelihoods(x, _known(rows))
+    return SURPRISE / 2 + (1 - SURPRISE) * (above * (WEIGHTS / WEIGHTS.sum())[:, None]).sum(0)
 
 
-def _log_likelihoods(x: np.ndarray, known: dict) -> np.ndarray:
-    """By node of the source's effect and by row."""
-    realised, log_home, per_gain, truncated, log_cut, repeated, log_tau = x
+def _log_likelihoods(x: np.ndarray, known: dict) -> tuple[np.ndarray, np.ndarray]:
+    """By node of the source's effect and by row; and that A wins."""
+    realised, log_home, per_gain, truncated, log_cut, repeated, compute, begun, log_tau = x
     g, b, w = known["g"], known["b"], known["w"]
     up = np.maximum(g, 0)
-    share = (1 - (1 - realised) * b) * w * known["soft"] * np.where(known["cut"], truncated, 1.0)
-    middle = share * up + known["lost"] * np.minimum(g, 0) + repeated * known["repeated"]
+    counted = np.where(known["cuts"], begun, 1.0)
+    share = (1 - (1 - realised) * b) * counted * w * known["soft"] * (1 + known["cut"] * (truncated - 1))
+    middle = share * up + counted * known["lost"] * np.minimum(g, 0)
+    middle = middle + repeated * known["repeated"] + w * compute * known["compute"] + known["picked"]
     taught = math.exp(log_home) ** 2 + (per_gain * b * up) ** 2 + (math.exp(log_cut) * known["cut"]) ** 2
-    scale = LAW_SCALE * np.sqrt(SEEDS**2 + w**2 * taught + (share * known["law_sd"]) ** 2)
+    ours = SEEDS**2 + (SCORE_SD * known["score"]) ** 2
+    scale = LAW_SCALE * np.sqrt(ours + w**2 * taught + (share * known["law_sd"]) ** 2)
     centre = middle + math.exp(log_tau) * NODES[:, None]
     above, below = 1 - _cdf((MARGIN - centre) / scale), _cdf((-MARGIN - centre) / scale)
     chance = np.where(known["won"] > 0, above, np.where(known["won"] < 0, below, 1 - above - below))
     z = (np.nan_to_num(known["gain"]) - centre) / scale
     density = 0.375 * (1 + z * z / 4) ** -2.5 / scale
-    return np.log(np.where(np.isnan(known["gain"]), chance, density) + 1e-12)
+    return np.log(np.where(np.isnan(known["gain"]), chance, density) + 1e-12), above
 
 
 def _cdf(z: np.ndarray) -> np.ndarray:
@@ -227,7 +285,7 @@ def _cdf(z: np.ndarray) -> np.ndarray:
 
 def coefficients(x: np.ndarray, common: float) -> dict[str, float]:
     """The fields of planning.learnt.Learnt."""
-    realised, log_home, per_gain, truncated, log_cut, repeated, log_tau = map(float, x)
+    realised, log_home, per_gain, truncated, log_cut, repeated, compute, begun, log_tau = map(float, x)
     found = {
         "realised": realised,
         "at_home": math.hypot(math.exp(log_home), math.exp(log_tau)),
@@ -236,9 +294,46 @@ def coefficients(x: np.ndarray, common: float) -> dict[str, float]:
         "truncated_sd": math.exp(log_cut),
         "repeated": repeated,
         "repeated_sd": abs(repeated) / 2,  # two sources say 2 and 7 %
+        "compute": compute,
+        "begun": begun,
         "common": common,
     }
     return {name: round(value, 4) for name, value in found.items()}
+
+
+def nested(rows: Sequence[Row]) -> Table:
+    """By source: the form that its other sources choose, by what each of them says of the next, and its score.
+
+    Rows that are not asked (no law's gain) and our own studies teach and are not scored.
+    """
+    asked = [row for row in rows if not row.source.startswith("own") and row.law_sd > 0]
+    sources, said = sorted({row.source for row in asked}), {}
+    for form in FORMS:
+        whole = fit(rows, form=form)
+        for one, other in combinations_with_replacement(sources, 2):
+            x = fit([row for row in rows if row.source not in (one, other)], whole, form)
+            for out, judged in {(one, other), (other, one)}:
+                those = [row for row in asked if row.source == judged]
+                pairs = zip(chances(x, those, form), those, strict=True)
+                said[form.name, out, judged] = [(p, row.won > 0) for p, row in pairs]
+    found = []
+    for out in sources:
+        inner = {
+            form.name: [pair for s in sources if s != out for pair in said[form.name, out, s]]
+            for form in FORMS
+        }
+        chosen = max(inner, key=lambda name: np.mean([math.log(p if a else 1 - p) for p, a in inner[name]]))
+        found.append((out, said[chosen, out, out], chosen))
+    found.append(("all", [pair for _, pairs, _ in found for pair in pairs], ""))
+    return Table.of(
+        [
+            text("source", of=lambda one: one[0]),
+            number("rows", "d", of=lambda one: len(one[1])),
+            number("Brier", ".3f", of=lambda one: float(np.mean([(p - a) ** 2 for p, a in one[1]]))),
+            text("form that the others choose", of=lambda one: one[2]),
+        ],
+        found,
+    )
 
 
 def study_table() -> str:
@@ -255,7 +350,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--page", action="store_true", help="the page alone")
-    if not parser.parse_args().page:
+    parser.add_argument("--nested", action="store_true", help="the score of choosing the form")
+    given = parser.parse_args()
+    if given.nested:
+        print(nested(rows_of_outcomes() + rows_of_studies()).markdown())
+        return
+    if not given.page:
         rows = rows_of_outcomes() + rows_of_studies()
         whole = fit(rows)
         common = float(np.mean([study.common for study in study_shares()]))

@@ -99,6 +99,8 @@ class Outcome:
     student_total_params: float | None
     start: str
     """`random`, `pruned` (from the teacher) or `pretrained`; of A."""
+    start_b: str
+    """Of B, where it is another; where starts are compared, both sides learn from the teacher."""
     teacher: str
     """Of A; `teacher_b` where two teachers are compared."""
     teacher_params: float | None
@@ -120,6 +122,8 @@ class Outcome:
     context: float | None
     distill_weight: float | None
     """Lambda, the weight of the teacher's term: 1 is distillation alone."""
+    is_tuned: bool | None
+    """Whether the weight is the best of several that were tried."""
     temperature: float | None
     divergence: str
     top_k: float | None
@@ -330,6 +334,7 @@ def faults_of(row: Outcome, *, may_be_kept_out: bool = False) -> tuple[str, ...]
         (row.comparison in COMPARISONS, f"comparison {row.comparison!r} is none of {', '.join(COMPARISONS)}"),
         (row.is_loss or row.metric_kind in SCORES, f"metric_kind {row.metric_kind!r} is not known"),
         (row.start in ("", "random", "pruned", "pretrained"), f"start {row.start!r} is not known"),
+        (row.start_b in ("", "random", "pruned", "pretrained"), f"start_b {row.start_b!r} is not known"),
         (row.kind == "beyond" or row.start == "random", "a core row starts at random"),
         (row.kind == "beyond" or not row.on_policy, "a core row is off-policy"),
         (

@@ -245,15 +245,20 @@ def _constants() -> dict[str, object]:
     correction = published("muennighoff2023")
     assert correction.repetition is not None
     quantiles = crossover.QUANTILES
+    untempered = (decision.SURE - decision.SURPRISE / 2) / (1 - decision.SURPRISE)
     return {
         "vocab": PAPER_VOCAB,
         "margin": decision.MARGIN,
         "sure": decision.SURE,
         "sure_deviations": float(gains.LAW_SCALE * stdtrit(gains.LAW_DOF, decision.SURE)),
+        "published_sure_deviations": float(gains.LAW_SCALE * stdtrit(gains.LAW_DOF, untempered)),
+        "surprise": decision.SURPRISE,
+        "published": decision.PUBLISHED,
         "common": law_evidence.COMMON,
         "seeds": learnt.SEEDS,
         "far": learnt.FAR,
         "repeats": learnt.REPEATS,
+        "fewest_per_param": learnt.FEWEST_PER_PARAM,
         "law_dof": gains.LAW_DOF,
         "law_scale": gains.LAW_SCALE,
         "text_spread": text_scale.TEXT_SPREAD,

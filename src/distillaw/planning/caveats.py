@@ -69,6 +69,10 @@ def _published_gains(situation: Situation, headline: Evidence, sources: Sources)
         )
     if is_repeated(situation, headline.best.student_tokens):
         found.append(say("repeated gain", share=100 * learnt.repeated, sd=100 * learnt.repeated_sd))
+    if situation.comparison == "equal-compute" and not headline.details.get(BEYOND):
+        found.append(say("compute gain", share=100 * situation.recipe.weight * learnt.compute))
+    if situation.start == "pruned":
+        found.append(say("begun gain", share=100 * learnt.begun))
     return found
 
 

@@ -3,6 +3,7 @@
     gain    = loss of pretraining - loss of the best distillation, nats/token, as draws
     margin  = max(0.25 % of the loss, standard error of the paired gain)
     distil if P(gain > margin) >= 0.8, pretrain if P(-gain > margin) >= 0.8, else too close to call
+    P by published laws alone: 0.9 of what their draws say, and one in twenty either way
 
 The 0.25 % is about what half or twice the teacher costs (docs/gap.md) and about the seed noise of a
 small run; a gain below it is not worth a pipeline. The words around the numbers are in wording.py.
@@ -22,6 +23,12 @@ MARGIN = 0.0025
 PUBLISHED_WEIGHT = 0.3
 """Weight of a published law beside the user's own runs or fits. As a full witness, on the user's scale, it made them
 better in simulated worlds but a little too sure (benchmarks/verdict/run.py)."""
+PUBLISHED = ("surrogate", "published")
+"""Kinds of evidence that are laws of other people's runs."""
+SURPRISE = 0.1
+"""Share of questions whose outcome published laws say nothing of: untuned rates and weights, other text, a teacher that
+knows it or does not. There it is as likely one way as the other, so that these laws alone never say more than 95 %. Of
+the outcomes that taught, leaving each one's source out, 0.1 to 0.15 had the best score (docs/retrodiction.md)."""
 SURE = 0.8
 """Probability from which a choice is called: at worst one call in five is wrong."""
 
@@ -87,11 +94,18 @@ def call(evidence: Evidence) -> Call:
     pretrain = (np.count_nonzero(gain < -margin) + 0.5) / (len(gain) + 1)
     if not evidence.is_decisive:
         return Call(verdict="too-close", probability=0.5, distil=0.5, pretrain=0.5, margin=margin)
+    if evidence.kind in PUBLISHED:
+        distil, pretrain = (tempered(p) for p in (distil, pretrain))
     lead = max(distil, pretrain)
     verdict = "too-close"
     if lead >= SURE:
         verdict = "distil" if distil > pretrain else "pretrain"
     return Call(verdict=verdict, probability=lead, distil=distil, pretrain=pretrain, margin=margin)
+
+
+def tempered(probability: float) -> float:
+    """A probability by published laws alone, with what they say nothing of."""
+    return (1 - SURPRISE) * probability + SURPRISE / 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +217,7 @@ def agree(sources: Sequence[Evidence], *, level: float) -> Evidence:
         assert first.posterior is not None
         row, draws = first.alternatives[j], first.posterior.draws[:, j]
         if len(those) > 1 and not first.was_run(row):
-            weights = [PUBLISHED_WEIGHT if e.kind in ("published", "surrogate") else 1.0 for e, _ in those]
+            weights = [PUBLISHED_WEIGHT if e.kind in PUBLISHED else 1.0 for e, _ in those]
             draws = pooled_draws([e.beliefs[k] for e, k in those], draws, weights)
         if not (row.is_speculative or first.was_run(row)):
             heard |= {e.source for e, _ in those}

@@ -13,7 +13,7 @@ from distillaw.planning.arms import RateDoubt, rate_doubt
 from distillaw.planning.bills import bill, student_tokens_worth
 from distillaw.planning.evidence import FAR_OUTSIDE, OUT_OF_RANGE, Evidence, Interval, Strategy, with_gains
 from distillaw.planning.gains import GainBelief, GainPosterior
-from distillaw.planning.learnt import FAR, REPEATS, SEEDS
+from distillaw.planning.learnt import FAR, FEWEST_PER_PARAM, REPEATS, SEEDS
 from distillaw.planning.options import Option, OptionLoss, option_loss
 from distillaw.planning.phrases import say
 from distillaw.planning.situation import Situation
@@ -85,7 +85,8 @@ def law_evidence(
     reach = voice.discrepancy.reach
     if scale.is_guess or scale.by_baseline:
         reach = min(reach, FAR)
-    is_far = not beyond and max(outside.values(), default=0.0) > reach
+    is_short = voice.learnt is not None and _per_param(options, predicted) < FEWEST_PER_PARAM
+    is_far = not beyond and (is_short or max(outside.values(), default=0.0) > reach)
     is_apart = not is_far and scale.is_implausible(options, predicted)
     kept = _Kept(situation=situation, voice=voice, transfer=transfer, beyond=beyond, outside=outside)
     whole = predicted
@@ -108,6 +109,9 @@ def law_evidence(
     ]
     others = with_gains(rows[1:], sample.gains, level)
     note = say("texts apart") if is_apart else _note(voice, outside, is_far, rates)
+    if is_short and is_far:
+        least = {"per_param": _per_param(options, whole), "least": FEWEST_PER_PARAM}
+        note = f"{note}; {say('too short', **least)}"
     if is_vague:
         note = say("vague baseline", where=note, sd=100 * scale.sd, most=100 * transfer.left_sd)
     return Evidence(
@@ -189,12 +193,36 @@ class _Kept:
         if learnt is None:
             return 1.0
         share = self.transfer.mean(self.beyond) if self.beyond else learnt.share(self.outside)
-        return share * self.situation.recipe.gained(learnt, self.situation.vocab)
+        return share * self._begun * self.situation.recipe.gained(learnt, self.situation.vocab)
 
-    def of(self, gain: Array) -> Array:
-        """Of gains, in their shape; what a teacher costs, it costs whole, or as much as the recipe leaves."""
-        lost = 1.0 if self.voice.learnt is None else self.situation.recipe.lost
+    @property
+    def _begun(self) -> float:
+        learnt = self.voice.learnt
+        return 1.0 if learnt is None or self.situation.start != "pruned" else learnt.begun
+
+    def of(self, gain: Array, *, is_strong: bool) -> Array:
+        """Of gains as shares of the loss, in their shape.
+
+        Args:
+            gain: what the law makes of them.
+            is_strong: whether the teacher's loss is below the student's.
+        """
+        learnt, lost = self.voice.learnt, 1.0
+        if learnt is not None:
+            lost = self.situation.recipe.lost * self._begun
+            if is_strong and not self.beyond and self.situation.comparison == "equal-tokens":
+                lost *= 1 - learnt.beyond(self.outside)
         return np.where(gain > 0, self.share, lost) * gain
+
+    def added(self, option: Option) -> float:
+        """Gain, as a share of the loss, beside the law's: by repeated text, equal compute, the best of several runs."""
+        learnt, recipe = self.voice.learnt, self.situation.recipe
+        if learnt is None:
+            return 0.0
+        found = recipe.picked + learnt.repeated * is_repeated(self.situation, option.student_tokens)
+        if self.situation.comparison == "equal-compute" and not self.beyond:
+            found += recipe.weight * learnt.compute
+        return found
 
     def sd(self, option: Option, gain: float) -> float:
         """Standard deviation of what is counted of a gain, both as shares of the loss."""
@@ -207,8 +235,18 @@ class _Kept:
             sd = math.hypot(home, self.transfer.sd(self.beyond) * gain)
         else:
             sd = math.hypot(learnt.at_home, learnt.per_gain * learnt.beyond(self.outside) * gain)
-        sd = recipe.weight * math.hypot(sd, learnt.truncated_sd * recipe.truncation(self.situation.vocab))
+        sd = recipe.weight * math.hypot(sd, recipe.truncated_sd(learnt, self.situation.vocab))
         return math.hypot(SEEDS, sd, learnt.repeated_sd * is_repeated(self.situation, option.student_tokens))
+
+
+def _is_strong(taught: OptionLoss, alone: OptionLoss) -> bool:
+    return taught.teacher_loss is not None and _teacher_ratio(taught, alone) < 1
+
+
+def _per_param(options: Sequence[Option], predicted: Sequence[OptionLoss]) -> float:
+    """Tokens per parameter, the fewer of pretraining's and the best distillation's."""
+    both = (options[0], options[_best_distilled(options, predicted)])
+    return min(o.student_tokens / o.student_params for o in both)
 
 
 def is_repeated(situation: Situation, tokens: float) -> bool:
@@ -221,10 +259,10 @@ def _counted(option: Option, predicted: OptionLoss, alone: OptionLoss, kept: _Ke
     learnt = kept.voice.learnt
     if option.teacher is None or learnt is None or (option.cut_of is not None and option.is_speculative):
         return predicted
-    gain = kept.of(alone.loss - predicted.loss)
-    if is_repeated(kept.situation, option.student_tokens):
-        gain = gain + learnt.repeated * alone.loss
-    return replace(predicted, loss=alone.loss - gain, sd=abs(kept.share) * predicted.sd)
+    gain = kept.of(1 - predicted.loss / alone.loss, is_strong=_is_strong(predicted, alone)) + kept.added(
+        option
+    )
+    return replace(predicted, loss=alone.loss * (1 - gain), sd=abs(kept.share) * predicted.sd)
 
 
 def _discrepancy(
@@ -248,7 +286,8 @@ def _discrepancy(
     apart = text = 0.0
     if scale.sd and best:
         ends = [alone - _distilled(voice, situation, options[best], scale.moved(z)) for z in (-1.0, 1.0)]
-        text = float(np.ptp(kept.of(np.array(ends)))) / 2
+        strong = _is_strong(predicted[best], predicted[0])
+        text = alone * float(np.ptp(kept.of(np.array(ends) / alone, is_strong=strong))) / 2
     if voice.rival is not None and best:
         rivals = [float(option_loss(voice.rival, situation, options[j]).loss.mean()) for j in (0, best)]
         apart = RIVAL_SHARE * abs(gain - (rivals[0] - rivals[1]))

@@ -1,15 +1,19 @@
 """What published outcomes taught: how much of a gain by published laws is had, and how far it may be off.
 
-    gain = (f share g+ + w^3 g- + repeated) L + error,   error ~ t4 with standard deviation sd L
+    gain = (f share g+ + lost h g- + repeated + w compute) L + error,   error ~ t4 with standard deviation sd L
     share = 1 - (1 - realised) b,   b = min(e / ln 10, 1)
+    h = 1 - b where the teacher's loss is below the student's and both sides have the same tokens, else 1
     sd = hypot(SEEDS, w at_home, w per_gain b g+, w truncated_sd, repeated_sd)
 
 g: gain by the law as a share of the loss, g+ and g- its positive and negative part; e: e-folds outside the law's range
-in the worst coordinate; w: weight of the teacher's term; f: what the recipe leaves (recipe.py). Negative gains are had
-in full: students far outside lost nearly all of what laws say of weak teachers (three studies), and won a fifth to a
-half of what they say of strong ones. `python -m benchmarks.outcomes.learn` fits the numbers to the table of outcomes
-and to our own studies (docs/retrodiction.md), with an effect common to the rows of a source; and without each source
-once, so that the table's rows are answered by what other sources taught.
+in the worst coordinate; w: weight of the teacher's term; f and lost: what the recipe leaves (recipe.py); repeated: on
+text read often; compute: where both sides have the same FLOP or hours. Negative gains of weak teachers are had in full: students far
+outside lost nearly all of what laws say of them (three studies); those of strong ones are what laws make of a capacity
+gap that no run so far outside has shown.
+Between students of one cut `begun` of either is counted: the head starts of cuts were measured on students a
+ten-thousandth of the size. `python -m benchmarks.outcomes.learn` fits the numbers to the table of outcomes and to our
+own studies (docs/retrodiction.md), with an effect common to the rows of a source; and without each source once, so that
+the table's rows are answered by what other sources taught.
 """
 
 import json
@@ -27,6 +31,11 @@ REPEATS = 4.0
 """Passes over the data up to which repeats are worth nearly as much as fresh tokens (Muennighoff et al. 2023,
 arXiv:2305.16264); beyond, a teacher helps as a regulariser, and laws of fresh tokens do not know it."""
 
+FEWEST_PER_PARAM = 0.3
+"""Tokens per parameter from which published laws may decide. The shortest runs of our studies have 0.31; below, the
+outcomes that teach went the other way (github:Haddley/minigpt-series at 0.05 and 0.02): so early it counts how many
+updates there were, of which laws know nothing."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learnt:
@@ -41,6 +50,10 @@ class Learnt:
     repeated: float
     """Gain by any teacher on text that is repeated more than `REPEATS` times."""
     repeated_sd: float
+    compute: float
+    """Gain, whatever the teacher, where both sides have the same FLOP or hours."""
+    begun: float
+    """Share of a gain between students of one cut that is counted."""
     common: float
     """Share of the error, as variance, that all teachers of a student have in common."""
 

@@ -188,6 +188,10 @@ _ASSUMPTIONS = {
     "measured between, and what a teacher costs it costs whole (docs/verdict.md).",
     "counted": "{share:.0f} % (give or take {sd:.0f} %) of the gains that published laws make of this question are "
     "counted: what published outcomes and students far outside their range had of them (docs/retrodiction.md).",
+    "compute gain": "At equal compute distilling is taken to gain {share:+.1f} % of the loss beside what laws say: "
+    "outcomes of two sources (docs/retrodiction.md).",
+    "begun gain": "Of what laws make of a teacher for a cut {share:.0f} % is counted (docs/retrodiction.md).",
+    "too short": "{per_param:.2g} tokens per parameter, fewer than {least:g}: no run that was learnt from is so short",
     "repeated gain": "On text that is read more than four times a teacher is taken to gain {share:.1f} % of the loss "
     "(give or take {sd:.1f} %) beside what laws say: outcomes of three sources (docs/retrodiction.md).",
     "recipe weight": "--distill-weight {weight:g}: the weight of the teacher's term lies above 0, which is "
@@ -203,6 +207,8 @@ _ASSUMPTIONS = {
     "recipe divergence": "--divergence {divergence}: one of {known}",
     "recipe counts": "The recipe leaves {gained:.0f} % of a gain by published laws and {lost:.0f} % of a loss "
     "(docs/worlds-study.md, 0.03M students; docs/retrodiction.md).",
+    "recipe tuned": "Of several weights the best is kept: what a weak teacher costs is not counted, and the best of "
+    "a few runs is {gain:.2f} % of the loss ahead by luck.",
     "recipe truncated": "Targets cut to the most likely ids lost to training alone in most outcomes; give or take "
     "{sd:.0f} % of the loss. Samples of the teacher's distribution do not (docs/targets.md).",
     "recipe unknown": "Nothing is known here of {divergence} against forward KL in pretraining: it is not counted.",

@@ -146,7 +146,10 @@ class PlanQuestion:
         ),
     ] = "random"
     distill_weight: Annotated[
-        float | None, OptionHelp("Lambda, weight of the teacher's term, 0 to 1; 1 is distillation alone.")
+        float | Literal["tuned"] | None,
+        OptionHelp(
+            "Lambda, weight of the teacher's term, 0 to 1; 1 is distillation alone; tuned: the best of several."
+        ),
     ] = None
     temperature: Annotated[
         float | None, OptionHelp("Temperature of teacher and student in the divergence; 1 by default.")
@@ -312,7 +315,8 @@ def with_measured(
 
 def _recipe(q: PlanQuestion) -> Recipe:
     given = {
-        "weight": q.distill_weight,
+        "weight": None if q.distill_weight == "tuned" else q.distill_weight,
+        "is_tuned": q.distill_weight == "tuned",
         "temperature": q.temperature,
         "top_k": q.top_k,
         "top_p": q.top_p,

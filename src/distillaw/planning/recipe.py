@@ -4,6 +4,7 @@ Published laws are of one recipe: the whole vocabulary, forward KL, temperature 
 fits of the user's own are of the user's recipe and are left as they are.
 
     weight w       positive gains times w, negative times w^3     worlds study: 0.53 and 0.54, and 0.1, at w = 0.5
+    tuned weight   nothing is lost, and `PICKED` is gained        a weight near 0 is pretraining; the best of several
     temperature    positive gains times 0.8 above 1.5             0.73 and 0.90 at 2, exact teacher
     top-k, top-p   positive gains times what outcomes taught      docs/retrodiction.md
     divergence     unknown: said, not counted
@@ -18,6 +19,8 @@ from distillaw.planning.phrases import say
 
 INSURED = 3.0
 """Power of the weight by which harm shrinks: at a half a tenth was left (docs/worlds-study.md)."""
+PICKED = 0.0035
+"""Of the loss: what the best of five runs is ahead of their mean by luck, 1.16 standard deviations of seeds (0.3 %)."""
 SOFTENED = 0.8
 """Share of a gain left at temperature 2 (docs/worlds-study.md: 0.73 on 75k, 0.90 on 300k tokens)."""
 SOFT = 1.5
@@ -37,6 +40,8 @@ class Recipe:
 
     weight: float = 1.0
     """Lambda, of the teacher's term; the text's next token has 1 - lambda."""
+    is_tuned: bool = False
+    """Whether several weights are tried and the best is kept; `weight` is then 1, the one that a gain is largest at."""
     temperature: float = 1.0
     top_k: int | None = None
     """Most likely ids that a target keeps; None is the whole vocabulary."""
@@ -79,7 +84,12 @@ class Recipe:
     @property
     def lost(self) -> float:
         """Share of a negative gain that the weight leaves."""
-        return self.weight**INSURED
+        return 0.0 if self.is_tuned else self.weight**INSURED
+
+    @property
+    def picked(self) -> float:
+        """Gain, as a share of the loss, from keeping the best of several runs."""
+        return PICKED if self.is_tuned else 0.0
 
     def truncation(self, vocab: int) -> float:
         """How cut targets are: 0 of the whole vocabulary, 1 as in published outcomes."""
@@ -95,13 +105,19 @@ class Recipe:
         """Share of a positive gain."""
         return self.weight * self.softened * (1 + self.truncation(vocab) * (doubt.truncated - 1))
 
+    def truncated_sd(self, doubt: Learnt, vocab: int) -> float:
+        """Standard deviation, as a share of the loss, that cut targets add at the full weight."""
+        return doubt.truncated_sd * self.truncation(vocab)
+
     def lines(self, doubt: Learnt, vocab: int) -> list[str]:
         """What was made of it, and what could not be."""
         if self.is_usual:
             return []
         found = [say("recipe counts", gained=100 * self.gained(doubt, vocab), lost=100 * self.lost)]
+        if self.is_tuned:
+            found.append(say("recipe tuned", gain=100 * PICKED))
         if self.is_truncated:
-            found.append(say("recipe truncated", sd=100 * doubt.truncated_sd * self.truncation(vocab)))
+            found.append(say("recipe truncated", sd=100 * self.truncated_sd(doubt, vocab)))
         if self.divergence != "forward-kl":
             found.append(say("recipe unknown", divergence=self.divergence))
         if self.temperature != 1 and self.temperature <= SOFT:

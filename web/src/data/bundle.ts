@@ -24,6 +24,8 @@ export interface LearntData {
   per_gain: number;
   repeated: number;
   repeated_sd: number;
+  compute: number;
+  begun: number;
   common: number;
 }
 
@@ -135,10 +137,14 @@ interface Constants {
   sure: number;
   /** Standard deviations of a law's doubt at which its gain has the sign of its mean with the probability `sure`. */
   sure_deviations: number;
+  published_sure_deviations: number;
+  surprise: number;
+  published: string[];
   common: number;
   seeds: number;
   far: number;
   repeats: number;
+  fewest_per_param: number;
   law_dof: number;
   law_scale: number;
   text_spread: number;

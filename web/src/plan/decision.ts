@@ -32,12 +32,18 @@ export function call(evidence: Evidence): Call {
     else if (x < -margin) below++;
   }
   // (k + 1/2) / (R + 1): a finite number of draws never proves certainty
-  const distil = (above + 0.5) / (gain.length + 1);
-  const pretrain = (below + 0.5) / (gain.length + 1);
+  const said = (count: number) => tempered(evidence, (count + 0.5) / (gain.length + 1));
+  const [distil, pretrain] = [said(above), said(below)];
   const lead = Math.max(distil, pretrain);
   let verdict: Answer = "too-close";
   if (lead >= constants().sure) verdict = distil > pretrain ? "distil" : "pretrain";
   return { verdict, probability: lead, distil, pretrain, margin };
+}
+
+/** A probability by published laws alone, with what they say nothing of; any other as it is. */
+function tempered({ kind }: Evidence, probability: number): number {
+  const { surprise, published } = constants();
+  return published.includes(kind) ? (1 - surprise) * probability + surprise / 2 : probability;
 }
 
 /** Whether a cut is the better start, where the verdict is on random ones. */

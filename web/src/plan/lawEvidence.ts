@@ -39,12 +39,15 @@ export function lawEvidence(
   const coords = coordsOfBoth(s, options, atHome);
   const outside = efoldsOutside(voice.range, coords);
   const reach = scale.isGuess ? Math.min(voice.doubt.reach, constants().far) : voice.doubt.reach;
-  const isFar = Math.max(0, ...Object.values(outside)) > reach;
+  const perParam = tokensPerParam(options, atHome);
+  const isShort = voice.learnt !== null && perParam < constants().fewest_per_param;
+  const isFar = isShort || Math.max(0, ...Object.values(outside)) > reach;
   const isApart = !isFar && isImplausible(scale, options, atHome);
   const lines = complaints(s, voice, options, atHome, scale.ratio);
   const uncovered = startProblem(s);
   const common = scale.ratio * doubtOf(asked, voice, atHome, outside, scale);
-  const kept = keptShare(voice.learnt, outside);
+  const kept = keptShare(s, voice.learnt, outside);
+  const short = isShort ? `; ${say("too short", { per_param: perParam, least: constants().fewest_per_param })}` : "";
   const predicted = atHome.map((p, j) => {
     const found = counted(s, voice, options[j]!, p, atHome[0]!, outside);
     return onUserText(scale, farBegun(s, voice, options[j]!, found));
@@ -54,7 +57,7 @@ export function lawEvidence(
     source: voice.source, kind: voice.kind, hasNumbers: true,
     ...draw(asked, predicted, common, voice.learnt?.common ?? constants().common),
     status: uncovered ? "NO_START_LAW" : isApart ? "OTHER_TEXT" : statusOf(voice, outside, isFar),
-    note: uncovered ? say(uncovered) : isApart ? say("texts apart") : noteOf(voice, outside, isFar),
+    note: uncovered ? say(uncovered) : isApart ? say("texts apart") : noteOf(voice, outside, isFar) + short,
     isDecisive: voice.may_decide && !isFar && !isApart && !uncovered, insideRange: !Object.keys(outside).length,
     beliefs: predicted.slice(1).map((p) =>
       beliefOfLaw(p.loss.map((x, k) => alone[k]! - x), Math.hypot(common, p.doubt)),
@@ -69,8 +72,14 @@ function counted(
   s: Situation, { learnt }: Voice, o: Option, p: OptionLoss, alone: OptionLoss, outside: Record<string, number>,
 ): OptionLoss {
   if (learnt === null || o.teacher === null || (o.cutOf !== null && o.isSpeculative)) return p;
-  const gain = countedGain(s, learnt, outside, alone.loss, p.loss, o.studentTokens);
-  return { ...p, loss: difference(alone.loss, gain), doubt: keptShare(learnt, outside) * p.doubt };
+  const gain = countedGain(s, learnt, outside, alone.loss, p.loss, o.studentTokens, mean(p.teacherLoss!));
+  return { ...p, loss: difference(alone.loss, gain), doubt: keptShare(s, learnt, outside) * p.doubt };
+}
+
+/** The fewer of pretraining's and the best distillation's. */
+function tokensPerParam(options: readonly Option[], predicted: readonly OptionLoss[]): number {
+  const both = [options[0]!, options[bestTaught(options, predicted)]!];
+  return Math.min(...both.map((o) => o.studentTokens / o.studentParams));
 }
 
 /** Standard deviation of a gain that the ensemble does not show, nats/token of the law's text. */
@@ -84,8 +93,10 @@ function doubtOf(
     : learntDoubt(asked.s, voice.learnt, outside, alone, predicted[j]!.loss, taught.studentTokens);
   if (scale.isGuess) share = Math.hypot(share, constants().other_text_doubt);
   const at = (z: number) => mean(optionLoss(voice.ensemble!, asked.s, onLawText(movedScale(scale, z), taught)).loss);
-  const ends = () => leftOf(voice.learnt, outside, Float64Array.of(mean(alone) - at(-1), mean(alone) - at(1)));
-  const apart = ([a, b]: Float64Array) => Math.abs(a! - b!) / 2;
+  const strong = () => mean(predicted[j]!.teacherLoss!) < mean(alone);
+  const ends = () =>
+    leftOf(asked.s, voice.learnt, outside, Float64Array.of(1 - at(-1) / mean(alone), 1 - at(1) / mean(alone)), strong());
+  const apart = ([a, b]: Float64Array) => (mean(alone) * Math.abs(a! - b!)) / 2;
   const text = scale.sd && taught.teacher !== null ? apart(ends()) : 0;
   return Math.hypot(share * mean(predicted[0]!.loss), text, startDoubt(asked, voice, taught, scale));
 }

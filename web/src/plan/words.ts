@@ -174,9 +174,13 @@ function publishedGains(s: Situation, headline: Evidence, sources: Sources): str
   const law = sources.voices.find((v) => v.learnt !== null && deciding(headline).includes(v.source));
   if (!law?.learnt) return [];
   const found = headline.kept === 1 ? [] : [say("counted", { share: 100 * headline.kept, sd: 100 * law.learnt.per_gain })];
-  return isRepeated(s, best(headline).studentTokens)
-    ? [...found, say("repeated gain", { share: 100 * law.learnt.repeated, sd: 100 * law.learnt.repeated_sd })]
-    : found;
+  const { repeated, repeated_sd, compute, begun } = law.learnt;
+  if (isRepeated(s, best(headline).studentTokens)) {
+    found.push(say("repeated gain", { share: 100 * repeated, sd: 100 * repeated_sd }));
+  }
+  if (comparison(s) === "equal-compute") found.push(say("compute gain", { share: 100 * compute }));
+  if (s.start === "pruned") found.push(say("begun gain", { share: 100 * begun }));
+  return found;
 }
 
 /** What the losses that were given for teachers did: how much was put down to the text, how much to the teacher. */

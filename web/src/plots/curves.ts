@@ -59,8 +59,10 @@ function lossesAt(v: Verdict, at: At): Omit<LossPoint, "at"> {
   const share = learnt === null ? doubtAt(voice.doubt, outside) : learntDoubt(v.situation, learnt, outside, alone, distilled, at.tokens);
   const common = scale * share * mean(alone);
   const first = drawnLosses(alone.map((x) => scale * x), common);
-  const counted = countedGain(v.situation, learnt, outside, alone, distilled, at.tokens);
-  const left = keptShare(learnt, outside) * doubt;
+  const counted = countedGain(
+    v.situation, learnt, outside, alone, distilled, at.tokens, mean(at.teacher.map(Math.exp)),
+  );
+  const left = keptShare(v.situation, learnt, outside) * doubt;
   const gain = drawnGains(counted.map((x) => scale * x), common, left, 0, learnt?.common ?? constants().common);
   return {
     alone: intervalOf(first, v.level), distilled: intervalOf(difference(first, gain), v.level), isOutside: Object.keys(outside).length > 0,

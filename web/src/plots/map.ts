@@ -138,6 +138,7 @@ export function gainField(v: Verdict): Field {
   const budgets = linspace(tokens[0], tokens[1], COLUMNS);
   sizes.forEach((size, i) => {
     const n = size * Math.LN10;
+    const deviations = voice.learnt === null ? constants().sure_deviations : constants().published_sure_deviations;
     budgets.forEach((budget, j) => {
       const worth = (is: boolean) => studentTokensWorth({ ...s, studentParams: 10 ** size }, 10 ** budget, is);
       const fresh = worth(true);
@@ -151,13 +152,13 @@ export function gainField(v: Verdict): Field {
         tokens_per_param: [10 ** (budget - size)],
       });
       outside[at] = Object.keys(away).length ? 1 : 0;
-      const counted = countedGain(s, voice.learnt, away, alone, taught, 10 ** budget);
+      const counted = countedGain(s, voice.learnt, away, alone, taught, 10 ** budget, teacherLoss);
       const middle = mean(counted);
       gain[at] = scale * middle;
       const share = voice.learnt === null ? doubtAt(voice.doubt, away) : learntDoubt(s, voice.learnt, away, alone, taught, 10 ** budget);
       const doubt = share * mean(alone);
       const spread = Math.max(mean(counted.map((x) => x * x)) - middle * middle, 0);
-      sure[at] = middle / (constants().sure_deviations * Math.sqrt(doubt * doubt + spread));
+      sure[at] = middle / (deviations * Math.sqrt(doubt * doubt + spread));
     });
   });
   return { tokens, params, gain, outside, sure };
