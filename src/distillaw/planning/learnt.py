@@ -7,9 +7,9 @@
 
 g: gain by the law as a share of the loss, g+ and g- its positive and negative part; e: e-folds outside the law's range
 in the worst coordinate; w: weight of the teacher's term; f and lost: what the recipe leaves (recipe.py); repeated: on
-text read often; compute: where both sides have the same FLOP or hours. Negative gains of weak teachers are had in full: students far
-outside lost nearly all of what laws say of them (three studies); those of strong ones are what laws make of a capacity
-gap that no run so far outside has shown.
+text read often; compute: where both sides have the same FLOP or hours. Negative gains of weak teachers are had in
+full: students far outside lost nearly all of what laws say of them (three studies); those of strong ones are what laws
+make of a capacity gap that no run so far outside has shown.
 Between students of one cut `begun` of either is counted: the head starts of cuts were measured on students a
 ten-thousandth of the size. `python -m benchmarks.outcomes.learn` fits the numbers to the table of outcomes and to our
 own studies (docs/retrodiction.md), with an effect common to the rows of a source; and without each source once, so that
