@@ -47,16 +47,15 @@ PRIORS = {
     "log at_home": (math.log(0.014), 0.25),
     "per_gain": (0.25, 0.1),
     "truncated": (0.0, 0.5),
-    "log truncated_sd": (math.log(0.03), 0.35),
+    "log truncated_sd": (math.log(0.03), 0.7),
     "repeated": (0.0, 0.03),
     "compute": (-0.003, 0.005),
     "begun": (0.3, 0.3),
     "log tau": (math.log(0.005), 0.7),
 }
 """Means and standard deviations. at_home: what surrogates missed of simulated truths in their range, 1.35 %
-(docs/verdict.md); realised and per_gain: wide around the four studies' shares; truncated_sd: half as large to twice, so
-that one outlier does not set it; compute: passes of a teacher cost more time than FLOP; begun: little, since the law of
-starts is from students a ten-thousandth of the size; the others: nothing known."""
+(docs/verdict.md); realised and per_gain: wide around the four studies' shares; compute: passes of a teacher cost more
+time than FLOP; begun: little, since the law of starts is from students a ten-thousandth of the size."""
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 
 
@@ -208,7 +207,6 @@ FORMS = (
     Form(),
     Form(name="nothing lost at equal compute", priors={"compute": (0.0, 1e-6)}),
     Form(name="cuts as the law of starts has them", priors={"begun": (1.0, 1e-6)}),
-    Form(name="a wide prior of the doubt of few ids", priors={"log truncated_sd": (math.log(0.03), 0.7)}),
 )
 
 
@@ -369,6 +367,7 @@ def main() -> None:
         return
     learnt = json.loads(LEARNT.read_text(encoding="utf-8"))
     found = reliability_tables(retrodict()) | {"learnt": learnt_table(learnt), "studies": study_table()}
+    found["nested"] = nested(rows_of_outcomes() + rows_of_studies()).markdown()
     tables = {name: (lambda _, table=table: table) for name, table in found.items()}
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), {}, tables), encoding="utf-8")
 

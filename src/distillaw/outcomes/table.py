@@ -59,6 +59,7 @@ ASKED_ONLY = (
     *("github:ThuanNaN/GPT2-Knowledge-Distillation", "github:bgoertzel-sing/relaleap"),
     *("github:lets-data-science/finetuning-lab", "github:dl1683/moonshot-sutra"),
     *("github:dl1683/moonshot-llm-genome", "github:SymbioGPT", "github:coreonai/core"),
+    *("arXiv:2410.18779", "github:numenta/nupic.research#483", "arXiv:2404.19319"),
 )
 """Sources that entered after the constants were learnt and are left out when they are learnt again, so that a score
 stays of rows that no constant saw (docs/retrodiction.md)."""

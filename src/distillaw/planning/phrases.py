@@ -188,7 +188,7 @@ _ASSUMPTIONS = {
     "measured between, and what a teacher costs it costs whole (docs/verdict.md).",
     "counted": "{share:.0f} % (give or take {sd:.0f} %) of the gains that published laws make of this question are "
     "counted: what published outcomes and students far outside their range had of them (docs/retrodiction.md).",
-    "compute gain": "At equal compute distilling is taken to gain {share:+.1f} % of the loss beside what laws say: "
+    "compute gain": "At equal compute distilling is taken to gain {share:.1f} % of the loss beside what laws say: "
     "outcomes of two sources (docs/retrodiction.md).",
     "begun gain": "Of what laws make of a teacher for a cut {share:.0f} % is counted (docs/retrodiction.md).",
     "too short": "{per_param:.2g} tokens per parameter, fewer than {least:g}: no run that was learnt from is so short",
