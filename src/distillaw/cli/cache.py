@@ -5,31 +5,30 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from distillaw.cli.app import print_json
-from distillaw.cli.options import Device, OutFolder, Place, Whole
+from distillaw.cli.options import Device, OutFolder, Place, Whole, given, options_of
 from distillaw.cli.output import Output, same_command
 from distillaw.cli.progress import metered
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_bytes, format_count, format_seconds
+from distillaw.targets.manifest import Scheme, TargetRequest
 
 if TYPE_CHECKING:
     from distillaw.data.shards import TokenStore
     from distillaw.targets.build import StoreCost
     from distillaw.targets.make import TargetMaker
-    from distillaw.targets.manifest import Manifest, StorePlan, TargetRequest
+    from distillaw.targets.manifest import Manifest, StorePlan
 
 app = App(
     name="cache",
     help="Build, inspect and verify teacher targets on disk: built once, read by any number of students.",
 )
 
-Estimator = Annotated[
-    str, Parameter(help="sampled (unbiased), top-k, top-p (both with residual mass) or full.")
-]
+SchemeOptions = options_of(Scheme, without=("temperature",))
 
 
 @app.command
@@ -42,10 +41,7 @@ def build(
     context: int | None = None,
     tokens: Whole | None = None,
     order_seed: int | None = None,
-    estimator: Estimator = "sampled",
-    samples: int = 32,
-    k: int = 64,
-    p: float = 0.95,
+    scheme: SchemeOptions | None = None,
     temperature: float | None = None,
     seed: int = 0,
     shard_mb: float = 64.0,
@@ -67,10 +63,7 @@ def build(
         context: positions per window; the students' training.context (by default the run's, or 128).
         tokens: cover only the first tokens that a student reads, e.g. 5M; default: the run's, or all of the split.
         order_seed: the student's data seed, which says which tokens those are; default: the run's, or 0.
-        estimator: what is kept of each distribution.
-        samples: points per position of `sampled`.
-        k: ids of `top-k`, and the most of `top-p`.
-        p: probability that `top-p` keeps.
+        scheme: what is kept of each distribution.
         temperature: of the stored distribution; default: the run's, or 1.
         seed: of the samples.
         shard_mb: largest size of a file, MB.
@@ -78,15 +71,12 @@ def build(
         dry_run: print the cost and stop.
     """
     from distillaw.sweep.target_stores import open_text
-    from distillaw.targets.manifest import Scheme, TargetRequest
 
-    given = {"context": context, "tokens": tokens, "order_seed": order_seed, "temperature": temperature}
+    asked = {"context": context, "tokens": tokens, "order_seed": order_seed, "temperature": temperature}
     store, defaults = open_text(data, out, dry_run=dry_run, say=output.step)
-    settings: dict[str, Any] = defaults | {key: value for key, value in given.items() if value is not None}
-    scheme = Scheme(estimator=estimator, samples=samples, k=k, p=p, temperature=settings.pop("temperature"))
-    request = TargetRequest(
-        scheme=scheme, split=split, seed=seed, shard_bytes=int(shard_mb * 1e6), **settings
-    )
+    settings: dict[str, Any] = defaults | {key: value for key, value in asked.items() if value is not None}
+    kept = Scheme(**given(scheme), temperature=settings.pop("temperature"))
+    request = TargetRequest(scheme=kept, split=split, seed=seed, shard_bytes=int(shard_mb * 1e6), **settings)
     maker = _load(teacher, store, request, device)
 
     from distillaw.targets.build import build_shards, make_plan, opened_for_building, settle_plan
@@ -203,7 +193,7 @@ def verify(
     return 1 if problems else 0
 
 
-def _load(teacher: str, store: "TokenStore", request: "TargetRequest", device: str) -> "TargetMaker":
+def _load(teacher: str, store: "TokenStore", request: TargetRequest, device: str) -> "TargetMaker":
     """The teacher and the text; what is wrong with the request is said before anything heavy is imported."""
     from distillaw.sweep.study import require_trainable
     from distillaw.sweep.target_stores import find_teacher, open_maker

@@ -38,8 +38,9 @@ class Scheme:
     """An estimator of the teacher's distribution, and the temperature it is taken at."""
 
     estimator: str = "sampled"
+    """`sampled` (unbiased), `top-k`, `top-p` (both with residual mass) or `full`."""
     samples: int = 32
-    """N, points of `sampled`: 32 are more exact than 50 independent draws at every vocabulary measured."""
+    """N, points per position of `sampled`: 32 are more exact than 50 independent draws at every vocabulary measured."""
     k: int = 64
     """Ids of `top-k`, and the most ids of `top-p`."""
     p: float = 0.95
