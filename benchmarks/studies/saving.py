@@ -2,6 +2,7 @@
 
     python -m benchmarks.studies.saving --out benchmarks/results/study_saving.json            # about 15 CPU minutes
     python -m benchmarks.studies.saving --folder out/mine --out ...                           # FLOP of a study on disk
+    python -m benchmarks.studies.saving --shipped                        # what each way saves in the studies we ship
 
 Measured: a small study on the shipped speeches is run by `distillaw study run`, then every cell of it again by
 `distillaw train`, one after another, with the teacher, rate and batch that the study found. CPU seconds of the whole
@@ -24,9 +25,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 from scipy import stats
 
+from benchmarks import SHIPPED
 from distillaw.data.prepare import prepare_data
 from distillaw.figures.compute import compute_spent
 from distillaw.runs.files import write_json
@@ -34,6 +38,10 @@ from distillaw.runs.paired import DocumentScores, PairedDifference, paired_diffe
 from distillaw.runs.record import Run, StudyRecord, read_study
 from distillaw.sweep.checks import load_study
 
+WAYS = (("branches", True, False), ("shared_forward", False, True), ("both", True, True))
+"""What a study does that cells run alone do not."""
+COOLDOWN = 0.2
+"""Share of a budget that its branch trains again."""
 SEARCH_RUNS = 3
 """Rates that one tries at least for a cell run alone: the best and its two neighbours."""
 STUDY = """
@@ -57,9 +65,15 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, action="append", default=[], help="count the FLOP of this study too"
     )
+    parser.add_argument(
+        "--shipped", action="store_true", help="only count what each way saves in shipped studies"
+    )
     parser.add_argument("--counted-only", action="store_true", help="do not train anything")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    if args.shipped:
+        print(json.dumps([apart(name) for name in ("pocket", "open", "capacity_gap")], indent=2))
+        return
     found: dict[str, object] = {
         "command": " ".join(["python", *sys.argv]),
         "machine": platform.processor(),
@@ -188,6 +202,54 @@ def lone_flop(run: Run) -> float:
     """FLOP of a run by itself: its training, and its teacher's forward pass over every token of it."""
     teacher = run.number("teacher_flops")
     return run.number("train_flops") + (teacher if math.isfinite(teacher) else 0.0)
+
+
+def apart(name: str) -> dict[str, object]:
+    """What each way saves of the FLOP of a shipped study's students (random starts, lambda 0 or 1), each cell alone: 1.
+
+    A trunk's runs share size, teacher, seed and rate; a teacher's text is read once a seed. The search is what it cost,
+    and what the same runs at every size of the study would have.
+    """
+    rows = pq.read_table(SHIPPED / f"{name}_runs.parquet").to_pylist()
+    cells = [
+        row
+        for row in rows
+        if (row["role"], row["init"]) == ("student", "fresh")
+        and row["purpose"] in ("grid", "holdout")
+        and row["lambda"] in (0, 1)
+    ]
+    trunks: dict[tuple[object, ...], list[dict[str, Any]]] = {}
+    for row in cells:
+        trunks.setdefault((row["params"], row["teacher_run"], row["seed"], row["peak_lr"]), []).append(row)
+    alone = sum(row["train_flops"] + (row["teacher_flops"] or 0.0) for row in cells)
+    found = {way: _flop(trunks, branches=b, shared=s) / alone for way, b, s in WAYS}
+    searched = [row for row in rows if row["role"] == "student" and row["purpose"] == "tuning"]
+    at = {row["params"] for row in searched if row["init"] == "fresh"}
+    search = sum(row["train_flops"] for row in searched if row["init"] == "fresh") / alone
+    sizes = sum({row["params"] for row in cells}) / sum(at)
+    return {
+        "study": name,
+        "cells": len(cells),
+        **found,
+        "search": search,
+        "search_at_every_size": search * sizes,
+    }
+
+
+def _flop(trunks: dict[tuple[object, ...], list[dict[str, Any]]], *, branches: bool, shared: bool) -> float:
+    """FLOP of students and of their teachers' forward passes."""
+    total, read = 0.0, dict[tuple[object, object], float]()
+    for (_, teacher, seed, _), runs in trunks.items():
+        tokens = [row["tokens"] for row in runs]
+        paid = (1 - COOLDOWN) * max(tokens) + COOLDOWN * sum(tokens) if branches else sum(tokens)
+        total += runs[0]["train_flops"] / runs[0]["tokens"] * paid
+        forward = (runs[0]["teacher_flops"] or 0.0) / runs[0]["tokens"]
+        if not shared:
+            total += forward * paid
+        elif teacher is not None:
+            longest = paid if branches else max(tokens)
+            read[teacher, seed] = max(read.get((teacher, seed), 0.0), forward * longest)
+    return total + sum(read.values())
 
 
 if __name__ == "__main__":
