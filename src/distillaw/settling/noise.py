@@ -24,10 +24,10 @@ from distillaw.planning.arms import STEEPNESS
 from distillaw.sweep.tuning import ArmRates
 
 MISFITS = {0.004: 0.14, 0.008: 0.29, 0.016: 0.36, 0.032: 0.21}
-"""Standard deviation of the misfit of one arm, ln loss -> how likely it is before any pilot. Learnt from the tables
-of trained runs in this tree (`benchmarks.settle.misfit`): most likely is 0.4 to 0.8 % in two worlds, 1.6 % in the
-pocket and the open study, 3.2 % in that of the capacity gap. Learnt with half of it shared; at 0.7 the chances are 0.07,
-0.35, 0.37 and 0.21, and those before were kept, since they are what was judged."""
+"""Standard deviation of the misfit of one arm, ln loss -> how likely it is before any pilot. Learnt from the tables of
+trained runs in this tree (`benchmarks.settle.misfit`): most likely is 0.4 to 0.8 % in two worlds, 1.6 % in the pocket
+and the open study, 3.2 % in that of the capacity gap. Learnt with half of it shared; at 0.7 the chances are 0.07, 0.35,
+0.37 and 0.21, and those before were kept, since they are what was judged."""
 SHARED_MISFIT = 0.7
 """Share of its variance that all arms have in common, learnt likewise (0.58 to 0.79): the misfit of a gain is 0.5 to
 0.9 of a loss's. The four constants below were chosen by how often intervals held on simulated surfaces
