@@ -2,11 +2,12 @@
 
 An arm is one student size with one teacher (or none); its token budgets are points on a curve. At a budget
 that was run the losses are the measured ones; between two budgets they are interpolated, document by document, so
-that pairing survives; up to a factor 3 beyond the largest the line is drawn on, with a standard deviation that grows.
-Further out there is no answer here: that is what laws are for.
+that pairing survives; up to a factor 10 beyond the largest the curve is drawn on (`planning/token_curve.py`), with a
+standard deviation that grows. Further out there is no answer here: that is what laws are for.
 
-The line is straight in ln (loss - floor) over ln tokens. A student's floor is nearly its teacher's loss: in the open
-runs L_S - L_T is a power of the tokens within 1 % of the loss (docs/open-runs.md), as in every form of the law.
+Between two budgets the line is straight in ln (loss - floor) over ln tokens. A student's floor is nearly its teacher's
+loss: in the open runs L_S - L_T is a power of the tokens within 1 % of the loss (docs/open-runs.md), as in every
+form of the law.
 
 How much of an arm's loss may be its rate's fault is told by runs at other rates:
 
@@ -28,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distillaw.laws.rates import LATTICE, Optimum, excess, fit_rate_law, lowest
+from distillaw.planning.token_curve import Drawn, draw_on
 from distillaw.runs.record import Run, StudyRecord, budget_text, is_near
 
 STEEPNESS = {"alone": 0.15, "taught": 0.02}
@@ -153,18 +155,8 @@ def _bracket(runs: Sequence[Run]) -> tuple[Optimum, float] | None:
 
 Array = NDArray[np.float64]
 NO_TEACHER = "no teacher"
-REACH = 3.0
-"""How far beyond its largest budget an arm is extrapolated."""
-EXTRAPOLATION_SD = 0.3
-"""Standard deviation of an extrapolated change of the loss, as a share of that change, beside seed noise. Two budgets
-and a third up to 3.4 times the larger, rms of the miss as a share of the change: without a teacher 0.19 in Farseer's
-grid, 0.47 in that of Gadre et al. (2024), 0.28, 0.15 and 0.31 in the open runs, the pocket study and the worlds; with
-one 0.20, 0.22 and 0.51 in the last three; 0.32 over all eight (benchmarks/fits/paired_extrapolation.py)."""
-DISTILLED_FLOOR = 0.99
-"""Floor of a student's loss, as a share of its teacher's: nearly where students end in the open runs."""
-SUPERVISED_FLOOR = 0.7
-"""The same without a teacher, as a share of the lowest loss seen: what text and size leave. At 0.4 the line was too
-low by 53 millinats (Gadre et al.) and 25 (open runs), at 0.7 by 35 and 6 too high, at 0.9 by 55 (same script)."""
+REACH = 10.0
+"""How far beyond its largest budget an arm is extrapolated: as far as curves were tried (docs/verdict.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,18 +182,19 @@ class MeasuredArm:
         run = self._any()
         return run.number("teacher_flops") / run.tokens if self.teacher else 0.0
 
+    @property
+    def teacher_loss(self) -> float | None:
+        """What its students approach with tokens, nats/token; None without a teacher, or where text teaches too."""
+        run = self._any()
+        if self.teacher is None or run.row.get("lambda", 1.0) != 1.0:
+            return None
+        return run.number("teacher_loss")
+
     @cached_property
     def floor(self) -> float:
-        """What the loss is taken to approach with tokens, nats/token.
-
-        Students that have come within 0.5 % of the teacher's floor, or are taught by labels too, are not held by it.
-        """
-        least = min(run.loss for seeds in self.runs.values() for run in seeds.values())
-        if self.teacher is not None and self._any().row.get("lambda", 1.0) == 1.0:
-            floor = DISTILLED_FLOOR * self._any().number("teacher_loss")
-            if least > 1.005 * floor:
-                return floor
-        return SUPERVISED_FLOOR * least
+        """What the curve is taken to approach, nats/token; of the first seed."""
+        curve = {b: runs[min(runs)].loss for b, runs in self.runs.items()}
+        return draw_on(list(curve), list(curve.values()), max(curve), teacher_loss=self.teacher_loss).floor
 
     def _any(self) -> Run:
         return next(iter(self.runs[max(self.runs)].values()))
@@ -210,20 +203,20 @@ class MeasuredArm:
         """The arm at a token budget: measured, interpolated, extrapolated up to `REACH`, or None."""
         for budget, seeds in self.runs.items():
             if is_near(budget, tokens, within=0.01):
-                return ArmPoint(arm=self, tokens=float(budget), parts=((1.0, seeds),))
+                return ArmPoint(arm=self, tokens=float(budget), ends={budget: seeds})
         budgets = sorted(self.runs)
         if len(budgets) < 2 or not budgets[0] < tokens <= REACH * budgets[-1]:
             return None
-        high = min(next((i for i, b in enumerate(budgets) if b > tokens), len(budgets) - 1), len(budgets) - 1)
-        ends = [self.runs[budgets[high - 1]], self.runs[budgets[high]]]
-        common = sorted(ends[0].keys() & ends[1].keys())
+        high = next((i for i, b in enumerate(budgets) if b > tokens), len(budgets) - 1)
+        near = budgets[high - 1 : high + 1]
+        common = set.intersection(*(set(self.runs[b]) for b in near))
         if not common:
             return None
-        share = math.log(tokens / budgets[high - 1]) / math.log(budgets[high] / budgets[high - 1])
-        parts = tuple(
-            (w, {s: end[s] for s in common}) for w, end in zip((1 - share, share), ends, strict=True)
+        if tokens > budgets[-1]:  # the whole curve, as far as these seeds ran it
+            near = [b for b in budgets if common <= self.runs[b].keys()]
+        return ArmPoint(
+            arm=self, tokens=tokens, ends={b: {s: self.runs[b][s] for s in sorted(common)} for b in near}
         )
-        return ArmPoint(arm=self, tokens=tokens, parts=parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,55 +225,62 @@ class ArmPoint:
 
     arm: MeasuredArm
     tokens: float
-    parts: Sequence[tuple[float, Mapping[int, Run]]]
-    """One budget with weight 1, or two with weights that sum to 1 (one is negative in an extrapolation)."""
+    ends: Mapping[int, Mapping[int, Run]]
+    """The budgets that speak for it, ascending, with the same seeds: itself where it was run, its two neighbours, or
+    all below it."""
 
     @property
     def seeds(self) -> frozenset[int]:
         """Seeds known at this point."""
-        return frozenset(self.parts[0][1])
-
-    def loss(self, seed: int) -> float:
-        """Loss of one seed, nats/token; at a budget that was run, the measured one to the last digit."""
-        if self.basis == "measured":
-            return self.parts[0][1][seed].loss
-        floor = self.arm.floor
-        logs = (weight * math.log(runs[seed].loss - floor) for weight, runs in self.parts)
-        return floor + math.exp(sum(logs))
-
-    def _shares(self, seed: int) -> list[float]:
-        """Slope of the loss in the loss of each end."""
-        if self.basis == "measured":
-            return [1.0]
-        floor, loss = self.arm.floor, self.loss(seed)
-        return [weight * (loss - floor) / (runs[seed].loss - floor) for weight, runs in self.parts]
-
-    @property
-    def seed_factor(self) -> float:
-        """What the line makes of one run's seed variance: the sum of squared shares of its ends, never below 1."""
-        return max(1.0, sum(share**2 for share in self._shares(min(self.seeds))))
-
-    def sums(self, seed: int) -> Array | None:
-        """Loss sums by document of one seed, nats; their total is `loss` exactly. None where not kept."""
-        loss, shares = self.loss(seed), self._shares(seed)
-        # to first order an end's documents enter with d loss / d end; what is left falls on every token alike
-        rest = loss - sum(
-            share * runs[seed].loss for share, (_, runs) in zip(shares, self.parts, strict=True)
-        )
-        total = np.float64(0)
-        for share, (_, runs) in zip(shares, self.parts, strict=True):
-            scores = runs[seed].scores
-            if scores is None:
-                return None
-            total = total + share * scores.loss_sum + rest / len(shares) * scores.tokens
-        return np.asarray(total)
+        return frozenset(next(iter(self.ends.values())))
 
     @property
     def basis(self) -> str:
         """`measured`, `interpolated` or `extrapolated`."""
-        if len(self.parts) == 1:
+        if len(self.ends) == 1:
             return "measured"
-        return "interpolated" if self.parts[0][0] > 0 else "extrapolated"
+        return "interpolated" if self.tokens < max(self.ends) else "extrapolated"
+
+    def loss(self, seed: int) -> float:
+        """Loss of one seed, nats/token; at a budget that was run, the measured one to the last digit."""
+        return self._drawn[seed].loss
+
+    @cached_property
+    def _drawn(self) -> dict[int, Drawn]:
+        """Loss, doubt, and slope in the loss of each end, by seed."""
+        return {seed: self._draw([runs[seed].loss for runs in self.ends.values()]) for seed in self.seeds}
+
+    def _draw(self, losses: list[float]) -> Drawn:
+        if len(losses) == 1:
+            return Drawn(losses[0], 0.0, (1.0,), 0.0)
+        budgets = list(self.ends)
+        if self.basis == "extrapolated":
+            return draw_on(budgets, losses, self.tokens, teacher_loss=self.arm.teacher_loss)
+        floor = min(self.arm.floor, 0.99 * min(losses))
+        share = math.log(self.tokens / budgets[0]) / math.log(budgets[1] / budgets[0])
+        weights = (1 - share, share)
+        above = math.exp(sum(w * math.log(loss - floor) for w, loss in zip(weights, losses, strict=True)))
+        straight = sum(w * loss for w, loss in zip(weights, losses, strict=True))
+        slopes = tuple(w * above / (loss - floor) for w, loss in zip(weights, losses, strict=True))
+        return Drawn(floor + above, abs(straight - floor - above), slopes, floor)
+
+    @property
+    def seed_factor(self) -> float:
+        """What the curve makes of one run's seed variance: the sum of squared slopes in its ends, never below 1."""
+        return max(1.0, sum(slope**2 for slope in self._drawn[min(self.seeds)].slopes))
+
+    def sums(self, seed: int) -> Array | None:
+        """Loss sums by document of one seed, nats; their total is `loss` exactly. None where not kept."""
+        drawn, runs = self._drawn[seed], [runs[seed] for runs in self.ends.values()]
+        # to first order an end's documents enter with d loss / d end; what is left falls on every token alike
+        rest = drawn.loss - sum(slope * run.loss for slope, run in zip(drawn.slopes, runs, strict=True))
+        total = np.float64(0)
+        for slope, run in zip(drawn.slopes, runs, strict=True):
+            scores = run.scores
+            if scores is None:
+                return None
+            total = total + slope * scores.loss_sum + rest / len(runs) * scores.tokens
+        return np.asarray(total)
 
     @property
     def sd(self) -> float:
@@ -296,12 +296,9 @@ class ArmPoint:
     def curve_sd(self) -> float:
         """Standard deviation of what lies between or beyond the budgets that were run, nats.
 
-        Between them, the distance of the curve from a straight line; beyond them, a share of the change.
+        Between them, the distance of the curve from a straight line; beyond them, the posterior's (`draw_on`).
         """
-        seed = min(self.seeds)
-        if self.basis == "extrapolated":
-            return EXTRAPOLATION_SD * abs(self.loss(seed) - self.parts[1][1][seed].loss)
-        return abs(sum(weight * runs[seed].loss for weight, runs in self.parts) - self.loss(seed))
+        return self._drawn[min(self.seeds)].sd
 
     @property
     def mean_loss(self) -> float:
@@ -311,7 +308,7 @@ class ArmPoint:
     @property
     def run_ids(self) -> list[str]:
         """The runs behind this point."""
-        return sorted(run.run_id for _, runs in self.parts for run in runs.values())
+        return sorted(run.run_id for runs in self.ends.values() for run in runs.values())
 
 
 def student_arms(record: StudyRecord, student_params: float) -> list[MeasuredArm]:

@@ -189,7 +189,10 @@ def _weighted(point: ArmPoint) -> dict[int, float]:
 def _has_scores(baseline: ArmPoint, candidates: Sequence[ArmPoint]) -> bool:
     """True if every run that is needed kept its losses by document, and all of the same documents."""
     used = [
-        runs[s].scores for point in (baseline, *candidates) for _, runs in point.parts for s in point.seeds
+        runs[s].scores
+        for point in (baseline, *candidates)
+        for runs in point.ends.values()
+        for s in point.seeds
     ]
     kept = [scores for scores in used if scores is not None]
     if len(kept) < len(used):
@@ -210,7 +213,7 @@ def _document_covariance(baseline: ArmPoint, candidates: Sequence[ArmPoint]) -> 
         np.mean([point.sums(s) for s in sorted(point.seeds)], axis=0)  # type: ignore[type-var]
         for point in (baseline, *candidates)
     )
-    scores = baseline.parts[0][1][min(baseline.seeds)].scores
+    scores = next(iter(baseline.ends.values()))[min(baseline.seeds)].scores
     assert scores is not None
     columns = [alone - own for own in taught]
     return clustered_cov(np.stack(columns, axis=1), scores.tokens), len(scores.tokens)
@@ -218,7 +221,9 @@ def _document_covariance(baseline: ArmPoint, candidates: Sequence[ArmPoint]) -> 
 
 def _mean_se(point: ArmPoint) -> float:
     """Standard error over documents of the point's mean loss; shared documents, so seeds do not average it."""
-    found = [run.loss_se for _, runs in point.parts for run in runs.values() if math.isfinite(run.loss_se)]
+    found = [
+        run.loss_se for runs in point.ends.values() for run in runs.values() if math.isfinite(run.loss_se)
+    ]
     return float(np.mean(found)) if found else 0.01 * point.loss(min(point.seeds))
 
 
