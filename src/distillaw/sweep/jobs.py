@@ -271,7 +271,8 @@ class Planner:
         ):
             if cut_out is not None and not self._spec.can_cut(cut_out, params):
                 continue
-            rate = float(f"{rates.at(self.params(params), tokens) * multiple:.4g}")
+            tuned = design.peak_lr or rates.at(self.params(params), tokens)
+            rate = float(f"{tuned * multiple:.4g}")
             trunk = self.trunk("student", params, rate, batch, seed, self._teacher_run(lesson))
             trunk = replace(trunk, init=design.init) if lesson.arm == "fresh" else self._cut(trunk, lesson)
             yield replace(trunk, purpose=block.purpose, recipe=block.recipe, split=design.split), tokens

@@ -103,6 +103,8 @@ class DesignSpec:
     """`fresh` weights, or `pruned`: cut out of the run's own teacher."""
     rates: tuple[float, ...] = (1.0,)
     """Multiples of the tuned learning rate, a trunk each."""
+    peak_lr: float = 0.0
+    """Rate of these runs at width 64 where it is known from elsewhere; 0: what the study's searches foresee."""
     holdout: bool = False
     """Trained last, when everything else is finished and predictions of these runs are frozen."""
 
