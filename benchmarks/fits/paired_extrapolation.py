@@ -93,7 +93,7 @@ def worlds():
 
 
 def public(folder):
-    """(collection, {tokens: loss}) of curves whose every run ended its schedule."""
+    """(collection, size, {tokens: loss}) of curves whose every run ended its schedule."""
     for runs in read_folder(folder):
         if runs.collection == "mlfoundations-scaling" and "c4_val" not in runs.name:
             continue
@@ -106,7 +106,7 @@ def public(folder):
                 curve = {}
                 for tokens, loss in zip(runs.D[at], runs.L[at], strict=True):
                     curve[tokens] = min(loss, curve.get(tokens, math.inf))
-                yield name.get(runs.collection, runs.collection), curve
+                yield name.get(runs.collection, runs.collection), size, curve
 
 
 def band_of(ratio):
@@ -142,13 +142,13 @@ def line(budgets, losses, tokens, teacher_loss):
 def losses(curves):
     """Rows by collection, arm and band: how far curve and line miss, relative, and how often 90 % intervals hold."""
     rng, tried = np.random.default_rng(0), {}
-    for name, arm, curve, teacher_loss in curves:
+    for name, arm, params, curve, teacher_loss in curves:
         teacher = teacher_loss if arm == "distilled" else None
         for kept, beyond in cuts(curve, rng):
             seen, before = curve[beyond], [curve[b] for b in kept]
             row = []
             for said, sd, *_ in (
-                draw_on(kept, before, beyond, teacher_loss=teacher),
+                draw_on(kept, before, beyond, params=params, teacher_loss=teacher),
                 line(kept, before, beyond, teacher),
             ):
                 half = t_quantile(0.5 + LEVEL / 2, CURVE_DOF) * math.hypot(sd, NOISE * seen)
@@ -184,7 +184,7 @@ def own_curves(name, record):
             for seed in seeds:
                 curve = {b: runs[seed].loss for b, runs in arm.runs.items() if seed in runs}
                 kind = "supervised" if arm.teacher is None else "distilled"
-                yield name, kind, curve, arm.teacher.loss if arm.teacher else math.nan
+                yield name, kind, size, curve, arm.teacher.loss if arm.teacher else math.nan
 
 
 def gains(name, record):
@@ -248,7 +248,7 @@ def main():
     records |= {n: read_study(Path(d)) for n, d in (pair.split("=", 1) for pair in options.study)}
     curves = [(collection(n), *rest) for n, record in records.items() for _, *rest in own_curves(n, record)]
     for folder in options.folders:
-        curves += [(name, "supervised", curve, math.nan) for name, curve in public(folder)]
+        curves += [(name, "supervised", size, curve, math.nan) for name, size, curve in public(folder)]
     table = losses(curves)
     for row in table:
         print(

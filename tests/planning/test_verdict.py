@@ -272,7 +272,7 @@ def test_a_repeat_that_agrees_by_luck_proves_no_noise_away(study):
 def test_interpolated_sums_add_up_to_the_interpolated_loss(study):
     arm = student_arms(read_study(study), 1e5)[0]
     point = arm.at(300_000)
-    scores = next(iter(point.parts[0][1].values())).scores
+    scores = next(iter(point.ends[150_000].values())).scores
     assert point.basis == "interpolated"
     assert point.sums(0).sum() / scores.tokens.sum() == pytest.approx(point.loss(0), rel=1e-12)
     ends = [arm.at(b).loss(0) for b in (150_000, 600_000)]
@@ -288,7 +288,7 @@ def test_a_curve_drawn_on_does_not_fall_through_its_teacher(study):
         assert far.basis == "extrapolated"
         assert arm.floor == pytest.approx(0.99 * arm.teacher.loss)
         assert arm.floor < far.loss(0) < last.loss(0)
-        scores = last.parts[0][1][0].scores
+        scores = last.ends[budgets[-1]][0].scores
         assert far.sums(0).sum() / scores.tokens.sum() == pytest.approx(far.loss(0), rel=1e-12)
 
 

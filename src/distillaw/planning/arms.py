@@ -194,7 +194,12 @@ class MeasuredArm:
     def floor(self) -> float:
         """What the curve is taken to approach, nats/token; of the first seed."""
         curve = {b: runs[min(runs)].loss for b, runs in self.runs.items()}
-        return draw_on(list(curve), list(curve.values()), max(curve), teacher_loss=self.teacher_loss).floor
+        return self.draw_on(list(curve), list(curve.values()), max(curve)).floor
+
+    def draw_on(self, budgets: Sequence[float], losses: Sequence[float], tokens: float) -> Drawn:
+        """The arm's curve through losses at its budgets (ascending), at the largest of them or beyond."""
+        params = self._any().params
+        return draw_on(budgets, losses, tokens, params=params, teacher_loss=self.teacher_loss)
 
     def _any(self) -> Run:
         return next(iter(self.runs[max(self.runs)].values()))
@@ -255,7 +260,7 @@ class ArmPoint:
             return Drawn(losses[0], 0.0, (1.0,), 0.0)
         budgets = list(self.ends)
         if self.basis == "extrapolated":
-            return draw_on(budgets, losses, self.tokens, teacher_loss=self.arm.teacher_loss)
+            return self.arm.draw_on(budgets, losses, self.tokens)
         floor = min(self.arm.floor, 0.99 * min(losses))
         share = math.log(self.tokens / budgets[0]) / math.log(budgets[1] / budgets[0])
         weights = (1 - share, share)

@@ -25,18 +25,23 @@ class CurvePrior:
     """What is known of curves of one kind before any run."""
 
     floor: tuple[float, float]
-    """Of text: mean and standard deviation of logit(phi). From a teacher: of ln(floor / teacher's loss), Student's t
-    with three degrees of freedom."""
+    """Of text: mean and standard deviation of logit(phi) at `MANY` tokens per parameter. From a teacher: of ln(floor /
+    teacher's loss), Student's t with three degrees of freedom."""
+    rise: float = 0.0
+    """Of the mean of logit(phi) per e-fold of tokens per parameter: of few tokens most is still to be learnt."""
     exponent: tuple[float, float]
     """Mean and standard deviation of ln beta."""
     drift: float
     """Standard deviation by which a curve leaves the form, in ln L per e-fold of tokens from the largest budget."""
 
 
-TEXT = CurvePrior(floor=(1.2, 1.0), exponent=(math.log(0.25), 0.7), drift=0.015)
+TEXT = CurvePrior(floor=(1.5, 1.2), rise=0.5, exponent=(math.log(0.3), 0.6), drift=0.015)
 TAUGHT = CurvePrior(floor=(0.0, 0.01), exponent=(math.log(0.7), 0.8), drift=0.006)
+MANY = 20.0
 NOISE = 0.003
 """Standard deviation of ln L of one run, as is assumed of seeds (planning/gains.py)."""
+PAST = 0.5
+"""Of the drift: what counts against budgets below the largest; floor and exponent follow the past, not what comes."""
 _PHI = np.linspace(0.02, 0.99, 40)[:, None]
 _BETA = np.geomspace(0.03, 3.0, 44)
 
@@ -55,7 +60,12 @@ class Drawn(NamedTuple):
 
 
 def draw_on(
-    budgets: Sequence[float], losses: Sequence[float], tokens: float, *, teacher_loss: float | None
+    budgets: Sequence[float],
+    losses: Sequence[float],
+    tokens: float,
+    *,
+    params: float,
+    teacher_loss: float | None,
 ) -> Drawn:
     """The loss at more tokens than any run had.
 
@@ -63,24 +73,28 @@ def draw_on(
         budgets: tokens of each run, ascending, shape (K,).
         losses: nats/token, shape (K,).
         tokens: asked about.
+        params: the student's.
         teacher_loss: nats/token; None of a student that learns from text, or from text as well.
     """
     ends, step = len(losses), 1e-4
     x, ahead = np.log(np.asarray(budgets) / budgets[-1]), math.log(tokens / budgets[-1])
     y = np.log(np.asarray(losses)) + step * np.vstack([np.zeros(ends), np.eye(ends), -np.eye(ends)])
-    mean, sd, floor = _posterior(x, y, ahead, teacher_loss)
+    mean, sd, floor = _posterior(x, y, ahead, budgets[-1] / params, teacher_loss)
     loss = math.exp(mean[0])
     slopes = (mean[1 : ends + 1] - mean[ends + 1 :]) / (2 * step) * loss / np.asarray(losses)
     return Drawn(loss, sd * loss, tuple(slopes.tolist()), floor)
 
 
-def _posterior(x: Array, y: Array, ahead: float, teacher_loss: float | None) -> tuple[Array, float, float]:
+def _posterior(
+    x: Array, y: Array, ahead: float, per_param: float, teacher_loss: float | None
+) -> tuple[Array, float, float]:
     """Means of ln L for every row of y (ln of the losses, shape (B, K)), and sd and floor for the first."""
     prior = TEXT if teacher_loss is None else TAUGHT
-    weight = 1 / (NOISE**2 + (prior.drift * x) ** 2)
+    weight = 1 / (NOISE**2 + (PAST * prior.drift * x) ** 2)
     apart = y[:, None, None, :] - _shape(x)  # (B, phi, beta, K)
     level = apart @ (weight / weight.sum())
-    fit = -0.5 * ((apart - level[..., None]) ** 2 @ weight) + _log_prior(prior, y[:, -1], teacher_loss)
+    fit = -0.5 * ((apart - level[..., None]) ** 2 @ weight)
+    fit = fit + _log_prior(prior, y[:, -1], per_param, teacher_loss)
     p = np.exp(fit - fit.max(axis=(1, 2), keepdims=True))
     p /= p.sum(axis=(1, 2), keepdims=True)
     at = level + _shape(np.array([ahead]))[..., 0]
@@ -94,12 +108,12 @@ def _shape(x: Array) -> Array:
     return np.log(_PHI[..., None] + (1 - _PHI[..., None]) * np.exp(-_BETA[:, None] * x))
 
 
-def _log_prior(prior: CurvePrior, last: Array, teacher_loss: float | None) -> Array:
+def _log_prior(prior: CurvePrior, last: Array, per_param: float, teacher_loss: float | None) -> Array:
     """Up to a constant, shape (B, phi, beta)."""
     mean, sd = prior.floor
     if teacher_loss is None:
-        logit = np.log(_PHI / (1 - _PHI))
-        floor = -0.5 * ((logit - mean) / sd) ** 2 - np.log(_PHI * (1 - _PHI))
+        z = (np.log(_PHI / (1 - _PHI)) - mean - prior.rise * math.log(per_param / MANY)) / sd
+        floor = -0.5 * z**2 - np.log(_PHI * (1 - _PHI))
         floor = np.broadcast_to(floor, (len(last), *floor.shape))
     else:
         z = (np.log(_PHI / teacher_loss) + last[:, None, None] - mean) / sd
