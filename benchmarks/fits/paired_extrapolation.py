@@ -31,6 +31,7 @@ from distillaw.runs.record import Run, StudyRecord, read_study
 from distillaw.runs.table import read_table
 
 CHOSEN = ("farseer", "gemstones", "kyo-takano-chinchilla", "mlfoundations", "open", "worlds")
+OWN = ("open", "worlds", "pocket", "capacity_gap", "wager")
 BANDS = {"1.5": (1.2, 2.2), "3": (2.2, 5.0), "10": (5.0, 1.1 * REACH)}
 """Ratios of the budget that is predicted to the largest that is left, by what they stand for."""
 DRAWS, MOST = 6, 60
@@ -45,9 +46,9 @@ def record_of(rows):
     return StudyRecord(folder=Path(), info={}, runs=runs, unfinished=(), tuning={}, problems=())
 
 
-def shipped(name):
-    """A table of this package: fresh students taught by the teacher alone, or by none."""
-    rows = pq.read_table(SHIPPED / f"{name}_runs.parquet").to_pylist()
+def tabled(path):
+    """A table of a study's runs: fresh students taught by the teacher alone, or by none."""
+    rows = pq.read_table(path).to_pylist()
     split = max({r.get("split") for r in rows}, key=lambda s: sum(r.get("split") == s for r in rows))
     keep = [
         r
@@ -141,8 +142,9 @@ def line(budgets, losses, tokens, teacher_loss):
 
 def losses(curves):
     """Rows by collection, arm and band: how far curve and line miss, relative, and how often 90 % intervals hold."""
-    rng, tried = np.random.default_rng(0), {}
-    for name, arm, params, curve, teacher_loss in curves:
+    tried = {}
+    for k, (name, arm, params, curve, teacher_loss) in enumerate(curves):
+        rng = np.random.default_rng(k)
         teacher = teacher_loss if arm == "distilled" else None
         for kept, beyond in cuts(curve, rng):
             seen, before = curve[beyond], [curve[b] for b in kept]
@@ -156,7 +158,7 @@ def losses(curves):
             tried.setdefault((name, arm, band_of(beyond / kept[-1])), []).append(row)
     rows = []
     for (name, arm, band), found in sorted(tried.items()):
-        keep = rng.permutation(len(found))[:MOST]
+        keep = np.random.default_rng(0).permutation(len(found))[:MOST]
         (miss, holds, sd), (miss_line, holds_line, _) = np.array(found, dtype=float)[keep].transpose(1, 2, 0)
         rows.append(
             {
@@ -174,6 +176,32 @@ def losses(curves):
             }
         )
     return rows
+
+
+def markdown(rows):
+    """The table of docs/verdict.md: collections of one kind together, each trial counting once."""
+    lines = ["| curves | times | n | error (line) | inside 90 % (line) |", "| --- | --- | --- | --- | --- |"]
+    for (is_judge, kind), group in itertools.groupby(sorted(rows, key=_kind), key=_kind):
+        group = list(group)
+        names = ", ".join(sorted({row["collection"] for row in group}))
+        for times in BANDS:
+            part = [row for row in group if row["times"] == times]
+            n = np.array([row["n"] for row in part])
+            if not part:
+                continue
+            mean = {key: float(n @ [row[key] for row in part] / n.sum()) for key in ("holds", "line_holds")}
+            rms = {k: math.sqrt(n @ [row[k] ** 2 for row in part] / n.sum()) for k in ("rms", "line_rms")}
+            what = f"{kind}, {'judged' if is_judge else 'chosen on'} ({names})"
+            lines.append(
+                f"| {what} | {times} | {n.sum()} | {rms['rms']:.2%} ({rms['line_rms']:.2%}) | "
+                f"{mean['holds']:.0%} ({mean['line_holds']:.0%}) |".replace("%", " %")
+            )
+    return lines
+
+
+def _kind(row):
+    own = "text, own studies" if row["collection"] in OWN else "text, public"
+    return row["is_judge"], "from a teacher" if row["arm"] == "distilled" else own
 
 
 def own_curves(name, record):
@@ -244,7 +272,9 @@ def main():
     parser.add_argument("--study", action="append", default=[], metavar="NAME=DIR")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    records = {name: shipped(name) for name in ("open", "pocket", "capacity_gap")} | dict(worlds())
+    tables = {name: SHIPPED / f"{name}_runs.parquet" for name in ("open", "pocket", "capacity_gap")}
+    tables["wager"] = RESULTS / "wager_runs.parquet"
+    records = {name: tabled(path) for name, path in tables.items()} | dict(worlds())
     records |= {n: read_study(Path(d)) for n, d in (pair.split("=", 1) for pair in options.study)}
     curves = [(collection(n), *rest) for n, record in records.items() for _, *rest in own_curves(n, record)]
     for folder in options.folders:
@@ -256,6 +286,7 @@ def main():
             "(line {line_rms:.4f}) inside {holds:.0%} ({line_holds:.0%}) sd {sd:.4f}".format(**row),
             "judge" * row["is_judge"],
         )
+    print("", *markdown(table), "", sep="\n")
     found = sorted((row for n, r in records.items() for row in gains(n, r)), key=_place)
     summary = []
     for (name, times), group in itertools.groupby(found, key=_place):

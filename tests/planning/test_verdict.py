@@ -286,8 +286,9 @@ def test_a_curve_drawn_on_does_not_fall_through_its_teacher(study):
         budgets = sorted(arm.runs)
         far, last = arm.at(3 * budgets[-1]), arm.at(budgets[-1])
         assert far.basis == "extrapolated"
-        assert arm.floor == pytest.approx(0.99 * arm.teacher.loss)
-        assert arm.floor < far.loss(0) < last.loss(0)
+        assert arm.floor == pytest.approx(arm.teacher.loss, rel=0.02)
+        assert 0.995 * arm.teacher.loss < far.loss(0) < last.loss(0)
+        assert arm.at(9 * budgets[-1]).curve_sd > far.curve_sd > arm.at(1.5 * budgets[-1]).curve_sd > 0
         scores = last.ends[budgets[-1]][0].scores
         assert far.sums(0).sum() / scores.tokens.sum() == pytest.approx(far.loss(0), rel=1e-12)
 
@@ -298,11 +299,11 @@ def test_a_student_below_its_teacher_is_not_held_by_it(study):
         b: {s: replace(run, row={**run.row, "teacher_loss": 1.1 * run.loss}) for s, run in seeds.items()}
         for b, seeds in arm.runs.items()
     }
-    least = min(run.loss for seeds in below.values() for run in seeds.values())
-    assert replace(arm, runs=below).floor == pytest.approx(0.7 * least)
+    last = arm.at(max(arm.runs)).loss(0)  # and not drawn up to it: it has stopped falling
+    assert 0.97 * last < replace(arm, runs=below).at(900_000).loss(0) < 1.005 * last
     assert arm.at(900_000).basis == "extrapolated"
     assert arm.at(100_000) is None
-    assert arm.at(3_000_000) is None
+    assert arm.at(10.5 * max(arm.runs)) is None
 
 
 def test_equal_compute_counts_the_logits(study):

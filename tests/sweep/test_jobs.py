@@ -6,10 +6,11 @@ from dataclasses import asdict, replace
 import pytest
 from rate_bounds import SHRUNK, octaves_off
 
-from distillaw.errors import RunError
+from distillaw.errors import ConfigError, RunError
 from distillaw.runs.files import write_json
 from distillaw.runs.spec import serves_laws
 from distillaw.sweep.changes import changed_settings, what_belongs
+from distillaw.sweep.checks import check_study
 from distillaw.sweep.cost import study_cost
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress, left_of
@@ -305,6 +306,16 @@ def test_held_out_students_wait_until_their_predictions_are_frozen():
     (job,) = _students(_ready(spec), "holdout")
     assert job.budgets == (80_000,)
     assert job.trunk.trunk_id in {other.trunk.trunk_id for other in _students(_ready(spec), "grid")}
+
+
+def test_a_cell_may_bring_its_rate_and_is_no_control_for_it():
+    known = DesignSpec(params=("0.1M",), tokens=(80_000,), teachers=("none",), peak_lr=0.0026)
+    (trunk,) = {job.trunk for job in _students(_ready(replace(SPEC, cells=(known,))), "grid")} - {
+        job.trunk for job in _students(_ready(SPEC), "grid")
+    }
+    assert trunk.peak_lr == 0.0026
+    with pytest.raises(ConfigError, match="peak_lr = 2: a rate at width 64"):
+        check_study(replace(SPEC, cells=(replace(known, peak_lr=2.0),)))
 
 
 def test_controls_are_runs_of_their_own_that_no_law_sees():

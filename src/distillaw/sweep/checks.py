@@ -247,7 +247,7 @@ def _design(spec: StudySpec, design: DesignSpec) -> Iterator[str]:
     if not design.rates or not all(0 < rate < 1e3 for rate in design.rates):
         yield f"{where}: rates = {list(design.rates)}: give multiples of the tuned rate, e.g. [0.5, 1, 2]"
     if not 0 <= design.peak_lr < 1:
-        yield f"{where}: peak_lr = {design.peak_lr:g}: a rate at width 64 between 0 and 1; leave it out to have it tuned"
+        yield f"{where}: peak_lr = {design.peak_lr:g}: a rate at width 64, below 1; left out it is tuned"
     yield from _control(spec, design, where)
     yield from _recipe(design.recipe(spec.training), f"{where} training")
 
