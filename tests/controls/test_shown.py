@@ -124,7 +124,8 @@ def test_what_the_shipped_pocket_study_has_and_lacks(pocket):
         by_status.setdefault(control.status, set()).add(name)
     assert by_status["passed"] == {"single-epoch", "embedding-share", "conventions"}
     assert by_status["failed"] == {"steps", "seeds", "teacher-range"}
-    assert by_status["undecided"] == {"disjoint-text"}, "its manifest was not shipped"
+    # its manifest was not shipped; the tokens of both trainings lie beyond what was run, so far that nothing is sure
+    assert by_status["undecided"] == {"disjoint-text", "equal-flop"}
     assert {"horizon", "union", "seen-text", "equal-loss-pairs", "lambda", "temperature"} <= by_status[
         "not done"
     ]

@@ -201,7 +201,7 @@ def _warnings(gain: MeasuredGain, bases: set[str]) -> list[str]:
         )
     if "extrapolated" in bases:
         found.append(
-            "beyond the largest budget that was run: drawn on towards the teacher's loss, with doubt; at most "
+            "beyond the largest budget that was run: drawn on by curves of its kind, with doubt; at most "
             f"{REACH:g} times"
         )
     return found
