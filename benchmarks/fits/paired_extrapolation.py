@@ -273,7 +273,7 @@ def main():
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     tables = {name: SHIPPED / f"{name}_runs.parquet" for name in ("open", "pocket", "capacity_gap")}
-    tables["wager"] = RESULTS / "wager_runs.parquet"
+    tables["wager"] = RESULTS.parents[1] / "studies" / "wager_runs.parquet"
     records = {name: tabled(path) for name, path in tables.items()} | dict(worlds())
     records |= {n: read_study(Path(d)) for n, d in (pair.split("=", 1) for pair in options.study)}
     curves = [(collection(n), *rest) for n, record in records.items() for _, *rest in own_curves(n, record)]
