@@ -1,4 +1,17 @@
-"""What must be known of a decoder, and how many parameters it has in every convention: plain integers, no torch."""
+"""What must be known of a decoder to count its FLOP and memory, and its parameters: plain integers, no torch.
+
+`Shape` (shapes.py) describes the Llama family that we train; `Architecture` describes everything we can
+count: grouped-query attention, sliding windows, gated and plain FFN, biases, mixtures of experts, learned
+positions, layers that differ. Every count in this package takes either.
+
+Three counts go by the name "parameters" (docs/accounting.md):
+
+    N              every weight but the look-up tables and the output head; norm gains are in (laws).
+    N + one matrix the N_total of the distillation paper's table (arXiv 2502.08606v2, Table 13).
+    all weights    N + tables + head: two matrices if untied. The axis of the capacity-gap work.
+
+Nothing here adds or compares counts of different conventions; see conventions.py for that.
+"""
 
 from dataclasses import dataclass, fields
 

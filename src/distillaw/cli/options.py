@@ -1,4 +1,9 @@
-"""Options that are the fields of the library's own dataclasses: a setting is named and described where it is used."""
+"""Types of options: fields of the library's own dataclasses, numbers as people write them, names and places.
+
+A setting is named and described where it is used, so `options_of` makes options of a dataclass's fields. A number such
+as 1.82B is checked, and named in errors as it was typed. Lists of names come from where these are defined; a shell asks
+for them when Tab is pressed, and nothing heavy is imported.
+"""
 
 import ast
 import inspect
@@ -78,6 +83,9 @@ def _said_of(spec: type) -> dict[str, str]:
     return said
 
 
+# --- numbers ------------------------------------------------------------------------------------------------
+
+
 _MOST = 100
 """Numbers of one option: each is trained with; more are a slip."""
 _LARGEST = 1e12
@@ -141,6 +149,9 @@ Words: TypeAlias = Annotated[tuple[str, ...], _reads(_words)]
 """Several with commas between, each once."""
 Text: TypeAlias = Annotated[str, Parameter(allow_leading_hyphen=True)]
 """A number that is kept as it was typed: for its label, or because others read it."""
+
+
+# --- names and places ---------------------------------------------------------------------------------------
 
 
 def _beginning(context: "CompletionContext", names: Iterable[str], *suffixes: str) -> list[str]:

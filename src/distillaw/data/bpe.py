@@ -1,4 +1,20 @@
-"""A byte-pair tokenizer as pieces and merges: changed, given new pieces or without some, and a tokenizer again."""
+"""A byte-pair tokenizer as pieces and merges that can be changed, and a Hugging Face tokenizer again afterwards.
+
+    bpe = read_bpe("SmolLM2", tokenizer)
+    changed = rebuilt(tokenizer, replace(bpe, pieces=..., merges=...))
+
+Two kinds are known: byte-level ones (GPT-2, Llama 3, SmolLM2, Qwen), whose pieces are spelt in an alphabet of 256
+letters that stand for bytes, and those made from SentencePiece with byte fallback (Llama 2, Mistral, Gemma), whose
+pieces are characters with a lower one eighth block for the space and `<0x00>` to `<0xFF>` for what has no piece. In
+both any text can be said, whichever other pieces there are. Torch-free.
+
+Every new merge comes after all old ones, so the old tokenizer's work is done first and then neighbours of it are
+joined. What is promised of any text: a new token stands for a run of whole old tokens, and a text in which no new merge
+applies is tokenised as before, token by token. `Piece.parts` is the run, whence a new row can start. When pieces go,
+added tokens and the 256 bytes stay, and with a piece all that its merges are made of. So any text can still be said,
+and one whose tokens all remain is tokenised as before: of the merges that made them none is gone, and those that are
+gone took no part. Ids are numbered anew without gaps, in the old order.
+"""
 
 import copy
 import json

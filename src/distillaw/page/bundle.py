@@ -3,6 +3,9 @@
 The page has equations of its own (web/src), and no number of the evidence: coefficients and constants of the planning
 come from here, so that page and command cannot drift apart. Where searches look (grids, spans, steps) stands in both,
 held together by tests/page/test_bundle.py. Infinite logarithms (a term that is not there) become null.
+
+The page's own planner asks laws. Paired runs are read by `distillaw.plan` alone, so the verdicts of a study's cells are
+worked out here, when the page is made; the page shows them where a question meets such a cell. It loads nothing.
 """
 
 import json

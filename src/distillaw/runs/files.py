@@ -6,6 +6,16 @@ checksum of its rows. What has no checksum (written by hand, or before there wer
 
 Files of others are read as files only: opening a pipe waits for a writer for ever, and a device may never end. What the
 parsers of JSON and TOML raise beyond their own errors (nesting, endless whole numbers) becomes a ValueError.
+
+    checkpoint.json   "files": the checkpoint's data          result.json     "files": scores, log, weights, tokenizer
+    manifest.json     "files", "shards": tokens, tokenizer    conclusion.json "files": the laws of a study
+
+Such a record is written last, so a folder that has it is whole; small files are checked whenever they are read, weights
+when they are loaded.
+
+Names of studies, runs and teachers are other people's. A terminal obeys control characters, an editor turns writing
+round at others, a spreadsheet computes what begins with =. What leaves passes `plain` once: the terminal's streams
+(cli/console.py), pages (report/page.py), figures (figures/style.py), tables (`csv_text`).
 """
 
 import contextlib

@@ -6,6 +6,11 @@ same bits count: full logits in float32 (docs/targets.md), 4 bytes per token of 
 teacher share each forward pass already (sweep/scheduler.py); what a store could still save is the reading of the same
 text for other seeds, batches and cooldowns. The bound takes it that they read the same windows, that reading a store
 costs nothing and that every pass shared in the plan is shared in fact.
+
+Cores wait where one run decides what comes next: the last of a search, each of its moves outwards (one run at a time),
+a teacher. A step begins when the searches of those before have ended, in the order of sweep/jobs.py: alone 0 rates, 1
+rates at the largest budget, 2 batch; 3 teachers' rates and lone students; 4 teachers; from a teacher 5 rates, 6 rates
+at the largest budget, 7 the batch's check and all students; those that are cut, alone too, count as from a teacher.
 """
 
 import contextlib
