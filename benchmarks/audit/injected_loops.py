@@ -581,6 +581,31 @@ class GradientTimesShards(CleanLoop):
         return (0.5 * kd + 0.5 * ce) / count
 
 
+class VocabularyShards(CleanLoop):
+    """Each rank has half of the vocabulary of the same batch; `twice`: the backward pass of the sum is a sum again."""
+
+    twice = False
+
+    def count(self, window):
+        return max(sum(own_tokens(b) for b in window), 1)
+
+    def sums(self, batch):
+        if self.world == 1:
+            return super().sums(batch)
+        s, t = self.student_logits(batch)[:, :-1], self.teacher_logits(batch)[:, :-1]
+        y = batch["labels"][:, 1:]
+        log_p, log_q = (t / T).log_softmax(-1), (s / T).log_softmax(-1)
+        half = (torch.arange(s.shape[-1]) % 2 == self.rank).double()
+        part = ((log_p.exp() * (log_p - log_q) * half).sum(-1) * (y != IGNORE)).sum() * T**2
+        part = _SummedTwice.apply(part) if self.twice else part
+        ce = functional.cross_entropy(s.flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction="sum")
+        return part, ce / 2
+
+
+class VocabularyShardsTwice(VocabularyShards):
+    twice = True
+
+
 class NotSynchronised(CleanLoop):
     def gradients(self):
         pass
@@ -741,6 +766,13 @@ OPEN_LOOPS = (
 )
 OWN_LOOPS = (
     InjectedLoop(
+        name="gradient times shards of the vocabulary",
+        loop=VocabularyShardsTwice,
+        properties=("distributed",),
+        source=_G + "NVIDIA-NeMo/Automodel/issues/3776",
+        training={"ranks": "tensor"},
+    ),
+    InjectedLoop(
         name="scaled twice",
         loop=ScaledTwice,
         properties=("accumulation",),
@@ -872,6 +904,7 @@ OWN_LOOPS = (
     ),
 )
 LOOP_DESIGNS = (
+    InjectedLoop(name="shards of the vocabulary", loop=VocabularyShards, training={"ranks": "tensor"}),
     InjectedLoop(name="clean loop", loop=CleanLoop, target={"returns": "losses"}),
     InjectedLoop(name="mean of micro-batches", loop=MeanOverRanks, training={"per": "micro-batch"}),
     InjectedLoop(name="last window dropped, declared", loop=LastDropped, training={"last_window": "drop"}),

@@ -141,6 +141,9 @@ class Training:
     """Whether vectors (norms, biases) decay too."""
     shuffles: bool = False
     epochs: int = 1
+    ranks: str = ""
+    """Two ranks have a share of the samples each (data), or the same samples and shards of the vocabulary (tensor). Not
+    declared: data, for loops that take rank or world_size."""
     teacher_mode: str = "eval"
     """eval, or train where dropout of the teacher is meant."""
     student_mode: str = "train"
@@ -253,6 +256,7 @@ def _check_words(contract: Contract) -> None:
         ("training.schedule", training.schedule, ("constant", "linear", "cosine")),
         ("training.counts", training.counts, ("updates", "micro-steps")),
         ("training.last_window", training.last_window, ("step", "drop")),
+        ("training.ranks", training.ranks, ("", "data", "tensor")),
         ("training.per", training.per, ("update", "micro-batch")),
         ("objective.reduction", o.reduction, REDUCTIONS),
         ("objective.hard_reduction", o.hard_reduction or None, REDUCTIONS),
@@ -316,4 +320,8 @@ nothing_counts = "zero"    # a batch without a counted token gives 0, not NaN; w
 # counts = "updates"       # updates | micro-steps
 # clip_norm = 0.0
 # weight_decay = 0.0
+# decays_norms = true      # vectors decay too
+# last_window = "step"     # step | drop: an incomplete window at the end of an epoch
+# shuffles = false
+# ranks = "data"           # data | tensor: run on two gloo ranks
 """

@@ -113,7 +113,7 @@ class LoopTarget:
         self.function, self.contract = function, contract
         self.roles: dict[str, str] = {}
         accumulation = contract.training.accumulation or 1
-        micro = max(6, accumulation + 2)
+        micro = max(6, 2 * accumulation + 2)
         spans = [SPANS[i % len(SPANS)] for i in range(ROWS * micro + 4)]
         samples, self.vocab = make_samples(spans)
         self.samples, self.held_out = samples[: ROWS * micro], samples[ROWS * micro :]
@@ -781,54 +781,47 @@ def _compare_stopped(
 
 
 def _ranks(findings: Findings, target: LoopTarget) -> None:
-    """Two gloo ranks with half of the micro-batches each, against the closed form over both."""
-    if not target.has("rank") and not target.has("world_size"):
-        findings.untestable("distributed", "the loop does not take rank or world_size")
+    """Two gloo ranks, each with half of the samples (or, sharded by tensor, the same), against the closed form."""
+    contract = target.contract
+    how = contract.training.ranks
+    if not how and not target.has("rank") and not target.has("world_size"):
+        findings.untestable(
+            "distributed", "the loop takes neither rank nor world_size, and training.ranks is not declared"
+        )
         return
     if findings.is_wrong:
         findings.untestable("distributed", "the run of one process is wrong already")
         return
     from distillaw.audit.ranks import on_two_ranks
 
-    accumulation = target.contract.training.accumulation or 1
-    per_rank = len(target.samples) // ROWS // 2 // accumulation * accumulation or accumulation
-    size = per_rank * ROWS
+    accumulation = contract.training.accumulation or 1
     pool = [s for s in target.samples if len(s.ids) > s.prompt]
-    size = min(size, len(pool) // 2)
-    shares = [pool[:size], pool[size : 2 * size]]
+    size = min(accumulation * ROWS, len(pool) // 2)
+    shares = [pool[:size], pool[:size] if how == "tensor" else pool[size : 2 * size]]
     try:
-        gave = on_two_ranks(target, shares)
+        first, second = on_two_ranks(target, shares)
     except Exception as error:
         findings.wrong("distributed", f"two ranks fail: {type(error).__name__}: {str(error)[:160]}")
         return
-    runs = list(gave)
-    if any(
-        not torch.equal(a.before, b.before)
-        or not torch.allclose(a.gradient, b.gradient, rtol=1e-9, atol=1e-12)
-        for a, b in zip(runs[0].updates, runs[1].updates, strict=False)
-    ):
-        findings.wrong("distributed", "the two ranks make different updates")
     known = _places(target.samples)
-    for number, (one, other) in enumerate(zip(runs[0].updates, runs[1].updates, strict=False), start=1):
-        calls = _training_calls(one, known) + _training_calls(other, known)
-        if not calls:
+    for number, (one, other) in enumerate(zip(first.updates, second.updates, strict=False), start=1):
+        same = torch.equal(one.before, other.before)
+        if not same or not torch.allclose(one.gradient, other.gradient, rtol=1e-9, atol=1e-12):
+            findings.wrong("distributed", "the two ranks make different updates", f"update {number}")
+        calls = _training_calls(one, known)
+        calls = calls if how == "tensor" else calls + _training_calls(other, known)
+        if number > 1 or not calls:
             continue
-        rows, gradient = rows_of(one, calls, target.samples, runs[0].teacher.table())
-        if target.contract.training.clip_norm:
-            gradient = _unclipped(findings, gradient, rows, one, target.contract, number)
-        if number == 1:
-            found = diagnose(
-                gradient,
-                rows,
-                target.contract.objective,
-                per=target.contract.training.per or "update",
-                tolerance=target.contract.target.tolerance,
-                ranks=2,
-            )
-            for each in found.mismatches:
-                best = next((says for p, says in each.candidates if p == "distributed"), each.says)
-                findings.wrong("distributed", best, f"update {number} on two ranks")
-    findings.right("distributed", f"{len(runs[0].updates)} updates on two gloo ranks")
+        rows, gradient = rows_of(one, calls, target.samples, first.teacher.table())
+        if contract.training.clip_norm:
+            gradient = _unclipped(findings, gradient, rows, one, contract, number)
+        per, tolerance = contract.training.per or "update", contract.target.tolerance
+        for each in diagnose(
+            gradient, rows, contract.objective, per=per, tolerance=tolerance, ranks=2
+        ).mismatches:
+            best = next((says for p, says in each.candidates if p == "distributed"), each.says)
+            findings.wrong("distributed", best, f"update {number} on two ranks")
+    findings.right("distributed", f"{len(first.updates)} updates on two gloo ranks")
 
 
 __all__ = ["LoopTarget", "Run", "audit_loop", "audit_runs", "judge_run", "rate"]

@@ -109,6 +109,7 @@ class ProbeLM(nn.Module):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         **more: Any,
     ) -> Any:
         """Logits (B, T, V), which are their own `.logits`."""
@@ -130,6 +131,9 @@ class ProbeLM(nn.Module):
         # both what `model(ids)` and what `model(ids).logits` may mean
         logits: Any = self.lm_head(hidden)
         logits.logits, logits.last_hidden_state = logits, hidden
+        if labels is not None:  # as transformers' models do
+            ends = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+            logits.loss = nn.functional.cross_entropy(*ends)
         return logits
 
     def table(self) -> torch.Tensor:

@@ -111,7 +111,10 @@ def diagnose(
         return Diagnosis([*_coupled(observed, rows, o, closed, allowed), unknown][:1], cosine, ratio)
     soft = _term(fit.a, closed.a, fit.soft, rows, o, "divergence", per, ranks, allowed)
     hard = _term(fit.b, closed.b, closed.hard, rows, o, "cross-entropy", per, ranks, allowed)
-    return Diagnosis(found + soft + hard, cosine, ratio, fit.a, fit.b)
+    whole = found + soft + hard
+    if any(m.property == "mask" for m in whole):  # which moves the means with it
+        whole = [m for m in whole if not m.is_ratio]
+    return Diagnosis(whole, cosine, ratio, fit.a, fit.b)
 
 
 def _compare(gradient: torch.Tensor, declared: torch.Tensor) -> tuple[float, float]:
