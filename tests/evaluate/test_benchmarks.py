@@ -73,6 +73,16 @@ def data(tmp_path_factory):
             file.write_text(
                 "".join(f'"{sentence(4)}, is it?",a,"b, c",d,e,{"ABCD"[i % 4]}\n' for i in range(count))
             )
+    for folder in ("winogrande", "commonsenseqa"):
+        rows = [
+            {
+                "centerpiece": f"{sentence(2)} _ {sentence(3)}",
+                "options": [sentence(1), sentence(2)],
+                "correct_options_idx": [i % 2],
+            }
+            for i in range(20)
+        ]
+        lines(f"nutcracker/{folder}/test.json", rows)
     passage = {
         "passage": "In 1999 the blue team won 7 games.",
         "qa_pairs": [
@@ -171,6 +181,67 @@ def test_equal_to_a_plain_loop_of_log_likelihoods(model, data, tmp_path):
     assert score.se == pytest.approx(np.std(right, ddof=1) / np.sqrt(len(right)))
     answer, continuation = samples[3]["answers"][2][0], samples[3]["continuations"][2]
     assert answer == pytest.approx(log_likelihood(model, samples[3]["prompt"], continuation), rel=1e-4)
+
+
+def test_winogrande_asks_for_the_rest_of_the_sentence_after_each_option(model, data, tmp_path):
+    rows = map(json.loads, (data / "nutcracker/winogrande/test.json").read_text().splitlines())
+    right = []
+    for row in rows:
+        before, after = row["centerpiece"].split("_")
+        logp = [log_likelihood(model, before + option, f" {after.strip()}") for option in row["options"]]
+        right.append(float(np.argmax(logp) == row["correct_options_idx"][0]))
+    score, _, _ = measure(model, "winogrande", data, tmp_path)
+    assert score.score == pytest.approx(np.mean(right))
+    assert score.chance == 0.5
+
+
+def test_options_are_put_as_letters(model, data, tmp_path):
+    _, samples, _ = measure(model, "commonsense_qa", data, tmp_path)
+    row = read_task(known_tasks()["commonsense_qa"], data).test["commonsense_qa"][0]
+    a, b = row["options"]
+    assert samples[0]["prompt"] == f"Question: {row['question']}\nA. {a}\nB. {b}\nAnswer:"
+    assert samples[0]["continuations"] == [" A", " B"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"correct_options_idx": [2]}, r"line 2: correct_options_idx \[2\].*0 to 1"),
+        ({"correct_options_idx": [0, 1]}, "a list of one number"),
+        ({"options": ["only"]}, "at least two options"),
+        ({"centerpiece": None}, "it takes a centerpiece"),
+    ],
+)
+def test_a_row_that_cannot_be_right_is_refused_with_its_line(tmp_path, change, said):
+    row = {"centerpiece": "red _ blue", "options": ["a", "b"], "correct_options_idx": [1]}
+    file = tmp_path / "nutcracker/winogrande/test.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(row) + "\n" + json.dumps(row | change) + "\n")
+    with pytest.raises(DataError, match=said):
+        read_task(known_tasks()["winogrande"], tmp_path)
+
+
+def test_mmlu_is_the_same_with_a_header_and_numbers(data, tmp_path):
+    numbered = tmp_path / "mmlu"
+    for file in (data / "mmlu").rglob("*.csv"):
+        lines = [f"{line[:-1]}{'ABCD'.index(line[-1])}" for line in file.read_text().splitlines()]
+        copy = numbered / file.relative_to(data / "mmlu")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text("question,choice0,choice1,choice2,choice3,answer\n" + "\n".join(lines) + "\n")
+    spec = known_tasks()["mmlu"]
+    assert read_task(spec, tmp_path).data_hash == read_task(spec, data).data_hash
+    copy.write_text("what is it?,a,b,c,d,4\n")
+    with pytest.raises(DataError, match="line 1: 6 cells, the last"):
+        read_task(spec, tmp_path)
+
+
+def test_sets_have_names():
+    known = known_tasks()
+    assert choose_tasks(["mean6"], known) == choose_tasks(["suite"], known)
+    assert {spec.task for spec in choose_tasks(["common"], known)} == {
+        *("arc_easy", "arc_challenge", "piqa", "winogrande", "social_iqa", "commonsense_qa"),
+        *("openbookqa", "lambada_openai"),
+    }
 
 
 def test_shots_and_subjects_are_those_of_the_files(model, data, tmp_path):
@@ -339,6 +410,13 @@ def test_the_published_files_are_read(shared_data):
     evals = shared_data / "evals"
     sizes = {
         "agieval": 4903,
+        "arc_challenge": 1172,
+        "arc_easy": 2376,
+        "commonsense_qa": 1221,
+        "mmlu": 14_042,
+        "piqa": 1838,
+        "social_iqa": 2224,
+        "winogrande": 1267,
         "bbh": 6430,
         "blimp": 67_000,
         "gsm8k": 1319,

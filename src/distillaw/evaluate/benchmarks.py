@@ -32,7 +32,7 @@ FOLDER = Path(__file__).with_name("tasks")
 SUITE = ("mmlu", "ceval", "drop", "bbh", "humaneval", "gsm8k")
 """The six benchmarks whose plain mean the reference recipe plots (arXiv 2311.07052)."""
 CHANCES = ("choices", "majority", "mass")
-READERS = ("rows", "drop", "truthfulqa", "agieval")
+READERS = ("rows", "drop", "truthfulqa", "agieval", "mmlu", "options")
 HARNESS_KEYS = (
     "output_type",
     "description",
@@ -419,7 +419,49 @@ def _agieval_rows(spec: TaskSpec, file: Path) -> Iterator[Row]:
         }
 
 
-_READERS = {"rows": _rows, "drop": _drop_rows, "truthfulqa": _truthfulqa_rows, "agieval": _agieval_rows}
+def _mmlu_rows(spec: TaskSpec, file: Path) -> Iterator[Row]:
+    """Question, four options and the letter of the right one, which some files say as a number."""
+    names = ("question", *"ABCD", "answer")
+    found = csv.reader(io.StringIO(read_bytes(file).decode("utf-8-sig"), newline=""), strict=True)
+    for number, cells in enumerate(found, 1):
+        if number == 1 and cells and cells[-1] == names[-1]:
+            continue
+        if len(cells) != len(names) or cells[-1] not in (*"ABCD", *"0123"):
+            raise ValueError(
+                f"line {number}: {len(cells)} cells, the last {cells[-1:]}; it takes {', '.join(names)}, and an answer "
+                "of A to D or 0 to 3"
+            )
+        yield dict(zip(names, cells, strict=True)) | {"answer": cells[-1].translate(_LETTERS)}
+
+
+_LETTERS = str.maketrans("0123", "ABCD")
+
+
+def _options_rows(spec: TaskSpec, file: Path) -> Iterator[Row]:
+    """One JSON object a line: a question, its options, and which one is right."""
+    for number, line in enumerate(read_bytes(file).decode("utf-8-sig").split("\n"), 1):
+        if not line.strip():
+            continue
+        row = parse_json(line)
+        options, right = row.get("options"), row.get("correct_options_idx")
+        if not isinstance(row.get("centerpiece"), str) or not isinstance(options, list) or len(options) < 2:
+            raise ValueError(f"line {number}: it takes a centerpiece and at least two options")
+        if not (isinstance(right, list) and len(right) == 1 and right[0] in range(len(options))):
+            raise ValueError(
+                f"line {number}: correct_options_idx {right}; it is a list of one number, 0 to {len(options) - 1}"
+            )
+        asked = {"question": row["centerpiece"], "context": row.get("context", "")}
+        yield asked | {"options": [str(option) for option in options], "gold": right[0]}
+
+
+_READERS = {
+    "rows": _rows,
+    "drop": _drop_rows,
+    "truthfulqa": _truthfulqa_rows,
+    "agieval": _agieval_rows,
+    "mmlu": _mmlu_rows,
+    "options": _options_rows,
+}
 
 
 Z = 1.959963984540054
