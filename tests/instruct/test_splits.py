@@ -68,7 +68,7 @@ def sft_gradient(examples, packing, micro_batch, folder):
     )
     rows = training_rows(examples, packing=packing, max_tokens=24)
     model = tiny_model(Start.tokenizer).double()
-    return gradient(stages._sft_trainer(spec, Start(), model, rows, TuneFolder(folder), "cpu"))
+    return gradient(stages.sft_trainer(spec, Start(), model, rows, TuneFolder(folder), "cpu"))
 
 
 def test_every_pair_counts_alike_however_dpo_is_split(tmp_path):

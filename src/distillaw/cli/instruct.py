@@ -1,4 +1,4 @@
-"""`distillaw instruct sft | dpo | generate`: a chat model from a language model, and what it may learn from."""
+"""`distillaw instruct sft | dpo | onpolicy | generate`: chat models, and what they may learn from."""
 
 import shlex
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from distillaw.cli.app import print_json
 from distillaw.cli.options import Device, Model, OutFolder, Place, Whole, given, options_of
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
-from distillaw.instruct.spec import DpoSpec, SftSpec, TuneSpec
+from distillaw.instruct.spec import DpoSpec, OnPolicySpec, SftSpec, TuneSpec
 from distillaw.quantities import format_flop
 
 if TYPE_CHECKING:
@@ -23,9 +23,10 @@ app = App(
     help="Make chat models: conversations, preferences, a teacher's answers to learn from.",
 )
 
-_NO_OPTIONS = ("model", "data", "warmup", "weight_decay", "checkpoint_seconds")
-SftOptions, DpoOptions = (
-    options_of(spec, without=_NO_OPTIONS, typed={"max_tokens": Whole | None}) for spec in (SftSpec, DpoSpec)
+_NO_OPTIONS = ("model", "data", "teacher", "warmup", "weight_decay", "checkpoint_seconds")
+SftOptions, DpoOptions, OnPolicyOptions = (
+    options_of(spec, without=_NO_OPTIONS, typed={"max_tokens": Whole | None})
+    for spec in (SftSpec, DpoSpec, OnPolicySpec)
 )
 Result: TypeAlias = Mapping[str, Any]
 """What result.json holds."""
@@ -104,6 +105,36 @@ def dpo(
     with output.working("tuning") as step:
         result = run_dpo(spec, out, device=where, say=step, command=same_command())
     print_json(result) if output.json else _print_dpo(result, out)
+    _suggest_scores(output, out)
+
+
+@app.command
+def onpolicy(
+    model: Place,
+    *,
+    teacher: Place,
+    data: Path,
+    out: OutFolder,
+    tuning: OnPolicyOptions | None = None,
+    device: Device = "auto",
+    output: Output = Output(),
+) -> None:
+    """Distil a teacher on the student's own answers (GKD): it answers, the teacher scores every token.
+
+    Args:
+        model: the student: Hugging Face folder, FOLDER/FILE.gguf, or name on the hub; a chat model.
+        teacher: likewise, with the student's tokenizer.
+        data: conversations whose prompts are answered, and whose answers are learnt where --on-policy is below 1.
+        out: the run's folder; the tuned model is OUT/model.
+        tuning: how it learns.
+    """
+    spec = OnPolicySpec(model=model, teacher=teacher, data=str(data), **given(tuning))
+    where = _place(model, device)
+    from distillaw.instruct.onpolicy import run_onpolicy
+
+    with output.working("distilling") as step:
+        result = run_onpolicy(spec, out, device=where, say=step, command=same_command())
+    print_json(result) if output.json else _print_onpolicy(result, out)
     _suggest_scores(output, out)
 
 
@@ -245,6 +276,24 @@ def _print_sft(result: Result, out: Path) -> None:
     )
     epochs = f"{result['epochs_run']} epochs, epoch {result['best_epoch']} kept"
     print(f"  learnt         {result['tokens']:,} tokens of answers among {result['all_tokens']:,}, {epochs}")
+    print(f"\n{out / 'model'}")
+
+
+def _print_onpolicy(result: Result, out: Path) -> None:
+    """The divergence on its own answers before and after, what was sampled, the loss on the data."""
+    found, change = result["onpolicy"], result["onpolicy"]["change"]
+    low, high = change["interval"]
+    between = f"{low:+.4f} to {high:+.4f} at {change['level']:.0%}"
+    print(f"{result['base']} from {result['teacher_run']}, template {result['template']}\n")
+    print(
+        f"  {found['divergence']:14} {_loss(found['before'])} -> {_loss(found['after'])} nats/token, own answers"
+    )
+    print(f"  change         {change['mean']:+.4f}, {between}, paired over {change['documents']} prompts")
+    print(f"  loss on data   {_loss(result['before'])} -> {_loss(result['after'])} nats/token")
+    cut = f"{found['truncated']:,} cut off at {result['recipe']['max_new_tokens']} tokens"
+    print(f"  sampled        {found['answers']:,} answers of {found['sampled_tokens']:,} tokens, {cut}")
+    parts = {"training": "train_flops", "sampling": "generation_flops", "teacher": "teacher_flops"}
+    print("  " + ", ".join(f"{words} {format_flop(result[key])}" for words, key in parts.items()))
     print(f"\n{out / 'model'}")
 
 

@@ -21,6 +21,7 @@ def show(verdict: "Verdict", *, with_explanation: bool = False) -> None:
         print_table(table)
     if verdict.teachers is not None:
         print(f"\n{verdict.teachers.sentence}")
+    print("On-policy distillation (distillaw instruct onpolicy) is left out: no law says what it is worth.")
     for line in _consequences(verdict):
         print(line)
     sections = {

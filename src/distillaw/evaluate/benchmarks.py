@@ -431,7 +431,8 @@ def _mmlu_rows(spec: TaskSpec, file: Path) -> Iterator[Row]:
                 f"line {number}: {len(cells)} cells, the last {cells[-1:]}; it takes {', '.join(names)}, and an answer "
                 "of A to D or 0 to 3"
             )
-        yield dict(zip(names, cells, strict=True)) | {"answer": cells[-1].translate(_LETTERS)}
+        row: Row = dict(zip(names, cells, strict=True))
+        yield row | {"answer": cells[-1].translate(_LETTERS)}
 
 
 _LETTERS = str.maketrans("0123", "ABCD")

@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -32,6 +32,9 @@ from distillaw.runs.files import content_hash, read_json, write_json, write_text
 from distillaw.runs.lock import locked
 from distillaw.runs.pace import LOG_SECONDS
 from distillaw.runs.places import GENERATOR, check_file
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +161,6 @@ class Answerer:
             )
         return ids
 
-    @torch.no_grad()
     def answer(self, ids: Sequence[Sequence[int]], device: str, *, seed: int) -> list[tuple[list[int], bool]]:
         """(new tokens without the end token, whether the limit cut them off) for each prompt; the seed is the batch's.
 
@@ -166,35 +168,47 @@ class Answerer:
             RunError: out of memory.
         """
         model = self.load(device)
-        width, pad = max(map(len, ids)), self.ends[0]
-        inputs = torch.tensor([[pad] * (width - len(each)) + list(each) for each in ids], device=model.device)
-        lengths = torch.tensor([len(each) for each in ids], device=model.device)
-        seen = (torch.arange(width, 0, -1, device=model.device) <= lengths[:, None]).long()
         torch.manual_seed(seed)
         try:
-            made = model.generate(input_ids=inputs, attention_mask=seen)[:, width:].tolist()
+            return continued(model, ids, self.ends)
         except torch.OutOfMemoryError as error:
             raise RunError(f"out of memory with {len(ids)} prompts at once; lower --batch") from error
-        ends = [next((i for i, token in enumerate(each) if token in self.ends), None) for each in made]
-        return [(tokens[:end], end is None) for tokens, end in zip(made, ends, strict=True)]
 
     def load(self, device: str) -> Any:
         """The model, read once; it generates under our settings alone."""
-        from transformers import GenerationConfig
-
         if self._model is None:
             dtype = torch.float32 if device == "cpu" else torch.bfloat16
             self._model = load_weights(self.source, torch.device(device), dtype)
-            sampling = self.sampling
-            drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-            self._model.generation_config = GenerationConfig(  # the model's own defaults would be mixed in
-                max_new_tokens=sampling.max_new_tokens,
-                do_sample=sampling.temperature > 0,
-                eos_token_id=self.ends,
-                pad_token_id=self.ends[0],
-                **(drawn if sampling.temperature else {}),
-            )
+            self._model.generation_config = generation_config(self.sampling, self.ends)
         return self._model
+
+
+def generation_config(sampling: Sampling, ends: Sequence[int]) -> "GenerationConfig":
+    """Our settings alone: a model's own defaults would be mixed in."""
+    from transformers import GenerationConfig
+
+    drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+    return GenerationConfig(
+        max_new_tokens=sampling.max_new_tokens,
+        do_sample=sampling.temperature > 0,
+        eos_token_id=list(ends),
+        pad_token_id=ends[0],
+        **(drawn if sampling.temperature else {}),
+    )
+
+
+@torch.no_grad()
+def continued(
+    model: Any, ids: Sequence[Sequence[int]], ends: Sequence[int], **settings: Any
+) -> list[tuple[list[int], bool]]:
+    """(new tokens without the end token, whether the limit cut them off) after each prompt; as torch is seeded."""
+    width, pad = max(map(len, ids)), ends[0]
+    inputs = torch.tensor([[pad] * (width - len(each)) + list(each) for each in ids], device=model.device)
+    lengths = torch.tensor([len(each) for each in ids], device=model.device)
+    seen = (torch.arange(width, 0, -1, device=model.device) <= lengths[:, None]).long()
+    made = model.generate(input_ids=inputs, attention_mask=seen, **settings)[:, width:].tolist()
+    found = [next((i for i, token in enumerate(each) if token in ends), None) for each in made]
+    return [(tokens[:end], end is None) for tokens, end in zip(made, found, strict=True)]
 
 
 def _opened(

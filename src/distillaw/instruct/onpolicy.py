@@ -157,14 +157,14 @@ def divergence(
 ) -> torch.Tensor:
     """Sum of the divergence over the answered tokens of a batch, divided by `tokens`; differentiable."""
     ids, labels = batch["input_ids"][:, :-1], batch["labels"][:, 1:]
-    heads = (
-        {} if teacher.head is None else {"teacher_hidden": teacher.hidden(ids), "teacher_head": teacher.head}
-    )
+    hidden = None if teacher.head is None else teacher.hidden(ids)
     return loss_parts(
         hidden_states(model, ids),
         head_of(model),
         labels,
-        **(heads or {"teacher_logits": teacher.logits(ids)}),
+        teacher_hidden=hidden,
+        teacher_head=teacher.head,
+        teacher_logits=teacher.logits(ids) if hidden is None else None,
         divergence=spec.divergence,
         beta=spec.beta,
         vocab_size=teacher.vocab_size,
@@ -215,7 +215,7 @@ def score_rollouts(
     """The objective on held-out prompts, the same random numbers every time: sums of the divergence by conversation."""
     collate = Collator(pad=rollouts.pad, packed=False)
     tokens, sums = [], []
-    for row in training_rows(examples, packing=False, max_tokens=0):
+    for row in training_rows(examples, packing=False, max_tokens=0).to_list():
         batch = {name: value.to(model.device) for name, value in collate([row]).items()}
         rollouts.fill(model, batch, step=HELDOUT, part=len(tokens))
         tokens.append(int((batch["labels"][:, 1:] != IGNORE).sum()))

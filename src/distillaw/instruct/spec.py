@@ -7,6 +7,7 @@ batch and length, which are those of small data; of preferences: DPO's usual one
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from distillaw.errors import ConfigError
 from distillaw.runs.files import content_hash
@@ -16,7 +17,7 @@ CLIP = 1.0
 LORA_ALPHA_PER_RANK, LORA_DROPOUT = 2, 0.05
 LARGEST_MICRO_BATCH = 8
 """Of a forward pass unless said otherwise: a choice for memory, the gradient of a step does not depend on it."""
-_PASSING = ("model", "data", "template", "checkpoint_seconds")
+_PASSING = ("model", "data", "template", "teacher", "checkpoint_seconds")
 """Fields that do not change what is learnt: weights and texts count, not where they lie."""
 
 
@@ -133,3 +134,39 @@ class DpoSpec(TuneSpec):
         TuneSpec.check(self)
         if not (math.isfinite(self.beta) and self.beta > 0):
             raise ConfigError(f"beta = {self.beta}: must be positive (0.1 is usual)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnPolicySpec(TuneSpec):
+    """Distillation on the student's own answers (GKD, arXiv 2306.13649)."""
+
+    teacher: str = ""
+    """Hugging Face folder, FOLDER/FILE.gguf, or name on the hub; of the student's tokenizer, reading its template."""
+    lr: float = 2e-5
+    epochs: int = 1
+    batch: int = 16
+    on_policy: float = 1.0
+    """Share of answers that the student writes anew at every step; the others are those of the data."""
+    divergence: Literal["forward-kl", "reverse-kl", "jsd"] = "reverse-kl"
+    """From the teacher, of every position's whole distribution."""
+    beta: float = 0.5
+    """Of jsd: 0 tends to the forward KL, 1 to the reverse one."""
+    max_new_tokens: int = 128
+    """Longest answer that the student writes; those that meet it are learnt as they are, and counted."""
+    temperature: float = 1.0
+    """At which the student writes."""
+
+    def check(self) -> None:
+        """As of every run; besides, the teacher, shares and how answers are drawn."""
+        TuneSpec.check(self)
+        if not self.teacher:
+            raise ConfigError(
+                "on-policy distillation needs a teacher: --teacher FOLDER, of the student's tokenizer"
+            )
+        for name, share in {"on_policy": self.on_policy, "beta": self.beta}.items():
+            if not 0 <= share <= 1:
+                raise ConfigError(f"{name} = {share}: a share, 0 to 1")
+        if self.max_new_tokens < 1 or not 0 < self.temperature < math.inf:
+            raise ConfigError(
+                f"max_new_tokens = {self.max_new_tokens}, temperature = {self.temperature}: at least 1, and above 0"
+            )

@@ -12,7 +12,7 @@ Its reference is the model at the start, whose log-probabilities are computed on
 the loss ln 2, so what is reported before is how often the model already finds the chosen answer likelier.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from distillaw.instruct.prepare import (
     prepare_sides,
     read_pairs,
 )
-from distillaw.instruct.spec import DpoSpec, SftSpec
+from distillaw.instruct.spec import DpoSpec, OnPolicySpec, SftSpec
 from distillaw.instruct.start import (
     Say,
     TuneFolder,
@@ -267,7 +267,7 @@ def run_dpo(
     return run_stage(spec, "dpo", out, read, tune, device=device, say=say, command=command)
 
 
-def read_sides(spec: SftSpec, start: TuneStart) -> Sides:
+def read_sides(spec: SftSpec | OnPolicySpec, start: TuneStart) -> Sides:
     """The conversations as examples to train on and to score.
 
     Raises:
@@ -279,7 +279,7 @@ def read_sides(spec: SftSpec, start: TuneStart) -> Sides:
         start.masker,
         max_tokens=start.max_tokens,
         validation=spec.validation,
-        keep_truncated=spec.keep_truncated,
+        keep_truncated=isinstance(spec, OnPolicySpec) or spec.keep_truncated,
     )
 
 
@@ -304,11 +304,9 @@ def _tune_sft(spec: SftSpec, at: Tuning) -> dict[str, object]:
     if spec.packing:
         check_packing(model)
     rows = training_rows(sides.train, packing=spec.packing, max_tokens=start.max_tokens)
-    file = folder.path / "before.json"
-    before = kept_scores(file) or kept_scores(file, score_examples(model, sides.heldout))
-    assert before is not None
+    before = kept_before(folder, model, sides.heldout)
     at.say(f"before: held-out loss {before.loss:.4f} ± {before.loss_se:.4f} nats/token")
-    trainer = _sft_trainer(spec, start, model, rows, folder, at.device)
+    trainer = sft_trainer(spec, start, model, rows, folder, at.device)
     base = base_model(trainer.model, spec)
     told = {"say": at.say, "unit": "nats/token", "patience": spec.patience}
 
@@ -318,7 +316,7 @@ def _tune_sft(spec: SftSpec, at: Tuning) -> dict[str, object]:
     seconds = train_to_best(trainer, folder, spec, rows=len(rows), score=score, **told)
     after, epochs = score_examples(base, sides.heldout), len(folder.epochs())
     read = epochs * sum(len(each.ids) for each in sides.train)
-    result = _result(spec, at, counts, before, after, seconds) | {
+    result = result_of(spec, at, counts, before, after, seconds) | {
         "tokens": epochs * sum(each.answer_tokens for each in sides.train),
         "all_tokens": read,
         "conversations": len(sides.train),
@@ -339,7 +337,7 @@ def _tune_sft(spec: SftSpec, at: Tuning) -> dict[str, object]:
         "assistant tokens learnt": f"{result['tokens']:,} in {kept}",
         "learning rate, seed": f"{spec.lr:g}, {spec.seed}",
     }
-    return _finish(spec, at, trainer, result, after, card)
+    return finished(spec, at, trainer, result, after, card)
 
 
 def _tune_dpo(spec: DpoSpec, at: Tuning) -> dict[str, object]:
@@ -372,7 +370,7 @@ def _tune_dpo(spec: DpoSpec, at: Tuning) -> dict[str, object]:
     answers = epochs * sum(len(p.chosen) + len(p.rejected) for p in sides.train)
     read = answers + epochs * sum(2 * len(p.prompt) for p in sides.train)
     before, after, chosen = preferred(reference), preferred(scores), _chosen(scores)
-    result = _result(spec, at, counts, _chosen(reference), chosen, seconds) | {
+    result = result_of(spec, at, counts, _chosen(reference), chosen, seconds) | {
         "tokens": answers,
         "all_tokens": read,
         "beta": spec.beta,
@@ -393,25 +391,41 @@ def _tune_dpo(spec: DpoSpec, at: Tuning) -> dict[str, object]:
         "pairs, held out": f"{ours}, {len(sides.heldout)}",
         "learning rate, beta, seed": f"{spec.lr:g}, {spec.beta:g}, {spec.seed}",
     }
-    return _finish(spec, at, trainer, result, chosen, card)
+    return finished(spec, at, trainer, result, chosen, card)
 
 
-def _sft_trainer(
-    spec: SftSpec, start: TuneStart, model: "PreTrainedModel", rows, folder: TuneFolder, device: str
+def kept_before(folder: TuneFolder, model: "PreTrainedModel", heldout: Sequence[Example]) -> DocumentScores:
+    """Held-out scores of the model at the start, kept for starts to come."""
+    file = folder.path / "before.json"
+    before = kept_scores(file) or kept_scores(file, score_examples(model, heldout))
+    assert before is not None
+    return before
+
+
+def sft_trainer(
+    spec: SftSpec | OnPolicySpec,
+    start: TuneStart,
+    model: "PreTrainedModel",
+    rows: "Dataset",
+    folder: TuneFolder,
+    device: str,
+    make: "Callable[..., Trainer] | None" = None,
 ) -> "Trainer":
+    """TRL's trainer of such rows; `make` is the class, or one with more of its arguments given."""
     from transformers import set_seed
 
     from distillaw.instruct.training import QuietSFT, lora_config, sft_config
 
     set_seed(spec.seed)  # adapters are drawn before the trainer sets its own
     pad = start.tokenizer.pad_token_id
-    return QuietSFT(
+    packed = isinstance(spec, SftSpec) and spec.packing
+    return (make or QuietSFT)(
         model=model,
         args=sft_config(spec, folder.checkpoints, rows=len(rows), device=device),
         train_dataset=rows,
         processing_class=start.tokenizer,
         peft_config=lora_config(spec.lora),
-        data_collator=Collator(pad=start.end_token if pad is None else pad, packed=spec.packing),
+        data_collator=Collator(pad=start.end_token if pad is None else pad, packed=packed),
     )
 
 
@@ -459,8 +473,8 @@ def _chosen(scores: DocumentScores) -> DocumentScores:
     return DocumentScores.numbered(tokens=scores.tokens[:half], loss_sum=scores.loss_sum[:half])
 
 
-def _result(
-    spec: SftSpec | DpoSpec,
+def result_of(
+    spec: SftSpec | DpoSpec | OnPolicySpec,
     at: Tuning,
     counts: tuple[int, int],
     before: DocumentScores,
@@ -506,8 +520,8 @@ def _result(
     }
 
 
-def _finish(
-    spec: SftSpec | DpoSpec,
+def finished(
+    spec: SftSpec | DpoSpec | OnPolicySpec,
     at: Tuning,
     trainer: "Trainer",
     result: dict[str, object],

@@ -17,7 +17,7 @@ from distillaw.accounting.flops import TRAINING_FACTOR, forward_flops
 from distillaw.errors import CacheError, ConfigError, DistillawError, RunError
 from distillaw.instruct.conversations import data_file
 from distillaw.instruct.masks import Masker, choose_template
-from distillaw.instruct.spec import TuneSpec
+from distillaw.instruct.spec import OnPolicySpec, TuneSpec
 from distillaw.models.fresh import weight_flops
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import architecture_of, load_weights
@@ -216,7 +216,7 @@ def _seconds_if_complete(folder: Path) -> float | None:
 
 def _difference(there: Mapping[str, object], ours: Mapping[str, object]) -> str:
     """The settings that differ, in words."""
-    skipped = ("identity", "run_id", "command", "model", "data", "template", "checkpoint_seconds")
+    skipped = ("identity", "run_id", "command", "model", "data", "template", "teacher", "checkpoint_seconds")
     keys = [key for key in ours if key not in skipped and there.get(key) != ours[key]]
     if not keys:
         return " (of other weights, data or template)"
@@ -347,11 +347,13 @@ def run_stage(
     """
     start, folder = open_model(spec), TuneFolder(out)
     template = hashlib.sha256(str(start.tokenizer.chat_template).encode()).hexdigest()
-    weights, text = fingerprint(start.source), file_sha256(data_file(spec.data))
+    inputs = {"weights": fingerprint(start.source), "text": file_sha256(data_file(spec.data))}
+    if isinstance(spec, OnPolicySpec):
+        inputs["teacher_weights"] = fingerprint(locate(spec.teacher))
     record: dict[str, object] = {
         "run_id": out.resolve().name,
         "stage": stage,
-        "identity": spec.identity(weights=weights, text=text, chat_template=template),
+        "identity": spec.identity(**inputs, chat_template=template),
         "command": command,
         **asdict(spec),
         "template": start.template,

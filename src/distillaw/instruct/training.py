@@ -18,7 +18,16 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from distillaw.errors import ConfigError, DivergedError
-from distillaw.instruct.spec import BETAS, CLIP, LORA_ALPHA_PER_RANK, LORA_DROPOUT, DpoSpec, SftSpec, TuneSpec
+from distillaw.instruct.spec import (
+    BETAS,
+    CLIP,
+    LORA_ALPHA_PER_RANK,
+    LORA_DROPOUT,
+    DpoSpec,
+    OnPolicySpec,
+    SftSpec,
+    TuneSpec,
+)
 from distillaw.instruct.start import Say, TuneFolder
 from distillaw.quantities import format_seconds
 from distillaw.runs.files import write_with
@@ -88,11 +97,11 @@ def steps_per_epoch(spec: TuneSpec, rows: int) -> int:
     return -(-rows // spec.batch)
 
 
-def sft_config(spec: SftSpec, folder: Path, *, rows: int, device: str) -> SFTConfig:
+def sft_config(spec: SftSpec | OnPolicySpec, folder: Path, *, rows: int, device: str) -> SFTConfig:
     """TRL's settings of a supervised run."""
     return SFTConfig(
         **_common(spec, folder, rows=rows, device=device),
-        neftune_noise_alpha=spec.neftune or None,
+        neftune_noise_alpha=getattr(spec, "neftune", 0.0) or None,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
