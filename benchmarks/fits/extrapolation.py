@@ -133,6 +133,7 @@ def by_collection(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "collection": name,
                 "trials": len(own),
                 "error": [geometric([row["errors"][k] for row in own]) for k in range(4)],
+                "bias": float(np.mean([row["bias"] for row in own])),
                 "hindsight": geometric([min(row["errors"][1:]) for row in own]),
                 "decades": geometric([row["decades"] for row in own]),
                 "inside": [
@@ -153,6 +154,7 @@ def by_collection(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     every["inside"] = [
         float(np.mean(column)) for column in zip(*(row["inside"] for row in found), strict=True)
     ]
+    every["bias"] = float(np.mean([row["bias"] for row in found]))
     every["worst"] = min(row["worst"] for row in found)
     signs = [row["signs"] for row in found if row["signs"]]
     every["signs"] = [float(np.mean(column)) for column in zip(*signs, strict=True)] if signs else None
@@ -169,6 +171,7 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
         text("collection"),
         number("trials"),
         text("error %: ours / gamma = 1 / varpro / quadratic (best)"),
+        text("signed %"),
         text("decades of C"),
         text("in 90 %: ours (worst trial) / gamma = 1"),
         text("interval score: ours / gamma = 1 / quadratic (best)"),
@@ -180,6 +183,7 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
             row["collection"],
             row["trials"],
             f"{of(row['error'], 2)} ({row['hindsight']:.2f})",
+            f"{row['bias']:+.2f}",
             f"{row['decades']:.2f}",
             f"{row['inside'][0]:.2f} ({row['worst']:.2f}) / {row['inside'][1]:.2f}",
             f"{of(row['score'], 1)} ({row['hindsight_score']:.1f})",

@@ -3,6 +3,7 @@
     python -m benchmarks.verdict.run --full --out benchmarks/results/planner.json   # a quarter of an hour, one core
     python -m benchmarks.verdict.run --quick                                        # under a minute
     python -m benchmarks.verdict.run --outside --out benchmarks/results/planner_outside.json   # truths outside the form
+    python -m benchmarks.verdict.run --chosen-on --out FILE                                    # those that widths were chosen on
 
 Simulated users: a pilot study from a truth that is not the planner's own (truths.py), its fits, questions up to
 30 times beyond the largest pilot (studies.py). The planner is asked, its verdict followed, and both are scored
@@ -24,7 +25,15 @@ from benchmarks.verdict.outside import OUTSIDE, draw_outside
 from benchmarks.verdict.real import leave_one_size_out
 from benchmarks.verdict.rules import rules
 from benchmarks.verdict.sizes import SizeQuestion, make_size_questions
-from benchmarks.verdict.studies import IN_PLACE, SCALES, Choice, make_questions, make_study, true_loss
+from benchmarks.verdict.studies import (
+    IN_PLACE,
+    OF_COMPUTE,
+    SCALES,
+    Choice,
+    make_questions,
+    make_study,
+    true_loss,
+)
 from benchmarks.verdict.summary import draw, summarise, table
 from benchmarks.verdict.truths import TRUTHS, draw_truth
 from distillaw.errors import DistillawError
@@ -37,7 +46,8 @@ PLAIN = {"may_train_teacher": False, "with_flips": False}
 SIZES = {
     "quick": (tuple(range(0, 16, 5)), 8, 40),
     "full": (tuple(range(64)), 8, 100),
-    "outside": (tuple(range(1000, 1048)), 8, 100),
+    "chosen-on": (tuple(range(1000, 1048)), 8, 100),
+    "outside": (tuple(range(2000, 2048)), 8, 100),
 }
 """Studies by number, questions per study, bootstrap replicates. The quick four take every truth and scale once."""
 SEED = 20261121
@@ -100,7 +110,7 @@ def judge(truth, study, question, verdict):
 def one_study(k, num_questions, bootstrap):
     """The rows of study k: its truth, scale and fits, and every question under every set of sources."""
     rng = np.random.default_rng([SEED, k])
-    truths = OUTSIDE if k >= SIZES["outside"][0][0] else TRUTHS
+    truths = OUTSIDE if k >= SIZES["chosen-on"][0][0] else TRUTHS
     scale, name = list(SCALES)[k % len(SCALES)], truths[(k // len(SCALES)) % len(truths)]
     largest, in_place = SCALES[scale][0], scale in IN_PLACE
     if truths is OUTSIDE:  # studies read up to 40 tokens per parameter
@@ -108,8 +118,9 @@ def one_study(k, num_questions, bootstrap):
     else:
         truth = draw_truth(name, largest=largest, rng=rng, in_place=in_place)
     study = make_study(truth, scale, rng)
-    questions = make_questions(truth, study, rng, num_questions)
-    sized = make_size_questions(truth, study, rng)
+    distances = {"distances": OF_COMPUTE, "of_compute": True} if truths is OUTSIDE else {}
+    questions = make_questions(truth, study, rng, num_questions, **distances)
+    sized = [] if truths is OUTSIDE else make_size_questions(truth, study, rng)
     fits = fits_of(study, bootstrap)
     rows = []
     for condition, evidence in sources(truth, study, fits).items():
@@ -173,7 +184,8 @@ def main():
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--quick", dest="size", action="store_const", const="quick", default="quick")
     which.add_argument("--full", dest="size", action="store_const", const="full")
-    which.add_argument("--outside", dest="size", action="store_const", const="outside")
+    for name in ("outside", "chosen-on"):
+        which.add_argument(f"--{name}", dest="size", action="store_const", const=name)
     parser.add_argument(
         "--out", type=Path, help="scores as JSON; partial results lie beside it until the end"
     )

@@ -23,6 +23,8 @@ IN_PLACE = ("pilot", "large")
 """Scales that published laws reach."""
 DISTANCES = (1, 3, 10, 30)
 """How far beyond the largest pilot a question may lie, in N, in D or in both; 1 is interpolation."""
+OF_COMPUTE = (1, 4, 10, 30)
+"""The same, in compute."""
 AXES = ("N", "D", "both")
 AT_A_PILOT = 0.5
 """Share of the interpolating questions that concern a size and teachers of the study itself."""
@@ -268,25 +270,26 @@ def teachers_near(truth, losses, student, noise, rng):
     return found
 
 
-def make_questions(truth, study, rng, count):
-    """Questions at every distance in turn; those that no teacher's bill allows are drawn again."""
+def make_questions(truth, study, rng, count, distances=DISTANCES, of_compute=False):
+    """Questions at every distance in turn, of each of N and D or of their product; bills too small are drawn again."""
     found = []
     while len(found) < count:
-        factor, axis = DISTANCES[len(found) % len(DISTANCES)], AXES[rng.integers(3)]
-        question = make_question(truth, study, rng, factor, axis)
+        factor, axis = distances[len(found) % len(distances)], AXES[rng.integers(3)]
+        question = make_question(truth, study, rng, factor, axis, of_compute=of_compute)
         if len(question.choices()) > 1:
             found.append(question)
     return found
 
 
-def make_question(truth, study, rng, factor, axis):
+def make_question(truth, study, rng, factor, axis, *, of_compute=False):
     """One question: target, candidate teachers, and who pays."""
     N, D = study.edge
     at_a_pilot = factor == 1 and rng.random() < AT_A_PILOT
     if factor == 1:
         N = rng.choice(study.sizes) if at_a_pilot else np.exp(rng.uniform(*np.log(study.sizes[[0, -1]])))
         D = np.exp(rng.uniform(*np.log(study.budgets[[0, -1]])))
-    N, D = N * (factor if axis != "D" else 1), D * (factor if axis != "N" else 1)
+    each = factor**0.5 if of_compute and axis == "both" else factor
+    N, D = N * (each if axis != "D" else 1), D * (each if axis != "N" else 1)
     D = max(D, 1.5 * N)
     ratios = np.sort(rng.uniform(0.65, 1.05, rng.integers(2, 6)))
     noise = Noise(rng, rng.uniform(0.002, 0.004))

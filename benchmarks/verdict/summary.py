@@ -7,6 +7,7 @@ from benchmarks.verdict.scores import brier, coverage, difference, reliability
 CUTS = {"truth": "truth", "factor": "beyond", "scale": "scale", "source": "source"}
 """Column of a row to what it is called."""
 OURS = "planner"
+SURE = 0.95
 
 
 def summarise(rows):
@@ -42,6 +43,7 @@ def scores(rows):
         | {"bins": reliability(*said_and_came(rows, "distil"))},
         "pretrain": brier(*said_and_came(rows, "pretrain"))
         | {"bins": reliability(*said_and_came(rows, "pretrain"))},
+        "sure": sure(rows),
         "coverage": coverage([r["lower"] <= r["gain"] <= r["upper"] for r in rows]),
         "z": {
             "median": float(np.median(z)),
@@ -53,6 +55,16 @@ def scores(rows):
         "saved": {
             name: difference(regret[OURS], lost, study, rng) for name, lost in regret.items() if name != OURS
         },
+    }
+
+
+def sure(rows):
+    """Probabilities above 0.95: how many, how often it was not so, and how often the other side was better."""
+    said = [(side, r) for r in rows for side in ("distil", "pretrain") if r[side] > SURE]
+    return {
+        "num": len(said),
+        "wrong": sum(not r[f"came_{side}"] for side, r in said),
+        "opposite": sum((r["gain"] < 0) == (side == "distil") for side, r in said),
     }
 
 
@@ -72,6 +84,7 @@ def table(found):
         ]
         lines += [calibration_line(name, s) for name, s in part["parts"].items()]
         whole = part["parts"]["all"]
+        lines.append("above 0.95: {num}, not so {wrong}, the other side better {opposite}".format(**whole["sure"]))
         lines.append("P(distil better by the margin): said / came true [90 %] (questions)")
         lines.append(
             "  "

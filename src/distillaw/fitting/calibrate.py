@@ -1,9 +1,10 @@
 """How wrong the law is where it has not been tried: the misspecification term of prediction intervals.
 
 Bootstrap intervals alone cover about half of held-out large runs, because the misfit is systematic
-(docs/fitting.md). So s_total^2 = s_param^2 + s_noise^2 + s_model(h)^2 with h the decades of compute
-beyond the fitted runs, and s_model(h) = m0 + m1 h chosen from compute-ordered hold-outs within the data: fit
-the smallest 40 to 80 % of the runs, predict the rest with the same law and settings.
+(docs/fitting.md). So s_total^2 = s_param^2 + s_noise^2 + s_model(x)^2 with x how far beyond the fitted runs along each
+axis, and s_model(x) = m0 + max_a m_a u_a x_a learnt from hold-outs within the data: fit most of the runs, predict those
+beyond with the same law and settings. u_a says how few levels the fit had along the axis (`uncertainty.unsure`): cuts
+that leave three sizes err more per decade than the fit to all of them.
 """
 
 from dataclasses import dataclass
@@ -16,20 +17,27 @@ from numpy.typing import NDArray
 from distillaw.fitting.estimate import Estimate, cluster_weights, refit
 from distillaw.fitting.problem import Problem
 from distillaw.fitting.uncertainty import (
+    AXES,
     DEFAULT_AT_EDGE,
     DEFAULT_PER_DECADE,
+    DEFAULT_PER_EXCESS,
+    DEFAULT_PER_LOSS,
     Calibration,
-    decades_beyond,
+    num_levels,
+    outside,
+    unsure,
 )
 from distillaw.laws.base import Array
 
 CUTS = (
     *((0, share) for share in (0.4, 0.5, 0.6, 0.7, 0.8)),
     *((axis, share) for axis in (1, 2) for share in (0.6, 0.8)),
+    *((3, share) for share in (0.75, -0.75)),
+    (1, -0.75),
 )
-"""(axis of `extent_of`, share of the runs that are fitted, smallest first) to predict the others: fewer fix no law,
-more leave nothing to predict."""
-AXES = ("compute", "params", "tokens")
+"""(axis of `extent_of`, share of the runs that are fitted, smallest first; negative: largest first) to predict the
+others: fewer fix no law, more leave nothing to predict. The last three, teachers and the smallest students, are tried
+where there are teachers."""
 REPLICATES = 30
 """Bootstrap replicates per cut, for s_param there."""
 _LATE = 3.0
@@ -41,6 +49,10 @@ _WORTH = 2.0
 _EDGES = np.geomspace(2e-4, 0.03, 12)
 _SLOPES = np.geomspace(5e-4, 0.1, 16)
 """Of s_model: from a tenth of the defaults or less to ten times or more, on grids finer than the prior is wide."""
+_TIED, _FREE = 0.5, 0.7
+"""Spread of ln of the slopes along compute, size and tokens about one of their own, and of that one about its default."""
+_UNITS = np.array([1, 1, 1, 1, *(x / DEFAULT_PER_DECADE for x in (DEFAULT_PER_LOSS, DEFAULT_PER_EXCESS))])
+"""Slopes of `AXES` in those of `_SLOPES`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +62,16 @@ class HoldOuts:
     error: Array
     """ln predicted - ln observed."""
     s_param: Array
-    decades: Array
-    """log10 of the row's compute over the largest fitted one."""
+    beyond: Array
+    """How far outside the fitted runs along each of `AXES`, (n, 6) (`uncertainty.outside`)."""
+    unsure: Array
+    """What the levels that were fitted there make of it, (n, 6) (`uncertainty.unsure`)."""
     cut: NDArray[np.int64]
+
+    @property
+    def decades(self) -> Array:
+        """Beyond in compute, size or tokens, whichever is most, (n,)."""
+        return self.beyond[:, :3].max(axis=1)
 
 
 def hold_out(
@@ -69,7 +88,7 @@ def hold_out(
     Args:
         problem: the law and the rows.
         fitted: the full fit; its threshold and prior are kept.
-        extent: of each row, (n, 3) (`uncertainty.extent_of`).
+        extent: of each row, (n, 5) (`uncertainty.extent_of`).
         rng: for the bootstrap at each cut.
         scored: rows whose prediction counts.
         replicates: of the bootstrap; 0 where only errors are asked for.
@@ -77,14 +96,19 @@ def hold_out(
     codes, member = np.unique(problem.group, return_inverse=True)
     member = member.reshape(-1)
     found, seen = [], set()
+    has_teachers = np.isfinite(extent[:, 3]).any()
     for i, (axis, share) in enumerate(CUTS):
-        largest = np.zeros(len(codes))
-        np.maximum.at(largest, member, extent[:, axis])
-        num_below = round(share * len(codes))
+        if not has_teachers and (axis == 3 or share < 0):
+            continue
+        largest = np.full(len(codes), -np.inf)
+        value = np.log(extent[:, axis]) * np.sign(share)
+        np.fmax.at(largest, member, value)  # runs without a teacher stay below
+        ordered = np.sort(largest[np.isfinite(largest)])
+        num_below = round(abs(share) * len(ordered))
         if axis == 0:
             few = np.argsort(np.argsort(largest, kind="stable"), kind="stable") < num_below
         else:  # whole levels: a size is above or below
-            few = largest < np.sort(largest)[num_below] * (1 - 1e-6)
+            few = largest < ordered[num_below] - 1e-6
         below = few[member]
         if few.sum() < problem.num_free + 3 or not (~below & scored).any() or few.tobytes() in seen:
             continue
@@ -113,10 +137,13 @@ def _predict_above(
     theta, _ = refit(problem, fitted, weights * problem.weight, rng=rng, restarts=0, iterations=40)
     above = ~below & scored
     value = problem.model.value(theta)[:, above]
+    low, top = (end(extent[below], axis=0) for end in (np.fmin.reduce, np.fmax.reduce))
+    beyond = outside(extent[above], top, low)
     return HoldOuts(
         error=value[0] - problem.y[above],
         s_param=value[1:].std(axis=0) if replicates else np.zeros(value.shape[1]),
-        decades=decades_beyond(extent[above], extent[below].max(axis=0)),
+        beyond=beyond,
+        unsure=np.repeat(unsure(num_levels(extent[below]))[None], len(beyond), axis=0),
         cut=np.full(int(above.sum()), cut),
     )
 
@@ -129,38 +156,48 @@ def held_out_error(held: HoldOuts | None) -> float | None:
     return float(np.exp(np.log(np.maximum(squares, 1e-20)).mean() / 2))
 
 
-def calibrate_term(held: HoldOuts | None, *, noise: float, level: float) -> Calibration:
+def calibrate_term(
+    held: HoldOuts | None, *, noise: float, level: float, levels: Array | None = None
+) -> Calibration:
     """The misspecification term that makes held-out rows fall inside their intervals as often as nominal.
 
-    Student-t likelihood over a grid of (m0, m1) with a log-normal prior around the default, since the rows
-    above a cut err together. The root of the posterior mean square is used, so that little evidence widens the
-    interval; then both terms are raised, up to threefold, until the nominal share is reached.
+    Student-t likelihood over grids of m0 and of a slope for each axis, with log-normal priors around the defaults, since
+    the rows above one cut err together; slopes of compute, size and tokens are tied to one of their own. The roots of the
+    posterior mean squares are used, so that little evidence widens the interval; then all are raised, up to threefold,
+    until the nominal share is reached.
+
+    Args:
+        held: the hold-outs; None where there are none.
+        noise: of one run, in ln L.
+        level: nominal.
+        levels: of all the runs (`uncertainty.num_levels`); None: plenty.
     """
+    few = np.ones(len(AXES)) if levels is None else unsure(levels)
+    default = Calibration(nominal=level)
     if held is None:
-        return Calibration(nominal=level)
+        return _calibration(default.at_edge, DEFAULT_PER_DECADE * few, nominal=level)
     base = held.s_param**2 + noise**2
     per_cut = np.bincount(held.cut, minlength=len(CUTS))[held.cut]
-    shares = np.array([share for _, share in CUTS])
-    late = (shares[held.cut] / shares.max()) ** _LATE
+    shares = np.array([abs(share) for _, share in CUTS])
+    late = (shares[held.cut] / 0.8) ** _LATE
     weight = np.minimum(1.0, _WORTH / per_cut) * late
-    edge, slope = (v.ravel() for v in np.meshgrid(_EDGES, _SLOPES, indexing="ij"))
-    scale = np.sqrt(base + (edge[:, None] + slope[:, None] * held.decades) ** 2)
-    likelihood = -(np.log(scale) + 3.0 * np.log1p((held.error / scale) ** 2 / 5.0)) @ weight
-    prior = (np.log(edge / DEFAULT_AT_EDGE) ** 2 + 2 * np.log(slope / DEFAULT_PER_DECADE) ** 2) / 2
-    log_posterior = likelihood - prior
-    posterior = np.exp(log_posterior - log_posterior.max())
-    posterior /= posterior.sum()
-    at_edge, per_decade = (float(np.sqrt(posterior @ v**2)) for v in (edge, slope))
+    far = held.beyond * held.unsure * _UNITS
+    scale = base + (_EDGES[:, None, None] + _SLOPES[:, None] * far.max(axis=1)) ** 2  # (edges, slopes, n)
+    each = -(np.log(scale) / 2 + 3.0 * np.log1p(held.error**2 / scale / 5.0)) * weight
+    along = far.argmax(axis=1)
+    likelihood = np.stack([each[:, :, along == a].sum(axis=2) for a in range(len(AXES))])
+    at_edge, slopes = _posterior(likelihood)
     z = NormalDist().inv_cdf(0.5 + level / 2)
+    spread = at_edge + (slopes * far).max(axis=1)
 
     def share(factor: float, weights: Array | None = None) -> float:
-        spread = factor * (at_edge + per_decade * held.decades)
-        return float(np.average(np.abs(held.error) <= z * np.sqrt(base + spread**2), weights=weights))
+        inside = np.abs(held.error) <= z * np.sqrt(base + (factor * spread) ** 2)
+        return float(np.average(inside, weights=weights))
 
     factor = next((f for f in np.linspace(1.0, 3.0, 21) if share(f, late) >= level), 3.0)
-    return Calibration(
-        at_edge=float(factor * at_edge),
-        per_decade=float(factor * per_decade),
+    return _calibration(
+        factor * at_edge,
+        factor * slopes * few,
         num_held_out=len(held.error),
         max_decades=float(held.decades.max()),
         nominal=level,
@@ -170,15 +207,42 @@ def calibrate_term(held: HoldOuts | None, *, noise: float, level: float) -> Cali
     )
 
 
-def by_decade(held: HoldOuts, calibration: Calibration, *, noise: float) -> list[dict[str, float]]:
+def _calibration(at_edge: float, slopes: Array, **found: float) -> Calibration:
+    names = ("per_decade", "per_params", "per_tokens", "per_smaller", "per_loss", "per_excess")
+    by_axis = dict(zip(names, (float(x) for x in slopes * _UNITS), strict=True))
+    return Calibration(at_edge=float(at_edge), **by_axis, **found)  # pyrefly: ignore
+
+
+def _posterior(likelihood: Array) -> tuple[float, Array]:
+    """Roots of the posterior mean squares of m0 and of the slopes, from ln likelihoods (axis, m0, slope)."""
+    log = np.log(_SLOPES)
+    centre = np.log(DEFAULT_PER_DECADE)
+    tied = np.exp(-(((log[:, None] - log) / _TIED) ** 2) / 2)  # slope by the one they have in common
+    free = np.repeat(np.exp(-(((log - centre) / _FREE) ** 2) / 2)[:, None], len(log), axis=1)
+    prior = np.stack([tied, tied, tied, free, free, free])
+    prior /= prior.sum(axis=1, keepdims=True)
+    top = likelihood.max(axis=2, keepdims=True)
+    joint = np.exp(likelihood - top)[:, :, :, None] * prior[:, None]  # (axis, m0, slope, common)
+    evidence = joint.sum(axis=2)
+    both = (np.log(evidence) + top).sum(axis=0)
+    both -= (np.log(_EDGES / DEFAULT_AT_EDGE)[:, None] ** 2 + ((log - centre) / _FREE) ** 2) / 2
+    both = np.exp(both - both.max())
+    both /= both.sum()  # (m0, common)
+    of_slope = (joint / evidence[:, :, None] * both[:, None]).sum(axis=(1, 3))
+    return float(np.sqrt(both.sum(axis=1) @ _EDGES**2)), np.sqrt(of_slope @ _SLOPES**2)
+
+
+def by_decade(
+    held: HoldOuts, calibration: Calibration, *, noise: float, levels: Array
+) -> list[dict[str, float]]:
     """The held-out predictions by how far beyond the fitted runs they lie, in decades of compute.
 
     Each entry: `from` and `to` (decades), `num` predictions, `error` (root mean square, in ln L), `inside` the
     interval with the misspecification term, `inside_without` it, and the mean half width `half_width` (ln L).
     """
-    z = NormalDist().inv_cdf(0.5 + calibration.nominal / 2)
+    z, few = NormalDist().inv_cdf(0.5 + calibration.nominal / 2), unsure(levels)
     without = z * np.hypot(held.s_param, noise)
-    half = np.hypot(without, z * calibration.spread(held.decades))
+    half = np.hypot(without, z * calibration.spread(held.beyond * held.unsure / few))
     size, table = np.abs(held.error), []
     for low, high in pairwise(_DECADES):
         here = (held.decades >= low) & (held.decades < high)
@@ -198,7 +262,7 @@ def by_cut(held: HoldOuts) -> list[dict[str, float]]:
     """
     return [
         {
-            "axis": AXES[CUTS[i][0]],
+            "axis": (*AXES[:3], "teacher_loss")[CUTS[i][0]],
             "share": CUTS[i][1],
             "num": int((held.cut == i).sum()),
             "mean_square": float((held.error[held.cut == i] ** 2).mean()),

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distillaw.errors import ConfigError
-from distillaw.fitting.uncertainty import DesignPoints, LinearBelief, decades_beyond
+from distillaw.fitting.uncertainty import DesignPoints, LinearBelief, outside
 from distillaw.laws.base import Array
 
 COST_POWER = 0.4
@@ -225,8 +225,8 @@ class _Question:
         return (spread**2).mean(axis=-1)
 
     def _spread(self, cells: DesignPoints, largest: Array) -> Array:
-        decades = decades_beyond(cells.extent, largest[..., None, :])
-        return np.hypot(self.belief.noise, self.belief.calibration.spread(decades))
+        beyond = outside(cells.extent, largest[..., None, :])
+        return np.hypot(self.belief.noise, self.belief.calibration.spread(beyond))
 
     def _greedy(
         self,
@@ -248,13 +248,13 @@ class _Question:
             CJ = covariance @ J.T  # (k, m)
             informed = noise + np.einsum("mk,km->m", J, CJ)
             gain = ((G @ CJ) ** 2).mean(axis=0) / informed
-            gain += self._misspecified(largest) - self._misspecified(np.maximum(largest, pool.extent))
+            gain += self._misspecified(largest) - self._misspecified(np.fmax(largest, pool.extent))
             allowed &= gain >= _WORTH * self._variance(G, covariance, largest)
             if not allowed.any():
                 break
             i = int(np.argmax(np.where(allowed, gain / cost**COST_POWER, -np.inf)))
             covariance = covariance - np.outer(CJ[:, i], CJ[:, i]) / informed[i]
-            largest = np.maximum(largest, pool.extent[i])
+            largest = np.fmax(largest, pool.extent[i])
             spent += float(cost[i])
             left[i] = False
             runs.append(_run(pool, cost, i, spent, scale.expected(self._variance(G, covariance, largest))))

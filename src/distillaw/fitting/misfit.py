@@ -3,7 +3,7 @@
 Residuals of independent runs (means over the rows of a group) are looked at in three ways, each strict enough that of
 3,000 tables of a true law with Student's noise five are taken for misfits (tests/fitting/test_misfit.py):
 
-trend   along compute, size, tokens or tokens per parameter: far fewer changes of sign than by chance (Wald and
+trend   along compute, size, tokens, tokens per parameter, teacher's loss or teacher's size: far fewer changes of sign than by chance (Wald and
         Wolfowitz 1940) where a cubic explains most of the variance
 modes   two groups of runs with a gap between them, among all or among the smallest third: two recipes, two units,
         two ways of counting parameters
@@ -32,7 +32,8 @@ def find_misfit(resid: Array, *, extent: Array, weight: Array, group: np.ndarray
 
     Args:
         resid: ln predicted - ln observed, (n,).
-        extent: compute, parameters, tokens of each row, (n, 3).
+        extent: compute, parameters, tokens of each row and, where there are any, teacher's loss and size, (n, 3 to 5);
+            NaN without a teacher.
         weight: of each row.
         group: independent run of each row.
     """
@@ -46,19 +47,19 @@ def find_misfit(resid: Array, *, extent: Array, weight: Array, group: np.ndarray
     if seen := _modes(r) or _modes(r[small]):
         return seen
     keep = weight >= 0.5 * weight.max()
-    r, compute, params, tokens = _by_run(resid[keep], extent[keep], group[keep])
+    r, compute, params, tokens, *teacher = _by_run(resid[keep], extent[keep], group[keep])
     if len(r) < FEWEST:
         return None
     named = {"compute": compute, "params": params, "tokens": tokens, "tokens per parameter": tokens - params}
+    named |= dict(zip(("the teacher's loss", "the teacher's size"), teacher, strict=False))
     return _break(r, compute, robust_scale(r)) or _trend(r, named)
 
 
-def _by_run(resid: Array, extent: Array, group: np.ndarray) -> tuple[Array, Array, Array, Array]:
-    """Means over the rows of each run: residual, ln compute, ln params, ln tokens."""
+def _by_run(resid: Array, extent: Array, group: np.ndarray) -> list[Array]:
+    """Means over the rows of each run: residual, and the ln of each column of `extent`."""
     _, member = np.unique(group, return_inverse=True)
     size = np.bincount(member)
-    means = [np.bincount(member, column) / size for column in (resid, *np.log(extent).T)]
-    return means[0], means[1], means[2], means[3]
+    return [np.bincount(member, column) / size for column in (resid, *np.log(extent).T)]
 
 
 def _modes(r: Array) -> str | None:
@@ -96,19 +97,22 @@ def _break(r: Array, compute: Array, noise: float) -> str | None:
 
 
 def _trend(r: Array, axes: dict[str, Array]) -> str | None:
-    sign, n = r > np.median(r), len(r)
-    num, other = int(sign.sum()), int((~sign).sum())
-    expected = 2 * num * other / n + 1
-    sd = np.sqrt((expected - 1) * (expected - 2) / (n - 1))
     for name, x in axes.items():
-        if np.ptp(x) < 1e-6:
+        known = np.isfinite(x)  # runs without a teacher have no place along its axes
+        n = int(known.sum())
+        if n < FEWEST or np.ptp(x[known]) < 1e-6:
             continue
+        own, x = r[known], x[known]
+        sign = own > np.median(own)
+        num, other = int(sign.sum()), int((~sign).sum())
+        expected = 2 * num * other / n + 1
+        sd = np.sqrt((expected - 1) * (expected - 2) / (n - 1))
         order = np.argsort(x, kind="stable")
         runs = 1 + int((sign[order][1:] != sign[order][:-1]).sum())
         z = (runs - expected) / sd
         cubic = np.vander((x - x.mean()) / x.std(), 4)
-        left = r - cubic @ np.linalg.lstsq(cubic, r, rcond=None)[0]
-        explained = 1 - float(left.var() / r.var())
+        left = own - cubic @ np.linalg.lstsq(cubic, own, rcond=None)[0]
+        explained = 1 - float(left.var() / own.var())
         if z < FEW_SIGNS and explained > EXPLAINED:
             return (
                 f"residuals follow {name}: their sign changes {runs - 1} times in {n} runs ({expected - 1:.0f} by "

@@ -18,14 +18,15 @@ from numpy.typing import ArrayLike, NDArray
 from distillaw.errors import CacheError, DataError, FitError
 from distillaw.fitting.curve import FittedCurve, log_coordinates
 from distillaw.fitting.design import Basis, Design, Teachers
+from distillaw.fitting.frontier import above_best
 from distillaw.fitting.summary import UNUSABLE, coefficient_table, summarise, summarise_html
 from distillaw.fitting.uncertainty import (
     Calibration,
     LinearBelief,
-    decades_beyond,
     extent_of,
     fitted_belief,
-    largest_of,
+    outside,
+    range_of,
 )
 from distillaw.laws.base import Array, Box
 from distillaw.laws.capacity import CapacityGapLine
@@ -477,11 +478,13 @@ class FitResult:
     def _extra_spread(self, logs: dict[str, Array]) -> Array:
         """Noise and misspecification of a new run, standard deviation in ln L, per point."""
         prefix = "student_" if "student_params" in logs else ""
-        decades = np.zeros(len(logs[f"{prefix}params"]))
-        if f"{prefix}tokens" in logs:
-            extent = extent_of(*(np.exp(logs[f"{prefix}{name}"]) for name in ("params", "tokens")))
-            decades = decades_beyond(extent, largest_of(self.fitted_range.as_dict()))
-        return np.hypot(self.noise, self.calibration.spread(decades))
+        names = [name for name in (f"{prefix}params", f"{prefix}tokens", "teacher_loss") if name in logs]
+        if f"{prefix}tokens" not in names:
+            return np.hypot(self.noise, np.full(len(logs[f"{prefix}params"]), self.calibration.at_edge))
+        low, top = range_of(self.fitted_range.as_dict())
+        excess = None if self.curve is None else above_best(self.curve, logs[names[0]], logs[names[1]])
+        beyond = outside(extent_of(*(np.exp(logs[name]) for name in names), excess=excess), top, low)
+        return np.hypot(self.noise, self.calibration.spread(beyond))
 
 
 def convention_of(law: FitResult | PublishedLaw | SupervisedLaw) -> str | None:

@@ -22,7 +22,7 @@ from distillaw.fitting.diagnostics import (
     students_above_teachers,
 )
 from distillaw.fitting.estimate import Estimate, bootstrap, estimate
-from distillaw.fitting.frontier import choose_weights
+from distillaw.fitting.frontier import above_best, choose_weights
 from distillaw.fitting.misfit import find_misfit
 from distillaw.fitting.models import FREE, StudentModel
 from distillaw.fitting.newton import minimise
@@ -38,7 +38,7 @@ from distillaw.fitting.problem import (
 )
 from distillaw.fitting.result import FitResult, FitStatus, convention_of
 from distillaw.fitting.second import disagreement
-from distillaw.fitting.uncertainty import Calibration, extent_of
+from distillaw.fitting.uncertainty import FEW_LEVELS, Calibration, extent_of, num_levels
 from distillaw.laws.base import Array
 from distillaw.laws.published import PublishedLaw
 from distillaw.laws.supervised import SupervisedLaw
@@ -224,14 +224,18 @@ def solve(
     open_ended = [name for name, p in profiled.items() if p.is_flat]
     judged = check_estimate(problem, fitted, condition=condition, disagreement=gap, open_ended=open_ended)
     together = rows if plain is None else plain.followed_by(rows)
-    extent = extent_of(together.params, together.tokens)
+    found = specified.curve(fitted.theta, np.empty((0, len(fitted.theta))))
+    excess = above_best(found, np.log(together.params), np.log(together.tokens))
+    extent = extent_of(together.params, together.tokens, together.teacher_loss, excess)
     calibration, held = _calibration(problem, fitted, extent, rows, request)
     resid = problem.model.value(fitted.theta[None])[0] - problem.y
-    seen = find_misfit(resid, extent=extent, weight=problem.weight, group=problem.group)
+    named = np.column_stack([extent[:, :4], together.teacher_params])
+    seen = find_misfit(resid, extent=named, weight=problem.weight, group=problem.group)
     if seen is not None:
         judged = DesignVerdict(
             status=FitStatus.MISFIT, remedy=f"{seen[0].upper()}{seen[1:]}. {FitStatus.MISFIT.value}"
         )
+    rows = replace(rows, notes=(*rows.notes, *_few_levels(extent)))
     repeated = seed_noise(together)
     checked |= held | ({} if repeated is None else {"seed_noise": repeated})
     return replace(
@@ -251,19 +255,30 @@ def solve(
     )
 
 
+def _few_levels(extent: Array) -> list[str]:
+    """A note where two or three levels of compute, size or tokens are all that an extrapolation stands on."""
+    names = ("budgets", "sizes", "counts of tokens")
+    few = {name: n for name, n in zip(names, num_levels(extent)[:3], strict=True) if n <= FEW_LEVELS}
+    return [
+        f"only {n} {name}: a curve goes through them whatever lies beyond, so intervals there are three times as wide"
+        for name, n in few.items()
+    ]
+
+
 def _calibration(
     problem: Problem, fitted: Estimate, extent: Array, rows: Observations, request: Request
 ) -> tuple[Calibration, dict[str, object]]:
     """Misspecification from hold-outs within the data; the default where nothing was to be resampled."""
+    levels = num_levels(extent)
     if not request.bootstrap or not request.calibrate:
-        return Calibration(nominal=request.level), {}
+        return calibrate_term(None, noise=fitted.noise, level=request.level, levels=levels), {}
     # a joint fit has its no-teacher rows first
     scored = np.arange(len(problem.y)) >= len(problem.y) - len(rows)
     held = hold_out(problem, fitted, extent, rng=np.random.default_rng([request.seed, 5]), scored=scored)
-    found = calibrate_term(held, noise=fitted.noise, level=request.level)
+    found = calibrate_term(held, noise=fitted.noise, level=request.level, levels=levels)
     if held is None:
         return found, {}
-    table = by_decade(held, found, noise=fitted.noise)
+    table = by_decade(held, found, noise=fitted.noise, levels=levels)
     return found, {"calibration_by_decade": table, "held_out_by_cut": by_cut(held)}
 
 

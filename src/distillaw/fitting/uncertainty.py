@@ -20,44 +20,98 @@ from distillaw.laws.distillation import StudentLaw
 from distillaw.laws.published import PublishedLaw
 from distillaw.laws.supervised import SupervisedLaw
 
-DEFAULT_AT_EDGE, DEFAULT_PER_DECADE = 0.002, 0.01
-"""s_model where the data cannot tell: about 1 % of L per decade beyond the runs (docs/fitting.md)."""
+DEFAULT_AT_EDGE, DEFAULT_PER_DECADE = 0.002, 0.008
+DEFAULT_PER_LOSS, DEFAULT_PER_EXCESS = 0.15, 0.12
+"""s_model where the data cannot tell: 0.8 % of L per decade beyond the runs, 1.5 % per 0.1 of ln L_T outside the
+teachers, an eighth of what a run lies above the best of its compute (docs/fitting.md)."""
+AXES = ("compute", "params", "tokens", "smaller", "teacher_loss", "excess")
+"""Ways out of the runs: more compute, parameters or tokens; fewer of either; a better or worse teacher; and, within
+them too, away from the best allocation of the compute, which a law of few numbers follows at the cost of the rest."""
+_SAME = (1.6, 1.3, 1.3, 1.005)
+"""Compute, sizes, tokens and teachers' losses within these factors are one level."""
+FEW_LEVELS = 3
+"""A curve of three parameters goes through so many, whatever lies beyond them."""
+_FEW = 2.0
+"""Of `unsure`, chosen on public runs (docs/fitting.md)."""
 
 
-def extent_of(params: Array, tokens: Array) -> Array:
-    """The axes on which runs are small or large: compute 6 N D, parameters, tokens; shape (..., 3)."""
-    return np.stack([6 * params * tokens, params, tokens], axis=-1)
+def extent_of(
+    params: Array, tokens: Array, teacher_loss: Array | None = None, excess: Array | None = None
+) -> Array:
+    """What runs are far out by, (..., 5): compute 6 N D, parameters, tokens, teacher's loss, excess (NaN: none, unknown).
+
+    `excess` is ln L above the law's best at that compute (`frontier.above_best`).
+    """
+    rest = [np.array(np.nan) if column is None else column for column in (teacher_loss, excess)]
+    return np.stack(np.broadcast_arrays(6 * params * tokens, params, tokens, *rest), axis=-1)
 
 
-def decades_beyond(extent: Array, top: Array) -> Array:
-    """Decades beyond the largest runs fitted, on the axis where it is most; 0 within them.
-
-    A size far above all that were fitted is an extrapolation at any compute, and so is a budget of tokens.
+def outside(extent: Array, top: Array, low: Array | None = None) -> Array:
+    """How far beyond the runs fitted along each of `AXES`, (..., 6): decades, of losses e-folds; 0 within.
 
     Args:
-        extent: of the points, (..., 3) as `extent_of` gives it.
-        top: the largest among the runs, (..., 3); 0 where there is none.
+        extent: of the points, (..., 5) as `extent_of` gives it.
+        top: the largest among the runs, (..., 5), of which that of the excess is not used; 0 where there is none.
+        low: the smallest, likewise; where none is given, nothing lies below.
     """
-    known = np.where(top > 0, top, extent)
-    return np.maximum(np.log10(extent / known).max(axis=-1), 0.0)
+    extent, top = np.broadcast_arrays(extent, top)
+    placed, excess, top = extent[..., :4], extent[..., 4], top[..., :4]
+    above = np.log(placed / np.where(top > 0, top, placed))
+    least = np.zeros(4) if low is None else low[..., :4]
+    below = np.log(np.where(least > 0, least, placed) / placed)
+    teacher = np.maximum(above[..., 3], below[..., 3])
+    decades = [*np.moveaxis(above[..., :3], -1, 0), below[..., 1:3].max(axis=-1)]
+    found = np.stack([*(d / np.log(10) for d in decades), teacher, excess], axis=-1)
+    return np.maximum(np.nan_to_num(found), 0.0)
 
 
-def largest_of(fitted_range: Mapping[str, tuple[float, float]]) -> Array:
-    """(3,) of a fitted range, as `decades_beyond` takes it; 0 where it does not say."""
+def range_of(fitted_range: Mapping[str, tuple[float, float]]) -> tuple[Array, Array]:
+    """Least and largest (5,) of a fitted range, as `outside` takes them; 0 where it does not say."""
     nothing = (0.0, 0.0)
-    sizes, tokens = (
-        fitted_range.get(name, fitted_range.get(f"student_{name}", nothing))[1]
-        for name in ("params", "tokens")
-    )
-    return np.array([fitted_range.get("compute", nothing)[1], sizes, tokens])
+    found = [fitted_range.get("compute", nothing)]
+    found += [fitted_range.get(n, fitted_range.get(f"student_{n}", nothing)) for n in ("params", "tokens")]
+    low, top = zip(*found, fitted_range.get("teacher_loss", nothing), nothing, strict=True)
+    return np.array(low), np.array(top)
+
+
+def num_levels(extent: Array) -> Array:
+    """Distinct levels of compute, size, tokens and teachers' losses among runs (n, 5); (4,)."""
+    found = []
+    for column, same in zip(extent.T[:4], _SAME, strict=True):
+        levels, last = 0, -np.inf
+        for value in np.unique(np.log(column[np.isfinite(column)])):
+            if value > last + np.log(same):
+                levels, last = levels + 1, value
+        found.append(levels)
+    return np.array(found)
+
+
+def unsure(levels: Array) -> Array:
+    """How much more a law may be wrong beyond few levels, along each of `AXES`, (6,): 3 times for three, 1.3 for ten.
+
+    Sizes and tokens count no more levels than there are of compute.
+    """
+    compute, params, tokens, teachers = levels
+    each = np.array([compute, min(compute, params), min(compute, tokens), min(params, tokens), teachers or np.inf])
+    return np.append(1 + _FEW / np.maximum(each - FEW_LEVELS + 1, 1), 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """s_model(h) = at_edge + per_decade h, in ln L, and where it comes from."""
+    """s_model(x) = at_edge + max over the axes of slope x, in ln L, and where it comes from."""
 
     at_edge: float = DEFAULT_AT_EDGE
     per_decade: float = DEFAULT_PER_DECADE
+    """Of compute beyond the runs."""
+    per_params: float | None = None
+    """Per decade of size, where it is not that of compute; so are those below."""
+    per_tokens: float | None = None
+    per_smaller: float | None = None
+    """Per decade of size or tokens below the runs; None in files that knew of none."""
+    per_loss: float | None = None
+    """Per unit of ln L_T outside the teachers; None in files that knew of none."""
+    per_excess: float | None = None
+    """Per unit of ln L above the law's best at the same compute; None in files that knew of none."""
     num_held_out: int = 0
     """Held-out rows it was calibrated on; 0 is the default."""
     max_decades: float = 0.0
@@ -70,18 +124,29 @@ class Calibration:
     error: float | None = None
     """Root mean square error of the held-out predictions, in ln L."""
 
-    def spread(self, decades: Array) -> Array:
-        """s_model at h decades beyond the fitted runs (`decades_beyond`)."""
-        return self.at_edge + self.per_decade * np.maximum(decades, 0.0)
+    @property
+    def slopes(self) -> Array:
+        """Along `AXES`, (6,)."""
+        sizes = [self.per_decade if x is None else x for x in (self.per_params, self.per_tokens)]
+        rest = [x or 0.0 for x in (self.per_smaller, self.per_loss, self.per_excess)]
+        return np.array([self.per_decade, *sizes, *rest])
+
+    def spread(self, beyond: Array) -> Array:
+        """s_model that far outside the fitted runs (`outside`, shape (..., 6))."""
+        return self.at_edge + (self.slopes * beyond).max(axis=-1)
 
     @property
     def label(self) -> str:
         """What to say beside an interval."""
         if not self.num_held_out:
             return "default, not calibrated"
+        if self.max_decades < _NOWHERE:
+            return f"calibrated on {self.num_held_out} held-out predictions, none of them beyond the runs: a default there"
         return f"calibrated on {self.num_held_out} held-out predictions up to {self.max_decades:.1f} decades"
 
 
+_NOWHERE = 0.05
+"""Decades that are no extrapolation."""
 _STEP = 1e-5
 """Of central differences in parameters of order 1: near the cube root of float64's precision, where they err least."""
 _SUPERVISED_SD = (0.5, 1.0, 1.5, 0.3, 0.3, 0.4)
@@ -136,8 +201,8 @@ class DesignPoints:
 
     @property
     def extent(self) -> Array:
-        """(m, 3), what extrapolation is measured on."""
-        return extent_of(self.params, self.tokens)
+        """(m, 5), what extrapolation is measured on."""
+        return extent_of(self.params, self.tokens, self.teacher_loss)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +216,7 @@ class LinearBelief:
     """Standard deviation of one run, in ln L."""
     calibration: Calibration
     largest: Array
-    """(3,): the largest compute, size and tokens among the runs made; 0 without any."""
+    """(5,): the largest of each column of `extent_of` among the runs made; 0 without any."""
 
     def log_loss(self, cells: DesignPoints) -> Array:
         """Ln L of each cell at the estimate, (m,)."""
@@ -170,7 +235,7 @@ class LinearBelief:
         J = self.gradient(cells)
         CJ = self.covariance @ J.T
         seen = np.linalg.solve(J @ CJ + max(self.noise, 1e-6) ** 2 * np.eye(len(J)), CJ.T)
-        largest = np.maximum(self.largest, cells.extent.max(axis=0))
+        largest = np.fmax(self.largest, np.fmax.reduce(cells.extent, axis=0))
         return replace(self, covariance=self.covariance - CJ @ seen, largest=largest)
 
     @property
@@ -247,7 +312,7 @@ def fitted_belief(
     # (S^-1 + P^-1)^-1 without inverting S, which is singular where parameters are tied or fixed
     prior = np.diag(np.square(_prior_sd(curve, both=len(parts) > 1)))
     covariance = spread - spread @ np.linalg.solve(spread + prior, spread)
-    top = largest_of(fitted_range)
+    _, top = range_of(fitted_range)
     return LinearBelief(curve=curve, covariance=covariance, noise=noise, calibration=calibration, largest=top)
 
 
@@ -341,7 +406,7 @@ def guessed_belief(curve: FittedCurve, *, noise: float, runs: DesignPoints | Non
     mask = np.concatenate([free, np.ones(6, dtype=bool)]) if both else free
     covariance = np.diag(np.where(mask, np.square(_prior_sd(curve, both=both)), 0.0))
     belief = LinearBelief(
-        curve=curve, covariance=covariance, noise=noise, calibration=Calibration(), largest=np.zeros(3)
+        curve=curve, covariance=covariance, noise=noise, calibration=Calibration(), largest=np.zeros(5)
     )
     return belief if runs is None else belief.informed_by(runs)
 

@@ -242,12 +242,13 @@ def _discrepancy_of(fit: FitResult) -> Discrepancy:
     if fit.curve.form in ("reduced", "reduced-q"):
         return REDUCED_DISCREPANCY
     found = WEAK_DISCREPANCY if fit.status.name == "AT_BOUND" else FITTED_DISCREPANCY
-    per_efold = fit.calibration.per_decade / math.log(10)
+    _, params, tokens, _, loss, _ = fit.calibration.slopes
+    per_efold = float(max(params, tokens)) / math.log(10)
     return replace(
         found,
         at_home=max(found.at_home, fit.calibration.at_edge),
         per_efold=max(found.per_efold, per_efold),
-        per_loss=max(found.per_loss, per_efold),
+        per_loss=max(found.per_loss, float(loss) / EFOLD_WEIGHT["teacher_loss"]),
     )
 
 
