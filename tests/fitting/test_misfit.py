@@ -1,12 +1,14 @@
 """A status that sees that the law is not of these runs."""
 
+from dataclasses import replace
+
 import numpy as np
-import pytest
 
 import distillaw as dl
 from distillaw.fitting.misfit import find_misfit
 from distillaw.fitting.result import FitStatus
 from distillaw.fitting.uncertainty import extent_of
+from distillaw.planning.voices import fitted_voice
 
 LAW = dl.published("busbridge2025").supervised
 
@@ -61,7 +63,7 @@ def test_a_break_in_the_last_levels_is_named():
     resid = np.log(LAW(params=table["params"], tokens=table["tokens"]) / table["loss"])
     extent = extent_of(table["params"], table["tokens"])
     found = find_misfit(resid, extent=extent, weight=np.ones(49), group=np.arange(49))
-    assert found is not None and "a break" in found and "below" in found
+    assert found is not None and not found.of_table and "a break" in found.text and "below" in found.text
 
 
 def test_another_law_shows_as_a_trend():
@@ -71,7 +73,7 @@ def test_another_law_shows_as_a_trend():
     ).standard_normal(49)
     extent = extent_of(table["params"], table["tokens"])
     found = find_misfit(resid, extent=extent, weight=np.ones(49), group=np.arange(49))
-    assert found is not None and "follow params" in found
+    assert found is not None and "follow params" in found.text
 
 
 def test_rows_of_one_run_are_one():
@@ -82,8 +84,28 @@ def test_rows_of_one_run_are_one():
     assert find_misfit(resid, extent=extent, weight=np.ones(160), group=np.repeat(np.arange(8), 20)) is None
 
 
-@pytest.mark.parametrize("status", ["MISFIT"])
-def test_a_law_that_does_not_fit_decides_no_verdict(status):
-    from distillaw.planning.voices import DECISIVE
+def test_a_teacher_that_matters_beyond_its_loss_is_named():
+    """Residuals that go with the teacher's size; runs without a teacher have no place along it."""
+    rng = np.random.default_rng(0)
+    size = np.where(np.arange(120) % 4, 10 ** rng.uniform(8, 10, 120), np.nan)
+    resid = 0.001 * rng.standard_normal(120)
+    resid += np.nan_to_num(0.005 * np.log10(size / 1e9))
+    extent = extent_of(10 ** rng.uniform(7, 9, 120), 10 ** rng.uniform(9, 11, 120), np.where(size > 0, 2.0, np.nan))
+    named = np.column_stack([extent[:, :4], size])
+    found = find_misfit(resid, extent=named, weight=np.ones(120), group=np.arange(120))
+    assert found is not None and "the teacher's size" in found.text
 
-    assert status not in DECISIVE
+
+def test_two_tables_in_one_decide_no_verdict_and_a_bent_law_does():
+    """A break is in the hold-outs too, and widens what the law says of gains; of two units in one table nothing is."""
+    law = dl.published("surrogate-s2")
+    axes = np.geomspace(1.4e8, 7.75e9, 5), np.geomspace(3e9, 5e11, 4), np.linspace(1.9, 2.7, 6)
+    N, D, T = (v.ravel() for v in np.meshgrid(*axes))
+    loss = law.distillation(student_params=N, student_tokens=D, teacher_loss=T)
+    table = {"params": N, "tokens": D, "loss": loss, "teacher_loss": T}
+    good = dl.fit(table, family="distillation-reduced", supervised=law, bootstrap=20, check=False)
+    for of_table in (True, False):
+        details = {"misfit": {"text": "", "of_table": of_table}}
+        voice = fitted_voice(replace(good, status=FitStatus.MISFIT, details=details), "mine")
+        assert voice.may_decide is not of_table
+    assert not fitted_voice(replace(good, status=FitStatus.MISFIT, details={}), "of an older file").may_decide

@@ -12,6 +12,8 @@ break   the last levels of compute lie off the law of all the others (of runs th
 A law is always wrong by more than seeds are noisy (docs/fitting.md); that alone is no misfit.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from distillaw.fitting.estimate import robust_scale
@@ -27,8 +29,17 @@ LAST, OFF, BY = 1 / 6, 6.0, 2.0
 """Share of the runs that are last; standard errors, and robust standard deviations of a run, that they lie off by."""
 
 
-def find_misfit(resid: Array, *, extent: Array, weight: Array, group: np.ndarray) -> str | None:
-    """What is seen, in words with its values; None where nothing is.
+class Misfit(NamedTuple):
+    """What was seen."""
+
+    text: str
+    """In words, with its values."""
+    of_table: bool
+    """Two tables in one, of which no law can be right; else the law is wrong, by what its hold-outs show too."""
+
+
+def find_misfit(resid: Array, *, extent: Array, weight: Array, group: np.ndarray) -> Misfit | None:
+    """What is seen; None where nothing is.
 
     Args:
         resid: ln predicted - ln observed, (n,).
@@ -45,14 +56,15 @@ def find_misfit(resid: Array, *, extent: Array, weight: Array, group: np.ndarray
     if robust_scale(r) < 1e-9:
         return None
     if seen := _modes(r) or _modes(r[small]):
-        return seen
+        return Misfit(seen, of_table=True)
     keep = weight >= 0.5 * weight.max()
     r, compute, params, tokens, *teacher = _by_run(resid[keep], extent[keep], group[keep])
     if len(r) < FEWEST:
         return None
     named = {"compute": compute, "params": params, "tokens": tokens, "tokens per parameter": tokens - params}
     named |= dict(zip(("the teacher's loss", "the teacher's size"), teacher, strict=False))
-    return _break(r, compute, robust_scale(r)) or _trend(r, named)
+    seen = _break(r, compute, robust_scale(r)) or _trend(r, named)
+    return Misfit(seen, of_table=False) if seen else None
 
 
 def _by_run(resid: Array, extent: Array, group: np.ndarray) -> list[Array]:

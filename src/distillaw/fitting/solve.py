@@ -233,8 +233,9 @@ def solve(
     seen = find_misfit(resid, extent=named, weight=problem.weight, group=problem.group)
     if seen is not None:
         judged = DesignVerdict(
-            status=FitStatus.MISFIT, remedy=f"{seen[0].upper()}{seen[1:]}. {FitStatus.MISFIT.value}"
+            status=FitStatus.MISFIT, remedy=f"{seen.text[0].upper()}{seen.text[1:]}. {FitStatus.MISFIT.value}"
         )
+        checked |= {"misfit": seen._asdict()}
     rows = replace(rows, notes=(*rows.notes, *_few_levels(extent)))
     repeated = seed_noise(together)
     checked |= held | ({} if repeated is None else {"seed_noise": repeated})
@@ -257,8 +258,9 @@ def solve(
 
 def _few_levels(extent: Array) -> list[str]:
     """A note where two or three levels of compute, size or tokens are all that an extrapolation stands on."""
+    *levels, teachers = num_levels(extent)
     names = ("budgets", "sizes", "counts of tokens")
-    few = {name: n for name, n in zip(names, num_levels(extent)[:3], strict=True) if n <= FEW_LEVELS}
+    few = {name: n for name, n in zip(names, levels, strict=True) if n <= FEW_LEVELS and not teachers}
     return [
         f"only {n} {name}: a curve goes through them whatever lies beyond, so intervals there are three times as wide"
         for name, n in few.items()

@@ -21,8 +21,8 @@ from distillaw.laws.published import PublishedLaw
 from distillaw.laws.supervised import SupervisedLaw
 
 DEFAULT_AT_EDGE, DEFAULT_PER_DECADE = 0.002, 0.008
-DEFAULT_PER_LOSS, DEFAULT_PER_EXCESS = 0.15, 0.12
-"""s_model where the data cannot tell: 0.8 % of L per decade beyond the runs, 1.5 % per 0.1 of ln L_T outside the
+DEFAULT_PER_LOSS, DEFAULT_PER_EXCESS = 0.08, 0.12
+"""s_model where the data cannot tell: 0.8 % of L per decade beyond the runs, 0.8 % per 0.1 of ln L_T outside the
 teachers, an eighth of what a run lies above the best of its compute (docs/fitting.md)."""
 AXES = ("compute", "params", "tokens", "smaller", "teacher_loss", "excess")
 """Ways out of the runs: more compute, parameters or tokens; fewer of either; a better or worse teacher; and, within
@@ -89,11 +89,14 @@ def num_levels(extent: Array) -> Array:
 def unsure(levels: Array) -> Array:
     """How much more a law may be wrong beyond few levels, along each of `AXES`, (6,): 3 times for three, 1.3 for ten.
 
-    Sizes and tokens count no more levels than there are of compute.
+    Sizes and tokens count no more levels than there are of compute. Learnt on runs without a teacher; the few sizes of
+    distilled runs stand beside as many of training alone, and 1 is taken for their laws.
     """
     compute, params, tokens, teachers = levels
-    each = np.array([compute, min(compute, params), min(compute, tokens), min(params, tokens), teachers or np.inf])
-    return np.append(1 + _FEW / np.maximum(each - FEW_LEVELS + 1, 1), 1.0)
+    if teachers:
+        return np.ones(len(AXES))
+    each = np.array([compute, min(compute, params), min(compute, tokens), min(params, tokens)])
+    return np.concatenate([1 + _FEW / np.maximum(each - FEW_LEVELS + 1, 1), [1.0, 1.0]])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -220,9 +220,19 @@ def fitted_voice(fit: FitResult, source: str, *, plain: FitResult | None = None)
         discrepancy=_discrepancy_of(fit),
         note=f"{fit.nobs} rows in {fit.ngroups} independent runs",
         ensemble=_replicates(fit),
-        may_decide=fit.status.name in DECISIVE,
+        may_decide=_decides(fit),
         warnings=_warnings(fit, source),
     )
+
+
+def _decides(fit: FitResult) -> bool:
+    """Whether a fit may carry a verdict: a misfit too, unless it is of the table.
+
+    What bends away from the law is in its hold-outs, which widen what it says of gains; without it published laws of the
+    same form would answer alone, with intervals that know nothing of it (docs/verdict.md).
+    """
+    bent = fit.status.name == "MISFIT" and not fit.details.get("misfit", {}).get("of_table", True)
+    return bent or fit.status.name in DECISIVE
 
 
 def _warnings(fit: FitResult, source: str) -> tuple[str, ...]:
@@ -242,13 +252,13 @@ def _discrepancy_of(fit: FitResult) -> Discrepancy:
     if fit.curve.form in ("reduced", "reduced-q"):
         return REDUCED_DISCREPANCY
     found = WEAK_DISCREPANCY if fit.status.name == "AT_BOUND" else FITTED_DISCREPANCY
-    _, params, tokens, _, loss, _ = fit.calibration.slopes
+    _, params, tokens, *_ = fit.calibration.slopes
     per_efold = float(max(params, tokens)) / math.log(10)
     return replace(
         found,
         at_home=max(found.at_home, fit.calibration.at_edge),
         per_efold=max(found.per_efold, per_efold),
-        per_loss=max(found.per_loss, float(loss) / EFOLD_WEIGHT["teacher_loss"]),
+        per_loss=max(found.per_loss, per_efold),
     )
 
 
