@@ -4,8 +4,8 @@
 
 Tables of this package's own runs: open, pocket, capacity gap (random first weights, and cuts), two worlds. Of each in
 turn the strongest and the weakest teacher, the smallest and the largest student, the most tokens and the largest
-compute are left out with everything beyond; the law (joint with that of training alone) predicts the distilled ones. Beside it
-least squares of ln L on a quadratic in ln N, ln D and ln L_T of the distilled rows.
+compute are left out with everything beyond; the law (joint with that of training alone) predicts the distilled ones.
+Beside it least squares of ln L on a quadratic in ln N, ln D and ln L_T of the distilled rows.
 """
 
 import argparse
@@ -55,7 +55,11 @@ def tables() -> dict[str, Columns]:
         ("capacity gap, cuts", "capacity_gap_runs", ("pruned", "fresh")),
     ):
         rows = pq.read_table(SHIPPED / f"{file}.parquet").to_pylist()
-        rows = [r for r in rows if r["purpose"] in ("grid", "teacher", "holdout") and (not arms or r["arm"] in arms)]
+        rows = [
+            r
+            for r in rows
+            if r["purpose"] in ("grid", "teacher", "holdout") and (not arms or r["arm"] in arms)
+        ]
         if arms and arms[0] != "fresh":
             rows = [r for r in rows if r["role"] == "teacher" or r["arm"] == arms[0]]
         found[name] = _columns(rows)
@@ -85,11 +89,15 @@ def left_out(table: Columns, column: str, end: int) -> np.ndarray | None:
     return None
 
 
-def ours(table: Columns, held: np.ndarray, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
+def ours(
+    table: Columns, held: np.ndarray, scored: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
     """Prediction and ends of the interval of the scored rows, and the status."""
     rest = {name: table[name][~held] for name in ("params", "tokens", "loss", "teacher_loss", "group")}
     fit = dl.fit(rest, family=FAMILY, bootstrap=BOOTSTRAP, check=False)
-    if fit.curve is not None and fit.curve.behind is None:  # trunks too few for a supervised law: branches count as runs
+    if (
+        fit.curve is not None and fit.curve.behind is None
+    ):  # trunks too few for a supervised law: branches count as runs
         fit = dl.fit(rest, family=FAMILY, bootstrap=BOOTSTRAP, check=False, group="none")
     at = {name: table[name][scored] for name in ("params", "tokens", "teacher_loss")}
     p = fit.predict(
@@ -98,7 +106,9 @@ def ours(table: Columns, held: np.ndarray, scored: np.ndarray) -> tuple[np.ndarr
     return p.mean, p.lower, p.upper, fit.status.name
 
 
-def quadratic(table: Columns, held: np.ndarray, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def quadratic(
+    table: Columns, held: np.ndarray, scored: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Least squares of ln L on a quadratic in ln N, ln D, ln L_T, with its own prediction interval."""
     fitted = ~held & np.isfinite(table["teacher_loss"])
     x = np.log(np.column_stack([table[name] for name in ("params", "tokens", "teacher_loss")]))

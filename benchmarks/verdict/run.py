@@ -3,7 +3,7 @@
     python -m benchmarks.verdict.run --full --out benchmarks/results/planner.json   # a quarter of an hour, one core
     python -m benchmarks.verdict.run --quick                                        # under a minute
     python -m benchmarks.verdict.run --outside --out benchmarks/results/planner_outside.json   # truths outside the form
-    python -m benchmarks.verdict.run --chosen-on --out FILE                                    # those that widths were chosen on
+    python -m benchmarks.verdict.run --chosen-on --out FILE    # those that widths were chosen on
 
 Simulated users: a pilot study from a truth that is not the planner's own (truths.py), its fits, questions up to
 30 times beyond the largest pilot (studies.py). The planner is asked, its verdict followed, and both are scored
@@ -47,7 +47,7 @@ SIZES = {
     "quick": (tuple(range(0, 16, 5)), 8, 40),
     "full": (tuple(range(64)), 8, 100),
     "chosen-on": (tuple(range(1000, 1048)), 8, 100),
-    "outside": (tuple(range(2000, 2048)), 8, 100),
+    "outside": (tuple(range(2016, 2032)), 8, 100),
 }
 """Studies by number, questions per study, bootstrap replicates. The quick four take every truth and scale once."""
 SEED = 20261121
@@ -69,7 +69,8 @@ def fits_of(study, bootstrap):
 def sources(truth, study, fits):
     """The evidence that the planner is given: the user's laws alone, or with all runs and the published laws."""
     laws = list(fits.values())
-    others = [name for name in TRUTHS if name != truth.name and name != "farseer"]
+    own = getattr(truth, "truth", truth).name  # of a truth outside the forms, that of its surface
+    others = [name for name in TRUTHS if name not in (own, "farseer")]
     return {
         "laws": {"law": laws, "published": False},
         "all": {"law": laws, "study": study.record(), "published": others},

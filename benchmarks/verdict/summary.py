@@ -84,7 +84,9 @@ def table(found):
         ]
         lines += [calibration_line(name, s) for name, s in part["parts"].items()]
         whole = part["parts"]["all"]
-        lines.append("above 0.95: {num}, not so {wrong}, the other side better {opposite}".format(**whole["sure"]))
+        lines.append(
+            "above 0.95: {num}, not so {wrong}, the other side better {opposite}".format(**whole["sure"])
+        )
         lines.append("P(distil better by the margin): said / came true [90 %] (questions)")
         lines.append(
             "  "

@@ -50,7 +50,7 @@ _EDGES = np.geomspace(2e-4, 0.03, 12)
 _SLOPES = np.geomspace(5e-4, 0.1, 16)
 """Of s_model: from a tenth of the defaults or less to ten times or more, on grids finer than the prior is wide."""
 _TIED, _FREE = 0.5, 0.7
-"""Spread of ln of the slopes along compute, size and tokens about one of their own, and of that one about its default."""
+"""Spread of ln of the slopes along compute, size and tokens about one of their own; of that one about its default."""
 _UNITS = np.array([1, 1, 1, 1, *(x / DEFAULT_PER_DECADE for x in (DEFAULT_PER_LOSS, DEFAULT_PER_EXCESS))])
 """Slopes of `AXES` in those of `_SLOPES`."""
 
@@ -161,10 +161,10 @@ def calibrate_term(
 ) -> Calibration:
     """The misspecification term that makes held-out rows fall inside their intervals as often as nominal.
 
-    Student-t likelihood over grids of m0 and of a slope for each axis, with log-normal priors around the defaults, since
-    the rows above one cut err together; slopes of compute, size and tokens are tied to one of their own. The roots of the
-    posterior mean squares are used, so that little evidence widens the interval; then all are raised, up to threefold,
-    until the nominal share is reached.
+    Student-t likelihood over grids of m0 and of a slope for each axis, with log-normal priors around the defaults,
+    since the rows above one cut err together; slopes of compute, size and tokens are tied to one of their own. The
+    roots of the posterior mean squares are used, so that little evidence widens the interval; then all are raised, up
+    to threefold, until the nominal share is reached.
 
     Args:
         held: the hold-outs; None where there are none.

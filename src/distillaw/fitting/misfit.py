@@ -3,8 +3,8 @@
 Residuals of independent runs (means over the rows of a group) are looked at in three ways, each strict enough that of
 3,000 tables of a true law with Student's noise five are taken for misfits (tests/fitting/test_misfit.py):
 
-trend   along compute, size, tokens, tokens per parameter, teacher's loss or teacher's size: far fewer changes of sign than by chance (Wald and
-        Wolfowitz 1940) where a cubic explains most of the variance
+trend   along compute, size, tokens, tokens per parameter, teacher's loss or teacher's size: far fewer changes of sign
+        than by chance (Wald and Wolfowitz 1940) where a cubic explains most of the variance
 modes   two groups of runs with a gap between them, among all or among the smallest third: two recipes, two units,
         two ways of counting parameters
 break   the last levels of compute lie off the law of all the others (of runs that count at least half, as for trends)

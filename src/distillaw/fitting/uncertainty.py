@@ -38,7 +38,7 @@ _FEW = 2.0
 def extent_of(
     params: Array, tokens: Array, teacher_loss: Array | None = None, excess: Array | None = None
 ) -> Array:
-    """What runs are far out by, (..., 5): compute 6 N D, parameters, tokens, teacher's loss, excess (NaN: none, unknown).
+    """What runs are far out by, (..., 5): compute 6 N D, parameters, tokens, teacher's loss, excess (NaN: unknown).
 
     `excess` is ln L above the law's best at that compute (`frontier.above_best`).
     """
@@ -144,7 +144,7 @@ class Calibration:
         if not self.num_held_out:
             return "default, not calibrated"
         if self.max_decades < _NOWHERE:
-            return f"calibrated on {self.num_held_out} held-out predictions, none of them beyond the runs: a default there"
+            return f"calibrated on {self.num_held_out} held-out predictions, none beyond the runs: a default there"
         return f"calibrated on {self.num_held_out} held-out predictions up to {self.max_decades:.1f} decades"
 
 

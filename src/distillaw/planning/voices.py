@@ -228,8 +228,8 @@ def fitted_voice(fit: FitResult, source: str, *, plain: FitResult | None = None)
 def _decides(fit: FitResult) -> bool:
     """Whether a fit may carry a verdict: a misfit too, unless it is of the table.
 
-    What bends away from the law is in its hold-outs, which widen what it says of gains; without it published laws of the
-    same form would answer alone, with intervals that know nothing of it (docs/verdict.md).
+    What bends away from the law is in its hold-outs, which widen what it says of gains; without it published laws of
+    the same form would answer alone, with intervals that know nothing of it (docs/verdict.md).
     """
     bent = fit.status.name == "MISFIT" and not fit.details.get("misfit", {}).get("of_table", True)
     return bent or fit.status.name in DECISIVE
