@@ -29,7 +29,7 @@ from distillaw.errors import DistillawError
 from distillaw.table import Table, number, text
 
 Columns = Mapping[str, np.ndarray]
-FAMILY, BOOTSTRAP = "distillation-kappa", 200
+FAMILY, BOOTSTRAP = "distillation-kappa", 100
 WORLDS = Path(__file__).parents[1] / "results" / "worlds_study.csv"
 SHARE = 0.15
 """Of the distilled rows, left out at least: whole levels, from the end."""

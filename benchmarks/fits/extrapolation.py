@@ -200,12 +200,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("folders", type=Path, nargs="*")
+    parser.add_argument("--folder", type=Path, action="append", default=[], help="one more of them")
     parser.add_argument("--markdown", type=Path, help="replace the table `extrapolation` of this page")
     parser.add_argument("--out", type=Path, help="keep the rows of every trial")
     args = parser.parse_args()
     rows = []
-    for folder in args.folders:
+    for folder in (*args.folders, *args.folder):
         for runs in read_folder(folder):
             for trial in trials(runs):
                 rows.append(evaluate(trial))

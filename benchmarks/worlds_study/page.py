@@ -16,9 +16,11 @@ NAMES = {
 
 
 def filled(page: str, found: dict, tables: Mapping[str, Callable[[dict], str]]) -> str:
-    """The page with what stands between `<!-- table NAME -->` and `<!-- end -->` made anew."""
+    """The page with what stands between `<!-- table NAME -->` and `<!-- end -->` made anew, of the tables given."""
 
     def table(match: re.Match) -> str:
+        if match[1] not in tables:
+            return match[0]
         return f"<!-- table {match[1]} -->\n{tables[match[1]](found)}\n<!-- end -->"
 
     return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", table, page, flags=re.DOTALL)

@@ -78,10 +78,21 @@ def _evidence(fit: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _slopes(found: Mapping[str, Any]) -> str:
+    """What the misspecification grows by along each axis; of older files along compute alone."""
+    by_axis = [found["per_decade"], found.get("per_params"), found.get("per_tokens")]
+    sizes = [f"{100 * slope:.2g}" for slope in by_axis if slope is not None]
+    said = f"{' / '.join(sizes)} % per decade of {' / '.join(('compute', 'size', 'tokens')[: len(sizes)])}"
+    if excess := found.get("per_excess"):
+        said += f", {100 * excess:.2g} % of what a run lies above the best of its compute"
+    if loss := found.get("per_loss"):
+        said += f", {10 * loss:.2g} % per 0.1 of ln L_T outside the teachers"
+    return said
+
+
 def _calibration(found: Mapping[str, Any]) -> list[str]:
     lines = [
-        f"misspecification {100 * found['at_edge']:.2g} % at the edge of the runs + "
-        f"{100 * found['per_decade']:.2g} % per decade of compute ({found['label']})"
+        f"misspecification {100 * found['at_edge']:.2g} % at the edge of the runs + {_slopes(found)} ({found['label']})"
     ]
     if found["obtained"] is not None and found["obtained_without"] is not None:
         lines.append(
