@@ -245,8 +245,8 @@ def _warnings(fit: FitResult, source: str) -> tuple[str, ...]:
 def _discrepancy_of(fit: FitResult) -> Discrepancy:
     """By form and status, or what the fit's own hold-outs say where that is more.
 
-    Of simulated truths outside every form 90 % intervals of gains held 81 % beyond the runs by the constants alone,
-    with the hold-outs 94 % at three and ten times them and 89 % at thirty (docs/verdict.md).
+    Of simulated truths outside every form 90 % intervals of gains hold 96 % at 4 and at 10 times the runs' compute
+    (benchmarks/results/planner_outside.json); by the constants alone they held 78 and 74 % (docs/verdict.md).
     """
     assert fit.curve is not None
     if fit.curve.form in ("reduced", "reduced-q"):
