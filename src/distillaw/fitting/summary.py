@@ -74,25 +74,26 @@ def _evidence(fit: Mapping[str, Any]) -> list[str]:
     if fit["condition_number"] is not None:
         lines.append(f"condition number {fit['condition_number']:.1e}")
     if fit["status"] not in UNUSABLE and fit["family"] != "capacity-gap":
-        lines += _calibration(fit["calibration"])
+        lines += _calibration(fit["calibration"], with_teachers=fit["family"].startswith("distillation"))
     return lines
 
 
-def _slopes(found: Mapping[str, Any]) -> str:
+def _slopes(found: Mapping[str, Any], *, with_teachers: bool) -> str:
     """What the misspecification grows by along each axis; of older files along compute alone."""
     by_axis = [found["per_decade"], found.get("per_params"), found.get("per_tokens")]
     sizes = [f"{100 * slope:.2g}" for slope in by_axis if slope is not None]
     said = f"{' / '.join(sizes)} % per decade of {' / '.join(('compute', 'size', 'tokens')[: len(sizes)])}"
-    if excess := found.get("per_excess"):
+    if not with_teachers and (excess := found.get("per_excess")):
         said += f", {100 * excess:.2g} % of what a run lies above the best of its compute"
-    if loss := found.get("per_loss"):
+    if with_teachers and (loss := found.get("per_loss")):
         said += f", {10 * loss:.2g} % per 0.1 of ln L_T outside the teachers"
     return said
 
 
-def _calibration(found: Mapping[str, Any]) -> list[str]:
+def _calibration(found: Mapping[str, Any], *, with_teachers: bool) -> list[str]:
+    slopes = _slopes(found, with_teachers=with_teachers)
     lines = [
-        f"misspecification {100 * found['at_edge']:.2g} % at the edge of the runs + {_slopes(found)} ({found['label']})"
+        f"misspecification {100 * found['at_edge']:.2g} % at the edge of the runs + {slopes} ({found['label']})"
     ]
     if found["obtained"] is not None and found["obtained_without"] is not None:
         lines.append(
