@@ -13,7 +13,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from distillaw.fitting.curve import FittedCurve
 from distillaw.fitting.observations import Observations
 from distillaw.laws.base import Array
 
@@ -21,9 +20,6 @@ LEVEL = float(np.log(2))
 """Runs whose ln compute differs by less are one level."""
 SCALES = (0.1, 0.05)
 """Of the excess, in ln L: 5 % above the best of its level counts half."""
-
-_ALONG = np.linspace(-4, 4, 41)
-"""ln of the factors by which a size is changed at equal compute to find its best."""
 
 
 def excess(rows: Observations) -> Array:
@@ -34,21 +30,6 @@ def excess(rows: Observations) -> Array:
     last = np.searchsorted(c[order], c + LEVEL, side="right")
     ordered = y[order]
     return np.array([y[i] - ordered[a:b].min() for i, (a, b) in enumerate(zip(first, last, strict=True))])
-
-
-def above_best(curve: FittedCurve, log_params: Array, log_tokens: Array) -> Array | None:
-    """ln L above the law's own best at the compute of each point, (n,); None of laws with teachers and lines.
-
-    Args:
-        curve: a law of params and tokens.
-        log_params: ln N, (n,).
-        log_tokens: ln D, (n,).
-    """
-    if curve.is_student or curve.form not in ("supervised", "chinchilla"):
-        return None
-    n, d = (log_params + _ALONG[:, None]).ravel(), (log_tokens - _ALONG[:, None]).ravel()
-    value = curve.log_value({"params": n, "tokens": d}, replicates=False)[0].reshape(len(_ALONG), -1)
-    return value[len(_ALONG) // 2] - value.min(axis=0)
 
 
 def weighted(rows: Observations, tau: float) -> Observations:

@@ -18,11 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 from distillaw.errors import CacheError, DataError, FitError
 from distillaw.fitting.curve import FittedCurve, log_coordinates
 from distillaw.fitting.design import Basis, Design, Teachers
-from distillaw.fitting.frontier import above_best
 from distillaw.fitting.summary import UNUSABLE, coefficient_table, summarise, summarise_html
 from distillaw.fitting.uncertainty import (
     Calibration,
     LinearBelief,
+    above_best,
     extent_of,
     fitted_belief,
     outside,

@@ -22,7 +22,7 @@ from distillaw.fitting.diagnostics import (
     students_above_teachers,
 )
 from distillaw.fitting.estimate import Estimate, bootstrap, estimate
-from distillaw.fitting.frontier import above_best, choose_weights
+from distillaw.fitting.frontier import choose_weights
 from distillaw.fitting.misfit import find_misfit
 from distillaw.fitting.models import FREE, StudentModel
 from distillaw.fitting.newton import minimise
@@ -38,7 +38,7 @@ from distillaw.fitting.problem import (
 )
 from distillaw.fitting.result import FitResult, FitStatus, convention_of
 from distillaw.fitting.second import disagreement
-from distillaw.fitting.uncertainty import FEW_LEVELS, Calibration, extent_of, num_levels
+from distillaw.fitting.uncertainty import FEW_LEVELS, Calibration, above_best, extent_of, num_levels
 from distillaw.laws.base import Array
 from distillaw.laws.published import PublishedLaw
 from distillaw.laws.supervised import SupervisedLaw

@@ -33,6 +33,8 @@ FEW_LEVELS = 3
 """A curve of three parameters goes through so many, whatever lies beyond them."""
 _FEW = 2.0
 """Of `unsure`, chosen on public runs (docs/fitting.md)."""
+_ALONG = np.linspace(-4, 4, 41)
+"""ln of the factors by which a size is changed at equal compute to find its best."""
 
 
 def extent_of(
@@ -40,10 +42,25 @@ def extent_of(
 ) -> Array:
     """What runs are far out by, (..., 5): compute 6 N D, parameters, tokens, teacher's loss, excess (NaN: unknown).
 
-    `excess` is ln L above the law's best at that compute (`frontier.above_best`).
+    `excess` is ln L above the law's best at that compute (`above_best`).
     """
     rest = [np.array(np.nan) if column is None else column for column in (teacher_loss, excess)]
     return np.stack(np.broadcast_arrays(6 * params * tokens, params, tokens, *rest), axis=-1)
+
+
+def above_best(curve: FittedCurve, log_params: Array, log_tokens: Array) -> Array | None:
+    """ln L above the law's own best at the compute of each point, (n,); None of laws with teachers and lines.
+
+    Args:
+        curve: a law of params and tokens.
+        log_params: ln N, (n,).
+        log_tokens: ln D, (n,).
+    """
+    if curve.is_student or curve.form not in ("supervised", "chinchilla"):
+        return None
+    n, d = (log_params + _ALONG[:, None]).ravel(), (log_tokens - _ALONG[:, None]).ravel()
+    value = curve.log_value({"params": n, "tokens": d}, replicates=False)[0].reshape(len(_ALONG), -1)
+    return value[len(_ALONG) // 2] - value.min(axis=0)
 
 
 def outside(extent: Array, top: Array, low: Array | None = None) -> Array:
