@@ -156,6 +156,8 @@ def better_start(evidence: Evidence, answer: Call, level: float) -> StartCall | 
     other, over = max(own, key=lambda one: one[1].mean())
     gain = draws[:, cut] - over
     pruned, random = ((np.count_nonzero(s * gain > answer.margin) + 0.5) / (len(gain) + 1) for s in (1, -1))
+    if evidence.kind in PUBLISHED:
+        pruned, random = tempered(pruned), tempered(random)
     return StartCall(
         row=rows[cut], other=other, gain=Interval.of(gain, level), pruned=float(pruned), random=float(random)
     )

@@ -70,7 +70,8 @@ export function betterStart(e: Evidence, answer: Call, level: number): StartCall
   const isAlone = mean(e.gains[other]!) <= 0;
   const over = e.gains[other]!;
   const gains = e.gains[cut]!.map((x, i) => x - (isAlone ? 0 : over[i]!));
-  const share = (sign: number) => (gains.filter((x) => sign * x > answer.margin).length + 0.5) / (gains.length + 1);
+  const share = (sign: number) =>
+    tempered(e, (gains.filter((x) => sign * x > answer.margin).length + 0.5) / (gains.length + 1));
   return {
     row: e.alternatives[cut]!, other: isAlone ? e.pretrain! : e.alternatives[other]!, gain: intervalOf(gains, level),
     pruned: share(1), random: share(-1),
