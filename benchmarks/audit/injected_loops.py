@@ -526,6 +526,21 @@ class WarmupByMicroStep(CleanLoop):
             group["lr"] = 0.5 * min(1.0, (self.number * self.accumulation + 1) / 8)
 
 
+class MicroStepDecay(CleanLoop):
+    """A linear decay counted and stepped by micro-step, over incomplete windows too."""
+
+    def windows(self, epochs):
+        found = super().windows(epochs)
+        self.starts = [0]
+        for window in found:
+            self.starts.append(self.starts[-1] + len(window))
+        return found
+
+    def rate(self):
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.5 * (1 - self.starts[self.number] / self.starts[-1])
+
+
 class Clipped(CleanLoop):
     def gradients(self):
         super().gradients()
@@ -904,6 +919,11 @@ OWN_LOOPS = (
     ),
 )
 LOOP_DESIGNS = (
+    InjectedLoop(
+        name="C12 decay in micro-steps",
+        loop=MicroStepDecay,
+        training={"schedule": "linear", "counts": "micro-steps"},
+    ),
     InjectedLoop(name="shards of the vocabulary", loop=VocabularyShards, training={"ranks": "tensor"}),
     InjectedLoop(name="clean loop", loop=CleanLoop, target={"returns": "losses"}),
     InjectedLoop(name="mean of micro-batches", loop=MeanOverRanks, training={"per": "micro-batch"}),

@@ -82,6 +82,7 @@ def test_the_command_line(tmp_path):
 import torch.nn.functional as F
 
 def loss(student_logits, teacher_logits, labels, temperature=2.0):
+    print("as many losses do")
     s, t, y = student_logits[:, :-1], teacher_logits[:, :-1], labels[:, 1:]
     kd = F.kl_div((s / temperature).log_softmax(-1), (t / temperature).softmax(-1), reduction="none").sum(-1)
     n = (y != -100).sum().clamp(min=1)

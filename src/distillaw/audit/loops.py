@@ -653,18 +653,29 @@ def rate(training: Training, step: int, horizon: int, *, from_zero: bool = False
 
 def _schedule(findings: Findings, run: Run, target: LoopTarget) -> None:
     training = target.contract.training
-    accumulation = training.accumulation or 1
-    micro = len(target.samples) // ROWS * target.epochs
-    unit = accumulation if training.counts == "micro-steps" else 1
-    total = micro if training.counts == "micro-steps" else target.horizon(len(target.samples) // ROWS)
-    horizon = training.horizon or total
+    accumulation, micro = training.accumulation or 1, len(target.samples) // ROWS
     got = [u.lrs[0] for u in run.updates]
+    firsts = lasts = list(range(len(got)))
+    total = target.horizon(micro)
+    if training.counts == "micro-steps":
+        starts = [first for first in range(0, micro, accumulation)]
+        if training.last_window == "drop":
+            starts = [first for first in starts if first + accumulation <= micro]
+        windows = [
+            (e * micro + a, e * micro + min(a + accumulation, micro) - 1)
+            for e in range(target.epochs)
+            for a in starts
+        ]
+        short = [(n * accumulation, (n + 1) * accumulation - 1) for n in range(len(windows), len(got))]
+        firsts, lasts = (list(each)[: len(got)] for each in zip(*windows, *short, strict=True))
+        total = micro * target.epochs
+    horizon = training.horizon or total
     # within a window the rate may be that of its first or last micro-step; conventions that nobody declared are free
     horizons = [horizon] if training.horizon else [horizon, max(1, horizon - 1)]
     wants = [
-        [rate(training, n * unit + at, end, from_zero=zero) for n in range(len(got))]
+        [rate(training, step, end, from_zero=zero) for step in steps]
         for end in horizons
-        for at in (0, unit - 1)
+        for steps in (firsts, lasts)
         for zero in ((False, True) if training.warmup_from_zero is None else (training.warmup_from_zero,))
     ]
     want = wants[0]

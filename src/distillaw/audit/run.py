@@ -1,5 +1,7 @@
 """One entry for every kind of target."""
 
+import contextlib
+import sys
 import time
 from pathlib import Path
 
@@ -26,7 +28,8 @@ def audit_target(target: str, contract: Contract | None) -> Findings:
     started, threads = time.monotonic(), torch.get_num_threads()
     torch.set_num_threads(1)  # tiny models
     try:
-        findings = _audited(target, contract)
+        with contextlib.redirect_stdout(sys.stderr):  # what a target prints is no part of the answer
+            findings = _audited(target, contract)
     finally:
         torch.set_num_threads(threads)
     findings.notes.append(f"audited in {time.monotonic() - started:.1f} s on the CPU")
