@@ -67,7 +67,9 @@ def test_papers_that_the_code_names_stand_in_the_index():
     records = [
         path for package in ("laws", "large_batch") for path in (source / package / "data").glob("*.toml")
     ]
-    code = [path for path in source.rglob("*.py") if path.parent.name not in ("pareto", "evaluate", "outcomes")]
+    code = [
+        path for path in source.rglob("*.py") if path.parent.name not in ("pareto", "evaluate", "outcomes")
+    ]
     named = {paper for path in [*records, *code] for paper in _ARXIV.findall(path.read_text())}
     assert len(named) > 30
     assert sorted(paper for paper in named if paper not in index) == []
