@@ -27,7 +27,7 @@ every_command = pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 VERB_FORMS = set(
     "bring build check choose compare compute cook count cut decide design draw drop examine find fine-tune fit "
     "fork freeze give have install list make measure predict print propose prune run add show store train tune write "
-    "settle".split()
+    "settle distil".split()
 )
 
 UNITS = {

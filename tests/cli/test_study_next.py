@@ -304,7 +304,7 @@ def test_where_nobody_knows_no_probability_is_given(tmp_path):
     assert "UNKNOWN" in shown and "drawn on beyond the runs" in shown and "best" not in shown
 
 
-@pytest.mark.parametrize("question", [("0.1M", "4M"), ("1M", "20M")])
+@pytest.mark.parametrize("question", [("0.1M", "40M"), ("1M", "20M")])
 def test_where_nobody_knows_runs_are_proposed(tmp_path, question):
     """The model of the runs is sure there (teachers are worse by far), and no reason to leave the question alone."""
     folder = make_folder(tmp_path / "out", worth=(-0.5, -0.6))

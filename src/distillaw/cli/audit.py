@@ -37,7 +37,10 @@ def audit(
         out: also write one HTML page.
     """
     if new_contract:
-        print(TEMPLATE, end="")
+        if output.json:
+            print_json({"contract": TEMPLATE})
+        else:
+            print(TEMPLATE, end="")
         return 0
     if target is None:
         raise ConfigError("audit: name a target, e.g. losses.py:distillation_loss, or ask for --new-contract")

@@ -22,7 +22,6 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, ndtri, stdtrit
 
 from distillaw.errors import ConfigError
 from distillaw.laws.base import Array, Box
@@ -122,6 +121,8 @@ class SkillLaw:
 @cache
 def _corpus(law: SkillLaw) -> tuple[Array, Array]:
     """(L0, ln 1/w, floor) of a corpus not seen, (3, POINTS), and what the anchors leave of each, (POINTS,), sum 1."""
+    from scipy.special import stdtrit  # heavy, and a plan without a task needs none of it
+
     root = np.linalg.cholesky(np.array(law.covariance) * (1 + 1 / (law.freedom + 1)))
     theta = np.array(law.centre)[:, None] + root @ stdtrit(law.freedom, _cube()[_LAW])
     log = np.zeros(POINTS)
@@ -132,6 +133,8 @@ def _corpus(law: SkillLaw) -> tuple[Array, Array]:
 
 
 def _curve(theta: Array, loss: Array) -> Array:
+    from scipy.special import expit
+
     halfway, steepness, floor = theta
     return floor + (1 - floor) * expit((halfway - loss) * np.exp(np.clip(steepness, -STEEPEST, STEEPEST)))
 
@@ -143,6 +146,8 @@ def _cube() -> Array:
 
 
 def _normal(dimension: int) -> Array:
+    from scipy.special import ndtri
+
     return ndtri(_cube()[dimension])
 
 
