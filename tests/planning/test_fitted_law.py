@@ -10,8 +10,12 @@ from synthetic_study import write_study
 
 import distillaw
 from distillaw.fitting.api import fit
+from distillaw.fitting.result import FitStatus
+from distillaw.laws.base import Box
 from distillaw.planning.api import plan
 from distillaw.planning.arms import RateDoubt, rate_doubt
+from distillaw.planning.situation import Teacher
+from distillaw.planning.voices import AT_BOUND_REACH, fitted_voice
 from distillaw.runs.record import read_study
 
 
@@ -74,3 +78,36 @@ def test_what_runs_behind_a_law_may_have_lost_is_that_of_the_nearest_ones(untune
     assert largest.checked == pytest.approx(2e5, rel=0.01)
     assert largest.sd == math.hypot(largest.alone, largest.taught)
     assert rate_doubt(_unsaid(untuned), 388_080, 1.8e6) == RateDoubt()
+
+
+TEACHER = Teacher(name="mine", params=1e6, loss=3.0)
+
+
+@pytest.mark.parametrize("family", ["distillation-kappa", "distillation-reduced"])
+def test_a_law_with_a_parameter_at_a_bound_decides_near_its_runs_alone(untuned, family):
+    """How it goes on is the bound's doing (docs/wager.md): within a factor 3 it decides, beyond it is shown."""
+    law = fit(untuned.folder, family=family, bootstrap=20, check=False)
+    law = replace(law, fitted_range=Box.of({**law.fitted_range.as_dict(), "compute": (1.0, 1e30)}))
+    _, _, most = next(bound for bound in law.fitted_range.bounds if bound[0] == "student_tokens")
+    said = {}
+    for status in (FitStatus.CONVERGED, FitStatus.AT_BOUND):
+        fitted = replace(law, status=status)
+        for times in (2.9, 3.1):
+            verdict = plan(
+                400_000,
+                student_tokens=times * most,
+                teachers=[TEACHER],
+                law=[fitted],
+                published=False,
+                with_flips=False,
+            )
+            evidence = verdict.evidence[0]
+            assert evidence.pretrain is not None
+            said[status.name, times] = (evidence.is_decisive, evidence.status)
+    assert [found[0] for found in said.values()] == [True, True, True, False]
+    assert said["AT_BOUND", 3.1][1] == "OUT_OF_RANGE"
+    bound = replace(law, status=FitStatus.AT_BOUND, fitted_range=Box.of({"compute": (1e9, 1e11)}))
+    at = {"student_params": [1e5], "student_tokens": [29e11 / 6e5]}
+    assert (
+        fitted_voice(bound, "mine").outside(at)["compute"] > AT_BOUND_REACH
+    )  # no size and no tokens are far

@@ -29,6 +29,8 @@ from distillaw.laws.base import Array, Box, log_positive
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import published
+from distillaw.planning.learnt import FEWEST_PER_PARAM
+from distillaw.planning.phrases import say
 from distillaw.planning.situation import check_plausible, check_trained
 from distillaw.planning.teacher_curve import (
     FLAT,
@@ -201,6 +203,10 @@ def speak(q: GapQuestion, voice: Voice, fit: FitResult | None) -> GapOpinion:
     curve = teacher_curve(voice.ensemble, **at, **q.schedule, margin=q.margin)
     by_loss = teacher_loss_curve(voice.ensemble, **at, margin=q.margin)
     outside, complaints = _range(q, voice, curve)
+    per_param = q.student_tokens / q.student_params
+    is_beyond = bool(voice.is_beyond(outside, per_param))
+    if voice.is_short(per_param):
+        complaints.append(say("too short", per_param=per_param, least=FEWEST_PER_PARAM))
     share = _data_share(voice.ensemble, q)
     given, cost = _at_hand(q, voice.ensemble), None
     if given is not None:
@@ -211,7 +217,7 @@ def speak(q: GapQuestion, voice: Voice, fit: FitResult | None) -> GapOpinion:
         law=voice.source,
         kind=voice.kind,
         start=STARTS["fresh"] if fit is None else _start_of(fit),
-        status="REFUSED" if voice.is_refused else _status(outside, voice.discrepancy.reach),
+        status="REFUSED" if voice.is_refused else _status(outside, is_beyond=is_beyond),
         outside=outside,
         best_teacher_params=curve.best.at,
         best_teacher_interval=_span(curve.best.at_by_member, voice.kind),
@@ -245,7 +251,8 @@ def _range(q: GapQuestion, voice: Voice, curve: TeacherCurve) -> tuple[float, li
     teacher = {"params": curve.best.at, "tokens": curve.best_teacher_tokens}
     plain = published(voice.members[0]).supervised if voice.members else None
     parts = [("", voice.range, student), ("best teacher: ", plain.range if plain else Box(), teacher)]
-    outside = max(_outside(box, coords) for _, box, coords in parts)
+    own = voice.outside({name: (value,) for name, value in student.items()})
+    outside = max(*own.values(), _outside(parts[1][1], teacher), 0.0)
     return outside, [prefix + line for prefix, box, coords in parts for line in box.complaints(coords)]
 
 
@@ -299,7 +306,7 @@ def speak_of_sizes(q: GapQuestion, voice: Voice, fit: FitResult | None) -> GapOp
     outside = _outside(line.range, at | derived) if line.range.bounds else math.inf
     return replace(
         base,
-        status=_status(outside, _NEAR),
+        status=_status(outside, is_beyond=outside > _NEAR),
         outside=outside,
         best_teacher_params=float(line.best_teacher(student_params=q.student_params)),
         best_teacher_interval=interval,
@@ -307,10 +314,12 @@ def speak_of_sizes(q: GapQuestion, voice: Voice, fit: FitResult | None) -> GapOp
     )
 
 
-def _status(outside: float, reach: float) -> str:
+def _status(outside: float, *, is_beyond: bool) -> str:
+    if is_beyond:
+        return "OUT_OF_RANGE"
     if outside <= _NEAR:
         return "NEAR_RANGE" if outside else "IN_RANGE"
-    return "FAR_RANGE" if outside <= reach else "OUT_OF_RANGE"
+    return "FAR_RANGE"
 
 
 def _outside(box: Box, coords: Mapping[str, float]) -> float:

@@ -82,11 +82,10 @@ def law_evidence(
     beyond = 0.0
     if scale.by_baseline and _is_by_ratio(situation, voice, options, predicted, outside, transfer):
         beyond = min(max(outside.values()) / FAR, 1.0)
-    reach = voice.discrepancy.reach
-    if scale.is_guess or scale.by_baseline:
-        reach = min(reach, FAR)
-    is_short = voice.learnt is not None and _per_param(options, predicted) < FEWEST_PER_PARAM
-    is_far = not beyond and (is_short or max(outside.values(), default=0.0) > reach)
+    reach = FAR if scale.is_guess or scale.by_baseline else math.inf
+    per_param = _per_param(options, predicted)
+    farthest = max(outside.values(), default=0.0)
+    is_far = not beyond and bool(voice.is_beyond(farthest, per_param, reach=reach))
     is_apart = not is_far and scale.is_implausible(options, predicted)
     kept = _Kept(situation=situation, voice=voice, transfer=transfer, beyond=beyond, outside=outside)
     whole = predicted
@@ -109,9 +108,8 @@ def law_evidence(
     ]
     others = with_gains(rows[1:], sample.gains, level)
     note = say("texts apart") if is_apart else _note(voice, outside, is_far, rates)
-    if is_short and is_far:
-        least = {"per_param": _per_param(options, whole), "least": FEWEST_PER_PARAM}
-        note = f"{note}; {say('too short', **least)}"
+    if is_far and voice.is_short(per_param):
+        note = f"{note}; {say('too short', per_param=per_param, least=FEWEST_PER_PARAM)}"
     if is_vague:
         note = say("vague baseline", where=note, sd=100 * scale.sd, most=100 * transfer.left_sd)
     return Evidence(
@@ -407,7 +405,7 @@ def _outside(
     """E-folds outside the range by coordinate: of the pretrained student and of the best distilled one."""
     best = _best_distilled(options, predicted)
     both = [_coords(situation, options[j], predicted[j]) for j in (0, best)]
-    return efolds_outside(voice.range, {name: both[0][name] + both[1][name] for name in both[0]})
+    return voice.outside({name: both[0][name] + both[1][name] for name in both[0]})
 
 
 def _coords(situation: Situation, option: Option, predicted: OptionLoss) -> dict[str, list[float]]:
