@@ -86,9 +86,9 @@ FITTED_DISCREPANCY = Discrepancy(at_home=0.003, per_efold=0.004, per_loss=0.004,
 """With the replicates 90 % intervals hold 90 % of 479 gains of simulated studies, 96 % at home, 85 % thirty times
 beyond (benchmarks/results/planner.json, `laws`)."""
 AT_BOUND_REACH = math.log(3)
-"""E-folds outside beyond which a fit with a parameter at a bound does not decide. Assumed: the bound, not the runs, says
-how such a law goes on. Fits were seen to hold on truths outside every form up to ten times the runs' compute, which is
-three in size and in tokens (docs/verdict.md); one at 29 times the compute decided wrongly (docs/wager.md)."""
+"""E-folds outside beyond which a fit with a parameter at a bound does not decide. Assumed: the bound, not the runs,
+says how such a law goes on. Fits were seen to hold on truths outside every form up to ten times the runs' compute,
+which is three in size and in tokens (docs/verdict.md); one at 29 times the compute decided wrongly (docs/wager.md)."""
 WEAK_DISCREPANCY = Discrepancy(
     at_home=0.003, per_efold=0.007, per_loss=0.004, reach=AT_BOUND_REACH, by_compute=True
 )
