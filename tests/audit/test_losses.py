@@ -8,6 +8,7 @@ from benchmarks.audit.injected_fresh import FRESH, FRESH_DESIGNS
 from benchmarks.audit.injected_losses import DESIGNS, OPEN, OWN, Injected
 from distillaw.audit.contract import TEMPLATE, Contract, Objective, checked, read_contract
 from distillaw.audit.losses import audit_loss
+from distillaw.audit.run import audit_target
 from distillaw.errors import ConfigError
 from in_process import answer
 
@@ -108,3 +109,47 @@ def loss(student_logits, teacher_logits, labels, temperature=2.0):
     assert answer("audit", f"{tmp_path}/right.py:loss").returncode == 2
     assert answer("audit", f"{tmp_path}/right.py:nothing", *contract).returncode == 2
     assert answer("audit", *contract).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("import sys; sys.exit(0)", "ends the process"),
+        ("return student_logits.sum(-1)", r"shape \(4, 12\)"),
+        ("raise KeyError('gone')", "KeyError: 'gone'"),
+    ],
+)
+def test_a_target_that_cannot_be_audited_is_an_error(tmp_path, body, said):
+    (tmp_path / "mine.py").write_text(
+        f"def loss(student_logits, teacher_logits, labels): {body}\nloss_of = 3\n"
+    )
+    contract = read_contract(_written(tmp_path / "contract.toml", TEMPLATE))
+    with pytest.raises(ConfigError, match=said):
+        audit_target(f"{tmp_path}/mine.py:loss", contract)
+    with pytest.raises(ConfigError, match="of type int; give a function"):
+        audit_target(f"{tmp_path}/mine.py:loss_of", contract)
+
+
+def test_an_ordinary_loss_is_right_by_the_plain_contract(tmp_path):
+    """NaN, or the 0.0 that a sum began with, where nothing counts: a matter of the contract, which is silent."""
+    (tmp_path / "mine.py").write_text("""
+def loss(student_logits, teacher_logits, labels):
+    total, count = 0.0, 0
+    for s, t, y in zip(student_logits[:, :-1], teacher_logits[:, :-1], labels[:, 1:]):
+        s, t, y = s[y >= 0], t[y >= 0], y[y >= 0]
+        if len(y):
+            p, q = (t / 2).log_softmax(-1), (s / 2).log_softmax(-1)
+            hard = -s.log_softmax(-1).gather(-1, y[:, None]).sum()
+            total, count = total + 0.5 * (4 * (p.exp() * (p - q)).sum() + hard), count + len(y)
+    return total / count if count else WHERE_NOTHING_COUNTS
+""")
+    contract = read_contract(_written(tmp_path / "contract.toml", TEMPLATE))
+    for number, nothing in enumerate(("total", "float('nan')")):
+        text = (tmp_path / "mine.py").read_text().replace("WHERE_NOTHING_COUNTS", nothing)
+        found = audit_target(f"{_written(tmp_path / f'mine_{number}.py', text)}:loss", contract)
+        assert not found.is_wrong, found.to_json()
+
+
+def _written(path, text):
+    path.write_text(text)
+    return path

@@ -210,10 +210,12 @@ def taken_from(result: Any, returns: str) -> torch.Tensor:
     """The loss among what was returned.
 
     Raises:
-        ConfigError: no tensor there.
+        ConfigError: no loss there, or one of several numbers.
     """
+    if isinstance(result, int | float):  # what a sum over nothing begins with
+        return torch.tensor(float(result))
     if isinstance(result, torch.Tensor):
-        return result
+        return _scalar(result)
     if isinstance(result, Mapping):
         found = result.get(returns or "loss")
     elif isinstance(result, tuple | list) and not returns:
@@ -225,7 +227,16 @@ def taken_from(result: Any, returns: str) -> torch.Tensor:
             f"target: returns a {type(result).__name__} without a tensor {returns or 'loss'!r}; say under "
             "target.returns which key or attribute is the loss"
         )
-    return found
+    return _scalar(found)
+
+
+def _scalar(loss: torch.Tensor) -> torch.Tensor:
+    if loss.numel() != 1:
+        raise ConfigError(
+            f"target: the loss that it returns has shape {tuple(loss.shape)}; a loss is one number: reduce it, or "
+            "audit a function that does"
+        )
+    return loss
 
 
 # --- the cases ----------------------------------------------------------------------------------------------
@@ -411,18 +422,18 @@ def _judge(findings: Findings, target: LossTarget, results: list[tuple[Case, Out
     for each in told:
         if each.says.startswith("cosine") and explained:
             continue  # the same fault in a case in which it cannot be told
-        at = next(
-            (
-                (case, found)
-                for (case, found), (_, own) in zip(failing, named, strict=True)
-                if any(
-                    each.property == m.property and (each.says == m.says or each.term == m.term) for m in own
-                )
-                or any(c[1] == each.says for m in own for c in m.candidates)
-            ),
-            failing[0],
-        )
-        findings.wrong(each.property, each.says, at[0].name, smallest_example(target, at[0]))
+        cases = [(case, own) for (case, _), (_, own) in zip(failing, named, strict=True)]
+        alike = [case for case, own in cases if any(_says(m, each.says) for m in own)] or [
+            case
+            for case, own in cases
+            if any((m.property, m.term) == (each.property, each.term) for m in own)
+        ]
+        at = alike[0] if alike else failing[0][0]
+        findings.wrong(each.property, each.says, at.name, smallest_example(target, at))
+
+
+def _says(found: Mismatch, says: str) -> bool:
+    return found.says == says or any(candidate[1] == says for candidate in found.candidates)
 
 
 def _judged(

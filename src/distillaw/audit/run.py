@@ -30,6 +30,11 @@ def audit_target(target: str, contract: Contract | None) -> Findings:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what a target prints is no part of the answer
             findings = _audited(target, contract)
+    except SystemExit as ended:  # whose code is not the audit's
+        raise ConfigError(
+            f"target {target}: it ends the process (SystemExit: {ended}) when it is imported or called; keep what does "
+            'under `if __name__ == "__main__":`'
+        ) from ended
     finally:
         torch.set_num_threads(threads)
     findings.notes.append(f"audited in {time.monotonic() - started:.1f} s on the CPU")

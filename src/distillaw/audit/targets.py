@@ -33,6 +33,10 @@ def load(target: str) -> Any:
             names = [n for n in vars(value) if not n.startswith("_")]
             raise ConfigError(f"target {target!r}: {place} has no {part!r}{did_you_mean(part, names)}")
         value = getattr(value, part)
+    if not callable(value):
+        raise ConfigError(
+            f"target {target!r}: {name} is of type {type(value).__name__}; give a function or a class"
+        )
     return value
 
 

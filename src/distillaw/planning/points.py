@@ -21,7 +21,9 @@ def asked_skill(metric: str | None, score_at: Sequence[str] | None) -> SkillLaw 
     """
     if metric is None:
         if score_at:
-            raise ConfigError(f"--score-at {score_at[0]} does nothing here: it belongs to --metric arc_easy")
+            raise ConfigError(
+                f"--score-at {score_at[0]} does nothing here: it belongs to --metric, e.g. --metric arc_easy"
+            )
         return None
     return skill_law(metric).anchored(*(_pair(said) for said in score_at or ()))
 
