@@ -34,6 +34,19 @@ PROPERTIES: dict[str, str] = {
     "tokenizers": "both tokenizers give each token the same id",
 }
 """Property -> what holds where it is right."""
+LOOP_PROPERTIES = (
+    "accumulation",
+    "teacher-state",
+    "student-state",
+    "schedule",
+    "optimizer",
+    "data",
+    "cache",
+    "packing",
+    "resume",
+    "distributed",
+)
+"""Those of what surrounds a loss."""
 VERDICTS = ("wrong", "differs", "right", "not-testable")
 
 
@@ -86,6 +99,14 @@ class Findings:
     def untestable(self, property: str, why: str) -> None:
         """Not looked at."""
         self.add(property, "not-testable", why)
+
+    def close(self, looked_at: Mapping[str, str], why_not: Mapping[str, str]) -> None:
+        """Say how each property was looked at, and why each of the others was not."""
+        for property, how in looked_at.items():
+            self.right(property, how)
+        for property, why in why_not.items():
+            if property not in looked_at:
+                self.untestable(property, why)
 
     def verdict(self, property: str) -> str:
         """The gravest that there is evidence for."""

@@ -6,7 +6,6 @@ a stop and a resume, and on two ranks are held against the plain one.
 """
 
 import copy
-import inspect
 import math
 import tempfile
 from collections import Counter
@@ -21,7 +20,9 @@ from distillaw.audit.contract import Contract, Training
 from distillaw.audit.findings import Findings
 from distillaw.audit.objective import Rows, closed_form
 from distillaw.audit.probes import SPANS, Call, ProbeLM, Recorder, Sample, Update, collate, make_samples
+from distillaw.audit.ranks import on_two_ranks
 from distillaw.audit.recognise import Mismatch, diagnose, settle
+from distillaw.audit.targets import match_roles
 from distillaw.errors import ConfigError
 
 KNOWN_NAMES: dict[str, tuple[str, ...]] = {
@@ -88,21 +89,9 @@ class LoopTarget:
             ConfigError: a parameter without a default that plays none, or no models and data among the roles.
         """
         self.prepare(function, contract)
-        parameters = inspect.signature(function).parameters
-        named = [n for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-        self.roles = {role: str(name) for role, name in contract.target.arguments.items()}
-        taken = {*self.roles.values(), *contract.target.options}
-        for role, names in KNOWN_NAMES.items():
-            found = next((n for n in names if n in named and n not in taken), None)
-            if role not in self.roles and found:
-                self.roles[role] = found
-                taken.add(found)
-        required = {n for n, p in parameters.items() if n in named and p.default is p.empty}
-        if missing := sorted(required - taken):
-            raise ConfigError(
-                f"target: parameters {', '.join(missing)} have no default and no declared role: name them under "
-                f"[target.arguments] (roles: {', '.join([*KNOWN_NAMES, 'distill_weight', 'hard_weight'])})"
-            )
+        self.roles, _ = match_roles(
+            function, contract.target, KNOWN_NAMES, unnamed=("distill_weight", "hard_weight")
+        )
         if "student" not in self.roles or not {"batches", "samples"} & set(self.roles):
             raise ConfigError(
                 "target: a loop takes student, teacher, and batches or samples; name them under [target.arguments]"
@@ -455,24 +444,20 @@ def _unclipped(
 def _said(findings: Findings, run: Run, target: LoopTarget, cached: int) -> None:
     o, count = target.contract.objective, len(run.updates)
     how = f"gradients of {count} updates by logits of every position"
-    for property in ("shift", "mask", "normalisation", "loss", "weights", "accumulation"):
-        findings.right(property, how)
+    said = dict.fromkeys(("shift", "mask", "normalisation", "loss", "weights", "accumulation"), how)
     if o.distill_weight:
-        for property in ("temperature", "direction"):
-            findings.right(property, f"{how}, as declared")
-        findings.right(
-            "vocabulary", "teacher rows by id" + (", heads of unequal size" if o.vocabulary != "same" else "")
-        )
-    else:
-        for property in ("temperature", "direction", "vocabulary"):
-            findings.untestable(property, "no divergence is declared")
-    findings.right("top-k", f"k = {o.top_k}, {o.top_k_rule}") if o.top_k else findings.untestable(
-        "top-k", "no truncation is declared"
-    )
-    if cached and o.distill_weight:
-        findings.right("cache", f"{cached} of {count} updates without a call of the teacher have its rows")
-    else:
-        findings.untestable("cache", "the teacher reads along in every update")
+        more = ", heads of unequal size" if o.vocabulary != "same" else ""
+        said |= dict.fromkeys(("temperature", "direction"), f"{how}, as declared")
+        said["vocabulary"] = f"teacher rows by id{more}"
+        if cached:
+            said["cache"] = f"{cached} of {count} updates without a call of the teacher have its rows"
+    if o.top_k:
+        said["top-k"] = f"k = {o.top_k}, {o.top_k_rule}"
+    reasons = dict.fromkeys(("temperature", "direction", "vocabulary"), "no divergence is declared") | {
+        "top-k": "no truncation is declared",
+        "cache": "the teacher reads along in every update",
+    }
+    findings.close(said, reasons)
     result = run.result
     if target.contract.target.returns == "losses" and isinstance(result, Sequence) and len(result) == count:
         _logged(findings, run, target)
@@ -805,14 +790,12 @@ def _ranks(findings: Findings, target: LoopTarget) -> None:
     if findings.is_wrong:
         findings.untestable("distributed", "the run of one process is wrong already")
         return
-    from distillaw.audit.ranks import on_two_ranks
-
     accumulation = contract.training.accumulation or 1
     pool = [s for s in target.samples if len(s.ids) > s.prompt]
     size = min(accumulation * ROWS, len(pool) // 2)
     shares = [pool[:size], pool[:size] if how == "tensor" else pool[size : 2 * size]]
     try:
-        first, second = on_two_ranks(target, shares)
+        first, second = on_two_ranks(target.run, shares)
     except Exception as error:
         findings.wrong("distributed", f"two ranks fail: {type(error).__name__}: {str(error)[:160]}")
         return

@@ -5,7 +5,6 @@ right; what is wrong in any case is named by recognise.py, or by what the case w
 """
 
 import dataclasses
-import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -16,9 +15,10 @@ import torch
 
 from distillaw.audit.batches import RAGGED, Batch, Span, make_batch
 from distillaw.audit.contract import Contract, Objective
-from distillaw.audit.findings import Findings
+from distillaw.audit.findings import LOOP_PROPERTIES, Findings
 from distillaw.audit.objective import Rows, closed_form
 from distillaw.audit.recognise import Diagnosis, Mismatch, diagnose, settle
+from distillaw.audit.targets import match_roles
 from distillaw.errors import ConfigError
 
 KNOWN_NAMES: dict[str, tuple[str, ...]] = {
@@ -88,40 +88,15 @@ class LossTarget:
             ConfigError: a parameter without a default that plays none, or a role whose parameter is not there.
         """
         self.function, self.contract = function, contract
-        parameters = inspect.signature(function).parameters
-        self.any_name = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        named = [n for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-        roles = dict(contract.target.arguments)
-        for role, name in roles.items():
-            if name not in named and not self.any_name:
-                raise ConfigError(
-                    f"target.arguments: {role} = {name!r}, but the target takes {', '.join(named) or 'no names'}"
-                )
-        options = set(contract.target.options)
-        taken = {*roles.values(), *options}
-        for role, names in KNOWN_NAMES.items():
-            if role not in roles:
-                found = next((n for n in names if n in named and n not in taken), None)
-                # an option that was not declared keeps its default
-                if found is not None and not (role in OPTIONS and not getattr(contract.objective, role)):
-                    roles[role] = found
-                    taken.add(found)
-        self.uses_hidden = any(role in roles for role in _HIDDEN)
-        self.roles = roles
-        firsts = ("student_logits", "teacher_logits", "labels")
-        if not self.uses_hidden and not any(role in roles for role in firsts[:2]):
-            free = [n for n in named if n not in taken or n == roles.get("labels")]
-            for role, name in zip(firsts, free, strict=False):
-                roles[role] = name
-                taken.add(name)
-        required = {n for n, p in parameters.items() if n in named and p.default is p.empty}
-        if missing := sorted(required - taken - set(roles.values())):
-            raise ConfigError(
-                f"target: parameters {', '.join(missing)} have no default and no declared role: name them under "
-                f"[target.arguments] (roles: {', '.join([*KNOWN_NAMES, *OPTIONS[-2:], *_HIDDEN])}) or give values "
-                "under [target.options]"
-            )
-        self.undeclared = [n for n in named if n not in taken and n not in roles.values()]
+        self.uses_hidden = any(role in contract.target.arguments for role in _HIDDEN)
+        self.roles, self.undeclared = match_roles(
+            function,
+            contract.target,
+            # an option that was not declared keeps its default
+            {r: n for r, n in KNOWN_NAMES.items() if r not in OPTIONS or getattr(contract.objective, r)},
+            by_place=() if self.uses_hidden else ("student_logits", "teacher_logits", "labels"),
+            unnamed=(*OPTIONS[-2:], *_HIDDEN),
+        )
 
     def has(self, role: str) -> bool:
         """Whether the target can be given it."""
@@ -698,8 +673,6 @@ def _rights(findings: Findings, target: LossTarget, results: list[tuple[Case, Ou
     for option in OPTIONS:
         if target.has(option):
             said.setdefault("options", "each declared option changes the gradient as declared")
-    for property, how in said.items():
-        findings.right(property, how)
     reasons = {
         "temperature": "no divergence is declared",
         "direction": "no divergence is declared",
@@ -709,27 +682,7 @@ def _rights(findings: Findings, target: LossTarget, results: list[tuple[Case, Ou
         "options": "no option is declared (temperature, beta, weights under [target.arguments])",
     }
     loop = "a loss knows nothing of it; audit the loop, the trainer or the script (target.kind)"
-    for property in findings_of_loops():
-        findings.untestable(property, loop)
-    for property, why in reasons.items():
-        if property not in said:
-            findings.untestable(property, why)
-
-
-def findings_of_loops() -> tuple[str, ...]:
-    """Properties of what surrounds a loss."""
-    return (
-        "accumulation",
-        "teacher-state",
-        "student-state",
-        "schedule",
-        "optimizer",
-        "data",
-        "cache",
-        "packing",
-        "resume",
-        "distributed",
-    )
+    findings.close(said, dict.fromkeys(LOOP_PROPERTIES, loop) | reasons)
 
 
 __all__ = ["LossTarget", "Rows", "audit_loss"]

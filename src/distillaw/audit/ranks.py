@@ -3,23 +3,21 @@
 import multiprocessing
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 
 from distillaw.audit.probes import Sample
 
-if TYPE_CHECKING:
-    from distillaw.audit.loops import LoopTarget, Run
-
+T = TypeVar("T")
 LIMIT = 60.0
 """Seconds until two ranks that wait for each other are given up."""
 
 
-def on_two_ranks(target: "LoopTarget", shares: Sequence[Sequence[Sample]]) -> list["Run"]:
-    """The runs of both ranks, each on its share of the samples.
+def on_two_ranks(run: Callable[..., T], shares: Sequence[Sequence[Sample]]) -> list[T]:
+    """What `run(samples=..., rank=..., world_size=2)` gives on both ranks, each on its share of the samples.
 
     Raises:
         RuntimeError: a rank fails, or both wait for ever.
@@ -27,7 +25,7 @@ def on_two_ranks(target: "LoopTarget", shares: Sequence[Sequence[Sample]]) -> li
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder:
         ranks = [
-            context.Process(target=_rank, args=(rank, target, shares[rank], Path(folder)), daemon=True)
+            context.Process(target=_rank, args=(rank, run, shares[rank], Path(folder)), daemon=True)
             for rank in range(2)
         ]
         for process in ranks:
@@ -47,14 +45,13 @@ def on_two_ranks(target: "LoopTarget", shares: Sequence[Sequence[Sample]]) -> li
         return [torch.load(Path(folder) / f"rank{rank}", weights_only=False) for rank in range(2)]
 
 
-def _rank(rank: int, target: Any, samples: Sequence[Sample], folder: Path) -> None:
+def _rank(rank: int, run: Callable[..., Any], samples: Sequence[Sample], folder: Path) -> None:
     try:
         torch.set_num_threads(1)
         torch.distributed.init_process_group(
             "gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2
         )
-        run = target.run(samples=samples, rank=rank, world_size=2)
-        torch.save(run, folder / f"rank{rank}")
+        torch.save(run(samples=samples, rank=rank, world_size=2), folder / f"rank{rank}")
         torch.distributed.destroy_process_group()
     except BaseException as error:
         (folder / f"failed{rank}").write_text(

@@ -166,7 +166,7 @@ def _shape(
         if bool((fit.left <= allowed).all()):
             return fit, [Mismatch(shape.property, shape.says)]
     for hard in hard_shapes(o):
-        gradient = slope(lambda s, h=hard: hard_token(s, rows.targets, h.objective), rows.student)
+        gradient = slope(lambda s, h=hard: hard_token(s, rows.targets, h.value), rows.student)
         for property, says, soft in softs:
             fit = _project(observed, soft, gradient)
             if bool((fit.left <= allowed).all()):
@@ -373,8 +373,8 @@ def _term(
     fitting = tuple(
         (weight.property, weight.says)
         for weight in weightings(rows, o, is_hard=name == "cross-entropy", per=per, ranks=ranks)
-        if bool(((found - weight.share).abs() <= close + slack * weight.share.abs())[both].all())
-        and bool((weight.share[both] != declared[both]).any())
+        if bool(((found - weight.value).abs() <= close + slack * weight.value.abs())[both].all())
+        and bool((weight.value[both] != declared[both]).any())
     )
     if fitting:
         says = fitting[0][1]

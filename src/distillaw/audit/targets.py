@@ -1,11 +1,14 @@
-"""Finds what is to be audited: `file.py:name`, `package.module:name`, or the name of an adapter."""
+"""Finds what is to be audited, `file.py:name` or `package.module:name`, and which parameter plays which role."""
 
 import importlib
 import importlib.util
+import inspect
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from distillaw.audit.contract import Target
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
 
@@ -60,3 +63,52 @@ def _from_file(path: Path) -> Any:
     finally:
         sys.path.remove(str(path.parent))
     return module
+
+
+def match_roles(
+    function: Callable[..., Any],
+    target: Target,
+    known: Mapping[str, Sequence[str]],
+    *,
+    by_place: Sequence[str] = (),
+    unnamed: Sequence[str] = (),
+) -> tuple[dict[str, str], list[str]]:
+    """Role -> parameter, and the parameters that keep their defaults because nobody says what they mean.
+
+    Args:
+        function: what is called.
+        target: its declared arguments, which win, and its options.
+        known: role -> names of parameters that can mean nothing else.
+        by_place: roles of the first free parameters where neither of the first two is found by name.
+        unnamed: further roles, which have no usual names.
+
+    Raises:
+        ConfigError: a declared parameter that is not there, or one without a default that plays no role.
+    """
+    parameters = inspect.signature(function).parameters
+    named = [n for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    any_name = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    roles = dict(target.arguments)
+    for role, name in roles.items():
+        if name not in named and not any_name:
+            raise ConfigError(
+                f"target.arguments: {role} = {name!r}, but the target takes {', '.join(named) or 'no names'}"
+            )
+    taken = {*roles.values(), *target.options}
+    for role, names in known.items():
+        found = next((n for n in names if n in named and n not in taken), None)
+        if role not in roles and found is not None:
+            roles[role] = found
+            taken.add(found)
+    if not any(role in roles for role in by_place[:2]):
+        again = {roles.get(role) for role in by_place}
+        free = [n for n in named if n not in taken or n in again]
+        roles |= zip(by_place, free, strict=False)
+        taken |= set(roles.values())
+    undeclared = [n for n in named if n not in taken]
+    if missing := sorted(n for n in undeclared if parameters[n].default is inspect.Parameter.empty):
+        raise ConfigError(
+            f"target: parameters {', '.join(missing)} have no default and no declared role: name them under "
+            f"[target.arguments] (roles: {', '.join([*known, *unnamed])}) or give values under [target.options]"
+        )
+    return roles, undeclared

@@ -6,7 +6,7 @@ Shape suffixes: P position, V vocabulary.
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 
@@ -20,36 +20,22 @@ from distillaw.audit.objective import (
     weights,
 )
 
-
-class Shape(NamedTuple):
-    """A divergence by position."""
-
-    property: str
-    says: str
-    value: PerToken
+T = TypeVar("T")
 
 
-class HardShape(NamedTuple):
-    """A cross-entropy by position."""
+class Variant(NamedTuple, Generic[T]):
+    """What may be computed instead: a divergence, the objective of a cross-entropy, or weights of positions (P,)."""
 
     property: str
     says: str
-    objective: Objective
-
-
-class Weight(NamedTuple):
-    """How much each position counts, (P,)."""
-
-    property: str
-    says: str
-    share: torch.Tensor
+    value: T
 
 
 _TEMPERATURES = (0.5, 0.7, 0.8, 0.9, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 8.0, 10.0, 20.0)
 _CLIPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 10.0)
 
 
-def shapes(o: Objective, vocab: int) -> Iterator[Shape]:
+def shapes(o: Objective, vocab: int) -> Iterator[Variant[PerToken]]:
     """Divergences that are not the declared one, the likely ones first."""
     t = o.temperature or 1.0
     yield from _directions(o)
@@ -77,21 +63,21 @@ def shapes(o: Objective, vocab: int) -> Iterator[Shape]:
         for wrong in (1.0, 0.9):
             if wrong != t:
                 value = _at_temperature(other.value, wrong)
-                yield Shape(
+                yield Variant(
                     "temperature", f"the temperature is {wrong:g}, not {t:g}; and {other.says}", value
                 )
 
 
-def _changed(o: Objective, property: str, says: str, **fields: object) -> Shape:
+def _changed(o: Objective, property: str, says: str, **fields: object) -> Variant[PerToken]:
     other = o.but(**fields)
-    return Shape(property, says, lambda s, t, _: per_token(s, t, other))
+    return Variant(property, says, lambda s, t, _: per_token(s, t, other))
 
 
 def _at_temperature(value: PerToken, temperature: float) -> PerToken:
     return lambda s, t, o: value(s, t, o.but(temperature=temperature))
 
 
-def _directions(o: Objective) -> Iterator[Shape]:
+def _directions(o: Objective) -> Iterator[Variant[PerToken]]:
     beta = 0.5 if o.beta is None else o.beta
     skew = 0.1 if o.skew is None else o.skew
     seen = {(o.divergence, o.beta, o.skew)}
@@ -125,7 +111,7 @@ def _directions(o: Objective) -> Iterator[Shape]:
             m = ((1 - beta) * p + beta * q).clamp_min(1e-300).log()
             return (beta * p * (log_p - m) + (1 - beta) * q * (log_q - m)).sum(-1)
 
-        yield Shape("direction", "the weights of teacher and student in the mixture are swapped", swapped)
+        yield Variant("direction", "the weights of teacher and student in the mixture are swapped", swapped)
 
     if o.divergence in ("skew-kl", "skew-reverse-kl") and skew:
 
@@ -137,14 +123,14 @@ def _directions(o: Objective) -> Iterator[Shape]:
                 )
             return entries(log_q, ((1 - skew) * log_q.exp() + skew * log_p.exp()).log(), _forward(o)).sum(-1)
 
-        yield Shape("direction", "the shares of teacher and student in the mixture are swapped", mixed)
+        yield Variant("direction", "the shares of teacher and student in the mixture are swapped", mixed)
 
 
 def _forward(o: Objective) -> Objective:
     return o.but(divergence="forward-kl")
 
 
-def _truncations(o: Objective, vocab: int) -> Iterator[Shape]:
+def _truncations(o: Objective, vocab: int) -> Iterator[Variant[PerToken]]:
     words = {
         "renormalised": "the teacher's top k are renormalised",
         "zero": "the teacher's top k are not renormalised and the rest counts nothing",
@@ -171,7 +157,7 @@ def _truncations(o: Objective, vocab: int) -> Iterator[Shape]:
                 )
         for shards in (2, 4):
             if vocab % shards == 0 or shards == 2:
-                yield Shape(
+                yield Variant(
                     "top-k",
                     f"the top {k} of each of {shards} shards of the vocabulary under the shard's own ids",
                     _sharded(k, shards),
@@ -239,9 +225,9 @@ _SLIPS: tuple[tuple[str, PerToken], ...] = (
 )
 
 
-def _slips(o: Objective) -> Iterator[Shape]:
+def _slips(o: Objective) -> Iterator[Variant[PerToken]]:
     for says, value in _SLIPS:
-        yield Shape("loss", says, value)
+        yield Variant("loss", says, value)
     if o.clip:
         yield _changed(o, "loss", "clipping is left out", clip=0.0, clip_rule="")
     for clip in dict.fromkeys((o.clip, *_CLIPS)):
@@ -249,14 +235,14 @@ def _slips(o: Objective) -> Iterator[Shape]:
             if clip and (clip, rule) != (o.clip, o.clip_rule):
                 yield _changed(o, "loss", f"{unit} is clipped at {clip:g}", clip=clip, clip_rule=rule)
     for low in (1e-6, 1e-4, 1e-3, 1e-2, 0.1):
-        yield Shape(
+        yield Variant(
             "loss",
             f"the teacher's probabilities are floored at {low:g}",
             _slip(lambda p, q, low=low: -(p.exp().clamp_min(low) * q).sum(-1)),
         )
 
 
-def _vocabularies(o: Objective) -> Iterator[Shape]:
+def _vocabularies(o: Objective) -> Iterator[Variant[PerToken]]:
     def filled(s: torch.Tensor, t: torch.Tensor, o: Objective) -> torch.Tensor:
         more = t.shape[-1] - s.shape[-1]
         s, t = (
@@ -271,43 +257,45 @@ def _vocabularies(o: Objective) -> Iterator[Shape]:
         log_q = (s / (o.temperature or 1)).log_softmax(-1)[..., :vocab]
         return entries(log_p, log_q, o).sum(-1)
 
-    yield Shape("vocabulary", "missing columns are filled with logit 0", filled)
-    yield Shape(
+    yield Variant("vocabulary", "missing columns are filled with logit 0", filled)
+    yield Variant(
         "vocabulary", "columns are cut after the softmax, so what is left does not sum to 1", cut_after
     )
     for step in (1, -1):
-        yield Shape(
+        yield Variant(
             "vocabulary",
             f"the teacher's columns are moved by {step:+d}",
             lambda s, t, o, step=step: per_token(s, t[..., : s.shape[-1]].roll(step, -1), o),
         )
 
 
-def hard_shapes(o: Objective) -> Iterator[HardShape]:
+def hard_shapes(o: Objective) -> Iterator[Variant[Objective]]:
     """Cross-entropies that are not the declared one."""
     t = o.temperature or 1.0
     if t != o.hard_temperature:
-        yield HardShape(
+        yield Variant(
             "temperature",
             f"the cross-entropy to labels is at temperature {t:g} too",
             o.but(hard_temperature=t),
         )
     if o.hard_temperature != 1:
-        yield HardShape(
+        yield Variant(
             "temperature",
             "the cross-entropy to labels is at temperature 1",
             o.but(hard_temperature=1.0),
         )
     for smoothing in dict.fromkeys((0.0, 0.05, 0.1, 0.2)):
         if smoothing != o.label_smoothing:
-            yield HardShape(
+            yield Variant(
                 "loss",
                 f"labels are smoothed by {smoothing:g}, not {o.label_smoothing:g}",
                 o.but(label_smoothing=smoothing),
             )
 
 
-def weightings(rows: Rows, o: Objective, *, is_hard: bool, per: str, ranks: int = 1) -> Iterator[Weight]:
+def weightings(
+    rows: Rows, o: Objective, *, is_hard: bool, per: str, ranks: int = 1
+) -> Iterator[Variant[torch.Tensor]]:
     """How positions may be weighted instead, all factors included; the likely ones first."""
     name = "cross-entropy" if is_hard else "divergence"
     declared = weights(rows, o, per=per)[is_hard]
@@ -317,60 +305,62 @@ def weightings(rows: Rows, o: Objective, *, is_hard: bool, per: str, ranks: int 
     soft, hard = o.distill_weight or 0.0, o.hard_weight or 0.0
     own, other = (hard, soft) if is_hard else (soft, hard)
     if own and own != 1:
-        yield Weight("weights", f"the weight of the {name} is left out", declared / own)
-        yield Weight("weights", f"the weight of the {name} counts twice", declared * own)
+        yield Variant("weights", f"the weight of the {name} is left out", declared / own)
+        yield Variant("weights", f"the weight of the {name} counts twice", declared * own)
     if own and other and own != other:
-        yield Weight("weights", "the weights of the two terms are swapped", declared / own * other)
+        yield Variant("weights", "the weights of the two terms are swapped", declared / own * other)
     if own and own != 0.5:
-        yield Weight("weights", f"the weight of the {name} is 0.5", declared / own / 2)
-    yield Weight("loss", f"the {name} has the wrong sign: it is maximised", -declared)
+        yield Variant("weights", f"the weight of the {name} is 0.5", declared / own / 2)
+    yield Variant("loss", f"the {name} has the wrong sign: it is maximised", -declared)
     for factor in (2.0, 0.5):
-        yield Weight("weights", f"the {name} counts {factor:g} times", declared * factor)
+        yield Variant("weights", f"the {name} counts {factor:g} times", declared * factor)
 
 
-def _temperature_factors(declared: torch.Tensor, o: Objective, is_hard: bool) -> Iterator[Weight]:
+def _temperature_factors(
+    declared: torch.Tensor, o: Objective, is_hard: bool
+) -> Iterator[Variant[torch.Tensor]]:
     t = o.temperature or 1.0
     if t == 1:
         return
     if is_hard:
-        yield Weight("temperature", "the cross-entropy is multiplied by T^2 too", declared * t**2)
-        yield Weight("temperature", "the cross-entropy is divided by T^2", declared / t**2)
+        yield Variant("temperature", "the cross-entropy is multiplied by T^2 too", declared * t**2)
+        yield Variant("temperature", "the cross-entropy is divided by T^2", declared / t**2)
     elif o.temperature_squared:
-        yield Weight("temperature", "the factor T^2 is missing", declared / t**2)
-        yield Weight("temperature", "the factor is T, not T^2", declared / t)
-        yield Weight("temperature", "the factor T^2 is there twice", declared * t**2)
-        yield Weight("temperature", "it is divided by T, not multiplied by T^2", declared / t**3)
+        yield Variant("temperature", "the factor T^2 is missing", declared / t**2)
+        yield Variant("temperature", "the factor is T, not T^2", declared / t)
+        yield Variant("temperature", "the factor T^2 is there twice", declared * t**2)
+        yield Variant("temperature", "it is divided by T, not multiplied by T^2", declared / t**3)
     else:
-        yield Weight("temperature", "there is a factor T^2", declared * t**2)
-        yield Weight("temperature", "there is a factor T", declared * t)
+        yield Variant("temperature", "there is a factor T^2", declared * t**2)
+        yield Variant("temperature", "there is a factor T", declared * t)
 
 
 def _splits(
     declared: torch.Tensor, rows: Rows, o: Objective, per: str, ranks: int, is_hard: bool
-) -> Iterator[Weight]:
+) -> Iterator[Variant[torch.Tensor]]:
     """By micro-batches and ranks."""
     parts = int(rows.part.max()) + 1
     if parts > 1:
         if per == "update":
             mean = weights(rows, o, per="micro-batch")[is_hard]
-            yield Weight("accumulation", "the mean of the micro-batches' means", mean)
-            yield Weight("accumulation", "the sum of the micro-batches' means", mean * parts)
+            yield Variant("accumulation", "the mean of the micro-batches' means", mean)
+            yield Variant("accumulation", "the sum of the micro-batches' means", mean * parts)
             square = mean / parts
-            yield Weight("accumulation", "the micro-batches' means over the square of their number", square)
+            yield Variant("accumulation", "the micro-batches' means over the square of their number", square)
         for power, says in (
             (-1, "divided by the number of micro-batches"),
             (1, "multiplied by the number of micro-batches"),
             (-2, "divided by the square of the number of micro-batches"),
         ):
-            yield Weight("accumulation", says, declared * float(parts) ** power)
+            yield Variant("accumulation", says, declared * float(parts) ** power)
     if ranks > 1:
-        yield Weight("distributed", "multiplied by the number of ranks", declared * ranks)
-        yield Weight("distributed", "divided by the number of ranks", declared / ranks)
+        yield Variant("distributed", "multiplied by the number of ranks", declared * ranks)
+        yield Variant("distributed", "divided by the number of ranks", declared / ranks)
 
 
 def _reductions(
     declared: torch.Tensor, rows: Rows, o: Objective, per: str, name: str, is_hard: bool
-) -> Iterator[Weight]:
+) -> Iterator[Variant[torch.Tensor]]:
     field = "hard_reduction" if is_hard else "reduction"
     own = (o.hard_reduction if is_hard else "") or o.reduction or ""
 
@@ -380,11 +370,11 @@ def _reductions(
     for other in ("token-mean", "sequence-mean", "row-mean", "sum", "position-mean"):
         if other != own:
             says = f"the {name} is reduced by {other}, not {own}"
-            yield Weight("normalisation", says, by(**{field: other}))
+            yield Variant("normalisation", says, by(**{field: other}))
     if own in ("sequence-mean", "row-mean"):
         says = "rows without a counted token are treated otherwise than declared"
         for rule in ("skip", "count"):
-            yield Weight("normalisation", says, by(empty_rows=rule))
+            yield Variant("normalisation", says, by(empty_rows=rule))
     count, vocab = max(float(rows.counted.sum()), 1.0), rows.student.shape[-1]
     factors = {
         "divided by the number of tokens once more": 1 / count,
@@ -397,15 +387,15 @@ def _reductions(
         "a count of tokens too high by one per row": count / (count + rows.num_rows),
     }
     for says, factor in factors.items():
-        yield Weight("normalisation", says, declared * factor)
+        yield Variant("normalisation", says, declared * factor)
     says = "averaged over positions and vocabulary"
-    yield Weight("normalisation", says, by(**{field: "position-mean"}) / vocab)
+    yield Variant("normalisation", says, by(**{field: "position-mean"}) / vocab)
     if o.top_k > 1:
-        yield Weight("normalisation", "averaged over the kept entries as well", declared / o.top_k)
+        yield Variant("normalisation", "averaged over the kept entries as well", declared / o.top_k)
         if not is_hard and o.top_k_rule in ("renormalised", "zero"):
             log_p, _ = log_pair(rows.student, rows.teacher, o.but(top_k_rule="zero"))
             mass = log_p.exp().sum(-1)
             if o.top_k_rule == "renormalised":
-                yield Weight("top-k", "the teacher's top k are not renormalised", declared * mass)
+                yield Variant("top-k", "the teacher's top k are not renormalised", declared * mass)
             else:
-                yield Weight("top-k", "the teacher's top k are renormalised", declared / mass)
+                yield Variant("top-k", "the teacher's top k are renormalised", declared / mass)
