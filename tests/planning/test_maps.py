@@ -10,13 +10,17 @@ from distillaw.accounting.scenarios import CostShares, Scenario
 from distillaw.errors import ConfigError
 from distillaw.laws.base import EDGE
 from distillaw.laws.published import published
+from distillaw.planning.api import plan
 from distillaw.planning.fast_losses import GridCells, grid_losses
+from distillaw.planning.gap import GapQuestion, capacity_gap
 from distillaw.planning.map_grid import Laws, Terms, laws_for_map, spline_weights
 from distillaw.planning.maps import allocation_map, gain_map, teacher_map, teacher_size_map
 from distillaw.planning.optimum import optimal_distillation
+from distillaw.planning.situation import Teacher
 
 F = FixedAspect().forward_flops
 BOX = published("surrogate-s1").distillation.range
+TEACHER = Teacher(name="8B", params=8e9, tokens=2e11)
 S123 = Laws(ensemble=laws(*SURROGATES), names=SURROGATES, range=BOX)
 PRINTED = Laws(ensemble=laws("busbridge2025"), names=("busbridge2025",), range=BOX)
 N, D, C = np.geomspace(1e8, 1e11, 200), np.geomspace(1e9, 1e13, 150), np.geomspace(1e20, 1e24, 150)
@@ -204,3 +208,17 @@ def test_small_students_are_not_refused_their_small_teachers():
         S123, student_params=np.geomspace(1e5, 1e6, 5), compute=np.geomspace(1e13, 1e14, 5), terms=small
     )
     assert np.isfinite(found["student_loss"]).all()
+
+
+def test_cells_where_a_plan_decides_nothing_are_those_of_its_rule():
+    """Below 0.3 tokens per parameter, and beyond the reach; a plan and the best teacher of `gap` know the same edge."""
+    laws = laws_for_map(())
+    sizes, budgets = [1e9, 2e9], [0.25e9, 0.5e9, 1e9]
+    found = gain_map(laws, student_params=sizes, student_tokens=budgets, teacher_loss=2.2)
+    assert found.beyond.tolist() == [[True, False, False], [True, True, False]]
+    for i, params in enumerate(sizes):
+        for j, tokens in enumerate(budgets):
+            q = GapQuestion(student_params=params, student_tokens=tokens, teacher_tokens_per_param=20)
+            assert (capacity_gap(q).opinions[0].status == "OUT_OF_RANGE") == found.beyond[i, j]
+            verdict = plan(params, student_tokens=tokens, teachers=[TEACHER], with_flips=False)
+            assert (verdict.evidence[0].status == "OUT_OF_RANGE") == found.beyond[i, j]

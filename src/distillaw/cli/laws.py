@@ -228,6 +228,11 @@ def predict(
             f"the loss of {teacher} ({answer['teacher_loss']:.3f}) is what the law makes of its size and tokens alone: "
             "measure it on your text, distillaw scout"
         )
+    if tokens is not None and answer.get("teacher_loss") is not None:
+        from distillaw.planning.voices import asked_for
+
+        if asked_for(law).beyond(student, tokens, answer["teacher_loss"]).any():
+            answer["warnings"].append("so far outside `distillaw plan` decides nothing by this law: a guess")
     answer["warnings"] = [in_typed_words(each) for each in answer["warnings"]]
     if output.json:
         print_json(answer)

@@ -363,6 +363,7 @@ def text_map(found: "GridMap", *, whole: bool = False) -> str:
         else [f"{_WIDEST} cells along an axis are shown; --json has all"]
     )
     notes += ["* outside the range in which the laws were fitted"] if not found.inside_range.all() else []
+    notes += ["** so far outside that plan decides nothing by them"] if found.beyond.any() else []
     if "flat" in found.meta:
         notes.append(_flat(found))
     return "\n".join([*lines, "", *body, "", *notes])
@@ -378,7 +379,7 @@ def _tables(found: "GridMap", whole: bool) -> list[str]:
         head = ["", *(_coordinate(found.x, j) for j in columns)]
         table = [head]
         for i in rows[::-1]:
-            cells = [_cell(layer.values[i, j], bool(found.inside_range[i, j]), show) for j in columns]
+            cells = [_cell(layer.values[i, j], _mark(found, (i, j)), show) for j in columns]
             table.append([_count(found.y.values[i]), *cells])
         lines += [
             f"{layer.label}, {layer.unit}; {found.y.label} down, {found.x.label} across",
@@ -392,9 +393,8 @@ def _list(found: "GridMap", whole: bool) -> list[str]:
     shown = _LISTS[found.kind]
     table = [[found.x.label, *(found.layers[name].label for name, _ in shown)]]
     for j in _some(found.shape[0], _WIDEST if whole else _LINES):
-        inside = bool(found.inside_range[j])
-        cells = [_cell(found[name][j], True, show) for name, show in shown]
-        table.append([_coordinate(found.x, j) + ("" if inside else "*"), *cells])
+        cells = [_cell(found[name][j], "", show) for name, show in shown]
+        table.append([_coordinate(found.x, j) + _mark(found, (j,)), *cells])
     return _aligned(table)
 
 
@@ -406,8 +406,13 @@ def _flat(found: "GridMap") -> str:
     return f"best teacher {format_count(best)}; {low} to {high} are within {100 * flat['within']:g} % of it"
 
 
-def _cell(value: float, inside: bool, show: Show) -> str:
-    return "-" if not np.isfinite(value) else show(float(value)) + ("" if inside else "*")
+def _mark(found: "GridMap", at: tuple[int, ...]) -> str:
+    """What is said of the range of one cell."""
+    return "**" if found.beyond[at] else "" if found.inside_range[at] else "*"
+
+
+def _cell(value: float, mark: str, show: Show) -> str:
+    return "-" if not np.isfinite(value) else show(float(value)) + mark
 
 
 def _coordinate(axis: "Axis", j: int) -> str:

@@ -46,6 +46,14 @@ class Laws:
     range: Box = field(default_factory=Box)
     """In student_params, student_tokens, tokens_per_param and teacher_loss; empty: nothing is inside."""
     warnings: tuple[str, ...] = ()
+    voice: Voice | None = None
+    """Knows where a plan decides nothing by them; None: everywhere it might."""
+
+    def beyond(self, params: Array, tokens: Array, teacher_loss: Array) -> Mask:
+        """True where `plan` decides nothing by these laws (`Voice.is_beyond`)."""
+        shape = np.broadcast_shapes(np.shape(params), np.shape(tokens), np.shape(teacher_loss))
+        found = False if self.voice is None else self.voice.beyond(params, tokens, teacher_loss)
+        return np.broadcast_to(found, shape)
 
     def inside(self, params: Array, tokens: Array, teacher_loss: Array) -> Mask:
         """True where a cell lies in the fitted range."""
@@ -100,7 +108,8 @@ def _of_voice(voice: Voice, names: tuple[str, ...]) -> Laws:
     if ensemble.size > _MOST_MEMBERS:
         ensemble = ensemble.take(np.linspace(0, ensemble.size - 1, _MOST_MEMBERS).astype(int))
     refused = [REFUSED.format(voice.source)] if voice.is_refused else []
-    return Laws(ensemble=ensemble, names=names, range=voice.range, warnings=(*refused, *voice.warnings))
+    warnings = (*refused, *voice.warnings)
+    return Laws(ensemble=ensemble, names=names, range=voice.range, warnings=warnings, voice=voice)
 
 
 def _common(boxes: Sequence[Box]) -> Box:

@@ -66,6 +66,8 @@ class GridMap:
     layers: Mapping[str, Layer]
     inside_range: Mask
     """True where student, tokens and teacher loss lie in the range in which the laws were fitted."""
+    beyond: Mask
+    """True where `plan` decides nothing by these laws: too far outside, or too few tokens per parameter."""
     meta: Mapping[str, object]
     """Laws, scenario, assumptions, how it was computed; plain JSON values."""
 
@@ -129,6 +131,7 @@ class GridMap:
             "axes": axes,
             "layers": layers,
             "share_inside_range": inside,
+            "share_beyond": float(self.beyond.mean()),
             **self.meta,
         }
 
@@ -258,6 +261,7 @@ def gain_map(
         x=_axis("student_tokens", D[0]),
         y=_axis("student_params", N[:, 0]),
         inside_range=laws.inside(N, D, teacher_layer),
+        beyond=laws.beyond(N, D, teacher_layer),
     )
 
 
@@ -307,6 +311,7 @@ def teacher_map(laws: Laws, *, student_params: ArrayLike, compute: ArrayLike, te
         x=_axis("compute", C[0]),
         y=_axis("student_params", N[:, 0]),
         inside_range=laws.inside(N, np.where(is_paid, tokens, 1.0), losses.teacher) & is_paid,
+        beyond=laws.beyond(N, np.where(is_paid, tokens, 1.0), losses.teacher) & is_paid,
     )
 
 
@@ -337,6 +342,7 @@ def allocation_map(laws: Laws, *, student_params: float, compute: ArrayLike, ter
         title="What the compute goes into",
         layers=_layers({name: getattr(plan, name) for name in (*_PLAN, *_SHARES)} | _gains(losses)),
         inside_range=laws.inside(plan.student_params, tokens, teacher) & plan.is_feasible,
+        beyond=laws.beyond(plan.student_params, tokens, teacher) & plan.is_feasible,
         meta=laws.meta | terms.meta | asked,
         x=_axis("compute", C),
     )
@@ -402,6 +408,7 @@ def teacher_size_map(
         x=_axis("teacher_params", curve.sizes),
         layers=layers,
         inside_range=laws.inside(N, D, values["teacher_loss"]),
+        beyond=laws.beyond(N, D, values["teacher_loss"]),
         meta=laws.meta | found,
     )
 

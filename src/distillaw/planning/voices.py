@@ -10,6 +10,7 @@ says how it was measured); of a published one it is what outcomes taught (learnt
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,7 +21,7 @@ from distillaw.errors import ConfigError
 from distillaw.fitting.query import load_law
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.study import kept_laws
-from distillaw.laws.base import EDGE, Box
+from distillaw.laws.base import EDGE, Array, Box
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.equation import STUDENT, SUPERVISED, student_coefficients, supervised_coefficients
@@ -131,12 +132,31 @@ class Voice:
     rival: LawEnsemble | None = None
     """Another form fitted to the same runs; where the two part, neither is sure."""
 
-    def outside(self, coords: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    def outside(self, coords: Mapping[str, ArrayLike]) -> dict[str, float]:
         """`efolds_outside` of its range; sizes and tokens in pairs, where compute counts."""
-        if self.discrepancy.by_compute:
-            both = zip(coords["student_params"], coords["student_tokens"], strict=True)
-            coords = {**coords, "compute": [6 * n * d for n, d in both]}
-        return efolds_outside(self.range, coords)
+        return efolds_outside(self.range, self._looked_at(coords))
+
+    def _looked_at(self, coords: Mapping[str, ArrayLike]) -> Mapping[str, ArrayLike]:
+        if not self.discrepancy.by_compute:
+            return coords
+        params, tokens = (np.asarray(coords[name]) for name in ("student_params", "student_tokens"))
+        return {**coords, "compute": 6 * params * tokens}
+
+    def beyond(
+        self, student_params: ArrayLike, student_tokens: ArrayLike, teacher_loss: ArrayLike
+    ) -> NDArray[np.bool_]:
+        """`is_beyond` of every student, as the three broadcast."""
+        per_param = np.asarray(student_tokens, dtype=np.float64) / np.asarray(student_params)
+        coords = self._looked_at(
+            {
+                "student_params": student_params,
+                "student_tokens": student_tokens,
+                "teacher_loss": teacher_loss,
+                "tokens_per_param": per_param,
+            }
+        )
+        farthest = reduce(np.maximum, _efolds(self.range, coords).values(), np.zeros(1))
+        return self.is_beyond(farthest, per_param)
 
     def is_short(self, tokens_per_param: ArrayLike) -> NDArray[np.bool_]:
         """Whether students are trained for less than anything that outcomes taught of published laws."""
@@ -170,7 +190,7 @@ def find_voices(
         published_too: whether published laws and surrogates are consulted unasked; or the names of those that are.
         without: source of outcomes that nothing is to be learnt from.
     """
-    found = [_asked_for(law) for law in laws]
+    found = [asked_for(law) for law in laws]
     if record is not None:
         found.append(_study_voice(record))
     unasked = [name for name in laws_available() if not published(name).record.by_name_only]
@@ -199,7 +219,12 @@ def start_law_of(law: LawLike) -> StartLaw | None:
     return replace(found, spread=CUTS.spread, share=share, taught=taught, power=power)
 
 
-def _asked_for(law: LawLike) -> Voice:
+def asked_for(law: LawLike) -> Voice:
+    """A law by its name, its file or itself.
+
+    Raises:
+        ConfigError: one without a word on teachers.
+    """
     if isinstance(law, str | Path):
         name, law = str(law), load_law(str(law))
     else:
@@ -364,15 +389,21 @@ def _silent(source: str, status: str, note: str) -> Voice:
     return Voice(source=source, kind="fitted", status=status, note=note, ensemble=None)
 
 
-def efolds_outside(box: Box, coords: Mapping[str, Sequence[float]]) -> dict[str, float]:
+def efolds_outside(box: Box, coords: Mapping[str, ArrayLike]) -> dict[str, float]:
     """How many e-folds the farthest of some points lies outside a box, by coordinate; inside is left out.
 
     Each weighted by `EFOLD_WEIGHT`.
     """
+    farthest = {name: float(away.max(initial=0.0)) for name, away in _efolds(box, coords).items()}
+    return {name: away for name, away in farthest.items() if away > 0}
+
+
+def _efolds(box: Box, coords: Mapping[str, ArrayLike]) -> dict[str, Array]:
+    """The same of every point, 0 inside, by coordinate."""
     found = {}
     for name, low, high in box.bounds:
-        weight = EFOLD_WEIGHT.get(name, 1.0)
-        away = [weight * max(math.log(low / v), math.log(v / high)) for v in coords.get(name, ())]
-        if max(away, default=0.0) > weight * EDGE:
-            found[name] = max(away)
+        if name in coords:
+            value = np.log(np.asarray(coords[name], dtype=np.float64))
+            away = np.maximum(math.log(low) - value, value - math.log(high))
+            found[name] = EFOLD_WEIGHT.get(name, 1.0) * np.where(away > EDGE, away, 0.0)
     return found
