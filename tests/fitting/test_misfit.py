@@ -9,6 +9,7 @@ from distillaw.fitting.misfit import find_misfit
 from distillaw.fitting.result import FitStatus
 from distillaw.fitting.uncertainty import extent_of
 from distillaw.planning.voices import fitted_voice
+from in_process import answer
 
 LAW = dl.published("busbridge2025").supervised
 
@@ -111,3 +112,18 @@ def test_two_tables_in_one_decide_no_verdict_and_a_bent_law_does():
         voice = fitted_voice(replace(good, status=FitStatus.MISFIT, details=details), "mine")
         assert voice.may_decide is not of_table
     assert not fitted_voice(replace(good, status=FitStatus.MISFIT, details={}), "of an older file").may_decide
+
+
+def test_units_that_follow_an_axis_are_noted(tmp_path):
+    """Every other count of tokens in bits bends the law rather than splitting its residuals."""
+    rng = np.random.default_rng(0)
+    lines = {True: ["params,tokens,loss"], False: ["params,tokens,loss"]}
+    for n in (1e7, 3e7, 1e8, 3e8, 1e9):
+        for i, d in enumerate((2e8, 1e9, 4e9, 1.6e10)):
+            loss = (1.69 + 406.4 / n**0.34 + 410.7 / d**0.28) * np.exp(rng.normal(0, 0.005))
+            lines[True].append(f"{n},{d},{loss / np.log(2) if i % 2 else loss}")
+            lines[False].append(f"{n},{d},{loss}")
+    for is_mixed, rows in lines.items():
+        (tmp_path / "runs.csv").write_text("\n".join(rows))
+        said = answer("fit", tmp_path / "runs.csv", "--law", "supervised", "--bootstrap", "8").stdout
+        assert ("nats and bits" in said) == is_mixed, said

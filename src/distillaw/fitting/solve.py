@@ -73,6 +73,8 @@ def check_numbers(delta: float | str, replicates: int, level: float) -> None:
 
 SPARE_RUNS = 3
 """Independent runs needed beyond the number of parameters."""
+ROUGH = 0.1
+"""Residual scale (of ln L) from which a fit says that this is no scatter of runs."""
 ISOFLOP = 0.05
 """Spread of ln(6 N D) below which all runs count as one compute level."""
 
@@ -236,7 +238,7 @@ def solve(
             status=FitStatus.MISFIT, remedy=f"{seen.text[0].upper()}{seen.text[1:]}. {FitStatus.MISFIT.value}"
         )
         checked |= {"misfit": seen._asdict()}
-    rows = replace(rows, notes=(*rows.notes, *_few_levels(extent)))
+    rows = replace(rows, notes=(*rows.notes, *_few_levels(extent), *_rough(fitted.noise)))
     repeated = seed_noise(together)
     checked |= held | ({} if repeated is None else {"seed_noise": repeated})
     return replace(
@@ -264,6 +266,16 @@ def _few_levels(extent: Array) -> list[str]:
     return [
         f"only {n} {name}: a curve goes through them whatever lies beyond, so intervals there are three times as wide"
         for name, n in few.items()
+    ]
+
+
+def _rough(noise: float) -> list[str]:
+    """A note where runs scatter about the law by far more than runs of one recipe do, misfit seen or not."""
+    if noise < ROUGH:
+        return []
+    return [
+        f"runs lie {100 * noise:.2g} % off the law, where those of one recipe lie within a few per cent: look for "
+        "two units (nats and bits, tokens and bytes), recipes or texts in one table"
     ]
 
 

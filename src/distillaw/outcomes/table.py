@@ -333,7 +333,10 @@ def faults_of(row: Outcome, *, may_be_kept_out: bool = False) -> tuple[str, ...]
         ),
         (row.kind in ("core", "beyond"), f"kind {row.kind!r} is not core or beyond"),
         (row.comparison in COMPARISONS, f"comparison {row.comparison!r} is none of {', '.join(COMPARISONS)}"),
-        (row.is_loss or row.metric_kind in SCORES, f"metric_kind {row.metric_kind!r} is not known"),
+        (
+            row.is_loss or row.metric_kind in SCORES,
+            f"metric_kind {row.metric_kind!r} is none of {', '.join((*LOSSES, *PERPLEXITIES, *SCORES))}",
+        ),
         (row.start in ("", "random", "pruned", "pretrained"), f"start {row.start!r} is not known"),
         (row.start_b in ("", "random", "pruned", "pretrained"), f"start_b {row.start_b!r} is not known"),
         (row.kind == "beyond" or row.start == "random", "a core row starts at random"),
