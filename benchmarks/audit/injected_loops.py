@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from distillaw.audit.contract import Contract, Objective, Target, Training, checked
+from distillaw.audit.contract import Contract, DeclaredLoss, DeclaredTarget, Training, checked
 
 IGNORE = -100
 T = 3.0
@@ -45,8 +45,8 @@ class InjectedLoop:
         training: dict[str, Any] = {"accumulation": 4, "per": "update", "lr": 0.5}
         return checked(
             Contract(
-                target=Target(kind="loop", **self.target),
-                objective=Objective(**(objective | self.objective)),
+                target=DeclaredTarget(kind="loop", **self.target),
+                objective=DeclaredLoss(**(objective | self.objective)),
                 training=Training(**(training | self.training)),
             )
         )

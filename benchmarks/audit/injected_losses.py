@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from distillaw.audit.contract import Contract, Objective, Target, checked
+from distillaw.audit.contract import Contract, DeclaredLoss, DeclaredTarget, checked
 
 IGNORE = -100
 
@@ -48,7 +48,7 @@ def declared(loss: type["CleanLoss"], *, dtype: str = "float64", **objective: An
         "reported": "objective",
     } | objective
     arguments = {} if loss in (SamplingTemperature, SampledTokens) else {"distill_weight": "alpha"}
-    return Contract(target=Target(arguments=arguments, dtype=dtype), objective=Objective(**fields))
+    return Contract(target=DeclaredTarget(arguments=arguments, dtype=dtype), objective=DeclaredLoss(**fields))
 
 
 class CleanLoss:

@@ -5,12 +5,12 @@ import json
 import pytest
 
 from distillaw.audit.adapters import ADAPTERS, merged
-from distillaw.audit.contract import Contract, Objective, Target, Training, checked
+from distillaw.audit.contract import Contract, DeclaredLoss, DeclaredTarget, Training, checked
 from distillaw.audit.findings import PROPERTIES
 from distillaw.audit.loops import audit_runs
 from in_process import answer
 
-OBJECTIVE = Objective(
+OBJECTIVE = DeclaredLoss(
     divergence="forward-kl",
     temperature=1.0,
     distill_weight=0.5,
@@ -65,7 +65,7 @@ def test_a_trainer_of_transformers(tmp_path, counts, wrong):
     (tmp_path / "mine.py").write_text(TRAINER)
     contract = checked(
         Contract(
-            target=Target(kind="trainer", options={"counts": counts}),
+            target=DeclaredTarget(kind="trainer", options={"counts": counts}),
             objective=OBJECTIVE,
             training=Training(accumulation=4, per="update", schedule="linear"),
         )

@@ -7,7 +7,7 @@ import torch
 
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.audit.assets import audit_store, audit_tokenizers
-from distillaw.audit.contract import Contract, Target
+from distillaw.audit.contract import Contract, DeclaredTarget
 from distillaw.audit.probes import make_samples
 from distillaw.audit.trainers import ProbeConfig, ProbeForCausalLM, register, tiny_tokenizer
 from distillaw.data.prepare import DataSpec, prepare_data
@@ -29,7 +29,7 @@ def teacher(tmp_path_factory):
 
 
 def contract(kind, **assets) -> Contract:
-    return Contract(target=Target(kind=kind), assets=assets)
+    return Contract(target=DeclaredTarget(kind=kind), assets=assets)
 
 
 def test_equal_tokenizers(teacher):

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.audit.injected_fresh import FRESH, FRESH_DESIGNS
 from benchmarks.audit.injected_losses import DESIGNS, OPEN, OWN, Injected
-from distillaw.audit.contract import TEMPLATE, Contract, Objective, checked, read_contract
+from distillaw.audit.contract import TEMPLATE, Contract, DeclaredLoss, checked, read_contract
 from distillaw.audit.losses import audit_loss
 from distillaw.audit.run import audit_target
 from distillaw.errors import ConfigError
@@ -50,7 +50,7 @@ def test_an_undeclared_design_is_named():
     """The same designs, held against the plain contract: what they compute is said."""
     for injected in DESIGNS:
         if injected.objective.get("reported") == "cross-entropy":
-            plain = checked(Contract(objective=Objective(**PLAIN, reported="objective")))
+            plain = checked(Contract(objective=DeclaredLoss(**PLAIN, reported="objective")))
             found = audit_loss(injected.loss(), plain, injected.name)
             assert not found.is_wrong
             assert found.verdict("value") == "differs"
@@ -72,7 +72,7 @@ PLAIN = {
 @pytest.mark.parametrize("field", sorted(PLAIN))
 def test_what_is_not_declared_is_asked_for(field):
     with pytest.raises(ConfigError, match=f"not declared: .*objective.{field}"):
-        checked(Contract(objective=Objective(**{k: v for k, v in PLAIN.items() if k != field})))
+        checked(Contract(objective=DeclaredLoss(**{k: v for k, v in PLAIN.items() if k != field})))
 
 
 def test_the_command_line(tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from distillaw.audit.contract import Contract, Objective, Target, Training, checked
+from distillaw.audit.contract import Contract, DeclaredLoss, DeclaredTarget, Training, checked
 from distillaw.audit.findings import Findings
 from distillaw.audit.losses import audit_loss
 from distillaw.audit.probes import make_samples
@@ -20,7 +20,7 @@ from distillaw.audit.targets import load
 from distillaw.errors import ConfigError
 
 
-def _objective(**fields: Any) -> Objective:
+def _objective(**fields: Any) -> DeclaredLoss:
     plain: dict[str, Any] = {
         "divergence": "forward-kl",
         "temperature": 1.0,
@@ -33,13 +33,13 @@ def _objective(**fields: Any) -> Objective:
         "nothing_counts": "zero",
         "reported": "objective",
     }
-    return Objective(**(plain | fields))
+    return DeclaredLoss(**(plain | fields))
 
 
 def _loss(
-    function: Callable[..., Any], objective: Objective, arguments: dict[str, str], **target: Any
+    function: Callable[..., Any], objective: DeclaredLoss, arguments: dict[str, str], **target: Any
 ) -> Findings:
-    contract = Contract(target=Target(arguments=arguments, **target), objective=objective)
+    contract = Contract(target=DeclaredTarget(arguments=arguments, **target), objective=objective)
     name = f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
     return audit_loss(function, checked(contract), name)
 
@@ -105,7 +105,7 @@ def own_engine() -> list[Findings]:
         temperature=2.0, temperature_squared=True, distill_weight=0.5, hard_weight=0.5, shift="inside"
     )
     contract = checked(
-        Contract(target=Target(kind="loop", returns="losses"), objective=objective, training=training)
+        Contract(target=DeclaredTarget(kind="loop", returns="losses"), objective=objective, training=training)
     )
     target = LoopTarget(_engine, contract)
     samples, target.vocab = make_samples([(1, 7)] * 16)
@@ -230,7 +230,7 @@ def trl_gkd_trainer() -> list[Findings]:
     options = {"args": "trl.experimental.gkd:GKDConfig", "args.lmbda": 0.0, "args.beta": 0.2}
     contract = checked(
         Contract(
-            target=Target(kind="trainer", options=options),
+            target=DeclaredTarget(kind="trainer", options=options),
             objective=_objective(divergence="jsd", beta=0.2, shift="inside"),
             training=Training(accumulation=4, per="update", schedule="linear"),
         )

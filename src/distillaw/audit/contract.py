@@ -42,7 +42,7 @@ _CHOICES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Objective:
+class DeclaredLoss:
     """The loss: distill_weight T^2 D(p, q) + hard_weight CE + z_weight (log sum exp)^2, reduced over what counts."""
 
     divergence: str | None = None
@@ -106,7 +106,7 @@ class Objective:
     """Estimators whose expected gradient is the declared one: labels (over labels drawn from the student, exactly) or
     inside (draws of its own: the mean of many calls)."""
 
-    def but(self, **fields: Any) -> "Objective":
+    def but(self, **fields: Any) -> "DeclaredLoss":
         """The same with some fields changed."""
         return dataclasses.replace(self, **fields)
 
@@ -150,7 +150,7 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class DeclaredTarget:
     """How the target is called."""
 
     kind: str = "loss"
@@ -174,8 +174,8 @@ class Target:
 class Contract:
     """All that was declared."""
 
-    target: Target = field(default_factory=Target)
-    objective: Objective = field(default_factory=Objective)
+    target: DeclaredTarget = field(default_factory=DeclaredTarget)
+    objective: DeclaredLoss = field(default_factory=DeclaredLoss)
     training: Training = field(default_factory=Training)
     assets: Mapping[str, Any] = field(default_factory=dict)
     """Paths of what lies on disk."""

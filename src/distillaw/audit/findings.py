@@ -51,7 +51,7 @@ VERDICTS = ("wrong", "differs", "right", "not-testable")
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class Observation:
     """Why a property has its verdict."""
 
     says: str
@@ -74,7 +74,7 @@ class Findings:
 
     target: str
     kind: str
-    found: dict[str, dict[str, list[Evidence]]] = field(default_factory=dict)
+    found: dict[str, dict[str, list[Observation]]] = field(default_factory=dict)
     """Property -> verdict -> evidence."""
     notes: list[str] = field(default_factory=list)
 
@@ -84,7 +84,7 @@ class Findings:
         """Keep one piece of evidence; the same sentence once."""
         kept = self.found.setdefault(property, {}).setdefault(verdict, [])
         if says not in [evidence.says for evidence in kept]:
-            kept.append(Evidence(says, case, example))
+            kept.append(Observation(says, case, example))
 
     def wrong(
         self, property: str, says: str, case: str = "", example: Mapping[str, Any] | None = None
@@ -113,10 +113,10 @@ class Findings:
         kept = self.found.get(property, {})
         return next((verdict for verdict in VERDICTS if verdict in kept), "not-testable")
 
-    def evidence(self, property: str) -> list[Evidence]:
+    def evidence(self, property: str) -> list[Observation]:
         """Of the verdict."""
         kept = self.found.get(property, {})
-        return kept.get(self.verdict(property), [Evidence("this kind of target gives nothing to look at")])
+        return kept.get(self.verdict(property), [Observation("this kind of target gives nothing to look at")])
 
     @property
     def is_wrong(self) -> bool:

@@ -19,7 +19,16 @@ import torch
 from distillaw.audit.contract import Contract, Training
 from distillaw.audit.findings import Findings
 from distillaw.audit.objective import Rows, closed_form
-from distillaw.audit.probes import SPANS, Call, ProbeLM, Recorder, Sample, Update, collate, make_samples
+from distillaw.audit.probes import (
+    SPANS,
+    ForwardPass,
+    ProbeLM,
+    Recorder,
+    Sample,
+    Update,
+    collate,
+    make_samples,
+)
 from distillaw.audit.ranks import on_two_ranks
 from distillaw.audit.recognise import Mismatch, diagnose, settle
 from distillaw.audit.targets import match_roles
@@ -67,11 +76,11 @@ ROWS = 2
 
 
 @dataclass(slots=True)
-class Run:
+class LoopTrace:
     """One run of the loop and what was recorded."""
 
     updates: list[Update]
-    left: list[Call]
+    left: list[ForwardPass]
     """Calls of the student after the last step."""
     student: ProbeLM
     teacher: ProbeLM
@@ -126,7 +135,7 @@ class LoopTarget:
         teacher = ProbeLM(self.vocab, columns, seed=2, dropout=dropout, scale=2.0)
         return student, teacher
 
-    def run(self, *, samples: Sequence[Sample] | None = None, **roles: Any) -> Run:
+    def run(self, *, samples: Sequence[Sample] | None = None, **roles: Any) -> LoopTrace:
         """Run the loop once on new models; roles given here win."""
         contract, training, o = self.contract, self.contract.training, self.contract.objective
         student, teacher = self.models()
@@ -169,7 +178,7 @@ class LoopTarget:
         with Recorder(student, teacher) as recorder:
             result = self.function(**keywords, **contract.target.options)
         moved = torch.cat([p.detach().flatten() for p in teacher.parameters()])
-        return Run(
+        return LoopTrace(
             recorder.updates, student.calls[:], student, teacher, not torch.equal(before, moved), result
         )
 
@@ -229,7 +238,7 @@ def audit_runs(target: LoopTarget, name: str) -> Findings:
 # --- one run ------------------------------------------------------------------------------------------------
 
 
-def judge_run(findings: Findings, run: Run, target: LoopTarget) -> None:
+def judge_run(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
     """Everything that the traces of one run say."""
     _states(findings, run, target)
     _data(findings, run, target)
@@ -243,13 +252,13 @@ def _places(samples: Sequence[Sample]) -> dict[int, tuple[Sample, int]]:
     return {int(i): (sample, t) for sample in samples for t, i in enumerate(sample.ids.tolist()) if i}
 
 
-def _training_calls(update: Update, known: dict[int, tuple[Sample, int]]) -> list[Call]:
+def _training_calls(update: Update, known: dict[int, tuple[Sample, int]]) -> list[ForwardPass]:
     """Forward passes of the student that may be trained on."""
     return [c for c in update.student if c.grad and any(i in known for i in c.ids.flatten().tolist())]
 
 
 def rows_of(
-    update: Update, calls: Sequence[Call], samples: Sequence[Sample], teacher: torch.Tensor
+    update: Update, calls: Sequence[ForwardPass], samples: Sequence[Sample], teacher: torch.Tensor
 ) -> tuple[Rows, torch.Tensor]:
     """The positions of an update's forward passes, and the gradient observed at each, (P, V)."""
     known = _places(samples)
@@ -295,7 +304,7 @@ def rows_of(
     return rows, update.gradient[ids].double() * share[:, None]
 
 
-def _gradients(findings: Findings, run: Run, target: LoopTarget, *, ranks: int = 1) -> None:
+def _gradients(findings: Findings, run: LoopTrace, target: LoopTarget, *, ranks: int = 1) -> None:
     """The gradient of every update against the closed form over what it read."""
     contract, o = target.contract, target.contract.objective
     table = run.teacher.table()
@@ -391,7 +400,7 @@ def _strays(
     findings: Findings,
     update: Update,
     rows: Rows,
-    calls: Sequence[Call],
+    calls: Sequence[ForwardPass],
     seen: set[int],
     number: int,
     mask: str,
@@ -416,7 +425,7 @@ def _strays(
     return bool(others)
 
 
-def _same_text(calls: Sequence[Call], others: Sequence[Call]) -> bool:
+def _same_text(calls: Sequence[ForwardPass], others: Sequence[ForwardPass]) -> bool:
     """Whether what the student reads is part of what the teacher reads."""
     text = " | ".join(" ".join(str(i) for i in row if i) for c in others for row in c.ids.tolist())
     rows = [" ".join(str(i) for i in row if i) for c in calls for row in c.ids.tolist()]
@@ -441,7 +450,7 @@ def _unclipped(
     return gradient / share if 0 < share < 1 else gradient
 
 
-def _said(findings: Findings, run: Run, target: LoopTarget, cached: int) -> None:
+def _said(findings: Findings, run: LoopTrace, target: LoopTarget, cached: int) -> None:
     o, count = target.contract.objective, len(run.updates)
     how = f"gradients of {count} updates by logits of every position"
     said = dict.fromkeys(("shift", "mask", "normalisation", "loss", "weights", "accumulation"), how)
@@ -467,7 +476,7 @@ def _said(findings: Findings, run: Run, target: LoopTarget, cached: int) -> None
         )
 
 
-def _logged(findings: Findings, run: Run, target: LoopTarget) -> None:
+def _logged(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
     o, known = target.contract.objective, _places(target.samples)
     table = run.teacher.table()
     for number, (update, logged) in enumerate(zip(run.updates, run.result, strict=True), start=1):
@@ -482,7 +491,7 @@ def _logged(findings: Findings, run: Run, target: LoopTarget) -> None:
 # --- traces -------------------------------------------------------------------------------------------------
 
 
-def _states(findings: Findings, run: Run, target: LoopTarget) -> None:
+def _states(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
     training, o = target.contract.training, target.contract.objective
     known = _places(target.samples)
     calls = [(n, c) for n, u in enumerate(run.updates, start=1) for c in u.teacher]
@@ -521,7 +530,9 @@ def _states(findings: Findings, run: Run, target: LoopTarget) -> None:
     findings.right("student-state", f"{len(own)} forward passes{more}")
 
 
-def _read(calls: Sequence[Call], known: dict[int, tuple[Sample, int]]) -> tuple[Counter[int], set[int]]:
+def _read(
+    calls: Sequence[ForwardPass], known: dict[int, tuple[Sample, int]]
+) -> tuple[Counter[int], set[int]]:
     """How often each sample is read, and which ones not whole and in order (the last token may be left out)."""
     read: Counter[int] = Counter()
     broken: set[int] = set()
@@ -540,7 +551,7 @@ def _read(calls: Sequence[Call], known: dict[int, tuple[Sample, int]]) -> tuple[
     return read, broken
 
 
-def _data(findings: Findings, run: Run, target: LoopTarget) -> None:
+def _data(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
     """Samples as often and as whole as declared, and so many micro-batches an update."""
     training, epochs = target.contract.training, target.epochs
     known = _places(target.samples)
@@ -572,7 +583,7 @@ def _data(findings: Findings, run: Run, target: LoopTarget) -> None:
 
 
 def _order(
-    findings: Findings, calls: list[Call], target: LoopTarget, known: dict[int, tuple[Sample, int]]
+    findings: Findings, calls: list[ForwardPass], target: LoopTarget, known: dict[int, tuple[Sample, int]]
 ) -> None:
     firsts = [known[i][0].index for c in calls for row in c.ids.tolist() for i in row[:1] if i in known]
     want = [s.index for s in target.samples] * target.epochs
@@ -580,13 +591,13 @@ def _order(
         findings.wrong("data", "samples are read in another order than given, and shuffling was not declared")
 
 
-def _is_packed(calls: Sequence[Call], known: dict[int, tuple[Sample, int]]) -> bool:
+def _is_packed(calls: Sequence[ForwardPass], known: dict[int, tuple[Sample, int]]) -> bool:
     return any(
         len({known[i][0].index for i in row if i in known}) > 1 for c in calls for row in c.ids.tolist()
     )
 
 
-def _packing(findings: Findings, run: Run, target: LoopTarget) -> None:
+def _packing(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
     known = _places(target.samples)
     for whose, calls in (
         ("student", [c for u in run.updates for c in u.student]),
@@ -636,7 +647,7 @@ def rate(training: Training, step: int, horizon: int, *, from_zero: bool = False
     return high
 
 
-def _schedule(findings: Findings, run: Run, target: LoopTarget) -> None:
+def _schedule(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
     training = target.contract.training
     accumulation, micro = training.accumulation or 1, len(target.samples) // ROWS
     got = [u.lrs[0] for u in run.updates]
@@ -690,7 +701,7 @@ def _schedule(findings: Findings, run: Run, target: LoopTarget) -> None:
             )
 
 
-def _steps(findings: Findings, run: Run, target: LoopTarget) -> None:
+def _steps(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
     """Nothing moves the student between two updates."""
     for number, (one, following) in enumerate(zip(run.updates, run.updates[1:], strict=False), start=2):
         if one.after is not None and not torch.allclose(one.after, following.before, 0, 0, equal_nan=True):
@@ -713,7 +724,7 @@ def _steps(findings: Findings, run: Run, target: LoopTarget) -> None:
 # --- other runs ---------------------------------------------------------------------------------------------
 
 
-def _resumes(findings: Findings, target: LoopTarget, plain: Run) -> None:
+def _resumes(findings: Findings, target: LoopTarget, plain: LoopTrace) -> None:
     """Stopped after k updates and resumed, against never stopped."""
     by_state = target.has("state", "stop_after")
     if not by_state and not target.has("checkpoint", "stop_after", "resume"):
@@ -751,7 +762,7 @@ def _resumes(findings: Findings, target: LoopTarget, plain: Run) -> None:
 
 
 def _compare_stopped(
-    findings: Findings, target: LoopTarget, first: Run, second: Run, whole: Run, case: str
+    findings: Findings, target: LoopTarget, first: LoopTrace, second: LoopTrace, whole: LoopTrace, case: str
 ) -> None:
     """Both parts of a stopped run against the run without a stop; the first difference is said."""
     known = _places(target.samples)
@@ -820,4 +831,4 @@ def _ranks(findings: Findings, target: LoopTarget) -> None:
     findings.right("distributed", f"{len(first.updates)} updates on two gloo ranks")
 
 
-__all__ = ["LoopTarget", "Run", "audit_loop", "audit_runs", "judge_run", "rate"]
+__all__ = ["LoopTarget", "LoopTrace", "audit_loop", "audit_runs", "judge_run", "rate"]

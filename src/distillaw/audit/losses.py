@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from distillaw.audit.batches import RAGGED, Batch, Span, make_batch
-from distillaw.audit.contract import Contract, Objective
+from distillaw.audit.contract import Contract, DeclaredLoss
 from distillaw.audit.findings import LOOP_PROPERTIES, Findings
 from distillaw.audit.objective import Rows, closed_form
 from distillaw.audit.recognise import Diagnosis, Mismatch, diagnose, settle
@@ -55,13 +55,13 @@ _HIDDEN = ("student_hidden", "student_head", "teacher_hidden", "teacher_head")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class LossCase:
     """A batch, the options it is called with, and what a surprise in it would mean."""
 
     name: str
     batch: Batch
     property: str
-    objective: Objective
+    objective: DeclaredLoss
     chunk: int | None = None
     num_tokens: float | None = None
     dtype: torch.dtype = torch.float64
@@ -69,13 +69,16 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class LossOutcome:
     """What the target gave."""
 
     value: float
     gradient: torch.Tensor
     """(P, V), float64."""
     teacher_gradient: torch.Tensor | None
+
+
+Results = list[tuple[LossCase, LossOutcome, Diagnosis]]
 
 
 class LossTarget:
@@ -102,7 +105,7 @@ class LossTarget:
         """Whether the target can be given it."""
         return role in self.roles
 
-    def __call__(self, case: Case) -> Outcome:
+    def __call__(self, case: LossCase) -> LossOutcome:
         """Value and gradient by logits, expected ones of estimators; errors are the target's own."""
         rule, batch = case.objective.sampled, case.batch
         if not rule:
@@ -111,7 +114,7 @@ class LossTarget:
             torch.manual_seed(0)
             each = [self.once(case) for _ in range(DRAWS)]
             mean = torch.stack([one.gradient for one in each]).mean(0)
-            return Outcome(sum(one.value for one in each) / DRAWS, mean, None)
+            return LossOutcome(sum(one.value for one in each) / DRAWS, mean, None)
         q = batch.student.softmax(-1).flatten(0, 1)
         expected, value = torch.zeros_like(q), 0.0
         for token in range(q.shape[-1]):
@@ -119,9 +122,9 @@ class LossTarget:
             one = self.once(dataclasses.replace(case, batch=dataclasses.replace(batch, targets=targets)))
             expected += q[:, token, None] * one.gradient
             value += one.value / q.shape[-1]
-        return Outcome(value, expected, None)
+        return LossOutcome(value, expected, None)
 
-    def once(self, case: Case) -> Outcome:
+    def once(self, case: LossCase) -> LossOutcome:
         """One call."""
         batch, o, target = case.batch, case.objective, self.contract.target
         dtype = case.dtype
@@ -164,13 +167,13 @@ class LossTarget:
             result = self.function(**keywords, **target.options, **case.extra)
         loss = taken_from(result, target.returns)
         if not loss.requires_grad:
-            return Outcome(float(loss), torch.zeros_like(batch.student.flatten(0, 1)), None)
+            return LossOutcome(float(loss), torch.zeros_like(batch.student.flatten(0, 1)), None)
         loss.sum().backward()
         gradient = torch.zeros_like(student) if student.grad is None else student.grad
         gradient = gradient.to(torch.float64)
         if head is not None:
             gradient = gradient @ head.to(torch.float64).T
-        return Outcome(float(loss.detach()), gradient.flatten(0, 1), teacher.grad)
+        return LossOutcome(float(loss.detach()), gradient.flatten(0, 1), teacher.grad)
 
 
 def _head(size: int, dtype: torch.dtype) -> torch.Tensor:
@@ -217,7 +220,7 @@ def _scalar(loss: torch.Tensor) -> torch.Tensor:
 # --- the cases ----------------------------------------------------------------------------------------------
 
 
-def cases_of(target: LossTarget) -> Iterator[Case]:
+def cases_of(target: LossTarget) -> Iterator[LossCase]:
     """What a loss is called on; the plainest first."""
     o = target.contract.objective
     # with left pads it is a matter of taste where the first real token is predicted
@@ -225,8 +228,8 @@ def cases_of(target: LossTarget) -> Iterator[Case]:
         [(0, p, a, left + right) for left, p, a, right in RAGGED] if o.mask == "attention" else RAGGED
     )
 
-    def case(name: str, batch: Batch, property: str, objective: Objective = o, **more: Any) -> Case:
-        return Case(name=name, batch=batch, property=property, objective=objective, **more)
+    def case(name: str, batch: Batch, property: str, objective: DeclaredLoss = o, **more: Any) -> LossCase:
+        return LossCase(name=name, batch=batch, property=property, objective=objective, **more)
 
     yield case("four ragged rows", base, "loss")
     yield case("two rows of seven", make_batch([(0, 2, 4, 1), (0, 4, 3, 0)], seed=1), "loss")
@@ -279,7 +282,7 @@ def _disjoint() -> Batch:
     return batch.with_logits(student, teacher)
 
 
-def _option_cases(target: LossTarget, base: Batch) -> Iterator[Case]:
+def _option_cases(target: LossTarget, base: Batch) -> Iterator[LossCase]:
     o = target.contract.objective
     values: dict[str, tuple[float, ...]] = {
         "temperature": (1.0, 2.0, 4.0, 0.7),
@@ -293,7 +296,7 @@ def _option_cases(target: LossTarget, base: Batch) -> Iterator[Case]:
         for value in tried:
             if value != getattr(o, name) and (name != "temperature" or o.temperature_squared is not None):
                 other = o.but(**{name: value})
-                yield Case(
+                yield LossCase(
                     name=f"{name} {value:g}", batch=base, property=_OPTION_PROPERTY[name], objective=other
                 )
     soft, hard = target.has("distill_weight"), target.has("hard_weight")
@@ -311,7 +314,7 @@ def _option_cases(target: LossTarget, base: Batch) -> Iterator[Case]:
             return
         if both != {"distill_weight": o.distill_weight, "hard_weight": o.hard_weight}:
             name = f"weights {both['distill_weight']:g} and {both['hard_weight']:g}"
-            yield Case(name=name, batch=base, property="weights", objective=o.but(**both))
+            yield LossCase(name=name, batch=base, property="weights", objective=o.but(**both))
 
 
 # --- the audit ----------------------------------------------------------------------------------------------
@@ -330,7 +333,7 @@ def audit_loss(function: Callable[..., Any], contract: Contract, name: str) -> F
     """
     target = LossTarget(function, contract)
     findings = Findings(name, "loss")
-    results: list[tuple[Case, Outcome, Diagnosis]] = []
+    results: Results = []
     searches = 3  # a shape is named in a few cases, or in none
     for number, case in enumerate(cases_of(target)):
         try:
@@ -358,7 +361,7 @@ def audit_loss(function: Callable[..., Any], contract: Contract, name: str) -> F
     return findings
 
 
-def _diagnosed(case: Case, outcome: Outcome, contract: Contract, *, searches: bool) -> Diagnosis:
+def _diagnosed(case: LossCase, outcome: LossOutcome, contract: Contract, *, searches: bool) -> Diagnosis:
     rows = case.batch.rows(case.num_tokens)
     return diagnose(
         outcome.gradient,
@@ -369,7 +372,7 @@ def _diagnosed(case: Case, outcome: Outcome, contract: Contract, *, searches: bo
     )
 
 
-def _judge(findings: Findings, target: LossTarget, results: list[tuple[Case, Outcome, Diagnosis]]) -> None:
+def _judge(findings: Findings, target: LossTarget, results: Results) -> None:
     """Wrong properties: named by what fits; what no variant explains, by the case it appears in first."""
     failing = [(case, found) for case, _, found in results if not found.is_right]
     if not failing:
@@ -412,8 +415,8 @@ def _says(found: Mismatch, says: str) -> bool:
 
 
 def _judged(
-    findings: Findings, target: LossTarget, failing: list[tuple[Case, Diagnosis]]
-) -> list[tuple[Case, Diagnosis]]:
+    findings: Findings, target: LossTarget, failing: list[tuple[LossCase, Diagnosis]]
+) -> list[tuple[LossCase, Diagnosis]]:
     """The failing cases less those that only say what nobody declared: NaN where nothing counts."""
     if target.contract.objective.nothing_counts is not None:
         return failing
@@ -427,7 +430,7 @@ def _judged(
     return finite
 
 
-def _couplings(target: LossTarget, case: Case) -> list[str]:
+def _couplings(target: LossTarget, case: LossCase) -> list[str]:
     """Whether one position's logits move another position's gradient."""
     batch = case.batch
     place = (0, int(batch.prompts[0]))
@@ -445,7 +448,7 @@ def _couplings(target: LossTarget, case: Case) -> list[str]:
     return said
 
 
-def smallest_example(target: LossTarget, case: Case) -> dict[str, Any]:
+def smallest_example(target: LossTarget, case: LossCase) -> dict[str, Any]:
     """The smallest batch in which this fails: what goes in, what comes out, what should."""
     tries: list[tuple[list[Span], int]] = [
         ([(0, 1, 1, 0)], 3),
@@ -496,9 +499,7 @@ def _listed(x: torch.Tensor) -> Any:
     return (x * 1e6).round().div(1e6).tolist()
 
 
-def _options_matter(
-    findings: Findings, target: LossTarget, results: list[tuple[Case, Outcome, Diagnosis]]
-) -> None:
+def _options_matter(findings: Findings, target: LossTarget, results: Results) -> None:
     """An option that moves nothing where its effect is declared."""
     base = results[0]
     if any("no influence" in m.says for m in base[2].mismatches):
@@ -520,7 +521,7 @@ def _options_matter(
         findings.untestable("options", f"not declared what they mean: {', '.join(target.undeclared)}")
 
 
-def _values(findings: Findings, contract: Contract, results: list[tuple[Case, Outcome, Diagnosis]]) -> None:
+def _values(findings: Findings, contract: Contract, results: Results) -> None:
     """The reported number, where the gradient is right; and its slope everywhere."""
     reported = contract.objective.reported
     if reported == "other":
@@ -562,7 +563,7 @@ def _values(findings: Findings, contract: Contract, results: list[tuple[Case, Ou
             findings.add("value", "wrong" if reported else "differs", says, case.name)
 
 
-def _slope_error(target: LossTarget, case: Case) -> float:
+def _slope_error(target: LossTarget, case: LossCase) -> float:
     """Relative error of the value's finite difference along the gradient."""
     gradient = target(case).gradient
     way = (gradient / gradient.abs().max().clamp_min(1e-12)).view_as(case.batch.student)
@@ -598,7 +599,7 @@ def _precision(findings: Findings, target: LossTarget) -> None:
     for dtype, slack in types:
         for name, batch in pairs:
             exact = batch.with_logits(batch.student.to(dtype).double(), batch.teacher.to(dtype).double())
-            case = Case(
+            case = LossCase(
                 name=f"{name} logits in {str(dtype).removeprefix('torch.')}",
                 batch=exact,
                 property="precision",
@@ -637,7 +638,7 @@ def _precision(findings: Findings, target: LossTarget) -> None:
         findings.right("precision", f"{tried} pairs {how}, and disjoint distributions{more}")
 
 
-def _rights(findings: Findings, target: LossTarget, results: list[tuple[Case, Outcome, Diagnosis]]) -> None:
+def _rights(findings: Findings, target: LossTarget, results: Results) -> None:
     """What was looked at, for every property that could have failed."""
     o = target.contract.objective
     count = len(results)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import torch
 
-from distillaw.audit.contract import Objective
+from distillaw.audit.contract import DeclaredLoss
 
 LOW = -1e30
 """Stands for -inf among logits."""
-PerToken = Callable[[torch.Tensor, torch.Tensor, Objective], torch.Tensor]
+PerToken = Callable[[torch.Tensor, torch.Tensor, DeclaredLoss], torch.Tensor]
 """(student logits, teacher logits, objective) -> value per position."""
 
 
@@ -59,7 +59,9 @@ class Rows:
         return self.part == part
 
 
-def log_pair(student: torch.Tensor, teacher: torch.Tensor, o: Objective) -> tuple[torch.Tensor, torch.Tensor]:
+def log_pair(
+    student: torch.Tensor, teacher: torch.Tensor, o: DeclaredLoss
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Log p and log q of a position, at the temperature, cut and truncated as declared."""
     vocab = min(student.shape[-1], teacher.shape[-1])
     assert o.temperature is not None
@@ -84,7 +86,7 @@ def log_pair(student: torch.Tensor, teacher: torch.Tensor, o: Objective) -> tupl
     return with_tail(log_p), with_tail(log_q)
 
 
-def entries(log_p: torch.Tensor, log_q: torch.Tensor, o: Objective) -> torch.Tensor:
+def entries(log_p: torch.Tensor, log_q: torch.Tensor, o: DeclaredLoss) -> torch.Tensor:
     """What each vocabulary entry adds to the divergence."""
     p, q = log_p.exp(), log_q.exp()
     beta, skew = o.beta or 0.0, o.skew or 0.0
@@ -117,7 +119,7 @@ def entries(log_p: torch.Tensor, log_q: torch.Tensor, o: Objective) -> torch.Ten
     raise ValueError(o.divergence)
 
 
-def per_token(student: torch.Tensor, teacher: torch.Tensor, o: Objective) -> torch.Tensor:
+def per_token(student: torch.Tensor, teacher: torch.Tensor, o: DeclaredLoss) -> torch.Tensor:
     """The declared divergence of each position, (P,), without T^2 and weights."""
     if o.divergence == "none":
         return student.sum(-1) * 0
@@ -140,7 +142,7 @@ def per_token(student: torch.Tensor, teacher: torch.Tensor, o: Objective) -> tor
     return total.clamp(max=o.clip) if o.clip_rule == "token" else total
 
 
-def hard_token(student: torch.Tensor, targets: torch.Tensor, o: Objective) -> torch.Tensor:
+def hard_token(student: torch.Tensor, targets: torch.Tensor, o: DeclaredLoss) -> torch.Tensor:
     """Cross-entropy to the label of each position, 0 where there is none, (P,)."""
     has = targets >= 0
     losses = torch.nn.functional.cross_entropy(
@@ -152,7 +154,7 @@ def hard_token(student: torch.Tensor, targets: torch.Tensor, o: Objective) -> to
     return torch.where(has, losses, 0.0)
 
 
-def weights(rows: Rows, o: Objective, *, per: str = "update") -> tuple[torch.Tensor, torch.Tensor]:
+def weights(rows: Rows, o: DeclaredLoss, *, per: str = "update") -> tuple[torch.Tensor, torch.Tensor]:
     """How much each position counts in the divergence and in the cross-entropy, (P,) each; 1/T^2 and all included."""
     masks = {
         "labels": rows.counted,
@@ -168,12 +170,12 @@ def weights(rows: Rows, o: Objective, *, per: str = "update") -> tuple[torch.Ten
     return soft * o.distill_weight * squared, hard * o.hard_weight
 
 
-def everywhere(rows: Rows, o: Objective) -> torch.Tensor:
+def everywhere(rows: Rows, o: DeclaredLoss) -> torch.Tensor:
     """All positions that a loss sees, (P,): where it moves labels itself the last of a row has no target."""
     return ~rows.ends if o.shift == "inside" else torch.ones_like(rows.ends)
 
 
-def _reduced(mask: torch.Tensor, rows: Rows, reduction: str, o: Objective, per: str) -> torch.Tensor:
+def _reduced(mask: torch.Tensor, rows: Rows, reduction: str, o: DeclaredLoss, per: str) -> torch.Tensor:
     if per == "micro-batch":
         parts = int(rows.part.max()) + 1
         total = torch.zeros(len(mask), dtype=torch.float64)
@@ -186,7 +188,7 @@ def _reduced(mask: torch.Tensor, rows: Rows, reduction: str, o: Objective, per: 
     return _share(mask, rows, reduction, o)
 
 
-def _share(mask: torch.Tensor, rows: Rows, reduction: str, o: Objective) -> torch.Tensor:
+def _share(mask: torch.Tensor, rows: Rows, reduction: str, o: DeclaredLoss) -> torch.Tensor:
     """One over what a counted position is divided by."""
     m = mask.to(torch.float64)
     count = m.sum().clamp_min(1)
@@ -238,7 +240,7 @@ class Closed:
     """Of the teacher, weighted as the divergence: what a cross-entropy to it is above the KL."""
 
 
-def closed_form(rows: Rows, o: Objective, *, per: str = "update") -> Closed:
+def closed_form(rows: Rows, o: DeclaredLoss, *, per: str = "update") -> Closed:
     """Value and gradient of the declared objective."""
     a, b = weights(rows, o, per=per)
     common = min(rows.student.shape[-1], rows.teacher.shape[-1])

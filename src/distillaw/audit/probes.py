@@ -67,7 +67,7 @@ def collate(samples: Sequence[Sample], *, inside: bool, width: int = 0) -> dict[
 
 
 @dataclass(slots=True)
-class Call:
+class ForwardPass:
     """One forward pass as the model saw it."""
 
     ids: torch.Tensor
@@ -102,7 +102,7 @@ class ProbeLM(nn.Module):
             self.lm_head.weight.copy_(torch.linalg.qr(torch.randn(columns, columns, generator=g).double())[0])
             self.lm_head.bias.zero_()
         self.config = SimpleNamespace(vocab_size=columns, model_type="probe", use_cache=False)
-        self.calls: list[Call] = []
+        self.calls: list[ForwardPass] = []
 
     def forward(
         self,
@@ -118,7 +118,7 @@ class ProbeLM(nn.Module):
         restarts = position_ids is not None and bool((position_ids.diff(dim=-1) < 0).any())
         apart = apart or (restarts and attention_mask is None)
         self.calls.append(
-            Call(
+            ForwardPass(
                 input_ids.detach().clone(),
                 None if attention_mask is None else attention_mask.detach().clone(),
                 None if position_ids is None else position_ids.detach().clone(),
@@ -153,8 +153,8 @@ class Update:
     bias_gradient: torch.Tensor
     table: torch.Tensor
     """The student's logits by id before the step."""
-    student: list[Call]
-    teacher: list[Call]
+    student: list[ForwardPass]
+    teacher: list[ForwardPass]
     groups: list[dict[str, Any]]
     holds_teacher: bool
     teacher_gradient: bool

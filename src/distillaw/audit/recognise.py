@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from distillaw.audit.contract import Objective
+from distillaw.audit.contract import DeclaredLoss
 from distillaw.audit.objective import Closed, Rows, closed_form, hard_token, per_token, slope
 from distillaw.audit.variants import hard_shapes, shapes, weightings
 
@@ -57,7 +57,7 @@ class _Fit(NamedTuple):
 def diagnose(
     gradient: torch.Tensor,
     rows: Rows,
-    o: Objective,
+    o: DeclaredLoss,
     *,
     per: str = "update",
     tolerance: float = 2e-5,
@@ -144,7 +144,7 @@ def _project(observed: torch.Tensor, soft: torch.Tensor, hard: torch.Tensor) -> 
 def _shape(
     observed: torch.Tensor,
     rows: Rows,
-    o: Objective,
+    o: DeclaredLoss,
     closed: Closed,
     allowed: float,
     moved: str,
@@ -178,7 +178,7 @@ def _shape(
 def _elsewhere(
     observed: torch.Tensor,
     rows: Rows,
-    o: Objective,
+    o: DeclaredLoss,
     closed: Closed,
     allowed: float,
     moved: str,
@@ -233,7 +233,7 @@ def _elsewhere(
 
 
 def _permuted(
-    observed: torch.Tensor, rows: Rows, o: Objective, closed: Closed, plain: _Fit, allowed: float
+    observed: torch.Tensor, rows: Rows, o: DeclaredLoss, closed: Closed, plain: _Fit, allowed: float
 ) -> tuple[_Fit | None, list[Mismatch]]:
     """Whether every position's own target holds the probabilities of a teacher row, but in another order.
 
@@ -305,7 +305,7 @@ def _step(step: int | None) -> str:
 
 
 def _coupled(
-    observed: torch.Tensor, rows: Rows, o: Objective, closed: Closed, allowed: float
+    observed: torch.Tensor, rows: Rows, o: DeclaredLoss, closed: Closed, allowed: float
 ) -> list[Mismatch]:
     """Losses in which positions compete: softmax over another axis."""
     by_place = torch.stack([rows.row, rows.position])
@@ -337,7 +337,7 @@ def _term(
     declared: torch.Tensor,
     direction: torch.Tensor,
     rows: Rows,
-    o: Objective,
+    o: DeclaredLoss,
     name: str,
     per: str,
     ranks: int,

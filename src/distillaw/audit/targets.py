@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distillaw.audit.contract import Target
+from distillaw.audit.contract import DeclaredTarget
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
 
@@ -67,7 +67,7 @@ def _from_file(path: Path) -> Any:
 
 def match_roles(
     function: Callable[..., Any],
-    target: Target,
+    target: DeclaredTarget,
     known: Mapping[str, Sequence[str]],
     *,
     by_place: Sequence[str] = (),

@@ -30,7 +30,7 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutput
 
 from distillaw.audit.contract import Contract
-from distillaw.audit.loops import ROWS, LoopTarget, Run
+from distillaw.audit.loops import ROWS, LoopTarget, LoopTrace
 from distillaw.audit.probes import ProbeLM, Recorder, Sample, collate
 from distillaw.audit.targets import load
 from distillaw.errors import ConfigError
@@ -128,7 +128,7 @@ class TrainerTarget(LoopTarget):
         }
         self.roles |= teacher | dict.fromkeys(("checkpoint", "stop_after", "resume"), "")
 
-    def run(self, *, samples: Sequence[Sample] | None = None, **roles: Any) -> Run:
+    def run(self, *, samples: Sequence[Sample] | None = None, **roles: Any) -> LoopTrace:
         """Train once; `stop_after` saves and stops, `resume` goes on from there."""
         samples = self.samples if samples is None else samples
         student, teacher = (ProbeForCausalLM(config) for config in probe_configs(self))
@@ -163,7 +163,9 @@ class TrainerTarget(LoopTarget):
                 trainer.train(resume_from_checkpoint=last)
             moved = torch.cat([p.detach().flatten() for p in teacher.parameters()])
         calls = student.probe.calls[:]
-        return Run(recorder.updates, calls, student.probe, teacher.probe, not torch.equal(before, moved))
+        return LoopTrace(
+            recorder.updates, calls, student.probe, teacher.probe, not torch.equal(before, moved)
+        )
 
     def _settings(self, folder: str, stop: int | None, evaluates: bool) -> dict[str, Any]:
         training = self.contract.training
@@ -262,7 +264,7 @@ class ScriptTarget(LoopTarget):
         if "{resume}" in self.argv and "{stop_after}" in self.argv:
             self.roles |= dict.fromkeys(("checkpoint", "stop_after", "resume"), "")
 
-    def run(self, *, samples: Sequence[Sample] | None = None, **roles: Any) -> Run:
+    def run(self, *, samples: Sequence[Sample] | None = None, **roles: Any) -> LoopTrace:
         """Run the script in this process on models in a folder of its own."""
         register()
         samples = self.samples if samples is None else samples
@@ -308,7 +310,7 @@ class ScriptTarget(LoopTarget):
                     before, torch.cat([p.detach().flatten() for p in live["teacher"].parameters()])
                 )
         student = live["student"].probe
-        return Run(recorder.updates, student.calls[:], student, teacher, moved)
+        return LoopTrace(recorder.updates, student.calls[:], student, teacher, moved)
 
 
 class _Later(Recorder):

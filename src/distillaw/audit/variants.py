@@ -10,7 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import torch
 
-from distillaw.audit.contract import Objective
+from distillaw.audit.contract import DeclaredLoss
 from distillaw.audit.objective import (
     PerToken,
     Rows,
@@ -35,7 +35,7 @@ _TEMPERATURES = (0.5, 0.7, 0.8, 0.9, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 8.0, 10.
 _CLIPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 10.0)
 
 
-def shapes(o: Objective, vocab: int) -> Iterator[Variant[PerToken]]:
+def shapes(o: DeclaredLoss, vocab: int) -> Iterator[Variant[PerToken]]:
     """Divergences that are not the declared one, the likely ones first."""
     t = o.temperature or 1.0
     yield from _directions(o)
@@ -68,7 +68,7 @@ def shapes(o: Objective, vocab: int) -> Iterator[Variant[PerToken]]:
                 )
 
 
-def _changed(o: Objective, property: str, says: str, **fields: object) -> Variant[PerToken]:
+def _changed(o: DeclaredLoss, property: str, says: str, **fields: object) -> Variant[PerToken]:
     other = o.but(**fields)
     return Variant(property, says, lambda s, t, _: per_token(s, t, other))
 
@@ -77,7 +77,7 @@ def _at_temperature(value: PerToken, temperature: float) -> PerToken:
     return lambda s, t, o: value(s, t, o.but(temperature=temperature))
 
 
-def _directions(o: Objective) -> Iterator[Variant[PerToken]]:
+def _directions(o: DeclaredLoss) -> Iterator[Variant[PerToken]]:
     beta = 0.5 if o.beta is None else o.beta
     skew = 0.1 if o.skew is None else o.skew
     seen = {(o.divergence, o.beta, o.skew)}
@@ -105,7 +105,7 @@ def _directions(o: Objective) -> Iterator[Variant[PerToken]]:
         yield _changed(o, "direction", f"it is {name}{with_}", divergence=name, beta=b, skew=k)
     if o.divergence == "jsd" and 0 < beta < 1:
 
-        def swapped(s: torch.Tensor, t: torch.Tensor, o: Objective) -> torch.Tensor:
+        def swapped(s: torch.Tensor, t: torch.Tensor, o: DeclaredLoss) -> torch.Tensor:
             log_p, log_q = log_pair(s, t, o)
             p, q = log_p.exp(), log_q.exp()
             m = ((1 - beta) * p + beta * q).clamp_min(1e-300).log()
@@ -115,7 +115,7 @@ def _directions(o: Objective) -> Iterator[Variant[PerToken]]:
 
     if o.divergence in ("skew-kl", "skew-reverse-kl") and skew:
 
-        def mixed(s: torch.Tensor, t: torch.Tensor, o: Objective) -> torch.Tensor:
+        def mixed(s: torch.Tensor, t: torch.Tensor, o: DeclaredLoss) -> torch.Tensor:
             log_p, log_q = log_pair(s, t, o)
             if o.divergence == "skew-kl":
                 return entries(log_p, ((1 - skew) * log_p.exp() + skew * log_q.exp()).log(), _forward(o)).sum(
@@ -126,11 +126,11 @@ def _directions(o: Objective) -> Iterator[Variant[PerToken]]:
         yield Variant("direction", "the shares of teacher and student in the mixture are swapped", mixed)
 
 
-def _forward(o: Objective) -> Objective:
+def _forward(o: DeclaredLoss) -> DeclaredLoss:
     return o.but(divergence="forward-kl")
 
 
-def _truncations(o: Objective, vocab: int) -> Iterator[Variant[PerToken]]:
+def _truncations(o: DeclaredLoss, vocab: int) -> Iterator[Variant[PerToken]]:
     words = {
         "renormalised": "the teacher's top k are renormalised",
         "zero": "the teacher's top k are not renormalised and the rest counts nothing",
@@ -167,7 +167,7 @@ def _truncations(o: Objective, vocab: int) -> Iterator[Variant[PerToken]]:
 
 
 def _sharded(k: int, shards: int) -> PerToken:
-    def value(s: torch.Tensor, t: torch.Tensor, o: Objective) -> torch.Tensor:
+    def value(s: torch.Tensor, t: torch.Tensor, o: DeclaredLoss) -> torch.Tensor:
         plain = o.but(top_k=0)
         log_p, log_q = log_pair(s, t, plain)
         found, ids = zip(
@@ -225,7 +225,7 @@ _SLIPS: tuple[tuple[str, PerToken], ...] = (
 )
 
 
-def _slips(o: Objective) -> Iterator[Variant[PerToken]]:
+def _slips(o: DeclaredLoss) -> Iterator[Variant[PerToken]]:
     for says, value in _SLIPS:
         yield Variant("loss", says, value)
     if o.clip:
@@ -242,8 +242,8 @@ def _slips(o: Objective) -> Iterator[Variant[PerToken]]:
         )
 
 
-def _vocabularies(o: Objective) -> Iterator[Variant[PerToken]]:
-    def filled(s: torch.Tensor, t: torch.Tensor, o: Objective) -> torch.Tensor:
+def _vocabularies(o: DeclaredLoss) -> Iterator[Variant[PerToken]]:
+    def filled(s: torch.Tensor, t: torch.Tensor, o: DeclaredLoss) -> torch.Tensor:
         more = t.shape[-1] - s.shape[-1]
         s, t = (
             torch.nn.functional.pad(s, (0, max(more, 0))),
@@ -251,7 +251,7 @@ def _vocabularies(o: Objective) -> Iterator[Variant[PerToken]]:
         )
         return per_token(s, t, o)
 
-    def cut_after(s: torch.Tensor, t: torch.Tensor, o: Objective) -> torch.Tensor:
+    def cut_after(s: torch.Tensor, t: torch.Tensor, o: DeclaredLoss) -> torch.Tensor:
         vocab = min(s.shape[-1], t.shape[-1])
         log_p = (t / (o.teacher_temperature or o.temperature or 1)).log_softmax(-1)[..., :vocab]
         log_q = (s / (o.temperature or 1)).log_softmax(-1)[..., :vocab]
@@ -269,7 +269,7 @@ def _vocabularies(o: Objective) -> Iterator[Variant[PerToken]]:
         )
 
 
-def hard_shapes(o: Objective) -> Iterator[Variant[Objective]]:
+def hard_shapes(o: DeclaredLoss) -> Iterator[Variant[DeclaredLoss]]:
     """Cross-entropies that are not the declared one."""
     t = o.temperature or 1.0
     if t != o.hard_temperature:
@@ -294,7 +294,7 @@ def hard_shapes(o: Objective) -> Iterator[Variant[Objective]]:
 
 
 def weightings(
-    rows: Rows, o: Objective, *, is_hard: bool, per: str, ranks: int = 1
+    rows: Rows, o: DeclaredLoss, *, is_hard: bool, per: str, ranks: int = 1
 ) -> Iterator[Variant[torch.Tensor]]:
     """How positions may be weighted instead, all factors included; the likely ones first."""
     name = "cross-entropy" if is_hard else "divergence"
@@ -317,7 +317,7 @@ def weightings(
 
 
 def _temperature_factors(
-    declared: torch.Tensor, o: Objective, is_hard: bool
+    declared: torch.Tensor, o: DeclaredLoss, is_hard: bool
 ) -> Iterator[Variant[torch.Tensor]]:
     t = o.temperature or 1.0
     if t == 1:
@@ -336,7 +336,7 @@ def _temperature_factors(
 
 
 def _splits(
-    declared: torch.Tensor, rows: Rows, o: Objective, per: str, ranks: int, is_hard: bool
+    declared: torch.Tensor, rows: Rows, o: DeclaredLoss, per: str, ranks: int, is_hard: bool
 ) -> Iterator[Variant[torch.Tensor]]:
     """By micro-batches and ranks."""
     parts = int(rows.part.max()) + 1
@@ -359,7 +359,7 @@ def _splits(
 
 
 def _reductions(
-    declared: torch.Tensor, rows: Rows, o: Objective, per: str, name: str, is_hard: bool
+    declared: torch.Tensor, rows: Rows, o: DeclaredLoss, per: str, name: str, is_hard: bool
 ) -> Iterator[Variant[torch.Tensor]]:
     field = "hard_reduction" if is_hard else "reduction"
     own = (o.hard_reduction if is_hard else "") or o.reduction or ""
