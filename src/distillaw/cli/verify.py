@@ -216,4 +216,5 @@ def retrodict(file: Path | None = None, /, *, output: Output = Output()) -> None
     )
     if score.brier is not None and score.base is not None:
         print(f"Brier score {score.brier:.3f}; that of the share of rows that A won {score.base:.3f}.")
-    output.suggest("distillaw plan --student 300M --tokens 20B --teacher pythia-1.4b")
+    if file is None:
+        output.suggest("distillaw plan --student 300M --tokens 20B --teacher pythia-1.4b")
