@@ -304,7 +304,7 @@ def rows_of(
     return rows, update.gradient[ids].double() * share[:, None]
 
 
-def _gradients(findings: Findings, run: LoopTrace, target: LoopTarget, *, ranks: int = 1) -> None:
+def _gradients(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
     """The gradient of every update against the closed form over what it read."""
     contract, o = target.contract, target.contract.objective
     table = run.teacher.table()
@@ -339,12 +339,11 @@ def _gradients(findings: Findings, run: LoopTrace, target: LoopTarget, *, ranks:
             o,
             per=contract.training.per or "update",
             tolerance=contract.target.tolerance,
-            ranks=ranks,
             moved=moved,
             bank=bank,
             searches=sum(bool(m) for _, m in cases) < 2,
         )
-        own = [_of_loop(m, update, contract, number, has_teacher, cases) for m in found.mismatches]
+        own = [_of_loop(m, update, contract, number, has_teacher, cases) for m in found]
         is_last = len(calls) != (contract.training.accumulation or 1)
         cases.append(("accumulation" if is_last else "cache" if not has_teacher else "optimizer", own))
         names.append(f"update {number}")
@@ -823,9 +822,7 @@ def _ranks(findings: Findings, target: LoopTarget) -> None:
         if contract.training.clip_norm:
             gradient = _unclipped(findings, gradient, rows, one, contract, number)
         per, tolerance = contract.training.per or "update", contract.target.tolerance
-        for each in diagnose(
-            gradient, rows, contract.objective, per=per, tolerance=tolerance, ranks=2
-        ).mismatches:
+        for each in diagnose(gradient, rows, contract.objective, per=per, tolerance=tolerance, ranks=2):
             best = next((says for p, says in each.candidates if p == "distributed"), each.says)
             findings.wrong("distributed", best, f"update {number} on two ranks")
     findings.right("distributed", f"{len(first.updates)} updates on two gloo ranks")

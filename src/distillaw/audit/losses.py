@@ -8,7 +8,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,8 +16,8 @@ import torch
 from distillaw.audit.batches import RAGGED, Batch, Span, make_batch
 from distillaw.audit.contract import Contract, DeclaredLoss
 from distillaw.audit.findings import LOOP_PROPERTIES, Findings
-from distillaw.audit.objective import Rows, closed_form
-from distillaw.audit.recognise import Diagnosis, Mismatch, diagnose, settle
+from distillaw.audit.objective import closed_form
+from distillaw.audit.recognise import Mismatch, diagnose, settle
 from distillaw.audit.targets import match_roles
 from distillaw.errors import ConfigError
 
@@ -65,7 +65,6 @@ class LossCase:
     chunk: int | None = None
     num_tokens: float | None = None
     dtype: torch.dtype = torch.float64
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +74,9 @@ class LossOutcome:
     value: float
     gradient: torch.Tensor
     """(P, V), float64."""
-    teacher_gradient: torch.Tensor | None
 
 
-Results = list[tuple[LossCase, LossOutcome, Diagnosis]]
+Results = list[tuple[LossCase, LossOutcome, list[Mismatch]]]
 
 
 class LossTarget:
@@ -114,7 +112,7 @@ class LossTarget:
             torch.manual_seed(0)
             each = [self.once(case) for _ in range(DRAWS)]
             mean = torch.stack([one.gradient for one in each]).mean(0)
-            return LossOutcome(sum(one.value for one in each) / DRAWS, mean, None)
+            return LossOutcome(sum(one.value for one in each) / DRAWS, mean)
         q = batch.student.softmax(-1).flatten(0, 1)
         expected, value = torch.zeros_like(q), 0.0
         for token in range(q.shape[-1]):
@@ -122,7 +120,7 @@ class LossTarget:
             one = self.once(dataclasses.replace(case, batch=dataclasses.replace(batch, targets=targets)))
             expected += q[:, token, None] * one.gradient
             value += one.value / q.shape[-1]
-        return LossOutcome(value, expected, None)
+        return LossOutcome(value, expected)
 
     def once(self, case: LossCase) -> LossOutcome:
         """One call."""
@@ -164,16 +162,16 @@ class LossTarget:
         keywords = {name: given[role] for role, name in self.roles.items() if role in given}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            result = self.function(**keywords, **target.options, **case.extra)
+            result = self.function(**keywords, **target.options)
         loss = taken_from(result, target.returns)
         if not loss.requires_grad:
-            return LossOutcome(float(loss), torch.zeros_like(batch.student.flatten(0, 1)), None)
+            return LossOutcome(float(loss), torch.zeros_like(batch.student.flatten(0, 1)))
         loss.sum().backward()
         gradient = torch.zeros_like(student) if student.grad is None else student.grad
         gradient = gradient.to(torch.float64)
         if head is not None:
             gradient = gradient @ head.to(torch.float64).T
-        return LossOutcome(float(loss.detach()), gradient.flatten(0, 1), teacher.grad)
+        return LossOutcome(float(loss.detach()), gradient.flatten(0, 1))
 
 
 def _head(size: int, dtype: torch.dtype) -> torch.Tensor:
@@ -350,7 +348,7 @@ def audit_loss(function: Callable[..., Any], contract: Contract, name: str) -> F
             findings.wrong(case.property, says, case.name)
             continue
         found = _diagnosed(case, outcome, contract, searches=searches > 0)
-        searches -= any(m.term == "" for m in found.mismatches)
+        searches -= any(m.term == "" for m in found)
         results.append((case, outcome, found))
     _judge(findings, target, results)
     _options_matter(findings, target, results)
@@ -361,7 +359,7 @@ def audit_loss(function: Callable[..., Any], contract: Contract, name: str) -> F
     return findings
 
 
-def _diagnosed(case: LossCase, outcome: LossOutcome, contract: Contract, *, searches: bool) -> Diagnosis:
+def _diagnosed(case: LossCase, outcome: LossOutcome, contract: Contract, *, searches: bool) -> list[Mismatch]:
     rows = case.batch.rows(case.num_tokens)
     return diagnose(
         outcome.gradient,
@@ -374,7 +372,7 @@ def _diagnosed(case: LossCase, outcome: LossOutcome, contract: Contract, *, sear
 
 def _judge(findings: Findings, target: LossTarget, results: Results) -> None:
     """Wrong properties: named by what fits; what no variant explains, by the case it appears in first."""
-    failing = [(case, found) for case, _, found in results if not found.is_right]
+    failing = [(case, found) for case, _, found in results if found]
     if not failing:
         return
     named: list[tuple[str, list[Mismatch]]] = []
@@ -383,7 +381,7 @@ def _judge(findings: Findings, target: LossTarget, results: Results) -> None:
         return
     for case, found in failing:
         own = []
-        for each in found.mismatches:
+        for each in found:
             if each.property == "finite":
                 property = case.property if case.property in ("mask", "precision") else "precision"
                 own.append(each._replace(property=property))
@@ -415,14 +413,14 @@ def _says(found: Mismatch, says: str) -> bool:
 
 
 def _judged(
-    findings: Findings, target: LossTarget, failing: list[tuple[LossCase, Diagnosis]]
-) -> list[tuple[LossCase, Diagnosis]]:
+    findings: Findings, target: LossTarget, failing: list[tuple[LossCase, list[Mismatch]]]
+) -> list[tuple[LossCase, list[Mismatch]]]:
     """The failing cases less those that only say what nobody declared: NaN where nothing counts."""
     if target.contract.objective.nothing_counts is not None:
         return failing
     finite = []
     for case, found in failing:
-        if "nothing counts" in case.name and any(m.property == "finite" for m in found.mismatches):
+        if "nothing counts" in case.name and any(m.property == "finite" for m in found):
             says = f'{case.name} gives NaN; objective.nothing_counts = "zero" declares that it must not'
             findings.notes.append(says)
         else:
@@ -502,7 +500,7 @@ def _listed(x: torch.Tensor) -> Any:
 def _options_matter(findings: Findings, target: LossTarget, results: Results) -> None:
     """An option that moves nothing where its effect is declared."""
     base = results[0]
-    if any("no influence" in m.says for m in base[2].mismatches):
+    if any("no influence" in m.says for m in base[2]):
         return  # then its options have none either
     for case, outcome, _ in results[1:]:
         option = case.name.split()[0]
@@ -528,7 +526,7 @@ def _values(findings: Findings, contract: Contract, results: Results) -> None:
         findings.untestable("value", "declared to be a surrogate whose value means nothing")
         return
     for case, outcome, found in results:
-        if not found.is_right or case.property == "precision" or contract.objective.sampled:
+        if found or case.property == "precision" or contract.objective.sampled:
             continue
         rules = ("skip", "count") if case.objective.empty_rows is None else (case.objective.empty_rows,)
         rows = case.batch.rows(case.num_tokens)
@@ -686,4 +684,4 @@ def _rights(findings: Findings, target: LossTarget, results: Results) -> None:
     findings.close(said, dict.fromkeys(LOOP_PROPERTIES, loop) | reasons)
 
 
-__all__ = ["LossTarget", "Rows", "audit_loss"]
+__all__ = ["LossTarget", "audit_loss"]

@@ -150,7 +150,6 @@ class Update:
     lrs: list[float]
     gradient: torch.Tensor
     """By logits, for every id, (ids, V)."""
-    bias_gradient: torch.Tensor
     table: torch.Tensor
     """The student's logits by id before the step."""
     student: list[ForwardPass]
@@ -200,7 +199,6 @@ class Recorder:
         raw = torch.zeros_like(weight) if weight.grad is None else weight.grad.detach().clone()
         head = student.lm_head.weight.detach().to(raw.dtype)
         by_logits = torch.linalg.solve(head.T, (raw / student.norm.detach()).T).T
-        bias = student.lm_head.bias.grad
         others = {id(p): name for name, p in teacher.named_parameters()}
         groups = [
             {
@@ -214,7 +212,6 @@ class Recorder:
             Update(
                 lrs=[group["lr"] for group in groups],
                 gradient=by_logits,
-                bias_gradient=torch.zeros(1) if bias is None else bias.detach().clone(),
                 table=student.table(),
                 student=student.calls[:],
                 teacher=teacher.calls[:],

@@ -6,7 +6,6 @@ are. If they do, known variants, other positions' teacher rows and other labels 
 Shape suffixes: P position, V vocabulary.
 """
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -25,24 +24,6 @@ class Mismatch(NamedTuple):
     """(property, sentence) that explain a ratio here; those that explain it everywhere are true."""
     term: str = ""
     is_ratio: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """What a gradient is."""
-
-    mismatches: list[Mismatch]
-    cosine: float
-    ratio: float
-    """Of norms, observed to declared; NaN where the declared gradient is 0."""
-    a: torch.Tensor | None = None
-    b: torch.Tensor | None = None
-    extra: dict[str, object] = field(default_factory=dict)
-
-    @property
-    def is_right(self) -> bool:
-        """Nothing to name."""
-        return not self.mismatches
 
 
 class _Fit(NamedTuple):
@@ -65,7 +46,7 @@ def diagnose(
     moved: str = "shift",
     bank: torch.Tensor | None = None,
     searches: bool = True,
-) -> Diagnosis:
+) -> list[Mismatch]:
     """Compare a gradient by logits with the declared one, and name what differs.
 
     Args:
@@ -81,46 +62,43 @@ def diagnose(
     """
     if not bool(gradient.isfinite().all()):
         where = (~gradient.isfinite().all(-1)).nonzero().flatten()
-        return Diagnosis(
-            [Mismatch("finite", f"the gradient is not finite at {len(where)} of {len(gradient)} positions")],
-            float("nan"),
-            float("nan"),
-        )
+        says = f"the gradient is not finite at {len(where)} of {len(gradient)} positions"
+        return [Mismatch("finite", says)]
     closed = closed_form(rows, o, per=per)
     scale = float(torch.maximum(gradient.abs().max(), closed.gradient.abs().max()))
     # where everything cancels (identity, saturation) rounding is held against what the terms could be
     natural = 0.05 * float(closed.a.abs().max() / (o.temperature or 1.0) + closed.b.abs().max())
     allowed = max(tolerance * max(scale, natural), 1e-13)
-    cosine, ratio = _compare(gradient, closed.gradient)
     if float((gradient - closed.gradient).abs().max()) <= allowed:
-        return Diagnosis([], cosine, ratio, closed.a, closed.b)
+        return []
     if o.empty_rows is None and {o.reduction, o.hard_reduction} & {"sequence-mean", "row-mean"}:
         for rule in ("skip", "count"):
             want = closed_form(rows, o.but(empty_rows=rule), per=per).gradient
             if float((gradient - want).abs().max()) <= allowed:
-                return Diagnosis([], cosine, ratio)
+                return []
     if per == "micro-batch":  # of those in which nothing counts it is a matter of taste whether they count
         parts = int(rows.part.max()) + 1
         filled = len(torch.unique(rows.part[rows.counted]))
         want = closed.gradient * parts / max(filled, 1)
         if float((gradient - want).abs().max()) <= allowed:
-            return Diagnosis([], cosine, ratio)
+            return []
     observed = gradient - closed.z
     fit, found = _shape(observed, rows, o, closed, allowed, moved, bank, searches)
     if fit is None:
+        cosine, ratio = _compare(gradient, closed.gradient)
         worst = float((gradient - closed.gradient).abs().max()) / scale
         how = f"cosine {cosine:.4f} and norm ratio {ratio:.4g} to the declared gradient; no known variant explains it"
         unknown = Mismatch("loss", how)
         if cosine > 0.995 and worst < 0.05:
             says = f"off by {worst:.2g} of the largest entry and without a pattern, as in a lower precision"
             unknown = Mismatch("precision", says)
-        return Diagnosis([*_coupled(observed, rows, o, closed, allowed), unknown][:1], cosine, ratio)
+        return _coupled(observed, rows, o, closed, allowed) or [unknown]
     soft = _term(fit.a, closed.a, fit.soft, rows, o, "divergence", per, ranks, allowed)
     hard = _term(fit.b, closed.b, closed.hard, rows, o, "cross-entropy", per, ranks, allowed)
     whole = found + soft + hard
     if any(m.property == "mask" for m in whole):  # which moves the means with it
         whole = [m for m in whole if not m.is_ratio]
-    return Diagnosis(whole, cosine, ratio, fit.a, fit.b)
+    return whole
 
 
 def _compare(gradient: torch.Tensor, declared: torch.Tensor) -> tuple[float, float]:
