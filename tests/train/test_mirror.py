@@ -21,7 +21,6 @@ TOKENS = 2048
 @pytest.fixture
 def tracker(tmp_path, monkeypatch):
     """tracker(source) puts a module `trackio` of this source on the import path."""
-    monkeypatch.setattr(mirrors, "CLOSE_SECONDS", 0.5)
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
     monkeypatch.delitem(sys.modules, "trackio", raising=False)
 
@@ -105,7 +104,8 @@ def test_a_tracker_that_fails_is_noted_once_and_the_run_goes_on(
 
 
 @pytest.mark.parametrize("where", ["import", "init", "log", "finish"])
-def test_a_tracker_that_hangs_holds_nothing_up(study, trunk, tmp_path, tracker, where):
+def test_a_tracker_that_hangs_holds_nothing_up(study, trunk, tmp_path, tracker, monkeypatch, where):
+    monkeypatch.setattr(mirrors, "CLOSE_SECONDS", 0.5)
     hang = "    import threading; threading.Event().wait()\n"
     before = set(threading.enumerate())
     if where == "import":
@@ -122,6 +122,7 @@ def test_a_tracker_that_hangs_holds_nothing_up(study, trunk, tmp_path, tracker, 
 
 def test_rows_that_a_slow_tracker_cannot_take_are_dropped(tmp_path, tracker, monkeypatch):
     monkeypatch.setattr(mirrors, "PENDING_ROWS", 3)
+    monkeypatch.setattr(mirrors, "CLOSE_SECONDS", 0.5)
     tracker(WORKS + "def log(row, step):\n    import threading; threading.Event().wait()\n")
     mirror = Mirror("trackio", "the-run", tmp_path, lambda note: None)
     for step in range(100):
