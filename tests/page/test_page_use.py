@@ -169,14 +169,14 @@ def test_the_light_says_where_the_law_holds(open_page, planner):
     page.fill("#student", "50M")
     page.fill("#budget", "1B")
     page.wait_for_selector("[data-testid=light][data-state=edge]")
-    page.fill("#student", "1M")
-    page.fill("#budget", "20M")
+    page.fill("#student", "0.1M")
+    page.fill("#budget", "2M")
     page.wait_for_selector("[data-testid=light][data-state=outside]")
     assert page.locator("figure").count() == 0 and "unknown" in text(page, "strategies")
 
 
 def test_where_no_law_reaches_nothing_is_called(open_page, planner):
-    page = open_page(planner, "student=1M&budget=20M", viewport={"width": 390, "height": 900})
+    page = open_page(planner, "student=0.1M&budget=2M", viewport={"width": 390, "height": 900})
     page.wait_for_selector("[data-testid=steps]")
     assert text(page, "verdict") == "Unknown" and text(page, "glance").startswith("Unknown")
     assert "P(gain > margin)" not in text(page, "steps")
