@@ -23,7 +23,7 @@ from benchmarks.fits import peers
 from benchmarks.fits.lawruns import Trial, read_folder, trials
 from benchmarks.result_file import save, typed
 from benchmarks.worlds_study.page import filled
-from distillaw.fitting.exponents import learnt_exponents
+from distillaw.fitting.priors import learnt_exponents
 from distillaw.fitting.result import FitResult
 from distillaw.table import Table, number, text
 

@@ -27,8 +27,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import ROOT
+from benchmarks.fits.skill_law import Corpora, Runs, fit_skill
 from benchmarks.result_file import save, typed
-from distillaw.fitting.skill import Corpora, Runs, fit_skill
 from distillaw.laws.skill import SkillLaw
 from distillaw.runs.files import write_text
 

@@ -5,7 +5,7 @@ import pytest
 
 from distillaw.fitting.api import fit
 from distillaw.fitting.expected import PlannedRuns, expect
-from distillaw.fitting.prior_laws import prior_laws
+from distillaw.fitting.priors import prior_laws
 from distillaw.fitting.uncertainty import DesignPoints
 from distillaw.runs.table import read_table
 

@@ -3,9 +3,9 @@
 import numpy as np
 
 import distillaw as dl
-from distillaw.fitting.exponents import SMALLEST, learnt_exponents
 from distillaw.fitting.frontier import choose_weights, excess, weighted
 from distillaw.fitting.observations import observe
+from distillaw.fitting.priors import SMALLEST, learnt_exponents
 from distillaw.fitting.problem import weak_prior
 
 

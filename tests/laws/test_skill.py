@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from benchmarks.fits.skill_law import Runs, fit_skill
 from distillaw.errors import ConfigError, DataError
-from distillaw.fitting.skill import Runs, fit_skill
 from distillaw.laws.skill import skill_law, skill_laws
 
 

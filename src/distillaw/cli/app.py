@@ -26,6 +26,7 @@ from distillaw.errors import ConfigError, DistillawError, DistillawWarning
 from distillaw.version import __version__
 
 SCHEMA_VERSION = 1
+"""Of the keys of `--json`: raised when what they mean changes."""
 
 
 def _shown_default(value: object) -> str | None:

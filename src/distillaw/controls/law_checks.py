@@ -15,7 +15,7 @@ from distillaw.controls.study_runs import StudyRuns
 from distillaw.errors import DistillawError
 from distillaw.fitting.api import fit
 from distillaw.fitting.expected import BestRatio, PlannedRuns, best_ratios, expect
-from distillaw.fitting.prior_laws import prior_laws
+from distillaw.fitting.priors import prior_laws
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.study import kept_laws
 from distillaw.fitting.uncertainty import DesignPoints

@@ -25,6 +25,7 @@ _ALIASES = {
     "width": ("width",),
 }
 _UNITS = {"nats": 1.0, "bits": float(np.log(2)), "bits-per-byte": 1.0, "bits-per-character": 1.0}
+"""Nats in one of a table's units; what is not of a token is fitted as it is."""
 _OTHER_UNIT_WORDS = ("bit", "bpb", "bpc", "ppl", "perplexity")
 
 

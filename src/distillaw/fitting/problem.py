@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from distillaw.errors import ConfigError
 from distillaw.fitting.curve import FittedCurve
-from distillaw.fitting.exponents import holds_for, learnt_exponents
 from distillaw.fitting.models import FREE, JointModel, Model, StudentModel, SupervisedModel, TiedModel, tied
 from distillaw.fitting.newton import Objective, Prior
 from distillaw.fitting.observations import Observations
+from distillaw.fitting.priors import holds_for, learnt_exponents
 from distillaw.laws.base import Array, Indices
 from distillaw.quantities import did_you_mean
 
@@ -358,6 +358,7 @@ _SLOPES = np.exp(np.linspace(np.log(0.04), np.log(1.2), 12))
 _FLOORS = np.array([0.02, 0.2, 0.4, 0.6, 0.75, 0.86, 0.93, 0.97])
 """E as a share of the lowest loss."""
 _GAMMAS = np.array([0.25, 0.4, 0.6, 1.0])
+"""Below and above the published 0.452 (arXiv 2502.08606v2, Table 6) to Chinchilla's 1; Newton goes on from there."""
 
 
 def _variable_projection(

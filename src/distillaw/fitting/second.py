@@ -13,6 +13,7 @@ from distillaw.laws import equation
 from distillaw.laws.base import Array
 
 _OPTIONS = {"ftol": 1e-15, "gtol": 1e-11, "maxiter": 3000, "maxfun": 5000, "maxcor": 30}
+"""Of L-BFGS-B, near what doubles allow: it must end closer than `diagnostics.DISAGREEMENT` to be a check."""
 
 
 def second_objective(

@@ -163,12 +163,10 @@ def take_in(
         count.add_(updates)
 
 
-# Many small ghosts are normalised by one kernel with the ghosts folded into the channels, which costs copies. It pays
-# on a CPU from FOLDED_GHOSTS ghosts of at most FOLDED_GHOST elements each, up to FOLDED_BLOCK elements at once
-# (benchmarks/large_batch/ghost_batchnorm.py); elsewhere unmeasured, so there the loop stands.
-FOLDED_GHOSTS = 32
-FOLDED_GHOST = 2**13
-FOLDED_BLOCK = 2**18
+FOLDED_GHOSTS, FOLDED_GHOST, FOLDED_BLOCK = 32, 2**13, 2**18
+"""Many small ghosts are normalised by one kernel with the ghosts folded into the channels, which costs copies. It pays
+on a CPU from so many ghosts, of at most so many elements each, up to so many elements at once
+(benchmarks/large_batch/ghost_batchnorm.py); elsewhere unmeasured, so there the loop stands."""
 
 
 class _GhostBatchNorm(_BatchNorm):

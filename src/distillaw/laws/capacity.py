@@ -15,6 +15,7 @@ from distillaw.laws.base import Array, Box, log_positive
 from distillaw.quantities import format_count
 
 _MILLION = 1e6
+"""Unit of both sizes in the printed line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

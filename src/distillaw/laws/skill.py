@@ -6,8 +6,9 @@ A sigmoid between what models without skill score and everything right; of the t
 Bhagia et al. 2024 (arXiv 2412.04403), of held-out loss the form beside the exponential of Gadre et al. 2024 (arXiv
 2403.08540). L0, where half of what can be won is won, w (nats/token) and the floor belong to a training corpus, its
 tokenizer, the text the loss was measured on and the prompts: between corpora L0 differs by half a nat. So a law is a
-distribution of (L0, ln w, floor) over corpora (fitting/skill.py), with the scatter between models of one loss. Losses
-of an unknown corpus give wide intervals, and one score that was measured at a known loss narrows them (`anchored`).
+distribution of (L0, ln w, floor) over corpora (benchmarks/fits/skill_law.py), with the scatter between models of one
+loss. Losses of an unknown corpus give wide intervals, and one score that was measured at a known loss narrows them
+(`anchored`).
 
 `data/skill.json` holds the laws (`python -m benchmarks.fits.skill`). Whether a distilled student has the skill of
 another of its loss is not known: nobody has published runs that say so.

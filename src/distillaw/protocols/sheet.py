@@ -16,7 +16,7 @@ from distillaw.accounting.flops import forward_flops
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.controls.control import LEAST_SEEDS
 from distillaw.data.prepare import DataSpec
-from distillaw.fitting.prior_laws import prior_laws
+from distillaw.fitting.priors import prior_laws
 from distillaw.laws.supervised import SupervisedLaw
 from distillaw.protocols.scale import Scale
 from distillaw.quantities import format_count, parse_count

@@ -22,7 +22,7 @@ from distillaw.controls.control import (
     WEAK,
 )
 from distillaw.fitting.expected import NOISE, BestRatio, FormErrors, PlannedRuns, expect
-from distillaw.fitting.prior_laws import prior_laws
+from distillaw.fitting.priors import prior_laws
 from distillaw.fitting.uncertainty import DesignPoints
 from distillaw.laws.base import Array
 from distillaw.laws.published import PublishedLaw

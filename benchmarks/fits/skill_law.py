@@ -22,8 +22,8 @@ SPREAD = np.array([0.5, 0.5, 0.05])
 """Where EM begins: L0, ln 1/w, floor above chance."""
 LEAST = np.array([0.05, 0.05, 0.005])
 """Spread between corpora below which it is not believed: keeps a covariance of few from collapsing."""
-ROUNDS = 100
-CLOSE = 1e-3
+ROUNDS, CLOSE = 100, 1e-3
+"""EM stops here, or once no coefficient of the centre moves by more (nats; the floor is a share)."""
 
 
 @dataclass(frozen=True, slots=True)
