@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from distillaw.accounting.shapes import Shape
 from distillaw.data.corpus import read_documents
 from distillaw.data.tokenizer import train_tokenizer
 from distillaw.models.fresh import build_model
+from distillaw.shapes import Shape
 from once import copy_of
 
 SHAPE = Shape(layers=4, width=64, ffn=128, heads=4, kv_heads=4, head_dim=16, vocab=300, context=128)

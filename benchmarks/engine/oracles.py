@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.result_file import save, typed
-from distillaw.accounting.shapes import shape_for_params
 from distillaw.models.fresh import build_model
 from distillaw.runs.spec import Recipe
+from distillaw.shapes import shape_for_params
 from distillaw.train.optim import build_optimizer
 from distillaw.train.parallel import keep_freed_memory
 from distillaw.train.student import Signal, Student

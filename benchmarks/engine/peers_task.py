@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distillaw.accounting.shapes import Shape
 from distillaw.data.shards import BatchOrder, Split
 from distillaw.models.fresh import count_parameters, llama_config
 from distillaw.models.teacher import ModelTeacher, head_of
 from distillaw.runs.spec import Recipe, TrunkSpec
+from distillaw.shapes import Shape
 from distillaw.targets.build import build_shards, opened_for_building
 from distillaw.targets.make import TargetMaker
 from distillaw.targets.manifest import Scheme, StorePlan

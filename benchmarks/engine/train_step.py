@@ -23,11 +23,11 @@ import torch
 from torch.nn import functional
 
 from benchmarks.result_file import save
-from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import BatchOrder
 from distillaw.models.fresh import build_model
 from distillaw.models.teacher import ModelTeacher, head_of
+from distillaw.shapes import shape_for_params
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec

@@ -30,7 +30,6 @@ import numpy as np
 import torch
 
 from benchmarks.result_file import save
-from distillaw.accounting.shapes import Shape, count_non_embedding, ffn_width
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import BatchOrder, TokenStore
 from distillaw.models.fresh import build_model
@@ -38,6 +37,7 @@ from distillaw.models.scoring import make_heldout, score_heldout
 from distillaw.models.teacher import ModelTeacher, head_of
 from distillaw.runs.files import write_json
 from distillaw.runs.spec import Recipe, TrunkSpec
+from distillaw.shapes import Shape, count_non_embedding, ffn_width
 from distillaw.train.checkpoint import TrainState
 from distillaw.train.loop import BatchFeed, Trainer
 from distillaw.train.optim import build_optimizer, schedule_for

@@ -34,13 +34,13 @@ import torch
 
 from benchmarks.result_file import save
 from distillaw.accounting.architecture import count_params
-from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.models.scoring import score_heldout
 from distillaw.quantities import parse_count
 from distillaw.runs.files import write_text
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
+from distillaw.shapes import shape_for_params
 from distillaw.train.group import TrunkGroup
 from distillaw.train.trunk import train_trunk, train_trunks
 

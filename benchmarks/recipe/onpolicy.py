@@ -27,11 +27,11 @@ import numpy as np
 import torch
 
 from benchmarks.result_file import save, typed
-from distillaw.accounting.shapes import shape_for_params
 from distillaw.distill.losses import loss_parts
 from distillaw.models.fresh import build_model
 from distillaw.models.teacher import head_of, hidden_states
 from distillaw.runs.paired import t_quantile
+from distillaw.shapes import shape_for_params
 from distillaw.worlds.oracle import Oracle, OracleSpec
 from distillaw.worlds.spec import PRESETS
 from distillaw.worlds.world import World

@@ -18,7 +18,7 @@ from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.flops import forward_flops, two_n_flops
 from distillaw.accounting.memory import cache_bytes, target_scheme
 from distillaw.accounting.scenarios import family_compute
-from distillaw.accounting.shapes import Shape, ffn_width
+from distillaw.shapes import Shape, ffn_width
 
 TABLE13 = ROOT / "tests" / "accounting" / "golden" / "table13_anchors.csv"
 _MODELS = {

@@ -4,9 +4,9 @@ import numpy as np
 
 from benchmarks.reproduction.claim import Claim, LawSet, by_set, form, near, single
 from distillaw.accounting.architecture import count_params
-from distillaw.accounting.shapes import Shape
 from distillaw.laws.published import published
 from distillaw.planning.teacher_curve import teacher_curve
+from distillaw.shapes import Shape
 
 _LLAMA = Shape(
     layers=32, width=4096, ffn=11008, heads=32, kv_heads=32, head_dim=128, vocab=49216, context=4096

@@ -27,13 +27,13 @@ import numpy as np
 import torch
 
 from benchmarks.result_file import save
-from distillaw.accounting.shapes import Shape
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.distill.heads import keep_top
 from distillaw.distill.losses import distillation_loss
 from distillaw.models.fresh import build_model
 from distillaw.models.teacher import load_teacher
+from distillaw.shapes import Shape
 from distillaw.targets import codec
 from distillaw.targets.make import sample_systematic
 from distillaw.targets.manifest import Manifest, Scheme, ShardEntry, StorePlan, shard_name

@@ -29,7 +29,6 @@ import torch
 
 from benchmarks.targets.quality_table import contrast, row, table
 from distillaw.accounting.architecture import count_params
-from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.distill.heads import SparseTargets
 from distillaw.models.scoring import IGNORE, HeldoutSet, score_heldout
@@ -37,6 +36,7 @@ from distillaw.models.teacher import ModelTeacher, apply_head, head_of, hidden_s
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
+from distillaw.shapes import shape_for_params
 from distillaw.targets import codec
 from distillaw.targets.build import build_shards, make_plan, opened_for_building
 from distillaw.targets.make import TargetMaker

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from distillaw.accounting.family import FixedAspect
-from distillaw.accounting.shapes import ASPECT
 from distillaw.planning.situation import Teacher
 from distillaw.runs.record import Run, StudyRecord
+from distillaw.shapes import ASPECT
 
 SCALES = {
     # name: (largest student, vocabulary, context)

@@ -10,7 +10,7 @@ from distillaw.accounting.architecture import Architecture, count_params
 from distillaw.accounting.config import READERS, architecture_from_config
 from distillaw.accounting.flops import forward_flops
 from distillaw.accounting.memory import serving_memory
-from distillaw.accounting.shapes import shape_for_params
+from distillaw.shapes import shape_for_params
 
 torch = pytest.importorskip("torch")
 

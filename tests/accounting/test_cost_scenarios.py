@@ -23,8 +23,8 @@ from distillaw.accounting.scenarios import (
     family_compute,
     total_compute,
 )
-from distillaw.accounting.shapes import shape_for_params
 from distillaw.errors import ConfigError, UnitError
+from distillaw.shapes import shape_for_params
 
 flop = st.floats(1e3, 1e12)
 tokens = st.floats(1e3, 1e15)

@@ -16,8 +16,8 @@ from distillaw.accounting.architecture import (
     count_params,
 )
 from distillaw.accounting.flops import forward_flops, mean_keys
-from distillaw.accounting.shapes import Shape, count_non_embedding
 from distillaw.errors import ConfigError
+from distillaw.shapes import Shape, count_non_embedding
 
 shapes = st.builds(
     lambda layers, heads, groups, head_dim, ffn, vocab, context, tied: Shape(

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from distillaw.accounting.architecture import count_params
 from distillaw.accounting.memory import Precision, serving_memory, training_memory
-from distillaw.accounting.shapes import Shape
 from distillaw.errors import ConfigError
+from distillaw.shapes import Shape
 
 
 def tiny(layers: int = 3, kv_heads: int = 2) -> Shape:

@@ -17,7 +17,7 @@ from distillaw.accounting.conventions import (
 from distillaw.accounting.family import FixedAspect, two_n_error
 from distillaw.accounting.flops import approximation_error, forward_flops, two_n_flops
 from distillaw.accounting.scenarios import family_compute
-from distillaw.accounting.shapes import Shape, ffn_width
+from distillaw.shapes import Shape, ffn_width
 
 with (Path(__file__).parent / "golden" / "table13_anchors.csv").open(newline="") as file:
     TABLE = list(csv.DictReader(file))

@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 
-from distillaw.accounting.shapes import shape_for_params
 from distillaw.audit.assets import audit_store, audit_tokenizers
 from distillaw.audit.contract import Contract, DeclaredTarget
 from distillaw.audit.probes import make_samples
@@ -13,6 +12,7 @@ from distillaw.audit.trainers import ProbeConfig, ProbeForCausalLM, register, ti
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.models.fresh import build_model
+from distillaw.shapes import shape_for_params
 from in_process import answer
 
 COUNT = 12

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.models.fresh import build_model
+from distillaw.shapes import shape_for_params
 from in_process import answer as in_process
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.flops import forward_flops
-from distillaw.accounting.shapes import Shape
 from distillaw.cli.app import app, run
+from distillaw.shapes import Shape
 
 FLOPS = {
     "student_forward_per_token",

@@ -15,7 +15,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "planning"))
 
 from synthetic_study import write_study
 
-from distillaw.accounting.shapes import shape_for_params
 from distillaw.cli.output import Output
 from distillaw.cli.plan import _answer
 from distillaw.cli.plan_options import ScoutOptions
@@ -25,6 +24,7 @@ from distillaw.models.fresh import build_model
 from distillaw.planning.question import PlanQuestion
 from distillaw.runs.files import write_json
 from distillaw.runs.places import MARK
+from distillaw.shapes import shape_for_params
 
 DOCUMENTS = [
     f"chapter {n}: the senate met, the house met, and the treaty of 18{n} was read\n" for n in range(40)

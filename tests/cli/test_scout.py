@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
-from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.tokenizer import train_tokenizer
 from distillaw.models.fresh import build_model
+from distillaw.shapes import shape_for_params
 from in_process import answer as distillaw
 
 DOCUMENTS = [

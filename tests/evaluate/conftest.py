@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.tokenizer import train_tokenizer
 from distillaw.models.fresh import build_model
+from distillaw.shapes import shape_for_params
 
 WORDS = (
     "the senate and the house, a treaty of 1848; naïve Ægis — commerce, revenue, peace! whose debt is paid"

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.tokenizer import train_tokenizer
 from distillaw.errors import ConfigError, DataError
 from distillaw.evaluate.benchmarks import (
@@ -30,6 +29,7 @@ from distillaw.evaluate.harness import run_benchmark
 from distillaw.evaluate.wishes import Way
 from distillaw.models.fresh import build_model
 from distillaw.runs.places import claim_folder
+from distillaw.shapes import shape_for_params
 
 SUBJECTS = ("anatomy", "college_law")
 

@@ -559,7 +559,7 @@ def _studies(folder: Path, out: Path, chance: random.Random) -> Iterator[tuple[s
 
 def _models(folder: Path, out: Path, chance: random.Random) -> Iterator[tuple[str, list[str]]]:
     """A model with one damaged file."""
-    from distillaw.accounting.shapes import Shape
+    from distillaw.shapes import Shape
     from small_teacher import write_teacher
 
     shape = Shape(layers=2, width=32, ffn=64, heads=2, kv_heads=2, head_dim=16, vocab=300, context=64)

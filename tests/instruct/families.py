@@ -4,8 +4,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from distillaw.accounting.shapes import Shape
 from distillaw.models.fresh import build_model
+from distillaw.shapes import Shape
 
 TEXT = [
     "What is the capital of France? The capital of France is Paris. ",

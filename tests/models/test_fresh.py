@@ -5,8 +5,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from distillaw.accounting.architecture import count_params
 from distillaw.accounting.flops import forward_flops
-from distillaw.accounting.shapes import shape_for_params
 from distillaw.models.fresh import build_model, count_parameters, weight_flops
+from distillaw.shapes import shape_for_params
 
 
 @pytest.mark.parametrize("target", [5e4, 1e5, 3e5, 1e6])

@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from distillaw.accounting.shapes import Shape
 from distillaw.errors import ConfigError
 from distillaw.models.cut import Cut, check_cut, shape_of, uniform_cut
 from distillaw.models.fresh import build_model
 from distillaw.models.prune import open_for_pruning, prune
+from distillaw.shapes import Shape
 
 TEACHER = Shape(layers=5, width=32, ffn=48, heads=4, kv_heads=4, head_dim=8, vocab=60, context=32)
 STUDENT = replace(TEACHER, layers=2, width=24, ffn=40, heads=3, kv_heads=3)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from distillaw.accounting.shapes import shape_for_params
 from distillaw.models.fresh import build_model
 from distillaw.models.scoring import make_heldout, score_heldout
 from distillaw.models.teacher import ModelTeacher, head_of
 from distillaw.runs.paired import DocumentScores
+from distillaw.shapes import shape_for_params
 
 
 def test_scores_equal_a_plain_loop_over_documents():

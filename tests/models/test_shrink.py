@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from distillaw.accounting.shapes import Shape, count_non_embedding
 from distillaw.errors import ConfigError
 from distillaw.models.cut import advice, check_cut, shrink
+from distillaw.shapes import Shape, count_non_embedding
 
 LLAMA2 = Shape(
     layers=32, width=4096, ffn=11008, heads=32, kv_heads=32, head_dim=128, vocab=32000, context=4096

@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from distillaw.accounting.shapes import Shape
 from distillaw.cli.app import app, run
 from distillaw.data.corpus import read_documents
 from distillaw.runs.files import read_json
+from distillaw.shapes import Shape
 from small_teacher import write_teacher
 
 SHAPE = Shape(layers=2, width=48, ffn=96, heads=3, kv_heads=3, head_dim=16, vocab=420, context=128)

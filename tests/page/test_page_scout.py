@@ -17,9 +17,9 @@ DOCUMENTS = [f"chapter {n}: the senate met, the house met, the treaty of 18{n} w
 def scouted(tmp_path_factory):
     """What scout prints of two models with one tokenizer that guess uniformly, and of one with another."""
     torch = pytest.importorskip("torch")
-    from distillaw.accounting.shapes import shape_for_params
     from distillaw.data.tokenizer import train_tokenizer
     from distillaw.models.fresh import build_model
+    from distillaw.shapes import shape_for_params
 
     root = tmp_path_factory.mktemp("scout")
     (root / "text.jsonl").write_text("".join(json.dumps({"text": each}) + "\n" for each in DOCUMENTS))

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distillaw.accounting.shapes import count_non_embedding, shape_for_params
 from distillaw.runs.places import MARK
+from distillaw.shapes import count_non_embedding, shape_for_params
 
 
 def supervised_loss(params, tokens):

@@ -57,9 +57,9 @@ def test_bad_questions_are_refused_before_anything_is_trained(tmp_path, changes,
 
 
 def test_a_teacher_of_another_vocabulary_is_refused(tmp_path):
-    from distillaw.accounting.shapes import shape_for_params
     from distillaw.data.tokenizer import word_tokenizer
     from distillaw.models.fresh import build_model
+    from distillaw.shapes import shape_for_params
 
     model = build_model(shape_for_params(8000, vocab=9, context=128), seed=0, end_of_text=8)
     model.save_pretrained(tmp_path / "teacher")
@@ -165,11 +165,11 @@ def test_the_shipped_questions_can_be_read():
 @pytest.fixture(scope="module")
 def taught_study(tmp_path_factory):
     """A study's folder with prepared text, and two models that say which half of it they were trained on."""
-    from distillaw.accounting.shapes import shape_for_params
     from distillaw.data.prepare import DataSpec, prepare_data
     from distillaw.data.tokenizer import load_tokenizer
     from distillaw.models.fresh import build_model
     from distillaw.runs.files import write_json
+    from distillaw.shapes import shape_for_params
 
     base = tmp_path_factory.mktemp("taught")
     spec = DataSpec(

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.models.fresh import build_model
 from distillaw.models.teacher import load_teacher
+from distillaw.shapes import shape_for_params
 from distillaw.targets.build import build_shards, make_plan, opened_for_building
 from distillaw.targets.make import TargetMaker
 from distillaw.targets.manifest import Scheme, TargetRequest

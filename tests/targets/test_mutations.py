@@ -16,7 +16,6 @@ import torch
 from synthetic_study import World, write_study
 
 import distillaw as dl
-from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.tokenizer import load_tokenizer, tokenizer_hash
 from distillaw.errors import DistillawError
@@ -28,6 +27,7 @@ from distillaw.runs.places import claim_folder
 from distillaw.runs.record import CONCLUSION, read_study
 from distillaw.runs.store import RESULT_KEYS, RunFolder, StudyFolder
 from distillaw.runs.table import read_table
+from distillaw.shapes import shape_for_params
 from distillaw.targets.manifest import Scheme
 from distillaw.targets.store import TargetStore
 

@@ -13,11 +13,11 @@ from stops import stop_after
 from transformers import AutoModelForCausalLM
 
 from distillaw.accounting.architecture import count_params
-from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import CacheError
 from distillaw.models.source import fingerprint, locate
 from distillaw.models.teacher import load_teacher
+from distillaw.shapes import shape_for_params
 from distillaw.targets.build import build_shards, make_plan, opened_for_building
 from distillaw.targets.make import TargetMaker
 from distillaw.targets.manifest import Scheme, TargetRequest

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from distillaw.accounting.shapes import Shape
 from distillaw.data.corpus import read_documents
 from distillaw.data.tokenizer import encode_documents, train_tokenizer
 from distillaw.models.fresh import build_model
 from distillaw.models.upcycle import balance_loss, measure_routing, router_z_loss, upcycle
 from distillaw.runs.spec import Recipe
+from distillaw.shapes import Shape
 from distillaw.train.optim import build_optimizer, set_learning_rate
 from distillaw.train.stacked import can_stack
 from distillaw.train.student import Signal, Student

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from distillaw.accounting.shapes import Shape, ffn_width
 from distillaw.errors import ConfigError
 from distillaw.models.fresh import build_model
+from distillaw.shapes import Shape, ffn_width
 from distillaw.train.optim import build_optimizer, set_learning_rate
 
 WIDTHS, DEPTHS = (32, 64, 128, 256), (2, 4, 8, 16)

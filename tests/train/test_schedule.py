@@ -3,8 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillaw.accounting.shapes import shape_for_params
 from distillaw.models.fresh import build_model
+from distillaw.shapes import shape_for_params
 from distillaw.train.optim import BASE_WIDTH, build_optimizer, schedule_for, set_learning_rate
 
 

@@ -8,12 +8,12 @@ import pytest
 import ranked
 from safetensors.torch import load_file
 
-from distillaw.accounting.shapes import Shape
 from distillaw.data.corpus import read_documents
 from distillaw.data.tokenizer import train_tokenizer
 from distillaw.errors import ConfigError, DataError
 from distillaw.models.fresh import build_model
 from distillaw.runs.files import read_json
+from distillaw.shapes import Shape
 
 SHAPE = Shape(layers=3, width=48, ffn=96, heads=3, kv_heads=3, head_dim=16, vocab=300, context=128)
 WISHES = {

@@ -15,8 +15,8 @@ Nothing here adds or compares counts of different conventions; see conventions.p
 
 from dataclasses import dataclass, fields
 
-from distillaw.accounting.shapes import Shape
 from distillaw.errors import ConfigError
+from distillaw.shapes import Shape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +200,7 @@ def count_params(model: Model) -> ParamCount:
         arXiv 2502.08606v2, appendix on parameters and FLOPs.
 
     Example:
-        >>> from distillaw.accounting.shapes import Shape
+        >>> from distillaw.shapes import Shape
         >>> count_params(Shape(layers=21, width=2688, ffn=7168, heads=21, kv_heads=21, head_dim=128,
         ...                    vocab=32768, context=4096)).non_embedding
         1820902272

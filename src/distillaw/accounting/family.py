@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from distillaw.accounting.conventions import ParamConvention, Params, as_non_embedding
 from distillaw.accounting.flops import FlopParts
-from distillaw.accounting.shapes import FFN_RATIO, Shape
 from distillaw.errors import ConfigError
+from distillaw.shapes import FFN_RATIO, Shape
 
 PAPER_CONTEXT = 4096
 """n_ctx of the distillation paper's family."""

@@ -88,7 +88,7 @@ def forward_flops(model: Model, *, context: int | None = None, causal: bool = Tr
         arXiv 2502.08606v2, appendix on FLOPs (F_shape).
 
     Example:
-        >>> from distillaw.accounting.shapes import Shape
+        >>> from distillaw.shapes import Shape
         >>> parts = forward_flops(Shape(layers=14, width=1792, ffn=4864, heads=14, kv_heads=14, head_dim=128,
         ...                             vocab=32768, context=4096))
         >>> f"{parts.total:.4e}"

@@ -14,7 +14,6 @@ from distillaw.accounting.family import PAPER_CONTEXT, PAPER_VOCAB, FixedAspect
 from distillaw.accounting.hardware import hardware
 from distillaw.accounting.memory import DEFAULT_SCHEME, Precision
 from distillaw.accounting.scenarios import CostShares, Scenario, amortised
-from distillaw.accounting.shapes import FFN_RATIO, Shape
 from distillaw.cli.app import print_json
 from distillaw.cli.cost_view import as_json, print_text
 from distillaw.cli.options import Count, HardwareName, TeacherName, Whole, given, options_of
@@ -22,6 +21,7 @@ from distillaw.cli.output import Output
 from distillaw.cli.typed import refuse_idle
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count
+from distillaw.shapes import FFN_RATIO, Shape
 
 
 @Parameter(name="*")

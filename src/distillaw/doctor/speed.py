@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from distillaw.accounting.flops import forward_flops
-from distillaw.accounting.shapes import Shape, count_non_embedding, shape_for_params
 from distillaw.models.fresh import build_model
 from distillaw.runs.spec import Recipe
+from distillaw.shapes import Shape, count_non_embedding, shape_for_params
 from distillaw.train.optim import build_optimizer
 from distillaw.train.student import Signal, Student
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from distillaw.accounting.shapes import Shape
 from distillaw.errors import ConfigError
+from distillaw.shapes import Shape
 
 if TYPE_CHECKING:
     import numpy as np

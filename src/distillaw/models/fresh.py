@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from distillaw.accounting.shapes import Shape
+from distillaw.shapes import Shape
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig

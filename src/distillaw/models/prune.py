@@ -28,7 +28,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from distillaw.accounting.shapes import Shape
 from distillaw.data.corpus import WHOLE, Reading, read_excerpt
 from distillaw.data.tokenizer import encode_to_score
 from distillaw.distill.losses import distillation_loss
@@ -68,6 +67,7 @@ from distillaw.models.teacher import decoder_blocks, head_of, hidden_states, loa
 from distillaw.runs.files import content_hash, read_json
 from distillaw.runs.pace import Telling
 from distillaw.runs.paired import DocumentScores, paired_difference
+from distillaw.shapes import Shape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -15,7 +15,6 @@ import numpy as np
 from distillaw.accounting.family import PAPER_CONTEXT, PAPER_VOCAB, FixedAspect
 from distillaw.accounting.flops import TRAINING_FACTOR
 from distillaw.accounting.scenarios import CostShares, Scenario
-from distillaw.accounting.shapes import ASPECT
 from distillaw.errors import ConfigError, VocabularyError
 from distillaw.laws.base import Array
 from distillaw.laws.starts import CUTS, StartLaw
@@ -23,6 +22,7 @@ from distillaw.planning.baseline import Baseline
 from distillaw.planning.phrases import say
 from distillaw.planning.recipe import Recipe
 from distillaw.quantities import did_you_mean, format_size
+from distillaw.shapes import ASPECT
 
 SCENARIOS: Mapping[str, CostShares] = {s.name.lower().replace("_", "-"): s.value for s in Scenario}
 """Name -> (delta_Lgt, delta_Pre): whether this student pays for the teacher's logits and for its training."""
@@ -32,7 +32,7 @@ BETWEEN = (1e7, 1e8)
 """Parameters. Below, the package's own family of small models; above, that of arXiv 2502.08606v2 (width / layers =
 128; its smallest model has 143M); between, a blend. The package's own studies are far below 10M."""
 FAMILIES = (FixedAspect(aspect=ASPECT), FixedAspect(aspect=128.0))
-"""The package's own (accounting/shapes.py), and that of the paper."""
+"""The package's own (shapes.py), and that of the paper."""
 
 LARGEST = {"parameters": 1e15, "tokens": 1e20, "FLOP": 1e35, "nats/token": 14.0}
 """Beyond these nothing is planned: a thousand times the largest that anybody speaks of; the loss of guessing among a

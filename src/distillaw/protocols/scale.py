@@ -8,12 +8,12 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from distillaw.accounting.shapes import count_non_embedding, shape_for_params
 from distillaw.controls.control import EMBEDDING_SHARE, LEAST_STEPS
 from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import format_count
 from distillaw.runs.files import require_file
 from distillaw.runs.spec import Recipe
+from distillaw.shapes import count_non_embedding, shape_for_params
 
 # --- how much text there is ---------------------------------------------------------------------------------
 

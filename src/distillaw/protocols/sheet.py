@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from distillaw.accounting.flops import forward_flops
-from distillaw.accounting.shapes import shape_for_params
 from distillaw.controls.control import LEAST_SEEDS
 from distillaw.data.prepare import DataSpec
 from distillaw.fitting.priors import prior_laws
@@ -21,6 +20,7 @@ from distillaw.laws.supervised import SupervisedLaw
 from distillaw.protocols.scale import Scale
 from distillaw.quantities import format_count, parse_count
 from distillaw.runs.config import to_table, toml_value
+from distillaw.shapes import shape_for_params
 from distillaw.sweep.spec import (
     NONE,
     DesignSpec,

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from distillaw.accounting.shapes import Shape
 from distillaw.runs.files import content_hash
+from distillaw.shapes import Shape
 
 CONTROL = "control:"
 """Begins the purpose of runs that differ from a study's grid in settings, text, start or rate."""

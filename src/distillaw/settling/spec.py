@@ -21,7 +21,7 @@ from distillaw.worlds.spec import load_world
 TEACHER_SHARE = 0.001
 """Of a world's text: the teachers exist, so hardly any is kept for training them; none at all cannot be split off."""
 LEAST_PARAMS = 10_000
-"""The smallest student that is proposed: three layers of one head, the narrowest there is (accounting/shapes.py); a
+"""The smallest student that is proposed: three layers of one head, the narrowest there is (shapes.py); a
 layer less is a third of the parameters."""
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from distillaw.accounting.shapes import Shape
 from distillaw.data.prepare import DataSpec
 from distillaw.distill.rules import DIVERGENCES, is_reverse_kl
 from distillaw.errors import ConfigError
@@ -16,6 +15,7 @@ from distillaw.quantities import did_you_mean, parse_count
 from distillaw.runs.config import Bounds, check_bounds, check_choice, from_table, read_toml, with_settings
 from distillaw.runs.places import check_name
 from distillaw.runs.spec import ARMS, Recipe
+from distillaw.shapes import Shape
 from distillaw.sweep.spec import NONE, DesignSpec, StudySpec, TeacherSpec
 from distillaw.worlds.oracle import is_oracle, parse_oracle
 from distillaw.worlds.spec import check_world

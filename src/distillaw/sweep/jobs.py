@@ -12,10 +12,10 @@ from dataclasses import replace
 from functools import cached_property
 
 from distillaw.accounting.architecture import ParamCount, count_params
-from distillaw.accounting.shapes import Shape
 from distillaw.errors import RunError
 from distillaw.laws.rates import Optimum, fit_rate_law
 from distillaw.runs.spec import TrunkSpec
+from distillaw.shapes import Shape
 from distillaw.sweep.ready import Facts, Progress, ReadyJobs, TrunkJob, release
 from distillaw.sweep.spec import NONE, DesignBlock, Lesson, StudySpec, TeacherSpec
 from distillaw.sweep.tuning import (

@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from distillaw.accounting.shapes import Shape, shape_for_params
 from distillaw.data.prepare import DataSpec
 from distillaw.quantities import format_count, parse_count
 from distillaw.runs.config import from_table
 from distillaw.runs.files import content_hash
 from distillaw.runs.spec import CONTROL, Recipe
+from distillaw.shapes import Shape, shape_for_params
 from distillaw.worlds.oracle import is_oracle
 
 NONE = "none"

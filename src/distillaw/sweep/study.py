@@ -15,7 +15,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from distillaw.accounting.shapes import Shape
 from distillaw.data.prepare import check_home, prepare_data, require_tokens
 from distillaw.data.shards import TokenStore
 from distillaw.data.synthetic import world_of
@@ -23,6 +22,7 @@ from distillaw.errors import CacheError, ConfigError, RunError
 from distillaw.quantities import format_bytes, parse_count
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.store import StudyFolder
+from distillaw.shapes import Shape
 from distillaw.sweep.changes import change_in_words, changed_settings, compare_again, set_aside
 from distillaw.sweep.checks import check_cuts
 from distillaw.sweep.cost import StudyCost, study_cost, study_vocab

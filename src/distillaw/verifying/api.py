@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distillaw.accounting.shapes import count_non_embedding, shape_for_params
 from distillaw.controls.api import check_design, doubted_law
 from distillaw.errors import CacheError, ConfigError
 from distillaw.fitting.query import load_law
@@ -20,6 +19,7 @@ from distillaw.runs.files import content_hash, read_json
 from distillaw.runs.record import read_study
 from distillaw.runs.spec import leading_arm, serves_laws
 from distillaw.runs.store import StudyFolder
+from distillaw.shapes import count_non_embedding, shape_for_params
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import ReadyJobs, TrunkJob
