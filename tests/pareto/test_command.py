@@ -6,6 +6,7 @@ import pytest
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.evaluate.benchmarks import mean_of_suite
+from distillaw.laws.skill import skill_law
 from distillaw.pareto.points import SCORES, axis_compute, hull, own_points, published_points
 from in_process import answer as in_process
 
@@ -67,10 +68,20 @@ def test_a_table_serves_as_well_and_stands_alone(tmp_path):
 
 
 def test_a_task_not_measured_is_predicted_from_the_loss_and_said_to_be(run):
-    (hellaswag,) = own_points(run, task="hellaswag")
+    (hellaswag,) = own_points(run, task="hellaswag", skill=skill_law("hellaswag"))
     assert hellaswag.is_predicted and hellaswag.se > 5
-    assert not own_points(run, task="mmlu")[0].is_predicted
+    assert not own_points(run, task="mmlu", skill=skill_law("mmlu"))[0].is_predicted
     assert "predicted from its loss" in distillaw(run, "--score", "hellaswag", "--no-published").stdout
+
+
+def test_one_score_of_their_own_narrows_a_predicted_point(run):
+    asked = (run, "--score", "hellaswag", "--no-published", "--json")
+    alone, told = (
+        json.loads(distillaw(*asked, *more).stdout)["points"][0] for more in ((), ("--score-at", "2.9=0.35"))
+    )
+    assert told["is_predicted"] and told["se"] < alone["se"] / 2
+    refused = distillaw(run, "--score", "mean6", "--score-at", "2.9=0.35")
+    assert refused.returncode == 2 and "no law from loss to mean6" in refused.stderr
 
 
 def test_what_is_missing_is_named(run, tmp_path):

@@ -4,12 +4,13 @@ import shlex
 from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
 from distillaw.cli.options import Count, OutFolder
 from distillaw.cli.output import Output, same_command
+from distillaw.cli.plan_options import Several
 from distillaw.quantities import did_you_mean, format_flop
 from distillaw.table import Table, number, text
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 def pareto(
     *models: Path,
     score: str = "mean6",
+    score_at: Annotated[list[str] | None, Several] = None,
     teacher_cost: Literal["none", "forward", "training"] = "forward",
     teacher_tokens: Count | None = None,
     published: bool = True,
@@ -37,6 +39,8 @@ def pareto(
         models: folders with evaluation.json and result.json, or tables with the columns name, compute, score, se.
         score: mean6 (MMLU, C-Eval, DROP, HumanEval, BBH, GSM8K), one task, or bits_per_byte (never with --published).
             A task that was not measured is predicted from the held-out loss where `plan --metric` has a law for it.
+        score_at: LOSS=SCORE that a model has on the text and with the harness of yours, e.g. 3.1=0.62, for such a
+            prediction: levels differ by tens of points between texts.
         teacher_cost: of the teacher: nothing, its forward passes, or its training as well.
         teacher_tokens: tokens that the teacher was trained on.
         published: show the published base models too.
@@ -45,13 +49,15 @@ def pareto(
         out: write pareto.svg and pareto.png into this folder.
     """
     from distillaw.errors import ConfigError, DataError
+    from distillaw.laws.skill import skill_laws, told_skill
     from distillaw.pareto.points import FRONTIERS, SCORES, own_points, place, place_words, published_points
 
+    skill = told_skill(score, score_at) if score_at or score in skill_laws() else None
     points = [
         point
         for path in models
         for point in own_points(
-            path, task=score, teacher_cost=teacher_cost, teacher_tokens=teacher_tokens or 0.0
+            path, task=score, teacher_cost=teacher_cost, teacher_tokens=teacher_tokens or 0.0, skill=skill
         )
     ]
     if published and score in ("mean6", *SCORES):

@@ -26,7 +26,7 @@ import numpy as np
 
 from distillaw.errors import ConfigError
 from distillaw.laws.base import Array, Box
-from distillaw.quantities import did_you_mean
+from distillaw.quantities import did_you_mean, parse_count
 
 POINTS = 2048
 """Points of the intervals, the same for every law: an additive recurrence in six dimensions (Roberts 2018)."""
@@ -193,3 +193,33 @@ def skill_law(task: str) -> SkillLaw:
             "runs have no score above chance, or none beside a loss"
         )
     return laws[task]
+
+
+def told_skill(task: str | None, score_at: Sequence[str] | None) -> SkillLaw | None:
+    """The law of a task, told the scores that were measured; None where no task was asked for.
+
+    Args:
+        task: one of `skill_laws`.
+        score_at: LOSS=SCORE pairs, nats/token and a share of 1 or per cent with its sign.
+
+    Raises:
+        ConfigError: no such task, a pair that is none, or scores without a task.
+    """
+    if task is not None:
+        return skill_law(task).anchored(*(_pair(said) for said in score_at or ()))
+    if score_at:
+        raise ConfigError(
+            f"--score-at {score_at[0]} does nothing here: it belongs to --metric, e.g. --metric arc_easy"
+        )
+    return None
+
+
+def _pair(said: str) -> tuple[float, float]:
+    loss, _, score = said.partition("=")
+    try:
+        share = float(score.rstrip("% ")) / (100 if score.strip().endswith("%") else 1)
+        return parse_count(loss, name="--score-at"), share
+    except ValueError:
+        raise ConfigError(
+            f"--score-at {said}: it is LOSS=SCORE, nats/token and a share of 1, e.g. 3.1=0.62 or 3.1=62%"
+        ) from None

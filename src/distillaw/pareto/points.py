@@ -30,7 +30,7 @@ from typing import Any
 
 from distillaw.accounting.conventions import ParamConvention, Params, distillation_axis, training_axis
 from distillaw.errors import ConfigError, DataError
-from distillaw.laws.skill import skill_law, skill_laws
+from distillaw.laws.skill import SkillLaw
 from distillaw.runs.files import read_json
 from distillaw.runs.table import read_table
 
@@ -47,8 +47,6 @@ class ScorePoint:
     se: float | None = None
     """Standard error of the score; None where nothing is known of it."""
     is_own: bool = False
-    is_predicted: bool = False
-    """Not measured: made of the held-out loss by a law (laws/skill.py)."""
     is_predicted: bool = False
     """Made of the held-out loss by a law (laws/skill.py), not measured."""
     is_chat: bool = False
@@ -260,16 +258,21 @@ HELDOUT = "bits_per_byte"
 
 
 def own_points(
-    path: Path, *, task: str, teacher_cost: str = "forward", teacher_tokens: float = 0.0
+    path: Path,
+    *,
+    task: str,
+    teacher_cost: str = "forward",
+    teacher_tokens: float = 0.0,
+    skill: SkillLaw | None = None,
 ) -> list[ScorePoint]:
     """The points of a folder or a table.
 
     Args:
         path: a folder with evaluation.json, or a table of points.
-        task: a task of evaluation.json, `mean6`, or `bits_per_byte` (minus it: larger is better). A task that was not
-            measured is predicted from the held-out loss where there is a law for it.
+        task: a task of evaluation.json, `mean6`, or `bits_per_byte` (minus it: larger is better).
         teacher_cost: one of `TEACHER_COSTS`.
         teacher_tokens: tokens that the teacher was trained on, for `training`.
+        skill: predicts the task from the held-out loss where it was not measured.
 
     Raises:
         ConfigError: an unknown teacher cost, or its training wanted without its tokens.
@@ -291,18 +294,16 @@ def own_points(
     evaluation, result, where = _evaluation(path), _result(path), str(path)
     name = str(result.get("name") or result.get("run_id") or path.name)
     heldout = (evaluation.get("heldout") or {}).get("loss")
-    is_predicted = (
-        task in skill_laws() and task not in (evaluation.get("scores") or {}) and heldout is not None
-    )
-    score, se = _predicted(task, heldout) if is_predicted else score_of(evaluation, task, where)
+    is_predicted = skill is not None and task not in (evaluation.get("scores") or {}) and heldout is not None
+    score, se = _predicted(skill, heldout) if is_predicted else score_of(evaluation, task, where)
     compute = axis_compute(result, teacher_cost=teacher_cost, teacher_tokens=teacher_tokens, where=where)
     seen = {"is_own": True, "is_predicted": is_predicted, "source": where}
     return [ScorePoint(name=name, score=score, se=se, compute=compute, **seen)]
 
 
-def _predicted(task: str, loss: float) -> tuple[float, float]:
+def _predicted(skill: SkillLaw, loss: float) -> tuple[float, float]:
     """(score, standard error) of a task by its law, per cent; of the interval, which is wide and lopsided, the half."""
-    score = skill_law(task).score((loss, loss, loss), level=0.6827)
+    score = skill.score((loss, loss, loss), level=0.6827)
     return 100 * score.median, 50 * (score.upper - score.lower)
 
 

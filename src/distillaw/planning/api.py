@@ -21,6 +21,7 @@ from distillaw.errors import CacheError, ConfigError
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.study import kept_laws
 from distillaw.laws.published import PublishedLaw
+from distillaw.laws.skill import told_skill
 from distillaw.planning import wording
 from distillaw.planning.crossover import law_crossovers
 from distillaw.planning.decision import (
@@ -36,7 +37,6 @@ from distillaw.planning.evidence import Evidence
 from distillaw.planning.judging import Judged, Sources, consult, judge, options_of
 from distillaw.planning.law_evidence import BY_RATIO
 from distillaw.planning.phrases import say
-from distillaw.planning.points import asked_skill
 from distillaw.planning.question import Count, PlanQuestion, device_of, situation_of
 from distillaw.planning.sensitivity import switching_values
 from distillaw.planning.situation import Situation, training_tokens
@@ -111,7 +111,7 @@ def answer(question: PlanQuestion, situation: Situation, record: StudyRecord | N
         seed=question.seed,
         asked=tuple(v.source for v in voices[: len(asked)]),
     )
-    device, skill = device_of(question), asked_skill(question.metric, question.score_at)
+    device, skill = device_of(question), told_skill(question.metric, question.score_at)
     verdict = replace(decide(situation, sources, with_flips=question.with_flips), device=device, skill=skill)
     if verdict.points is not None:
         verdict = replace(verdict, warnings=(*verdict.warnings, *verdict.points.warnings))

@@ -1,42 +1,9 @@
 """Nats to points: a verdict's losses and gains as scores of a task (`plan --metric`); the verdict stays about loss."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from distillaw.errors import ConfigError
-from distillaw.laws.skill import Score, SkillLaw, skill_law
+from distillaw.laws.skill import Score, SkillLaw
 from distillaw.planning.evidence import Evidence, Strategy
-from distillaw.quantities import parse_count
-
-
-def asked_skill(metric: str | None, score_at: Sequence[str] | None) -> SkillLaw | None:
-    """The law of the task that was asked for, told the scores that were measured.
-
-    Args:
-        metric: a task of `laws.skill.skill_laws`.
-        score_at: LOSS=SCORE pairs, nats/token and a share of 1 or per cent with its sign.
-
-    Raises:
-        ConfigError: no such task, a pair that is none, or scores without a task.
-    """
-    if metric is None:
-        if score_at:
-            raise ConfigError(
-                f"--score-at {score_at[0]} does nothing here: it belongs to --metric, e.g. --metric arc_easy"
-            )
-        return None
-    return skill_law(metric).anchored(*(_pair(said) for said in score_at or ()))
-
-
-def _pair(said: str) -> tuple[float, float]:
-    loss, _, score = said.partition("=")
-    try:
-        share = float(score.rstrip("% ")) / (100 if score.strip().endswith("%") else 1)
-        return parse_count(loss, name="--score-at"), share
-    except ValueError:
-        raise ConfigError(
-            f"--score-at {said}: it is LOSS=SCORE, nats/token and a share of 1, e.g. 3.1=0.62 or 3.1=62%"
-        ) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
