@@ -153,6 +153,11 @@ def format_bytes(value: float) -> str:
     return f"{value:.0f} B"
 
 
+def finite(value: float) -> float | None:
+    """For JSON, which has no infinity."""
+    return value if math.isfinite(value) else None
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)`, or the empty string when nothing known is close."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

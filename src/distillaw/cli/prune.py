@@ -157,7 +157,7 @@ def _planned(plan: Path) -> float:
     """The student of a plan's best strategy with a teacher."""
     from distillaw.runs.files import read_json
 
-    answer: dict[str, Any] = read_json(plan)
+    answer = read_json(plan)
     taught = [s for s in answer.get("strategies") or [] if s.get("teacher")]
     if not taught:
         raise ConfigError(

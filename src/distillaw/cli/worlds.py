@@ -125,7 +125,7 @@ def make(
     if output.json:
         print_json({"folder": str(out), **facts})
         return
-    written, value, error = (float(str(facts[name])) for name in ("tokens", "entropy", "entropy_error"))
+    written, value, error = (float(facts[name]) for name in ("tokens", "entropy", "entropy_error"))
     print(
         f"{out}: {format_count(written)} tokens of {spec.label}, entropy {value:.4f} +- {error:.4f} nats/token"
     )

@@ -19,6 +19,7 @@ from distillaw.fitting.priors import prior_laws
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.study import kept_laws
 from distillaw.fitting.uncertainty import DesignPoints
+from distillaw.quantities import finite
 from distillaw.runs.record import Run, StudyRecord
 
 # --- how parameters are counted -----------------------------------------------------------------------------
@@ -208,7 +209,7 @@ def _check(
     fit = best_fit(runs.record)
     form = "kappa" if fit is None else FORMS[fit.family]
     expected = error(_expected(runs.record, form))
-    numbers: dict[str, object] = {"expected": _finite(expected), "limit": limit, "form": form}
+    numbers: dict[str, object] = {"expected": finite(expected), "limit": limit, "form": form}
     words = f"expected: {_said(expected)}; wanted {limit}"
     if fit is None:
         words = f"no usable distillation law with replicates yet; {words}"
@@ -219,7 +220,7 @@ def _check(
     found = _precision(c0, best_ratios(belief, taught))
     reached = error(found)
     numbers |= {
-        "reached": _finite(reached),
+        "reached": finite(reached),
         "family": fit.family,
         "fit_status": fit.status.name,
         "bracketed_cells": found.bracketed,
@@ -271,7 +272,3 @@ def _group(run: Run) -> str:
 
 def _said(error: float) -> str:
     return f"standard error {error:.2g}" if np.isfinite(error) else "no cell whose best teacher is bracketed"
-
-
-def _finite(error: float) -> float | None:
-    return error if np.isfinite(error) else None

@@ -139,7 +139,6 @@ def read_spec(folder: Path) -> DataSpec:
         CacheError: there is none, or it is damaged.
     """
     table = TokenStore.open(folder).manifest["spec"]
-    assert isinstance(table, dict)
     return from_table(DataSpec, without_none(table), f"{folder}/manifest.json: spec")
 
 
@@ -158,9 +157,8 @@ def copy_data(source: Path, folder: Path, *, say: Callable[[str], None] = lambda
         copy_into(source, part)
 
 
-def _differences(old: object, new: dict) -> str:
+def _differences(old: dict, new: dict) -> str:
     """What changed, in words; a setting that did not exist when the folder was made had its default."""
-    assert isinstance(old, dict)
     old = asdict(DataSpec()) | old
     changed = [k for k in new if old[k] != new[k]]
     return ", ".join(f"{k} was {old[k]!r}, now {new[k]!r}" for k in changed)

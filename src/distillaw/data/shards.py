@@ -12,10 +12,10 @@ whatever their batch size, and a run resumes by its position alone. Past the end
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -113,7 +113,7 @@ class TokenStore:
     """An opened data folder."""
 
     folder: Path
-    manifest: dict[str, object]
+    manifest: dict[str, Any]
 
     @classmethod
     def open(cls, folder: Path, *, verify: bool = False) -> "TokenStore":
@@ -137,9 +137,7 @@ class TokenStore:
         return store
 
     def _splits(self) -> dict[str, dict]:
-        splits = self.manifest["splits"]
-        assert isinstance(splits, dict)
-        return splits
+        return self.manifest["splits"]
 
     @property
     def data_hash(self) -> str:
@@ -173,9 +171,8 @@ def manifest_hash(tokenizer: str, splits: dict[str, dict]) -> str:
     )
 
 
-def _check_files(folder: Path, hashes: object) -> None:
+def _check_files(folder: Path, hashes: Mapping[str, str]) -> None:
     """Checksums of the tokenizer's files and those beside the manifest: altered, they would change every loss."""
-    assert isinstance(hashes, dict)
     for name, expected in hashes.items():
         path = folder / name if name in BESIDE else folder / "tokenizer" / name
         if not path.exists() or file_sha256(path) != expected:

@@ -182,11 +182,10 @@ def _text(session: _Session, wishes: TextWishes, teacher: ModelSource | None) ->
         found = read_json(file)
     else:
         about = {"context": context, "bins": wishes.bins, "device": session.device, "say": session.say}
-        found = {"identity": identity} | score_text(*session.model, teacher, excerpt, **about)
+        found: dict[str, Any] = {"identity": identity} | score_text(*session.model, teacher, excerpt, **about)
         write_json(file, found)
     about = {"text": str(wishes.text), "text_hash": excerpt.text_hash, "part": label}
     heldout, calibration = found["heldout"], found["calibration"]
-    assert isinstance(heldout, dict) and isinstance(calibration, dict)
     calibration = {key: value for key, value in calibration.items() if key != "diagrams"}
     return {
         "heldout": heldout | about,

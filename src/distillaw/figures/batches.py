@@ -85,9 +85,9 @@ def _walk(record: StudyRecord, run: Run) -> Walk | None:
     rows = [] if run.folder is None else read_json_lines(run.folder / "distances.jsonl")
     if not rows:
         return None
-    steps = [int(str(row["step"])) + 1 for row in rows]
-    distances = [float(str(row["total"])) for row in rows]
-    rates = [float(str(row["lr"])) for row in rows]
+    steps = [int(row["step"]) + 1 for row in rows]
+    distances = [float(row["total"]) for row in rows]
+    rates = [float(row["lr"]) for row in rows]
     peak = [step for step, rate in zip(steps, rates, strict=True) if rate == max(rates)]
     constant = (peak[0], peak[-1]) if len(peak) > 1 else None
     fit = None
@@ -110,12 +110,12 @@ def _noise(run: Run, first: int, last: int) -> NoiseScale | None:
     rows = [
         row
         for row in read_json_lines(run.folder / "metrics.jsonl")
-        if "grad_sq_small" in row and first <= int(str(row["step"])) + 1 <= last
+        if "grad_sq_small" in row and first <= int(row["step"]) + 1 <= last
     ]
     if len(rows) < FEWEST_STEPS:
         return None
-    norms = ([float(str(row[key])) for row in rows] for key in ("grad_sq_small", "grad_sq_big"))
-    return noise_scale(*norms, small=float(str(rows[0]["small_tokens"])), big=run.number("batch_tokens"))
+    norms = ([float(row[key]) for row in rows] for key in ("grad_sq_small", "grad_sq_big"))
+    return noise_scale(*norms, small=float(rows[0]["small_tokens"]), big=run.number("batch_tokens"))
 
 
 @in_style

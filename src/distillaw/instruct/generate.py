@@ -123,7 +123,7 @@ def generate_answers(
         with hushed():
             spent = _answer_all(answerer, asked, ids, RowLog(out), device, say)
         rows = RowLog(out).rows()
-        tokens = sum(int(str(row["tokens"])) for row in rows)
+        tokens = sum(int(row["tokens"]) for row in rows)
         read = tokens + sum(map(len, ids))
         flops = step_flops(source.config(), tokens=read, mean_length=read / len(rows), forwards=1)
         about |= {"answers": len(rows), "truncated": sum(row["truncated"] is True for row in rows)}
@@ -262,12 +262,12 @@ def _answer_all(
     sampling = answerer.sampling
     order = sorted(range(len(asked)), key=lambda i: (-len(ids[i]), i))
     batches = [order[i : i + sampling.batch] for i in range(0, len(order), sampling.batch)]
-    done = {int(str(row["prompt"])) for row in journal.keep()}
+    done = {int(row["prompt"]) for row in journal.keep()}
     if (
         sampling.temperature
     ):  # a sampled answer belongs to its batch: one that was cut short is drawn again whole
         whole = {i for batch in batches if done.issuperset(batch) for i in batch}
-        done = {int(str(row["prompt"])) for row in journal.keep(lambda row: row["prompt"] in whole)}
+        done = {int(row["prompt"]) for row in journal.keep(lambda row: row["prompt"] in whole)}
     if len(done) < len(asked):
         answerer.load(device)
     began = said = time.monotonic()

@@ -242,7 +242,7 @@ def _tune(spec: OnPolicySpec, at: Tuning) -> dict[str, object]:
     log = RowLog(folder.path / "rollouts.jsonl")
     last = folder.last_checkpoint()
     done = int(last[0].name.removeprefix("checkpoint-")) if last else 0
-    log.keep(lambda row: int(str(row["step"])) <= done)
+    log.keep(lambda row: int(row["step"]) <= done)
     make = partial(QuietOnPolicy, spec=spec, teacher=teacher, rollouts=rollouts, log=log)
     trainer = sft_trainer(spec, start, model, rows, folder, at.device, make=make)
     base = base_model(trainer.model, spec)
@@ -296,4 +296,4 @@ def _tune(spec: OnPolicySpec, at: Tuning) -> dict[str, object]:
 def _counted(log: RowLog) -> Mapping[str, int]:
     names = ("answers", "tokens", "truncated", "prompt_tokens", "learnt", "read")
     rows = log.rows()
-    return {name: sum(int(str(row[name])) for row in rows) for name in names}
+    return {name: sum(int(row[name]) for row in rows) for name in names}

@@ -48,13 +48,11 @@ class RowLog:
 
     path: Path
 
-    def rows(self) -> list[dict[str, object]]:
+    def rows(self) -> list[dict[str, Any]]:
         """What is there, without a torn last line."""
         return read_json_lines(self.path)
 
-    def keep(
-        self, wanted: Callable[[Mapping[str, object]], bool] = lambda row: True
-    ) -> list[dict[str, object]]:
+    def keep(self, wanted: Callable[[dict[str, Any]], bool] = lambda row: True) -> list[dict[str, Any]]:
         """Drop a torn last line and the rows that are not wanted; returns those that stay.
 
         Raises:
@@ -175,7 +173,7 @@ class TuneFolder:
         """Held-out figures after each epoch, with `epoch`; the start (epoch 0) left out."""
         rows = []
         for row in self.metrics.rows():
-            if isinstance(figures := row.get("heldout"), dict) and (epoch := int(str(row["epoch"]))):
+            if isinstance(figures := row.get("heldout"), dict) and (epoch := int(row["epoch"])):
                 rows.append({"epoch": epoch, **figures})
         return rows
 
@@ -211,7 +209,7 @@ def _seconds_if_complete(folder: Path) -> float | None:
     whole = isinstance(files, dict) and all(
         (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in files.items()
     )
-    return float(str(record["seconds"])) if whole else None
+    return float(record["seconds"]) if whole else None
 
 
 def _difference(there: Mapping[str, object], ours: Mapping[str, object]) -> str:

@@ -274,7 +274,7 @@ def train_to_best(
     last = folder.last_checkpoint()
     checkpoint, spent = last or (None, 0.0)
     step = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
-    folder.metrics.keep(lambda row: int(str(row["step"])) <= step)
+    folder.metrics.keep(lambda row: int(row["step"]) <= step)
     watch = TuningWatch(
         folder=folder,
         score=score,

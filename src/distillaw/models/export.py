@@ -183,7 +183,7 @@ def _corpus(card: ModelCard) -> str:
 
 
 def _number(value: object) -> float:
-    return float(str(value))
+    return float(value)
 
 
 def _known(value: object, write: Callable[[float], str]) -> str:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -351,7 +351,7 @@ def _ranked_before(cut: Path, source: ModelSource) -> Importance:
             f"{cut} holds no {SCORES}: it is no cut whose units were ranked (or an earlier version made it); rank "
             "anew with --text"
         )
-    found: dict[str, Any] = read_json(cut / SCORES)
+    found = read_json(cut / SCORES)
     if found["teacher_fingerprint"] != fingerprint(source):
         raise ConfigError(
             f"{cut} was cut out of another teacher than {source.name} (fingerprint {found['teacher_fingerprint']}, not "

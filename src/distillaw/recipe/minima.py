@@ -120,7 +120,7 @@ def write_samples(
         for name, (model, file) in models.items():
             how = {"max_new_tokens": MOST_TOKENS, "template": template, "device": device, "say": say}
             generate_answers(model, folder / PROMPTS, file, **how)
-            answers[name] = {int(str(row["prompt"])): row for row in read_json_lines(file)}
+            answers[name] = {int(row["prompt"]): row for row in read_json_lines(file)}
         found["samples"] = [
             {"prompt": question, "answers": {name: _answer(rows[i]) for name, rows in answers.items()}}
             for i, question in enumerate(QUESTIONS)
@@ -234,7 +234,7 @@ def _open_record(kitchen: Kitchen) -> dict[str, Any]:
     if not file.exists():
         identity = {"recipe": "minima", "identity": content_hash(wanted, digits=16)}
         return {**identity, "command": kitchen.command, "spec": wanted, "stages": {}}
-    record: dict[str, Any] = read_json(file)
+    record = read_json(file)
     if changed := [name for name in _changed(record["spec"], wanted) if name != "device"]:
         raise ConfigError(
             f"{kitchen.out} holds a recipe with other settings ({', '.join(changed)}; it was {record['command']!r}). "

@@ -40,7 +40,7 @@ def write_recipe_report(folder: Path, out: Path | None = None, *, figures: Figur
         raise CacheError(
             f"{folder}: no {RECORD}, so no recipe; `distillaw recipe minima --out {folder}` makes one"
         )
-    record: dict[str, Any] = read_json(folder / RECORD)
+    record = read_json(folder / RECORD)
     out = out or folder / "report.html"
     stages = record["stages"]
     times = [(name, stage["seconds"]) for name, stage in stages.items()]

@@ -121,7 +121,7 @@ def sealed(value: Mapping[str, object]) -> dict[str, object]:
     return {**plain, CHECKSUM: content_hash(plain)}
 
 
-def unsealed(value: dict[str, object], path: Path) -> dict[str, object]:
+def unsealed(value: dict[str, Any], path: Path) -> dict[str, Any]:
     """What `sealed` was given; an object without a checksum is as it is.
 
     Raises:
@@ -140,8 +140,8 @@ def unsealed(value: dict[str, object], path: Path) -> dict[str, object]:
     )
 
 
-def read_json(path: Path) -> dict[str, object]:
-    """Read one JSON object, without its checksum.
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one JSON object, without its checksum; what its values are, whoever reads them knows.
 
     Raises:
         CacheError: missing, unreadable, not a JSON object, or not what was written.
@@ -157,7 +157,7 @@ def read_json(path: Path) -> dict[str, object]:
     return unsealed(value, path)
 
 
-def read_json_lines(path: Path) -> list[dict[str, object]]:
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of an append-only log; a torn last line (a kill while writing) is left out."""
     if not path.exists():
         return []

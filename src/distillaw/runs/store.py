@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distillaw.errors import CacheError, ConfigError, DistillawError
 from distillaw.runs.files import (
@@ -74,7 +75,7 @@ class RunFolder:
 
     path: Path
 
-    def result(self) -> dict[str, object] | None:
+    def result(self) -> dict[str, Any] | None:
         """The result of a finished run; None if it is not finished.
 
         Raises:
@@ -232,7 +233,7 @@ class StudyFolder:
         """The folder of one trunk's checkpoint and log."""
         return self.path / "trunks" / trunk_id
 
-    def results(self) -> list[dict[str, object]]:
+    def results(self) -> list[dict[str, Any]]:
         """Results of all finished runs, by run id."""
         folders = sorted((self.path / "runs").glob("*/result.json"))
         return [result for file in folders if (result := RunFolder(file.parent).result()) is not None]

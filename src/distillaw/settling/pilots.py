@@ -201,7 +201,7 @@ class Pilots:
         )
         if result is None:
             return row
-        row = replace(row, tokens=float(str(result["tokens"])), loss=float(str(result["loss"])))
+        row = replace(row, tokens=float(result["tokens"]), loss=float(result["loss"]))
         if name == NONE:
             return row
         alone = self._trunk(label, NONE, seed, tokens, tuned).run_id(tokens)
@@ -249,4 +249,4 @@ def _loss(source: str, spec: StudySpec, store: TokenStore, facts: Facts, study: 
         tokenizer = load_tokenizer(str(store.tokenizer_folder))
         teacher = load_any_teacher(source, store, tokenizer, context=context)
         score_teacher(teacher, make_heldout(store.heldout_documents(), context=context), file)
-    return float(str(read_json(file)["loss"]))
+    return float(read_json(file)["loss"])

@@ -136,11 +136,11 @@ def read_record(folder: Path) -> SettleRecord | None:
             "Its answer stands in verdict.json; for a new one choose another folder with --out"
         )
     try:
-        planned = [_planned(row) for row in list(table["stages"])]  # type: ignore[call-overload]
-        question = dict(table["question"])  # type: ignore[call-overload]
+        planned = [_planned(row) for row in list(table["stages"])]
+        question = dict(table["question"])
         return SettleRecord(
             question=question,
-            budget=float(str(table["budget"])),
+            budget=float(table["budget"]),
             stages=tuple(planned),
             search=from_table(SearchPlan, table["search"], "search"),
         )

@@ -11,7 +11,7 @@ import numpy as np
 
 from distillaw.planning.phrases import interval, nats
 from distillaw.planning.wording import stated
-from distillaw.quantities import format_count, format_flop
+from distillaw.quantities import finite, format_count, format_flop
 from distillaw.runs.record import read_searches
 from distillaw.settling.noise import RateCheck
 from distillaw.settling.pilots import Tuned
@@ -179,11 +179,6 @@ def belief_json(now: Standing) -> Mapping[str, object]:
         "regret_bound": finite(now.regret),
         "dropped": dict(now.dropped),
     }
-
-
-def finite(value: float) -> float | None:
-    """For JSON, which has no infinity."""
-    return value if math.isfinite(value) else None
 
 
 def name_of(candidate: str) -> str:

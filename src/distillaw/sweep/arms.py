@@ -149,7 +149,7 @@ def bare_trunk(
         heads=0,
         params=0,
         total_params=0,
-        vocab_size=int(str(store.manifest["vocab_size"])),
+        vocab_size=int(store.manifest["vocab_size"]),
         seed=seed,
         split=split,
         peak_lr=rate,
@@ -222,10 +222,10 @@ def _tuned(
 
 
 def _loss(study: StudyFolder, job: TrunkJob) -> float:
-    return float(str(_result(study, job)["loss"]))
+    return float(_result(study, job)["loss"])
 
 
-def _result(study: StudyFolder, job: TrunkJob) -> dict[str, object]:
+def _result(study: StudyFolder, job: TrunkJob) -> dict[str, Any]:
     result = study.run(job.run_ids[0]).result()
     assert result is not None
     return result
@@ -236,7 +236,7 @@ def _compare(
 ) -> dict[str, object]:
     """The arms by loss, each with its paired difference from the best."""
     results = {arm: _result(study, job) for arm, job in arms.items()}
-    order = sorted(results, key=lambda arm: float(str(results[arm]["loss"])))
+    order = sorted(results, key=lambda arm: float(results[arm]["loss"]))
     scores = {arm: study.run(job.run_ids[0]).scores() for arm, job in arms.items()}
     rows = []
     for arm in order:

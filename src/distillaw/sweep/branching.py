@@ -31,6 +31,7 @@ from distillaw.large_batch.branch_test import (
     order_noise,
     smooth,
 )
+from distillaw.quantities import finite
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.lock import held
 from distillaw.runs.paired import DocumentScores, clustered_cov, paired_over_seeds, read_scores
@@ -279,11 +280,11 @@ class BranchArm:
                 {
                     "multiple": k,
                     **{key: orders[0][key] for key in ("batch_tokens", "rate", "steps")},
-                    "loss": _finite(np.mean(self.heldout.losses[i])),
+                    "loss": finite(float(np.mean(self.heldout.losses[i]))),
                     "losses": _finite_all(self.heldout.losses[i]),
                     "training_losses": _finite_all(self.training.losses[i]),
                     "diverged": sum(result["diverged"] is not None for result in orders),
-                    "seconds": sum(float(str(result["seconds"])) for result in orders),
+                    "seconds": sum(float(result["seconds"]) for result in orders),
                 }
             )
         return found
@@ -320,7 +321,7 @@ class BranchArm:
 def fork_record(
     spec: BranchSpec,
     branches: Mapping[Pair, Sequence[Branch]],
-    reached: Mapping[str, Mapping[str, object]],
+    reached: Mapping[str, Mapping[str, Any]],
     noise: Mapping[Pair, Mapping[str, object]],
     study: Path,
 ) -> dict[str, object]:
@@ -333,7 +334,7 @@ def fork_record(
         noise: noise scales, where they were measured.
         study: the folder.
     """
-    before = {arm: float(str(fork["loss"])) for arm, fork in reached.items()}
+    before = {arm: float(fork["loss"]) for arm, fork in reached.items()}
     arms = {pair: BranchArm(each, spec, study, before=before[pair[0]]) for pair, each in branches.items()}
     tokens = next(iter(reached.values()))["tokens"]
     return {
@@ -391,7 +392,7 @@ def verdict_table(verdict: BranchVerdict, batch_tokens: int) -> dict[str, Any]:
         "smallest_failing": None if verdict.fails_from is None else verdict.fails_from * batch_tokens,
         "excess": _finite_all(verdict.excess),
         "excess_interval": [_finite_all(ends) for ends in verdict.excess_interval],
-        "noise": {"sd": _finite(verdict.noise.sd), "dof": verdict.noise.dof},
+        "noise": {"sd": finite(verdict.noise.sd), "dof": verdict.noise.dof},
     }
 
 
@@ -468,13 +469,9 @@ def _costs(scores: list[DocumentScores], smallest: list[DocumentScores]) -> list
     return [replace(one, loss_sum=one.loss_sum - start.loss_sum) for one, start in pairs]
 
 
-def _number(value: object) -> float:
-    return math.nan if value is None else float(str(value))
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _finite_all(values: Sequence[float] | NDArray[np.float64]) -> list[float | None]:
-    return [_finite(value) for value in values]
+    return [finite(float(value)) for value in values]

@@ -96,7 +96,7 @@ def compare_again(study: StudyFolder, run_ids: Sequence[str]) -> list[str]:
         result = study.run(run_id).result()
         if result is None or not earlier:
             continue
-        old, new = float(str(read_json(earlier[-1])["loss"])), float(str(result["loss"]))
+        old, new = float(read_json(earlier[-1])["loss"]), float(result["loss"])
         same = "the same" if new == old else f"before {old:.6f}, difference {new - old:+.2g}"
         lines.append(f"{run_id} again: loss {new:.6f}, {same}")
     return lines

@@ -80,7 +80,7 @@ def _read(folder: Path, store: TokenStore, depth: int = DEPTH) -> Shared | None:
     """By the run in a folder, and by the model that it began from."""
     if depth == 0 or not (folder / SPEC).is_file():
         return None
-    spec: dict[str, Any] = read_json(folder / SPEC)
+    spec = read_json(folder / SPEC)
     split, text = spec.get("split"), _text_of(folder, spec, store)
     if not isinstance(split, str) or text is None:
         return None

@@ -8,7 +8,6 @@ done, scaled by how long finished work took against the same model and played th
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from distillaw.errors import CacheError
 from distillaw.quantities import format_seconds, times
@@ -86,7 +85,7 @@ def read_status(folder: Path) -> StudyStatus:
     file = folder / "study.json"
     if not file.exists():
         raise CacheError(f"{folder}: no study there (study.json is missing); `distillaw study run` makes one")
-    record: dict[str, Any] = read_json(file)
+    record = read_json(file)
     study = StudyFolder(folder)
     facts, table = stored_facts(study), record.get("spec")
     if not isinstance(table, Mapping):

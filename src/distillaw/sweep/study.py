@@ -13,13 +13,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from distillaw.data.prepare import check_home, prepare_data, require_tokens
 from distillaw.data.shards import TokenStore
 from distillaw.data.synthetic import world_of
 from distillaw.errors import CacheError, ConfigError, RunError
-from distillaw.quantities import format_bytes, parse_count
+from distillaw.quantities import finite, format_bytes, parse_count
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.store import StudyFolder
 from distillaw.shapes import Shape
@@ -151,7 +150,6 @@ def check_facts(spec: StudySpec, store: TokenStore, display: Display) -> Facts:
         )
     fingerprints = {name: _check_teacher(name, spec, store) for name in spec.external_teachers()}
     vocab_size = store.manifest["vocab_size"]
-    assert isinstance(vocab_size, int)
     check_cuts(spec, vocab_size, _external_shape)
     return Facts(vocab_size=vocab_size, data_hash=store.data_hash, fingerprints=fingerprints)
 
@@ -186,7 +184,7 @@ def read_progress(study: StudyFolder) -> Progress:
         run = study.run(path.name)
         result = run.result()
         if result is not None:
-            losses[path.name] = float(str(result["loss"]))
+            losses[path.name] = float(result["loss"])
         elif run.state() == "failed":
             error, has_diverged = run.failure()
             if has_diverged:
@@ -205,7 +203,7 @@ def stored_facts(study: StudyFolder) -> Facts | None:
     file = study.path / "study.json"
     if not file.exists():
         return None
-    record: dict[str, Any] = read_json(file)
+    record = read_json(file)
     data, fingerprints = record.get("data"), record.get("fingerprints", {})
     if not isinstance(data, Mapping) or not {"vocab_size", "data_hash"} <= data.keys():
         raise CacheError(
@@ -279,7 +277,6 @@ def write_study(
     created = read_json(file).get("created", now) if file.exists() else now
     manifest = store.manifest
     splits = manifest["splits"]
-    assert isinstance(splits, Mapping)
     target = None
     if spec.target is not None:
         target = {"student_params": parse_count(spec.target.params), "student_tokens": spec.target.tokens}
@@ -390,7 +387,7 @@ def _arm(
             "batch_tokens": job.trunk.batch_tokens,
             "branch_lr": job.trunk.branch_lr(job.budgets[0]),
             "tokens": job.budgets[0],
-            "loss": _finite(loss),
+            "loss": finite(loss),
             "run_id": job.run_ids[0],
         }
 
@@ -427,7 +424,3 @@ def _arm(
         best = planner.batch_tokens(search.batch)
         found["batch"] = {"grid": batches, "best": best, "interior": search.batch_interior[arm, size]}
     return found
-
-
-def _finite(loss: float) -> float | None:
-    return loss if loss < float("inf") else None

@@ -69,7 +69,7 @@ def read_record(folder: Path) -> ImageRecord:
             f"{folder}: no {RECORD}, so no large-batch study; "
             f"`distillaw large-batch run SPEC.toml --data PATH --out {folder}` makes one"
         )
-    info: dict[str, Any] = read_json(file)
+    info = read_json(file)
     results, missing = [], []
     for cell in info["cells"]:
         path = folder / CELLS / cell["folder"] / "result.json"

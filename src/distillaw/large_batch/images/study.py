@@ -227,7 +227,7 @@ def run_study(
         todo, place = plan.todo, plan.out / RECORD
         record = _describe(plan, command=command, device=device, workers=workers)
         old = read_json(place) if place.exists() else {}
-        spent = float(old.get("seconds", 0.0))  # type: ignore[arg-type]
+        spent = float(old.get("seconds", 0.0))
         known = ("cells", "spec", "data")
         if not todo and all(old.get(key) == json.loads(json.dumps(record[key])) for key in known):
             return

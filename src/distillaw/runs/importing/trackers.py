@@ -187,7 +187,7 @@ def _record_class() -> Any:
 
 _EXPORT = {"run_name", "step", "timestamp"}
 _FRAME = ("id", "run_id", "run_name", "step", "timestamp", "log_id", "space_id")
-Rows = list[dict[str, object]]
+Rows = list[dict[str, Any]]
 
 
 def read_trackio(file: Path) -> list[Log]:
@@ -206,7 +206,7 @@ def read_trackio(file: Path) -> list[Log]:
 def _log(file: Path, key: str, rows: Rows, settings: Mapping[str, object], sha256: str) -> Log:
     """One run; what trackio would not have written is a run in trouble, which keeps no other out."""
     try:
-        history = gather((float(str(row["step"])), flatten(_payload(row, "metrics"))) for row in rows)
+        history = gather((float(row["step"]), flatten(_payload(row, "metrics"))) for row in rows)
         constants, trouble = flatten(_payload(settings, "config")), ""
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         history, constants, trouble = {}, {}, f"damaged: {error!r}"
