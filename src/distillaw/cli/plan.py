@@ -8,10 +8,16 @@ from distillaw.cli.app import print_json
 from distillaw.cli.console import print_sections, print_table
 from distillaw.cli.output import Output
 from distillaw.cli.plan_options import AskedOptions, LawOptions, ScoutOptions, question_of
+from distillaw.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from distillaw.evaluate.scout import ScoutedTeacher
     from distillaw.planning.question import PlanQuestion
+    from distillaw.planning.situation import Teacher
     from distillaw.planning.verdict import Verdict
+    from distillaw.runs.record import StudyRecord
 
 
 def plan(
@@ -47,19 +53,91 @@ def plan(
 
 def _answer(question: "PlanQuestion", scouting: ScoutOptions, output: Output) -> "Verdict":
     """The verdict; teachers are measured once all else that was typed can be planned with."""
-    from distillaw.cli.plan_scout import check_scouting, scouted
     from distillaw.planning.api import answer
     from distillaw.planning.question import situation_of, with_measured
 
-    check_scouting(scouting)
+    scouting.check()
     record = question.record
     situation = situation_of(question, record, more_to_come=bool(scouting.scout))
     if not scouting.scout:
         return answer(question, situation, record)
-    found = scouted(scouting, record, output)
-    situation = with_measured(situation, question, record, teachers=found.teachers, vocab=found.vocab)
+    teachers, measured = _scouted(scouting, record, output)
+    vocab = next((each.vocab for each in measured.values()), None)
+    situation = with_measured(situation, question, record, teachers=teachers, vocab=vocab)
     verdict = answer(question, situation, record)
-    return replace(verdict, warnings=(*found.warnings, *verdict.warnings))
+    if record is None or not measured:
+        return verdict
+    apart = (
+        f"{', '.join(Path(model).name for model in measured)}: measured on {scouting.text}, the study's runs on its "
+        "own held-out documents; where the two are not alike, the teacher's loss is of another text"
+    )
+    return replace(verdict, warnings=(apart, *verdict.warnings))
+
+
+def _scouted(
+    asked: ScoutOptions, record: "StudyRecord | None", output: Output
+) -> "tuple[list[Teacher], dict[str, ScoutedTeacher]]":
+    """Teachers in the order given, and those of them that had to be measured.
+
+    What a study trained keeps the loss it has there: it is of the documents that the study's runs and laws speak of.
+    Others must have the study's tokenizer, or one among themselves; that is looked at before anything is measured.
+
+    Raises:
+        ConfigError: no --text for what must be measured, or a text or model that cannot be.
+        VocabularyError: models of several tokenizers, or of another than the study's.
+    """
+    from distillaw.planning.paired import study_teacher
+    from distillaw.runs.store import run_result
+
+    models = asked.scout or []
+    ran = {model: str(run_result(model).get("run_id")) for model in models}
+    known = {model: run for model, run in ran.items() if record is not None and run in record.teachers}
+    others = [model for model in models if model not in known]
+    found = _measured(others, asked, record, output) if others else {}
+    teachers = []
+    for model, tokens in zip(models, asked.scout_tokens or [None] * len(models), strict=True):
+        if model in known:
+            assert record is not None
+            teachers.append(study_teacher(record, known[model]))
+            output.step(f"{model}: a teacher of the study, of loss {teachers[-1].loss:.3f} there")
+        else:
+            teachers.append(_as_teacher(found[model], tokens))
+    return teachers, found
+
+
+def _as_teacher(found: "ScoutedTeacher", tokens: float | None) -> "Teacher":
+    from distillaw.evaluate.scout import trained_tokens
+    from distillaw.planning.situation import Teacher
+
+    return Teacher(
+        name=Path(found.name).name,
+        params=float(found.params),
+        loss=found.nats_per_token,
+        loss_se=found.nats_per_token_se,
+        tokenizer=found.tokenizer,
+        tokens=trained_tokens(found) if tokens is None else tokens,
+    )
+
+
+def _measured(
+    models: "Sequence[str]", asked: ScoutOptions, record: "StudyRecord | None", output: Output
+) -> "dict[str, ScoutedTeacher]":
+    if asked.text is None:
+        raise ConfigError("--scout measures models on your text: give it, --text FILE or FOLDER")
+    from distillaw.cli.teachers import check_inputs, measure
+    from distillaw.data.corpus import Reading
+
+    reading = Reading(
+        text_column=asked.text_column,
+        max_document_chars=asked.max_document_chars,
+        section_chars=asked.section_chars,
+    )
+    check_inputs(models, asked.text, reading)
+    from distillaw.evaluate.scout import check_tokenizers
+
+    check_tokenizers(models, asked.text, None if record is None else record.folder)
+    where = {"max_bytes": asked.max_bytes, "out": asked.scout_out, "output": output}
+    return dict(zip(models, measure(models, asked.text, reading, **where), strict=True))
 
 
 def show(verdict: "Verdict", *, with_explanation: bool = False) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 from cyclopts import Parameter
 
 from distillaw.cli.options import Count, HardwareName, LawNames, Number, Place, TeacherNames, Text
+from distillaw.errors import ConfigError
 from distillaw.planning.question import Count as AnyCount
 from distillaw.planning.question import OptionHelp, PlanQuestion
 
@@ -90,3 +91,21 @@ class ScoutOptions:
     """The field that holds the text."""
     scout_out: Path | None = None
     """Folder that keeps what was measured, as `distillaw scout --out` does: asking again is free."""
+
+    def check(self) -> None:
+        """Refuse options that do not go together, before anything else is done.
+
+        Raises:
+            ConfigError: an option that does nothing without --scout, or a number of --scout-tokens too few or too many.
+        """
+        if self.scout:
+            if self.scout_tokens and len(self.scout_tokens) != len(self.scout):
+                raise ConfigError(
+                    f"--scout-tokens has {len(self.scout_tokens)} values for {len(self.scout)} models: one each"
+                )
+            return
+        for field in fields(self)[1:]:
+            if getattr(self, field.name) != field.default:
+                raise ConfigError(
+                    f"--{field.name.replace('_', '-')} is for --scout: name the model folders, --scout DIR [DIR ...]"
+                )

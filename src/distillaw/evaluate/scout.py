@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distillaw.accounting.architecture import count_params
+from distillaw.accounting.families import model as named_model
 from distillaw.data.corpus import Excerpt, Reading, read_excerpt
 from distillaw.data.tokenizer import encode_to_score, tokenizer_hash
-from distillaw.errors import ConfigError, DistillawWarning
+from distillaw.errors import ConfigError, DistillawWarning, VocabularyError
 from distillaw.evaluate.calibration import CONTEXT
 from distillaw.models.fresh import count_parameters
 from distillaw.models.scoring import score_documents
@@ -37,6 +38,7 @@ from distillaw.runs.paired import (
     paired_difference,
 )
 from distillaw.runs.places import check_folder, claim_folder
+from distillaw.runs.store import run_result
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -218,6 +220,53 @@ _TOLD = (
     "name fingerprint params total_params bits_per_byte bits_per_byte_se nats_per_token nats_per_token_se "
     "bytes_per_token tokens vocab tokenizer"
 ).split()
+
+
+_SAME_MODEL = 0.02
+"""A folder named like a known model is that model if its parameters agree within this share."""
+
+
+def trained_tokens(found: ScoutedTeacher) -> float | None:
+    """Tokens that a run's result or the table of real models tells; none where distillation or tuning came in."""
+    if result := run_result(found.name):
+        return None if result.get("teacher_run") else float(result["tokens"]) if "tokens" in result else None
+    for name in (found.name, Path(found.name).name):
+        try:
+            real = named_model(name)
+        except ConfigError:
+            continue
+        is_same = abs(real.params / found.params - 1) < _SAME_MODEL
+        return real.tokens if is_same and not (real.distilled or real.post_trained) else None
+    return None
+
+
+def check_tokenizers(models: Sequence[str], text: str, study: Path | None) -> None:
+    """Refuse models of several tokenizers, or of another than a study's, before any is measured.
+
+    Args:
+        models: places of models.
+        text: named in what to do instead.
+        study: the folder; None: no study is asked.
+
+    Raises:
+        VocabularyError: losses per token that would be of different tokens.
+    """
+    hashes = {name: tokenizer_hash(locate(name).tokenizer()) for name in models}
+    if len(set(hashes.values())) > 1:
+        raise VocabularyError(
+            f"the models have {len(set(hashes.values()))} tokenizers: nats/token of one are not those of another, and "
+            "logits are distilled only into the teacher's own vocabulary. Compare them in bits per byte (distillaw "
+            f"scout {' '.join(models)} --text {text}), then plan with those of one tokenizer"
+        )
+    manifest = None if study is None else study / "data" / "manifest.json"
+    if manifest is None or not manifest.is_file():
+        return
+    own = read_json(manifest).get("tokenizer_hash")
+    if own is not None and own != hashes[models[0]]:
+        raise VocabularyError(
+            f"{models[0]}: its tokenizer is not the study's ({hashes[models[0]]} against {own}): nats/token of one are "
+            "not those of the other. Plan without --study, or run the study with this tokenizer (data.tokenizer)"
+        )
 
 
 def _settle_windows(

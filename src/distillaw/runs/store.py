@@ -69,6 +69,15 @@ ROUNDING = 1e-6
 """Share by which a loss may differ from that of its held-out documents."""
 
 
+def run_result(model: str | Path) -> dict[str, Any]:
+    """What the run that a model's folder holds came to; empty where there is none, or where it is damaged."""
+    path = Path(model) / RESULT
+    try:
+        return read_json(path) if path.is_file() else {}
+    except CacheError:
+        return {}
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """One run on disk."""
