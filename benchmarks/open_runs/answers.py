@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.open_runs.data import OpenRuns
-from distillaw.figures.compute import executed_tokens
+from distillaw.runs.spec import executed_tokens
 
 SAME_LOSS = 0.08
 """Teachers whose losses differ by less, nats/token, are set against each other."""

@@ -6,7 +6,7 @@ import pytest
 from synthetic_study import World, write_study
 
 from distillaw.errors import DataError
-from distillaw.figures.compute import compute_spent, executed_tokens, study_searches
+from distillaw.figures.compute import compute_spent, study_searches
 from distillaw.figures.fits import fitted_law
 from distillaw.figures.losses import draw_gap, teacher_styles
 from distillaw.figures.style import new_figure, spread
@@ -17,6 +17,7 @@ from distillaw.report.page import to_svg, typeset
 from distillaw.report.students import gap_picture, gap_sentences, tokens_picture
 from distillaw.report.trust import fits_picture
 from distillaw.runs.record import StudyRecord, budget_text, read_study
+from distillaw.runs.spec import executed_tokens
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from distillaw.data.corpus import read_documents
 from distillaw.data.tokenizer import train_tokenizer
 from distillaw.errors import DistillawError
 from distillaw.quantities import format_bytes
+from distillaw.runs.process import installed
 from distillaw.version import __version__
 
 if TYPE_CHECKING:
@@ -355,19 +356,11 @@ def read_software() -> Software:
         distillaw=__version__,
         python=f"{platform.python_implementation()} {platform.python_version()}",
         platform=platform.platform(),
-        packages={name: version(name) for name in COMPUTING},
+        packages=installed(*COMPUTING),
         blas=_blas(),
         threads={name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
         extras=_extras(),
     )
-
-
-def version(package: str) -> str | None:
-    """Installed version; None where it is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _blas() -> str:
@@ -391,10 +384,10 @@ def _extras() -> tuple[Extra, ...]:
             needed.setdefault(extra[1], []).append(name[0])
     extras = []
     for extra, packages in needed.items():
-        versions = {package: version(package) for package in packages}
-        installed = {package: found for package, found in versions.items() if found is not None}
-        missing = tuple(package for package, found in versions.items() if found is None)
-        extras.append(Extra(name=extra, installed=installed, missing=missing))
+        versions = installed(*packages)
+        there = {package: found for package, found in versions.items() if found is not None}
+        missing = tuple(package for package in versions if package not in there)
+        extras.append(Extra(name=extra, installed=there, missing=missing))
     return tuple(extras)
 
 

@@ -13,7 +13,6 @@ A part that is there is not measured again; a kill loses at most the requests in
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +34,7 @@ from distillaw.models.teacher import ModelTeacher, load_teacher
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.lock import held
 from distillaw.runs.places import GENERATOR, remove_file
+from distillaw.runs.process import installed
 from distillaw.runs.store import RECORD, put_into_study
 
 if TYPE_CHECKING:
@@ -143,12 +143,6 @@ def _begin(session: _Session, command: str) -> dict:
             f"{session.out} holds the evaluation of another model ({before['model']}); choose another --out, "
             "or delete it"
         )
-    versions: dict[str, str | None] = {}
-    for name in ("distillaw", "torch", "transformers", "lm_eval"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
     return {
         "scores": {},
         **before,
@@ -157,7 +151,7 @@ def _begin(session: _Session, command: str) -> dict:
         "model_fingerprint": mine,
         "command": command,
         "device": session.device,
-        "versions": versions,
+        "versions": installed("distillaw", "torch", "transformers", "lm_eval"),
     }
 
 

@@ -36,6 +36,7 @@ from distillaw.pareto.points import FrontierPlace, ScorePoint, place, staircase
 from distillaw.planning.measured import MeasuredPoint
 from distillaw.quantities import power_text
 from distillaw.runs.record import Run, Search, StudyRecord, budget_text
+from distillaw.runs.spec import executed_tokens
 
 COOLDOWN = 0.2
 """Share of a token budget spent cooling down, where study.json does not say."""
@@ -48,14 +49,6 @@ class Spent:
     part: str
     flop: float
     seconds: float
-
-
-def executed_tokens(budgets: Sequence[int], cooldown: float) -> float:
-    """Tokens that one trunk with cooldown branches really trains on.
-
-    (1 - c) D_max + c sum_i D_i
-    """
-    return (1 - cooldown) * max(budgets) + cooldown * sum(budgets)
 
 
 def compute_spent(record: StudyRecord) -> list[Spent]:

@@ -1,9 +1,11 @@
-"""Which process: a name that no later process of the same number has, and whether its owner still lives."""
+"""Which process: a name that no later process of the same number has, whether its owner lives, what it can import."""
 
+import contextlib
 import functools
 import hashlib
 import os
 import socket
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from distillaw.errors import ConfigError
@@ -80,3 +82,12 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux: respects taskset and containers
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def installed(*packages: str) -> dict[str, str | None]:
+    """Package -> its version here; None where it is not installed."""
+    found: dict[str, str | None] = dict.fromkeys(packages)
+    for package in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

@@ -12,7 +12,7 @@ rate of its own, for one window of tokens:
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -268,6 +268,19 @@ def shared_teacher(spec: TrunkSpec) -> tuple[object, ...]:
 def shared_stream(spec: TrunkSpec) -> tuple[object, ...]:
     """What trunks must have in common to share their batches and their teacher's forward passes."""
     return *shared_batches(spec), *shared_teacher(spec)
+
+
+def executed_tokens(budgets: Collection[int], cooldown: float, *, reached: int = 0) -> float:
+    """Tokens that one trunk with cooled branches really trains on.
+
+        (1 - c) (D_max - D_0) + c sum_i D_i
+
+    Args:
+        budgets: D_i, tokens of its runs.
+        cooldown: c, the share of each that is cooled in a branch.
+        reached: D_0, the budget up to which it is trained already.
+    """
+    return (1 - cooldown) * (max(budgets) - reached) + cooldown * sum(budgets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

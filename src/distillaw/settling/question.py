@@ -13,6 +13,7 @@ from itertools import chain, product
 import numpy as np
 from numpy.typing import ArrayLike
 
+from distillaw.runs.spec import executed_tokens
 from distillaw.settling.noise import PilotPoints, Rates
 
 NONE = ""
@@ -237,5 +238,4 @@ def _trunk_tokens(have: frozenset[int], new: frozenset[int], cooldown: float) ->
     if not new:
         return 0.0
     last = max(have, default=0)
-    begin = last if last <= min(new) else 0
-    return (1 - cooldown) * (max(new) - begin) + cooldown * sum(new)
+    return executed_tokens(new, cooldown, reached=last if last <= min(new) else 0)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from distillaw.quantities import format_count
-from distillaw.runs.spec import TrunkSpec
+from distillaw.runs.spec import TrunkSpec, executed_tokens
 from distillaw.sweep.tuning import RateSearch
 
 
@@ -52,9 +52,8 @@ class TrunkJob:
 
     @property
     def tokens(self) -> float:
-        """Tokens it trains on: (1 - c) of what leads to the largest budget, and c of every budget."""
-        cooldown = self.trunk.recipe.cooldown
-        return (1 - cooldown) * (max(self.budgets) - self.reached) + cooldown * sum(self.budgets)
+        """Tokens it trains on."""
+        return executed_tokens(self.budgets, self.trunk.recipe.cooldown, reached=self.reached)
 
     @property
     def urgency(self) -> tuple[bool, bool, float]:

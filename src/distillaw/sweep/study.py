@@ -5,7 +5,6 @@ tuning.json   what the search for rate and batch measured
 runs.parquet  one row per finished run of this study
 """
 
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -20,6 +19,7 @@ from distillaw.data.synthetic import world_of
 from distillaw.errors import CacheError, ConfigError, RunError
 from distillaw.quantities import finite, format_bytes, parse_count
 from distillaw.runs.files import read_json, write_json
+from distillaw.runs.process import installed
 from distillaw.runs.store import StudyFolder
 from distillaw.shapes import Shape
 from distillaw.sweep.changes import change_in_words, changed_settings, compare_again, set_aside
@@ -310,7 +310,7 @@ def write_study(
             "fingerprints": dict(fingerprints or {}),
             "versions": {
                 "distillaw": __version__,
-                **_versions("torch", "transformers", "tokenizers", "numpy"),
+                **{name: found for name, found in installed(*_RECORDED).items() if found is not None},
             },
         },
     )
@@ -322,16 +322,7 @@ def _tokenizer_in_words(spec: StudySpec) -> str:
     return spec.data.tokenizer or "byte-level BPE trained on the corpus"
 
 
-def _versions(*packages: str) -> dict[str, str]:
-    found = {}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
+_RECORDED = ("torch", "transformers", "tokenizers", "numpy")
 _NEEDED = {
     "train": ("torch", "transformers", "tokenizers", "pyarrow", "rensa"),
     "report": ("jinja2", "matplotlib"),
@@ -345,7 +336,7 @@ def require_trainable() -> None:
         ConfigError: naming the missing package and how to get it.
     """
     for extra, packages in _NEEDED.items():
-        if missing := sorted(set(packages) - _versions(*packages).keys()):
+        if missing := sorted(name for name, found in installed(*packages).items() if found is None):
             raise ConfigError(
                 f'a study needs {", ".join(missing)}: pip install "distillaw[{extra}]" (torch first: its CPU build)'
             )
