@@ -4,9 +4,9 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from distillaw.cli.console import say
-from distillaw.cli.progress import Left, LiveMeter, LogMeter, Meter, is_live, live_progress
+from distillaw.cli.progress import Left, LiveMeter, is_live, live_progress, say_indented
 from distillaw.quantities import format_count
+from distillaw.runs.pace import Meter, Telling
 from distillaw.sweep.ready import TrunkJob
 from distillaw.sweep.scheduler import Display
 
@@ -53,12 +53,12 @@ class LogDisplay(MeteredDisplay):
     """A line when a trunk ends and one every twenty seconds between."""
 
     def __init__(self, total_tokens: float, left: Left | None = None) -> None:
-        super().__init__(LogMeter("training", total_tokens, "tokens", left))
+        super().__init__(Telling("training", total_tokens, "tokens", say_indented, left))
 
     def finished(self, job: TrunkJob) -> None:
         """One line."""
         budgets = ", ".join(format_count(tokens) for tokens in job.budgets)
-        say(f"  done: {job.trunk.purpose} {job.trunk.trunk_id} at {budgets} tokens")
+        self.note(f"done: {job.trunk.purpose} {job.trunk.trunk_id} at {budgets} tokens")
 
 
 class LiveDisplay(MeteredDisplay):

@@ -13,8 +13,9 @@ from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
 from distillaw.cli.options import OutFolder
 from distillaw.cli.output import Output, same_command
-from distillaw.cli.progress import Meter, metered
+from distillaw.cli.progress import metered
 from distillaw.quantities import format_count, format_seconds
+from distillaw.runs.pace import Meter
 from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:

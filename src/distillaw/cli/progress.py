@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from distillaw.cli.console import live_console, say
 from distillaw.quantities import format_count, format_seconds
-from distillaw.runs.pace import LOG_SECONDS, Pace, Telling
+from distillaw.runs.pace import LOG_SECONDS, Meter, Pace, Telling
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -23,17 +23,9 @@ Left: TypeAlias = Callable[[], float | None]
 """Seconds left, by who knows better than the rate so far."""
 
 
-class Meter:
-    """What counts the work; this one says nothing of it."""
-
-    def advance(self, amount: float) -> None:
-        """So much more is done."""
-
-    def expect(self, amount: float) -> None:
-        """So much more is to be done than was known."""
-
-    def note(self, message: str) -> None:
-        """A line of its own."""
+def say_indented(message: str) -> None:
+    """A line of the work in a log."""
+    say(f"  {message}")
 
 
 @contextlib.contextmanager
@@ -52,7 +44,7 @@ def metered(what: str, total: float, unit: str, *, quiet: bool = False) -> Itera
         with live_progress() as progress:
             yield LiveMeter(progress, what, total, unit)
     else:
-        yield LogMeter(what, total, unit)
+        yield Telling(what, total, unit, say_indented)
 
 
 @contextlib.contextmanager
@@ -99,7 +91,7 @@ class _Heartbeat:
     def say(self, message: str) -> None:
         """A line of the work."""
         self._said = time.monotonic()
-        say(f"  {message}")
+        say_indented(message)
 
     def _beat(self) -> None:
         while not self._ended.wait(max(0.1, self._said + LOG_SECONDS - time.monotonic())):
@@ -144,7 +136,7 @@ class LiveMeter(Meter):
         self._task = progress.add_task(what, total=total, note="", left=None if left is None else "")
         self._pace, self._asked = Pace(), 0.0
 
-    def advance(self, amount: float) -> None:
+    def advance(self, amount: float = 1) -> None:
         """The bar grows."""
         self._pace.add(amount)
         rate = self._pace.rate
@@ -164,22 +156,3 @@ class LiveMeter(Meter):
     def note(self, message: str) -> None:
         """A line above the bar."""
         self._progress.console.print(message, markup=False, highlight=False)
-
-
-class LogMeter(Meter):
-    """A line now and then."""
-
-    def __init__(self, what: str, total: float, unit: str, left: Left | None = None) -> None:
-        self._telling = Telling(what, total, unit, self.note, left)
-
-    def advance(self, amount: float) -> None:
-        """A line every twenty seconds."""
-        self._telling.add(amount)
-
-    def expect(self, amount: float) -> None:
-        """More to do."""
-        self._telling.expect(amount)
-
-    def note(self, message: str) -> None:
-        """One line."""
-        say(f"  {message}")

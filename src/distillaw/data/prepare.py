@@ -281,7 +281,7 @@ def _build_corpus(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> N
         kept = int(np.count_nonzero(found.sides))
         say(f"tokenising {kept} documents, {format_count(float(found.characters))} characters")
         progress = Telling("tokenising", float(found.characters), "characters", say)
-        splits = _encode(spec, found.sides, tokenizer, folder, seen=progress.add)
+        splits = _encode(spec, found.sides, tokenizer, folder, seen=progress.advance)
         write_names(folder, {split: found.names[found.sides == split] for split in SPLITS})
     _write_manifest(spec, folder, tokenizer, splits, characters=found.characters, copies=found.to_json())
 

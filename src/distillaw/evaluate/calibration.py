@@ -329,7 +329,7 @@ def score_text(
     total = sum(len(each) - 1 for each in ids)
     beside = f", {teacher.name} beside it" if teacher is not None else ""
     say(f"{model.name}: {len(ids)} documents, {format_count(total)} tokens in windows of {context}{beside}")
-    seen, windows = Telling(model.name, total, "tokens", say).add, {"context": context, "stride": context}
+    seen, windows = Telling(model.name, total, "tokens", say).advance, {"context": context, "stride": context}
     scores = score_calibration(model, ids, **windows, teacher=taught_by, bins=bins, seen=seen)
     if not np.isfinite(scores.heldout.loss_sum).all():
         raise DataError(f"{model.name}: its loss is not finite on {excerpt.text_hash}: damaged weights?")

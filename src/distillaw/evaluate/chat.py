@@ -435,7 +435,7 @@ def judge_chat(
     log = JudgeLog(out / f"verdicts-{content_hash(judge.identity)}.jsonl")
     turns = sum(len(each.turns) for each in questions) * (1 if second is None else 2)
     say(f"{wishes.judge}: {turns} verdicts on {len(questions)} questions")
-    seen = Telling(wishes.judge, turns, "verdicts", say).add
+    seen = Telling(wishes.judge, turns, "verdicts", say).advance
     verdicts = ask_judge(judge, questions, first, second, prompts, log, seen=seen)
     kind, sums = ("single", sum_up_grades) if second is None else ("pair", sum_up_pairs)
     return {"kind": kind, **sums(verdicts), "judge": {"name": wishes.judge, **judge.identity}}
@@ -468,5 +468,5 @@ def _answers(
             row = {"key": key, "question_id": question.question_id, "model": source.name}
             append_json_lines(file, [{**row, "turns": question.turns, "answers": answers}])
             known[key] = answers
-            progress.add()
+            progress.advance()
     return {each.question_id: [str(a) for a in known[keys[each.question_id]]] for each in questions}  # type: ignore[union-attr]

@@ -182,7 +182,7 @@ def _execute(spec: TaskSpec, answered: list[Answered], say) -> tuple[list[Answer
         filtered = [{"verdict": one.verdict, "output": one.output} for one in outcomes]
         judged.append(replace(each, metrics=metrics, filtered=filtered))
         walls |= {wall for one in outcomes for wall in one.walls}
-        progress.add()
+        progress.advance()
     return judged, [f"programs ran behind: {', '.join(sorted(walls))}"]
 
 

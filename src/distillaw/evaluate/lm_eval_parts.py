@@ -115,7 +115,7 @@ class RememberingLM(LM):
             answers = {keys[i]: answer for i, answer in zip(part, found, strict=True)}
             append_json_lines(self._file, ({"key": key, "answer": each} for key, each in answers.items()))
             self._known |= answers
-            progress.add(len(part))
+            progress.advance(len(part))
         return [self._known[key] for key in keys]
 
     def _measure(self, kind: str, request: Instance) -> None:

@@ -317,7 +317,7 @@ def _measure(
     total = int(tokens.sum())
     say(f"{source.name}: {format_count(total)} tokens")
     progress = Telling(source.name, total, "tokens", say)
-    scored = score_documents(teacher, ids, context=context, stride=stride, seen=progress.add)
+    scored = score_documents(teacher, ids, context=context, stride=stride, seen=progress.advance)
     assert progress.done == total
     architecture = architecture_of(teacher.model.config)
     if architecture is None:

@@ -397,7 +397,7 @@ def _importance(
     def batches() -> Iterator[torch.Tensor]:
         for batch in windows.split(BATCH_WINDOWS):  # type: ignore[union-attr]
             yield batch
-            progress.add(len(batch))
+            progress.advance(len(batch))
 
     found = together(lambda: measure_importance(teacher, batches(), by=wishes.by), group)  # type: ignore
     if group is None:

@@ -1,4 +1,4 @@
-"""Rate and time left of work in progress, as lines for a log: the same words wherever they come from."""
+"""How far work is: what counts it, and rate and time left as lines for a log, the same words wherever they are from."""
 
 import time
 from collections.abc import Callable
@@ -32,7 +32,20 @@ class Pace:
         return self._amount / elapsed if elapsed > 1 else None
 
 
-class Telling:
+class Meter:
+    """What counts the work; this one says nothing of it."""
+
+    def advance(self, amount: float = 1) -> None:
+        """So much more is done."""
+
+    def expect(self, amount: float) -> None:
+        """So much more is to be done than was known."""
+
+    def note(self, message: str) -> None:
+        """A line of its own."""
+
+
+class Telling(Meter):
     """Tells how far work is, every LOG_SECONDS once there is a rate."""
 
     def __init__(
@@ -48,8 +61,8 @@ class Telling:
         self.done, self._pace = 0.0, Pace()
         self._began = self._said = time.monotonic()
 
-    def add(self, amount: float = 1) -> None:
-        """So much more is done."""
+    def advance(self, amount: float = 1) -> None:
+        """A line now and then."""
         self.done += amount
         self._pace.add(amount)
         now, rate = time.monotonic(), self._pace.rate
@@ -71,7 +84,11 @@ class Telling:
         return far if seconds is None else f"{far}, about {format_seconds(seconds)} left"
 
     def expect(self, amount: float) -> None:
-        """So much more is to be done than was known; the clock starts with the first of it."""
+        """More to do; the clock starts with the first of it."""
         self._total += amount
         if not self.done:
             self._began = self._said = time.monotonic()
+
+    def note(self, message: str) -> None:
+        """One line."""
+        self._say(message)
