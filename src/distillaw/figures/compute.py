@@ -271,9 +271,10 @@ class Frontier:
 
     @property
     def better(self) -> list[tuple[Paid, FrontierPlace]]:
-        """Those of `taught` ahead of every cheaper student without a teacher and of the next dearer one, beyond the
-        90 % interval of the difference: so also ahead of what no teacher gives for as much.
-        """  # noqa: D205
+        """Those of `taught` ahead, beyond the 90 % interval of the difference, of what no teacher gives for as much.
+
+        They are ahead of every cheaper student without a teacher and of the next dearer one.
+        """
         found = zip(self.taught, self.among_next, strict=True)
         return [(p, q) for p, q in found if q is not None and _ahead(q) > 0]
 

@@ -54,7 +54,7 @@ class Part:
     family: Family
     misfit: float
     """Standard deviation, ln loss."""
-    z_MZ: Array  # noqa: N815
+    z_MZ: Array
 
     def cov(self, question: PilotQuestion, one: PilotPoints, other: PilotPoints) -> Array:
         """Covariance, ln loss, of how far runs of two lists lie from the form, rates included, (R, R')."""
@@ -74,8 +74,8 @@ class PilotBelief:
     parts: tuple[Part, ...]
     """Now: every form with every misfit, with as many members as its weight gives it."""
     measured: PilotPoints
-    log_losses_R: Array  # noqa: N815
-    noise_RR: Array  # noqa: N815
+    log_losses_R: Array
+    noise_RR: Array
     sd: float
     """Seed noise of one run, ln loss."""
 

@@ -44,11 +44,11 @@ class Outlook:
 
     belief: PilotBelief
     points: PilotPoints
-    mean_A: Array  # noqa: N815 - an array
+    mean_A: Array
     """Of the loss at the target, nats/token."""
     cov: Array
     """Of the losses at the target, then of the ln losses at the points, (A + Q, A + Q)."""
-    moved_AA: Array  # noqa: N815 - an array
+    moved_AA: Array
     """Covariance of what the stages so far will have moved the means at the target by."""
     arms: tuple[int, ...]
     """Those that may still be chosen."""

@@ -224,9 +224,10 @@ def least_tokens(spec: SettleSpec, batch: int) -> int:
 
 
 def affordable_searches(setting: Setting) -> list[SearchPlan]:
-    """Searches that a budget may pay, the best first: one that reaches as far as the longest pilot is expected to, then
-    shorter ones, then rates alone, then none.
-    """  # noqa: D205
+    """Searches that a budget may pay, the best first.
+
+    One that reaches as far as the longest pilot is expected to, then shorter ones, then rates alone, then none.
+    """
     question, batch = setting.question, setting.question.batch_tokens
     whole = min(max(SEARCH_RATIO * question.sizes[0].params, question.least_tokens), question.tokens)
     near = [round(whole * 0.5**k / batch) * batch for k in range(SEARCH_HALVES)]

@@ -40,7 +40,7 @@ SEED = 1
 class Contrasts:
     """Losses at the target and bounds on their differences, nats/token."""
 
-    losses_MA: Array  # noqa: N815 - an array
+    losses_MA: Array
     level: float
 
     @property
@@ -49,17 +49,17 @@ class Contrasts:
         return quantile(1 - self.level)
 
     @property
-    def mean_AA(self) -> Array:  # noqa: N802
+    def mean_AA(self) -> Array:
         """Loss of a - loss of b."""
         mean_A = self.losses_MA.mean(0)
         return mean_A[:, None] - mean_A
 
     @property
-    def sd_AA(self) -> Array:  # noqa: N802
+    def sd_AA(self) -> Array:
         """Standard deviations of the same."""
         return (self.losses_MA[:, :, None] - self.losses_MA[:, None, :]).std(0)
 
-    def gain_M(self, arm: int) -> Array:  # noqa: N802
+    def gain_M(self, arm: int) -> Array:
         """Draws of the loss without a teacher less that of an arm."""
         return self.losses_MA[:, 0] - self.losses_MA[:, arm]
 

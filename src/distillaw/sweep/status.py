@@ -5,7 +5,7 @@ computed from runs and journal, so that it is the same after a kill. The time le
 done, scaled by how long finished work took against the same model and played through on the workers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -104,7 +104,10 @@ def read_status(folder: Path) -> StudyStatus:
     open_jobs = parts_of(ready.jobs, lambda run_id: run_id not in ended)
     ahead = study_cost(spec, facts.vocab_size, facts=facts, progress=progress)
     forward = teacher_forward(spec, [*ahead.wanted, *ready.jobs])
-    cost_of = lambda wanted: jobs_cost(parts_of(one_per_trunk(ready.jobs), wanted.__contains__), forward)  # noqa: E731
+
+    def cost_of(wanted: Collection[str]) -> StudyCost:
+        return jobs_cost(parts_of(one_per_trunk(ready.jobs), wanted.__contains__), forward)
+
     left, how = _left(ahead, sum(cost_of(work.runs.intersection(belong)).seconds), running, work)
     return StudyStatus(
         name=spec.name,
