@@ -204,7 +204,7 @@ class TestErrors:
         (tmp_path / "one.txt").write_text("one document\n" * 50)
         with pytest.raises(DataError, match=r"1 document with text.*--section-chars 4000"):
             scout_teachers(pair, tmp_path / "one.txt")
-        assert len(scout_teachers(pair[:1], tmp_path / "one.txt", section_chars=100)) == 1
+        assert len(scout_teachers(pair[:1], tmp_path / "one.txt", Reading(section_chars=100))) == 1
         with pytest.raises(ConfigError, match="no such file"):
             scout_teachers(pair, tmp_path / "none.txt")
         with pytest.raises(

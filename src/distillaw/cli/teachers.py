@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -240,13 +239,13 @@ def measure(
         return scout_teachers(
             sources,
             text,
+            reading,
             max_bytes=max_bytes,
             context=context,
             stride=stride,
             out=out,
             device=torch_device(device, *models),
             say=step,
-            **asdict(reading),
         )
 
 

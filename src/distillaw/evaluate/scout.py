@@ -19,7 +19,7 @@ import numpy as np
 
 from distillaw.accounting.architecture import count_params
 from distillaw.accounting.families import model as named_model
-from distillaw.data.corpus import Excerpt, Reading, read_excerpt
+from distillaw.data.corpus import WHOLE, Excerpt, Reading, read_excerpt
 from distillaw.data.tokenizer import encode_to_score, tokenizer_hash
 from distillaw.errors import ConfigError, DistillawWarning, VocabularyError
 from distillaw.evaluate.calibration import CONTEXT
@@ -118,13 +118,11 @@ class ScoutedTeacher:
 def scout_teachers(
     paths: Sequence[str | Path],
     text: str | Path,
+    reading: Reading = WHOLE,
     *,
     max_bytes: float | None = None,
     context: int | None = None,
     stride: int | None = None,
-    text_column: str = "text",
-    max_document_chars: int = 0,
-    section_chars: int = 0,
     out: Path | None = None,
     device: str = "cpu",
     say: Callable[[str], None] = lambda message: None,
@@ -132,11 +130,10 @@ def scout_teachers(
     """Measure candidate teachers on a text.
 
     Args:
+        reading: what is read of each document.
         max_bytes: bytes of text read at most, by whole documents; None: all.
         context: tokens a window sees; None: CONTEXT, or what the shortest candidate allows.
         stride: tokens scored by each window after the first of a document; None: the context (no overlap).
-        max_document_chars: read only the first characters of each document; 0 reads all.
-        section_chars: cut documents at line ends into sections of about so many characters; 0 does not cut.
         out: folder where each candidate's result is kept and found again; None keeps nothing.
 
     Raises:
@@ -149,9 +146,6 @@ def scout_teachers(
         check_folder(out)
     sources = [locate(path) for path in paths]
     context, stride = _settle_windows(sources, context, stride)
-    reading = Reading(
-        text_column=text_column, max_document_chars=max_document_chars, section_chars=section_chars
-    )
     excerpt = read_excerpt(text, reading, max_bytes=max_bytes)
     size = sum(excerpt.bytes_per_document)
     say(f"{text}: {len(excerpt.documents)} documents, {format_bytes(size)}, hash {excerpt.text_hash}")
