@@ -40,15 +40,16 @@ from transformers import Trainer
 
 
 class Distiller(Trainer):
-    def __init__(self, *args, teacher_model=None, counts=True, **more):
+    def __init__(self, *args, teacher_model=None, counts=True, ranks=True, **more):
         super().__init__(*args, **more)
-        self.teacher, self.counts = teacher_model.eval(), counts
+        self.teacher, self.counts, self.ranks = teacher_model.eval(), counts, ranks
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         ids = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
         out = model(**ids)
         s, t, y = out.logits[:, :-1], self.teacher(**ids).logits[:, :-1].detach(), inputs["labels"][:, 1:]
         n = num_items_in_batch if self.counts and num_items_in_batch is not None else (y != -100).sum().clamp(min=1)
+        n = n / (self.accelerator.num_processes if self.ranks else 1)
         p, q = t.log_softmax(-1), s.log_softmax(-1)
         kd = ((p.exp() * (p - q)).sum(-1) * (y != -100)).sum()
         ce = -(q.gather(-1, y.clamp(min=0)[..., None]).squeeze(-1) * (y != -100)).sum()
@@ -57,23 +58,43 @@ class Distiller(Trainer):
 """
 
 
-@pytest.mark.parametrize(("counts", "wrong"), [(True, set()), (False, {"accumulation"})])
-def test_a_trainer_of_transformers(tmp_path, counts, wrong):
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [({}, set()), ({"counts": False}, {"accumulation"}), ({"ranks": False}, {"distributed"})],
+)
+def test_a_trainer_of_transformers(tmp_path, options, wrong):
     from distillaw.audit.targets import load
     from distillaw.audit.trainers import TrainerTarget
 
     (tmp_path / "mine.py").write_text(TRAINER)
     contract = checked(
         Contract(
-            target=DeclaredTarget(kind="trainer", options={"counts": counts}),
+            target=DeclaredTarget(kind="trainer", options=options),
             objective=OBJECTIVE,
-            training=Training(accumulation=4, per="update", schedule="linear"),
+            training=Training(accumulation=4, per="update", schedule="linear", ranks="data"),
         )
     )
     found = audit_runs(TrainerTarget(load(f"{tmp_path / 'mine.py'}:Distiller"), contract), "mine")
     assert {p for p in PROPERTIES if found.verdict(p) == "wrong"} == wrong
     if not wrong:
-        assert found.verdict("resume") == "right"
+        assert found.verdict("resume") == found.verdict("distributed") == "right"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("axolotl-kd", {"temperature", "value", "chunking"}),
+        ("axolotl-kd-vllm", {"distributed"}),
+        ("axolotl-kd-sglang", {"shift", "mask"}),
+        ("axolotl-kd-offline", {"shift", "mask"}),
+    ],
+)
+def test_axolotl_as_its_release_is(name, wrong):
+    """Runs where axolotl 0.19 is installed, beside the transformers that it pins."""
+    pytest.importorskip("axolotl", reason="axolotl is not installed: it pins other releases of transformers")
+    found = merged(name, ADAPTERS[name]())
+    assert {p for p in PROPERTIES if found.verdict(p) == "wrong"} == wrong
 
 
 SCRIPT = """

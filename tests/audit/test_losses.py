@@ -7,6 +7,7 @@ import pytest
 from benchmarks.audit.injected_fresh import FRESH, FRESH_DESIGNS
 from benchmarks.audit.injected_losses import DESIGNS, OPEN, OWN, Injected
 from distillaw.audit.contract import TEMPLATE, Contract, DeclaredLoss, checked, read_contract
+from distillaw.audit.findings import PROPERTIES, Findings, finding_table
 from distillaw.audit.losses import audit_loss
 from distillaw.audit.run import audit_target
 from distillaw.errors import ConfigError
@@ -128,6 +129,74 @@ def test_a_target_that_cannot_be_audited_is_an_error(tmp_path, body, said):
         audit_target(f"{tmp_path}/mine.py:loss", contract)
     with pytest.raises(ConfigError, match="of type int; give a function"):
         audit_target(f"{tmp_path}/mine.py:loss_of", contract)
+
+
+SHORT = """
+import torch.nn.functional as F
+
+def loss(student_logits, teacher_logits, labels):
+    s, t, y = student_logits[:, :-1], teacher_logits[:, :-1], labels[:, 1:]
+    kd = F.kl_div((s / 2).log_softmax(-1), (t / 2).softmax(-1), reduction="REDUCTION") * 4
+    return 0.5 * kd + 0.5 * F.cross_entropy(s.flatten(0, 1), y.flatten())
+"""
+
+
+@pytest.mark.parametrize(
+    ("reduction", "said"),
+    [("batchmean", "row-mean, not by token-mean"), ("mean", "token-mean, and averaged over the vocabulary")],
+)
+def test_a_missing_mask_hides_no_division(tmp_path, reduction, said):
+    path = _written(tmp_path / "mine.py", SHORT.replace("REDUCTION", reduction))
+    found = audit_target(f"{path}:loss", read_contract(_written(tmp_path / "contract.toml", TEMPLATE)))
+    assert {p for p in PROPERTIES if found.verdict(p) == "wrong"} == {"mask", "normalisation"}
+    assert f"the divergence is reduced by {said}" in found.evidence("normalisation")[0].says
+    assert len(found.evidence("mask")) == 1
+
+
+def test_what_is_never_finite_is_said_once(tmp_path):
+    path = _written(
+        tmp_path / "mine.py",
+        "def loss(student_logits, teacher_logits, labels):\n    return student_logits.sum() / 0.0 * 0",
+    )
+    found = audit_target(f"{path}:loss", read_contract(_written(tmp_path / "contract.toml", TEMPLATE)))
+    assert [p for p in PROPERTIES if found.verdict(p) != "not-testable"] == ["loss"]
+    assert "not finite in any of" in found.evidence("loss")[0].says
+
+
+def test_a_target_that_never_ends(tmp_path):
+    path = _written(
+        tmp_path / "mine.py",
+        """
+def loss(student_logits, teacher_logits, labels):
+    while True:
+        try:
+            len(labels)
+        except Exception:
+            pass
+""",
+    )
+    contract = _written(tmp_path / "contract.toml", TEMPLATE)
+    ended = answer("audit", f"{path}:loss", "--contract", contract, "--timeout", "0.5")
+    assert ended.returncode == 2
+    assert "not done after 0.5 s; it was at: four ragged rows" in ended.stderr
+
+
+def test_a_contract_says_how_one_is_made_and_what_a_word_may_be(tmp_path):
+    with pytest.raises(ConfigError, match="empty; `distillaw audit --new-contract` writes"):
+        read_contract(_written(tmp_path / "contract.toml", ""))
+    with pytest.raises(
+        ConfigError, match="contract.toml: target.kind = 'trainr'.*loss, loop, trainer, script"
+    ):
+        read_contract(_written(tmp_path / "contract.toml", '[target]\nkind = "trainr"\n'))
+
+
+def test_sentences_that_differ_in_numbers_are_one():
+    found = Findings("several", "loss")
+    for count in (36, 38, 37):
+        found.right("loss", f"{count} gradients at T = 2")
+    assert finding_table(found.to_json(), verdicts=["right"]).rows == [
+        ["loss", "right", "36 to 38 gradients at T = 2"]
+    ]
 
 
 def test_an_ordinary_loss_is_right_by_the_plain_contract(tmp_path):

@@ -5,6 +5,7 @@ whether T^2), the contract here says what its present release does, so that a ch
 stands in docs/audit.md.
 """
 
+import functools
 import importlib
 import importlib.util
 from collections.abc import Callable
@@ -20,7 +21,8 @@ from distillaw.audit.targets import load
 from distillaw.errors import ConfigError
 
 
-def _objective(**fields: Any) -> DeclaredLoss:
+def plain_objective(**fields: Any) -> DeclaredLoss:
+    """Forward KL to the teacher alone, by token, but for these fields."""
     plain: dict[str, Any] = {
         "divergence": "forward-kl",
         "temperature": 1.0,
@@ -36,9 +38,10 @@ def _objective(**fields: Any) -> DeclaredLoss:
     return DeclaredLoss(**(plain | fields))
 
 
-def _loss(
+def loss_findings(
     function: Callable[..., Any], objective: DeclaredLoss, arguments: dict[str, str], **target: Any
 ) -> Findings:
+    """The audit of a loss as declared here."""
     contract = Contract(target=DeclaredTarget(arguments=arguments, **target), objective=objective)
     name = f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
     return audit_loss(function, checked(contract), name)
@@ -91,7 +94,13 @@ def own_loss() -> list[Findings]:
         }
         options = {"divergence": fields.get("divergence", "forward-kl")}
         found.append(
-            _loss(loss, _objective(**(shared | more | fields)), arguments, options=options, dtype="bfloat16")
+            loss_findings(
+                loss,
+                plain_objective(**(shared | more | fields)),
+                arguments,
+                options=options,
+                dtype="bfloat16",
+            )
         )
     return found
 
@@ -101,7 +110,7 @@ def own_engine() -> list[Findings]:
     from distillaw.audit.loops import LoopTarget, audit_runs
 
     training = Training(accumulation=3, per="update", lr=0.01, schedule="linear", decays_norms=False)
-    objective = _objective(
+    objective = plain_objective(
         temperature=2.0, temperature_squared=True, distill_weight=0.5, hard_weight=0.5, shift="inside"
     )
     contract = checked(
@@ -194,7 +203,7 @@ class _Config:
         return self
 
 
-def _from(module: str, name: str, adapter: str) -> Any:
+def imported(module: str, name: str, adapter: str) -> Any:
     """Something of a peer.
 
     Raises:
@@ -210,9 +219,9 @@ def _from(module: str, name: str, adapter: str) -> Any:
 
 def trl_gkd() -> list[Findings]:
     """TRL's GKD loss, at its two ends and between."""
-    loss = _from("trl.experimental.gkd.gkd_trainer", "GKDTrainer", "trl-gkd").generalized_jsd_loss
+    loss = imported("trl.experimental.gkd.gkd_trainer", "GKDTrainer", "trl-gkd").generalized_jsd_loss
     return [
-        _loss(loss, _objective(**fields), {"beta": "beta"}, dtype="bfloat16")
+        loss_findings(loss, plain_objective(**fields), {"beta": "beta"}, dtype="bfloat16")
         for fields in (
             {"divergence": "jsd", "beta": 0.2, "reduction": "given"},
             {"divergence": "jsd", "beta": 0.0, "reduction": "given"},
@@ -226,13 +235,13 @@ def trl_gkd_trainer() -> list[Findings]:
     from distillaw.audit.loops import audit_runs
     from distillaw.audit.trainers import TrainerTarget
 
-    trainer = _from("trl.experimental.gkd.gkd_trainer", "GKDTrainer", "trl-gkd-trainer")
+    trainer = imported("trl.experimental.gkd.gkd_trainer", "GKDTrainer", "trl-gkd-trainer")
     options = {"args": "trl.experimental.gkd:GKDConfig", "args.lmbda": 0.0, "args.beta": 0.2}
     contract = checked(
         Contract(
             target=DeclaredTarget(kind="trainer", options=options),
-            objective=_objective(divergence="jsd", beta=0.2, shift="inside"),
-            training=Training(accumulation=4, per="update", schedule="linear"),
+            objective=plain_objective(divergence="jsd", beta=0.2, shift="inside"),
+            training=Training(accumulation=4, per="update", schedule="linear", ranks="data"),
         )
     )
     return [audit_runs(TrainerTarget(trainer, contract), "trl.experimental.gkd.GKDTrainer")]
@@ -240,7 +249,7 @@ def trl_gkd_trainer() -> list[Findings]:
 
 def trl_distillation() -> list[Findings]:
     """The fused loss of TRL's DistillationTrainer."""
-    fused = _from("trl.trainer.distillation_trainer", "_chunked_divergence_loss", "trl-distillation")
+    fused = imported("trl.trainer.distillation_trainer", "_chunked_divergence_loss", "trl-distillation")
 
     def loss(student_hidden, student_head, teacher_hidden, teacher_head, mask, num_tokens, beta, temperature):
         return fused(
@@ -257,9 +266,9 @@ def trl_distillation() -> list[Findings]:
     names = ("student_hidden", "student_head", "teacher_hidden", "teacher_head", "mask", "num_tokens", "beta")
     arguments = {name: name for name in (*names, "temperature")}
     return [
-        _loss(
+        loss_findings(
             loss,
-            _objective(divergence="jsd", beta=beta, reduction="given", temperature=2.0),
+            plain_objective(divergence="jsd", beta=beta, reduction="given", temperature=2.0),
             arguments,
             dtype="bfloat16",
         )
@@ -269,7 +278,7 @@ def trl_distillation() -> list[Findings]:
 
 def liger_jsd() -> list[Findings]:
     """Liger's chunked JSD, uncompiled."""
-    loss = _from("liger_kernel.chunked_loss", "LigerFusedLinearJSDLoss", "liger-jsd")
+    loss = imported("liger_kernel.chunked_loss", "LigerFusedLinearJSDLoss", "liger-jsd")
 
     def fused(
         student_hidden,
@@ -308,7 +317,9 @@ def liger_jsd() -> list[Findings]:
     arguments = {name: name for name in (*names, "ignore_index", "hard_weight", "distill_weight")}
     objective = {"divergence": "jsd", "temperature": 2.0, "distill_weight": 0.5, "hard_weight": 0.5}
     return [
-        _loss(fused, _objective(**objective, beta=beta), arguments, layout="nv", dtype="bfloat16")
+        loss_findings(
+            fused, plain_objective(**objective, beta=beta), arguments, layout="nv", dtype="bfloat16"
+        )
         for beta in (0.2, 0.0, 1.0)
     ]
 
@@ -333,9 +344,25 @@ def torchtune_kl() -> list[Findings]:
 
         call.__qualname__ = name
         found.append(
-            _loss(call, _objective(**fields), {}, layout="nv", options={"loss": loss}, dtype="bfloat16")
+            loss_findings(
+                call, plain_objective(**fields), {}, layout="nv", options={"loss": loss}, dtype="bfloat16"
+            )
         )
     return found
+
+
+def axolotl_kd() -> list[Findings]:
+    """axolotl's fused loss on top-k rows."""
+    from distillaw.audit.axolotl import kd_loss
+
+    return kd_loss()
+
+
+def axolotl_kd_trainer(way: str) -> list[Findings]:
+    """axolotl's trainer on rows that come one way."""
+    from distillaw.audit.axolotl import kd_trainer
+
+    return kd_trainer(way)
 
 
 ADAPTERS: dict[str, Callable[[], list[Findings]]] = {
@@ -346,6 +373,10 @@ ADAPTERS: dict[str, Callable[[], list[Findings]]] = {
     "trl-distillation": trl_distillation,
     "liger-jsd": liger_jsd,
     "torchtune-kl": torchtune_kl,
+    "axolotl-kd": axolotl_kd,
+    "axolotl-kd-offline": functools.partial(axolotl_kd_trainer, "offline"),
+    "axolotl-kd-vllm": functools.partial(axolotl_kd_trainer, "vllm"),
+    "axolotl-kd-sglang": functools.partial(axolotl_kd_trainer, "sglang"),
 }
 """Name -> audits, one for each setting."""
 

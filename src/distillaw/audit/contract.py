@@ -213,7 +213,8 @@ def read_contract(path: Path) -> Contract:
     Raises:
         ConfigError: unknown keys, values out of range, or fields that were not declared, all of them named.
     """
-    contract = from_table(Contract, read_toml(path), f"{path}:")
+    table = read_toml(path, written_by="`distillaw audit --new-contract` writes a contract to fill in")
+    contract = from_table(Contract, table, f"{path}:")
     return checked(contract, str(path))
 
 
@@ -224,7 +225,7 @@ def checked(contract: Contract, where: str = "contract") -> Contract:
         ConfigError: as of `read_contract`.
     """
     o = contract.objective
-    _check_words(contract)
+    _check_words(contract, where)
     for name in ("temperature", "teacher_temperature", "hard_temperature"):
         if (value := getattr(o, name)) is not None and not 0 < value < float("inf"):
             raise ConfigError(f"{where}: objective.{name} = {value} must be above 0")
@@ -247,7 +248,7 @@ def checked(contract: Contract, where: str = "contract") -> Contract:
     return dataclasses.replace(contract, objective=filled)
 
 
-def _check_words(contract: Contract) -> None:
+def _check_words(contract: Contract, where: str) -> None:
     o, target, training = contract.objective, contract.target, contract.training
     for name, value, known in (
         ("target.kind", target.kind, KINDS),
@@ -264,7 +265,7 @@ def _check_words(contract: Contract) -> None:
         *((f"objective.{name}", getattr(o, name), known) for name, known in _CHOICES.items()),
     ):
         if value is not None:
-            check_choice(name, value, known)
+            check_choice(f"{where}: {name}", value, known)
 
 
 TEMPLATE = """\

@@ -1,6 +1,9 @@
 """Verdicts by property, with their evidence; torch-free, so that pages and commands read them without it."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +33,7 @@ PROPERTIES: dict[str, str] = {
     "packing": "samples that share a row do not see each other",
     "resume": "stopped and resumed is the same as never stopped",
     "distributed": "two ranks make the update of one",
+    "generation": "what the student samples is drawn, stopped and scored as declared",
     "store": "stored targets are those of a fresh forward pass",
     "tokenizers": "both tokenizers give each token the same id",
 }
@@ -45,9 +49,30 @@ LOOP_PROPERTIES = (
     "packing",
     "resume",
     "distributed",
+    "generation",
 )
 """Those of what surrounds a loss."""
+GENERATION = (
+    "nothing is sampled here: answers are given, and what decides which and when they stop is not run"
+)
 VERDICTS = ("wrong", "differs", "right", "not-testable")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+_PHASE: ContextVar[Callable[[str], None]] = ContextVar("_PHASE", default=lambda phase: None)
+
+
+@contextmanager
+def phases_to(takes: Callable[[str], None]) -> Iterator[None]:
+    """Within it, what an audit is at is told to this."""
+    token = _PHASE.set(takes)
+    try:
+        yield
+    finally:
+        _PHASE.reset(token)
+
+
+def tell(phase: str) -> None:
+    """Say what the audit is at."""
+    _PHASE.get()(phase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,16 +170,44 @@ class Findings:
 
 
 def finding_table(answer: Mapping[str, Any], *, verdicts: Iterable[str] = VERDICTS) -> Table:
-    """The properties with these verdicts, the gravest first; `answer` is that of `Findings.to_json`."""
-    order = {verdict: i for i, verdict in enumerate(VERDICTS)}
-    wanted = set(verdicts)
-    rows = [
-        [each["name"], each["verdict"], "; ".join(_said(evidence) for evidence in each["evidence"][:4])]
-        for each in sorted(answer["properties"], key=lambda each: order[each["verdict"]])
-        if each["verdict"] in wanted
+    """The properties with these verdicts, the gravest first; those not testable for one reason in one row.
+
+    `answer` is that of `Findings.to_json`.
+    """
+    rows: list[list[str]] = []
+    for verdict in (v for v in VERDICTS if v in set(verdicts)):
+        named: dict[str, list[str]] = {}
+        for each in answer["properties"]:
+            if each["verdict"] == verdict:
+                said = "; ".join(_said(evidence) for evidence in _without_repeats(each["evidence"])[:4])
+                named.setdefault(said, []).append(each["name"])
+        for said, names in named.items():
+            whole = [", ".join(names)] if verdict == "not-testable" else names
+            rows += [[name, verdict, said] for name in whole]
+    columns = [
+        text("property", is_wrapped=True),
+        text("verdict", is_facet=True),
+        text("evidence", is_wrapped=True),
     ]
-    return Table([text("property"), text("verdict", is_facet=True), text("evidence", is_wrapped=True)], rows)
+    return Table(columns, rows)
 
 
 def _said(evidence: Mapping[str, Any]) -> str:
     return f"{evidence['says']} [{evidence['case']}]" if evidence.get("case") else str(evidence["says"])
+
+
+def _without_repeats(evidence: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Sentences that differ in their numbers alone as one, with the range of each number."""
+    alike: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for each in evidence:
+        alike.setdefault((_NUMBER.sub("#", each["says"]), each.get("case", "")), []).append(each)
+    merged = []
+    for group in alike.values():
+        ranges = iter(zip(*(_NUMBER.findall(each["says"]) for each in group), strict=True))
+
+        def span(_: re.Match[str], ranges: Iterator[tuple[str, ...]] = ranges) -> str:
+            seen = sorted(set(next(ranges)), key=float)
+            return seen[0] if len(seen) == 1 else f"{seen[0]} to {seen[-1]}"
+
+        merged.append(dict(group[0]) | {"says": _NUMBER.sub(span, group[0]["says"])})
+    return merged

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from distillaw.audit.contract import Contract, Training
-from distillaw.audit.findings import Findings
+from distillaw.audit.findings import GENERATION, Findings, tell
 from distillaw.audit.objective import Rows, closed_form
 from distillaw.audit.probes import (
     SPANS,
@@ -71,6 +71,7 @@ KNOWN_NAMES: dict[str, tuple[str, ...]] = {
 }
 """Role -> names of parameters that can mean nothing else."""
 _OPTIONS = ("temperature", "beta", "skew", "top_k", "distill_weight", "hard_weight", "ignore_index")
+_BY_GRADIENT = ("shift", "mask", "normalisation", "loss", "weights", "accumulation")
 ROWS = 2
 """Samples of a micro-batch."""
 
@@ -119,6 +120,9 @@ class LoopTarget:
     def has(self, *roles: str) -> bool:
         """Whether it takes all of these."""
         return all(role in self.roles for role in roles)
+
+    shares_out = False
+    """Whether the target, given all samples, gives each rank its part itself."""
 
     @property
     def epochs(self) -> int:
@@ -214,6 +218,7 @@ def audit_runs(target: LoopTarget, name: str) -> Findings:
     if target.has("evaluation"):
         inside = contract.objective.shift == "inside"
         more = {"evaluation": [collate(target.held_out, inside=inside)], "eval_every": 1}
+    tell("a run" + (" with evaluations" if more else ""))
     try:
         run = target.run(**more)
     except ConfigError:
@@ -225,13 +230,12 @@ def audit_runs(target: LoopTarget, name: str) -> Findings:
         ) from error
     if not run.updates:
         raise ConfigError(f"target {name}: no optimizer step moved the student; is it trained at all?")
+    tell("what the run shows")
     judge_run(findings, run, target)
     _resumes(findings, target, run)
     _ranks(findings, target)
-    for property in ("options", "chunking", "precision"):
-        findings.untestable(
-            property, 'probed on the loss itself: audit it as a callable (target.kind = "loss")'
-        )
+    why = 'probed on the loss itself: audit it as a callable (target.kind = "loss")'
+    findings.close({}, dict.fromkeys(("options", "chunking", "precision"), why) | {"generation": GENERATION})
     return findings
 
 
@@ -310,6 +314,13 @@ def _gradients(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
     table = run.teacher.table()
     bank = torch.cat([table, torch.zeros_like(table[:1])])
     known = _places(target.samples)
+    if not any(bool(update.gradient.isfinite().all()) for update in run.updates):
+        findings.wrong("loss", f"the gradient is not finite in any of {len(run.updates)} updates")
+        why = "no update has a finite gradient"
+        findings.close(
+            {}, dict.fromkeys((*_BY_GRADIENT, "temperature", "direction", "vocabulary", "value"), why)
+        )
+        return
     cases: list[tuple[str, list[Mismatch]]] = []
     names: list[str] = []
     seen: set[int] = set()
@@ -351,7 +362,11 @@ def _gradients(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
     if failing:
         plain_is_right = not cases[0][1]
         states = {p for p in ("teacher-state", "student-state") if findings.verdict(p) == "wrong"}
-        for each in settle([case for _, case in failing], plain_is_right=plain_is_right):
+        told = settle([case for _, case in failing], plain_is_right=plain_is_right)
+        explained = any(not each.says.startswith("cosine") for each in told)
+        for each in told:
+            if explained and each.says.startswith("cosine"):
+                continue  # the same fault in an update that was not searched
             if states and (
                 each.says.startswith(("cosine", "off by")) or plain_is_right or each.property == "cache"
             ):
@@ -452,7 +467,7 @@ def _unclipped(
 def _said(findings: Findings, run: LoopTrace, target: LoopTarget, cached: int) -> None:
     o, count = target.contract.objective, len(run.updates)
     how = f"gradients of {count} updates by logits of every position"
-    said = dict.fromkeys(("shift", "mask", "normalisation", "loss", "weights", "accumulation"), how)
+    said = dict.fromkeys(_BY_GRADIENT, how)
     if o.distill_weight:
         more = ", heads of unequal size" if o.vocabulary != "same" else ""
         said |= dict.fromkeys(("temperature", "direction"), f"{how}, as declared")
@@ -743,6 +758,7 @@ def _resumes(findings: Findings, target: LoopTarget, plain: LoopTrace) -> None:
         return
     middle = sorted({1, max(1, count // 2), max(1, count - 1)})
     for stop in middle:
+        tell(f"stopped after update {stop}, and resumed")
         with tempfile.TemporaryDirectory() as folder:
             try:
                 at, on = str(Path(folder) / "at"), str(Path(folder) / "on")
@@ -803,7 +819,10 @@ def _ranks(findings: Findings, target: LoopTarget) -> None:
     accumulation = contract.training.accumulation or 1
     pool = [s for s in target.samples if len(s.ids) > s.prompt]
     size = min(accumulation * ROWS, len(pool) // 2)
-    shares = [pool[:size], pool[:size] if how == "tensor" else pool[size : 2 * size]]
+    shares = [pool[:size], pool[size : 2 * size]]
+    if how == "tensor" or target.shares_out:
+        shares = [pool[:size] if how == "tensor" else pool[: 2 * size]] * 2
+    tell("two ranks")
     try:
         first, second = on_two_ranks(target.run, shares)
     except Exception as error:
@@ -825,7 +844,10 @@ def _ranks(findings: Findings, target: LoopTarget) -> None:
         for each in diagnose(gradient, rows, contract.objective, per=per, tolerance=tolerance, ranks=2):
             best = next((says for p, says in each.candidates if p == "distributed"), each.says)
             findings.wrong("distributed", best, f"update {number} on two ranks")
-    findings.right("distributed", f"{len(first.updates)} updates on two gloo ranks")
+    findings.right(
+        "distributed",
+        f"{len(first.updates)} updates on two gloo ranks; more ranks and sharded models are not run here",
+    )
 
 
 __all__ = ["LoopTarget", "LoopTrace", "audit_loop", "audit_runs", "judge_run", "rate"]

@@ -15,7 +15,7 @@ import torch
 
 from distillaw.audit.batches import RAGGED, Batch, Span, make_batch
 from distillaw.audit.contract import Contract, DeclaredLoss
-from distillaw.audit.findings import LOOP_PROPERTIES, Findings
+from distillaw.audit.findings import GENERATION, LOOP_PROPERTIES, PROPERTIES, Findings, tell
 from distillaw.audit.objective import closed_form
 from distillaw.audit.recognise import Mismatch, diagnose, settle
 from distillaw.audit.targets import match_roles
@@ -334,6 +334,7 @@ def audit_loss(function: Callable[..., Any], contract: Contract, name: str) -> F
     results: Results = []
     searches = 3  # a shape is named in a few cases, or in none
     for number, case in enumerate(cases_of(target)):
+        tell(case.name)
         try:
             outcome = target(case)
         except ConfigError:
@@ -350,6 +351,11 @@ def audit_loss(function: Callable[..., Any], contract: Contract, name: str) -> F
         found = _diagnosed(case, outcome, contract, searches=searches > 0)
         searches -= any(m.term == "" for m in found)
         results.append((case, outcome, found))
+    if all(found and found[0].property == "finite" for *_, found in results):
+        says = f"the gradient is not finite in any of {len(results)} cases"
+        findings.wrong("loss", says, results[0][0].name, smallest_example(target, results[0][0]))
+        findings.close({}, dict.fromkeys(PROPERTIES, "no case gives a finite gradient"))
+        return findings
     _judge(findings, target, results)
     _options_matter(findings, target, results)
     _values(findings, contract, results)
@@ -681,7 +687,7 @@ def _rights(findings: Findings, target: LossTarget, results: Results) -> None:
         "options": "no option is declared (temperature, beta, weights under [target.arguments])",
     }
     loop = "a loss knows nothing of it; audit the loop, the trainer or the script (target.kind)"
-    findings.close(said, dict.fromkeys(LOOP_PROPERTIES, loop) | reasons)
+    findings.close(said, dict.fromkeys(LOOP_PROPERTIES, loop) | reasons | {"generation": GENERATION})
 
 
 __all__ = ["LossTarget", "audit_loss"]

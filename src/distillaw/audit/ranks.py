@@ -1,6 +1,7 @@
 """Runs a loop on two ranks: forks of this process that talk over gloo through a file."""
 
 import multiprocessing
+import os
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
@@ -30,12 +31,15 @@ def on_two_ranks(run: Callable[..., T], shares: Sequence[Sequence[Sample]]) -> l
         ]
         for process in ranks:
             process.start()
-        for process in ranks:
-            process.join(LIMIT)
-        stuck = [p for p in ranks if p.is_alive()]
-        for process in stuck:
-            process.kill()
-            process.join()
+        stuck = ranks
+        try:
+            for process in ranks:
+                process.join(LIMIT)
+            stuck = [p for p in ranks if p.is_alive()]
+        finally:  # also where the audit's own time is up
+            for process in stuck:
+                process.kill()
+                process.join()
         failed = [(Path(folder) / f"failed{rank}") for rank in range(2)]
         said = [path.read_text() for path in failed if path.exists()]
         if stuck or said:
@@ -47,6 +51,8 @@ def on_two_ranks(run: Callable[..., T], shares: Sequence[Sequence[Sample]]) -> l
 
 def _rank(rank: int, run: Callable[..., Any], samples: Sequence[Sample], folder: Path) -> None:
     try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1), os.dup2(nowhere, 2)  # what libraries say of ranks; errors go to a file
         torch.set_num_threads(1)
         torch.distributed.init_process_group(
             "gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2

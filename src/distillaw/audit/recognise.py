@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from distillaw.audit.contract import DeclaredLoss
-from distillaw.audit.objective import Closed, Rows, closed_form, hard_token, per_token, slope
+from distillaw.audit.objective import Closed, Rows, closed_form, hard_token, per_token, slope, weights
 from distillaw.audit.variants import hard_shapes, shapes, weightings
 
 
@@ -338,6 +338,8 @@ def _term(
     other: list[Mismatch] = []
     if bool((counts != should).any()):
         other = [_support(counts, should, rows, name)]
+        if other[0].property == "mask" and name == "divergence":
+            other += _of_other_mask(found, close, seen, rows, o, per)
         if not bool((counts & should).any()):
             return other
     both = counts & should
@@ -365,6 +367,26 @@ def _term(
     return [*other, Mismatch(property, says, fitting, name, True)]
 
 
+def _of_other_mask(
+    found: torch.Tensor, close: torch.Tensor, seen: torch.Tensor, rows: Rows, o: DeclaredLoss, per: str
+) -> list[Mismatch]:
+    """Which reduction over the mask that is there fits, where it is not the declared one: as of `batchmean`."""
+    names = dict.fromkeys((o.reduction, "token-mean", "position-mean", "row-mean", "sequence-mean", "sum"))
+    for mask in ("all", "attention", "labels"):
+        for reduction in (name for name in names if name):
+            value = weights(rows, o.but(mask=mask, reduction=reduction), per=per)[0]
+            for share, more in (
+                (1.0, ""),
+                (1 / rows.student.shape[-1], ", and averaged over the vocabulary"),
+            ):
+                if bool(((found - share * value).abs() <= close + 1e-6 * value.abs())[seen].all()):
+                    if not more and reduction in (o.reduction, "position-mean" if mask == "all" else ""):
+                        return []  # a mean over the mask that is there
+                    says = f"the divergence is reduced by {reduction}{more}, not by {o.reduction}"
+                    return [Mismatch("normalisation", says, (), "divergence")]
+    return []
+
+
 def _support(counts: torch.Tensor, should: torch.Tensor, rows: Rows, name: str) -> Mismatch:
     """Which positions count that should not, or the reverse."""
     width = int(rows.position.max()) + 1
@@ -375,13 +397,14 @@ def _support(counts: torch.Tensor, should: torch.Tensor, rows: Rows, name: str) 
     there[rows.row, rows.position + 2] = True
     for step in (-1, 1, -2, 2):
         if bool((grid[0] == grid[1].roll(step, -1) & there).all()):
-            return Mismatch(
-                "shift", f"the {name} counts {_step(step)} than declared ({_kinds(counts, should, rows)})"
-            )
+            says = f"the {name} counts {_step(step)} than declared ({_kinds(counts, should, rows)})"
+            return Mismatch("shift", says, (), name)
     missing, extra = should & ~counts, counts & ~should
     if bool(missing.any()) and bool(extra.any()) and _is_window(missing, extra, rows):
-        return Mismatch("shift", f"the window of the {name} is displaced: {_kinds(counts, should, rows)}")
-    return Mismatch("mask", f"the {name} has {_kinds(counts, should, rows)}")
+        return Mismatch(
+            "shift", f"the window of the {name} is displaced: {_kinds(counts, should, rows)}", (), name
+        )
+    return Mismatch("mask", f"the {name} has {_kinds(counts, should, rows)}", (), name)
 
 
 def _is_window(missing: torch.Tensor, extra: torch.Tensor, rows: Rows) -> bool:

@@ -1,34 +1,86 @@
 """One entry for every kind of target."""
 
 import contextlib
+import signal
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
 from distillaw.audit.adapters import ADAPTERS, merged
 from distillaw.audit.contract import Contract
-from distillaw.audit.findings import Findings
+from distillaw.audit.findings import Findings, phases_to
 from distillaw.audit.losses import audit_loss
 from distillaw.audit.targets import load
 from distillaw.errors import ConfigError
 
 
-def audit_target(target: str, contract: Contract | None) -> Findings:
+class _TimeIsUp(BaseException):
+    """Raised inside a target, whose own `except Exception` lets it pass."""
+
+
+@contextlib.contextmanager
+def _limited(target: str, seconds: float, at: list[str]) -> Iterator[None]:
+    """End what runs longer, from the main thread of systems that have alarms.
+
+    Raises:
+        ConfigError: the time is up; what the audit was at.
+    """
+    if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(*_: object) -> None:
+        raise _TimeIsUp
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 5.0)  # again, for targets that swallow the first
+    try:
+        yield
+    except _TimeIsUp:
+        raise ConfigError(
+            f"audit {target}: not done after {seconds:g} s; it was at: {at[-1]}. Either it never ends there or "
+            "it is slow: --timeout SECONDS gives it longer"
+        ) from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def audit_target(
+    target: str,
+    contract: Contract | None,
+    *,
+    timeout: float = 600.0,
+    told: Callable[[str], None] = lambda phase: None,
+) -> Findings:
     """Audit what a command line names.
 
     Args:
         target: file.py:name, module:name, a script, or an adapter.
         contract: checked; None for adapters, which declare what their documentation says.
+        timeout: seconds of wall clock that it may take.
+        told: takes what the audit is at.
 
     Raises:
-        ConfigError: no such target, no contract for it, or it cannot be called as declared.
+        ConfigError: no such target, no contract for it, it cannot be called as declared, or it takes too long.
     """
+    if not 0 < timeout < float("inf"):
+        raise ConfigError(f"audit: timeout = {timeout:g} s must be above 0")
+    at = ["importing it"]
+
+    def tells(phase: str) -> None:
+        at.append(phase)
+        told(phase)
+
     started, threads = time.monotonic(), torch.get_num_threads()
     torch.set_num_threads(1)  # tiny models
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # what a target prints is no part of the answer
+        # what a target prints is no part of the answer
+        with phases_to(tells), _limited(target, timeout, at), contextlib.redirect_stdout(sys.stderr):
             findings = _audited(target, contract)
     except SystemExit as ended:  # whose code is not the audit's
         raise ConfigError(

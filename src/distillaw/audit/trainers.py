@@ -7,6 +7,7 @@ is run through its entry point with the arguments that the contract lists.
 import contextlib
 import io
 import json
+import os
 import runpy
 import sys
 import tempfile
@@ -84,6 +85,11 @@ class ProbeForCausalLM(PreTrainedModel, GenerationMixin):
         """The head."""
         return self.probe.lm_head
 
+    @property
+    def lm_head(self) -> torch.nn.Module:  # pyrefly: ignore[bad-override]
+        """The same, as code that fuses head and loss finds it."""
+        return self.probe.lm_head
+
     def forward(
         self,
         input_ids: torch.Tensor,
@@ -94,13 +100,13 @@ class ProbeForCausalLM(PreTrainedModel, GenerationMixin):
         **more: Any,
     ) -> CausalLMOutput:
         """Logits, and the plain next-token loss where labels are given."""
-        logits = self.probe(input_ids, attention_mask, position_ids, **more).logits
+        logits = self.probe(input_ids, attention_mask, position_ids, **more)
         loss = None
         if labels is not None:
             moved = labels[:, 1:].flatten()
             total = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), moved, reduction="sum")
             loss = total / (num_items_in_batch or (moved != -100).sum().clamp(min=1))
-        return CausalLMOutput(loss=loss, logits=logits)
+        return CausalLMOutput(loss=loss, logits=logits, hidden_states=(logits.last_hidden_state,))
 
 
 LIVE: dict[str, ProbeForCausalLM] = {}
@@ -119,7 +125,8 @@ class TrainerTarget(LoopTarget):
 
     def __init__(self, function: type[Trainer], contract: Contract) -> None:
         self.prepare(function, contract)
-        teacher = {"teacher": contract.target.arguments.get("teacher", "teacher_model")}
+        name = contract.target.arguments.get("teacher", "teacher_model")
+        teacher = {"teacher": name} if name else {}  # none where its rows are stored
         self.roles = {
             "student": "model",
             "samples": "train_dataset",
@@ -128,28 +135,35 @@ class TrainerTarget(LoopTarget):
         }
         self.roles |= teacher | dict.fromkeys(("checkpoint", "stop_after", "resume"), "")
 
+    shares_out = True
+
     def run(self, *, samples: Sequence[Sample] | None = None, **roles: Any) -> LoopTrace:
         """Train once; `stop_after` saves and stops, `resume` goes on from there."""
         samples = self.samples if samples is None else samples
         student, teacher = (ProbeForCausalLM(config) for config in probe_configs(self))
         options = dict(self.contract.target.options)
         arguments = {k.removeprefix("args."): v for k, v in options.items() if k.startswith("args.")}
-        kind = load(str(options["args"])) if "args" in options else TrainingArguments
+        kind = options.get("args", TrainingArguments)
+        kind = load(kind) if isinstance(kind, str) else kind
         stop, resume = roles.get("stop_after"), roles.get("resume")
+        if "rank" in roles:
+            _as_rank(roles["rank"], roles["world_size"])
         with contextlib.ExitStack() as stack:
             folder = roles.get("checkpoint") or stack.enter_context(tempfile.TemporaryDirectory())
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
             stack.enter_context(_quiet())
             args = kind(**(self._settings(folder, stop, "evaluation" in roles) | arguments))
-            given: dict[str, Any] = {
-                "model": student,
-                "args": args,
-                "train_dataset": _dataset(samples),
-                "eval_dataset": _dataset(self.held_out) if "evaluation" in roles else None,
-                "data_collator": self._collated,
-                self.roles["teacher"]: teacher,
-            }
+            given: dict[str, Any] = (
+                {
+                    "model": student,
+                    "args": args,
+                    "train_dataset": _dataset(samples),
+                    "eval_dataset": _dataset(self.held_out) if "evaluation" in roles else None,
+                }
+                | self.collators()
+                | ({self.roles["teacher"]: teacher} if self.has("teacher") else {})
+            )
             more = {k: v for k, v in options.items() if k != "args" and not k.startswith("args.")}
             if self.function.__module__.startswith("trl."):
                 given["processing_class"] = tiny_tokenizer(self.vocab)
@@ -194,6 +208,10 @@ class TrainerTarget(LoopTarget):
             "remove_unused_columns": False,
         }
 
+    def collators(self) -> dict[str, Any]:
+        """By the names under which the trainer takes what makes a batch of rows."""
+        return {"data_collator": self._collated}
+
     def _collated(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         by_index = {s.index: s for s in [*self.samples, *self.held_out]}
         batch = collate(
@@ -203,6 +221,16 @@ class TrainerTarget(LoopTarget):
         if "index" not in extra:
             batch.pop("index")
         return batch
+
+
+def _as_rank(rank: int, world: int) -> None:
+    """Let this process, a fork, be one of several to accelerate, which kept what its parent was."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "ACCELERATE_USE_CPU": "true"}
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 def _dataset(samples: Sequence[Sample]) -> Any:

@@ -1,13 +1,14 @@
 """`distillaw audit TARGET`: does a loss, a trainer or a script compute what was declared?"""
 
 import os
+import time
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from distillaw.audit.contract import TEMPLATE, read_contract
-from distillaw.audit.findings import finding_table
+from distillaw.audit.findings import VERDICTS, finding_table
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
 from distillaw.cli.options import OutFile
@@ -21,6 +22,7 @@ def audit(
     *,
     contract: Path | None = None,
     new_contract: Annotated[bool, Parameter(negative="")] = False,
+    timeout: float = 600.0,
     out: OutFile | None = None,
     output: Output = Output(),
 ) -> int:
@@ -31,9 +33,11 @@ def audit(
 
     Args:
         target: file.py:name or package.module:name of a loss, a loop or a trainer; a script; or by name what brings its
-            own contract: own, own-engine, trl-gkd, trl-gkd-trainer, trl-distillation, liger-jsd, torchtune-kl.
+            own contract: own, own-engine, trl-gkd, trl-gkd-trainer, trl-distillation, liger-jsd, torchtune-kl,
+            axolotl-kd, axolotl-kd-offline, axolotl-kd-vllm, axolotl-kd-sglang.
         contract: TOML of what the target is declared to compute.
         new_contract: print a contract with every field and its choices, to be filled in.
+        timeout: seconds that the target may take; one that hangs ends with exit code 2 and the case it was at.
         out: also write one HTML page.
     """
     if new_contract:
@@ -48,8 +52,16 @@ def audit(
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from distillaw.audit.run import audit_target
 
-    with output.working(f"auditing {target}"):
-        found = audit_target(target, declared)
+    with output.working(f"auditing {target}") as say:
+        spoke = time.monotonic()
+
+        def told(phase: str) -> None:
+            nonlocal spoke
+            if time.monotonic() - spoke > 5:
+                spoke = time.monotonic()
+                say(f"{target}: {phase}")
+
+        found = audit_target(target, declared, timeout=timeout, told=told)
     answer = found.to_json()
     if out is not None:
         from distillaw.report.audit import write_audit_page
@@ -58,7 +70,9 @@ def audit(
     if output.json:
         print_json(answer)
         return int(found.is_wrong)
-    print_table(finding_table(answer))
+    print_table(finding_table(answer, verdicts=VERDICTS[:-1]))
+    for names, _, why in finding_table(answer, verdicts=VERDICTS[-1:]).rows:
+        print(f"\nnot testable here: {names}\n  {why}")
     for note in answer["notes"]:
         print(f"\n{note}")
     counts = ", ".join(f"{count} {verdict}" for verdict, count in answer["counts"].items() if count)

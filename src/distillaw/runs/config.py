@@ -27,8 +27,12 @@ _LARGEST = 10**18
 """Of a whole number: beyond it neither arrays nor disks count."""
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, *, written_by: str = "`distillaw study new` writes a study file") -> dict[str, Any]:
     """Read a TOML file.
+
+    Args:
+        path: of the file.
+        written_by: the command that writes such a file, as the error of an empty one says it.
 
     Raises:
         ConfigError: missing, not UTF-8, or not TOML (line and column named).
@@ -47,9 +51,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
     if not table:
-        raise ConfigError(
-            f"{path}: empty; `distillaw study new` writes a study file, --help of a command says what its file holds"
-        )
+        raise ConfigError(f"{path}: empty; {written_by}, --help of a command says what its file holds")
     return table
 
 
