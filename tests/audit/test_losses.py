@@ -154,10 +154,8 @@ def test_a_missing_mask_hides_no_division(tmp_path, reduction, said):
 
 
 def test_what_is_never_finite_is_said_once(tmp_path):
-    path = _written(
-        tmp_path / "mine.py",
-        "def loss(student_logits, teacher_logits, labels):\n    return student_logits.sum() / 0.0 * 0",
-    )
+    body = "return student_logits.sum() / 0.0 * 0"
+    path = _written(tmp_path / "mine.py", f"def loss(student_logits, teacher_logits, labels): {body}")
     found = audit_target(f"{path}:loss", read_contract(_written(tmp_path / "contract.toml", TEMPLATE)))
     assert [p for p in PROPERTIES if found.verdict(p) != "not-testable"] == ["loss"]
     assert "not finite in any of" in found.evidence("loss")[0].says
@@ -185,7 +183,7 @@ def test_a_contract_says_how_one_is_made_and_what_a_word_may_be(tmp_path):
     with pytest.raises(ConfigError, match="empty; `distillaw audit --new-contract` writes"):
         read_contract(_written(tmp_path / "contract.toml", ""))
     with pytest.raises(
-        ConfigError, match="contract.toml: target.kind = 'trainr'.*loss, loop, trainer, script"
+        ConfigError, match=r"contract.toml: target.kind = 'trainr'.*loss, loop, trainer, script"
     ):
         read_contract(_written(tmp_path / "contract.toml", '[target]\nkind = "trainr"\n'))
 
