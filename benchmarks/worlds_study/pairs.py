@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distillaw.runs.paired import DocumentScores, clustered_cov, effective_dof, t_quantile
+from distillaw.runs.paired import DocumentScores, clustered_cov, effective_dof, t_interval
 from distillaw.runs.table import read_table
 
 RATE = 0.0055
@@ -63,8 +63,7 @@ class Estimate:
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """Two-sided t interval."""
-        half = t_quantile(0.5 + level / 2, self.dof) * self.se
-        return self.mean - half, self.mean + half
+        return t_interval(self.mean, self.se, self.dof, level)
 
     def document(self) -> dict[str, float | int]:
         """For the results."""

@@ -49,11 +49,18 @@ def _distil(models, out, *words):
     return answer(*_command(models, out, *words)[3:])
 
 
-def test_arms_are_trained_compared_and_found_again(models, tmp_path):
+@pytest.fixture(scope="module")
+def compared(models, tmp_path_factory):
+    """(words, folder, record) of all six arms."""
     words = ("--smaller", str(models / "smaller"), "--tokens", "4096", "--json")
-    done = _distil(models, tmp_path, *words)
+    folder = tmp_path_factory.mktemp("compared")
+    done = _distil(models, folder, *words)
     assert done.returncode == 0, done.stderr
-    record = json.loads(done.stdout)
+    return words, folder, json.loads(done.stdout)
+
+
+def test_arms_are_trained_compared_and_found_again(models, compared):
+    words, folder, record = compared
     rows = {row["arm"]: row for row in record["arms"]}
     assert set(rows) == {f"{arm}{kind}" for arm in ("pruned", "fresh", "smaller") for kind in ("", "-alone")}
     losses = [row["loss"] for row in record["arms"]]
@@ -61,14 +68,14 @@ def test_arms_are_trained_compared_and_found_again(models, tmp_path):
     assert rows["pruned"]["loss"] < rows["pruned"]["start_loss"] and rows["fresh"]["start_loss"] is None
     assert rows["pruned"]["params"] == rows["fresh"]["params"] > rows["smaller"]["params"]
     assert rows["fresh"]["taught"] and not rows["fresh-alone"]["taught"]
-    table = pq.read_table(tmp_path / "runs.parquet").to_pylist()
+    table = pq.read_table(folder / "runs.parquet").to_pylist()
     assert {row["run_id"] for row in table} == {row["run_id"] for row in record["arms"]}
     for pair in record["pairs"]:
-        first, second = (_sums(tmp_path, rows[pair[side]]["run_id"]) for side in ("first", "second"))
+        first, second = (_sums(folder, rows[pair[side]]["run_id"]) for side in ("first", "second"))
         assert pair["gain"] == pytest.approx((second[1] - first[1]).sum() / first[0].sum())
         assert pair["interval"][0] < pair["gain"] < pair["interval"][1]
-    stamps = {file: file.stat().st_mtime_ns for file in tmp_path.glob("runs/*/result.json")}
-    again = _distil(models, tmp_path, *words)
+    stamps = {file: file.stat().st_mtime_ns for file in folder.glob("runs/*/result.json")}
+    again = _distil(models, folder, *words)
     assert json.loads(again.stdout)["arms"] == record["arms"]
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())
 
@@ -90,18 +97,21 @@ def test_each_arm_keeps_the_best_of_its_rates(models, tmp_path):
 
 
 @pytest.mark.slow  # the study's engine and its checkpoints: test_scheduler.py kills them for every suite
-def test_a_kill_loses_nothing_finished_and_changes_nothing(models, tmp_path):
+def test_a_kill_loses_nothing_finished_and_changes_nothing(models, compared, tmp_path):
+    words, _, record = compared
     environment = os.environ | {"DISTILLAW_CHECKPOINT_SECONDS": "0"}
     process = subprocess.Popen(
-        _command(models, tmp_path / "killed"), env=environment, stderr=subprocess.DEVNULL
+        _command(models, tmp_path, *words),
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
-    while not list((tmp_path / "killed").glob("trunks/*/state/step-*")) and process.poll() is None:
+    while not list(tmp_path.glob("trunks/*/state/step-*")) and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    killed, whole = (_distil(models, tmp_path / name, "--json") for name in ("killed", "whole"))
-    first, second = json.loads(killed.stdout), json.loads(whole.stdout)
-    assert [row["loss"] for row in first["arms"]] == [row["loss"] for row in second["arms"]]
+    killed = json.loads(_distil(models, tmp_path, *words).stdout)
+    assert [row["loss"] for row in killed["arms"]] == [row["loss"] for row in record["arms"]]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from distillaw.planning.arms import MeasuredArm, student_arms, teacher_name
 from distillaw.planning.gains import RunNoise
 from distillaw.planning.measured import MeasuredPoint, design_points, study_seed_noise
 from distillaw.runs.files import read_json
-from distillaw.runs.paired import check_same_documents, clustered_cov, effective_dof, seed_noise, t_quantile
+from distillaw.runs.paired import check_same_documents, clustered_cov, effective_dof, seed_noise, t_interval
 from distillaw.runs.record import Run, StudyRecord, budget_text
 
 RATES = {"peak_lr", "branch_lr"}
@@ -58,8 +58,7 @@ class Difference:
 
     def interval(self) -> tuple[float, float]:
         """Two-sided t interval at `LEVEL`."""
-        half = t_quantile(0.5 + LEVEL / 2, self.dof) * self.se
-        return self.mean - half, self.mean + half
+        return t_interval(self.mean, self.se, self.dof, LEVEL)
 
     def to_json(self) -> dict[str, object]:
         """Mean, standard error and interval."""

@@ -54,7 +54,7 @@ from distillaw.instruct.start import (
 from distillaw.models.export import export_model
 from distillaw.models.fresh import count_parameters
 from distillaw.models.scoring import IGNORE, HeldoutSet, score_heldout
-from distillaw.runs.paired import DocumentScores, t_quantile, wilson_interval
+from distillaw.runs.paired import DocumentScores, t_interval, wilson_interval
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -222,8 +222,7 @@ def preference_figures(
 def _mean(values: NDArray[np.float64]) -> PairedMean:
     count, mean = len(values), float(values.mean())
     se = float(values.std(ddof=1) / np.sqrt(count))
-    half = t_quantile(0.5 + LEVEL / 2, count - 1) * se
-    return PairedMean(mean=mean, se=se, interval=(mean - half, mean + half))
+    return PairedMean(mean=mean, se=se, interval=t_interval(mean, se, count - 1, LEVEL))
 
 
 def _share(values: NDArray[np.float64]) -> PairedMean:

@@ -104,8 +104,7 @@ class PairedDifference:
 
     def interval(self, level: float = 0.9) -> tuple[float, float]:
         """Two-sided t interval of the mean difference; for one seed it holds for this seed only."""
-        half = t_quantile(0.5 + level / 2, self.dof) * self.se
-        return self.mean - half, self.mean + half
+        return t_interval(self.mean, self.se, self.dof, level)
 
 
 def in_bits(difference: PairedDifference) -> PairedDifference:
@@ -321,6 +320,12 @@ def t_quantile(probability: float, dof: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(dof, probability))
+
+
+def t_interval(mean: float, se: float, dof: float, level: float) -> tuple[float, float]:
+    """Two-sided interval of a mean by Student's t distribution."""
+    half = t_quantile(0.5 + level / 2, dof) * se
+    return mean - half, mean + half
 
 
 def sd_interval(sd: float, dof: float, level: float) -> tuple[float, float]:

@@ -31,6 +31,7 @@ from distillaw.runs.paired import (
     clustered_cov,
     fieller_interval,
     paired_over_seeds,
+    t_interval,
     t_quantile,
 )
 
@@ -363,5 +364,4 @@ def _mean_over_seeds(values: Sequence[float]) -> Mean:
     if len(values) < 2:
         return Mean(value=mean, interval=None)
     error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    half = t_quantile(0.5 + LEVEL / 2, len(values) - 1) * error
-    return Mean(value=mean, interval=(mean - half, mean + half))
+    return Mean(value=mean, interval=t_interval(mean, error, len(values) - 1, LEVEL))
