@@ -125,13 +125,19 @@ def _measured(
     if asked.text is None:
         raise ConfigError("--scout measures models on your text: give it, --text FILE or FOLDER")
     from distillaw.cli.teachers import check_inputs, measure
+    from distillaw.data.corpus import Reading
 
-    check_inputs(models, asked.text, asked.reading)
+    reading = Reading(
+        text_column=asked.text_column,
+        max_document_chars=asked.max_document_chars,
+        section_chars=asked.section_chars,
+    )
+    check_inputs(models, asked.text, reading)
     from distillaw.evaluate.scout import check_tokenizers
 
     check_tokenizers(models, asked.text, None if record is None else record.folder)
     where = {"max_bytes": asked.max_bytes, "out": asked.scout_out, "output": output}
-    return dict(zip(models, measure(models, asked.text, asked.reading, **where), strict=True))
+    return dict(zip(models, measure(models, asked.text, reading, **where), strict=True))
 
 
 def show(verdict: "Verdict", *, with_explanation: bool = False) -> None:

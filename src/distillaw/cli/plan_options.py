@@ -7,7 +7,6 @@ from typing import Annotated, Any, get_args, get_type_hints
 from cyclopts import Parameter
 
 from distillaw.cli.options import Count, HardwareName, LawNames, Number, Place, TeacherNames, Text
-from distillaw.data.corpus import WHOLE, Reading
 from distillaw.errors import ConfigError
 from distillaw.planning.question import Count as AnyCount
 from distillaw.planning.question import OptionHelp, PlanQuestion
@@ -84,8 +83,12 @@ class ScoutOptions:
     """Your text, for --scout: .txt, .jsonl or .parquet, a folder of them, `hub:owner/name`, or `sotu`."""
     max_bytes: Count | None = None
     """Text read at most, by whole documents, e.g. 2M; all by default."""
-    reading: Annotated[Reading, Parameter(name="*")] = WHOLE
-    """What is read of each document."""
+    max_document_chars: int = 0
+    """Read only the first characters of each document, e.g. 4000: more documents for the bytes."""
+    section_chars: int = 0
+    """Cut each document of --text into sections of about so many characters, at line ends: for one long file."""
+    text_column: str = "text"
+    """The field that holds the text."""
     scout_out: Path | None = None
     """Folder that keeps what was measured, as `distillaw scout --out` does: asking again is free."""
 
@@ -101,10 +104,8 @@ class ScoutOptions:
                     f"--scout-tokens has {len(self.scout_tokens)} values for {len(self.scout)} models: one each"
                 )
             return
-        for part in (self, self.reading):
-            for field in fields(part):
-                if field.name != "reading" and getattr(part, field.name) != field.default:
-                    option = field.name.replace("_", "-")
-                    raise ConfigError(
-                        f"--{option} is for --scout: name the model folders, --scout DIR [DIR ...]"
-                    )
+        for field in fields(self)[1:]:
+            if getattr(self, field.name) != field.default:
+                raise ConfigError(
+                    f"--{field.name.replace('_', '-')} is for --scout: name the model folders, --scout DIR [DIR ...]"
+                )
