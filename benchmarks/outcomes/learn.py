@@ -31,11 +31,12 @@ from distillaw.outcomes.table import ASKED_ONLY, Outcome, loss_of, read_outcomes
 from distillaw.planning.api import plan
 from distillaw.planning.decision import MARGIN, SURPRISE
 from distillaw.planning.gains import LAW_SCALE
+from distillaw.planning.law_evidence import COST
 from distillaw.planning.learnt import FAR, REPEATS, SEEDS
-from distillaw.planning.recipe import Recipe
+from distillaw.planning.recipe import INSURED, Recipe
 from distillaw.runs.table import read_table
 from distillaw.table import Table, number, text
-from distillaw.verifying.outcome_question import SCORE_SD, NotAskedError, question_of
+from distillaw.verifying.outcome_question import SCORE_SD, NotAskedError, noise_of, question_of
 from distillaw.verifying.retrodiction import retrodict
 
 LEARNT = ROOT / "src" / "distillaw" / "outcomes" / "learnt.json"
@@ -51,11 +52,13 @@ PRIORS = {
     "repeated": (0.0, 0.03),
     "compute": (-0.003, 0.005),
     "begun": (0.3, 0.3),
+    "points": (0.0, 0.01),
     "log tau": (math.log(0.005), 0.7),
 }
 """Means and standard deviations. at_home: what surrogates missed of simulated truths in their range, 1.35 %
 (docs/verdict.md); realised and per_gain: wide around the four studies' shares; compute: passes of a teacher cost more
-time than FLOP; begun: little, since the law of starts is from students a ten-thousandth of the size."""
+time than FLOP; begun: little, since the law of starts is from students a ten-thousandth of the size; points: nothing, give or take what
+a score moves beside the loss."""
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 
 
@@ -65,7 +68,9 @@ class Row:
 
     source: str
     law_gain: float
-    """g, a share of the loss."""
+    """g, a share of the loss: over the student's twin, who has as many tokens and no teacher."""
+    cost: float = 0.0
+    """What the twin has over pretraining at equal compute, a share of the loss."""
     law_sd: float
     """Between the members of the law."""
     beyond: float
@@ -78,10 +83,37 @@ class Row:
     """Whether both students begin from one cut."""
     at_equal_compute: bool = False
     is_score: bool = False
+    is_asked: bool = True
+    """Whether a law speaks of it."""
     gain: float | None = None
     """Of the loss; None where it was a score."""
     won: int = 0
     """1: A, -1: B, 0: tie."""
+    noise: float = 0.0
+    """Published, of one value, as a share of it."""
+
+
+def _saying(without: Sequence[str]) -> set[str]:
+    """Sources that say their weight."""
+    said = (row for row in read_outcomes() if row.distill_weight is not None or row.is_tuned)
+    return {row.source for row in said} - set(without)
+
+
+def practice(start: str, without: str = "") -> float:
+    """Share of the sources that say their weight and use the teacher's term alone, (k + 1/2) / (n + 1).
+
+    Args:
+        start: what students begin from.
+        without: a source that does not count.
+    """
+    said: dict[str, set[float]] = {}
+    for row in read_outcomes():
+        if row.source in (*ASKED_ONLY, without) or row.start != start:
+            continue
+        if row.distill_weight is not None or row.is_tuned:
+            weight = 0.0 if row.is_tuned or row.distill_weight is None else row.distill_weight
+            said.setdefault(row.source, set()).add(weight)
+    return (sum(weights == {1.0} for weights in said.values()) + 0.5) / (len(said) + 1)
 
 
 def rows_of_outcomes() -> list[Row]:
@@ -102,8 +134,11 @@ def _row(row: Outcome) -> Row | None:
     except (NotAskedError, DistillawError):
         return _without_a_law(row)
     said, asked = next(e for e in verdict.evidence if e.kind == "surrogate"), verdict.situation
+    if asked.recipe.problem:
+        return None
     laws = said.details["laws"].values()  # type: ignore[attr-defined]
-    gain = np.array([1 - law["distil"] / law["pretrain"] for law in laws])
+    cost = float(said.details.get(COST, 0.0))  # type: ignore[arg-type]
+    gain = np.array([1 - law["distil"] / law["pretrain"] for law in laws]) - cost
     outside = said.details["efolds_outside"].values()  # type: ignore[attr-defined]
     beyond, best = min(max(outside, default=0.0) / FAR, 1.0), said.best
     assert best.teacher_loss is not None and said.pretrain is not None
@@ -113,6 +148,7 @@ def _row(row: Outcome) -> Row | None:
         source=row.source,
         law_gain=float(gain.mean()),
         law_sd=float(gain.std()),
+        cost=cost,
         beyond=beyond,
         recipe=asked.recipe,
         truncation=asked.recipe.truncation(asked.vocab),
@@ -129,7 +165,8 @@ def _without_a_law(row: Outcome) -> Row | None:
         row.comparison != "distil-vs-pretrain-equal-text" or row.id == "kim-self-noreal"
     ):  # on own samples alone
         return None
-    return Row(source=row.source, law_gain=0.0, law_sd=0.0, beyond=1.0, is_repeated=True, **_outcome(row))
+    blank = {"law_gain": 0.0, "law_sd": 0.0, "beyond": 1.0, "is_asked": False}
+    return Row(source=row.source, is_repeated=True, **blank, **_outcome(row))
 
 
 def _is_repeated(row: Outcome) -> bool:
@@ -144,7 +181,8 @@ def _outcome(row: Outcome) -> dict:
     share = None
     if row.is_loss and row.gain is not None and row.value_b is not None:
         share = row.gain / loss_of(row, row.value_b)
-    return {"gain": share, "is_score": not row.is_loss, "won": {"A": 1, "B": -1, "tie": 0}[row.winner]}
+    won = {"A": 1, "B": -1, "tie": 0}[row.winner]
+    return {"gain": share, "is_score": not row.is_loss, "won": won, "noise": noise_of(row)}
 
 
 def rows_of_studies() -> list[Row]:
@@ -206,18 +244,21 @@ class Form:
 FORMS = (
     Form(),
     Form(name="nothing lost at equal compute", priors={"compute": (0.0, 1e-6)}),
+    Form(name="scores as losses", priors={"points": (0.0, 1e-6)}),
     Form(name="cuts as the law of starts has them", priors={"begun": (1.0, 1e-6)}),
 )
 
 
-def fit(rows: Sequence[Row], start: np.ndarray | None = None, form: Form = FORMS[0]) -> np.ndarray:
-    """The posterior mode, in the order of PRIORS."""
+def fit(
+    rows: Sequence[Row], start: np.ndarray | None = None, form: Form = FORMS[0], *, without: str = ""
+) -> np.ndarray:
+    """The posterior mode, in the order of PRIORS; `without`: a source whose practice does not count either."""
     from scipy.optimize import minimize
 
     rows = sorted(rows, key=lambda row: row.source)
     first = [i for i, row in enumerate(rows) if i == 0 or rows[i - 1].source != row.source]
     mean, sd = np.array(list((PRIORS | dict(form.priors)).values())).T
-    known = _known(rows)
+    known = _known(rows, without)
 
     def loss(z: np.ndarray) -> float:
         log_each, _ = _log_likelihoods(mean + sd * z, known)
@@ -230,18 +271,32 @@ def fit(rows: Sequence[Row], start: np.ndarray | None = None, form: Form = FORMS
     return mean + sd * minimize(loss, guess, method="L-BFGS-B", options={"maxiter": 60}).x
 
 
-def _known(rows: Sequence[Row]) -> dict[str, np.ndarray]:
+def _left(row: Row) -> float:
+    """Share of a loss that the row's recipe leaves; at weight 1, where none was said."""
+    return 0.0 if row.recipe.is_tuned else row.recipe.weight**INSURED
+
+
+def _unsaid(row: Row, without: str) -> float:
+    """Probability that nothing of a loss is left, since the weight was not said and may have been well chosen."""
+    is_said = row.recipe.is_said or row.recipe.is_tuned
+    return 0.0 if is_said else 1 - practice("pruned" if row.is_cut else "random", without)
+
+
+def _known(rows: Sequence[Row], without: str = "") -> dict[str, np.ndarray]:
     return {
         "g": np.array([row.law_gain for row in rows]),
+        "cost": np.array([row.cost for row in rows]),
         "law_sd": np.array([row.law_sd for row in rows]),
         "b": np.array([row.beyond for row in rows]),
         "w": np.array([row.recipe.weight for row in rows]),
-        "lost": np.array([row.recipe.lost for row in rows]),
+        "lost": np.array([_left(row) for row in rows]),
+        "unsaid": np.array([_unsaid(row, without) for row in rows]),
         "picked": np.array([row.recipe.picked for row in rows]),
         "cuts": np.array([row.is_cut for row in rows]),
         "compute": np.array([row.at_equal_compute for row in rows]),
         "score": np.array([row.is_score for row in rows]),
-        "soft": np.array([row.recipe.softened for row in rows]),
+        "soft": np.array([row.recipe.softened * row.recipe.held for row in rows]),
+        "noise": np.array([row.noise for row in rows]),
         "cut": np.array([row.truncation for row in rows]),
         "repeated": np.array([row.is_repeated for row in rows]),
         "gain": np.array([math.nan if row.gain is None else row.gain for row in rows]),
@@ -249,30 +304,40 @@ def _known(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     }
 
 
-def chances(x: np.ndarray, rows: Sequence[Row], form: Form) -> np.ndarray:
-    """P(A) of rows of a source that taught nothing."""
-    _, above = _log_likelihoods(x, _known(rows))
+def chances(x: np.ndarray, rows: Sequence[Row]) -> np.ndarray:
+    """P(A) of rows of one source, which taught nothing."""
+    _, above = _log_likelihoods(x, _known(rows, rows[0].source))
     return SURPRISE / 2 + (1 - SURPRISE) * (above * (WEIGHTS / WEIGHTS.sum())[:, None]).sum(0)
 
 
 def _log_likelihoods(x: np.ndarray, known: dict) -> tuple[np.ndarray, np.ndarray]:
     """By node of the source's effect and by row; and that A wins."""
-    realised, log_home, per_gain, truncated, log_cut, repeated, compute, begun, log_tau = x
+    whole, all_above = _at(x, known, known["lost"])
+    none, none_above = _at(x, known, 0 * known["lost"])
+    mix = known["unsaid"]
+    return np.log((1 - mix) * whole + mix * none + 1e-12), (1 - mix) * all_above + mix * none_above
+
+
+def _at(x: np.ndarray, known: dict, lost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Likelihoods and chances that A wins where so much of a loss is left, (nodes, rows)."""
+    realised, log_home, per_gain, truncated, log_cut, repeated, compute, begun, points, log_tau = x
     g, b, w = known["g"], known["b"], known["w"]
     up = np.maximum(g, 0)
     counted = np.where(known["cuts"], begun, 1.0)
     share = (1 - (1 - realised) * b) * counted * w * known["soft"] * (1 + known["cut"] * (truncated - 1))
-    middle = share * up + counted * known["lost"] * np.minimum(g, 0)
+    middle = share * up + counted * lost * np.minimum(g, 0)
     middle = middle + repeated * known["repeated"] + w * compute * known["compute"] + known["picked"]
+    middle = middle + points * known["score"] + known["cost"]
     taught = math.exp(log_home) ** 2 + (per_gain * b * up) ** 2 + (math.exp(log_cut) * known["cut"]) ** 2
-    ours = SEEDS**2 + (SCORE_SD * known["score"]) ** 2
+    ours = np.maximum(SEEDS**2, 2 * known["noise"] ** 2) + (SCORE_SD * known["score"]) ** 2
     scale = LAW_SCALE * np.sqrt(ours + w**2 * taught + (share * known["law_sd"]) ** 2)
     centre = middle + math.exp(log_tau) * NODES[:, None]
-    above, below = 1 - _cdf((MARGIN - centre) / scale), _cdf((-MARGIN - centre) / scale)
+    margin = np.maximum(MARGIN, known["noise"])
+    above, below = 1 - _cdf((margin - centre) / scale), _cdf((-margin - centre) / scale)
     chance = np.where(known["won"] > 0, above, np.where(known["won"] < 0, below, 1 - above - below))
     z = (np.nan_to_num(known["gain"]) - centre) / scale
     density = 0.375 * (1 + z * z / 4) ** -2.5 / scale
-    return np.log(np.where(np.isnan(known["gain"]), chance, density) + 1e-12), above
+    return np.where(np.isnan(known["gain"]), chance, density), above
 
 
 def _cdf(z: np.ndarray) -> np.ndarray:
@@ -281,9 +346,9 @@ def _cdf(z: np.ndarray) -> np.ndarray:
     return 0.5 + 0.375 * z / np.sqrt(q) * (1 - z * z / q / 12)
 
 
-def coefficients(x: np.ndarray, common: float) -> dict[str, float]:
-    """The fields of planning.learnt.Learnt."""
-    realised, log_home, per_gain, truncated, log_cut, repeated, compute, begun, log_tau = map(float, x)
+def coefficients(x: np.ndarray, common: float, without: str = "") -> dict[str, float]:
+    """The fields of planning.learnt.Learnt; `without` the practice of a source."""
+    realised, log_home, per_gain, truncated, log_cut, repeated, compute, begun, points, log_tau = map(float, x)
     found = {
         "realised": realised,
         "at_home": math.hypot(math.exp(log_home), math.exp(log_tau)),
@@ -294,7 +359,10 @@ def coefficients(x: np.ndarray, common: float) -> dict[str, float]:
         "repeated_sd": abs(repeated) / 2,  # two sources say 2 and 7 %
         "compute": compute,
         "begun": begun,
+        "points": points,
         "common": common,
+        "alone": practice("random", without),
+        "alone_of_cuts": practice("pruned", without),
     }
     return {name: round(value, 4) for name, value in found.items()}
 
@@ -304,15 +372,15 @@ def nested(rows: Sequence[Row]) -> Table:
 
     Rows that are not asked (no law's gain) and our own studies teach and are not scored.
     """
-    asked = [row for row in rows if not row.source.startswith("own") and row.law_sd > 0]
+    asked = [row for row in rows if not row.source.startswith("own") and row.is_asked]
     sources, said = sorted({row.source for row in asked}), {}
     for form in FORMS:
         whole = fit(rows, form=form)
         for one, other in combinations_with_replacement(sources, 2):
-            x = fit([row for row in rows if row.source not in (one, other)], whole, form)
+            x = fit([row for row in rows if row.source not in (one, other)], whole, form, without=one)
             for out, judged in {(one, other), (other, one)}:
                 those = [row for row in asked if row.source == judged]
-                pairs = zip(chances(x, those, form), those, strict=True)
+                pairs = zip(chances(x, those), those, strict=True)
                 said[form.name, out, judged] = [(p, row.won > 0) for p, row in pairs]
     found = []
     for out in sources:
@@ -357,8 +425,10 @@ def main() -> None:
         rows = rows_of_outcomes() + rows_of_studies()
         whole = fit(rows)
         common = float(np.mean([study.common for study in study_shares()]))
-        sources = sorted({row.source for row in rows})
-        without = {s: coefficients(fit([r for r in rows if r.source != s], whole), common) for s in sources}
+        sources = sorted({row.source for row in rows} | _saying(ASKED_ONLY))
+        without = {
+            s: coefficients(fit([r for r in rows if r.source != s], whole, without=s), common, s) for s in sources
+        }
         LEARNT.write_text(
             json.dumps({"all": coefficients(whole, common), "without": without}, indent=1) + "\n",
             encoding="utf-8",

@@ -67,7 +67,7 @@ def test_the_teacher_range_holds_sizes_that_are_as_good(verdict):
 
 
 def test_a_close_call_names_a_pilot_with_its_price():
-    close = plan("1B", compute=1e20, teachers=[EIGHT])
+    close = plan("1B", student_tokens=2e10, teachers=[replace(EIGHT, params=1e9, tokens=2e10)])
     assert close.verdict == "too-close"
     assert "FLOP" in close.next_runs[0] or "nothing" in close.next_runs[0]
     spent = re.search(r"([\d.]+e\d+) FLOP", close.next_runs[0])

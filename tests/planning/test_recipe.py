@@ -7,9 +7,11 @@ import pytest
 
 import distillaw as dl
 from distillaw.errors import ConfigError
+from distillaw.laws.published import published
 from distillaw.outcomes.table import ASKED_ONLY, read_outcomes
 from distillaw.planning.learnt import Learnt, learnt
 from distillaw.planning.recipe import Recipe
+from distillaw.planning.voices import find_voices
 from distillaw.verifying.retrodiction import Retrodiction, retrodict
 
 STRONG = {"student_tokens": "20B", "teacher_params": ["1.2B"], "teacher_tokens": ["2T"], "with_flips": False}
@@ -22,8 +24,52 @@ def gain(**asked):
 
 def test_half_the_weight_keeps_half_of_a_gain_and_an_eighth_of_a_loss():
     assert gain(**STRONG, distill_weight=0.5) == pytest.approx(gain(**STRONG) / 2, rel=0.05)
-    assert gain(**WEAK) < 0
-    assert gain(**WEAK, distill_weight=0.5) == pytest.approx(gain(**WEAK) / 8, rel=0.1)
+    assert gain(**WEAK, distill_weight=1) < 0
+    assert gain(**WEAK, distill_weight=0.5) == pytest.approx(gain(**WEAK, distill_weight=1) / 8, rel=0.1)
+
+
+def test_a_weight_that_was_not_said_may_be_well_chosen():
+    said, unsaid = dl.plan("300M", **WEAK, distill_weight=1), dl.plan("300M", **WEAK)
+    assert said.verdict == "pretrain" and unsaid.verdict == "too-close"
+    assert unsaid.gain.mean == pytest.approx(learnt().alone * said.gain.mean, rel=0.1)
+    assert unsaid.gain.lower < said.gain.upper and unsaid.gain.upper < -0.2 * said.gain.mean, "no tail on the other side"
+    assert "--distill-weight" in unsaid.sentence and "--distill-weight" not in said.sentence
+    assert any("No weight" in line for line in unsaid.assumptions)
+    strong = dl.plan("300M", **STRONG, distill_weight=1)
+    assert gain(**STRONG) == pytest.approx(strong.gain.mean), "what nobody loses does not hang on it"
+    cut = WEAK | {"teacher_params": ["400M"], "start": "pruned"}
+    assert abs(gain(**cut)) == pytest.approx(abs(gain(**cut, distill_weight=1)), rel=0.2), "cuts mostly learn alone"
+
+
+def test_beside_fits_of_ones_own_the_weight_is_theirs():
+    own = published("surrogate-s1")
+    found = find_voices(None, [own], published_too=True)
+    assert {voice.learnt.alone for voice in found if voice.learnt} == {learnt().alone}
+    assert learnt().of_runs.alone_of("random") == learnt().of_runs.alone_of("pruned") == 1
+    assert Recipe(is_said=False).readings(learnt().of_runs, "random") == (1.0,)
+
+
+def test_what_ends_on_the_text_keeps_something_and_loses_nothing():
+    whole, first = dl.plan("300M", **STRONG), dl.plan("300M", **STRONG, schedule="first")
+    assert first.gain.mean == pytest.approx(whole.gain.mean / 2, rel=0.05) and first.call.distil < whole.call.distil
+    weak = dl.plan("300M", **WEAK, schedule="annealed")
+    assert abs(weak.gain.mean) < 0.001 * weak.headline.pretrain.loss.mean and weak.verdict == "too-close"
+
+
+@pytest.mark.parametrize("policy", ["on", "sequence"])
+def test_nothing_is_said_of_text_that_nobody_measured(policy):
+    asked = dl.plan("300M", **STRONG, policy=policy)
+    assert asked.verdict == "too-close" and not asked.headline.is_decisive and asked.call.probability == 0.5
+    assert asked.headline.status == "NO_RECIPE_LAW" and "samples" in asked.sentence
+
+
+def test_a_student_may_be_its_own_teacher_and_teachers_a_mean():
+    born = dl.plan("300M", student_tokens="20B", teachers=["self"], with_flips=False)
+    assert born.headline.best.teacher_loss == pytest.approx(born.headline.pretrain.loss.mean, rel=1e-3)
+    known = {"student_tokens": "20B", "teacher_params": ["300M"], "teacher_loss": [2.5], "with_flips": False}
+    one, four = dl.plan("300M", **known), dl.plan("300M", **known, ensemble=4)
+    assert four.headline.best.compute["teacher_logits"] == 4 * one.headline.best.compute["teacher_logits"]
+    assert four.gain == one.gain and "mean of 4 300M models" in four.headline.best.name
 
 
 def test_truncated_targets_take_a_gain_away_and_leave_it_unsure():
@@ -60,6 +106,10 @@ def test_what_is_not_known_of_a_recipe_is_said_and_changes_nothing():
         {"top_p": 1.0},
         {"divergence": "kl"},
         {"divergence": "reverse-kl", "top_p": 0.9},
+        {"schedule": "annealed", "distill_weight": 1},
+        {"policy": "sequence", "temperature": 2},
+        {"ensemble": 1},
+        {"ensemble": 4},
     ],
 )
 def test_what_is_no_recipe_is_refused(recipe):
@@ -100,7 +150,7 @@ def test_a_tuned_weight_loses_nothing_to_a_weak_teacher():
 
 
 def test_published_laws_alone_are_never_sure():
-    assert dl.plan("300M", **WEAK).call.pretrain == pytest.approx(0.95, abs=0.01)
+    assert dl.plan("300M", **WEAK, distill_weight=1).call.pretrain == pytest.approx(0.95, abs=0.01)
     short = dl.plan("8B", **STRONG | {"student_tokens": "1.8B", "teacher_params": ["12B"]})
     assert short.call.probability == 0.5 and "fewer than 0.3" in short.headline.note
 
@@ -114,9 +164,28 @@ def test_of_a_cut_little_of_a_gain_is_counted_and_at_equal_compute_something_is_
     assert any("At equal compute" in line for line in paid.assumptions)
 
 
+def test_at_equal_compute_no_weight_saves_the_tokens_that_a_teacher_costs():
+    asked = {"teacher_params": ["8B"], "teacher_tokens": ["200B"], "compute": 1e20, "may_train_teacher": False}
+    alone, tuned = (dl.plan("1B", **asked, with_flips=False, distill_weight=w) for w in (1, "tuned"))
+    cost = tuned.headline.details["cost"]
+    assert cost == alone.headline.details["cost"] < -0.02
+    assert tuned.gain.mean / tuned.headline.pretrain.loss.mean > cost - 0.005 and tuned.call.distil < 0.3
+
+
+def test_a_short_run_is_no_ground_for_a_teacher_but_for_a_cut():
+    short = dl.plan("8B", student_tokens="1.8B", teacher_params=["12B"], teacher_tokens=["8T"], with_flips=False)
+    assert not short.headline.is_decisive and short.better_start.better == "pruned"
+
+
+def test_a_cut_needs_a_larger_teacher():
+    with pytest.raises(ConfigError, match="must be larger: 1.2B is no more than the student's 2B"):
+        dl.plan("2B", **STRONG, start="pruned")
+
+
 def test_weights_of_a_recipe():
-    assert (Recipe().gained(learnt(), 1024), Recipe().lost) == (1, 1)
-    assert Recipe(weight=0.5).lost == pytest.approx(0.125)
+    assert (Recipe().gained(learnt(), 1024), Recipe().readings(learnt(), "random")) == (1, (1.0,))
+    assert Recipe(weight=0.5).readings(learnt(), "random") == (0.125,)
+    assert Recipe(is_said=False, is_tuned=True).readings(learnt(), "pruned") == (0.0,)
     assert Recipe(temperature=2).gained(learnt(), 1024) == pytest.approx(0.8)
 
 
@@ -128,9 +197,9 @@ def answered():
 def test_the_planner_is_no_worse_on_published_outcomes_than_its_page_says(answered):
     score, unseen = answered.by("learnt")
     assert (score.group, unseen.group) == ("learnt from", "not learnt from")
-    assert score.brier < 0.19 < 0.225 < score.base
-    assert score.right >= 0.85 * (score.right + score.wrong) and score.right + score.wrong >= 19
-    assert 0.85 <= score.covered / score.intervals <= 0.95
+    assert score.brier < 0.16 < 0.225 < score.base
+    assert score.right >= 0.9 * (score.right + score.wrong) and score.right + score.wrong >= 22
+    assert 0.8 <= score.covered / score.intervals <= 0.95
     known = [pair for pair in answered.rows if pair[0].source in ASKED_ONLY]
     fresh = [
         pair for pair in known if pair[0].source in ("arXiv:2410.18779", "github:numenta/nupic.research#483")
@@ -139,7 +208,7 @@ def test_the_planner_is_no_worse_on_published_outcomes_than_its_page_says(answer
         Retrodiction(rows=tuple(rows)).score for rows in ([p for p in known if p not in fresh], fresh)
     )
     assert len(old.rows) - old.refused == 10 and old.brier < 0.18 < 0.21 and old.wrong <= 1
-    assert len(new.rows) == 3 and new.brier < 0.62, "two calls against weak teachers are wrong"
+    assert len(new.rows) == 3 and new.brier < 0.08 and not new.wrong
 
 
 def test_probabilities_are_numbers(answered):

@@ -50,14 +50,19 @@ def test_asking_the_changed_question_gives_the_verdict_promised(call, teachers):
 
 def test_a_change_that_does_not_matter_is_not_a_flip():
     verdict = plan(
-        "1B", compute=1e21, teachers=[Teacher(name="bad", params=1e9, loss=2.55)], may_train_teacher=False
+        "1B",
+        compute=1e21,
+        teachers=[Teacher(name="bad", params=1e9, loss=2.55)],
+        may_train_teacher=False,
+        distill_weight=1,
     )
     assert verdict.verdict == "pretrain"
     assert not [f for f in verdict.flips if f.input == "students_served"]
 
 
 def test_where_the_laws_alone_say_otherwise_nothing_is_said_to_flip():
-    weak = plan("1B", student_tokens=2e10, teachers=[Teacher(name="bad", params=5e8, tokens=1e10)])
+    bad = Teacher(name="bad", params=5e8, tokens=1e10)
+    weak = plan("1B", student_tokens=2e10, teachers=[bad], distill_weight=1)
     assert weak.verdict == "pretrain" and weak.flips
     decided_by_runs = switching_values(weak.situation, weak.sources, "distil", trains_teacher=False)
     assert decided_by_runs == [], "a step of nothing at all would have flipped it"

@@ -66,7 +66,8 @@ def test_every_bad_row_has_one_line_and_nothing_is_asked(tmp_path):
         "mine.csv, line 5, four",
         "mine.csv, line 7, mine",
     ]
-    assert in_process("retrodict", str(tmp_path / "mine.csv")).returncode == 1
+    refused = in_process("retrodict", str(tmp_path / "mine.csv"))
+    assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 5
 
 
 @pytest.mark.parametrize(

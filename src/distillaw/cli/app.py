@@ -22,7 +22,7 @@ from distillaw.cli.console import plain_line, write_for_people, write_whole
 from distillaw.cli.plan_file import question_from_file
 from distillaw.cli.typed import in_typed_words, remember_words, usage_error
 from distillaw.cli.verbs import VERBS, add_verbs
-from distillaw.errors import ConfigError, DistillawError, DistillawWarning
+from distillaw.errors import ConfigError, DistillawError, DistillawWarning, VocabularyError
 from distillaw.version import __version__
 
 SCHEMA_VERSION = 1
@@ -78,9 +78,9 @@ def run(call: Callable[[], object]) -> int:
         result = call()
         sys.stdout.flush()
     except CycloptsError as error:
-        return _complain(usage_error(error), 2)
-    except ConfigError as error:
-        return _complain(in_typed_words(str(error)), 2)
+        return complain(usage_error(error), 2)
+    except (ConfigError, VocabularyError) as error:
+        return complain(in_typed_words(str(error)), 2)
     except BrokenPipeError:  # `distillaw ... | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -89,20 +89,20 @@ def run(call: Callable[[], object]) -> int:
             return 0
         raise
     except DistillawError as error:
-        return _complain(error, 1)
+        return complain(error, 1)
     except OSError as error:
         unnamed = error.filename is None and error.errno in (errno.ENOSPC, errno.EIO)
         where = "standard output cannot be written" if unnamed else error.filename
-        return _complain(f"{where}: {error.strerror}" if where else error, 1)
+        return complain(f"{where}: {error.strerror}" if where else error, 1)
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted: finished work is kept; the same command continues\n")
         return 130
     except MemoryError as error:
-        return _complain(f"out of memory{f' ({error})' if str(error) else ''}; {_SMALLER}", 1)
+        return complain(f"out of memory{f' ({error})' if str(error) else ''}; {_SMALLER}", 1)
     except Exception as error:
         if os.environ.get("DISTILLAW_TRACEBACK"):
             raise
-        return _complain(_fault(error), 1)
+        return complain(_fault(error), 1)
     return result if isinstance(result, int) else 0
 
 
@@ -131,8 +131,10 @@ _UNLOADED = ("failed to map segment", "annot allocate memory", "cannot apply add
 _SMALLER = "free some, raise the limit (ulimit -v), or ask for less at once"
 
 
-def _complain(error: object, code: int) -> int:
-    sys.stderr.write(f"distillaw: {plain_line(str(error), keep_lines=code != 2)}\n")
+def complain(error: object, code: int, *, keep_lines: bool | None = None) -> int:
+    """Say what is wrong on stderr and give the exit code; wrong usage in one line unless told otherwise."""
+    keep = code != 2 if keep_lines is None else keep_lines
+    sys.stderr.write(f"distillaw: {plain_line(str(error), keep_lines=keep)}\n")
     return code
 
 
@@ -160,7 +162,7 @@ def main() -> None:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")
     if sys.stdout is None:  # `distillaw ... >&-`
-        sys.exit(_complain("standard output is closed; give it a file or /dev/null", 1))
+        sys.exit(complain("standard output is closed; give it a file or /dev/null", 1))
     write_for_people()
     warn_in_one_line(quiet="--quiet" in sys.argv)
     sys.exit(run(lambda: app(exit_on_error=False, result_action="return_value")))

@@ -120,6 +120,8 @@ def usage_error(error: CycloptsError) -> str:
 def _said(error: CycloptsError) -> str:
     if isinstance(error, UnknownOptionError):
         word = error.token.keyword or error.token.value
+        if re.match(r"-\.?\d", word):
+            return f"{word} is read as an option, for it begins with a dash, and no value here is negative"
         options = [
             name for argument in error.argument_collection if argument.parse for name in argument.names
         ]

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from distillaw.cli.app import print_json
+from distillaw.cli.app import complain, print_json
 from distillaw.cli.console import print_sections, print_table
 from distillaw.cli.options import LawNames, Place
 from distillaw.cli.output import Output, same_command
-from distillaw.errors import ConfigError
+from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import format_count
 from distillaw.table import Table, number, text
 
@@ -187,7 +187,7 @@ def best_sentence(entry: dict[str, Any]) -> str:
     return f"{kind}, {entry['num']} cells that all predicted, best interval score first: {ranks}"
 
 
-def retrodict(file: Path | None = None, /, *, output: Output = Output()) -> None:
+def retrodict(file: Path | None = None, /, *, output: Output = Output()) -> int:
     """Compare what `plan` says of published outcomes with what happened: calls, probabilities, intervals.
 
     A row is asked by its own question: sizes, tokens and budgets, never what came out. Rows that `plan` has no question
@@ -199,11 +199,14 @@ def retrodict(file: Path | None = None, /, *, output: Output = Output()) -> None
     """
     from distillaw.verifying.retrodiction import GROUPS, retrodict, row_table, score_table
 
-    with output.working("asking the planner"):
-        found = retrodict(file)
+    try:
+        with output.working("asking the planner"):
+            found = retrodict(file)
+    except DataError as error:  # a file of questions, as that of `plan --question`: wrong usage
+        return complain(error, 2, keep_lines=True)
     if output.json:
         print_json(found.to_json())
-        return
+        return 0
     print_table(row_table(found))
     print()
     print_table(
@@ -218,3 +221,4 @@ def retrodict(file: Path | None = None, /, *, output: Output = Output()) -> None
         print(f"Brier score {score.brier:.3f}; that of the share of rows that A won {score.base:.3f}.")
     if file is None:
         output.suggest("distillaw plan --student 300M --tokens 20B --teacher pythia-1.4b")
+    return 0

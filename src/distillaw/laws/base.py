@@ -31,6 +31,7 @@ COORDINATES = {
     "kept": "share that is kept",
     "tokens_per_param": "tokens per parameter",
     "unique_tokens": "distinct tokens",
+    "compute": "compute",
 }
 """Coordinate -> what people call it; the others are called by their names."""
 OUTSIDE = {

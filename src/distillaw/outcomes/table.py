@@ -131,6 +131,11 @@ class Outcome:
     top_p: float | None
     on_policy: bool | None
     """Whether the student learns on its own samples."""
+    text_of: str
+    """`teacher` where the student learns from the teacher's samples as from text, `chosen` where the teacher chose the
+    text; empty where the text is the data's (or own samples: `on_policy`)."""
+    schedule: str
+    """`first` where the text alone follows upon the teacher, `annealed` where the teacher's weight falls to nothing."""
     data: str
     """What text, and whether the values are measured on its distribution."""
     recipe: str
@@ -339,6 +344,8 @@ def faults_of(row: Outcome, *, may_be_kept_out: bool = False) -> tuple[str, ...]
         ),
         (row.start in ("", "random", "pruned", "pretrained"), f"start {row.start!r} is not known"),
         (row.start_b in ("", "random", "pruned", "pretrained"), f"start_b {row.start_b!r} is not known"),
+        (row.text_of in ("", "teacher", "chosen"), f"text_of {row.text_of!r} is not teacher or chosen"),
+        (row.schedule in ("", "first", "annealed"), f"schedule {row.schedule!r} is not first or annealed"),
         (row.kind == "beyond" or row.start == "random", "a core row starts at random"),
         (row.kind == "beyond" or not row.on_policy, "a core row is off-policy"),
         (

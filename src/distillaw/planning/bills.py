@@ -74,10 +74,16 @@ def tokens_on(
     """
     left, each = compute - student * situation.inference_tokens, TRAINING_FACTOR * student
     if teacher is not None and teacher.params is not None:
-        forward, shares = forward_flop(situation, teacher.params), shares_of(situation, teacher)
+        forward, shares = _forward(situation, teacher), shares_of(situation, teacher)
         left = left - shares.delta_pre * TRAINING_FACTOR * forward * (teacher.tokens or 0.0)
         each = each + shares.delta_lgt * forward
     return np.asarray(left / each)
+
+
+def _forward(situation: Situation, teacher: Teacher) -> float:
+    """FLOP per token of a teacher of known size: of all its models."""
+    assert teacher.params is not None
+    return teacher.models * forward_flop(situation, teacher.params)
 
 
 def bill(
@@ -115,7 +121,7 @@ def bill(
     if teacher.params is None:
         total = None if _hides_cost(situation, teacher) else own
         return {**parts, "teacher_logits": None, "teacher_training": None, "total": total}
-    forward, shares = forward_flop(situation, teacher.params), shares_of(situation, teacher)
+    forward, shares = _forward(situation, teacher), shares_of(situation, teacher)
     logits, training = forward * tokens * distilled_share, TRAINING_FACTOR * forward * (teacher.tokens or 0.0)
     total = (
         None

@@ -62,7 +62,7 @@ def _published_gains(situation: Situation, headline: Evidence, sources: Sources)
     laws = [v for v in sources.voices if v.learnt is not None and v.source in headline.deciding]
     if not laws or laws[0].learnt is None:
         return [] if situation.recipe.is_usual else [say("recipe own")]
-    found, learnt = situation.recipe.lines(laws[0].learnt, situation.vocab), laws[0].learnt
+    found, learnt = situation.recipe.lines(laws[0].learnt, situation.vocab, situation.start), laws[0].learnt
     if not headline.details.get(BEYOND) and float(str(headline.details.get(KEPT, 1.0))) != 1:
         found.insert(
             0, say("counted", share=100 * float(str(headline.details[KEPT])), sd=100 * learnt.per_gain)

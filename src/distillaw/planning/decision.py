@@ -142,8 +142,8 @@ class StartCall:
 
 
 def better_start(evidence: Evidence, answer: Call, level: float) -> StartCall | None:
-    """The call between the best cut and the best random start; None where no cut is judged beside a decision."""
-    if not evidence.is_decisive:
+    """The call between the best cut and the best random start; None where no cut is judged."""
+    if not evidence.judges_starts:
         return None
     assert evidence.posterior is not None and evidence.pretrain is not None
     draws, rows = evidence.posterior.draws, evidence.alternatives

@@ -77,6 +77,11 @@ OUT_OF_RANGE = "OUT_OF_RANGE"
 FAR_OUTSIDE = "far_outside"
 """Key of `Evidence.details`: the numbers are so far out of range that showing them would only mislead."""
 
+SHORT = "short"
+"""Key of `Evidence.details`: too few tokens per parameter to judge a teacher, and that alone keeps it from deciding. A
+cut against random weights is judged all the same: of them the shorter run has the more of a head start."""
+UNSAID = "unsaid"
+"""Key of `Evidence.details`: by the law the teacher does harm, and no weight of its term was said."""
 TEXT_SCALE = "text_scale"
 """Key of `Evidence.details`: the user's losses over the law's, for the same models (text_scale.py)."""
 
@@ -167,6 +172,11 @@ class Evidence:
     def is_informative(self) -> bool:
         """False where the numbers are so far out of range that showing them would only mislead."""
         return self.speaks and self.status != OUT_OF_RANGE and not self.details.get(FAR_OUTSIDE)
+
+    @property
+    def judges_starts(self) -> bool:
+        """True where a cut may be held against random weights by it."""
+        return self.is_decisive or bool(self.details.get(SHORT))
 
     @property
     def is_paired(self) -> bool:

@@ -11,7 +11,16 @@ from distillaw.laws.capacity import CapacityGapLine
 from distillaw.planning import draws
 from distillaw.planning.arms import RateDoubt, rate_doubt
 from distillaw.planning.bills import bill, student_tokens_worth
-from distillaw.planning.evidence import FAR_OUTSIDE, OUT_OF_RANGE, Evidence, Interval, Strategy, with_gains
+from distillaw.planning.evidence import (
+    FAR_OUTSIDE,
+    OUT_OF_RANGE,
+    SHORT,
+    UNSAID,
+    Evidence,
+    Interval,
+    Strategy,
+    with_gains,
+)
 from distillaw.planning.gains import GainBelief, GainPosterior
 from distillaw.planning.learnt import FAR, FEWEST_PER_PARAM, REPEATS, SEEDS
 from distillaw.planning.options import Option, OptionLoss, option_loss
@@ -31,11 +40,16 @@ from distillaw.runs.record import budget_text
 
 NO_START_LAW = "NO_START_LAW"
 """Status of a law where none says what the start that was asked for is worth."""
+NO_RECIPE_LAW = "NO_RECIPE_LAW"
+"""Status of a law where neither it nor outcomes say what the recipe that was asked for does."""
 OTHER_TEXT = "OTHER_TEXT"
 BY_RATIO = "BY_RATIO"
 """Status of a law that is asked below its range at the user's own ratio of losses (transfer.py)."""
 BEYOND = "beyond"
 """Key of `Evidence.details`: how far, from 0 (in range) to 1."""
+COST = "cost"
+"""Key of `Evidence.details`: what the best distillation's student has over pretraining's without a teacher at equal
+compute, as a share of the loss: below 0, for its tokens are fewer."""
 KEPT = "kept"
 """Key of `Evidence.details`: the share of a positive gain that is counted; 1 of a law in range and of its recipe."""
 COMMON = 0.8
@@ -86,17 +100,21 @@ def law_evidence(
     per_param = _per_param(options, predicted)
     farthest = max(outside.values(), default=0.0)
     is_far = not beyond and bool(voice.is_beyond(farthest, per_param, reach=reach))
+    is_short = is_far and bool(voice.is_short(per_param))
     is_apart = not is_far and scale.is_implausible(options, predicted)
     kept = _Kept(situation=situation, voice=voice, transfer=transfer, beyond=beyond, outside=outside)
     whole = predicted
-    predicted = [_counted(o, p, whole[0], kept) for o, p in zip(options, whole, strict=True)]
+    twins = [_twin(situation, voice, options, j, whole, scale) for j in range(len(options))]
+    predicted = [_counted(o, p, t, whole[0], kept) for o, p, t in zip(options, whole, twins, strict=True)]
     rates = _rate_doubt(voice, options, whole)
     is_vague = beyond > 0 and scale.sd > transfer.left_sd
     lines = _complaints(situation, voice, options, predicted, scale.ratio)
-    own = scale.ratio * _discrepancy(situation, voice, options, whole, scale, kept)
+    best = _best_distilled(options, whole)
+    own = scale.ratio * _discrepancy(situation, voice, options, whole, twins[best], scale, kept)
     common = math.hypot(own, rates.sd)
     predicted = [_far_begun(situation, voice, o, p) for o, p in zip(options, predicted, strict=True)]
-    uncovered = start_problem(situation)
+    recipe = situation.recipe.problem if voice.learnt is not None else ""
+    uncovered = start_problem(situation) or recipe
     predicted = [scale.on_user_text(p) for p in predicted]
     alone = scale.sd * float(predicted[0].loss.mean()) if scale.by_baseline else common
     together = COMMON if voice.learnt is None else voice.learnt.common
@@ -108,7 +126,7 @@ def law_evidence(
     ]
     others = with_gains(rows[1:], sample.gains, level)
     note = say("texts apart") if is_apart else _note(voice, outside, is_far, rates)
-    if is_far and voice.is_short(per_param):
+    if is_short:
         note = f"{note}; {say('too short', per_param=per_param, least=FEWEST_PER_PARAM)}"
     if is_vague:
         note = say("vague baseline", where=note, sd=100 * scale.sd, most=100 * transfer.left_sd)
@@ -117,7 +135,9 @@ def law_evidence(
         kind=voice.kind,
         pretrain=rows[0],
         alternatives=others,
-        status=NO_START_LAW
+        status=NO_RECIPE_LAW
+        if uncovered and uncovered == recipe
+        else NO_START_LAW
         if uncovered
         else OTHER_TEXT
         if is_apart
@@ -136,6 +156,9 @@ def law_evidence(
         details={
             "efolds_outside": outside,
             FAR_OUTSIDE: is_far,
+            SHORT: is_short and not uncovered and farthest <= min(reach, voice.discrepancy.reach),
+            UNSAID: len(kept.readings) > 1 and bool(twins[best].mean() < whole[best].loss.mean()),
+            **({COST: float(1 - (twins[best] / whole[0].loss).mean())} if situation.compute else {}),
             "doubt": common,
             **({BEYOND: beyond} if scale.by_baseline else {}),
             KEPT: kept.share,
@@ -199,18 +222,28 @@ class _Kept:
         return 1.0 if learnt is None or self.situation.start != "pruned" else learnt.begun
 
     def of(self, gain: Array, *, is_strong: bool) -> Array:
-        """Of gains as shares of the loss, in their shape.
+        """Of gains as shares of the loss, shape (m,), by every reading of the recipe, (readings m,).
 
         Args:
             gain: what the law makes of them.
             is_strong: whether the teacher's loss is below the student's.
         """
-        learnt, lost = self.voice.learnt, 1.0
-        if learnt is not None:
-            lost = self.situation.recipe.lost * self._begun
-            if is_strong and not self.beyond and self.situation.comparison == "equal-tokens":
-                lost *= 1 - learnt.beyond(self.outside)
-        return np.where(gain > 0, self.share, lost) * gain
+        lost = np.repeat(self.readings, len(gain)) * self._harm(is_strong)
+        whole = np.tile(gain, len(self.readings))
+        return np.where(whole > 0, self.share, lost) * whole
+
+    @property
+    def readings(self) -> tuple[float, ...]:
+        """Shares of a loss by the teacher's term that the weight leaves; several where nobody said it."""
+        learnt = self.voice.learnt
+        return (1.0,) if learnt is None else self.situation.recipe.readings(learnt, self.situation.start)
+
+    def _harm(self, is_strong: bool) -> float:
+        """Share of a loss that is counted at weight 1."""
+        learnt, found = self.voice.learnt, self._begun
+        if learnt is None or not is_strong or self.beyond or self.situation.comparison != "equal-tokens":
+            return found
+        return found * (1 - learnt.beyond(self.outside))
 
     def added(self, option: Option) -> float:
         """Gain, as a share of the loss, beside the law's: by repeated text, equal compute, the best of several runs."""
@@ -234,7 +267,9 @@ class _Kept:
         else:
             sd = math.hypot(learnt.at_home, learnt.per_gain * learnt.beyond(self.outside) * gain)
         sd = recipe.weight * math.hypot(sd, recipe.truncated_sd(learnt, self.situation.vocab))
-        return math.hypot(SEEDS, sd, learnt.repeated_sd * is_repeated(self.situation, option.student_tokens))
+        sd = math.hypot(sd, recipe.held_sd * self.share * gain)
+        repeated = learnt.repeated_sd * is_repeated(self.situation, option.student_tokens)
+        return math.hypot(SEEDS, sd, repeated)
 
 
 def _is_strong(taught: OptionLoss, alone: OptionLoss) -> bool:
@@ -252,15 +287,17 @@ def is_repeated(situation: Situation, tokens: float) -> bool:
     return situation.unique_tokens is not None and tokens > REPEATS * situation.unique_tokens
 
 
-def _counted(option: Option, predicted: OptionLoss, alone: OptionLoss, kept: _Kept) -> OptionLoss:
-    """An option with what is counted of its gain; beside random starts that of a cut is mostly its head start's."""
-    learnt = kept.voice.learnt
+def _counted(
+    option: Option, predicted: OptionLoss, twin: Array, alone: OptionLoss, kept: _Kept
+) -> OptionLoss:
+    """An option with what is counted of its gain by every reading of the recipe, losses (readings m,); beside random starts that of a cut is mostly its head start's."""
+    learnt, times = kept.voice.learnt, len(kept.readings)
     if option.teacher is None or learnt is None or (option.cut_of is not None and option.is_speculative):
-        return predicted
-    gain = kept.of(1 - predicted.loss / alone.loss, is_strong=_is_strong(predicted, alone)) + kept.added(
-        option
-    )
-    return replace(predicted, loss=alone.loss * (1 - gain), sd=abs(kept.share) * predicted.sd)
+        return replace(predicted, loss=np.tile(predicted.loss, times))
+    taught = kept.of((twin - predicted.loss) / alone.loss, is_strong=_is_strong(predicted, alone))
+    gain = taught + np.tile(1 - twin / alone.loss, times) + kept.added(option)
+    loss = np.tile(alone.loss, times) * (1 - gain)
+    return replace(predicted, loss=loss, sd=abs(kept.share) * predicted.sd)
 
 
 def _discrepancy(
@@ -268,24 +305,27 @@ def _discrepancy(
     voice: Voice,
     options: Sequence[Option],
     predicted: Sequence[OptionLoss],
+    twin: Array,
     scale: TextScale,
     kept: _Kept,
 ) -> float:
     """Standard deviation of a gain that the ensemble does not show, nats/token of the law's text.
 
-    `predicted` is what the law says by itself, before anything is left out.
+    `predicted` is what the law says by itself, before anything is left out; `twin` that of the best distillation's
+    student without a teacher.
     """
     best = _best_distilled(options, predicted)
-    alone = float(predicted[0].loss.mean())
+    alone, same = float(predicted[0].loss.mean()), float(twin.mean())
     gain = alone - float(predicted[best].loss.mean())
-    share = kept.sd(options[best], gain / alone)
+    share = kept.sd(options[best], (same - alone + gain) / alone)
     if scale.is_guess:
         share = math.hypot(share, TWO_TEXTS_SD * situation.recipe.weight)
     apart = text = 0.0
     if scale.sd and best:
-        ends = [alone - _distilled(voice, situation, options[best], scale.moved(z)) for z in (-1.0, 1.0)]
+        ends = [same - _distilled(voice, situation, options[best], scale.moved(z)) for z in (-1.0, 1.0)]
         strong = _is_strong(predicted[best], predicted[0])
-        text = alone * float(np.ptp(kept.of(np.array(ends) / alone, is_strong=strong))) / 2
+        counted = kept.of(np.array(ends) / alone, is_strong=strong).reshape(-1, 2)
+        text = alone * abs(float(np.diff(counted.mean(0))[0])) / 2
     if voice.rival is not None and best:
         rivals = [float(option_loss(voice.rival, situation, options[j]).loss.mean()) for j in (0, best)]
         apart = RIVAL_SHARE * abs(gain - (rivals[0] - rivals[1]))
@@ -339,6 +379,27 @@ def _best_distilled(options: Sequence[Option], predicted: Sequence[OptionLoss]) 
     """Index of the best distillation that laws describe; 0, pretraining, where there is none."""
     distilled = [j for j, o in enumerate(options) if o.teacher is not None and not o.is_speculative]
     return min(distilled, key=lambda j: float(predicted[j].loss.mean()), default=0)
+
+
+def _twin(
+    situation: Situation,
+    voice: Voice,
+    options: Sequence[Option],
+    j: int,
+    predicted: Sequence[OptionLoss],
+    scale: TextScale,
+) -> Array:
+    """Losses (m,) of the student of an option without its teacher: where tokens are equal, those of pretraining.
+
+    What a teacher does is the difference to it; what its passes cost in tokens no weight of its term saves.
+    """
+    option, alone = options[j], options[0]
+    same = (option.student_params, option.student_tokens) == (alone.student_params, alone.student_tokens)
+    if same or option.teacher is None or voice.learnt is None or option.is_speculative:
+        return predicted[0].loss
+    assert voice.ensemble is not None
+    twin = replace(alone, student_params=option.student_params, student_tokens=option.student_tokens)
+    return option_loss(voice.ensemble, situation, scale.on_law_text(twin)).loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

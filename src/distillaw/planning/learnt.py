@@ -19,7 +19,7 @@ the table's rows are answered by what other sources taught.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
@@ -54,8 +54,24 @@ class Learnt:
     """Gain, whatever the teacher, where both sides have the same FLOP or hours."""
     begun: float
     """Share of a gain between students of one cut that is counted."""
+    points: float
+    """Gain, as a share of the loss, that scores of tasks show beside the loss's own."""
     common: float
     """Share of the error, as variance, that all teachers of a student have in common."""
+    alone: float
+    """Share of practice with the teacher's term alone (weight 1) from random weights: of the sources that say theirs,
+    (k + 1/2) / (n + 1)."""
+    alone_of_cuts: float
+    """The same of students that begin as a cut."""
+
+    @property
+    def of_runs(self) -> "Learnt":
+        """Beside the user's own runs or fits, whose recipe is that of the runs: the teacher's term alone."""
+        return replace(self, alone=1.0, alone_of_cuts=1.0)
+
+    def alone_of(self, start: str) -> float:
+        """Share of practice with the teacher's term alone, by what students begin from."""
+        return self.alone_of_cuts if start == "pruned" else self.alone
 
     def beyond(self, outside: Mapping[str, float]) -> float:
         """How far outside a law's range, from 0 to 1, by e-folds outside by coordinate."""

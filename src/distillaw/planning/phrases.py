@@ -71,6 +71,7 @@ _VERDICT = {
     "pretrain": "{option:Capital}: {probability:percent} likely{by} to beat the best teacher considered by more "
     "than {margin:nats} nats/token for {student}; gain {gain} over the best of them",
     "by": " (by surrogates alone)",
+    "by unsaid": " (by surrogates alone; what a weak teacher costs hangs on --distill-weight)",
     "alone": "pretrain without a teacher",
     "unknown": "Unknown for {student}: no evidence reaches it. {source:Capital} are all there is: {note}",
     "too close": "Too close to call for {student}: {distil:percent}{by} that distilling is better by more than "
@@ -151,6 +152,8 @@ _OPTIONS = {
     "trained teacher": "{params:size} teacher on {tokens:count} tokens",
     "sized teacher": "{params:size} teacher",
     "teacher by loss": "teacher of loss {loss:g}",
+    "the student itself": "the student itself",
+    "mean of models": "mean of {count} {params:size} models",
 }
 _ASSUMPTIONS = {
     "about loss": "The verdict is about held-out loss in nats/token on text like the validation split, not "
@@ -205,10 +208,22 @@ _ASSUMPTIONS = {
     "recipe infinite": "--divergence reverse-kl towards targets cut by --top-k or --top-p is infinite wherever the "
     "student has mass and the target none; use forward-kl or skew-reverse-kl",
     "recipe divergence": "--divergence {divergence}: one of {known}",
+    "recipe annealed": "--schedule annealed: the weight falls to nothing, and --distill-weight 1 leaves the text's term "
+    "out all along; leave one of them out",
+    "recipe sampled": "--policy sequence: the student learns from the teacher's samples as from text, without its "
+    "probabilities; leave out --temperature, --top-k and --top-p",
+    "recipe unsaid random": "No weight of the teacher's term was said (--distill-weight). Published recipes from random "
+    "weights mix it with the text's: with {share:.0f} % it is taken to stand alone and do all the harm that laws make "
+    "of a weak teacher, else to be so chosen that it does none (docs/retrodiction.md).",
+    "recipe unsaid pruned": "No weight of the teacher's term was said (--distill-weight). For cuts it mostly stands "
+    "alone: with {share:.0f} % it is taken to do all the harm that laws make of a weak teacher, else none "
+    "(docs/retrodiction.md).",
     "recipe counts": "The recipe leaves {gained:.0f} % of a gain by published laws and {lost:.0f} % of a loss "
     "(docs/worlds-study.md, 0.03M students; docs/retrodiction.md).",
     "recipe tuned": "Of several weights the best is kept: what a weak teacher costs is not counted, and the best of "
     "a few runs is {gain:.2f} % of the loss ahead by luck.",
+    "recipe handed over": "A run that ends on the text alone is taken to keep {held:.0f} % of a gain (give or take "
+    "{sd:.0f} %: anything from none to all, which nobody measured) and to lose nothing to a weak teacher.",
     "recipe truncated": "Targets cut to the most likely ids lost to training alone in most outcomes; give or take "
     "{sd:.0f} % of the loss. Samples of the teacher's distribution do not (docs/targets.md).",
     "recipe unknown": "Nothing is known here of {divergence} against forward KL in pretraining: it is not counted.",
@@ -274,6 +289,9 @@ _EVIDENCE = {
     "guess": "{where}: whatever it says is a guess",
     **OUTSIDE,
     "on your text": "{line} (on the law's text; {loss:.4g} on yours)",
+    "policy on": "no law and too few outcomes say what learning on the student's own samples is worth in pretraining; "
+    "for instruction docs/instruct.md measures it",
+    "policy sequence": "no law and too few outcomes say what the teacher's samples are worth as text",
     "line free size": "says nothing of a student of free size",
     "line too small": "means nothing below {smallest:size}",
     "line chooses": "would choose a {best:size} teacher{arm}; it says nothing of losses",
@@ -316,7 +334,13 @@ _REFUSALS = {
     "give --teacher-loss, or both --teacher-params and --teacher-tokens",
     "no teacher left": "--only-existing leaves no teacher: none was named. Give --teacher NAME, "
     "--teacher-params with --teacher-tokens or --teacher-loss, or --study",
+    "start needs larger": "--start pruned cuts the student out of a teacher, which must be larger: {largest:size} is no "
+    "more than the student's {params:size}. Name a larger --teacher, or leave out --start",
     "start needs size": "--start pruned: what is cut depends on the student's size; give --student",
+    "self needs": "--teacher self: the student itself, trained before; give --student and --tokens",
+    "ensemble of one": "--ensemble {count}: the mean of at least 2 models; leave it out for one",
+    "ensemble needs": "--ensemble {count}: give the size of one model (--teacher-params) and the measured loss of the mean "
+    "(--teacher-loss), without --teacher or --teacher-tokens: no law knows what a mean of models reaches",
     "no law": "no law to plan with ({said}). Name one with --law, or allow the published ones",
     "pays for none": "compute {compute:flop} pays for no teacher considered. Raise it, name a teacher of "
     "known size that exists, share its bill (--students-served), or choose --scenario best-case",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from distillaw.laws.skill import Score, SkillLaw
 from distillaw.planning.evidence import Evidence, Strategy
+from distillaw.planning.learnt import learnt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,8 @@ class Points:
             )
         return [
             *lines,
-            f"{task}: that students of equal loss have equal skill however taught is assumed, not measured",
+            f"{task}: students of equal loss are taken to have equal skill however taught; in published outcomes those of "
+            f"a teacher had what {100 * learnt().points:.1f} % of the loss is worth more (docs/retrodiction.md)",
         ]
 
     def to_json(self) -> dict[str, object]:

@@ -113,7 +113,8 @@ class PlanQuestion:
     teachers: Annotated[
         Sequence[str | Teacher] | None,
         OptionHelp(
-            "Names of real models (`distillaw teachers` lists them), e.g. llama-3.1-8b; their losses are estimated.",
+            "Names of real models (`distillaw teachers` lists them), e.g. llama-3.1-8b; their losses are estimated. self "
+            "is the student itself, trained before on as many tokens.",
             name="teacher",
         ),
     ] = None
@@ -129,6 +130,10 @@ class PlanQuestion:
     ] = None
     teacher_tokens: Annotated[
         Sequence[Count] | None, OptionHelp("Tokens each teacher was (or would be) trained on.")
+    ] = None
+    ensemble: Annotated[
+        int | None,
+        OptionHelp("Models of --teacher-params whose mean each teacher is; --teacher-loss is that of the mean."),
     ] = None
     student_loss: Annotated[
         Sequence[Given] | None,
@@ -148,7 +153,22 @@ class PlanQuestion:
     distill_weight: Annotated[
         float | Literal["tuned"] | None,
         OptionHelp(
-            "Lambda, weight of the teacher's term, 0 to 1; 1 is distillation alone; tuned: the best of several."
+            "Lambda, weight of the teacher's term, 0 to 1; 1 is distillation alone; tuned: the best of several. Left "
+            "out, what practice does: 1, or a weight well chosen; beside your own runs, theirs."
+        ),
+    ] = None
+    schedule: Annotated[
+        Literal["constant", "first", "annealed"] | None,
+        OptionHelp(
+            "When the teacher's term acts: all along (constant, the default), first and then the text alone, or with a "
+            "weight that falls to nothing (annealed)."
+        ),
+    ] = None
+    policy: Annotated[
+        Literal["off", "on", "sequence"] | None,
+        OptionHelp(
+            "Whose text the student learns on: the data's (off, the default), its own samples (on), or samples of the "
+            "teacher (sequence)."
         ),
     ] = None
     temperature: Annotated[
@@ -294,10 +314,24 @@ def situation_of(
     )
     if situation.recipe.top_k is not None and situation.recipe.top_k >= situation.vocab:
         raise ConfigError(say("recipe whole", count=situation.recipe.top_k, vocab=situation.vocab))
-    if q.start == "pruned" and situation.student_params is None:
-        raise ConfigError(say("start needs size"))
+    if q.start == "pruned":
+        _refuse_no_cut(situation)
     _refuse_unshared(of_study(situation, record), more_to_come=more_to_come)
     return situation
+
+
+def _refuse_no_cut(situation: Situation) -> None:
+    """Refuse a start as a cut of a teacher that is no larger than the student.
+
+    Raises:
+        ConfigError: so it is, or no size was given.
+    """
+    size = situation.student_params
+    if size is None:
+        raise ConfigError(say("start needs size"))
+    sizes = [t.params for t in situation.teachers]
+    if sizes and all(params is not None and params <= size for params in sizes):
+        raise ConfigError(say("start needs larger", largest=max(sizes), params=size))
 
 
 def with_measured(
@@ -316,7 +350,10 @@ def with_measured(
 def _recipe(q: PlanQuestion) -> Recipe:
     given = {
         "weight": None if q.distill_weight == "tuned" else q.distill_weight,
+        "is_said": q.distill_weight is not None,
         "is_tuned": q.distill_weight == "tuned",
+        "schedule": q.schedule,
+        "policy": q.policy,
         "temperature": q.temperature,
         "top_k": q.top_k,
         "top_p": q.top_p,
@@ -433,7 +470,7 @@ def _named_vocabulary(q: PlanQuestion) -> dict[str, int]:
     Raises:
         ConfigError: another one was asked for.
     """
-    named = [model(name) for name in q.teachers or () if isinstance(name, str)]
+    named = [model(name) for name in q.teachers or () if isinstance(name, str) and name != "self"]
     for each in named:
         if q.vocab is not None and not each.tokenizer_size <= q.vocab <= each.vocab:
             raise ConfigError(say("other vocab", vocab=q.vocab, teacher=each.name, own=each.vocab))
@@ -468,7 +505,7 @@ def named_teacher(name: str, loss: float | None = None) -> Teacher:
 
 def _teachers(q: PlanQuestion) -> tuple[Teacher, ...]:
     """Teachers by name or as objects, and those of parallel lists; losses alone belong to the named ones."""
-    named, losses = q.teachers or (), q.teacher_loss or ()
+    named, losses = [_self(q) if t == "self" else t for t in q.teachers or ()], q.teacher_loss or ()
     if not (named and losses) or q.teacher_params or q.teacher_tokens:
         return (*(named_teacher(t) if isinstance(t, str) else t for t in named), *_listed(q))
     if len(named) != len(losses):
@@ -479,6 +516,18 @@ def _teachers(q: PlanQuestion) -> tuple[Teacher, ...]:
     if not all(isinstance(t, str) for t in named):
         raise ConfigError("teacher_loss is for teachers by name; a Teacher has a loss of its own")
     return tuple(named_teacher(str(name), loss) for name, loss in zip(named, losses, strict=True))
+
+
+def _self(q: PlanQuestion) -> Teacher:
+    """The student itself, trained before: born again.
+
+    Raises:
+        ConfigError: nothing says its size or tokens.
+    """
+    params, tokens = _read(q.student_params, "student"), _read(q.student_tokens, "tokens")
+    if params is None or tokens is None:
+        raise ConfigError(say("self needs"))
+    return Teacher(name=say("the student itself"), params=params, tokens=tokens)
 
 
 def _listed(q: PlanQuestion) -> list[Teacher]:
@@ -498,6 +547,8 @@ def _listed(q: PlanQuestion) -> list[Teacher]:
                 "--teacher-tokens: they say nothing of a teacher alone; add --teacher-params or --teacher-loss"
             )
         name = say("sized teacher", params=size) if size else say("teacher by loss", loss=loss)
+        if q.ensemble is not None:
+            name = say("mean of models", count=q.ensemble, params=size)
         trained_on = parse_count(tokens[j], name="--teacher-tokens") if tokens else None
         # beside a baseline of one's own the text is known, and what a teacher that is there has read is not
         is_foreign = bool(q.student_loss) and loss is None and not q.train_teacher
@@ -508,6 +559,7 @@ def _listed(q: PlanQuestion) -> list[Teacher]:
                 loss=loss,
                 tokens=trained_on,
                 exists=not q.train_teacher,
+                models=q.ensemble or 1,
                 estimate_error=FOREIGN_TEXT_ERROR if is_foreign else None,
             )
         )
@@ -545,6 +597,11 @@ def _refuse_idle(q: PlanQuestion) -> None:
             "it is about the teachers of --teacher-params and --teacher-tokens: give both",
         ),
     )
+    if q.ensemble is not None:
+        if q.ensemble < 2:
+            raise ConfigError(say("ensemble of one", count=q.ensemble))
+        if not (q.teacher_params and q.teacher_loss) or q.teacher_tokens or q.teachers:
+            raise ConfigError(say("ensemble needs", count=q.ensemble))
     for value, acts, option, why in idle:
         if value is not None and not acts:
             raise ConfigError(f"{option} does nothing here: {why}; leave it out, or give what it needs")

@@ -71,6 +71,8 @@ class Teacher:
     """False if it must be trained first."""
     tokenizer: str | None = None
     """Name of its tokenizer; losses per token of different tokenizers are never compared."""
+    models: int = 1
+    """Models of this size whose mean it is."""
 
     def __post_init__(self) -> None:
         """Refuse what is not a teacher."""

@@ -197,7 +197,10 @@ def find_voices(
     names = unasked if published_too is True else list(published_too or ())
     asked = {voice.source for voice in found}
     found += [v for v in _published_voices(names) if v.source not in asked]
-    return [v if v.learnt is None else replace(v, learnt=learnt(without)) for v in found]
+    known = learnt(without)
+    if record is not None or any(v.kind == "fitted" and v.ensemble is not None for v in found):
+        known = known.of_runs
+    return [v if v.learnt is None else replace(v, learnt=known) for v in found]
 
 
 def start_law_of(law: LawLike) -> StartLaw | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from distillaw.planning.caveats import assumptions, caveats
 from distillaw.planning.decision import WORDS, Call, EqualCompute, StartCall, Supposed, leads_distilling
-from distillaw.planning.evidence import Crossover, Evidence, Interval, Strategy
+from distillaw.planning.evidence import UNSAID, Crossover, Evidence, Interval, Strategy
 from distillaw.planning.judging import Judged, Sources
 from distillaw.planning.phrases import interval, say
 from distillaw.planning.pilot import next_runs
@@ -59,7 +59,10 @@ def sentence(situation: Situation, headline: Evidence, answer: Call, level: floa
     """The verdict in one sentence, with probability and interval."""
     gain = headline.gain(level)
     chances = {name: getattr(answer, name) for name in ("probability", "distil", "pretrain", "margin")}
-    by = say("by") if headline.kind == "surrogate" else ""  # a made-up set is all there is
+    by = ""
+    if headline.kind == "surrogate":  # a made-up set is all there is
+        hangs = headline.details.get(UNSAID) and headline.is_decisive and answer.verdict == "too-close"
+        by = say("by unsaid" if hangs else "by")
     said = {**chances, "by": by, "student": situation.student, "gain": stated(gain, level)}
     if answer.verdict == "distil":
         return say("distil", **said, option=headline.best.name)

@@ -1,12 +1,13 @@
 """The question that a published outcome asks of the planner, and the answer in one row.
 
 A question is made of sizes, tokens, budgets and the recipe, never of a row's values. What the planner has no option for
-(sampled text, a start that is not random, a text of another distribution) is left out of it; where nothing would be
-left of the comparison, the row is not asked, with the reason. Where only total parameters were published, they stand
-for those without embeddings. A score follows the loss loosely, so that what is said of one is less sure than of the
-other.
+(a text of another distribution) is left out of it; where nothing would be left of the comparison, the row is not asked,
+with the reason. Where only total parameters were published, they stand for those without embeddings. A score follows
+the loss loosely, so that what is said of one is less sure than of the other. A row that tells its noise has a winner
+only beyond it, so that is the margin it is asked with, and its difference errs by as much.
 """
 
+import math
 from dataclasses import asdict, dataclass, replace
 from shlex import quote
 from typing import Any
@@ -16,9 +17,10 @@ from scipy.special import ndtr
 
 from distillaw.accounting.flops import TRAINING_FACTOR
 from distillaw.errors import DistillawError
-from distillaw.outcomes.table import Outcome
+from distillaw.outcomes.table import LOSSES, Outcome, loss_of
 from distillaw.planning.api import plan
 from distillaw.planning.decision import MARGIN, SURE, tempered
+from distillaw.planning.learnt import SEEDS, learnt
 from distillaw.planning.question import PlanQuestion, situation_of
 from distillaw.planning.situation import forward_flop
 from distillaw.planning.verdict import Verdict
@@ -92,13 +94,21 @@ def ask(row: Outcome) -> Answer:
         verdict = plan(**asked, with_flips=False, unlearnt=row.source)
     except DistillawError as no:
         return replace(blank, why=str(no))
-    said = _of_teachers if row.teacher_b else _of_verdict
     if row.start_b:
         return _of_starts(blank, verdict, row)
-    return said(blank, verdict, is_loss=row.is_loss)
+    return (_of_teachers if row.teacher_b else _of_verdict)(blank, verdict, row)
 
 
-def _of_verdict(blank: Answer, verdict: Verdict, *, is_loss: bool) -> Answer:
+def noise_of(row: Outcome) -> float:
+    """Published noise of one loss, as a share of it; 0 where none was told."""
+    if not row.is_loss or row.value_noise is None or row.value_b is None:
+        return 0.0
+    unit = LOSSES.get(row.metric_kind)
+    noise = row.value_noise / row.value_b if unit is None else unit * row.value_noise
+    return noise / loss_of(row, row.value_b)
+
+
+def _of_verdict(blank: Answer, verdict: Verdict, row: Outcome) -> Answer:
     """Distil (A) or pretrain (B)."""
     gain, pretrain, headline = verdict.gain, verdict.headline.pretrain, verdict.headline
     found = replace(
@@ -112,22 +122,25 @@ def _of_verdict(blank: Answer, verdict: Verdict, *, is_loss: bool) -> Answer:
         inside_range=verdict.inside_range,
         loss=None if pretrain is None else pretrain.loss.mean,
     )
-    if is_loss or pretrain is None or not headline.is_decisive:
+    if pretrain is None or not headline.is_decisive or (row.is_loss and not noise_of(row)):
         return found
-    return _called(found, headline.gain_draws / pretrain.loss.mean, SCORE_SD)
+    beside = 0.0 if row.is_loss else learnt(row.source).points
+    return _called(found, headline.gain_draws / pretrain.loss.mean + beside, row)
 
 
-def _called(found: Answer, gain: np.ndarray, sd: float) -> Answer:
-    """With the call that draws of A's gain over B make, shares of the loss, to which a normal error is added."""
-    ahead, behind = (sign * gain - MARGIN for sign in (1, -1))
+def _called(found: Answer, gain: np.ndarray, row: Outcome) -> Answer:
+    """With the call that draws of A's gain over B make, shares of the loss; scores and noisy losses err more."""
+    noise = noise_of(row)
+    sd = math.sqrt(max(2 * noise**2 - SEEDS**2, 0.0)) if row.is_loss else SCORE_SD
+    ahead, behind = (sign * gain - max(MARGIN, noise) for sign in (1, -1))
     a, b = (tempered(float((ndtr(x / sd) if sd else x > 0).mean())) for x in (ahead, behind))
     return replace(found, probability_a=a, call="A" if a >= SURE else "B" if b >= SURE else "too-close")
 
 
-def _of_teachers(blank: Answer, verdict: Verdict, *, is_loss: bool) -> Answer:
+def _of_teachers(blank: Answer, verdict: Verdict, row: Outcome) -> Answer:
     """Teacher A or teacher B: the first or the second one of the question."""
     headline, rows = verdict.headline, verdict.headline.alternatives
-    distils = {row.teacher: j for j, row in enumerate(rows) if row.kind == "distil"}
+    distils = {each.teacher: j for j, each in enumerate(rows) if each.kind == "distil"}
     ours = [distils.get(teacher) for teacher in verdict.asked.teachers]
     a, b = ours
     if a is None or b is None or a == b:
@@ -137,7 +150,7 @@ def _of_teachers(blank: Answer, verdict: Verdict, *, is_loss: bool) -> Answer:
     assert headline.posterior is not None
     gain = headline.posterior.draws[:, a] - headline.posterior.draws[:, b]
     answered = replace(blank, status="answered", gain=float(gain.mean()), inside_range=verdict.inside_range)
-    return _called(answered, gain / rows[b].loss.mean, 0.0 if is_loss else SCORE_SD)
+    return _called(answered, gain / rows[b].loss.mean, row)
 
 
 def _of_starts(blank: Answer, verdict: Verdict, row: Outcome) -> Answer:
@@ -147,13 +160,13 @@ def _of_starts(blank: Answer, verdict: Verdict, row: Outcome) -> Answer:
     b = next((j for j, s in enumerate(headline.alternatives) if s.kind == "distil"), None)
     if a is None or b is None:
         return replace(blank, why="the law of starts does not reach this cut")
-    if not headline.is_decisive:
+    if not headline.judges_starts:
         return replace(blank, status="unknown", call="too-close", probability_a=0.5, inside_range=False)
     assert headline.posterior is not None and headline.pretrain is not None
     draws, loss = headline.posterior.draws, headline.pretrain.loss.mean
     gain = (draws[:, a] - (0.0 if alone else draws[:, b])) / loss
     answered = replace(blank, status="answered", gain=float(gain.mean() * loss), inside_range=False)
-    return _called(answered, gain, 0.0 if row.is_loss else SCORE_SD)
+    return _called(answered, gain, row)
 
 
 def _sized(row: Outcome) -> Outcome:
@@ -173,6 +186,8 @@ def question_of(row: Outcome) -> dict[str, Any]:
         raise NotAskedError(NOT_ASKED[row.comparison])
     if row.comparison == "start-a-vs-b" and (row.start, row.start_b) != ("pruned", "random"):
         raise NotAskedError("no law compares these starts")
+    if row.text_of == "chosen":
+        raise NotAskedError("no option for text that a teacher chose")
     if row.start == "pretrained":
         raise NotAskedError("no law says what a pretrained start is worth")
     row = _sized(row)
@@ -209,6 +224,8 @@ def _recipe(row: Outcome) -> dict[str, Any]:
         "distill_weight": "tuned" if row.is_tuned else row.distill_weight or None,
         "temperature": row.temperature,
         "top_k": None if row.top_k is None else int(row.top_k),
+        "schedule": row.schedule or None,
+        "policy": "on" if row.on_policy else "sequence" if row.text_of == "teacher" else None,
     }
     return {name: value for name, value in given.items() if value is not None}
 

@@ -223,7 +223,7 @@ def row_table(found: Retrodiction) -> Table:
     return Table.of(
         [
             text("row", of=lambda pair: pair[0].id),
-            text("comparison", of=lambda pair: pair[0].comparison.removeprefix("distil-vs-")),
+            text("comparison", of=lambda pair: pair[0].comparison),
             text("call", of=lambda pair: "unknown" if pair[1].status == "unknown" else pair[1].call),
             number("P(A)", ".2f", of=lambda pair: probability_of(pair[1])),
             text("won", of=lambda pair: pair[0].winner),

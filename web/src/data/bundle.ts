@@ -27,6 +27,8 @@ export interface LearntData {
   compute: number;
   begun: number;
   common: number;
+  alone: number;
+  alone_of_cuts: number;
 }
 
 export interface VoiceData {
@@ -144,6 +146,7 @@ interface Constants {
   seeds: number;
   far: number;
   repeats: number;
+  readings: number;
   fewest_per_param: number;
   law_dof: number;
   law_scale: number;

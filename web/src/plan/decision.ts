@@ -58,9 +58,9 @@ export interface StartCall {
   readonly random: number;
 }
 
-/** The call between the best cut and the best random start; null where no cut is judged beside a decision. */
+/** The call between the best cut and the best random start; null where no cut is judged. */
 export function betterStart(e: Evidence, answer: Call, level: number): StartCall | null {
-  if (!e.isDecisive) return null;
+  if (!e.isDecisive && !e.isShort) return null;
   const best = (js: readonly number[]) => js.reduce((a, b) => (mean(e.gains[b]!) > mean(e.gains[a]!) ? b : a));
   const of = (isCut: boolean) =>
     e.alternatives.flatMap((row, j) => (isCut ? row.cutOf !== null && row.isSpeculative : !row.isSpeculative) ? [j] : []);

@@ -42,6 +42,10 @@ export interface Evidence {
   readonly beliefs: readonly Belief[];
   readonly warnings: readonly string[];
   readonly farOutside: boolean;
+  /** Too short to judge a teacher, and nothing else keeps it from deciding: cuts are judged all the same. */
+  readonly isShort: boolean;
+  /** By the law the teacher does harm, and no weight of its term was said. */
+  readonly unsaid: boolean;
   /** E-folds outside the fitted range, by coordinate. */
   readonly outside: Readonly<Record<string, number>>;
   /** Standard deviation of a gain that the ensemble does not show. */
@@ -62,7 +66,7 @@ export function silent(
 ): Evidence {
   return {
     isDecisive: false, insideRange: false, hasNumbers: false, pretrain: null, alternatives: [], gains: [], beliefs: [], warnings: [],
-    farOutside: false, outside: {}, doubt: 0, kept: 1, scale: SAME_TEXT, coords: {}, sources: null, ...given,
+    farOutside: false, isShort: false, unsaid: false, outside: {}, doubt: 0, kept: 1, scale: SAME_TEXT, coords: {}, sources: null, ...given,
   };
 }
 
@@ -145,7 +149,10 @@ function voiceOf(given: VoiceData): Voice {
 export function findVoices(asked: readonly string[]): Voice[] {
   const first = asked.map((name) => voiceOf(data().asked.find((one) => one.name === name)!.voice));
   const sources = new Set(first.map((v) => v.source));
-  return [...first, ...data().published.map(voiceOf).filter((v) => !sources.has(v.source))];
+  const found = [...first, ...data().published.map(voiceOf).filter((v) => !sources.has(v.source))];
+  if (!found.some((v) => v.kind === "fitted" && v.ensemble !== null)) return found;
+  // beside fits of the user's own the recipe is theirs: the teacher's term alone
+  return found.map((v) => (v.learnt === null ? v : { ...v, learnt: { ...v.learnt, alone: 1, alone_of_cuts: 1 } }));
 }
 
 /** Standard deviation, as a share of the loss, at e-folds outside by coordinate. */

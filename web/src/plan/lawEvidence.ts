@@ -6,7 +6,7 @@ import { say } from "../words";
 import { bill, studentTokensWorth } from "./bills";
 import { type Interval, beliefOfLaw, difference, drawnGains, drawnLosses, intervalOf } from "./draws";
 import { type Evidence, type Strategy, type Voice, doubtAt, efoldsOutside, silent, withGains } from "./evidence";
-import { countedGain, keptShare, learntDoubt, leftOf } from "./learnt";
+import { countedGain, keptShare, learntDoubt, leftOf, readingsOf, tiled } from "./learnt";
 import { type Option, optionName } from "./options";
 import {
   type OptionLoss, type TextScale, isImplausible, movedScale, onLawText, onUserText, optionLoss, textScale,
@@ -45,11 +45,14 @@ export function lawEvidence(
   const isApart = !isFar && isImplausible(scale, options, atHome);
   const lines = complaints(s, voice, options, atHome, scale.ratio);
   const uncovered = startProblem(s);
-  const common = scale.ratio * doubtOf(asked, voice, atHome, outside, scale);
+  const twins = options.map((o) => twinOf(asked, voice, o, atHome[0]!, scale));
+  const common = scale.ratio * doubtOf(asked, voice, atHome, twins, outside, scale);
   const kept = keptShare(s, voice.learnt, outside);
+  const taught = bestTaught(options, atHome);
+  const isUnsaid = readingsOf(s, voice.learnt).length > 1 && mean(twins[taught]!) < mean(atHome[taught]!.loss);
   const short = isShort ? `; ${say("too short", { per_param: perParam, least: constants().fewest_per_param })}` : "";
   const predicted = atHome.map((p, j) => {
-    const found = counted(s, voice, options[j]!, p, atHome[0]!, outside);
+    const found = counted(s, voice, options[j]!, p, twins[j]!, atHome[0]!, outside);
     return onUserText(scale, farBegun(s, voice, options[j]!, found));
   });
   const alone = predicted[0]!.loss;
@@ -62,18 +65,32 @@ export function lawEvidence(
     beliefs: predicted.slice(1).map((p) =>
       beliefOfLaw(p.loss.map((x, k) => alone[k]! - x), Math.hypot(common, p.doubt)),
     ),
-    warnings: [...voice.warnings, ...lines], farOutside: isFar, outside, doubt: common, kept, scale, coords,
+    warnings: [...voice.warnings, ...lines], farOutside: isFar,
+    isShort: isShort && !uncovered && Math.max(0, ...Object.values(outside)) <= reach, unsaid: isUnsaid, outside, doubt: common, kept, scale, coords,
     sources: null,
   };
 }
 
+/** Losses of an option's student without its teacher: where tokens are equal, those of pretraining. */
+function twinOf({ s, options }: Asked, voice: Voice, o: Option, alone: OptionLoss, scale: TextScale): Float64Array {
+  const own = options[0]!;
+  const same = o.studentParams === own.studentParams && o.studentTokens === own.studentTokens;
+  if (same || o.teacher === null || voice.learnt === null || o.isSpeculative) return alone.loss;
+  const twin = { ...own, studentParams: o.studentParams, studentTokens: o.studentTokens };
+  return optionLoss(voice.ensemble!, s, onLawText(scale, twin)).loss;
+}
+
 /** An option with what outcomes leave of its gain. */
 function counted(
-  s: Situation, { learnt }: Voice, o: Option, p: OptionLoss, alone: OptionLoss, outside: Record<string, number>,
+  s: Situation, { learnt }: Voice, o: Option, p: OptionLoss, twin: Float64Array, alone: OptionLoss,
+  outside: Record<string, number>,
 ): OptionLoss {
-  if (learnt === null || o.teacher === null || (o.cutOf !== null && o.isSpeculative)) return p;
-  const gain = countedGain(s, learnt, outside, alone.loss, p.loss, o.studentTokens, mean(p.teacherLoss!));
-  return { ...p, loss: difference(alone.loss, gain), doubt: keptShare(s, learnt, outside) * p.doubt };
+  const whole = tiled(alone.loss, readingsOf(s, learnt));
+  if (learnt === null || o.teacher === null || (o.cutOf !== null && o.isSpeculative)) {
+    return { ...p, loss: tiled(p.loss, readingsOf(s, learnt)) };
+  }
+  const gain = countedGain(s, learnt, outside, alone.loss, twin, p.loss, o.studentTokens, mean(p.teacherLoss!));
+  return { ...p, loss: difference(whole, gain), doubt: keptShare(s, learnt, outside) * p.doubt };
 }
 
 /** The fewer of pretraining's and the best distillation's. */
@@ -84,19 +101,23 @@ function tokensPerParam(options: readonly Option[], predicted: readonly OptionLo
 
 /** Standard deviation of a gain that the ensemble does not show, nats/token of the law's text. */
 function doubtOf(
-  asked: Asked, voice: Voice, predicted: readonly OptionLoss[], outside: Record<string, number>, scale: TextScale,
+  asked: Asked, voice: Voice, predicted: readonly OptionLoss[], twins: readonly Float64Array[],
+  outside: Record<string, number>, scale: TextScale,
 ): number {
   const j = bestTaught(asked.options, predicted);
   const [taught, alone] = [asked.options[j]!, predicted[0]!.loss];
   let share = voice.learnt === null
     ? doubtAt(voice.doubt, outside)
-    : learntDoubt(asked.s, voice.learnt, outside, alone, predicted[j]!.loss, taught.studentTokens);
+    : learntDoubt(asked.s, voice.learnt, outside, alone, twins[j]!, predicted[j]!.loss, taught.studentTokens);
   if (scale.isGuess) share = Math.hypot(share, constants().other_text_doubt);
   const at = (z: number) => mean(optionLoss(voice.ensemble!, asked.s, onLawText(movedScale(scale, z), taught)).loss);
   const strong = () => mean(predicted[j]!.teacherLoss!) < mean(alone);
-  const ends = () =>
-    leftOf(asked.s, voice.learnt, outside, Float64Array.of(1 - at(-1) / mean(alone), 1 - at(1) / mean(alone)), strong());
-  const apart = ([a, b]: Float64Array) => (mean(alone) * Math.abs(a! - b!)) / 2;
+  const gains = () => Float64Array.of(-1, 1).map((z) => (mean(twins[j]!) - at(z)) / mean(alone));
+  const ends = () => leftOf(asked.s, voice.learnt, outside, gains(), strong());
+  const apart = (both: Float64Array) => {
+    const [a, b] = [0, 1].map((end) => mean(both.filter((_, i) => i % 2 === end)));
+    return (mean(alone) * Math.abs(a! - b!)) / 2;
+  };
   const text = scale.sd && taught.teacher !== null ? apart(ends()) : 0;
   return Math.hypot(share * mean(predicted[0]!.loss), text, startDoubt(asked, voice, taught, scale));
 }

@@ -11,7 +11,7 @@ import { type Interval, intervalOf } from "./draws";
 import { type Evidence, type Strategy, best, bestPretrain, deciding, gainDraws, isInformative, speaks } from "./evidence";
 import type { Flip } from "./flips";
 import type { Sources } from "./judging";
-import { isRepeated } from "./learnt";
+import { isRepeated, readingsOf } from "./learnt";
 import type { Option } from "./options";
 import type { EqualCompute, Supposed, Verdict } from "./plan";
 import { type TextScale, deviation, optionLoss, teacherOnLawText } from "./predictions";
@@ -57,7 +57,8 @@ export function sentenceOf(
 function main(s: Situation, headline: Evidence, answer: Call, level: number): string {
   const gain = intervalOf(gainDraws(headline), level);
   const [alone, distilled] = [bestPretrain(headline), best(headline)];
-  const by = headline.kind === "surrogate" ? say("by") : ""; // a made-up set is all there is
+  const hangs = headline.unsaid && headline.isDecisive && answer.verdict === "too-close";
+  const by = headline.kind !== "surrogate" ? "" : say(hangs ? "by unsaid" : "by"); // made-up sets are all there is
   const slots = { ...answer, by, student: studentText(s), gain: stated(gain, level) };
   if (answer.verdict === "distil") return say("distil", { ...slots, option: distilled.name });
   if (answer.verdict === "pretrain") {
@@ -175,6 +176,8 @@ function publishedGains(s: Situation, headline: Evidence, sources: Sources): str
   if (!law?.learnt) return [];
   const found = headline.kept === 1 ? [] : [say("counted", { share: 100 * headline.kept, sd: 100 * law.learnt.per_gain })];
   const { repeated, repeated_sd, compute, begun } = law.learnt;
+  const readings = readingsOf(s, law.learnt);
+  if (readings.length > 1) found.push(say(`recipe unsaid ${s.start}`, { share: 100 * mean(Float64Array.from(readings)) }));
   if (isRepeated(s, best(headline).studentTokens)) {
     found.push(say("repeated gain", { share: 100 * repeated, sd: 100 * repeated_sd }));
   }

@@ -56,11 +56,11 @@ function lossesAt(v: Verdict, at: At): Omit<LossPoint, "at"> {
     teacher_loss: [mean(at.teacher.map(Math.exp))], tokens_per_param: [at.tokens / Math.exp(at.n)],
   });
   const { learnt } = voice;
-  const share = learnt === null ? doubtAt(voice.doubt, outside) : learntDoubt(v.situation, learnt, outside, alone, distilled, at.tokens);
+  const share = learnt === null ? doubtAt(voice.doubt, outside) : learntDoubt(v.situation, learnt, outside, alone, alone, distilled, at.tokens);
   const common = scale * share * mean(alone);
   const first = drawnLosses(alone.map((x) => scale * x), common);
   const counted = countedGain(
-    v.situation, learnt, outside, alone, distilled, at.tokens, mean(at.teacher.map(Math.exp)),
+    v.situation, learnt, outside, alone, alone, distilled, at.tokens, mean(at.teacher.map(Math.exp)),
   );
   const left = keptShare(v.situation, learnt, outside) * doubt;
   const gain = drawnGains(counted.map((x) => scale * x), common, left, 0, learnt?.common ?? constants().common);

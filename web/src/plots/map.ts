@@ -152,10 +152,10 @@ export function gainField(v: Verdict): Field {
         tokens_per_param: [10 ** (budget - size)],
       });
       outside[at] = Object.keys(away).length ? 1 : 0;
-      const counted = countedGain(s, voice.learnt, away, alone, taught, 10 ** budget, teacherLoss);
+      const counted = countedGain(s, voice.learnt, away, alone, alone, taught, 10 ** budget, teacherLoss);
       const middle = mean(counted);
       gain[at] = scale * middle;
-      const share = voice.learnt === null ? doubtAt(voice.doubt, away) : learntDoubt(s, voice.learnt, away, alone, taught, 10 ** budget);
+      const share = voice.learnt === null ? doubtAt(voice.doubt, away) : learntDoubt(s, voice.learnt, away, alone, alone, taught, 10 ** budget);
       const doubt = share * mean(alone);
       const spread = Math.max(mean(counted.map((x) => x * x)) - middle * middle, 0);
       sure[at] = middle / (deviations * Math.sqrt(doubt * doubt + spread));
