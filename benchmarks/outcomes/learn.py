@@ -57,8 +57,8 @@ PRIORS = {
 }
 """Means and standard deviations. at_home: what surrogates missed of simulated truths in their range, 1.35 %
 (docs/verdict.md); realised and per_gain: wide around the four studies' shares; compute: passes of a teacher cost more
-time than FLOP; begun: little, since the law of starts is from students a ten-thousandth of the size; points: nothing, give or take what
-a score moves beside the loss."""
+time than FLOP; begun: little, since the law of starts is from students a ten-thousandth of the size; points:
+nothing, give or take what a score moves beside the loss."""
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 
 
@@ -348,7 +348,9 @@ def _cdf(z: np.ndarray) -> np.ndarray:
 
 def coefficients(x: np.ndarray, common: float, without: str = "") -> dict[str, float]:
     """The fields of planning.learnt.Learnt; `without` the practice of a source."""
-    realised, log_home, per_gain, truncated, log_cut, repeated, compute, begun, points, log_tau = map(float, x)
+    realised, log_home, per_gain, truncated, log_cut, repeated, compute, begun, points, log_tau = map(
+        float, x
+    )
     found = {
         "realised": realised,
         "at_home": math.hypot(math.exp(log_home), math.exp(log_tau)),
@@ -427,7 +429,8 @@ def main() -> None:
         common = float(np.mean([study.common for study in study_shares()]))
         sources = sorted({row.source for row in rows} | _saying(ASKED_ONLY))
         without = {
-            s: coefficients(fit([r for r in rows if r.source != s], whole, without=s), common, s) for s in sources
+            s: coefficients(fit([r for r in rows if r.source != s], whole, without=s), common, s)
+            for s in sources
         }
         LEARNT.write_text(
             json.dumps({"all": coefficients(whole, common), "without": without}, indent=1) + "\n",

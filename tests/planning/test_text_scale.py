@@ -197,7 +197,9 @@ def test_a_crossing_before_the_search_is_censored_not_placed_at_its_edge():
     assert (band.lower, band.median, band.upper) == (None, None, 2e9)
     assert (band.share_before, band.share_none) == (0.6, 0.2)
     assert band.to_json()["share_before"] == 0.6
-    bad = plan("1B", student_tokens="1T", teachers=[Teacher(name="bad", params=5e8, tokens=1e10)], distill_weight=1)
+    bad = plan(
+        "1B", student_tokens="1T", teachers=[Teacher(name="bad", params=5e8, tokens=1e10)], distill_weight=1
+    )
     assert bad.verdict == "pretrain"
     answer = bad.to_json()
     assert answer["crossover_tokens"]["lower"] is None and answer["crossover_tokens"]["median"] is None

@@ -290,7 +290,10 @@ def is_repeated(situation: Situation, tokens: float) -> bool:
 def _counted(
     option: Option, predicted: OptionLoss, twin: Array, alone: OptionLoss, kept: _Kept
 ) -> OptionLoss:
-    """An option with what is counted of its gain by every reading of the recipe, losses (readings m,); beside random starts that of a cut is mostly its head start's."""
+    """An option with what is counted of its gain by every reading of the recipe, losses (readings m,).
+
+    Beside random starts the gain of a cut is mostly its head start's, and is left as it is.
+    """
     learnt, times = kept.voice.learnt, len(kept.readings)
     if option.teacher is None or learnt is None or (option.cut_of is not None and option.is_speculative):
         return replace(predicted, loss=np.tile(predicted.loss, times))

@@ -208,12 +208,12 @@ _ASSUMPTIONS = {
     "recipe infinite": "--divergence reverse-kl towards targets cut by --top-k or --top-p is infinite wherever the "
     "student has mass and the target none; use forward-kl or skew-reverse-kl",
     "recipe divergence": "--divergence {divergence}: one of {known}",
-    "recipe annealed": "--schedule annealed: the weight falls to nothing, and --distill-weight 1 leaves the text's term "
-    "out all along; leave one of them out",
+    "recipe annealed": "--schedule annealed: the weight falls to nothing, and --distill-weight 1 leaves the text's "
+    "term out all along; leave one of them out",
     "recipe sampled": "--policy sequence: the student learns from the teacher's samples as from text, without its "
     "probabilities; leave out --temperature, --top-k and --top-p",
-    "recipe unsaid random": "No weight of the teacher's term was said (--distill-weight). Published recipes from random "
-    "weights mix it with the text's: with {share:.0f} % it is taken to stand alone and do all the harm that laws make "
+    "recipe unsaid random": "No weight of the teacher's term was said (--distill-weight). Published recipes from "
+    "random weights mix it with the text's: with {share:.0f} % it is taken to stand alone and do all the harm that laws make "
     "of a weak teacher, else to be so chosen that it does none (docs/retrodiction.md).",
     "recipe unsaid pruned": "No weight of the teacher's term was said (--distill-weight). For cuts it mostly stands "
     "alone: with {share:.0f} % it is taken to do all the harm that laws make of a weak teacher, else none "
@@ -334,13 +334,13 @@ _REFUSALS = {
     "give --teacher-loss, or both --teacher-params and --teacher-tokens",
     "no teacher left": "--only-existing leaves no teacher: none was named. Give --teacher NAME, "
     "--teacher-params with --teacher-tokens or --teacher-loss, or --study",
-    "start needs larger": "--start pruned cuts the student out of a teacher, which must be larger: {largest:size} is no "
-    "more than the student's {params:size}. Name a larger --teacher, or leave out --start",
+    "start needs larger": "--start pruned cuts the student out of a teacher, which must be larger: {largest:size} is "
+    "no more than the student's {params:size}. Name a larger --teacher, or leave out --start",
     "start needs size": "--start pruned: what is cut depends on the student's size; give --student",
     "self needs": "--teacher self: the student itself, trained before; give --student and --tokens",
     "ensemble of one": "--ensemble {count}: the mean of at least 2 models; leave it out for one",
-    "ensemble needs": "--ensemble {count}: give the size of one model (--teacher-params) and the measured loss of the mean "
-    "(--teacher-loss), without --teacher or --teacher-tokens: no law knows what a mean of models reaches",
+    "ensemble needs": "--ensemble {count}: give the size of one model (--teacher-params) and the measured loss of the "
+    "mean (--teacher-loss), without --teacher or --teacher-tokens: no law knows what a mean of models reaches",
     "no law": "no law to plan with ({said}). Name one with --law, or allow the published ones",
     "pays for none": "compute {compute:flop} pays for no teacher considered. Raise it, name a teacher of "
     "known size that exists, share its bill (--students-served), or choose --scenario best-case",

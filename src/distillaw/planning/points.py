@@ -72,8 +72,8 @@ class Points:
             )
         return [
             *lines,
-            f"{task}: students of equal loss are taken to have equal skill however taught; in published outcomes those of "
-            f"a teacher had what {100 * learnt().points:.1f} % of the loss is worth more (docs/retrodiction.md)",
+            f"{task}: students of equal loss are taken to have equal skill however taught; in published outcomes those "
+            f"of a teacher had what {100 * learnt().points:.1f} % of the loss is worth more (docs/retrodiction.md)",
         ]
 
     def to_json(self) -> dict[str, object]:

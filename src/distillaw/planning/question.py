@@ -113,8 +113,8 @@ class PlanQuestion:
     teachers: Annotated[
         Sequence[str | Teacher] | None,
         OptionHelp(
-            "Names of real models (`distillaw teachers` lists them), e.g. llama-3.1-8b; their losses are estimated. self "
-            "is the student itself, trained before on as many tokens.",
+            "Names of real models (`distillaw teachers` lists them), e.g. llama-3.1-8b; their losses are estimated. "
+            "self is the student itself, trained before on as many tokens.",
             name="teacher",
         ),
     ] = None
@@ -133,7 +133,9 @@ class PlanQuestion:
     ] = None
     ensemble: Annotated[
         int | None,
-        OptionHelp("Models of --teacher-params whose mean each teacher is; --teacher-loss is that of the mean."),
+        OptionHelp(
+            "Models of --teacher-params whose mean each teacher is; --teacher-loss is that of the mean."
+        ),
     ] = None
     student_loss: Annotated[
         Sequence[Given] | None,

@@ -176,20 +176,25 @@ def _sized(row: Outcome) -> Outcome:
     return replace(row, **{n: getattr(row, t) for n, t in names.items() if getattr(row, n) is None})
 
 
+def _without_question(row: Outcome) -> str:
+    """Why nothing could be asked, whatever was published; empty where something could."""
+    if row.comparison in NOT_ASKED:
+        return NOT_ASKED[row.comparison]
+    if row.comparison == "start-a-vs-b" and (row.start, row.start_b) != ("pruned", "random"):
+        return "no law compares these starts"
+    if row.text_of == "chosen":
+        return "no option for text that a teacher chose"
+    return "no law says what a pretrained start is worth" if row.start == "pretrained" else ""
+
+
 def question_of(row: Outcome) -> dict[str, Any]:
     """The fields of `plan` for a row.
 
     Raises:
         NotAskedError: the comparison has no question, or what every question needs is not known.
     """
-    if row.comparison in NOT_ASKED:
-        raise NotAskedError(NOT_ASKED[row.comparison])
-    if row.comparison == "start-a-vs-b" and (row.start, row.start_b) != ("pruned", "random"):
-        raise NotAskedError("no law compares these starts")
-    if row.text_of == "chosen":
-        raise NotAskedError("no option for text that a teacher chose")
-    if row.start == "pretrained":
-        raise NotAskedError("no law says what a pretrained start is worth")
+    if why := _without_question(row):
+        raise NotAskedError(why)
     row = _sized(row)
     needed = [
         "student_params",
