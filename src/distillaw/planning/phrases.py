@@ -213,8 +213,8 @@ _ASSUMPTIONS = {
     "recipe sampled": "--policy sequence: the student learns from the teacher's samples as from text, without its "
     "probabilities; leave out --temperature, --top-k and --top-p",
     "recipe unsaid random": "No weight of the teacher's term was said (--distill-weight). Published recipes from "
-    "random weights mix it with the text's: with {share:.0f} % it is taken to stand alone and do all the harm that laws make "
-    "of a weak teacher, else to be so chosen that it does none (docs/retrodiction.md).",
+    "random weights mix it with the text's: with {share:.0f} % it is taken to stand alone and do all the harm that "
+    "laws make of a weak teacher, else to be so chosen that it does none (docs/retrodiction.md).",
     "recipe unsaid pruned": "No weight of the teacher's term was said (--distill-weight). For cuts it mostly stands "
     "alone: with {share:.0f} % it is taken to do all the harm that laws make of a weak teacher, else none "
     "(docs/retrodiction.md).",
