@@ -9,6 +9,7 @@ keys of a file and the inputs of the page. `situation_of` reads the numbers, wor
 does not go together, and gives the question in numbers.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -331,8 +332,8 @@ def _refuse_no_cut(situation: Situation) -> None:
     size = situation.student_params
     if size is None:
         raise ConfigError(say("start needs size"))
-    sizes = [t.params for t in situation.teachers]
-    if sizes and all(params is not None and params <= size for params in sizes):
+    sizes = [t.params or math.inf for t in situation.teachers]
+    if sizes and max(sizes) <= size:
         raise ConfigError(say("start needs larger", largest=max(sizes), params=size))
 
 
