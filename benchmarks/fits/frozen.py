@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from benchmarks.result_file import save, typed
 from distillaw.cli.verify import show_card
 from distillaw.errors import DistillawError
+from distillaw.runs.files import CHECKSUM
 from distillaw.verifying import scorecard
 from distillaw.verifying.api import freeze_study
 from distillaw.verifying.frozen import read_runs
@@ -62,6 +63,10 @@ def hide_largest_budget(table: Path, study: Path | None, folder: Path) -> list:
     most = max(run.point.tokens for run in students)
     is_hidden = pc.and_(pc.equal(rows["role"], "student"), pc.greater(rows["tokens"], 0.99 * most))
     seen = rows.filter(pc.invert(is_hidden))
+    metadata = {
+        k: v for k, v in (rows.schema.metadata or {}).items() if k != CHECKSUM.encode()
+    }  # of all rows
+    seen = seen.replace_schema_metadata(metadata)
     pq.write_table(seen, folder / "runs.parquet")
     if study:
         for name in ("study.json", "tuning.json"):
