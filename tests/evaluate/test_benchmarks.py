@@ -183,6 +183,46 @@ def test_equal_to_a_plain_loop_of_log_likelihoods(model, data, tmp_path):
     assert answer == pytest.approx(log_likelihood(model, samples[3]["prompt"], continuation), rel=1e-4)
 
 
+TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 320}
+WIDE = {"intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 768}
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "shares"),
+    [
+        ("llama", WIDE, True),
+        ("gemma2", WIDE | {"head_dim": 8, "sliding_window": 64}, True),
+        ("gpt2", {"n_positions": 768}, True),
+        ("bloom", {}, False),  # tells places by the mask's own sum: read one continuation at a time
+    ],
+)
+def test_one_row_for_all_continuations_says_what_the_harness_says(model, family, config, shares):
+    from lm_eval.models.huggingface import HFLM
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from distillaw.evaluate.lm_eval_parts import SharedContextLM
+
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **TINY, **config)).eval()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(3)
+    rng = np.random.default_rng(0)
+    requests = [
+        (("", ""), context, rng.integers(1, 320, 1 + i).tolist())
+        for n in (1, 7, 30, 100)
+        for context in [rng.integers(1, 320, n).tolist()]
+        for i in (0, 3, 5, 1)
+    ]
+    ours, theirs = (
+        kind(pretrained=network, tokenizer=model[1], batch_size=3) for kind in (SharedContextLM, HFLM)
+    )
+    told, wanted = (lm._loglikelihood_tokens(requests, disable_tqdm=True) for lm in (ours, theirs))
+    assert ours._shares is shares
+    assert [t[0] for t in told] == pytest.approx([w[0] for w in wanted], rel=1e-4)
+    assert [t[1] for t in told] == [w[1] for w in wanted]
+
+
 def test_winogrande_asks_for_the_rest_of_the_sentence_after_each_option(model, data, tmp_path):
     rows = map(json.loads, (data / "nutcracker/winogrande/test.json").read_text().splitlines())
     right = []

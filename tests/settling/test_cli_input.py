@@ -89,7 +89,8 @@ path = "oracle"
     ("extra", "message"),
     [
         ("[settle]\nbugdet = '2%'", "did you mean 'budget'"),
-        ("[students]\nparams = ['1M']", "unknown key 'students'"),
+        ("[students]\nparams = ['1M']", "describes a study"),
+        ("seeds = 3", "unknown key 'seeds'"),
         ("[settle]\nmargin = -1.0", "must be positive"),
         ("[settle]\nlevel = 0.2", "must lie in"),
         ("[[teachers]]\nparams = '0.3M'\ntokens = '1M'", "Train it first"),

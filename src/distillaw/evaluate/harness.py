@@ -89,13 +89,17 @@ def _ask(
         ) from None
     with _quiet():
         from lm_eval.evaluator import evaluate
-        from lm_eval.models.huggingface import HFLM
 
-        from distillaw.evaluate.lm_eval_parts import RememberingLM, require_metrics, sandboxed
+        from distillaw.evaluate.lm_eval_parts import (
+            RememberingLM,
+            SharedContextLM,
+            require_metrics,
+            sandboxed,
+        )
 
         if "process_results" not in spec.harness:
             require_metrics(spec.task, {each["metric"] for each in spec.harness.get("metric_list", [])})
-        inner = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=way.batch)  # type: ignore[arg-type]
+        inner = SharedContextLM(pretrained=model, tokenizer=tokenizer, batch_size=way.batch)  # type: ignore[arg-type]
         lm = RememberingLM(inner, memory, name=spec.task, say=say)
         with sandboxed(spec.task):
             tasks = {name: _task(spec, name, rows, way) for name in rows.test}

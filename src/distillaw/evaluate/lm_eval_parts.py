@@ -27,6 +27,8 @@ from distillaw.runs.pace import Telling
 
 CHUNK = 32
 """Requests between two writes."""
+AGREE = 1e-3
+"""Share of a log-probability within which one row says what several say: rounding, in bfloat16 as well."""
 
 
 @contextlib.contextmanager
@@ -61,6 +63,99 @@ class QuietTask(ConfigurableTask):
         """As the harness does."""
         with contextlib.redirect_stderr(io.StringIO()):
             super().build_all_requests(**settings)
+
+
+class SharedContextLM(HFLM):
+    """Reads a context once for all its continuations, which stand behind it in one row and do not see each other.
+
+    A question of four answers is a row of context and answers where the harness has four of context and answer each.
+    The mask that keeps answers apart is the model's to take: the first row is also read the harness's way, and where
+    the two differ, or the model refuses the mask, so is everything.
+    """
+
+    _shares: bool | None = None
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[tuple[tuple[str, str], list[int], list[int]]],
+        disable_tqdm: bool = False,
+        override_bs: int | None = None,
+    ) -> list[tuple[float, bool]]:
+        def plain(indices: list[int]) -> dict[int, tuple[float, bool]]:
+            asked = [requests[i] for i in indices]
+            found = super(SharedContextLM, self)._loglikelihood_tokens(asked, disable_tqdm, override_bs)
+            return dict(zip(indices, found, strict=True))
+
+        rows: dict[tuple[int, ...], list[int]] = {}
+        for i, (_, context, _) in enumerate(requests):
+            rows.setdefault(tuple(context), []).append(i)
+        shared = {
+            context: indices
+            for context, indices in rows.items()
+            if len(indices) > 1 and self._fits(context, [requests[i][2] for i in indices])
+        }
+        if shared and self._shares is None:
+            self._shares = self._agrees(requests, next(iter(shared.values())), plain)
+        if not self._shares:
+            shared = {}
+        answers = plain([i for context, indices in rows.items() if context not in shared for i in indices])
+        todo = sorted(shared.items(), key=lambda row: -len(row[0]))
+        for first in range(0, len(todo), int(self.batch_size)):
+            answers |= self._read(requests, dict(todo[first : first + int(self.batch_size)]))
+        return [answers[i] for i in range(len(requests))]
+
+    def _fits(self, context: tuple[int, ...], continuations: list[list[int]]) -> bool:
+        """Whether nothing would be cut off, and no window of attention moves over the row."""
+        longest = len(context) + max(map(len, continuations)) - 1
+        window = getattr(self.config, "sliding_window", None)
+        return longest <= min(self.max_length, window or self.max_length)
+
+    def _agrees(self, requests: list, indices: list[int], plain: Callable) -> bool:
+        theirs = plain(indices)
+        try:
+            ours = self._read(requests, {tuple(requests[indices[0]][1]): indices})
+        except (TypeError, ValueError, RuntimeError):  # no such mask in this model
+            return False
+        return all(abs(ours[i][0] - theirs[i][0]) <= AGREE * max(1.0, abs(theirs[i][0])) for i in indices)
+
+    @torch.no_grad()
+    def _read(self, requests: list, rows: dict[tuple[int, ...], list[int]]) -> dict[int, tuple[float, bool]]:
+        """Answers of some rows in one pass: tokens and positions (B, L), mask (B, 1, L, L), logits (B, L, V)."""
+        pieces = {context: [requests[i][2] for i in indices] for context, indices in rows.items()}
+        length = max(len(c) + sum(len(each) - 1 for each in part) for c, part in pieces.items())
+        tokens = torch.zeros(len(rows), length, dtype=torch.long)
+        positions = torch.zeros_like(tokens)
+        sees = torch.tril(torch.ones(length, length, dtype=torch.bool)).repeat(len(rows), 1, 1)
+        places: list[tuple[int, int, list[int]]] = []
+        for b, ((context, continuations), indices) in enumerate(
+            zip(pieces.items(), rows.values(), strict=True)
+        ):
+            start = len(context)
+            tokens[b, :start] = torch.tensor(context)
+            positions[b, :start] = torch.arange(start)
+            end = start
+            for i, continuation in zip(indices, continuations, strict=True):
+                inner = len(continuation) - 1  # the last token is read off, not read
+                tokens[b, end : end + inner] = torch.tensor(continuation[:-1], dtype=torch.long)
+                positions[b, end : end + inner] = torch.arange(start, start + inner)
+                sees[b, end:, start:end] = False  # what came before, for this one and all after it
+                places.append((i, b, [start - 1, *range(end, end + inner)]))
+                end += inner
+        dtype = self.model.dtype
+        mask = torch.zeros(sees.shape, dtype=dtype).masked_fill_(~sees, torch.finfo(dtype).min)
+        logits = self.model(
+            tokens.to(self.device),
+            attention_mask=mask[:, None].to(self.device),
+            position_ids=positions.to(self.device),
+            use_cache=False,
+        ).logits
+        answers = {}
+        for i, b, at in places:
+            scores = torch.log_softmax(logits[b, at], dim=-1, dtype=self.softmax_dtype)
+            wanted = torch.tensor(requests[i][2], device=scores.device)
+            total = scores.gather(1, wanted[:, None]).sum()
+            answers[i] = (float(total), bool((scores.argmax(1) == wanted).all()))
+        return answers
 
 
 class RememberingLM(LM):

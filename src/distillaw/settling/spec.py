@@ -107,6 +107,11 @@ def read_settle(
 
 
 def _from_file(path: Path, table: dict[str, Any]) -> SettleSpec:
+    if "students" in table:
+        raise ConfigError(
+            f"{path} describes a study ([students]): run it with `distillaw study run {path}`. A settlement asks about "
+            "one student: `distillaw settle --like FOLDER_OF_THAT_STUDY --student 0.3M --tokens 5M --teacher RUN`"
+        )
     asked = table.get("settle")
     if isinstance(asked, dict) and isinstance(asked.get("budget"), int | float):  # budget = 1e13
         table = table | {"settle": asked | {"budget": repr(asked["budget"])}}
