@@ -141,7 +141,7 @@ class SharedContextLM(HFLM):
                 sees[b, end:, start:end] = False  # what came before, for this one and all after it
                 places.append((i, b, [start - 1, *range(end, end + inner)]))
                 end += inner
-        dtype = self.model.dtype
+        dtype = next(self.model.parameters()).dtype
         mask = torch.zeros(sees.shape, dtype=dtype).masked_fill_(~sees, torch.finfo(dtype).min)
         logits = self.model(
             tokens.to(self.device),
@@ -151,7 +151,7 @@ class SharedContextLM(HFLM):
         ).logits
         answers = {}
         for i, b, at in places:
-            scores = torch.log_softmax(logits[b, at], dim=-1, dtype=self.softmax_dtype)
+            scores = logits[b, at].log_softmax(-1)
             wanted = torch.tensor(requests[i][2], device=scores.device)
             total = scores.gather(1, wanted[:, None]).sum()
             answers[i] = (float(total), bool((scores.argmax(1) == wanted).all()))
