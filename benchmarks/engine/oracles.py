@@ -17,10 +17,10 @@ import torch
 
 from benchmarks.result_file import save, typed
 from distillaw.models.fresh import build_model
+from distillaw.models.parallel import keep_freed_memory
 from distillaw.runs.spec import Recipe
 from distillaw.shapes import shape_for_params
 from distillaw.train.optim import build_optimizer
-from distillaw.train.parallel import keep_freed_memory
 from distillaw.train.student import Signal, Student
 from distillaw.worlds.oracle import Oracle, OracleSpec
 from distillaw.worlds.spec import PRESETS

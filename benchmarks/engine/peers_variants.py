@@ -336,7 +336,7 @@ def ours(folder: Path, meter: Meter, teaching: str) -> None:
     """The engine itself: `Feed` reads stream and teacher, `Trainer` steps. teaching: online, none, or a store."""
     import peers_task as task
 
-    from distillaw.train.parallel import keep_freed_memory
+    from distillaw.models.parallel import keep_freed_memory
     from distillaw.train.student import NoTeacher, OnlineTeacher, TargetsOnDisk
 
     keep_freed_memory()  # as `distillaw train` and the workers of a study do

@@ -29,6 +29,7 @@ from benchmarks.result_file import save
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import BatchOrder
 from distillaw.models.fresh import build_model
+from distillaw.models.parallel import Ranks
 from distillaw.models.teacher import ModelTeacher, head_of
 from distillaw.shapes import shape_for_params
 from distillaw.sweep.jobs import Planner
@@ -38,7 +39,6 @@ from distillaw.train.checkpoint import TrainState
 from distillaw.train.loop import BatchFeed, Logs, StudentRun, Trainer, _step
 from distillaw.train.metering import RunSpeed
 from distillaw.train.optim import build_optimizer, schedule_for
-from distillaw.train.parallel import Ranks
 from distillaw.train.stacked import HAVE_GRAPHS, CapturedStacks
 from distillaw.train.student import OnlineTeacher, Student
 

@@ -25,6 +25,7 @@ from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import BatchOrder
 from distillaw.large_batch.diffusion import log_steps
 from distillaw.models.fresh import build_model
+from distillaw.models.parallel import ALONE
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
@@ -32,7 +33,6 @@ from distillaw.train.checkpoint import TrainState, new_tracker
 from distillaw.train.loop import LOG_STEPS, BatchFeed, Trainer
 from distillaw.train.metering import StepMeter
 from distillaw.train.optim import build_optimizer
-from distillaw.train.parallel import ALONE
 from distillaw.train.student import NoTeacher, Student
 
 ROUNDS = 9

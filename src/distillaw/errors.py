@@ -18,6 +18,9 @@ A message says what happened, the values seen, the rule, and the next action. Ea
 class DistillawError(Exception):
     """Base of all errors raised on purpose; the command line prints its message without a traceback."""
 
+    is_told = False
+    """Whether another of the processes that work together says it."""
+
 
 class ConfigError(DistillawError, ValueError):
     """A specification that cannot be run: unknown key, impossible or contradictory value."""

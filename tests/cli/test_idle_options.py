@@ -140,6 +140,9 @@ ROWS = {
         ("--section-chars 500", TEXT, CHAT),
         ("--batch 4", CODE, ""),
         ("--device cpu", CODE, ""),
+        ("--processes 2", CODE, ""),
+        ("--sharding fsdp", f"{CODE} --processes 2", ""),
+        ("--precision bf16", CODE, ""),
         ("--dry-run", CODE, ""),
     ],
     "settle": [

@@ -41,9 +41,9 @@ def run(world: int, act: Callable, *arguments, sharding: str = "ddp") -> list:
         except EOFError:
             answers.append(RankError(f"exit code {process.exitcode}"))
         process.join(FINISH_SECONDS)
-    for answer in answers:
-        if isinstance(answer, BaseException):
-            raise answer
+    errors = [answer for answer in answers if isinstance(answer, BaseException)]
+    if errors:  # one that only lost another says less
+        raise next((error for error in errors if "another rank has ended" not in str(error)), errors[0])
     return answers
 
 
@@ -90,11 +90,12 @@ def _work(pipe, variables, sharding, act, arguments) -> None:
     os.environ.update(variables)
     import torch
 
-    from distillaw.train.parallel import join_ranks
+    from distillaw.models.parallel import join_ranks
+    from distillaw.runs.execution import Execution
 
     torch.set_num_threads(1)
     try:
-        with join_ranks(sharding) if sharding else contextlib.nullcontext() as ranks:
+        with join_ranks(Execution(sharding=sharding)) if sharding else contextlib.nullcontext() as ranks:
             answer = act(ranks, *arguments)
     except BaseException as error:
         answer = error
@@ -168,11 +169,14 @@ def skipped_steps(ranks, folder: Path, spec, budgets: list[int]) -> int:
 
 def run_file(ranks, file: Path, folder: Path, sharding: str) -> None:
     """`distillaw train FILE --out FOLDER` without the command line."""
+    from distillaw.models.parallel import join_ranks
+    from distillaw.runs.execution import Execution
     from distillaw.sweep.run_files import load_single
     from distillaw.sweep.scheduler import Display
     from distillaw.sweep.single import run_single
 
-    run_single(load_single(file), folder, display=Display(), command="test", sharding=sharding)
+    with join_ranks(Execution(sharding=sharding)) as ranks:
+        run_single(load_single(file), folder, display=Display(), command="test", ranks=ranks)
 
 
 def wait_for(fact: Callable[[], object], seconds: float = 120) -> None:
@@ -189,8 +193,7 @@ def prune(ranks, teacher: Path, out: Path, wishes: dict, text: str) -> dict:
     from distillaw.models.prune import Wishes, prune_to
     from distillaw.models.source import locate
 
-    group = ranks if ranks.world > 1 else None
-    return prune_to(locate(teacher), out, Wishes(**wishes), text=text, group=group)
+    return prune_to(locate(teacher), out, Wishes(**wishes), text=text, ranks=ranks)
 
 
 def importance(ranks, teacher: Path, windows: list, wishes: dict):
@@ -208,11 +211,66 @@ def importance(ranks, teacher: Path, windows: list, wishes: dict):
 def fail_on_the_second(ranks) -> None:
     """What one rank cannot do, all say."""
     from distillaw.errors import DataError
-    from distillaw.models.scoring import together
 
     def act() -> int:
         if ranks.rank == 1:
             raise DataError("not finite")
         return 1
 
-    together(act, ranks)
+    ranks.together(act)
+
+
+def distil(ranks, spec, folder: Path) -> dict:
+    """`distillaw distil` without the command line."""
+    from distillaw.sweep.arms import train_arms
+    from distillaw.sweep.scheduler import Display
+
+    return train_arms(spec, folder, display=Display(), ranks=ranks)
+
+
+def store(ranks, teacher: Path, data: Path, out: Path) -> dict:
+    """`distillaw cache build` without the command line; what the manifest says of the teacher."""
+    from distillaw.data.shards import TokenStore
+    from distillaw.sweep.target_stores import find_teacher, open_maker
+    from distillaw.targets.build import build_shards, make_plan, opened_for_building
+    from distillaw.targets.manifest import Scheme, TargetRequest
+
+    tokens = TokenStore.open(data)
+    request = TargetRequest(scheme=Scheme(), split="student", context=32, tokens=10_000, shard_bytes=60_000)
+    maker = open_maker(find_teacher(str(teacher)), tokens, request, ranks)
+    assert (maker.teacher.model.base_model.__class__.__name__[:4] == "FSDP") == ranks.shards
+    with opened_for_building(out, make_plan(request, maker.teacher, tokens), ranks) as plan:
+        manifest = build_shards(out, plan, maker, ranks=ranks)
+    return {"loss": manifest.teacher_loss, "shards": [entry.sha256 for entry in manifest.shards]}
+
+
+def evaluate(ranks, model: Path, out: Path, text: str) -> dict:
+    """`distillaw evaluate --text --teacher` without the command line."""
+    from distillaw.evaluate.suite import evaluate_model
+    from distillaw.evaluate.wishes import TextWishes
+
+    record = evaluate_model(
+        str(model), out=out, text=TextWishes(text=text, context=48), teacher=model, ranks=ranks
+    )
+    return {
+        part: {k: v for k, v in record[part].items() if k != "part"} for part in ("heldout", "calibration")
+    }
+
+
+def tune(ranks, stage: str, model: Path, data: Path, out: Path) -> dict:
+    """`distillaw instruct sft` or `dpo` without the command line."""
+    from distillaw.instruct.spec import DpoSpec, SftSpec
+    from distillaw.instruct.stages import run_dpo, run_sft
+    from distillaw.runs.files import read_json_lines
+
+    same = {"model": str(model), "template": "zephyr", "max_tokens": 96, "batch": 4, "lr": 1e-3}
+    if stage == "sft":
+        result = run_sft(SftSpec(data=str(data / "chats.jsonl"), epochs=2, **same), out, ranks=ranks)
+    else:
+        result = run_dpo(DpoSpec(data=str(data / "pairs.jsonl"), epochs=2, **same), out, ranks=ranks)
+    rows = ranks.told(lambda: [row for row in read_json_lines(out / "metrics.jsonl") if "loss" in row])
+    return {
+        "steps": len(rows),
+        "losses": [row[key] for row in rows for key in ("loss", "grad_norm")],
+        "after": [result["after"]["loss"], result["loss_se"]],
+    }

@@ -142,6 +142,7 @@ def audit_store(target: str, contract: Contract) -> Findings:
 
 def _own_store(findings: Findings, path: Path, contract: Contract) -> None:
     """A folder of `distillaw cache build`."""
+    from distillaw.models.parallel import ALONE
     from distillaw.sweep.target_stores import ask_teacher_again, find_teacher, open_maker
     from distillaw.targets.manifest import read_manifest
     from distillaw.targets.store import check_files
@@ -154,7 +155,7 @@ def _own_store(findings: Findings, path: Path, contract: Contract) -> None:
         return
 
     def load(teacher: str, store: Any, request: Any) -> Any:
-        return open_maker(find_teacher(teacher), store, request, "cpu")
+        return open_maker(find_teacher(teacher), store, request, ALONE)
 
     assets = contract.assets
     teacher, data = assets.get("teacher"), assets.get("data")

@@ -80,7 +80,7 @@ def run(call: Callable[[], object]) -> int:
     except CycloptsError as error:
         return complain(usage_error(error), 2)
     except (ConfigError, VocabularyError) as error:
-        return complain(in_typed_words(str(error)), 2)
+        return 2 if error.is_told else complain(in_typed_words(str(error)), 2)
     except BrokenPipeError:  # `distillaw ... | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -89,7 +89,7 @@ def run(call: Callable[[], object]) -> int:
             return 0
         raise
     except DistillawError as error:
-        return complain(error, 1)
+        return 1 if error.is_told else complain(error, 1)
     except OSError as error:
         unnamed = error.filename is None and error.errno in (errno.ENOSPC, errno.EIO)
         where = "standard output cannot be written" if unnamed else error.filename

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cyclopts import App
 
 from distillaw.cli.app import print_json
+from distillaw.cli.machine import ReadingOptions, joined, torch_dtype
 from distillaw.cli.options import Device, OutFolder, Place, Whole, given, options_of
 from distillaw.cli.output import Output, same_command
 from distillaw.cli.progress import metered
@@ -19,6 +20,7 @@ from distillaw.targets.manifest import Scheme, TargetRequest
 
 if TYPE_CHECKING:
     from distillaw.data.shards import TokenStore
+    from distillaw.models.parallel import Ranks
     from distillaw.targets.build import StoreCost
     from distillaw.targets.make import TargetMaker
     from distillaw.targets.manifest import Manifest, StorePlan
@@ -45,7 +47,7 @@ def build(
     temperature: float | None = None,
     seed: int = 0,
     shard_mb: float = 64.0,
-    device: str = "auto",
+    execution: ReadingOptions | None = None,
     dry_run: bool = False,
     output: Output = Output(),
 ) -> None:
@@ -67,45 +69,65 @@ def build(
         temperature: of the stored distribution; default: the run's, or 1.
         seed: of the samples.
         shard_mb: largest size of a file, MB.
-        device: cpu, cuda or auto (cuda where there is one).
+        execution: where and how; several processes make the files side by side.
         dry_run: print the cost and stop.
     """
-    from distillaw.sweep.target_stores import open_text
+    from distillaw.sweep.study import require_trainable
+    from distillaw.sweep.target_stores import find_teacher, open_text
 
     asked = {"context": context, "tokens": tokens, "order_seed": order_seed, "temperature": temperature}
-    store, defaults = open_text(data, out, dry_run=dry_run, say=output.step)
-    settings: dict[str, Any] = defaults | {key: value for key, value in asked.items() if value is not None}
-    kept = Scheme(**given(scheme), temperature=settings.pop("temperature"))
-    request = TargetRequest(scheme=kept, split=split, seed=seed, shard_bytes=int(shard_mb * 1e6), **settings)
-    maker = _load(teacher, store, request, device)
+    found = find_teacher(teacher)
+    require_trainable()
+    with joined(execution, output, teacher) as (ranks, output):
+        store, defaults = ranks.told(lambda: open_text(data, out, dry_run=dry_run, say=output.step))
+        settings: dict[str, Any] = defaults | {
+            key: value for key, value in asked.items() if value is not None
+        }
+        kept = Scheme(**given(scheme), temperature=settings.pop("temperature"))
+        request = TargetRequest(
+            scheme=kept, split=split, seed=seed, shard_bytes=int(shard_mb * 1e6), **settings
+        )
 
-    from distillaw.targets.build import build_shards, make_plan, opened_for_building, settle_plan
+        from distillaw.sweep.target_stores import open_maker
+        from distillaw.targets.build import build_shards, make_plan, opened_for_building, settle_plan
 
-    plan = settle_plan(out, make_plan(request, maker.teacher, store))
-    cost = _predict(out, plan, maker, output)
-    if dry_run:
-        if data.suffix == ".toml":
-            plan = replace(plan, data=str(out.resolve() / "data"))  # where a build will have it
-        if output.json:
-            print_json({"folder": str(out), **plan.record(), **cost.record()})
-        else:
-            print(f"{_plan_line(plan)}\n{_cost_line(cost)}")
-            output.suggest(same_command(without="--dry-run"))
+        maker = open_maker(found, store, request, ranks, torch_dtype(execution))
+        plan = ranks.told(lambda: settle_plan(out, make_plan(request, maker.teacher, store)))
+        cost = _predict(out, plan, maker, ranks, output)
+        if dry_run:
+            if ranks.is_first:
+                _print_dry_run(data, out, plan, cost, output)
+            return
+        output.say(f"{_plan_line(plan)}\n{_cost_line(cost)}{_done_line(out, plan)}")
+        began = time.monotonic()
+        with (
+            opened_for_building(out, plan, ranks) as plan,
+            metered("targets", plan.num_positions, "positions", quiet=output.quiet) as meter,
+        ):
+            said = {"progress": lambda done: meter.advance(ranks.world * done), "say": meter.note}
+            manifest = build_shards(out, plan, maker, ranks=ranks, **said)
+    if not ranks.is_first:
         return
-    output.say(f"{_plan_line(plan)}\n{_cost_line(cost)}{_done_line(out, plan)}")
-    began = time.monotonic()
-    with opened_for_building(out, plan) as plan:
-        with metered("targets", plan.num_positions, "positions", quiet=output.quiet) as meter:
-            manifest = build_shards(out, plan, maker, progress=meter.advance, say=meter.note)
     seconds = time.monotonic() - began
     if output.json:
-        found = {"folder": str(out), **manifest.facts(out)}
-        print_json({**found, "seconds": seconds, "predicted": cost.record()})
+        print_json(
+            {"folder": str(out), **manifest.facts(out), "seconds": seconds, "predicted": cost.record()}
+        )
         return
     off = manifest.total_bytes / cost.bytes - 1
     size = f"{format_bytes(manifest.total_bytes)} ({off:+.1%} against the prediction)"
     print(f"{out}: {size} in {format_seconds(seconds)}\n{_found_line(manifest)}")
     output.suggest(f"distillaw cache verify {shlex.quote(str(out))}")
+
+
+def _print_dry_run(data: Path, out: Path, plan: "StorePlan", cost: "StoreCost", output: Output) -> None:
+    if data.suffix == ".toml":
+        plan = replace(plan, data=str(out.resolve() / "data"))  # where a build will have it
+    if output.json:
+        print_json({"folder": str(out), **plan.record(), **cost.record()})
+    else:
+        print(f"{_plan_line(plan)}\n{_cost_line(cost)}")
+        output.suggest(same_command(without="--dry-run"))
 
 
 @app.command
@@ -201,17 +223,19 @@ def _load(teacher: str, store: "TokenStore", request: TargetRequest, device: str
     request.open_split(store)
     found = find_teacher(teacher)
     require_trainable()
-    from distillaw.cli.machine import torch_device
+    from distillaw.models.parallel import Ranks, device_of
 
-    return open_maker(found, store, request, torch_device(device))
+    return open_maker(found, store, request, Ranks(device=device_of(device)))
 
 
-def _predict(out: Path, plan: "StorePlan", maker: "TargetMaker", output: Output) -> "StoreCost":
+def _predict(
+    out: Path, plan: "StorePlan", maker: "TargetMaker", ranks: "Ranks", output: Output
+) -> "StoreCost":
     from distillaw.targets.build import missing_positions, predict_cost, require_space
 
     output.say(f"reading some windows of {format_count(plan.num_windows)} to predict size and time")
-    cost = predict_cost(maker, plan)
-    require_space(out, cost.bytes_per_position * missing_positions(out, plan))
+    cost = predict_cost(maker, plan, ranks)
+    ranks.first(lambda: require_space(out, cost.bytes_per_position * missing_positions(out, plan)))
     return cost
 
 

@@ -9,7 +9,8 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.options import Device, Number, Place, Whole, given, options_of
+from distillaw.cli.machine import ReadingOptions, joined, torch_dtype
+from distillaw.cli.options import Number, Place, Whole, given, options_of
 from distillaw.cli.output import Output, same_command
 from distillaw.cli.typed import refuse_idle, typed_options
 from distillaw.data.corpus import WHOLE, Reading, check_text
@@ -52,7 +53,7 @@ def evaluate(
     task_folder: Path | None = None,
     skip_missing: bool = False,
     reading: Annotated[Reading, Parameter(name="*")] = WHOLE,
-    device: Device = "auto",
+    execution: ReadingOptions | None = None,
     dry_run: bool = False,
     output: Output = Output(),
 ) -> None:
@@ -72,6 +73,7 @@ def evaluate(
         task_folder: folder of further benchmarks as YAML.
         skip_missing: leave out benchmarks whose files are not there instead of refusing.
         reading: what is read of each document.
+        execution: where and how; several processes share the windows and the questions.
         dry_run: say what would be asked, and stop.
     """
     out = _out(model, out)
@@ -92,10 +94,9 @@ def evaluate(
     if on_text.text is not None:
         check_text(on_text.text, reading)
 
-    from distillaw.cli.machine import torch_device
-    from distillaw.evaluate.suite import evaluate_model
+    with joined(execution, output, model) as (ranks, output), output.working("evaluating") as step:
+        from distillaw.evaluate.suite import evaluate_model
 
-    with output.working("evaluating") as step:
         record = evaluate_model(
             model,
             out=out,
@@ -109,10 +110,13 @@ def evaluate(
             chat=None if judged.questions is None else ChatWishes(**given(judged), limit=limit),
             task_folder=task_folder,
             skip_missing=skip_missing,
-            device=torch_device(device, model),
+            ranks=ranks,
+            dtype=torch_dtype(execution),
             command=same_command(),
             say=step,
         )
+    if not ranks.is_first:
+        return
     print_json(record) if output.json else _print(record, out)
     output.suggest(*_next(record, out))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from cyclopts import App
 
 from distillaw.cli.app import print_json
+from distillaw.cli.machine import ExecutionOptions, execution_of, joined
 from distillaw.cli.options import Device, Model, OutFolder, Place, Whole, given, options_of
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
@@ -24,8 +25,9 @@ app = App(
 )
 
 _NO_OPTIONS = ("model", "data", "teacher", "warmup", "weight_decay", "checkpoint_seconds")
+_HOW = ("precision", "micro_batch", "checkpoint_activations")
 SftOptions, DpoOptions, OnPolicyOptions = (
-    options_of(spec, without=_NO_OPTIONS, typed={"max_tokens": Whole | None})
+    options_of(spec, without=(*_NO_OPTIONS, *_HOW), typed={"max_tokens": Whole | None})
     for spec in (SftSpec, DpoSpec, OnPolicySpec)
 )
 Result: TypeAlias = Mapping[str, Any]
@@ -39,7 +41,7 @@ def sft(
     data: Path,
     out: OutFolder,
     tuning: SftOptions | None = None,
-    device: Device = "auto",
+    execution: ExecutionOptions | None = None,
     dry_run: bool = False,
     output: Output = Output(),
 ) -> None:
@@ -49,10 +51,11 @@ def sft(
         data: conversations, .jsonl: `messages`, MiniChat's list of turns, ShareGPT, Alpaca or self-instruct.
         out: the run's folder; the chat model is OUT/model.
         tuning: how it learns.
+        execution: where and how; --micro-batch counts examples (packed: rows).
         dry_run: read and mask the data, say what the run would cost, and stop.
     """
-    spec = SftSpec(model=model, data=str(data), **given(tuning))
-    where = _place(model, device)
+    spec = SftSpec(model=model, data=str(data), **given(tuning), **_how(execution))
+    _require()
     from distillaw.instruct.stages import read_sides, run_sft
     from distillaw.instruct.start import open_model
 
@@ -63,8 +66,10 @@ def sft(
         learnt = sum(each.answer_tokens for each in sides.train)
         _preview(spec, start, sides, tokens, learnt, output)
         return
-    with output.working("fine-tuning") as step:
-        result = run_sft(spec, out, device=where, say=step, command=same_command())
+    with joined(execution, output, model) as (ranks, output), output.working("fine-tuning") as step:
+        result = run_sft(spec, out, ranks=ranks, say=step, command=same_command())
+    if not ranks.is_first:
+        return
     print_json(result) if output.json else _print_sft(result, out)
     _suggest_scores(output, out)
 
@@ -76,7 +81,7 @@ def dpo(
     pairs: Path,
     out: OutFolder,
     tuning: DpoOptions | None = None,
-    device: Device = "auto",
+    execution: ExecutionOptions | None = None,
     dry_run: bool = False,
     output: Output = Output(),
 ) -> None:
@@ -88,10 +93,11 @@ def dpo(
             out.
         out: the run's folder; the tuned model is OUT/model.
         tuning: how it learns.
+        execution: where and how; --micro-batch counts examples (packed: rows).
         dry_run: read and mask the pairs, say what the run would cost, and stop.
     """
-    spec = DpoSpec(model=model, data=str(pairs), **given(tuning))
-    where = _place(model, device)
+    spec = DpoSpec(model=model, data=str(pairs), **given(tuning), **_how(execution))
+    _require()
     from distillaw.instruct.stages import read_pair_sides, run_dpo
     from distillaw.instruct.start import open_model
 
@@ -102,8 +108,10 @@ def dpo(
         tokens = learnt + sum(2 * len(each.prompt) for each in sides.train)
         _preview(spec, start, sides, tokens, learnt, output)
         return
-    with output.working("tuning") as step:
-        result = run_dpo(spec, out, device=where, say=step, command=same_command())
+    with joined(execution, output, model) as (ranks, output), output.working("tuning") as step:
+        result = run_dpo(spec, out, ranks=ranks, say=step, command=same_command())
+    if not ranks.is_first:
+        return
     print_json(result) if output.json else _print_dpo(result, out)
     _suggest_scores(output, out)
 
@@ -116,7 +124,7 @@ def onpolicy(
     data: Path,
     out: OutFolder,
     tuning: OnPolicyOptions | None = None,
-    device: Device = "auto",
+    execution: ExecutionOptions | None = None,
     output: Output = Output(),
 ) -> None:
     """Distil a teacher on the student's own answers (GKD): it answers, the teacher scores every token.
@@ -127,13 +135,16 @@ def onpolicy(
         data: conversations whose prompts are answered, and whose answers are learnt where --on-policy is below 1.
         out: the run's folder; the tuned model is OUT/model.
         tuning: how it learns.
+        execution: where and how; --micro-batch counts examples (packed: rows).
     """
-    spec = OnPolicySpec(model=model, teacher=teacher, data=str(data), **given(tuning))
-    where = _place(model, device)
+    spec = OnPolicySpec(model=model, teacher=teacher, data=str(data), **given(tuning), **_how(execution))
+    _require()
     from distillaw.instruct.onpolicy import run_onpolicy
 
-    with output.working("distilling") as step:
-        result = run_onpolicy(spec, out, device=where, say=step, command=same_command())
+    with joined(execution, output, model) as (ranks, output), output.working("distilling") as step:
+        result = run_onpolicy(spec, out, ranks=ranks, say=step, command=same_command())
+    if not ranks.is_first:
+        return
     print_json(result) if output.json else _print_onpolicy(result, out)
     _suggest_scores(output, out)
 
@@ -173,9 +184,7 @@ def generate(
         student: answer by this model, too, and write pairs.
         student_template: chat template of a student without one.
     """
-    from distillaw.instruct.start import require_instruct
-
-    require_instruct()
+    _require()
     from distillaw.cli.machine import torch_device
     from distillaw.instruct.generate import about_file, generate_answers
     from distillaw.runs.files import read_json
@@ -217,14 +226,16 @@ def _suggest_scores(output: Output, out: Path) -> None:
     output.suggest(f"distillaw evaluate {model} --text YOUR_TEXT --out {scores}")
 
 
-def _place(model: str, device: str) -> str:
-    """Where the model is tuned, once it is known that it can be."""
+def _how(execution: Any) -> dict[str, Any]:
+    """The settings of execution that a run keeps."""
+    return {name: getattr(execution_of(execution), name) for name in _HOW}
+
+
+def _require() -> None:
+    """Say what is not installed before torch is imported."""
     from distillaw.instruct.start import require_instruct
 
     require_instruct()
-    from distillaw.cli.machine import torch_device
-
-    return torch_device(device, model)
 
 
 def _preview(

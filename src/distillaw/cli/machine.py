@@ -1,10 +1,21 @@
 """What of this machine a command uses: how many workers it starts, and where models run."""
 
+import contextlib
 import math
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from distillaw.cli.options import given, options_of
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
+from distillaw.runs.execution import Execution, launched
+
+if TYPE_CHECKING:
+    from distillaw.models.parallel import Ranks
 
 
 def count_workers(asked: int, option: str = "--workers") -> int:
@@ -22,41 +33,86 @@ def count_workers(asked: int, option: str = "--workers") -> int:
     return asked or len(cuda_devices()) or cores
 
 
+def torch_dtype(options: Any) -> Any:
+    """The torch type of weights that are only read, if one was asked for."""
+    import torch
+
+    return {None: None, "fp32": torch.float32, "bf16": torch.bfloat16}[execution_of(options).precision]
+
+
+_HOW = ("sharding", "precision", "micro_batch", "checkpoint_activations")
 SMALL_BYTES = 20_000_000
 """Weights on disk below which a pass is faster on one thread than on two (5M float32 parameters)."""
 
 
+ExecutionOptions = options_of(Execution, group="Execution")
+"""Of commands that train."""
+ReadingOptions = options_of(Execution, without=("micro_batch", "checkpoint_activations"), group="Execution")
+"""Of commands whose models are only read, as many windows at once as they choose."""
+PlaceOptions = options_of(Execution, without=_HOW, group="Execution")
+"""Of commands that write one model: processes and device."""
+
+
+@contextlib.contextmanager
+def joined(options: Any, output: Output, *models: str) -> "Iterator[tuple[Ranks, Output]]":
+    """The processes that a command runs on, and how this one answers: all but the first are quiet.
+
+    With `--processes` this process becomes torchrun, which starts the same command on each.
+
+    Args:
+        options: one of the groups above.
+        output: what was asked of the answer.
+        models: what will run: folders, GGUF files, or names on the hub, which are taken for large. On CPUs torch gets
+            all cores if they gain by it.
+
+    Raises:
+        ConfigError: settings that cannot be, or devices that are not there.
+    """
+    execution = execution_of(options)
+    execution.check()
+    if execution.processes > 1 and not launched():
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={execution.processes}"]
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, *launcher, "-m", "distillaw", *sys.argv[1:]])
+    from distillaw.models.parallel import join_ranks
+
+    with join_ranks(execution) as ranks:
+        if models and ranks.device.type == "cpu":
+            _use_cores(models)
+        yield ranks, output if ranks.is_first else replace(output, quiet=True)
+
+
+def execution_of(options: Any) -> Execution:
+    """The settings of one of the groups above; None: what they are unless given."""
+    return Execution(**given(options))
+
+
 def torch_device(name: str, *models: str) -> str:
-    """The name torch knows: `auto` is cuda where there is one. On CPUs torch gets all cores if the models gain by it.
+    """The name torch knows: `auto` is cuda where there is one; of one process (`joined` is for several).
 
     Args:
         name: the option.
-        models: what will run: folders, GGUF files, or names on the hub, which are taken for large.
+        models: as of `joined`.
 
     Raises:
         ConfigError: not cpu, cuda, cuda:N or auto, or cuda where torch sees none.
     """
-    import torch
+    from distillaw.models.parallel import device_of
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if models:
         _use_cores(models)
-    if name == "auto":
-        return "cuda" if count else "cpu"
-    known = ["cpu", *(["cuda"] if count else []), *(f"cuda:{i}" for i in range(count))]
-    if name not in known:
-        raise ConfigError(f"--device {name}: torch here has {', '.join(known)}; give one of these, or auto")
-    return name
+    return str(device_of(name))
 
 
 def _use_cores(models: Sequence[str]) -> None:
-    """All cores for a model that is large enough; the command line starts with one."""
+    """All cores, shared by the processes here, for a model that is large enough; the command line starts with one."""
     import torch
 
     from distillaw.runs.process import available_cores
 
     if any(_bytes(Path(model).expanduser()) >= SMALL_BYTES for model in models):
-        torch.set_num_threads(available_cores())
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        torch.set_num_threads(max(1, available_cores() // here))
 
 
 def _bytes(path: Path) -> float:

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args, get_origin, get_type_hints
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
@@ -33,6 +33,7 @@ def options_of(
     typed: Mapping[str, Any] | None = None,
     prefix: str = "",
     said: str = "",
+    group: str | None = None,
 ) -> type:
     """A dataclass of options, one for each field of `spec`, with its default and its docstring.
 
@@ -43,6 +44,7 @@ def options_of(
             no required option.
         prefix: of the options' names, e.g. `reference-`.
         said: instead of the docstrings, with {} for the name of the option without its prefix.
+        group: the heading under which --help lists them.
     """
     hints, docs, typed = get_type_hints(spec, include_extras=True), _said_of(spec), typed or {}
     made = []
@@ -60,7 +62,7 @@ def options_of(
         made.append((one.name, kind, field() if is_needed else field(default=default)))
     options = make_dataclass(f"{spec.__name__}Options", made, frozen=True, kw_only=True)
     options.__module__ = __name__  # that of make_dataclass, `types`, is taken for one of builtins
-    return Parameter(name="*")(options)
+    return Parameter(name="*", group=None if group is None else Group(group, sort_key=999))(options)
 
 
 def given(options: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`distillaw prune` and `distil`: a student cut out of its teacher, and one trained from its start with it."""
 
 import shlex
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +10,8 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.options import Count, Device, LawName, Model, Number, Numbers, OutFolder, Place, Whole
+from distillaw.cli.machine import ExecutionOptions, PlaceOptions, execution_of, joined
+from distillaw.cli.options import Count, LawName, Model, Number, Numbers, OutFolder, Place, Whole
 from distillaw.cli.output import Output, same_command
 from distillaw.cli.typed import STUDENT
 from distillaw.data.corpus import WHOLE, Reading, check_text
@@ -42,7 +43,7 @@ def prune(
     context: int = 512,
     multiple: int = 8,
     reading: Annotated[Reading, Parameter(name="*")] = WHOLE,
-    device: Device = "auto",
+    execution: PlaceOptions | None = None,
     dry_run: bool = False,
     output: Output = Output(),
 ) -> None:
@@ -67,6 +68,7 @@ def prune(
         context: tokens of a window.
         multiple: width and FFN are multiples of it.
         reading: what is read of each document.
+        execution: where; several processes share the calibration text and the documents that are scored.
         dry_run: say the student's shape and what is known of such a cut, and stop.
     """
     axes = {"layers": layers, "width": width, "heads": heads, "ffn": ffn}
@@ -95,7 +97,6 @@ def prune(
     if text is not None:
         check_text(text, reading)
 
-    from distillaw.cli.machine import torch_device
     from distillaw.models.prune import Wishes, prune_to, size_student
     from distillaw.planning.cut_size import PUBLISHED, size_of_cut
 
@@ -116,18 +117,11 @@ def prune(
     if dry_run:
         record = {"teacher": source.name, **size_student(source, wishes).record()}
     else:
-        from distillaw.train.parallel import join_ranks, launched
-
-        with join_ranks("ddp") as ranks:
-            output = output if ranks.is_first else replace(output, quiet=True)
-            shared = launched()
-            place = str(ranks.device) if shared and device == "auto" else torch_device(device, teacher)
-            with output.working("cutting") as step:
-                group = ranks if shared else None
-                how = {"device": place, "command": same_command(), "say": step, "group": group}
-                record = prune_to(source, out, wishes, text=text, reading=reading, **how)
-            if not ranks.is_first:
-                return
+        with joined(execution, output, teacher) as (ranks, output), output.working("cutting") as step:
+            how = {"device": str(ranks.device), "command": same_command(), "say": step, "ranks": ranks}
+            record = prune_to(source, out, wishes, text=text, reading=reading, **how)
+        if not ranks.is_first:
+            return
     if cut is not None:
         output.step(f"size by the law of capacity gap: {cut.note}")
     shown = {k: v for k, v in record.items() if k != "cut"} | (
@@ -205,6 +199,7 @@ def distil(
     seed: int = 0,
     reading: Annotated[Reading, Parameter(name="*")] = WHOLE,
     validation_documents: int = 64,
+    execution: ExecutionOptions | None = None,
     output: Output = Output(),
 ) -> None:
     """Train a student from its start with its teacher, and its other arms at equal tokens; resumable.
@@ -255,11 +250,16 @@ def distil(
             **asdict(reading),
             validation_documents=validation_documents,
         ),
-        training=recipe_of_arms(tokens, context=context, distill_weight=distill_weight),
+        training=execution_of(execution).applied(
+            recipe_of_arms(tokens, context=context, distill_weight=distill_weight)
+        ),
     )
     arms = count_arms(fresh=fresh, smaller=smaller, alone=alone)
-    with make_display(arms * tokens, quiet=output.quiet) as display:
-        record = train_arms(spec, out, display=display, command=same_command())
+    with joined(execution, output) as (ranks, output):
+        with make_display(arms * tokens, quiet=output.quiet) as display:
+            record = train_arms(spec, out, display=display, command=same_command(), ranks=ranks)
+    if not ranks.is_first:
+        return
     print_json(record) if output.json else print_arms(record, out)
     best = out / "runs" / record["arms"][0]["run_id"]
     output.suggest(f"distillaw evaluate {shlex.quote(str(best))} --text YOUR_TEXT")

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.machine import ExecutionOptions, execution_of, joined
 from distillaw.cli.options import (
     Count,
-    Device,
     LawName,
     Number,
     Numbers,
@@ -71,7 +71,7 @@ def minima(
     validation_documents: int = 64,
     validation_tokens: int = 512,
     seed: int = 0,
-    device: Device = "auto",
+    execution: ExecutionOptions | None = None,
     until: Stage = "report",
     dry_run: bool = False,
     output: Output = Output(),
@@ -118,6 +118,7 @@ def minima(
         validation_documents: documents held out.
         validation_tokens: tokens of each that are scored.
         seed: of batches, fresh weights and answers.
+        execution: where and how; --micro-batch counts sequences of the text, and leaves chats alone.
         until: stop after this stage.
         dry_run: say the sizes, what the laws think of them and what it will cost, and stop.
     """
@@ -128,7 +129,6 @@ def minima(
     require_trainable()
 
     from distillaw.cli.display import make_display
-    from distillaw.cli.machine import torch_device
     from distillaw.recipe.minima import cook
     from distillaw.recipe.spec import Adaptation, MinimaSpec, Mixture, consult_laws, foresee
     from distillaw.sweep.arms import recipe_of_arms, text_of_arms
@@ -159,8 +159,9 @@ def minima(
         importance=importance,
         batch_tokens=batch,
         seed=seed,
-        device=torch_device(device, teacher),
-        training=recipe_of_arms(tokens, context=context, distill_weight=distill_weight),
+        training=execution_of(execution).applied(
+            recipe_of_arms(tokens, context=context, distill_weight=distill_weight)
+        ),
         calibration_tokens=calibration_tokens,
         chats=chats,
         prompts=prompts,
@@ -179,8 +180,12 @@ def minima(
         print_json(consulted) if output.json else _print_law(consulted)
         output.suggest(same_command(without="--dry-run"))
         return
-    with make_display(spec.trained_tokens, quiet=output.quiet) as display:
-        record = cook(spec, out, display=display, say=output.say, command=same_command(), until=until)
+    with joined(execution, output, teacher) as (ranks, output):
+        with make_display(spec.trained_tokens, quiet=output.quiet) as display:
+            how = {"say": output.say, "command": same_command(), "until": until, "ranks": ranks}
+            record = cook(spec, out, display=display, **how)
+    if not ranks.is_first:
+        return
     print_json(record) if output.json else _print(record, out)
     output.suggest(f"distillaw report {shlex.quote(str(out))}")
 

@@ -232,7 +232,7 @@ def measure(
 
     from distillaw.cli.machine import torch_device
     from distillaw.evaluate.scout import scout_teachers
-    from distillaw.train.parallel import keep_freed_memory
+    from distillaw.models.parallel import keep_freed_memory
 
     keep_freed_memory()
     with output.working("measuring") as step:

@@ -1,8 +1,8 @@
 """`distillaw train` and `branch`: one run from a TOML file, and a checkpoint forked at several batch sizes."""
 
-import os
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
 from distillaw.cli.display import make_display
+from distillaw.cli.machine import ExecutionOptions, execution_of, joined
 from distillaw.cli.options import Numbers, OutFolder, Text, Whole, Words, given, options_of, whole
 from distillaw.cli.output import Output, Settings, same_command
 from distillaw.quantities import format_count, format_flop, format_seconds
@@ -22,47 +23,42 @@ def train(
     spec: Path,
     *,
     out: OutFolder,
-    sharding: Literal["ddp", "fsdp"] = "ddp",
     track: Literal["wandb", "trackio", "tensorboard"] | None = None,
     settings: Settings = (),
+    execution: ExecutionOptions | None = None,
     output: Output = Output(),
 ) -> int:
     """Train one run from a TOML file: pretrain, or distil from a teacher or its stored targets; resumable.
 
     The file has `name`, `params`, `tokens`, `peak_lr`, and optionally `teacher` (a folder) or `targets` (a target
     store), `batch_tokens`, `seed`, [data] and [training] as a study file has them. The run lies in OUT/runs/RUN_ID,
-    a Hugging Face folder with result.json. Several processes: torchrun --nproc-per-node 8 -m distillaw train ...
+    a Hugging Face folder with result.json. Several processes: --processes 8, or torchrun -m distillaw train ...
 
     Args:
         spec: the run's TOML file.
         out: folder for tokens, checkpoints and the run.
-        sharding: with several processes, the whole model on each (ddp) or a slice of it (fsdp).
         settings: KEY=VALUE over the file's, e.g. training.weight_decay=0.1; may be repeated.
         track: mirror the scalars to a tracker, which must be installed; metrics.jsonl is written anyway.
+        execution: where and how; what [training] of the file says otherwise.
     """
     from distillaw.sweep.run_files import load_single
 
     single = load_single(spec, settings=settings)  # a slip in it is said before torch is imported
+    single = replace(single, training=execution_of(execution).applied(single.training))
     from distillaw.sweep.study import require_trainable
 
     require_trainable()
     from distillaw.sweep.single import run_single
 
-    for setting in settings:
-        output.say(f"set: {setting}")
-    first = os.environ.get("RANK", "0") == "0"
-    with make_display(single.tokens, quiet=output.quiet or not first) as display:
-        result, trained = run_single(
-            single,
-            out,
-            display=display,
-            command=same_command(),
-            sharding=sharding,
-            tracker=track,
-        )
-    if not first:
+    with joined(execution, output) as (ranks, output):
+        for setting in settings:
+            output.say(f"set: {setting}")
+        with make_display(single.tokens, quiet=output.quiet) as display:
+            result, trained = run_single(
+                single, out, display=display, command=same_command(), ranks=ranks, tracker=track
+            )
+    if not ranks.is_first:
         return 0
-    assert result is not None
     if output.json:
         print_json(result)
         return 0

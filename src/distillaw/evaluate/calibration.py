@@ -25,6 +25,7 @@ from distillaw.data.corpus import Excerpt
 from distillaw.data.tokenizer import encode_to_score
 from distillaw.errors import ConfigError, DataError
 from distillaw.evaluate.wishes import BINS, TextWishes
+from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.scoring import (
     BATCH_WINDOWS,
     IGNORE,
@@ -193,6 +194,18 @@ class CalibratedScores:
         self.against["teacher_confidence"].add(document, said, said, they_said)
         self.against["teacher_confidence_teacher_bins"].add(document, they_said, said, they_said)
 
+    def summed(self, ranks: Ranks) -> "CalibratedScores":
+        """The same over all ranks, each of which has scored a part."""
+        if ranks.world == 1:
+            return self
+        scores = [each for each in (self.heldout, self.teacher) if each is not None]
+        sums = [each for each in (self.data, self.teacher_data, *self.against.values()) if each is not None]
+        arrays = [array for each in scores for array in (each.tokens, each.loss_sum)]
+        arrays += [array for each in sums for array in (each.count, each.confidence, each.outcome)]
+        for array in arrays if self.kl_sum is None else [*arrays, self.kl_sum]:
+            array[...] = ranks.summed(array)
+        return self
+
     def from_teacher(self) -> dict[str, float]:
         """KL(teacher || student) per token, nats, with its standard error over documents; empty without a teacher."""
         if self.kl_sum is None:
@@ -238,6 +251,7 @@ def score_calibration(
     teacher: ModelTeacher | None = None,
     bins: int = BINS,
     seen: Callable[[int], None] = lambda tokens: None,
+    ranks: Ranks = ALONE,
 ) -> CalibratedScores:
     """Score documents, every token after the first once.
 
@@ -245,24 +259,43 @@ def score_calibration(
         documents: token ids of each, the start token first.
         context: tokens a window sees.
         stride: tokens scored by each window after the first of a document.
+        ranks: processes that share the windows; all call this.
     """
-    found = CalibratedScores.empty(len(documents), bins, with_teacher=teacher is not None)
-    for batch in window_batches(documents, context=context, stride=stride):
-        _score_batch(model, teacher, batch, found)
-        seen(int((batch.labels != IGNORE).sum()))
-    return found
+    batches = list(window_batches(documents, context=context, stride=stride))
+    return _score(model, teacher, batches, len(documents), bins, ranks, seen)
 
 
 @torch.no_grad()
 def score_calibrated(
-    model: "PreTrainedModel", heldout: HeldoutSet, *, teacher: AnyTeacher | None = None, bins: int = BINS
+    model: "PreTrainedModel",
+    heldout: HeldoutSet,
+    *,
+    teacher: AnyTeacher | None = None,
+    bins: int = BINS,
+    ranks: Ranks = ALONE,
 ) -> CalibratedScores:
     """The losses of `score_heldout`, and calibration from the same logits."""
-    found = CalibratedScores.empty(heldout.num_documents, bins, with_teacher=teacher is not None)
     with scoring(model):
-        for batch in heldout.batches(BATCH_WINDOWS):
-            _score_batch(model, teacher, batch, found)
-    return found
+        batches = list(heldout.batches(BATCH_WINDOWS))
+        return _score(model, teacher, batches, heldout.num_documents, bins, ranks)
+
+
+def _score(
+    model: "PreTrainedModel | ModelTeacher",
+    teacher: AnyTeacher | None,
+    batches: Sequence[HeldoutSet],
+    documents: int,
+    bins: int,
+    ranks: Ranks,
+    seen: Callable[[int], None] = lambda tokens: None,
+) -> CalibratedScores:
+    found, again = (
+        CalibratedScores.empty(documents, bins, with_teacher=teacher is not None) for _ in range(2)
+    )
+    for batch, counts in ranks.rounds(batches):
+        _score_batch(model, teacher, batch, found if counts else again)
+        seen(ranks.world * int((batch.labels != IGNORE).sum()))
+    return found.summed(ranks)
 
 
 def _score_batch(
@@ -316,8 +349,9 @@ def score_text(
     *,
     context: int,
     bins: int,
-    device: str,
     say: Callable[[str], None],
+    ranks: Ranks = ALONE,
+    dtype: torch.dtype | None = None,
 ) -> dict[str, object]:
     """Score a model, and its teacher beside it, on the documents of an excerpt.
 
@@ -325,12 +359,13 @@ def score_text(
         `heldout` and `calibration` of evaluation.json, and the sums of each document.
     """
     ids = encode_to_score(model.name, tokenizer, excerpt.documents)
-    taught_by = None if teacher is None else load_teacher(teacher, tokenizer, context=context, device=device)
+    how = {"context": context, "dtype": dtype, "ranks": ranks}
+    taught_by = None if teacher is None else load_teacher(teacher, tokenizer, **how)
     total = sum(len(each) - 1 for each in ids)
     beside = f", {teacher.name} beside it" if teacher is not None else ""
     say(f"{model.name}: {len(ids)} documents, {format_count(total)} tokens in windows of {context}{beside}")
     seen, windows = Telling(model.name, total, "tokens", say).advance, {"context": context, "stride": context}
-    scores = score_calibration(model, ids, **windows, teacher=taught_by, bins=bins, seen=seen)
+    scores = score_calibration(model, ids, **windows, teacher=taught_by, bins=bins, seen=seen, ranks=ranks)
     if not np.isfinite(scores.heldout.loss_sum).all():
         raise DataError(f"{model.name}: its loss is not finite on {excerpt.text_hash}: damaged weights?")
     sizes = np.array(excerpt.bytes_per_document, dtype=np.int64)

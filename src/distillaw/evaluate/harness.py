@@ -28,6 +28,7 @@ from distillaw.evaluate.benchmarks import (
 )
 from distillaw.evaluate.sandbox import check_samples, pass_at_k
 from distillaw.evaluate.wishes import Way
+from distillaw.models.parallel import ALONE, Ranks
 from distillaw.runs.files import write_with
 from distillaw.runs.pace import Telling
 
@@ -61,25 +62,27 @@ def run_benchmark(
     memory: Path,
     samples: Path,
     say: Callable[[str], None] = lambda message: None,
+    ranks: Ranks = ALONE,
 ) -> BenchmarkScore:
     """Ask a model the questions of a benchmark.
 
     Args:
         memory: file of the answers so far; an interrupted evaluation continues behind them.
         samples: .jsonl.gz of prompts and raw answers, written at the end.
+        ranks: processes that share the questions, each with the whole model; all call this.
     """
     if way.chat and not tokenizer.chat_template:
         raise ConfigError("its tokenizer has no chat template; evaluate without --chat")
-    answered, truncated = _ask(model, tokenizer, spec, rows, way, memory, say)
+    answered, truncated = _ask(model, tokenizer, spec, rows, way, memory, say, ranks)
     notes = []
     if spec.executed:
-        answered, notes = _execute(spec, answered, say)
-    _write_samples(samples, answered)
+        answered, notes = ranks.told(lambda: _execute(spec, answered, say))
+    ranks.first(lambda: _write_samples(samples, answered))
     return _score(spec, rows, answered, truncated, notes)
 
 
 def _ask(
-    model, tokenizer, spec: TaskSpec, rows: TaskRows, way: Way, memory: Path, say
+    model, tokenizer, spec: TaskSpec, rows: TaskRows, way: Way, memory: Path, say, ranks: Ranks
 ) -> tuple[list[Answered], int]:
     try:
         import lm_eval  # noqa: F401
@@ -100,7 +103,7 @@ def _ask(
         if "process_results" not in spec.harness:
             require_metrics(spec.task, {each["metric"] for each in spec.harness.get("metric_list", [])})
         inner = SharedContextLM(pretrained=model, tokenizer=tokenizer, batch_size=way.batch)  # type: ignore[arg-type]
-        lm = RememberingLM(inner, memory, name=spec.task, say=say)
+        lm = RememberingLM(inner, memory, name=spec.task, say=say, ranks=ranks)
         with sandboxed(spec.task):
             tasks = {name: _task(spec, name, rows, way) for name in rows.test}
             found = evaluate(

@@ -8,6 +8,7 @@ import contextlib
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 
 from distillaw.errors import ConfigError
+from distillaw.models.parallel import Ranks
 from distillaw.runs.files import append_json_lines, content_hash, read_json_lines
 from distillaw.runs.pace import Telling
 
@@ -161,10 +163,12 @@ class SharedContextLM(HFLM):
 class RememberingLM(LM):
     """Answers from the file of a former attempt where it has them, else from the model, in chunks of like length."""
 
-    def __init__(self, inner: HFLM, file: Path, *, name: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, inner: HFLM, file: Path, *, name: str, say: Callable[[str], None], ranks: Ranks
+    ) -> None:
         super().__init__()
-        self._inner, self._file, self._name, self._say = inner, file, name, say
-        self._known = {str(row["key"]): row["answer"] for row in read_json_lines(file)}
+        self._inner, self._file, self._name, self._say, self._ranks = inner, file, name, say, ranks
+        self._known = ranks.told(lambda: {str(row["key"]): row["answer"] for row in read_json_lines(file)})
         self.truncated: set[str] = set()
         """Contexts that the model cannot hold whole."""
 
@@ -202,16 +206,23 @@ class RememberingLM(LM):
             f"{self._name}: {len(requests)} requests" + (f", {before} answered before" if before else "")
         )
         progress = Telling(self._name, len(missing), "requests", self._say)
-        for first in range(0, len(missing), CHUNK):
-            part = missing[first : first + CHUNK]
-            # sampled answers do not depend on where a kill fell
-            torch.manual_seed(int(keys[part[0]][:8], 16))
-            found = getattr(self._inner, kind)([requests[i] for i in part], disable_tqdm=True)
-            answers = {keys[i]: answer for i, answer in zip(part, found, strict=True)}
-            append_json_lines(self._file, ({"key": key, "answer": each} for key, each in answers.items()))
-            self._known |= answers
-            progress.advance(len(part))
+        chunks = [missing[first : first + CHUNK] for first in range(0, len(missing), CHUNK)]
+        for part, counts in self._ranks.rounds(chunks):
+            answers = self._answer(kind, requests, keys, part) if counts else {}
+            every = {key: each for some in self._ranks.gathered(answers) for key, each in some.items()}
+            rows = [{"key": key, "answer": each} for key, each in every.items()]
+            self._ranks.first(partial(append_json_lines, self._file, rows))
+            self._known |= every
+            progress.advance(len(every))
         return [self._known[key] for key in keys]
+
+    def _answer(
+        self, kind: str, requests: list[Instance], keys: list[str], part: list[int]
+    ) -> dict[str, Any]:
+        # sampled answers do not depend on where a kill fell, nor on who is asked
+        torch.manual_seed(int(keys[part[0]][:8], 16))
+        found = getattr(self._inner, kind)([requests[i] for i in part], disable_tqdm=True)
+        return {keys[i]: answer for i, answer in zip(part, found, strict=True)}
 
     def _measure(self, kind: str, request: Instance) -> None:
         """Note a prompt that will be cut off on the left."""

@@ -12,9 +12,11 @@ A part that is there is not measured again; a kill loses at most the requests in
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from distillaw.errors import ConfigError
 from distillaw.evaluate.benchmarks import (
@@ -29,10 +31,10 @@ from distillaw.evaluate.calibration import score_text, settle_context
 from distillaw.evaluate.chat import identity_of, judge_chat, questions_of
 from distillaw.evaluate.harness import run_benchmark
 from distillaw.evaluate.wishes import ChatWishes, TextWishes, Way
+from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.source import ModelSource, check_config, fingerprint, locate
 from distillaw.models.teacher import ModelTeacher, load_teacher
 from distillaw.runs.files import content_hash, read_json, write_json
-from distillaw.runs.lock import held
 from distillaw.runs.places import GENERATOR, remove_file
 from distillaw.runs.process import installed
 from distillaw.runs.store import RECORD, put_into_study
@@ -60,7 +62,8 @@ def evaluate_model(
     chat: ChatWishes | None = None,
     task_folder: Path | None = None,
     skip_missing: bool = False,
-    device: str = "cpu",
+    ranks: Ranks = ALONE,
+    dtype: torch.dtype | None = None,
     command: str = "",
     say: Say = lambda message: None,
 ) -> dict[str, object]:
@@ -77,6 +80,8 @@ def evaluate_model(
         shots: examples before each question, instead of each benchmark's own number.
         task_folder: further benchmarks, docs/evaluate.md.
         skip_missing: leave out benchmarks of a set whose files are not there, and say so, instead of refusing.
+        ranks: processes that share windows and questions; all call this. Sharded models are scored on text alone.
+        dtype: of weights; None: float32 on CPUs, bfloat16 elsewhere.
 
     Raises:
         CacheError: no model there, or a stored part is damaged.
@@ -95,9 +100,11 @@ def evaluate_model(
     if chat is not None:
         questions_of(chat)
     rows, absent = read_tasks(chosen, data, limit=limit, shots=shots, skip_missing=skip_missing)
-    session = _Session(source=source, out=out, device=device, say=say)
-    with held(out, str(out), say):
-        record = _begin(session, command)
+    if ranks.shards and (chosen or chat is not None):
+        raise ConfigError("--sharding fsdp: questions are answered by whole models; only --text goes with it")
+    session = _Session(source=source, out=out, ranks=ranks, dtype=dtype, say=say)
+    with ranks.held(out, str(out), say):
+        record = ranks.told(lambda: _begin(session, command))
         for task in absent:
             say(f"{task}: left out, its files are not there")
         if text is not None:
@@ -108,9 +115,10 @@ def evaluate_model(
                 record["scores"][spec.task] = _benchmark(session, spec, rows[spec.task], way or Way(), limit)
                 _save(session, record)
         if chat is not None:
-            record["chat"] = record.get("chat", {}) | {chat.name: _chat(session, chat)}
+            judged = ranks.told(lambda: _chat(session, chat))
+            record["chat"] = record.get("chat", {}) | {chat.name: judged}
         _save(session, record)
-    put_into_study(source.folder, out / RECORD)
+        ranks.first(lambda: put_into_study(source.folder, out / RECORD))
     return record
 
 
@@ -118,17 +126,37 @@ def evaluate_model(
 class _Session:
     source: ModelSource
     out: Path
-    device: str
+    ranks: Ranks
+    dtype: torch.dtype | None
     say: Say
+
+    @property
+    def device(self) -> str:
+        return str(self.ranks.device)
 
     @cached_property
     def model(self) -> "tuple[ModelTeacher, PreTrainedTokenizerBase]":
         tokenizer = self.source.tokenizer()
-        return load_teacher(self.source, tokenizer, device=self.device), tokenizer
+        return load_teacher(self.source, tokenizer, dtype=self.dtype, ranks=self.ranks), tokenizer
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return self.ranks.told(lambda: fingerprint(self.source))
+
+    def measured(self, file: Path, label: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What a part says, measured by all ranks if no earlier call did."""
+        if (found := self.ranks.told(lambda: read_json(file) if file.exists() else None)) is not None:
+            self.say(f"{label}: measured before")
+            return found
+        found = measure()
+        self.ranks.first(lambda: write_json(file, found))
+        return found
 
     def part(self, name: str, identity: Mapping[str, object]) -> tuple[Path, str]:
         """(file of a part, its name with the identity)."""
-        where = {"model": fingerprint(self.source), "device": self.device.partition(":")[0], "format": FORMAT}
+        where = {"model": self.fingerprint, "device": self.device.partition(":")[0], "format": FORMAT}
+        if self.dtype is not None:
+            where["dtype"] = str(self.dtype)
         label = f"{name}-{content_hash(where | dict(identity))}"
         return self.out / "parts" / f"{label}.json", label
 
@@ -157,7 +185,7 @@ def _begin(session: _Session, command: str) -> dict:
 
 def _save(session: _Session, record: dict) -> None:
     record["mean_of_six"] = mean_of_suite(record["scores"])
-    write_json(session.out / RECORD, record)
+    session.ranks.first(lambda: write_json(session.out / RECORD, record))
 
 
 def _text(session: _Session, wishes: TextWishes, teacher: ModelSource | None) -> dict[str, object]:
@@ -171,13 +199,15 @@ def _text(session: _Session, wishes: TextWishes, teacher: ModelSource | None) ->
         "teacher": None if teacher is None else fingerprint(teacher),
     }
     file, label = session.part("heldout", identity)
-    if file.exists():
-        session.say(f"{label}: measured before")
-        found = read_json(file)
-    else:
-        about = {"context": context, "bins": wishes.bins, "device": session.device, "say": session.say}
-        found: dict[str, Any] = {"identity": identity} | score_text(*session.model, teacher, excerpt, **about)
-        write_json(file, found)
+    how = {
+        "context": context,
+        "bins": wishes.bins,
+        "ranks": session.ranks,
+        "dtype": session.dtype,
+        "say": session.say,
+    }
+    scored = partial(score_text, teacher=teacher, excerpt=excerpt, **how)
+    found = session.measured(file, label, lambda: {"identity": identity} | scored(*session.model))
     about = {"text": str(wishes.text), "text_hash": excerpt.text_hash, "part": label}
     heldout, calibration = found["heldout"], found["calibration"]
     calibration = {key: value for key, value in calibration.items() if key != "diagrams"}
@@ -197,19 +227,21 @@ def _benchmark(
     put = {"chat": way.chat, **drawn}
     identity = {"task": asdict(spec), "data": rows.data_hash, "shots": rows.num_shots, "way": put}
     file, label = session.part(spec.task, identity)
-    if file.exists():
-        session.say(f"{label}: measured before")
-        found = read_json(file)
-    else:
+    memory = session.out / "answers" / f"{label}.jsonl"
+    samples = session.out / "samples" / f"{label}.jsonl.gz"
+
+    def measure() -> dict[str, Any]:
         model, tokenizer = session.model
-        memory = session.out / "answers" / f"{label}.jsonl"
-        samples = session.out / "samples" / f"{label}.jsonl.gz"
         files = {"memory": memory, "samples": samples}
-        score = run_benchmark(model.model, tokenizer, spec, rows, way, **files, say=session.say)  # type: ignore[arg-type]
+        score = run_benchmark(
+            model.model, tokenizer, spec, rows, way, **files, say=session.say, ranks=session.ranks
+        )
         scored: dict[str, Any] = asdict(score)
-        found = scored | {"samples": str(samples.relative_to(session.out)), "data": rows.data_hash}
-        write_json(file, found)
-        remove_file(memory)
+        return scored | {"samples": str(samples.relative_to(session.out)), "data": rows.data_hash}
+
+    found = session.measured(file, label, measure)
+    if memory.exists():
+        session.ranks.first(lambda: remove_file(memory))
     return found | {"limit": limit, "chat": way.chat, "part": label}
 
 

@@ -40,7 +40,6 @@ from distillaw.instruct.start import (
     base_model,
     change,
     figures,
-    kept_scores,
     run_stage,
     silent,
     step_flops,
@@ -48,6 +47,7 @@ from distillaw.instruct.start import (
 )
 from distillaw.instruct.training import QuietSFT, train_to_best
 from distillaw.models.fresh import count_parameters
+from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.scoring import IGNORE
 from distillaw.models.teacher import ModelTeacher, head_of, hidden_states, load_teacher
 from distillaw.runs.paired import DocumentScores
@@ -61,7 +61,7 @@ Batch = dict[str, torch.Tensor]
 
 
 def run_onpolicy(
-    spec: OnPolicySpec, out: Path, *, device: str = "cpu", say: Say = silent, command: str = ""
+    spec: OnPolicySpec, out: Path, *, ranks: Ranks = ALONE, say: Say = silent, command: str = ""
 ) -> dict[str, object]:
     """Distil a teacher into a chat model on the student's own answers; arguments and errors as of `run_sft`.
 
@@ -74,7 +74,7 @@ def run_onpolicy(
         DivergedError: the student's probabilities are not finite, so that it cannot answer.
     """
     read, tune = partial(read_sides, spec), partial(_tune, spec)
-    return run_stage(spec, "onpolicy", out, read, tune, device=device, say=say, command=command)
+    return run_stage(spec, "onpolicy", out, read, tune, ranks=ranks, say=say, command=command)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,29 +229,26 @@ def _tune(spec: OnPolicySpec, at: Tuning) -> dict[str, object]:
     model = start.load(at.device)
     counts = count_parameters(model)
     rows = training_rows(sides.train, packing=False, max_tokens=start.max_tokens)
-    before = kept_before(folder, model, sides.heldout)
+    before = kept_before(at, model)
     eos, pad = start.tokenizer.eos_token_id, start.tokenizer.pad_token_id
     ends = tuple(dict.fromkeys(each for each in (start.end_token, eos) if each is not None))
     rollouts = Rollouts(spec=spec, ends=ends, pad=start.end_token if pad is None else pad)
     file = folder.path / "before-rollouts.json"
-    first = kept_scores(file) or kept_scores(
-        file, score_rollouts(spec, model, teacher, rollouts, sides.heldout)
-    )
-    assert first is not None
+    first = at.kept(file, lambda: score_rollouts(spec, model, teacher, rollouts, sides.heldout))
     at.say(f"before: {spec.divergence} {first.loss:.4f} ± {first.loss_se:.4f} nats/token on its own answers")
     log = RowLog(folder.path / "rollouts.jsonl")
     last = folder.last_checkpoint()
     done = int(last[0].name.removeprefix("checkpoint-")) if last else 0
     log.keep(lambda row: int(row["step"]) <= done)
     make = partial(QuietOnPolicy, spec=spec, teacher=teacher, rollouts=rollouts, log=log)
-    trainer = sft_trainer(spec, start, model, rows, folder, at.device, make=make)
+    trainer = sft_trainer(spec, at, model, rows, make=make)
     base = base_model(trainer.model, spec)
 
     def score() -> dict[str, float]:
         return figures(score_rollouts(spec, base, teacher, rollouts, sides.heldout))
 
     told = {"say": at.say, "unit": f"nats/token of {spec.divergence}", "patience": spec.epochs}
-    seconds = train_to_best(trainer, folder, spec, rows=len(rows), score=score, **told)
+    seconds = train_to_best(trainer, at, spec, rows=len(rows), score=score, **told)
     after, ended = (
         score_examples(base, sides.heldout),
         score_rollouts(spec, base, teacher, rollouts, sides.heldout),

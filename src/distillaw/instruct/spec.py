@@ -17,7 +17,7 @@ CLIP = 1.0
 LORA_ALPHA_PER_RANK, LORA_DROPOUT = 2, 0.05
 LARGEST_MICRO_BATCH = 8
 """Of a forward pass unless said otherwise: a choice for memory, the gradient of a step does not depend on it."""
-_PASSING = ("model", "data", "template", "teacher", "checkpoint_seconds")
+_PASSING = ("model", "data", "template", "teacher", "checkpoint_seconds", "checkpoint_activations")
 """Fields that do not change what is learnt: weights and texts count, not where they lie."""
 
 
@@ -41,6 +41,10 @@ class TuneSpec:
     """Of one forward pass; by default the largest divisor of the batch up to 8."""
     max_tokens: int | None = None
     """Longest example; by default 1024, or the model's context if that is shorter. Chats lose trailing turns."""
+    precision: Literal["fp32", "bf16"] | None = None
+    """Of matrix products: by default fp32 on CPUs, bf16 on GPUs."""
+    checkpoint_activations: bool = False
+    """Compute activations a second time in the backward pass instead of keeping them."""
     lora: int = 0
     """Rank of adapters on every linear layer but the head, merged at the end; 0 trains all weights."""
     warmup: float = 0.1
@@ -74,23 +78,33 @@ class TuneSpec:
         for name, share in {"warmup": self.warmup, "validation": self.validation}.items():
             if not 0 <= share < 1:
                 raise ConfigError(f"{name} = {share}: a share, at least 0 and below 1")
-        if self.batch % self.rows_at_once:
+        if self.batch % self.rows_at_once():
             raise ConfigError(f"batch = {self.batch} is no multiple of micro_batch = {self.micro_batch}")
         if self.lora < 0 or self.weight_decay < 0 or self.seed < 0:
             raise ConfigError("lora, weight_decay and seed are at least 0")
 
-    @property
-    def rows_at_once(self) -> int:
-        """Rows of one forward pass."""
-        if self.micro_batch is not None:
-            return self.micro_batch
-        return next(
-            size for size in range(min(LARGEST_MICRO_BATCH, self.batch), 0, -1) if not self.batch % size
+    def rows_at_once(self, processes: int = 1) -> int:
+        """Rows of one forward pass of each process.
+
+        Raises:
+            ConfigError: so many processes cannot share a batch evenly.
+        """
+        share = self.batch // processes
+        at_once = self.micro_batch or next(
+            size for size in range(min(LARGEST_MICRO_BATCH, max(1, share)), 0, -1) if not share % size
         )
+        if processes > 1 and self.batch % (at_once * processes):
+            raise ConfigError(
+                f"batch = {self.batch}: {processes} processes cannot share it evenly in forward passes of {at_once}; "
+                f"give --batch a multiple of {at_once * processes}"
+            )
+        return at_once
 
     def identity(self, **inputs: str) -> str:
         """Hash of the settings and of what they are applied to (weights, data, template), 16 hex digits."""
         settings = {key: value for key, value in asdict(self).items() if key not in _PASSING}
+        if self.precision is None:  # as before there was a choice
+            del settings["precision"]
         return content_hash({"kind": type(self).__name__, **settings, **inputs}, digits=16)
 
 

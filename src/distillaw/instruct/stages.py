@@ -37,13 +37,11 @@ from distillaw.instruct.prepare import (
 from distillaw.instruct.spec import DpoSpec, OnPolicySpec, SftSpec
 from distillaw.instruct.start import (
     Say,
-    TuneFolder,
     TuneStart,
     Tuning,
     base_model,
     change,
     figures,
-    kept_scores,
     merged_model,
     readme,
     run_stage,
@@ -53,6 +51,7 @@ from distillaw.instruct.start import (
 )
 from distillaw.models.export import export_model
 from distillaw.models.fresh import count_parameters
+from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.scoring import IGNORE, HeldoutSet, score_heldout
 from distillaw.runs.paired import DocumentScores, t_interval, wilson_interval
 
@@ -128,13 +127,15 @@ def check_packing(model: "PreTrainedModel") -> None:
         )
 
 
-def score_examples(model: "PreTrainedModel", examples: Sequence[Example]) -> DocumentScores:
-    """Loss sums of the assistant's tokens, one row for each example, in the order given."""
+def score_examples(
+    model: "PreTrainedModel", examples: Sequence[Example], ranks: Ranks = ALONE
+) -> DocumentScores:
+    """Loss sums of the assistant's tokens, one row for each example, in the order given; ranks share the batches."""
     loss_sum, tokens = np.zeros(len(examples)), np.zeros(len(examples), np.int64)
-    for batch in _scoring_batches(examples):
+    for batch in ranks.part(list(_scoring_batches(examples))):
         found = score_heldout(model, batch, batch_windows=len(batch.inputs))
         loss_sum, tokens = loss_sum + found.loss_sum, tokens + found.tokens
-    return DocumentScores.numbered(tokens=tokens, loss_sum=loss_sum)
+    return DocumentScores.numbered(tokens=ranks.summed(tokens), loss_sum=ranks.summed(loss_sum))
 
 
 def _scoring_batches(examples: Sequence[Example]) -> Iterator[HeldoutSet]:
@@ -233,12 +234,13 @@ def _share(values: NDArray[np.float64]) -> PairedMean:
 
 
 def run_sft(
-    spec: SftSpec, out: Path, *, device: str = "cpu", say: Say = silent, command: str = ""
+    spec: SftSpec, out: Path, *, ranks: Ranks = ALONE, say: Say = silent, command: str = ""
 ) -> dict[str, object]:
     """Fine-tune a model on conversations.
 
     Args:
         out: the run's folder; made. The tuned model is `out/model`.
+        ranks: processes that share each batch, every one with the whole model; all call this.
 
     Returns:
         What result.json holds.
@@ -250,11 +252,11 @@ def run_sft(
         RunError: out of memory or disk, diverged, or another process works there.
     """
     read, tune = partial(read_sides, spec), partial(_tune_sft, spec)
-    return run_stage(spec, "sft", out, read, tune, device=device, say=say, command=command)
+    return run_stage(spec, "sft", out, read, tune, ranks=ranks, say=say, command=command)
 
 
 def run_dpo(
-    spec: DpoSpec, out: Path, *, device: str = "cpu", say: Say = silent, command: str = ""
+    spec: DpoSpec, out: Path, *, ranks: Ranks = ALONE, say: Say = silent, command: str = ""
 ) -> dict[str, object]:
     """Tune a chat model on preferences; arguments and errors as of `run_sft`.
 
@@ -263,7 +265,7 @@ def run_dpo(
         accuracies with their intervals.
     """
     read, tune = partial(read_pair_sides, spec), partial(_tune_dpo, spec)
-    return run_stage(spec, "dpo", out, read, tune, device=device, say=say, command=command)
+    return run_stage(spec, "dpo", out, read, tune, ranks=ranks, say=say, command=command)
 
 
 def read_sides(spec: SftSpec | OnPolicySpec, start: TuneStart) -> Sides:
@@ -288,10 +290,12 @@ def read_pair_sides(spec: DpoSpec, start: TuneStart) -> PairSides:
     return prepare_pairs(pairs, start.masker, max_tokens=start.max_tokens, validation=spec.validation)
 
 
-def score_pairs(model: "PreTrainedModel", pairs: tuple[MaskedPair, ...]) -> DocumentScores:
+def score_pairs(
+    model: "PreTrainedModel", pairs: tuple[MaskedPair, ...], ranks: Ranks = ALONE
+) -> DocumentScores:
     """-ln p of every answer given its prompt, in nats: first the chosen ones, then the rejected ones."""
     chosen = [pair.example(pair.chosen) for pair in pairs]
-    return score_examples(model, [*chosen, *(pair.example(pair.rejected) for pair in pairs)])
+    return score_examples(model, [*chosen, *(pair.example(pair.rejected) for pair in pairs)], ranks)
 
 
 def _tune_sft(spec: SftSpec, at: Tuning) -> dict[str, object]:
@@ -303,17 +307,17 @@ def _tune_sft(spec: SftSpec, at: Tuning) -> dict[str, object]:
     if spec.packing:
         check_packing(model)
     rows = training_rows(sides.train, packing=spec.packing, max_tokens=start.max_tokens)
-    before = kept_before(folder, model, sides.heldout)
+    before = kept_before(at, model)
     at.say(f"before: held-out loss {before.loss:.4f} ± {before.loss_se:.4f} nats/token")
-    trainer = sft_trainer(spec, start, model, rows, folder, at.device)
+    trainer = sft_trainer(spec, at, model, rows)
     base = base_model(trainer.model, spec)
     told = {"say": at.say, "unit": "nats/token", "patience": spec.patience}
 
     def score() -> dict[str, float]:
-        return figures(score_examples(base, sides.heldout))
+        return figures(score_examples(base, sides.heldout, at.ranks))
 
-    seconds = train_to_best(trainer, folder, spec, rows=len(rows), score=score, **told)
-    after, epochs = score_examples(base, sides.heldout), len(folder.epochs())
+    seconds = train_to_best(trainer, at, spec, rows=len(rows), score=score, **told)
+    after, epochs = score_examples(base, sides.heldout, at.ranks), len(at.ranks.told(folder.epochs))
     read = epochs * sum(len(each.ids) for each in sides.train)
     result = result_of(spec, at, counts, before, after, seconds) | {
         "tokens": epochs * sum(each.answer_tokens for each in sides.train),
@@ -346,26 +350,28 @@ def _tune_dpo(spec: DpoSpec, at: Tuning) -> dict[str, object]:
     model = start.load(at.device)
     counts = count_parameters(model)
     file = folder.path / "reference.json"  # what the model at the start makes of all pairs
-    if (everything := kept_scores(file)) is None:
+
+    def measure() -> DocumentScores:
         at.say(f"reference log-probabilities of {len(sides.train) + len(sides.heldout):,} pairs")
-        everything = kept_scores(file, score_pairs(model, (*sides.train, *sides.heldout)))
-        assert everything is not None
+        return score_pairs(model, (*sides.train, *sides.heldout), at.ranks)
+
+    everything = at.kept(file, measure)
     ours = len(sides.train)
     reference = _part(everything, ours, ours + len(sides.heldout))
-    trainer = _dpo_trainer(spec, start, model, sides.train, _part(everything, 0, ours), folder, at.device)
+    trainer = _dpo_trainer(spec, at, model, _part(everything, 0, ours))
     base = base_model(trainer.model, spec)
 
     def preferred(scores: DocumentScores) -> Preference:
         return preference_figures(scores.loss_sum, reference.loss_sum, beta=spec.beta)
 
     def score() -> dict[str, float]:
-        found = preferred(score_pairs(base, sides.heldout))
+        found = preferred(score_pairs(base, sides.heldout, at.ranks))
         losses = {"loss": found.loss.mean, "loss_se": found.loss.se}
         return losses | {"margin": found.margin.mean, "accuracy": found.accuracy.mean}
 
     told = {"say": at.say, "unit": "(-log sigmoid of the margin)", "patience": spec.epochs}
-    seconds = train_to_best(trainer, folder, spec, rows=ours, score=score, **told)
-    scores, epochs = score_pairs(base, sides.heldout), len(folder.epochs())
+    seconds = train_to_best(trainer, at, spec, rows=ours, score=score, **told)
+    scores, epochs = score_pairs(base, sides.heldout, at.ranks), len(at.ranks.told(folder.epochs))
     answers = epochs * sum(len(p.chosen) + len(p.rejected) for p in sides.train)
     read = answers + epochs * sum(2 * len(p.prompt) for p in sides.train)
     before, after, chosen = preferred(reference), preferred(scores), _chosen(scores)
@@ -393,55 +399,56 @@ def _tune_dpo(spec: DpoSpec, at: Tuning) -> dict[str, object]:
     return finished(spec, at, trainer, result, chosen, card)
 
 
-def kept_before(folder: TuneFolder, model: "PreTrainedModel", heldout: Sequence[Example]) -> DocumentScores:
+def kept_before(at: Tuning, model: "PreTrainedModel") -> DocumentScores:
     """Held-out scores of the model at the start, kept for starts to come."""
-    file = folder.path / "before.json"
-    before = kept_scores(file) or kept_scores(file, score_examples(model, heldout))
-    assert before is not None
-    return before
+    return at.kept(at.folder.path / "before.json", lambda: score_examples(model, at.sides.heldout, at.ranks))
 
 
 def sft_trainer(
     spec: SftSpec | OnPolicySpec,
-    start: TuneStart,
+    at: Tuning,
     model: "PreTrainedModel",
     rows: "Dataset",
-    folder: TuneFolder,
-    device: str,
     make: "Callable[..., Trainer] | None" = None,
 ) -> "Trainer":
     """TRL's trainer of such rows; `make` is the class, or one with more of its arguments given."""
     from transformers import set_seed
 
-    from distillaw.instruct.training import QuietSFT, lora_config, sft_config
+    from distillaw.instruct.training import QuietSFT, lora_config, rows_at_once, sft_config
 
     set_seed(spec.seed)  # adapters are drawn before the trainer sets its own
-    pad = start.tokenizer.pad_token_id
+    start, pad, real = at.start, at.start.tokenizer.pad_token_id, len(rows)
     packed = isinstance(spec, SftSpec) and spec.packing
-    return (make or QuietSFT)(
+    empty = rows[0] | {"labels": [IGNORE] * len(rows[0]["labels"])}
+    trainer = (make or QuietSFT)(
         model=model,
-        args=sft_config(spec, folder.checkpoints, rows=len(rows), device=device),
-        train_dataset=rows,
+        args=sft_config(spec, at, rows=real),
+        train_dataset=_filled_up(rows, empty, rows_at_once(spec, at, real), at.ranks),
         processing_class=start.tokenizer,
         peft_config=lora_config(spec.lora),
         data_collator=Collator(pad=start.end_token if pad is None else pad, packed=packed),
     )
+    trainer.real_rows = real  # type: ignore[attr-defined]
+    return trainer
 
 
-def _dpo_trainer(
-    spec: DpoSpec,
-    start: TuneStart,
-    model: "PreTrainedModel",
-    pairs: tuple[MaskedPair, ...],
-    reference: DocumentScores,
-    folder: TuneFolder,
-    device: str,
-) -> "Trainer":
+def _filled_up(rows: "Dataset", empty: dict[str, Any], at_once: int, ranks: Ranks) -> "Dataset":
+    """With empty rows at the end, so that all ranks take as many forward passes."""
+    from datasets import Dataset, concatenate_datasets
+
+    missing = -len(rows) % (at_once * ranks.world) if ranks.world > 1 else 0
+    if not missing:
+        return rows
+    return concatenate_datasets([rows, Dataset.from_list([empty] * missing, features=rows.features)])
+
+
+def _dpo_trainer(spec: DpoSpec, at: Tuning, model: "PreTrainedModel", reference: DocumentScores) -> "Trainer":
     from datasets import Dataset
     from transformers import set_seed
 
-    from distillaw.instruct.training import QuietDPO, dpo_config, lora_config
+    from distillaw.instruct.training import EMPTY, QuietDPO, dpo_config, lora_config, rows_at_once
 
+    start, pairs = at.start, at.sides.train
     count = len(pairs)
     columns = {
         f"{name}_ids": [list(getattr(p, name)) for p in pairs] for name in ("prompt", "chosen", "rejected")
@@ -451,13 +458,17 @@ def _dpo_trainer(
     set_seed(spec.seed)  # adapters are drawn before the trainer sets its own
     if start.tokenizer.pad_token is None:
         start.tokenizer.pad_token = start.tokenizer.convert_ids_to_tokens(start.end_token)
-    return QuietDPO(
+    rows = Dataset.from_dict(columns)
+    empty = rows[0] | {"ref_chosen_logps": EMPTY, "ref_rejected_logps": EMPTY}
+    trainer = QuietDPO(
         model=model,
-        args=dpo_config(spec, folder.checkpoints, rows=count, device=device),
-        train_dataset=Dataset.from_dict(columns),
+        args=dpo_config(spec, at, rows=count),
+        train_dataset=_filled_up(rows, empty, rows_at_once(spec, at, count), at.ranks),
         processing_class=start.tokenizer,
         peft_config=lora_config(spec.lora),
     )
+    trainer.real_rows = count
+    return trainer
 
 
 def _part(scores: DocumentScores, first: int, last: int) -> DocumentScores:
@@ -507,15 +518,15 @@ def result_of(
         "before": figures(before),
         "after": figures(after),
         "change": change(after, before),
-        "epochs_run": len(at.folder.epochs()),
-        "best_epoch": at.folder.best_epoch(),
+        "epochs_run": len(at.ranks.told(at.folder.epochs)),
+        "best_epoch": at.ranks.told(at.folder.best_epoch),
         "data": at.sides.account.as_record(),
         "peak_lr": spec.lr,
         "context": start.max_tokens,
         "vocab_size": start.source.config().get_text_config().vocab_size,
         "recipe": asdict(spec),
         "seconds": seconds,
-        "device": at.device,
+        "device": at.device if at.ranks.world == 1 else f"{at.ranks.world} x {at.device}",
     }
 
 
@@ -527,7 +538,18 @@ def finished(
     scores: DocumentScores,
     card: dict[str, str],
 ) -> dict[str, object]:
-    """Write scores, model and card; result.json last."""
+    """Write scores, model and card; result.json last. The first rank does."""
+    return at.ranks.told(lambda: _written(spec, at, trainer, result, scores, card))
+
+
+def _written(
+    spec: SftSpec | DpoSpec | OnPolicySpec,
+    at: Tuning,
+    trainer: "Trainer",
+    result: dict[str, object],
+    scores: DocumentScores,
+    card: dict[str, str],
+) -> dict[str, object]:
     documents = list(range(len(scores.tokens)))  # of heldout.parquet: a conversation or a pair each
     at.folder.run.write_heldout(documents, scores.tokens.tolist(), scores.loss_sum.tolist())
     model = merged_model(trainer.model, spec)

@@ -19,6 +19,7 @@ from distillaw.instruct.conversations import data_file
 from distillaw.instruct.masks import Masker, choose_template
 from distillaw.instruct.spec import OnPolicySpec, TuneSpec
 from distillaw.models.fresh import weight_flops
+from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import architecture_of, load_weights
 from distillaw.runs.files import (
@@ -31,7 +32,6 @@ from distillaw.runs.files import (
     write_json,
     write_text,
 )
-from distillaw.runs.lock import held
 from distillaw.runs.paired import DocumentScores, paired_difference
 from distillaw.runs.places import MARK, claim_folder, remove_file, remove_folder
 from distillaw.runs.store import RESULT_KEYS, RunFolder
@@ -324,8 +324,21 @@ class Tuning:
     folder: TuneFolder
     record: dict[str, object]
     """What spec.json holds."""
-    device: str
+    ranks: Ranks
     say: Say
+
+    @property
+    def device(self) -> str:
+        """Where this process computes."""
+        return str(self.ranks.device)
+
+    def kept(self, file: Path, measure: Callable[[], DocumentScores]) -> DocumentScores:
+        """Scores that an earlier start wrote, or such as all ranks measure and the first one writes."""
+        if (found := self.ranks.told(lambda: _read_scores(file))) is None:
+            found = measure()
+            record = {"tokens": found.tokens.tolist(), "loss_sum": found.loss_sum.tolist()}
+            self.ranks.first(lambda: write_json(file, record))
+        return found
 
 
 def run_stage(
@@ -335,7 +348,7 @@ def run_stage(
     read: Callable[[TuneStart], Any],
     tune: Callable[[Tuning], dict[str, object]],
     *,
-    device: str,
+    ranks: Ranks,
     say: Say,
     command: str,
 ) -> dict[str, object]:
@@ -343,10 +356,19 @@ def run_stage(
 
     `read` makes of a start the examples of both sides, with their `account`; `tune` returns what result.json holds.
     """
+    if ranks.shards:
+        raise ConfigError("--sharding fsdp: chat models are tuned whole on every process; leave it out")
     start, folder = open_model(spec), TuneFolder(out)
     template = hashlib.sha256(str(start.tokenizer.chat_template).encode()).hexdigest()
-    inputs = {"weights": fingerprint(start.source), "text": file_sha256(data_file(spec.data))}
+    inputs = {
+        "weights": ranks.told(lambda: fingerprint(start.source)),
+        "text": ranks.told(lambda: file_sha256(data_file(spec.data))),
+    }
     if isinstance(spec, OnPolicySpec):
+        if ranks.world > 1:
+            raise ConfigError(
+                f"on-policy distillation runs in one process, not in {ranks.world}: its answers are drawn in one stream"
+            )
         inputs["teacher_weights"] = fingerprint(locate(spec.teacher))
     record: dict[str, object] = {
         "run_id": out.resolve().name,
@@ -357,15 +379,15 @@ def run_stage(
         "template": start.template,
         "max_tokens": start.max_tokens,
     }
-    with held(out, str(out), say):
-        if (done := folder.finished(record)) is not None:
+    with ranks.held(out, str(out), say):
+        if (done := ranks.told(lambda: folder.finished(record))) is not None:
             say(f"{out}: tuned before, nothing to do")
             return done
-        sides = read(start)
+        sides = ranks.told(lambda: read(start))
         say(str(sides.account))
-        folder.begin(record)
-        with running(folder):
-            at = Tuning(start=start, sides=sides, folder=folder, record=record, device=device, say=say)
+        ranks.first(lambda: folder.begin(record))
+        with running(folder, ranks):
+            at = Tuning(start=start, sides=sides, folder=folder, record=record, ranks=ranks, say=say)
             return tune(at)
 
 
@@ -380,29 +402,34 @@ def merged_model(trained: Any, spec: TuneSpec) -> "PreTrainedModel":
 
 
 @contextlib.contextmanager
-def running(folder: TuneFolder) -> Iterator[None]:
+def running(folder: TuneFolder, ranks: Ranks = ALONE) -> Iterator[None]:
     """Keep status.json true: running, failed with its error, or planned again after an interrupt.
 
     Raises:
         RunError: out of memory.
     """
-    folder.run.set_status("running")
+
+    def state(name: str, **why: str) -> None:
+        if ranks.is_first:
+            folder.run.set_status(name, **why)
+
+    state("running")
     try:
         with saving(folder.path), hushed():
             yield
     except torch.OutOfMemoryError as error:
         told = RunError(f"out of memory ({str(error).splitlines()[0]}); lower --micro-batch or --max-tokens")
-        folder.run.set_status("failed", error=str(told))
+        state("failed", error=str(told))
         raise told from error
     except DistillawError as error:
-        folder.run.set_status("failed", error=str(error))
+        state("failed", error=str(error))
         raise
     except KeyboardInterrupt:
         told = "interrupted; the same command goes on from the last checkpoint"
-        folder.run.set_status("planned", error=told)
+        state("planned", error=told)
         raise
     except Exception as error:
-        folder.run.set_status("failed", error=f"{type(error).__name__}: {error}")
+        state("failed", error=f"{type(error).__name__}: {error}")
         raise
 
 
@@ -438,11 +465,7 @@ def change(after: DocumentScores, before: DocumentScores, *, level: float = 0.9)
     return told | {"level": level, "documents": found.documents}
 
 
-def kept_scores(file: Path, found: DocumentScores | None = None) -> DocumentScores | None:
-    """Write scores, or read those that an earlier start wrote; None where there are none."""
-    if found is not None:
-        write_json(file, {"tokens": found.tokens.tolist(), "loss_sum": found.loss_sum.tolist()})
-        return found
+def _read_scores(file: Path) -> DocumentScores | None:
     if not file.exists():
         return None
     record = read_json(file)

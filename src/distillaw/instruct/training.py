@@ -7,7 +7,7 @@ checkpoints that survive a kill, progress. Nothing is printed, sent, or written 
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from distillaw.instruct.spec import (
     SftSpec,
     TuneSpec,
 )
-from distillaw.instruct.start import Say, TuneFolder
+from distillaw.instruct.start import Say, Tuning
 from distillaw.quantities import format_seconds
 from distillaw.runs.files import write_with
 from distillaw.runs.pace import LOG_SECONDS
@@ -44,7 +44,39 @@ _MEANS_OF_PAIRS = ("rewards/accuracies", "rewards/margins")
 """What TRL notes of each micro-batch and we log."""
 
 
+class RowsFirst(torch.utils.data.Sampler):
+    """The order that one process reads the rows in, then the empty ones behind them, of which ranks learn nothing."""
+
+    def __init__(self, rows: int, padded: int, seed: int) -> None:
+        self._rows, self._padded, self._seed, self._epoch = rows, padded, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Each has an order of its own."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        """Rows, the empty ones included."""
+        return self._padded
+
+    def __iter__(self) -> Iterator[int]:
+        """Their numbers."""
+        generator = torch.Generator().manual_seed(self._seed + self._epoch)
+        yield from torch.randperm(self._rows, generator=generator).tolist()
+        yield from range(self._rows, self._padded)
+
+
 class _Quiet:
+    args: Any
+    train_dataset: Any
+    real_rows = 0
+    """Of its data, where ranks were given empty ones besides."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """Transformers' own, in whose order several ranks read too."""
+        if self.args.world_size == 1:
+            return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
+        return RowsFirst(self.real_rows, len(self.train_dataset), self.args.data_seed)
+
     def _send_telemetry(self) -> None:
         """No ping."""
 
@@ -69,7 +101,8 @@ class QuietDPO(_Quiet, DPOTrainer):
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> int:
         """Pairs of an optimiser step, over all its micro-batches."""
-        return sum(map(_pairs, batch_samples))
+        pairs = torch.tensor(float(sum(map(_pairs, batch_samples))), device=device)
+        return int(self.accelerator.reduce(pairs))
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -82,14 +115,21 @@ class QuietDPO(_Quiet, DPOTrainer):
         found = super().compute_loss(model, inputs, return_outputs)
         if num_items_in_batch is None:
             return found
-        weight = _pairs(inputs) * self.current_gradient_accumulation_steps / num_items_in_batch
+        steps = (
+            self.current_gradient_accumulation_steps * self.args.world_size
+        )  # gradients are averaged over both
+        weight = _pairs(inputs) * steps / num_items_in_batch
         for key in _MEANS_OF_PAIRS:
             self._metrics["train"][key][-1] *= weight
         return (weight * found[0], found[1]) if return_outputs else weight * found
 
 
 def _pairs(batch: dict[str, Any]) -> int:
-    return len(batch["input_ids"]) // 2  # chosen answers, then rejected ones
+    return int((batch["ref_chosen_logps"] < EMPTY).sum())
+
+
+EMPTY = 1.0
+"""A log-probability that no answer has: it marks the pairs that ranks get to take as many steps each."""
 
 
 def steps_per_epoch(spec: TuneSpec, rows: int) -> int:
@@ -97,19 +137,19 @@ def steps_per_epoch(spec: TuneSpec, rows: int) -> int:
     return -(-rows // spec.batch)
 
 
-def sft_config(spec: SftSpec | OnPolicySpec, folder: Path, *, rows: int, device: str) -> SFTConfig:
+def sft_config(spec: SftSpec | OnPolicySpec, at: Tuning, *, rows: int) -> SFTConfig:
     """TRL's settings of a supervised run."""
     return SFTConfig(
-        **_common(spec, folder, rows=rows, device=device),
+        **_common(spec, at, rows=rows),
         neftune_noise_alpha=getattr(spec, "neftune", 0.0) or None,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
 
 
-def dpo_config(spec: DpoSpec, folder: Path, *, rows: int, device: str) -> DPOConfig:
+def dpo_config(spec: DpoSpec, at: Tuning, *, rows: int) -> DPOConfig:
     """TRL's settings of a preference run."""
-    common = _common(spec, folder, rows=rows, device=device)
+    common = _common(spec, at, rows=rows)
     common["bf16"] = False  # margins are small differences against a reference that was scored in float32
     return DPOConfig(**common, beta=spec.beta, max_length=None, precompute_ref_log_probs=True)
 
@@ -129,17 +169,26 @@ def lora_config(rank: int) -> Any:
     )
 
 
-def _common(spec: TuneSpec, folder: Path, *, rows: int, device: str) -> dict[str, Any]:
-    steps = steps_per_epoch(spec, rows) * spec.epochs
-    on_cpu = device == "cpu"
-    if not on_cpu and (count := torch.cuda.device_count()) > 1:
+def rows_at_once(spec: TuneSpec, at: Tuning, rows: int) -> int:
+    """Of a forward pass; preferences one by one where ranks could not share them evenly."""
+    world = at.ranks.world
+    at_once = spec.rows_at_once(world)
+    return 1 if isinstance(spec, DpoSpec) and world > 1 and rows % (at_once * world) else at_once
+
+
+def _common(spec: TuneSpec, at: Tuning, *, rows: int) -> dict[str, Any]:
+    at_once = rows_at_once(spec, at, rows)
+    steps, world = steps_per_epoch(spec, rows) * spec.epochs, at.ranks.world
+    on_cpu = at.ranks.device.type == "cpu"
+    if world == 1 and not on_cpu and (count := torch.cuda.device_count()) > 1:
         raise ConfigError(
-            f"{count} GPUs are visible and one is used; choose it: CUDA_VISIBLE_DEVICES=0 distillaw ..."
+            f"{count} GPUs are visible and one process would use all of them: --processes {count} shares the batch "
+            "among them, CUDA_VISIBLE_DEVICES=0 leaves one"
         )
     return {
-        "output_dir": str(folder),
-        "per_device_train_batch_size": spec.rows_at_once,
-        "gradient_accumulation_steps": spec.batch // spec.rows_at_once,
+        "output_dir": str(at.folder.checkpoints),
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": spec.batch // at_once // world,
         "num_train_epochs": spec.epochs,
         "learning_rate": spec.lr,
         "lr_scheduler_type": "cosine",
@@ -152,9 +201,11 @@ def _common(spec: TuneSpec, folder: Path, *, rows: int, device: str) -> dict[str
         "seed": spec.seed,
         "data_seed": spec.seed,
         "use_cpu": on_cpu,
-        "bf16": not on_cpu,
+        "bf16": spec.precision == "bf16" if spec.precision else not on_cpu,
+        "ddp_backend": None if world == 1 else "gloo" if on_cpu else "nccl",
+        "ddp_find_unused_parameters": False,
         "fp16": False,
-        "activation_checkpointing": False,
+        "activation_checkpointing": spec.checkpoint_activations,
         # routers stay as they are: balance is a matter of much text, and transformers cannot count a pyramid's
         "router_aux_loss_coef": 0.0,
         "dataloader_pin_memory": not on_cpu,
@@ -178,7 +229,7 @@ class TuningWatch(TrainerCallback):
     def __init__(
         self,
         *,
-        folder: TuneFolder,
+        at: Tuning,
         score: Callable[[], dict[str, float]],
         keep_weights: Callable[[int], None],
         patience: int,
@@ -187,7 +238,7 @@ class TuningWatch(TrainerCallback):
         say: Callable[[str], None],
         unit: str,
     ) -> None:
-        self._folder, self._score, self._keep_weights = folder, score, keep_weights
+        self._folder, self._ranks, self._score, self._keep_weights = at.folder, at.ranks, score, keep_weights
         self._patience, self._every, self._spent = patience, checkpoint_seconds, spent
         self._say, self._unit = say, unit
         self._began = self._saved = self._said = time.monotonic()
@@ -206,7 +257,8 @@ class TuningWatch(TrainerCallback):
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A checkpoint and a line of progress now and then."""
         now = time.monotonic()
-        control.should_save = control.should_save or now - self._saved >= self._every
+        is_due = self._ranks.is_first and now - self._saved >= self._every
+        control.should_save = control.should_save or bool(self._ranks.sum(float(is_due))[0])
         if now - self._said >= LOG_SECONDS:
             self._said = now
             done = state.global_step - (self._first_step or 0)
@@ -226,9 +278,11 @@ class TuningWatch(TrainerCallback):
                 f"step {state.global_step}: loss {row['loss']:g}, gradient {row.get('grad_norm', 0.0):g}; the run "
                 "diverged. Lower --lr, or look for damaged weights"
             )
-        self._folder.metrics.append(
-            {"step": state.global_step, "epoch": state.epoch, **row, "seconds": self.seconds}
-        )
+        self._log({"step": state.global_step, "epoch": state.epoch, **row, "seconds": self.seconds})
+
+    def _log(self, row: dict[str, object]) -> None:
+        if self._ranks.is_first:
+            self._folder.metrics.append(row)
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Score; keep the weights if they are the best so far; stop when patience is at its end."""
@@ -236,25 +290,30 @@ class TuningWatch(TrainerCallback):
         figures = self._score()
         if not math.isfinite(figures["loss"]):
             raise DivergedError(f"epoch {epoch}: the held-out loss is {figures['loss']:g}; lower --lr")
-        before = self._folder.epochs()
+        before = self._ranks.told(self._folder.epochs)
         if all(figures["loss"] < row["loss"] for row in before):
-            self._keep_weights(epoch)
-        row = {"step": state.global_step, "epoch": epoch, "heldout": figures, "seconds": self.seconds}
-        self._folder.metrics.append(row)
+            self._ranks.first(lambda: self._keep_weights(epoch))
+        self._log({"step": state.global_step, "epoch": epoch, "heldout": figures, "seconds": self.seconds})
         loss = f"{figures['loss']:.4f} ± {figures['loss_se']:.4f}"
         self._say(f"epoch {epoch}: held-out loss {loss} {self._unit}")
-        control.should_training_stop = control.should_training_stop or self._folder.is_over(self._patience)
+        is_over = self._ranks.told(lambda: self._folder.is_over(self._patience))
+        control.should_training_stop = control.should_training_stop or is_over
         control.should_save = True
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """The checkpoint is there: say so in its folder, and drop the older one."""
+        self._ranks.wait()  # until each has written its random state
+        self._ranks.first(
+            lambda: self._folder.checkpointed(
+                state.global_step, self.seconds, best_epoch=self._folder.best_epoch()
+            )
+        )
         self._saved = time.monotonic()
-        self._folder.checkpointed(state.global_step, self.seconds, best_epoch=self._folder.best_epoch())
 
 
 def train_to_best(
     trainer: "Trainer",
-    folder: TuneFolder,
+    at: Tuning,
     spec: TuneSpec,
     *,
     rows: int,
@@ -269,14 +328,14 @@ def train_to_best(
     """
     from transformers.trainer_callback import PrinterCallback
 
-    model = trainer.model
+    model, folder, ranks = trainer.model, at.folder, at.ranks
     assert model is not None
-    last = folder.last_checkpoint()
+    last = ranks.told(folder.last_checkpoint)
     checkpoint, spent = last or (None, 0.0)
     step = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
-    folder.metrics.keep(lambda row: int(row["step"]) <= step)
+    ranks.first(lambda: folder.metrics.keep(lambda row: int(row["step"]) <= step) and None)
     watch = TuningWatch(
-        folder=folder,
+        at=at,
         score=score,
         keep_weights=lambda epoch: _save_weights(model, folder.best(epoch)),
         patience=patience,
@@ -290,10 +349,10 @@ def train_to_best(
     total = steps_per_epoch(spec, rows) * spec.epochs
     if step:
         say(f"going on from step {step:,} of {total:,}")
-    if step < total and not folder.is_over(patience):
+    if step < total and not ranks.told(lambda: folder.is_over(patience)):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         spent = watch.seconds
-    best = folder.best_epoch()
+    best = ranks.told(folder.best_epoch)
     assert best is not None, "every epoch ends with a score"
     model.load_state_dict(load_file(folder.best(best)), strict=False)
     return spent

@@ -52,16 +52,8 @@ from distillaw.models.cut import (
 )
 from distillaw.models.export import made_before, save_made
 from distillaw.models.fresh import count_config, count_parameters
-from distillaw.models.scoring import (
-    BYTES_PER_TOKEN,
-    SCORED_CONTEXT,
-    SCORED_DOCUMENTS,
-    Processes,
-    part,
-    score_documents,
-    summed,
-    together,
-)
+from distillaw.models.parallel import ALONE, Ranks
+from distillaw.models.scoring import BYTES_PER_TOKEN, SCORED_CONTEXT, SCORED_DOCUMENTS, score_documents
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import decoder_blocks, head_of, hidden_states, load_weights
 from distillaw.runs.files import content_hash, read_json
@@ -271,14 +263,14 @@ def prune_to(
     device: str = "cpu",
     command: str = "",
     say: Callable[[str], None] = lambda message: None,
-    group: Processes | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, object]:
     """Cut a student out of a model and write it as a Hugging Face folder.
 
     Args:
         out: folder of the student; made.
         text: calibration and held-out text, as `read_documents` takes it; without it only a uniform cut, unscored.
-        group: processes that share the calibration windows and the documents to score; the first one writes.
+        ranks: processes that share the calibration windows and the documents to score; the first one writes.
 
     Raises:
         CacheError: no model there.
@@ -303,11 +295,9 @@ def prune_to(
         ranking = {"context": wishes.context, "scores": content_hash(_written(scores), digits=16)}
     read = {"heldout": wishes.heldout_tokens, "text": text or "", "reading": asdict(reading)}
     identity = content_hash(cut_of | ranking | read, digits=16)
-    if (done := made_before(out, RECORD, identity)) is not None:
+    if (done := ranks.told(lambda: made_before(out, RECORD, identity))) is not None:
         say(f"{out}: cut before, nothing to do")
         return done
-    if group is not None:
-        group.wait()  # until all have looked
     tokenizer = source.tokenizer()
     calibration, heldout = (None, None) if text is None else _read(text, reading, tokenizer, wishes)
     teacher = load_weights(source, torch.device(device), torch.float32)
@@ -318,19 +308,18 @@ def prune_to(
     cut, windows, by = uniform_cut(size.teacher_shape, size.shape), 0, "uniform"
     if calibration is not None and wishes.ranks:
         say(f"{source.name}: {wishes.by} importance on {len(calibration)} windows of {wishes.context} tokens")
-        scores = _importance(teacher, calibration, wishes, group, say)
+        scores = _importance(teacher, calibration, wishes, ranks, say)
     if scores is not None:
         cut, windows, by = ranked_cut(size.teacher_shape, size.shape, scores), scores.windows, scores.by
     student = prune(teacher, size.shape, cut).to(teacher.device).eval()  # type: ignore[arg-type]
-    losses = {} if heldout is None else _losses(teacher, student, heldout, wishes.context, group)
+    losses = {} if heldout is None else _losses(teacher, student, heldout, wishes.context, ranks)
     made: dict[str, object] = {"identity": identity, "command": command, "teacher": source.name}
     ranked = {"importance": by, "calibration_windows": windows, "context": wishes.context}
     fingerprinted: dict[str, object] = {"teacher_fingerprint": fingerprint(source)}
     counted = fingerprinted | {"total_params": count_parameters(student)[1]}
     record = made | counted | size.record() | ranked | losses | {"cut": asdict(cut)}
     records = {RECORD: record} | ({} if scores is None else {SCORES: fingerprinted | _written(scores)})
-    write = functools.partial(save_made, student, tokenizer, out, records)
-    write() if group is None else group.first(write)
+    ranks.first(functools.partial(save_made, student, tokenizer, out, records))
     return record
 
 
@@ -383,35 +372,33 @@ def _read(
 
 
 def _importance(
-    teacher, calibration: torch.Tensor, wishes: Wishes, group: Processes | None, say: Callable[[str], None]
+    teacher, calibration: torch.Tensor, wishes: Wishes, ranks: Ranks, say: Callable[[str], None]
 ) -> Importance:
     """Scores over all windows, each process having measured its part; every window counts alike."""
-    if group is not None and len(calibration) < group.world:
+    if len(calibration) < ranks.world:
         raise ConfigError(
-            f"{len(calibration)} calibration windows cannot be shared by {group.world} processes; raise --tokens, "
+            f"{len(calibration)} calibration windows cannot be shared by {ranks.world} processes; raise --tokens, "
             "lower --context or start fewer"
         )
-    windows = part(calibration, group)  # type: ignore[type-var]
+    windows = calibration[ranks.rank :: ranks.world]
     progress = Telling("importance", len(windows), "windows", say)
 
     def batches() -> Iterator[torch.Tensor]:
-        for batch in windows.split(BATCH_WINDOWS):  # type: ignore[union-attr]
+        for batch in windows.split(BATCH_WINDOWS):
             yield batch
             progress.advance(len(batch))
 
-    found = together(lambda: measure_importance(teacher, batches(), by=wishes.by), group)  # type: ignore
-    if group is None:
+    found = ranks.together(lambda: measure_importance(teacher, batches(), by=wishes.by))  # type: ignore
+    if ranks.world == 1:
         return found
     count = len(calibration)
-    means = {axis: summed(getattr(found, axis) * found.windows, group) / count for axis in SCORED}
+    means = {axis: ranks.summed(getattr(found, axis) * found.windows) / count for axis in SCORED}
     return Importance(by=found.by, windows=count, **means)
 
 
-def _losses(
-    teacher, student, heldout: list[np.ndarray], context: int, group: Processes | None
-) -> dict[str, object]:
+def _losses(teacher, student, heldout: list[np.ndarray], context: int, ranks: Ranks) -> dict[str, object]:
     """Of both on the same documents, with the paired difference."""
-    theirs, ours = (_shared_scores(model, heldout, context, group) for model in (teacher, student))
+    theirs, ours = (_shared_scores(model, heldout, context, ranks) for model in (teacher, student))
     if not np.isfinite([theirs.loss_sum, ours.loss_sum]).all():
         raise DataError("a loss is not finite: the teacher's weights are damaged, or its type is too narrow")
     lost = paired_difference(ours, theirs)
@@ -428,16 +415,12 @@ def _losses(
     }
 
 
-def _shared_scores(
-    model, documents: list[np.ndarray], context: int, group: Processes | None
-) -> DocumentScores:
+def _shared_scores(model, documents: list[np.ndarray], context: int, ranks: Ranks) -> DocumentScores:
     """Loss sums of all documents, each process having scored its part."""
-    mine = score_documents(model, part(documents, group), context=context, stride=context)
-    if group is None:
-        return mine
+    mine = score_documents(model, ranks.part(documents), context=context, stride=context)
     whole = np.zeros((2, len(documents)))
-    whole[:, group.rank :: group.world] = mine.tokens, mine.loss_sum
-    tokens, loss_sum = summed(whole, group)
+    whole[:, ranks.rank :: ranks.world] = mine.tokens, mine.loss_sum
+    tokens, loss_sum = ranks.summed(whole)
     return DocumentScores.numbered(tokens=tokens.astype(np.int64), loss_sum=loss_sum)
 
 

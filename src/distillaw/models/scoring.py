@@ -11,13 +11,13 @@ Shape suffixes: B window, T position, N scored token, D hidden width, V vocabula
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from distillaw.errors import DataError
+from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.teacher import (
     AnyTeacher,
     ModelTeacher,
@@ -30,66 +30,6 @@ from distillaw.runs.paired import DocumentScores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-T = TypeVar("T")
-
-
-class Processes(Protocol):
-    """This process among those that work together."""
-
-    @property
-    def rank(self) -> int:
-        """Which one it is, from 0."""
-
-    @property
-    def world(self) -> int:
-        """How many there are."""
-
-    def sum(self, *values: float) -> list[float]:
-        """Each value summed over processes, in float64."""
-
-    def wait(self) -> None:
-        """Return when every process has come here."""
-
-    def first(self, act: Callable[[], T]) -> T | None:
-        """Let the first process do something while the others wait; what it raises is raised in all."""
-
-
-def part(items: Sequence[T], group: Processes | None) -> Sequence[T]:
-    """Every so many-th of the items, beginning with this process's; all of them for one process alone."""
-    return items if group is None else items[group.rank :: group.world]
-
-
-def summed(array: np.ndarray, group: Processes | None) -> np.ndarray:
-    """An array summed over processes, float64; every process gets the same bits."""
-    if group is None:
-        return array
-    return np.array(group.sum(*array.ravel().tolist())).reshape(array.shape)
-
-
-def together(act: Callable[[], T], group: Processes | None) -> T:
-    """What every process does for itself; if it fails in one it fails in all, so that none waits for another.
-
-    Raises:
-        DataError: what was raised here, or that another process could not do its part.
-    """
-    if group is None:
-        return act()
-    made, error = None, None
-    try:
-        made = act()
-    except DataError as caught:
-        error = caught
-    (failed,) = group.sum(float(error is not None))
-    if error is not None:
-        raise error
-    if failed:
-        raise DataError(
-            f"{failed:.0f} of {group.world} processes could not do their part; their messages say why"
-        )
-    assert made is not None
-    return made
 
 
 IGNORE = -100
@@ -155,9 +95,13 @@ def make_heldout(documents: list[np.ndarray], *, context: int) -> HeldoutSet:
 
 @torch.no_grad()
 def score_heldout(
-    model: "PreTrainedModel | AnyTeacher", heldout: HeldoutSet, *, batch_windows: int = BATCH_WINDOWS
+    model: "PreTrainedModel | AnyTeacher",
+    heldout: HeldoutSet,
+    *,
+    batch_windows: int = BATCH_WINDOWS,
+    ranks: Ranks = ALONE,
 ) -> DocumentScores:
-    """Score every held-out document with a causal language model in eval mode.
+    """Score every held-out document with a causal language model in eval mode; ranks share the windows.
 
     Padding sits at the end of a window, so causal attention never lets a scored token see it. A teacher is scored over
     the study's tokens alone. Logits exist for a few hundred tokens at a time (LOGITS_AT_ONCE).
@@ -165,13 +109,14 @@ def score_heldout(
     loss_sum = np.zeros(heldout.num_documents)
     tokens = np.zeros(heldout.num_documents, np.int64)
     with scoring(model):
-        for batch in heldout.batches(batch_windows):
+        for batch, counts in ranks.rounds(list(heldout.batches(batch_windows))):
             scored_BT = batch.labels != IGNORE
             losses_BT = torch.zeros(batch.labels.shape, dtype=torch.float64)
             losses_BT[scored_BT] = _token_losses(model, batch, scored_BT).double().cpu()
-            np.add.at(loss_sum, batch.document, losses_BT.sum(1).numpy())
-            np.add.at(tokens, batch.document, scored_BT.sum(1).numpy())
-    return DocumentScores.numbered(tokens=tokens, loss_sum=loss_sum)
+            if counts:
+                np.add.at(loss_sum, batch.document, losses_BT.sum(1).numpy())
+                np.add.at(tokens, batch.document, scored_BT.sum(1).numpy())
+    return DocumentScores.numbered(tokens=ranks.summed(tokens), loss_sum=ranks.summed(loss_sum))
 
 
 def scored_logits(

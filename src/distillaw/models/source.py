@@ -109,6 +109,17 @@ def locate(name: "str | Path | ModelSource") -> ModelSource:
     return ModelSource(name=text, folder=_fetch(text, repo, revision, gguf_file), gguf_file=gguf_file)
 
 
+def tensors_in(folder: Path) -> set[str]:
+    """Names of the tensors in a folder's safetensors files; their headers alone are read."""
+    from safetensors import safe_open
+
+    names: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        with loading(str(file)), safe_open(file, framework="pt") as opened:
+            names |= set(opened.keys())
+    return names
+
+
 def _fetch(name: str, repo: str, revision: str | None, gguf_file: str | None) -> Path:
     """The snapshot of a hub repository, from the cache or the network."""
     from huggingface_hub import snapshot_download

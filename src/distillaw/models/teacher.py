@@ -9,13 +9,16 @@ not trusted: `reproduces_logits` compares the parts with the model itself on a f
 Shape suffixes: B sequence, T position, D hidden width, V vocabulary.
 """
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.distributed.tensor import DTensor
 
 from distillaw.accounting.architecture import Architecture, count_params
 from distillaw.accounting.config import architecture_from_config
@@ -25,7 +28,8 @@ from distillaw.data.synthetic import world_of
 from distillaw.distill.heads import LOWEST_LOGIT, Head
 from distillaw.errors import CacheError, ConfigError, DistillawWarning, VocabularyError
 from distillaw.models.fresh import count_parameters
-from distillaw.models.source import ModelSource, check_config, fingerprint, loading, locate
+from distillaw.models.parallel import ALONE, Ranks
+from distillaw.models.source import ModelSource, check_config, fingerprint, loading, locate, tensors_in
 from distillaw.runs.files import check_model
 from distillaw.worlds.oracle import Oracle, find_oracle, is_oracle, oracle_hash, parse_oracle
 
@@ -210,28 +214,31 @@ def load_teacher(
     tokenizer: "PreTrainedTokenizerBase",
     *,
     context: int | None = None,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     teacher_tokenizer: str | Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> ModelTeacher:
     """Find, check, load and freeze a teacher.
 
     Args:
         name: a Hugging Face folder (quantised ones too), FOLDER/FILE.gguf, or a name on the hub.
         context: longest sequence it will be shown, tokens; None skips the check.
+        device: None: that of `ranks`.
         dtype: None: float32 on CPUs, bfloat16 elsewhere.
         teacher_tokenizer: where its own tokenizer lies, if not beside its weights.
+        ranks: processes that all call this; sharded ones keep a slice each, and never read more than that.
 
     Raises:
         CacheError: nothing loadable of that name, or weights are missing in it.
         ConfigError: not a left-to-right language model, a context too short, or a package is not installed.
         VocabularyError: its vocabulary is not the study's (the first differing tokens are shown).
     """
-    source, device = locate(name), torch.device(device)
+    source, device = ranks.told(lambda: locate(name)), torch.device(device or ranks.device)
     check_config(source, context=context)
     check_vocabulary(source, tokenizer, teacher_tokenizer=teacher_tokenizer)
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
-    model = load_weights(source, device, dtype)
+    model = load_shards(source, ranks, dtype) if ranks.shards else load_weights(source, device, dtype)
     trimmed = check_rows(source.name, model.get_output_embeddings().weight.shape[0], tokenizer)
     with torch.no_grad():
         first, second = hidden_states(model, probe_tokens(model))
@@ -240,13 +247,18 @@ def load_teacher(
             f"{source.name}: the model ({model.config.model_type}) sees later tokens when it predicts one, so it is no "
             "causal language model. Choose a decoder-only teacher"
         )
+    head = _verified_head(source.name, model, len(tokenizer))
+    if head is None and ranks.shards:
+        raise ConfigError(
+            f"{source.name}: this head is used whole, so the model cannot be sharded; --sharding ddp"
+        )
     return ModelTeacher(
         name=source.name,
         model=model,
-        head=_verified_head(source.name, model, len(tokenizer)),
+        head=head,
         vocab_size=len(tokenizer),
         trimmed_rows=trimmed,
-        fingerprint=fingerprint(source),
+        fingerprint=ranks.told(lambda: fingerprint(source)),
     )
 
 
@@ -299,6 +311,81 @@ def load_weights(source: ModelSource, device: torch.device, dtype: torch.dtype |
     if model.device != device:
         model.to(device)
     return model.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def without_weights() -> Iterator[None]:
+    """Modules made inside have parameters without storage; their buffers are real, since no file holds them all."""
+    register = torch.nn.Module.register_parameter
+
+    def bare(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter | None) -> None:
+        if parameter is not None and not parameter.is_meta:
+            parameter = torch.nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+        register(module, name, parameter)
+
+    torch.nn.Module.register_parameter = bare  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def shard_frozen(model: "PreTrainedModel", ranks: Ranks) -> "PreTrainedModel":
+    """A model that is only read, in slices on the ranks' devices; parameters without storage get some, unfilled."""
+    whole = {model.get_input_embeddings().weight, model.get_output_embeddings().weight}
+    model.eval().requires_grad_(False)
+    ranks.shard(model.base_model, decoder_blocks(model), whole)
+    if not any(parameter.is_meta for parameter in model.parameters()):
+        return model.to(ranks.device)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model.to_empty(device=ranks.device)
+    for name, buffer in model.named_buffers():
+        buffer.copy_(buffers[name])
+    return model
+
+
+@torch.no_grad()
+def sharded_copy(model: "PreTrainedModel", ranks: Ranks) -> "PreTrainedModel":
+    """What `shard_frozen` makes of the weights of a model in training, sharded or not, in their own type."""
+    from transformers import AutoModelForCausalLM
+
+    with without_weights():
+        blank = AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
+    copy = shard_frozen(blank, ranks)
+    for target, source in zip(copy.parameters(), model.parameters(), strict=True):
+        is_slice = isinstance(target, DTensor) or not isinstance(source, DTensor)
+        target.copy_(source if is_slice else source.full_tensor())
+    for target, source in zip(copy.buffers(), model.buffers(), strict=True):
+        target.copy_(source)
+    return copy
+
+
+def load_shards(source: ModelSource, ranks: Ranks, dtype: torch.dtype) -> "PreTrainedModel":
+    """A frozen model in eval mode, each rank with its slice of the blocks, read from the files in place.
+
+    Files that hold other tensors than the model (quantised, GGUF, converted on loading) are loaded whole by every rank
+    first.
+
+    Raises:
+        CacheError, ConfigError: as `load_weights`.
+    """
+    from torch.distributed import checkpoint as dcp
+    from transformers import AutoModelForCausalLM
+
+    config = source.config()
+    check_model(source.folder)
+    with without_weights():
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    weights = dict(model.named_parameters())
+    held = set() if source.gguf_file else tensors_in(source.folder)
+    if not weights.keys() <= held or getattr(config, "quantization_config", None):
+        return shard_frozen(load_weights(source, torch.device("cpu"), dtype), ranks)
+    model = shard_frozen(model, ranks)
+    with loading(source.name):
+        tensors = {name: model.get_parameter(name).detach() for name in weights}
+        tensors |= {name: buffer for name, buffer in model.named_buffers() if name in held}
+        dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(source.folder)))
+    return model
 
 
 def _verified_head(name: str, model: "PreTrainedModel", vocab_size: int) -> Head | None:
@@ -375,22 +462,25 @@ def load_any_teacher(
     tokenizer: "PreTrainedTokenizerBase",
     *,
     context: int,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    ranks: Ranks = ALONE,
 ) -> AnyTeacher:
     """The teacher of a name: an oracle of the text's world, or a model (`load_teacher`).
 
     Args:
         context: longest sequence it will be shown, tokens; a wanted loss is that of windows of this length.
+        device, dtype, ranks: as of `load_teacher`.
 
     Raises:
         ConfigError: an oracle for a text that is no world's, or one that cannot be; otherwise as `load_teacher`.
     """
     if not (isinstance(name, str) and is_oracle(name)):
-        return load_teacher(name, tokenizer, context=context, device=device)
+        return load_teacher(name, tokenizer, context=context, device=device, dtype=dtype, ranks=ranks)
     world, spec = world_of(store), parse_oracle(name)
     return OracleTeacher(
         name=name,
         oracle=find_oracle(world, spec, context),
         fingerprint=oracle_hash(world, spec, context),
-        device=torch.device(device),
+        device=torch.device(device or ranks.device),
     )

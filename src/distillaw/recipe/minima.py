@@ -21,6 +21,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,19 +38,19 @@ from distillaw.evaluate.wishes import TextWishes
 from distillaw.instruct.generate import generate_answers
 from distillaw.instruct.spec import DpoSpec, SftSpec
 from distillaw.instruct.stages import run_dpo, run_sft
+from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.prune import Wishes, prune_to
 from distillaw.models.source import locate
 from distillaw.models.upcycle import Layout, upcycle_to
 from distillaw.models.vocabulary import MAX_BYTES, Making, Texts, extend_vocabulary, trim_vocabulary
 from distillaw.recipe.spec import STAGES, MinimaSpec, consult_laws, foresee
 from distillaw.runs.files import content_hash, read_json, read_json_lines, write_json, write_text
-from distillaw.runs.lock import held
 from distillaw.runs.places import check_folder, claim_folder
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.arms import WARMUP_SHARE, ArmsSpec, bare_trunk, train_arms
 from distillaw.sweep.ready import TrunkJob
 from distillaw.sweep.scheduler import Display
-from distillaw.sweep.single import started, train_here
+from distillaw.sweep.single import result_of, started, train_missing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -149,6 +150,7 @@ class Kitchen:
     display: Display
     say: Say
     command: str
+    ranks: Ranks = ALONE
 
     @property
     def cut(self) -> Path:
@@ -181,8 +183,13 @@ class Kitchen:
 
     @property
     def running(self) -> dict[str, Any]:
-        """What stages that compute are told of how."""
-        return {"device": self.spec.device, "command": self.command, "say": self.say}
+        """What stages that compute on all ranks are told of how."""
+        return {"ranks": self.ranks, "command": self.command, "say": self.say}
+
+    @property
+    def on_one(self) -> dict[str, Any]:
+        """What stages are told that the first rank does alone."""
+        return {"device": str(self.ranks.device), "say": self.say}
 
 
 def cook(
@@ -193,12 +200,14 @@ def cook(
     say: Say = lambda line: None,
     command: str = "",
     until: str = "report",
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Run the recipe up to a stage.
 
     Args:
         say: takes a line when a stage begins and ends.
         until: the last stage that is run.
+        ranks: processes that cut, train, fine-tune and score together; all call this.
 
     Raises:
         ConfigError: `out` holds another recipe, or what any stage raises.
@@ -207,12 +216,17 @@ def cook(
     spec.check()
     if until not in spec.stages:
         raise ConfigError(f"--until {until}: the stages of this recipe are {', '.join(spec.stages)}")
-    kitchen = Kitchen(spec=spec, out=out, display=display, say=say, command=command)
+    kitchen = Kitchen(spec=spec, out=out, display=display, say=say, command=command, ranks=ranks)
     _arms_spec(kitchen, spec.teacher).check()
+    if ranks.shards and "instruct" in spec.stages[: spec.stages.index(until) + 1]:
+        raise ConfigError(
+            "--sharding fsdp: chat models are tuned whole on every process. Distil sharded with --until distil, then "
+            "the same command without --sharding goes on"
+        )
     check_folder(out)
     check_apart(spec.data.corpus, out)
-    with held(out, f"the folder {out}"):
-        record = _open_record(kitchen)
+    with ranks.held(out, f"the folder {out}"):
+        record = ranks.told(lambda: _open_record(kitchen))
         if "instruct" not in record["stages"]:
             foresee(spec, until)
         for stage in spec.stages[: spec.stages.index(until) + 1]:
@@ -222,7 +236,7 @@ def cook(
             seconds = time.monotonic() - began
             before = record["stages"].get(stage, {}).get("seconds", 0.0)
             record["stages"][stage] = result | {"seconds": max(seconds, before)}
-            write_json(out / RECORD, record)
+            ranks.first(partial(write_json, out / RECORD, record))
             say(f"{stage}: done in {seconds:.0f} s")
     return record
 
@@ -235,7 +249,7 @@ def _open_record(kitchen: Kitchen) -> dict[str, Any]:
         identity = {"recipe": "minima", "identity": content_hash(wanted, digits=16)}
         return {**identity, "command": kitchen.command, "spec": wanted, "stages": {}}
     record = read_json(file)
-    if changed := [name for name in _changed(record["spec"], wanted) if name != "device"]:
+    if changed := list(_changed(record["spec"], wanted)):
         raise ConfigError(
             f"{kitchen.out} holds a recipe with other settings ({', '.join(changed)}; it was {record['command']!r}). "
             "Choose another --out"
@@ -259,22 +273,27 @@ def _adapt(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
     assert wanted is not None
     folder, result = spec.teacher, {}
     if wanted.changes_vocabulary:
-        read = home / "text.jsonl"
-        if not read.exists():
-            _write_text(read, _within(documents_of(kitchen.data, "teacher"), MAX_BYTES))
-        texts, making = Texts(text=str(read)), Making(**kitchen.running)
-        source, folder = locate(spec.teacher), str(home / "model")
-        if wanted.pieces is not None:
-            change = extend_vocabulary(source, Path(folder), texts, pieces=wanted.pieces, making=making)
-        else:
-            change = trim_vocabulary(source, Path(folder), texts, keep=wanted.keep, making=making)
-        result["vocabulary"] = change
+        folder = str(home / "model")
+        result["vocabulary"] = kitchen.ranks.told(lambda: _other_pieces(kitchen, Path(folder)))
     if wanted.tokens:
         run = _adapted(kitchen, folder)
         folder = str(home / "training" / "runs" / run["run_id"])
         result["run"] = run
         kitchen.say(f"  adapted teacher: {run['start_loss']:.3f} -> {run['loss']:.3f} nats/token")
     return result | {"folder": folder}
+
+
+def _other_pieces(kitchen: Kitchen, folder: Path) -> dict[str, Any]:
+    """The teacher with an extended or trimmed vocabulary."""
+    spec, wanted, read = kitchen.spec, kitchen.spec.adapt, kitchen.adapt / "text.jsonl"
+    assert wanted is not None
+    if not read.exists():
+        _write_text(read, _within(documents_of(kitchen.data, "teacher"), MAX_BYTES))
+    texts, making = Texts(text=str(read)), Making(**kitchen.on_one, command=kitchen.command)
+    source = locate(spec.teacher)
+    if wanted.pieces is not None:
+        return extend_vocabulary(source, folder, texts, pieces=wanted.pieces, making=making)
+    return trim_vocabulary(source, folder, texts, keep=wanted.keep, making=making)
 
 
 def _within(documents: Iterable[str], most: float) -> Iterator[str]:
@@ -293,23 +312,23 @@ def _adapted(kitchen: Kitchen, model: str) -> dict[str, Any]:
     """The run that trains a model further on the teachers' split, a study folder of its own."""
     spec, wanted, study = kitchen.spec, kitchen.spec.adapt, StudyFolder(kitchen.adapt / "training")
     assert wanted is not None
-    claim_folder(study.path)
-    store = prepare_data(kitchen.data, study.data, say=kitchen.say)
+    kitchen.ranks.first(lambda: claim_folder(study.path))
+    store = kitchen.ranks.told(lambda: prepare_data(kitchen.data, study.data, say=kitchen.say))
     require_tokens(store, {"teacher": wanted.tokens, "student": spec.tokens}, context=spec.training.context)
     recipe = replace(spec.training, warmup_tokens=wanted.tokens // WARMUP_SHARE)
     at = {"rate": wanted.lr, "batch_tokens": spec.batch_tokens, "seed": spec.seed}
     bare = bare_trunk(store, recipe, split="teacher", **at)
     trunk = started(bare, model, load_tokenizer(str(store.tokenizer_folder)))
     job = TrunkJob(trunk=trunk, budgets=(wanted.tokens,))
-    run = study.run(job.run_ids[0])
-    if run.state() != "done":
-        train_here([job], study, display=kitchen.display)
-    result = run.result()
-    assert result is not None
-    return result
+    train_missing([job], study, kitchen.ranks, kitchen.display)
+    return result_of(job, study, kitchen.ranks)
 
 
 def _text(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
+    return kitchen.ranks.told(lambda: _divided(kitchen, record))
+
+
+def _divided(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
     spec = kitchen.spec
     claim_folder(kitchen.distil)
     if "run" in record["stages"].get("adapt", {}):
@@ -355,9 +374,13 @@ def _prune(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
 
 def _arms(kitchen: Kitchen, arms: ArmsSpec, folder: Path) -> dict[str, Any]:
     """Train arms on the text as the recipe has tokenised it once."""
-    claim_folder(folder)
-    copy_data(kitchen.distil / "data", folder / "data")
-    return train_arms(arms, folder, display=kitchen.display, command=kitchen.command)
+
+    def begin() -> None:
+        claim_folder(folder)
+        copy_data(kitchen.distil / "data", folder / "data")
+
+    kitchen.ranks.first(begin)
+    return train_arms(arms, folder, display=kitchen.display, command=kitchen.command, ranks=kitchen.ranks)
 
 
 def _arms_spec(kitchen: Kitchen, teacher: str) -> ArmsSpec:
@@ -400,7 +423,8 @@ def _upcycle(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
     base = record["stages"]["distil"]
     layout = Layout(experts=wanted.experts, bottom=wanted.bottom, seed=spec.seed)
     text = str(kitchen.out / "text" / CALIBRATION)
-    made = upcycle_to(locate(base["folder"]), home / "model", layout, text=text, **kitchen.running)
+    how = {"text": text, "command": kitchen.command, **kitchen.on_one}
+    made = kitchen.ranks.told(lambda: upcycle_to(locate(base["folder"]), home / "model", layout, **how))
     arms = replace(
         _one_arm(kitchen, record, home / "model"),
         tokens=wanted.tokens,
@@ -425,8 +449,9 @@ def _instruct(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
     chats = spec.chats
     if chats is None:
         drawn = {"max_new_tokens": spec.answer_tokens, "batch": 16, "seed": spec.seed}
-        where = {"template": spec.template, "device": spec.device, "say": kitchen.say}
-        chats = generate_answers(spec.teacher, spec.prompts, folder / "answers.jsonl", **drawn, **where)
+        answers = folder / "answers.jsonl"
+        how = {"template": spec.template, **drawn, **kitchen.on_one}
+        chats = kitchen.ranks.told(lambda: generate_answers(spec.teacher, spec.prompts, answers, **how))
     sft = SftSpec(
         model=_student(record),
         data=str(chats),
@@ -450,8 +475,8 @@ def _instruct(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
         TEACHER: (spec.teacher, folder / "samples.teacher.jsonl"),
         CHAT: (str(chat), chat.with_name("samples.jsonl")),
     }
-    where = {"template": spec.template, "device": spec.device, "say": kitchen.say}
-    result["samples"] = write_samples(asked, folder, **where)
+    how = {"template": spec.template, **kitchen.on_one}
+    result["samples"] = kitchen.ranks.told(lambda: write_samples(asked, folder, **how))
     return result
 
 
@@ -483,8 +508,11 @@ def _evaluate(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
 def _report(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
     from distillaw.report.recipe import write_recipe_report
 
-    write_json(kitchen.out / RECORD, record)
-    return {"report": str(write_recipe_report(kitchen.out))}
+    def write() -> str:
+        write_json(kitchen.out / RECORD, record)
+        return str(write_recipe_report(kitchen.out))
+
+    return {"report": kitchen.ranks.told(write)}
 
 
 _STAGES = (_adapt, _text, _law, _prune, _distil, _upcycle, _instruct, _evaluate, _report)

@@ -146,7 +146,6 @@ class MinimaSpec:
     teacher_tokens: float = 0.0
     """What the teacher was trained on, for the compute axis; 0: not known."""
     seed: int = 0
-    device: str = "cpu"
 
     @property
     def stages(self) -> tuple[str, ...]:

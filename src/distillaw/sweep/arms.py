@@ -11,27 +11,27 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from distillaw.data.prepare import DataSpec, check_home, prepare_data, require_tokens
+from distillaw.data.prepare import DataSpec, check_home, require_tokens
 from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import ConfigError
+from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.source import check_config, fingerprint, locate
 from distillaw.models.teacher import check_vocabulary
 from distillaw.runs.files import write_json
-from distillaw.runs.lock import held
 from distillaw.runs.paired import DocumentScores, paired_difference
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.checks import check_training
 from distillaw.sweep.ready import TrunkJob
 from distillaw.sweep.scheduler import Display
-from distillaw.sweep.single import started, train_here
+from distillaw.sweep.single import result_of, started, train_missing, trainable_text
 from distillaw.train.checkpoint import remove_states
 
 RECORD = "arms.json"
 PILOT_SHARE = 8
 """A rate is tried for this part of the tokens."""
-ALONE = "-alone"
+UNTAUGHT = "-alone"
 TEACHER_SHARE = 0.05
 """Of the text, that no student reads: the teacher was trained elsewhere, and a cut is calibrated on a part of this."""
 WARMUP_SHARE = 20
@@ -102,7 +102,9 @@ class ArmsSpec:
             )
 
 
-def train_arms(spec: ArmsSpec, folder: Path, *, display: Display, command: str = "") -> dict[str, object]:
+def train_arms(
+    spec: ArmsSpec, folder: Path, *, display: Display, command: str = "", ranks: Ranks = ALONE
+) -> dict[str, object]:
     """Train every arm (what is finished is left as it is), compare them and write arms.json and runs.parquet.
 
     Args:
@@ -110,6 +112,7 @@ def train_arms(spec: ArmsSpec, folder: Path, *, display: Display, command: str =
         folder: for tokens, checkpoints and runs.
         display: told about progress.
         command: how the user called, for the record.
+        ranks: the processes that train every arm together; all call this.
 
     Returns:
         What arms.json holds.
@@ -120,18 +123,24 @@ def train_arms(spec: ArmsSpec, folder: Path, *, display: Display, command: str =
         KeyboardInterrupt: asked to stop by Ctrl-C (checkpoints saved).
     """
     spec.check()
-    check_home(spec.data, folder)
+    ranks.first(lambda: check_home(spec.data, folder))
     study = StudyFolder(folder.resolve())
-    with held(study.path, f"the folder {folder}"):
-        store = prepare_data(spec.data, study.data, say=display.note)
+    with ranks.held(study.path, f"the folder {folder}"):
+        store = trainable_text(spec.data, spec.training, spec.batch_tokens, study, ranks, display)
         require_tokens(store, {"student": spec.tokens}, context=spec.training.context)
-        arms = {name: TrunkJob(trunk=trunk, budgets=(spec.tokens,)) for name, trunk in _trunks(spec, store)}
-        arms = _tuned(spec, arms, study, display)
-        if open_jobs := [job for job in arms.values() if study.run(job.run_ids[0]).state() != "done"]:
-            train_here(open_jobs, study, display=display)
-        record = _compare(spec, arms, study, command)
-        study.write_table({(job.run_ids[0], job.trunk.start_arm): name for name, job in arms.items()})
-        write_json(study.path / RECORD, record)
+        trunks = ranks.told(lambda: dict(_trunks(spec, store)))
+        arms = {name: TrunkJob(trunk=trunk, budgets=(spec.tokens,)) for name, trunk in trunks.items()}
+        arms = _tuned(spec, arms, study, ranks, display)
+        train_missing(arms.values(), study, ranks, display)
+        return ranks.told(lambda: _finish(spec, arms, study, command))
+
+
+def _finish(
+    spec: ArmsSpec, arms: Mapping[str, TrunkJob], study: StudyFolder, command: str
+) -> dict[str, object]:
+    record = _compare(spec, arms, study, command)
+    study.write_table({(job.run_ids[0], job.trunk.start_arm): name for name, job in arms.items()})
+    write_json(study.path / RECORD, record)
     return record
 
 
@@ -184,11 +193,11 @@ def _trunks(spec: ArmsSpec, store: TokenStore) -> Iterator[tuple[str, TrunkSpec]
     for arm, trunk in zip(names, starts, strict=True):
         yield arm, trunk
         if spec.alone:
-            yield arm + ALONE, replace(trunk, teacher_run=None, teacher_fingerprint=None)
+            yield arm + UNTAUGHT, replace(trunk, teacher_run=None, teacher_fingerprint=None)
 
 
 def _tuned(
-    spec: ArmsSpec, arms: Mapping[str, TrunkJob], study: StudyFolder, display: Display
+    spec: ArmsSpec, arms: Mapping[str, TrunkJob], study: StudyFolder, ranks: Ranks, display: Display
 ) -> dict[str, TrunkJob]:
     """Each arm at its own best rate; the best pilot goes on from where it stopped."""
     if len(spec.rates) == 1:
@@ -203,14 +212,12 @@ def _tuned(
     for k in range(
         len(spec.rates)
     ):  # one rate of all arms at a time: they share the teacher's forward passes
-        jobs = [tried[k] for tried in pilots.values() if study.run(tried[k].run_ids[0]).state() != "done"]
-        if jobs:
-            train_here(jobs, study, display=display)
+        train_missing([tried[k] for tried in pilots.values()], study, ranks, display)
     tuned = {}
     for arm, tried in pilots.items():
-        losses = [_loss(study, job) for job in tried]
+        losses = [float(str(result_of(job, study, ranks)["loss"])) for job in tried]
         best = losses.index(min(losses))
-        for job in tried[:best] + tried[best + 1 :]:
+        for job in (tried[:best] + tried[best + 1 :]) if ranks.is_first else ():
             remove_states(study.trunk(job.trunk.trunk_id) / "state")
         tuned[arm] = replace(tried[best], budgets=(spec.tokens,))
         edge = "" if 0 < best < len(losses) - 1 else " (at the edge of what was tried)"
@@ -221,21 +228,11 @@ def _tuned(
     return tuned
 
 
-def _loss(study: StudyFolder, job: TrunkJob) -> float:
-    return float(_result(study, job)["loss"])
-
-
-def _result(study: StudyFolder, job: TrunkJob) -> dict[str, Any]:
-    result = study.run(job.run_ids[0]).result()
-    assert result is not None
-    return result
-
-
 def _compare(
     spec: ArmsSpec, arms: Mapping[str, TrunkJob], study: StudyFolder, command: str
 ) -> dict[str, object]:
     """The arms by loss, each with its paired difference from the best."""
-    results = {arm: _result(study, job) for arm, job in arms.items()}
+    results = {arm: result_of(job, study, ALONE) for arm, job in arms.items()}
     order = sorted(results, key=lambda arm: float(results[arm]["loss"]))
     scores = {arm: study.run(job.run_ids[0]).scores() for arm, job in arms.items()}
     rows = []
@@ -276,14 +273,14 @@ def _pairs(scores: Mapping[str, DocumentScores]) -> list[dict[str, object]]:
     """What the two choices are worth: a start against fresh weights, the teacher against none."""
     wanted: Sequence[tuple[str, str, str]] = [
         *(
-            (f"{arm[: -len(ALONE)]}: the teacher against the text alone", arm[: -len(ALONE)], arm)
+            (f"{arm[: -len(UNTAUGHT)]}: the teacher against the text alone", arm[: -len(UNTAUGHT)], arm)
             for arm in scores
-            if arm.endswith(ALONE)
+            if arm.endswith(UNTAUGHT)
         ),
         *(
             (f"{arm} against fresh weights", arm, "fresh")
             for arm in scores
-            if "fresh" in scores and arm != "fresh" and not arm.endswith(ALONE)
+            if "fresh" in scores and arm != "fresh" and not arm.endswith(UNTAUGHT)
         ),
     ]
     pairs: list[dict[str, object]] = []

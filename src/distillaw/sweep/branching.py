@@ -31,7 +31,9 @@ from distillaw.large_batch.branch_test import (
     order_noise,
     smooth,
 )
+from distillaw.models.parallel import Ranks, join_ranks, keep_freed_memory
 from distillaw.quantities import finite
+from distillaw.runs.execution import launched
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.lock import held
 from distillaw.runs.paired import DocumentScores, clustered_cov, paired_over_seeds, read_scores
@@ -53,7 +55,6 @@ from distillaw.train.fork import (
 )
 from distillaw.train.group import TrunkGroup
 from distillaw.train.loop import Report
-from distillaw.train.parallel import Ranks, join_ranks, keep_freed_memory, launched
 from distillaw.version import __version__
 
 RECORD = "branch.json"
@@ -81,11 +82,11 @@ def branch_test(spec: BranchSpec, folder: Path, *, display: Display, command: st
         raise ConfigError("a branch test runs in one process: call distillaw branch without torchrun")
     check_home(spec.single.data, folder)
     study = StudyFolder(folder.resolve())
-    with join_ranks("ddp") as ranks, held(study.path, f"the folder {folder}"):
+    with join_ranks() as ranks, held(study.path, f"the folder {folder}"):
         disable_progress_bar()
         keep_freed_memory()
         store = prepare_data(spec.single.data, study.data, say=display.note)
-        own = single_job(spec.single, study, store, ranks, display, command).trunk
+        own = single_job(spec.single, study, store, display, command).trunk
         spec = _at_known_tokens(spec, study, own)
         require_tokens(
             store,

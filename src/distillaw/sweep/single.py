@@ -3,26 +3,26 @@
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from distillaw.data.prepare import check_home, prepare_data
+from distillaw.data.prepare import DataSpec, check_home, prepare_data
 from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import load_tokenizer
-from distillaw.errors import ConfigError, RunError
+from distillaw.errors import RunError
 from distillaw.models.fresh import count_config
+from distillaw.models.parallel import ALONE, Ranks, keep_freed_memory
 from distillaw.models.prune import RECORD as PRUNED
 from distillaw.models.source import check_config, fingerprint, locate
 from distillaw.models.teacher import check_vocabulary
 from distillaw.quantities import format_count
-from distillaw.runs.lock import held
 from distillaw.runs.process import available_cores
-from distillaw.runs.spec import ModelStart, TrunkSpec
+from distillaw.runs.spec import ModelStart, Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import TrunkJob
@@ -32,14 +32,10 @@ from distillaw.sweep.study import check_facts, read_progress, write_study
 from distillaw.targets.store import TargetStore
 from distillaw.train.log import Mirror
 from distillaw.train.loop import Report, StopRequest, StopTraining
-from distillaw.train.parallel import ALONE, Ranks, Sharding, join_ranks, keep_freed_memory, launched
 from distillaw.train.trunk import train_trunks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-T = TypeVar("T")
 
 
 def run_single(
@@ -48,9 +44,9 @@ def run_single(
     *,
     display: Display,
     command: str,
-    sharding: Sharding = "ddp",
+    ranks: Ranks = ALONE,
     tracker: str | None = None,
-) -> tuple[dict[str, object] | None, bool]:
+) -> tuple[dict[str, object], bool]:
     """Train the run, or find it finished.
 
     Args:
@@ -58,44 +54,58 @@ def run_single(
         folder: for tokens, checkpoints and the run.
         display: told about progress (by the first rank).
         command: how the user called, for the record.
-        sharding: how several ranks divide the model.
+        ranks: the processes that train it together; all call this.
         tracker: mirror the scalars to it.
 
     Returns:
-        (result, whether anything was trained); the result is None on all ranks but the first.
+        (result, whether anything was trained).
 
     Raises:
         ConfigError, DataError, CacheError, VocabularyError: before anything is trained.
         RunError: diverged, disk full, or asked to stop by SIGTERM (checkpoints saved).
         KeyboardInterrupt: asked to stop by Ctrl-C (checkpoints saved).
     """
-    if sharding == "fsdp" and not launched():
-        raise ConfigError(
-            "--sharding fsdp is for several processes: torchrun --nproc-per-node 2 -m distillaw train ..."
-        )
-    if os.environ.get("RANK", "0") == "0":
-        check_home(single.data, folder)
-    with join_ranks(sharding) as ranks, _held(folder, ranks):
-        ranks.share(single.batch_tokens // single.training.context)  # refused before anything is made
-        disable_progress_bar()
-        keep_freed_memory()
-        study = StudyFolder(folder)
-        store = _first_then_all(ranks, lambda: prepare_data(single.data, study.data, say=display.note))
-        job = single_job(single, study, store, ranks, display, command)
+    ranks.first(lambda: check_home(single.data, folder))
+    study = StudyFolder(folder)
+    with ranks.held(folder, f"the folder {folder}"):
+        store = trainable_text(single.data, single.training, single.batch_tokens, study, ranks, display)
+        job = ranks.told(lambda: single_job(single, study, store, display, command))
         run = study.run(job.run_ids[0])
-        if run.state() == "done":
-            return run.result(), False
+        if done := ranks.told(run.result):
+            return done, False
         mirror = Mirror(tracker, run.path.name, folder, display.note) if tracker and ranks.is_first else None
         try:
-            train_here([job], study, ranks=ranks, display=display if ranks.is_first else None, mirror=mirror)
+            train_here([job], study, ranks=ranks, display=display, mirror=mirror)
         finally:
             if mirror is not None:
                 mirror.close()
-        return run.result(), True
+        return result_of(job, study, ranks), True
+
+
+def trainable_text(
+    data: DataSpec, recipe: Recipe, batch_tokens: int, study: StudyFolder, ranks: Ranks, display: Display
+) -> TokenStore:
+    """The text of runs that are trained in this process: made by the first rank, found by the others.
+
+    Raises:
+        ConfigError: the ranks cannot share a batch; nothing has been made.
+    """
+    ranks.share(batch_tokens // recipe.context)
+    disable_progress_bar()
+    keep_freed_memory()
+    made = ranks.first(lambda: prepare_data(data, study.data, say=display.note))
+    return TokenStore.open(study.data) if made is None else made
+
+
+def result_of(job: TrunkJob, study: StudyFolder, ranks: Ranks) -> dict[str, Any]:
+    """What result.json of a job's first run holds, which is finished."""
+    result = ranks.told(study.run(job.run_ids[0]).result)
+    assert result is not None
+    return result
 
 
 def single_job(
-    single: SingleSpec, study: StudyFolder, store: TokenStore, ranks: Ranks, display: Display, command: str
+    single: SingleSpec, study: StudyFolder, store: TokenStore, display: Display, command: str
 ) -> TrunkJob:
     """The run as a job of its study of one, checked against text, teacher and targets."""
     spec = single.as_study()
@@ -110,8 +120,7 @@ def single_job(
             temperature=single.training.temperature,
         )
     facts = check_facts(spec, store, display)
-    if ranks.is_first:
-        write_study(spec, study, store, command)
+    write_study(spec, study, store, command)
     wanted = "distilled" if single.teacher else "supervised"
     jobs = Planner(spec, facts, read_progress(study)).ready_jobs().jobs
     job = next(job for job in jobs if job.trunk.arm == wanted)
@@ -130,22 +139,6 @@ def single_job(
         targets_identity=plan.identity,
     )
     return TrunkJob(trunk=trunk, budgets=job.budgets)
-
-
-@contextlib.contextmanager
-def _held(folder: Path, ranks: Ranks) -> Iterator[None]:
-    """The folder's lock, held by the first rank for all."""
-    if not ranks.is_first:
-        yield
-        return
-    with held(folder, f"the folder {folder}"):
-        yield
-
-
-def _first_then_all(ranks: Ranks, make: Callable[[], T]) -> T:
-    """What the first rank makes on disk and the others then find there."""
-    made = ranks.first(make)
-    return made if made is not None else make()
 
 
 SMALL_PARAMS = 5_000_000
@@ -195,6 +188,13 @@ def train_here(
             display.finished(job)
     if errors:
         raise next(iter(errors.values()))
+
+
+def train_missing(jobs: Iterable[TrunkJob], study: StudyFolder, ranks: Ranks, display: Display) -> None:
+    """Those of the jobs that are not finished, side by side."""
+    missing = ranks.told(lambda: [job for job in jobs if study.run(job.run_ids[0]).state() != "done"])
+    if missing:
+        train_here(missing, study, ranks=ranks, display=display)
 
 
 @contextlib.contextmanager

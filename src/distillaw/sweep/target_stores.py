@@ -20,6 +20,9 @@ from distillaw.targets.manifest import Manifest, TargetRequest, require_same
 from distillaw.worlds.oracle import is_oracle
 
 if TYPE_CHECKING:
+    import torch
+
+    from distillaw.models.parallel import Ranks
     from distillaw.targets.build import TargetComparison
     from distillaw.targets.make import TargetMaker
 
@@ -63,20 +66,25 @@ def find_teacher(teacher: str) -> str | ModelSource:
 
 
 def open_maker(
-    teacher: str | ModelSource, store: TokenStore, request: TargetRequest, device: str
+    teacher: str | ModelSource,
+    store: TokenStore,
+    request: TargetRequest,
+    ranks: "Ranks",
+    dtype: "torch.dtype | None" = None,
 ) -> "TargetMaker":
-    """The teacher, loaded, and the text it reads."""
+    """The teacher, loaded on the ranks, and the text it reads."""
     from transformers.utils.logging import disable_progress_bar
 
     from distillaw.data.tokenizer import load_tokenizer
+    from distillaw.models.parallel import keep_freed_memory
     from distillaw.models.teacher import load_any_teacher
     from distillaw.targets.make import TargetMaker
-    from distillaw.train.parallel import keep_freed_memory
 
     disable_progress_bar()
     keep_freed_memory()
     split, tokenizer = request.open_split(store), load_tokenizer(str(store.tokenizer_folder))
-    loaded = load_any_teacher(teacher, store, tokenizer, context=request.context, device=device)
+    how = {"context": request.context, "dtype": dtype, "ranks": ranks}
+    loaded = load_any_teacher(teacher, store, tokenizer, **how)
     return TargetMaker(teacher=loaded, split=split, scheme=request.scheme, seed=request.seed)
 
 

@@ -66,8 +66,8 @@ def _prepare(threads: int) -> None:
     import torch
     from transformers.utils.logging import disable_progress_bar
 
+    from distillaw.models.parallel import keep_freed_memory
     from distillaw.train import trunk as _warm_up  # noqa: F401 - imported before the first job is timed
-    from distillaw.train.parallel import keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(threads)
@@ -164,7 +164,7 @@ def _try(jobs: list[TrunkJob], study: StudyFolder, worker: _Worker) -> dict[str,
 def _train_trunks(jobs: list[TrunkJob], study: StudyFolder, worker: _Worker) -> dict:
     import torch
 
-    from distillaw.train.parallel import Ranks
+    from distillaw.models.parallel import Ranks
     from distillaw.train.trunk import train_trunks
 
     _wait_for_inputs(jobs, study)

@@ -19,10 +19,10 @@ import numpy as np
 
 from distillaw.data.shards import TokenStore
 from distillaw.errors import CacheError, RunError
+from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.teacher import AnyTeacher
 from distillaw.quantities import format_bytes
 from distillaw.runs.files import disk_error, file_sha256
-from distillaw.runs.lock import held
 from distillaw.runs.places import appending, check_folder
 from distillaw.targets import codec
 from distillaw.targets.make import TargetMaker, windows_per_forward
@@ -86,18 +86,22 @@ def _shard_windows(request: TargetRequest, vocab_size: int, device: str, group: 
 
 
 @contextmanager
-def opened_for_building(folder: Path, plan: StorePlan) -> Iterator[StorePlan]:
+def opened_for_building(folder: Path, plan: StorePlan, ranks: Ranks = ALONE) -> Iterator[StorePlan]:
     """Lock the folder and settle the plan: the one begun there, if it is of the same request.
 
     Raises:
         CacheError: another store was begun or built there (every difference is named).
         RunError: another process is building there, or the disk is full.
     """
-    with held(folder, f"the target store {folder}"):
-        begun = settle_plan(folder, plan)
-        if not (folder / PLAN).exists():
-            write_plan(folder, begun)
-        yield begun
+    with ranks.held(folder, f"the target store {folder}"):
+        yield ranks.told(lambda: _begun(folder, plan))
+
+
+def _begun(folder: Path, plan: StorePlan) -> StorePlan:
+    begun = settle_plan(folder, plan)
+    if not (folder / PLAN).exists():
+        write_plan(folder, begun)
+    return begun
 
 
 def settle_plan(folder: Path, plan: StorePlan) -> StorePlan:
@@ -127,8 +131,12 @@ def build_shards(
     *,
     progress: Callable[[int], None] = lambda positions: None,
     say: Callable[[str], None] = lambda message: None,
+    ranks: Ranks = ALONE,
 ) -> Manifest:
     """Make what is missing or damaged, then write the manifest; the folder is locked by the caller.
+
+    Ranks make every so many-th shard each, the same bytes as one process would. A sharded teacher computes for all of
+    them at once: who has fewer shards to make lets it read the last windows again, until all are done.
 
     Args:
         folder: the store's.
@@ -136,21 +144,34 @@ def build_shards(
         maker: teacher and text.
         progress: told of positions as they are finished, those found on the disk included.
         say: told of shards that are made anew.
+        ranks: processes that all call this.
 
     Raises:
         RunError: the disk is full; finished shards are kept.
     """
-    windows = plan.windows(maker.split)
-    shards = []
-    for number in range(plan.num_shards):
+    windows, group = plan.windows(maker.split), plan.windows_per_forward
+    missing = []
+    for number in ranks.part(range(plan.num_shards)):
         path, wanted = folder / shard_name(number), windows[plan.shard_windows(number)]
-        shard = _intact(path, plan, wanted, say)
-        if shard is None:
-            _build_shard(path, plan, maker, wanted, progress)
-            shard = Shard.open(path, plan.identity)
-        else:
+        if _intact(path, plan, wanted, say):
             progress(len(wanted) * plan.context)
-        shards.append(shard)
+        else:
+            missing.append((path, wanted))
+    own = sum(-(-len(wanted) // group) for _, wanted in missing)
+    idle = max(ranks.gathered(own)) - own if ranks.shards else 0
+
+    def build() -> None:
+        for path, wanted in missing:
+            _build_shard(path, wanted, plan, maker, progress)
+        for _ in range(idle):
+            maker.make(windows[-group:])
+
+    ranks.together(build)
+    return ranks.told(lambda: _conclude(folder, plan))
+
+
+def _conclude(folder: Path, plan: StorePlan) -> Manifest:
+    shards = [Shard.open(folder / shard_name(number), plan.identity) for number in range(plan.num_shards)]
     manifest = _manifest(plan, shards)
     manifest.write(folder)
     return manifest
@@ -194,7 +215,7 @@ def _intact(path: Path, plan: StorePlan, wanted: np.ndarray, say: Callable[[str]
 
 
 def _build_shard(
-    path: Path, plan: StorePlan, maker: TargetMaker, windows: np.ndarray, progress: Callable[[int], None]
+    path: Path, windows: np.ndarray, plan: StorePlan, maker: TargetMaker, progress: Callable[[int], None]
 ) -> None:
     began, cpu_began = time.monotonic(), time.process_time()
     made, total = [], None
@@ -292,8 +313,8 @@ class StoreCost:
         }
 
 
-def predict_cost(maker: TargetMaker, plan: StorePlan) -> StoreCost:
-    """Probe the teacher and the text of a plan."""
+def predict_cost(maker: TargetMaker, plan: StorePlan, ranks: Ranks = ALONE) -> StoreCost:
+    """Probe the teacher and the text of a plan: the first rank measures, the others read along."""
     began = time.perf_counter()
     windows = plan.windows(maker.split)
     group = plan.windows_per_forward
@@ -301,9 +322,11 @@ def predict_cost(maker: TargetMaker, plan: StorePlan) -> StoreCost:
     sizes: list[int] = []
     seconds = cpu = forward = reading = 0.0
     most = min(len(windows), max(MIN_WINDOWS, min(MAX_WINDOWS, int(MAX_SHARE * len(windows)))))
-    while len(sizes) < most and (
-        len(sizes) < MIN_WINDOWS or _error(sizes) > WANTED_ERROR or seconds < MIN_SECONDS
-    ):
+
+    def is_unsure() -> bool:
+        return len(sizes) < MIN_WINDOWS or _error(sizes) > WANTED_ERROR or seconds < MIN_SECONDS
+
+    while len(sizes) < most and ranks.told(is_unsure):
         chosen = [windows[i] for i in _spread(len(sizes), group, len(windows))]
         start, cpu_start, before = time.perf_counter(), time.process_time(), maker.forward_seconds
         made, _ = maker.make(chosen)
@@ -313,14 +336,15 @@ def predict_cost(maker: TargetMaker, plan: StorePlan) -> StoreCost:
         reading += _time_reading(made, plan)
         sizes += [len(block) for block in made]
     scale = plan.num_windows / len(sizes)
+    shared = scale / min(ranks.world, plan.num_shards)
     overhead = plan.num_windows * INDEX_BYTES + plan.num_shards * HEADER_BYTES
     return StoreCost(
         positions=plan.num_positions,
         bytes=sum(sizes) * scale + overhead,
         bytes_error=_error(sizes) * sum(sizes) * scale,
-        seconds=seconds * scale,
+        seconds=seconds * shared,
         cpu_seconds=cpu * scale,
-        forward_seconds=forward * scale,
+        forward_seconds=forward * shared,
         read_seconds=reading * scale,
         probe_windows=len(sizes),
         probe_seconds=time.perf_counter() - began,

@@ -19,10 +19,10 @@ from torch.distributed import checkpoint as dcp
 
 from distillaw.errors import CacheError, ConfigError, RunError
 from distillaw.large_batch.instruments import DistanceTracker
+from distillaw.models.parallel import ALONE, Ranks, is_lost_peer
 from distillaw.runs.files import disk_error, file_sha256, read_json, write_json
 from distillaw.runs.places import MARK, claim_folder, move, remove_folder, remove_if_empty
 from distillaw.runs.store import saved_step
-from distillaw.train.parallel import ALONE, Ranks, is_lost_peer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

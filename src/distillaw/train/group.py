@@ -20,6 +20,7 @@ from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import CacheError, ConfigError, DataError, DistillawError
 from distillaw.models.cut import Cut, ranked_cut, shape_of, uniform_cut
 from distillaw.models.fresh import build_model, count_parameters
+from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.prune import BATCH_WINDOWS, measure_importance, open_for_pruning, prune
 from distillaw.models.prune import RECORD as PRUNED
 from distillaw.models.scoring import HeldoutSet, make_heldout, score_heldout
@@ -45,7 +46,6 @@ from distillaw.train.log import Mirror
 from distillaw.train.loop import BatchFeed, Report, StudentRun, Trainer, advance, silent
 from distillaw.train.metering import RunSpeed, StepMeter
 from distillaw.train.optim import RateSchedule, build_optimizer, own_settings
-from distillaw.train.parallel import ALONE, Ranks
 from distillaw.train.student import NoTeacher, OnlineTeacher, SignalSource, Student, TargetsOnDisk
 from distillaw.worlds.oracle import is_oracle
 
@@ -159,14 +159,19 @@ def _check_unchanged(place: str, known: str, spec: TrunkSpec) -> None:
 
 
 def record_start(
-    model: "PreTrainedModel", spec: TrunkSpec, source: CutSource | None, home: Path, heldout: HeldoutSet
+    model: "PreTrainedModel",
+    spec: TrunkSpec,
+    source: CutSource | None,
+    home: Path,
+    heldout: HeldoutSet,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Write start.json of a student that is not fresh of the family, unless it is there; weights are scored first.
 
     Raises:
         DataError: the loss is not finite.
     """
-    if (home / RECORD).exists() or (spec.init == "fresh" and spec.start is None):
+    if (spec.init == "fresh" and spec.start is None) or ranks.told((home / RECORD).exists):
         return
     record: dict[str, object] = {"config": model.config.to_dict()}
     if spec.start is not None:
@@ -176,14 +181,14 @@ def record_start(
     elif source is not None:
         record |= source.record()
     if spec.init != "fresh":
-        scores = score_heldout(model, heldout)
+        scores = score_heldout(model, heldout, ranks=ranks)
         if not math.isfinite(scores.loss):
             raise DataError(
                 f"{spec.trunk_id}: before its first step it has a loss of {scores.loss} on the held-out text, so the "
                 f"weights of {source.place if source else spec.start} are not finite. Check them, or take another model"
             )
         record |= {"loss": scores.loss, "loss_se": scores.loss_se}
-    write_json(home / RECORD, record)
+    ranks.first(lambda: write_json(home / RECORD, record))
 
 
 def blank_model(spec: TrunkSpec, home: Path, *, end_of_text: int) -> "PreTrainedModel":
@@ -289,7 +294,7 @@ class TrunkGroup:
             self.text.store,
             self.text.tokenizer,
             context=spec.recipe.context,
-            device=self.ranks.device,
+            ranks=self.ranks,
         )
 
     def trainer(self, spec: TrunkSpec, *, resumed: bool = False, home: Path | None = None) -> Trainer:
@@ -310,7 +315,8 @@ class TrunkGroup:
         else:
             source = cut_source(spec, self.study, self.text)
             model = start_model(spec, source, end_of_text=end_of_text)
-            self.ranks.first(lambda: record_start(model, spec, source, home, self.text.heldout))
+            torch.nn.Module.to(model, self.ranks.device)
+            record_start(model, spec, source, home, self.text.heldout, self.ranks)
         model.train()
         student = Student(model, spec.recipe).to(self.ranks.device)
         wrapped = self.ranks.wrap(student, decoder_blocks(model), half=spec.recipe.precision == "bf16")

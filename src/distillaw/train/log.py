@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from distillaw.errors import ConfigError, DistillawError
+from distillaw.models.parallel import Ranks
 from distillaw.quantities import did_you_mean
 from distillaw.runs.files import disk_error, read_json_lines, write_text
 from distillaw.runs.places import appending
-from distillaw.train.parallel import Ranks
 
 Write = Callable[[dict[str, object]], None]
 """Appends a row, which has a `step`."""

@@ -27,12 +27,13 @@ from distillaw.distill.losses import LossParts
 from distillaw.errors import ConfigError, DivergedError
 from distillaw.large_batch.diffusion import log_steps
 from distillaw.large_batch.rules import clip_at
+from distillaw.models.parallel import ALONE, Ranks, is_lost_peer
+from distillaw.runs.execution import launched
 from distillaw.runs.spec import TrunkSpec
 from distillaw.train.checkpoint import TrainState, save_state
 from distillaw.train.log import Write, open_log
 from distillaw.train.metering import Clock, GradientNorms, RunSpeed, SpikeGuard, StepMeter, noise_row
 from distillaw.train.optim import RateSchedule, own_settings, set_learning_rate
-from distillaw.train.parallel import ALONE, Ranks, launched
 from distillaw.train.stacked import (
     HAVE_GRAPHS,
     STACKING_PAYS,
@@ -427,7 +428,9 @@ class StopRequest:
             self._previous[number] = signal.signal(number, self._ask)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and is_lost_peer(error):
+            return  # the launcher asks to end at once, which must not cut off the line that says why
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 

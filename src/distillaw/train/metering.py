@@ -26,8 +26,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from distillaw.large_batch.instruments import AccumulationMeter, DataParallelMeter
 from distillaw.large_batch.noise import moved, ratio, two_batch
+from distillaw.models.parallel import Ranks
 from distillaw.runs.spec import Recipe
-from distillaw.train.parallel import Ranks
 
 NOISE_MEMORY = 0.9
 """Weight of the past in the moving averages, a logged step's each."""

@@ -18,8 +18,9 @@ from distillaw.errors import DataError, DistillawError, DivergedError
 from distillaw.evaluate.calibration import CalibratedScores, score_calibrated
 from distillaw.models.export import ModelCard, export_model
 from distillaw.models.fresh import count_parameters
+from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.scoring import HeldoutSet, score_heldout
-from distillaw.models.teacher import AnyTeacher, model_flops
+from distillaw.models.teacher import AnyTeacher, model_flops, sharded_copy
 from distillaw.runs.files import read_json, write_json, write_with
 from distillaw.runs.paired import DocumentScores
 from distillaw.runs.spec import TrunkSpec, spec_record
@@ -29,29 +30,35 @@ from distillaw.train.group import TrunkGroup, start_facts
 from distillaw.train.log import Mirror
 from distillaw.train.loop import DISTANCES, METRICS, Report, StudentRun, Trainer, silent
 from distillaw.train.optim import RateSchedule, schedule_for
-from distillaw.train.parallel import ALONE, Ranks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 def finish_run(trainer: Trainer, folder: RunFolder, group: TrunkGroup) -> None:
-    """Score the cooled model and write the run; the first rank does, the others wait."""
-    model = _whole_model(trainer)
-    trainer.ranks.first(lambda: _write_run(trainer, model, folder, group))
-
-
-def _write_run(trainer: Trainer, model: "PreTrainedModel", folder: RunFolder, group: TrunkGroup) -> None:
-    text = group.text
-    teaching = group.teaching(trainer.spec)
+    """Score the cooled model, all ranks their share of the windows, and write the run; the first rank does."""
     # a search compares losses only: the teacher's pass over the held-out text is saved there
-    beside = None if trainer.spec.purpose == "tuning" else teaching.teacher
-    found = score_calibrated(model, text.heldout, teacher=beside)
-    scores = found.heldout
-    folder.write_heldout(list(range(len(scores.tokens))), scores.tokens.tolist(), scores.loss_sum.tolist())
+    beside = None if trainer.spec.purpose == "tuning" else group.teaching(trainer.spec).teacher
+    scored = sharded_copy(trainer.state.model, trainer.ranks) if trainer.ranks.shards else trainer.state.model
+    found = score_calibrated(scored, group.text.heldout, teacher=beside, ranks=trainer.ranks)
     facts = _teacher_facts(trainer.spec, group)
+    del scored  # before the weights are gathered
+    model = _whole_model(trainer)
+    trainer.ranks.first(lambda: _write_run(trainer, model, found, facts, folder, group))
+
+
+def _write_run(
+    trainer: Trainer,
+    model: "PreTrainedModel",
+    found: CalibratedScores,
+    facts: dict[str, object],
+    folder: RunFolder,
+    group: TrunkGroup,
+) -> None:
+    text, scores = group.text, found.heldout
+    folder.write_heldout(list(range(len(scores.tokens))), scores.tokens.tolist(), scores.loss_sum.tolist())
     unique = text.store.split(trainer.spec.split, context=trainer.spec.recipe.context).num_tokens
-    result = _result(trainer, model, scores, folder, facts, teaching.flops, unique)
+    result = _result(trainer, model, scores, folder, facts, group.teaching(trainer.spec).flops, unique)
     result |= _calibration(found, folder)
     result |= start_facts(trainer.spec, group.study.trunk(trainer.spec.trunk_id))
     card = ModelCard(
@@ -80,12 +87,13 @@ def _whole_model(trainer: Trainer) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     ranks, model = trainer.ranks, trainer.state.model
-    if ranks.world == 1 or ranks.sharding == "ddp":
+    if not ranks.shards:
         return model
     weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if not ranks.is_first:
+        return model
     whole = AutoModelForCausalLM.from_config(model.config)
-    if ranks.is_first:
-        whole.load_state_dict(weights)
+    whole.load_state_dict(weights)
     return whole
 
 
@@ -155,16 +163,18 @@ def _teacher_facts(spec: TrunkSpec, group: TrunkGroup) -> dict[str, object]:
     """
     if spec.teacher_run is None:
         return {}
+    ranks = group.ranks
     if spec.teacher_fingerprint is None:
-        return read_json(group.study.run(spec.teacher_run).path / "result.json")
+        own = group.study.run(spec.teacher_run).path / "result.json"
+        return ranks.told(lambda: read_json(own))
     file = teacher_file(group.study, spec.teacher_fingerprint)
-    if not file.exists():
+    if not ranks.told(file.exists):
         try:
             teacher = group.teaching(spec).teacher or group.load_teacher(spec)
         except DistillawError:
             return {}
-        score_teacher(teacher, group.text.heldout, file)
-    return read_json(file)
+        score_teacher(teacher, group.text.heldout, file, ranks)
+    return ranks.told(lambda: read_json(file))
 
 
 def teacher_file(study: StudyFolder, fingerprint: str) -> Path:
@@ -172,30 +182,28 @@ def teacher_file(study: StudyFolder, fingerprint: str) -> Path:
     return study.path / "teachers" / f"{fingerprint}.json"
 
 
-def score_teacher(teacher: AnyTeacher, heldout: HeldoutSet, file: Path) -> None:
+def score_teacher(teacher: AnyTeacher, heldout: HeldoutSet, file: Path, ranks: Ranks = ALONE) -> None:
     """Score an external teacher on a study's held-out documents and write what is known of it.
 
     Raises:
         DataError: its loss is not finite.
     """
-    scores = score_heldout(teacher, heldout)
+    scores = score_heldout(teacher, heldout, ranks=ranks)
     if not math.isfinite(scores.loss):
         raise DataError(
             f"the teacher {teacher.name} has a loss of {scores.loss} on the held-out text: its weights or logits are "
             "not finite. Nobody can learn from it; check the file, or leave it out"
         )
-    write_json(
-        file,
-        {
-            "folder": teacher.name,
-            "loss": scores.loss,
-            "loss_se": scores.loss_se,
-            "params": teacher.params,
-            "total_params": teacher.total_params,
-            "tokens": _trained_tokens(Path(teacher.name)),
-            "settings": teacher.settings,
-        },
-    )
+    facts = {
+        "folder": teacher.name,
+        "loss": scores.loss,
+        "loss_se": scores.loss_se,
+        "params": teacher.params,
+        "total_params": teacher.total_params,
+        "tokens": _trained_tokens(Path(teacher.name)),
+        "settings": teacher.settings,
+    }
+    ranks.first(lambda: write_json(file, facts))
 
 
 def _command(study_file: Path) -> str:
