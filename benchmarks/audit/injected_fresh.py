@@ -3,8 +3,8 @@
 import torch
 from torch.nn import functional
 
-from benchmarks.audit.injected_loops import IGNORE, CleanLoop, InjectedLoop, own_tokens
-from benchmarks.audit.injected_losses import CleanLoss, Injected
+from benchmarks.audit.injected_loops import IGNORE, CleanLoop, loop_bug, own_tokens
+from benchmarks.audit.injected_losses import CleanLoss, loss_bug
 
 
 class Smoothing(CleanLoss):
@@ -153,49 +153,32 @@ class OnePlusOne(CleanLoss):
 
 _WEIGHTS = {"weights_add_up": False}
 FRESH = (
-    Injected(name="labels smoothed", loss=Smoothing, properties=("loss",)),
-    Injected(
-        name="tokens weighted by confidence", loss=Confident, properties=("normalisation", "weights", "loss")
-    ),
-    Injected(name="mean over the vocabulary", loss=ElementMean, properties=("normalisation",)),
-    Injected(name="student detached", loss=StudentDetached, properties=("weights", "loss")),
-    Injected(name="nucleus", loss=TopP, properties=("top-k", "loss")),
-    Injected(name="mask opens early", loss=LastPromptToo, properties=("mask",)),
-    Injected(name="alpha squared", loss=AlphaSquared, properties=("weights",)),
-    Injected(name="logits clamped", loss=Bounded, properties=("loss",)),
-    Injected(name="rows laid out without pads", loss=RowsNotMoved, properties=("shift",)),
-    Injected(name="a column left out", loss=WithoutEos, properties=("vocabulary", "loss")),
-    InjectedLoop(name="last window as if whole", loop=FullWindow, properties=("accumulation",)),
-    InjectedLoop(
-        name="last micro-batch only", loop=LastMicroOnly, properties=("mask", "accumulation", "optimizer")
-    ),
-    InjectedLoop(
-        name="schedule steps early",
-        loop=EarlySchedule,
-        properties=("schedule",),
-        training={"schedule": "linear"},
-    ),
-    InjectedLoop(name="evaluation eats data", loop=EvaluationEats, properties=("data", "accumulation")),
-    InjectedLoop(name="counts averaged over ranks", loop=MicroRanks, properties=("distributed",)),
-    InjectedLoop(
-        name="micro-batches by positions", loop=TokensOfTheBatch, properties=("accumulation", "normalisation")
-    ),
+    loss_bug("labels smoothed", Smoothing, "loss"),
+    loss_bug("tokens weighted by confidence", Confident, "normalisation weights loss"),
+    loss_bug("mean over the vocabulary", ElementMean, "normalisation"),
+    loss_bug("student detached", StudentDetached, "weights loss"),
+    loss_bug("nucleus", TopP, "top-k loss"),
+    loss_bug("mask opens early", LastPromptToo, "mask"),
+    loss_bug("alpha squared", AlphaSquared, "weights"),
+    loss_bug("logits clamped", Bounded, "loss"),
+    loss_bug("rows laid out without pads", RowsNotMoved, "shift"),
+    loss_bug("a column left out", WithoutEos, "vocabulary loss"),
+    loop_bug("last window as if whole", FullWindow, "accumulation"),
+    loop_bug("last micro-batch only", LastMicroOnly, "mask accumulation optimizer"),
+    loop_bug("schedule steps early", EarlySchedule, "schedule", schedule="linear"),
+    loop_bug("evaluation eats data", EvaluationEats, "data accumulation"),
+    loop_bug("counts averaged over ranks", MicroRanks, "distributed"),
+    loop_bug("micro-batches by positions", TokensOfTheBatch, "accumulation normalisation"),
 )
 FRESH_DESIGNS = (
-    Injected(name="total variation", loss=Tvd, objective={"divergence": "tvd"}),
-    Injected(name="squared error of logits", loss=Logits, objective={"divergence": "mse-logits"}),
-    Injected(
-        name="labels alone",
-        loss=HardOnly,
-        objective=_WEIGHTS | {"distill_weight": 0.0, "hard_weight": 1.0, "divergence": "none"},
+    loss_bug("total variation", Tvd, divergence="tvd"),
+    loss_bug("squared error of logits", Logits, divergence="mse-logits"),
+    loss_bug(
+        "labels alone",
+        HardOnly,
+        **_WEIGHTS | {"distill_weight": 0.0, "hard_weight": 1.0, "divergence": "none"},
     ),
-    Injected(
-        name="skew reverse KL", loss=SkewReverse, objective={"divergence": "skew-reverse-kl", "skew": 0.1}
-    ),
-    Injected(
-        name="both terms whole",
-        loss=OnePlusOne,
-        objective=_WEIGHTS | {"distill_weight": 1.0, "hard_weight": 1.0},
-    ),
-    InjectedLoop(name="no accumulation", loop=CleanLoop, training={"accumulation": 1}),
+    loss_bug("skew reverse KL", SkewReverse, divergence="skew-reverse-kl", skew=0.1),
+    loss_bug("both terms whole", OnePlusOne, **_WEIGHTS | {"distill_weight": 1.0, "hard_weight": 1.0}),
+    loop_bug("no accumulation", CleanLoop, accumulation=1),
 )

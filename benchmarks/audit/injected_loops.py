@@ -702,245 +702,132 @@ class PackedByPositions(Packed):
     mask = "none"
 
 
-_G = "https://github.com/"
+def loop_bug(
+    name: str, loop: type[CleanLoop], right: str = "", source: str = "", *, returns: str = "", **training: Any
+) -> InjectedLoop:
+    """As `loss_bug`."""
+    source = source and f"https://github.com/{source}"
+    found = {"properties": tuple(right.split()), "source": source, "training": training}
+    return InjectedLoop(name=name, loop=loop, target={"returns": returns} if returns else {}, **found)
+
+
 OPEN_LOOPS = (
-    InjectedLoop(
-        name="I03 window of the micro-batch",
-        loop=WindowOfMicroBatch,
-        properties=("shift",),
-        source=_G + "THU-BPM/RLCSD/issues/6",
+    loop_bug("I03 window of the micro-batch", WindowOfMicroBatch, "shift", "THU-BPM/RLCSD/issues/6"),
+    loop_bug("I08a nothing counts, NaN", MaskedNan, "mask accumulation", "huggingface/trl/issues/6025"),
+    loop_bug(
+        "I08b nothing counts, diluted",
+        MaskedDiluted,
+        "mask accumulation normalisation",
+        "huggingface/trl/issues/6025",
     ),
-    InjectedLoop(
-        name="I08a nothing counts, NaN",
-        loop=MaskedNan,
-        properties=("mask", "accumulation"),
-        source=_G + "huggingface/trl/issues/6025",
+    loop_bug("I28 ids of another tokenizer", OtherIds, "vocabulary", "arcee-ai/DistillKit/issues/7"),
+    loop_bug(
+        "I29 teacher back in training mode", BackInTraining, "teacher-state", "neuralmagic/sparseml/pull/2191"
     ),
-    InjectedLoop(
-        name="I08b nothing counts, diluted",
-        loop=MaskedDiluted,
-        properties=("mask", "accumulation", "normalisation"),
-        source=_G + "huggingface/trl/issues/6025",
+    loop_bug(
+        "I31 gradient times shards", GradientTimesShards, "distributed", "NVIDIA-NeMo/Automodel/issues/3776"
     ),
-    InjectedLoop(
-        name="I28 ids of another tokenizer",
-        loop=OtherIds,
-        properties=("vocabulary",),
-        source=_G + "arcee-ai/DistillKit/issues/7",
+    loop_bug("I33a sum of means", SumOfMeans, "accumulation", "huggingface/trl/issues/4719"),
+    loop_bug("I33b mean of means", MeanOfMeans, "accumulation", "huggingface/trl/issues/4719"),
+    loop_bug("I36 packed, all-ones mask", PackedOnes, "packing", "huggingface/transformers/issues/46634"),
+    loop_bug(
+        "I37 cache by step", CacheByStep, "cache", "modelscope/easydistill/commit/25caa8a", shuffles=True
     ),
-    InjectedLoop(
-        name="I29 teacher back in training mode",
-        loop=BackInTraining,
-        properties=("teacher-state",),
-        source=_G + "neuralmagic/sparseml/pull/2191",
-    ),
-    InjectedLoop(
-        name="I31 gradient times shards",
-        loop=GradientTimesShards,
-        properties=("distributed",),
-        source=_G + "NVIDIA-NeMo/Automodel/issues/3776",
-    ),
-    InjectedLoop(
-        name="I33a sum of means",
-        loop=SumOfMeans,
-        properties=("accumulation",),
-        source=_G + "huggingface/trl/issues/4719",
-    ),
-    InjectedLoop(
-        name="I33b mean of means",
-        loop=MeanOfMeans,
-        properties=("accumulation",),
-        source=_G + "huggingface/trl/issues/4719",
-    ),
-    InjectedLoop(
-        name="I36 packed, all-ones mask",
-        loop=PackedOnes,
-        properties=("packing",),
-        source=_G + "huggingface/transformers/issues/46634",
-    ),
-    InjectedLoop(
-        name="I37 cache by step",
-        loop=CacheByStep,
-        properties=("cache",),
-        source=_G + "modelscope/easydistill/commit/25caa8a",
-        training={"shuffles": True},
-    ),
-    InjectedLoop(
-        name="I37 cache ends",
-        loop=CacheEnds,
-        properties=("cache",),
-        source=_G + "modelscope/easydistill/commit/25caa8a",
-        training={"shuffles": True},
-    ),
-    InjectedLoop(
-        name="I38 resume skips micro-batches",
-        loop=SkipsMicroBatches,
-        properties=("resume",),
-        source=_G + "EleutherAI/gpt-neox/issues/308",
-    ),
+    loop_bug("I37 cache ends", CacheEnds, "cache", "modelscope/easydistill/commit/25caa8a", shuffles=True),
+    loop_bug("I38 resume skips micro-batches", SkipsMicroBatches, "resume", "EleutherAI/gpt-neox/issues/308"),
 )
 OWN_LOOPS = (
-    InjectedLoop(
-        name="gradient times shards of the vocabulary",
-        loop=VocabularyShardsTwice,
-        properties=("distributed",),
-        source=_G + "NVIDIA-NeMo/Automodel/issues/3776",
-        training={"ranks": "tensor"},
+    loop_bug(
+        "gradient times shards of the vocabulary",
+        VocabularyShardsTwice,
+        "distributed",
+        "NVIDIA-NeMo/Automodel/issues/3776",
+        ranks="tensor",
     ),
-    InjectedLoop(
-        name="scaled twice",
-        loop=ScaledTwice,
-        properties=("accumulation",),
-        source=_G + "huggingface/trl/issues/4719",
+    loop_bug("scaled twice", ScaledTwice, "accumulation", "huggingface/trl/issues/4719"),
+    loop_bug("times the window", TimesWindow, "accumulation", "MakazhanAlpamys/Soup/issues/720"),
+    loop_bug(
+        "sequence means by micro-batch",
+        RowMeansOfSizeOne,
+        "normalisation accumulation",
+        "verl-project/verl/issues/7200",
     ),
-    InjectedLoop(
-        name="times the window",
-        loop=TimesWindow,
-        properties=("accumulation",),
-        source=_G + "MakazhanAlpamys/Soup/issues/720",
+    loop_bug("gradients not cleared", NotCleared, "optimizer"),
+    loop_bug("a step per micro-batch", StepPerMicroBatch, "accumulation"),
+    loop_bug("last window dropped", LastDropped, "accumulation data"),
+    loop_bug("teacher never in eval mode", NeverEval, "teacher-state", "yxuansu/TaCL/issues/11"),
+    loop_bug("teacher in the optimizer", TeacherTrained, "teacher-state", "huggingface/trl/issues/5990"),
+    loop_bug("teacher drifts", TeacherDrifts, "teacher-state"),
+    loop_bug(
+        "another teacher", OtherTeacher, "weights loss teacher-state", "modelscope/ms-swift/issues/9841"
     ),
-    InjectedLoop(
-        name="sequence means by micro-batch",
-        loop=RowMeansOfSizeOne,
-        properties=("normalisation", "accumulation"),
-        source=_G + "verl-project/verl/issues/7200",
+    loop_bug("student stays in eval mode", StaysInEval, "student-state"),
+    loop_bug("evaluated with dropout", EvaluatesWithDropout, "student-state"),
+    loop_bug("trained on the held-out text", TrainsOnHeldOut, "data optimizer student-state"),
+    loop_bug(
+        "cache by place in the batch", CacheByBatchPlace, "cache", "ooples/AiDotNet/issues/437", shuffles=True
     ),
-    InjectedLoop(name="gradients not cleared", loop=NotCleared, properties=("optimizer",)),
-    InjectedLoop(name="a step per micro-batch", loop=StepPerMicroBatch, properties=("accumulation",)),
-    InjectedLoop(name="last window dropped", loop=LastDropped, properties=("accumulation", "data")),
-    InjectedLoop(
-        name="teacher never in eval mode",
-        loop=NeverEval,
-        properties=("teacher-state",),
-        source=_G + "yxuansu/TaCL/issues/11",
+    loop_bug(
+        "cache by number of the batch",
+        CacheByBatchNumber,
+        "cache",
+        "haitongli/knowledge-distillation-pytorch/issues/4",
+        shuffles=True,
     ),
-    InjectedLoop(
-        name="teacher in the optimizer",
-        loop=TeacherTrained,
-        properties=("teacher-state",),
-        source=_G + "huggingface/trl/issues/5990",
+    loop_bug("resume begins anew", BeginsAnew, "resume"),
+    loop_bug("resume empties an epoch", EmptyEpoch, "resume", "verl-project/verl/issues/7401"),
+    loop_bug(
+        "another order after resume",
+        OtherOrder,
+        "resume",
+        "huggingface/accelerate/issues/4071",
+        shuffles=True,
     ),
-    InjectedLoop(name="teacher drifts", loop=TeacherDrifts, properties=("teacher-state",)),
-    InjectedLoop(
-        name="another teacher",
-        loop=OtherTeacher,
-        properties=("weights", "loss", "teacher-state"),
-        source=_G + "modelscope/ms-swift/issues/9841",
+    loop_bug("optimizer lost at resume", OptimizerLost, "resume"),
+    loop_bug(
+        "horizon over the window",
+        HorizonOverWindow,
+        "schedule",
+        "AI-Hypercomputer/maxtext/commit/4f6d05e3a",
+        schedule="cosine",
     ),
-    InjectedLoop(name="student stays in eval mode", loop=StaysInEval, properties=("student-state",)),
-    InjectedLoop(name="evaluated with dropout", loop=EvaluatesWithDropout, properties=("student-state",)),
-    InjectedLoop(
-        name="trained on the held-out text",
-        loop=TrainsOnHeldOut,
-        properties=("data", "optimizer", "student-state"),
+    loop_bug(
+        "horizon squared", HorizonSquared, "schedule", "huggingface/setfit/issues/284", schedule="cosine"
     ),
-    InjectedLoop(
-        name="cache by place in the batch",
-        loop=CacheByBatchPlace,
-        properties=("cache",),
-        source=_G + "ooples/AiDotNet/issues/437",
-        training={"shuffles": True},
+    loop_bug("clipped, not declared", Clipped, "optimizer"),
+    loop_bug(
+        "norms decay",
+        DecaysAll,
+        "optimizer",
+        "ServiceNow/Fast-LLM/issues/542",
+        weight_decay=0.1,
+        decays_norms=False,
     ),
-    InjectedLoop(
-        name="cache by number of the batch",
-        loop=CacheByBatchNumber,
-        properties=("cache",),
-        source=_G + "haitongli/knowledge-distillation-pytorch/issues/4",
-        training={"shuffles": True},
+    loop_bug("weights moved between updates", Averaged, "optimizer"),
+    loop_bug("ranks not synchronised", NotSynchronised, "distributed", "huggingface/trl/issues/5934"),
+    loop_bug("each rank's own count", OwnCount, "distributed", "NVIDIA-NeMo/RL/issues/2745"),
+    loop_bug("averaged sums", AveragedGradients, "distributed"),
+    loop_bug(
+        "packed, running positions", PackedRunningPositions, "packing", "hiyouga/LlamaFactory/issues/7318"
     ),
-    InjectedLoop(name="resume begins anew", loop=BeginsAnew, properties=("resume",)),
-    InjectedLoop(
-        name="resume empties an epoch",
-        loop=EmptyEpoch,
-        properties=("resume",),
-        source=_G + "verl-project/verl/issues/7401",
+    loop_bug(
+        "packed, moved positions", PackedMovedPositions, "packing", "PrimeIntellect-ai/prime-rl/issues/1525"
     ),
-    InjectedLoop(
-        name="another order after resume",
-        loop=OtherOrder,
-        properties=("resume",),
-        source=_G + "huggingface/accelerate/issues/4071",
-        training={"shuffles": True},
-    ),
-    InjectedLoop(name="optimizer lost at resume", loop=OptimizerLost, properties=("resume",)),
-    InjectedLoop(
-        name="horizon over the window",
-        loop=HorizonOverWindow,
-        properties=("schedule",),
-        source=_G + "AI-Hypercomputer/maxtext/commit/4f6d05e3a",
-        training={"schedule": "cosine"},
-    ),
-    InjectedLoop(
-        name="horizon squared",
-        loop=HorizonSquared,
-        properties=("schedule",),
-        source=_G + "huggingface/setfit/issues/284",
-        training={"schedule": "cosine"},
-    ),
-    InjectedLoop(name="clipped, not declared", loop=Clipped, properties=("optimizer",)),
-    InjectedLoop(
-        name="norms decay",
-        loop=DecaysAll,
-        properties=("optimizer",),
-        source=_G + "ServiceNow/Fast-LLM/issues/542",
-        training={"weight_decay": 0.1, "decays_norms": False},
-    ),
-    InjectedLoop(name="weights moved between updates", loop=Averaged, properties=("optimizer",)),
-    InjectedLoop(
-        name="ranks not synchronised",
-        loop=NotSynchronised,
-        properties=("distributed",),
-        source=_G + "huggingface/trl/issues/5934",
-    ),
-    InjectedLoop(
-        name="each rank's own count",
-        loop=OwnCount,
-        properties=("distributed",),
-        source=_G + "NVIDIA-NeMo/RL/issues/2745",
-    ),
-    InjectedLoop(name="averaged sums", loop=AveragedGradients, properties=("distributed",)),
-    InjectedLoop(
-        name="packed, running positions",
-        loop=PackedRunningPositions,
-        properties=("packing",),
-        source=_G + "hiyouga/LlamaFactory/issues/7318",
-    ),
-    InjectedLoop(
-        name="packed, moved positions",
-        loop=PackedMovedPositions,
-        properties=("packing",),
-        source=_G + "PrimeIntellect-ai/prime-rl/issues/1525",
-    ),
-    InjectedLoop(
-        name="packed, nothing apart",
-        loop=PackedBare,
-        properties=("packing",),
-        source=_G + "huggingface/nanoVLM/issues/204",
-    ),
+    loop_bug("packed, nothing apart", PackedBare, "packing", "huggingface/nanoVLM/issues/204"),
 )
 LOOP_DESIGNS = (
-    InjectedLoop(
-        name="C12 decay in micro-steps",
-        loop=MicroStepDecay,
-        training={"schedule": "linear", "counts": "micro-steps"},
-    ),
-    InjectedLoop(name="shards of the vocabulary", loop=VocabularyShards, training={"ranks": "tensor"}),
-    InjectedLoop(name="clean loop", loop=CleanLoop, target={"returns": "losses"}),
-    InjectedLoop(name="mean of micro-batches", loop=MeanOverRanks, training={"per": "micro-batch"}),
-    InjectedLoop(name="last window dropped, declared", loop=LastDropped, training={"last_window": "drop"}),
-    InjectedLoop(name="cached by sample, shuffled", loop=Cached, training={"shuffles": True}),
-    InjectedLoop(name="cosine", loop=Cosine, training={"schedule": "cosine"}),
-    InjectedLoop(
-        name="C12 warm-up in micro-steps",
-        loop=WarmupByMicroStep,
-        training={"warmup": 8, "counts": "micro-steps"},
-    ),
-    InjectedLoop(name="clipped, declared", loop=Clipped, training={"clip_norm": 0.05}),
-    InjectedLoop(
-        name="matrices decay", loop=DecaysMatrices, training={"weight_decay": 0.1, "decays_norms": False}
-    ),
-    InjectedLoop(name="momentum", loop=Momentum),
-    InjectedLoop(name="teacher with dropout, declared", loop=NeverEval, training={"teacher_mode": "train"}),
-    InjectedLoop(name="packed, block mask", loop=Packed),
-    InjectedLoop(name="packed by positions", loop=PackedByPositions),
+    loop_bug("C12 decay in micro-steps", MicroStepDecay, schedule="linear", counts="micro-steps"),
+    loop_bug("shards of the vocabulary", VocabularyShards, ranks="tensor"),
+    loop_bug("clean loop", CleanLoop, returns="losses"),
+    loop_bug("mean of micro-batches", MeanOverRanks, per="micro-batch"),
+    loop_bug("last window dropped, declared", LastDropped, last_window="drop"),
+    loop_bug("cached by sample, shuffled", Cached, shuffles=True),
+    loop_bug("cosine", Cosine, schedule="cosine"),
+    loop_bug("C12 warm-up in micro-steps", WarmupByMicroStep, warmup=8, counts="micro-steps"),
+    loop_bug("clipped, declared", Clipped, clip_norm=0.05),
+    loop_bug("matrices decay", DecaysMatrices, weight_decay=0.1, decays_norms=False),
+    loop_bug("momentum", Momentum),
+    loop_bug("teacher with dropout, declared", NeverEval, teacher_mode="train"),
+    loop_bug("packed, block mask", Packed),
+    loop_bug("packed by positions", PackedByPositions),
 )

@@ -469,283 +469,113 @@ class BeforeEqualHeads(CleanLoss):
         return super().per_token(log_p[..., : self.vocab], log_q[..., : self.vocab])
 
 
-_T = "https://github.com/"
 _JSD = {"divergence": "jsd", "beta": 0.2}
 _TOP = {"top_k": 4, "top_k_rule": "renormalised", "distill_weight": 1.0, "hard_weight": 0.0}
+
+
+def loss_bug(
+    name: str,
+    loss: type[CleanLoss],
+    right: str = "",
+    source: str = "",
+    *,
+    dtype: str = "float64",
+    **objective: Any,
+) -> Injected:
+    """A row of the tables: the properties that are right reasons, the source below github.com, what is declared."""
+    source = source and f"https://github.com/{source}"
+    found = {"properties": tuple(right.split()), "source": source, "objective": objective, "dtype": dtype}
+    return Injected(name=name, loss=loss, **found)
+
+
 OPEN = (
-    Injected(
-        name="I03 window of the batch",
-        loss=WindowOfTheBatch,
-        properties=("shift",),
-        source=_T + "THU-BPM/RLCSD/issues/6",
+    loss_bug("I03 window of the batch", WindowOfTheBatch, "shift", "THU-BPM/RLCSD/issues/6"),
+    loss_bug("I04 slice at the prompt", SliceAtPrompt, "shift mask", "huggingface/trl/issues/2058"),
+    loss_bug("I06 EOS is pad", EosIsPad, "mask", "huggingface/trl/issues/6357"),
+    loss_bug("I08 nothing counts", PaddedMean, "mask", "huggingface/trl/issues/6025"),
+    loss_bug("I10 divided twice", DividedTwice, "normalisation", "modelscope/easydistill/issues/16"),
+    loss_bug("I13 no T squared", NoSquare, "temperature", "IntelLabs/distiller/issues/122"),
+    loss_bug(
+        "I14 sampling temperature",
+        SamplingTemperature,
+        "temperature weights options",
+        "huggingface/trl/issues/5731",
+        temperature=1.0,
+        temperature_squared=False,
+        distill_weight=1.0,
+        hard_weight=0.0,
     ),
-    Injected(
-        name="I04 slice at the prompt",
-        loss=SliceAtPrompt,
-        properties=("shift", "mask"),
-        source=_T + "huggingface/trl/issues/2058",
+    loss_bug("I15 mixture swapped", MixtureSwapped, "direction", "huggingface/trl/issues/3043", **_JSD),
+    loss_bug(
+        "I17 beta not forwarded",
+        BetaNotForwarded,
+        "direction options",
+        "linkedin/Liger-Kernel/issues/609",
+        divergence="jsd",
+        beta=0.9,
     ),
-    Injected(
-        name="I06 EOS is pad", loss=EosIsPad, properties=("mask",), source=_T + "huggingface/trl/issues/6357"
+    loss_bug("I20 softmax over the sequence", SequenceSoftmax, "loss", "salesforce/ALBEF/issues/58"),
+    loss_bug("I21 entries clipped", ClippedEntries, "loss", "huggingface/trl/issues/5990"),
+    loss_bug("I25 ids of the shard", ShardIds, "top-k vocabulary", "modelscope/ms-swift/issues/8319", **_TOP),
+    loss_bug(
+        "I26 zero-filled columns", ZeroFilled, "vocabulary", "arcee-ai/DistillKit/issues/37", vocabulary="cut"
     ),
-    Injected(
-        name="I08 nothing counts",
-        loss=PaddedMean,
-        properties=("mask",),
-        source=_T + "huggingface/trl/issues/6025",
-    ),
-    Injected(
-        name="I10 divided twice",
-        loss=DividedTwice,
-        properties=("normalisation",),
-        source=_T + "modelscope/easydistill/issues/16",
-    ),
-    Injected(
-        name="I13 no T squared",
-        loss=NoSquare,
-        properties=("temperature",),
-        source=_T + "IntelLabs/distiller/issues/122",
-    ),
-    Injected(
-        name="I14 sampling temperature",
-        loss=SamplingTemperature,
-        properties=("temperature", "weights", "options"),
-        source=_T + "huggingface/trl/issues/5731",
-        objective={
-            "temperature": 1.0,
-            "temperature_squared": False,
-            "distill_weight": 1.0,
-            "hard_weight": 0.0,
-        },
-    ),
-    Injected(
-        name="I15 mixture swapped",
-        loss=MixtureSwapped,
-        properties=("direction",),
-        source=_T + "huggingface/trl/issues/3043",
-        objective=_JSD,
-    ),
-    Injected(
-        name="I17 beta not forwarded",
-        loss=BetaNotForwarded,
-        properties=("direction", "options"),
-        source=_T + "linkedin/Liger-Kernel/issues/609",
-        objective={"divergence": "jsd", "beta": 0.9},
-    ),
-    Injected(
-        name="I20 softmax over the sequence",
-        loss=SequenceSoftmax,
-        properties=("loss",),
-        source=_T + "salesforce/ALBEF/issues/58",
-    ),
-    Injected(
-        name="I21 entries clipped",
-        loss=ClippedEntries,
-        properties=("loss",),
-        source=_T + "huggingface/trl/issues/5990",
-    ),
-    Injected(
-        name="I25 ids of the shard",
-        loss=ShardIds,
-        properties=("top-k", "vocabulary"),
-        source=_T + "modelscope/ms-swift/issues/8319",
-        objective=_TOP,
-    ),
-    Injected(
-        name="I26 zero-filled columns",
-        loss=ZeroFilled,
-        properties=("vocabulary",),
-        source=_T + "arcee-ai/DistillKit/issues/37",
-        objective={"vocabulary": "cut"},
-    ),
-    Injected(
-        name="I28 other token map",
-        loss=IdsPermuted,
-        properties=("vocabulary",),
-        source=_T + "arcee-ai/DistillKit/issues/7",
-    ),
+    loss_bug("I28 other token map", IdsPermuted, "vocabulary", "arcee-ai/DistillKit/issues/7"),
 )
 """Of the open recipes those that a loss can have."""
 OWN = (
-    Injected(
-        name="student a position later",
-        loss=StudentLater,
-        properties=("shift",),
-        source=_T + "DeepOpt-com/WrinkleFree-Monorepo/issues/13",
+    loss_bug("student a position later", StudentLater, "shift", "DeepOpt-com/WrinkleFree-Monorepo/issues/13"),
+    loss_bug("teacher a position later", TeacherLater, "shift", "linkedin/fmchisel/issues/23"),
+    loss_bug("mask not moved", MaskNotMoved, "shift mask", "sgl-project/SpecForge/issues/885"),
+    loss_bug("labels not moved", NotMoved, "shift", "KempnerInstitute/KempnerForge/issues/155"),
+    loss_bug("labels moved twice", MovedTwice, "shift", "KempnerInstitute/KempnerForge/issues/155"),
+    loss_bug("no mask in the KL", NoMask, "mask", "AI-Hypercomputer/maxtext/issues/3478"),
+    loss_bug("another sentinel", OtherSentinel, "mask", "NVIDIA-NeMo/Automodel/issues/3897"),
+    loss_bug("batchmean", BatchMean, "normalisation", "neuralmagic/sparseml/issues/592"),
+    loss_bug("over the padded length", OverMaxLength, "normalisation", "arcee-ai/DistillKit/commit/4b42daa"),
+    loss_bug(
+        "pairs counted", PairsCounted, "normalisation", "axolotl-ai-cloud/axolotl/commit/067b021c8", **_TOP
     ),
-    Injected(
-        name="teacher a position later",
-        loss=TeacherLater,
-        properties=("shift",),
-        source=_T + "linkedin/fmchisel/issues/23",
+    loss_bug("row means", RowMeans, "normalisation", "verl-project/verl/issues/7200"),
+    loss_bug("temperature ignored", TemperatureIgnored, "temperature", "huggingface/trl/issues/6526"),
+    loss_bug("temperature of the student alone", StudentOnly, "temperature", "THUDM/slime/issues/2085"),
+    loss_bug("hard loss at T", HardToo, "temperature", "huggingface/trl/issues/5731"),
+    loss_bug("reversed", Reversed, "direction", "linkedin/Liger-Kernel/issues/609"),
+    loss_bug("subtracted", Subtracted, "loss direction", "Unakar/Logic-RL/issues/58"),
+    loss_bug(
+        "teacher with itself",
+        WithItself,
+        "loss weights",
+        "labmlai/annotated_deep_learning_paper_implementations/issues/66",
     ),
-    Injected(
-        name="mask not moved",
-        loss=MaskNotMoved,
-        properties=("shift", "mask"),
-        source=_T + "sgl-project/SpecForge/issues/885",
+    loss_bug("alpha on the wrong term", WrongTerm, "weights", "lucidrains/vit-pytorch/issues/91"),
+    loss_bug("teacher dropped", TeacherDropped, "weights loss", "NousResearch/atropos/issues/456"),
+    loss_bug("softmax first", SoftmaxFirst, "loss", "microsoft/ProDA/issues/20"),
+    loss_bug("view mixes axes", Viewed, "loss", "irfanICMLL/structure_knowledge_distillation/issues/11"),
+    loss_bug("gradient at ties", TiesPull, "loss", "linkedin/Liger-Kernel/issues/1373", divergence="tvd"),
+    loss_bug("clamped in the forward pass", ClampedForward, "value", "ByteDance-Seed/VeOmni/issues/771"),
+    loss_bug("not renormalised", NotRenormalised, "top-k", "arcee-ai/DistillKit", **_TOP),
+    loss_bug("both renormalised", BothRenormalised, "top-k", "axolotl-ai-cloud/axolotl", **_TOP),
+    loss_bug(
+        "cut after the softmax", BeforeEqualHeads, "vocabulary", "microsoft/LMOps/pull/331", vocabulary="cut"
     ),
-    Injected(
-        name="labels not moved",
-        loss=NotMoved,
-        properties=("shift",),
-        source=_T + "KempnerInstitute/KempnerForge/issues/155",
-    ),
-    Injected(
-        name="labels moved twice",
-        loss=MovedTwice,
-        properties=("shift",),
-        source=_T + "KempnerInstitute/KempnerForge/issues/155",
-    ),
-    Injected(
-        name="no mask in the KL",
-        loss=NoMask,
-        properties=("mask",),
-        source=_T + "AI-Hypercomputer/maxtext/issues/3478",
-    ),
-    Injected(
-        name="another sentinel",
-        loss=OtherSentinel,
-        properties=("mask",),
-        source=_T + "NVIDIA-NeMo/Automodel/issues/3897",
-    ),
-    Injected(
-        name="batchmean",
-        loss=BatchMean,
-        properties=("normalisation",),
-        source=_T + "neuralmagic/sparseml/issues/592",
-    ),
-    Injected(
-        name="over the padded length",
-        loss=OverMaxLength,
-        properties=("normalisation",),
-        source=_T + "arcee-ai/DistillKit/commit/4b42daa",
-    ),
-    Injected(
-        name="pairs counted",
-        loss=PairsCounted,
-        properties=("normalisation",),
-        source=_T + "axolotl-ai-cloud/axolotl/commit/067b021c8",
-        objective=_TOP,
-    ),
-    Injected(
-        name="row means",
-        loss=RowMeans,
-        properties=("normalisation",),
-        source=_T + "verl-project/verl/issues/7200",
-    ),
-    Injected(
-        name="temperature ignored",
-        loss=TemperatureIgnored,
-        properties=("temperature",),
-        source=_T + "huggingface/trl/issues/6526",
-    ),
-    Injected(
-        name="temperature of the student alone",
-        loss=StudentOnly,
-        properties=("temperature",),
-        source=_T + "THUDM/slime/issues/2085",
-    ),
-    Injected(
-        name="hard loss at T",
-        loss=HardToo,
-        properties=("temperature",),
-        source=_T + "huggingface/trl/issues/5731",
-    ),
-    Injected(
-        name="reversed",
-        loss=Reversed,
-        properties=("direction",),
-        source=_T + "linkedin/Liger-Kernel/issues/609",
-    ),
-    Injected(
-        name="subtracted",
-        loss=Subtracted,
-        properties=("loss", "direction"),
-        source=_T + "Unakar/Logic-RL/issues/58",
-    ),
-    Injected(
-        name="teacher with itself",
-        loss=WithItself,
-        properties=("loss", "weights"),
-        source=_T + "labmlai/annotated_deep_learning_paper_implementations/issues/66",
-    ),
-    Injected(
-        name="alpha on the wrong term",
-        loss=WrongTerm,
-        properties=("weights",),
-        source=_T + "lucidrains/vit-pytorch/issues/91",
-    ),
-    Injected(
-        name="teacher dropped",
-        loss=TeacherDropped,
-        properties=("weights", "loss"),
-        source=_T + "NousResearch/atropos/issues/456",
-    ),
-    Injected(
-        name="softmax first", loss=SoftmaxFirst, properties=("loss",), source=_T + "microsoft/ProDA/issues/20"
-    ),
-    Injected(
-        name="view mixes axes",
-        loss=Viewed,
-        properties=("loss",),
-        source=_T + "irfanICMLL/structure_knowledge_distillation/issues/11",
-    ),
-    Injected(
-        name="gradient at ties",
-        loss=TiesPull,
-        properties=("loss",),
-        source=_T + "linkedin/Liger-Kernel/issues/1373",
-        objective={"divergence": "tvd"},
-    ),
-    Injected(
-        name="clamped in the forward pass",
-        loss=ClampedForward,
-        properties=("value",),
-        source=_T + "ByteDance-Seed/VeOmni/issues/771",
-    ),
-    Injected(
-        name="not renormalised",
-        loss=NotRenormalised,
-        properties=("top-k",),
-        source=_T + "arcee-ai/DistillKit",
-        objective=_TOP,
-    ),
-    Injected(
-        name="both renormalised",
-        loss=BothRenormalised,
-        properties=("top-k",),
-        source=_T + "axolotl-ai-cloud/axolotl",
-        objective=_TOP,
-    ),
-    Injected(
-        name="cut after the softmax",
-        loss=BeforeEqualHeads,
-        properties=("vocabulary",),
-        source=_T + "microsoft/LMOps/pull/331",
-        objective={"vocabulary": "cut"},
-    ),
-    Injected(
-        name="columns moved by one",
-        loss=IdsMoved,
-        properties=("vocabulary",),
-        source=_T + "huggingface/trl/issues/6457",
-    ),
-    Injected(
-        name="low-precision reductions",
+    loss_bug("columns moved by one", IdsMoved, "vocabulary", "huggingface/trl/issues/6457"),
+    loss_bug(
+        "low-precision reductions",
+        LowPrecision,
+        "precision",
+        "vllm-project/speculators/issues/788",
         dtype="bfloat16",
-        loss=LowPrecision,
-        properties=("precision",),
-        source=_T + "vllm-project/speculators/issues/788",
-        objective={"distill_weight": 1.0, "hard_weight": 0.0},
+        distill_weight=1.0,
+        hard_weight=0.0,
     ),
-    Injected(
-        name="log of a mixture",
+    loss_bug(
+        "log of a mixture",
+        LinearMixture,
+        "precision",
+        "linkedin/Liger-Kernel/issues/862",
         dtype="float32",
-        loss=LinearMixture,
-        properties=("precision",),
-        source=_T + "linkedin/Liger-Kernel/issues/862",
-        objective=_JSD,
+        **_JSD,
     ),
 )
 """Made from the list."""
@@ -879,65 +709,41 @@ class Smoothed(CleanLoss):
 
 
 DESIGNS = (
-    Injected(name="clean", loss=CleanLoss, dtype="bfloat16"),
-    Injected(name="clean JSD", loss=Jsd, objective=_JSD),
-    Injected(name="clean top-k", loss=TopK, objective=_TOP),
-    Injected(name="clean, heads cut", loss=CleanLoss, objective={"vocabulary": "cut"}),
-    Injected(
-        name="C02 cross-entropy to soft targets",
-        loss=SoftCrossEntropy,
-        objective={"reported": "cross-entropy"},
+    loss_bug("clean", CleanLoss, dtype="bfloat16"),
+    loss_bug("clean JSD", Jsd, **_JSD),
+    loss_bug("clean top-k", TopK, **_TOP),
+    loss_bug("clean, heads cut", CleanLoss, vocabulary="cut"),
+    loss_bug("C02 cross-entropy to soft targets", SoftCrossEntropy, reported="cross-entropy"),
+    loss_bug("C03 skew KL", Skewed, divergence="skew-kl", skew=0.1),
+    loss_bug("C08 sequence mean", FilledRowMeans, reduction="sequence-mean"),
+    loss_bug("C10 reverse KL", Reversed, divergence="reverse-kl"),
+    loss_bug("C10 reverse KL by its score", PolicyGradient, divergence="reverse-kl", reported="other"),
+    loss_bug("C11 tail bucket", Tail, **_TOP | {"top_k_rule": "tail"}),
+    loss_bug("C11 both renormalised", BothRenormalised, **_TOP | {"top_k_rule": "subset"}),
+    loss_bug("C12 labels come moved", PreShifted, shift="outside"),
+    loss_bug("no T squared", NoSquare, temperature_squared=False),
+    loss_bug(
+        "C10 reverse KL by sampled tokens",
+        SampledTokens,
+        divergence="reverse-kl",
+        temperature=1.0,
+        distill_weight=1.0,
+        hard_weight=0.0,
+        sampled="labels",
+        reported="other",
     ),
-    Injected(name="C03 skew KL", loss=Skewed, objective={"divergence": "skew-kl", "skew": 0.1}),
-    Injected(name="C08 sequence mean", loss=FilledRowMeans, objective={"reduction": "sequence-mean"}),
-    Injected(name="C10 reverse KL", loss=Reversed, objective={"divergence": "reverse-kl"}),
-    Injected(
-        name="C10 reverse KL by its score",
-        loss=PolicyGradient,
-        objective={"divergence": "reverse-kl", "reported": "other"},
+    loss_bug("no floor, not declared", NoFloor, nothing_counts=None),
+    loss_bug("C08 empty rows counted, not declared", CountedRowMeans, reduction="sequence-mean"),
+    loss_bug(
+        "prompts distilled too", PromptToo, mask="all", reduction="position-mean", hard_reduction="token-mean"
     ),
-    Injected(name="C11 tail bucket", loss=Tail, objective=_TOP | {"top_k_rule": "tail"}),
-    Injected(name="C11 both renormalised", loss=BothRenormalised, objective=_TOP | {"top_k_rule": "subset"}),
-    Injected(name="C12 labels come moved", loss=PreShifted, objective={"shift": "outside"}),
-    Injected(name="no T squared", loss=NoSquare, objective={"temperature_squared": False}),
-    Injected(
-        name="C10 reverse KL by sampled tokens",
-        loss=SampledTokens,
-        objective={
-            "divergence": "reverse-kl",
-            "temperature": 1.0,
-            "distill_weight": 1.0,
-            "hard_weight": 0.0,
-            "sampled": "labels",
-            "reported": "other",
-        },
-    ),
-    Injected(name="no floor, not declared", loss=NoFloor, objective={"nothing_counts": None}),
-    Injected(
-        name="C08 empty rows counted, not declared",
-        loss=CountedRowMeans,
-        objective={"reduction": "sequence-mean"},
-    ),
-    Injected(
-        name="prompts distilled too",
-        loss=PromptToo,
-        objective={"mask": "all", "reduction": "position-mean", "hard_reduction": "token-mean"},
-    ),
-    Injected(name="sum", loss=Summed, objective={"reduction": "sum"}),
-    Injected(
-        name="constant denominator",
-        loss=FixedDenominator,
-        objective={"reduction": "constant", "denominator": 512.0},
-    ),
-    Injected(name="entries clipped", loss=ClippedEntries, objective={"clip": 0.05, "clip_rule": "entry"}),
-    Injected(name="tokens clipped", loss=ClippedTokens, objective={"clip": 0.3, "clip_rule": "token"}),
-    Injected(name="float32 inside", loss=Float32Inside),
-    Injected(name="symmetric KL", loss=Symmetric, objective={"divergence": "symmetric-kl", "beta": 0.3}),
-    Injected(name="smoothed labels", loss=Smoothed, objective={"label_smoothing": 0.1}),
-    Injected(
-        name="not renormalised",
-        loss=NotRenormalised,
-        objective=_TOP | {"top_k_rule": "zero", "reported": "other"},
-    ),
+    loss_bug("sum", Summed, reduction="sum"),
+    loss_bug("constant denominator", FixedDenominator, reduction="constant", denominator=512.0),
+    loss_bug("entries clipped", ClippedEntries, clip=0.05, clip_rule="entry"),
+    loss_bug("tokens clipped", ClippedTokens, clip=0.3, clip_rule="token"),
+    loss_bug("float32 inside", Float32Inside),
+    loss_bug("symmetric KL", Symmetric, divergence="symmetric-kl", beta=0.3),
+    loss_bug("smoothed labels", Smoothed, label_smoothing=0.1),
+    loss_bug("not renormalised", NotRenormalised, **_TOP | {"top_k_rule": "zero", "reported": "other"}),
 )
 """Correct but unusual, when declared."""

@@ -1,18 +1,21 @@
 """Injected bugs found, designs flagged, and what the audit says of this release of the peers.
 
-    python -m benchmarks.audit.run [--peers FOLDER] [--out benchmarks/results/audit.json]
+    python -m benchmarks.audit.run [--peers FOLDER] [--axolotl PYTHON] [--out benchmarks/results/audit.json]
 
 A bug is found where a property it belongs to is wrong, and found for the right reason where no other property is. A
 design is flagged where any property is wrong or differs. The audit was written with these in view; `fresh` ones were
-written after it and judged once. `--peers`: a folder of packages that are not installed here (pip --target). Also
-fills the table of docs/audit-catalogue.md.
+written after it and judged once. `--peers`: a folder of packages that are not installed here (pip --target);
+`--axolotl`: an interpreter that has axolotl and imports distillaw. Also fills the table of docs/audit-catalogue.md.
 """
 
 import argparse
+import json
+import subprocess
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,7 +24,6 @@ from benchmarks.audit.injected_loops import LOOP_DESIGNS, OPEN_LOOPS, OWN_LOOPS
 from benchmarks.audit.injected_losses import DESIGNS, OPEN, OWN
 from benchmarks.result_file import save, typed
 from distillaw.audit.adapters import ADAPTERS, merged
-from distillaw.audit.findings import PROPERTIES, Findings
 from distillaw.audit.loops import audit_loop
 from distillaw.audit.losses import audit_loss
 from distillaw.errors import ConfigError
@@ -29,15 +31,33 @@ from distillaw.runs.files import write_text
 from distillaw.table import Table, text
 
 CATALOGUE = Path("docs/audit-catalogue.md")
-PEERS = {"trl": "trl", "liger": "liger-kernel", "torchtune": "torchtune"}
+PEERS = {"trl": "trl", "liger": "liger-kernel", "torchtune": "torchtune", "axolotl": "axolotl"}
 
 
-def verdict(found: Findings) -> dict[str, list[str]]:
-    """Properties by verdict, and what is said of the wrong ones."""
-    by = {v: [p for p in PROPERTIES if found.verdict(p) == v] for v in ("wrong", "differs")}
-    return by | {
-        "says": [f"{p}: {e.says}" for p in by["wrong"] + by["differs"] for e in found.evidence(p)][:6]
-    }
+def verdict(answer: dict[str, Any]) -> dict[str, list[str]]:
+    """Properties by verdict, and what is said of those that are not right."""
+    kept = {v: [p for p in answer["properties"] if p["verdict"] == v] for v in ("wrong", "differs")}
+    says = [f"{p['name']}: {e['says']}" for each in kept.values() for p in each for e in p["evidence"]]
+    return {v: [p["name"] for p in each] for v, each in kept.items()} | {"says": says[:6]}
+
+
+def peer(name: str, python: str) -> dict[str, Any]:
+    """What the audit says of one, here or (axolotl, which pins other releases) by another interpreter."""
+    package = PEERS.get(name.split("-")[0])
+    try:
+        if package == "axolotl" and python:
+            asks = f"from importlib.metadata import version; print(version({package!r}))"
+            release = subprocess.run(
+                [python, "-c", asks], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            audit = [python, "-m", "distillaw", "audit", name, "--json"]
+            answer = json.loads(subprocess.run(audit, capture_output=True, text=True, check=False).stdout)
+        else:
+            release = version(package) if package else ""
+            answer = merged(name, ADAPTERS[name]()).to_json()
+    except (ConfigError, PackageNotFoundError) as error:
+        return {"target": name, "skipped": str(error)[:120]}
+    return {"target": name, "release": release, **verdict(answer)}
 
 
 def write_catalogue(rows: list[dict]) -> None:
@@ -63,6 +83,7 @@ def write_catalogue(rows: list[dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", default="")
+    parser.add_argument("--axolotl", default="")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/audit.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -81,7 +102,7 @@ def main() -> None:
             is_loop = hasattr(each, "loop")
             audit = audit_loop if is_loop else audit_loss
             target = each.loop() if is_loop else each.loss()  # type: ignore[union-attr]
-            said = verdict(audit(target, each.contract(), each.name))
+            said = verdict(audit(target, each.contract(), each.name).to_json())
             wrong = set(said["wrong"])
             row = {
                 "name": each.name,
@@ -109,19 +130,12 @@ def main() -> None:
     for kind in ("design", "fresh design"):
         designs = [r for r in rows if r["kind"] == kind]
         counts[kind] = {"designs": len(designs), "flagged": sum(r["flagged"] for r in designs)}
-    peers = []
-    for name, audits in ADAPTERS.items():
-        package = PEERS.get(name.split("-")[0])
-        try:
-            release = version(package) if package else ""
-            peers.append({"target": name, "release": release, **verdict(merged(name, audits()))})
-        except (ConfigError, PackageNotFoundError) as error:
-            peers.append({"target": name, "skipped": str(error)[:120]})
+    peers = [peer(name, options.axolotl) for name in ADAPTERS]
     save(options.out, typed(), counts=counts, rows=rows, peers=peers)
     write_catalogue(rows)
     print(counts)
-    for peer in peers:
-        print(peer)
+    for each in peers:
+        print(each)
 
 
 if __name__ == "__main__":

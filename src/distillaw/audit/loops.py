@@ -89,6 +89,27 @@ class LoopTrace:
     result: Any = None
 
 
+def recorded(recorder: Recorder, train: Callable[[], Any], first: ProbeLM | None = None) -> LoopTrace:
+    """What a run shows.
+
+    Args:
+        recorder: of its models, or of those that it opens.
+        train: the run.
+        first: the teacher as it was, where the run opens its own.
+    """
+    before = _flat(first or recorder.teacher)
+    torch.manual_seed(0)
+    with recorder:
+        result = train()
+    student, teacher = recorder.student, recorder.teacher
+    moved = not torch.equal(before, _flat(teacher))
+    return LoopTrace(recorder.updates, student.calls[:], student, teacher, moved, result)
+
+
+def _flat(model: ProbeLM) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
 class LoopTarget:
     """A loop with its roles."""
 
@@ -177,13 +198,8 @@ class LoopTarget:
             )
         given |= roles
         keywords = {name: given[role] for role, name in self.roles.items() if role in given}
-        before = torch.cat([p.detach().flatten() for p in teacher.parameters()])
-        torch.manual_seed(0)
-        with Recorder(student, teacher) as recorder:
-            result = self.function(**keywords, **contract.target.options)
-        moved = torch.cat([p.detach().flatten() for p in teacher.parameters()])
-        return LoopTrace(
-            recorder.updates, student.calls[:], student, teacher, not torch.equal(before, moved), result
+        return recorded(
+            Recorder(student, teacher), lambda: self.function(**keywords, **contract.target.options)
         )
 
     def horizon(self, micro_batches: int) -> int:

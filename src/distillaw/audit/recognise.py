@@ -6,6 +6,8 @@ are. If they do, known variants, other positions' teacher rows and other labels 
 Shape suffixes: P position, V vocabulary.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -24,6 +26,32 @@ class Mismatch(NamedTuple):
     """(property, sentence) that explain a ratio here; those that explain it everywhere are true."""
     term: str = ""
     is_ratio: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Observed:
+    """A gradient with all that is known of it."""
+
+    gradient: torch.Tensor
+    """(P, V), less the z-loss."""
+    rows: Rows
+    o: DeclaredLoss
+    closed: Closed
+    allowed: float
+    """Difference of an entry that is none."""
+    per: str
+    ranks: int
+    moved: str
+    others: torch.Tensor
+    """Teacher rows that may have been taken, (M, V): those of `rows` first."""
+
+    def fit(self, soft: torch.Tensor, hard: torch.Tensor) -> "_Fit":
+        """On these two gradients of every position."""
+        return _project(self.gradient, soft, hard)
+
+    def explains(self, fit: "_Fit") -> bool:
+        """Whether nothing is left."""
+        return bool((fit.left <= self.allowed).all())
 
 
 class _Fit(NamedTuple):
@@ -82,8 +110,18 @@ def diagnose(
         want = closed.gradient * parts / max(filled, 1)
         if float((gradient - want).abs().max()) <= allowed:
             return []
-    observed = gradient - closed.z
-    fit, found = _shape(observed, rows, o, closed, allowed, moved, bank, searches)
+    seen = _Observed(
+        gradient=gradient - closed.z,
+        rows=rows,
+        o=o,
+        closed=closed,
+        allowed=allowed,
+        per=per,
+        ranks=ranks,
+        moved=moved,
+        others=rows.teacher if bank is None else torch.cat([rows.teacher, bank]),
+    )
+    fit, found = _shape(seen, searches)
     if fit is None:
         cosine, ratio = _compare(gradient, closed.gradient)
         worst = float((gradient - closed.gradient).abs().max()) / scale
@@ -92,9 +130,9 @@ def diagnose(
         if cosine > 0.995 and worst < 0.05:
             says = f"off by {worst:.2g} of the largest entry and without a pattern, as in a lower precision"
             unknown = Mismatch("precision", says)
-        return _coupled(observed, rows, o, closed, allowed) or [unknown]
-    soft = _term(fit.a, closed.a, fit.soft, rows, o, "divergence", per, ranks, allowed)
-    hard = _term(fit.b, closed.b, closed.hard, rows, o, "cross-entropy", per, ranks, allowed)
+        return _coupled(seen) or [unknown]
+    soft = _term(seen, "divergence", fit.a, closed.a, fit.soft)
+    hard = _term(seen, "cross-entropy", fit.b, closed.b, closed.hard)
     whole = found + soft + hard
     if any(m.property == "mask" for m in whole):  # which moves the means with it
         whole = [m for m in whole if not m.is_ratio]
@@ -119,112 +157,100 @@ def _project(observed: torch.Tensor, soft: torch.Tensor, hard: torch.Tensor) -> 
     return _Fit(found[..., 0], found[..., 1], left, soft)
 
 
-def _shape(
-    observed: torch.Tensor,
-    rows: Rows,
-    o: DeclaredLoss,
-    closed: Closed,
-    allowed: float,
-    moved: str,
-    bank: torch.Tensor | None,
-    searches: bool,
-) -> tuple[_Fit | None, list[Mismatch]]:
+def _shape(seen: _Observed, searches: bool) -> tuple[_Fit | None, list[Mismatch]]:
     """The fit that explains every position, and what it takes."""
-    fit = _project(observed, closed.soft, closed.hard)
-    if bool((fit.left <= allowed).all()) or not searches:
-        return (fit if searches or bool((fit.left <= allowed).all()) else None), []
+    rows, o, closed = seen.rows, seen.o, seen.closed
+    fit = seen.fit(closed.soft, closed.hard)
+    if seen.explains(fit):
+        return fit, []
+    if not searches:
+        return None, []
     softs = [("", "", closed.soft)]
-    vocab = rows.student.shape[-1]
-    for shape in shapes(o, vocab):
+    for shape in shapes(o, rows.student.shape[-1]):
         gradient = slope(lambda s, v=shape.value: v(s, rows.teacher, o), rows.student)
         if not bool(gradient.isfinite().all()):
             continue
         softs.append((shape.property, shape.says, gradient))
-        fit = _project(observed, gradient, closed.hard)
-        if bool((fit.left <= allowed).all()):
+        fit = seen.fit(gradient, closed.hard)
+        if seen.explains(fit):
             return fit, [Mismatch(shape.property, shape.says)]
     for hard in hard_shapes(o):
         gradient = slope(lambda s, h=hard: hard_token(s, rows.targets, h.value), rows.student)
         for property, says, soft in softs:
-            fit = _project(observed, soft, gradient)
-            if bool((fit.left <= allowed).all()):
+            fit = seen.fit(soft, gradient)
+            if seen.explains(fit):
                 more = [Mismatch(property, says)] if property else []
                 return fit, [*more, Mismatch(hard.property, hard.says)]
-    return _elsewhere(observed, rows, o, closed, allowed, moved, bank)
+    return _elsewhere(seen)
 
 
-def _elsewhere(
-    observed: torch.Tensor,
-    rows: Rows,
-    o: DeclaredLoss,
-    closed: Closed,
-    allowed: float,
-    moved: str,
-    bank: torch.Tensor | None,
-) -> tuple[_Fit | None, list[Mismatch]]:
+class _Source(NamedTuple):
+    """Whose teacher row and label a position met, and how much they count."""
+
+    row: int
+    label: int
+    """-1: its own."""
+    a: float
+    b: float
+
+
+def _elsewhere(seen: _Observed) -> tuple[_Fit | None, list[Mismatch]]:
     """Teacher rows of other positions, other labels, or both."""
-    vocab = rows.student.shape[1]
-    others = rows.teacher if bank is None else torch.cat([rows.teacher, bank])
-    count = len(others)
-    plain = _project(observed, closed.soft, closed.hard)
-    open_ = (plain.left > allowed).nonzero().flatten()
-    if len(open_) * count * vocab > 2_000_000:
-        open_ = open_[: max(1, 2_000_000 // (count * vocab))]
-    q = rows.student.softmax(-1)
-    labels = torch.arange(vocab)
-    chosen: dict[int, tuple[int, int, float, float]] = {}
-    for place in open_.tolist():
-        student = rows.student[place].expand(count, -1).contiguous()
-        soft = slope(lambda s: per_token(s, others, o), student)
-        target = observed[place].expand(count, -1)
-        hit = _project(target, soft, closed.hard[place].expand(count, -1))
-        best = _nearest(hit.left <= allowed, rows, place)
-        if best is not None:
-            chosen[place] = (best, -1, float(hit.a[best]), float(hit.b[best]))
-            continue
-        hard = q[place] - torch.eye(vocab, dtype=q.dtype)
-        hit = _project(observed[place].expand(vocab, -1), closed.soft[place].expand(vocab, -1), hard)
-        best = int(hit.left.argmin())
-        if float(hit.left[best]) <= allowed:
-            chosen[place] = (place, int(labels[best]), float(hit.a[best]), float(hit.b[best]))
-            continue
-        both = _project(
-            observed[place].expand(count, vocab, -1),
-            soft[:, None].expand(-1, vocab, -1),
-            hard.expand(count, -1, -1),
-        )
-        source = _nearest((both.left <= allowed).any(-1), rows, place)
-        if source is None:
-            return _permuted(observed, rows, o, closed, plain, allowed)
-        found = source, int(both.left[source].argmin())
-        chosen[place] = (*found, float(both.a[found]), float(both.b[found]))
+    rows, closed = seen.rows, seen.closed
+    plain = seen.fit(closed.soft, closed.hard)
+    open_ = (plain.left > seen.allowed).nonzero().flatten()
+    most = max(1, 2_000_000 // (len(seen.others) * rows.student.shape[1]))
+    chosen = {}
+    for place in open_[:most].tolist():
+        if (found := _source(seen, place)) is None:
+            return _permuted(seen, plain)
+        chosen[place] = found
     a, b = plain.a.clone(), plain.b.clone()
-    for place, (_, label, soft_weight, hard_weight) in chosen.items():
-        a[place] = soft_weight
-        b[place] = 0.0 if label >= 0 else hard_weight
-    # a label that is not its own counts as another's: b says what counts of the declared label
-    named = [*_moved_teacher(chosen, rows, moved), *_moved_labels(chosen, rows)]
-    for place, (_, label, _, hard_weight) in chosen.items():
-        if label >= 0:
-            b[place] = hard_weight
+    for place, source in chosen.items():
+        a[place], b[place] = source.a, source.b
+    named = [*_moved_teacher(chosen, rows, seen.moved), *_moved_labels(chosen, rows)]
     return _Fit(a, b, torch.zeros_like(a), closed.soft), named
 
 
-def _permuted(
-    observed: torch.Tensor, rows: Rows, o: DeclaredLoss, closed: Closed, plain: _Fit, allowed: float
-) -> tuple[_Fit | None, list[Mismatch]]:
+def _source(seen: _Observed, place: int) -> _Source | None:
+    """Of one position: another's teacher row, else another label, else both."""
+    closed, rows, gradient = seen.closed, seen.rows, seen.gradient[place]
+    vocab, count = rows.student.shape[1], len(seen.others)
+    student = rows.student[place].expand(count, -1).contiguous()
+    soft = slope(lambda s: per_token(s, seen.others, seen.o), student)
+    hit = _project(gradient.expand(count, -1), soft, closed.hard[place].expand(count, -1))
+    row = _nearest(hit.left <= seen.allowed, rows, place)
+    if row is not None:
+        return _Source(row, -1, float(hit.a[row]), float(hit.b[row]))
+    hard = rows.student[place].softmax(-1) - torch.eye(vocab, dtype=gradient.dtype)
+    hit = _project(gradient.expand(vocab, -1), closed.soft[place].expand(vocab, -1), hard)
+    label = int(hit.left.argmin())
+    if float(hit.left[label]) <= seen.allowed:
+        return _Source(place, label, float(hit.a[label]), float(hit.b[label]))
+    both = _project(
+        gradient.expand(count, vocab, -1), soft[:, None].expand(-1, vocab, -1), hard.expand(count, -1, -1)
+    )
+    row = _nearest((both.left <= seen.allowed).any(-1), rows, place)
+    if row is None:
+        return None
+    found = row, int(both.left[row].argmin())
+    return _Source(*found, float(both.a[found]), float(both.b[found]))
+
+
+def _permuted(seen: _Observed, plain: _Fit) -> tuple[_Fit | None, list[Mismatch]]:
     """Whether every position's own target holds the probabilities of a teacher row, but in another order.
 
     Of the forward KL the target follows from the gradient: p = q - (G - b C) T / a.
     """
+    rows, o, closed = seen.rows, seen.o, seen.closed
     if o.divergence != "forward-kl" or o.top_k or not bool((closed.a != 0).any()):
         return None, []
     t, here = o.temperature or 1.0, closed.a != 0
     q = (rows.student / t).softmax(-1)
     p = (rows.teacher[:, : q.shape[1]] / (o.teacher_temperature or t)).softmax(-1)
-    left = (observed - closed.b[:, None] * closed.hard)[here] * t / closed.a[here, None]
+    left = (seen.gradient - closed.b[:, None] * closed.hard)[here] * t / closed.a[here, None]
     found, known = (q[here] - left).sort(-1).values, p.sort(-1).values
-    slack = allowed * t / float(closed.a[here].abs().min()) * 4 + 1e-9
+    slack = seen.allowed * t / float(closed.a[here].abs().min()) * 4 + 1e-9
     if not bool((torch.cdist(found, known, p=float("inf")).amin(-1) <= slack).all()):
         return None, []
     says = "tokens of the teacher are taken for others: its probabilities are right, under other ids"
@@ -241,10 +267,8 @@ def _nearest(fits: torch.Tensor, rows: Rows, place: int) -> int | None:
     return int(far.masked_fill(~fits, 10**9).argmin())
 
 
-def _moved_teacher(
-    chosen: dict[int, tuple[int, int, float, float]], rows: Rows, moved: str
-) -> list[Mismatch]:
-    other = {place: source for place, (source, *_rest) in chosen.items() if source != place}
+def _moved_teacher(chosen: dict[int, _Source], rows: Rows, moved: str) -> list[Mismatch]:
+    other = {place: source.row for place, source in chosen.items() if source.row != place}
     if not other:
         return []
     inside = {p: s for p, s in other.items() if s < len(rows.row) and rows.row[p] == rows.row[s]}
@@ -258,10 +282,8 @@ def _moved_teacher(
     ]
 
 
-def _moved_labels(chosen: dict[int, tuple[int, int, float, float]], rows: Rows) -> list[Mismatch]:
-    other = {
-        p: label for p, (_, label, *_rest) in chosen.items() if label >= 0 and label != int(rows.targets[p])
-    }
+def _moved_labels(chosen: dict[int, _Source], rows: Rows) -> list[Mismatch]:
+    other = {p: s.label for p, s in chosen.items() if s.label >= 0 and s.label != int(rows.targets[p])}
     if not other:
         return []
     steps = set()
@@ -282,10 +304,9 @@ def _step(step: int | None) -> str:
     return f"{abs(step)} {many} {'later' if step > 0 else 'earlier'}"
 
 
-def _coupled(
-    observed: torch.Tensor, rows: Rows, o: DeclaredLoss, closed: Closed, allowed: float
-) -> list[Mismatch]:
+def _coupled(seen: _Observed) -> list[Mismatch]:
     """Losses in which positions compete: softmax over another axis."""
+    rows, o, closed, observed = seen.rows, seen.o, seen.closed, seen.gradient
     by_place = torch.stack([rows.row, rows.position])
     assert o.temperature is not None
     last = rows.position == rows.position.max()
@@ -305,28 +326,20 @@ def _coupled(
         gradient = slope(value, rows.student)
         columns = torch.stack([gradient.flatten(), (closed.b[:, None] * closed.hard).flatten()], -1)
         found = torch.linalg.pinv(columns) @ observed.flatten()
-        if float((columns @ found - observed.flatten()).abs().max()) <= allowed:
+        if float((columns @ found - observed.flatten()).abs().max()) <= seen.allowed:
             return [Mismatch("loss", says)]
     return []
 
 
 def _term(
-    found: torch.Tensor,
-    declared: torch.Tensor,
-    direction: torch.Tensor,
-    rows: Rows,
-    o: DeclaredLoss,
-    name: str,
-    per: str,
-    ranks: int,
-    allowed: float,
+    case: _Observed, name: str, found: torch.Tensor, declared: torch.Tensor, direction: torch.Tensor
 ) -> list[Mismatch]:
     """What the weights of one term say."""
-    size = direction.abs().amax(-1)
-    seen = size > allowed  # elsewhere no weight can be read
+    rows, o, size = case.rows, case.o, direction.abs().amax(-1)
+    seen = size > case.allowed  # elsewhere no weight can be read
     if not bool(seen.any()):
         return []
-    close = torch.maximum(allowed / size.clamp_min(1e-300) * 4, declared.abs().max() * 1e-7)
+    close = torch.maximum(case.allowed / size.clamp_min(1e-300) * 4, declared.abs().max() * 1e-7)
     if bool(((found - declared).abs() <= close)[seen].all()):
         return []
     counts, should = (found.abs() > close) & seen, (declared != 0) & seen
@@ -335,26 +348,44 @@ def _term(
         return [Mismatch("weights", f"the {name} has no influence", (), name)]
     if not bool(should.any()) and not weight:
         return [Mismatch("weights", f"the {name} has an influence, and was declared to have none", (), name)]
+
+    def fits(want: torch.Tensor, slack: float = 1e-6, where: torch.Tensor = seen) -> bool:
+        return bool(((found - want).abs() <= close + slack * want.abs())[where].all())
+
+    if split := _by_part(found, declared * seen, rows, name, fits):
+        return [split]
     other: list[Mismatch] = []
     if bool((counts != should).any()):
         other = [_support(counts, should, rows, name)]
         if other[0].property == "mask" and name == "divergence":
-            other += _of_other_mask(found, close, seen, rows, o, per)
+            other += _of_other_mask(case, fits)
         if not bool((counts & should).any()):
             return other
-    both = counts & should
+    return other + _ratio(case, name, found, declared, close, counts & should, fits, bool(other))
+
+
+def _ratio(
+    case: _Observed,
+    name: str,
+    found: torch.Tensor,
+    declared: torch.Tensor,
+    close: torch.Tensor,
+    both: torch.Tensor,
+    fits: Callable[..., bool],
+    is_masked: bool,
+) -> list[Mismatch]:
+    """What the positions that count and should count as much as they do."""
     ratio = found[both] / declared[both]
     uneven = float((ratio.max() - ratio.min()) / ratio.abs().max())
     slack = max(1e-6, float((close[both] / declared[both].abs()).max()) * 2)
-    if other and uneven < slack:
-        return other  # a mask moves the mean with it
-    if not other and abs(float(ratio.max()) - 1) < slack and uneven < slack:
-        return []
+    if uneven < slack and (is_masked or abs(float(ratio.max()) - 1) < slack):
+        return []  # a mask moves the mean with it
     fitting = tuple(
         (weight.property, weight.says)
-        for weight in weightings(rows, o, is_hard=name == "cross-entropy", per=per, ranks=ranks)
-        if bool(((found - weight.value).abs() <= close + slack * weight.value.abs())[both].all())
-        and bool((weight.value[both] != declared[both]).any())
+        for weight in weightings(
+            case.rows, case.o, is_hard=name == "cross-entropy", per=case.per, ranks=case.ranks
+        )
+        if fits(weight.value, slack, both) and bool((weight.value[both] != declared[both]).any())
     )
     if fitting:
         says = fitting[0][1]
@@ -364,24 +395,37 @@ def _term(
         low, high = float(ratio.min()), float(ratio.max())
         says = f"positions count {low:.4g} to {high:.4g} times what was declared in the {name}"
     property = fitting[0][0] if fitting else ("weights" if uneven < slack else "normalisation")
-    return [*other, Mismatch(property, says, fitting, name, True)]
+    return [Mismatch(property, says, fitting, name, True)]
 
 
-def _of_other_mask(
-    found: torch.Tensor, close: torch.Tensor, seen: torch.Tensor, rows: Rows, o: DeclaredLoss, per: str
-) -> list[Mismatch]:
+def _by_part(
+    found: torch.Tensor, declared: torch.Tensor, rows: Rows, name: str, fits: Callable[..., bool]
+) -> Mismatch | None:
+    """Micro-batches that count as a whole more or less, down to nothing, each of its positions alike."""
+    parts = [rows.of(int(part)) for part in torch.unique(rows.part[declared != 0])]
+    shares = [float((found * declared)[part].sum() / declared[part].square().sum()) for part in parts]
+    if len(parts) < 2 or min(map(abs, shares)) > 1e-3 * max(map(abs, shares)):
+        return None  # smaller differences are those of means, which have names
+    if not fits(sum(declared * part * share for part, share in zip(parts, shares, strict=True))):
+        return None
+    says = f"of an update's micro-batches one counts {min(shares):.2g} and another {max(shares):.4g} times"
+    return Mismatch("accumulation", f"{says} what was declared", (), name)
+
+
+def _of_other_mask(case: _Observed, fits: Callable[..., bool]) -> list[Mismatch]:
     """Which reduction over the mask that is there fits, where it is not the declared one: as of `batchmean`."""
+    rows, o = case.rows, case.o
     names = dict.fromkeys((o.reduction, "token-mean", "position-mean", "row-mean", "sequence-mean", "sum"))
     for mask in ("all", "attention", "labels"):
         for reduction in (name for name in names if name):
-            value = weights(rows, o.but(mask=mask, reduction=reduction), per=per)[0]
+            value = weights(rows, o.but(mask=mask, reduction=reduction), per=case.per)[0]
+            if fits(value) and reduction in (o.reduction, "position-mean" if mask == "all" else ""):
+                return []  # a mean over the mask that is there
             for share, more in (
                 (1.0, ""),
                 (1 / rows.student.shape[-1], ", and averaged over the vocabulary"),
             ):
-                if bool(((found - share * value).abs() <= close + 1e-6 * value.abs())[seen].all()):
-                    if not more and reduction in (o.reduction, "position-mean" if mask == "all" else ""):
-                        return []  # a mean over the mask that is there
+                if fits(share * value):
                     says = f"the divergence is reduced by {reduction}{more}, not by {o.reduction}"
                     return [Mismatch("normalisation", says, (), "divergence")]
     return []

@@ -31,7 +31,7 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutput
 
 from distillaw.audit.contract import Contract
-from distillaw.audit.loops import ROWS, LoopTarget, LoopTrace
+from distillaw.audit.loops import ROWS, LoopTarget, LoopTrace, recorded
 from distillaw.audit.probes import ProbeLM, Recorder, Sample, collate
 from distillaw.audit.targets import load
 from distillaw.errors import ConfigError
@@ -169,17 +169,12 @@ class TrainerTarget(LoopTarget):
                 given["processing_class"] = tiny_tokenizer(self.vocab)
             if stop is not None:
                 given["callbacks"] = [_StopAt(stop)]
-            before = torch.cat([p.detach().flatten() for p in teacher.parameters()])
-            torch.manual_seed(0)
-            with Recorder(student.probe, teacher.probe) as recorder:
-                trainer = self.function(**given, **more)
+
+            def train() -> None:
                 last = None if resume is None else str(next(Path(resume).glob("checkpoint-*")))
-                trainer.train(resume_from_checkpoint=last)
-            moved = torch.cat([p.detach().flatten() for p in teacher.parameters()])
-        calls = student.probe.calls[:]
-        return LoopTrace(
-            recorder.updates, calls, student.probe, teacher.probe, not torch.equal(before, moved)
-        )
+                self.function(**given, **more).train(resume_from_checkpoint=last)
+
+            return recorded(Recorder(student.probe, teacher.probe), train)
 
     def _settings(self, folder: str, stop: int | None, evaluates: bool) -> dict[str, Any]:
         training = self.contract.training
@@ -304,41 +299,33 @@ class ScriptTarget(LoopTarget):
                 "out": str(roles.get("checkpoint") or folder / "out"),
                 "data": str(folder / "data.jsonl"),
             }
-            before = torch.zeros(0)
-            for config in probe_configs(self):
-                model = ProbeForCausalLM(config)
-                places[config.role] = str(folder / config.role)
-                model.save_pretrained(places[config.role])
-                tiny_tokenizer(self.vocab).save_pretrained(places[config.role])
-                before = torch.cat([p.detach().flatten() for p in model.parameters()])
+            models = [ProbeForCausalLM(config) for config in probe_configs(self)]
+            teacher = models[1].probe
+            for model in models:
+                places[model.config.role] = str(folder / model.config.role)
+                model.save_pretrained(places[model.config.role])
+                tiny_tokenizer(self.vocab).save_pretrained(places[model.config.role])
+            training = self.contract.training
             places |= {
                 "stop_after": str(roles.get("stop_after") or 0),
                 "resume": str(roles.get("resume") or ""),
+                "epochs": str(self.epochs),
+                "lr": str(training.lr),
+                "accumulation": str(training.accumulation),
             }
-            places |= {"epochs": str(self.epochs), "lr": str(self.contract.training.lr)}
-            places["accumulation"] = str(self.contract.training.accumulation)
             lines = [json.dumps(_as_text(sample)) for sample in samples]
             (folder / "data.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
             LIVE.clear()
             argv = [word.format_map(places) for word in self.argv]
             stack.enter_context(_quiet())
-            with _Later() as recorder, _arguments([str(self.function), *argv]):
-                runpy.run_path(str(self.function), run_name="__main__")
-            live = LIVE
-            if "student" not in live:
-                raise ConfigError(
-                    f"target {self.function}: the script opens no student by AutoModelForCausalLM"
-                )
-            teacher = live["teacher"].probe if "teacher" in live else None
-            if teacher is None:
-                teacher = ProbeForCausalLM(probe_configs(self)[1]).probe
-                moved = False
-            else:
-                moved = not torch.equal(
-                    before, torch.cat([p.detach().flatten() for p in live["teacher"].parameters()])
-                )
-        student = live["student"].probe
-        return LoopTrace(recorder.updates, student.calls[:], student, teacher, moved)
+            with _arguments([str(self.function), *argv]):
+                path = str(self.function)
+                trace = recorded(_Later(), lambda: runpy.run_path(path, run_name="__main__"), teacher)
+            if "student" not in LIVE:
+                raise ConfigError(f"target {path}: the script opens no student by AutoModelForCausalLM")
+            if "teacher" not in LIVE:
+                trace.teacher, trace.teacher_moved = teacher, False
+        return trace
 
 
 class _Later(Recorder):
