@@ -1,12 +1,13 @@
 """The next batch: what it is worth, what it costs, when there is none; and that asking it beats a grid."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from distillaw.errors import ConfigError
-from distillaw.settling.design import stage_pool
+from distillaw.settling.design import nearest_of, stage_pool
 from distillaw.settling.propose import (
     CHECKED,
     FIRST,
@@ -126,6 +127,22 @@ def test_fewer_teachers_and_more_money_come_nearer_to_the_target():
     cap = 0.1 * QUESTION.budget
     assert reach(("t0",), cap) > reach(("t0", "t1"), cap)
     assert reach(("t0", "t1"), 4 * cap) > reach(("t0", "t1"), cap)
+
+
+def test_offered_cells_are_taken_from_near_the_target_as_far_as_a_batch_may_cost():
+    cells = [
+        Stage(size=size.label, tokens=(tokens,), candidates=("t0",), seeds=(0,))
+        for size in QUESTION.sizes[:5]
+        for tokens in (20_000_000, 80_000_000)
+    ]
+    prices = {cell: extra_flops(QUESTION, {}, wanted_by(QUESTION, [cell])) for cell in cells}
+    assert nearest_of(QUESTION, {}, cells, math.inf) == [cells[-1]]
+    cap = sorted(prices.values())[4]
+    (picked,) = nearest_of(QUESTION, {}, cells, cap)
+    assert prices[picked] <= cap and picked != cells[0]
+    assert nearest_of(QUESTION, wanted_by(QUESTION, cells), cells, math.inf) == []
+    said = propose(QUESTION, [], [], spent=0.0, budget=64 * cap, offered=cells)
+    assert said.stage == picked
 
 
 def test_runs_without_a_history_are_read_from_small_to_large():

@@ -251,6 +251,15 @@ def stage_pool(
     return list(dict.fromkeys(stage for stage in found if stage is not None))
 
 
+def nearest_of(question: PilotQuestion, made: Made, offered: Sequence[Stage], cap: float) -> list[Stage]:
+    """The same among stages that are offered, e.g. the cells of a table: the nearest for each group and its seeds."""
+    found: dict[tuple[tuple[str, ...], tuple[int, ...]], Stage] = {}
+    for stage in sorted(offered, key=lambda one: _distance(question, one)):
+        if 0 < extra_flops(question, made, wanted_by(question, [stage])) <= cap:
+            found.setdefault((stage.candidates, stage.seeds), stage)
+    return list(found.values())
+
+
 def _distance(question: PilotQuestion, stage: Stage) -> float:
     smaller = math.log(question.target.params / question.size(stage.size).params)
     return math.hypot(smaller, math.log(question.tokens / stage.tokens[-1]))

@@ -16,7 +16,7 @@ unknown, K outcome of the stage, T token budget.
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from distillaw.laws.base import Array
 from distillaw.planning.evidence import Interval
 from distillaw.quantities import format_count, format_flop
 from distillaw.settling.belief import PilotBelief, normal_draws
-from distillaw.settling.design import stage_pool
+from distillaw.settling.design import nearest_of, stage_pool
 from distillaw.settling.noise import PilotPoints, seed_cov
 from distillaw.settling.question import Made, PilotQuestion, PilotRun, Stage, extra_flops, made_by, wanted_by
 from distillaw.settling.standing import Standing, standing, target_points
@@ -256,6 +256,7 @@ def propose(
     *,
     spent: float,
     budget: float,
+    offered: Sequence[Stage] | None = None,
     may_end: bool = True,
 ) -> Proposal:
     """The next batch of runs.
@@ -266,6 +267,7 @@ def propose(
         runs: all so far; may be none.
         spent: FLOP so far; the size of a batch follows it.
         budget: FLOP that may be spent from now on.
+        offered: the stages that could be run, e.g. the cells of a table; by default any size and tokens.
         may_end: whether the belief may say that nothing more is worth running; not where it is drawn on to a target
             that nobody else knows anything of.
 
@@ -280,7 +282,13 @@ def propose(
     teams = groups(question, now, out)
     if not may_end:  # by its own worth the belief would take the cheapest teacher
         teams = [team for team in teams if now.best_teacher in team]
-    cap, pool = _near(partial(stage_pool, question, made, teams), spent, budget)
+
+    def near(flops: float) -> list[Stage]:
+        if offered is not None:
+            return nearest_of(question, made, offered, flops)
+        return stage_pool(question, made, teams, flops)
+
+    cap, pool = _near(near, spent, budget)
     priced = [pair for pair in affordable(question, made, pool, budget) if pair[1] >= WORTHY * spent]
     if not priced:
         if not runs:
