@@ -9,6 +9,7 @@ from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.flops import forward_flops
 from distillaw.cli.app import app, run
 from distillaw.shapes import Shape
+from in_process import answer
 
 FLOPS = {
     "student_forward_per_token",
@@ -334,3 +335,37 @@ def test_through_the_console_script():
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
     assert json.loads(done.stdout)["flops"]["total"] > 0
+
+
+def test_layouts_on_many_devices_fit_and_say_memory_speed_and_money():
+    asked = "--student 1B --tokens 20B --teacher llama-3.1-8b --batch 2M --context 4096 --devices 64xh100"
+    layouts = json.loads(answer("cost", *asked.split(), "--json").stdout)["layouts"]
+    assert {one["sharding"] for one in layouts} == {"ddp", "fsdp"}
+    for one in layouts:
+        parts = one["memory"]
+        assert sum(parts.values()) <= 0.9 * 80e9
+        assert 64 * one["sequences"] * one["accumulation"] * 4096 == pytest.approx(2e6, rel=0.07)
+        low, high = one["tokens_per_second"]
+        assert 0 < low < high and one["hours"] == pytest.approx([20e9 / high / 3600, 20e9 / low / 3600])
+        assert one["price"] == pytest.approx([64 * 3.0 * hours for hours in one["hours"]])
+        assert 0 < one["mfu"][0] < one["mfu"][1] <= 0.5
+    by = {(one["sharding"], one["sequences"], one["recompute"]): one["memory"] for one in layouts}
+    for sharding in ("ddp", "fsdp"):
+        assert by[sharding, 1, True]["activations"] < by[sharding, 1, False]["activations"]
+    assert by["fsdp", 1, False]["states"] < by["ddp", 1, False]["states"] / 60
+    shown = answer("cost", *asked.split()).stdout
+    assert "--sharding" in shown and "GB/device" in shown
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("--teacher-params 70B --devices 1xl4", "More devices"),
+        ("--devices 64h100", "e.g. 64xh100"),
+        ("--devices 64xh900", "not known"),
+        ("--devices 512xh100 --batch 1M", "cannot be shared by 512 devices"),
+    ],
+)
+def test_devices_that_cannot_be_are_one_line(more, said):
+    done = answer("cost", "--student", "1B", "--tokens", "20B", *more.split())
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1

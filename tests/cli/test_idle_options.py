@@ -64,6 +64,8 @@ ROWS = {
         ("--students-served 3", SIZED, A),
         ("--logits own", f"{SIZED} --students-served 3", f"{SIZED} --scenario inference"),
         ("--device h200", A, ""),
+        ("--devices 64xh100", A, ""),
+        ("--batch 1M", f"{A} --devices 8xh100", A),
         ("--mfu 0.3", A, ""),
         ("--price 7", A, ""),
         ("--precision bf16", A, ""),

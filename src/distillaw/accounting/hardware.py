@@ -35,6 +35,11 @@ class Hardware:
     mfu_low: float
     mfu_high: float
     mfu_source: str
+    link_bytes_per_second: float | None = None
+    """Each way between the devices of one machine; None: not known, and then nothing is said to wait for it."""
+    network_bytes_per_second: float | None = None
+    """Each way per device between machines."""
+    network_source: str = ""
     price_per_hour: float | None = None
     """US dollars per device-hour; None where no dated source is at hand."""
     price_source: str = ""

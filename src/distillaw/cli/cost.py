@@ -1,6 +1,6 @@
 """`distillaw cost`: parameters, FLOP by part, memory, stored targets, time and money of a run."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,10 +12,11 @@ from distillaw.accounting.conventions import ParamConvention, Params
 from distillaw.accounting.estimate import CostEstimate, CountedModel, counted_family, counted_model, estimate
 from distillaw.accounting.family import PAPER_CONTEXT, PAPER_VOCAB, FixedAspect
 from distillaw.accounting.hardware import hardware
+from distillaw.accounting.layout import propose, read_devices
 from distillaw.accounting.memory import DEFAULT_SCHEME, Precision
 from distillaw.accounting.scenarios import CostShares, Scenario, amortised
 from distillaw.cli.app import print_json
-from distillaw.cli.cost_view import as_json, print_text
+from distillaw.cli.cost_view import as_json, print_layouts, print_text
 from distillaw.cli.options import Count, HardwareName, TeacherName, Whole, given, options_of
 from distillaw.cli.output import Output
 from distillaw.cli.typed import refuse_idle
@@ -115,6 +116,10 @@ class MachineOptions:
     """Sequences of one micro-batch, for activations."""
     recompute: bool = False
     """Recompute activations in the backward pass: less memory, more hardware work."""
+    devices: str | None = None
+    """How many of which, e.g. 64xh100: proposes layouts on them, with memory per device, speed, hours and money."""
+    batch: Whole | None = None
+    """Tokens of a step on those devices; by default one micro-batch on each."""
     serving_sequences: int = 1
     """Sequences served at once, for the key-value cache."""
     serving_bits: Literal[32, 16, 8, 4] = 16
@@ -152,11 +157,16 @@ def cost(
     )
     own = ModelOptions(**given(described), convention=student.convention)
     _check_machine(machine)
+    many = None if machine.devices is None else read_devices(machine.devices)
+    if many is None:
+        refuse_idle(("--batch",), "it is about several devices: add --devices 64xh100")
+    else:
+        refuse_idle(("--device",), "--devices says which they are")
     counted = count_student(student, has_sized_teacher=own.params is not None)
     answer = estimate(
         counted,
         student_tokens=tokens,
-        device=hardware(machine.device),
+        device=hardware(machine.device) if many is None else many.kind,
         teacher=count_teacher(teacher.teacher, own, student, counted),
         teacher_tokens=teacher.teacher_tokens or 0.0,
         shares=read_shares(teacher),
@@ -171,7 +181,23 @@ def cost(
         mfu=machine.mfu,
         price_per_hour=machine.price,
     )
-    print_json(as_json(answer)) if output.json else print_text(answer)
+    layouts = None
+    if many is not None:
+        asked = {
+            "tokens": tokens,
+            "batch_tokens": machine.batch,
+            "mfu": machine.mfu,
+            "price_per_hour": machine.price,
+        }
+        layouts = propose(answer.student, answer.teacher, many, **asked)
+    if output.json:
+        print_json(
+            as_json(answer) | ({} if layouts is None else {"layouts": [asdict(one) for one in layouts]})
+        )
+    else:
+        print_text(answer)
+        if many is not None and layouts is not None:
+            print_layouts(many, layouts)
     output.suggest(_next(answer))
 
 

@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from distillaw.accounting.architecture import ParamCount, as_architecture
 from distillaw.accounting.conventions import PRINTED_UNIT
 from distillaw.accounting.estimate import CostEstimate, CountedModel
+from distillaw.accounting.layout import ROOM, Devices, Layout
+from distillaw.cli.console import print_table
 from distillaw.quantities import format_bytes, format_count, format_dollars, format_flop, format_hours
+from distillaw.table import Table, number, text
 
 PARTS = (
     ("attention_projections", "attention projections"),
@@ -15,6 +18,45 @@ PARTS = (
     ("vectors", "norms and biases"),
     ("head", "output head"),
 )
+
+
+MOST_LAYOUTS = 6
+
+
+def print_layouts(devices: Devices, layouts: list[Layout]) -> None:
+    """The fastest layouts, and the parts of the first one's memory."""
+    best, memory = layouts[0], layouts[0].memory
+    print(
+        f"\nlayouts on {devices.count} x {devices.kind.device}, fastest first; the teacher lies as its student does"
+    )
+
+    def span(low: float, high: float, scale: float = 1.0, style: str = ".3g") -> str:
+        return f"{low * scale:{style}} to {high * scale:{style}}"
+
+    columns = [
+        text("sharding", of=lambda one: one.sharding),
+        number("micro-batch", of=lambda one: f"{one.sequences} x {one.accumulation}"),
+        text("recompute", of=lambda one: "yes" if one.recompute else "no"),
+        number("GB/device", of=lambda one: f"{one.memory.total / 1e9:.1f}"),
+        number("tokens/s", of=lambda one: " to ".join(format_count(rate) for rate in one.tokens_per_second)),
+        number("MFU, %", of=lambda one: span(*one.mfu, 100, ".0f")),
+        number("hours", of=lambda one: span(*one.hours)),
+        number("dollars", of=lambda one: " to ".join(map(format_dollars, one.price)) if one.price else "-"),
+    ]
+    print_table(Table.of(columns, layouts[:MOST_LAYOUTS]), indent=2)
+    parts = {
+        "student's states": memory.states,
+        "gathered": memory.gathered,
+        "teacher": memory.teacher,
+        "activations": memory.activations,
+        "loss": memory.loss,
+    }
+    said = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in parts.items())
+    print(
+        f"  memory of the first, GB: {said}; {ROOM:.0%} of {devices.kind.memory_bytes / 1e9:.0f} may be taken"
+    )
+    print(f"  ranges: utilisation ({devices.kind.mfu_source}); network hidden wholly or not at all")
+    print(f"  distillaw train ... {best.options}")
 
 
 def as_json(answer: CostEstimate) -> dict[str, object]:
@@ -260,12 +302,12 @@ def _print_machine(answer: CostEstimate) -> None:
             [f"{format_hours(run.device_hours_low)} to {format_hours(run.device_hours_high)}"],
         )
     _row("price", ["unknown: --price" if run.price is None else format_dollars(run.price)])
-    for name, text in (
+    for name, words in (
         ("peak", f"{device.peak_flop_per_second:.4g} FLOP/s {device.dtype}; {device.peak_source}"),
         ("MFU", f"{run.mfu:.0%}; " + ("yours" if run.mfu != device.mfu else device.mfu_source)),
         ("price", device.price_source or "none shipped"),
     ):
-        print(f"    {name}: {text}")
+        print(f"    {name}: {words}")
 
 
 def _serving_label(answer: CostEstimate) -> str:

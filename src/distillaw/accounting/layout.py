@@ -1,0 +1,325 @@
+"""How a distillation is laid out on many devices before any is paid for: sharding, micro-batch, memory, speed, money.
+
+Memory is that of our own engine (train/, models/parallel.py): weights, gradients and moments in float32, products in
+bfloat16, the teacher's weights in bfloat16. With w devices and FSDP, per device and in bytes (P student, T teacher
+parameters, E of their embeddings and heads, b of one block, N tokens of a micro-batch, V vocabulary, H width):
+
+    12 P / w                    weights and moments; 4 P / w more where the weights of step 0 are kept
+    2 E                         the student's embedding and head, gathered from forward to backward pass
+    2 (T - E_T) / w + 2 E_T     the teacher, whose embedding and head stay whole, and its hidden states
+    the largest of
+      saved + 4 V H + 6 N H + logits + 2 b     the loss: gradients of head and hidden states, a chunk of logits of both
+      saved + 10 V H + 8 N H + 2 b             after it: these gradients scaled, then in bfloat16
+      saved + 2 V H + 10 b                     the last layer's backward pass: two blocks, a gradient, its reduction
+      saved of a layer + 4 P / w + 6 E         the end of it: all gradients, those of embedding and head twice
+
+`saved` is what autograd keeps (memory.py); recomputed, the layers' inputs and one layer. With whole models (ddp) 16 P,
+2 for each weight of a block that autocast copies, and 2 T. What is sharded, with a teacher, is held to a simulation of
+the engine's own step within 10 % (tests/train/test_layout.py); ddp is by count alone. Allocators add fragmentation, so
+a tenth of the device is left free.
+
+Time: model FLOP over the preset's range of utilisation; what is gathered and reduced goes over the network of the
+preset, wholly hidden at the upper end and not at all at the lower. Recomputation is work that counts for nothing.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from distillaw.accounting.architecture import Architecture, as_architecture, count_params
+from distillaw.accounting.estimate import CountedModel
+from distillaw.accounting.hardware import SECONDS_PER_HOUR, Hardware, hardware
+from distillaw.accounting.memory import Precision, training_memory
+from distillaw.errors import ConfigError
+
+ROOM = 0.9
+"""Share of a device's memory that a layout may take: the rest is fragments, communication buffers, the driver."""
+CHUNK_LOGITS = 2**26
+"""Logits of a chunk of the vocabulary loss on an accelerator (distill/losses.py)."""
+MOST_SEQUENCES = 64
+"""Of a micro-batch: more fill no matrix product better."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Devices:
+    """Some devices of one kind."""
+
+    count: int
+    kind: Hardware
+
+
+def read_devices(text: str) -> Devices:
+    """`64xh100`: how many of which preset.
+
+    Raises:
+        ConfigError: not of that form, or no such preset.
+    """
+    found = re.fullmatch(r"(\d+) ?[x*] ?([\w.-]+)", text.strip())
+    if found is None or not 1 <= int(found[1]) <= 100_000:
+        raise ConfigError(f"--devices {text}: write how many of what, e.g. 64xh100")
+    return Devices(count=int(found[1]), kind=hardware(found[2]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceMemory:
+    """Bytes on one device at the peak of a step, by part."""
+
+    states: float
+    """Weights, gradients and moments of the student."""
+    first_weights: float
+    gathered: float
+    """Of the student: embedding and head; with whole models the copies that autocast makes."""
+    teacher: float
+    """Its weights."""
+    activations: float
+    loss: float
+    """Of the vocabulary loss, or where that is more the gradients of the backward pass."""
+
+    @property
+    def total(self) -> float:
+        """Sum of the parts."""
+        return sum(
+            (self.states, self.first_weights, self.gathered, self.teacher, self.activations, self.loss)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """One way to run a distillation."""
+
+    sharding: str
+    """`ddp`, or `fsdp` over all devices; the teacher lies as the student does, beside it on every device."""
+    sequences: int
+    """Of a micro-batch of one device."""
+    accumulation: int
+    """Micro-batches of a step."""
+    recompute: bool
+    memory: DeviceMemory
+    mfu: tuple[float, float]
+    """Lowest and highest: model FLOP, student's and teacher's, over peak."""
+    tokens_per_second: tuple[float, float]
+    hours: tuple[float, float]
+    """Wall time of the whole run, shortest first."""
+    price: tuple[float, float] | None
+
+    @property
+    def options(self) -> str:
+        """The settings of execution that run it."""
+        words = f"--sharding {self.sharding} --precision bf16 --micro-batch {self.sequences}"
+        return words + (" --checkpoint-activations" if self.recompute else "")
+
+
+def device_memory(
+    student: Architecture,
+    teacher: Architecture | None,
+    *,
+    world: int,
+    sharding: str,
+    sequences: int,
+    context: int,
+    recompute: bool,
+    first_weights: bool,
+    chunk_logits: int = CHUNK_LOGITS,
+    block_logits: int = CHUNK_LOGITS,
+    hand_on: float = 10.0,
+) -> DeviceMemory:
+    """Bytes per device of a training step (formulas: see the module).
+
+    Args:
+        student: its parameters are trained.
+        teacher: None: nobody teaches.
+        world: devices.
+        sharding: `ddp` or `fsdp`.
+        sequences: of a micro-batch of one device.
+        context: tokens of a sequence.
+        recompute: activations in the backward pass.
+        first_weights: whether the weights of step 0 are kept.
+        chunk_logits: logits of a chunk of the loss.
+        block_logits: of a block of a chunk.
+        hand_on: bytes per weight of the head while the loss hands its gradient on: as it is, scaled, in bfloat16; 6 on
+            a CPU, where a factor of 1 is left out.
+    """
+    count, tokens = count_params(student), sequences * context
+    shards = world if sharding == "fsdp" else 1
+    outside, block = count.embedding + count.head, count.non_embedding / student.layers
+    size = {"sequences": sequences, "context": context, "precision": Precision.BF16}
+    kept = training_memory(student, **size).activations
+    inputs = 2.0 * tokens * student.layers * student.width
+    rows = min(tokens, max(256, chunk_logits // student.vocab))
+    taught = teacher is not None
+    block_logits = min(block_logits, rows * student.vocab)
+    logits = rows * student.vocab * (4 * (1 + taught) + 2) + block_logits * 4 * (1 + taught)
+    loss = 4.0 * student.vocab * student.width + 6 * tokens * student.width + logits
+    states, gradients = 12 * count.total / shards, 4 * count.total / shards
+    # the weights that are whole, and what else there is: at the loss, in the last layer's backward pass, at its end
+    if shards > 1:
+        gathered, handed_on = 2.0 * outside, 2.0 * student.vocab * student.width
+        at_loss = (inputs if recompute else kept, loss + 2 * block)
+        scaled = hand_on * student.vocab * student.width + 8 * tokens * student.width
+        after_loss = (inputs if recompute else kept, scaled + 2 * block)
+        in_backward = (inputs + kept / student.layers if recompute else kept, handed_on + 10 * block)
+        at_end = (kept / student.layers, gradients + 6.0 * outside)
+        activations, rest = max(at_loss, after_loss, in_backward, at_end, key=sum)
+    else:
+        gathered, states = 2.0 * count.non_embedding, states + gradients
+        activations, rest = inputs + kept / student.layers if recompute else kept, loss
+    return DeviceMemory(
+        states=states,
+        first_weights=4 * count.total / shards if first_weights else 0.0,
+        gathered=gathered,
+        teacher=0.0 if teacher is None else _teacher_bytes(teacher, shards, tokens),
+        activations=activations,
+        loss=rest,
+    )
+
+
+def _teacher_bytes(teacher: Architecture, shards: int, tokens: int) -> float:
+    """Its weights and the hidden states that it hands on; it is at work when nothing of the student is."""
+    count = count_params(teacher)
+    outside = count.embedding + count.head
+    return 2 * (count.total - outside) / shards + 2 * outside + 2 * tokens * teacher.width
+
+
+def propose(
+    student: CountedModel,
+    teacher: CountedModel | None,
+    devices: Devices,
+    *,
+    tokens: float,
+    batch_tokens: float | None = None,
+    mfu: float | None = None,
+    price_per_hour: float | None = None,
+) -> list[Layout]:
+    """Layouts that fit, the fastest first (by the geometric middle of their range).
+
+    Args:
+        student: what is trained, at its context.
+        teacher: who teaches.
+        devices: what there is.
+        tokens: of the run.
+        batch_tokens: of a step; None: one micro-batch on every device.
+        mfu: utilisation instead of the preset's range.
+        price_per_hour: of a device, instead of the preset's.
+
+    Raises:
+        ConfigError: not even one sequence fits, with everything sharded and recomputed; or devices that cannot share
+            the batch.
+    """
+    arch = as_architecture(student.shape)
+    context, world = arch.context, devices.count
+    share = None if batch_tokens is None else batch_tokens / context / world
+    if batch_tokens is not None and share is not None and share < 1:
+        raise ConfigError(
+            f"--batch {batch_tokens:,.0f}: {batch_tokens / context:.1f} sequences of {context} cannot be shared by "
+            f"{world} devices, which take one each at least. Give a larger batch, or fewer devices"
+        )
+    found, least = [], None
+    for sharding, recompute in _ways(world):
+        for sequences in _micro_batches(share):
+            memory = device_memory(
+                arch,
+                None if teacher is None else as_architecture(teacher.shape),
+                world=world,
+                sharding=sharding,
+                sequences=sequences,
+                context=context,
+                recompute=recompute,
+                first_weights=False,
+            )
+            least = memory if least is None or memory.total < least.total else least
+            if memory.total <= ROOM * devices.kind.memory_bytes:
+                found.append(
+                    _timed(
+                        student,
+                        teacher,
+                        devices,
+                        tokens,
+                        share,
+                        mfu,
+                        price_per_hour,
+                        sharding=sharding,
+                        recompute=recompute,
+                        sequences=sequences,
+                        memory=memory,
+                    )
+                )
+    if not found:
+        assert least is not None
+        raise ConfigError(
+            f"{world} x {devices.kind.name}: one sequence of {context} tokens takes {least.total / 1e9:.0f} GB of the "
+            f"{devices.kind.memory_bytes / 1e9:.0f} of a device, sharded and recomputed. More devices, a shorter "
+            "--context, a smaller teacher, or its targets stored once (distillaw cache build)"
+        )
+    return sorted(
+        found, key=lambda one: (-one.tokens_per_second[0] * one.tokens_per_second[1], one.memory.total)
+    )
+
+
+def _ways(world: int) -> Iterator[tuple[str, bool]]:
+    for sharding in ("ddp", "fsdp") if world > 1 else ("ddp",):
+        yield sharding, False
+        yield sharding, True
+
+
+def _micro_batches(share: float | None) -> Iterator[int]:
+    sequences = 1
+    while sequences <= min(MOST_SEQUENCES, share or MOST_SEQUENCES):
+        yield sequences
+        sequences *= 2
+
+
+def _timed(
+    student: CountedModel,
+    teacher: CountedModel | None,
+    devices: Devices,
+    tokens: float,
+    share: float | None,
+    mfu: float | None,
+    price_per_hour: float | None,
+    *,
+    sharding: str,
+    recompute: bool,
+    sequences: int,
+    memory: DeviceMemory,
+) -> Layout:
+    kind, world = devices.kind, devices.count
+    context = as_architecture(student.shape).context
+    accumulation = 1 if share is None else max(1, round(share / sequences))
+    model = 3 * student.forward + (teacher.forward if teacher else 0.0)
+    work = model + (student.forward if recompute else 0.0)
+    of_step = accumulation * sequences * context
+    sent = _sent(student, teacher, sharding, accumulation) if world > 1 else 0.0
+    network = kind.network_bytes_per_second if world > 8 else kind.link_bytes_per_second
+    exposed = 0.0 if network is None else sent / network
+    low, high = (mfu, mfu) if mfu is not None else (kind.mfu_low, kind.mfu_high)
+    seconds = [
+        join(work * of_step / (kind.peak_flop_per_second * used), exposed)
+        for used, join in ((high, max), (low, lambda compute, network: compute + network))
+    ]
+    rates = tuple(world * of_step / each for each in reversed(seconds))
+    hours = tuple(tokens / rate / SECONDS_PER_HOUR for rate in reversed(rates))
+    price = kind.price_per_hour if price_per_hour is None else price_per_hour
+    return Layout(
+        sharding=sharding,
+        sequences=sequences,
+        accumulation=accumulation,
+        recompute=recompute,
+        memory=memory,
+        mfu=tuple(rate * model / world / kind.peak_flop_per_second for rate in rates),  # type: ignore[arg-type]
+        tokens_per_second=rates,  # type: ignore[arg-type]
+        hours=hours,  # type: ignore[arg-type]
+        price=None if price is None else tuple(world * each * price for each in hours),  # type: ignore[arg-type]
+    )
+
+
+def _sent(student: CountedModel, teacher: CountedModel | None, sharding: str, accumulation: int) -> float:
+    """Bytes that a device takes in and gives out in a step: gradients in float32, weights that are gathered in bf16.
+
+    FSDP gathers the student for each micro-batch's forward and backward pass and the teacher for its forward pass, and
+    reduces gradients; whole models exchange gradients alone, once (a ring sends them twice).
+    """
+    count = student.params.total
+    if sharding == "ddp":
+        return 8.0 * count
+    theirs = 0 if teacher is None else teacher.params.total - teacher.params.embedding - teacher.params.head
+    return accumulation * (8.0 * count + 2.0 * theirs)
