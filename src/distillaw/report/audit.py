@@ -22,9 +22,15 @@ _TITLES = {
 def write_audit_page(answer: Mapping[str, Any], out: Path) -> Path:
     """Write the page of what `Findings.to_json` gave."""
     counts = answer["counts"]
-    said = "nothing wrong was found" if not counts["wrong"] else f"{counts['wrong']} properties are wrong"
+    many = f"{counts['wrong']} properties are" if counts["wrong"] > 1 else "1 property is"
+    said = f"{many} wrong" if counts["wrong"] else "nothing wrong was found"
     sections = [
-        Section(title=title, table=finding_table(answer, verdicts=[verdict]), table_title=title, open=True)
+        Section(
+            title=title,
+            table=finding_table(answer, verdicts=[verdict]),
+            table_title="Evidence",
+            open=verdict != "not-testable",
+        )
         for verdict, title in _TITLES.items()
         if counts[verdict]
     ]
