@@ -27,6 +27,8 @@ from distillaw.models.parallel import Ranks
 from distillaw.runs.files import append_json_lines, content_hash, read_json_lines
 from distillaw.runs.pace import Telling
 
+WORTH = 0.7
+"""Tokens of one row over those of its parts, at most: with more, long answers say, the mask costs what they save."""
 CHUNK = 32
 """Requests between two writes."""
 AGREE = 1e-3
@@ -94,20 +96,23 @@ class SharedContextLM(HFLM):
         shared = {
             context: indices
             for context, indices in rows.items()
-            if len(indices) > 1 and self._fits(context, [requests[i][2] for i in indices])
+            if len(indices) > 1 and self._pays(context, [requests[i][2] for i in indices])
         }
         if shared and self._shares is None:
             self._shares = self._agrees(requests, next(iter(shared.values())), plain)
         if not self._shares:
             shared = {}
         answers = plain([i for context, indices in rows.items() if context not in shared for i in indices])
-        todo = sorted(shared.items(), key=lambda row: -len(row[0]))
+        todo = sorted(shared.items(), key=lambda row: -sum(len(requests[i][2]) for i in row[1]) - len(row[0]))
         for first in range(0, len(todo), int(self.batch_size)):
             answers |= self._read(requests, dict(todo[first : first + int(self.batch_size)]))
         return [answers[i] for i in range(len(requests))]
 
-    def _fits(self, context: tuple[int, ...], continuations: list[list[int]]) -> bool:
-        """Whether nothing would be cut off, and no window of attention moves over the row."""
+    def _pays(self, context: tuple[int, ...], continuations: list[list[int]]) -> bool:
+        """Whether one row is clearly shorter, nothing would be cut off, and no window of attention moves over it."""
+        apart = sum(len(context) + len(each) - 1 for each in continuations)
+        if apart - (len(continuations) - 1) * len(context) > WORTH * apart:
+            return False
         longest = len(context) + max(map(len, continuations)) - 1
         window = getattr(self.config, "sliding_window", None)
         return longest <= min(self.max_length, window or self.max_length)
