@@ -157,7 +157,7 @@ def test_a_teacher_of_another_vocabulary_is_refused_before_anything_is_trained(s
         "[data]\nvocab_size = 310\nvalidation_documents = 20\nmax_document_chars = 800\n[training]\ncontext = 32\n"
     )
     done = _call("train", spec, "--out", tmp_path / "run")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "another vocabulary" in done.stderr and "data.tokenizer" in done.stderr
     assert not (tmp_path / "run" / "runs").exists()
 

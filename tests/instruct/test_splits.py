@@ -1,5 +1,7 @@
 """The gradient of a step does not depend on how its examples are split into forward passes."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,8 @@ from distillaw.instruct import stages
 from distillaw.instruct.prepare import Example, MaskedPair
 from distillaw.instruct.spec import DpoSpec, SftSpec
 from distillaw.instruct.stages import training_rows
-from distillaw.instruct.start import TuneFolder
+from distillaw.instruct.start import TuneFolder, Tuning
+from distillaw.models.parallel import Ranks
 from distillaw.runs.paired import DocumentScores
 
 BATCH, EXAMPLES = 40, 26
@@ -52,6 +55,12 @@ def check_equal(split, whole):
     assert float((split - whole).norm() / whole.norm()) < ROUNDING
 
 
+def at_work(folder, pairs=()):
+    """A stage on one process."""
+    sides, ranks = SimpleNamespace(train=pairs), Ranks(device=torch.device("cpu"))
+    return Tuning(start=Start(), sides=sides, folder=TuneFolder(folder), record={}, ranks=ranks, say=print)
+
+
 def some(draw, count):
     return tuple(draw.integers(3, len(Start.tokenizer), size=count).tolist())
 
@@ -59,7 +68,7 @@ def some(draw, count):
 def dpo_gradient(pairs, reference, micro_batch, folder):
     spec = DpoSpec(model="m", data="d", lr=1e-3, epochs=1, batch=BATCH, micro_batch=micro_batch)
     model = tiny_model(Start.tokenizer).double()
-    return gradient(stages._dpo_trainer(spec, Start(), model, pairs, reference, TuneFolder(folder), "cpu"))
+    return gradient(stages._dpo_trainer(spec, at_work(folder, pairs), model, reference))
 
 
 def sft_gradient(examples, packing, micro_batch, folder):
@@ -68,7 +77,7 @@ def sft_gradient(examples, packing, micro_batch, folder):
     )
     rows = training_rows(examples, packing=packing, max_tokens=24)
     model = tiny_model(Start.tokenizer).double()
-    return gradient(stages.sft_trainer(spec, Start(), model, rows, TuneFolder(folder), "cpu"))
+    return gradient(stages.sft_trainer(spec, at_work(folder), model, rows))
 
 
 def test_every_pair_counts_alike_however_dpo_is_split(tmp_path):
@@ -80,7 +89,7 @@ def test_every_pair_counts_alike_however_dpo_is_split(tmp_path):
         for i in range(EXAMPLES)
     )
     reference = DocumentScores.numbered(
-        tokens=np.ones(2 * EXAMPLES, np.int64), loss_sum=draw.normal(30, 20, 2 * EXAMPLES)
+        tokens=np.ones(2 * EXAMPLES, np.int64), loss_sum=draw.uniform(1, 60, 2 * EXAMPLES)
     )
     whole = dpo_gradient(pairs, reference, BATCH, tmp_path)
     for micro_batch in (8, 5, 1):

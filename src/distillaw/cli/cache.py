@@ -76,10 +76,10 @@ def build(
     from distillaw.sweep.target_stores import find_teacher, open_text
 
     asked = {"context": context, "tokens": tokens, "order_seed": order_seed, "temperature": temperature}
-    found = find_teacher(teacher)
     require_trainable()
     with joined(execution, output, teacher) as (ranks, output):
         store, defaults = ranks.told(lambda: open_text(data, out, dry_run=dry_run, say=output.step))
+        found = find_teacher(teacher)
         settings: dict[str, Any] = defaults | {
             key: value for key, value in asked.items() if value is not None
         }
