@@ -219,14 +219,23 @@ def imported(module: str, name: str, adapter: str) -> Any:
 
 def trl_gkd() -> list[Findings]:
     """TRL's GKD loss, at its two ends and between."""
-    loss = imported("trl.experimental.gkd.gkd_trainer", "GKDTrainer", "trl-gkd").generalized_jsd_loss
+    return _jsd_ends(imported("trl.experimental.gkd.gkd_trainer", "GKDTrainer", "trl-gkd"))
+
+
+def trl_gold() -> list[Findings]:
+    """TRL's GOLD trainer has a loss of its own for teachers of the same tokenizer; likewise."""
+    return _jsd_ends(imported("trl.experimental.gold.gold_trainer", "GOLDTrainer", "trl-gold"))
+
+
+def _jsd_ends(trainer: Any) -> list[Findings]:
     return [
-        loss_findings(loss, plain_objective(**fields), {"beta": "beta"}, dtype="bfloat16")
-        for fields in (
-            {"divergence": "jsd", "beta": 0.2, "reduction": "given"},
-            {"divergence": "jsd", "beta": 0.0, "reduction": "given"},
-            {"divergence": "jsd", "beta": 1.0, "reduction": "given"},
+        loss_findings(
+            trainer.generalized_jsd_loss,
+            plain_objective(divergence="jsd", beta=beta, reduction="given"),
+            {"beta": "beta"},
+            dtype="bfloat16",
         )
+        for beta in (0.2, 0.0, 1.0)
     ]
 
 
@@ -370,6 +379,7 @@ ADAPTERS: dict[str, Callable[[], list[Findings]]] = {
     "own-engine": own_engine,
     "trl-gkd": trl_gkd,
     "trl-gkd-trainer": trl_gkd_trainer,
+    "trl-gold": trl_gold,
     "trl-distillation": trl_distillation,
     "liger-jsd": liger_jsd,
     "torchtune-kl": torchtune_kl,
