@@ -5,6 +5,7 @@ before, or names the file and leaves out what rested on it, or refuses.
 """
 
 import json
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -106,7 +107,10 @@ def plan_of(folder):
 
 def table_of(folder):
     """`fit`."""
-    return {name: column.tolist() for name, column in read_table(folder).items()}, ()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        columns = read_table(folder)
+    return {name: column.tolist() for name, column in columns.items()}, [str(each.message) for each in said]
 
 
 def resumed(folder):

@@ -539,23 +539,17 @@ def finished(
     card: dict[str, str],
 ) -> dict[str, object]:
     """Write scores, model and card; result.json last. The first rank does."""
-    return at.ranks.told(lambda: _written(spec, at, trainer, result, scores, card))
 
+    def write() -> dict[str, object]:
+        documents = list(range(len(scores.tokens)))  # of heldout.parquet: a conversation or a pair each
+        at.folder.run.write_heldout(documents, scores.tokens.tolist(), scores.loss_sum.tolist())
+        model = merged_model(trainer.model, spec)
+        if (balance := getattr(at.start.source.config(), "router_aux_loss_coef", None)) is not None:
+            # the trainer, which was told not to balance, set it to 0
+            model.config.router_aux_loss_coef = balance
+        tokenizer, end = at.start.tokenizer, at.start.end_token
+        text = readme(result, at.record, card)
+        export_model(model.cpu().eval(), tokenizer, at.folder.model, text, end_token=end)
+        return at.folder.finish(result)
 
-def _written(
-    spec: SftSpec | DpoSpec | OnPolicySpec,
-    at: Tuning,
-    trainer: "Trainer",
-    result: dict[str, object],
-    scores: DocumentScores,
-    card: dict[str, str],
-) -> dict[str, object]:
-    documents = list(range(len(scores.tokens)))  # of heldout.parquet: a conversation or a pair each
-    at.folder.run.write_heldout(documents, scores.tokens.tolist(), scores.loss_sum.tolist())
-    model = merged_model(trainer.model, spec)
-    if (balance := getattr(at.start.source.config(), "router_aux_loss_coef", None)) is not None:
-        model.config.router_aux_loss_coef = balance  # the trainer, which was told not to balance, set it to 0
-    tokenizer, end = at.start.tokenizer, at.start.end_token
-    text = readme(result, at.record, card)
-    export_model(model.cpu().eval(), tokenizer, at.folder.model, text, end_token=end)
-    return at.folder.finish(result)
+    return at.ranks.told(write)

@@ -8,6 +8,7 @@ Torch-free; pyarrow is imported only for Parquet.
 import contextlib
 import csv
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from distillaw.errors import CacheError, DataError
+from distillaw.errors import CacheError, DataError, DistillawWarning
 from distillaw.quantities import did_you_mean
 from distillaw.runs.files import FILES, check_table, parse_json, read_json, read_text, require_file
 
@@ -85,6 +86,13 @@ def _read_study(folder: Path) -> dict[str, list[Any]]:
     if not results:
         raise DataError(
             f"{folder}: neither runs.parquet nor runs/*/result.json; is it a study folder, and has it run?"
+        )
+    if (folder / "study.json").is_file():
+        warnings.warn(
+            f"{folder}: runs.parquet is missing; the runs are read one by one, also those that left the study; a run "
+            "of the grid that was a search as well counts as a search. `distillaw study run` writes the table again",
+            DistillawWarning,
+            stacklevel=2,
         )
     try:
         rows = [read_json(path) for path in results]
