@@ -1,13 +1,13 @@
 """How far a fitted law can be trusted: hold out the largest runs of other people's tables, fit the rest, compare.
 
-    python -m benchmarks.fits.extrapolation FOLDER [FOLDER...] [--out FILE] [--markdown docs/fitting.md]
+    python -m benchmarks.fits.extrapolation --folder FOLDER [--folder MORE...] [--out FILE] [--markdown docs/fitting.md]
 
-A FOLDER holds one folder of CSV files per collection, as ../shared/data/lawruns does (`lawruns.py`). Of every set the
-largest fifth of the runs by compute, by size and by tokens is held out in turn, and what its publication held out.
-A collection that the prior was learnt from is judged with the prior of the others. One row per collection: geometric
-means over its trials. Peers on the same rows, in the same run (`peers.py`): gamma = 1 with the field's threshold and a
-bootstrap by row, variable projection, least squares on a quadratic; `best` is the best of the three in hindsight,
-trial by trial.
+A FOLDER holds one folder of CSV files per collection, as ../shared/data/lawruns does (`lawruns.py`). Files and sets
+that cannot be judged are named on standard error with the reason, and the rest goes on. Of every set the largest fifth
+of the runs by compute, by size and by tokens is held out in turn, and what its publication held out. A collection that
+the prior was learnt from is judged with the prior of the others. One row per collection: geometric means over its
+trials. Peers on the same rows, in the same run (`peers.py`): gamma = 1 with the field's threshold and a bootstrap by
+row, variable projection, least squares on a quadratic; `best` is the best of the three in hindsight, trial by trial.
 """
 
 import argparse
@@ -20,9 +20,10 @@ import numpy as np
 
 import distillaw as dl
 from benchmarks.fits import peers
-from benchmarks.fits.lawruns import Trial, read_folder, trials
+from benchmarks.fits.lawruns import FEWEST, Trial, read_folder, trials
 from benchmarks.result_file import save, typed
 from benchmarks.worlds_study.page import filled
+from distillaw.errors import DataError, DistillawError
 from distillaw.fitting.priors import learnt_exponents
 from distillaw.fitting.result import FitResult
 from distillaw.table import Table, number, text
@@ -205,21 +206,29 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, help="replace the table `extrapolation` of this page")
     parser.add_argument("--out", type=Path, help="keep the rows of every trial")
     args = parser.parse_args()
-    rows = []
-    for folder in (*args.folders, *args.folder):
-        for runs in read_folder(folder):
-            for trial in trials(runs):
-                rows.append(evaluate(trial))
-                row = rows[-1]
-                said = f"error {row['errors'][0]:.2f} % ({min(row['errors'][1:]):.2f}), inside {row['inside'][0]:.2f}"
-                sys.stderr.write(
-                    f"{row['collection']} {row['set']}, {row['split']}: {said}, {row['status']}\n"
-                )
+    rows, refused = [], []
+    try:
+        every = [runs for folder in (*args.folders, *args.folder) for runs in read_folder(folder)]
+    except DataError as error:
+        sys.exit(str(error))
+    for trial in (trial for runs in every for trial in trials(runs)):
+        name = f"{trial.runs.collection} {trial.runs.name}, {trial.split}"
+        try:
+            rows.append(row := evaluate(trial))
+        except DistillawError as error:  # no law of ours, so nothing to judge
+            refused.append({"trial": name, "reason": str(error)})
+            sys.stderr.write(f"{name}: refused, {error}\n")
+            continue
+        said = f"error {row['errors'][0]:.2f} % ({min(row['errors'][1:]):.2f}), inside {row['inside'][0]:.2f}"
+        sys.stderr.write(f"{name}: {said}, {row['status']}\n")
     if not rows:
-        sys.exit("no table of at least 16 independent runs with columns params, tokens and loss")
+        sys.exit(
+            f"nothing to judge in {len(every)} sets; a set needs {FEWEST} independent runs of three sizes, with "
+            "columns params, tokens and loss, at two levels of compute or more"
+        )
     print(table(rows).markdown())
     if args.out:
-        save(args.out, typed(), collections=by_collection(rows), trials=rows)
+        save(args.out, typed(), collections=by_collection(rows), refused=refused, trials=rows)
     if args.markdown:
         args.markdown.write_text(
             filled(args.markdown.read_text(), rows, {"extrapolation": lambda rows: table(rows).markdown()})
