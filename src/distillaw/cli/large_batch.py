@@ -52,7 +52,8 @@ def run(
 
     Args:
         spec: the study's TOML file, e.g. studies/large-batch/mnist_f1_demo.toml.
-        data: images: an .npz file, MNIST's idx files, CIFAR's batches, or train/CLASS/*.png beside test/.
+        data: images: an .npz file, MNIST's idx files, CIFAR's batches, Parquet or Arrow of Hugging Face, or
+            train/CLASS/*.png beside test/.
         out: folder of the study.
         device: cpu, cuda, cuda:N or auto.
         workers: cells at once; 0: one per core, or four per GPU.

@@ -194,6 +194,9 @@ def test_shipped_studies_are_the_papers(repository):
             "flip": study.data.flip,
         }
         assert ours == {key: theirs[key] for key in ours} and study.seeds >= 5
+    alexnet = read_study(studies / "imagenet_alexnet.toml")
+    (cell,) = [cell for cell in plan_cells(alexnet, images=1_281_167) if cell.column == "SB"]
+    assert [cell.weight_decay(5005 * epoch, 5e-4) for epoch in (0, 14, 15, 29)] == [5e-4, 5e-4, 0, 0]
     assert read_study(studies / "cifar10_vgg.toml").paper == "VGG", "whose settings nobody published"
     demo = read_study(studies / "mnist_f1_demo.toml")
     assert demo.seeds >= 5 and demo.columns == STAGES and len(demo.diffusion.batches) == 3

@@ -127,7 +127,9 @@ def test_folders_of_classes(tmp_path):
     np.testing.assert_array_equal(found.train.images, data.train.images[order])
     np.testing.assert_array_equal(found.train.labels, data.train.labels[order])
     Image.new("RGB", (7, 6)).save(tmp_path / "train" / "b" / "z.png")
-    with pytest.raises(DataError, match="7 x 6 pixels"):
+    with pytest.raises(
+        DataError, match=r"1 of 5 images are of another size than the first, 6 x 6: .*z.png: 7 x 6"
+    ):
         load_images(tmp_path)
 
 
@@ -160,11 +162,29 @@ def test_parquet(tmp_path):
     assert_same(load_images(tmp_path), data)
 
 
+def test_arrow_as_save_to_disk_writes_it(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = make_data(classes=3, channels=3, size=6)
+    write_parquet(tmp_path, data)
+    for file in sorted(tmp_path.glob("*.parquet")):
+        table, split = pq.read_table(file), tmp_path / "saved" / file.stem.split("-")[0]
+        split.mkdir(parents=True, exist_ok=True)
+        with pa.ipc.new_stream(split / f"{file.stem}.arrow", table.schema) as stream:
+            stream.write_table(table)
+    assert_same(load_images(tmp_path / "saved"), data)
+    next((tmp_path / "saved" / "test").iterdir()).write_bytes(b"cut")
+    with pytest.raises(DataError, match="not a readable Arrow file"):
+        load_images(tmp_path / "saved")
+
+
 def test_parquet_that_is_incomplete_names_the_row(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    write_parquet(tmp_path, make_data(classes=3, channels=3, size=6))
+    data = make_data(classes=3, channels=3, size=6)
+    write_parquet(tmp_path, data)
     file = tmp_path / "train-1.parquet"
     whole = pq.read_table(file)
 
@@ -177,8 +197,12 @@ def test_parquet_that_is_incomplete_names_the_row(tmp_path):
     with_column(
         "label", pa.array([*labels[:-1], None]), rf"row {len(labels) - 1} has no label \(1 of {len(labels)}"
     )
-    images[1] = {"bytes": images[1]["bytes"][:40], "path": None}
-    with_column("image", pa.array(images), "train-1.parquet: row 1: not a readable image")
+    for row in (1, 2):
+        images[row] = {"bytes": images[row]["bytes"][:40], "path": None}
+    said = (
+        rf"2 of {len(data.train)} images cannot be read: .*train-1.parquet: row 1: not a .*row 2.*was trained"
+    )
+    with_column("image", pa.array(images), said)
     pq.write_table(whole.rename_columns(["image", "class"]), file)
     with pytest.raises(DataError, match="none is called label or labels or fine_label"):
         load_images(tmp_path)

@@ -30,7 +30,15 @@ def run(script, folder, capsys, *, device, workers):
     )
     last = capsys.readouterr().out.splitlines()
     summary = json.loads((folder / "out" / "summary.json").read_text())
-    assert [score["column"] for score in summary["columns"]] == ["SB", "LB", "+LR", "+GBN", "+RA", "RA alone"]
+    assert [score["column"] for score in summary["columns"]] == [
+        "SB",
+        "LB",
+        "+LR",
+        "+GBN",
+        "+RA",
+        "RA alone",
+        "noise",
+    ]
     assert max(score["mean"] for score in summary["columns"]) > 60 and len(summary["walks"]) == 6
     assert (
         last[0].startswith("column")

@@ -18,7 +18,8 @@ def build(shape, *, seed=0, **spec):
 
 def residual_params(channels, blocks, classes):
     """Stem, blocks with two norms, a 1x1 shortcut with norm wherever shapes change, head."""
-    total, before = 3 * 16 * 9 + 2 * 16, 16
+    before = channels[0]
+    total = 3 * before * 9 + 2 * before
     for stage, width in enumerate(channels):
         for block in range(blocks):
             total += 9 * before * width + 9 * width * width + 4 * width
@@ -36,8 +37,13 @@ def test_sizes_are_the_papers():
     wide = count_params(build(ImageShape(3, 32, 32, 100), kind="wide-resnet"))
     assert wide == residual_params((64, 128, 256), 2, 100) and round(wide / 1e6, 1) == 2.8
     convolutions = 25 * 3 * 64 + 25 * 64 * 64 + 4 * 64
-    shallow = convolutions + 64 * 8 * 8 * 384 + 384 * 192 + 2 * (384 + 192) + 192 * 10 + 10
+    shallow = convolutions + 64 * 7 * 7 * 384 + 384 * 192 + 2 * (384 + 192) + 192 * 10 + 10
     assert count_params(build(CIFAR, kind="shallow")) == shallow
+    convolutions = [(121, 3, 64), (25, 64, 192), (9, 192, 384), (9, 384, 256), (9, 256, 256)]
+    alexnet = sum(taps * a * b + 2 * b for taps, a, b in convolutions)
+    alexnet += 256 * 6 * 6 * 4096 + 4096**2 + 4 * 4096 + 4097 * 1000
+    with torch.device("meta"):
+        assert count_params(build(ImageShape(3, 224, 224, 1000), kind="alexnet")) == alexnet
     widths = [3, 64, 64, 128, 128, *[256] * 3, *[512] * 6]
     vgg = sum(9 * a * b + 2 * b for a, b in pairwise(widths)) + 512 * 512 + 2 * 512 + 512 * 10 + 10
     assert count_params(build(CIFAR, kind="vgg")) == vgg
@@ -82,5 +88,5 @@ def test_dropout_halves_and_is_silent_in_evaluation():
 def test_sizes_that_no_network_has():
     with pytest.raises(ConfigError, match="6 n \\+ 2"):
         build(CIFAR, kind="resnet", depth=45)
-    with pytest.raises(ConfigError, match="at least 4 x 4"):
+    with pytest.raises(ConfigError, match="3 x 3; it needs 7 x 7"):
         build(ImageShape(1, 3, 3, 10), kind="shallow")

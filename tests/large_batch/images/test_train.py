@@ -14,6 +14,7 @@ from distillaw.large_batch.images import train
 from distillaw.large_batch.images.spec import (
     Batches,
     DataSettings,
+    Drop,
     NetworkSpec,
     Optimizer,
     Schedule,
@@ -123,7 +124,7 @@ def test_columns_of_a_seed_begin_alike_and_ghosts_are_where_they_belong():
     ids=lambda value: getattr(value, "kind", value),
 )
 def test_a_resumed_cell_is_the_same_to_the_last_bit(network, column, tmp_path):
-    data = tiny_data(train=40, test=10)
+    data = tiny_data(train=40, test=10, size=7)
     study = tiny_study(
         network=network,
         batches=Batches(small=8, large=16),
@@ -210,6 +211,17 @@ def test_norms_and_biases_can_be_spared_from_decay():
     assert len(decayed) == 1 and [group["weight_decay"] for group in spared] == [1e-4, 0.0]
     assert all(p.dim() > 1 for p in spared[0]["params"]) and all(p.dim() == 1 for p in spared[1]["params"])
     assert sum(len(group["params"]) for group in spared) == len(decayed[0]["params"])
+
+
+def test_a_drop_may_change_the_decay():
+    study = tiny_study(schedule=Schedule(epochs=4, drops=(Drop(epoch=2, factor=0.1, weight_decay=0.0),)))
+    cell = cell_of(study, "LB")
+    run = run_to(CellRun(study, cell, make_feeds(DATA, study, "cpu")), cell.first_phase)
+    (group,) = run._optimizer.param_groups
+    assert group["weight_decay"] == 1e-4
+    run_to(run, cell.first_phase + 1)
+    assert group["weight_decay"] == 0
+    assert cell.folder(study, "x") != replace(cell, decays=()).folder(study, "x")
 
 
 def test_a_diverged_cell_is_a_result(tmp_path):

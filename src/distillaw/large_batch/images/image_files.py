@@ -6,6 +6,10 @@
     folders   train/CLASS/*.png and test/CLASS/*.png, classes in the order of their names; needs Pillow
     Parquet   train*.parquet and test*.parquet, there or in data/, as image data sets of Hugging Face are: a column of
               images (PNG or JPEG bytes, or a struct that holds them) and one of labels; needs Pillow
+    Arrow     train/*.arrow and test/*.arrow, as `save_to_disk` of Hugging Face writes them, with the same columns
+
+All are decoded once and kept in memory, but for folders whose images are to be resized (ImageNet): those stay files,
+of which only the headers are looked at before training. What cannot be read is counted and named before anything runs.
 
 A pickle can run any code when it is read. Here it can only build numpy arrays and plain values: whatever else it names
 is refused before it is called. Legend: N images, C channels, H rows, W columns.
@@ -18,7 +22,8 @@ import math
 import pickle
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,44 +51,79 @@ class ImageSet:
         """N."""
         return len(self.labels)
 
+    def first(self, count: int) -> "ImageSet":
+        """The first so many."""
+        return ImageSet(images=self.images[:count], labels=self.labels[:count])
+
+    def hashed(self) -> bytes:
+        """All pixels and labels, as SHA-256."""
+        digest = hashlib.sha256(repr(self.images.shape).encode())
+        digest.update(self.images.tobytes())
+        digest.update(self.labels.tobytes())
+        return digest.digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSet:
+    """Images that stay in their files, with their classes."""
+
+    files: tuple[Path, ...]
+    labels: np.ndarray
+    """int64, shape (N,), from 0."""
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.labels)
+
+    def first(self, count: int) -> "FileSet":
+        """The first so many."""
+        return FileSet(files=self.files[:count], labels=self.labels[:count])
+
+    def hashed(self) -> bytes:
+        """Names, sizes in bytes and labels, as SHA-256: reading all would take as long as an epoch."""
+        digest = hashlib.sha256(self.labels.tobytes())
+        for file in self.files:
+            digest.update(f"{file.parent.name}/{file.name}:{file.stat().st_size}\n".encode())
+        return digest.digest()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageData:
     """What is trained on and what is tested on."""
 
-    train: ImageSet
-    test: ImageSet
+    train: ImageSet | FileSet
+    test: ImageSet | FileSet
     classes: int
     format: str
     """Which kind of file it came from, for the record."""
+    crop: int = 0
+    """Side of the squares that files are read as; 0: all is in memory."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+        """(C, H, W) of what a network sees."""
+        if isinstance(self.train, FileSet):
+            return 3, self.crop, self.crop
         _, channels, height, width = self.train.images.shape
         return channels, height, width
 
-    def first(self, count: int) -> "ImageData":
-        """With the first so many training images only; 0: all.
+    def first(self, count: int, *, test: int = 0) -> "ImageData":
+        """With the first so many training and test images only; 0: all.
 
         Raises:
             ConfigError: fewer are there, or classes would be missing.
         """
-        if not count:
-            return self
-        if not 1 <= count <= len(self.train):
-            raise ConfigError(f"train_images = {count}: the data have {len(self.train)}; 0 takes all")
-        train = ImageSet(images=self.train.images[:count], labels=self.train.labels[:count])
-        return checked(replace(self, train=train))
+        found = self
+        for name, part, wanted in (("train", self.train, count), ("test", self.test, test)):
+            if wanted:
+                if not 1 <= wanted <= len(part):
+                    raise ConfigError(f"{name}_images = {wanted}: the data have {len(part)}; 0 takes all")
+                found = replace(found, **{name: part.first(wanted)})
+        return found if found is self else checked(found)
 
     def fingerprint(self) -> str:
-        """SHA-256 of all pixels and labels, shortened: runs on other data are other runs."""
-        digest = hashlib.sha256()
-        for part in (self.train, self.test):
-            digest.update(repr(part.images.shape).encode())
-            digest.update(part.images.tobytes())
-            digest.update(part.labels.tobytes())
-        return digest.hexdigest()[:16]
+        """SHA-256 of what both sets hold, shortened: runs on other data are other runs."""
+        return hashlib.sha256(self.train.hashed() + self.test.hashed()).hexdigest()[:16]
 
 
 def image_set(images: np.ndarray, labels: np.ndarray, *, where: str) -> ImageSet:
@@ -138,6 +178,8 @@ def checked(data: ImageData) -> ImageData:
             + (f" and {len(absent) - 1} more classes" if len(absent) > 1 else "")
             + f" of {data.classes}: the labels are not 0, 1, 2, ... or too few images were taken"
         )
+    if isinstance(data.train, FileSet) or isinstance(data.test, FileSet):
+        return data
     if data.train.images.shape[1:] != data.test.images.shape[1:]:
         raise DataError(
             f"training images of shape {data.train.images.shape[1:]}, test images of {data.test.images.shape[1:]}: "
@@ -275,8 +317,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 TEST_NAMES = ("test", "val", "valid", "validation")
 
 
-def _folders(folder: Path) -> ImageData | None:
+def _folders(folder: Path, *, crop: int = 0) -> ImageData | None:
     """The data of a folder with `train` and `test` inside; None where there are none.
+
+    With `crop` images stay files, to be read as squares of that side.
 
     Raises:
         ConfigError: Pillow is not installed.
@@ -292,8 +336,18 @@ def _folders(folder: Path) -> ImageData | None:
     strange = sorted({entry.name for entry in test.iterdir() if entry.is_dir()} - set(classes))
     if strange:
         raise DataError(f"{test / strange[0]}: a class that {folder / 'train'} does not have")
-    parts = [_read_split(part, classes) for part in (folder / "train", test)]
-    return _decoded(parts, where=folder, format="image folders", classes=len(classes))
+    parts = [_files(part, classes) for part in (folder / "train", test)]
+    if crop:
+        _check_headers([file for part in parts for file in part.files])
+        return ImageData(
+            train=parts[0],
+            test=parts[1],
+            classes=len(classes),
+            format="image folders, read as needed",
+            crop=crop,
+        )
+    decoded = [(_stacked([(str(file), file) for file in part.files]), part.labels) for part in parts]
+    return _decoded(decoded, where=folder, format="image folders", classes=len(classes))
 
 
 def _decoded(
@@ -310,8 +364,8 @@ def _decoded(
     return ImageData(train=train, test=test, classes=classes or int(train.labels.max()) + 1, format=format)
 
 
-def _read_split(folder: Path, classes: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(images N x H x W x 3, labels) of one of the two folders."""
+def _files(folder: Path, classes: list[str]) -> FileSet:
+    """The images of one of the two folders."""
     files = [
         (file, label)
         for label, name in enumerate(classes)
@@ -320,77 +374,169 @@ def _read_split(folder: Path, classes: list[str]) -> tuple[np.ndarray, np.ndarra
     ]
     if not files:
         raise DataError(f"{folder}: no {' or '.join(SUFFIXES)} in its class folders")
-    images = _stacked((str(file), _read_image(file)) for file, _ in files)
-    return images, np.array([label for _, label in files])
+    labels = np.array([label for _, label in files], dtype=np.int64)
+    return FileSet(files=tuple(file for file, _ in files), labels=labels)
 
 
-def _stacked(named: Iterable[tuple[str, np.ndarray]]) -> np.ndarray:
-    """Images of one size, N x H x W x 3; DataError: one is of another size than the first."""
+NAMED = 3
+"""Broken images that a message names; it counts the others."""
+
+
+def _refuse(found: Sequence[str], total: int, what: str, way_out: str) -> None:
+    """DataError: some of so many images have a fault."""
+    if found:
+        more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        named = "; ".join(found[:NAMED])
+        raise DataError(
+            f"{len(found)} of {total:,} images {what}: {named}{more}. {way_out}; nothing was trained"
+        )
+
+
+def _stacked(sources: Sequence[tuple[str, Path | bytes]]) -> np.ndarray:
+    """Images of one size, N x H x W x 3; DataError: some cannot be read, or are of another size than the first."""
     images: list[np.ndarray] = []
-    for name, image in named:
+    broken, odd = [], []
+    for where, source in sources:
+        try:
+            image = read_image(source, where)
+        except DataError as error:
+            broken.append(str(error))
+            continue
         if images and image.shape != images[0].shape:
-            ours, first = (f"{i.shape[1]} x {i.shape[0]}" for i in (image, images[0]))
-            raise DataError(f"{name}: {ours} pixels, the first image has {first}; bring all to one size")
-        images.append(image)
+            odd.append(f"{where}: {image.shape[1]} x {image.shape[0]}")
+        else:
+            images.append(image)
+    _refuse(broken, len(sources), "cannot be read", "Get them again or take them out")
+    first = f"{images[0].shape[1]} x {images[0].shape[0]}"
+    way_out = "Bring all to one size, or, of image folders, let [data] resize do it"
+    _refuse(odd, len(sources), f"are of another size than the first, {first}", way_out)
     return np.stack(images)
 
 
-def _read_image(source: Path | bytes, where: str = "") -> np.ndarray:
-    """H x W x 3 of a file, or of its bytes, which messages call `where`."""
+def _check_headers(files: Sequence[Path]) -> None:
+    """DataError: some have no image's header. Pixels are seen in training alone: decoding all takes an epoch."""
+    with ThreadPoolExecutor(READERS) as pool:
+        said = pool.map(_header_fault, files)
+        _refuse(
+            [fault for fault in said if fault],
+            len(files),
+            "cannot be read",
+            "Get them again or take them out",
+        )
+
+
+def _header_fault(file: Path) -> str:
+    pil = _pillow()
     try:
-        from PIL import Image, UnidentifiedImageError
+        with pil.open(file):
+            return ""
+    except (OSError, ValueError) as error:
+        return f"{file}: not a readable image ({error})"
+
+
+READERS = 16
+"""Threads that open image files; Pillow decodes without the interpreter's lock, so more than a machine's cores wait."""
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
     except ImportError:
         raise ConfigError("reading PNG and JPEG images needs Pillow: pip install pillow") from None
+    return Image
+
+
+def read_square(file: Path, *, resize: int, crop: int, down: float, right: float, flip: bool) -> np.ndarray:
+    """A square of an image whose shorter side was scaled to `resize` (bilinear), uint8, shape (3, crop, crop).
+
+    Args:
+        file: the image.
+        resize: pixels of the shorter side.
+        crop: pixels of the square's side, at most `resize`.
+        down: where the square lies, 0 at the top to 1 at the bottom.
+        right: the same from the left.
+        flip: whether it is mirrored.
+
+    Raises:
+        DataError: not a readable image.
+    """
+    pil = _pillow()
     try:
-        with Image.open(require_file(source) if isinstance(source, Path) else io.BytesIO(source)) as image:
+        with pil.open(file) as image:
+            image.draft(
+                "RGB", (2 * resize, 2 * resize)
+            )  # a JPEG far too large is decoded at half or a quarter
+            scale = resize / min(image.size)
+            size = tuple(max(resize, round(side * scale)) for side in image.size)
+            scaled = image.convert("RGB").resize(size, pil.Resampling.BILINEAR)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{file}: not a readable image ({error}); get it again: the same command goes on"
+        ) from None
+    left, top = round(right * (size[0] - crop)), round(down * (size[1] - crop))
+    pixels = np.asarray(scaled.crop((left, top, left + crop, top + crop))).transpose(2, 0, 1)
+    return pixels[:, :, ::-1] if flip else pixels
+
+
+def read_image(source: Path | bytes, where: str) -> np.ndarray:
+    """H x W x 3 of a file, or of its bytes, which messages call `where`; DataError: it is no image."""
+    pil = _pillow()
+    try:
+        with pil.open(require_file(source) if isinstance(source, Path) else io.BytesIO(source)) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise DataError(f"{where or source}: not a readable image ({error})") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{where}: not a readable image ({error})") from None
 
 
 IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img"), ("label", "labels", "fine_label")
 
 
-def _parquet(folder: Path) -> ImageData | None:
-    """The data of a folder of Parquet files, one or several of each split; None where it is none.
+def _tables(folder: Path) -> ImageData | None:
+    """The data of a folder of Parquet or Arrow files, one or several of each split; None where it is none.
 
     Raises:
         DataError: a column is missing, a row has no image or no label, an image cannot be read or is of another size.
     """
-    places = [place for place in (folder, folder / "data") if any(place.glob("train*.parquet"))]
-    if not places:
-        return None
-    splits = [
-        sorted(f for name in names for f in places[0].glob(f"{name}*.parquet"))
-        for names in (("train",), TEST_NAMES)
-    ]
-    if not splits[1]:
-        raise DataError(
-            f"{places[0]}: train*.parquet, but no {' or '.join(f'{n}*.parquet' for n in TEST_NAMES)} beside it"
+    for kind, place, pattern in (
+        ("Parquet", folder, "{}*.parquet"),
+        ("Parquet", folder / "data", "{}*.parquet"),
+        ("Arrow", folder, "{}/*.arrow"),
+    ):
+        train, test = (
+            sorted(file for name in names for file in place.glob(pattern.format(name)))
+            for names in (("train",), TEST_NAMES)
         )
-    return _decoded([_read_parquet(files) for files in splits], where=places[0], format="Parquet")
+        if train and not test:
+            others = " or ".join(pattern.format(name) for name in TEST_NAMES)
+            raise DataError(f"{place}: {pattern.format('train')}, but no {others} beside it")
+        if train:
+            return _decoded([_read_tables(files) for files in (train, test)], where=place, format=kind)
+    return None
 
 
-def _read_parquet(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+def _read_tables(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     """(images N x H x W x 3, labels) of one split."""
-    columns = [(file, *_parquet_columns(file)) for file in files]
+    columns = [(file, *_columns(file)) for file in files]
     images = _stacked(
-        (where, _read_image(data.as_py(), where))
-        for file, pictures, _ in columns
-        for where, data in ((f"{file}: row {row}", data) for row, data in enumerate(pictures))
+        [
+            (f"{file}: row {row}", data.as_py())
+            for file, pictures, _ in columns
+            for row, data in enumerate(pictures)
+        ]
     )
     return images, np.concatenate([labels.to_numpy(zero_copy_only=False) for *_, labels in columns])
 
 
-def _parquet_columns(file: Path) -> tuple[Any, Any]:
+def _columns(file: Path) -> tuple[Any, Any]:
     """(encoded images, labels) of a file, complete."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(require_file(file))
+        path = require_file(file)
+        table = pq.read_table(path) if file.suffix == ".parquet" else pa.ipc.open_stream(str(path)).read_all()
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: not a readable Parquet file ({error})") from None
+        raise DataError(f"{file}: not a readable {file.suffix[1:].title()} file ({error})") from None
     found = []
     for known in (IMAGE_COLUMNS, LABEL_COLUMNS):
         name = next((column for column in known if column in table.column_names), None)
@@ -424,28 +570,37 @@ IDX_UBYTE = 8
 """Third byte of an idx file that holds unsigned bytes; the fourth is the number of dimensions."""
 
 
-def load_images(path: Path) -> ImageData:
+def load_images(path: Path, *, crop: int = 0) -> ImageData:
     """Read labelled images in any of the formats above.
 
     Args:
         path: an .npz file, or a folder in one of the other formats; CIFAR's own folder may lie inside it.
+        crop: of image folders: leave the files where they are, to be read as squares of that side; 0: keep all.
 
     Raises:
+        ConfigError: `crop` for another format.
         DataError: nothing there, no known format, a file that is damaged or holds something else.
     """
     path = Path(path).expanduser()
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; --data names an .npz file or a folder of images")
+    if crop:
+        found = None if path.is_file() else _folders(path, crop=crop)
+        if found is None:
+            raise ConfigError(
+                f"{path}: [data] resize is for image folders, train/CLASS/*.jpg beside val/CLASS/*.jpg"
+            )
+        return checked(found)
     if path.is_file():
         return checked(_npz(path))
     inside = [path, *sorted(p for p in path.iterdir() if p.is_dir() and p.name.startswith("cifar-"))]
     known = (found for folder in inside if (found := _cifar(folder)) is not None)
-    found = next(known, None) or _idx(path) or _folders(path) or _parquet(path)
+    found = next(known, None) or _idx(path) or _tables(path) or _folders(path)
     if found is None:
         raise DataError(
             f"{path}: no known format: expected MNIST's {IDX_STEMS[0]}, CIFAR's data_batch_1 or data_batch_1.bin, "
-            "train*.parquet beside test*.parquet, or train/CLASS/*.png beside test/CLASS/*.png (an archive must be "
-            "unpacked first)"
+            "train*.parquet beside test*.parquet, train/*.arrow beside test/*.arrow, or train/CLASS/*.png beside "
+            "test/CLASS/*.png (an archive must be unpacked first)"
         )
     return checked(found)
 

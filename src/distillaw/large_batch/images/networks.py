@@ -3,17 +3,17 @@
     f1             5 hidden layers of 512, batch norm after each (Keskar et al. 2017, F1)
     shallow        two 5x5 convolutions of 64, then 384 and 192 units with dropout (C1; C3 on a hundred classes)
     resnet         basic blocks, 16-32-64 channels, 7 blocks a stage for depth 44; shortcuts by 1x1 convolution and norm
-    wide-resnet    the same with 2 blocks a stage for depth 16, channels times 4, post-activation
+    wide-resnet    the same with 2 blocks a stage for depth 16, channels times 4, the stem's too, post-activation
+    alexnet        five convolutions, two hidden layers of 4096, norms everywhere (Krizhevsky 2014, arXiv 1404.5997)
     vgg            3x3 convolutions with norms in five stages of 64 to 512, each halved; 512 units with dropout on top
 
-Certain from the code: layers, widths, where norms stand. Recalled: paddings of `shallow` (maps of 32, 16, 8). The code
-has no VGG: this is configuration A, B, D or E of Simonyan and Zisserman 2014 (arXiv 1409.1556) with norms and a head
+Layers, widths, paddings and where norms stand are the code's (github.com/eladhoffer/bigBatch, models/). It has no VGG:
+this is configuration A, B, D or E of Simonyan and Zisserman 2014 (arXiv 1409.1556) with norms and a head
 for small images.
 Legend: B images, C channels, H rows, W columns, K classes.
 """
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -58,14 +58,15 @@ def build_network(spec: NetworkSpec, shape: ImageShape, *, seed: int, dropout: t
             return F1(shape, width=spec.width or F1_WIDTH, depth=spec.depth or F1_DEPTH)
         if spec.kind == "shallow":
             return Shallow(shape, dropout=dropout)
+        if spec.kind == "alexnet":
+            return AlexNet(shape, dropout=dropout)
         if spec.kind == "vgg":
             return VGG(shape, depth=spec.depth or 16, dropout=dropout)
         if spec.kind == "resnet":
             blocks = _blocks(spec.depth or RESNET_DEPTH, outside=2)
-            return ResNet(shape, channels=(16, 32, 64), blocks=blocks)
-        factor = spec.width or WIDE_FACTOR
-        channels = tuple(factor * base for base in (16, 32, 64))
-        return ResNet(shape, channels=channels, blocks=_blocks(spec.depth or WIDE_DEPTH, outside=4))
+            return ResNet(shape, factor=1, blocks=blocks)
+        factor, blocks = spec.width or WIDE_FACTOR, _blocks(spec.depth or WIDE_DEPTH, outside=4)
+        return ResNet(shape, factor=factor, blocks=blocks)
 
 
 def count_params(model: nn.Module) -> int:
@@ -120,11 +121,7 @@ class Shallow(nn.Module):
 
     def __init__(self, shape: ImageShape, *, dropout: torch.Generator) -> None:
         super().__init__()
-        if min(shape.height, shape.width) < 4:
-            raise ConfigError(
-                f"shallow: images of {shape.height} x {shape.width} are halved twice; at least 4 x 4"
-            )
-        flat = 64 * math.ceil(shape.height / 4) * math.ceil(shape.width / 4)
+        flat = 64 * _flat(shape, smallest=7, halvings=2, network="shallow")
         self.conv1, self.conv2 = _conv(shape.channels, 64, 5), _conv(64, 64, 5)
         self.norm1, self.norm2 = nn.BatchNorm2d(64), nn.BatchNorm2d(64)
         self.fc1, self.fc2 = nn.Linear(flat, 384, bias=False), nn.Linear(384, 192, bias=False)
@@ -136,9 +133,38 @@ class Shallow(nn.Module):
         """Logits, shape (B, K)."""
         x = images_BCHW
         for conv, norm in ((self.conv1, self.norm1), (self.conv2, self.norm2)):
-            x = functional.relu(norm(functional.max_pool2d(conv(x), 3, stride=2, padding=1)))
+            x = functional.relu(norm(functional.max_pool2d(conv(x), 3, stride=2)))
         x = self.drop1(functional.relu(self.norm3(self.fc1(x.flatten(1)))))
         return self.head(self.drop2(functional.relu(self.norm4(self.fc2(x)))))
+
+
+class AlexNet(nn.Module):
+    """The one-tower AlexNet with batch norm after every layer but the last."""
+
+    def __init__(self, shape: ImageShape, *, dropout: torch.Generator) -> None:
+        super().__init__()
+        maps = ImageShape(
+            shape.channels, (shape.height - 7) // 4 + 1, (shape.width - 7) // 4 + 1, shape.classes
+        )
+        flat = 256 * _flat(maps, smallest=15, halvings=3, network="alexnet, after its first convolution")
+        stem = nn.Conv2d(shape.channels, 64, 11, stride=4, padding=2, bias=False)
+        self.features = nn.Sequential(
+            *(stem, nn.MaxPool2d(3, 2), nn.BatchNorm2d(64), nn.ReLU()),
+            *(_conv(64, 192, 5), nn.MaxPool2d(3, 2), nn.ReLU(), nn.BatchNorm2d(192)),
+            *(_conv(192, 384, 3), nn.ReLU(), nn.BatchNorm2d(384)),
+            *(_conv(384, 256, 3), nn.ReLU(), nn.BatchNorm2d(256)),
+            *(_conv(256, 256, 3), nn.MaxPool2d(3, 2), nn.ReLU(), nn.BatchNorm2d(256)),
+        )
+        hidden = 4096
+        self.classifier = nn.Sequential(
+            *(nn.Linear(flat, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), Dropout(dropout)),
+            *(nn.Linear(hidden, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), Dropout(dropout)),
+            nn.Linear(hidden, shape.classes),
+        )
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Logits, shape (B, K)."""
+        return self.classifier(self.features(images_BCHW).flatten(1))
 
 
 class VGG(nn.Module):
@@ -196,13 +222,14 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Three stages of blocks over a 3x3 stem of 16 channels, mean over the map, one linear layer."""
+    """Three stages of blocks over a 3x3 stem, 16-32-64 channels times `factor`, mean over the map, one linear layer."""
 
-    def __init__(self, shape: ImageShape, *, channels: Sequence[int], blocks: int) -> None:
+    def __init__(self, shape: ImageShape, *, factor: int, blocks: int) -> None:
         super().__init__()
-        self.stem, self.norm = _conv(shape.channels, 16, 3), nn.BatchNorm2d(16)
-        widths, stages = [16, *channels], []
-        for stage, (before, after) in enumerate(zip(widths, channels, strict=False)):
+        channels = [factor * base for base in (16, 32, 64)]
+        self.stem, self.norm = _conv(shape.channels, channels[0], 3), nn.BatchNorm2d(channels[0])
+        stages = []
+        for stage, (before, after) in enumerate(zip([channels[0], *channels], channels, strict=False)):
             first = ResidualBlock(before, after, stride=2 if stage else 1)
             stages.append(
                 nn.Sequential(first, *(ResidualBlock(after, after, stride=1) for _ in range(blocks - 1)))
@@ -215,6 +242,18 @@ class ResNet(nn.Module):
         """Logits, shape (B, K)."""
         x = functional.relu(self.norm(self.stem(images_BCHW)))
         return self.head(self.stage3(self.stage2(self.stage1(x))).mean((2, 3)))
+
+
+def _flat(shape: ImageShape, *, smallest: int, halvings: int, network: str) -> int:
+    """Places of the map after so many 3x3 poolings of stride 2 without padding; ConfigError: none are left."""
+    if min(shape.height, shape.width) < smallest:
+        raise ConfigError(
+            f"{network}: maps of {shape.height} x {shape.width}; it needs {smallest} x {smallest}"
+        )
+    sides = [shape.height, shape.width]
+    for _ in range(halvings):
+        sides = [(side - 1) // 2 for side in sides]
+    return math.prod(sides)
 
 
 def _conv(before: int, after: int, size: int, *, stride: int = 1) -> nn.Conv2d:

@@ -92,7 +92,7 @@ def hoffer2017() -> Paper:
     return from_table(Paper, tomllib.loads(text), file)
 
 
-NETWORKS = ("f1", "shallow", "resnet", "wide-resnet", "vgg")
+NETWORKS = ("f1", "shallow", "resnet", "wide-resnet", "vgg", "alexnet")
 COLUMNS = ("SB", "LB", "+LR", "+GBN", "+RA", "RA alone", "noise")
 STAGES = COLUMNS[:5]
 OPTIMIZER_BOUNDS = {
@@ -108,7 +108,7 @@ class NetworkSpec:
     """Which network, and its size."""
 
     kind: str
-    """f1; shallow (C1 on ten classes, C3 on a hundred); resnet; wide-resnet; vgg."""
+    """f1; shallow (C1 on ten classes, C3 on a hundred); resnet; wide-resnet; vgg; alexnet."""
     width: int = 0
     """f1: hidden units, 512 as published; wide-resnet: widening factor, 4 as published. 0: as published."""
     depth: int = 0
@@ -121,8 +121,17 @@ class DataSettings:
 
     train_images: int = 0
     """The first so many; 0: all."""
+    test_images: int = 0
+    """The first so many; 0: all."""
+    resize: int = 0
+    """Of image folders: the shorter side is scaled to so many pixels and images are read as they are needed; 0: all are
+    kept in memory, and are of one size."""
+    crop: int = 0
+    """With `resize`: side of the random crop that is trained on; the middle is tested on. 0: `resize`."""
     pad: int = 0
-    """Zero pixels on each side before a random crop to the old size."""
+    """Pixels on each side before a random crop to the old size."""
+    fill: int = 0
+    """Their value; the paper's code has 127 for CIFAR, 0 for MNIST."""
     flip: bool = False
     """Mirror half of the images. The paper's code does so on digits too."""
     mean: tuple[float, ...] = (0.5,)
@@ -171,6 +180,8 @@ class Drop:
     """Of the small batch."""
     factor: float
     """Times the peak rate."""
+    weight_decay: float | None = None
+    """From here on; None: as before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +233,9 @@ class ImageStudy:
         check_choice("[schedule] adaptation", self.schedule.adaptation, ("steps", "epochs"))
         check_bounds({"seeds": (1, 100)}, self, "")
         check_bounds(dict.fromkeys(("width", "depth"), (0, math.inf)), self.network, "network.")
-        check_bounds({"pad": (0, math.inf)}, self.data, "data.")
+        check_bounds(
+            {"pad": (0, math.inf), "fill": (0, 255), "test_images": (0, math.inf)}, self.data, "data."
+        )
         check_bounds({"epochs": (1e-9, 1e5)}, self.schedule, "schedule.")
         check_bounds(OPTIMIZER_BOUNDS, self.optimizer, "optimizer.")
         if self.paper:
@@ -273,6 +286,16 @@ def _of_others(study: ImageStudy) -> Iterator[tuple[bool, str]]:
     falls = any(later <= earlier for earlier, later in pairwise(epochs))
     yield falls, f"[schedule] drops at epochs {epochs[1:]}: above 0 and rising"
     yield any(drop.factor <= 0 for drop in schedule.drops), "[schedule] drops: a factor must be above 0"
+    negative = any((drop.weight_decay or 0) < 0 for drop in schedule.drops)
+    yield negative, "[schedule] drops: weight_decay must not be negative"
+    odd = not 0 <= data.crop <= data.resize or (data.resize and data.pad)
+    yield (
+        bool(odd),
+        (
+            f"[data] resize = {data.resize}, crop = {data.crop}, pad = {data.pad}: a crop is at most as large as the "
+            "image it is taken from, and images that are read as they are needed are cropped, not padded"
+        ),
+    )
     is_odd = not data.mean or not data.std or min(data.std) <= 0
     yield is_odd, "[data]: mean and std must not be empty, std above 0"
 
@@ -280,7 +303,7 @@ def _of_others(study: ImageStudy) -> Iterator[tuple[bool, str]]:
 # --- the cells of a study ----------------------------------------------------------------------------------
 
 
-VERSION = 1
+VERSION = 2
 """Of what a cell computes: raised when the same settings would give other numbers."""
 _RESOLVED = ("peak_lr", "rate_rule", "finite_population")
 """Settings that a cell's own rate stands for."""
@@ -304,6 +327,8 @@ class ColumnRun:
     """For the diffusion figure only: ends with the first phase."""
     noise_variance: float = 0.0
     """sigma^2 of the weight on each image's loss; 0: none."""
+    decays: tuple[tuple[int, float], ...] = ()
+    """(first step with it, weight decay), rising, where drops change it."""
 
     @property
     def first_phase(self) -> int:
@@ -319,6 +344,10 @@ class ColumnRun:
         """Learning rate of a 0-based step."""
         return self.peak_lr * next((new for first, new in reversed(self.drops) if step >= first), 1.0)
 
+    def weight_decay(self, step: int, first: float) -> float:
+        """Weight decay of a 0-based step, which began with `first`."""
+        return next((new for start, new in reversed(self.decays) if step >= start), first)
+
     def folder(self, study: ImageStudy, fingerprint: str) -> str:
         """Name of its folder: other settings or other data give another name."""
         settings = {
@@ -328,6 +357,7 @@ class ColumnRun:
         }
         own = [self.batch, self.ghost, self.peak_lr, self.steps, list(self.drops), self.seed, self.is_walk]
         own += [self.noise_variance] if self.noise_variance else []
+        own += [list(self.decays)] if self.decays else []
         key = content_hash([VERSION, settings, own, fingerprint])
         word = self.column.lower().replace("+", "").replace(" ", "-")
         return f"{word}-s{self.seed}-{key}"
@@ -404,10 +434,9 @@ def _cell(
     steps, *firsts = (round(mark * per_epoch) for mark in marks)
     if not steps:
         raise ConfigError(f"{column}: {schedule.epochs:g} epochs of batch {batch} are no step at all")
-    changes = zip(firsts, schedule.drops, strict=True)
-    drops = tuple((first, drop.factor) for first, drop in changes if first < steps)
-    if walk and drops:
-        steps, drops = drops[0][0], ()
+    changes = [(first, drop) for first, drop in zip(firsts, schedule.drops, strict=True) if first < steps]
+    if walk and changes:
+        steps, changes = changes[0][0], []
     return ColumnRun(
         column=column,
         seed=0,
@@ -415,7 +444,8 @@ def _cell(
         ghost=study.ghost if ghosts and study.ghost < batch else 0,
         peak_lr=_scaled_rate(study, batch, images) if scaled else study.optimizer.peak_lr,
         steps=steps,
-        drops=drops,
+        drops=tuple((first, drop.factor) for first, drop in changes),
+        decays=tuple((first, drop.weight_decay) for first, drop in changes if drop.weight_decay is not None),
         steps_per_epoch=own,
         is_walk=bool(walk),
         noise_variance=noise_variance(batch=batch, reference=study.reference) if column == "noise" else 0.0,

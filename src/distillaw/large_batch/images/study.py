@@ -162,6 +162,12 @@ class ImagePlan:
         return notes(self.study, list(self.cells), images=len(self.data.train))
 
 
+def read_data(study: ImageStudy, path: Path) -> ImageData:
+    """The images that a study is about; errors as of `make_plan`."""
+    data = load_images(path, crop=study.data.crop or study.data.resize)
+    return data.first(study.data.train_images, test=study.data.test_images)
+
+
 def make_plan(study: ImageStudy, path: Path, out: Path) -> ImagePlan:
     """Read the data and settle the cells; writes nothing.
 
@@ -169,7 +175,7 @@ def make_plan(study: ImageStudy, path: Path, out: Path) -> ImagePlan:
         ConfigError: a study that does not fit the data.
         DataError: data that cannot be used.
     """
-    data = load_images(path).first(study.data.train_images)
+    data = read_data(study, path)
     check_channels(study, channels=data.shape[0])
     cells = tuple(plan_cells(study, images=len(data.train)))
     return ImagePlan(
@@ -191,7 +197,7 @@ class CellTrainer:
         plan, device = self.plan, self.device
         if device == "cuda":
             device = f"cuda:{place % torch.cuda.device_count()}"
-        data = plan.data or load_images(plan.path).first(plan.study.data.train_images)
+        data = plan.data or read_data(plan.study, plan.path)
         feeds = make_feeds(data, plan.study, device)
 
         def train(cell: ColumnRun, beat: Beat) -> Mapping[str, Any]:

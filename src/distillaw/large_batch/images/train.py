@@ -12,6 +12,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from torch.optim.swa_utils import update_bn
 from distillaw.errors import CacheError, DivergedError
 from distillaw.large_batch.diffusion import log_steps
 from distillaw.large_batch.ghost import convert_ghost_batchnorm
-from distillaw.large_batch.images.image_files import ImageData, ImageSet
+from distillaw.large_batch.images.image_files import READERS, FileSet, ImageData, ImageSet, read_square
 from distillaw.large_batch.images.networks import ImageShape, build_network, count_params
 from distillaw.large_batch.images.spec import VERSION, ColumnRun, DataSettings, ImageStudy, Optimizer
 from distillaw.large_batch.instruments import DistanceTracker, noisy_mean
@@ -70,12 +71,11 @@ class Feed:
         pixels = torch.from_numpy(np.ascontiguousarray(images.images)).to(device)
         height, width = pixels.shape[2:]
         self._pad, self._flip = settings.pad, settings.flip
-        self._pixels_NCHW = functional.pad(pixels, (self._pad,) * 4)
+        self._pixels_NCHW = functional.pad(pixels, (self._pad,) * 4, value=settings.fill)
         # every possible crop as a view: (N, C, 2 pad + 1, 2 pad + 1, H, W)
         self._crops = self._pixels_NCHW.unfold(2, height, 1).unfold(3, width, 1)
         self._labels_N = torch.from_numpy(np.array(images.labels)).to(device)
-        mean, std = (torch.tensor(v, device=device).view(-1, 1, 1) for v in (settings.mean, settings.std))
-        self._scale, self._shift = 1 / (255 * std), -mean / std
+        self._scale, self._shift = _normaliser(settings, device)
 
     def __len__(self) -> int:
         """N."""
@@ -112,6 +112,69 @@ class Feed:
         return images_BCHW.float().mul_(self._scale).add_(self._shift)
 
 
+class FileFeed:
+    """The same of images that stay in their files: read by threads, one batch ahead of the one in use."""
+
+    def __init__(self, images: FileSet, settings: DataSettings, *, device: torch.device | str) -> None:
+        """Open nothing yet."""
+        self._files, self._device = images.files, device
+        self._labels_N = torch.from_numpy(np.array(images.labels)).to(device)
+        self._flip, self._crop, self._resize = (
+            settings.flip,
+            settings.crop or settings.resize,
+            settings.resize,
+        )
+        self._scale, self._shift = _normaliser(settings, device)
+        self._pool = ThreadPoolExecutor(READERS)
+        self._ahead: tuple[Draws | None, int, int, list[Future[np.ndarray]]] = (None, 0, 0, [])
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self._files)
+
+    def draws(self, *, seed: int, epoch: int) -> Draws:
+        """As of `Feed`; rows and columns are shares of the way from the top and the left."""
+        generator = torch.Generator().manual_seed(seed_of(seed, epoch))
+        order = torch.randperm(len(self), generator=generator)
+        row, column, flip = torch.rand(3, len(self), generator=generator)
+        return Draws(order=order, rows=row, columns=column, flips=(flip < 0.5) & self._flip)
+
+    def batch(self, draws: Draws, start: int, size: int) -> tuple[Tensor, Tensor]:
+        """As of `Feed`; DataError: a file that cannot be read."""
+        of, first, count, reading = self._ahead
+        if of is not draws or (first, count) != (start, size):
+            reading = self._begin(draws, start, size)
+        after = start + size
+        self._ahead = draws, after, size, self._begin(draws, after, size)
+        return self._normal(reading), self._labels_N[draws.order[start:after].to(self._device)]
+
+    def plain(self, start: int, size: int) -> tuple[Tensor, Tensor]:
+        """The middle of each, in the order of the files."""
+        part = range(start, min(start + size, len(self)))
+        return self._normal([self._open(i, 0.5, 0.5, False) for i in part]), self._labels_N[
+            start : start + size
+        ]
+
+    def _begin(self, draws: Draws, start: int, size: int) -> "list[Future[np.ndarray]]":
+        index = draws.order[start : start + size]
+        places = (index, draws.rows[index], draws.columns[index], draws.flips[index])
+        return [self._open(*each) for each in zip(*(part.tolist() for part in places), strict=True)]
+
+    def _open(self, index: int, down: float, right: float, flip: bool) -> "Future[np.ndarray]":
+        how = {"down": down, "right": right, "flip": flip, "resize": self._resize, "crop": self._crop}
+        return self._pool.submit(read_square, self._files[index], **how)
+
+    def _normal(self, reading: "list[Future[np.ndarray]]") -> Tensor:
+        pixels = torch.from_numpy(np.stack([image.result() for image in reading])).to(self._device)
+        return pixels.float().mul_(self._scale).add_(self._shift)
+
+
+def _normaliser(settings: DataSettings, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """(factor, shift) of pixels from 0 to 255, shape (C or 1, 1, 1) each."""
+    mean, std = (torch.tensor(v, device=device).view(-1, 1, 1) for v in (settings.mean, settings.std))
+    return 1 / (255 * std), -mean / std
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageScore:
     """Of one network on one set."""
@@ -129,7 +192,7 @@ class ImageScore:
 
 
 @torch.no_grad()
-def score(model: nn.Module, feed: Feed) -> ImageScore:
+def score(model: nn.Module, feed: Feed | FileFeed) -> ImageScore:
     """Loss and errors in evaluation mode, in file order; the mode is put back."""
     was_training = model.training
     model.eval()
@@ -147,7 +210,7 @@ def score(model: nn.Module, feed: Feed) -> ImageScore:
 
 
 @torch.no_grad()
-def with_fresh_statistics(model: nn.Module, feed: Feed, *, seed: int) -> nn.Module:
+def with_fresh_statistics(model: nn.Module, feed: Feed | FileFeed, *, seed: int) -> nn.Module:
     """A copy whose running statistics are averages over all training images, cropped and flipped as in training.
 
     Statistics of few updates lag behind the weights; this tells that from bad weights.
@@ -163,17 +226,23 @@ def with_fresh_statistics(model: nn.Module, feed: Feed, *, seed: int) -> nn.Modu
 class Feeds:
     """The data of a study on the device."""
 
-    train: Feed
-    test: Feed
+    train: Feed | FileFeed
+    test: Feed | FileFeed
     shape: ImageShape
     device: str
 
 
 def make_feeds(data: ImageData, study: ImageStudy, device: str) -> Feeds:
-    """Both sets on the device."""
+    """Both sets on the device, or on the way to it."""
+
+    def feed(part: ImageSet | FileSet) -> Feed | FileFeed:
+        if isinstance(part, FileSet):
+            return FileFeed(part, study.data, device=device)
+        return Feed(part, study.data, device=device)
+
     return Feeds(
-        train=Feed(data.train, study.data, device=device),
-        test=Feed(data.test, study.data, device=device),
+        train=feed(data.train),
+        test=feed(data.test),
         shape=ImageShape(*data.shape, data.classes),
         device=device,
     )
@@ -242,6 +311,8 @@ class CellRun:
             nn.utils.clip_grad_norm_(self._parameters, norm)
         for group in self._optimizer.param_groups:
             group["lr"] = self.cell.rate(self.step)
+            if not group["is_spared"]:
+                group["weight_decay"] = self.cell.weight_decay(self.step, optimizer.weight_decay)
         self._optimizer.step()
         self.step += 1
         return loss.detach()
@@ -312,9 +383,10 @@ def make_sgd(model: nn.Module, optimizer: Optimizer, *, peak_lr: float) -> torch
     """SGD with momentum; norms and biases (vectors) are spared from decay where asked."""
     spared = [] if optimizer.decay_norm_bias else [p for p in model.parameters() if p.dim() == 1]
     names = {id(p) for p in spared}
-    groups: list[dict[str, Any]] = [{"params": [p for p in model.parameters() if id(p) not in names]}]
+    decayed = [p for p in model.parameters() if id(p) not in names]
+    groups: list[dict[str, Any]] = [{"params": decayed, "is_spared": False}]
     if spared:
-        groups.append({"params": spared, "weight_decay": 0.0})
+        groups.append({"params": spared, "weight_decay": 0.0, "is_spared": True})
     return torch.optim.SGD(
         groups, lr=peak_lr, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay, fused=True
     )
