@@ -3,12 +3,13 @@
     pip download --no-deps mosaicml==0.32.1 pytorch-tabnet==4.1.0 && unzip '*.whl' -d PEERS
     python -m benchmarks.large_batch.ghost_batchnorm [--peers PEERS] [--out benchmarks/results/ghost_batchnorm.json]
 
-Forward and backward of one layer, float32, one thread; batches are multiples of the ghost, so that all cut them
+Forward and backward of one layer, one thread, parameters in float32; batches are multiples of the ghost, so that all cut them
 alike. Rounds alternate between the variants and each takes its best of a few steps; `time_over_ours` is the median
 over rounds of that round's ratio, with the 5th and 95th percentile of its bootstrap. The peers are the classes of the
 released wheels, unpacked and never installed: `pytorch_tabnet.tab_network.GBN`, and composer's file, loaded with
 the imports of its trainer left out, which the layer does not use. `chunk loop` is what both do without their
-bookkeeping: `torch.cat([bn(part) for part in x.chunk(n)])`. `ours, looped` never folds ghosts into channels.
+bookkeeping: `torch.cat([bn(part) for part in x.chunk(n)])`. `ours, looped` never folds ghosts into channels;
+`ours, compiled` is `torch.compile` of it by inductor, in the cases of COMPILED alone.
 """
 
 import argparse
@@ -40,8 +41,11 @@ CASES = {
     "maps 64 x 8 x 8": ((256, 64, 8, 8), 32, False),
     "maps 64 x 8 x 8, channels last": ((256, 64, 8, 8), 32, True),
     "maps 16 x 32 x 32 (Resnet44)": ((256, 16, 32, 32), 64, False),
+    "maps 64 x 8 x 8, bfloat16": ((256, 64, 8, 8), 32, False),
+    "maps 64 x 8 x 8, channels last, bfloat16": ((256, 64, 8, 8), 32, True),
 }
-"""Name -> shape, ghost size, channels last."""
+"""Name -> shape, ghost size, channels last; bfloat16 where the name says so."""
+COMPILED = ("512 features (F1 of the paper)", "maps 64 x 8 x 8", "maps 64 x 8 x 8, channels last, bfloat16")
 ROUNDS, STEPS = 15, 4
 Step = Callable[[torch.Tensor], torch.Tensor]
 
@@ -94,8 +98,9 @@ def load_composer(peers: Path) -> ModuleType:
     return module
 
 
-def variants(shape: tuple[int, ...], ghost: int, peers: Path | None) -> dict[str, nn.Module]:
-    """Fresh layers by name."""
+def variants(name: str, peers: Path | None) -> dict[str, nn.Module]:
+    """Fresh layers of a case by name."""
+    shape, ghost, _ = CASES[name]
     flat, features = len(shape) == 2, shape[1]
     plain, ours = (nn.BatchNorm1d, dl.GhostBatchNorm1d) if flat else (nn.BatchNorm2d, dl.GhostBatchNorm2d)
     layers = {
@@ -104,6 +109,8 @@ def variants(shape: tuple[int, ...], ghost: int, peers: Path | None) -> dict[str
         "chunk loop": ChunkLoop(plain(features), ghost),
         "nn.BatchNorm, no ghosts": plain(features),
     }
+    if name in COMPILED:
+        layers["ours, compiled"] = torch.compile(ours(features, ghost))
     if peers:
         composer = load_composer(peers)
         kind = composer.GhostBatchNorm1d if flat else composer.GhostBatchNorm2d
@@ -131,11 +138,12 @@ def compare(name: str, peers: Path | None) -> list[dict[str, object]]:
     """One row per variant of a case."""
     shape, ghost, channels_last = CASES[name]
     random = torch.Generator().manual_seed(0)
-    x, gradient = (torch.randn(shape, generator=random) for _ in range(2))
+    dtype = torch.bfloat16 if "bfloat16" in name else torch.float32
+    x, gradient = (torch.randn(shape, generator=random).to(dtype) for _ in range(2))
     if channels_last:
         x, gradient = (t.to(memory_format=torch.channels_last) for t in (x, gradient))
     x.requires_grad_()
-    layers = variants(shape, ghost, peers)
+    layers = variants(name, peers)
     output = layers["ours"](x)
     for other, layer in layers.items():
         if other != "nn.BatchNorm, no ghosts":
@@ -174,7 +182,7 @@ def main() -> None:
         for row in compare(name, arguments.peers):
             rows.append(row)
             print(
-                f"{name:32} {row['variant']:24} {row['milliseconds']:8} ms  x{row['time_over_ours']} "
+                f"{name:42} {row['variant']:24} {row['milliseconds']:8} ms  x{row['time_over_ours']} "
                 f"{row['interval']}",
                 flush=True,
             )

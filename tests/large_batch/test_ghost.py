@@ -270,6 +270,18 @@ def test_the_memory_format_is_kept(memory_format, batch):
     ).is_contiguous(memory_format=torch.channels_last_3d)
 
 
+@pytest.mark.parametrize("batch", [8, 11, 3])
+def test_bfloat16_maps_in_channels_last_keep_both(batch):
+    plain, layer = _pair("maps")
+    x = _random(batch, 5, 4, 3).to(torch.bfloat16, memory_format=torch.channels_last)
+    y, (gradient,) = layer(x), torch.autograd.grad(layer(x.requires_grad_()).float().square().sum(), x)
+    for found in (y, gradient):
+        assert found.dtype is torch.bfloat16 and found.is_contiguous(memory_format=torch.channels_last)
+    exact = _one_by_one(plain, 4)(x.float())
+    torch.testing.assert_close(y.float(), exact, rtol=2**-7, atol=2**-7)  # a rounding to 8 bits
+    assert layer.running_var.dtype is torch.float32
+
+
 @pytest.mark.usefixtures("way")
 def test_inputs_that_are_not_contiguous():
     plain, layer = _pair("features")
@@ -391,6 +403,21 @@ def _assert_compiled_is_eager(momentum, **options):
 def test_compiled_to_one_graph(momentum):
     """Also without momentum, where nn.BatchNorm itself cannot be: the count never leaves its device."""
     _assert_compiled_is_eager(momentum, backend="aot_eager")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_exported_it_is_the_layer(training):
+    """Evaluation at any batch size; training, where the ghosts of a batch are part of the graph, at the one it saw."""
+    _, layer = _pair("maps")
+    layer.train(training)
+    sizes = None if training else ({0: torch.export.Dim("batch", min=2)},)
+    exported = torch.export.export(layer, (_random(10, 5, 4, 3),), dynamic_shapes=sizes).module()
+    for batch in (10,) if training else (10, 3, 7):
+        x = _random(batch, 5, 4, 3)
+        torch.testing.assert_close(exported(x), layer(x))
+    state = exported.state_dict()
+    assert state.keys() == layer.state_dict().keys()
+    assert all(torch.equal(state[name], value) for name, value in layer.state_dict().items())
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from itertools import groupby
 from typing import Any, Literal, get_args
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
 
@@ -95,7 +96,13 @@ StatsUpdate = Literal["sequential", "mean"]
 STATS_UPDATES: tuple[str, ...] = get_args(StatsUpdate)
 
 
-def _checked(*, ghost_batch_size: int, stats_update: StatsUpdate, remainder: Remainder) -> dict[str, Any]:
+SETTINGS = ("ghost_batch_size", "stats_update", "remainder", "sync_stats")
+"""What a ghost layer has besides the arguments of `nn.BatchNorm`."""
+
+
+def _checked(
+    *, ghost_batch_size: int, stats_update: StatsUpdate, remainder: Remainder, sync_stats: bool
+) -> dict[str, Any]:
     """The settings of a ghost layer, if they are possible."""
     if not isinstance(ghost_batch_size, int) or isinstance(ghost_batch_size, bool) or ghost_batch_size < 1:
         raise ConfigError(
@@ -103,11 +110,11 @@ def _checked(*, ghost_batch_size: int, stats_update: StatsUpdate, remainder: Rem
         )
     check_choice("stats_update", stats_update, STATS_UPDATES)
     check_choice("remainder", remainder, REMAINDERS)
-    return {"ghost_batch_size": ghost_batch_size, "stats_update": stats_update, "remainder": remainder}
+    return dict(zip(SETTINGS, (ghost_batch_size, stats_update, remainder, sync_stats), strict=True))
 
 
 def _said(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={settings[name]}" for name in ("ghost_batch_size", "stats_update", "remainder"))
+    return ", ".join(f"{name}={settings[name]}" for name in SETTINGS)
 
 
 def ghost_weights(sizes: list[int], *, stats_update: StatsUpdate, momentum: float | None) -> list[float]:
@@ -185,6 +192,8 @@ class _GhostBatchNorm(_BatchNorm):
         stats_update: "sequential": each ghost is one update, in order, and counts one in `num_batches_tracked`.
             "mean": one update per batch with the ghosts' statistics averaged, weighted by their samples.
         remainder: what becomes of a batch that is no multiple of the ghost (`ghost_sizes`).
+        sync_stats: average running statistics over all ranks at every step, one small reduction per layer, so that they
+            are those of all batches and not of one rank's; ghosts stay each rank's own. Without ranks it does nothing.
 
     Raises:
         ConfigError: ghost_batch_size not a whole number >= 1, unknown stats_update or remainder.
@@ -193,6 +202,7 @@ class _GhostBatchNorm(_BatchNorm):
     ghost_batch_size: int
     stats_update: StatsUpdate
     remainder: Remainder
+    sync_stats: bool
 
     def __init__(
         self,
@@ -208,8 +218,14 @@ class _GhostBatchNorm(_BatchNorm):
         bias: bool = True,
         stats_update: StatsUpdate = "sequential",
         remainder: Remainder = "keep",
+        sync_stats: bool = False,
     ) -> None:
-        ghost = _checked(ghost_batch_size=ghost_batch_size, stats_update=stats_update, remainder=remainder)
+        ghost = _checked(
+            ghost_batch_size=ghost_batch_size,
+            stats_update=stats_update,
+            remainder=remainder,
+            sync_stats=sync_stats,
+        )
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
         self.__dict__.update(ghost)
 
@@ -243,8 +259,22 @@ class _GhostBatchNorm(_BatchNorm):
         traced_average = self.momentum is None and torch.compiler.is_compiling()
         is_plain = len(sizes) == 1 and not traced_average
         output = super().forward(input) if is_plain else self._by_ghosts(input, sizes)
+        if self.sync_stats and dist.is_available() and dist.is_initialized():
+            self._average_over_ranks()
         self._refuse_overflow()
         return output
+
+    @torch.no_grad()
+    def _average_over_ranks(self) -> None:
+        """Running mean and variance become their means over the ranks, which is linear in every ghost's statistic."""
+        if not self.track_running_stats or self.running_mean is None or self.running_var is None:
+            return
+        both_2C = torch.stack([self.running_mean, self.running_var])
+        dist.all_reduce(both_2C)  # a sum: gloo has no mean
+        mean_C, var_C = both_2C / dist.get_world_size()
+        # autograd keeps both for a backward pass that does not read them in training; `data` leaves its guard alone
+        self.running_mean.data.copy_(mean_C)
+        self.running_var.data.copy_(var_C)
 
     def _by_ghosts(self, input: Tensor, sizes: list[int]) -> Tensor:
         if input.shape[1] != self.num_features:
@@ -372,6 +402,7 @@ def convert_ghost_batchnorm(
     *,
     stats_update: StatsUpdate = "sequential",
     remainder: Remainder = "keep",
+    sync_stats: bool = False,
 ) -> nn.Module:
     """The module with every `nn.BatchNorm1d/2d/3d` inside it replaced by its ghost layer, in place.
 
@@ -384,6 +415,7 @@ def convert_ghost_batchnorm(
         ghost_batch_size: samples per ghost; under data parallelism at most the batch of one rank.
         stats_update: as in `GhostBatchNorm1d`.
         remainder: as in `GhostBatchNorm1d`.
+        sync_stats: as in `GhostBatchNorm1d`.
 
     Returns:
         The module.
@@ -395,7 +427,12 @@ def convert_ghost_batchnorm(
         DistillawWarning: nothing to convert (LayerNorm and RMSNorm models have no batch statistics); layers left
             that are SyncBatchNorm, subclasses, or ghost layers of other settings.
     """
-    ghost = _checked(ghost_batch_size=ghost_batch_size, stats_update=stats_update, remainder=remainder)
+    ghost = _checked(
+        ghost_batch_size=ghost_batch_size,
+        stats_update=stats_update,
+        remainder=remainder,
+        sync_stats=sync_stats,
+    )
     lazy = ", ".join(
         name or "the layer itself"
         for name, layer in module.named_modules()
@@ -438,8 +475,7 @@ def revert_ghost_batchnorm(module: nn.Module) -> nn.Module:
     layers = [layer for layer in module.modules() if type(layer) in PLAIN_OF]
     if not layers:
         _warn(f"{type(module).__name__} has no ghost batch norm layer: nothing was reverted")
-    own = ("ghost_batch_size", "stats_update", "remainder")
-    plain = {layer: {k: v for k, v in layer.__dict__.items() if k not in own} for layer in layers}
+    plain = {layer: {k: v for k, v in layer.__dict__.items() if k not in SETTINGS} for layer in layers}
     replaced = _replace(module, {one: _turned(one, PLAIN_OF[type(one)], plain[one]) for one in layers})
     log.info("%d ghost layers are plain batch norm now", len(layers))
     return replaced
