@@ -81,7 +81,15 @@ def main() -> None:
 
 
 def measure(
-    size: str, batch_tokens: int, count: int, store, vocabulary: int, ranks: Ranks
+    size: str,
+    batch_tokens: int,
+    count: int,
+    store,
+    vocabulary: int,
+    ranks: Ranks,
+    *,
+    rounds: int = ROUNDS,
+    round_tokens: int = ROUND_TOKENS,
 ) -> dict[str, object]:
     """Median tokens per CPU-second, all students counted, of both ways over alternating rounds, and their ratio."""
     ways = {
@@ -89,10 +97,10 @@ def measure(
         for name in ("stacked", "side_by_side")
     }
     clock = time.process_time if ranks.device.type == "cpu" else time.perf_counter
-    steps = max(1, ROUND_TOKENS // (batch_tokens * count))
+    steps = max(1, round_tokens // (batch_tokens * count))
     speeds: dict[str, list[float]] = {name: [] for name in ways}
     losses: dict[str, list[float]] = {name: [] for name in ways}
-    for round_ in range(ROUNDS + 1):
+    for round_ in range(rounds + 1):
         for name, step in ways.items():
             began = clock()
             for _ in range(steps):

@@ -28,8 +28,11 @@ def test_the_table_names_what_can_be_run():
 
 
 def test_the_table_names_every_result():
-    results = {path.name for path in (BENCHMARKS / "results").iterdir() if not path.name.startswith(".")}
+    files = [path for path in (BENCHMARKS / "results").rglob("*") if path.is_file()]
+    results = {path.name for path in files if not path.name.startswith(".") and path.parent.name != "gpu"}
     assert results == set(re.findall(r"`(\w+\.(?:json|csv|npz))`", README))
+    of_parts = {path.stem for path in files if path.parent.name == "gpu"}
+    assert of_parts <= set(re.findall(r"`(\w+)`: ", README))
 
 
 def test_a_result_is_written_over_the_one_before(tmp_path):

@@ -7,7 +7,14 @@ import pytest
 from in_process import answer
 
 STUDIES = Path(__file__).parents[2] / "studies"
-TEXT = {"pocket", "wager", "open", "open-sixteen", "capacity-gap"}  # of a corpus that the reader has
+TEXT = {
+    "pocket",
+    "wager",
+    "open",
+    "open-sixteen",
+    "open-large",
+    "capacity-gap",
+}  # of a corpus that the reader has
 
 
 @pytest.mark.parametrize(

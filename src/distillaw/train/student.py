@@ -86,7 +86,9 @@ class Student(torch.nn.Module):
         self.routers = Routers.of(model)
         """Of a mixture of experts, whose losses of its own are part of what it is trained on; None of a dense model."""
         if recipe.checkpoint_activations:
-            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+            # transformers' name for it, and the one before 5.18
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
 
     def forward(self, tokens_BT: torch.Tensor, signal: Signal, num_tokens: int) -> LossParts:
         """The loss of these sequences as part of a batch of `num_tokens`.
