@@ -3,14 +3,13 @@
     pip download --no-deps mosaicml==0.32.1 pytorch-tabnet==4.1.0 && unzip '*.whl' -d PEERS
     python -m benchmarks.large_batch.ghost_batchnorm [--peers PEERS] [--out benchmarks/results/ghost_batchnorm.json]
 
-Forward and backward of one layer, one thread, parameters in float32; batches are multiples of the ghost, so that all cut them
-alike. Rounds alternate between the variants and each takes its best of a few steps; `time_over_ours` is the median
-over rounds of that round's ratio, with the 5th and 95th percentile of its bootstrap. The peers are the classes of the
-released wheels, unpacked and never installed: `pytorch_tabnet.tab_network.GBN`, and composer's file, loaded with
-the imports of its trainer left out, which the layer does not use. `chunk loop` is what both do without their
-bookkeeping: `torch.cat([bn(part) for part in x.chunk(n)])`. `ours, looped` never folds ghosts into channels;
-`ours, compiled` is `torch.compile` of it by inductor, in the cases of COMPILED alone.
-"""
+Forward and backward of one layer, one thread, parameters in float32; batches are multiples of the ghost, so that all
+cut them alike. Rounds alternate between the variants and each takes its best of a few steps; `time_over_ours` is the
+median over rounds of that round's ratio, with the 5th and 95th percentile of its bootstrap. The peers are the classes
+of the released wheels, unpacked and never installed: `pytorch_tabnet.tab_network.GBN`, and composer's file, loaded
+with the imports of its trainer left out, which the layer does not use. `chunk loop` is what both do without their
+bookkeeping: `torch.cat([bn(part) for part in x.chunk(n)])`. `ours, looped` never folds ghosts into channels; `ours,
+compiled` is `torch.compile` of it by inductor, in the cases of COMPILED alone. """
 
 import argparse
 import importlib.util
