@@ -9,7 +9,8 @@ median over rounds of that round's ratio, with the 5th and 95th percentile of it
 of the released wheels, unpacked and never installed: `pytorch_tabnet.tab_network.GBN`, and composer's file, loaded
 with the imports of its trainer left out, which the layer does not use. `chunk loop` is what both do without their
 bookkeeping: `torch.cat([bn(part) for part in x.chunk(n)])`. `ours, looped` never folds ghosts into channels; `ours,
-compiled` is `torch.compile` of it by inductor, in the cases of COMPILED alone. """
+compiled` is `torch.compile` of it by inductor, in the cases of COMPILED alone.
+"""
 
 import argparse
 import importlib.util
