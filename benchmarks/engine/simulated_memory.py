@@ -20,7 +20,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import LlamaForCausalLM
 
 from distillaw.accounting.architecture import as_architecture
-from distillaw.accounting.layout import device_memory
+from distillaw.accounting.layout import Chunks, Way, device_memory
 from distillaw.distill.losses import BLOCK_ENTRIES, CHUNK_ENTRIES
 from distillaw.models.fresh import llama_config
 from distillaw.models.parallel import Ranks
@@ -118,15 +118,10 @@ def formula(student: Shape, teacher: Shape | None, *, world: int, sequences: int
     return device_memory(
         as_architecture(student),
         None if teacher is None else as_architecture(teacher),
+        Way("fsdp", recompute, sequences),
         world=world,
-        sharding="fsdp",
-        sequences=sequences,
         context=student.context,
-        recompute=recompute,
-        first_weights=False,
-        chunk_logits=CHUNK_ENTRIES["cpu"],
-        block_logits=BLOCK_ENTRIES["cpu"],
-        hand_on=6.0,
+        chunks=Chunks(CHUNK_ENTRIES["cpu"], BLOCK_ENTRIES["cpu"], hand_on=6.0),
     ).total
 
 

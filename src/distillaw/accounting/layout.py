@@ -25,6 +25,7 @@ preset, wholly hidden at the upper end and not at all at the lower. Recomputatio
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from distillaw.accounting.architecture import Architecture, as_architecture, count_params
 from distillaw.accounting.estimate import CountedModel
@@ -34,8 +35,6 @@ from distillaw.errors import ConfigError
 
 ROOM = 0.9
 """Share of a device's memory that a layout may take: the rest is fragments, communication buffers, the driver."""
-CHUNK_LOGITS = 2**26
-"""Logits of a chunk of the vocabulary loss on an accelerator (distill/losses.py)."""
 MOST_SEQUENCES = 64
 """Of a micro-batch: more fill no matrix product better."""
 
@@ -58,6 +57,32 @@ def read_devices(text: str) -> Devices:
     if found is None or not 1 <= int(found[1]) <= 100_000:
         raise ConfigError(f"--devices {text}: write how many of what, e.g. 64xh100")
     return Devices(count=int(found[1]), kind=hardware(found[2]))
+
+
+class Chunks(NamedTuple):
+    """How the vocabulary loss works through its logits (distill/losses.py), as on an accelerator."""
+
+    logits: int = 2**26
+    """Of a chunk."""
+    block_logits: int = 2**26
+    """Of a block of a chunk."""
+    hand_on: float = 10.0
+    """Bytes per weight of the head while the loss hands its gradient on: as it is, scaled, in bfloat16; 6 on a CPU,
+    where a factor of 1 is left out."""
+
+
+ON_ACCELERATOR = Chunks()
+
+
+class Way(NamedTuple):
+    """What is to be chosen."""
+
+    sharding: str
+    """`ddp`, or `fsdp` over all devices; the teacher lies as the student does, beside it on every device."""
+    recompute: bool
+    """Activations, in the backward pass."""
+    sequences: int
+    """Of a micro-batch of one device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,50 +137,41 @@ class Layout:
 def device_memory(
     student: Architecture,
     teacher: Architecture | None,
+    way: Way,
     *,
     world: int,
-    sharding: str,
-    sequences: int,
     context: int,
-    recompute: bool,
-    first_weights: bool,
-    chunk_logits: int = CHUNK_LOGITS,
-    block_logits: int = CHUNK_LOGITS,
-    hand_on: float = 10.0,
+    first_weights: bool = False,
+    chunks: Chunks = ON_ACCELERATOR,
 ) -> DeviceMemory:
     """Bytes per device of a training step (formulas: see the module).
 
     Args:
         student: its parameters are trained.
         teacher: None: nobody teaches.
+        way: how.
         world: devices.
-        sharding: `ddp` or `fsdp`.
-        sequences: of a micro-batch of one device.
         context: tokens of a sequence.
-        recompute: activations in the backward pass.
         first_weights: whether the weights of step 0 are kept.
-        chunk_logits: logits of a chunk of the loss.
-        block_logits: of a block of a chunk.
-        hand_on: bytes per weight of the head while the loss hands its gradient on: as it is, scaled, in bfloat16; 6 on
-            a CPU, where a factor of 1 is left out.
+        chunks: of the loss.
     """
-    count, tokens = count_params(student), sequences * context
-    shards = world if sharding == "fsdp" else 1
+    count, tokens, recompute = count_params(student), way.sequences * context, way.recompute
+    shards = world if way.sharding == "fsdp" else 1
     outside, block = count.embedding + count.head, count.non_embedding / student.layers
-    size = {"sequences": sequences, "context": context, "precision": Precision.BF16}
+    size = {"sequences": way.sequences, "context": context, "precision": Precision.BF16}
     kept = training_memory(student, **size).activations
     inputs = 2.0 * tokens * student.layers * student.width
-    rows = min(tokens, max(256, chunk_logits // student.vocab))
+    rows = min(tokens, max(256, chunks.logits // student.vocab))
     taught = teacher is not None
-    block_logits = min(block_logits, rows * student.vocab)
-    logits = rows * student.vocab * (4 * (1 + taught) + 2) + block_logits * 4 * (1 + taught)
+    in_block = min(chunks.block_logits, rows * student.vocab)
+    logits = rows * student.vocab * (4 * (1 + taught) + 2) + in_block * 4 * (1 + taught)
     loss = 4.0 * student.vocab * student.width + 6 * tokens * student.width + logits
     states, gradients = 12 * count.total / shards, 4 * count.total / shards
     # the weights that are whole, and what else there is: at the loss, in the last layer's backward pass, at its end
     if shards > 1:
         gathered, handed_on = 2.0 * outside, 2.0 * student.vocab * student.width
         at_loss = (inputs if recompute else kept, loss + 2 * block)
-        scaled = hand_on * student.vocab * student.width + 8 * tokens * student.width
+        scaled = chunks.hand_on * student.vocab * student.width + 8 * tokens * student.width
         after_loss = (inputs if recompute else kept, scaled + 2 * block)
         in_backward = (inputs + kept / student.layers if recompute else kept, handed_on + 10 * block)
         at_end = (kept / student.layers, gradients + 6.0 * outside)
@@ -213,40 +229,17 @@ def propose(
             f"--batch {batch_tokens:,.0f}: {batch_tokens / context:.1f} sequences of {context} cannot be shared by "
             f"{world} devices, which take one each at least. Give a larger batch, or fewer devices"
         )
-    found, least = [], None
-    for sharding, recompute in _ways(world):
-        for sequences in _micro_batches(share):
-            memory = device_memory(
-                arch,
-                None if teacher is None else as_architecture(teacher.shape),
-                world=world,
-                sharding=sharding,
-                sequences=sequences,
-                context=context,
-                recompute=recompute,
-                first_weights=False,
-            )
-            least = memory if least is None or memory.total < least.total else least
-            if memory.total <= ROOM * devices.kind.memory_bytes:
-                found.append(
-                    _timed(
-                        student,
-                        teacher,
-                        devices,
-                        tokens,
-                        share,
-                        mfu,
-                        price_per_hour,
-                        sharding=sharding,
-                        recompute=recompute,
-                        sequences=sequences,
-                        memory=memory,
-                    )
-                )
+    bill = _Bill(student, teacher, devices, tokens, share, mfu, price_per_hour)
+    taught_by = None if teacher is None else as_architecture(teacher.shape)
+    memory = {
+        way: device_memory(arch, taught_by, way, world=world, context=context) for way in _ways(world, share)
+    }
+    room = ROOM * devices.kind.memory_bytes
+    found = [bill.layout(way, needed) for way, needed in memory.items() if needed.total <= room]
     if not found:
-        assert least is not None
+        least = min(needed.total for needed in memory.values())
         raise ConfigError(
-            f"{world} x {devices.kind.name}: one sequence of {context} tokens takes {least.total / 1e9:.0f} GB of the "
+            f"{world} x {devices.kind.name}: one sequence of {context} tokens takes {least / 1e9:.0f} GB of the "
             f"{devices.kind.memory_bytes / 1e9:.0f} of a device, sharded and recomputed. More devices, a shorter "
             "--context, a smaller teacher, or its targets stored once (distillaw cache build)"
         )
@@ -255,61 +248,59 @@ def propose(
     )
 
 
-def _ways(world: int) -> Iterator[tuple[str, bool]]:
+def _ways(world: int, share: float | None) -> Iterator[Way]:
+    """All that may be tried: micro-batches in powers of two, up to a device's share of the batch."""
     for sharding in ("ddp", "fsdp") if world > 1 else ("ddp",):
-        yield sharding, False
-        yield sharding, True
+        for recompute in (False, True):
+            sequences = 1
+            while sequences <= min(MOST_SEQUENCES, share or MOST_SEQUENCES):
+                yield Way(sharding, recompute, sequences)
+                sequences *= 2
 
 
-def _micro_batches(share: float | None) -> Iterator[int]:
-    sequences = 1
-    while sequences <= min(MOST_SEQUENCES, share or MOST_SEQUENCES):
-        yield sequences
-        sequences *= 2
+@dataclass(frozen=True, slots=True)
+class _Bill:
+    """What a run is, whichever way it is laid out."""
 
+    student: CountedModel
+    teacher: CountedModel | None
+    devices: Devices
+    tokens: float
+    share: float | None
+    """Sequences of a step for one device; None: one micro-batch."""
+    mfu: float | None
+    price_per_hour: float | None
 
-def _timed(
-    student: CountedModel,
-    teacher: CountedModel | None,
-    devices: Devices,
-    tokens: float,
-    share: float | None,
-    mfu: float | None,
-    price_per_hour: float | None,
-    *,
-    sharding: str,
-    recompute: bool,
-    sequences: int,
-    memory: DeviceMemory,
-) -> Layout:
-    kind, world = devices.kind, devices.count
-    context = as_architecture(student.shape).context
-    accumulation = 1 if share is None else max(1, round(share / sequences))
-    model = 3 * student.forward + (teacher.forward if teacher else 0.0)
-    work = model + (student.forward if recompute else 0.0)
-    of_step = accumulation * sequences * context
-    sent = _sent(student, teacher, sharding, accumulation) if world > 1 else 0.0
-    network = kind.network_bytes_per_second if world > 8 else kind.link_bytes_per_second
-    exposed = 0.0 if network is None else sent / network
-    low, high = (mfu, mfu) if mfu is not None else (kind.mfu_low, kind.mfu_high)
-    seconds = [
-        join(work * of_step / (kind.peak_flop_per_second * used), exposed)
-        for used, join in ((high, max), (low, lambda compute, network: compute + network))
-    ]
-    rates = tuple(world * of_step / each for each in reversed(seconds))
-    hours = tuple(tokens / rate / SECONDS_PER_HOUR for rate in reversed(rates))
-    price = kind.price_per_hour if price_per_hour is None else price_per_hour
-    return Layout(
-        sharding=sharding,
-        sequences=sequences,
-        accumulation=accumulation,
-        recompute=recompute,
-        memory=memory,
-        mfu=tuple(rate * model / world / kind.peak_flop_per_second for rate in rates),  # type: ignore[arg-type]
-        tokens_per_second=rates,  # type: ignore[arg-type]
-        hours=hours,  # type: ignore[arg-type]
-        price=None if price is None else tuple(world * each * price for each in hours),  # type: ignore[arg-type]
-    )
+    def layout(self, way: Way, memory: DeviceMemory) -> Layout:
+        """Time and money of one way."""
+        student, teacher, kind, world = self.student, self.teacher, self.devices.kind, self.devices.count
+        context = as_architecture(student.shape).context
+        accumulation = 1 if self.share is None else max(1, round(self.share / way.sequences))
+        model = 3 * student.forward + (teacher.forward if teacher else 0.0)
+        work = model + (student.forward if way.recompute else 0.0)
+        of_step = accumulation * way.sequences * context
+        sent = _sent(student, teacher, way.sharding, accumulation) if world > 1 else 0.0
+        network = kind.network_bytes_per_second if world > 8 else kind.link_bytes_per_second
+        exposed = 0.0 if network is None else sent / network
+        low, high = (self.mfu, self.mfu) if self.mfu is not None else (kind.mfu_low, kind.mfu_high)
+        seconds = [
+            join(work * of_step / (kind.peak_flop_per_second * used), exposed)
+            for used, join in ((high, max), (low, lambda compute, network: compute + network))
+        ]
+        rates = tuple(world * of_step / each for each in reversed(seconds))
+        hours = tuple(self.tokens / rate / SECONDS_PER_HOUR for rate in reversed(rates))
+        price = kind.price_per_hour if self.price_per_hour is None else self.price_per_hour
+        return Layout(
+            sharding=way.sharding,
+            sequences=way.sequences,
+            accumulation=accumulation,
+            recompute=way.recompute,
+            memory=memory,
+            mfu=tuple(rate * model / world / kind.peak_flop_per_second for rate in rates),  # type: ignore[arg-type]
+            tokens_per_second=rates,  # type: ignore[arg-type]
+            hours=hours,  # type: ignore[arg-type]
+            price=None if price is None else tuple(world * each * price for each in hours),  # type: ignore[arg-type]
+        )
 
 
 def _sent(student: CountedModel, teacher: CountedModel | None, sharding: str, accumulation: int) -> float:

@@ -21,7 +21,7 @@ from cyclopts import App, CycloptsError, Parameter
 from distillaw.cli.console import plain_line, write_for_people, write_whole
 from distillaw.cli.plan_file import question_from_file
 from distillaw.cli.typed import in_typed_words, remember_words, usage_error
-from distillaw.cli.verbs import VERBS, add_verbs
+from distillaw.cli.verbs import GROUPS, VERBS, add_verbs
 from distillaw.errors import ConfigError, DistillawError, DistillawWarning, VocabularyError
 from distillaw.version import __version__
 
@@ -47,7 +47,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # `run` below says what an interrupt means here
 )
 
-add_verbs(app, VERBS)
+add_verbs(app, {**GROUPS, "": {"--install-completion": VERBS["--install-completion"]}})
 
 
 def print_json(answer: Mapping[str, object]) -> None:
