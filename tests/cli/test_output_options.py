@@ -82,6 +82,12 @@ def test_every_option_says_what_it_is(words):
 
 
 @every_command
+def test_help_lists_every_option(words):
+    text = answer(*words, "--help").stdout
+    assert not [one.name for one in options(COMMANDS[words]) if one.show and one.name.lstrip("-") not in text]
+
+
+@every_command
 def test_units_are_named(words):
     for argument in options(COMMANDS[words]):
         for pattern, unit in UNITS.items():

@@ -6,8 +6,9 @@ import pytest
 
 from distillaw.data.prepare import DataSpec
 from distillaw.errors import ConfigError, DataError, DistillawError
+from distillaw.recipe.foresight import consult_laws, foresee
 from distillaw.recipe.minima import cook
-from distillaw.recipe.spec import MinimaSpec, consult_laws, foresee
+from distillaw.recipe.spec import MinimaSpec
 from distillaw.runs.spec import Recipe
 from small_teacher import write_teacher
 

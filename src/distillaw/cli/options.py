@@ -62,7 +62,9 @@ def options_of(
         made.append((one.name, kind, field() if is_needed else field(default=default)))
     options = make_dataclass(f"{spec.__name__}Options", made, frozen=True, kw_only=True)
     options.__module__ = __name__  # that of make_dataclass, `types`, is taken for one of builtins
-    return Parameter(name="*", group=None if group is None else Group(group, sort_key=999))(options)
+    # a group of None would be none at all, and --help lists nothing of what has none
+    listed = {} if group is None else {"group": Group(group, sort_key=999)}
+    return Parameter(name="*", **listed)(options)
 
 
 def given(options: Any) -> dict[str, Any]:

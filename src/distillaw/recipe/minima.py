@@ -43,7 +43,8 @@ from distillaw.models.prune import Wishes, prune_to
 from distillaw.models.source import locate
 from distillaw.models.upcycle import Layout, upcycle_to
 from distillaw.models.vocabulary import MAX_BYTES, Making, Texts, extend_vocabulary, trim_vocabulary
-from distillaw.recipe.spec import STAGES, MinimaSpec, consult_laws, foresee
+from distillaw.recipe.foresight import consult_laws, foresee
+from distillaw.recipe.spec import STAGES, MinimaSpec
 from distillaw.runs.files import content_hash, read_json, read_json_lines, write_json, write_text
 from distillaw.runs.places import check_folder, claim_folder
 from distillaw.runs.store import StudyFolder

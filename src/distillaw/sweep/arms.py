@@ -50,11 +50,6 @@ def recipe_of_arms(tokens: int, *, context: int, distill_weight: float) -> Recip
     return Recipe(context=context, distill_weight=distill_weight, warmup_tokens=warmup, z_weight=0.0)
 
 
-def count_arms(*, fresh: bool, smaller: str, alone: bool) -> int:
-    """Of one start: itself, fresh weights and a smaller model where they are wanted, each with a twin alone."""
-    return (1 + fresh + bool(smaller)) * (1 + alone)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmsSpec:
     """What is compared."""
@@ -75,6 +70,11 @@ class ArmsSpec:
     seed: int = 0
     data: DataSpec = field(default_factory=DataSpec)
     training: Recipe = field(default_factory=Recipe)
+
+    @property
+    def num_arms(self) -> int:
+        """The start itself, fresh weights and a smaller model where they are wanted, each with a twin alone."""
+        return (1 + self.fresh + bool(self.smaller)) * (1 + self.alone)
 
     @property
     def pilot_tokens(self) -> int:
