@@ -21,6 +21,7 @@ PARTS = (
 
 
 MOST_LAYOUTS = 6
+"""Shown; --json has all."""
 
 
 def print_layouts(devices: Devices, layouts: list[Layout]) -> None:

@@ -1,8 +1,11 @@
 """`distillaw fit`: a law from a CSV, a Parquet file or a study folder."""
 
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.options import LawName, Number, OutFile
@@ -23,13 +26,34 @@ Family = Literal[
 ]
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableOptions:
+    """How a table of runs is read."""
+
+    columns: str | None = None
+    """Which column is what, e.g. params=N,tokens=D,loss=val_loss,teacher_loss=LT."""
+    group: str | None = None
+    """Column that names the independent run of each row; `none` for independent rows."""
+    where: list[str] | None = None
+    """Only the rows with COLUMN=VALUE (repeatable; * stands for anything), e.g. --where dataset=c4."""
+    unit: str | None = None
+    """Of the losses: nats, bits, bits-per-byte, bits-per-character."""
+    params_convention: Literal["non-embedding", "total"] | None = None
+    """What the params column counts, and --student where there is one; a law says it too. Default: non-embedding."""
+
+    @property
+    def read(self) -> dict[str, Any]:
+        """As arguments of what reads rows."""
+        named = {"columns": parse_columns(self.columns), "where": parse_where(self.where)}
+        return named | {name: getattr(self, name) for name in ("group", "unit", "params_convention")}
+
+
 def fit(
     file: Path,
     *,
     law: Family,
-    columns: str | None = None,
-    group: str | None = None,
-    where: list[str] | None = None,
+    table: TableOptions = TableOptions(),
     arm: Literal["fresh", "pruned", "fixed"] | None = None,
     delta: str = "auto",
     bootstrap: int = 1000,
@@ -37,8 +61,6 @@ def fit(
     seed: int = 0,
     supervised: LawName | None = None,
     priors: Literal["auto", "weak", "none"] = "auto",
-    unit: str | None = None,
-    params_convention: Literal["non-embedding", "total"] | None = None,
     vocab: Number | None = None,
     width: str | None = None,
     teacher_width: str | None = None,
@@ -53,9 +75,7 @@ def fit(
     Args:
         file: CSV, Parquet or JSON lines file, or a study folder.
         law: the family to fit.
-        columns: which column is what, e.g. params=N,tokens=D,loss=val_loss,teacher_loss=LT.
-        group: column that names the independent run of each row; `none` for independent rows.
-        where: fit only the rows with COLUMN=VALUE (repeatable; * stands for anything), e.g. --where dataset=c4.
+        table: how it is read.
         arm: students' first weights: fresh, pruned (cut out of the teacher under test), fixed (out of one reference);
             default: fresh where there are any, then fixed; for capacity-gap every arm of the table in turn.
         delta: Huber threshold in ln loss; `auto` matches the noise, 1e-3 is the field's habit.
@@ -65,8 +85,6 @@ def fit(
         supervised: law of the students' own supervised loss (pruned: of random starts, taught ones too): a published
             name or a fitted JSON file.
         priors: weak priors; `auto` uses them when delta is auto.
-        unit: of the losses: nats, bits, bits-per-byte, bits-per-character.
-        params_convention: what the params column counts; the law says it too. Default: non-embedding.
         vocab: vocabulary size; turns total parameters into non-embedding ones (total - vocab x width).
         width: column with the model width, for that.
         teacher_width: column with the teacher's width; teacher_params are then converted too.
@@ -84,9 +102,7 @@ def fit(
         by_arm = fit_arms(
             file,
             family=law,
-            columns=parse_columns(columns),
-            group=group,
-            where=parse_where(where),
+            **table.read,
             arm=arm,
             delta="auto" if delta == "auto" else parse_count(delta, name="--delta"),
             bootstrap=bootstrap,
@@ -94,8 +110,6 @@ def fit(
             seed=seed,
             supervised=None if supervised is None else load_law(supervised),
             priors=priors,
-            unit=unit,
-            params_convention=params_convention,
             vocab=vocab,
             width=width,
             teacher_width=teacher_width,

@@ -1,7 +1,7 @@
 """`distillaw instruct sft | dpo | onpolicy | generate`: chat models, and what they may learn from."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -66,12 +66,7 @@ def sft(
         learnt = sum(each.answer_tokens for each in sides.train)
         _preview(spec, start, sides, tokens, learnt, output)
         return
-    with joined(execution, output, model) as (ranks, output), output.working("fine-tuning") as step:
-        result = run_sft(spec, out, ranks=ranks, say=step, command=same_command())
-    if not ranks.is_first:
-        return
-    print_json(result) if output.json else _print_sft(result, out)
-    _suggest_scores(output, out)
+    _run(run_sft, spec, out, execution, output, shown=_print_sft)
 
 
 @app.command
@@ -108,12 +103,7 @@ def dpo(
         tokens = learnt + sum(2 * len(each.prompt) for each in sides.train)
         _preview(spec, start, sides, tokens, learnt, output)
         return
-    with joined(execution, output, model) as (ranks, output), output.working("tuning") as step:
-        result = run_dpo(spec, out, ranks=ranks, say=step, command=same_command())
-    if not ranks.is_first:
-        return
-    print_json(result) if output.json else _print_dpo(result, out)
-    _suggest_scores(output, out)
+    _run(run_dpo, spec, out, execution, output, shown=_print_dpo)
 
 
 @app.command
@@ -141,12 +131,7 @@ def onpolicy(
     _require()
     from distillaw.instruct.onpolicy import run_onpolicy
 
-    with joined(execution, output, model) as (ranks, output), output.working("distilling") as step:
-        result = run_onpolicy(spec, out, ranks=ranks, say=step, command=same_command())
-    if not ranks.is_first:
-        return
-    print_json(result) if output.json else _print_onpolicy(result, out)
-    _suggest_scores(output, out)
+    _run(run_onpolicy, spec, out, execution, output, shown=_print_onpolicy)
 
 
 @app.command
@@ -221,7 +206,21 @@ def _learn(about: dict, file: str, *, are_pairs: bool) -> tuple[str, str]:
     return "distillaw instruct generate --help", f"no pair is left to learn from: ask again with {longer}:"
 
 
-def _suggest_scores(output: Output, out: Path) -> None:
+def _run(
+    run: Callable[..., Result],
+    spec: TuneSpec,
+    out: Path,
+    execution: Any,
+    output: Output,
+    *,
+    shown: Callable[[Result, Path], None],
+) -> None:
+    """Run a stage on its processes and show what came of it."""
+    with joined(execution, output, spec.model) as (ranks, output), output.working("tuning") as step:
+        result = run(spec, out, ranks=ranks, say=step, command=same_command())
+    if not ranks.is_first:
+        return
+    print_json(result) if output.json else shown(result, out)
     model, scores = (shlex.quote(str(out / name)) for name in ("model", "evaluation"))
     output.suggest(f"distillaw evaluate {model} --text YOUR_TEXT --out {scores}")
 

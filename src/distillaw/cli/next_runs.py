@@ -6,12 +6,12 @@ one loss, or the difference of two allocations, it is a law's prediction (fittin
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.fit import Family, parse_columns, parse_where
+from distillaw.cli.fit import Family, TableOptions
 from distillaw.cli.options import HardwareName, LawName, Number, OutFile, Place, Text
 from distillaw.cli.output import Output, command_of
 from distillaw.cli.typed import STUDENT, refuse_idle
@@ -43,11 +43,7 @@ def next_runs(
     guess: LawName | None = None,
     noise: float = 0.003,
     law: Family | None = None,
-    columns: str | None = None,
-    group: str | None = None,
-    where: list[str] | None = None,
-    unit: str | None = None,
-    params_convention: Literal["non-embedding", "total"] | None = None,
+    table: TableOptions = TableOptions(),
     bootstrap: int = 400,
     level: float = 0.9,
     output: Output = Output(),
@@ -79,29 +75,19 @@ def next_runs(
         guess: (prediction) published law to design from where the runs do not carry one, e.g. surrogate-s2.
         noise: (prediction) spread of one run's ln loss that a guess assumes.
         law: (prediction) the family to fit to a table.
-        columns: which column is what, as in `distillaw fit`.
-        group: column that names the independent run of each row.
-        where: learn from the rows with COLUMN=VALUE only (repeatable), as in `distillaw fit`.
-        unit: of the losses.
-        params_convention: what the params column and --student count.
+        table: how a table is read.
         bootstrap: (prediction) replicates of the fit.
         level: (prediction) coverage of the interval.
     """
     is_prediction = predict or any(
         given is not None for given in (teacher_loss, teacher_params, against, candidates, guess, law)
     )
-    read = {
-        "columns": parse_columns(columns),
-        "group": group,
-        "unit": unit,
-        "params_convention": params_convention,
-    }
-    table = None
+    rows = None
     if not is_prediction:
         from distillaw.sequential.question import Asked, pose
 
         asked = Asked(params=student_params, tokens=student_tokens, margin=margin, losses=_losses(teacher))
-        setup, table = pose(source, asked, where=parse_where(where), **read)
+        setup, rows = pose(source, asked, **table.read)
         if setup is not None:
             refuse_idle(("--noise", "--bootstrap", "--level"), "it is about a prediction, --predict")
             flops = _budget(budget, money, _device(device), price)
@@ -118,7 +104,7 @@ def next_runs(
     target = _target(source, student_params, student_tokens, teacher_loss, teacher_params)
     with output.working("fitting and designing"):
         design = propose_runs(
-            source if table is None else table,
+            source if rows is None else rows,
             target=target,
             against=_against(against, target),
             budget=_budget(budget, money, preset, price),
@@ -126,10 +112,9 @@ def next_runs(
             guess=guess,
             noise=noise,
             family=law,
-            where=parse_where(where),
             bootstrap=bootstrap,
             level=level,
-            **read,
+            **table.read,
         )
     if output.json:
         print_json(

@@ -14,7 +14,10 @@ from distillaw.runs.files import content_hash
 
 BETAS = (0.9, 0.95)
 CLIP = 1.0
+"""Of AdamW and of the gradient's norm: Brown et al. 2020 (arXiv 2005.14165), appendix B."""
 LORA_ALPHA_PER_RANK, LORA_DROPOUT = 2, 0.05
+"""Twice the rank is a habit of the field, the dropout that of QLoRA's larger models (arXiv 2305.14314, appendix B);
+nothing here has measured either."""
 LARGEST_MICRO_BATCH = 8
 """Of a forward pass unless said otherwise: a choice for memory, the gradient of a step does not depend on it."""
 _PASSING = ("model", "data", "template", "teacher", "checkpoint_seconds", "checkpoint_activations")

@@ -38,6 +38,7 @@ from distillaw.sweep.spec import ReplicateSpec
 _STEP = 204_800.0
 """800 steps of 256 tokens."""
 _SIZES = (0.1e6, 0.2e6, 0.4e6)
+"""Of students by default: octaves that the cores of one machine can train; --students has others."""
 _TEACHERS = (0.2e6, 0.4e6, 0.8e6, 1.6e6)
 """Students and teachers where none are asked for: a study of these takes two cores a few hours (docs/protocols.md)."""
 _TWO = {"students": (0.1e6, 0.3e6), "teachers": (0.2e6, 1e6), "least": (1, 2, 1)}

@@ -23,6 +23,7 @@ from distillaw.quantities import did_you_mean
 from distillaw.runs.files import FILES, check_table, parse_json, read_json, read_text, require_file
 
 MOST_COLUMNS = 10_000
+"""A table of runs has tens; one of so many is transposed."""
 _LARGE = 1 << 20
 """Bytes from which a table of numbers is read as a whole."""
 _MISSING = {"", "nan", "null", "none", "na", "n/a"}

@@ -95,6 +95,7 @@ DATA_BOUNDS: Bounds = {
 STUDY_DATA_BOUNDS: Bounds = {"vocab_size": (257, math.inf), "world_tokens": (1, math.inf)}
 """Byte-level BPE has 256 bytes, and needs an end of text."""
 STUDY_BOUNDS: Bounds = {"peak_lr": (1e-9, 0.999), "seed": (0, math.inf)}
+"""As all bounds here: what lies outside has no meaning, or would train nothing; none is a matter of taste."""
 RECIPE_BOUNDS: Bounds = {
     "context": (2, math.inf),
     "head_dim": (2, math.inf),

@@ -39,6 +39,7 @@ MAX_FRUITLESS = 10
 """A job that loses this many workers in a row, none of its own fault, before any saved a step is marked failed; and
 as many workers in a row that end before they can train end the call."""
 PROBE_BYTES = 1 << 16
+"""Written to see whether anything can be: more than a file system keeps beside a name."""
 TAIL_BYTES = 1 << 13
 """Of a log, its last rows; a row has some hundred."""
 

@@ -200,6 +200,7 @@ def _word(value: object) -> str:
 
 KIND = "distillaw frozen predictions"
 SCHEMA_VERSION = 1
+"""Of these files: raised when what their keys mean changes."""
 _STAMPS = ("frozen_at", "number", "previous", "hash")
 """What differs between two freezes of the same predictions."""
 
