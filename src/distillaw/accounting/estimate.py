@@ -64,10 +64,9 @@ class CountedModel:
         return approximation_error(2 * self.params.active_non_embedding, self.forward)
 
 
-def counted_model(model: Model, *, label: str, context: int | None = None) -> CountedModel:
-    """Counts of a shape or an architecture, at another context on request."""
+def counted_model(model: Model, *, label: str) -> CountedModel:
+    """Counts of a shape or an architecture."""
     arch = as_architecture(model)
-    arch = arch if context is None else replace(arch, context=context)
     notes = ()
     if any(block.attention.window for block in arch.blocks):
         notes = ("sliding windows are counted: a query sees at most its window",)

@@ -271,13 +271,12 @@ def score_calibrated(
     heldout: HeldoutSet,
     *,
     teacher: AnyTeacher | None = None,
-    bins: int = BINS,
     ranks: Ranks = ALONE,
 ) -> CalibratedScores:
     """The losses of `score_heldout`, and calibration from the same logits."""
     with scoring(model):
         batches = list(heldout.batches(BATCH_WINDOWS))
-        return _score(model, teacher, batches, heldout.num_documents, bins, ranks)
+        return _score(model, teacher, batches, heldout.num_documents, BINS, ranks)
 
 
 def _score(

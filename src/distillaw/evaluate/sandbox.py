@@ -186,11 +186,9 @@ LIMITS = Limits()
 """Of one program: the original harness gives 3 s; ours starts an interpreter of its own."""
 
 
-def check_samples(
-    problem: Mapping[str, str], completions: Sequence[str], *, limits: Limits = LIMITS
-) -> list[ProgramOutcome]:
+def check_samples(problem: Mapping[str, str], completions: Sequence[str]) -> list[ProgramOutcome]:
     """Run the completions of a problem of HumanEval.jsonl against its tests, each in a process of its own."""
-    return [run_program(program_of(problem, each), limits=limits) for each in completions]
+    return [run_program(program_of(problem, each), limits=LIMITS) for each in completions]
 
 
 def program_of(problem: Mapping[str, str], completion: str) -> str:

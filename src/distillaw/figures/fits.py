@@ -89,12 +89,8 @@ def fitted_laws(record: StudyRecord) -> list[FittedLaw]:
 
 
 @in_style
-def draw_fits(laws: Sequence[FittedLaw], *, of: str = "") -> Figure:
+def draw_fits(laws: Sequence[FittedLaw]) -> Figure:
     """Predicted against measured (left) and the residuals in per cent (right), one row per law.
-
-    Args:
-        laws: to draw.
-        of: first line of the titles: which study they are of, where it is not the one at hand.
 
     Raises:
         DataError: there is no law.
@@ -109,7 +105,7 @@ def draw_fits(laws: Sequence[FittedLaw], *, of: str = "") -> Figure:
         left.plot(ends, ends, color=INK, linewidth=0.8, linestyle=DASHED)
         left.plot(law.measured, law.predicted, "o", color=color, markersize=4, alpha=0.75)
         status = f", {law.fit.status.name}" * (current_look().width is None)
-        set_title(left, f"{of}\n{law.label}: {len(law.measured)} runs{status}".strip())
+        set_title(left, f"{law.label}: {len(law.measured)} runs{status}")
         left.set_ylabel("predicted, nats/token")
         right.axhline(0, color=INK, linewidth=0.8, linestyle=DASHED)
         right.axhspan(-law.rms, law.rms, color=color, alpha=0.1, linewidth=0)

@@ -288,21 +288,24 @@ def dot(
     ax.plot(x, y, marker, color=color, markersize=size, markerfacecolor=face, **more)
 
 
-def count_axis(ax: Axes, values: Sequence[float], *, axis: str = "x") -> None:
-    """A logarithmic axis of counts with a tick at each value, written 150k or 1.8M."""
-    getattr(ax, f"set_{axis}scale")("log")
-    line = ax.xaxis if axis == "x" else ax.yaxis
-    line.set_major_locator(FixedLocator(_apart(sorted(set(values)))))
-    line.set_minor_locator(NullLocator())
-    line.set_major_formatter(FuncFormatter(lambda value, _: budget_text(value)))
+def count_axis(ax: Axes, values: Sequence[float]) -> None:
+    """A logarithmic abscissa of counts with a tick at each value, written 150k or 1.8M."""
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(FixedLocator(_apart(sorted(set(values)))))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: budget_text(value)))
 
 
-def _apart(values: list[float], least: float = 0.13) -> list[float]:
-    """Those that leave room for their names: a share of the axis from one to the next, the ends first."""
+LEAST_APART = 0.13
+"""Share of an axis from one tick to the next that leaves room for `150k`, in panels of the natural size."""
+
+
+def _apart(values: list[float]) -> list[float]:
+    """Those that leave room for their names, the ends first."""
     if len(values) < 3:
         return values
     kept, last = [values[0]], values[-1]
-    room = least * math.log(last / kept[0])
+    room = LEAST_APART * math.log(last / kept[0])
     for value in values[1:-1]:
         if math.log(value / kept[-1]) >= room and math.log(last / value) >= room:
             kept.append(value)

@@ -40,6 +40,9 @@ TOKENS_SCORED = 1024
 """Of each held-out document."""
 PEAK_LR = 0.011
 """Where the search for the rate starts, at width 64."""
+STRONGEST = 0.65
+"""Loss of the strongest teacher over what the smallest student reaches alone on the shortest budget, where size and
+text allow: far enough below that a gap would show. A choice."""
 AS_NAMED = dict.fromkeys(("pairs", "strong-teachers"), "the teachers are those that were named")
 """Controls that named teachers may lack."""
 
@@ -131,16 +134,13 @@ class Sheet:
         labels = self.labels()
         return next(t for _, t in self.teachers if t.label == labels[len(labels) // 2])
 
-    def ladder(
-        self, count: int, *, worst: float = 1.05, best: float = 0.65, beside: tuple[float, int] | None = None
-    ) -> None:
+    def ladder(self, count: int, *, worst: float = 1.05, beside: tuple[float, int] | None = None) -> None:
         """Teachers evenly spaced in ln loss, weak ones small and strong ones large, as far as size and text allow.
 
         Where the user named teachers, those instead.
 
         Args:
             worst: loss of the weakest over what the largest student reaches alone on the longest budget.
-            best: loss of the strongest over what the smallest reaches on the shortest.
             beside: size and budget of the best student alone; by default the largest on the longest.
         """
         scale, law = self.scale, self.law
@@ -151,7 +151,7 @@ class Sheet:
         weakest = float(law(params=scale.teachers[0], tokens=scale.tokens[0]))
         high = min(worst * float(law(params=size, tokens=tokens)), weakest)
         reachable = float(law(params=scale.teachers[-1], tokens=scale.teacher_tokens))
-        low = max(best * float(law(params=scale.students[0], tokens=scale.tokens[0])), reachable)
+        low = max(STRONGEST * float(law(params=scale.students[0], tokens=scale.tokens[0])), reachable)
         for place, loss in enumerate(np.geomspace(high, low * (1 + 1e-9), count)):
             first = min(place * len(scale.teachers) // count, len(scale.teachers) - 1)
             size, tokens = self._affordable(float(loss), first)

@@ -132,7 +132,7 @@ def check_folder(folder: Path, option: str = "--out") -> None:
         raise ConfigError(f"{option} {folder}: {there} cannot be written to; choose another place")
 
 
-def claim_folder(folder: Path, option: str = "--out") -> None:
+def claim_folder(folder: Path) -> None:
     """Make a folder ours: made if missing, marked before anything else is in it.
 
     Raises:
@@ -141,13 +141,13 @@ def claim_folder(folder: Path, option: str = "--out") -> None:
     """
     if is_ours(folder):
         return
-    check_folder(folder, option)
+    check_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _mark(folder)
     except OSError as error:
         raise RunError(
-            f"{folder} cannot be used as a folder ({error.strerror}); choose another one with {option}"
+            f"{folder} cannot be used as a folder ({error.strerror}); choose another one with --out"
         ) from error
 
 
@@ -355,7 +355,7 @@ def touch(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, 0o666))
 
 
-def create(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+def create(path: Path, content: bytes) -> None:
     """Write a file that must not be there yet, flushed to disk.
 
     Raises:
@@ -363,7 +363,7 @@ def create(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         OSError: it cannot be written, and is not left in part.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, mode)
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o644)
     try:
         os.write(descriptor, content)
         os.fsync(descriptor)
