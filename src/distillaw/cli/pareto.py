@@ -48,26 +48,13 @@ def pareto(
         frontier: what the line is: the staircase of unbeaten models, or their concave hull over log compute.
         out: write pareto.svg and pareto.png into this folder.
     """
-    from distillaw.errors import ConfigError, DataError
     from distillaw.laws.skill import skill_laws, told_skill
-    from distillaw.pareto.points import FRONTIERS, SCORES, own_points, place, place_words, published_points
+    from distillaw.pareto.points import FRONTIERS, own_points, place, place_words
 
     skill = told_skill(score, score_at) if score_at or score in skill_laws() else None
-    points = [
-        point
-        for path in models
-        for point in own_points(
-            path, task=score, teacher_cost=teacher_cost, teacher_tokens=teacher_tokens or 0.0, skill=skill
-        )
-    ]
-    if published and score in ("mean6", *SCORES):
-        points += published_points(score, chat=chat)
-    elif published and not points:
-        raise ConfigError(
-            f"--score {score}{did_you_mean(score, ('mean6', *SCORES))}: published are mean6 and {', '.join(SCORES)}"
-        )
-    if not points:
-        raise DataError("no models: name folders with evaluation.json, or leave --published on")
+    counted = {"teacher_cost": teacher_cost, "teacher_tokens": teacher_tokens or 0.0, "skill": skill}
+    points = [point for path in models for point in own_points(path, task=score, **counted)]
+    points = _among(points, score, published=published, chat=chat)
     best = {point.name for point in FRONTIERS[frontier](points)}
     axis = AXES[teacher_cost]
     if out is not None:
@@ -108,6 +95,27 @@ def pareto(
         "--text YOUR_TEXT" if score == "bits_per_byte" else f"--tasks {shlex.quote(tasks)} --data YOUR_DATA"
     )
     output.suggest(f"distillaw evaluate MODEL {what} --out DIR", first="one more point:")
+
+
+def _among(points: "list[ScorePoint]", score: str, *, published: bool, chat: bool) -> "list[ScorePoint]":
+    """The user's points among the published ones that are asked for.
+
+    Raises:
+        ConfigError: nothing published has this score, and there is nothing else.
+        DataError: no point at all.
+    """
+    from distillaw.errors import ConfigError, DataError
+    from distillaw.pareto.points import SCORES, published_points
+
+    if published and score in ("mean6", *SCORES):
+        points = points + published_points(score, chat=chat)
+    elif published and not points:
+        raise ConfigError(
+            f"--score {score}{did_you_mean(score, ('mean6', *SCORES))}: published are mean6 and {', '.join(SCORES)}"
+        )
+    if not points:
+        raise DataError("no models: name folders with evaluation.json, or leave --published on")
+    return points
 
 
 def _whose(point: "ScorePoint") -> str:

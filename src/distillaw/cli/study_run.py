@@ -251,34 +251,9 @@ def preview(
     wall = cost.wall_seconds(workers)
     left = _left(spec, out or Path("out") / spec.name)
     if output.json:
-        rows = [
-            {
-                "trunk": job.trunk.label,
-                "role": job.trunk.role,
-                "purpose": job.trunk.purpose,
-                "arm": _arm(job.trunk),
-                "params": job.trunk.params,
-                "tokens": list(job.budgets),
-                "seed": job.trunk.seed,
-                "core_seconds": seconds,
-            }
-            for job, seconds in zip(cost.jobs, cost.seconds, strict=True)
-        ]
-        print_json(
-            {
-                "study": spec.name,
-                "spec_hash": spec.spec_hash,
-                "trunks": rows,
-                "num_runs": cost.num_runs,
-                "flops": cost.flops,
-                "seconds": wall,
-                "workers": workers,
-                "disk_bytes": cost.disk_bytes,
-                "set": list(settings),
-                **({} if left is None else {"left": _left_json(left, workers)}),
-                **state(spec, cost).to_json(),
-            }
-        )
+        known = {"workers": workers, "set": list(settings)}
+        remains = {} if left is None else {"left": _left_json(left, workers)}
+        print_json(_cost_json(spec, cost) | {"seconds": wall} | known | remains | state(spec, cost).to_json())
         return
     _print_trunks(cost.jobs, cost.seconds)
     print(
@@ -312,6 +287,24 @@ def _left(spec: "StudySpec", folder: Path) -> "StudyCost | None":
     from distillaw.sweep.study import cost_left
 
     return cost_left(spec, folder)
+
+
+def _cost_json(spec: "StudySpec", cost: "StudyCost") -> dict[str, object]:
+    rows = [
+        {
+            "trunk": job.trunk.label,
+            "role": job.trunk.role,
+            "purpose": job.trunk.purpose,
+            "arm": _arm(job.trunk),
+            "params": job.trunk.params,
+            "tokens": list(job.budgets),
+            "seed": job.trunk.seed,
+            "core_seconds": seconds,
+        }
+        for job, seconds in zip(cost.jobs, cost.seconds, strict=True)
+    ]
+    counts = {name: getattr(cost, name) for name in ("num_runs", "flops", "disk_bytes")}
+    return {"study": spec.name, "spec_hash": spec.spec_hash, "trunks": rows, **counts}
 
 
 def _left_json(left: "StudyCost", workers: int) -> dict[str, float]:
