@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from distillaw.errors import ConfigError, DataError
-from distillaw.large_batch.diffusion import fit_diffusion, log_steps
+from distillaw.large_batch.diffusion import fit_alpha, fit_diffusion, log_steps
 
 
 def test_the_grid_is_logarithmic():
@@ -59,3 +59,28 @@ def test_bad_input():
         fit_diffusion([1, 2, 3, 4, 5], [1.0] * 5)
     with pytest.raises(ConfigError, match="at least 1"):
         log_steps(0)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 2.0])
+def test_the_exponent_of_a_random_potential_is_recovered(alpha):
+    random = np.random.default_rng(4)
+    covered, found = 0, []
+    for _ in range(20):
+        z = random.uniform(0, 10, 400)
+        fit = fit_alpha(z, 0.3 * z - z ** (alpha / 2) * random.normal(size=400))
+        found.append(fit.alpha)
+        covered += fit.interval[0] <= alpha <= fit.interval[1]
+    assert np.mean(found) == pytest.approx(alpha, abs=0.1) and covered >= 15
+    assert sum(row[3] for row in fit.bins) >= 380 and [row[0] for row in fit.bins] == sorted(
+        row[0] for row in fit.bins
+    )
+
+
+def test_an_exponent_needs_losses_that_differ():
+    z = np.linspace(0.1, 10, 100)
+    with pytest.raises(DataError, match="a slope needs three"):
+        fit_alpha(z[:20], z[:20])
+    with pytest.raises(DataError, match="all the same"):
+        fit_alpha(z, 0 * z)
+    with pytest.raises(DataError, match="all finite"):
+        fit_alpha(z, np.full(100, np.nan))

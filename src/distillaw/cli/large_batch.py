@@ -93,6 +93,65 @@ def run(
     output.suggest(f"distillaw report {shlex.quote(str(out))}")
 
 
+@app.command
+def landscape(
+    spec: Path,
+    *,
+    data: Path,
+    out: OutFolder,
+    device: str = "auto",
+    steps: int = 1000,
+    farthest: float = 10.0,
+    images: int = 256,
+    seed: int = 0,
+    output: Output = Output(),
+) -> None:
+    """Test the exponent alpha of the loss around fresh weights, as the paper's appendix does, and write landscape.json.
+
+    A random walk on a potential of exponent alpha goes as (log t)^(2/alpha); the paper finds 2.
+
+    Args:
+        spec: the study's TOML file, whose network and images are taken.
+        data: as for `run`.
+        out: folder for landscape.json; that of the study shows it in its report.
+        device: cpu, cuda, cuda:N or auto.
+        steps: random directions, one distance each.
+        farthest: largest distance.
+        images: training images that the loss is taken on.
+        seed: of weights and directions.
+    """
+    from distillaw.large_batch.images.spec import read_study
+
+    study = read_study(spec)
+    _require_torch()
+    from distillaw.cli.machine import torch_device
+    from distillaw.large_batch.images.landscape import measure_landscape
+    from distillaw.large_batch.images.words import alpha_sentence
+
+    found = measure_landscape(
+        study,
+        data,
+        out,
+        steps=steps,
+        farthest=farthest,
+        images=images,
+        device=torch_device(device),
+        seed=seed,
+        command=same_command(),
+    )
+    if output.json:
+        print_json(found)
+        return
+    print(f"{study.network.kind}, {format_count(found['params'])} parameters. {alpha_sentence(found)}")
+    columns = [
+        number("distance", ".2f", of=itemgetter(0)),
+        number("std of the loss", ".4f", of=itemgetter(1)),
+        number("mean difference", "+.4f", of=itemgetter(2)),
+        number("steps", ",", of=itemgetter(3)),
+    ]
+    print_table(Table.of(columns, found["bins"]))
+
+
 def _count(asked: int, device: str) -> int:
     """Processes to start."""
     from distillaw.cli.machine import count_workers

@@ -6,6 +6,9 @@
 The law is for the initial phase at a high, constant rate; a log curve alone is no proof of a random landscape
 (separable logistic regression has one too). Both are least squares in distance, so that their R^2 compare; points of
 one curve are correlated, so standard errors are those of the scatter about the line only, and too small.
+
+The logarithm is what a random potential of exponent alpha = 2 gives (E[(L(w1) - L(w2))^2] ~ ||w1 - w2||^alpha, so that
+||w_t - w_0|| ~ (log t)^(2/alpha)). `fit_alpha` is the paper's own test of that exponent.
 """
 
 import math
@@ -50,6 +53,68 @@ class DiffusionFit:
     def better(self) -> str:
         """`log` or `power`: the smaller sum of squares; both have two parameters."""
         return "log" if self.log_r2 >= self.power_r2 else "power"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlphaFit:
+    """Exponent of a random potential from losses at random distances of one point."""
+
+    alpha: float
+    """Twice the slope of ln std against ln distance."""
+    interval: tuple[float, float]
+    """95 %, bootstrap over the steps."""
+    bins: tuple[tuple[float, float, float, int], ...]
+    """(root mean square distance, standard deviation of the loss difference, its mean, steps) of each bin."""
+
+
+DRAWS = 1000
+"""Of the bootstrap: ends of a 95 % interval are then good to a twentieth of its width."""
+FEWEST_STEPS = 8
+"""Of a bin: below, the logarithm of a standard deviation has an error above a quarter."""
+
+
+def fit_alpha(distances: np.ndarray, differences: np.ndarray, *, bins: int = 10) -> AlphaFit:
+    """The exponent alpha of std(L(w_0 + z v) - L(w_0)) ~ z^(alpha/2), from bins of equal width in z.
+
+    Args:
+        distances: z > 0 of each step, shape (N,).
+        differences: loss there less loss at the start, nats, shape (N,).
+        bins: how many; those of fewer than `FEWEST_STEPS` steps are left out.
+
+    Raises:
+        DataError: lists of different length, fewer than three bins left, losses that are not finite or do not differ.
+    """
+    if distances.shape != differences.shape or not np.isfinite(differences).all():
+        raise DataError(f"{len(distances)} distances, {len(differences)} differences: one each, all finite")
+    index = np.minimum((distances / distances.max() * bins).astype(int), bins - 1)
+    kept = [i for i in range(bins) if (index == i).sum() >= FEWEST_STEPS]
+    if len(kept) < 3:
+        raise DataError(
+            f"{len(distances)} steps leave {len(kept)} bins of {FEWEST_STEPS}: a slope needs three"
+        )
+    groups = [np.flatnonzero(index == i) for i in kept]
+    rows = [
+        (
+            float(np.sqrt((distances[group] ** 2).mean())),
+            float(differences[group].std(ddof=1)),
+            float(differences[group].mean()),
+            len(group),
+        )
+        for group in groups
+    ]
+    if min(row[1] for row in rows) == 0:
+        raise DataError("losses of a bin are all the same: the model does not see its weights move")
+    random = np.random.default_rng(0)
+    spreads = [differences[random.choice(group, (DRAWS, len(group)))].std(1, ddof=1) for group in groups]
+    low, high = np.quantile(_alpha(rows, np.array(spreads)), [0.025, 0.975])
+    (alpha,) = _alpha(rows, np.array([[row[1]] for row in rows]))
+    return AlphaFit(alpha=float(alpha), interval=(float(low), float(high)), bins=tuple(rows))
+
+
+def _alpha(rows: Sequence[tuple[float, float, float, int]], spreads_KD: np.ndarray) -> np.ndarray:
+    """Twice the slope for each of D draws of K bins; the variance of ln std goes as one over the steps of its bin."""
+    distance, _, _, count = np.array(rows).T
+    return 2 * np.polyfit(np.log(distance), np.log(spreads_KD), 1, w=np.sqrt(count))[0]
 
 
 def log_steps(last: int, *, per_decade: int = 16) -> list[int]:

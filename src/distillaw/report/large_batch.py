@@ -8,13 +8,14 @@ Reads large_batch.json and the result of each cell; what has not finished is lef
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
 from distillaw.errors import DataError
 from distillaw.figures.batches import draw_columns, draw_error_curves, draw_image_walks
 from distillaw.large_batch.images.results import (
+    LANDSCAPE,
     ColumnScore,
     Gain,
     ImageRecord,
@@ -28,6 +29,7 @@ from distillaw.large_batch.images.results import (
 )
 from distillaw.large_batch.images.spec import PaperRow, hoffer2017
 from distillaw.large_batch.images.words import (
+    alpha_sentence,
     differences,
     gain_name,
     gain_sentence,
@@ -38,6 +40,7 @@ from distillaw.large_batch.images.words import (
 )
 from distillaw.quantities import format_seconds
 from distillaw.report.page import FigureFiles, KeyNumber, Picture, Section, write_page
+from distillaw.runs.files import read_json
 from distillaw.table import Column, Table, number, text
 
 INTERVALS = (
@@ -211,6 +214,7 @@ def _sections(found: _Findings) -> list[Section]:
             table=_walk_table(walks) if walks else None,
             table_title="Both fits of every batch size",
         ),
+        *_landscape(found.record.folder),
         Section(
             title="Every cell", table=_cell_table(found.record.results), table_title="Settings and results"
         ),
@@ -222,6 +226,28 @@ def _sections(found: _Findings) -> list[Section]:
                 *(found.row.known_problems if found.row else ()),
             ],
         ),
+    ]
+
+
+def _landscape(folder: Path) -> list[Section]:
+    """The test of alpha, where `distillaw large-batch landscape` was run into the folder."""
+    file = folder / LANDSCAPE
+    if not file.exists():
+        return []
+    found = read_json(file)
+    columns = [
+        number("distance", ".2f", of=itemgetter(0)),
+        number("standard deviation of the loss", ".4f", of=itemgetter(1)),
+        number("mean difference", "+.4f", of=itemgetter(2)),
+        number("steps", ",", of=itemgetter(3)),
+    ]
+    return [
+        Section(
+            title="Is alpha 2? Losses at random distances from fresh weights",
+            notes=[alpha_sentence(found)],
+            table=Table.of(columns, found["bins"]),
+            table_title="Every bin",
+        )
     ]
 
 

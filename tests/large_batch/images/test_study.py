@@ -95,8 +95,12 @@ def test_the_command_from_plan_to_report(data, tmp_path, monkeypatch):
     assert all(len(score["accuracy"]) == 2 for score in found["columns"])
     again = answer(*words, "--quiet")
     assert again.stderr == "" and "report:" in again.stdout and "95 % interval" in again.stdout
+    asked = ("large-batch", "landscape", *words[2:7], "--steps", 120, "--images", 60, "--json")
+    walked = json.loads(answer(*asked).stdout)
+    assert walked["interval"][0] < walked["alpha"] < walked["interval"][1] and walked["steps"] == 120
+    assert json.loads(answer(*asked).stdout)["bins"] == walked["bins"], "seeds settle it"
     report = answer("report", tmp_path / "out", "--out", tmp_path / "page.html")
-    assert report.returncode == 0 and (tmp_path / "page.html").exists()
+    assert report.returncode == 0 and "Is alpha 2?" in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What the folder of a study holds, and what its cells say together, with 95 % intervals.
 
     large_batch.json            spec, data, machine, command, cells
+    landscape.json              the test of alpha, where it was asked for
     cells/<name>/result.json    one finished cell; checkpoint.pt beside it while it runs
     report.html
 
@@ -36,6 +37,7 @@ from distillaw.runs.paired import (
 )
 
 RECORD = "large_batch.json"
+LANDSCAPE = "landscape.json"
 CELLS = "cells"
 
 

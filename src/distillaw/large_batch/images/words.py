@@ -108,6 +108,18 @@ def verdict_sentences(gains: Sequence[Gain]) -> list[str]:
     return [f"{lead} {'; '.join(kinds[kind])}." for kind, lead in words.items() if kind in kinds]
 
 
+def alpha_sentence(found: Mapping[str, Any]) -> str:
+    """What the test of alpha says."""
+    low, high = found["interval"]
+    end = "2, the paper's, is inside." if low <= 2 <= high else "2, the paper's, is outside."
+    of = f"{found['steps']:,} steps, {found['data']['images']:,} images"
+    return (
+        f"Loss differences at random distances up to {found['farthest']:g} from fresh weights ({of}) scatter as "
+        f"distance^(alpha/2) with alpha {found['alpha']:.2f} "
+        f"({low:.2f} to {high:.2f}): {end}"
+    )
+
+
 def walk_sentences(walks: Sequence[ImageWalk]) -> list[str]:
     """What the diffusion figure shows."""
     if not walks:
