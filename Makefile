@@ -69,7 +69,7 @@ bench-settle: $(READY)
 	$(BIN)/python $(SETTLE) shipped --out $(word 2,$(SETTLED))
 	$(BIN)/python -m benchmarks.settle.page $(SETTLED) --page docs/settle-benchmark.md --figure docs/settle-reliability.png
 
-# Is the planner calibrated, on truths that are not its own? About a quarter of an hour on one core.
+# Is the planner calibrated, on truths that are not its own? About five minutes on one core.
 bench-planner: $(READY)
 	$(BIN)/python -m benchmarks.verdict.run --full --out benchmarks/results/planner.json --figure docs/reliability.png
 

@@ -1,8 +1,9 @@
 """Are the planner's probabilities right, and is following it better than the rules of thumb?
 
-    python -m benchmarks.verdict.run --full --out benchmarks/results/planner.json   # a quarter of an hour, one core
+    python -m benchmarks.verdict.run --full --out benchmarks/results/planner.json   # five minutes of CPU
     python -m benchmarks.verdict.run --quick                                        # under a minute
     python -m benchmarks.verdict.run --outside --out benchmarks/results/planner_outside.json   # truths outside the form
+    python -m benchmarks.verdict.run --free-size --out benchmarks/results/free_size.json   # beside 20 tokens per parameter
     python -m benchmarks.verdict.run --chosen-on --out FILE    # those that widths were chosen on
 
 Simulated users: a pilot study from a truth that is not the planner's own (truths.py), its fits, questions up to
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import distillaw as dl
+from benchmarks.result_file import save, typed
 from benchmarks.verdict.outside import OUTSIDE, draw_outside
 from benchmarks.verdict.real import leave_one_size_out
 from benchmarks.verdict.rules import rules
@@ -37,7 +39,6 @@ from benchmarks.verdict.studies import (
 from benchmarks.verdict.summary import draw, summarise, table
 from benchmarks.verdict.truths import TRUTHS, draw_truth
 from distillaw.errors import DistillawError
-from distillaw.runs.files import write_text
 
 FAMILIES = ("distillation-kappa", "distillation-reduced")
 """In order of trust."""
@@ -45,11 +46,14 @@ PLAIN = {"may_train_teacher": False, "with_flips": False}
 """The truth knows no other strategies than these: alone, or from one of the candidates."""
 SIZES = {
     "quick": (tuple(range(0, 16, 5)), 8, 40),
-    "full": (tuple(range(64)), 8, 100),
+    "full": (tuple(range(500, 532)), 8, 100),
     "chosen-on": (tuple(range(1000, 1048)), 8, 100),
-    "outside": (tuple(range(2016, 2032)), 8, 100),
+    "outside": (tuple(range(2100, 2124)), 8, 100),
+    "free-size": (tuple(range(556, 580)), 0, 100),
 }
-"""Studies by number, questions per study, bootstrap replicates. The quick four take every truth and scale once."""
+"""Studies by number, questions per study (0: of free size alone), bootstrap replicates. The quick four take every truth
+and scale once; nothing was chosen on those of `full`, `outside` and `free-size`. Used up: 0 to 79, 400 to 415, 532 to
+555, 1000 to 1047, 2000 to 2031."""
 SEED = 20261121
 
 
@@ -121,19 +125,19 @@ def one_study(k, num_questions, bootstrap):
     study = make_study(truth, scale, rng)
     distances = {"distances": OF_COMPUTE, "of_compute": True} if truths is OUTSIDE else {}
     questions = make_questions(truth, study, rng, num_questions, **distances)
-    sized = [] if truths is OUTSIDE else make_size_questions(truth, study, rng)
+    sized = [] if num_questions else make_size_questions(truth, study, rng)
     fits = fits_of(study, bootstrap)
     rows = []
     for condition, evidence in sources(truth, study, fits).items():
         for question in questions + (sized if condition == "laws" else []):
-            is_sized = isinstance(question, SizeQuestion)
+            sized_as = "free size, served" if getattr(question, "serving", 0) else "free size"
             row = {
                 "study": k,
                 "truth": name,
                 "scale": scale,
                 "factor": question.factor,
                 "axis": question.axis,
-                "condition": "free size" if is_sized else condition,
+                "condition": sized_as if isinstance(question, SizeQuestion) else condition,
                 "fits": {f: fit.status.name for f, fit in fits.items()},
             }
             try:
@@ -185,7 +189,7 @@ def main():
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--quick", dest="size", action="store_const", const="quick", default="quick")
     which.add_argument("--full", dest="size", action="store_const", const="full")
-    for name in ("outside", "chosen-on"):
+    for name in ("outside", "free-size", "chosen-on"):
         which.add_argument(f"--{name}", dest="size", action="store_const", const=name)
     parser.add_argument(
         "--out", type=Path, help="scores as JSON; partial results lie beside it until the end"
@@ -201,7 +205,7 @@ def main():
     found["cpu_seconds"] = round(time.process_time() - started)
     print(table(found))
     if args.out:
-        write_text(args.out, json.dumps(found, indent=1) + "\n", known=True)
+        save(args.out, typed(), **found)
         partial.unlink(missing_ok=True)
     if args.figure:
         draw(found, args.figure)

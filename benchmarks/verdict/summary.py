@@ -164,6 +164,7 @@ PANELS = {
     "laws": "The user's fitted laws alone",
     "all": "With paired runs and published laws",
     "free size": "Fitted laws alone, student size free",
+    "free size, served": "The same, serving in the bill",
 }
 
 

@@ -69,12 +69,14 @@ def test_sizes_by_the_rule_spend_the_budget():
     truth, study, rng = drawn("surrogate-s2")
     for question in make_size_questions(truth, study, rng):
         alone, *taught = question.choices()
-        flop = 3 * question.forward(alone.params)
-        assert flop * alone.tokens == pytest.approx(question.compute, rel=1e-9)
+        each = question.forward(alone.params)
+        trained = question.compute - each * question.serving
+        assert trained == pytest.approx(question.compute / (2 if question.serving else 1), rel=0.4)
+        assert 3 * each * alone.tokens == pytest.approx(trained, rel=1e-9)
         assert alone.tokens / alone.params == pytest.approx(20, rel=0.05)
         for choice in taught:
-            bill = (flop + question.forward(choice.teacher.params)) * choice.tokens
-            assert bill == pytest.approx(question.compute, rel=1e-9)
+            bill = (3 * each + question.forward(choice.teacher.params)) * choice.tokens
+            assert bill == pytest.approx(trained, rel=1e-9)
         best = question.best_loss(truth)
         assert all(true_loss(truth, choice) > 0.999 * best for choice in question.choices())
 
