@@ -16,10 +16,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from distillaw.data.token_files import check_ids, open_tokens, parquet_documents, token_files
 from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import did_you_mean, format_bytes
 from distillaw.runs.files import parse_json, require_file
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MIXTURE = "mix:"
 
@@ -90,6 +95,8 @@ class Reading:
     section_chars: int = 0
     """Cut into sections of about this many characters at line ends, each then a document of its own (for corpora of
     few long texts); 0 does not cut."""
+    tokenizer: str = ""
+    """Of a corpus of token ids (docs/shards.md): the tokenizer that made them, with which they are read as text."""
 
 
 WHOLE = Reading()
@@ -103,7 +110,8 @@ def read_documents(corpus: str, reading: Reading = WHOLE) -> Iterator[str]:
         corpus: `sotu`; a .txt file (one document), .jsonl or .parquet file (one document a row); a folder of
             such files; or a Hugging Face dataset: a folder written by `save_to_disk`, or a hub name
             (`hub:owner/name`, `hub:owner/name:split`), which needs `pip install "distillaw[hub]"`; or several of
-            these with shares of the bytes (`mix:0.7*A + 0.3*B`, data/corpus.py).
+            these with shares of the bytes (`mix:0.7*A + 0.3*B`, data/corpus.py). Token ids (data/token_files.py) are
+            read as the text they stand for.
         reading: the field, and how much of each document.
 
     Raises:
@@ -115,7 +123,7 @@ def read_documents(corpus: str, reading: Reading = WHOLE) -> Iterator[str]:
             [(share, read_documents(each, reading)) for share, each in parse_mixture(corpus)]
         )
         return
-    for text in _raw_documents(corpus, reading.text_column):
+    for text in _raw_documents(corpus, reading):
         kept = text[: reading.max_document_chars] if reading.max_document_chars else text
         for section in _sections(kept, reading.section_chars) if reading.section_chars else (kept,):
             if section.strip():
@@ -125,7 +133,14 @@ def read_documents(corpus: str, reading: Reading = WHOLE) -> Iterator[str]:
 def is_missing(corpus: str) -> bool:
     """Whether a corpus is a path of this machine at which nothing lies."""
     is_path = corpus not in SHIPPED and not corpus.startswith("hub:")
-    return is_path and not Path(corpus).expanduser().exists()
+    path = Path(corpus).expanduser()
+    return is_path and not (path.exists() or Path(f"{path}.idx").exists())
+
+
+def files_of_ids(corpus: str, column: str) -> list[Path]:
+    """The files of a corpus of token ids (data/token_files.py); none of any other corpus, and of mixtures."""
+    is_path = corpus not in SHIPPED and not corpus.startswith(("hub:", MIXTURE)) and not is_missing(corpus)
+    return token_files(corpus, column) if is_path else []
 
 
 def check_apart(corpus: str, folder: Path) -> None:
@@ -144,7 +159,11 @@ def check_apart(corpus: str, folder: Path) -> None:
             )
 
 
-def _raw_documents(corpus: str, text_column: str) -> Iterator[str]:
+def _raw_documents(corpus: str, reading: Reading) -> Iterator[str]:
+    text_column = reading.text_column
+    if files := files_of_ids(corpus, text_column):
+        yield from _decoded(corpus, files, reading)
+        return
     if corpus in SHIPPED:
         with resources.as_file(resources.files("distillaw.data") / "corpora" / SHIPPED[corpus]) as path:
             yield from _read_parquet(path, text_column)
@@ -171,6 +190,36 @@ def _raw_documents(corpus: str, text_column: str) -> Iterator[str]:
             yield from _read_file(file, text_column)
     else:
         yield from _read_file(path, text_column)
+
+
+def tokenizer_of_ids(corpus: str, tokenizer: str) -> "PreTrainedTokenizerBase":
+    """The tokenizer that made the ids of a corpus.
+
+    Raises:
+        ConfigError: it is not named, or cannot be loaded.
+    """
+    from distillaw.data.tokenizer import load_tokenizer
+
+    if not tokenizer:
+        raise ConfigError(
+            f"corpus {corpus!r} holds token ids: name the tokenizer that made them, tokenizer in [data] of a file, "
+            "--tokenizer of a command"
+        )
+    return load_tokenizer(tokenizer)
+
+
+def _decoded(corpus: str, files: Sequence[Path], reading: Reading) -> Iterator[str]:
+    tokenizer = tokenizer_of_ids(corpus, reading.tokenizer)
+    end, size = tokenizer.eos_token_id, len(tokenizer)
+    for path in files:
+        if path.suffix == ".parquet":
+            documents = parquet_documents(path, reading.text_column)
+        else:
+            file = open_tokens(path, reading.text_column, size, end)
+            documents = (file.document(first, last, end) for first, last in file.spans(1, end))
+        for ids in documents:
+            check_ids(ids, size, str(path))
+            yield str(tokenizer.decode(ids[ids != end].tolist()))
 
 
 def _read_file(path: Path, text_column: str) -> Iterator[str]:

@@ -4,6 +4,9 @@ Splits are disjoint by document: a teacher is over-confident on its own training
 documents (arXiv 2502.08606v2 halves its corpus likewise), and nobody reads the held-out ones. Copies are dropped
 before splitting, near copies across splits after it (documents.py), so that one text cannot stand on two sides;
 the manifest counts them. Which documents each split holds is kept beside it (documents.py).
+
+Token ids that others made (token_files.py) stay where they are: splits are lists of pieces of their files. Only what is
+held out is copied. Runs of whole documents are drawn for the splits, single ones until there are some 65,000.
 """
 
 from collections import Counter
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distillaw.data.corpus import Reading, check_apart, read_documents
+from distillaw.data.corpus import Reading, check_apart, files_of_ids, read_documents, tokenizer_of_ids
 from distillaw.data.documents import (
     COPY_RULE,
     COPY_VERSION,
@@ -26,10 +29,20 @@ from distillaw.data.documents import (
     sketch,
     write_names,
 )
-from distillaw.data.shards import BESIDE, FORMAT, HELDOUT_BOUNDS, ShardWriter, TokenStore, manifest_hash
+from distillaw.data.shards import (
+    BESIDE,
+    FORMAT,
+    HELDOUT_BOUNDS,
+    PIECES,
+    ShardWriter,
+    TokenStore,
+    manifest_hash,
+    pieces_hash,
+)
 from distillaw.data.synthetic import documents_for, without_none, world_tokenizer, write_world
+from distillaw.data.token_files import TokenFile, copy_parquet, open_tokens
 from distillaw.data.tokenizer import encode_documents, load_tokenizer, tokenizer_hash, train_tokenizer
-from distillaw.errors import CacheError, DataError
+from distillaw.errors import CacheError, ConfigError, DataError
 from distillaw.quantities import format_count
 from distillaw.runs.config import from_table
 from distillaw.runs.files import file_sha256, saving, write_json
@@ -53,11 +66,12 @@ class DataSpec:
 
     corpus: str = "sotu"
     """`sotu` (shipped), a path to .txt / .jsonl / .parquet files, a saved dataset, `hub:owner/name`, or several with
-    shares: `mix:0.7*A + 0.3*B` (data/corpus.py)."""
+    shares: `mix:0.7*A + 0.3*B` (data/corpus.py); or token ids that another tool wrote (docs/shards.md)."""
     text_column: str = "text"
-    """The field that holds the text in .jsonl, Parquet and datasets."""
+    """The field that holds the text in .jsonl, Parquet and datasets; of token ids the column of their lists."""
     tokenizer: str = ""
-    """A Hugging Face tokenizer (folder or name); empty: a byte-level BPE is trained on the corpus."""
+    """A Hugging Face tokenizer (folder or name); empty: a byte-level BPE is trained on the corpus. Where the corpus is
+    token ids: the one that made them."""
     vocab_size: int = 512
     """Entries of the trained vocabulary; ignored when `tokenizer` is given."""
     validation_documents: int = 64
@@ -122,7 +136,7 @@ def prepare_data(
                 f"{folder} holds tokens made from another [data] table: {differences}. Use another study folder, or "
                 "delete this one"
             )
-        if spec.world is None and "duplicates" not in store.manifest:
+        if spec.world is None and not store.manifest.keys() & {"duplicates", "sources"}:
             say(
                 f"{folder}: an earlier version prepared this text; near copies across splits were not looked for"
             )
@@ -211,6 +225,7 @@ def _all_documents(spec: DataSpec) -> Iterator[str]:
         text_column=spec.text_column,
         max_document_chars=spec.max_document_chars,
         section_chars=spec.section_chars,
+        tokenizer=spec.tokenizer,
     )
     return read_documents(spec.corpus, reading)
 
@@ -226,8 +241,11 @@ def documents_of(spec: DataSpec, split: str) -> Iterator[str]:
     """The documents of one split, as text: the same ones whatever tokenizer the tokens are made with.
 
     Raises:
+        ConfigError: the corpus is token ids.
         DataError: too few documents, or none left on a side.
     """
+    if files_of_ids(spec.corpus, spec.text_column):
+        raise ConfigError(f"corpus {spec.corpus!r} holds token ids: pieces are learnt on text; give that")
     return (text for text, side in _documents(spec, _sort(spec).sides) if side == split)
 
 
@@ -265,10 +283,12 @@ def _sort(spec: DataSpec) -> _Sorted:
 
 
 def _build(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> None:
-    if spec.world is None:
-        _build_corpus(spec, folder, say)
-    else:
+    if spec.world is not None:
         _build_world(spec, folder, say)
+    elif files := files_of_ids(spec.corpus, spec.text_column):
+        _build_ids(spec, files, folder, say)
+    else:
+        _build_corpus(spec, folder, say)
 
 
 def _build_corpus(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> None:
@@ -284,6 +304,110 @@ def _build_corpus(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> N
         splits = _encode(spec, found.sides, tokenizer, folder, seen=progress.advance)
         write_names(folder, {split: found.names[found.sides == split] for split in SPLITS})
     _write_manifest(spec, folder, tokenizer, splits, characters=found.characters, copies=found.to_json())
+
+
+RUNS = 1 << 16
+"""Runs of whole documents that token shards are cut into for the splits: as many lines as a list of pieces has."""
+
+
+def _build_ids(spec: DataSpec, files: list[Path], folder: Path, say: Callable[[str], None]) -> None:
+    if spec.max_document_chars or spec.section_chars:
+        raise ConfigError(
+            "data.max_document_chars and data.section_chars count characters, and the corpus holds token ids; leave "
+            "them out"
+        )
+    tokenizer = tokenizer_of_ids(spec.corpus, spec.tokenizer)
+    size, end = len(tokenizer), tokenizer.eos_token_id
+    opened: list[TokenFile] = []
+    for number, path in enumerate(files):
+        if path.suffix == ".parquet":
+            say(f"copying the ids of {path}: Parquet is compressed and cannot be read where it lies")
+            copied = folder / f"copied-{number:05d}.bin"
+            opened.append(copy_parquet(path, spec.text_column, size, copied))
+        else:
+            opened.append(open_tokens(path, spec.text_column, size, end))
+    total = sum(len(file.ids) for file in opened)
+    say(f"{format_count(float(total))} token ids in {len(files)} files; copies among them are not looked for")
+    sources = [_source(file, folder, size) for file in opened]
+    step = max(1, total // RUNS)
+    runs = np.array(
+        [(k, first, last - first) for k, file in enumerate(opened) for first, last in file.spans(step, end)],
+        dtype=np.int64,
+    )
+    held = spec.validation_documents
+    if len(runs) < held + 2:
+        raise DataError(
+            f"the corpus {spec.corpus!r} has {len(runs)} documents; {held} held-out ones plus at least one each for "
+            "teachers and students are needed. Add files, or lower data.validation_documents"
+        )
+    if not any(end in opened[k].ids[a : a + n][[0, -1]] for k, a, n in runs[:100].tolist()):
+        say("no end of text between documents: what is read runs from one into the next")
+    sides = assign_splits(runs[:, 2], spec)
+    counts = _documents_in(runs, opened)
+    with saving(folder):
+        tokenizer.save_pretrained(str(folder / "tokenizer"))
+        splits = {"validation": _hold_out(spec, runs[sides == "validation"], opened, tokenizer, folder)}
+        for side in ("teacher", "student"):
+            chosen, file = runs[sides == side], folder / f"{side}{PIECES}"
+            np.save(file, _joined(chosen))
+            tokens = int(chosen[:, 2].sum())
+            shard = {"file": file.name, "tokens": tokens, "sha256": pieces_hash(file, sources)}
+            splits[side] = {
+                "documents": int(counts[sides == side].sum()),
+                "tokens": tokens,
+                "shards": [shard],
+            }
+    _write_manifest(spec, folder, tokenizer, splits, characters=0, sources=sources)
+
+
+def _source(file: TokenFile, folder: Path, vocab_size: int) -> dict[str, object]:
+    """What the manifest says of a file of ids; by its absolute path if it is not in the folder."""
+    is_own = file.path.parent == folder
+    return {
+        "file": file.path.name if is_own else str(file.path.resolve()),
+        "bytes": file.path.stat().st_size,
+        "sha256": file.vouch(vocab_size),
+        **file.how,
+    }
+
+
+def _documents_in(runs: np.ndarray, opened: list[TokenFile]) -> np.ndarray:
+    """How many documents each run holds; one where the file has no index and is too long to be read for it."""
+    counts = np.ones(len(runs), dtype=np.int64)
+    for number, file in enumerate(opened):
+        mine = np.flatnonzero(runs[:, 0] == number)
+        if file.start_of is not None and file.documents != len(mine):
+            firsts = [file.document_at(first) for first in runs[mine, 1].tolist()]
+            counts[mine] = np.diff([*firsts, file.documents])
+    return counts
+
+
+def _joined(runs: np.ndarray) -> np.ndarray:
+    """Runs with those that follow one another as one piece."""
+    follows = (runs[1:, 0] == runs[:-1, 0]) & (runs[1:, 1] == runs[:-1, 1] + runs[:-1, 2])
+    heads = np.flatnonzero(np.r_[True, ~follows])
+    return np.column_stack([runs[heads, :2], np.add.reduceat(runs[:, 2], heads)])
+
+
+def _hold_out(
+    spec: DataSpec,
+    runs: np.ndarray,
+    opened: list[TokenFile],
+    tokenizer: "PreTrainedTokenizerBase",
+    folder: Path,
+) -> dict:
+    """The first document of every run, copied; returns the manifest's entry."""
+    writer, end, bounds = ShardWriter(folder, "validation", _dtype(tokenizer)), tokenizer.eos_token_id, [0]
+    most = spec.validation_tokens_per_document
+    for number, first, count in runs.tolist():
+        ids = opened[number].document(
+            first, first + min(count, most + 1), end
+        )  # an end of text may come first
+        writer.append([end, *ids[:most]])
+        bounds.append(writer.tokens)
+    writer.flush()
+    np.save(folder / HELDOUT_BOUNDS, np.array(bounds, dtype=np.int64))
+    return {"documents": len(runs), "tokens": writer.tokens, "shards": writer.files}
 
 
 def _build_world(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> None:
@@ -311,6 +435,7 @@ def _write_manifest(
     *,
     characters: int,
     copies: Mapping[str, object] | None = None,
+    sources: list[dict[str, object]] | None = None,
 ) -> None:
     name = tokenizer_hash(tokenizer)
     with saving(folder):
@@ -331,6 +456,7 @@ def _write_manifest(
             "data_hash": manifest_hash(name, splits),
             "files": others,
             **({"duplicates": copies} if copies else {}),
+            **({"sources": sources} if sources else {}),
         },
     )
 

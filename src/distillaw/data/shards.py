@@ -5,6 +5,7 @@
     data/teacher-00000.bin ...    token ids, uint16 or uint32, documents separated by end-of-text
     data/validation-documents.npy first token of each held-out document, and the end of the last
     data/documents.npz            names of every split's documents, where the text is no world's
+    data/teacher-pieces.npy ...   of token shards that lie elsewhere: (file, first id, ids) of what a split reads, int64
 
 A split is an array of token windows. A seed fixes a permutation of them; position p of the stream is window
 permutation[p]. A batch is the next few positions, so two runs with one seed see the same text in the same order
@@ -14,11 +15,13 @@ whatever their batch size, and a run resumes by its position alone. Past the end
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from distillaw.data.token_files import Pieces, TokenFile, check_ids, open_again
 from distillaw.errors import CacheError
 from distillaw.runs.files import content_hash, file_sha256, read_json
 
@@ -39,6 +42,9 @@ _KEYS = {
     "files",
 }
 _AGAIN = "Delete {} to tokenise again"
+PIECES = "-pieces.npy"
+OPEN_FILES = 256
+"""Files of token shards that are mapped at once; each costs a file descriptor, of which 1,024 are usual."""
 SHARD_TOKENS = 1 << 26
 """Tokens per shard file (128 MB as uint16): small enough to copy, large enough to be few."""
 
@@ -76,8 +82,10 @@ class Split:
     """One split as windows of context + 1 tokens (inputs and next tokens overlap by one)."""
 
     name: str
-    shards: tuple[np.ndarray, ...]
+    shards: tuple[np.ndarray | Pieces, ...]
     context: int
+    vocab_size: int | None = None
+    """Of ids that others wrote: every window is checked, since nobody has read them all."""
 
     @property
     def num_windows(self) -> int:
@@ -89,11 +97,15 @@ class Split:
         """Tokens one epoch trains on: windows times context."""
         return self.num_windows * self.context
 
-    def _windows_of(self, shard: np.ndarray) -> int:
+    def _windows_of(self, shard: np.ndarray | Pieces) -> int:
         return (len(shard) - 1) // self.context
 
     def windows(self, indices: Iterable[int]) -> np.ndarray:
-        """Token ids of the given windows, int64, shape (B, context + 1)."""
+        """Token ids of the given windows, int64, shape (B, context + 1).
+
+        Raises:
+            DataError: an id beyond the vocabulary.
+        """
         rows = []
         for index in indices:
             local = int(index)
@@ -105,7 +117,10 @@ class Split:
                 local -= self._windows_of(shard)
             else:
                 raise IndexError(f"window {index} of {self.num_windows} in split {self.name!r}")
-        return np.stack(rows).astype(np.int64)
+        tokens = np.stack(rows).astype(np.int64)
+        if self.vocab_size is not None:
+            check_ids(tokens, self.vocab_size, f"the {self.name} split, windows {list(indices)}")
+        return tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +144,15 @@ class TokenStore:
             what = f"{folder}/manifest.json: damaged, keys missing: {sorted(missing)}"
             raise CacheError(f"{what}. {_AGAIN.format(folder)}")
         store = cls(folder=folder, manifest=manifest)
+        sources = manifest.get("sources", ())
+        for source in sources:
+            _check_source(folder / source["file"], source, verify, manifest["vocab_size"])
         for name in store._splits():
             for entry in store._splits()[name]["shards"]:
-                _check_shard(folder / entry["file"], entry, np.dtype(manifest["dtype"]).itemsize, verify)
+                if not entry["file"].endswith(PIECES):
+                    _check_shard(folder / entry["file"], entry, np.dtype(manifest["dtype"]).itemsize, verify)
+                elif verify and pieces_hash(folder / entry["file"], sources) != entry["sha256"]:
+                    raise CacheError(f"{folder / entry['file']}: altered. {_AGAIN.format(folder)}")
         if verify:
             _check_files(folder, manifest["files"])
         return store
@@ -154,8 +175,20 @@ class TokenStore:
         dtype = np.dtype(str(self.manifest["dtype"]))
         parts = ("teacher", "student") if name == "union" else (name,)
         entries = [entry for part in parts for entry in self._splits()[part]["shards"]]
-        shards = [np.memmap(self.folder / entry["file"], dtype=dtype, mode="r") for entry in entries]
-        return Split(name=name, shards=tuple(shards), context=context)
+        sources = self.manifest.get("sources", ())
+
+        @lru_cache(maxsize=OPEN_FILES)
+        def source(number: int) -> Any:
+            return open_again(self.folder / sources[number]["file"], sources[number])
+
+        shards = [
+            Pieces(np.load(self.folder / entry["file"]), source)
+            if entry["file"].endswith(PIECES)
+            else np.memmap(self.folder / entry["file"], dtype=dtype, mode="r")
+            for entry in entries
+        ]
+        vocab_size = self.manifest["vocab_size"] if sources else None
+        return Split(name=name, shards=tuple(shards), context=context, vocab_size=vocab_size)
 
     def heldout_documents(self) -> list[np.ndarray]:
         """Token ids of each held-out document, each beginning with the end-of-text token."""
@@ -179,6 +212,25 @@ def _check_files(folder: Path, hashes: Mapping[str, str]) -> None:
             raise CacheError(
                 f"{path}: missing, or its checksum differs from the manifest. {_AGAIN.format(folder)}"
             )
+
+
+def pieces_hash(path: Path, sources: Sequence[Mapping[str, Any]]) -> str:
+    """Names what a split reads of token shards: its pieces and every file's checksum."""
+    return content_hash([file_sha256(path), *(source["sha256"] for source in sources)], digits=64)
+
+
+def _check_source(path: Path, source: Mapping[str, Any], verify: bool, vocab_size: int) -> None:
+    """A file of token shards that others wrote: it must be what it was when the splits were made."""
+    found = path.stat().st_size if path.exists() else -1
+    if found == source["bytes"] and verify:
+        file = TokenFile(path=path, ids=open_again(path, source), how=source)
+        found = found if file.vouch(vocab_size) == source["sha256"] else -2
+    if found != source["bytes"]:
+        how = {-1: "missing", -2: "other ids"}.get(found, f"{found:,} bytes, not {source['bytes']:,}")
+        raise CacheError(
+            f"{path}: {how}, changed since {path.name} was divided into splits. Restore it, or delete the data folder "
+            "to divide it anew"
+        )
 
 
 def _check_shard(path: Path, entry: dict, itemsize: int, verify: bool) -> None:
@@ -211,7 +263,9 @@ class BatchOrder:
     split: Split
     seed: int
     _epoch: int = field(default=-1, init=False)
-    _permutation: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64), init=False)
+    _permutation: "np.ndarray | _Scrambled" = field(
+        default_factory=lambda: np.empty(0, dtype=np.int64), init=False
+    )
 
     def window_ids(self, first: int, count: int) -> np.ndarray:
         """Window indices at stream positions first .. first + count - 1, shape (count,)."""
@@ -226,12 +280,43 @@ class BatchOrder:
         """Token ids at stream positions first .. first + count - 1, shape (count, context + 1)."""
         return self.split.windows(self.window_ids(first, count))
 
-    def _order(self, epoch: int) -> np.ndarray:
+    def _order(self, epoch: int) -> "np.ndarray | _Scrambled":
         if epoch != self._epoch:
-            generator = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
-            self._permutation = generator.permutation(self.split.num_windows)
+            generator, size = (
+                np.random.Generator(np.random.Philox(key=[self.seed, epoch])),
+                self.split.num_windows,
+            )
+            listed = size <= LISTED_WINDOWS
+            self._permutation = generator.permutation(size) if listed else _Scrambled(generator, size)
             self._epoch = epoch
         return self._permutation
+
+
+LISTED_WINDOWS = 1 << 27
+"""Windows whose permutation is a list, 1 GB at most; one of more is computed element by element."""
+
+
+class _Scrambled:
+    """A permutation of 0 .. size - 1 in no memory: a Feistel network on the bits, walked until it lies within.
+
+    Six rounds of a 64-bit hash; Luby & Rackoff 1988 need four, cycle walking is Black & Rogaway 2002.
+    """
+
+    def __init__(self, generator: np.random.Generator, size: int) -> None:
+        self._size, self._half = size, -(-(size - 1).bit_length() // 2)
+        self._keys = [int(key) for key in generator.integers(1 << 63, size=6)]
+
+    def __getitem__(self, position: int) -> int:
+        mask, value = (1 << self._half) - 1, int(position)
+        while True:
+            left, right = value >> self._half, value & mask
+            for key in self._keys:
+                mixed = ((right ^ key) * 0x9E3779B97F4A7C15) & (1 << 64) - 1  # as splitmix64 does
+                mixed = ((mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9) & (1 << 64) - 1
+                left, right = right, left ^ (mixed ^ mixed >> 31) & mask
+            value = left << self._half | right
+            if value < self._size:
+                return value
 
 
 @dataclass(slots=True, kw_only=True)

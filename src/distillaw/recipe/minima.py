@@ -30,7 +30,7 @@ import numpy as np
 
 from distillaw.data.corpus import check_apart
 from distillaw.data.prepare import DataSpec, copy_data, documents_of, prepare_data, require_tokens
-from distillaw.data.shards import TokenStore
+from distillaw.data.shards import SHARD_TOKENS, TokenStore
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import ConfigError, DataError
 from distillaw.evaluate.suite import evaluate_model
@@ -72,7 +72,7 @@ def divide_text(spec: DataSpec, data: Path, folder: Path, *, calibration_tokens:
     store = prepare_data(spec, data, say=say)
     tokenizer = load_tokenizer(str(store.tokenizer_folder))
     if not (folder / HELDOUT).exists():
-        read = np.concatenate(store.split("teacher", context=1).shards)
+        read = store.split("teacher", context=1).shards[0][:SHARD_TOKENS]
         documents = np.split(read, np.flatnonzero(read == tokenizer.eos_token_id) + 1)[:CALIBRATION_DOCUMENTS]
         each = math.ceil(SPARE * calibration_tokens / len(documents))
         _write_documents(folder / CALIBRATION, [document[:each] for document in documents], tokenizer)
