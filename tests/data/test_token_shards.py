@@ -350,7 +350,7 @@ def test_runs_and_stores_take_ids_where_they_take_text(tmp_path, tokenizer, docu
         table = {"corpus": str(write(tmp_path / name, documents)), "tokenizer": str(tokenizer)}
         data = "".join(f'{key} = "{value}"\n' for key, value in table.items())
         text = (
-            RUN.format(tokens=1024)
+            RUN.format(tokens=2048)
             .replace("vocab_size = 300\n", data)
             .replace("max_document_chars = 800\n", "")
         )

@@ -13,7 +13,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -372,7 +372,8 @@ def check_text(text: str | Path, reading: Reading = WHOLE) -> None:
             raise ConfigError(f"{name} {chars}: a number of characters, e.g. 4000; 0 leaves documents whole")
     for _, corpus in parse_mixture(str(text)):
         if not corpus.startswith("hub:"):
-            next(iter(read_documents(corpus, Reading(text_column=reading.text_column))), None)
+            whole = replace(reading, max_document_chars=0, section_chars=0)
+            next(iter(read_documents(corpus, whole)), None)
         elif not re.fullmatch(r"hub:[\w.-]+(/[\w.-]+)?(:[^:]+)?", corpus):
             raise ConfigError(
                 f"--text {corpus}: a dataset on the hub is hub:owner/name or hub:owner/name:split"

@@ -41,7 +41,8 @@ that is high at once. One in twenty is a habit, which nothing here has measured.
 
 def text_of_arms(corpus: str, teacher: str, **reading: Any) -> DataSpec:
     """The text of arms, in the teacher's tokens; `reading` has other fields of `DataSpec`."""
-    return DataSpec(corpus=corpus, tokenizer=teacher, teacher_share=TEACHER_SHARE, **reading)
+    made_by = reading.pop("tokenizer", "") or teacher
+    return DataSpec(corpus=corpus, tokenizer=made_by, teacher_share=TEACHER_SHARE, **reading)
 
 
 def recipe_of_arms(tokens: int, *, context: int, distill_weight: float) -> Recipe:
