@@ -3,7 +3,7 @@
     python -m benchmarks.verdict.run --full --out benchmarks/results/planner.json   # five minutes of CPU
     python -m benchmarks.verdict.run --quick                                        # under a minute
     python -m benchmarks.verdict.run --outside --out benchmarks/results/planner_outside.json   # truths outside the form
-    python -m benchmarks.verdict.run --free-size --out benchmarks/results/free_size.json   # beside 20 tokens per parameter
+    python -m benchmarks.verdict.run --free-size --out benchmarks/results/free_size.json   # beside 20 a parameter
     python -m benchmarks.verdict.run --chosen-on --out FILE    # those that widths were chosen on
 
 Simulated users: a pilot study from a truth that is not the planner's own (truths.py), its fits, questions up to
@@ -49,7 +49,7 @@ SIZES = {
     "full": (tuple(range(500, 532)), 8, 100),
     "chosen-on": (tuple(range(1000, 1048)), 8, 100),
     "outside": (tuple(range(2100, 2124)), 8, 100),
-    "free-size": (tuple(range(556, 580)), 0, 100),
+    "free-size": (tuple(range(556, 572)), 0, 100),
 }
 """Studies by number, questions per study (0: of free size alone), bootstrap replicates. The quick four take every truth
 and scale once; nothing was chosen on those of `full`, `outside` and `free-size`. Used up: 0 to 79, 400 to 415, 532 to
