@@ -72,7 +72,7 @@ class ShardWriter:
         if not self._pending:
             return
         path = self._folder / f"{self._split}-{len(self.files):05d}.bin"
-        np.concatenate(self._parts).tofile(path)
+        path.write_bytes(np.concatenate(self._parts).data)  # not tofile, which has no errno for a full disk
         self.files.append({"file": path.name, "tokens": self._pending, "sha256": file_sha256(path)})
         self._parts, self._pending = [], 0
 
