@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillaw.data.prepare import DataSpec, assign_splits, prepare_data, require_tokens
-from distillaw.data.shards import BatchOrder, Split, TokenStore
+from distillaw.data.shards import BatchOrder, ShardWriter, Split, TokenStore
 from distillaw.errors import CacheError, ConfigError, DataError, RunError
+from distillaw.runs.files import saving
 
 SPEC = DataSpec(
     vocab_size=300, validation_documents=10, validation_tokens_per_document=1024, max_document_chars=800
@@ -136,3 +137,12 @@ def test_a_full_disk_leaves_nothing_half_made(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, previous)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_while_tokens_are_written_says_so(tmp_path):
+    """`numpy.tofile` raises without an error number, so that the advice was to choose another place."""
+    (tmp_path / "student-00000.bin").symlink_to("/dev/full")
+    writer = ShardWriter(tmp_path, "student", np.dtype(np.uint16))
+    writer.append(range(9000))
+    with pytest.raises(RunError, match=r"No space left.*Free space"), saving(tmp_path):
+        writer.flush()

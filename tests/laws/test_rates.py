@@ -120,3 +120,11 @@ def test_intervals_hold_where_the_prior_does():
         mean, sd = law.octaves(8e5, 1.6e7)
         inside += abs(mean - best(8e5, 1.6e7)) < 1.645 * sd
     assert 0.88 < inside / 2_000 < 0.92
+
+
+def test_a_curve_that_is_flat_up_to_a_cliff_has_its_best_rate_anywhere_on_the_flat():
+    """As found on the kernel's documentation; three runs alone said 0.44 octaves below the edge, to 0.1."""
+    flat = lowest((-2, -1, 0, 1), (4.3334, 4.3360, 4.3208, 4.9177))
+    assert -1.6 < flat.octaves < -0.6 and flat.sd > 0.5
+    bowl = lowest((-2, -1, 0, 1), (4.46, 4.36, 4.32, 4.36))
+    assert abs(bowl.octaves) < 0.1 and bowl.sd < LATTICE

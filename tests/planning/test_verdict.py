@@ -476,3 +476,15 @@ def test_bill_parts_and_scenarios():
         assert found["total"] == pytest.approx(wanted)
     plain = Situation(student_params=1e9, student_tokens=2e10)
     assert bill(plain, 1e9, 2e10, Teacher(name="t", loss=2.0))["total"] is None
+
+
+def test_beyond_its_budgets_a_good_teacher_is_worth_no_less_for_a_bad_one_beside_it(tmp_path):
+    """On the kernel's documentation 0.148 nats became 0.005, in a verdict that printed 0.148 and advised against it."""
+    write_study(tmp_path, World(teachers=((3e5, 2_000_000), (2e4, 400_000))))
+    record = read_study(tmp_path)
+    baseline, *taught = (arm.at(3_000_000) for arm in student_arms(record, record.students[-1].params))
+    gain = measure_gain(record, baseline, taught, rng=np.random.default_rng(0))
+    assert {c.basis for c in gain.candidates} == {"extrapolated"}
+    found, best = gain.posterior, int(np.argmax(gain.posterior.estimate))
+    assert found.estimate[best] - found.estimate.min() > 0.3
+    assert found.mean[best] > found.estimate[best] - 0.2 * found.se[best]

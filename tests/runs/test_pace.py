@@ -35,7 +35,7 @@ def test_work_beyond_what_was_thought_of_has_no_time_left(monkeypatch):
     telling.advance(100)
     now[0] = 25.0
     telling.advance(100)
-    assert said == ["training, 25 s: 200 tokens, more than the 150 thought of, 4 tokens/s"]
+    assert said == ["training, 25 s: 200 tokens, more than the estimated 150, 4 tokens/s"]
 
 
 def test_who_knows_the_time_left_better_than_the_rate_is_asked(monkeypatch):

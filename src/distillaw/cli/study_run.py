@@ -383,5 +383,5 @@ def _print_unknowns(spec: "StudySpec", cost: "StudyCost") -> None:
     if searched:
         print(
             f"searches are counted with {plural(len(searched), 'run')}, as if each ended where it begins; "
-            f"the time has {MOVES:.0%} of theirs more, since some move"
+            f"{MOVES:.0%} is added to their time, since some go further"
         )

@@ -132,7 +132,7 @@ def _in_training(one: "Running") -> str:
 
 
 def _known(found: "StudyStatus") -> str:
-    known = f"{found.done} of {found.known} runs done" + (" so far known" if found.waiting else "")
+    known = f"{found.done} of {found.known} runs{' known so far' * bool(found.waiting)} done"
     return f"{found.name}: {known}, {len(found.failures)} failed, {len(found.running)} trunks in training"
 
 

@@ -32,6 +32,9 @@ LEAST = 0.25
 lattice of halves is bracketed by them wherever it lies."""
 NEAR = 1.3
 """Octaves from the lowest loss within which a parabola is drawn: the next point of a lattice of halves, not a cliff."""
+MISFIT = 9.0
+"""In `NOISE`, how far below the parabola a loss two octaves off must lie for the curve to be none: two standard deviations,
+sqrt(3^2 + 3^2 + 1 + 1) = 4.5 of it each, of three runs drawn on to there and the run itself."""
 SIZE = (-0.08, 0.12)
 """Prior of s. Over width the best rate drifts by -0.15 +- 0.08 octaves per doubling, which is two of N, over layers
 by 0.06 +- 0.11 (docs/mup.md); six pairs of sizes of the open and the pocket study have -0.32 to -0.02 for one of N."""
@@ -112,6 +115,10 @@ def excess(octaves: ArrayLike, losses: ArrayLike, own: float) -> float:
 def lowest(octaves: ArrayLike, losses: ArrayLike) -> Lowest | None:
     """Where the loss over rates is lowest: a parabola, held by what a lattice of halves would say without it.
 
+    A curve that is flat up to a cliff has a sharp parabola at the cliff's edge, and its best rate anywhere on the flat.
+    Where a rate further off is too good for the parabola, every rate that was tried stands for its neighbourhood, with
+    the chance that its loss is no worse than the lowest.
+
     Args:
         octaves: log2 of the rates.
         losses: at each, nats/token; inf where training diverged.
@@ -130,11 +137,16 @@ def lowest(octaves: ArrayLike, losses: ArrayLike) -> Lowest | None:
         var = float(jacobian @ cov @ jacobian) + FORM**2
     kept = 1 / (1 + var / LATTICE**2)
     place = kept * vertex
+    where, sd = place, LATTICE * math.sqrt(1 - kept)
+    off, rise = np.asarray(octaves, dtype=np.float64) - best, np.asarray(losses) / np.min(losses) - 1
+    if np.any((np.abs(off) >= NEAR) & (rise < (c * off**2 + slope * off) / np.min(losses) - MISFIT * NOISE)):
+        share = np.array([math.erfc(each / (2 * NOISE)) for each in rise])  # two runs, with noise each
+        share, top = share / share.sum(), int(np.argmin(rise))
+        off[top], own = place, np.where(np.arange(len(off)) == top, sd, LATTICE)
+        where = float(share @ off)
+        sd = math.sqrt(share @ (own**2 + (off - where) ** 2))
     return Lowest(
-        best + place,
-        LATTICE * math.sqrt(1 - kept),
-        math.sqrt(max(c, 0.0) ** 2 + cov[0, 0]),
-        max(c, 0.0) * place**2,
+        best + where, sd, math.sqrt(max(c, 0.0) ** 2 + cov[0, 0]), max(c, 0.0) * place**2
     )
 
 

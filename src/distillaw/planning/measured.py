@@ -168,7 +168,7 @@ def measure_gain(
         curves=float(beyond[top, top]),
     )
     posterior = gain_posterior(
-        gain, cov + beyond, dof=dof, spread=TEACHER_SPREAD * loss, rng=rng, draws=draws
+        gain, cov + beyond, dof=dof, spread=_teacher_spread(candidates, loss), rng=rng, draws=draws
     )
     return MeasuredGain(
         baseline=baseline,
@@ -179,6 +179,17 @@ def measure_gain(
         seeds=cov - documents,
         is_paired=_has_scores(baseline, candidates),
     )
+
+
+def _teacher_spread(candidates: Sequence[ArmPoint], loss: float) -> float:
+    """Scale of the prior on how much teachers differ, nats/token; beyond the budgets run, as much as at the last one.
+
+    What is drawn on is known so badly that a scale of noise alone would pull a good teacher half way to a bad one,
+    though runs have told them apart: it would be worth less for the company it keeps.
+    """
+    ends = [c.ends[max(c.ends)].values() for c in candidates if c.basis == "extrapolated"]
+    seen = float(np.std([np.mean([run.loss for run in end]) for end in ends])) if ends else 0.0
+    return max(TEACHER_SPREAD * loss, seen)
 
 
 def _weighted(point: ArmPoint) -> dict[int, float]:

@@ -76,7 +76,7 @@ class Telling(Meter):
         done, total, unit = format_count(self.done), format_count(self._total), self._unit
         pace = f"{format_count(rate)} {unit}/s"
         if self.done > self._total:
-            far, seconds = f"{done} {unit}, more than the {total} thought of, {pace}", None
+            far, seconds = f"{done} {unit}, more than the estimated {total}, {pace}", None
         else:
             far, seconds = f"{done} of about {total} {unit}, {pace}", (self._total - self.done) / rate
         if self._left is not None:

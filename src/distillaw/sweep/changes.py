@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from distillaw.runs.files import read_json
 from distillaw.runs.places import claim_folder, move
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.ready import ReadyJobs
-from distillaw.sweep.spec import StudySpec
+from distillaw.sweep.spec import DesignSpec, ReplicateSpec, StudySpec, TeacherSpec
 
 SUPERSEDED = "superseded"
 """Folder of runs that were asked for again, as they were."""
+_TABLES = {"teachers": TeacherSpec, "replicates": ReplicateSpec, "cells": DesignSpec}
+"""The records behind the entries of a study's lists of tables."""
 
 
 def changed_settings(folder: Path, spec: StudySpec) -> list[str]:
@@ -142,7 +144,7 @@ def _entries(old: Any, new: Any, key: str) -> list[str]:
         pairs = zip(gone, come, strict=True)
         return [line for (n, was), (_, now) in pairs for line in _differences(was, now, f"{key}.{n}")]
     return [
-        f"{key}.{number} was {what}: {_entry(entry)}"
+        f"{key}.{number} was {what}: {_entry(entry, key)}"
         for what, found in (("removed", gone), ("added", come))
         for number, entry in found
     ]
@@ -159,11 +161,15 @@ def _without(entries: list[object], others: list[object]) -> list[tuple[int, obj
     return found
 
 
-def _entry(entry: object) -> str:
-    """What tells an entry from others: the settings that are not empty."""
+def _entry(entry: object, key: str) -> str:
+    """What tells an entry from others: the settings that are neither empty nor those of an entry that says nothing."""
     assert isinstance(entry, dict)
+    usual = {f.name: f.default for f in fields(_TABLES[key])} if key in _TABLES else {}
+    usual = {name: list(value) if isinstance(value, tuple) else value for name, value in usual.items()}
     return ", ".join(
-        f"{name} {json.dumps(value)}" for name, value in entry.items() if value not in (None, "", [], {})
+        f"{name} {json.dumps(value)}"
+        for name, value in entry.items()
+        if value not in (None, "", [], {}) and value != usual.get(name)
     )
 
 

@@ -60,7 +60,7 @@ class TrainingTask:
     """The file or folder that holds what its worker printed."""
     record: Path | None = None
     """The worker's, there from when it can train (runs/lock.py)."""
-    waits_for: str = "starting"
+    waits_for: str = "loading libraries, model and text"
     handle: Any = None
     """The place's own."""
     is_killed: bool = False

@@ -210,9 +210,8 @@ def _best(
         if not math.isfinite(losses[best - low]):
             best = low
         if low < best < high:
-            own = losses[best - low - 1 : best - low + 2]
             is_seen = not search.guess or all(lookup(point(v)) is not None for v in range(best - 1, best + 2))
-            found = lowest((-1, 0, 1), own) if is_seen else _UNSEEN
+            found = lowest([v - best for v in range(low, high + 1)], losses) if is_seen else _UNSEEN
             return _Best(best, found or AT_AN_END, is_interior=True)
         low, high = (low - 1, high) if best == low else (low, high + 1)
     return _Best(best, AT_AN_END, is_interior=False)
