@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from distillaw.accounting.architecture import Architecture, Attention, Block, FeedForward
 from distillaw.errors import ConfigError
@@ -393,6 +394,15 @@ _LLAMA_LIKE = {
 }
 
 
+def _plain_model(
+    name: str, width: int, layers: int, attention: Attention, ffn: int, *, biased: bool = True, **more: Any
+) -> Architecture:
+    """Equal layers of LayerNorm with bias and a plain FFN; `more` are fields of the architecture."""
+    feed_forward = FeedForward(width=ffn, matrices=2, bias_params=ffn + width if biased else 0)
+    block = Block(count=layers, attention=attention, norm_params=4 * width, ffn=feed_forward)
+    return Architecture(name=name, width=width, blocks=(block,), final_norm_params=2 * width, **more)
+
+
 def _read_gpt2(config: ConfigFields) -> Architecture:
     """GPT-2: learned positions, LayerNorm with bias, plain FFN, biases everywhere but in the head."""
     config.refuse("add_cross_attention", False, "cross-attention belongs to encoder-decoders")
@@ -401,43 +411,26 @@ def _read_gpt2(config: ConfigFields) -> Architecture:
     attention = Attention(
         heads=heads, kv_heads=heads, head_dim=_even_share(config, width, heads), bias_params=4 * width
     )
-    block = Block(
-        count=config.count("n_layer", 12),
-        attention=attention,
-        norm_params=4 * width,
-        ffn=FeedForward(width=ffn, matrices=2, bias_params=ffn + width),
-    )
-    return Architecture(
-        name="gpt2",
-        width=width,
-        vocab=config.count("vocab_size", 50257),
-        context=context,
-        blocks=(block,),
-        tied=config.flag("tie_word_embeddings", True),
-        positions=context,
-        final_norm_params=2 * width,
-    )
+    size = {"vocab": config.count("vocab_size", 50257), "context": context, "positions": context}
+    tied = config.flag("tie_word_embeddings", True)
+    return _plain_model("gpt2", width, config.count("n_layer", 12), attention, ffn, tied=tied, **size)
 
 
 def _read_gpt_neox(config: ConfigFields) -> Architecture:
     """GPT-NeoX and Pythia: rotary positions, LayerNorm with bias, plain FFN, untied."""
     width, heads = config.count("hidden_size"), config.count("num_attention_heads")
-    ffn = config.count("intermediate_size")
     biases = 4 * width if config.flag("attention_bias", True) else 0
-    head_dim = _even_share(config, width, heads)
-    block = Block(
-        count=config.count("num_hidden_layers"),
-        norm_params=4 * width,
-        attention=Attention(heads=heads, kv_heads=heads, head_dim=head_dim, bias_params=biases),
-        ffn=FeedForward(width=ffn, matrices=2, bias_params=ffn + width),
+    attention = Attention(
+        heads=heads, kv_heads=heads, head_dim=_even_share(config, width, heads), bias_params=biases
     )
-    return Architecture(
-        name="gpt_neox",
-        width=width,
+    return _plain_model(
+        "gpt_neox",
+        width,
+        config.count("num_hidden_layers"),
+        attention,
+        config.count("intermediate_size"),
         vocab=config.count("vocab_size"),
-        blocks=(block,),
         context=config.count("max_position_embeddings", 2048),
-        final_norm_params=2 * width,
         tied=config.flag("tie_word_embeddings", False),
     )
 
@@ -445,9 +438,8 @@ def _read_gpt_neox(config: ConfigFields) -> Architecture:
 def _read_starcoder2(config: ConfigFields) -> Architecture:
     """StarCoder2: grouped-query attention and rotary positions, LayerNorm with bias, plain FFN."""
     width, heads = config.count("hidden_size"), config.count("num_attention_heads")
-    kv_heads, ffn = config.count("num_key_value_heads", 2), config.count("intermediate_size")
+    kv_heads, biased = config.count("num_key_value_heads", 2), config.flag("use_bias", True)
     head_dim = config.count("head_dim", _even_share(config, width, heads))
-    biased = config.flag("use_bias", True)
     attention = Attention(
         heads=heads,
         kv_heads=kv_heads,
@@ -455,19 +447,15 @@ def _read_starcoder2(config: ConfigFields) -> Architecture:
         window=config.optional_count("sliding_window"),
         bias_params=(heads + 2 * kv_heads) * head_dim + width if biased else 0,
     )
-    block = Block(
-        count=config.count("num_hidden_layers"),
-        attention=attention,
-        norm_params=4 * width,
-        ffn=FeedForward(width=ffn, matrices=2, bias_params=ffn + width if biased else 0),
-    )
-    return Architecture(
-        name="starcoder2",
-        width=width,
+    return _plain_model(
+        "starcoder2",
+        width,
+        config.count("num_hidden_layers"),
+        attention,
+        config.count("intermediate_size"),
+        biased=biased,
         vocab=config.count("vocab_size"),
-        blocks=(block,),
         context=config.count("max_position_embeddings", 4096),
-        final_norm_params=2 * width,
         tied=config.flag("tie_word_embeddings", True),
     )
 

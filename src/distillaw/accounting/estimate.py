@@ -8,6 +8,7 @@ This file puts the counts of the package together and states what was assumed; i
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from distillaw.accounting.architecture import Model, ParamCount, as_architecture, count_params
 from distillaw.accounting.conventions import (
@@ -117,6 +118,44 @@ def counted_family(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """How a device is used, by the training run and by who serves the student."""
+
+    mfu: float | None = None
+    """Model FLOP over peak, 0 to 1; the preset's by default."""
+    price: float | None = None
+    """US dollars per device-hour; the preset's by default."""
+    precision: Literal["fp32", "mixed", "bf16"] | None = None
+    """How training keeps its numbers; mixed by default, fp32 on a CPU."""
+    sequences: int = 1
+    """Sequences of one micro-batch, for activations."""
+    recompute: bool = False
+    """Recompute activations in the backward pass: less memory, more hardware work."""
+    serving_sequences: int = 1
+    """Sequences served at once, for the key-value cache."""
+    serving_bits: Literal[32, 16, 8, 4] = 16
+    """Bits of a weight while serving; the key-value cache stays in 16."""
+    cache_scheme: str = DEFAULT_SCHEME
+    """How teacher targets are stored: top-64, sampled-12, dense-bf16, ..."""
+
+    def check(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            ConfigError: no sequence at all.
+        """
+        if self.sequences < 1:
+            raise ConfigError(f"--sequences {self.sequences}: a micro-batch has at least one sequence")
+        if self.serving_sequences < 1:
+            raise ConfigError(
+                f"--serving-sequences {self.serving_sequences}: serving needs at least one sequence"
+            )
+
+
+AS_PRESET = Usage()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CostEstimate:
     """What a student costs, with its teacher if it has one."""
 
@@ -131,9 +170,7 @@ class CostEstimate:
     precision: Precision
     training: TrainingMemory
     serving: ServingMemory
-    serving_sequences: int
-    serving_bytes: float
-    """Bytes of a weight while serving."""
+    usage: Usage
     scheme: TargetScheme
     cache_bytes: float
     """Stored teacher targets of the student's tokens, under `scheme`."""
@@ -150,19 +187,12 @@ def estimate(
     *,
     student_tokens: float,
     device: Hardware,
+    usage: Usage = AS_PRESET,
     teacher: CountedModel | None = None,
     teacher_tokens: float = 0.0,
     shares: CostShares = Scenario.PRETRAINING_INFERENCE.value,
     students: int = 1,
     shared_logits: bool = True,
-    precision: Precision | None = None,
-    sequences: int = 1,
-    recompute: bool = False,
-    serving_sequences: int = 1,
-    serving_bytes: float = 2,
-    scheme: str = DEFAULT_SCHEME,
-    mfu: float | None = None,
-    price_per_hour: float | None = None,
 ) -> CostEstimate:
     """Put a student, its teacher, a device and a cache scheme together.
 
@@ -170,20 +200,17 @@ def estimate(
         student: from `counted_model` or `counted_family`.
         student_tokens: D_S.
         device: a preset of hardware.py.
+        usage: how it is used.
         teacher: None for supervised training.
         teacher_tokens: D_T; 0 for a teacher whose training is not to be counted.
         shares: who pays for the teacher.
         students: equal students of one teacher, for the totals over a family.
         shared_logits: whether one teacher pass feeds all of them.
-        precision: numbers kept while training; by default mixed, or fp32 on a device without 16-bit units.
-        sequences: sequences of one micro-batch.
-        recompute: whether activations are recomputed in the backward pass.
-        serving_sequences: sequences served at once.
-        serving_bytes: bytes of a weight while serving.
-        scheme: how teacher targets are stored; a name of `target_scheme`.
-        mfu: utilisation to assume instead of the preset's.
-        price_per_hour: US dollars per device-hour instead of the preset's.
+
+    Raises:
+        ConfigError: a usage that cannot be, or sizes beyond all numbers.
     """
+    usage.check()
     forward = teacher.forward if teacher else 0.0
     compute = total_compute(
         student_forward=student.forward,
@@ -197,9 +224,9 @@ def estimate(
             f"the compute of {student.params.non_embedding:.3g} parameters and {student_tokens:.3g} tokens is no "
             "finite number; check sizes and token counts"
         )
-    precision = precision or (Precision.FP32 if device.dtype == "fp32" else Precision.MIXED)
+    precision = Precision.named(usage.precision or ("fp32" if device.dtype == "fp32" else "mixed"))
     vocab = as_architecture((teacher or student).shape).vocab
-    target = target_scheme(scheme)
+    target = target_scheme(usage.cache_scheme)
     return CostEstimate(
         student=student,
         teacher=teacher,
@@ -211,24 +238,23 @@ def estimate(
         precision=precision,
         training=training_memory(
             student.shape,
-            sequences=sequences,
+            sequences=usage.sequences,
             precision=precision,
-            recompute=recompute,
+            recompute=usage.recompute,
             total_params=student.params.total,
             online_teacher_params=teacher.params.total if teacher and shares.delta_lgt else None,
         ),
         serving=serving_memory(
             student.shape,
-            sequences=serving_sequences,
-            weight_bytes=serving_bytes,
+            sequences=usage.serving_sequences,
+            weight_bytes=usage.serving_bits / 8,
             total_params=student.params.total,
         ),
-        serving_sequences=serving_sequences,
-        serving_bytes=serving_bytes,
+        usage=usage,
         scheme=target,
         cache_bytes=cache_bytes(target, vocab=vocab, tokens=student_tokens),
         device=device,
-        run=estimate_cost(compute.total, device, mfu=mfu, price_per_hour=price_per_hour),
+        run=estimate_cost(compute.total, device, mfu=usage.mfu, price_per_hour=usage.price),
         family=_family(student, teacher, student_tokens, teacher_tokens, students, shared_logits),
         students=students,
         warnings=tuple(_warnings(student, teacher, device, student_tokens)),

@@ -9,11 +9,17 @@ from cyclopts import Parameter
 from distillaw.accounting.architecture import Architecture, as_architecture
 from distillaw.accounting.config import read_architecture
 from distillaw.accounting.conventions import ParamConvention, Params
-from distillaw.accounting.estimate import CostEstimate, CountedModel, counted_family, counted_model, estimate
+from distillaw.accounting.estimate import (
+    CostEstimate,
+    CountedModel,
+    Usage,
+    counted_family,
+    counted_model,
+    estimate,
+)
 from distillaw.accounting.family import PAPER_CONTEXT, PAPER_VOCAB, FixedAspect
 from distillaw.accounting.hardware import hardware
 from distillaw.accounting.layout import propose, read_devices
-from distillaw.accounting.memory import DEFAULT_SCHEME, Precision
 from distillaw.accounting.scenarios import CostShares, Scenario, amortised
 from distillaw.cli.app import print_json
 from distillaw.cli.cost_view import as_json, print_layouts, print_text
@@ -99,35 +105,7 @@ class TeacherOptions:
     """With several students: one teacher pass for all (the default), or each its own."""
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MachineOptions:
-    """The machine, and how the run uses it."""
-
-    device: Annotated[HardwareName, Parameter(alias="--hardware")] = "h100-sxm"
-    """A preset; an unknown name lists them."""
-    mfu: float | None = None
-    """Model FLOP over peak, 0 to 1; the preset's by default."""
-    price: float | None = None
-    """US dollars per device-hour; the preset's by default."""
-    precision: Literal["fp32", "mixed", "bf16"] | None = None
-    """How training keeps its numbers; mixed by default, fp32 on a CPU."""
-    sequences: int = 1
-    """Sequences of one micro-batch, for activations."""
-    recompute: bool = False
-    """Recompute activations in the backward pass: less memory, more hardware work."""
-    devices: str | None = None
-    """How many of which, e.g. 64xh100: proposes layouts on them, with memory per device, speed, hours and money."""
-    batch: Whole | None = None
-    """Tokens of a step on those devices; by default one micro-batch on each."""
-    serving_sequences: int = 1
-    """Sequences served at once, for the key-value cache."""
-    serving_bits: Literal[32, 16, 8, 4] = 16
-    """Bits of a weight while serving; the key-value cache stays in 16."""
-    cache_scheme: str = DEFAULT_SCHEME
-    """How teacher targets are stored: top-64, sampled-12, dense-bf16, ..."""
-
-
+UsageOptions = options_of(Usage)
 FAMILY_DEFAULTS = {"aspect": 128.0, "ffn_ratio": FFN_RATIO, "group_size": 1.0}
 """The fixed-aspect family of arXiv 2502.08606v2."""
 
@@ -138,7 +116,10 @@ def cost(
     student: ModelOptions | None = None,
     teacher: TeacherOptions | None = None,
     described: TeacherModel | None = None,
-    machine: MachineOptions | None = None,
+    device: Annotated[HardwareName, Parameter(alias="--hardware")] = "h100-sxm",
+    devices: str | None = None,
+    batch: Whole | None = None,
+    used: UsageOptions | None = None,
     output: Output = Output(),
 ) -> None:
     """Count parameters, FLOP by part, memory, stored targets, time and money of a student and its teacher.
@@ -148,16 +129,15 @@ def cost(
         student: the student.
         teacher: who teaches, and who pays for it.
         described: the teacher, of the student's kind or of another.
-        machine: the machine.
+        device: a preset; an unknown name lists them.
+        devices: how many of which, e.g. 64xh100: proposes layouts on them, with memory per device, speed, hours and
+            money.
+        batch: tokens of a step on those devices; by default one micro-batch on each.
+        used: how a device is used.
     """
-    student, teacher, machine = (
-        student or ModelOptions(),
-        teacher or TeacherOptions(),
-        machine or MachineOptions(),
-    )
+    student, teacher, usage = student or ModelOptions(), teacher or TeacherOptions(), Usage(**given(used))
     own = ModelOptions(**given(described), convention=student.convention)
-    _check_machine(machine)
-    many = None if machine.devices is None else read_devices(machine.devices)
+    many = None if devices is None else read_devices(devices)
     if many is None:
         refuse_idle(("--batch",), "it is about several devices: add --devices 64xh100")
     else:
@@ -166,29 +146,17 @@ def cost(
     answer = estimate(
         counted,
         student_tokens=tokens,
-        device=hardware(machine.device) if many is None else many.kind,
+        device=hardware(device) if many is None else many.kind,
+        usage=usage,
         teacher=count_teacher(teacher.teacher, own, student, counted),
         teacher_tokens=teacher.teacher_tokens or 0.0,
         shares=read_shares(teacher),
         students=teacher.students_served,
         shared_logits=teacher.logits != "own",
-        precision=Precision.named(machine.precision) if machine.precision else None,
-        sequences=machine.sequences,
-        recompute=machine.recompute,
-        serving_sequences=machine.serving_sequences,
-        serving_bytes=machine.serving_bits / 8,
-        scheme=machine.cache_scheme,
-        mfu=machine.mfu,
-        price_per_hour=machine.price,
     )
     layouts = None
     if many is not None:
-        asked = {
-            "tokens": tokens,
-            "batch_tokens": machine.batch,
-            "mfu": machine.mfu,
-            "price_per_hour": machine.price,
-        }
+        asked = {"tokens": tokens, "batch_tokens": batch, "mfu": usage.mfu, "price_per_hour": usage.price}
         layouts = propose(answer.student, answer.teacher, many, **asked)
     if output.json:
         print_json(
@@ -382,16 +350,6 @@ def _refuse_unused(options: ModelOptions, way: str, *, prefix: str, passed_on: b
         raise ConfigError(
             f"{prefix}{name} belongs to --student and --teacher-params: a config or a shape says it itself"
         )
-
-
-def _check_machine(machine: MachineOptions) -> None:
-    for name, value in (
-        ("--sequences", machine.sequences),
-        ("--serving-sequences", machine.serving_sequences),
-    ):
-        if value < 1:
-            what = "a micro-batch has" if name == "--sequences" else "serving needs"
-            raise ConfigError(f"{name} {value}: {what} at least one sequence")
 
 
 def _option(prefix: str, way: str) -> str:

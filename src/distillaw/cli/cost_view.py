@@ -152,8 +152,8 @@ def _memory_json(answer: CostEstimate) -> dict[str, object]:
             "total": training.total,
         },
         "serving": {
-            "sequences": answer.serving_sequences,
-            "bits_per_weight": 8 * answer.serving_bytes,
+            "sequences": answer.usage.serving_sequences,
+            "bits_per_weight": float(answer.usage.serving_bits),
             "weights": serving.weights,
             "kv_cache": serving.kv_cache,
             "total": serving.total,
@@ -313,9 +313,9 @@ def _print_machine(answer: CostEstimate) -> None:
 
 def _serving_label(answer: CostEstimate) -> str:
     """E.g. `serving 8 sequences, 4 bits`."""
-    number = answer.serving_sequences
+    number = answer.usage.serving_sequences
     sequences = "one sequence" if number == 1 else f"{number} sequences"
-    return f"serving {sequences}, {8 * answer.serving_bytes:.0f} bits"
+    return f"serving {sequences}, {answer.usage.serving_bits} bits"
 
 
 def _flop(value: float) -> str:

@@ -25,7 +25,7 @@ from distillaw.data.corpus import read_documents
 from distillaw.data.tokenizer import train_tokenizer
 from distillaw.errors import DistillawError
 from distillaw.quantities import format_bytes
-from distillaw.runs.process import installed
+from distillaw.runs.process import available_cores, installed
 from distillaw.version import __version__
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def read_machine() -> Machine:
     total, free = _memory()
     if limit is not None and total is not None:
         total = min(total, limit)
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = available_cores()
     return Machine(
         processor=_processor(),
         cores=usable,
