@@ -12,7 +12,7 @@ from distillaw.cli.machine import ExecutionOptions, execution_of, joined
 from distillaw.cli.options import Device, Model, OutFolder, Place, Whole, given, options_of
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
-from distillaw.instruct.spec import DpoSpec, OnPolicySpec, SftSpec, TuneSpec
+from distillaw.instruct.spec import DpoSpec, OnPolicySpec, Sampling, SftSpec, TuneSpec
 from distillaw.quantities import format_flop
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ SftOptions, DpoOptions, OnPolicyOptions = (
     options_of(spec, without=(*_NO_OPTIONS, *_HOW), typed={"max_tokens": Whole | None})
     for spec in (SftSpec, DpoSpec, OnPolicySpec)
 )
+SamplingOptions = options_of(Sampling, typed={"max_new_tokens": Whole})
 Result: TypeAlias = Mapping[str, Any]
 """What result.json holds."""
 
@@ -140,11 +141,7 @@ def generate(
     *,
     prompts: str,
     out: Path,
-    max_new_tokens: Whole = 256,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    batch: int = 8,
+    drawn: SamplingOptions | None = None,
     template: str | None = None,
     student: str | None = None,
     student_template: str | None = None,
@@ -160,11 +157,7 @@ def generate(
         teacher: Hugging Face folder, FOLDER/FILE.gguf, or name on the hub; a chat model.
         prompts: .txt (one a line), .jsonl, or `general`: 135 short ones inside the package.
         out: a .jsonl file; a second call goes on where the first stopped.
-        max_new_tokens: longest answer; those that meet it are marked and not learnt.
-        temperature: 0 takes the likeliest token each time.
-        top_p: share of probability that is sampled from.
-        seed: of sampling.
-        batch: prompts answered at once.
+        drawn: how answers are drawn.
         template: chat template of a teacher without one.
         student: answer by this model, too, and write pairs.
         student_template: chat template of a student without one.
@@ -174,9 +167,7 @@ def generate(
     from distillaw.instruct.generate import about_file, generate_answers
     from distillaw.runs.files import read_json
 
-    drawn = {"temperature": temperature, "top_p": top_p, "seed": seed, "batch": batch}
-    how = {"max_new_tokens": max_new_tokens, "device": torch_device(device, teacher), "say": output.step}
-    settings: dict[str, Any] = drawn | how
+    settings = {**given(drawn), "device": torch_device(device, teacher), "say": output.step}
     if out.suffix != ".jsonl":
         raise ConfigError(f"--out {out}: answers are written to a .jsonl file")
     if student is None:

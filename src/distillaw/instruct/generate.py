@@ -24,6 +24,7 @@ import torch
 from distillaw.errors import ConfigError, DataError, RunError
 from distillaw.instruct.conversations import Prompt, read_prompts
 from distillaw.instruct.masks import Masker, choose_template
+from distillaw.instruct.spec import Sampling
 from distillaw.instruct.start import RowLog, Say, hushed, silent, step_flops
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import load_weights
@@ -35,37 +36,6 @@ from distillaw.runs.places import GENERATOR, check_file
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """How answers are drawn."""
-
-    max_new_tokens: int = 256
-    temperature: float = 0.0
-    """0 takes the likeliest token each time."""
-    top_p: float = 1.0
-    seed: int = 0
-    batch: int = 8
-
-    def check(self) -> None:
-        """Refuse what cannot be.
-
-        Raises:
-            ConfigError: naming the setting.
-        """
-        if self.max_new_tokens < 1 or self.batch < 1 or self.seed < 0:
-            raise ConfigError("max_new_tokens and batch are at least 1, seed at least 0")
-        if not 0 <= self.temperature < float("inf") or not 0 < self.top_p <= 1:
-            raise ConfigError(
-                f"temperature = {self.temperature} must be at least 0, top_p = {self.top_p} above 0 and at most 1"
-            )
-
-    @property
-    def decisive(self) -> dict[str, object]:
-        """The settings that change an answer; of greedy ones, batch and seed do not."""
-        settings = asdict(self)
-        return settings if self.temperature else {"max_new_tokens": self.max_new_tokens, "temperature": 0.0}
 
 
 def about_file(answers: Path) -> Path:
@@ -84,21 +54,17 @@ def generate_answers(
     prompts: str | Path,
     out: Path,
     *,
-    max_new_tokens: int = 256,
-    batch: int = 8,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int = 0,
     template: str | None = None,
     device: str = "cpu",
     say: Say = silent,
+    **drawn: Any,
 ) -> Path:
     """Have a chat model answer prompts, each once; a second call goes on where the first stopped.
 
     Args:
         out: a .jsonl file, which `distillaw instruct sft --data` reads.
-        temperature: 0 is greedy.
         template: a chat template's name or file, for a model without one.
+        drawn: fields of `Sampling`.
 
     Raises:
         CacheError: no model there.
@@ -106,9 +72,7 @@ def generate_answers(
         DataError: no prompts, or one too long for the model.
         RunError: out of memory or disk, or another process writes there.
     """
-    sampling = Sampling(
-        max_new_tokens=max_new_tokens, batch=batch, temperature=temperature, top_p=top_p, seed=seed
-    )
+    sampling = Sampling(**drawn)
     sampling.check()
     if out.suffix != ".jsonl":
         raise ConfigError(f"--out {out}: answers are written to a .jsonl file")

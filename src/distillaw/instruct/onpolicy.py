@@ -20,9 +20,9 @@ import torch
 
 from distillaw.distill.losses import loss_parts
 from distillaw.errors import DivergedError
-from distillaw.instruct.generate import Sampling, continued, generation_config
+from distillaw.instruct.generate import continued, generation_config
 from distillaw.instruct.prepare import Example
-from distillaw.instruct.spec import OnPolicySpec
+from distillaw.instruct.spec import OnPolicySpec, Sampling
 from distillaw.instruct.stages import (
     Collator,
     finished,

@@ -187,3 +187,38 @@ class OnPolicySpec(TuneSpec):
             raise ConfigError(
                 f"max_new_tokens = {self.max_new_tokens}, temperature = {self.temperature}: at least 1, and above 0"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How answers are drawn."""
+
+    max_new_tokens: int = 256
+    """Longest answer; those that meet it are marked and not learnt."""
+    temperature: float = 0.0
+    """0 takes the likeliest token each time."""
+    top_p: float = 1.0
+    """Share of probability that is sampled from."""
+    seed: int = 0
+    """Of sampling."""
+    batch: int = 8
+    """Prompts answered at once."""
+
+    def check(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            ConfigError: naming the setting.
+        """
+        if self.max_new_tokens < 1 or self.batch < 1 or self.seed < 0:
+            raise ConfigError("max_new_tokens and batch are at least 1, seed at least 0")
+        if not 0 <= self.temperature < float("inf") or not 0 < self.top_p <= 1:
+            raise ConfigError(
+                f"temperature = {self.temperature} must be at least 0, top_p = {self.top_p} above 0 and at most 1"
+            )
+
+    @property
+    def decisive(self) -> dict[str, object]:
+        """The settings that change an answer; of greedy ones, batch and seed do not."""
+        settings = asdict(self)
+        return settings if self.temperature else {"max_new_tokens": self.max_new_tokens, "temperature": 0.0}
