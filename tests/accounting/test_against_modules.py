@@ -13,6 +13,7 @@ from distillaw.accounting.memory import serving_memory
 from distillaw.shapes import shape_for_params
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("distillaw.models.pyramid")  # makes its model type known
 
 VARIANTS = [
     ("llama", {"attention_bias": True, "mlp_bias": True}),
