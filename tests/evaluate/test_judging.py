@@ -16,16 +16,21 @@ from distillaw.evaluate.chat import (
     PAIR,
     ChatQuestion,
     JudgeLog,
-    JudgeVerdict,
     ask_judge,
     parse_verdict,
     prompt_name,
     read_prompts,
     read_questions,
+)
+from distillaw.evaluate.judges import UrlJudge, make_judge
+from distillaw.evaluate.verdicts import (
+    JudgeVerdict,
+    compare_judges,
+    control_length,
+    count_answers,
     sum_up_grades,
     sum_up_pairs,
 )
-from distillaw.evaluate.judges import UrlJudge, make_judge
 
 QUESTIONS = [
     ChatQuestion(
@@ -360,6 +365,73 @@ def test_win_rate_and_its_errors_follow_from_questions_not_turns():
     assert np.mean(errors) == pytest.approx(np.std(rates, ddof=1), rel=0.15)
 
 
+def test_a_judge_of_lengths_is_worth_nothing_at_equal_lengths():
+    """Truth: P(win) = sigmoid(theta + 1.5 tanh(d / sd)), the first model's answers longer by a standard deviation."""
+    generator = np.random.default_rng(1)
+    for theta in (0.0, 1.0):
+        raw, controlled, held = [], [], 0
+        for seed in range(12):
+            longer = generator.normal(300, 300, 150)
+            p = 1 / (1 + np.exp(-theta - 1.5 * np.tanh(longer / longer.std())))
+            points = (generator.random(150) < p).astype(float)
+            rate, low, high = control_length(points, longer, [str(i) for i in range(150)], seed=seed)
+            truth = 1 / (1 + np.exp(-theta))
+            raw.append(points.mean())
+            controlled.append(rate)
+            held += low <= truth <= high
+        assert np.mean(raw) > truth + 0.1
+        assert np.mean(controlled) == pytest.approx(truth, abs=0.06)
+        assert held >= 9, "of 12 intervals at 95 %"
+
+
+def test_equal_lengths_leave_the_rate_alone_and_swapping_sides_turns_it_round():
+    points, clusters = [1, 1, 0, 0.5, 1, 0.5, 0, 1] * 4, [str(i) for i in range(32)]
+    rate, low, high = control_length(points, [0] * 32, clusters)
+    assert rate == pytest.approx(np.mean(points), abs=2e-3) and low < rate < high
+    longer = np.arange(32) - 10.0
+    one, two = (
+        control_length(points, longer, clusters)[0],
+        control_length([1 - p for p in points], -longer, clusters)[0],
+    )
+    assert one == pytest.approx(1 - two, abs=1e-6)
+
+
+def of(values, *, pairs=True):
+    """Verdicts on one turn of each question, both orders alike."""
+    orders = (False, True) if pairs else (False,)
+    return [
+        JudgeVerdict(question_id=str(i), category="", turn=0, swapped=swapped, value=value)
+        for i, value in enumerate(values)
+        for swapped in orders
+    ]
+
+
+def test_judges_are_compared_where_both_spoke():
+    found = compare_judges(of([1, 1, -1, 0, None, 1]), of([1, -1, -1, 0, 1, None]))
+    assert (found["turns"], found["agreement"]) == (4, 0.75)
+    assert found["by_chance"] == pytest.approx((2 * 1 + 1 * 2 + 1 * 1) / 16)
+    graded = compare_judges(of([2, 4, 6], pairs=False), of([3, 5, 7], pairs=False))
+    assert (graded["turns"], graded["difference"]) == (3, 1.0) and graded["correlation"] == pytest.approx(1)
+    assert compare_judges(of([1]), of([1])) == {"turns": 1}
+
+
+def test_what_is_no_answer_is_counted_and_judged_all_the_same():
+    answers = {
+        "1": ["", "I’m sorry, but I can't help with that."],
+        "2": ["As an AI language model, I have no views.", "and so on " * 80],
+        "3": ["Paris is the capital of France; I cannot say more.", "Sorry is a word of Old English."],
+    }
+    found = count_answers(answers, {"1": [False, False], "2": [False, True]})
+    counted = {key: found[key] for key in ("answers", "empty", "refusing", "repeating", "unended")}
+    assert counted == {"answers": 6, "empty": 1, "refusing": 2, "repeating": 1, "unended": 1}
+
+
+def test_turns_without_verdict_bound_the_rate():
+    found = sum_up_pairs(of([1, 1, -1, None, None]))
+    assert found["win_rate"] == pytest.approx(2 / 3)
+    assert found["win_rate_bounds"] == [pytest.approx(2 / 5), pytest.approx(4 / 5)]
+
+
 def test_the_published_formats_are_read(shared_data):
     evals = shared_data / "evals"
     prompts = read_prompts(evals / "mt_bench_vicuna_bench" / "judge_prompts.jsonl")
@@ -386,6 +458,12 @@ def test_the_published_formats_are_read(shared_data):
     [
         (["{"], "line 1: not JSON"),
         (['{"question_id": 1}'], "no chat question"),
+        (['{"turns": ["a"]}'], "no chat question"),
+        (['{"question_id": 1, "turns": "why"}'], "a list of texts belongs"),
+        (['{"question_id": 1, "turns": ["a", 3]}'], "a list of texts belongs"),
+        (['{"question_id": 1, "turns": []}'], "0 turns"),
+        (['{"question_id": 1, "turns": [" "]}'], "one of them empty"),
+        (['{"question_id": 1, "turns": ["a", "b"], "reference": ["c"]}'], "1 reference answers to 2 turns"),
         (['{"question_id": 1, "turns": ["a", "b", "c"]}'], "3 turns"),
         (['{"question_id": 1, "turns": ["a"]}'] * 2, "appears twice"),
         (['{"question_id": 1, "turns": ["a"]}'], "at least two"),

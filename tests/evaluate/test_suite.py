@@ -1,7 +1,11 @@
 """All parts in one folder: what is stored, what is not done twice, the run table, and what strangers get told."""
 
 import json
+import re
 import shutil
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from pyarrow import parquet as pq
@@ -14,6 +18,7 @@ from distillaw.models.source import locate
 from distillaw.runs.files import read_json
 from distillaw.runs.places import claim_folder
 from distillaw.runs.store import RESULT_KEYS, StudyFolder
+from in_process import answer
 
 TEMPLATE = "{% for m in messages %}<{{m.role}}>{{m.content}}{% endfor %}<assistant>"
 
@@ -113,6 +118,114 @@ def test_chat_is_judged_by_a_local_model_pairwise_and_graded(student, teacher, d
     grade = next(each for each in record["chat"].values() if each["kind"] == "single")
     assert 1 <= grade["grade"] <= 10
     assert grade["questions"] == 3
+
+
+class Judge(HTTPServer):
+    """An OpenAI-compatible server; of question i it says `replies[i]`, bytes as the whole body."""
+
+    def __init__(self, replies):
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.replies, self.asked = replies, Counter()
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
+
+
+class Answer(BaseHTTPRequestHandler):
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"]
+        number = int(re.search(r"why (\d)\?", asked[1]["content"])[1])
+        self.server.asked[number] += 1
+        said = self.server.replies[number]
+        body = (
+            said
+            if isinstance(said, bytes)
+            else json.dumps({"choices": [{"message": {"content": said}}]}).encode()
+        )
+        self.send_response(503 if said == b"" else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def judged(student, teacher, questions, out, server, *words):
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    options = ["--questions", questions, "--judge", url, "--judge-model", "m", "--answer-tokens", 6]
+    return answer("evaluate", student, "--out", out, "--against", teacher, *options, *words)
+
+
+def test_a_hostile_judge_is_contained_counted_and_asked_again(student, teacher, tmp_path, monkeypatch):
+    """Prose with numbers, HTML, control characters, two verdicts, no JSON, errors: each costs its own question."""
+    monkeypatch.setattr("distillaw.evaluate.judges.time.sleep", lambda seconds: None)
+    questions = tmp_path / "bench" / "question.jsonl"
+    questions.parent.mkdir()
+    rows = [{"question_id": i, "category": "c", "turns": [f"why {i}?"]} for i in range(8)]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    replies = [
+        "so [[A]]",
+        "I give 7 out of 10 to B and 3/10 to A.",
+        "<html><b>[[A]]</b><script>1</script></html>",
+    ]
+    replies += ["\x1b[31m\x00[[B]]\x07\u202e", "[[A]] or rather [[B]]", b"<html>502</html>", "[[C]]", b""]
+    with Judge(replies) as server:
+        done = judged(student, teacher, questions, tmp_path / "out", server)
+        assert done.returncode == 0, done.stderr
+        assert server.asked == {0: 2, 1: 4, 2: 2, 3: 2, 4: 4, 5: 12, 6: 2, 7: 12}
+        assert not any(ord(c) < 32 and c not in "\n\r\t" for c in done.stdout + done.stderr)
+        (found,) = read_json(tmp_path / "out" / "evaluation.json")["chat"].values()
+        assert (found["turns"], found["verdicts"], found["unparseable"]) == (4, 16, 8)
+        assert found["win_rate_bounds"] == [0.25, 0.75]
+        assert "8 of 16 verdicts could not be read" in done.stdout
+        assert found["answers"]["model"]["unended"] == 8, "fresh weights never end"
+        server.replies[5:8] = ["[[A]]", "not asked again", "[[A]]"]
+        again = judged(student, teacher, questions, tmp_path / "out", server)
+        assert again.returncode == 0, again.stderr
+        assert (server.asked[5], server.asked[7], sum(server.asked.values())) == (14, 14, 44)
+        (found,) = read_json(tmp_path / "out" / "evaluation.json")["chat"].values()
+        assert (found["turns"], found["unparseable"]) == (6, 4)
+
+
+def test_a_judge_that_is_gone_ends_the_command_which_goes_on_later(
+    student, teacher, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("distillaw.evaluate.judges.time.sleep", lambda seconds: None)
+    with Judge(["[[A]]", b"", b"", b""]) as server:
+        done = judged(student, teacher, data / "questions.jsonl", tmp_path / "out", server)
+        assert done.returncode == 1 and "verdicts so far are kept" in done.stderr
+        server.replies[1:] = ["[[B]]"] * 3
+        server.asked.clear()
+        second = ["--second-judge", teacher]
+        done = judged(student, teacher, data / "questions.jsonl", tmp_path / "out", server, *second)
+        assert done.returncode == 0 and server.asked == {1: 4, 2: 4, 3: 4}, done.stderr
+        assert "both agree on" in done.stdout and done.stdout.count("win rate") == 2
+
+
+def test_a_late_judge_is_given_up(student, teacher, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("distillaw.evaluate.judges.time.sleep", lambda seconds: None)
+    with Judge(["[[A]]"] * 4) as server:
+        monkeypatch.setattr(Answer, "do_POST", lambda handler: threading.Event().wait(0.05))
+        options = ["--judge-seconds", 0.01]
+        done = judged(student, teacher, data / "questions.jsonl", tmp_path / "out", server, *options)
+    assert done.returncode == 1 and "no whole answer within 0.01 s" in done.stderr
+
+
+def test_a_model_of_nan_neither_answers_nor_judges(student, teacher, data, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(student)
+    model.get_input_embeddings().weight.data.fill_(float("nan"))
+    model.save_pretrained(tmp_path / "nan")
+    locate(student).tokenizer().save_pretrained(str(tmp_path / "nan"))
+    options = ["--questions", data / "questions.jsonl", "--answer-tokens", 4, "--out", tmp_path / "out"]
+    for who, judge in ((tmp_path / "nan", teacher), (student, tmp_path / "nan")):
+        done = answer("evaluate", who, "--judge", judge, *options)
+        assert done.returncode == 1 and "its probabilities are not finite" in done.stderr
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
 
 
 def test_a_local_judge_says_what_it_finds_likeliest(teacher, student):

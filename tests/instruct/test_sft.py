@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from families import save_model, sums
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillaw.errors import ConfigError, DivergedError
@@ -116,6 +117,10 @@ def test_packing_noise_and_adapters(model, chats, tmp_path):
     assert changed and all("proj" in name for name in changed)  # merged: linear layers, no head, no embedding
     model_again = AutoModelForCausalLM.from_pretrained(tmp_path / "lora" / "model").eval()
     assert _heldout_loss(model_again, model, chats) == pytest.approx(lora["loss"], rel=1e-5)
+    apart = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(model), tmp_path / "lora" / "adapter"
+    ).eval()
+    assert _heldout_loss(apart.get_base_model(), model, chats) == pytest.approx(lora["loss"], rel=1e-5)
 
 
 def _heldout_loss(tuned, model, chats):

@@ -32,6 +32,7 @@ ChatOptions = options_of(
     typed={
         "questions": Path | None,
         "judge": str | None,
+        "judge_seconds": Number,
         "against": Place | None,
         "max_tokens": Annotated[int, Parameter(name="--answer-tokens")],
     },
@@ -137,7 +138,10 @@ _OF_TEXT = (
     *("--text-column", "--max-document-chars", "--section-chars"),
 )
 _OF_TASKS = ("--data", "--shots", "--chat", "--samples", "--temperature", "--task-folder", "--skip-missing")
-_OF_CHAT = ("--judge-model", "--judge-prompts", "--answer-tokens")
+_OF_CHAT = (
+    *("--judge-model", "--judge-prompts", "--answer-tokens", "--judge-seconds"),
+    *("--second-judge", "--second-judge-model"),
+)
 
 
 def _refuse_idle(
@@ -159,8 +163,13 @@ def _refuse_idle(
         refuse_idle(_OF_TEXT, "it is about held-out text, --text FILE")
     if judged.questions is None:
         refuse_idle(_OF_CHAT, "it is about judged chat, --questions FILE with --judge")
-    elif "://" not in judged.judge:
-        refuse_idle(("--judge-model",), "it is the name of a model behind a URL, and --judge is a folder")
+    else:
+        for option, judge in {"--judge": judged.judge, "--second-judge": judged.second_judge}.items():
+            if "://" not in (judge or ""):
+                why = f"it is the name of a model behind a URL, and {option} is {'a folder' if judge else 'not given'}"
+                refuse_idle((f"{option}-model",), why)
+        if "://" not in f"{judged.judge} {judged.second_judge}":
+            refuse_idle(("--judge-seconds",), "it is about a judge behind a URL")
     if not names:
         refuse_idle(_OF_TASKS, "it is about benchmarks, --tasks mmlu,gsm8k")
         if judged.questions is None:
@@ -294,28 +303,58 @@ def _print_scores(record: dict) -> None:
 
 
 def _print_chat(name: str, chat: dict) -> None:
-    print(
-        f"\nchat, {name}, judged by {chat['judge']['name']}: {chat['questions']} questions, {chat['turns']} turns"
-    )
-    if chat["kind"] == "single":
+    print(f"\nchat, {name}: {chat['questions']} questions, {chat['turns']} turns")
+    _print_sums(chat, chat["kind"])
+    if "second" in chat:
+        _print_sums(chat["second"], chat["kind"])
+        both = chat["judges"]
+        if "agreement" in both:
+            low, high = both["agreement_interval"]
+            print(
+                f"  both agree on {both['agreement']:.1%} of {both['turns']} turns (95 % {low:.1%} to {high:.1%}); "
+                f"blindly, with these habits, on {both['by_chance']:.1%}"
+            )
+        elif both.get("correlation") is not None:
+            print(
+                f"  grades of both correlate {both['correlation']:.2f}; the second's are {both['difference']:+.2f}"
+            )
+    for side, counts in chat["answers"].items():
+        wrong = [
+            f"{counts[key]} {key}" for key in ("empty", "refusing", "repeating", "unended") if counts[key]
+        ]
+        print(
+            f"  answers, {side}: {counts['answers']}, {counts['characters']:.0f} characters on average"
+            + (f"; {', '.join(wrong)}, judged as they are" if wrong else "")
+        )
+
+
+def _print_sums(chat: dict, kind: str) -> None:
+    print(f"  judged by {chat['judge']['name']}")
+    if kind == "single":
         low, high = chat["grade_interval"]
-        print(f"  grade {chat['grade']:.2f} ± {chat['grade_se']:.2f} of 10 (95 % {low:.2f} to {high:.2f})")
+        print(f"    grade {chat['grade']:.2f} ± {chat['grade_se']:.2f} of 10 (95 % {low:.2f} to {high:.2f})")
         for turn, each in chat["by_turn"].items():
-            print(f"    {turn}: {each['grade']:.2f} of {each['n']:.0f}")
+            print(f"      {turn}: {each['grade']:.2f} of {each['n']:.0f}")
     else:
         low, high = chat["win_rate_interval"]
         rate = f"{chat['win_rate']:.1%} ± {chat['win_rate_se']:.1%} (95 % {low:.1%} to {high:.1%})"
-        print(f"  win rate {rate}: {chat['wins']} won, {chat['ties']} tied, {chat['losses']} lost")
+        print(f"    win rate {rate}: {chat['wins']} won, {chat['ties']} tied, {chat['losses']} lost")
+        if "length_controlled" in chat:
+            low, high = chat["length_controlled_interval"]
+            print(f"    at equal lengths {chat['length_controlled']:.1%} (95 % {low:.1%} to {high:.1%})")
         low, high = chat["agreement_interval"]
         print(
-            f"  the two orders agree on {chat['agreement']:.1%} (95 % {low:.1%} to {high:.1%}); a flip counts as a tie"
+            f"    both orders agree on {chat['agreement']:.1%} (95 % {low:.1%} to {high:.1%}); a flip counts as a tie"
         )
         if "first_place" in chat:
             share, se = chat["first_place"], chat["first_place_se"]
             print(
-                f"  decisive verdicts for the answer shown first: {share:.1%} ± {se:.1%} (50 % without a bias of place)"
+                f"    decisive verdicts for the answer shown first: {share:.1%} ± {se:.1%} (50 % without bias of place)"
             )
     if chat["unparseable"]:
         print(
-            f"  {chat['unparseable']} of {chat['verdicts']} verdicts could not be read; they count for nobody"
+            f"    {chat['unparseable']} of {chat['verdicts']} verdicts could not be read; they count for nobody"
         )
+        if kind == "pair":
+            low, high = chat["win_rate_bounds"]
+            print(f"    all of them lost or all won, the rate would be {low:.1%} or {high:.1%}")

@@ -4,20 +4,25 @@ Questions: .jsonl of question_id, category, turns, and where there is one `refer
 bench, MT-Bench, MT-Bench-ZH). Prompts: FastChat's judge_prompts.jsonl; without a file, ours with the same names and
 placeholders (Zheng et al. 2023, arXiv:2306.05685, for the idea). Pairwise, both orders are asked: a verdict that flips
 with the order is a tie. Graded, each answer gets 1 to 10. A reply without a verdict is asked for once more; what then
-has none is counted, never guessed. The turns of a question are not independent, so the question is the unit: clustered
-standard errors, and percentile intervals of a bootstrap that draws questions.
+has none is counted, never guessed, and so is a judge that stays silent (asked again by the next call).
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from distillaw.errors import ConfigError, DataError
-from distillaw.evaluate.benchmarks import by_cluster, interval_of, mean_and_se
-from distillaw.evaluate.judges import ChatModel, Judge, Messages, make_judge
+from distillaw.evaluate.judges import ChatModel, Judge, Messages, SilentJudgeError, check_judge, make_judge
+from distillaw.evaluate.verdicts import (
+    Answers,
+    JudgeVerdict,
+    compare_judges,
+    count_answers,
+    sum_up_grades,
+    sum_up_pairs,
+)
 from distillaw.evaluate.wishes import ChatWishes
 from distillaw.models.source import ModelSource, fingerprint, locate
 from distillaw.runs.files import (
@@ -64,27 +69,36 @@ def read_questions(file: Path) -> list[ChatQuestion]:
     questions = []
     for number, row in _lines(file, "chat questions"):
         try:
-            turns = tuple(str(turn) for turn in row["turns"])
-            reference = tuple(str(each) for each in row.get("reference") or ())
-            question = ChatQuestion(
-                question_id=str(row["question_id"]),
-                category=str(row.get("category", "")),
-                turns=turns,
-                reference=reference if len(reference) == len(turns) else (),
-            )
+            turns, reference = _texts(row["turns"]), _texts(row.get("reference") or [])
+            named = {"question_id": str(row["question_id"]), "category": str(row.get("category", ""))}
+            question = ChatQuestion(**named, turns=turns, reference=reference)
         except (KeyError, TypeError) as error:
             raise DataError(
                 f"{file}, line {number}: no chat question ({type(error).__name__} {error}); it has question_id, "
                 "category and turns, a list of what the user says"
             ) from None
-        if not 1 <= len(turns) <= 2:
-            raise DataError(f"{file}, line {number}: {len(turns)} turns; judging is defined for one and two")
+        if not 1 <= len(turns) <= 2 or not all(map(str.strip, turns)):
+            raise DataError(
+                f"{file}, line {number}: {len(turns)} turns{', one of them empty' * (0 < len(turns) < 3)}; judging is "
+                "defined for one and two that say something"
+            )
+        if reference and len(reference) != len(turns):
+            raise DataError(
+                f"{file}, line {number}: {len(reference)} reference answers to {len(turns)} turns; give one to each, "
+                "or none"
+            )
         questions.append(question)
     if len({each.question_id for each in questions}) < len(questions):
         raise DataError(f"{file}: a question_id appears twice; verdicts are kept by it")
     if len(questions) < 2:
         raise DataError(f"{file}: {len(questions)} questions; an error bar needs at least two")
     return questions
+
+
+def _texts(found: object) -> tuple[str, ...]:
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise TypeError(f"where a list of texts belongs: {str(found)[:60]!r}")
+    return tuple(found)
 
 
 def choose_questions(questions: list[ChatQuestion], limit: int | None) -> list[ChatQuestion]:
@@ -197,45 +211,49 @@ PAIR = ("[[A]]", "[[B]]", "[[C]]")
 GRADES = tuple(f"[[{grade}]]" for grade in range(1, 11))
 _AGAIN = "That holds no verdict that I can read. Reply with exactly one of {} and nothing else."
 
-Answers = Mapping[str, Sequence[str]]
-"""question_id -> an answer per turn."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgeVerdict:
-    """What a judge said of one turn, in one order."""
-
-    question_id: str
-    category: str
-    turn: int
-    swapped: bool
-    """Whether the second model's answer stood first."""
-    value: float | None
-    """A grade; or, pairwise, 1 for the first model, -1 for the second, 0 for a tie; None: no verdict."""
+PATIENCE = 3
+"""Questions in a row to which a judge says nothing before it counts as gone; a choice."""
 
 
 class JudgeLog:
     """The file of verdicts: one JSON line each, with the exact messages and the judge's words."""
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, file: Path, say: Callable[[str], None] = lambda message: None) -> None:
+        self._file, self._say = file, say
         self._known = {str(row["key"]): row for row in read_json_lines(file)}
+        self._silent_in_a_row = 0
 
     def verdict(self, judge: Judge, messages: Messages, verdicts: Sequence[str]) -> str | None:
-        """What the judge says of this, from the file if it was asked before."""
+        """What the judge says of this, from the file if it was asked before; None: nothing that can be read.
+
+        Raises:
+            RunError: the judge cannot be reached, refuses, or was silent `PATIENCE` times in a row.
+        """
         key = content_hash([judge.identity, messages, list(verdicts)], digits=20)
         if key not in self._known:
-            replies = [judge.ask(messages, verdicts)]
-            if parse_verdict(replies[0], verdicts) is None:
-                again = _AGAIN.format(", ".join(verdicts))
-                said = {"role": "assistant", "content": replies[0] or "(nothing)"}
-                replies.append(judge.ask([*messages, said, {"role": "user", "content": again}], verdicts))
+            try:
+                replies = self._replies(judge, messages, verdicts)
+            except SilentJudgeError as error:
+                self._silent_in_a_row += 1
+                if self._silent_in_a_row >= PATIENCE:
+                    raise
+                self._say(f"{error}. Counted as no verdict")
+                return None
+            self._silent_in_a_row = 0
             verdict = parse_verdict(replies[-1], verdicts)
             row: dict[str, object] = {"key": key, "verdict": verdict, "replies": replies}
             self._known[key] = row | {"messages": messages, "judge": judge.identity}
             append_json_lines(self._file, [self._known[key]])
         verdict = self._known[key]["verdict"]
         return None if verdict is None else str(verdict)
+
+    def _replies(self, judge: Judge, messages: Messages, verdicts: Sequence[str]) -> list[str]:
+        replies = [judge.ask(messages, verdicts)]
+        if parse_verdict(replies[0], verdicts) is None:
+            again = _AGAIN.format(", ".join(verdicts))
+            said = {"role": "assistant", "content": replies[0] or "(nothing)"}
+            replies.append(judge.ask([*messages, said, {"role": "user", "content": again}], verdicts))
+        return replies
 
 
 def parse_verdict(reply: str, verdicts: Sequence[str]) -> str | None:
@@ -293,120 +311,30 @@ def _values(question: ChatQuestion, turn: int, answers: Mapping[str, Sequence[st
     return values | {f"{name}_{i}": text for name, each in texts.items() for i, text in enumerate(each, 1)}
 
 
-DRAWS = 10_000
-"""Of the bootstrap; Efron and Tibshirani (1993, section 13.3) want a thousand, and more cost nothing here."""
-
-
-def sum_up_pairs(verdicts: Sequence[JudgeVerdict], *, seed: int = 0) -> dict[str, object]:
-    """Pairwise verdicts in both orders.
-
-    A turn counts as won if both orders say so, and as a tie if they differ (a flip) or both say tie. Turns of which an
-    order has no verdict are left out and counted.
-
-        win rate = (wins + ties / 2) / turns
-
-    Returns:
-        wins, ties, losses, win_rate with se and interval, agreement of the orders with interval, first_place (share of
-        decisive verdicts for the answer that stood first) with se, unparseable share, turns, questions.
-    """
-    orders: dict[tuple[str, int], dict[bool, float | None]] = {}
-    for each in verdicts:
-        orders.setdefault((each.question_id, each.turn), {})[each.swapped] = each.value
-    turns = {key: (pair[False], pair[True]) for key, pair in orders.items() if len(pair) == 2}
-    whole = {key: pair for key, pair in turns.items() if None not in pair}
-    _check_enough(verdicts, {question for question, _ in whole})
-    results = {key: a if a == b else 0.0 for key, (a, b) in whole.items()}
-    clusters = [question for question, _ in whole]
-    points = [0.5 + float(value or 0.0) / 2 for value in results.values()]
-    agree = [float(a == b) for a, b in whole.values()]
-    decisive = [each for each in verdicts if each.value]
-    rate, se = mean_and_se(points, clusters)
-    agreement, agreement_se = mean_and_se(agree, clusters)
-    if se == 0:  # all questions alike: a bootstrap would claim certainty
-        spread = interval_of(rate, se, points, len(set(clusters)))
-    else:
-        spread = bootstrap_interval(points, clusters, seed=seed)
-    found: dict[str, object] = {
-        "wins": sum(value == 1 for value in results.values()),
-        "ties": sum(value == 0 for value in results.values()),
-        "losses": sum(value == -1 for value in results.values()),
-        "win_rate": rate,
-        "win_rate_se": se,
-        "win_rate_interval": spread,
-        "agreement": agreement,
-        "agreement_se": agreement_se,
-        "agreement_interval": interval_of(agreement, agreement_se, agree, len(set(clusters))),
-        "turns": len(whole),
-        "questions": len(set(clusters)),
-        **_unparseable(verdicts),
-    }
-    if len({each.question_id for each in decisive}) > 1:
-        first = [float((each.value == 1) != each.swapped) for each in decisive]
-        share, share_se = mean_and_se(first, [each.question_id for each in decisive])
-        found |= {"first_place": share, "first_place_se": share_se}
-    return found
-
-
-def sum_up_grades(verdicts: Sequence[JudgeVerdict], *, seed: int = 0) -> dict[str, object]:
-    """Grades of 1 to 10.
-
-    Returns:
-        grade with se and interval, by turn and by category (mean and n), unparseable share, turns, questions.
-    """
-    graded = [each for each in verdicts if each.value is not None]
-    _check_enough(verdicts, {each.question_id for each in graded})
-    values, clusters = [float(each.value or 0.0) for each in graded], [each.question_id for each in graded]
-    grade, se = mean_and_se(values, clusters)
-    return {
-        "grade": grade,
-        "grade_se": se,
-        "grade_interval": bootstrap_interval(values, clusters, seed=seed),
-        "by_turn": _means([f"turn {each.turn + 1}" for each in graded], values),
-        "by_category": _means([each.category or "none" for each in graded], values),
-        "turns": len(graded),
-        "questions": len(set(clusters)),
-        **_unparseable(verdicts),
-    }
-
-
-def bootstrap_interval(values: Sequence[float], clusters: Sequence[str], *, seed: int) -> tuple[float, float]:
-    """95 % percentile interval of a mean, drawing whole clusters with replacement (Efron 1979)."""
-    sums, sizes = by_cluster(values, clusters)
-    drawn = np.random.default_rng(seed).integers(len(sums), size=(DRAWS, len(sums)))
-    means = sums[drawn].sum(1) / sizes[drawn].sum(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _means(names: Sequence[str], values: Sequence[float]) -> dict[str, dict[str, float]]:
-    groups: dict[str, list[float]] = {}
-    for name, value in zip(names, values, strict=True):
-        groups.setdefault(name, []).append(value)
-    return {key: {"grade": float(np.mean(each)), "n": float(len(each))} for key, each in groups.items()}
-
-
-def _unparseable(verdicts: Sequence[JudgeVerdict]) -> dict[str, object]:
-    missing = sum(each.value is None for each in verdicts)
-    return {"verdicts": len(verdicts), "unparseable": missing, "unparseable_share": missing / len(verdicts)}
-
-
-def _check_enough(verdicts: Sequence[JudgeVerdict], questions: set[str]) -> None:
-    if len(questions) < 2:
-        missing = sum(each.value is None for each in verdicts)
-        raise DataError(
-            f"{missing} of {len(verdicts)} verdicts of the judge cannot be read, and {len(questions)} questions are "
-            "left; see the replies in the verdicts' .jsonl: is it a chat model that follows instructions?"
-        )
-
-
 def questions_of(wishes: ChatWishes) -> list[ChatQuestion]:
     """The questions that are asked; all files are read before a model is loaded."""
     if wishes.max_tokens < 1 or (wishes.limit is not None and wishes.limit < 2):
         raise ConfigError(
             f"--answer-tokens {wishes.max_tokens}, limit {wishes.limit}: at least 1 token and 2 questions"
         )
+    if not 0 < wishes.judge_seconds < float("inf"):
+        raise ConfigError(f"--judge-seconds {wishes.judge_seconds}: above 0, 120 is usual")
     read_prompts(wishes.judge_prompts)
     return choose_questions(read_questions(wishes.questions), wishes.limit)
+
+
+def check_chat(wishes: ChatWishes) -> None:
+    """Refuse what could not be judged, before anything is answered: questions, prompts, judges.
+
+    Raises:
+        CacheError: no such model.
+        ConfigError: a judge that cannot be asked, or settings that cannot be.
+        DataError: a file that is not in its format.
+    """
+    questions_of(wishes)
+    check_judge(wishes.judge, wishes.judge_model)
+    if wishes.second_judge is not None:
+        check_judge(wishes.second_judge, wishes.second_judge_model)
 
 
 def identity_of(wishes: ChatWishes) -> dict[str, object]:
@@ -424,21 +352,47 @@ def judge_chat(
     device: str,
     say: Callable[[str], None] = lambda message: None,
 ) -> dict[str, object]:
-    """Let a model answer and have it judged; what stands in the .jsonl files of `out` is not asked again."""
+    """Let a model answer and have it judged; what stands in the .jsonl files of `out` is not asked again.
+
+    Returns:
+        kind, what the sums give, judge, `answers` (model, and against: as of `count_answers`); with a second judge
+        `second`, the same sums of its verdicts, and `judges`, as of `compare_judges`.
+    """
     questions = questions_of(wishes)
-    prompts = read_prompts(wishes.judge_prompts)
-    first = _answers(source, questions, wishes.max_tokens, out, device, say)
-    second = None
-    if wishes.against is not None:
-        second = _answers(locate(wishes.against), questions, wishes.max_tokens, out, device, say)
-    judge = make_judge(wishes.judge, model=wishes.judge_model, device=device, say=say)
-    log = JudgeLog(out / f"verdicts-{content_hash(judge.identity)}.jsonl")
-    turns = sum(len(each.turns) for each in questions) * (1 if second is None else 2)
-    say(f"{wishes.judge}: {turns} verdicts on {len(questions)} questions")
-    seen = Telling(wishes.judge, turns, "verdicts", say).advance
-    verdicts = ask_judge(judge, questions, first, second, prompts, log, seen=seen)
-    kind, sums = ("single", sum_up_grades) if second is None else ("pair", sum_up_pairs)
-    return {"kind": kind, **sums(verdicts), "judge": {"name": wishes.judge, **judge.identity}}
+    sides = {"model": source} | ({"against": locate(wishes.against)} if wishes.against is not None else {})
+    said = {
+        name: _answers(each, questions, wishes.max_tokens, out, device, say) for name, each in sides.items()
+    }
+    first, second = said["model"][0], said["against"][0] if "against" in said else None
+    lengths = None
+    if second is not None:
+        lengths = {
+            (each.question_id, turn): (
+                len(first[each.question_id][turn]),
+                len(second[each.question_id][turn]),
+            )
+            for each in questions
+            for turn in range(len(each.turns))
+        }
+    asked, found = [(wishes.judge, wishes.judge_model)], []
+    if wishes.second_judge is not None:
+        asked.append((wishes.second_judge, wishes.second_judge_model))
+    for name, model in asked:
+        judge = make_judge(name, model=model, device=device, seconds=wishes.judge_seconds, say=say)
+        log = JudgeLog(out / f"verdicts-{content_hash(judge.identity)}.jsonl", say)
+        turns = sum(len(each.turns) for each in questions) * (1 if second is None else 2)
+        say(f"{name}: {turns} verdicts on {len(questions)} questions")
+        seen = Telling(name, turns, "verdicts", say).advance
+        prompts = read_prompts(wishes.judge_prompts)
+        verdicts = ask_judge(judge, questions, first, second, prompts, log, seen=seen)
+        sums = sum_up_grades(verdicts) if second is None else sum_up_pairs(verdicts, lengths)
+        found.append((verdicts, {**sums, "judge": {"name": name, **judge.identity}}))
+    (verdicts, sums), *other = found
+    result = {"kind": "single" if second is None else "pair", **sums}
+    result["answers"] = {name: count_answers(*each) for name, each in said.items()}
+    for theirs, their_sums in other:
+        result |= {"second": their_sums, "judges": compare_judges(verdicts, theirs)}
+    return result
 
 
 def _answers(
@@ -448,10 +402,10 @@ def _answers(
     out: Path,
     device: str,
     say: Callable[[str], None],
-) -> dict[str, list[str]]:
-    """What a model answers, turn by turn, greedily; appended to its file question by question."""
+) -> tuple[dict[str, list[str]], dict[str, list[bool]]]:
+    """What a model answers, turn by turn, greedily, and which the limit cut; appended to its file one by one."""
     file = out / f"answers-{fingerprint(source)}-{max_tokens}.jsonl"
-    known = {str(row["key"]): row["answers"] for row in read_json_lines(file)}
+    known: dict[str, dict[str, Any]] = {str(row["key"]): row for row in read_json_lines(file)}
     keys = {each.question_id: content_hash([each.question_id, each.turns]) for each in questions}
     missing = [each for each in questions if keys[each.question_id] not in known]
     if missing:
@@ -460,13 +414,29 @@ def _answers(
         progress = Telling(source.name, len(missing), "questions", say)
         for question in missing:
             messages: list[dict[str, str]] = []
+            cut = []
             for turn in question.turns:
                 messages.append({"role": "user", "content": turn})
-                said = chat.write(messages, max_tokens=max_tokens)
+                said, ended = chat.write(messages, max_tokens=max_tokens)
                 messages.append({"role": "assistant", "content": said})
-            key, answers = keys[question.question_id], [each["content"] for each in messages[1::2]]
-            row = {"key": key, "question_id": question.question_id, "model": source.name}
-            append_json_lines(file, [{**row, "turns": question.turns, "answers": answers}])
-            known[key] = answers
+                cut.append(not ended)
+            row = {
+                "key": keys[question.question_id],
+                "question_id": question.question_id,
+                "model": source.name,
+            }
+            row |= {
+                "turns": question.turns,
+                "answers": [each["content"] for each in messages[1::2]],
+                "cut": cut,
+            }
+            append_json_lines(file, [row])
+            known[keys[question.question_id]] = row
             progress.advance()
-    return {each.question_id: [str(a) for a in known[keys[each.question_id]]] for each in questions}  # type: ignore[union-attr]
+    rows = {name: known[key] for name, key in keys.items()}
+    return (
+        {name: [str(each) for each in row["answers"]] for name, row in rows.items()},
+        {
+            name: row.get("cut", []) for name, row in rows.items()
+        },  # not known of files from before it was kept
+    )

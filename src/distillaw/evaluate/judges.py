@@ -6,6 +6,7 @@ nor shown, nor sent to any other address: redirects are not followed. A server i
 deadline and a size, and may be garbage of any kind.
 """
 
+import copy
 import json
 import os
 import threading
@@ -22,7 +23,7 @@ from urllib.parse import urlsplit
 import torch
 
 from distillaw.data.tokenizer import encode_chat, render_chat, special_pattern
-from distillaw.errors import ConfigError, RunError
+from distillaw.errors import ConfigError, DivergedError, RunError
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import load_weights
 
@@ -52,17 +53,24 @@ class ChatModel:
         Raises:
             CacheError: no such model.
             ConfigError: no chat template.
+            DivergedError: its probabilities are not finite.
         """
         source = locate(name)
-        tokenizer = source.tokenizer()
-        if not tokenizer.chat_template:
-            raise ConfigError(
-                f"{source.name}: its tokenizer has no chat template, so it cannot chat; give a chat model, or "
-                "fine-tune this one first"
-            )
+        tokenizer = _chatting(source)
         where = torch.device(device)
         model = load_weights(source, where, torch.float32 if where.type == "cpu" else torch.bfloat16)
-        return cls(name=source.name, fingerprint=fingerprint(source), model=model, tokenizer=tokenizer)
+        chat = cls(name=source.name, fingerprint=fingerprint(source), model=model, tokenizer=tokenizer)
+        with torch.no_grad():
+            if (
+                not model(input_ids=chat.prompt([{"role": "user", "content": "Hello"}]))
+                .logits.isfinite()
+                .all()
+            ):
+                raise DivergedError(
+                    f"{source.name}: its probabilities are not finite, so it can neither answer nor judge; its "
+                    "training diverged or its weights are damaged"
+                )
+        return chat
 
     def prompt(self, messages: Messages) -> torch.Tensor:
         """Token ids up to where the model speaks, shape (1, T); a template without a system turn gets it merged."""
@@ -84,8 +92,8 @@ class ChatModel:
         return encode_chat(self.tokenizer, control, chat)[0]
 
     @torch.no_grad()
-    def write(self, messages: Messages, *, max_tokens: int) -> str:
-        """Its greedy answer; what does not fit is cut from the beginning of the conversation."""
+    def write(self, messages: Messages, *, max_tokens: int) -> tuple[str, bool]:
+        """Its greedy answer, and whether it ended by itself; what does not fit is cut from the conversation's start."""
         ids = self._fitted(self.prompt(messages), max_tokens)
         pad = self.tokenizer.pad_token_id
         written = self.model.generate(  # type: ignore[operator]
@@ -97,8 +105,11 @@ class ChatModel:
             top_p=None,
             top_k=None,
             pad_token_id=self.tokenizer.eos_token_id if pad is None else pad,
-        )
-        return str(self.tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)).strip()
+        )[0, ids.shape[1] :]
+        known = getattr(self.model.generation_config, "eos_token_id", None)
+        ends = {self.tokenizer.eos_token_id, *(known if isinstance(known, list) else [known])}
+        text = str(self.tokenizer.decode(written, skip_special_tokens=True)).strip()
+        return text, len(written) < max_tokens or int(written[-1]) in ends
 
     @property
     def identity(self) -> dict[str, object]:
@@ -107,18 +118,23 @@ class ChatModel:
 
     @torch.no_grad()
     def ask(self, messages: Messages, verdicts: Sequence[str]) -> str:
-        """The likeliest of some continuations of VERDICT, by the log-probability of all its tokens."""
+        """The likeliest of some continuations of VERDICT, by the log-probability of all its tokens; else nothing."""
         lead = self.tokenizer(VERDICT, add_special_tokens=False, return_tensors="pt")["input_ids"]
         options = [self.tokenizer(each, add_special_tokens=False)["input_ids"] for each in verdicts]
         longest = max(map(len, options))
         prefix = self._fitted(torch.cat([self.prompt(messages), lead.to(self.model.device)], 1), longest)
-        scores = []
+        read = self.model(input_ids=prefix, use_cache=True, logits_to_keep=1)
+        cache, scores = getattr(read, "past_key_values", None), []
         for ids in options:
-            option = torch.tensor([ids], device=prefix.device)
-            whole = torch.cat([prefix, option], 1)
-            logits = self.model(input_ids=whole, use_cache=False, logits_to_keep=len(ids) + 1).logits[0, :-1]
-            scores.append(float(torch.log_softmax(logits.float(), -1).gather(-1, option[0][:, None]).sum()))
-        return verdicts[int(torch.tensor(scores).argmax())]
+            option, logits = torch.tensor([ids], device=prefix.device), read.logits[0, -1:]
+            if len(ids) > 1:
+                seen = {"input_ids": torch.cat([prefix, option[:, :-1]], 1)}
+                if cache is not None:  # which grows with what is read
+                    seen = {"input_ids": option[:, :-1], "past_key_values": copy.deepcopy(cache)}
+                logits = torch.cat([logits, self.model(**seen).logits[0, 1 - len(ids) :]])
+            scores.append(torch.log_softmax(logits.float(), -1).gather(-1, option[0][:, None]).sum())
+        found = torch.stack(scores)
+        return verdicts[int(found.argmax())] if found.isfinite().all() else ""
 
     def _fitted(self, ids: torch.Tensor, reserve: int) -> torch.Tensor:
         limit = context_of(self.model.config)
@@ -131,8 +147,14 @@ class ChatModel:
 
 
 KEY = "DISTILLAW_JUDGE_KEY"
+SECONDS = 120.0
+"""For one answer of a server; a choice."""
 MOST_BYTES = 4 << 20
 """Of one answer; a verdict has a few kilobytes."""
+
+
+class SilentJudgeError(RunError):
+    """A server is there, and what it says to a question is late, cut off or no answer, at every attempt."""
 
 
 class Judge(Protocol):
@@ -155,7 +177,7 @@ class UrlJudge:
     url: str
     """https://host/v1 or the whole .../chat/completions."""
     model: str
-    timeout: float = 120.0
+    timeout: float = SECONDS
     """Seconds for one answer, from the connection to its last byte."""
     attempts: int = 6
     """Of one question, with pauses of `pause`, twice that, ... between."""
@@ -174,14 +196,16 @@ class UrlJudge:
 
         Raises:
             ConfigError: a key that cannot be sent.
-            RunError: unreachable, refusing, or answering something else than the protocol, after all attempts.
+            RunError: unreachable, or refusing.
+            SilentJudgeError: late, cut off, or answering something else than the protocol, at every attempt.
         """
-        problem = ""
+        problem, kind = "", RunError
         for attempt in range(self.attempts):
             if attempt:
                 wait = min(self.pause * 2 ** (attempt - 1), 60.0)
                 self.say(f"judge: {problem}; once more in {wait:g} s")
                 time.sleep(wait)
+            kind = SilentJudgeError
             try:
                 return self._ask_once(messages)
             except _RefusedError as error:
@@ -193,12 +217,12 @@ class UrlJudge:
             except TimeoutError:
                 problem = f"no whole answer within {self.timeout:g} s"
             except urllib.error.URLError as error:  # refused, no such host
-                problem = str(error.reason)
+                problem, kind = str(error.reason), RunError
             except (OSError, HTTPException) as error:  # cut off
                 problem = str(error) or type(error).__name__
             except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
                 problem = f"its reply is no chat completion ({type(error).__name__} {str(error)[:200]})"
-        raise RunError(
+        raise kind(
             f"judge {self.url}: no answer in {self.attempts} attempts, the last: {problem}. The verdicts so far are "
             "kept; the same command continues when the judge answers again"
         )
@@ -291,10 +315,13 @@ def _answer(request: urllib.request.Request, seconds: float) -> bytes:
     raise refusal
 
 
-def make_judge(
-    judge: str, *, model: str | None, device: str, say: Callable[[str], None] = lambda message: None
-) -> Judge:
-    """The judge of a name."""
+def check_judge(judge: str, model: str | None) -> None:
+    """Refuse a judge that cannot be asked, before anything is answered; a server is not called, no weights are read.
+
+    Raises:
+        CacheError: no such model.
+        ConfigError: a URL that is none or holds a password, a name that is missing or idle, no chat template.
+    """
     if judge.startswith(("http://", "https://")):
         if model is None:
             raise ConfigError(f"--judge {judge}: give --judge-model NAME, the model that server should use")
@@ -302,11 +329,37 @@ def make_judge(
             raise ConfigError(
                 f"--judge: a password in the URL would be stored with the verdicts; set {KEY} instead"
             )
-        return UrlJudge(url=judge, model=model, say=say)
+        return
     if "://" in judge:
         raise ConfigError(
             f"--judge {judge}: a URL begins with http:// or https://; else give a model's folder"
         )
     if model is not None:
         raise ConfigError(f"--judge-model {model}: only for a judge behind a URL; {judge} is a model itself")
+    _chatting(locate(judge))
+
+
+def _chatting(source: ModelSource) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a model that can chat."""
+    tokenizer = source.tokenizer()
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            f"{source.name}: its tokenizer has no chat template, so it cannot chat; give a chat model, or "
+            "fine-tune this one first"
+        )
+    return tokenizer
+
+
+def make_judge(
+    judge: str,
+    *,
+    model: str | None,
+    device: str,
+    seconds: float = SECONDS,
+    say: Callable[[str], None] = lambda message: None,
+) -> Judge:
+    """The judge of a name; errors as of `check_judge`."""
+    if "://" in judge:
+        check_judge(judge, model)
+        return UrlJudge(url=judge, model=str(model), timeout=seconds, say=say)
     return ChatModel.load(judge, device=device)

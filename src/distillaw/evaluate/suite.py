@@ -28,7 +28,7 @@ from distillaw.evaluate.benchmarks import (
     read_tasks,
 )
 from distillaw.evaluate.calibration import score_text, settle_context
-from distillaw.evaluate.chat import identity_of, judge_chat, questions_of
+from distillaw.evaluate.chat import check_chat, identity_of, judge_chat
 from distillaw.evaluate.harness import run_benchmark
 from distillaw.evaluate.wishes import ChatWishes, TextWishes, Way
 from distillaw.models.parallel import ALONE, Ranks
@@ -98,7 +98,7 @@ def evaluate_model(
     check_config(source, context=None)
     chosen = choose_tasks(tasks, known_tasks(task_folder)) if tasks else []
     if chat is not None:
-        questions_of(chat)
+        check_chat(chat)
     rows, absent = read_tasks(chosen, data, limit=limit, shots=shots, skip_missing=skip_missing)
     if ranks.shards and (chosen or chat is not None):
         raise ConfigError("--sharding fsdp: questions are answered by whole models; only --text goes with it")
@@ -251,6 +251,8 @@ def _chat(session: _Session, wishes: ChatWishes) -> dict[str, object]:
         session.source, wishes, out=session.out / "chat", device=session.device, say=session.say
     )
     identity = identity_of(wishes) | {"judge": found["judge"], "against": wishes.against}
+    if "second" in found:
+        identity["second"] = found["second"]["judge"]
     file, label = session.part("chat", identity)
     write_json(file, found)
     return found | {"limit": wishes.limit, "part": label}

@@ -66,6 +66,12 @@ class ChatWishes:
     """Who judges the answers: an OpenAI-compatible URL (key in DISTILLAW_JUDGE_KEY) or a model's folder."""
     judge_model: str | None = None
     """What the URL's server calls the model."""
+    judge_seconds: float = 120.0
+    """For one answer of a judge behind a URL; one that is silent is asked six times, then counted."""
+    second_judge: str | None = None
+    """Another judge of the same answers, as of --judge: says how far the two agree."""
+    second_judge_model: str | None = None
+    """What its server calls it."""
     judge_prompts: Path | None = None
     """FastChat's judge_prompts.jsonl instead of our own words."""
     against: str | Path | None = None
