@@ -251,8 +251,8 @@ def _chat(session: _Session, wishes: ChatWishes) -> dict[str, object]:
         session.source, wishes, out=session.out / "chat", device=session.device, say=session.say
     )
     identity = identity_of(wishes) | {"judge": found["judge"], "against": wishes.against}
-    if "second" in found:
-        identity["second"] = found["second"]["judge"]
+    if wishes.second_judge is not None:
+        identity["second"] = [wishes.second_judge, wishes.second_judge_model]
     file, label = session.part("chat", identity)
     write_json(file, found)
     return found | {"limit": wishes.limit, "part": label}
