@@ -543,9 +543,7 @@ def finished(
     def write() -> dict[str, object]:
         documents = list(range(len(scores.tokens)))  # of heldout.parquet: a conversation or a pair each
         at.folder.run.write_heldout(documents, scores.tokens.tolist(), scores.loss_sum.tolist())
-        if spec.lora and trainer.model:  # alone as well: PEFT puts them on the weights that the run began with
-            trainer.model.save_pretrained(str(at.folder.path / "adapter"))
-        model = merged_model(trainer.model, spec)
+        model = merged_model(trainer.model, spec, at.folder.path / "adapter")
         if (balance := getattr(at.start.source.config(), "router_aux_loss_coef", None)) is not None:
             # the trainer, which was told not to balance, set it to 0
             model.config.router_aux_loss_coef = balance

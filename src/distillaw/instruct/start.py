@@ -396,9 +396,12 @@ def base_model(trained: Any, spec: TuneSpec) -> "PreTrainedModel":
     return trained.get_base_model() if spec.lora else trained
 
 
-def merged_model(trained: Any, spec: TuneSpec) -> "PreTrainedModel":
-    """The model with its adapters added to its weights."""
-    return trained.merge_and_unload() if spec.lora else trained
+def merged_model(trained: Any, spec: TuneSpec, alone: Path) -> "PreTrainedModel":
+    """The model with its adapters added to its weights; they are written alone first, as PEFT reads them."""
+    if not spec.lora:
+        return trained
+    trained.save_pretrained(alone)
+    return trained.merge_and_unload()
 
 
 @contextlib.contextmanager
