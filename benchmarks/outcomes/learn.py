@@ -5,11 +5,13 @@ python -m benchmarks.outcomes.learn --nested # the form chosen inside: the score
 python -m benchmarks.outcomes.learn --page   # what `distillaw retrodict` says then -> tables of docs/retrodiction.md
 
     gain of a row = mu(g, e, w, top-k, repeats) + u(source) + error     the equations of planning/learnt.py
-    u ~ N(0, tau^2), common to the rows of a source;   error ~ t4 with standard deviation sd
+    u ~ N(0, tau^2), common to the rows of a source
+    error ~ t4 with standard deviation sd, in which what was learnt counts times exp(z), z ~ N(0, spread^2) by source
     losses count by their density, scores by whether A won, B won or they tied (margin 0.25 %)
 
 The posterior mode under the priors below; once on everything, once without each source. Own studies count as three more
-sources, 16 runs each. tau is in `at_home`: a question is always of a new source.
+sources, 16 runs each. A question is always of a new source: tau is in `at_home`, and what is written of the learnt
+doubts is as wide as the t4 whose central 90 % are those of all sources together.
 """
 
 import argparse
@@ -54,12 +56,16 @@ PRIORS = {
     "begun": (0.3, 0.3),
     "points": (0.0, 0.01),
     "log tau": (math.log(0.005), 0.7),
+    "log spread": (math.log(0.5), 0.5),
 }
 """Means and standard deviations. at_home: what surrogates missed of simulated truths in their range, 1.35 %
 (docs/verdict.md); realised and per_gain: wide around the four studies' shares; compute: passes of a teacher cost more
 time than FLOP; begun: little, since the law of starts is from students a ten-thousandth of the size; points:
-nothing, give or take what a score moves beside the loss."""
-NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
+nothing, give or take what a score moves beside the loss; spread: one source's doubt is 1.6 times the next one's."""
+FEW, FEW_WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
+SHIFTS, STRETCHES = (axis.ravel() for axis in np.meshgrid(FEW, FEW, indexing="ij"))
+"""Standard normal nodes of a source's effect and of ln its scale of doubt, (25,) each."""
+WEIGHTS = np.outer(FEW_WEIGHTS, FEW_WEIGHTS).ravel() / FEW_WEIGHTS.sum() ** 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +252,7 @@ FORMS = (
     Form(name="nothing lost at equal compute", priors={"compute": (0.0, 1e-6)}),
     Form(name="scores as losses", priors={"points": (0.0, 1e-6)}),
     Form(name="cuts as the law of starts has them", priors={"begun": (1.0, 1e-6)}),
+    Form(name="all sources as doubtful", priors={"log spread": (math.log(1e-3), 1e-6)}),
 )
 
 
@@ -261,10 +268,10 @@ def fit(
     known = _known(rows, without)
 
     def loss(z: np.ndarray) -> float:
-        log_each, _ = _log_likelihoods(mean + sd * z, known)
+        log_each, _, _ = _log_likelihoods(mean + sd * z, known)
         by_source = np.add.reduceat(log_each, first, axis=1)
         top = by_source.max(0)
-        total = top + np.log((np.exp(by_source - top) * (WEIGHTS / WEIGHTS.sum())[:, None]).sum(0))
+        total = top + np.log((np.exp(by_source - top) * WEIGHTS[:, None]).sum(0))
         return float(-total.sum() + 0.5 * (z**2).sum())
 
     guess = np.zeros(len(mean)) if start is None else (start - mean) / sd
@@ -304,23 +311,87 @@ def _known(rows: Sequence[Row], without: str = "") -> dict[str, np.ndarray]:
     }
 
 
-def chances(x: np.ndarray, rows: Sequence[Row]) -> np.ndarray:
-    """P(A) of rows of one source, which taught nothing."""
-    _, above = _log_likelihoods(x, _known(rows, rows[0].source))
-    return SURPRISE / 2 + (1 - SURPRISE) * (above * (WEIGHTS / WEIGHTS.sum())[:, None]).sum(0)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What a fit says of a row of a source that taught it nothing, as `plan` would: by one t4."""
+
+    row: Row
+    chance: float
+    """P(A)."""
+    score: float
+    """Ln of the density of the gain, or of the probability of who won."""
+    rank: float | None
+    """Of a published gain among those that are possible: 0.05 to 0.95 is inside the 90 % interval."""
+
+    @property
+    def error(self) -> float:
+        """Squared, of the chance."""
+        return (self.chance - (self.row.won > 0)) ** 2
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the interval holds the gain."""
+        return self.rank is not None and 0.05 <= self.rank <= 0.95
 
 
-def _log_likelihoods(x: np.ndarray, known: dict) -> tuple[np.ndarray, np.ndarray]:
-    """By node of the source's effect and by row; and that A wins."""
-    whole, all_above = _at(x, known, known["lost"])
-    none, none_above = _at(x, known, 0 * known["lost"])
+def said_of(x: np.ndarray, rows: Sequence[Row]) -> list[Said]:
+    """What is said of rows of one source, which taught nothing."""
+    known = _known(rows, rows[0].source)
+    wide = np.array(x)
+    wide[-1] = -np.inf
+    log_each, above, under = _log_likelihoods(wide, known, widened=widened(math.exp(x[-1])))
+    score = np.log((np.exp(log_each) * WEIGHTS[:, None]).sum(0))
+    chance, rank = ((each * WEIGHTS[:, None]).sum(0) for each in (above, under))
+    return [
+        Said(
+            row=row,
+            chance=float(SURPRISE / 2 + (1 - SURPRISE) * chance[j]),
+            score=float(score[j]),
+            rank=None if row.gain is None else float(rank[j]),
+        )
+        for j, row in enumerate(rows)
+    ]
+
+
+def widened(spread: float) -> float:
+    """How many times as wide the central 90 % of t4 are where sources' scales are exp(z), z ~ N(0, spread^2)."""
+    from scipy.optimize import brentq
+
+    z, weight = np.polynomial.hermite_e.hermegauss(41)
+    alone = brentq(lambda q: float(_cdf(np.array(q))) - 0.95, 0, 10)
+    mixed = brentq(
+        lambda q: float((weight * _cdf(q / np.exp(spread * z))).sum() / weight.sum()) - 0.95, 0, 1e3
+    )
+    return mixed / alone
+
+
+def _log_likelihoods(
+    x: np.ndarray, known: dict, *, widened: float = 1.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """By node of the source's effect and by row; that A wins; that the gain is no more than the published one."""
+    whole, none = (_at(x, known, lost, widened) for lost in (known["lost"], 0 * known["lost"]))
     mix = known["unsaid"]
-    return np.log((1 - mix) * whole + mix * none + 1e-12), (1 - mix) * all_above + mix * none_above
+    mixed = [(1 - mix) * of_all + mix * of_none for of_all, of_none in zip(whole, none, strict=True)]
+    return np.log(mixed[0] + 1e-12), mixed[1], mixed[2]
 
 
-def _at(x: np.ndarray, known: dict, lost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Likelihoods and chances that A wins where so much of a loss is left, (nodes, rows)."""
-    realised, log_home, per_gain, truncated, log_cut, repeated, compute, begun, points, log_tau = x
+def _at(
+    x: np.ndarray, known: dict, lost: np.ndarray, widened: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Likelihoods, chances that A wins and ranks where so much of a loss is left, (nodes, rows)."""
+    (
+        realised,
+        log_home,
+        per_gain,
+        truncated,
+        log_cut,
+        repeated,
+        compute,
+        begun,
+        points,
+        log_tau,
+        log_spread,
+    ) = x
     g, b, w = known["g"], known["b"], known["w"]
     up = np.maximum(g, 0)
     counted = np.where(known["cuts"], begun, 1.0)
@@ -330,14 +401,15 @@ def _at(x: np.ndarray, known: dict, lost: np.ndarray) -> tuple[np.ndarray, np.nd
     middle = middle + points * known["score"] + known["cost"]
     taught = math.exp(log_home) ** 2 + (per_gain * b * up) ** 2 + (math.exp(log_cut) * known["cut"]) ** 2
     ours = np.maximum(SEEDS**2, 2 * known["noise"] ** 2) + (SCORE_SD * known["score"]) ** 2
-    scale = LAW_SCALE * np.sqrt(ours + w**2 * taught + (share * known["law_sd"]) ** 2)
-    centre = middle + math.exp(log_tau) * NODES[:, None]
+    stretch = widened * np.exp(math.exp(log_spread) * STRETCHES)[:, None]
+    scale = LAW_SCALE * np.sqrt(ours + w**2 * taught * stretch**2 + (share * known["law_sd"]) ** 2)
+    centre = middle + math.exp(log_tau) * SHIFTS[:, None]
     margin = np.maximum(MARGIN, known["noise"])
     above, below = 1 - _cdf((margin - centre) / scale), _cdf((-margin - centre) / scale)
     chance = np.where(known["won"] > 0, above, np.where(known["won"] < 0, below, 1 - above - below))
     z = (np.nan_to_num(known["gain"]) - centre) / scale
     density = 0.375 * (1 + z * z / 4) ** -2.5 / scale
-    return np.where(np.isnan(known["gain"]), chance, density), above
+    return np.where(np.isnan(known["gain"]), chance, density), above, _cdf(z)
 
 
 def _cdf(z: np.ndarray) -> np.ndarray:
@@ -348,15 +420,17 @@ def _cdf(z: np.ndarray) -> np.ndarray:
 
 def coefficients(x: np.ndarray, common: float, without: str = "") -> dict[str, float]:
     """The fields of planning.learnt.Learnt; `without` the practice of a source."""
-    realised, log_home, per_gain, truncated, log_cut, repeated, compute, begun, points, log_tau = map(
-        float, x
+    numbers = map(float, x)
+    realised, log_home, per_gain, truncated, log_cut, repeated, compute, begun, points, log_tau, spread = (
+        numbers
     )
+    wider = widened(math.exp(spread))
     found = {
         "realised": realised,
-        "at_home": math.hypot(math.exp(log_home), math.exp(log_tau)),
-        "per_gain": abs(per_gain),
+        "at_home": math.hypot(wider * math.exp(log_home), math.exp(log_tau)),
+        "per_gain": wider * abs(per_gain),
         "truncated": truncated,
-        "truncated_sd": math.exp(log_cut),
+        "truncated_sd": wider * math.exp(log_cut),
         "repeated": repeated,
         "repeated_sd": abs(repeated) / 2,  # two sources say 2 and 7 %
         "compute": compute,
@@ -382,26 +456,32 @@ def nested(rows: Sequence[Row]) -> Table:
             x = fit([row for row in rows if row.source not in (one, other)], whole, form, without=one)
             for out, judged in {(one, other), (other, one)}:
                 those = [row for row in asked if row.source == judged]
-                pairs = zip(chances(x, those), those, strict=True)
-                said[form.name, out, judged] = [(p, row.won > 0) for p, row in pairs]
+                said[form.name, out, judged] = said_of(x, those)
     found = []
     for out in sources:
         inner = {
-            form.name: [pair for s in sources if s != out for pair in said[form.name, out, s]]
+            form.name: [one.score for s in sources if s != out for one in said[form.name, out, s]]
             for form in FORMS
         }
-        chosen = max(inner, key=lambda name: np.mean([math.log(p if a else 1 - p) for p, a in inner[name]]))
+        chosen = max(inner, key=lambda name: np.mean(inner[name]))
         found.append((out, said[chosen, out, out], chosen))
-    found.append(("all", [pair for _, pairs, _ in found for pair in pairs], ""))
+    found.append(("all", [one for _, each, _ in found for one in each], ""))
     return Table.of(
         [
             text("source", of=lambda one: one[0]),
             number("rows", "d", of=lambda one: len(one[1])),
-            number("Brier", ".3f", of=lambda one: float(np.mean([(p - a) ** 2 for p, a in one[1]]))),
+            number("Brier", ".3f", of=lambda one: float(np.mean([each.error for each in one[1]]))),
+            number("in 90 % interval", of=lambda one: _inside(one[1])),
             text("form that the others choose", of=lambda one: one[2]),
         ],
         found,
     )
+
+
+def _inside(said: Sequence[Said]) -> str | None:
+    """How many published gains lie inside, of how many."""
+    ranked = [one for one in said if one.rank is not None]
+    return f"{sum(one.is_inside for one in ranked)} of {len(ranked)}" if ranked else None
 
 
 def study_table() -> str:

@@ -10,6 +10,8 @@ in the worst coordinate; w: weight of the teacher's term; f and lost: what the r
 text read often; compute: where both sides have the same FLOP or hours. Negative gains of weak teachers are had in
 full: students far outside lost nearly all of what laws say of them (three studies); those of strong ones are what laws
 make of a capacity gap that no run so far outside has shown.
+Sources differ in how far off a law is of them, by a factor of 1.8 either way, and nobody knows what a new one is like:
+the doubts are as wide as the t4 whose central 90 % are those of all such sources together (1.3 times the usual one's).
 Between students of one cut `begun` of either is counted: the head starts of cuts were measured on students a
 ten-thousandth of the size. `python -m benchmarks.outcomes.learn` fits the numbers to the table of outcomes and to our
 own studies (docs/retrodiction.md), with an effect common to the rows of a source; and without each source once, so that
