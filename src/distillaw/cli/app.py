@@ -19,8 +19,7 @@ from pathlib import Path
 from cyclopts import App, CycloptsError, Parameter
 
 from distillaw.cli.console import plain_line, write_for_people, write_whole
-from distillaw.cli.plan_file import question_from_file
-from distillaw.cli.typed import in_typed_words, remember_words, usage_error
+from distillaw.cli.typed import in_typed_words, question_from_file, remember_words, usage_error
 from distillaw.cli.verbs import GROUPS, VERBS, add_verbs
 from distillaw.errors import ConfigError, DistillawError, DistillawWarning, VocabularyError
 from distillaw.version import __version__

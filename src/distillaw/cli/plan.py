@@ -39,7 +39,7 @@ def plan(
         laws: whom to ask.
         explain: walk through the equations with the numbers put in.
     """
-    del question  # its options were put among the others before this was called (plan_file.py)
+    del question  # its options were put among the others before this was called (typed.py)
     with output.working("planning"):
         verdict = _answer(question_of(asked, laws), scouting, output)
     if output.json:

@@ -1,4 +1,4 @@
-"""What was typed: messages use the words of the command line, and no option that was typed does nothing unseen.
+"""What was typed: messages use its words, no option does nothing unseen, and a file may stand for typing (`plan`).
 
 The library says `teacher_params`, which is right in Python; who typed `--teacher-params` reads that. Nothing is passed
 on: a configuration of cyclopts, called once per command line, remembers what was typed. What is wrong with a command
@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from cyclopts import (
@@ -23,9 +24,12 @@ from cyclopts import (
     UnusedCliTokensError,
 )
 from cyclopts.argument import ArgumentCollection
+from cyclopts.config import Dict
 from cyclopts.exceptions import UnknownCommandError
 
 from distillaw.errors import ConfigError
+from distillaw.quantities import did_you_mean
+from distillaw.runs.config import MOST_ENTRIES, read_toml
 
 _ELSEWHERE = {
     "student_params": "--student",
@@ -191,3 +195,63 @@ def _near(word: str, known: Iterable[str]) -> str:
         n for n in names if bare and n.startswith(bare)
     ]
     return f" (did you mean {names[close[0]]!r}?)" if close else ""
+
+
+# --- `plan --question FILE`: options from a TOML file -------------------------------------------------------
+
+
+_PLAN = "plan"
+"""The verb, and the table of its file."""
+_BUDGETS = ("tokens", "compute", "device-hours", "money")
+_NOT_IN_FILE = ("question", "help", "version")
+"""Options that a file cannot give."""
+
+
+def question_from_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Fill in what the file of --question says, as the planner page writes it; a configuration of cyclopts.
+
+    The file has a table [plan] whose keys are the options' names (student = "300M"). What is typed beside it wins: one
+    option over its key, and a budget typed over the budget of the file, whatever its kind.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, has another table or key, or a value that no option takes.
+    """
+    if commands != (_PLAN,):
+        return
+    asked = arguments.get("--question")
+    if asked is None or not asked.tokens:
+        return
+    path = Path(asked.tokens[-1].value)
+    options = {name[2:] for each in arguments for name in each.names if name.startswith("--")}
+    given = _read(path, options - {*_NOT_IN_FILE})
+    if any(arguments[f"--{name}"].tokens for name in _BUDGETS):
+        given = {key: value for key, value in given.items() if key not in _BUDGETS}
+    # under the command's name: without, cyclopts drops the keys that are names of other commands (study, scout)
+    Dict({_PLAN: given}, source=str(path))(app, commands, arguments)
+
+
+def _read(path: Path, options: set[str]) -> Mapping[str, object]:
+    given = _table(path)
+    for key, value in given.items():
+        if key not in options:
+            raise ConfigError(
+                f"--question {path}: unknown key {key!r}{did_you_mean(key, options)}; keys are the options of "
+                "`distillaw plan` without the dashes before them"
+            )
+        each = value if isinstance(value, list) else [value]
+        if not 0 < len(each) <= MOST_ENTRIES or not all(isinstance(one, str | int | float) for one in each):
+            raise ConfigError(
+                f"--question {path}: {key} = {value!r}: write a text, a number, true or false, or a list of these"
+            )
+    return given
+
+
+def _table(path: Path) -> dict[str, object]:
+    tables = read_toml(path)
+    given = tables.get(_PLAN)
+    if len(tables) != 1 or not isinstance(given, dict):
+        raise ConfigError(
+            f"--question {path}: it must have one table, [{_PLAN}], whose keys are options of `distillaw plan`; "
+            f"found {', '.join(sorted(tables)) or 'nothing'}"
+        )
+    return given

@@ -33,8 +33,8 @@ lattice of halves is bracketed by them wherever it lies."""
 NEAR = 1.3
 """Octaves from the lowest loss within which a parabola is drawn: the next point of a lattice of halves, not a cliff."""
 MISFIT = 9.0
-"""In `NOISE`, how far below the parabola a loss two octaves off must lie for the curve to be none: two standard deviations,
-sqrt(3^2 + 3^2 + 1 + 1) = 4.5 of it each, of three runs drawn on to there and the run itself."""
+"""In `NOISE`, how far below the parabola a loss two octaves off must lie for the curve to be none: two standard
+deviations, sqrt(3^2 + 3^2 + 1 + 1) = 4.5 of it each, of three runs drawn on to there and the run itself."""
 SIZE = (-0.08, 0.12)
 """Prior of s. Over width the best rate drifts by -0.15 +- 0.08 octaves per doubling, which is two of N, over layers
 by 0.06 +- 0.11 (docs/mup.md); six pairs of sizes of the open and the pocket study have -0.32 to -0.02 for one of N."""
@@ -145,9 +145,7 @@ def lowest(octaves: ArrayLike, losses: ArrayLike) -> Lowest | None:
         off[top], own = place, np.where(np.arange(len(off)) == top, sd, LATTICE)
         where = float(share @ off)
         sd = math.sqrt(share @ (own**2 + (off - where) ** 2))
-    return Lowest(
-        best + where, sd, math.sqrt(max(c, 0.0) ** 2 + cov[0, 0]), max(c, 0.0) * place**2
-    )
+    return Lowest(best + where, sd, math.sqrt(max(c, 0.0) ** 2 + cov[0, 0]), max(c, 0.0) * place**2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

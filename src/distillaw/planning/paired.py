@@ -177,7 +177,8 @@ def _rate_note(gain: MeasuredGain) -> str:
     if not unchecked:
         return ""
     parts = [
-        f"{'training alone' if p.arm.teacher is None else p.arm.name} may lose {p.arm.rate.at(p.tokens):.3f} nats to its learning rate, "
+        f"{'training alone' if p.arm.teacher is None else p.arm.name} may lose {p.arm.rate.at(p.tokens):.3f} nats to "
+        "its learning rate, "
         + (
             f"last checked at {budget_text(p.arm.rate.checked)} tokens"
             if p.arm.rate.is_checked

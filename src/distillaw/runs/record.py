@@ -440,7 +440,8 @@ def read_study(folder: Path) -> StudyRecord:
         problems.append(f"{folder / 'study.json'}: missing; `distillaw study run` writes it again")
     if not info and not runs and not unfinished:
         raise CacheError(
-            f"{folder}: not a study folder (no study.json, no finished run); name the folder `study run` or `recipe` wrote"
+            f"{folder}: not a study folder (no study.json, no finished run); name the folder `study run` or `recipe` "
+            "wrote"
         )
     record = StudyRecord(
         folder=folder,
