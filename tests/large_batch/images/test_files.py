@@ -312,6 +312,14 @@ def test_cifar_that_is_damaged(tmp_path):
     (tmp_path / "data_batch_3").write_bytes((tmp_path / "data_batch_3").read_bytes()[:500])
     with pytest.raises(DataError, match="data_batch_3: not a readable pickle"):
         load_images(tmp_path)
+    whole = {b"data": np.zeros((6, 3072), np.uint8)}
+    for labels, said in (
+        ([1, None, 2, None, 3, 4], "data_batch_3: 2 labels are no whole numbers, the first that of image 1"),
+        ([1, 2, 3, 4], "data_batch_3: 6 images and 4 labels"),
+    ):
+        (tmp_path / "data_batch_3").write_bytes(pickle.dumps(whole | {b"labels": labels}, protocol=2))
+        with pytest.raises(DataError, match=said):
+            load_images(tmp_path)
     (tmp_path / "data_batch_3").unlink()
     with pytest.raises(DataError, match="data_batch_3 missing"):
         load_images(tmp_path)

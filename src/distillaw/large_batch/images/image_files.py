@@ -265,10 +265,21 @@ def _pickled(path: Path, layout: _Layout) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(
             f"{path}: data of shape {getattr(pixels, 'shape', None)}; rows of {PIXELS} pixels expected"
         )
+    given = batch[layout.label_key]
     try:
-        labels = np.asarray(batch[layout.label_key], dtype=np.int64)
+        labels = np.asarray(given, dtype=np.int64)
     except (TypeError, ValueError):
-        raise DataError(f"{path}: its labels are no list of whole numbers") from None
+        lacking = [
+            i
+            for i, label in enumerate(given if isinstance(given, list) else [given])
+            if type(label) is not int
+        ]
+        if not lacking:
+            raise DataError(f"{path}: its labels are no list of whole numbers") from None
+        raise DataError(
+            f"{path}: {len(lacking)} labels are no whole numbers, the first that of image {lacking[0]}; get the file "
+            "again: nothing was trained"
+        ) from None
     return pixels, labels
 
 
