@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import distillaw as dl
+from benchmarks.result_file import save, typed
 from benchmarks.sequential.page import draw, page, text
 from benchmarks.sequential.policies import at_random, grids, ladder, nothing, sequential
 from benchmarks.sequential.real import replay_all
@@ -102,7 +103,7 @@ def main():
     sys.stderr.write("\n")
     print(text(found))
     if args.out:
-        write_text(args.out, json.dumps(found, indent=1) + "\n", known=True)
+        save(args.out, typed(), **found)
         partial.unlink(missing_ok=True)
     if args.page:
         write_text(args.page, page(found, args.figure), known=True)

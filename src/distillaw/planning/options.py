@@ -52,10 +52,10 @@ LARGER = 1.05
 USUAL_RATIO = 20.0
 """Tokens per parameter that public fits find compute-optimal (Hoffmann et al. 2022, arXiv:2203.15556), within a factor
 of three or four."""
-SIZE_PRIOR = 0.01
-"""Weight of that prior where a law fitted on a small study chooses the size: such fits often want 0.1 to 8 tokens per
-parameter where the truth wants 10 to 70, and cost 30 to 40 millinats; with the prior 5 to 7
-(benchmarks/verdict/run.py)."""
+SIZE_PRIOR = 0.001
+"""Weight of that prior where a law fitted on a small study chooses the size and nothing is served: some such fits want
+0.1 to 4 tokens per parameter where the truth wants 10 to 70. Chosen on 102 simulated questions; ten times as much did
+hardly better than 20 tokens per parameter (benchmarks/results/free_size.json, docs/verdict.md)."""
 _TEACHERS = (0.1, 1e4)
 """Teacher sizes searched, in units of the student's."""
 _ZOOMS, _SKETCH_ZOOMS = 5, 2

@@ -247,9 +247,9 @@ _WARNINGS = {
     "disagree": "{one} and {other} disagree: gains {a} and {b} nats/token do not meet; the answer is as wide "
     "as that",
     "ends": "[{lower:.3f}, {upper:.3f}]",
-    "chosen size": "a law chose the student's size, and such a size is good partly by luck: the probability "
-    "of distilling is too high then, and 20 tokens per parameter without a teacher did as well "
-    "(docs/verdict.md). Fix --student",
+    "chosen size": "a law chose the student's size: on simulated truths a little better than 20 tokens per parameter, "
+    "with serving in the bill clearly so, and never surely (docs/verdict.md). A pilot of a second size, or --student, "
+    "settles it",
     "silent": "{source}: {status}: {note}",
     "left out": "left out: {teacher}: {why}",
     "must train beside": "it must be trained, and beside a teacher at hand that is a question of FLOP: give "
