@@ -21,8 +21,7 @@ from distillaw.targets.manifest import Scheme, TargetRequest
 if TYPE_CHECKING:
     from distillaw.data.shards import TokenStore
     from distillaw.models.parallel import Ranks
-    from distillaw.targets.build import StoreCost
-    from distillaw.targets.make import TargetMaker
+    from distillaw.targets.build import AnyMaker, StoreCost
     from distillaw.targets.manifest import Manifest, StorePlan
 
 app = App(
@@ -56,8 +55,8 @@ def build(
     Safe to interrupt and to repeat: finished shards are kept, and the result is the same byte for byte.
 
     Args:
-        teacher: a Hugging Face folder, FOLDER/FILE.gguf, a name on the hub, or an oracle of the world that is the text
-            (`oracle:window=3`, docs/worlds.md).
+        teacher: a Hugging Face folder, FOLDER/FILE.gguf, a name on the hub, an oracle of the world that is the text
+            (`oracle:window=3`, docs/worlds.md), or a dump of its top-k by vLLM, NeMo or DistillKit (docs/targets.md).
         data: the file of a run (`distillaw train`), whose text is then tokenised into OUT/data and whose context,
             tokens, seed and temperature are taken; or prepared tokens, the `data` folder of a study or run.
         out: folder of the store.
@@ -98,7 +97,7 @@ def build(
             if ranks.is_first:
                 _print_dry_run(data, out, plan, cost, output)
             return
-        output.say(f"{_plan_line(plan)}\n{_cost_line(cost)}{_done_line(out, plan)}")
+        output.say(f"{_plan_line(plan)}\n{_cost_line(plan, cost)}{_done_line(out, plan)}")
         began = time.monotonic()
         with (
             opened_for_building(out, plan, ranks) as plan,
@@ -126,7 +125,7 @@ def _print_dry_run(data: Path, out: Path, plan: "StorePlan", cost: "StoreCost", 
     if output.json:
         print_json({"folder": str(out), **plan.record(), **cost.record()})
     else:
-        print(f"{_plan_line(plan)}\n{_cost_line(cost)}")
+        print(f"{_plan_line(plan)}\n{_cost_line(plan, cost)}")
         output.suggest(same_command(without="--dry-run"))
 
 
@@ -215,7 +214,7 @@ def verify(
     return 1 if problems else 0
 
 
-def _load(teacher: str, store: "TokenStore", request: TargetRequest, device: str) -> "TargetMaker":
+def _load(teacher: str, store: "TokenStore", request: TargetRequest, device: str) -> "AnyMaker":
     """The teacher and the text; what is wrong with the request is said before anything heavy is imported."""
     from distillaw.sweep.study import require_trainable
     from distillaw.sweep.target_stores import find_teacher, open_maker
@@ -228,9 +227,7 @@ def _load(teacher: str, store: "TokenStore", request: TargetRequest, device: str
     return open_maker(found, store, request, Ranks(device=device_of(device)))
 
 
-def _predict(
-    out: Path, plan: "StorePlan", maker: "TargetMaker", ranks: "Ranks", output: Output
-) -> "StoreCost":
+def _predict(out: Path, plan: "StorePlan", maker: "AnyMaker", ranks: "Ranks", output: Output) -> "StoreCost":
     from distillaw.targets.build import missing_positions, predict_cost, require_space
 
     output.say(f"reading some windows of {format_count(plan.num_windows)} to predict size and time")
@@ -247,11 +244,13 @@ def _plan_line(plan: "StorePlan") -> str:
     )
 
 
-def _cost_line(cost: "StoreCost") -> str:
+def _cost_line(plan: "StorePlan", cost: "StoreCost") -> str:
     pays = "an online teacher is as cheap"
     if (students := cost.break_even) is not None:
         online = format_seconds(cost.forward_seconds)
         pays = f"pays from {students:.3g} students on, against {online} of an online teacher for each"
+    if plan.teacher_dtype == "dumped":
+        pays = "no teacher is asked"
     return (
         f"about {format_bytes(cost.bytes)} +- {format_bytes(2 * cost.bytes_error)} "
         f"({cost.bytes_per_position:.1f} bytes per position) and {format_seconds(cost.seconds)}; {pays}; "

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from distillaw.models.parallel import Ranks
-    from distillaw.targets.build import TargetComparison
-    from distillaw.targets.make import TargetMaker
+    from distillaw.targets.build import AnyMaker, TargetComparison
 
 WHOLE_SPLIT: dict[str, object] = {"context": 128, "tokens": None, "order_seed": 0, "temperature": 1.0}
 """What a store covers of prepared tokens unless said otherwise."""
@@ -59,10 +58,16 @@ def open_text(
 
 
 def find_teacher(teacher: str) -> str | ModelSource:
-    """An oracle's name, or the model, by its absolute path: a store is read from other folders."""
+    """An oracle's or a dump's name, or the model, by its absolute path: a store is read from other folders."""
     local = Path(teacher).expanduser()
     name = str(local.resolve()) if local.exists() else teacher
-    return name if is_oracle(teacher) else locate(name)
+    return name if is_oracle(teacher) or is_dump(name) else locate(name)
+
+
+def is_dump(teacher: str) -> bool:
+    """Whether a teacher is somebody's dump of its top-k (targets/foreign.py)."""
+    path = Path(teacher).expanduser()
+    return (path.suffix == ".jsonl" and path.is_file()) or (path / "compression_config.yaml").exists()
 
 
 def open_maker(
@@ -71,18 +76,23 @@ def open_maker(
     request: TargetRequest,
     ranks: "Ranks",
     dtype: "torch.dtype | None" = None,
-) -> "TargetMaker":
+) -> "AnyMaker":
     """The teacher, loaded on the ranks, and the text it reads."""
     from transformers.utils.logging import disable_progress_bar
 
     from distillaw.data.tokenizer import load_tokenizer
     from distillaw.models.parallel import keep_freed_memory
     from distillaw.models.teacher import load_any_teacher
+    from distillaw.targets.foreign import CaptureMaker, open_capture
     from distillaw.targets.make import TargetMaker
 
     disable_progress_bar()
     keep_freed_memory()
-    split, tokenizer = request.open_split(store), load_tokenizer(str(store.tokenizer_folder))
+    split = request.open_split(store)
+    if isinstance(teacher, str) and is_dump(teacher):
+        dump = open_capture(teacher, request.context, int(store.manifest["vocab_size"]))
+        return CaptureMaker(teacher=dump, split=split, scheme=request.scheme, seed=request.seed)
+    tokenizer = load_tokenizer(str(store.tokenizer_folder))
     how = {"context": request.context, "dtype": dtype, "ranks": ranks}
     loaded = load_any_teacher(teacher, store, tokenizer, **how)
     return TargetMaker(teacher=loaded, split=split, scheme=request.scheme, seed=request.seed)
@@ -91,7 +101,7 @@ def open_maker(
 def ask_teacher_again(
     folder: Path,
     manifest: Manifest,
-    maker: Callable[[str, TokenStore, TargetRequest], "TargetMaker"],
+    maker: Callable[[str, TokenStore, TargetRequest], "AnyMaker"],
     *,
     teacher: str | None,
     data: Path | None,

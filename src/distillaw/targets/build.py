@@ -25,6 +25,7 @@ from distillaw.quantities import format_bytes
 from distillaw.runs.files import disk_error, file_sha256
 from distillaw.runs.places import appending, check_folder
 from distillaw.targets import codec
+from distillaw.targets.foreign import Capture, CaptureMaker
 from distillaw.targets.make import TargetMaker, windows_per_forward
 from distillaw.targets.manifest import (
     LOG,
@@ -40,11 +41,12 @@ from distillaw.targets.manifest import (
 )
 from distillaw.targets.store import HEADER_BYTES, INDEX_BYTES, Shard, TargetStore, write_shard
 
+AnyMaker = TargetMaker | CaptureMaker
 SHARD_TOKENS = {"cpu": 1 << 15, "cuda": 1 << 22}
 """Most positions of a shard: about a minute of a teacher, which is what a kill loses at most."""
 
 
-def make_plan(request: TargetRequest, teacher: AnyTeacher, data: TokenStore) -> StorePlan:
+def make_plan(request: TargetRequest, teacher: AnyTeacher | Capture, data: TokenStore) -> StorePlan:
     """What a request comes to for a teacher and a token store.
 
     Raises:
@@ -127,7 +129,7 @@ def settle_plan(folder: Path, plan: StorePlan) -> StorePlan:
 def build_shards(
     folder: Path,
     plan: StorePlan,
-    maker: TargetMaker,
+    maker: AnyMaker,
     *,
     progress: Callable[[int], None] = lambda positions: None,
     say: Callable[[str], None] = lambda message: None,
@@ -167,12 +169,12 @@ def build_shards(
             maker.make(windows[-group:])
 
     ranks.together(build)
-    return ranks.told(lambda: _conclude(folder, plan))
+    return ranks.told(lambda: _conclude(folder, plan, maker.bias))
 
 
-def _conclude(folder: Path, plan: StorePlan) -> Manifest:
+def _conclude(folder: Path, plan: StorePlan, bias: str) -> Manifest:
     shards = [Shard.open(folder / shard_name(number), plan.identity) for number in range(plan.num_shards)]
-    manifest = _manifest(plan, shards)
+    manifest = _manifest(plan, shards, bias)
     manifest.write(folder)
     return manifest
 
@@ -215,7 +217,7 @@ def _intact(path: Path, plan: StorePlan, wanted: np.ndarray, say: Callable[[str]
 
 
 def _build_shard(
-    path: Path, windows: np.ndarray, plan: StorePlan, maker: TargetMaker, progress: Callable[[int], None]
+    path: Path, windows: np.ndarray, plan: StorePlan, maker: AnyMaker, progress: Callable[[int], None]
 ) -> None:
     began, cpu_began = time.monotonic(), time.process_time()
     made, total = [], None
@@ -239,7 +241,7 @@ def _log(path: Path, positions: int, seconds: float, cpu_seconds: float) -> None
         raise disk_error(path.parent / LOG, error) from error
 
 
-def _manifest(plan: StorePlan, shards: list[Shard]) -> Manifest:
+def _manifest(plan: StorePlan, shards: list[Shard], bias: str) -> Manifest:
     entries = tuple(
         ShardEntry(
             file=shard.path.name,
@@ -261,6 +263,7 @@ def _manifest(plan: StorePlan, shards: list[Shard]) -> Manifest:
         teacher_loss=total.loss / count,
         mean_entropy=total.entropy / count,
         mean_mass=total.mass / count,
+        bias=bias,
     )
 
 
@@ -313,7 +316,7 @@ class StoreCost:
         }
 
 
-def predict_cost(maker: TargetMaker, plan: StorePlan, ranks: Ranks = ALONE) -> StoreCost:
+def predict_cost(maker: AnyMaker, plan: StorePlan, ranks: Ranks = ALONE) -> StoreCost:
     """Probe the teacher and the text of a plan: the first rank measures, the others read along."""
     began = time.perf_counter()
     windows = plan.windows(maker.split)
@@ -405,7 +408,7 @@ class TargetComparison:
         )
 
 
-def ask_again(store: TargetStore, maker: TargetMaker, windows: int) -> TargetComparison:
+def ask_again(store: TargetStore, maker: AnyMaker, windows: int) -> TargetComparison:
     """Compare about `windows` windows, in groups as they were built, spread evenly over the store."""
     plan = store.manifest.plan
     covered, group = plan.windows(maker.split), plan.windows_per_forward

@@ -121,6 +121,8 @@ class TargetMaker:
     seed: int
     forward_seconds: float = 0.0
     """Spent so far in the teacher itself: what an online teacher would cost."""
+    bias: str = ""
+    """Beyond what the scheme leaves out: a dump has one (targets/foreign.py), a model none."""
 
     @torch.no_grad()
     def make(self, windows: Sequence[int] | NDArray[np.integer]) -> tuple[list[bytes], Sums]:

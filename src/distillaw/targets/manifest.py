@@ -225,6 +225,8 @@ class Manifest:
     """Mean entropy of the teacher's distributions (at the store's temperature), nats."""
     mean_mass: float
     """Mean probability that the teacher gives to the ids kept."""
+    bias: str = ""
+    """Of a store made from somebody's dump: why it is biased."""
 
     @property
     def total_bytes(self) -> int:
@@ -243,9 +245,10 @@ class Manifest:
         if scheme.estimator == "full":
             return ""
         if scheme.estimator != "sampled":
-            return (
+            return (f"biased: {self.bias}; " if self.bias else "") + (
                 "what these targets leave out is a bias; fresh students in short runs lost a third of the gain of "
                 "distilling and more with it (docs/targets.md). --estimator sampled has none"
+                f"{' but needs the teacher itself' if self.bias else ''}"
             )
         if spread <= 2 * scheme.samples:
             return ""
@@ -268,6 +271,7 @@ class Manifest:
             "mean_entropy": self.mean_entropy,
             "mean_mass": self.mean_mass,
             "build_seconds": build_seconds(folder),
+            **({"bias": self.bias} if self.bias else {}),
         }
 
     def write(self, folder: Path) -> None:
