@@ -344,7 +344,7 @@ def _distillkit(path: Path, number: int, config: Mapping[str, Any]) -> Row:
         )
         powers = [points**term if isinstance(term, int) else getattr(torch, term)(points) for term in terms]
         curve = (torch.stack(powers, dim=-1) * coefficients[:, None]).sum(dim=-1) + curve
-    values = torch.cat([exact, curve.to(out)], dim=-1)
+    values = torch.cat([exact, curve], dim=-1)  # in the wider of both types, as there
     if config.get("delta_encoding", True):
         values = values.float().cumsum(dim=-1).to(out)
     bits = int(torch.log2(torch.tensor(config["d"], dtype=torch.float32)).ceil())
