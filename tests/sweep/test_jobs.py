@@ -13,7 +13,7 @@ from distillaw.sweep.changes import changed_settings, what_belongs
 from distillaw.sweep.checks import check_study
 from distillaw.sweep.cost import study_cost
 from distillaw.sweep.jobs import Planner
-from distillaw.sweep.ready import Facts, Progress, left_of
+from distillaw.sweep.ready import Facts, Progress, left_of, one_per_trunk
 from distillaw.sweep.spec import DesignSpec, EarlyStopSpec, StudentsSpec, StudySpec, TeacherSpec, TuningSpec
 from distillaw.sweep.tuning import STEP, TOLERATED, LatticePoint, Place
 
@@ -203,6 +203,22 @@ def test_the_best_run_of_a_search_is_the_grids():
         jobs.setdefault(job.trunk.trunk_id, []).append(job)
     shared = [found for found in jobs.values() if {j.trunk.purpose for j in found} > {"tuning"}]
     assert len(shared) >= 3, "at least one in every arm"
+
+
+def test_a_control_on_a_trunk_of_the_grid_stays_a_control():
+    """It was the grid's, so that a lone student at four times the best rate was what `plan` compared with."""
+    cell = DesignSpec(name="rates", params=("0.1M",), tokens=(20_000, 40_000), teachers=("none",), rates=(1.0, 2.0))
+    spec = replace(SPEC, tuning=TuningSpec(enabled=False), cells=(cell,))
+    ready = Planner(spec, FACTS, Progress(losses={}, failures={})).ready_jobs()
+    alone = [j for j in ready.jobs if (j.trunk.label, j.trunk.arm, j.trunk.role) == ("0.1M", "supervised", "student")]
+    found = {(j.trunk.peak_lr, tokens): j.trunk.purpose for j in alone for tokens in j.budgets}
+    rate = spec.peak_lr
+    assert found == {
+        **dict.fromkeys([(rate, 10_000), (rate, 20_000)], "grid"),
+        **dict.fromkeys([(rate, 40_000), (2 * rate, 20_000), (2 * rate, 40_000)], "control:rates"),
+    }
+    (shared,) = [job for job in one_per_trunk(alone) if job.trunk.peak_lr == rate]
+    assert (shared.trunk.purpose, shared.budgets) == ("grid", (10_000, 20_000, 40_000))
 
 
 def test_the_smallest_and_the_largest_teacher_are_searched_and_a_law_serves_between():

@@ -249,14 +249,19 @@ class Planner:
                 ready.waiting.append(f"{lesson.name} students wait for {self._missing(lesson)}")
 
     def _add_students(self, ready: ReadyJobs, rates: Rates, batch: int, lesson: Lesson) -> None:
-        """Adds a job per trunk of a lesson, with every budget that the blocks of the study want."""
-        wanted: dict[tuple[str, bool], tuple[TrunkSpec, set[int]]] = {}
+        """Adds a job per trunk and purpose of a lesson, with every budget that the blocks of the study want.
+
+        A control at a rate that the grid has at another budget shares its trunk, and stays a control. What two blocks
+        want is the first one's.
+        """
+        wanted: dict[tuple[str, str], tuple[TrunkSpec, set[int]]] = {}
+        purposes: dict[str, str] = {}
         for block in self._spec.blocks():
             if not block.wants(lesson) or (block.design.holdout and not self._holdout):
                 continue
             for trunk, tokens in self._block_trunks(block, rates, batch, lesson):
-                key = trunk.trunk_id, block.design.holdout
-                wanted.setdefault(key, (trunk, set()))[1].add(tokens)
+                if purposes.setdefault(trunk.run_id(tokens), trunk.purpose) == trunk.purpose:
+                    wanted.setdefault((trunk.trunk_id, trunk.purpose), (trunk, set()))[1].add(tokens)
         for trunk, tokens in wanted.values():
             ready.jobs.append(TrunkJob(trunk=trunk, budgets=tuple(sorted(tokens))))
 

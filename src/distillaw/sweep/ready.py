@@ -91,12 +91,12 @@ def one_per_trunk(jobs: Sequence[TrunkJob]) -> list[TrunkJob]:
     for job in jobs:
         name = job.trunk.trunk_id
         budgets.setdefault(name, set()).update(job.budgets)
-        trunks[name] = min(trunks.get(name, job.trunk), job.trunk, key=lambda t: _LATER.get(t.purpose, 0))
+        trunks[name] = min(trunks.get(name, job.trunk), job.trunk, key=lambda t: _LATER.get(t.purpose, 1))
     return [TrunkJob(trunk=trunks[name], budgets=tuple(sorted(tokens))) for name, tokens in budgets.items()]
 
 
-_LATER = {"holdout": 1, "tuning": 2}
-"""Purposes that give way to another of the same trunk."""
+_LATER = {"teacher": 0, "grid": 0, "holdout": 2, "tuning": 3}
+"""Purposes by who gives way to another of the same trunk; 1: controls."""
 
 
 def left_of(jobs: Sequence[TrunkJob], ended: Collection[str]) -> list[TrunkJob]:
