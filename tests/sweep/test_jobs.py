@@ -207,10 +207,16 @@ def test_the_best_run_of_a_search_is_the_grids():
 
 def test_a_control_on_a_trunk_of_the_grid_stays_a_control():
     """It was the grid's, so that a lone student at four times the best rate was what `plan` compared with."""
-    cell = DesignSpec(name="rates", params=("0.1M",), tokens=(20_000, 40_000), teachers=("none",), rates=(1.0, 2.0))
+    cell = DesignSpec(
+        name="rates", params=("0.1M",), tokens=(20_000, 40_000), teachers=("none",), rates=(1.0, 2.0)
+    )
     spec = replace(SPEC, tuning=TuningSpec(enabled=False), cells=(cell,))
     ready = Planner(spec, FACTS, Progress(losses={}, failures={})).ready_jobs()
-    alone = [j for j in ready.jobs if (j.trunk.label, j.trunk.arm, j.trunk.role) == ("0.1M", "supervised", "student")]
+    alone = [
+        j
+        for j in ready.jobs
+        if (j.trunk.label, j.trunk.arm, j.trunk.role) == ("0.1M", "supervised", "student")
+    ]
     found = {(j.trunk.peak_lr, tokens): j.trunk.purpose for j in alone for tokens in j.budgets}
     rate = spec.peak_lr
     assert found == {
