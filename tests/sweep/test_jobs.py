@@ -206,7 +206,7 @@ def test_the_best_run_of_a_search_is_the_grids():
 
 
 def test_a_control_on_a_trunk_of_the_grid_stays_a_control():
-    """It was the grid's, so that a lone student at four times the best rate was what `plan` compared with."""
+    """It was the grid's, so that a lone student at twice its best rate was what `plan` compared with."""
     cell = DesignSpec(
         name="rates", params=("0.1M",), tokens=(20_000, 40_000), teachers=("none",), rates=(1.0, 2.0)
     )
