@@ -374,3 +374,43 @@ def test_runs_and_stores_take_ids_where_they_take_text(tmp_path, tokenizer, docu
     )
     done = answer(*words, "--json")
     assert done.returncode == 0, done.stderr
+
+
+def test_megatrons_own_writer_is_read(tmp_path, tokenizer, documents):
+    """Where megatron-core is at hand: two sequences a document, as preprocess_data writes sentences."""
+    indexed = pytest.importorskip("megatron.core.datasets.indexed_dataset")
+    builder = indexed.IndexedDatasetBuilder(str(tmp_path / "own.bin"), dtype=np.int32)
+    for ids in documents:
+        builder.add_document(ids, [len(ids) // 2, len(ids) - len(ids) // 2])
+    builder.finalize(str(tmp_path / "own.idx"))
+    _read_alike(tmp_path, tmp_path / "own", tokenizer, documents)
+
+
+def test_datatroves_own_writer_is_read(tmp_path, tokenizer, documents):
+    """Where datatrove is at hand, whose files nanotron reads."""
+    writer = pytest.importorskip("datatrove.pipeline.tokens.tokenizer").TokenizedFile
+    (tmp_path / "own").mkdir()
+    settings = {"tokenizer_name_or_path": "gpt2", "save_final_metadata": True, "token_size": 4}
+    file = writer(str(tmp_path / "own"), "00000_unshuffled.ds", **settings)
+    for ids in documents:
+        file.write(ids.tolist(), None)
+    file.close()
+    _read_alike(tmp_path, tmp_path / "own", tokenizer, documents)
+
+
+def _read_alike(tmp_path, corpus, tokenizer, documents):
+    (tmp_path / "raw").mkdir()
+    plain = prepare_data(spec_of(raw(tmp_path / "raw", documents), tokenizer), tmp_path / "a" / "data")
+    own = prepare_data(spec_of(corpus, tokenizer), tmp_path / "b" / "data")
+    for side in ("teacher", "student"):
+        one, other = (store.split(side, context=8) for store in (own, plain))
+        assert one.num_windows == other.num_windows
+        assert np.array_equal(one.windows(range(one.num_windows)), other.windows(range(other.num_windows)))
+
+
+@pytest.mark.slow
+def test_datasets_own_writer_is_read(tmp_path, tokenizer, documents):
+    rows = [each.tolist() for each in documents]
+    table = pytest.importorskip("datasets").Dataset.from_dict({"input_ids": rows, "n": list(range(len(rows)))})
+    table.save_to_disk(str(tmp_path / "own"), num_shards=2)
+    _read_alike(tmp_path, tmp_path / "own", tokenizer, documents)
