@@ -411,6 +411,8 @@ def _read_alike(tmp_path, corpus, tokenizer, documents):
 @pytest.mark.slow
 def test_datasets_own_writer_is_read(tmp_path, tokenizer, documents):
     rows = [each.tolist() for each in documents]
-    table = pytest.importorskip("datasets").Dataset.from_dict({"input_ids": rows, "n": list(range(len(rows)))})
+    table = pytest.importorskip("datasets").Dataset.from_dict(
+        {"input_ids": rows, "n": list(range(len(rows)))}
+    )
     table.save_to_disk(str(tmp_path / "own"), num_shards=2)
     _read_alike(tmp_path, tmp_path / "own", tokenizer, documents)
