@@ -50,10 +50,12 @@ def summary(record: dict) -> dict:
         "arms": [{key: row[key] for key in ARM} for row in stages["distil"]["arms"]],
         "pairs": stages["distil"]["pairs"],
         "sft": {key: stages["instruct"]["sft"][key] for key in SFT},
+        "onpolicy": stages["instruct"].get("onpolicy", {}).get("onpolicy"),
         "evaluate": {
             name: {
                 "heldout": model["heldout"],
                 "calibration": model["calibration"],
+                "chat": model.get("chat", {}),
                 "scores": {
                     task: {key: score[key] for key in ("score", "se", "n", "chance")}
                     for task, score in model["scores"].items()

@@ -8,6 +8,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillaw.data.prepare import documents_of, read_spec
+from distillaw.instruct.masks import choose_template
 from distillaw.recipe.spec import STAGES
 from distillaw.runs.files import read_json
 from in_process import answer, following
@@ -37,6 +38,9 @@ def home(tmp_path_factory):
     """
     home = tmp_path_factory.mktemp("recipe")
     write_teacher(home / "teacher")
+    tokenizer = AutoTokenizer.from_pretrained(home / "teacher")
+    choose_template(tokenizer, "zephyr", model="teacher")
+    tokenizer.save_pretrained(home / "teacher")
     write_speeches(home / "speeches.jsonl", count=240)
     turns = [[{"role": "user", "content": text}, {"role": "assistant", "content": "Yes."}] for text in ASKED]
     (home / "chats.jsonl").write_text("".join(json.dumps({"messages": each}) + "\n" for each in turns))
@@ -224,6 +228,48 @@ def test_a_killed_recipe_goes_on_in_its_optional_stages(home, adapted):
     assert again["adapt"]["folder"] == stages["adapt"]["folder"]
 
 
+QUESTIONS = "".join(
+    json.dumps({"question_id": i, "category": "c", "turns": [f"Peace {i}?"]}) + "\n" for i in range(3)
+)
+
+
+@pytest.fixture
+def reopened(home):
+    """The finished recipe's folder, where nothing after its arms was run yet; in the end as it was before."""
+    out, kept = home / "out", home / "kept"
+    shutil.copytree(out, kept)
+    for stage in ("instruct", "evaluate"):
+        shutil.rmtree(out / stage)
+    record = json.loads((out / "recipe.json").read_text())
+    del record["checksum"]
+    record["stages"] = {stage: record["stages"][stage] for stage in ("text", "law", "prune", "distil")}
+    (out / "recipe.json").write_text(json.dumps(record))
+    yield out
+    shutil.rmtree(out)
+    kept.rename(out)
+
+
+def test_late_stages_may_still_be_asked_for_and_the_chat_model_is_judged(home, reopened):
+    """Own answers and judged chat, asked for when the arms were done; the teacher is the judge."""
+    questions = home / "bench" / "question.jsonl"
+    questions.parent.mkdir()
+    questions.write_text(QUESTIONS)
+    stamps = {file: file.stat().st_mtime_ns for file in reopened.rglob("result.json")}
+    late = ["--on-policy", "1", "--questions", questions, "--judge", home / "teacher", "--answer-tokens", "4"]
+    done = cook(home, *map(str, late), "--json")
+    assert done.returncode == 0, done.stderr
+    stages = json.loads(done.stdout)["stages"]
+    assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())
+    assert stages["instruct"]["folder"].endswith("onpolicy/model")
+    models = stages["evaluate"]["models"]
+    assert list(models) == ["teacher", "cut", "base", "tuned", "chat"]
+    (chat,) = models["chat"]["chat"].values()
+    assert chat["kind"] == "pair" and chat["turns"] == 3 and 0 <= chat["agreement"] <= 1
+    page = (reopened / "report.html").read_text()
+    assert "Judged chat, against the teacher" in page and "answers of its own" in page
+    assert cook(home, "--on-policy", "0.5").returncode == 2
+
+
 def test_other_settings_do_not_mix_in_one_folder(home):
     done = cook(home, "--tokens", "8192")
     assert done.returncode == 2 and "holds a recipe with other settings (tokens" in done.stderr
@@ -244,6 +290,10 @@ def test_a_cascade_cuts_twice_and_stops_where_it_is_told(home):
         (("--student-params", "50k"), "say the same thing twice"),
         (("--tasks", "gsm8k"), "needs --evaluation-data"),
         (("--chats", "nowhere.jsonl"), "no such file"),
+        (("--on-policy", "2"), "a share of the answers"),
+        (("--questions", "q.jsonl"), "needs both"),
+        (("--questions", "q.jsonl", "--judge", "http://x"), "no such file"),
+        (("--judge-model", "m"), "it is about judged chat"),
         (("--keep", "1.5"), "not between 0 and the teacher's"),
         (("--teacher", "nowhere/at/all"), "no such"),
         (("--pieces", "60", "--trim", "200"), "a vocabulary grows or shrinks"),

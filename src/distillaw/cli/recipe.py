@@ -23,6 +23,8 @@ from distillaw.cli.options import (
 from distillaw.cli.output import Output, same_command
 from distillaw.cli.prune import ArmOptions, print_arms
 from distillaw.cli.typed import STUDENT, refuse_idle
+from distillaw.errors import ConfigError
+from distillaw.evaluate.wishes import ChatWishes
 from distillaw.quantities import format_count, format_flop
 from distillaw.recipe.spec import Adaptation, MinimaSpec, Mixture
 
@@ -39,6 +41,7 @@ MinimaOptions = options_of(
     without=(
         *("teacher", "tokens", "data", "adapt", "upcycle", "training", "sft_lr", "sft_epochs"),
         *("smaller", "rates", "alone", "batch_tokens", "seed"),  # ArmOptions has them
+        "judged",
     ),
     typed={
         "params": Annotated[Count | None, STUDENT],
@@ -49,6 +52,11 @@ MinimaOptions = options_of(
         "tasks": Words,
         "teacher_tokens": Count,
     },
+)
+JudgeOptions = options_of(
+    ChatWishes,
+    without=("questions", "against", "max_tokens", "limit"),
+    typed={"judge": str | None, "judge_seconds": Number},
 )
 AdaptOptions = options_of(
     Adaptation,
@@ -73,6 +81,9 @@ def minima(
     pyramid: float = 0.25,
     upcycle_tokens: Whole | None = None,
     asked: MinimaOptions | None = None,
+    questions: Words = (),
+    question_limit: int | None = None,
+    judged: JudgeOptions | None = None,
     arms: ArmOptions = ArmOptions(),
     validation_tokens: int = 512,
     execution: ExecutionOptions | None = None,
@@ -95,6 +106,9 @@ def minima(
         pyramid: share of the layers, from the bottom, that has the first of two numbers.
         upcycle_tokens: tokens on which the mixture is trained with the teacher; default: those of an arm.
         asked: what the stages are asked for.
+        questions: chat questions in FastChat's format, judged beside the teacher's answers: FILE,FILE.
+        question_limit: questions of each of these files at most.
+        judged: who judges.
         arms: how the student is distilled.
         validation_tokens: tokens of each held-out document that are scored.
         execution: where and how; --micro-batch counts sequences of the text, and leaves chats alone.
@@ -115,12 +129,14 @@ def minima(
     mixture = Mixture(experts=experts, tokens=upcycle_tokens or tokens, bottom=pyramid) if experts else None
     if mixture is None:
         refuse_idle(("--upcycle-tokens",), "there is no mixture to train: give --experts, e.g. 2,4")
+    wishes = _judged(questions, judged or JudgeOptions(), question_limit, asked)
     text = {"validation_tokens_per_document": validation_tokens}
     spec = MinimaSpec(
         teacher=teacher,
         tokens=tokens,
         adapt=None if adapt == Adaptation() else adapt,
         upcycle=mixture,
+        judged=wishes,
         **arms.settings(corpus, teacher, tokens, execution_of(execution), **text),
         **given(asked),
     )
@@ -139,6 +155,20 @@ def minima(
         return
     print_json(record) if output.json else _print(record, out)
     output.suggest(f"distillaw report {shlex.quote(str(out))}")
+
+
+def _judged(
+    questions: tuple[str, ...], judged: JudgeOptions, limit: int | None, asked: MinimaOptions | None
+) -> tuple[ChatWishes, ...]:
+    """Who judges the answers to each file of questions; they are as long as the teacher's."""
+    if bool(questions) != (judged.judge is not None):
+        raise ConfigError("judged chat needs both: --questions FILE,FILE and --judge URL or FOLDER")
+    if not questions:
+        options = ("--question-limit", "--judge-model", "--judge-prompts", "--judge-seconds")
+        why = "it is about judged chat, --questions FILE with --judge"
+        refuse_idle((*options, "--second-judge", "--second-judge-model"), why)
+    how = {"max_tokens": (asked or MinimaOptions()).answer_tokens, "limit": limit}
+    return tuple(ChatWishes(**given(judged), questions=Path(file), **how) for file in questions)
 
 
 def _print_law(law: dict[str, Any]) -> None:
@@ -185,7 +215,13 @@ def _print(record: dict[str, Any], out: Path) -> None:
     if "instruct" in stages:
         sft = stages["instruct"]["sft"]
         loss = f"{sft['before']['loss']:.3f} -> {sft['loss']:.3f} ± {sft['loss_se']:.3f} nats/token"
-        print(f"\nfine-tuned: {loss} on held-out answers\nchat model: {stages['instruct']['folder']}")
+        print(f"\nfine-tuned: {loss} on held-out answers")
+        if "onpolicy" in stages["instruct"]:
+            own = stages["instruct"]["onpolicy"]["onpolicy"]
+            print(
+                f"on its own answers: {own['divergence']} {own['before']['loss']:.3f} -> {own['after']['loss']:.3f}"
+            )
+        print(f"chat model: {stages['instruct']['folder']}")
     if "evaluate" in stages:
         scored = {name: model["heldout"] for name, model in stages["evaluate"]["models"].items()}
         bits = (
@@ -193,5 +229,14 @@ def _print(record: dict[str, Any], out: Path) -> None:
             for name, each in scored.items()
         )
         print(f"\nbits per byte on held-out text: {', '.join(bits)}")
+        _print_judged(stages["evaluate"]["models"])
     if "report" in stages:
         print(f"\nreport: {stages['report']['report']}")
+
+
+def _print_judged(models: dict[str, Any]) -> None:
+    for name, model in models.items():
+        for about, chat in model.get("chat", {}).items():
+            low, high = chat["win_rate_interval"]
+            rate = f"{chat['win_rate']:.0%} ({low:.0%} to {high:.0%}), both orders agree on {chat['agreement']:.0%}"
+            print(f"{name}, {about}: win rate {rate}")

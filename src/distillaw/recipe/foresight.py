@@ -14,6 +14,8 @@ from distillaw.accounting.flops import forward_flops
 from distillaw.data.bpe import read_bpe
 from distillaw.errors import ConfigError
 from distillaw.evaluate.benchmarks import choose_tasks, known_tasks, read_tasks
+from distillaw.evaluate.chat import check_chat
+from distillaw.evaluate.judges import check_judge
 from distillaw.instruct.conversations import read_conversations, read_prompts
 from distillaw.instruct.masks import choose_template
 from distillaw.instruct.prepare import read_pairs
@@ -56,6 +58,9 @@ def foresee(spec: MinimaSpec, until: str = "report") -> None:
         _require_some(sum(1 for _ in read_conversations(spec.chats)), spec.chats, "conversations")
     if spec.pairs is not None:
         _require_some(sum(1 for _ in read_pairs(spec.pairs)), spec.pairs, "pairs")
+    for wishes in spec.judged if until != "instruct" else ():
+        check_chat(wishes)
+        check_judge(spec.teacher, None)  # no judge, but its answers stand beside the others
     if spec.tasks and until != "instruct":
         chosen = choose_tasks(spec.tasks, known_tasks(None))
         read_tasks(chosen, spec.evaluation_data, limit=spec.limit, skip_missing=True)

@@ -6,8 +6,8 @@
     OUT/cut            the student cut out of its teacher (cut-1, ... of a cascade)
     OUT/distil         its arms, a study folder
     OUT/upcycle        where the best of them becomes a mixture of experts: that (model) and its run (training)
-    OUT/instruct       the teacher's answers, the chat model's run, samples.json: what both say to three questions
-    OUT/evaluate/NAME  teacher, cut, base and chat model on the same text and questions
+    OUT/instruct       the teacher's answers, the chat model's runs, samples.json: what both say to three questions
+    OUT/evaluate/NAME  teacher, cut, base and chat model on the same text and questions, and judged chat
     OUT/report.html
 
 Every stage is an ordinary call of the library that can be resumed on its own, so the recipe remembers nothing but what
@@ -36,7 +36,8 @@ from distillaw.errors import ConfigError, DataError
 from distillaw.evaluate.suite import evaluate_model
 from distillaw.evaluate.wishes import TextWishes
 from distillaw.instruct.generate import generate_answers
-from distillaw.instruct.spec import DpoSpec, SftSpec
+from distillaw.instruct.onpolicy import run_onpolicy
+from distillaw.instruct.spec import DpoSpec, OnPolicySpec, SftSpec
 from distillaw.instruct.stages import run_dpo, run_sft
 from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.prune import Wishes, prune_to
@@ -44,7 +45,7 @@ from distillaw.models.source import locate
 from distillaw.models.upcycle import Layout, upcycle_to
 from distillaw.models.vocabulary import MAX_BYTES, Making, Texts, extend_vocabulary, trim_vocabulary
 from distillaw.recipe.foresight import consult_laws, foresee
-from distillaw.recipe.spec import STAGES, MinimaSpec
+from distillaw.recipe.spec import LATE, STAGES, MinimaSpec
 from distillaw.runs.files import content_hash, read_json, read_json_lines, write_json, write_text
 from distillaw.runs.places import check_folder, claim_folder
 from distillaw.runs.store import StudyFolder
@@ -140,6 +141,8 @@ def _answer(row: Mapping[str, Any]) -> dict[str, Any]:
 
 RECORD = "recipe.json"
 ORIGINAL, TEACHER, CUT, BASE, MIXTURE, CHAT = "original", "teacher", "cut", "base", "mixture", "chat"
+TUNED = "tuned"
+"""The chat model before it learnt from its own answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,17 +253,23 @@ def _open_record(kitchen: Kitchen) -> dict[str, Any]:
         identity = {"recipe": "minima", "identity": content_hash(wanted, digits=16)}
         return {**identity, "command": kitchen.command, "spec": wanted, "stages": {}}
     record = read_json(file)
-    if changed := list(_changed(record["spec"], wanted)):
+    late = {name for stage, names in LATE.items() if stage not in record["stages"] for name in names}
+    settled = {key: value for key, value in wanted.items() if key not in late}
+    if changed := list(_changed(record["spec"], settled)):
         raise ConfigError(
             f"{kitchen.out} holds a recipe with other settings ({', '.join(changed)}; it was {record['command']!r}). "
             "Choose another --out"
         )
+    if late and wanted != record["spec"]:
+        record |= {"spec": wanted, "command": kitchen.command}
     return record
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """Names of the settings that differ, those inside a table by their own."""
     for key, value in now.items():
+        if key not in before and not value:  # a setting that recipes had not got yet
+            continue
         old = before.get(key)
         if isinstance(value, dict) and isinstance(old, dict):
             yield from _changed(old, value)
@@ -471,6 +480,24 @@ def _instruct(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
         dpo = DpoSpec(model=result["folder"], data=str(spec.pairs), seed=spec.seed, batch=8)
         result["dpo"] = run_dpo(dpo, folder / "dpo", **kitchen.running)
         result["folder"] = str(folder / "dpo" / "model")
+    if spec.on_policy:
+        own = OnPolicySpec(
+            model=result["folder"],
+            data=str(chats),
+            teacher=kitchen.teacher(record),
+            on_policy=spec.on_policy,
+            lr=spec.sft_lr,
+            batch=8,
+            seed=spec.seed,
+            max_tokens=spec.training.context,
+            max_new_tokens=spec.answer_tokens,
+            validation=sft.validation,
+        )
+        run = partial(run_onpolicy, own, folder / "onpolicy", say=kitchen.say, command=kitchen.command)
+        result["tuned"] = result["folder"]
+        alone = replace(ALONE, device=kitchen.ranks.device)  # its answers are drawn in one stream
+        result["onpolicy"] = kitchen.ranks.told(lambda: run(ranks=alone))
+        result["folder"] = str(folder / "onpolicy" / "model")
     chat = Path(result["folder"])
     asked = {
         TEACHER: (spec.teacher, folder / "samples.teacher.jsonl"),
@@ -487,7 +514,9 @@ def _evaluate(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
     models = {ORIGINAL: spec.teacher} if spec.adapt is not None else {}
     models |= {TEACHER: teacher, CUT: str(kitchen.cut), BASE: stages["distil"]["folder"]}
     models |= {MIXTURE: stages["upcycle"]["folder"]} if spec.upcycle is not None else {}
-    models |= {CHAT: stages["instruct"]["folder"]}
+    chats = {TUNED: stages["instruct"]["tuned"]} if spec.on_policy else {}
+    chats |= {CHAT: stages["instruct"]["folder"]}
+    models |= chats
     text = TextWishes(text=str(kitchen.out / "text" / HELDOUT), context=min(512, spec.training.context))
     found = {}
     for name, folder in models.items():
@@ -503,6 +532,10 @@ def _evaluate(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
             skip_missing=True,
             **kitchen.running,
         )
+        for wishes in spec.judged if name in chats else ():
+            asked = replace(wishes, against=spec.teacher)
+            where = kitchen.out / "evaluate" / name
+            found[name] = evaluate_model(folder, out=where, chat=asked, **kitchen.running)
     return {"models": found}
 
 

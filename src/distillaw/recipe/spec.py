@@ -7,8 +7,17 @@ from typing import Any
 
 from distillaw.data.prepare import DataSpec
 from distillaw.errors import ConfigError
+from distillaw.evaluate.wishes import ChatWishes
 from distillaw.runs.spec import Recipe
 
+LATE = {
+    "instruct": (
+        *("chats", "prompts", "template", "answer_tokens", "sft_lr", "sft_epochs", "pairs", "on_policy"),
+        *("tasks", "evaluation_data", "limit", "judged"),
+    ),
+    "evaluate": ("tasks", "evaluation_data", "limit", "judged"),
+}
+"""What only these stages and later ones read: until they were run, it may still change."""
 STAGES = ("adapt", "text", "law", "prune", "distil", "upcycle", "instruct", "evaluate", "report")
 """In this order; each but text is a command of its own too: vocabulary and train, gap, prune, and so on."""
 
@@ -119,6 +128,10 @@ class MinimaSpec:
     sft_epochs: int = 3
     pairs: Path | None = None
     """Preferences for DPO after fine-tuning."""
+    on_policy: float = 0.0
+    """Share of answers that the chat model writes itself in a last stage, towards its teacher; 0 leaves that out."""
+    judged: tuple[ChatWishes, ...] = ()
+    """Chat questions that the chat model answers beside the teacher's answers, and who judges."""
     tasks: tuple[str, ...] = ()
     """Benchmarks, e.g. lambada_openai,openbookqa."""
     evaluation_data: Path | None = None
@@ -173,8 +186,10 @@ class MinimaSpec:
             raise ConfigError(
                 f"--answer-tokens {self.answer_tokens}, --limit {self.limit}: both are at least 1"
             )
-        if self.seed < 0:
-            raise ConfigError(f"--seed {self.seed}: at least 0")
+        if self.seed < 0 or not 0 <= self.on_policy <= 1:
+            raise ConfigError(
+                f"--seed {self.seed}, --on-policy {self.on_policy}: at least 0, and a share of the answers, 0 to 1"
+            )
         if self.tasks and self.evaluation_data is None:
             raise ConfigError(
                 f"--tasks {','.join(self.tasks)} needs --evaluation-data, the folder of their files; `distillaw "

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from distillaw.errors import CacheError
 from distillaw.figures.frontiers import arm_name, draw_arms, models
 from distillaw.pareto.points import ScorePoint, axis_compute, place, place_words
-from distillaw.quantities import format_count, format_seconds
+from distillaw.quantities import format_count, format_flop, format_seconds
 from distillaw.report.page import FigureFiles, KeyNumber, Picture, Section, write_page
 from distillaw.runs.files import read_json
 from distillaw.table import Table, number, text
@@ -162,9 +162,102 @@ def _sections(record: Mapping[str, Any]) -> list[Section]:
                 open=True,
             )
         )
+    if "instruct" in stages:
+        found.append(Section(title="The chat model", notes=_chat_notes(stages["instruct"])))
     if "evaluate" in stages:
-        found += _worth_sections(record, stages["evaluate"]["models"])
+        models = stages["evaluate"]["models"]
+        found += _worth_sections(record, models) + _judged_sections(models)
     return found
+
+
+def _chat_notes(instruct: Mapping[str, Any]) -> list[str]:
+    """What each step of tuning did to what it was tuned for."""
+    sft = instruct["sft"]
+    whose = "the teacher's answers" if instruct["generated"] else instruct["chats"]
+    found = [
+        f"Fine-tuned on {sft['conversations']} conversations ({whose}): {sft['before']['loss']:.3f} before, "
+        f"{sft['loss']:.3f} ± {sft['loss_se']:.3f} nats/token after, on held-out answers to "
+        f"{sft['heldout_conversations']} prompts."
+    ]
+    if "onpolicy" in instruct:
+        run, own = instruct["onpolicy"], instruct["onpolicy"]["onpolicy"]
+        low, high = own["change"]["interval"]
+        found.append(
+            f"Then on {own['answers']} answers of its own ({own['truncated']} cut off): {own['divergence']} to the "
+            f"teacher {own['before']['loss']:.3f} before, {own['after']['loss']:.3f} nats/token after, on its own "
+            f"answers to held-out prompts; change {own['change']['mean']:+.3f} ({low:+.3f} to {high:+.3f}, 90 %, "
+            f"paired). Cost: training {format_flop(run['train_flops'])}, sampling "
+            f"{format_flop(run['generation_flops'])}, the teacher {format_flop(run['teacher_flops'])}."
+        )
+    return found
+
+
+def _judged_sections(models: Mapping[str, Mapping[str, Any]]) -> list[Section]:
+    """Whose answers a judge took for the better ones, and whether that judge is worth asking."""
+    rows = [
+        {"model": name, "questions": about.partition(" against ")[0], **chat, **verdicts}
+        for name, model in models.items()
+        for about, chat in model.get("chat", {}).items()
+        for verdicts in (chat, chat.get("second"))
+        if verdicts is not None
+    ]
+    if not rows:
+        return []
+    columns = [
+        text("model", of=itemgetter("model")),
+        text("questions", of=itemgetter("questions")),
+        text("judge", of=lambda row: Path(row["judge"]["name"]).name),
+        text("win rate, %", of=lambda row: _percent(row, "win_rate")),
+        text("at equal lengths, %", of=lambda row: _percent(row, "length_controlled")),
+        text("both orders agree, %", of=lambda row: _percent(row, "agreement")),
+        number("answer shown first wins", ".0%", of=lambda row: row.get("first_place"), missing="-"),
+        number("turns", of=itemgetter("turns")),
+        number("unread verdicts", of=itemgetter("unparseable")),
+    ]
+    notes = [
+        "Each model's answers stood beside the teacher's, once first and once second; a verdict that turns with the "
+        "order is a tie. 50 % is a draw; intervals are of 95 %, over questions."
+    ]
+    for judge in dict.fromkeys(Path(row["judge"]["name"]).name for row in rows):
+        own = [row for row in rows if Path(row["judge"]["name"]).name == judge]
+        if all(row["agreement_interval"][0] <= 0.5 for row in own):
+            notes.append(
+                f"Turn the order of the answers round, and {judge} agrees with itself no better than a coin would "
+                "(50 %): its verdicts do not say which answers are better."
+            )
+    for row in rows:
+        if "agreement" in row.get("judges", {}) and row["judge"] != row.get("second", {}).get("judge"):
+            both = row["judges"]
+            notes.append(
+                f"{row['model']}, {row['questions']}: both judges agree on {both['agreement']:.0%} of {both['turns']} "
+                f"turns; blindly, with their habits, they would on {both['by_chance']:.0%}."
+            )
+    notes += [
+        f"{name}, {about.partition(' against ')[0]}: of {each['answers']} answers {_wrong(each)}."
+        for name, model in models.items()
+        for about, chat in model.get("chat", {}).items()
+        for each in [chat["answers"]["model"]]
+        if _wrong(each)
+    ]
+    table = {"table": Table.of(columns, rows), "table_title": "Verdicts", "open": True}
+    return [Section(title="Judged chat, against the teacher", notes=notes, **table)]
+
+
+def _percent(row: Mapping[str, Any], key: str) -> str:
+    if key not in row:
+        return "-"
+    low, high = row[f"{key}_interval"]
+    return f"{100 * row[key]:.0f} ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def _wrong(counts: Mapping[str, Any]) -> str:
+    words = {
+        "empty": "are empty",
+        "refusing": "refuse",
+        "repeating": "repeat themselves",
+        "unended": "never end",
+    }
+    return ", ".join(f"{counts[key]:.0f} {said}" for key, said in words.items() if counts[key])
 
 
 def _worth_sections(record: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]) -> list[Section]:
@@ -215,7 +308,13 @@ def _costs(record: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
         further = {"total_params": params, "tokens": tokens, "teacher_total_params": teacher_params}
         student = axis_compute(further | {"compute_before": base}, teacher_cost="forward")
         costs["mixture"] = ("mixture", student)
-    costs["chat"] = ("chat", student + 6.0 * params * stages["instruct"]["sft"]["all_tokens"])
+    student += 6.0 * params * stages["instruct"]["sft"]["all_tokens"]
+    if "onpolicy" in stages["instruct"]:
+        own = stages["instruct"]["onpolicy"]
+        costs["tuned"] = ("tuned", student)
+        sampled = own["onpolicy"]["sampled_tokens"]
+        student += (6.0 * params + 2.0 * (teacher_params or 0.0)) * own["all_tokens"] + 2.0 * params * sampled
+    costs["chat"] = ("chat", student)
     if teacher_tokens and teacher_params:
         training = axis_compute(
             {"total_params": teacher_params, "tokens": teacher_tokens}, teacher_cost="none"
@@ -361,7 +460,7 @@ def own_frontier(
         else:
             heldout = models[name]["heldout"]
             score, se = -heldout["bits_per_byte"], heldout["bits_per_byte_se"]
-        is_chat = name == "chat"
+        is_chat = name in ("tuned", "chat")
         points.append(
             ScorePoint(name=label, compute=compute, score=score, se=se, is_own=True, is_chat=is_chat)
         )

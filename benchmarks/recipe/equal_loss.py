@@ -1,0 +1,149 @@
+"""Are students of equal loss equally good, however they were taught? In a world known exactly.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.recipe.equal_loss --out benchmarks/results/equal_loss.json
+
+A student of 0.02M learns a hidden Markov language (17 tokens) from its text, or from a teacher's whole distribution on
+the same text, from the same weights: an exact teacher, one that sees a single token, one too sure of itself and one not
+sure enough. Every 5 steps its excess loss KL(p, student) is measured beside what it can do; each taught student is
+then held against the one that learnt alone where both have the same loss, the lowest that both reach, by a line between
+measurements. Intervals are Student's t over pairs of one seed.
+
+    first choice   probability, in truth, of the token that the student takes for the likeliest
+    choice of 4    share of prompts where it finds the text's own continuation likelier than those of three others
+    sure           probability it gives its first choice, less that token's in truth (0 is right)
+    calibration    expected calibration error of the first choice against truth, 21 bins
+"""
+
+import argparse
+import itertools
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.recipe.onpolicy import ANSWER, PROMPT, ROWS, Setting
+from benchmarks.result_file import save, typed
+from distillaw.distill.losses import loss_parts
+from distillaw.models.fresh import build_model
+from distillaw.models.teacher import head_of, hidden_states
+from distillaw.runs.paired import t_quantile
+from distillaw.shapes import shape_for_params
+from distillaw.worlds.oracle import Oracle, OracleSpec
+
+TEACHERS = {
+    "exact": OracleSpec(),
+    "sees one token": OracleSpec(window=1),
+    "too sure": OracleSpec(temperature=0.7),
+    "not sure enough": OracleSpec(temperature=1.4),
+}
+STEPS, EVERY, ENOUGH, RATE, SEEDS, LENGTH = 160, 5, 0.1, 5e-3, range(1, 6), 4
+"""A student below ENOUGH is better than any that learns alone for so long, and stops."""
+SKILLS = ("first choice", "choice of 4", "sure", "calibration")
+
+
+class Exam:
+    """What a student is measured on: prompts that nobody learns from."""
+
+    def __init__(self, at: Setting) -> None:
+        self.text = at.text(9_000_000, 256)
+        self.truth = at.logits(at.truth, self.text[:, :-1]).double().log_softmax(-1)
+        ends = self.text[:, PROMPT : PROMPT + LENGTH]
+        self.questions = [torch.cat([self.text[:, :PROMPT], ends.roll(by, 0)], 1) for by in range(4)]
+
+    @torch.no_grad()
+    def measure(self, model) -> dict[str, float]:
+        """The excess loss and the skills."""
+        q, p = model(self.text[:, :-1]).logits.double().log_softmax(-1), self.truth
+        sure, first = q.exp().max(-1)
+        worth = p.exp().gather(-1, first[..., None])[..., 0]
+        of = np.clip((sure.flatten().numpy() * 21).astype(int), 0, 20)
+        apart = np.bincount(of, (sure - worth).flatten().numpy(), minlength=21)
+        scores = []
+        for ids in self.questions:
+            logits = model(ids[:, :-1]).logits.double().log_softmax(-1)[:, PROMPT - 1 :]
+            scores.append(logits.gather(-1, ids[:, PROMPT:, None]).sum((1, 2)))
+        return {
+            "excess": float((p.exp() * (p - q)).sum(-1).mean()),
+            "first choice": float(worth.mean()),
+            "choice of 4": float((torch.stack(scores).argmax(0) == 0).double().mean()),
+            "sure": float((sure - worth).mean()),
+            "calibration": float(np.abs(apart).sum() / of.size),
+        }
+
+
+def curve(at: Setting, exam: Exam, teacher: Oracle | None, seed: int) -> list[dict[str, float]]:
+    """Measurements of one student on its way."""
+    shape = shape_for_params(2e4, vocab=at.world.vocab, context=PROMPT + ANSWER, head_dim=16, aspect=16.0)
+    model = build_model(shape, seed=seed, end_of_text=at.world.end_of_text)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
+    found = []
+    for step in range(STEPS):
+        text = at.text(100_000 * seed + step * ROWS, ROWS)
+        signal = (
+            {"distill_weight": 0.0}
+            if teacher is None
+            else {"teacher_logits": at.logits(teacher, text[:, :-1])}
+        )
+        hidden = hidden_states(model, text[:, :-1])
+        loss = loss_parts(hidden, head_of(model), text[:, 1:], divergence="forward-kl", **signal).total
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if (step + 1) % EVERY == 0:
+            found.append(exam.measure(model))
+            if found[-1]["excess"] < ENOUGH:
+                break
+    return found
+
+
+def at_loss(found: list[dict[str, float]], level: float, skill: str) -> float:
+    """A skill where the curve first comes down to an excess loss."""
+    for before, after in itertools.pairwise(found):
+        if after["excess"] <= level <= before["excess"]:
+            share = (before["excess"] - level) / (before["excess"] - after["excess"])
+            return before[skill] + share * (after[skill] - before[skill])
+    raise ValueError(f"no measurement above an excess loss of {level}")
+
+
+def main() -> None:
+    """Train, match, compare."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    out = parser.parse_args().out
+    torch.set_num_threads(1)
+    at = Setting()
+    exam, teachers = Exam(at), {name: Oracle(at.world, spec) for name, spec in TEACHERS.items()}
+    curves = {"alone": [curve(at, exam, None, seed) for seed in SEEDS]}
+    for name, teacher in teachers.items():
+        curves[name] = [curve(at, exam, teacher, seed) for seed in SEEDS]
+        print(name, [round(min(each["excess"] for each in found), 4) for found in curves[name]], flush=True)
+    table: dict[str, dict] = {}
+    for name in TEACHERS:
+        pairs = list(zip(curves["alone"], curves[name], strict=True))
+        levels = [max(min(row["excess"] for row in found) for found in pair) for pair in pairs]
+        table[name] = {"excess": float(np.mean(levels))}
+        for skill in SKILLS:
+            both = np.array(
+                [
+                    [at_loss(found, level, skill) for found in pair]
+                    for pair, level in zip(pairs, levels, strict=True)
+                ]
+            )
+            gain = both[:, 1] - both[:, 0]
+            half = t_quantile(0.95, len(gain) - 1) * gain.std(ddof=1) / len(gain) ** 0.5
+            table[name][skill] = {
+                "alone": both[:, 0].mean(),
+                "taught": both[:, 1].mean(),
+                "difference": [gain.mean(), gain.mean() - half, gain.mean() + half],
+            }
+            print(
+                f"{name:16s} {skill:12s} {both[:, 0].mean():.4f} {gain.mean():+.4f} ± {half:.4f}", flush=True
+            )
+    save(out, typed(), table=table, curves=curves)
+
+
+if __name__ == "__main__":
+    main()
