@@ -6,19 +6,22 @@ real student, teacher, loss and FSDP2. What `distillaw cost --devices` computes 
     python -m benchmarks.engine.simulated_memory        # 8B to 1B, 32B to 3B, 70B to 8B at 8, 64, 512 devices
 """
 
+import argparse
 import contextlib
 import functools
-import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import torch
 from torch import distributed
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
+from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker, _FSDPRefType
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import LlamaForCausalLM
 
+from benchmarks.result_file import save, typed
 from distillaw.accounting.architecture import as_architecture
 from distillaw.accounting.layout import Chunks, Way, device_memory
 from distillaw.distill.losses import BLOCK_ENTRIES, CHUNK_ENTRIES
@@ -60,6 +63,8 @@ def _fake_ranks(world: int) -> Iterator[None]:
             mock.patch(module, lambda *_, **__: mesh),
             mock.patch.object(torch.Tensor, "item", lambda self: 1.0),
             mock.patch.object(LlamaForCausalLM, "to", lambda self, *_, **__: self),
+            # fake positions cannot be looked at for packed sequences, and transformers would keep a mask and whole keys
+            mock.patch("transformers.masking_utils.find_packed_sequence_indices", lambda positions: None),
             FakeTensorMode(allow_non_fake_inputs=True),
         ):
             yield
@@ -94,7 +99,9 @@ def simulated_peak(
         fill_moments(optimizer)
         tracker = FSDPMemTracker(wrapped, optimizer)
         if taught_by is not None:
-            tracker.track_external(taught_by)
+            # this tracker takes no model from outside; what no operation hands on as it is must be told to it
+            for module in (taught_by.get_input_embeddings(), taught_by.get_output_embeddings()):
+                tracker._update_and_maybe_create_winfos(module.weight, _FSDPRefType.INP)
         with tracker:
             for step in range(2):
                 if step:
@@ -121,22 +128,42 @@ def formula(student: Shape, teacher: Shape | None, *, world: int, sequences: int
         Way("fsdp", recompute, sequences),
         world=world,
         context=student.context,
-        chunks=Chunks(CHUNK_ENTRIES["cpu"], BLOCK_ENTRIES["cpu"], hand_on=6.0),
+        chunks=Chunks(CHUNK_ENTRIES["cpu"], BLOCK_ENTRIES["cpu"], product=2.0, hand_on=6.0),
     ).total
 
 
-def main(worlds: list[int]) -> None:
-    """The table of docs/accounting.md."""
-    for teacher, student in (("8B", "1B"), ("32B", "3B"), ("70B", "8B")):
-        for world in worlds:
-            how = {"world": world, "sequences": 1, "recompute": False}
-            found = [f(SHAPES[student], SHAPES[teacher], **how) / 1e9 for f in (simulated_peak, formula)]
-            print(
-                f"{teacher} to {student}, {world:3}: simulated {found[0]:.1f} GB, formula {found[1]:.1f}, "
-                f"{found[1] / found[0] - 1:+.1%}",
-                flush=True,
-            )
+def small() -> list[tuple[str, Shape, Shape | None, int, int]]:
+    """Name, student, teacher, devices and sequences of cases that take seconds (tests/train/test_layout.py)."""
+    student = Shape(layers=6, width=512, ffn=1408, heads=8, kv_heads=4, head_dim=64, vocab=8192, context=512)
+    teacher = replace(student, layers=12, width=1024, ffn=2816, heads=16, kv_heads=8)
+    return [
+        ("26M of 158M", student, teacher, 64, 2),
+        ("26M alone", student, None, 512, 2),
+        ("26M alone", student, None, 64, 2),
+    ]
+
+
+def main() -> None:
+    """The tables of docs/accounting.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("devices", nargs="*", type=int, help="default: 8 64 512")
+    parser.add_argument("--small", action="store_true", help="cases that take seconds instead")
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    cases, rows = small() if asked.small else [], []
+    for teacher, student in () if asked.small else (("8B", "1B"), ("32B", "3B"), ("70B", "8B")):
+        for world in asked.devices or (8, 64, 512):
+            cases.append((f"{teacher} to {student}", SHAPES[student], SHAPES[teacher], world, 1))
+    for name, student, teacher, world, sequences in cases:
+        how = {"world": world, "sequences": sequences, "recompute": False}
+        found = [f(student, teacher, **how) / 1e9 for f in (simulated_peak, formula)]
+        rows.append({"case": name, "devices": world, "simulated_GB": found[0], "formula_GB": found[1]})
+        print(
+            f"{name}, {world:3}: simulated {found[0]:.3f} GB, formula {found[1]:.3f}, {found[1] / found[0] - 1:+.1%}"
+        )
+        if asked.out:
+            save(asked.out, typed(), rows=rows)
 
 
 if __name__ == "__main__":
-    main([int(word) for word in sys.argv[1:]] or [8, 64, 512])
+    main()

@@ -18,7 +18,7 @@ from transformers import LlamaForCausalLM
 from benchmarks.engine.simulated_memory import SHAPES
 from benchmarks.gpu.place import Cells, Place, Row, SkippedError
 from distillaw.accounting.architecture import as_architecture
-from distillaw.accounting.layout import ROOM, DeviceMemory, device_memory
+from distillaw.accounting.layout import ROOM, DeviceMemory, Way, device_memory
 from distillaw.distill.heads import SparseTargets
 from distillaw.models.fresh import count_parameters, llama_config
 from distillaw.models.parallel import Ranks
@@ -74,12 +74,9 @@ class Setting:
         memory = device_memory(
             as_architecture(self.student),
             None if self.teacher is None else as_architecture(self.teacher),
+            Way("ddp", self.recompute, self.sequences),
             world=1,
-            sharding="ddp",
-            sequences=self.sequences,
             context=self.student.context,
-            recompute=self.recompute,
-            first_weights=False,
         )
         half = replace(memory, states=memory.states / 2, gathered=0.0)
         return memory if self.weights == torch.float32 else half

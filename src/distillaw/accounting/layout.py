@@ -8,15 +8,16 @@ parameters, E of their embeddings and heads, b of one block, N tokens of a micro
     2 E                         the student's embedding and head, gathered from forward to backward pass
     2 (T - E_T) / w + 2 E_T     the teacher, whose embedding and head stay whole, and its hidden states
     the largest of
-      saved + 4 V H + 6 N H + logits + 2 b     the loss: gradients of head and hidden states, a chunk of logits of both
+      saved + 8 V H + 6 N H + logits + 2 b     the loss: gradients of head and hidden states, the product that is added
+                                               to the former, a chunk of logits of both
       saved + 10 V H + 8 N H + 2 b             after it: these gradients scaled, then in bfloat16
       saved + 2 V H + 10 b                     the last layer's backward pass: two blocks, a gradient, its reduction
       saved of a layer + 4 P / w + 6 E         the end of it: all gradients, those of embedding and head twice
 
-`saved` is what autograd keeps (memory.py); recomputed, the layers' inputs and one layer. With whole models (ddp) 16 P,
-2 for each weight of a block that autocast copies, and 2 T. What is sharded, with a teacher, is held to a simulation of
-the engine's own step within 10 % (tests/train/test_layout.py); ddp is by count alone. Allocators add fragmentation, so
-a tenth of the device is left free.
+`saved` is what autograd keeps (memory.py), with 6 N H of the last norm; recomputed, the inputs of layers and one layer.
+With whole models (ddp) 16 P, 2 for each weight of a block that autocast copies, and 2 T. What is sharded is held to a
+simulation of the engine's own step within 10 % (tests/train/test_layout.py; 1 % was found); ddp is by count alone.
+Allocators add fragmentation, so a tenth of the device is left free.
 
 Time: model FLOP over the preset's range of utilisation; what is gathered and reduced goes over the network of the
 preset, wholly hidden at the upper end and not at all at the lower. Recomputation is work that counts for nothing.
@@ -66,6 +67,9 @@ class Chunks(NamedTuple):
     """Of a chunk."""
     block_logits: int = 2**26
     """Of a block of a chunk."""
+    product: float = 4.0
+    """Bytes per weight of the head of what a chunk adds to its gradient: in float32; 2 on a CPU, which has no product of
+    bfloat16 in float32."""
     hand_on: float = 10.0
     """Bytes per weight of the head while the loss hands its gradient on: as it is, scaled, in bfloat16; 6 on a CPU,
     where a factor of 1 is left out."""
@@ -159,26 +163,28 @@ def device_memory(
     shards = world if way.sharding == "fsdp" else 1
     outside, block = count.embedding + count.head, count.non_embedding / student.layers
     size = {"sequences": way.sequences, "context": context, "precision": Precision.BF16}
-    kept = training_memory(student, **size).activations
+    layers = training_memory(student, **size).activations
+    one, last = layers / student.layers, 6.0 * tokens * student.width
     inputs = 2.0 * tokens * student.layers * student.width
+    saved = inputs + last if recompute else layers + last
     rows = min(tokens, max(256, chunks.logits // student.vocab))
     taught = teacher is not None
     in_block = min(chunks.block_logits, rows * student.vocab)
     logits = rows * student.vocab * (4 * (1 + taught) + 2) + in_block * 4 * (1 + taught)
-    loss = 4.0 * student.vocab * student.width + 6 * tokens * student.width + logits
+    loss = (4.0 + chunks.product) * student.vocab * student.width + 6 * tokens * student.width + logits
     states, gradients = 12 * count.total / shards, 4 * count.total / shards
     # the weights that are whole, and what else there is: at the loss, in the last layer's backward pass, at its end
     if shards > 1:
         gathered, handed_on = 2.0 * outside, 2.0 * student.vocab * student.width
-        at_loss = (inputs if recompute else kept, loss + 2 * block)
+        at_loss = (saved, loss + 2 * block)
         scaled = chunks.hand_on * student.vocab * student.width + 8 * tokens * student.width
-        after_loss = (inputs if recompute else kept, scaled + 2 * block)
-        in_backward = (inputs + kept / student.layers if recompute else kept, handed_on + 10 * block)
-        at_end = (kept / student.layers, gradients + 6.0 * outside)
+        after_loss = (saved, scaled + 2 * block)
+        in_backward = (saved + one if recompute else saved, handed_on + 10 * block)
+        at_end = (one, gradients + 6.0 * outside)
         activations, rest = max(at_loss, after_loss, in_backward, at_end, key=sum)
     else:
         gathered, states = 2.0 * count.non_embedding, states + gradients
-        activations, rest = inputs + kept / student.layers if recompute else kept, loss
+        activations, rest = saved + one if recompute else saved, loss
     return DeviceMemory(
         states=states,
         first_weights=4 * count.total / shards if first_weights else 0.0,
