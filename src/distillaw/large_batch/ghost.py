@@ -226,7 +226,9 @@ class _GhostBatchNorm(_BatchNorm):
             remainder=remainder,
             sync_stats=sync_stats,
         )
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        if not bias:  # torch 2.11 does not take it as an argument
+            self.register_parameter("bias", None)
         self.__dict__.update(ghost)
 
     def extra_repr(self) -> str:
