@@ -68,8 +68,8 @@ class Chunks(NamedTuple):
     block_logits: int = 2**26
     """Of a block of a chunk."""
     product: float = 4.0
-    """Bytes per weight of the head of what a chunk adds to its gradient: in float32; 2 on a CPU, which has no product of
-    bfloat16 in float32."""
+    """Bytes per weight of the head of what a chunk adds to its gradient: in float32; 2 on a CPU, which multiplies
+    bfloat16 into bfloat16."""
     hand_on: float = 10.0
     """Bytes per weight of the head while the loss hands its gradient on: as it is, scaled, in bfloat16; 6 on a CPU,
     where a factor of 1 is left out."""
