@@ -143,6 +143,7 @@ ROWS = {
         ("--text-column body", TEXT, CODE),
         ("--max-document-chars 4000", TEXT, CHAT),
         ("--section-chars 500", TEXT, CHAT),
+        ("--tokenizer ids", TEXT, CHAT),
         ("--batch 4", CODE, ""),
         ("--device cpu", CODE, ""),
         ("--processes 2", CODE, ""),

@@ -135,7 +135,7 @@ def _next(record: dict, out: Path) -> tuple[str, str]:
 
 _OF_TEXT = (
     *("--teacher", "--max-bytes", "--context", "--bins"),
-    *("--text-column", "--max-document-chars", "--section-chars"),
+    *("--text-column", "--max-document-chars", "--section-chars", "--tokenizer"),
 )
 _OF_TASKS = ("--data", "--shots", "--chat", "--samples", "--temperature", "--task-folder", "--skip-missing")
 _OF_CHAT = (
