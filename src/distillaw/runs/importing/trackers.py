@@ -32,7 +32,7 @@ from distillaw.runs.importing.log import Log, flatten, gather, number, series_of
 from distillaw.runs.table import read_columns
 
 # W&B keeps protobuf messages in a log of LevelDB's format: blocks of 32 KiB, records of one part or of several, each
-# with a checksum, a length and a kind before it (LevelDB, doc/log_format.md; wandb_internal.proto has the fields)
+# with a checksum, a length and a kind before it (LevelDB's log format; wandb_internal.proto has the fields)
 _MAGIC = b":W&B\xe1\xbe\x00"
 _BLOCK = 32768
 _HEAD = struct.Struct("<IHB")
