@@ -101,6 +101,7 @@ def test_a_second_call_computes_nothing_and_another_run_is_not_written_over(plai
         run_sft(spec(model, chats), out / "model")
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT 0.21
 def test_packing_noise_and_adapters(model, chats, tmp_path):
     packed = run_sft(spec(model, chats, packing=True, batch=2), tmp_path / "packed")
     assert packed["rows"] < packed["conversations"] and packed["change"]["interval"][1] < 0

@@ -110,8 +110,8 @@ def test_two_calls_may_claim_a_folder_at_once(tmp_path, monkeypatch):
     """The other one marks it between our look and our mark."""
     looked = places.check_folder
 
-    def look(folder, option):
-        looked(folder, option)
+    def look(folder):
+        looked(folder)
         folder.mkdir()
         (folder / MARK).write_text("the other one\n")
 
@@ -354,7 +354,8 @@ INTO_PARTS = {  # written under a temporary name, or in a folder that places.py 
     "evaluate/harness.py": {"open"},
     "figures/files.py": {"write_bytes"},
     "models/export.py": {"write_text"},
-    "data/shards.py": {"tofile"},
+    "data/shards.py": {"write_bytes"},
+    "data/token_files.py": {"open"},
     "cli/app.py": {"open"},  # /dev/null
     "evaluate/sandbox_child.py": {"open"},  # /proc/self/uid_map
 }

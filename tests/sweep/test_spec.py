@@ -129,7 +129,8 @@ def test_the_shipped_studies_dry_run():
     for path in studies:
         spec = load_study(path, corpus="sotu")
         cost = study_cost(spec, spec.data.vocab_size)
-        assert cost.num_runs > (20 if spec.tuning.enabled else 2) and 0 < cost.flops < 1e16
+        assert cost.num_runs > (20 if spec.tuning.enabled else 2)
+        assert 0 < cost.flops < (2e17 if path.stem == "open-large" else 1e16)  # that one is for a GPU
         smallest = spec.shape(spec.end_sizes()[0], spec.data.vocab_size)
         from distillaw.accounting.architecture import count_params
 

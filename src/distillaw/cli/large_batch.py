@@ -106,7 +106,7 @@ def landscape(
     seed: int = 0,
     output: Output = Output(),
 ) -> None:
-    """Test the exponent alpha of the loss around fresh weights, as the paper's appendix does, and write landscape.json.
+    """Measure the exponent alpha of the loss around fresh weights, as the paper's appendix does; write landscape.json.
 
     A random walk on a potential of exponent alpha goes as (log t)^(2/alpha); the paper finds 2.
 
