@@ -66,3 +66,17 @@ def test_an_extrapolation_in_size_alone_widens_the_interval():
     within, beyond = fit.predict(params=2e8, tokens=1e9), fit.predict(params=2e9, tokens=1e9)
     wide = np.log(beyond.upper / beyond.lower) / np.log(within.upper / within.lower)
     assert wide > 2, "its compute is within the runs; its size is ten times theirs"
+
+
+def test_the_objective_is_the_sum_over_the_runs_as_given(law_runs):
+    """So that others can recompute it, and AIC sets laws with and without such weights against each other."""
+    file, columns = law_runs / "kyo-takano-chinchilla/df.csv", {"params": "N", "tokens": "D"}
+    found = dl.fit(
+        file, columns=columns, family="supervised", bootstrap=0, check=False, compare=("chinchilla",)
+    )
+    assert any("best of their compute" in note for note in found.notes)
+    size = np.abs(found.resid)
+    terms = np.where(size <= found.delta, size**2 / 2, found.delta * (size - found.delta / 2))
+    np.testing.assert_allclose(found.objective, terms.sum(), rtol=1e-12)
+    mine, other = (score["aic"] for score in found.details["comparison"])
+    assert 5 < other - mine < 40, "18 as it is, 152 with the weights in one of them"

@@ -194,6 +194,13 @@ def _finish(objective: Objective, state: "_State", step: Array) -> tuple[Array, 
     )
 
 
+def huber_sum(resid: Array, weight: Array, delta: float) -> Array:
+    """Weighted sum of the Huber terms of residuals (..., n) over their last axis."""
+    size = np.abs(resid)
+    inner = np.minimum(size, delta)
+    return (weight * inner * (size - inner / 2)).sum(axis=-1)
+
+
 def _penalty(theta: Array, prior: Prior) -> Array:
     off = theta - prior.mean
     return 0.5 * (off * off) @ prior.precision

@@ -19,6 +19,7 @@ from distillaw.errors import ConfigError, DataError
 from distillaw.fitting.curve import FittedCurve, student_curve, supervised_curve
 from distillaw.fitting.diagnostics import DesignVerdict
 from distillaw.fitting.estimate import FIRST, FLOOR, MATCHED, robust_scale
+from distillaw.fitting.newton import huber_sum
 from distillaw.fitting.observations import Observations
 from distillaw.fitting.result import FitResult, FitStatus
 from distillaw.fitting.solve import SPARE_RUNS, Request, refused_result
@@ -167,18 +168,12 @@ class _Fit:
         value = moved + level - np.log(self.cuts.rows.loss)
         return value, np.stack([slope * ~taught, slope * taught, slope * (n - T)], axis=1)
 
-    def objective(self, miss: Array, weight: Array) -> Array:
-        """Huber terms of each estimate, (R,)."""
-        size = np.abs(miss)
-        inner = np.minimum(size, self.delta)
-        return (weight * inner * (size - inner / 2)).sum(axis=1)
-
     def solve(self, theta: Array, weight: Array) -> Array:
         """Estimates (R, 3) from starts (R, 3) with weights (R, n): Levenberg-Marquardt, each with its own damping."""
         every = np.arange(theta.shape[1])
         damping = np.full(len(theta), 1e-2)
         miss, J = self.misses(theta)
-        best = self.objective(miss, weight)
+        best = huber_sum(miss, weight, self.delta)
         for _ in range(_STEPS):
             size = np.maximum(np.abs(miss), 1e-300)
             w = weight * np.minimum(1.0, self.delta / size)
@@ -189,7 +184,7 @@ class _Fit:
             step = np.linalg.solve(H, gradient[:, :, None])[:, :, 0]
             tried = np.minimum(np.maximum(theta - step, LOWER), UPPER)
             new_miss, new_J = self.misses(tried)
-            value = self.objective(new_miss, weight)
+            value = huber_sum(new_miss, weight, self.delta)
             better = value <= best
             theta, miss = np.where(better[:, None], tried, theta), np.where(better[:, None], new_miss, miss)
             J, best = np.where(better[:, None, None], new_J, J), np.where(better, value, best)
@@ -224,7 +219,7 @@ def fit_cuts(cuts: Cuts, behind: FittedCurve, request: Request) -> FitResult:
         refused_result(rows, request, _verdict(theta, replicates, cuts), students=True),
         curve=curve,
         delta=fit.delta,
-        objective=float(fit.objective(resid[None], rows.weight[None])[0]),
+        objective=float(huber_sum(resid, rows.weight, fit.delta)),
         noise=noise,
         fitted_range=box,
         resid=resid,

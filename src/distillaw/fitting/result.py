@@ -116,7 +116,7 @@ class FitResult:
     nobs: int
     ngroups: int
     objective: float | None = None
-    """Sum of the Huber terms of the log residuals at `delta`, without any prior."""
+    """Sum of the Huber terms of the log residuals at `delta`, with the weights given (1 each), without any prior."""
     delta: float | None = None
     level: float
     noise: float = 0.0

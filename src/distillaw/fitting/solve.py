@@ -25,7 +25,7 @@ from distillaw.fitting.estimate import Estimate, bootstrap, estimate
 from distillaw.fitting.frontier import choose_weights
 from distillaw.fitting.misfit import find_misfit
 from distillaw.fitting.models import FREE, StudentModel
-from distillaw.fitting.newton import minimise
+from distillaw.fitting.newton import huber_sum, minimise
 from distillaw.fitting.observations import Observations, require_variation, with_measured_supervised
 from distillaw.fitting.problem import (
     Problem,
@@ -148,10 +148,15 @@ def fit_supervised(rows: Observations, request: Request) -> FitResult:
         require_losses_differ(rows)
     if rows.ngroups > LARGE:
         return _fit_large(rows, request, prior)
-    if verdict is None and prior and request.calibrate and not np.ptp(rows.weight):
+    given = rows.weight
+    if verdict is None and prior and request.calibrate and not np.ptp(given):
         rows = _with_weights(rows, request, prior)
     specified = specify_supervised(rows, form=request.family, prior=prior, tie=request.tie)
-    return solve(specified, rows, request, verdict, students=False)
+    found = solve(specified, rows, request, verdict, students=False)
+    if rows.weight is given or found.delta is None:
+        return found
+    # the sum over the runs as given: what others can recompute, and families with other weights be compared by
+    return replace(found, objective=float(huber_sum(found.resid, given, found.delta)))
 
 
 def _with_weights(rows: Observations, request: Request, prior: dict) -> Observations:
