@@ -37,6 +37,9 @@ def test_constant_column(grid, column):
 def test_too_few_runs_draw_no_curve(grid, rows):
     result = dl.fit({k: v[:rows] for k, v in grid.items()}, family="supervised", bootstrap=50)
     assert result.status is FitStatus.TOO_FEW_RUNS
+    assert (
+        result.status == "TOO_FEW_RUNS" == str(result.status) and result.status != "CONVERGED"
+    )  # a word, as in JSON
     assert result.law is None and result.conf_int() == {}
     with pytest.raises(FitError, match="at least 9 independent runs"):
         result.predict(params=1e9, tokens=1e10)

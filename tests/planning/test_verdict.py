@@ -19,6 +19,11 @@ from distillaw.runs.record import read_study
 KEYS = {
     "verdict",
     "probability",
+    "probability_distil",
+    "probability_pretrain",
+    "equal_compute",
+    "flips",
+    "nearest",
     "margin",
     "strategies",
     "gain",
@@ -69,9 +74,11 @@ def test_the_gain_at_the_target_is_recovered_with_its_interval(study):
 
 
 def test_json_holds_the_contract_at_full_precision(study):
-    answer = json.loads(json.dumps(plan(1e5, student_tokens=150_000, study=study).to_json(), allow_nan=False))
-    assert KEYS <= answer.keys()
-    assert all(ROW_KEYS <= row.keys() for row in answer["strategies"])
+    verdict = plan(1e5, student_tokens=150_000, study=study)
+    answer = json.loads(json.dumps(verdict.to_json(), allow_nan=False))
+    assert KEYS <= answer.keys() and all(hasattr(verdict, key) for key in KEYS)
+    for row, said in zip(verdict.strategies, answer["strategies"], strict=True):
+        assert ROW_KEYS <= said.keys() and all(hasattr(row, key) for key in ROW_KEYS)
     assert {"mean", "lower", "upper"} == answer["gain"].keys() == answer["strategies"][0]["loss"].keys()
     assert {"lower", "median", "upper"} == answer["crossover_tokens"].keys()
     losses = [row["loss"]["mean"] - 0 for row in answer["strategies"]]

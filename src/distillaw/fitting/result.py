@@ -65,6 +65,16 @@ class FitStatus(Enum):
         "add runs at a second budget, at least 3x larger or smaller."
     )
 
+    def __str__(self) -> str:
+        return self.name
+
+    def __eq__(self, other: object) -> bool:
+        """Also to its word, as `--json` has it."""
+        return self is other or self.name == other
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
     @property
     def is_usable(self) -> bool:
         """False where no prediction may be made."""

@@ -108,23 +108,24 @@ class Strategy(Option):
     """Probability that this teacher is the best of those considered."""
     run_ids: Sequence[str] = ()
 
+    @property
+    def teacher_params(self) -> float | None:
+        """None without a teacher, or where its size is not known."""
+        return None if self.teacher is None else self.teacher.params
+
+    @property
+    def teacher_tokens(self) -> float | None:
+        """Those it was trained on."""
+        return None if self.teacher is None else self.teacher.tokens
+
     def to_json(self) -> dict[str, object]:
         """The row of `distillaw plan --json`, with what it rests on."""
-        plain = (
-            "name",
-            "kind",
-            "student_params",
-            "student_tokens",
-            "teacher_loss",
-            "basis",
-            "is_speculative",
-        )
+        plain = ("name", "kind", "student_params", "student_tokens", "teacher_params", "teacher_tokens")
+        plain += ("teacher_loss", "basis", "is_speculative")
         teacher = self.teacher
         return {
             **{name: getattr(self, name) for name in plain},
             "teacher": None if teacher is None else teacher.to_json(),
-            "teacher_params": None if teacher is None else teacher.params,
-            "teacher_tokens": None if teacher is None else teacher.tokens,
             "compute": dict(self.compute),
             "loss": self.loss.to_json(),
             "gain": None if self.gain is None else self.gain.to_json(),

@@ -109,9 +109,20 @@ class Verdict:
         band = self.crossover
         return {name: None if band is None else getattr(band, name) for name in _NO_BAND}
 
+    @property
+    def probability_distil(self) -> float:
+        """That distilling wins by more than the margin."""
+        return self.call.distil
+
+    @property
+    def probability_pretrain(self) -> float:
+        """That pretraining does."""
+        return self.call.pretrain
+
     def to_json(self) -> dict[str, object]:
         """The keys of `distillaw plan --json`, and what stands behind them, at full precision."""
-        plain = ("verdict", "probability", "margin", "sentence", "inside_range", "level", "next_command")
+        plain = ("verdict", "probability", "probability_distil", "probability_pretrain", "margin", "sentence")
+        plain += ("inside_range", "level", "next_command")
         texts = ("flips_if", "assumptions", "warnings", "reasons", "next_runs")
         parts = ("gain", "crossover", "regret_if_wrong", "equal_compute", "better_start", "with_a_teacher")
         of_situation = ("comparison", "scenario", "student_params", "max_params", "compute")
@@ -131,8 +142,6 @@ class Verdict:
             "nearest": [case.to_json() for case in self.nearest],
             "teacher_sizes": _json(self.teachers),
             "evidence": [evidence_json(e, self.level, self.headline) for e in self.evidence],
-            "probability_distil": self.call.distil,
-            "probability_pretrain": self.call.pretrain,
             **({} if self.points is None else {"metric": self.points.to_json()}),
         }
 
