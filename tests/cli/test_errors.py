@@ -1,10 +1,13 @@
 """Wrong input, of every kind, to every command: one line that says what to do, an exit code, never a traceback."""
 
 import os
+import sys
+import time
 
 import pytest
 
 import tiny
+from distillaw.__main__ import heed_interrupts
 from in_process import answer
 
 FILES = {
@@ -189,3 +192,17 @@ def test_one_line_that_says_what_to_do(place, line, words):
 )
 def test_a_missing_study_folder_is_a_failure_not_wrong_usage(place, line):
     assert answer(*line.split()).returncode == 1
+
+
+def test_ctrl_c_in_a_finaliser_is_not_lost(monkeypatch):
+    """Python drops what a finaliser raises; a study went on for minutes."""
+
+    class Freed:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    heed_interrupts()
+    with pytest.raises(KeyboardInterrupt):
+        Freed()
+        time.sleep(20)

@@ -1,9 +1,12 @@
 """`distillaw predict` through the console script."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+import distillaw as dl
+from distillaw import studies
 from distillaw.fitting.result import convention_of
 from distillaw.laws.published import laws_available, published
 from in_process import answer as distillaw
@@ -70,6 +73,20 @@ def test_no_prediction_without_an_interval_or_the_reason_for_none():
                 assert answer["inside_range"] and low < answer["student_loss"] < high
             elif law.record.errors:
                 assert not answer["inside_range"] and "outside the range" in answer["interval_meaning"]
+
+
+def test_the_share_of_the_data_term_stands_beside_the_prediction(tmp_path):
+    """Where it is small, tokens do not inform the answer: of published laws and of fitted ones."""
+    question = ("--student", "1B", "--tokens", "20B", "--teacher-loss", "2.0")
+    said = distillaw("predict", "--law", "busbridge2025", *question).stdout
+    assert "data term           0.23 % of the student's sum" in said
+    runs, own = Path(studies.__path__[0]) / "open_runs.parquet", tmp_path / "own.json"
+    found = dl.fit(runs, family="distillation-kappa", bootstrap=0, check=False, calibrate=False)
+    found.save(own)
+    answer = json.loads(distillaw("predict", "--law", own, *question, "--json").stdout)
+    law = found.params
+    A, B = law["A"] / 1e9 ** law["alpha"], law["B"] / 2e10 ** law["beta"]
+    assert answer["data_share"] == pytest.approx(B / (A + B))
 
 
 def test_the_level_widens_the_interval():

@@ -284,3 +284,5 @@ def _print(answer: dict) -> None:
     if answer["teacher_loss"] is not None and answer["supervised_loss"] is not None:
         gain = answer["supervised_loss"] - answer["student_loss"]
         print(f"{'gain of distilling':<20}{gain:+.4f} nats/token")
+    if "data_share" in answer:
+        print(f"{'data term':<20}{100 * answer['data_share']:.2g} % of the student's sum of size and data")

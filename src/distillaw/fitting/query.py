@@ -12,7 +12,7 @@ from distillaw.fitting.observations import check_convention
 from distillaw.fitting.result import FitResult, FitStatus, convention_of
 from distillaw.laws.base import Box
 from distillaw.laws.capacity import CapacityGapLine
-from distillaw.laws.distillation import StudentLaw
+from distillaw.laws.distillation import PowerTermLaw, StudentLaw
 from distillaw.laws.published import PublishedLaw, laws_available, published, published_band
 from distillaw.laws.supervised import SupervisedLaw
 from distillaw.quantities import did_you_mean, format_count
@@ -301,7 +301,8 @@ def _distilled_loss(
     if isinstance(law, FitResult):
         if law.curve is not None and not (law.curve.is_student or law.curve.form == "pruned"):
             raise ConfigError(f"{name} is a supervised law; a teacher needs a distillation family")
-        return _fitted(law, level, warnings, **coords, **own)
+        answer = _fitted(law, level, warnings, **coords, **own)
+        return answer | ({} if not isinstance(law.law, PowerTermLaw) else _share(law.law, cell, warnings))
     student = law.distillation
     if student is None:
         raise ConfigError(f"{name} has no distillation half; leave the teacher out or use another law")
@@ -311,17 +312,22 @@ def _distilled_loss(
             f"student_tokens is {cell['tokens'] / cell['params']:.3g} per parameter, below {SHORT_TRAINING:.0f}: "
             f"the least certain region of this law"
         )
+    return {
+        "student_loss": float(student.distillation(**coords, **own)),
+        "interval": None,
+        "inside_range": bool(student.inside(**coords)),
+        **_share(student, cell, warnings),
+    }
+
+
+def _share(student: StudentLaw, cell: dict[str, float], warnings: list[str]) -> dict[str, object]:
+    """Of the data term in the student's sum, and a warning where the tokens do not inform the answer."""
     share = float(student.data_share(student_params=cell["params"], student_tokens=cell["tokens"]))
     if share < UNSEEN_DATA:
         warnings.append(
             f"the data term is {100 * share:.2g} % of the student's sum: student_tokens hardly informs this answer"
         )
-    return {
-        "student_loss": float(student.distillation(**coords, **own)),
-        "interval": None,
-        "inside_range": bool(student.inside(**coords)),
-        "data_share": share,
-    }
+    return {"data_share": share}
 
 
 def _fitted(law: FitResult, level: float, warnings: list[str], **coords: float) -> dict[str, object]:

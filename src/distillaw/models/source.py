@@ -150,7 +150,8 @@ def check_config(source: ModelSource, *, context: int | None) -> None:
     theirs = context_of(config)
     if context is not None and theirs is not None and theirs < context:
         raise ConfigError(
-            f"{source.name}: the teacher's context is {theirs} tokens, the study's {context}; lower training.context"
+            f"{source.name}: the teacher's context is {theirs} tokens, the study's {context}; lower training.context "
+            "(of a command without a file: --context)"
         )
 
 

@@ -89,7 +89,7 @@ _NO_FILE = (errno.EISDIR, errno.EEXIST, errno.ENOTDIR)
 def disk_error(path: Path, error: OSError) -> RunError:
     """One clear error for a write that failed, with what helps against it."""
     advice = "Choose another place"
-    if error.errno in _FULL:
+    if error.errno in _FULL or " written" in str(error):  # numpy: 998400 requested and 4032 written
         advice = "Free space or choose another folder"
     elif error.errno in _NO_FILE:
         advice = "Give a file name in a folder; a file is in the way of a folder, or a folder of a file"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Literal
 
 import numpy as np
@@ -154,9 +154,14 @@ def run_grid(
             min(workers, grid.trials), get_context("spawn"), torch.set_num_threads, (1,)
         ) as pool:
             jobs = {pool.submit(run_trial, grid, trial): trial for trial in range(grid.trials)}
-            for job in as_completed(jobs):
-                found[jobs[job]] = job.result()
-                done(jobs[job])
+            try:
+                for job in as_completed(jobs):
+                    found[jobs[job]] = job.result()
+                    done(jobs[job])
+            except KeyboardInterrupt:  # half a trial is worth nothing: not waited for
+                for process in active_children():
+                    process.terminate()
+                raise
     except BrokenProcessPool as error:
         raise RunError(
             f"toys: a process of {workers} died, most likely for want of memory; give fewer --workers"
