@@ -8,7 +8,7 @@ the straight line in ln(loss - floor) through the last two budgets that it had b
 with students with and without a teacher the gain is predicted too, with its 90 % interval, and compared with the
 difference of the runs that were held back (their own noise counted).
 
-Priors and drift of `planning/token_curve.py` were chosen on `CHOSEN`; what else is read judges them.
+Priors and drift of `planning/arms.py` were chosen on `CHOSEN`; what else is read judges them.
 """
 
 import argparse
@@ -22,10 +22,9 @@ import pyarrow.parquet as pq
 from benchmarks import RESULTS, SHIPPED
 from benchmarks.fits.lawruns import read_folder
 from benchmarks.result_file import save, typed
-from distillaw.planning.arms import REACH, student_arms
+from distillaw.planning.arms import NOISE, REACH, draw_on, student_arms
 from distillaw.planning.gains import CURVE_DOF
 from distillaw.planning.measured import measure_gain
-from distillaw.planning.token_curve import NOISE, draw_on
 from distillaw.runs.paired import t_quantile
 from distillaw.runs.record import Run, StudyRecord, read_study
 from distillaw.runs.table import read_table

@@ -30,7 +30,7 @@ from distillaw.outcomes.table import (
     read_outcomes,
     winner_of,
 )
-from distillaw.verifying.outcome_question import ask
+from distillaw.verifying.retrodiction import ask
 
 TABLE = ROOT / "src" / "distillaw" / "outcomes" / "outcomes.csv"
 PAGE = ROOT / "docs" / "outcomes.md"

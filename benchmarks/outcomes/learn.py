@@ -38,8 +38,7 @@ from distillaw.planning.learnt import FAR, REPEATS, SEEDS
 from distillaw.planning.recipe import INSURED, Recipe
 from distillaw.runs.table import read_table
 from distillaw.table import Table, number, text
-from distillaw.verifying.outcome_question import SCORE_SD, NotAskedError, noise_of, question_of
-from distillaw.verifying.retrodiction import retrodict
+from distillaw.verifying.retrodiction import SCORE_SD, NotAskedError, noise_of, question_of, retrodict
 
 LEARNT = ROOT / "src" / "distillaw" / "outcomes" / "learnt.json"
 PAGE = ROOT / "docs" / "retrodiction.md"

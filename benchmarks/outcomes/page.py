@@ -9,8 +9,15 @@ from pathlib import Path
 
 from distillaw.outcomes.table import Outcome
 from distillaw.table import Table, number, text
-from distillaw.verifying.outcome_question import Answer
-from distillaw.verifying.retrodiction import GROUPS, Retrodiction, Score, probability_of, score_table, scores
+from distillaw.verifying.retrodiction import (
+    GROUPS,
+    Answer,
+    Retrodiction,
+    Score,
+    probability_of,
+    score_table,
+    scores,
+)
 
 
 def answers(path: Path) -> list[Answer]:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from benchmarks import ROOT
-from distillaw.cli.display import LogDisplay
+from distillaw.cli.progress import LogDisplay
 from distillaw.runs.files import write_text
 from distillaw.runs.process import available_cores
 from distillaw.sweep.checks import load_study

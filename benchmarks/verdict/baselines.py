@@ -9,7 +9,7 @@ the straight line of ln(loss / law) in ln D and ln N through a whole table, and 
 Gains: of the studies in this tree whose students lie far below the surrogates' range, every distilled run is asked of
 the planner's law (planning/law_evidence.py), with its own lone twin for the baseline, or with that student's lone run
 on a quarter of the tokens or fewer. Both arms are at the best of the rates that were tried. The constants of
-planning/transfer.py come from these very runs; `others'_share` asks with the share of the other studies alone.
+planning/learnt.py come from these very runs; `others'_share` asks with the share of the other studies alone.
 """
 
 import argparse
@@ -28,9 +28,9 @@ from distillaw.planning.baseline import Baseline, scale_at
 from distillaw.planning.decision import SURE
 from distillaw.planning.gains import LAW_SCALE
 from distillaw.planning.law_evidence import BY_RATIO, law_evidence
+from distillaw.planning.learnt import RATIO, SEEN_BELOW, Transfer
 from distillaw.planning.options import Option
 from distillaw.planning.situation import Situation, Teacher
-from distillaw.planning.transfer import RATIO, SEEN_BELOW, Transfer
 from distillaw.planning.voices import Voice, efolds_outside, find_voices
 from distillaw.runs.table import read_table
 

@@ -16,8 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "planning"))
 from synthetic_study import write_study
 
 from distillaw.cli.output import Output
-from distillaw.cli.plan import _answer
-from distillaw.cli.plan_options import ScoutOptions
+from distillaw.cli.plan import ScoutOptions, _answer
 from distillaw.data.tokenizer import tokenizer_hash, train_tokenizer
 from distillaw.errors import ConfigError, VocabularyError
 from distillaw.models.fresh import build_model

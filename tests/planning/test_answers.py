@@ -10,9 +10,9 @@ from distillaw.laws.published import published
 from distillaw.planning.api import plan
 from distillaw.planning.explain import explanation
 from distillaw.planning.learnt import learnt
-from distillaw.planning.pilot import _pilot_flop
 from distillaw.planning.situation import Teacher, forward_flop
 from distillaw.planning.voices import find_voices, fitted_voice
+from distillaw.planning.wording import _pilot_flop
 
 EIGHT = Teacher(name="8B", params=8e9, tokens=2e11)
 

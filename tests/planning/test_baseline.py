@@ -11,10 +11,10 @@ from benchmarks.verdict.baselines import lone_runs, pairs
 from distillaw.errors import ConfigError, DistillawError
 from distillaw.planning.baseline import ASSUMED_SEED_SD, Baseline, read_baselines, scale_at
 from distillaw.planning.law_evidence import law_evidence
+from distillaw.planning.learnt import SEEN_BELOW, Transfer
 from distillaw.planning.options import Option
 from distillaw.planning.question import PlanQuestion, situation_of
 from distillaw.planning.situation import Situation, Teacher
-from distillaw.planning.transfer import SEEN_BELOW, Transfer
 from distillaw.planning.voices import find_voices
 
 

@@ -11,9 +11,8 @@ from distillaw.errors import ConfigError
 from distillaw.laws.base import EDGE
 from distillaw.laws.published import published
 from distillaw.planning.api import plan
-from distillaw.planning.fast_losses import GridCells, grid_losses
 from distillaw.planning.gap import GapQuestion, capacity_gap
-from distillaw.planning.map_grid import Laws, Terms, laws_for_map, spline_weights
+from distillaw.planning.map_grid import GridCells, Laws, Terms, grid_losses, laws_for_map, spline_weights
 from distillaw.planning.maps import allocation_map, gain_map, teacher_map, teacher_size_map
 from distillaw.planning.optimum import optimal_distillation
 from distillaw.planning.situation import Teacher

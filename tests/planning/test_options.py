@@ -9,8 +9,7 @@ from distillaw.errors import ConfigError, VocabularyError
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import published
 from distillaw.planning.api import plan
-from distillaw.planning.bills import bill, tokens_for
-from distillaw.planning.budget import Device, largest_served
+from distillaw.planning.bills import Device, bill, largest_served, tokens_for
 from distillaw.planning.options import Option, _tokens_at_shares, find_options, option_loss
 from distillaw.planning.situation import Situation, Teacher, forward_curve, forward_flop
 

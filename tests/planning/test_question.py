@@ -7,7 +7,7 @@ import pytest
 from synthetic_study import World, write_study
 
 import distillaw as dl
-from distillaw.cli.plan_options import AskedOptions, LawOptions, question_of
+from distillaw.cli.plan import AskedOptions, LawOptions, question_of
 from distillaw.errors import ConfigError
 from distillaw.planning.question import PlanQuestion, situation_of, with_measured
 from distillaw.planning.situation import Teacher

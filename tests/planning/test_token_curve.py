@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from distillaw.planning.token_curve import MANY, NOISE, TEXT, draw_on
+from distillaw.planning.arms import MANY, NOISE, TEXT, draw_on
 
 BUDGETS = [2e7, 4e7, 8e7]
 PARAMS = 1e7

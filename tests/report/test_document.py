@@ -9,8 +9,7 @@ from synthetic_study import World, write_study
 
 from distillaw.errors import CacheError
 from distillaw.planning.api import plan
-from distillaw.report.document import write_report
-from distillaw.report.verdict import key_numbers
+from distillaw.report.document import key_numbers, write_report
 from distillaw.runs.record import read_study
 from undrawn import undrawn
 

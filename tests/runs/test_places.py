@@ -343,7 +343,7 @@ ALLOWED = {
     "runs/lock.py": "its own record, known by a token",
     "doctor/examination.py": "tries the disk in a temporary folder of its own",
     "data/bpe.py": "a tokenizer in a temporary folder of its own",
-    "audit/ranks.py": "what ranks say, in a temporary folder of its own",
+    "audit/probes.py": "what ranks say, in a temporary folder of its own",
     "audit/trainers.py": "rows and checkpoints of a trial, in a temporary folder of its own",
 }
 INTO_PARTS = {  # written under a temporary name, or in a folder that places.py made for it

@@ -5,7 +5,7 @@ import pytest
 
 from distillaw.laws.distillation import KappaDistillationLaw
 from distillaw.laws.supervised import SupervisedLaw
-from distillaw.settling.prior import TAUGHT, Anchor, Family
+from distillaw.settling.belief import TAUGHT, Anchor, Family
 
 
 def family(form, teachers=(2.2, 2.9)):

@@ -9,9 +9,8 @@ import pytest
 
 from distillaw import published
 from distillaw.errors import ConfigError
-from distillaw.settling.belief import _believe, believe
+from distillaw.settling.belief import Anchor, Family, _believe, believe
 from distillaw.settling.design import GROWTH, RUNGS, is_hopeless, next_stage
-from distillaw.settling.prior import Anchor, Family
 from distillaw.settling.question import NONE, stage_flops
 from distillaw.settling.standing import conclude, standing, target_points
 from tests.settling.questions import make_question, run_stage, settle, with_budget

@@ -6,8 +6,7 @@ import pytest
 
 from distillaw.errors import DataError
 from distillaw.outcomes.table import KEPT_OUT, read_outcomes, read_table_of_outcomes
-from distillaw.verifying.outcome_question import Answer, ask
-from distillaw.verifying.retrodiction import Retrodiction, score_table, scores
+from distillaw.verifying.retrodiction import Answer, Retrodiction, ask, score_table, scores
 from in_process import answer as in_process
 
 BY_ID = {row.id: row for row in read_outcomes()}

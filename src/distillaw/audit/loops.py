@@ -28,8 +28,8 @@ from distillaw.audit.probes import (
     Update,
     collate,
     make_samples,
+    on_two_ranks,
 )
-from distillaw.audit.ranks import on_two_ranks
 from distillaw.audit.recognise import Mismatch, diagnose, settle
 from distillaw.audit.targets import match_roles
 from distillaw.errors import ConfigError

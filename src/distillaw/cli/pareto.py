@@ -10,7 +10,7 @@ from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
 from distillaw.cli.options import Count, OutFolder
 from distillaw.cli.output import Output, same_command
-from distillaw.cli.plan_options import Several
+from distillaw.cli.plan import Several
 from distillaw.quantities import did_you_mean, format_flop
 from distillaw.table import Table, number, text
 

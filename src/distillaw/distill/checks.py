@@ -3,8 +3,8 @@
 import torch
 
 from distillaw.distill.heads import Head, SparseTargets
-from distillaw.distill.rules import is_reverse_kl
 from distillaw.errors import ConfigError, DataError, VocabularyError
+from distillaw.runs.spec import is_reverse_kl
 
 
 def check_numbers(

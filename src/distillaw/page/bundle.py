@@ -1,4 +1,4 @@
-"""What the planner page computes with, as one JSON object: laws, doubts, devices, teachers, constants.
+"""What the planner page asks and computes with, as one JSON object: fields, laws, doubts, devices, teachers, constants.
 
 The page has equations of its own (web/src), and no number of the evidence: coefficients and constants of the planning
 come from here, so that page and command cannot drift apart. Where searches look (grids, spans, steps) stands in both,
@@ -6,22 +6,26 @@ held together by tests/page/test_bundle.py. Infinite logarithms (a term that is 
 
 The page's own planner asks laws. Paired runs are read by `distillaw.plan` alone, so the verdicts of a study's cells are
 worked out here, when the page is made; the page shows them where a question meets such a cell. It loads nothing.
+
+Its inputs are the fields of `PlanQuestion` that it asks about: what they are called and what they take.
 """
 
 import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import Field, asdict, fields
 from importlib.resources import files
 from pathlib import Path
 from statistics import NormalDist
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from scipy.special import stdtrit
 
 from distillaw.accounting.families import named_models
-from distillaw.accounting.family import PAPER_VOCAB
+from distillaw.accounting.family import PAPER_CONTEXT, PAPER_VOCAB
 from distillaw.accounting.flops import TRAINING_FACTOR
 from distillaw.accounting.hardware import hardware_presets
 from distillaw.accounting.memory import CACHE_BYTES
@@ -33,9 +37,8 @@ from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import Coefficient, published
 from distillaw.laws.starts import CUTS
 from distillaw.outcomes.table import read_outcomes
-from distillaw.page.fields import BUDGETS, question_fields
 from distillaw.planning import (
-    budget,
+    bills,
     caveats,
     crossover,
     decision,
@@ -54,6 +57,7 @@ from distillaw.planning import (
 from distillaw.planning.api import plan
 from distillaw.planning.paired import study_teachers
 from distillaw.planning.phrases import PHRASES
+from distillaw.planning.question import OptionHelp, PlanQuestion
 from distillaw.planning.recipe import READINGS
 from distillaw.planning.voices import FAMILIES, LawLike, Voice, find_voices, fitted_voice
 from distillaw.quantities import format_count
@@ -297,12 +301,12 @@ def _constants() -> dict[str, object]:
         "between": situation.BETWEEN,
         "families": [{"sigma1": f.sigma1, "sigma2": f.sigma2} for f in situation.FAMILIES],
         "served": {
-            "aspect": budget.SERVED.aspect,
-            "omega": budget.SERVED.omega,
-            "head_dim": budget.SERVED.head_dim,
+            "aspect": bills.SERVED.aspect,
+            "omega": bills.SERVED.omega,
+            "head_dim": bills.SERVED.head_dim,
             "cache_bytes": CACHE_BYTES,
-            "smallest": budget.SMALLEST,
-            "largest": budget.LARGEST,
+            "smallest": bills.SMALLEST,
+            "largest": bills.LARGEST,
         },
     }
 
@@ -461,3 +465,93 @@ def _cells(record: StudyRecord, problems: list[str]) -> list[dict[str, object]]:
             }
         )
     return found
+
+
+BUDGETS = {
+    "tokens": {"usual": "20B", "low": 1e5, "high": 1e14, "unit": "tokens", "name": "tokens"},
+    "compute": {"usual": "1e21", "low": 1e11, "high": 1e26, "unit": "FLOP", "name": "compute (FLOP)"},
+    "device-hours": {"usual": "500", "low": 1, "high": 1e8, "unit": "hours", "name": "device-hours"},
+    "money": {"usual": "2000", "low": 10, "high": 1e9, "unit": "US dollars", "name": "money (US dollars)"},
+}
+"""The four budgets: an amount to begin with, and the ends of the slider, from a pocket study to the largest runs."""
+_ASKED_OTHERWISE = (*BUDGETS, "teacher", "teacher-params", "teacher-tokens", "teacher-loss", "train-teacher")
+"""Options for which the page has inputs of another shape: one budget of a kind, and a table of teachers."""
+_OF_COMMAND = (
+    "study",
+    "no-published",
+    "delta-lgt",
+    "delta-pre",
+    "student-loss",
+    "distill-weight",
+    "schedule",
+    "policy",
+    "ensemble",
+    "temperature",
+    "top-k",
+    "top-p",
+    "divergence",
+    "metric",
+    "score-at",
+)
+"""Options that the page does not have."""
+_USUAL = {
+    "student": "1B",
+    "device": "h100-sxm",
+    "scenario": "inference",
+    "weight-bytes": "2",
+    "context": str(PAPER_CONTEXT),
+}
+"""What is taken where nothing is given; a student, for the page begins with one."""
+_BETWEEN = {"mfu": (1e-9, 1), "level": (0.5, 0.999999)}
+"""Ends of fractions, as far as an address may say them."""
+
+
+def question_fields(laws: Sequence[str]) -> list[dict[str, object]]:
+    """By field: its option, what it takes (count, positive, fraction, whole, choice, flag), its usual value, choices.
+
+    Args:
+        laws: names of those that can be asked first.
+    """
+    hints = get_type_hints(PlanQuestion, include_extras=True)
+    found = [_field(each, hints[each.name]) for each in fields(PlanQuestion)]
+    left_out = {*_ASKED_OTHERWISE, *_OF_COMMAND}
+    asked = [field for field in found if field is not None and field["option"] not in left_out]
+    of_laws = {"kind": "choice", "choices": ["", *laws]}
+    return [field | of_laws if field["option"] == "law" else field for field in asked]
+
+
+def _field(field: Field[Any], hint: Any) -> dict[str, object] | None:
+    if get_origin(hint) is not Annotated:
+        return None
+    taken, asked = get_args(hint)[:2]
+    assert isinstance(asked, OptionHelp)
+    option = asked.negates or asked.name or field.name.replace("_", "-")
+    choices = _choices(option, taken)
+    usual = _USUAL.get(option, field.default)
+    if isinstance(usual, bool):
+        usual = False
+    return {
+        "option": option,
+        "kind": _kind(option, taken, has_choices=choices is not None),
+        "usual": usual if isinstance(usual, bool) else "" if usual is None else str(usual),
+        "choices": choices,
+        "between": _BETWEEN.get(option),
+        "help": asked.help,
+    }
+
+
+def _kind(option: str, taken: Any, *, has_choices: bool) -> str:
+    types = get_args(taken) if get_origin(taken) in (Union, UnionType) else (taken,)
+    if has_choices:
+        return "choice"
+    if option in _BETWEEN:
+        return "fraction"
+    kinds = {bool: "flag", int: "whole", str: "count", float: "positive"}
+    return next((kind for each, kind in kinds.items() if each in types), "name")
+
+
+def _choices(option: str, taken: Any) -> list[str] | None:
+    if option == "device":
+        return list(hardware_presets())
+    types = get_args(taken) if get_origin(taken) in (Union, UnionType) else (taken,)
+    return next((list(get_args(each)) for each in types if get_origin(each) is Literal), None)

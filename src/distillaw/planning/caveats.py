@@ -10,12 +10,11 @@ from distillaw.planning.decision import disagreement
 from distillaw.planning.evidence import Evidence, Strategy
 from distillaw.planning.judging import Sources
 from distillaw.planning.law_evidence import BEYOND, KEPT, is_repeated
+from distillaw.planning.learnt import SEEN_BELOW
 from distillaw.planning.options import Option, option_loss
 from distillaw.planning.phrases import say
-from distillaw.planning.situation import Situation, Teacher
-from distillaw.planning.starts import begins_from, log_head_start
+from distillaw.planning.situation import Situation, Teacher, begins_from, log_head_start
 from distillaw.planning.text_scale import TextScale, deviation
-from distillaw.planning.transfer import SEEN_BELOW
 
 PAID = {
     "best-case": "a teacher at hand is free, and so are its logits",

@@ -22,13 +22,11 @@ from distillaw.planning.evidence import (
     with_gains,
 )
 from distillaw.planning.gains import GainBelief, GainPosterior
-from distillaw.planning.learnt import FAR, FEWEST_PER_PARAM, REPEATS, SEEDS
+from distillaw.planning.learnt import FAR, FEWEST_PER_PARAM, REPEATS, SEEDS, SEEN_BELOW, Transfer
 from distillaw.planning.options import Option, OptionLoss, option_loss
 from distillaw.planning.phrases import say
-from distillaw.planning.situation import Situation
-from distillaw.planning.starts import begins_from, start_problem
+from distillaw.planning.situation import Situation, begins_from, start_problem
 from distillaw.planning.text_scale import TextScale, text_scale
-from distillaw.planning.transfer import SEEN_BELOW, Transfer
 from distillaw.planning.voices import (
     EFOLD_WEIGHT,
     RIVAL_SHARE,
@@ -44,7 +42,7 @@ NO_RECIPE_LAW = "NO_RECIPE_LAW"
 """Status of a law where neither it nor outcomes say what the recipe that was asked for does."""
 OTHER_TEXT = "OTHER_TEXT"
 BY_RATIO = "BY_RATIO"
-"""Status of a law that is asked below its range at the user's own ratio of losses (transfer.py)."""
+"""Status of a law that is asked below its range at the user's own ratio of losses (learnt.py)."""
 BEYOND = "beyond"
 """Key of `Evidence.details`: how far, from 0 (in range) to 1."""
 COST = "cost"

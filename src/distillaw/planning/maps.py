@@ -20,8 +20,17 @@ from numpy.typing import ArrayLike, NDArray
 from distillaw.accounting.scenarios import Scenario
 from distillaw.errors import ConfigError
 from distillaw.laws.base import Array, Mask, log_positive
-from distillaw.planning.fast_losses import GridCells, GridLosses, grid_losses
-from distillaw.planning.map_grid import TOLERANCE, Budget, Laws, TeacherField, Terms, teacher_field
+from distillaw.planning.map_grid import (
+    TOLERANCE,
+    Budget,
+    GridCells,
+    GridLosses,
+    Laws,
+    TeacherField,
+    Terms,
+    grid_losses,
+    teacher_field,
+)
 from distillaw.planning.optimum import OptimalPlan
 from distillaw.planning.teacher_curve import FLAT, teacher_curve
 from distillaw.quantities import format_count

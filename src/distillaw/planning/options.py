@@ -10,8 +10,8 @@
 
 What is free (a student's size, a teacher's size and tokens, the share that is distilled) is chosen to minimise the loss
 expected under one ensemble of laws; every other source then judges the same options. Cuts are judged by the same laws,
-a head start of tokens further on (`planning/starts.py`). Asked about them, the verdict is between those two; else they
-are shown beside a verdict on random starts. One strategy is an estimate that never carries a verdict:
+a head start of tokens further on (`planning/situation.py`). Asked about them, the verdict is between those two; else
+they are shown beside a verdict on random starts. One strategy is an estimate that never carries a verdict:
 
     distil-then-pretrain  after the distilled part the student stands where pretraining would have brought it after
                           D_eq tokens, L(N, D_eq) = L_S, and goes on from there. Nobody has measured this hand-over.
@@ -42,10 +42,12 @@ from distillaw.planning.situation import (
     SMALLEST_STUDENT,
     Situation,
     Teacher,
+    begins_from,
+    cut_problem,
+    cut_source,
     forward_curve,
     forward_flop,
 )
-from distillaw.planning.starts import begins_from, cut_problem, cut_source
 
 LARGER = 1.05
 """A larger student that is less than this much larger is the same student."""

@@ -21,8 +21,7 @@ from distillaw.accounting.hardware import hardware
 from distillaw.accounting.scenarios import CostShares
 from distillaw.errors import ConfigError
 from distillaw.planning.baseline import Given, read_baselines
-from distillaw.planning.bills import shares_of
-from distillaw.planning.budget import Device, ServingLimit, largest_served
+from distillaw.planning.bills import Device, ServingLimit, largest_served, shares_of
 from distillaw.planning.judging import of_study
 from distillaw.planning.paired import study_prices
 from distillaw.planning.phrases import say

@@ -9,6 +9,8 @@ rate of its own, for one window of tokens:
 
     branches/<trunk_id>-at<step>/            state/ fork.json heldout.parquet: the checkpoint and its own loss
     branches/<trunk_id>-at<step>/<name>/     branch.json metrics.jsonl steps.jsonl heldout.parquet result.json
+
+Divergences are known here by name, with what each needs of a teacher, so that study files are checked without torch.
 """
 
 import re
@@ -19,6 +21,18 @@ from pathlib import Path
 
 from distillaw.runs.files import content_hash
 from distillaw.shapes import Shape
+
+DIVERGENCES = ("forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl")
+
+
+def is_reverse_kl(divergence: str, *, beta: float, skew: float) -> bool:
+    """Whether a divergence is the reverse KL, by its own name or as the end of another's range.
+
+    It is infinite where the student has mass and a truncated teacher none; all others are defined there.
+    """
+    ends = {"reverse-kl": True, "jsd": beta == 1, "skew-reverse-kl": skew == 0}
+    return ends.get(divergence, False)
+
 
 CONTROL = "control:"
 """Begins the purpose of runs that differ from a study's grid in settings, text, start or rate."""

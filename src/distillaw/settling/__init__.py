@@ -3,7 +3,6 @@
 Pure functions of the question and the runs so far:
 
     question.py    what is asked: target, candidates, budget, margin; stages, runs and what they cost
-    prior.py       losses at every scale as laws allow them, before anything is run
     noise.py       how far runs may lie from that: misfit, seeds, held-out text, learning rates
     belief.py      the same after pilots: draws of the losses at the target
     standing.py    where things stand: bounds that hold whenever one stops, who leads, who is out, what it ends with
@@ -14,7 +13,6 @@ The machinery that runs them in a study folder:
 
     spec.py        the question as typed: a TOML file with flags on top, checked
     setting.py     the same with numbers: text prepared, teachers scored
-    record.py      settle.json: the question, the search, every stage before it runs
     pilots.py      a stage as trunks of the study
     loop.py        decide, write down, run, look; and what a dry run says
     verdict.py     the answer for machines and in words

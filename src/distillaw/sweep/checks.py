@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from distillaw.data.prepare import DataSpec
-from distillaw.distill.rules import DIVERGENCES, is_reverse_kl
 from distillaw.errors import ConfigError
 from distillaw.large_batch.rules import BETA_RULES, DECAY_RULES, RATE_RULES
 from distillaw.models.cut import check_cut
 from distillaw.quantities import did_you_mean, parse_count
 from distillaw.runs.config import Bounds, check_bounds, check_choice, from_table, read_toml, with_settings
 from distillaw.runs.places import check_name
-from distillaw.runs.spec import ARMS, Recipe
+from distillaw.runs.spec import ARMS, DIVERGENCES, Recipe, is_reverse_kl
 from distillaw.shapes import Shape
 from distillaw.sweep.spec import NONE, DesignSpec, StudySpec, TeacherSpec
 from distillaw.worlds.oracle import is_oracle, parse_oracle

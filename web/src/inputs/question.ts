@@ -178,7 +178,7 @@ function ownTeacher(given: OwnTeacher, exists: boolean): Teacher {
   return teacher({ name, params, loss, tokens: optional(given.tokens, "teacher's tokens"), exists });
 }
 
-/** FLOP that a budget buys, and the sentence that says how. Mirrors `distillaw/planning/budget.py`. */
+/** FLOP that a budget buys, and the sentence that says how. Mirrors `distillaw/planning/bills.py`. */
 function computeOf(q: Question): { flop: number; text: string } {
   if (q.budgetKind === "compute") return { flop: parseCount(q.budget, "compute"), text: "" };
   const preset = deviceOf(q);

@@ -1,4 +1,4 @@
-/** What students begin from: random weights, or a cut of a teacher. Mirrors `distillaw/planning/starts.py`. */
+/** What students begin from: random weights, or a cut of a teacher. Mirrors `distillaw/planning/situation.py`. */
 import { constants } from "../data/bundle";
 import { type Situation, type Teacher, costShares } from "./situation";
 
