@@ -2,6 +2,10 @@
 
 import json
 
+import numpy as np
+
+import distillaw as dl
+from distillaw.laws.published import published
 from in_process import answer as distillaw
 
 
@@ -50,3 +54,24 @@ def test_every_law_is_shown_and_its_next_command_works():
 def test_unknown_law_is_wrong_usage():
     done = distillaw("laws", "show", "busbridge")
     assert done.returncode == 2 and "did you mean 'busbridge2025'" in done.stderr
+
+
+def test_fitted_laws_are_listed_beside_the_published_ones(tmp_path):
+    law = published("besiroglu2024").supervised
+    N, D = (v.ravel() for v in np.meshgrid(np.geomspace(1e8, 1e10, 5), np.geomspace(3e9, 5e11, 5)))
+    fit = dl.fit(
+        {"params": N, "tokens": D, "loss": law(params=N, tokens=D)}, family="chinchilla", bootstrap=9
+    )
+    (tmp_path / "laws").mkdir()
+    file = fit.save(tmp_path / "laws/chinchilla.json")
+    for place in (tmp_path, file):
+        *_, last = json.loads(distillaw("laws", "--study", place, "--json").stdout)["laws"]
+        assert (
+            last["name"] == str(file) and last["coefficients"]["chinchilla"]["E"]["value"] == fit.params["E"]
+        )
+    said = distillaw("laws", "--study", tmp_path).stdout
+    assert "besiroglu2024" in said and "chinchilla, CONVERGED: 25 rows" in said
+    assert distillaw(*said.rstrip().splitlines()[-1].removeprefix("next: distillaw ").split()).returncode == 0
+    for place, words in ((tmp_path / "laws", "no fitted law there"), (tmp_path / "none.json", "none.json")):
+        done = distillaw("laws", "--study", place)
+        assert done.returncode in (1, 2) and words in done.stderr and not done.stdout

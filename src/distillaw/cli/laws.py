@@ -3,6 +3,7 @@
 import math
 import shlex
 import textwrap
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,25 +17,71 @@ from distillaw.errors import ConfigError
 from distillaw.fitting.query import load_law, predict_student
 from distillaw.laws.base import COORDINATES
 from distillaw.laws.published import PublishedLaw, laws_available, published
-from distillaw.quantities import format_count
+from distillaw.quantities import format_count, plural
 
 app = App(name="laws", help="List the laws known, and show one: coefficients, source, doubts.")
 
 
 @app.default
-def laws(*, output: Output = Output()) -> None:
-    """List the published laws."""
-    known = [published(name) for name in laws_available()]
+def laws(*, study: list[Path] | None = None, output: Output = Output()) -> None:
+    """List the published laws, and those fitted to your runs beside them.
+
+    Args:
+        study: also the fitted laws of this study folder, or in this JSON file (repeatable).
+    """
+    known = [_document(published(name)) for name in laws_available()]
+    known += [_fitted_document(file) for place in study or () for file in _fitted_files(place)]
     if output.json:
-        print_json({"laws": [_document(law) for law in known]})
+        print_json({"laws": known})
         return
-    width = max(len(law.name) for law in known)
+    width = max(len(str(law["name"])) for law in known)
     for law in known:
-        mark = "" if law.record.published else "  [NOT PUBLISHED]"
-        mark += "  [refitted by us]" if law.record.obtained.startswith("refitted") else ""
-        mark += "  [do not plan with it]" if law.record.refuse_plan else ""
-        print(f"{law.name:<{width}}  {law.record.title}{mark}")
-    output.suggest(f"distillaw laws show {known[0].name}")
+        mark = "" if law["published"] or law["obtained"] == FITTED else "  [NOT PUBLISHED]"
+        mark += "  [refitted by us]" if str(law["obtained"]).startswith("refitted") else ""
+        mark += "  [do not plan with it]" if law["refuse_plan"] else ""
+        print(f"{law['name']:<{width}}  {law['title']}{mark}")
+    output.suggest(f"distillaw laws show {shlex.quote(str(known[-1 if study else 0]['name']))}")
+
+
+FITTED = "fitted to your runs"
+
+
+def _fitted_files(place: Path) -> list[Path]:
+    """The laws of a study folder, or the one file."""
+    files = sorted(place.glob("laws/*.json")) if place.is_dir() else [place]
+    if not files:
+        raise ConfigError(
+            f"--study {place}: no fitted law there (laws/*.json); `distillaw fit` or `study run` fits them"
+        )
+    return files
+
+
+def _fitted_document(file: Path) -> dict[str, object]:
+    """A fitted law under the keys of `_document`."""
+    from distillaw.fitting.result import FitResult
+
+    fit = FitResult.load(file)
+    intervals, doubt = fit.conf_int(), [] if fit.status == "CONVERGED" else [fit.remedy]
+    source = fit.provenance.get("source", "your runs")
+    return {
+        "name": str(file),
+        "title": f"{fit.family}, {fit.status}: {plural(fit.nobs, 'row')} of {source}",
+        "published": False,
+        "source": source,
+        "obtained": FITTED,
+        "unit": "nats/token",
+        "params_convention": fit.params_convention,
+        "interval_kind": f"{100 * fit.level:g} % bootstrap by run",
+        "coefficients": {
+            fit.family: {
+                name: {"value": v, "interval": intervals.get(name)} for name, v in fit.params.items()
+            }
+        },
+        "derived": {fit.family: fit.derived},
+        "range": {fit.family: fit.fitted_range.as_dict()},
+        "known_problems": [*doubt, *fit.notes],
+        "refuse_plan": not fit.is_usable,
+    }
 
 
 @app.command
@@ -156,16 +203,7 @@ def _document(law: PublishedLaw) -> dict[str, object]:
             e.part: {"relative": e.relative, "span": list(e.span), "source": e.source} for e in record.errors
         },
         "range": {part: {k: list(v) for k, v in box.items()} for part, box in _ranges(law).items()},
-        "golden": [
-            {
-                "target": g.target,
-                "coords": dict(g.coords),
-                "value": g.value,
-                "tolerance": g.tolerance,
-                "source": g.source,
-            }
-            for g in record.goldens
-        ],
+        "golden": [asdict(g) | {"coords": dict(g.coords)} for g in record.goldens],
         "known_problems": list(record.known_problems),
         "refuse_plan": record.refuse_plan,
     }
