@@ -13,7 +13,7 @@ import torch
 from distillaw.data.shards import BatchOrder, Split
 from distillaw.models.fresh import count_parameters, llama_config
 from distillaw.models.teacher import ModelTeacher, head_of
-from distillaw.runs.spec import Recipe, TrunkSpec
+from distillaw.runs.spec import BatchPlan, Recipe, TrunkSpec
 from distillaw.shapes import Shape
 from distillaw.targets.build import build_shards, opened_for_building
 from distillaw.targets.make import TargetMaker
@@ -113,5 +113,5 @@ def engine(folder: Path, model, *, rate: float) -> tuple[BatchFeed, Trainer]:
     groups = [{"params": list(model.parameters()), "lr_scale": 1.0}]
     optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=0.0, fused=True)
     trainer = Trainer(spec=spec, student=Student(model, recipe), state=TrainState(model, optimizer))
-    feed = BatchFeed(order=BatchOrder(split=_split(folder), seed=0), batch_tokens=BATCH_TOKENS)
+    feed = BatchFeed(order=BatchOrder(split=_split(folder), seed=0), plan=BatchPlan(BATCH_TOKENS))
     return feed, trainer

@@ -31,6 +31,7 @@ from distillaw.data.shards import BatchOrder
 from distillaw.models.fresh import build_model
 from distillaw.models.parallel import Ranks
 from distillaw.models.teacher import ModelTeacher, head_of
+from distillaw.runs.spec import BatchPlan
 from distillaw.shapes import shape_for_params
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress
@@ -140,7 +141,7 @@ def _loop(
     teachers = [_teacher(seed, vocabulary, ranks) for seed in (100, 101)]
     runs = [_student_run(replace(spec, seed=s, peak_lr=1e-3), teachers[s % 2], ranks) for s in range(count)]
     order = BatchOrder(split=store.split("student", context=CONTEXT), seed=0)
-    feed = BatchFeed(order=order, batch_tokens=batch_tokens, ranks=ranks)
+    feed = BatchFeed(order=order, plan=BatchPlan(batch_tokens), ranks=ranks)
     logs = {id(run): Logs(_drop, _drop) for run in runs}
     graphs = CapturedStacks() if stacked and ranks.device.type in HAVE_GRAPHS else None
     return lambda: _step(runs, feed, logs, stacked=stacked, graphs=graphs)
@@ -158,9 +159,7 @@ def _student_run(spec, teacher: OnlineTeacher, ranks: Ranks) -> StudentRun:
         trainer=Trainer(spec=spec, student=Student(model, spec.recipe), state=state, ranks=ranks),
         until=10**9,
         source=teacher,
-        schedule=schedule_for(
-            tokens=10**9, batch_tokens=spec.batch_tokens, warmup_tokens=10_000, cooldown=0.2
-        ),
+        schedule=schedule_for(tokens=10**9, batches=spec.batches, warmup_tokens=10_000, cooldown=0.2),
         home=Path(os.devnull),
         identity="b",
         speed=speed,

@@ -27,6 +27,7 @@ from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import BatchOrder
 from distillaw.models.fresh import build_model
 from distillaw.models.teacher import ModelTeacher, head_of
+from distillaw.runs.spec import BatchPlan
 from distillaw.shapes import shape_for_params
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress
@@ -103,7 +104,8 @@ def _our_step(size: str, batch_tokens: int, distilled: bool, store):
     optimizer = build_optimizer(model, width=shape.width, weight_decay=1e-4)
     trainer = Trainer(spec=spec, student=Student(model, spec.recipe), state=TrainState(model, optimizer))
     feed = BatchFeed(
-        order=BatchOrder(split=store.split("student", context=128), seed=0), batch_tokens=batch_tokens
+        order=BatchOrder(split=store.split("student", context=128), seed=0),
+        plan=BatchPlan(batch_tokens),
     )
     source = _source(teacher)
 

@@ -26,6 +26,7 @@ from distillaw.data.shards import BatchOrder
 from distillaw.large_batch.diffusion import log_steps
 from distillaw.models.fresh import build_model
 from distillaw.models.parallel import ALONE
+from distillaw.runs.spec import BatchPlan
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
@@ -73,7 +74,7 @@ def measure(size: str, batch_tokens: int, vocabulary: int, store) -> dict[str, o
     assert tracker is not None
 
     def step(*, measured: bool) -> None:
-        trainer.meter.begin(wanted=measured, micro_batches=PARTS)
+        trainer.meter.begin(wanted=measured, micro_batches=PARTS, batch_tokens=trainer.spec.batch_tokens)
         for tokens, windows, last in feed.batches(trainer.state.step):
             trainer.accumulate(tokens, source.signal(tokens, windows), last=last)
         trainer.update(1e-4)
@@ -124,9 +125,9 @@ def _trainer(size: str, batch_tokens: int, vocabulary: int, store) -> tuple[Trai
         model, build_optimizer(model, width=spec.width, weight_decay=1e-4), tracker=new_tracker(model)
     )
     student = Student(model, spec.recipe)
-    meter = StepMeter(student, ALONE, batch_tokens=batch_tokens)
+    meter = StepMeter(student, ALONE)
     order = BatchOrder(split=store.split("student", context=spec.recipe.context), seed=0)
-    feed = BatchFeed(order=order, batch_tokens=batch_tokens, micro_batch_tokens=batch_tokens // PARTS)
+    feed = BatchFeed(order=order, plan=BatchPlan(batch_tokens), micro_batch_tokens=batch_tokens // PARTS)
     return Trainer(spec=spec, student=student, state=state, meter=meter), feed
 
 

@@ -36,7 +36,7 @@ from distillaw.models.fresh import build_model
 from distillaw.models.scoring import make_heldout, score_heldout
 from distillaw.models.teacher import ModelTeacher, head_of
 from distillaw.runs.files import write_json
-from distillaw.runs.spec import Recipe, TrunkSpec
+from distillaw.runs.spec import BatchPlan, Recipe, TrunkSpec
 from distillaw.shapes import Shape, count_non_embedding, ffn_width
 from distillaw.train.checkpoint import TrainState
 from distillaw.train.loop import BatchFeed, Trainer
@@ -230,14 +230,17 @@ def train(cell: Cell, exponents: list[int], seed: int, work: Path) -> list[float
     trainers = [_trainer(cell, seed, 2.0**e) for e in exponents]
     source = OnlineTeacher(_teacher(work)) if cell.arm == "distilled" else NoTeacher()
     order = BatchOrder(split=store.split("student", context=CONTEXT), seed=seed)
-    _run(trainers, BatchFeed(order=order, batch_tokens=BATCH_TOKENS), source, TOKENS)
+    _run(trainers, BatchFeed(order=order, plan=BatchPlan(BATCH_TOKENS)), source, TOKENS)
     heldout = make_heldout(store.heldout_documents(), context=CONTEXT)
     return [score_heldout(trainer.state.model, heldout).loss for trainer in trainers]
 
 
 def _run(trainers: list[Trainer], feed: BatchFeed, source: SignalSource, tokens: int) -> None:
     schedule = schedule_for(
-        tokens=tokens, batch_tokens=BATCH_TOKENS, warmup_tokens=RECIPE.warmup_tokens, cooldown=RECIPE.cooldown
+        tokens=tokens,
+        batches=BatchPlan(BATCH_TOKENS),
+        warmup_tokens=RECIPE.warmup_tokens,
+        cooldown=RECIPE.cooldown,
     )
     for step in range(schedule.total_steps):
         for batch, windows, last in feed.batches(step):
@@ -307,7 +310,7 @@ def _train_teacher(work: Path) -> None:
     store = TokenStore.open(work / "data")
     trainer = _trainer(Cell(width=128), seed=9, rate=2.0**START)
     order = BatchOrder(split=store.split("teacher", context=CONTEXT), seed=9)
-    _run([trainer], BatchFeed(order=order, batch_tokens=BATCH_TOKENS), NoTeacher(), 4 * TOKENS)
+    _run([trainer], BatchFeed(order=order, plan=BatchPlan(BATCH_TOKENS)), NoTeacher(), 4 * TOKENS)
     heldout = make_heldout(store.heldout_documents(), context=CONTEXT)
     print("teacher", score_heldout(trainer.state.model, heldout).loss, flush=True)
     torch.save(trainer.state.model.state_dict(), work / "teacher.pt")

@@ -302,7 +302,7 @@ def _trained(case: Case, spec: TrunkSpec, group: TrunkGroup, source: SignalSourc
     trainer = group.trainer(spec)
     schedule = schedule_for(
         tokens=case.tokens,
-        batch_tokens=case.batch_tokens,
+        batches=spec.batches,
         warmup_tokens=RECIPE.warmup_tokens,
         cooldown=RECIPE.cooldown,
     )

@@ -27,6 +27,7 @@ from distillaw.large_batch.rules import (
     sqrt_rate,
     steps_of,
 )
+from distillaw.runs.spec import BatchPlan
 from distillaw.train.optim import schedule_for
 
 BATCHES = st.floats(1.0, 1000.0)
@@ -163,7 +164,7 @@ def test_phases_are_carried_over_in_each_unit():
 def test_schedules_of_a_torch_loop_are_carried_over():
     import torch
 
-    small = schedule_for(tokens=64_000, batch_tokens=64, warmup_tokens=6400, cooldown=0.2)
+    small = schedule_for(tokens=64_000, batches=BatchPlan(64), warmup_tokens=6400, cooldown=0.2)
     kept = at_equal_steps(small.factor, batch=256, reference=64)
     squeezed = at_equal_samples(small.factor, batch=256, reference=64)
     assert [kept(t) for t in (0, 99, 999)] == [small.factor(t) for t in (0, 99, 999)]

@@ -59,6 +59,7 @@ def test_runs_made_before_there_was_a_choice_keep_their_names(trunk):
         "beta_rule",
         "decay_rule",
         "clip_steps",
+        "batch_doublings",
     ):
         del known["recipe"][name]
     assert trunk.trunk_id.endswith(content_hash(known, digits=8))
@@ -71,6 +72,7 @@ def test_runs_made_before_there_was_a_choice_keep_their_names(trunk):
         ({"reference_batch_tokens": 64, "rate_rule": "root"}, "rate_rule = 'root'"),
         ({"reference_batch_tokens": -64}, "reference_batch_tokens = -64"),
         ({"clip_steps": -1}, "clip_steps = -1"),
+        ({"batch_doublings": (2048, 1024)}, r"batch_doublings = \[2048, 1024\]: give the tokens"),
     ],
 )
 def test_a_study_with_rules_that_cannot_be_is_refused(changes, says):

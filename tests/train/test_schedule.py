@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillaw.models.fresh import build_model
+from distillaw.runs.spec import BatchPlan
 from distillaw.shapes import shape_for_params
 from distillaw.train.optim import BASE_WIDTH, build_optimizer, schedule_for, set_learning_rate
 
@@ -15,7 +16,7 @@ from distillaw.train.optim import BASE_WIDTH, build_optimizer, schedule_for, set
     power=st.sampled_from([0.0, 0.3]),
 )
 def test_every_branch_follows_one_trunk_and_ends_near_zero(tokens, batch, cooldown, power):
-    settings = {"batch_tokens": batch, "warmup_tokens": 1000, "cooldown": cooldown, "power": power}
+    settings = {"batches": BatchPlan(batch), "warmup_tokens": 1000, "cooldown": cooldown, "power": power}
     run = schedule_for(tokens=tokens, power_tokens=3000, **settings)
     longer = schedule_for(tokens=2 * tokens, power_tokens=3000, **settings)
     assert all(run.factor(s) == longer.factor(s) for s in range(min(run.branch_step, longer.branch_step)))
@@ -25,18 +26,23 @@ def test_every_branch_follows_one_trunk_and_ends_near_zero(tokens, batch, cooldo
 
 
 def test_warm_up_is_linear_and_complete():
-    run = schedule_for(tokens=100_000, batch_tokens=1000, warmup_tokens=10_000, cooldown=0.2)
+    run = schedule_for(tokens=100_000, batches=BatchPlan(1000), warmup_tokens=10_000, cooldown=0.2)
     assert [run.factor(s) for s in (0, 4, 9, 50)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
     assert run.branch_step == 80
 
 
 def test_a_rate_that_falls_is_whole_up_to_its_first_budget_and_a_power_of_the_tokens_beyond():
     run = schedule_for(
-        tokens=100_000, batch_tokens=1000, warmup_tokens=5000, cooldown=0.2, power=0.5, power_tokens=10_000
+        tokens=100_000,
+        batches=BatchPlan(1000),
+        warmup_tokens=5000,
+        cooldown=0.2,
+        power=0.5,
+        power_tokens=10_000,
     )
     assert run.factor(9) == 1.0
     assert run.factor(39) == pytest.approx(0.5), "four times the tokens, half the rate"
-    whole = schedule_for(tokens=100_000, batch_tokens=1000, warmup_tokens=5000, cooldown=0.2)
+    whole = schedule_for(tokens=100_000, batches=BatchPlan(1000), warmup_tokens=5000, cooldown=0.2)
     assert run.factor(89) / whole.factor(89) == pytest.approx(9**-0.5), "the cooldown starts from where it is"
 
 

@@ -118,6 +118,9 @@ class Recipe:
     """`keep`, or `timescale`: AdamW averages over the same share of the run."""
     clip_steps: int = 0
     """Clip gradients in so many first steps only; 0 in all."""
+    batch_doublings: tuple[int, ...] = ()
+    """Tokens, ascending, at which the batch doubles (batch-size warm-up, arXiv 2505.23971); named twice: quadruples.
+    The rules above go from batch to batch: `peak_lr` is of `reference_batch_tokens`, or of the first batch."""
 
     @property
     def truncates(self) -> bool:
@@ -133,8 +136,48 @@ _LATER_CHOICES: dict[str, object] = {
     "beta_rule": "keep",
     "decay_rule": "keep",
     "clip_steps": 0,
+    "batch_doublings": (),
 }
 """Settings that came after the first runs, with what those had."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """Which batch each step of a run takes: always the first, or that one doubled again and again.
+
+    Places in the text are counted in first batches, so that with one batch they are the steps themselves.
+    """
+
+    tokens: int
+    """The first batch."""
+    doublings: tuple[int, ...] = ()
+    """Tokens at which it doubles, each rounded to a whole step of the batch before."""
+
+    def _phases(self) -> list[tuple[int, int, int]]:
+        """(first step, first batches read before it, the batch in first batches) of each batch."""
+        phases = [(0, 0, 1)]
+        for place in self.doublings:
+            step, read, multiple = phases[-1]
+            steps = max(0, round((place / self.tokens - read) / multiple))
+            phases.append((step + steps, read + steps * multiple, 2 * multiple))
+        return phases
+
+    def _phase(self, place: float, of: int) -> tuple[int, int, int]:
+        return max(phase for phase in self._phases() if phase[of] <= max(0, place))
+
+    def at(self, step: int) -> int:
+        """Tokens of a step's batch."""
+        return self._phase(step, 0)[2] * self.tokens
+
+    def read(self, step: int) -> int:
+        """First batches read before a step."""
+        first, read, multiple = self._phase(step, 0)
+        return read + (step - first) * multiple
+
+    def step(self, read: float) -> int:
+        """The step nearest to a place in the text, given in first batches."""
+        first, before, multiple = self._phase(read, 1)
+        return first + round((read - before) / multiple)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +254,11 @@ class TrunkSpec:
         return self.peak_lr * fallen
 
     @property
+    def batches(self) -> BatchPlan:
+        """The batch of each step."""
+        return BatchPlan(self.batch_tokens, self.recipe.batch_doublings)
+
+    @property
     def shape(self) -> Shape:
         """The shape of the model (multi-head attention, untied head); a model of `start` is what its folder says."""
         return Shape(
@@ -267,7 +315,7 @@ def shared_batches(spec: TrunkSpec) -> tuple[object, ...]:
     return (
         spec.split,
         spec.seed,
-        spec.batch_tokens,
+        spec.batches,
         spec.data_hash,
         recipe.context,
         recipe.micro_batch_tokens,

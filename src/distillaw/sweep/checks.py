@@ -13,7 +13,7 @@ from distillaw.models.cut import check_cut
 from distillaw.quantities import did_you_mean, parse_count
 from distillaw.runs.config import Bounds, check_bounds, check_choice, from_table, read_toml, with_settings
 from distillaw.runs.places import check_name
-from distillaw.runs.spec import ARMS, DIVERGENCES, Recipe, is_reverse_kl
+from distillaw.runs.spec import ARMS, DIVERGENCES, BatchPlan, Recipe, is_reverse_kl
 from distillaw.shapes import Shape
 from distillaw.sweep.spec import NONE, DesignSpec, StudySpec, TeacherSpec
 from distillaw.worlds.oracle import is_oracle, parse_oracle
@@ -197,10 +197,16 @@ def _recipe(training: Recipe, where: str) -> Iterator[str]:
         )
     usual = {"rate_rule": "sqrt", "beta_rule": "keep", "decay_rule": "keep"}
     changed = [name for name, rule in usual.items() if getattr(training, name) != rule]
-    if changed and not training.reference_batch_tokens:
+    if changed and not (training.reference_batch_tokens or training.batch_doublings):
         yield (
             f"{where}: {', '.join(changed)} without reference_batch_tokens, the batch that peak_lr was tuned at; "
             "give it, or drop the rule"
+        )
+    doublings = training.batch_doublings
+    if list(doublings) != sorted(doublings) or min(doublings, default=1) < 1:
+        yield (
+            f"{where}.batch_doublings = {list(doublings)}: give the tokens at which the batch doubles, above 0 and "
+            "ascending; the first batch is batch_tokens"
         )
     for name, known in CHOICES.items():
         check_choice(f"{where}.{name}", getattr(training, name), known)
@@ -208,7 +214,8 @@ def _recipe(training: Recipe, where: str) -> Iterator[str]:
 
 def _repeated_budgets(spec: StudySpec, where: str, budgets: Sequence[int]) -> Iterator[str]:
     """Two that train as many batches."""
-    if spec.batch_tokens >= 1 and len({round(b / spec.batch_tokens) for b in budgets}) < len(budgets):
+    batches = BatchPlan(max(1, spec.batch_tokens), spec.training.batch_doublings)
+    if len({batches.step(b / batches.tokens) for b in budgets}) < len(budgets):
         shown = f"{list(budgets)} in batches of {spec.batch_tokens}"
         yield f"{where} tokens repeats a budget: {shown}; name each once"
 

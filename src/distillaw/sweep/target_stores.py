@@ -15,6 +15,7 @@ from distillaw.data.shards import TokenStore
 from distillaw.errors import CacheError
 from distillaw.models.source import ModelSource, locate
 from distillaw.runs.places import claim_folder
+from distillaw.runs.spec import BatchPlan
 from distillaw.sweep.run_files import load_single
 from distillaw.targets.manifest import Manifest, TargetRequest, require_same
 from distillaw.worlds.oracle import is_oracle
@@ -51,7 +52,8 @@ def open_text(
     else:
         claim_folder(out)
         place = out.resolve()
-    tokens = max(1, round(run.tokens / run.batch_tokens)) * run.batch_tokens
+    batches = BatchPlan(run.batch_tokens, run.training.batch_doublings)
+    tokens = batches.read(max(1, batches.step(run.tokens / run.batch_tokens))) * run.batch_tokens
     covered: dict[str, object] = {"context": run.training.context, "tokens": tokens, "order_seed": run.seed}
     store = prepare_data(run.data, place / "data", say=say)
     return store, covered | {"temperature": run.training.temperature}

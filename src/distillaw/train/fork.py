@@ -170,7 +170,7 @@ def _feed(branch: Branch, group: TrunkGroup) -> BatchFeed:
     base = BatchOrder(split=group.feed.order.split, seed=branch.fork.trunk.seed)
     return BatchFeed(
         order=forked_order(branch, base),
-        batch_tokens=branch.spec.batch_tokens,
+        plan=branch.spec.batches,
         micro_batch_tokens=branch.spec.recipe.micro_batch_tokens,
         ranks=group.ranks,
     )

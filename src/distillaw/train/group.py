@@ -267,7 +267,7 @@ class TrunkGroup:
             order=BatchOrder(
                 split=self.text.store.split(spec.split, context=spec.recipe.context), seed=spec.seed
             ),
-            batch_tokens=spec.batch_tokens,
+            plan=spec.batches,
             micro_batch_tokens=spec.recipe.micro_batch_tokens,
             ranks=ranks,
         )
@@ -322,6 +322,8 @@ class TrunkGroup:
         wrapped = self.ranks.wrap(student, decoder_blocks(model), half=spec.recipe.precision == "bf16")
         width = None if spec.start is not None else spec.width
         settings = own_settings(spec)
+        for k in range(len(spec.batches.doublings)):  # rules that do not hold at a later batch fail now
+            own_settings(spec, spec.batch_tokens << k + 1)
         optimizer = build_optimizer(
             model,
             width=width,
@@ -330,7 +332,7 @@ class TrunkGroup:
             eps=settings.eps,
         )
         state = TrainState(model=model, optimizer=optimizer, tracker=new_tracker(model))
-        meter = StepMeter(wrapped, self.ranks, batch_tokens=spec.batch_tokens)
+        meter = StepMeter(wrapped, self.ranks)
         return Trainer(spec=spec, student=wrapped, state=state, ranks=self.ranks, meter=meter)
 
     def student_run(

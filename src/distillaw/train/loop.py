@@ -29,11 +29,11 @@ from distillaw.large_batch.diffusion import log_steps
 from distillaw.large_batch.rules import clip_at
 from distillaw.models.parallel import ALONE, Ranks, is_lost_peer
 from distillaw.runs.execution import launched
-from distillaw.runs.spec import TrunkSpec
+from distillaw.runs.spec import BatchPlan, TrunkSpec
 from distillaw.train.checkpoint import TrainState, save_state
 from distillaw.train.log import Write, open_log
 from distillaw.train.metering import Clock, GradientNorms, RunSpeed, SpikeGuard, StepMeter, noise_row
-from distillaw.train.optim import RateSchedule, own_settings, set_learning_rate
+from distillaw.train.optim import RateSchedule, own_settings, set_batch, set_learning_rate
 from distillaw.train.stacked import (
     HAVE_GRAPHS,
     STACKING_PAYS,
@@ -81,22 +81,22 @@ class BatchFeed:
     """The stream that a group of students reads."""
 
     order: WindowOrder
-    batch_tokens: int
+    plan: BatchPlan
     micro_batch_tokens: int = 0
     ranks: Ranks = ALONE
 
-    @property
-    def micro_batches(self) -> int:
-        """Equally large parts that a rank takes its share of a batch in; 1 where they are not equal."""
-        share = self.batch_tokens // self.ranks.world
+    def micro_batches(self, step: int) -> int:
+        """Equally large parts that a rank takes its share of a step's batch in; 1 where they are not equal."""
+        share = self.plan.at(step) // self.ranks.world
         micro = self.micro_batch_tokens or share
         return 1 if share % micro else share // micro
 
     def batches(self, step: int) -> Iterator[tuple[torch.Tensor, np.ndarray, bool]]:
         """This rank's micro-batches of a step: (tokens, which windows they are, whether it is the last)."""
         context = self.order.split.context
-        sequences = self.batch_tokens // context
-        windows = self.order.window_ids(step * sequences, sequences)[self.ranks.share(sequences)]
+        first = self.plan.read(step) * (self.plan.tokens // context)
+        sequences = self.plan.at(step) // context
+        windows = self.order.window_ids(first, sequences)[self.ranks.share(sequences)]
         micro = self.micro_batch_tokens // context or len(windows)
         for first in range(0, len(windows), micro):
             chosen = windows[first : first + micro]
@@ -116,15 +116,21 @@ class Trainer:
     meter: StepMeter | None = None
     _sums: list[torch.Tensor] = field(default_factory=list)
 
+    @property
+    def batch_tokens(self) -> int:
+        """Of the step at hand."""
+        return self.spec.batches.at(self.state.step)
+
     def begin(self, micro_batches: int) -> None:
         """A step begins; the gradients of logged ones are measured."""
         if self.meter is not None:
-            self.meter.begin(wanted=self.state.step % LOG_STEPS == 0, micro_batches=micro_batches)
+            wanted = self.state.step % LOG_STEPS == 0
+            self.meter.begin(wanted=wanted, micro_batches=micro_batches, batch_tokens=self.batch_tokens)
 
     def accumulate(self, tokens: torch.Tensor, signal: Signal, *, last: bool) -> None:
         """Add the gradient of one micro-batch."""
         with self.ranks.accumulating(self.student, last=last):
-            parts = self.student(tokens, signal, self.spec.batch_tokens)
+            parts = self.student(tokens, signal, self.batch_tokens)
             # wrappers average gradients over ranks; each loss is already a share of the whole batch's mean
             (parts.total * self.ranks.world).backward()
         self.note(parts)
@@ -162,6 +168,8 @@ class Trainer:
         guard = SpikeGuard(spec.recipe, state.notes)
         if guard.admits(facts.loss, norm):
             set_learning_rate(state.optimizer, rate)
+            if spec.recipe.batch_doublings:
+                set_batch(state.optimizer, own_settings(spec, self.batch_tokens))
             state.optimizer.step()
         elif guard.gives_up:
             raise DivergedError(
@@ -227,25 +235,27 @@ class StudentRun:
             logs: what it is written to.
         """
         trainer, state, began = self.trainer, self.trainer.state, time.perf_counter()
-        rate = own_settings(trainer.spec).peak_lr * self.schedule.factor(state.step)
+        tokens = trainer.batch_tokens
+        rate = own_settings(trainer.spec, tokens).peak_lr * self.schedule.factor(state.step)
         facts = trainer.update(rate)
         seconds += time.perf_counter() - began
         state.seconds += seconds
-        tokens = trainer.spec.batch_tokens
         self.speed.add(tokens, seconds, sharing)
         state.notes["teacher_tokens"] = state.notes.get("teacher_tokens", 0.0) + tokens / sharing
         if state.tracker is not None and state.step in self._watched:
             logs.distances({"step": state.step - 1, "lr": rate, **state.tracker.measure()})
         if (state.step - 1) % LOG_STEPS == 0 or state.step == self.until:
             parts = {} if trainer.spec.teacher_run is None else {"distillation": facts.distillation}
+            plan = trainer.spec.batches
             row = {
                 "step": state.step - 1,
-                "tokens": state.step * tokens,
+                "tokens": plan.read(state.step) * plan.tokens,
                 "loss": facts.loss,
                 **parts,
                 "next_token": facts.next_token,
                 "grad_norm": facts.grad_norm,
                 "lr": rate,
+                **({"batch_tokens": tokens} if plan.doublings else {}),
                 "skipped": int(state.notes.get("skipped", 0)),
                 **noise_row(facts.norms, state.notes),
                 **self.speed.take(),
@@ -287,9 +297,10 @@ def advance(
     with contextlib.ExitStack() as stack:
         logs = {id(run): stack.enter_context(run.opened(feed.ranks)) for run in runs if run.is_open}
         while due := _due(runs):
+            read = feed.plan.at(due[0].step) * len(due)
             losses = _step(due, feed, logs, stacked=stacked, graphs=graphs)
             stop, save = feed.ranks.sum(
-                _asks_to_stop(report, feed.batch_tokens * len(due), losses),
+                _asks_to_stop(report, read, losses),
                 float(feed.ranks.is_first and time.monotonic() - saved > every),
             )
             if stop or save:
@@ -341,7 +352,7 @@ def _step(
     shapes = _gathered(due, _stack_key) if stacked else [[run] for run in due]
     clock = Clock(due)
     for run in due:
-        run.trainer.begin(feed.micro_batches)
+        run.trainer.begin(feed.micro_batches(due[0].step))
     for tokens, windows, last in feed.batches(due[0].step):
         clock.charge(due)
         signals: dict[int, Signal] = {}
@@ -351,7 +362,7 @@ def _step(
             clock.charge(runs)
         for runs in shapes:
             given = [signals[id(run)] for run in runs]
-            is_whole = last and len(tokens) * feed.order.split.context == feed.batch_tokens
+            is_whole = last and len(tokens) * feed.order.split.context == due[0].trainer.batch_tokens
             _accumulate(runs, tokens, given, last=last, graphs=graphs if is_whole else None)
             clock.charge(runs)
     sharing = {id(run): len(runs) for runs in by_teacher for run in runs}
@@ -393,7 +404,7 @@ def _accumulate(
     if len(runs) == 1 and not captured:
         trainers[0].accumulate(tokens, signals[0], last=last)
         return
-    num_tokens = trainers[0].spec.batch_tokens
+    num_tokens = trainers[0].batch_tokens
     if captured:
         every = graphs.accumulate(students, tokens, signals, num_tokens)
     else:

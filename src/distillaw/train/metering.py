@@ -46,22 +46,23 @@ class GradientNorms(NamedTuple):
 class StepMeter:
     """Measures the steps that `begin` asks it to."""
 
-    def __init__(self, student: torch.nn.Module, ranks: Ranks, *, batch_tokens: int) -> None:
+    def __init__(self, student: torch.nn.Module, ranks: Ranks) -> None:
         """Make one right after the student is wrapped for its ranks."""
         self._parameters = list(student.parameters())
-        self._alone, self._tokens = ranks.world == 1, batch_tokens
+        self._alone, self._tokens = ranks.world == 1, 0
         self._across = DataParallelMeter(student) if isinstance(student, DistributedDataParallel) else None
         self._within: AccumulationMeter | None = None
         self._parts = 1
 
-    def begin(self, *, wanted: bool, micro_batches: int) -> None:
+    def begin(self, *, wanted: bool, micro_batches: int, batch_tokens: int) -> None:
         """A step begins.
 
         Args:
             wanted: whether it is to be measured.
             micro_batches: equally large parts that this rank takes its share in; 1 where they are not equal.
+            batch_tokens: of the step, over all ranks.
         """
-        self._within, self._parts = None, 1
+        self._within, self._parts, self._tokens = None, 1, batch_tokens
         if self._across is not None:
             self._across.listen(wanted)
             self._parts = self._across.ranks if wanted else 1

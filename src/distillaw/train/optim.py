@@ -14,14 +14,14 @@ positions are in optimiser steps.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
 from distillaw.errors import ConfigError
 from distillaw.large_batch.rules import Settings, scale_settings
-from distillaw.runs.spec import TrunkSpec
+from distillaw.runs.spec import BatchPlan, TrunkSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,17 +40,22 @@ class RateSchedule:
     final_ratio: float = 0.01
     """Rate at the last step over the peak."""
     power: float = 0.0
-    """From `power_step` on the trunk's rate falls as step**-power."""
+    """From `power_step` on the trunk's rate falls as a power of the text read."""
     power_step: int = 0
+    batches: BatchPlan = field(default=BatchPlan(1))
+    """What the steps read: the rate follows the text, which is the steps where the batch is always the same."""
 
     def factor(self, step: int) -> float:
         """Multiple of the peak rate used by step `step` (0-based)."""
-        trunk = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        read = self.batches.read
+        now = read(step + 1)
+        trunk = min(1.0, now / read(self.warmup_steps)) if self.warmup_steps else 1.0
         if self.power and step >= self.power_step:
-            trunk *= ((step + 1) / max(1, self.power_step)) ** -self.power
+            trunk *= (now / max(1, read(self.power_step))) ** -self.power
         if step < self.branch_step:
             return trunk
-        progress = (step + 1 - self.branch_step) / (self.total_steps - self.branch_step)
+        begun = read(self.branch_step)
+        progress = (now - begun) / (read(self.total_steps) - begun)
         return trunk * (self.final_ratio + (1 - self.final_ratio) * DECAYS[self.decay](progress))
 
 
@@ -65,7 +70,7 @@ DECAYS = {
 def schedule_for(
     *,
     tokens: int,
-    batch_tokens: int,
+    batches: BatchPlan,
     warmup_tokens: int,
     cooldown: float,
     decay: str = "linear",
@@ -73,15 +78,16 @@ def schedule_for(
     power_tokens: int = 0,
 ) -> RateSchedule:
     """The schedule of a run: steps are whole batches, the budget is rounded to the nearest."""
-    total = max(1, round(tokens / batch_tokens))
-    branch = min(total - 1, round(total * (1 - cooldown)))
+    total = max(1, batches.step(tokens / batches.tokens))
+    branch = min(total - 1, batches.step(batches.read(total) * (1 - cooldown)))
     return RateSchedule(
-        warmup_steps=max(1, round(warmup_tokens / batch_tokens)),
+        warmup_steps=max(1, batches.step(warmup_tokens / batches.tokens)),
         branch_step=branch,
         total_steps=total,
         decay=decay,
         power=power,
-        power_step=round(power_tokens / batch_tokens),
+        power_step=batches.step(power_tokens / batches.tokens),
+        batches=batches,
     )
 
 
@@ -155,13 +161,20 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["lr_scale"]
 
 
-def own_settings(spec: TrunkSpec) -> Settings:
-    """Peak rate, decay, betas and epsilon at the run's own batch.
+def set_batch(optimizer: torch.optim.Optimizer, settings: Settings) -> None:
+    """Give every group the betas, the epsilon and, where it decays, the decay of another batch."""
+    for group in optimizer.param_groups:
+        decay = settings.weight_decay if group["weight_decay"] else 0.0
+        group.update(betas=(settings.beta1, settings.beta2), eps=settings.eps, weight_decay=decay)
+
+
+def own_settings(spec: TrunkSpec, batch: int = 0) -> Settings:
+    """Peak rate, decay, betas and epsilon at a batch of the run's; 0: its first.
 
     Raises:
         ConfigError: an unknown rule, an absurd ratio of batches, or betas that leave (0, 1).
     """
-    recipe = spec.recipe
+    recipe, batch = spec.recipe, batch or spec.batch_tokens
     tuned = Settings(
         batch=recipe.reference_batch_tokens or spec.batch_tokens,
         peak_lr=spec.peak_lr,
@@ -170,8 +183,8 @@ def own_settings(spec: TrunkSpec) -> Settings:
         beta2=BETAS[1],
         eps=EPS,
     )
-    if not recipe.reference_batch_tokens:
+    if batch == spec.batch_tokens and not recipe.reference_batch_tokens:
         return tuned
     return scale_settings(
-        tuned, batch=spec.batch_tokens, rate=recipe.rate_rule, betas=recipe.beta_rule, decay=recipe.decay_rule
+        tuned, batch=batch, rate=recipe.rate_rule, betas=recipe.beta_rule, decay=recipe.decay_rule
     )

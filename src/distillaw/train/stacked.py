@@ -233,6 +233,7 @@ class CapturedStacks:
 
     def __init__(self) -> None:
         self._made: dict[tuple[int, ...], _Stack] = {}
+        self._tokens = 0
 
     def accumulate(
         self, students: Sequence[Student], tokens_BT: torch.Tensor, signals: Sequence[Signal], num_tokens: int
@@ -245,6 +246,8 @@ class CapturedStacks:
             signals: each student's own teacher's; not sparse targets, whose shapes change from batch to batch.
             num_tokens: tokens of the step.
         """
+        if num_tokens != self._tokens:  # another batch: the graphs are of the one before
+            self._made, self._tokens = {}, num_tokens
         key = tuple(map(id, students))
         if key not in self._made:
             for old in [old for old in self._made if set(old) & set(key)]:

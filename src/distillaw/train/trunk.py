@@ -109,7 +109,7 @@ def _result(
     spec, state, ranks = trainer.spec, trainer.state, trainer.ranks
     params, total_params = count_parameters(model)
     assert (params, total_params) == (spec.params, spec.total_params), "the shape was counted wrongly"
-    trained = state.step * spec.batch_tokens
+    trained = spec.batches.read(state.step) * spec.batch_tokens
     return {
         "run_id": folder.path.name,
         "group": spec.trunk_id,
@@ -368,7 +368,7 @@ class _Trunk:
         recipe = self.spec.recipe
         return schedule_for(
             tokens=tokens,
-            batch_tokens=self.spec.batch_tokens,
+            batches=self.spec.batches,
             warmup_tokens=recipe.warmup_tokens,
             cooldown=recipe.cooldown,
             decay=recipe.decay,
