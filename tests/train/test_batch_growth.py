@@ -1,4 +1,4 @@
-"""A batch that doubles during the run: the sequences of the constant batch, the rules' settings, resumed bit for bit."""
+"""A batch that doubles during the run: sequences of the constant batch, the rules' settings, resumed bit for bit."""
 
 import math
 from dataclasses import replace
