@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import in_fork
+from distillaw.runs.table import read_table
 from in_process import answer
 from tiny import RUN
 
@@ -117,7 +118,10 @@ def whole(file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "out"
     done = _call(ALONE, file, folder, "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["steps"] == STEPS
+    result = json.loads(done.stdout)
+    assert result["steps"] == STEPS
+    table = read_table(result["folder"])  # a run can be read as a table of one row
+    assert table["run_id"].tolist() == [result["run_id"]] and table["loss"].tolist() == [result["loss"]]
     return folder
 
 

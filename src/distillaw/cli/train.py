@@ -59,8 +59,9 @@ def train(
             )
     if not ranks.is_first:
         return 0
+    folder = out / "runs" / str(result["run_id"])
     if output.json:
-        print_json(result)
+        print_json({**result, "folder": str(folder)})
         return 0
     output.say("" if trained else "already finished")
     arm = f"distilled from {result['teacher_run']}" if result["teacher_run"] else "no teacher"
@@ -68,7 +69,6 @@ def train(
     print(
         f"held-out loss {result['loss']:.4f} +- {result['loss_se']:.4f} nats/token (se, clustered by document)"
     )
-    folder = out / "runs" / str(result["run_id"])
     print(f"folder: {folder}")
     output.suggest(f"distillaw evaluate {shlex.quote(str(folder))} --text YOUR_TEXT")
     return 0

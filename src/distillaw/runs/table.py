@@ -34,7 +34,7 @@ def read_table(path: str | Path) -> dict[str, np.ndarray]:
 
     Args:
         path: a .csv, .tsv, .jsonl / .ndjson or .parquet file, a study folder holding `runs.parquet`
-            or `runs/*/result.json`, or one such `result.json`'s folder of runs.
+            or `runs/*/result.json`, a folder of runs, or one run.
 
     Raises:
         DataError: the path is missing, empty, of an unknown kind, or cannot be read as such.
@@ -83,7 +83,8 @@ def read_columns(path: str | Path) -> dict[str, list[Any]]:
 def _read_study(folder: Path) -> dict[str, list[Any]]:
     if (folder / "runs.parquet").is_file():
         return read_columns(folder / "runs.parquet")
-    results = sorted(folder.glob("runs/*/result.json")) or sorted(folder.glob("*/result.json"))
+    places = ("runs/*/result.json", "*/result.json", "result.json")  # a study, a folder of runs, a run
+    results = next((found for place in places if (found := sorted(folder.glob(place)))), [])
     if not results:
         raise DataError(
             f"{folder}: neither runs.parquet nor runs/*/result.json; is it a study folder, and has it run?"
