@@ -87,6 +87,31 @@ def test_the_waste_is_the_hyperbola_in_tokens_time_and_money():
     assert any("20 % more tokens" in line for line in advice.warnings)
 
 
+def test_the_batch_grows_where_the_strictest_law_reaches_the_next():
+    """Both laws of the tokens put in by hand at each doubling; another doubling would come into the cooldown."""
+    advice = advise(RegimeQuestion(**RUN, batch_tokens=2**16, reference=TUNED), device=hardware("h100-sxm"))
+    first, *later = advice.schedule.phases
+    assert (first.from_tokens, first.batch_tokens) == (0, 2**16) and len(later) == 3
+
+    def cap(tokens):
+        return min(22.91 * (tokens / 1e6) ** 0.47 * 512, 0.2 * 0.0471 * tokens**0.462 * 2048)
+
+    for k, phase in enumerate(later, 1):
+        assert phase.batch_tokens == 2**16 * 2**k == pytest.approx(cap(phase.from_tokens))
+        assert phase.peak_lr == pytest.approx(first.peak_lr * 2 ** (k / 2))
+    assert cap(0.8 * 6e9) < 2**20
+    ends = [*(phase.from_tokens for phase in later), 6e9]
+    steps = [
+        (end - p.from_tokens) / p.batch_tokens for p, end in zip(advice.schedule.phases, ends, strict=True)
+    ]
+    assert [phase.steps for phase in advice.schedule.phases] == [round(n) for n in steps]
+    assert advice.schedule.steps_saved == pytest.approx(1 - sum(steps) / (6e9 / 2**16), abs=1e-4)
+    assert advice.schedule.hours == pytest.approx((1 - advice.schedule.steps_saved) * advice.hours)
+    assert advice.schedule.batch_doublings == tuple(round(phase.from_tokens) for phase in later)
+    large = advise(RegimeQuestion(**RUN, batch_tokens=2**20)).schedule
+    assert (len(large.phases), large.steps_saved, large.batch_doublings) == (1, 0, ())
+
+
 def test_what_must_be_said():
     said = advise(RegimeQuestion(**RUN, distils=True, reference=TUNED, batch_tokens=2**19)).statements
     assert any("ghost batch normalisation does nothing here" in line for line in said)

@@ -111,6 +111,7 @@ def as_json(advice: Advice) -> dict[str, object]:
         "cap_tokens": advice.cap_tokens,
         "critical": [asdict(opinion) for opinion in advice.critical],
         "measured": [asdict(opinion) for opinion in advice.measured],
+        "schedule": asdict(advice.schedule) | {"batch_doublings": list(advice.schedule.batch_doublings)},
         "waste": [asdict(waste) for waste in advice.waste],
         "hours": advice.hours,
         "price": advice.price,
@@ -151,8 +152,32 @@ def print_text(advice: Advice) -> None:
     opinions = [(answer, opinion) for answer in answers for opinion in answer.opinions]
     print_table(Table.of(columns, opinions))
     print_sections({"doubts": _doubts(opinion for _, opinion in opinions)})
+    _print_schedule(advice)
     _print_waste(advice)
     print_sections({"warnings": advice.warnings, "note": advice.statements})
+
+
+def _print_schedule(advice: Advice) -> None:
+    schedule = advice.schedule
+    if len(schedule.phases) == 1:
+        print("\na batch that grows: the laws allow no doubling before the rate falls; keep it constant")
+        return
+    print(
+        f"\na batch that grows: {schedule.steps:,} steps, {100 * schedule.steps_saved:.0f} % fewer "
+        f"(batch_doublings = {list(schedule.batch_doublings)}):"
+    )
+    columns = [
+        number("from token", format_count, of=attrgetter("from_tokens")),
+        number("batch", ",.0f", of=attrgetter("batch_tokens")),
+        number("peak rate", ".4g", of=attrgetter("peak_lr"), missing="-"),
+        number("steps", ",", of=attrgetter("steps")),
+    ]
+    print_table(Table.of(columns, schedule.phases))
+    if schedule.hours is not None:
+        print(
+            f"on devices that grow with it: {format_seconds(3600 * schedule.hours)}; on as many as now nothing is saved"
+        )
+    print_sections({"doubts": schedule.doubts})
 
 
 def _print_waste(advice: Advice) -> None:
