@@ -221,3 +221,9 @@ def test_mixed_settings_are_remarked_among_taught_rows_only(study):
     weights[np.flatnonzero(taught)[:3]] = 0.5
     two = dl.fit(study | {"lambda": weights}, family="distillation-reduced", bootstrap=0)
     assert "rows mix lambda = 0.5, 1.0; the law holds for one value of it" in two.notes
+
+
+@pytest.mark.parametrize("table", [None, [{"params": 1e9, "tokens": 1e10, "loss": 3.0}]])
+def test_what_is_no_table(table):
+    with pytest.raises(ConfigError, match=f"table: got a {type(table).__name__}; give columns"):
+        dl.fit(table, family="supervised")

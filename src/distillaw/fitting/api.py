@@ -127,6 +127,10 @@ def fit(
         raise ConfigError(f"tie_exponents: {family} has no such option; use it with supervised or chinchilla")
     unused = _check_capacity(delta, priors, weights, group) if family == "capacity-gap" else ()
     data = read_table(table) if isinstance(table, str | Path) else table
+    if not hasattr(data, "items"):
+        raise ConfigError(
+            f"table: got a {type(table).__name__}; give columns of equal length (a dict, a DataFrame) or a path"
+        )
     embedding = None
     if vocab is not None:
         width = width or (columns or {}).get("width")
