@@ -8,7 +8,7 @@ from distillaw.errors import ConfigError
 from distillaw.fitting.calibrate import HoldOuts, calibrate_term
 from distillaw.fitting.comparison import LawScore, choose, score_all
 from distillaw.fitting.result import FitStatus
-from distillaw.fitting.uncertainty import AXES, DEFAULT_PER_DECADE, extent_of, outside, unsure
+from distillaw.fitting.uncertainty import AXES, DEFAULT_PER_DECADE, UNTRIED, extent_of, outside, unsure
 
 
 def held(error, decades, s_param=0.001, axis=0):
@@ -50,6 +50,21 @@ def test_few_levels_widen_what_lies_beyond_them():
     assert far == 3 and near < 1.4
     found = calibrate_term(None, noise=0.001, level=0.9, levels=levels)
     assert found.per_params == pytest.approx(3 * DEFAULT_PER_DECADE) and found.per_decade < found.per_params
+
+
+def test_beyond_what_hold_outs_reached_small_errors_say_little():
+    """Hold-outs a third of a decade out that err by nothing do not carry a law three times as far."""
+    rng = np.random.default_rng(0)
+    near = held(1e-4 * rng.standard_normal(50), rng.uniform(0, 0.3, 50), axis=1)
+    levels = np.array([12, 12, 12, 0])
+    found = calibrate_term(near, noise=0.001, level=0.9, levels=levels)
+    out = np.zeros((2, len(AXES)))
+    out[:, 1] = found.tried[1], 1.0
+    assert 0.28 < found.tried[1] < 0.3 and found.per_params < DEFAULT_PER_DECADE
+    assert found.spread(out)[0] == pytest.approx(found.at_edge + found.per_params * found.tried[1])
+    assert np.diff(found.spread(out)) == pytest.approx(UNTRIED * (1 - found.tried[1]))
+    taught = calibrate_term(near, noise=0.001, level=0.9, levels=np.array([12, 12, 12, 5]))
+    assert taught.tried is None and taught.spread(out)[1] < found.spread(out)[1]
 
 
 def test_how_far_outside_and_on_which_side():

@@ -10,6 +10,7 @@ that leave three sizes err more per decade than the fit to all of them.
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -194,11 +195,14 @@ def calibrate_term(
         inside = np.abs(held.error) <= z * np.sqrt(base + (factor * spread) ** 2)
         return float(np.average(inside, weights=weights))
 
+    has_teachers = levels is None or levels[3] > 0
+    reached = held.beyond[:, :4].max(axis=0).tolist()
     factor = next((f for f in np.linspace(1.0, 3.0, 21) if share(f, late) >= level), 3.0)
     return _calibration(
         factor * at_edge,
         factor * slopes * few,
         num_held_out=len(held.error),
+        tried=None if has_teachers else reached,
         max_decades=float(held.decades.max()),
         nominal=level,
         obtained=share(factor),
@@ -207,10 +211,10 @@ def calibrate_term(
     )
 
 
-def _calibration(at_edge: float, slopes: Array, **found: float) -> Calibration:
+def _calibration(at_edge: float, slopes: Array, **found: Any) -> Calibration:
     names = ("per_decade", "per_params", "per_tokens", "per_smaller", "per_loss", "per_excess")
-    by_axis = dict(zip(names, (float(x) for x in slopes * _UNITS), strict=True))
-    return Calibration(at_edge=float(at_edge), **by_axis, **found)  # pyrefly: ignore
+    found |= zip(names, (float(x) for x in slopes * _UNITS), strict=True)
+    return Calibration(at_edge=float(at_edge), **found)
 
 
 def _posterior(likelihood: Array) -> tuple[float, Array]:

@@ -513,6 +513,8 @@ def _check_plain(plain: Mapping[str, object]) -> None:
     for name, value in plain.items():
         if name in ("family", "remedy"):
             is_right = isinstance(value, str)
+        elif name == "tried" and isinstance(value, list):
+            is_right = len(value) == 4 and all(type(x) in (int, float) and x >= 0 for x in value)
         elif name in ("nobs", "ngroups", "seed"):
             is_right = isinstance(value, int) and not isinstance(value, bool)
         else:

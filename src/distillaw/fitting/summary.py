@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any
 
+from distillaw.fitting.uncertainty import UNTRIED
 from distillaw.quantities import format_count, plural
 from distillaw.table import Table, number, text
 
@@ -83,6 +84,8 @@ def _slopes(found: Mapping[str, Any], *, with_teachers: bool) -> str:
     by_axis = [found["per_decade"], found.get("per_params"), found.get("per_tokens")]
     sizes = [f"{100 * slope:.2g}" for slope in by_axis if slope is not None]
     said = f"{' / '.join(sizes)} % per decade of {' / '.join(('compute', 'size', 'tokens')[: len(sizes)])}"
+    if found.get("tried"):
+        said += f", from where hold-outs ended at least {100 * UNTRIED:.2g} %"
     if not with_teachers and (excess := found.get("per_excess")):
         said += f", {100 * excess:.2g} % of what a run lies above the best of its compute"
     if with_teachers and (loss := found.get("per_loss")):

@@ -6,7 +6,7 @@ from bootstrap replicates, or for a guessed law from a weak prior and the runs a
 its runs is `Calibration`; how it is found is in calibrate.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +24,9 @@ DEFAULT_AT_EDGE, DEFAULT_PER_DECADE = 0.002, 0.008
 DEFAULT_PER_LOSS, DEFAULT_PER_EXCESS = 0.08, 0.12
 """s_model where the data cannot tell: 0.8 % of L per decade beyond the runs, 0.8 % per 0.1 of ln L_T outside the
 teachers, an eighth of what a run lies above the best of its compute (docs/fitting.md)."""
+UNTRIED = 0.025
+"""Per decade of compute, size or tokens beyond what hold-outs of a law without teachers reached: by the interval score
+of public collections, with whichever one left out (0.025 to 0.03; docs/fitting.md)."""
 AXES = ("compute", "params", "tokens", "smaller", "teacher_loss", "excess")
 """Ways out of the runs: more compute, parameters or tokens; fewer of either; a better or worse teacher; and, within
 them too, away from the best allocation of the compute, which a law of few numbers follows at the cost of the rest."""
@@ -132,6 +135,9 @@ class Calibration:
     """Per unit of ln L_T outside the teachers; None in files that knew of none."""
     per_excess: float | None = None
     """Per unit of ln L above the law's best at the same compute; None in files that knew of none."""
+    tried: Sequence[float] | None = None
+    """Decades of compute, size, tokens and below that hold-outs reached, (4,): beyond, a slope is `UNTRIED` at least.
+    None of laws with teachers and in files that knew of none."""
     num_held_out: int = 0
     """Held-out rows it was calibrated on; 0 is the default."""
     max_decades: float = 0.0
@@ -153,7 +159,12 @@ class Calibration:
 
     def spread(self, beyond: Array) -> Array:
         """s_model that far outside the fitted runs (`outside`, shape (..., 6))."""
-        return self.at_edge + (self.slopes * beyond).max(axis=-1)
+        slopes = self.slopes
+        each = slopes * beyond
+        if self.tried is not None:
+            untried = np.maximum(beyond[..., :4] - self.tried, 0.0)
+            each[..., :4] += np.maximum(UNTRIED - slopes[:4], 0.0) * untried
+        return self.at_edge + each.max(axis=-1)
 
     @property
     def label(self) -> str:
