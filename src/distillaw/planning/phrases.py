@@ -200,14 +200,14 @@ _ASSUMPTIONS = {
     "recipe weight": "--distill-weight {weight:g}: the weight of the teacher's term lies above 0, which is "
     "pretraining, and is at most 1, which is distillation alone",
     "recipe temperature": "--temperature {temperature:g}: between 0.1 and 20; 1 leaves distributions as they are",
-    "recipe top k": "--top-k {count}: at least 1 id",
+    "recipe top k": "--top-k {count}: a whole number of ids, at least 1",
     "recipe whole": "--top-k {count}: the vocabulary has {vocab} ids; leave it out to keep them all",
     "other vocab": "--vocab {vocab}: {teacher} has {own} ids, and a student that learns from its probabilities has the "
     "same; leave it out",
     "recipe top p": "--top-p {mass:g}: the mass that is kept, between 0 and 1; leave it out to keep all",
     "recipe infinite": "--divergence reverse-kl towards targets cut by --top-k or --top-p is infinite wherever the "
     "student has mass and the target none; use forward-kl or skew-reverse-kl",
-    "recipe divergence": "--divergence {divergence}: one of {known}",
+    "recipe word": "--{name} {value}: one of {known}",
     "recipe annealed": "--schedule annealed: the weight falls to nothing, and --distill-weight 1 leaves the text's "
     "term out all along; leave one of them out",
     "recipe sampled": "--policy sequence: the student learns from the teacher's samples as from text, without its "

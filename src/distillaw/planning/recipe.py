@@ -74,14 +74,13 @@ class Recipe:
             raise ConfigError(say("recipe weight", weight=self.weight))
         if not 0.1 <= self.temperature <= 20:
             raise ConfigError(say("recipe temperature", temperature=self.temperature))
-        if self.top_k is not None and self.top_k < 1:
+        if self.top_k is not None and (self.top_k < 1 or self.top_k != int(self.top_k)):
             raise ConfigError(say("recipe top k", count=self.top_k))
         if self.top_p is not None and not 0 < self.top_p < 1:
             raise ConfigError(say("recipe top p", mass=self.top_p))
-        if self.divergence not in DIVERGENCES:
-            raise ConfigError(
-                say("recipe divergence", divergence=self.divergence, known=", ".join(DIVERGENCES))
-            )
+        for name, known in (("divergence", DIVERGENCES), ("schedule", SCHEDULES), ("policy", POLICIES)):
+            if (value := getattr(self, name)) not in known:
+                raise ConfigError(say("recipe word", name=name, value=value, known=", ".join(known)))
         if self.is_truncated and self.divergence == "reverse-kl":
             raise ConfigError(say("recipe infinite"))
         if self.is_said and self.weight == 1 and not self.is_tuned and self.schedule == "annealed":

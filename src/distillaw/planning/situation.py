@@ -33,6 +33,7 @@ from distillaw.shapes import ASPECT
 SCENARIOS: Mapping[str, CostShares] = {s.name.lower().replace("_", "-"): s.value for s in Scenario}
 """Name -> (delta_Lgt, delta_Pre): whether this student pays for the teacher's logits and for its training."""
 LOGITS = ("online", "stored")
+STARTS = ("random", "pruned", "pretrained")
 
 BETWEEN = (1e7, 1e8)
 """Parameters. Below, the package's own family of small models; above, that of arXiv 2502.08606v2 (width / layers =
@@ -178,8 +179,9 @@ class Situation:
         if self.scenario not in SCENARIOS:
             hint = did_you_mean(self.scenario, SCENARIOS)
             raise ConfigError(f"unknown cost scenario {self.scenario!r}{hint}; known: {', '.join(SCENARIOS)}")
-        if self.logits not in LOGITS:
-            raise ConfigError(f"logits = {self.logits!r}: one of {', '.join(LOGITS)}")
+        for name, known in (("logits", LOGITS), ("start", STARTS)):
+            if (value := getattr(self, name)) not in known:
+                raise ConfigError(f"{name} = {value!r}: one of {', '.join(known)}")
         if min(self.vocab, self.context) < 1:
             raise ConfigError(say("vocab", vocab=self.vocab, context=self.context))
         if self.students_served < 1:
