@@ -7,7 +7,7 @@ beyond with the same law and settings. u_a says how few levels the fit had along
 that leave three sizes err more per decade than the fit to all of them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import NormalDist
 from typing import Any
@@ -246,7 +246,8 @@ def by_decade(
     """
     z, few = NormalDist().inv_cdf(0.5 + calibration.nominal / 2), unsure(levels)
     without = z * np.hypot(held.s_param, noise)
-    half = np.hypot(without, z * calibration.spread(held.beyond * held.unsure / few))
+    reached = replace(calibration, tried=None)  # all of these were tried
+    half = np.hypot(without, z * reached.spread(held.beyond * held.unsure / few))
     size, table = np.abs(held.error), []
     for low, high in pairwise(_DECADES):
         here = (held.decades >= low) & (held.decades < high)
