@@ -18,6 +18,7 @@ corrected to 48.82).
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -234,15 +235,23 @@ def cook(
         if "instruct" not in record["stages"]:
             foresee(spec, until)
         for stage in spec.stages[: spec.stages.index(until) + 1]:
-            began = time.monotonic()
+            began, cpu = time.monotonic(), _cpu_seconds()
             say(f"{stage}: begins")
             result = _RUN[stage](kitchen, record)
             seconds = time.monotonic() - began
-            before = record["stages"].get(stage, {}).get("seconds", 0.0)
-            record["stages"][stage] = result | {"seconds": max(seconds, before)}
+            spent = {"seconds": seconds, "cpu_seconds": _cpu_seconds() - cpu}
+            before = record["stages"].get(stage, {})
+            if before.get("seconds", 0.0) > seconds:  # found again, not made
+                spent = {key: before[key] for key in spent if key in before}
+            record["stages"][stage] = result | spent
             ranks.first(partial(write_json, out / RECORD, record))
             say(f"{stage}: done in {seconds:.0f} s")
     return record
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of those that it has waited for."""
+    return sum(os.times()[:4])
 
 
 def _open_record(kitchen: Kitchen) -> dict[str, Any]:

@@ -16,11 +16,24 @@ from distillaw.errors import CacheError
 from distillaw.figures.frontiers import arm_name, draw_arms, models
 from distillaw.pareto.points import ScorePoint, axis_compute, place, place_words
 from distillaw.quantities import format_count, format_flop, format_seconds
-from distillaw.report.page import FigureFiles, KeyNumber, Picture, Section, write_page
+from distillaw.report.page import FigureFiles, Picture, Section, write_page
 from distillaw.runs.files import read_json
 from distillaw.table import Table, number, text
 
 RECORD = "recipe.json"
+TEACHER, BASE, CHAT = "teacher", "base", "chat"
+COIN = 0.5
+"""What a coin agrees with, and the win rate of a draw."""
+AT_CHANCE = "°"
+MADE = {
+    "original": "the teacher as it came",
+    TEACHER: "what students are cut out of",
+    "cut": "the student right after the cut",
+    BASE: "its best arm",
+    "mixture": "that as a mixture of experts, trained on",
+    "tuned": "fine-tuned on answers",
+    CHAT: "the last one, to talk to",
+}
 AXES = (
     ("layers", "layers"),
     ("width", "width"),
@@ -43,7 +56,8 @@ def write_recipe_report(folder: Path, out: Path | None = None, *, figures: Figur
     record = read_json(folder / RECORD)
     out = out or folder / "report.html"
     stages = record["stages"]
-    times = [(name, stage["seconds"]) for name, stage in stages.items()]
+    sections, details = _sections(record)
+    times = [(name, stage["seconds"], stage.get("cpu_seconds")) for name, stage in stages.items()]
     write_page(
         out,
         "recipe.html.j2",
@@ -52,11 +66,14 @@ def write_recipe_report(folder: Path, out: Path | None = None, *, figures: Figur
         name=record["recipe"],
         command=record["command"],
         sentence=_sentence(stages),
-        numbers=_numbers(stages),
+        verdict=_verdict(stages),
         problems=_problems(record),
-        sections=_sections(record),
+        sections=[*sections, *details],
+        shown=len(sections),
         samples=stages.get("instruct", {}).get("samples"),
-        stages=Table([text("stage"), number("time", format_seconds)], times),
+        stages=Table(
+            [text("stage"), *(number(title, format_seconds, missing="-") for title in ("time", "CPU"))], times
+        ),
         specification=json.dumps(record["spec"], indent=2),
     )
     return out
@@ -67,31 +84,71 @@ def _sentence(stages: Mapping[str, Any]) -> str:
     said = f"A student of {format_count(law['params'])} parameters cut out of {format_count(law['teacher_params'])}"
     if "distil" not in stages:
         return f"{said}: not trained yet."
-    found = stages["distil"]
-    best = found["arms"][0]
-    return f"{said}: best of {len(found['arms'])} arms is “{arm_name(best['arm'])}” at {best['loss']:.3f} nats/token."
+    best = stages["distil"]["arms"][0]
+    said += f" comes to {best['loss']:.3f} nats/token, its teacher has {_teacher_loss(stages):.3f}"
+    models = stages.get("evaluate", {}).get("models", {})
+    return f"{said}; {_beats(models, CHAT)}." if _tasks(models) else f"{said}."
 
 
-def _numbers(stages: Mapping[str, Any]) -> list[KeyNumber]:
-    rule = "non-embedding parameters"
-    found = [KeyNumber("teacher : student", f"{stages['law']['ratio']:.2f}", rule)]
-    if "prune" in stages and "loss" in (cut := stages["prune"]["cuts"][-1]):
-        note = f"± {cut['lost_se']:.3f}, paired, {cut['heldout_tokens']:,} tokens"
-        found.append(KeyNumber("lost by the cut", f"{cut['lost']:.3f} nats/token", note))
+def _teacher_loss(stages: Mapping[str, Any]) -> float:
+    return next(row["teacher_loss"] for row in stages["distil"]["arms"] if row["taught"])
+
+
+def _beats(models: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    """In which tasks a model is better than guessing."""
+    tasks = _tasks(models)
+    above = [task for task in tasks if not models[name]["scores"][task]["near_chance"]]
+    which = f" ({', '.join(above)})" if above else ""
+    return f"the {name} model beats guessing in {len(above) or 'none'} of {len(tasks)} tasks{which}"
+
+
+def _verdict(stages: Mapping[str, Any]) -> list[str]:
+    """What came of it, a sentence a stage: text, the teacher's worth, answers, tasks, chat, cost."""
+    found = []
+    if "distil" in stages:
+        best, teacher = stages["distil"]["arms"][0], _teacher_loss(stages)
+        read = f"Held-out text: {best['loss']:.3f} ± {best['loss_se']:.3f} nats/token"
+        if (start := best["start_loss"]) is not None and start > teacher:
+            back = (start - best["loss"]) / (start - teacher)
+            read += f"; {start:.3f} right after the cut, so {back:.0%} of what the cut lost came back"
+        found += [f"{read}.", *(f"What it took: {said}" for said in pair_sentences(stages["distil"])[:1])]
     if "upcycle" in stages:
         run = stages["upcycle"]["run"]
-        note = f"{run['start_loss']:.3f} before its {format_count(run['tokens'])} tokens, which no dense arm read"
-        found.append(KeyNumber("mixture of experts", f"{run['loss']:.3f} nats/token", note))
-    if "distil" in stages:
-        for pair in stages["distil"]["pairs"][:2]:
-            low, high = pair["interval"]
-            note = f"{low:+.3f} to {high:+.3f}, 90 %, one seed"
-            found.append(KeyNumber(pair["what"], f"{pair['gain']:+.3f} nats/token", note))
+        found.append(
+            f"Mixture of experts: {run['start_loss']:.3f} before, {run['loss']:.3f} nats/token after its "
+            f"{format_count(run['tokens'])} tokens, which no dense arm read."
+        )
     if "instruct" in stages:
-        sft = stages["instruct"]["sft"]
-        note = f"before fine-tuning {sft['before']['loss']:.3f}; assistant tokens only"
-        found.append(KeyNumber("loss on held-out answers", f"{sft['loss']:.3f} nats/token", note))
-    return found
+        found += _chat_notes(stages["instruct"])
+    if models := stages.get("evaluate", {}).get("models"):
+        if _tasks(models):
+            each = [_beats(models, name) for name in (TEACHER, BASE, CHAT)]
+            found.append(f"Tasks: {'; '.join(each)}.")
+        rows = [row for row in _judged(models) if row["model"] == CHAT]
+        found += [f"Chat, {row['asked']}, judged by {_judge(row)}: {_chat_verdict(row)}" for row in rows]
+    arms = stages["distil"]["arms"] if "distil" in stages else []
+    runs = [*arms, *(stages.get("instruct", {}).get(step, {}) for step in ("sft", "dpo", "onpolicy"))]
+    flop = sum(row.get(f"{part}_flops") or 0 for row in runs for part in ("train", "generation", "teacher"))
+    spent = format_seconds(sum(stage["seconds"] for stage in stages.values()))
+    return [*found, f"Cost: {spent} in all; {format_flop(flop)} of training, sampling and teacher."]
+
+
+def _chat_verdict(row: Mapping[str, Any]) -> str:
+    """What a judge's verdicts on one file of questions come to, or that they say nothing."""
+    if row["agreement_interval"][0] <= COIN:
+        return (
+            f"nothing can be said; with the answers in the other order it agrees with itself on {row['agreement']:.0%} "
+            f"of {row['turns']} turns, a coin on half."
+        )
+    low, high = row["win_rate_interval"]
+    word = (
+        "a draw"
+        if low <= COIN <= high
+        else "worse than the teacher"
+        if high < COIN
+        else "better than the teacher"
+    )
+    return f"{word}, {row['win_rate']:.0%} won ({low:.0%} to {high:.0%}, {row['turns']} turns)."
 
 
 def _problems(record: Mapping[str, Any]) -> list[str]:
@@ -127,8 +184,31 @@ def _adapted_notes(adapt: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _sections(record: Mapping[str, Any]) -> list[Section]:
+def _sections(record: Mapping[str, Any]) -> tuple[list[Section], list[Section]]:
+    """What each stage came to, and what that rests on."""
     stages, law = record["stages"], record["stages"]["law"]
+    sections, details = [], []
+    if "distil" in stages:
+        sections.append(
+            Section(
+                title="Pruned, fresh, with and without the teacher: equal tokens",
+                pictures=[arms_picture(stages["distil"])],
+                notes=pair_sentences(stages["distil"]),
+                table=arm_table(stages["distil"]),
+                table_title="Every arm",
+            )
+        )
+    if "evaluate" in stages:
+        models = stages["evaluate"]["models"]
+        sections += [_scores_section(models), *_judged_sections(models)]
+        details += _compute_sections(record, models)
+    if "prune" in stages:
+        cuts = stages["prune"]["cuts"]
+        notes, table = _cut_notes(cuts), _cut_table(cuts)
+        details.append(Section(title="What was cut", notes=notes, table=table, table_title="Sizes"))
+    if "adapt" in stages:
+        notes = _adapted_notes(stages["adapt"])
+        details.append(Section(title="The teacher, adapted first", notes=notes))
     said = f"{law['rule']}. This teacher has {format_count(law['teacher_params'])} parameters."
     best_teacher = {"of": lambda row: row.get("best_teacher_params"), "missing": "-"}
     columns = [
@@ -136,38 +216,15 @@ def _sections(record: Mapping[str, Any]) -> list[Section]:
         text("status", of=itemgetter("status")),
         number("best teacher, parameters", format_count, **best_teacher),
     ]
-    found = [
+    details.append(
         Section(
-            title="What the laws say of this student",
+            title="What the laws say of this student's size",
             notes=[said, *law["disagreement"]],
             table=Table.of(columns, law["opinions"]),
             table_title="Every opinion on the best teacher",
         )
-    ]
-    if "adapt" in stages:
-        notes = _adapted_notes(stages["adapt"])
-        found.append(Section(title="The teacher, adapted first", notes=notes))
-    if "prune" in stages:
-        cuts = stages["prune"]["cuts"]
-        notes, table = _cut_notes(cuts), _cut_table(cuts)
-        found.append(Section(title="What was cut", notes=notes, table=table, table_title="Sizes", open=True))
-    if "distil" in stages:
-        found.append(
-            Section(
-                title="Pruned, fresh, with and without the teacher: equal tokens",
-                pictures=[arms_picture(stages["distil"])],
-                notes=pair_sentences(stages["distil"]),
-                table=arm_table(stages["distil"]),
-                table_title="Every arm",
-                open=True,
-            )
-        )
-    if "instruct" in stages:
-        found.append(Section(title="The chat model", notes=_chat_notes(stages["instruct"])))
-    if "evaluate" in stages:
-        models = stages["evaluate"]["models"]
-        found += _worth_sections(record, models) + _judged_sections(models)
-    return found
+    )
+    return sections, details
 
 
 def _chat_notes(instruct: Mapping[str, Any]) -> list[str]:
@@ -192,21 +249,30 @@ def _chat_notes(instruct: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _judged_sections(models: Mapping[str, Mapping[str, Any]]) -> list[Section]:
-    """Whose answers a judge took for the better ones, and whether that judge is worth asking."""
-    rows = [
-        {"model": name, "questions": about.partition(" against ")[0], **chat, **verdicts}
+def _judged(models: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The sums of each judge on each model's answers to each file of questions."""
+    return [
+        {**chat, **verdicts, "model": name, "asked": about.partition("/")[0], "about": about}
         for name, model in models.items()
         for about, chat in model.get("chat", {}).items()
         for verdicts in (chat, chat.get("second"))
         if verdicts is not None
     ]
+
+
+def _judge(row: Mapping[str, Any]) -> str:
+    return Path(row["judge"]["name"]).name
+
+
+def _judged_sections(models: Mapping[str, Mapping[str, Any]]) -> list[Section]:
+    """Whose answers a judge took for the better ones, and whether that judge is worth asking."""
+    rows = _judged(models)
     if not rows:
         return []
     columns = [
         text("model", of=itemgetter("model")),
-        text("questions", of=itemgetter("questions")),
-        text("judge", of=lambda row: Path(row["judge"]["name"]).name),
+        text("questions", of=itemgetter("asked")),
+        text("judge", of=_judge),
         text("win rate, %", of=lambda row: _percent(row, "win_rate")),
         text("at equal lengths, %", of=lambda row: _percent(row, "length_controlled")),
         text("both orders agree, %", of=lambda row: _percent(row, "agreement")),
@@ -218,9 +284,11 @@ def _judged_sections(models: Mapping[str, Mapping[str, Any]]) -> list[Section]:
         "Each model's answers stood beside the teacher's, once first and once second; a verdict that turns with the "
         "order is a tie. 50 % is a draw; intervals are of 95 %, over questions."
     ]
-    for judge in dict.fromkeys(Path(row["judge"]["name"]).name for row in rows):
-        own = [row for row in rows if Path(row["judge"]["name"]).name == judge]
-        if all(row["agreement_interval"][0] <= 0.5 for row in own):
+    for judge in dict.fromkeys(map(_judge, rows)):
+        own = [row for row in rows if _judge(row) == judge]
+        if any(row["about"].endswith(f" against {row['judge']['name']}") for row in own):
+            notes.append(f"{judge} is that teacher: it judges its own answers, which nobody should.")
+        if all(row["agreement_interval"][0] <= COIN for row in own):
             notes.append(
                 f"Turn the order of the answers round, and {judge} agrees with itself no better than a coin would "
                 "(50 %): its verdicts do not say which answers are better."
@@ -229,11 +297,11 @@ def _judged_sections(models: Mapping[str, Mapping[str, Any]]) -> list[Section]:
         if "agreement" in row.get("judges", {}) and row["judge"] != row.get("second", {}).get("judge"):
             both = row["judges"]
             notes.append(
-                f"{row['model']}, {row['questions']}: both judges agree on {both['agreement']:.0%} of {both['turns']} "
+                f"{row['model']}, {row['asked']}: both judges agree on {both['agreement']:.0%} of {both['turns']} "
                 f"turns; blindly, with their habits, they would on {both['by_chance']:.0%}."
             )
     notes += [
-        f"{name}, {about.partition(' against ')[0]}: of {each['answers']} answers {_wrong(each)}."
+        f"{name}, {about.partition('/')[0]}: of {each['answers']} answers {_wrong(each)}."
         for name, model in models.items()
         for about, chat in model.get("chat", {}).items()
         for each in [chat["answers"]["model"]]
@@ -255,33 +323,33 @@ def _wrong(counts: Mapping[str, Any]) -> str:
         "empty": "are empty",
         "refusing": "refuse",
         "repeating": "repeat themselves",
-        "unended": "never end",
+        "unended": "do not end within the limit of tokens",
     }
     return ", ".join(f"{counts[key]:.0f} {said}" for key, said in words.items() if counts[key])
 
 
-def _worth_sections(record: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]) -> list[Section]:
-    scores = Section(
-        title="What each model is worth",
+def _scores_section(models: Mapping[str, Mapping[str, Any]]) -> Section:
+    return Section(
+        title="What each model can do",
         notes=score_notes(models),
         table=score_table(models),
         table_title="Scores with standard errors",
         open=True,
     )
+
+
+def _compute_sections(record: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]) -> list[Section]:
     points, label = own_frontier(_costs(record), models)
-    if not points:
-        return [scores]
     axis = "6 N D of all weights, with the teacher's forward passes"
     picture = models_picture(points, score=label, axis=axis)
     note = (
-        "The published points are drawn by “distillaw pareto”: they are means of six benchmarks, and a model without "
-        "all six has no place among them. Here only this recipe's own models stand on one axis."
-        if not all(model.get("mean_of_six") for model in models.values())
-        else "Published models score the mean of six benchmarks: “distillaw pareto” puts these among them."
+        "Published models score the mean of six benchmarks: “distillaw pareto” puts these among them."
+        if all(model.get("mean_of_six") for model in models.values())
+        else "Published models are not here: they score the mean of six benchmarks, which these were not all asked."
     )
     # the cheapest has nobody to be compared with
     places = [f"{place_words(p, points)}." for p in points if place(p, points).best is not None]
-    return [scores, Section(title="Compute against score", pictures=[picture], notes=[note, *places])]
+    return [Section(title="Compute against score", pictures=[picture], notes=[note, *places])]
 
 
 def _costs(record: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
@@ -393,19 +461,25 @@ def score_table(models: Mapping[str, Mapping[str, Any]]) -> Table:
     measures = [
         ("held-out loss, nats/token", "heldout", "loss", 1.0, 3),
         ("bits per byte", "heldout", "bits_per_byte", 1.0, 3),
-        ("calibration error against the text, %", "calibration", "ece_data", 100.0, 2),
-        ("calibration error against the teacher, %", "calibration", "ece_teacher", 100.0, 2),
+        ("calibration error, text, %", "calibration", "ece_data", 100.0, 2),
+        ("calibration error, teacher, %", "calibration", "ece_teacher", 100.0, 2),
     ]
     rows: list[list[object]] = []
     for words, part, key, factor, digits in measures:
         found = [model[part] if key in model.get(part, ()) else None for model in models.values()]
         scores = [None if each is None else (each[key], each[f"{key}_se"]) for each in found]
-        rows.append([words, *(_with_error(score, factor, digits) for score in scores)])
+        rows.append([words, None, *(_with_error(score, factor, digits) for score in scores)])
     for task in _tasks(models):
         found = [model["scores"][task] for model in models.values()]
-        rows.append([f"{task}, %", *(_with_error((each["score"], each["se"]), 100.0, 1) for each in found)])
+        chance = _with_error((found[0]["chance"], None), 100.0, 1)
+        cells = [
+            _with_error((each["score"], each["se"]), 100.0, 1, AT_CHANCE * each["near_chance"])
+            for each in found
+        ]
+        rows.append([f"{task}, %", chance, *cells])
     columns = [
-        number(name, lambda score: score.words, sort=attrgetter("value"), missing="-") for name in models
+        number(name, lambda score: score.words, sort=attrgetter("value"), missing="-")
+        for name in ("guessing", *models)
     ]
     return Table([text(""), *columns], rows)
 
@@ -415,29 +489,30 @@ class _ScoreText(NamedTuple):
     words: str
 
 
-def _with_error(score: tuple[float, float | None] | None, factor: float, digits: int) -> _ScoreText | None:
+def _with_error(
+    score: tuple[float, float | None] | None, factor: float, digits: int, mark: str = ""
+) -> _ScoreText | None:
     if score is None or score[0] is None:
         return None
     value, se = factor * score[0], score[1]
     known = se is not None and math.isfinite(se)
     error = f" ± {factor * se:.{digits}f}" if se is not None and known else ""
-    return _ScoreText(value, f"{value:.{digits}f}{error}")
+    return _ScoreText(value, f"{value:.{digits}f}{error}{mark}")
 
 
 def score_notes(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Which scores say nothing: their interval holds what guessing gives."""
+    """What the rows of the scores are, and which of them say nothing."""
+    asked = [f"{models[TEACHER]['scores'][task]['n']} of {task}" for task in _tasks(models)]
     found = [
-        "Losses on documents that no model was trained on here, each scored from its beginning; questions are the "
-        "same for every model."
+        f"{'; '.join(f'{name}: {MADE[name]}' for name in models)}.",
+        "Losses on documents that no model was trained on here, each scored from its beginning: lower is better. "
+        f"Questions, the same for every model: {', '.join(asked) or 'none'}.",
     ]
-    for task in _tasks(models):
-        at_chance = [
-            name for name, m in models.items() if task in m["scores"] and m["scores"][task]["near_chance"]
-        ]
-        if at_chance:
-            found.append(
-                f"{task}: {', '.join(at_chance)} cannot be told from guessing; read no difference there."
-            )
+    if any(model["scores"][task]["near_chance"] for task in _tasks(models) for model in models.values()):
+        found.append(
+            f"{AT_CHANCE}: the 95 % interval reaches down to what guessing gives, so the score cannot be told from it; "
+            "read no difference between such scores."
+        )
     return found
 
 
