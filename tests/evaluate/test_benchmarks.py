@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -259,6 +260,28 @@ def test_a_row_that_cannot_be_right_is_refused_with_its_line(tmp_path, change, s
     file.write_text(json.dumps(row) + "\n" + json.dumps(row | change) + "\n")
     with pytest.raises(DataError, match=said):
         read_task(known_tasks()["winogrande"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("task", "file", "change", "said"),
+    [
+        ("blimp", "blimp/*", {"sentence_bad": None}, "question 2: sentence_bad is 'None'; the first has"),
+        ("gsm8k", "gsm8k/test.jsonl", {"answer": None}, "question 2: answer is 'None'"),
+        ("lambada_openai", "lambada_openai/*", {"text": 7}, "question 2: text is '7'"),
+        ("openbookqa", "openbookqa/*", {"question": "?"}, r"question 2: question is '\?'"),
+        ("openbookqa", "openbookqa/*", {"answerKey": "E"}, "openbookqa/1 counted from 0.*'E' is not in list"),
+    ],
+)
+def test_what_a_template_would_write_as_none_is_refused(model, data, tmp_path, task, file, change, said):
+    """Asked and scored like anything else, it would be a score of nothing."""
+    shutil.copytree(data, tmp_path / "data")
+    path = next((tmp_path / "data").glob(file))
+    rows = [json.loads(line) for line in path.read_text().split("\n") if line]
+    path.write_text(
+        "".join(json.dumps(row | (change if i == 1 else {})) + "\n" for i, row in enumerate(rows))
+    )
+    with pytest.raises(DataError, match=said):
+        measure(model, task, tmp_path / "data", tmp_path)
 
 
 def test_mmlu_is_the_same_with_a_header_and_numbers(data, tmp_path):

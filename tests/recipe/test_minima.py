@@ -267,6 +267,10 @@ def test_late_stages_may_still_be_asked_for_and_the_chat_model_is_judged(home, r
     assert chat["kind"] == "pair" and chat["turns"] == 3 and 0 <= chat["agreement"] <= 1
     page = (reopened / "report.html").read_text()
     assert "Judged chat, against the teacher" in page and "answers of its own" in page
+    short = page[page.index("In short") : page.index("Pruned, fresh, with")]
+    assert "Held-out text: " in short and "Chat, bench, judged by teacher: " in short and "Cost: " in short
+    assert "teacher is that teacher: it judges its own answers" in page
+    assert all(stage["cpu_seconds"] > 0 for stage in stages.values())
     assert cook(home, "--on-policy", "0.5").returncode == 2
 
 

@@ -14,6 +14,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -315,8 +316,8 @@ def _read_files(spec: TaskSpec, data: Path, pattern: str) -> dict[str, list[Row]
         named = star and not spec.merged
         name = file.name.removeprefix(before).removesuffix(after) if named else spec.task
         try:
-            rows = [row | {"subtask": name} for row in _READERS[spec.reader](spec, file)]
-        except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
+            rows = _alike(spec, [row | {"subtask": name} for row in _READERS[spec.reader](spec, file)])
+        except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError) as error:
             what = f"{type(error).__name__} {error}"
             raise DataError(
                 f"{file}: not the expected format of {spec.task} ({what}). Expected: {spec.layout}"
@@ -364,6 +365,27 @@ def _rows(spec: TaskSpec, file: Path) -> Iterator[Row]:
         yield from whole["examples"] if isinstance(whole, dict) else whole
     else:
         yield from (parse_json(line) for line in text.split("\n") if line.strip())
+
+
+def _alike(spec: TaskSpec, rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows, if each has what the templates read of the first one, in its kind.
+
+    A template writes None for what is missing, which would be asked and scored like anything else.
+    """
+    templates = " ".join(str(each) for key, each in spec.harness.items() if key.startswith("doc_to_"))
+    named = [name for name in (rows[0] if rows else ()) if re.search(rf"\b{re.escape(name)}\b", templates)]
+    kinds = {
+        name: (int, float) if isinstance(rows[0][name], (int, float)) else type(rows[0][name])
+        for name in named
+    }
+    for number, row in enumerate(rows, 1):
+        for name, kind in kinds.items():
+            if rows[0][name] is not None and not isinstance(row.get(name), kind):
+                raise ValueError(
+                    f"question {number}: {name} is {str(row.get(name, 'missing'))[:60]!r}; the first has "
+                    f"{str(rows[0][name])[:60]!r}"
+                )
+    return rows
 
 
 def _drop_rows(spec: TaskSpec, file: Path) -> Iterator[Row]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distillaw.errors import ConfigError
+from distillaw.errors import ConfigError, DataError
 from distillaw.evaluate.benchmarks import (
     JUDGES,
     BenchmarkScore,
@@ -128,6 +128,8 @@ def _task(spec: TaskSpec, name: str, rows: TaskRows, way: Way):
     from distillaw.evaluate.lm_eval_parts import QuietTask
 
     test, shots = rows.test[name], rows.shots[name]
+    for row in test:
+        _check_target(spec, row)
     config: dict[str, Any] = {
         **json.loads(json.dumps(spec.harness)),
         "task": name,
@@ -148,6 +150,19 @@ def _task(spec: TaskSpec, name: str, rows: TaskRows, way: Way):
     task = QuietTask(config=config)
     task.set_fewshot_seed(seed=0)
     return task
+
+
+def _check_target(spec: TaskSpec, row: Row) -> None:
+    """Refuse a question whose answer the task's template cannot find, e.g. a letter that no option has."""
+    from lm_eval.utils import apply_template
+
+    try:
+        apply_template(str(spec.harness.get("doc_to_target", "")), row)
+    except (ValueError, IndexError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{spec.task}, question {row['id']} counted from 0: its answer cannot be had ({error}). Expected: "
+            f"{spec.layout}"
+        ) from None
 
 
 def _answers(spec: TaskSpec, samples: list[dict[str, Any]], rows: list[Row]) -> list[Answered]:
