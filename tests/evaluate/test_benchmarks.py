@@ -265,7 +265,6 @@ def test_a_row_that_cannot_be_right_is_refused_with_its_line(tmp_path, change, s
 @pytest.mark.parametrize(
     ("task", "file", "change", "said"),
     [
-        ("blimp", "blimp/*", {"sentence_bad": None}, "question 2: sentence_bad is 'None'; the first has"),
         ("gsm8k", "gsm8k/test.jsonl", {"answer": None}, "question 2: answer is 'None'"),
         ("lambada_openai", "lambada_openai/*", {"text": 7}, "question 2: text is '7'"),
         ("openbookqa", "openbookqa/*", {"question": "?"}, r"question 2: question is '\?'"),
