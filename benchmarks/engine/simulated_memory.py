@@ -23,7 +23,7 @@ from transformers import LlamaForCausalLM
 
 from benchmarks.result_file import save, typed
 from distillaw.accounting.architecture import as_architecture
-from distillaw.accounting.layout import Chunks, Way, device_memory
+from distillaw.accounting.layout import Way, device_memory, on_cpu
 from distillaw.distill.losses import BLOCK_ENTRIES, CHUNK_ENTRIES
 from distillaw.models.fresh import llama_config
 from distillaw.models.parallel import Ranks
@@ -128,7 +128,7 @@ def formula(student: Shape, teacher: Shape | None, *, world: int, sequences: int
         Way("fsdp", recompute, sequences),
         world=world,
         context=student.context,
-        chunks=Chunks(CHUNK_ENTRIES["cpu"], BLOCK_ENTRIES["cpu"], product=2.0, hand_on=6.0),
+        place=on_cpu(CHUNK_ENTRIES["cpu"], BLOCK_ENTRIES["cpu"], half=True, teacher=2.0),
     ).total
 
 

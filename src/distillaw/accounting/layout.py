@@ -15,9 +15,12 @@ parameters, E of their embeddings and heads, b of one block, N tokens of a micro
       saved of a layer + 4 P / w + 6 E         the end of it: all gradients, those of embedding and head twice
 
 `saved` is what autograd keeps (memory.py), with 6 N H of the last norm; recomputed, the inputs of layers and one layer.
-With whole models (ddp) 16 P, 2 for each weight of a block that autocast copies, and 2 T. What is sharded is held to a
-simulation of the engine's own step within 10 % (tests/train/test_layout.py; 1 % was found); ddp is by count alone.
-Allocators add fragmentation, so a tenth of the device is left free.
+With whole models (ddp) 12 P, 2 for each weight of a block that autocast copies, 2 T, and the larger of saved and loss,
+or a layer's saved and 4 P. Gradients of several micro-batches, and DDP's buckets, are there all the time: 16 P; one
+process keeps a copy of the former besides, for the noise scale: 20 P.
+Products in float32, as on CPUs, take 4 for 2 and nothing that is a copy in bfloat16. What is sharded is held to a
+simulation of the engine's own step within 10 % (tests/train/test_layout.py), all of it to the peaks of small real runs
+(benchmarks/engine/measured_memory.py). Allocators add fragmentation, so a tenth of the device is left free.
 
 Time: model FLOP over the preset's range of utilisation; what is gathered and reduced goes over the network of the
 preset, wholly hidden at the upper end and not at all at the lower. Recomputation is work that counts for nothing.
@@ -60,8 +63,8 @@ def read_devices(text: str) -> Devices:
     return Devices(count=int(found[1]), kind=hardware(found[2]))
 
 
-class Chunks(NamedTuple):
-    """How the vocabulary loss works through its logits (distill/losses.py), as on an accelerator."""
+class Place(NamedTuple):
+    """What memory depends on besides the layout: chunks of the loss (distill/losses.py), types of numbers."""
 
     logits: int = 2**26
     """Of a chunk."""
@@ -69,13 +72,23 @@ class Chunks(NamedTuple):
     """Of a block of a chunk."""
     product: float = 4.0
     """Bytes per weight of the head of what a chunk adds to its gradient: in float32; 2 on a CPU, which multiplies
-    bfloat16 into bfloat16."""
+    bfloat16 into bfloat16; nothing in float32, which is added in place."""
     hand_on: float = 10.0
     """Bytes per weight of the head while the loss hands its gradient on: as it is, scaled, in bfloat16; 6 on a CPU,
-    where a factor of 1 is left out."""
+    where a factor of 1 is left out; 4 in float32."""
+    half: bool = True
+    """Products of the student in bfloat16; else in float32."""
+    teacher: float = 2.0
+    """Bytes per weight of the teacher."""
 
 
-ON_ACCELERATOR = Chunks()
+ON_ACCELERATOR = Place()
+
+
+def on_cpu(logits: int, block_logits: int, *, half: bool, teacher: float = 4.0) -> Place:
+    """A CPU, with the sizes of a chunk and of a block of it there (distill/losses.py)."""
+    product, hand_on = (2.0, 6.0) if half else (0.0, 4.0)
+    return Place(logits, block_logits, product, hand_on, half, teacher)
 
 
 class Way(NamedTuple):
@@ -87,6 +100,8 @@ class Way(NamedTuple):
     """Activations, in the backward pass."""
     sequences: int
     """Of a micro-batch of one device."""
+    accumulates: bool = False
+    """Whether a step takes several micro-batches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +161,7 @@ def device_memory(
     world: int,
     context: int,
     first_weights: bool = False,
-    chunks: Chunks = ON_ACCELERATOR,
+    place: Place = ON_ACCELERATOR,
 ) -> DeviceMemory:
     """Bytes per device of a training step (formulas: see the module).
 
@@ -157,49 +172,57 @@ def device_memory(
         world: devices.
         context: tokens of a sequence.
         first_weights: whether the weights of step 0 are kept.
-        chunks: of the loss.
+        place: what computes.
     """
     count, tokens, recompute = count_params(student), way.sequences * context, way.recompute
     shards = world if way.sharding == "fsdp" else 1
     outside, block = count.embedding + count.head, count.non_embedding / student.layers
-    size = {"sequences": way.sequences, "context": context, "precision": Precision.BF16}
-    layers = training_memory(student, **size).activations
-    one, last = layers / student.layers, 6.0 * tokens * student.width
-    inputs = 2.0 * tokens * student.layers * student.width
+    precision, size = (Precision.BF16, 2.0) if place.half else (Precision.FP32, 4.0)
+    layers = training_memory(
+        student, sequences=way.sequences, context=context, precision=precision
+    ).activations
+    one, last = layers / student.layers, 3 * size * tokens * student.width
+    inputs = size * tokens * student.layers * student.width
     saved = inputs + last if recompute else layers + last
-    rows = min(tokens, max(256, chunks.logits // student.vocab))
+    rows = min(tokens, max(256, place.logits // student.vocab))
     taught = teacher is not None
-    in_block = min(chunks.block_logits, rows * student.vocab)
-    logits = rows * student.vocab * (4 * (1 + taught) + 2) + in_block * 4 * (1 + taught)
-    loss = (4.0 + chunks.product) * student.vocab * student.width + 6 * tokens * student.width + logits
+    in_block = min(place.block_logits, rows * student.vocab)
+    logits = rows * student.vocab * (4 * (1 + taught) + (2 if place.half else 0)) + in_block * 4 * (
+        1 + taught
+    )
+    loss = (4.0 + place.product) * student.vocab * student.width + 6 * tokens * student.width + logits
     states, gradients = 12 * count.total / shards, 4 * count.total / shards
     # the weights that are whole, and what else there is: at the loss, in the last layer's backward pass, at its end
     if shards > 1:
-        gathered, handed_on = 2.0 * outside, 2.0 * student.vocab * student.width
-        at_loss = (saved, loss + 2 * block)
-        scaled = chunks.hand_on * student.vocab * student.width + 8 * tokens * student.width
-        after_loss = (saved, scaled + 2 * block)
-        in_backward = (saved + one if recompute else saved, handed_on + 10 * block)
-        at_end = (one, gradients + 6.0 * outside)
+        gathered, handed_on = size * outside, size * student.vocab * student.width
+        at_loss = (saved, loss + size * block)
+        scaled = place.hand_on * student.vocab * student.width + 8 * tokens * student.width
+        after_loss = (saved, scaled + size * block)
+        in_backward = (saved + one if recompute else saved, handed_on + (3 * size + 4) * block)
+        at_end = (one, gradients + (size + 4) * outside)
         activations, rest = max(at_loss, after_loss, in_backward, at_end, key=sum)
     else:
-        gathered, states = 2.0 * count.non_embedding, states + gradients
-        activations, rest = saved + one if recompute else saved, loss
+        gathered = 2.0 * count.non_embedding if place.half else 0.0
+        in_backward = (saved + one if recompute else saved, 4.0 * student.vocab * student.width)
+        at_end = (one, 0.0 if world > 1 or way.accumulates else gradients)
+        # the noise scale of one process keeps a copy beside what accumulates (train/metering.py)
+        states += (gradients - at_end[1]) * (1 + (world == 1))
+        activations, rest = max((saved, loss), in_backward, at_end, key=sum)
     return DeviceMemory(
         states=states,
         first_weights=4 * count.total / shards if first_weights else 0.0,
         gathered=gathered,
-        teacher=0.0 if teacher is None else _teacher_bytes(teacher, shards, tokens),
+        teacher=0.0 if teacher is None else _teacher_bytes(teacher, shards, tokens, place.teacher),
         activations=activations,
         loss=rest,
     )
 
 
-def _teacher_bytes(teacher: Architecture, shards: int, tokens: int) -> float:
+def _teacher_bytes(teacher: Architecture, shards: int, tokens: int, size: float) -> float:
     """Its weights and the hidden states that it hands on; it is at work when nothing of the student is."""
     count = count_params(teacher)
     outside = count.embedding + count.head
-    return 2 * (count.total - outside) / shards + 2 * outside + 2 * tokens * teacher.width
+    return size * ((count.total - outside) / shards + outside + tokens * teacher.width)
 
 
 def propose(
@@ -260,7 +283,7 @@ def _ways(world: int, share: float | None) -> Iterator[Way]:
         for recompute in (False, True):
             sequences = 1
             while sequences <= min(MOST_SEQUENCES, share or MOST_SEQUENCES):
-                yield Way(sharding, recompute, sequences)
+                yield Way(sharding, recompute, sequences, share is not None and round(share / sequences) > 1)
                 sequences *= 2
 
 

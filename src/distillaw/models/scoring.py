@@ -40,6 +40,9 @@ SCORED_CONTEXT = 512
 """Tokens of a window there: that of the reference recipe (MiniMA, arXiv 2311.07052)."""
 BYTES_PER_TOKEN = 8.0
 """Generous: text that is read for so many tokens."""
+BATCH_POSITIONS = 1 << 14
+"""Of windows that a model sees at a time, unless one has more: at a context of 8k sixteen windows would take 7.5 GB in
+float32 for each activation of an 8B student's MLP."""
 LOGITS_AT_ONCE = 1 << 20
 """Largest number of logits held while scoring: 4 MiB of float32, whatever the vocabulary; larger is not faster."""
 
@@ -57,7 +60,8 @@ class HeldoutSet:
     num_documents: int
 
     def batches(self, windows: int) -> "Iterator[HeldoutSet]":
-        """The same windows in order, so many at a time."""
+        """The same windows in order, so many at a time, fewer where they are long (BATCH_POSITIONS)."""
+        windows = max(1, min(windows, BATCH_POSITIONS // self.inputs.shape[1]))
         for first in range(0, len(self.inputs), windows):
             rows = slice(first, first + windows)
             parts = {
