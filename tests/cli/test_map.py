@@ -15,7 +15,6 @@ from in_process import answer as distillaw
         ("gain",),
         ("teacher", "--size", "5"),
         ("allocation", "--student", "1B", "--size", "9"),
-        ("teacher-size", "--student", "1B", "--tokens", "80B"),
     ],
 )
 def test_every_kind_prints_a_table_and_its_doubts(args):
@@ -78,10 +77,6 @@ def test_out_writes_files_and_the_next_command_works(tmp_path):
         (("gain", "--teacher-loss", "0.1"), "irreducible loss of these laws"),
         (("gain", "--teacher-loss", "1e9"), "--teacher-loss = 1e+09: more than 14 nats/token"),
         (("gain", "--tokens", "1..1e30"), "more than 1e+20 tokens"),
-        (
-            ("teacher-size", "--student", "1B", "--tokens", "20B", "--teacher-tokens-per-param", "-2"),
-            "positive",
-        ),
         (("teacher", "--max-teacher-tokens", "1"), "allow more than that"),
         (("teacher", "--size", "1e3"), "rows x columns"),
         (("teacher", "--size", "100000x100000"), "cells"),

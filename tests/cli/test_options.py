@@ -96,7 +96,7 @@ def test_a_real_model_is_named_alike_everywhere():
             f"predict --law surrogate-s1 {ASKED} --teacher llama-3.1-8b --teacher-loss 2",
             "leave --teacher-loss out",
         ),
-        (f"map teacher-size {ASKED} --size 5x9", "one axis"),
+        ("map allocation --student 1B --size 5x9", "one axis"),
         (f"plan {ASKED} --teacher llama-3.1-8b --students-served 4", "--students-served 4 does nothing here"),
         (
             "plan --student 1B --compute 1e21 --teacher llama-3.1-8b --only-existing --students-served 4",
@@ -122,11 +122,8 @@ def test_an_option_that_cannot_act_is_refused(line, words):
 @pytest.mark.parametrize(
     ("gap", "a_map"),
     [
-        ("--student 5 --tokens 100", "teacher-size --student 5 --tokens 100"),
-        ("--student 1B --tokens 1k", "teacher-size --student 1B --tokens 1k"),
-        (f"{ASKED} --teacher-tokens 5", f"teacher-size {ASKED} --teacher-tokens 5"),
-        (f"{ASKED} --teacher-tokens-per-param 1e-9", f"teacher-size {ASKED} --teacher-tokens-per-param 1e-9"),
-        (f"{ASKED} --teacher-tokens-per-param 1e15", f"teacher-size {ASKED} --teacher-tokens-per-param 1e15"),
+        ("--student 5 --tokens 100", "allocation --student 5"),
+        (f"{ASKED} --teacher-tokens 5", "gain --teacher-params 1B --teacher-tokens 5"),
         (f"{ASKED} --teacher-loss 13.9e3", "gain --teacher-loss 13.9e3"),
         (f"{ASKED} --teacher-loss 1.2", "gain --teacher-loss 1.2"),
         ("--student 1B --tokens 1e30", "gain --tokens 1e29..1e30"),

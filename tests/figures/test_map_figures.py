@@ -3,7 +3,7 @@ import pytest
 
 from distillaw.accounting.scenarios import Scenario
 from distillaw.planning.map_grid import Terms, laws_for_map
-from distillaw.planning.maps import allocation_map, gain_map, teacher_map, teacher_size_map
+from distillaw.planning.maps import allocation_map, gain_map, teacher_map
 
 LAWS = laws_for_map([])
 N, D, C = np.geomspace(1e8, 1e11, 24), np.geomspace(1e9, 1e13, 20), np.geomspace(1e19, 1e25, 20)
@@ -35,20 +35,6 @@ MAPS = {
         LAWS, student_params=N, compute=np.geomspace(1e15, 1e16, 20), terms=LARGE
     ),
     "allocation": lambda: allocation_map(LAWS, student_params=1e9, compute=C, terms=terms("PRETRAINING")),
-    "teacher-size": lambda: teacher_size_map(
-        LAWS,
-        student_params=1e9,
-        student_tokens=8e10,
-        teacher_params=np.geomspace(1e8, 1e12, 60),
-        teacher_tokens_per_param=20,
-    ),
-    "only too small teachers": lambda: teacher_size_map(
-        LAWS,
-        student_params=1e9,
-        student_tokens=8e10,
-        teacher_params=np.geomspace(1e8, 1e9, 30),
-        teacher_tokens=1e12,
-    ),
 }
 
 

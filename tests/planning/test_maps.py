@@ -13,7 +13,7 @@ from distillaw.laws.published import published
 from distillaw.planning.api import plan
 from distillaw.planning.gap import GapQuestion, capacity_gap
 from distillaw.planning.map_grid import GridCells, Laws, Terms, grid_losses, laws_for_map, spline_weights
-from distillaw.planning.maps import allocation_map, gain_map, teacher_map, teacher_size_map
+from distillaw.planning.maps import allocation_map, gain_map, teacher_map
 from distillaw.planning.optimum import optimal_distillation
 from distillaw.planning.situation import Teacher
 
@@ -144,24 +144,12 @@ def test_what_cannot_be_paid_is_empty():
     assert np.isnan(nothing["gain"]).all() and np.isnan(nothing["teacher_params"]).all()
 
 
-def test_allocation_and_teacher_size():
+def test_allocation():
     spent = allocation_map(
         S123, student_params=1e9, compute=C, terms=Terms(scenario=Scenario.PRETRAINING_INFERENCE)
     )
     assert spent.shape == (150,) and spent.meta["scenario"] == "pretraining-inference"
     np.testing.assert_allclose(spent["student_share"] + spent["logits_share"] + spent["teacher_share"], 1)
-    curve = teacher_size_map(
-        S123,
-        student_params=1e9,
-        student_tokens=8e10,
-        teacher_params=np.geomspace(1e8, 1e12, 200),
-        teacher_tokens_per_param=20,
-    )
-    is_flat = curve["is_flat"] > 0
-    assert 0 < is_flat.sum() < 200 and is_flat[np.argmin(curve["student_loss"])]
-    sizes = curve.x.values[is_flat]
-    assert curve.meta["flat"]["lower"] <= sizes[0] and sizes[-1] <= curve.meta["flat"]["upper"]
-    assert "student_loss[surrogate-s2]" in curve.layers
 
 
 def test_files(tmp_path):

@@ -72,22 +72,19 @@ def build(
         dry_run: print the cost and stop.
     """
     from distillaw.sweep.study import require_trainable
-    from distillaw.sweep.target_stores import find_teacher, open_text
+    from distillaw.sweep.target_stores import find_teacher, open_maker, open_text
 
     asked = {"context": context, "tokens": tokens, "order_seed": order_seed, "temperature": temperature}
     require_trainable()
     with joined(execution, output, teacher) as (ranks, output):
         store, defaults = ranks.told(lambda: open_text(data, out, dry_run=dry_run, say=output.step))
         found = find_teacher(teacher)
-        settings: dict[str, Any] = defaults | {
-            key: value for key, value in asked.items() if value is not None
-        }
+        settings: dict[str, Any] = defaults | {k: v for k, v in asked.items() if v is not None}
         kept = Scheme(**given(scheme), temperature=settings.pop("temperature"))
         request = TargetRequest(
             scheme=kept, split=split, seed=seed, shard_bytes=int(shard_mb * 1e6), **settings
         )
 
-        from distillaw.sweep.target_stores import open_maker
         from distillaw.targets.build import build_shards, make_plan, opened_for_building, settle_plan
 
         maker = open_maker(found, store, request, ranks, torch_dtype(execution))
@@ -107,7 +104,10 @@ def build(
             manifest = build_shards(out, plan, maker, ranks=ranks, **said)
     if not ranks.is_first:
         return
-    seconds = time.monotonic() - began
+    _print_built(out, manifest, cost, time.monotonic() - began, output)
+
+
+def _print_built(out: Path, manifest: "Manifest", cost: "StoreCost", seconds: float, output: Output) -> None:
     if output.json:
         print_json(
             {"folder": str(out), **manifest.facts(out), "seconds": seconds, "predicted": cost.record()}

@@ -20,12 +20,11 @@ if TYPE_CHECKING:
     from distillaw.planning.map_grid import Laws, Terms
     from distillaw.planning.maps import Axis, GridMap
 
-Kind = Literal["gain", "teacher", "allocation", "teacher-size"]
+Kind = Literal["gain", "teacher", "allocation"]
 _RANGES = {
     "student": "100M..100B",
     "tokens": "1B..10T",
     "compute": "1e19..1e25",
-    "teacher_params": "100M..1T",
 }
 _UNITS = {"tokens": "tokens", "teacher_tokens": "tokens", "compute": "FLOP", "teacher_loss": "nats/token"}
 """Of what is asked; of all else, parameters."""
@@ -43,19 +42,17 @@ class MapOptions:
     scenario: Literal["best-case", "inference", "pretraining", "pretraining-inference"] | None = None
     """Who pays for the teacher; pretraining-inference by default."""
     student: Text | None = None
-    """Non-embedding parameters: a range such as 100M..100B; one size for allocation and teacher-size."""
+    """Non-embedding parameters: a range such as 100M..100B; one size for allocation."""
     tokens: Text | None = None
-    """Tokens of the student: a range such as 1B..10T; one number for teacher-size."""
+    """Tokens of the student: a range such as 1B..10T."""
     compute: Text | None = None
     """A range of FLOP, e.g. 1e19..1e25."""
     teacher_loss: Number | None = None
     """gain: loss of a given teacher in nats/token; without it, the best teacher of each cell."""
     teacher_params: Text | None = None
-    """gain: size of a given teacher (with --teacher-tokens); teacher-size: a range of sizes."""
+    """gain: size of a given teacher (with --teacher-tokens)."""
     teacher_tokens: Number | None = None
-    """Tokens of the given teacher; teacher-size: of every teacher."""
-    teacher_tokens_per_param: Number | None = None
-    """teacher-size: tokens per parameter of every teacher; 20 by default."""
+    """Tokens of the given teacher."""
     max_teacher_tokens: Number | None = None
     """The most tokens a teacher may be trained on; by default 1e17, as in the paper."""
     vocab: Whole | None = None
@@ -132,12 +129,12 @@ def draw_map(
 
     Args:
         kind: gain (distilling against training alone, over student size and tokens); teacher (the best teacher over
-            student size and compute); allocation (shares of the compute, for one student); teacher-size (loss of one
-            student over the size of its teacher).
+            student size and compute); allocation (shares of the compute, for one student). The loss of one student over
+            the size of its teacher is what `distillaw gap` answers.
         law: a published law (repeatable), or the file of one fitted law; by default surrogate-s1 to -s3 together.
         asked: what is drawn.
-        size: rows x columns, e.g. 200x200, or one number for both, and for the one axis of allocation and
-            teacher-size; by default 25x25 as text, 200x200 with --out.
+        size: rows x columns, e.g. 200x200, or one number for both, and for the one axis of allocation; by default
+            25x25 as text, 200x200 with --out.
         out: folder for CSV, arrays (npz), meta data (json) and figures (SVG and PNG).
     """
     from distillaw.planning.map_grid import laws_for_map
@@ -146,7 +143,7 @@ def draw_map(
     others = {name for _, names in _MAPS.values() for name in names} - takes
     known = ", ".join(_option(name) for name in sorted(takes))
     refuse_idle(map(_option, sorted(others)), f"a map of kind {kind} takes {known}")
-    if size is not None and "x" in size.lower() and kind in ("allocation", "teacher-size"):
+    if size is not None and "x" in size.lower() and kind == "allocation":
         raise ConfigError(
             f"--size {size}: a map of kind {kind} has one axis; give one number, e.g. --size 25"
         )
@@ -209,36 +206,11 @@ def _allocation(laws: "Laws", asked: MapOptions, size: tuple[int, int]) -> "Grid
     return allocation_map(laws, student_params=student, compute=compute, terms=asked.terms())
 
 
-def _teacher_size(laws: "Laws", asked: MapOptions, size: tuple[int, int]) -> "GridMap":
-    from distillaw.planning.maps import teacher_size_map
-    from distillaw.planning.situation import check_trained
-
-    tokens, ratio = asked.teacher_tokens, asked.teacher_tokens_per_param
-    if tokens is None:
-        ratio = ratio or 20.0
-    student = asked.one("student", "the student that learns", "1B")
-    student_tokens = asked.one("tokens", "its tokens", "20B")
-    teachers = asked.span("teacher_params", size[1])
-    check_trained(student, student_tokens)
-    for teacher in teachers[[0, -1]] if tokens is None else teachers[:1]:
-        check_trained(teacher, (ratio or 0.0) * teacher if tokens is None else tokens, who="teacher")
-    return teacher_size_map(
-        laws,
-        student_params=student,
-        student_tokens=student_tokens,
-        teacher_params=teachers,
-        teacher_tokens=tokens and _plausible("teacher_tokens", tokens),
-        teacher_tokens_per_param=ratio,
-    )
-
-
 _OF_COMPUTE = {"student", "compute", "scenario", "max_teacher_tokens", "vocab", "context"}
-_OF_TEACHERS = {"student", "tokens", "teacher_params", "teacher_tokens"}
 _MAPS: Mapping[Kind, tuple[Callable[["Laws", MapOptions, tuple[int, int]], "GridMap"], set[str]]] = {
-    "gain": (_gain, _OF_TEACHERS | {"teacher_loss"}),
+    "gain": (_gain, {"student", "tokens", "teacher_params", "teacher_tokens", "teacher_loss"}),
     "teacher": (_teacher, _OF_COMPUTE),
     "allocation": (_allocation, _OF_COMPUTE),
-    "teacher-size": (_teacher_size, _OF_TEACHERS | {"teacher_tokens_per_param"}),
 }
 """Kind -> what makes its map, and the options that mean something to it."""
 
@@ -323,25 +295,17 @@ _TABLES: dict[str, tuple[tuple[str, Show], ...]] = {
         ("gain", _signed),
     ),
 }
-_LISTS: dict[str, tuple[tuple[str, Show], ...]] = {
-    "allocation": (
-        ("student_share", _percent),
-        ("logits_share", _percent),
-        ("teacher_share", _percent),
-        ("teacher_params", _count),
-        ("teacher_tokens", _count),
-        ("student_tokens", _count),
-        ("student_loss", _nats),
-        ("gain", _signed),
-    ),
-    "teacher-size": (
-        ("teacher_loss", _nats),
-        ("student_loss", _nats),
-        ("student_loss_lowest", _nats),
-        ("student_loss_highest", _nats),
-        ("supervised_loss", _nats),
-    ),
-}
+_LISTED: tuple[tuple[str, Show], ...] = (
+    ("student_share", _percent),
+    ("logits_share", _percent),
+    ("teacher_share", _percent),
+    ("teacher_params", _count),
+    ("teacher_tokens", _count),
+    ("student_tokens", _count),
+    ("student_loss", _nats),
+    ("gain", _signed),
+)
+"""Of allocation, the map of one axis."""
 
 
 def text_map(found: "GridMap", *, whole: bool = False) -> str:
@@ -364,8 +328,6 @@ def text_map(found: "GridMap", *, whole: bool = False) -> str:
     )
     notes += ["* outside the range in which the laws were fitted"] if not found.inside_range.all() else []
     notes += ["** so far outside that plan decides nothing by them"] if found.beyond.any() else []
-    if "flat" in found.meta:
-        notes.append(_flat(found))
     return "\n".join([*lines, "", *body, "", *notes])
 
 
@@ -390,20 +352,11 @@ def _tables(found: "GridMap", whole: bool) -> list[str]:
 
 
 def _list(found: "GridMap", whole: bool) -> list[str]:
-    shown = _LISTS[found.kind]
-    table = [[found.x.label, *(found.layers[name].label for name, _ in shown)]]
+    table = [[found.x.label, *(found.layers[name].label for name, _ in _LISTED)]]
     for j in _some(found.shape[0], _WIDEST if whole else _LINES):
-        cells = [_cell(found[name][j], "", show) for name, show in shown]
+        cells = [_cell(found[name][j], "", show) for name, show in _LISTED]
         table.append([_coordinate(found.x, j) + _mark(found, (j,)), *cells])
     return _aligned(table)
-
-
-def _flat(found: "GridMap") -> str:
-    flat, best = found.meta["flat"], found.meta["best_teacher_params"]
-    assert isinstance(flat, dict) and isinstance(best, float)
-    low = "the smallest here" if flat["is_open_below"] else format_count(flat["lower"])
-    high = "the largest here" if flat["is_open_above"] else format_count(flat["upper"])
-    return f"best teacher {format_count(best)}; {low} to {high} are within {100 * flat['within']:g} % of it"
 
 
 def _mark(found: "GridMap", at: tuple[int, ...]) -> str:

@@ -73,24 +73,8 @@ def prune(
         dry_run: say the student's shape and what is known of such a cut, and stop.
     """
     axes = {"layers": layers, "width": width, "heads": heads, "ffn": ffn}
-    shape = {axis: size for axis, size in axes.items() if size is not None}
-    by = [
-        student_params is not None,
-        keep is not None,
-        by_law,
-        law is not None,
-        plan is not None,
-        bool(shape),
-    ]
-    if sum(by) != 1:
-        raise ConfigError(
-            "give one of --student 50M, --keep 0.4, --by-law, --law FILE, --plan FILE, or sizes (--layers, "
-            "--width, --heads, --ffn)"
-        )
-    if keep is not None and keep > 1:
-        raise ConfigError(
-            f"--keep {keep:g}: a share of the teacher's parameters, above 0 and at most 1, e.g. 0.4"
-        )
+    shape = {axis: size for axis, size in axes.items() if size is not None} or None
+    _check_one_size(keep, student_params, by_law or None, law, plan, shape)
     wanted = student_params if plan is None else _planned(plan)
     from distillaw.models.source import locate
 
@@ -107,7 +91,7 @@ def prune(
     wishes = Wishes(
         params=wanted if cut is None else cut.params,
         keep=keep,
-        shape=shape or None,
+        shape=shape,
         by=_ranking(importance, text, ranked_as),
         ranked_as=ranked_as,
         tokens=tokens,
@@ -136,6 +120,19 @@ def prune(
     output.suggest(
         f"distillaw distil {start} --teacher {taught_by} --corpus YOUR_TEXT --tokens 20M --out DIR"
     )
+
+
+def _check_one_size(keep: float | None, *others: object) -> None:
+    """The student's size is said in one way."""
+    if sum(way is not None for way in (keep, *others)) != 1:
+        raise ConfigError(
+            "give one of --student 50M, --keep 0.4, --by-law, --law FILE, --plan FILE, or sizes (--layers, "
+            "--width, --heads, --ffn)"
+        )
+    if keep is not None and keep > 1:
+        raise ConfigError(
+            f"--keep {keep:g}: a share of the teacher's parameters, above 0 and at most 1, e.g. 0.4"
+        )
 
 
 def _ranking(importance: str | None, text: str | None, ranked_as: Path | None) -> str:

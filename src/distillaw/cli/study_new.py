@@ -61,8 +61,6 @@ def new(
         name: name of the study; default the kind.
         force: overwrite the file.
     """
-    from distillaw.protocols.catalogue import kind_named
-
     if kind is None:
         options = (
             "out students teachers tokens starts budget hours cores device corpus vocab name force".split()
@@ -78,29 +76,18 @@ def new(
             "machine's cores; give one of the two"
         )
     from distillaw.cli.machine import count_workers
+    from distillaw.protocols.catalogue import kind_named, within
     from distillaw.protocols.sheet import study_file
     from distillaw.protocols.statement import state
-    from distillaw.runs.places import check_file, check_name
     from distillaw.sweep.checks import check_study
     from distillaw.sweep.cost import study_cost
 
     template = kind_named(kind)
-    if name is not None:
-        check_name(name, "--name")
-    file = out or Path(f"{name or kind}.toml")
-    if not file.is_file():
-        check_file(file)
-    elif not force:
-        raise ConfigError(f"{file} exists: give another --out, or --force to overwrite it")
+    file = _file_for(out, name, kind, force=force)
     asked = replace(_asked(students, teachers, tokens, vocab, corpus), starts=_starts(starts))
     workers = count_workers(cores, "--cores")
     limit = _limit(budget, hours, workers, device)
-    if limit is None:
-        sheet = template.sheet(asked)
-    else:
-        from distillaw.protocols.catalogue import within
-
-        sheet = within(template, asked, limit)
+    sheet = template.sheet(asked) if limit is None else within(template, asked, limit)
     spec = sheet.spec(name or kind)
     check_study(spec)
     cost = study_cost(spec, spec.data.vocab_size)
@@ -136,6 +123,20 @@ def new(
         ("", "") if corpus else (" --corpus sotu", "with a text of your own in place of the one that ships:")
     )
     output.suggest(f"distillaw study run {shlex.quote(str(file))}{text}", first)
+
+
+def _file_for(out: Path | None, name: str | None, kind: str, *, force: bool) -> Path:
+    """Where the study file goes; refused where a name cannot be one or a file would be lost."""
+    from distillaw.runs.places import check_file, check_name
+
+    if name is not None:
+        check_name(name, "--name")
+    file = out or Path(f"{name or kind}.toml")
+    if not file.is_file():
+        check_file(file)
+    elif not force:
+        raise ConfigError(f"{file} exists: give another --out, or --force to overwrite it")
+    return file
 
 
 def _asked(

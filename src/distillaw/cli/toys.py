@@ -178,16 +178,7 @@ def mapping(
     asked |= {name: typed and tuple(typed) for name, typed in lists.items()}
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     grid = replace(PUBLISHED if full else REDUCED, **given)
-    widest = {
-        "students": grid.students,
-        "teacher-widths": grid.teacher_widths,
-        "long-width": [grid.long_width],
-    }
-    for name, widths in widest.items():
-        if max(widths) > _LARGEST_WIDTH:
-            raise ConfigError(f"--{name} {max(widths)}: these are toys; give widths up to {_LARGEST_WIDTH}")
-    if workers < 0:
-        raise ConfigError(f"--workers {workers}: give 0 (all cores) or a number of processes")
+    _check_mapping(grid, workers)
     processes = min(grid.trials, workers or available_cores())
     rounds = -(-grid.trials // processes)
     seconds = grid.core_seconds / grid.trials * rounds
@@ -219,6 +210,19 @@ def mapping(
     else:
         _print_mapping(grid, curves, labels)
     _print_end(files, "distillaw toys mapping", output)
+
+
+def _check_mapping(grid: "Grid", workers: int) -> None:
+    widest = {
+        "students": max(grid.students),
+        "teacher-widths": max(grid.teacher_widths),
+        "long-width": grid.long_width,
+    }
+    for name, width in widest.items():
+        if width > _LARGEST_WIDTH:
+            raise ConfigError(f"--{name} {width}: these are toys; give widths up to {_LARGEST_WIDTH}")
+    if workers < 0:
+        raise ConfigError(f"--workers {workers}: give 0 (all cores) or a number of processes")
 
 
 def _print_mapping(grid: "Grid", curves: "list[ToyCurve]", labels: Mapping[int, float]) -> None:

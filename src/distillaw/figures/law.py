@@ -6,15 +6,16 @@ highest where several laws are drawn together. Outside the fitted range curves a
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from distillaw.errors import ConfigError
 from distillaw.figures.losses import LINE
-from distillaw.figures.maps import mark_flat, plan_map
 from distillaw.figures.style import (
     DASHED,
     INK,
@@ -32,8 +33,14 @@ from distillaw.fitting.result import FitResult
 from distillaw.laws.base import Array, Mask
 from distillaw.laws.published import PublishedLaw, published_band
 from distillaw.planning.map_grid import Laws, laws_for_map
-from distillaw.planning.maps import teacher_size_map
-from distillaw.planning.teacher_curve import teacher_loss_curve
+from distillaw.planning.teacher_curve import (
+    FLAT,
+    TeacherCurve,
+    TeacherLossCurve,
+    Valley,
+    teacher_curve,
+    teacher_loss_curve,
+)
 from distillaw.quantities import format_count
 
 LawLike = str | FitResult | PublishedLaw
@@ -170,15 +177,25 @@ def loss_over_teacher_size(
         >>> figure.axes[0].get_ylabel()
         'student loss, nats/token'
     """
+    found = _laws(laws)
     low, high = sizes or (student_params / 8, 300 * student_params)
-    found = teacher_size_map(
-        _laws(laws),
+    curve = teacher_curve(
+        found.ensemble,
         student_params=student_params,
         student_tokens=student_tokens,
-        teacher_params=np.geomspace(low, high, 200),
+        sizes=np.geomspace(low, high, 200),
         teacher_tokens_per_param=teacher_tokens_per_param,
     )
-    return plan_map(found)
+    inside = found.inside(np.asarray(student_params), np.asarray(student_tokens), curve.teacher_loss.mean(0))
+    figure, ax = _over_teachers(curve, curve.sizes, inside, ends=(low, high), scale="log", show=format_count)
+    if 1 < found.ensemble.size == len(found.names):
+        for color, name, loss in zip(SERIES[1:], found.names, curve.student_loss, strict=False):
+            ax.plot(curve.sizes, loss, color=color, linewidth=0.9, label=name)
+        ax.legend(fontsize="small", loc="upper right")
+    ax.xaxis.set_major_formatter(lambda value, _: format_count(value))
+    ax.set_xlabel(f"teacher parameters, {teacher_tokens_per_param:g} tokens to each")
+    set_title(ax, f"{format_count(student_params)} student, {format_count(student_tokens)} tokens")
+    return figure
 
 
 @in_style
@@ -216,36 +233,63 @@ def loss_over_teacher_loss(
         found.ensemble, student_params=student_params, student_tokens=student_tokens, losses=at
     )
     inside = found.inside(np.asarray(student_params), np.asarray(student_tokens), curve.teacher_loss)
-    figure, [[ax]] = new_figure(1, 1, width=5.4, height=3.6)
-    draw_band(
-        ax,
-        curve.teacher_loss,
-        mean=curve.mean,
-        lower=curve.student_loss.min(0),
-        upper=curve.student_loss.max(0),
-        inside=inside,
-        color=SERIES[0],
+    ends = float(curve.teacher_loss[-1]), float(curve.teacher_loss[0])
+    figure, ax = _over_teachers(
+        curve, curve.teacher_loss, inside, ends=ends, scale="linear", show=lambda v: f"{v:.3g}"
     )
+    ax.set_xlabel("teacher loss, nats/token  (better →)")
+    set_title(ax, f"{format_count(student_params)} student, {format_count(student_tokens)} tokens")
+    return figure
+
+
+def _over_teachers(
+    curve: TeacherCurve | TeacherLossCurve,
+    x: Array,
+    inside: Mask,
+    *,
+    ends: tuple[float, float],
+    scale: Literal["linear", "log"],
+    show: Callable[[float], str],
+) -> tuple[Figure, Axes]:
+    """A student's loss along its teachers, beside its own without one, with the best teacher in words.
+
+    Args:
+        curve: the losses, by member and in the mean.
+        x: (p,), the teachers.
+        inside: (p,), whether student and teacher lie in the laws' range.
+        ends: the left and the right end of the abscissa.
+        scale: of the abscissa.
+        show: how a teacher is written.
+    """
+    figure, [[ax]] = new_figure(1, 1, width=5.4, height=3.6)
+    ax.set_xscale(scale)
+    ax.set_xlim(*ends)
+    lower, upper = curve.student_loss.min(0), curve.student_loss.max(0)
+    draw_band(ax, x, mean=curve.mean, lower=lower, upper=upper, inside=inside, color=SERIES[0])
     own = curve.supervised_loss
     alone = float(own.mean())
     ax.axhline(alone, color=INK, linestyle=DASHED, linewidth=1.0)
     ax.axhspan(float(own.min()), float(own.max()), color=INK, alpha=0.06, linewidth=0)
     note(ax, "no teacher", (0.01, alone), (0, 3), clip=None, xycoords=("axes fraction", "data"))
-    mark_flat(
-        ax,
-        best=curve.best.at,
-        lowest=curve.best.student_loss,
-        flat=curve.best.flat.to_json(),
-        show=lambda v: f"{v:.3g}",
-    )
-    flat = (curve.teacher_loss >= curve.best.flat.lower) & (curve.teacher_loss <= curve.best.flat.upper)
+    _mark_best(ax, curve.best, show)
+    flat = (x >= curve.best.flat.lower) & (x <= curve.best.flat.upper)
     low = float(curve.student_loss[:, flat & inside].min(initial=curve.best.student_loss))
     ax.set_ylim(low - 0.5 * (alone - low), alone + 0.4 * (alone - low))
-    ax.set_xlim(float(curve.teacher_loss[-1]), float(curve.teacher_loss[0]))
-    ax.set_xlabel("teacher loss, nats/token  (better →)")
     ax.set_ylabel("student loss, nats/token")
-    set_title(ax, f"{format_count(student_params)} student, {format_count(student_tokens)} tokens")
-    return figure
+    return figure, ax
+
+
+def _mark_best(ax: Axes, best: Valley, show: Callable[[float], str]) -> None:
+    """The best teacher and the stretch of those as good, in words; the axis has its limits already."""
+    flat = best.flat
+    ax.axvspan(flat.lower, flat.upper, color=SERIES[4], alpha=0.18, linewidth=0)
+    ax.plot([best.at], [best.student_loss], "o", color=SERIES[0], markersize=6, clip_on=False, zorder=5)
+    low = "the smallest here" if flat.is_open_below else show(flat.lower)
+    high = "the largest here" if flat.is_open_above else show(flat.upper)
+    place = ax.transAxes.inverted().transform(ax.transData.transform((best.at, best.student_loss)))[0]
+    side = "left" if place < 0.2 else "right" if place > 0.8 else "center"
+    said = f"best {show(best.at)}\n{low} to {high} within {100 * FLAT:g} %"
+    ax.text(best.at, 0.03, said, transform=ax.get_xaxis_transform(), ha=side, fontsize="small", color=INK)
 
 
 def _laws(names: str | Sequence[str]) -> Laws:

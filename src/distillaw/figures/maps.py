@@ -1,4 +1,4 @@
-"""Figures of maps: where distilling pays, the best teachers, what the compute goes into, loss against teacher size.
+"""Figures of maps: where distilling pays, the best teachers, what the compute goes into.
 
 Blue is where distilling wins, orange where training alone does. Cells outside the range in which the laws were fitted
 are hatched: there a map is an extrapolation. Dotted: the laws disagree on which of the two is better.
@@ -6,7 +6,6 @@ are hatched: there a map is an extrapolation. Dotted: the laws disagree on which
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -20,7 +19,6 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from distillaw.figures.files import save_all
 from distillaw.figures.style import DASHED, HATCH, INK, MUTED, SERIES, in_style, new_figure, set_title
 from distillaw.planning.maps import Axis, GridMap
-from distillaw.planning.teacher_curve import FLAT
 from distillaw.quantities import format_count, power_text
 
 Array = np.ndarray
@@ -108,32 +106,6 @@ def _allocation_figure(found: GridMap) -> Figure:
     return figure
 
 
-def _teacher_size_figure(found: GridMap) -> Figure:
-    figure, [[ax]] = new_figure(1, 1, width=7.2, height=4.3)
-    N, loss = found.x.values, found["student_loss"]
-    lowest, highest = found["student_loss_lowest"], found["student_loss_highest"]
-    ax.fill_between(N, lowest, highest, color=SERIES[0], alpha=0.15, linewidth=0)
-    by_law = [layer for name, layer in found.layers.items() if name.startswith("student_loss[")]
-    for color, layer in zip(SERIES[1:], by_law if len(by_law) > 1 else [], strict=False):
-        ax.plot(N, layer.values, color=color, linewidth=0.9, label=layer.label)
-    own = "mean of the laws" if len(by_law) > 1 else "distilled"
-    ax.plot(N, loss, color=SERIES[0], linewidth=2, label=own)
-    ax.plot(N, found["supervised_loss"], color=INK, linewidth=1, linestyle=DASHED, label="without a teacher")
-    _log_axis(ax, "x", found.x)
-    best, least, flat = (found.meta[key] for key in ("best_teacher_params", "best_student_loss", "flat"))
-    assert isinstance(best, float) and isinstance(least, float) and isinstance(flat, Mapping)
-    mark_flat(ax, best=best, lowest=least, flat=flat)
-    _outside_spans(ax, found)
-    low, high = float(lowest.min()), float(found["supervised_loss"].max())
-    ax.set_ylim(low - 0.35 * (high - low), high + 0.6 * (high - low))
-    ax.set_ylabel("student loss, nats/token")
-    set_title(ax, found.title)
-    ax.legend(fontsize="small", loc="upper left", framealpha=0.9, **_BOXED)
-    flat_key = Patch(facecolor=SERIES[4], alpha=0.3, label=f"within {100 * FLAT:g} % of the best")
-    _legend(figure, [flat_key, _outside()])
-    return figure
-
-
 def _gain_panel(figure: Figure, ax: Axes, found: GridMap) -> None:
     x, y, layers = _thinned(found)
     gain = layers["gain"]
@@ -199,35 +171,6 @@ def _stack(ax: Axes, found: GridMap) -> None:
     ax.set_ylim(0, 1)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
     set_title(ax, "shares of the compute")
-
-
-def mark_flat(
-    ax: Axes,
-    *,
-    best: float,
-    lowest: float,
-    flat: Mapping[str, Any],
-    show: Callable[[float], str] = format_count,
-) -> None:
-    """The best teacher and the stretch of those as good, in words; the axis has its limits already.
-
-    Args:
-        ax: abscissa: the teacher.
-        best: the teacher of the best student.
-        lowest: loss of that student.
-        flat: `FlatRange.to_json()`.
-        show: how a teacher is written.
-    """
-    ax.axvspan(flat["lower"], flat["upper"], color=SERIES[4], alpha=0.18, linewidth=0)
-    ax.plot([best], [lowest], "o", color=SERIES[0], markersize=6, clip_on=False, zorder=5)
-    ends = [
-        "the smallest here" if flat["is_open_below"] else show(flat["lower"]),
-        "the largest here" if flat["is_open_above"] else show(flat["upper"]),
-    ]
-    said = f"best {show(best)}\n{ends[0]} to {ends[1]} within {100 * FLAT:g} %"
-    place = float(ax.transAxes.inverted().transform(ax.transData.transform((best, lowest)))[0])
-    side = "left" if place < 0.2 else "right" if place > 0.8 else "center"
-    ax.text(best, 0.03, said, transform=ax.get_xaxis_transform(), ha=side, fontsize="small", color=INK)
 
 
 def _axes_of(ax: Axes, found: GridMap) -> None:
@@ -357,11 +300,8 @@ def _heading(found: GridMap) -> str:
     words = [", ".join(names) if len(names) < 4 else f"{len(names)} laws"]
     if "scenario" in found.meta:
         words.append(f"scenario {found.meta['scenario']}")
-    for key, what in (("student_params", "{} student"), ("student_tokens", "{} tokens")):
-        if key in found.meta:
-            words.append(what.format(format_count(float(found.meta[key]))))  # type: ignore[arg-type]
-    if found.meta.get("teacher_tokens_per_param"):
-        words.append(f"teachers of {found.meta['teacher_tokens_per_param']:g} tokens/parameter")
+    if "student_params" in found.meta:
+        words.append(f"{format_count(float(found.meta['student_params']))} student")  # type: ignore[arg-type]
     return " · ".join(words)
 
 
@@ -369,5 +309,4 @@ _FIGURES: Mapping[str, Callable[[GridMap], Figure]] = {
     "gain": _gain_figure,
     "teacher": _teacher_figure,
     "allocation": _allocation_figure,
-    "teacher-size": _teacher_size_figure,
 }

@@ -3,7 +3,6 @@
     gain           supervised minus distilled loss on equal tokens, over student size x tokens
     teacher        the best teacher at a compute budget, over student size x compute, for one cost scenario
     allocation     shares of the compute for student, logits and teacher, over compute, for one student
-    teacher-size   the loss of one student over the size of its teacher
 
 Means are over the laws of an ensemble; where it matters the lowest and the highest law are kept too. The figures of
 arXiv 2502.08606v2 of these kinds are its 4 and 18-34. Files: `NAME.csv` for people, `NAME.npz` for programs,
@@ -32,7 +31,6 @@ from distillaw.planning.map_grid import (
     teacher_field,
 )
 from distillaw.planning.optimum import OptimalPlan
-from distillaw.planning.teacher_curve import FLAT, teacher_curve
 from distillaw.quantities import format_count
 from distillaw.runs.files import write_json, write_with
 from distillaw.runs.places import claim_folder
@@ -68,7 +66,7 @@ class GridMap:
     """A map: what was asked, the answers over its axes, and their standing."""
 
     kind: str
-    """gain, teacher, allocation or teacher-size."""
+    """gain, teacher or allocation."""
     title: str
     x: Axis
     y: Axis | None = None
@@ -187,15 +185,12 @@ _QUANTITIES = {
     "teacher_loss": ("teacher loss", _NATS),
     "supervised_loss": ("loss without a teacher", _NATS),
     "student_loss": ("distilled loss", _NATS),
-    "student_loss_lowest": ("student loss, lowest law", _NATS),
-    "student_loss_highest": ("student loss, highest law", _NATS),
     "gain": ("gain of distilling", _NATS),
     "gain_lowest": ("gain under the lowest law", _NATS),
     "gain_highest": ("gain under the highest law", _NATS),
     "student_share": ("student training", _SHARE),
     "logits_share": ("teacher logits", _SHARE),
     "teacher_share": ("teacher training", _SHARE),
-    "is_flat": (f"within {100 * FLAT:g} % of the best", "0 or 1"),
 }
 """Name of an axis or a layer -> label and unit."""
 _PLAN = ("teacher_loss", "teacher_params", "teacher_tokens", "student_tokens")
@@ -354,71 +349,6 @@ def allocation_map(laws: Laws, *, student_params: float, compute: ArrayLike, ter
         beyond=laws.beyond(plan.student_params, tokens, teacher) & plan.is_feasible,
         meta=laws.meta | terms.meta | asked,
         x=_axis("compute", C),
-    )
-
-
-def teacher_size_map(
-    laws: Laws,
-    *,
-    student_params: float,
-    student_tokens: float,
-    teacher_params: ArrayLike,
-    teacher_tokens: float | None = None,
-    teacher_tokens_per_param: float | None = None,
-) -> GridMap:
-    """The loss of one student over the size of its teacher, with the range that is as good as the best.
-
-    Args:
-        laws: laws to consult.
-        student_params: N_S.
-        student_tokens: D_S.
-        teacher_params: N_T, ascending.
-        teacher_tokens: D_T of every teacher; or
-        teacher_tokens_per_param: M_T, so that D_T = M_T N_T.
-    """
-    curve = teacher_curve(
-        laws.ensemble,
-        student_params=student_params,
-        student_tokens=student_tokens,
-        sizes=teacher_params,
-        teacher_tokens=teacher_tokens,
-        teacher_tokens_per_param=teacher_tokens_per_param,
-    )
-    are_named = laws.ensemble.size == len(laws.names)
-    values = {
-        "student_loss": curve.mean,
-        "student_loss_lowest": curve.student_loss.min(0),
-        "student_loss_highest": curve.student_loss.max(0),
-        "supervised_loss": np.full(len(curve.sizes), curve.supervised_loss.mean()),
-        "teacher_loss": curve.teacher_loss.mean(0),
-        "teacher_tokens": curve.teacher_tokens,
-        "is_flat": np.where(curve.mean <= (1 + FLAT) * curve.best.student_loss, 1.0, 0.0),
-    }
-    layers = _layers(values)
-    layers["student_loss"] = replace(layers["student_loss"], label="student loss")
-    for name, loss in zip(laws.names, curve.student_loss, strict=True) if are_named else ():
-        layers[f"student_loss[{name}]"] = Layer(label=name, unit=_NATS, values=loss)
-    N, D = np.asarray(curve.student_params), np.asarray(curve.student_tokens)
-    found = {
-        "student_params": curve.student_params,
-        "student_tokens": curve.student_tokens,
-        "teacher_tokens": teacher_tokens,
-        "teacher_tokens_per_param": teacher_tokens_per_param,
-        "best_teacher_params": curve.best.at,
-        "best_student_loss": curve.best.student_loss,
-        "best_at_edge": curve.best.at_edge,
-        "flat": curve.best.flat.to_json(),
-        "best_by_law": curve.best.at_by_member.tolist() if are_named else None,
-        "costs": [cost.to_json() for cost in curve.costs],
-    }
-    return GridMap(
-        kind="teacher-size",
-        title="Loss of a student over the size of its teacher",
-        x=_axis("teacher_params", curve.sizes),
-        layers=layers,
-        inside_range=laws.inside(N, D, values["teacher_loss"]),
-        beyond=laws.beyond(N, D, values["teacher_loss"]),
-        meta=laws.meta | found,
     )
 
 
