@@ -566,8 +566,8 @@ def grow_batch(
         doubts=(
             "the laws are of whole runs: that they hold of the tokens read so far is assumed",
             "arXiv:2505.23971 measured a rise that levels off, not a power; measure yours: `distillaw branch`",
-            "measured at 0.1M parameters and 102k tokens, past the critical one: the same loss in 40 % fewer steps and "
-            "15 % more tokens, distilled 34 and 26 %; a constant batch between does better alone, worse distilled, by "
+            "measured at 0.1M parameters, past the critical batch: the same loss in 40 % fewer steps and "
+            "15 % more tokens, distilled 30 and 33 % (unsure); a constant batch between does better alone, by "
             "the hyperbola (docs/regime.md)",
         ),
     )
