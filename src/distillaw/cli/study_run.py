@@ -55,7 +55,7 @@ def run(
         executor: where workers run: processes of this machine, Slurm jobs, or tasks of a Ray cluster.
         workers: at once; 0 takes one per CUDA device or core here, and what the cluster holds on Ray; Slurm wants a
             number.
-        cluster: what a worker on Slurm or Ray gets.
+        cluster: what a worker gets.
         again: a run to be done again, by its id; what it was is kept aside. May be repeated.
         settings: KEY=VALUE over the file's, e.g. students.tokens=[80k,240k]; checked like the file, recorded in
             study.json. May be repeated.
@@ -73,6 +73,7 @@ def run(
     spec = load_study(study, corpus=corpus, settings=settings)
     folder = out or Path("out") / spec.name
     _check_places(spec, folder)
+    _check_shares(spec, cluster.processes if cluster else 1)
     cost = cost_left(spec, folder)
     done = len(list(folder.glob("runs/*/result.json")))
     so_far = f"; {plural(done, 'run')} done" if done else ""
@@ -109,6 +110,16 @@ def _check_places(spec: "StudySpec", folder: Path) -> None:
     check_home(spec.data, folder)
     for file in (folder / "report.html", folder / "verdict.json", *law_files(folder)):
         check_file(file)
+
+
+def _check_shares(spec: "StudySpec", processes: int) -> None:
+    """Refuse a batch that the processes of a worker cannot share evenly."""
+    sequences = spec.batch_tokens // spec.training.context
+    if sequences % processes:
+        raise ConfigError(
+            f"--processes {processes}: a batch of {sequences} sequences (batch_tokens {spec.batch_tokens:,}, context "
+            f"{spec.training.context}) cannot be shared evenly. Choose batch_tokens as a multiple, or other processes"
+        )
 
 
 def _seconds_left(folder: Path) -> float | None:
@@ -156,8 +167,8 @@ def _choose_place(
     if executor == "ray":
         options.for_ray()
         return lambda study: RayExecutor(study, workers, options), workers or count_workers(0)
-    count = count_workers(workers)
-    return lambda study: LocalExecutor(study, count), count
+    count = (workers and count_workers(workers)) or max(1, count_workers(0) // options.processes)
+    return lambda study: LocalExecutor(study, count, options.execution), count
 
 
 def _conclude(folder: Path, outcome: "StudyOutcome", output: Output) -> int:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distillaw.errors import ConfigError, RunError
+from distillaw.runs.execution import Execution, Sharding
 from distillaw.runs.lock import LATE_SECONDS, wait_for_files
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.executor import Executor, Lost, TrainingTask
@@ -41,18 +42,22 @@ FAULTS = frozenset({"FAILED", "OUT_OF_MEMORY"})
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterOptions:
-    """Options of `--executor slurm` and `--executor ray`, per worker."""
+    """What a worker of a study gets."""
 
+    processes: int = 1
+    """Of a worker, on one machine, each with a GPU of its own where there are any: they train together."""
+    sharding: Sharding = "ddp"
+    """With several processes: every model whole on each (ddp), or a slice of it (fsdp), the teacher's too."""
     partition: str = ""
     """Slurm: where jobs go."""
     time: str = "60"
     """Slurm: time limit of a job, minutes or D-HH:MM:SS; a job that meets it saves and is submitted again."""
     cpus: int = 1
-    """Cores of a worker."""
+    """Slurm and Ray: cores of a worker."""
     gpus: int = 0
-    """Devices of a worker."""
+    """Slurm and Ray: devices of a worker."""
     mem: str = ""
-    """Memory of a worker, e.g. 4G."""
+    """Slurm and Ray: memory of a worker, e.g. 4G."""
     sbatch: tuple[str, ...] = ()
     """Slurm: a further setting, e.g. --sbatch account=x; may be repeated."""
     ray_address: str = ""
@@ -70,9 +75,21 @@ class ClusterOptions:
                 raise ConfigError(
                     f"{option} means nothing to --executor {executor}; drop it or choose another executor"
                 )
-        for name, least in (("cpus", 1), ("gpus", 0)):
+        for name, least in (("cpus", 1), ("gpus", 0), ("processes", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"--{name} {getattr(self, name)}: give {least} or more")
+        if self.sharding == "fsdp" and self.processes == 1:
+            raise ConfigError("--sharding fsdp is for several processes: say how many, --processes 2")
+        if 0 < self.gpus < self.processes:
+            raise ConfigError(
+                f"--processes {self.processes} with --gpus {self.gpus}: each process takes a device of its own. Give "
+                f"--gpus {self.processes}"
+            )
+
+    @property
+    def execution(self) -> Execution:
+        """How a worker trains."""
+        return Execution(processes=self.processes, sharding=self.sharding)
 
     def for_sbatch(self) -> dict[str, object]:
         """As submitit wants it.
@@ -145,7 +162,7 @@ class SlurmExecutor(Executor):
                 "the study folder on a disk that the nodes share"
             )
         super().__init__(study, workers)
-        self.threads, self.has_devices = options.cpus, options.gpus > 0
+        self.threads, self.has_devices, self.execution = options.cpus, options.gpus > 0, options.execution
         self._submitit = submitit.SlurmExecutor(folder=study.workers)
         self._states: dict[str, tuple[str, str]] = {}
         """State and reason of every job that is waited for."""
@@ -156,7 +173,7 @@ class SlurmExecutor(Executor):
             raise ConfigError(f"Slurm settings that submitit refuses: {error}") from error
 
     def _train(self, task: TrainingTask) -> dict[str, Any]:
-        order = task.order(self.study.path, self._named(task), self.threads)
+        order = task.order(self.study.path, self._named(task), self.threads, self.execution)
         try:
             with self._asking:
                 job = self._submitit.submit(train, order)
@@ -255,7 +272,7 @@ class RayExecutor(Executor):
                 f"no Ray cluster at {options.ray_address or 'this machine'}: {error}"
             ) from error
         super().__init__(study, workers or _room(ray.cluster_resources(), options))
-        self.threads, self.has_devices = options.cpus, options.gpus > 0
+        self.threads, self.has_devices, self.execution = options.cpus, options.gpus > 0, options.execution
         self._work: Any = ray.remote(**options.for_ray())(train)
 
     def _train(self, task: TrainingTask) -> dict[str, Any]:
@@ -263,7 +280,8 @@ class RayExecutor(Executor):
         task.where, task.log = f"Ray task {name}", "Ray's own logs (ray logs cluster)"
         task.waits_for = "waiting for free processors or devices of the Ray cluster"
         try:
-            task.handle = self._work.remote(task.order(self.study.path, name, self.threads))
+            order = task.order(self.study.path, name, self.threads, self.execution)
+            task.handle = self._work.remote(order)
         except Exception as error:
             raise RunError(f"Ray takes no worker: {error}") from error
         known = self._ray.exceptions

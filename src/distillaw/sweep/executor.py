@@ -25,6 +25,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from distillaw.runs.execution import HERE, Execution
 from distillaw.runs.lock import is_visible
 from distillaw.runs.places import appending, remove_file
 from distillaw.runs.store import StudyFolder
@@ -70,10 +71,11 @@ class TrainingTask:
         """Whether a worker has come as far as to train it."""
         return self.record is not None and is_visible(self.record)
 
-    def order(self, folder: Path, name: str, threads: int) -> str:
+    def order(self, folder: Path, name: str, threads: int, execution: Execution = HERE) -> str:
         """What a worker is told (`sweep.worker.train`): JSON."""
-        jobs = [asdict(job) for job in self.jobs]
-        order = {"folder": str(folder), "name": name, "holder": self.holder, "threads": threads, "jobs": jobs}
+        order = {"folder": str(folder), "name": name, "holder": self.holder, "threads": threads}
+        order |= {"processes": execution.processes, "sharding": execution.sharding}
+        order |= {"jobs": [asdict(job) for job in self.jobs]}
         return json.dumps(order)
 
 
@@ -83,6 +85,8 @@ class Executor(ABC):
     name: str
     threads = 1
     """Cores of each worker."""
+    execution = HERE
+    """Processes of each worker and how they share models."""
     has_devices = False
     """Whether each worker has an accelerator: then students of one shape are trained as one batched model."""
 
@@ -141,12 +145,16 @@ class _Child:
 
 
 class LocalExecutor(Executor):
-    """This machine: a single-threaded process per core, or one per CUDA device where there are any."""
+    """This machine: a single-threaded process per core, or one per CUDA device where there are any.
+
+    With processes, workers take so many cores or devices each.
+    """
 
     name = "local"
 
-    def __init__(self, study: StudyFolder, workers: int) -> None:
+    def __init__(self, study: StudyFolder, workers: int, execution: Execution = HERE) -> None:
         super().__init__(study, workers)
+        self.execution, self.threads = execution, execution.processes
         self._devices = cuda_devices()
         self.has_devices = bool(self._devices)
         self._children: dict[int, _Child] = {}
@@ -163,7 +171,7 @@ class LocalExecutor(Executor):
             child = self._children[number] = self._start(number)
         task.where, task.log, task.handle = f"pid {child.process.pid}", str(child.log), child.process
         task.record = self.study.workers / f"{child.name}.json"
-        order = task.order(self.study.path, child.name, self.threads)
+        order = task.order(self.study.path, child.name, self.threads, self.execution)
         try:
             child.connection.send_bytes(order.encode())
             report = json.loads(child.connection.recv_bytes())
@@ -186,10 +194,12 @@ class LocalExecutor(Executor):
         return Lost(how, is_fault=code != 0)
 
     def _start(self, number: int) -> _Child:
-        """A new process, with a device of its own (or shared in turn) where there are any."""
+        """A new process, with devices of its own (or shared in turn) where there are any, one for each of its ranks."""
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
         if self._devices:
-            environment["CUDA_VISIBLE_DEVICES"] = self._devices[number % len(self._devices)]
+            count, ranks = len(self._devices), self.execution.processes
+            own = [self._devices[(number * ranks + rank) % count] for rank in range(min(ranks, count))]
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
         name, log = f"local-{number}-{secrets.token_hex(4)}", self.study.workers / f"local-{number}.log"
         ours, theirs = socket.socketpair()
         # the folder as an argument, so that whoever lists processes sees whose worker it is

@@ -277,7 +277,10 @@ class Scheduler:
             )
         self._outcome.busy_seconds += spent
         self._outcome.done.extend(done)
-        event, how = ("lost", f"asked to leave {report['why']}") if report["why"] else ("ended", "")
+        died = report.get("died", "")
+        event, how = (
+            ("lost", died or f"asked to leave {report['why']}") if died or report["why"] else ("ended", "")
+        )
         self._log(event, entry, how=how, done=done, failed=failed, cpu_seconds=spent)
         if failed and not self._is_stopping:
             self._check_disk()
@@ -288,7 +291,7 @@ class Scheduler:
             elif not self._is_open(job):
                 self._tell(self._display.finished, job)
         if how:
-            self._replace(entry, how)
+            self._replace(entry, how, is_fault=bool(died))
 
     def _unseen(self, done: Sequence[str]) -> list[str]:
         """Runs that were finished elsewhere and whose results do not show here, however long one waits."""

@@ -9,14 +9,16 @@ import contextlib
 import json
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distillaw.errors import DistillawError, RunError
 from distillaw.runs.config import from_table
@@ -24,12 +26,20 @@ from distillaw.runs.lock import LOCK, Claim, HolderWatch, make_claim, record_of,
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.ready import TrunkJob
 
+if TYPE_CHECKING:
+    from distillaw.models.parallel import Ranks
+
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 """One thread per worker unless it is given more; read when torch is imported."""
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 """What asks a worker to save and leave: the usual one, and the one that Slurm sends ahead of a time limit."""
 IDLE_SECONDS = 0.5
 """How soon an idle worker of this machine heeds a signal."""
+WATCH_SECONDS = 0.1
+"""How often a worker of several processes looks at them."""
+LAST_SECONDS = 5.0
+"""How long the others may take to end after one has died, so that who died first is named."""
+RANK = "rank"
 
 
 def train(order: str) -> dict[str, Any]:
@@ -37,7 +47,7 @@ def train(order: str) -> dict[str, Any]:
 
     Returns:
         `done`: runs that it finished; `failed`: run -> error; `cpu_seconds` since the task before, imports included;
-        `why` it left early, empty if it did not.
+        `why` it left early, empty if it did not; `died`: which of its processes did, and how, empty if none.
     """
     told, before = json.loads(order), time.process_time()
     _prepare(told["threads"])
@@ -129,28 +139,119 @@ def _train(told: dict[str, Any], worker: _Worker) -> dict[str, Any]:
     # after its own record was made: either a new scheduler sees that record, or this worker the new scheduler
     worker.scheduler = HolderWatch(record_of(study.path / LOCK), told["holder"])
     failed: dict[str, str] = {}
+    died, of_ranks = "", sum(os.times()[2:4])
     with contextlib.suppress(StopTraining):
-        if not worker.is_to_leave():
+        if not worker.is_to_leave() and told.get("processes", 1) > 1:
+            died = _watch(told, worker)
+            states = {run_id: study.run(run_id) for run_id in missing}
+            failed = {key: run.failure()[0] for key, run in states.items() if run.state() == "failed"}
+        elif not worker.why:
             failed = _try(jobs, study, worker)
     left = study.unfinished(missing)
     done = [run_id for run_id in missing if run_id not in left]
     before, worker.counted = worker.counted, time.process_time()
-    return {"done": done, "failed": failed, "cpu_seconds": worker.counted - before, "why": worker.why}
+    spent = worker.counted - before + sum(os.times()[2:4]) - of_ranks
+    return {"done": done, "failed": failed, "cpu_seconds": spent, "why": worker.why, "died": died}
 
 
-def _try(jobs: list[TrunkJob], study: StudyFolder, worker: _Worker) -> dict[str, str]:
+def _watch(told: dict[str, Any], worker: _Worker) -> str:
+    """Have a task trained by several processes of this machine; how the first of them that died did, else empty.
+
+    They are asked to save and leave when this one is, and none outlives it.
+    """
+    world = told["processes"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    known = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+    ranks: list[subprocess.Popen[bytes]] = []
+    try:
+        for rank in range(world):
+            variables = {
+                key: str(value) for key, value in (known | {"RANK": rank, "LOCAL_RANK": rank}).items()
+            }
+            command = [sys.executable, "-m", "distillaw.sweep.worker", told["folder"], told["name"], RANK]
+            # the order comes by a pipe: how long a command line may be is the machine's to say
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, env=os.environ | variables, start_new_session=True
+            )
+            ranks.append(process)
+            assert process.stdin is not None
+            with (
+                contextlib.suppress(BrokenPipeError),
+                process.stdin as pipe,
+            ):  # one that has died is seen below
+                pipe.write(json.dumps(told | {"parent": os.getpid()}).encode())
+        is_asked, until = False, float("inf")
+        while any(rank.poll() is None for rank in ranks) and time.monotonic() < until:
+            if any(rank.returncode for rank in ranks):
+                until = min(until, time.monotonic() + LAST_SECONDS)
+            if worker.is_to_leave() and not is_asked:
+                is_asked = True
+                for rank in ranks:
+                    rank.terminate()
+            time.sleep(WATCH_SECONDS)
+        codes = [rank.returncode for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+    # one that was killed is named before those that only lost it
+    ended = sorted((code, rank) for rank, code in enumerate(codes) if code)
+    if not ended:
+        return ""
+    code, rank = ended[0]
+    return f"rank {rank} of {world} " + (
+        f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    )
+
+
+def _rank(order: str) -> None:
+    """One of several processes that train a task together, until it is done or the worker asks for the end."""
+    told = json.loads(order)
+    _end_with(told["parent"])
+    _prepare(max(1, told["threads"] // told["processes"]))
+    from distillaw.models.parallel import join_ranks
+    from distillaw.runs.execution import Execution
+    from distillaw.train.loop import StopRequest, StopTraining
+
+    jobs = [from_table(TrunkJob, job, "job") for job in told["jobs"]]
+    with StopRequest(lambda tokens, loss: None) as request:
+        with join_ranks(Execution(sharding=told["sharding"])) as ranks, contextlib.suppress(StopTraining):
+            _try(jobs, StudyFolder(Path(told["folder"])), request, ranks)
+
+
+def _end_with(parent: int) -> None:
+    """Have the kernel kill this process when the worker that started it is gone: its task goes to another."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        sys.exit("the worker is gone")
+
+
+def _try(
+    jobs: list[TrunkJob],
+    study: StudyFolder,
+    report: Callable[[int, float], None],
+    ranks: "Ranks | None" = None,
+) -> dict[str, str]:
     """Train; what failed is marked so in its folder. Returns run -> error."""
+    from distillaw.models.parallel import is_lost_peer
     from distillaw.train.loop import StopTraining
 
     failed: dict[str, str] = {}
     try:
-        diverged = _train_trunks(jobs, study, worker)
+        diverged = _train_trunks(jobs, study, report, ranks)
     except StopTraining:
         raise
     except (DistillawError, MemoryError, OSError) as error:
         for job in jobs:
             failed |= study.fail(job.run_ids, str(error) or type(error).__name__)
     except Exception as error:  # a defect of ours: the trace goes to the worker's log, the study goes on
+        if ranks and is_lost_peer(error):  # nothing of the runs
+            raise
         traceback.print_exc()
         for job in jobs:
             failed |= study.fail(job.run_ids, f"{type(error).__name__}: {error} (trace in {study.workers})")
@@ -161,7 +262,9 @@ def _try(jobs: list[TrunkJob], study: StudyFolder, worker: _Worker) -> dict[str,
     return failed
 
 
-def _train_trunks(jobs: list[TrunkJob], study: StudyFolder, worker: _Worker) -> dict:
+def _train_trunks(
+    jobs: list[TrunkJob], study: StudyFolder, report: Callable[[int, float], None], ranks: "Ranks | None"
+) -> dict:
     import torch
 
     from distillaw.models.parallel import Ranks
@@ -172,7 +275,7 @@ def _train_trunks(jobs: list[TrunkJob], study: StudyFolder, worker: _Worker) -> 
     wanted: dict = {}
     for job in jobs:  # a trunk may come as two jobs, the grid's budgets and a held-out one
         wanted[job.trunk] = (*wanted.get(job.trunk, ()), *job.budgets)
-    return train_trunks(wanted, study, ranks=Ranks(device=device), report=worker)
+    return train_trunks(wanted, study, ranks=ranks or Ranks(device=device), report=report)
 
 
 def _wait_for_inputs(jobs: list[TrunkJob], study: StudyFolder) -> None:
@@ -186,4 +289,7 @@ def _wait_for_inputs(jobs: list[TrunkJob], study: StudyFolder) -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], sys.argv[2], Connection(int(sys.argv[3])))
+    if sys.argv[3] == RANK:
+        _rank(sys.stdin.read())
+    else:
+        _serve(sys.argv[1], sys.argv[2], Connection(int(sys.argv[3])))
