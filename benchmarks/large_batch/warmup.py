@@ -1,7 +1,7 @@
 """Does the batch warm-up keep the loss of the small batch with fewer steps, alone and distilled?
 
-A constant small batch, a constant large one and a batch that doubles from the one to the other read the same text in
-the same order; each has its own best rate, by a grid on the first seed. Differences are paired over seeds and
+Constant batches, small, middle and large, and a batch that doubles from the small to the large one read the same text
+in the same order; each has its own best rate, by a grid on the first seed. Differences are paired over seeds and
 documents. Where a schedule ends above the small batch, the small batch's own curve says how many of its steps come to
 the same loss.
 
@@ -50,6 +50,7 @@ class Way:
 WAYS = {
     "small": Way(512, (), (0.008, 0.016, 0.032)),
     "warm-up": Way(512, (25_600, 61_440), (0.008, 0.016, 0.032)),
+    "middle": Way(1024, (), (0.0113, 0.0226, 0.0453)),
     "large": Way(2048, (), (0.016, 0.032, 0.064)),
 }
 
