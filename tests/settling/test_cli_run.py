@@ -198,6 +198,9 @@ def test_a_dry_run_shows_what_comes_next_not_what_was_done(settled, tmp_path):
     folder, answer = settled
     copy = tmp_path / "out"
     shutil.copytree(folder, copy)
+    record = read_json(copy / "settle.json")
+    del record["question"]["training"]["batch_doublings"]  # begun before there was this setting
+    write_json(copy / "settle.json", record)
     ended = _settled(_file(tmp_path), copy, "--dry-run")
     assert ended["next_stage"] is None
     assert ended["stages_done"] == len(answer["stages"])

@@ -18,6 +18,7 @@ from distillaw.runs.config import from_table
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.lock import held
 from distillaw.runs.places import GENERATOR
+from distillaw.runs.spec import Recipe
 from distillaw.runs.store import StudyFolder
 from distillaw.settling.design import nearest_stage, next_stage, rungs_ahead
 from distillaw.settling.pilots import Pilots, Train, Tuned
@@ -78,11 +79,16 @@ def _settings(spec: SettleSpec) -> dict[str, object]:
         "target": asdict(spec.target),
         "level": spec.settle.level,
         "least_params": spec.settle.least_params,
-        "training": asdict(spec.training),
+        "training": _as_json(spec.training),
         "batch_tokens": spec.batch_tokens,
         "peak_lr": spec.peak_lr,
         "seed": spec.seed,
     }
+
+
+def _as_json(training: Recipe) -> dict[str, object]:
+    """As a file gives it back: tuples are lists there."""
+    return {name: list(x) if isinstance(x, tuple) else x for name, x in asdict(training).items()}
 
 
 def check_folder(folder: Path, spec: SettleSpec) -> None:
@@ -158,6 +164,8 @@ def read_record(folder: Path) -> SettleRecord | None:
     try:
         planned = [_planned(row) for row in list(table["stages"])]
         question = dict(table["question"])
+        # settings that came after the record was written had their defaults
+        question["training"] = _as_json(Recipe()) | dict(question["training"])
         return SettleRecord(
             question=question,
             budget=float(table["budget"]),
