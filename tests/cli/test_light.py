@@ -11,13 +11,16 @@ import pytest
 
 from tiny import STUDY
 
-HEAVY = "torch transformers scipy matplotlib pyarrow pandas jinja2 trl datasets".split()
+HEAVY = (
+    "torch transformers scipy matplotlib pyarrow pandas jinja2 trl datasets distillaw.sweep.scheduler".split()
+)
 CALLS = """\
 --help
 __complete predict --law b
 cache build --help
 cost --params 1B --tokens 20B --json
 doctor --no-measure --json --out .
+fit --help
 gap --student 1B --explain
 instruct sft --help
 laws
@@ -35,7 +38,11 @@ worlds show tiny --documents 2
 dl.published('busbridge2025').supervised(params=1e9, tokens=1e10)
 v = dl.plan(money=3000, max_params='3B', teachers=['pythia-6.9b'], students_served=3); v._repr_html_(); v.to_json()
 """.splitlines()
-MAY = {"page --out planner.html": {"scipy"}, "worlds show tiny --documents 2": {"scipy"}}
+MAY = {
+    "page --out planner.html": {"scipy"},
+    "study show tiny.toml": {"distillaw.sweep.scheduler"},  # ours, and no other verb's before it trains
+    "worlds show tiny --documents 2": {"scipy"},
+}
 IN_A_FORK = """
 import json, os, sys
 import distillaw as dl

@@ -6,11 +6,9 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter
-
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.options import Count, LawNames, Number, TeacherName
+from distillaw.cli.options import Count, LawNames, Number, Several, TeacherName
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, times
@@ -33,7 +31,7 @@ def gap(
     teacher_tokens_per_param: Number | None = None,
     teacher: TeacherName | None = None,
     teacher_loss: Number | None = None,
-    law: Annotated[LawNames | None, Parameter(consume_multiple=True)] = None,
+    law: Annotated[LawNames | None, Several] = None,
     arm: Literal["fresh", "pruned", "fixed"] | None = None,
     margin: float = 0.5,
     explain: bool = False,

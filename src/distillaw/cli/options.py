@@ -153,6 +153,8 @@ Words: TypeAlias = Annotated[tuple[str, ...], _reads(_words)]
 """Several with commas between, each once."""
 Text: TypeAlias = Annotated[str, Parameter(allow_leading_hyphen=True)]
 """A number that is kept as it was typed: for its label, or because others read it."""
+Several = Parameter(consume_multiple=True)
+"""An option that takes all the words up to the next one."""
 
 
 # --- names and places ---------------------------------------------------------------------------------------

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.options import Count, OutFolder
+from distillaw.cli.options import Count, OutFolder, Several
 from distillaw.cli.output import Output, same_command
-from distillaw.cli.plan import Several
 from distillaw.quantities import did_you_mean, format_flop
 from distillaw.table import Table, number, text
 

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_sections, print_table
-from distillaw.cli.options import Count, HardwareName, LawNames, Number, Place, TeacherNames, Text
+from distillaw.cli.options import Count, HardwareName, LawNames, Number, Place, Several, TeacherNames, Text
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.planning.question import Count as AnyCount
@@ -21,13 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from distillaw.evaluate.scout import ScoutedTeacher
-    from distillaw.planning.question import PlanQuestion
     from distillaw.planning.situation import Teacher
     from distillaw.planning.verdict import Verdict
     from distillaw.runs.record import StudyRecord
 
-
-Several = Parameter(consume_multiple=True)
 
 _TYPED: dict[str, Any] = {
     "device": HardwareName,

@@ -253,7 +253,7 @@ def distil(
     locate(teacher)  # what is not there is said before torch is imported
     require_trainable()
 
-    from distillaw.cli.progress import make_display
+    from distillaw.cli.display import make_display
     from distillaw.sweep.arms import ArmsSpec, train_arms
 
     settings = arms.settings(corpus, teacher, tokens, execution_of(execution))

@@ -121,7 +121,7 @@ def minima(
     locate(teacher)  # what is not there is said before torch is imported
     require_trainable()
 
-    from distillaw.cli.progress import make_display
+    from distillaw.cli.display import make_display
     from distillaw.recipe.foresight import consult_laws, foresee
     from distillaw.recipe.minima import cook
 

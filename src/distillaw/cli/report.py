@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.options import LawNames, OutFile, checked_folder
+from distillaw.cli.options import LawNames, OutFile, Several, checked_folder
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 
@@ -74,7 +74,7 @@ def page(
     *,
     out: OutFile = Path("planner.html"),
     study: Path | None = None,
-    law: Annotated[LawNames | None, Parameter(consume_multiple=True)] = None,
+    law: Annotated[LawNames | None, Several] = None,
     open: bool = False,
     output: Output = Output(),
 ) -> None:

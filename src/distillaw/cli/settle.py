@@ -65,8 +65,8 @@ def settle(
         dry_run: only the next stage and what may follow: FLOP, time, disk; nothing is trained.
         workers: processes, one core each; 0 takes all cores.
     """
+    from distillaw.cli.display import make_display
     from distillaw.cli.machine import count_workers
-    from distillaw.cli.progress import make_display
     from distillaw.settling.spec import read_settle
     from distillaw.sweep.study import require_trainable
 

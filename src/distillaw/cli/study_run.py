@@ -11,10 +11,10 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
+from distillaw.cli.display import make_display
 from distillaw.cli.machine import count_workers
 from distillaw.cli.options import Place
 from distillaw.cli.output import Output, Settings, same_command
-from distillaw.cli.progress import make_display
 from distillaw.errors import ConfigError, DistillawError, RunError
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, parse_count, plural
 from distillaw.sweep.clusters import ClusterOptions, RayExecutor, SlurmExecutor

@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.options import OutFolder, Whole
+from distillaw.cli.options import OutFolder, Several, Whole
 from distillaw.cli.output import Output
 from distillaw.cli.progress import metered
 from distillaw.errors import ConfigError
@@ -25,7 +25,7 @@ app = App(name="toys", help="Compute the capacity gap in its simplest form: a cl
 
 Real = Annotated[float, Parameter(allow_leading_hyphen=True)]
 Integer = Annotated[int, Parameter(allow_leading_hyphen=True)]
-Counts = Annotated[list[Whole] | None, Parameter(consume_multiple=True)]
+Counts = Annotated[list[Whole] | None, Several]
 PUBLISHED_STUDENTS = (300, 400, 500, 600, 700, 800)
 """Of the kernel regression in Busbridge et al. 2025, appendix C (docs/toys.md)."""
 _LARGEST_TARGET = 10**6

@@ -10,10 +10,10 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
+from distillaw.cli.display import make_display
 from distillaw.cli.machine import ExecutionOptions, execution_of, joined
 from distillaw.cli.options import Numbers, OutFolder, Text, Whole, Words, given, options_of, whole
 from distillaw.cli.output import Output, Settings, same_command
-from distillaw.cli.progress import make_display
 from distillaw.quantities import format_count, format_flop, format_seconds
 from distillaw.sweep.run_files import BranchCost, BranchSpec, branch_cost
 from distillaw.table import Table
@@ -110,7 +110,7 @@ def branch(
         test: what is run from there.
         dry_run: show branches, tokens, FLOP and time, and stop.
     """
-    from distillaw.cli.progress import make_display
+    from distillaw.cli.display import make_display
     from distillaw.sweep.run_files import load_single
     from distillaw.sweep.study import require_trainable
 
