@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-STUDY = """
-name = "long"
+SETTINGS = """
 batch_tokens = 128
 peak_lr = 0.01
 [data]
@@ -24,6 +23,10 @@ context = 32
 warmup_tokens = 512
 [tuning]
 enabled = false
+"""
+STUDY = f"""
+name = "long"
+{SETTINGS}
 [students]
 params = ["0.03M"]
 tokens = ["60k", "120k"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from cluster_study import SETTINGS
 
 from distillaw.runs.execution import Execution
 from distillaw.runs.files import read_json
@@ -17,20 +18,9 @@ from distillaw.sweep.study import run_study
 from in_process import workers_here
 
 TWO = Execution(processes=2, sharding="fsdp")
-STUDY = """
+STUDY = f"""
 name = "shared"
-batch_tokens = 128
-peak_lr = 0.01
-[data]
-vocab_size = 300
-validation_documents = 20
-validation_tokens_per_document = 96
-max_document_chars = 4000
-[training]
-context = 32
-warmup_tokens = 512
-[tuning]
-enabled = false
+{SETTINGS}
 [students]
 params = ["0.03M"]
 tokens = ["12k"]

@@ -51,7 +51,10 @@ class AccumulationMeter:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
         added = gradients if self._before is None else torch._foreach_sub(gradients, self._before)
         self._squares.append(_squared(added) * self._micro_batches**2)
-        self._before = [gradient.clone() for gradient in gradients]
+        if self._before is None:
+            self._before = [gradient.clone() for gradient in gradients]
+        else:  # in place: a second copy of a large model's gradients would be the peak of its step
+            torch._foreach_copy_(self._before, gradients)
 
     @torch.no_grad()
     def norms(self) -> tuple[float, float]:
