@@ -15,7 +15,7 @@ import pytest
 from distillaw.runs.lock import held
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep import clusters, worker
-from distillaw.sweep.clusters import ClusterOptions, RayExecutor, SlurmExecutor
+from distillaw.sweep.clusters import WorkerOptions, RayExecutor, SlurmExecutor
 from distillaw.sweep.executor import Lost, TrainingTask
 
 COMMANDS = {
@@ -60,7 +60,7 @@ def queue(tmp_path, monkeypatch):
 def slurm(queue, tmp_path):
     pytest.importorskip("submitit")
     (tmp_path / "study").mkdir()
-    executor = SlurmExecutor(StudyFolder(tmp_path / "study"), 3, ClusterOptions())
+    executor = SlurmExecutor(StudyFolder(tmp_path / "study"), 3, WorkerOptions())
     yield executor
     executor.close()
 
@@ -213,7 +213,7 @@ def ray(monkeypatch):
     ],
 )
 def test_a_lost_node_is_nobodys_fault_even_before_its_worker_began(ray, tmp_path, end, is_fault):
-    executor = RayExecutor(StudyFolder(tmp_path), 1, ClusterOptions())
+    executor = RayExecutor(StudyFolder(tmp_path), 1, WorkerOptions())
     ray.ends = [end]
     error = lost(executor.submit(task()))
     assert end in error.how and error.is_fault is is_fault
@@ -221,7 +221,7 @@ def test_a_lost_node_is_nobodys_fault_even_before_its_worker_began(ray, tmp_path
 
 
 def test_a_task_of_ray_that_never_ends_does_not_hold_who_closes(ray, tmp_path):
-    executor = RayExecutor(StudyFolder(tmp_path), 2, ClusterOptions())
+    executor = RayExecutor(StudyFolder(tmp_path), 2, WorkerOptions())
     future = executor.submit(task())
     executor.close()
     assert not lost(future).is_fault

@@ -17,7 +17,7 @@ from distillaw.cli.options import Place
 from distillaw.cli.output import Output, Settings, same_command
 from distillaw.errors import ConfigError, DistillawError, RunError
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, parse_count, plural
-from distillaw.sweep.clusters import ClusterOptions, RayExecutor, SlurmExecutor
+from distillaw.sweep.clusters import WorkerOptions, RayExecutor, SlurmExecutor
 from distillaw.sweep.executor import LocalExecutor
 from distillaw.table import Table, number, text
 
@@ -37,7 +37,7 @@ def run(
     out: Path | None = None,
     executor: Literal["local", "slurm", "ray"] = "local",
     workers: int = 0,
-    cluster: Annotated[ClusterOptions | None, Parameter(name="*")] = None,
+    cluster: Annotated[WorkerOptions | None, Parameter(name="*")] = None,
     again: tuple[str, ...] = (),
     settings: Settings = (),
     dry_run: Annotated[bool, Parameter(negative="")] = False,
@@ -61,7 +61,7 @@ def run(
             study.json. May be repeated.
         dry_run: print what `distillaw study show` prints, and what of it is left to train; train and write nothing.
     """
-    place, count = _choose_place(executor, workers, cluster or ClusterOptions())
+    place, count = _choose_place(executor, workers, cluster or WorkerOptions())
     if dry_run:
         preview(study, corpus=corpus, settings=settings, workers=count, output=output, out=out)
         output.suggest(same_command(without="--dry-run"))
@@ -151,7 +151,7 @@ def _with_holdout(
 
 
 def _choose_place(
-    executor: str, workers: int, options: ClusterOptions
+    executor: str, workers: int, options: WorkerOptions
 ) -> tuple[Callable[["StudyFolder"], "Executor"], int]:
     """How to open the place where workers run, and how many there will be (a guess for Ray, which is not asked yet).
 

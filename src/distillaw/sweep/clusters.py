@@ -41,7 +41,7 @@ FAULTS = frozenset({"FAILED", "OUT_OF_MEMORY"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusterOptions:
+class WorkerOptions:
     """What a worker of a study gets."""
 
     processes: int = 1
@@ -70,7 +70,7 @@ class ClusterOptions:
             ConfigError: an option that means nothing to it, or a number out of range.
         """
         for name in (*OF_SLURM, *OF_RAY, *OF_BOTH):
-            if name not in KNOWN[executor] and getattr(self, name) != getattr(ClusterOptions(), name):
+            if name not in KNOWN[executor] and getattr(self, name) != getattr(WorkerOptions(), name):
                 option = f"--{name.replace('_', '-')}"
                 raise ConfigError(
                     f"{option} means nothing to --executor {executor}; drop it or choose another executor"
@@ -144,7 +144,7 @@ class SlurmExecutor(Executor):
 
     name = "slurm"
 
-    def __init__(self, study: StudyFolder, workers: int, options: ClusterOptions) -> None:
+    def __init__(self, study: StudyFolder, workers: int, options: WorkerOptions) -> None:
         """Open the way to the queue.
 
         Raises:
@@ -248,7 +248,7 @@ class RayExecutor(Executor):
 
     name = "ray"
 
-    def __init__(self, study: StudyFolder, workers: int, options: ClusterOptions) -> None:
+    def __init__(self, study: StudyFolder, workers: int, options: WorkerOptions) -> None:
         """Join the cluster, or start one of this machine alone.
 
         Raises:
@@ -309,7 +309,7 @@ class RayExecutor(Executor):
             self._ray.shutdown()
 
 
-def _room(has: Mapping[str, float], options: ClusterOptions) -> int:
+def _room(has: Mapping[str, float], options: WorkerOptions) -> int:
     """How many workers a cluster has room for.
 
     Raises:
