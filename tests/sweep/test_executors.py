@@ -15,7 +15,7 @@ import pytest
 from distillaw.runs.lock import held
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep import clusters, worker
-from distillaw.sweep.clusters import WorkerOptions, RayExecutor, SlurmExecutor
+from distillaw.sweep.clusters import RayExecutor, SlurmExecutor, WorkerOptions
 from distillaw.sweep.executor import Lost, TrainingTask
 
 COMMANDS = {

@@ -17,7 +17,7 @@ from distillaw.cli.options import Place
 from distillaw.cli.output import Output, Settings, same_command
 from distillaw.errors import ConfigError, DistillawError, RunError
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, parse_count, plural
-from distillaw.sweep.clusters import WorkerOptions, RayExecutor, SlurmExecutor
+from distillaw.sweep.clusters import RayExecutor, SlurmExecutor, WorkerOptions
 from distillaw.sweep.executor import LocalExecutor
 from distillaw.table import Table, number, text
 
