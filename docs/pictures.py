@@ -129,13 +129,9 @@ def capacity_gap() -> Figure:
     """The 0.08M student against its teacher's loss, one curve a budget: a U that opens with tokens."""
     figure, ax = one(height=3.4)
     taught = [
-        run
-        for run in runs()
-        if run["role"] == "student" and run["label"].startswith("0.08M") and run["seed"] == 0
+        run for run in runs() if run["role"] == "student" and run["label"].startswith("0.08M") and run["seed"] == 0
     ]
-    for budget, color in zip(
-        (205_000, 410_000, 820_000, 1_640_000), (ORANGE, GREEN, PINK, BLUE), strict=True
-    ):
+    for budget, color in zip((205_000, 410_000, 820_000, 1_640_000), (ORANGE, GREEN, PINK, BLUE), strict=True):
         found = sorted(
             (run["teacher_loss"], run["loss"])
             for run in taught
@@ -164,9 +160,7 @@ def regimes() -> Figure:
     student = next(run for run in cells("0.3M", teacher=None) if abs(run["tokens"] / 820_000 - 1) < 0.02)
     alone = float(law.supervised(params=student["params"], tokens=student["tokens"]))
     teachers = np.linspace(2.3, 3.9, 200)
-    loss = law.distillation(
-        student_params=student["params"], student_tokens=student["tokens"], teacher_loss=teachers
-    )
+    loss = law.distillation(student_params=student["params"], student_tokens=student["tokens"], teacher_loss=teachers)
     best = int(np.argmin(loss))
     ax.plot(teachers, loss, color=BLUE)
     ax.plot(teachers, teachers, color=MUTED, ls="--", lw=1)
@@ -254,9 +248,7 @@ def uncertainty() -> Figure:
     (figure, ax), z = one(height=2.7), stats.norm.ppf(0.95)
     scale = {side: abs(gain[side] - gain["mean"]) / z for side in ("lower", "upper")}
     x = np.linspace(-0.17, 0.09, 400)
-    density = np.exp(
-        -0.5 * ((x - gain["mean"]) / np.where(x < gain["mean"], scale["lower"], scale["upper"])) ** 2
-    )
+    density = np.exp(-0.5 * ((x - gain["mean"]) / np.where(x < gain["mean"], scale["lower"], scale["upper"])) ** 2)
     ax.plot(x, density, color=BLUE)
     ax.fill_between(x, density, where=x < -margin, color=BLUE, alpha=0.2)
     ax.fill_between(x, density, where=x > margin, color=ORANGE, alpha=0.4)
@@ -342,9 +334,7 @@ def critical_batch() -> Figure:
     left.set_ylabel("times the fewest there can be")
     set_title(left, "The trade")
     test = json.loads((ROOT / "benchmarks" / "results" / "branch.json").read_text())["tests"][3]
-    for arm, color, text in zip(
-        ("distilled", "supervised"), (BLUE, INK), ("distilled", "no teacher"), strict=True
-    ):
+    for arm, color, text in zip(("distilled", "supervised"), (BLUE, INK), ("distilled", "no teacher"), strict=True):
         rows = next(a for a in test["forks"][0]["arms"] if a["trunk"] == arm and a["loss"] == arm)["rows"]
         sizes, lost = ([row[key] for row in rows] for key in ("batch_tokens", "excess"))
         error = np.abs(np.array([row["excess_interval"] for row in rows]).T - np.array(lost))
@@ -368,9 +358,7 @@ def ghosts() -> Figure:
     for first in range(0, 128, 16):
         part, span = values[first : first + 16], [first, first + 16]
         ax.plot(span, [part.mean()] * 2, color=BLUE, lw=2.5)
-        ax.fill_between(
-            span, part.mean() - part.std(), part.mean() + part.std(), color=BLUE, alpha=0.15, lw=0
-        )
+        ax.fill_between(span, part.mean() - part.std(), part.mean() + part.std(), color=BLUE, alpha=0.15, lw=0)
         ax.axvline(span[1], color=MUTED, lw=0.6)
     ax.plot([0, 128], [values.mean()] * 2, color=ORANGE, lw=1.5)
     ax.text(130, values.mean(), "mean of the batch", color=ORANGE, va="center")
@@ -425,9 +413,7 @@ def svg_of(title: str) -> str:
 
 def main() -> int:
     """Write the pictures, or compare them with what is committed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     check, changed = parser.parse_args().check, []
     for title in PICTURES:

@@ -58,9 +58,7 @@ FIRST = ("sweep", "settling", "train", "recipe", "instruct", "evaluate", "cli")
 
 def pytest_collection_modifyitems(items):
     """Long files first (`make test` keeps their order), so that no worker ends alone with one of them."""
-    items.sort(
-        key=lambda item: FIRST.index(place) if (place := item.path.parent.name) in FIRST else len(FIRST)
-    )
+    items.sort(key=lambda item: FIRST.index(place) if (place := item.path.parent.name) in FIRST else len(FIRST))
 
 
 def pytest_collection_finish():

@@ -17,9 +17,7 @@ FLAGS = [
 @pytest.fixture(scope="session")
 def chromium():
     """Headless Chromium of the system; the test skips where it or playwright is absent."""
-    sync_api = pytest.importorskip(
-        "playwright.sync_api", reason="pip install playwright (no browser download)"
-    )
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright (no browser download)")
     names = ("chromium", "chromium-browser", "google-chrome")
     path = os.environ.get("CHROMIUM") or next((p for n in names if (p := shutil.which(n))), None)
     if path is None:

@@ -67,9 +67,7 @@ def of_command(asked: dict) -> dict:
     """The same without what the command refuses: the page's field for students served is always there."""
     is_named = asked["named"] or asked["own"]
     may_train = not asked.get("onlyExisting") and not (is_named and asked["budgetKind"] == "tokens")
-    is_shared = (
-        asked.get("logits") == "stored" or "pretraining" in asked.get("scenario", "") or asked.get("trainOwn")
-    )
+    is_shared = asked.get("logits") == "stored" or "pretraining" in asked.get("scenario", "") or asked.get("trainOwn")
     return {k: v for k, v in asked.items() if k != "studentsServed" or may_train or is_shared}
 
 
@@ -94,9 +92,7 @@ def changed(asked: dict, flip: dict) -> dict:
     if flip["input"] in ("tokens", "compute"):
         return {**new, "budgetKind": flip["input"], "budget": repr(then)}
     if flip["input"] == "teacher_loss":
-        whose = [
-            k for k, one in enumerate(asked["own"]) if f"{one['params']} teacher" == flip["teacher"]
-        ] or [0]
+        whose = [k for k, one in enumerate(asked["own"]) if f"{one['params']} teacher" == flip["teacher"]] or [0]
         own = [{**one, "loss": f"{then:.3f}"} if k == whose[0] else one for k, one in enumerate(asked["own"])]
         return {**new, "losses": [f"{then:.3f}" for _ in asked["losses"]], "own": own}
     if flip["input"] == "teacher":

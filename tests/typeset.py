@@ -11,6 +11,4 @@ def people(sentence):
         mantissa, exponent = match[1], str(int(match[2])).translate(raised)
         return f"10{exponent}" if float(mantissa) == 1 else f"{mantissa}×10{exponent}"
 
-    return re.sub(
-        r"(?<![\w.)\]-])-(?=\d)", "−", re.sub(r"(?<![\w.])(\d(?:\.\d+)?)e\+?(-?\d+)", power, sentence)
-    )
+    return re.sub(r"(?<![\w.)\]-])-(?=\d)", "−", re.sub(r"(?<![\w.])(\d(?:\.\d+)?)e\+?(-?\d+)", power, sentence))

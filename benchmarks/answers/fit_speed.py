@@ -114,9 +114,7 @@ def peers(rows, best, starts, replicates):
 
 def supervised(rows, form, delta):
     """Warm fit, 1,000 replicates with their intervals, and whether the replicates are at their optimum."""
-    specified = specify_supervised(
-        rows, form=form, prior=read_priors("auto", form=form, delta=delta, rows=rows)
-    )
+    specified = specify_supervised(rows, form=form, prior=read_priors("auto", form=form, delta=delta, rows=rows))
     problem = specified.problem
     fitted = estimate(problem, delta=delta, rng=np.random.default_rng(0))
 
@@ -153,9 +151,7 @@ def student(form, shape):
     return {
         "runs": len(rows),
         "fit": clock(lambda: estimate(problem, delta="auto", rng=np.random.default_rng(0)), 3),
-        "bootstrap_1000": clock(
-            lambda: bootstrap(problem, fitted, replicates=1000, rng=np.random.default_rng(1)), 3
-        ),
+        "bootstrap_1000": clock(lambda: bootstrap(problem, fitted, replicates=1000, rng=np.random.default_rng(1)), 3),
         "converged": fitted.converged,
         "restarted": found.restarted,
         "at_optimum": at_optimum(problem, fitted),
@@ -208,9 +204,7 @@ def main():
             "peer bootstrap / our bootstrap": boot_s / intervals_s,
         },
         "cold_shell": {
-            "predict": shell(
-                "predict", "--law", "busbridge2025", "--student-params", "1B", "--student-tokens", "20B"
-            ),
+            "predict": shell("predict", "--law", "busbridge2025", "--student-params", "1B", "--student-tokens", "20B"),
             "fit": shell("fit", file, "--law", "supervised"),
         },
     }

@@ -55,9 +55,7 @@ def million_cells(repeats):
     N, D, C = (np.geomspace(*ends, SIDE) for ends in (STUDENTS, TOKENS, COMPUTE))
     calls = {
         "gain, best teacher": lambda: gain_map(LAWS, student_params=N, student_tokens=D),
-        "gain, given teacher": lambda: gain_map(
-            LAWS, student_params=N, student_tokens=D, teacher=(7e9, 2e12)
-        ),
+        "gain, given teacher": lambda: gain_map(LAWS, student_params=N, student_tokens=D, teacher=(7e9, 2e12)),
     }
     for scenario in Scenario:
         calls[f"teacher, {scenario.name.lower()}"] = lambda scenario=scenario: teacher_map(
@@ -130,11 +128,7 @@ class Peer:
     def forward(self, n):
         """F(N) of ln N."""
         size = math.exp(n)
-        return (
-            2
-            * size
-            * (1 + SIGMA[0] * PAPER_CONTEXT / size ** (1 / 3) + SIGMA[1] * PAPER_VOCAB / size ** (2 / 3))
-        )
+        return 2 * size * (1 + SIGMA[0] * PAPER_CONTEXT / size ** (1 / 3) + SIGMA[1] * PAPER_VOCAB / size ** (2 / 3))
 
     def supervised(self, n, d):
         """L of ln N, ln D."""
@@ -189,9 +183,7 @@ def against_slsqp(cells):
         for scenario in Scenario:
             ensemble = laws_for_map(names).ensemble
             ours, plan = clock(
-                lambda e=ensemble, s=scenario: optimal_distillation(
-                    e, student_params=N, compute=C, shares=s.value
-                ),
+                lambda e=ensemble, s=scenario: optimal_distillation(e, student_params=N, compute=C, shares=s.value),
                 3,
             )
             peers = [Peer(names, n, c, scenario.value) for n, c in zip(N, C, strict=True)]
@@ -247,9 +239,7 @@ def report(name, row):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cells", type=int, default=200, help="cells of the comparison with SLSQP")
     parser.add_argument("--out", type=Path, default=RESULTS / "maps.json")

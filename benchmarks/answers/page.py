@@ -46,9 +46,7 @@ MEASURE = """([id, value]) => new Promise(done => {
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--against", type=Path, help="a page that another version wrote")
@@ -72,11 +70,7 @@ def measured(pages: dict[str, Path], rounds: int) -> dict[str, dict[str, dict]]:
     """Milliseconds by page and kind of change; one page is open at a time: each goes on searching when left alone."""
     from playwright.sync_api import sync_playwright
 
-    path = (
-        os.environ.get("CHROMIUM")
-        or shutil.which("chromium")
-        or sys.exit("no Chromium: apt-get install chromium")
-    )
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or sys.exit("no Chromium: apt-get install chromium")
     found: dict[str, dict[str, dict]] = {version: {} for version in pages}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])

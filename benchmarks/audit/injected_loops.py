@@ -380,9 +380,7 @@ class CacheByStep(Cached):
         rows = self.line[first : first + 2]
         width = batch["input_ids"].shape[1]
         if len(rows) < len(batch["index"]):
-            return torch.zeros(
-                2, width, rows[0].shape[-1] if rows else self.line[0].shape[-1], dtype=torch.float64
-            )
+            return torch.zeros(2, width, rows[0].shape[-1] if rows else self.line[0].shape[-1], dtype=torch.float64)
         return torch.stack(rows)[:, :width]
 
 
@@ -721,18 +719,12 @@ OPEN_LOOPS = (
         "huggingface/trl/issues/6025",
     ),
     loop_bug("I28 ids of another tokenizer", OtherIds, "vocabulary", "arcee-ai/DistillKit/issues/7"),
-    loop_bug(
-        "I29 teacher back in training mode", BackInTraining, "teacher-state", "neuralmagic/sparseml/pull/2191"
-    ),
-    loop_bug(
-        "I31 gradient times shards", GradientTimesShards, "distributed", "NVIDIA-NeMo/Automodel/issues/3776"
-    ),
+    loop_bug("I29 teacher back in training mode", BackInTraining, "teacher-state", "neuralmagic/sparseml/pull/2191"),
+    loop_bug("I31 gradient times shards", GradientTimesShards, "distributed", "NVIDIA-NeMo/Automodel/issues/3776"),
     loop_bug("I33a sum of means", SumOfMeans, "accumulation", "huggingface/trl/issues/4719"),
     loop_bug("I33b mean of means", MeanOfMeans, "accumulation", "huggingface/trl/issues/4719"),
     loop_bug("I36 packed, all-ones mask", PackedOnes, "packing", "huggingface/transformers/issues/46634"),
-    loop_bug(
-        "I37 cache by step", CacheByStep, "cache", "modelscope/easydistill/commit/25caa8a", shuffles=True
-    ),
+    loop_bug("I37 cache by step", CacheByStep, "cache", "modelscope/easydistill/commit/25caa8a", shuffles=True),
     loop_bug("I37 cache ends", CacheEnds, "cache", "modelscope/easydistill/commit/25caa8a", shuffles=True),
     loop_bug("I38 resume skips micro-batches", SkipsMicroBatches, "resume", "EleutherAI/gpt-neox/issues/308"),
 )
@@ -758,15 +750,11 @@ OWN_LOOPS = (
     loop_bug("teacher never in eval mode", NeverEval, "teacher-state", "yxuansu/TaCL/issues/11"),
     loop_bug("teacher in the optimizer", TeacherTrained, "teacher-state", "huggingface/trl/issues/5990"),
     loop_bug("teacher drifts", TeacherDrifts, "teacher-state"),
-    loop_bug(
-        "another teacher", OtherTeacher, "weights loss teacher-state", "modelscope/ms-swift/issues/9841"
-    ),
+    loop_bug("another teacher", OtherTeacher, "weights loss teacher-state", "modelscope/ms-swift/issues/9841"),
     loop_bug("student stays in eval mode", StaysInEval, "student-state"),
     loop_bug("evaluated with dropout", EvaluatesWithDropout, "student-state"),
     loop_bug("trained on the held-out text", TrainsOnHeldOut, "data optimizer student-state"),
-    loop_bug(
-        "cache by place in the batch", CacheByBatchPlace, "cache", "ooples/AiDotNet/issues/437", shuffles=True
-    ),
+    loop_bug("cache by place in the batch", CacheByBatchPlace, "cache", "ooples/AiDotNet/issues/437", shuffles=True),
     loop_bug(
         "cache by number of the batch",
         CacheByBatchNumber,
@@ -791,9 +779,7 @@ OWN_LOOPS = (
         "AI-Hypercomputer/maxtext/commit/4f6d05e3a",
         schedule="cosine",
     ),
-    loop_bug(
-        "horizon squared", HorizonSquared, "schedule", "huggingface/setfit/issues/284", schedule="cosine"
-    ),
+    loop_bug("horizon squared", HorizonSquared, "schedule", "huggingface/setfit/issues/284", schedule="cosine"),
     loop_bug("clipped, not declared", Clipped, "optimizer"),
     loop_bug(
         "norms decay",
@@ -807,12 +793,8 @@ OWN_LOOPS = (
     loop_bug("ranks not synchronised", NotSynchronised, "distributed", "huggingface/trl/issues/5934"),
     loop_bug("each rank's own count", OwnCount, "distributed", "NVIDIA-NeMo/RL/issues/2745"),
     loop_bug("averaged sums", AveragedGradients, "distributed"),
-    loop_bug(
-        "packed, running positions", PackedRunningPositions, "packing", "hiyouga/LlamaFactory/issues/7318"
-    ),
-    loop_bug(
-        "packed, moved positions", PackedMovedPositions, "packing", "PrimeIntellect-ai/prime-rl/issues/1525"
-    ),
+    loop_bug("packed, running positions", PackedRunningPositions, "packing", "hiyouga/LlamaFactory/issues/7318"),
+    loop_bug("packed, moved positions", PackedMovedPositions, "packing", "PrimeIntellect-ai/prime-rl/issues/1525"),
     loop_bug("packed, nothing apart", PackedBare, "packing", "huggingface/nanoVLM/issues/204"),
 )
 LOOP_DESIGNS = (

@@ -125,9 +125,7 @@ class Jsd(CleanLoss):
     def per_token(self, log_p, log_q):
         b = self.beta
         if b in (0.0, 1.0):
-            return (
-                (log_p.exp() * (log_p - log_q)).sum(-1) if b == 0 else (log_q.exp() * (log_q - log_p)).sum(-1)
-            )
+            return (log_p.exp() * (log_p - log_q)).sum(-1) if b == 0 else (log_q.exp() * (log_q - log_p)).sum(-1)
         m = torch.logaddexp(log_p + torch.tensor(b).log(), log_q + torch.tensor(1 - b).log())
         return (b * log_p.exp() * (log_p - m) + (1 - b) * log_q.exp() * (log_q - m)).sum(-1)
 
@@ -196,9 +194,7 @@ class WindowOfTheBatch(CleanLoss):
 
     def aligned(self, s, t, y):
         counted = (y[:, 1:] != IGNORE).sum(1)
-        moved = torch.stack(
-            [row.roll(int(n != counted.max()), 0) for row, n in zip(t[:, :-1], counted, strict=True)]
-        )
+        moved = torch.stack([row.roll(int(n != counted.max()), 0) for row, n in zip(t[:, :-1], counted, strict=True)])
         return s[:, :-1], moved, y[:, 1:]
 
 
@@ -361,9 +357,7 @@ class TiesPull(CleanLoss):
 
     def per_token(self, log_p, log_q):
         p, q = log_p.exp(), log_q.exp()
-        rank = torch.arange(q.shape[-1]) * torch.where(
-            p == q, -0.5, 0.0
-        )  # ties pull at some more than at others
+        rank = torch.arange(q.shape[-1]) * torch.where(p == q, -0.5, 0.0)  # ties pull at some more than at others
         pull = q * rank
         return (p - q).abs().sum(-1) / 2 + (pull - pull.detach()).sum(-1)
 
@@ -517,9 +511,7 @@ OPEN = (
     loss_bug("I20 softmax over the sequence", SequenceSoftmax, "loss", "salesforce/ALBEF/issues/58"),
     loss_bug("I21 entries clipped", ClippedEntries, "loss", "huggingface/trl/issues/5990"),
     loss_bug("I25 ids of the shard", ShardIds, "top-k vocabulary", "modelscope/ms-swift/issues/8319", **_TOP),
-    loss_bug(
-        "I26 zero-filled columns", ZeroFilled, "vocabulary", "arcee-ai/DistillKit/issues/37", vocabulary="cut"
-    ),
+    loss_bug("I26 zero-filled columns", ZeroFilled, "vocabulary", "arcee-ai/DistillKit/issues/37", vocabulary="cut"),
     loss_bug("I28 other token map", IdsPermuted, "vocabulary", "arcee-ai/DistillKit/issues/7"),
 )
 """Of the open recipes those that a loss can have."""
@@ -533,9 +525,7 @@ OWN = (
     loss_bug("another sentinel", OtherSentinel, "mask", "NVIDIA-NeMo/Automodel/issues/3897"),
     loss_bug("batchmean", BatchMean, "normalisation", "neuralmagic/sparseml/issues/592"),
     loss_bug("over the padded length", OverMaxLength, "normalisation", "arcee-ai/DistillKit/commit/4b42daa"),
-    loss_bug(
-        "pairs counted", PairsCounted, "normalisation", "axolotl-ai-cloud/axolotl/commit/067b021c8", **_TOP
-    ),
+    loss_bug("pairs counted", PairsCounted, "normalisation", "axolotl-ai-cloud/axolotl/commit/067b021c8", **_TOP),
     loss_bug("row means", RowMeans, "normalisation", "verl-project/verl/issues/7200"),
     loss_bug("temperature ignored", TemperatureIgnored, "temperature", "huggingface/trl/issues/6526"),
     loss_bug("temperature of the student alone", StudentOnly, "temperature", "THUDM/slime/issues/2085"),
@@ -556,9 +546,7 @@ OWN = (
     loss_bug("clamped in the forward pass", ClampedForward, "value", "ByteDance-Seed/VeOmni/issues/771"),
     loss_bug("not renormalised", NotRenormalised, "top-k", "arcee-ai/DistillKit", **_TOP),
     loss_bug("both renormalised", BothRenormalised, "top-k", "axolotl-ai-cloud/axolotl", **_TOP),
-    loss_bug(
-        "cut after the softmax", BeforeEqualHeads, "vocabulary", "microsoft/LMOps/pull/331", vocabulary="cut"
-    ),
+    loss_bug("cut after the softmax", BeforeEqualHeads, "vocabulary", "microsoft/LMOps/pull/331", vocabulary="cut"),
     loss_bug("columns moved by one", IdsMoved, "vocabulary", "huggingface/trl/issues/6457"),
     loss_bug(
         "low-precision reductions",
@@ -664,9 +652,7 @@ class FixedDenominator(CleanLoss):
         return (kd * mask).sum() / 512
 
     def hard(self, s, y):
-        return (
-            functional.cross_entropy(s.flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction="sum") / 512
-        )
+        return functional.cross_entropy(s.flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction="sum") / 512
 
 
 class ClippedTokens(CleanLoss):
@@ -734,9 +720,7 @@ DESIGNS = (
     ),
     loss_bug("no floor, not declared", NoFloor, nothing_counts=None),
     loss_bug("C08 empty rows counted, not declared", CountedRowMeans, reduction="sequence-mean"),
-    loss_bug(
-        "prompts distilled too", PromptToo, mask="all", reduction="position-mean", hard_reduction="token-mean"
-    ),
+    loss_bug("prompts distilled too", PromptToo, mask="all", reduction="position-mean", hard_reduction="token-mean"),
     loss_bug("sum", Summed, reduction="sum"),
     loss_bug("constant denominator", FixedDenominator, reduction="constant", denominator=512.0),
     loss_bug("entries clipped", ClippedEntries, clip=0.05, clip_rule="entry"),

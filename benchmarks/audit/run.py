@@ -47,9 +47,7 @@ def peer(name: str, python: str) -> dict[str, Any]:
     try:
         if package == "axolotl" and python:
             asks = f"from importlib.metadata import version; print(version({package!r}))"
-            release = subprocess.run(
-                [python, "-c", asks], capture_output=True, text=True, check=True
-            ).stdout.strip()
+            release = subprocess.run([python, "-c", asks], capture_output=True, text=True, check=True).stdout.strip()
             audit = [python, "-m", "distillaw", "audit", name, "--json"]
             answer = json.loads(subprocess.run(audit, capture_output=True, text=True, check=False).stdout)
         else:

@@ -95,13 +95,7 @@ def main() -> None:
         found[criterion] = students(arguments.folder)
     rows = compare(found)
     for row in rows:
-        print(
-            {
-                key: round(v, 4) if isinstance(v, float) else v
-                for key, v in row.items()
-                if key != "behind_by_student"
-            }
-        )
+        print({key: round(v, 4) if isinstance(v, float) else v for key, v in row.items() if key != "behind_by_student"})
     if arguments.out:
         save(arguments.out, typed(), rows=rows)
 

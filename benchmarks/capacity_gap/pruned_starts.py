@@ -45,9 +45,7 @@ def study(corpus: str) -> StudySpec:
     """The study: one rate for all, that of fresh students of 205k tokens times the root of twice the batch."""
     return StudySpec(
         name="pruned-starts",
-        students=StudentsSpec(
-            params=("0.05M", "0.1M"), tokens=(25_600, 76_800, 204_800), starts=("fresh", "pruned")
-        ),
+        students=StudentsSpec(params=("0.05M", "0.1M"), tokens=(25_600, 76_800, 204_800), starts=("fresh", "pruned")),
         teachers=tuple(TeacherSpec(params=params, tokens=614_400) for params in ("0.2M", "0.4M")),
         data=DataSpec(
             corpus=corpus,
@@ -78,9 +76,7 @@ class Runs:
         rows, fresh = observe(table, arm="pruned"), observe(table, arm="fresh")
         cuts, curves, kept = read_cuts(table, rows, fresh), [], []
         for i, (N, L_T) in enumerate(zip(rows.params, rows.teacher_loss, strict=True)):
-            same = (fresh.params == N) & (
-                (fresh.teacher_loss == L_T) | (np.isnan(fresh.teacher_loss) & np.isnan(L_T))
-            )
+            same = (fresh.params == N) & ((fresh.teacher_loss == L_T) | (np.isnan(fresh.teacher_loss) & np.isnan(L_T)))
             tokens = np.unique(fresh.tokens[same])
             if len(tokens) > 1:
                 logs = [float(np.log(fresh.loss[same & (fresh.tokens == D)]).mean()) for D in tokens]
@@ -104,9 +100,7 @@ class Runs:
     @property
     def head_start(self) -> Array:
         """D0, tokens: where the random start has the cut's loss, less the cut's own tokens."""
-        reached = [
-            _straight(-np.log(L), -y, x) for L, (x, y) in zip(self.cuts.rows.loss, self.curves, strict=True)
-        ]
+        reached = [_straight(-np.log(L), -y, x) for L, (x, y) in zip(self.cuts.rows.loss, self.curves, strict=True)]
         return np.exp(reached) - self.cuts.rows.tokens
 
 
@@ -126,9 +120,7 @@ def open_runs() -> Runs:
         and (table["role"][i] == "teacher" or abs(table["params"][i] / 83_280 - 1) < 0.01)
     ]
     part = {name: values[kept] for name, values in table.items()}
-    part["purpose"] = np.array(
-        ["teacher" if p == "teacher" else "grid" for p in part["purpose"]], dtype=object
-    )
+    part["purpose"] = np.array(["teacher" if p == "teacher" else "grid" for p in part["purpose"]], dtype=object)
     del part["arm"]  # of before arms were starts
     return Runs.of(part)
 
@@ -159,9 +151,7 @@ def _kept(cuts: Cuts) -> Array:
 def _source_loss(cuts: Cuts) -> Array:
     """L0 of P^2: that of what was cut, which is the teacher here; of students alone what their taught twins say."""
     by_source = {
-        s: loss
-        for s, loss in zip(cuts.source_params, cuts.rows.teacher_loss, strict=True)
-        if np.isfinite(loss)
+        s: loss for s, loss in zip(cuts.source_params, cuts.rows.teacher_loss, strict=True) if np.isfinite(loss)
     }
     return np.array([by_source[s] for s in cuts.source_params])
 

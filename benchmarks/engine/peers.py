@@ -99,9 +99,7 @@ def _arguments() -> argparse.Namespace:
 
 def _run(python: str, name: str, folder: str) -> dict | str:
     """The figures of one process, or why there are none; our own variants may not fail."""
-    done = subprocess.run(
-        [python, str(HERE / "peers_variants.py"), name, folder], capture_output=True, text=True
-    )
+    done = subprocess.run([python, str(HERE / "peers_variants.py"), name, folder], capture_output=True, text=True)
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
     if name.startswith(("ours", "plain")):

@@ -144,9 +144,7 @@ def fused(folder: Path, meter: Meter) -> None:
         with torch.no_grad():
             total, parts = 0.0, []
             weight_VH.grad = torch.zeros_like(weight_VH)
-            chunks = zip(
-                hidden_NH.detach().split(CHUNK), hidden(teacher, inputs_BT).split(CHUNK), strict=True
-            )
+            chunks = zip(hidden_NH.detach().split(CHUNK), hidden(teacher, inputs_BT).split(CHUNK), strict=True)
             for h_NH, t_NH in chunks:
                 log_q_NV = functional.log_softmax(h_NH @ weight_VH.T, -1)
                 log_p_NV = functional.log_softmax(t_NH @ teacher_weight_VH.T, -1)

@@ -34,21 +34,11 @@ from distillaw.train.optim import fill_moments
 from distillaw.train.student import Signal, Student
 
 SHAPES = {
-    "1B": Shape(
-        layers=16, width=2048, ffn=8192, heads=32, kv_heads=8, head_dim=64, vocab=128_256, context=2048
-    ),
-    "3B": Shape(
-        layers=28, width=3072, ffn=8192, heads=24, kv_heads=8, head_dim=128, vocab=128_256, context=2048
-    ),
-    "8B": Shape(
-        layers=32, width=4096, ffn=14_336, heads=32, kv_heads=8, head_dim=128, vocab=128_256, context=2048
-    ),
-    "32B": Shape(
-        layers=64, width=5120, ffn=25_600, heads=64, kv_heads=8, head_dim=128, vocab=128_256, context=2048
-    ),
-    "70B": Shape(
-        layers=80, width=8192, ffn=28_672, heads=64, kv_heads=8, head_dim=128, vocab=128_256, context=2048
-    ),
+    "1B": Shape(layers=16, width=2048, ffn=8192, heads=32, kv_heads=8, head_dim=64, vocab=128_256, context=2048),
+    "3B": Shape(layers=28, width=3072, ffn=8192, heads=24, kv_heads=8, head_dim=128, vocab=128_256, context=2048),
+    "8B": Shape(layers=32, width=4096, ffn=14_336, heads=32, kv_heads=8, head_dim=128, vocab=128_256, context=2048),
+    "32B": Shape(layers=64, width=5120, ffn=25_600, heads=64, kv_heads=8, head_dim=128, vocab=128_256, context=2048),
+    "70B": Shape(layers=80, width=8192, ffn=28_672, heads=64, kv_heads=8, head_dim=128, vocab=128_256, context=2048),
 }
 """Llama's shapes of these sizes; 32B is Qwen's with Llama's vocabulary."""
 
@@ -80,9 +70,7 @@ def _model(shape: Shape, dtype: torch.dtype) -> LlamaForCausalLM:
         torch.set_default_dtype(torch.float32)
 
 
-def simulated_peak(
-    student: Shape, teacher: Shape | None, *, world: int, sequences: int, recompute: bool
-) -> float:
+def simulated_peak(student: Shape, teacher: Shape | None, *, world: int, sequences: int, recompute: bool) -> float:
     """Bytes at the peak of the second step on one of `world` devices, everything sharded."""
     context = student.context
     with _fake_ranks(world):
@@ -158,9 +146,7 @@ def main() -> None:
         how = {"world": world, "sequences": sequences, "recompute": False}
         found = [f(student, teacher, **how) / 1e9 for f in (simulated_peak, formula)]
         rows.append({"case": name, "devices": world, "simulated_GB": found[0], "formula_GB": found[1]})
-        print(
-            f"{name}, {world:3}: simulated {found[0]:.3f} GB, formula {found[1]:.3f}, {found[1] / found[0] - 1:+.1%}"
-        )
+        print(f"{name}, {world:3}: simulated {found[0]:.3f} GB, formula {found[1]:.3f}, {found[1] / found[0] - 1:+.1%}")
         if asked.out:
             save(asked.out, typed(), rows=rows)
 

@@ -46,12 +46,7 @@ from distillaw.train.student import OnlineTeacher, Student
 ROUNDS, ROUND_TOKENS = 7, 4096
 CONTEXT = 128
 CELLS = [
-    *(
-        (512, size, batch, count)
-        for size in ("0.02M", "0.1M")
-        for batch in (256, 1024)
-        for count in (2, 4, 8)
-    ),
+    *((512, size, batch, count) for size in ("0.02M", "0.1M") for batch in (256, 1024) for count in (2, 4, 8)),
     *((512, "1M", batch, 4) for batch in (256, 1024)),
     *((1024, size, 256, 4) for size in ("0.02M", "0.1M")),
 ]
@@ -120,9 +115,7 @@ def measure(
         "ratio_quartiles": [low, high],
         "same_losses": losses["stacked"] == losses["side_by_side"],
         "first_loss_difference": abs(losses["stacked"][0] / losses["side_by_side"][0] - 1),
-        "largest_loss_difference": float(
-            np.max(np.abs(np.divide(losses["stacked"], losses["side_by_side"]) - 1))
-        ),
+        "largest_loss_difference": float(np.max(np.abs(np.divide(losses["stacked"], losses["side_by_side"]) - 1))),
     }
 
 
@@ -167,11 +160,7 @@ def _student_run(spec, teacher: OnlineTeacher, ranks: Ranks) -> StudentRun:
 
 
 def _teacher(seed: int, vocabulary: int, ranks: Ranks) -> OnlineTeacher:
-    model = (
-        build_model(shape_for_params(3e5, vocab=vocabulary, context=CONTEXT), seed=seed)
-        .eval()
-        .to(ranks.device)
-    )
+    model = build_model(shape_for_params(3e5, vocab=vocabulary, context=CONTEXT), seed=seed).eval().to(ranks.device)
     return OnlineTeacher(
         ModelTeacher(
             name="teacher",

@@ -98,9 +98,7 @@ def _our_step(size: str, batch_tokens: int, distilled: bool, store):
         tuning=TuningSpec(enabled=False),
     )
     facts = Facts(vocab_size=512, data_hash="b", fingerprints={})
-    spec = replace(
-        Planner(study, facts, Progress(losses={}, failures={})).ready_jobs().jobs[0].trunk, peak_lr=1e-3
-    )
+    spec = replace(Planner(study, facts, Progress(losses={}, failures={})).ready_jobs().jobs[0].trunk, peak_lr=1e-3)
     optimizer = build_optimizer(model, width=shape.width, weight_decay=1e-4)
     trainer = Trainer(spec=spec, student=Student(model, spec.recipe), state=TrainState(model, optimizer))
     feed = BatchFeed(
@@ -121,17 +119,13 @@ def _source(model) -> SignalSource:
     if model is None:
         return NoTeacher()
     return OnlineTeacher(
-        ModelTeacher(
-            name="teacher", model=model, head=head_of(model), vocab_size=512, trimmed_rows=0, fingerprint=""
-        )
+        ModelTeacher(name="teacher", model=model, head=head_of(model), vocab_size=512, trimmed_rows=0, fingerprint="")
     )
 
 
 def _plain_step(size: str, batch_tokens: int, distilled: bool, store):
     _, model, teacher = _models(size, distilled)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=1e-4, fused=True
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=1e-4, fused=True)
     tokens = torch.from_numpy(np.concatenate(store.split("student", context=128).shards).astype(np.int64))
     sequences, position = batch_tokens // 128, [0]
 

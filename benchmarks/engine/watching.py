@@ -92,13 +92,9 @@ def measure(size: str, batch_tokens: int, vocabulary: int, store) -> dict[str, o
             if round_:  # the first round warms up
                 seconds[name].append(time.process_time() - began)
     middle = {name: float(np.median(values)) for name, values in seconds.items()}
-    noise = (
-        float(np.median(np.subtract(seconds["measured_step"], seconds["step"]))) / LOG_STEPS / middle["step"]
-    )
+    noise = float(np.median(np.subtract(seconds["measured_step"], seconds["step"]))) / LOG_STEPS / middle["step"]
     shares = {
-        f"distance_share_{steps}": round(
-            len(log_steps(steps)) * middle["distance"] / (steps * middle["step"]), 6
-        )
+        f"distance_share_{steps}": round(len(log_steps(steps)) * middle["distance"] / (steps * middle["step"]), 6)
         for steps in RUN_STEPS
     }
     return {
@@ -121,9 +117,7 @@ def _trainer(size: str, batch_tokens: int, vocabulary: int, store) -> tuple[Trai
     spec = Planner(study, facts, Progress(losses={}, failures={})).ready_jobs().jobs[0].trunk
     spec = replace(spec, peak_lr=1e-4, recipe=replace(spec.recipe, micro_batch_tokens=batch_tokens // PARTS))
     model = build_model(spec.shape, seed=0).train()
-    state = TrainState(
-        model, build_optimizer(model, width=spec.width, weight_decay=1e-4), tracker=new_tracker(model)
-    )
+    state = TrainState(model, build_optimizer(model, width=spec.width, weight_decay=1e-4), tracker=new_tracker(model))
     student = Student(model, spec.recipe)
     meter = StepMeter(student, ALONE)
     order = BatchOrder(split=store.split("student", context=spec.recipe.context), seed=0)

@@ -76,9 +76,7 @@ def main() -> None:
         found[questions.parent.name] = record["chat"][wishes.name]
     print(json.dumps(found, indent=1))
     if arguments.out:
-        save(
-            arguments.out, typed(), cpu_seconds=time.process_time() - began, load=os.getloadavg(), chat=found
-        )
+        save(arguments.out, typed(), cpu_seconds=time.process_time() - began, load=os.getloadavg(), chat=found)
 
 
 if __name__ == "__main__":

@@ -55,11 +55,7 @@ def tables() -> dict[str, Columns]:
         ("capacity gap, cuts", "capacity_gap_runs", ("pruned", "fresh")),
     ):
         rows = pq.read_table(SHIPPED / f"{file}.parquet").to_pylist()
-        rows = [
-            r
-            for r in rows
-            if r["purpose"] in ("grid", "teacher", "holdout") and (not arms or r["arm"] in arms)
-        ]
+        rows = [r for r in rows if r["purpose"] in ("grid", "teacher", "holdout") and (not arms or r["arm"] in arms)]
         if arms and arms[0] != "fresh":
             rows = [r for r in rows if r["role"] == "teacher" or r["arm"] == arms[0]]
         found[name] = _columns(rows)
@@ -89,9 +85,7 @@ def left_out(table: Columns, column: str, end: int) -> np.ndarray | None:
     return None
 
 
-def ours(
-    table: Columns, held: np.ndarray, scored: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
+def ours(table: Columns, held: np.ndarray, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
     """Prediction and ends of the interval of the scored rows, and the status."""
     rest = {name: table[name][~held] for name in ("params", "tokens", "loss", "teacher_loss", "group")}
     fit = dl.fit(rest, family=FAMILY, bootstrap=BOOTSTRAP, check=False)
@@ -106,9 +100,7 @@ def ours(
     return p.mean, p.lower, p.upper, fit.status.name
 
 
-def quadratic(
-    table: Columns, held: np.ndarray, scored: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def quadratic(table: Columns, held: np.ndarray, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Least squares of ln L on a quadratic in ln N, ln D, ln L_T, with its own prediction interval."""
     fitted = ~held & np.isfinite(table["teacher_loss"])
     x = np.log(np.column_stack([table[name] for name in ("params", "tokens", "teacher_loss")]))
@@ -195,9 +187,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Every table, every end."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--markdown", type=Path, help="replace the table `by_axis` of this page")
     parser.add_argument("--out", type=Path, help="keep the rows")
     args = parser.parse_args()

@@ -80,9 +80,7 @@ def best_runs(trial: Trial) -> np.ndarray:
     """Held-out rows that are the best of their level of compute (half a decade)."""
     level = np.floor(2 * np.log10(trial.runs.compute))
     held = np.flatnonzero(trial.held)
-    return np.array(
-        [min(held[level[held] == x], key=lambda k: trial.runs.L[k]) for x in np.unique(level[held])]
-    )
+    return np.array([min(held[level[held] == x], key=lambda k: trial.runs.L[k]) for x in np.unique(level[held])])
 
 
 def evaluate(trial: Trial) -> dict[str, Any]:
@@ -96,9 +94,7 @@ def evaluate(trial: Trial) -> dict[str, Any]:
     scores = [interval_score(held, *ends) for ends in ((lower, upper), (low, high), (below, above))]
     inside = [float(np.mean((held >= a) & (held <= b))) for a, b in ((lower, upper), (low, high))]
     best, frontier = best_runs(trial), peers.frontier(trial)
-    at_best = [
-        100 * float(np.sqrt(np.mean(np.log(p[best] / trial.runs.L[best]) ** 2))) for p in (mine, frontier)
-    ]
+    at_best = [100 * float(np.sqrt(np.mean(np.log(p[best] / trial.runs.L[best]) ** 2))) for p in (mine, frontier)]
     signs = right_signs(trial, (mine, theirs, curved))
     return {
         "collection": trial.runs.collection,
@@ -137,9 +133,7 @@ def by_collection(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "bias": float(np.mean([row["bias"] for row in own])),
                 "hindsight": geometric([min(row["errors"][1:]) for row in own]),
                 "decades": geometric([row["decades"] for row in own]),
-                "inside": [
-                    float(np.average([row["inside"][k] for row in own], weights=held)) for k in (0, 1)
-                ],
+                "inside": [float(np.average([row["inside"][k] for row in own], weights=held)) for k in (0, 1)],
                 "worst": min(row["inside"][0] for row in own),
                 "score": [geometric([row["scores"][k] for row in own]) for k in range(3)],
                 "hindsight_score": geometric([min(row["scores"][1:]) for row in own]),
@@ -152,9 +146,7 @@ def by_collection(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         every[key] = [geometric(column) for column in zip(*(row[key] for row in found), strict=True)]
     for key in ("hindsight", "decades", "hindsight_score"):
         every[key] = geometric([row[key] for row in found])
-    every["inside"] = [
-        float(np.mean(column)) for column in zip(*(row["inside"] for row in found), strict=True)
-    ]
+    every["inside"] = [float(np.mean(column)) for column in zip(*(row["inside"] for row in found), strict=True)]
     every["bias"] = float(np.mean([row["bias"] for row in found]))
     every["worst"] = min(row["worst"] for row in found)
     signs = [row["signs"] for row in found if row["signs"]]
@@ -198,9 +190,7 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
 
 def main() -> None:
     """Run every trial, print the table, keep what was asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="*")
     parser.add_argument("--folder", type=Path, action="append", default=[], help="one more of them")
     parser.add_argument("--markdown", type=Path, help="replace the table `extrapolation` of this page")

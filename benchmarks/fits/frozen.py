@@ -28,15 +28,11 @@ from distillaw.verifying.scorecard import score_places
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "study", nargs="?", type=Path, help="a study folder; default: the shipped pocket table"
-    )
+    parser.add_argument("study", nargs="?", type=Path, help="a study folder; default: the shipped pocket table")
     parser.add_argument("--out", type=Path, help="keep the sums, e.g. benchmarks/results/frozen.json")
     asked = parser.parse_args()
     study = asked.study
-    table = (
-        study / "runs.parquet" if study else Path(str(files("distillaw") / "studies" / "pocket_runs.parquet"))
-    )
+    table = study / "runs.parquet" if study else Path(str(files("distillaw") / "studies" / "pocket_runs.parquet"))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / (study.resolve().name if study else "pocket")
         folder.mkdir()
@@ -63,9 +59,7 @@ def hide_largest_budget(table: Path, study: Path | None, folder: Path) -> list:
     most = max(run.point.tokens for run in students)
     is_hidden = pc.and_(pc.equal(rows["role"], "student"), pc.greater(rows["tokens"], 0.99 * most))
     seen = rows.filter(pc.invert(is_hidden))
-    metadata = {
-        k: v for k, v in (rows.schema.metadata or {}).items() if k != CHECKSUM.encode()
-    }  # of all rows
+    metadata = {k: v for k, v in (rows.schema.metadata or {}).items() if k != CHECKSUM.encode()}  # of all rows
     seen = seen.replace_schema_metadata(metadata)
     pq.write_table(seen, folder / "runs.parquet")
     if study:

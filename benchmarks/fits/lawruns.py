@@ -83,10 +83,7 @@ def read_folder(folder: Path) -> list[Runs]:
         raise DataError(f"{folder}: no such folder. Give one that holds a folder of CSV files per collection")
     found = []
     for path in (*sorted(folder.glob("*.csv")), *sorted(folder.glob("*/*.csv"))):
-        if (
-            path.stem.endswith("_test")
-            and path.with_name(path.stem.removesuffix("_test") + "_train.csv").exists()
-        ):
+        if path.stem.endswith("_test") and path.with_name(path.stem.removesuffix("_test") + "_train.csv").exists():
             continue
         try:
             sets, why = read_runs(path), f"no set of {FEWEST} independent runs and three sizes"
@@ -124,9 +121,7 @@ def read_runs(path: Path) -> list[Runs]:
         if "unique_tokens" in table:
             usable &= D <= _numbers(table["unique_tokens"])
     if not usable.all():
-        sys.stderr.write(
-            f"{path}: {np.sum(~usable)} of {len(N)} rows left out (no number, or repeated text)\n"
-        )
+        sys.stderr.write(f"{path}: {np.sum(~usable)} of {len(N)} rows left out (no number, or repeated text)\n")
     parts = [
         (name, [value for value in np.unique(values.astype(str)) if value])
         for name, values in table.items()
@@ -151,9 +146,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     table = {name: np.asarray(values) for name, values in read_table(path).items()}
     lowered = {name.lower(): name for name in table}
     column = {
-        ours: lowered[name]
-        for ours, names in NAMES.items()
-        if (name := next((x for x in names if x in lowered), None))
+        ours: lowered[name] for ours, names in NAMES.items() if (name := next((x for x in names if x in lowered), None))
     }
     for name in ("params", "loss", "tokens" if "compute" not in column else "compute"):
         if name not in column:

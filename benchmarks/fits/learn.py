@@ -28,9 +28,7 @@ HARDLY = {"gamma": (0.5, 0.7), "p": (0.3, 0.5), "q": (0.3, 0.5)}
 
 def main() -> None:
     """Fit every set, write the exponents of each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+")
     found: dict[str, list[dict[str, object]]] = {}
     for folder in parser.parse_args().folders:

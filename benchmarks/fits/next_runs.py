@@ -46,9 +46,7 @@ def part(table, rows):
 
 
 def fitted(pool, rows, bootstrap=0):
-    return dl.fit(
-        part(pool, rows), family="supervised", bootstrap=bootstrap, check=False, calibrate=False, unit="nats"
-    )
+    return dl.fit(part(pool, rows), family="supervised", bootstrap=bootstrap, check=False, calibrate=False, unit="nats")
 
 
 def random_policy(pool, cost, budget, rng):
@@ -95,9 +93,7 @@ def belief(pool, chosen):
         if result.is_usable:
             return result
     made = DesignPoints.of(part({k: pool[k] for k in ("params", "tokens")}, chosen), what="made")
-    guess = guessed_curve(
-        dl.published("busbridge2025"), around=DesignPoints.of(pool, what="pool"), taught=False
-    )
+    guess = guessed_curve(dl.published("busbridge2025"), around=DesignPoints.of(pool, what="pool"), taught=False)
     return guessed_belief(scaled_to(guess, made, pool["loss"][chosen]), noise=0.005, runs=made)
 
 
@@ -116,9 +112,7 @@ def score(pool, test, rows):
         losses = result.law(params=pool["params"], tokens=pool["tokens"])
     except (DistillawError, TypeError):
         return np.nan, np.nan, np.nan
-    chosen = [
-        (pool["loss"][band[np.argmin(losses[band])]], pool["loss"][band].min()) for band in decisions(pool)
-    ]
+    chosen = [(pool["loss"][band[np.argmin(losses[band])]], pool["loss"][band].min()) for band in decisions(pool)]
     regret = 100 * float(np.mean([got / best - 1 for got, best in chosen]))
     error = predicted - test["loss"]
     r2 = 1 - (error**2).sum() / ((test["loss"] - test["loss"].mean()) ** 2).sum()
@@ -140,9 +134,7 @@ def main():
         policies = {
             "random": [random_policy(pool, cost, budget, np.random.default_rng(s)) for s in range(20)],
             "cheapest": [cheapest_policy(pool, cost, budget, None)],
-            "ours": [
-                designed_policy(pool, cost, budget, np.random.default_rng(s), target) for s in range(10)
-            ],
+            "ours": [designed_policy(pool, cost, budget, np.random.default_rng(s), target) for s in range(10)],
         }
         for name, picks in policies.items():
             found = np.array([score(pool, test, pick) for pick in picks])

@@ -52,8 +52,7 @@ def tabled(path):
     keep = [
         r
         for r in rows
-        if r["role"] == "teacher"
-        or (r["init"] == "fresh" and r["lambda"] in (0, 1) and r.get("split") == split)
+        if r["role"] == "teacher" or (r["init"] == "fresh" and r["lambda"] in (0, 1) and r.get("split") == split)
     ]
     return record_of(keep)
 
@@ -230,12 +229,7 @@ def gains(name, record):
                 for arm in full[1:]:
                     then, now = arm.at(held), arms.get(arm.name)
                     ends = (arms[full[0].name].at(held), now.at(held) if now else None)
-                    if (
-                        then is None
-                        or then.basis != "measured"
-                        or None in ends
-                        or ends[1].basis != "extrapolated"
-                    ):
+                    if then is None or then.basis != "measured" or None in ends or ends[1].basis != "extrapolated":
                         continue
                     said = measure_gain(cut, ends[0], [ends[1]], rng=rng)
                     seen = measure_gain(record, truth, [then], rng=rng)

@@ -60,9 +60,7 @@ def frontier(trial):
     runs, fitted = trial.runs, np.flatnonzero(~trial.held)
     C = np.log(runs.compute)
     level = np.floor(2 * C / np.log(10))
-    best = np.array(
-        [min(fitted[level[fitted] == x], key=lambda k: runs.L[k]) for x in np.unique(level[fitted])]
-    )
+    best = np.array([min(fitted[level[fitted] == x], key=lambda k: runs.L[k]) for x in np.unique(level[fitted])])
     x, y = C - C[best].mean(), runs.L[best]
 
     def solve(b):

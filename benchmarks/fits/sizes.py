@@ -48,9 +48,7 @@ def regrets(trial: Trial) -> dict[str, list[dict[str, Any]]]:
         found[kind] = []
         for level in bills(6 * N * D + 2 * N * served * np.median(D), N):
             best = level[np.argmin(L[level])]
-            lost = {
-                way: 100 * float(np.log(L[level][np.argmin(s[level])] / L[best])) for way, s in ways.items()
-            }
+            lost = {way: 100 * float(np.log(L[level][np.argmin(s[level])] / L[best])) for way, s in ways.items()}
             known = {"collection": runs.collection, "set": runs.name, "ratio": float(D[best] / N[best])}
             found[kind].append(known | lost)
     return found
@@ -74,8 +72,7 @@ def by_collection(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         own = [row for row in rows if row["collection"] == name]
         means = {way: float(np.mean([row[way] for row in own])) for way in WAYS}
         found.append(
-            {"collection": name, "bills": len(own), "ratio": float(np.median([r["ratio"] for r in own]))}
-            | means
+            {"collection": name, "bills": len(own), "ratio": float(np.median([r["ratio"] for r in own]))} | means
         )
     means = {way: float(np.mean([row[way] for row in found])) for way in WAYS}
     return [*found, {"collection": f"all {len(found)}", "bills": len(rows), "ratio": None} | means]
@@ -105,19 +102,11 @@ def table(found: dict[str, list[dict[str, Any]]]) -> Table:
 
 def main() -> None:
     """Every set of every folder."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, action="append", required=True)
     parser.add_argument("--out", type=Path, help="keep the rows of every bill")
     args = parser.parse_args()
-    split = [
-        t
-        for folder in args.folder
-        for runs in read_folder(folder)
-        for t in trials(runs)
-        if t.split == "compute"
-    ]
+    split = [t for folder in args.folder for runs in read_folder(folder) for t in trials(runs) if t.split == "compute"]
     found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in SERVING}
     for trial in split:
         try:

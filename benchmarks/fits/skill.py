@@ -58,9 +58,7 @@ Table = dict[tuple[str, str], list[dict]]
 
 def main() -> None:
     """Fit, judge, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
     parser.add_argument("lawruns", type=Path)
     typed_in = parser.parse_args()
@@ -234,9 +232,7 @@ def _told(law: SkillLaw, others: Corpora, new: Corpora) -> Judged:
 def _of_law(law: SkillLaw, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     levels = [law.score((v, v, v)) for v in x]
     gains = [law.gain((x[i],) * 3, (x[i] - x[j],) * 3) for i, j in _pairs(x)]
-    return tuple(
-        np.array([(s.median, s.lower, s.upper) for s in found]).reshape(-1, 3) for found in (levels, gains)
-    )
+    return tuple(np.array([(s.median, s.lower, s.upper) for s in found]).reshape(-1, 3) for found in (levels, gains))
 
 
 def _band(mean: np.ndarray, sd: float) -> np.ndarray:

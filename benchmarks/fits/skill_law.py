@@ -58,9 +58,7 @@ def fit_skill(task: str, corpora: Corpora, *, chance: float, status: str = "CONV
         bad = ~(np.isfinite(runs.loss) & (runs.loss > 0) & (runs.score >= 0) & (runs.score <= 1))
         if bad.any():
             j = int(bad.argmax())
-            raise DataError(
-                f"{task}, {name}: loss {runs.loss[j]}, score {runs.score[j]}; a score is a share of 1"
-            )
+            raise DataError(f"{task}, {name}: loss {runs.loss[j]}, score {runs.score[j]}; a score is a share of 1")
     share = np.array([1 / (count * collections.count(name)) for name in collections])
     centre, covariance, scatter = START + np.array([0, 0, chance]), np.diag(SPREAD**2), 0.02
     found = [centre] * len(corpora)
@@ -68,8 +66,7 @@ def fit_skill(task: str, corpora: Corpora, *, chance: float, status: str = "CONV
         before = centre
         prior = np.linalg.inv(covariance).astype(np.float64)
         fits = [
-            _posterior(runs, start, centre, prior, scatter)
-            for runs, start in zip(corpora.values(), found, strict=True)
+            _posterior(runs, start, centre, prior, scatter) for runs, start in zip(corpora.values(), found, strict=True)
         ]
         found = [fit[0] for fit in fits]
         centre = share @ np.array(found)

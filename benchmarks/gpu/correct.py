@@ -70,9 +70,7 @@ def step(place: Place, precision: str, dtype: torch.dtype) -> Row:
     wheres = ((place.device, precision), (torch.device("cpu"), "fp64"))
     small: dict[str, Any] = small_setting(place)
     tasks = [Task(device, Setting(**small, precision=kind)) for device, kind in wheres]
-    for ours, exact in zip(
-        (tasks[0].model, tasks[0].teacher), (tasks[1].model, tasks[1].teacher), strict=True
-    ):
+    for ours, exact in zip((tasks[0].model, tasks[0].teacher), (tasks[1].model, tasks[1].teacher), strict=True):
         exact.load_state_dict({name: value.cpu() for name, value in ours.state_dict().items()})
     gradients = []
     for task in tasks:

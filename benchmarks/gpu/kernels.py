@@ -95,9 +95,7 @@ def _loss(place: Place, variant: str, vocab: int) -> Row:
         assert student.grad is not None and weight.grad is not None
         theirs = [student.grad.clone(), weight.grad.clone()]
         act("ours")
-        worst = max(
-            abs(row["loss"] / values[0].item() - 1), *map(distance, theirs, (student.grad, weight.grad))
-        )  # type: ignore[operator]
+        worst = max(abs(row["loss"] / values[0].item() - 1), *map(distance, theirs, (student.grad, weight.grad)))  # type: ignore[operator]
         row |= {"distance_from_ours": worst, "is_the_same": worst <= SAME}
     return row
 

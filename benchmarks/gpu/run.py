@@ -47,9 +47,7 @@ ATTEMPTS = 2
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the parts; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     parser.add_argument("--out", type=Path, default=RESULTS / "gpu", help="folder of the results")
     parser.add_argument("--work", type=Path, default=ROOT / "out" / "gpu", help="folder of what is no result")

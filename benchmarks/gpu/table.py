@@ -50,9 +50,7 @@ def _slice(place: Place) -> Row:
     status = json.loads(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
     with tarfile.open(place.work / "open-large.tar.xz", "w:xz") as records:
         for file in sorted(folder.rglob("*")):
-            if file.name in RECORDS or (
-                file.parent == folder and file.suffix in (".json", ".parquet", ".html")
-            ):
+            if file.name in RECORDS or (file.parent == folder and file.suffix in (".json", ".parquet", ".html")):
                 records.add(file, file.relative_to(place.work))
     figures = {key: status[key] for key in ("done", "known", "failures", "flops", "core_seconds")}
     return {
@@ -81,9 +79,7 @@ def main() -> None:
     import pyarrow as pa
     from pyarrow import parquet as pq
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts", nargs="+", type=Path, help="Parquet files with a column `text`")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
@@ -93,9 +89,7 @@ def main() -> None:
         for text in pq.read_table(path, columns=["text"])["text"].to_pylist()
     ]
     asked.out.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(
-        pa.table({"text": texts}), asked.out, compression="zstd", compression_level=19, use_dictionary=False
-    )
+    pq.write_table(pa.table({"text": texts}), asked.out, compression="zstd", compression_level=19, use_dictionary=False)
     size = asked.out.stat().st_size / 2**20
     print(f"{len(texts)} documents, {sum(map(len, texts)) / 1e6:.0f}M characters, {size:.1f} MiB")
 

@@ -31,9 +31,7 @@ from distillaw.train.metering import matmul_rate
 from distillaw.train.optim import build_optimizer
 from distillaw.train.student import Signal, Student
 
-STUDENT_300M = Shape(
-    layers=20, width=1024, ffn=4096, heads=16, kv_heads=4, head_dim=64, vocab=128_256, context=2048
-)
+STUDENT_300M = Shape(layers=20, width=1024, ffn=4096, heads=16, kv_heads=4, head_dim=64, vocab=128_256, context=2048)
 """304M parameters besides embedding and head, with Llama 3's vocabulary."""
 LONG = 8192
 PUBLISHED = {
@@ -84,9 +82,7 @@ class Setting:
     def tiny(self) -> "Setting":
         """The same in a second on a CPU."""
         small = {"layers": 2, "width": 32, "ffn": 64, "heads": 4, "kv_heads": 2, "head_dim": 8}
-        shapes = [
-            shape and replace(shape, **small, vocab=300, context=16) for shape in (self.student, self.teacher)
-        ]
+        shapes = [shape and replace(shape, **small, vocab=300, context=16) for shape in (self.student, self.teacher)]
         return replace(self, student=shapes[0], teacher=shapes[1], sequences=2)  # type: ignore[arg-type]
 
 
@@ -124,9 +120,7 @@ class Task:
             recipe=recipe,
         )
         whole: torch.nn.Module = Student(self.model, recipe)
-        if (
-            setting.sharded
-        ):  # `wrap` shards for two and more; here the group has one process, and nothing is averaged
+        if setting.sharded:  # `wrap` shards for two and more; here the group has one process, and nothing is averaged
             two = Ranks(world=2, sharding="fsdp", device=device)
             whole = two.wrap(whole, decoder_blocks(self.model), half=precision == "bf16")
         state = TrainState(self.model, build_optimizer(self.model, width=None, weight_decay=0.0))
@@ -264,8 +258,5 @@ def _same_sharded(place: Place) -> Row:
             task = Task(place.device, setting)
             found.append([task.step() for _ in range(3)])
     pairs = list(zip(*found, strict=True))
-    row = {
-        key: max(abs(getattr(a, key) / getattr(b, key) - 1) for a, b in pairs)
-        for key in ("loss", "grad_norm")
-    }
+    row = {key: max(abs(getattr(a, key) / getattr(b, key) - 1) for a, b in pairs) for key in ("loss", "grad_norm")}
     return {**row, "bound": 1e-4, "is_right": max(row.values()) <= 1e-4}

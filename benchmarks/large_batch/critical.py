@@ -96,8 +96,7 @@ def main() -> None:
             own = [
                 row
                 for row in table
-                if (row["trunk"], row["loss"], row["tolerance_from"]) == (loss, loss, tolerance)
-                and row["anneal"]
+                if (row["trunk"], row["loss"], row["tolerance_from"]) == (loss, loss, tolerance) and row["anneal"]
             ]
             laws[f"{loss}, {tolerance}"] = law(own)
     save(options.out, typed(), laws=laws)

@@ -47,9 +47,7 @@ def beside(ours: ImageRecord, other: ImageRecord) -> dict:
             found.append({"column": column, "over": theirs, "points": 100 * gain.mean, "interval": interval})
     return {
         "spec": other.info["spec"],
-        "accuracy": {
-            name: [cell["accuracy"] for cell in other.done(name).values()] for name in other.study.columns
-        },
+        "accuracy": {name: [cell["accuracy"] for cell in other.done(name).values()] for name in other.study.columns},
         "steps": {name: next(iter(other.done(name).values()))["steps"] for name in other.study.columns},
         "gains": found,
     }

@@ -170,9 +170,7 @@ def _row(own: np.ndarray, ours: np.ndarray) -> dict[str, object]:
 
 def main() -> None:
     """Measure, print the table, write the results."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, help="folder with the unpacked wheels")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -182,8 +180,7 @@ def main() -> None:
         for row in compare(name, arguments.peers):
             rows.append(row)
             print(
-                f"{name:42} {row['variant']:24} {row['milliseconds']:8} ms  x{row['time_over_ours']} "
-                f"{row['interval']}",
+                f"{name:42} {row['variant']:24} {row['milliseconds']:8} ms  x{row['time_over_ours']} {row['interval']}",
                 flush=True,
             )
     if arguments.out:

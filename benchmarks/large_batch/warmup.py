@@ -88,9 +88,7 @@ class Runs:
         """The trunk of a schedule at a rate."""
         trunk = self._trunks[arm]
         recipe = replace(trunk.recipe, batch_doublings=way.doublings)
-        return replace(
-            trunk, batch_tokens=way.batch, peak_lr=rate, seed=seed, recipe=recipe, purpose="tuning"
-        )
+        return replace(trunk, batch_tokens=way.batch, peak_lr=rate, seed=seed, recipe=recipe, purpose="tuning")
 
     def train(self, arm: str, way: Way, rates: tuple[float, ...], seed: int) -> None:
         """Those of one stream together, so that the teacher reads it once."""
@@ -119,9 +117,7 @@ def compare(runs: Runs, arm: str, best: dict[str, float], seeds: tuple[int, ...]
         row["seconds"] = [runs.study.run(spec.run_id(TOKENS)).result()["seconds"] for spec in specs]
         if name != "small":
             pairs = [
-                tuple(
-                    read_scores(runs.study.run(each.run_id(TOKENS)).path / "heldout.parquet") for each in two
-                )
+                tuple(read_scores(runs.study.run(each.run_id(TOKENS)).path / "heldout.parquet") for each in two)
                 for two in zip(specs, small, strict=True)
             ]
             difference = paired_over_seeds(pairs)
@@ -165,9 +161,7 @@ def main() -> None:
                 typed(),
                 tokens=TOKENS,
                 teachers=runs.teachers,
-                batches={
-                    name: {"batch": way.batch, "doublings": way.doublings} for name, way in WAYS.items()
-                },
+                batches={name: {"batch": way.batch, "doublings": way.doublings} for name, way in WAYS.items()},
                 rates=rates,
                 tests=tests,
             )

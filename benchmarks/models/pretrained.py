@@ -25,9 +25,7 @@ def distillaw(*words: object) -> dict:
 
 def main() -> None:
     """Run the commands, print and keep their answers."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--books", required=True)
     parser.add_argument("--foreign", required=True)
@@ -63,16 +61,13 @@ def main() -> None:
                 for by in ("gradient", "uniform")
             },
             "vocabulary": {
-                rows: distillaw(*extend, "--rows", rows, "--out", f"{folder}/{rows}")
-                for rows in ("mean", "random")
+                rows: distillaw(*extend, "--rows", rows, "--out", f"{folder}/{rows}") for rows in ("mean", "random")
             },
             "scout": distillaw("scout", args.model, "--text", "sotu", "--max-bytes", "30k"),
         }
     print(json.dumps(found, indent=1))
     if args.out:
-        save(
-            args.out, "python -m benchmarks.models.pretrained MODEL --books BOOKS --foreign CHINESE", **found
-        )
+        save(args.out, "python -m benchmarks.models.pretrained MODEL --books BOOKS --foreign CHINESE", **found)
 
 
 if __name__ == "__main__":

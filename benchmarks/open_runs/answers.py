@@ -40,10 +40,7 @@ def trained_tokens(runs: OpenRuns) -> int:
     for row in runs.rows:
         trunks.setdefault(row["group"], []).append(row)
     return round(
-        sum(
-            executed_tokens([row["tokens"] for row in found], found[0]["cooldown"])
-            for found in trunks.values()
-        )
+        sum(executed_tokens([row["tokens"] for row in found], found[0]["cooldown"]) for found in trunks.values())
     )
 
 
@@ -54,10 +51,7 @@ def spent(runs: OpenRuns) -> float:
 
 def teachers(runs: OpenRuns) -> dict[str, dict]:
     """Size, tokens and loss, best first."""
-    return {
-        t: {key: row[key] for key in ("params", "tokens", "loss", "loss_se")}
-        for t, row in runs.teachers.items()
-    }
+    return {t: {key: row[key] for key in ("params", "tokens", "loss", "loss_se")} for t, row in runs.teachers.items()}
 
 
 def noise(runs: OpenRuns) -> list[dict]:
@@ -68,9 +62,7 @@ def noise(runs: OpenRuns) -> list[dict]:
             cell = runs.cell(size, budget, teacher)
             if len(cell) > 2:
                 sd = float(np.std([runs.rows[i]["loss"] for i in cell.values()], ddof=1))
-                found.append(
-                    {"size": size, "budget": budget, "teacher": teacher, "seeds": len(cell), "sd": sd}
-                )
+                found.append({"size": size, "budget": budget, "teacher": teacher, "seeds": len(cell), "sd": sd})
     pairs = [
         {"params": k[0], "tokens": k[1], "against_none": k[2], "sd": math.sqrt(v), "dof": dof}
         for k, (v, dof) in runs.seed_noise.items()
@@ -211,9 +203,7 @@ def equal_loss(runs: OpenRuns) -> list[dict]:
 
 def slope(runs: OpenRuns, size: str, budget: int, at: float) -> float:
     """dL_S / dL_T of a cell: of the parabola through its students over the teachers' losses."""
-    points = [
-        (runs.teachers[t]["loss"], runs.loss(c)) for t in runs.teachers if (c := runs.cell(size, budget, t))
-    ]
+    points = [(runs.teachers[t]["loss"], runs.loss(c)) for t in runs.teachers if (c := runs.cell(size, budget, t))]
     curve = np.polynomial.Polynomial.fit(*np.array(points).T, deg=min(2, len(points) - 1))
     return float(curve.deriv()(at))
 
@@ -247,15 +237,11 @@ def size_beside_loss(runs: OpenRuns) -> dict[str, float]:
 
 def controls(runs: OpenRuns) -> list[dict]:
     """Runs that differ from the grid in one thing, against the grid's own: positive where the control is better."""
-    names = sorted(
-        {row["purpose"] for row in runs.rows if row["purpose"].startswith("control:")} - {"control:pruned"}
-    )
+    names = sorted({row["purpose"] for row in runs.rows if row["purpose"].startswith("control:")} - {"control:pruned"})
     found = []
     for purpose, (size, budget) in itertools.product(names, grid(runs)):
         for teacher in ("none", *runs.teachers):
-            rates = sorted(
-                {row["peak_lr"] for row in runs.rows if row["purpose"] == purpose and row["label"] == size}
-            )
+            rates = sorted({row["peak_lr"] for row in runs.rows if row["purpose"] == purpose and row["label"] == size})
             usual = runs.cell(size, budget, teacher)
             for rate in rates:
                 cell = runs.cell(size, budget, teacher, (purpose,), peak_lr=rate)

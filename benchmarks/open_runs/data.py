@@ -78,9 +78,7 @@ class OpenRuns:
         """Name of a student's teacher, `none` without."""
         return "none" if row["teacher_run"] is None else name(self.rows[self.by_id[row["teacher_run"]]])
 
-    def cell(
-        self, size: str, budget: int, teacher: str, purposes: Sequence[str] = ("grid", "holdout"), **wanted
-    ):
+    def cell(self, size: str, budget: int, teacher: str, purposes: Sequence[str] = ("grid", "holdout"), **wanted):
         """Seed -> line of the students of one cell."""
         return {
             row["seed"]: i
@@ -135,9 +133,7 @@ class OpenRuns:
     def _seed_noise(self, row: Mapping, *, alone: bool) -> tuple[float, int]:
         """Variance of a difference between seeds at the nearest cell where it was measured, and its freedom."""
         noise = {k: v for k, v in self.seed_noise.items() if k[2] == alone}
-        at = min(
-            noise, key=lambda k: math.hypot(math.log(k[0] / row["params"]), math.log(k[1] / row["tokens"]))
-        )
+        at = min(noise, key=lambda k: math.hypot(math.log(k[0] / row["params"]), math.log(k[1] / row["tokens"])))
         return noise[at]
 
     @cached_property
@@ -220,6 +216,4 @@ def read_shipped() -> OpenRuns:
     table = pq.read_table(TABLE)
     with np.load(SCORES) as stored:
         sums, tokens = stored["sums"].astype(np.float64), stored["tokens"].astype(np.int64)
-    return OpenRuns(
-        rows=table.to_pylist(), sums=sums, tokens=tokens, study=json.loads(table.schema.metadata[b"study"])
-    )
+    return OpenRuns(rows=table.to_pylist(), sums=sums, tokens=tokens, study=json.loads(table.schema.metadata[b"study"]))

@@ -17,9 +17,7 @@ BOOTSTRAP = 400
 def fits(runs: OpenRuns) -> dict[str, dict]:
     """Every family in both conventions: fitted to all runs, and to all but the held-out ones, which it predicts."""
     return {
-        f"{family}, {convention}": one(runs, family, convention)
-        for convention in CONVENTIONS
-        for family in FAMILIES
+        f"{family}, {convention}": one(runs, family, convention) for convention in CONVENTIONS for family in FAMILIES
     }
 
 

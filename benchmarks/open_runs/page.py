@@ -75,9 +75,7 @@ def pruned(found: dict) -> str:
         ]
         for r in found["pruned"]
     ]
-    return markdown(
-        ["student, tokens", "teacher", "N_T / N_S", "fresh", "pruned", "pruned better by"], rows, left=2
-    )
+    return markdown(["student, tokens", "teacher", "N_T / N_S", "fresh", "pruned", "pruned better by"], rows, left=2)
 
 
 def equal_loss(found: dict) -> str:

@@ -28,9 +28,7 @@ SCORE = RESULTS / "open_runs_score.json"
 
 def main() -> None:
     """Collect, answer, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, help="the study's folder; without it, the table as it ships")
     parser.add_argument("--no-fits", action="store_true", help="keep the fits of the last time")
     args = parser.parse_args()

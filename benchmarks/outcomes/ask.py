@@ -55,9 +55,7 @@ ANSWER_COLUMNS = (
 
 def main() -> None:
     """Enter rows, fill the page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", type=Path, nargs="*", help="files of new rows")
     for path in parser.parse_args().rows:
         enter(path)

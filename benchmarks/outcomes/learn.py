@@ -126,9 +126,7 @@ def rows_of_outcomes() -> list[Row]:
 
     Targets of one id are labels, not a distribution: they say nothing of truncation.
     """
-    taught = (
-        row for row in read_outcomes() if row.source not in ASKED_ONLY and row.top_k != 1 and not row.start_b
-    )
+    taught = (row for row in read_outcomes() if row.source not in ASKED_ONLY and row.top_k != 1 and not row.start_b)
     found = [_row(row) for row in taught if row.says_of_distilling]
     return [row for row in found if row is not None]
 
@@ -166,20 +164,14 @@ def _row(row: Outcome) -> Row | None:
 
 def _without_a_law(row: Outcome) -> Row | None:
     """Repeated text says what a teacher does there, though sizes or tokens were not published."""
-    if (
-        row.comparison != "distil-vs-pretrain-equal-text" or row.id == "kim-self-noreal"
-    ):  # on own samples alone
+    if row.comparison != "distil-vs-pretrain-equal-text" or row.id == "kim-self-noreal":  # on own samples alone
         return None
     blank = {"law_gain": 0.0, "law_sd": 0.0, "beyond": 1.0, "is_asked": False}
     return Row(source=row.source, is_repeated=True, **blank, **_outcome(row))
 
 
 def _is_repeated(row: Outcome) -> bool:
-    return (
-        row.unique_tokens is not None
-        and row.tokens_a is not None
-        and row.tokens_a > REPEATS * row.unique_tokens
-    )
+    return row.unique_tokens is not None and row.tokens_a is not None and row.tokens_a > REPEATS * row.unique_tokens
 
 
 def _outcome(row: Outcome) -> dict:
@@ -358,15 +350,11 @@ def widened(spread: float) -> float:
 
     z, weight = np.polynomial.hermite_e.hermegauss(41)
     alone = brentq(lambda q: float(_cdf(np.array(q))) - 0.95, 0, 10)
-    mixed = brentq(
-        lambda q: float((weight * _cdf(q / np.exp(spread * z))).sum() / weight.sum()) - 0.95, 0, 1e3
-    )
+    mixed = brentq(lambda q: float((weight * _cdf(q / np.exp(spread * z))).sum() / weight.sum()) - 0.95, 0, 1e3)
     return mixed / alone
 
 
-def _log_likelihoods(
-    x: np.ndarray, known: dict, *, widened: float = 1.0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _log_likelihoods(x: np.ndarray, known: dict, *, widened: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """By node of the source's effect and by row; that A wins; that the gain is no more than the published one."""
     whole, none = (_at(x, known, lost, widened) for lost in (known["lost"], 0 * known["lost"]))
     mix = known["unsaid"]
@@ -374,9 +362,7 @@ def _log_likelihoods(
     return np.log(mixed[0] + 1e-12), mixed[1], mixed[2]
 
 
-def _at(
-    x: np.ndarray, known: dict, lost: np.ndarray, widened: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _at(x: np.ndarray, known: dict, lost: np.ndarray, widened: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Likelihoods, chances that A wins and ranks where so much of a loss is left, (nodes, rows)."""
     (
         realised,
@@ -420,9 +406,7 @@ def _cdf(z: np.ndarray) -> np.ndarray:
 def coefficients(x: np.ndarray, common: float, without: str = "") -> dict[str, float]:
     """The fields of planning.learnt.Learnt; `without` the practice of a source."""
     numbers = map(float, x)
-    realised, log_home, per_gain, truncated, log_cut, repeated, compute, begun, points, log_tau, spread = (
-        numbers
-    )
+    realised, log_home, per_gain, truncated, log_cut, repeated, compute, begun, points, log_tau, spread = numbers
     wider = widened(math.exp(spread))
     found = {
         "realised": realised,
@@ -459,8 +443,7 @@ def nested(rows: Sequence[Row]) -> Table:
     found = []
     for out in sources:
         inner = {
-            form.name: [one.score for s in sources if s != out for one in said[form.name, out, s]]
-            for form in FORMS
+            form.name: [one.score for s in sources if s != out for one in said[form.name, out, s]] for form in FORMS
         }
         chosen = max(inner, key=lambda name: np.mean(inner[name]))
         found.append((out, said[chosen, out, out], chosen))
@@ -493,9 +476,7 @@ def study_table() -> str:
 
 def main() -> None:
     """Learn and write, or fill the page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--page", action="store_true", help="the page alone")
     parser.add_argument("--nested", action="store_true", help="the score of choosing the form")
     given = parser.parse_args()
@@ -508,8 +489,7 @@ def main() -> None:
         common = float(np.mean([study.common for study in study_shares()]))
         sources = sorted({row.source for row in rows} | _saying(ASKED_ONLY))
         without = {
-            s: coefficients(fit([r for r in rows if r.source != s], whole, without=s), common, s)
-            for s in sources
+            s: coefficients(fit([r for r in rows if r.source != s], whole, without=s), common, s) for s in sources
         }
         LEARNT.write_text(
             json.dumps({"all": coefficients(whole, common), "without": without}, indent=1) + "\n",

@@ -78,9 +78,7 @@ def page_tables(rows: Sequence[Outcome], given: Sequence[Answer]) -> dict[str, s
         "counts": counts(rows),
         "kinds": "\n\n".join(win_table(found[by], by).markdown() for by in ("comparison", "metric")),
         "sources": win_table(found["source"], "source").markdown(),
-        "score": score_table(
-            [*found["all"], *found["kind"], *found["comparison"], *found["metric"]]
-        ).markdown(),
+        "score": score_table([*found["all"], *found["kind"], *found["comparison"], *found["metric"]]).markdown(),
     }
 
 
@@ -97,8 +95,7 @@ def reliability_tables(found: Retrodiction) -> dict[str, str]:
         if inside:
             sources = len({row.source for row, _ in inside})
             said, won = (
-                sum(values) / len(inside)
-                for values in zip(*((p, row.winner == "A") for row, p in inside), strict=True)
+                sum(values) / len(inside) for values in zip(*((p, row.winner == "A") for row, p in inside), strict=True)
             )
             bands.append((f"{low:.2f} to {high:.2f}", len(inside), sources, said, won))
     names = ("P(A)", "rows", "sources", "said", "A won")
@@ -121,7 +118,6 @@ def learnt_table(found: Mapping[str, Mapping]) -> str:
     ]
     columns = [text("", of=lambda row: row[0]), number("from all sources", ".4f", of=lambda row: row[1])]
     columns += [
-        number(words, ".4f", of=lambda row, i=i: row[i])
-        for i, words in ((2, "without one: lowest"), (3, "highest"))
+        number(words, ".4f", of=lambda row, i=i: row[i]) for i, words in ((2, "without one: lowest"), (3, "highest"))
     ]
     return Table.of(columns, rows).markdown()

@@ -59,8 +59,7 @@ def main() -> None:
     rows = []
     for trunk, tokens in jobs:
         others = {
-            m: replace(trunk, peak_lr=float(f"{trunk.peak_lr * m:.4g}"), purpose="control:rates")
-            for m in MULTIPLES
+            m: replace(trunk, peak_lr=float(f"{trunk.peak_lr * m:.4g}"), purpose="control:rates") for m in MULTIPLES
         }
         errors = train_trunks({other: (tokens,) for other in others.values()}, folder)
         own, losses = folder.run(trunk.run_id(tokens)), {}
@@ -96,15 +95,12 @@ def main() -> None:
             flush=True,
         )
     answer = dl.plan(spec.target.params, student_tokens=spec.target.tokens, study=arguments.folder)
-    by_arm = {
-        row["arm"]: row for row in rows if row["size"] == spec.target.params and row["arm"] != "teacher"
-    }
+    by_arm = {row["arm"]: row for row in rows if row["size"] == spec.target.params and row["arm"] != "teacher"}
     alone = by_arm["alone"]
     gains = {
         arm: {
             "as_run": alone["loss"] - row["loss"],
-            "best_rates": min(alone["loss"], *alone["losses"].values())
-            - min(row["loss"], *row["losses"].values()),
+            "best_rates": min(alone["loss"], *alone["losses"].values()) - min(row["loss"], *row["losses"].values()),
         }
         for arm, row in by_arm.items()
         if arm != "alone"
@@ -118,11 +114,7 @@ def main() -> None:
         "gain": [answer.gain.lower, answer.gain.mean, answer.gain.upper],
         "warnings": list(answer.warnings),
     }
-    print(
-        json.dumps(
-            {key: record[key] for key in ("gains", "verdict", "probability", "gain", "warnings")}, indent=1
-        )
-    )
+    print(json.dumps({key: record[key] for key in ("gains", "verdict", "probability", "gain", "warnings")}, indent=1))
     if arguments.out:
         save(arguments.out, f"python -m benchmarks.rates.checked {arguments.study.name} FOLDER", **record)
 

@@ -60,9 +60,7 @@ RULES = {"none": "one rate for all matrices", "ours": "our groups", "depth": "ou
 SEEDS = (0, 1)
 TOKENS, BATCH_TOKENS, CONTEXT, VOCAB = 65_536, 512, 64, 512
 RECIPE = Recipe(context=CONTEXT, warmup_tokens=6_144)
-DATA = DataSpec(
-    vocab_size=VOCAB, validation_documents=40, validation_tokens_per_document=256, max_document_chars=5000
-)
+DATA = DataSpec(vocab_size=VOCAB, validation_documents=40, validation_tokens_per_document=256, max_document_chars=5000)
 START = -7
 """log2 of the rate with which every search begins."""
 
@@ -81,9 +79,7 @@ def cells() -> list[Cell]:
     """What is measured: width before depth, alone before distilled, the costly ones first."""
     found = {Cell(width=w) for w in WIDTHS} | {Cell(width=w, arm="distilled") for w in WIDTHS}
     found |= {Cell(rule="none", width=w) for w in (32, 256)}
-    found |= {Cell(width=32, layers=n) for n in DEPTHS} | {
-        Cell(rule="depth", width=32, layers=n) for n in DEPTHS[1:]
-    }
+    found |= {Cell(width=32, layers=n) for n in DEPTHS} | {Cell(rule="depth", width=32, layers=n) for n in DEPTHS[1:]}
     return sorted(found, key=lambda c: (c.arm == "distilled", c.layers > 2, -count_non_embedding(_shape(c))))
 
 
@@ -92,9 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("/tmp/mup-benchmark"), help="text and teacher")
-    parser.add_argument(
-        "--arms", nargs="+", choices=("supervised", "distilled"), default=("supervised", "distilled")
-    )
+    parser.add_argument("--arms", nargs="+", choices=("supervised", "distilled"), default=("supervised", "distilled"))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--figure", type=Path)
     arguments = parser.parse_args()
@@ -213,9 +207,7 @@ def draw(rows: list[dict], path: Path) -> None:
             losses = np.array([np.mean(pair) for pair in row["losses"].values()])
             best = float(np.mean(row["log2_best_rate"]))
             colour = pyplot.get_cmap("viridis")(shade)
-            panel.plot(
-                exponents, losses - losses.min(), "o-", ms=3, lw=1.2, color=colour, label=f"{row[axis]}"
-            )
+            panel.plot(exponents, losses - losses.min(), "o-", ms=3, lw=1.2, color=colour, label=f"{row[axis]}")
             panel.axvline(best, color=colour, lw=1, ls=":")
         panel.set(title=f"{axis}, {arm}\n{RULES[rule]}", xlabel="log2(peak rate)", ylim=(-0.01, 0.2))
         panel.legend(title=axis, fontsize=7, title_fontsize=7)

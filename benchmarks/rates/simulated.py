@@ -96,9 +96,7 @@ class World:
         loss = self.at_best(trunk, tokens) + self.excess(trunk.arm, trunk.branch_lr(tokens), tokens)
         loss += SEED_SD * shared.normal() + RUN_SD * own.normal()
         by_document = (
-            loss
-            + DOCUMENT_SD * own.normal(size=DOCUMENTS)
-            + 0.3 * np.random.default_rng(0).normal(size=DOCUMENTS)
+            loss + DOCUMENT_SD * own.normal(size=DOCUMENTS) + 0.3 * np.random.default_rng(0).normal(size=DOCUMENTS)
         )
         counted = np.full(DOCUMENTS, 512)
         row = {

@@ -64,9 +64,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("/tmp/rates-benchmark"))
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument(
-        "--searched", type=float, help="peak rate at the smallest budget; default: the best constant"
-    )
+    parser.add_argument("--searched", type=float, help="peak rate at the smallest budget; default: the best constant")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -77,25 +75,17 @@ def main() -> None:
     teacher_run = replace(teacher, recipe=Recipe()).run_id(TEACHER_TOKENS)
     rows = []
     for seed in range(arguments.seeds):
-        student = trunk(
-            store.data_hash, "0.05M", role="student", batch=arguments.batch, rate=START, seed=seed
-        )
+        student = trunk(store.data_hash, "0.05M", role="student", batch=arguments.batch, rate=START, seed=seed)
         arms = [student, replace(student, teacher_run=teacher_run)]
         found = dict.fromkeys(("supervised", "distilled"), arguments.searched)
         for k in CONSTANT_HALVES:
             rows += show(trained([at(arm, START / 2**k) for arm in arms], study, way="constant", halves=k))
         if arguments.searched is None:  # what a search at the smallest budget finds: seed 0 decides for all
-            short = [
-                r for r in rows if r["tokens"] == BUDGETS[0] and r["way"] == "constant" and r["seed"] == 0
-            ]
-            found = {
-                arm: min((r["loss"], r["peak_lr"]) for r in short if r["arm"] == arm)[1] for arm in found
-            }
+            short = [r for r in rows if r["tokens"] == BUDGETS[0] and r["way"] == "constant" and r["seed"] == 0]
+            found = {arm: min((r["loss"], r["peak_lr"]) for r in short if r["arm"] == arm)[1] for arm in found}
         for k in FALLS:
             power = k / 6  # the largest budget is 64 = 2**6 times the smallest
-            rows += show(
-                trained([at(arm, found[arm.arm], power) for arm in arms], study, way="power", halves=k)
-            )
+            rows += show(trained([at(arm, found[arm.arm], power) for arm in arms], study, way="power", halves=k))
         for k in FREE_HALVES:
             rows += show([row for arm in arms for row in schedule_free(arm, START / 2**k, k, study)])
         if arguments.out:
@@ -107,9 +97,7 @@ def main() -> None:
         print(line)
 
 
-def trunk(
-    data: str, size: str, *, role: str, batch: int, rate: float, power: float = 0.0, seed: int = 0
-) -> TrunkSpec:
+def trunk(data: str, size: str, *, role: str, batch: int, rate: float, power: float = 0.0, seed: int = 0) -> TrunkSpec:
     """A trunk of the benchmark, without a teacher."""
     shape = shape_for_params(
         parse_count(size, name="params"),
@@ -146,9 +134,7 @@ def at(spec: TrunkSpec, rate: float, power: float = 0.0, *, start: int = BUDGETS
     return replace(spec, peak_lr=float(f"{rate:.4g}"), rate_power=power, rate_tokens=branch if power else 0)
 
 
-def trained(
-    specs: Sequence[TrunkSpec], study: StudyFolder, *, way: str, halves: int
-) -> list[dict[str, object]]:
+def trained(specs: Sequence[TrunkSpec], study: StudyFolder, *, way: str, halves: int) -> list[dict[str, object]]:
     """Trunks and their branches, trained side by side unless they are there; a row per arm and budget."""
     errors = train_trunks(dict.fromkeys(specs, BUDGETS), study)
     return [
@@ -179,9 +165,7 @@ def row(spec: TrunkSpec, way: str, halves: int, tokens: int, loss: float | None)
     }
 
 
-def schedule_free(
-    spec: TrunkSpec, rate: float, halves: int, study: StudyFolder
-) -> Iterator[dict[str, object]]:
+def schedule_free(spec: TrunkSpec, rate: float, halves: int, study: StudyFolder) -> Iterator[dict[str, object]]:
     """The same student and stream under schedule-free AdamW, scored at every budget as it passes."""
     try:
         from schedulefree import AdamWScheduleFree

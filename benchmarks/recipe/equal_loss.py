@@ -78,11 +78,7 @@ def curve(at: Setting, exam: Exam, teacher: Oracle | None, seed: int) -> list[di
     found = []
     for step in range(STEPS):
         text = at.text(100_000 * seed + step * ROWS, ROWS)
-        signal = (
-            {"distill_weight": 0.0}
-            if teacher is None
-            else {"teacher_logits": at.logits(teacher, text[:, :-1])}
-        )
+        signal = {"distill_weight": 0.0} if teacher is None else {"teacher_logits": at.logits(teacher, text[:, :-1])}
         hidden = hidden_states(model, text[:, :-1])
         loss = loss_parts(hidden, head_of(model), text[:, 1:], divergence="forward-kl", **signal).total
         optimizer.zero_grad()
@@ -109,17 +105,12 @@ def compared(curves: dict[str, list[list[dict[str, float]]]]) -> dict[str, dict]
     for name in TEACHERS:
         pairs = list(zip(curves["alone"], curves[name], strict=True))
         levels = [max(min(row["excess"] for row in found) for found in pair) for pair in pairs]
-        if any(
-            found[0]["excess"] < level for pair, level in zip(pairs, levels, strict=True) for found in pair
-        ):
+        if any(found[0]["excess"] < level for pair, level in zip(pairs, levels, strict=True) for found in pair):
             continue  # better from its first measurement on than the other ever was
         table[name] = {"excess": float(np.mean(levels))}
         for skill in SKILLS:
             both = np.array(
-                [
-                    [at_loss(found, level, skill) for found in pair]
-                    for pair, level in zip(pairs, levels, strict=True)
-                ]
+                [[at_loss(found, level, skill) for found in pair] for pair, level in zip(pairs, levels, strict=True)]
             )
             gain = both[:, 1] - both[:, 0]
             half = t_quantile(0.95, len(gain) - 1) * gain.std(ddof=1) / len(gain) ** 0.5
@@ -128,17 +119,13 @@ def compared(curves: dict[str, list[list[dict[str, float]]]]) -> dict[str, dict]
                 "taught": both[:, 1].mean(),
                 "difference": [gain.mean(), gain.mean() - half, gain.mean() + half],
             }
-            print(
-                f"{name:16s} {skill:12s} {both[:, 0].mean():.4f} {gain.mean():+.4f} ± {half:.4f}", flush=True
-            )
+            print(f"{name:16s} {skill:12s} {both[:, 0].mean():.4f} {gain.mean():+.4f} ± {half:.4f}", flush=True)
     return table
 
 
 def main() -> None:
     """Train, match, compare."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     out = parser.parse_args().out
     torch.set_num_threads(1)

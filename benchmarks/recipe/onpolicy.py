@@ -84,9 +84,7 @@ def objective(at: Setting, model, way: str, text: torch.Tensor, generator: torch
     taught = way.endswith(("forward", "reverse"))
     signal = {"teacher_logits": at.logits(at.teacher, text[:, :-1])} if taught else {"distill_weight": 0.0}
     kind = "reverse-kl" if way.endswith("reverse") else "forward-kl"
-    return loss_parts(
-        hidden_states(model, text[:, :-1]), head_of(model), labels, divergence=kind, **signal
-    ).total
+    return loss_parts(hidden_states(model, text[:, :-1]), head_of(model), labels, divergence=kind, **signal).total
 
 
 def trained(at: Setting, start, way: str, rate: float, seed: int, steps: int):
@@ -128,17 +126,13 @@ def begun(at: Setting, seed: int):
 
 def main() -> None:
     """Tune, run, compare."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     out = parser.parse_args().out
     torch.set_num_threads(1)
     at = Setting()
     start = begun(at, 0)
-    tried = {
-        way: {rate: measured(at, trained(at, start, way, rate, 0, STEPS)) for rate in RATES} for way in COST
-    }
+    tried = {way: {rate: measured(at, trained(at, start, way, rate, 0, STEPS)) for rate in RATES} for way in COST}
     rates = {way: min(RATES, key=lambda r: sum(found[r].values())) for way, found in tried.items()}
     print("rates", rates, flush=True)
     rows: dict[str, list[dict]] = {"start": []}
@@ -166,9 +160,7 @@ def main() -> None:
                 "mean": values.mean(),
                 "over_own_reverse": [less.mean(), less.mean() - half, less.mean() + half],
             }
-            print(
-                f"{way:24s} {where:5s} {values.mean():.4f}  over own, reverse {less.mean():+.4f} ± {half:.4f}"
-            )
+            print(f"{way:24s} {where:5s} {values.mean():.4f}  over own, reverse {less.mean():+.4f} ± {half:.4f}")
     save(out, typed(), teacher_gap=gap, rates=rates, tuning=tried, table=table, seeds=rows)
 
 

@@ -82,9 +82,7 @@ def architecture(sets: dict[str, LawSet]) -> list[Claim]:
             ours=[100 * (2 * N[i] / (float(rows[i]["C_fwd_B"]) * 1e9) - 1) for i in (0, -1)],
             judge=near((-40, -7), abs_=0.6),
         ),
-        single(
-            "vocabulary", ours=[float(np.mean(vocab))], show=form("{:.0f}"), judge=near((32168,), abs_=100)
-        ),
+        single("vocabulary", ours=[float(np.mean(vocab))], show=form("{:.0f}"), judge=near((32168,), abs_=100)),
         single(
             "sigmas",
             show=lambda a, b, f: f"{a:.7f} / {b:.7f} / {f:.5e}",

@@ -118,9 +118,7 @@ def single(
     values = [float(v) for v in ours]
     verdict = _verdict(judge(*values) if values else None)
     shown = show(*values) if values else "-"
-    return Claim(
-        key=key, **WORDS[key], values={"ours": values}, shown={"ours": shown}, verdict={"ours": verdict}
-    )
+    return Claim(key=key, **WORDS[key], values={"ours": values}, shown={"ours": shown}, verdict={"ours": verdict})
 
 
 def near(expected: Sequence[float], *, abs_: float = 0.0, rel: float = 0.0) -> Judge:

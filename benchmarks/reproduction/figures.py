@@ -118,9 +118,7 @@ def _table7(one: LawSet) -> float:
 
 def _isoflop_student(one: LawSet) -> float:
     sizes = np.geomspace(1e7, 1e13, 6001)
-    losses = one.distilled(
-        size=sizes, tokens=3e19 / (3 * FORWARD(sizes)), teacher=7.75e9, teacher_tokens=20 * 7.75e9
-    )
+    losses = one.distilled(size=sizes, tokens=3e19 / (3 * FORWARD(sizes)), teacher=7.75e9, teacher_tokens=20 * 7.75e9)
     return float(sizes[int(np.argmin(losses))])
 
 
@@ -188,9 +186,7 @@ def _isoflop_gains(one: LawSet, size: float) -> list[float]:
     for compute in (3e19, 1e20, 3e20, 1e21):
         N = np.geomspace(1e8, 2e10, 2001)
         teacher = float(one.supervised(params=N, tokens=compute / (3 * FORWARD(N))).min())
-        gains.append(
-            alone - float(one.law(student_params=size, student_tokens=20 * size, teacher_loss=teacher))
-        )
+        gains.append(alone - float(one.law(student_params=size, student_tokens=20 * size, teacher_loss=teacher)))
     return gains
 
 

@@ -8,12 +8,8 @@ from distillaw.laws.published import published
 from distillaw.planning.teacher_curve import teacher_curve
 from distillaw.shapes import Shape
 
-_LLAMA = Shape(
-    layers=32, width=4096, ffn=11008, heads=32, kv_heads=32, head_dim=128, vocab=49216, context=4096
-)
-_MINIMA = Shape(
-    layers=24, width=3072, ffn=8192, heads=24, kv_heads=24, head_dim=128, vocab=49216, context=4096
-)
+_LLAMA = Shape(layers=32, width=4096, ffn=11008, heads=32, kv_heads=32, head_dim=128, vocab=49216, context=4096)
+_MINIMA = Shape(layers=24, width=3072, ffn=8192, heads=24, kv_heads=24, head_dim=128, vocab=49216, context=4096)
 _STUDENTS = (2e8, 1e9, 5e9)
 
 
@@ -118,18 +114,14 @@ def against_the_law(sets: dict[str, LawSet]) -> list[Claim]:
 
 def best_ratio(one: LawSet, size: float, tokens: float, *, teacher_tokens: float | None = None) -> float:
     """Best teacher size over the student's."""
-    schedule = (
-        {"teacher_tokens_per_param": 20.0} if teacher_tokens is None else {"teacher_tokens": teacher_tokens}
-    )
+    schedule = {"teacher_tokens_per_param": 20.0} if teacher_tokens is None else {"teacher_tokens": teacher_tokens}
     curve = teacher_curve(one.ensemble, student_params=size, student_tokens=tokens, **schedule)
     return curve.best.at / size
 
 
 def _minima_like(one: LawSet) -> list[float]:
     """Losses from 6.5B, 12.7B and 68B, then the gains of the best and of the last over none, in per cent."""
-    losses = one.distilled(
-        size=2.7e9, tokens=1.26e11, teacher=np.array([6.5e9, 1.27e10, 6.8e10]), teacher_tokens=2e12
-    )
+    losses = one.distilled(size=2.7e9, tokens=1.26e11, teacher=np.array([6.5e9, 1.27e10, 6.8e10]), teacher_tokens=2e12)
     alone = float(one.supervised(params=2.7e9, tokens=1.26e11))
     return [*losses, 100 * (1 - float(losses.min()) / alone), 100 * (1 - float(losses[2]) / alone)]
 
@@ -139,9 +131,7 @@ def _name(*losses: float) -> str:
 
 
 def _flatness(one: LawSet) -> list[float]:
-    curve = teacher_curve(
-        one.ensemble, student_params=1e9, student_tokens=1.6e11, teacher_tokens_per_param=20.0
-    )
+    curve = teacher_curve(one.ensemble, student_params=1e9, student_tokens=1.6e11, teacher_tokens_per_param=20.0)
     cost = {c.name: c.per_cent for c in curve.costs}
     order = ("half the best", "twice the best", "100 x the student", "2.5 x the student", "1 x the student")
     return [*(cost[name] for name in order), float(one.name != "busbridge2025")]

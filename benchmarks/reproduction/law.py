@@ -76,9 +76,7 @@ def _move_of_c1(law) -> float:
     """Largest relative change of L_S over the fitted box when c1 halves at fixed kappa."""
     moved = replace(law, c1=law.c1 / 2)
     moved = replace(moved, d1=(moved.c1 * moved.f1 / law.kappa) ** law.f1)
-    N, M, T = np.meshgrid(
-        np.geomspace(1.43e8, 1.26e10, 7), np.geomspace(20, 320, 5), np.linspace(1.85, 2.8, 20)
-    )
+    N, M, T = np.meshgrid(np.geomspace(1.43e8, 1.26e10, 7), np.geomspace(20, 320, 5), np.linspace(1.85, 2.8, 20))
     at = {"student_params": N, "student_tokens": M * N, "teacher_loss": T}
     return float(np.abs(moved(**at) / law(**at) - 1).max())
 
@@ -120,10 +118,7 @@ def behaviours(sets: dict[str, LawSet]) -> list[Claim]:
             ours=_infinite_data(sets["printed"]),
             show=form("{:.2f}"),
             judge=lambda *v: all(
-                (
-                    abs(x - e) <= (0.005 if abs(e) < 1 else 0.05)
-                    for x, e in zip(v, _LIMIT_PRINTED, strict=True)
-                )
+                (abs(x - e) <= (0.005 if abs(e) < 1 else 0.05) for x, e in zip(v, _LIMIT_PRINTED, strict=True))
             ),
         ),
         by_set(
@@ -157,10 +152,7 @@ def _u_shape(one: LawSet) -> tuple[float, float]:
 def _infinite_data(one: LawSet) -> list[float]:
     teachers = np.linspace(one.supervised.E * 1.0001, 3.0, 20001)
     return [
-        100
-        * float(
-            one.law.limit(teacher_loss=teachers, student_params=n).min() / one.supervised.limit(params=n) - 1
-        )
+        100 * float(one.law.limit(teacher_loss=teachers, student_params=n).min() / one.supervised.limit(params=n) - 1)
         for n in _LIMIT_SIZES
     ]
 
@@ -168,9 +160,7 @@ def _infinite_data(one: LawSet) -> list[float]:
 def _weak_to_strong(one: LawSet) -> list[float]:
     tokens = np.geomspace(8e9, 5.12e11, 13)
     teacher = float(one.supervised(params=5.46e8, tokens=20 * 5.46e8))
-    return [
-        float((one.law(student_params=1.82e9, student_tokens=tokens, teacher_loss=teacher) - teacher).min())
-    ]
+    return [float((one.law(student_params=1.82e9, student_tokens=tokens, teacher_loss=teacher) - teacher).min())]
 
 
 def _two_students(one: LawSet) -> list[float]:
@@ -183,13 +173,9 @@ def the_break(sets: dict[str, LawSet]) -> list[Claim]:
     """Section 5: where the curve bends, and the shorter forms."""
     full = sets["printed"].law
     names = ("A", "B", "alpha", "beta", "gamma", "c0", "f1")
-    short = KappaDistillationLaw(
-        **{n: getattr(full, n) for n in names}, kappa=full.kappa, supervised=full.supervised
-    )
+    short = KappaDistillationLaw(**{n: getattr(full, n) for n in names}, kappa=full.kappa, supervised=full.supervised)
     s0, p = (full.gamma * np.log(full.A), full.gamma * full.alpha)
-    reduced = ReducedDistillationLaw(
-        s0=s0, p=p, c0=full.c0, kappa=full.kappa, f1=full.f1, supervised=full.supervised
-    )
+    reduced = ReducedDistillationLaw(s0=s0, p=p, c0=full.c0, kappa=full.kappa, f1=full.f1, supervised=full.supervised)
     return [
         single(
             "break-at-d1",
@@ -232,9 +218,7 @@ def the_break(sets: dict[str, LawSet]) -> list[Claim]:
 
 def _difference(short, full, largest: float, fewest: float) -> float:
     """Largest relative difference of L_S in per cent over the box of 5.2, from `fewest` tokens per parameter up."""
-    N, D, T = np.meshgrid(
-        np.geomspace(1e8, largest, 13), np.geomspace(1e9, 1e14, 21), np.linspace(1.25, 3, 15)
-    )
+    N, D, T = np.meshgrid(np.geomspace(1e8, largest, 13), np.geomspace(1e9, 1e14, 21), np.linspace(1.25, 3, 15))
     at = {"student_params": N, "student_tokens": D, "teacher_loss": T}
     error = np.abs(short(**at) / full(**at) - 1)
     return 100 * float(error[D >= fewest * N].max())

@@ -59,9 +59,7 @@ def scenarios(sets: dict[str, LawSet]) -> list[Claim]:
             show=lambda *v: " ".join(f"{x:.2g}" for x in v),
             judge=lambda *v: v[0] < 1 < max(v) and 0 < int(np.argmax(v)) < len(v) - 1,
         ),
-        by_set(
-            sets, "plateau", measure=lambda s: [max(_sizes(s))], show=form("{:.2f}"), judge=lambda v: v < 1.5
-        ),
+        by_set(sets, "plateau", measure=lambda s: [max(_sizes(s))], show=form("{:.2f}"), judge=lambda v: v < 1.5),
         by_set(
             sets,
             "weak-at-small",
@@ -81,9 +79,7 @@ def scenarios(sets: dict[str, LawSet]) -> list[Claim]:
     ]
 
 
-def _table3(
-    sets: dict[str, LawSet], key: str, sizes: tuple[float, ...], compute: float, judge: Judge
-) -> Claim:
+def _table3(sets: dict[str, LawSet], key: str, sizes: tuple[float, ...], compute: float, judge: Judge) -> Claim:
     """Shares student / logits / teacher of each size, everything paid."""
 
     def measure(one: LawSet) -> list[float]:
@@ -145,9 +141,7 @@ def crossovers(sets: dict[str, LawSet]) -> list[Claim]:
             "crossover-1b",
             measure=lambda s: [
                 crossover(s.law, 1e9),
-                {"busbridge2025": 3e12, "surrogate-s1": 2.6e12, "surrogate-s2": 1.1e12, "surrogate-s3": 2e12}[
-                    s.name
-                ],
+                {"busbridge2025": 3e12, "surrogate-s1": 2.6e12, "surrogate-s2": 1.1e12, "surrogate-s3": 2e12}[s.name],
             ],
             show=lambda v, _: f"{v:.2g}",
             judge=lambda v, e: abs(v / e - 1) < 0.04,
@@ -176,9 +170,7 @@ def crossovers(sets: dict[str, LawSet]) -> list[Claim]:
         ),
         single(
             "given-fragile",
-            ours=[
-                _spread(sets, size, teacher) for size, teacher in ((3e8, 1e10), (1e9, 1e10), (1e9, 1.26e10))
-            ],
+            ours=[_spread(sets, size, teacher) for size, teacher in ((3e8, 1e10), (1e9, 1e10), (1e9, 1.26e10))],
             show=form("{:.1f}"),
             judge=lambda *v: 2 <= min(v) and max(v) <= 5,
         ),
@@ -191,10 +183,7 @@ def crossovers(sets: dict[str, LawSet]) -> list[Claim]:
                 ours=found,
                 show=form("{:.2g}"),
                 judge=lambda *v, want=expected: all(
-                    (
-                        np.isnan(x) if e is None else abs(x / e - 1) < 0.03
-                        for x, e in zip(v, want, strict=True)
-                    )
+                    (np.isnan(x) if e is None else abs(x / e - 1) < 0.03 for x, e in zip(v, want, strict=True))
                 ),
             )
         )

@@ -59,9 +59,7 @@ def tables(results: Mapping[str, object]) -> str:
         by_set = [c for c in claims if "ours" not in c["values"]]
         single = [c for c in claims if "ours" in c["values"]]
         parts.append(f"## {title}")
-        parts += [
-            _table(rows, columns) for rows, columns in ((by_set, tuple(SETS)), (single, ("ours",))) if rows
-        ]
+        parts += [_table(rows, columns) for rows, columns in ((by_set, tuple(SETS)), (single, ("ours",))) if rows]
     return "\n\n".join(parts)
 
 
@@ -82,9 +80,7 @@ def _table(claims: Sequence[Mapping], columns: Sequence[str]) -> str:
     lines = [f"| {' | '.join(head)} |", "| " + " | ".join("---" for _ in head) + " |"]
     for claim in claims:
         where = (
-            claim["where"]
-            if claim["certainty"] in ("paper", "spec")
-            else f"{claim['where']} ({claim['certainty']})"
+            claim["where"] if claim["certainty"] in ("paper", "spec") else f"{claim['where']} ({claim['certainty']})"
         )
         says = claim["says"] + (f" *({claim['note']})*" if claim["note"] else "")
         cells = [f"{claim['shown'][c]} {_MARK[claim['verdict'][c]]}" for c in columns]

@@ -41,9 +41,7 @@ def main() -> None:
     for ratio, colour in zip(TOKENS_PER_PARAM, COLOURS, strict=True):
         at = {"student_params": STUDENT, "student_tokens": ratio * STUDENT}
         sizes = np.geomspace(0.6e9, 1e12, 400)
-        sized = [
-            teacher_curve(e, **at, teacher_tokens_per_param=20, sizes=sizes) for e in (together, verbatim)
-        ]
+        sized = [teacher_curve(e, **at, teacher_tokens_per_param=20, sizes=sizes) for e in (together, verbatim)]
         alone, label = float(sized[0].supervised_loss.mean()), f"{ratio} tokens per parameter"
         draw(by_size, sizes, sized[0].student_loss, sized[1].mean, alone, sized[0].best, colour, label)
         losses = np.linspace(1.45, 2.75, 400)

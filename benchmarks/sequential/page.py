@@ -90,8 +90,7 @@ def ratio_lines(one):
 def against_lines(one):
     """What `study next` loses to grids of several times its cost."""
     parts = [
-        f"at {g['cost_ratio']:.1f}x its cost {1e3 * g['mean']:+.1f} [{1e3 * g['lower']:+.1f}, "
-        f"{1e3 * g['upper']:+.1f}]"
+        f"at {g['cost_ratio']:.1f}x its cost {1e3 * g['mean']:+.1f} [{1e3 * g['lower']:+.1f}, {1e3 * g['upper']:+.1f}]"
         for g in one["against"]
     ]
     what = "Regret of `study next`, stopping, less that of a full grid read by the same belief (paired, 90 %)"
@@ -153,9 +152,7 @@ def draw(found, path):
         style = "o" if way in ("plan", "grid") else "-"
         spent, regret = ([100 * x for x in curve["spent"]], [1e3 * x for x in curve["regret"]])
         keep = [i for i, x in enumerate(spent) if x > 0.01 and (i == 0 or x != spent[i - 1])]
-        axes.plot(
-            [spent[i] for i in keep], [regret[i] for i in keep], style, label=WAYS[way].replace("`", ""), ms=4
-        )
+        axes.plot([spent[i] for i in keep], [regret[i] for i in keep], style, label=WAYS[way].replace("`", ""), ms=4)
     axes.set(
         xscale="log",
         xlabel="mean FLOP, % of training the target once",

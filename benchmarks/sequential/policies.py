@@ -85,9 +85,7 @@ def sequential(decision, share=BUDGET):
     walk, looks = Walk.begin(decision, share), []
     while len(looks) < MOST:
         try:
-            said = propose(
-                decision.question, walk.stages, walk.runs, spent=walk.spent, budget=walk.budget - walk.spent
-            )
+            said = propose(decision.question, walk.stages, walk.runs, spent=walk.spent, budget=walk.budget - walk.spent)
         except ConfigError:  # the budget buys nothing
             break
         if looks:
@@ -129,9 +127,7 @@ def all_stages(question):
             tokens = {unit * int(question.tokens / 2**k * part / unit) for part in BRANCHES}
             ratio = abs(math.log(question.target.params / size.params) - k * math.log(2))
             if ratio <= math.log(RATIO) and min(tokens) >= question.least_tokens:
-                found.append(
-                    Stage(size=size.label, tokens=tuple(sorted(tokens)), candidates=names, seeds=(0,))
-                )
+                found.append(Stage(size=size.label, tokens=tuple(sorted(tokens)), candidates=names, seeds=(0,)))
     return found
 
 

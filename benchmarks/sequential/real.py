@@ -60,8 +60,7 @@ def replay_all(report=lambda text: None):
     """A summary of every table."""
     rows = decisions(report)
     return [
-        summary(name, [row for row in rows if row["table"] == name])
-        for name in dict.fromkeys(r["table"] for r in rows)
+        summary(name, [row for row in rows if row["table"] == name]) for name in dict.fromkeys(r["table"] for r in rows)
     ]
 
 
@@ -76,9 +75,7 @@ def summary(name, rows):
         found[f"{way} {share:g}"] = float(np.mean([regret_at(row, way, share) for row in rows]))
     found["grid"] = found["grid 1"]
     equal = [
-        share
-        for share in EVERY
-        if np.mean([regret_at(row, "next", share) for row in rows]) <= found["grid"] + 1e-9
+        share for share in EVERY if np.mean([regret_at(row, "next", share) for row in rows]) <= found["grid"] + 1e-9
     ]
     return found | {"equal": equal[0] if equal else 1.0}
 
@@ -95,9 +92,7 @@ def decisions(report):
     """Rows of all tables."""
     found = []
     for name, world in {"pocket": pocket(), **worlds()}.items():
-        decisions = [
-            d for d in world_decisions_of(world, name) if d.kind != "one" or len(world.candidates) < 3
-        ]
+        decisions = [d for d in world_decisions_of(world, name) if d.kind != "one" or len(world.candidates) < 3]
         for decision in decisions[:: max(1, len(decisions) // PER_TABLE)][:PER_TABLE]:
             table = Table(decision)
             if table.stages():

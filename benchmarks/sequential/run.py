@@ -80,9 +80,7 @@ def fingerprint():
 
 def arguments():
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few simulated decisions")
     parser.add_argument("--seeds", nargs="+", metavar="A:B", help=f"simulated decisions; default {FULL}")
     parser.add_argument("--plan-every", type=int, default=PLAN_EVERY, metavar="K", help="0: never")

@@ -34,9 +34,7 @@ def summarise(rows):
         "num": len(rows),
         "seen": sum(row["number"] < FRESH for row in rows),
         "ways": ways,
-        "ratios": [
-            ratio(rows, *pair, other) for pair in pairs for other in ("next", "stopped", "ladder", "random")
-        ],
+        "ratios": [ratio(rows, *pair, other) for pair in pairs for other in ("next", "stopped", "ladder", "random")],
         "against": [lost(rows, share) for share in GRIDS["grid"]],
         "curves": curves(rows),
         "stop": ends(rows),
@@ -160,16 +158,11 @@ def ends(rows):
 
 def stakes(rows):
     """Regret that was stated after a look beside what it was, by thirds of what was stated."""
-    pairs = np.array(
-        [(x["stake"], x["regret"]) for row in rows for x in row["looks"]["next"] if x.get("stake")]
-    )
+    pairs = np.array([(x["stake"], x["regret"]) for row in rows for x in row["looks"]["next"] if x.get("stake")])
     if len(pairs) < 3:
         return []
     order = np.array_split(pairs[np.argsort(pairs[:, 0])], 3)
-    return [
-        {"num": len(part), "stated": float(part[:, 0].mean()), "was": float(part[:, 1].mean())}
-        for part in order
-    ]
+    return [{"num": len(part), "stated": float(part[:, 0].mean()), "was": float(part[:, 1].mean())} for part in order]
 
 
 def families(rows):

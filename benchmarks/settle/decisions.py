@@ -85,10 +85,7 @@ class Decision:
         names = (NONE, *stage.candidates)
         cells = [(size, tokens) for size in map(self.question.size, stage.labels) for tokens in stage.tokens]
         return stage, [
-            self._pilot(name, size, tokens, seed)
-            for size, tokens in cells
-            for seed in stage.seeds
-            for name in names
+            self._pilot(name, size, tokens, seed) for size, tokens in cells for seed in stage.seeds for name in names
         ]
 
     def runner(self):
@@ -102,9 +99,7 @@ class Decision:
     def _pilot(self, name, size, tokens, seed):
         loss = self._expected(size.params, tokens)[name]
         se = PAIRED_HELD_OUT * HELD_OUT * loss
-        seen = loss * self.noise.factor(size.params, seed, name, tokens) + se * self.noise.of_text(
-            size.params, name
-        )
+        seen = loss * self.noise.factor(size.params, seed, name, tokens) + se * self.noise.of_text(size.params, name)
         if self.noise.chance(size.params, seed, name) < self.diverges:
             seen = math.inf
         return PilotRun(
@@ -133,9 +128,7 @@ class KeyedNoise(Noise):
             (SHARED_NOISE, (size, seed)),
             (1 - SHARED_NOISE, (size, seed, teacher, tokens)),
         ]
-        return float(
-            np.exp(sum(self.sd * np.sqrt(share) * self._rng(*key).standard_normal() for share, key in parts))
-        )
+        return float(np.exp(sum(self.sd * np.sqrt(share) * self._rng(*key).standard_normal() for share, key in parts)))
 
     def of_text(self, size, teacher):
         """Error of the held-out text in a loss, in units of its paired standard error: no seed changes it."""

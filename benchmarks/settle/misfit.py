@@ -100,9 +100,7 @@ def weights_of(chances):
 
 def main():
     """Ask every table, learn the weights, write both."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -115,9 +113,7 @@ def main():
             joint = softmax(table)
             row["shared"] = float(joint.sum(1) @ SHARES)
             row["misfit"] = float(np.sqrt(joint.sum(0) @ sizes**2))
-            row["misfit_of_gain"] = float(
-                np.sqrt((joint * (2 * (1 - np.array(SHARES)[:, None])) * sizes**2).sum())
-            )
+            row["misfit_of_gain"] = float(np.sqrt((joint * (2 * (1 - np.array(SHARES)[:, None])) * sizes**2).sum()))
         rows.append(row)
         print({k: np.round(v, 4).tolist() if k != "collection" else v for k, v in row.items()}, flush=True)
     voting = np.array([row["log_evidence"] for row in rows if "shared" in row])

@@ -124,9 +124,7 @@ def ruled(part):
             if saved
             else ("", "")
         )
-        lines.append(
-            (rule, milli(found["mean"]), percent(found["above_margin"]["share"]), found["num"], *gap)
-        )
+        lines.append((rule, milli(found["mean"]), percent(found["above_margin"]["share"]), found["num"], *gap))
     return [head, *lines]
 
 
@@ -157,11 +155,7 @@ def others(part):
 def bins(part):
     """Reliability of the stated probabilities at the end."""
     last = part["calibration"].get("last")
-    return (
-        "  ".join(f"{b['said']:.2f}/{b['came']:.2f} ({b['num']})" for b in last["bins"])
-        if last
-        else "none stated"
-    )
+    return "  ".join(f"{b['said']:.2f}/{b['came']:.2f} ({b['num']})" for b in last["bins"]) if last else "none stated"
 
 
 def columns(rows):
@@ -169,9 +163,7 @@ def columns(rows):
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[j]) for row in cells) for j in range(len(cells[0]))]
     return [
-        "  ".join(
-            c.ljust(w) if j == 0 else c.rjust(w) for j, (c, w) in enumerate(zip(row, widths, strict=True))
-        )
+        "  ".join(c.ljust(w) if j == 0 else c.rjust(w) for j, (c, w) in enumerate(zip(row, widths, strict=True)))
         for row in cells
     ]
 
@@ -274,9 +266,7 @@ def draw_reliability(ax, calibration):
         x, y = [b["said"] for b in rows], [b["came"] for b in rows]
         ends = [[max(b["came"] - b["low"], 0) for b in rows], [max(b["high"] - b["came"], 0) for b in rows]]
         ax.errorbar(x, y, ends, fmt="-", color=colour, lw=1, alpha=0.6)
-        ax.scatter(
-            x, y, [6 + 0.3 * b["num"] for b in rows], color=colour, label=label, zorder=3, linewidths=0
-        )
+        ax.scatter(x, y, [6 + 0.3 * b["num"] for b in rows], color=colour, label=label, zorder=3, linewidths=0)
     ax.set(
         xlabel="probability stated",
         ylabel="share that came true (90 % Wilson)",
@@ -311,9 +301,7 @@ def draw_coverage(ax, tiers):
 
 def main():
     """The page and the figure."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="+", type=Path, help="files that settle.py --out has written")
     parser.add_argument("--page", type=Path, required=True, help="tables as Markdown")
     parser.add_argument("--figure", type=Path, required=True, help="reliability curves")

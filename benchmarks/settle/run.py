@@ -127,9 +127,7 @@ def fingerprint(plan_every):
         for part in ("settling", "planning", "fitting", "laws")
         for path in sorted((root / part).rglob("*.py"))
     ]
-    parts += [
-        path.read_bytes() for path in sorted([*here.glob("*.py"), *(here.parent / "verdict").glob("*.py")])
-    ]
+    parts += [path.read_bytes() for path in sorted([*here.glob("*.py"), *(here.parent / "verdict").glob("*.py")])]
     return hashlib.sha256(b"".join(parts) + repr(plan_every).encode()).hexdigest()[:16]
 
 
@@ -140,24 +138,14 @@ def numbers(ranges):
 
 def arguments():
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="32 simulated decisions, no plan and fit")
     parser.add_argument("--only", choices=("simulated", "worlds", "shipped"))
     parser.add_argument("--most", type=int, default=24, metavar="K", help="decisions of each shipped table")
-    parser.add_argument(
-        "--seeds", nargs="+", metavar="A:B", help=f"simulated decisions; default {' '.join(FULL)}"
-    )
-    parser.add_argument(
-        "--worlds", nargs="*", type=Path, default=[], metavar="DIR", help="finished study folders"
-    )
-    parser.add_argument(
-        "--plan-every", type=int, metavar="K", help="ask plan and fit at every K-th decision; 0: never"
-    )
-    parser.add_argument(
-        "--every", type=int, default=1, metavar="K", help="only every K-th decision of a world"
-    )
+    parser.add_argument("--seeds", nargs="+", metavar="A:B", help=f"simulated decisions; default {' '.join(FULL)}")
+    parser.add_argument("--worlds", nargs="*", type=Path, default=[], metavar="DIR", help="finished study folders")
+    parser.add_argument("--plan-every", type=int, metavar="K", help="ask plan and fit at every K-th decision; 0: never")
+    parser.add_argument("--every", type=int, default=1, metavar="K", help="only every K-th decision of a world")
     parser.add_argument("--rows", action="store_true", help="print a line per decision")
     parser.add_argument("--out", type=Path, help="scores as JSON")
     args = parser.parse_args()

@@ -20,9 +20,7 @@ def summarise(rows):
         for key in CUTS:
             values = sorted({row[key] for row in here if key in row})
             if len(values) > 1:
-                parts |= {
-                    f"{key}: {value}": [row for row in here if row.get(key) == value] for value in values
-                }
+                parts |= {f"{key}: {value}": [row for row in here if row.get(key) == value] for value in values}
         found[tier] = {
             "parts": {name: scores(part) for name, part in parts.items()},
             "calibration": calibration(here),
@@ -57,9 +55,7 @@ def scores(rows):
         "decided": len(decided),
         "settled": sum(row["settled"] for row in ran),
         "refused": len(rows) - len(ran),
-        "verdicts": {
-            v: sum(row["verdict"] == v for row in rows) for v in ("distil", "pretrain", "too-close")
-        },
+        "verdicts": {v: sum(row["verdict"] == v for row in rows) for v in ("distil", "pretrain", "too-close")},
         "false": share(row["false"] for row in decided),
         "false_all_stops": share(row["false"] for row in ran),
         "false_beyond_noise": share(row["false_beyond_noise"] for row in decided),
@@ -75,9 +71,7 @@ def scores(rows):
         "bound": median(row["bound"] for row in ran if np.isfinite(row["bound"])),
         "coverage": coverages(ran),
         "half_width": median(
-            (g["upper"] - g["lower"]) / 2 / row["alone"]
-            for row in ran
-            for g in row["looks"][-1]["gains"].values()
+            (g["upper"] - g["lower"]) / 2 / row["alone"] for row in ran for g in row["looks"][-1]["gains"].values()
         ),
     }
 
@@ -87,9 +81,7 @@ def coverages(rows):
     last = [g["in"] for row in rows for g in row["looks"][-1]["gains"].values()]
     every = [g["in"] for row in rows for look in row["looks"] for g in look["gains"].values()]
     names = [(row, name) for row in rows for name in row["looks"][-1]["gains"]]
-    sequences = [
-        all(look["gains"][n]["in"] for look in row["looks"] if n in look["gains"]) for row, n in names
-    ]
+    sequences = [all(look["gains"][n]["in"] for look in row["looks"] if n in look["gains"]) for row, n in names]
     whole = [all(g["in"] for look in row["looks"] for g in look["gains"].values()) for row in rows]
     bound = [all(look["bound_held"] for look in row["looks"]) for row in rows]
     losses = [held for row in rows for held in row["looks"][-1]["losses_in"].values()]
@@ -110,9 +102,7 @@ def by_look(rows):
     """Coverage and median half-width (share of the loss) of gain intervals after the k-th stage."""
     found = []
     for k in range(max((row["stages"] for row in rows), default=0)):
-        at = [
-            (g, row["alone"]) for row in rows if row["stages"] > k for g in row["looks"][k]["gains"].values()
-        ]
+        at = [(g, row["alone"]) for row in rows if row["stages"] > k for g in row["looks"][k]["gains"].values()]
         found.append(
             {
                 "stage": k + 1,
@@ -146,9 +136,7 @@ def regrets(rows):
     for rule in dict.fromkeys(name for row in ran for name in row["rules"]):
         here = [row for row in ran if rule in row["rules"]]
         theirs, ours = [row["rules"][rule] for row in here], [row["regret"] for row in here]
-        found[rule] = one_regret(theirs, here) | {
-            "saved": difference(ours, theirs, [r["cluster"] for r in here], rng)
-        }
+        found[rule] = one_regret(theirs, here) | {"saved": difference(ours, theirs, [r["cluster"] for r in here], rng)}
     return found
 
 

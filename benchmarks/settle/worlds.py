@@ -61,9 +61,7 @@ class World:
         """Teachers of the students; best loss first."""
         runs = {run.teacher_run: run for run in self.record.students if run.teacher_run}
         found = [
-            Candidate(
-                name=name, loss=run.number("teacher_loss"), flops=run.number("teacher_flops") / run.tokens
-            )
+            Candidate(name=name, loss=run.number("teacher_loss"), flops=run.number("teacher_flops") / run.tokens)
             for name, run in runs.items()
         ]
         return tuple(sorted(found, key=lambda c: c.loss))
@@ -141,12 +139,9 @@ class WorldDecision:
         names = tuple(c.name for c in self.question.candidates)
         runner = Replay(self)
         stages = [
-            Stage(size=label, tokens=(tokens,), candidates=names, seeds=(0,))
-            for label, tokens in self.source.cells
+            Stage(size=label, tokens=(tokens,), candidates=names, seeds=(0,)) for label, tokens in self.source.cells
         ]
-        known = sorted(
-            (stage for stage in stages if runner.rows(stage)), key=lambda s: stage_flops(self.question, s)
-        )
+        known = sorted((stage for stage in stages if runner.rows(stage)), key=lambda s: stage_flops(self.question, s))
         paid = [stage for stage in known if stage_flops(self.question, stage) <= flops]
         return runner.rows((paid or known[:1])[-1]) if known else []
 
@@ -207,9 +202,7 @@ class Replay:
         have = [self.decision.cell(asked.size, t, asked.candidates, asked.seeds) for t in kept]
         seeds = [s for s in asked.seeds if have and all((NONE, s) in cell for cell in have)]
         also = [
-            label
-            for label in asked.also
-            if any(self.decision.cell(label, t, asked.candidates, seeds) for t in kept)
+            label for label in asked.also if any(self.decision.cell(label, t, asked.candidates, seeds) for t in kept)
         ]
         return replace(asked, also=tuple(also), tokens=tuple(kept), seeds=tuple(seeds))
 
@@ -221,9 +214,7 @@ class Replay:
         for label, tokens in self.decision.source.cells:
             for seed in sorted({s for _, s in self.decision.source.cells[label, tokens]}):
                 stage = replace(asked, size=label, also=(), tokens=(tokens,), seeds=(seed,))
-                found.append(
-                    (label != asked.size, abs(math.log(stage_flops(question, stage) / goal)), seed, stage)
-                )
+                found.append((label != asked.size, abs(math.log(stage_flops(question, stage) / goal)), seed, stage))
         return [stage for *_, stage in sorted(found, key=lambda entry: entry[:3])]
 
 
@@ -243,10 +234,7 @@ class PilotStudy:
     @property
     def table(self) -> dict[str, np.ndarray]:
         """For `distillaw.fit`."""
-        table = {
-            key: np.array([run.row[key] for run in self.runs])
-            for key in ("params", "tokens", "loss", "group")
-        }
+        table = {key: np.array([run.row[key] for run in self.runs]) for key in ("params", "tokens", "loss", "group")}
         return table | {"teacher_loss": np.array([run.number("teacher_loss") for run in self.runs])}
 
     def record(self) -> StudyRecord:
@@ -271,9 +259,7 @@ def world_decisions_of(world: World, name: str) -> Iterator[WorldDecision]:
             number += 1
             question = make_question(world, largest, tokens, group, losses[NONE])
             mine = {c: losses[c] for c in (NONE, *(c.name for c in group))}
-            yield WorldDecision(
-                name, f"{name}-{number}", number, kind, budget_text(tokens), world, question, mine
-            )
+            yield WorldDecision(name, f"{name}-{number}", number, kind, budget_text(tokens), world, question, mine)
 
 
 def subsets(candidates):

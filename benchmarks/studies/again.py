@@ -107,12 +107,8 @@ def spread(values) -> dict:
 def best_teachers(first: dict, again: dict) -> list[dict]:
     """By size and budget of seed 0: the best teacher then and now, and what following the first costs in the second."""
     found = []
-    for size, tokens in sorted(
-        {key[:2] for key in first.keys() & again.keys() if key[2] not in ("teacher",)}, key=str
-    ):
-        mine = [
-            k for k in first if k[:2] == (size, tokens) and k[3] == 0 and k[2] != "teacher" and k in again
-        ]
+    for size, tokens in sorted({key[:2] for key in first.keys() & again.keys() if key[2] not in ("teacher",)}, key=str):
+        mine = [k for k in first if k[:2] == (size, tokens) and k[3] == 0 and k[2] != "teacher" and k in again]
         if len(mine) < 2:
             continue
         then, now = (min(mine, key=lambda k, runs=runs: runs[k]["loss"]) for runs in (first, again))
@@ -124,18 +120,12 @@ def best_teachers(first: dict, again: dict) -> list[dict]:
 def held(law: str, first: Path, again: dict) -> dict:
     """How often 90 % intervals of a law that was fitted to the first table hold the second run's losses."""
     fitted = fit(first, family=law)
-    rows = [
-        row
-        for key, row in again.items()
-        if key[2] != "teacher" and (key[2] == "none") == (law == "supervised")
-    ]
+    rows = [row for key, row in again.items() if key[2] != "teacher" and (key[2] == "none") == (law == "supervised")]
     off, inside = [], []
     for row in rows:
         asked = {"params": row["params"], "tokens": row["tokens"]}
         if law != "supervised":
-            asked = {f"student_{name}": value for name, value in asked.items()} | {
-                "teacher_loss": row["teacher_loss"]
-            }
+            asked = {f"student_{name}": value for name, value in asked.items()} | {"teacher_loss": row["teacher_loss"]}
         said = fitted.predict(**asked, level=LEVEL)
         off.append(math.log(row["loss"] / float(said.mean)))
         inside.append(float(said.lower) <= row["loss"] <= float(said.upper))

@@ -59,15 +59,9 @@ target = { params = "0.15M", tokens = "205k" }
 
 def main() -> None:
     """Run the benchmark and print its table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--folder", type=Path, action="append", default=[], help="count the FLOP of this study too"
-    )
-    parser.add_argument(
-        "--shipped", action="store_true", help="only count what each way saves in shipped studies"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, action="append", default=[], help="count the FLOP of this study too")
+    parser.add_argument("--shipped", action="store_true", help="only count what each way saves in shipped studies")
     parser.add_argument("--counted-only", action="store_true", help="do not train anything")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

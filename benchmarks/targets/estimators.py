@@ -55,9 +55,7 @@ def main() -> None:
     torch.manual_seed(0)
     teachers = {}
     if arguments.teacher:
-        teachers[arguments.teacher.name] = real_distributions(
-            arguments.teacher, arguments.corpus, arguments.positions
-        )
+        teachers[arguments.teacher.name] = real_distributions(arguments.teacher, arguments.corpus, arguments.positions)
     for vocab in (32_768, 128_256):
         teachers[f"zipf-{vocab}"] = zipf_distributions(vocab, arguments.positions // 2)
     estimators = []
@@ -83,16 +81,13 @@ def main() -> None:
 def real_distributions(folder: Path, corpus: str, positions: int) -> torch.Tensor:
     """A teacher's distributions on windows spread over a text, float32, shape (positions, V)."""
     with tempfile.TemporaryDirectory() as base:
-        spec = DataSpec(
-            corpus=corpus, tokenizer=str(folder), max_document_chars=3000, validation_documents=20
-        )
+        spec = DataSpec(corpus=corpus, tokenizer=str(folder), max_document_chars=3000, validation_documents=20)
         text = prepare_data(spec, Path(base) / "data")
         split = text.split("student", context=BLOCK)
         teacher = load_teacher(folder, load_tokenizer(str(text.tokenizer_folder)), context=BLOCK)
         windows = np.linspace(0, split.num_windows - 1, positions // BLOCK).astype(int)
         parts = [
-            torch.softmax(teacher.logits(torch.from_numpy(split.windows([w])[:, :-1]))[0], dim=-1)
-            for w in windows
+            torch.softmax(teacher.logits(torch.from_numpy(split.windows([w])[:, :-1]))[0], dim=-1) for w in windows
         ]
     return torch.cat(parts)
 
@@ -114,9 +109,7 @@ def compare_estimators(probs_PV: torch.Tensor) -> list[dict[str, object]]:
     student_PV += 0.3 * probs_PV.mean(dim=0)
     rows = []
     for samples in (22, 32, 50):
-        rows.append(
-            _row(f"systematic {samples}", probs_PV, student_PV, lambda p, n=samples: _systematic(p, n))
-        )
+        rows.append(_row(f"systematic {samples}", probs_PV, student_PV, lambda p, n=samples: _systematic(p, n)))
     for samples in (22, 50, 127):
         rows.append(_row(f"draws {samples}", probs_PV, student_PV, lambda p, n=samples: _drawn(p, n)))
     for k in (16, 64):

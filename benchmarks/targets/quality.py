@@ -318,12 +318,8 @@ def build_store(case: Case, study: StudyFolder, seed: int, scheme: Scheme, spec:
     group = TrunkGroup([spec], study)
     teacher = group.teaching(spec).teacher
     assert teacher is not None
-    request = TargetRequest(
-        scheme=scheme, context=RECIPE.context, tokens=case.tokens, order_seed=seed, seed=seed
-    )
-    folder = (
-        study.path / f"targets-{case.identity}" / f"seed-{seed}-{content_hash(scheme.record(), digits=8)}"
-    )
+    request = TargetRequest(scheme=scheme, context=RECIPE.context, tokens=case.tokens, order_seed=seed, seed=seed)
+    folder = study.path / f"targets-{case.identity}" / f"seed-{seed}-{content_hash(scheme.record(), digits=8)}"
     with opened_for_building(folder, make_plan(request, teacher, group.text.store)) as plan:
         split = request.open_split(group.text.store)
         build_shards(folder, plan, TargetMaker(teacher=teacher, split=split, scheme=scheme, seed=plan.seed))

@@ -42,9 +42,7 @@ def contrast(runs: Runs, weights: dict[str, float]) -> PairedDifference:
     pairs = []
     for seed in sorted(set.intersection(*(set(runs[name]) for name in weights))):
         records = {name: runs[name][seed] for name in weights}
-        sums = np.sum(
-            [weight * np.array(records[name]["loss_sum"]) for name, weight in weights.items()], axis=0
-        )
+        sums = np.sum([weight * np.array(records[name]["loss_sum"]) for name, weight in weights.items()], axis=0)
         tokens = np.array(next(iter(records.values()))["tokens"])
         combined = DocumentScores(document=np.arange(len(tokens)), tokens=tokens, loss_sum=sums)
         pairs.append((combined, replace(combined, loss_sum=np.zeros(len(tokens)))))

@@ -57,9 +57,7 @@ def _prepared(corpus: Path, folder: Path, out: Path) -> TokenStore:
 
 def _plain(folder: Path, ids: np.ndarray) -> Split:
     ids[: IDS // 2].tofile(folder / "plain.bin")
-    return Split(
-        name="plain", shards=(np.memmap(folder / "plain.bin", dtype="<u2", mode="r"),), context=CONTEXT
-    )
+    return Split(name="plain", shards=(np.memmap(folder / "plain.bin", dtype="<u2", mode="r"),), context=CONTEXT)
 
 
 def _raw(folder: Path, ids: np.ndarray) -> Path:

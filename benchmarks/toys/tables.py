@@ -25,9 +25,7 @@ def toys(*words: str) -> dict:
 
 def main() -> None:
     """Run the toys and keep what they answer."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mapping", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

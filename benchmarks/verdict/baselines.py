@@ -62,9 +62,7 @@ def voice() -> Voice:
 def tables(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
     """Name, sizes, tokens and losses of lone runs; one table of each set of runs."""
     for runs in read_folder(folder):
-        if not runs.name.startswith("overtraining") or runs.name.endswith(
-            "c4_val"
-        ):  # eight scores of one run
+        if not runs.name.startswith("overtraining") or runs.name.endswith("c4_val"):  # eight scores of one run
             yield f"{runs.collection} {runs.name}", runs.N, runs.D, runs.L
     for name, path in STUDIES.items():
         lone = lone_runs(read_table(path))
@@ -150,9 +148,7 @@ def drift(ensemble: LawEnsemble, N: np.ndarray, D: np.ndarray, L: np.ndarray, co
         models = {"student_params": N[[*picked, asked]], "student_tokens": D[[*picked, asked]]}
         outside = max(efolds_outside(voice().range, models).values(), default=0.0)
         middle, sd = scale_at(ensemble, known, params=N[asked], tokens=D[asked], outside=outside)
-        law = float(
-            np.exp(ensemble.log_supervised(np.log(N[asked : asked + 1]), np.log(D[asked : asked + 1]))).mean()
-        )
+        law = float(np.exp(ensemble.log_supervised(np.log(N[asked : asked + 1]), np.log(D[asked : asked + 1]))).mean())
         off = float(np.log(L[asked] / law)) - middle
         z.append(off / sd)
         error.append(off)
@@ -314,9 +310,7 @@ def gains() -> dict[str, object]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print both tables and write the result file."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/baselines.json"))
     args = parser.parse_args(argv)

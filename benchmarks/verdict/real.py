@@ -30,8 +30,7 @@ def leave_one_size_out():
     cells = [cell for part in found for cell in part["cells"]]
     gains = [gain for cell in cells for gain in cell["gains"] if "refused" not in gain]
     singles = {
-        side: brier([g[side] for g in gains], [g[f"came_{side}"] for g in gains])
-        for side in ("distil", "pretrain")
+        side: brier([g[side] for g in gains], [g[f"came_{side}"] for g in gains]) for side in ("distil", "pretrain")
     }
     inside = coverage([g["lower"] <= g["gain"] <= g["upper"] for g in gains])
     return {"cells": len(cells), "gains": len(gains), "singles": singles, "coverage": inside, "sizes": found}
@@ -74,9 +73,7 @@ def fit_all(rows):
 
 def plan_cell(rows, teachers, fits, size, tokens):
     """The verdict on one real cell beside what was measured there."""
-    here = [
-        row for row in rows if row["role"] == "student" and (row["params"], row["tokens"]) == (size, tokens)
-    ]
+    here = [row for row in rows if row["role"] == "student" and (row["params"], row["tokens"]) == (size, tokens)]
     alone = [row for row in here if row["teacher_run"] is None]
     own = float(np.mean([row["loss"] for row in alone]))
     measured, spread = {}, {}
@@ -84,9 +81,7 @@ def plan_cell(rows, teachers, fits, size, tokens):
         taught = [row["loss"] for row in here if row["teacher_run"] == run_id]
         measured[run_id] = own - float(np.mean(taught))
         spread[run_id] = SEED_SD * own * np.sqrt(1 / len(alone) + 1 / len(taught))
-    asked = [
-        Teacher(name=t, params=r["params"], tokens=r["tokens"], loss=r["loss"]) for t, r in teachers.items()
-    ]
+    asked = [Teacher(name=t, params=r["params"], tokens=r["tokens"], loss=r["loss"]) for t, r in teachers.items()]
     gains = []
     for teacher in asked:
         row = {
@@ -161,9 +156,7 @@ def describe(fits, grouped, cells):
         f"{'' if grouped else ' (branches counted as runs: too few trunks)'}"
     ]
     for family in fits:
-        error = [
-            100 * (g["predicted"][family] - g["measured"]) / c["loss"] for c in cells for g in c["gains"]
-        ]
+        error = [100 * (g["predicted"][family] - g["measured"]) / c["loss"] for c in cells for g in c["gains"]]
         parts.append(
             f"{family}: gain off by {np.sqrt(np.mean(np.square(error))):.2f} % rms, {np.mean(error):+.2f} mean"
         )

@@ -151,11 +151,7 @@ def one_study(k, num_questions, bootstrap):
 def fingerprint(size):
     """Of the settings and of the code that is judged: partial results of another state are not continued."""
     root = Path(dl.__file__).parent
-    parts = [
-        path.read_bytes()
-        for p in ("planning", "fitting", "laws")
-        for path in sorted((root / p).rglob("*.py"))
-    ]
+    parts = [path.read_bytes() for p in ("planning", "fitting", "laws") for path in sorted((root / p).rglob("*.py"))]
     parts += [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
     return hashlib.sha256(b"".join(parts) + repr(size).encode()).hexdigest()[:16]
 
@@ -183,17 +179,13 @@ def run(size, partial=None, report=lambda text: None):
 
 def main():
     """Run, score, print, draw."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--quick", dest="size", action="store_const", const="quick", default="quick")
     which.add_argument("--full", dest="size", action="store_const", const="full")
     for name in ("outside", "free-size", "chosen-on"):
         which.add_argument(f"--{name}", dest="size", action="store_const", const=name)
-    parser.add_argument(
-        "--out", type=Path, help="scores as JSON; partial results lie beside it until the end"
-    )
+    parser.add_argument("--out", type=Path, help="scores as JSON; partial results lie beside it until the end")
     parser.add_argument("--figure", type=Path, help="reliability diagram, e.g. docs/reliability.png")
     args = parser.parse_args()
     partial = args.out.with_suffix(".partial.jsonl") if args.out else None

@@ -47,9 +47,7 @@ class SizeQuestion(Question):
     def best_loss(self, truth):
         """Over a dense grid of sizes, alone and with every teacher."""
         sizes = self.params * np.geomspace(0.02, 50, 160)
-        found = [
-            Choice(n, d, t) for t in (None, *self.teachers) for n in sizes if (d := self.affordable(n, t))
-        ]
+        found = [Choice(n, d, t) for t in (None, *self.teachers) for n in sizes if (d := self.affordable(n, t))]
         return min(true_loss(truth, choice) for choice in found)
 
 

@@ -55,9 +55,7 @@ class Study:
 
     def record(self):
         """The same runs as the study folder they would lie in; held-out text is taken as plenty."""
-        rows = [
-            dict(zip(self.table, values, strict=True)) for values in zip(*self.table.values(), strict=True)
-        ]
+        rows = [dict(zip(self.table, values, strict=True)) for values in zip(*self.table.values(), strict=True)]
         return StudyRecord(
             folder=Path("simulated"),
             info={},
@@ -219,9 +217,7 @@ def make_study(truth, scale, rng):
     ratios = np.linspace(rng.uniform(0.66, 0.78), rng.uniform(0.97, 1.05), rng.integers(3, 6))
     found = teachers_near(truth, middle * ratios, largest, noise, rng)
     teachers = [replace(t, run_id=f"teacher-{t.name}") for t in found]
-    rows = [
-        run(truth, noise, t.params, t.tokens, None, 0) | {"loss": t.loss, "group": t.run_id} for t in teachers
-    ]
+    rows = [run(truth, noise, t.params, t.tokens, None, 0) | {"loss": t.loss, "group": t.run_id} for t in teachers]
     repeated = [(sizes[-1], budgets[0]), (sizes[0], budgets[-1])][: rng.integers(1, 3)]
     for size in sizes:
         for teacher in (None, *teachers):

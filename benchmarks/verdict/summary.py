@@ -39,10 +39,8 @@ def scores(rows):
         "num": len(rows),
         "decisive": float(np.mean([r["decisive"] for r in rows])),
         "verdicts": {v: sum(r["verdict"] == v for r in rows) for v in ("distil", "pretrain", "too-close")},
-        "distil": brier(*said_and_came(rows, "distil"))
-        | {"bins": reliability(*said_and_came(rows, "distil"))},
-        "pretrain": brier(*said_and_came(rows, "pretrain"))
-        | {"bins": reliability(*said_and_came(rows, "pretrain"))},
+        "distil": brier(*said_and_came(rows, "distil")) | {"bins": reliability(*said_and_came(rows, "distil"))},
+        "pretrain": brier(*said_and_came(rows, "pretrain")) | {"bins": reliability(*said_and_came(rows, "pretrain"))},
         "sure": sure(rows),
         "coverage": coverage([r["lower"] <= r["gain"] <= r["upper"] for r in rows]),
         "z": {
@@ -52,9 +50,7 @@ def scores(rows):
         },
         "half_width": float(np.median([(r["upper"] - r["lower"]) / 2 / r["loss"] for r in rows])),
         "regret": {name: float(values.mean()) for name, values in regret.items()},
-        "saved": {
-            name: difference(regret[OURS], lost, study, rng) for name, lost in regret.items() if name != OURS
-        },
+        "saved": {name: difference(regret[OURS], lost, study, rng) for name, lost in regret.items() if name != OURS},
     }
 
 
@@ -84,9 +80,7 @@ def table(found):
         ]
         lines += [calibration_line(name, s) for name, s in part["parts"].items()]
         whole = part["parts"]["all"]
-        lines.append(
-            "above 0.95: {num}, not so {wrong}, the other side better {opposite}".format(**whole["sure"])
-        )
+        lines.append("above 0.95: {num}, not so {wrong}, the other side better {opposite}".format(**whole["sure"]))
         lines.append("P(distil better by the margin): said / came true [90 %] (questions)")
         lines.append(
             "  "
@@ -95,9 +89,7 @@ def table(found):
                 for b in whole["distil"]["bins"]
             )
         )
-        lines.append(
-            "mean regret, nats/token x 1000, and what following the planner saves [90 %, studies resampled]"
-        )
+        lines.append("mean regret, nats/token x 1000, and what following the planner saves [90 %, studies resampled]")
         for name, value in whole["regret"].items():
             saved = whole["saved"].get(name)
             gap = (
@@ -147,9 +139,7 @@ def calibration_line(name, s):
 
 def real_text(real):
     """The real cells in words."""
-    sides = ", ".join(
-        f"{side} {s['brier']:.3f} / {s['climatology']:.3f}" for side, s in real["singles"].items()
-    )
+    sides = ", ".join(f"{side} {s['brier']:.3f} / {s['climatology']:.3f}" for side, s in real["singles"].items())
     inside = 100 * real["coverage"]["share"]
     lines = [
         f"Real runs, one student size left out: {real['cells']} cells, {real['gains']} questions of one teacher each",

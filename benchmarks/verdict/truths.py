@@ -185,26 +185,20 @@ class Effect:
         more = 1 + self.boost * (D / (20 * N)) ** -self.decay * logistic
         strain = self.strain * self.width * np.logaddexp(0, (-x - self.gap) / self.width)
         own = farseer_alone(N, D * more) * (1 + strain)
-        return np.exp(
-            np.logaddexp(self.sharp * np.log(own), self.sharp * np.log(L_T * (1 - self.beat))) / self.sharp
-        )
+        return np.exp(np.logaddexp(self.sharp * np.log(own), self.sharp * np.log(L_T * (1 - self.beat))) / self.sharp)
 
 
 def fit_farseer(folder):
     """The coefficients from the public runs: (coefficients, rms error in ln L)."""
     from scipy.optimize import least_squares
 
-    rows = [
-        row for part in ("train", "test") for row in csv.DictReader((folder / f"farseer_{part}.csv").open())
-    ]
+    rows = [row for part in ("train", "test") for row in csv.DictReader((folder / f"farseer_{part}.csv").open())]
     N, D, L = (np.array([float(row[key]) for row in rows]) for key in ("N", "D", "loss"))
 
     def error(x):
         return np.log(farseer_alone(N, D, x) / NATS_PER_TOKEN / L)
 
-    found = least_squares(
-        error, FARSEER, x_scale=np.abs(FARSEER), loss="soft_l1", f_scale=0.003, max_nfev=20_000
-    )
+    found = least_squares(error, FARSEER, x_scale=np.abs(FARSEER), loss="soft_l1", f_scale=0.003, max_nfev=20_000)
     return found.x, float(np.sqrt(np.mean(error(found.x) ** 2)))
 
 

@@ -106,9 +106,7 @@ def equal_loss(study: Study) -> list[dict]:
             cells = main_cells(study, size, budget)
             for teacher, cell in cells.items():
                 if teacher != "none" and teacher not in curve:
-                    between = at_loss(
-                        study.teacher_loss(teacher), {t: x for t, x in curve.items() if t in cells}
-                    )
+                    between = at_loss(study.teacher_loss(teacher), {t: x for t, x in curve.items() if t in cells})
                     weights = {cell: 1.0} | {cells[t]: -share for t, share in between.items()}
                     rows.append(
                         {
@@ -246,11 +244,7 @@ def catchup(study: Study) -> list[dict]:
     rows = []
     for size in SIZES:
         taught = {c.teacher for c in study.cells if c == Cell(size, c.budget, c.teacher)} - {"none"}
-        weak = [
-            t
-            for t, loss in teachers(study).items()
-            if t in taught and (loss > 3.7 or t not in windows(study))
-        ]
+        weak = [t for t, loss in teachers(study).items() if t in taught and (loss > 3.7 or t not in windows(study))]
         rows += [{"teacher_loss": study.teacher_loss(t), **crossing(study, size, "none", t)} for t in weak]
     return rows
 
@@ -258,9 +252,7 @@ def catchup(study: Study) -> list[dict]:
 def rate(study: Study) -> list[dict]:
     """Losses of seed 0 by peak rate: each teacher's own best, and the gain over the exact oracle at each rate."""
     rows = []
-    others = {
-        (c.size, c.budget, c.teacher) for c in study.cells if c.peak_lr != RATE and c.batch_tokens == 512
-    }
+    others = {(c.size, c.budget, c.teacher) for c in study.cells if c.peak_lr != RATE and c.batch_tokens == 512}
     for size, budget, teacher in sorted(others):
         cells = {
             c.peak_lr: c
@@ -307,9 +299,7 @@ def large_batch(study: Study) -> list[dict]:
     """Students of few large steps against the exact oracle's of as few (positive: better)."""
     rows = []
     for cell in sorted(c for c in study.cells if c.batch_tokens == LARGE_BATCH):
-        rows.append(
-            {"size": cell.size, "budget": cell.budget, "teacher": cell.teacher, "loss": study.loss(cell)}
-        )
+        rows.append({"size": cell.size, "budget": cell.budget, "teacher": cell.teacher, "loss": study.loss(cell)})
         if cell.teacher != EXACT:
             rows[-1]["over_exact"] = study.estimate(minus(cell._replace(teacher=EXACT), cell)).document()
     return rows
@@ -327,9 +317,7 @@ def other_world(study: Study) -> list[dict]:
                 float(row["peak_lr"]),
                 int(row["batch_tokens"]),
             ] = i
-    last = max(
-        key[1] for key in lines
-    )  # the search ran at a smaller budget: what is at the last is the tuned rate
+    last = max(key[1] for key in lines)  # the search ran at a smaller budget: what is at the last is the tuned rate
     tuned = {(size, teacher, *rest) for size, budget, teacher, *rest in lines if budget == last}
     rows = []
     for (size, budget, teacher, *rest), i in sorted(lines.items()):

@@ -28,9 +28,7 @@ def points(axis, x, estimates, index: int, label: str) -> None:
     """Means joined by a line, with 90 % intervals."""
     mean = np.array([e["mean"] for e in estimates])
     ends = np.array([[e["mean"] - e["low"], e["high"] - e["mean"]] for e in estimates]).T
-    axis.errorbar(
-        x, mean, ends, color=COLOURS[index], marker=MARKERS[index], ms=4.5, lw=1.3, elinewidth=1, label=label
-    )
+    axis.errorbar(x, mean, ends, color=COLOURS[index], marker=MARKERS[index], ms=4.5, lw=1.3, elinewidth=1, label=label)
 
 
 def best(found: dict):
@@ -45,9 +43,7 @@ def best(found: dict):
             mine = [t for t in curve if (size, row["budget"], t) in cells]
             gains = [cells[size, row["budget"], t].get("over_exact", zero) for t in mine]
             points(axis, [found["teachers"][t] for t in mine], gains, i, f"{tokens(row['budget'])} tokens")
-            height = np.interp(
-                row["best_loss"], [found["teachers"][t] for t in mine], [g["mean"] for g in gains]
-            )
+            height = np.interp(row["best_loss"], [found["teachers"][t] for t in mine], [g["mean"] for g in gains])
             axis.plot(
                 [row["low"], row["high"]],
                 [height] * 2,
@@ -57,9 +53,7 @@ def best(found: dict):
                 solid_capstyle="butt",
             )
         axis.axhline(0, color="0.5", lw=0.8)
-        axis.set(
-            title=f"{size} students", xlabel="teacher's loss, nats/token (exact oracle left, window 1 right)"
-        )
+        axis.set(title=f"{size} students", xlabel="teacher's loss, nats/token (exact oracle left, window 1 right)")
         axis.legend(frameon=False, title="broad: where the best is, 90 %", title_fontsize=8)
     axes[0].set(ylabel="better than the exact oracle's student, nats/token", ylim=(-0.13, None))
     return figure
@@ -70,9 +64,7 @@ def ways(found: dict):
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.0), constrained_layout=True)
     cells = by(found["students"], "size", "budget", "teacher")
     level = "oracle:loss=3.568,by="
-    for i, teacher in enumerate(
-        ("oracle:window=4", level + "noise", level + "temperature", level + "uniform")
-    ):
+    for i, teacher in enumerate(("oracle:window=4", level + "noise", level + "temperature", level + "uniform")):
         budgets = sorted(b for s, b, t in cells if (s, t) == ("0.1M", teacher) and b <= 300_000)
         label = f"{name(teacher)} ({found['teachers'][teacher]:.3f})"
         points(left, budgets, [cells["0.1M", b, teacher]["over_none"] for b in budgets], i, label)
@@ -90,12 +82,8 @@ def ways(found: dict):
     for y, row in enumerate(rows):
         right.plot([row["before"], row["loss"]], [y, y], color="0.6", lw=1.2, zorder=1)
     y = range(len(rows))
-    right.scatter(
-        [r["before"] for r in rows], y, color=COLOURS[3], marker="o", s=28, label="as trained", zorder=2
-    )
-    right.scatter(
-        [r["loss"] for r in rows], y, color=COLOURS[0], marker="D", s=24, label="logits rescaled", zorder=2
-    )
+    right.scatter([r["before"] for r in rows], y, color=COLOURS[3], marker="o", s=28, label="as trained", zorder=2)
+    right.scatter([r["loss"] for r in rows], y, color=COLOURS[0], marker="D", s=24, label="logits rescaled", zorder=2)
     right.set_yticks(y, [name(r["teacher"]) for r in rows])
     right.set(xlabel="student's loss, nats/token", title="0.1M students of 300k tokens")
     right.legend(frameon=False)

@@ -17,9 +17,7 @@ COMMAND = f"distillaw fit benchmarks/results/worlds_study.csv --law distillation
 def fits(study, table: Path) -> dict:
     """Each form: status, coefficients, residuals, a hold-out of the largest budget of each size."""
     columns = read_table(table)
-    alone = {
-        (c.size, c.budget): study.loss(c) for c in study.cells if c.teacher == "none" and c == type(c)(*c[:3])
-    }
+    alone = {(c.size, c.budget): study.loss(c) for c in study.cells if c.teacher == "none" and c == type(c)(*c[:3])}
     columns["supervised_loss"] = np.array(
         [alone.get((s, b), np.nan) for s, b in zip(columns["size"], columns["budget"], strict=True)]
     )
@@ -47,11 +45,7 @@ def form(family: str, columns, used, taught, largest) -> dict:
     except FitError as error:
         return found | {"refused": str(error)}
     found |= {"in_sample": error_of(residual), "by_teacher": by_teacher(columns, taught, residual)}
-    others = (
-        (columns["set"] == "ways")
-        & (columns["role"] == "student")
-        & (columns["world"] == columns["world"][0])
-    )
+    others = (columns["set"] == "ways") & (columns["role"] == "student") & (columns["world"] == columns["world"][0])
     found["others"] = by_teacher(columns, others, residuals(result, columns, others))
     return found | {"held_out": held_out(family, columns, used & ~largest, taught & largest)}
 

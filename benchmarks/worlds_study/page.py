@@ -188,9 +188,7 @@ def weight(found: dict) -> str:
             signed(row["over_plain"]),
             signed(row["over_none"]),
         ]
-        for row in sorted(
-            found["weight"], key=lambda r: (r["teacher"], r["budget"], -r["lambda"], r["temperature"])
-        )
+        for row in sorted(found["weight"], key=lambda r: (r["teacher"], r["budget"], -r["lambda"], r["temperature"]))
     ]
     head = ["teacher", "tokens", "lambda", "temperature", "loss", "over lambda 1, temperature 1", "over none"]
     return markdown(head, rows)
@@ -253,10 +251,7 @@ def three(error: dict | None) -> list[str]:
 
 def large_batch(found: dict) -> str:
     """Students of few large steps."""
-    rows = [
-        [name(row["teacher"]), f"{row['loss']:.4f}", signed(row.get("over_exact"))]
-        for row in found["large_batch"]
-    ]
+    rows = [[name(row["teacher"]), f"{row['loss']:.4f}", signed(row.get("over_exact"))] for row in found["large_batch"]]
     return markdown(["teacher", "student's loss", "over exact"], rows)
 
 

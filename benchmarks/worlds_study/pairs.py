@@ -106,9 +106,7 @@ class Study:
 
     def scores(self, line: int) -> DocumentScores:
         """One run's, for differences of two runs of another world."""
-        return DocumentScores(
-            document=np.arange(len(self.tokens)), tokens=self.tokens, loss_sum=self.sums[line]
-        )
+        return DocumentScores(document=np.arange(len(self.tokens)), tokens=self.tokens, loss_sum=self.sums[line])
 
     def find(self, **wanted) -> list[Cell]:
         """Cells with these properties."""
@@ -130,9 +128,7 @@ class Study:
         for i, one in enumerate(contrasts):
             for j, other in enumerate(contrasts):
                 cov[i, j] += sum(
-                    one[c] * other[c] * self.noise(c).variance / min(seeds[i], seeds[j])
-                    for c in one
-                    if c in other
+                    one[c] * other[c] * self.noise(c).variance / min(seeds[i], seeds[j]) for c in one if c in other
                 )
         return means, cov
 
@@ -141,9 +137,7 @@ class Study:
         for weights in contrasts:
             seeds = sorted(set.intersection(*(set(self.cells[c]) for c in weights)))
             assert seeds, f"no seed that all of these have: {list(weights)}"
-            columns.append(
-                sum(w * self.sums[[self.cells[c][s] for s in seeds]].mean(0) for c, w in weights.items())
-            )
+            columns.append(sum(w * self.sums[[self.cells[c][s] for s in seeds]].mean(0) for c, w in weights.items()))
             seed_parts.append([(w, self.noise(c)) for c, w in weights.items()])
             counts.append(len(seeds))
         sums = np.stack(columns, axis=1)
@@ -223,9 +217,7 @@ def read_study(table: Path, scores: Path) -> Study:
     columns = read_table(table)
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     with np.load(scores) as stored:
-        return Study(
-            rows=rows, sums=stored["sums"].astype(np.float64), tokens=stored["tokens"].astype(np.int64)
-        )
+        return Study(rows=rows, sums=stored["sums"].astype(np.float64), tokens=stored["tokens"].astype(np.int64))
 
 
 def minus(first: Cell, second: Cell) -> dict[Cell, float]:

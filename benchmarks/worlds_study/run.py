@@ -136,9 +136,7 @@ def set_of(row) -> str:
 def is_rescaled(row) -> bool:
     """Whether this student is scored again."""
     return (
-        row["set"] in ("windows", "ways")
-        and (row["size"], row["budget"]) == RESCALED_AT
-        and row["teacher"] in RESCALED
+        row["set"] in ("windows", "ways") and (row["size"], row["budget"]) == RESCALED_AT and row["teacher"] in RESCALED
     )
 
 
@@ -175,9 +173,7 @@ def write_rows(rows) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument(
-        "--runs", type=Path, nargs="+", help="folders of studies, the page's own first: read them anew"
-    )
+    parser.add_argument("--runs", type=Path, nargs="+", help="folders of studies, the page's own first: read them anew")
     arguments = parser.parse_args()
     if arguments.runs:
         collect(arguments.runs)

@@ -52,7 +52,5 @@ def _examples(target: Path) -> dict[str, dict[str, str]]:
 def _shown(examples: dict[str, str]) -> str:
     if not examples:
         return ""
-    lines = "\n".join(
-        f"* `{command}` ([{page}](../{page}))" for command, page in list(examples.items())[:_MOST]
-    )
+    lines = "\n".join(f"* `{command}` ([{page}](../{page}))" for command, page in list(examples.items())[:_MOST])
     return f"## Examples\n\n{lines}\n"

@@ -29,6 +29,4 @@ def process(_app: object, what: str, _name: str, _obj: object, _options: object,
 def _plain(line: str) -> str:
     """Escape what reStructuredText would take for markup, outside of `code`."""
     parts = line.split("`")
-    return "`".join(
-        re.sub(r"([|*])", r"\\\1", part) if at % 2 == 0 else part for at, part in enumerate(parts)
-    )
+    return "`".join(re.sub(r"([|*])", r"\\\1", part) if at % 2 == 0 else part for at, part in enumerate(parts))

@@ -61,9 +61,7 @@ def write_functions(target: Path) -> None:
 
 
 def _front() -> str:
-    rows = "\n".join(
-        f"| [distillaw.{name}](functions/{name}.md) | {line} |" for name, line in PACKAGES.items()
-    )
+    rows = "\n".join(f"| [distillaw.{name}](functions/{name}.md) | {line} |" for name, line in PACKAGES.items())
     results = "\n".join(_member(name, ":members:", ":no-index:") for name in returned())
     entries = "\n".join(f"functions/{name}" for name in PACKAGES)
     return (

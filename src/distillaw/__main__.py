@@ -35,9 +35,7 @@ def main() -> None:
 
         command_line()
     except MemoryError:
-        sys.stderr.write(
-            "distillaw: out of memory before it began; free some, or raise the limit (ulimit -v)\n"
-        )
+        sys.stderr.write("distillaw: out of memory before it began; free some, or raise the limit (ulimit -v)\n")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted: nothing was started\n")

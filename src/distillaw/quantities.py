@@ -17,9 +17,7 @@ _DAY = 24 * 3600
 _DAYS_FROM = 100 * 3600
 """Seconds from which hours are hard to picture."""
 _POWERS = {"": 0, "k": 3, "m": 6, "b": 9, "t": 12}
-_NUMBER = re.compile(
-    r"^\s*([+-]?(?:\d+(?:_\d+)*(?:\.\d*)?|\.\d+))(?:e([+-]?\d{1,9}))?\s*([kmbt]?)\s*$", re.IGNORECASE
-)
+_NUMBER = re.compile(r"^\s*([+-]?(?:\d+(?:_\d+)*(?:\.\d*)?|\.\d+))(?:e([+-]?\d{1,9}))?\s*([kmbt]?)\s*$", re.IGNORECASE)
 _THOUSANDS = re.compile(r"^\s*[+-]?\d{1,3}(?:,\d{3})+\s*$")
 """Commas separate thousands of a plain whole number only: `1,82B` is a decimal comma, not 182B."""
 
@@ -45,9 +43,7 @@ def parse_count(text: str | float, *, name: str = "number") -> float:
         match = _NUMBER.match(text.replace(",", "") if _THOUSANDS.match(text) else text)
         if match is None:
             point = ", with a decimal point" if "," in text else ""
-            raise ConfigError(
-                f"{name}: cannot read {text!r}; write a number such as 300M, 1.82B or 1e21{point}"
-            )
+            raise ConfigError(f"{name}: cannot read {text!r}; write a number such as 300M, 1.82B or 1e21{point}")
         # one decimal literal, so that 4.35M is exactly 4350000 and not its neighbour
         value = float(f"{match[1]}e{int(match[2] or 0) + _POWERS[match[3].lower()]}")
     if not math.isfinite(value) or value <= 0:

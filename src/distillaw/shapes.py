@@ -38,9 +38,7 @@ def ffn_width(width: int, *, ratio: float = FFN_RATIO, multiple: int = 8) -> int
     return math.ceil(width * ratio / multiple - 1e-9) * multiple
 
 
-def non_embedding_params(
-    *, layers: int, width: int, ffn: int, heads: int, kv_heads: int, head_dim: int
-) -> int:
+def non_embedding_params(*, layers: int, width: int, ffn: int, heads: int, kv_heads: int, head_dim: int) -> int:
     """N: every weight but the token embedding and the output head; norm gains are counted.
 
     N = layers * (2 d (h + h_kv) d_head + 3 d d_ff + 2 d) + d    (exact for Llama)

@@ -111,9 +111,7 @@ class Table:
     @property
     def texts(self) -> list[list[str]]:
         """Every cell as it is read."""
-        return [
-            [column.text(value) for column, value in zip(self.columns, row, strict=True)] for row in self.rows
-        ]
+        return [[column.text(value) for column, value in zip(self.columns, row, strict=True)] for row in self.rows]
 
     def html(self, *, write: Callable[[str], str] = escape, attributes: str = "") -> str:
         """A `<table>` for pages that style the classes number, text and wrap.
@@ -136,10 +134,7 @@ class Table:
 
     def notebook(self) -> str:
         """A `<table>` that carries its style, for pages of others."""
-        styles = [
-            f"padding:2px 10px;text-align:{'right' if column.is_number else 'left'}"
-            for column in self.columns
-        ]
+        styles = [f"padding:2px 10px;text-align:{'right' if column.is_number else 'left'}" for column in self.columns]
 
         def row(tag: str, cells: Iterable[str]) -> str:
             styled = zip(styles, cells, strict=True)
@@ -156,9 +151,7 @@ class Table:
         lines = [[cell.replace("|", r"\|") for cell in line] for line in lines]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
-    def lines(
-        self, width: int | None = None, *, indent: int = 0, mark: Callable[[str], str] = str
-    ) -> list[str]:
+    def lines(self, width: int | None = None, *, indent: int = 0, mark: Callable[[str], str] = str) -> list[str]:
         """Aligned text without blanks at the ends of lines.
 
         Args:
@@ -224,9 +217,7 @@ class _TextLayout:
         heads = []
         for i, head in enumerate(self.heads):
             words = max(map(len, head.split()), default=1)
-            least = max(
-                _width(self.column(i)), words, 6
-            )  # below six characters a heading is a pile of syllables
+            least = max(_width(self.column(i)), words, 6)  # below six characters a heading is a pile of syllables
             heads.append(textwrap.fill(head, least, break_on_hyphens=False))
         return replace(self, heads=heads)
 

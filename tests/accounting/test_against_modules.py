@@ -133,11 +133,7 @@ def test_a_sliding_window_bounds_the_key_value_cache(kind, tiny_config, as_json)
     next_token = (
         4
         * 2
-        * sum(
-            2 * b.count * b.attention.kv_heads * b.attention.head_dim
-            for b in arch.blocks
-            if b.attention.window
-        )
+        * sum(2 * b.count * b.attention.kv_heads * b.attention.head_dim for b in arch.blocks if b.attention.window)
     )
     assert serving_memory(arch, sequences=2, context=24, cache_bytes=4).kv_cache == held + next_token
 

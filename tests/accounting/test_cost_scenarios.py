@@ -47,9 +47,7 @@ def test_the_four_corners(f_s, d_s, f_t, d_t):
 @given(flop, tokens, flop, tokens, st.integers(1, 50), st.booleans())
 def test_n_equal_students_with_their_shares_cost_the_family(f_s, d_s, f_t, d_t, n, shared):
     shares = amortised(n, logits="shared" if shared else "own")
-    one = total_compute(
-        student_forward=f_s, student_tokens=d_s, teacher_forward=f_t, teacher_tokens=d_t, shares=shares
-    )
+    one = total_compute(student_forward=f_s, student_tokens=d_s, teacher_forward=f_t, teacher_tokens=d_t, shares=shares)
     family = family_compute(
         student_forwards=[f_s] * n,
         student_tokens=[d_s] * n,

@@ -11,9 +11,7 @@ from distillaw.shapes import Shape
 
 
 def tiny(layers: int = 3, kv_heads: int = 2) -> Shape:
-    return Shape(
-        layers=layers, width=64, ffn=160, heads=4, kv_heads=kv_heads, head_dim=16, vocab=128, context=32
-    )
+    return Shape(layers=layers, width=64, ffn=160, heads=4, kv_heads=kv_heads, head_dim=16, vocab=128, context=32)
 
 
 @pytest.mark.parametrize(("precision", "per_param"), [("fp32", 16), ("mixed", 16), ("bf16", 8)])
@@ -64,9 +62,7 @@ def _kept_by_torch(layers: int, kv_heads: int, attention: str, dtype: str) -> in
         num_key_value_heads=kv_heads,
         max_position_embeddings=32,
     )
-    model = AutoModelForCausalLM.from_config(
-        config, attn_implementation=attention, dtype=getattr(torch, dtype)
-    )
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=getattr(torch, dtype))
     model.train()
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
@@ -87,9 +83,7 @@ def test_activations_scale_with_tokens_and_recomputation_saves_some(sequences, c
     one = training_memory(tiny(12), context=context, precision=precision)
     assert many.activations == pytest.approx(sequences * one.activations)
     assert many.optimizer == one.optimizer
-    less = training_memory(
-        tiny(12), sequences=sequences, context=context, precision=precision, recompute=True
-    )
+    less = training_memory(tiny(12), sequences=sequences, context=context, precision=precision, recompute=True)
     assert less.activations < many.activations / 4
     assert less.weights == many.weights
 

@@ -79,9 +79,7 @@ class TestArchitectureTable:
 def test_the_table_was_made_with_32768_entries():
     """(N_total - N) / d_model within the rounding of both columns; the 32168 of the paper's text is ruled out."""
     sizes = [(float(row["N_total_B"]) - float(row["N_B"])) * 1e9 / int(row["d_model"]) for row in TABLE]
-    half_digits = [
-        sum(rounding(row[key]) for key in ("N_total_B", "N_B")) / int(row["d_model"]) for row in TABLE
-    ]
+    half_digits = [sum(rounding(row[key]) for key in ("N_total_B", "N_B")) / int(row["d_model"]) for row in TABLE]
     assert all(abs(v - 32768) <= half + 1 for v, half in zip(sizes, half_digits, strict=True))
     assert any(abs(v - 32168) > half for v, half in zip(sizes, half_digits, strict=True))
 
@@ -96,9 +94,7 @@ def test_f_of_n_against_the_count_from_shapes():
     """Section 10: the two differ by up to 0.42 %, at 103M."""
     errors = {
         row["name"]: abs(
-            approximation_error(
-                PAPER.forward_flops(float(row["N_B"]) * 1e9), forward_flops(shape_of(row)).total
-            )
+            approximation_error(PAPER.forward_flops(float(row["N_B"]) * 1e9), forward_flops(shape_of(row)).total)
         )
         for row in TABLE
     }
@@ -113,9 +109,7 @@ def test_error_of_two_n_as_printed(name, percent):
     row = row_named(name)
     error = approximation_error(two_n_flops(shape_of(row)) / 1e9, float(row["C_fwd_B"]))
     assert round(100 * error) == percent
-    assert 100 * two_n_error(float(row["N_B"]) * 1e9, context=4096, vocab=32768) == pytest.approx(
-        percent, abs=0.8
-    )
+    assert 100 * two_n_error(float(row["N_B"]) * 1e9, context=4096, vocab=32768) == pytest.approx(percent, abs=0.8)
 
 
 class TestSectionEleven:
@@ -157,9 +151,7 @@ class TestSectionEleven:
 
 
 def test_llama_2_on_the_printed_axis():
-    assert training_axis(Params(7e9, ParamConvention.ALL_WEIGHTS), 2e12).flop / PRINTED_UNIT == pytest.approx(
-        84.0
-    )
+    assert training_axis(Params(7e9, ParamConvention.ALL_WEIGHTS), 2e12).flop / PRINTED_UNIT == pytest.approx(84.0)
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,7 @@ def contract(kind, **assets) -> Contract:
 
 def test_equal_tokenizers(teacher):
     folder, _ = teacher
-    found = audit_tokenizers(
-        str(folder), contract("tokenizers", teacher=folder, markers=["<eos>"], dtype="float64")
-    )
+    found = audit_tokenizers(str(folder), contract("tokenizers", teacher=folder, markers=["<eos>"], dtype="float64"))
     assert found.verdict("tokenizers") == found.verdict("precision") == "right"
     assert "pad = eos" in found.notes[0]
 
@@ -79,9 +77,7 @@ def test_stored_rows(teacher, tmp_path, damage, says):
         values = values.log_softmax(-1) if damage == "renormalised" else values
         if damage == "shift":
             values, ids = values.roll(-1, 0), ids.roll(-1, 0)
-        rows.append(
-            {"input_ids": sample.ids.tolist(), "token_ids": ids.tolist(), "logprobs": values.tolist()}
-        )
+        rows.append({"input_ids": sample.ids.tolist(), "token_ids": ids.tolist(), "logprobs": values.tolist()})
     if damage == "row":
         stored = [{k: r[k] for k in ("token_ids", "logprobs")} for r in rows]
         rows = [r | s for r, s in zip(rows, stored[1:] + stored[:1], strict=True)]
@@ -94,9 +90,7 @@ def test_stored_rows(teacher, tmp_path, damage, says):
 
 def test_a_store_of_ours(tmp_path):
     """Built by `distillaw cache build`, asked again; and with a teacher that has changed since."""
-    text = prepare_data(
-        DataSpec(vocab_size=300, validation_documents=20, max_document_chars=400), tmp_path / "data"
-    )
+    text = prepare_data(DataSpec(vocab_size=300, validation_documents=20, max_document_chars=400), tmp_path / "data")
     folders = []
     for seed in (1, 2):
         model = build_model(shape_for_params(3e4, vocab=300, context=32), seed=seed)

@@ -27,9 +27,7 @@ def test_a_bug_is_found_for_its_own_reason(injected):
 def test_a_declared_design_is_not_flagged(injected):
     found = verdicts(injected)
     assert not found["wrong"] | found["differs"]
-    assert {"accumulation", "teacher-state", "student-state", "schedule", "optimizer", "data"} <= found[
-        "right"
-    ]
+    assert {"accumulation", "teacher-state", "student-state", "schedule", "optimizer", "data"} <= found["right"]
 
 
 @pytest.mark.parametrize(

@@ -121,9 +121,7 @@ def loss(student_logits, teacher_logits, labels, temperature=2.0):
     ],
 )
 def test_a_target_that_cannot_be_audited_is_an_error(tmp_path, body, said):
-    (tmp_path / "mine.py").write_text(
-        f"def loss(student_logits, teacher_logits, labels): {body}\nloss_of = 3\n"
-    )
+    (tmp_path / "mine.py").write_text(f"def loss(student_logits, teacher_logits, labels): {body}\nloss_of = 3\n")
     contract = read_contract(_written(tmp_path / "contract.toml", TEMPLATE))
     with pytest.raises(ConfigError, match=said):
         audit_target(f"{tmp_path}/mine.py:loss", contract)
@@ -182,9 +180,7 @@ def loss(student_logits, teacher_logits, labels):
 def test_a_contract_says_how_one_is_made_and_what_a_word_may_be(tmp_path):
     with pytest.raises(ConfigError, match="empty; `distillaw audit --new-contract` writes"):
         read_contract(_written(tmp_path / "contract.toml", ""))
-    with pytest.raises(
-        ConfigError, match=r"contract.toml: target.kind = 'trainr'.*loss, loop, trainer, script"
-    ):
+    with pytest.raises(ConfigError, match=r"contract.toml: target.kind = 'trainr'.*loss, loop, trainer, script"):
         read_contract(_written(tmp_path / "contract.toml", '[target]\nkind = "trainr"\n'))
 
 
@@ -192,9 +188,7 @@ def test_sentences_that_differ_in_numbers_are_one():
     found = Findings("several", "loss")
     for count in (36, 38, 37):
         found.right("loss", f"{count} gradients at T = 2")
-    assert finding_table(found.to_json(), verdicts=["right"]).rows == [
-        ["loss", "right", "36 to 38 gradients at T = 2"]
-    ]
+    assert finding_table(found.to_json(), verdicts=["right"]).rows == [["loss", "right", "36 to 38 gradients at T = 2"]]
 
 
 def test_an_ordinary_loss_is_right_by_the_plain_contract(tmp_path):

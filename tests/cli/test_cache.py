@@ -19,9 +19,7 @@ def _call(*arguments):
 def made(tmp_path_factory):
     """(arguments of a build, folder of the store, what the build printed as JSON)."""
     base = tmp_path_factory.mktemp("cache")
-    store = prepare_data(
-        DataSpec(vocab_size=300, validation_documents=20, max_document_chars=400), base / "data"
-    )
+    store = prepare_data(DataSpec(vocab_size=300, validation_documents=20, max_document_chars=400), base / "data")
     build_model(shape_for_params(3e4, vocab=300, context=32), seed=1).save_pretrained(base / "teacher")
     load_tokenizer(str(store.tokenizer_folder)).save_pretrained(str(base / "teacher"))
     arguments = (

@@ -94,9 +94,7 @@ def test_a_shape(cost_json):
         *"--layers 14 --width 1792 --ffn 4864 --heads 14 --vocab 32768 --context 4096".split(),
         *"--tokens 11B".split(),
     )
-    shape = Shape(
-        layers=14, width=1792, ffn=4864, heads=14, kv_heads=14, head_dim=128, vocab=32768, context=4096
-    )
+    shape = Shape(layers=14, width=1792, ffn=4864, heads=14, kv_heads=14, head_dim=128, vocab=32768, context=4096)
     assert answer["flops"]["student_forward_per_token"] == forward_flops(shape).total
     assert answer["params"]["non_embedding"] == pytest.approx(0.546e9, rel=1e-3)
     count = answer["params"]
@@ -146,9 +144,7 @@ TEACHER_SHAPE = (
     *"--teacher-layers 32 --teacher-width 4096 --teacher-ffn 14336".split(),
     *"--teacher-heads 32 --teacher-kv-heads 8".split(),
 )
-LLAMA_3_8B = Shape(
-    layers=32, width=4096, ffn=14336, heads=32, kv_heads=8, head_dim=128, vocab=128256, context=4096
-)
+LLAMA_3_8B = Shape(layers=32, width=4096, ffn=14336, heads=32, kv_heads=8, head_dim=128, vocab=128256, context=4096)
 
 
 class TestUnlikeTeachers:
@@ -187,9 +183,7 @@ class TestUnlikeTeachers:
             cost_json(*options),
             cost_json(*options, "--teacher-aspect", "128", "--teacher-group-size", "4"),
         )
-        assert same["flops"]["teacher_forward_per_token"] == pytest.approx(
-            FixedAspect(aspect=64).forward_flops(7e9)
-        )
+        assert same["flops"]["teacher_forward_per_token"] == pytest.approx(FixedAspect(aspect=64).forward_flops(7e9))
         family = FixedAspect(aspect=128, group_size=4)
         assert other["flops"]["teacher_forward_per_token"] == pytest.approx(family.forward_flops(7e9))
         assert other["flops"]["student_training"] == same["flops"]["student_training"]
@@ -219,9 +213,9 @@ class TestUnlikeTeachers:
 
 def test_serving_many_sequences_in_few_bits(cost_json):
     one = cost_json("--params", "1B", "--tokens", "1B")["memory"]["serving"]
-    many = cost_json("--params", "1B", "--tokens", "1B", "--serving-sequences", 8, "--serving-bits", 4)[
-        "memory"
-    ]["serving"]
+    many = cost_json("--params", "1B", "--tokens", "1B", "--serving-sequences", 8, "--serving-bits", 4)["memory"][
+        "serving"
+    ]
     assert many["weights"] == one["weights"] / 4 and many["kv_cache"] == 8 * one["kv_cache"]
     assert many["total"] == many["weights"] + many["kv_cache"]
 
@@ -246,10 +240,7 @@ def test_time_money_and_storage(cost_json):
     assert answer["cache_bytes"] == 20e9 * (64 * (15 + 16) / 8)
     assert answer["memory_bytes"] == answer["memory"]["training"]["total"]
     assert cost_json("--params", "1e9", "--tokens", "1B", "--hardware", "l4")["price"] is None
-    assert (
-        cost_json("--params", "1e6", "--tokens", "1M", "--hardware", "cpu-core")["memory"]["precision"]
-        == "fp32"
-    )
+    assert cost_json("--params", "1e6", "--tokens", "1M", "--hardware", "cpu-core")["memory"]["precision"] == "fp32"
 
 
 def test_approximations_are_labelled_with_their_error(cost_json):

@@ -53,16 +53,11 @@ def test_fitted_law_is_used_by_predict_and_shown_by_laws(table, tmp_path):
     done = distillaw("fit", table, "--law", "supervised", *COLUMNS, "--bootstrap", 20, "--out", law)
     assert done.returncode == 0 and done.stdout.startswith("supervised: CONVERGED")
     assert f"next: distillaw predict --law {law}" in done.stdout
-    predicted = distillaw(
-        "predict", "--law", law, "--student-params", "1B", "--student-tokens", "20B", "--json"
-    )
+    predicted = distillaw("predict", "--law", law, "--student-params", "1B", "--student-tokens", "20B", "--json")
     answer = json.loads(predicted.stdout)
     truth = float(published("busbridge2025").supervised(params=1e9, tokens=2e10))
     assert answer["student_loss"] == pytest.approx(truth, rel=1e-6)
-    assert (
-        answer["interval"][0] <= answer["student_loss"] <= answer["interval"][1]
-        and answer["inside_range"] is True
-    )
+    assert answer["interval"][0] <= answer["student_loss"] <= answer["interval"][1] and answer["inside_range"] is True
     assert distillaw("laws", "show", law).stdout.startswith("supervised: CONVERGED")
 
 
@@ -72,9 +67,7 @@ def test_too_few_runs_is_an_answer_not_a_curve(table):
     done = distillaw("fit", short, "--law", "supervised", *COLUMNS, "--json")
     answer = json.loads(done.stdout)
     assert done.returncode == 0
-    assert (
-        answer["status"] == "TOO_FEW_RUNS" and answer["conf_int"] == {} and "Add 4 runs" in answer["remedy"]
-    )
+    assert answer["status"] == "TOO_FEW_RUNS" and answer["conf_int"] == {} and "Add 4 runs" in answer["remedy"]
 
 
 @pytest.mark.parametrize(
@@ -117,9 +110,7 @@ def test_a_law_on_measured_losses_is_asked_with_the_students_own_loss(tmp_path):
     law = published("surrogate-s2")
     N, D, T = (
         v.ravel()
-        for v in np.meshgrid(
-            np.geomspace(1.4e8, 5e9, 3), np.geomspace(3e9, 5e11, 3), np.linspace(1.9, 2.7, 4)
-        )
+        for v in np.meshgrid(np.geomspace(1.4e8, 5e9, 3), np.geomspace(3e9, 5e11, 3), np.linspace(1.9, 2.7, 4))
     )
     own = law.supervised(params=N, tokens=D)
     loss = law.distillation(student_params=N, student_tokens=D, teacher_loss=T)
@@ -128,9 +119,7 @@ def test_a_law_on_measured_losses_is_asked_with_the_students_own_loss(tmp_path):
         writer.writerow(["params", "tokens", "teacher_loss", "supervised_loss", "loss"])
         writer.writerows(zip(N, D, T, own, loss, strict=True))
     fitted = tmp_path / "law.json"
-    done = distillaw(
-        "fit", tmp_path / "runs.csv", "--law", "distillation-reduced", "--bootstrap", 20, "--out", fitted
-    )
+    done = distillaw("fit", tmp_path / "runs.csv", "--law", "distillation-reduced", "--bootstrap", 20, "--out", fitted)
     assert done.returncode == 0, done.stderr
     ask = (
         "predict",
@@ -173,9 +162,7 @@ def test_rows_are_chosen_by_column(table):
 def test_next_command_keeps_the_options(table):
     done = distillaw("fit", table, "--law", "chinchilla", *COLUMNS, "--bootstrap", 0)
     command = done.stdout.splitlines()[-1].removeprefix("next: ")
-    assert (
-        command == f"distillaw fit {table} --law chinchilla {' '.join(COLUMNS)} --bootstrap 0 --out law.json"
-    )
+    assert command == f"distillaw fit {table} --law chinchilla {' '.join(COLUMNS)} --bootstrap 0 --out law.json"
 
 
 GEMSTONES = (

@@ -35,8 +35,7 @@ def test_the_table_the_flatness_and_the_next_command():
     assert "A teacher of loss 2.1 costs" in done.stdout
     assert any(line.startswith("busbridge2025") and "(" in line and "REFUSED" in line for line in lines)
     assert (
-        "WARNING busbridge2025" in done.stderr
-        and "(whole: distillaw laws show zhang2023-capacity-gap)" in done.stderr
+        "WARNING busbridge2025" in done.stderr and "(whole: distillaw laws show zhang2023-capacity-gap)" in done.stderr
     )
     assert "WARNING" not in done.stdout and "pruned-same" in done.stdout
     assert lines[-1].startswith(
@@ -90,7 +89,4 @@ def test_lines_are_whole_in_a_pipe_and_fit_a_terminal(monkeypatch):
     done = run("--student", "1B")
     assert not [line for line in done.stdout.splitlines() if line.startswith(" ")]
     shown = in_terminal("gap", "--student", "1B", "--quiet", columns=70)
-    assert (
-        "WARNING" not in shown
-        and max(map(len, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).splitlines())) <= 70
-    )
+    assert "WARNING" not in shown and max(map(len, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).splitlines())) <= 70

@@ -44,9 +44,7 @@ def test_a_run_and_its_second_call(place, capsys):
     done = distillaw(*words)
     assert done.returncode == 0, done.stderr
     assert "held-out loss" in done.stdout and "perplexity" in done.stdout and "step" not in done.stdout
-    assert (
-        "epoch 1: held-out loss" in done.stderr and "it/s" not in done.stderr and "Warning" not in done.stderr
-    )
+    assert "epoch 1: held-out loss" in done.stderr and "it/s" not in done.stderr and "Warning" not in done.stderr
     line = ["instruct", *map(str, words), "--json", "--quiet"]
     assert run(lambda: app(line, exit_on_error=False, result_action="return_value")) == 0
     again = capsys.readouterr()

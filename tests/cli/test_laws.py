@@ -59,16 +59,12 @@ def test_unknown_law_is_wrong_usage():
 def test_fitted_laws_are_listed_beside_the_published_ones(tmp_path):
     law = published("besiroglu2024").supervised
     N, D = (v.ravel() for v in np.meshgrid(np.geomspace(1e8, 1e10, 5), np.geomspace(3e9, 5e11, 5)))
-    fit = dl.fit(
-        {"params": N, "tokens": D, "loss": law(params=N, tokens=D)}, family="chinchilla", bootstrap=9
-    )
+    fit = dl.fit({"params": N, "tokens": D, "loss": law(params=N, tokens=D)}, family="chinchilla", bootstrap=9)
     (tmp_path / "laws").mkdir()
     file = fit.save(tmp_path / "laws/chinchilla.json")
     for place in (tmp_path, file):
         *_, last = json.loads(distillaw("laws", "--study", place, "--json").stdout)["laws"]
-        assert (
-            last["name"] == str(file) and last["coefficients"]["chinchilla"]["E"]["value"] == fit.params["E"]
-        )
+        assert last["name"] == str(file) and last["coefficients"]["chinchilla"]["E"]["value"] == fit.params["E"]
     said = distillaw("laws", "--study", tmp_path).stdout
     assert "besiroglu2024" in said and "chinchilla, CONVERGED: 25 rows" in said
     assert distillaw(*said.rstrip().splitlines()[-1].removeprefix("next: distillaw ").split()).returncode == 0

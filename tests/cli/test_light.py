@@ -11,9 +11,7 @@ import pytest
 
 from tiny import STUDY
 
-HEAVY = (
-    "torch transformers scipy matplotlib pyarrow pandas jinja2 trl datasets distillaw.sweep.scheduler".split()
-)
+HEAVY = "torch transformers scipy matplotlib pyarrow pandas jinja2 trl datasets distillaw.sweep.scheduler".split()
 CALLS = """\
 --help
 __complete predict --law b

@@ -50,9 +50,7 @@ def test_json_holds_the_cells():
 
 
 def test_out_writes_files_and_the_next_command_works(tmp_path):
-    first = distillaw(
-        *"map teacher --scenario inference --max-teacher-tokens 10T --size 4".split(), cwd=tmp_path
-    )
+    first = distillaw(*"map teacher --scenario inference --max-teacher-tokens 10T --size 4".split(), cwd=tmp_path)
     again = shlex.split(first.stdout.rstrip().splitlines()[-1].removeprefix("next: distillaw "))
     done = distillaw(*again, "--size", "12", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

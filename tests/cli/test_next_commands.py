@@ -79,9 +79,7 @@ def somewhere(tmp_path, monkeypatch):
 
 
 def _write_tables(folder: Path) -> None:
-    rows = [
-        (N, D, 1.9 + 400 / N**0.34 + 410 / D**0.28) for N in (1e8, 2e8, 4e8) for D in (2e9, 4e9, 8e9, 16e9)
-    ]
+    rows = [(N, D, 1.9 + 400 / N**0.34 + 410 / D**0.28) for N in (1e8, 2e8, 4e8) for D in (2e9, 4e9, 8e9, 16e9)]
     for name, count in (("runs.csv", 12), ("few.csv", 3)):
         lines = [f"{N:.0f},{D:.0f},{loss}" for N, D, loss in rows[:count]]
         (folder / name).write_text("\n".join(["params,tokens,loss", *lines]) + "\n")
@@ -94,9 +92,7 @@ def workshop(tmp_path_factory):
     write_speeches(folder / "speeches.jsonl")
     write_teacher(folder / "teacher", batches=2)
     tokenizer = chatml_tokenizer()
-    tokenizer.chat_template = (
-        resources.files("distillaw.instruct").joinpath("templates/chatml.jinja").read_text()
-    )
+    tokenizer.chat_template = resources.files("distillaw.instruct").joinpath("templates/chatml.jinja").read_text()
     save_model(folder / "chat", tokenizer)
     (folder / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sums()))
     pairs = [{"prompt": f"{a}?", "chosen": f"{a + 1}.", "rejected": f"{a + 2}, thank you"} for a in range(24)]
@@ -164,9 +160,7 @@ def _next(done) -> list[str]:
     assert colon, done.stderr or last
     blanks = label.removeprefix("next").removeprefix(", with your own ").split(", ")
     following = shlex.split(command)
-    assert {word for word in following if re.fullmatch(r"[A-Z_]{2,}(\.toml)?", word)} == {
-        *filter(None, blanks)
-    }
+    assert {word for word in following if re.fullmatch(r"[A-Z_]{2,}(\.toml)?", word)} == {*filter(None, blanks)}
     return [OWN[word] if word in blanks else word for word in following]
 
 
@@ -237,8 +231,6 @@ def test_what_only_the_user_has_is_named_beside_the_command(capsys):
     from distillaw.cli.output import Output
 
     Output().suggest("distillaw train SPEC.toml --out out/x --text YOUR_TEXT --start /data/A/SPEC.tomlx -N 3")
-    assert capsys.readouterr().out.startswith(
-        "\nnext, with your own SPEC.toml, YOUR_TEXT: distillaw train SPEC.toml"
-    )
+    assert capsys.readouterr().out.startswith("\nnext, with your own SPEC.toml, YOUR_TEXT: distillaw train SPEC.toml")
     Output().suggest("distillaw plan --study /data/RUNS --student 300M")
     assert capsys.readouterr().out.startswith("\nnext: distillaw plan")

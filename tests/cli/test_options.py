@@ -39,9 +39,7 @@ def test_a_second_name_gives_the_same_answer(second, first):
     assert json.loads(said(f"{second} --json").stdout) == json.loads(said(f"{first} --json").stdout)
 
 
-@pytest.mark.parametrize(
-    "command", ["settle", "study next runs.csv --budget 1e20", "prune out --out x --keep 0.4"]
-)
+@pytest.mark.parametrize("command", ["settle", "study next runs.csv --budget 1e20", "prune out --out x --keep 0.4"])
 def test_the_student_is_named_alike_everywhere(command):
     """Refused for what is missing, not for the names of the options."""
     asked = "--student 3M" if command.startswith("prune") else "--student 3M --tokens 60M"
@@ -64,9 +62,7 @@ def test_a_real_model_is_named_alike_everywhere():
 
     counted = json.loads(said(f"cost {ASKED} {name} --json").stdout)
     own = next(s for s in planned["strategies"] if s["teacher"])["compute"]["teacher_logits"]
-    assert counted["flops"]["teacher_logits"] == pytest.approx(
-        own, rel=0.3
-    )  # the model's own shape, not its family's
+    assert counted["flops"]["teacher_logits"] == pytest.approx(own, rel=0.3)  # the model's own shape, not its family's
 
     gap = json.loads(said(f"gap {ASKED} {name} --json").stdout)
     opinion = next(o for o in gap["opinions"] if o["law"] == "surrogate-s2")

@@ -73,11 +73,7 @@ def test_lines_of_the_list_start_with_a_verb(name):
 
 @every_command
 def test_every_option_says_what_it_is(words):
-    silent = [
-        argument.name
-        for argument in options(COMMANDS[words])
-        if argument.show and not argument.parameter.help
-    ]
+    silent = [argument.name for argument in options(COMMANDS[words]) if argument.show and not argument.parameter.help]
     assert not silent
 
 
@@ -91,11 +87,7 @@ def test_help_lists_every_option(words):
 def test_units_are_named(words):
     for argument in options(COMMANDS[words]):
         for pattern, unit in UNITS.items():
-            if (
-                argument.show
-                and re.fullmatch(pattern, argument.name)
-                and argument.field_info.annotation is not bool
-            ):
+            if argument.show and re.fullmatch(pattern, argument.name) and argument.field_info.annotation is not bool:
                 assert re.search(unit, argument.parameter.help or ""), (
                     argument.name,
                     argument.parameter.help,

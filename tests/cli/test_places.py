@@ -247,6 +247,4 @@ def test_a_folder_of_an_earlier_version_goes_on_after_the_command_that_is_named(
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("my run/runs/*/result.json")}
     again = answer(*line)
     assert again.returncode == 0, again.stderr
-    assert (
-        before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("my run/runs/*/result.json")} != {}
-    )
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("my run/runs/*/result.json")} != {}

@@ -26,9 +26,7 @@ def run(*arguments):
 
 
 def test_json_has_the_schema_version_and_the_keys():
-    done = run(
-        "--student", "1B", "--tokens", "20B", "--teacher-params", "8B", "--teacher-tokens", "200B", "--json"
-    )
+    done = run("--student", "1B", "--tokens", "20B", "--teacher-params", "8B", "--teacher-tokens", "200B", "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["schema_version"] == 1
@@ -125,9 +123,7 @@ def test_a_fitted_law_from_a_file_leads(tmp_path):
     teachers = (float("nan"), 1.95, 2.1, 2.3, 2.6)
     rows = [(n, d, t) for n in (2e8, 5e8, 1e9, 2e9) for d in (4e9, 2e10, 1e11) for t in teachers]
     N, D, T = (list(column) for column in zip(*rows, strict=True))
-    taught = law.distillation(
-        student_params=N, student_tokens=D, teacher_loss=[2.0 if t != t else t for t in T]
-    )
+    taught = law.distillation(student_params=N, student_tokens=D, teacher_loss=[2.0 if t != t else t for t in T])
     alone = law.supervised(params=N, tokens=D)
     losses = [a if t != t else b for a, b, t in zip(alone, taught, T, strict=True)]
     fit = dl.fit(

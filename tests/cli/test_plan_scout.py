@@ -25,9 +25,7 @@ from distillaw.runs.files import write_json
 from distillaw.runs.places import MARK
 from distillaw.shapes import shape_for_params
 
-DOCUMENTS = [
-    f"chapter {n}: the senate met, the house met, and the treaty of 18{n} was read\n" for n in range(40)
-]
+DOCUMENTS = [f"chapter {n}: the senate met, the house met, and the treaty of 18{n} was read\n" for n in range(40)]
 VOCAB = 260
 
 
@@ -69,9 +67,7 @@ def asked(scouting, *, student="100k", tokens="1M", **question):
 
 
 def scouting(place, *names, **options):
-    return ScoutOptions(
-        scout=[str(place / name) for name in names], **{"text": str(place / "text.jsonl"), **options}
-    )
+    return ScoutOptions(scout=[str(place / name) for name in names], **{"text": str(place / "text.jsonl"), **options})
 
 
 def test_from_model_folders_to_a_verdict(place):
@@ -88,9 +84,7 @@ def test_from_model_folders_to_a_verdict(place):
         loss = sum(record["loss_sum"]) / sum(record["tokens_per_document"])
         assert 1 < loss < math.log(VOCAB)
         assert loss in [pytest.approx(row["teacher_loss"]) for row in taught.values()]
-    assert f"vocabulary of {VOCAB}" in " ".join(answer["assumptions"]), (
-        "the models' own vocabulary prices the FLOP"
-    )
+    assert f"vocabulary of {VOCAB}" in " ".join(answer["assumptions"]), "the models' own vocabulary prices the FLOP"
     again = in_process(*command)
     assert again.stderr.count("measured before") == 2
     assert again.stdout.startswith("UNKNOWN")

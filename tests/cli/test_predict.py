@@ -31,10 +31,7 @@ def test_published_table_7_value():
     assert answer["inside_range"] is True
     low, high = answer["interval"]  # the span of the printed set and the three surrogates, 1 % wider
     assert low == pytest.approx(0.99 * answer["student_loss"]) and 2.460 * 1.009 < high < 2.4605 * 1.011
-    assert (
-        "surrogate-s2" in answer["interval_meaning"]
-        and "no confidence interval" in answer["interval_meaning"]
-    )
+    assert "surrogate-s2" in answer["interval_meaning"] and "no confidence interval" in answer["interval_meaning"]
     assert any("do not reproduce" in warning for warning in answer["warnings"])
 
 
@@ -100,18 +97,12 @@ def test_repeated_data():
     plain = json.loads(distillaw("predict", *options).stdout)
     repeated = json.loads(distillaw("predict", *options, "--unique-tokens", "10B").stdout)
     law = published("muennighoff2023").repeated
-    assert (
-        repeated["student_loss"]
-        == float(law(params=1e9, tokens=8e10, unique_tokens=1e10))
-        > plain["student_loss"]
-    )
+    assert repeated["student_loss"] == float(law(params=1e9, tokens=8e10, unique_tokens=1e10)) > plain["student_loss"]
     assert repeated["effective_tokens"] == pytest.approx(66.2e9, rel=1e-3)
 
 
 def test_a_measured_loss_of_the_student():
-    given = predict(
-        *"--student-params 1B --student-tokens 30B --teacher-loss 2.1 --supervised-loss 2.4".split()
-    )
+    given = predict(*"--student-params 1B --student-tokens 30B --teacher-loss 2.1 --supervised-loss 2.4".split())
     assert given["supervised_loss"] == 2.4
     expected = published("busbridge2025").distillation(
         student_params=1e9, student_tokens=30e9, teacher_loss=2.1, supervised_loss=2.4
@@ -167,8 +158,5 @@ def test_warnings_are_no_part_of_stdout():
     question = ("predict", "--law", "busbridge2025", "--student-params", "1B", "--student-tokens", "20B")
     done = distillaw(*question)
     assert "WARNING" not in done.stdout
-    assert (
-        done.stderr.count("WARNING: ") > 1
-        and "(whole text: distillaw laws show busbridge2025)" in done.stderr
-    )
+    assert done.stderr.count("WARNING: ") > 1 and "(whole text: distillaw laws show busbridge2025)" in done.stderr
     assert distillaw(*question, "--quiet").stderr == ""

@@ -10,9 +10,7 @@ import pytest
 
 from in_process import answer as in_process
 
-GEMSTONES = (
-    *"--columns params=params_active_precise,tokens=tokens,loss=final_loss --params-convention total".split(),
-)
+GEMSTONES = (*"--columns params=params_active_precise,tokens=tokens,loss=final_loss --params-convention total".split(),)
 NON_EMBEDDING = (*GEMSTONES, "--vocab", "50304", "--width", "width")
 
 

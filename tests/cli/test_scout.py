@@ -13,9 +13,7 @@ from distillaw.models.fresh import build_model
 from distillaw.shapes import shape_for_params
 from in_process import answer as distillaw
 
-DOCUMENTS = [
-    f"chapter {n}: the senate met, the house met, and the treaty of 18{n} was read\n" for n in range(40)
-]
+DOCUMENTS = [f"chapter {n}: the senate met, the house met, and the treaty of 18{n} was read\n" for n in range(40)]
 
 
 @pytest.fixture(scope="module")

@@ -102,9 +102,7 @@ def test_quiet_leaves_the_result(words):
 
 @pytest.mark.parametrize("words", [PLAN, ("study", "new")], ids=" ".join)
 def test_pipes_have_no_codes_and_no_folded_rows(words):
-    done = subprocess.run(
-        [sys.executable, "-m", "distillaw", *words], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", "distillaw", *words], capture_output=True, text=True, check=True)
     assert "\x1b" not in done.stdout + done.stderr
     assert not [line for line in done.stdout.splitlines() if line != line.rstrip()]
 
@@ -114,16 +112,11 @@ def test_rows_are_whole_in_a_pipe():
     rows = [line for line in lines if re.match(r"[a-z-]+ {2,}\S.* \d\.\de\+\d\d ", line)]
     assert len(rows) == 12
     plan = answer(*PLAN).stdout.splitlines()
-    assert any(
-        line.startswith("zhang2023-capacity-gap  ") and line.endswith("says nothing of losses")
-        for line in plan
-    )
+    assert any(line.startswith("zhang2023-capacity-gap  ") and line.endswith("says nothing of losses") for line in plan)
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-@pytest.mark.parametrize(
-    "words", [PLAN, ("gap", "--student", "1B"), ("laws",), ("study", "new")], ids=" ".join
-)
+@pytest.mark.parametrize("words", [PLAN, ("gap", "--student", "1B"), ("laws",), ("study", "new")], ids=" ".join)
 def test_lines_fit_the_terminal(words, columns):
     text = CODE.sub("", terminal(*words, "--quiet", columns=columns))
     assert max(map(len, text.splitlines())) <= columns

@@ -28,9 +28,7 @@ def study(tmp_path_factory):
     """A finished tiny study: its file, folder, and what the command printed."""
     base = tmp_path_factory.mktemp("study")
     (base / "tiny.toml").write_text(TINY)
-    done = _call(
-        "study", "run", base / "tiny.toml", "--out", base / "out", "--set", "tuning.rounds=1", "--json"
-    )
+    done = _call("study", "run", base / "tiny.toml", "--out", base / "out", "--set", "tuning.rounds=1", "--json")
     assert done.returncode == 0, done.stderr
     return base / "tiny.toml", base / "out", done
 
@@ -124,9 +122,7 @@ def test_show_spends_nothing_and_agrees_with_what_is_then_run(study, tmp_path):
     assert len(grid) == len(planned)
     text = _call("study", "show", path).stdout
     assert (
-        "FLOP" in text
-        and "on disk" in text
-        and text.strip().splitlines()[-1].startswith("next: distillaw study run")
+        "FLOP" in text and "on disk" in text and text.strip().splitlines()[-1].startswith("next: distillaw study run")
     )
 
 

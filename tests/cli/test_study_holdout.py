@@ -55,9 +55,7 @@ def test_held_out_students_are_predicted_then_trained_then_scored(tmp_path):
 
 def test_without_a_law_held_out_students_wait_and_the_rest_is_reported(tmp_path):
     few = TINY.replace('["0.02M", "0.03M", "0.05M"]', '["0.05M"]').replace('["4k", "8k", "16k"]', '["4k"]')
-    few = few[: few.index("[[replicates]]")] + few[few.index("[[cells]]") :].replace(
-        'tokens = "16k"', 'tokens = "4k"'
-    )
+    few = few[: few.index("[[replicates]]")] + few[few.index("[[cells]]") :].replace('tokens = "16k"', 'tokens = "4k"')
     (tmp_path / "tiny.toml").write_text(few)
     ran = _call("study", "run", "tiny.toml", "--out", "out", cwd=tmp_path)
     assert ran.returncode == 1

@@ -97,18 +97,13 @@ def test_what_it_writes_trains(name, tmp_path):
     said = json.loads(done.stdout)
     assert said["failed_runs"] == {}, done.stderr
     assert done.returncode == bool(said["waiting"]), done.stderr
-    assert all(
-        line.startswith("held-out students wait") for line in said["waiting"]
-    )  # too few runs for a law
+    assert all(line.startswith("held-out students wait") for line in said["waiting"])  # too few runs for a law
     table = read_table(tmp_path / "out" / "runs.parquet")
     purposes = {str(purpose) for purpose in table["purpose"]}
     if name == "truncation":
         top, mixed = sorted(p for p in purposes if p.startswith("control:top-"))[0], "lambda 0.7"
         assert any(mixed in purpose for purpose in purposes)
-        loss = {
-            p: [v for v, q in zip(table["loss"], table["purpose"], strict=True) if q == p]
-            for p in ("grid", top)
-        }
+        loss = {p: [v for v, q in zip(table["loss"], table["purpose"], strict=True) if q == p] for p in ("grid", top)}
         assert loss[top] and not set(loss[top]) & set(loss["grid"])
     else:
         assert {"grid", "tuning"} <= purposes

@@ -46,8 +46,7 @@ def write(path, names, *columns):
 @pytest.fixture
 def table(tmp_path):
     N, D, T = (
-        v.ravel()
-        for v in np.meshgrid(np.geomspace(1e8, 2e9, 4), np.geomspace(2e9, 5e10, 4), [0, 2.2, 2.5, 2.9])
+        v.ravel() for v in np.meshgrid(np.geomspace(1e8, 2e9, 4), np.geomspace(2e9, 5e10, 4), [0, 2.2, 2.5, 2.9])
     )
     alone = LAW.supervised(params=N, tokens=D)
     taught = LAW.distillation(student_params=N, student_tokens=D, teacher_loss=np.where(T > 0, T, 2.2))
@@ -110,9 +109,7 @@ def test_some_rows_of_a_table(table, tmp_path):
     """Rows of another text, 0.3 nats easier, are left out; a table without them gives the same design."""
     head, *lines = table.read_text().splitlines()
     size = len(lines[0].split(","))
-    easier = [
-        ",".join([*line.split(",")[: size - 1], str(float(line.split(",")[-1]) - 0.3)]) for line in lines
-    ]
+    easier = [",".join([*line.split(",")[: size - 1], str(float(line.split(",")[-1]) - 0.3)]) for line in lines]
     mixed = tmp_path / "mixed.csv"
     rows = [f"{line},code" for line in easier] + [f"{line},web" for line in lines]
     mixed.write_text("\n".join([f"{head},text", *rows]) + "\n")
@@ -198,9 +195,7 @@ def test_a_first_design_is_a_study_file_to_run(tmp_path):
     done = distillaw(file, "--budget", "1e13", "--out", out)
     assert done.returncode == 0, done.stderr
     assert (
-        "from no run" in done.stdout
-        and "losses guessed: 0.3M@2M, 1M@4M" in done.stdout
-        and "[[cells]]" in done.stdout
+        "from no run" in done.stdout and "losses guessed: 0.3M@2M, 1M@4M" in done.stdout and "[[cells]]" in done.stdout
     )
     assert done.stdout.splitlines()[-1] == f"next: distillaw study run {out}"
     shown = in_process("study", "show", out, "--json")
@@ -224,23 +219,16 @@ def test_from_a_folder_the_batch_stands_beside_what_is_there(tmp_path):
     answer = json.loads(done.stdout)
     assert answer["num_runs"] == 9 and answer["guessed_teachers"] == []
     made = {("0.1M", 1_000_000), ("0.1M", 500_000), ("0.1M", 250_000)}
-    assert not [
-        row for row in answer["runs"] if (row["student"], row["student_tokens"]) in made and row["seed"] == 0
-    ]
+    assert not [row for row in answer["runs"] if (row["student"], row["student_tokens"]) in made and row["seed"] == 0]
     extended = tomllib.loads(out.read_text())
     assert extended["students"] == {"params": ["0.1M"], "tokens": [250_000, 500_000, 1_000_000]}
     (cells,) = extended["cells"]
     assert set(cells["teachers"]) >= {"none"} and "none" in answer["toml"]
     assert in_process("study", "show", out).returncode == 0
-    again = distillaw(
-        folder, "--budget", "4e13", "--out", out
-    )  # it replaces what it wrote before, and nothing else
+    again = distillaw(folder, "--budget", "4e13", "--out", out)  # it replaces what it wrote before, and nothing else
     assert again.returncode == 0, again.stderr
     out.write_text("[students]")
-    assert (
-        distillaw(folder, "--budget", "3e13", "--out", out).returncode == 2
-        and out.read_text() == "[students]"
-    )
+    assert distillaw(folder, "--budget", "3e13", "--out", out).returncode == 2 and out.read_text() == "[students]"
 
 
 @pytest.fixture(scope="module")
@@ -268,11 +256,7 @@ def measured(tmp_path_factory):
 @pytest.mark.parametrize("question", [(), ("0.1M", "600000")])
 def test_a_study_has_one_answer_that_of_the_planner(measured, question):
     """The same probabilities, gains and choice of teacher; no other probability of the same question beside them."""
-    own = [
-        word
-        for pair in zip(("--student-params", "--student-tokens"), question, strict=False)
-        for word in pair
-    ]
+    own = [word for pair in zip(("--student-params", "--student-tokens"), question, strict=False) for word in pair]
     asked = [word for pair in zip(("--student", "--tokens"), question, strict=False) for word in pair]
     said = json.loads(in_process("study", "next", measured, "--budget", "1e13", "--json", *own).stdout)
     plan = json.loads(in_process("plan", "--study", measured, "--json", *asked).stdout)
@@ -409,11 +393,7 @@ def test_too_few_runs_need_a_guess(table):
     short.write_text("\n".join(table.read_text().splitlines()[:5]) + "\n")
     ask = (short, *COLUMNS, *STUDENT, "--budget", "1e21")
     refused = distillaw(*ask)
-    assert (
-        refused.returncode == 1
-        and "TOO_FEW_RUNS" in refused.stderr
-        and "--guess surrogate-s2" in refused.stderr
-    )
+    assert refused.returncode == 1 and "TOO_FEW_RUNS" in refused.stderr and "--guess surrogate-s2" in refused.stderr
     guessed = distillaw(*ask, "--guess", "surrogate-s2")
     assert guessed.returncode == 0 and guessed.stdout.startswith("guessed from surrogate-s2")
 

@@ -107,9 +107,7 @@ def test_a_dry_run_says_what_show_says_and_writes_nothing(tmp_path, monkeypatch)
     ],
 )
 def test_a_target_that_is_no_student_is_said_to_be_none(params, tokens, words):
-    shown = answer(
-        "study", "show", QUICKSTART, "--set", f"target.params={params}", "--set", f"target.tokens={tokens}"
-    )
+    shown = answer("study", "show", QUICKSTART, "--set", f"target.params={params}", "--set", f"target.tokens={tokens}")
     assert shown.returncode == 0, shown.stderr
     note = [line for line in shown.stdout.splitlines() if line.startswith("target: ")]
     assert len(note) == (words is not None)
@@ -153,9 +151,7 @@ def _moment(done, *, running=True, failures=None, left=60.0):
 
 
 def test_watching_says_each_change_and_ends_with_the_study(monkeypatch):
-    _moments(
-        monkeypatch, [_moment(0), _moment(1), _moment(1, left=50.0), _moment(2), _moment(3, running=False)]
-    )
+    _moments(monkeypatch, [_moment(0), _moment(1), _moment(1, left=50.0), _moment(2), _moment(3, running=False)])
     done = answer("study", "status", "out", "--watch")
     assert done.returncode == 0
     lines = [line for line in done.stdout.splitlines() if line.startswith("tiny: ")]
@@ -163,9 +159,7 @@ def test_watching_says_each_change_and_ends_with_the_study(monkeypatch):
     assert done.stdout.endswith("next: distillaw report out\n") and "left: nothing" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "last", [_moment(2, running=False), _moment(3, running=False, failures={"a": "nan"})]
-)
+@pytest.mark.parametrize("last", [_moment(2, running=False), _moment(3, running=False, failures={"a": "nan"})])
 def test_watching_ends_where_nobody_works_or_something_failed_and_the_code_says_so(monkeypatch, last):
     _moments(monkeypatch, [_moment(1), last])
     assert answer("study", "status", "out", "--watch", "--quiet").returncode == 1

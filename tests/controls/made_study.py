@@ -56,9 +56,7 @@ class MadeStudy:
         for params, teacher in ((100_000, None), (100_000, "good")):
             for tokens in (BUDGETS[0], BUDGETS[-1]):
                 for rate in (0.5, 2.0):
-                    self.student(
-                        params, tokens, teacher, purpose="control:horizon", peak_lr=0.01 * rate, above=0.03
-                    )
+                    self.student(params, tokens, teacher, purpose="control:horizon", peak_lr=0.01 * rate, above=0.03)
         for rate in (0.5, 2.0):
             params, tokens, loss = TEACHERS["weak"]
             self.teacher(f"weak-{rate}", params, tokens, loss + 0.03, purpose="tuning", peak_lr=0.01 * rate)
@@ -68,9 +66,7 @@ class MadeStudy:
         self.student(400_000, BUDGETS[-1], "seen", purpose="control:seen", above=0.02)
         for params in (100_000, 400_000):
             for setting, value in (("lambda", 0.5), ("temperature", 2.0)):
-                self.student(
-                    params, BUDGETS[0], "good", purpose=f"control:{setting}", above=0.01, **{setting: value}
-                )
+                self.student(params, BUDGETS[0], "good", purpose=f"control:{setting}", above=0.01, **{setting: value})
 
     def teacher(self, name, params, tokens, loss, *, split="teacher", purpose="teacher", **settings):
         row = {"role": "teacher", "purpose": purpose, "split": split, "seed": 0, **settings}
@@ -170,10 +166,7 @@ class MadeStudy:
 
 def _tuning():
     def search(key, centre):
-        grid = [
-            {key: centre * m, "multiplier": m, "loss": 4.0 + 0.05 * math.log2(m) ** 2}
-            for m in (0.5, 1.0, 2.0)
-        ]
+        grid = [{key: centre * m, "multiplier": m, "loss": 4.0 + 0.05 * math.log2(m) ** 2} for m in (0.5, 1.0, 2.0)]
         return {"grid": grid, "best": centre, "interior": True}
 
     return {

@@ -144,9 +144,7 @@ def test_what_a_control_guards_against_fails_it(study, name):
 
 MISSING = {
     "interior-rate": lambda s: s.tuning.clear(),
-    "interior-batch": lambda s: [
-        arm["batch"].update(grid=arm["batch"]["grid"][1:2]) for arm in s.tuning["arms"]
-    ],
+    "interior-batch": lambda s: [arm["batch"].update(grid=arm["batch"]["grid"][1:2]) for arm in s.tuning["arms"]],
     "horizon": lambda s: s.drop(lambda r: is_control("horizon")(r) and r["tokens"] == BUDGETS[-1]),
     "union": lambda s: s.drop(is_control("union")),
     "seen-text": lambda s: s.drop(lambda r: "seen" in r["run_id"]),
@@ -263,22 +261,16 @@ def test_a_rate_that_falls_is_told_apart_where_it_has_fallen(study):
 
 def test_a_run_of_another_schedule_is_no_run_at_another_rate(study):
     """The table of an older study may lack a setting that spec.json has."""
-    decays = {
-        row["run_id"]: "cosine" if is_control("horizon")(row) else "linear" for row in study.rows.values()
-    }
+    decays = {row["run_id"]: "cosine" if is_control("horizon")(row) else "linear" for row in study.rows.values()}
     record = study.record()
     for run in record.runs:
         folder = study.folder / "runs" / run.run_id
         folder.mkdir(parents=True)
-        (folder / "spec.json").write_text(
-            json.dumps({"recipe": {"decay": decays[run.run_id], "distill_weight": 1.0}})
-        )
+        (folder / "spec.json").write_text(json.dumps({"recipe": {"decay": decays[run.run_id], "distill_weight": 1.0}}))
         object.__setattr__(run, "folder", folder)
     runs = StudyRuns(record)
     assert runs.other_rates("student") == {}
-    assert set(runs.variants("lambda")) == {
-        (size, BUDGETS[0], "teacher-good") for size in (SIZES[0], SIZES[-1])
-    }
+    assert set(runs.variants("lambda")) == {(size, BUDGETS[0], "teacher-good") for size in (SIZES[0], SIZES[-1])}
 
 
 def test_disjoint_needs_a_manifest_to_pass_and_fails_on_shared_shards(study):
@@ -292,9 +284,7 @@ def test_disjoint_says_what_was_dropped_and_what_was_not_looked_for(study):
     study.manifest("one", "two")
     assert "near ones not looked for" in checked(design.check_disjoint, study).found
     file = study.folder / "data" / "manifest.json"
-    file.write_text(
-        json.dumps(json.loads(file.read_text()) | {"duplicates": {"words": "copies dropped: 3 exact"}})
-    )
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"duplicates": {"words": "copies dropped: 3 exact"}}))
     assert "copies dropped: 3 exact" in checked(design.check_disjoint, study).found
 
 
@@ -366,9 +356,7 @@ def test_precision_compares_what_the_design_promised_with_what_the_fit_has(study
     runs = StudyRuns(study.record())
     c0, ratio = law_checks.check_c0(runs), law_checks.check_ratio(runs)
     assert c0.status == ("passed" if c0.numbers["reached"] <= 0.3 else "failed")
-    assert c0.numbers["reached"] == pytest.approx(
-        law.curve.coefficients(replicates=True)["c0"].std(), rel=0.6
-    )
+    assert c0.numbers["reached"] == pytest.approx(law.curve.coefficients(replicates=True)["c0"].std(), rel=0.6)
     assert ratio.numbers["bracketed_cells"] == len(SIZES) * len(BUDGETS)
     assert 0 < ratio.numbers["reached"] < 0.1
 

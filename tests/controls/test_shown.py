@@ -47,9 +47,7 @@ def test_a_finished_conclusion_says_them_again(concluded):
 def test_a_law_carries_what_failed_and_who_uses_it_hears_of_it(concluded):
     folder, _ = concluded
     law = FitResult.load(folder / "laws" / "distillation-reduced.json")
-    failed = [
-        c.name for c in check_controls(read_study(folder)) if c.status == "failed" and "laws" in c.concerns
-    ]
+    failed = [c.name for c in check_controls(read_study(folder)) if c.status == "failed" and "laws" in c.concerns]
     assert "steps" in failed and list(law.failed_controls) == failed
     assert any("controls failed: " in note for note in law.notes)
     assert "controls failed" in str(law)
@@ -58,9 +56,7 @@ def test_a_law_carries_what_failed_and_who_uses_it_hears_of_it(concluded):
 def test_a_plan_is_warned_by_a_law_that_was_fitted_while_controls_failed(pocket):
     with as_file(files("distillaw") / "studies" / "pocket_runs.parquet") as path:
         law = fit(path, family="distillation-reduced", bootstrap=40)
-    failed = [
-        name for name, control in pocket.items() if control.status == "failed" and "laws" in control.concerns
-    ]
+    failed = [name for name, control in pocket.items() if control.status == "failed" and "laws" in control.concerns]
     clean, doubted = fitted_voice(law, "mine"), fitted_voice(doubted_law(law, list(pocket.values())), "mine")
     assert doubted.ensemble is not None and "steps" in failed
     assert not any("controls failed" in warning for warning in clean.warnings)
@@ -126,9 +122,7 @@ def test_what_the_shipped_pocket_study_has_and_lacks(pocket):
     assert by_status["failed"] == {"steps", "seeds", "teacher-range"}
     # its manifest was not shipped; the tokens of both trainings lie beyond what was run, so far that nothing is sure
     assert by_status["undecided"] == {"disjoint-text", "equal-flop"}
-    assert {"horizon", "union", "seen-text", "equal-loss-pairs", "lambda", "temperature"} <= by_status[
-        "not done"
-    ]
+    assert {"horizon", "union", "seen-text", "equal-loss-pairs", "lambda", "temperature"} <= by_status["not done"]
 
 
 def test_the_pocket_studys_numbers(pocket):

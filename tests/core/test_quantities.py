@@ -81,9 +81,7 @@ def test_a_suffix_is_exact():
 
 def test_bits_per_byte_of_known_losses():
     assert bits_per_byte(math.log(256), bytes_per_token=1) == pytest.approx(8)  # a uniform guess among bytes
-    assert bits_per_byte(3.573, bytes_per_token=4.4515) == pytest.approx(
-        1.158, abs=5e-4
-    )  # SmolLM2 on a novel
+    assert bits_per_byte(3.573, bytes_per_token=4.4515) == pytest.approx(1.158, abs=5e-4)  # SmolLM2 on a novel
     assert nats_per_token(1.0, bytes_per_token=4) == pytest.approx(4 * math.log(2))
 
 

@@ -53,8 +53,7 @@ def _llama3() -> PreTrainedTokenizerFast:
     whole["model"]["ignore_merges"] = True
     size = len(whole["model"]["vocab"])
     whole["added_tokens"] = [
-        whole["added_tokens"][0] | {"id": size + i, "content": name}
-        for i, name in enumerate(("<|begin|>", "<|end|>"))
+        whole["added_tokens"][0] | {"id": size + i, "content": name} for i, name in enumerate(("<|begin|>", "<|end|>"))
     ]
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(whole)),
@@ -113,16 +112,13 @@ def test_learnt_pieces_shorten_their_text_and_leave_the_old_one(tokenizer):
     grown = learn_pieces(tokenizer, bpe, CHINESE, count=20)
     longer = rebuilt("t", tokenizer, grown.bpe)
     assert (
-        sorted(grown.bpe.pieces.values()) == list(range(len(bpe.pieces) + 20))
-        and len(longer) == len(bpe.pieces) + 20
+        sorted(grown.bpe.pieces.values()) == list(range(len(bpe.pieces) + 20)) and len(longer) == len(bpe.pieces) + 20
     )
     assert all(ids(longer, text) == ids(tokenizer, text) for text in ENGLISH)
     assert sum(len(ids(longer, t)) for t in CHINESE) < 0.75 * sum(len(ids(tokenizer, t)) for t in CHINESE)
     assert not any(x in "0123456789" for piece in grown.new for x in piece.piece if len(piece.piece) > 1)
     assert longer.bos_token_id == tokenizer.bos_token_id and longer.eos_token_id == tokenizer.eos_token_id
-    assert (
-        longer("the")["input_ids"] == tokenizer("the")["input_ids"]
-    )  # what the tokenizer puts first is still there
+    assert longer("the")["input_ids"] == tokenizer("the")["input_ids"]  # what the tokenizer puts first is still there
     assert longer.chat_template == tokenizer.chat_template
 
 
@@ -184,9 +180,7 @@ def test_trimming_keeps_bytes_specials_and_what_pieces_are_made_of(tokenizer):
     assert used <= less.bpe.pieces.keys()
     shorter = rebuilt("t", tokenizer, less.bpe)
     assert text_of(shorter, [shorter.eos_token_id]) == text_of(tokenizer, [tokenizer.eos_token_id])
-    assert text_of(shorter, shorter(ENGLISH[0])["input_ids"]) == text_of(
-        tokenizer, tokenizer(ENGLISH[0])["input_ids"]
-    )
+    assert text_of(shorter, shorter(ENGLISH[0])["input_ids"]) == text_of(tokenizer, tokenizer(ENGLISH[0])["input_ids"])
     twice = trim_pieces(bpe, counts, min_count=2)
     assert len(twice.kept) < len(less.kept)
     assert len(trim_pieces(bpe, counts, keep=len(less.kept) - 3).kept) == len(less.kept) - 3

@@ -9,9 +9,7 @@ from distillaw.data.documents import SLOTS, content_digest, drop_near_copies, sk
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.tokenizer import END_OF_TEXT, load_tokenizer
 
-WORDS = [
-    f"{a}{b}{c}" for a in ("ta", "mo", "ri", "ke") for b in ("na", "lu", "so") for c in ("", "th", "ve", "ps")
-]
+WORDS = [f"{a}{b}{c}" for a in ("ta", "mo", "ri", "ke") for b in ("na", "lu", "so") for c in ("", "th", "ve", "ps")]
 
 
 def write(generator, words=120):
@@ -121,9 +119,7 @@ def test_the_estimate_is_that_of_the_sets():
     text = write(generator, 400)
     for words in (0, 2, 8, 30):
         other = edited(text, generator, words)
-        assert np.mean(sketch(text) == sketch(other)) == pytest.approx(
-            similarity(text, other), abs=4 / SLOTS**0.5 / 2
-        )
+        assert np.mean(sketch(text) == sketch(other)) == pytest.approx(similarity(text, other), abs=4 / SLOTS**0.5 / 2)
 
 
 def test_a_thousand_copies_leave_one_side(tmp_path):

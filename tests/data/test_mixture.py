@@ -25,9 +25,7 @@ def test_every_prefix_has_the_shares_in_bytes_to_within_a_document(two):
     for text in documents:
         read[text[0]] += len(text.encode())
         assert abs(read["a"] - 3 * read["书"]) <= 3 * max(len(t.encode()) for t in documents)
-    assert [t for t in documents if t[0] == "a"] == list(
-        read_documents(str(a))
-    )  # the one that ends the mixture
+    assert [t for t in documents if t[0] == "a"] == list(read_documents(str(a)))  # the one that ends the mixture
     assert [t for t in documents if t[0] == "书"] == list(read_documents(str(b)))[: len(documents) - 30]
     assert documents == list(read_documents(f"mix:0.75*{a} + 0.25*{b}"))
 

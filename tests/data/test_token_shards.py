@@ -125,9 +125,7 @@ def stores(tmp_path_factory, tokenizer, documents) -> dict[str, TokenStore]:
     for name, write in WRITERS.items():
         folder = tmp_path_factory.mktemp(name)
         (folder / "shards").mkdir()
-        made[name] = prepare_data(
-            spec_of(write(folder / "shards", documents), tokenizer), folder / "run" / "data"
-        )
+        made[name] = prepare_data(spec_of(write(folder / "shards", documents), tokenizer), folder / "run" / "data")
     return made
 
 
@@ -349,11 +347,7 @@ def test_runs_and_stores_take_ids_where_they_take_text(tmp_path, tokenizer, docu
         (tmp_path / name).mkdir()
         table = {"corpus": str(write(tmp_path / name, documents)), "tokenizer": str(tokenizer)}
         data = "".join(f'{key} = "{value}"\n' for key, value in table.items())
-        text = (
-            RUN.format(tokens=2048)
-            .replace("vocab_size = 300\n", data)
-            .replace("max_document_chars = 800\n", "")
-        )
+        text = RUN.format(tokens=2048).replace("vocab_size = 300\n", data).replace("max_document_chars = 800\n", "")
         (tmp_path / f"{name}.toml").write_text(f'name = "{name}"' + text)
         done = answer("train", tmp_path / f"{name}.toml", "--out", tmp_path / "runs" / name, "--json")
         assert done.returncode == 0, done.stderr
@@ -411,8 +405,6 @@ def _read_alike(tmp_path, corpus, tokenizer, documents):
 @pytest.mark.slow
 def test_datasets_own_writer_is_read(tmp_path, tokenizer, documents):
     rows = [each.tolist() for each in documents]
-    table = pytest.importorskip("datasets").Dataset.from_dict(
-        {"input_ids": rows, "n": list(range(len(rows)))}
-    )
+    table = pytest.importorskip("datasets").Dataset.from_dict({"input_ids": rows, "n": list(range(len(rows)))})
     table.save_to_disk(str(tmp_path / "own"), num_shards=2)
     _read_alike(tmp_path, tmp_path / "own", tokenizer, documents)

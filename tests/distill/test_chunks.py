@@ -60,18 +60,14 @@ def test_no_tensor_of_tokens_by_vocabulary_exists(teacher, temperature, dtype):
             hidden, weight, labels, chunk_tokens=32, temperature=temperature, distill_weight=0.5, **options
         )
         loss.backward()
-    assert (
-        largest.entries <= VOCAB * max(32, 2 * WIDTH) == VOCAB * TOKENS / 4
-    )  # a chunk, or the teacher's head
+    assert largest.entries <= VOCAB * max(32, 2 * WIDTH) == VOCAB * TOKENS / 4  # a chunk, or the teacher's head
     assert max(saved) <= VOCAB * WIDTH
 
 
 def test_the_default_chunk_keeps_a_large_vocabulary_small():
     hidden, weight = normal(1, 2048, 4).requires_grad_(), normal(32_000, 4, seed=1).requires_grad_()
     with LargestTensor() as largest:
-        dl.distillation_loss(
-            hidden, weight, teacher_hidden=hidden.detach(), teacher_head=weight.detach()
-        ).backward()
+        dl.distillation_loss(hidden, weight, teacher_hidden=hidden.detach(), teacher_head=weight.detach()).backward()
     assert largest.entries == 256 * 32_000
 
 
@@ -109,9 +105,7 @@ def test_nothing_to_count_is_zero_with_zero_gradients():
     hidden, weight = normal(1, 3, 4).requires_grad_(), normal(5, 4).requires_grad_()
     labels = torch.full((1, 3), -100)
     for num_tokens in (None, 0, 10):
-        loss = dl.distillation_loss(
-            hidden, weight, labels, teacher_logits=normal(1, 3, 5), num_tokens=num_tokens
-        )
+        loss = dl.distillation_loss(hidden, weight, labels, teacher_logits=normal(1, 3, 5), num_tokens=num_tokens)
         gradients = torch.autograd.grad(loss, (hidden, weight))
         assert loss == 0 and not gradients[0].any() and not gradients[1].any()
 
@@ -132,9 +126,7 @@ def test_tied_heads_collect_both_gradients():
         return torch.autograd.grad(loss(torch.tanh(embedding(tokens))), embedding.weight)[0]
 
     ours = gradient(lambda hidden: dl.distillation_loss(hidden, embedding.weight, tokens))
-    plain = gradient(
-        lambda hidden: torch.nn.functional.cross_entropy((hidden @ embedding.weight.T)[0], tokens[0])
-    )
+    plain = gradient(lambda hidden: torch.nn.functional.cross_entropy((hidden @ embedding.weight.T)[0], tokens[0]))
     torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-12)
 
 

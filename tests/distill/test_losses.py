@@ -56,9 +56,7 @@ def plain_loss(student, labels, teacher=None, *, distill_weight=1.0, temperature
 class Batch:
     """Random hidden states, heads and labels, two of them masked."""
 
-    def __init__(
-        self, dtype=torch.float64, *, seed=0, vocab=7, shape=(2, 3), width=4, student=None, teacher=None
-    ):
+    def __init__(self, dtype=torch.float64, *, seed=0, vocab=7, shape=(2, 3), width=4, student=None, teacher=None):
         generator = torch.Generator().manual_seed(seed)
 
         def normal(*size):

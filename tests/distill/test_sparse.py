@@ -37,9 +37,7 @@ def sampled(teacher, draws, *, seed=0, proposal=1.0):
     p = teacher.softmax(-1)
     d = (teacher * proposal).softmax(-1)
     picked = torch.multinomial(d.flatten(0, -2), draws, replacement=True, generator=generator(seed))
-    counts = (
-        torch.zeros_like(d).flatten(0, -2).scatter_add_(1, picked, torch.ones(picked.shape, dtype=p.dtype))
-    )
+    counts = torch.zeros_like(d).flatten(0, -2).scatter_add_(1, picked, torch.ones(picked.shape, dtype=p.dtype))
     estimate = (counts.view_as(p) / draws) * p / d
     weights, ids = estimate.topk(min(draws, p.shape[-1]), dim=-1)
     return SparseTargets(ids=ids, weights=weights, entropy=-torch.xlogy(p, p).sum(-1))
@@ -54,9 +52,7 @@ def plain_sparse(student, targets):
         return (value - entropy).mean() * targets.temperature**2
     used = torch.zeros_like(log_q).scatter_add(-1, targets.ids, (targets.weights > 0).to(log_q.dtype))
     tail = (log_q.exp() * (used == 0)).sum(-1)
-    own = torch.xlogy(targets.weights, targets.weights).sum(-1) + torch.xlogy(
-        targets.residual, targets.residual
-    )
+    own = torch.xlogy(targets.weights, targets.weights).sum(-1) + torch.xlogy(targets.residual, targets.residual)
     return (value + own - targets.residual * tail.log()).mean() * targets.temperature**2
 
 
@@ -72,9 +68,7 @@ def cases():
         "top-k with residual": top_k(teacher, 4),
         "at its own temperature": top_k(teacher, 3, temperature=2.0),
         "with unused slots": top_k(teacher, 4, spare=3),
-        "residual that does not complete": replace(
-            top_k(teacher, 4), residual=torch.full((2, 3), 0.3).double()
-        ),
+        "residual that does not complete": replace(top_k(teacher, 4), residual=torch.full((2, 3), 0.3).double()),
         "sampled": sampled(teacher, 5),
         "sampled from a flatter proposal": sampled(teacher, 5, proposal=0.6),
         "sampled without entropy": replace(sampled(teacher, 5), entropy=None),
@@ -113,9 +107,7 @@ def test_all_tokens_kept_is_the_full_kl(temperature):
     targets = top_k(teacher, VOCAB, temperature=temperature)
     for kept in (
         targets,
-        replace(
-            targets, residual=None, entropy=-torch.xlogy(p := (teacher / temperature).softmax(-1), p).sum(-1)
-        ),
+        replace(targets, residual=None, entropy=-torch.xlogy(p := (teacher / temperature).softmax(-1), p).sum(-1)),
     ):
         stored = fused(student, kept)
         torch.testing.assert_close(stored, full, rtol=1e-9, atol=1e-12)
@@ -166,9 +158,7 @@ def test_float32_targets_agree_with_double_precision():
     student, teacher = logits(4, 16, 500, seed=2), logits(4, 16, 500, seed=1)
     targets = top_k(teacher, 32)
     low = SparseTargets(ids=targets.ids, weights=targets.weights.float(), residual=targets.residual.float())
-    torch.testing.assert_close(
-        fused(student.float(), low).double(), fused(student, targets), rtol=1e-5, atol=1e-6
-    )
+    torch.testing.assert_close(fused(student.float(), low).double(), fused(student, targets), rtol=1e-5, atol=1e-6)
 
 
 def test_a_student_with_nothing_left_outside_stays_finite():

@@ -129,9 +129,7 @@ def test_hidden_states_and_head_of_a_teacher_are_truncated_alike():
 def test_stored_truncations_renormalised_give_the_same_loss(scheme, cut):
     """The ids are those that a store keeps; its weights over their mass are these targets (float32)."""
     student, teacher = _logits(2, 6, seed=5).float(), _logits(2, 6, seed=6).float()
-    rows = estimate(
-        teacher.flatten(0, 1), torch.zeros(12, dtype=torch.int64), torch.zeros(12).double(), scheme
-    )
+    rows = estimate(teacher.flatten(0, 1), torch.zeros(12, dtype=torch.int64), torch.zeros(12).double(), scheme)
     kept = rows.ids < VOCAB
     weights = ((-rows.nats).exp() * kept) / rows.mass[:, None]
     stored = SparseTargets(
@@ -188,10 +186,7 @@ def test_stored_targets_are_not_truncated_again():
 
 def test_a_student_without_a_teacher_has_nothing_to_truncate():
     labels = torch.zeros(1, 2, dtype=torch.int64)
-    losses = [
-        dl.distillation_loss(_logits(1, 2, seed=0), torch.eye(VOCAB).double(), labels, top_k=k)
-        for k in (0, 3)
-    ]
+    losses = [dl.distillation_loss(_logits(1, 2, seed=0), torch.eye(VOCAB).double(), labels, top_k=k) for k in (0, 3)]
     assert torch.equal(*losses)
 
 

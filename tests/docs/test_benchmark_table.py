@@ -15,8 +15,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 README = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
 ALONE = {"peers_task", "peers_variants"}  # run by their path, by the interpreters of other tools
 MODULES = {
-    ".".join(path.relative_to(BENCHMARKS).with_suffix("").parts): path
-    for path in sorted(BENCHMARKS.glob("*/*.py"))
+    ".".join(path.relative_to(BENCHMARKS).with_suffix("").parts): path for path in sorted(BENCHMARKS.glob("*/*.py"))
 }
 
 
@@ -57,9 +56,7 @@ def test_scripts_import():
             importlib.import_module(f"benchmarks.{name}")
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments"), [("sequential.run", ()), ("settle.run", (0,)), ("verdict.run", ((),))]
-)
+@pytest.mark.parametrize(("name", "arguments"), [("sequential.run", ()), ("settle.run", (0,)), ("verdict.run", ((),))])
 def test_results_are_marked_with_the_code_that_gave_them(name, arguments):
     """Of files that are there: partial results of another state are not continued."""
     fingerprint = importlib.import_module(f"benchmarks.{name}").fingerprint

@@ -24,9 +24,7 @@ def _runs(page: Path) -> bool:
 
 
 _LONG = [pytest.mark.slow, pytest.mark.timeout(2400)]  # minutes of training, on machines that others use too
-RUNNING = [
-    pytest.param(page, id=page.name, marks=_LONG if is_slow(page) else []) for page in PAGES if _runs(page)
-]
+RUNNING = [pytest.param(page, id=page.name, marks=_LONG if is_slow(page) else []) for page in PAGES if _runs(page)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -37,13 +35,9 @@ def test_every_block_has_a_language_and_runs_or_says_why_not(page):
             assert block.language in RUN, f"{block.where}: {block.language} is never run, so needs no reason"
             assert re.fullmatch(r"[A-Za-z].{5,}", block.not_run), f"{block.where}: why is it not run?"
         if block.language == "console":
-            assert commands(block.body), (
-                f"{block.where}: a console block without a line that begins with '$ '"
-            )
+            assert commands(block.body), f"{block.where}: a console block without a line that begins with '$ '"
         if block.language == "text":
-            assert not re.search(r"^(\$ |distillaw )", block.body, re.MULTILINE), (
-                f"{block.where}: holds a command"
-            )
+            assert not re.search(r"^(\$ |distillaw )", block.body, re.MULTILINE), f"{block.where}: holds a command"
         if block.language == "toml":
             tomllib.loads(block.body)
 

@@ -47,12 +47,7 @@ def commands_of_source(text: str, *, is_verb: bool = True) -> Iterator[str]:
         if said is None:
             continue
         yield from _TICKED.findall(said)
-        if (
-            is_verb
-            and re.match(r"distillaw [a-z-]+( |$)", said)
-            and "\n" not in said
-            and not said.endswith(".")
-        ):
+        if is_verb and re.match(r"distillaw [a-z-]+( |$)", said) and "\n" not in said and not said.endswith("."):
             yield said
 
 
@@ -79,9 +74,7 @@ def complaint(command: str) -> str | None:
         return None
     except (CoercionError, UnknownCommandError, UnusedCliTokensError) as error:
         return (
-            None
-            if any(f'"{word}"' in str(error) or f"'{word}'" in str(error) for word in stands_for)
-            else str(error)
+            None if any(f'"{word}"' in str(error) or f"'{word}'" in str(error) for word in stands_for) else str(error)
         )
     except CycloptsError as error:
         return f"{type(error).__name__}: {error}"
@@ -94,14 +87,8 @@ def complaint(command: str) -> str | None:
 def test_every_command_that_is_named_can_be_typed(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where no out/ of an earlier command lies
     text = path.read_text()
-    found = (
-        commands_of_page(text)
-        if path.suffix == ".md"
-        else commands_of_source(text, is_verb="cli" in path.parts)
-    )
-    wrong = {
-        c: why for c in dict.fromkeys(found) if not _ABRIDGED.search(c) and (why := complaint(c)) is not None
-    }
+    found = commands_of_page(text) if path.suffix == ".md" else commands_of_source(text, is_verb="cli" in path.parts)
+    wrong = {c: why for c in dict.fromkeys(found) if not _ABRIDGED.search(c) and (why := complaint(c)) is not None}
     assert not wrong
 
 

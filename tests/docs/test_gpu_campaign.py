@@ -28,9 +28,7 @@ def test_a_part_is_rehearsed(name, tmp_path):
         assert "failed" not in row and row.get("is_right", True) and row.get("is_the_same", True), row
         assert "skipped" in row or "is_right" in row or row["seconds"] > 0
     skipped = {row["cell"]: row["skipped"] for row in found["rows"] if "skipped" in row}
-    assert all(
-        "liger" in why or "compiling" in why or "GB by our own formula" in why for why in skipped.values()
-    )
+    assert all("liger" in why or "compiling" in why or "GB by our own formula" in why for why in skipped.values())
     if name == "published":  # on an H100 a teacher beside float32 states is refused before it is tried
         assert "states 38.6, teacher 16.1" in skipped["teacher beside, float32 states"]
     if name == "loss":

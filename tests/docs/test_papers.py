@@ -64,12 +64,8 @@ def test_papers_that_the_code_names_stand_in_the_index():
     """Not those that a data set, a benchmark or a device's utilisation is quoted from: their records name them."""
     index = (ROOT / "docs" / "papers.md").read_text()
     source = ROOT / "src" / "distillaw"
-    records = [
-        path for package in ("laws", "large_batch") for path in (source / package / "data").glob("*.toml")
-    ]
-    code = [
-        path for path in source.rglob("*.py") if path.parent.name not in ("pareto", "evaluate", "outcomes")
-    ]
+    records = [path for package in ("laws", "large_batch") for path in (source / package / "data").glob("*.toml")]
+    code = [path for path in source.rglob("*.py") if path.parent.name not in ("pareto", "evaluate", "outcomes")]
     named = {paper for path in [*records, *code] for paper in _ARXIV.findall(path.read_text())}
     assert len(named) > 30
     assert sorted(paper for paper in named if paper not in index) == []
@@ -96,7 +92,5 @@ def test_the_program_cites_papers_and_pages_that_users_have():
         for file, page in sorted(cited)
         if not (page.endswith(_THEIRS) or (page.startswith(("docs/", "dev/")) and (ROOT / page).is_file()))
     ]
-    sheets = [
-        str(file.relative_to(ROOT)) for file in files if _SHEET.search(file.read_text(encoding="utf-8"))
-    ]
+    sheets = [str(file.relative_to(ROOT)) for file in files if _SHEET.search(file.read_text(encoding="utf-8"))]
     assert lost == [] and sheets == []

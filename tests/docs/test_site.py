@@ -99,9 +99,7 @@ def test_the_site_builds_without_a_warning_and_asks_the_network_for_nothing(stag
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", str(DOCS / "site")]
     done = subprocess.run([*command, str(staged), str(built)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    remote = re.compile(
-        r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"(?:https?:)?//|@import|url\(\"?https?:"
-    )
+    remote = re.compile(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"(?:https?:)?//|@import|url\(\"?https?:")
     for page in [*built.rglob("*.html"), *built.rglob("*.css")]:
         assert not remote.search(page.read_text()), page
     assert "capac" in (built / "searchindex.js").read_text()

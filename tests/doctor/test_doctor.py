@@ -61,9 +61,7 @@ def test_each_problem_says_what_to_do(healthy, part, changes, words, is_fatal):
         changes = {"packages": healthy["software"].packages | changes["packages"]}
     if "devices" in changes:  # that torch does not see
         software = healthy["software"]
-        healthy = healthy | {
-            "software": replace(software, packages=software.packages | {"torch": "2.13.0+cpu"})
-        }
+        healthy = healthy | {"software": replace(software, packages=software.packages | {"torch": "2.13.0+cpu"})}
     (problem,) = find_problems(**(healthy | {part: replace(healthy[part], **changes)}))
     assert words in problem.remedy and problem.is_fatal is is_fatal
 
@@ -109,15 +107,11 @@ def test_nothing_can_be_written_is_a_failure():
 
 def test_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "SECONDS", 0.01)
-    monkeypatch.setattr(
-        speed, "ON_CPU", replace(speed.ON_CPU, params=3e4, context=64, sequences=1, square=64)
-    )
+    monkeypatch.setattr(speed, "ON_CPU", replace(speed.ON_CPU, params=3e4, context=64, sequences=1, square=64))
     done = answer("doctor", "--json", "--quiet", "--out", tmp_path)
     found = json.loads(done.stdout)
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    matmul, tokens, flop = (
-        found["speed"][key] for key in ("matmul", "tokens_per_second", "train_flop_per_second")
-    )
+    matmul, tokens, flop = (found["speed"][key] for key in ("matmul", "tokens_per_second", "train_flop_per_second"))
     for rate in (*matmul.values(), tokens, flop):
         assert 0 < rate["low"] <= rate["median"] <= rate["high"]
     assert flop["median"] / tokens["median"] > 6 * found["speed"]["params"]  # 6 N and attention, head besides

@@ -71,9 +71,7 @@ def data(tmp_path_factory):
         for subject in SUBJECTS:
             file = root / "mmlu" / split / f"{subject}_{split}.csv"
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(
-                "".join(f'"{sentence(4)}, is it?",a,"b, c",d,e,{"ABCD"[i % 4]}\n' for i in range(count))
-            )
+            file.write_text("".join(f'"{sentence(4)}, is it?",a,"b, c",d,e,{"ABCD"[i % 4]}\n' for i in range(count)))
     for folder in ("winogrande", "commonsenseqa"):
         rows = [
             {
@@ -143,9 +141,7 @@ def test_equal_to_the_harness_on_its_own(model, data, tmp_path):
         "doc_to_text": "{{question.stem}}",
         "doc_to_choice": "{{question.choices|map(attribute='text')|list}}",
         "doc_to_target": "{{['A','B','C','D'].index(answerKey)}}",
-        "metric_list": [
-            {"metric": m, "aggregation": "mean", "higher_is_better": True} for m in ("acc", "acc_norm")
-        ],
+        "metric_list": [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in ("acc", "acc_norm")],
     }
     lm = HFLM(pretrained=model[0], tokenizer=model[1], batch_size=4)
     tasks = TaskManager(include_defaults=False)
@@ -215,9 +211,7 @@ def test_one_row_for_all_continuations_says_what_the_harness_says(model, family,
         for context in [rng.integers(1, 320, n).tolist()]
         for i in (0, 3, 5, 1)
     ]
-    ours, theirs = (
-        kind(pretrained=network, tokenizer=model[1], batch_size=3) for kind in (SharedContextLM, HFLM)
-    )
+    ours, theirs = (kind(pretrained=network, tokenizer=model[1], batch_size=3) for kind in (SharedContextLM, HFLM))
     told, wanted = (lm._loglikelihood_tokens(requests, disable_tqdm=True) for lm in (ours, theirs))
     assert ours._shares is shares
     assert [t[0] for t in told] == pytest.approx([w[0] for w in wanted], rel=1e-4)
@@ -276,9 +270,7 @@ def test_what_a_template_would_write_as_none_is_refused(model, data, tmp_path, t
     shutil.copytree(data, tmp_path / "data")
     path = next((tmp_path / "data").glob(file))
     rows = [json.loads(line) for line in path.read_text().split("\n") if line]
-    path.write_text(
-        "".join(json.dumps(row | (change if i == 1 else {})) + "\n" for i, row in enumerate(rows))
-    )
+    path.write_text("".join(json.dumps(row | (change if i == 1 else {})) + "\n" for i, row in enumerate(rows)))
     with pytest.raises(DataError, match=said):
         measure(model, task, tmp_path / "data", tmp_path)
 
@@ -358,9 +350,7 @@ def test_a_limit_asks_the_same_questions_of_everybody_and_a_larger_one_adds(data
 
 def test_missing_data_is_named_with_the_expected_layout(data, tmp_path):
     chosen = choose_tasks(["mmlu", "bbh", "ceval"], known_tasks())
-    with pytest.raises(
-        DataError, match=r"(?s)bbh/\*\.json\. Expected.*BIG-Bench-Hard.*ceval/val.*--skip-missing"
-    ):
+    with pytest.raises(DataError, match=r"(?s)bbh/\*\.json\. Expected.*BIG-Bench-Hard.*ceval/val.*--skip-missing"):
         read_tasks(chosen, data)
     rows, absent = read_tasks(chosen, data, skip_missing=True)
     assert (list(rows), absent) == (["mmlu"], ["bbh", "ceval"])
@@ -424,9 +414,7 @@ def test_templates_of_task_files_run_no_python(model, data, tmp_path, key):
     attack = "{{ cycler.__init__.__globals__.os.system('touch " + str(ran) + "') }}"
     spec = own_task(tmp_path, harness={key: attack})
     with pytest.raises(ConfigError, match=r"task mine: a template of its file .* unsafe"):
-        run_benchmark(
-            *model, spec, read_task(spec, data), Way(), memory=tmp_path / "m", samples=tmp_path / "s"
-        )
+        run_benchmark(*model, spec, read_task(spec, data), Way(), memory=tmp_path / "m", samples=tmp_path / "s")
     assert not ran.exists()
 
 
@@ -453,9 +441,7 @@ def test_a_metric_that_would_be_loaded_as_a_program_is_refused(model, data, tmp_
     (tmp_path / "metric" / "metric.py").write_text("import pathlib; pathlib.Path('ran').touch()")
     spec = own_task(tmp_path, harness={"metric_list": [{"metric": "./metric", "aggregation": "mean"}]})
     with pytest.raises(ConfigError, match=r"no metric \./metric"):
-        run_benchmark(
-            *model, spec, read_task(spec, data), Way(), memory=tmp_path / "m", samples=tmp_path / "s"
-        )
+        run_benchmark(*model, spec, read_task(spec, data), Way(), memory=tmp_path / "m", samples=tmp_path / "s")
     assert not (tmp_path / "ran").exists()
 
 
@@ -582,6 +568,4 @@ def test_a_public_models_score_on_a_fixed_subset(smollm2, shared_data, tmp_path)
     assert score.score == pytest.approx(np.mean(right))
     blimp, _, _ = measure(smollm2, "blimp", shared_data / "evals", tmp_path, limit=40)
     assert not blimp.near_chance
-    assert (
-        blimp.interval[0] < 0.825 < blimp.interval[1]
-    )  # 33 of 40 in float32, lm-eval 0.4.13, transformers 5.23
+    assert blimp.interval[0] < 0.825 < blimp.interval[1]  # 33 of 40 in float32, lm-eval 0.4.13, transformers 5.23

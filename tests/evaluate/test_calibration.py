@@ -97,17 +97,13 @@ def counted(generator, documents, tokens, *, bias=0.0, shared=0.0):
 def test_perfect_calibration_shows_the_floor_and_no_more():
     generator = np.random.default_rng(0)
     found = [calibration_error(counted(generator, 30, 40)) for _ in range(60)]
-    assert np.mean([each.ece for each in found]) == pytest.approx(
-        np.mean([each.floor for each in found]), rel=0.05
-    )
+    assert np.mean([each.ece for each in found]) == pytest.approx(np.mean([each.floor for each in found]), rel=0.05)
 
 
 def test_the_standard_error_is_the_spread_of_repeated_measurements_also_where_documents_are_alike():
     generator = np.random.default_rng(1)
     found = [calibration_error(counted(generator, 60, 50, bias=-0.3, shared=0.1)) for _ in range(150)]
-    assert np.mean([each.se for each in found]) == pytest.approx(
-        np.std([each.ece for each in found], ddof=1), rel=0.15
-    )
+    assert np.mean([each.se for each in found]) == pytest.approx(np.std([each.ece for each in found], ddof=1), rel=0.15)
 
 
 def test_overconfidence_has_a_negative_gap_of_the_size_of_the_error():

@@ -88,8 +88,7 @@ class Server:
 
     def judge(self, **settings):
         return UrlJudge(
-            **{"url": f"http://127.0.0.1:{self.server.server_port}/v1", "model": "m", "pause": 0.01}
-            | settings
+            **{"url": f"http://127.0.0.1:{self.server.server_port}/v1", "model": "m", "pause": 0.01} | settings
         )
 
 
@@ -159,15 +158,11 @@ class Raw:
                 connection.sendall(part)
                 self.sent += len(part)
             connection.shutdown(socket.SHUT_WR)
-            while connection.recv(
-                65536
-            ):  # to close on what was not read resets the connection, reply and all
+            while connection.recv(65536):  # to close on what was not read resets the connection, reply and all
                 pass
 
     def __enter__(self):
-        return UrlJudge(
-            url=f"http://127.0.0.1:{self.socket.getsockname()[1]}/v1", model="m", attempts=1, timeout=1.0
-        )
+        return UrlJudge(url=f"http://127.0.0.1:{self.socket.getsockname()[1]}/v1", model="m", attempts=1, timeout=1.0)
 
     def __exit__(self, *_):
         self.closed.set()
@@ -195,9 +190,7 @@ def test_a_redirect_gets_neither_key_nor_answers(monkeypatch):
     assert thief.heads == []
 
 
-@pytest.mark.parametrize(
-    "start", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 404 No\r\n\r\n"]
-)
+@pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 404 No\r\n\r\n"])
 def test_an_answer_that_drips_is_given_up_as_a_whole(start):
     def drip():
         yield start
@@ -220,9 +213,7 @@ def test_an_answer_without_end_is_cut_off():
     assert server.sent < 40 << 20
 
 
-@pytest.mark.parametrize(
-    "garbage", ["[" * 100_000, '{"choices": ' + "9" * 5000 + "}", '{"choices": "x"}', "\0"]
-)
+@pytest.mark.parametrize("garbage", ["[" * 100_000, '{"choices": ' + "9" * 5000 + "}", '{"choices": "x"}', "\0"])
 def test_answers_that_are_garbage_are_said_in_a_line(garbage):
     with (
         Raw(lambda: [body(garbage)]) as judge,
@@ -296,18 +287,14 @@ def test_nonsense_is_asked_once_more_then_counted_never_guessed(tmp_path):
     questions = [ChatQuestion(question_id=str(i), category="", turns=(f"q{i}",)) for i in range(5)]
     first, second = ({q.question_id: [text] for q in questions} for text in ("longer", "short"))
     with Server(stubborn) as server:
-        verdicts = ask_judge(
-            server.judge(), questions, first, second, read_prompts(None), JudgeLog(tmp_path / "v")
-        )
+        verdicts = ask_judge(server.judge(), questions, first, second, read_prompts(None), JudgeLog(tmp_path / "v"))
         found = sum_up_pairs(verdicts)
         assert (found["unparseable"], found["verdicts"], found["turns"]) == (2, 10, 4)
         again = [each for each in server.seen if len(each["messages"]) == 4]
         assert len(again) == 2
         assert "exactly one of [[A]], [[B]], [[C]]" in again[0]["messages"][-1]["content"]
     with Server(lambda messages: "no idea") as server, pytest.raises(DataError, match="10 of 10 verdicts"):
-        sum_up_pairs(
-            ask_judge(server.judge(), questions, first, second, read_prompts(None), JudgeLog(tmp_path / "w"))
-        )
+        sum_up_pairs(ask_judge(server.judge(), questions, first, second, read_prompts(None), JudgeLog(tmp_path / "w")))
 
 
 def test_grades_and_their_parts(tmp_path):
@@ -444,8 +431,7 @@ def test_the_published_formats_are_read(shared_data):
                 values = {"question": "Q"}
                 for n in (1, 2):
                     values |= {
-                        f"{k}_{n}": f"{k}{n}"
-                        for k in ("question", "answer", "answer_a", "answer_b", "ref_answer")
+                        f"{k}_{n}": f"{k}{n}" for k in ("question", "answer", "answer_a", "answer_b", "ref_answer")
                     }
                 values |= {"answer": "X", "answer_a": "XA", "answer_b": "XB"}
                 for found in (prompts, read_prompts(None)):

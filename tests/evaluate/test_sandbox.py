@@ -135,9 +135,7 @@ def test_nothing_is_left_of_a_program_that_was_cut_off(tmp_path):
     before = {each.name for each in Path("/tmp").glob("distillaw-sandbox-*")}
     run_program("import time\ntry:\n  time.sleep(60)\nexcept BaseException:\n  time.sleep(60)", limits=QUICK)
     assert {each.name for each in Path("/tmp").glob("distillaw-sandbox-*")} <= before
-    left = subprocess.run(
-        ["pgrep", "-f", "sandbox_child.py"], capture_output=True, text=True, check=False
-    ).stdout
+    left = subprocess.run(["pgrep", "-f", "sandbox_child.py"], capture_output=True, text=True, check=False).stdout
     mine = [pid for pid in left.split() if _parent(int(pid)) == os.getpid()]
     assert mine == []
 

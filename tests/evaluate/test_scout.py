@@ -186,9 +186,7 @@ class TestExcerpt:
 
     def test_does_not_depend_on_the_order_or_repeats_of_documents(self, text, documents, tmp_path):
         other = tmp_path / "other.jsonl"
-        other.write_text(
-            "".join(json.dumps({"text": each}) + "\n" for each in [*documents[::-1], documents[3]])
-        )
+        other.write_text("".join(json.dumps({"text": each}) + "\n" for each in [*documents[::-1], documents[3]]))
         assert read_excerpt(other, max_bytes=3000) == read_excerpt(text, max_bytes=3000)
         assert read_excerpt(other, max_bytes=2000).text_hash != read_excerpt(text, max_bytes=3000).text_hash
 
@@ -207,9 +205,7 @@ class TestErrors:
         assert len(scout_teachers(pair[:1], tmp_path / "one.txt", Reading(section_chars=100))) == 1
         with pytest.raises(ConfigError, match="no such file"):
             scout_teachers(pair, tmp_path / "none.txt")
-        with pytest.raises(
-            ConfigError, match=r"--max-bytes 50: fewer than two.*60 documents.*--max-document-chars"
-        ):
+        with pytest.raises(ConfigError, match=r"--max-bytes 50: fewer than two.*60 documents.*--max-document-chars"):
             scout_teachers(pair, text, max_bytes=50)
 
     def test_models(self, pair, text, tmp_path):

@@ -104,9 +104,7 @@ def test_bits_per_byte_are_those_of_the_scout(student, text, tmp_path):
 
 
 def test_chat_is_judged_by_a_local_model_pairwise_and_graded(student, teacher, data, tmp_path):
-    wishes = ChatWishes(
-        questions=data / "questions.jsonl", judge=str(teacher), against=str(student), max_tokens=8
-    )
+    wishes = ChatWishes(questions=data / "questions.jsonl", judge=str(teacher), against=str(student), max_tokens=8)
     record, said = measure(student, tmp_path, chat=wishes)
     (found,) = record["chat"].values()
     assert (found["turns"], found["unparseable"], found["win_rate"]) == (8, 0, 0.5), "against itself"
@@ -139,11 +137,7 @@ class Answer(BaseHTTPRequestHandler):
         number = int(re.search(r"why (\d)\?", asked[1]["content"])[1])
         self.server.asked[number] += 1
         said = self.server.replies[number]
-        body = (
-            said
-            if isinstance(said, bytes)
-            else json.dumps({"choices": [{"message": {"content": said}}]}).encode()
-        )
+        body = said if isinstance(said, bytes) else json.dumps({"choices": [{"message": {"content": said}}]}).encode()
         self.send_response(503 if said == b"" else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -190,9 +184,7 @@ def test_a_hostile_judge_is_contained_counted_and_asked_again(student, teacher, 
         assert (found["turns"], found["unparseable"]) == (6, 4)
 
 
-def test_a_judge_that_is_gone_ends_the_command_which_goes_on_later(
-    student, teacher, data, tmp_path, monkeypatch
-):
+def test_a_judge_that_is_gone_ends_the_command_which_goes_on_later(student, teacher, data, tmp_path, monkeypatch):
     monkeypatch.setattr("distillaw.evaluate.judges.time.sleep", lambda seconds: None)
     with Judge(["[[A]]", b"", b"", b""]) as server:
         done = judged(student, teacher, data / "questions.jsonl", tmp_path / "out", server)
@@ -254,9 +246,7 @@ def test_an_answer_that_spells_a_special_token_does_not_end_its_turn(student):
 
     chat = ChatModel.load(str(student), device="cpu")
     end = chat.tokenizer.eos_token
-    plain, spelt = (
-        chat.prompt([{"role": "user", "content": f"which{text}?"}])[0].tolist() for text in ("", end)
-    )
+    plain, spelt = (chat.prompt([{"role": "user", "content": f"which{text}?"}])[0].tolist() for text in ("", end))
     assert spelt.count(chat.tokenizer.eos_token_id) == plain.count(chat.tokenizer.eos_token_id)
     assert f"which{end}?" in chat.tokenizer.decode(spelt)
 
@@ -271,9 +261,7 @@ def test_a_runs_scores_land_in_the_run_table(student, data, text, tmp_path):
     assert pq.read_table(study.path / "runs.parquet").column_names == list(RESULT_KEYS)
     shutil.copytree(student, study.run("a").path, dirs_exist_ok=True)
     out = study.run("a").path / "evaluation"
-    record, _ = measure(
-        study.run("a").path, out, text=TextWishes(text=text, context=32), tasks=["blimp"], data=data
-    )
+    record, _ = measure(study.run("a").path, out, text=TextWishes(text=text, context=32), tasks=["blimp"], data=data)
     rows = {row["run_id"]: row for row in pq.read_table(study.path / "runs.parquet").to_pylist()}
     assert rows["a"]["score_blimp"] == record["scores"]["blimp"]["score"]
     assert rows["a"]["score_blimp_se"] == record["scores"]["blimp"]["se"]

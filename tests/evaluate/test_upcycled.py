@@ -52,9 +52,7 @@ def test_a_mixture_is_written_scored_and_made_once(pair, text, tmp_path):
 
 def test_a_dry_run_counts_and_writes_nothing(pair, tmp_path):
     code, out, _ = distillaw("upcycle", pair[0], "--experts", 4, "--out", tmp_path / "moe", "--dry-run")
-    assert (
-        code == 0 and "nothing was written" in out and "-> mixtral" in out and not (tmp_path / "moe").exists()
-    )
+    assert code == 0 and "nothing was written" in out and "-> mixtral" in out and not (tmp_path / "moe").exists()
 
 
 @pytest.mark.parametrize(

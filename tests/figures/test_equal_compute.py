@@ -16,9 +16,7 @@ from distillaw.runs.record import read_study
 def test_every_point_pays_the_same_compute_and_lies_on_the_law(grid_record):
     budgets = iso_budgets(grid_record)
     runs = {(run.params, run.teacher_run or ""): run for run in grid_record.students}
-    shift = next(
-        r.loss - supervised_loss(r.params, r.tokens) for r in grid_record.students if not r.teacher_run
-    )
+    shift = next(r.loss - supervised_loss(r.params, r.tokens) for r in grid_record.students if not r.teacher_run)
     assert len(budgets) >= 2
     for budget in budgets:
         assert len(budget.curves[0].points) >= 3 and not budget.curves[0].teacher_run

@@ -18,11 +18,7 @@ def boxes(labels):
 
 def test_no_name_lies_on_another_or_on_a_point():
     spots = [tuple(spot) for spot in np.random.default_rng(0).uniform(0.05, 0.95, (40, 2))]
-    found = [
-        label
-        for label in place_labels([f"model-{i}" for i in range(40)], spots, line=[], letter=LETTER)
-        if label
-    ]
+    found = [label for label in place_labels([f"model-{i}" for i in range(40)], spots, line=[], letter=LETTER) if label]
     assert 15 < len(found) < 40  # what has no room is left out
     for a, b in itertools.combinations(boxes(found), 2):
         assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]

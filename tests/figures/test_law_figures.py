@@ -41,9 +41,7 @@ def test_outside_the_fitted_range_curves_are_dashed():
 
 def test_a_fitted_law_without_a_teacher_draws_no_distillation(fitted):
     with pytest.raises(ConfigError, match="no distillation half"):
-        dl.figures.loss_over_tokens(
-            str(fitted / "laws" / "supervised.json"), student_params=1e5, teacher_loss=3.0
-        )
+        dl.figures.loss_over_tokens(str(fitted / "laws" / "supervised.json"), student_params=1e5, teacher_loss=3.0)
 
 
 def test_unknown_laws_and_laws_without_a_teacher_are_refused():
@@ -70,9 +68,7 @@ def test_the_flat_stretch_of_teacher_sizes_is_the_library_s():
 
 def test_the_best_teacher_loss_is_marked():
     (ax,) = dl.figures.loss_over_teacher_loss("surrogate-s2", student_params=1e9, student_tokens=2e10).axes
-    curve = teacher_loss_curve(
-        laws_for_map(("surrogate-s2",)).ensemble, student_params=1e9, student_tokens=2e10
-    )
+    curve = teacher_loss_curve(laws_for_map(("surrogate-s2",)).ensemble, student_params=1e9, student_tokens=2e10)
     dots = [line.get_data() for line in ax.lines if len(line.get_xdata()) == 1]
     assert [(float(x[0]), float(y[0])) for x, y in dots] == [(curve.best.at, curve.best.student_loss)]
     assert ax.xaxis_inverted() and "better" in ax.get_xlabel()

@@ -28,12 +28,8 @@ MAPS = {
     ),
     "teacher": lambda: teacher_map(LAWS, student_params=N, compute=C, terms=terms("PRETRAINING_INFERENCE")),
     "tokens at their bound": lambda: teacher_map(LAWS, student_params=N, compute=C, terms=terms("INFERENCE")),
-    "partly unpaid": lambda: teacher_map(
-        LAWS, student_params=N, compute=np.geomspace(1e18, 1e24, 20), terms=LARGE
-    ),
-    "nothing paid": lambda: teacher_map(
-        LAWS, student_params=N, compute=np.geomspace(1e15, 1e16, 20), terms=LARGE
-    ),
+    "partly unpaid": lambda: teacher_map(LAWS, student_params=N, compute=np.geomspace(1e18, 1e24, 20), terms=LARGE),
+    "nothing paid": lambda: teacher_map(LAWS, student_params=N, compute=np.geomspace(1e15, 1e16, 20), terms=LARGE),
     "allocation": lambda: allocation_map(LAWS, student_params=1e9, compute=C, terms=terms("PRETRAINING")),
 }
 

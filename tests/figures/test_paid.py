@@ -27,9 +27,7 @@ def paid(record):
 def test_bills_are_those_of_the_runs(record, paid):
     assert len(paid) == 4 * (1 + 3)
     teacher = next(t for t in record.teachers.values() if t.label == "0.3M")
-    run = next(
-        r for r in record.students if (r.label, r.tokens, r.teacher_run) == ("0.1M", 600_000, teacher.run_id)
-    )
+    run = next(r for r in record.students if (r.label, r.tokens, r.teacher_run) == ("0.1M", 600_000, teacher.run_id))
     bill = next(p for p in paid if p.name == "0.1M on 600k tokens from the 0.3M teacher")
     at_hand = run.number("train_flops") + run.number("teacher_flops")
     assert bill.compute(Scenario.BEST_CASE) == run.number("train_flops")
@@ -46,9 +44,7 @@ def test_the_frontier_holds_what_no_other_beats_for_less(paid, scenario):
     for taught, line in ((False, found.alone), (True, found.taught)):
         own = [p for p in paid if p.is_distilled == taught]
         unbeaten = [
-            p
-            for p in own
-            if not any(q.compute(scenario) <= p.compute(scenario) and q.loss < p.loss for q in own)
+            p for p in own if not any(q.compute(scenario) <= p.compute(scenario) and q.loss < p.loss for q in own)
         ]
         assert {p.name for p in line} == {p.name for p in unbeaten}
 

@@ -60,12 +60,7 @@ def test_widths_and_font_sizes_are_those_asked_for(name, width, inches, noisy):
     figure.draw_without_rendering()
     sizes = {text.get_fontsize() for text in figure.findobj(Text) if text.get_text()}
     assert max(sizes) == 7 and min(sizes) > 4
-    edges = [
-        text.get_window_extent()
-        for ax in figure.axes
-        if ax.axison
-        for text in (ax.xaxis.label, ax.yaxis.label)
-    ]
+    edges = [text.get_window_extent() for ax in figure.axes if ax.axison for text in (ax.xaxis.label, ax.yaxis.label)]
     right = figure.get_figwidth() * figure.dpi
     assert all(box.x0 > -0.05 * right and box.x1 < 1.05 * right for box in edges if box.width)
 
@@ -93,12 +88,8 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path):
 
 def test_files_are_the_same_whatever_was_saved_before(noisy, tmp_path):
     first = dl.figures.token_curves(noisy)
-    late = {
-        kind: dl.figures.save(first, tmp_path / f"a.{kind}").read_bytes() for kind in ("svg", "png", "pdf")
-    }
-    again = {
-        kind: dl.figures.save(first, tmp_path / f"a.{kind}").read_bytes() for kind in ("pdf", "png", "svg")
-    }
+    late = {kind: dl.figures.save(first, tmp_path / f"a.{kind}").read_bytes() for kind in ("svg", "png", "pdf")}
+    again = {kind: dl.figures.save(first, tmp_path / f"a.{kind}").read_bytes() for kind in ("pdf", "png", "svg")}
     fresh = {
         kind: dl.figures.save(dl.figures.token_curves(noisy), tmp_path / f"a.{kind}").read_bytes()
         for kind in ("pdf", "png", "svg")

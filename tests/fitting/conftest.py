@@ -20,9 +20,7 @@ def study() -> dict[str, np.ndarray]:
     N, D = (v.ravel() for v in np.meshgrid(np.geomspace(1.4e8, 1e10, 6), np.geomspace(3e9, 5e11, 5)))
     NS, DS, LT = (
         v.ravel()
-        for v in np.meshgrid(
-            np.geomspace(1.4e8, 5e9, 5), np.geomspace(3e9, 5e11, 4), np.linspace(1.9, 2.7, 6)
-        )
+        for v in np.meshgrid(np.geomspace(1.4e8, 5e9, 5), np.geomspace(3e9, 5e11, 4), np.linspace(1.9, 2.7, 6))
     )
     plain = law.supervised(params=N, tokens=D)
     taught = law.distillation(student_params=NS, student_tokens=DS, teacher_loss=LT)

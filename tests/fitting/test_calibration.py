@@ -16,9 +16,7 @@ def held(error, decades, s_param=0.001, axis=0):
     beyond = np.zeros((n, len(AXES)))
     beyond[:, axis] = decades
     unsure = np.ones_like(beyond)
-    return HoldOuts(
-        error=error, s_param=np.full(n, s_param), beyond=beyond, unsure=unsure, cut=np.arange(n) % 5
-    )
+    return HoldOuts(error=error, s_param=np.full(n, s_param), beyond=beyond, unsure=unsure, cut=np.arange(n) % 5)
 
 
 def test_large_errors_far_out_raise_the_slope():
@@ -69,13 +67,9 @@ def test_beyond_what_hold_outs_reached_small_errors_say_little():
 
 def test_how_far_outside_and_on_which_side():
     low, top = np.array([6e17, 1e8, 1e9, 2.0, 0]), np.array([6e20, 1e9, 1e11, 3.0, 0])
-    points = extent_of(
-        np.array([1e10, 1e7, 1e9]), np.array([1e10, 1e10, 1e11]), np.array([2.5, np.nan, 2.0 / np.e])
-    )
+    points = extent_of(np.array([1e10, 1e7, 1e9]), np.array([1e10, 1e10, 1e11]), np.array([2.5, np.nan, 2.0 / np.e]))
     found = outside(points, top, low)
-    assert found == pytest.approx(
-        np.array([[0, 1, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 1.0, 0]]), abs=1e-12
-    )
+    assert found == pytest.approx(np.array([[0, 1, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 1.0, 0]]), abs=1e-12)
     assert outside(points, np.zeros(5)) == pytest.approx(np.zeros((3, 6)))
 
 
@@ -154,9 +148,7 @@ def test_the_form_that_held_out_runs_support(source, shape, form):
 
 def test_behaviours_are_reported_not_assumed():
     table, law = distilled("surrogate-s2", (5, 4, 6), 0)
-    found = dl.fit(table, family="distillation-kappa", supervised=law, bootstrap=0, check=False).details[
-        "behaviours"
-    ]
+    found = dl.fit(table, family="distillation-kappa", supervised=law, bootstrap=0, check=False).details["behaviours"]
     assert found["capacity_gap"] is True
     assert found["break"] == pytest.approx(0.93, abs=0.01)
     assert abs(found["infinite_data_error"]) < 0.03  # within 1 % for the printed truth
@@ -226,17 +218,11 @@ def test_families_are_compared_on_the_same_held_out_runs(with_noise):
 
 
 def test_only_cuts_that_all_laws_have_are_compared(grid, with_noise):
-    table = {
-        k: v[::2] for k, v in with_noise(grid, 0.003, 1).items()
-    }  # 15 runs: the cut at 60 % is too early for one
-    fits = {
-        name: dl.fit(table, family=name, bootstrap=1, check=False) for name in ("supervised", "chinchilla")
-    }
+    table = {k: v[::2] for k, v in with_noise(grid, 0.003, 1).items()}  # 15 runs: the cut at 60 % is too early for one
+    fits = {name: dl.fit(table, family=name, bootstrap=1, check=False) for name in ("supervised", "chinchilla")}
     shares = {name: {cut["share"] for cut in fit.details["held_out_by_cut"]} for name, fit in fits.items()}
     assert shares["supervised"] < shares["chinchilla"]
-    common = [
-        cut for cut in fits["chinchilla"].details["held_out_by_cut"] if cut["share"] in shares["supervised"]
-    ]
+    common = [cut for cut in fits["chinchilla"].details["held_out_by_cut"] if cut["share"] in shares["supervised"]]
     expected = sum(c["num"] * c["mean_square"] for c in common) / sum(c["num"] for c in common)
     assert score_all(fits)[1].held_out_error ** 2 == pytest.approx(expected)
 

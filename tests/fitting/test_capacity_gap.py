@@ -12,9 +12,7 @@ from distillaw.laws.published import published
 STUDENTS = (1e7, 3e7, 1e8, 3e8, 1e9)
 
 
-def pilot(
-    students=STUDENTS, *, best=lambda S: 2.5 * S - 3e6, depth=0.05, noise=0.0, seed=0, teachers=8, skew=0.0
-):
+def pilot(students=STUDENTS, *, best=lambda S: 2.5 * S - 3e6, depth=0.05, noise=0.0, seed=0, teachers=8, skew=0.0):
     """U's in ln T around T*; the grids are symmetric in no student."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -320,9 +318,7 @@ class TestStarts:
         assert result.provenance["arm"] == "pruned" and result.params["ratio"] == pytest.approx(3, rel=0.1)
         assert any("40 pretrained" in note for note in result.notes)
         warm = fitted(self.rows(pretrained=6.0))
-        assert warm.provenance["arm"] == "pretrained" and any(
-            "all students are pretrained" in n for n in warm.notes
-        )
+        assert warm.provenance["arm"] == "pretrained" and any("all students are pretrained" in n for n in warm.notes)
 
     def test_starts_mixed_within_an_arm_are_said(self):
         table = self.rows(fresh=4.0, random=4.0)

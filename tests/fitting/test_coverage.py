@@ -28,9 +28,7 @@ def covered(simulate, truth, family, predict, target, *, spread, **options):
         # a new run there carries the noise as well: the interval that `predict` gives without misspecification
         new = target * np.exp(spread * np.random.default_rng([seed, 9]).standard_normal())
         low, high = np.exp(
-            np.percentile(
-                np.log(draws) + result.noise * np.random.default_rng(seed).standard_normal(300), [5, 95]
-            )
+            np.percentile(np.log(draws) + result.noise * np.random.default_rng(seed).standard_normal(300), [5, 95])
         )
         hits.setdefault("new run at the target", []).append(low <= new <= high)
     return {name: float(np.mean(values)) for name, values in hits.items()}
@@ -41,9 +39,7 @@ def noisy(loss, seed, scale):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("family", "source"), [("supervised", "busbridge2025"), ("chinchilla", "besiroglu2024")]
-)
+@pytest.mark.parametrize(("family", "source"), [("supervised", "busbridge2025"), ("chinchilla", "besiroglu2024")])
 def test_supervised_intervals(family, source):
     law = dl.published(source).supervised
     N, D = (v.ravel() for v in np.meshgrid(np.geomspace(1.4e8, 7.75e9, 8), np.geomspace(4e9, 5e11, 8)))
@@ -65,10 +61,7 @@ def test_supervised_intervals(family, source):
 def test_reduced_distillation_intervals():
     supervised = dl.published("busbridge2025").supervised
     law = ReducedDistillationLaw(s0=5.895, p=0.245, c0=2.549, kappa=2.244, f1=0.09, supervised=supervised)
-    N, M, T = (
-        v.ravel()
-        for v in np.meshgrid(np.geomspace(1.4e8, 7.75e9, 5), [20, 80, 320], np.linspace(1.9, 2.7, 6))
-    )
+    N, M, T = (v.ravel() for v in np.meshgrid(np.geomspace(1.4e8, 7.75e9, 5), [20, 80, 320], np.linspace(1.9, 2.7, 6)))
     table = {"params": N, "tokens": M * N, "teacher_loss": T}
     loss = law(student_params=N, student_tokens=M * N, teacher_loss=T)
     at = {"student_params": 12e9, "student_tokens": 1e12, "teacher_loss": 1.9}

@@ -97,9 +97,7 @@ def test_moments_equal_the_generic_path(delta):
     model = SupervisedModel(n, d, gamma_free=True)
     rng = np.random.default_rng(3)
     y, weights = model.value(SUPERVISED[:1])[0] + 0.2 * rng.normal(size=20), rng.uniform(0, 2, (2, 20))
-    ours, generic = (
-        normal(model, SUPERVISED, y, weights, delta) for normal in (SupervisedModel.normal, Model.normal)
-    )
+    ours, generic = (normal(model, SUPERVISED, y, weights, delta) for normal in (SupervisedModel.normal, Model.normal))
     for a, b in zip(ours, generic, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13)
 

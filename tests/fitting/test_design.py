@@ -51,17 +51,12 @@ def test_guessed_law_without_runs_beats_cheapest_first_at_equal_cost():
     belief = guessed_belief(
         curve, noise=0.003, runs=DesignPoints.of({k: v[first] for k, v in POOL.items()}, what="made")
     )
-    chosen = np.array(
-        [run.index for run in propose(belief, candidates=POOL, target=TARGET, budget=budget).runs]
-    )
+    chosen = np.array([run.index for run in propose(belief, candidates=POOL, target=TARGET, budget=budget).runs])
     cheap = np.argsort(COST)[: np.searchsorted(np.cumsum(np.sort(COST)), budget)][: max(len(chosen), 12)]
     truth = LAW(params=TARGET["params"], tokens=TARGET["tokens"])
 
     def error(rows):
-        found = [
-            fitted(rows, s).law(params=TARGET["params"], tokens=TARGET["tokens"]) / truth - 1
-            for s in range(1, 9)
-        ]
+        found = [fitted(rows, s).law(params=TARGET["params"], tokens=TARGET["tokens"]) / truth - 1 for s in range(1, 9)]
         return np.sqrt(np.mean(np.square(found)))
 
     # 0.85 % against 1.79 % at 5 % of the pool's cost
@@ -173,9 +168,7 @@ def test_from_runs_from_a_file_and_from_a_guess_give_a_design(grid, with_noise, 
     guessed = next_runs(few, target=target, budget=1e23, guess="busbridge2025")
     assert "informed by 5 of them" in guessed.basis
     assert guessed.before.half_width > from_table.before.half_width
-    assert (
-        next_runs("busbridge2025", target=target, budget=1e23).before.half_width > guessed.before.half_width
-    )
+    assert next_runs("busbridge2025", target=target, budget=1e23).before.half_width > guessed.before.half_width
 
 
 def test_refusals(grid, study):
@@ -223,9 +216,7 @@ def test_proposed_runs_shrink_a_prediction_more_than_random_ones():
         rng = np.random.default_rng(seed)
         made = np.argsort(COST)[:16]
         budget = 0.03 * COST.sum()
-        design = propose(
-            fitted(made, seed, bootstrap=200).belief(), candidates=POOL, target=target, budget=budget
-        )
+        design = propose(fitted(made, seed, bootstrap=200).belief(), candidates=POOL, target=target, budget=budget)
         chosen = np.array([run.index for run in design.runs])
         row = []
         for extra in (chosen, random_runs(POOL, COST, design.runs[-1].total_cost, len(chosen), rng)):

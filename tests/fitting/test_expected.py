@@ -27,12 +27,8 @@ def _grid(sizes=(1e5, 2e5, 4e5), budgets=(2e5, 6e5, 1.8e6), ratios=(0.7, 0.8, 0.
 
 def test_the_guess_meets_the_pocket_study():
     table = read_table("src/distillaw/studies/pocket_runs.parquet")
-    alone = [
-        i for i, arm in enumerate(table["arm"]) if arm == "supervised" and table["purpose"][i] != "tuning"
-    ]
-    n, d, loss = (
-        np.array([table[name][i] for i in alone], dtype=float) for name in ("params", "tokens", "loss")
-    )
+    alone = [i for i, arm in enumerate(table["arm"]) if arm == "supervised" and table["purpose"][i] != "tuning"]
+    n, d, loss = (np.array([table[name][i] for i in alone], dtype=float) for name in ("params", "tokens", "loss"))
     for law in prior_laws(n).values():
         error = np.log(law.supervised(params=n, tokens=d) / loss)
         assert np.sqrt(np.mean(error**2)) < 0.01

@@ -71,9 +71,7 @@ def test_an_extrapolation_in_size_alone_widens_the_interval():
 def test_the_objective_is_the_sum_over_the_runs_as_given(law_runs):
     """So that others can recompute it, and AIC sets laws with and without such weights against each other."""
     file, columns = law_runs / "kyo-takano-chinchilla/df.csv", {"params": "N", "tokens": "D"}
-    found = dl.fit(
-        file, columns=columns, family="supervised", bootstrap=0, check=False, compare=("chinchilla",)
-    )
+    found = dl.fit(file, columns=columns, family="supervised", bootstrap=0, check=False, compare=("chinchilla",))
     assert any("best of their compute" in note for note in found.notes)
     size = np.abs(found.resid)
     terms = np.where(size <= found.delta, size**2 / 2, found.delta * (size - found.delta / 2))

@@ -57,9 +57,7 @@ def check(result, objective, digits=6, **coefficients):
         assert result.params[name] == pytest.approx(value, rel=5 * 10.0**-digits), name  # half the last digit
 
 
-@pytest.mark.parametrize(
-    "row", CHINCHILLA, ids=lambda r: f"{r[0]}{' non-embedding' if r[1] else ''} {r[2]:g}"
-)
+@pytest.mark.parametrize("row", CHINCHILLA, ids=lambda r: f"{r[0]}{' non-embedding' if r[1] else ''} {r[2]:g}")
 def test_gemstones(law_runs, row):
     name, non_embedding, delta, objective, E, A, B, alpha, beta = row
     table = gemstones(law_runs, name, non_embedding=non_embedding)
@@ -109,9 +107,7 @@ def test_mlfoundations(law_runs, row):
 def gamma_sets(folder):
     farseer = read_table(folder / "active-sl-scalebench" / "farseer_train.csv")
     renamed = {v: k for k, v in COLUMNS.items()}
-    hot, long = (
-        {renamed.get(k, k): v for k, v in gemstones(folder, n).items()} for n in ("hot", "hot_100b+")
-    )
+    hot, long = ({renamed.get(k, k): v for k, v in gemstones(folder, n).items()} for n in ("hot", "hot_100b+"))
     return {
         "hot": hot,
         "hot_100b+": long,

@@ -69,9 +69,7 @@ def test_a_break_in_the_last_levels_is_named():
 
 def test_another_law_shows_as_a_trend():
     table = grid(noise=0.001)
-    resid = 0.004 * np.sin(1.2 * np.log(table["params"] / 1e8)) + 0.001 * np.random.default_rng(
-        1
-    ).standard_normal(49)
+    resid = 0.004 * np.sin(1.2 * np.log(table["params"] / 1e8)) + 0.001 * np.random.default_rng(1).standard_normal(49)
     extent = extent_of(table["params"], table["tokens"])
     found = find_misfit(resid, extent=extent, weight=np.ones(49), group=np.arange(49))
     assert found is not None and "follow params" in found.text
@@ -91,9 +89,7 @@ def test_a_teacher_that_matters_beyond_its_loss_is_named():
     size = np.where(np.arange(120) % 4, 10 ** rng.uniform(8, 10, 120), np.nan)
     resid = 0.001 * rng.standard_normal(120)
     resid += np.nan_to_num(0.005 * np.log10(size / 1e9))
-    extent = extent_of(
-        10 ** rng.uniform(7, 9, 120), 10 ** rng.uniform(9, 11, 120), np.where(size > 0, 2.0, np.nan)
-    )
+    extent = extent_of(10 ** rng.uniform(7, 9, 120), 10 ** rng.uniform(9, 11, 120), np.where(size > 0, 2.0, np.nan))
     named = np.column_stack([extent[:, :4], size])
     found = find_misfit(resid, extent=named, weight=np.ones(120), group=np.arange(120))
     assert found is not None and "the teacher's size" in found.text

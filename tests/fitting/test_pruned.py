@@ -25,9 +25,7 @@ def table(seed=0, *, sizes=(3e8, 6e8, 1.2e9), sources=((2.4e9, 5e10), (4.8e9, 1e
                 for taught in (False, True):
                     ahead = float(TRUE.head_start(**of_cut, taught=taught)[0])
                     teacher = {"teacher_loss": L_T, "teacher_params": T, "teacher_tokens": D_T}
-                    cell = {"params": N, "tokens": D} | (
-                        teacher if taught else dict.fromkeys(teacher, np.nan)
-                    )
+                    cell = {"params": N, "tokens": D} | (teacher if taught else dict.fromkeys(teacher, np.nan))
                     for arm, tokens in (("pruned", D + ahead), ("fresh", D)):
                         if arm == "fresh" and not taught and (T, D_T) != sources[0]:
                             continue
@@ -57,9 +55,7 @@ def test_a_known_head_start_comes_back_within_its_interval():
 
 
 def test_intervals_cover():
-    inside = [
-        low < TRUE.share < high for seed in range(12) for low, high in [fit(table(seed)).conf_int()["share"]]
-    ]
+    inside = [low < TRUE.share < high for seed in range(12) for low, high in [fit(table(seed)).conf_int()["share"]]]
     assert sum(inside) >= 9, "9 or more of 12 at a coverage of 90 %: probability 0.996"
 
 
@@ -78,15 +74,11 @@ def test_what_is_predicted_is_the_random_start_so_many_tokens_later(tmp_path):
     own, shipped = (
         dl.plan(**asked, teachers=[teacher], law=law).assumptions[-1] for law in (tmp_path / "law.json", None)
     )
-    assert own != shipped and "ahead of random weights" in own, (
-        "a plan asks the law of starts that it is given"
-    )
+    assert own != shipped and "ahead of random weights" in own, "a plan asks the law of starts that it is given"
 
 
 def test_a_law_of_random_starts_is_fitted_to_the_same_table_where_none_is_given():
-    found = dl.fit(
-        table(sources=((2.4e9, 5e10), (4.8e9, 1e11), (9.6e9, 2e11))), family="pruned", bootstrap=20
-    )
+    found = dl.fit(table(sources=((2.4e9, 5e10), (4.8e9, 1e11), (9.6e9, 2e11))), family="pruned", bootstrap=20)
     assert found.is_usable and found.curve.behind.behind is not None
     assert found.params["power"] == pytest.approx(TRUE.power, abs=0.25)
 
@@ -108,9 +100,7 @@ def test_bad_tables_are_refused():
 
 def test_too_few_cuts_give_no_law_and_say_how_many_are_needed():
     good = table(sizes=(6e8,))
-    few = (
-        np.flatnonzero(good["arm"] == "fresh").tolist() + np.flatnonzero(good["arm"] == "pruned")[:4].tolist()
-    )
+    few = np.flatnonzero(good["arm"] == "fresh").tolist() + np.flatnonzero(good["arm"] == "pruned")[:4].tolist()
     found = fit({name: values[few] for name, values in good.items()})
     assert found.status.name == "TOO_FEW_RUNS" and not found.is_usable
     assert "4 independent runs begin as cuts, and 6 are needed" in found.remedy

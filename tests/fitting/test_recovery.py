@@ -21,9 +21,7 @@ def test_supervised_returns_the_truth(grid):
 def test_chinchilla_returns_the_truth():
     N, D = (v.ravel() for v in np.meshgrid(np.geomspace(1e8, 4e9, 5), np.geomspace(2e9, 2e11, 5)))
     truth = dl.published("gemstones-hot").supervised
-    result = dl.fit(
-        {"params": N, "tokens": D, "loss": truth(params=N, tokens=D)}, family="chinchilla", bootstrap=0
-    )
+    result = dl.fit({"params": N, "tokens": D, "loss": truth(params=N, tokens=D)}, family="chinchilla", bootstrap=0)
     for name, value in result.params.items():
         assert value == pytest.approx(truth.coefficients[name], rel=1e-6)
 

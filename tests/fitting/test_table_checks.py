@@ -37,9 +37,7 @@ def test_constant_column(grid, column):
 def test_too_few_runs_draw_no_curve(grid, rows):
     result = dl.fit({k: v[:rows] for k, v in grid.items()}, family="supervised", bootstrap=50)
     assert result.status is FitStatus.TOO_FEW_RUNS
-    assert (
-        result.status == "TOO_FEW_RUNS" == str(result.status) and result.status != "CONVERGED"
-    )  # a word, as in JSON
+    assert result.status == "TOO_FEW_RUNS" == str(result.status) and result.status != "CONVERGED"  # a word, as in JSON
     assert result.law is None and result.conf_int() == {}
     with pytest.raises(FitError, match="at least 9 independent runs"):
         result.predict(params=1e9, tokens=1e10)
@@ -187,19 +185,14 @@ def test_every_status_is_a_sentence(grid, with_noise):
     seen = {
         FitStatus.TOO_FEW_RUNS: {k: v[:5] for k, v in grid.items()},
         FitStatus.ONE_COMPUTE_LEVEL: {"params": isoflop, "tokens": 1e20 / isoflop, "loss": 1 + 1e9 / isoflop},
-        FitStatus.AT_BOUND: with_noise(
-            grid | {"loss": 30 * grid["params"] ** -0.1 + grid["tokens"] ** -1.5}, 0.01, 0
-        ),
+        FitStatus.AT_BOUND: with_noise(grid | {"loss": 30 * grid["params"] ** -0.1 + grid["tokens"] ** -1.5}, 0.01, 0),
     }
     for status, table in seen.items():
         result = dl.fit(table, family="supervised", bootstrap=0, priors="none")
         assert result.status is status, (status, result.status)
         assert result.remedy[0].isupper() and result.remedy.endswith(".")
         assert result.summary().splitlines()[:2] == [f"supervised: {status.name}", f"  {result.remedy}"]
-        assert (
-            f"<p>{status.name}" in result._repr_html_()
-            or status.name in result._repr_html_().split("<table>")[0]
-        )
+        assert f"<p>{status.name}" in result._repr_html_() or status.name in result._repr_html_().split("<table>")[0]
         assert result.to_json()["status"] == status.name
 
 

@@ -24,9 +24,7 @@ def _differences(was: object, now: object, where: str = "", tolerance: float = E
     if isinstance(was, dict) and isinstance(now, dict):
         keys = sorted(was.keys() | now.keys())
         return [
-            d
-            for key in keys
-            for d in _differences(was.get(key, "-"), now.get(key, "-"), f"{where}.{key}", tolerance)
+            d for key in keys for d in _differences(was.get(key, "-"), now.get(key, "-"), f"{where}.{key}", tolerance)
         ]
     if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
         return [

@@ -118,9 +118,7 @@ TOML_VALUES = (
 )
 
 
-def hostile_files(
-    folder: Path, seed: int = 0, *, with_models: bool = True
-) -> Iterator[tuple[str, list[str]]]:
+def hostile_files(folder: Path, seed: int = 0, *, with_models: bool = True) -> Iterator[tuple[str, list[str]]]:
     """(kind of file, command line) of each, in `folder`, which `place.lay_out` has filled."""
     chance = random.Random(seed)
     out = folder / "hostile"
@@ -226,9 +224,7 @@ def _jsons(folder: Path, out: Path, chance: random.Random) -> Iterator[tuple[str
         for number in range(count):
             file = _write_json(out / f"{number}-{name}", changed_json(good, chance))
             yield name, _line(commands[number % len(commands)], file)
-    deep = _write_json(
-        out / "layers.json", {**CONFIG, "num_hidden_layers": 10**9, "layer_types": ["full_attention"]}
-    )
+    deep = _write_json(out / "layers.json", {**CONFIG, "num_hidden_layers": 10**9, "layer_types": ["full_attention"]})
     yield "config.json", _line(kinds["config.json"][1][0], deep)
 
 
@@ -353,9 +349,7 @@ def _logs(out: Path, chance: random.Random) -> Iterator[tuple[str, list[str]]]:
         assert name
     good = (out / "trackio-good.db").read_bytes()
     yield from _damaged(out, "damaged.db", good, (IMPORT,), chance, 15)
-    yield from _as_other(
-        out, "events.out.tfevents.1", (IMPORT,), ("empty", "zeros", "noise", "nested", "html")
-    )
+    yield from _as_other(out, "events.out.tfevents.1", (IMPORT,), ("empty", "zeros", "noise", "nested", "html"))
     yield from _damaged(out, "events.out.tfevents.2", _events(out), (IMPORT,), chance, 12, _in_a_folder)
 
 
@@ -426,8 +420,7 @@ def _trackio_bases(out: Path) -> dict[str, Path]:
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
     row = "INSERT INTO metrics (timestamp, run_name, step, metrics) VALUES ('t', {name}, {step}, {metrics})"
     good = [
-        row.format(name="'a'", step=s, metrics=f"""'{{"eval/loss": {3 - s / 10}, "seen": {s}e6}}'""")
-        for s in (1, 2)
+        row.format(name="'a'", step=s, metrics=f"""'{{"eval/loss": {3 - s / 10}, "seen": {s}e6}}'""") for s in (1, 2)
     ]
     changes = {
         "good": [*tables, *good],
@@ -551,9 +544,7 @@ def _studies(folder: Path, out: Path, chance: random.Random) -> Iterator[tuple[s
             "RUN/status.json",
         ):
             study = copy()
-            (study / name.replace("RUN", f"runs/{runs[number % len(runs)].name}")).write_bytes(
-                OTHER_THINGS[kind]
-            )
+            (study / name.replace("RUN", f"runs/{runs[number % len(runs)].name}")).write_bytes(OTHER_THINGS[kind])
             yield line(study)
 
 

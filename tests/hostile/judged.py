@@ -52,9 +52,7 @@ def judge(words: list[str], seconds: float = SECONDS) -> str | None:
 
 
 def _place(trace) -> str:
-    ours = [
-        f for f in traceback.extract_tb(trace) if "distillaw" in f.filename and "/tests/" not in f.filename
-    ]
+    ours = [f for f in traceback.extract_tb(trace) if "distillaw" in f.filename and "/tests/" not in f.filename]
     last = traceback.extract_tb(trace)[-1]
     near = f"{ours[-1].filename.split('distillaw/')[-1]}:{ours[-1].lineno} {ours[-1].name}" if ours else "?"
     return f"{near} ({Path(last.filename).name}:{last.lineno})"
@@ -101,9 +99,7 @@ def main(calls: Path, findings: Path) -> None:
             out.flush()
             began = time.process_time()
             fault = judge(words)
-            out.write(
-                json.dumps({"number": number, "fault": fault, "seconds": time.process_time() - began}) + "\n"
-            )
+            out.write(json.dumps({"number": number, "fault": fault, "seconds": time.process_time() - began}) + "\n")
 
 
 if __name__ == "__main__":

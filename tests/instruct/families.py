@@ -60,9 +60,7 @@ def space_first():
     bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     bpe.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     specials = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
-    bpe.train_from_iterator(
-        TEXT, trainers.BpeTrainer(vocab_size=300, special_tokens=specials, show_progress=False)
-    )
+    bpe.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=300, special_tokens=specials, show_progress=False))
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         bos_token="<s>",
@@ -83,9 +81,7 @@ def llama3_tokenizer():
 
 def tiny_model(tokenizer, *, seed=0, context=256):
     """A Llama of some 30k weights over a tokenizer."""
-    shape = Shape(
-        layers=2, width=32, ffn=64, heads=4, kv_heads=2, head_dim=8, vocab=len(tokenizer), context=context
-    )
+    shape = Shape(layers=2, width=32, ffn=64, heads=4, kv_heads=2, head_dim=8, vocab=len(tokenizer), context=context)
     return build_model(shape, seed=seed, end_of_text=tokenizer.eos_token_id)
 
 

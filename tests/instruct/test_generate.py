@@ -105,16 +105,10 @@ def test_a_student_learns_from_answers_and_the_run_names_the_teacher(teacher, mo
     answers = generate_answers(teacher, asked, tmp_path / "answers.jsonl", max_new_tokens=24, batch=16)
     cut = sum(each.truncated for each in read_conversations(answers))
     result = run_sft(
-        SftSpec(
-            model=str(model), data=str(answers), template="chatml", lr=5e-3, epochs=2, batch=8, validation=0.2
-        ),
+        SftSpec(model=str(model), data=str(answers), template="chatml", lr=5e-3, epochs=2, batch=8, validation=0.2),
         tmp_path / "run",
     )
-    assert (
-        result["teacher_run"] == str(teacher)
-        and result["teacher_flops"] > 0
-        and result["change"]["interval"][1] < 0
-    )
+    assert result["teacher_run"] == str(teacher) and result["teacher_flops"] > 0 and result["change"]["interval"][1] < 0
     assert result["data"]["skipped"].get("answer cut off", 0) == cut
 
 

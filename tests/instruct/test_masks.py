@@ -177,10 +177,7 @@ def test_a_template_without_prompt_for_generation_that_strips_and_adds_spaces():
     found = mask(Masker(tokenizer), (*ODD, *TALK[1:3]))
     first, second = marked(tokenizer, found)
     assert first[0] == "▁" and first[-1] == second[-1] == "</s>" and second[0] == "▁"
-    assert (
-        tokenizer.decode(found.ids[found.turns[0].start : found.turns[0].end - 1]).strip()
-        == "你 four\n\nare two"
-    )
+    assert tokenizer.decode(found.ids[found.turns[0].start : found.turns[0].end - 1]).strip() == "你 four\n\nare two"
 
 
 def test_a_template_that_moves_the_system_line_is_followed():
@@ -228,9 +225,7 @@ def test_what_a_user_spells_is_text(family):
     spelt = "".join(tokenizer.decode([i]) for i in sorted(special))
     plain, odd = ([{"role": "user", "content": f"Hello{text}!"}, TALK[2]] for text in ("", spelt))
     found = mask(masks, tuple(odd))
-    assert [i for i in found.ids if i in special] == [
-        i for i in mask(masks, tuple(plain)).ids if i in special
-    ]
+    assert [i for i in found.ids if i in special] == [i for i in mask(masks, tuple(plain)).ids if i in special]
     assert f"Hello{spelt}!" in tokenizer.decode(found.ids)
     assert marked(tokenizer, found) == marked(tokenizer, mask(masks, tuple(plain)))
     prompts = [masks.prompt_ids(talk[:1]) for talk in (plain, odd)]
@@ -243,9 +238,7 @@ def test_a_spelling_changes_no_token_of_other_messages():
     choose_template(tokenizer, "chatml", model="tiny")
     masks = Masker(tokenizer)
     plain, odd = (
-        mask(
-            masks, (*TALK[1:3], {"role": "user", "content": said}, {"role": "assistant", "content": "Hello"})
-        )
+        mask(masks, (*TALK[1:3], {"role": "user", "content": said}, {"role": "assistant", "content": "Hello"}))
         for said in ("thank you", "thank <s>you")
     )
     assert marked(tokenizer, odd) == marked(tokenizer, plain)
@@ -292,16 +285,11 @@ def test_templates_are_chosen_or_named():
     bare = byte_level(["<|endoftext|>"], eos="<|endoftext|>")
     with pytest.raises(ConfigError, match=r"no chat template.*--template: chatml, llama3, minichat, zephyr"):
         choose_template(bare, None, model="tiny")
-    with pytest.raises(
-        ConfigError, match=r"lacks <\|im_end\|>, <\|im_start\|>; minichat and zephyr need only"
-    ):
+    with pytest.raises(ConfigError, match=r"lacks <\|im_end\|>, <\|im_start\|>; minichat and zephyr need only"):
         choose_template(bare, "chatml", model="tiny")
     with pytest.raises(ConfigError, match="did you mean 'chatml'"):
         choose_template(bare, "chtml", model="tiny")
-    assert (
-        choose_template(bare, "zephyr", model="tiny") == "zephyr"
-        and choose_template(bare, None, model="t") == "own"
-    )
+    assert choose_template(bare, "zephyr", model="tiny") == "zephyr" and choose_template(bare, None, model="t") == "own"
 
 
 def test_a_template_from_a_file(tmp_path):

@@ -46,9 +46,7 @@ def a_batch(rows=4, seed=0):
     draw = np.random.default_rng(seed)
     size = len(chatml_tokenizer())
     ids = [draw.integers(3, size, 6 + i % 3).tolist() for i in range(rows)]
-    return Collator(pad=0, packed=False)(
-        [{"input_ids": each, "labels": [IGNORE] * 3 + each[3:]} for each in ids]
-    )
+    return Collator(pad=0, packed=False)([{"input_ids": each, "labels": [IGNORE] * 3 + each[3:]} for each in ids])
 
 
 def plain(kind, beta, student, teacher):
@@ -61,9 +59,7 @@ def plain(kind, beta, student, teacher):
     return kl(q, p) if kind == "reverse-kl" else kl(p, q)
 
 
-@pytest.mark.parametrize(
-    ("kind", "beta"), [("reverse-kl", 0.5), ("forward-kl", 0.5), ("jsd", 0.3), ("jsd", 0.9)]
-)
+@pytest.mark.parametrize(("kind", "beta"), [("reverse-kl", 0.5), ("forward-kl", 0.5), ("jsd", 0.3), ("jsd", 0.9)])
 def test_the_loss_and_its_gradient_are_the_definition(kind, beta, teacher):
     known = load_teacher(teacher, chatml_tokenizer())
     model, batch = tiny_model(chatml_tokenizer()), a_batch()
@@ -100,9 +96,7 @@ def test_every_token_counts_alike_however_a_step_is_split(teacher, tmp_path):
         rows = training_rows(examples, packing=False, max_tokens=24)
         log, rollouts = RowLog(tmp_path / f"{micro}.jsonl"), Rollouts(spec=asked, ends=(0,), pad=0)
         make = lambda **more: QuietOnPolicy(spec=asked, teacher=known, rollouts=rollouts, log=log, **more)  # noqa: E731
-        return gradient(
-            sft_trainer(asked, at_work(tmp_path / str(micro)), tiny_model(tokenizer), rows, make=make)
-        )
+        return gradient(sft_trainer(asked, at_work(tmp_path / str(micro)), tiny_model(tokenizer), rows, make=make))
 
     whole, split = of(8), of(2)
     assert float((split - whole).norm() / whole.norm()) < 1e-4
@@ -166,9 +160,7 @@ def test_settings_that_cannot_be_are_refused():
             spec(**more).check()
 
 
-def test_a_run_comes_nearer_its_teacher_and_an_interrupted_one_ends_alike(
-    model, teacher, chats, tmp_path, monkeypatch
-):
+def test_a_run_comes_nearer_its_teacher_and_an_interrupted_one_ends_alike(model, teacher, chats, tmp_path, monkeypatch):
     asked = spec(model=str(model), teacher=str(teacher), data=str(chats), epochs=2, checkpoint_seconds=1e-6)
     result = run_onpolicy(asked, tmp_path / "whole")
     found = result["onpolicy"]

@@ -70,7 +70,5 @@ def test_a_second_call_does_nothing_and_an_interrupt_costs_nothing(tuned, model,
 def test_adapters_are_merged(model, pairs, tmp_path):
     result = run_dpo(spec(model, pairs, lora=4, lr=1e-2), tmp_path / "lora")
     assert result["preference"]["after"]["margin"]["interval"][0] > 0
-    tuned, base = (
-        AutoModelForCausalLM.from_pretrained(f).state_dict() for f in (tmp_path / "lora" / "model", model)
-    )
+    tuned, base = (AutoModelForCausalLM.from_pretrained(f).state_dict() for f in (tmp_path / "lora" / "model", model))
     assert any(not torch.equal(tuned[name], base[name]) for name in base) and tuned.keys() == base.keys()

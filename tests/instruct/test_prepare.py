@@ -73,17 +73,13 @@ def test_what_cannot_be_used_is_counted_and_the_first_is_named(masker):
     assert not kept.skipped
     with pytest.raises(DataError, match="4 of 34 conversations cannot be rendered"):
         prepared([*SOME, *(talk(f"tell {i}", "<|im_end|>") for i in range(4))], masker)
-    with pytest.raises(
-        DataError, match="nothing to train on: 1 conversations; 1 left out: first answer ends beyond"
-    ):
+    with pytest.raises(DataError, match="nothing to train on: 1 conversations; 1 left out: first answer ends beyond"):
         prepared([bad[1]], masker)
 
 
 @pytest.fixture(scope="module")
 def examples(masker):
-    conversations = [
-        Conversation(messages=tuple(row["messages"]), where=str(i)) for i, row in enumerate(sums(40))
-    ]
+    conversations = [Conversation(messages=tuple(row["messages"]), where=str(i)) for i, row in enumerate(sums(40))]
     return prepared(conversations, masker).train
 
 
@@ -91,9 +87,7 @@ def batch_loss(model, batch):
     """Sum of -ln p of the labels of each batch, by a plain forward pass."""
     labels = batch.pop("labels")
     logits = model(**batch, use_cache=False).logits[:, :-1]
-    return torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum"
-    ).item()
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum").item()
 
 
 @torch.no_grad()
@@ -101,9 +95,7 @@ def test_packed_conversations_have_the_loss_they_have_alone(masker, examples):
     model = tiny_model(chatml_tokenizer(), seed=3).eval()
     alone = score_examples(model, examples).loss_sum
     packed = training_rows(examples, packing=True, max_tokens=96)
-    assert len(packed) < len(examples) / 2 and sum(map(sum, packed["seq_lengths"])) == sum(
-        len(e.ids) for e in examples
-    )
+    assert len(packed) < len(examples) / 2 and sum(map(sum, packed["seq_lengths"])) == sum(len(e.ids) for e in examples)
     assert sum(sum(t >= 0 for t in row) for row in packed["labels"]) == sum(e.answer_tokens for e in examples)
     by_ids = {tuple(e.ids): loss for e, loss in zip(examples, alone, strict=True)}
     for row in packed:
@@ -115,9 +107,7 @@ def test_packed_conversations_have_the_loss_they_have_alone(masker, examples):
     whole = batch_loss(model, Collator(pad=2, packed=True)(list(packed)))  # padded to the longest row
     assert whole == pytest.approx(alone.sum(), rel=1e-5)
     plain = training_rows(examples, packing=False, max_tokens=96)
-    assert batch_loss(model, Collator(pad=2, packed=False)(list(plain))) == pytest.approx(
-        alone.sum(), rel=1e-5
-    )
+    assert batch_loss(model, Collator(pad=2, packed=False)(list(plain))) == pytest.approx(alone.sum(), rel=1e-5)
 
 
 def test_packing_is_refused_where_a_model_would_look_across():
@@ -134,15 +124,10 @@ def test_pairs_share_their_prompt_and_only_answers_are_scored():
     pairs = [Pair(prompt=a, chosen="A number.", rejected=f"你 {i}", where="x") for i, a in enumerate(asked)]
     same = Pair(prompt=asked[0], chosen="Yes ", rejected="Yes", where="x")
     sides = prepare_pairs(iter([*pairs, same]), Masker(tokenizer), max_tokens=400, validation=0.2)
-    assert (
-        sides.account.skipped == {"both answers are the same": 1}
-        and len(sides.train) + len(sides.heldout) == 30
-    )
+    assert sides.account.skipped == {"both answers are the same": 1} and len(sides.train) + len(sides.heldout) == 30
     for pair in (*sides.train, *sides.heldout):
         assert tokenizer.decode(pair.prompt).endswith("[|Assistant|]")
-        assert (
-            tokenizer.decode(pair.chosen) == "A number.</s>" and pair.rejected[-1] == tokenizer.eos_token_id
-        )
+        assert tokenizer.decode(pair.chosen) == "A number.</s>" and pair.rejected[-1] == tokenizer.eos_token_id
         assert pair.example(pair.chosen).mask == (False,) * len(pair.prompt) + (True,) * len(pair.chosen)
 
 
@@ -156,9 +141,7 @@ def test_margins_by_hand():
     assert found.likelier.mean == 1.0 and found.likelier.interval[1] == pytest.approx(1.0)
     start = preference_figures(reference, reference, beta=0.5)
     assert start.loss.mean == pytest.approx(math.log(2)) and start.accuracy.mean == 0.5
-    wilson = preference_figures(
-        np.zeros(40), np.r_[np.ones(15), -np.ones(5), np.zeros(20)], beta=1.0
-    ).accuracy
+    wilson = preference_figures(np.zeros(40), np.r_[np.ones(15), -np.ones(5), np.zeros(20)], beta=1.0).accuracy
     for share in wilson.interval:  # the shares from which 15 of 20 are 1.645 standard errors away
         assert abs(0.75 - share) / math.sqrt(share * (1 - share) / 20) == pytest.approx(1.6448536)
 

@@ -51,23 +51,17 @@ def test_a_run_learns_and_leaves_a_standard_folder(plain, model):
     assert folder.state() == "done" and folder.result() == result
     assert read_scores(out / "heldout.parquet").loss == pytest.approx(result["loss"])
     steps = [
-        row["step"]
-        for line in (out / "metrics.jsonl").read_text().splitlines()
-        if "loss" in (row := json.loads(line))
+        row["step"] for line in (out / "metrics.jsonl").read_text().splitlines() if "loss" in (row := json.loads(line))
     ]
     assert steps == list(range(1, 2 * -(-result["rows"] // 8) + 1))
-    assert not (out / "checkpoints").exists() and any(
-        line.startswith("epoch 2: held-out loss") for line in said
-    )
+    assert not (out / "checkpoints").exists() and any(line.startswith("epoch 2: held-out loss") for line in said)
 
 
 def test_the_model_carries_its_template_and_stops_at_its_end_token(plain):
     result, out, _ = plain
     tokenizer = AutoTokenizer.from_pretrained(out / "model")
     model = AutoModelForCausalLM.from_pretrained(out / "model")
-    assert tokenizer.apply_chat_template(sums(1)[0]["messages"], tokenize=False).startswith(
-        "<|im_start|>user\n"
-    )
+    assert tokenizer.apply_chat_template(sums(1)[0]["messages"], tokenize=False).startswith("<|im_start|>user\n")
     assert model.generation_config.eos_token_id == [tokenizer.convert_tokens_to_ids("<|im_end|>")]
     assert model.config.use_cache and result["end_token"] == "<|im_end|>"
     card = (out / "model" / "README.md").read_text()
@@ -89,9 +83,7 @@ def test_the_loss_trl_descends_is_that_of_the_assistants_tokens(plain, model, ch
 
 def test_a_second_call_computes_nothing_and_another_run_is_not_written_over(plain, model, chats, tmp_path):
     result, out, _ = plain
-    before = {
-        f: f.stat().st_mtime_ns for f in out.rglob("*") if f.is_file() and not f.name.startswith(".lock")
-    }
+    before = {f: f.stat().st_mtime_ns for f in out.rglob("*") if f.is_file() and not f.name.startswith(".lock")}
     said = []
     assert run_sft(spec(model, chats), out, say=said.append) == result and "nothing to do" in said[-1]
     assert before == {f: f.stat().st_mtime_ns for f in before}
@@ -109,18 +101,14 @@ def test_packing_noise_and_adapters(model, chats, tmp_path):
     silent = run_sft(spec(model, chats), tmp_path / "silent")
     assert noisy["loss"] != silent["loss"] and noisy["before"] == silent["before"]
     lora = run_sft(spec(model, chats, lora=4, lr=2e-2), tmp_path / "lora")
-    assert lora["change"]["interval"][1] < 0 and lora["train_flops"] == pytest.approx(
-        2 / 3 * silent["train_flops"]
-    )
+    assert lora["change"]["interval"][1] < 0 and lora["train_flops"] == pytest.approx(2 / 3 * silent["train_flops"])
     tuned, base = weights(tmp_path / "lora" / "model"), weights(model)
     assert tuned.keys() == base.keys() and not (tmp_path / "lora" / "model" / "adapter_config.json").exists()
     changed = {name for name in base if not torch.equal(tuned[name], base[name])}
     assert changed and all("proj" in name for name in changed)  # merged: linear layers, no head, no embedding
     model_again = AutoModelForCausalLM.from_pretrained(tmp_path / "lora" / "model").eval()
     assert _heldout_loss(model_again, model, chats) == pytest.approx(lora["loss"], rel=1e-5)
-    apart = PeftModel.from_pretrained(
-        AutoModelForCausalLM.from_pretrained(model), tmp_path / "lora" / "adapter"
-    ).eval()
+    apart = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model), tmp_path / "lora" / "adapter").eval()
     assert _heldout_loss(apart.get_base_model(), model, chats) == pytest.approx(lora["loss"], rel=1e-5)
 
 
@@ -177,9 +165,7 @@ def test_a_disk_that_fills_at_the_export_costs_no_training(model, chats, tmp_pat
             run_sft(spec(model, chats, **WILD), out)
     logged = (out / "metrics.jsonl").read_text()
     result = run_sft(spec(model, chats, **WILD), out, say=said.append)
-    assert (out / "metrics.jsonl").read_text() == logged and not any(
-        line.startswith("epoch") for line in said
-    )
+    assert (out / "metrics.jsonl").read_text() == logged and not any(line.startswith("epoch") for line in said)
     assert result["epochs_run"] < 40 and (out / "model" / "config.json").exists()
 
 
@@ -223,8 +209,7 @@ def _wait_for_step(out: Path, step: int, victim: Forked) -> int:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and victim.poll() is None:
         steps = [
-            int(f.parent.name.removeprefix("checkpoint-"))
-            for f in out.glob("checkpoints/checkpoint-*/complete.json")
+            int(f.parent.name.removeprefix("checkpoint-")) for f in out.glob("checkpoints/checkpoint-*/complete.json")
         ]
         if steps and max(steps) >= step:
             return max(steps)
@@ -247,9 +232,7 @@ def test_no_bad_data_leaves_a_run_behind(model, tmp_path):
         run_sft(spec(model, bad), tmp_path / "run")
     assert not (tmp_path / "run" / "spec.json").exists()
     bad.write_text("".join(json.dumps(row) + "\n" for row in sums(20)))
-    assert (
-        run_sft(spec(model, bad, epochs=1), tmp_path / "run")["conversations"] > 0
-    )  # mended, the same --out works
+    assert run_sft(spec(model, bad, epochs=1), tmp_path / "run")["conversations"] > 0  # mended, the same --out works
 
 
 def test_a_model_with_its_own_template_needs_none(plain, chats, tmp_path):

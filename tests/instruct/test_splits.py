@@ -72,9 +72,7 @@ def dpo_gradient(pairs, reference, micro_batch, folder):
 
 
 def sft_gradient(examples, packing, micro_batch, folder):
-    spec = SftSpec(
-        model="m", data="d", lr=1e-3, epochs=1, batch=BATCH, micro_batch=micro_batch, packing=packing
-    )
+    spec = SftSpec(model="m", data="d", lr=1e-3, epochs=1, batch=BATCH, micro_batch=micro_batch, packing=packing)
     rows = training_rows(examples, packing=packing, max_tokens=24)
     model = tiny_model(Start.tokenizer).double()
     return gradient(stages.sft_trainer(spec, at_work(folder), model, rows))
@@ -83,9 +81,7 @@ def sft_gradient(examples, packing, micro_batch, folder):
 def test_every_pair_counts_alike_however_dpo_is_split(tmp_path):
     draw = np.random.default_rng(0)
     pairs = tuple(
-        MaskedPair(
-            prompt=some(draw, 4), chosen=some(draw, i % 7 + 2), rejected=some(draw, i % 5 + 2), opening=""
-        )
+        MaskedPair(prompt=some(draw, 4), chosen=some(draw, i % 7 + 2), rejected=some(draw, i % 5 + 2), opening="")
         for i in range(EXAMPLES)
     )
     reference = DocumentScores.numbered(

@@ -51,9 +51,7 @@ def test_settings_follow_the_reference_by_each_rule():
     tau = 1.084 * 20**-0.527
     decay = advice.setting("weight_decay")
     assert decay.value == pytest.approx(2**19 / (6e-3 * 6e9 * tau))
-    assert decay.high == pytest.approx(max(decay.value, 0.1 * 2)) and "timescale" in {
-        o.name for o in decay.opinions
-    }
+    assert decay.high == pytest.approx(max(decay.value, 0.1 * 2)) and "timescale" in {o.name for o in decay.opinions}
     warmup = advice.setting("warmup")
     assert warmup.value == math.ceil(max(2e7 / 2**19, 2 / (1 - 0.95**4)))
 
@@ -101,9 +99,7 @@ def test_the_batch_grows_where_the_strictest_law_reaches_the_next():
         assert phase.peak_lr == pytest.approx(first.peak_lr * 2 ** (k / 2))
     assert cap(0.8 * 6e9) < 2**20
     ends = [*(phase.from_tokens for phase in later), 6e9]
-    steps = [
-        (end - p.from_tokens) / p.batch_tokens for p, end in zip(advice.schedule.phases, ends, strict=True)
-    ]
+    steps = [(end - p.from_tokens) / p.batch_tokens for p, end in zip(advice.schedule.phases, ends, strict=True)]
     assert [phase.steps for phase in advice.schedule.phases] == [round(n) for n in steps]
     assert advice.schedule.steps_saved == pytest.approx(1 - sum(steps) / (6e9 / 2**16), abs=1e-4)
     assert advice.schedule.hours == pytest.approx((1 - advice.schedule.steps_saved) * advice.hours)
@@ -184,9 +180,7 @@ def test_the_command_answers_and_complains():
     answer = json.loads(done.stdout)
     assert answer["schema_version"] == 1
     assert answer["batch_tokens"] == answer["batch_sequences"] * 2048
-    assert answer["settings"]["peak_lr"]["value"] == pytest.approx(
-        3e-3 * (answer["batch_tokens"] / 131072) ** 0.5
-    )
+    assert answer["settings"]["peak_lr"]["value"] == pytest.approx(3e-3 * (answer["batch_tokens"] / 131072) ** 0.5)
     assert all(o["source"] for setting in answer["settings"].values() for o in setting["opinions"])
     words = distillaw("--params", "300M", "--tokens", "6B")
     assert words.returncode == 0 and "ghost batch normalisation does nothing here" in words.stdout
@@ -196,9 +190,7 @@ def test_the_command_answers_and_complains():
         (("--params", "3M", "--tokens", "6B", "--mfu", "0.4"), "belong to --device"),
         (("--params", "3M", "--tokens", "6B", "--devices", "0"), "positive"),
         (
-            (
-                *"--params 3M --tokens 6B --reference-batch 1k --reference-lr 0.1 --reference-beta2 1.5".split(),
-            ),
+            (*"--params 3M --tokens 6B --reference-batch 1k --reference-lr 0.1 --reference-beta2 1.5".split(),),
             "below 1",
         ),
     ):

@@ -38,9 +38,7 @@ def meets(critical: float, tolerance: float) -> float:
     while high / low > 1 + 1e-12:
         middle = math.sqrt(low * high)
         low, high = (
-            (middle, high)
-            if losses_at(critical, middle) - losses_at(critical, 1) < tolerance
-            else (low, middle)
+            (middle, high) if losses_at(critical, middle) - losses_at(critical, 1) < tolerance else (low, middle)
         )
     return low
 
@@ -52,9 +50,7 @@ def seen(rng: np.random.Generator, mean: np.ndarray, *, sd: float, orders: int =
 
 
 def steady(*means: float, orders: int = 2) -> Branches:
-    return Branches(
-        multiples=GRID[: len(means)], losses=np.tile(np.array(means, dtype=float)[:, None], orders)
-    )
+    return Branches(multiples=GRID[: len(means)], losses=np.tile(np.array(means, dtype=float)[:, None], orders))
 
 
 def test_the_largest_that_is_no_worse_than_every_smaller_one():
@@ -94,10 +90,7 @@ def test_a_diverged_branch_fails_its_batch_and_no_other():
 def test_noise_is_what_orders_and_batches_do_jointly():
     """Shared shifts of orders and differences between batches are no noise; the rest is, without bias."""
     rng = np.random.default_rng(0)
-    assert (
-        order_noise(Branches(multiples=GRID[:3], losses=np.add.outer([1.0, 2, 5], [0.0, 0.3, 0.1]))).sd
-        < 1e-12
-    )
+    assert order_noise(Branches(multiples=GRID[:3], losses=np.add.outer([1.0, 2, 5], [0.0, 0.3, 0.1]))).sd < 1e-12
     found = [order_noise(seen(rng, truth(8000), sd=0.004)) for _ in range(400)]
     assert {noise.dof for noise in found} == {10}
     assert math.sqrt(np.mean([noise.sd**2 for noise in found])) == pytest.approx(0.004, rel=0.05)
@@ -178,9 +171,7 @@ def test_two_critical_batches_are_compared_at_one_tolerance():
 def test_the_interval_of_the_comparison_holds_the_difference():
     rng, held = np.random.default_rng(5), 0
     means = truth(12_000), truth(40_000)
-    true = compare(
-        *(Branches(multiples=GRID, losses=np.tile(m[:, None], 2)) for m in means), tolerance=0.01
-    ).doublings
+    true = compare(*(Branches(multiples=GRID, losses=np.tile(m[:, None], 2)) for m in means), tolerance=0.01).doublings
     for seed in range(200):
         first, second = (seen(rng, mean, sd=0.003) for mean in means)
         low, high = compare(first, second, tolerance=0.01, seed=seed).interval

@@ -71,9 +71,7 @@ def test_the_exponent_of_a_random_potential_is_recovered(alpha):
         found.append(fit.alpha)
         covered += fit.interval[0] <= alpha <= fit.interval[1]
     assert np.mean(found) == pytest.approx(alpha, abs=0.1) and covered >= 15
-    assert sum(row[3] for row in fit.bins) >= 380 and [row[0] for row in fit.bins] == sorted(
-        row[0] for row in fit.bins
-    )
+    assert sum(row[3] for row in fit.bins) >= 380 and [row[0] for row in fit.bins] == sorted(row[0] for row in fit.bins)
 
 
 def test_an_exponent_needs_losses_that_differ():

@@ -115,9 +115,7 @@ def test_running_statistics_follow_the_closed_form_whose_weights_sum_to_one():
     torch.testing.assert_close(layer.running_mean, expected, rtol=1e-12, atol=0)
     constant = dl.GhostBatchNorm1d(2, 128)
     nn.init.constant_(constant.running_mean, 3.0)
-    constant(
-        torch.full((4096, 2), 3.0)
-    )  # the printed form of the paper would give 0.87 of it plus almost nothing
+    constant(torch.full((4096, 2), 3.0))  # the printed form of the paper would give 0.87 of it plus almost nothing
     torch.testing.assert_close(constant.running_mean, torch.full((2,), 3.0))
 
 
@@ -204,9 +202,7 @@ def test_a_strict_layer_refuses_a_ragged_batch():
 
 def test_one_value_per_channel_is_refused_as_batch_norm_does_with_the_ghost_size():
     layer = dl.GhostBatchNorm1d(5, 4)
-    with pytest.raises(
-        ValueError, match=r"Expected more than 1 value per channel.*\(1, 5\).*ghost_batch_size=4"
-    ):
+    with pytest.raises(ValueError, match=r"Expected more than 1 value per channel.*\(1, 5\).*ghost_batch_size=4"):
         layer(_random(1, 5))
     with pytest.raises(ConfigError, match="ghost_batch_size >= 2"):
         dl.GhostBatchNorm1d(5, 1)(_random(6, 5))
@@ -265,9 +261,9 @@ def test_the_memory_format_is_kept(memory_format, batch):
     y = layer(x)
     assert y.is_contiguous(memory_format=memory_format)
     torch.testing.assert_close(y, _one_by_one(plain, 4)(x))
-    assert dl.GhostBatchNorm3d(5, 4)(
-        _random(batch, 5, 2, 3, 2).to(memory_format=torch.channels_last_3d)
-    ).is_contiguous(memory_format=torch.channels_last_3d)
+    assert dl.GhostBatchNorm3d(5, 4)(_random(batch, 5, 2, 3, 2).to(memory_format=torch.channels_last_3d)).is_contiguous(
+        memory_format=torch.channels_last_3d
+    )
 
 
 @pytest.mark.parametrize("batch", [8, 11, 3])

@@ -59,15 +59,11 @@ def test_two_ranks_train_as_one_process_does_and_statistics_are_those_of_the_fir
         optimiser.step()
     for name, parameter in model.named_parameters():
         for state in (first, second):
-            torch.testing.assert_close(
-                torch.from_numpy(state[name]), parameter.detach(), rtol=1e-12, atol=1e-12
-            )
+            torch.testing.assert_close(torch.from_numpy(state[name]), parameter.detach(), rtol=1e-12, atol=1e-12)
     for name, buffer in statistics.named_buffers():
         torch.testing.assert_close(torch.from_numpy(first[f"1.{name}"]), buffer, rtol=1e-12, atol=1e-12)
     assert first["1.num_batches_tracked"] == 2 * STEPS
-    assert (
-        first["1.running_mean"] != second["1.running_mean"]
-    ).all()  # until the next forward pass broadcasts them
+    assert (first["1.running_mean"] != second["1.running_mean"]).all()  # until the next forward pass broadcasts them
 
 
 def test_synchronised_statistics_are_the_mean_over_ranks_of_what_each_would_keep():

@@ -51,9 +51,7 @@ def test_refusals_name_the_numbers_and_the_way_out():
         DataError, match=r"batch of 130 is no multiple of ghost_batch_size=128 \(2 left over\).*drop_last"
     ):
         ghost_sizes(130, ghost=128, remainder="error")
-    with pytest.raises(
-        ConfigError, match=r"one value per channel in each of the 8 ghosts.*ghost_batch_size >= 2"
-    ):
+    with pytest.raises(ConfigError, match=r"one value per channel in each of the 8 ghosts.*ghost_batch_size >= 2"):
         ghost_sizes(8, ghost=1)
 
 

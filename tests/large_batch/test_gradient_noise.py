@@ -65,9 +65,7 @@ def test_drawn_gradients_have_that_covariance():
 
 
 def test_weights_are_reproducible_and_centred():
-    draw = [
-        sample_weights(50_000, variance=4.0, generator=torch.Generator().manual_seed(3)) for _ in range(2)
-    ]
+    draw = [sample_weights(50_000, variance=4.0, generator=torch.Generator().manual_seed(3)) for _ in range(2)]
     assert torch.equal(draw[0], draw[1])
     assert draw[0].mean().item() == pytest.approx(1.0, abs=0.04)
     assert draw[0].std().item() == pytest.approx(2.0, rel=0.02)

@@ -106,9 +106,7 @@ def test_weight_decay_keeps_adamws_averaging_window():
             for s in (tuned, new)
         ]
         assert windows[0] == pytest.approx(windows[1])
-    assert scale_settings(tuned, batch=4e5, rate="linear", decay="timescale").weight_decay == pytest.approx(
-        0.1
-    )
+    assert scale_settings(tuned, batch=4e5, rate="linear", decay="timescale").weight_decay == pytest.approx(0.1)
     lam = decay_for_window(0.2, batch=1e5, peak_lr=1e-3, tokens=1e9)
     assert averaging_window(batch=1e5, peak_lr=1e-3, weight_decay=lam, tokens=1e9) == pytest.approx(0.2)
 

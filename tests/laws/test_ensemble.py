@@ -17,9 +17,7 @@ def pairs():
         **{k: power.coefficients[k] for k in ("A", "B", "alpha", "beta", "gamma", "c0", "kappa", "f1")},
         supervised=power.supervised,
     )
-    reduced = ReducedDistillationLaw(
-        s0=5.9, p=0.245, q=0.03, c0=2.5, kappa=2.2, f1=0.09, supervised=power.supervised
-    )
+    reduced = ReducedDistillationLaw(s0=5.9, p=0.245, q=0.03, c0=2.5, kappa=2.2, f1=0.09, supervised=power.supervised)
     return [*full, (power.supervised, kappa), (power.supervised, reduced)]
 
 
@@ -30,9 +28,7 @@ def test_every_form_gives_what_its_own_law_gives():
     together = ensemble.distillation(student_params=n, student_tokens=d, teacher_loss=t)
     assert together.shape == (6, 9, 7, 5)
     for one, (plain, student) in zip(together, pairs(), strict=True):
-        np.testing.assert_allclose(
-            one, student(student_params=n, student_tokens=d, teacher_loss=t), rtol=1e-12
-        )
+        np.testing.assert_allclose(one, student(student_params=n, student_tokens=d, teacher_loss=t), rtol=1e-12)
         np.testing.assert_allclose(
             LawEnsemble.of([(plain, None)]).supervised(params=n, tokens=d)[0],
             plain(params=n, tokens=d),

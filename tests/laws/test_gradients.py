@@ -52,9 +52,7 @@ def test_supervised(law):
         same(found[name], central(at[name], lambda x, name=name: law(**{**at, name: x})), at[name], name)
     for name, value in law.coefficients.items():
         if value:
-            same(
-                found[name], central(value, lambda x, name=name: replace(law, **{name: x})(**at)), value, name
-            )
+            same(found[name], central(value, lambda x, name=name: replace(law, **{name: x})(**at)), value, name)
 
 
 @pytest.mark.parametrize("law", STUDENTS.values(), ids=STUDENTS)

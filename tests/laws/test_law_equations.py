@@ -21,9 +21,7 @@ tokens = st.floats(1e8, 1e14)
 
 def kappa_form(full: DistillationLaw) -> KappaDistillationLaw:
     names = ("A", "B", "alpha", "beta", "gamma", "c0", "f1")
-    return KappaDistillationLaw(
-        **{n: getattr(full, n) for n in names}, kappa=full.kappa, supervised=full.supervised
-    )
+    return KappaDistillationLaw(**{n: getattr(full, n) for n in names}, kappa=full.kappa, supervised=full.supervised)
 
 
 def test_supervised_equals_its_literal_form():
@@ -45,9 +43,7 @@ def test_distillation_equals_its_literal_form():
 def test_break_factors_are_those_computed_by_hand():
     # printed to three digits
     r = [0.60, 0.70, 0.80, 0.90, 0.93, 1.00, 1.10]
-    np.testing.assert_allclose(
-        FULL.break_factor(r), [0.992, 0.958, 0.829, 0.501, 0.371, 0.112, 0.0023], atol=6e-4
-    )
+    np.testing.assert_allclose(FULL.break_factor(r), [0.992, 0.958, 0.829, 0.501, 0.371, 0.112, 0.0023], atol=6e-4)
     short = kappa_form(FULL).break_factor(r)
     np.testing.assert_allclose(short, [0.992, 0.958, 0.829, 0.499, 0.367, 0.106, 0.0015], atol=6e-4)
     assert FULL.derived["break"] == pytest.approx(0.93, abs=5e-4)
@@ -65,9 +61,7 @@ def test_reduced_form_of_the_printed_set():
     # the 5.895 and 0.245 printed there, p alone moves L_S by up to 0.3 % at N_S = 1e11.
     s0, p = FULL.gamma * np.log(FULL.A), FULL.gamma * FULL.alpha
     assert (round(s0, 3), round(p, 3)) == (5.895, 0.245)
-    reduced = ReducedDistillationLaw(
-        s0=s0, p=p, c0=FULL.c0, kappa=FULL.kappa, f1=FULL.f1, supervised=SUPERVISED
-    )
+    reduced = ReducedDistillationLaw(s0=s0, p=p, c0=FULL.c0, kappa=FULL.kappa, f1=FULL.f1, supervised=SUPERVISED)
     N, M, T = np.meshgrid(np.geomspace(1e8, 1e11, 7), np.geomspace(20, 1000, 5), np.linspace(1.25, 3, 9))
     coords = {"student_params": N, "student_tokens": M * N, "teacher_loss": T}
     assert np.abs(reduced(**coords) / FULL(**coords) - 1).max() < 2.5e-3  # printed as 0.2 %: 0.23 % here
@@ -76,9 +70,7 @@ def test_reduced_form_of_the_printed_set():
 def test_limits():
     at = {"student_params": 1e9, "student_tokens": 2e10}
     assert FULL(student_params=1e30, student_tokens=1e40, teacher_loss=2.0) == pytest.approx(2.0, rel=1e-4)
-    assert FULL(**at, teacher_loss=4.0) == pytest.approx(
-        4.0, rel=1e-14
-    )  # a random teacher gives a random student
+    assert FULL(**at, teacher_loss=4.0) == pytest.approx(4.0, rel=1e-14)  # a random teacher gives a random student
     assert FULL(**at, teacher_loss=3.0) - 3.0 == pytest.approx(1e-11, rel=0.5)
 
 

@@ -37,12 +37,9 @@ def test_the_law_describes_its_runs_within_its_own_error(rows):
     law = published("distillaw2026-small")
     relative = {error.part: error.relative for error in law.record.errors}
     taught = [row for row in rows if row["purpose"] in ("grid", "holdout") and row["teacher_run"] is not None]
-    alone = [
-        row for row in rows if row["purpose"] in ("grid", "holdout", "teacher") and row["teacher_run"] is None
-    ]
+    alone = [row for row in rows if row["purpose"] in ("grid", "holdout", "teacher") and row["teacher_run"] is None]
     column = {
-        k: np.array([row[k] for row in taught], dtype=float)
-        for k in ("params", "tokens", "teacher_loss", "loss")
+        k: np.array([row[k] for row in taught], dtype=float) for k in ("params", "tokens", "teacher_loss", "loss")
     }
     predicted = law.distillation(
         student_params=column["params"], student_tokens=column["tokens"], teacher_loss=column["teacher_loss"]

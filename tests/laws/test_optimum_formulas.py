@@ -29,9 +29,7 @@ def root(falling, low: float, high: float) -> float:
 
 class TestSupervisedOptimum:
     @given(exponents, exponents, st.floats(0.3, 1.2), st.floats(2, 12), st.floats(2, 12), st.floats(18, 26))
-    def test_the_formula_is_where_the_slope_along_the_budget_vanishes(
-        self, alpha, beta, gamma, log_A, log_B, decade
-    ):
+    def test_the_formula_is_where_the_slope_along_the_budget_vanishes(self, alpha, beta, gamma, log_A, log_B, decade):
         law = SupervisedLaw(E=1.5, A=np.exp(log_A), B=np.exp(log_B), alpha=alpha, beta=beta, gamma=gamma)
         ln_c = np.log(10**decade / 6)
 

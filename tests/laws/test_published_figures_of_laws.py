@@ -82,9 +82,7 @@ class TestForms:
         reduced = ReducedDistillationLaw(
             s0=s0, p=p, c0=PRINTED.c0, kappa=PRINTED.kappa, f1=PRINTED.f1, supervised=SUPERVISED
         )
-        N, D, T = np.meshgrid(
-            np.geomspace(1e8, 1e11, 13), np.geomspace(1e9, 1e14, 13), np.linspace(1.25, 3, 15)
-        )
+        N, D, T = np.meshgrid(np.geomspace(1e8, 1e11, 13), np.geomspace(1e9, 1e14, 13), np.linspace(1.25, 3, 15))
         at = {"student_params": N, "student_tokens": D, "teacher_loss": T}
         error = np.abs(reduced(**at) / PRINTED(**at) - 1)
         assert error[N < 1.01e10].max() == pytest.approx(0.009, abs=2e-4)
@@ -117,9 +115,7 @@ class TestForms:
 
 class TestPublishedCoefficients:
     def test_allocation_exponents_and_tokens_per_parameter(self):
-        assert (SUPERVISED.derived["a"], SUPERVISED.derived["b"]) == pytest.approx(
-            (0.5137, 0.4863), abs=1e-4
-        )  # 7
+        assert (SUPERVISED.derived["a"], SUPERVISED.derived["b"]) == pytest.approx((0.5137, 0.4863), abs=1e-4)  # 7
         a = PRINTED.beta / (PRINTED.alpha + PRINTED.beta)
         assert a == pytest.approx(0.6649, abs=1e-4)
         for compute in (1e20, 1e22):
@@ -200,9 +196,7 @@ class TestCrossover:
     @staticmethod
     def crossover(law) -> float | None:
         tokens = np.geomspace(1e10, 1e17, 3001)
-        best = law.optimal_teacher_loss(
-            student_params=1e9, student_tokens=tokens, low=law.supervised.E, high=4.0
-        )
+        best = law.optimal_teacher_loss(student_params=1e9, student_tokens=tokens, low=law.supervised.E, high=4.0)
         ahead = np.flatnonzero(law.supervised(params=1e9, tokens=tokens) < best.student_loss)
         return float(tokens[ahead[0]]) if len(ahead) else None
 
@@ -237,9 +231,7 @@ class TestCrossover:
 class TestCapacityGap:
     def test_the_line_and_the_ratio(self):
         """13.1, and where the line means nothing."""
-        line, ratio = (
-            published(f"zhang2023-{kind}").capacity_gap for kind in ("capacity-gap", "constant-ratio")
-        )
+        line, ratio = (published(f"zhang2023-{kind}").capacity_gap for kind in ("capacity-gap", "constant-ratio"))
         S = np.array([100e6, 1e9, 3e9])
         np.testing.assert_allclose(line(student_params=S), [238e6, 2.49e9, 7.48e9], rtol=2e-3)
         np.testing.assert_allclose(line(student_params=S) / S, [2.38, 2.49, 2.49], atol=5e-3)
@@ -287,9 +279,7 @@ def test_repeated_data_gives_the_published_objective(law_runs):
     size = np.abs(np.log(published("muennighoff2023").repeated(**runs) / loss))
     objective = np.where(size <= 1e-3, size**2 / 2, 1e-3 * (size - 5e-4)).sum()
     assert len(loss) == 182 and objective == pytest.approx(0.0158259, abs=5e-8)
-    assert published("muennighoff2023").supervised.params_for_tokens(tokens=1.0) == pytest.approx(
-        0.051, abs=5e-5
-    )
+    assert published("muennighoff2023").supervised.params_for_tokens(tokens=1.0) == pytest.approx(0.051, abs=5e-5)
 
 
 def kappa_form() -> KappaDistillationLaw:

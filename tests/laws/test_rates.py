@@ -33,9 +33,7 @@ def test_rates_on_one_side_or_diverged_ones_are_no_bracket():
     assert lowest(HALVES, [math.inf, 3.0, 3.1]) is None
     assert lowest((0, 1, 2), [3.0, 3.1, 3.2]) is None
     assert lowest((0, 0.2, 2), [3.1, 3.0, 3.2]) is None
-    assert lowest((-3, -1, 0, 1), [9.0, 3.1, 3.0, 3.1]).octaves == pytest.approx(0), (
-        "a cliff far off bends nothing"
-    )
+    assert lowest((-3, -1, 0, 1), [9.0, 3.1, 3.0, 3.1]).octaves == pytest.approx(0), "a cliff far off bends nothing"
 
 
 @pytest.mark.parametrize("between", np.linspace(-0.5, 0.5, 21).round(3))
@@ -92,9 +90,7 @@ def test_precise_searches_decide_and_vague_ones_leave_what_is_known_of_others():
     for arm in FALL:
         law = _fit(vague, arm)
         assert law.mean[1] == pytest.approx(SIZE[0])
-        assert abs(law.mean[2] - FALL[arm][0]) < 0.1, (
-            "one octave of tokens and a minimum open by one: hardly news"
-        )
+        assert abs(law.mean[2] - FALL[arm][0]) < 0.1, "one octave of tokens and a minimum open by one: hardly news"
 
 
 def test_doubt_grows_with_the_distance_from_what_was_searched():

@@ -13,17 +13,13 @@ def stored():
     return json.loads(reproduction.FILE.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(
-    ("title", "claims"), reproduction.SECTIONS, ids=[t for t, _ in reproduction.SECTIONS]
-)
+@pytest.mark.parametrize(("title", "claims"), reproduction.SECTIONS, ids=[t for t, _ in reproduction.SECTIONS])
 def test_numbers_and_verdicts(title, claims, stored):
     fresh = json.loads(json.dumps(reproduction.document({title: claims(law_sets())})))["sections"][title]
     assert [claim["key"] for claim in fresh] == [claim["key"] for claim in stored["sections"][title]]
     for now, then in zip(fresh, stored["sections"][title], strict=True):
         assert now["verdict"] == then["verdict"], now["key"]
-        assert {k: now[k] for k in ("says", "theirs", "rule")} == {
-            k: then[k] for k in ("says", "theirs", "rule")
-        }
+        assert {k: now[k] for k in ("says", "theirs", "rule")} == {k: then[k] for k in ("says", "theirs", "rule")}
         for column, values in then["values"].items():
             # searches end within their tolerance, and the smallest numbers are differences of losses
             assert _numbers(now["values"][column]) == pytest.approx(
@@ -47,12 +43,8 @@ def test_every_claim_in_words_is_computed_once(stored):
 
 def test_a_verdict_follows_its_rule():
     """The judge decides, and a number that is off is a disagreement."""
-    assert single("kappa", ours=[2.244, 11.11], judge=near((2.244, 11.11), abs_=1e-3)).verdict == {
-        "ours": AGREES
-    }
-    assert single("kappa", ours=[2.3, 11.11], judge=near((2.244, 11.11), abs_=1e-3)).verdict == {
-        "ours": DISAGREES
-    }
+    assert single("kappa", ours=[2.244, 11.11], judge=near((2.244, 11.11), abs_=1e-3)).verdict == {"ours": AGREES}
+    assert single("kappa", ours=[2.3, 11.11], judge=near((2.244, 11.11), abs_=1e-3)).verdict == {"ours": DISAGREES}
     assert single("kappa").verdict == {"ours": UNDECIDED}
 
 

@@ -20,9 +20,9 @@ def test_a_head_start_fades_nearly_as_a_searched_sub_network_was_seen_to():
     ahead = 4.16 * 1e10
     assert 1 + ahead / 1e11 == pytest.approx(1.416, abs=1e-3)
     law = StartLaw(share=1.0, taught=ahead / 3e11, power=0.0)
-    assert law.head_start(student_params=1e9, source_params=7e9, source_tokens=3e11, taught=True)[
-        0
-    ] == pytest.approx(ahead)
+    assert law.head_start(student_params=1e9, source_params=7e9, source_tokens=3e11, taught=True)[0] == pytest.approx(
+        ahead
+    )
 
 
 def test_members_come_first_and_coordinates_broadcast():

@@ -41,8 +41,7 @@ FAMILIES = {
     "phi3": SIZES,
     "granite": SIZES | {"logits_scaling": 8.0, "embedding_multiplier": 3.0},
     "cohere": SIZES | {"logit_scale": 0.25},
-    "falcon_h1": SIZES
-    | {"lm_head_multiplier": 0.3, "mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16},
+    "falcon_h1": SIZES | {"lm_head_multiplier": 0.3, "mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16},
     "mamba": {
         "hidden_size": 32,
         "num_hidden_layers": 2,

@@ -75,9 +75,7 @@ def test_an_export_gives_identical_logits_and_generates_text(family, random_mode
     assert words.get_vocab() == tokenizer.get_vocab()
     text = "the teacher sleeps"
     inputs = words(text, return_tensors="pt")
-    out = loaded.generate(
-        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=5
-    )
+    out = loaded.generate(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=5)
     assert words.decode(out[0]).startswith(text)
     assert out.shape[1] > inputs["input_ids"].shape[1]
 
@@ -147,9 +145,7 @@ def test_a_model_trained_alone_has_no_teacher_in_its_card():
 
 
 def test_a_private_path_of_the_teacher_stays_private():
-    text = card(
-        result=RESULT | {"teacher_run": "/home/someone/secret/SmolLM2", "teacher_tokens": None}
-    ).text()
+    text = card(result=RESULT | {"teacher_run": "/home/someone/secret/SmolLM2", "teacher_tokens": None}).text()
     assert "distilled from `SmolLM2`" in text
     assert "someone" not in text
 
@@ -162,9 +158,7 @@ def test_a_state_dict_is_written_instead_of_the_modules_own_weights(random_model
     assert torch.equal(loaded.lm_head.weight, 2 * model.lm_head.weight)
 
 
-def test_an_export_that_fails_leaves_the_earlier_one_and_other_files(
-    random_model, tokenizer, tmp_path, monkeypatch
-):
+def test_an_export_that_fails_leaves_the_earlier_one_and_other_files(random_model, tokenizer, tmp_path, monkeypatch):
     first = random_model("llama")
     claim_folder(tmp_path)
     (tmp_path / "result.json").write_text("{}")

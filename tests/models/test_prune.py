@@ -35,9 +35,7 @@ def _logits(model, tokens=None):
 
 def test_the_cut_of_the_reference_recipe():
     """MiniMA: the first 4 and the last 4 of 32 layers go, every layer is cut alike."""
-    large = Shape(
-        layers=32, width=4096, ffn=11008, heads=32, kv_heads=32, head_dim=128, vocab=49216, context=4096
-    )
+    large = Shape(layers=32, width=4096, ffn=11008, heads=32, kv_heads=32, head_dim=128, vocab=49216, context=4096)
     cut = uniform_cut(large, replace(large, layers=24, width=3072, ffn=8192, heads=24, kv_heads=24))
     assert cut.layers == tuple(range(4, 28))
     assert (len(cut.width), len(cut.heads[0]), len(cut.ffn[0])) == (3072, 24, 8192)
@@ -149,9 +147,7 @@ def test_groups_are_cut_whole():
     name = "model.layers.1.self_attn.{}.weight"
     rows = torch.cat([torch.arange(24, 32), torch.arange(0, 8)])  # key-value heads 3 and 0
     assert torch.equal(got[name.format("k_proj")], theirs[name.format("k_proj")][rows])
-    with pytest.raises(
-        ConfigError, match=r"heads \[1, 2, 4, 5\].*key-value heads \[0, 1\].*whole groups of 2"
-    ):
+    with pytest.raises(ConfigError, match=r"heads \[1, 2, 4, 5\].*key-value heads \[0, 1\].*whole groups of 2"):
         prune(model, half, replace(cut, heads=((1, 2, 4, 5),) * 2))
     with pytest.raises(ConfigError, match="4 of its query heads share keys and values, 2 of its"):
         prune(model, replace(shape, heads=4, kv_heads=1))

@@ -106,12 +106,7 @@ def test_a_student_computes_what_the_teacher_does_without_the_other_units(teache
             continue
         size = shape.head_dim if axes[-1] == "heads" else 1
         kept = cut.heads[layer] if axes[-1] == "heads" else cut.ffn[layer]
-        gone = [
-            size * unit + d
-            for unit in range(weight.shape[1] // size)
-            if unit not in kept
-            for d in range(size)
-        ]
+        gone = [size * unit + d for unit in range(weight.shape[1] // size) if unit not in kept for d in range(size)]
         with torch.no_grad():
             weight[:, gone] = 0
     got = _logits(prune(teacher, student, cut))
@@ -126,9 +121,7 @@ def test_every_weight_is_kept_slices_of_one_weight(teacher):
     pruned, theirs = prune(teacher, student, cut), teacher.state_dict()
     for name, got in pruned.state_dict().items():
         layer, axes = axes_of(name)
-        whole = theirs[
-            name if layer is None else name.replace(f"layers.{layer}.", f"layers.{cut.layers[layer]}.")
-        ]
+        whole = theirs[name if layer is None else name.replace(f"layers.{layer}.", f"layers.{cut.layers[layer]}.")]
         for dim, axis in enumerate(axes):
             heads = () if layer is None else cut.heads[layer]
             units = {
@@ -163,11 +156,7 @@ def test_units_that_say_nothing_do_not_matter_and_others_do(teacher, by):
     with torch.no_grad():
         for name, weight in silent.named_parameters():
             layer, axes = axes_of(name)
-            if (
-                layer == 1
-                and weight.dim() == 2
-                and axes in (("ffn", "width"), ("width", "ffn"), ("width", "heads"))
-            ):
+            if layer == 1 and weight.dim() == 2 and axes in (("ffn", "width"), ("width", "ffn"), ("width", "heads")):
                 # by gradient a unit is silent if nobody reads it, by activation if it says nothing
                 if by == "gradient" and axes[0] == "width":
                     weight[:, : 8 if axes[1] == "heads" else 3] = 0
@@ -178,11 +167,7 @@ def test_units_that_say_nothing_do_not_matter_and_others_do(teacher, by):
     batches = torch.randint(0, 60, (6, 24), generator=torch.Generator().manual_seed(0)).split(2)
     scores = measure_importance(silent, batches, by=by)
     assert scores.windows == 6 and scores.layers.shape == (shape.layers,) and (scores.width > 0).all()
-    assert (
-        np.allclose(scores.ffn[1, :3], 0, atol=1e-7)
-        and (scores.ffn[1, 3:] > 0).all()
-        and (scores.ffn[0] > 0).all()
-    )
+    assert np.allclose(scores.ffn[1, :3], 0, atol=1e-7) and (scores.ffn[1, 3:] > 0).all() and (scores.ffn[0] > 0).all()
     if by == "gradient":
         assert scores.heads[1, 0] == 0 and (scores.heads[1, 1:] > 0).all()
 
@@ -202,9 +187,7 @@ def test_gradient_importance_is_the_derivative_of_the_loss(teacher):
     neuron = int(np.argmax(scores.ffn[block]))  # norms are float32 whatever the model is
     modules = dict(teacher.named_modules())
     name = next(
-        n
-        for n in modules
-        if n.endswith((f"layers.{block}.mlp.down_proj", f"layers.{block}.mlp.dense_4h_to_h"))
+        n for n in modules if n.endswith((f"layers.{block}.mlp.down_proj", f"layers.{block}.mlp.dense_4h_to_h"))
     )
     losses = []
     for factor in (1 + STEP, 1 - STEP):
@@ -235,7 +218,5 @@ def test_groups_that_share_keys_and_values_stay_whole(teacher):
 def test_a_family_that_is_not_known_is_refused():
     with pytest.raises(ConfigError, match="model type is 'gpt2'; what can be cut are llama, mistral"):
         family_shape(GPT2Config(), "models/gpt2")
-    with pytest.raises(
-        ConfigError, match=r"nothing is known of the weight 'transformer.h.0.attn.c_attn.weight'"
-    ):
+    with pytest.raises(ConfigError, match=r"nothing is known of the weight 'transformer.h.0.attn.c_attn.weight'"):
         axes_of("transformer.h.0.attn.c_attn.weight")

@@ -119,9 +119,7 @@ def test_what_cannot_be_is_refused_with_what_to_do(teacher, tmp_path, words, sai
 def test_too_little_text_for_the_windows_is_said(teacher, tmp_path):
     short = tmp_path / "short.jsonl"
     short.write_text("".join(json.dumps({"text": f"speech {i}"}) + "\n" for i in range(9)), encoding="utf-8")
-    done = distillaw(
-        "prune", teacher, "--out", tmp_path / "no", "--keep", 0.5, "--text", short, "--context", 64
-    )
+    done = distillaw("prune", teacher, "--out", tmp_path / "no", "--keep", 0.5, "--text", short, "--context", 64)
     assert done.returncode == 1 and "has 64 tokens; give more or longer text" in done.stderr
     for context in (1, 100_000):
         done = pruned(teacher, tmp_path / "no", "--keep", 0.5, context=context)
@@ -138,9 +136,7 @@ def test_damaged_weights_and_a_folder_that_cannot_be_are_said_before_the_work(te
         model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
     model.save_pretrained(tmp_path / "bad")
     done = distillaw("prune", tmp_path / "bad", "--out", tmp_path / "no", "--keep", 0.5)
-    assert (
-        done.returncode == 1 and "model.layers.1.mlp.up_proj.weight holds values that are not" in done.stderr
-    )
+    assert done.returncode == 1 and "model.layers.1.mlp.up_proj.weight holds values that are not" in done.stderr
 
 
 def test_a_model_that_lies_there_is_not_written_over(teacher, tmp_path):
@@ -155,10 +151,7 @@ def test_a_dry_run_says_the_shape_and_writes_nothing(teacher, tmp_path):
     assert not (tmp_path / "dry").exists()
     by_law = json.loads(pruned(teacher, tmp_path / "dry", "--by-law", "--dry-run", "--json").stdout)
     assert by_law["keep"] == pytest.approx(0.4, abs=0.05)
-    assert (
-        by_law["size_by_law"]["law"] == "zhang2023-constant-ratio"
-        and by_law["size_by_law"]["interval"] is None
-    )
+    assert by_law["size_by_law"]["law"] == "zhang2023-constant-ratio" and by_law["size_by_law"]["interval"] is None
     named = json.loads(
         pruned(teacher, tmp_path / "dry", "--law", "zhang2023-constant-ratio", "--dry-run", "--json").stdout
     )

@@ -32,9 +32,7 @@ def test_logits_of_what_stays_are_the_old_ones_bit_for_bit(random_model, kind, p
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_new_row_is_the_mean_of_its_parts_on_both_sides(random_model, tied):
     model = random_model("llama", tie_word_embeddings=tied)
-    inside, outside = (
-        m.weight.clone() for m in (model.get_input_embeddings(), model.get_output_embeddings())
-    )
+    inside, outside = (m.weight.clone() for m in (model.get_input_embeddings(), model.get_output_embeddings()))
     before = sum(p.numel() for p in model.parameters())
     give_rows(model, [*((i,) for i in range(270)), (3, 9), (4, 4, 10)])
     new_in, new_out = model.get_input_embeddings().weight, model.get_output_embeddings().weight
@@ -65,11 +63,7 @@ def test_ids_of_special_tokens_move_along(random_model):
     model.config.eos_token_id = [5, 6, 7]
     model.config.pad_token_id = 6
     renumber_tokens(model, {old: new for new, old in enumerate(KEPT)})
-    assert (
-        model.config.eos_token_id == [3, 4]
-        and model.config.pad_token_id is None
-        and model.config.bos_token_id == 0
-    )
+    assert model.config.eos_token_id == [3, 4] and model.config.pad_token_id is None and model.config.bos_token_id == 0
 
 
 def test_rows_that_are_not_there_are_refused(random_model):

@@ -43,9 +43,7 @@ def test_chunks_of_any_size_give_the_same_scores(monkeypatch):
 def test_a_teacher_is_scored_over_the_studys_tokens_alone(head_is_known):
     model = build_model(shape_for_params(3e4, vocab=64, context=16), seed=0).eval().requires_grad_(False)
     head = head_of(model).trimmed(50, torch.float32) if head_is_known else None
-    teacher = ModelTeacher(
-        name="padded", model=model, head=head, vocab_size=50, trimmed_rows=14, fingerprint="0" * 16
-    )
+    teacher = ModelTeacher(name="padded", model=model, head=head, vocab_size=50, trimmed_rows=14, fingerprint="0" * 16)
     ids = np.random.default_rng(0).integers(0, 50, 14)
     scores = score_heldout(teacher, make_heldout([ids], context=16))
     logp = torch.log_softmax(model(torch.from_numpy(ids[None, :-1])).logits[..., :50], -1)

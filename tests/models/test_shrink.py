@@ -8,12 +8,8 @@ from distillaw.errors import ConfigError
 from distillaw.models.cut import advice, check_cut, shrink
 from distillaw.shapes import Shape, count_non_embedding
 
-LLAMA2 = Shape(
-    layers=32, width=4096, ffn=11008, heads=32, kv_heads=32, head_dim=128, vocab=32000, context=4096
-)
-SMOL = Shape(
-    layers=30, width=576, ffn=1536, heads=9, kv_heads=3, head_dim=64, vocab=49152, context=2048, tied=True
-)
+LLAMA2 = Shape(layers=32, width=4096, ffn=11008, heads=32, kv_heads=32, head_dim=128, vocab=32000, context=4096)
+SMOL = Shape(layers=30, width=576, ffn=1536, heads=9, kv_heads=3, head_dim=64, vocab=49152, context=2048, tied=True)
 TINY = replace(SMOL, layers=4, width=96, ffn=256, heads=6, kv_heads=6, head_dim=16)
 TEACHERS = {"llama-2-7b": LLAMA2, "smollm2": SMOL, "tiny": TINY}
 
@@ -40,9 +36,7 @@ def test_the_student_of_the_reference_recipe_is_near():
 
 def test_the_whole_and_more():
     assert shrink(SMOL, count_non_embedding(SMOL), count_non_embedding) == SMOL
-    with pytest.raises(
-        ConfigError, match="2e\\+08 non-embedding parameters are not between 0 and the teacher's 106,2"
-    ):
+    with pytest.raises(ConfigError, match="2e\\+08 non-embedding parameters are not between 0 and the teacher's 106,2"):
         shrink(SMOL, 2e8, count_non_embedding)
     with pytest.raises(ConfigError, match="no shape of 1,000 non-embedding parameters"):
         shrink(SMOL, 1000, count_non_embedding)

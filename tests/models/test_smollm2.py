@@ -47,9 +47,7 @@ def test_its_loss_on_old_books_is_what_was_measured_elsewhere(smollm2, shared_da
     texts = [book["text"][20_000:26_000] for book in books]
     documents = [np.array([tokenizer.eos_token_id, *tokenizer(text)["input_ids"][:512]]) for text in texts]
     scores = score_heldout(teacher, make_heldout(documents, context=512))
-    assert (
-        3.40 < scores.loss < 3.58 or abs(scores.loss - 3.49) < 2 * scores.loss_se
-    )  # 3.402 and 3.573 elsewhere
+    assert 3.40 < scores.loss < 3.58 or abs(scores.loss - 3.49) < 2 * scores.loss_se  # 3.402 and 3.573 elsewhere
     words = "".join(tokenizer.decode(ids[1:]) for ids in documents)
     assert 0.95 < scores.loss_sum.sum() / np.log(2) / len(words.encode()) < 1.25  # bits per byte
 
@@ -59,9 +57,7 @@ def test_it_knows_something_and_is_saved_as_an_ordinary_folder(smollm2, tmp_path
 
     teacher, tokenizer = smollm2
     inputs = tokenizer("The capital of France is", return_tensors="pt")
-    out = teacher.model.generate(
-        **inputs, max_new_tokens=8, do_sample=False, pad_token_id=tokenizer.eos_token_id
-    )
+    out = teacher.model.generate(**inputs, max_new_tokens=8, do_sample=False, pad_token_id=tokenizer.eos_token_id)
     assert "Paris" in tokenizer.decode(out[0])
     teacher.model.save_pretrained(tmp_path)
     with torch.no_grad():

@@ -25,9 +25,7 @@ def test_any_family_is_loaded_frozen_and_gives_its_models_logits(family, save_te
     teacher = load_teacher(folder, tokenizer, context=64)
     with torch.no_grad():
         wanted = model(input_ids=probe(), use_cache=False).logits
-    torch.testing.assert_close(
-        teacher.logits(probe()), wanted, rtol=1e-5, atol=1e-6 * wanted.abs().max().item()
-    )
+    torch.testing.assert_close(teacher.logits(probe()), wanted, rtol=1e-5, atol=1e-6 * wanted.abs().max().item())
     torch.testing.assert_close(apply_head(teacher.head, teacher.hidden(probe())), teacher.logits(probe()))
     assert (teacher.vocab_size, teacher.trimmed_rows) == (270, 0)
     assert not teacher.model.training
@@ -64,9 +62,7 @@ def test_padding_rows_that_a_token_of_the_teacher_owns_are_not_trimmed(save_teac
     theirs = copy.deepcopy(tokenizer)
     theirs.add_tokens(["<tool_call>"], special_tokens=True)
     folder, _ = save_teacher(vocab_size=320, with_tokenizer=theirs)
-    with pytest.raises(
-        VocabularyError, match=r"1 tokens differ, e.g. '<tool_call>' is 270 there, absent here"
-    ):
+    with pytest.raises(VocabularyError, match=r"1 tokens differ, e.g. '<tool_call>' is 270 there, absent here"):
         load_teacher(folder, tokenizer)
 
 
@@ -180,9 +176,7 @@ def test_a_name_that_is_nothing_is_refused(name, tokenizer):
 def test_the_fingerprint_names_weights_and_architecture_but_not_who_saved_them(save_teacher):
     folder, model = save_teacher("granite")
     first, config = fingerprint(folder), json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(
-        json.dumps(config | {"transformers_version": "9", "use_cache": False})
-    )
+    (folder / "config.json").write_text(json.dumps(config | {"transformers_version": "9", "use_cache": False}))
     assert fingerprint(folder) == first
     (folder / "config.json").write_text(json.dumps(config | {"logits_scaling": 4.0}))
     other = fingerprint(folder)
@@ -226,7 +220,5 @@ def _quantised(scheme, folder):
 
         config = TorchAoConfig(Int8WeightOnlyConfig(version=2), include_input_output_embeddings=True)
     else:
-        config = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
-        )
+        config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
     return AutoModelForCausalLM.from_pretrained(folder, quantization_config=config, dtype=torch.float32)

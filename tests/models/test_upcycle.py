@@ -55,10 +55,7 @@ def test_counts_are_those_of_the_module_and_active_ones_of_the_dense_model(rando
     assert (count.non_embedding, count.total) == count_parameters(mixture)
     routers = 32 * sum(experts)
     assert count.active_non_embedding == count_parameters(dense)[0] + routers
-    flops = [
-        forward_flops(architecture_from_config(m.config.to_dict()), context=64).total
-        for m in (dense, mixture)
-    ]
+    flops = [forward_flops(architecture_from_config(m.config.to_dict()), context=64).total for m in (dense, mixture)]
     assert flops[1] - flops[0] == 2 * routers
 
 

@@ -57,9 +57,7 @@ def test_the_page_is_given_every_phrase_that_it_says_and_none_is_said_by_nobody(
     page = _words(WEB / "src", ".ts", ".svelte")
     calls = re.findall(r"\b(?:say|refuse)\((.*?)(?:, [{]|[)];|[)]$)", page, re.MULTILINE)
     said = {name for call in calls for name in re.findall(r'(?:^|[?:] )"([^"]+)"', call)}
-    assert (
-        {"decided by", "shown", "stronger", "weaker", "bill with"} <= said <= set(PHRASES)
-    )  # of choices too
+    assert {"decided by", "shown", "stronger", "weaker", "bill with"} <= said <= set(PHRASES)  # of choices too
     text = page + _words(WEB.parent / "src" / "distillaw", ".py")
     made = {re.sub(r"[$]?[{].*?[}]", "*", name) for name in re.findall(r'\bsay\(f?["`](.*?)["`]', text)}
     assert not [p for p in PHRASES if f'"{p}"' not in text and not any(fnmatch(p, name) for name in made)]

@@ -40,9 +40,7 @@ def test_a_named_teacher_of_an_address_stands_alone(open_page, planner):
     """Not beside the example that the page opens with."""
     page = open_page(planner, "teacher=llama-3.1-8b")
     assert not page.query_selector("[data-testid=address-note]")
-    assert "--teacher Llama-3.1-8B" in text(page, "command") and "--teacher-params" not in text(
-        page, "command"
-    )
+    assert "--teacher Llama-3.1-8B" in text(page, "command") and "--teacher-params" not in text(page, "command")
     both = open_page(planner, "teacher=llama-3.1-8b&own=8B~2T~")
     assert "--teacher-params 8B" in text(both, "command")
     chosen = open_page(planner)

@@ -159,9 +159,7 @@ def check_answer(page, question):
         if row["gain"] is not None:
             assert losses(mine, of="gain") == pytest.approx(losses(row, of="gain"), rel=1e-5, abs=1e-6)
             share = row["probability_best_teacher"]
-            assert mine["probability_best_teacher"] == (
-                None if share is None else pytest.approx(share, abs=1e-3)
-            )
+            assert mine["probability_best_teacher"] == (None if share is None else pytest.approx(share, abs=1e-3))
         for part, flop in row["compute"].items():
             assert mine["compute"][part] == (None if flop is None else pytest.approx(flop, rel=1e-5)), part
     for key in ("crossover_tokens", "crossover_compute"):
@@ -193,9 +191,7 @@ def test_a_fitted_law_and_the_published_ones_agree_on_the_same_answer(open_page,
     """Two sources that may decide: their densities are multiplied, in the order of the first one's draws."""
     law, path = str(tmp_path / "law.json"), tmp_path / "planner.html"
     write_runs(tmp_path / "runs.csv", published("surrogate-s1"))
-    fitted = answer(
-        "fit", tmp_path / "runs.csv", "--law", "distillation-kappa", "--bootstrap", 16, "--out", law
-    )
+    fitted = answer("fit", tmp_path / "runs.csv", "--law", "distillation-kappa", "--bootstrap", 16, "--out", law)
     assert fitted.returncode == 0, fitted.stderr
     assert answer("page", "--law", law, "--out", path).returncode == 0
     page = open_page(path)

@@ -21,9 +21,7 @@ def test_the_committed_page_is_built_from_this_source(tmp_path):
     )
     assert done.returncode == 0, done.stderr.decode()
     committed = (files("distillaw.page") / "built" / "planner.html").read_bytes()
-    assert (tmp_path / "planner.html").read_bytes() == committed, (
-        "run `npm run build` in web/ and commit the page"
-    )
+    assert (tmp_path / "planner.html").read_bytes() == committed, "run `npm run build` in web/ and commit the page"
 
 
 def test_the_source_has_no_type_errors():

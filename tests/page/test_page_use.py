@@ -31,9 +31,7 @@ def test_a_change_of_input_changes_verdict_and_figures(open_page, planner):
     page.wait_for_selector("[data-testid=figure-map] svg")
     before, drawn = text(page, "sentence"), page.inner_html("[data-testid=figure-loss-over-tokens] .frame")
     page.fill("#budget", "200B")
-    page.wait_for_function(
-        "old => document.querySelector('[data-testid=sentence]').innerText !== old", arg=before
-    )
+    page.wait_for_function("old => document.querySelector('[data-testid=sentence]').innerText !== old", arg=before)
     page.wait_for_function(
         "old => document.querySelector('[data-testid=figure-loss-over-tokens] .frame').innerHTML !== old",
         arg=drawn,
@@ -48,9 +46,7 @@ def test_a_slider_moves_the_verdict(open_page, planner):
     for _ in range(5):
         page.keyboard.press("ArrowRight")
     assert page.input_value("#budget") != "20B"
-    page.wait_for_function(
-        "old => document.querySelector('[data-testid=sentence]').innerText !== old", arg=before
-    )
+    page.wait_for_function("old => document.querySelector('[data-testid=sentence]').innerText !== old", arg=before)
 
 
 def test_wrong_input_is_said_and_the_last_answer_is_marked_old(open_page, planner):
@@ -94,9 +90,7 @@ def test_a_link_holds_the_whole_question(open_page, planner):
     again = open_page(planner, page.url.split("#")[1])
     assert text(again, "sentence") == sentence and text(again, "command") == command
     again.evaluate("location.hash = ''")
-    again.wait_for_function(
-        "old => document.querySelector('[data-testid=command]').innerText !== old", arg=command
-    )
+    again.wait_for_function("old => document.querySelector('[data-testid=command]').innerText !== old", arg=command)
     assert text(again, "command").startswith("distillaw plan --student 1B --tokens 20B")
 
 
@@ -156,8 +150,7 @@ def test_the_command_reads_the_toml_of_the_page(question, open_page, planner, tm
     path = tmp_path / "plan.toml"
     path.write_bytes(downloaded(page, "save-toml"))
     from_file, typed = (
-        answer(*words, "--json")
-        for words in (["plan", "--question", path], shlex.split(text(page, "command"))[1:])
+        answer(*words, "--json") for words in (["plan", "--question", path], shlex.split(text(page, "command"))[1:])
     )
     assert from_file.returncode == 0 and from_file.stdout == typed.stdout
     assert text(page, "sentence") == f"{people(json.loads(from_file.stdout)['sentence'])}."
@@ -211,13 +204,9 @@ def test_a_study_brings_its_law_its_runs_and_its_paired_verdicts(open_page, tmp_
     page = open_page(path)
     cells = study_on_page(record)["cells"]
     params, tokens = record.target
-    here = next(
-        c for c in cells if is_near(c["params"], params) and is_near(c["tokens"], tokens, within=0.01)
-    )
+    here = next(c for c in cells if is_near(c["params"], params) and is_near(c["tokens"], tokens, within=0.01))
     assert text(page, "sentence") == f"{people(here['sentence'])}."
-    assert "your own paired runs" in text(page, "probability") and text(page, "laws-alone").startswith(
-        "Laws alone: "
-    )
+    assert "your own paired runs" in text(page, "probability") and text(page, "laws-alone").startswith("Laws alone: ")
     check_takes_away_the_runs_verdict(page, here, tmp_path / "plan.toml")
     page.wait_for_selector("[data-testid=figure-measured] svg")
     page.locator("[data-testid=study] td button").first.click()
@@ -227,9 +216,7 @@ def test_a_study_brings_its_law_its_runs_and_its_paired_verdicts(open_page, tmp_
     )
     page.select_option("#scenario", "best-case")  # not what the cells were asked: laws again
     page.wait_for_function("!document.querySelector('[data-testid=probability]').innerText.includes('runs')")
-    page.locator(
-        "[data-testid=study] td button"
-    ).first.click()  # asks what the cell was asked, scenario and all
+    page.locator("[data-testid=study] td button").first.click()  # asks what the cell was asked, scenario and all
     page.wait_for_function("document.querySelector('[data-testid=probability]').innerText.includes('runs')")
     assert text(page, "sentence") == f"{people(cells[0]['sentence'])}."
     phone = open_page(path, viewport={"width": 390, "height": 900}, color_scheme="dark")
@@ -242,9 +229,7 @@ def test_a_study_brings_its_law_its_runs_and_its_paired_verdicts(open_page, tmp_
 
 def check_takes_away_the_runs_verdict(page, cell, path):
     """The command shown and the file saved are answered by the runs, as the verdict on top is."""
-    assert text(page, "command") == cell["command"] and "by laws alone" in page.inner_text(
-        "#strategies-title"
-    )
+    assert text(page, "command") == cell["command"] and "by laws alone" in page.inner_text("#strategies-title")
     teacher = cell["sentence"].split(":")[0].split("the ")[1]
     assert f"distil from the {teacher}" in text(page, "strategies"), "named as the study names it"
     path.write_bytes(downloaded(page, "save-toml"))
@@ -302,10 +287,7 @@ def test_a_question_is_asked_and_taken_away_by_keyboard_alone(open_page, planner
 
     def tab_to(name):
         for _ in range(90):
-            if (
-                page.evaluate("document.activeElement.dataset.testid || document.activeElement.id || ''")
-                == name
-            ):
+            if page.evaluate("document.activeElement.dataset.testid || document.activeElement.id || ''") == name:
                 return
             page.keyboard.press("Tab")
         raise AssertionError(f"{name} is not reached")

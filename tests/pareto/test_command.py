@@ -20,9 +20,7 @@ def run(tmp_path):
     """A finished run that was evaluated."""
     result = {"run_id": "mine", "total_params": 3.0e9, "tokens": 1.0e11, "teacher_total_params": 7.0e9}
     (tmp_path / "result.json").write_text(json.dumps(result))
-    scores = {
-        task: {"score": 0.2 + 0.01 * i, "se": 0.004, "near_chance": False} for i, task in enumerate(SCORES)
-    }
+    scores = {task: {"score": 0.2 + 0.01 * i, "se": 0.004, "near_chance": False} for i, task in enumerate(SCORES)}
     heldout = {"loss": 3.0, "bits_per_byte": 1.1, "bits_per_byte_se": 0.02}
     (tmp_path / "evaluation.json").write_text(
         json.dumps({"scores": scores, "mean_of_six": mean_of_suite(scores), "heldout": heldout})
@@ -33,8 +31,7 @@ def run(tmp_path):
 def test_the_teachers_cost_is_in_or_out(run):
     result = json.loads((run / "result.json").read_text())
     cost = {
-        what: axis_compute(result, teacher_cost=what, teacher_tokens=2e12)
-        for what in ("none", "forward", "training")
+        what: axis_compute(result, teacher_cost=what, teacher_tokens=2e12) for what in ("none", "forward", "training")
     }
     assert cost["none"] == 6 * 3e9 * 1e11
     assert cost["forward"] - cost["none"] == pytest.approx(2 * 7e9 * 1e11)

@@ -11,9 +11,9 @@ from distillaw.accounting.conventions import ParamConvention, Params, distillati
 from distillaw.errors import DataError
 from distillaw.pareto.points import SCORES, ScorePoint, hull, place, published_points, staircase
 
-POINTS = st.lists(
-    st.tuples(st.floats(1, 1e6), st.floats(0, 100)).map(lambda t: t), min_size=1, max_size=12
-).map(lambda rows: [ScorePoint(name=str(i), compute=c, score=s) for i, (c, s) in enumerate(rows)])
+POINTS = st.lists(st.tuples(st.floats(1, 1e6), st.floats(0, 100)).map(lambda t: t), min_size=1, max_size=12).map(
+    lambda rows: [ScorePoint(name=str(i), compute=c, score=s) for i, (c, s) in enumerate(rows)]
+)
 
 
 @given(POINTS)
@@ -52,9 +52,7 @@ def test_a_place_by_hand():
     assert found.probability == pytest.approx(0.8413447, abs=1e-6)  # one standard error ahead
     alone = place(own, [others[1]])
     assert alone.best is None and alone.probability is None
-    behind = place(
-        ScorePoint(name="x", compute=3, score=19, se=None), [ScorePoint(name="y", compute=1, score=20)]
-    )
+    behind = place(ScorePoint(name="x", compute=3, score=19, se=None), [ScorePoint(name="y", compute=1, score=20)])
     assert behind.ahead == -1 and behind.probability is None
 
 

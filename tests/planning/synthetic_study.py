@@ -199,9 +199,7 @@ def _write(folder, world, rows, tokens, *, skip, fail):
         run = folder / "runs" / row["run_id"]
         run.mkdir(parents=True)
         label = row["run_id"].split("-")[1]
-        (run / "spec.json").write_text(
-            json.dumps({"run_id": row["run_id"], "group": row["group"], "label": label})
-        )
+        (run / "spec.json").write_text(json.dumps({"run_id": row["run_id"], "group": row["group"], "label": label}))
         if any(s in row["run_id"] for s in fail):
             (run / "status.json").write_text(
                 json.dumps({"state": "failed", "error": "RunError: loss is NaN at step 7"})

@@ -29,9 +29,7 @@ def test_the_explanation_puts_in_the_numbers_of_the_law(verdict):
     alone = float(law.supervised(params=1e9, tokens=tokens))
     row = verdict.headline.best
     teacher = float(law.supervised(params=8e9, tokens=2e11))
-    taught = float(
-        law.distillation(student_params=1e9, student_tokens=row.student_tokens, teacher_loss=teacher)
-    )
+    taught = float(law.distillation(student_params=1e9, student_tokens=row.student_tokens, teacher_loss=teacher))
     for number in (alone, teacher, taught):
         assert f"{number:.4f}" in text
     said = re.search(r"so L_S = ([\d.]+) \+ ([\d.]+) = ([\d.]+)", text)
@@ -56,9 +54,7 @@ def test_the_teacher_range_holds_sizes_that_are_as_good(verdict):
 
     def loss(size):
         teacher = law.supervised(params=size, tokens=verdict.teachers.tokens_per_param * size)
-        return float(
-            law.distillation(student_params=1e9, student_tokens=row.student_tokens, teacher_loss=teacher)
-        )
+        return float(law.distillation(student_params=1e9, student_tokens=row.student_tokens, teacher_loss=teacher))
 
     assert loss(curve.best.at) == pytest.approx(curve.best.student_loss, rel=1e-9)
     for end, beyond in ((flat.lower, 0.8), (flat.upper, 1.25)):
@@ -89,9 +85,7 @@ def test_a_pilot_pays_for_the_teacher_it_needs():
 
 
 def test_a_weak_teacher_a_small_one_and_short_training_are_said():
-    verdict = plan(
-        "1B", student_tokens=5e8, teachers=[Teacher(name="bad", params=2e8, loss=3.9)], with_flips=False
-    )
+    verdict = plan("1B", student_tokens=5e8, teachers=[Teacher(name="bad", params=2e8, loss=3.9)], with_flips=False)
     text = "\n".join(verdict.warnings)
     assert "no better than the student" in text
     assert "smaller than the student" in text
@@ -106,13 +100,9 @@ def test_a_measured_loss_is_brought_to_the_laws_scale_or_widens_it():
         return plan("1B", student_tokens=2e10, teachers=[there], with_flips=False)
 
     estimated, harder = gain(tokens=2e11), gain(tokens=2e11, loss=1.3 * loss)
-    assert harder.gain.mean == pytest.approx(1.3 * estimated.gain.mean, rel=1e-2), (
-        "text 30 % harder, all losses alike"
-    )
+    assert harder.gain.mean == pytest.approx(1.3 * estimated.gain.mean, rel=1e-2), "text 30 % harder, all losses alike"
     own = gain(tokens=2e11, loss=loss)
-    assert harder.crossover_tokens == pytest.approx(own.crossover_tokens), (
-        "one ratio of losses, one crossover"
-    )
+    assert harder.crossover_tokens == pytest.approx(own.crossover_tokens), "one ratio of losses, one crossover"
     told = "\n".join(explanation(harder))
     assert f"L_T = {1.3 * loss:.4f} given, " in told and "losses on yours are 1.3000 times as high" in told
     alone = gain(loss=loss)

@@ -44,9 +44,7 @@ def _bracket(tokens, steepness, *, best=0.0, **settings):
 def _doubt(runs, *, teacher=None, rates=(0.0, 0.0)):
     own = {t: {0: _run(t, x, teacher=teacher)} for t, x in zip((SMALL, LARGE), rates, strict=True)}
     grid = [seeds[0] for seeds in own.values()]
-    record = StudyRecord(
-        folder=Path("made"), info={}, runs=[*grid, *runs], unfinished=(), tuning={}, problems=()
-    )
+    record = StudyRecord(folder=Path("made"), info={}, runs=[*grid, *runs], unfinished=(), tuning={}, problems=())
     return rate_uncertainty(record, own, has_teacher=teacher is not None)
 
 

@@ -95,16 +95,13 @@ def test_one_value_is_a_list_of_one_and_text_is_not_its_letters():
 def test_a_curve_that_rises_is_refused():
     with pytest.raises(ConfigError, match="fall with their tokens"):
         read_baselines(["2.0@1B", "2.1@2B"], params=3e8, tokens=None)
-    with pytest.raises(
-        ConfigError, match="fall with their tokens"
-    ):  # each step is what chance does, not all of them
+    with pytest.raises(ConfigError, match="fall with their tokens"):  # each step is what chance does, not all of them
         read_baselines(["2.0@1B", "2.018@2B", "2.036@4B", "2.054@8B"], params=3e8, tokens=None)
     with pytest.raises(ConfigError, match="equal runs agree"):
         read_baselines(["2.4@20B", "3.4@20B"], params=3e8, tokens=None)
     read_baselines(["2.0@1B", "2.01@2B"], params=3e8, tokens=None)  # what chance does
     rough = [
-        Baseline(params=3e8, tokens=tokens, loss=value, loss_se=0.05)
-        for tokens, value in ((1e9, 2.0), (2e9, 2.1))
+        Baseline(params=3e8, tokens=tokens, loss=value, loss_se=0.05) for tokens, value in ((1e9, 2.0), (2e9, 2.1))
     ]
     read_baselines(rough, params=3e8, tokens=None)  # what a short held-out text does
 
@@ -139,9 +136,7 @@ def test_at_a_baseline_the_scale_is_what_was_measured_and_doubt_grows_away_from_
 
 def test_a_curve_tells_how_losses_fall_beside_the_law(law):
     def run(tokens):
-        return Baseline(
-            params=3e8, tokens=tokens, loss=1.1 * loss(law, 3e8, tokens) * (tokens / 1e10) ** -0.03
-        )
+        return Baseline(params=3e8, tokens=tokens, loss=1.1 * loss(law, 3e8, tokens) * (tokens / 1e10) ** -0.03)
 
     truth = np.log(1.1) - 0.03 * np.log(8)
     one = scale_at(law, [run(1e10)], params=3e8, tokens=8e10)
@@ -186,9 +181,7 @@ def test_beyond_its_range_a_law_speaks_by_ratio_with_its_doubt_or_not_at_all():
     assert by_ratio.headline.is_decisive and not by_ratio.inside_range
     assert by_ratio.headline.status == "BY_RATIO"
     assert 0.5 < by_ratio.call.distil < 0.98
-    guessed = dl.plan(
-        "0.1M", **(asked | {"student_tokens": "0.5M"}), teacher_tokens=["6B"], student_loss=["4.0@0.5M"]
-    )
+    guessed = dl.plan("0.1M", **(asked | {"student_tokens": "0.5M"}), teacher_tokens=["6B"], student_loss=["4.0@0.5M"])
     assert not guessed.headline.is_decisive
 
 
@@ -234,8 +227,7 @@ def test_a_teachers_loss_outside_alone_is_not_asked_by_ratio():
 
 def test_below_the_range_a_distant_baseline_decides_nothing():
     near, far = (
-        dl.plan("0.3M", **SMALL, teacher_loss=[3.4], student_loss=[given]).headline
-        for given in ("4.0@6M", "4.4@1M")
+        dl.plan("0.3M", **SMALL, teacher_loss=[3.4], student_loss=[given]).headline for given in ("4.0@6M", "4.4@1M")
     )
     assert near.is_decisive and not far.is_decisive
     assert "as many tokens" in far.note
@@ -273,9 +265,7 @@ def test_the_crossover_is_where_the_planner_itself_sees_it():
     band = dl.plan("60M", student_tokens="1B", **BY_RATIO).crossover
 
     def helps(tokens):
-        [law] = [
-            e for e in dl.plan("60M", student_tokens=tokens, **BY_RATIO).evidence if e.kind == "surrogate"
-        ]
+        [law] = [e for e in dl.plan("60M", student_tokens=tokens, **BY_RATIO).evidence if e.kind == "surrogate"]
         return (law.posterior.draws[:, 0] > 0).mean()
 
     assert helps(band.median) == pytest.approx(0.5, abs=0.05)
@@ -344,9 +334,7 @@ def test_a_distilled_run_is_paired_with_its_own_text_at_the_best_rate_of_each_ar
         peak_lr=[0.01, 0.02, 0.01, 0.01, 0.01],
         loss=[4.0, 3.9, 3.6, 5.0, 4.5],
     )
-    assert {pair.design.text: pair.run for pair in pairs(runs)} == pytest.approx(
-        {"a": 1 - 3.6 / 3.9, "b": 0.1}
-    )
+    assert {pair.design.text: pair.run for pair in pairs(runs)} == pytest.approx({"a": 1 - 3.6 / 3.9, "b": 0.1})
 
 
 def test_two_rows_of_one_run_are_refused_and_other_recipes_left_out():
@@ -413,8 +401,7 @@ def test_at_equal_flop_the_baseline_counts_at_the_tokens_bought():
     """The scale of the text is not that of the tokens asked about: it drifts on the way to the others."""
     asked = {"student_tokens": "20B", "teacher_params": ["3B"], "teacher_loss": [2.5], "with_flips": False}
     near, far = (
-        dl.plan("300M", **asked, student_loss=["2.9@20B", f"{loss}@5B"]).equal_compute.gain.mean
-        for loss in (3.1, 3.3)
+        dl.plan("300M", **asked, student_loss=["2.9@20B", f"{loss}@5B"]).equal_compute.gain.mean for loss in (3.1, 3.3)
     )
     assert near != pytest.approx(far, abs=1e-4)
 

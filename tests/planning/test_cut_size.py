@@ -69,9 +69,7 @@ def test_without_replicates_there_is_no_interval():
 
 def test_the_published_constant_has_no_interval():
     cut = size_of_cut(2.5e9)
-    assert (
-        cut.params == pytest.approx(1e9) and cut.interval is None and "no interval is published" in cut.note
-    )
+    assert cut.params == pytest.approx(1e9) and cut.interval is None and "no interval is published" in cut.note
 
 
 @pytest.mark.parametrize("arm", ["fresh", "fixed"])
@@ -168,9 +166,7 @@ class TestFitOfEveryArm:
         document = json.loads(done.stdout)
         arms = document["arms"]
         assert list(arms) == ["fresh", "pruned"] and document["arm"] == "fresh"
-        contract = (
-            "params conf_int level objective delta nobs status condition_number seconds derived".split()
-        )
+        contract = "params conf_int level objective delta nobs status condition_number seconds derived".split()
         assert {key: document[key] for key in contract} == {key: arms["fresh"][key] for key in contract}
         assert arms["fresh"]["params"]["ratio"] == pytest.approx(6, rel=0.1)
         assert arms["pruned"]["params"]["ratio"] == pytest.approx(3, rel=0.1)
@@ -195,12 +191,8 @@ class TestFitOfEveryArm:
         from distillaw.fitting import api
 
         read = []
-        monkeypatch.setattr(
-            api, "read_table", lambda path, read_it=api.read_table: read.append(path) or read_it(path)
-        )
-        assert (
-            answer("fit", self.table(tmp_path), "--law", "capacity-gap", "--bootstrap", "0").returncode == 0
-        )
+        monkeypatch.setattr(api, "read_table", lambda path, read_it=api.read_table: read.append(path) or read_it(path))
+        assert answer("fit", self.table(tmp_path), "--law", "capacity-gap", "--bootstrap", "0").returncode == 0
         assert len(read) == 1
 
     def test_one_arm_is_asked_for_and_kept(self, tmp_path):

@@ -67,10 +67,7 @@ def test_a_loss_that_is_not_that_of_its_documents_is_not_believed_of_an_old_run_
 
 def test_what_cannot_be_verified_is_said_once_and_honest_edits_are_taken(study):
     runs = len(read_study(study).runs)
-    assert (
-        sum(f"{runs} of the study's runs were written without" in line for line in decide(study).assumptions)
-        == 1
-    )
+    assert sum(f"{runs} of the study's runs were written without" in line for line in decide(study).assumptions) == 1
     rewrite(study / "runs" / TARGET / "result.json", device="my own machine")
     assert decide(study).verdict == "distil"
 
@@ -98,9 +95,7 @@ def test_scores_of_a_sealed_run_are_those_that_were_written(study):
 def test_rows_of_a_table_are_those_that_were_written(study):
     for path in (study / "runs").iterdir():
         sealed(study, path.name)
-    file = StudyFolder(study).write_table(
-        {(path.name, "fresh"): "grid" for path in (study / "runs").iterdir()}
-    )
+    file = StudyFolder(study).write_table({(path.name, "fresh"): "grid" for path in (study / "runs").iterdir()})
     table = pq.read_table(file)
     assert read_table(file)["loss"].shape == (len(table),)
     pq.write_table(table.slice(1).replace_schema_metadata(table.schema.metadata), file)

@@ -35,9 +35,7 @@ def test_coordinates_go_together_by_chance_alone():
     assert together.max() < 0.12 and np.median(together) < 0.01
 
 
-@pytest.mark.parametrize(
-    "dimensions, bound, reach", [(2, 1.1547, 70), (3, 1.2599, 20), (4, 1.4142, 9), (5, 1.5157, 6)]
-)
+@pytest.mark.parametrize("dimensions, bound, reach", [(2, 1.1547, 70), (3, 1.2599, 20), (4, 1.4142, 9), (5, 1.5157, 6)])
 def test_no_few_planes_hold_all_points(dimensions, bound, reach):
     """Spectral test: the dual lattice's shortest vector over the longest there can be (bound: Hermite's constant)."""
     steps = np.array([pow(draws.MULTIPLIER, d, draws.POINTS) for d in range(dimensions)])

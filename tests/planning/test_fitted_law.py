@@ -69,9 +69,7 @@ def test_a_law_of_runs_at_unchecked_rates_is_no_surer_than_they_are(untuned, par
 
 
 def test_what_runs_behind_a_law_may_have_lost_is_that_of_the_nearest_ones(untuned):
-    at_search, between, largest, beyond = (
-        rate_doubt(untuned, 388_080, t) for t in (2e5, 6e5, 1_800_192, 18e6)
-    )
+    at_search, between, largest, beyond = (rate_doubt(untuned, 388_080, t) for t in (2e5, 6e5, 1_800_192, 18e6))
     assert at_search.checked is None and at_search.sd < 0.02
     assert at_search.alone < between.alone < largest.alone and largest.alone > 5 * largest.taught
     assert beyond == largest and rate_doubt(untuned, 5e6, 18e6) == largest
@@ -108,6 +106,4 @@ def test_a_law_with_a_parameter_at_a_bound_decides_near_its_runs_alone(untuned, 
     assert said["AT_BOUND", 3.1][1] == "OUT_OF_RANGE"
     bound = replace(law, status=FitStatus.AT_BOUND, fitted_range=Box.of({"compute": (1e9, 1e11)}))
     at = {"student_params": [1e5], "student_tokens": [29e11 / 6e5]}
-    assert (
-        fitted_voice(bound, "mine").outside(at)["compute"] > AT_BOUND_REACH
-    )  # no size and no tokens are far
+    assert fitted_voice(bound, "mine").outside(at)["compute"] > AT_BOUND_REACH  # no size and no tokens are far

@@ -10,9 +10,7 @@ def test_seed_noise_is_recovered_and_ignores_what_a_seed_does_to_all_arms():
     cells = []
     for _ in range(300):
         shared = {seed: rng.normal(0, 0.05) for seed in range(3)}
-        cells.append(
-            {(arm, seed): 4.0 + shared[seed] + rng.normal(0, 0.01) for arm in "abc" for seed in range(3)}
-        )
+        cells.append({(arm, seed): 4.0 + shared[seed] + rng.normal(0, 0.01) for arm in "abc" for seed in range(3)})
     variance, dof = seed_noise(cells)
     assert dof == 300 * 4  # (3 - 1) x (3 - 1) per cell
     assert np.sqrt(variance) == pytest.approx(0.01, rel=0.1)
@@ -90,13 +88,9 @@ def test_one_teacher_is_not_shrunk():
 
 def test_teachers_that_differ_by_noise_are_pulled_together_and_clear_ones_are_not():
     cov = 1e-4 * (0.5 * np.ones((3, 3)) + 0.5 * np.eye(3))
-    close = gain_posterior(
-        np.array([0.10, 0.11, 0.12]), cov, dof=1e6, spread=0.04, rng=np.random.default_rng(2)
-    )
+    close = gain_posterior(np.array([0.10, 0.11, 0.12]), cov, dof=1e6, spread=0.04, rng=np.random.default_rng(2))
     assert 0.105 < close.mean[2] < 0.117
-    clear = gain_posterior(
-        np.array([0.10, 0.30, 0.50]), cov, dof=1e6, spread=0.04, rng=np.random.default_rng(2)
-    )
+    clear = gain_posterior(np.array([0.10, 0.30, 0.50]), cov, dof=1e6, spread=0.04, rng=np.random.default_rng(2))
     assert clear.mean == pytest.approx([0.10, 0.30, 0.50], abs=2e-3)
     assert clear.share_best()[2] > 0.999
 

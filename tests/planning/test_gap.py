@@ -26,10 +26,7 @@ def by_law(answer):
 @pytest.fixture(scope="module")
 def surrogate_study():
     """A kappa fit to runs of surrogate S2 without noise, and a capacity-gap fit to its best teachers."""
-    N, D, T = (
-        a.ravel()
-        for a in np.meshgrid([2e8, 5e8, 1e9, 2e9], [8e9, 3e10, 1e11], [1.9, 2.0, 2.1, 2.2, 2.4, 2.6])
-    )
+    N, D, T = (a.ravel() for a in np.meshgrid([2e8, 5e8, 1e9, 2e9], [8e9, 3e10, 1e11], [1.9, 2.0, 2.1, 2.2, 2.4, 2.6]))
     loss = S2.distillation(student_params=N, student_tokens=D, teacher_loss=T)
     noise = 1 + 1e-4 * np.random.default_rng(0).standard_normal(len(N))
     rows = {"student_params": N, "student_tokens": D, "teacher_loss": T, "loss": loss * noise}
@@ -105,9 +102,7 @@ class TestPublishedLaws:
     def test_a_teacher_at_hand(self):
         found = by_law(capacity_gap(question(teacher_loss=2.1)))["surrogate-s2"]
         loss = S2.distillation(student_params=1e9, student_tokens=2e10, teacher_loss=2.1)
-        assert found.teacher_at_hand_cost == pytest.approx(
-            float(loss) - found.by_loss.best.student_loss, abs=1e-12
-        )
+        assert found.teacher_at_hand_cost == pytest.approx(float(loss) - found.by_loss.best.student_loss, abs=1e-12)
 
     def test_doubts(self):
         notes = " ".join(by_law(capacity_gap(question(per_param=10)))["busbridge2025"].notes)
@@ -179,9 +174,7 @@ class TestDerivation:
         at = {"student_params": 1e9, "student_tokens": 2e10}
         losses = np.linspace(1.5, 2.8, 14)
         rows = balance(ensemble, **at, teacher_loss=losses)
-        np.testing.assert_allclose(
-            rows.slope, law.gradient(**at, teacher_loss=losses)["teacher_loss"], atol=1e-9
-        )
+        np.testing.assert_allclose(rows.slope, law.gradient(**at, teacher_loss=losses)["teacher_loss"], atol=1e-9)
         np.testing.assert_allclose(rows.factor, law.break_factor(rows.ratio), rtol=1e-9)
         np.testing.assert_allclose(rows.student_loss, law(**at, teacher_loss=losses), rtol=1e-12)
 

@@ -28,9 +28,7 @@ N, D, C = np.geomspace(1e8, 1e11, 200), np.geomspace(1e9, 1e13, 150), np.geomspa
 def kappa_and_reduced():
     """A fitted-like ensemble: eps = 0 and a power of the tokens outside the sum."""
     chosen = laws("surrogate-s1", "surrogate-s2")
-    return type(chosen)(
-        plain=chosen.plain, student=chosen.student | {"eps": np.zeros(2), "q": np.array([0.0, 0.02])}
-    )
+    return type(chosen)(plain=chosen.plain, student=chosen.student | {"eps": np.zeros(2), "q": np.array([0.0, 0.02])})
 
 
 @pytest.mark.parametrize(
@@ -106,9 +104,7 @@ def test_a_gain_map_with_the_best_teacher_is_the_best_case():
 
 def test_a_gain_map_with_a_given_teacher():
     by_loss = gain_map(S123, student_params=N, student_tokens=D, teacher_loss=2.2)
-    expected = S123.ensemble.distillation(student_params=N[:, None], student_tokens=D, teacher_loss=2.2).mean(
-        0
-    )
+    expected = S123.ensemble.distillation(student_params=N[:, None], student_tokens=D, teacher_loss=2.2).mean(0)
     np.testing.assert_allclose(by_loss["student_loss"], expected, rtol=1e-12)
     by_size = gain_map(S123, student_params=N, student_tokens=D, teacher=(7e9, 2e12))
     loss = float(S123.ensemble.supervised(params=7e9, tokens=2e12)[0])
@@ -145,9 +141,7 @@ def test_what_cannot_be_paid_is_empty():
 
 
 def test_allocation():
-    spent = allocation_map(
-        S123, student_params=1e9, compute=C, terms=Terms(scenario=Scenario.PRETRAINING_INFERENCE)
-    )
+    spent = allocation_map(S123, student_params=1e9, compute=C, terms=Terms(scenario=Scenario.PRETRAINING_INFERENCE))
     assert spent.shape == (150,) and spent.meta["scenario"] == "pretraining-inference"
     np.testing.assert_allclose(spent["student_share"] + spent["logits_share"] + spent["teacher_share"], 1)
 

@@ -48,6 +48,4 @@ def test_nothing_agrees_with_a_tie_and_the_json_has_what_is_shown():
     assert {"id", "source", "question", "outcome", "distance"} <= rows[0].keys()
     assert all(row["agrees"] is None for row in rows)
     assert len(nearest_table(verdict).texts) == len(rows) == len(verdict.nearest)
-    assert rows[0]["outcome"].startswith(
-        {"A": "dist", "B": "training", "tie": "a tie"}[BY_ID[rows[0]["id"]].winner]
-    )
+    assert rows[0]["outcome"].startswith({"A": "dist", "B": "training", "tie": "a tie"}[BY_ID[rows[0]["id"]].winner])

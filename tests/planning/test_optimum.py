@@ -36,9 +36,7 @@ def random_situation(rng):
     """An ensemble, a student, a budget of 0.5 to 30,000 tokens per parameter, and bounds."""
     kind = rng.integers(0, 6)
     published = ("busbridge2025", *SURROGATES)
-    ensemble = (
-        laws(published[kind]) if kind < 4 else S123 if kind == 4 else disagreeing(rng, size=5, spread=0.01)
-    )
+    ensemble = laws(published[kind]) if kind < 4 else S123 if kind == 4 else disagreeing(rng, size=5, spread=0.01)
     student = np.exp(rng.uniform(*np.log([1e7, 1e11])))
     compute = 6 * student**2 * np.exp(rng.uniform(np.log(0.5), np.log(3e4)))
     return ensemble, student, compute, (WIDE if rng.random() < 0.5 else USUAL)
@@ -107,9 +105,7 @@ def test_the_plan_spends_the_compute_and_has_the_losses_it_states(shares):
             student_params=plan.student_params, student_tokens=plan.student_tokens, teacher_loss=of_teacher[j]
         )
         np.testing.assert_allclose(plan.student_loss_by_law[j], one[0], rtol=1e-12)
-    np.testing.assert_allclose(
-        plan.gain, (plan.supervised_loss_by_law - plan.student_loss_by_law).mean(0), atol=1e-12
-    )
+    np.testing.assert_allclose(plan.gain, (plan.supervised_loss_by_law - plan.student_loss_by_law).mean(0), atol=1e-12)
 
 
 def test_the_order_of_scenarios_and_of_budgets():
@@ -153,9 +149,7 @@ def test_a_paid_teacher_is_compute_optimal():
 
 
 def test_a_free_teacher_is_the_cheapest_of_its_loss():
-    plan = optimal_distillation(
-        laws("surrogate-s2"), student_params=1e9, compute=1e22, shares=Scenario.BEST_CASE.value
-    )
+    plan = optimal_distillation(laws("surrogate-s2"), student_params=1e9, compute=1e22, shares=Scenario.BEST_CASE.value)
     law = laws("surrogate-s2")
     n = np.log(plan.teacher_params) + np.linspace(-1, 1, 2001)
     # tokens at which each other size has the same loss

@@ -116,12 +116,8 @@ def test_handing_over_at_the_ends_is_one_of_the_pure_strategies(ensemble):
 
 @pytest.mark.parametrize("scenario", ["best-case", "inference", "pretraining", "pretraining-inference"])
 def test_handing_over_pays_the_same_bill_whatever_the_share(scenario):
-    situation = Situation(
-        student_params=1e9, compute=1e23, teachers=[EIGHT], scenario=scenario, inference_tokens=1e11
-    )
-    pure = Option(
-        kind="distil", teacher=EIGHT, student_params=1e9, student_tokens=tokens_for(situation, 1e9, EIGHT)
-    )
+    situation = Situation(student_params=1e9, compute=1e23, teachers=[EIGHT], scenario=scenario, inference_tokens=1e11)
+    pure = Option(kind="distil", teacher=EIGHT, student_params=1e9, student_tokens=tokens_for(situation, 1e9, EIGHT))
     for share in (0.1, 0.7, 1.0):
         tokens = float(_tokens_at_shares(situation, pure, np.array([share]))[0])
         assert bill(situation, 1e9, tokens, EIGHT, distilled_share=share)["total"] == pytest.approx(1e23)
@@ -173,8 +169,7 @@ def test_stored_logits_are_shared_and_repeats_count_for_less(ensemble):
     fresh = by_kind(Situation(**plain), ensemble)
     for kind in ("pretrain", "distil"):
         assert (
-            option_loss(ensemble, few, options[kind]).loss
-            > option_loss(ensemble, few, fresh[kind]).loss - 1e-12
+            option_loss(ensemble, few, options[kind]).loss > option_loss(ensemble, few, fresh[kind]).loss - 1e-12
         ).all()
         worse = option_loss(ensemble, few, options[kind]).loss.mean()
         assert worse > option_loss(ensemble, Situation(**plain), fresh[kind]).loss.mean() + 0.005

@@ -39,22 +39,16 @@ def test_efficiency_with_a_teacher_that_exists(name, student, target, tokens, co
     assert budget / (3 * F(student) * alone) == pytest.approx(compute[0], abs=compute[1])
 
 
-@pytest.mark.parametrize(
-    ("name", "loss"), [(PRINTED, 1.70), *zip(SURROGATES, (1.79, 2.01, 1.85), strict=True)]
-)
+@pytest.mark.parametrize(("name", "loss"), [(PRINTED, 1.70), *zip(SURROGATES, (1.79, 2.01, 1.85), strict=True)])
 def test_best_case_teacher_loss_of_a_1b_student(name, loss):
     plan = optimal_distillation(laws(name), student_params=1e9, compute=1e20, shares=Scenario.BEST_CASE.value)
     assert plan.teacher_loss == pytest.approx(loss, abs=0.005)
 
 
-@pytest.mark.parametrize(
-    ("name", "least", "most"), [(PRINTED, 0.1, 0.5), *((s, 0.49, 0.76) for s in SURROGATES)]
-)
+@pytest.mark.parametrize(("name", "least", "most"), [(PRINTED, 0.1, 0.5), *((s, 0.49, 0.76) for s in SURROGATES)])
 def test_large_students_of_paid_teachers_spend_on_themselves(name, least, most):
     # table 3 of the paper: mostly student training; the printed coefficients miss it
-    plan = optimal_distillation(
-        laws(name), student_params=[[1e10], [3e10]], compute=[1e20, 3e20, 1e21], shares=BOTH
-    )
+    plan = optimal_distillation(laws(name), student_params=[[1e10], [3e10]], compute=[1e20, 3e20, 1e21], shares=BOTH)
     assert plan.student_share.min() > least and plan.student_share.max() < most
 
 
@@ -94,9 +88,7 @@ def test_trends_when_everything_is_paid(name):
     small, large = plan.teacher_tokens[:2] / plan.teacher_params[:2], ratio[:2]
     # small C: a compute-optimal teacher smaller than the student; large C: overtrained, larger, then falling
     assert (small[:, 0] < 25).all() and (small[:, -1] > 1000).all()
-    assert (
-        (large[:, 0] < 1).all() and (large.max(axis=1) > 2).all() and (large[:, -1] < large.max(axis=1)).all()
-    )
+    assert (large[:, 0] < 1).all() and (large.max(axis=1) > 2).all() and (large[:, -1] < large.max(axis=1)).all()
     # small students: the teacher takes the largest part at 1e20..1e21, students and logits halve 1e25
     assert (plan.teacher_share[0, 2:5] > np.maximum(plan.student_share, plan.logits_share)[0, 2:5]).all()
     np.testing.assert_allclose(plan.student_share[:2, 13], 0.5, atol=0.1)

@@ -47,9 +47,7 @@ def test_a_weight_that_was_not_said_may_be_well_chosen():
     strong = dl.plan("300M", **STRONG, distill_weight=1)
     assert gain(**STRONG) == pytest.approx(strong.gain.mean), "what nobody loses does not hang on it"
     cut = WEAK | {"teacher_params": ["400M"], "start": "pruned"}
-    assert abs(gain(**cut)) == pytest.approx(abs(gain(**cut, distill_weight=1)), rel=0.2), (
-        "cuts mostly learn alone"
-    )
+    assert abs(gain(**cut)) == pytest.approx(abs(gain(**cut, distill_weight=1)), rel=0.2), "cuts mostly learn alone"
 
 
 def test_beside_fits_of_ones_own_the_weight_is_theirs():
@@ -62,10 +60,7 @@ def test_beside_fits_of_ones_own_the_weight_is_theirs():
 
 def test_what_ends_on_the_text_keeps_something_and_loses_nothing():
     whole, first = dl.plan("300M", **STRONG), dl.plan("300M", **STRONG, schedule="first")
-    assert (
-        first.gain.mean == pytest.approx(whole.gain.mean / 2, rel=0.05)
-        and first.call.distil < whole.call.distil
-    )
+    assert first.gain.mean == pytest.approx(whole.gain.mean / 2, rel=0.05) and first.call.distil < whole.call.distil
     weak = dl.plan("300M", **WEAK, schedule="annealed")
     assert abs(weak.gain.mean) < 0.001 * weak.headline.pretrain.loss.mean and weak.verdict == "too-close"
 
@@ -175,9 +170,7 @@ def test_published_laws_alone_are_never_sure():
 
 def test_of_a_cut_little_of_a_gain_is_counted_and_at_equal_compute_something_is_lost():
     cut = dl.plan("300M", **STRONG, start="pruned")
-    assert 0 < abs(cut.gain.mean) < abs(gain(**STRONG)) and any(
-        "for a cut" in line for line in cut.assumptions
-    )
+    assert 0 < abs(cut.gain.mean) < abs(gain(**STRONG)) and any("for a cut" in line for line in cut.assumptions)
     paid = dl.plan("300M", **{k: v for k, v in STRONG.items() if k != "student_tokens"}, compute=5e19)
     assert any("At equal compute" in line for line in paid.assumptions)
 
@@ -196,9 +189,7 @@ def test_at_equal_compute_no_weight_saves_the_tokens_that_a_teacher_costs():
 
 
 def test_a_short_run_is_no_ground_for_a_teacher_but_for_a_cut():
-    short = dl.plan(
-        "8B", student_tokens="1.8B", teacher_params=["12B"], teacher_tokens=["8T"], with_flips=False
-    )
+    short = dl.plan("8B", student_tokens="1.8B", teacher_params=["12B"], teacher_tokens=["8T"], with_flips=False)
     assert not short.headline.is_decisive and short.better_start.better == "pruned"
 
 
@@ -226,13 +217,10 @@ def test_the_planner_is_no_worse_on_published_outcomes_than_its_page_says(answer
     assert score.right >= 0.9 * (score.right + score.wrong) and score.right + score.wrong >= 18
     assert 0.85 <= score.covered / score.intervals <= 0.95
     known = [pair for pair in answered.rows if pair[0].source in ASKED_ONLY]
-    fresh = [
-        pair for pair in known if pair[0].source in ("arXiv:2410.18779", "github:numenta/nupic.research#483")
-    ]
+    fresh = [pair for pair in known if pair[0].source in ("arXiv:2410.18779", "github:numenta/nupic.research#483")]
     latest = [pair for pair in known if pair[0].id in ASKED_AT_ED838093]
     old, new, last = (
-        Retrodiction(rows=tuple(rows)).score
-        for rows in ([p for p in known if p not in fresh + latest], fresh, latest)
+        Retrodiction(rows=tuple(rows)).score for rows in ([p for p in known if p not in fresh + latest], fresh, latest)
     )
     assert len(old.rows) - old.refused == 10 and old.brier < 0.18 < 0.21 and old.wrong <= 1
     assert len(new.rows) == 3 and new.brier < 0.09 and not new.wrong

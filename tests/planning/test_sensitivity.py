@@ -116,9 +116,7 @@ def test_a_change_of_a_teachers_loss_is_what_the_command_answers(asked, monkeypa
     check({"student": "1B", "budgetKind": "tokens", "budget": "100B", **asked}, monkeypatch)
 
 
-@pytest.mark.parametrize(
-    "questions", [5, pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
-)
+@pytest.mark.parametrize("questions", [5, pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 def test_every_change_named_gives_the_verdict_promised(questions, monkeypatch):
     rng = np.random.default_rng(2)
     found = sum((check(random_question(rng), monkeypatch) for _ in range(questions)), Counter())

@@ -40,9 +40,7 @@ def distilled(names, size, tokens, teachers, teacher_tokens):
 @pytest.mark.parametrize("names", [("busbridge2025",), ("surrogate-s2",), SURROGATES])
 @pytest.mark.parametrize(("size", "tokens"), [(2e8, 4e9), (1e9, 160e9), (1e10, 1e12)])
 def test_the_best_teacher_is_that_of_a_dense_scan(names, size, tokens):
-    curve = teacher_curve(
-        ensemble(*names), student_params=size, student_tokens=tokens, teacher_tokens_per_param=20
-    )
+    curve = teacher_curve(ensemble(*names), student_params=size, student_tokens=tokens, teacher_tokens_per_param=20)
     scan = np.geomspace(size / 8, 4096 * size, 40_001)
     losses = distilled(names, size, tokens, scan, 20 * scan)
     assert curve.best.student_loss <= losses.min() * (1 + 1e-12)
@@ -95,16 +93,12 @@ def test_the_bottom_is_flat():
 
 @pytest.mark.parametrize("names", [("busbridge2025",), SURROGATES])
 def test_the_ends_of_the_flat_range_are_where_the_loss_passes_the_bound(names):
-    curve = teacher_curve(
-        ensemble(*names), student_params=1e9, student_tokens=2e10, teacher_tokens=3e11, margin=0.02
-    )
+    curve = teacher_curve(ensemble(*names), student_params=1e9, student_tokens=2e10, teacher_tokens=3e11, margin=0.02)
     for flat, within in ((curve.best.flat, FLAT), (curve.best.within_margin, 0.02)):
         assert flat.within == within and flat.is_connected
         ends = np.array([flat.lower, flat.upper])
         bound = (1 + within) * curve.best.student_loss
-        for end, is_open, outwards in zip(
-            ends, (flat.is_open_below, flat.is_open_above), (0.999, 1.001), strict=True
-        ):
+        for end, is_open, outwards in zip(ends, (flat.is_open_below, flat.is_open_above), (0.999, 1.001), strict=True):
             loss = distilled(names, 1e9, 2e10, end, 3e11)
             assert loss <= bound * (1 + 1e-12) if is_open else loss == pytest.approx(bound, rel=1e-9)
             assert is_open or distilled(names, 1e9, 2e10, end * outwards, 3e11) > bound
@@ -123,13 +117,9 @@ def test_a_search_that_stops_short_says_so():
 
 
 def test_every_member_has_its_own_best():
-    curve = teacher_curve(
-        ensemble(*SURROGATES), student_params=1e9, student_tokens=80e9, teacher_tokens_per_param=20
-    )
+    curve = teacher_curve(ensemble(*SURROGATES), student_params=1e9, student_tokens=80e9, teacher_tokens_per_param=20)
     for at, name in zip(curve.best.at_by_member, SURROGATES, strict=True):
-        own = teacher_curve(
-            ensemble(name), student_params=1e9, student_tokens=80e9, teacher_tokens_per_param=20
-        )
+        own = teacher_curve(ensemble(name), student_params=1e9, student_tokens=80e9, teacher_tokens_per_param=20)
         assert at == pytest.approx(own.best.at, rel=1e-5)
     assert min(curve.best.at_by_member) < curve.best.at < max(curve.best.at_by_member)
     assert curve.gain == pytest.approx(curve.supervised_loss.mean() - curve.mean.min(), abs=1e-4)

@@ -11,9 +11,7 @@ EIGHT = Teacher(name="8B", params=8e9, tokens=1.6e11)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize(
-    "teachers", [[], [THREE], [THREE, EIGHT]], ids=["none", "to train", "one of them at hand"]
-)
+@pytest.mark.parametrize("teachers", [[], [THREE], [THREE, EIGHT]], ids=["none", "to train", "one of them at hand"])
 @pytest.mark.parametrize("students_served", [1, 200])
 def test_no_teacher_heads_a_verdict_whose_training_is_not_paid(scenario, teachers, students_served):
     asked = {"scenario": scenario, "teachers": teachers, "students_served": students_served}

@@ -34,9 +34,7 @@ def teacher(factor, params=8e9, tokens=3e11):
     ids=["free size", "handed over"],
 )
 def test_what_is_chosen_does_not_depend_on_how_hard_the_text_is(question, at_hand, kind):
-    own, harder = (
-        plan(**question, teachers=[teacher(f, *at_hand)], **ALONE, with_flips=False) for f in (1.0, HARDER)
-    )
+    own, harder = (plan(**question, teachers=[teacher(f, *at_hand)], **ALONE, with_flips=False) for f in (1.0, HARDER))
     rows = {row.kind: row for row in harder.strategies}
     assert kind in rows
     for row in own.strategies:
@@ -81,9 +79,7 @@ def test_a_measured_loss_is_in_part_the_text_and_in_part_the_teacher():
         density = np.exp(-((s / TEXT_SPREAD) ** 2) / 2 - ((d - s) / FOREIGN_TEXT_ERROR) ** 2 / 2)
         assert np.log(scale.ratio) == pytest.approx((s * density).sum() / density.sum(), rel=1e-6)
         assert np.log(there / estimate) == pytest.approx(d - np.log(scale.ratio))
-    assert at_law(1.3 * estimate)[0].sd > 2 * at_law(1.01 * estimate)[0].sd, (
-        "a text far from the law's is less sure"
-    )
+    assert at_law(1.3 * estimate)[0].sd > 2 * at_law(1.01 * estimate)[0].sd, "a text far from the law's is less sure"
 
 
 def test_a_lower_loss_is_a_better_teacher_and_never_a_worse_one():
@@ -91,9 +87,7 @@ def test_a_lower_loss_is_a_better_teacher_and_never_a_worse_one():
     found = [at_law(loss)[1] for loss in np.linspace(1.6, 3.0, 15)]
     assert (np.diff(found) > 0).all()
     sure = [at_law(loss, estimate_error=0.0)[1] for loss in (1.7, 2.5)]
-    assert sure[0] == pytest.approx(sure[1]), (
-        "a teacher that strays from the law by nothing tells of the text alone"
-    )
+    assert sure[0] == pytest.approx(sure[1]), "a teacher that strays from the law by nothing tells of the text alone"
 
 
 @pytest.mark.parametrize(
@@ -106,8 +100,7 @@ def test_the_loss_of_a_named_teacher_moves_the_probability_the_way_the_law_says(
     student, tokens = asked
     losses = (2.3, 2.5, 2.7, 2.9) if not rises else (1.7, 1.9, 2.1, 2.3)
     verdicts = [
-        plan(student, student_tokens=tokens, teachers=[named_teacher(name, x)], with_flips=False)
-        for x in losses
+        plan(student, student_tokens=tokens, teachers=[named_teacher(name, x)], with_flips=False) for x in losses
     ]
     steps = np.diff([v.call.distil for v in verdicts])
     assert (steps > 0).all() if rises else (steps < 0).all()
@@ -197,9 +190,7 @@ def test_a_crossing_before_the_search_is_censored_not_placed_at_its_edge():
     assert (band.lower, band.median, band.upper) == (None, None, 2e9)
     assert (band.share_before, band.share_none) == (0.6, 0.2)
     assert band.to_json()["share_before"] == 0.6
-    bad = plan(
-        "1B", student_tokens="1T", teachers=[Teacher(name="bad", params=5e8, tokens=1e10)], distill_weight=1
-    )
+    bad = plan("1B", student_tokens="1T", teachers=[Teacher(name="bad", params=5e8, tokens=1e10)], distill_weight=1)
     assert bad.verdict == "pretrain"
     answer = bad.to_json()
     assert answer["crossover_tokens"]["lower"] is None and answer["crossover_tokens"]["median"] is None

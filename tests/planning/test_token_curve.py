@@ -58,9 +58,7 @@ def test_more_budgets_know_more_and_further_out_less_is_known():
 
 def test_students_of_a_teacher_come_down_to_it_and_those_of_text_go_on():
     seen = losses_of(0.85, 0.7, BUDGETS)
-    alone, taught = (
-        draw_on(BUDGETS, seen, 8e8, params=PARAMS, teacher_loss=teacher) for teacher in (None, 0.86 * 3.0)
-    )
+    alone, taught = (draw_on(BUDGETS, seen, 8e8, params=PARAMS, teacher_loss=teacher) for teacher in (None, 0.86 * 3.0))
     assert alone.loss < taught.loss
     assert taught.loss == pytest.approx(losses_of(0.85, 0.7, 8e8), rel=0.015)
     assert taught.floor == pytest.approx(0.86 * 3.0, rel=0.02)

@@ -155,9 +155,7 @@ def test_unknown_seed_noise_is_flagged_and_widens(tmp_path, study):
 
 
 def test_repeats_without_a_teacher_alone_still_bound_the_noise(tmp_path):
-    write_study(
-        tmp_path, World(), skip=tuple(f"from-{t}-s{s}" for t in ("0.02M", "0.1M", "0.3M") for s in (1, 2))
-    )
+    write_study(tmp_path, World(), skip=tuple(f"from-{t}-s{s}" for t in ("0.02M", "0.1M", "0.3M") for s in (1, 2)))
     assert plan(1e5, student_tokens=150_000, study=tmp_path).headline.details["seed_source"] == "arm"
 
 
@@ -195,14 +193,10 @@ def test_losses_and_gains_of_measured_cells_are_those_of_the_runs_to_the_last_di
             assert row.gain.mean == alone - losses[row.name]
     assert verdict.gain.mean == max(alone - loss for loss in losses.values())
     cell = next(
-        c
-        for c in design_points(record)
-        if c.tokens == 150_000 and c.params == verdict.situation.student_params
+        c for c in design_points(record) if c.tokens == 150_000 and c.params == verdict.situation.student_params
     )
     assert {t.teacher: t.gain for t in cell.taught} == {
-        row.teacher.name: row.gain.mean
-        for row in verdict.strategies
-        if row.teacher and row.basis == "measured"
+        row.teacher.name: row.gain.mean for row in verdict.strategies if row.teacher and row.basis == "measured"
     }
 
 
@@ -231,8 +225,7 @@ def test_a_line_drawn_on_carries_the_seed_noise_of_both_its_ends(study):
         assert alone.at(far).seed_factor == pytest.approx(sum(s**2 for s in slopes), rel=0.05)
         assert alone.at(far).seed_factor > 2 and alone.at(ends[-1]).seed_factor == 1
         drawn, seen = (
-            measure_gain(record, alone.at(t), [arm.at(t)], rng=np.random.default_rng(0))
-            for t in (far, max(alone.runs))
+            measure_gain(record, alone.at(t), [arm.at(t)], rng=np.random.default_rng(0)) for t in (far, max(alone.runs))
         )
         assert drawn.posterior.se[0] > 2 * seen.posterior.se[0]
 
@@ -263,14 +256,10 @@ def test_a_repeat_that_agrees_by_luck_proves_no_noise_away(study):
     means = {run.teacher_run: run.loss for run in record.students}
     equal = replace(
         record,
-        runs=[
-            replace(run, row={**run.row, "loss": means.get(run.teacher_run, run.loss)}) for run in record.runs
-        ],
+        runs=[replace(run, row={**run.row, "loss": means.get(run.teacher_run, run.loss)}) for run in record.runs],
     )
     once = replace(equal, runs=[run for run in equal.runs if run.seed == 0])
-    found, assumed = (
-        study_seed_noise(r, student_params=1e5, tokens=150_000, loss=4.0) for r in (equal, once)
-    )
+    found, assumed = (study_seed_noise(r, student_params=1e5, tokens=150_000, loss=4.0) for r in (equal, once))
     assert assumed.source == "assumed" and found.source == "cell"
     assert found.dof > assumed.dof
     assert 0.2 * assumed.sd < found.sd < assumed.sd
@@ -367,9 +356,7 @@ def test_one_document_or_another_held_out_set_is_not_paired(tmp_path):
 
 
 def test_teachers_that_the_study_does_not_know_are_judged_by_laws_alone(study):
-    verdict = plan(
-        1e5, student_tokens=150_000, study=study, teachers=[Teacher(name="t", params=1e6, loss=3.2)]
-    )
+    verdict = plan(1e5, student_tokens=150_000, study=study, teachers=[Teacher(name="t", params=1e6, loss=3.2)])
     silent = verdict.to_json()["evidence"][0]
     assert (silent["status"], silent["gain"]) == ("NOT_RUN", None)
     assert "not distilled from the teachers considered" in silent["note"]
@@ -475,11 +462,7 @@ def test_bill_parts_and_scenarios():
     for scenario, paid in (("inference", (1, 1)), ("best-case", (0, 1))):
         situation = Situation(student_params=1e9, student_tokens=2e10, scenario=scenario, students_served=4)
         found = bill(situation, 1e9, 2e10, teacher)
-        wanted = (
-            found["student_training"]
-            + paid[0] * found["teacher_logits"]
-            + paid[1] * found["teacher_training"] / 4
-        )
+        wanted = found["student_training"] + paid[0] * found["teacher_logits"] + paid[1] * found["teacher_training"] / 4
         assert found["total"] == pytest.approx(wanted)
     plain = Situation(student_params=1e9, student_tokens=2e10)
     assert bill(plain, 1e9, 2e10, Teacher(name="t", loss=2.0))["total"] is None

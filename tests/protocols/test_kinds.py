@@ -57,9 +57,7 @@ def test_a_template_can_be_run_and_its_file_gives_it_back(name, scale):
 def test_rules_of_a_small_study_are_kept(name, scale):
     sheet = _sheet(name, scale)
     spec = sheet.spec(name)
-    budgets = {tokens for block in spec.blocks() for tokens in block.design.tokens} | {
-        t.tokens for t in spec.teachers
-    }
+    budgets = {tokens for block in spec.blocks() for tokens in block.design.tokens} | {t.tokens for t in spec.teachers}
     assert all(tokens % spec.batch_tokens == 0 for tokens in budgets)
     assert min(budgets) >= LEAST_STEPS * spec.batch_tokens
     assert spec.batch_tokens % spec.training.context == 0
@@ -152,11 +150,7 @@ def test_law_protocols_have_all_controls():
 
 def test_lines_of_equal_compute():
     spec = _sheet("isoflop-students", "defaults").spec("x")
-    own = {
-        c.params[0]: c.tokens
-        for c in spec.cells
-        if not spec.is_control(c) and not c.holdout and not c.teachers
-    }
+    own = {c.params[0]: c.tokens for c in spec.cells if not spec.is_control(c) and not c.holdout and not c.teachers}
     products = {parse_count(size) * tokens[0] for size, tokens in own.items()}
     assert max(products) / min(products) < 1.02 and len(own) == 3
 
@@ -179,13 +173,9 @@ def test_the_capacity_gap_has_every_arm_and_says_which_cuts_it_leaves_out():
         assert spec.tuned_lessons(arm)[0].source == spec.students.reference
     jobs = study_cost(spec, spec.data.vocab_size).wanted
     cuts = {
-        (job.trunk.label, job.trunk.cut_from or job.trunk.teacher_run)
-        for job in jobs
-        if job.trunk.init == "pruned"
+        (job.trunk.label, job.trunk.cut_from or job.trunk.teacher_run) for job in jobs if job.trunk.init == "pruned"
     }
-    smaller = {
-        (size, t.label) for size in spec.students.params for t in spec.teachers if not spec.can_cut(t, size)
-    }
+    smaller = {(size, t.label) for size in spec.students.params for t in spec.teachers if not spec.can_cut(t, size)}
     assert ("0.3M", "0.1M@4.92M") in smaller and "0.3M from 0.1M@4.92M, 0.2M@4.92M" in spec.left_uncut()[0]
     assert len({size for size, _ in cuts}) == 5 and all(
         label not in str(source) for size, source in cuts for small, label in smaller if small == size
@@ -220,17 +210,13 @@ def test_a_budget_too_small_names_the_smallest_that_works():
 def test_what_leaves_no_choice_or_no_text_is_refused():
     limit = Limit(amount=1e15, price=lambda cost: cost.flops, show=format_flop)
     with pytest.raises(ConfigError, match="leave nothing to choose"):
-        within(
-            kind_named("supervised"), DesignWishes(students=(1e5, 2e5, 4e5), tokens=(2e5, 4e5, 8e5)), limit
-        )
+        within(kind_named("supervised"), DesignWishes(students=(1e5, 2e5, 4e5), tokens=(2e5, 4e5, 8e5)), limit)
     with pytest.raises(ConfigError, match="needs at least 3"):
         kind_named("supervised").sheet(DesignWishes(students=(1e5,)))
     with pytest.raises(ConfigError, match="800 steps of the smallest batch"):
         kind_named("supervised").sheet(DesignWishes(tokens=(1e3, 2e3, 4e3)))
     with pytest.raises(ConfigError, match=r"one half of tiny\.txt holds about"):
-        kind_named("supervised").sheet(
-            DesignWishes(corpus="tiny.txt", text=TextSize(chars=1e6, documents=None))
-        )
+        kind_named("supervised").sheet(DesignWishes(corpus="tiny.txt", text=TextSize(chars=1e6, documents=None)))
     with pytest.raises(ConfigError, match="did you mean 'l-shaped'"):
         kind_named("l-shapd")
 
@@ -255,7 +241,5 @@ def test_sections_of_few_long_texts_are_the_documents_that_are_held_out():
     sheet = kind_named("teacher-choice").sheet(DesignWishes(corpus="sotu", text=None))
     spec = sheet.spec("x")
     cut = replace(spec, data=replace(spec.data, section_chars=20_000, validation_documents=233))
-    control = {one.name: one for one in state(cut, study_cost(cut, cut.data.vocab_size)).controls}[
-        "single-epoch"
-    ]
+    control = {one.name: one for one in state(cut, study_cost(cut, cut.data.vocab_size)).controls}["single-epoch"]
     assert "about 0 " not in control.words

@@ -66,9 +66,7 @@ def command(home, *words, out="out"):
         "--validation-tokens": 64,
         "--out": home / out,
     }
-    usual = [
-        str(word) for option, value in options.items() if option not in words for word in (option, value)
-    ]
+    usual = [str(word) for option, value in options.items() if option not in words for word in (option, value)]
     return ["recipe", "minima", *usual, *words]
 
 
@@ -80,11 +78,7 @@ def test_every_stage_is_there_and_the_chat_model_speaks(home):
     record = json.loads((home / "answer.json").read_text())
     stages = record["stages"]
     assert list(stages) == ["text", "law", "prune", "distil", "instruct", "evaluate", "report"]
-    assert (
-        stages["law"]["params"]
-        == stages["prune"]["cuts"][0]["params"]
-        == stages["distil"]["arms"][0]["params"]
-    )
+    assert stages["law"]["params"] == stages["prune"]["cuts"][0]["params"] == stages["distil"]["arms"][0]["params"]
     assert {row["arm"] for row in stages["distil"]["arms"]} == {
         "pruned",
         "pruned-alone",
@@ -204,10 +198,7 @@ def test_what_the_plan_says_of_its_stages_is_what_they_cost(adapted):
 
 
 def test_pieces_are_learnt_where_neither_students_read_nor_anybody_is_scored(home, adapted):
-    read = {
-        json.loads(line)["text"]
-        for line in (home / "adapted" / "adapt" / "text.jsonl").read_text().splitlines()
-    }
+    read = {json.loads(line)["text"] for line in (home / "adapted" / "adapt" / "text.jsonl").read_text().splitlines()}
     spec = read_spec(home / "adapted" / "distil" / "data")
     others = {text for split in ("student", "validation") for text in documents_of(spec, split)}
     assert read == set(documents_of(spec, "teacher")) and not read & others
@@ -228,9 +219,7 @@ def test_a_killed_recipe_goes_on_in_its_optional_stages(home, adapted):
     assert again["adapt"]["folder"] == stages["adapt"]["folder"]
 
 
-QUESTIONS = "".join(
-    json.dumps({"question_id": i, "category": "c", "turns": [f"Peace {i}?"]}) + "\n" for i in range(3)
-)
+QUESTIONS = "".join(json.dumps({"question_id": i, "category": "c", "turns": [f"Peace {i}?"]}) + "\n" for i in range(3))
 
 
 @pytest.fixture

@@ -35,9 +35,7 @@ def test_cells_hold_the_means_and_the_paired_gains(reported, cells):
     assert found.loss == pytest.approx(np.mean(taught))
     assert found.gain == pytest.approx(np.mean(alone) - np.mean(taught))
     assert 0.005 < found.half < 0.05
-    assert [t.teacher_loss for t in cell.taught] == sorted(
-        (t.teacher_loss for t in cell.taught), reverse=True
-    )
+    assert [t.teacher_loss for t in cell.taught] == sorted((t.teacher_loss for t in cell.taught), reverse=True)
     assert sum(t.is_best for t in cell.taught) == 1
 
 
@@ -80,9 +78,7 @@ def test_compute_counts_a_trunk_once_and_every_part(reported):
     wanted = 1.05 * (runs["student-0.02M-alone-s0-600kt"] + runs["student-0.1M-alone-s0-600kt"])
     wanted += runs["student-0.1M-alone-s1-150kt"] + runs["student-0.1M-alone-s2-150kt"]
     assert spent["students without a teacher"] == pytest.approx(wanted)
-    assert spent["teacher training"] == pytest.approx(
-        sum(f for run, f in runs.items() if run.startswith("teacher"))
-    )
+    assert spent["teacher training"] == pytest.approx(sum(f for run, f in runs.items() if run.startswith("teacher")))
     assert set(spent) == {
         "teacher training",
         "students without a teacher",
@@ -96,20 +92,14 @@ def searched(tuning):
 
 
 def test_the_search_marks_the_chosen_value_and_says_when_it_lies_at_the_edge():
-    grid = [
-        {"peak_lr": 0.01 * 2.0**i, "loss": 4.4 - 0.1 * i, "multiplier": 2.0**i, "run_id": "x"}
-        for i in (-1, 0, 1)
-    ]
+    grid = [{"peak_lr": 0.01 * 2.0**i, "loss": 4.4 - 0.1 * i, "multiplier": 2.0**i, "run_id": "x"} for i in (-1, 0, 1)]
     grid.append({"peak_lr": 0.04, "loss": None, "multiplier": 4.0, "run_id": "diverged"})
     batch = {"grid": [], "best": 1024, "interior": False}
     rate = {"grid": grid, "best": 0.02, "interior": False}
     arm = {"arm": "supervised", "params": 20_000, "batch": batch, "learning_rate": rate}
     picture = searches_picture(study_searches(searched({"arms": [arm]})))
     assert "at the edge" in picture.svg
-    assert (
-        "Not at an interior lowest value: supervised 20k: peak learning rate 0.02, at the edge."
-        in picture.caption
-    )
+    assert "Not at an interior lowest value: supervised 20k: peak learning rate 0.02, at the edge." in picture.caption
     arm["learning_rate"]["best"], arm["learning_rate"]["interior"] = 0.01, True
     assert (
         "peak learning rate 0.01, 0.100 above the lowest"
@@ -142,10 +132,7 @@ def test_powers_of_ten_are_written_as_people_write_them():
     assert flop_text(5.2e-3) == "5.2 × 10⁻³ FLOP"
     assert power_text(0) == "0"
     assert typeset("costs 2.96e11 FLOP, run s1e2f") == "costs 2.96\u00a0×\u00a010¹¹\u00a0FLOP, run s1e2f"
-    assert (
-        typeset("nothing below 7.68e+06, 0.188 +- 0.009")
-        == "nothing below 7.68\u00a0×\u00a010⁶, 0.188 ± 0.009"
-    )
+    assert typeset("nothing below 7.68e+06, 0.188 +- 0.009") == "nothing below 7.68\u00a0×\u00a010⁶, 0.188 ± 0.009"
     assert typeset("law: NO_SUPERVISED_LAW: no gain") == "law: no supervised law: no gain"
     assert typeset("DISTILLAW_DISTANCES=never, L_T, S1-S3") == "DISTILLAW_DISTANCES=never, L_T, S1-S3"
     assert typeset("gain -0.3 [-0.4, 0.1], S1-S3, 90 %") == "gain −0.3 [−0.4, 0.1], S1-S3, 90\u00a0%"
@@ -173,9 +160,7 @@ def test_a_figure_is_the_same_twice_and_carries_no_date():
 
 
 def test_a_capacity_gap_is_claimed_only_where_it_is_deeper_than_its_noise(tmp_path):
-    write_study(
-        tmp_path / "deep", World(seeds=3, teachers=((1e5, 1e6), (4e5, 3e6), (3e6, 2e8)), budgets=(1_800_000,))
-    )
+    write_study(tmp_path / "deep", World(seeds=3, teachers=((1e5, 1e6), (4e5, 3e6), (3e6, 2e8)), budgets=(1_800_000,)))
     deep = design_points(read_study(tmp_path / "deep"))
     assert all(cell.gap is not None and cell.gap.is_established for cell in deep)
     lead, first, *_ = gap_sentences(deep)

@@ -30,9 +30,7 @@ def _imported(folder: Path, sizes: np.ndarray, seeds: int) -> Path:
                 rows.append(f"run-{len(rows)},{size:.0f},{20 * size:.0f},{loss:.6f},{seed},{teacher}")
     folder.mkdir()
     (folder / "runs.csv").write_text("\n".join(rows) + "\n")
-    assert (
-        answer("study", "import", folder / "runs.csv", "--out", folder / "study", "--quiet").returncode == 0
-    )
+    assert answer("study", "import", folder / "runs.csv", "--out", folder / "study", "--quiet").returncode == 0
     return folder / "study"
 
 
@@ -85,8 +83,7 @@ def test_the_verdict_is_about_the_largest_cell_of_all_not_of_those_drawn(tmp_pat
     table = (tmp_path / "grid" / "runs.csv").read_text()
     for tokens in np.geomspace(3e8, 3e9, 9).round():
         more = "".join(
-            f"big-{taught},2000000000,{tokens:.0f},{2.9 - 0.1 * bool(taught)},0,{taught}\n"
-            for taught in ("", 2.5, 2.6)
+            f"big-{taught},2000000000,{tokens:.0f},{2.9 - 0.1 * bool(taught)},0,{taught}\n" for taught in ("", 2.5, 2.6)
         )
         (tmp_path / "grid" / "runs.csv").write_text(table + more)
         assert answer("study", "import", tmp_path / "grid" / "runs.csv", "--out", study).returncode == 0

@@ -50,8 +50,7 @@ def test_what_is_filtered_stays_so_when_rows_are_sorted(open_file, report, resul
     page.get_by_label("teacher", exact=True).select_option("none")
     page.get_by_role("button", name="loss", exact=True).last.click()
     shown = [
-        float(text)
-        for text in page.locator("table[data-facets] tbody tr:visible td:nth-child(6)").all_inner_texts()
+        float(text) for text in page.locator("table[data-facets] tbody tr:visible td:nth-child(6)").all_inner_texts()
     ]
     alone = [r["loss"] for r in results if r["teacher_run"] is None]
     assert shown == sorted(round(loss, 4) for loss in alone)
@@ -158,9 +157,7 @@ def test_run_ids_and_headings_are_readable_on_paper(open_file, report):
     assert max(heights) < 4
     displays = page.evaluate("""[...document.querySelectorAll('table.sortable th button')]
         .map(button => getComputedStyle(button).display)""")
-    assert set(displays) == {"contents"}, (
-        "a button's text is lost in a head that is repeated on the next sheet"
-    )
+    assert set(displays) == {"contents"}, "a button's text is lost in a head that is repeated on the next sheet"
 
 
 def test_without_scripts_every_row_and_the_pdfs_are_there(open_file, report):

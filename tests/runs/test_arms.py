@@ -116,9 +116,7 @@ def test_thinning_keeps_every_arm_of_a_cell():
 
 def test_the_lowest_of_an_arm_is_by_seeds_that_all_have():
     lucky = [_student("fixed", "A", "B", loss, seed=s) for s, loss in enumerate((3.15, 3.01, 3.02))]
-    cells = start_cells(
-        _record(FIXED[0], *lucky, _student("fixed", "B", "B", 3.14) | {"teacher_params": 2e5})
-    )
+    cells = start_cells(_record(FIXED[0], *lucky, _student("fixed", "B", "B", 3.14) | {"teacher_params": 2e5}))
     assert "3.140 nats/token (1 seed) from 200k" in start_sentences(cells)[0]
     assert [round(p.se, 4) for p in cells[0].taught["fixed"]][:1] == [
         round(np.std([3.15, 3.01, 3.02], ddof=1) / 3**0.5, 4)
@@ -132,16 +130,12 @@ def test_a_teacher_of_unknown_size_has_no_size_in_words():
     assert "nan" not in said and "unknown size" in said
 
 
-@pytest.mark.parametrize(
-    ("init", "arm"), [("fresh", "fresh"), ("pruned", "pruned"), ("pretrained", "pretrained")]
-)
+@pytest.mark.parametrize(("init", "arm"), [("fresh", "fresh"), ("pruned", "pruned"), ("pretrained", "pretrained")])
 def test_a_model_that_was_trained_before_is_no_cut(init, arm):
     """Its result would be fitted by `--arm pruned` together with students that were cut out of their teacher."""
     trunk = TrunkSpec(
         **dict.fromkeys(("role", "purpose", "label", "split", "data_hash"), "x"),
-        **dict.fromkeys(
-            ("layers", "width", "ffn", "heads", "params", "total_params", "vocab_size", "seed"), 1
-        ),
+        **dict.fromkeys(("layers", "width", "ffn", "heads", "params", "total_params", "vocab_size", "seed"), 1),
         peak_lr=0.01,
         batch_tokens=1,
         recipe=Recipe(),

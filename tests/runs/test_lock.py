@@ -109,18 +109,14 @@ def test_a_later_process_of_the_same_pid_is_not_the_holder(tmp_path):
     with _lock(tmp_path):
         record = record_of(tmp_path / ".lock")
         text = json.loads(record.read_text())
-    record.write_text(
-        json.dumps(text | {"started": "1"})
-    )  # our pid, but of a process that started at the boot
+    record.write_text(json.dumps(text | {"started": "1"}))  # our pid, but of a process that started at the boot
     with _lock(tmp_path):
         pass
 
 
 @pytest.mark.slow
 @needs_unshare
-def test_a_living_holder_of_another_machine_blocks_and_a_dead_one_does_not(
-    hold, tmp_path, no_flock, monkeypatch
-):
+def test_a_living_holder_of_another_machine_blocks_and_a_dead_one_does_not(hold, tmp_path, no_flock, monkeypatch):
     """No flock between them, no pid that means anything here: only that it touches its record."""
     monkeypatch.setattr(lock, "WATCH_SECONDS", 8.0)
     process = hold(*ELSEWHERE, no_flock=True)
@@ -146,9 +142,7 @@ def test_a_record_in_the_far_future_is_judged_by_its_touches_alone(tmp_path, mon
     """A clock that jumped: ages of files mean nothing."""
     monkeypatch.setattr(lock, "WATCH_SECONDS", 1.0)
     record = record_of(tmp_path / ".lock")
-    record.write_text(
-        json.dumps({"host": "far", "pid": 1, "since": "2099-01-01T00:00:00Z", "machine": "elsewhere"})
-    )
+    record.write_text(json.dumps({"host": "far", "pid": 1, "since": "2099-01-01T00:00:00Z", "machine": "elsewhere"}))
     os.utime(record, (4e9, 4e9))
     with _lock(tmp_path):
         pass

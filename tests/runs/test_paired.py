@@ -21,9 +21,7 @@ from distillaw.runs.paired import (
 
 def scores(per_token, tokens):
     tokens = np.asarray(tokens, dtype=np.int64)
-    return DocumentScores(
-        document=np.arange(len(tokens)), tokens=tokens, loss_sum=np.asarray(per_token) * tokens
-    )
+    return DocumentScores(document=np.arange(len(tokens)), tokens=tokens, loss_sum=np.asarray(per_token) * tokens)
 
 
 def test_difference_and_error_of_a_case_worked_by_hand():

@@ -389,12 +389,7 @@ def _goes_round(tree: ast.AST) -> set[str]:
                 set(word) <= set("rwaxbt+") and set(word) & set("wax+") for word in words
             ):
                 found.add("open")
-            if (
-                name == "replace"
-                and len(node.args) == 1
-                and not node.keywords
-                and isinstance(node.func, ast.Attribute)
-            ):
+            if name == "replace" and len(node.args) == 1 and not node.keywords and isinstance(node.func, ast.Attribute):
                 found.add("replace")
     return found
 

@@ -13,9 +13,7 @@ Truth = Callable[[str, float, float], float]
 """Expected loss by candidate, size and tokens."""
 
 
-def make_question(
-    *, ratios: Sequence[float] = (0.8, 0.95), share: float = 0.05, margin: float = 0.01
-) -> PilotQuestion:
+def make_question(*, ratios: Sequence[float] = (0.8, 0.95), share: float = 0.05, margin: float = 0.01) -> PilotQuestion:
     """A 1B target on 20B tokens, about 2.375 nats alone; teachers at ratios of that, their targets stored."""
     sizes = tuple(Size(label=f"s{k}", params=1e9 / 2**k, flops=6e9 / 2**k) for k in range(7, -1, -1))
     candidates = tuple(Candidate(name=f"t{i}", loss=2.375 * r, flops=0.0) for i, r in enumerate(ratios))
@@ -58,9 +56,7 @@ def run_stage(
     return found
 
 
-def settle(
-    question: PilotQuestion, truth: Truth, **noise: float
-) -> tuple[list[Stage], list[PilotRun], list[Standing]]:
+def settle(question: PilotQuestion, truth: Truth, **noise: float) -> tuple[list[Stage], list[PilotRun], list[Standing]]:
     """Stages, runs and looks until it stops."""
     stages: list[Stage] = []
     runs: list[PilotRun] = []

@@ -65,9 +65,7 @@ def test_a_question_is_one_a_user_could_ask(number):
     decision = draw_decision(number)
     question, again = decision.question, draw_decision(number)
     assert question == again.question and decision.losses == again.losses
-    assert all(
-        small.params < large.params for small, large in zip(question.sizes, question.sizes[1:], strict=False)
-    )
+    assert all(small.params < large.params for small, large in zip(question.sizes, question.sizes[1:], strict=False))
     assert question.sizes[-1] == question.target
     assert 5 <= question.tokens / question.target.params <= 100
     assert question.budget == pytest.approx(0.02 * question.target_flops)
@@ -91,9 +89,7 @@ def test_pairs_share_half_of_the_seed_noise():
     decision = draw_decision(3)
     size, tokens = decision.question.sizes[2], 60 * decision.question.batch_tokens
     name = decision.question.candidates[0].name
-    logs = np.log(
-        [[decision.noise.factor(size.params, seed, n, tokens) for n in (NONE, name)] for seed in range(2000)]
-    )
+    logs = np.log([[decision.noise.factor(size.params, seed, n, tokens) for n in (NONE, name)] for seed in range(2000)])
     assert np.corrcoef(logs.T)[0, 1] == pytest.approx(0.5, abs=0.05)
     assert logs.std() == pytest.approx(decision.noise.sd, rel=0.05)
 
@@ -102,23 +98,15 @@ def test_the_clairvoyant_is_never_false_and_the_believer_in_one_pilot_is():
     rows = {"clairvoyant": [], "believer": []}
     for number in DECISIONS:
         decision = draw_decision(number)
-        pilot = {
-            run.candidate: run.loss for run in decision.one_pilot(0.001 * decision.question.target_flops)
-        }
+        pilot = {run.candidate: run.loss for run in decision.one_pilot(0.001 * decision.question.target_flops)}
         rows["clairvoyant"].append(scored(decision, believing(decision, decision.losses, 1e-6), number))
         rows["believer"].append(scored(decision, believing(decision, pilot, 0.01), number))
     found = {name: summarise(part)["simulated"] for name, part in rows.items()}
     clear, naive = (found[name]["parts"]["all"] for name in rows)
-    assert (
-        clear["false"]["hits"] == 0 and clear["coverage"]["decision"]["share"] == 1 and clear["regret"] == 0
-    )
+    assert clear["false"]["hits"] == 0 and clear["coverage"]["decision"]["share"] == 1 and clear["regret"] == 0
     assert naive["false"]["share"] > 0.4 and naive["coverage"]["last"]["share"] < 0.3
     assert found["clairvoyant"]["calibration"]["last"]["brier"] == 0
-    assert all(
-        rule["saved"]["mean"] >= 0
-        for name, rule in found["clairvoyant"]["regret"].items()
-        if name != "settle"
-    )
+    assert all(rule["saved"]["mean"] >= 0 for name, rule in found["clairvoyant"]["regret"].items() if name != "settle")
 
 
 def test_the_page_and_the_figure_say_what_was_found(tmp_path):
@@ -170,9 +158,7 @@ def test_settle_keeps_its_word_on_a_few_decisions():
     assert whole["coverage"]["last"]["high"] >= 0.9  # what is said when one stops
     assert all(row["spent"] <= 0.02 + 1e-9 for row in rows)
     again = benchmark.simulated_row(DECISIONS[1], False)
-    assert {k: v for k, v in again.items() if k != "seconds"} == {
-        k: v for k, v in rows[1].items() if k != "seconds"
-    }
+    assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in rows[1].items() if k != "seconds"}
 
 
 def table_of_a_world():
@@ -206,9 +192,7 @@ def table_of_a_world():
 
 
 def test_a_world_answers_from_its_table_and_never_with_the_target():
-    decision = next(
-        d for d in world_decisions_of(table_of_a_world(), "world") if d.kind == "all" and d.scale == "160k"
-    )
+    decision = next(d for d in world_decisions_of(table_of_a_world(), "world") if d.kind == "all" and d.scale == "160k")
     assert decision.losses["oracle"] < decision.losses[NONE] < decision.losses["oracle:window=1"]
     assert decision.question.margin == pytest.approx(MARGIN * decision.losses[NONE])
     replay = Replay(decision)

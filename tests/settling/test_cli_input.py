@@ -182,9 +182,7 @@ def taught_study(tmp_path_factory):
     )
     store = prepare_data(spec, base / "study" / "data")
     tokenizer = load_tokenizer(str(store.tokenizer_folder))
-    model = build_model(
-        shape_for_params(8000, vocab=300, context=128), seed=0, end_of_text=tokenizer.eos_token_id
-    )
+    model = build_model(shape_for_params(8000, vocab=300, context=128), seed=0, end_of_text=tokenizer.eos_token_id)
     for split in ("teacher", "student"):
         folder = base / "study" / "runs" / f"of-{split}"
         model.save_pretrained(folder)

@@ -154,9 +154,7 @@ def test_stages_are_ordinary_paired_runs(settled):
         assert (run["gain_se"] is None) == (run["teacher"] == "none")
     streams = {(table[r["run_id"]]["batch_tokens"], table[r["run_id"]]["split"]) for r in runs}
     assert len(streams) == 1
-    assert _executed(table.values()) == pytest.approx(
-        answer["compute_spent"] - answer["search_compute"], rel=0.02
-    )
+    assert _executed(table.values()) == pytest.approx(answer["compute_spent"] - answer["search_compute"], rel=0.02)
     record = read_study(folder)
     assert record.target == (30_000, 40_000)
     assert not record.problems
@@ -167,10 +165,7 @@ def test_the_terminal_says_what_the_json_says(settled, capsys):
     show(answer)
     text = capsys.readouterr().out
     assert answer["sentence"] in text
-    assert (
-        f"{len([r for s in answer['stages'] for r in s['runs']])} pilots in {len(answer['stages'])} stage"
-        in text
-    )
+    assert f"{len([r for s in answer['stages'] for r in s['runs']])} pilots in {len(answer['stages'])} stage" in text
     for line in (*answer["assumptions"], *answer["flips_if"], *answer["warnings"]):
         assert f"- {line}" in text
     for row in answer["strategies"]:

@@ -39,9 +39,7 @@ UNIT = 65_536
 
 
 def stage(*tokens, size=SIZE, candidates=(), seeds=(0,), also=()):
-    return Stage(
-        size=size.label, also=also, tokens=tuple(k * UNIT for k in tokens), candidates=candidates, seeds=seeds
-    )
+    return Stage(size=size.label, also=also, tokens=tuple(k * UNIT for k in tokens), candidates=candidates, seeds=seeds)
 
 
 def price(new, *before, question=QUESTION):
@@ -74,8 +72,7 @@ def test_a_shorter_budget_starts_over():
 def test_growing_a_trunk_costs_what_it_costs_at_once():
     budgets = (25, 50, 100, 400)
     parts = [
-        price(stage(budgets[i]), *([stage(*budgets[:i])] if i else []), question=ONE_RATE)
-        for i in range(len(budgets))
+        price(stage(budgets[i]), *([stage(*budgets[:i])] if i else []), question=ONE_RATE) for i in range(len(budgets))
     ]
     assert sum(parts) == pytest.approx(price(stage(*budgets), question=ONE_RATE))
     assert all(low < high for low, high in pairwise(parts))
@@ -164,9 +161,7 @@ def _fixed():
     return Tuned(rates=Rates(**checks), batch_tokens=256, flops=0.0, tuning={})
 
 
-@pytest.mark.parametrize(
-    "table, shared", [("", False), ("horizon = 'none'", True), ("enabled = false", True)]
-)
+@pytest.mark.parametrize("table, shared", [("", False), ("horizon = 'none'", True), ("enabled = false", True)])
 def test_budgets_of_a_study_share_a_trunk_where_it_has_one_rate(tmp_path, table, shared):
     """`study next` prices its batches as `study run` trains them."""
     file = tmp_path / "mine.toml"

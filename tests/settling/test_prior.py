@@ -9,9 +9,7 @@ from distillaw.settling.belief import TAUGHT, Anchor, Family
 
 
 def family(form, teachers=(2.2, 2.9)):
-    return Family(
-        form=form, anchor=Anchor(params=1e7, tokens=2e8, loss=3.4), teacher_losses=np.array(teachers)
-    )
+    return Family(form=form, anchor=Anchor(params=1e7, tokens=2e8, loss=3.4), teacher_losses=np.array(teachers))
 
 
 @pytest.mark.parametrize("form", TAUGHT)

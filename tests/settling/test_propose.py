@@ -87,9 +87,7 @@ def test_worth_grows_with_seeds_and_stays_below_the_stake(asked):
 
 def test_a_run_of_the_target_itself_settles_nearly_everything(asked):
     one, runs, _ = asked[1]
-    whole = Stage(
-        size=QUESTION.target.label, tokens=(int(QUESTION.tokens),), candidates=("t0", "t1"), seeds=(0,)
-    )
+    whole = Stage(size=QUESTION.target.label, tokens=(int(QUESTION.tokens),), candidates=("t0", "t1"), seeds=(0,))
     outlook = Outlook.of(one.now.belief, [whole], one.outlook.arms)
     assert outlook.worth(whole) > 0.8 * outlook.stake
     before, after = expect(outlook, one.now), expect(outlook.after(whole), one.now)
@@ -157,9 +155,7 @@ def test_runs_without_a_history_are_read_from_small_to_large():
 
 
 def test_it_ends_settled_or_with_nothing_left_to_buy():
-    _, runs, looks = settle(
-        with_budget(QUESTION, 0.3), lambda name, n, d: truth(NONE, n, d) * (1.1 if name else 1.0)
-    )
+    _, runs, looks = settle(with_budget(QUESTION, 0.3), lambda name, n, d: truth(NONE, n, d) * (1.1 if name else 1.0))
     assert looks[-1].verdict == "pretrain"
     said = propose(QUESTION, stages_of(QUESTION, runs), runs, spent=1.0, budget=1e18)
     assert said.stage is None and "settled" in said.why
@@ -188,8 +184,6 @@ def test_what_is_at_stake_may_not_be_worth_its_cost():
             candidates=("t0",),
             seeds=(0, 1, 2),
         )
-        runs += run_stage(
-            question, stage, lambda name, n, d: truth(NONE, n, d) * (0.9995 if name else 1.0), sd=0.0005
-        )
+        runs += run_stage(question, stage, lambda name, n, d: truth(NONE, n, d) * (0.9995 if name else 1.0), sd=0.0005)
     said = propose(question, [], runs, spent=1e18, budget=3 * question.target_flops)
     assert said.now.verdict is None and "less than it costs" in said.why

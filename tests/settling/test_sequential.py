@@ -36,8 +36,7 @@ def row(number, path, grid):
 
 def test_a_path_that_is_as_good_at_a_tenth_saves_tenfold():
     rows = [
-        row(k, [look(0.001, 0.04), look(0.01, 0.01, stake=0.012), look(0.02, 0.0, why="dear")], 0.01)
-        for k in range(9)
+        row(k, [look(0.001, 0.04), look(0.01, 0.01, stake=0.012), look(0.02, 0.0, why="dear")], 0.01) for k in range(9)
     ]
     found = summarise(rows)
     ratios = {(r["way"], r["share"], r["other"]): r for r in found["ratios"]}
@@ -107,8 +106,6 @@ def test_next_is_as_good_as_a_grid_of_several_times_its_cost():
     ways = summarise(rows)["ways"]
     grid = next(r for r in ways["grid"]["rows"] if r["share"] == 0.1)
     own = next(r for r in ways["next"]["rows"] if r["share"] == 0.03)
-    assert own["spent"] < 0.5 * grid["spent"] and own["regret"] <= grid["regret"] + 2 * max(
-        grid["se"], own["se"]
-    )
+    assert own["spent"] < 0.5 * grid["spent"] and own["regret"] <= grid["regret"] + 2 * max(grid["se"], own["se"])
     assert all(nothing(d)["spent"] == 0 for d in decisions[:2]) and grids(decisions[0], False)[1] == []
     assert ladder(decisions[1])

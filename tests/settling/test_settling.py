@@ -23,9 +23,7 @@ def law_truth(question, name="surrogate-s1"):
     def truth(candidate, params, tokens):
         if candidate == NONE:
             return float(law.supervised(params=params, tokens=tokens))
-        return float(
-            law.distillation(student_params=params, student_tokens=tokens, teacher_loss=losses[candidate])
-        )
+        return float(law.distillation(student_params=params, student_tokens=tokens, teacher_loss=losses[candidate]))
 
     return truth
 
@@ -35,9 +33,7 @@ def family_truth(question, seed):
     rng = np.random.default_rng(seed)
     losses = np.array([c.loss for c in question.candidates])
     form = ("soft", "law")[seed % 2]
-    family = Family(
-        form=form, anchor=Anchor(params=1e9 / 64, tokens=2e10 / 64, loss=3.8), teacher_losses=losses
-    )
+    family = Family(form=form, anchor=Anchor(params=1e9 / 64, tokens=2e10 / 64, loss=3.8), teacher_losses=losses)
     z = rng.standard_normal((1, family.num_coefficients))
     names = [NONE, *(c.name for c in question.candidates)]
     return lambda name, n, d: float(np.exp(family.log_losses(z, [n], [d])[0, 0, names.index(name)]))
@@ -179,10 +175,7 @@ def test_a_candidate_that_diverges_is_out_and_the_others_go_on():
     question = make_question()
     truth = law_truth(question)
     first = next_stage(question, [], [])
-    runs = [
-        replace(run, loss=np.inf) if run.candidate == "t0" else run
-        for run in run_stage(question, first, truth)
-    ]
+    runs = [replace(run, loss=np.inf) if run.candidate == "t0" else run for run in run_stage(question, first, truth)]
     now = standing(question, [first], runs)
     assert "diverged" in now.dropped["t0"] and now.leader != "t0"
     second = next_stage(question, [first], runs)
@@ -200,9 +193,7 @@ def test_one_diverged_run_without_a_teacher_leaves_finite_numbers():
         is_lost = run.candidate == NONE and run.params == small
         runs.append(replace(run, loss=np.inf) if is_lost else run)
     now = standing(question, [first, second], runs)
-    assert np.isfinite(
-        [now.regret, *(x for gain in now.gains.values() for x in (gain.lower, gain.upper))]
-    ).all()
+    assert np.isfinite([now.regret, *(x for gain in now.gains.values() for x in (gain.lower, gain.upper))]).all()
 
 
 def diverge(runs, name, *sizes):

@@ -53,9 +53,7 @@ def missing_slurm() -> str:
     """Why Slurm cannot be tested here; empty if it can."""
     if os.geteuid() != 0:
         return "needs root to start slurmd"
-    missing = [
-        name for name in COMMANDS if shutil.which(name) is None and not Path(f"/usr/sbin/{name}").exists()
-    ]
+    missing = [name for name in COMMANDS if shutil.which(name) is None and not Path(f"/usr/sbin/{name}").exists()]
     return f"{', '.join(missing)} not installed (Debian: slurm-wlm, munge)" if missing else ""
 
 
@@ -67,9 +65,7 @@ def slurm(folder: Path) -> Iterator[Path]:
     conf = folder / "slurm.conf"
     for name in ("state", "spool"):
         (folder / name).mkdir()
-    conf.write_text(
-        SLURM_CONF.format(host=host, ctld=ctld, slurmd=slurmd, folder=folder, cpus=os.cpu_count())
-    )
+    conf.write_text(SLURM_CONF.format(host=host, ctld=ctld, slurmd=slurmd, folder=folder, cpus=os.cpu_count()))
     before = os.environ.get("SLURM_CONF")
     os.environ["SLURM_CONF"] = str(conf)
     processes = []

@@ -39,9 +39,7 @@ def _command(models, out, *words):
         "--rates": "3e-3",
         "--out": out,
     }
-    usual = [
-        str(word) for option, value in options.items() if option not in words for word in (option, value)
-    ]
+    usual = [str(word) for option, value in options.items() if option not in words for word in (option, value)]
     return [sys.executable, "-m", "distillaw", "distil", str(models / "cut"), *usual, *words]
 
 

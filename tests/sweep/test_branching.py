@@ -94,9 +94,7 @@ def test_a_diverged_branch_fails_and_the_others_are_compared(tested, tmp_path):
     spec, out, _ = tested
     shutil.copytree(out, tmp_path / "out", symlinks=True)
     (result,) = (tmp_path / "out").glob("branches/*-at32/distilled-x4-order0-*/result.json")
-    write_json(
-        result, json.loads(result.read_text()) | {"loss": None, "loss_se": None, "diverged": "at step 33"}
-    )
+    write_json(result, json.loads(result.read_text()) | {"loss": None, "loss_se": None, "diverged": "at step 33"})
     (fork,) = record_of(spec, "--out", tmp_path / "out", *TEST)["forks"]
     row = fork["arms"][0]["rows"][2]
     assert (row["fails"], row["excess"], row["loss"], row["diverged"]) == (1, None, None, 1)
@@ -129,18 +127,11 @@ def test_a_dry_run_spends_nothing(tested, tmp_path):
     spec = tested[0]
     done = answer("branch", spec, "--out", tmp_path / "new", *TEST, "--dry-run", "--json")
     plan = json.loads(done.stdout)
-    assert (
-        plan["branches"] == 3 * 2 * 2 and plan["branch_tokens"] == 12 * 1024 and plan["trunk_tokens"] == 2048
-    )
+    assert plan["branches"] == 3 * 2 * 2 and plan["branch_tokens"] == 12 * 1024 and plan["trunk_tokens"] == 2048
     assert plan["flops"] > 0 and plan["seconds"] > 0 and not (tmp_path / "new").exists()
     both = ("--trunks", "distilled,supervised", "--losses", "own")
-    plan = json.loads(
-        answer("branch", spec, "--out", tmp_path / "new", *TEST, *both, "--dry-run", "--json").stdout
-    )
-    assert (
-        plan["pairs"] == [["distilled", "distilled"], ["supervised", "supervised"]]
-        and plan["trunk_tokens"] == 4096
-    )
+    plan = json.loads(answer("branch", spec, "--out", tmp_path / "new", *TEST, *both, "--dry-run", "--json").stdout)
+    assert plan["pairs"] == [["distilled", "distilled"], ["supervised", "supervised"]] and plan["trunk_tokens"] == 4096
     words = answer("branch", spec, "--out", tmp_path / "new", *TEST, "--dry-run").stdout
     assert "12 branches of 1,024 tokens" in words and "256 (4 steps)" in words
 
@@ -175,16 +166,11 @@ def test_a_rule_of_the_file_is_not_overruled(tmp_path):
     spec = write_spec(tmp_path, more='reference_batch_tokens = 32\nrate_rule = "linear"\n')
     done = answer("branch", spec, "--out", tmp_path / "out", "--rate-rule", "sqrt", "--dry-run")
     assert done.returncode == 2 and "one rule must serve both" in done.stderr
-    assert (
-        answer("branch", spec, "--out", tmp_path / "out", "--rate-rule", "linear", "--dry-run").returncode
-        == 0
-    )
+    assert answer("branch", spec, "--out", tmp_path / "out", "--rate-rule", "linear", "--dry-run").returncode == 0
 
 
 def test_more_text_than_there_is_is_refused(tmp_path):
-    done = answer(
-        "branch", write_spec(tmp_path), "--out", tmp_path / "out", "--at", "1M", "--multiples", "1,2"
-    )
+    done = answer("branch", write_spec(tmp_path), "--out", tmp_path / "out", "--at", "1M", "--multiples", "1,2")
     assert done.returncode == 1 and "the student split has" in done.stderr
 
 

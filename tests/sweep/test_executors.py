@@ -106,9 +106,7 @@ def test_a_state_in_words_says_what_a_job_waits_for(queue, slurm):
     eventually(lambda: waiting.waits_for == "pending (Resources)")
 
 
-@pytest.mark.parametrize(
-    ("state", "is_fault"), [("PREEMPTED", False), ("NODE_FAIL", False), ("OUT_OF_MEMORY", True)]
-)
+@pytest.mark.parametrize(("state", "is_fault"), [("PREEMPTED", False), ("NODE_FAIL", False), ("OUT_OF_MEMORY", True)])
 def test_a_job_that_ends_otherwise_is_lost_and_its_state_tells_whose_fault(queue, slurm, state, is_fault):
     queue.put(1, f"{state}|None")
     error = lost(slurm.submit(task()))

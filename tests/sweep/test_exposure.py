@@ -34,9 +34,7 @@ def studies(tmp_path_factory):
 def run(study: Path, name: str, store, **spec: object) -> Path:
     """A run's folder, as far as it says what it was trained on."""
     folder = study / "runs" / name
-    write_json(
-        folder / "spec.json", {"data_hash": store.data_hash, "split": "teacher", "init": "fresh"} | spec
-    )
+    write_json(folder / "spec.json", {"data_hash": store.data_hash, "split": "teacher", "init": "fresh"} | spec)
     return folder
 
 

@@ -270,9 +270,7 @@ def test_a_folder_without_a_study_has_no_status(tmp_path):
 @pytest.mark.parametrize("data", [None, {}, {"vocab_size": 300}, {"vocab_size": "x", "data_hash": "y"}])
 def test_a_study_that_does_not_say_what_its_text_is_has_a_line_for_status(small, tmp_path, data):
     spec = asdict(load_study(small))
-    write_json(
-        tmp_path / "study.json", {"name": "small", "spec": spec} | ({} if data is None else {"data": data})
-    )
+    write_json(tmp_path / "study.json", {"name": "small", "spec": spec} | ({} if data is None else {"data": data}))
     with pytest.raises(CacheError, match=r"study\.json: damaged: .*data"):
         read_status(tmp_path)
 

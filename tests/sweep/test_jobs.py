@@ -69,9 +69,7 @@ def test_the_whole_study_is_reached_and_each_arm_gets_its_own_rate():
     assert len(runs) == 2 * (1 + 3) * len(SPEC.students.tokens) and not ready.waiting
     for job in students:
         best = -1 if job.trunk.arm == "supervised" else 1
-        assert -MOST_OFF < math.log2(job.trunk.peak_lr / SPEC.peak_lr) - best < 0.01, (
-            "at most as low as caution wants"
-        )
+        assert -MOST_OFF < math.log2(job.trunk.peak_lr / SPEC.peak_lr) - best < 0.01, "at most as low as caution wants"
     assert {j.trunk.batch_tokens for j in ready.jobs if j.trunk.purpose != "tuning"} == {256}
 
 
@@ -87,9 +85,7 @@ def test_a_rate_that_diverges_supervised_may_be_the_best_distilled():
     world = lambda trunk: _losses(trunk, supervised_best=0, distilled_best=2)  # noqa: E731
     fast = lambda t: "diverged" if t.arm == "supervised" and t.peak_lr > 1.5 * SPEC.peak_lr else None  # noqa: E731
     ready, _ = _play(world, fast)
-    distilled = [
-        j.trunk.peak_lr for j in ready.jobs if j.trunk.purpose == "grid" and j.trunk.arm == "distilled"
-    ]
+    distilled = [j.trunk.peak_lr for j in ready.jobs if j.trunk.purpose == "grid" and j.trunk.arm == "distilled"]
     lower = [math.log2(4 * SPEC.peak_lr / rate) for rate in distilled]
     assert all(-1e-3 < octaves < MOST_OFF for octaves in lower), "at most as low as caution wants"
 
@@ -173,9 +169,7 @@ def test_every_run_has_the_rate_of_its_arm_size_and_budget():
     }
     lone = [runs["supervised", "0.03M", tokens] for tokens in FAR.students.tokens]
     assert lone == pytest.approx([0, -1, -2], abs=0.3)
-    assert [runs["distilled", "0.03M", tokens] for tokens in FAR.students.tokens] == pytest.approx(
-        [0, 0, 0], abs=0.3
-    )
+    assert [runs["distilled", "0.03M", tokens] for tokens in FAR.students.tokens] == pytest.approx([0, 0, 0], abs=0.3)
 
 
 @pytest.mark.parametrize("share", [{"cooldown": 0.5}, {"cooldown": 1.0, "decay": "cosine"}])
@@ -207,16 +201,10 @@ def test_the_best_run_of_a_search_is_the_grids():
 
 def test_a_control_on_a_trunk_of_the_grid_stays_a_control():
     """It was the grid's, so that a lone student at twice its best rate was what `plan` compared with."""
-    cell = DesignSpec(
-        name="rates", params=("0.1M",), tokens=(20_000, 40_000), teachers=("none",), rates=(1.0, 2.0)
-    )
+    cell = DesignSpec(name="rates", params=("0.1M",), tokens=(20_000, 40_000), teachers=("none",), rates=(1.0, 2.0))
     spec = replace(SPEC, tuning=TuningSpec(enabled=False), cells=(cell,))
     ready = Planner(spec, FACTS, Progress(losses={}, failures={})).ready_jobs()
-    alone = [
-        j
-        for j in ready.jobs
-        if (j.trunk.label, j.trunk.arm, j.trunk.role) == ("0.1M", "supervised", "student")
-    ]
+    alone = [j for j in ready.jobs if (j.trunk.label, j.trunk.arm, j.trunk.role) == ("0.1M", "supervised", "student")]
     found = {(j.trunk.peak_lr, tokens): j.trunk.purpose for j in alone for tokens in j.budgets}
     rate = spec.peak_lr
     assert found == {
@@ -233,9 +221,7 @@ def test_the_smallest_and_the_largest_teacher_are_searched_and_a_law_serves_betw
     def searched(horizon):
         spec = replace(FAR, teachers=middle, tuning=TuningSpec(batch=False, horizon=horizon))
         jobs = Planner(spec, FACTS, Progress(losses={}, failures={}), guess=True).ready_jobs().jobs
-        return {
-            job.trunk.label for job in jobs if (job.trunk.role, job.trunk.purpose) == ("teacher", "tuning")
-        }
+        return {job.trunk.label for job in jobs if (job.trunk.role, job.trunk.purpose) == ("teacher", "tuning")}
 
     assert searched("target") == searched("ends") == {"0.05M", "0.2M"}
     assert searched("smallest") == {"0.05M"}
@@ -310,9 +296,7 @@ def _students(ready, purpose):
 
 def test_cells_go_on_where_the_grid_ends():
     """A longer budget for one size is the same trunk: its branch is added, nothing is trained twice."""
-    spec = replace(
-        SPEC, cells=(DesignSpec(params=("0.03M",), tokens=(40_000,), teachers=("none", "0.2M@30k")),)
-    )
+    spec = replace(SPEC, cells=(DesignSpec(params=("0.03M",), tokens=(40_000,), teachers=("none", "0.2M@30k")),))
     longer = {job.trunk.trunk_id: job.budgets for job in _students(_ready(spec), "grid")}
     before = {job.trunk.trunk_id: job.budgets for job in _students(_ready(SPEC), "grid")}
     assert longer.keys() == before.keys()
@@ -321,9 +305,7 @@ def test_cells_go_on_where_the_grid_ends():
 
 
 def test_held_out_students_wait_until_their_predictions_are_frozen():
-    spec = replace(
-        SPEC, cells=(DesignSpec(params=("0.1M",), tokens=(80_000,), teachers=("none",), holdout=True),)
-    )
+    spec = replace(SPEC, cells=(DesignSpec(params=("0.1M",), tokens=(80_000,), teachers=("none",), holdout=True),))
     assert not _students(_ready(spec, holdout=False), "holdout")
     (job,) = _students(_ready(spec), "holdout")
     assert job.budgets == (80_000,)
@@ -349,9 +331,7 @@ def test_controls_are_runs_of_their_own_that_no_law_sees():
         training={"distill_weight": 0.5},
     )
     union = DesignSpec(name="union", params=("0.1M",), tokens=(20_000,), teachers=("none",), split="union")
-    rates = DesignSpec(
-        name="horizon", params=("0.1M",), tokens=(20_000,), teachers=("none",), rates=(0.5, 1.0, 2.0)
-    )
+    rates = DesignSpec(name="horizon", params=("0.1M",), tokens=(20_000,), teachers=("none",), rates=(0.5, 1.0, 2.0))
     ready = _ready(replace(SPEC, cells=(weak, union, rates)))
     assert len(_students(ready, "grid")) == len(_students(_ready(SPEC), "grid"))
     (job,) = _students(ready, "control:lambda")
@@ -381,15 +361,11 @@ def _play_stopping(spec, world):
     losses, order = {}, []
     while True:
         ready = Planner(spec, FACTS, Progress(losses=losses, failures={})).ready_jobs()
-        missing = [
-            (job.trunk, t) for job in ready.jobs for t in job.budgets if job.trunk.run_id(t) not in losses
-        ]
+        missing = [(job.trunk, t) for job in ready.jobs for t in job.budgets if job.trunk.run_id(t) not in losses]
         if not missing:
             return order, ready.stopped
         trunk, tokens = missing[0]
-        losses[trunk.run_id(tokens)] = (
-            3.0 if trunk.role == "teacher" else world(trunk.teacher_run or "none", tokens)
-        )
+        losses[trunk.run_id(tokens)] = 3.0 if trunk.role == "teacher" else world(trunk.teacher_run or "none", tokens)
         if trunk.role == "student":
             order.append((trunk.teacher_run or "none", tokens))
 

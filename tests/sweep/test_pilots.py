@@ -136,10 +136,7 @@ def test_the_time_of_a_search_has_what_cores_wait_for_in_it_and_its_moves(far):
     """Long runs wait for the short ones' best rate, and the arm with a teacher for the other."""
     left = far.search_left()
     assert left.wall_seconds(1) - START_SECONDS == pytest.approx((1 + MOVES) * sum(left.seconds))
-    longest = {
-        (job.trunk.arm, max(job.budgets)): seconds
-        for job, seconds in zip(left.jobs, left.seconds, strict=True)
-    }
+    longest = {(job.trunk.arm, max(job.budgets)): seconds for job, seconds in zip(left.jobs, left.seconds, strict=True)}
     waited = sum(longest.values()) + MOVES * sum(left.seconds)
     assert left.wall_seconds(64) - START_SECONDS == pytest.approx(waited)
     far.search(_train_by(far, _falling_bowl))
@@ -152,11 +149,7 @@ def test_budgets_that_want_other_rates_have_trunks_of_their_own(far):
     stage = Stage(size="50k", tokens=(8192, 16 * 8192), candidates=("oracle",), seeds=(0, 1))
     jobs = far.jobs(stage, tuned)
     params = float(jobs[0].trunk.params)
-    wanted = {
-        (arm, tokens): tuned.rates.of(arm).rates.at(params, tokens)
-        for arm in (0, 1)
-        for tokens in stage.tokens
-    }
+    wanted = {(arm, tokens): tuned.rates.of(arm).rates.at(params, tokens) for arm in (0, 1) for tokens in stage.tokens}
     assert wanted[0, 8192] > wanted[0, 16 * 8192]
     found = {
         (int(job.trunk.teacher_run is not None), tokens, job.trunk.seed): job.trunk
@@ -212,10 +205,7 @@ def test_results_are_paired_by_document(pilots):
     pilots.run(STAGE, TUNED, _train_by(pilots, lambda trunk, _: 3.0 - 0.1 * (trunk.teacher_run is not None)))
     rows = pilots.results(STAGE, TUNED)
     assert [(row.candidate, row.seed, row.tokens) for row in rows] == [
-        (name, seed, tokens)
-        for name in (NONE, "oracle:window=1")
-        for seed in (0, 2)
-        for tokens in (8192, 16384)
+        (name, seed, tokens) for name in (NONE, "oracle:window=1") for seed in (0, 2) for tokens in (8192, 16384)
     ]
     spread = math.sqrt(4 / 3 * (2 * 0.4**2 + 2 * 0.8**2)) / 400
     for row in rows:

@@ -58,9 +58,7 @@ def _table(folder: Path) -> dict[str, dict]:
 @pytest.fixture(scope="session")
 def tiny_text(tiny_text):
     """With as many steps as it takes to be seen in training, and killed there."""
-    return tiny_text.replace("batch_tokens = 192", "batch_tokens = 128").replace(
-        'tokens = "8k"', 'tokens = "16k"'
-    )
+    return tiny_text.replace("batch_tokens = 192", "batch_tokens = 128").replace('tokens = "8k"', 'tokens = "16k"')
 
 
 @pytest.fixture(scope="module")

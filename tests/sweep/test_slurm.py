@@ -57,9 +57,7 @@ def _slurm(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-def test_jobs_that_are_warned_preempted_or_lose_their_node_cost_no_finished_step(
-    cluster, study, reference, tmp_path
-):
+def test_jobs_that_are_warned_preempted_or_lose_their_node_cost_no_finished_step(cluster, study, reference, tmp_path):
     folder = tmp_path / "study"
     process = long.start(study, folder, *SLURM)
     first = long.busy_worker(folder, process)
@@ -70,13 +68,9 @@ def test_jobs_that_are_warned_preempted_or_lose_their_node_cost_no_finished_step
     long.eventually(lambda: _lost(folder, "SIGTERM"), process)  # saved and left in its grace time
     third = long.busy_worker(folder, process)
     _slurm("scontrol", "update", f"nodename={_node()}", "state=down", "reason=test")
-    long.eventually(
-        lambda: len(long.events(folder, "lost")) > 2, process
-    )  # NODE_FAIL, or saved and left just in time
+    long.eventually(lambda: len(long.events(folder, "lost")) > 2, process)  # NODE_FAIL, or saved and left just in time
     # slurmd may have brought it back by itself, and then this is refused
-    subprocess.run(
-        ["scontrol", "update", f"nodename={_node()}", "state=resume"], capture_output=True, check=False
-    )
+    subprocess.run(["scontrol", "update", f"nodename={_node()}", "state=resume"], capture_output=True, check=False)
     outcome = long.finish(process)
     assert len({first["where"], second["where"], third["where"]}) == 3
     assert (len(outcome["new_runs"]), outcome["failed_runs"]) == (5, {})
@@ -89,9 +83,7 @@ def test_a_killed_scheduler_is_followed_by_one_on_another_executor(cluster, stud
     long.busy_worker(folder, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    outcome = long.finish(
-        long.start(study, folder, "--workers", "1")
-    )  # at once: its workers may still be saving
+    outcome = long.finish(long.start(study, folder, "--workers", "1"))  # at once: its workers may still be saving
     assert outcome["failed_runs"] == {}
     assert long.table(folder) == reference
     assert [e["executor"] for e in long.events(folder, "began")] == ["slurm", "local"]

@@ -159,11 +159,7 @@ def test_a_teacher_of_an_architecture_that_accounting_does_not_know_is_not_free(
         text = tiny.read_text().replace('params = "0.05M"\ntokens = "8k"', f'path = "{tmp_path / kind}"')
         (tmp_path / f"{kind}.toml").write_text(text)
         costs[kind] = study_cost(load_study(tmp_path / f"{kind}.toml"), 300).flops
-    alone = (
-        tiny.read_text().split("[[teachers]]")[0]
-        + "[[replicates]]"
-        + tiny.read_text().split("[[replicates]]")[1]
-    )
+    alone = tiny.read_text().split("[[teachers]]")[0] + "[[replicates]]" + tiny.read_text().split("[[replicates]]")[1]
     (tmp_path / "alone.toml").write_text(alone)
     assert costs["cohere"] == pytest.approx(costs["llama"], rel=0.05)
     assert costs["cohere"] > 1.5 * study_cost(load_study(tmp_path / "alone.toml"), 300).flops

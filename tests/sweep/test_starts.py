@@ -64,9 +64,7 @@ def test_every_arm_has_its_students_alone_and_from_every_teacher_that_holds_them
     small = [p for p in pruned if p[0] == "0.03M"]
     assert len(small) == 2 * 3 and len(pruned) == 2 * 3 + 2 * 2, "0.1M is no part of 0.05M"
     assert all(cut is None for _, teacher, cut in pruned if teacher), "out of the very teacher under test"
-    assert {cut for _, teacher, cut in small if not teacher} == {
-        teacher for _, teacher, _ in small if teacher
-    }
+    assert {cut for _, teacher, cut in small if not teacher} == {teacher for _, teacher, _ in small if teacher}
     sources = {t.cut_from or t.teacher_run for t in _students(ready, "fixed")}
     assert len(sources) == 1 and sources.pop().startswith("teacher-0.4M")
 
@@ -87,9 +85,7 @@ def test_a_run_that_serves_two_arms_is_trained_once():
 
 def test_cut_students_wait_for_what_they_are_cut_out_of():
     ready = Planner(SPEC, FACTS, NOTHING).ready_jobs()
-    assert {job.trunk.start_arm for job in ready.jobs} == {"fresh"} and not any(
-        j.trunk.teacher_run for j in ready.jobs
-    )
+    assert {job.trunk.start_arm for job in ready.jobs} == {"fresh"} and not any(j.trunk.teacher_run for j in ready.jobs)
     assert any(line.startswith("fixed alone students wait for teacher-0.4M") for line in ready.waiting)
 
 
@@ -99,10 +95,7 @@ def test_each_arm_gets_its_own_rates():
     deepest = {"pruned deepest", "pruned deepest alone"}
     assert set(ready.cuts) == {"pruned", "pruned alone", "fixed", "fixed alone"} | deepest
     rates = {
-        (arm, bool(t.teacher_run)): t.peak_lr
-        for arm in octaves
-        for t in _students(ready, arm)
-        if t.label == "0.03M"
+        (arm, bool(t.teacher_run)): t.peak_lr for arm in octaves for t in _students(ready, arm) if t.label == "0.03M"
     }
     assert rates["pruned", True] < rates["fixed", True] < rates["fresh", True]
     assert rates["pruned", False] < rates["fresh", False]
@@ -158,9 +151,7 @@ def test_the_search_of_fresh_students_from_a_teacher_is_for_studies_that_have_th
 def test_a_study_without_starts_has_the_runs_that_it_had():
     plain = replace(SPEC, students=StudentsSpec(params=SPEC.students.params, tokens=SPEC.students.tokens))
     ready, _ = _play(plain)
-    assert {t.trunk_id for t in _students(ready, "fresh")} == {
-        t.trunk_id for t in _students(_play(SPEC)[0], "fresh")
-    }
+    assert {t.trunk_id for t in _students(ready, "fresh")} == {t.trunk_id for t in _students(_play(SPEC)[0], "fresh")}
 
 
 def test_cuts_of_earlier_versions_keep_their_names():
@@ -189,9 +180,7 @@ def test_what_cannot_be_cut_is_said_before_anything_trains(students, said):
     spoilt = TeacherSpec(params="0.4M", tokens=30_000, split="student")
     with pytest.raises(ConfigError, match=said):
         check_study(
-            _with_corpus(
-                replace(SPEC, students=replace(SPEC.students, **students), teachers=(*SPEC.teachers, spoilt))
-            )
+            _with_corpus(replace(SPEC, students=replace(SPEC.students, **students), teachers=(*SPEC.teachers, spoilt)))
         )
 
 
@@ -222,11 +211,7 @@ def test_sizes_of_cells_are_held_by_two_teachers_and_named_where_one_does_not():
 
 def test_cut_students_wait_on_the_clock_too_for_what_they_are_cut_out_of():
     jobs = one_per_trunk(Planner(SPEC, FACTS, NOTHING, guess=True).ready_jobs().jobs)
-    own = [
-        job
-        for job in jobs
-        if job.trunk.role == "teacher" or (job.trunk.cut_from and not job.trunk.teacher_run)
-    ]
+    own = [job for job in jobs if job.trunk.role == "teacher" or (job.trunk.cut_from and not job.trunk.teacher_run)]
     seconds = [1000.0 if job.trunk.role == "teacher" else 100.0 for job in own]
     assert makespan(own, seconds, jobs, 64) == 1100
 
@@ -258,21 +243,13 @@ def test_an_external_teacher_that_does_not_hold_a_student_is_refused():
 
 
 def test_teachers_of_two_vocabularies_are_refused_before_a_text_is_tokenised(tmp_path):
-    folders = [
-        write_teacher(tmp_path / str(vocab), replace(SHAPE, vocab=vocab), batches=1) for vocab in (300, 310)
-    ]
+    folders = [write_teacher(tmp_path / str(vocab), replace(SHAPE, vocab=vocab), batches=1) for vocab in (300, 310)]
     teachers = tuple(TeacherSpec(path=str(folder)) for folder in folders)
-    outside = replace(
-        SPEC, teachers=teachers, students=replace(SPEC.students, starts=("pruned",), reference="")
-    )
+    outside = replace(SPEC, teachers=teachers, students=replace(SPEC.students, starts=("pruned",), reference=""))
     for tokenizer in ("", str(folders[0])):
-        with pytest.raises(
-            VocabularyError, match=r"310: the teacher has another vocabulary \(310 .* against 300"
-        ):
+        with pytest.raises(VocabularyError, match=r"310: the teacher has another vocabulary \(310 .* against 300"):
             study_vocab(replace(outside, data=replace(outside.data, tokenizer=tokenizer)))
-    alike = replace(
-        outside, teachers=outside.teachers[:1], data=replace(outside.data, tokenizer=str(folders[0]))
-    )
+    alike = replace(outside, teachers=outside.teachers[:1], data=replace(outside.data, tokenizer=str(folders[0])))
     assert study_vocab(alike) == 300
 
 

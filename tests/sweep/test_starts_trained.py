@@ -118,9 +118,7 @@ def test_a_study_of_pruned_students_alone_is_drawn_and_fitted_but_has_no_gains(t
     kept = pc.or_(pc.equal(table["arm"], "pruned"), pc.equal(table["role"], "teacher"))
     write_table(table.filter(kept).replace_schema_metadata(), folder / "runs.parquet")
     page = write_report(folder, tmp_path / "report.html").read_text()
-    assert (
-        "pruned: lowest" in page and "every student was cut out of its own teacher" in page.split("<table")[0]
-    )
+    assert "pruned: lowest" in page and "every student was cut out of its own teacher" in page.split("<table")[0]
     assert len(observe(read_table(folder))) == 4
     verdict = dl.plan(study=folder, student_params=30_000, student_tokens=4_000)
     assert "NOT_PAIRED" in [one.status for one in verdict.evidence]

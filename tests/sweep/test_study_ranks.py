@@ -55,9 +55,7 @@ def _losses(folder):
 
 
 @pytest.mark.slow
-def test_runs_of_two_processes_are_those_of_one_and_a_killed_rank_is_named_and_replaced(
-    tmp_path, monkeypatch
-):
+def test_runs_of_two_processes_are_those_of_one_and_a_killed_rank_is_named_and_replaced(tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILLAW_CHECKPOINT_SECONDS", "0")
     (tmp_path / "shared.toml").write_text(STUDY)
     spec = load_study(tmp_path / "shared.toml")

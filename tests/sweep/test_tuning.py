@@ -182,9 +182,7 @@ def test_what_was_searched_serves_as_it_is_and_other_sizes_and_budgets_follow_th
     assert rates.at(1e5, 100_000) == 0.03
     assert rates.at(8e5, 100_000) == pytest.approx(2**-6.25, rel=1e-3), "-6.3, to a quarter of an octave"
     assert rates.at(1e5, 400_000) == pytest.approx(2**-7, rel=1e-3)
-    assert rates.at(8e5, 1_600_000) == pytest.approx(
-        2 ** (STEP * round(law.chosen(8e5, 1.6e6) / STEP)), rel=1e-3
-    )
+    assert rates.at(8e5, 1_600_000) == pytest.approx(2 ** (STEP * round(law.chosen(8e5, 1.6e6) / STEP)), rel=1e-3)
     assert law.chosen(8e5, 16e5) < law.octaves(8e5, 16e5)[0], "nobody tried any there: set with caution"
     assert ArmRates(start=0.0123).at(1e6, 200_000) == 0.0123
 

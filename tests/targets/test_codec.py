@@ -13,9 +13,7 @@ VOCABULARIES = st.sampled_from([1, 2, 300, 1024, 49_152, 128_256, 1 << 24])
 
 @given(st.data(), st.integers(0, codec.MAX_WIDTH), st.integers(0, 70))
 def test_fields_of_fixed_width(data, width, count):
-    values = np.array(
-        data.draw(st.lists(st.integers(0, 2**width - 1), min_size=count, max_size=count)), dtype=np.int64
-    )
+    values = np.array(data.draw(st.lists(st.integers(0, 2**width - 1), min_size=count, max_size=count)), dtype=np.int64)
     packed = codec.pack_fixed(values, width)
     assert len(packed) == -(-count * width // 8)
     np.testing.assert_array_equal(codec.unpack_fixed(packed, count, width), values)
@@ -26,9 +24,7 @@ def sets(draw):
     """Sorted distinct ids per position, of any vocabulary."""
     vocab = draw(VOCABULARIES)
     rows = draw(
-        st.lists(
-            st.sets(st.integers(0, vocab - 1), min_size=1, max_size=min(vocab, 12)), min_size=1, max_size=9
-        )
+        st.lists(st.sets(st.integers(0, vocab - 1), min_size=1, max_size=min(vocab, 12)), min_size=1, max_size=9)
     )
     return [sorted(row) for row in rows]
 
@@ -67,9 +63,7 @@ def test_top_blocks(rows, equal):
     counts, ids = np.array([len(row) for row in rows]), np.concatenate(rows)
     nats = np.linspace(0, 31, len(ids))
     zeros = np.zeros(len(rows))
-    scheme = (
-        Scheme(estimator="top-k", k=len(rows[0])) if equal else Scheme(estimator="top-p", k=len(ids), p=0.9)
-    )
+    scheme = Scheme(estimator="top-k", k=len(rows[0])) if equal else Scheme(estimator="top-p", k=len(ids), p=0.9)
     block = codec.encode_top(ids, nats, counts, fixed=equal, entropy_P=zeros, loss_P=zeros)
     targets = codec.decode_targets(np.frombuffer(block, np.uint8), len(rows), scheme)
     np.testing.assert_array_equal(targets.ids, ids)

@@ -55,9 +55,7 @@ def test_thirty_two_points_beat_fifty_draws():
     p = torch.arange(1, 32_001, dtype=torch.float64) ** -1.42
     p = (p / p.sum())[torch.randperm(32_000, generator=torch.Generator().manual_seed(0))]
     systematic = _shares(sample_systematic(p.expand(200, -1), _offsets(200), 32), 32_000)
-    drawn = torch.multinomial(
-        p.expand(200, -1), 50, replacement=True, generator=torch.Generator().manual_seed(2)
-    )
+    drawn = torch.multinomial(p.expand(200, -1), 50, replacement=True, generator=torch.Generator().manual_seed(2))
     errors = [(shares - p).square().sum(dim=-1).mean() for shares in (systematic, _shares(drawn, 32_000))]
     assert errors[0] < 0.65 * errors[1]
 
@@ -95,9 +93,7 @@ def test_top_k_keeps_the_most_likely_in_the_order_of_ids():
 
 def test_top_p_keeps_the_fewest_that_hold_p():
     logits = _logits(100, rows=50)
-    rows = estimate(
-        logits, torch.zeros(50, dtype=torch.long), _offsets(50), Scheme(estimator="top-p", k=100, p=0.8)
-    )
+    rows = estimate(logits, torch.zeros(50, dtype=torch.long), _offsets(50), Scheme(estimator="top-p", k=100, p=0.8))
     p = torch.softmax(logits, dim=-1)
     for position in range(50):
         kept = rows.ids[position][rows.ids[position] < 100]

@@ -54,10 +54,7 @@ def vllm(folder: Path, said, *, wrap: bool = False) -> Path:
                 ranks[np.argsort(-row, kind="stable")] = np.arange(1, len(row) + 1)
                 told = [label, *np.argsort(-row, kind="stable")[:K]]  # vLLM tells the prompt's token first
                 answers.append(
-                    {
-                        str(i): {"logprob": row[i], "rank": int(ranks[i]), "decoded_token": "x"}
-                        for i in map(int, told)
-                    }
+                    {str(i): {"logprob": row[i], "rank": int(ranks[i]), "decoded_token": "x"} for i in map(int, told)}
                 )
             row = {"prompt_token_ids": tokens.tolist(), "prompt_logprobs": answers}
             stream.write(json.dumps({"choices": [row]} if wrap else row) + "\n")
@@ -148,9 +145,7 @@ def test_a_store_of_a_dump_says_its_bias_and_is_read_like_any(tmp_path, text, sa
     plan = replace(plan, num_windows=1, order_seed=0)
     first = int(plan.windows(maker.split)[0])
     if first not in covered:
-        with pytest.raises(
-            CacheError, match=rf"none of its 24 rows begins with the tokens of window {first}"
-        ):
+        with pytest.raises(CacheError, match=rf"none of its 24 rows begins with the tokens of window {first}"):
             maker.make([first])
     plan = replace(plan, num_windows=WINDOWS, order_seed=None)
     with opened_for_building(folder, plan) as begun:
@@ -163,9 +158,7 @@ def test_a_store_of_a_dump_says_its_bias_and_is_read_like_any(tmp_path, text, sa
 
 def test_the_command_builds_shows_and_verifies_it(tmp_path, text, teacher):
     tokens = torch.from_numpy(
-        text.split("student", context=CONTEXT).windows(
-            range(text.split("student", context=CONTEXT).num_windows)
-        )
+        text.split("student", context=CONTEXT).windows(range(text.split("student", context=CONTEXT).num_windows))
     )
     with torch.no_grad():
         whole = teacher.logits(tokens[:, :-1]).double().log_softmax(dim=-1).numpy()
@@ -183,13 +176,9 @@ def test_the_command_builds_shows_and_verifies_it(tmp_path, text, teacher):
     checked = answer("cache", "verify", out)
     assert checked.returncode == 0, checked.stderr
     assert "equal byte for byte" in checked.stdout
-    spec = (
-        f'name = "r"\nparams = "0.03M"\ntokens = 4096\npeak_lr = 0.01\nbatch_tokens = 64\ntargets = "{out}"\n'
-    )
+    spec = f'name = "r"\nparams = "0.03M"\ntokens = 4096\npeak_lr = 0.01\nbatch_tokens = 64\ntargets = "{out}"\n'
     data = "[data]\nvocab_size = 300\nvalidation_documents = 20\nmax_document_chars = 400\n"
-    (tmp_path / "run.toml").write_text(
-        spec + data + f"[training]\ncontext = {CONTEXT}\nwarmup_tokens = 512\n"
-    )
+    (tmp_path / "run.toml").write_text(spec + data + f"[training]\ncontext = {CONTEXT}\nwarmup_tokens = 512\n")
     trained = answer("train", tmp_path / "run.toml", "--out", tmp_path / "run")
     assert trained.returncode == 0, trained.stderr
 

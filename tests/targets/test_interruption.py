@@ -21,20 +21,14 @@ TOKENS = 400 * CONTEXT
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    files = [
-        path
-        for path in folder.iterdir()
-        if path.suffix in (".bin", ".json") and not path.name.startswith(".")
-    ]
+    files = [path for path in folder.iterdir() if path.suffix in (".bin", ".json") and not path.name.startswith(".")]
     return {path.name: path.read_bytes() for path in files}
 
 
 @pytest.fixture
 def plan(text, teacher):
     """A store of seven shards."""
-    plan = make_plan(
-        TargetRequest(scheme=DEFAULT, context=CONTEXT, shard_bytes=80_000, tokens=TOKENS), teacher, text
-    )
+    plan = make_plan(TargetRequest(scheme=DEFAULT, context=CONTEXT, shard_bytes=80_000, tokens=TOKENS), teacher, text)
     assert plan.num_shards == 7
     return plan
 
@@ -74,9 +68,7 @@ def test_killed_again_and_again_the_result_is_the_same(start, finish, tmp_path):
     folder, rng, kills = tmp_path / "killed", np.random.default_rng(0), 0
     while not (folder / "manifest.json").exists():
         before = len(list(folder.glob("targets-*.bin")))
-        reached = (
-            SERVER.Event()
-        )  # one further shard is written, a second computed: the process gets no further
+        reached = SERVER.Event()  # one further shard is written, a second computed: the process gets no further
         child = start(folder, halt=store_in_child.Halt(before + 2, reached))
         while not reached.wait(0.01) and child.is_alive():
             pass
@@ -115,9 +107,7 @@ def test_an_interrupt_says_that_work_is_kept(text, teacher_folder, tmp_path, mon
     words = ("--teacher", teacher_folder, "--data", text.folder, "--out", folder)
     options = "--context 32 --tokens 8k --shard-mb 0.02 --device cpu --quiet"
     done = answer("cache", "build", *words, *options.split())
-    assert (
-        done.returncode == 130 and "finished work is kept" in done.stderr and "Traceback" not in done.stderr
-    )
+    assert done.returncode == 130 and "finished work is kept" in done.stderr and "Traceback" not in done.stderr
     assert written == sorted(path.name for path in folder.glob("targets-*.bin")) and len(written) == 2
     assert not list(folder.glob(".*.tmp"))
 

@@ -47,9 +47,7 @@ def study(tmp_path_factory):
     for path in sorted((folder / "runs").iterdir()):
         run, row = RunFolder(path), json.loads((path / "result.json").read_text())
         table = pq.read_table(path / "heldout.parquet")
-        spec = {
-            key: row[key] for key in ("run_id", "group", "role", "params", "tokens", "seed", "teacher_run")
-        }
+        spec = {key: row[key] for key in ("run_id", "group", "role", "params", "tokens", "seed", "teacher_run")}
         run.write_spec(spec | json.loads((path / "spec.json").read_text()))
         run.write_heldout(*(table[name].to_pylist() for name in ("document", "tokens", "loss_sum")))
         (path / "metrics.jsonl").write_text('{"step": 1, "loss": 5.5}\n{"step": 2, "loss": 5.25}\n')
@@ -69,9 +67,7 @@ def study(tmp_path_factory):
 def corpus(tmp_path_factory):
     """A text and its tokens."""
     folder = tmp_path_factory.mktemp("tokens")
-    words = np.random.default_rng(0).choice(
-        ["two", "and", "three", "are", "five", "of", "a", "kind"], size=(60, 40)
-    )
+    words = np.random.default_rng(0).choice(["two", "and", "three", "are", "five", "of", "a", "kind"], size=(60, 40))
     (folder / "text.jsonl").write_text("".join(json.dumps({"text": " ".join(row)}) + "\n" for row in words))
     spec = DataSpec(corpus=str(folder / "text.jsonl"), vocab_size=270, validation_documents=8)
     prepare_data(spec, folder / "data")
@@ -223,9 +219,7 @@ def outcome(reader, folder, file, before):
 
 def try_all(count, roots, seed):
     """Damage one file, ask, put it back; how often each outcome came, and what was believed."""
-    before = {
-        id(reader): json.dumps(reader(folder)[0], sort_keys=True, default=str) for reader, folder, _ in roots
-    }
+    before = {id(reader): json.dumps(reader(folder)[0], sort_keys=True, default=str) for reader, folder, _ in roots}
     found, believed = Counter(), []
     for _, (reader, folder, file, what, damage) in zip(
         range(count), mutations(np.random.default_rng(seed), roots), strict=False

@@ -25,14 +25,10 @@ def test_the_size_is_predicted_within_two_per_cent(build, scheme):
     assert prediction.bytes == pytest.approx(built, rel=0.02)
     assert abs(prediction.bytes - built) < 4 * prediction.bytes_error + 0.001 * built
     assert prediction.positions == plan.num_positions
-    assert (
-        0 < prediction.forward_seconds < prediction.seconds
-    )  # of one clock: the forward pass is part of the whole
+    assert 0 < prediction.forward_seconds < prediction.seconds  # of one clock: the forward pass is part of the whole
     assert prediction.break_even is None or prediction.break_even > 1
 
 
 def test_a_store_smaller_than_the_probe(build):
     folder, maker, plan = build(tokens=5 * 32)
-    assert predict_cost(maker, plan).bytes == pytest.approx(
-        TargetStore.open(folder).manifest.total_bytes, rel=0.1
-    )
+    assert predict_cost(maker, plan).bytes == pytest.approx(TargetStore.open(folder).manifest.total_bytes, rel=0.1)

@@ -53,9 +53,7 @@ def test_targets_belong_to_their_windows(store):
     if scheme.estimator == "sampled":
         assert read.residual is None
         torch.testing.assert_close(read.weights.sum(dim=-1), torch.ones(5, 32))
-        assert (
-            (dense - p).abs() * scheme.samples < 1 + 1e-4
-        ).all()  # each id has its share, rounded down or up
+        assert ((dense - p).abs() * scheme.samples < 1 + 1e-4).all()  # each id has its share, rounded down or up
     else:
         used = read.weights > 0
         torch.testing.assert_close(read.weights[used], p.gather(-1, read.ids)[used], rtol=3e-4, atol=0)
@@ -177,6 +175,4 @@ def test_offsets_depend_on_seed_and_window_alone():
     one = window_offsets(1, 7, 32)
     np.testing.assert_array_equal(one, window_offsets(1, 7, 32))
     assert (0 <= one).all() and (one < 1).all()
-    assert not np.array_equal(one, window_offsets(1, 8, 32)) and not np.array_equal(
-        one, window_offsets(2, 7, 32)
-    )
+    assert not np.array_equal(one, window_offsets(1, 8, 32)) and not np.array_equal(one, window_offsets(2, 7, 32))

@@ -67,9 +67,7 @@ def test_the_bottom_is_flat_up_to_m_star_and_no_further(problem):
         assert n <= until[n] <= len(alpha)
         assert np.ptp(errors[n : until[n] + 1]) <= SLACK
         if n and until[n] < len(alpha) and np.linalg.norm(alpha[:n]) > 0:
-            step = abs(
-                alpha[until[n]]
-            )  # the coefficient that crosses the limit; a rise below rounding is none
+            step = abs(alpha[until[n]])  # the coefficient that crosses the limit; a rise below rounding is none
             assert errors[until[n] + 1] >= errors[n] - SLACK and step > 0
 
 

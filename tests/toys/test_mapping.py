@@ -58,9 +58,7 @@ def test_batches_are_valid_and_follow_the_sampler(sampler):
     counts = torch.zeros(len(task.labels), dtype=torch.float64)
     for rows in draw_batches(task, 200, torch.Generator().manual_seed(0)):
         assert rows.shape == (512,) and 0 <= rows.min() and rows.max() < len(task.labels)
-        for row, label in zip(
-            task.inputs[rows[:20]].int().tolist(), task.labels[rows[:20]].tolist(), strict=True
-        ):
+        for row, label in zip(task.inputs[rows[:20]].int().tolist(), task.labels[rows[:20]].tolist(), strict=True):
             assert label == label_by_hand(row[:4], row[4:].index(1))
         counts += rows.bincount(minlength=len(counts))
     expected = task.weights * counts.sum()
@@ -100,9 +98,7 @@ def test_parameter_count_and_schedule():
 def test_gradients_are_those_of_the_divergence():
     task, generator = make_task(4), torch.Generator().manual_seed(1)
     networks = Networks(3, width=6, num_classes=4, generator=generator)
-    networks.params = [
-        (p + 0.1 * torch.randn(p.shape, generator=generator)).double() for p in networks.params
-    ]
+    networks.params = [(p + 0.1 * torch.randn(p.shape, generator=generator)).double() for p in networks.params]
     rows, counts = next(draw_batches(task, 1, generator)).unique(return_counts=True)
     x_BI = task.inputs[rows].double()
     targets_SBC = torch.rand(3, len(rows), 4, generator=generator, dtype=torch.float64).softmax(-1)

@@ -7,9 +7,7 @@ import pytest
 
 from in_process import answer as in_process
 
-TINY = (
-    *"--num-classes 2 --students 4 --teacher-widths 4 6 --long-width 4 --teacher-steps 10 20 --trials 2".split(),
-)
+TINY = (*"--num-classes 2 --students 4 --teacher-widths 4 6 --long-width 4 --teacher-steps 10 20 --trials 2".split(),)
 
 
 def toys(*args):

@@ -16,9 +16,7 @@ STUDY = StudySpec(
     name="tiny",
     students=StudentsSpec(params=("0.03M",), tokens=(4096,)),
     batch_tokens=128,
-    data=DataSpec(
-        vocab_size=300, validation_documents=20, validation_tokens_per_document=96, max_document_chars=800
-    ),
+    data=DataSpec(vocab_size=300, validation_documents=20, validation_tokens_per_document=96, max_document_chars=800),
     training=Recipe(context=32, warmup_tokens=512),
 )
 

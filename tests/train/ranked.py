@@ -47,9 +47,7 @@ def run(world: int, act: Callable, *arguments, sharding: str = "ddp") -> list:
     return answers
 
 
-def start(
-    world: int, act: Callable, *arguments, sharding: str | None = "ddp", environment: dict | None = None
-):
+def start(world: int, act: Callable, *arguments, sharding: str | None = "ddp", environment: dict | None = None):
     """The processes and the pipes that will hold their answers. Without a sharding, `act` joins the ranks itself."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -249,12 +247,8 @@ def evaluate(ranks, model: Path, out: Path, text: str) -> dict:
     from distillaw.evaluate.suite import evaluate_model
     from distillaw.evaluate.wishes import TextWishes
 
-    record = evaluate_model(
-        str(model), out=out, text=TextWishes(text=text, context=48), teacher=model, ranks=ranks
-    )
-    return {
-        part: {k: v for k, v in record[part].items() if k != "part"} for part in ("heldout", "calibration")
-    }
+    record = evaluate_model(str(model), out=out, text=TextWishes(text=text, context=48), teacher=model, ranks=ranks)
+    return {part: {k: v for k, v in record[part].items() if k != "part"} for part in ("heldout", "calibration")}
 
 
 def tune(ranks, stage: str, model: Path, data: Path, out: Path) -> dict:

@@ -75,9 +75,7 @@ def _store(folder, text, teacher, scheme):
 def test_stored_full_targets_train_as_the_teacher_online_bit_for_bit(
     fresh_study, tmp_path, text, teacher, distilled, temperature, weight, micro
 ):
-    recipe = replace(
-        distilled.recipe, temperature=temperature, distill_weight=weight, micro_batch_tokens=micro
-    )
+    recipe = replace(distilled.recipe, temperature=temperature, distill_weight=weight, micro_batch_tokens=micro)
     online = replace(distilled, recipe=recipe)
     identity = _store(tmp_path / "cache", text, teacher, Scheme(estimator="full"))
     stored = replace(online, targets=str(tmp_path / "cache"), targets_identity=identity)
@@ -184,9 +182,7 @@ def test_the_rate_follows_the_shape_of_the_cooldown(study, trunk, monkeypatch, d
         "cosine": lambda x: (1 + math.cos(math.pi * x)) / 2,
     }[decay]
     expected = [
-        peak
-        * min(1, (t + 1) / 4)
-        * (1 if t < branch else 0.01 + 0.99 * shape((t + 1 - branch) / (16 - branch)))
+        peak * min(1, (t + 1) / 4) * (1 if t < branch else 0.01 + 0.99 * shape((t + 1 - branch) / (16 - branch)))
         for t in range(16)
     ]
     np.testing.assert_allclose(rates, expected, rtol=1e-12)

@@ -26,9 +26,7 @@ def branch(trunk, *, step=8, k=1.0, window=1024, **settings):
     """A branch of a trunk with batches of 128 tokens by the root rule."""
     spec = trunk
     if k != 1:
-        spec = replace(
-            trunk, batch_tokens=int(k * 128), recipe=replace(trunk.recipe, reference_batch_tokens=128)
-        )
+        spec = replace(trunk, batch_tokens=int(k * 128), recipe=replace(trunk.recipe, reference_batch_tokens=128))
     return Branch(fork=Fork(trunk=trunk, step=step), spec=spec, window=window, **settings)
 
 
@@ -153,11 +151,7 @@ def test_the_rate_decays_where_asked(group, trunk):
     one = branch(trunk, anneal=0.5)
     schedule = engine._schedule(one)
     factors = [schedule.factor(step) for step in range(8, 16)]
-    assert (
-        factors[:4] == [1.0] * 4
-        and factors[-1] == pytest.approx(0.01)
-        and factors == sorted(factors, reverse=True)
-    )
+    assert factors[:4] == [1.0] * 4 and factors[-1] == pytest.approx(0.01) and factors == sorted(factors, reverse=True)
     constant = engine._schedule(branch(trunk))
     assert {constant.factor(step) for step in range(8, 16)} == {1.0}
 

@@ -45,9 +45,7 @@ def _rows(folder):
 
 def test_without_patience_the_first_bad_step_ends_the_run(study, trunk, spoil):
     spoil({5})
-    with pytest.raises(
-        DivergedError, match=r"diverged at step 5: .*gradient norm nan.*Lower training\.peak_lr"
-    ):
+    with pytest.raises(DivergedError, match=r"diverged at step 5: .*gradient norm nan.*Lower training\.peak_lr"):
         train_trunk(trunk, [TOKENS], study)
 
 
@@ -79,9 +77,7 @@ def test_a_skipped_step_leaves_weights_and_moments_as_they_were(study, trunk, sp
     trainer._sums.append(torch.zeros(3, dtype=torch.float64))
     trainer.update(1e-2)
     assert all(torch.equal(before[name], value) for name, value in trainer.state.model.state_dict().items())
-    assert all(
-        float(m["step"]) == 0 and not m["exp_avg"].any() for m in trainer.state.optimizer.state.values()
-    )
+    assert all(float(m["step"]) == 0 and not m["exp_avg"].any() for m in trainer.state.optimizer.state.values())
     assert trainer.state.step == 1 and trainer.state.notes["skipped"] == 1
     assert all(parameter.grad is None for parameter in trainer.state.model.parameters())
 

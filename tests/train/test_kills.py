@@ -30,9 +30,7 @@ def _file(folder: Path, tokens: int) -> Path:
 
 def _start(file, folder, world, sharding, *, often=True):
     environment = {"DISTILLAW_CHECKPOINT_SECONDS": "0.05"} if often else None
-    return ranked.start(
-        world, ranked.run_file, file, folder, sharding, sharding=None, environment=environment
-    )
+    return ranked.start(world, ranked.run_file, file, folder, sharding, sharding=None, environment=environment)
 
 
 def _finish(file, folder, world, sharding) -> float:

@@ -26,9 +26,7 @@ def _weights(spec, study):
 
 def test_a_rule_trains_what_the_numbers_written_out_train(study, trunk):
     """The run has batches of 128: a quarter of them is the reference."""
-    by_rule = _with(
-        trunk, reference_batch_tokens=32, decay_rule="timescale", weight_decay=0.01, clip_norm=0.05
-    )
+    by_rule = _with(trunk, reference_batch_tokens=32, decay_rule="timescale", weight_decay=0.01, clip_norm=0.05)
     by_hand = _with(trunk, peak_lr=2 * trunk.peak_lr, weight_decay=0.02, clip_norm=0.05)
     first_only = _with(by_hand, clip_steps=2)
     assert len({spec.trunk_id for spec in (by_rule, by_hand, first_only)}) == 3

@@ -94,9 +94,7 @@ WORKS = "def init(**options): pass\ndef log(row, step): pass\ndef finish(): pass
         (WORKS + "def log(row, step): raise KeyboardInterrupt", "KeyboardInterrupt"),
     ],
 )
-def test_a_tracker_that_fails_is_noted_once_and_the_run_goes_on(
-    study, trunk, tmp_path, tracker, source, note
-):
+def test_a_tracker_that_fails_is_noted_once_and_the_run_goes_on(study, trunk, tmp_path, tracker, source, note):
     tracker(source)
     run, notes = _run(study, trunk, "trackio", tmp_path)
     assert run.state() == "done"
@@ -131,7 +129,5 @@ def test_rows_that_a_slow_tracker_cannot_take_are_dropped(tmp_path, tracker, mon
 
 
 def test_a_tracker_nobody_knows_is_refused(tmp_path):
-    with pytest.raises(
-        ConfigError, match=r"unknown tracker 'wandv' \(did you mean 'wandb'\?\)\. Known: tensorboard"
-    ):
+    with pytest.raises(ConfigError, match=r"unknown tracker 'wandv' \(did you mean 'wandb'\?\)\. Known: tensorboard"):
         Mirror("wandv", "the-run", tmp_path, print)

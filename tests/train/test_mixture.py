@@ -36,9 +36,7 @@ def test_a_step_adds_the_routers_losses_in_proportion_to_its_tokens(ids):
     with_losses, without = (student(tokens, Signal(), 512) for student in (heavy, none))
     said = heavy.routers.said
     assert [one.logits.shape for one in said] == [(128, 2), (128, 4)]
-    wanted = (
-        sum(0.5 * balance_loss(o.logits, o.chosen) + 0.25 * router_z_loss(o.logits) for o in said) * 128 / 512
-    )
+    wanted = sum(0.5 * balance_loss(o.logits, o.chosen) + 0.25 * router_z_loss(o.logits) for o in said) * 128 / 512
     torch.testing.assert_close(with_losses.total - without.total, wanted)
     torch.testing.assert_close(with_losses.next_token, without.next_token)
     without.total.backward()
@@ -87,6 +85,4 @@ def test_routing_counts_every_token_once(ids):
     handle.remove()
     counts = torch.bincount(torch.cat(chosen).flatten(), minlength=4)
     assert counts.sum() == sum(len(each) - 1 for each in ids[:3])
-    assert np.allclose(
-        use[1].shares, counts / counts.sum(), atol=0.02
-    )  # the last windows see more before them
+    assert np.allclose(use[1].shares, counts / counts.sum(), atol=0.02)  # the last windows see more before them

@@ -47,9 +47,7 @@ def _activations(model, tokens_BT) -> dict[str, torch.Tensor]:
         if name.rsplit(".", 1)[-1] in names
     ]
     hooks.append(
-        model.model.norm.register_forward_pre_hook(
-            lambda m, inputs: found["stream"].append(inputs[0].detach())
-        )
+        model.model.norm.register_forward_pre_hook(lambda m, inputs: found["stream"].append(inputs[0].detach()))
     )
     with torch.no_grad():
         model(input_ids=tokens_BT)
@@ -100,8 +98,7 @@ def _exponents(changes: list[dict[str, float]]) -> dict[str, float]:
     """Change ~ size^exponent over sizes that double each time."""
     doublings = np.arange(len(changes))
     return {
-        name: float(np.polyfit(doublings, np.log2([change[name] for change in changes]), 1)[0])
-        for name in changes[0]
+        name: float(np.polyfit(doublings, np.log2([change[name] for change in changes]), 1)[0]) for name in changes[0]
     }
 
 

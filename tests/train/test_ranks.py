@@ -34,9 +34,7 @@ def _same(a, b):
 
 
 def _train(study, spec, world=1, sharding="ddp", **options):
-    return ranked.run(world, ranked.train, study.path, spec, [TOKENS], *options.values(), sharding=sharding)[
-        0
-    ]
+    return ranked.run(world, ranked.train, study.path, spec, [TOKENS], *options.values(), sharding=sharding)[0]
 
 
 def assert_unbiased(losses, reference):
@@ -59,9 +57,7 @@ def test_two_ranks_train_as_one_does(fresh_study, trunk, micro):
 
 def test_two_ranks_train_as_one_does_to_the_last_bit_of_float32_when_computed_in_float64(fresh_study, trunk):
     one, two = fresh_study("one"), fresh_study("two")
-    losses = [
-        _train(study, trunk, world, stop_at=None, dtype="float64") for study, world in ((one, 1), (two, 2))
-    ]
+    losses = [_train(study, trunk, world, stop_at=None, dtype="float64") for study, world in ((one, 1), (two, 2))]
     assert (np.float32(losses[0]) == np.float32(losses[1])).all()
     for a, b in zip(_weights(one, trunk).values(), _weights(two, trunk).values(), strict=True):
         assert a.dtype == torch.float64
@@ -122,9 +118,7 @@ def test_ranks_name_a_damaged_checkpoint_together_and_a_foreign_one(fresh_study,
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused_by_all(fresh_study, trunk):
-    with pytest.raises(
-        ConfigError, match=r"8 sequences cannot be shared evenly by 3 ranks; choose batch_tokens"
-    ):
+    with pytest.raises(ConfigError, match=r"8 sequences cannot be shared evenly by 3 ranks; choose batch_tokens"):
         _train(fresh_study("odd"), trunk, 3)
 
 

@@ -121,9 +121,7 @@ def test_two_ranks_distil_as_one_process_does(arms, alone, tmp_path, sharding):
     for key in ("loss", "start_loss", "train_flops"):
         assert _losses(first, key) == pytest.approx(_losses(alone, key), rel=1e-5)
     taught = "pruned"
-    assert _losses(first, "teacher_loss")[taught] == pytest.approx(
-        _losses(alone, "teacher_loss")[taught], rel=1e-6
-    )
+    assert _losses(first, "teacher_loss")[taught] == pytest.approx(_losses(alone, "teacher_loss")[taught], rel=1e-6)
     assert first["teacher"] == alone["teacher"] and first["best"] == alone["best"]
 
 
@@ -181,9 +179,7 @@ def test_two_ranks_evaluate_as_one_process_does(teacher, text, tmp_path, shardin
     assert first == second
     for part in ("heldout", "calibration"):
         for key, value in one[part].items():
-            assert first[part][key] == (
-                pytest.approx(value, rel=1e-5, abs=1e-9) if isinstance(value, float) else value
-            )
+            assert first[part][key] == (pytest.approx(value, rel=1e-5, abs=1e-9) if isinstance(value, float) else value)
 
 
 @pytest.fixture(scope="module")

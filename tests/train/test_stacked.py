@@ -38,9 +38,7 @@ def alone(tmp_path_factory, text):
 def students(alone, study, trunk):
     """Six students of one stream: two teachers and none, other rates, lambdas, divergences, another width."""
     as_teacher = replace(trunk, role="teacher", split="teacher")
-    teachers = [
-        train_trunk(replace(as_teacher, seed=s), [t], alone)[0].path for s, t in ((0, 8192), (1, 2048))
-    ]
+    teachers = [train_trunk(replace(as_teacher, seed=s), [t], alone)[0].path for s, t in ((0, 8192), (1, 2048))]
     (study.path / "runs").mkdir()
     for teacher in teachers:
         (study.path / "runs" / teacher.name).symlink_to(teacher)
@@ -276,9 +274,7 @@ def test_a_student_that_leaves_a_replayed_stack_does_not_change_the_others(stude
 
 
 @pytest.mark.parametrize("fault", ["wrong", "raises"])
-def test_a_graph_that_is_not_the_plain_computation_is_not_used(
-    students, study, alone, graphs, monkeypatch, fault
-):
+def test_a_graph_that_is_not_the_plain_computation_is_not_used(students, study, alone, graphs, monkeypatch, fault):
     def broken(members, *arguments, **options):
         if fault == "raises":
             raise RuntimeError("operation not permitted when stream is capturing")

@@ -43,9 +43,7 @@ def teacher_folder(tmp_path_factory, text):
 @pytest.fixture
 def teacher(teacher_folder, trunk):
     """The run of a teacher one layer deeper and a head wider than the student."""
-    spec = _sized(
-        trunk, layers=trunk.layers + 1, width=trunk.width + 16, heads=trunk.heads + 1, ffn=trunk.ffn + 40
-    )
+    spec = _sized(trunk, layers=trunk.layers + 1, width=trunk.width + 16, heads=trunk.heads + 1, ffn=trunk.ffn + 40)
     return train_trunk(replace(spec, role="teacher", split="teacher"), [16384], teacher_folder)[0]
 
 
@@ -112,9 +110,7 @@ def test_fresh_and_pruned_students_are_other_trunks_and_share_the_teacher(taught
 
 
 @pytest.mark.parametrize("stop_at", [1, 10, 15])
-def test_a_stopped_pruned_trunk_resumes_bit_for_bit_without_its_teachers_weights(
-    taught, pruned, monkeypatch, stop_at
-):
+def test_a_stopped_pruned_trunk_resumes_bit_for_bit_without_its_teachers_weights(taught, pruned, monkeypatch, stop_at):
     whole, stopped = taught("whole"), taught("stopped")
     (wanted,) = train_trunk(pruned, [TOKENS], whole)
     with pytest.raises(StopTraining):
@@ -127,9 +123,7 @@ def test_a_stopped_pruned_trunk_resumes_bit_for_bit_without_its_teachers_weights
         assert got.result()[key] == wanted.result()[key]
 
 
-def test_a_student_cut_by_importance_out_of_another_model_resumes_and_says_what_it_was(
-    taught, trunk, teacher
-):
+def test_a_student_cut_by_importance_out_of_another_model_resumes_and_says_what_it_was(taught, trunk, teacher):
     """Alone: what it is cut out of is not what it learns from."""
     cut = replace(trunk, init="pruned", cut_from=teacher.path.name, cut_by="activation", is_fixed=True)
     whole, stopped = taught("whole"), taught("stopped")

@@ -80,9 +80,7 @@ def test_a_cut_is_known_by_its_record(trunk, folder, tokenizer):
 def test_fresh_takes_the_architecture_and_draws_by_the_seed(study, trunk, folder, tokenizer):
     spec = started(trunk, str(folder), tokenizer, draws_weights=True)
     other = replace(spec, seed=spec.seed + 1)
-    first, again, second = (
-        TrunkGroup([s], study).trainer(s).state.model.state_dict() for s in (spec, spec, other)
-    )
+    first, again, second = (TrunkGroup([s], study).trainer(s).state.model.state_dict() for s in (spec, spec, other))
     assert _same(first, again) and not _same(first, second) and not _same(first, _weights(folder))
     (run,) = train_trunk(replace(spec, peak_lr=1e-3), [TOKENS], study)
     assert run.result()["init"] == "fresh" and run.result()["start_loss"] is None

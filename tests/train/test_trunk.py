@@ -134,9 +134,7 @@ def test_gradient_accumulation_gives_the_same_trajectory(study, trunk):
 
 
 def test_a_student_learns_more_from_a_good_teacher_than_alone(study, trunk):
-    (teacher,) = train_trunk(
-        replace(trunk, role="teacher", split="teacher", batch_tokens=512), [65536], study
-    )
+    (teacher,) = train_trunk(replace(trunk, role="teacher", split="teacher", batch_tokens=512), [65536], study)
     (alone,) = train_trunk(trunk, [8192], study)
     (distilled,) = train_trunk(replace(trunk, teacher_run=teacher.path.name), [8192], study)
     result = distilled.result()
@@ -222,9 +220,7 @@ def test_a_teacher_of_another_vocabulary_is_refused_with_the_tokens_shown(study,
 
     folder = tmp_path / "foreign"
     build_model(trunk.shape, seed=0).save_pretrained(folder)
-    train_tokenizer(["completely different words here " * 50], vocab_size=300 - 30).save_pretrained(
-        str(folder)
-    )
+    train_tokenizer(["completely different words here " * 50], vocab_size=300 - 30).save_pretrained(str(folder))
     with pytest.raises(VocabularyError, match=r"another vocabulary.*270 entries against 300.*data.tokenizer"):
         train_trunk(replace(trunk, teacher_run=str(folder)), [2048], study)
 

@@ -32,9 +32,7 @@ def test_a_run_has_the_distance_of_its_final_weights_from_its_first(study, trunk
     assert [row["total"] for row in rows[:12]] == sorted(row["total"] for row in rows[:12])
     first = dict(build_model(trunk.shape, seed=trunk.seed).named_parameters())
     final = dict(AutoModelForCausalLM.from_pretrained(run.path).named_parameters())
-    apart = {
-        name: float((final[name].detach().double() - first[name].detach().double()).norm()) for name in first
-    }
+    apart = {name: float((final[name].detach().double() - first[name].detach().double()).norm()) for name in first}
     assert rows[-1]["total"] == pytest.approx(np.hypot.reduce(list(apart.values())), rel=1e-6)
     layer = [value for name, value in apart.items() if name.startswith("model.layers.1.")]
     assert rows[-1]["group:model.layers.1"] == pytest.approx(np.hypot.reduce(layer), rel=1e-6)

@@ -85,8 +85,6 @@ def freeze_by_hand(folder, predictions, *, choices=(), known=OLD):
             "columns": {},
             "known_runs": {r["run_id"]: r["loss"] for r in known},
             "predictions": [p.to_json() for p in predictions],
-            "choices": [
-                FrozenChoice(by="law", points=points, probabilities=p).to_json() for points, p in choices
-            ],
+            "choices": [FrozenChoice(by="law", points=points, probabilities=p).to_json() for points, p in choices],
         },
     )

@@ -18,9 +18,7 @@ def test_a_cell_is_its_size_tokens_and_teacher():
     assert not SMALL.is_same(TAUGHT) and not TAUGHT.is_same(BETTER)
     nameless = PredictedPoint(params=1e5, tokens=1e6, teacher_loss=2.5001)
     assert TAUGHT.is_same(nameless) and not BETTER.is_same(nameless)
-    assert TAUGHT.is_same(
-        replace(TAUGHT, teacher_loss=2.6)
-    )  # a teacher has one name, whatever its loss is called
+    assert TAUGHT.is_same(replace(TAUGHT, teacher_loss=2.6))  # a teacher has one name, whatever its loss is called
 
 
 def test_the_measurement_is_the_mean_over_seeds(tmp_path):

@@ -211,9 +211,7 @@ def test_cells_as_typed(tmp_path):
         row("teacher-a", PredictedPoint(params=388_080, tokens=1e6), 3.2, role="teacher", purpose="teacher"),
         row("teacher-b", PredictedPoint(params=775_584, tokens=4e6), 2.9, role="teacher", purpose="teacher"),
     ]
-    table = write_table(
-        tmp_path / "runs.csv", [row("s", PredictedPoint(params=111_024, tokens=2e5), 3.8), *teachers]
-    )
+    table = write_table(tmp_path / "runs.csv", [row("s", PredictedPoint(params=111_024, tokens=2e5), 3.8), *teachers])
     runs = read_runs(table)
 
     def points(text):

@@ -25,10 +25,7 @@ def test_a_file_survives_reading_and_holds_what_was_said(tmp_path):
     assert is_new and read.is_intact and read.hash == written.hash
     assert read.predictions == [said]
     assert read.document["previous"] is None
-    assert (
-        written.path.name.startswith(read.document["frozen_at"][:10])
-        and written.hash[:10] in written.path.name
-    )
+    assert written.path.name.startswith(read.document["frozen_at"][:10]) and written.hash[:10] in written.path.name
 
 
 def test_the_hash_is_of_the_content_not_of_the_bytes(tmp_path):

@@ -9,9 +9,7 @@ from distillaw.verifying.scorecard import brier, interval_score, surprise
 
 def test_the_interval_score_is_least_at_the_true_quantiles():
     values = np.random.default_rng(0).normal(size=4000)
-    scores = {
-        z: np.mean([interval_score(-z, z, v, level=0.9) for v in values]) for z in (1.0, 1.3, 1.645, 2.0, 2.5)
-    }
+    scores = {z: np.mean([interval_score(-z, z, v, level=0.9) for v in values]) for z in (1.0, 1.3, 1.645, 2.0, 2.5)}
     assert min(scores, key=scores.get) == 1.645
 
 

@@ -10,9 +10,7 @@ from distillaw.verifying.retrodiction import Answer, Retrodiction, ask, score_ta
 from in_process import answer as in_process
 
 BY_ID = {row.id: row for row in read_outcomes()}
-HEAD = (
-    "id,comparison,metric_kind,value_a,value_b,student_params,teacher_params,teacher_tokens,tokens_a,source\n"
-)
+HEAD = "id,comparison,metric_kind,value_a,value_b,student_params,teacher_params,teacher_tokens,tokens_a,source\n"
 ROW = "mine,distil-vs-pretrain-equal-tokens,nats_per_token,2.9,3.0,300000000,1200000000,2.4e12,2e10,x\n"
 
 
@@ -37,11 +35,7 @@ def test_the_command_asks_a_table_of_ones_own_and_scores_it(tmp_path):
     assert (first["verdict"], first["probability_distil"]) == (said["verdict"], said["probability_distil"])
     assert first["gain"] == said["gain"]
     assert first["score"] == pytest.approx((1 - first["probability_distil"]) ** 2)
-    assert (
-        found["brier"] == pytest.approx(first["score"])
-        and found["base_rate"] == 1
-        and found["base_rate_brier"] == 0
-    )
+    assert found["brier"] == pytest.approx(first["score"]) and found["base_rate"] == 1 and found["base_rate_brier"] == 0
     assert found["calls"] == 2 * (first["verdict"] != "too-close")
     assert found["groups"]["comparison"][0]["rows"] == 2 and found["asked"] == 2
 

@@ -128,9 +128,7 @@ def test_probabilities_sum_to_one_and_a_wide_window_is_the_whole_filter(spec):
     whole = world.next_probs(sequences)
     np.testing.assert_allclose(whole.sum(-1), 1, rtol=1e-12)
     np.testing.assert_array_equal(world.next_probs(sequences, 12), whole)
-    np.testing.assert_allclose(
-        world._filter_windows(sequences, 12), world._filter(sequences), rtol=1e-9, atol=1e-15
-    )
+    np.testing.assert_allclose(world._filter_windows(sequences, 12), world._filter(sequences), rtol=1e-9, atol=1e-15)
     np.testing.assert_allclose(world.next_probs(sequences, 11)[:, :11], whole[:, :11], rtol=1e-9, atol=1e-15)
 
 
@@ -178,6 +176,4 @@ def test_worlds_at_their_limits_agree_with_their_own_text(spec):
     seen = np.concatenate([np.full((200, 1), world.end_of_text), words[:, :-1]], axis=1)
     probs = np.take_along_axis(world.next_probs(seen), words[:, :, None], axis=2)
     by_document = -np.log(probs).mean(axis=(1, 2))
-    assert (
-        abs(by_document.mean() - world.entropy(documents=200).value) < 5 * by_document.std() / 200**0.5 + 0.02
-    )
+    assert abs(by_document.mean() - world.entropy(documents=200).value) < 5 * by_document.std() / 200**0.5 + 0.02

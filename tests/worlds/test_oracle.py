@@ -69,9 +69,7 @@ def test_a_teacher_is_a_function_of_what_it_sees():
     other = oracle.probs(np.stack([text[12:42], text[20:50]]))
     np.testing.assert_allclose(one[0, 12:28], other[0, 10:26], rtol=1e-12)
     np.testing.assert_array_equal(oracle.probs(text[None, 10:40]), one)
-    assert (
-        np.abs(oracle.probs(text[None]) - Oracle(WORLD, OracleSpec(window=3)).probs(text[None])).max() > 0.01
-    )
+    assert np.abs(oracle.probs(text[None]) - Oracle(WORLD, OracleSpec(window=3)).probs(text[None])).max() > 0.01
 
 
 def test_names_give_the_teacher_and_back():
@@ -146,8 +144,4 @@ def test_every_named_world_can_be_read_back_from_its_toml(tmp_path):
     for name, spec in PRESETS.items():
         (tmp_path / "alone.toml").write_text(spec.to_toml())
         (tmp_path / "run.toml").write_text("name = 'x'\n" + spec.to_toml("data.world"))
-        assert (
-            load_world(name)
-            == load_world(str(tmp_path / "alone.toml"))
-            == load_world(str(tmp_path / "run.toml"))
-        )
+        assert load_world(name) == load_world(str(tmp_path / "alone.toml")) == load_world(str(tmp_path / "run.toml"))

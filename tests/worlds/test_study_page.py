@@ -120,9 +120,7 @@ def test_losses_are_those_of_the_documents(study):
 # --- the errors, on runs whose noise is known ---------------------------------------------------------------
 
 
-def simulated(
-    rng, *, teachers=6, seeds=2, documents=200, seed_sd=0.004, document_sd=0.0, gains=None, size=SIZE
-):
+def simulated(rng, *, teachers=6, seeds=2, documents=200, seed_sd=0.004, document_sd=0.0, gains=None, size=SIZE):
     """A study at one budget: losses 3.8 less a gain, noise between seeds, and what documents do to differences."""
     gains = np.zeros(teachers) if gains is None else gains
     tokens = np.full(documents, 512)

@@ -111,9 +111,7 @@ def without_none(value):
 
 
 def test_an_oracle_teaches_and_is_scored_as_any_teacher(store):
-    teacher = load_any_teacher(
-        "oracle:window=2", store, load_tokenizer(str(store.tokenizer_folder)), context=32
-    )
+    teacher = load_any_teacher("oracle:window=2", store, load_tokenizer(str(store.tokenizer_folder)), context=32)
     windows = torch.from_numpy(store.split("student", context=32).windows(range(4)))
     signal = OnlineTeacher(teacher).signal(windows, np.arange(4))
     assert signal.teacher_logits is not None
@@ -128,9 +126,7 @@ def test_an_oracle_teaches_and_is_scored_as_any_teacher(store):
 @pytest.mark.slow
 def test_train_from_an_oracle_and_from_its_stored_targets(tmp_path):
     """The ordinary command; whole stored targets give the same student as the oracle beside it."""
-    beside = distillaw(
-        "train", write_run(tmp_path, "run", 'teacher = "oracle:window=2"'), "--out", tmp_path / "run"
-    )
+    beside = distillaw("train", write_run(tmp_path, "run", 'teacher = "oracle:window=2"'), "--out", tmp_path / "run")
     assert beside["teacher_run"] == "oracle:window=2"
     assert beside["run_id"].startswith("student-0.03M-from-oracle-s0-")
     teacher = read_json(next((tmp_path / "run" / "teachers").iterdir()))
@@ -160,9 +156,7 @@ def test_another_oracle_is_another_run(store, tmp_path):
         ids |= {job.trunk.trunk_id for job in ready.jobs if job.trunk.arm == "distilled"}
     assert len(ids) == 3
     with pytest.raises(ConfigError, match="it lies between"):
-        check_facts(
-            load_single(write_run(tmp_path, "run", 'teacher = "oracle:loss=9"')).as_study(), store, Quiet()
-        )
+        check_facts(load_single(write_run(tmp_path, "run", 'teacher = "oracle:loss=9"')).as_study(), store, Quiet())
 
 
 @pytest.mark.parametrize(
@@ -184,9 +178,7 @@ def test_contradictions_are_refused_before_anything_is_made(tmp_path, teacher, e
 
 
 def test_an_oracle_of_a_text_that_is_no_world_is_refused(tmp_path):
-    text = prepare_data(
-        DataSpec(vocab_size=300, validation_documents=20, max_document_chars=300), tmp_path / "data"
-    )
+    text = prepare_data(DataSpec(vocab_size=300, validation_documents=20, max_document_chars=300), tmp_path / "data")
     with pytest.raises(ConfigError, match="no world's"):
         load_any_teacher("oracle", text, load_tokenizer(str(text.tokenizer_folder)), context=32)
 
@@ -202,6 +194,4 @@ def test_a_study_names_oracles_as_teachers(tmp_path):
     check_study(spec)
     assert [*spec.external_teachers()] == ["oracle", "oracle:window=1"]
     with pytest.raises(ConfigError, match="not trained"):
-        check_study(
-            from_table(StudySpec, table | {"teachers": [{"path": "oracle", "params": "1M"}]}, "study")
-        )
+        check_study(from_table(StudySpec, table | {"teachers": [{"path": "oracle", "params": "1M"}]}, "study"))

@@ -161,8 +161,7 @@ def _check_counts(part: object, *, optional: tuple[str, ...] = (), may_be_zero: 
         lowest = 0 if field.name in may_be_zero else 1
         if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
             raise ConfigError(
-                f"{field.name} = {value!r} in {type(part).__name__}: "
-                f"it must be a whole number of at least {lowest}"
+                f"{field.name} = {value!r} in {type(part).__name__}: it must be a whole number of at least {lowest}"
             )
 
 
@@ -245,9 +244,7 @@ def router_weights(block: Block, width: int) -> int:
 
 def vector_params(block: Block) -> int:
     """Gains and biases of one layer."""
-    return (
-        block.norm_params + block.attention.bias_params + block.attention.norm_params + block.ffn.bias_params
-    )
+    return block.norm_params + block.attention.bias_params + block.attention.norm_params + block.ffn.bias_params
 
 
 def _block_params(block: Block, width: int) -> int:

@@ -30,9 +30,7 @@ def read_architecture(path: Path | str) -> Architecture:
     try:
         config = parse_json(read_text(file))
     except OSError as error:
-        raise ConfigError(
-            f"{file}: cannot be read ({error.strerror}); give a config.json or its folder"
-        ) from error
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}); give a config.json or its folder") from error
     except ValueError as error:
         raise ConfigError(f"{file}: not a JSON file ({error}); give the model's config.json") from error
     return architecture_from_config(config, source=str(file))
@@ -197,8 +195,7 @@ def merge_blocks(blocks: list[Block]) -> tuple[Block, ...]:
     """Equal layers counted together, in order of first appearance."""
     counted = Counter(blocks)
     return tuple(
-        Block(count=n, attention=b.attention, ffn=b.ffn, norm_params=b.norm_params)
-        for b, n in counted.items()
+        Block(count=n, attention=b.attention, ffn=b.ffn, norm_params=b.norm_params) for b, n in counted.items()
     )
 
 
@@ -337,23 +334,17 @@ _MIXTRAL = LlamaLike(
 )
 _LLAMA_LIKE = {
     "llama": LlamaLike(),
-    "mistral": LlamaLike(
-        context=131072, kv_heads=8, windows=_every_layer(4096), qkv_bias=lambda config: False
-    ),
+    "mistral": LlamaLike(context=131072, kv_heads=8, windows=_every_layer(4096), qkv_bias=lambda config: False),
     "mixtral": _MIXTRAL,
     "pyramid_mixtral": replace(_MIXTRAL, feed_forward=_pyramid_ffn),
-    "qwen2": LlamaLike(
-        context=32768, qkv_bias=lambda config: True, windows=_by_layer(4096, _late, switch=True)
-    ),
+    "qwen2": LlamaLike(context=32768, qkv_bias=lambda config: True, windows=_by_layer(4096, _late, switch=True)),
     "qwen2_moe": LlamaLike(
         context=32768,
         qkv_bias=lambda config: config.flag("qkv_bias", True),
         windows=_by_layer(4096, _even_early, switch=True),
         feed_forward=_qwen_mixture(shared=True, experts=60, active=4),
     ),
-    "qwen3": LlamaLike(
-        context=32768, head_dim=128, query_key_norm="head", windows=_by_layer(4096, _late, switch=True)
-    ),
+    "qwen3": LlamaLike(context=32768, head_dim=128, query_key_norm="head", windows=_by_layer(4096, _late, switch=True)),
     "qwen3_moe": LlamaLike(
         context=32768,
         kv_heads=4,
@@ -388,9 +379,7 @@ _LLAMA_LIKE = {
     "granite": LlamaLike(),
     "olmo2": LlamaLike(query_key_norm="projection"),
     "phi3": LlamaLike(context=4096, windows=_every_layer(None), qkv_bias=lambda config: False),
-    "smollm3": LlamaLike(
-        context=32768, tied=True, kv_heads=4, windows=_by_layer(None, _without_rope, switch=True)
-    ),
+    "smollm3": LlamaLike(context=32768, tied=True, kv_heads=4, windows=_by_layer(None, _without_rope, switch=True)),
 }
 
 
@@ -420,9 +409,7 @@ def _read_gpt_neox(config: ConfigFields) -> Architecture:
     """GPT-NeoX and Pythia: rotary positions, LayerNorm with bias, plain FFN, untied."""
     width, heads = config.count("hidden_size"), config.count("num_attention_heads")
     biases = 4 * width if config.flag("attention_bias", True) else 0
-    attention = Attention(
-        heads=heads, kv_heads=heads, head_dim=_even_share(config, width, heads), bias_params=biases
-    )
+    attention = Attention(heads=heads, kv_heads=heads, head_dim=_even_share(config, width, heads), bias_params=biases)
     return _plain_model(
         "gpt_neox",
         width,

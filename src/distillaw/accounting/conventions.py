@@ -126,9 +126,7 @@ def training_axis(params: Params, tokens: float) -> Compute:
     return _axis(6 * _all_weights(params) * tokens)
 
 
-def distillation_axis(
-    student: Params, teacher: Params, tokens: float, *, teacher_tokens: float = 0.0
-) -> Compute:
+def distillation_axis(student: Params, teacher: Params, tokens: float, *, teacher_tokens: float = 0.0) -> Compute:
     """6 N_S D + 2 N_T D, plus 6 N_T D_T if the teacher's training is to be shown (off by default)."""
     flop = (6 * _all_weights(student) + 2 * _all_weights(teacher)) * tokens
     return _axis(flop + 6 * _all_weights(teacher) * teacher_tokens)

@@ -81,9 +81,7 @@ def counted_model(model: Model, *, label: str) -> CountedModel:
     )
 
 
-def counted_family(
-    params: Params, *, family: FixedAspect, context: int, vocab: int, tied: bool = True
-) -> CountedModel:
+def counted_family(params: Params, *, family: FixedAspect, context: int, vocab: int, tied: bool = True) -> CountedModel:
     """Counts of the member of a fixed-aspect family with these parameters, in any convention."""
     N = family.convert(params, ParamConvention.NON_EMBEDDING, vocab=vocab, matrices=1 if tied else 2).value
     shape = replace(family.nearest_shape(N, context=context, vocab=vocab), tied=tied)
@@ -92,9 +90,7 @@ def counted_family(
     total = rounded + embedding + head
     notes = []
     if not CHECKED_SIZES[0] / 1.5 <= N <= CHECKED_SIZES[1] * 1.5 or family != FixedAspect():
-        notes.append(
-            "F(N) was checked on the paper's family, 103M to 12.6B; elsewhere a shape is safer: --layers"
-        )
+        notes.append("F(N) was checked on the paper's family, 103M to 12.6B; elsewhere a shape is safer: --layers")
     parts = family.forward_parts(N, context=context, vocab=vocab)
     notes += [f"memory from the nearest whole-number shape, {shape.layers} layers of width {shape.width}"]
     if params.convention is not ParamConvention.NON_EMBEDDING:
@@ -147,9 +143,7 @@ class Usage:
         if self.sequences < 1:
             raise ConfigError(f"--sequences {self.sequences}: a micro-batch has at least one sequence")
         if self.serving_sequences < 1:
-            raise ConfigError(
-                f"--serving-sequences {self.serving_sequences}: serving needs at least one sequence"
-            )
+            raise ConfigError(f"--serving-sequences {self.serving_sequences}: serving needs at least one sequence")
 
 
 AS_PRESET = Usage()
@@ -289,9 +283,7 @@ def _family(
     )
 
 
-def _warnings(
-    student: CountedModel, teacher: CountedModel | None, device: Hardware, tokens: float
-) -> Sequence[str]:
+def _warnings(student: CountedModel, teacher: CountedModel | None, device: Hardware, tokens: float) -> Sequence[str]:
     warnings = []
     if teacher is not None:
         ours, theirs = as_architecture(student.shape), as_architecture(teacher.shape)

@@ -134,9 +134,7 @@ def _by_key() -> dict[str, NamedModel]:
     keys: dict[str, NamedModel] = {}
     for each in named_models():
         for spelling in (each.name, each.repo, each.repo.partition("/")[2]):
-            assert keys.setdefault(_key(spelling), each) is each, (
-                f"families.toml: {spelling} names two models"
-            )
+            assert keys.setdefault(_key(spelling), each) is each, f"families.toml: {spelling} names two models"
     return keys
 
 

@@ -119,9 +119,7 @@ class FixedAspect:
             causal=True,
         )
 
-    def nearest_shape(
-        self, params: float | Params, *, context: int = PAPER_CONTEXT, vocab: int = PAPER_VOCAB
-    ) -> Shape:
+    def nearest_shape(self, params: float | Params, *, context: int = PAPER_CONTEXT, vocab: int = PAPER_VOCAB) -> Shape:
         """A whole-number shape near N, for what N alone does not give (memory, key-value cache). Tied."""
         N = _positive(as_non_embedding(params, purpose="a shape"))
         layers = max(1, round(self.layers(N)))
@@ -142,9 +140,7 @@ class FixedAspect:
             tied=True,
         )
 
-    def convert(
-        self, params: Params, to: ParamConvention, *, vocab: float = PAPER_VOCAB, matrices: int = 1
-    ) -> Params:
+    def convert(self, params: Params, to: ParamConvention, *, vocab: float = PAPER_VOCAB, matrices: int = 1) -> Params:
         """A count in another convention, for a member of this family.
 
             N_total = N + m n_vocab (N rho / omega)^(1/3)       m = 1, or `matrices` for all weights

@@ -75,9 +75,7 @@ def hardware(name: str) -> Hardware:
     for known in presets:
         if known == wanted or known.startswith(f"{wanted}-"):
             return presets[known]
-    raise ConfigError(
-        f"hardware {name!r} is not known{did_you_mean(wanted, presets)}. Known: {', '.join(presets)}"
-    )
+    raise ConfigError(f"hardware {name!r} is not known{did_you_mean(wanted, presets)}. Known: {', '.join(presets)}")
 
 
 def estimate_cost(

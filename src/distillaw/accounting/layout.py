@@ -122,9 +122,7 @@ class DeviceMemory:
     @property
     def total(self) -> float:
         """Sum of the parts."""
-        return sum(
-            (self.states, self.first_weights, self.gathered, self.teacher, self.activations, self.loss)
-        )
+        return sum((self.states, self.first_weights, self.gathered, self.teacher, self.activations, self.loss))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,18 +176,14 @@ def device_memory(
     shards = world if way.sharding == "fsdp" else 1
     outside, block = count.embedding + count.head, count.non_embedding / student.layers
     precision, size = (Precision.BF16, 2.0) if place.half else (Precision.FP32, 4.0)
-    layers = training_memory(
-        student, sequences=way.sequences, context=context, precision=precision
-    ).activations
+    layers = training_memory(student, sequences=way.sequences, context=context, precision=precision).activations
     one, last = layers / student.layers, 3 * size * tokens * student.width
     inputs = size * tokens * student.layers * student.width
     saved = inputs + last if recompute else layers + last
     rows = min(tokens, max(256, place.logits // student.vocab))
     taught = teacher is not None
     in_block = min(place.block_logits, rows * student.vocab)
-    logits = rows * student.vocab * (4 * (1 + taught) + (2 if place.half else 0)) + in_block * 4 * (
-        1 + taught
-    )
+    logits = rows * student.vocab * (4 * (1 + taught) + (2 if place.half else 0)) + in_block * 4 * (1 + taught)
     loss = (4.0 + place.product) * student.vocab * student.width + 6 * tokens * student.width + logits
     states, gradients = 12 * count.total / shards, 4 * count.total / shards
     # the weights that are whole, and what else there is: at the loss, in the last layer's backward pass, at its end
@@ -260,9 +254,7 @@ def propose(
         )
     bill = _Bill(student, teacher, devices, tokens, share, mfu, price_per_hour)
     taught_by = None if teacher is None else as_architecture(teacher.shape)
-    memory = {
-        way: device_memory(arch, taught_by, way, world=world, context=context) for way in _ways(world, share)
-    }
+    memory = {way: device_memory(arch, taught_by, way, world=world, context=context) for way in _ways(world, share)}
     room = ROOM * devices.kind.memory_bytes
     found = [bill.layout(way, needed) for way, needed in memory.items() if needed.total <= room]
     if not found:
@@ -272,9 +264,7 @@ def propose(
             f"{devices.kind.memory_bytes / 1e9:.0f} of a device, sharded and recomputed. More devices, a shorter "
             "--context, a smaller teacher, or its targets stored once (distillaw cache build)"
         )
-    return sorted(
-        found, key=lambda one: (-one.tokens_per_second[0] * one.tokens_per_second[1], one.memory.total)
-    )
+    return sorted(found, key=lambda one: (-one.tokens_per_second[0] * one.tokens_per_second[1], one.memory.total))
 
 
 def _ways(world: int, share: float | None) -> Iterator[Way]:

@@ -148,9 +148,7 @@ def break_even_students(*, supervised: float, distilled: float, teacher_once: fl
     Source:
         docs/accounting.md. The costs come from laws; report n as the band that their intervals give.
     """
-    if min(supervised, distilled, teacher_once) < 0 or not math.isfinite(
-        supervised + distilled + teacher_once
-    ):
+    if min(supervised, distilled, teacher_once) < 0 or not math.isfinite(supervised + distilled + teacher_once):
         raise ConfigError("costs must be finite and not negative")
     if distilled >= supervised:
         return None

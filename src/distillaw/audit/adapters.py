@@ -68,12 +68,8 @@ def own_loss() -> list[Findings]:
             **options,
         )
 
-    arguments = {
-        name: name for name in ("student_hidden", "student_head", "teacher_hidden", "teacher_head", "labels")
-    }
-    arguments |= {
-        name: name for name in ("temperature", "beta", "skew", "top_k", "distill_weight", "ignore_index")
-    }
+    arguments = {name: name for name in ("student_hidden", "student_head", "teacher_hidden", "teacher_head", "labels")}
+    arguments |= {name: name for name in ("temperature", "beta", "skew", "top_k", "distill_weight", "ignore_index")}
     arguments |= {"chunk": "chunk_tokens", "num_tokens": "num_tokens", "vocab_size": "vocab_size"}
     found = []
     for fields in (
@@ -122,9 +118,7 @@ def own_engine() -> list[Findings]:
     return [audit_runs(target, "distillaw.train.loop.Trainer")]
 
 
-def _engine(
-    student: Any, teacher: Any, samples: list[dict[str, Any]], accumulation: int, lr: float, updates: int
-):
+def _engine(student: Any, teacher: Any, samples: list[dict[str, Any]], accumulation: int, lr: float, updates: int):
     """A run of the engine on windows of eight tokens."""
     from distillaw.distill.heads import Head
     from distillaw.runs.spec import Recipe, TrunkSpec
@@ -212,9 +206,7 @@ def imported(module: str, name: str, adapter: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"audit {adapter}: {module}.{name} cannot be imported ({error}); install it first"
-        ) from None
+        raise ConfigError(f"audit {adapter}: {module}.{name} cannot be imported ({error}); install it first") from None
 
 
 def trl_gkd() -> list[Findings]:
@@ -326,9 +318,7 @@ def liger_jsd() -> list[Findings]:
     arguments = {name: name for name in (*names, "ignore_index", "hard_weight", "distill_weight")}
     objective = {"divergence": "jsd", "temperature": 2.0, "distill_weight": 0.5, "hard_weight": 0.5}
     return [
-        loss_findings(
-            fused, plain_objective(**objective, beta=beta), arguments, layout="nv", dtype="bfloat16"
-        )
+        loss_findings(fused, plain_objective(**objective, beta=beta), arguments, layout="nv", dtype="bfloat16")
         for beta in (0.2, 0.0, 1.0)
     ]
 
@@ -353,9 +343,7 @@ def torchtune_kl() -> list[Findings]:
 
         call.__qualname__ = name
         found.append(
-            loss_findings(
-                call, plain_objective(**fields), {}, layout="nv", options={"loss": loss}, dtype="bfloat16"
-            )
+            loss_findings(call, plain_objective(**fields), {}, layout="nv", options={"loss": loss}, dtype="bfloat16")
         )
     return found
 

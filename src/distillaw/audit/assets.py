@@ -54,16 +54,12 @@ def audit_tokenizers(target: str, contract: Contract) -> Findings:
         try:
             opened.append(AutoTokenizer.from_pretrained(place))
         except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"audit: {place}: no tokenizer can be opened there ({str(error)[:120]})"
-            ) from None
+            raise ConfigError(f"audit: {place}: no tokenizer can be opened there ({str(error)[:120]})") from None
     own, other = opened
     ours, theirs = own.get_vocab(), other.get_vocab()
     unlike = sorted(t for t in ours.keys() | theirs.keys() if ours.get(t) != theirs.get(t))
     if unlike:
-        shown = ", ".join(
-            f"{t!r} is {ours.get(t, 'absent')} and {theirs.get(t, 'absent')}" for t in unlike[:3]
-        )
+        shown = ", ".join(f"{t!r} is {ours.get(t, 'absent')} and {theirs.get(t, 'absent')}" for t in unlike[:3])
         findings.wrong("tokenizers", f"{len(unlike)} tokens have other ids: {shown} (student and teacher)")
     for name in ("eos_token_id", "bos_token_id", "unk_token_id"):
         a, b = getattr(own, name), getattr(other, name)
@@ -77,9 +73,7 @@ def audit_tokenizers(target: str, contract: Contract) -> Findings:
         for whose, tokenizer in (("student", own), ("teacher", other)):
             ids = tokenizer.encode(marker, add_special_tokens=False)
             if len(ids) != 1:
-                findings.wrong(
-                    "tokenizers", f"the marker {marker!r} is {len(ids)} tokens for the {whose}: {ids[:6]}"
-                )
+                findings.wrong("tokenizers", f"the marker {marker!r} is {len(ids)} tokens for the {whose}: {ids[:6]}")
     _templates(findings, own, other)
     findings.right("tokenizers", f"{len(ours)} tokens id by id, special tokens, markers")
     if "dtype" in contract.assets:
@@ -113,9 +107,7 @@ def _weights(findings: Findings, folder: Path, declared: str) -> None:
     if not found:
         findings.untestable("precision", f"{folder} holds no safetensors")
     elif found != {declared}:
-        findings.wrong(
-            "precision", f"the teacher's weights are {', '.join(sorted(found))}, declared: {declared}"
-        )
+        findings.wrong("precision", f"the teacher's weights are {', '.join(sorted(found))}, declared: {declared}")
     else:
         findings.right("precision", f"the teacher's weights are {declared}")
 
@@ -197,9 +189,7 @@ def _rows(findings: Findings, path: Path, contract: Contract) -> None:
             fresh.append(model(input_ids=torch.tensor([row["input_ids"]])).logits[0].double())
     stored = [(torch.tensor(r["token_ids"]), torch.tensor(r["logprobs"], dtype=torch.float64)) for r in rows]
     if (gap := _gap(stored, fresh, t)) <= _CLOSE:
-        findings.right(
-            "store", f"{len(rows)} rows asked again, log-probabilities off by {gap:.2g} nats on average"
-        )
+        findings.right("store", f"{len(rows)} rows asked again, log-probabilities off by {gap:.2g} nats on average")
         return
     tries = [(f"they are of {s:+d} positions", _gap(stored, fresh, t, step=s)) for s in (-2, -1, 1, 2)]
     turned = fresh[1:] + fresh[:1]
@@ -214,9 +204,7 @@ def _rows(findings: Findings, path: Path, contract: Contract) -> None:
     ]
     tries += [("they are renormalised over the stored ids", _gap(stored, fresh, t, renormalised=True))]
     says, best = min(tries, key=lambda each: each[1])
-    known = (
-        f": {says}" if best <= _CLOSE else "; neither shifts, rows, temperatures nor renormalising explain it"
-    )
+    known = f": {says}" if best <= _CLOSE else "; neither shifts, rows, temperatures nor renormalising explain it"
     findings.wrong("store", f"log-probabilities are off by {gap:.3g} nats on average{known}")
 
 

@@ -115,9 +115,7 @@ def kd_trainer(way: str) -> list[Findings]:
             training=Training(accumulation=4, per="update", schedule="linear", ranks="data"),
         )
     )
-    return [
-        audit_runs(_StoredRows(trainer, contract, way), f"{_PLUGIN}.trainer.AxolotlKDTrainer, {way} rows")
-    ]
+    return [audit_runs(_StoredRows(trainer, contract, way), f"{_PLUGIN}.trainer.AxolotlKDTrainer, {way} rows")]
 
 
 class _StoredRows(TrainerTarget):

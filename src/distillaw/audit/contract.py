@@ -196,14 +196,10 @@ class Contract:
         missing += ["objective.top_k_rule"] if o.top_k and not o.top_k_rule else []
         missing += ["objective.clip_rule"] if o.clip and not o.clip_rule else []
         missing += (
-            ["objective.denominator"]
-            if "constant" in (o.reduction, o.hard_reduction) and not o.denominator
-            else []
+            ["objective.denominator"] if "constant" in (o.reduction, o.hard_reduction) and not o.denominator else []
         )
         if self.target.kind in ("loop", "trainer", "script"):
-            missing += [
-                f"training.{name}" for name in ("accumulation", "per") if getattr(self.training, name) is None
-            ]
+            missing += [f"training.{name}" for name in ("accumulation", "per") if getattr(self.training, name) is None]
         return missing
 
 

@@ -52,9 +52,7 @@ LOOP_PROPERTIES = (
     "generation",
 )
 """Those of what surrounds a loss."""
-GENERATION = (
-    "nothing is sampled here: answers are given, and what decides which and when they stop is not run"
-)
+GENERATION = "nothing is sampled here: answers are given, and what decides which and when they stop is not run"
 VERDICTS = ("wrong", "differs", "right", "not-testable")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 _PHASE: ContextVar[Callable[[str], None]] = ContextVar("_PHASE", default=lambda phase: None)
@@ -111,9 +109,7 @@ class Findings:
         if says not in [evidence.says for evidence in kept]:
             kept.append(Observation(says, case, example))
 
-    def wrong(
-        self, property: str, says: str, case: str = "", example: Mapping[str, Any] | None = None
-    ) -> None:
+    def wrong(self, property: str, says: str, case: str = "", example: Mapping[str, Any] | None = None) -> None:
         """Not as declared."""
         self.add(property, "wrong", says, case, example)
 

@@ -120,9 +120,7 @@ class LoopTarget:
             ConfigError: a parameter without a default that plays none, or no models and data among the roles.
         """
         self.prepare(function, contract)
-        self.roles, _ = match_roles(
-            function, contract.target, KNOWN_NAMES, unnamed=("distill_weight", "hard_weight")
-        )
+        self.roles, _ = match_roles(function, contract.target, KNOWN_NAMES, unnamed=("distill_weight", "hard_weight"))
         if "student" not in self.roles or not {"batches", "samples"} & set(self.roles):
             raise ConfigError(
                 "target: a loop takes student, teacher, and batches or samples; name them under [target.arguments]"
@@ -198,18 +196,14 @@ class LoopTarget:
             )
         given |= roles
         keywords = {name: given[role] for role, name in self.roles.items() if role in given}
-        return recorded(
-            Recorder(student, teacher), lambda: self.function(**keywords, **contract.target.options)
-        )
+        return recorded(Recorder(student, teacher), lambda: self.function(**keywords, **contract.target.options))
 
     def horizon(self, micro_batches: int) -> int:
         """Updates of a whole run."""
         training = self.contract.training
         accumulation = training.accumulation or 1
         per_epoch = micro_batches / accumulation
-        return self.epochs * (
-            math.floor(per_epoch) if training.last_window == "drop" else math.ceil(per_epoch)
-        )
+        return self.epochs * (math.floor(per_epoch) if training.last_window == "drop" else math.ceil(per_epoch))
 
 
 def audit_loop(function: Callable[..., Any], contract: Contract, name: str) -> Findings:
@@ -282,9 +276,7 @@ def rows_of(
 ) -> tuple[Rows, torch.Tensor]:
     """The positions of an update's forward passes, and the gradient observed at each, (P, V)."""
     known = _places(samples)
-    fields: dict[str, list[int]] = {
-        name: [] for name in ("id", "target", "row", "position", "real", "part", "ends")
-    }
+    fields: dict[str, list[int]] = {name: [] for name in ("id", "target", "row", "position", "real", "part", "ends")}
     row = -1
     for part, call in enumerate(calls):
         for ids in call.ids.tolist():
@@ -333,9 +325,7 @@ def _gradients(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
     if not any(bool(update.gradient.isfinite().all()) for update in run.updates):
         findings.wrong("loss", f"the gradient is not finite in any of {len(run.updates)} updates")
         why = "no update has a finite gradient"
-        findings.close(
-            {}, dict.fromkeys((*_BY_GRADIENT, "temperature", "direction", "vocabulary", "value"), why)
-        )
+        findings.close({}, dict.fromkeys((*_BY_GRADIENT, "temperature", "direction", "vocabulary", "value"), why))
         return
     cases: list[tuple[str, list[Mismatch]]] = []
     names: list[str] = []
@@ -344,9 +334,7 @@ def _gradients(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
     for number, update in enumerate(run.updates, start=1):
         calls = _training_calls(update, known)
         if not calls:
-            findings.wrong(
-                "data", f"update {number} is made without a forward pass of the student on a sample"
-            )
+            findings.wrong("data", f"update {number} is made without a forward pass of the student on a sample")
             continue
         rows, gradient = rows_of(update, calls, target.samples, table)
         if _strays(findings, update, rows, calls, seen, number, contract.objective.mask or "labels"):
@@ -383,9 +371,7 @@ def _gradients(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
         for each in told:
             if explained and each.says.startswith("cosine"):
                 continue  # the same fault in an update that was not searched
-            if states and (
-                each.says.startswith(("cosine", "off by")) or plain_is_right or each.property == "cache"
-            ):
+            if states and (each.says.startswith(("cosine", "off by")) or plain_is_right or each.property == "cache"):
                 continue  # noise of dropout, or of a teacher that is not asked, named where it comes from
             findings.wrong(each.property, each.says, failing[0][0])
     _said(findings, run, target, cached)
@@ -403,24 +389,12 @@ def _of_loop(
     if mismatch.property == "finite":
         return mismatch._replace(property="mask")
     earlier_right = any(not found for _, found in before)
-    if (
-        not has_teacher
-        and mismatch.term == "divergence"
-        and "no influence" in mismatch.says
-        and earlier_right
-    ):
-        return mismatch._replace(
-            property="cache", says="the divergence is gone: no teacher rows are read any more"
-        )
+    if not has_teacher and mismatch.term == "divergence" and "no influence" in mismatch.says and earlier_right:
+        return mismatch._replace(property="cache", says="the divergence is gone: no teacher rows are read any more")
     if not has_teacher and mismatch.says.startswith("cosine"):
         return mismatch._replace(property="cache")
     rounded = round(update.norm, 3)
-    if (
-        mismatch.is_ratio
-        and rounded
-        and abs(update.norm - rounded) < 1e-6
-        and not contract.training.clip_norm
-    ):
+    if mismatch.is_ratio and rounded and abs(update.norm - rounded) < 1e-6 and not contract.training.clip_norm:
         says = f"the gradient's norm is clipped to {rounded:g}, which was not declared"
         return Mismatch("optimizer", says)
     return mismatch
@@ -448,9 +422,7 @@ def _strays(
     if others & seen:
         findings.wrong("optimizer", "gradients of an earlier update are still there", f"update {number}")
     elif others:
-        findings.wrong(
-            "data", "samples have a gradient that were not read for this update", f"update {number}"
-        )
+        findings.wrong("data", "samples have a gradient that were not read for this update", f"update {number}")
     seen |= now
     return bool(others)
 
@@ -501,9 +473,7 @@ def _said(findings: Findings, run: LoopTrace, target: LoopTarget, cached: int) -
     if target.contract.target.returns == "losses" and isinstance(result, Sequence) and len(result) == count:
         _logged(findings, run, target)
     else:
-        findings.untestable(
-            "value", 'declare target.returns = "losses" if the loop returns its loss of every update'
-        )
+        findings.untestable("value", 'declare target.returns = "losses" if the loop returns its loss of every update')
 
 
 def _logged(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
@@ -560,9 +530,7 @@ def _states(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
     findings.right("student-state", f"{len(own)} forward passes{more}")
 
 
-def _read(
-    calls: Sequence[ForwardPass], known: dict[int, tuple[Sample, int]]
-) -> tuple[Counter[int], set[int]]:
+def _read(calls: Sequence[ForwardPass], known: dict[int, tuple[Sample, int]]) -> tuple[Counter[int], set[int]]:
     """How often each sample is read, and which ones not whole and in order (the last token may be left out)."""
     read: Counter[int] = Counter()
     broken: set[int] = set()
@@ -622,9 +590,7 @@ def _order(
 
 
 def _is_packed(calls: Sequence[ForwardPass], known: dict[int, tuple[Sample, int]]) -> bool:
-    return any(
-        len({known[i][0].index for i in row if i in known}) > 1 for c in calls for row in c.ids.tolist()
-    )
+    return any(len({known[i][0].index for i in row if i in known}) > 1 for c in calls for row in c.ids.tolist())
 
 
 def _packing(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
@@ -643,9 +609,7 @@ def _packing(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
             )
         for call in packed:
             if call.positions is None:
-                findings.wrong(
-                    "packing", f"positions of the {whose} run on from sample to sample: none are given"
-                )
+                findings.wrong("packing", f"positions of the {whose} run on from sample to sample: none are given")
                 break
             places = call.positions.expand_as(call.ids).tolist()
             if any(
@@ -654,9 +618,7 @@ def _packing(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
                 for i, p in zip(row, at, strict=True)
                 if i in known
             ):
-                findings.wrong(
-                    "packing", f"positions of the {whose} do not begin at 0 with each sample, or are moved"
-                )
+                findings.wrong("packing", f"positions of the {whose} do not begin at 0 with each sample, or are moved")
                 break
         findings.right("packing", f"{len(packed)} packed forward passes of the {whose}")
     if "packing" not in findings.found:
@@ -688,9 +650,7 @@ def _schedule(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
         if training.last_window == "drop":
             starts = [first for first in starts if first + accumulation <= micro]
         windows = [
-            (e * micro + a, e * micro + min(a + accumulation, micro) - 1)
-            for e in range(target.epochs)
-            for a in starts
+            (e * micro + a, e * micro + min(a + accumulation, micro) - 1) for e in range(target.epochs) for a in starts
         ]
         short = [(n * accumulation, (n + 1) * accumulation - 1) for n in range(len(windows), len(got))]
         firsts, lasts = (list(each)[: len(got)] for each in zip(*windows, *short, strict=True))
@@ -711,9 +671,7 @@ def _schedule(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
 
     if not any(same(got, each) for each in wants):
         first = next(
-            i
-            for i, (x, y) in enumerate(zip(got, want, strict=True))
-            if abs(x - y) > 1e-9 + 1e-6 * training.lr
+            i for i, (x, y) in enumerate(zip(got, want, strict=True)) if abs(x - y) > 1e-9 + 1e-6 * training.lr
         )
         findings.wrong(
             "schedule",
@@ -758,18 +716,14 @@ def _resumes(findings: Findings, target: LoopTarget, plain: LoopTrace) -> None:
     """Stopped after k updates and resumed, against never stopped."""
     by_state = target.has("state", "stop_after")
     if not by_state and not target.has("checkpoint", "stop_after", "resume"):
-        findings.untestable(
-            "resume", "the loop does not take stop_after with checkpoint and resume, or with state"
-        )
+        findings.untestable("resume", "the loop does not take stop_after with checkpoint and resume, or with state")
         return
     if findings.is_wrong:
         findings.untestable("resume", "the run is wrong without a stop already")
         return
     count = len(plain.updates)
     whole, again = target.run(), target.run()
-    if not all(
-        torch.equal(a.gradient, b.gradient) for a, b in zip(whole.updates, again.updates, strict=True)
-    ):
+    if not all(torch.equal(a.gradient, b.gradient) for a, b in zip(whole.updates, again.updates, strict=True)):
         findings.untestable("resume", "two runs without a stop differ")
         return
     middle = sorted({1, max(1, count // 2), max(1, count - 1)})

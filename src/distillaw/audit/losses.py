@@ -222,9 +222,7 @@ def cases_of(target: LossTarget) -> Iterator[LossCase]:
     """What a loss is called on; the plainest first."""
     o = target.contract.objective
     # with left pads it is a matter of taste where the first real token is predicted
-    base = make_batch(
-        [(0, p, a, left + right) for left, p, a, right in RAGGED] if o.mask == "attention" else RAGGED
-    )
+    base = make_batch([(0, p, a, left + right) for left, p, a, right in RAGGED] if o.mask == "attention" else RAGGED)
 
     def case(name: str, batch: Batch, property: str, objective: DeclaredLoss = o, **more: Any) -> LossCase:
         return LossCase(name=name, batch=batch, property=property, objective=objective, **more)
@@ -294,9 +292,7 @@ def _option_cases(target: LossTarget, base: Batch) -> Iterator[LossCase]:
         for value in tried:
             if value != getattr(o, name) and (name != "temperature" or o.temperature_squared is not None):
                 other = o.but(**{name: value})
-                yield LossCase(
-                    name=f"{name} {value:g}", batch=base, property=_OPTION_PROPERTY[name], objective=other
-                )
+                yield LossCase(name=f"{name} {value:g}", batch=base, property=_OPTION_PROPERTY[name], objective=other)
     soft, hard = target.has("distill_weight"), target.has("hard_weight")
     assert o.distill_weight is not None and o.hard_weight is not None
     whole = o.distill_weight + o.hard_weight
@@ -406,9 +402,7 @@ def _judge(findings: Findings, target: LossTarget, results: Results) -> None:
             continue  # the same fault in a case in which it cannot be told
         cases = [(case, own) for (case, _), (_, own) in zip(failing, named, strict=True)]
         alike = [case for case, own in cases if any(_says(m, each.says) for m in own)] or [
-            case
-            for case, own in cases
-            if any((m.property, m.term) == (each.property, each.term) for m in own)
+            case for case, own in cases if any((m.property, m.term) == (each.property, each.term) for m in own)
         ]
         at = alike[0] if alike else failing[0][0]
         findings.wrong(each.property, each.says, at.name, smallest_example(target, at))
@@ -488,9 +482,7 @@ def smallest_example(target: LossTarget, case: LossCase) -> dict[str, Any]:
         "declared": _listed(want[worst]),
     }
     if batch.ids.numel() * batch.student.shape[-1] <= 60:
-        labels = batch.labels(
-            inside=case.objective.shift == "inside", ignore_index=case.objective.ignore_index
-        )
+        labels = batch.labels(inside=case.objective.shift == "inside", ignore_index=case.objective.ignore_index)
         example |= {
             "labels": labels.tolist(),
             "student_logits": _listed(batch.student),
@@ -553,14 +545,9 @@ def _values(findings: Findings, contract: Contract, results: Results) -> None:
             )
             continue
         says = f"it reports {outcome.value:.6g} for {wants[0]:.6g}"
-        if (
-            reported
-            and abs(outcome.value - whole[{"objective": "cross-entropy"}.get(reported, "objective")]) <= slack
-        ):
+        if reported and abs(outcome.value - whole[{"objective": "cross-entropy"}.get(reported, "objective")]) <= slack:
             other = "the cross-entropy to the teacher" if reported == "objective" else "the divergence"
-            findings.add(
-                "value", "differs", f"{says}, which is {other}; the gradient is the declared one", case.name
-            )
+            findings.add("value", "differs", f"{says}, which is {other}; the gradient is the declared one", case.name)
         elif not math.isfinite(outcome.value):
             findings.wrong(case.property if case.property == "mask" else "value", says, case.name)
         else:
@@ -590,9 +577,7 @@ def _precision(findings: Findings, target: LossTarget) -> None:
     g = torch.Generator().manual_seed(17)
     vocab = max(64, o.top_k + 1)
     wide = make_batch([(0, 2, 5, 1), (0, 3, 5, 0)], vocab=vocab, seed=12)
-    near = wide.with_logits(
-        wide.student / 2, wide.student / 2 + torch.randn(wide.student.shape, generator=g) * 0.1
-    )
+    near = wide.with_logits(wide.student / 2, wide.student / 2 + torch.randn(wide.student.shape, generator=g) * 0.1)
     large = wide.with_logits(wide.student * 6, wide.teacher * 5)
     apart = wide.with_logits(wide.student.clone(), wide.teacher.clone())
     apart.student[..., : vocab // 2] += 120 * (o.temperature or 1.0)
@@ -654,16 +639,10 @@ def _rights(findings: Findings, target: LossTarget, results: Results) -> None:
         "loss": f"{count} gradients by logits against the closed form, strong disagreement and identity among them",
     }
     if o.distill_weight:
-        said["temperature"] = (
-            "T in turn" if target.has("temperature") else f"at the declared T = {o.temperature:g}"
-        )
+        said["temperature"] = "T in turn" if target.has("temperature") else f"at the declared T = {o.temperature:g}"
         said["direction"] = "beta in turn" if target.has("beta") else f"{o.divergence} as declared"
-        said["vocabulary"] = "constants per position" + (
-            ", heads of unequal size" if o.vocabulary != "same" else ""
-        )
-    said["weights"] = (
-        "weights in turn" if target.has("distill_weight") or target.has("hard_weight") else "as declared"
-    )
+        said["vocabulary"] = "constants per position" + (", heads of unequal size" if o.vocabulary != "same" else "")
+    said["weights"] = "weights in turn" if target.has("distill_weight") or target.has("hard_weight") else "as declared"
     if o.top_k:
         said["top-k"] = f"k = {o.top_k}, {o.top_k_rule}"
     if target.has("chunk"):
@@ -671,9 +650,7 @@ def _rights(findings: Findings, target: LossTarget, results: Results) -> None:
     if o.reported != "other" and not o.sampled:
         error = max(_slope_error(target, case) for case, *_ in results[:2])
         if error > 1e-2:
-            findings.wrong(
-                "value", f"the slope of the value is off the gradient by {error:.2g}", base[0].name
-            )
+            findings.wrong("value", f"the slope of the value is off the gradient by {error:.2g}", base[0].name)
         said["value"] = "value and finite differences"
     for option in OPTIONS:
         if target.has(option):

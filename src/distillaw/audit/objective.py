@@ -59,9 +59,7 @@ class Rows:
         return self.part == part
 
 
-def log_pair(
-    student: torch.Tensor, teacher: torch.Tensor, o: DeclaredLoss
-) -> tuple[torch.Tensor, torch.Tensor]:
+def log_pair(student: torch.Tensor, teacher: torch.Tensor, o: DeclaredLoss) -> tuple[torch.Tensor, torch.Tensor]:
     """Log p and log q of a position, at the temperature, cut and truncated as declared."""
     vocab = min(student.shape[-1], teacher.shape[-1])
     assert o.temperature is not None
@@ -126,9 +124,7 @@ def per_token(student: torch.Tensor, teacher: torch.Tensor, o: DeclaredLoss) -> 
     if o.divergence == "mse-logits":
         vocab = min(student.shape[-1], teacher.shape[-1])
         assert o.temperature is not None
-        gap = student[..., :vocab] / o.temperature - teacher[..., :vocab] / (
-            o.teacher_temperature or o.temperature
-        )
+        gap = student[..., :vocab] / o.temperature - teacher[..., :vocab] / (o.teacher_temperature or o.temperature)
         return gap.square().mean(-1)
     log_p, log_q = log_pair(student, teacher, o)
     if o.divergence is not None and ":" in o.divergence:

@@ -223,14 +223,11 @@ class Recorder:
                 student=student.calls[:],
                 teacher=teacher.calls[:],
                 groups=groups,
-                holds_teacher=any(
-                    id(p) in others for group in optimizer.param_groups for p in group["params"]
-                ),
+                holds_teacher=any(id(p) in others for group in optimizer.param_groups for p in group["params"]),
                 teacher_gradient=any(p.grad is not None and bool(p.grad.any()) for p in teacher.parameters()),
                 before=weight.detach().clone(),
                 optimizer=type(optimizer).__name__,
-                norm=sum(float(p.grad.square().sum()) for p in student.parameters() if p.grad is not None)
-                ** 0.5,
+                norm=sum(float(p.grad.square().sum()) for p in student.parameters() if p.grad is not None) ** 0.5,
             )
         )
         student.calls.clear()
@@ -272,9 +269,7 @@ def on_two_ranks(run: Callable[..., T], shares: Sequence[Sequence[Sample]]) -> l
         failed = [(Path(folder) / f"failed{rank}") for rank in range(2)]
         said = [path.read_text() for path in failed if path.exists()]
         if stuck or said:
-            raise RuntimeError(
-                said[0] if said else f"the ranks still wait for each other after {LIMIT:.0f} s"
-            )
+            raise RuntimeError(said[0] if said else f"the ranks still wait for each other after {LIMIT:.0f} s")
         return [torch.load(Path(folder) / f"rank{rank}", weights_only=False) for rank in range(2)]
 
 
@@ -283,9 +278,7 @@ def _rank(rank: int, run: Callable[..., Any], samples: Sequence[Sample], folder:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1), os.dup2(nowhere, 2)  # what libraries say of ranks; errors go to a file
         torch.set_num_threads(1)
-        torch.distributed.init_process_group(
-            "gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2
-        )
+        torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
         torch.save(run(samples=samples, rank=rank, world_size=2), folder / f"rank{rank}")
         torch.distributed.destroy_process_group()
     except BaseException as error:

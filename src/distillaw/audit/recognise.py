@@ -227,9 +227,7 @@ def _source(seen: _Observed, place: int) -> _Source | None:
     label = int(hit.left.argmin())
     if float(hit.left[label]) <= seen.allowed:
         return _Source(place, label, float(hit.a[label]), float(hit.b[label]))
-    both = _project(
-        gradient.expand(count, vocab, -1), soft[:, None].expand(-1, vocab, -1), hard.expand(count, -1, -1)
-    )
+    both = _project(gradient.expand(count, vocab, -1), soft[:, None].expand(-1, vocab, -1), hard.expand(count, -1, -1))
     row = _nearest((both.left <= seen.allowed).any(-1), rows, place)
     if row is None:
         return None
@@ -277,9 +275,7 @@ def _moved_teacher(chosen: dict[int, _Source], rows: Rows, moved: str) -> list[M
         return [Mismatch(moved, "positions are matched with the teacher's rows of other samples")]
     if len(steps) == 1:
         return [Mismatch("shift", f"the teacher's row is that of {_step(steps.pop())}")]
-    return [
-        Mismatch("shift", "the teacher's rows are displaced, by other numbers of positions in other rows")
-    ]
+    return [Mismatch("shift", "the teacher's rows are displaced, by other numbers of positions in other rows")]
 
 
 def _moved_labels(chosen: dict[int, _Source], rows: Rows) -> list[Mismatch]:
@@ -382,9 +378,7 @@ def _ratio(
         return []  # a mask moves the mean with it
     fitting = tuple(
         (weight.property, weight.says)
-        for weight in weightings(
-            case.rows, case.o, is_hard=name == "cross-entropy", per=case.per, ranks=case.ranks
-        )
+        for weight in weightings(case.rows, case.o, is_hard=name == "cross-entropy", per=case.per, ranks=case.ranks)
         if fits(weight.value, slack, both) and bool((weight.value[both] != declared[both]).any())
     )
     if fitting:
@@ -445,9 +439,7 @@ def _support(counts: torch.Tensor, should: torch.Tensor, rows: Rows, name: str) 
             return Mismatch("shift", says, (), name)
     missing, extra = should & ~counts, counts & ~should
     if bool(missing.any()) and bool(extra.any()) and _is_window(missing, extra, rows):
-        return Mismatch(
-            "shift", f"the window of the {name} is displaced: {_kinds(counts, should, rows)}", (), name
-        )
+        return Mismatch("shift", f"the window of the {name} is displaced: {_kinds(counts, should, rows)}", (), name)
     return Mismatch("mask", f"the {name} has {_kinds(counts, should, rows)}", (), name)
 
 
@@ -457,9 +449,7 @@ def _is_window(missing: torch.Tensor, extra: torch.Tensor, rows: Rows) -> bool:
         here = rows.row == row
         lost, more = rows.position[here & missing], rows.position[here & extra]
         counted = rows.position[here & rows.counted]
-        if len(lost) and (
-            int(lost.min()) != int(counted.min()) or (len(more) and int(more.min()) < int(lost.max()))
-        ):
+        if len(lost) and (int(lost.min()) != int(counted.min()) or (len(more) and int(more.min()) < int(lost.max()))):
             return False
     return True
 

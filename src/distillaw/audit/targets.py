@@ -27,9 +27,7 @@ def load(target: str) -> Any:
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(
-            f"target {target!r}: importing {place} fails: {type(error).__name__}: {error}"
-        ) from error
+        raise ConfigError(f"target {target!r}: importing {place} fails: {type(error).__name__}: {error}") from error
     value: Any = module
     for part in name.split("."):
         if not hasattr(value, part):
@@ -37,9 +35,7 @@ def load(target: str) -> Any:
             raise ConfigError(f"target {target!r}: {place} has no {part!r}{did_you_mean(part, names)}")
         value = getattr(value, part)
     if not callable(value):
-        raise ConfigError(
-            f"target {target!r}: {name} is of type {type(value).__name__}; give a function or a class"
-        )
+        raise ConfigError(f"target {target!r}: {name} is of type {type(value).__name__}; give a function or a class")
     return value
 
 

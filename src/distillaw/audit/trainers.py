@@ -213,9 +213,7 @@ class TrainerTarget(LoopTarget):
 
     def _collated(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         by_index = {s.index: s for s in [*self.samples, *self.held_out]}
-        batch = collate(
-            [by_index[r["index"]] for r in rows], inside=self.contract.objective.shift == "inside"
-        )
+        batch = collate([by_index[r["index"]] for r in rows], inside=self.contract.objective.shift == "inside")
         extra = set(self.contract.target.arguments)
         if "index" not in extra:
             batch.pop("index")
@@ -253,9 +251,7 @@ def probe_configs(target: LoopTarget) -> tuple[ProbeConfig, ProbeConfig]:
     dropout = 0.5 if target.contract.training.teacher_mode == "eval" else 0.0
     columns = target.vocab + 3 * (target.contract.objective.vocabulary != "same")
     student = ProbeConfig(role="student", ids=target.vocab, vocab_size=target.vocab, seed=1)
-    teacher = ProbeConfig(
-        role="teacher", ids=target.vocab, vocab_size=columns, seed=2, dropout=dropout, scale=2.0
-    )
+    teacher = ProbeConfig(role="teacher", ids=target.vocab, vocab_size=columns, seed=2, dropout=dropout, scale=2.0)
     return student, teacher
 
 
@@ -267,9 +263,7 @@ def tiny_tokenizer(vocab: int) -> Any:
     words = {"<eos>": 0} | {f"w{i}": i for i in range(1, vocab)}
     core = Tokenizer(models.WordLevel(words, unk_token="<eos>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # pyrefly: ignore[missing-attribute]
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="<eos>", pad_token="<eos>", unk_token="<eos>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<eos>", unk_token="<eos>")
 
 
 class ScriptTarget(LoopTarget):

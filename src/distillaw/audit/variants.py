@@ -43,9 +43,7 @@ def shapes(o: DeclaredLoss, vocab: int) -> Iterator[Variant[PerToken]]:
         if other != t:
             yield _changed(o, "temperature", f"the temperature is {other:g}, not {t:g}", temperature=other)
     if t != 1:
-        yield _changed(
-            o, "temperature", f"only the student's logits are divided by {t:g}", teacher_temperature=1.0
-        )
+        yield _changed(o, "temperature", f"only the student's logits are divided by {t:g}", teacher_temperature=1.0)
         yield _changed(
             o,
             "temperature",
@@ -63,9 +61,7 @@ def shapes(o: DeclaredLoss, vocab: int) -> Iterator[Variant[PerToken]]:
         for wrong in (1.0, 0.9):
             if wrong != t:
                 value = _at_temperature(other.value, wrong)
-                yield Variant(
-                    "temperature", f"the temperature is {wrong:g}, not {t:g}; and {other.says}", value
-                )
+                yield Variant("temperature", f"the temperature is {wrong:g}, not {t:g}; and {other.says}", value)
 
 
 def _changed(o: DeclaredLoss, property: str, says: str, **fields: object) -> Variant[PerToken]:
@@ -118,9 +114,7 @@ def _directions(o: DeclaredLoss) -> Iterator[Variant[PerToken]]:
         def mixed(s: torch.Tensor, t: torch.Tensor, o: DeclaredLoss) -> torch.Tensor:
             log_p, log_q = log_pair(s, t, o)
             if o.divergence == "skew-kl":
-                return entries(log_p, ((1 - skew) * log_p.exp() + skew * log_q.exp()).log(), _forward(o)).sum(
-                    -1
-                )
+                return entries(log_p, ((1 - skew) * log_p.exp() + skew * log_q.exp()).log(), _forward(o)).sum(-1)
             return entries(log_q, ((1 - skew) * log_q.exp() + skew * log_p.exp()).log(), _forward(o)).sum(-1)
 
         yield Variant("direction", "the shares of teacher and student in the mixture are swapped", mixed)
@@ -258,9 +252,7 @@ def _vocabularies(o: DeclaredLoss) -> Iterator[Variant[PerToken]]:
         return entries(log_p, log_q, o).sum(-1)
 
     yield Variant("vocabulary", "missing columns are filled with logit 0", filled)
-    yield Variant(
-        "vocabulary", "columns are cut after the softmax, so what is left does not sum to 1", cut_after
-    )
+    yield Variant("vocabulary", "columns are cut after the softmax, so what is left does not sum to 1", cut_after)
     for step in (1, -1):
         yield Variant(
             "vocabulary",
@@ -316,9 +308,7 @@ def weightings(
         yield Variant("weights", f"the {name} counts {factor:g} times", declared * factor)
 
 
-def _temperature_factors(
-    declared: torch.Tensor, o: DeclaredLoss, is_hard: bool
-) -> Iterator[Variant[torch.Tensor]]:
+def _temperature_factors(declared: torch.Tensor, o: DeclaredLoss, is_hard: bool) -> Iterator[Variant[torch.Tensor]]:
     t = o.temperature or 1.0
     if t == 1:
         return
@@ -381,8 +371,7 @@ def _reductions(
         "divided by the number of rows once more": 1 / rows.num_rows,
         "averaged over the vocabulary as well": 1 / vocab,
         "divided by the number of positions, counted or not, once more": 1 / len(declared),
-        "divided by all positions that have a next, counted or not": count
-        / max(len(declared) - rows.num_rows, 1),
+        "divided by all positions that have a next, counted or not": count / max(len(declared) - rows.num_rows, 1),
         "a count of tokens too low by one per row": count / max(count - rows.num_rows, 1),
         "a count of tokens too high by one per row": count / (count + rows.num_rows),
     }

@@ -81,9 +81,7 @@ def build(
         found = find_teacher(teacher)
         settings: dict[str, Any] = defaults | {k: v for k, v in asked.items() if v is not None}
         kept = Scheme(**given(scheme), temperature=settings.pop("temperature"))
-        request = TargetRequest(
-            scheme=kept, split=split, seed=seed, shard_bytes=int(shard_mb * 1e6), **settings
-        )
+        request = TargetRequest(scheme=kept, split=split, seed=seed, shard_bytes=int(shard_mb * 1e6), **settings)
 
         from distillaw.targets.build import build_shards, make_plan, opened_for_building, settle_plan
 
@@ -109,9 +107,7 @@ def build(
 
 def _print_built(out: Path, manifest: "Manifest", cost: "StoreCost", seconds: float, output: Output) -> None:
     if output.json:
-        print_json(
-            {"folder": str(out), **manifest.facts(out), "seconds": seconds, "predicted": cost.record()}
-        )
+        print_json({"folder": str(out), **manifest.facts(out), "seconds": seconds, "predicted": cost.record()})
         return
     off = manifest.total_bytes / cost.bytes - 1
     size = f"{format_bytes(manifest.total_bytes)} ({off:+.1%} against the prediction)"

@@ -175,8 +175,7 @@ def plain_line(message: str, *, keep_lines: bool = False) -> str:
     message = re.sub(r"\S+", lambda word: _cut(word[0], _LONGEST_WORD), message)
     message = _cut(message, _LONGEST_MESSAGE)
     return "".join(
-        c if c in "\n\t" or unicodedata.category(c)[0] != "C" else c.encode("unicode_escape").decode()
-        for c in message
+        c if c in "\n\t" or unicodedata.category(c)[0] != "C" else c.encode("unicode_escape").decode() for c in message
     )
 
 

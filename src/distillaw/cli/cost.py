@@ -36,9 +36,7 @@ from distillaw.shapes import FFN_RATIO, Shape
 class ModelOptions:
     """The student: by size, by config file, or by shape."""
 
-    params: Annotated[Count | None, Parameter(name="--student", alias=("--params", "--student-params"))] = (
-        None
-    )
+    params: Annotated[Count | None, Parameter(name="--student", alias=("--params", "--student-params"))] = None
     """Size within the fixed-aspect family, e.g. 1.82B; non-embedding unless --convention says otherwise."""
     config: Path | None = None
     """A Hugging Face config.json, or the folder that holds it."""
@@ -73,11 +71,7 @@ class ModelOptions:
 TeacherModel = options_of(
     ModelOptions,
     without=("context", "convention"),
-    typed={
-        "params": Annotated[
-            Count | None, Parameter(name="--teacher-params", help="Or its size within a family.")
-        ]
-    },
+    typed={"params": Annotated[Count | None, Parameter(name="--teacher-params", help="Or its size within a family.")]},
     prefix="teacher-",
     said="The teacher's, as {} of the student.",
 )
@@ -159,9 +153,7 @@ def cost(
         asked = {"tokens": tokens, "batch_tokens": batch, "mfu": usage.mfu, "price_per_hour": usage.price}
         layouts = propose(answer.student, answer.teacher, many, **asked)
     if output.json:
-        print_json(
-            as_json(answer) | ({} if layouts is None else {"layouts": [asdict(one) for one in layouts]})
-        )
+        print_json(as_json(answer) | ({} if layouts is None else {"layouts": [asdict(one) for one in layouts]}))
     else:
         print_text(answer)
         if many is not None and layouts is not None:
@@ -209,9 +201,7 @@ def count_teacher(
     _refuse_unused(model, way, prefix="--teacher-")
     if way == "params":
         kept = {name: getattr(model, name) for name in ("aspect", "ffn_ratio", "group_size", "tied")}
-        model = replace(
-            model, **{name: getattr(student_options, name) if v is None else v for name, v in kept.items()}
-        )
+        model = replace(model, **{name: getattr(student_options, name) if v is None else v for name, v in kept.items()})
     arch = as_architecture(student.shape)
     return _counted(model, way, prefix="--teacher-", context=arch.context, vocab=arch.vocab)
 
@@ -249,9 +239,7 @@ def _description(options: ModelOptions, *, prefix: str) -> str | None:
     return ways[0] if ways else None
 
 
-def _counted(
-    options: ModelOptions, way: str, *, prefix: str, context: int | None, vocab: int
-) -> CountedModel:
+def _counted(options: ModelOptions, way: str, *, prefix: str, context: int | None, vocab: int) -> CountedModel:
     """The counts of one model, from one description; `context` and `vocab` where it does not say."""
     if way == "params":
         assert options.params is not None
@@ -266,9 +254,7 @@ def _counted(
         )
     if way == "config":
         assert options.config is not None
-        arch = _changed(
-            read_architecture(options.config), vocab=options.vocab, context=context, tied=options.tied
-        )
+        arch = _changed(read_architecture(options.config), vocab=options.vocab, context=context, tied=options.tied)
         return counted_model(arch, label=f"{arch.name}, from {options.config}")
     shape = read_shape(options, prefix=prefix, vocab=options.vocab or vocab, context=context or PAPER_CONTEXT)
     return counted_model(shape, label=f"gated FFN, RMSNorm, rotary positions, from {prefix}layers ...")
@@ -308,8 +294,7 @@ def read_shape(options: ModelOptions, *, prefix: str, vocab: int, context: int) 
     missing = [f"{prefix}{name}" for name, value in needed.items() if value is None]
     if missing:
         raise ConfigError(
-            f"a shape needs {prefix}layers, {prefix}width, {prefix}ffn and {prefix}heads; "
-            f"missing: {', '.join(missing)}"
+            f"a shape needs {prefix}layers, {prefix}width, {prefix}ffn and {prefix}heads; missing: {', '.join(missing)}"
         )
     width, heads = needed["width"], needed["heads"]
     if options.head_dim is None and width % heads:
@@ -326,9 +311,7 @@ def read_shape(options: ModelOptions, *, prefix: str, vocab: int, context: int) 
     )
 
 
-def _changed(
-    arch: Architecture, *, vocab: int | None, context: int | None, tied: bool | None
-) -> Architecture:
+def _changed(arch: Architecture, *, vocab: int | None, context: int | None, tied: bool | None) -> Architecture:
     """A config with another vocabulary, context or tying on request."""
     asked = {"vocab": vocab, "context": context, "tied": tied}
     return replace(arch, **{name: value for name, value in asked.items() if value is not None})

@@ -27,9 +27,7 @@ MOST_LAYOUTS = 6
 def print_layouts(devices: Devices, layouts: list[Layout]) -> None:
     """The fastest layouts, and the parts of the first one's memory."""
     best, memory = layouts[0], layouts[0].memory
-    print(
-        f"\nlayouts on {devices.count} x {devices.kind.device}, fastest first; the teacher lies as its student does"
-    )
+    print(f"\nlayouts on {devices.count} x {devices.kind.device}, fastest first; the teacher lies as its student does")
 
     def span(low: float, high: float, scale: float = 1.0, style: str = ".3g") -> str:
         return f"{low * scale:{style}} to {high * scale:{style}}"
@@ -53,9 +51,7 @@ def print_layouts(devices: Devices, layouts: list[Layout]) -> None:
         "loss": memory.loss,
     }
     said = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in parts.items())
-    print(
-        f"  memory of the first, GB: {said}; {ROOM:.0%} of {devices.kind.memory_bytes / 1e9:.0f} may be taken"
-    )
+    print(f"  memory of the first, GB: {said}; {ROOM:.0%} of {devices.kind.memory_bytes / 1e9:.0f} may be taken")
     print(f"  ranges: utilisation ({devices.kind.mfu_source}); network hidden wholly or not at all")
     print(f"  distillaw train ... {best.options}")
 
@@ -211,9 +207,7 @@ def print_text(answer: CostEstimate) -> None:
     print("\nassumptions")
     for sentence in assumptions(answer):
         print(f"  - {sentence}")
-    print(
-        "sources: arXiv 2502.08606v2 (parameters, FLOP, objective), 2311.07052 (6 N D axis); docs/accounting.md"
-    )
+    print("sources: arXiv 2502.08606v2 (parameters, FLOP, objective), 2311.07052 (6 N D axis); docs/accounting.md")
 
 
 def _row(label: str, cells: list[str]) -> None:
@@ -275,9 +269,7 @@ def _print_compute(answer: CostEstimate) -> None:
         _row("the same without a teacher", [f"{_flop(family.without_teacher)}     "])
     axis = answer.all_weights_axis.flop
     _row("6 N D axis of Pareto plots", [f"{_flop(axis)}     "])
-    print(
-        f"    (all weights, no attention, no teacher training; {axis / PRINTED_UNIT:.3g} in the printed 1e9 TFLOPs;"
-    )
+    print(f"    (all weights, no attention, no teacher training; {axis / PRINTED_UNIT:.3g} in the printed 1e9 TFLOPs;")
     print("    not comparable with the total above)")
 
 

@@ -262,9 +262,7 @@ def _print_text(heldout: dict, calibration: dict) -> None:
         ]
     for key, name, unit in rows:
         print(f"  {name:36} {heldout[key]:.4f} ± {heldout[f'{key}_se']:.4f} {unit}".rstrip())
-    print(
-        f"calibration error of the first choice, {calibration['bins']} bins (perfect calibration would show):"
-    )
+    print(f"calibration error of the first choice, {calibration['bins']} bins (perfect calibration would show):")
     for name, meaning in calibration["meaning"].items():
         value, se, floor = (calibration[f"ece_{name}{suffix}"] for suffix in ("", "_se", "_floor"))
         against = "" if name == "of_teacher" else "against "
@@ -315,13 +313,9 @@ def _print_chat(name: str, chat: dict) -> None:
                 f"blindly, with these habits, on {both['by_chance']:.1%}"
             )
         elif both.get("correlation") is not None:
-            print(
-                f"  grades of both correlate {both['correlation']:.2f}; the second's are {both['difference']:+.2f}"
-            )
+            print(f"  grades of both correlate {both['correlation']:.2f}; the second's are {both['difference']:+.2f}")
     for side, counts in chat["answers"].items():
-        wrong = [
-            f"{counts[key]} {key}" for key in ("empty", "refusing", "repeating", "unended") if counts[key]
-        ]
+        wrong = [f"{counts[key]} {key}" for key in ("empty", "refusing", "repeating", "unended") if counts[key]]
         print(
             f"  answers, {side}: {counts['answers']}, {counts['characters']:.0f} characters on average"
             + (f"; {', '.join(wrong)}, judged as they are" if wrong else "")
@@ -352,9 +346,7 @@ def _print_sums(chat: dict, kind: str) -> None:
                 f"    decisive verdicts for the answer shown first: {share:.1%} ± {se:.1%} (50 % without bias of place)"
             )
     if chat["unparseable"]:
-        print(
-            f"    {chat['unparseable']} of {chat['verdicts']} verdicts could not be read; they count for nobody"
-        )
+        print(f"    {chat['unparseable']} of {chat['verdicts']} verdicts could not be read; they count for nobody")
         if kind == "pair":
             low, high = chat["win_rate_bounds"]
             print(f"    all of them lost or all won, the rate would be {low:.1%} or {high:.1%}")

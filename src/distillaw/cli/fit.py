@@ -119,9 +119,7 @@ def fit(
         )
     arms = list(by_arm)
     if len(arms) > 1 and out is not None:
-        raise ConfigError(
-            f"--out keeps one law, and {file} has students of {', '.join(arms)}; choose with --arm"
-        )
+        raise ConfigError(f"--out keeps one law, and {file} has students of {', '.join(arms)}; choose with --arm")
     result = by_arm[arms[0]]
     if out is not None:
         result.save(out)
@@ -172,9 +170,7 @@ def parse_columns(text: str | None) -> dict[str, str]:
     pairs = [part.strip() for part in (text or "").split(",") if part.strip()]
     for pair in pairs:
         if "=" not in pair:
-            raise ConfigError(
-                f"--columns: cannot read {pair!r}; write params=COLUMN,tokens=COLUMN,loss=COLUMN"
-            )
+            raise ConfigError(f"--columns: cannot read {pair!r}; write params=COLUMN,tokens=COLUMN,loss=COLUMN")
     return {name.strip(): column.strip() for name, column in (pair.split("=", 1) for pair in pairs)}
 
 
@@ -186,9 +182,5 @@ def parse_where(conditions: list[str] | None) -> dict[str, str]:
     """
     for text in conditions or []:
         if "=" not in text:
-            raise ConfigError(
-                f"--where: cannot read {text!r}; write --where COLUMN=VALUE, once per condition"
-            )
-    return {
-        column.strip(): value.strip() for column, value in (text.split("=", 1) for text in conditions or [])
-    }
+            raise ConfigError(f"--where: cannot read {text!r}; write --where COLUMN=VALUE, once per condition")
+    return {column.strip(): value.strip() for column, value in (text.split("=", 1) for text in conditions or [])}

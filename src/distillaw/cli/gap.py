@@ -58,9 +58,7 @@ def gap(
 
     if not 0 < margin < 100:
         raise ConfigError(f"--margin {margin:g}: per cent of the best loss, between 0 and 100, e.g. 0.5")
-    per_param = _one_of(
-        "--teacher-tokens", teacher_tokens, "--teacher-tokens-per-param", teacher_tokens_per_param
-    )
+    per_param = _one_of("--teacher-tokens", teacher_tokens, "--teacher-tokens-per-param", teacher_tokens_per_param)
     own = _one_of("--tokens", tokens, "--tokens-per-param", tokens_per_param)
     question = GapQuestion(
         student_params=student,
@@ -175,8 +173,7 @@ def _summary(answer: "GapAnswer") -> list[str]:
         else f" ({' to '.join(map(format_count, lead.best_teacher_interval))} by member)"
     )
     costs = "; ".join(
-        f"{c.name} ({format_count(c.params)}) costs {c.nats:.4f} nats, {c.per_cent:.2f} %"
-        for c in lead.curve.costs
+        f"{c.name} ({format_count(c.params)}) costs {c.nats:.4f} nats, {c.per_cent:.2f} %" for c in lead.curve.costs
     )
     lines = [
         f"{_size(lead)}{span}, of loss {lead.curve.best_teacher_loss:.3f}, {lead.by_loss.ratio:.2f} of the student's "

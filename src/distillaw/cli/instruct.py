@@ -228,9 +228,7 @@ def _require() -> None:
     require_instruct()
 
 
-def _preview(
-    spec: TuneSpec, start: "TuneStart", sides: Any, tokens: int, learnt: int, output: Output
-) -> None:
+def _preview(spec: TuneSpec, start: "TuneStart", sides: Any, tokens: int, learnt: int, output: Output) -> None:
     """What a run would learn from and cost, before anything is spent.
 
     Args:
@@ -257,9 +255,7 @@ def _preview(
         print_json({**known, **counted, **cost})
         return
     print(f"{start.source.name}, template {start.template}, answers end with {end}\n{account}")
-    print(
-        f"{train:,} to train on, {heldout:,} held out; {learnt:,} tokens of answers among {tokens:,} an epoch"
-    )
+    print(f"{train:,} to train on, {heldout:,} held out; {learnt:,} tokens of answers among {tokens:,} an epoch")
     print(f"at most {spec.epochs} epochs: {format_flop(flops)}")
     output.suggest(same_command(without="--dry-run"))
 
@@ -272,9 +268,7 @@ def _print_sft(result: Result, out: Path) -> None:
     print(f"  held-out loss  {_loss(before)} -> {_loss(after)} nats/token, clustered by conversation")
     print(f"  perplexity     {before['perplexity']:.4g} -> {after['perplexity']:.4g}")
     between = f"{low:+.4f} to {high:+.4f} at {change['level']:.0%}"
-    print(
-        f"  change         {change['mean']:+.4f}, {between}, paired over {change['documents']} conversations"
-    )
+    print(f"  change         {change['mean']:+.4f}, {between}, paired over {change['documents']} conversations")
     epochs = f"{result['epochs_run']} epochs, epoch {result['best_epoch']} kept"
     print(f"  learnt         {result['tokens']:,} tokens of answers among {result['all_tokens']:,}, {epochs}")
     print(f"\n{out / 'model'}")
@@ -286,9 +280,7 @@ def _print_onpolicy(result: Result, out: Path) -> None:
     low, high = change["interval"]
     between = f"{low:+.4f} to {high:+.4f} at {change['level']:.0%}"
     print(f"{result['base']} from {result['teacher_run']}, template {result['template']}\n")
-    print(
-        f"  {found['divergence']:14} {_loss(found['before'])} -> {_loss(found['after'])} nats/token, own answers"
-    )
+    print(f"  {found['divergence']:14} {_loss(found['before'])} -> {_loss(found['after'])} nats/token, own answers")
     print(f"  change         {change['mean']:+.4f}, {between}, paired over {change['documents']} prompts")
     print(f"  loss on data   {_loss(result['before'])} -> {_loss(result['after'])} nats/token")
     cut = f"{found['truncated']:,} cut off at {result['recipe']['max_new_tokens']} tokens"
@@ -317,9 +309,7 @@ def _print_dpo(result: Result, out: Path) -> None:
 def _print_generated(about: Result, out: Path) -> None:
     """How many answers or pairs, and what was left out."""
     if "pairs" in about:
-        print(
-            f"{about['pairs']} pairs: chosen by {about['teacher']}, rejected by {about['student']}; not judged"
-        )
+        print(f"{about['pairs']} pairs: chosen by {about['teacher']}, rejected by {about['student']}; not judged")
         print(f"  left out: {about['cut_off']} cut off, {about['alike']} alike")
     else:
         cut = f"{about['truncated']} cut off at {about['sampling']['max_new_tokens']} tokens (marked, not learnt)"

@@ -198,8 +198,7 @@ class CellWatch:
         else:
             came = "walked"
         self._meter.note(
-            f"{self._ended}/{self._count} {cell.column} seed {cell.seed}: {came}, "
-            f"{format_seconds(result['seconds'])}"
+            f"{self._ended}/{self._count} {cell.column} seed {cell.seed}: {came}, {format_seconds(result['seconds'])}"
         )
 
     def progressed(self, cell: "ColumnRun", step: int) -> None:
@@ -213,9 +212,7 @@ def _work(cell: "ColumnRun") -> float:
     return float(cell.steps * (cell.batch + STEP_IMAGES))
 
 
-def _foreseen(
-    plan: "ImagePlan", forecasts: "Sequence[Forecast]", *, workers: int, device: str
-) -> dict[str, Any]:
+def _foreseen(plan: "ImagePlan", forecasts: "Sequence[Forecast]", *, workers: int, device: str) -> dict[str, Any]:
     """The columns, and what all cells will take."""
     from distillaw.large_batch.images.study import wall_seconds
 

@@ -73,9 +73,7 @@ def _fitted_document(file: Path) -> dict[str, object]:
         "params_convention": fit.params_convention,
         "interval_kind": f"{100 * fit.level:g} % bootstrap by run",
         "coefficients": {
-            fit.family: {
-                name: {"value": v, "interval": intervals.get(name)} for name, v in fit.params.items()
-            }
+            fit.family: {name: {"value": v, "interval": intervals.get(name)} for name, v in fit.params.items()}
         },
         "derived": {fit.family: fit.derived},
         "range": {fit.family: fit.fitted_range.as_dict()},
@@ -199,9 +197,7 @@ def _document(law: PublishedLaw) -> dict[str, object]:
         },
         "forms": {part: _EQUATIONS[_form(law, part)] for part, _ in record.coefficients},
         "derived": _derived(law),
-        "errors": {
-            e.part: {"relative": e.relative, "span": list(e.span), "source": e.source} for e in record.errors
-        },
+        "errors": {e.part: {"relative": e.relative, "span": list(e.span), "source": e.source} for e in record.errors},
         "range": {part: {k: list(v) for k, v in box.items()} for part, box in _ranges(law).items()},
         "golden": [asdict(g) | {"coords": dict(g.coords)} for g in record.goldens],
         "known_problems": list(record.known_problems),
@@ -286,9 +282,7 @@ def _named(name: str, given: dict[str, float | None]) -> dict[str, float | None]
 
     for argument, value in given.items():
         if value is not None:
-            raise ConfigError(
-                f"--teacher {name} says its size and tokens; leave {argument} out, or --teacher"
-            )
+            raise ConfigError(f"--teacher {name} says its size and tokens; leave {argument} out, or --teacher")
     found = named_teacher(name)
     return {"teacher_params": found.params, "teacher_tokens": found.tokens}
 

@@ -117,9 +117,5 @@ def _use_cores(models: Sequence[str]) -> None:
 
 def _bytes(path: Path) -> float:
     """Bytes of a model's weights; infinity where they are not here."""
-    files = (
-        [path]
-        if path.is_file()
-        else [file for file in path.glob("*") if file.suffix in (".safetensors", ".bin")]
-    )
+    files = [path] if path.is_file() else [file for file in path.glob("*") if file.suffix in (".safetensors", ".bin")]
     return sum(file.stat().st_size for file in files) if files else math.inf

@@ -65,9 +65,7 @@ class MapOptions:
         text, option = getattr(self, name) or _RANGES[name], _option(name)
         ends = text.split("..")
         if len(ends) != 2:
-            raise ConfigError(
-                f"{option}: got {text!r}; write a range of two numbers, e.g. {option} 100M..100B"
-            )
+            raise ConfigError(f"{option}: got {text!r}; write a range of two numbers, e.g. {option} 100M..100B")
         low, high = (_plausible(name, parse_count(end, name=option)) for end in ends)
         if low >= high:
             raise ConfigError(f"{option}: got {text!r}; the first number must be the smaller one")
@@ -78,9 +76,7 @@ class MapOptions:
         text = getattr(self, name)
         if text is None or ".." in text:
             got = "" if text is None else f", not the range {text!r}"
-            raise ConfigError(
-                f"{_option(name)}: name {what} as one number{got}, e.g. {_option(name)} {example}"
-            )
+            raise ConfigError(f"{_option(name)}: name {what} as one number{got}, e.g. {_option(name)} {example}")
         return _plausible(name, parse_count(text, name=_option(name)))
 
     def budgets(self, params: float, count: int) -> np.ndarray:
@@ -144,9 +140,7 @@ def draw_map(
     known = ", ".join(_option(name) for name in sorted(takes))
     refuse_idle(map(_option, sorted(others)), f"a map of kind {kind} takes {known}")
     if size is not None and "x" in size.lower() and kind == "allocation":
-        raise ConfigError(
-            f"--size {size}: a map of kind {kind} has one axis; give one number, e.g. --size 25"
-        )
+        raise ConfigError(f"--size {size}: a map of kind {kind} has one axis; give one number, e.g. --size 25")
     laws = laws_for_map(law or ())
     with output.working("mapping"):
         found = make(laws, asked, _size(size, _PRINTED if out is None else _DRAWN))
@@ -169,9 +163,7 @@ def _gain(laws: "Laws", asked: MapOptions, size: tuple[int, int]) -> "GridMap":
     from distillaw.planning.situation import check_trained
 
     if (asked.teacher_params is None) != (asked.teacher_tokens is None):
-        raise ConfigError(
-            "a given teacher needs both --teacher-params and --teacher-tokens, or --teacher-loss alone"
-        )
+        raise ConfigError("a given teacher needs both --teacher-params and --teacher-tokens, or --teacher-loss alone")
     teacher = None
     if asked.teacher_params is not None and asked.teacher_tokens is not None:
         params = parse_count(asked.teacher_params, name="--teacher-params")
@@ -233,14 +225,10 @@ def _size(text: str | None, default: tuple[int, int]) -> tuple[int, int]:
         return default
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdigit() for part in parts):
-        raise ConfigError(
-            f"--size: got {text!r}; write rows x columns such as 200x100, or one number for both"
-        )
+        raise ConfigError(f"--size: got {text!r}; write rows x columns such as 200x100, or one number for both")
     rows, columns = int(parts[0]), int(parts[-1])
     if min(rows, columns) < 3 or rows * columns > _MOST_CELLS:
-        raise ConfigError(
-            f"--size: got {text!r}; at least 3 along each axis and at most {_MOST_CELLS:g} cells"
-        )
+        raise ConfigError(f"--size: got {text!r}; at least 3 along each axis and at most {_MOST_CELLS:g} cells")
     return rows, columns
 
 
@@ -256,9 +244,7 @@ def _save(found: "GridMap", folder: Path) -> list[Path]:
 
 def _cells(found: "GridMap") -> dict[str, object]:
     """Coordinates, layers and flags as nested lists; null where there is no answer."""
-    layers = {
-        name: np.where(np.isfinite(v.values), v.values, None).tolist() for name, v in found.layers.items()
-    }
+    layers = {name: np.where(np.isfinite(v.values), v.values, None).tolist() for name, v in found.layers.items()}
     axes = {axis.name: axis.values.tolist() for axis in (found.y, found.x) if axis is not None}
     return {**axes, **layers, "inside_range": found.inside_range.tolist()}
 
@@ -322,9 +308,7 @@ def text_map(found: "GridMap", *, whole: bool = False) -> str:
         lines.append(f"scenario: {found.meta['scenario']}")
     body = _list(found, whole) if found.y is None else _tables(found, whole)
     notes = (
-        []
-        if not whole or max(found.shape) <= _WIDEST
-        else [f"{_WIDEST} cells along an axis are shown; --json has all"]
+        [] if not whole or max(found.shape) <= _WIDEST else [f"{_WIDEST} cells along an axis are shown; --json has all"]
     )
     notes += ["* outside the range in which the laws were fitted"] if not found.inside_range.all() else []
     notes += ["** so far outside that plan decides nothing by them"] if found.beyond.any() else []
@@ -380,7 +364,4 @@ def _some(count: int, most: int) -> np.ndarray:
 def _aligned(table: list[list[str]]) -> list[str]:
     """Columns as wide as they must be, numbers to the right."""
     widths = [max(len(row[j]) for row in table) for j in range(len(table[0]))]
-    return [
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

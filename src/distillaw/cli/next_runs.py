@@ -117,9 +117,7 @@ def next_runs(
             **table.read,
         )
     if output.json:
-        print_json(
-            {"source": source, "target": target, "against": _against(against, target), **design.to_json()}
-        )
+        print_json({"source": source, "target": target, "against": _against(against, target), **design.to_json()})
         return
     from distillaw.cli.next_view import print_design
 
@@ -140,9 +138,7 @@ def _for_verdict(source: str, setup: "Setup", *, budget: float, out: Path | None
     with output.working("designing"):
         verdict = planned(setup)
         is_known = verdict is None or verdict.headline.is_decisive
-        said = propose(
-            setup.question, history, setup.runs, spent=setup.spent, budget=budget, may_end=is_known
-        )
+        said = propose(setup.question, history, setup.runs, spent=setup.spent, budget=budget, may_end=is_known)
         answer = answer_now(setup, said.now, verdict)
     if out is not None and said.stage is not None:
         write_text(out, batch_file(setup, said.stage))
@@ -211,9 +207,7 @@ def _device(name: str | None) -> "Hardware | None":
     return None if name is None else hardware(name)
 
 
-def _budget(
-    flops: float | None, money: float | None, device: "Hardware | None", price: float | None
-) -> float:
+def _budget(flops: float | None, money: float | None, device: "Hardware | None", price: float | None) -> float:
     """FLOP to spend."""
     if price is not None and device is None:
         raise ConfigError(f"--price {price:g} does nothing without --device NAME, e.g. h100-sxm: name it too")
@@ -226,9 +220,7 @@ def _budget(
     from distillaw.accounting.hardware import estimate_cost
 
     if device is None:
-        raise ConfigError(
-            "--money needs --device NAME, e.g. h100-sxm: its speed and price turn money into FLOP"
-        )
+        raise ConfigError("--money needs --device NAME, e.g. h100-sxm: its speed and price turn money into FLOP")
     per_flop = estimate_cost(1.0, device, price_per_hour=price).price
     if not per_flop:
         raise ConfigError(f"{device.name} has no price per hour; give one with --price")

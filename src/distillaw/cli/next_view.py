@@ -34,9 +34,7 @@ def _now(setup: Setup, answer: NextAnswer) -> list[str]:
         f"{len(question.candidates)}? Equal tokens; regret of {question.margin:.3g} nats/token does not matter"
     ]
     if setup.untrained:
-        lines.append(
-            f"not trained yet, losses guessed: {', '.join(setup.untrained)}; `study run` trains them first"
-        )
+        lines.append(f"not trained yet, losses guessed: {', '.join(setup.untrained)}; `study run` trains them first")
     lines += setup.notes
     if answer.by == "plan":
         lines += ["", f"now, from {_runs(setup)}, as `distillaw plan` has it:", f"  {answer.sentence}"]
@@ -75,9 +73,7 @@ def _proposal(setup: Setup, said: Proposal, answer: NextAnswer, budget: float) -
         f"settled with probability {after.settled:.2f}"
     )
     if answer.by == "plan":
-        lines.append(
-            "  (by a model of these runs that also prices runs not made yet; the verdict is the planner's)"
-        )
+        lines.append("  (by a model of these runs that also prices runs not made yet; the verdict is the planner's)")
     if said.why:
         return [*lines, f"not worth it: {said.why}. The regret that is left is worth less than finding out"]
     return [
@@ -158,9 +154,7 @@ def print_design(
     what += f", teacher loss {target['teacher_loss']:g}" if "teacher_loss" in target else ""
     percent = f"{100 * design.level:.0f} %"
     if design.gain is None:
-        print(
-            f"target: loss of {what}: {design.loss:.4f} +- {design.before.half_width:.4f} nats/token ({percent})"
-        )
+        print(f"target: loss of {what}: {design.loss:.4f} +- {design.before.half_width:.4f} nats/token ({percent})")
     else:
         print(f"target: {what}, against {against}")
         print(

@@ -80,9 +80,7 @@ def _said_of(spec: type) -> dict[str, str]:
             (body,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
             for line, words in pairwise(getattr(body, "body", ())):
                 match line, words:
-                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
-                        value=ast.Constant(value=str(text))
-                    ):
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                         said[name] = inspect.cleandoc(text)
     return said
 
@@ -100,9 +98,7 @@ def count(text: str, name: str) -> float:
     """A number of parameters or tokens: at least one."""
     value = parse_count(text, name=name)
     if value < 1:
-        raise ConfigError(
-            f"{name}: got {text!r}; it counts whole things, so it must be at least 1, e.g. 300M"
-        )
+        raise ConfigError(f"{name}: got {text!r}; it counts whole things, so it must be at least 1, e.g. 300M")
     return value
 
 
@@ -212,9 +208,7 @@ WorldName: TypeAlias = Annotated[str, Parameter(completer=_worlds)]
 """A synthetic language by name, or its TOML file."""
 Place: TypeAlias = str | Path
 """A file, a folder or a name (of a text, a model): always a str, since that comes first; the shell completes paths."""
-Model: TypeAlias = Annotated[
-    Place, Parameter(help="Hugging Face folder, FOLDER/FILE.gguf, or name on the hub.")
-]
+Model: TypeAlias = Annotated[Place, Parameter(help="Hugging Face folder, FOLDER/FILE.gguf, or name on the hub.")]
 """A model, wherever it is."""
 Device: TypeAlias = Annotated[str, Parameter(help="cpu, cuda or auto.")]
 """Where models run; torch_device.py reads it."""

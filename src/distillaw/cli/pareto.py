@@ -90,9 +90,7 @@ def pareto(
         return
     print(f"\n{out / 'pareto.svg'}")
     tasks = "suite" if score == "mean6" else score
-    what = (
-        "--text YOUR_TEXT" if score == "bits_per_byte" else f"--tasks {shlex.quote(tasks)} --data YOUR_DATA"
-    )
+    what = "--text YOUR_TEXT" if score == "bits_per_byte" else f"--tasks {shlex.quote(tasks)} --data YOUR_DATA"
     output.suggest(f"distillaw evaluate MODEL {what} --out DIR", first="one more point:")
 
 

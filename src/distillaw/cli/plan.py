@@ -59,9 +59,7 @@ def _options(title: str, first: str, last: str) -> type:
     defaults = {field.name: field.default for field in fields(PlanQuestion)}
     names = list(defaults)
     chosen = names[names.index(first) : names.index(last) + 1]
-    made = make_dataclass(
-        title, [_option(name, defaults[name]) for name in chosen], frozen=True, kw_only=True
-    )
+    made = make_dataclass(title, [_option(name, defaults[name]) for name in chosen], frozen=True, kw_only=True)
     made.__module__ = __name__  # that of make_dataclass, `types`, is taken for one of builtins
     return Parameter(name="*")(made)
 

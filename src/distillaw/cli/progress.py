@@ -129,9 +129,7 @@ def live_progress() -> "Progress":
 class LiveMeter(Meter):
     """One bar with rate and time left."""
 
-    def __init__(
-        self, progress: "Progress", what: str, total: float, unit: str, left: Left | None = None
-    ) -> None:
+    def __init__(self, progress: "Progress", what: str, total: float, unit: str, left: Left | None = None) -> None:
         self._progress, self._unit, self._total, self._left = progress, unit, total, left
         self._task = progress.add_task(what, total=total, note="", left=None if left is None else "")
         self._pace, self._asked = Pace(), 0.0
@@ -144,9 +142,7 @@ class LiveMeter(Meter):
         self._progress.update(self._task, advance=amount, note=note)
         if self._left is not None and time.monotonic() - self._asked > LOG_SECONDS / 4:
             seconds, self._asked = self._left(), time.monotonic()
-            self._progress.update(
-                self._task, left="" if seconds is None else f"{format_seconds(seconds)} left"
-            )
+            self._progress.update(self._task, left="" if seconds is None else f"{format_seconds(seconds)} left")
 
     def expect(self, amount: float) -> None:
         """The bar shrinks."""

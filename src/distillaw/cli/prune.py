@@ -109,17 +109,13 @@ def prune(
             return
     if cut is not None:
         output.step(f"size by the law of capacity gap: {cut.note}")
-    shown = {k: v for k, v in record.items() if k != "cut"} | (
-        {} if cut is None else {"size_by_law": cut.to_json()}
-    )
+    shown = {k: v for k, v in record.items() if k != "cut"} | ({} if cut is None else {"size_by_law": cut.to_json()})
     print_json(shown) if output.json else _print(record, out)
     if dry_run:
         output.suggest(same_command(without="--dry-run"))
         return
     start, taught_by = shlex.quote(str(out)), shlex.quote(teacher)
-    output.suggest(
-        f"distillaw distil {start} --teacher {taught_by} --corpus YOUR_TEXT --tokens 20M --out DIR"
-    )
+    output.suggest(f"distillaw distil {start} --teacher {taught_by} --corpus YOUR_TEXT --tokens 20M --out DIR")
 
 
 def _check_one_size(keep: float | None, *others: object) -> None:
@@ -130,9 +126,7 @@ def _check_one_size(keep: float | None, *others: object) -> None:
             "--width, --heads, --ffn)"
         )
     if keep is not None and keep > 1:
-        raise ConfigError(
-            f"--keep {keep:g}: a share of the teacher's parameters, above 0 and at most 1, e.g. 0.4"
-        )
+        raise ConfigError(f"--keep {keep:g}: a share of the teacher's parameters, above 0 and at most 1, e.g. 0.4")
 
 
 def _ranking(importance: str | None, text: str | None, ranked_as: Path | None) -> str:
@@ -204,9 +198,7 @@ class ArmOptions:
     validation_documents: int = 64
     """Documents held out."""
 
-    def settings(
-        self, corpus: str, teacher: str, tokens: int, execution: Execution, **text: int
-    ) -> dict[str, Any]:
+    def settings(self, corpus: str, teacher: str, tokens: int, execution: Execution, **text: int) -> dict[str, Any]:
         """Fields of `ArmsSpec` and `MinimaSpec`; `text`: further ones of `DataSpec`."""
         from distillaw.sweep.arms import recipe_of_arms, text_of_arms
 

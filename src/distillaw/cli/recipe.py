@@ -31,9 +31,7 @@ from distillaw.recipe.spec import Adaptation, MinimaSpec, Mixture
 app = App(name="recipe", help="Cook a whole recipe: from a teacher to a small chat model.")
 
 
-Stage: TypeAlias = Literal[
-    "adapt", "text", "law", "prune", "distil", "upcycle", "instruct", "evaluate", "report"
-]
+Stage: TypeAlias = Literal["adapt", "text", "law", "prune", "distil", "upcycle", "instruct", "evaluate", "report"]
 
 
 MinimaOptions = options_of(
@@ -173,9 +171,7 @@ def _judged(
 
 def _print_law(law: dict[str, Any]) -> None:
     print(f"teacher {law['teacher']}: {format_count(law['teacher_params'])} non-embedding parameters")
-    print(
-        f"student: {format_count(law['params'])}, {law['keep']:.1%} of them; teacher : student {law['ratio']:.2f}"
-    )
+    print(f"student: {format_count(law['params'])}, {law['keep']:.1%} of them; teacher : student {law['ratio']:.2f}")
     print(f"law: {law['rule']}")
     for line in law["disagreement"]:
         print(f"  {line}")
@@ -206,28 +202,19 @@ def _print(record: dict[str, Any], out: Path) -> None:
         print_arms(stages["distil"], out / "distil")
     if "upcycle" in stages:
         run, mixture = stages["upcycle"]["run"], stages["upcycle"]["mixture"]["mixture"]
-        sizes = (
-            f"{format_count(mixture['total_params'])}, {format_count(mixture['active_total_params'])} a token"
-        )
-        print(
-            f"\nmixture of {sizes}: {run['start_loss']:.3f} -> {run['loss']:.3f} ± {run['loss_se']:.3f} nats/token"
-        )
+        sizes = f"{format_count(mixture['total_params'])}, {format_count(mixture['active_total_params'])} a token"
+        print(f"\nmixture of {sizes}: {run['start_loss']:.3f} -> {run['loss']:.3f} ± {run['loss_se']:.3f} nats/token")
     if "instruct" in stages:
         sft = stages["instruct"]["sft"]
         loss = f"{sft['before']['loss']:.3f} -> {sft['loss']:.3f} ± {sft['loss_se']:.3f} nats/token"
         print(f"\nfine-tuned: {loss} on held-out answers")
         if "onpolicy" in stages["instruct"]:
             own = stages["instruct"]["onpolicy"]["onpolicy"]
-            print(
-                f"on its own answers: {own['divergence']} {own['before']['loss']:.3f} -> {own['after']['loss']:.3f}"
-            )
+            print(f"on its own answers: {own['divergence']} {own['before']['loss']:.3f} -> {own['after']['loss']:.3f}")
         print(f"chat model: {stages['instruct']['folder']}")
     if "evaluate" in stages:
         scored = {name: model["heldout"] for name, model in stages["evaluate"]["models"].items()}
-        bits = (
-            f"{name} {each['bits_per_byte']:.3f} ± {each['bits_per_byte_se']:.3f}"
-            for name, each in scored.items()
-        )
+        bits = (f"{name} {each['bits_per_byte']:.3f} ± {each['bits_per_byte_se']:.3f}" for name, each in scored.items())
         print(f"\nbits per byte on held-out text: {', '.join(bits)}")
         _print_judged(stages["evaluate"]["models"])
     if "report" in stages:

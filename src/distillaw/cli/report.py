@@ -62,9 +62,7 @@ def _figure_files(folder: Path | None, formats: str | None) -> "FigureFiles | No
 
     if folder is None:
         if formats is not None:
-            raise ConfigError(
-                "--format says how figures are written; name their folder with --figures FOLDER"
-            )
+            raise ConfigError("--format says how figures are written; name their folder with --figures FOLDER")
         return None
     kinds = [kind.strip() for kind in formats.split(",")] if formats is not None else FORMATS
     return FigureFiles(folder=folder, formats=kinds)
@@ -110,7 +108,5 @@ def page(
         return
     more = f", {len(laws)} laws of yours" if laws else ""
     more += f", {cells} measured cells" if cells else ""
-    print(
-        f"page: {path} ({path.stat().st_size / 1e3:.0f} kB{more}); open it in any browser, no network needed"
-    )
+    print(f"page: {path} ({path.stat().st_size / 1e3:.0f} kB{more}); open it in any browser, no network needed")
     output.suggest("distillaw plan --help", first="the same answers in the terminal:")

@@ -85,9 +85,7 @@ def settle(
         print_json(answer)
         return
     (show_preview if dry_run else show)(answer)
-    output.suggest(
-        same_command(without="--dry-run") if dry_run else f"distillaw report {shlex.quote(str(folder))}"
-    )
+    output.suggest(same_command(without="--dry-run") if dry_run else f"distillaw report {shlex.quote(str(folder))}")
 
 
 Answer = Mapping[str, Any]
@@ -173,9 +171,7 @@ def show_preview(answer: Answer) -> None:
         f"target: {format_flop(answer['target_compute'])} without a teacher; pilots may cost "
         f"{format_flop(answer['budget'])} ({answer['share_of_target']:.2%} of it)"
     )
-    print(
-        f"margin: {answer['margin']:.4f} nats/token; what is said holds at {answer['level']:g}, whenever one stops"
-    )
+    print(f"margin: {answer['margin']:.4f} nats/token; what is said holds at {answer['level']:g}, whenever one stops")
     for teacher in answer["teachers"]:
         print(
             f"teacher: {teacher['name']}, loss {teacher['loss']:.4f} nats/token on the held-out text, "
@@ -190,9 +186,7 @@ def show_preview(answer: Answer) -> None:
     elif search is not None:
         far = search["horizon_tokens"]
         reach = f"{format_count(search['tokens'])}" + (f" and {format_count(far)}" if far else "")
-        print(
-            f"search for the learning rate: {search['runs']} runs on {reach} tokens or a few more, {_costs(search)}"
-        )
+        print(f"search for the learning rate: {search['runs']} runs on {reach} tokens or a few more, {_costs(search)}")
     if stage is None:
         print("no further stage: it is settled, or nothing that is affordable would settle it")
         return
@@ -228,6 +222,5 @@ def _counts(values: Sequence[float]) -> str:
 
 def _costs(part: Answer) -> str:
     return (
-        f"{format_flop(part['compute'])}, about {format_seconds(part['seconds'])}, "
-        f"{format_bytes(part['disk_bytes'])}"
+        f"{format_flop(part['compute'])}, about {format_seconds(part['seconds'])}, {format_bytes(part['disk_bytes'])}"
     )

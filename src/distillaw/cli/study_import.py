@@ -67,9 +67,7 @@ def import_runs(
     if not sources:
         raise ConfigError("study import: name at least one file or folder with runs")
     if out is None and not dry_run:
-        raise ConfigError(
-            "study import: say where to with --out FOLDER or --out TABLE.parquet, or look with --dry-run"
-        )
+        raise ConfigError("study import: say where to with --out FOLDER or --out TABLE.parquet, or look with --dry-run")
     if untied and (reading is None or reading.vocab is None):
         raise ConfigError(UNTIED)
     if out is not None:

@@ -62,12 +62,8 @@ def new(
         force: overwrite the file.
     """
     if kind is None:
-        options = (
-            "out students teachers tokens starts budget hours cores device corpus vocab name force".split()
-        )
-        refuse_idle(
-            (f"--{option}" for option in options), "kinds are listed at their defaults; name one, --kind"
-        )
+        options = "out students teachers tokens starts budget hours cores device corpus vocab name force".split()
+        refuse_idle((f"--{option}" for option in options), "kinds are listed at their defaults; name one, --kind")
         _list_kinds(output)
         return
     if cores and device is not None:
@@ -119,9 +115,7 @@ def new(
     print(_bill(cost, workers) + _device(cost, device))
     print("\n".join(notes))
     print(f"\nwrote {file}")
-    text, first = (
-        ("", "") if corpus else (" --corpus sotu", "with a text of your own in place of the one that ships:")
-    )
+    text, first = ("", "") if corpus else (" --corpus sotu", "with a text of your own in place of the one that ships:")
     output.suggest(f"distillaw study run {shlex.quote(str(file))}{text}", first)
 
 
@@ -151,12 +145,7 @@ def _asked(
 
     if vocab is not None and vocab < 257:
         raise ConfigError(f"--vocab {vocab}: at least 257, the bytes and a mark for the end of a document")
-    if (
-        corpus
-        and corpus not in SHIPPED
-        and not corpus.startswith("hub:")
-        and not Path(corpus).expanduser().exists()
-    ):
+    if corpus and corpus not in SHIPPED and not corpus.startswith("hub:") and not Path(corpus).expanduser().exists():
         raise ConfigError(f"--corpus {corpus!r}: no such file or folder")
     return DesignWishes(
         students=tuple(sorted(students)),
@@ -256,9 +245,7 @@ def _list_kinds(output: Output) -> None:
         number("core time", format_seconds, of=lambda row: sum(row[1].seconds)),
     ]
     print_table(Table.of(columns, costs))
-    print(
-        "\ncosts are at the defaults; scale them with --students, --teachers, --tokens, --budget or --hours"
-    )
+    print("\ncosts are at the defaults; scale them with --students, --teachers, --tokens, --budget or --hours")
     output.suggest("distillaw study new --kind isoflop-students")
 
 

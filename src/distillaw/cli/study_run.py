@@ -88,9 +88,7 @@ def run(
     left = partial(_seconds_left, folder)
     with make_display(cost.tokens, quiet=output.quiet, left=left) as display:
         command = same_command()
-        train = partial(
-            run_study, spec, folder, place=place, display=display, command=command, settings=settings
-        )
+        train = partial(run_study, spec, folder, place=place, display=display, command=command, settings=settings)
         outcome = train(again=again, holdout=not spec.has_holdout)
         if spec.has_holdout and not outcome.failed and not outcome.waiting:
             outcome = _with_holdout(spec, folder, outcome, train, output)

@@ -32,9 +32,7 @@ INTERRUPTED = 130
 """What a shell returns for a command that Ctrl-C ended: 128 + SIGINT."""
 
 
-def status(
-    folder: Path, *, watch: Annotated[bool, Parameter(negative="")] = False, output: Output = Output()
-) -> int:
+def status(folder: Path, *, watch: Annotated[bool, Parameter(negative="")] = False, output: Output = Output()) -> int:
     """Print progress, time left, failures and cost of a study folder.
 
     Args:
@@ -111,9 +109,7 @@ def _next(found: "StudyStatus", folder: str) -> tuple[str, str]:
 
 def _lines(found: "StudyStatus") -> list[str]:
     lines = [_known(found), f"scheduler: {found.scheduler}"]
-    lines.append(
-        f"cost so far: {format_flop(found.flops)}, {format_seconds(found.core_seconds)} of workers' wall time"
-    )
+    lines.append(f"cost so far: {format_flop(found.flops)}, {format_seconds(found.core_seconds)} of workers' wall time")
     lines.append(_left(found) + ("" if found.is_complete else f" ({found.left_how})"))
     lines += _section("in training", [_in_training(one) for one in found.running])
     lines += _section("waiting", found.waiting)

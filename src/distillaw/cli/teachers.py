@@ -63,9 +63,7 @@ def _list(found: list[NamedModel]) -> None:
         text("source of the tokens", of=_tokens_source),
     ]
     print_table(Table.of(columns, found))
-    print(
-        "\nN: non-embedding parameters, counted from the shape. < and >: the makers say `up to` or `more than`."
-    )
+    print("\nN: non-embedding parameters, counted from the shape. < and >: the makers say `up to` or `more than`.")
 
 
 def _tokens_source(each: NamedModel) -> str:
@@ -199,17 +197,11 @@ def _print(found: "list[ScoutedTeacher]") -> None:
         text("tokenizer", of=lambda each: f"{groups[each.tokenizer]} ({format_count(each.vocab)})"),
     ]
     print_table(Table.of(columns, found))
-    print(
-        "\n±: one standard error over documents; differences are paired, so they are known better than either value."
-    )
+    print("\n±: one standard error over documents; differences are paired, so they are known better than either value.")
     if best.documents < MODEST_DOCUMENTS:
-        print(
-            f"WARNING: {best.documents} documents; below {MODEST_DOCUMENTS} the errors themselves are uncertain."
-        )
+        print(f"WARNING: {best.documents} documents; below {MODEST_DOCUMENTS} the errors themselves are uncertain.")
     if len(groups) > 1:
-        print(
-            "Tokenizers differ: a student can be distilled only from teachers of its own (docs/teachers.md)."
-        )
+        print("Tokenizers differ: a student can be distilled only from teachers of its own (docs/teachers.md).")
     spent = sum(each.seconds for each in found if not each.is_cached)
     took = f"measured in {format_seconds(spent)}" if spent else "all measured before"
     print(f"{took}; the loss for a plan is nats/token of the student's tokenizer")

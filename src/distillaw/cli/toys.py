@@ -182,9 +182,7 @@ def mapping(
     processes = min(grid.trials, workers or available_cores())
     rounds = -(-grid.trials // processes)
     seconds = grid.core_seconds / grid.trials * rounds
-    output.say(
-        f"{grid.trials} trials on {processes} processes: about {format_seconds(seconds)} with a core for each"
-    )
+    output.say(f"{grid.trials} trials on {processes} processes: about {format_seconds(seconds)} with a core for each")
     with metered("mapping", grid.trials, "trials", quiet=output.quiet) as meter:
 
         def ended(trial: int) -> None:

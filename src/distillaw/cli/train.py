@@ -66,9 +66,7 @@ def train(
     output.say("" if trained else "already finished")
     arm = f"distilled from {result['teacher_run']}" if result["teacher_run"] else "no teacher"
     print(f"{result['run_id']}, {arm}")
-    print(
-        f"held-out loss {result['loss']:.4f} +- {result['loss_se']:.4f} nats/token (se, clustered by document)"
-    )
+    print(f"held-out loss {result['loss']:.4f} +- {result['loss_se']:.4f} nats/token (se, clustered by document)")
     print(f"folder: {folder}")
     output.suggest(f"distillaw evaluate {shlex.quote(str(folder))} --text YOUR_TEXT")
     return 0

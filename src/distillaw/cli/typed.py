@@ -126,9 +126,7 @@ def _said(error: CycloptsError) -> str:
         word = error.token.keyword or error.token.value
         if re.match(r"-\.?\d", word):
             return f"{word} is read as an option, for it begins with a dash, and no value here is negative"
-        options = [
-            name for argument in error.argument_collection if argument.parse for name in argument.names
-        ]
+        options = [name for argument in error.argument_collection if argument.parse for name in argument.names]
         return f"unknown option {word}{_near(word, options)}"
     if isinstance(error, UnknownCommandError | UnusedCliTokensError) and error.unused_tokens:
         return _unknown_word(error)
@@ -191,9 +189,7 @@ def _near(word: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for a slip of the hand or the beginning of a name; dashes say nothing of likeness."""
     names = {name.lstrip("-"): name for name in known}
     bare = word.lstrip("-")
-    close = difflib.get_close_matches(bare, names, n=1, cutoff=0.7) or [
-        n for n in names if bare and n.startswith(bare)
-    ]
+    close = difflib.get_close_matches(bare, names, n=1, cutoff=0.7) or [n for n in names if bare and n.startswith(bare)]
     return f" (did you mean {names[close[0]]!r}?)" if close else ""
 
 

@@ -59,9 +59,7 @@ def freeze(
     from distillaw.verifying.api import freeze_study, known_runs, study_points, typed_points
 
     if not cells and from_ is None:
-        raise ConfigError(
-            "nothing to predict: give --cells params=..,tokens=..[,teacher=..], or --from STUDY.toml"
-        )
+        raise ConfigError("nothing to predict: give --cells params=..,tokens=..[,teacher=..], or --from STUDY.toml")
     if hold_out and from_ is None:
         raise ConfigError("--hold-out: it takes the held-out students of a study file; add --from STUDY.toml")
     mapped = parse_columns(columns)
@@ -70,9 +68,7 @@ def freeze(
     if from_ is not None:
         asked += study_points(from_, source, runs, holdout=hold_out, corpus=corpus, say=output.say)
     with output.working("fitting and predicting"):
-        found = freeze_study(
-            source, asked, laws=law or (), level=level, after_the_fact=after_the_fact, columns=mapped
-        )
+        found = freeze_study(source, asked, laws=law or (), level=level, after_the_fact=after_the_fact, columns=mapped)
     if output.json:
         print_json({"path": str(found.frozen.path), "is_new": found.is_new, **found.frozen.document})
         return
@@ -209,14 +205,10 @@ def retrodict(file: Path | None = None, /, *, output: Output = Output()) -> int:
         return 0
     print_table(row_table(found))
     print()
-    print_table(
-        score_table([one for name in GROUPS for one in found.by(name) if one.refused < len(one.rows)])
-    )
+    print_table(score_table([one for name in GROUPS for one in found.by(name) if one.refused < len(one.rows)]))
     score = found.score
     calls, asked = score.right + score.wrong, len(score.rows) - score.refused
-    print(
-        f"\n{asked} of {len(score.rows)} rows have a question; {calls} of them are called, {score.right} right."
-    )
+    print(f"\n{asked} of {len(score.rows)} rows have a question; {calls} of them are called, {score.right} right.")
     if score.brier is not None and score.base is not None:
         print(f"Brier score {score.brier:.3f}; that of the share of rows that A won {score.base:.3f}.")
     if file is None:

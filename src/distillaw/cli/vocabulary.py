@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from distillaw.models.vocabulary import Making, Texts
 
 
-app = App(
-    name="vocabulary", help="Give a model more tokens, or fewer: tokenizer, embedding and head together."
-)
+app = App(name="vocabulary", help="Give a model more tokens, or fewer: tokenizer, embedding and head together.")
 
 
 Out: TypeAlias = Annotated[OutFolder, Parameter(help="folder of the new model.")]
@@ -55,9 +53,7 @@ class Reads:
         if self.multiple < 1:
             raise ConfigError(f"--multiple {self.multiple}: at least 1; 64 suits matrix products")
         if self.heldout_bytes < 1000:
-            raise ConfigError(
-                f"--heldout-bytes {self.heldout_bytes}: at least 1000, or nothing is known of the change"
-            )
+            raise ConfigError(f"--heldout-bytes {self.heldout_bytes}: at least 1000, or nothing is known of the change")
         from distillaw.models.vocabulary import Texts
 
         sizes = {"max_bytes": self.max_bytes, "heldout_bytes": self.heldout_bytes, "context": self.context}
@@ -236,9 +232,7 @@ def upcycle(
     if dry_run:
         output.suggest(same_command(without="--dry-run"))
     else:
-        output.suggest(
-            "distillaw train SPEC.toml --out DIR", first=f'put start = "{out}" into SPEC.toml, then:'
-        )
+        output.suggest("distillaw train SPEC.toml --out DIR", first=f'put start = "{out}" into SPEC.toml, then:')
 
 
 def _print_mixture(record: dict, out: Path) -> None:
@@ -277,6 +271,4 @@ def _print_routing(layers: list[dict]) -> None:
     rows = [(i, each["shares"], each["balance"], each["dropped"]["1.25"]) for i, each in enumerate(layers)]
     print()
     print_table(Table(columns, rows))
-    print(
-        "balance is 1 where the experts share evenly; nothing is dropped here, the last column is what a limit would"
-    )
+    print("balance is 1 where the experts share evenly; nothing is dropped here, the last column is what a limit would")

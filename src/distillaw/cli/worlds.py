@@ -66,9 +66,7 @@ def show(
     if output.json:
         print_json(answer)
         return
-    print(
-        f"{spec.label}: {spec.vocab} tokens, end of text included; documents of {spec.document_tokens} words"
-    )
+    print(f"{spec.label}: {spec.vocab} tokens, end of text included; documents of {spec.document_tokens} words")
     print(f"{spec.kind}: {_settings(spec)}; seed {spec.seed}")
     entropy = answer["entropy"]
     assert isinstance(entropy, dict)
@@ -126,8 +124,6 @@ def make(
         print_json({"folder": str(out), **facts})
         return
     written, value, error = (float(facts[name]) for name in ("tokens", "entropy", "entropy_error"))
-    print(
-        f"{out}: {format_count(written)} tokens of {spec.label}, entropy {value:.4f} +- {error:.4f} nats/token"
-    )
+    print(f"{out}: {format_count(written)} tokens of {spec.label}, entropy {value:.4f} +- {error:.4f} nats/token")
     run = shlex.quote(str(out / "run"))
     output.suggest(f"distillaw train {shlex.quote(str(out / 'train.toml'))} --out {run}")

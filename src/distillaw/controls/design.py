@@ -54,9 +54,7 @@ def check_disjoint(runs: StudyRuns) -> Control:
     if students - {"student", ""}:
         return DISJOINT.answer("failed", f"students read {', '.join(sorted(students))}", **numbers)
     if shared := [runs.arm_name(t) for t, split in teachers.items() if split == "student"]:
-        return DISJOINT.answer(
-            "failed", f"students learn {', '.join(shared)}, which read their text", **numbers
-        )
+        return DISJOINT.answer("failed", f"students learn {', '.join(shared)}, which read their text", **numbers)
     if "" in students or "" in teachers.values():
         unknown = ", ".join(runs.arm_name(t) for t, split in teachers.items() if not split)
         what = f"what was read is not known of students {unknown}" if unknown else "the table has no splits"
@@ -67,11 +65,7 @@ def check_disjoint(runs: StudyRuns) -> Control:
     if splits["teacher"]["files"] == splits["student"]["files"]:
         return DISJOINT.answer("failed", "the manifest names the same shards for both", **numbers)
     copies = manifest.get("duplicates")  # none in text of before near copies were looked for, or of a world
-    known = (
-        copies.get("words")
-        if isinstance(copies, Mapping)
-        else "exact copies dropped, near ones not looked for"
-    )
+    known = copies.get("words") if isinstance(copies, Mapping) else "exact copies dropped, near ones not looked for"
     words = ", ".join(f"{name} {_split_words(split)}" for name, split in splits.items())
     return DISJOINT.answer("passed", f"split by document, {known}: {words}", **numbers)
 
@@ -257,9 +251,7 @@ def check_pairs(runs: StudyRuns) -> Control:
         return PAIRS.answer("not done", _nearest(runs, other_sizes))
     pairs = [pair for cell in runs.cells for pair in _pairs(runs, cell, matched)]
     if not pairs:
-        return PAIRS.answer(
-            "not done", "no student learnt from both teachers of a pair with a gain beyond noise"
-        )
+        return PAIRS.answer("not done", "no student learnt from both teachers of a pair with a gain beyond noise")
     extreme = max(pairs, key=lambda p: abs(p["difference"]["mean"]) / p["margin"])
     low, high = extreme["difference"]["interval"]
     statuses = [pair["status"] for pair in pairs]

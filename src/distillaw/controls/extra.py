@@ -136,9 +136,7 @@ def _seen(runs: StudyRuns) -> dict[Place, Difference]:
     """Gains over training alone from teachers of the student's half."""
     found = {}
     teachers = {t for t, run in runs.record.every_teacher.items() if run.row.get("split") == "student"}
-    places = {
-        (r.params, r.tokens, r.teacher_run or "") for r in runs.record.runs if r.teacher_run in teachers
-    }
+    places = {(r.params, r.tokens, r.teacher_run or "") for r in runs.record.runs if r.teacher_run in teachers}
     for place in sorted(places):
         alone = runs.grid.get((place[0], place[1], ""))
         gain = runs.difference(alone, _students_of(runs, place)) if alone else None
@@ -198,9 +196,7 @@ def _arm(runs: StudyRuns, cell: MeasuredPoint, taught: DistilledPoint) -> Measur
     return next(a for a in arms if a.teacher is not None and a.teacher.run_id == taught.teacher_run)
 
 
-def _equal_tokens(
-    runs: StudyRuns, cell: MeasuredPoint, taught: DistilledPoint, *, with_teacher: bool
-) -> float | None:
+def _equal_tokens(runs: StudyRuns, cell: MeasuredPoint, taught: DistilledPoint, *, with_teacher: bool) -> float | None:
     """Tokens that the student alone gets for the FLOP of distilling; None where they are not known."""
     arm = _arm(runs, cell, taught)
     assert arm.teacher is not None
@@ -216,9 +212,7 @@ def _alone_at(runs: StudyRuns, cell: MeasuredPoint, tokens: float) -> ArmPoint |
     return arm.at(near[0] if near else tokens)
 
 
-def _gain_over_alone(
-    runs: StudyRuns, cell: MeasuredPoint, taught: DistilledPoint, tokens: float
-) -> Difference | None:
+def _gain_over_alone(runs: StudyRuns, cell: MeasuredPoint, taught: DistilledPoint, tokens: float) -> Difference | None:
     """Gain of a taught student over the student alone on other tokens, with the doubt of its curve."""
     alone, point = _alone_at(runs, cell, tokens), _arm(runs, cell, taught).at(cell.tokens)
     if alone is None or point is None:

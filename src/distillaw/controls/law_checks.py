@@ -89,8 +89,7 @@ def check_conventions(runs: StudyRuns) -> Control:
     )
     # the same: on the rows within their noise, beyond within the interval
     are_same = all(
-        one["rms_ln_loss"] <= max(one["noise"]) and abs(one["beyond_ln_loss"]) <= one["half_width"]
-        for one in compared
+        one["rms_ln_loss"] <= max(one["noise"]) and abs(one["beyond_ln_loss"]) <= one["half_width"] for one in compared
     )
     return CONVENTIONS.answer("passed" if are_same else "failed", words, fits=compared, not_fitted=why)
 
@@ -98,9 +97,7 @@ def check_conventions(runs: StudyRuns) -> Control:
 def _table(main: Sequence[Run]) -> dict[str, np.ndarray]:
     numbers = ("params", "total_params", "tokens", "loss", "teacher_loss")
     table = {name: np.array([run.number(name) for run in main]) for name in numbers}
-    return table | {
-        "group": np.array([str(run.row.get("group") or run.run_id) for run in main], dtype=object)
-    }
+    return table | {"group": np.array([str(run.row.get("group") or run.run_id) for run in main], dtype=object)}
 
 
 def _fit(table: Mapping[str, np.ndarray], family: str, params: str) -> FitResult:
@@ -201,9 +198,7 @@ def check_ratio(runs: StudyRuns) -> Control:
     return _check(runs, RATIO, lambda found: found.ratio, RATIO_GOAL)
 
 
-def _check(
-    runs: StudyRuns, about: Control, error: Callable[[ConstantErrors], float], limit: float
-) -> Control:
+def _check(runs: StudyRuns, about: Control, error: Callable[[ConstantErrors], float], limit: float) -> Control:
     if not runs.taught_by:
         return about.answer("not applicable", "no student has a teacher")
     fit = best_fit(runs.record)
@@ -245,24 +240,18 @@ def _expected(record: StudyRecord, form: str) -> ConstantErrors:
     codes = {group: i for i, group in enumerate(sorted({_group(run) for run in students}))}
     planned = PlannedRuns(cells=_cells(students), trunk=np.array([codes[_group(run)] for run in students]))
     guesses = prior_laws(np.array([float(run.params) for run in students])).values()
-    found = [
-        _precision(one.errors["c0"], one.best) for one in (expect(law, planned, form=form) for law in guesses)
-    ]
+    found = [_precision(one.errors["c0"], one.best) for one in (expect(law, planned, form=form) for law in guesses)]
     c0, ratio = (float(np.median([getattr(one, name) for one in found])) for name in ("c0", "ratio"))
     return ConstantErrors(c0=c0, ratio=ratio, bracketed=min(one.bracketed for one in found))
 
 
 def _precision(c0: float, best: Sequence[BestRatio]) -> ConstantErrors:
     errors = [one.error for one in best if one.is_bracketed]
-    return ConstantErrors(
-        c0=c0, ratio=float(np.median(errors)) if errors else float("inf"), bracketed=len(errors)
-    )
+    return ConstantErrors(c0=c0, ratio=float(np.median(errors)) if errors else float("inf"), bracketed=len(errors))
 
 
 def _cells(runs: list[Run]) -> DesignPoints:
-    columns = {
-        name: np.array([run.number(name) for run in runs]) for name in ("params", "tokens", "teacher_loss")
-    }
+    columns = {name: np.array([run.number(name) for run in runs]) for name in ("params", "tokens", "teacher_loss")}
     return DesignPoints(**columns)
 
 

@@ -137,9 +137,7 @@ def check_horizon(runs: StudyRuns) -> Control:
         largest = max(d for n, d, t in runs.own(role) if (n, t) == (params, teacher))
         if tokens == largest and min(row["tried"]) < 1 < max(row["tried"]):
             covered.add(row["arm"])
-    seen = (
-        [_words(max(found, key=lambda row: row["branch_minus_best"]["mean"] / row["loss"]))] if found else []
-    )
+    seen = [_words(max(found, key=lambda row: row["branch_minus_best"]["mean"] / row["loss"]))] if found else []
     if missing := [words for arm, words in ARMS.items() if arm not in covered and _exists(runs, arm)]:
         lacking = "no runs at lower and higher rates at the largest tokens " + ", nor ".join(missing)
         return HORIZON.answer("not done", "; ".join([lacking, *seen]), **numbers)

@@ -234,9 +234,7 @@ class Extension:
     """In the order of their ids, which follow the old ones without a gap."""
 
 
-def learn_pieces(
-    tokenizer: "PreTrainedTokenizerBase", bpe: Bpe, documents: Sequence[str], *, count: int
-) -> Extension:
+def learn_pieces(tokenizer: "PreTrainedTokenizerBase", bpe: Bpe, documents: Sequence[str], *, count: int) -> Extension:
     """Go on merging where the tokenizer stopped, on another text.
 
     With byte fallback, characters without a piece come first: the most frequent ones up to `COVERAGE`. The merges are

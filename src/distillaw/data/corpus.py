@@ -119,9 +119,7 @@ def read_documents(corpus: str, reading: Reading = WHOLE) -> Iterator[str]:
         ConfigError: the corpus does not exist or has no known format.
     """
     if corpus.startswith(MIXTURE):
-        yield from interleave(
-            [(share, read_documents(each, reading)) for share, each in parse_mixture(corpus)]
-        )
+        yield from interleave([(share, read_documents(each, reading)) for share, each in parse_mixture(corpus)])
         return
     for text in _raw_documents(corpus, reading):
         kept = text[: reading.max_document_chars] if reading.max_document_chars else text
@@ -266,9 +264,7 @@ def _read_jsonl(path: Path, text_column: str) -> Iterator[str]:
                 raise DataError(f"{where}: no text field {text_column!r}; found {fields}. {_NAME_IT}")
             text = row[text_column]
             if not text.isascii() and (half := _HALF.search(text)):
-                raise DataError(
-                    f"{where}: half a character (\\u{ord(half[0]):04x} without its pair) at {half.start()}"
-                )
+                raise DataError(f"{where}: half a character (\\u{ord(half[0]):04x} without its pair) at {half.start()}")
             yield text
 
 
@@ -375,9 +371,7 @@ def check_text(text: str | Path, reading: Reading = WHOLE) -> None:
             whole = replace(reading, max_document_chars=0, section_chars=0)
             next(iter(read_documents(corpus, whole)), None)
         elif not re.fullmatch(r"hub:[\w.-]+(/[\w.-]+)?(:[^:]+)?", corpus):
-            raise ConfigError(
-                f"--text {corpus}: a dataset on the hub is hub:owner/name or hub:owner/name:split"
-            )
+            raise ConfigError(f"--text {corpus}: a dataset on the hub is hub:owner/name or hub:owner/name:split")
 
 
 def read_excerpt(text: str | Path, reading: Reading = WHOLE, *, max_bytes: float | None = None) -> Excerpt:
@@ -416,9 +410,7 @@ def read_excerpt(text: str | Path, reading: Reading = WHOLE, *, max_bytes: float
     return Excerpt(documents=[document for _, document in chosen], text_hash=whole.hexdigest()[:16])
 
 
-def _lowest_hashes(
-    documents: Iterable[str], max_bytes: float | None
-) -> tuple[list[tuple[bytes, str]], int, int]:
+def _lowest_hashes(documents: Iterable[str], max_bytes: float | None) -> tuple[list[tuple[bytes, str]], int, int]:
     """Documents by hash until the next would exceed the budget; how many different ones there are, and their bytes.
 
     No more than the budget and one document is held, whatever the size of the corpus.

@@ -78,9 +78,7 @@ def shared_documents(store: TokenStore, other: TokenStore, splits: Collection[st
         return None
     with np.load(mine) as own, np.load(read) as theirs:
         seen = np.concatenate([theirs[part] for part in sorted(parts)])
-        return Shared(
-            **{split: float(np.isin(own[split], seen).mean()) for split in ("student", "validation")}
-        )
+        return Shared(**{split: float(np.isin(own[split], seen).mean()) for split in ("student", "validation")})
 
 
 def _spec(store: TokenStore) -> Mapping[str, Any]:
@@ -125,9 +123,7 @@ def sketch(text: str) -> np.ndarray:
     try:
         from rensa import RMinHash
     except ImportError:
-        raise ConfigError(
-            'looking for copies of documents needs rensa: pip install "distillaw[train]"'
-        ) from None
+        raise ConfigError('looking for copies of documents needs rensa: pip install "distillaw[train]"') from None
     hashes = _hash_runs(text)
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, [0, len(hashes)], SLOTS, 0)
     return np.array(matrix.to_rows()[0], dtype=np.uint32)
@@ -135,9 +131,7 @@ def sketch(text: str) -> np.ndarray:
 
 def copies_in_words(exact: int, near: Mapping[tuple[str, str], int]) -> str:
     """What was dropped; `near` counts by (its side, the side of the one that stays)."""
-    parts = [
-        f"{count:,} of the {side}'s text near {_OF[other]}" for (side, other), count in sorted(near.items())
-    ]
+    parts = [f"{count:,} of the {side}'s text near {_OF[other]}" for (side, other), count in sorted(near.items())]
     return f"copies dropped: {exact:,} exact, " + (", ".join(parts) or "no near one across splits")
 
 
@@ -166,9 +160,7 @@ def drop_near_copies(sketches: np.ndarray, sides: np.ndarray, first: str) -> dic
     return gone
 
 
-def _close_pairs(
-    keys: np.ndarray, sketches: np.ndarray, sides: np.ndarray, rank: np.ndarray
-) -> set[tuple[int, int]]:
+def _close_pairs(keys: np.ndarray, sketches: np.ndarray, sides: np.ndarray, rank: np.ndarray) -> set[tuple[int, int]]:
     """(earlier, later) of documents with one key on two sides that are similar indeed.
 
     Each is compared with the first of its key that lies elsewhere, so that a thousand copies are a thousand pairs.
@@ -179,9 +171,7 @@ def _close_pairs(
     head = order[begins][group]
     other = sides[order] != sides[head]
     opposite = np.full(len(begins), -1)
-    opposite[group[other][::-1]] = order[other][
-        ::-1
-    ]  # the first one of each group that lies elsewhere than its head
+    opposite[group[other][::-1]] = order[other][::-1]  # the first one of each group that lies elsewhere than its head
     partner = np.where(other, head, opposite[group])
     met = partner >= 0
     a, b = order[met], partner[met]

@@ -113,9 +113,7 @@ def check_home(spec: DataSpec, folder: Path) -> None:
         check_absent(folder / "data")
 
 
-def prepare_data(
-    spec: DataSpec, folder: Path, *, say: Callable[[str], None] = lambda message: None
-) -> TokenStore:
+def prepare_data(spec: DataSpec, folder: Path, *, say: Callable[[str], None] = lambda message: None) -> TokenStore:
     """Tokenise a corpus into `folder`, or open what is there if it was made from the same spec.
 
     Args:
@@ -137,9 +135,7 @@ def prepare_data(
                 "delete this one"
             )
         if spec.world is None and not store.manifest.keys() & {"duplicates", "sources"}:
-            say(
-                f"{folder}: an earlier version prepared this text; near copies across splits were not looked for"
-            )
+            say(f"{folder}: an earlier version prepared this text; near copies across splits were not looked for")
         return store
     with saving(folder), building(folder) as part:
         _build(spec, part, say)
@@ -400,9 +396,7 @@ def _hold_out(
     writer, end, bounds = ShardWriter(folder, "validation", _dtype(tokenizer)), tokenizer.eos_token_id, [0]
     most = spec.validation_tokens_per_document
     for number, first, count in runs.tolist():
-        ids = opened[number].document(
-            first, first + min(count, most + 1), end
-        )  # an end of text may come first
+        ids = opened[number].document(first, first + min(count, most + 1), end)  # an end of text may come first
         writer.append([end, *ids[:most]])
         bounds.append(writer.tokens)
     writer.flush()
@@ -415,9 +409,7 @@ def _build_world(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> No
     say(f"drawing {format_count(spec.world_tokens)} tokens of {spec.source}")
     world = open_world(spec.world)
     shares = {"teacher": spec.teacher_share, "student": 1 - spec.teacher_share}
-    counts = {
-        split: documents_for(round(spec.world_tokens * share), spec.world) for split, share in shares.items()
-    }
+    counts = {split: documents_for(round(spec.world_tokens * share), spec.world) for split, share in shares.items()}
     counts["validation"] = spec.validation_documents
     tokenizer = world_tokenizer(world)
     with saving(folder):
@@ -479,9 +471,7 @@ def _encode(
     heldout_bounds = [0]
     documents = _documents(spec, sides)
     while chunk := list(islice(documents, 64)):
-        for (_, side), ids in zip(
-            chunk, encode_documents(tokenizer, [text for text, _ in chunk]), strict=True
-        ):
+        for (_, side), ids in zip(chunk, encode_documents(tokenizer, [text for text, _ in chunk]), strict=True):
             if side == "validation":
                 kept = ids[: spec.validation_tokens_per_document]
                 writers[side].append([end, *kept])

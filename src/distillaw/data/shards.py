@@ -199,9 +199,7 @@ class TokenStore:
 
 def manifest_hash(tokenizer: str, splits: dict[str, dict]) -> str:
     """The data hash: tokenizer hash and shard checksums in order."""
-    return content_hash(
-        [tokenizer, {n: [e["sha256"] for e in s["shards"]] for n, s in sorted(splits.items())}]
-    )
+    return content_hash([tokenizer, {n: [e["sha256"] for e in s["shards"]] for n, s in sorted(splits.items())}])
 
 
 def _check_files(folder: Path, hashes: Mapping[str, str]) -> None:
@@ -209,9 +207,7 @@ def _check_files(folder: Path, hashes: Mapping[str, str]) -> None:
     for name, expected in hashes.items():
         path = folder / name if name in BESIDE else folder / "tokenizer" / name
         if not path.exists() or file_sha256(path) != expected:
-            raise CacheError(
-                f"{path}: missing, or its checksum differs from the manifest. {_AGAIN.format(folder)}"
-            )
+            raise CacheError(f"{path}: missing, or its checksum differs from the manifest. {_AGAIN.format(folder)}")
 
 
 def pieces_hash(path: Path, sources: Sequence[Mapping[str, Any]]) -> str:
@@ -263,9 +259,7 @@ class BatchOrder:
     split: Split
     seed: int
     _epoch: int = field(default=-1, init=False)
-    _permutation: "np.ndarray | _Scrambled" = field(
-        default_factory=lambda: np.empty(0, dtype=np.int64), init=False
-    )
+    _permutation: "np.ndarray | _Scrambled" = field(default_factory=lambda: np.empty(0, dtype=np.int64), init=False)
 
     def window_ids(self, first: int, count: int) -> np.ndarray:
         """Window indices at stream positions first .. first + count - 1, shape (count,)."""

@@ -179,9 +179,7 @@ def token_files(corpus: str, column: str) -> list[Path]:
     if path.suffix == ".idx" or (not path.exists() and Path(f"{path}.idx").exists()):
         ids = path.with_suffix(".bin") if path.suffix == ".idx" else Path(f"{path}.bin")
         if not ids.exists():
-            raise ConfigError(
-                f"{ids}: missing; Megatron-LM's index {ids.with_suffix('.idx').name} is beside it"
-            )
+            raise ConfigError(f"{ids}: missing; Megatron-LM's index {ids.with_suffix('.idx').name} is beside it")
         return [ids]
     if (path / "state.json").exists():
         names = [each["filename"] for each in json.loads((path / "state.json").read_text())["_data_files"]]
@@ -193,9 +191,7 @@ def token_files(corpus: str, column: str) -> list[Path]:
     files = sorted(each for each in path.rglob("*") if each.is_file())
     for each in files:
         if each.suffix == ".idx" and not each.with_suffix(".bin").exists():
-            raise ConfigError(
-                f"{each.with_suffix('.bin')}: missing; Megatron-LM's index {each.name} is beside it"
-            )
+            raise ConfigError(f"{each.with_suffix('.bin')}: missing; Megatron-LM's index {each.name} is beside it")
     ids = [each for each in files if each.suffix in SUFFIXES]
     tables = [each for each in files if each.suffix in (".arrow", ".parquet")]
     if tables and _holds_lists(tables[0], column):
@@ -295,9 +291,7 @@ def _starts_after(file: TokenFile, end: int) -> np.ndarray:
     """Where documents begin by the ends of text among the ids, int64."""
     is_end = np.asarray(file.ids[0 : len(file.ids)]) == end
     starts = np.flatnonzero(is_end[:-1] & ~is_end[1:]) + 1
-    starts = (
-        starts[1:] if len(starts) and is_end[: starts[0]].all() else starts
-    )  # ends before the first document
+    starts = starts[1:] if len(starts) and is_end[: starts[0]].all() else starts  # ends before the first document
     if not is_end.any():
         raise DataError(
             f"{file.path}: no end of text (id {end}) among its {len(file.ids):,} ids, and no index beside it: {_UNTOLD}"
@@ -321,9 +315,7 @@ def _open_megatron(path: Path) -> TokenFile:
     with index.open("rb") as stream:
         head = stream.read(34)
     if len(head) < 34 or not head.startswith(_IDX_MAGIC) or struct.unpack("<Q", head[9:17]) != (1,):
-        raise DataError(
-            f"{index}: no index of Megatron-LM (its magic {_IDX_MAGIC!r} or version 1 is not there)"
-        )
+        raise DataError(f"{index}: no index of Megatron-LM (its magic {_IDX_MAGIC!r} or version 1 is not there)")
     code, sequences, bounds = struct.unpack("<BQQ", head[17:])
     if code not in _IDX_TYPES:
         raise DataError(f"{index}: ids of type code {code}, known are whole numbers: {sorted(_IDX_TYPES)}")
@@ -357,9 +349,7 @@ def _open_ds(path: Path, vocab_size: int) -> TokenFile:
         return _open_raw(path, vocab_size, made_by)
     count, size = index.stat().st_size // 8, path.stat().st_size
     if not count or index.stat().st_size % 8:
-        raise DataError(
-            f"{index}: {index.stat().st_size} bytes are no list of document ends (uint64); copy it again"
-        )
+        raise DataError(f"{index}: {index.stat().st_size} bytes are no list of document ends (uint64); copy it again")
     ends = np.memmap(index, "<u8", "r", shape=(count,))
     ids = int(ends[-1])
     types = {2: "<u2", 4: "<u4"}

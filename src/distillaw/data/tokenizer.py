@@ -38,9 +38,7 @@ def train_tokenizer(documents: Iterable[str], *, vocab_size: int) -> "PreTrained
     from transformers import PreTrainedTokenizerFast
 
     if vocab_size < 257:
-        raise ConfigError(
-            f"data.vocab_size = {vocab_size}: a byte-level vocabulary needs at least 257 entries"
-        )
+        raise ConfigError(f"data.vocab_size = {vocab_size}: a byte-level vocabulary needs at least 257 entries")
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -87,9 +85,7 @@ def load_tokenizer(name_or_path: str) -> "PreTrainedTokenizerBase":
 
     path = Path(name_or_path).expanduser()
     if not path.exists() and (path.is_absolute() or name_or_path.count("/") != 1):
-        raise ConfigError(
-            f"the tokenizer {name_or_path!r}: no such folder; give a folder or a name on the hub"
-        )
+        raise ConfigError(f"the tokenizer {name_or_path!r}: no such folder; give a folder or a name on the hub")
     where = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (name_or_path, {})
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(where[0]), trust_remote_code=False, **where[1])
@@ -236,9 +232,7 @@ def encode_chat(
         special = text[slice(*offsets[before])] if before >= 0 else ""
         tokens = list(zip(ids, offsets, strict=True))
         found += (
-            _as_text(tokenizer, special, text, first, last)
-            if is_spelt(first, last)
-            else tokens[before + 1 : after]
+            _as_text(tokenizer, special, text, first, last) if is_spelt(first, last) else tokens[before + 1 : after]
         )
         found += tokens[after : after + 1]
     return [token for token, _ in found], [span for _, span in found]

@@ -114,9 +114,7 @@ def common_vocabulary(
             )
         return sizes["student"]
     if not 1 <= vocab_size <= min(sizes.values()):
-        raise VocabularyError(
-            f"vocab_size {vocab_size}: heads have {seen} rows; it must lie between 1 and the smaller"
-        )
+        raise VocabularyError(f"vocab_size {vocab_size}: heads have {seen} rows; it must lie between 1 and the smaller")
     return vocab_size
 
 

@@ -164,6 +164,4 @@ def divergence_named(name: str, *, beta: float, skew: float) -> Divergence:
             return skew_kl(skew) if skew else forward_kl
         case "skew-reverse-kl":
             return skew_reverse_kl(skew) if skew else reverse_kl
-    raise ConfigError(
-        f"divergence {name!r} is unknown; choose forward-kl, reverse-kl, jsd, skew-kl or skew-reverse-kl"
-    )
+    raise ConfigError(f"divergence {name!r} is unknown; choose forward-kl, reverse-kl, jsd, skew-kl or skew-reverse-kl")

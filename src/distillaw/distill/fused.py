@@ -109,17 +109,14 @@ class FusedLoss(torch.autograd.Function):
         inputs = (hidden_NH, weight_VH, bias_V)
         with torch.autocast(hidden_NH.device.type, enabled=False):
             gradients = [
-                torch.zeros_like(x, dtype=work.wide) if on else None
-                for x, on in zip(inputs, wanted, strict=True)
+                torch.zeros_like(x, dtype=work.wide) if on else None for x, on in zip(inputs, wanted, strict=True)
             ]
             terms = _run(hidden_NH, work, *gradients)
         ctx.save_for_backward(*gradients)
         ctx.dtypes = [None if x is None else x.dtype for x in inputs]
         ctx.mark_non_differentiable(terms)
         # a term that is not asked for may be infinite without harm
-        total = sum(
-            weight * term for weight, term in zip(work.objective.term_weights, terms, strict=True) if weight
-        )
+        total = sum(weight * term for weight, term in zip(work.objective.term_weights, terms, strict=True) if weight)
         return total, terms
 
     @staticmethod

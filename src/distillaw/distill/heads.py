@@ -43,9 +43,7 @@ class Head:
                 f"{None if self.bias is None else tuple(self.bias.shape)} must be (vocabulary, width) and (vocabulary,)"
             )
         if self.scale == 0 or (self.softcap is not None and self.softcap <= 0):
-            raise ConfigError(
-                f"head: scale {self.scale} must not be 0 and softcap {self.softcap} must be above 0"
-            )
+            raise ConfigError(f"head: scale {self.scale} must not be 0 and softcap {self.softcap} must be above 0")
 
     def trimmed(self, vocab_size: int, dtype: torch.dtype) -> "Head":
         """The same head over the first `vocab_size` tokens, in another dtype; no copy where none is needed."""
@@ -116,20 +114,14 @@ class SparseTargets:
 
     def __post_init__(self):
         shape = self.ids.shape
-        if (
-            self.weights.shape != shape
-            or not self.weights.is_floating_point()
-            or self.ids.dtype != torch.int64
-        ):
+        if self.weights.shape != shape or not self.weights.is_floating_point() or self.ids.dtype != torch.int64:
             raise DataError(
                 f"targets: ids {tuple(shape)} {self.ids.dtype} and weights {tuple(self.weights.shape)} "
                 f"{self.weights.dtype} must be of one shape (..., kept), int64 and floating"
             )
         for name, value in (("residual", self.residual), ("entropy", self.entropy)):
             if value is not None and value.shape != shape[:-1]:
-                raise DataError(
-                    f"targets: {name} {tuple(value.shape)} must be {tuple(shape[:-1])}, one per position"
-                )
+                raise DataError(f"targets: {name} {tuple(value.shape)} must be {tuple(shape[:-1])}, one per position")
         if not self.temperature > 0:
             raise DataError(f"targets: temperature {self.temperature} must be above 0")
 

@@ -87,9 +87,7 @@ def loss_parts(
     vocab = checks.common_vocabulary(vocab_size, head, given, teacher_logits)
     if targets is not None:
         checks.check_targets(targets, divergence=divergence, temperature=temperature, vocab=vocab)
-    teacher = (
-        targets.rows(None) if targets is not None else _dense(teacher_hidden, given, teacher_logits, vocab)
-    )
+    teacher = targets.rows(None) if targets is not None else _dense(teacher_hidden, given, teacher_logits, vocab)
     checks.check_use(labels_BT, teacher is not None, distill_weight)
     if teacher is not None and (top_k or top_p != 1):
         checks.check_truncation(
@@ -127,9 +125,7 @@ def loss_parts(
     wanted = tuple(torch.is_grad_enabled() and x is not None and x.requires_grad for x in inputs)
     total, parts = FusedLoss.apply(*inputs, work, wanted)
     distillation, next_token, z = parts.unbind()
-    return LossParts(
-        total, None if teacher is None else distillation, None if labels_N is None else next_token, z
-    )
+    return LossParts(total, None if teacher is None else distillation, None if labels_N is None else next_token, z)
 
 
 def _with_arguments_of(model: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P, R]]:

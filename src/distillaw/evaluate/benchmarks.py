@@ -127,24 +127,18 @@ def _read_spec(file: Path) -> TaskSpec:
     try:
         import yaml
     except ImportError:
-        raise ConfigError(
-            'benchmarks need lm-evaluation-harness; pip install "distillaw[evaluate]"'
-        ) from None
+        raise ConfigError('benchmarks need lm-evaluation-harness; pip install "distillaw[evaluate]"') from None
     try:
         text = read_text(file)
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
             raise ConfigError(f"{file}: an alias (*name), which a few lines can blow up; write it out")
         entries = yaml.safe_load(text)
     except yaml.constructor.ConstructorError as error:
-        raise ConfigError(
-            f"{file}: {error.problem}; a task file is data, so nothing that it includes is run"
-        ) from None
+        raise ConfigError(f"{file}: {error.problem}; a task file is data, so nothing that it includes is run") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{file}: not YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(entries, dict):
-        raise ConfigError(
-            f"{file}: not a task; it holds a {type(entries).__name__}, docs/evaluate.md shows one"
-        )
+        raise ConfigError(f"{file}: not a task; it holds a {type(entries).__name__}, docs/evaluate.md shows one")
     names = {field.name for field in fields(TaskSpec)}
     needed = {"task", "sets", "files", "layout", "shots", "metric", "chance", "harness"}
     if (unknown := sorted(entries.keys() - names)) or (missing := sorted(needed - entries.keys())):
@@ -166,9 +160,7 @@ def _check(spec: TaskSpec, file: Path) -> None:
     if "test" not in spec.files:
         raise ConfigError(f"{file}: files needs `test`, a pattern below the data folder, e.g. mine/*.jsonl")
     if spec.shots and not ("shots" in spec.files or spec.shots_from_test):
-        raise ConfigError(
-            f"{file}: {spec.shots} shots, and nowhere to take them from: files.shots or shots_from_test"
-        )
+        raise ConfigError(f"{file}: {spec.shots} shots, and nowhere to take them from: files.shots or shots_from_test")
     if outside := [name for name in spec.files.values() if {"..", "/"} & set(Path(name).parts)]:
         raise ConfigError(f"{file}: files {outside}; patterns lie below the data folder")
     _check_harness(spec.harness, file)
@@ -183,9 +175,7 @@ def _check_harness(harness: object, file: Path) -> None:
             f"{file}: process_results {harness['process_results']!r}; it names one of {', '.join(JUDGES)}"
         )
     metrics = harness.get("metric_list", [])
-    if not isinstance(metrics, list) or not all(
-        isinstance(each, dict) and "metric" in each for each in metrics
-    ):
+    if not isinstance(metrics, list) or not all(isinstance(each, dict) and "metric" in each for each in metrics):
         raise ConfigError(f"{file}: metric_list: a list of tables with a metric each")
     if any("hf_evaluate" in each for each in metrics):
         raise ConfigError(f"{file}: hf_evaluate loads a program; take a metric of lm-evaluation-harness")
@@ -218,14 +208,10 @@ class TaskRows:
         return content_hash([self.test, self.shots], digits=16)
 
 
-def read_task(
-    spec: TaskSpec, data: Path | None, *, limit: int | None = None, shots: int | None = None
-) -> TaskRows:
+def read_task(spec: TaskSpec, data: Path | None, *, limit: int | None = None, shots: int | None = None) -> TaskRows:
     """Read what is asked of one benchmark."""
     if data is None:
-        raise ConfigError(
-            f"{spec.task}: give --data DIR, the folder of the evaluation data. Expected: {spec.layout}"
-        )
+        raise ConfigError(f"{spec.task}: give --data DIR, the folder of the evaluation data. Expected: {spec.layout}")
     num_shots = spec.shots if shots is None else shots
     if num_shots < 0 or (limit is not None and limit < 2):
         raise ConfigError(
@@ -240,9 +226,7 @@ def read_task(
     rest = {name: rows[reserved:] for name, rows in everything.items()}
     available = sum(len(rows) for rows in rest.values())
     if available < 2:
-        raise DataError(
-            f"{spec.task}: {available} questions in {data}/{spec.files['test']}; it takes at least two"
-        )
+        raise DataError(f"{spec.task}: {available} questions in {data}/{spec.files['test']}; it takes at least two")
     asked = _lowest_hashes(rest, limit)
     return TaskRows(
         test=asked,
@@ -283,9 +267,7 @@ def read_tasks(
     return rows, list(problems)
 
 
-def _examples(
-    spec: TaskSpec, data: Path, num_shots: int, everything: Mapping[str, list[Row]]
-) -> dict[str, list[Row]]:
+def _examples(spec: TaskSpec, data: Path, num_shots: int, everything: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
     """The first rows of the files of examples: those of the subtask where there are several files."""
     if num_shots == 0:
         return {}
@@ -341,9 +323,7 @@ def _lowest_hashes(rows: Mapping[str, list[Row]], limit: int | None) -> dict[str
     return {name: each for name, each in kept.items() if each}
 
 
-def _majority(
-    everything: Mapping[str, list[Row]], asked: Mapping[str, list[Row]], field: str | None
-) -> float:
+def _majority(everything: Mapping[str, list[Row]], asked: Mapping[str, list[Row]], field: str | None) -> float:
     """Mean over what is asked of the share that the most frequent answer has in its subtask's file."""
     assert field is not None
     share = {}
@@ -374,10 +354,7 @@ def _alike(spec: TaskSpec, rows: Sequence[Row]) -> Sequence[Row]:
     """
     templates = " ".join(str(each) for key, each in spec.harness.items() if key.startswith("doc_to_"))
     named = [name for name in (rows[0] if rows else ()) if re.search(rf"\b{re.escape(name)}\b", templates)]
-    kinds = {
-        name: (int, float) if isinstance(rows[0][name], (int, float)) else type(rows[0][name])
-        for name in named
-    }
+    kinds = {name: (int, float) if isinstance(rows[0][name], (int, float)) else type(rows[0][name]) for name in named}
     for number, row in enumerate(rows, 1):
         for name, kind in kinds.items():
             if rows[0][name] is not None and not isinstance(row.get(name), kind):

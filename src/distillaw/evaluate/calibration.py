@@ -288,9 +288,7 @@ def _score(
     ranks: Ranks,
     seen: Callable[[int], None] = lambda tokens: None,
 ) -> CalibratedScores:
-    found, again = (
-        CalibratedScores.empty(documents, bins, with_teacher=teacher is not None) for _ in range(2)
-    )
+    found, again = (CalibratedScores.empty(documents, bins, with_teacher=teacher is not None) for _ in range(2))
     for batch, counts in ranks.rounds(batches):
         _score_batch(model, teacher, batch, found if counts else again)
         seen(ranks.world * int((batch.labels != IGNORE).sum()))

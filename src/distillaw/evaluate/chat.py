@@ -105,9 +105,7 @@ def choose_questions(questions: list[ChatQuestion], limit: int | None) -> list[C
     """The questions with the lowest hashes, in the file's order; None: all."""
     if limit is None:
         return questions
-    lowest = sorted(questions, key=lambda each: content_hash([each.question_id, each.turns], digits=64))[
-        :limit
-    ]
+    lowest = sorted(questions, key=lambda each: content_hash([each.question_id, each.turns], digits=64))[:limit]
     return [each for each in questions if each in lowest]
 
 
@@ -122,9 +120,7 @@ def read_prompts(file: Path | None) -> dict[str, JudgePrompt]:
         return dict(_OURS)
     try:
         found = {
-            str(row["name"]): JudgePrompt(
-                system=str(row["system_prompt"]), template=str(row["prompt_template"])
-            )
+            str(row["name"]): JudgePrompt(system=str(row["system_prompt"]), template=str(row["prompt_template"]))
             for _, row in _lines(file, "judge prompts")
         }
     except KeyError as error:
@@ -145,9 +141,7 @@ def prompt_name(kind: str, question: ChatQuestion, turn: int) -> str:
 
 def _lines(file: Path, what: str):
     if not file.is_file():
-        raise ConfigError(
-            f"{file}: no such file; {what} are a .jsonl file in FastChat's format (docs/evaluate.md)"
-        )
+        raise ConfigError(f"{file}: no such file; {what} are a .jsonl file in FastChat's format (docs/evaluate.md)")
     for number, line in enumerate(read_text(file).split("\n"), 1):
         if not line.strip():
             continue
@@ -181,9 +175,7 @@ def _both_turns(side: str, name: str) -> str:
     return f"[Assistant {name}]\n{turns}\n[End]"
 
 
-_REFERENCES = (
-    "[Right answers]\nUser: {question_1}\n{ref_answer_1}\nUser: {question_2}\n{ref_answer_2}\n[End]\n\n"
-)
+_REFERENCES = "[Right answers]\nUser: {question_1}\n{ref_answer_1}\nUser: {question_2}\n{ref_answer_2}\n[End]\n\n"
 _ONE_PAIR = "[Answer A]\n{answer_a}\n[End]\n\n[Answer B]\n{answer_b}\n[End]"
 _TWO_PAIRS = f"{_both_turns('a', 'A')}\n\n{_both_turns('b', 'B')}"
 _TWO = "[Conversation]\nUser: {question_1}\n{answer_1}\nUser: {question_2}\n{answer_2}\n[End]"
@@ -194,9 +186,7 @@ _OURS = {
         template="[Question]\n{question}\n\n[Right answer]\n{ref_answer_1}\n[End]\n\n" + _ONE_PAIR,
     ),
     "pair-v2-multi-turn": JudgePrompt(system=_PAIR + _SECOND, template=_TWO_PAIRS),
-    "pair-math-v1-multi-turn": JudgePrompt(
-        system=_PAIR + _RIGHT + _SECOND, template=_REFERENCES + _TWO_PAIRS
-    ),
+    "pair-math-v1-multi-turn": JudgePrompt(system=_PAIR + _RIGHT + _SECOND, template=_REFERENCES + _TWO_PAIRS),
     "single-v1": JudgePrompt(system=_SINGLE, template="[Question]\n{question}\n\n[Answer]\n{answer}\n[End]"),
     "single-math-v1": JudgePrompt(
         system=_SINGLE + _RIGHT,
@@ -360,9 +350,7 @@ def judge_chat(
     """
     questions = questions_of(wishes)
     sides = {"model": source} | ({"against": locate(wishes.against)} if wishes.against is not None else {})
-    said = {
-        name: _answers(each, questions, wishes.max_tokens, out, device, say) for name, each in sides.items()
-    }
+    said = {name: _answers(each, questions, wishes.max_tokens, out, device, say) for name, each in sides.items()}
     first, second = said["model"][0], said["against"][0] if "against" in said else None
     lengths = None
     if second is not None:
@@ -436,7 +424,5 @@ def _answers(
     rows = {name: known[key] for name, key in keys.items()}
     return (
         {name: [str(each) for each in row["answers"]] for name, row in rows.items()},
-        {
-            name: row.get("cut", []) for name, row in rows.items()
-        },  # not known of files from before it was kept
+        {name: row.get("cut", []) for name, row in rows.items()},  # not known of files from before it was kept
     )

@@ -87,9 +87,7 @@ def _ask(
     try:
         import lm_eval  # noqa: F401
     except ImportError:
-        raise ConfigError(
-            'benchmarks need lm-evaluation-harness; pip install "distillaw[evaluate]"'
-        ) from None
+        raise ConfigError('benchmarks need lm-evaluation-harness; pip install "distillaw[evaluate]"') from None
     with _quiet():
         from lm_eval.evaluator import evaluate
 

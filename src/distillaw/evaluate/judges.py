@@ -61,11 +61,7 @@ class ChatModel:
         model = load_weights(source, where, torch.float32 if where.type == "cpu" else torch.bfloat16)
         chat = cls(name=source.name, fingerprint=fingerprint(source), model=model, tokenizer=tokenizer)
         with torch.no_grad():
-            if (
-                not model(input_ids=chat.prompt([{"role": "user", "content": "Hello"}]))
-                .logits.isfinite()
-                .all()
-            ):
+            if not model(input_ids=chat.prompt([{"role": "user", "content": "Hello"}])).logits.isfinite().all():
                 raise DivergedError(
                     f"{source.name}: its probabilities are not finite, so it can neither answer nor judge; its "
                     "training diverged or its weights are damaged"
@@ -140,9 +136,7 @@ class ChatModel:
         limit = context_of(self.model.config)
         room = ids.shape[1] if limit is None else limit - reserve
         if room < 1:
-            raise ConfigError(
-                f"{self.name}: its context of {limit} tokens leaves no room for an answer of {reserve}"
-            )
+            raise ConfigError(f"{self.name}: its context of {limit} tokens leaves no room for an answer of {reserve}")
         return ids[:, -room:]
 
 
@@ -326,14 +320,10 @@ def check_judge(judge: str, model: str | None) -> None:
         if model is None:
             raise ConfigError(f"--judge {judge}: give --judge-model NAME, the model that server should use")
         if "@" in urlsplit(judge).netloc:
-            raise ConfigError(
-                f"--judge: a password in the URL would be stored with the verdicts; set {KEY} instead"
-            )
+            raise ConfigError(f"--judge: a password in the URL would be stored with the verdicts; set {KEY} instead")
         return
     if "://" in judge:
-        raise ConfigError(
-            f"--judge {judge}: a URL begins with http:// or https://; else give a model's folder"
-        )
+        raise ConfigError(f"--judge {judge}: a URL begins with http:// or https://; else give a model's folder")
     if model is not None:
         raise ConfigError(f"--judge-model {model}: only for a judge behind a URL; {judge} is a model itself")
     _chatting(locate(judge))

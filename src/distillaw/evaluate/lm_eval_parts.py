@@ -134,9 +134,7 @@ class SharedContextLM(HFLM):
         positions = torch.zeros_like(tokens)
         sees = torch.tril(torch.ones(length, length, dtype=torch.bool)).repeat(len(rows), 1, 1)
         places: list[tuple[int, int, list[int]]] = []
-        for b, ((context, continuations), indices) in enumerate(
-            zip(pieces.items(), rows.values(), strict=True)
-        ):
+        for b, ((context, continuations), indices) in enumerate(zip(pieces.items(), rows.values(), strict=True)):
             start = len(context)
             tokens[b, :start] = torch.tensor(context)
             positions[b, :start] = torch.arange(start)
@@ -168,9 +166,7 @@ class SharedContextLM(HFLM):
 class RememberingLM(LM):
     """Answers from the file of a former attempt where it has them, else from the model, in chunks of like length."""
 
-    def __init__(
-        self, inner: HFLM, file: Path, *, name: str, say: Callable[[str], None], ranks: Ranks
-    ) -> None:
+    def __init__(self, inner: HFLM, file: Path, *, name: str, say: Callable[[str], None], ranks: Ranks) -> None:
         super().__init__()
         self._inner, self._file, self._name, self._say, self._ranks = inner, file, name, say, ranks
         self._known = ranks.told(lambda: {str(row["key"]): row["answer"] for row in read_json_lines(file)})
@@ -194,9 +190,7 @@ class RememberingLM(LM):
         """Of the model."""
         return self._inner.tokenizer_name
 
-    def apply_chat_template(
-        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
-    ) -> str:
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """By the model's tokenizer."""
         return self._inner.apply_chat_template(chat_history, add_generation_prompt=add_generation_prompt)
 
@@ -207,9 +201,7 @@ class RememberingLM(LM):
         missing = [i for i, key in enumerate(keys) if key not in self._known]
         missing.sort(key=lambda i: (-len(str(requests[i].args[0])), str(requests[i].args[0])))
         before = len(requests) - len(missing)
-        self._say(
-            f"{self._name}: {len(requests)} requests" + (f", {before} answered before" if before else "")
-        )
+        self._say(f"{self._name}: {len(requests)} requests" + (f", {before} answered before" if before else ""))
         progress = Telling(self._name, len(missing), "requests", self._say)
         chunks = [missing[first : first + CHUNK] for first in range(0, len(missing), CHUNK)]
         for part, counts in self._ranks.rounds(chunks):
@@ -221,9 +213,7 @@ class RememberingLM(LM):
             progress.advance(len(every))
         return [self._known[key] for key in keys]
 
-    def _answer(
-        self, kind: str, requests: list[Instance], keys: list[str], part: list[int]
-    ) -> dict[str, Any]:
+    def _answer(self, kind: str, requests: list[Instance], keys: list[str], part: list[int]) -> dict[str, Any]:
         # sampled answers do not depend on where a kill fell, nor on who is asked
         torch.manual_seed(int(keys[part[0]][:8], 16))
         found = getattr(self._inner, kind)([requests[i] for i in part], disable_tqdm=True)

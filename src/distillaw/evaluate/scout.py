@@ -263,9 +263,7 @@ def check_tokenizers(models: Sequence[str], text: str, study: Path | None) -> No
         )
 
 
-def _settle_windows(
-    sources: Sequence[ModelSource], context: int | None, stride: int | None
-) -> tuple[int, int]:
+def _settle_windows(sources: Sequence[ModelSource], context: int | None, stride: int | None) -> tuple[int, int]:
     """One context for all candidates, so that none sees more than another; checked before anything is loaded."""
     if not sources:
         raise ConfigError("no candidate given; name at least one model, e.g. models/SmolLM2-135M")
@@ -287,9 +285,7 @@ def _settle_windows(
     context = context or min([CONTEXT, *limits.values()])
     stride = context if stride is None else stride
     if not 1 <= stride <= context:
-        raise ConfigError(
-            f"--stride {stride}: it lies between 1 and the context, {context}; half of it is usual"
-        )
+        raise ConfigError(f"--stride {stride}: it lies between 1 and the context, {context}; half of it is usual")
     return context, stride
 
 

@@ -217,13 +217,9 @@ def _text(session: _Session, wishes: TextWishes, teacher: ModelSource | None) ->
     }
 
 
-def _benchmark(
-    session: _Session, spec: TaskSpec, rows: TaskRows, way: Way, limit: int | None
-) -> dict[str, object]:
+def _benchmark(session: _Session, spec: TaskSpec, rows: TaskRows, way: Way, limit: int | None) -> dict[str, object]:
     # how many programs are drawn changes nothing where none are
-    drawn = (
-        {"samples": way.samples, "temperature": way.temperature} if spec.executed and way.samples > 1 else {}
-    )
+    drawn = {"samples": way.samples, "temperature": way.temperature} if spec.executed and way.samples > 1 else {}
     put = {"chat": way.chat, **drawn}
     identity = {"task": asdict(spec), "data": rows.data_hash, "shots": rows.num_shots, "way": put}
     file, label = session.part(spec.task, identity)
@@ -233,9 +229,7 @@ def _benchmark(
     def measure() -> dict[str, Any]:
         model, tokenizer = session.model
         files = {"memory": memory, "samples": samples}
-        score = run_benchmark(
-            model.model, tokenizer, spec, rows, way, **files, say=session.say, ranks=session.ranks
-        )
+        score = run_benchmark(model.model, tokenizer, spec, rows, way, **files, say=session.say, ranks=session.ranks)
         scored: dict[str, Any] = asdict(score)
         return scored | {"samples": str(samples.relative_to(session.out)), "data": rows.data_hash}
 
@@ -247,9 +241,7 @@ def _benchmark(
 
 def _chat(session: _Session, wishes: ChatWishes) -> dict[str, object]:
     """Judged chat; a judge behind a URL may change unseen, so verdicts are kept but never presumed."""
-    found = judge_chat(
-        session.source, wishes, out=session.out / "chat", device=session.device, say=session.say
-    )
+    found = judge_chat(session.source, wishes, out=session.out / "chat", device=session.device, say=session.say)
     identity = identity_of(wishes) | {"judge": found["judge"], "against": wishes.against}
     if wishes.second_judge is not None:
         identity["second"] = [wishes.second_judge, wishes.second_judge_model]

@@ -76,9 +76,7 @@ def walks(record: StudyRecord) -> list[Walk]:
     for run in sorted((*record.every_teacher.values(), *record.students), key=lambda run: run.tokens):
         longest[str(run.row.get("group") or run.run_id)] = run
     found = (_walk(record, run) for run in longest.values())
-    return sorted(
-        (walk for walk in found if walk is not None), key=lambda w: (w.run.params, w.teacher, w.run.run_id)
-    )
+    return sorted((walk for walk in found if walk is not None), key=lambda w: (w.run.params, w.teacher, w.run.run_id))
 
 
 def _walk(record: StudyRecord, run: Run) -> Walk | None:
@@ -163,9 +161,7 @@ def draw_excess(record: Mapping[str, Any], fork: Mapping[str, Any]) -> Figure:
     if len(arms) < 2 or any(arm["trunk"] != arm["loss"] for arm in arms):
         trunks = dict.fromkeys(arm["trunk"] for arm in arms)
         panels = {f"{trunk} checkpoint": [a for a in arms if a["trunk"] == trunk] for trunk in trunks}
-    figure, axes = new_figure(
-        1, len(panels), width=4.8 if len(panels) == 1 else 3.4 * len(panels), height=3.2
-    )
+    figure, axes = new_figure(1, len(panels), width=4.8 if len(panels) == 1 else 3.4 * len(panels), height=3.2)
     for ax, (title, arms) in zip(axes[0], panels.items(), strict=True):
         for shift, arm in enumerate(arms):
             _draw_arm(ax, arm, shift=1 + 0.04 * (shift - (len(arms) - 1) / 2))
@@ -285,10 +281,7 @@ def draw_image_walks(walks: Sequence[ImageWalk]) -> Figure:
     if len(kinds) == 1:
         axes[0][0].add_artist(kinds_of_fit)  # the second legend would replace it
     axes[0][-1].legend(
-        handles=[
-            Line2D([], [], color=SERIES[i % len(SERIES)], label=f"batch {size}")
-            for i, size in enumerate(sizes)
-        ],
+        handles=[Line2D([], [], color=SERIES[i % len(SERIES)], label=f"batch {size}") for i, size in enumerate(sizes)],
         loc="lower right",
     )
     return figure

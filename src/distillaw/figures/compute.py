@@ -323,9 +323,7 @@ def _among_next(point: ScorePoint, others: Sequence[ScorePoint]) -> FrontierPlac
 
 
 def _point(paid: Paid, scenario: Scenario) -> ScorePoint:
-    return ScorePoint(
-        name=paid.name, compute=paid.compute(scenario), score=-paid.loss, se=paid.half / Z90, is_own=True
-    )
+    return ScorePoint(name=paid.name, compute=paid.compute(scenario), score=-paid.loss, se=paid.half / Z90, is_own=True)
 
 
 @in_style
@@ -338,9 +336,7 @@ def draw_paid(paid: Sequence[Paid]) -> Figure:
     frontiers = [frontier(paid, scenario) for scenario in SCENARIOS]
     frontiers = [one for one in frontiers if one.points[True] and one.points[False]]
     if not frontiers:
-        raise DataError(
-            "No student has been run both with and without a teacher and counted its compute yet."
-        )
+        raise DataError("No student has been run both with and without a teacher and counted its compute yet.")
     axes = {"x": "compute paid, FLOP", "y": "student loss, nats/token"}
     figure, panels = new_panels(len(frontiers), panel=(3.6, 3.2), margin=(0.4, 0.3), **axes)
     for ax, one in zip(panels, frontiers, strict=True):

@@ -76,9 +76,7 @@ def checked_format(kind: str, where: str = "") -> str:
     return kind
 
 
-def figure_bytes(
-    figure: Figure, kind: str, *, name: str, dpi: float = DPI, facecolor: str = "white"
-) -> bytes:
+def figure_bytes(figure: Figure, kind: str, *, name: str, dpi: float = DPI, facecolor: str = "white") -> bytes:
     """What `save` writes; `name` seeds the ids of an SVG."""
     buffer = io.BytesIO()
     with mpl.rc_context(PAGE.settings | {"svg.hashsalt": name, "pdf.fonttype": 42}), laid_out(figure):

@@ -149,9 +149,7 @@ def quantities_of(rows: Sequence[Scored]) -> list[str]:
 def _frozen_panel(ax: Axes, quantity: str, rows: Sequence[Scored]) -> None:
     place, ticks = 0.0, []
     for k, one in enumerate(scorecard.by_forecaster(rows)):
-        own = sorted(
-            (r for r in rows if r.prediction.by == one.by), key=lambda r: (r.factor_beyond, r.prediction.mean)
-        )
+        own = sorted((r for r in rows if r.prediction.by == one.by), key=lambda r: (r.factor_beyond, r.prediction.mean))
         for row in own:
             _bar(ax, place, row, SERIES[k % len(SERIES)])
             place += 1

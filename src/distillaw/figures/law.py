@@ -86,9 +86,7 @@ def loss_over_tokens(
     teachers = [float(loss) for loss in np.atleast_1d(teacher_loss)]
     curves = [("no teacher", INK, _values(found, "supervised", params=student_params, tokens=at))]
     for place, loss in enumerate(teachers):
-        curve = _values(
-            found, "distillation", student_params=student_params, student_tokens=at, teacher_loss=loss
-        )
+        curve = _values(found, "distillation", student_params=student_params, student_tokens=at, teacher_loss=loss)
         curves.append((f"teacher {loss:.4g}", SERIES[place % len(SERIES)], curve))
     figure, [[ax]] = new_figure(1, 1, width=5.4, height=3.6)
     for _, color, (mean, lower, upper, inside) in curves:
@@ -137,9 +135,7 @@ def _behind(law: FitResult, coords: dict[str, ArrayLike]) -> _Curve:
     return np.exp(mean), np.exp(lower), np.exp(upper), box
 
 
-def _band(
-    law: PublishedLaw, part: str, coords: dict[str, ArrayLike], i: int, is_inside: bool
-) -> tuple[float, float]:
+def _band(law: PublishedLaw, part: str, coords: dict[str, ArrayLike], i: int, is_inside: bool) -> tuple[float, float]:
     """The stated error, as wide outside the range as at its edge: hatched there."""
     at = {name: float(np.broadcast_to(value, (_POINTS,))[i]) for name, value in coords.items()}
     interval = published_band(law, part=part, coords=at, is_inside=is_inside).interval
@@ -229,14 +225,10 @@ def loss_over_teacher_loss(
     """
     found = _laws(laws)
     at = None if losses is None else np.linspace(*losses, 200)
-    curve = teacher_loss_curve(
-        found.ensemble, student_params=student_params, student_tokens=student_tokens, losses=at
-    )
+    curve = teacher_loss_curve(found.ensemble, student_params=student_params, student_tokens=student_tokens, losses=at)
     inside = found.inside(np.asarray(student_params), np.asarray(student_tokens), curve.teacher_loss)
     ends = float(curve.teacher_loss[-1]), float(curve.teacher_loss[0])
-    figure, ax = _over_teachers(
-        curve, curve.teacher_loss, inside, ends=ends, scale="linear", show=lambda v: f"{v:.3g}"
-    )
+    figure, ax = _over_teachers(curve, curve.teacher_loss, inside, ends=ends, scale="linear", show=lambda v: f"{v:.3g}")
     ax.set_xlabel("teacher loss, nats/token  (better →)")
     set_title(ax, f"{format_count(student_params)} student, {format_count(student_tokens)} tokens")
     return figure

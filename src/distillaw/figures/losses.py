@@ -96,9 +96,7 @@ def draw_gap(cells: Sequence[MeasuredPoint]) -> Figure:
             if place + columns >= len(cells):
                 ax.set_xlabel(GAP_AXES["x"])
         return figure
-    figure, axes = new_figure(
-        len(budgets), len(sizes), width=3.3 * len(sizes) + 0.4, height=2.35 * len(budgets) + 0.3
-    )
+    figure, axes = new_figure(len(budgets), len(sizes), width=3.3 * len(sizes) + 0.4, height=2.35 * len(budgets) + 0.3)
     last = {c.params: c.tokens for c in sorted(cells, key=lambda c: c.tokens)}
     for row, budget in enumerate(budgets):
         own = {c.params: c for c in cells if c.tokens == budget}

@@ -110,14 +110,10 @@ def start_cells(record: StudyRecord) -> list[StartCell]:
             for arm, runs in record.arms.items()
         }
         taught = {arm: _points(record, [run for run in runs if run.teacher_run]) for arm, runs in own.items()}
-        alone = {
-            arm: _points(record, [run for run in runs if not run.teacher_run]) for arm, runs in own.items()
-        }
+        alone = {arm: _points(record, [run for run in runs if not run.teacher_run]) for arm, runs in own.items()}
         found = {arm: of[params, tokens] for arm, of in best.items() if (params, tokens) in of}
         if any(taught.values()):
-            cells.append(
-                StartCell(label=label, params=params, tokens=tokens, taught=taught, alone=alone, best=found)
-            )
+            cells.append(StartCell(label=label, params=params, tokens=tokens, taught=taught, alone=alone, best=found))
     return cells
 
 

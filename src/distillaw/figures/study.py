@@ -230,12 +230,8 @@ def calibration(record: StudyRecord) -> Figure:
 def _scored(record: StudyRecord) -> list[Scored]:
     """Frozen predictions with what was measured; those that do not count are left out."""
     if not frozen_files(predictions_folder(record.folder)):
-        raise DataError(
-            f"{record.folder}: nothing was predicted before its runs; `distillaw verify freeze` does it"
-        )
+        raise DataError(f"{record.folder}: nothing was predicted before its runs; `distillaw verify freeze` does it")
     rows = [row for row in score_places([record.folder]).predictions if row.counts]
     if not rows:
-        raise DataError(
-            f"{record.folder}: {NONE_SCORED} `distillaw verify score {record.folder}` says what is missing"
-        )
+        raise DataError(f"{record.folder}: {NONE_SCORED} `distillaw verify score {record.folder}` says what is missing")
     return rows

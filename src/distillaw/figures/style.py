@@ -105,9 +105,7 @@ class Look:
                 raise ConfigError(f"width {width!r}: inches, or one of {', '.join(WIDTHS)}")
             return cls(width=WIDTHS[width], font_size=size)
         if width is not None and not 1.5 <= width <= 40:
-            raise ConfigError(
-                f"width {width:g}: inches between 1.5 and 40; a column of a paper has about 3.35"
-            )
+            raise ConfigError(f"width {width:g}: inches between 1.5 and 40; a column of a paper has about 3.35")
         return cls(width=width, font_size=size)
 
     @property
@@ -280,9 +278,7 @@ def note(
     ax.annotate(text, at, ha=ha, va=va, fontsize=size, color=color, **where, **more)
 
 
-def dot(
-    ax: Axes, x: float, y: float, *, color: str, size: float, filled: bool, marker: str = "o", **more: Any
-) -> None:
+def dot(ax: Axes, x: float, y: float, *, color: str, size: float, filled: bool, marker: str = "o", **more: Any) -> None:
     """A marker, a ring where it is not filled."""
     face = color if filled else PAPER
     ax.plot(x, y, marker, color=color, markersize=size, markerfacecolor=face, **more)

@@ -228,9 +228,7 @@ def _source(table: Mapping[str, ArrayLike] | str | Path) -> str:
     return str(table) if isinstance(table, str | Path) else "table in memory"
 
 
-def _check_capacity(
-    delta: float | str, priors: object, weights: object, group: str | None
-) -> tuple[str, ...]:
+def _check_capacity(delta: float | str, priors: object, weights: object, group: str | None) -> tuple[str, ...]:
     """Refuse what least squares on each student's own U has no use for; a note where groups were named."""
     given = {"delta": delta != "auto", "priors": priors != "auto", "weights": weights is not None}
     if unused := ", ".join(name for name, is_given in given.items() if is_given):
@@ -240,9 +238,7 @@ def _check_capacity(
         )
     if group is None or group.lower() == "none":
         return ()
-    return (
-        f"group {group}: runs of one student and budget count as independent, but for what a seed shares",
-    )
+    return (f"group {group}: runs of one student and budget count as independent, but for what a seed shares",)
 
 
 def _fit_family(rows: Observations, supervised: Supervised | None, request: Request) -> FitResult:
@@ -274,9 +270,7 @@ def _fit_pruned(
 ) -> FitResult:
     """The law of starts; behind it the law given, else one fitted to the fresh students."""
     if rows.arm == "fresh":
-        raise ConfigError(
-            "arm = 'fresh': the law of starts is of students that begin as cuts (pruned, fixed)"
-        )
+        raise ConfigError("arm = 'fresh': the law of starts is of students that begin as cuts (pruned, fixed)")
     cuts = read_cuts(data, rows, fresh)
     if law is None:
         behind = _fit_family(fresh, None, replace(request, family="distillation-kappa", check=False))

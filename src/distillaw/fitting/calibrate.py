@@ -117,9 +117,7 @@ def hold_out(
         found.append(_predict_above(problem, fitted, extent, below, scored, i, rng, replicates))
     if not found:
         return None
-    return HoldOuts(
-        **{name: np.concatenate([getattr(f, name) for f in found]) for name in HoldOuts.__slots__}
-    )
+    return HoldOuts(**{name: np.concatenate([getattr(f, name) for f in found]) for name in HoldOuts.__slots__})
 
 
 def _predict_above(
@@ -157,9 +155,7 @@ def held_out_error(held: HoldOuts | None) -> float | None:
     return float(np.exp(np.log(np.maximum(squares, 1e-20)).mean() / 2))
 
 
-def calibrate_term(
-    held: HoldOuts | None, *, noise: float, level: float, levels: Array | None = None
-) -> Calibration:
+def calibrate_term(held: HoldOuts | None, *, noise: float, level: float, levels: Array | None = None) -> Calibration:
     """The misspecification term that makes held-out rows fall inside their intervals as often as nominal.
 
     Student-t likelihood over grids of m0 and of a slope for each axis, with log-normal priors around the defaults,
@@ -236,9 +232,7 @@ def _posterior(likelihood: Array) -> tuple[float, Array]:
     return float(np.sqrt(both.sum(axis=1) @ _EDGES**2)), np.sqrt(of_slope @ _SLOPES**2)
 
 
-def by_decade(
-    held: HoldOuts, calibration: Calibration, *, noise: float, levels: Array
-) -> list[dict[str, float]]:
+def by_decade(held: HoldOuts, calibration: Calibration, *, noise: float, levels: Array) -> list[dict[str, float]]:
     """The held-out predictions by how far beyond the fitted runs they lie, in decades of compute.
 
     Each entry: `from` and `to` (decades), `num` predictions, `error` (root mean square, in ln L), `inside` the

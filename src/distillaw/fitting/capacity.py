@@ -97,14 +97,10 @@ class _Posterior:
         at = rng.choice(self.weight.size, size=count, p=self.weight.ravel())
         low, high = (
             u.ravel()[at] + step * rng.uniform(-0.5, 0.5, count)
-            for u, step in zip(
-                self.ends, (np.diff(self.ends[0][:2, 0]), np.diff(self.ends[1][0, :2])), strict=True
-            )
+            for u, step in zip(self.ends, (np.diff(self.ends[0][:2, 0]), np.diff(self.ends[1][0, :2])), strict=True)
         )
         step = self.log_ratio[1] - self.log_ratio[0]
-        ratio = rng.choice(self.log_ratio, size=count, p=self.ratio_weight) + step * rng.uniform(
-            -0.5, 0.5, count
-        )
+        ratio = rng.choice(self.log_ratio, size=count, p=self.ratio_weight) + step * rng.uniform(-0.5, 0.5, count)
         return np.column_stack([self.lines(low, high), np.exp(ratio)])
 
     def tests(self) -> dict[str, float]:
@@ -169,9 +165,7 @@ def _budgets(rows: Observations) -> list[tuple[dict[str, float | str], np.ndarra
         order = np.argsort(value, kind="stable")
         cuts = np.flatnonzero(np.diff(np.log(value[order])) > SAME_BUDGET) + 1
         groups = [np.sort(group) for group in np.split(order, cuts)]
-        ways.append(
-            [({"budget": float(np.median(value[index])), "budget_unit": unit}, index) for index in groups]
-        )
+        ways.append([({"budget": float(np.median(value[index])), "budget_unit": unit}, index) for index in groups])
     return min(ways, key=len)
 
 
@@ -236,9 +230,7 @@ def _fit_budget(rows: Observations, request: Request, budget: Mapping[str, objec
     replicates = posterior.draw(request.bootstrap, np.random.default_rng(request.seed))
     notes = rows.notes
     if tests["constant_ratio"] < NOT_CONSTANT:
-        ends = ", ".join(
-            f"{posterior.teacher(S) / S:.3g} at {format_count(S)}" for S in (min(sizes), max(sizes))
-        )
+        ends = ", ".join(f"{posterior.teacher(S) / S:.3g} at {format_count(S)}" for S in (min(sizes), max(sizes)))
         notes = (
             *notes,
             f"the ratio is not constant (two-sided p {tests['constant_ratio']:.2g}): by the line it is {ends}; `ratio` "
@@ -246,9 +238,7 @@ def _fit_budget(rows: Observations, request: Request, budget: Mapping[str, objec
         )
     return replace(
         refused(FitStatus.CONVERGED, f"{remedy}."),
-        curve=FittedCurve(
-            form="capacity-gap", theta=np.r_[posterior.line, posterior.ratio], replicates=replicates
-        ),
+        curve=FittedCurve(form="capacity-gap", theta=np.r_[posterior.line, posterior.ratio], replicates=replicates),
         noise=posterior.scatter,
         notes=notes,
         calibration=Calibration(at_edge=0.0, per_decade=0.0),
@@ -427,9 +417,7 @@ def _posterior(sizes: Sequence[float], profiles: Profiles) -> _Posterior:
 
     def lattice(low: Array, high: Array) -> tuple[Array, Array, Array]:
         """Both ends of the line and the log posterior there."""
-        u, v = np.meshgrid(
-            *(np.linspace(*ends, _POINTS) for ends in zip(low, high, strict=True)), indexing="ij"
-        )
+        u, v = np.meshgrid(*(np.linspace(*ends, _POINTS) for ends in zip(low, high, strict=True)), indexing="ij")
         return u, v, posterior(np.log(np.exp(u)[..., None] * (1 - along) + np.exp(v)[..., None] * along))
 
     u, v, value = lattice(np.full(2, grid[0]), np.full(2, grid[-1]))

@@ -47,9 +47,7 @@ def match_columns(table: Mapping, columns: Mapping[str, str], group: str | None)
                 f"columns: unknown name {name!r}{did_you_mean(name, _ALIASES)}; known: {', '.join(_ALIASES)}"
             )
         if column not in table:
-            raise DataError(
-                f"no column {column!r}{did_you_mean(column, table)}; the table has: {', '.join(table)}"
-            )
+            raise DataError(f"no column {column!r}{did_you_mean(column, table)}; the table has: {', '.join(table)}")
     if group is not None and group.lower() != "none":
         if group not in table:
             raise DataError(
@@ -59,9 +57,7 @@ def match_columns(table: Mapping, columns: Mapping[str, str], group: str | None)
     lowered = {column.lower(): column for column in reversed(list(table))}
     found: dict[str, str | None] = {}
     for name, aliases in _ALIASES.items():
-        found[name] = wanted.get(name) or next(
-            (lowered[alias] for alias in aliases if alias in lowered), None
-        )
+        found[name] = wanted.get(name) or next((lowered[alias] for alias in aliases if alias in lowered), None)
     if group is not None and group.lower() == "none":
         found["group"] = None
     for name in ("params", "tokens", "loss"):
@@ -82,9 +78,7 @@ def unit_scale(loss_column: str | None, table: Mapping[str, NDArray], unit: str 
     for name in ("loss_unit", "unit", "params_convention", "tokenizer"):
         values = {str(v) for v in table.get(name, ())}
         if len(values) > 1:
-            raise UnitError(
-                f"column {name!r} mixes {', '.join(sorted(values))}; fit one at a time, or convert first"
-            )
+            raise UnitError(f"column {name!r} mixes {', '.join(sorted(values))}; fit one at a time, or convert first")
     stated = {str(v).lower() for name in ("loss_unit", "unit") for v in table.get(name, ())} - {
         "nats",
         "nats/token",
@@ -99,17 +93,13 @@ def unit_scale(loss_column: str | None, table: Mapping[str, NDArray], unit: str 
     return _UNITS[unit or "nats"]
 
 
-def read_numbers(
-    name: str, column: str | None, table: Mapping[str, NDArray], index: NDArray, *, needed: bool
-) -> Array:
+def read_numbers(name: str, column: str | None, table: Mapping[str, NDArray], index: NDArray, *, needed: bool) -> Array:
     """The column as positive finite floats, NaN where it is absent or not needed and empty; a bad cell is named."""
     if column is None:
         return np.full(len(index), np.nan)
     raw = table[column][index]
     try:
-        values = np.array(
-            [np.nan if v is None else v for v in raw] if raw.dtype == object else raw, dtype=np.float64
-        )
+        values = np.array([np.nan if v is None else v for v in raw] if raw.dtype == object else raw, dtype=np.float64)
     except (TypeError, ValueError):
         for i, v in zip(index, raw, strict=True):
             try:

@@ -103,9 +103,7 @@ def score_all(fits: Mapping[str, FitResult]) -> list[LawScore]:
         for name, r in usable.items()
     }
     common = set.intersection(*(set(found) for found in cuts.values())) if cuts else set()
-    return [
-        _score(name, result, [cuts[name][cut] for cut in sorted(common)]) for name, result in usable.items()
-    ]
+    return [_score(name, result, [cuts[name][cut] for cut in sorted(common)]) for name, result in usable.items()]
 
 
 def _score(form: str, result: FitResult, cuts: list[dict[str, float]]) -> LawScore:
@@ -130,9 +128,7 @@ def compared(result: FitResult, others: Mapping[str, FitResult]) -> FitResult:
     notes = [_difference(result, name, other) for name, other in others.items()]
     refused = [f"{name} is not compared: {r.status.name}" for name, r in others.items() if not r.is_usable]
     details = {**result.details, "comparison": [asdict(score) for score in scores]}
-    return replace(
-        result, details=details, notes=(*result.notes, *refused, *(note for note in notes if note))
-    )
+    return replace(result, details=details, notes=(*result.notes, *refused, *(note for note in notes if note)))
 
 
 def _difference(result: FitResult, name: str, other: FitResult) -> str | None:

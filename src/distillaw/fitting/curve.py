@@ -68,9 +68,7 @@ class FittedCurve:
             return ("student_params",)
         if self.form == "pruned":
             return ("student_params", "student_tokens", "teacher_loss", "start_params", "start_tokens")
-        return (
-            ("student_params", "student_tokens", "teacher_loss") if self.is_student else ("params", "tokens")
-        )
+        return ("student_params", "student_tokens", "teacher_loss") if self.is_student else ("params", "tokens")
 
     def log_value(self, coords: dict[str, Array], *, replicates: bool) -> Array:
         """Ln of the prediction: (1, n) at the estimate, (R, n) for the replicates.
@@ -143,9 +141,7 @@ class FittedCurve:
         replicates = np.array(document["replicates"], dtype=np.float64).reshape(-1, len(theta))
         size = len(COEFFICIENTS[form]) if form in ("capacity-gap", "pruned") else 9 if form in FREE else 6
         if form == "capacity-gap" and len(theta) == 2:
-            raise DataError(
-                "a capacity-gap law of an earlier version, whose intervals were too short; fit it again"
-            )
+            raise DataError("a capacity-gap law of an earlier version, whose intervals were too short; fit it again")
         if form not in COEFFICIENTS or len(theta) != size:
             raise ValueError(f"{len(theta)} parameters of the form {form!r:.60}")
         far = _FAR * (1e6 if form == "capacity-gap" else 1)
@@ -272,11 +268,7 @@ def student_curve(law: StudentLaw, centre: tuple[float, float]) -> FittedCurve:
     return FittedCurve(form=form, theta=theta, replicates=np.empty((0, 9)), centre=centre)
 
 
-def _power_mean(
-    A: float, B: float, alpha: float, beta: float, gamma: float, centre: tuple[float, float]
-) -> Array:
+def _power_mean(A: float, B: float, alpha: float, beta: float, gamma: float, centre: tuple[float, float]) -> Array:
     """(s0, logit w, p, q, ln eta) at the centre."""
     log_a, log_b = np.log(A) - alpha * centre[0], np.log(B) - beta * centre[1]
-    return np.array(
-        [gamma * np.logaddexp(log_a, log_b), log_a - log_b, gamma * alpha, gamma * beta, -np.log(gamma)]
-    )
+    return np.array([gamma * np.logaddexp(log_a, log_b), log_a - log_b, gamma * alpha, gamma * beta, -np.log(gamma)])

@@ -74,9 +74,7 @@ def check_estimate(
             + FitStatus.WEAKLY_IDENTIFIED.value,
         )
     if not fitted.converged or (disagreement is not None and disagreement > DISAGREEMENT):
-        size = (
-            f"an independent solver is better by {disagreement:.1e}" if disagreement else "iterations ran out"
-        )
+        size = f"an independent solver is better by {disagreement:.1e}" if disagreement else "iterations ran out"
         return DesignVerdict(
             status=FitStatus.WEAKLY_IDENTIFIED,
             remedy=f"The optimum is not certain ({size}): a flat valley. {FitStatus.WEAKLY_IDENTIFIED.value}",
@@ -146,9 +144,7 @@ def profiles(problem: Problem, fitted: Estimate, *, level: float) -> dict[str, P
         name = problem.model.names[index]
         if name in _PUBLIC and np.isfinite(error[position]) and error[position] > 0:
             label, transform = _PUBLIC[name]
-            ends = _ends(
-                problem, fitted, int(index), float(error[position]), float(inflation[position]), level
-            )
+            ends = _ends(problem, fitted, int(index), float(error[position]), float(inflation[position]), level)
             found[label] = _public(ends, transform)
     return found
 

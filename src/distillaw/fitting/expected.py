@@ -43,8 +43,7 @@ class PlannedRuns:
     def followed_by(self, cells: DesignPoints) -> "PlannedRuns":
         """These and further runs, each of a trunk of its own."""
         both = {
-            name: np.concatenate([getattr(self.cells, name), getattr(cells, name)])
-            for name in DesignPoints.__slots__
+            name: np.concatenate([getattr(self.cells, name), getattr(cells, name)]) for name in DesignPoints.__slots__
         }
         fresh = np.arange(len(cells)) + (self.trunk.max() + 1 if len(self.trunk) else 0)
         return PlannedRuns(cells=DesignPoints(**both), trunk=np.concatenate([self.trunk, fresh]))
@@ -215,9 +214,7 @@ def best_ratios(belief: LinearBelief, taught: DesignPoints) -> tuple[BestRatio, 
     curvature = np.maximum((f[:, 0] - 2 * f[:, 1] + f[:, 2]) / _STEP**2, 1e-6)
     slopes = -(G[:, 2] - G[:, 0]) / (2 * _STEP) / curvature[:, None] - belief.gradient(alone)
     outside = np.isin(best, (0, _GRID - 1))
-    errors = [
-        np.inf if out else r * _error(belief, g) for out, r, g in zip(outside, ratio, slopes, strict=True)
-    ]
+    errors = [np.inf if out else r * _error(belief, g) for out, r, g in zip(outside, ratio, slopes, strict=True)]
     return tuple(
         BestRatio(params=float(n[i]), tokens=float(d[i]), ratio=float(ratio[i]), error=float(errors[i]))
         for i in range(len(n))

@@ -249,9 +249,7 @@ class StudentModel(Model):
         value, J, curvature, _ = self.evaluate_with_supervised(theta, self.s)
         return Evaluation(value, J, curvature)
 
-    def evaluate_with_supervised(
-        self, theta: Array, s: Array
-    ) -> tuple[Array, Array, Callable[[Array], Array], Array]:
+    def evaluate_with_supervised(self, theta: Array, s: Array) -> tuple[Array, Array, Callable[[Array], Array], Array]:
         """As `evaluate` at a given ln Ltilde_S, with d ln L_S / d ln Ltilde_S as the last item."""
         term, full = self._term(theta), self.form == "full"
         broken = Break(theta, self.t - s, with_eps=full)

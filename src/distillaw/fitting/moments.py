@@ -146,18 +146,14 @@ def _sums(
     H[:, 0, 0] = by_ee
     H[:, 0, 1:] = H[:, 1:, 0] = cross
     H[:, 1:, 1:] = T @ pairs @ T.transpose(0, 2, 1)
-    _add_term_curvature(
-        H[:, 1:, 1:], moments[9, :, 0], by, moments[11, :, 0] / eta, moments[12], eta, p, q, w
-    )
+    _add_term_curvature(H[:, 1:, 1:], moments[9, :, 0], by, moments[11, :, 0] / eta, moments[12], eta, p, q, w)
     return objective, gradient, H
 
 
 def _weighted(rows: Array, basis: Array, weights: Array) -> Array:
     """sum_i w_i row_i power_i for every row (13, n), power (n, 6) and replicate (R, n): (13, R, 6)."""
     products = rows.T[:, :, None] * basis[:, None, :]
-    return (
-        (weights @ products.reshape(len(basis), -1)).reshape(len(weights), *products.shape[1:]).swapaxes(0, 1)
-    )
+    return (weights @ products.reshape(len(basis), -1)).reshape(len(weights), *products.shape[1:]).swapaxes(0, 1)
 
 
 def _softplus_and_share(x: Array) -> tuple[Array, Array]:
@@ -195,9 +191,7 @@ def _add_term_curvature(
     M = spread[:, [_ONE, _N, _D, _N, _NN, _ND, _D, _ND, _DD]].reshape(-1, 3, 3)
     H[:, 1:, 1:] += U @ M @ U.transpose(0, 2, 1) / eta[:, None, None]
     H[:, 1, 1] -= total * w * (1 - w) / eta
-    pull = np.concatenate(
-        [-by[:, 1:2], np.zeros((len(by), 2))], axis=1
-    )  # T_p,le: +by - by cancels, likewise q
+    pull = np.concatenate([-by[:, 1:2], np.zeros((len(by), 2))], axis=1)  # T_p,le: +by - by cancels, likewise q
     H[:, 1:4, 4] += pull
     H[:, 4, 1:4] += pull
     H[:, 4, 4] += Z - p * by[:, 2] - q * by[:, 3]

@@ -65,9 +65,7 @@ class Solutions:
         return int(np.argmin(self.penalised))
 
 
-def minimise(
-    objective: Objective, start: Array, *, iterations: int = 200, tolerance: float = TIGHT
-) -> Solutions:
+def minimise(objective: Objective, start: Array, *, iterations: int = 200, tolerance: float = TIGHT) -> Solutions:
     """Minimise the penalised Huber sum for each replicate.
 
     Args:
@@ -95,9 +93,7 @@ def _in_chunks(objective: Objective, start: Array, iterations: int, tolerance: f
         _minimise_chunk(objective.take(rows), start[rows], iterations, tolerance)
         for rows in (slice(i, min(i + size, R)) for i in range(0, R, size))
     ]
-    return Solutions(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in Solutions.__slots__)
-    )
+    return Solutions(*(np.concatenate([getattr(part, name) for part in parts]) for name in Solutions.__slots__))
 
 
 def graduated(

@@ -88,9 +88,7 @@ def next_runs(
         family = family or ("distillation-reduced" if taught else "supervised")
         result = fit(table, family=family, bootstrap=bootstrap, level=level, where=where, **options)
         basis = _from_rows(result, rows, guessed, points, noise, taught)
-    return basis.design(
-        target=target, budget=budget, against=against, candidates=candidates, level=level, most=most
-    )
+    return basis.design(target=target, budget=budget, against=against, candidates=candidates, level=level, most=most)
 
 
 def _loaded(source: FitResult | str | Path) -> FitResult:
@@ -160,12 +158,8 @@ def _from_guess(
 def _teachers(rows: Observations) -> list[tuple[float, float | None]]:
     """(loss, size) of some teachers of the runs, from best to worst."""
     taught = np.isfinite(rows.teacher_loss)
-    pairs = np.unique(
-        np.column_stack([rows.teacher_loss, np.nan_to_num(rows.teacher_params)])[taught], axis=0
-    )
+    pairs = np.unique(np.column_stack([rows.teacher_loss, np.nan_to_num(rows.teacher_params)])[taught], axis=0)
     picked = (
-        pairs[np.unique(np.linspace(0, len(pairs) - 1, MOST_TEACHERS).round().astype(int))]
-        if len(pairs)
-        else pairs
+        pairs[np.unique(np.linspace(0, len(pairs) - 1, MOST_TEACHERS).round().astype(int))] if len(pairs) else pairs
     )
     return [(float(loss), float(size) or None) for loss, size in picked]

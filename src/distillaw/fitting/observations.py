@@ -113,9 +113,7 @@ class Embedding:
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.vocab) and self.vocab >= 1):
-            raise ConfigError(
-                f"vocab: got {self.vocab}; give the number of entries of the vocabulary, e.g. 50304"
-            )
+            raise ConfigError(f"vocab: got {self.vocab}; give the number of entries of the vocabulary, e.g. 50304")
         if self.matrices not in (1, 2):
             raise ConfigError(
                 f"matrices: got {self.matrices}; 1 with tied embeddings, 2 with an output head of its own"
@@ -287,9 +285,7 @@ def taught_arms(
     kept, _ = _usable_rows(arrays, len(index))
     column = match_columns(arrays, dict(columns or {}), None)["teacher_loss"]
     if column is not None:
-        kept[kept] = np.isfinite(
-            read_numbers("teacher_loss", column, arrays, np.flatnonzero(kept), needed=False)
-        )
+        kept[kept] = np.isfinite(read_numbers("teacher_loss", column, arrays, np.flatnonzero(kept), needed=False))
     return sorted({str(arm) for arm in arms_in(arrays)[kept]}, key=arm_order)
 
 
@@ -445,8 +441,7 @@ def _to_non_embedding(
     width = _find(table, embedding.width, "width")
     if width is None:
         raise ConfigError(
-            f"width: no column with the model width; the table has: {', '.join(map(str, table))}. "
-            f"Say --width COLUMN"
+            f"width: no column with the model width; the table has: {', '.join(map(str, table))}. Say --width COLUMN"
         )
     times = "" if embedding.matrices == 1 else "2 x "
     params = rows.params - size * _widths(table, width, rows.row)

@@ -39,9 +39,7 @@ def learnt_exponents(without: str | None = None) -> dict[str, tuple[float, float
     """
     text = (files("distillaw.fitting") / "exponents.json").read_text(encoding="utf-8")
     collections = [
-        sets
-        for name, sets in json.loads(text)["collections"].items()
-        if name.lower() != (without or "").lower()
+        sets for name, sets in json.loads(text)["collections"].items() if name.lower() != (without or "").lower()
     ]
     found = {}
     for name in ("p", "q", "log_gamma"):

@@ -102,9 +102,7 @@ class Problem:
             precision = precision * (_FREEDOM + 1) / (_FREEDOM + away**2)
         return Prior(mean=self.prior_mean, precision=precision)
 
-    def objective(
-        self, delta: float, prior: Prior | None = None, *, weights: Array | None = None
-    ) -> Objective:
+    def objective(self, delta: float, prior: Prior | None = None, *, weights: Array | None = None) -> Objective:
         """What is minimised at a threshold; `weights` of replicates (R, n) in the place of the rows' own."""
         own = self.weight[None] if weights is None else weights
         return Objective(model=self.model, y=self.y, weights=own, delta=delta, prior=prior)
@@ -143,9 +141,7 @@ class Specified:
 def check_family(family: str) -> None:
     """Refuse an unknown family with the nearest known one."""
     if family not in FAMILIES:
-        raise ConfigError(
-            f"family: unknown {family!r}{did_you_mean(family, FAMILIES)}; known: {', '.join(FAMILIES)}"
-        )
+        raise ConfigError(f"family: unknown {family!r}{did_you_mean(family, FAMILIES)}; known: {', '.join(FAMILIES)}")
 
 
 def specify_supervised(
@@ -234,9 +230,7 @@ def specify_joint(
         SupervisedModel(n - centre[0], d - centre[1], gamma_free=True),
         StudentModel(n - own[0], d - own[1], np.log(rows.teacher_loss), np.zeros(len(n)), form=form),
     )
-    start = np.concatenate(
-        [np.repeat(supervised_theta[None], len(student_starts), axis=0), student_starts], axis=1
-    )
+    start = np.concatenate([np.repeat(supervised_theta[None], len(student_starts), axis=0), student_starts], axis=1)
     sup_mean, sup_sd = _prior_arrays(SupervisedModel.names, supervised_prior, np.arange(6))
     mean, sd = _prior_arrays(StudentModel.names, prior, np.array(FREE[form]))
     together = plain.followed_by(rows)
@@ -343,9 +337,7 @@ def _internal(priors: Mapping[str, tuple[float, float]]) -> dict[str, tuple[floa
     return out
 
 
-def _prior_arrays(
-    names: tuple[str, ...], prior: dict[str, tuple[float, float]], free: Indices
-) -> tuple[Array, Array]:
+def _prior_arrays(names: tuple[str, ...], prior: dict[str, tuple[float, float]], free: Indices) -> tuple[Array, Array]:
     mean, sd = np.zeros(len(names)), np.full(len(names), np.inf)
     for i in free:
         if names[i] in prior:
@@ -396,9 +388,7 @@ def _variable_projection(
     return np.array([theta for _, theta in found[:count]])
 
 
-def _best_linear(
-    n: Array, d: Array, z: Array, w: Array, *, tie: bool
-) -> tuple[Array, Array, Array, Array, Array]:
+def _best_linear(n: Array, d: Array, z: Array, w: Array, *, tie: bool) -> tuple[Array, Array, Array, Array, Array]:
     """For each row of z (e, n) with weights w, the best a x + b v over the grid of slopes.
 
     Returns:

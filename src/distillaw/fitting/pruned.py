@@ -88,9 +88,7 @@ def read_cuts(table: Mapping[str, ArrayLike], rows: Observations, fresh: Observa
         ),
     ):
         if bad.any():
-            raise DataError(
-                f"row {rows.row[int(bad.argmax())] + 1}: a student that begins as a cut, and {what}"
-            )
+            raise DataError(f"row {rows.row[int(bad.argmax())] + 1}: a student that begins as a cut, and {what}")
     cells: dict[tuple[float, ...], list[float]] = {}
     for key, loss in zip(_cells(fresh), fresh.loss, strict=True):
         cells.setdefault(key, []).append(float(np.log(loss)))
@@ -117,9 +115,7 @@ def curve_behind(law: PublishedLaw | FitResult) -> FittedCurve:
             )
         return law.curve
     if law.distillation is None or law.supervised is None:
-        raise ConfigError(
-            f"supervised: {law.name} has no distillation half; the law of starts needs both halves"
-        )
+        raise ConfigError(f"supervised: {law.name} has no distillation half; the law of starts needs both halves")
     return replace(student_curve(law.distillation, (0.0, 0.0)), behind=supervised_curve(law.supervised))
 
 
@@ -137,9 +133,7 @@ def log_random(curve: FittedCurve, n: Array, d: Array, t: Array, *, replicates: 
     n, taught = np.broadcast_to(n, d.shape), np.isfinite(t)
     own = replicates and len(curve.replicates) > 0
     coords = {"student_params": n, "student_tokens": d, "teacher_loss": np.where(taught, t, 0.0)}
-    alone = curve.behind.log_value(
-        {"params": n, "tokens": d}, replicates=own and len(curve.behind.replicates) > 0
-    )
+    alone = curve.behind.log_value({"params": n, "tokens": d}, replicates=own and len(curve.behind.replicates) > 0)
     return np.where(taught, curve.log_value(coords, replicates=own), alone)
 
 
@@ -291,9 +285,7 @@ def _unseen(cuts: Cuts) -> tuple[str, ...]:
     """What is said of a share of which there is no run."""
     taught = np.isfinite(cuts.rows.teacher_loss)
     missing = () if taught.any() and not taught.all() else ("share",) if taught.all() else ("taught",)
-    return tuple(
-        f"no cut student of the kind behind {name}: it is that of the law shipped" for name in missing
-    )
+    return tuple(f"no cut student of the kind behind {name}: it is that of the law shipped" for name in missing)
 
 
 def box_of_cuts(cuts: Cuts) -> Box:

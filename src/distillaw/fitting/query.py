@@ -92,9 +92,7 @@ def predict_student(
     of_source: dict[str, float] = {}
     if isinstance(law, FitResult) and law.curve is not None and law.curve.form == "pruned":
         if teacher_params is None or teacher_tokens is None:
-            raise ConfigError(
-                f"{name} is a law of starts: give the size and the tokens of the teacher that is cut"
-            )
+            raise ConfigError(f"{name} is a law of starts: give the size and the tokens of the teacher that is cut")
         of_source = {"start_params": teacher_params, "start_tokens": teacher_tokens}
     if student_tokens is None:
         raise ConfigError("student_tokens is needed: the loss depends on it, e.g. --tokens 6B")
@@ -150,9 +148,7 @@ def _check_question(
     if teacher_loss is not None and (teacher_params is not None or teacher_tokens is not None):
         raise ConfigError("give either teacher_loss, or teacher_params with teacher_tokens, not both")
     if (teacher_params is None) != (teacher_tokens is None):
-        raise ConfigError(
-            "teacher_params and teacher_tokens belong together: they say what the teacher's loss is"
-        )
+        raise ConfigError("teacher_params and teacher_tokens belong together: they say what the teacher's loss is")
     for argument, value in (("teacher_loss", teacher_loss), ("supervised_loss", supervised_loss)):
         if value is not None and not LOSSES[0] <= value <= LOSSES[1]:
             raise ConfigError(
@@ -186,9 +182,7 @@ def _teacher_loss(
 ) -> tuple[float, bool]:
     """The loss of a teacher of that size and training, and whether it lies in the range."""
     if supervised is None:
-        raise ConfigError(
-            f"{name} has no supervised half to turn the teacher's size into a loss; give its loss"
-        )
+        raise ConfigError(f"{name} has no supervised half to turn the teacher's size into a loss; give its loss")
     warnings += [f"teacher: {line}" for line in supervised.range.complaints(teacher)]
     inside = bool(supervised.inside(**teacher)) or not supervised.range.bounds
     return float(supervised.supervised(**teacher)), inside

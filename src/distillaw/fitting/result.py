@@ -52,13 +52,9 @@ class FitStatus(Enum):
         "The law does not describe these runs, and its intervals are of a law that does; part the table, or fit the "
         "runs that the law holds for."
     )
-    EXTRAPOLATED = (
-        "Outside the fitted range; widen the runs towards the target or trust only the wide interval."
-    )
+    EXTRAPOLATED = "Outside the fitted range; widen the runs towards the target or trust only the wide interval."
     TOO_FEW_RUNS = "Fewer independent runs than parameters + 3; add runs, no curve is drawn through these."
-    NO_LINE = (
-        "The best teacher does not rise with the student in these runs; add students further apart, or seeds."
-    )
+    NO_LINE = "The best teacher does not rise with the student in these runs; add students further apart, or seeds."
     SEED_NOISE_UNKNOWN = "No repeated cell; run a few cells with a second seed to measure the noise."
     ONE_COMPUTE_LEVEL = (
         "All runs lie on one compute level, where size and tokens cannot be separated; "
@@ -201,16 +197,13 @@ class FitResult:
                 p, q, c0, kappa, f1, with None for an end that the runs do not bound.
         """
         if method == "profile":
-            return {
-                name: (found["low"], found["high"]) for name, found in self.details.get("profile", {}).items()
-            }
+            return {name: (found["low"], found["high"]) for name, found in self.details.get("profile", {}).items()}
         if not self.is_usable or self.curve is None or not len(self.curve.replicates):
             return {}
         tail = 50 * (1 - (self.level if level is None else level))
         values = self.curve.coefficients(replicates=True)
         return {
-            name: (float(np.percentile(v, tail)), float(np.percentile(v, 100 - tail)))
-            for name, v in values.items()
+            name: (float(np.percentile(v, tail)), float(np.percentile(v, 100 - tail))) for name, v in values.items()
         }
 
     def predict(self, *, level: float | None = None, **coords: ArrayLike) -> PredictedLoss:
@@ -281,9 +274,7 @@ class FitResult:
         """
         curve = self._usable_curve()
         if not curve.is_student or curve.behind is None:
-            raise FitError(
-                "no supervised law stands behind this fit; fit a distillation family with supervised rows"
-            )
+            raise FitError("no supervised law stands behind this fit; fit a distillation family with supervised rows")
         logs, _ = log_coordinates(curve.behind, {"params": params, "tokens": tokens})
         values = np.exp(curve.behind.log_value(logs, replicates=len(curve.behind.replicates) > 0))
         return np.broadcast_to(values, (max(len(curve.replicates), 1), values.shape[1]))
@@ -296,9 +287,7 @@ class FitResult:
             ConfigError: a capacity-gap line, of which runs at other points say nothing.
         """
         if self.curve is None or not self.is_usable:
-            raise FitError(
-                f"next runs: the fit is {self.status.name}. {self.remedy} Or design from a guessed law"
-            )
+            raise FitError(f"next runs: the fit is {self.status.name}. {self.remedy} Or design from a guessed law")
         ranges = self.fitted_range.as_dict()
         return fitted_belief(self.curve, noise=self.noise, calibration=self.calibration, fitted_range=ranges)
 
@@ -408,9 +397,7 @@ class FitResult:
             DataError: not a fit of this format and version.
         """
         if document.get("format") != FORMAT:
-            raise DataError(
-                f'not a fitted law: expected "format": "{FORMAT}", got {document.get("format")!r}'
-            )
+            raise DataError(f'not a fitted law: expected "format": "{FORMAT}", got {document.get("format")!r}')
         if (version := document.get("schema_version")) != VERSION:
             raise DataError(f"fitted law of version {version}; this program reads {VERSION}")
         try:
@@ -418,9 +405,7 @@ class FitResult:
             if plain["condition_number"] is None and document["curve"] is not None:
                 plain["condition_number"] = float("inf")
             _check_plain({**plain, **document["calibration"]})
-            if not isinstance(document["provenance"], Mapping) or not isinstance(
-                document["details"], Mapping
-            ):
+            if not isinstance(document["provenance"], Mapping) or not isinstance(document["details"], Mapping):
                 raise TypeError("its provenance or details are no table")
             curve = document["curve"]
             return cls(
@@ -502,9 +487,7 @@ def convention_of(law: FitResult | PublishedLaw | SupervisedLaw) -> str | None:
     if isinstance(law, FitResult):
         return law.params_convention
     if isinstance(law, PublishedLaw):
-        return next(
-            (c for c in ("non-embedding", "total") if law.record.params_convention.startswith(c)), None
-        )
+        return next((c for c in ("non-embedding", "total") if law.record.params_convention.startswith(c)), None)
     return None
 
 

@@ -16,9 +16,7 @@ _OPTIONS = {"ftol": 1e-15, "gtol": 1e-11, "maxiter": 3000, "maxfun": 5000, "maxc
 """Of L-BFGS-B, near what doubles allow: it must end closer than `diagnostics.DISAGREEMENT` to be a check."""
 
 
-def second_objective(
-    problem: Problem, fitted: Estimate, *, rng: np.random.Generator, starts: int = 4
-) -> float:
+def second_objective(problem: Problem, fitted: Estimate, *, rng: np.random.Generator, starts: int = 4) -> float:
     """The lowest penalised Huber sum that L-BFGS-B finds from its own starts and from a shaken estimate.
 
     Args:

@@ -90,11 +90,7 @@ def check_design(rows: Observations, *, num_params: int, needs_both: bool) -> De
     ngroups = rows.ngroups
     missing = num_params + SPARE_RUNS - ngroups
     if missing > 0:
-        what = (
-            f"{plural(len(rows), 'row')} in {ngroups} independent runs"
-            if rows.grouped
-            else plural(ngroups, "run")
-        )
+        what = f"{plural(len(rows), 'row')} in {ngroups} independent runs" if rows.grouped else plural(ngroups, "run")
         return DesignVerdict(
             status=FitStatus.TOO_FEW_RUNS,
             remedy=f"Only {what} for {num_params} parameters; at least {num_params + SPARE_RUNS} independent runs are "
@@ -172,9 +168,7 @@ def _with_weights(rows: Observations, request: Request, prior: dict) -> Observat
     weighted, tau = choose_weights(rows, error)
     if tau is None:
         return rows
-    note = (
-        f"runs count by how near they are to the best of their compute (half at {100 * tau:.0f} % above it)"
-    )
+    note = f"runs count by how near they are to the best of their compute (half at {100 * tau:.0f} % above it)"
     return replace(weighted, notes=(*weighted.notes, note))
 
 
@@ -183,16 +177,12 @@ def fit_students(
 ) -> FitResult:
     """A distillation form on the rows with a teacher; `plain` are those without."""
     if not len(taught):
-        raise DataError(
-            "no rows with a teacher: give the column teacher_loss (--columns teacher_loss=COLUMN)"
-        )
+        raise DataError("no rows with a teacher: give the column teacher_loss (--columns teacher_loss=COLUMN)")
     prior = read_priors(request.priors, form=form, delta=request.delta, rows=taught)
     verdict = check_design(taught, num_params=len(FREE[form]), needs_both=form != "reduced")
     if verdict is not None:
         return refused_result(taught, request, verdict, students=True)
-    require_variation(
-        taught, ("params", "teacher_loss") if form == "reduced" else ("params", "tokens", "teacher_loss")
-    )
+    require_variation(taught, ("params", "teacher_loss") if form == "reduced" else ("params", "tokens", "teacher_loss"))
     require_losses_differ(taught)
     beaten = students_above_teachers(taught)
     taught = replace(taught, notes=(*taught.notes, beaten)) if beaten else taught
@@ -318,9 +308,7 @@ def _replicates(
     return found.theta, {"bootstrap": said}
 
 
-def refused_result(
-    rows: Observations, request: Request, verdict: DesignVerdict, *, students: bool
-) -> FitResult:
+def refused_result(rows: Observations, request: Request, verdict: DesignVerdict, *, students: bool) -> FitResult:
     """A result that says why there is no curve."""
     return FitResult(
         family=request.family,
@@ -346,9 +334,7 @@ def _fit_large(rows: Observations, request: Request, prior: dict) -> FitResult:
     small = fit_supervised(part, request)
     if small.curve is None or small.delta is None:
         return small
-    whole = specify_supervised(
-        rows, form=request.family, prior=prior, centre=small.curve.centre, tie=request.tie
-    )
+    whole = specify_supervised(rows, form=request.family, prior=prior, centre=small.curve.centre, tie=request.tie)
     problem = whole.problem
     objective = problem.objective(small.delta, problem.prior(small.noise))
     found = minimise(objective, small.curve.theta[None])
@@ -367,9 +353,7 @@ def _fit_large(rows: Observations, request: Request, prior: dict) -> FitResult:
     )
 
 
-def _fit_given(
-    taught: Observations, supervised: Supervised, form: str, prior: dict, request: Request
-) -> FitResult:
+def _fit_given(taught: Observations, supervised: Supervised, form: str, prior: dict, request: Request) -> FitResult:
     """Ltilde_S from a given law; a FitResult's replicates go with ours one to one."""
     other = convention_of(supervised)
     if other is not None and other != taught.convention:
@@ -382,11 +366,7 @@ def _fit_given(
     at = behind.log_value(cells, replicates=False)[0]
     specified = specify_student(taught, form=form, log_supervised=at, behind=behind, prior=prior)
     spread = behind.log_value(cells, replicates=True) if len(behind.replicates) else None
-    note = (
-        ()
-        if spread is not None
-        else ("the supervised law is taken as known: intervals leave out its uncertainty",)
-    )
+    note = () if spread is not None else ("the supervised law is taken as known: intervals leave out its uncertainty",)
     rows = replace(taught, notes=taught.notes + note)
     return solve(specified, rows, request, None, students=True, log_supervised=spread)
 
@@ -407,9 +387,7 @@ def _behind(supervised: Supervised, replicates: int) -> FittedCurve:
     return supervised_curve(law)
 
 
-def _fit_measured(
-    plain: Observations, taught: Observations, form: str, prior: dict, request: Request
-) -> FitResult:
+def _fit_measured(plain: Observations, taught: Observations, form: str, prior: dict, request: Request) -> FitResult:
     """Ltilde_S measured cell by cell: no supervised law, so predictions ask for `supervised_loss`."""
     rows = with_measured_supervised(taught, plain)
     known = np.isfinite(rows.supervised_loss)
@@ -426,9 +404,7 @@ def _fit_measured(
     return solve(specified, rows, request, None, students=True)
 
 
-def _fit_joint(
-    plain: Observations, taught: Observations, form: str, prior: dict, request: Request
-) -> FitResult:
+def _fit_joint(plain: Observations, taught: Observations, form: str, prior: dict, request: Request) -> FitResult:
     """Supervised law and distillation law at once, from separate fits as starts."""
     rng = np.random.default_rng([request.seed, 3])
     is_auto = request.priors == "auto" and request.delta == "auto"
@@ -436,9 +412,7 @@ def _fit_joint(
     first = specify_supervised(plain, form="supervised", prior=sup_prior)
     sup = estimate(first.problem, delta=request.delta, rng=rng)
     behind = first.curve(sup.theta, np.empty((0, 6)))
-    at = behind.log_value(
-        {"params": np.log(taught.params), "tokens": np.log(taught.tokens)}, replicates=False
-    )[0]
+    at = behind.log_value({"params": np.log(taught.params), "tokens": np.log(taught.tokens)}, replicates=False)[0]
     second = specify_student(taught, form=form, log_supervised=at, behind=behind, prior=prior)
     own = estimate(second.problem, delta=request.delta, rng=rng)
     student_starts = np.concatenate([own.theta[None], own.others[:3]])
@@ -452,6 +426,4 @@ def _fit_joint(
         supervised_prior=weak_prior("supervised", plain) if prior else {},
     )
     note = f"fitted jointly with a supervised law from {len(plain)} rows without a teacher"
-    return solve(
-        specified, replace(taught, notes=(*taught.notes, note)), request, None, students=True, plain=plain
-    )
+    return solve(specified, replace(taught, notes=(*taught.notes, note)), request, None, students=True, plain=plain)

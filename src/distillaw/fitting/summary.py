@@ -95,9 +95,7 @@ def _slopes(found: Mapping[str, Any], *, with_teachers: bool) -> str:
 
 def _calibration(found: Mapping[str, Any], *, with_teachers: bool) -> list[str]:
     slopes = _slopes(found, with_teachers=with_teachers)
-    lines = [
-        f"misspecification {100 * found['at_edge']:.2g} % at the edge of the runs + {slopes} ({found['label']})"
-    ]
+    lines = [f"misspecification {100 * found['at_edge']:.2g} % at the edge of the runs + {slopes} ({found['label']})"]
     if found["obtained"] is not None and found["obtained_without"] is not None:
         lines.append(
             f"held-out runs inside their {100 * found['nominal']:.0f} % interval: "
@@ -160,13 +158,7 @@ def _best(optimum: Mapping[str, Any]) -> str:
     low, high = optimum["interval"]
     if optimum["best_teacher_params"] is not None:
         return f"{format_count(optimum['best_teacher_params'])} ({_span([low, high])})"
-    return (
-        f">{format_count(low)}"
-        if low is not None
-        else f"<{format_count(high)}"
-        if high is not None
-        else "unknown"
-    )
+    return f">{format_count(low)}" if low is not None else f"<{format_count(high)}" if high is not None else "unknown"
 
 
 def _depths(optimum: Mapping[str, Any]) -> str | None:

@@ -40,9 +40,7 @@ _ALONG = np.linspace(-4, 4, 41)
 """ln of the factors by which a size is changed at equal compute to find its best."""
 
 
-def extent_of(
-    params: Array, tokens: Array, teacher_loss: Array | None = None, excess: Array | None = None
-) -> Array:
+def extent_of(params: Array, tokens: Array, teacher_loss: Array | None = None, excess: Array | None = None) -> Array:
     """What runs are far out by, (..., 5): compute 6 N D, parameters, tokens, teacher's loss, excess (NaN: unknown).
 
     `excess` is ln L above the law's best at that compute (`above_best`).
@@ -281,17 +279,13 @@ class LinearBelief:
         own = len(self.curve.theta)
         curve, behind = replace(self.curve, replicates=theta[:, :own]), self.curve.behind
         if behind is not None:
-            rows = (
-                theta[:, own:] if theta.shape[1] > own else np.repeat(behind.theta[None], len(theta), axis=0)
-            )
+            rows = theta[:, own:] if theta.shape[1] > own else np.repeat(behind.theta[None], len(theta), axis=0)
             behind = replace(behind, replicates=rows)
             curve = replace(curve, behind=behind)
         n, d, taught = np.log(cells.params), np.log(cells.tokens), cells.taught
         if not curve.is_student:
             if taught.any():
-                raise ConfigError(
-                    "a supervised law says nothing of distilled runs; fit a distillation family"
-                )
+                raise ConfigError("a supervised law says nothing of distilled runs; fit a distillation family")
             return curve.log_value({"params": n, "tokens": d}, replicates=True)
         if behind is None:
             raise FitError(
@@ -327,15 +321,11 @@ def fitted_belief(
     """
     if curve.form in ("capacity-gap", "pruned"):
         remedy = (
-            "teachers on the open side"
-            if curve.form == "capacity-gap"
-            else "small budgets, from a cut and at random,"
+            "teachers on the open side" if curve.form == "capacity-gap" else "small budgets, from a cut and at random,"
         )
         raise ConfigError(f"next runs: not defined for the family {curve.form}; add {remedy} instead")
     if len(curve.replicates) < 2:
-        raise FitError(
-            "next runs: the fit has no bootstrap replicates; fit with bootstrap=1000 (--bootstrap 1000)"
-        )
+        raise FitError("next runs: the fit has no bootstrap replicates; fit with bootstrap=1000 (--bootstrap 1000)")
     parts, behind = [curve.replicates], curve.behind
     if behind is not None and len(behind.replicates) == len(curve.replicates):
         parts.append(behind.replicates)
@@ -376,9 +366,7 @@ def _chi_square(k: int, z: float = 1.96) -> float:
     return float(k * (1 - 2 / (9 * k) + z * np.sqrt(2 / (9 * k))) ** 3)
 
 
-def guessed_curve(
-    law: PublishedLaw | SupervisedLaw | StudentLaw, *, around: DesignPoints, taught: bool
-) -> FittedCurve:
+def guessed_curve(law: PublishedLaw | SupervisedLaw | StudentLaw, *, around: DesignPoints, taught: bool) -> FittedCurve:
     """The law as a curve without replicates, centred on the cells it will be asked about.
 
     Args:

@@ -76,9 +76,7 @@ def json_lines(file: str | Path) -> Iterator[tuple[str, object]]:
                 if line:
                     yield where, parse_json(line)
             except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{where}: not UTF-8 (byte 0x{raw[error.start]:02x}); convert the file"
-                ) from None
+                raise DataError(f"{where}: not UTF-8 (byte 0x{raw[error.start]:02x}); convert the file") from None
             except ValueError as error:
                 raise DataError(f"{where}: not JSON ({error}); a line holds one conversation") from None
 
@@ -211,9 +209,7 @@ def read_prompts(prompts: str | Path) -> list[Prompt]:
         try:
             found = _prompt_lines(read_text(path))
         except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path}: not UTF-8 (byte 0x{error.object[error.start]:02x}); convert it"
-            ) from None
+            raise DataError(f"{path}: not UTF-8 (byte 0x{error.object[error.start]:02x}); convert it") from None
     elif path.suffix == ".jsonl":
         found = [_asked(value, where) for where, value in json_lines(path)]
     else:

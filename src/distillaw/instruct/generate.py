@@ -227,9 +227,7 @@ def _answer_all(
     order = sorted(range(len(asked)), key=lambda i: (-len(ids[i]), i))
     batches = [order[i : i + sampling.batch] for i in range(0, len(order), sampling.batch)]
     done = {int(row["prompt"]) for row in journal.keep()}
-    if (
-        sampling.temperature
-    ):  # a sampled answer belongs to its batch: one that was cut short is drawn again whole
+    if sampling.temperature:  # a sampled answer belongs to its batch: one that was cut short is drawn again whole
         whole = {i for batch in batches if done.issuperset(batch) for i in batch}
         done = {int(row["prompt"]) for row in journal.keep(lambda row: row["prompt"] in whole)}
     if len(done) < len(asked):
@@ -255,9 +253,7 @@ def _answer_all(
     return time.monotonic() - began
 
 
-def _row(
-    answerer: Answerer, index: int, prompt: Prompt, tokens: list[int], truncated: bool
-) -> Mapping[str, object]:
+def _row(answerer: Answerer, index: int, prompt: Prompt, tokens: list[int], truncated: bool) -> Mapping[str, object]:
     decode = answerer.tokenizer.decode
     text = str(decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
     messages = [*prompt, {"role": "assistant", "content": text}]
@@ -289,9 +285,7 @@ def contrast_answers(chosen: Path, rejected: Path, out: Path) -> Contrast:
     theirs, ours = both
     asked, other = ({i: row["messages"][:-1] for i, row in rows.items()} for rows in both)
     if asked != other:
-        raise DataError(
-            f"{chosen} and {rejected} do not answer the same prompts; generate both from one file"
-        )
+        raise DataError(f"{chosen} and {rejected} do not answer the same prompts; generate both from one file")
     rows, cut_off, alike = [], 0, 0
     for index in sorted(theirs, key=int):
         better, worse = (rows[index]["messages"][-1]["content"] for rows in both)

@@ -138,9 +138,7 @@ def refuse_powers(template: str) -> None:
         for side in (product.left, product.right)
     )
     if repeated or next(tree.find_all(nodes.Pow), None) is not None:
-        raise DataError(
-            "the chat template raises to a power or repeats a text; no chat needs that, so it is not run"
-        )
+        raise DataError("the chat template raises to a power or repeats a text; no chat needs that, so it is not run")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,9 +177,7 @@ class Masker:
         self._tokenizer = tokenizer
         self._special = special_tokens(tokenizer)
         if not self._special:
-            raise ConfigError(
-                f"{tokenizer.name_or_path}: the tokenizer has no special token, so no answer could end"
-            )
+            raise ConfigError(f"{tokenizer.name_or_path}: the tokenizer has no special token, so no answer could end")
         refuse_powers(str(tokenizer.chat_template))
         self._control = special_pattern(tokenizer)
         question: list[Message] = [{"role": "user", "content": f"{_OPEN}0{_CLOSE}"}]
@@ -234,9 +230,7 @@ class Masker:
         for message in messages:
             if message["role"] != "assistant":
                 continue  # what it spells is text
-            if control := self._control.search(
-                message["content"]
-            ):  # mostly a template that leaked into the data
+            if control := self._control.search(message["content"]):  # mostly a template that leaked into the data
                 raise DataError(f"the assistant's text holds the control token {control[0]!r}")
             if not message["content"].strip():
                 raise DataError("an answer is empty")

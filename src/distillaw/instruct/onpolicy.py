@@ -100,15 +100,10 @@ class Rollouts:
         if not chosen:
             return count
         lengths = batch["attention_mask"].sum(1).tolist()
-        rebuilt = [
-            (batch["input_ids"][i, :n].tolist(), batch["labels"][i, :n].tolist())
-            for i, n in enumerate(lengths)
-        ]
+        rebuilt = [(batch["input_ids"][i, :n].tolist(), batch["labels"][i, :n].tolist()) for i, n in enumerate(lengths)]
         prompts = [rebuilt[i][0][: last_answer(rebuilt[i][1])] for i in chosen]
         seed = int(torch.randint(2**62, (), generator=generator))
-        for i, prompt, (tokens, is_cut) in zip(
-            chosen, prompts, self._answers(model, prompts, seed), strict=True
-        ):
+        for i, prompt, (tokens, is_cut) in zip(chosen, prompts, self._answers(model, prompts, seed), strict=True):
             said = tokens if is_cut else [*tokens, self.ends[0]]
             rebuilt[i] = [*prompt, *said], [*[IGNORE] * len(prompt), *said]
             count["answers"] += 1
@@ -120,9 +115,7 @@ class Rollouts:
         batch.update({name: value.to(batch["labels"].device) for name, value in filled.items()})
         return count
 
-    def _answers(
-        self, model: "PreTrainedModel", prompts: list[list[int]], seed: int
-    ) -> list[tuple[list[int], bool]]:
+    def _answers(self, model: "PreTrainedModel", prompts: list[list[int]], seed: int) -> list[tuple[list[int], bool]]:
         was_training, sampling = model.training, self.spec
         how = Sampling(max_new_tokens=sampling.max_new_tokens, temperature=sampling.temperature)
         devices = [] if model.device.type == "cpu" else [model.device]
@@ -130,9 +123,7 @@ class Rollouts:
         try:
             with torch.random.fork_rng(devices=devices):
                 torch.manual_seed(seed)
-                return continued(
-                    model, prompts, self.ends, generation_config=generation_config(how, self.ends)
-                )
+                return continued(model, prompts, self.ends, generation_config=generation_config(how, self.ends))
         except RuntimeError as error:
             if "probability tensor" not in str(error):
                 raise
@@ -184,10 +175,7 @@ class QuietOnPolicy(QuietSFT):
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> int:
         """Answered tokens of an optimiser step, once the student has written its part of them."""
         model, step = base_model(self.model, self._spec), self.state.global_step
-        found = [
-            self._rollouts.fill(model, batch, step=step, part=part)
-            for part, batch in enumerate(batch_samples)
-        ]
+        found = [self._rollouts.fill(model, batch, step=step, part=part) for part, batch in enumerate(batch_samples)]
         learnt = [int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in batch_samples]
         read = sum(batch["input_ids"].numel() for batch in batch_samples)
         sampled = {name: sum(each[name] for each in found) for name in found[0]}
@@ -198,9 +186,7 @@ class QuietOnPolicy(QuietSFT):
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """This micro-batch's part of the step's mean."""
-        loss = divergence(
-            self._spec, base_model(model, self._spec), self._teacher, inputs, float(num_items_in_batch)
-        )
+        loss = divergence(self._spec, base_model(model, self._spec), self._teacher, inputs, float(num_items_in_batch))
         return (loss, None) if return_outputs else loss
 
 

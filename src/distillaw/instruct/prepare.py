@@ -149,9 +149,7 @@ def prepare_sides(
         whole = conversation_hash(conversation.messages)
         if conversation.truncated and not keep_truncated:
             account.skipped["answer cut off"] += 1
-        elif any(
-            each["role"] == "assistant" and not each["content"].strip() for each in conversation.messages
-        ):
+        elif any(each["role"] == "assistant" and not each["content"].strip() for each in conversation.messages):
             account.skipped["an answer is empty"] += 1
         elif whole in seen:
             account.skipped["said before, word for word"] += 1
@@ -252,9 +250,7 @@ def read_pairs(file: str | Path) -> Iterator[Pair]:
     for where, row in json_lines(file):
         if not isinstance(row, Mapping) or not {"chosen", "rejected"} <= set(row):
             found = sorted(row) if isinstance(row, Mapping) else type(row).__name__
-            raise DataError(
-                f"{where}: a pair has `chosen` and `rejected`, and `prompt` or `messages`; found {found}"
-            )
+            raise DataError(f"{where}: a pair has `chosen` and `rejected`, and `prompt` or `messages`; found {found}")
         chosen_before, chosen = _answer(row["chosen"], f"{where}, chosen")
         rejected_before, rejected = _answer(row["rejected"], f"{where}, rejected")
         asked = row.get("prompt", row.get("messages"))
@@ -309,9 +305,7 @@ def _masked(pair: Pair, masker: Masker, account: Account) -> MaskedPair | None:
         prompt, chosen = _split_ids(pair.conversation(pair.chosen), masker)
         other, rejected = _split_ids(pair.conversation(pair.rejected), masker)
         if prompt != other:
-            raise DataError(
-                f"{pair.where}: the template writes the prompt differently before the two answers"
-            )
+            raise DataError(f"{pair.where}: the template writes the prompt differently before the two answers")
     except DataError as error:
         account.bad(error)
         return None

@@ -177,9 +177,7 @@ class OnPolicySpec(TuneSpec):
         """As of every run; besides, the teacher, shares and how answers are drawn."""
         TuneSpec.check(self)
         if not self.teacher:
-            raise ConfigError(
-                "on-policy distillation needs a teacher: --teacher FOLDER, of the student's tokenizer"
-            )
+            raise ConfigError("on-policy distillation needs a teacher: --teacher FOLDER, of the student's tokenizer")
         for name, share in {"on_policy": self.on_policy, "beta": self.beta}.items():
             if not 0 <= share <= 1:
                 raise ConfigError(f"{name} = {share}: a share, 0 to 1")

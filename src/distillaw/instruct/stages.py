@@ -127,9 +127,7 @@ def check_packing(model: "PreTrainedModel") -> None:
         )
 
 
-def score_examples(
-    model: "PreTrainedModel", examples: Sequence[Example], ranks: Ranks = ALONE
-) -> DocumentScores:
+def score_examples(model: "PreTrainedModel", examples: Sequence[Example], ranks: Ranks = ALONE) -> DocumentScores:
     """Loss sums of the assistant's tokens, one row for each example, in the order given; ranks share the batches."""
     loss_sum, tokens = np.zeros(len(examples)), np.zeros(len(examples), np.int64)
     for batch in ranks.part(list(_scoring_batches(examples))):
@@ -197,9 +195,7 @@ class Preference:
         return {name: getattr(self, name).as_record() for name in names} | {"pairs": self.pairs}
 
 
-def preference_figures(
-    policy: NDArray[np.float64], reference: NDArray[np.float64], *, beta: float
-) -> Preference:
+def preference_figures(policy: NDArray[np.float64], reference: NDArray[np.float64], *, beta: float) -> Preference:
     """Margins, accuracy and loss of DPO (arXiv 2305.18290, equation 7).
 
     Args:
@@ -290,9 +286,7 @@ def read_pair_sides(spec: DpoSpec, start: TuneStart) -> PairSides:
     return prepare_pairs(pairs, start.masker, max_tokens=start.max_tokens, validation=spec.validation)
 
 
-def score_pairs(
-    model: "PreTrainedModel", pairs: tuple[MaskedPair, ...], ranks: Ranks = ALONE
-) -> DocumentScores:
+def score_pairs(model: "PreTrainedModel", pairs: tuple[MaskedPair, ...], ranks: Ranks = ALONE) -> DocumentScores:
     """-ln p of every answer given its prompt, in nats: first the chosen ones, then the rejected ones."""
     chosen = [pair.example(pair.chosen) for pair in pairs]
     return score_examples(model, [*chosen, *(pair.example(pair.rejected) for pair in pairs)], ranks)
@@ -450,9 +444,7 @@ def _dpo_trainer(spec: DpoSpec, at: Tuning, model: "PreTrainedModel", reference:
 
     start, pairs = at.start, at.sides.train
     count = len(pairs)
-    columns = {
-        f"{name}_ids": [list(getattr(p, name)) for p in pairs] for name in ("prompt", "chosen", "rejected")
-    }
+    columns = {f"{name}_ids": [list(getattr(p, name)) for p in pairs] for name in ("prompt", "chosen", "rejected")}
     columns["ref_chosen_logps"] = (-reference.loss_sum[:count]).tolist()
     columns["ref_rejected_logps"] = (-reference.loss_sum[count:]).tolist()
     set_seed(spec.seed)  # adapters are drawn before the trainer sets its own

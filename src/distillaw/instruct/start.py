@@ -128,9 +128,7 @@ class TuneFolder:
                 raise ConfigError(f"{self.path} holds something else ({strange[0]}); choose another --out")
             return None
         if (there := read_json(file)).get("identity") != spec["identity"]:
-            raise ConfigError(
-                f"{self.path} holds another run{_difference(there, spec)}; choose another --out"
-            )
+            raise ConfigError(f"{self.path} holds another run{_difference(there, spec)}; choose another --out")
         done = self.path / "result.json"
         return read_json(done) if done.exists() else None
 

@@ -115,9 +115,7 @@ class QuietDPO(_Quiet, DPOTrainer):
         found = super().compute_loss(model, inputs, return_outputs)
         if num_items_in_batch is None:
             return found
-        steps = (
-            self.current_gradient_accumulation_steps * self.args.world_size
-        )  # gradients are averaged over both
+        steps = self.current_gradient_accumulation_steps * self.args.world_size  # gradients are averaged over both
         weight = _pairs(inputs) * steps / num_items_in_batch
         for key in _MEANS_OF_PAIRS:
             self._metrics["train"][key][-1] *= weight
@@ -266,9 +264,7 @@ class TuningWatch(TrainerCallback):
             rate = f"{60 * done / (now - self._began):.3g} steps/min, about {format_seconds(left)} left"
             self._say(f"step {state.global_step:,} of {state.max_steps:,}, {rate}")
 
-    def on_log(
-        self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
         """A line of metrics.jsonl."""
         if logs is None or "loss" not in logs:
             return
@@ -304,9 +300,7 @@ class TuningWatch(TrainerCallback):
         """The checkpoint is there: say so in its folder, and drop the older one."""
         self._ranks.wait()  # until each has written its random state
         self._ranks.first(
-            lambda: self._folder.checkpointed(
-                state.global_step, self.seconds, best_epoch=self._folder.best_epoch()
-            )
+            lambda: self._folder.checkpointed(state.global_step, self.seconds, best_epoch=self._folder.best_epoch())
         )
         self._saved = time.monotonic()
 

@@ -142,13 +142,9 @@ class RegimeQuestion:
             )
         reference = self.reference
         if reference is not None and (self.width is None) != (reference.width is None):
-            raise ConfigError(
-                "--width and --reference-width belong together: the rate moves with their ratio"
-            )
+            raise ConfigError("--width and --reference-width belong together: the rate moves with their ratio")
         if reference is None and self.width is not None:
-            raise ConfigError(
-                "--width needs a reference: --reference-batch, --reference-lr, --reference-width"
-            )
+            raise ConfigError("--width needs a reference: --reference-batch, --reference-lr, --reference-width")
 
     @property
     def asked_batch(self) -> float | None:
@@ -367,9 +363,7 @@ def advise(
     )
 
 
-def _warnings(
-    question: RegimeQuestion, batch: float, high: int, steps: int, warmup: float | None
-) -> list[str]:
+def _warnings(question: RegimeQuestion, batch: float, high: int, steps: int, warmup: float | None) -> list[str]:
     said, reference = [], question.reference
     if reference is not None:
         ratio = batch / reference.batch_tokens
@@ -389,9 +383,7 @@ def _warnings(
             "be far worse than one left alone (90.4 against 94.8 % at 30 such steps on MNIST). Take a smaller batch"
         )
     if warmup is not None and warmup > 0.5 * steps:
-        said.append(
-            f"a warm-up of {warmup:.0f} of {steps} steps leaves little: shorten it or take a smaller batch"
-        )
+        said.append(f"a warm-up of {warmup:.0f} of {steps} steps leaves little: shorten it or take a smaller batch")
     return said
 
 
@@ -522,9 +514,7 @@ def choose_batch(question: RegimeQuestion) -> tuple[ChosenSetting, list[str]]:
     return ChosenSetting("batch", "tokens", batch, chosen, tuple(opinions)), said
 
 
-def grow_batch(
-    question: RegimeQuestion, batch: float, rate: ChosenSetting, hours: float | None
-) -> BatchSchedule:
+def grow_batch(question: RegimeQuestion, batch: float, rate: ChosenSetting, hours: float | None) -> BatchSchedule:
     """The schedule that begins at a batch.
 
         b_k = 2^k B from t_k = min {t : cap(t) >= b_k} on
@@ -550,9 +540,7 @@ def grow_batch(
         own = batch * 2**k
         peak = None if rate.value is None else rule(rate.value, batch=own, reference=batch)
         phases.append(
-            BatchPhase(
-                from_tokens=begin, batch_tokens=own, peak_lr=peak, steps=max(1, round((end - begin) / own))
-            )
+            BatchPhase(from_tokens=begin, batch_tokens=own, peak_lr=peak, steps=max(1, round((end - begin) / own)))
         )
     steps = sum(phase.steps for phase in phases)
     saved = max(0.0, 1 - steps / max(1, round(question.tokens / batch)))
@@ -608,8 +596,7 @@ def choose_betas(question: RegimeQuestion, batch: float) -> list[ChosenSetting]:
         return [ChosenSetting(name, "", value, usual) for name, value in zip(names, USUAL_BETAS, strict=True)]
     given = {name: getattr(reference, name) for name in names}
     betas = {
-        name: usual if given[name] is None else given[name]
-        for name, usual in zip(names, USUAL_BETAS, strict=True)
+        name: usual if given[name] is None else given[name] for name, usual in zip(names, USUAL_BETAS, strict=True)
     }
     tuned = Settings(
         batch=reference.batch_tokens,

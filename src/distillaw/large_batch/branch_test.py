@@ -36,9 +36,7 @@ class BranchStatus(Enum):
 
     BRACKETED = "decided on this grid: the largest batch that passes and the smallest that fails are known"
     NONE_FAILS = "no batch fails: B* has a lower bound only; add larger multiples"
-    FIRST_FAILS = (
-        "the smallest multiple above the first fails already: an upper bound only; add smaller multiples"
-    )
+    FIRST_FAILS = "the smallest multiple above the first fails already: an upper bound only; add smaller multiples"
     NOTHING_TO_COMPARE = "fewer than two batches ended with a finite loss; lower the rate"
 
 
@@ -192,9 +190,7 @@ def decide(
         excess=tuple(map(float, excess)),
         excess_interval=_bounds(drawn, level),
         fails=tuple(map(float, (drawn > limits[:, None]).mean(0))),
-        passes_after_failing=tuple(
-            k for i, k in enumerate(branches.multiples[: max(place, 0)]) if not passes[i]
-        ),
+        passes_after_failing=tuple(k for i, k in enumerate(branches.multiples[: max(place, 0)]) if not passes[i]),
         tolerance=wanted,
         is_measured=tolerance is None,
         noise=noise,
@@ -324,8 +320,7 @@ def _between(
 def _bounds(drawn: NDArray[np.float64], level: float) -> tuple[tuple[float, float], ...]:
     tail = (1 - level) / 2
     ends = [
-        np.quantile(column, [tail, 1 - tail]) if np.isfinite(column).all() else (np.inf, np.inf)
-        for column in drawn.T
+        np.quantile(column, [tail, 1 - tail]) if np.isfinite(column).all() else (np.inf, np.inf) for column in drawn.T
     ]
     return tuple((float(low), float(high)) for low, high in ends)
 

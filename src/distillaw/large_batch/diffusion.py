@@ -89,9 +89,7 @@ def fit_alpha(distances: np.ndarray, differences: np.ndarray, *, bins: int = 10)
     index = np.minimum((distances / distances.max() * bins).astype(int), bins - 1)
     kept = [i for i in range(bins) if (index == i).sum() >= FEWEST_STEPS]
     if len(kept) < 3:
-        raise DataError(
-            f"{len(distances)} steps leave {len(kept)} bins of {FEWEST_STEPS}: a slope needs three"
-        )
+        raise DataError(f"{len(distances)} steps leave {len(kept)} bins of {FEWEST_STEPS}: a slope needs three")
     groups = [np.flatnonzero(index == i) for i in kept]
     rows = [
         (
@@ -155,9 +153,7 @@ def fit_diffusion(
         )
     t, d = (np.array(column, dtype=np.float64) for column in zip(*kept, strict=True))
     if not (np.isfinite(d) & (d > 0)).all():
-        raise DataError(
-            "a distance in the window is zero or not finite: at step 1 or later weights have moved"
-        )
+        raise DataError("a distance in the window is zero or not finite: at step 1 or later weights have moved")
     line = np.stack([np.ones_like(t), np.log(t)], axis=1)
     (a, b), log_rss, log_se = _linear(line, d)
     c, p, p_se, power_rss = _power(t, d)

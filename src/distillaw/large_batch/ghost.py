@@ -105,9 +105,7 @@ def _checked(
 ) -> dict[str, Any]:
     """The settings of a ghost layer, if they are possible."""
     if not isinstance(ghost_batch_size, int) or isinstance(ghost_batch_size, bool) or ghost_batch_size < 1:
-        raise ConfigError(
-            f"ghost_batch_size is {ghost_batch_size!r}; it is a number of samples, a whole number >= 1"
-        )
+        raise ConfigError(f"ghost_batch_size is {ghost_batch_size!r}; it is a number of samples, a whole number >= 1")
     check_choice("stats_update", stats_update, STATS_UPDATES)
     check_choice("remainder", remainder, REMAINDERS)
     return dict(zip(SETTINGS, (ghost_batch_size, stats_update, remainder, sync_stats), strict=True))
@@ -436,9 +434,7 @@ def convert_ghost_batchnorm(
         sync_stats=sync_stats,
     )
     lazy = ", ".join(
-        name or "the layer itself"
-        for name, layer in module.named_modules()
-        if isinstance(layer, _LazyNormBase)
+        name or "the layer itself" for name, layer in module.named_modules() if isinstance(layer, _LazyNormBase)
     )
     if lazy:
         raise ConfigError(

@@ -86,9 +86,7 @@ class DataParallelMeter:
 
     def __init__(self, model: DistributedDataParallel) -> None:
         if dist.get_world_size(model.process_group) < 2:
-            raise ConfigError(
-                "one rank: its batch is the whole batch, so accumulate and use AccumulationMeter instead"
-            )
+            raise ConfigError("one rank: its batch is the whole batch, so accumulate and use AccumulationMeter instead")
         self._model = model
         self._local: torch.Tensor | None = None
         self._listens = True
@@ -156,9 +154,7 @@ def sample_weights(
     return 1 + math.sqrt(variance) * torch.randn(count, generator=generator, device=device)
 
 
-def noisy_mean(
-    losses_B: torch.Tensor, *, variance: float, generator: torch.Generator | None = None
-) -> torch.Tensor:
+def noisy_mean(losses_B: torch.Tensor, *, variance: float, generator: torch.Generator | None = None) -> torch.Tensor:
     """sum_n z_n loss_n / M: divided by the number of samples, never by the sum of the weights.
 
     Args:

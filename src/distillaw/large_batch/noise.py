@@ -172,6 +172,4 @@ class NoiseLog:
     def estimate(self, *, last: int | None = None, level: float = 0.95) -> NoiseScale:
         """`noise_scale` over the last so many steps, or all."""
         first = 0 if last is None else max(0, len(self.small_sq) - last)
-        return noise_scale(
-            self.small_sq[first:], self.big_sq[first:], small=self.small, big=self.big, level=level
-        )
+        return noise_scale(self.small_sq[first:], self.big_sq[first:], small=self.small, big=self.big, level=level)

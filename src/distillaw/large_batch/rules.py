@@ -133,9 +133,7 @@ def sgd_noise(peak_lr: float, *, batch: float, population: float, momentum: floa
     _between("momentum", momentum, low_open=False)
     _positive(batch=batch, population=population)
     if batch > population:
-        raise ConfigError(
-            f"a batch of {batch:g} out of {population:g} samples: it cannot be larger than the data"
-        )
+        raise ConfigError(f"a batch of {batch:g} out of {population:g} samples: it cannot be larger than the data")
     return _rate(peak_lr) * (population / batch - 1) / (1 - momentum)
 
 
@@ -281,9 +279,7 @@ def scale_settings(
         beta2 = half_life_beta2(beta2, batch=batch, reference=settings.batch)
     lam = settings.weight_decay
     if decay == "timescale":
-        lam = timescale_decay(
-            lam, batch=batch, reference=settings.batch, rate_ratio=peak_lr / settings.peak_lr
-        )
+        lam = timescale_decay(lam, batch=batch, reference=settings.batch, rate_ratio=peak_lr / settings.peak_lr)
     return Settings(batch=batch, peak_lr=peak_lr, weight_decay=lam, beta1=beta1, beta2=beta2, eps=eps)
 
 
@@ -340,9 +336,7 @@ def adapt_phases(
 def steps_of(epochs: float, *, samples: int, batch: int, drop_last: bool = False) -> int:
     """Updates in so many epochs, the partial last batch counted unless it is dropped."""
     if samples < 1 or batch < 1 or not 0 <= epochs < math.inf:
-        raise ConfigError(
-            f"{epochs:g} epochs of {samples} samples in batches of {batch}: counts must be positive"
-        )
+        raise ConfigError(f"{epochs:g} epochs of {samples} samples in batches of {batch}: counts must be positive")
     per_epoch = samples // batch if drop_last else math.ceil(samples / batch)
     return round(epochs * per_epoch)
 
@@ -372,9 +366,7 @@ def clip_at(step: int, *, clip_norm: float, clip_steps: int | None = None) -> fl
     if not clip_norm > 0:
         raise ConfigError(f"clip_norm = {clip_norm:g}: it must be above 0")
     if clip_steps is not None and clip_steps < 0:
-        raise ConfigError(
-            f"clip_steps = {clip_steps}: a number of first steps, or None for always; not negative"
-        )
+        raise ConfigError(f"clip_steps = {clip_steps}: a number of first steps, or None for always; not negative")
     return clip_norm if clip_steps is None or step < clip_steps else math.inf
 
 

@@ -192,9 +192,7 @@ class StudentLaw(ABC):
         found = np.exp(np.where(good_enough, weakest, found))
         return np.where(np.log(best.student_loss) <= target, found, np.nan)
 
-    def tokens_for_loss(
-        self, *, student_params: ArrayLike, teacher_loss: ArrayLike, student_loss: ArrayLike
-    ) -> Array:
+    def tokens_for_loss(self, *, student_params: ArrayLike, teacher_loss: ArrayLike, student_loss: ArrayLike) -> Array:
         """D_S at which distillation from a given teacher reaches a loss; inf where it never does.
 
         A student's loss falls with its tokens and ends at the teacher's or at the size's own limit.

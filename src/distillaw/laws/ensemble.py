@@ -71,9 +71,7 @@ class LawEnsemble:
         n, d = _member_axis(params=params, tokens=tokens)
         return np.exp(self.log_supervised(n, d))
 
-    def distillation(
-        self, *, student_params: ArrayLike, student_tokens: ArrayLike, teacher_loss: ArrayLike
-    ) -> Array:
+    def distillation(self, *, student_params: ArrayLike, student_tokens: ArrayLike, teacher_loss: ArrayLike) -> Array:
         """L_S(N_S, D_S, L_T) by member, nats/token, shape (m, *s).
 
         Args:
@@ -81,9 +79,7 @@ class LawEnsemble:
             student_tokens: D_S.
             teacher_loss: L_T, nats/token. For a loss that differs by member use `log_distilled`.
         """
-        n, d, t = _member_axis(
-            student_params=student_params, student_tokens=student_tokens, teacher_loss=teacher_loss
-        )
+        n, d, t = _member_axis(student_params=student_params, student_tokens=student_tokens, teacher_loss=teacher_loss)
         with np.errstate(over="ignore"):  # a teacher far below the law's floor: who asks refuses infinities
             return np.exp(self.log_distilled(n, d, t))
 

@@ -159,9 +159,7 @@ def published(name: str) -> PublishedLaw:
     distillation = None
     if "distillation" in values:
         form = _FORMS[raw["form"]]
-        distillation = form(
-            **values["distillation"], supervised=supervised, range=box.get("distillation", Box())
-        )
+        distillation = form(**values["distillation"], supervised=supervised, range=box.get("distillation", Box()))
     line = None
     if "capacity_gap" in values:
         found = {"intercept": 0.0} | values["capacity_gap"]
@@ -199,9 +197,7 @@ def _raw_records() -> dict[str, dict]:
 def _record(name: str, raw: dict) -> LawRecord:
     texts = ("title", "source", "obtained", "published", "unit", "params_convention", "tokenizer", "data")
     goldens = [g | {"coords": tuple(sorted(g["coords"].items()))} for g in raw.get("golden", [])]
-    errors = [
-        e | {"part": part, "span": tuple(e.get("span", ()))} for part, e in raw.get("error", {}).items()
-    ]
+    errors = [e | {"part": part, "span": tuple(e.get("span", ()))} for part, e in raw.get("error", {}).items()]
     return LawRecord(
         name=name,
         **{key: raw[key] for key in texts},
@@ -246,13 +242,9 @@ def published_band(
         is_inside: whether the prediction lies in the fitted range.
         level: coverage wanted; other levels than 0.9 assume a normal error.
     """
-    error = next(
-        (e for e in law.record.errors if e.part == ("supervised" if part == "repeated" else part)), None
-    )
+    error = next((e for e in law.record.errors if e.part == ("supervised" if part == "repeated" else part)), None)
     if error is None:
-        return Band(
-            interval=None, meaning=f"{law.name} states no error of its predictions, only point values"
-        )
+        return Band(interval=None, meaning=f"{law.name} states no error of its predictions, only point values")
     if not is_inside:
         return Band(
             interval=None,
@@ -269,7 +261,5 @@ def published_band(
 
 def _meaning(law: PublishedLaw, error: PredictionError, half: float, level: float) -> str:
     around = f"the span of {', '.join((law.name, *error.span))}" if error.span else "the point value"
-    scaled = (
-        "" if level == _STATED_LEVEL else f", scaled from 90 % to {100 * level:g} % as for a normal error"
-    )
+    scaled = "" if level == _STATED_LEVEL else f", scaled from 90 % to {100 * level:g} % as for a normal error"
     return f"{100 * half:.2g} % around {around}{scaled}: {error.source}"

@@ -205,6 +205,4 @@ def fit_rate_law(found: Sequence[Optimum], *, arm: str, params: float, tokens: f
     design = np.array([*rows, *np.eye(4)[1:]]) / sds[:, None]
     cov = np.linalg.inv(design.T @ design)
     mean = cov @ design.T @ (values / sds)
-    return RateLaw(
-        params=params, tokens=tokens, mean=tuple(mean.tolist()), cov=tuple(map(tuple, cov.tolist()))
-    )
+    return RateLaw(params=params, tokens=tokens, mean=tuple(mean.tolist()), cov=tuple(map(tuple, cov.tolist())))

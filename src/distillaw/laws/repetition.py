@@ -156,9 +156,7 @@ class RepeatedDataLaw:
 
     def _suited_params(self, tokens: ArrayLike, unique_tokens: ArrayLike) -> Array:
         """The compute-optimal size for the unique tokens that a run sees."""
-        seen = np.minimum(
-            np.exp(log_positive("tokens", tokens)), np.exp(log_positive("unique_tokens", unique_tokens))
-        )
+        seen = np.minimum(np.exp(log_positive("tokens", tokens)), np.exp(log_positive("unique_tokens", unique_tokens)))
         return self.supervised.params_for_tokens(tokens=seen)
 
     def _effective_params(self, params: ArrayLike, tokens: ArrayLike, unique_tokens: ArrayLike) -> Array:

@@ -96,9 +96,7 @@ def deepest_valleys(values: Array, *, count: int) -> tuple[Indices, Indices]:
     """
     a, b, k = values.shape
     padded = np.pad(values, ((1, 1), (1, 1), (0, 0)), constant_values=np.inf)
-    around = [
-        padded[1 + i : 1 + i + a, 1 + j : 1 + j + b] for i, j in _OFFSETS.astype(int) if (i, j) != (0, 0)
-    ]
+    around = [padded[1 + i : 1 + i + a, 1 + j : 1 + j + b] for i, j in _OFFSETS.astype(int) if (i, j) != (0, 0)]
     is_valley = values <= np.minimum.reduce(around)
     # valleys first, each group by height: heights of the others are lifted above every valley
     finite = np.where(np.isfinite(values), values, np.finfo(float).max / 4)
@@ -123,9 +121,7 @@ def newton(
     """
     x, y = x.copy(), y.copy()
     radius = np.full(x.shape, _LONGEST)
-    near = _stencil(
-        surface, x, y, np.arange(len(x))
-    )  # nine points cost hardly more than the one in the middle
+    near = _stencil(surface, x, y, np.arange(len(x)))  # nine points cost hardly more than the one in the middle
     value = near[1, 1]
     active = np.flatnonzero(np.isfinite(value))
     for _ in range(_STEPS):
@@ -137,9 +133,7 @@ def newton(
         kept = active[lower]
         x[kept], y[kept], near[:, :, kept] = x[kept] + dx[lower], y[kept] + dy[lower], there[:, :, lower]
         length = np.hypot(dx, dy)
-        radius[active] = np.where(
-            lower, np.minimum(_LONGEST, np.maximum(radius[active], 2 * length)), length / 4
-        )
+        radius[active] = np.where(lower, np.minimum(_LONGEST, np.maximum(radius[active], 2 * length)), length / 4)
         lost = is_lost(x[active], y[active], active)
         value[active[lost]] = np.inf
         done = lost | (expected < 1e-15 * np.abs(value[active])) | (radius[active] < 1e-7)

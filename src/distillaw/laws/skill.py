@@ -208,9 +208,7 @@ def told_skill(task: str | None, score_at: Sequence[str] | None) -> SkillLaw | N
     if task is not None:
         return skill_law(task).anchored(*(_pair(said) for said in score_at or ()))
     if score_at:
-        raise ConfigError(
-            f"--score-at {score_at[0]} does nothing here: it belongs to --metric, e.g. --metric arc_easy"
-        )
+        raise ConfigError(f"--score-at {score_at[0]} does nothing here: it belongs to --metric, e.g. --metric arc_easy")
     return None
 
 

@@ -43,9 +43,7 @@ class StartLaw:
     def log_head_start(self, n: Array, t: Array, s: Array, *, taught: bool) -> Array:
         """ln D0 from ln N, ln T and ln D_T, unchecked; arrays that broadcast, with an axis for the members in front."""
         axes = max(np.ndim(x) for x in (n, t, s))
-        share, power = (
-            np.reshape(c, (-1,) + (1,) * axes) for c in (self.taught if taught else self.share, self.power)
-        )
+        share, power = (np.reshape(c, (-1,) + (1,) * axes) for c in (self.taught if taught else self.share, self.power))
         return np.log(share) + s + power * (n - t)
 
     def head_start(

@@ -58,9 +58,7 @@ class SupervisedLaw:
         Raises:
             DataError: an argument is not positive or not finite (names the first offending entry).
         """
-        return equation.supervised(
-            self.standard, log_positive("params", params), log_positive("tokens", tokens)
-        )
+        return equation.supervised(self.standard, log_positive("params", params), log_positive("tokens", tokens))
 
     __call__ = supervised
 
@@ -71,9 +69,7 @@ class SupervisedLaw:
 
     def data_share(self, *, params: ArrayLike, tokens: ArrayLike) -> Array:
         """Share of the data term B/D^beta in the inner sum; near 0 the tokens do not inform the answer."""
-        return equation.data_share(
-            self.standard, log_positive("params", params), log_positive("tokens", tokens)
-        )
+        return equation.data_share(self.standard, log_positive("params", params), log_positive("tokens", tokens))
 
     def gradient(self, *, params: ArrayLike, tokens: ArrayLike) -> dict[str, Array]:
         """Partial derivatives of L: by `params`, by `tokens`, and by each coefficient."""

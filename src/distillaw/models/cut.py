@@ -193,9 +193,7 @@ def ranked_cut(teacher: Shape, student: Shape, scores: Importance) -> Cut:
     wanted = (depth,), (teacher.width,), (depth, teacher.heads), (depth, teacher.ffn)
     got = scores.layers.shape, scores.width.shape, scores.heads.shape, scores.ffn.shape
     if got != wanted:
-        raise ConfigError(
-            f"importance of another model: its scores have the shapes {got}, the teacher {wanted}"
-        )
+        raise ConfigError(f"importance of another model: its scores have the shapes {got}, the teacher {wanted}")
     layers = _top(scores.layers, student.layers)
     group = student.heads // student.kv_heads
     heads = []
@@ -215,9 +213,7 @@ def _top(scores: "NDArray[np.float64]", count: int) -> Indices:
     return tuple(sorted(sorted(range(len(scores)), key=lambda i: -scores[i])[:count]))
 
 
-def check_cut(
-    teacher: Shape, student: Shape, *, name: str = "the teacher", label: str = "the student"
-) -> None:
+def check_cut(teacher: Shape, student: Shape, *, name: str = "the teacher", label: str = "the student") -> None:
     """Refuse a student that is no part of its teacher.
 
     Raises:
@@ -252,9 +248,7 @@ def check_cut(
     for axis, what in (("context", "context"), ("vocab", "tokens of vocabulary")):
         ours, theirs = getattr(student, axis), getattr(teacher, axis)
         if ours > theirs:
-            raise ConfigError(
-                f"{label} cannot be cut out of {name}: {ours} {what}, but the teacher has {theirs}"
-            )
+            raise ConfigError(f"{label} cannot be cut out of {name}: {ours} {what}, but the teacher has {theirs}")
 
 
 def check_indices(cut: Cut, teacher: Shape, student: Shape) -> None:
@@ -313,9 +307,7 @@ def shape_of(config: "PreTrainedConfig", name: str) -> Shape:
     elif config.hidden_act != "silu":
         reason = f"its activation is {config.hidden_act!r}, not 'silu'"
     if reason:
-        raise ConfigError(
-            f"no student can be cut out of {name}: {reason}. Choose another teacher, or init = 'fresh'"
-        )
+        raise ConfigError(f"no student can be cut out of {name}: {reason}. Choose another teacher, or init = 'fresh'")
     return family_shape(config, name)
 
 
@@ -329,9 +321,7 @@ WITHIN = 0.02
 Count = Callable[[Shape], int]
 
 
-def shrink(
-    teacher: Shape, params: float, count: Count, *, multiple: int = MULTIPLE, square: bool = False
-) -> Shape:
+def shrink(teacher: Shape, params: float, count: Count, *, multiple: int = MULTIPLE, square: bool = False) -> Shape:
     """The shape nearest to a number of non-embedding parameters.
 
     Args:
@@ -343,9 +333,7 @@ def shrink(
     """
     whole = count(teacher)
     if not 0 < params <= whole * (1 + 1e-9):
-        raise ConfigError(
-            f"{params:g} non-embedding parameters are not between 0 and the teacher's {whole:,}"
-        )
+        raise ConfigError(f"{params:g} non-embedding parameters are not between 0 and the teacher's {whole:,}")
     if params >= whole * (1 - 1e-9):
         return teacher
     keep = params / whole
@@ -366,9 +354,7 @@ def shrink(
     return best
 
 
-def _of_depth(
-    teacher: Shape, layers: int, params: float, count: Count, multiple: int, square: bool
-) -> Iterator[Shape]:
+def _of_depth(teacher: Shape, layers: int, params: float, count: Count, multiple: int, square: bool) -> Iterator[Shape]:
     """Shapes of a depth: every number of whole head groups, widths around the same share, the FFN that fits."""
     group = teacher.heads // teacher.kv_heads
     for groups in range(1, teacher.kv_heads + 1):

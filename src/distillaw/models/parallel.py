@@ -176,9 +176,7 @@ class Ranks:
         return made  # type: ignore[return-value]
 
     @contextlib.contextmanager
-    def held(
-        self, folder: Path, what: str, say: Callable[[str], None] = lambda message: None
-    ) -> Iterator[None]:
+    def held(self, folder: Path, what: str, say: Callable[[str], None] = lambda message: None) -> Iterator[None]:
         """The folder's lock (runs/lock.py), held by the first rank for all.
 
         Raises:
@@ -201,18 +199,14 @@ class Ranks:
         if self.sharding == "ddp":
             # sums over three ranks and more depend on where a number lies in its bucket; without this flag DDP lays
             # the buckets out anew after the first step, and a resumed run would differ from the uninterrupted one
-            return DistributedDataParallel(
-                module, gradient_as_bucket_view=True, find_unused_parameters=self.world > 2
-            )
+            return DistributedDataParallel(module, gradient_as_bucket_view=True, find_unused_parameters=self.world > 2)
         dtype = torch.bfloat16 if half else None
         for block in blocks:
             fully_shard(block, mp_policy=MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32))
         # the root's inputs are tokens and the teacher's signal, which keep their precision
         fully_shard(
             module,
-            mp_policy=MixedPrecisionPolicy(
-                param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
-            ),
+            mp_policy=MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False),
         )
         return module
 
@@ -221,9 +215,7 @@ class Ranks:
         """Whether models that are only read lie in slices on the ranks."""
         return self.world > 1 and self.sharding == "fsdp"
 
-    def shard(
-        self, body: torch.nn.Module, blocks: list[torch.nn.Module], whole: set[torch.nn.Parameter]
-    ) -> None:
+    def shard(self, body: torch.nn.Module, blocks: list[torch.nn.Module], whole: set[torch.nn.Parameter]) -> None:
         """Slice a model that is only read: each block is gathered to compute, and let go after it.
 
         Args:

@@ -283,9 +283,7 @@ def prune_to(
         raise ConfigError(f"ranking units by {wishes.by} needs text: give --text, or --importance uniform")
     most = context_of(source.config())
     if text is not None and not 2 <= wishes.context <= (most or wishes.context):
-        raise ConfigError(
-            f"--context {wishes.context}: a window has 2 to {most or 'any number of'} tokens here"
-        )
+        raise ConfigError(f"--context {wishes.context}: a window has 2 to {most or 'any number of'} tokens here")
     # what makes two cuts the same: teacher, shape, ranking, text
     cut_of = {"teacher": fingerprint(source), "shape": asdict(size.shape)}
     ranking: dict[str, object] = {"by": wishes.by, "tokens": wishes.tokens, "context": wishes.context}
@@ -427,9 +425,7 @@ def _shared_scores(model, documents: list[np.ndarray], context: int, ranks: Rank
 By = Literal["gradient", "activation"]
 
 
-def measure_importance(
-    model: "PreTrainedModel", batches: Iterable[torch.Tensor], *, by: By = "gradient"
-) -> Importance:
+def measure_importance(model: "PreTrainedModel", batches: Iterable[torch.Tensor], *, by: By = "gradient") -> Importance:
     """Score every unit of a model.
 
     Args:

@@ -156,9 +156,7 @@ def logits_rows(model: "PreTrainedModel | AnyTeacher") -> int:
     return max(LOGITS_AT_ONCE // vocab, 64)
 
 
-def _token_losses(
-    model: "PreTrainedModel | AnyTeacher", batch: HeldoutSet, scored_BT: torch.Tensor
-) -> torch.Tensor:
+def _token_losses(model: "PreTrainedModel | AnyTeacher", batch: HeldoutSet, scored_BT: torch.Tensor) -> torch.Tensor:
     """-ln p(label) of the scored tokens, float32, shape (scored,)."""
     labels_N = batch.labels.to(model.device)[scored_BT.to(model.device)]
     losses, done = [torch.zeros(0, device=model.device)], 0

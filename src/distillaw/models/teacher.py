@@ -135,8 +135,7 @@ def _differences(theirs: dict[str, int], ours: dict[str, int]) -> str:
     different = [token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token)]
     different.sort(key=lambda token: (theirs.get(token, ours.get(token)), token))
     shown = ", ".join(
-        f"{token!r} is {theirs.get(token, 'absent')} there, {ours.get(token, 'absent')} here"
-        for token in different[:3]
+        f"{token!r} is {theirs.get(token, 'absent')} there, {ours.get(token, 'absent')} here" for token in different[:3]
     )
     return f"{len(different)} tokens differ, e.g. {shown}"
 
@@ -249,9 +248,7 @@ def load_teacher(
         )
     head = _verified_head(source.name, model, len(tokenizer))
     if head is None and ranks.shards:
-        raise ConfigError(
-            f"{source.name}: this head is used whole, so the model cannot be sharded; --sharding ddp"
-        )
+        raise ConfigError(f"{source.name}: this head is used whole, so the model cannot be sharded; --sharding ddp")
     return ModelTeacher(
         name=source.name,
         model=model,
@@ -303,9 +300,7 @@ def load_weights(source: ModelSource, device: torch.device, dtype: torch.dtype |
             f"{source.name}: {len(absent)} weights of the model are missing or of another shape in its files, e.g. "
             f"{absent[0]}; they would be random. Fetch the folder again"
         )
-    if (
-        source.gguf_file is not None
-    ):  # dequantised on loading: an ordinary model from here on, which can be saved
+    if source.gguf_file is not None:  # dequantised on loading: an ordinary model from here on, which can be saved
         del model.config.quantization_config
         model.hf_quantizer = None
     if model.device != device:

@@ -148,9 +148,7 @@ class LayerUse:
 
 
 @torch.no_grad()
-def measure_routing(
-    model: "PreTrainedModel", documents: Sequence[np.ndarray], *, context: int
-) -> list[LayerUse]:
+def measure_routing(model: "PreTrainedModel", documents: Sequence[np.ndarray], *, context: int) -> list[LayerUse]:
     """Follow every token of some documents through the routers."""
     routers = Routers.of(model)
     if routers is None:
@@ -401,9 +399,7 @@ def _counts(config) -> dict[str, float]:
 
 
 def _scored(dense, mixture, documents: list[np.ndarray], context: int) -> dict[str, object]:
-    before, after = (
-        score_documents(model, documents, context=context, stride=context) for model in (dense, mixture)
-    )
+    before, after = (score_documents(model, documents, context=context, stride=context) for model in (dense, mixture))
     change = paired_difference(after, before)
     return {
         "documents": len(documents),

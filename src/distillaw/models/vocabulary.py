@@ -62,9 +62,7 @@ def give_rows(model: "PreTrainedModel", rows: Rows, *, generator: torch.Generato
 
 
 @torch.no_grad()
-def _renewed(
-    old: torch.nn.Parameter, rows: Rows, generator: torch.Generator | None, std: float
-) -> torch.nn.Parameter:
+def _renewed(old: torch.nn.Parameter, rows: Rows, generator: torch.Generator | None, std: float) -> torch.nn.Parameter:
     new = old[torch.tensor([parts[0] for parts in rows], device=old.device)].clone()
     for i, parts in enumerate(rows):
         if len(parts) == 1:
@@ -236,9 +234,7 @@ def trim_vocabulary(
         less = trim_pieces(bpe, counts, keep=keep, min_count=min_count, multiple=multiple)
         gone = len(bpe.pieces) - len(less.kept)
         if not gone:
-            raise ConfigError(
-                f"all {len(bpe.pieces)} pieces of {source.name} stay; raise --min-count or give --keep"
-            )
+            raise ConfigError(f"all {len(bpe.pieces)} pieces of {source.name} stay; raise --min-count or give --keep")
         used = {"pieces_used": len(counts), "tokens_counted": counts.total()}
         return _Change(less.bpe, [(i,) for i in less.kept], {"pieces_dropped": gone} | used)
 

@@ -218,9 +218,7 @@ def read_table_of_outcomes(path: Path) -> tuple[Outcome, ...]:
         DataError: no such file or no table of outcomes; or rows that break rules, one line for each.
     """
     if not path.is_file():
-        raise DataError(
-            f"{path}: no such file; give a CSV with columns of the table of outcomes (docs/outcomes.md)"
-        )
+        raise DataError(f"{path}: no such file; give a CSV with columns of the table of outcomes (docs/outcomes.md)")
     try:
         with path.open(encoding="utf-8", newline="") as file:
             table = csv.DictReader(file)
@@ -287,9 +285,7 @@ def outcome_of(cells: Mapping[str, str], where: str, *, is_draft: bool = False) 
     name = f"{where}, {cells.get('id') or 'a row without id'}"
     if odd := sorted(set(cells) - set(COLUMNS)):
         raise ConfigError(f"{name}: no column of a table of outcomes: {', '.join(odd)}")
-    row = Outcome(
-        **{f.name: _cell(name, f.name, str(f.type), cells.get(f.name, "")) for f in fields(Outcome)}
-    )
+    row = Outcome(**{f.name: _cell(name, f.name, str(f.type), cells.get(f.name, "")) for f in fields(Outcome)})
     if not is_draft and (faults := faults_of(row)):
         raise ConfigError(f"{name}: {'; '.join(faults)}")
     return row

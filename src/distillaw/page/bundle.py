@@ -86,9 +86,7 @@ def planner_bundle(
         "schema_version": PAGE_SCHEMA,
         "version": __version__,
         "published": [_voice(v) for v in find_voices(None, [], published_too=True)],
-        "asked": [
-            {"name": name, "label": label, "voice": _voice(_asked(name, law))} for name, label, law in asked
-        ],
+        "asked": [{"name": name, "label": label, "voice": _voice(_asked(name, law))} for name, label, law in asked],
         "phrases": PHRASES,
         "words": {answer: asdict(words) for answer, words in decision.WORDS.items()},
         "coordinates": COORDINATES,
@@ -223,9 +221,7 @@ def _teachers() -> list[dict[str, object]]:
 
 def _outcomes() -> dict[str, object]:
     """Published outcomes of distilling against training alone, and what makes one near to a question."""
-    cases = [
-        nearest.Case(row=row, distance=0.0, agrees=None) for row in read_outcomes() if row.says_of_distilling
-    ]
+    cases = [nearest.Case(row=row, distance=0.0, agrees=None) for row in read_outcomes() if row.says_of_distilling]
     rows = [
         {
             "id": case.row.id,
@@ -316,9 +312,7 @@ BUILT = "built/planner.html"
 _PLACE = '<script type="application/json" id="distillaw-data">null</script>'
 
 
-def planner_page(
-    asked: Sequence[tuple[str, str, LawLike]] = (), study: Mapping[str, object] | None = None
-) -> str:
+def planner_page(asked: Sequence[tuple[str, str, LawLike]] = (), study: Mapping[str, object] | None = None) -> str:
     """The page as text.
 
     Args:
@@ -336,12 +330,8 @@ def planner_page(
         )
     page = built.read_text(encoding="utf-8")
     if page.count(_PLACE) != 1:
-        raise RunError(
-            f"{BUILT} has no place for the data; build it again: cd web && npm ci && npm run build"
-        )
-    text = json.dumps(
-        planner_bundle(asked, study), allow_nan=False, ensure_ascii=False, separators=(",", ":")
-    )
+        raise RunError(f"{BUILT} has no place for the data; build it again: cd web && npm ci && npm run build")
+    text = json.dumps(planner_bundle(asked, study), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     page = page.replace("<head>", f'<head><meta name="generator" content="{GENERATOR}">', 1)
     # inside a script element only `</` and `<!--` could end or comment it
     return page.replace(_PLACE, _PLACE.replace("null", text.replace("<", "\\u003c")))
@@ -405,9 +395,7 @@ def _question(record: StudyRecord, cells: Sequence[Mapping[str, object]]) -> dic
         "law": laws[0][0] if laws else "",
         "vocab": sizes.get("vocab_size", "32768"),
         "context": sizes.get("context", "4096"),
-        "own": [
-            {"params": _exact(t.params), "tokens": _exact(t.tokens), "loss": _exact(t.loss)} for t in teachers
-        ],
+        "own": [{"params": _exact(t.params), "tokens": _exact(t.tokens), "loss": _exact(t.loss)} for t in teachers],
     }
 
 

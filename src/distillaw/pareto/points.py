@@ -195,11 +195,7 @@ def published_points(task: str = "mean6", *, chat: bool = False) -> list[ScorePo
         upper bound for DROP's F1), and of digitised ones that of the reading too; prompts, shots and harness differ
         between models and papers by more than that.
     """
-    points = [
-        _exact(row, task)
-        for row in _read("standard_benchmarks_readme.csv")
-        if chat or row["model"] not in CHAT
-    ]
+    points = [_exact(row, task) for row in _read("standard_benchmarks_readme.csv") if chat or row["model"] not in CHAT]
     if task != "mean6":
         return points
     known = {_key(point.name) for point in points}
@@ -281,9 +277,7 @@ def own_points(
     if teacher_cost not in TEACHER_COSTS:
         raise ConfigError(f"--teacher-cost {teacher_cost}: one of {', '.join(TEACHER_COSTS)}")
     if teacher_cost == "training" and not teacher_tokens > 0:
-        raise ConfigError(
-            "--teacher-cost training needs --teacher-tokens, those that the teacher was trained on"
-        )
+        raise ConfigError("--teacher-cost training needs --teacher-tokens, those that the teacher was trained on")
     if not path.exists():
         raise DataError(
             f"{path}: no such folder or table; give a folder with evaluation.json, or a CSV with the columns "

@@ -158,9 +158,7 @@ def decide(asked: Situation, sources: Sources, *, with_flips: bool = True) -> Ve
     judged = judge(asked, sources, with_supposed=True)
     situation, evidence, headline = judged.situation, judged.evidence, judged.headline
     equal = _equal_compute(judged, sources)
-    by_tokens, by_compute = law_crossovers(
-        situation, sources.voices, witnesses(evidence), headline.best, level=level
-    )
+    by_tokens, by_compute = law_crossovers(situation, sources.voices, witnesses(evidence), headline.best, level=level)
     runs = next((e for e in evidence if e.crossover is not None), None)
     if runs is None or runs.best.teacher != headline.best.teacher:  # a band belongs to one teacher
         headline = replace(headline, crossover=by_tokens)
@@ -175,9 +173,7 @@ def decide(asked: Situation, sources: Sources, *, with_flips: bool = True) -> Ve
     lead = sources.lead(situation)
     scale = next((TextScale.of(e).ratio for e in evidence if e.source == lead.source), 1.0)
     is_law = headline.kind != "measured" and headline.is_informative
-    is_by_ratio = any(
-        e.status == BY_RATIO for e in evidence if e.source == lead.source
-    )  # of measured teachers only
+    is_by_ratio = any(e.status == BY_RATIO for e in evidence if e.source == lead.source)  # of measured teachers only
     return Verdict(
         verdict=judged.call.verdict,
         probability=judged.call.probability,
@@ -206,9 +202,7 @@ def decide(asked: Situation, sources: Sources, *, with_flips: bool = True) -> Ve
         next_runs=words.next_runs,
         next_command=words.next_command,
         sources=sources,
-        teachers=teacher_range(situation, lead, headline.best, scale=scale)
-        if is_law and not is_by_ratio
-        else None,
+        teachers=teacher_range(situation, lead, headline.best, scale=scale) if is_law and not is_by_ratio else None,
     )
 
 

@@ -206,9 +206,7 @@ class RateUncertainty:
         start = Optimum(params=self.params, tokens=searched, octaves=self.rates[searched], sd=LATTICE)
         found = [one for one, _ in self.brackets] or [start]
         arm = "taught" if self.kind == "taught" else "text"
-        mean, sd = fit_rate_law(found, arm=arm, params=self.params, tokens=tokens).octaves(
-            self.params, tokens
-        )
+        mean, sd = fit_rate_law(found, arm=arm, params=self.params, tokens=tokens).octaves(self.params, tokens)
         return self._own(tokens) - mean, sd**2
 
     def _own(self, tokens: float) -> float:
@@ -337,9 +335,7 @@ class MeasuredArm:
             return None
         if tokens > budgets[-1]:  # the whole curve, as far as these seeds ran it
             near = [b for b in budgets if common <= self.runs[b].keys()]
-        return ArmPoint(
-            arm=self, tokens=tokens, ends={b: {s: self.runs[b][s] for s in sorted(common)} for b in near}
-        )
+        return ArmPoint(arm=self, tokens=tokens, ends={b: {s: self.runs[b][s] for s in sorted(common)} for b in near})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -526,8 +522,4 @@ def teacher_name(record: StudyRecord, teacher_run: str) -> str:
     if teacher_run not in record.teachers:
         return f"{run.label} teacher ({budget_text(run.tokens)} tokens of the students' text)"
     same = [t for t in record.teachers.values() if t.label == run.label]
-    return (
-        f"{run.label} teacher"
-        if len(same) == 1
-        else f"{run.label} teacher ({budget_text(run.tokens)} tokens)"
-    )
+    return f"{run.label} teacher" if len(same) == 1 else f"{run.label} teacher ({budget_text(run.tokens)} tokens)"

@@ -85,9 +85,7 @@ Given: TypeAlias = str | float | Path | Baseline
 the question's own size and tokens, or the path of a table with columns tokens, loss and perhaps params and loss_se."""
 
 
-def read_baselines(
-    given: Sequence[Given], *, params: float | None, tokens: float | None
-) -> tuple[Baseline, ...]:
+def read_baselines(given: Sequence[Given], *, params: float | None, tokens: float | None) -> tuple[Baseline, ...]:
     """Baselines in numbers.
 
     Args:

@@ -81,9 +81,7 @@ def tokens_bought(situation: Situation, sizes: Array, teacher: Teacher | None) -
     return tokens_on(situation, situation.compute, forward_curve(situation, sizes), teacher)
 
 
-def tokens_on(
-    situation: Situation, compute: Array | float, student: Array | float, teacher: Teacher | None
-) -> Array:
+def tokens_on(situation: Situation, compute: Array | float, student: Array | float, teacher: Teacher | None) -> Array:
     """D = (C - serving - teacher training) / (3 F(N_S) + delta_Lgt F(N_T)); of the shape that both broadcast to.
 
     Args:
@@ -143,11 +141,7 @@ def bill(
         return {**parts, "teacher_logits": None, "teacher_training": None, "total": total}
     forward, shares = _forward(situation, teacher), shares_of(situation, teacher)
     logits, training = forward * tokens * distilled_share, TRAINING_FACTOR * forward * (teacher.tokens or 0.0)
-    total = (
-        None
-        if _hides_cost(situation, teacher)
-        else own + shares.delta_lgt * logits + shares.delta_pre * training
-    )
+    total = None if _hides_cost(situation, teacher) else own + shares.delta_lgt * logits + shares.delta_pre * training
     known = training if teacher.tokens is not None else None
     return {**parts, "teacher_logits": logits, "teacher_training": known, "total": total}
 
@@ -226,9 +220,7 @@ class Device:
         """
         if (device_hours is None) == (money is None):
             raise ConfigError("give either device-hours or money, not both")
-        hours, how = (
-            (device_hours, say("hours", hours=device_hours)) if device_hours is not None else (0.0, "")
-        )
+        hours, how = (device_hours, say("hours", hours=device_hours)) if device_hours is not None else (0.0, "")
         if money is not None:
             if self.rate is None:
                 raise ConfigError(say("no price", device=self.preset.name))

@@ -26,9 +26,7 @@ FEW_TOKENS = 1.0
 """Tokens per parameter below which no published law was ever fitted."""
 
 
-def assumptions(
-    situation: Situation, evidence: Sequence[Evidence], headline: Evidence, sources: Sources
-) -> list[str]:
+def assumptions(situation: Situation, evidence: Sequence[Evidence], headline: Evidence, sources: Sources) -> list[str]:
     """Sentences on what the comparison is and how it was counted."""
     served = situation.students_served
     comparison = situation.comparison.replace("-", " ")
@@ -46,9 +44,7 @@ def assumptions(
     if situation.label:
         found.append(f"The {situation.label} student has {situation.student_params:,.0f} parameters exactly.")
     if headline.kind == "measured":
-        found.append(
-            "The next runs are like those measured: same text, tokenizer, recipe and tuned learning rate."
-        )
+        found.append("The next runs are like those measured: same text, tokenizer, recipe and tuned learning rate.")
     else:
         found.append(say("FLOP counted", vocab=situation.vocab, context=situation.context))
     found += _measured_teachers(situation, evidence, headline, sources)
@@ -63,9 +59,7 @@ def _published_gains(situation: Situation, headline: Evidence, sources: Sources)
         return [] if situation.recipe.is_usual else [say("recipe own")]
     found, learnt = situation.recipe.lines(laws[0].learnt, situation.vocab, situation.start), laws[0].learnt
     if not headline.details.get(BEYOND) and float(str(headline.details.get(KEPT, 1.0))) != 1:
-        found.insert(
-            0, say("counted", share=100 * float(str(headline.details[KEPT])), sd=100 * learnt.per_gain)
-        )
+        found.insert(0, say("counted", share=100 * float(str(headline.details[KEPT])), sd=100 * learnt.per_gain))
     if is_repeated(situation, headline.best.student_tokens):
         found.append(say("repeated gain", share=100 * learnt.repeated, sd=100 * learnt.repeated_sd))
     if situation.comparison == "equal-compute" and not headline.details.get(BEYOND):
@@ -89,9 +83,7 @@ def _measured_teachers(
     ensemble = next(v.ensemble for v in sources.voices if v.source == lead.source)
     if scale.by_baseline and ensemble is not None:
         return _by_baseline(situation, headline, lead, ensemble, scale)
-    whole = [
-        t for t in situation.teachers if t.loss is not None and t.params is not None and t.tokens is not None
-    ]
+    whole = [t for t in situation.teachers if t.loss is not None and t.params is not None and t.tokens is not None]
     if not scale.sd or ensemble is None:
         return []
     text = math.log(scale.ratio)
@@ -122,25 +114,19 @@ def _by_baseline(
     alone = lead.pretrain
     assert alone is not None
     sd = 100 * scale.sd
-    found = [
-        say("by baseline", source=lead.source, off=_per_cent(math.log(scale.ratio), "above", "below"), sd=sd)
-    ]
+    found = [say("by baseline", source=lead.source, off=_per_cent(math.log(scale.ratio), "above", "below"), sd=sd)]
     for teacher in situation.teachers:
         if teacher.loss is not None:
             slots = {"teacher": teacher.called, "ratio": teacher.loss / alone.loss.mean}
             found.append(say("at your ratio", **slots))
     if beyond := float(str(lead.details[BEYOND])):
         low, high = SEEN_BELOW.seen.as_dict()["student_params"]
-        share, sd, least = (
-            100 * x for x in (SEEN_BELOW.mean(beyond), SEEN_BELOW.sd(beyond), SEEN_BELOW.share)
-        )
+        share, sd, least = (100 * x for x in (SEEN_BELOW.mean(beyond), SEEN_BELOW.sd(beyond), SEEN_BELOW.share))
         found.append(say("realised", share=share, sd=sd, least=least, low=low, high=high))
     return found + _which_way(situation, headline, ensemble, scale)
 
 
-def _which_way(
-    situation: Situation, headline: Evidence, ensemble: LawEnsemble, scale: TextScale
-) -> list[str]:
+def _which_way(situation: Situation, headline: Evidence, ensemble: LawEnsemble, scale: TextScale) -> list[str]:
     """Whether a lower loss of the best teacher would be for the better: beyond the capacity gap it is not."""
     row = headline.best
     teacher = None if row.teacher is None else scale.teacher_on_law_text(row.teacher)
@@ -197,9 +183,7 @@ def _estimates(situation: Situation, headline: Evidence) -> list[str]:
     return [*found, say("cuts beside" if cut.is_speculative else "begins as a cut", kept=kept, **said)]
 
 
-def caveats(
-    situation: Situation, evidence: Sequence[Evidence], headline: Evidence, sources: Sources
-) -> list[str]:
+def caveats(situation: Situation, evidence: Sequence[Evidence], headline: Evidence, sources: Sources) -> list[str]:
     """Warnings, the gravest first."""
     found = [*_unbelieved(evidence, headline, sources), *headline.warnings]
     if (conflict := disagreement(evidence, sources.level)) is not None:
@@ -250,13 +234,9 @@ def _why_left_out(situation: Situation, teacher: Teacher) -> str:
 
 def _unbelieved(evidence: Sequence[Evidence], headline: Evidence, sources: Sources) -> list[str]:
     """Laws that were asked for and may not decide, and headlines that may not."""
-    asked = [
-        e for e in evidence if e.source in sources.asked and not e.is_decisive and e.status != "TEACHER_SIZE"
-    ]
+    asked = [e for e in evidence if e.source in sources.asked and not e.is_decisive and e.status != "TEACHER_SIZE"]
     found = [
-        say("asked for", source=e.source, status=e.status, note=e.note)
-        for e in asked
-        if e.source != headline.source
+        say("asked for", source=e.source, status=e.status, note=e.note) for e in asked if e.source != headline.source
     ]
     if headline.is_decisive:
         return found

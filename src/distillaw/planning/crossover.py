@@ -102,9 +102,7 @@ def _band(
     return band_of(np.concatenate(alike), (float(grid[0]), float(grid[-1])), source, level)
 
 
-def _gains(
-    situation: Situation, law: _Asked, row: Strategy, tokens: tuple[Array, Array], level: float
-) -> Array:
+def _gains(situation: Situation, law: _Asked, row: Strategy, tokens: tuple[Array, Array], level: float) -> Array:
     """Gains (draws, budgets), nats/token; nan where the law knows nothing."""
     if law.scale.by_baseline:
         return _asked_anew(situation, law, row, tokens, level)
@@ -125,9 +123,7 @@ def _gains(
     return gains.reshape(-1, gains.shape[-1])
 
 
-def _asked_anew(
-    situation: Situation, law: _Asked, row: Strategy, tokens: tuple[Array, Array], level: float
-) -> Array:
+def _asked_anew(situation: Situation, law: _Asked, row: Strategy, tokens: tuple[Array, Array], level: float) -> Array:
     """The same where scale and doubt depend on the budget."""
     found = np.full((draws.POINTS, len(tokens[0])), np.nan)
     for k, (alone, taught) in enumerate(zip(*tokens, strict=True)):

@@ -81,9 +81,7 @@ def size_of_cut(
             f"{name}: a teacher of {format_count(teacher_params)} would be the best one of a student of "
             f"{format_count(params)}, which cannot be cut out of it; give the size (--student or --keep)"
         )
-    student = {"student_params": params} | (
-        {} if student_tokens is None else {"student_tokens": student_tokens}
-    )
+    student = {"student_params": params} | ({} if student_tokens is None else {"student_tokens": student_tokens})
     inside = bool(line.range.inside(student))
     interval, rule, whose = None, f"teacher = {line.slope:.4g} x student", ""
     if isinstance(found, FitResult):
@@ -96,11 +94,7 @@ def size_of_cut(
             rule += f" ({format_count(interval[0])} to {high}, 90 %)"
     else:
         rule += f" (arXiv 2311.07052; no interval is published; {WHOSE_SIZES})"
-    where = (
-        ""
-        if inside
-        else "; outside the students it was fitted on: " + "; ".join(line.range.complaints(student))
-    )
+    where = "" if inside else "; outside the students it was fitted on: " + "; ".join(line.range.complaints(student))
     note = f"{rule}, for students cut out of their teacher{whose}, says {name}{where}"
     return CutSize(
         law=name,
@@ -114,9 +108,7 @@ def size_of_cut(
 
 def _check_fit(fit: FitResult, name: str) -> None:
     if fit.params_convention != "non-embedding":
-        raise UnitError(
-            f"{name} counts {fit.params_convention} parameters, a cut non-embedding ones; fit it on those"
-        )
+        raise UnitError(f"{name} counts {fit.params_convention} parameters, a cut non-embedding ones; fit it on those")
     if (arm := fit.provenance.get("arm")) != "pruned":
         raise ConfigError(
             f"{name} was fitted on {arm or 'unnamed'} starts, and a cut is a pruned one; "

@@ -48,9 +48,7 @@ class VerdictWords:
 WORDS = {
     "distil": VerdictWords("DISTIL", "distil", "distilling is better", "distilling is still better"),
     "pretrain": VerdictWords("PRETRAIN", "pretrain", "pretraining is better", "pretraining is better"),
-    "too-close": VerdictWords(
-        "TOO CLOSE TO CALL", "too close to call", "it is too close to call", "it is too close"
-    ),
+    "too-close": VerdictWords("TOO CLOSE TO CALL", "too close to call", "it is too close to call", "it is too close"),
 }
 
 
@@ -169,9 +167,7 @@ def regret(evidence: Evidence, answer: Call, level: float) -> Interval:
     Too close to call means the strategy that leads. No wrong draw, no regret: zeros.
     """
     gain = evidence.gain_draws
-    distils = (
-        leads_distilling(evidence, answer) if answer.verdict == "too-close" else answer.verdict == "distil"
-    )
+    distils = leads_distilling(evidence, answer) if answer.verdict == "too-close" else answer.verdict == "distil"
     lost = -gain if distils else gain
     lost = lost[lost > 0]
     return Interval.of(lost, level) if len(lost) else Interval(mean=0.0, lower=0.0, upper=0.0)

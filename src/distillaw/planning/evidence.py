@@ -50,9 +50,7 @@ def crossings(tokens: Array, gains: Array) -> Array:
     rows, at = np.arange(len(gains)), falls.argmax(axis=1)
     before, after = gains[rows, at], gains[rows, at + 1]
     x = np.log(tokens)
-    with np.errstate(
-        divide="ignore", over="ignore", invalid="ignore"
-    ):  # rows without a fall, which are replaced
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # rows without a fall, which are replaced
         crossed = np.exp(x[at] + (x[at + 1] - x[at]) * before / (before - after))
     return np.where(falls.any(axis=1), crossed, np.where(is_ahead.any(axis=1), np.inf, 0.0))
 
@@ -199,9 +197,7 @@ class Evidence:
         """Column of the distillation with the highest mean gain that is more than an estimate."""
         assert self.posterior is not None
         mean = self.posterior.mean
-        distilled = [
-            j for j, row in enumerate(self.alternatives) if row.teacher is not None and not row.is_speculative
-        ]
+        distilled = [j for j, row in enumerate(self.alternatives) if row.teacher is not None and not row.is_speculative]
         return max(distilled, key=lambda j: mean[j])
 
     @property
@@ -258,9 +254,7 @@ class Evidence:
         """Column of a larger student that is better than the student itself, trained alone."""
         assert self.posterior is not None
         mean = self.posterior.mean
-        larger = (
-            j for j, row in enumerate(self.alternatives) if row.teacher is None and not row.is_speculative
-        )
+        larger = (j for j, row in enumerate(self.alternatives) if row.teacher is None and not row.is_speculative)
         return next((j for j in larger if mean[j] > 0), None)
 
 

@@ -36,9 +36,7 @@ def explanation(verdict: Verdict) -> list[str]:
     """One step a line: cost, supervised loss, teacher, distilled loss, gain, discrepancy, margin, call."""
     lines = _costs(verdict)
     row = verdict.headline.best
-    deciding = [
-        v for v in verdict.sources.voices if v.source in verdict.headline.deciding and v.ensemble is not None
-    ]
+    deciding = [v for v in verdict.sources.voices if v.source in verdict.headline.deciding and v.ensemble is not None]
     evidence = {e.source: e for e in verdict.evidence}
     for voice in deciding:
         lines += _law(verdict, voice, row, TextScale.of(evidence[voice.source]))
@@ -105,9 +103,7 @@ def _on_both_texts(teacher: Teacher, losses: Array, ratio: float) -> str:
     return say("step estimated elsewhere", found=found, loss=ratio * float(losses.mean()))
 
 
-def _distilled(
-    ensemble: LawEnsemble, s: dict[str, float], row: Strategy, d: float, same: Array, teacher: Array
-) -> str:
+def _distilled(ensemble: LawEnsemble, s: dict[str, float], row: Strategy, d: float, same: Array, teacher: Array) -> str:
     """L_S = L_T + what the student lacks of its teacher."""
     n = np.log(np.full(1, row.student_params))
     loss = np.exp(ensemble.log_distilled(n, np.log(np.full(1, d)), np.log(teacher)))
@@ -194,9 +190,7 @@ class Balance:
         return 1 - self.by_power - self.by_break
 
 
-def balance(
-    ensemble: LawEnsemble, *, student_params: float, student_tokens: float, teacher_loss: ArrayLike
-) -> Balance:
+def balance(ensemble: LawEnsemble, *, student_params: float, student_tokens: float, teacher_loss: ArrayLike) -> Balance:
     """Both sides of dL_S / dL_T.
 
     Args:
@@ -307,9 +301,7 @@ def _table(rows: Balance, best: float) -> list[str]:
 
 def _sign(best: float, here: Balance, *, is_edge: bool) -> list[str]:
     if is_edge:
-        return [
-            f"  The sign does not change above {best:.4f}: for this student every better teacher is better."
-        ]
+        return [f"  The sign does not change above {best:.4f}: for this student every better teacher is better."]
     return [
         f"  The sign changes at L_T* = {best:.4f}, where {here.by_power[0]:.3f} + {here.by_break[0]:.3f} = 1. With a "
         "weaker teacher the two terms",

@@ -90,9 +90,7 @@ class GainPosterior:
         return np.bincount(self.draws.argmax(1), minlength=self.draws.shape[1]) / len(self.draws)
 
 
-def document_part(
-    cells: Sequence[tuple[Sequence[tuple[str, int]], Array]], tokens: NDArray[np.int64]
-) -> float:
+def document_part(cells: Sequence[tuple[Sequence[tuple[str, int]], Array]], tokens: NDArray[np.int64]) -> float:
     """How much of that variance comes from the choice of held-out documents, shape as `runs.paired.seed_noise`.
 
     Runs differ on some documents more than on others; the part of e_ak that another sample of documents would
@@ -111,9 +109,7 @@ def document_part(
     return found / dof if dof else 0.0
 
 
-def seed_covariance(
-    baseline: Mapping[int, float], candidates: Sequence[Mapping[int, float]], noise: RunNoise
-) -> Array:
+def seed_covariance(baseline: Mapping[int, float], candidates: Sequence[Mapping[int, float]], noise: RunNoise) -> Array:
     """Covariance of the measured gains that seeds leave, shape (m, m).
 
         gain_j = sum_k a_k (u_k + e_0k) - sum_k b_jk (u_k + e_jk)
@@ -154,14 +150,10 @@ def gain_posterior(
     """
     centre, deviation = _shrunk(gain, covariance, spread, rng, draws)
     tails = np.sqrt(dof / rng.chisquare(dof, size=(draws, 1)))
-    return GainPosterior(
-        draws=centre + deviation * tails, estimate=gain, se=np.sqrt(np.diag(covariance)), dof=dof
-    )
+    return GainPosterior(draws=centre + deviation * tails, estimate=gain, se=np.sqrt(np.diag(covariance)), dof=dof)
 
 
-def _shrunk(
-    gain: Array, cov: Array, spread: float, rng: np.random.Generator, draws: int
-) -> tuple[Array, Array]:
+def _shrunk(gain: Array, cov: Array, spread: float, rng: np.random.Generator, draws: int) -> tuple[Array, Array]:
     """Posterior means and normal deviations, each of shape (draws, m)."""
     m = len(gain)
     if m == 1:
@@ -194,9 +186,7 @@ def _shrunk(
     return np.concatenate(centres), np.concatenate(deviations)
 
 
-def gain_dof(
-    document_var: float, documents: int, seed_var: float, noise: RunNoise, *, curves: float
-) -> float:
+def gain_dof(document_var: float, documents: int, seed_var: float, noise: RunNoise, *, curves: float) -> float:
     """Degrees of freedom of a gain's variance: documents are many; seeds, and what curves were learnt from, are few."""
     return effective_dof((document_var, documents - 1.0), (seed_var, noise.dof), (curves, CURVE_DOF))
 
@@ -244,9 +234,7 @@ class GainBelief:
         return float(self.centres.min() - TAIL * self.scale), float(self.centres.max() + TAIL * self.scale)
 
 
-def pooled_draws(
-    beliefs: Sequence[GainBelief], order: Array, weights: Sequence[float] | None = None
-) -> Array:
+def pooled_draws(beliefs: Sequence[GainBelief], order: Array, weights: Sequence[float] | None = None) -> Array:
     """Draws of the gain that several sources agree on, in the order of given draws.
 
     Args:

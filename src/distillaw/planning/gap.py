@@ -272,17 +272,11 @@ def _cautions(q: GapQuestion, voice: Voice, curve: TeacherCurve, share: float) -
         found.append(f"even the best teacher is no better than none ({curve.gain:+.4f} nats/token)")
     ratio = q.student_tokens / q.student_params
     if ratio < SHORT_TRAINING * (1 - 1e-9) and voice.kind != "fitted":
-        found.append(
-            f"{ratio:.3g} student tokens per parameter, below {SHORT_TRAINING:.0f}: the least certain region"
-        )
+        found.append(f"{ratio:.3g} student tokens per parameter, below {SHORT_TRAINING:.0f}: the least certain region")
     if share == 0:
-        found.append(
-            "this form has no data term: the student's tokens enter through its own supervised loss alone"
-        )
+        found.append("this form has no data term: the student's tokens enter through its own supervised loss alone")
     elif share < UNSEEN_DATA:
-        found.append(
-            f"the data term is {100 * share:.2g} % of the student's sum: its tokens hardly inform the answer"
-        )
+        found.append(f"the data term is {100 * share:.2g} % of the student's sum: its tokens hardly inform the answer")
     return found
 
 
@@ -298,9 +292,7 @@ def speak_of_sizes(q: GapQuestion, voice: Voice, fit: FitResult | None) -> GapOp
         return replace(base, notes=(f"a student of {format_count(q.student_params)}: {why}", *base.notes))
     interval, unsaid = None, (WHOSE_SIZES,)
     if fit is not None:
-        unsaid = (
-            () if (interval := best_teacher_interval(fit, q.student_params, _LEVEL)) else (NO_REPLICATES,)
-        )
+        unsaid = () if (interval := best_teacher_interval(fit, q.student_params, _LEVEL)) else (NO_REPLICATES,)
     at = {"student_params": q.student_params, "student_tokens": q.student_tokens}
     derived = {"tokens_per_param": q.student_tokens / q.student_params}
     outside = _outside(line.range, at | derived) if line.range.bounds else math.inf
@@ -378,17 +370,13 @@ def capacity_gap(question: GapQuestion, *, laws: Sequence[LawLike] = ()) -> GapA
     asked = {voice.source for voice, _ in named}
     heard = named + [(v, None) for v in _always_heard() if v.source not in asked]
     voices = tuple(voice for voice, _ in heard if voice.ensemble is not None)
-    opinions = [
-        speak(question, v, fit) if v.line is None else speak_of_sizes(question, v, fit) for v, fit in heard
-    ]
+    opinions = [speak(question, v, fit) if v.line is None else speak_of_sizes(question, v, fit) for v, fit in heard]
     if any(o.is_usable and o.curve is not None and o.status != "FAR_RANGE" for o in opinions):
         opinions = [replace(o, status="OUT_OF_RANGE") if o.status == "FAR_RANGE" else o for o in opinions]
     opinions = tuple(_set_against(question, o, voices, opinions) for o in opinions)
     lead = next((o for o in opinions if o.is_usable and _may_lead(o, question.arm)), None)
     if question.teacher_loss is not None:
-        _check_loss(
-            question.teacher_loss, next((v for v in voices if lead and v.source == lead.law), voices[0])
-        )
+        _check_loss(question.teacher_loss, next((v for v in voices if lead and v.source == lead.law), voices[0]))
     return GapAnswer(
         question=question,
         opinions=opinions,
@@ -413,13 +401,7 @@ def _always_heard() -> list[Voice]:
 
 def _named(law: LawLike) -> tuple[Voice, FitResult | None]:
     """A law that was asked for, which must have something to say; with the fit, where it is one."""
-    name = (
-        str(law)
-        if isinstance(law, str | Path)
-        else f"fitted {law.family} law"
-        if isinstance(law, FitResult)
-        else ""
-    )
+    name = str(law) if isinstance(law, str | Path) else f"fitted {law.family} law" if isinstance(law, FitResult) else ""
     found = load_law(name) if isinstance(law, str | Path) else law
     if not isinstance(found, FitResult):
         return find_voices(None, [found], published_too=False)[0], None
@@ -433,9 +415,7 @@ def _named(law: LawLike) -> tuple[Voice, FitResult | None]:
 def _check(q: GapQuestion) -> None:
     log_positive("student_params", q.student_params), log_positive("student_tokens", q.student_tokens)
     if (q.teacher_tokens is None) == (q.teacher_tokens_per_param is None):
-        raise ConfigError(
-            "give either the teachers' tokens or their tokens per parameter, not both and not none"
-        )
+        raise ConfigError("give either the teachers' tokens or their tokens per parameter, not both and not none")
 
 
 def _check_loss(teacher_loss: float, voice: Voice) -> None:
@@ -487,12 +467,7 @@ def _disagreement(opinions: Sequence[GapOpinion], lead: GapOpinion | None) -> li
             f"when another is right costs at most {worst:.2g} % of the loss."
         )
     for o in opinions:
-        if (
-            o.kind == "line"
-            and o.best_teacher_params is not None
-            and lead is not None
-            and lead.curve is not None
-        ):
+        if o.kind == "line" and o.best_teacher_params is not None and lead is not None and lead.curve is not None:
             whose = _START.get(o.start, f"that start {o.start}")
             found.append(
                 f"{o.law} says {format_count(o.best_teacher_params)}, for students {whose}. Under {lead.law} "

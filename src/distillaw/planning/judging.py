@@ -102,14 +102,11 @@ def options_of(situation: Situation, sources: Sources, *, is_sketch: bool = Fals
         return scaled, find_options(scaled, ensemble, is_sketch=is_sketch, size_prior=prior)
 
     scaled, options = found(scale)
-    if (
-        scale.by_baseline and situation.student_params is None
-    ):  # known at the baselines only until a size is found
+    if scale.by_baseline and situation.student_params is None:  # known at the baselines only until a size is found
         scaled, options = found(text_scale(lead, situation, options[0]))
     given: dict[Teacher | None, Teacher] = dict(zip(scaled.teachers, situation.teachers, strict=True))
     options = [
-        replace(o, teacher=given.get(o.teacher, o.teacher), cut_of=given.get(o.cut_of, o.cut_of))
-        for o in options
+        replace(o, teacher=given.get(o.teacher, o.teacher), cut_of=given.get(o.cut_of, o.cut_of)) for o in options
     ]
     if all(option.teacher is None for option in options):
         assert situation.compute is not None
@@ -144,16 +141,12 @@ def consult(
     found: list[Evidence] = []
     if sources.record is not None and with_runs and situation.start == "random":
         rng = np.random.default_rng([sources.seed, 0])
-        found.append(
-            paired_evidence(situation, sources.record, situation.teachers, level=sources.level, rng=rng)
-        )
+        found.append(paired_evidence(situation, sources.record, situation.teachers, level=sources.level, rng=rng))
     for voice in sources.voices:
         own = (e.pretrain.loss.mean for e in found if _knows_the_text(e) and e.pretrain is not None)
         scale = sources.scales.get(voice.source)
         found.append(
-            law_evidence(
-                situation, voice, options, level=sources.level, own_loss=next(own, None), scale=scale
-            )
+            law_evidence(situation, voice, options, level=sources.level, own_loss=next(own, None), scale=scale)
         )
     return found
 
@@ -213,9 +206,7 @@ def judge(
         options = options_of(situation, sources, is_sketch=is_sketch)
         evidence = consult(situation, sources, options, with_runs=with_runs)
         headline = choose(evidence, level=sources.level)
-        return Judged(
-            asked=asked, situation=situation, evidence=evidence, headline=headline, call=call(headline)
-        )
+        return Judged(asked=asked, situation=situation, evidence=evidence, headline=headline, call=call(headline))
 
     situation = of_study(asked, sources.record)
     check_losses(situation, sources.floor(situation))

@@ -81,12 +81,8 @@ def law_evidence(
     if voice.line is not None:
         return _line_evidence(situation, voice, voice.line)
     if voice.ensemble is None or len(options) < 2:
-        status, note = (
-            (voice.status, voice.note) if voice.ensemble is None else ("NO_TEACHER", say("no teacher"))
-        )
-        return Evidence(
-            source=voice.source, kind=voice.kind, status=status, note=note, warnings=voice.warnings
-        )
+        status, note = (voice.status, voice.note) if voice.ensemble is None else ("NO_TEACHER", say("no teacher"))
+        return Evidence(source=voice.source, kind=voice.kind, status=status, note=note, warnings=voice.warnings)
     if scale is None:
         scale = text_scale(voice, situation, options[0], own_loss)
     predicted = [option_loss(voice.ensemble, situation, scale.on_law_text(o)) for o in options]
@@ -285,9 +281,7 @@ def is_repeated(situation: Situation, tokens: float) -> bool:
     return situation.unique_tokens is not None and tokens > REPEATS * situation.unique_tokens
 
 
-def _counted(
-    option: Option, predicted: OptionLoss, twin: Array, alone: OptionLoss, kept: _Kept
-) -> OptionLoss:
+def _counted(option: Option, predicted: OptionLoss, twin: Array, alone: OptionLoss, kept: _Kept) -> OptionLoss:
     """An option with what is counted of its gain by every reading of the recipe, losses (readings m,).
 
     Beside random starts the gain of a cut is mostly its head start's, and is left as it is.
@@ -344,9 +338,7 @@ def _rate_doubt(voice: Voice, options: Sequence[Option], predicted: Sequence[Opt
     return RateDoubt(alone.alone, taught.taught, min(found, default=None))
 
 
-def _start_doubt(
-    situation: Situation, voice: Voice, options: Sequence[Option], best: int, scale: TextScale
-) -> float:
+def _start_doubt(situation: Situation, voice: Voice, options: Sequence[Option], best: int, scale: TextScale) -> float:
     """Standard deviation of a gain between students of one cut, whose head start nobody knows exactly."""
     if situation.start != "pruned" or not best:
         return 0.0
@@ -446,9 +438,7 @@ def _draw(
     return _Sample(centres=centres, gains=gains, losses=np.column_stack([first, first[:, None] - gains]))
 
 
-def _row(
-    situation: Situation, option: Option, predicted: OptionLoss, losses: Array, level: float
-) -> Strategy:
+def _row(situation: Situation, option: Option, predicted: OptionLoss, losses: Array, level: float) -> Strategy:
     teacher_loss = None if predicted.teacher_loss is None else float(predicted.teacher_loss.mean())
     size, tokens = option.student_params, option.student_tokens
     of_option = {field.name: getattr(option, field.name) for field in fields(Option)}
@@ -524,9 +514,7 @@ def _note(voice: Voice, outside: dict[str, float], is_far: bool, rates: RateDoub
     where = _outside_words(outside) if outside else say("inside")
     where = say("guess", where=where) if is_far else where
     if rates.checked is not None:
-        where += say(
-            "runs' rates", alone=rates.alone, taught=rates.taught, checked=budget_text(rates.checked)
-        )
+        where += say("runs' rates", alone=rates.alone, taught=rates.taught, checked=budget_text(rates.checked))
     return f"{voice.note}, {where}" if voice.note else where
 
 
@@ -539,9 +527,7 @@ def _outside_words(outside: dict[str, float]) -> str:
     return say("outside", far=", ".join(far))
 
 
-def _by_member(
-    voice: Voice, options: Sequence[Option], predicted: Sequence[OptionLoss]
-) -> dict[str, dict[str, float]]:
+def _by_member(voice: Voice, options: Sequence[Option], predicted: Sequence[OptionLoss]) -> dict[str, dict[str, float]]:
     """Losses of pretraining and of the best distillation under each law that has a name."""
     best = _best_distilled(options, predicted)
     both = zip(voice.members, predicted[0].loss, predicted[best].loss, strict=False)

@@ -148,9 +148,7 @@ class Transfer:
             ratio: L_T / L_S.
         """
         tops = law.as_dict()
-        between = {
-            name: (low, max(high, tops.get(name, (low, high))[1])) for name, low, high in self.seen.bounds
-        }
+        between = {name: (low, max(high, tops.get(name, (low, high))[1])) for name, low, high in self.seen.bounds}
         return bool(Box.of(between).inside({**coords, RATIO: ratio}).all())
 
 

@@ -79,9 +79,7 @@ def grid_losses(ensemble: LawEnsemble, cells: GridCells) -> GridLosses:
         ensemble: laws with a distillation half.
         cells: the grid.
     """
-    parts = [
-        x for x in (cells.n, cells.d, cells.supervised, cells.teacher_n, cells.teacher_loss) if x is not None
-    ]
+    parts = [x for x in (cells.n, cells.d, cells.supervised, cells.teacher_n, cells.teacher_loss) if x is not None]
     shape = np.broadcast_shapes(*(x.shape for x in parts))
     found = [np.empty(shape) for _ in range(5)]
     step = max(1, _BLOCK // shape[1])
@@ -155,9 +153,7 @@ class Laws:
 
     def inside(self, params: Array, tokens: Array, teacher_loss: Array) -> Mask:
         """True where a cell lies in the fitted range."""
-        return self.range.inside(
-            {"student_params": params, "student_tokens": tokens, "teacher_loss": teacher_loss}
-        )
+        return self.range.inside({"student_params": params, "student_tokens": tokens, "teacher_loss": teacher_loss})
 
     @property
     def meta(self) -> dict[str, object]:
@@ -194,9 +190,7 @@ def laws_for_map(names: Sequence[str]) -> Laws:
         if law.distillation is None or law.supervised is None:
             raise ConfigError(f"law {name!r} has no distillation part: no map of teachers can be drawn by it")
     laws = _of_voice(published_voice(", ".join(names), published), names)
-    return replace(
-        laws, range=_common([law.distillation.range for law in published if law.distillation is not None])
-    )
+    return replace(laws, range=_common([law.distillation.range for law in published if law.distillation is not None]))
 
 
 def _of_voice(voice: Voice, names: tuple[str, ...]) -> Laws:

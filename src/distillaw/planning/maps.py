@@ -128,9 +128,7 @@ class GridMap:
             for role, axis in (("x", self.x), ("y", self.y))
             if axis is not None
         }
-        layers = {
-            name: {"label": x.label, "unit": x.unit} | _span(x.values) for name, x in self.layers.items()
-        }
+        layers = {name: {"label": x.label, "unit": x.unit} | _span(x.values) for name, x in self.layers.items()}
         inside = float(self.inside_range.mean())
         return {
             "kind": self.kind,

@@ -88,9 +88,7 @@ def study_seed_noise(record: StudyRecord, *, student_params: float, tokens: floa
     for size, repeated in record.repeated_budgets.items():
         budget = min(repeated, key=lambda b: abs(math.log(b / tokens)))
         nearest[size, budget] = record.student_cells[size][budget]
-    own = [
-        cell for (size, b), cell in nearest.items() if is_near(size, student_params) and is_near(b, tokens)
-    ]
+    own = [cell for (size, b), cell in nearest.items() if is_near(size, student_params) and is_near(b, tokens)]
     for used, source, needed in ((own, "cell", 2), (list(nearest.values()), "study", 1)):
         variance, dof = seed_noise([_losses(cell) for cell in used])
         if dof >= needed:
@@ -108,9 +106,7 @@ def study_seed_noise(record: StudyRecord, *, student_params: float, tokens: floa
     if dof:
         seen = math.sqrt(with_assumed(variance, dof))
         return RunNoise(sd=seen, seen=seen, dof=dof + ASSUMED_DOF, source="arm")
-    return RunNoise(
-        sd=sd, seen=sd, dof=ASSUMED_DOF, source="assumed", shared=math.sqrt(SHARED_SEED_VARIANCE) * sd
-    )
+    return RunNoise(sd=sd, seen=sd, dof=ASSUMED_DOF, source="assumed", shared=math.sqrt(SHARED_SEED_VARIANCE) * sd)
 
 
 def _losses(cell: Repeated) -> dict[tuple[str, int], float]:
@@ -152,9 +148,7 @@ def measure_gain(
     loss = baseline.mean_loss
     gain = np.array([loss - c.mean_loss for c in candidates], dtype=np.float64)
     size = baseline.arm.runs[max(baseline.arm.runs)]
-    noise = study_seed_noise(
-        record, student_params=next(iter(size.values())).params, tokens=baseline.tokens, loss=loss
-    )
+    noise = study_seed_noise(record, student_params=next(iter(size.values())).params, tokens=baseline.tokens, loss=loss)
     documents, count = _document_covariance(baseline, candidates)
     cov = documents + seed_covariance(_weighted(baseline), [_weighted(c) for c in candidates], noise)
     rates = np.array([c.rate_sd for c in candidates])  # one search for all teachers, so one error
@@ -199,12 +193,7 @@ def _weighted(point: ArmPoint) -> dict[int, float]:
 
 def _has_scores(baseline: ArmPoint, candidates: Sequence[ArmPoint]) -> bool:
     """True if every run that is needed kept its losses by document, and all of the same documents."""
-    used = [
-        runs[s].scores
-        for point in (baseline, *candidates)
-        for runs in point.ends.values()
-        for s in point.seeds
-    ]
+    used = [runs[s].scores for point in (baseline, *candidates) for runs in point.ends.values() for s in point.seeds]
     kept = [scores for scores in used if scores is not None]
     if len(kept) < len(used):
         return False
@@ -232,9 +221,7 @@ def _document_covariance(baseline: ArmPoint, candidates: Sequence[ArmPoint]) -> 
 
 def _mean_se(point: ArmPoint) -> float:
     """Standard error over documents of the point's mean loss; shared documents, so seeds do not average it."""
-    found = [
-        run.loss_se for runs in point.ends.values() for run in runs.values() if math.isfinite(run.loss_se)
-    ]
+    found = [run.loss_se for runs in point.ends.values() for run in runs.values() if math.isfinite(run.loss_se)]
     return float(np.mean(found)) if found else 0.01 * point.loss(min(point.seeds))
 
 
@@ -331,9 +318,7 @@ def design_points(record: StudyRecord) -> list[MeasuredPoint]:
     return cells
 
 
-def _cell(
-    record: StudyRecord, arms: Sequence[MeasuredArm], budget: int, rng: np.random.Generator
-) -> MeasuredPoint:
+def _cell(record: StudyRecord, arms: Sequence[MeasuredArm], budget: int, rng: np.random.Generator) -> MeasuredPoint:
     baseline = arms[0].at(budget)
     assert baseline is not None
     points = [p for arm in arms[1:] if budget in arm.runs and (p := arm.at(budget)) is not None]
@@ -361,9 +346,7 @@ def _gap(gain: MeasuredGain) -> MeasuredGap | None:
         return None
     depth = gain.posterior.draws[:, best] - gain.posterior.draws[:, strongest]
     names = [point.arm.name for point in gain.candidates]
-    return MeasuredGap(
-        best=names[best], strongest=names[strongest], depth=float(depth.mean()), sd=float(depth.std())
-    )
+    return MeasuredGap(best=names[best], strongest=names[strongest], depth=float(depth.mean()), sd=float(depth.std()))
 
 
 def _taught(gain: MeasuredGain) -> list[DistilledPoint]:

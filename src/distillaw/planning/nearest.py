@@ -145,9 +145,7 @@ def _distance(asked: Features, row: Features) -> float | None:
         return None
     pairs = ((getattr(asked, name), getattr(row, name), scale) for name, scale in SCALES.items())
     squares = [
-        (math.log(own / theirs) / scale) ** 2
-        for own, theirs, scale in pairs
-        if own is not None and theirs is not None
+        (math.log(own / theirs) / scale) ** 2 for own, theirs, scale in pairs if own is not None and theirs is not None
     ]
     other = sum(weight**2 for name, weight in OTHER.items() if getattr(asked, name) != getattr(row, name))
     known = len(squares) / len(SCALES)

@@ -131,9 +131,7 @@ def optimal_distillation(
         tokens=_log_bounds("teacher_tokens_bounds", teacher_tokens_bounds),
     )
     fewest = float(log_positive("min_student_tokens", min_student_tokens))
-    n, c = np.broadcast_arrays(
-        log_positive("student_params", student_params), log_positive("compute", compute)
-    )
+    n, c = np.broadcast_arrays(log_positive("student_params", student_params), log_positive("compute", compute))
     price = forward or FixedAspect().forward_flops
     cells = StudentBudgets(
         ensemble=ensemble,
@@ -147,8 +145,7 @@ def optimal_distillation(
     )
     size = max(1, _WORK // (1000 * min(ensemble.size, 16)))
     parts = [
-        _plans(part, bounds, is_repeated=effective_tokens is not None, by_law=by_law)
-        for part in cells.split(size)
+        _plans(part, bounds, is_repeated=effective_tokens is not None, by_law=by_law) for part in cells.split(size)
     ]
     return _joined(parts, n.shape)
 
@@ -260,9 +257,7 @@ class StudentBudgets:
 
     def loss(self, n: Array, d: Array, student_tokens: Array) -> Array:
         """Mean L_S; inf where the student gets too few tokens."""
-        return np.where(
-            self.is_paid(student_tokens), np.exp(self.distilled(n, d, student_tokens)).mean(0), np.inf
-        )
+        return np.where(self.is_paid(student_tokens), np.exp(self.distilled(n, d, student_tokens)).mean(0), np.inf)
 
 
 def _plans(cells: StudentBudgets, bounds: Bounds, *, is_repeated: bool, by_law: bool) -> OptimalPlan:
@@ -318,9 +313,7 @@ def _joined(parts: list[OptimalPlan], shape: tuple[int, ...]) -> OptimalPlan:
 def _log_bounds(name: str, bounds: tuple[float, float]) -> tuple[float, float]:
     low, high = (float(log_positive(name, value)) for value in bounds)
     if low > high:
-        raise ConfigError(
-            f"{name} = {bounds}: the first is the smallest value allowed, the second the largest"
-        )
+        raise ConfigError(f"{name} = {bounds}: the first is the smallest value allowed, the second the largest")
     return low, high
 
 
@@ -412,9 +405,7 @@ def overtrained(bounds: Bounds) -> Edges:
     return Edges(whole.start[:, :2], whole.stop[:, :2])
 
 
-def cheapest(
-    ensemble: LawEnsemble, bounds: Bounds, *, forward: Transform, effective_tokens: Transform | None
-) -> Path:
+def cheapest(ensemble: LawEnsemble, bounds: Bounds, *, forward: Transform, effective_tokens: Transform | None) -> Path:
     """Compute-optimal teachers of growing compute; where a bound is met, along the bound.
 
         alpha A / N^alpha = (d ln F / d ln N) (d ln D' / d ln D) beta B / D'^beta
@@ -468,9 +459,7 @@ def search(cells: StudentBudgets, bounds: Bounds, *, is_repeated: bool) -> Found
     """Ln N_T, ln D_T and the mean student loss of the best teacher of each cell; the loss is inf where none is."""
     if not cells.shares.delta_pre and not cells.shares.delta_lgt:
         effective = cells.effective if is_repeated else None
-        return _along(
-            cells, cheapest(cells.ensemble, bounds, forward=cells.forward, effective_tokens=effective)
-        )
+        return _along(cells, cheapest(cells.ensemble, bounds, forward=cells.forward, effective_tokens=effective))
     if not cells.shares.delta_pre and agree_on_teachers(cells.ensemble):
         return _on_rim(_Rim.of(cells, overtrained(bounds), bounds))
     rim = _Rim.of(cells, edges(bounds), bounds)
@@ -515,9 +504,7 @@ class _Rim:
 
     def part(self, index: Indices, chosen: Indices) -> "_Rim":
         """Some cells and some lines."""
-        return replace(
-            self, cells=self.cells.pick(index), largest=self.largest[index], chosen=tuple(chosen.tolist())
-        )
+        return replace(self, cells=self.cells.pick(index), largest=self.largest[index], chosen=tuple(chosen.tolist()))
 
     def _line(self, line: int, x: Array) -> tuple[Array, Array]:
         if line == self.lines.count:
@@ -610,9 +597,7 @@ def _starts(cells: StudentBudgets, bounds: Bounds) -> tuple[Array, Array] | None
 
 def _range_of_division(cells: StudentBudgets, bounds: Bounds, price: Array) -> tuple[Array, Array, Mask]:
     """Range of the second coordinate of `StudentBudgets.divided` at each teacher size, and where there is any."""
-    least = (
-        np.exp(cells.fewest) * cells.per_token(price) / cells.compute
-    )  # the student's share, however small
+    least = np.exp(cells.fewest) * cells.per_token(price) / cells.compute  # the student's share, however small
     most = 1 - least
     if not cells.shares.delta_pre:
         few, many = (np.broadcast_to(d, price.shape) for d in bounds.tokens)

@@ -132,14 +132,10 @@ def _cuts(situation: Situation, alone: Option, existing: Sequence[Option]) -> li
     """Cuts of the teachers at hand, shown beside random starts."""
     size = alone.student_params
     reached = [
-        o
-        for o in existing
-        if o.teacher and not cut_problem(o.teacher, size, situation) and o.student_params == size
+        o for o in existing if o.teacher and not cut_problem(o.teacher, size, situation) and o.student_params == size
     ]
     found = [_cut(o, o.teacher) for o in reached if o.teacher]
-    source = cut_source(
-        replace(situation, student_params=size, teachers=[o.cut_of for o in found if o.cut_of])
-    )
+    source = cut_source(replace(situation, student_params=size, teachers=[o.cut_of for o in found if o.cut_of]))
     found += [] if source is None else [_cut(alone, source)]
     return [replace(o, is_speculative=True) for o in found]
 
@@ -192,9 +188,7 @@ def _larger(choice: _Choice, own: Option) -> list[Option]:
     return [] if option is None else [option]
 
 
-def _sized(
-    choice: _Choice, teacher: Teacher | None, *, kind: str, least: float = SMALLEST_STUDENT
-) -> Option | None:
+def _sized(choice: _Choice, teacher: Teacher | None, *, kind: str, least: float = SMALLEST_STUDENT) -> Option | None:
     """The option at the student's size, or at the best size where that is free; None where nothing is affordable."""
     situation = choice.situation
 
@@ -237,14 +231,10 @@ def _train_teacher(choice: _Choice) -> list[Option]:
 
         def losses(log_sizes: Array) -> Array:
             found = _distilled_by_best(choice, np.exp(log_sizes), shares)
-            pull = (
-                1 + choice.size_prior * np.log(found.student_tokens / (USUAL_RATIO * np.exp(log_sizes))) ** 2
-            )
+            pull = 1 + choice.size_prior * np.log(found.student_tokens / (USUAL_RATIO * np.exp(log_sizes))) ** 2
             return np.nan_to_num(found.student_loss * pull, nan=np.inf)
 
-        size = float(
-            np.exp(lowest_on_grids(losses, np.log(SMALLEST_STUDENT), np.log(high), zooms=choice.zooms))
-        )
+        size = float(np.exp(lowest_on_grids(losses, np.log(SMALLEST_STUDENT), np.log(high), zooms=choice.zooms)))
     best = _distilled_by_best(choice, np.array([size]), shares)
     if not np.isfinite(best.student_loss[0]) or best.student_tokens_at_bound[0] < 0:
         return []  # nothing is paid for, or the laws give all to the teacher and leave the student untrained
@@ -307,9 +297,7 @@ def _tokens_at_shares(situation: Situation, pure: Option, distilled: Array) -> A
     """Tokens in all when only a share of them needs the teacher, on the bill of `pure`."""
     if situation.student_tokens is not None:
         return np.full(len(distilled), situation.student_tokens)
-    if (
-        pure.teacher is None or pure.teacher.params is None
-    ):  # of unknown size: allowed where its logits are free
+    if pure.teacher is None or pure.teacher.params is None:  # of unknown size: allowed where its logits are free
         return np.full(len(distilled), pure.student_tokens)
     own = TRAINING_FACTOR * forward_flop(situation, pure.student_params)
     logits = shares_of(situation, pure.teacher).delta_lgt * forward_flop(situation, pure.teacher.params)
@@ -333,11 +321,7 @@ def option_loss(ensemble: LawEnsemble, situation: Situation, option: "Option") -
     if option.cut_of is not None and situation.start != "pruned":
         return _cut_loss(ensemble, situation, option)
     n = np.log(np.full(1, option.student_params))
-    d = np.log(
-        np.atleast_1d(
-            student_tokens_worth(situation, option.student_tokens, taught=option.teacher is not None)
-        )
-    )
+    d = np.log(np.atleast_1d(student_tokens_worth(situation, option.student_tokens, taught=option.teacher is not None)))
     if option.teacher is None:
         return OptionLoss(loss=np.exp(ensemble.log_supervised(n, d)))
     t = teacher_losses(ensemble, situation, option.teacher)
@@ -349,9 +333,7 @@ def option_loss(ensemble: LawEnsemble, situation: Situation, option: "Option") -
         )
         claim = float(np.abs(after - pure).mean())
         return OptionLoss(loss=after[:, 0], teacher_loss=np.exp(t), sd=claim)
-    low, middle, high = (
-        np.exp(ensemble.log_distilled(n, d, np.log(np.exp(t) + s))) for s in (-spread, 0.0, spread)
-    )
+    low, middle, high = (np.exp(ensemble.log_distilled(n, d, np.log(np.exp(t) + s))) for s in (-spread, 0.0, spread))
     return OptionLoss(loss=middle, teacher_loss=np.exp(t), sd=float(np.abs(high - low).mean()) / 2)
 
 

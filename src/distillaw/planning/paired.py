@@ -48,9 +48,7 @@ def paired_evidence(
         return _silent("NOT_PAIRED", NO_BASELINE)
     if not arms or arms[0].teacher is not None:
         sizes = ", ".join(sorted({format_count(run.params) for run in record.students})) or "none"
-        return _silent(
-            "NOT_RUN", f"no student of this size was trained without a teacher (sizes run: {sizes})"
-        )
+        return _silent("NOT_RUN", f"no student of this size was trained without a teacher (sizes run: {sizes})")
     wanted: dict[str | None, Teacher] = {t.run_id: t for t in teachers if t.run_id is not None}
     if not any(arm.teacher is not None and arm.teacher.run_id in wanted for arm in arms):
         return _silent("NOT_RUN", "this student was not distilled from the teachers considered")
@@ -162,11 +160,7 @@ def _note(gain: MeasuredGain, bases: set[str]) -> str:
     pairs = len(best.seeds & gain.baseline.seeds)
     how = "measured" if bases == {"measured"} else " and ".join(sorted(bases - {"measured"}))
     seeds = f"{pairs} seed{'s' * (pairs != 1)}"
-    said = (
-        f"{seeds} in pairs"
-        if gain.is_paired
-        else f"{seeds} with and without the teacher, compared as independent"
-    )
+    said = f"{seeds} in pairs" if gain.is_paired else f"{seeds} with and without the teacher, compared as independent"
     return f"{how}, {said}; {SEED_SOURCES[gain.noise.source]}{_rate_note(gain)}"
 
 
@@ -179,11 +173,7 @@ def _rate_note(gain: MeasuredGain) -> str:
     parts = [
         f"{'training alone' if p.arm.teacher is None else p.arm.name} may lose {p.arm.rate.at(p.tokens):.3f} nats to "
         "its learning rate, "
-        + (
-            f"last checked at {budget_text(p.arm.rate.checked)} tokens"
-            if p.arm.rate.is_checked
-            else "never checked"
-        )
+        + (f"last checked at {budget_text(p.arm.rate.checked)} tokens" if p.arm.rate.is_checked else "never checked")
         for p in unchecked
         if p.arm.rate is not None
     ]
@@ -193,13 +183,9 @@ def _rate_note(gain: MeasuredGain) -> str:
 def _warnings(gain: MeasuredGain, bases: set[str]) -> list[str]:
     found = []
     if gain.noise.source == "assumed":
-        found.append(
-            "SEED_NOISE_UNKNOWN: no cell was run with a second seed; the interval assumes 0.3 % of the loss"
-        )
+        found.append("SEED_NOISE_UNKNOWN: no cell was run with a second seed; the interval assumes 0.3 % of the loss")
     if not gain.is_paired:
-        found.append(
-            "per-document losses are missing: runs were compared as if independent, which is far wider"
-        )
+        found.append("per-document losses are missing: runs were compared as if independent, which is far wider")
     if "extrapolated" in bases:
         found.append(
             "beyond the largest budget that was run: drawn on by curves of its kind, with doubt; at most "
@@ -287,9 +273,7 @@ def _as_teacher(run: Run, name: str) -> Teacher:
         value = run.number(key)
         return value if math.isfinite(value) else None
 
-    return Teacher(
-        name=name, params=known("params"), tokens=known("tokens"), loss=known("loss"), run_id=run.run_id
-    )
+    return Teacher(name=name, params=known("params"), tokens=known("tokens"), loss=known("loss"), run_id=run.run_id)
 
 
 def study_prices(record: StudyRecord) -> dict[float, float]:

@@ -80,8 +80,7 @@ _VERDICT = {
     "stated": "{value} nats/token {band} ({level:.0f} % interval)",
     "more FLOP": "; it takes {ratio:times} times the FLOP, for which nobody knows what pretraining gives",
     "at equal FLOP": "; at equal FLOP {words}",
-    "with one": "; with a teacher already trained, at equal tokens, {distil:percent} that distilling is "
-    "better",
+    "with one": "; with a teacher already trained, at equal tokens, {distil:percent} that distilling is better",
     "nor with one": "; nor is it clear with a teacher already trained, at equal tokens",
     "student on tokens": "a {size} student on {tokens:budget} tokens",
     "student within": "a {size} student within {compute:flop}",
@@ -125,8 +124,7 @@ _REASONS = {
 }
 _CHANGES = {
     "then": "{text}: then {words}",
-    "measured": "the student was measured: a pair of runs with and without a teacher outweighs everything "
-    "said here",
+    "measured": "the student was measured: a pair of runs with and without a teacher outweighs everything said here",
     "same FLOP": "pretraining may spend the same FLOP, that is {tokens:count} tokens: then {words} (gain of "
     "distilling {gain:interval})",
     "did not matter": "a difference of {gain:nats} nats/token did not matter to you (this verdict asks for "
@@ -244,19 +242,16 @@ _ASSUMPTIONS = {
     "random starts; --start pruned asks about cuts.",
 }
 _WARNINGS = {
-    "disagree": "{one} and {other} disagree: gains {a} and {b} nats/token do not meet; the answer is as wide "
-    "as that",
+    "disagree": "{one} and {other} disagree: gains {a} and {b} nats/token do not meet; the answer is as wide as that",
     "ends": "[{lower:.3f}, {upper:.3f}]",
     "chosen size": "a law chose the student's size: on simulated truths a little better than 20 tokens per parameter, "
     "with serving in the bill clearly so, and never surely (docs/verdict.md). A pilot of a second size, or --student, "
     "settles it",
     "silent": "{source}: {status}: {note}",
     "left out": "left out: {teacher}: {why}",
-    "must train beside": "it must be trained, and beside a teacher at hand that is a question of FLOP: give "
-    "--compute",
+    "must train beside": "it must be trained, and beside a teacher at hand that is a question of FLOP: give --compute",
     "loss unknown": "nothing that may decide knows its loss",
-    "size unknown": "without its size its logits cannot be priced, and the budget is a bill: give "
-    "--teacher-params",
+    "size unknown": "without its size its logits cannot be priced, and the budget is a bill: give --teacher-params",
     "tokens unknown": "without its tokens its training cannot be priced, and the budget is a bill: give "
     "--teacher-tokens",
     "bill too high": "its bill leaves nothing for the student (who pays for its training? --scenario, "
@@ -407,8 +402,7 @@ _EXPLANATION = {
     "step gain": "gain by {source}: {gain:interval}{doubt}",
     "step doubt": ", of which {doubt:.4f} (sd, t with {dof:g} degrees of freedom) is doubt of the form",
     "step together": "together (densities multiplied): {gain:interval}",
-    "step margin": "margin = max({share:.2%} of the loss = {floor:.4f}, noise {noise:.4f}) = {margin:.4f}; "
-    "{called}",
+    "step margin": "margin = max({share:.2%} of the loss = {floor:.4f}, noise {noise:.4f}) = {margin:.4f}; {called}",
     "step uncalled": "no probability: nothing that may decide reaches this question",
     "step called": "P(gain > margin) = {distil:.3f}, P(-gain > margin) = {pretrain:.3f}; called from "
     "{sure:g} on: {verdict}",

@@ -70,9 +70,9 @@ class PlanQuestion:
     ] = None
     compute: Annotated[Count | None, OptionHelp("FLOP, e.g. 1e21; the same bill for every strategy.")] = None
     device_hours: Annotated[float | None, OptionHelp("Hours of one --device.")] = None
-    money: Annotated[
-        float | None, OptionHelp("US dollars at --price, or the price of --device.", alias="dollars")
-    ] = None
+    money: Annotated[float | None, OptionHelp("US dollars at --price, or the price of --device.", alias="dollars")] = (
+        None
+    )
     device: Annotated[
         str | None,
         OptionHelp(
@@ -101,12 +101,8 @@ class PlanQuestion:
     serve_memory: Annotated[
         Count | None, OptionHelp("Bytes for weights and the key-value cache of one sequence, e.g. 8e9.")
     ] = None
-    serve_latency: Annotated[
-        float | None, OptionHelp("Seconds per generated token; needs --serve-bandwidth.")
-    ] = None
-    serve_bandwidth: Annotated[
-        Count | None, OptionHelp("Bytes per second that the serving device reads.")
-    ] = None
+    serve_latency: Annotated[float | None, OptionHelp("Seconds per generated token; needs --serve-bandwidth.")] = None
+    serve_bandwidth: Annotated[Count | None, OptionHelp("Bytes per second that the serving device reads.")] = None
     weight_bytes: Annotated[
         float | None, OptionHelp("Bytes per weight when served: 2 for 16 bits (the default), 0.5 for 4.")
     ] = None
@@ -133,9 +129,7 @@ class PlanQuestion:
     ] = None
     ensemble: Annotated[
         int | None,
-        OptionHelp(
-            "Models of --teacher-params whose mean each teacher is; --teacher-loss is that of the mean."
-        ),
+        OptionHelp("Models of --teacher-params whose mean each teacher is; --teacher-loss is that of the mean."),
     ] = None
     student_loss: Annotated[
         Sequence[Given] | None,
@@ -270,9 +264,7 @@ class PlanQuestion:
         return read_study(Path(self.study)) if isinstance(self.study, str | Path) else self.study
 
 
-def situation_of(
-    question: PlanQuestion, record: StudyRecord | None = None, *, more_to_come: bool = False
-) -> Situation:
+def situation_of(question: PlanQuestion, record: StudyRecord | None = None, *, more_to_come: bool = False) -> Situation:
     """The question in numbers.
 
     Args:
@@ -416,9 +408,7 @@ def _limit(q: PlanQuestion, *, vocab: int, context: int) -> ServingLimit | None:
     """The tightest limit on the student's size."""
     limits = []
     if q.max_params is not None:
-        limits.append(
-            ServingLimit(params=parse_count(q.max_params, name="max-student"), text=say("as given"))
-        )
+        limits.append(ServingLimit(params=parse_count(q.max_params, name="max-student"), text=say("as given")))
     if q.serve_memory is not None or q.serve_latency is not None:
         served = largest_served(
             memory_bytes=_read(q.serve_memory, "serve-memory"),

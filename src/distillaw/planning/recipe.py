@@ -142,11 +142,7 @@ class Recipe:
 
     def truncation(self, vocab: int) -> float:
         """How cut targets are: 0 of the whole vocabulary, 1 as in published outcomes."""
-        by_ids = (
-            0.0
-            if self.top_k is None
-            else (1 - math.log(self.top_k) / math.log(max(vocab, 2))) / (1 - FEW_IDS)
-        )
+        by_ids = 0.0 if self.top_k is None else (1 - math.log(self.top_k) / math.log(max(vocab, 2))) / (1 - FEW_IDS)
         by_mass = 0.0 if self.top_p is None else (1 - self.top_p) / MUCH_MASS
         return min(max(by_ids, by_mass, 0.0), 1.0)
 

@@ -96,9 +96,7 @@ class TextScale:
     def on_user_text(self, predicted: OptionLoss) -> OptionLoss:
         """A prediction of the law on the user's scale."""
         teacher = None if predicted.teacher_loss is None else predicted.teacher_loss * self.ratio
-        return OptionLoss(
-            loss=predicted.loss * self.ratio, teacher_loss=teacher, sd=predicted.sd * self.ratio
-        )
+        return OptionLoss(loss=predicted.loss * self.ratio, teacher_loss=teacher, sd=predicted.sd * self.ratio)
 
     def is_implausible(self, options: Sequence[Option], predicted: Sequence[OptionLoss]) -> bool:
         """True where a guessed scale makes a measured teacher change the loss by more than any teacher does."""

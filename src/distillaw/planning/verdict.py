@@ -37,20 +37,14 @@ class Points:
     def score(self, row: Strategy) -> Score | None:
         """Of a strategy; None where its loss is not known."""
         loss = row.loss
-        return (
-            self.law.score((loss.mean, loss.lower, loss.upper), self.level)
-            if self.headline.is_informative
-            else None
-        )
+        return self.law.score((loss.mean, loss.lower, loss.upper), self.level) if self.headline.is_informative else None
 
     def gain(self, row: Strategy) -> Score | None:
         """Over pretraining; None for pretraining itself, or where losses are not known."""
         base = self.headline.pretrain
         if row.gain is None or base is None or not self.headline.is_informative:
             return None
-        return self.law.gain(
-            (base.loss.mean,) * 3, (row.gain.mean, row.gain.lower, row.gain.upper), self.level
-        )
+        return self.law.gain((base.loss.mean,) * 3, (row.gain.mean, row.gain.lower, row.gain.upper), self.level)
 
     @property
     def best(self) -> Score | None:
@@ -78,17 +72,13 @@ class Points:
         losses = [row.loss.mean for row in rows]
         lines = [f"{task}: {line}" for line in self.law.box.complaints({"loss": losses})]
         if not self.law.anchors:
-            known = (
-                "is known better" if self.law.status == "CONVERGED" else "is known no better than by a line,"
-            )
+            known = "is known better" if self.law.status == "CONVERGED" else "is known no better than by a line,"
             lines.append(
                 f"{task}: corpora, tokenizers and prompts differ by half a nat, so a score from a loss alone is hardly "
                 f"known; what a gain is worth {known} and best with a score of your own, --score-at LOSS=SCORE"
             )
         if any((score := self.score(row)) is not None and score.at_chance for row in rows):
-            lines.append(
-                f"{task}: a question mark is where the interval covers chance, {100 * self.law.chance:.3g} %"
-            )
+            lines.append(f"{task}: a question mark is where the interval covers chance, {100 * self.law.chance:.3g} %")
         return [
             *lines,
             f"{task}: students of equal loss are taken to have equal skill however taught; in published outcomes those "
@@ -124,9 +114,7 @@ def points_json(score: Score | None) -> dict[str, object] | None:
 
 def level(score: Score) -> str:
     """`61 [52, 70]`, per cent; a question mark where guessing is inside."""
-    return (
-        f"{100 * score.median:.0f} [{100 * score.lower:.0f}, {100 * score.upper:.0f}]{'?' * score.at_chance}"
-    )
+    return f"{100 * score.median:.0f} [{100 * score.lower:.0f}, {100 * score.upper:.0f}]{'?' * score.at_chance}"
 
 
 def difference(score: Score) -> str:
@@ -197,16 +185,12 @@ class Verdict:
     @property
     def points(self) -> Points | None:
         """Losses and gains as scores of the task that was asked about."""
-        return (
-            None if self.skill is None else Points(law=self.skill, headline=self.headline, level=self.level)
-        )
+        return None if self.skill is None else Points(law=self.skill, headline=self.headline, level=self.level)
 
     @property
     def nearest(self) -> Sequence[Case]:
         """Published outcomes nearest to the question, nearest first."""
-        return nearest(
-            self.situation, self.headline.best, self.verdict if self.headline.is_decisive else "too-close"
-        )
+        return nearest(self.situation, self.headline.best, self.verdict if self.headline.is_decisive else "too-close")
 
     @property
     def title(self) -> str:
@@ -362,9 +346,7 @@ def cost_table(verdict: Verdict) -> Table:
     prices: list[Column] = []
     if verdict.device is not None:
         prices = [
-            number(
-                "hours", format_hours, of=lambda row: verdict.price(row)["device_hours"], missing="unknown"
-            ),
+            number("hours", format_hours, of=lambda row: verdict.price(row)["device_hours"], missing="unknown"),
             number("money", format_dollars, of=lambda row: verdict.price(row)["dollars"], missing="unknown"),
         ]
     return Table.of(

@@ -90,9 +90,7 @@ AT_BOUND_REACH = math.log(3)
 """E-folds outside beyond which a fit with a parameter at a bound does not decide. Assumed: the bound, not the runs,
 says how such a law goes on. Fits were seen to hold on truths outside every form up to ten times the runs' compute,
 which is three in size and in tokens (docs/verdict.md); one at 29 times the compute decided wrongly (docs/wager.md)."""
-WEAK_DISCREPANCY = Discrepancy(
-    at_home=0.003, per_efold=0.007, per_loss=0.004, reach=AT_BOUND_REACH, by_compute=True
-)
+WEAK_DISCREPANCY = Discrepancy(at_home=0.003, per_efold=0.007, per_loss=0.004, reach=AT_BOUND_REACH, by_compute=True)
 """Of fits with a parameter at a bound: judged, after a few questions where the one above was too narrow; no result file
 keeps them."""
 REDUCED_DISCREPANCY = Discrepancy(at_home=0.008, per_efold=0.006, per_loss=0.01, reach=math.log(30))
@@ -331,9 +329,7 @@ def _replicates(fit: FitResult) -> LawEnsemble:
     has_replicates = len(fit.curve.replicates) > 0
     student = student_coefficients(fit.curve.coefficients(replicates=has_replicates))
     behind = fit.curve.behind
-    plain = supervised_coefficients(
-        behind.coefficients(replicates=has_replicates and len(behind.replicates) > 0)
-    )
+    plain = supervised_coefficients(behind.coefficients(replicates=has_replicates and len(behind.replicates) > 0))
     size = len(student["c0"])
     whole = LawEnsemble(
         plain={k: np.broadcast_to(plain[k], (size,)) for k in SUPERVISED},
@@ -356,9 +352,7 @@ def _published_voices(names: Sequence[str]) -> list[Voice]:
 def published_voice(source: str, laws: Sequence[PublishedLaw]) -> Voice:
     """One or several published laws as a voice."""
     first = laws[0]
-    warnings = tuple(f"{law.name}: {law.warnings[0]}" for law in laws if law.warnings)[
-        : 1 if len(laws) > 1 else None
-    ]
+    warnings = tuple(f"{law.name}: {law.warnings[0]}" for law in laws if law.warnings)[: 1 if len(laws) > 1 else None]
     kind = "published" if first.record.published else "surrogate"
     if first.capacity_gap is not None:
         return _line_voice(source, kind, "TEACHER_SIZE", first.capacity_gap, warnings)
@@ -370,9 +364,7 @@ def published_voice(source: str, laws: Sequence[PublishedLaw]) -> Voice:
         kind=kind,
         status="REFUSED" if is_refused else "PUBLISHED",
         note=note if is_refused else "",
-        ensemble=LawEnsemble.of(
-            [(law.supervised, law.distillation) for law in laws if law.supervised is not None]
-        ),
+        ensemble=LawEnsemble.of([(law.supervised, law.distillation) for law in laws if law.supervised is not None]),
         range=first.distillation.range,
         learnt=learnt(),
         may_decide=not is_refused,
@@ -383,9 +375,7 @@ def published_voice(source: str, laws: Sequence[PublishedLaw]) -> Voice:
 
 
 def _line_voice(source: str, kind: str, status: str, line: CapacityGapLine, warnings: Sequence[str]) -> Voice:
-    return Voice(
-        source=source, kind=kind, status=status, note="", ensemble=None, line=line, warnings=warnings
-    )
+    return Voice(source=source, kind=kind, status=status, note="", ensemble=None, line=line, warnings=warnings)
 
 
 def _silent(source: str, status: str, note: str) -> Voice:

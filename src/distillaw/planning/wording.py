@@ -279,9 +279,7 @@ def _pilot(situation: Situation, headline: Evidence, gain: float, margin: float)
     size, tokens = best.student_params / down, best.student_tokens / down
     flop, remark = _pilot_flop(situation, best, down)
     where = f"at a {_ordinal(down)} of the size and the tokens" if down > 1 else "of the target itself"
-    ratio = (
-        "" if best.teacher_loss is None else f" of {best.teacher_loss / own.loss.mean:.2f} times its own loss"
-    )
+    ratio = "" if best.teacher_loss is None else f" of {best.teacher_loss / own.loss.mean:.2f} times its own loss"
     trend = ", and at half of both to see the trend" if down > 1 else ""
     bill_of_target = best.compute["total"]
     if bill_of_target and flop > bill_of_target / WORTH_A_PILOT:
@@ -320,9 +318,7 @@ def _pilot_flop(situation: Situation, best: Strategy, down: float) -> tuple[floa
         return flop, " and what the teacher costs, whose size or tokens are not known"
     if down == 1 and teacher.exists:
         return flop, ""
-    return flop + (
-        bill(situation, best.student_params, 0.0, teacher)["teacher_training"] or 0.0
-    ), " with its teacher"
+    return flop + (bill(situation, best.student_params, 0.0, teacher)["teacher_training"] or 0.0), " with its teacher"
 
 
 def _ordinal(down: float) -> str:
@@ -359,9 +355,7 @@ def _more_seeds(situation: Situation, headline: Evidence, answer: Call, record: 
     assert own is not None
     floor = MARGIN * own.loss.mean
     documents, other = _number(headline, "document_se"), _number(headline, "other_doubt")
-    seeds = seeds_needed(
-        gain, floor, fixed=math.hypot(documents, other), seed_sd=_number(headline, "seed_sd")
-    )
+    seeds = seeds_needed(gain, floor, fixed=math.hypot(documents, other), seed_sd=_number(headline, "seed_sd"))
     have = int(_number(headline, "seeds_best"))
     teacher = best.teacher.called if best.teacher else ""
     cell = f"{situation.size} on {format_count(best.student_tokens)} tokens"

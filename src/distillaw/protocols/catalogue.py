@@ -116,11 +116,7 @@ def isoflop_teachers(scale: Scale) -> Sheet:
         for size in scale.teachers:
             tokens = share * scale.teacher_tokens * middle / size
             if scale.tokens[0] <= tokens <= scale.teacher_tokens * 1.001:
-                why = (
-                    ""
-                    if sheet.teachers
-                    else "lines of equal compute; either side of the best size has equal losses"
-                )
+                why = "" if sheet.teachers else "lines of equal compute; either side of the best size has equal losses"
                 sheet.teacher(size, tokens, why)
     why = "students of one ratio of tokens to size"
     for size in scale.students:
@@ -337,9 +333,7 @@ def truncation(scale: Scale) -> Sheet:
     settings: dict[str, dict[str, object]] = {f"top-{k}": {"top_k": k} for k in (few, some, many)}
     settings["top-p 0.9"] = {"top_p": 0.9}
     settings[f"top-{some} lambda 0.7"] = {"top_k": some, "distill_weight": 0.7}
-    return _ablation(
-        scale, settings, "the grid has the whole distribution; mixing with the data repairs lost mass"
-    )
+    return _ablation(scale, settings, "the grid has the whole distribution; mixing with the data repairs lost mass")
 
 
 def _ablation(scale: Scale, settings: dict[str, dict[str, object]], why: str) -> Sheet:

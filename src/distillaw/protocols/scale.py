@@ -182,9 +182,7 @@ def scale_for(asked: DesignWishes, defaults: Defaults, factor: float = 1.0) -> S
     Sizes and tokens share `factor`, compute relative to the defaults, unless one of them was given.
     """
     if asked.teachers and not defaults.teachers:
-        raise ConfigError(
-            "--teachers: this kind of study trains students without a teacher; leave the option out"
-        )
+        raise ConfigError("--teachers: this kind of study trains students without a teacher; leave the option out")
     for name, needed in zip(("students", "teachers", "tokens"), defaults.least, strict=True):
         given = getattr(asked, name)
         if given and len(set(given)) < needed:

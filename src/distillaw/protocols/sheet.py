@@ -185,9 +185,7 @@ class Sheet:
                 continue
             tokens = float(self.law.tokens_for_loss(params=larger, loss=self.teacher_loss(twin)))
             if added < count and scale.tokens[0] <= tokens <= 0.8 * twin.tokens:
-                self.teacher(
-                    larger, tokens, f"the loss of {twin.label} by the guessed law, from another size"
-                )
+                self.teacher(larger, tokens, f"the loss of {twin.label} by the guessed law, from another size")
                 added += 1
 
     # --- the study ------------------------------------------------------------------------------------------
@@ -226,9 +224,7 @@ class Sheet:
         """Tokens of a student alone that cost what distilling it and training its teacher cost together."""
         recipe = self.scale.recipe
         like = {"context": recipe.context, "head_dim": recipe.head_dim, "aspect": recipe.aspect}
-        shapes = (
-            shape_for_params(n, vocab=self.scale.vocab, **like) for n in (size, parse_count(teacher.params))
-        )
+        shapes = (shape_for_params(n, vocab=self.scale.vocab, **like) for n in (size, parse_count(teacher.params)))
         own, other = (forward_flops(shape).total for shape in shapes)
         return tokens * (1 + other / (3 * own)) + teacher.tokens * other / own
 
@@ -336,9 +332,7 @@ def study_file(sheet: Sheet, spec: StudySpec, heading: Iterable[str]) -> str:
         "teacher_share = 0.5   # teachers and students read different documents\n"
     )
     parts = ["".join(_comment(line) for line in heading), top, text]
-    parts.append(
-        _entry("[students]", _GRID + _ARMS * (spec.students.starts != ("fresh",)), to_table(spec.students))
-    )
+    parts.append(_entry("[students]", _GRID + _ARMS * (spec.students.starts != ("fresh",)), to_table(spec.students)))
     parts += [_entry("[[teachers]]", why, to_table(one)) for why, one in sheet.teachers]
     why = "the rate is searched for both arms at the end sizes"
     why += ", the batch too" if tuning.batch else "; the batch stays, so that all runs are paired"

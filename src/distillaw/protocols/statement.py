@@ -183,9 +183,7 @@ def _ratios(cells: DesignPoints, law: PublishedLaw) -> tuple[float, float]:
 # --- what to add ------------------------------------------------------------------------------------------------------
 
 
-def _what_to_add(
-    fitted: ExpectedErrors, laws: Mapping[str, PublishedLaw], plans: Mapping[str, PlannedRuns]
-) -> str:
+def _what_to_add(fitted: ExpectedErrors, laws: Mapping[str, PublishedLaw], plans: Mapping[str, PlannedRuns]) -> str:
     """The addition after which the worst guess knows c0 best, in words with the error it leaves."""
     found: dict[str, float] = {}
     for name, law in laws.items():
@@ -236,9 +234,7 @@ class PlannedControl:
     words: str
 
 
-def checklist(
-    spec: StudySpec, cost: StudyCost, expected: Prospect | None, text: float | None
-) -> list[PlannedControl]:
+def checklist(spec: StudySpec, cost: StudyCost, expected: Prospect | None, text: float | None) -> list[PlannedControl]:
     """The controls of a study that its question needs; `text`: tokens of each half of it, where known."""
     what = "rate and batch" if spec.tuning.batch else "rate (the batch stays)"
     where = " and ".join(spec.far_sizes())
@@ -336,9 +332,7 @@ def _count_pairs(cost: StudyCost) -> int:
     trained = [(float(j.trunk.params), t) for j in teachers for t in j.budgets]
     losses = [(n, float(law(params=n, tokens=t))) for n, t in trained]
     return sum(
-        n < m and abs(one / other - 1) < _NEAR and not 1 / 1.3 < n / m < 1.3
-        for n, one in losses
-        for m, other in losses
+        n < m and abs(one / other - 1) < _NEAR and not 1 / 1.3 < n / m < 1.3 for n, one in losses for m, other in losses
     )
 
 

@@ -68,9 +68,7 @@ def foresee(spec: MinimaSpec, until: str = "report") -> None:
 
 def _require_some(found: int, file: Path, what: str) -> None:
     if found < 2:
-        raise ConfigError(
-            f"{file}: {found} {what}; some are learnt and some held out, so at least 2 are needed"
-        )
+        raise ConfigError(f"{file}: {found} {what}; some are learnt and some held out, so at least 2 are needed")
 
 
 def consult_laws(spec: MinimaSpec, teacher: str | None = None) -> dict[str, Any]:
@@ -121,12 +119,8 @@ def _cost(spec: MinimaSpec, size: StudentSize, source: ModelSource) -> dict[str,
     `arms`, `tokens`, `student_flop` and `teacher_flop` of the whole are those of the distil stage.
     """
     context = spec.training.context
-    teacher, student = (
-        forward_flops(shape, context=context).total for shape in (size.teacher_shape, size.shape)
-    )
-    between = iter(
-        size_student(source, Wishes(keep=size.keep ** (step / spec.steps))) for step in range(1, spec.steps)
-    )
+    teacher, student = (forward_flops(shape, context=context).total for shape in (size.teacher_shape, size.shape))
+    between = iter(size_student(source, Wishes(keep=size.keep ** (step / spec.steps))) for step in range(1, spec.steps))
     stages = []
     for row in trained_stages(spec):
         own = student

@@ -82,9 +82,7 @@ def divide_text(spec: DataSpec, data: Path, folder: Path, *, calibration_tokens:
     return store
 
 
-def _write_documents(
-    path: Path, documents: Iterable[np.ndarray], tokenizer: "PreTrainedTokenizerBase"
-) -> None:
+def _write_documents(path: Path, documents: Iterable[np.ndarray], tokenizer: "PreTrainedTokenizerBase") -> None:
     end = tokenizer.eos_token_id
     _write_text(path, (str(tokenizer.decode([int(i) for i in ids if i != end])) for ids in documents))
 
@@ -362,9 +360,7 @@ def _divided(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
 def _law(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
     adapted = kitchen.teacher(record) if kitchen.spec.adapt is not None else None
     result = consult_laws(kitchen.spec, adapted)
-    kitchen.say(
-        f"  student {result['params']:,} parameters, {result['keep']:.1%} of the teacher's; {result['advice']}"
-    )
+    kitchen.say(f"  student {result['params']:,} parameters, {result['keep']:.1%} of the teacher's; {result['advice']}")
     return result
 
 

@@ -54,9 +54,7 @@ class Adaptation:
             if given is not None and given < 1:
                 raise ConfigError(f"--{option} {given}: at least one piece")
         if self.tokens and self.tokens < batch_tokens:
-            raise ConfigError(
-                f"--adapt-tokens {self.tokens:,}: 0, or at least one batch of {batch_tokens:,} tokens"
-            )
+            raise ConfigError(f"--adapt-tokens {self.tokens:,}: 0, or at least one batch of {batch_tokens:,} tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,9 +166,7 @@ class MinimaSpec:
         if self.params is not None and self.keep is not None:
             raise ConfigError("--student and --keep say the same thing twice; give one of them")
         if self.law is not None and (self.params is not None or self.keep is not None):
-            raise ConfigError(
-                "--law gives the student's size, and so do --student and --keep; give one of them"
-            )
+            raise ConfigError("--law gives the student's size, and so do --student and --keep; give one of them")
         if self.adapt is not None:
             self.adapt.check(self.batch_tokens)
         if self.adapt is not None and self.adapt.changes_vocabulary and self.smaller:
@@ -183,9 +179,7 @@ class MinimaSpec:
         if self.steps < 1:
             raise ConfigError(f"--steps {self.steps}: at least one cut")
         if self.answer_tokens < 1 or (self.limit is not None and self.limit < 1):
-            raise ConfigError(
-                f"--answer-tokens {self.answer_tokens}, --limit {self.limit}: both are at least 1"
-            )
+            raise ConfigError(f"--answer-tokens {self.answer_tokens}, --limit {self.limit}: both are at least 1")
         if self.seed < 0 or not 0 <= self.on_policy <= 1:
             raise ConfigError(
                 f"--seed {self.seed}, --on-policy {self.on_policy}: at least 0, and a share of the answers, 0 to 1"

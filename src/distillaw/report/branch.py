@@ -52,12 +52,7 @@ def write_branch_page(record: Mapping[str, Any], out: Path, *, figures: FigureFi
 
 
 def _sentence(record: Mapping[str, Any]) -> str:
-    found = [
-        (fork, each["decisions"])
-        for fork in record["forks"]
-        for each in fork["comparisons"]
-        if each["decisions"]
-    ]
+    found = [(fork, each["decisions"]) for fork in record["forks"] for each in fork["comparisons"] if each["decisions"]]
     if not found:
         return f"The critical batch of {record['run']['name']}, measured by branching."
     fork, decisions = found[-1]

@@ -198,9 +198,7 @@ def _gains_are(verdict: Verdict) -> str:
     if verdict.headline.kind != "measured":
         return "differences of what the law predicts for the two ways"
     if verdict.headline.is_paired:
-        return (
-            "paired differences on the same documents and seeds, which is why they are known so much better"
-        )
+        return "paired differences on the same documents and seeds, which is why they are known so much better"
     return "differences of runs compared as if independent: their losses by document did not come along"
 
 
@@ -208,9 +206,7 @@ def _problems(record: StudyRecord, verdict: Verdict | None, note: str) -> list[s
     found = [note] if verdict is not None and note else []
     failed = [run for run in record.unfinished if run.state == "failed"]
     if failed:
-        found.append(
-            f"{len(failed)} runs failed (listed under Runs); what they would have shown is missing here."
-        )
+        found.append(f"{len(failed)} runs failed (listed under Runs); what they would have shown is missing here.")
     if others := len(record.unfinished) - len(failed):
         found.append(f"{others} runs are not finished; this report is of what was there.")
     found += [*record.problems, *kept_laws(record).problems, *(verdict.warnings if verdict else ())]
@@ -460,9 +456,7 @@ def decide_target(record: StudyRecord) -> tuple[Verdict | None, str]:
         student = record.largest_compared
         if student is None:
             why = (
-                NO_BASELINE
-                if record.lacks_baseline
-                else "no student has been run both with and without a teacher yet"
+                NO_BASELINE if record.lacks_baseline else "no student has been run both with and without a teacher yet"
             )
             return None, why
         target = (float(student.params), float(student.tokens))

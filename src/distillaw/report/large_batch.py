@@ -71,9 +71,7 @@ class _Findings:
 def _read(folder: Path) -> _Findings:
     record = read_record(Path(folder))
     if not record.results:
-        raise DataError(
-            f"{record.folder}: no cell has finished yet; the command in large_batch.json continues"
-        )
+        raise DataError(f"{record.folder}: no cell has finished yet; the command in large_batch.json continues")
     row = hoffer2017().row(record.study.paper) if record.study.paper else None
     printed = row.accuracy if row else {}
     return _Findings(
@@ -85,9 +83,7 @@ def _read(folder: Path) -> _Findings:
     )
 
 
-def write_large_batch_report(
-    folder: Path, out: Path | None = None, *, figures: FigureFiles | None = None
-) -> Path:
+def write_large_batch_report(folder: Path, out: Path | None = None, *, figures: FigureFiles | None = None) -> Path:
     """Write the report of a large-batch study, finished or not; arguments as of `write_any`.
 
     Raises:
@@ -176,9 +172,7 @@ def _problems(found: _Findings) -> list[str]:
     """What must be minded before reading on."""
     said, record, study = [], found.record, found.record.study
     if found.row is not None and (other := differences(record, found.row)):
-        said.append(
-            f"Not the paper's experiment but one like it: {'; '.join(other)}. Sizes may differ for that alone."
-        )
+        said.append(f"Not the paper's experiment but one like it: {'; '.join(other)}. Sizes may differ for that alone.")
     said += [f"{note[0].upper()}{note[1:]}." for note in record.info["notes"]]
     said += [f"{r['column']} seed {r['seed']} diverged: {r['error']}." for r in record.diverged]
     if record.missing:
@@ -215,9 +209,7 @@ def _sections(found: _Findings) -> list[Section]:
             table_title="Both fits of every batch size",
         ),
         *_landscape(found.record.folder),
-        Section(
-            title="Every cell", table=_cell_table(found.record.results), table_title="Settings and results"
-        ),
+        Section(title="Every cell", table=_cell_table(found.record.results), table_title="Settings and results"),
         Section(
             title="The paper's numbers",
             notes=[
@@ -301,8 +293,7 @@ def _curves_picture(record: ImageRecord) -> Picture:
 def _walks_picture(walks: Sequence[ImageWalk]) -> Picture:
     """||w_t - w_0|| against log t, a panel before and one after LR + GBN."""
     words = "; ".join(
-        f"batch {walk.batch} {_when(walk)}: slope {walk.slope.value:.3f}, end {walk.end.value:.2f}"
-        for walk in walks
+        f"batch {walk.batch} {_when(walk)}: slope {walk.slope.value:.3f}, end {walk.end.value:.2f}" for walk in walks
     )
     return Picture(
         name="walks",
@@ -338,9 +329,7 @@ def _column_table(scores: Sequence[ColumnScore], row: PaperRow | None) -> Table:
     ]
     if row is not None:
         shares = {name: row.gap_closed(name) for name in row.accuracy if name not in ("SB", "LB")}
-        printed = number(
-            f"paper, {row.network}", ".2f", unit="%", of=lambda score: row.accuracy.get(score.column)
-        )
+        printed = number(f"paper, {row.network}", ".2f", unit="%", of=lambda score: row.accuracy.get(score.column))
         columns.insert(2, printed)
         columns.insert(4, number("paper", _share, of=lambda score: shares.get(score.column)))
     return Table.of(columns, scores)
@@ -387,9 +376,7 @@ def _walk_table(walks: Sequence[ImageWalk]) -> Table:
         number("p", ".3f", of=attrgetter("power.value")),
         interval("power"),
         number("R² of c t^p", ".4f", of=mean_of_fits("power_r2")),
-        number(
-            "log better", lambda walk: f"{walk.log_wins} of {len(walk.fits)}", sort=attrgetter("log_wins")
-        ),
+        number("log better", lambda walk: f"{walk.log_wins} of {len(walk.fits)}", sort=attrgetter("log_wins")),
         number("distance at the end", ".2f", of=attrgetter("end.value")),
         number("b, first tensor", ".3f", of=attrgetter("first_tensor_slope.value")),
         number("paper's Figure 2: end (Resnet44)", ".1f", of=printed_end),

@@ -149,9 +149,7 @@ def _table_html(table: Table, name: str = "", *, is_sortable: bool = False) -> "
     if facets := "|".join(column.heading for column in table.columns if column.is_facet):
         attributes += f' data-facets="{facets}" data-name="{label}"'
     body = table.html(write=typeset_html, attributes=attributes)
-    return Markup(
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{label or "table"}">{body}</div>'
-    )
+    return Markup(f'<div class="scroll" tabindex="0" role="region" aria-label="{label or "table"}">{body}</div>')
 
 
 def typeset_html(text: str) -> "Markup":

@@ -50,9 +50,7 @@ def write_recipe_report(folder: Path, out: Path | None = None, *, figures: Figur
         CacheError: there is no recipe.json.
     """
     if not (folder / RECORD).exists():
-        raise CacheError(
-            f"{folder}: no {RECORD}, so no recipe; `distillaw recipe minima --out {folder}` makes one"
-        )
+        raise CacheError(f"{folder}: no {RECORD}, so no recipe; `distillaw recipe minima --out {folder}` makes one")
     record = read_json(folder / RECORD)
     out = out or folder / "report.html"
     stages = record["stages"]
@@ -144,13 +142,7 @@ def _chat_verdict(row: Mapping[str, Any]) -> str:
             f"of {row['turns']} turns, a coin on half."
         )
     low, high = row["win_rate_interval"]
-    word = (
-        "a draw"
-        if low <= COIN <= high
-        else "worse than the teacher"
-        if high < COIN
-        else "better than the teacher"
-    )
+    word = "a draw" if low <= COIN <= high else "worse than the teacher" if high < COIN else "better than the teacher"
     return f"{word}, {row['win_rate']:.0%} won ({low:.0%} to {high:.0%}, {row['turns']} turns)."
 
 
@@ -387,9 +379,7 @@ def _costs(record: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
         student += (6.0 * params + 2.0 * (teacher_params or 0.0)) * own["all_tokens"] + 2.0 * params * sampled
     costs["chat"] = ("chat", student)
     if teacher_tokens and teacher_params:
-        training = axis_compute(
-            {"total_params": teacher_params, "tokens": teacher_tokens}, teacher_cost="none"
-        )
+        training = axis_compute({"total_params": teacher_params, "tokens": teacher_tokens}, teacher_cost="none")
         whole = axis_compute(row, teacher_cost="training", teacher_tokens=teacher_tokens)
         costs |= {"teacher": ("teacher", training), "base + teacher": ("base", whole)}
     return costs
@@ -475,14 +465,10 @@ def score_table(models: Mapping[str, Mapping[str, Any]]) -> Table:
     for task in _tasks(models):
         found = [model["scores"][task] for model in models.values()]
         chance = _with_error((found[0]["chance"], None), 100.0, 1)
-        cells = [
-            _with_error((each["score"], each["se"]), 100.0, 1, AT_CHANCE * each["near_chance"])
-            for each in found
-        ]
+        cells = [_with_error((each["score"], each["se"]), 100.0, 1, AT_CHANCE * each["near_chance"]) for each in found]
         rows.append([f"{task}, %", chance, *cells])
     columns = [
-        number(name, lambda score: score.words, sort=attrgetter("value"), missing="-")
-        for name in ("guessing", *models)
+        number(name, lambda score: score.words, sort=attrgetter("value"), missing="-") for name in ("guessing", *models)
     ]
     return Table([text(""), *columns], rows)
 
@@ -539,9 +525,7 @@ def own_frontier(
             heldout = models[name]["heldout"]
             score, se = -heldout["bits_per_byte"], heldout["bits_per_byte_se"]
         is_chat = name in ("tuned", "chat")
-        points.append(
-            ScorePoint(name=label, compute=compute, score=score, se=se, is_own=True, is_chat=is_chat)
-        )
+        points.append(ScorePoint(name=label, compute=compute, score=score, se=se, is_own=True, is_chat=is_chat))
     return points, f"mean of {', '.join(tasks)}, %" if tasks else "minus bits per byte (higher is better)"
 
 

@@ -118,9 +118,7 @@ def gap_sentences(cells: Sequence[MeasuredPoint]) -> list[str]:
     """Whether a capacity gap was seen: a stronger teacher that is worse by more than two standard deviations."""
     asked = [cell for cell in cells if len(cell.taught) >= 3]
     if not asked:
-        return [
-            "A capacity gap cannot be judged here: it takes three teachers of one student and token budget."
-        ]
+        return ["A capacity gap cannot be judged here: it takes three teachers of one student and token budget."]
     found = [
         f"{cell.label} student on {budget_text(cell.tokens)} tokens: the {gap.strongest} costs {gap.depth:.3f} ± "
         f"{gap.sd:.3f} nats/token against the {gap.best}."
@@ -187,9 +185,7 @@ def _best_words(cell: StartCell, arm: str) -> str:
     points, best = cell.taught[arm], cell.best.get(arm)
     if (lowest := lowest_point(points)) is None:
         return f"{arm}: not trained yet"
-    teacher = (
-        format_count(lowest.teacher_params) if lowest.teacher_params > 0 else "a teacher of unknown size"
-    )
+    teacher = format_count(lowest.teacher_params) if lowest.teacher_params > 0 else "a teacher of unknown size"
     seeds = plural(len(lowest.losses), "seed") if math.isnan(lowest.se) else f"± {lowest.se:.3f} over seeds"
     text = f"{arm}: lowest of {len(points)} {lowest.loss:.3f} nats/token ({seeds}) from {teacher}"
     if best is None:
@@ -198,9 +194,7 @@ def _best_words(cell: StartCell, arm: str) -> str:
         return f"{text}, best teacher not bracketed ({best.problem})"
     low, high = (format_count(end) if end else "open" for end in best.interval)
     ratio = best.params / cell.params
-    return (
-        f"{text}, best teacher {format_count(best.params)} ({low} to {high}), {ratio:.2g} times the student"
-    )
+    return f"{text}, best teacher {format_count(best.params)} ({low} to {high}), {ratio:.2g} times the student"
 
 
 def start_table(cells: Sequence[StartCell]) -> Table:
@@ -274,8 +268,7 @@ def tokens_picture(
         alt="Student loss against training tokens. " + " ".join(_gap_words(cell) for cell in cells),
         caption="“No teacher” with the 90 % interval over seeds; from each teacher with the 90 % interval of the "
         f"{difference(cells)} from no teacher, seeds and held-out documents. {how}. Where the two meet, the teacher no "
-        "longer helps. The standard errors of single losses are in the table of runs."
-        + repeated_colors(styles),
+        "longer helps. The standard errors of single losses are in the table of runs." + repeated_colors(styles),
     )
 
 

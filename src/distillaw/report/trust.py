@@ -123,9 +123,7 @@ def fit_section(record: StudyRecord) -> Section:
 
 def fits_picture(laws: Sequence[FittedLaw]) -> Picture:
     """Predicted against measured, and residuals; DataError: there is no law."""
-    words = [
-        f"{law.label}: {len(law.measured)} runs, root mean square error {law.rms:.2f} %." for law in laws
-    ]
+    words = [f"{law.label}: {len(law.measured)} runs, root mean square error {law.rms:.2f} %." for law in laws]
     return Picture(
         name="fit",
         title=FIT_TITLE,
@@ -296,9 +294,7 @@ def hold_out_table(found: Sequence[HoldOut]) -> Table:
     """Every distance of every law."""
     columns = [
         text("law"),
-        number(
-            "decades beyond", lambda row: f"{row['from']:.2g} to {row['to']:.2g}", sort=itemgetter("from")
-        ),
+        number("decades beyond", lambda row: f"{row['from']:.2g} to {row['to']:.2g}", sort=itemgetter("from")),
         number("predictions"),
         number("inside", ".0f", unit="%"),
         number("error", ".2f", unit="%"),
@@ -306,9 +302,7 @@ def hold_out_table(found: Sequence[HoldOut]) -> Table:
     ]
     shares = ("inside", "error", "half_width")
     rows = [
-        (one.label, row, int(row["num"]), *(100 * row[name] for name in shares))
-        for one in found
-        for row in one.rows
+        (one.label, row, int(row["num"]), *(100 * row[name] for name in shares)) for one in found for row in one.rows
     ]
     return Table(columns, rows)
 

@@ -81,9 +81,7 @@ def from_table(cls: type[T], table: object, where: str) -> T:
     missing = [
         name
         for name, field in fields.items()
-        if name not in table
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
+        if name not in table and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
     if missing:
         raise ConfigError(f"{place}: missing {', '.join(missing)}")

@@ -200,9 +200,7 @@ def make_claim(record: Path, what: str, say: Callable[[str], None] = lambda mess
         if holder is None:
             continue  # it was removed between two looks
         if holder.machine != this_machine():
-            say(
-                f"{what} was held by {holder}; watching for {WATCH_SECONDS:g} s whether that process still lives"
-            )
+            say(f"{what} was held by {holder}; watching for {WATCH_SECONDS:g} s whether that process still lives")
         if is_alive(record, holder):
             raise _refusal(what, holder)
         if _is_foreign(record):
@@ -281,9 +279,7 @@ def _put_aside(record: Path, dead: Holder, what: str) -> None:
 
 
 def _refusal(what: str, holder: Holder | None) -> RunError:
-    return RunError(
-        f"{what} is being worked on by another process ({holder or 'unknown'}); wait for it or stop it"
-    )
+    return RunError(f"{what} is being worked on by another process ({holder or 'unknown'}); wait for it or stop it")
 
 
 def _stamp(record: Path) -> int | None:

@@ -63,9 +63,7 @@ def wilson_interval(share: float, count: int, *, level: float = 0.9) -> tuple[fl
     return centre - half if share > 0 else 0.0, centre + half if share < 1 else 1.0
 
 
-def fieller_interval(
-    top: float, bottom: float, cov: NDArray[np.float64], *, t: float
-) -> tuple[float, float] | None:
+def fieller_interval(top: float, bottom: float, cov: NDArray[np.float64], *, t: float) -> tuple[float, float] | None:
     """Interval of the ratio top / bottom of two estimates (Fieller 1954, J. R. Stat. Soc. B 16:175).
 
     All ratios r with (top - r bottom)^2 <= t^2 var(top - r bottom); None where `bottom` is not distinct from zero, so
@@ -140,9 +138,7 @@ def read_scores(path: Path) -> DocumentScores:
         loss_sum=table["loss_sum"].to_numpy(),
     )
     if not len(scores.tokens) or scores.tokens.sum() <= 0 or not np.isfinite(scores.loss_sum).all():
-        raise DataError(
-            f"{path}: no documents, or a loss that is not finite; delete the run folder and run it again"
-        )
+        raise DataError(f"{path}: no documents, or a loss that is not finite; delete the run folder and run it again")
     return scores
 
 
@@ -163,9 +159,7 @@ def clustered_cov(sums: NDArray[np.float64], tokens: NDArray[np.int64]) -> NDArr
     """
     count = len(tokens)
     if count < 2:
-        raise DataError(
-            f"{count} held-out document: a standard error needs at least two; hold out more documents"
-        )
+        raise DataError(f"{count} held-out document: a standard error needs at least two; hold out more documents")
     total = tokens.sum()
     residual = sums - np.outer(tokens, sums.sum(0) / total)
     return count / (count - 1) * residual.T @ residual / float(total) ** 2
@@ -225,9 +219,7 @@ def paired_over_seeds(pairs: Sequence[tuple[DocumentScores, DocumentScores]]) ->
         DataError: no pairs, or runs that were not scored on the same tokens.
     """
     if not pairs:
-        raise DataError(
-            "no pair of runs to compare; a pair is two runs of one student size, token budget and seed"
-        )
+        raise DataError("no pair of runs to compare; a pair is two runs of one student size, token budget and seed")
     check_same_documents([run for pair in pairs for run in pair])
     tokens = pairs[0][0].tokens
     sums = np.stack([first.loss_sum - second.loss_sum for first, second in pairs], axis=1)
@@ -246,9 +238,7 @@ def paired_over_seeds(pairs: Sequence[tuple[DocumentScores, DocumentScores]]) ->
     )
 
 
-def seed_noise(
-    cells: Sequence[Mapping[tuple[str, int], float]], *, paired: bool = True
-) -> tuple[float, float]:
+def seed_noise(cells: Sequence[Mapping[tuple[str, int], float]], *, paired: bool = True) -> tuple[float, float]:
     """Paired seed variance of one run and its degrees of freedom, pooled over cells.
 
         loss_ak = arm_a + seed_k + e_ak,   sd^2 = sum e^2 / dof,   dof = observations - rank
@@ -267,9 +257,7 @@ def seed_noise(
     for cell in cells:
         if paired and len({arm for arm, _ in cell}) == 1:
             continue  # one arm, each run with a seed of its own: seeds explain everything
-        if (
-            not paired
-        ):  # each arm's mean is left out of it: no layout to solve, however many repeats there are
+        if not paired:  # each arm's mean is left out of it: no layout to solve, however many repeats there are
             for arm in dict.fromkeys(arm for arm, _ in cell):
                 losses = np.array([loss for (name, _), loss in cell.items() if name == arm])
                 rss += float(np.square(losses - losses.mean()).sum())
@@ -280,9 +268,7 @@ def seed_noise(
     return (rss / dof, dof) if dof else (0.0, 0.0)
 
 
-def unexplained(
-    names: Sequence[tuple[str, int]], values: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], float]:
+def unexplained(names: Sequence[tuple[str, int]], values: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
     """What arms and seeds leave of the values, shape (runs, n), and its degrees of freedom.
 
     Seeds are taken out first, as means, and what is left is solved for the arms alone (Frisch and Waugh): few columns,

@@ -119,9 +119,7 @@ def check_folder(folder: Path, option: str = "--out") -> None:
     try:
         found = [] if there != place or is_ours(place) else _strangers(place)
     except OSError as error:
-        raise ConfigError(
-            f"{option} {folder}: cannot be read ({error.strerror}); choose another place"
-        ) from None
+        raise ConfigError(f"{option} {folder}: cannot be read ({error.strerror}); choose another place") from None
     if found and not is_ours(place):  # another call may have claimed it between our two looks
         named = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
         raise ConfigError(

@@ -24,9 +24,7 @@ CONCLUSION = "conclusion.json"
 MOST_SHOWN = 1000
 """Runs in pictures, tables and controls: more can be neither read nor drawn, and what controls expect of laws takes
 time that grows with their third power."""
-_AS_THEY_ARE = (
-    "all run folders are used, also those of an earlier study file; `distillaw study run` writes it anew"
-)
+_AS_THEY_ARE = "all run folders are used, also those of an earlier study file; `distillaw study run` writes it anew"
 _RECIPE = (
     "batch_tokens",
     "lambda",
@@ -172,9 +170,7 @@ class DamagedRun:
         params, tokens = self.row.get("params"), self.row.get("tokens")
         if isinstance(params, int | float) and not is_near(params, student_params):
             return False
-        return (
-            student_tokens is None or not isinstance(tokens, int | float) or is_near(tokens, student_tokens)
-        )
+        return student_tokens is None or not isinstance(tokens, int | float) or is_near(tokens, student_tokens)
 
 
 SEARCHED = {"learning_rate": "peak_lr", "horizon": "branch_lr", "batch": "batch_tokens"}
@@ -213,9 +209,7 @@ def read_searches(tuning: Mapping[str, object]) -> list[Search]:
 
 def _read_search(arm: Mapping, what: str, key: str) -> Search:
     found, params = arm[what], arm.get("params")
-    points = [
-        (entry.get(key), entry.get("loss")) for entry in found.get("grid", ()) if isinstance(entry, Mapping)
-    ]
+    points = [(entry.get(key), entry.get("loss")) for entry in found.get("grid", ()) if isinstance(entry, Mapping)]
     best = found.get("best")
     return Search(
         arm=str(arm.get("arm")),
@@ -319,18 +313,14 @@ class StudyRecord:
     def largest_compared(self) -> Run | None:
         """A student of the largest size, there of the most tokens, that were run with and without a teacher."""
         cells = (cell for budgets in self.student_cells.values() for cell in budgets.values())
-        compared = [
-            run for cell in cells for (teacher, seed), run in cell.items() if teacher and ("", seed) in cell
-        ]
+        compared = [run for cell in cells for (teacher, seed), run in cell.items() if teacher and ("", seed) in cell]
         return max(compared, key=lambda run: (run.params, run.tokens), default=None)
 
     @cached_property
     def repeated_budgets(self) -> dict[int, list[int]]:
         """Tokens of the cells that tell of seed noise, by parameters."""
         found = {
-            size: [
-                b for b, cell in budgets.items() if seed_noise([{k: r.loss for k, r in cell.items()}])[1] > 0
-            ]
+            size: [b for b, cell in budgets.items() if seed_noise([{k: r.loss for k, r in cell.items()}])[1] > 0]
             for size, budgets in self.student_cells.items()
         }
         return {size: budgets for size, budgets in found.items() if budgets}
@@ -339,9 +329,7 @@ class StudyRecord:
     def arm_noise(self) -> tuple[float, float]:
         """Variance between repeats of one arm, not paired, and its degrees of freedom."""
         cells = [cell for budgets in self.student_cells.values() for cell in budgets.values()]
-        return seed_noise(
-            [{k: r.loss for k, r in cell.items()} for cell in cells if len(cell) > 1], paired=False
-        )
+        return seed_noise([{k: r.loss for k, r in cell.items()} for cell in cells if len(cell) > 1], paired=False)
 
     def thinned(self, most: int = MOST_SHOWN) -> "StudyRecord":
         """About `most` of the runs: whole cells, evenly over compute, those with a teacher first; itself if small.
@@ -385,11 +373,7 @@ class StudyRecord:
     def target(self) -> tuple[float, float] | None:
         """(student_params, student_tokens) that the study was made to decide on."""
         target = self.info.get("target")
-        if (
-            not isinstance(target, Mapping)
-            or not target.get("student_params")
-            or not target.get("student_tokens")
-        ):
+        if not isinstance(target, Mapping) or not target.get("student_params") or not target.get("student_tokens"):
             return None
         return float(target["student_params"]), float(target["student_tokens"])
 
@@ -411,11 +395,7 @@ def _at_best_rates(runs: list[Run]) -> list[Run]:
     for rates in arms.values():
         best = min(rates.values(), key=lambda seeds: sum(run.loss for run in seeds.values()) / len(seeds))
         worse |= {
-            run.run_id
-            for seeds in rates.values()
-            if seeds is not best
-            for seed, run in seeds.items()
-            if seed in best
+            run.run_id for seeds in rates.values() if seeds is not best for seed, run in seeds.items() if seed in best
         }
     return [run for run in runs if run.run_id not in worse]
 
@@ -428,9 +408,7 @@ def read_study(folder: Path) -> StudyRecord:
     """
     folder = Path(folder)
     if folder.is_file():
-        raise CacheError(
-            f"{folder}: a file, not the folder of a study; name the folder `study run` or `recipe` wrote"
-        )
+        raise CacheError(f"{folder}: a file, not the folder of a study; name the folder `study run` or `recipe` wrote")
     if not folder.is_dir():
         raise CacheError(f"{folder}: no such folder; `distillaw study run STUDY.toml` makes one")
     problems: list[str] = []
@@ -484,9 +462,7 @@ def _read_runs(folder: Path, problems: list[str]) -> tuple[list[Run], list[Unfin
         specs = {name: _spec_of(folder / "runs" / name) for name in damaged}
         return done, unfinished, _damaged(damaged, specs, problems)
     if not (done or damaged):
-        problems.append(
-            "no run folders came along; losses are taken from runs.parquet, so nothing can be paired"
-        )
+        problems.append("no run folders came along; losses are taken from runs.parquet, so nothing can be paired")
         faults = {str(row["run_id"]): fault for row in table if (fault := _fault(row))}
         problems += [f"{name}: {fault}; it is left out" for name, fault in faults.items()]
         kept = [Run(row=row, folder=None) for row in table if row["run_id"] not in faults]

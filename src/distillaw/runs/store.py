@@ -95,9 +95,7 @@ class RunFolder:
             return None
         result = _LATER | read_json(file)
         if missing := [key for key in RESULT_KEYS if key not in result]:
-            raise CacheError(
-                f"{file}: damaged, keys missing: {missing}. Delete {self.path} to have the run done again"
-            )
+            raise CacheError(f"{file}: damaged, keys missing: {missing}. Delete {self.path} to have the run done again")
         self.check(result)
         return result | {"arm": arm_of(result)} if result["arm"] in _ARMS_OF_BEFORE else result
 
@@ -181,12 +179,7 @@ class RunFolder:
 
     def seal(self) -> dict[str, object]:
         """What result.json says of the files beside it: scores, logs, and the model here or in model/."""
-        files = [
-            file
-            for place in (self.path, self.path / "model")
-            for file in place.glob("[!.]*")
-            if file.is_file()
-        ]
+        files = [file for place in (self.path, self.path / "model") for file in place.glob("[!.]*") if file.is_file()]
         return {FILES: digests(self.path, [file for file in files if file.name not in _UNSIGNED])}
 
     def write_heldout(self, documents: list[int], tokens: list[int], loss_sums: list[float]) -> None:
@@ -281,11 +274,7 @@ class StudyFolder:
 
         file = self.path / TABLE
         if file.exists():
-            known = (
-                check_table(pq.read_table(file), file)
-                .select(["run_id", "purpose", "arm", "init"])
-                .to_pylist()
-            )
+            known = check_table(pq.read_table(file), file).select(["run_id", "purpose", "arm", "init"]).to_pylist()
             self.write_table({(row["run_id"], arm_of(row)): row["purpose"] for row in known})
 
 
@@ -333,9 +322,7 @@ def evaluation_columns(run: Path) -> dict[str, float]:
         columns |= {f"score_{task}": score["score"], f"score_{task}_se": score["se"]}
     mean = _part(record, "mean_of_six")
     columns |= {
-        f"score_{name}": mean[key]
-        for name, key in (("mean_of_six", "score"), ("mean_of_six_se", "se"))
-        if mean
+        f"score_{name}": mean[key] for name, key in (("mean_of_six", "score"), ("mean_of_six_se", "se")) if mean
     }
     heldout, calibration = _part(record, "heldout"), _part(record, "calibration")
     columns |= {key: heldout[key] for key in ("bits_per_byte", "bits_per_byte_se") if key in heldout}

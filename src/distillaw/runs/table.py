@@ -57,16 +57,12 @@ def read_columns(path: str | Path) -> dict[str, list[Any]]:
     """Columns as the file has them: text stays text, an empty cell is "" (CSV) or None; same errors as `read_table`."""
     path = Path(path)
     if not path.exists():
-        raise DataError(
-            f"{path}: no such file or folder. Give a CSV, Parquet or JSON lines file, or a study folder"
-        )
+        raise DataError(f"{path}: no such file or folder. Give a CSV, Parquet or JSON lines file, or a study folder")
     if path.is_dir():
         return _read_study(path)
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise DataError(
-            f"{path}: unknown kind of table {path.suffix!r}; known: {', '.join(sorted(_READERS))}"
-        )
+        raise DataError(f"{path}: unknown kind of table {path.suffix!r}; known: {', '.join(sorted(_READERS))}")
     try:
         table = reader(require_file(path))
     except UnicodeDecodeError as error:
@@ -74,9 +70,7 @@ def read_columns(path: str | Path) -> dict[str, list[Any]]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     if not table or not len(next(iter(table.values()))):
-        raise DataError(
-            f"{path}: the table has no rows; the first line names the columns, each further line is a run"
-        )
+        raise DataError(f"{path}: the table has no rows; the first line names the columns, each further line is a run")
     return table
 
 
@@ -86,9 +80,7 @@ def _read_study(folder: Path) -> dict[str, list[Any]]:
     places = ("runs/*/result.json", "*/result.json", "result.json")  # a study, a folder of runs, a run
     results = next((found for place in places if (found := sorted(folder.glob(place)))), [])
     if not results:
-        raise DataError(
-            f"{folder}: neither runs.parquet nor runs/*/result.json; is it a study folder, and has it run?"
-        )
+        raise DataError(f"{folder}: neither runs.parquet nor runs/*/result.json; is it a study folder, and has it run?")
     if (folder / "study.json").is_file():
         warnings.warn(
             f"{folder}: runs.parquet is missing; the runs are read one by one, also those that left the study; a run "
@@ -119,11 +111,7 @@ def _read_csv(path: Path) -> dict[str, list[Any]]:
                     )
         except csv.Error as error:
             raise DataError(f"{path}, line {lines.line_num}: not a CSV ({error})") from None
-    return (
-        {name: list(values) for name, values in zip(header, zip(*rows, strict=True), strict=True)}
-        if rows
-        else {}
-    )
+    return {name: list(values) for name, values in zip(header, zip(*rows, strict=True), strict=True)} if rows else {}
 
 
 def _header(path: Path, line: list[str]) -> list[str]:
@@ -150,9 +138,7 @@ def _delimiter(header: str, path: Path) -> str:
 
 def _read_jsonl(path: Path) -> dict[str, list[Any]]:
     lines = read_text(path).split("\n")  # strings may hold the other breaks of Unicode
-    return _columns(
-        [_parse_json(text, f"{path}, line {i}") for i, text in enumerate(lines, 1) if text.strip()]
-    )
+    return _columns([_parse_json(text, f"{path}, line {i}") for i, text in enumerate(lines, 1) if text.strip()])
 
 
 def _parse_json(text: str, where: str) -> Mapping[str, object]:
@@ -183,11 +169,7 @@ def _plain_numbers(path: Path) -> dict[str, np.ndarray] | None:
     if kind == ".parquet":
         table = _parquet_table(path)
         numeric = all(str(kind).startswith(("int", "uint", "float", "double")) for kind in table.schema.types)
-        return (
-            {n: table.column(n).to_numpy().astype(np.float64) for n in table.column_names}
-            if numeric
-            else None
-        )
+        return {n: table.column(n).to_numpy().astype(np.float64) for n in table.column_names} if numeric else None
     with contextlib.suppress(ImportError, ValueError, csv.Error):  # pyarrow's errors are ValueErrors
         return _plain_csv(path)
     return None
@@ -214,9 +196,7 @@ def _plain_csv(path: Path) -> dict[str, np.ndarray]:
         convert_options=arrow.ConvertOptions(column_types=dict.fromkeys(names, float64()), null_values=[]),
     )
     # not to_numpy, which imports pandas
-    return {
-        name: np.concatenate([np.from_dlpack(chunk) for chunk in table.column(name).chunks]) for name in names
-    }
+    return {name: np.concatenate([np.from_dlpack(chunk) for chunk in table.column(name).chunks]) for name in names}
 
 
 def _read_parquet(path: Path) -> dict[str, list[Any]]:

@@ -121,9 +121,7 @@ def _of_plan(setup: Setup, verdict: Verdict) -> NextAnswer:
         choice=best if distils else "none",
         sentence=f"{verdict.title}  {verdict.sentence}",
         gains={label: row.gain for label, row in rows.items() if row.gain is not None},
-        probability_best={
-            label: row.share_best if row.share_best is not None else 1.0 for label, row in rows.items()
-        },
+        probability_best={label: row.share_best if row.share_best is not None else 1.0 for label, row in rows.items()},
         distil=verdict.call.distil,
         pretrain=verdict.call.pretrain,
         inside_range=verdict.inside_range,
@@ -190,8 +188,7 @@ def _by_tokens(setup: Setup, now: Standing) -> list[str]:
     if len(rows) < 2:
         return []
     said = ", ".join(
-        f"{format_count(row['tokens'])} {row['gain']:+.3f} [{row['lower']:+.3f}, {row['upper']:+.3f}]"
-        for row in rows
+        f"{format_count(row['tokens'])} {row['gain']:+.3f} [{row['lower']:+.3f}, {row['upper']:+.3f}]" for row in rows
     )
     return [f"gain of {name} by tokens: {said}"]
 
@@ -214,9 +211,7 @@ def snippet(stage: Stage) -> str:
 def extended(spec: StudySpec, stage: Stage, *, is_first: bool) -> StudySpec:
     """The study with the batch: as its grid if nothing was run yet, else as cells beside it."""
     if is_first:
-        return dataclasses.replace(
-            spec, students=StudentsSpec(params=stage.labels, tokens=stage.tokens), replicates=()
-        )
+        return dataclasses.replace(spec, students=StudentsSpec(params=stage.labels, tokens=stage.tokens), replicates=())
     return dataclasses.replace(spec, cells=(*spec.cells, cells_of(stage)))
 
 
@@ -258,9 +253,7 @@ def _lines(table: Mapping[str, Any], path: str) -> Iterator[str]:
 
 
 def _is_table(value: Any) -> bool:
-    return isinstance(value, Mapping) or (
-        isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
-    )
+    return isinstance(value, Mapping) or (isinstance(value, list) and bool(value) and isinstance(value[0], Mapping))
 
 
 def rows_of(setup: Setup, stage: Stage) -> list[dict[str, object]]:
@@ -303,9 +296,7 @@ def answer_json(source: str, setup: Setup, said: Proposal, answer: NextAnswer) -
     """All of it for `--json`."""
     question, now = setup.question, said.now
     both = expectations(said) if answer.is_known else None
-    before, after = (
-        (None, None) if both is None else (_expected_json(both[0], answer), _expected_json(both[1], answer))
-    )
+    before, after = (None, None) if both is None else (_expected_json(both[0], answer), _expected_json(both[1], answer))
     rows = gains_by_tokens(now, now.best_teacher) if setup.runs and answer.by == "model" else []
     return {
         "source": source,

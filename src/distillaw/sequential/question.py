@@ -94,9 +94,7 @@ def pose(
     setup = setup_of_table(rows, asked)
     if path.is_dir() and not where:  # imported runs: what `plan` says of them is the answer
         record = read_study(path)
-        labels = {
-            run.run_id: _teacher_name(run.loss, run.number("params")) for run in record.every_teacher.values()
-        }
+        labels = {run.run_id: _teacher_name(run.loss, run.number("params")) for run in record.every_teacher.values()}
         setup = replace(setup, record=record, labels=labels)
     return _checked(setup), table
 
@@ -117,9 +115,7 @@ def setup_of_study(source: Path, asked: Asked) -> Setup:
     spec, record, vocab = _opened(source)
     target_params = asked.params or (spec.target.params if spec.target else None)
     target_tokens = (
-        parse_count(asked.tokens, name="--tokens")
-        if asked.tokens
-        else (spec.target.tokens if spec.target else None)
+        parse_count(asked.tokens, name="--tokens") if asked.tokens else (spec.target.tokens if spec.target else None)
     )
     if target_params is None or target_tokens is None:
         raise ConfigError(f"{source} names no target: give --student 1M --tokens 20M, or a [target] table")
@@ -164,9 +160,7 @@ def _opened(source: Path) -> tuple[StudySpec, StudyRecord | None, int]:
         return spec, None, study_vocab(spec)
     record = read_study(source)
     if not record.info.get("spec"):
-        raise ConfigError(
-            f"{source}/study.json does not hold the study it was made from; give the study's TOML file"
-        )
+        raise ConfigError(f"{source}/study.json does not hold the study it was made from; give the study's TOML file")
     spec = from_table(StudySpec, _as_toml(record.info["spec"]), f"{source}/study.json:")
     data = record.info.get("data")
     vocab = data.get("vocab_size") if isinstance(data, Mapping) else None
@@ -186,9 +180,7 @@ def _sizes(spec: StudySpec, target: Size, students: Sequence[Run], vocab: int) -
     found = {size.params: size for size in [target, *known.values()] if size.params <= target.params}
     for k in range(1, HALVINGS + 1):
         nominal = parse_count(target.label) / 2**k
-        if nominal < LEAST_PARAMS or any(
-            abs(math.log(params / nominal)) < math.log(2) / 3 for params in found
-        ):
+        if nominal < LEAST_PARAMS or any(abs(math.log(params / nominal)) < math.log(2) / 3 for params in found):
             continue
         try:
             size = student_size(spec, format_count(nominal), vocab)
@@ -208,9 +200,7 @@ def _teachers(
     """Candidates, {their run or folder: label}, and those whose losses are guesses."""
     unknown = sorted(set(losses) - set(spec.teacher_labels()))
     if unknown:
-        raise ConfigError(
-            f"--teacher {unknown[0]}=...: the study's teachers are {', '.join(spec.teacher_labels())}"
-        )
+        raise ConfigError(f"--teacher {unknown[0]}=...: the study's teachers are {', '.join(spec.teacher_labels())}")
     trained = {} if record is None else record.teachers
     guess = _guess([run for run in [*students, *trained.values()] if not run.teacher_run])
     found, names, untrained = [], {}, []
@@ -339,9 +329,7 @@ def setup_of_table(rows: Observations, asked: Asked) -> Setup:
     known = sorted({(float(loss), float(size)) for loss, size in pairs})
     named = {(loss, size): _teacher_name(loss, size) for loss, size in known}
     candidates = tuple(Candidate(name=named[key], loss=key[0], flops=FLOPS / 3 * key[1]) for key in known)
-    sizes = sorted(
-        {params / 2**k for k in range(HALVINGS + 1)} | {float(n) for n in rows.params if n <= params}
-    )
+    sizes = sorted({params / 2**k for k in range(HALVINGS + 1)} | {float(n) for n in rows.params if n <= params})
     unit = 10 ** max(0, math.floor(math.log10(min(tokens, float(rows.tokens.min())))) - 2)
     question = PilotQuestion(
         target=_plain(params),
@@ -369,9 +357,7 @@ def _table_runs(rows: Observations, named: Mapping[tuple[float, float], str]) ->
     """The rows, repeats of a cell counted as seeds."""
     seen: dict[tuple[float, float, str], int] = {}
     sizes = np.nan_to_num(rows.teacher_params)
-    for N, D, loss, teacher, size in zip(
-        rows.params, rows.tokens, rows.loss, rows.teacher_loss, sizes, strict=True
-    ):
+    for N, D, loss, teacher, size in zip(rows.params, rows.tokens, rows.loss, rows.teacher_loss, sizes, strict=True):
         name = named[float(teacher), float(size)] if np.isfinite(teacher) else NONE
         cell = (float(N), float(D), name)
         seen[cell] = seen.get(cell, -1) + 1

@@ -141,9 +141,7 @@ class Family:
 Terms = dict[str, Array]
 
 
-def _power(
-    c: Terms, share: Array, left: tuple[Array | float, ...], shift: tuple[Array | float, ...]
-) -> Terms:
+def _power(c: Terms, share: Array, left: tuple[Array | float, ...], shift: tuple[Array | float, ...]) -> Terms:
     """What there is to learn, in the coefficients of laws/equation.py, with sizes and tokens counted from the anchor.
 
     Args:
@@ -321,9 +319,7 @@ def log_evidence(question: PilotQuestion, runs: Sequence[PilotRun]) -> dict[floa
 def _believe(question: PilotQuestion, runs: tuple[PilotRun, ...]) -> PilotBelief:
     rng = np.random.default_rng(SEED)
     belief = _begun(question, runs, rng)
-    return (
-        replace(belief, parts=_parts(belief, rng)) if any(np.isfinite(run.loss) for run in runs) else belief
-    )
+    return replace(belief, parts=_parts(belief, rng)) if any(np.isfinite(run.loss) for run in runs) else belief
 
 
 def _begun(question: PilotQuestion, runs: tuple[PilotRun, ...], rng: np.random.Generator) -> PilotBelief:
@@ -344,9 +340,7 @@ def _begun(question: PilotQuestion, runs: tuple[PilotRun, ...], rng: np.random.G
     )
     own = _points(question, pilots)
     sd = seed_sd(np.log([run.loss for run in pilots]), own)
-    noise_RR = (
-        RECIPE**2 / 2 * (1 + np.eye(len(pilots) + len(relatives)))
-    )  # half of it is common to all relatives
+    noise_RR = RECIPE**2 / 2 * (1 + np.eye(len(pilots) + len(relatives)))  # half of it is common to all relatives
     noise_RR[: len(pilots)] = noise_RR[:, : len(pilots)] = 0.0
     noise_RR[: len(pilots), : len(pilots)] = seed_cov(own, sd, _text_errors(question.arms, pilots))
     return PilotBelief(
@@ -413,9 +407,7 @@ def _thin(length: int, count: int) -> np.ndarray:
     return np.arange(count) * length // count
 
 
-def _posterior(
-    belief: PilotBelief, part: Part, starts: Array, rng: np.random.Generator
-) -> tuple[Part, float, Array]:
+def _posterior(belief: PilotBelief, part: Part, starts: Array, rng: np.random.Generator) -> tuple[Part, float, Array]:
     """The part with MEMBERS members drawn from the posterior, its ln evidence but for what all parts share, its mode.
 
     Args:
@@ -443,9 +435,7 @@ def _posterior(
         weights = _tempered(log_w_M, LEAST_SAMPLES * num)
         centre_Z = weights @ z_MZ
         off_MZ = z_MZ - centre_Z
-        root_ZZ = np.linalg.cholesky((off_MZ * weights[:, None]).T @ off_MZ + 1e-9 * np.eye(num)).astype(
-            np.float64
-        )
+        root_ZZ = np.linalg.cholesky((off_MZ * weights[:, None]).T @ off_MZ + 1e-9 * np.eye(num)).astype(np.float64)
         z_MZ, log_w_M = _propose(rest, centre_Z, root_ZZ, rng)
     weights = np.exp(log_w_M - log_w_M.max())
     evidence = float(log_w_M.max() + np.log(weights.mean()) - np.log(np.diag(root_RR)).sum())

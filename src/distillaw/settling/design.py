@@ -77,9 +77,7 @@ def next_stage(question: PilotQuestion, stages: Sequence[Stage], runs: Sequence[
     return _rung(question, stages, names, left)
 
 
-def rungs_ahead(
-    question: PilotQuestion, stages: Sequence[Stage], names: tuple[str, ...], left: float
-) -> list[Stage]:
+def rungs_ahead(question: PilotQuestion, stages: Sequence[Stage], names: tuple[str, ...], left: float) -> list[Stage]:
     """The stages that would follow if nobody were dropped and nothing settled: what the rest of a budget would run.
 
     Args:
@@ -95,9 +93,7 @@ def rungs_ahead(
     return found
 
 
-def _rung(
-    question: PilotQuestion, stages: Sequence[Stage], names: tuple[str, ...], left: float
-) -> Stage | None:
+def _rung(question: PilotQuestion, stages: Sequence[Stage], names: tuple[str, ...], left: float) -> Stage | None:
     """The next rung of the ladder that what is left pays for, larger than those before; None where it pays for none."""
     used = len(stages)
     for rungs in range(max(RUNGS - used, 1), 1, -1):
@@ -236,9 +232,7 @@ SEEDS = ((0,), (0, 1))
 """Of a batch."""
 
 
-def stage_pool(
-    question: PilotQuestion, made: Made, groups: Sequence[tuple[str, ...]], cap: float
-) -> list[Stage]:
+def stage_pool(question: PilotQuestion, made: Made, groups: Sequence[tuple[str, ...]], cap: float) -> list[Stage]:
     """The stage nearest to the target that so many FLOP buy, for each group of teachers, with one seed and with two.
 
     Args:

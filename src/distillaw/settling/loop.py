@@ -220,9 +220,7 @@ def choose_search(setting: Setting) -> SearchPlan:
         ConfigError: the budget buys no pilot even without a search.
     """
     for plan in affordable_searches(setting)[:-1]:
-        with contextlib.suppress(
-            ConfigError
-        ):  # no pilot is left after the search: without it there may be one
+        with contextlib.suppress(ConfigError):  # no pilot is left after the search: without it there may be one
             if first_stage(setting, plan) is not None:
                 return plan
     first_stage(setting, SearchPlan())
@@ -241,9 +239,7 @@ def first_stage(setting: Setting, search: SearchPlan) -> Stage | None:
 class _Loop:
     """One call of `settle`."""
 
-    def __init__(
-        self, setting: Setting, record: SettleRecord, folder: Path, train: Train, display: Display
-    ) -> None:
+    def __init__(self, setting: Setting, record: SettleRecord, folder: Path, train: Train, display: Display) -> None:
         self._setting, self._record, self._folder = setting, record, folder
         self._train, self._display = train, display
         self._pilots: Pilots = setting.with_search(record.search)
@@ -339,9 +335,7 @@ class _Ahead:
         return self.question.spent + sum(stage_flops(self.question, stage) for stage in self.done)
 
 
-def preview(
-    spec: SettleSpec, folder: Path, *, workers: int, display: Display, command: str
-) -> dict[str, object]:
+def preview(spec: SettleSpec, folder: Path, *, workers: int, display: Display, command: str) -> dict[str, object]:
     """Prepare the text, score the teachers (both are kept in the folder), and say what would follow.
 
     Raises:
@@ -362,12 +356,8 @@ def preview(
         "share_of_target": question.budget / question.target_flops,
         "margin": question.margin,
         "level": question.level,
-        "teachers": [
-            {"name": c.name, "loss": c.loss, "flops_per_token": c.flops} for c in question.candidates
-        ],
-        "sizes": [
-            {"size": s.label, "params": s.params, "training_flops_per_token": s.flops} for s in question.sizes
-        ],
+        "teachers": [{"name": c.name, "loss": c.loss, "flops_per_token": c.flops} for c in question.candidates],
+        "sizes": [{"size": s.label, "params": s.params, "training_flops_per_token": s.flops} for s in question.sizes],
         "has_search": bool(search.tokens),
         "search": None
         if ahead.search is None
@@ -391,9 +381,7 @@ def _look_ahead(setting: Setting, record: SettleRecord) -> _Ahead:
     question = setting.tuned_question(tuned)
     done, stage = _next(pilots, question, tuned, stages_of(record))
     cost = None if stage is None else pilots.cost(pilots.missing(pilots.jobs(stage, tuned)))
-    return _Ahead(
-        pilots=pilots, tuned=tuned, question=question, search=search, done=done, stage=stage, cost=cost
-    )
+    return _Ahead(pilots=pilots, tuned=tuned, question=question, search=search, done=done, stage=stage, cost=cost)
 
 
 def _next(

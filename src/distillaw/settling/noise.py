@@ -97,9 +97,7 @@ def misfit_cov(one: PilotPoints, other: PilotPoints, log_teacher_losses: Array, 
     away = np.hypot(one.log_params[:, None] - other.log_params, one.log_tokens[:, None] - other.log_tokens)
     steps = math.sqrt(3) * away / SPREAD
     smooth = (1 + steps) * np.exp(-steps)  # Matern 3/2
-    t = np.concatenate(
-        [[np.inf], log_teacher_losses]
-    )  # arm 0 has nothing of its own in common with any other
+    t = np.concatenate([[np.inf], log_teacher_losses])  # arm 0 has nothing of its own in common with any other
     same = one.arm[:, None] == other.arm
     with np.errstate(invalid="ignore"):
         apart = np.abs(t[one.arm][:, None] - t[other.arm]) / TEACHER_SPREAD
@@ -144,9 +142,7 @@ def _rest(log_losses: Array, points: PilotPoints, here: np.ndarray) -> tuple[flo
     """Sum of squares of a design point's runs beside the means of its arms and seeds, and its degrees of freedom."""
     arms, seeds = np.unique(points.arm[here]), np.unique(points.seed[here])
     table = np.full((len(arms), len(seeds)), np.nan)
-    table[np.searchsorted(arms, points.arm[here]), np.searchsorted(seeds, points.seed[here])] = log_losses[
-        here
-    ]
+    table[np.searchsorted(arms, points.arm[here]), np.searchsorted(seeds, points.seed[here])] = log_losses[here]
     full = table[:, ~np.isnan(table).any(axis=0)]
     rest = full - full.mean(0) - full.mean(1, keepdims=True) + full.mean() if full.size else full
     return float((rest**2).sum()), max(len(arms) - 1, 0) * max(full.shape[1] - 1, 0)

@@ -85,9 +85,7 @@ class Pilots:
     def missing(self, jobs: list[TrunkJob]) -> list[TrunkJob]:
         """Those that still have something to train."""
         states = {run_id: self.study.run(run_id).state() for job in jobs for run_id in job.run_ids}
-        return [
-            job for job in jobs if any(states[run_id] in ("planned", "running") for run_id in job.run_ids)
-        ]
+        return [job for job in jobs if any(states[run_id] in ("planned", "running") for run_id in job.run_ids)]
 
     def _ready_search(self) -> ReadyJobs:
         """What the search still needs, until the rates of both arms are known."""
@@ -196,9 +194,7 @@ class Pilots:
                 f"training without a teacher diverged ({run_id}), so nothing can be compared with it: lower peak_lr "
                 f"(now {trunk.peak_lr:g}) and use another folder"
             )
-        row = PilotRun(
-            candidate=name, params=trunk.params, tokens=tokens, seed=seed, loss=math.inf, run_id=run_id
-        )
+        row = PilotRun(candidate=name, params=trunk.params, tokens=tokens, seed=seed, loss=math.inf, run_id=run_id)
         if result is None:
             return row
         row = replace(row, tokens=float(result["tokens"]), loss=float(result["loss"]))

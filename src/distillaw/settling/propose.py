@@ -191,19 +191,14 @@ def gains_by_tokens(now: Standing, name: str, factors: Sequence[float] = FACTORS
     """
     question = now.belief.question
     run_T = np.exp(now.belief.measured.log_tokens)
-    near = [
-        f
-        for f in factors
-        if f == 1 or run_T.min() <= f * question.tokens * (1 + 1e-9) <= run_T.max() * (1 + 2e-9)
-    ]
+    near = [f for f in factors if f == 1 or run_T.min() <= f * question.tokens * (1 + 1e-9) <= run_T.max() * (1 + 2e-9)]
     tokens_T = question.tokens * np.array(near)
     arm = np.repeat([0, question.arms.index(name)], len(near))
     points = PilotPoints.at(question.target.params, np.tile(tokens_T, 2), arm)
     losses = np.exp(now.belief.ask(points, np.random.default_rng(EXPECT_SEED)))
     gains_MT = losses[:, : len(near)] - losses[:, len(near) :]
     return [
-        _gain_row(tokens, Interval.of(gain, question.level))
-        for tokens, gain in zip(tokens_T, gains_MT.T, strict=True)
+        _gain_row(tokens, Interval.of(gain, question.level)) for tokens, gain in zip(tokens_T, gains_MT.T, strict=True)
     ]
 
 
@@ -300,11 +295,7 @@ def propose(
     cost = np.array([flops for _, flops in priced])
     i = _chosen(worth, cost, cap)
     value = flops_of_regret(question, now, worth)
-    why = (
-        ""
-        if not may_end or (value >= cost).any()
-        else "whatever the budget buys should save less than it costs"
-    )
+    why = "" if not may_end or (value >= cost).any() else "whatever the budget buys should save less than it costs"
     return Proposal(
         now=now,
         stage=priced[i][0],
@@ -344,9 +335,7 @@ def stages_of(question: PilotQuestion, runs: Sequence[PilotRun]) -> list[Stage]:
                     size=labels[part[-1]],
                     also=tuple(labels[n] for n in part[:-1]),
                     tokens=tuple(sorted({round(run.tokens) for run in mine})),
-                    candidates=tuple(
-                        name for name in question.arms[1:] if any(run.candidate == name for run in mine)
-                    ),
+                    candidates=tuple(name for name in question.arms[1:] if any(run.candidate == name for run in mine)),
                     seeds=tuple(sorted({run.seed for run in mine})),
                 )
             )
@@ -363,9 +352,7 @@ def groups(question: PilotQuestion, now: Standing, out: Collection[str]) -> list
     return sorted({group for group in (alive, pair, *((name,) for name in likely[:ALONE])) if group})
 
 
-def affordable(
-    question: PilotQuestion, made: Made, pool: Sequence[Stage], budget: float
-) -> list[tuple[Stage, float]]:
+def affordable(question: PilotQuestion, made: Made, pool: Sequence[Stage], budget: float) -> list[tuple[Stage, float]]:
     """Stages that a budget buys and that have something new, with their cost."""
     priced = [(stage, extra_flops(question, made, wanted_by(question, [stage]))) for stage in pool]
     return [(stage, flops) for stage, flops in priced if 0 < flops <= budget]
@@ -399,9 +386,7 @@ def _chosen(worth: Array, cost: Array, cap: float) -> int:
 
 
 def _nothing(now: Standing, why: str) -> Proposal:
-    return Proposal(
-        now=now, stage=None, flops=0.0, outlook=None, after=None, worth=0.0, worth_flops=0.0, why=why
-    )
+    return Proposal(now=now, stage=None, flops=0.0, outlook=None, after=None, worth=0.0, worth_flops=0.0, why=why)
 
 
 def _too_little(question: PilotQuestion, made: Made, teams: Sequence[tuple[str, ...]], budget: float) -> str:

@@ -170,10 +170,7 @@ def runs_of(question: PilotQuestion, stage: Stage, runs: Sequence[PilotRun]) -> 
     return [
         run
         for run in runs
-        if run.params in sizes
-        and run.tokens in stage.tokens
-        and run.seed in stage.seeds
-        and run.candidate in arms
+        if run.params in sizes and run.tokens in stage.tokens and run.seed in stage.seeds and run.candidate in arms
     ]
 
 

@@ -79,9 +79,7 @@ class Setting:
         """The question once rates and batch are known."""
         batch = tuned.batch_tokens
         least = least_tokens(self.spec, batch)
-        return replace(
-            self.question, batch_tokens=batch, least_tokens=least, spent=tuned.flops, rates=tuned.rates
-        )
+        return replace(self.question, batch_tokens=batch, least_tokens=least, spent=tuned.flops, rates=tuned.rates)
 
 
 def open_setting(spec: SettleSpec, study: StudyFolder, display: Display, command: str) -> Setting:
@@ -110,9 +108,7 @@ def open_setting(spec: SettleSpec, study: StudyFolder, display: Display, command
         refuse_exposed(found)
     losses = teacher_losses(engine, store, facts, study)
     write_study(engine, study, store, command)
-    candidates = tuple(
-        _candidate(t.label, losses[t.label], t.source, forward[t.source]) for t in engine.teachers
-    )
+    candidates = tuple(_candidate(t.label, losses[t.label], t.source, forward[t.source]) for t in engine.teachers)
     question = PilotQuestion(
         target=target,
         tokens=_target(spec).tokens,
@@ -126,9 +122,7 @@ def open_setting(spec: SettleSpec, study: StudyFolder, display: Display, command
         cooldown=spec.training.cooldown,
     )
     pilots = Pilots(spec=engine, facts=facts, study=study, forward=forward)
-    return Setting(
-        spec=spec, pilots=pilots, question=question, store_hash=store.data_hash, exposures=exposures
-    )
+    return Setting(spec=spec, pilots=pilots, question=question, store_hash=store.data_hash, exposures=exposures)
 
 
 def _candidate(name: str, loss: float, source: str, flops: float) -> Candidate:
@@ -137,9 +131,7 @@ def _candidate(name: str, loss: float, source: str, flops: float) -> Candidate:
     known = read_json(file) if file.is_file() else {}
     then, params, tokens = (known.get(key) for key in ("loss", "params", "tokens"))
     is_relative = (
-        isinstance(then, float)
-        and math.isclose(then, loss, rel_tol=SAME_LOSS)
-        and not known.get("teacher_run")
+        isinstance(then, float) and math.isclose(then, loss, rel_tol=SAME_LOSS) and not known.get("teacher_run")
     )
     if not (is_relative and isinstance(params, int) and isinstance(tokens, int)):
         return Candidate(name=name, loss=loss, flops=flops)
@@ -212,9 +204,7 @@ def _budget(spec: SettleSpec, target: Size, forward: list[float], display: Displ
 
 def _longest(spec: SettleSpec, smallest: Size, budget: float) -> int:
     """Tokens of the longest pilot there can be: the target's, or what all of the budget buys at the smallest size."""
-    return round(
-        min(_target(spec).tokens, max(budget / smallest.flops, least_tokens(spec, spec.batch_tokens)))
-    )
+    return round(min(_target(spec).tokens, max(budget / smallest.flops, least_tokens(spec, spec.batch_tokens))))
 
 
 def least_tokens(spec: SettleSpec, batch: int) -> int:

@@ -174,9 +174,7 @@ def _check(spec: SettleSpec) -> None:
             "the best teacher's loss"
         )
     if not 0.5 <= table.level <= 0.999:
-        raise ConfigError(
-            f"level = {table.level:g} must lie in [0.5, 0.999]: the chance that the bounds hold"
-        )
+        raise ConfigError(f"level = {table.level:g} must lie in [0.5, 0.999]: the chance that the bounds hold")
     budget_flops(table.budget, 1.0)
 
 

@@ -123,9 +123,7 @@ class PilotPrediction:
         }
 
 
-def predictions(
-    question: PilotQuestion, stages: Sequence[Stage], runs: Sequence[PilotRun]
-) -> list[PilotPrediction]:
+def predictions(question: PilotQuestion, stages: Sequence[Stage], runs: Sequence[PilotRun]) -> list[PilotPrediction]:
     """Of every stage but the first, from the runs of those before it."""
     found: list[PilotPrediction] = []
     before = list(runs_of(question, stages[0], runs)) if stages else []
@@ -229,9 +227,7 @@ def standing(question: PilotQuestion, stages: Sequence[Stage], runs: Sequence[Pi
     diverged = _diverged(question, stages, runs)
     sound = [i for i, name in enumerate(names) if name not in diverged]
     dropped = diverged | (_beaten(question, names, bounds, sound) if runs else {})
-    leader = min(
-        (i for i in sound if names[i] not in dropped), key=lambda i: float(bounds.losses_MA[:, i].mean())
-    )
+    leader = min((i for i in sound if names[i] not in dropped), key=lambda i: float(bounds.losses_MA[:, i].mean()))
     if bounds.bound(0, sound) <= question.margin:  # cheaper than any teacher
         leader = 0
     regret = bounds.bound(leader, sound)
@@ -275,9 +271,7 @@ def _diverged(question: PilotQuestion, stages: Sequence[Stage], runs: Sequence[P
         if newest is None:
             continue
         ends = [
-            run
-            for run in runs_of(question, newest, runs)
-            if run.candidate == name and run.tokens == newest.tokens[-1]
+            run for run in runs_of(question, newest, runs) if run.candidate == name and run.tokens == newest.tokens[-1]
         ]
         if ends and all(math.isinf(run.loss) for run in ends):
             where = f"{' and '.join(newest.labels)} parameters on {format_count(newest.tokens[-1])} tokens"
@@ -285,9 +279,7 @@ def _diverged(question: PilotQuestion, stages: Sequence[Stage], runs: Sequence[P
     return found
 
 
-def _beaten(
-    question: PilotQuestion, names: Sequence[str], bounds: Contrasts, sound: Sequence[int]
-) -> dict[str, str]:
+def _beaten(question: PilotQuestion, names: Sequence[str], bounds: Contrasts, sound: Sequence[int]) -> dict[str, str]:
     """Candidates that another choice, one that can be trained, beats by more than the margin, surely."""
     found = {}
     for i in sound:
@@ -320,11 +312,7 @@ def conclude(question: PilotQuestion, now: Standing) -> Conclusion:
     """
     bound = max(now.regret, question.margin) if now.verdict else now.regret
     sure = f"at {question.level:.0%}, whenever one stops"
-    out = (
-        f"; nothing is said of {', '.join(sorted(now.diverged))}, whose training diverged"
-        if now.diverged
-        else ""
-    )
+    out = f"; nothing is said of {', '.join(sorted(now.diverged))}, whose training diverged" if now.diverged else ""
     if len(now.diverged) == len(question.candidates):
         return Conclusion(
             verdict="pretrain",

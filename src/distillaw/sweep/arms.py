@@ -136,9 +136,7 @@ def train_arms(
         return ranks.told(lambda: _finish(spec, arms, study, command))
 
 
-def _finish(
-    spec: ArmsSpec, arms: Mapping[str, TrunkJob], study: StudyFolder, command: str
-) -> dict[str, object]:
+def _finish(spec: ArmsSpec, arms: Mapping[str, TrunkJob], study: StudyFolder, command: str) -> dict[str, object]:
     record = _compare(spec, arms, study, command)
     study.write_table({(job.run_ids[0], job.trunk.start_arm): name for name, job in arms.items()})
     write_json(study.path / RECORD, record)
@@ -186,11 +184,7 @@ def _trunks(spec: ArmsSpec, store: TokenStore) -> Iterator[tuple[str, TrunkSpec]
         starts.append(started(bare, spec.start, tokenizer, draws_weights=True))
     if spec.smaller:
         starts.append(started(bare, spec.smaller, tokenizer))
-    names = (
-        [trunk.init for trunk in starts[:-1]] + ["smaller"]
-        if spec.smaller
-        else [trunk.init for trunk in starts]
-    )
+    names = [trunk.init for trunk in starts[:-1]] + ["smaller"] if spec.smaller else [trunk.init for trunk in starts]
     for arm, trunk in zip(names, starts, strict=True):
         yield arm, trunk
         if spec.alone:
@@ -204,15 +198,10 @@ def _tuned(
     if len(spec.rates) == 1:
         return dict(arms)
     pilots = {
-        arm: [
-            TrunkJob(trunk=replace(job.trunk, peak_lr=rate), budgets=(spec.pilot_tokens,))
-            for rate in spec.rates
-        ]
+        arm: [TrunkJob(trunk=replace(job.trunk, peak_lr=rate), budgets=(spec.pilot_tokens,)) for rate in spec.rates]
         for arm, job in arms.items()
     }
-    for k in range(
-        len(spec.rates)
-    ):  # one rate of all arms at a time: they share the teacher's forward passes
+    for k in range(len(spec.rates)):  # one rate of all arms at a time: they share the teacher's forward passes
         train_missing([tried[k] for tried in pilots.values()], study, ranks, display)
     tuned = {}
     for arm, tried in pilots.items():
@@ -229,9 +218,7 @@ def _tuned(
     return tuned
 
 
-def _compare(
-    spec: ArmsSpec, arms: Mapping[str, TrunkJob], study: StudyFolder, command: str
-) -> dict[str, object]:
+def _compare(spec: ArmsSpec, arms: Mapping[str, TrunkJob], study: StudyFolder, command: str) -> dict[str, object]:
     """The arms by loss, each with its paired difference from the best."""
     results = {arm: result_of(job, study, ALONE) for arm, job in arms.items()}
     order = sorted(results, key=lambda arm: float(results[arm]["loss"]))

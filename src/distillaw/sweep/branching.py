@@ -123,9 +123,7 @@ def _at_known_tokens(spec: BranchSpec, study: StudyFolder, own: TrunkSpec) -> Br
         return spec
     step = saved_step(study.trunk(own.trunk_id) / "state")
     if step < 0:
-        others = sorted(
-            path.name for path in (study.path / "trunks").glob("*") if saved_step(path / "state") >= 0
-        )
+        others = sorted(path.name for path in (study.path / "trunks").glob("*") if saved_step(path / "state") >= 0)
         raise RunError(
             f"{study.path}: no checkpoint of {own.trunk_id} to fork at; there is "
             + (", ".join(others) if others else "none at all")
@@ -358,9 +356,7 @@ def _arm_record(pair: Pair, arm: BranchArm, noise: Mapping[str, object] | None) 
     rows, first = arm.rows(), decisions[0]
     for row, *answers in zip(rows, first["excess"], first["excess_interval"], first["fails"], strict=True):
         row |= dict(zip(("excess", "excess_interval", "fails"), answers, strict=True))
-        row["gain_lost"] = (
-            None if "gain-share" not in tolerances or row["excess"] is None else row["excess"] / arm.gain
-        )
+        row["gain_lost"] = None if "gain-share" not in tolerances or row["excess"] is None else row["excess"] / arm.gain
     return {
         "trunk": pair[0],
         "loss": pair[1],
@@ -422,9 +418,7 @@ def _comparison(what: str, first: BranchArm, second: BranchArm, a: Pair, b: Pair
             continue
         if name in others:
             found = compare(first.heldout, second.heldout, tolerance=tolerance, document_cov=cov, level=level)
-            decisions.append(
-                {"tolerance_from": name} | _comparison_table(found, first.spec.single.batch_tokens)
-            )
+            decisions.append({"tolerance_from": name} | _comparison_table(found, first.spec.single.batch_tokens))
     return record | {"decisions": decisions, "excess_difference": _differences(first, second, level)}
 
 

@@ -32,9 +32,7 @@ def changed_settings(folder: Path, spec: StudySpec) -> list[str]:
 def what_belongs(ready: ReadyJobs, finished: Sequence[str]) -> tuple[list[str], list[str]]:
     """Finished runs that the study as it stands wants, and those that it does not, or not yet."""
     wanted = {run_id for job in ready.jobs for run_id in job.run_ids}
-    return [run_id for run_id in finished if run_id in wanted], [
-        run_id for run_id in finished if run_id not in wanted
-    ]
+    return [run_id for run_id in finished if run_id in wanted], [run_id for run_id in finished if run_id not in wanted]
 
 
 def change_in_words(lines: Sequence[str], ready: ReadyJobs, finished: Sequence[str]) -> str:
@@ -64,9 +62,7 @@ def set_aside(study: StudyFolder, run_ids: Sequence[str]) -> list[str]:
     known = sorted(path.name for path in (study.path / "runs").glob("*/"))
     for run_id in run_ids:
         if run_id not in known:
-            raise ConfigError(
-                f"--again {run_id}: no such run in {study.path / 'runs'}{did_you_mean(run_id, known)}"
-            )
+            raise ConfigError(f"--again {run_id}: no such run in {study.path / 'runs'}{did_you_mean(run_id, known)}")
     return [_set_aside(study, run_id) for run_id in dict.fromkeys(run_ids)]
 
 

@@ -338,9 +338,7 @@ def _reference(spec: StudySpec) -> Iterator[str]:
             f"[students] reference = {students.reference!r} has read the students' text: all fixed students would "
             f"begin from it. Name one of {labels}, or a model's folder"
         )
-    twin = next(
-        (t for t in spec.teachers if t.label == reference.label and t.source != reference.source), None
-    )
+    twin = next((t for t in spec.teachers if t.label == reference.label and t.source != reference.source), None)
     if twin is not None:
         yield (
             f"[students] reference = {students.reference!r} goes by {reference.label!r} in tables, and so does the "
@@ -402,9 +400,7 @@ def check_cuts(spec: StudySpec, vocab_size: int, external: Callable[[str], Shape
             )
         if teacher.path and external is None:
             continue
-        theirs = (
-            external(teacher.source) if teacher.path and external else spec.shape(teacher.params, vocab_size)
-        )
+        theirs = external(teacher.source) if teacher.path and external else spec.shape(teacher.params, vocab_size)
         label = f"{where}: the student {size}"
         check_cut(theirs, spec.shape(size, vocab_size), name=teacher.label, label=label)
 
@@ -418,7 +414,5 @@ def _cuts(spec: StudySpec) -> Iterator[tuple[str, str, TeacherSpec]]:
             continue
         sources = [spec.reference] if spec.reference and "fixed" in block.starts else []
         if "pruned" in block.starts:
-            sources += [
-                teacher for teacher in spec.teachers if teacher.path and teacher.label in block.teachers
-            ]
+            sources += [teacher for teacher in spec.teachers if teacher.path and teacher.label in block.teachers]
         yield from itertools.product(["[students] starts"], block.params, sources)

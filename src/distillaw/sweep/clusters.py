@@ -154,9 +154,7 @@ class SlurmExecutor(Executor):
             import submitit
         except ImportError as error:
             raise ConfigError('--executor slurm needs submitit: pip install "distillaw[slurm]"') from error
-        if missing := [
-            name for name in ("sbatch", "srun", "squeue", "scancel") if shutil.which(name) is None
-        ]:
+        if missing := [name for name in ("sbatch", "srun", "squeue", "scancel") if shutil.which(name) is None]:
             raise ConfigError(
                 f"--executor slurm needs {', '.join(missing)} on this machine: start it where you use sbatch, with "
                 "the study folder on a disk that the nodes share"
@@ -268,9 +266,7 @@ class RayExecutor(Executor):
                 logging_level=logging.ERROR,
             )
         except Exception as error:
-            raise ConfigError(
-                f"no Ray cluster at {options.ray_address or 'this machine'}: {error}"
-            ) from error
+            raise ConfigError(f"no Ray cluster at {options.ray_address or 'this machine'}: {error}") from error
         super().__init__(study, workers or _room(ray.cluster_resources(), options))
         self.threads, self.has_devices, self.execution = options.cpus, options.gpus > 0, options.execution
         self._work: Any = ray.remote(**options.for_ray())(train)

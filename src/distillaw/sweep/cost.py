@@ -107,9 +107,7 @@ def teacher_forward(spec: StudySpec, jobs: Sequence[TrunkJob]) -> dict[str, floa
         if job.trunk.role == "teacher"
         for tokens in job.budgets
     } | {
-        name: _oracle_forward(spec.data, name)
-        if is_oracle(name)
-        else external_forward(name, spec.training.context)
+        name: _oracle_forward(spec.data, name) if is_oracle(name) else external_forward(name, spec.training.context)
         for name in spec.external_teachers()
     }
 
@@ -221,9 +219,7 @@ def slowness() -> float:
     where two threads waited for one another beside other processes).
     """
     draw = np.random.default_rng(0)
-    inputs, weight, logits = (
-        draw.normal(size=shape).astype(np.float32) for shape in ((64, 64), (64, 64), (256, 512))
-    )
+    inputs, weight, logits = (draw.normal(size=shape).astype(np.float32) for shape in ((64, 64), (64, 64), (256, 512)))
     taken = []
     for _ in range(100):
         began = time.thread_time()
@@ -272,9 +268,7 @@ class StoredTargetsBound:
         )
 
 
-def stored_targets(
-    jobs: Sequence[TrunkJob], forward: Mapping[str, float], vocab_size: int
-) -> StoredTargetsBound:
+def stored_targets(jobs: Sequence[TrunkJob], forward: Mapping[str, float], vocab_size: int) -> StoredTargetsBound:
     """The bound for some jobs.
 
     Args:
@@ -312,9 +306,7 @@ _Task = tuple[float, tuple[str, ...]]
 """Seconds that a core spends, or when it is done; and what on."""
 
 
-def makespan(
-    jobs: Sequence[TrunkJob], seconds: Sequence[float], wanted: Sequence[TrunkJob], workers: int
-) -> float:
+def makespan(jobs: Sequence[TrunkJob], seconds: Sequence[float], wanted: Sequence[TrunkJob], workers: int) -> float:
     """Seconds until the last job has ended.
 
     Args:

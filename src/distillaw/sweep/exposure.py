@@ -90,9 +90,7 @@ def _read(folder: Path, store: TokenStore, depth: int = DEPTH) -> Shared | None:
     before = _read(_began_from(folder, spec), store, depth - 1)
     if before is None:
         return None
-    return Shared(
-        student=max(shared.student, before.student), validation=max(shared.validation, before.validation)
-    )
+    return Shared(student=max(shared.student, before.student), validation=max(shared.validation, before.validation))
 
 
 def _text_of(folder: Path, spec: dict[str, Any], store: TokenStore) -> TokenStore | None:

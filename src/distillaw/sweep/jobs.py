@@ -157,15 +157,11 @@ class Planner:
                 lessons = [one for one in self._spec.lessons(arm) if (one.label == NONE) == is_alone]
                 self._add_cut(ready, alike, lessons)
 
-    def _add_cut(
-        self, ready: ReadyJobs, searches: dict[Lesson, RateSearch | None], lessons: Sequence[Lesson]
-    ) -> None:
+    def _add_cut(self, ready: ReadyJobs, searches: dict[Lesson, RateSearch | None], lessons: Sequence[Lesson]) -> None:
         """Adds students of a cut arm, each at the rates that were searched for its cut, or between them."""
         known = {one: search for one, search in searches.items() if search is not None and search.rates_known}
         if known != searches or not known:
-            ready.waiting += [
-                f"{one.name} students wait for their rate" for one in searches if one not in known
-            ]
+            ready.waiting += [f"{one.name} students wait for their rate" for one in searches if one not in known]
             return
         mild, *deepest = known
         own = self.tuned_rates(known[mild], mild.name)
@@ -189,15 +185,11 @@ class Planner:
             ready.waiting.append(f"the {lesson.name} arm's rates wait for {missing}")
             return None
         self._tuned[lesson.name] = lesson
-        search = search_students(
-            lesson.name, self._lookup(self._teacher_run(lesson)), self.plan, batch=batch_index
-        )
+        search = search_students(lesson.name, self._lookup(self._teacher_run(lesson)), self.plan, batch=batch_index)
         self._add_points(ready, search, self._teacher_run(lesson))
         return search
 
-    def _add_searched(
-        self, ready: ReadyJobs, arm: str, search: RateSearch, lessons: Sequence[Lesson]
-    ) -> None:
+    def _add_searched(self, ready: ReadyJobs, arm: str, search: RateSearch, lessons: Sequence[Lesson]) -> None:
         if search.rates_known:
             rates = self.tuned_rates(search, arm)
             self._add_lessons(ready, rates, self.batch_tokens(search.batch), lessons)
@@ -230,9 +222,7 @@ class Planner:
             trunk = self._teacher_trunk(teacher, rates.at(self.params(teacher.params), teacher.tokens), batch)
             wanted.setdefault(trunk.trunk_id, (trunk, set()))[1].add(teacher.tokens)
             names[teacher.label] = trunk.run_id(teacher.tokens)
-        ready.jobs += [
-            TrunkJob(trunk=trunk, budgets=tuple(sorted(tokens))) for trunk, tokens in wanted.values()
-        ]
+        ready.jobs += [TrunkJob(trunk=trunk, budgets=tuple(sorted(tokens))) for trunk, tokens in wanted.values()]
 
     def _teacher_trunk(self, teacher: TeacherSpec, rate: float, batch: int) -> TrunkSpec:
         trunk = self.trunk("teacher", teacher.params, rate, batch, self._spec.seed)
@@ -271,9 +261,7 @@ class Planner:
         """Every trunk of a block, with each budget that it serves."""
         design = block.design
         cut_out = next((t for t in self._spec.teachers if t.label == lesson.source), None)
-        for params, seed, multiple, tokens in itertools.product(
-            block.params, block.seeds, design.rates, design.tokens
-        ):
+        for params, seed, multiple, tokens in itertools.product(block.params, block.seeds, design.rates, design.tokens):
             if cut_out is not None and not self._spec.can_cut(cut_out, params):
                 continue
             tuned = design.peak_lr or rates.at(self.params(params), tokens)

@@ -161,9 +161,7 @@ def _race(
 ) -> list[tuple[TrunkJob, tuple[int, ...], str]]:
     """Each job of one size and seed with its released budgets, and why it was stopped, if it was."""
     arms = {job.trunk.trunk_id: job.trunk.teacher_run or f"alone {job.trunk.cut_from or ''}" for job in race}
-    last = {
-        arm: max(max(job.budgets) for job in race if arms[job.trunk.trunk_id] == arm) for arm in arms.values()
-    }
+    last = {arm: max(max(job.budgets) for job in race if arms[job.trunk.trunk_id] == arm) for arm in arms.values()}
     allowed: dict[str, list[int]] = {arm: [] for arm in last}
     reasons: dict[str, str] = {}
     lags: dict[str, float] = {}

@@ -64,13 +64,9 @@ def load_single(path: Path, *, settings: Sequence[str] = ()) -> SingleSpec:
     """
     single = from_table(SingleSpec, with_settings(read_toml(path), settings), f"{path}:")
     if single.teacher and single.targets:
-        raise ConfigError(
-            f"{path}: teacher and targets are both given; the targets name their teacher: drop one"
-        )
+        raise ConfigError(f"{path}: teacher and targets are both given; the targets name their teacher: drop one")
     if bool(single.params) == bool(single.start):
-        raise ConfigError(
-            f"{path}: give either params, the size of a fresh model, or start, a model to train further"
-        )
+        raise ConfigError(f"{path}: give either params, the size of a fresh model, or start, a model to train further")
     _check_start(single.start, single.init)
     check_study(single.as_study())
     return single
@@ -79,9 +75,7 @@ def load_single(path: Path, *, settings: Sequence[str] = ()) -> SingleSpec:
 def _check_start(start: str, init: str) -> None:
     """Refuse what cannot be meant."""
     if init not in STARTS:
-        raise ConfigError(
-            f"init = {init!r}: give 'weights' (those of `start`) or 'fresh' (only its architecture)"
-        )
+        raise ConfigError(f"init = {init!r}: give 'weights' (those of `start`) or 'fresh' (only its architecture)")
     if init and not start:
         raise ConfigError(f'init = {init!r} without a model: name one, start = "out/cut"')
 

@@ -278,9 +278,7 @@ class Scheduler:
         self._outcome.busy_seconds += spent
         self._outcome.done.extend(done)
         died = report.get("died", "")
-        event, how = (
-            ("lost", died or f"asked to leave {report['why']}") if died or report["why"] else ("ended", "")
-        )
+        event, how = ("lost", died or f"asked to leave {report['why']}") if died or report["why"] else ("ended", "")
         self._log(event, entry, how=how, done=done, failed=failed, cpu_seconds=spent)
         if failed and not self._is_stopping:
             self._check_disk()
@@ -324,9 +322,7 @@ class Scheduler:
         if entry.since is None:
             self._false_starts += 1
             if (lost.is_fault and not self._any_has_begun) or self._false_starts >= MAX_FRUITLESS:
-                raise RunError(
-                    f"a worker ended ({task.where}: {lost.how}) before its first job; see {task.log}"
-                )
+                raise RunError(f"a worker ended ({task.where}: {lost.how}) before its first job; see {task.log}")
         self._replace(entry, lost.how, is_fault=lost.is_fault)
 
     def _replace(self, entry: _Entry, how: str, *, is_fault: bool = False) -> None:

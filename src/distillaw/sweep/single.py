@@ -104,9 +104,7 @@ def result_of(job: TrunkJob, study: StudyFolder, ranks: Ranks) -> dict[str, Any]
     return result
 
 
-def single_job(
-    single: SingleSpec, study: StudyFolder, store: TokenStore, display: Display, command: str
-) -> TrunkJob:
+def single_job(single: SingleSpec, study: StudyFolder, store: TokenStore, display: Display, command: str) -> TrunkJob:
     """The run as a job of its study of one, checked against text, teacher and targets."""
     spec = single.as_study()
     targets = None

@@ -240,9 +240,7 @@ class StudySpec:
         for one in self.replicates:
             design = DesignSpec(tokens=one.tokens or self.students.tokens)
             teachers = (NONE, *one.teachers) if one.teachers else usual
-            yield self._block(
-                design, (one.params,), teachers, tuple(range(self.seed + 1, self.seed + one.seeds))
-            )
+            yield self._block(design, (one.params,), teachers, tuple(range(self.seed + 1, self.seed + one.seeds)))
         for design in self.cells:
             seeds = tuple(range(self.seed, self.seed + design.seeds))
             yield self._block(design, design.params or self.students.params, design.teachers or usual, seeds)
@@ -250,9 +248,7 @@ class StudySpec:
     def _block(
         self, design: DesignSpec, params: tuple[str, ...], teachers: tuple[str, ...], seeds: tuple[int, ...]
     ) -> DesignBlock:
-        purpose = (
-            f"{CONTROL}{design.name}" if self.is_control(design) else "holdout" if design.holdout else "grid"
-        )
+        purpose = f"{CONTROL}{design.name}" if self.is_control(design) else "holdout" if design.holdout else "grid"
         return DesignBlock(
             design=design,
             params=params,
@@ -296,9 +292,7 @@ class StudySpec:
         holds = [t for t in self.usual_teachers if all(self.can_cut(t, n) for n in self.tuned_sizes())]
         holds = [t for t in holds if t.label not in failed] or holds
         sizes, labels = self.teacher_sizes(), [t.label for t in holds]
-        chosen = (
-            middle.label if middle in holds else min(labels, key=lambda x: sizes.get(x, math.inf), default="")
-        )
+        chosen = middle.label if middle in holds else min(labels, key=lambda x: sizes.get(x, math.inf), default="")
         if not chosen:
             return []
         lessons = [Lesson(arm, label, chosen) for label in (NONE, chosen)]
@@ -313,9 +307,7 @@ class StudySpec:
 
     def left_uncut(self) -> list[str]:
         """What a pruned arm leaves out, in words: pairs whose teacher does not hold the student."""
-        out = {
-            n: [t.label for t in self.usual_teachers if not self.can_cut(t, n)] for n in self.pruned_sizes()
-        }
+        out = {n: [t.label for t in self.usual_teachers if not self.can_cut(t, n)] for n in self.pruned_sizes()}
         pairs = "; ".join(f"{size} from {', '.join(labels)}" for size, labels in out.items() if labels)
         return [f"pruned arm: left out, the teacher being smaller along an axis: {pairs}"] if pairs else []
 
@@ -329,9 +321,7 @@ class StudySpec:
         if teacher.path:
             return True
         ours, theirs = (self.shape(size, self.data.vocab_size) for size in (params, teacher.params))
-        return all(
-            getattr(ours, axis) <= getattr(theirs, axis) for axis in ("layers", "width", "heads", "ffn")
-        )
+        return all(getattr(ours, axis) <= getattr(theirs, axis) for axis in ("layers", "width", "heads", "ffn"))
 
     def is_control(self, design: DesignSpec) -> bool:
         """Whether these students differ from the grid's in more than size, budget, teacher's loss and seed."""

@@ -85,9 +85,7 @@ def run_study(
             for line in set_aside(study, again):
                 StudyJournal(study.path).add("again", what=line)
                 display.note(line)
-            outcome = scheduler.run(
-                lambda: Planner(spec, facts, read_progress(study), holdout=holdout).ready_jobs()
-            )
+            outcome = scheduler.run(lambda: Planner(spec, facts, read_progress(study), holdout=holdout).ready_jobs())
         for line in compare_again(study, again):
             display.note(line)
         progress = read_progress(study)
@@ -206,16 +204,10 @@ def stored_facts(study: StudyFolder) -> Facts | None:
     record = read_json(file)
     data, fingerprints = record.get("data"), record.get("fingerprints", {})
     if not isinstance(data, Mapping) or not {"vocab_size", "data_hash"} <= data.keys():
-        raise CacheError(
-            f"{file}: damaged: data.vocab_size and data.data_hash are not both there; {_WRITES_IT}"
-        )
+        raise CacheError(f"{file}: damaged: data.vocab_size and data.data_hash are not both there; {_WRITES_IT}")
     if not isinstance(data["vocab_size"], int) or not isinstance(fingerprints, Mapping):
-        raise CacheError(
-            f"{file}: damaged: data.vocab_size or fingerprints are not what they should be; {_WRITES_IT}"
-        )
-    return Facts(
-        vocab_size=data["vocab_size"], data_hash=str(data["data_hash"]), fingerprints=dict(fingerprints)
-    )
+        raise CacheError(f"{file}: damaged: data.vocab_size or fingerprints are not what they should be; {_WRITES_IT}")
+    return Facts(vocab_size=data["vocab_size"], data_hash=str(data["data_hash"]), fingerprints=dict(fingerprints))
 
 
 _WRITES_IT = "the command that started the study writes it anew"
@@ -241,9 +233,7 @@ def _check_folder(spec: StudySpec, folder: Path, needed: float) -> None:
     file = folder / "study.json"
     name = read_json(file).get("name", spec.name) if file.exists() else spec.name
     if name != spec.name:
-        raise ConfigError(
-            f"{folder} holds the study {name!r}, not {spec.name!r}; choose another folder with --out"
-        )
+        raise ConfigError(f"{folder} holds the study {name!r}, not {spec.name!r}; choose another folder with --out")
     used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     check_disk(folder, needed - used)
 
@@ -347,9 +337,7 @@ def write_tables(spec: StudySpec, facts: Facts, progress: Progress, study: Study
     planner = Planner(spec, facts, progress)
     ready = planner.ready_jobs()
     # tuning jobs come first: a run of the search that serves the grid is the grid's
-    purposes = {
-        (run_id, job.trunk.start_arm): job.trunk.purpose for job in ready.jobs for run_id in job.run_ids
-    }
+    purposes = {(run_id, job.trunk.start_arm): job.trunk.purpose for job in ready.jobs for run_id in job.run_ids}
     if any(study.run(run_id).state() == "done" for run_id, _ in purposes):
         study.write_table(purposes)
     write_json(study.path / "tuning.json", tuning_record(spec, planner, ready))
@@ -402,9 +390,7 @@ def _arm(
         "tokens": spec.tuning_tokens,
     }
     found |= {
-        name: rates(place)
-        for name, place in {"learning_rate": near, "horizon": far}.items()
-        if place in search.rate
+        name: rates(place) for name, place in {"learning_rate": near, "horizon": far}.items() if place in search.rate
     }
     if (arm, size) in search.batch_interior:
         tried = sorted(

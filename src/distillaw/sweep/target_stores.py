@@ -132,9 +132,7 @@ def ask_teacher_again(
             f"{error}. Every checksum of {folder} is right; say with --teacher and --data where teacher and tokens lie "
             "now, or leave the teacher out with --checksums-only"
         ) from error
-    require_same(
-        folder, plan, {"data_hash": store.data_hash, "teacher_fingerprint": made.teacher.fingerprint}
-    )
+    require_same(folder, plan, {"data_hash": store.data_hash, "teacher_fingerprint": made.teacher.fingerprint})
     from distillaw.targets.build import ask_again
     from distillaw.targets.store import TargetStore
 

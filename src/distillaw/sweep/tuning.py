@@ -194,9 +194,7 @@ class _Best(NamedTuple):
     is_interior: bool
 
 
-def _best(
-    search: RateSearch, lookup: Lookup, point: Callable[[int], LatticePoint], rounds: int
-) -> _Best | None:
+def _best(search: RateSearch, lookup: Lookup, point: Callable[[int], LatticePoint], rounds: int) -> _Best | None:
     """The best value beside 0, moved outwards while it lies at an end.
 
     None while points are missing. Where all diverged the lowest is the best: rates rise with the value.

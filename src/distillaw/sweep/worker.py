@@ -167,9 +167,7 @@ def _watch(told: dict[str, Any], worker: _Worker) -> str:
     ranks: list[subprocess.Popen[bytes]] = []
     try:
         for rank in range(world):
-            variables = {
-                key: str(value) for key, value in (known | {"RANK": rank, "LOCAL_RANK": rank}).items()
-            }
+            variables = {key: str(value) for key, value in (known | {"RANK": rank, "LOCAL_RANK": rank}).items()}
             command = [sys.executable, "-m", "distillaw.sweep.worker", told["folder"], told["name"], RANK]
             # the order comes by a pipe: how long a command line may be is the machine's to say
             process = subprocess.Popen(

@@ -80,9 +80,7 @@ def make_plan(request: TargetRequest, teacher: AnyTeacher | Capture, data: Token
 def _shard_windows(request: TargetRequest, vocab_size: int, device: str, group: int) -> int:
     """Windows of a shard: whole groups, within the bytes asked for and the positions of a minute or so."""
     scheme = request.scheme
-    per_position = {"sampled": scheme.samples * 1.2, "full": vocab_size * 4.0}.get(
-        scheme.estimator, scheme.k * 3.5
-    )
+    per_position = {"sampled": scheme.samples * 1.2, "full": vocab_size * 4.0}.get(scheme.estimator, scheme.k * 3.5)
     positions = min(request.shard_bytes / per_position, SHARD_TOKENS.get(device, SHARD_TOKENS["cuda"]))
     return max(1, int(positions / request.context) // group) * group
 

@@ -51,9 +51,7 @@ def unpack_fixed(packed: Bytes, count: int, width: int) -> NDArray[np.uint32]:
     if not width:
         return np.zeros(count, dtype=np.uint32)
     rows = -(-count // 8)
-    padded = np.zeros(
-        rows * width + 4, dtype=np.uint8
-    )  # the last field's four bytes may reach beyond the end
+    padded = np.zeros(rows * width + 4, dtype=np.uint8)  # the last field's four bytes may reach beyond the end
     used = min(len(packed), rows * width)
     padded[:used] = packed[:used]
     words = np.ndarray((rows, width), dtype="<u4", buffer=padded, strides=(width, 1))

@@ -90,34 +90,23 @@ def open_capture(teacher: str, context: int, vocab_size: int) -> "Capture":
 
         config = yaml.safe_load((path / CONFIG).read_text())
         files = sorted(path.glob("*.parquet"))
-        if (
-            not isinstance(config, dict)
-            or "exact_k" not in config
-            or "residual_bins" not in config
-            or not files
-        ):
+        if not isinstance(config, dict) or "exact_k" not in config or "residual_bins" not in config or not files:
             raise CacheError(
                 f"{path}: no dump of DistillKit's present layout ({CONFIG} with exact_k and residual_bins, and "
                 "data_*.parquet); its legacy one (packed_indices, coeffs) is not read"
             )
         kind, listed = "DistillKit", _parquet_rows(files)
         if config["d"] < vocab_size:
-            raise CacheError(
-                f"{path}: dumped of {config['d']:,} ids, the text's vocabulary has {vocab_size:,}"
-            )
+            raise CacheError(f"{path}: dumped of {config['d']:,} ids, the text's vocabulary has {vocab_size:,}")
     else:
         config, files, first = {}, [path], _line(path, 0)
         if not {"topk_logits", "prompt_logprobs", "choices"} & first.keys():
-            raise CacheError(
-                f"{path}: neither vLLM's prompt_logprobs nor NeMo's topk_logits; found {sorted(first)}"
-            )
+            raise CacheError(f"{path}: neither vLLM's prompt_logprobs nor NeMo's topk_logits; found {sorted(first)}")
         kind, listed = "NeMo" if "topk_logits" in first else "vLLM", _json_rows(path)
     rows = {}
     for place, tokens in listed:
         if len(tokens) and not 0 <= min(tokens) <= max(tokens) < vocab_size:
-            raise CacheError(
-                f"{place[0]}: token {max(tokens):,} is beyond the text's vocabulary of {vocab_size:,}"
-            )
+            raise CacheError(f"{place[0]}: token {max(tokens):,} is beyond the text's vocabulary of {vocab_size:,}")
         if len(tokens) >= context:
             rows.setdefault(_named(np.array(tokens[:context])), place)
     if not rows:
@@ -196,9 +185,7 @@ class CaptureMaker:
                 "ask for one token more than the context, or lower --k"
             )
         if ids.min() < 0 or ids.max() >= self.teacher.vocab_size:
-            raise CacheError(
-                f"{where} keeps id {ids.max():,}, the vocabulary has {self.teacher.vocab_size:,}"
-            )
+            raise CacheError(f"{where} keeps id {ids.max():,}, the vocabulary has {self.teacher.vocab_size:,}")
         order = np.argsort(ids, axis=1)
         ids, nats = np.take_along_axis(ids, order, 1), np.maximum(np.take_along_axis(nats, order, 1), 0)
         if (ids[:, 1:] == ids[:, :-1]).any():
@@ -212,12 +199,8 @@ class CaptureMaker:
         loss = np.where(kept.any(axis=1), (nats * kept).sum(axis=1), flat)
         loss = np.where(np.isnan(row.labels[:count]), loss, -row.labels[:count])
         counts = np.full(count, k)
-        block = codec.encode_top(
-            ids.ravel(), nats.ravel(), counts, fixed=True, entropy_P=entropy, loss_P=loss
-        )
-        return block, Sums(
-            loss=float(loss.sum()), entropy=float(entropy.sum()), mass=float(np.minimum(mass, 1).sum())
-        )
+        block = codec.encode_top(ids.ravel(), nats.ravel(), counts, fixed=True, entropy_P=entropy, loss_P=loss)
+        return block, Sums(loss=float(loss.sum()), entropy=float(entropy.sum()), mass=float(np.minimum(mass, 1).sum()))
 
 
 def _named(tokens: NDArray[np.integer]) -> bytes:
@@ -274,9 +257,7 @@ def _json_row(row: dict[str, Any]) -> Row:
     return Row(
         ids=np.array([[int(token) for token, _ in row[:k]] for row in kept], dtype=np.int64).reshape(-1, k),
         log_probs=np.array([[said["logprob"] for _, said in row[:k]] for row in kept]).reshape(-1, k),
-        labels=np.array(
-            [answer[str(token)]["logprob"] for answer, token in zip(answers, tokens[1:], strict=True)]
-        ),
+        labels=np.array([answer[str(token)]["logprob"] for answer, token in zip(answers, tokens[1:], strict=True)]),
     )
 
 
@@ -337,11 +318,7 @@ def _distillkit(path: Path, number: int, config: Mapping[str, Any]) -> Row:
         done += count
     if coefficients is not None:
         kind, size = coefficients.dtype, k - exact_k
-        points = (
-            torch.linspace(0, 1, size, dtype=kind)
-            if config.get("normalize_t")
-            else torch.arange(size).to(kind)
-        )
+        points = torch.linspace(0, 1, size, dtype=kind) if config.get("normalize_t") else torch.arange(size).to(kind)
         powers = [points**term if isinstance(term, int) else getattr(torch, term)(points) for term in terms]
         curve = (torch.stack(powers, dim=-1) * coefficients[:, None]).sum(dim=-1) + curve
     values = torch.cat([exact, curve], dim=-1)  # in the wider of both types, as there

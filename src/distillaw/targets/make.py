@@ -45,9 +45,7 @@ class KeptRows:
     """`full`."""
 
 
-def estimate(
-    logits_PV: torch.Tensor, labels_P: torch.Tensor, offsets_P: torch.Tensor, scheme: Scheme
-) -> KeptRows:
+def estimate(logits_PV: torch.Tensor, labels_P: torch.Tensor, offsets_P: torch.Tensor, scheme: Scheme) -> KeptRows:
     """What a scheme keeps of some positions.
 
     Args:
@@ -92,9 +90,7 @@ def sample_systematic(probs_PV: torch.Tensor, offsets_P: torch.Tensor, samples: 
     cumulative_PV = probs_PV.cumsum(dim=-1, dtype=torch.float64)
     points_PN = (torch.arange(samples, device=probs_PV.device) + offsets_P[:, None]) / samples
     total_P1 = cumulative_PV[:, -1:]
-    points_PN = torch.minimum(
-        points_PN * total_P1, total_P1 * (1 - 2**-52)
-    )  # (N - 1 + offset) / N may round to 1
+    points_PN = torch.minimum(points_PN * total_P1, total_P1 * (1 - 2**-52))  # (N - 1 + offset) / N may round to 1
     return torch.searchsorted(cumulative_PV, points_PN, right=True)
 
 

@@ -72,9 +72,7 @@ class Scheme:
     def record(self) -> dict[str, object]:
         """What the manifest says of it: only the numbers that this estimator uses."""
         used = {"sampled": ("samples",), "top-k": ("k",), "top-p": ("k", "p"), "full": ()}[self.estimator]
-        return {
-            key: value for key, value in asdict(self).items() if key in ("estimator", "temperature", *used)
-        }
+        return {key: value for key, value in asdict(self).items() if key in ("estimator", "temperature", *used)}
 
     def describe(self) -> str:
         """In words, for people."""
@@ -113,9 +111,7 @@ class TargetRequest:
         if self.split not in splits:
             raise ConfigError(f"--split {self.split!r}: {data.folder} has {', '.join(sorted(splits))}")
         if self.context < 1 or self.shard_bytes < 1 or self.seed < 0 or self.order_seed < 0:
-            raise ConfigError(
-                "--context and --shard-mb must be positive, --seed and --order-seed not negative"
-            )
+            raise ConfigError("--context and --shard-mb must be positive, --seed and --order-seed not negative")
         split = data.split(self.split, context=self.context)
         wanted, available = self.num_windows(split), split.num_windows
         if not 1 <= wanted <= available:
@@ -191,9 +187,7 @@ class StorePlan:
 
     def shard_windows(self, shard: int) -> slice:
         """Which of the covered windows a shard holds."""
-        return slice(
-            shard * self.windows_per_shard, min((shard + 1) * self.windows_per_shard, self.num_windows)
-        )
+        return slice(shard * self.windows_per_shard, min((shard + 1) * self.windows_per_shard, self.num_windows))
 
 
 def shard_name(shard: int) -> str:
@@ -347,9 +341,7 @@ def _read(kind: type[T], table: dict[str, object], path: Path) -> T:
     try:
         return from_table(kind, {key: value for key, value in table.items() if key in names}, str(path))
     except ConfigError as error:
-        raise CacheError(
-            f"{error}: damaged. Run the same `distillaw cache build` again to write it anew"
-        ) from error
+        raise CacheError(f"{error}: damaged. Run the same `distillaw cache build` again to write it anew") from error
 
 
 def require_same(folder: Path, plan: StorePlan, wanted: dict[str, object]) -> None:

@@ -58,14 +58,10 @@ class Sums:
     mass: float
 
     def __add__(self, other: "Sums") -> "Sums":
-        return Sums(
-            loss=self.loss + other.loss, entropy=self.entropy + other.entropy, mass=self.mass + other.mass
-        )
+        return Sums(loss=self.loss + other.loss, entropy=self.entropy + other.entropy, mass=self.mass + other.mass)
 
 
-def write_shard(
-    path: Path, identity: str, windows: NDArray[np.integer], blocks: Sequence[bytes], sums: Sums
-) -> None:
+def write_shard(path: Path, identity: str, windows: NDArray[np.integer], blocks: Sequence[bytes], sums: Sums) -> None:
     """Write a shard atomically: it is either absent or complete and on the disk.
 
     Raises:
@@ -133,9 +129,7 @@ class Shard:
         end = _index_end(count)
         plain = data[:end].tobytes()
         if magic != MAGIC:
-            raise CacheError(
-                f"{path}: not a shard of teacher targets, or its first bytes are damaged. {REBUILD}"
-            )
+            raise CacheError(f"{path}: not a shard of teacher targets, or its first bytes are damaged. {REBUILD}")
         if size < end or zlib.crc32(plain[:28] + bytes(4) + plain[32:]) != checksum:
             raise CacheError(f"{path}: the header is damaged or truncated (checksum differs). {REBUILD}")
         if owner != identity.encode():
@@ -332,11 +326,7 @@ class TargetStore:
             if index < len(shard.windows) and shard.windows[index] == window:
                 return shard.block(index)
         plan = self.manifest.plan
-        which = (
-            ""
-            if plan.order_seed is None
-            else f", those a student with data seed {plan.order_seed} reads first"
-        )
+        which = "" if plan.order_seed is None else f", those a student with data seed {plan.order_seed} reads first"
         raise CacheError(
             f"{self.folder}: window {window} has no targets there: the store covers {plan.num_windows} of the "
             f"{plan.split} split's {plan.split_windows} windows{which}. Build a store with more --tokens, or without "

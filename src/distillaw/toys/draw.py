@@ -66,9 +66,7 @@ def draw_kernel(curves: "KernelCurves") -> "Figure":
         left.plot(curves.m[flat], error[flat], color=color, linewidth=3.0, solid_capstyle="butt")
         right.plot(curves.m / n, error, color=color, linewidth=1.0)
         right.plot(curves.m[flat] / n, error[flat], color=color, linewidth=3.0, solid_capstyle="butt")
-    right.axvspan(
-        1.0, (curves.teacher_budget / curves.student_budget) ** 2, color=style.GRID, alpha=0.6, linewidth=0
-    )
+    right.axvspan(1.0, (curves.teacher_budget / curves.student_budget) ** 2, color=style.GRID, alpha=0.6, linewidth=0)
     right.set_xlim(0.0, 2.5)
     style.set_title(left, "as published")
     style.set_title(right, "bold and grey: as good as m = n")
@@ -112,9 +110,7 @@ def _strength(curve: "ToyCurve") -> list[int]:
     return [getattr(teacher, curve.axis) for teacher in curve.teachers]
 
 
-def _draw_curve(
-    ax: "Axes", curve: "ToyCurve", at: Sequence[float], color: str, *, label: str | None = None
-) -> None:
+def _draw_curve(ax: "Axes", curve: "ToyCurve", at: Sequence[float], color: str, *, label: str | None = None) -> None:
     """Mean over trials with a band from 25 to 75 % of them; the best teacher is ringed."""
     order = np.argsort(at)
     place, mean, low, high = (np.asarray(v)[order] for v in (at, curve.student_loss, curve.low, curve.high))

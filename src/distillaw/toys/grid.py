@@ -132,9 +132,7 @@ class ToyOutcome:
     student_loss: float
 
 
-def run_grid(
-    grid: Grid, *, workers: int, done: Callable[[int], None] = lambda trial: None
-) -> list[ToyOutcome]:
+def run_grid(grid: Grid, *, workers: int, done: Callable[[int], None] = lambda trial: None) -> list[ToyOutcome]:
     """Train every teacher and student.
 
     Args:
@@ -150,9 +148,7 @@ def run_grid(
     """
     found: dict[int, list[ToyOutcome]] = {}
     try:
-        with ProcessPoolExecutor(
-            min(workers, grid.trials), get_context("spawn"), torch.set_num_threads, (1,)
-        ) as pool:
+        with ProcessPoolExecutor(min(workers, grid.trials), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
             jobs = {pool.submit(run_trial, grid, trial): trial for trial in range(grid.trials)}
             try:
                 for job in as_completed(jobs):
@@ -189,9 +185,7 @@ def run_trial(grid: Grid, trial: int) -> list[ToyOutcome]:
     for width in grid.students:
         steps = mapping.count_steps(width, grid.num_classes)
         seed = _seed(grid, trial, _STUDENT, width, steps)
-        losses = mapping.true_loss(
-            task, mapping.train(task, targets_SQC, width=width, steps=steps, seed=seed)
-        )
+        losses = mapping.true_loss(task, mapping.train(task, targets_SQC, width=width, steps=steps, seed=seed))
         found += [
             ToyOutcome(
                 trial=trial,

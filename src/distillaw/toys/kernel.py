@@ -95,9 +95,7 @@ def student_error(
     return _distance(C * Q, energy[k], tail[k])
 
 
-def flat_until(
-    alpha: npt.ArrayLike, *, n: npt.ArrayLike, teacher_budget: float, student_budget: float
-) -> Ints:
+def flat_until(alpha: npt.ArrayLike, *, n: npt.ArrayLike, teacher_budget: float, student_budget: float) -> Ints:
     """m*: the largest teacher that is as good for a student of size n as the best one, m = n.
 
     The student's error is constant for n <= m <= m* and rises after it:

@@ -224,9 +224,7 @@ def open_text(folder: Path, context: int) -> Text:
     """Open a data folder once per process: a worker trains many small trunks on the same text."""
     store = TokenStore.open(folder)
     tokenizer = load_tokenizer(str(store.tokenizer_folder))
-    return Text(
-        store=store, tokenizer=tokenizer, heldout=make_heldout(store.heldout_documents(), context=context)
-    )
+    return Text(store=store, tokenizer=tokenizer, heldout=make_heldout(store.heldout_documents(), context=context))
 
 
 def teacher_source(spec: TrunkSpec, study: StudyFolder) -> str | Path:
@@ -264,9 +262,7 @@ class TrunkGroup:
         distinct = {shared_teacher(s): s for s in specs}
         self._teachings = {key: self._start_teaching(s) for key, s in distinct.items()}
         self.feed = BatchFeed(
-            order=BatchOrder(
-                split=self.text.store.split(spec.split, context=spec.recipe.context), seed=spec.seed
-            ),
+            order=BatchOrder(split=self.text.store.split(spec.split, context=spec.recipe.context), seed=spec.seed),
             plan=spec.batches,
             micro_batch_tokens=spec.recipe.micro_batch_tokens,
             ranks=ranks,

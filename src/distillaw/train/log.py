@@ -94,9 +94,7 @@ class Mirror:
                 log(*item)
             finish()
         except BaseException as error:  # also SystemExit: trackers have been seen to call it
-            self._say(
-                f"the mirror to {self._name} has ended ({type(error).__name__}: {error}); training goes on"
-            )
+            self._say(f"the mirror to {self._name} has ended ({type(error).__name__}: {error}); training goes on")
 
 
 def _wandb(run_id: str, folder: Path) -> tuple[Log, Callable[[], object]]:

@@ -156,9 +156,7 @@ class Trainer:
             DivergedError: skipped once too often; the weights are those before the step.
         """
         spec, state = self.spec, self.state
-        bound = clip_at(
-            state.step, clip_norm=spec.recipe.clip_norm, clip_steps=spec.recipe.clip_steps or None
-        )
+        bound = clip_at(state.step, clip_norm=spec.recipe.clip_norm, clip_steps=spec.recipe.clip_steps or None)
         norms = self.meter.norms() if self.meter is not None else None
         norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), bound)
         norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()

@@ -127,9 +127,7 @@ def build_optimizer(
         )
     matrices, others = [], []
     for parameter in model.parameters():
-        hidden = (
-            parameter.dim() >= 2 and parameter is not embedding
-        )  # experts lie in one tensor of three axes
+        hidden = parameter.dim() >= 2 and parameter is not embedding  # experts lie in one tensor of three axes
         (matrices if hidden else others).append(parameter)
     groups = [
         {
@@ -185,6 +183,4 @@ def own_settings(spec: TrunkSpec, batch: int = 0) -> Settings:
     )
     if batch == spec.batch_tokens and not recipe.reference_batch_tokens:
         return tuned
-    return scale_settings(
-        tuned, batch=batch, rate=recipe.rate_rule, betas=recipe.beta_rule, decay=recipe.decay_rule
-    )
+    return scale_settings(tuned, batch=batch, rate=recipe.rate_rule, betas=recipe.beta_rule, decay=recipe.decay_rule)

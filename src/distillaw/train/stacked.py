@@ -54,9 +54,7 @@ off.
 
 def can_stack(student: torch.nn.Module) -> TypeGuard[Student]:
     """Whether a student can be part of a stack: in one process, dense, with its activations kept."""
-    return (
-        isinstance(student, Student) and student.routers is None and not student.recipe.checkpoint_activations
-    )
+    return isinstance(student, Student) and student.routers is None and not student.recipe.checkpoint_activations
 
 
 def stacked_losses(

@@ -87,9 +87,7 @@ class Student(torch.nn.Module):
         """Of a mixture of experts, whose losses of its own are part of what it is trained on; None of a dense model."""
         if recipe.checkpoint_activations:
             # transformers' name for it, and the one before 5.23
-            enable = (
-                getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            )
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
             enable({"use_reentrant": False})
 
     def forward(self, tokens_BT: torch.Tensor, signal: Signal, num_tokens: int) -> LossParts:

@@ -144,9 +144,7 @@ def _result(
         "unique_tokens": min(trained, unique_tokens),
         "train_flops": 3 * model_flops(model, spec.recipe.context) * trained,
         "teacher_flops": None if math.isnan(teacher_flops) else teacher_flops * trained,
-        "teacher_flops_spent": 0.0
-        if spec.targets
-        else teacher_flops * state.notes.get("teacher_tokens", 0.0),
+        "teacher_flops_spent": 0.0 if spec.targets else teacher_flops * state.notes.get("teacher_tokens", 0.0),
         "seconds": state.seconds,
         "device": _device_name(ranks),
         "vocab_size": spec.vocab_size,
@@ -322,9 +320,7 @@ class _Trunk:
 
     def begin_cooldown(self, tokens: int) -> StudentRun:
         """Save the trunk, then the way through the cooldown of a budget, resumed if it was begun before."""
-        save_state(
-            self._trainer.state, self._home / "state", identity=self.spec.trunk_id, ranks=self._group.ranks
-        )
+        save_state(self._trainer.state, self._home / "state", identity=self.spec.trunk_id, ranks=self._group.ranks)
         folder, schedule = self._run(tokens), self._schedule(tokens)
         self._group.ranks.first(lambda: self._announce(folder, tokens))
         self._load(folder.path, folder.path.name)
@@ -350,9 +346,7 @@ class _Trunk:
                 write_with(folder.path / log.name, functools.partial(shutil.copyfile, log))
 
     def _start(self, schedule: RateSchedule, until: int, home: Path, identity: str) -> StudentRun:
-        self._student_run = self._group.student_run(
-            self._trainer, schedule, until=until, home=home, identity=identity
-        )
+        self._student_run = self._group.student_run(self._trainer, schedule, until=until, home=home, identity=identity)
         return self._student_run
 
     def _load(self, home: Path, identity: str) -> None:

@@ -111,9 +111,7 @@ def freeze_study(
         "silent": forecasts.silent,
         "cells": [{**point_json(point), "after_the_fact": point in seen} for point in asked],
         "predictions": [replace(p, after_the_fact=p.point in seen).to_json() for p in forecasts.predictions],
-        "choices": [
-            replace(c, after_the_fact=any(x in seen for x in c.points)).to_json() for c in forecasts.choices
-        ],
+        "choices": [replace(c, after_the_fact=any(x in seen for x in c.points)).to_json() for c in forecasts.choices],
     }
     frozen, is_new = write_frozen(predictions_folder(source), content)
     return Freeze(frozen=frozen, is_new=is_new, silent=forecasts.silent)
@@ -156,9 +154,7 @@ def _distinct(points: Sequence[PredictedPoint]) -> list[PredictedPoint]:
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"cell {name} = {value}: it must be positive and finite")
         if min(point.params, point.tokens) < 1:
-            raise ConfigError(
-                f"{describe(point)}: parameters and tokens are counted, so there is at least one"
-            )
+            raise ConfigError(f"{describe(point)}: parameters and tokens are counted, so there is at least one")
         if not any(point.is_same(other) for other in found):
             found.append(point)
     if not found:
@@ -209,9 +205,7 @@ class _Forecasts:
         self.silent |= silent
 
 
-def _describe_law(
-    name: str, law: FitResult | PublishedLaw, ids: Mapping[int, str] | None
-) -> dict[str, object]:
+def _describe_law(name: str, law: FitResult | PublishedLaw, ids: Mapping[int, str] | None) -> dict[str, object]:
     """What is needed to know a law again: its numbers, its status, and the runs it was fitted on."""
     if isinstance(law, PublishedLaw):
         return {"name": name, "family": "published", "status": "PUBLISHED", "runs": None}
@@ -357,9 +351,7 @@ def study_points(
         say(f"not predicted: {reason}")
     if not points:
         what = "held-out students" if holdout else "students that are not trained yet"
-        raise ConfigError(
-            f"{study}: no {what} whose teachers are trained; see `distillaw study show {study}`"
-        )
+        raise ConfigError(f"{study}: no {what} whose teachers are trained; see `distillaw study show {study}`")
     return points
 
 
@@ -374,23 +366,17 @@ def freeze_holdout(spec: StudySpec, folder: Path, say: Say = lambda line: None) 
     missing = missing_points(folder, job_points(_ready(spec, folder).jobs, runs, holdout=True))
     left = [point for point in missing if not seen_runs(point, runs)]
     if len(left) < len(missing):
-        say(
-            f"{len(missing) - len(left)} held-out students were run before they were predicted: they do not count"
-        )
+        say(f"{len(missing) - len(left)} held-out students were run before they were predicted: they do not count")
     if left:
         found = freeze_study(folder, left)
-        say(
-            f"frozen: predictions of {len(left)} held-out students, {found.frozen.path}\nhash    {found.frozen.hash}"
-        )
+        say(f"frozen: predictions of {len(left)} held-out students, {found.frozen.path}\nhash    {found.frozen.hash}")
 
 
 def _data_of(folder: Path) -> Mapping[str, object]:
     """What study.json says of the text."""
     data = read_json(folder / "study.json").get("data")
     if not isinstance(data, Mapping):
-        raise ConfigError(
-            f"{folder}: study.json does not say what text it is of; run the study up to its teachers"
-        )
+        raise ConfigError(f"{folder}: study.json does not say what text it is of; run the study up to its teachers")
     return data
 
 

@@ -126,9 +126,7 @@ def plan_forecasts(
             silent[name] = str(error)
             continue
         size = verdict.situation.student_params
-        if size is None or not PredictedPoint(params=size, tokens=group[0].tokens).is_same(
-            group[0].supervised
-        ):
+        if size is None or not PredictedPoint(params=size, tokens=group[0].tokens).is_same(group[0].supervised):
             silent[name] = f"plan takes {size:.6g} parameters for the same size; ask it for other sizes"
         elif not verdict.headline.is_decisive:
             silent[name] = f"no source may decide there: {verdict.headline.status}: {verdict.headline.note}"

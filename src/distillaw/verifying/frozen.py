@@ -236,9 +236,7 @@ class FrozenPrediction:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "FrozenPrediction":
         """The prediction that `to_json` wrote."""
-        known: dict[str, Any] = {
-            field.name: row[field.name] for field in fields(cls) if field.name != "point"
-        }
+        known: dict[str, Any] = {field.name: row[field.name] for field in fields(cls) if field.name != "point"}
         known["intervals"] = {float(level): (low, high) for level, (low, high) in row["intervals"].items()}
         return cls(point=point_from_json(row), **known)
 
@@ -379,9 +377,7 @@ def write_frozen(folder: Path, content: Mapping[str, object]) -> tuple[Frozen, b
     with held(folder, f"the predictions in {folder}"):
         files = read_frozen(folder)
         if problems := chain_problems(files):
-            raise RunError(
-                f"{folder}: {problems[0]}. Nothing is added to a broken chain; restore the file from a copy"
-            )
+            raise RunError(f"{folder}: {problems[0]}. Nothing is added to a broken chain; restore the file from a copy")
         for one in files:
             undated = {key: value for key, value in one.document.items() if key not in _STAMPS}
             if content_hash(undated) == content_hash(dict(content)):

@@ -276,9 +276,7 @@ def _command(asked: dict[str, Any]) -> str:
             words.append("--only-existing")
             continue
         values = value if isinstance(value, list) else [value]
-        words.append(
-            f"--{_OPTIONS.get(name, name).replace('_', '-')} {' '.join(_number(name, v) for v in values)}"
-        )
+        words.append(f"--{_OPTIONS.get(name, name).replace('_', '-')} {' '.join(_number(name, v) for v in values)}")
     return " ".join(words)
 
 

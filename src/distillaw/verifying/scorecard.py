@@ -218,14 +218,10 @@ def find_sources(places: Sequence[str | Path]) -> list[Path]:
     found: dict[Path, Path] = {}
     for place in map(Path, places):
         if not place.exists():
-            raise CacheError(
-                f"{place}: no such study folder or table of runs; give one whose predictions were frozen"
-            )
+            raise CacheError(f"{place}: no such study folder or table of runs; give one whose predictions were frozen")
         own = _sources_below(place)
         if not own:
-            raise CacheError(
-                f"{place}: no frozen predictions there or below; `distillaw verify freeze` makes them"
-            )
+            raise CacheError(f"{place}: no frozen predictions there or below; `distillaw verify freeze` makes them")
         found |= {source.resolve(): source for source in own}
     return list(found.values())
 
@@ -320,9 +316,7 @@ def _changed_runs(files: Sequence[Frozen], runs: Iterable[TableRun]) -> list[str
             f"e.g. {run_id}: {old:.6g} then, {new:.6g} now. If the held-out text changed, errors mean nothing"
         )
     if gone := [run_id for run_id in then if run_id not in now]:
-        found.append(
-            f"ALTERED TABLE: {len(gone)} runs that predictions were made from are gone, e.g. {gone[0]}"
-        )
+        found.append(f"ALTERED TABLE: {len(gone)} runs that predictions were made from are gone, e.g. {gone[0]}")
     return found
 
 
@@ -564,9 +558,7 @@ def decisions(rows: Iterable[Scored], choices: Iterable[ScoredChoice]) -> list[d
             asked.setdefault(("which teacher is best", choice.choice.by), []).append(
                 (choice.probability, choice.is_hit, choice.regret)
             )
-    return [
-        {"question": question, "by": by, **_decision_sums(cases)} for (question, by), cases in asked.items()
-    ]
+    return [{"question": question, "by": by, **_decision_sums(cases)} for (question, by), cases in asked.items()]
 
 
 def _sign(probability: float, gain: float) -> tuple[float, bool, float]:

@@ -91,9 +91,7 @@ def parse_oracle(name: str) -> OracleSpec:
     return spec
 
 
-_READERS: dict[str, type] = {"window": int} | dict.fromkeys(
-    ("blend", "temperature", "noise", "uniform", "loss"), float
-)
+_READERS: dict[str, type] = {"window": int} | dict.fromkeys(("blend", "temperature", "noise", "uniform", "loss"), float)
 _READERS |= {"by": str}
 
 
@@ -285,9 +283,7 @@ MOST_PROBABILITIES = 1 << 27
 def check_counts(spec: WorldSpec, *, context: int, documents: int) -> None:
     """Refuse what `describe_world` cannot read: too few documents or tokens, or more than fit in memory."""
     if documents < 2 or not 1 <= context:
-        raise ConfigError(
-            f"--documents {documents} --context {context}: at least 2 documents and 1 token are needed"
-        )
+        raise ConfigError(f"--documents {documents} --context {context}: at least 2 documents and 1 token are needed")
     most = max(MOST_PROBABILITIES // (spec.document_tokens * spec.vocab), 2)
     if documents > most:
         raise ConfigError(

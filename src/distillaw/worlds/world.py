@@ -165,9 +165,7 @@ class World:
         probs_BTV = self.next_probs(sequences)
         return mean_loss(probs_BTV, probs_BTV, documents)
 
-    def heldout_sequences(
-        self, *, documents: int, context: int | None = None, first: int = 0
-    ) -> NDArray[np.int64]:
+    def heldout_sequences(self, *, documents: int, context: int | None = None, first: int = 0) -> NDArray[np.int64]:
         """Inputs as held-out text is scored, (windows, context): an end of text and words, cut into whole windows."""
         size = self.spec.document_tokens
         words_NL = self.documents("measure", first, documents)

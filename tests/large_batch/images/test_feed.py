@@ -102,7 +102,5 @@ def test_a_cell_reads_photographs_and_a_truncated_one_stops_it_by_name(tmp_path)
         run.advance()
     for file in data.train.files[:5]:
         file.write_bytes(b"no image")
-    with pytest.raises(
-        DataError, match=r"5 of 24 images cannot be read: .*; and 2 more\. .*nothing was trained"
-    ):
+    with pytest.raises(DataError, match=r"5 of 24 images cannot be read: .*; and 2 more\. .*nothing was trained"):
         load_images(tmp_path, crop=8)

@@ -127,9 +127,7 @@ def test_folders_of_classes(tmp_path):
     np.testing.assert_array_equal(found.train.images, data.train.images[order])
     np.testing.assert_array_equal(found.train.labels, data.train.labels[order])
     Image.new("RGB", (7, 6)).save(tmp_path / "train" / "b" / "z.png")
-    with pytest.raises(
-        DataError, match=r"1 of 5 images are of another size than the first, 6 x 6: .*z.png: 7 x 6"
-    ):
+    with pytest.raises(DataError, match=r"1 of 5 images are of another size than the first, 6 x 6: .*z.png: 7 x 6"):
         load_images(tmp_path)
 
 
@@ -194,14 +192,10 @@ def test_parquet_that_is_incomplete_names_the_row(tmp_path):
             load_images(tmp_path)
 
     labels, images = whole["label"].to_pylist(), whole["image"].to_pylist()
-    with_column(
-        "label", pa.array([*labels[:-1], None]), rf"row {len(labels) - 1} has no label \(1 of {len(labels)}"
-    )
+    with_column("label", pa.array([*labels[:-1], None]), rf"row {len(labels) - 1} has no label \(1 of {len(labels)}")
     for row in (1, 2):
         images[row] = {"bytes": images[row]["bytes"][:40], "path": None}
-    said = (
-        rf"2 of {len(data.train)} images cannot be read: .*train-1.parquet: row 1: not a .*row 2.*was trained"
-    )
+    said = rf"2 of {len(data.train)} images cannot be read: .*train-1.parquet: row 1: not a .*row 2.*was trained"
     with_column("image", pa.array(images), said)
     pq.write_table(whole.rename_columns(["image", "class"]), file)
     with pytest.raises(DataError, match="none is called label or labels or fine_label"):
@@ -217,9 +211,7 @@ def test_grey_folders_have_one_channel(tmp_path):
     for split in ("train", "test"):
         for label in "01":
             (tmp_path / split / label).mkdir(parents=True)
-            Image.fromarray(np.full((4, 4), 60 * int(label) + 9, np.uint8)).save(
-                tmp_path / split / label / "0.png"
-            )
+            Image.fromarray(np.full((4, 4), 60 * int(label) + 9, np.uint8)).save(tmp_path / split / label / "0.png")
     assert load_images(tmp_path).shape == (1, 4, 4)
 
 

@@ -40,11 +40,7 @@ def run(script, folder, capsys, *, device, workers):
         "noise",
     ]
     assert max(score["mean"] for score in summary["columns"]) > 60 and len(summary["walks"]) == 6
-    assert (
-        last[0].startswith("column")
-        and last[1].startswith("SB")
-        and (folder / "out" / "report.html").exists()
-    )
+    assert last[0].startswith("column") and last[1].startswith("SB") and (folder / "out" / "report.html").exists()
 
 
 def test_the_script_in_seconds_on_a_cpu(script, tmp_path, capsys):

@@ -12,9 +12,7 @@ from distillaw.report.large_batch import summarise, write_large_batch_report
 
 def text_of(path):
     text = path.read_text(encoding="utf-8")
-    return re.sub(
-        r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", text.split("<main>")[1].split("<script>")[0]))
-    )
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", text.split("<main>")[1].split("<script>")[0])))
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +27,7 @@ def test_ours_stands_beside_the_papers(page):
     assert re.search(r"\+RA 98\.50 \(98\.\d\d to 98\.\d\d\) 98\.53 125\s%", page), (
         "ours, its interval, the paper's, the share"
     )
-    assert (
-        "Reproduces, sign and size (the paper's number lies in our interval): Large batch against small"
-        in page
-    )
+    assert "Reproduces, sign and size (the paper's number lies in our interval): Large batch against small" in page
     assert "Not resolved" in page and "Ghost batch norm (+GBN − +LR)" in page
     assert "arXiv:1705.08741" in page and "selected on it" in page and "single numbers" in page.lower()
 
@@ -48,10 +43,7 @@ def test_the_figure_has_both_panels_and_fits(page, tmp_path):
 
 
 def test_settings_that_are_not_the_papers_are_listed(page):
-    assert (
-        "momentum forgotten at every epoch no (paper yes)" in page
-        and "mirrored images no (paper yes)" in page
-    )
+    assert "momentum forgotten at every epoch no (paper yes)" in page and "mirrored images no (paper yes)" in page
     assert "width" not in page.split("Sizes may differ")[0].split("Not the paper's experiment")[1]
 
 

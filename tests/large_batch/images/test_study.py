@@ -75,9 +75,7 @@ def test_the_command_from_plan_to_report(data, tmp_path, monkeypatch):
         1,
     )
     dry = json.loads(answer(*words, "--dry-run", "--json").stdout)
-    assert (
-        dry["cells"] == dry["cells_to_train"] == 14 and dry["seconds"] > 0 and not (tmp_path / "out").exists()
-    )
+    assert dry["cells"] == dry["cells_to_train"] == 14 and dry["seconds"] > 0 and not (tmp_path / "out").exists()
     rates = {row["column"]: round(row["peak_lr"], 3) for row in dry["columns"]}
     assert rates == {
         "SB": 0.1,
@@ -137,9 +135,7 @@ def test_a_short_study_on_real_digits(shared_data, tmp_path):
     toml = TOML.replace('"SB", "LB", "+LR", "+GBN", "+RA"', '"SB", "LB"').replace("width = 8", "width = 32")
     toml = toml.replace("small = 10", "small = 16").replace("large = 40", "large = 256")
     toml = toml.split("[diffusion]")[0].replace("epochs = 6", "epochs = 3").replace("epoch = 4", "epoch = 2")
-    (tmp_path / "mnist.toml").write_text(
-        toml.replace("seeds = 2", "seeds = 1") + "[data]\ntrain_images = 1000\n"
-    )
+    (tmp_path / "mnist.toml").write_text(toml.replace("seeds = 2", "seeds = 1") + "[data]\ntrain_images = 1000\n")
     mnist = shared_data / "images" / "mnist" / "mnist.npz"
     words = ("--data", mnist, "--out", tmp_path / "out", "--workers", 1, "--quiet", "--json")
     ran = answer("large-batch", "run", tmp_path / "mnist.toml", *words)

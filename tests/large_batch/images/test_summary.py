@@ -38,9 +38,7 @@ def test_means_and_shares_are_those_chosen(record):
         name: pytest.approx(100 - count / 100) for name, count in WRONG.items()
     }
     assert scores["SB"].seed_spread == pytest.approx(np.std([0.08, 0.04, 0, -0.04, -0.08], ddof=1))
-    assert scores["+LR"].closed == pytest.approx(50 / 120) and scores["+RA"].closed == pytest.approx(
-        150 / 120
-    )
+    assert scores["+LR"].closed == pytest.approx(50 / 120) and scores["+RA"].closed == pytest.approx(150 / 120)
     assert scores["SB"].closed is None and scores["LB"].closed is None
     for score in scores.values():
         low, high = score.interval
@@ -52,9 +50,7 @@ def test_means_and_shares_are_those_chosen(record):
 def test_a_share_has_an_end_exactly_where_the_gap_is_clear(tmp_path):
     seen = set()
     for more in range(0, 60, 10):
-        made = read_record(
-            write_study(tmp_path / str(more), make_study(seeds=3), wrong=WRONG | {"LB": 180 + more})
-        )
+        made = read_record(write_study(tmp_path / str(more), make_study(seeds=3), wrong=WRONG | {"LB": 180 + more}))
         gap = next(gain for gain in score_gains(made, PAPER) if (gain.before, gain.after) == ("SB", "LB"))
         is_clear = not gap.interval[0] <= 0 <= gap.interval[1]
         share = next(score for score in score_columns(made, PAPER) if score.column == "+RA")
@@ -162,9 +158,7 @@ def test_words_say_what_the_numbers_say(record, tmp_path):
 def test_a_study_that_is_half_done(tmp_path):
     study = make_study()
     half = read_record(
-        write_study(
-            tmp_path, study, diverged=("+LR",), skip=lambda cell: cell.column == "+RA" or cell.seed > 2
-        )
+        write_study(tmp_path, study, diverged=("+LR",), skip=lambda cell: cell.column == "+RA" or cell.seed > 2)
     )
     gains = {(gain.before, gain.after): gain for gain in score_gains(half, PAPER)}
     assert ("LB", "+GBN") in gains and ("SB", "+RA") not in gains and gains["SB", "LB"].seeds == 3

@@ -166,9 +166,7 @@ def test_kill_9_costs_nothing_finished(tmp_path):
     resumed = train_cell(study, cell, feeds, tmp_path / "killed")
     whole = train_cell(study, cell, feeds, tmp_path / "whole")
     timing = ("seconds", "cpu_seconds")
-    assert {k: v for k, v in resumed.items() if k not in timing} == {
-        k: v for k, v in whole.items() if k not in timing
-    }
+    assert {k: v for k, v in resumed.items() if k not in timing} == {k: v for k, v in whole.items() if k not in timing}
     assert sorted(os.listdir(tmp_path / "killed")) == [MARK, "result.json"]
     assert json.loads((tmp_path / "killed" / "result.json").read_text())["state"] == "done"
 
@@ -246,9 +244,7 @@ def test_scores_and_fresh_statistics_against_arithmetic():
     first = run.model.hidden[0](everything.flatten(1)).detach()
     torch.testing.assert_close(fresh.norms[0].running_mean, first.mean(0), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(fresh.norms[0].running_var, first.var(0), rtol=1e-5, atol=1e-6)
-    assert not torch.allclose(run.model.norms[0].running_mean, first.mean(0), atol=1e-4), (
-        "the original is untouched"
-    )
+    assert not torch.allclose(run.model.norms[0].running_mean, first.mean(0), atol=1e-4), "the original is untouched"
 
 
 def test_distances_are_those_of_the_weights():

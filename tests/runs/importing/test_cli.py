@@ -6,15 +6,11 @@ import sys
 
 from tracked import THEIRS, write_csv
 
-WORDS = (
-    *"--columns params=size,tokens=toks,teacher_run=teacher,lambda=kd --params-convention non-embedding".split(),
-)
+WORDS = (*"--columns params=size,tokens=toks,teacher_run=teacher,lambda=kd --params-convention non-embedding".split(),)
 
 
 def theirs(tmp_path, pocket):
-    return write_csv(
-        tmp_path / "theirs.csv", [{t: row[ours] for t, ours in THEIRS.items()} for row in pocket]
-    )
+    return write_csv(tmp_path / "theirs.csv", [{t: row[ours] for t, ours in THEIRS.items()} for row in pocket])
 
 
 def test_import_then_plan_and_report(tmp_path, pocket, cli):
@@ -22,8 +18,7 @@ def test_import_then_plan_and_report(tmp_path, pocket, cli):
     code, text, _ = cli("study", "import", file, *WORDS, "--out", "out")
     assert code == 0
     assert (
-        f"71 rows of 26 independent runs, {sum(bool(row['teacher_run']) for row in pocket)} of them distilled"
-        in text
+        f"71 rows of 26 independent runs, {sum(bool(row['teacher_run']) for row in pocket)} of them distilled" in text
     )
     assert "loss         val_loss  (a usual name; nats per token" in text
     assert "next: distillaw fit out --law distillation-auto" in text
@@ -58,9 +53,7 @@ def test_wrong_usage(tmp_path, pocket, cli):
 
 def test_the_package_is_light():
     modules = "import sys, distillaw.runs.importing.api\n"
-    done = subprocess.run(
-        [sys.executable, "-c", modules + "print(*sys.modules)"], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", modules + "print(*sys.modules)"], capture_output=True, text=True)
     heavy = {"torch", "scipy", "tensorboard", "google.protobuf", "pyarrow", "wandb", "trackio"}
     assert done.returncode == 0
     assert not heavy & set(done.stdout.split())

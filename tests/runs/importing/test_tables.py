@@ -33,9 +33,7 @@ def test_a_table_under_other_names_gives_the_same_law(tmp_path, pocket, kind):
     imported = read_table(tmp_path / "out")
     original = {name: np.array([row[name] for row in pocket], dtype=object) for name in pocket[0]}
     for family in ("supervised", "distillation-reduced"):
-        first, second = (
-            fit(t, family=family, bootstrap=0, check=False, calibrate=False) for t in (original, imported)
-        )
+        first, second = (fit(t, family=family, bootstrap=0, check=False, calibrate=False) for t in (original, imported))
         assert (first.nobs, first.ngroups) == (second.nobs, second.ngroups)
         assert second.params == pytest.approx(first.params, rel=1e-7)
 
@@ -62,9 +60,7 @@ def test_other_peoples_checkpoints_fit_as_they_are(law_runs, tmp_path):
 
 def test_totals_become_non_embedding_by_the_width(law_runs):
     file = law_runs / "gemstones" / "hot.csv"
-    rows = import_runs(
-        [file], Options(columns={"params": "params_active_precise"}, vocab=50304, at="last")
-    ).rows
+    rows = import_runs([file], Options(columns={"params": "params_active_precise"}, vocab=50304, at="last")).rows
     assert len(rows) == 22
     assert all(row["params"] == row["total_params"] - 50304 * row["width"] for row in rows)
     assert all(row["tokens"] > 0.99e11 for row in rows)
@@ -184,9 +180,7 @@ def test_the_log_of_one_run(tmp_path):
     folder.mkdir()
     with (folder / "metrics.jsonl").open("w") as stream:
         for step in range(10, 101, 10):
-            stream.write(
-                json.dumps({"step": step, "train_loss": 3.0, "lr": 1e-3 * (1.0 - step / 101)}) + "\n"
-            )
+            stream.write(json.dumps({"step": step, "train_loss": 3.0, "lr": 1e-3 * (1.0 - step / 101)}) + "\n")
             if step % 50 == 0:
                 stream.write(json.dumps({"step": step, "val_loss": 4.0 - step / 100}) + "\n")
     said = {"fixed": {"params": 300e6}, "tokens_per_step": 1000.0}
@@ -260,10 +254,7 @@ def test_a_run_table_of_this_package_as_csv_comes_back(tmp_path, pocket):
     found.save(tmp_path / "out")
     back = {row["run_id"]: row for row in found.rows}
     for row in pocket:
-        same = {
-            key: back[row["run_id"]][key]
-            for key in ("params", "tokens", "loss", "teacher_run", "seed", "init")
-        }
+        same = {key: back[row["run_id"]][key] for key in ("params", "tokens", "loss", "teacher_run", "seed", "init")}
         assert same == {key: row[key] for key in same}
 
 
@@ -279,8 +270,7 @@ def three_arms() -> list[dict]:
     own = {"tokens": 4000, "params": 30_000, "seed": 0, "lambda": 1.0, "group": "", "purpose": "grid"}
     own |= {"role": "student", "start_run": "", "start_params": "", "teacher_run": "", "teacher_loss": ""}
     rows = [
-        own
-        | {"run_id": f"T{i}", "role": "teacher", "purpose": "teacher", "params": size, "loss": 3.2 - i / 10}
+        own | {"run_id": f"T{i}", "role": "teacher", "purpose": "teacher", "params": size, "loss": 3.2 - i / 10}
         for i, size in ((1, 100_000), (2, 200_000))
     ]
     rows = [row | {"arm": "fresh", "init": "fresh", "lambda": ""} for row in rows]

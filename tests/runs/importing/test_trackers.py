@@ -52,9 +52,7 @@ def laws_agree(rows, pocket, *, rtol):
     names = [name for name in rows[0] if name != "source_names"]
     imported = {name: np.array([row.get(name) for row in rows], dtype=object) for name in names}
     for family in ("supervised", "distillation-reduced"):
-        first, second = (
-            fit(t, family=family, bootstrap=0, check=False, calibrate=False) for t in (table, imported)
-        )
+        first, second = (fit(t, family=family, bootstrap=0, check=False, calibrate=False) for t in (table, imported))
         assert (first.nobs, first.ngroups) == (second.nobs, second.ngroups)
         assert second.params == pytest.approx(first.params, rel=rtol)
 

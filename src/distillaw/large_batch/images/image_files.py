@@ -144,9 +144,7 @@ def image_set(images: np.ndarray, labels: np.ndarray, *, where: str) -> ImageSet
     elif images.ndim == 4 and images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
         images = images.transpose(0, 3, 1, 2)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.size:
-        raise DataError(
-            f"{where}: images of shape {images.shape}; expected N x H x W, grey or RGB, at least one"
-        )
+        raise DataError(f"{where}: images of shape {images.shape}; expected N x H x W, grey or RGB, at least one")
     labels = labels.reshape(-1)
     if labels.dtype.kind not in "iu":
         raise DataError(f"{where}: labels of type {labels.dtype}; whole numbers are read")
@@ -230,9 +228,7 @@ def _cifar(folder: Path) -> ImageData | None:
         if (folder / layout.train[0]).is_file():
             missing = [name for name in (*layout.train, layout.test) if not (folder / name).is_file()]
             if missing:
-                raise DataError(
-                    f"{folder}: {layout.format}, but {', '.join(missing)} missing; unpack it again"
-                )
+                raise DataError(f"{folder}: {layout.format}, but {', '.join(missing)} missing; unpack it again")
             read = _binary if layout.label_bytes else _pickled
             sets = []
             for file in (folder / name for name in (*layout.train, layout.test)):
@@ -249,9 +245,7 @@ def _binary(path: Path, layout: _Layout) -> tuple[np.ndarray, np.ndarray]:
     raw = np.frombuffer(read_bytes(path), np.uint8)
     row = layout.label_bytes + PIXELS
     if not len(raw) or len(raw) % row:
-        raise DataError(
-            f"{path}: {len(raw)} bytes, not a multiple of {row} ({layout.format}): truncated or damaged"
-        )
+        raise DataError(f"{path}: {len(raw)} bytes, not a multiple of {row} ({layout.format}): truncated or damaged")
     rows = raw.reshape(-1, row)
     return rows[:, layout.label_bytes :], rows[:, layout.label_bytes - 1]
 
@@ -262,18 +256,12 @@ def _pickled(path: Path, layout: _Layout) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{path}: no data and {layout.label_key.decode()} in it; it is not {layout.format}")
     pixels = batch[b"data"]
     if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != PIXELS:
-        raise DataError(
-            f"{path}: data of shape {getattr(pixels, 'shape', None)}; rows of {PIXELS} pixels expected"
-        )
+        raise DataError(f"{path}: data of shape {getattr(pixels, 'shape', None)}; rows of {PIXELS} pixels expected")
     given = batch[layout.label_key]
     try:
         labels = np.asarray(given, dtype=np.int64)
     except (TypeError, ValueError):
-        lacking = [
-            i
-            for i, label in enumerate(given if isinstance(given, list) else [given])
-            if type(label) is not int
-        ]
+        lacking = [i for i, label in enumerate(given if isinstance(given, list) else [given]) if type(label) is not int]
         if not lacking:
             raise DataError(f"{path}: its labels are no list of whole numbers") from None
         raise DataError(
@@ -361,15 +349,11 @@ def _folders(folder: Path, *, crop: int = 0) -> ImageData | None:
     return _decoded(decoded, where=folder, format="image folders", classes=len(classes))
 
 
-def _decoded(
-    parts: list[tuple[np.ndarray, np.ndarray]], *, where: Path, format: str, classes: int = 0
-) -> ImageData:
+def _decoded(parts: list[tuple[np.ndarray, np.ndarray]], *, where: Path, format: str, classes: int = 0) -> ImageData:
     """The data of (images N x H x W x 3, labels) of both splits; grey where all of them are."""
     channels = 1 if all((images == images[..., :1]).all() for images, _ in parts) else 3
     train, test = (
-        image_set(
-            np.ascontiguousarray(images[..., :channels].transpose(0, 3, 1, 2)), labels, where=str(where)
-        )
+        image_set(np.ascontiguousarray(images[..., :channels].transpose(0, 3, 1, 2)), labels, where=str(where))
         for images, labels in parts
     )
     return ImageData(train=train, test=test, classes=classes or int(train.labels.max()) + 1, format=format)
@@ -398,9 +382,7 @@ def _refuse(found: Sequence[str], total: int, what: str, way_out: str) -> None:
     if found:
         more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
         named = "; ".join(found[:NAMED])
-        raise DataError(
-            f"{len(found)} of {total:,} images {what}: {named}{more}. {way_out}; nothing was trained"
-        )
+        raise DataError(f"{len(found)} of {total:,} images {what}: {named}{more}. {way_out}; nothing was trained")
 
 
 def _stacked(sources: Sequence[tuple[str, Path | bytes]]) -> np.ndarray:
@@ -474,16 +456,12 @@ def read_square(file: Path, *, resize: int, crop: int, down: float, right: float
     pil = _pillow()
     try:
         with pil.open(file) as image:
-            image.draft(
-                "RGB", (2 * resize, 2 * resize)
-            )  # a JPEG far too large is decoded at half or a quarter
+            image.draft("RGB", (2 * resize, 2 * resize))  # a JPEG far too large is decoded at half or a quarter
             scale = resize / min(image.size)
             size = tuple(max(resize, round(side * scale)) for side in image.size)
             scaled = image.convert("RGB").resize(size, pil.Resampling.BILINEAR)
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{file}: not a readable image ({error}); get it again: the same command goes on"
-        ) from None
+        raise DataError(f"{file}: not a readable image ({error}); get it again: the same command goes on") from None
     left, top = round(right * (size[0] - crop)), round(down * (size[1] - crop))
     pixels = np.asarray(scaled.crop((left, top, left + crop, top + crop))).transpose(2, 0, 1)
     return pixels[:, :, ::-1] if flip else pixels
@@ -529,11 +507,7 @@ def _read_tables(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     """(images N x H x W x 3, labels) of one split."""
     columns = [(file, *_columns(file)) for file in files]
     images = _stacked(
-        [
-            (f"{file}: row {row}", data.as_py())
-            for file, pictures, _ in columns
-            for row, data in enumerate(pictures)
-        ]
+        [(f"{file}: row {row}", data.as_py()) for file, pictures, _ in columns for row, data in enumerate(pictures)]
     )
     return images, np.concatenate([labels.to_numpy(zero_copy_only=False) for *_, labels in columns])
 
@@ -552,17 +526,13 @@ def _columns(file: Path) -> tuple[Any, Any]:
     for known in (IMAGE_COLUMNS, LABEL_COLUMNS):
         name = next((column for column in known if column in table.column_names), None)
         if name is None:
-            raise DataError(
-                f"{file}: has columns {', '.join(table.column_names)}; none is called {' or '.join(known)}"
-            )
+            raise DataError(f"{file}: has columns {', '.join(table.column_names)}; none is called {' or '.join(known)}")
         values = table[name].combine_chunks()
         if known is IMAGE_COLUMNS and pa.types.is_struct(values.type):
             values = values.field("bytes")
         if not len(values) or values.null_count:
             row = values.is_null().index(True).as_py() if len(values) else 0
-            raise DataError(
-                f"{file}: row {row} has no {name} ({values.null_count} of {len(values)} have none)"
-            )
+            raise DataError(f"{file}: row {row} has no {name} ({values.null_count} of {len(values)} have none)")
         found.append(values)
     return found[0], found[1]
 
@@ -598,9 +568,7 @@ def load_images(path: Path, *, crop: int = 0) -> ImageData:
     if crop:
         found = None if path.is_file() else _folders(path, crop=crop)
         if found is None:
-            raise ConfigError(
-                f"{path}: [data] resize is for image folders, train/CLASS/*.jpg beside val/CLASS/*.jpg"
-            )
+            raise ConfigError(f"{path}: [data] resize is for image folders, train/CLASS/*.jpg beside val/CLASS/*.jpg")
         return checked(found)
     if path.is_file():
         return checked(_npz(path))
@@ -626,9 +594,7 @@ def _npz(path: Path) -> ImageData:
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not a readable .npz archive of plain arrays ({error})") from None
     if not arrays:
-        raise DataError(
-            f"{path}: holds {', '.join(names[:6]) or 'no archive'}; expected {', '.join(NPZ_KEYS[0])}"
-        )
+        raise DataError(f"{path}: holds {', '.join(names[:6]) or 'no archive'}; expected {', '.join(NPZ_KEYS[0])}")
     return _data(arrays, where=str(path), format="npz")
 
 

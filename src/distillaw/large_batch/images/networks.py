@@ -78,9 +78,7 @@ def _blocks(depth: int, *, outside: int) -> int:
     """Blocks of each of the three stages: depth = 6 blocks + those outside."""
     blocks, rest = divmod(depth - outside, 6)
     if blocks < 1 or rest:
-        raise ConfigError(
-            f"[network] depth = {depth}: this family has 6 n + {outside} layers, e.g. {6 * 2 + outside}"
-        )
+        raise ConfigError(f"[network] depth = {depth}: this family has 6 n + {outside} layers, e.g. {6 * 2 + outside}")
     return blocks
 
 
@@ -143,9 +141,7 @@ class AlexNet(nn.Module):
 
     def __init__(self, shape: ImageShape, *, dropout: torch.Generator) -> None:
         super().__init__()
-        maps = ImageShape(
-            shape.channels, (shape.height - 7) // 4 + 1, (shape.width - 7) // 4 + 1, shape.classes
-        )
+        maps = ImageShape(shape.channels, (shape.height - 7) // 4 + 1, (shape.width - 7) // 4 + 1, shape.classes)
         flat = 256 * _flat(maps, smallest=15, halvings=3, network="alexnet, after its first convolution")
         stem = nn.Conv2d(shape.channels, 64, 11, stride=4, padding=2, bias=False)
         self.features = nn.Sequential(
@@ -175,9 +171,7 @@ class VGG(nn.Module):
         if depth not in VGG_STAGES:
             raise ConfigError(f"[network] depth = {depth}: vgg has {', '.join(map(str, VGG_STAGES))} layers")
         if min(shape.height, shape.width) < 32:
-            raise ConfigError(
-                f"vgg: images of {shape.height} x {shape.width} are halved five times; at least 32 x 32"
-            )
+            raise ConfigError(f"vgg: images of {shape.height} x {shape.width} are halved five times; at least 32 x 32")
         layers: list[nn.Module] = []
         before = shape.channels
         for count, after in zip(VGG_STAGES[depth], (64, 128, 256, 512, 512), strict=True):
@@ -210,9 +204,7 @@ class ResidualBlock(nn.Module):
         self.conv2, self.norm2 = _conv(after, after, 3), nn.BatchNorm2d(after)
         same = before == after and stride == 1
         self.shortcut: nn.Module = (
-            nn.Identity()
-            if same
-            else nn.Sequential(_conv(before, after, 1, stride=stride), nn.BatchNorm2d(after))
+            nn.Identity() if same else nn.Sequential(_conv(before, after, 1, stride=stride), nn.BatchNorm2d(after))
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -231,9 +223,7 @@ class ResNet(nn.Module):
         stages = []
         for stage, (before, after) in enumerate(zip([channels[0], *channels], channels, strict=False)):
             first = ResidualBlock(before, after, stride=2 if stage else 1)
-            stages.append(
-                nn.Sequential(first, *(ResidualBlock(after, after, stride=1) for _ in range(blocks - 1)))
-            )
+            stages.append(nn.Sequential(first, *(ResidualBlock(after, after, stride=1) for _ in range(blocks - 1))))
         self.stage1, self.stage2, self.stage3 = stages
         self.head = nn.Linear(channels[-1], shape.classes)
         _he_fan_out(self)
@@ -247,9 +237,7 @@ class ResNet(nn.Module):
 def _flat(shape: ImageShape, *, smallest: int, halvings: int, network: str) -> int:
     """Places of the map after so many 3x3 poolings of stride 2 without padding; ConfigError: none are left."""
     if min(shape.height, shape.width) < smallest:
-        raise ConfigError(
-            f"{network}: maps of {shape.height} x {shape.width}; it needs {smallest} x {smallest}"
-        )
+        raise ConfigError(f"{network}: maps of {shape.height} x {shape.width}; it needs {smallest} x {smallest}")
     sides = [shape.height, shape.width]
     for _ in range(halvings):
         sides = [(side - 1) // 2 for side in sides]

@@ -201,11 +201,7 @@ def _gain(record: ImageRecord, before: str, after: str, paper: Mapping[str, floa
     found = paired_over_seeds([(scores_of(old[seed]), scores_of(new[seed])) for seed in seeds])
     p = None
     if found.seeds > 1:
-        p = (
-            float(found.mean == 0)
-            if found.se == 0
-            else 2 * float(stdtr(found.dof, -abs(found.mean) / found.se))
-        )
+        p = float(found.mean == 0) if found.se == 0 else 2 * float(stdtr(found.dof, -abs(found.mean) / found.se))
     return Gain(
         before=before,
         after=after,
@@ -225,9 +221,7 @@ def scores_of(result: Mapping[str, Any]) -> DocumentScores:
     count = int(result["test_images"])
     wrong = np.array(result["wrong"], dtype=np.int64)
     if len(wrong) and not 0 <= wrong.min() <= wrong.max() < count:
-        raise DataError(
-            f"{result['column']} seed {result['seed']}: wrong images beyond the {count} of the test set"
-        )
+        raise DataError(f"{result['column']} seed {result['seed']}: wrong images beyond the {count} of the test set")
     errors = np.zeros(count)
     errors[wrong] = 1.0
     return DocumentScores(document=np.arange(count), tokens=np.ones(count, np.int64), loss_sum=errors)

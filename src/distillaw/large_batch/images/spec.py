@@ -233,9 +233,7 @@ class ImageStudy:
         check_choice("[schedule] adaptation", self.schedule.adaptation, ("steps", "epochs"))
         check_bounds({"seeds": (1, 100)}, self, "")
         check_bounds(dict.fromkeys(("width", "depth"), (0, math.inf)), self.network, "network.")
-        check_bounds(
-            {"pad": (0, math.inf), "fill": (0, 255), "test_images": (0, math.inf)}, self.data, "data."
-        )
+        check_bounds({"pad": (0, math.inf), "fill": (0, 255), "test_images": (0, math.inf)}, self.data, "data.")
         check_bounds({"epochs": (1e-9, 1e5)}, self.schedule, "schedule.")
         check_bounds(OPTIMIZER_BOUNDS, self.optimizer, "optimizer.")
         if self.paper:
@@ -385,9 +383,7 @@ def plan_cells(study: ImageStudy, *, images: int) -> list[ColumnRun]:
     """
     largest = max(study.batches.small, study.batches.large, *study.diffusion.batches)
     if largest > images:
-        raise ConfigError(
-            f"a batch of {largest} from {images} training images: it must not be larger than the data"
-        )
+        raise ConfigError(f"a batch of {largest} from {images} training images: it must not be larger than the data")
     settled = [_cell(study, column, images) for column in study.columns]
     for batch in study.diffusion.batches:
         for corrected in (False, True):
@@ -417,9 +413,7 @@ def column_of(study: ImageStudy, batch: int, *, corrected: bool) -> str | None:
     return name if name in study.columns else None
 
 
-def _cell(
-    study: ImageStudy, column: str, images: int, *, walk: int = 0, corrected: bool = False
-) -> ColumnRun:
+def _cell(study: ImageStudy, column: str, images: int, *, walk: int = 0, corrected: bool = False) -> ColumnRun:
     """A column, or the first phase of a batch size that no column has, before or after LR + GBN."""
     small, large, schedule = study.batches.small, study.batches.large, study.schedule
     batch = walk or (small if column == "SB" else large)
@@ -483,14 +477,10 @@ def notes(study: ImageStudy, cells: list[ColumnRun], *, images: int) -> list[str
         )
     sizes = {study.batches.small, study.batches.large, *study.diffusion.batches}
     for batch in sorted(size for size in sizes if images % size == 1):
-        said.append(
-            f"batch {batch} leaves one image of {images} over in every epoch; a single image is not a batch"
-        )
+        said.append(f"batch {batch} leaves one image of {images} over in every epoch; a single image is not a batch")
     if study.optimizer.finite_population and study.batches.large == images:
         said.append("the large batch is all the data: it has no sampling noise, and the factor is left out")
     ratio = study.batches.large / study.batches.small
     if study.schedule.adaptation == "epochs" and not math.isclose(ratio, math.ceil(ratio)):
-        said.append(
-            f"+RA takes {math.ceil(ratio)} times the epochs, as the code does, for a ratio of {ratio:.3g}"
-        )
+        said.append(f"+RA takes {math.ceil(ratio)} times the epochs, as the code does, for a ratio of {ratio:.3g}")
     return said

@@ -178,9 +178,7 @@ def make_plan(study: ImageStudy, path: Path, out: Path) -> ImagePlan:
     data = read_data(study, path)
     check_channels(study, channels=data.shape[0])
     cells = tuple(plan_cells(study, images=len(data.train)))
-    return ImagePlan(
-        study=study, path=Path(path), data=data, fingerprint=data.fingerprint(), cells=cells, out=out
-    )
+    return ImagePlan(study=study, path=Path(path), data=data, fingerprint=data.fingerprint(), cells=cells, out=out)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

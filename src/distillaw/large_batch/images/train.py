@@ -88,9 +88,7 @@ class Feed:
         order = torch.randperm(count, generator=generator)
         row, column = torch.randint(0, 2 * self._pad + 1, (2, count), generator=generator)
         flip = torch.rand(count, generator=generator) < 0.5
-        return Draws(
-            order=order.to(device), rows=row.to(device), columns=column.to(device), flips=flip.to(device)
-        )
+        return Draws(order=order.to(device), rows=row.to(device), columns=column.to(device), flips=flip.to(device))
 
     def batch(self, draws: Draws, start: int, size: int) -> tuple[Tensor, Tensor]:
         """Images B..., normalised float32 (B, C, H, W), and labels (B,), as they are trained on."""
@@ -151,9 +149,7 @@ class FileFeed:
     def plain(self, start: int, size: int) -> tuple[Tensor, Tensor]:
         """The middle of each, in the order of the files."""
         part = range(start, min(start + size, len(self)))
-        return self._normal([self._open(i, 0.5, 0.5, False) for i in part]), self._labels_N[
-            start : start + size
-        ]
+        return self._normal([self._open(i, 0.5, 0.5, False) for i in part]), self._labels_N[start : start + size]
 
     def _begin(self, draws: Draws, start: int, size: int) -> "list[Future[np.ndarray]]":
         index = draws.order[start : start + size]
@@ -204,9 +200,7 @@ def score(model: nn.Module, feed: Feed | FileFeed) -> ImageScore:
         wrong.append(logits_BK.argmax(1) != labels_B)
     model.train(was_training)
     places = torch.cat(wrong).nonzero().view(-1).tolist()
-    return ImageScore(
-        loss=float(torch.stack(losses).sum()) / len(feed), wrong=tuple(places), images=len(feed)
-    )
+    return ImageScore(loss=float(torch.stack(losses).sum()) / len(feed), wrong=tuple(places), images=len(feed))
 
 
 @torch.no_grad()
@@ -269,12 +263,9 @@ class CellRun:
         """Fresh weights; cells of one seed have the same."""
         self.study, self.cell, self.feeds = study, cell, feeds
         self._dropout, self._noise = (
-            torch.Generator(feeds.device).manual_seed(seed_of(cell.seed, stream))
-            for stream in (_DROPOUT, _NOISE)
+            torch.Generator(feeds.device).manual_seed(seed_of(cell.seed, stream)) for stream in (_DROPOUT, _NOISE)
         )
-        model = build_network(
-            study.network, feeds.shape, seed=seed_of(cell.seed, _WEIGHTS), dropout=self._dropout
-        )
+        model = build_network(study.network, feeds.shape, seed=seed_of(cell.seed, _WEIGHTS), dropout=self._dropout)
         if cell.ghost:
             model = convert_ghost_batchnorm(model, cell.ghost)
         self.model = model.to(feeds.device).train()
@@ -456,13 +447,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
         version = state["version"]
     except Exception as error:  # torch raises nearly anything on a damaged file
-        raise CacheError(
-            f"{path}: damaged ({type(error).__name__}); delete it, and its cell begins anew"
-        ) from error
+        raise CacheError(f"{path}: damaged ({type(error).__name__}); delete it, and its cell begins anew") from error
     if version != VERSION:
-        raise CacheError(
-            f"{path}: of version {version}, this is {VERSION}; delete it, and its cell begins anew"
-        )
+        raise CacheError(f"{path}: of version {version}, this is {VERSION}; delete it, and its cell begins anew")
     return state
 
 

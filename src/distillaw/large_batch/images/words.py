@@ -36,11 +36,7 @@ def points(value: float, interval: tuple[float, float] | None) -> str:
 def gain_sentence(gain: Gain) -> str:
     """One comparison in words."""
     real = "significant" if gain.is_significant else "not significant"
-    if (
-        not gain.is_significant
-        and gain.interval is not None
-        and not gain.interval[0] <= 0 <= gain.interval[1]
-    ):
+    if not gain.is_significant and gain.interval is not None and not gain.interval[0] <= 0 <= gain.interval[1]:
         real += " once all comparisons are counted"
     said = f"{gain_name(gain)}: {points(gain.mean, gain.interval)}, {real}"
     if gain.paper is None:
@@ -175,9 +171,7 @@ def differences(record: ImageRecord, row: PaperRow) -> list[str]:
         "flip": study.data.flip,
     }
     return [
-        f"{_WORDS[key]} {_say(ours[key])} (paper {_say(value)})"
-        for key, value in theirs.items()
-        if ours[key] != value
+        f"{_WORDS[key]} {_say(ours[key])} (paper {_say(value)})" for key, value in theirs.items() if ours[key] != value
     ]
 
 
@@ -201,6 +195,4 @@ _WORDS: Mapping[str, str] = {
 def _say(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return (
-        f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-    )
+    return f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -143,9 +143,7 @@ def import_runs(paths: Sequence[Path], options: Options) -> Import:
     _check_known(told, sources)
     runs = [run for source in sources for run in source.runs]
     if details and not set(runs) & set(details):
-        raise DataError(
-            f"--details: none of its runs ({_some(list(details))}) is among those read ({_some(runs)})"
-        )
+        raise DataError(f"--details: none of its runs ({_some(list(details))}) is among those read ({_some(runs)})")
     own = ImportedRows.joined([source.rows for source in sources if source.rows is not None])
     parts: list[ImportedRows] = []
     left: list[Left] = []
@@ -242,9 +240,7 @@ _BEFORE_END = {
         "there, and a law fitted to them is wrong. Use --at last"
     ),
     "constant": "at a constant learning rate: they compare with each other, not with cooled runs",
-    "unknown": (
-        "and no learning rate is logged: if it decayed, they are no finished runs and only --at last is right"
-    ),
+    "unknown": ("and no learning rate is logged: if it decayed, they are no finished runs and only --at last is right"),
 }
 """What to know of rows before the end of their run, by what is known of the learning rate there."""
 
@@ -263,9 +259,7 @@ def _moment_notes(found: Harvest, at: At | None, names: Names) -> list[str]:
     unique = found.rows["unique_tokens"]
     repeated = int(((unique != 0) & (unique < found.rows["tokens"])).sum())
     if repeated:
-        notes.append(
-            f"{repeated} of {len(found.rows)} rows saw text more than once; the laws are of fresh text"
-        )
+        notes.append(f"{repeated} of {len(found.rows)} rows saw text more than once; the laws are of fresh text")
     if at in (None, "last") and found.several:
         notes.append(f"{found.several} runs have several losses; the last of each is taken")
     return notes
@@ -294,9 +288,7 @@ def _read_details(path: Path | None) -> dict[str, dict[str, object]]:
     columns = read_columns(path)
     key = first_of(RUN_NAMES, columns)
     if key is None:
-        raise DataError(
-            f"--details {path}: no column `run` that names the runs; it has: {', '.join(columns)}"
-        )
+        raise DataError(f"--details {path}: no column `run` that names the runs; it has: {', '.join(columns)}")
     found: dict[str, dict[str, object]] = {}
     for i, run in enumerate(columns[key]):
         if str(run) in found:

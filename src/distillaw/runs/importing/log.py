@@ -189,9 +189,7 @@ def timeline(log: Log, names: Names, tokens_per_step: float | None) -> Timeline:
     return Timeline(at=at, tokens=tokens, loss=loss.value, end=end, in_time=log.in_time, differs=differs)
 
 
-def _tokens(
-    log: Log, names: Names, loss: Series, at: Array, tokens_per_step: float | None
-) -> tuple[Array, float]:
+def _tokens(log: Log, names: Names, loss: Series, at: Array, tokens_per_step: float | None) -> tuple[Array, float]:
     """Tokens at each loss, and at the end of the log."""
     if tokens_per_step is not None:
         return at * tokens_per_step, _end(log, names) * tokens_per_step
@@ -264,9 +262,7 @@ def choose_points(line: Timeline, at: At | None) -> list[int]:
     bad = [i for i in order if i <= max(chosen) and not (np.isfinite(line.loss[i]) and line.loss[i] > 0)]
     if bad:
         text = "diverged: " if np.isnan(line.loss[bad[0]]) else ""
-        raise NotUsableError(
-            f"{text}its loss is {line.loss[bad[0]]:g} at {format_count(line.tokens[bad[0]])} tokens"
-        )
+        raise NotUsableError(f"{text}its loss is {line.loss[bad[0]]:g} at {format_count(line.tokens[bad[0]])} tokens")
     counts = line.tokens[chosen]
     if len(np.unique(counts)) < len(counts):
         twice = next(x for x in counts if (counts == x).sum() > 1)

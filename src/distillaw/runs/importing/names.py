@@ -152,9 +152,7 @@ def choose_names(
         if exact is not None:
             found[name] = ColumnChoice(exact, "as told")
         elif not told_elsewhere and column.lower() != "none":
-            raise DataError(
-                f"{where}: no column {column!r}{did_you_mean(column, columns)}; it has: {_listed(columns)}"
-            )
+            raise DataError(f"{where}: no column {column!r}{did_you_mean(column, columns)}; it has: {_listed(columns)}")
     for name in _USUAL:
         if name in ("run", "group") and not table:
             continue  # a tracker knows its runs
@@ -261,14 +259,8 @@ def loss_unit(column: str, unit: str | None, bytes_per_token: float | None) -> U
         ConfigError: an unknown unit, or bytes per token without need.
     """
     if unit is not None and unit not in UNITS:
-        extra = (
-            " (fit such tables as they are: distillaw fit --unit bits-per-character)"
-            if "char" in unit
-            else ""
-        )
-        raise ConfigError(
-            f"--unit: unknown {unit!r}{did_you_mean(unit, UNITS)}; known: {', '.join(UNITS)}{extra}"
-        )
+        extra = " (fit such tables as they are: distillaw fit --unit bits-per-character)" if "char" in unit else ""
+        raise ConfigError(f"--unit: unknown {unit!r}{did_you_mean(unit, UNITS)}; known: {', '.join(UNITS)}{extra}")
     looks = next((kind for word, kind in _WORDS.items() if word in column.lower()), None)
     if unit is None and looks is not None:
         raise UnitError(
@@ -349,9 +341,7 @@ class Convention:
         why = "no width, which converting its total parameters needs (--columns width=COLUMN)"
         refused = dict.fromkeys(np.flatnonzero(np.isnan(width)).tolist(), why)
         for i in np.flatnonzero(left <= 0).tolist():
-            refused[i] = (
-                f"{params[i]:.4g} parameters are fewer than its embedding ({self.vocab:.0f} x {width[i]:.0f})"
-            )
+            refused[i] = f"{params[i]:.4g} parameters are fewer than its embedding ({self.vocab:.0f} x {width[i]:.0f})"
         return left, params, refused
 
 
@@ -384,9 +374,7 @@ def find_convention(
     if vocab is None:
         return Convention(source=source)
     if source != "total":
-        raise UnitError(
-            f"--vocab: column {chosen.column!r} holds non-embedding parameters already; leave --vocab out"
-        )
+        raise UnitError(f"--vocab: column {chosen.column!r} holds non-embedding parameters already; leave --vocab out")
     if "width" not in names:
         raise UnitError("--vocab: no column holds the models' width; say --columns width=COLUMN")
     return Convention(source="total", vocab=vocab, matrices=matrices)

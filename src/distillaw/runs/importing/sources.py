@@ -244,9 +244,7 @@ def _lone(
     file: Path, columns: Columns, parts: Mapping[tuple[str, object], Sequence[int]], sha256: str
 ) -> LoneRuns | None:
     """The parts of one row each; a part is a run in one arm."""
-    found = [
-        (place, name, rows[0]) for place, ((name, _), rows) in enumerate(parts.items()) if len(rows) == 1
-    ]
+    found = [(place, name, rows[0]) for place, ((name, _), rows) in enumerate(parts.items()) if len(rows) == 1]
     if not found:
         return None
     places, names, rows = zip(*found, strict=True)

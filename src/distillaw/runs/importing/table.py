@@ -63,9 +63,7 @@ def numbers(
 ) -> tuple[Array, NDArray[np.bool_]]:
     """The numbers of a column, NaN and infinity included, and where there is one."""
     if {*map(type, values)} <= {str, int, float}:
-        with contextlib.suppress(
-            ValueError, OverflowError
-        ):  # words and counts such as 124M are read one by one
+        with contextlib.suppress(ValueError, OverflowError):  # words and counts such as 124M are read one by one
             return np.array(values, dtype=np.float64), np.ones(len(values), dtype=bool)
     found = [read(value) for value in values]
     return np.array(found, dtype=np.float64), np.array([x is not None for x in found], dtype=bool)

@@ -265,9 +265,7 @@ def _require_tables(file: Path, base: sqlite3.Connection) -> None:
     kinds = dict(base.execute("SELECT name, type FROM sqlite_master").fetchall())
     for name in ("metrics", "configs"):
         if kinds.get(name) != "table":
-            raise DataError(
-                f"{file}: not a trackio database: {name} is {kinds.get(name, 'not there')}, not a table"
-            )
+            raise DataError(f"{file}: not a trackio database: {name} is {kinds.get(name, 'not there')}, not a table")
 
 
 def _from_parquet(file: Path) -> tuple[Rows, Rows, list[Path]]:
@@ -337,9 +335,7 @@ def _accumulator(folder: Path) -> Any:
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     except ImportError:
-        raise DataError(
-            'reading TensorBoard logs needs tensorboard; pip install "distillaw[import]"'
-        ) from None
+        raise DataError('reading TensorBoard logs needs tensorboard; pip install "distillaw[import]"') from None
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # purges after a restart are as they should be
     events = EventAccumulator(str(folder), size_guidance=_ALL)
     events.Reload()
