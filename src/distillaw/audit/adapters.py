@@ -60,12 +60,7 @@ def own_loss() -> list[Findings]:
         **options: Any,
     ) -> torch.Tensor:
         return distillation_loss(
-            student_hidden,
-            student_head,
-            labels,
-            teacher_hidden=teacher_hidden,
-            teacher_head=teacher_head,
-            **options,
+            student_hidden, student_head, labels, teacher_hidden=teacher_hidden, teacher_head=teacher_head, **options
         )
 
     arguments = {name: name for name in ("student_hidden", "student_head", "teacher_hidden", "teacher_head", "labels")}
@@ -81,21 +76,11 @@ def own_loss() -> list[Findings]:
         {"top_k": 4, "top_k_rule": "renormalised"},
     ):
         shared = {"temperature": 2.0, "temperature_squared": True, "distill_weight": 0.5, "hard_weight": 0.5}
-        more = {
-            "weights_add_up": True,
-            "vocabulary": "cut-both",
-            "reduction": "given",
-            "beta": 0.5,
-            "skew": 0.1,
-        }
+        more = {"weights_add_up": True, "vocabulary": "cut-both", "reduction": "given", "beta": 0.5, "skew": 0.1}
         options = {"divergence": fields.get("divergence", "forward-kl")}
         found.append(
             loss_findings(
-                loss,
-                plain_objective(**(shared | more | fields)),
-                arguments,
-                options=options,
-                dtype="bfloat16",
+                loss, plain_objective(**(shared | more | fields)), arguments, options=options, dtype="bfloat16"
             )
         )
     return found

@@ -90,8 +90,7 @@ def _templates(findings: Findings, own: Any, other: Any) -> None:
     if ids[0] != ids[1]:
         first = next((i for i, (a, b) in enumerate(zip(*ids, strict=False)) if a != b), min(map(len, ids)))
         findings.wrong(
-            "tokenizers",
-            f"the chat templates differ from token {first} on ({len(ids[0])} and {len(ids[1])} tokens)",
+            "tokenizers", f"the chat templates differ from token {first} on ({len(ids[0])} and {len(ids[1])} tokens)"
         )
 
 

@@ -59,15 +59,7 @@ def kd_loss() -> list[Findings]:
         total = fused(student_head, student_hidden, rows.indices, rows.values.log_softmax(-1), kept, labels)
         return total / num_tokens
 
-    names = (
-        "student_hidden",
-        "student_head",
-        "teacher_hidden",
-        "teacher_head",
-        "labels",
-        "mask",
-        "num_tokens",
-    )
+    names = ("student_hidden", "student_head", "teacher_hidden", "teacher_head", "labels", "mask", "num_tokens")
     roles = (*names, "temperature", "beta", "distill_weight", "hard_weight", "top_k", "chunk")
     found = []
     for rule, beta in (("renormalised", 0.0), ("subset", 0.0), ("subset", 0.2), ("subset", 1.0)):
@@ -94,13 +86,7 @@ def kd_trainer(way: str) -> list[Findings]:
     trainer = imported(f"{_PLUGIN}.trainer", "AxolotlKDTrainer", f"axolotl-kd-{way}")
     arguments = imported("axolotl.core.training_args", "AxolotlTrainingArguments", f"axolotl-kd-{way}")
     mixin = imported(f"{_PLUGIN}.args", "KDTrainingArgsMixin", f"axolotl-kd-{way}")
-    settings = {
-        "kd_ce_alpha": 0.1,
-        "kd_alpha": 0.9,
-        "kd_temperature": 1.0,
-        "kd_beta": 0.0,
-        "kd_normalize_topk": True,
-    }
+    settings = {"kd_ce_alpha": 0.1, "kd_alpha": 0.9, "kd_temperature": 1.0, "kd_beta": 0.0, "kd_normalize_topk": True}
     options: dict[str, Any] = {f"args.{name}": value for name, value in settings.items()}
     kind = dataclasses.make_dataclass("KDArguments", [], bases=(mixin, arguments))
     kind.__module__ = __name__
@@ -136,11 +122,7 @@ class _StoredRows(TrainerTarget):
         more: dict[str, Any] = {}
         if self.way != "offline":
             name = "collator_online_teacher.OnlineTeacherCollator"
-            more = {
-                "kd_online_server_base_url": "http://teacher",
-                "kd_online_topk": _K,
-                "kd_online_server": self.way,
-            }
+            more = {"kd_online_server_base_url": "http://teacher", "kd_online_topk": _K, "kd_online_server": self.way}
         module, _, kind = name.partition(".")
         self.collator = imported(f"{_PLUGIN}.{module}", kind, f"axolotl-kd-{self.way}")(
             tokenizer=tiny_tokenizer(self.vocab), **more

@@ -91,22 +91,12 @@ class Batch:
     def with_logits(self, student: torch.Tensor, teacher: torch.Tensor) -> "Batch":
         """Other logits, the same tokens."""
         return Batch(
-            student=student,
-            teacher=teacher,
-            ids=self.ids,
-            targets=self.targets,
-            real=self.real,
-            prompts=self.prompts,
+            student=student, teacher=teacher, ids=self.ids, targets=self.targets, real=self.real, prompts=self.prompts
         )
 
 
 def make_batch(
-    spans: Sequence[Span] = RAGGED,
-    *,
-    vocab: int = 17,
-    teacher_vocab: int = 0,
-    seed: int = 0,
-    scale: float = 1.5,
+    spans: Sequence[Span] = RAGGED, *, vocab: int = 17, teacher_vocab: int = 0, seed: int = 0, scale: float = 1.5
 ) -> Batch:
     """Random logits over ragged rows; id 0 is pad and eos, and the last answer token is an eos.
 
@@ -142,11 +132,4 @@ def make_batch(
     # at every second position the teacher's likeliest token is the label, for losses that choose by it
     agrees = (targets >= 0) & (torch.arange(width) % 2 == 0)
     teacher[agrees, targets[agrees]] += 6 * scale
-    return Batch(
-        student=student,
-        teacher=teacher,
-        ids=ids,
-        targets=targets,
-        real=real,
-        prompts=prompts,
-    )
+    return Batch(student=student, teacher=teacher, ids=ids, targets=targets, real=real, prompts=prompts)

@@ -180,11 +180,7 @@ def finding_table(answer: Mapping[str, Any], *, verdicts: Iterable[str] = VERDIC
         for said, names in named.items():
             whole = [", ".join(names)] if verdict == "not-testable" else names
             rows += [[name, verdict, said] for name in whole]
-    columns = [
-        text("property", is_wrapped=True),
-        text("verdict", is_facet=True),
-        text("evidence", is_wrapped=True),
-    ]
+    columns = [text("property", is_wrapped=True), text("verdict", is_facet=True), text("evidence", is_wrapped=True)]
     return Table(columns, rows)
 
 

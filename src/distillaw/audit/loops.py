@@ -171,12 +171,7 @@ class LoopTarget:
             "teacher": teacher,
             "batches": [tuple(b[key] for key in keys) for b in batches] if keys else batches,
             "samples": [
-                {
-                    "input_ids": s.ids.tolist(),
-                    "labels": s.labels.tolist(),
-                    "prompt_length": s.prompt,
-                    "index": s.index,
-                }
+                {"input_ids": s.ids.tolist(), "labels": s.labels.tolist(), "prompt_length": s.prompt, "index": s.index}
                 for s in samples
             ],
             "lr": training.lr,
@@ -401,13 +396,7 @@ def _of_loop(
 
 
 def _strays(
-    findings: Findings,
-    update: Update,
-    rows: Rows,
-    calls: Sequence[ForwardPass],
-    seen: set[int],
-    number: int,
-    mask: str,
+    findings: Findings, update: Update, rows: Rows, calls: Sequence[ForwardPass], seen: set[int], number: int, mask: str
 ) -> bool:
     """Gradients where nothing of this update lies: pads, earlier windows, other samples."""
     if not bool(update.gradient.isfinite().all()):
@@ -441,9 +430,7 @@ def _unclipped(
     limit = contract.training.clip_norm
     if update.norm > limit * (1 + 1e-4):
         findings.wrong(
-            "optimizer",
-            f"the gradient's norm is {update.norm:.4g}, above the declared {limit:g}",
-            f"update {number}",
+            "optimizer", f"the gradient's norm is {update.norm:.4g}, above the declared {limit:g}", f"update {number}"
         )
     if update.norm < limit * (1 - 1e-3):
         return gradient
@@ -511,8 +498,7 @@ def _states(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
         findings.wrong("teacher-state", "the teacher is never called")
     elif calls:
         findings.right(
-            "teacher-state",
-            f"{len(calls)} calls in {training.teacher_mode} mode, the same parameters at the end",
+            "teacher-state", f"{len(calls)} calls in {training.teacher_mode} mode, the same parameters at the end"
         )
     own = [(n, c) for n, u in enumerate(run.updates, start=1) for c in _training_calls(u, known)]
     wrong = [n for n, c in own if c.training != (training.student_mode == "train")]
@@ -604,8 +590,7 @@ def _packing(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
             continue
         if any(not c.separated for c in packed):
             findings.wrong(
-                "packing",
-                f"samples of one row see those before them in the {whose}: no mask keeps them apart",
+                "packing", f"samples of one row see those before them in the {whose}: no mask keeps them apart"
             )
         for call in packed:
             if call.positions is None:
@@ -684,8 +669,7 @@ def _schedule(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
             findings.wrong("optimizer", f"norms and biases decay by {group['weight_decay']:g}")
         if not group["vectors"] and abs(group["weight_decay"] - training.weight_decay) > 1e-12:
             findings.wrong(
-                "optimizer",
-                f"weights decay by {group['weight_decay']:g}, declared: {training.weight_decay:g}",
+                "optimizer", f"weights decay by {group['weight_decay']:g}, declared: {training.weight_decay:g}"
             )
 
 
@@ -815,8 +799,7 @@ def _ranks(findings: Findings, target: LoopTarget) -> None:
             best = next((says for p, says in each.candidates if p == "distributed"), each.says)
             findings.wrong("distributed", best, f"update {number} on two ranks")
     findings.right(
-        "distributed",
-        f"{len(first.updates)} updates on two gloo ranks; more ranks and sharded models are not run here",
+        "distributed", f"{len(first.updates)} updates on two gloo ranks; more ranks and sharded models are not run here"
     )
 
 

@@ -611,9 +611,7 @@ def _precision(findings: Findings, target: LossTarget) -> None:
                 findings.wrong("precision", "the gradient is not finite", case.name)
             elif name != "disjoint" and gap > slack * max(size, 1e-12):
                 findings.wrong(
-                    "precision",
-                    f"the gradient is off by {gap / max(size, 1e-12):.2g} of its largest entry",
-                    case.name,
+                    "precision", f"the gradient is off by {gap / max(size, 1e-12):.2g} of its largest entry", case.name
                 )
             if (
                 o.reported in (None, "objective")

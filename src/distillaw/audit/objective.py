@@ -142,10 +142,7 @@ def hard_token(student: torch.Tensor, targets: torch.Tensor, o: DeclaredLoss) ->
     """Cross-entropy to the label of each position, 0 where there is none, (P,)."""
     has = targets >= 0
     losses = torch.nn.functional.cross_entropy(
-        student / o.hard_temperature,
-        targets.clamp_min(0),
-        reduction="none",
-        label_smoothing=o.label_smoothing,
+        student / o.hard_temperature, targets.clamp_min(0), reduction="none", label_smoothing=o.label_smoothing
     )
     return torch.where(has, losses, 0.0)
 

@@ -89,15 +89,7 @@ class ForwardPass:
 class ProbeLM(nn.Module):
     """logits = head(norm * embedding(id)) + bias, whatever stands before; keeps every call."""
 
-    def __init__(
-        self,
-        vocab: int,
-        columns: int,
-        *,
-        seed: int,
-        dropout: float = 0.0,
-        scale: float = 1.2,
-    ) -> None:
+    def __init__(self, vocab: int, columns: int, *, seed: int, dropout: float = 0.0, scale: float = 1.2) -> None:
         super().__init__()
         g = torch.Generator().manual_seed(seed)
         self.model = nn.Embedding(vocab, columns, dtype=torch.float64)
@@ -184,10 +176,7 @@ class Recorder:
     def __enter__(self) -> "Recorder":
         from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-        self._hooks = [
-            register_optimizer_step_pre_hook(self._before),
-            register_optimizer_step_post_hook(self._after),
-        ]
+        self._hooks = [register_optimizer_step_pre_hook(self._before), register_optimizer_step_post_hook(self._after)]
         return self
 
     def __exit__(self, *_: object) -> None:

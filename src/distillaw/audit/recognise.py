@@ -415,10 +415,7 @@ def _of_other_mask(case: _Observed, fits: Callable[..., bool]) -> list[Mismatch]
             value = weights(rows, o.but(mask=mask, reduction=reduction), per=case.per)[0]
             if fits(value) and reduction in (o.reduction, "position-mean" if mask == "all" else ""):
                 return []  # a mean over the mask that is there
-            for share, more in (
-                (1.0, ""),
-                (1 / rows.student.shape[-1], ", and averaged over the vocabulary"),
-            ):
+            for share, more in ((1.0, ""), (1 / rows.student.shape[-1], ", and averaged over the vocabulary")):
                 if fits(share * value):
                     says = f"the divergence is reduced by {reduction}{more}, not by {o.reduction}"
                     return [Mismatch("normalisation", says, (), "divergence")]

@@ -51,11 +51,7 @@ def _limited(target: str, seconds: float, at: list[str]) -> Iterator[None]:
 
 
 def audit_target(
-    target: str,
-    contract: Contract | None,
-    *,
-    timeout: float = 600.0,
-    told: Callable[[str], None] = lambda phase: None,
+    target: str, contract: Contract | None, *, timeout: float = 600.0, told: Callable[[str], None] = lambda phase: None
 ) -> Findings:
     """Audit what a command line names.
 

@@ -131,12 +131,7 @@ class TrainerTarget(LoopTarget):
         self.prepare(function, contract)
         name = contract.target.arguments.get("teacher", "teacher_model")
         teacher = {"teacher": name} if name else {}  # none where its rows are stored
-        self.roles = {
-            "student": "model",
-            "samples": "train_dataset",
-            "epochs": "",
-            "evaluation": "eval_dataset",
-        }
+        self.roles = {"student": "model", "samples": "train_dataset", "epochs": "", "evaluation": "eval_dataset"}
         self.roles |= teacher | dict.fromkeys(("checkpoint", "stop_after", "resume"), "")
 
     shares_out = True
@@ -293,10 +288,7 @@ class ScriptTarget(LoopTarget):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
-            places = {
-                "out": str(roles.get("checkpoint") or folder / "out"),
-                "data": str(folder / "data.jsonl"),
-            }
+            places = {"out": str(roles.get("checkpoint") or folder / "out"), "data": str(folder / "data.jsonl")}
             models = [ProbeForCausalLM(config) for config in probe_configs(self)]
             teacher = models[1].probe
             for model in models:

@@ -11,14 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 
 from distillaw.audit.contract import DeclaredLoss
-from distillaw.audit.objective import (
-    PerToken,
-    Rows,
-    entries,
-    log_pair,
-    per_token,
-    weights,
-)
+from distillaw.audit.objective import PerToken, Rows, entries, log_pair, per_token, weights
 
 T = TypeVar("T")
 
@@ -45,11 +38,7 @@ def shapes(o: DeclaredLoss, vocab: int) -> Iterator[Variant[PerToken]]:
     if t != 1:
         yield _changed(o, "temperature", f"only the student's logits are divided by {t:g}", teacher_temperature=1.0)
         yield _changed(
-            o,
-            "temperature",
-            f"only the teacher's logits are divided by {t:g}",
-            temperature=1.0,
-            teacher_temperature=t,
+            o, "temperature", f"only the teacher's logits are divided by {t:g}", temperature=1.0, teacher_temperature=t
         )
     yield from _truncations(o, vocab)
     yield from _slips(o)
@@ -141,14 +130,7 @@ def _truncations(o: DeclaredLoss, vocab: int) -> Iterator[Variant[PerToken]]:
                 if (k, rule, whose) == (o.top_k, o.top_k_rule, o.top_k_of):
                     continue
                 by = "" if whose == "teacher" else ", chosen by the student"
-                yield _changed(
-                    o,
-                    "top-k",
-                    f"{says} (k = {k}{by})",
-                    top_k=k,
-                    top_k_rule=rule,
-                    top_k_of=whose,
-                )
+                yield _changed(o, "top-k", f"{says} (k = {k}{by})", top_k=k, top_k_rule=rule, top_k_of=whose)
         for shards in (2, 4):
             if vocab % shards == 0 or shards == 2:
                 yield Variant(
@@ -192,22 +174,10 @@ _SLIPS: tuple[tuple[str, PerToken], ...] = (
         "probabilities stand where log-probabilities belong (first argument)",
         _slip(lambda p, q: -(p.exp() * q.exp()).sum(-1)),
     ),
-    (
-        "the teacher's log-probabilities are taken for probabilities (log_target)",
-        _slip(lambda p, q: -(p * q).sum(-1)),
-    ),
-    (
-        "the teacher's probabilities are exponentiated (log_target)",
-        _slip(lambda p, q: -(p.exp().exp() * q).sum(-1)),
-    ),
-    (
-        "softmax is applied twice to the student",
-        _slip(lambda p, q: -(p.exp() * q.exp().log_softmax(-1)).sum(-1)),
-    ),
-    (
-        "softmax is applied twice to the teacher",
-        _slip(lambda p, q: -(p.exp().softmax(-1) * q).sum(-1)),
-    ),
+    ("the teacher's log-probabilities are taken for probabilities (log_target)", _slip(lambda p, q: -(p * q).sum(-1))),
+    ("the teacher's probabilities are exponentiated (log_target)", _slip(lambda p, q: -(p.exp().exp() * q).sum(-1))),
+    ("softmax is applied twice to the student", _slip(lambda p, q: -(p.exp() * q.exp().log_softmax(-1)).sum(-1))),
+    ("softmax is applied twice to the teacher", _slip(lambda p, q: -(p.exp().softmax(-1) * q).sum(-1))),
     (
         "the teacher's likeliest token is the target",
         _slip(lambda p, q: -q.gather(-1, p.argmax(-1, keepdim=True)).squeeze(-1)),
@@ -239,10 +209,7 @@ def _slips(o: DeclaredLoss) -> Iterator[Variant[PerToken]]:
 def _vocabularies(o: DeclaredLoss) -> Iterator[Variant[PerToken]]:
     def filled(s: torch.Tensor, t: torch.Tensor, o: DeclaredLoss) -> torch.Tensor:
         more = t.shape[-1] - s.shape[-1]
-        s, t = (
-            torch.nn.functional.pad(s, (0, max(more, 0))),
-            torch.nn.functional.pad(t, (0, max(-more, 0))),
-        )
+        s, t = (torch.nn.functional.pad(s, (0, max(more, 0))), torch.nn.functional.pad(t, (0, max(-more, 0))))
         return per_token(s, t, o)
 
     def cut_after(s: torch.Tensor, t: torch.Tensor, o: DeclaredLoss) -> torch.Tensor:
@@ -266,16 +233,10 @@ def hard_shapes(o: DeclaredLoss) -> Iterator[Variant[DeclaredLoss]]:
     t = o.temperature or 1.0
     if t != o.hard_temperature:
         yield Variant(
-            "temperature",
-            f"the cross-entropy to labels is at temperature {t:g} too",
-            o.but(hard_temperature=t),
+            "temperature", f"the cross-entropy to labels is at temperature {t:g} too", o.but(hard_temperature=t)
         )
     if o.hard_temperature != 1:
-        yield Variant(
-            "temperature",
-            "the cross-entropy to labels is at temperature 1",
-            o.but(hard_temperature=1.0),
-        )
+        yield Variant("temperature", "the cross-entropy to labels is at temperature 1", o.but(hard_temperature=1.0))
     for smoothing in dict.fromkeys((0.0, 0.05, 0.1, 0.2)):
         if smoothing != o.label_smoothing:
             yield Variant(

@@ -348,11 +348,7 @@ def _build_ids(spec: DataSpec, files: list[Path], folder: Path, say: Callable[[s
             np.save(file, _joined(chosen))
             tokens = int(chosen[:, 2].sum())
             shard = {"file": file.name, "tokens": tokens, "sha256": pieces_hash(file, sources)}
-            splits[side] = {
-                "documents": int(counts[sides == side].sum()),
-                "tokens": tokens,
-                "shards": [shard],
-            }
+            splits[side] = {"documents": int(counts[sides == side].sum()), "tokens": tokens, "shards": [shard]}
     _write_manifest(spec, folder, tokenizer, splits, characters=0, sources=sources)
 
 
@@ -386,11 +382,7 @@ def _joined(runs: np.ndarray) -> np.ndarray:
 
 
 def _hold_out(
-    spec: DataSpec,
-    runs: np.ndarray,
-    opened: list[TokenFile],
-    tokenizer: "PreTrainedTokenizerBase",
-    folder: Path,
+    spec: DataSpec, runs: np.ndarray, opened: list[TokenFile], tokenizer: "PreTrainedTokenizerBase", folder: Path
 ) -> dict:
     """The first document of every run, copied; returns the manifest's entry."""
     writer, end, bounds = ShardWriter(folder, "validation", _dtype(tokenizer)), tokenizer.eos_token_id, [0]

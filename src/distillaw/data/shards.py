@@ -30,17 +30,7 @@ HELDOUT_BOUNDS = "validation-documents.npy"
 DOCUMENTS = "documents.npz"
 BESIDE = (HELDOUT_BOUNDS, DOCUMENTS)
 """Files beside the manifest that it vouches for; the others lie in the tokenizer's folder."""
-_KEYS = {
-    "spec",
-    "tokenizer_hash",
-    "vocab_size",
-    "dtype",
-    "documents",
-    "characters",
-    "splits",
-    "data_hash",
-    "files",
-}
+_KEYS = {"spec", "tokenizer_hash", "vocab_size", "dtype", "documents", "characters", "splits", "data_hash", "files"}
 _AGAIN = "Delete {} to tokenise again"
 PIECES = "-pieces.npy"
 OPEN_FILES = 256
@@ -276,10 +266,7 @@ class BatchOrder:
 
     def _order(self, epoch: int) -> "np.ndarray | _Scrambled":
         if epoch != self._epoch:
-            generator, size = (
-                np.random.Generator(np.random.Philox(key=[self.seed, epoch])),
-                self.split.num_windows,
-            )
+            generator, size = (np.random.Generator(np.random.Philox(key=[self.seed, epoch])), self.split.num_windows)
             listed = size <= LISTED_WINDOWS
             self._permutation = generator.permutation(size) if listed else _Scrambled(generator, size)
             self._epoch = epoch

@@ -68,10 +68,7 @@ def word_tokenizer(words: list[str]) -> "PreTrainedTokenizerBase":
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=END_OF_TEXT))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=END_OF_TEXT,
-        eos_token=END_OF_TEXT,
-        clean_up_tokenization_spaces=False,
+        tokenizer_object=tokenizer, bos_token=END_OF_TEXT, eos_token=END_OF_TEXT, clean_up_tokenization_spaces=False
     )
 
 
@@ -109,11 +106,7 @@ def encode_documents(tokenizer: "PreTrainedTokenizerBase", documents: list[str])
     A text that spells a special token (`<|endoftext|>`) has written characters: it does not end a document.
     """
     encoded = tokenizer(
-        documents,
-        add_special_tokens=False,
-        split_special_tokens=True,
-        return_attention_mask=False,
-        verbose=False,
+        documents, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
     )
     return encoded["input_ids"]
 
@@ -170,9 +163,7 @@ def special_pattern(tokenizer: "PreTrainedTokenizerBase") -> re.Pattern[str]:
 
 
 def render_chat(
-    control: re.Pattern[str],
-    messages: Sequence[Mapping[str, str]],
-    render: Callable[[list[dict[str, str]]], str],
+    control: re.Pattern[str], messages: Sequence[Mapping[str, str]], render: Callable[[list[dict[str, str]]], str]
 ) -> Rendered:
     """Messages through a template.
 
@@ -258,10 +249,6 @@ def _encode(
     tokenizer: "PreTrainedTokenizerBase", text: str, **options: object
 ) -> tuple[list[int], list[tuple[int, int]]]:
     encoded = tokenizer(
-        text,
-        add_special_tokens=False,
-        return_offsets_mapping=tokenizer.is_fast,
-        verbose=False,
-        **options,
+        text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast, verbose=False, **options
     )
     return list(encoded["input_ids"]), [tuple(span) for span in encoded.get("offset_mapping", ())]

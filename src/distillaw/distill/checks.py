@@ -8,13 +8,7 @@ from distillaw.runs.spec import is_reverse_kl
 
 
 def check_numbers(
-    *,
-    distill_weight: float,
-    temperature: float,
-    z_weight: float,
-    beta: float,
-    skew: float,
-    chunk_tokens: int | None,
+    *, distill_weight: float, temperature: float, z_weight: float, beta: float, skew: float, chunk_tokens: int | None
 ) -> None:
     """Every number in its range."""
     rules = (

@@ -91,13 +91,7 @@ def loss_parts(
     checks.check_use(labels_BT, teacher is not None, distill_weight)
     if teacher is not None and (top_k or top_p != 1):
         checks.check_truncation(
-            top_k,
-            top_p,
-            divergence=divergence,
-            beta=beta,
-            skew=skew,
-            vocab=vocab,
-            is_stored=targets is not None,
+            top_k, top_p, divergence=divergence, beta=beta, skew=skew, vocab=vocab, is_stored=targets is not None
         )
     teacher = teacher if distill_weight else None
     labels_N, index_N = _counted(labels_BT, student_hidden_BTH, ignore_index, vocab)

@@ -166,11 +166,7 @@ class CalibratedScores:
         )
 
     def add(
-        self,
-        document: np.ndarray,
-        labels: torch.Tensor,
-        logp_NV: torch.Tensor,
-        theirs_NV: torch.Tensor | None,
+        self, document: np.ndarray, labels: torch.Tensor, logp_NV: torch.Tensor, theirs_NV: torch.Tensor | None
     ) -> None:
         """Count the tokens of a piece of the logits; `document` and `labels` of each, shape (N,)."""
         labels = labels.to(logp_NV.device)
@@ -235,10 +231,7 @@ class CalibratedScores:
         }
 
 
-_MEANING = {
-    "data": "whether the first choice came",
-    "of_teacher": "the teacher itself against data",
-} | AGAINST_TEACHER
+_MEANING = {"data": "whether the first choice came", "of_teacher": "the teacher itself against data"} | AGAINST_TEACHER
 
 
 @torch.no_grad()
@@ -267,11 +260,7 @@ def score_calibration(
 
 @torch.no_grad()
 def score_calibrated(
-    model: "PreTrainedModel",
-    heldout: HeldoutSet,
-    *,
-    teacher: AnyTeacher | None = None,
-    ranks: Ranks = ALONE,
+    model: "PreTrainedModel", heldout: HeldoutSet, *, teacher: AnyTeacher | None = None, ranks: Ranks = ALONE
 ) -> CalibratedScores:
     """The losses of `score_heldout`, and calibration from the same logits."""
     with scoring(model):
@@ -296,10 +285,7 @@ def _score(
 
 
 def _score_batch(
-    model: "PreTrainedModel | ModelTeacher",
-    teacher: AnyTeacher | None,
-    batch: HeldoutSet,
-    found: CalibratedScores,
+    model: "PreTrainedModel | ModelTeacher", teacher: AnyTeacher | None, batch: HeldoutSet, found: CalibratedScores
 ) -> None:
     scored_BT = batch.labels != IGNORE
     labels_N = batch.labels[scored_BT]

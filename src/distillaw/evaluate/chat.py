@@ -25,14 +25,7 @@ from distillaw.evaluate.verdicts import (
 )
 from distillaw.evaluate.wishes import ChatWishes
 from distillaw.models.source import ModelSource, fingerprint, locate
-from distillaw.runs.files import (
-    append_json_lines,
-    content_hash,
-    file_sha256,
-    parse_json,
-    read_json_lines,
-    read_text,
-)
+from distillaw.runs.files import append_json_lines, content_hash, file_sha256, parse_json, read_json_lines, read_text
 from distillaw.runs.pace import Telling
 
 WITH_REFERENCE = ("math", "reasoning", "coding")
@@ -355,10 +348,7 @@ def judge_chat(
     lengths = None
     if second is not None:
         lengths = {
-            (each.question_id, turn): (
-                len(first[each.question_id][turn]),
-                len(second[each.question_id][turn]),
-            )
+            (each.question_id, turn): (len(first[each.question_id][turn]), len(second[each.question_id][turn]))
             for each in questions
             for turn in range(len(each.turns))
         }
@@ -408,16 +398,8 @@ def _answers(
                 said, ended = chat.write(messages, max_tokens=max_tokens)
                 messages.append({"role": "assistant", "content": said})
                 cut.append(not ended)
-            row = {
-                "key": keys[question.question_id],
-                "question_id": question.question_id,
-                "model": source.name,
-            }
-            row |= {
-                "turns": question.turns,
-                "answers": [each["content"] for each in messages[1::2]],
-                "cut": cut,
-            }
+            row = {"key": keys[question.question_id], "question_id": question.question_id, "model": source.name}
+            row |= {"turns": question.turns, "answers": [each["content"] for each in messages[1::2]], "cut": cut}
             append_json_lines(file, [row])
             known[keys[question.question_id]] = row
             progress.advance()

@@ -17,15 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distillaw.errors import ConfigError, DataError
-from distillaw.evaluate.benchmarks import (
-    JUDGES,
-    BenchmarkScore,
-    Row,
-    TaskRows,
-    TaskSpec,
-    interval_of,
-    mean_and_se,
-)
+from distillaw.evaluate.benchmarks import JUDGES, BenchmarkScore, Row, TaskRows, TaskSpec, interval_of, mean_and_se
 from distillaw.evaluate.sandbox import check_samples, pass_at_k
 from distillaw.evaluate.wishes import Way
 from distillaw.models.parallel import ALONE, Ranks
@@ -91,12 +83,7 @@ def _ask(
     with _quiet():
         from lm_eval.evaluator import evaluate
 
-        from distillaw.evaluate.lm_eval_parts import (
-            RememberingLM,
-            SharedContextLM,
-            require_metrics,
-            sandboxed,
-        )
+        from distillaw.evaluate.lm_eval_parts import RememberingLM, SharedContextLM, require_metrics, sandboxed
 
         if "process_results" not in spec.harness:
             require_metrics(spec.task, {each["metric"] for each in spec.harness.get("metric_list", [])})
@@ -133,10 +120,7 @@ def _task(spec: TaskSpec, name: str, rows: TaskRows, way: Way):
         "task": name,
         "test_split": "test",
         "num_fewshot": len(shots),
-        "custom_dataset": lambda **_: {
-            "test": Dataset.from_list(test),
-            "shots": Dataset.from_list(shots or test[:1]),
-        },
+        "custom_dataset": lambda **_: {"test": Dataset.from_list(test), "shots": Dataset.from_list(shots or test[:1])},
         "fewshot_split": "shots",
         "fewshot_config": {"sampler": "first_n"},
     }

@@ -29,13 +29,7 @@ _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _RULE_PATH_BENEATH = 1  # linux/landlock.h
 _READ = 1 << 2 | 1 << 3  # read files, list folders
 # all rights that each ABI of landlock knows
-_FILE_RIGHTS_BY_ABI = {
-    1: (1 << 13) - 1,
-    2: (1 << 14) - 1,
-    3: (1 << 15) - 1,
-    4: (1 << 15) - 1,
-    5: (1 << 16) - 1,
-}
+_FILE_RIGHTS_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
 _NET_RIGHTS = 1 << 0 | 1 << 1  # bind and connect TCP, from ABI 4
 _SCOPES = 1 << 0 | 1 << 1  # abstract sockets, signals, from ABI 6
 _NEWUSER, _NEWNET, _NEWPID, _NEWIPC, _NEWNS = 0x10000000, 0x40000000, 0x20000000, 0x08000000, 0x00020000
@@ -124,11 +118,7 @@ def _namespaces(libc: ctypes.CDLL, report: int) -> list[str]:
         return ["network"] if libc.unshare(_NEWUSER | _NEWNET) == 0 else []
     walls = ["network", "processes"]
     with contextlib.suppress(OSError):
-        for name, line in (
-            ("setgroups", "deny"),
-            ("uid_map", f"{user} {user} 1"),
-            ("gid_map", f"{group} {group} 1"),
-        ):
+        for name, line in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(line)
         walls += _small_disk(libc)

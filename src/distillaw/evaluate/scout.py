@@ -30,13 +30,7 @@ from distillaw.models.teacher import architecture_of, load_teacher
 from distillaw.quantities import bits_per_byte, format_bytes, format_count
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.pace import Telling
-from distillaw.runs.paired import (
-    DocumentScores,
-    PairedDifference,
-    clustered_se,
-    in_bits,
-    paired_difference,
-)
+from distillaw.runs.paired import DocumentScores, PairedDifference, clustered_se, in_bits, paired_difference
 from distillaw.runs.places import check_folder, claim_folder
 from distillaw.runs.store import run_result
 
@@ -194,11 +188,7 @@ def scout_record(found: Sequence[ScoutedTeacher]) -> dict[str, object]:
     text = {"documents": one.documents, "bytes": one.bytes, "hash": one.text_hash}
     teachers = [
         {name: getattr(each, name) for name in _TOLD}
-        | {
-            "same_tokenizer_as": list(each.same_tokenizer_as),
-            "seconds": each.seconds,
-            "cached": each.is_cached,
-        }
+        | {"same_tokenizer_as": list(each.same_tokenizer_as), "seconds": each.seconds, "cached": each.is_cached}
         for each in found
     ]
     differences = []
@@ -290,12 +280,7 @@ def _settle_windows(sources: Sequence[ModelSource], context: int | None, stride:
 
 
 def _measure(
-    source: ModelSource,
-    excerpt: Excerpt,
-    context: int,
-    stride: int,
-    device: str,
-    say: Callable[[str], None],
+    source: ModelSource, excerpt: Excerpt, context: int, stride: int, device: str, say: Callable[[str], None]
 ) -> dict[str, object]:
     """What is stored of one candidate: sums over the tokens of each document, and its sizes."""
     began = time.monotonic()

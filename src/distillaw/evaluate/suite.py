@@ -19,14 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distillaw.errors import ConfigError
-from distillaw.evaluate.benchmarks import (
-    TaskRows,
-    TaskSpec,
-    choose_tasks,
-    known_tasks,
-    mean_of_suite,
-    read_tasks,
-)
+from distillaw.evaluate.benchmarks import TaskRows, TaskSpec, choose_tasks, known_tasks, mean_of_suite, read_tasks
 from distillaw.evaluate.calibration import score_text, settle_context
 from distillaw.evaluate.chat import check_chat, identity_of, judge_chat
 from distillaw.evaluate.harness import run_benchmark
@@ -199,22 +192,13 @@ def _text(session: _Session, wishes: TextWishes, teacher: ModelSource | None) ->
         "teacher": None if teacher is None else fingerprint(teacher),
     }
     file, label = session.part("heldout", identity)
-    how = {
-        "context": context,
-        "bins": wishes.bins,
-        "ranks": session.ranks,
-        "dtype": session.dtype,
-        "say": session.say,
-    }
+    how = {"context": context, "bins": wishes.bins, "ranks": session.ranks, "dtype": session.dtype, "say": session.say}
     scored = partial(score_text, teacher=teacher, excerpt=excerpt, **how)
     found = session.measured(file, label, lambda: {"identity": identity} | scored(*session.model))
     about = {"text": str(wishes.text), "text_hash": excerpt.text_hash, "part": label}
     heldout, calibration = found["heldout"], found["calibration"]
     calibration = {key: value for key, value in calibration.items() if key != "diagrams"}
-    return {
-        "heldout": heldout | about,
-        "calibration": calibration | {"teacher": teacher.name if teacher else None},
-    }
+    return {"heldout": heldout | about, "calibration": calibration | {"teacher": teacher.name if teacher else None}}
 
 
 def _benchmark(session: _Session, spec: TaskSpec, rows: TaskRows, way: Way, limit: int | None) -> dict[str, object]:

@@ -42,10 +42,7 @@ arXiv:0901.4011): few questions may be parted by length alone, and then there is
 
 
 def sum_up_pairs(
-    verdicts: Sequence[JudgeVerdict],
-    lengths: Mapping[tuple[str, int], tuple[int, int]] | None = None,
-    *,
-    seed: int = 0,
+    verdicts: Sequence[JudgeVerdict], lengths: Mapping[tuple[str, int], tuple[int, int]] | None = None, *, seed: int = 0
 ) -> dict[str, object]:
     """Pairwise verdicts in both orders.
 
@@ -157,10 +154,7 @@ def compare_judges(first: Sequence[JudgeVerdict], second: Sequence[JudgeVerdict]
         spread = one.std() * two.std()
         correlation = float(((one - one.mean()) * (two - two.mean())).mean() / spread) if spread else None
         return {"turns": len(shared), "correlation": correlation, "difference": float((two - one).mean())}
-    same, clusters = (
-        [float(a == b) for a, b in zip(one, two, strict=True)],
-        [question for question, _ in shared],
-    )
+    same, clusters = ([float(a == b) for a, b in zip(one, two, strict=True)], [question for question, _ in shared])
     share, se = mean_and_se(same, clusters)
     blind = sum(float((one == value).mean() * (two == value).mean()) for value in (-1, 0, 1))
     interval = interval_of(share, se, same, len(set(clusters)))

@@ -141,10 +141,7 @@ def _instructions(row: Mapping[str, object], where: str) -> Iterator[Conversatio
             raise DataError(f"{where}: an instruction needs an `output`, got {_short(instance)}")
         given = instance.get("input") or ""
         question = f"{row['instruction']}\n\n{given}" if given else row["instruction"]
-        messages = [
-            {"role": "user", "content": question},
-            {"role": "assistant", "content": instance["output"]},
-        ]
+        messages = [{"role": "user", "content": question}, {"role": "assistant", "content": instance["output"]}]
         yield Conversation(messages=checked_messages(messages, where), where=where)
 
 

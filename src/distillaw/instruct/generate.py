@@ -176,12 +176,7 @@ def continued(
 
 
 def _opened(
-    out: Path,
-    source: ModelSource,
-    prompts: str | Path,
-    asked: Sequence[Prompt],
-    answerer: Answerer,
-    sampling: Sampling,
+    out: Path, source: ModelSource, prompts: str | Path, asked: Sequence[Prompt], answerer: Answerer, sampling: Sampling
 ) -> dict[str, object]:
     """The record of the file, new or as it stands; refused if that is of another teacher, prompts or settings."""
     weights, style = fingerprint(source), str(answerer.tokenizer.chat_template)
@@ -215,12 +210,7 @@ def _opened(
 
 
 def _answer_all(
-    answerer: Answerer,
-    asked: Sequence[Prompt],
-    ids: Sequence[list[int]],
-    journal: RowLog,
-    device: str,
-    say: Say,
+    answerer: Answerer, asked: Sequence[Prompt], ids: Sequence[list[int]], journal: RowLog, device: str, say: Say
 ) -> float:
     """Answer what is not answered yet, batch by batch; returns the seconds of this start."""
     sampling = answerer.sampling

@@ -235,10 +235,7 @@ def _tune(spec: OnPolicySpec, at: Tuning) -> dict[str, object]:
 
     told = {"say": at.say, "unit": f"nats/token of {spec.divergence}", "patience": spec.epochs}
     seconds = train_to_best(trainer, at, spec, rows=len(rows), score=score, **told)
-    after, ended = (
-        score_examples(base, sides.heldout),
-        score_rollouts(spec, base, teacher, rollouts, sides.heldout),
-    )
+    after, ended = (score_examples(base, sides.heldout), score_rollouts(spec, base, teacher, rollouts, sides.heldout))
     sampled = _counted(log)
     said = sampled["prompt_tokens"] + sampled["tokens"]
     length, config = sampled["read"] / max(1, len(folder.epochs()) * len(rows)), start.source.config()

@@ -17,13 +17,7 @@ from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
 
 from distillaw.errors import DataError
-from distillaw.instruct.conversations import (
-    Conversation,
-    Message,
-    checked_messages,
-    conversation_hash,
-    json_lines,
-)
+from distillaw.instruct.conversations import Conversation, Message, checked_messages, conversation_hash, json_lines
 from distillaw.instruct.masks import Masked, Masker
 
 FEWEST = 2

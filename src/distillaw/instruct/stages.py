@@ -25,15 +25,7 @@ from numpy.typing import NDArray
 from distillaw.errors import ConfigError
 from distillaw.instruct.conversations import read_conversations
 from distillaw.instruct.generate import about_answers
-from distillaw.instruct.prepare import (
-    Example,
-    MaskedPair,
-    PairSides,
-    Sides,
-    prepare_pairs,
-    prepare_sides,
-    read_pairs,
-)
+from distillaw.instruct.prepare import Example, MaskedPair, PairSides, Sides, prepare_pairs, prepare_sides, read_pairs
 from distillaw.instruct.spec import DpoSpec, OnPolicySpec, SftSpec
 from distillaw.instruct.start import (
     Say,
@@ -101,10 +93,7 @@ def training_rows(examples: Sequence[Example], *, packing: bool, max_tokens: int
     from datasets import Dataset
     from trl import pack_dataset
 
-    columns = {
-        "input_ids": [list(each.ids) for each in examples],
-        "labels": [_labels(each) for each in examples],
-    }
+    columns = {"input_ids": [list(each.ids) for each in examples], "labels": [_labels(each) for each in examples]}
     rows = Dataset.from_dict(columns)
     return pack_dataset(rows, max_tokens, "bfd") if packing else rows
 

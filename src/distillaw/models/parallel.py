@@ -261,10 +261,7 @@ def join_ranks(execution: Execution = HERE) -> Iterator[Ranks]:
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=4))
     try:
         yield Ranks(
-            rank=distributed.get_rank(),
-            world=distributed.get_world_size(),
-            sharding=execution.sharding,
-            device=device,
+            rank=distributed.get_rank(), world=distributed.get_world_size(), sharding=execution.sharding, device=device
         )
     except RuntimeError as error:
         if not is_lost_peer(error):

@@ -18,14 +18,7 @@ import torch
 from torch.nn import functional
 
 from distillaw.models.parallel import ALONE, Ranks
-from distillaw.models.teacher import (
-    AnyTeacher,
-    ModelTeacher,
-    OracleTeacher,
-    apply_head,
-    head_of,
-    hidden_states,
-)
+from distillaw.models.teacher import AnyTeacher, ModelTeacher, OracleTeacher, apply_head, head_of, hidden_states
 from distillaw.runs.paired import DocumentScores
 
 if TYPE_CHECKING:
@@ -64,11 +57,7 @@ class HeldoutSet:
         windows = max(1, min(windows, BATCH_POSITIONS // self.inputs.shape[1]))
         for first in range(0, len(self.inputs), windows):
             rows = slice(first, first + windows)
-            parts = {
-                "inputs": self.inputs[rows],
-                "labels": self.labels[rows],
-                "document": self.document[rows],
-            }
+            parts = {"inputs": self.inputs[rows], "labels": self.labels[rows], "document": self.document[rows]}
             yield HeldoutSet(**parts, num_documents=self.num_documents)  # type: ignore[arg-type]
 
 
@@ -124,11 +113,7 @@ def score_heldout(
 
 
 def scored_logits(
-    model: "PreTrainedModel | AnyTeacher",
-    inputs_BT: torch.Tensor,
-    scored_BT: torch.Tensor,
-    *,
-    rows: int | None = None,
+    model: "PreTrainedModel | AnyTeacher", inputs_BT: torch.Tensor, scored_BT: torch.Tensor, *, rows: int | None = None
 ) -> Iterator[torch.Tensor]:
     """Logits of the scored positions in order, in pieces of shape (N, V): at most LOGITS_AT_ONCE numbers at a time.
 

@@ -34,13 +34,7 @@ from distillaw.data.tokenizer import encode_to_score
 from distillaw.errors import ConfigError
 from distillaw.models.cut import shape_of
 from distillaw.models.export import made_before, save_made
-from distillaw.models.scoring import (
-    BYTES_PER_TOKEN,
-    SCORED_CONTEXT,
-    SCORED_DOCUMENTS,
-    score_documents,
-    window_batches,
-)
+from distillaw.models.scoring import BYTES_PER_TOKEN, SCORED_CONTEXT, SCORED_DOCUMENTS, score_documents, window_batches
 from distillaw.models.source import ModelSource, context_of, fingerprint
 from distillaw.models.teacher import hidden_states, load_weights, probe_tokens
 from distillaw.runs.files import content_hash

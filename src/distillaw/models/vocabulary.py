@@ -320,11 +320,7 @@ class _Measured:
     """Held-out documents of one text under the old vocabulary and the new one, in bytes, which both share."""
 
     def __init__(
-        self,
-        documents: list[str],
-        name: str,
-        old: "PreTrainedTokenizerBase",
-        new: "PreTrainedTokenizerBase",
+        self, documents: list[str], name: str, old: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase"
     ) -> None:
         self.before, self.after = (encode_to_score(name, each, documents) for each in (old, new))
         self.sizes = np.array([len(text.encode()) for text in documents], dtype=np.int64)
