@@ -48,13 +48,7 @@ def non_embedding_params(*, layers: int, width: int, ffn: int, heads: int, kv_he
 
 
 def shape_for_params(
-    params: float,
-    *,
-    vocab: int,
-    context: int,
-    head_dim: int = HEAD_DIM,
-    aspect: float = ASPECT,
-    tied: bool = False,
+    params: float, *, vocab: int, context: int, head_dim: int = HEAD_DIM, aspect: float = ASPECT, tied: bool = False
 ) -> Shape:
     """The shape whose non-embedding size is nearest to `params` at the family's fixed aspect rule.
 

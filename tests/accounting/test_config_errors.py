@@ -37,12 +37,7 @@ LLAMA = {
         ({"model_type": "qwen2_moe", "mlp_only_layers": 3}, "must be a list"),
         ({"model_type": "gpt2", "add_cross_attention": True}, "cross-attention"),
         (
-            {
-                "model_type": "mixtral",
-                "num_key_value_heads": 6,
-                "num_local_experts": 2,
-                "num_experts_per_tok": 3,
-            },
+            {"model_type": "mixtral", "num_key_value_heads": 6, "num_local_experts": 2, "num_experts_per_tok": 3},
             "active experts = 3 of 2",
         ),
     ],
@@ -58,8 +53,7 @@ def test_a_file_or_its_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [("{", "not a JSON file"), ("[1]", "holds a list"), (b"\xff\xfe", "not a JSON file")],
+    ("content", "message"), [("{", "not a JSON file"), ("[1]", "holds a list"), (b"\xff\xfe", "not a JSON file")]
 )
 def test_files_that_hold_no_config(tmp_path, content, message):
     path = tmp_path / "config.json"

@@ -7,14 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillaw.accounting.architecture import (
-    Architecture,
-    Attention,
-    Block,
-    FeedForward,
-    as_architecture,
-    count_params,
-)
+from distillaw.accounting.architecture import Architecture, Attention, Block, FeedForward, as_architecture, count_params
 from distillaw.accounting.flops import forward_flops, mean_keys
 from distillaw.errors import ConfigError
 from distillaw.shapes import Shape, count_non_embedding

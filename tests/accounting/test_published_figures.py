@@ -7,13 +7,7 @@ from pathlib import Path
 import pytest
 
 from distillaw.accounting.architecture import count_params
-from distillaw.accounting.conventions import (
-    PRINTED_UNIT,
-    ParamConvention,
-    Params,
-    distillation_axis,
-    training_axis,
-)
+from distillaw.accounting.conventions import PRINTED_UNIT, ParamConvention, Params, distillation_axis, training_axis
 from distillaw.accounting.family import FixedAspect, two_n_error
 from distillaw.accounting.flops import approximation_error, forward_flops, two_n_flops
 from distillaw.accounting.scenarios import family_compute

@@ -36,10 +36,7 @@ def test_a_law_takes_one_arm_and_says_what_it_left_out():
 def test_a_table_without_fresh_students_is_taken_as_it_is():
     rows = observe(_table(arm=np.array(["pruned", "pruned"], dtype=object)))
     assert rows.arm == "pruned" and len(rows) == 2 and any("pruned" in note for note in rows.notes)
-    both = {
-        "arm": np.array(["fresh", "fixed"], dtype=object),
-        "role": np.array(["teacher", "student"], dtype=object),
-    }
+    both = {"arm": np.array(["fresh", "fixed"], dtype=object), "role": np.array(["teacher", "student"], dtype=object)}
     assert observe(_table(**both)).arm == "fixed", "teachers are fresh whatever their students are"
 
 
@@ -64,10 +61,7 @@ def test_a_study_keeps_the_line_of_every_arm(tmp_path):
         names = ("params", "tokens", "loss", "teacher_params", "teacher_loss", "arm")
         csv.writer(file).writerows([names, *rows])
     fits, errors = fit_families(tmp_path / "runs.csv", bootstrap=20)
-    assert {name for name in fits if name.startswith("capacity-gap")} == {
-        "capacity-gap",
-        "capacity-gap-fixed",
-    }
+    assert {name for name in fits if name.startswith("capacity-gap")} == {"capacity-gap", "capacity-gap-fixed"}
     assert "capacity-gap" not in errors
     assert fits["capacity-gap"].params["ratio"] == pytest.approx(2, rel=0.15)
     assert fits["capacity-gap-fixed"].params["ratio"] == pytest.approx(6, rel=0.15)

@@ -120,11 +120,7 @@ def test_a_step_up_the_ladder_must_gain_in_both():
 
 def distilled(source, shape, seed):
     law = dl.published(source)
-    axes = (
-        np.geomspace(1.4e8, 7.75e9, shape[0]),
-        np.geomspace(3e9, 5e11, shape[1]),
-        np.linspace(1.9, 2.7, shape[2]),
-    )
+    axes = (np.geomspace(1.4e8, 7.75e9, shape[0]), np.geomspace(3e9, 5e11, shape[1]), np.linspace(1.9, 2.7, shape[2]))
     N, D, T = (v.ravel() for v in np.meshgrid(*axes))
     loss = law.distillation(student_params=N, student_tokens=D, teacher_loss=T)
     loss = loss * np.exp(0.003 * np.random.default_rng(seed).standard_normal(len(N)))
@@ -228,10 +224,6 @@ def test_only_cuts_that_all_laws_have_are_compared(grid, with_noise):
 
 
 def test_a_comparison_of_other_kinds_is_refused(grid):
-    for family, other in (
-        ("supervised", "distillation"),
-        ("supervised", "supervised"),
-        ("capacity-gap", "chinchilla"),
-    ):
+    for family, other in (("supervised", "distillation"), ("supervised", "supervised"), ("capacity-gap", "chinchilla")):
         with pytest.raises(ConfigError, match=f"compare: {other} cannot be set against {family}"):
             dl.fit(grid, family=family, compare=[other], bootstrap=0)

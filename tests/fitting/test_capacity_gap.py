@@ -257,9 +257,7 @@ def test_without_replicates_there_is_no_interval():
 
 
 @pytest.mark.parametrize(
-    "unused",
-    [{"delta": 1e-3}, {"priors": "weak"}, {"weights": np.ones(40)}],
-    ids=lambda each: next(iter(each)),
+    "unused", [{"delta": 1e-3}, {"priors": "weak"}, {"weights": np.ones(40)}], ids=lambda each: next(iter(each))
 )
 def test_options_that_do_nothing_are_refused(unused):
     with pytest.raises(ConfigError, match=f"{next(iter(unused))}: capacity-gap"):

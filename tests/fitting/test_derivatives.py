@@ -3,15 +3,7 @@
 import numpy as np
 import pytest
 
-from distillaw.fitting.models import (
-    FREE,
-    JointModel,
-    Model,
-    StudentModel,
-    SupervisedModel,
-    TiedModel,
-    along_valley,
-)
+from distillaw.fitting.models import FREE, JointModel, Model, StudentModel, SupervisedModel, TiedModel, along_valley
 from distillaw.fitting.second import _law, _to_standard
 
 H = np.finfo(float).eps ** (1 / 3)
@@ -26,10 +18,7 @@ def rows(seed=0, count=20):
 
 SUPERVISED = np.array([[0.2, 0.3, 0.5, 0.2, 0.25, 0.7], [0.1, -0.3, -1.5, 0.1, 0.35, -0.7]])
 STUDENT = np.array(
-    [
-        [0.5, 0.3, 0.25, 0.3, 0.4, 2.5, 0.8, np.log(0.1), 0.02],
-        [0.5, -1.0, 0.1, 0.4, -0.4, 1.0, 0.2, np.log(0.2), 2e-4],
-    ]
+    [[0.5, 0.3, 0.25, 0.3, 0.4, 2.5, 0.8, np.log(0.1), 0.02], [0.5, -1.0, 0.1, 0.4, -0.4, 1.0, 0.2, np.log(0.2), 2e-4]]
 )
 
 
@@ -112,9 +101,7 @@ def test_the_fast_path_equals_the_generic_one_whatever_is_held(delta, kind, held
     rng = np.random.default_rng(2)
     y, weights = model.value(SUPERVISED[:1])[0] + 0.2 * rng.normal(size=20), rng.uniform(0, 2, (2, 20))
     for a, b in zip(
-        model.normal(SUPERVISED, y, weights, delta),
-        Model.normal(model, SUPERVISED, y, weights, delta),
-        strict=True,
+        model.normal(SUPERVISED, y, weights, delta), Model.normal(model, SUPERVISED, y, weights, delta), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
 

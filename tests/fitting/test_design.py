@@ -7,12 +7,7 @@ import distillaw as dl
 from distillaw.errors import ConfigError, FitError, UnitError
 from distillaw.fitting.design import candidate_grid, propose
 from distillaw.fitting.next_runs import next_runs
-from distillaw.fitting.uncertainty import (
-    DesignPoints,
-    central_covariance,
-    guessed_belief,
-    guessed_curve,
-)
+from distillaw.fitting.uncertainty import DesignPoints, central_covariance, guessed_belief, guessed_curve
 
 LAW = dl.published("busbridge2025").supervised
 SIZES, TOKENS = np.geomspace(5e7, 6e9, 9), np.geomspace(1e9, 2e11, 9)
@@ -67,8 +62,7 @@ def test_guessed_law_without_runs_beats_cheapest_first_at_equal_cost():
 def test_a_guess_is_the_published_law_itself(name):
     law = dl.published(name)
     cells = DesignPoints.of(
-        {"params": [1e8, 3e9, 1e9], "tokens": [3e9, 1e11, 2e10], "teacher_loss": [2.5, 2.0, np.nan]},
-        what="cells",
+        {"params": [1e8, 3e9, 1e9], "tokens": [3e9, 1e11, 2e10], "teacher_loss": [2.5, 2.0, np.nan]}, what="cells"
     )
     belief = guessed_belief(guessed_curve(law, around=cells, taught=True), noise=0.003)
     found = np.exp(belief.log_loss(cells))
@@ -118,13 +112,7 @@ def test_a_decision_is_a_difference_of_predictions(start):
 def test_whether_to_distil_is_not_asked_of_a_law(start):
     target = {"params": 1e10, "tokens": 1e12}
     with pytest.raises(ConfigError, match="Whether to distil is the verdict"):
-        propose(
-            start.belief(),
-            candidates=POOL,
-            target=target | {"teacher_loss": 1.9},
-            against=target,
-            budget=1e22,
-        )
+        propose(start.belief(), candidates=POOL, target=target | {"teacher_loss": 1.9}, against=target, budget=1e22)
 
 
 def test_teachers_forward_pass_and_own_prices_count():
@@ -183,12 +171,7 @@ def test_refusals(grid, study):
     with pytest.raises(ConfigError, match="missing tokens"):
         propose(result.belief(), candidates=POOL, target={"params": 1e9}, budget=1e20)
     with pytest.raises(FitError, match="no bootstrap replicates"):
-        propose(
-            dl.fit(grid, family="supervised", bootstrap=0).belief(),
-            candidates=POOL,
-            target=TARGET,
-            budget=1e20,
-        )
+        propose(dl.fit(grid, family="supervised", bootstrap=0).belief(), candidates=POOL, target=TARGET, budget=1e20)
     total = dl.fit(grid, family="supervised", bootstrap=20, check=False, params_convention="total")
     with pytest.raises(UnitError, match="counts total parameters"):
         next_runs(total, target={"params": 1e9, "tokens": 1e11}, budget=1e20)
@@ -223,10 +206,7 @@ def test_proposed_runs_shrink_a_prediction_more_than_random_ones():
             result = fitted(np.r_[made, extra], 100 + seed, bootstrap=200)
             draws = np.log(result.draws(**target, noise=False))
             row.append(
-                (
-                    np.percentile(draws, 95) - np.percentile(draws, 5),
-                    float(result.law(**target) / LAW(**target) - 1),
-                )
+                (np.percentile(draws, 95) - np.percentile(draws, 5), float(result.law(**target) / LAW(**target) - 1))
             )
         widths.append([w for w, _ in row])
         errors.append([e for _, e in row])

@@ -97,11 +97,7 @@ def test_predicted_errors_are_those_of_the_pocket_studys_bootstrap():
     trunk = np.array([numbers.setdefault(group, len(numbers)) for group in rows["group"]])
     loss = np.array([np.nan if value is None else value for value in rows["teacher_loss"]], dtype=float)
     cells = DesignPoints.of(
-        {
-            "params": np.array(rows["params"], float),
-            "tokens": np.array(rows["tokens"], float),
-            "teacher_loss": loss,
-        },
+        {"params": np.array(rows["params"], float), "tokens": np.array(rows["tokens"], float), "teacher_loss": loss},
         what="x",
     )
     runs = PlannedRuns(cells=cells, trunk=trunk)

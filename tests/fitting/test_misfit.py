@@ -17,11 +17,7 @@ LAW = dl.published("busbridge2025").supervised
 def grid(noise=0.003, seed=0):
     N, D = (v.ravel() for v in np.meshgrid(np.geomspace(1e7, 1e9, 7), np.geomspace(1e9, 1e11, 7)))
     rng = np.random.default_rng(seed)
-    return {
-        "params": N,
-        "tokens": D,
-        "loss": LAW(params=N, tokens=D) * np.exp(noise * rng.standard_normal(49)),
-    }
+    return {"params": N, "tokens": D, "loss": LAW(params=N, tokens=D) * np.exp(noise * rng.standard_normal(49))}
 
 
 def fit(table):

@@ -36,11 +36,7 @@ def folder(tmp_path):
     damaged = [("", 1e9, 3), (1e8, "inf", 3), (-1e8, 1e9, 3), (1e8, 1e9, "diverged"), (1e8, 1e9, "nan")]
     written = [(f"{n / 1e6:.0f}M", 6 * n * d, y) for n, d, y in rows()]
     write(tmp_path / "compute" / "runs.csv", "N,C,loss", [*written, *damaged])
-    write(
-        tmp_path / "one level" / "runs.csv",
-        "N,D,loss",
-        [(n, 1e19 / n, 3 + k) for k, n in enumerate(range(9, 29))],
-    )
+    write(tmp_path / "one level" / "runs.csv", "N,D,loss", [(n, 1e19 / n, 3 + k) for k, n in enumerate(range(9, 29))])
     write(tmp_path / "few" / "runs.csv", "N,D,loss", rows()[:9])
     write(tmp_path / "scores" / "runs.csv", "N,D,accuracy", rows())
     write(tmp_path / "scores" / "notes.csv", "who,what", [("a", "b")])

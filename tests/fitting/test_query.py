@@ -52,22 +52,12 @@ def test_repeated_data():
         ("busbridge2025", {"student_tokens": None}, ConfigError, "student_tokens is needed"),
         ("busbridge2025", {"unique_tokens": 1e9}, ConfigError, "muennighoff2023 does"),
         ("busbridge2025", {"teacher_params": 1e9}, ConfigError, "belong together"),
-        (
-            "busbridge2025",
-            {"teacher_loss": 2.0, "teacher_params": 1e9, "teacher_tokens": 1e9},
-            ConfigError,
-            "not both",
-        ),
+        ("busbridge2025", {"teacher_loss": 2.0, "teacher_params": 1e9, "teacher_tokens": 1e9}, ConfigError, "not both"),
         ("busbridge2025", {"teacher_loss": 25.0}, ConfigError, "nats per token"),
         ("busbridge2025", {"supervised_loss": 1e-9}, ConfigError, "supervised_loss: got 1e-09"),
         ("busbridge2025", {"level": 90}, ConfigError, "share between 0 and 1"),
         ("zhang2023-capacity-gap", {"supervised_loss": 2.0}, ConfigError, "takes nothing else"),
-        (
-            "zhang2023-capacity-gap",
-            {"teacher_params": 2e9, "teacher_tokens": 1e9},
-            ConfigError,
-            "nothing else",
-        ),
+        ("zhang2023-capacity-gap", {"teacher_params": 2e9, "teacher_tokens": 1e9}, ConfigError, "nothing else"),
     ],
 )
 def test_what_a_law_does_not_answer(name, more, kind, message):

@@ -30,9 +30,7 @@ def test_every_form_gives_what_its_own_law_gives():
     for one, (plain, student) in zip(together, pairs(), strict=True):
         np.testing.assert_allclose(one, student(student_params=n, student_tokens=d, teacher_loss=t), rtol=1e-12)
         np.testing.assert_allclose(
-            LawEnsemble.of([(plain, None)]).supervised(params=n, tokens=d)[0],
-            plain(params=n, tokens=d),
-            rtol=1e-13,
+            LawEnsemble.of([(plain, None)]).supervised(params=n, tokens=d)[0], plain(params=n, tokens=d), rtol=1e-13
         )
 
 

@@ -40,9 +40,7 @@ def same(ours: np.ndarray, numeric: np.ndarray, value: float | np.ndarray, name:
 
 
 @pytest.mark.parametrize(
-    "law",
-    [SUPERVISED, SupervisedLaw(E=0.0, A=30.0, B=1e10, alpha=0.7, beta=1.0, gamma=0.1)],
-    ids=["gamma", "kaplan"],
+    "law", [SUPERVISED, SupervisedLaw(E=0.0, A=30.0, B=1e10, alpha=0.7, beta=1.0, gamma=0.1)], ids=["gamma", "kaplan"]
 )
 def test_supervised(law):
     at = {"params": np.geomspace(1e8, 1e10, 3)[:, None], "tokens": np.geomspace(1e9, 1e12, 4)}
@@ -87,9 +85,7 @@ def test_distillation_gradient_is_finite_for_poor_teachers():
 
 
 @pytest.mark.parametrize(
-    "law",
-    [REPEATED, replace(REPEATED, correction=RepetitionCorrection(repeat_scale=9.0))],
-    ids=["both", "data-only"],
+    "law", [REPEATED, replace(REPEATED, correction=RepetitionCorrection(repeat_scale=9.0))], ids=["both", "data-only"]
 )
 @pytest.mark.parametrize("tokens", [4e8, 7e10], ids=["one-pass", "repeated"])
 @pytest.mark.parametrize("params", [2e7, 4e9], ids=["small", "excess"])

@@ -40,11 +40,7 @@ def test_optimal_teacher_is_the_minimum_of_a_scan():
     losses = LAW.distillation(student_params=N, student_tokens=D, teacher_loss=scan)
     np.testing.assert_allclose(best.teacher_loss, scan[np.argmin(losses, axis=0), 0], atol=2e-4)
     np.testing.assert_allclose(best.student_loss, losses.min(axis=0), rtol=1e-8)
-    assert best.at_edge.tolist() == [
-        False,
-        False,
-        True,
-    ]  # the 8B student would like a better teacher than 1.85
+    assert best.at_edge.tolist() == [False, False, True]  # the 8B student would like a better teacher than 1.85
 
 
 def test_teacher_for_a_student_loss_is_the_weaker_of_two():

@@ -54,10 +54,7 @@ class TestSupervisedOptimum:
     def test_gamma_moves_the_loss_and_not_the_optimum(self):
         chinchilla = replace(SUPERVISED, gamma=1.0)
         for compute in (1e20, 1e23):
-            one, other = (
-                SUPERVISED.compute_optimal(compute=compute),
-                chinchilla.compute_optimal(compute=compute),
-            )
+            one, other = (SUPERVISED.compute_optimal(compute=compute), chinchilla.compute_optimal(compute=compute))
             assert one.params == other.params and one.tokens == other.tokens and one.loss != other.loss
 
     def test_tokens_per_parameter(self):

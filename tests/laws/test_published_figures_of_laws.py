@@ -37,16 +37,7 @@ class TestBehaviours:
 
     def test_infinite_data(self):
         """Behaviour 4: not built in; the best student on unlimited data against the supervised limit, in per cent."""
-        printed = {
-            1e8: -0.49,
-            3e8: 0.11,
-            1e9: 0.44,
-            3e9: 0.51,
-            1e10: 0.33,
-            3e10: -0.05,
-            1e11: -0.77,
-            1e12: -3.8,
-        }
+        printed = {1e8: -0.49, 3e8: 0.11, 1e9: 0.44, 3e9: 0.51, 1e10: 0.33, 3e10: -0.05, 1e11: -0.77, 1e12: -3.8}
         teachers = np.linspace(SUPERVISED.E * 1.0001, 3.0, 40_001)
         for size, per_cent in printed.items():
             best = PRINTED.limit(teacher_loss=teachers, student_params=size).min()

@@ -11,14 +11,7 @@ from distillaw.laws.published import laws_available, published
 @pytest.mark.parametrize("name", laws_available())
 def test_record_is_complete(name):
     record = published(name).record
-    for text in (
-        record.title,
-        record.source,
-        record.obtained,
-        record.unit,
-        record.params_convention,
-        record.data,
-    ):
+    for text in (record.title, record.source, record.obtained, record.unit, record.params_convention, record.data):
         assert text.strip()
     if name == "distillaw2026-small":  # ours: the table that it was fitted to ships beside it
         assert "docs/open-runs.md" in record.source and "open_runs.parquet" in record.source

@@ -172,12 +172,7 @@ def read_llama_like(config: ConfigFields, name: str, family: LlamaLike) -> Archi
     feed_forward = family.feed_forward or _gated_ffn
     norms = family.norms * width
     blocks = [
-        Block(
-            count=1,
-            attention=_attention(config, family, window),
-            ffn=feed_forward(config, i),
-            norm_params=norms,
-        )
+        Block(count=1, attention=_attention(config, family, window), ffn=feed_forward(config, i), norm_params=norms)
         for i, window in enumerate(windows)
     ]
     return Architecture(
@@ -211,12 +206,7 @@ def _attention(config: ConfigFields, family: LlamaLike, window: int | None) -> A
         biases = of_qkv + width if config.flag("attention_bias", False) else 0
     gains = {"": 0, "head": 2 * head_dim, "projection": (heads + kv_heads) * head_dim}[family.query_key_norm]
     return Attention(
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        window=window,
-        bias_params=biases,
-        norm_params=gains,
+        heads=heads, kv_heads=kv_heads, head_dim=head_dim, window=window, bias_params=biases, norm_params=gains
     )
 
 
@@ -326,11 +316,7 @@ def _without_rope(config: ConfigFields, layer: int) -> bool:
 
 
 _MIXTRAL = LlamaLike(
-    context=131072,
-    kv_heads=8,
-    windows=_every_layer(None),
-    qkv_bias=lambda config: False,
-    feed_forward=_mixtral_ffn,
+    context=131072, kv_heads=8, windows=_every_layer(None), qkv_bias=lambda config: False, feed_forward=_mixtral_ffn
 )
 _LLAMA_LIKE = {
     "llama": LlamaLike(),
@@ -371,9 +357,7 @@ _LLAMA_LIKE = {
         norms=4,
         query_key_norm="head",
         windows=_by_layer(
-            4096,
-            lambda config, layer: (layer + 1) % config.count("sliding_window_pattern", 6) != 0,
-            switch=False,
+            4096, lambda config, layer: (layer + 1) % config.count("sliding_window_pattern", 6) != 0, switch=False
         ),
     ),
     "granite": LlamaLike(),

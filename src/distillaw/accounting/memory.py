@@ -20,14 +20,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from distillaw.accounting.architecture import (
-    Architecture,
-    Attention,
-    Block,
-    Model,
-    as_architecture,
-    count_params,
-)
+from distillaw.accounting.architecture import Architecture, Attention, Block, Model, as_architecture, count_params
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
 
@@ -260,11 +253,7 @@ NAMED_SCHEMES = {
     "dense-fp32": TargetScheme(name="dense-fp32", entries=None, value_bits=32, meaning="full distribution"),
     "dense-bf16": TargetScheme(name="dense-bf16", entries=None, value_bits=16, meaning="full distribution"),
     "megatron-64": TargetScheme(
-        name="megatron-64",
-        entries=64,
-        id_bits=24,
-        value_bits=16,
-        meaning="Megatron-LM: 5 B an entry before zstd",
+        name="megatron-64", entries=64, id_bits=24, value_bits=16, meaning="Megatron-LM: 5 B an entry before zstd"
     ),
     "distillkit-128": TargetScheme(
         name="distillkit-128",
@@ -288,13 +277,7 @@ nats (U 13.2 to 46.2; benchmarks/targets/estimators.py). Other texts differ: `di
 STORE_EXTRAS = 4
 """2 bytes of entropy and 2 of the gold token's log-probability, in fixed point."""
 _PATTERN = re.compile(r"^(top|sampled|systematic)-(\d+)(?:-(packed|int32|int64|uint16|count32))?(\+extras)?$")
-_TOP_LAYOUTS = {
-    None: (None, 16),
-    "packed": (None, 16),
-    "int32": (32, 16),
-    "uint16": (16, 16),
-    "int64": (64, 32),
-}
+_TOP_LAYOUTS = {None: (None, 16), "packed": (None, 16), "int32": (32, 16), "uint16": (16, 16), "int64": (64, 32)}
 _SAMPLED_LAYOUTS = {None: (None, 7), "packed": (None, 7), "count32": (32, 32)}
 """Bits of an id (None: the fewest) and of a value, by the word after the number."""
 _FORMS = "top-K, top-K-int32, top-K-int64, top-K-uint16, sampled-N, sampled-N-count32 (any with +extras), systematic-N"

@@ -23,14 +23,7 @@ from distillaw.fitting.observations import Embedding, Observations, observe, spl
 from distillaw.fitting.problem import FORMS, check_family
 from distillaw.fitting.pruned import box_of_cuts, curve_behind, fit_cuts, read_cuts
 from distillaw.fitting.result import FitResult
-from distillaw.fitting.solve import (
-    Request,
-    Supervised,
-    check_numbers,
-    fit_students,
-    fit_supervised,
-    refused_result,
-)
+from distillaw.fitting.solve import Request, Supervised, check_numbers, fit_students, fit_supervised, refused_result
 from distillaw.laws.distillation import StudentLaw
 from distillaw.laws.supervised import SupervisedLaw
 from distillaw.runs.table import naming, read_table
@@ -262,11 +255,7 @@ def _fit_family(rows: Observations, supervised: Supervised | None, request: Requ
 
 
 def _fit_pruned(
-    data: Mapping[str, ArrayLike],
-    rows: Observations,
-    fresh: Observations,
-    law: Supervised | None,
-    request: Request,
+    data: Mapping[str, ArrayLike], rows: Observations, fresh: Observations, law: Supervised | None, request: Request
 ) -> FitResult:
     """The law of starts; behind it the law given, else one fitted to the fresh students."""
     if rows.arm == "fresh":

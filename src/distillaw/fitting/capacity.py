@@ -193,12 +193,7 @@ def _fit_budget(rows: Observations, request: Request, budget: Mapping[str, objec
     unit, value = str(budget["budget_unit"]), rows.tokens
     value = value if unit == "tokens" else value / rows.params
     about = float(value.min()) * np.exp(-SAME_BUDGET), float(value.max()) * np.exp(SAME_BUDGET)
-    box = Box.of(
-        {
-            "student_params": (min(shown), max(shown)),
-            "student_tokens" if unit == "tokens" else unit: about,
-        }
-    )
+    box = Box.of({"student_params": (min(shown), max(shown)), "student_tokens" if unit == "tokens" else unit: about})
 
     def refused(status: FitStatus, why: str) -> FitResult:
         found = refused_result(rows, request, DesignVerdict(status=status, remedy=why), students=False)

@@ -79,10 +79,7 @@ def unit_scale(loss_column: str | None, table: Mapping[str, NDArray], unit: str 
         values = {str(v) for v in table.get(name, ())}
         if len(values) > 1:
             raise UnitError(f"column {name!r} mixes {', '.join(sorted(values))}; fit one at a time, or convert first")
-    stated = {str(v).lower() for name in ("loss_unit", "unit") for v in table.get(name, ())} - {
-        "nats",
-        "nats/token",
-    }
+    stated = {str(v).lower() for name in ("loss_unit", "unit") for v in table.get(name, ())} - {"nats", "nats/token"}
     looks_other = any(word in (loss_column or "").lower() for word in _OTHER_UNIT_WORDS) or stated
     if looks_other and unit is None:
         raise UnitError(

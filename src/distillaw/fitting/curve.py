@@ -14,12 +14,7 @@ from distillaw.errors import DataError
 from distillaw.fitting.models import FREE, StudentModel, SupervisedModel
 from distillaw.laws.base import Array, Box, log_positive
 from distillaw.laws.capacity import CapacityGapLine
-from distillaw.laws.distillation import (
-    DistillationLaw,
-    KappaDistillationLaw,
-    ReducedDistillationLaw,
-    StudentLaw,
-)
+from distillaw.laws.distillation import DistillationLaw, KappaDistillationLaw, ReducedDistillationLaw, StudentLaw
 from distillaw.laws.starts import StartLaw
 from distillaw.laws.supervised import SupervisedLaw
 

@@ -115,13 +115,7 @@ class Basis:
             teachers = _with(self.teachers, target) if taught else _with((), target)
             candidates = candidate_grid(self.ranges, target=points, budget=budget, teachers=teachers)
         design = propose(
-            self.belief,
-            target=target,
-            candidates=candidates,
-            budget=budget,
-            against=against,
-            level=level,
-            most=most,
+            self.belief, target=target, candidates=candidates, budget=budget, against=against, level=level, most=most
         )
         return replace(design, basis=self.label)
 

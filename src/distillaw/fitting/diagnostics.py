@@ -36,12 +36,7 @@ DISAGREEMENT = 1e-6
 
 
 def check_estimate(
-    problem: Problem,
-    fitted: Estimate,
-    *,
-    condition: float,
-    disagreement: float | None,
-    open_ended: Sequence[str] = (),
+    problem: Problem, fitted: Estimate, *, condition: float, disagreement: float | None, open_ended: Sequence[str] = ()
 ) -> DesignVerdict:
     """The status of an estimate; `open_ended` names coefficients whose profile has an open end."""
     model, theta = problem.model, fitted.theta
@@ -52,8 +47,7 @@ def check_estimate(
     ]
     if edge:
         return DesignVerdict(
-            status=FitStatus.AT_BOUND,
-            remedy=f"At the end of its range: {', '.join(edge)}. {FitStatus.AT_BOUND.value}",
+            status=FitStatus.AT_BOUND, remedy=f"At the end of its range: {', '.join(edge)}. {FitStatus.AT_BOUND.value}"
         )
     if condition > CONDITION_LIMIT:
         return DesignVerdict(
@@ -263,8 +257,4 @@ def seed_noise(rows: Observations) -> dict[str, float] | None:
     if spare < _FEWEST_REPEATS:
         return None
     within = y - (np.bincount(cell, y) / count)[cell]
-    return {
-        "sd": float(np.sqrt((within**2).sum() / spare)),
-        "num_cells": int((count > 1).sum()),
-        "spare": spare,
-    }
+    return {"sd": float(np.sqrt((within**2).sum() / spare)), "num_cells": int((count > 1).sum()), "spare": spare}

@@ -79,13 +79,7 @@ class FormErrors:
 
 
 def expect(
-    law: PublishedLaw,
-    runs: PlannedRuns,
-    *,
-    form: str,
-    noise: float = NOISE,
-    shared: float = SHARED,
-    best: bool = True,
+    law: PublishedLaw, runs: PlannedRuns, *, form: str, noise: float = NOISE, shared: float = SHARED, best: bool = True
 ) -> FormErrors:
     """Standard errors that a form would have after the runs, if the guess were the truth.
 
@@ -176,11 +170,7 @@ def _coefficients(curve: FittedCurve, size: int) -> tuple[dict[str, float], dict
     if level is not None and size > own:
         e = float(np.exp(level.theta[0]))
         values |= {"supervised E": e, "supervised p": level.theta[3], "supervised q": level.theta[4]}
-        gradients |= {
-            "supervised E": e * unit[own],
-            "supervised p": unit[own + 3],
-            "supervised q": unit[own + 4],
-        }
+        gradients |= {"supervised E": e * unit[own], "supervised p": unit[own + 3], "supervised q": unit[own + 4]}
     return {name: float(value) for name, value in values.items()}, gradients
 
 

@@ -298,11 +298,7 @@ class JointModel(Model):
     def value(self, theta: Array) -> Array:
         """Ln L of the no-teacher rows, then ln L_S of the distilled ones."""
         students = StudentModel(
-            self.students.n,
-            self.students.d,
-            self.students.t,
-            self.cells.value(theta[:, :6]),
-            form=self.students.form,
+            self.students.n, self.students.d, self.students.t, self.cells.value(theta[:, :6]), form=self.students.form
         )
         return np.concatenate([self.rows.value(theta[:, :6]), students.value(theta[:, 6:])], axis=1)
 

@@ -270,10 +270,7 @@ def arms_in(table: Mapping[str, ArrayLike]) -> NDArray[np.str_]:
 
 
 def taught_arms(
-    table: Mapping[str, ArrayLike],
-    *,
-    columns: Mapping[str, str] | None = None,
-    where: Mapping[str, str] | None = None,
+    table: Mapping[str, ArrayLike], *, columns: Mapping[str, str] | None = None, where: Mapping[str, str] | None = None
 ) -> list[str]:
     """Arms of which the chosen rows have students with a teacher, in the order of `arm_order`.
 

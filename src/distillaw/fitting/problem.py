@@ -292,11 +292,7 @@ def weak_prior(form: str, rows: Observations) -> dict[str, tuple[float, float]]:
 
 
 def read_priors(
-    priors: str | Mapping[str, tuple[float, float]] | None,
-    *,
-    form: str,
-    delta: float | str,
-    rows: Observations,
+    priors: str | Mapping[str, tuple[float, float]] | None, *, form: str, delta: float | str, rows: Observations
 ) -> dict[str, tuple[float, float]]:
     """Internal priors from what the user asked for.
 

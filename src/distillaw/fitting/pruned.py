@@ -82,10 +82,7 @@ def read_cuts(table: Mapping[str, ArrayLike], rows: Observations, fresh: Observa
             ~np.isfinite(params + tokens),
             "its source's size and tokens are not known: give start_params and start_tokens",
         ),
-        (
-            params < rows.params,
-            "it is larger than what it was cut out of; correct arm, params or start_params",
-        ),
+        (params < rows.params, "it is larger than what it was cut out of; correct arm, params or start_params"),
     ):
         if bad.any():
             raise DataError(f"row {rows.row[int(bad.argmax())] + 1}: a student that begins as a cut, and {what}")

@@ -265,11 +265,7 @@ def _plain_loss(
         interval = [float(x) for x in np.percentile(draws, [50 * (1 - level), 50 * (1 + level)])]
         warnings.append("the interval of the supervised loss here is of its parameters only")
     inside = bool(supervised.inside(**cell)) if supervised.range.bounds else _cell_inside(law, cell)
-    return {
-        "student_loss": float(supervised.supervised(**cell)),
-        "interval": interval,
-        "inside_range": inside,
-    }
+    return {"student_loss": float(supervised.supervised(**cell)), "interval": interval, "inside_range": inside}
 
 
 def _cell_inside(law: PublishedLaw | FitResult, cell: dict[str, float]) -> bool:
@@ -287,11 +283,7 @@ def _distilled_loss(
     warnings: list[str],
     name: str,
 ) -> dict[str, object]:
-    coords = {
-        "student_params": cell["params"],
-        "student_tokens": cell["tokens"],
-        "teacher_loss": teacher_loss,
-    }
+    coords = {"student_params": cell["params"], "student_tokens": cell["tokens"], "teacher_loss": teacher_loss}
     if isinstance(law, FitResult):
         if law.curve is not None and not (law.curve.is_student or law.curve.form == "pruned"):
             raise ConfigError(f"{name} is a supervised law; a teacher needs a distillation family")

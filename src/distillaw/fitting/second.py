@@ -62,13 +62,7 @@ def _to_standard(model: object, theta: Array) -> Array:
     for at in _term_positions(model):
         s0, lw, p, q, le = theta[at : at + 5]
         eta = np.exp(le)
-        z[at : at + 5] = [
-            eta * s0 - np.log1p(np.exp(-lw)),
-            eta * s0 - np.log1p(np.exp(lw)),
-            eta * p,
-            eta * q,
-            -le,
-        ]
+        z[at : at + 5] = [eta * s0 - np.log1p(np.exp(-lw)), eta * s0 - np.log1p(np.exp(lw)), eta * p, eta * q, -le]
     return z
 
 

@@ -292,11 +292,7 @@ def _calibration(
 
 
 def _replicates(
-    problem: Problem,
-    fitted: Estimate,
-    count: int,
-    rng: np.random.Generator,
-    log_supervised: Array | None,
+    problem: Problem, fitted: Estimate, count: int, rng: np.random.Generator, log_supervised: Array | None
 ) -> tuple[Array, dict[str, object]]:
     if not count:
         return np.empty((0, len(fitted.theta))), {}

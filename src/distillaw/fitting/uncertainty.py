@@ -301,11 +301,7 @@ class LinearBelief:
 
 
 def fitted_belief(
-    curve: FittedCurve,
-    *,
-    noise: float,
-    calibration: Calibration,
-    fitted_range: Mapping[str, tuple[float, float]],
+    curve: FittedCurve, *, noise: float, calibration: Calibration, fitted_range: Mapping[str, tuple[float, float]]
 ) -> LinearBelief:
     """What a fit knows: the covariance of its bootstrap replicates, kept proper by the weak prior.
 

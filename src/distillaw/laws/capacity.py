@@ -65,11 +65,7 @@ class CapacityGapLine:
     def gradient(self, *, student_params: ArrayLike) -> dict[str, Array]:
         """Derivatives of T* (parameters) by the student's size, by the slope and by the intercept (millions)."""
         S = np.exp(log_positive("student_params", student_params))
-        return {
-            "student_params": np.full_like(S, self.slope),
-            "slope": S,
-            "intercept": np.full_like(S, _MILLION),
-        }
+        return {"student_params": np.full_like(S, self.slope), "slope": S, "intercept": np.full_like(S, _MILLION)}
 
     @property
     def students(self) -> tuple[float, float]:

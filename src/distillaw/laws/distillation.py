@@ -160,9 +160,7 @@ class StudentLaw(ABC):
         t = lowest(log_loss, low=first, high=last, ndim=n.ndim)
         near = _EDGE * (last - first)
         return OptimalTeacher(
-            teacher_loss=np.exp(t),
-            student_loss=np.exp(log_loss(t)),
-            at_edge=(t - first < near) | (last - t < near),
+            teacher_loss=np.exp(t), student_loss=np.exp(log_loss(t)), at_edge=(t - first < near) | (last - t < near)
         )
 
     def teacher_loss_for(

@@ -21,12 +21,7 @@ from statistics import NormalDist
 from distillaw.errors import ConfigError
 from distillaw.laws.base import Box
 from distillaw.laws.capacity import CapacityGapLine
-from distillaw.laws.distillation import (
-    DistillationLaw,
-    KappaDistillationLaw,
-    ReducedDistillationLaw,
-    StudentLaw,
-)
+from distillaw.laws.distillation import DistillationLaw, KappaDistillationLaw, ReducedDistillationLaw, StudentLaw
 from distillaw.laws.repetition import RepeatedDataLaw, RepetitionCorrection
 from distillaw.laws.supervised import SupervisedLaw
 from distillaw.quantities import did_you_mean
@@ -177,11 +172,7 @@ def published(name: str) -> PublishedLaw:
 
 
 _PARTS = ("supervised", "distillation", "capacity_gap", "repetition")
-_FORMS: Mapping[str, type] = {
-    "full": DistillationLaw,
-    "kappa": KappaDistillationLaw,
-    "reduced": ReducedDistillationLaw,
-}
+_FORMS: Mapping[str, type] = {"full": DistillationLaw, "kappa": KappaDistillationLaw, "reduced": ReducedDistillationLaw}
 
 
 @cache
@@ -254,8 +245,7 @@ def published_band(
     half = error.relative * quantile((1 + level) / 2) / quantile((1 + _STATED_LEVEL) / 2)
     losses = [float(getattr(one, part)(**coords)) for one in (law, *map(published, error.span))]
     return Band(
-        interval=(min(losses) * (1 - half), max(losses) * (1 + half)),
-        meaning=_meaning(law, error, half, level),
+        interval=(min(losses) * (1 - half), max(losses) * (1 + half)), meaning=_meaning(law, error, half, level)
     )
 
 

@@ -102,11 +102,7 @@ class RepeatedDataLaw:
         worth = self.correction.effective_tokens(tokens=D, unique_tokens=U)
         found = self.supervised.gradient(params=self._effective_params(N, D, U), tokens=worth)
         by_data, by_size = found["tokens"], found["params"]
-        found |= {
-            "tokens": by_data * by_D,
-            "unique_tokens": by_data * by_U,
-            "repeat_scale": by_data * by_repeats,
-        }
+        found |= {"tokens": by_data * by_D, "unique_tokens": by_data * by_U, "repeat_scale": by_data * by_repeats}
         if self.correction.excess_scale is None:
             return found
         suited = self._suited_params(D, U)

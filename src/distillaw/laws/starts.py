@@ -57,11 +57,7 @@ class StartLaw:
             source_tokens: D_T, which it had read.
             taught: whether the student learns from a teacher.
         """
-        coords = {
-            "student_params": student_params,
-            "source_params": source_params,
-            "source_tokens": source_tokens,
-        }
+        coords = {"student_params": student_params, "source_params": source_params, "source_tokens": source_tokens}
         n, t, s = (log_positive(name, value) for name, value in coords.items())
         return np.exp(self.log_head_start(n, t, s, taught=taught))
 
