@@ -24,10 +24,16 @@ from undrawn import undrawn
 
 
 def answer(
-    *words, joined: bool = False, cwd: Path | None = None, own_workers: bool = False, drawn: bool = False
+    *words,
+    code: int | None = None,
+    joined: bool = False,
+    cwd: Path | None = None,
+    own_workers: bool = False,
+    drawn: bool = False,
 ) -> SimpleNamespace:
     """`distillaw WORDS` as `subprocess.run` gives it: returncode, stdout, stderr.
 
+    `code`: what its return code must be.
     `joined`: both streams are one, in the order in which they were written, as a terminal shows them.
     `cwd`: the folder it is called in.
     `own_workers`: studies are trained by processes of their own, as users have it.
@@ -46,8 +52,9 @@ def answer(
         contextlib.nullcontext() if drawn else undrawn(),
         mock.patch.object(sys, "argv", ["distillaw", *command]),  # `next:` lines repeat it
     ):
-        code = run(lambda: app(command, exit_on_error=False, result_action="return_value"))
-    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr="" if joined else error.getvalue())
+        ended = run(lambda: app(command, exit_on_error=False, result_action="return_value"))
+    assert code in (None, ended), f"code {ended}: {error.getvalue() or out.getvalue()}"
+    return SimpleNamespace(returncode=ended, stdout=out.getvalue(), stderr="" if joined else error.getvalue())
 
 
 def following(done: SimpleNamespace, **own: object) -> list[str]:

@@ -28,9 +28,7 @@ def test_our_own_is_right(name):
 
 
 def test_an_adapter_by_name():
-    done = answer("audit", "own", "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = json.loads(answer("audit", "own", "--json", code=0).stdout)
     assert found["counts"]["wrong"] == 0
     assert {"name", "verdict", "evidence"} <= set(found["properties"][0])
 

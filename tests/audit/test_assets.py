@@ -101,15 +101,12 @@ def test_a_store_of_ours(tmp_path):
         load_tokenizer(str(text.tokenizer_folder)).save_pretrained(str(folders[-1]))
     store = tmp_path / "cache"
     asked = ("--context", 32, "--tokens", 640, "--out", store, "--device", "cpu")
-    done = answer("cache", "build", "--teacher", folders[0], "--data", tmp_path / "data", *asked)
-    assert done.returncode == 0, done.stderr
+    answer("cache", "build", "--teacher", folders[0], "--data", tmp_path / "data", *asked, code=0)
     declared = tmp_path / "store.toml"
     declared.write_text(f'[target]\nkind = "store"\n[assets]\nteacher = "{folders[0]}"\nrows = 4\n')
-    right = answer("audit", store, "--contract", declared, "--json")
-    assert right.returncode == 0, right.stdout + right.stderr
+    answer("audit", store, "--contract", declared, "--json", code=0)
     weights = (folders[1] / "model.safetensors").read_bytes()
     (folders[0] / "model.safetensors").write_bytes(weights)
-    wrong = answer("audit", store, "--contract", declared, "--json")
-    assert wrong.returncode == 1
+    wrong = answer("audit", store, "--contract", declared, "--json", code=1)
     by_name = {p["name"]: p for p in json.loads(wrong.stdout)["properties"]}
     assert "teacher" in by_name["store"]["evidence"][0]["says"]

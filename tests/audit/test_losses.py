@@ -94,12 +94,9 @@ def loss(student_logits, teacher_logits, labels, temperature=2.0):
     (tmp_path / "right.py").write_text(loss.replace("FACTOR", "temperature**2"))
     (tmp_path / "wrong.py").write_text(loss.replace("FACTOR", "1"))
     contract = ("--contract", tmp_path / "contract.toml")
-    right = answer("audit", f"{tmp_path}/right.py:loss", *contract, "--json")
-    assert right.returncode == 0, right.stdout
+    answer("audit", f"{tmp_path}/right.py:loss", *contract, "--json", code=0)
     page = tmp_path / "audit.html"
-    wrong = answer("audit", f"{tmp_path}/wrong.py:loss", *contract, "--json", "--out", page)
-    assert wrong.returncode == 1
-    found = json.loads(wrong.stdout)
+    found = json.loads(answer("audit", f"{tmp_path}/wrong.py:loss", *contract, "--json", "--out", page, code=1).stdout)
     assert found["schema_version"] == 1
     by_name = {p["name"]: p for p in found["properties"]}
     assert by_name["temperature"]["verdict"] == "wrong"
@@ -172,8 +169,7 @@ def loss(student_logits, teacher_logits, labels):
 """,
     )
     contract = _written(tmp_path / "contract.toml", TEMPLATE)
-    ended = answer("audit", f"{path}:loss", "--contract", contract, "--timeout", "0.5")
-    assert ended.returncode == 2
+    ended = answer("audit", f"{path}:loss", "--contract", contract, "--timeout", "0.5", code=2)
     assert "not done after 0.5 s; it was at: four ragged rows" in ended.stderr
 
 

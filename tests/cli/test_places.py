@@ -13,41 +13,13 @@ from in_process import answer
 from tiny import DATA, RUN
 
 THESIS = "Chapter 1. Three years of work.\n"
-FOLDERS = (
-    "data",
-    "runs",
-    "trunks",
-    "laws",
-    "cache",
-    "checkpoints",
-    "model",
-    "parts",
-    "predictions",
-    "state",
-    "text",
-)
-FILES = (
-    "report.html",
-    "verdict.json",
-    "study.json",
-    "settle.json",
-    "runs.parquet",
-    "manifest.json",
-    "config.json",
-    "spec.json",
-    "result.json",
-    "build.json",
-    "train.toml",
-    "branch.json",
-    "recipe.json",
-    "large_batch.json",
-    "kernel.csv",
-    "pareto.svg",
-    "import.json",
-    "README.md",
-    "thesis.txt",
-    ".lock",
-    ".lock.json",
+FOLDERS = tuple("data runs trunks laws cache checkpoints model parts predictions state text".split())
+FILES = tuple(
+    (
+        "report.html verdict.json study.json settle.json runs.parquet manifest.json config.json spec.json result.json "
+        "build.json train.toml branch.json recipe.json large_batch.json kernel.csv pareto.svg import.json README.md "
+        "thesis.txt .lock .lock.json"
+    ).split()
 )
 
 STUDY = f"""

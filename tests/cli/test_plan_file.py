@@ -16,20 +16,8 @@ teacher-tokens = ["60B", "1T"]
 only-existing = true
 level = 0.8
 """
-TYPED = (
-    "--student",
-    "300M",
-    "--tokens",
-    "6B",
-    "--teacher-params",
-    "3B",
-    "7B",
-    "--teacher-tokens",
-    "60B",
-    "1T",
-    "--only-existing",
-    "--level",
-    "0.8",
+TYPED = tuple(
+    "--student 300M --tokens 6B --teacher-params 3B 7B --teacher-tokens 60B 1T --only-existing --level 0.8".split()
 )
 
 

@@ -84,17 +84,7 @@ def test_a_prediction_from_a_table(table):
     done = distillaw(*ask, "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    assert {
-        "schema_version",
-        "target",
-        "loss",
-        "gain",
-        "level",
-        "before",
-        "runs",
-        "by_budget",
-        "basis",
-    } <= set(answer)
+    assert set("schema_version target loss gain level before runs by_budget basis".split()) <= set(answer)
     assert answer["gain"] is None and answer["before"]["probability"] is None
     widths = [answer["before"]["half_width"], *(run["after"]["half_width"] for run in answer["runs"])]
     assert widths == sorted(widths, reverse=True) and len(widths) > 1

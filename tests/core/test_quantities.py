@@ -5,14 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillaw.errors import ConfigError
-from distillaw.quantities import (
-    bits_per_byte,
-    format_count,
-    format_seconds,
-    nats_per_token,
-    parse_count,
-    times,
-)
+from distillaw.quantities import bits_per_byte, format_count, format_seconds, nats_per_token, parse_count, times
 
 
 @pytest.mark.parametrize(
@@ -37,19 +30,9 @@ def test_what_is_printed_is_read_back_to_its_digits(value, digits):
 
 
 def test_counts_and_durations_as_people_write_them():
-    assert [format_count(v) for v in (999_600, 110_000, 1.8e6, 512, 3.2e21)] == [
-        "1M",
-        "110k",
-        "1.8M",
-        "512",
-        "3.20e21",
-    ]
+    assert [format_count(v) for v in (999_600, 110_000, 1.8e6, 512, 3.2e21)] == ["1M", "110k", "1.8M", "512", "3.20e21"]
     assert [format_seconds(v) for v in (0.44, 42, 370, 7500)] == ["0.4 s", "42 s", "6 min 10 s", "2 h 05 min"]
-    assert [format_seconds(v) for v in (1e6, 1e8, 8974877 * 3600)] == [
-        "11 days 13 h",
-        "3.2 years",
-        "1,024 years",
-    ]
+    assert [format_seconds(v) for v in (1e6, 1e8, 8974877 * 3600)] == ["11 days 13 h", "3.2 years", "1,024 years"]
 
 
 def test_a_ratio_is_never_rounded_to_one():

@@ -48,11 +48,7 @@ def test_sections_lose_no_character(tmp_path):
     [
         ("latin.txt", b"caf\xe9", ["not UTF-8", "0xe9", "offset 3", "iconv"]),
         ("bad.jsonl", b'{"text": "a"}\n{"text": \n', ["line 2", "not JSON"]),
-        (
-            "half.jsonl",
-            b'{"text": "a"}\n{"text": "ab\\ud800c"}\n',
-            ["line 2", "half a character", "ud800", "at 2"],
-        ),
+        ("half.jsonl", b'{"text": "a"}\n{"text": "ab\\ud800c"}\n', ["line 2", "half a character", "ud800", "at 2"]),
         ("other.jsonl", b'{"body": "a"}\n', ["no text field 'text'", "body", "text_column in [data]"]),
         ("junk.parquet", b"PAR1 not parquet", ["not a readable Parquet file"]),
     ],

@@ -28,12 +28,7 @@ def prepare(tmp_path, documents, name="corpus", **settings):
     file = tmp_path / f"{name}.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents), encoding="utf-8")
     spec = DataSpec(
-        **{
-            "corpus": str(file),
-            "vocab_size": 300,
-            "validation_documents": 10,
-            "validation_tokens_per_document": 4096,
-        }
+        **{"corpus": str(file), "vocab_size": 300, "validation_documents": 10, "validation_tokens_per_document": 4096}
         | settings
     )
     said = []

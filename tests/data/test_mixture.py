@@ -40,8 +40,7 @@ def test_a_store_is_made_of_a_mixture_and_other_specs_keep_their_hashes(two, tmp
 
 
 @pytest.mark.parametrize(
-    "corpus",
-    ["mix:a.jsonl + 0.5*b.jsonl", "mix:0*a + 1*b", "mix:1*a", "mix:nan*a + 1*b", "mix:1*mix:2*a + 1*b"],
+    "corpus", ["mix:a.jsonl + 0.5*b.jsonl", "mix:0*a + 1*b", "mix:1*a", "mix:nan*a + 1*b", "mix:1*mix:2*a + 1*b"]
 )
 def test_what_is_no_mixture_is_refused_with_an_example(corpus):
     with pytest.raises(ConfigError, match="mixture"):

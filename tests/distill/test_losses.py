@@ -13,6 +13,7 @@ from distillaw.distill import losses
 from distillaw.distill.heads import Head
 from distillaw.distill.losses import loss_parts
 from distillaw.errors import ConfigError, DataError, VocabularyError
+from divergences import divergence_of
 
 DIVERGENCES = ["forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl"]
 
@@ -24,21 +25,9 @@ def plain_logits(hidden, head, vocab=None):
     return logits[..., :vocab]
 
 
-def plain_divergence(student, teacher, *, divergence="forward-kl", temperature=1.0, beta=0.5, skew=0.1):
-    """Per token, from logits, by the formulas of the papers."""
-    q, p = ((logits / temperature).softmax(-1) for logits in (student, teacher))
-
-    def kl(a, b):
-        return (torch.xlogy(a, a) - torch.xlogy(a, b)).sum(-1)
-
-    m = beta * p + (1 - beta) * q
-    return {
-        "forward-kl": lambda: kl(p, q),
-        "reverse-kl": lambda: kl(q, p),
-        "jsd": lambda: beta * kl(p, m) + (1 - beta) * kl(q, m),
-        "skew-kl": lambda: kl(p, skew * p + (1 - skew) * q),
-        "skew-reverse-kl": lambda: kl(q, (1 - skew) * p + skew * q),
-    }[divergence]()
+def plain_divergence(student, teacher, *, temperature=1.0, **which):
+    """Per token, from logits."""
+    return divergence_of(*((logits / temperature).softmax(-1) for logits in (student, teacher)), **which)
 
 
 def plain_loss(student, labels, teacher=None, *, distill_weight=1.0, temperature=1.0, z_weight=0.0, **which):
@@ -164,10 +153,7 @@ def test_without_a_teacher_it_is_the_cross_entropy_of_the_labels():
     got = dl.distillation_loss(batch.hidden, batch.head, batch.labels, z_weight=0.1)
     wanted = plain_loss(plain_logits(batch.hidden, batch.head), batch.labels, z_weight=0.1)
     torch.testing.assert_close(
-        value_and_gradients(got, batch.inputs),
-        value_and_gradients(wanted, batch.inputs),
-        rtol=1e-10,
-        atol=1e-12,
+        value_and_gradients(got, batch.inputs), value_and_gradients(wanted, batch.inputs), rtol=1e-10, atol=1e-12
     )
 
 

@@ -11,6 +11,7 @@ from distillaw.distill.heads import SparseTargets, truncate_
 from distillaw.errors import ConfigError
 from distillaw.targets.make import estimate
 from distillaw.targets.manifest import Scheme
+from divergences import divergence_of
 
 VOCAB = 23
 CUTS = [(4, 1.0), (0, 0.7), (5, 0.7), (2, 0.99), (1, 1.0), (0, 1e-6), (22, 1.0), (0, 1 - 1e-9)]
@@ -40,17 +41,7 @@ def _plain_truncated(logits, top_k, top_p):
 
 def _plain_loss(student, labels, teacher, *, divergence, temperature, weight, cut, beta=0.5, skew=0.1):
     q, p = (student / temperature).softmax(-1), _plain_truncated(teacher / temperature, *cut)
-
-    def kl(a, b):
-        return (torch.xlogy(a, a) - torch.xlogy(a, b)).sum(-1)
-
-    m = beta * p + (1 - beta) * q
-    value = {
-        "forward-kl": lambda: kl(p, q),
-        "jsd": lambda: beta * kl(p, m) + (1 - beta) * kl(q, m),
-        "skew-kl": lambda: kl(p, skew * p + (1 - skew) * q),
-        "skew-reverse-kl": lambda: kl(q, (1 - skew) * p + skew * q),
-    }[divergence]()
+    value = divergence_of(q, p, divergence=divergence, beta=beta, skew=skew)
     next_token = functional.cross_entropy(student.flatten(0, 1), labels.flatten())
     return (1 - weight) * next_token + weight * temperature**2 * value.mean()
 
@@ -91,14 +82,7 @@ def test_value_and_gradient_equal_the_definition(cut, divergence, temperature, w
 
 def test_top_p_keeps_the_smallest_set_that_has_the_mass():
     probs = torch.tensor([[0.4, 0.1, 0.3, 0.2], [0.25, 0.25, 0.25, 0.25]], dtype=torch.float64)
-    for p, kept in (
-        (0.39, [1, 2]),
-        (0.41, [2, 2]),
-        (0.7, [2, 3]),
-        (0.71, [3, 3]),
-        (0.76, [3, 4]),
-        (0.95, [4, 4]),
-    ):
+    for p, kept in ((0.39, [1, 2]), (0.41, [2, 2]), (0.7, [2, 3]), (0.71, [3, 3]), (0.76, [3, 4]), (0.95, [4, 4])):
         got = truncate_(probs.log(), 0, p).softmax(-1)
         assert (got > 0).sum(-1).tolist() == kept, p
         assert ((probs * (got > 0)).sum(-1) >= p - 1e-12).all()
@@ -106,11 +90,7 @@ def test_top_p_keeps_the_smallest_set_that_has_the_mass():
 
 
 def test_hidden_states_and_head_of_a_teacher_are_truncated_alike():
-    student, hidden, weight = (
-        _logits(2, 6, seed=4),
-        _normal(2, 6, 8, seed=9),
-        _normal(VOCAB, 8, seed=10),
-    )
+    student, hidden, weight = (_logits(2, 6, seed=4), _normal(2, 6, 8, seed=9), _normal(VOCAB, 8, seed=10))
     eye = torch.eye(VOCAB, dtype=torch.float64)
     cut = {"top_k": 6, "top_p": 0.8}
     parts = dl.distillation_loss(student, eye, teacher_hidden=hidden, teacher_head=weight, **cut)

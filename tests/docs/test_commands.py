@@ -11,13 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cyclopts import (
-    CoercionError,
-    CycloptsError,
-    MissingArgumentError,
-    UnknownCommandError,
-    UnusedCliTokensError,
-)
+from cyclopts import CoercionError, CycloptsError, MissingArgumentError, UnknownCommandError, UnusedCliTokensError
 
 from distillaw.cli.app import app
 from distillaw.errors import ConfigError

@@ -63,10 +63,7 @@ def test_what_was_measured_is_kept_and_what_was_not_is_tried_again(tmp_path, mon
     assert run.perform("made", place(tmp_path), tmp_path)
     assert calls == ["wrong", "fine", "absent", "slices", "wrong", "slices", "slices"]
     rows = json.loads(file.read_text())["rows"]
-    assert {(row["cell"], row["device"]) for row in rows} >= {
-        ("fine", "NVIDIA H200"),
-        ("fine", "cpu, rehearsal"),
-    }
+    assert {(row["cell"], row["device"]) for row in rows} >= {("fine", "NVIDIA H200"), ("fine", "cpu, rehearsal")}
     assert {row["cell"]: row.get("failed") for row in rows}["wrong"] == "RuntimeError: no kernel image"
     assert run.perform("made", place(tmp_path), tmp_path) and len(calls) == 7
 

@@ -94,14 +94,12 @@ def test_a_disk_is_left_as_it_was(tmp_path):
 
 
 def test_without_measuring_it_answers(tmp_path):
-    done = answer("doctor", "--no-measure", "--json", "--out", tmp_path)
-    found = json.loads(done.stdout)
+    found = json.loads(answer("doctor", "--no-measure", "--json", "--out", tmp_path).stdout)
     assert found["schema_version"] == 1 and found["usable"] and found["speed"] is None
 
 
 def test_nothing_can_be_written_is_a_failure():
-    done = answer("doctor", "--no-measure", "--out", NOWHERE)
-    assert done.returncode == 1
+    done = answer("doctor", "--no-measure", "--out", NOWHERE, code=1)
     assert "CANNOT" in done.stdout and "do: another folder" in done.stdout
 
 

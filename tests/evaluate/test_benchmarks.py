@@ -370,42 +370,19 @@ def test_unknown_tasks_are_refused_with_a_suggestion():
     assert {spec.task for spec in choose_tasks(["suite"], known_tasks())} == set(SUITE)
 
 
-def test_a_folder_of_own_tasks(tmp_path, data, model):
-    harness = known_tasks()["lambada_openai"].harness
-    own = {
-        "task": "mine",
-        "sets": [],
-        "files": {"test": "lambada_openai/*.jsonl"},
-        "layout": "any",
-        "shots": 0,
-        "metric": "acc",
-        "chance": 0.0,
-        "merged": True,
-        "harness": harness,
-    }
-    (tmp_path / "mine.yaml").write_text(json.dumps(own))
-    spec = known_tasks(tmp_path)["mine"]
-    assert read_task(spec, data).asked == 12
-    (tmp_path / "mine.yaml").write_text(json.dumps(own | {"shotz": 1}))
-    with pytest.raises(ConfigError, match=r"unknown keys \['shotz'\]"):
-        known_tasks(tmp_path)
-
-
 def own_task(folder, **changes):
     """A task file of a stranger, over the lambada questions."""
-    entries = {
-        "task": "mine",
-        "sets": [],
-        "files": {"test": "lambada_openai/*.jsonl"},
-        "layout": "any",
-        "shots": 0,
-        "metric": "acc",
-        "chance": 0.0,
-        "merged": True,
-    } | changes
+    entries = {"task": "mine", "sets": [], "files": {"test": "lambada_openai/*.jsonl"}, "layout": "any", "shots": 0}
+    entries |= {"metric": "acc", "chance": 0.0, "merged": True} | changes
     entries["harness"] = known_tasks()["lambada_openai"].harness | changes.get("harness", {})
     (folder / "mine.yaml").write_text(json.dumps(entries))
     return known_tasks(folder)["mine"]
+
+
+def test_a_folder_of_own_tasks(tmp_path, data):
+    assert read_task(own_task(tmp_path), data).asked == 12
+    with pytest.raises(ConfigError, match=r"unknown keys \['shotz'\]"):
+        own_task(tmp_path, shotz=1)
 
 
 @pytest.mark.parametrize("key", ["doc_to_text", "doc_to_target", "gen_prefix"])
@@ -502,22 +479,8 @@ def test_killed_in_the_middle_it_continues(model, data, tmp_path):
     network, tokenizer = model
     network.save_pretrained(tmp_path / "m")
     tokenizer.save_pretrained(str(tmp_path / "m"))
-    command = [
-        sys.executable,
-        "-m",
-        "distillaw",
-        "evaluate",
-        str(tmp_path / "m"),
-        "--out",
-        str(tmp_path / "out"),
-        "--tasks",
-        "gsm8k,openbookqa",
-        "--data",
-        str(data),
-        "--shots",
-        "0",
-        "--json",
-    ]
+    words = f"-m distillaw evaluate {tmp_path / 'm'} --out {tmp_path / 'out'} --tasks gsm8k,openbookqa --data {data}"
+    command = [sys.executable, *words.split(), "--shots", "0", "--json"]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     answers = tmp_path / "out" / "answers"
     deadline = time.monotonic() + 600  # of a busy machine

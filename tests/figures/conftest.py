@@ -18,8 +18,7 @@ def grid(tmp_path_factory):
     """A silent study of four sizes and three budgets, three seeds in one cell."""
     folder = tmp_path_factory.mktemp("grid")
     write_study(
-        folder,
-        World(students=(4e4, 8e4, 16e4, 32e4), budgets=(200_000, 600_000, 1_800_000), documents=20, **SILENT),
+        folder, World(students=(4e4, 8e4, 16e4, 32e4), budgets=(200_000, 600_000, 1_800_000), documents=20, **SILENT)
     )
     return folder
 

@@ -43,11 +43,7 @@ def scored(tmp_path):
     write_table(table, OLD)
     freeze_by_hand(
         table.with_suffix(".predictions"),
-        [
-            predict(SMALL, 3.00, 0.10),
-            predict(TAUGHT, 2.80, 0.10),
-            predict(BETTER, 2.70, 0.10),
-        ],
+        [predict(SMALL, 3.00, 0.10), predict(TAUGHT, 2.80, 0.10), predict(BETTER, 2.70, 0.10)],
     )
     write_table(table, [*OLD, row("a", SMALL, 3.01), row("b", TAUGHT, 2.88), row("c", BETTER, 2.95)])
     return score_study(table).predictions

@@ -21,10 +21,7 @@ MAPS = {
     "all wins": lambda: gain_map(LAWS, student_params=N, student_tokens=np.geomspace(1e9, 5e9, 20)),
     "all loses": lambda: gain_map(LAWS, student_params=N, student_tokens=D[10:], teacher_loss=4.0),
     "all inside": lambda: gain_map(
-        LAWS,
-        student_params=np.geomspace(9e8, 1.1e9, 9),
-        student_tokens=np.geomspace(4e10, 6e10, 9),
-        teacher_loss=2.1,
+        LAWS, student_params=np.geomspace(9e8, 1.1e9, 9), student_tokens=np.geomspace(4e10, 6e10, 9), teacher_loss=2.1
     ),
     "teacher": lambda: teacher_map(LAWS, student_params=N, compute=C, terms=terms("PRETRAINING_INFERENCE")),
     "tokens at their bound": lambda: teacher_map(LAWS, student_params=N, compute=C, terms=terms("INFERENCE")),

@@ -67,11 +67,7 @@ def test_widths_and_font_sizes_are_those_asked_for(name, width, inches, noisy):
 
 @pytest.mark.parametrize(
     ("options", "says"),
-    [
-        ({"width": "triple"}, "one of single, double"),
-        ({"width": 0.5}, "inches between"),
-        ({"font_size": 90}, "points"),
-    ],
+    [({"width": "triple"}, "one of single, double"), ({"width": 0.5}, "inches between"), ({"font_size": 90}, "points")],
 )
 def test_sizes_that_make_no_sense_are_refused(options, says, noisy):
     with pytest.raises(ConfigError, match=says):

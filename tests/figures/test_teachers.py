@@ -29,13 +29,7 @@ def test_worse_teachers_come_first_and_more_than_the_colours_have_other_markers(
     sizes = [1e5 * 1.5**i for i in range(len(SERIES) + 2)]
     write_study(
         tmp_path,
-        World(
-            students=(5e4,),
-            budgets=(150_000,),
-            seeds=1,
-            documents=5,
-            teachers=tuple((size, 2e6) for size in sizes),
-        ),
+        World(students=(5e4,), budgets=(150_000,), seeds=1, documents=5, teachers=tuple((size, 2e6) for size in sizes)),
     )
     record = read_study(tmp_path)
     styles = teacher_styles(record)

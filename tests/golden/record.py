@@ -110,10 +110,7 @@ def main() -> None:
         for line in invocations():
             record = kept.get(line) or ask(line)
             print(
-                record["code"],
-                line,
-                (str(record.get("error", "")).strip().splitlines() or [""])[-1][:100],
-                flush=True,
+                record["code"], line, (str(record.get("error", "")).strip().splitlines() or [""])[-1][:100], flush=True
             )
             file.write(json.dumps(record, sort_keys=True) + "\n")
 

@@ -46,11 +46,7 @@ def machine() -> dict[str, str]:
     """What decides how products are rounded."""
     import torch
 
-    return {
-        "processor": processor(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-    }
+    return {"processor": processor(), "capability": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__}
 
 
 def measure(folder: Path) -> dict[str, object]:
@@ -64,14 +60,7 @@ def measure(folder: Path) -> dict[str, object]:
     results = [json.loads(one.read_text()) for one in sorted(out.glob("runs/*/result.json"))]
     teacher = next(out / "runs" / r["run_id"] for r in results if r["role"] == "teacher")
     built = answer(
-        "cache",
-        "build",
-        "--teacher",
-        teacher,
-        "--data",
-        out / "data",
-        "--out",
-        store,
+        *f"cache build --teacher {teacher} --data {out / 'data'} --out {store}".split(),
         *"--tokens 4k --context 32 --json".split(),
     )
     assert built.returncode == 0, built.stderr

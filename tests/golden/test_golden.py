@@ -71,7 +71,4 @@ def test_a_small_study_and_a_store_hold_what_they_held(tmp_path):
         assert now == was
     else:  # other products: rounding grows over a few hundred steps
         for run_id, (purpose, loss, *_) in now["losses"].items():
-            assert (purpose, loss) == (
-                was["losses"][run_id][0],
-                pytest.approx(was["losses"][run_id][1], rel=0.02),
-            )
+            assert (purpose, loss) == (was["losses"][run_id][0], pytest.approx(was["losses"][run_id][1], rel=0.02))

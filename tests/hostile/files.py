@@ -6,7 +6,6 @@
 import json
 import math
 import random
-import re
 import shutil
 import sqlite3
 import struct
@@ -85,36 +84,16 @@ VALUES = (
     [1e-3] * 20_000,
 )
 TOML_VALUES = (
-    "-1",
-    "0",
-    "1",
-    "1e308",
-    "-1e308",
-    "5e-324",
-    "nan",
-    "inf",
-    '""',
-    '"x"',
-    '"1e400"',
-    "[]",
-    "{}",
-    "true",
-    "[[]]",
-    '["x"]',
+    *'-1 0 1 1e308 -1e308 5e-324 nan inf "" "x" "1e400" [] {} true [[]] ["x"]'.split(),
     "9" * 5000,
-    "100_000_000",
-    "10000000000000",
-    '"../../x"',
-    "1979-05-27",
+    *'100_000_000 10000000000000 "../../x" 1979-05-27'.split(),
     '"\\u0000"',
-    '"1e30"',
-    '"-5B"',
+    *'"1e30" "-5B"'.split(),
     "[" + "1e-3, " * 20_000 + "]",
     "[" * 300 + "]" * 300,
-    "0.5",
-    '"1B"',
+    *'0.5 "1B"'.split(),
     '["1B", "2B"]',
-    '["0.01M"]',
+    *'["0.01M"]'.split(),
 )
 
 
@@ -163,10 +142,7 @@ def _tomls(out: Path, chance: random.Random) -> Iterator[tuple[str, list[str]]]:
     }
     for name, (text, command, count) in kinds.items():
         yield from _as_other(
-            out,
-            name,
-            (command,),
-            ("empty", "latin1", "toml-digits", "toml-nested", "nested", "zeros", "list"),
+            out, name, (command,), ("empty", "latin1", "toml-digits", "toml-nested", "nested", "zeros", "list")
         )
         lines = [i for i, line in enumerate(text.split("\n")) if "=" in line]
         for number in range(count):
@@ -398,12 +374,7 @@ def _wandb_records(out: Path) -> Iterator[tuple[str, list[str]]]:
         config.value_json = value
         done = record()
         done.exit.exit_code = 0
-        parts = [
-            named.SerializeToString(),
-            *records,
-            done.SerializeToString(),
-            b"\xff\xff\xff\xff"[: number % 3],
-        ]
+        parts = [named.SerializeToString(), *records, done.SerializeToString(), b"\xff\xff\xff\xff"[: number % 3]]
         raw = b":W&B\xe1\xbe\x00"
         for body in parts:
             raw += struct.pack("<IHB", zlib.crc32(body, zlib.crc32(b"\x01")), len(body), 1) + body
@@ -428,11 +399,7 @@ def _trackio_bases(out: Path) -> dict[str, Path]:
             f"CREATE VIEW metrics AS {endless} SELECT i AS id, 'a' AS run_name, i AS step, '{{}}' AS metrics FROM n",
             tables[1],
         ],
-        "configs-view": [
-            tables[0],
-            *good,
-            f"CREATE VIEW configs AS {endless} SELECT i AS id, 'a' AS run_name FROM n",
-        ],
+        "configs-view": [tables[0], *good, f"CREATE VIEW configs AS {endless} SELECT i AS id, 'a' AS run_name FROM n"],
         "no-configs": [tables[0], *good],
         "no-metrics": [tables[1]],
         "no-rows": [*tables],
@@ -587,10 +554,7 @@ def _models(folder: Path, out: Path, chance: random.Random) -> Iterator[tuple[st
     for kind in ("empty", "nested", "digits", "list", "latin1", "noise"):
         file = out / f"chats-{kind}.jsonl"
         file.write_bytes(OTHER_THINGS[kind])
-        yield (
-            "chats",
-            _line(commands[2].replace("chats.jsonl", "FILE").replace("sft FILE", f"sft {good}"), file),
-        )
+        yield ("chats", _line(commands[2].replace("chats.jsonl", "FILE").replace("sft FILE", f"sft {good}"), file))
     number = 0
     for name in (
         "config.json",
@@ -618,8 +582,3 @@ def _hurt(raw: bytes, chance: random.Random) -> bytes:
         return raw[: chance.randrange(len(raw))]
     at = chance.randrange(len(raw))
     return raw[:at] + bytes([chance.randrange(256)]) + raw[at + 1 :]
-
-
-def numbered(name: str) -> str:
-    """The kind without the number, for counts."""
-    return re.sub(r"^\d+-", "", name)

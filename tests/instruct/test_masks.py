@@ -54,28 +54,13 @@ def test_chatml_token_by_token():
     tokenizer, masks = masker("chatml")
     found = mask(masks, TALK[1:3])
     tokens = tokenizer.convert_ids_to_tokens(found.ids)
-    assert tokens == [
-        "<|im_start|>",
-        "user",
-        "Ċ",
-        "Hello",
-        "!",
-        "ĠHow",
-        "Ġare",
-        "Ġyou",
-        "?",
-        "<|im_end|>",
-        "Ċ",
-        "<|im_start|>",
-        "assistant",
-        "Ċ",
-        "I",
-        "Ġam",
-        "Ġfine",
-        ".",
-        "<|im_end|>",
-        "Ċ",
-    ]
+    assert (
+        tokens
+        == (
+            "<|im_start|> user Ċ Hello ! ĠHow Ġare Ġyou ? <|im_end|> Ċ <|im_start|> assistant Ċ I Ġam Ġfine . "
+            "<|im_end|> Ċ"
+        ).split()
+    )
     assert found.mask == [False] * 14 + [True] * 5 + [False]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import pytest
 
@@ -16,18 +17,12 @@ TUNED = Reference(
 )
 
 
-def distillaw(*words):
-    return in_process("regime", *words)
+distillaw = partial(in_process, "regime")
 
 
 def test_the_batch_is_the_laws_middle_on_the_devices_grid_below_the_cap():
     advice = advise(RegimeQuestion(**RUN))
-    laws = [
-        0.0306 * 6e9**0.383 * 2048,
-        0.58 * 6e9**0.571,
-        0.667 * 6e9**0.566,
-        0.2920 * (6 * 3e8 * 6e9) ** 0.3271,
-    ]
+    laws = [0.0306 * 6e9**0.383 * 2048, 0.58 * 6e9**0.571, 0.667 * 6e9**0.566, 0.2920 * (6 * 3e8 * 6e9) ** 0.3271]
     assert sorted(o.value for o in advice.batch.opinions) == pytest.approx(sorted(laws))
     middle = math.prod(laws) ** 0.25
     grid = 2048 * 8 * 8
@@ -66,12 +61,7 @@ def test_a_rule_that_does_not_hold_says_why_instead_of_a_number():
 def test_the_waste_is_the_hyperbola_in_tokens_time_and_money():
     advice = advise(RegimeQuestion(**RUN, batch_tokens=2**21, loss=3.0), device=hardware("h100-sxm"))
     names = {waste.law for waste in advice.waste}
-    assert names == {
-        "bergsma2025-critical",
-        "zhang2024-tokens",
-        "zhang2024-chinchilla",
-        "kaplan2020-critical",
-    }
+    assert names == {"bergsma2025-critical", "zhang2024-tokens", "zhang2024-chinchilla", "kaplan2020-critical"}
     for waste in advice.waste:
         x = 2**21 / waste.critical_tokens
         assert waste.tokens_over_fewest == pytest.approx(1 + x)
@@ -161,29 +151,15 @@ def test_wrong_questions(wrong, says):
 
 
 def test_the_command_answers_and_complains():
-    done = distillaw(
-        *"--params 300M --tokens 6B --devices".split(),
-        8,
-        "--micro-batch",
-        8,
-        "--context",
-        2048,
-        "--reference-batch",
-        131072,
-        "--reference-lr",
-        3e-3,
-        "--hardware",
-        "h100",
-        "--json",
-    )
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    reference = "--reference-batch 131072 --reference-lr 3e-3"
+    words = f"--params 300M --tokens 6B --devices 8 --micro-batch 8 --context 2048 {reference} --hardware h100 --json"
+    answer = json.loads(distillaw(*words.split(), code=0).stdout)
     assert answer["schema_version"] == 1
     assert answer["batch_tokens"] == answer["batch_sequences"] * 2048
     assert answer["settings"]["peak_lr"]["value"] == pytest.approx(3e-3 * (answer["batch_tokens"] / 131072) ** 0.5)
     assert all(o["source"] for setting in answer["settings"].values() for o in setting["opinions"])
-    words = distillaw("--params", "300M", "--tokens", "6B")
-    assert words.returncode == 0 and "ghost batch normalisation does nothing here" in words.stdout
+    plain = distillaw("--params", "300M", "--tokens", "6B", code=0)
+    assert "ghost batch normalisation does nothing here" in plain.stdout
     for wrong, says in (
         (("--params", "-3M", "--tokens", "6B"), "positive"),
         (("--params", "3M", "--tokens", "6B", "--reference-batch", "1k"), "needs both"),

@@ -98,11 +98,7 @@ def test_noise_is_what_orders_and_batches_do_jointly():
 
 @pytest.mark.parametrize(
     ("critical", "sd"),
-    [
-        (2_000, 0.005),
-        (30_000, 0.002),
-        *(pytest.param(8_000, sd, marks=pytest.mark.slow) for sd in (0.002, 0.005)),
-    ],
+    [(2_000, 0.005), (30_000, 0.002), *(pytest.param(8_000, sd, marks=pytest.mark.slow) for sd in (0.002, 0.005))],
 )
 def test_the_interval_holds_the_critical_batch(critical, sd):
     """90 % intervals over 300 simulated tests of 3 orders on a known hyperbola; 3 sigma of 300 is 5 %."""

@@ -34,13 +34,7 @@ def test_distances_in_total_and_by_group():
     assert found["first"] == pytest.approx(np.sqrt(moved[0]), rel=1e-6)
     assert found["group:0"] == pytest.approx(np.sqrt(moved[0] + moved[1]), rel=1e-6)
     nested = torch.nn.Sequential(model, torch.nn.Linear(1, 1))
-    assert set(DistanceTracker(nested, depth=2).measure()) == {
-        "total",
-        "first",
-        "group:0.0",
-        "group:0.2",
-        "group:1",
-    }
+    assert set(DistanceTracker(nested, depth=2).measure()) == {"total", "first", "group:0.0", "group:0.2", "group:1"}
 
 
 def test_a_restarted_run_continues_the_curve():

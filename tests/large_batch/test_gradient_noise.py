@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distillaw.errors import ConfigError
-from distillaw.large_batch.instruments import noisy_mean, sample_weights
+from distillaw.large_batch.instruments import noisy_mean
 from distillaw.large_batch.rules import finite_population, noise_variance
 
 
@@ -65,7 +65,10 @@ def test_drawn_gradients_have_that_covariance():
 
 
 def test_weights_are_reproducible_and_centred():
-    draw = [sample_weights(50_000, variance=4.0, generator=torch.Generator().manual_seed(3)) for _ in range(2)]
+    losses, draw = torch.ones(50_000, requires_grad=True), []
+    for _ in range(2):  # the gradient of each loss is its weight over the batch
+        noisy = noisy_mean(losses, variance=4.0, generator=torch.Generator().manual_seed(3))
+        draw.append(len(losses) * torch.autograd.grad(noisy, losses)[0])
     assert torch.equal(draw[0], draw[1])
     assert draw[0].mean().item() == pytest.approx(1.0, abs=0.04)
     assert draw[0].std().item() == pytest.approx(2.0, rel=0.02)
@@ -77,7 +80,7 @@ def test_bad_input():
     with pytest.raises(ConfigError, match="smaller than the reference"):
         noise_variance(batch=8, reference=64)
     with pytest.raises(ConfigError, match="not negative"):
-        sample_weights(3, variance=-1.0)
+        noisy_mean(torch.ones(3), variance=-1.0)
     with pytest.raises(ConfigError, match="one loss per sample"):
         noisy_mean(torch.tensor(1.0), variance=1.0)
     with pytest.raises(ConfigError, match="mean_share"):

@@ -13,8 +13,6 @@ from distillaw.large_batch.rules import (
     adam_surge_rate,
     adapt_phases,
     at_equal_samples,
-    at_equal_steps,
-    averaging_window,
     clip_at,
     decay_for_window,
     finite_population,
@@ -101,18 +99,15 @@ def test_weight_decay_keeps_adamws_averaging_window():
     tuned = Settings(batch=1e5, peak_lr=1e-3, weight_decay=0.1)
     for rate in ("sqrt", "linear", "constant"):
         new = scale_settings(tuned, batch=4e5, rate=rate, decay="timescale")
-        windows = [
-            averaging_window(batch=s.batch, peak_lr=s.peak_lr, weight_decay=s.weight_decay, tokens=1e9)
-            for s in (tuned, new)
-        ]
+        windows = [decay_for_window(s.weight_decay, batch=s.batch, peak_lr=s.peak_lr, tokens=1e9) for s in (tuned, new)]
         assert windows[0] == pytest.approx(windows[1])
     assert scale_settings(tuned, batch=4e5, rate="linear", decay="timescale").weight_decay == pytest.approx(0.1)
     lam = decay_for_window(0.2, batch=1e5, peak_lr=1e-3, tokens=1e9)
-    assert averaging_window(batch=1e5, peak_lr=1e-3, weight_decay=lam, tokens=1e9) == pytest.approx(0.2)
+    assert decay_for_window(lam, batch=1e5, peak_lr=1e-3, tokens=1e9) == pytest.approx(0.2)
 
 
 def test_a_window_is_where_weights_of_a_constant_gradient_have_forgotten_their_start():
-    window = averaging_window(batch=10.0, peak_lr=0.01, weight_decay=0.5, tokens=4000.0)
+    window = decay_for_window(0.5, batch=10.0, peak_lr=0.01, tokens=4000.0)
     weight = 1.0
     for _ in range(round(window * 4000 / 10)):
         weight *= 1 - 0.01 * 0.5
@@ -135,8 +130,7 @@ def test_hidden_rates_fall_with_width():
         (lambda: half_life_beta2(0.9, batch=1e6, reference=2), "must lie in \\(0, 1\\)"),
         (lambda: scale_settings(Settings(batch=2, peak_lr=1), batch=4, rate="sqr"), "did you mean 'sqrt'"),
         (lambda: sde_betas(Settings(batch=1, peak_lr=1), batch=10), "beta1 = 0.9 at 10 times"),
-        (lambda: adapt_phases([3], unit="epoch", batch=4, reference=2), "did you mean 'epochs'"),
-        (lambda: adapt_phases([-3], unit="epochs", batch=4, reference=2), "not negative"),
+        (lambda: adapt_phases([-3], batch=4, reference=2), "not negative"),
         (lambda: clip_at(0, clip_norm=0.0), "above 0"),
         (lambda: clip_at(0, clip_norm=1.0, clip_steps=-1), "not negative"),
         (lambda: sgd_noise(0.1, batch=20, population=10), "larger than the data"),
@@ -147,12 +141,10 @@ def test_bad_input_is_refused_with_the_rule(call, says):
         call()
 
 
-def test_phases_are_carried_over_in_each_unit():
+def test_phases_are_carried_over():
     phases = (81.0, 122.0, 164.0)
-    assert adapt_phases(phases, unit="epochs", batch=4096, reference=128) == (2592, 3904, 5248)
-    assert adapt_phases(phases, unit="epochs", batch=300, reference=128, whole_epochs=True) == (243, 366, 492)
-    assert adapt_phases(phases, unit="steps", batch=4096, reference=128) == phases
-    assert adapt_phases([1e6], unit="tokens", batch=512, reference=128) == (4e6,)
+    assert adapt_phases(phases, batch=4096, reference=128) == (2592, 3904, 5248)
+    assert adapt_phases(phases, batch=300, reference=128, whole_epochs=True) == (243, 366, 492)
     # a partial last batch breaks the equality of epochs
     assert steps_of(100, samples=50_000, batch=128) == 39_100
     assert steps_of(3200, samples=50_000, batch=4096) == 41_600
@@ -163,9 +155,7 @@ def test_schedules_of_a_torch_loop_are_carried_over():
     import torch
 
     small = schedule_for(tokens=64_000, batches=BatchPlan(64), warmup_tokens=6400, cooldown=0.2)
-    kept = at_equal_steps(small.factor, batch=256, reference=64)
     squeezed = at_equal_samples(small.factor, batch=256, reference=64)
-    assert [kept(t) for t in (0, 99, 999)] == [small.factor(t) for t in (0, 99, 999)]
     assert [squeezed(t) for t in (0, 25, 249)] == [small.factor(t) for t in (0, 100, 996)]
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, squeezed)

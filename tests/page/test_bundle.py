@@ -102,11 +102,7 @@ def test_wrong_input_is_refused_with_what_to_do(tmp_path):
 
 
 SEARCHES = {
-    "plan/options.ts": {
-        "TEACHERS": options._TEACHERS,
-        "ZOOMS": options._ZOOMS,
-        "SKETCH_ZOOMS": options._SKETCH_ZOOMS,
-    },
+    "plan/options.ts": {"TEACHERS": options._TEACHERS, "ZOOMS": options._ZOOMS, "SKETCH_ZOOMS": options._SKETCH_ZOOMS},
     "plan/crossover.ts": {
         "SPAN": crossover._SPAN,
         "POINTS": crossover._POINTS,

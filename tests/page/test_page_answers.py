@@ -32,11 +32,7 @@ SCENARIOS = {
     "the ladder": {"student": "500M", "budget": "10B", "own": []},
     "compute": bill("1e21"),
     "a larger student": {**bill("1e21"), "own": [], "named": ["Llama-3.1-8B"], "maxStudent": "4B"},
-    "free teacher": {
-        **bill("3e20"),
-        "scenario": "best-case",
-        "own": own(("3B", "60B", ""), ("7B", "1T", "")),
-    },
+    "free teacher": {**bill("3e20"), "scenario": "best-case", "own": own(("3B", "60B", ""), ("7B", "1T", ""))},
     "measured teachers, stored logits": {
         **bill("3e20"),
         "studentsServed": "4",
@@ -52,12 +48,7 @@ SCENARIOS = {
     "repeated data": {"uniqueTokens": "5B"},
     "free size on tokens": {"student": "", "maxStudent": "2B"},
     "free size on compute": {"student": "", **bill("1e21")},
-    "free size on compute, served": {
-        "student": "",
-        "maxStudent": "3B",
-        "inferenceTokens": "1e11",
-        **bill("2e21"),
-    },
+    "free size on compute, served": {"student": "", "maxStudent": "3B", "inferenceTokens": "1e11", **bill("2e21")},
     "free size, a teacher at its bounds": {
         "student": "",
         "uniqueTokens": "5B",
@@ -75,27 +66,11 @@ SCENARIOS = {
         "weightBytes": "0.5",
         "vocab": "50257",
     },
-    "other level, vocabulary": {
-        "student": "143M",
-        "budget": "2B",
-        "vocab": "50257",
-        "context": "2048",
-        "level": "0.8",
-    },
+    "other level, vocabulary": {"student": "143M", "budget": "2B", "vocab": "50257", "context": "2048", "level": "0.8"},
     "far outside": bill("1e19"),
     "everything is paid": {**bill("1e22"), "scenario": "pretraining-inference", "studentsServed": "8"},
-    "a cut": {
-        "student": "4B",
-        "budget": "100B",
-        "start": "pruned",
-        "own": own(("8B", "200B", ""), ("12B", "40B", "")),
-    },
-    "a cut on a bill": {
-        "student": "4B",
-        "start": "pruned",
-        **bill("1e22"),
-        "own": own(("8B", "200B", "2.0")),
-    },
+    "a cut": {"student": "4B", "budget": "100B", "start": "pruned", "own": own(("8B", "200B", ""), ("12B", "40B", ""))},
+    "a cut on a bill": {"student": "4B", "start": "pruned", **bill("1e22"), "own": own(("8B", "200B", "2.0"))},
     "a start that no law covers": {"start": "pretrained"},
     "too much of a cut": {"student": "100M", "start": "pruned", "own": SEVEN},
     "another law first": {"law": "surrogate-s2", **bill("5e20")},
@@ -142,9 +117,10 @@ def losses(row, *, of):
 def check_answer(page, question):
     """Ask both, compare everything that both say."""
     words = page.evaluate("q => distillaw.arguments(q)", question)
-    done = answer(*words, "--explain", "--json")
-    assert done.returncode == 0, done.stderr
-    theirs, ours = json.loads(done.stdout), page.evaluate("q => distillaw.plan(q)", question)
+    theirs, ours = (
+        json.loads(answer(*words, "--explain", "--json", code=0).stdout),
+        page.evaluate("q => distillaw.plan(q)", question),
+    )
     assert ours["verdict"] == theirs["verdict"] and ours["sentence"] == theirs["sentence"]
     # one draw in 4,093 may lie between the two roundings of a margin
     assert ours["probability"] == pytest.approx(theirs["probability"], abs=1.01 / 4_094)
@@ -165,10 +141,7 @@ def check_answer(page, question):
     for key in ("crossover_tokens", "crossover_compute"):
         for end, value in theirs[key].items():
             if end in ("lower", "median", "upper"):
-                assert ours[key][end] == (None if value is None else pytest.approx(value, rel=1e-5)), (
-                    key,
-                    end,
-                )
+                assert ours[key][end] == (None if value is None else pytest.approx(value, rel=1e-5)), (key, end)
     cases = [(case["id"], case["agrees"]) for case in theirs["nearest"]]
     assert [(case["id"], case["agrees"]) for case in ours["nearest"]] == cases and len(cases) >= 3
     if theirs["teacher_sizes"] is not None:
@@ -191,8 +164,7 @@ def test_a_fitted_law_and_the_published_ones_agree_on_the_same_answer(open_page,
     """Two sources that may decide: their densities are multiplied, in the order of the first one's draws."""
     law, path = str(tmp_path / "law.json"), tmp_path / "planner.html"
     write_runs(tmp_path / "runs.csv", published("surrogate-s1"))
-    fitted = answer("fit", tmp_path / "runs.csv", "--law", "distillation-kappa", "--bootstrap", 16, "--out", law)
-    assert fitted.returncode == 0, fitted.stderr
+    answer("fit", tmp_path / "runs.csv", "--law", "distillation-kappa", "--bootstrap", 16, "--out", law, code=0)
     assert answer("page", "--law", law, "--out", path).returncode == 0
     page = open_page(path)
     theirs = [

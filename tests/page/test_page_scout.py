@@ -30,9 +30,7 @@ def scouted(tmp_path_factory):
         model.save_pretrained(root / name)
         train_tokenizer(DOCUMENTS, vocab_size=vocab).save_pretrained(str(root / name))
     models = [root / name for name in ("small", "large", "other")]
-    done = answer("scout", *models, "--text", root / "text.jsonl", "--quiet", "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = json.loads(answer("scout", *models, "--text", root / "text.jsonl", "--quiet", "--json", code=0).stdout)
     same = [row for row in found["teachers"] if not row["name"].endswith("other")]
     return found, {**found, "teachers": same}
 

@@ -33,8 +33,7 @@ def test_a_change_of_input_changes_verdict_and_figures(open_page, planner):
     page.fill("#budget", "200B")
     page.wait_for_function("old => document.querySelector('[data-testid=sentence]').innerText !== old", arg=before)
     page.wait_for_function(
-        "old => document.querySelector('[data-testid=figure-loss-over-tokens] .frame').innerHTML !== old",
-        arg=drawn,
+        "old => document.querySelector('[data-testid=figure-loss-over-tokens] .frame').innerHTML !== old", arg=drawn
     )
     assert "200B tokens" in text(page, "sentence") and "200B" in text(page, "command")
 
@@ -115,10 +114,7 @@ def test_tables_are_saved_as_csv(open_page, planner):
     assert float(rows[0]["loss_mean"]) == ours["strategies"][0]["loss"]["mean"]
     curve = list(csv.DictReader(io.StringIO(downloaded(page, "loss-over-tokens-csv").decode())))
     field = list(csv.DictReader(io.StringIO(downloaded(page, "map-csv").decode())))
-    here = min(
-        field,
-        key=lambda r: abs(float(r["student_tokens"]) - 2e10) + 10 * abs(float(r["student_params"]) - 1e9),
-    )
+    here = min(field, key=lambda r: abs(float(r["student_tokens"]) - 2e10) + 10 * abs(float(r["student_params"]) - 1e9))
     assert len(field) > 1000 and float(here["gain_mean"]) == pytest.approx(ours["gain"]["mean"], abs=0.02)
     assert len(curve) > 20 and all(
         float(r["alone_lower"]) < float(r["alone_mean"]) < float(r["alone_upper"]) for r in curve
@@ -269,16 +265,7 @@ def test_everything_is_reached_by_keyboard(open_page, planner):
     for _ in range(90):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.dataset.testid || document.activeElement.id || ''"))
-    for name in (
-        "student",
-        "budget",
-        "named",
-        "scenario",
-        "logits-online",
-        "map-svg",
-        "save-toml",
-        "copy-command",
-    ):
+    for name in "student budget named scenario logits-online map-svg save-toml copy-command".split():
         assert name in reached, name
 
 

@@ -1,6 +1,7 @@
 """`distillaw pareto` as a user calls it, and points read from folders."""
 
 import json
+from functools import partial
 
 import pytest
 
@@ -10,9 +11,7 @@ from distillaw.laws.skill import skill_law
 from distillaw.pareto.points import SCORES, axis_compute, hull, own_points, published_points
 from in_process import answer as in_process
 
-
-def distillaw(*words):
-    return in_process("pareto", *words)
+distillaw = partial(in_process, "pareto")
 
 
 @pytest.fixture
@@ -46,9 +45,7 @@ def test_scores_are_per_cent_with_the_error_of_a_mean(run):
 
 
 def test_the_command_places_the_model_and_draws(run, tmp_path):
-    done = distillaw(run, "--out", tmp_path / "drawn", "--json")
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    answer = json.loads(distillaw(run, "--out", tmp_path / "drawn", "--json", code=0).stdout)
     mine = next(point for point in answer["points"] if point["is_own"])
     assert mine["place"]["best"]["name"] == "ShearedLLaMA-2.7B" and 0.99 < mine["place"]["probability"] <= 1
     assert "mine" in (tmp_path / "drawn" / "pareto.svg").read_text()
@@ -59,8 +56,7 @@ def test_the_command_places_the_model_and_draws(run, tmp_path):
 def test_a_table_serves_as_well_and_stands_alone(tmp_path):
     table = tmp_path / "points.csv"
     table.write_text("name,compute,score,se\na,1e20,10,1\nb,2e20,9,\n")
-    done = distillaw(table, "--no-published", "--json")
-    assert done.returncode == 0, done.stderr
+    done = distillaw(table, "--no-published", "--json", code=0)
     assert json.loads(done.stdout)["frontier"] == ["a"]
 
 
@@ -93,8 +89,7 @@ def test_what_is_missing_is_named(run, tmp_path):
 
 
 def test_the_picture_tells_chat_models_apart_and_its_line_is_the_one_asked_for(tmp_path):
-    done = distillaw("--chat", "--frontier", "hull", "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = distillaw("--chat", "--frontier", "hull", "--out", tmp_path, code=0)
     svg = (tmp_path / "pareto.svg").read_text()
     assert "published chat models" in svg and "concave hull over log compute" in svg
     assert "a corner of the concave hull" in done.stdout and "chat model" in done.stdout

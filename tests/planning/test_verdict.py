@@ -16,37 +16,15 @@ from distillaw.planning.situation import Situation, Teacher
 from distillaw.runs.paired import read_scores
 from distillaw.runs.record import read_study
 
-KEYS = {
-    "verdict",
-    "probability",
-    "probability_distil",
-    "probability_pretrain",
-    "equal_compute",
-    "flips",
-    "nearest",
-    "margin",
-    "strategies",
-    "gain",
-    "crossover_tokens",
-    "flips_if",
-    "assumptions",
-    "inside_range",
-    "warnings",
-    "regret_if_wrong",
-    "reasons",
-    "evidence",
-}
-ROW_KEYS = {
-    "name",
-    "teacher",
-    "student_params",
-    "student_tokens",
-    "teacher_params",
-    "teacher_tokens",
-    "teacher_loss",
-    "compute",
-    "loss",
-}
+KEYS = set(
+    (
+        "verdict probability probability_distil probability_pretrain equal_compute flips nearest margin strategies "
+        "gain crossover_tokens flips_if assumptions inside_range warnings regret_if_wrong reasons evidence"
+    ).split()
+)
+ROW_KEYS = set(
+    "name teacher student_params student_tokens teacher_params teacher_tokens teacher_loss compute loss".split()
+)
 
 
 def true_gains(folder):

@@ -81,9 +81,7 @@ def test_rules_of_a_small_study_are_kept(name, scale):
 
 
 NAMED = DesignWishes(
-    students=(0.15e6, 0.2e6, 0.345678e6),
-    teachers=(0.3e6, 0.5e6, 0.6e6, 0.9e6),
-    tokens=(150e3, 3e5, 6e5, 1.2e6),
+    students=(0.15e6, 0.2e6, 0.345678e6), teachers=(0.3e6, 0.5e6, 0.6e6, 0.9e6), tokens=(150e3, 3e5, 6e5, 1.2e6)
 )
 
 
@@ -100,12 +98,7 @@ def test_what_the_user_names_is_what_is_written(name):
         assert len(teachers) == len(asked.teachers)
     plain = [block for block in spec.blocks() if block.purpose == "grid"]
     assert {parse_count(size) for block in plain for size in block.params} == set(asked.students)
-    assert [whole - tokens for whole, tokens in zip(sheet.scale.tokens, asked.tokens, strict=True)] == [
-        16,
-        32,
-        64,
-        128,
-    ]
+    assert [whole - tokens for whole, tokens in zip(sheet.scale.tokens, asked.tokens, strict=True)] == [16, 32, 64, 128]
     assert set(sheet.scale.tokens) <= {tokens for block in plain for tokens in block.design.tokens}
     for cells in spec.cells:
         for listed in (cells.params, cells.tokens, cells.teachers):
@@ -229,11 +222,7 @@ def test_hold_outs_take_no_run_from_what_a_study_would_identify(name):
     with_them, counted = (state(s, study_cost(s, 1024)).prospect.outlooks for s in (spec, without))
     for said, wanted in zip(with_them, counted, strict=True):
         assert wanted.has_enough or wanted.form == "kappa"
-        assert (said.form, said.num_runs, said.num_trunks) == (
-            wanted.form,
-            wanted.num_runs,
-            wanted.num_trunks,
-        )
+        assert (said.form, said.num_runs, said.num_trunks) == (wanted.form, wanted.num_runs, wanted.num_trunks)
 
 
 def test_sections_of_few_long_texts_are_the_documents_that_are_held_out():

@@ -79,20 +79,12 @@ def test_every_stage_is_there_and_the_chat_model_speaks(home):
     stages = record["stages"]
     assert list(stages) == ["text", "law", "prune", "distil", "instruct", "evaluate", "report"]
     assert stages["law"]["params"] == stages["prune"]["cuts"][0]["params"] == stages["distil"]["arms"][0]["params"]
-    assert {row["arm"] for row in stages["distil"]["arms"]} == {
-        "pruned",
-        "pruned-alone",
-        "fresh",
-        "fresh-alone",
-    }
+    assert {row["arm"] for row in stages["distil"]["arms"]} == {"pruned", "pruned-alone", "fresh", "fresh-alone"}
     folder = stages["instruct"]["folder"]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.chat_template
     ids = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "Hello"}],
-        return_tensors="pt",
-        add_generation_prompt=True,
-        return_dict=True,
+        [{"role": "user", "content": "Hello"}], return_tensors="pt", add_generation_prompt=True, return_dict=True
     )
     assert AutoModelForCausalLM.from_pretrained(folder).generate(**ids, max_new_tokens=3).shape[1] > 3
     kept = read_json(home / "out" / "instruct" / "samples.json")
@@ -147,17 +139,7 @@ def test_the_next_commands_run_as_printed(home, monkeypatch):
 @pytest.fixture(scope="module")
 def adapted(home):
     """A recipe whose teacher gets new pieces and reads on, and whose best arm becomes a mixture."""
-    words = [
-        "--pieces",
-        "60",
-        "--adapt-tokens",
-        "2048",
-        "--experts",
-        "2,4",
-        "--upcycle-tokens",
-        "1024",
-        "--no-alone",
-    ]
+    words = "--pieces 60 --adapt-tokens 2048 --experts 2,4 --upcycle-tokens 1024 --no-alone".split()
     planned = cook(home, *words, "--dry-run", "--json", out="adapted")
     assert planned.returncode == 0 and not (home / "adapted").exists(), planned.stderr
     done = cook(home, *words, "--json", out="adapted")

@@ -79,12 +79,7 @@ def test_compute_counts_a_trunk_once_and_every_part(reported):
     wanted += runs["student-0.1M-alone-s1-150kt"] + runs["student-0.1M-alone-s2-150kt"]
     assert spent["students without a teacher"] == pytest.approx(wanted)
     assert spent["teacher training"] == pytest.approx(sum(f for run, f in runs.items() if run.startswith("teacher")))
-    assert set(spent) == {
-        "teacher training",
-        "students without a teacher",
-        "distilled students",
-        "teacher logits",
-    }
+    assert set(spent) == {"teacher training", "students without a teacher", "distilled students", "teacher logits"}
 
 
 def searched(tuning):

@@ -120,10 +120,7 @@ def test_a_narrow_screen_shows_what_a_strategy_gives_and_that_there_is_more(open
 def test_a_desktop_shows_the_losses_of_all_runs(open_file, report):
     page = open_file(report, viewport={"width": 1440, "height": 900})
     scroll = page.locator(".scroll:has(table[data-facets])")
-    box, loss = (
-        scroll.bounding_box(),
-        page.locator("table[data-facets] th").filter(has_text="s.e.").bounding_box(),
-    )
+    box, loss = (scroll.bounding_box(), page.locator("table[data-facets] th").filter(has_text="s.e.").bounding_box())
     assert loss["x"] + loss["width"] < box["x"] + box["width"] / 1.5
 
 

@@ -321,21 +321,9 @@ def test_plain_names_are_taken(name):
 
 # --- nothing goes round it --------------------------------------------------------------------------------------
 
-REMOVING = {
-    "rmtree",
-    "unlink",
-    "rmdir",
-    "removedirs",
-    "rename",
-    "renames",
-    "mkdir",
-    "makedirs",
-    "touch",
-    "symlink_to",
-    "hardlink_to",
-    "copytree",
-    "copy2",
-}
+REMOVING = set(
+    "rmtree unlink rmdir removedirs rename renames mkdir makedirs touch symlink_to hardlink_to copytree copy2".split()
+)
 WRITES = re.compile(r"(?=.*[wax+])[rwaxbt+]+")
 WRITING = {"write_text", "write_bytes", "tofile"}
 ALLOWED = {

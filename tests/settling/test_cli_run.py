@@ -49,18 +49,9 @@ tokens = "40k"
 budget = "{budget}"
 least_params = "7k"
 """
-PLAN_KEYS = {
-    "verdict",
-    "probability",
-    "margin",
-    "strategies",
-    "gain",
-    "crossover_tokens",
-    "flips_if",
-    "assumptions",
-    "inside_range",
-    "warnings",
-}
+PLAN_KEYS = set(
+    "verdict probability margin strategies gain crossover_tokens flips_if assumptions inside_range warnings".split()
+)
 OWN_KEYS = {"regret_bound", "leader", "compute_spent", "share_of_target", "stages", "dropped"}
 
 

@@ -8,23 +8,7 @@ from torch.nn import functional
 from distillaw.errors import ConfigError
 from distillaw.toys import mapping
 from distillaw.toys.grid import LABELS, REDUCED, Grid, ToyOutcome, run_trial, summarise
-from distillaw.toys.mapping import (
-    Networks,
-    answer,
-    count_params,
-    draw_batches,
-    learning_rate,
-    make_task,
-    train,
-)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from distillaw.toys.mapping import Networks, answer, count_params, draw_batches, learning_rate, make_task, train
 
 
 def label_by_hand(context, pointer):
@@ -137,12 +121,7 @@ def test_a_large_network_learns_the_task():
 def test_better_teachers_help_and_then_hurt():
     """The student of width 32 under three teachers of width 128: better on the way, worse at the end."""
     grid = Grid(
-        num_classes=4,
-        students=(32,),
-        teacher_widths=(16,),
-        long_width=128,
-        teacher_steps=(256, 1024, 2048),
-        trials=1,
+        num_classes=4, students=(32,), teacher_widths=(16,), long_width=128, teacher_steps=(256, 1024, 2048), trials=1
     )
     weak, good, best = [o for o in run_trial(grid, 0) if o.axis == "steps"]
     assert weak.teacher_loss > good.teacher_loss > best.teacher_loss
@@ -170,12 +149,7 @@ def outcomes(losses):
 
 @pytest.mark.parametrize(
     ("base", "shape"),
-    [
-        ((1.0, 0.5, 0.8), "U"),
-        ((1.0, 0.5, 0.2), "follows"),
-        ((0.2, 0.5, 0.8), "rises"),
-        ((0.5, 0.5, 0.5), "unclear"),
-    ],
+    [((1.0, 0.5, 0.8), "U"), ((1.0, 0.5, 0.2), "follows"), ((0.2, 0.5, 0.8), "rises"), ((0.5, 0.5, 0.5), "unclear")],
 )
 def test_shapes(base, shape):
     rng = np.random.default_rng(4)
@@ -208,13 +182,7 @@ def test_noise_alone_is_seldom_a_u():
     ],
 )
 def test_bad_grids(change):
-    settings = {
-        "num_classes": 4,
-        "students": (8,),
-        "teacher_widths": (8,),
-        "long_width": 8,
-        "teacher_steps": (5,),
-    }
+    settings = {"num_classes": 4, "students": (8,), "teacher_widths": (8,), "long_width": 8, "teacher_steps": (5,)}
     with pytest.raises(ConfigError, match=next(iter(change))):
         Grid(**settings | change)
     assert Grid(**settings).core_seconds < REDUCED.core_seconds and LABELS.width == 0

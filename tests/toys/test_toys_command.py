@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 
 import pytest
 
@@ -10,16 +11,14 @@ from in_process import answer as in_process
 TINY = (*"--num-classes 2 --students 4 --teacher-widths 4 6 --long-width 4 --teacher-steps 10 20 --trials 2".split(),)
 
 
-def toys(*args):
-    return in_process("toys", *args)
+toys = partial(in_process, "toys")
 
 
 def test_kernel_as_text_json_and_files(tmp_path):
     done = toys("kernel")
     assert done.returncode == 0 and "1.235 n" in done.stdout and "flat n to m*" in done.stdout
     done = toys(
-        *"kernel --json --size 60 --teacher-budget 2 --student-budget 1.8 --students 20 30 --out".split(),
-        str(tmp_path),
+        *"kernel --json --size 60 --teacher-budget 2 --student-budget 1.8 --students 20 30 --out".split(), str(tmp_path)
     )
     answer = json.loads(done.stdout)
     assert answer["schema_version"] == 1 and [row["n"] for row in answer["students"]] == [20, 30]
@@ -31,10 +30,7 @@ def test_kernel_as_text_json_and_files(tmp_path):
     assert len(rows) == 2 * 60 and float(rows[19]["student_error"]) == row["error_at_n"]
     first = (tmp_path / "kernel.svg").read_bytes()
     assert b"<svg" in first and b"xmlns" in first
-    toys(
-        *"kernel --size 60 --teacher-budget 2 --student-budget 1.8 --students 20 30 --out".split(),
-        str(tmp_path),
-    )
+    toys(*"kernel --size 60 --teacher-budget 2 --student-budget 1.8 --students 20 30 --out".split(), str(tmp_path))
     assert (tmp_path / "kernel.svg").read_bytes() == first
 
 
@@ -47,23 +43,15 @@ def test_a_target_below_the_published_students_says_what_was_typed():
 
 @pytest.mark.slow
 def test_mapping_as_text_json_and_files(tmp_path):
-    done = toys("mapping", *TINY, "--json", "--out", str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    done = toys("mapping", *TINY, "--json", "--out", str(tmp_path), code=0)
     answer = json.loads(done.stdout)
     assert answer["schema_version"] == 1 and answer["grid"]["students"] == [4]
-    assert [(curve["axis"], len(curve["student_loss"])) for curve in answer["curves"]] == [
-        ("width", 2),
-        ("steps", 2),
-    ]
+    assert [(curve["axis"], len(curve["student_loss"])) for curve in answer["curves"]] == [("width", 2), ("steps", 2)]
     assert len(answer["outcomes"]) == 2 * 5 and "about" in done.stderr
     with (tmp_path / "mapping.csv").open() as file:
         losses = [float(row["student_loss"]) for row in csv.DictReader(file)]
     assert losses == [row["student_loss"] for row in answer["outcomes"]]
-    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == [
-        "mapping.csv",
-        "mapping.png",
-        "mapping.svg",
-    ]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["mapping.csv", "mapping.png", "mapping.svg"]
     again = toys("mapping", *TINY, "--json", "--workers", "1")
     assert json.loads(again.stdout)["outcomes"] == answer["outcomes"]  # whatever the number of processes
     text = toys("mapping", *TINY[:-1], "1").stdout

@@ -4,18 +4,7 @@ import csv
 
 from distillaw.verifying.frozen import KIND, FrozenChoice, FrozenPrediction, PredictedPoint, write_frozen
 
-COLUMNS = (
-    "run_id",
-    "role",
-    "purpose",
-    "params",
-    "tokens",
-    "teacher_run",
-    "teacher_loss",
-    "seed",
-    "lambda",
-    "loss",
-)
+COLUMNS = tuple("run_id role purpose params tokens teacher_run teacher_loss seed lambda loss".split())
 SMALL = PredictedPoint(params=1e5, tokens=1e6)
 TAUGHT = PredictedPoint(params=1e5, tokens=1e6, teacher="t1", teacher_loss=2.5)
 BETTER = PredictedPoint(params=1e5, tokens=1e6, teacher="t2", teacher_loss=2.4)

@@ -29,12 +29,7 @@ def test_show_says_what_the_world_measures(capsys):
     assert by_window == sorted(by_window, reverse=True)
     assert by_window[-1] > measured.value
     assert answer["vocab"] == 17
-    assert [row["name"].split("by=")[1] for row in answer["teachers"]] == [
-        "window",
-        "temperature",
-        "noise",
-        "uniform",
-    ]
+    assert [row["name"].split("by=")[1] for row in answer["teachers"]] == ["window", "temperature", "noise", "uniform"]
     for row in answer["teachers"]:
         teacher = Oracle(World(PRESETS["tiny"]), parse_oracle(row["settings"]))
         assert teacher.loss(documents=64, context=64).value == pytest.approx(2.0, abs=0.03)

@@ -10,16 +10,10 @@ from distillaw.worlds.spec import GrammarSpec, HmmSpec, NgramSpec, WorldSpec
 from distillaw.worlds.world import World
 
 HMM = WorldSpec(
-    seed=3,
-    vocab=4,
-    document_tokens=4,
-    hmm=HmmSpec(states=3, branching=2, transition_nats=0.5, emission_nats=0.8),
+    seed=3, vocab=4, document_tokens=4, hmm=HmmSpec(states=3, branching=2, transition_nats=0.5, emission_nats=0.8)
 )
 GRAMMAR = WorldSpec(
-    seed=1,
-    vocab=11,
-    document_tokens=5,
-    grammar=GrammarSpec(kinds=2, depth=2, phases=1, bracket_words=2, word_nats=0.5),
+    seed=1, vocab=11, document_tokens=5, grammar=GrammarSpec(kinds=2, depth=2, phases=1, bracket_words=2, word_nats=0.5)
 )
 NGRAM = WorldSpec(
     seed=2,
@@ -145,11 +139,7 @@ def test_text_that_no_world_says_starts_the_reader_afresh():
 @pytest.mark.parametrize(
     "spec",
     [
-        WorldSpec(
-            vocab=9,
-            document_tokens=8,
-            ngram=NgramSpec(topics=1, successors=2, word_nats=0.5, keys=0, values=1),
-        ),
+        WorldSpec(vocab=9, document_tokens=8, ngram=NgramSpec(topics=1, successors=2, word_nats=0.5, keys=0, values=1)),
         WorldSpec(
             vocab=9,
             document_tokens=8,

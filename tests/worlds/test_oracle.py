@@ -4,24 +4,12 @@ import numpy as np
 import pytest
 
 from distillaw.errors import ConfigError
-from distillaw.worlds.oracle import (
-    WAYS,
-    Oracle,
-    OracleSpec,
-    find_oracle,
-    oracle_hash,
-    oracle_with_loss,
-    parse_oracle,
-)
+from distillaw.worlds.oracle import WAYS, Oracle, OracleSpec, find_oracle, oracle_hash, parse_oracle
 from distillaw.worlds.spec import PRESETS, HmmSpec, WorldSpec, load_world
 from distillaw.worlds.world import World
 
 WORLD = World(
-    WorldSpec(
-        vocab=33,
-        document_tokens=64,
-        hmm=HmmSpec(states=24, branching=3, transition_nats=0.6, emission_nats=1.8),
-    )
+    WorldSpec(vocab=33, document_tokens=64, hmm=HmmSpec(states=24, branching=3, transition_nats=0.6, emission_nats=1.8))
 )
 
 
@@ -34,7 +22,7 @@ def loss(**settings) -> float:
 def test_a_chosen_loss_is_met_on_text_that_was_not_searched(by, share):
     worst = loss(window=0)
     target = loss() + share * (worst - loss())
-    oracle = oracle_with_loss(WORLD, target, by=by, context=32)
+    oracle = find_oracle(WORLD, OracleSpec(loss=target, by=by), 32)
     fresh = oracle.loss(documents=200, context=32, first=10_000)
     assert fresh.value == pytest.approx(target, abs=4 * fresh.error + 0.01)
     assert fresh.error < 0.02

@@ -15,9 +15,7 @@ HMM = WorldSpec(
     vocab=17, document_tokens=40, hmm=HmmSpec(states=8, branching=3, transition_nats=0.7, emission_nats=1.2)
 )
 GRAMMAR = WorldSpec(
-    vocab=30,
-    document_tokens=40,
-    grammar=GrammarSpec(kinds=2, depth=2, phases=2, bracket_words=2, word_nats=1.5),
+    vocab=30, document_tokens=40, grammar=GrammarSpec(kinds=2, depth=2, phases=2, bracket_words=2, word_nats=1.5)
 )
 NGRAM = WorldSpec(
     vocab=24,

@@ -36,11 +36,7 @@ TESTED_RATIO = 4.0
 """The root rule is advised from a quarter to four times the reference batch."""
 SAYS = {
     # rule: formula, source, certainty
-    "sqrt": (
-        "eta sqrt(B/B_ref)",
-        "arXiv:1705.08741 (SGD), arXiv:2205.10287 (Adam)",
-        "secondary; the root also code",
-    ),
+    "sqrt": ("eta sqrt(B/B_ref)", "arXiv:1705.08741 (SGD), arXiv:2205.10287 (Adam)", "secondary; the root also code"),
     "linear": ("eta B/B_ref", "arXiv:1404.5997, arXiv:1706.02677 (SGD)", "secondary"),
     "constant": ("eta", "no rule: what not scaling gives", "-"),
     "marek": (
@@ -327,7 +323,7 @@ def advise(
     if device is not None:
         cost = estimate_cost(question.coords["compute"], device, mfu=mfu, price_per_hour=price_per_hour)
         hours, price = cost.device_hours / question.devices, cost.price
-    critical = critical_batches(question)
+    critical = _by_laws("critical", question)
     waste = []
     for law in critical:
         assert law.value is not None
@@ -353,7 +349,9 @@ def advise(
         accumulation=max(1, round(batch / question.quantum)),
         settings=(rate, *betas, choose_decay(question, batch, rate.value), warmup),
         critical=tuple(critical),
-        measured=tuple(measured_levels(question)),
+        measured=tuple(
+            _by_law(law, question) for law in batch_laws("measured") if not law.complaints(params=question.params)
+        ),
         schedule=grow_batch(question, batch, rate, hours),
         hours=hours,
         price=price,
@@ -432,12 +430,17 @@ def _by_rule(name: str, value: float | None, *notes: str, **symbols: str) -> Rul
     return RuleValue(name, value, formula.format(**symbols), source, certainty, notes)
 
 
-def _by_law(law: BatchLaw, question: RegimeQuestion, value: float | None = None) -> RuleValue:
-    """A law's value at the question's coordinates with its source, range and doubts."""
+def _by_law(law: BatchLaw, question: RegimeQuestion) -> RuleValue:
+    """A law's value at the question's coordinates (B_crit of the hyperbola) with its source, range and doubts."""
     coords = question.coords
-    value = law(**coords) if value is None else value
+    value = law.hyperbola(**coords) if law.gives == "critical" else law(**coords)
     notes = (*law.complaints(**coords), *law.known_problems)
     return RuleValue(law.name, value, law.formula, law.source, law.certainty, notes)
+
+
+def _by_laws(gives: str, question: RegimeQuestion) -> list[RuleValue]:
+    """What each law of a kind says, if it applies here."""
+    return [_by_law(law, question) for law in batch_laws(gives) if law.applies(**question.coords)]
 
 
 def _middle(opinions: Sequence[RuleValue]) -> float | None:
@@ -446,32 +449,14 @@ def _middle(opinions: Sequence[RuleValue]) -> float | None:
     return math.exp(sum(logs) / len(logs)) if logs else None
 
 
-def best_batches(question: RegimeQuestion) -> list[RuleValue]:
-    """What each law of the best batch says, tokens; the reference's own batch carried over to these tokens."""
-    found = [_by_law(law, question) for law in batch_laws("best") if law.applies(**question.coords)]
-    reference = question.reference
-    if reference is not None and reference.tokens is not None:
-        grown = (question.tokens / reference.tokens) ** REFERENCE_EXPONENT
-        found.append(_by_rule("reference-scaled", reference.batch_tokens * grown))
-    return found
-
-
-def critical_batches(question: RegimeQuestion) -> list[RuleValue]:
-    """B_crit of the hyperbola by each law of the critical batch that applies here, tokens."""
-    laws = [law for law in batch_laws("critical") if law.applies(**question.coords)]
-    return [_by_law(law, question, law.hyperbola(**question.coords)) for law in laws]
-
-
-def measured_levels(question: RegimeQuestion) -> list[RuleValue]:
-    """Critical batches that were measured, where this size lies in the range."""
-    laws = batch_laws("measured")
-    return [_by_law(law, question) for law in laws if not law.complaints(params=question.params)]
-
-
 def cap_tokens(question: RegimeQuestion) -> float:
     """The batch that costs `CAP` more tokens under the strictest law in this run's own tokens."""
-    laws = [law for law in batch_laws("critical") if law.exponents.keys() == {"tokens"}]
-    return min(CAP * law.hyperbola(**question.coords) for law in laws)
+    return min(CAP * law.hyperbola(**question.coords) for law in _laws_of_tokens())
+
+
+def _laws_of_tokens() -> list[BatchLaw]:
+    """Those of the critical batch that ask for the run's own tokens alone."""
+    return [law for law in batch_laws("critical") if law.exponents.keys() == {"tokens"}]
 
 
 def choose_batch(question: RegimeQuestion) -> tuple[ChosenSetting, list[str]]:
@@ -480,8 +465,11 @@ def choose_batch(question: RegimeQuestion) -> tuple[ChosenSetting, list[str]]:
     Raises:
         ConfigError: the devices take more at once than the run has.
     """
-    opinions, cap, quantum = best_batches(question), cap_tokens(question), question.quantum
-    said = []
+    opinions, cap, quantum = _by_laws("best", question), cap_tokens(question), question.quantum
+    reference, said = question.reference, []
+    if reference is not None and reference.tokens is not None:  # its own batch carried over to these tokens
+        grown = (question.tokens / reference.tokens) ** REFERENCE_EXPONENT
+        opinions.append(_by_rule("reference-scaled", reference.batch_tokens * grown))
 
     def whole(batch: float) -> float:
         """The nearest whole multiple, at least one."""
@@ -525,7 +513,7 @@ def grow_batch(question: RegimeQuestion, batch: float, rate: ChosenSetting, hour
         rate: what was chosen at B.
         hours: of the run.
     """
-    laws = [law for law in batch_laws("critical") if law.exponents.keys() == {"tokens"}]
+    laws = _laws_of_tokens()
     places, grown = [0.0], 2 * batch
     while True:
         # every cap is a power of the tokens: where the strictest reaches the batch is where the last of them does
@@ -564,8 +552,7 @@ def grow_batch(question: RegimeQuestion, batch: float, rate: ChosenSetting, hour
 def choose_rate(question: RegimeQuestion, batch: float) -> ChosenSetting:
     """The peak rate: from the reference by rule; without one, laws only, as a band."""
     is_sgd, reference = question.optimizer == "sgd", question.reference
-    known = [] if is_sgd else [law for law in batch_laws("rate") if law.applies(**question.coords)]
-    laws = [_by_law(law, question) for law in known]
+    laws = [] if is_sgd else _by_laws("rate", question)
     if reference is None:
         band = "geometric middle of the laws: a band, not a value"
         how = band if laws else "no law for SGD without a reference"
@@ -598,12 +585,7 @@ def choose_betas(question: RegimeQuestion, batch: float) -> list[ChosenSetting]:
     betas = {
         name: usual if given[name] is None else given[name] for name, usual in zip(names, USUAL_BETAS, strict=True)
     }
-    tuned = Settings(
-        batch=reference.batch_tokens,
-        peak_lr=reference.peak_lr,
-        weight_decay=reference.weight_decay or 0.0,
-        **betas,
-    )
+    tuned = Settings(batch=reference.batch_tokens, peak_lr=reference.peak_lr, **betas)
 
     def keep(name: str) -> RuleValue:
         notes = ["not given: the usual value is assumed"] if given[name] is None else []

@@ -17,6 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import reduce
 from itertools import pairwise
 
 import numpy as np
@@ -243,10 +244,7 @@ def compare(
     return Comparison(
         between=(float(2 ** at[0]), float(2 ** at[1])),
         doublings=float(at[1] - at[0]),
-        interval=(
-            None if above[0] or below[1] else float(low),
-            None if above[1] or below[0] else float(high),
-        ),
+        interval=(None if above[0] or below[1] else float(low), None if above[1] or below[0] else float(high)),
         larger=float((steps >= 0.5).mean()),
         smaller=float((steps <= -0.5).mean()),
         tolerance=noise if tolerance is None else tolerance,
@@ -270,10 +268,7 @@ def smooth(losses: Sequence[float], *, memory: float = 0.5) -> float:
     """
     if not losses:
         raise DataError("no losses to smooth")
-    value = losses[0]
-    for loss in losses[1:]:
-        value = memory * value + (1 - memory) * loss
-    return float(value)
+    return float(reduce(lambda value, loss: memory * value + (1 - memory) * loss, losses))
 
 
 def _draw(

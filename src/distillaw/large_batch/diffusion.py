@@ -192,11 +192,7 @@ def _power(t: np.ndarray, d: np.ndarray) -> tuple[float, float, float, float]:
     middle = np.exp(np.log(t).mean())
     (start, slope), _, _ = _linear(np.stack([np.ones_like(t), np.log(t / middle)], axis=1), np.log(d))
     solved = least_squares(
-        lambda x: np.exp(x[0] + x[1] * np.log(t / middle)) - d,
-        x0=(start, slope),
-        method="lm",
-        xtol=1e-14,
-        ftol=1e-14,
+        lambda x: np.exp(x[0] + x[1] * np.log(t / middle)) - d, x0=(start, slope), method="lm", xtol=1e-14, ftol=1e-14
     )
     rss = float((solved.fun**2).sum())
     log_c = solved.x[0] - solved.x[1] * math.log(middle)

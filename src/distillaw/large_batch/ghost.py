@@ -93,79 +93,23 @@ def ghost_blocks(sizes: list[int], *, at_once: int) -> list[tuple[int, int]]:
 
 
 StatsUpdate = Literal["sequential", "mean"]
-STATS_UPDATES: tuple[str, ...] = get_args(StatsUpdate)
-
-
 SETTINGS = ("ghost_batch_size", "stats_update", "remainder", "sync_stats")
 """What a ghost layer has besides the arguments of `nn.BatchNorm`."""
 
 
-def _checked(
-    *, ghost_batch_size: int, stats_update: StatsUpdate, remainder: Remainder, sync_stats: bool
-) -> dict[str, Any]:
-    """The settings of a ghost layer, if they are possible."""
-    if not isinstance(ghost_batch_size, int) or isinstance(ghost_batch_size, bool) or ghost_batch_size < 1:
-        raise ConfigError(f"ghost_batch_size is {ghost_batch_size!r}; it is a number of samples, a whole number >= 1")
-    check_choice("stats_update", stats_update, STATS_UPDATES)
-    check_choice("remainder", remainder, REMAINDERS)
-    return dict(zip(SETTINGS, (ghost_batch_size, stats_update, remainder, sync_stats), strict=True))
+def _checked(*values: Any) -> dict[str, Any]:
+    """The settings of a ghost layer by name, if they are possible; `values` in the order of `SETTINGS`."""
+    given = dict(zip(SETTINGS, values, strict=True))
+    ghost = given["ghost_batch_size"]
+    if not isinstance(ghost, int) or isinstance(ghost, bool) or ghost < 1:
+        raise ConfigError(f"ghost_batch_size is {ghost!r}; it is a number of samples, a whole number >= 1")
+    check_choice("stats_update", given["stats_update"], get_args(StatsUpdate))
+    check_choice("remainder", given["remainder"], REMAINDERS)
+    return given
 
 
 def _said(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={settings[name]}" for name in SETTINGS)
-
-
-def ghost_weights(sizes: list[int], *, stats_update: StatsUpdate, momentum: float | None) -> list[float]:
-    """Weight of each ghost as in the table above; without momentum before the division by c + K or c + 1.
-
-    Args:
-        sizes: samples of each ghost, in order.
-        stats_update: "sequential" or "mean".
-        momentum: eta, the weight of the new value; None for the cumulative average.
-    """
-    if stats_update == "mean":
-        scale = 1.0 if momentum is None else momentum
-        return [scale * size / sum(sizes) for size in sizes]
-    if momentum is None:
-        return [1.0] * len(sizes)
-    return [momentum * (1 - momentum) ** later for later in range(len(sizes) - 1, -1, -1)]
-
-
-@torch.no_grad()
-def take_in(
-    running: tuple[Tensor, Tensor],
-    count: Tensor | None,
-    statistics_2KC: Tensor,
-    *,
-    sizes: list[int],
-    stats_update: StatsUpdate,
-    momentum: float | None,
-) -> None:
-    """Update running mean and variance, shape (C,) each, and the count in place, computed in float32 at least.
-
-    Args:
-        running: mean and variance so far.
-        count: c, updates so far, a tensor without dimensions; needed without momentum.
-        statistics_2KC: mean and unbiased variance of each ghost, shape (2, K, C).
-        sizes: samples of each ghost, in order.
-        stats_update: "sequential" or "mean".
-        momentum: eta, the weight of the new value; None for the cumulative average.
-    """
-    exact = torch.promote_types(statistics_2KC.dtype, torch.float32)
-    updates = len(sizes) if stats_update == "sequential" else 1
-    weights = ghost_weights(sizes, stats_update=stats_update, momentum=momentum)
-    # a sum, not a matrix product: autocast would compute that in half precision
-    new_2C = (statistics_2KC.new_tensor(weights, dtype=exact).unsqueeze(1) * statistics_2KC).sum(1)
-    if momentum is None:
-        assert count is not None
-        after = (count + updates).to(exact)
-        decay, new_2C = count / after, new_2C / after
-    else:
-        decay = (1 - momentum) ** updates
-    for old_C, new_C in zip(running, new_2C, strict=True):
-        old_C.copy_(old_C.to(exact) * decay + new_C)
-    if count is not None:
-        count.add_(updates)
 
 
 FOLDED_GHOSTS, FOLDED_GHOST, FOLDED_BLOCK = 32, 2**13, 2**18
@@ -218,12 +162,7 @@ class _GhostBatchNorm(_BatchNorm):
         remainder: Remainder = "keep",
         sync_stats: bool = False,
     ) -> None:
-        ghost = _checked(
-            ghost_batch_size=ghost_batch_size,
-            stats_update=stats_update,
-            remainder=remainder,
-            sync_stats=sync_stats,
-        )
+        ghost = _checked(ghost_batch_size, stats_update, remainder, sync_stats)
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         if not bias:  # torch 2.11 does not take it as an argument
             self.register_parameter("bias", None)
@@ -308,16 +247,33 @@ class _GhostBatchNorm(_BatchNorm):
             outputs.append(self._block(part, ghosts, own))
             first += ghosts
         if statistics_2KC is not None:
-            assert self.running_mean is not None and self.running_var is not None
-            take_in(
-                (self.running_mean, self.running_var),
-                self.num_batches_tracked,
-                statistics_2KC,
-                sizes=sizes,
-                stats_update=self.stats_update,
-                momentum=self.momentum,
-            )
+            self._take_in(statistics_2KC, sizes)
         return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+
+    @torch.no_grad()
+    def _take_in(self, statistics_2KC: Tensor, sizes: list[int]) -> None:
+        """Each ghost's mean and unbiased variance into the running ones, in float32 at least."""
+        assert self.running_mean is not None and self.running_var is not None
+        momentum, count, ghosts = self.momentum, self.num_batches_tracked, len(sizes)
+        is_mean = self.stats_update == "mean"
+        updates, scale = 1 if is_mean else ghosts, 1.0 if momentum is None else momentum
+        if is_mean:
+            weights = [scale * size / sum(sizes) for size in sizes]
+        else:  # without momentum an average over all so far, divided below
+            weights = [scale * (1 - (momentum or 0.0)) ** later for later in range(ghosts - 1, -1, -1)]
+        exact = torch.promote_types(statistics_2KC.dtype, torch.float32)
+        # a sum, not a matrix product: autocast would compute that in half precision
+        new_2C = (statistics_2KC.new_tensor(weights, dtype=exact).unsqueeze(1) * statistics_2KC).sum(1)
+        if momentum is None:
+            assert count is not None
+            after = (count + updates).to(exact)
+            decay, new_2C = count / after, new_2C / after
+        else:
+            decay = (1 - momentum) ** updates
+        for old_C, new_C in zip((self.running_mean, self.running_var), new_2C, strict=True):
+            old_C.copy_(old_C.to(exact) * decay + new_C)
+        if count is not None:
+            count.add_(updates)
 
     def _block(self, part: Tensor, ghosts: int, statistics_2KC: Tensor | None) -> Tensor:
         """Equal ghosts normalised; their means and unbiased variances land in `statistics_2KC`, zeros before."""
@@ -427,12 +383,7 @@ def convert_ghost_batchnorm(
         DistillawWarning: nothing to convert (LayerNorm and RMSNorm models have no batch statistics); layers left
             that are SyncBatchNorm, subclasses, or ghost layers of other settings.
     """
-    ghost = _checked(
-        ghost_batch_size=ghost_batch_size,
-        stats_update=stats_update,
-        remainder=remainder,
-        sync_stats=sync_stats,
-    )
+    ghost = _checked(ghost_batch_size, stats_update, remainder, sync_stats)
     lazy = ", ".join(
         name or "the layer itself" for name, layer in module.named_modules() if isinstance(layer, _LazyNormBase)
     )

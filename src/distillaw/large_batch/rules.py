@@ -9,7 +9,7 @@ samples or tokens; only ratios enter, unless a population is given. The package 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
@@ -104,11 +104,7 @@ def constant_rate(peak_lr: float, *, batch: float, reference: float) -> float:
     return _rate(peak_lr)
 
 
-RATE_RULES: Mapping[str, Callable[..., float]] = {
-    "sqrt": sqrt_rate,
-    "linear": linear_rate,
-    "constant": constant_rate,
-}
+RATE_RULES: Mapping[str, Callable[..., float]] = {"sqrt": sqrt_rate, "linear": linear_rate, "constant": constant_rate}
 
 
 def adam_surge_rate(largest_lr: float, *, batch: float, turning_batch: float) -> float:
@@ -149,9 +145,8 @@ def sde_betas(settings: Settings, *, batch: float) -> Settings:
         Malladi et al. 2022, arXiv 2205.10287.
     """
     ratio = batch_ratio(batch, settings.batch)
-    betas = {"beta1": settings.beta1, "beta2": settings.beta2}
     scaled = {}
-    for name, beta in betas.items():
+    for name, beta in (("beta1", settings.beta1), ("beta2", settings.beta2)):
         _between(name, beta, low_open=False)
         scaled[name] = 1 - ratio * (1 - beta)
         if scaled[name] <= 1e-12 and beta > 0:  # 1 - 10 (1 - 0.9) is rounding, not a beta
@@ -160,10 +155,10 @@ def sde_betas(settings: Settings, *, batch: float) -> Settings:
                 f"1 - k (1 - beta) holds for k below {1 / (1 - beta):.4g}. Take a smaller batch, or the half-life rule "
                 "(beta2 only)"
             )
-    return Settings(
+    return replace(
+        settings,
         batch=batch,
         peak_lr=sqrt_rate(settings.peak_lr, batch=batch, reference=settings.batch),
-        weight_decay=settings.weight_decay,
         eps=settings.eps / math.sqrt(ratio),
         beta1=scaled["beta1"] if settings.beta1 else 0.0,
         beta2=scaled["beta2"] if settings.beta2 else 0.0,
@@ -185,24 +180,21 @@ def half_life_beta2(beta2: float, *, batch: float, reference: float) -> float:
     return scaled
 
 
-def averaging_window(*, batch: float, peak_lr: float, weight_decay: float, tokens: float) -> float:
-    """Tau = B / (eta lambda D): the time over which AdamW averages its weights, as a share of the run.
+def decay_for_window(window: float, *, batch: float, peak_lr: float, tokens: float) -> float:
+    """The weight decay that gives a window: lambda = B / (eta tau D).
+
+    tau, the time over which AdamW averages its weights as a share of the run, is B / (eta lambda D): the same formula
+    gives the window of a decay.
 
     Args:
+        window: tau.
         batch: B, tokens.
         peak_lr: eta.
-        weight_decay: lambda of PyTorch, > 0.
         tokens: D of the run.
 
     Source:
         Wang & Aitchison 2024, arXiv 2405.13698; Bergsma et al. 2025, arXiv 2505.13738.
     """
-    _positive(batch=batch, peak_lr=peak_lr, weight_decay=weight_decay, tokens=tokens)
-    return batch / (peak_lr * weight_decay * tokens)
-
-
-def decay_for_window(window: float, *, batch: float, peak_lr: float, tokens: float) -> float:
-    """The weight decay that gives a window, lambda = B / (eta D tau) (`averaging_window`)."""
     _positive(window=window, batch=batch, peak_lr=peak_lr, tokens=tokens)
     return batch / (peak_lr * tokens * window)
 
@@ -270,17 +262,16 @@ def scale_settings(
     ):
         if rule not in known:
             raise ConfigError(f"{what} rule {rule!r}{did_you_mean(rule, known)}: one of {', '.join(known)}")
-    peak_lr = RATE_RULES[rate](settings.peak_lr, batch=batch, reference=settings.batch)
-    beta1, beta2, eps = settings.beta1, settings.beta2, settings.eps
-    if betas == "sde":
-        moved = sde_betas(settings, batch=batch)
-        beta1, beta2, eps = moved.beta1, moved.beta2, moved.eps
-    elif betas == "half-life":
-        beta2 = half_life_beta2(beta2, batch=batch, reference=settings.batch)
+    reference = settings.batch
+    peak_lr = RATE_RULES[rate](settings.peak_lr, batch=batch, reference=reference)
     lam = settings.weight_decay
     if decay == "timescale":
-        lam = timescale_decay(lam, batch=batch, reference=settings.batch, rate_ratio=peak_lr / settings.peak_lr)
-    return Settings(batch=batch, peak_lr=peak_lr, weight_decay=lam, beta1=beta1, beta2=beta2, eps=eps)
+        lam = timescale_decay(lam, batch=batch, reference=reference, rate_ratio=peak_lr / settings.peak_lr)
+    if betas == "sde":
+        settings = sde_betas(settings, batch=batch)
+    elif betas == "half-life":
+        settings = replace(settings, beta2=half_life_beta2(settings.beta2, batch=batch, reference=reference))
+    return replace(settings, batch=batch, peak_lr=peak_lr, weight_decay=lam)
 
 
 def _rate(peak_lr: float) -> float:
@@ -299,36 +290,25 @@ def _between(name: str, value: float, *, low_open: bool = True) -> None:
         raise ConfigError(f"{name} = {value:g}: it must lie {'in (0, 1)' if low_open else 'in [0, 1)'}")
 
 
-UNITS = ("epochs", "steps", "tokens")
-
-Factor = Callable[[int], float]
-"""A schedule: step (0-based) to a multiple of the peak rate, as `Schedule.factor` and torch's `LambdaLR` have it."""
-
-
 def adapt_phases(
-    phases: Sequence[float], *, unit: str, batch: float, reference: float, whole_epochs: bool = False
+    phases: Sequence[float], *, batch: float, reference: float, whole_epochs: bool = False
 ) -> tuple[float, ...]:
-    """Positions or lengths of phases that give a large batch as many updates as the small one had.
+    """Positions or lengths of phases, times R: a large batch then makes as many updates as the small one had.
 
     Args:
-        phases: drop positions, or the end, in `unit`; not negative.
-        unit: `steps` (unchanged), `tokens` (times R) or `epochs` (times R).
+        phases: drop positions, or the end, in epochs or tokens (in steps they stay as they are); not negative.
         batch: the large batch.
         reference: the batch that the phases were made for, in the same unit.
-        whole_epochs: epochs times ceil(R), as the released code does.
+        whole_epochs: times ceil(R), as the released code does.
 
     Raises:
-        ConfigError: unknown unit, an absurd ratio, a phase that is negative or not finite.
+        ConfigError: an absurd ratio, a phase that is negative or not finite.
     """
-    if unit not in UNITS:
-        raise ConfigError(f"unit {unit!r}{did_you_mean(unit, UNITS)}: one of {', '.join(UNITS)}")
     ratio = batch_ratio(batch, reference)
     for phase in phases:
         if not 0 <= phase < math.inf:
-            raise ConfigError(f"a phase of {phase:g} {unit}: it must be finite and not negative")
-    if unit == "steps":
-        return tuple(phases)
-    if unit == "epochs" and whole_epochs:
+            raise ConfigError(f"a phase of {phase:g}: it must be finite and not negative")
+    if whole_epochs:
         ratio = math.ceil(ratio - 1e-9)
     return tuple(phase * ratio for phase in phases)
 
@@ -341,16 +321,13 @@ def steps_of(epochs: float, *, samples: int, batch: int, drop_last: bool = False
     return round(epochs * per_epoch)
 
 
-def at_equal_samples(factor: Factor, *, batch: float, reference: float) -> Factor:
-    """The schedule of a large batch that sees no more samples: step t uses the factor of step t R (no adaptation)."""
+def at_equal_samples(factor: Callable[[int], float], *, batch: float, reference: float) -> Callable[[int], float]:
+    """The schedule of a large batch that sees no more samples: step t uses the factor of step t R (no adaptation).
+
+    A schedule maps a 0-based step to a multiple of the peak rate, as torch's `LambdaLR` takes it.
+    """
     ratio = batch_ratio(batch, reference)
     return lambda step: factor(math.floor(step * ratio + 1e-9))
-
-
-def at_equal_steps(factor: Factor, *, batch: float, reference: float) -> Factor:
-    """The schedule under regime adaptation: the same factor at the same update, R times the samples."""
-    batch_ratio(batch, reference)
-    return factor
 
 
 def clip_at(step: int, *, clip_norm: float, clip_steps: int | None = None) -> float:

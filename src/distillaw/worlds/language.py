@@ -193,21 +193,26 @@ class HiddenMarkov:
         return np.ascontiguousarray(np.stack(known).transpose(2, 0, 1)) @ self.emission_SW
 
 
-def random_hmm(spec: HmmSpec, words: int, generator: np.random.Generator) -> HiddenMarkov:
-    """A model drawn at random: sparse transitions, words of Gaussian scores, both of the entropies asked for.
+def _sparse_chain(size: int, branching: int, nats: float, generator: np.random.Generator) -> Floats:
+    """Transitions (S, S) of rows of `nats`: each can be followed by `branching`, the next of a random cycle among them.
 
-    Each state can be followed by `branching` states, the next in a random cycle among them, so that all are reached.
+    The cycle keeps all within reach.
     """
-    states = spec.states
-    cycle_S = generator.permutation(states)
-    others_SS = generator.random((states, states))
-    others_SS[cycle_S, np.roll(cycle_S, -1)] = -1  # sorts first
-    successors_SC = np.argsort(others_SS, axis=1)[:, : spec.branching]
+    cycle_S = generator.permutation(size)
+    order_SS = generator.random((size, size))
+    order_SS[cycle_S, np.roll(cycle_S, -1)] = -1  # sorts first
+    successors_SC = np.argsort(order_SS, axis=1)[:, :branching]
     scores_SC = generator.standard_normal(successors_SC.shape)
-    transition_SS = np.zeros((states, states))
-    chosen_SC = with_entropy(scores_SC, spec.transition_nats) if spec.branching > 1 else np.ones((states, 1))
+    transition_SS = np.zeros((size, size))
+    chosen_SC = with_entropy(scores_SC, nats) if branching > 1 else np.ones((size, 1))
     np.put_along_axis(transition_SS, successors_SC, chosen_SC, axis=1)
-    scores_SW = generator.standard_normal((states, words))
+    return transition_SS
+
+
+def random_hmm(spec: HmmSpec, words: int, generator: np.random.Generator) -> HiddenMarkov:
+    """A model drawn at random: sparse transitions, words of Gaussian scores, both of the entropies asked for."""
+    transition_SS = _sparse_chain(spec.states, spec.branching, spec.transition_nats, generator)
+    scores_SW = generator.standard_normal((spec.states, words))
     emission_SW = with_entropy(scores_SW, spec.emission_nats, stationary(transition_SS))
     return HiddenMarkov(transition_SS, emission_SW)
 
@@ -315,7 +320,8 @@ class TopicalBigrams:
         keys, values = spec.keys, spec.values
         self.words, self._spec = words, spec
         self._base = base = words - keys * values
-        self._table_MBB = _tables(spec, base, generator)
+        tables = [_sparse_chain(base, spec.successors, spec.word_nats, generator) for _ in range(spec.topics)]
+        self._table_MBB = np.stack(tables)
         switch = spec.switch
         self._topics_MM = np.full((spec.topics, spec.topics), switch / spec.topics)
         self._topics_MM[np.diag_indices(spec.topics)] += 1 - switch
@@ -462,16 +468,3 @@ class TopicalBigrams:
         for at, words_N in enumerate(words_NT.T):
             probs_NTW[:, at] = self.predict(self.observe(knowledge, words_N))
         return probs_NTW
-
-
-def _tables(spec: NgramSpec, base: int, generator: np.random.Generator) -> Floats:
-    """A sparse bigram table for each topic, (M, B, B); a random cycle in each keeps every word within reach."""
-    table_MBB = np.zeros((spec.topics, base, base))
-    for table_BB in table_MBB:
-        cycle_B = generator.permutation(base)
-        order_BB = generator.random((base, base))
-        order_BB[cycle_B, np.roll(cycle_B, -1)] = -1  # sorts first
-        following_BC = np.argsort(order_BB, axis=1)[:, : spec.successors]
-        probs_BC = with_entropy(generator.standard_normal(following_BC.shape), spec.word_nats)
-        np.put_along_axis(table_BB, following_BC, probs_BC, axis=1)
-    return table_MBB

@@ -195,26 +195,17 @@ def oracle_hash(world: World, spec: OracleSpec, context: int) -> str:
 
 @lru_cache(maxsize=16)
 def find_oracle(world: World, spec: OracleSpec, context: int | None = None) -> Oracle:
-    """The teacher of a spec; a wanted loss is met first.
+    """The teacher of a spec; a wanted loss is met first, on held-out text.
+
+    The setting is found by bisection on the expected loss over SOLVE_DOCUMENTS documents, and rounded to six digits,
+    so that all machines agree on it. Windows are whole numbers: between two of them their distributions are blended.
 
     Raises:
         ConfigError: no teacher of that kind has that loss (the possible range is named).
     """
     if spec.loss is None:
         return Oracle(world, spec)
-    return oracle_with_loss(world, spec.loss, by=spec.by, context=context)
-
-
-def oracle_with_loss(world: World, target: float, *, by: str, context: int | None = None) -> Oracle:
-    """The teacher whose loss on held-out text is `target`.
-
-    The setting is found by bisection on the expected loss over SOLVE_DOCUMENTS documents, and rounded to six digits,
-    so that all machines agree on it. Windows are whole numbers: between two of them their distributions are blended.
-
-    Args:
-        by: `window`, `temperature`, `noise` or `uniform`.
-    """
-    search = _LossSearch(world, context)
+    search, target, by = _LossSearch(world, context), spec.loss, spec.by
     best = search.loss(OracleSpec())
     worst = search.loss(_set(by, 0 if by == "window" else WAYS[by]))
     if not best <= target <= worst:
@@ -222,8 +213,7 @@ def oracle_with_loss(world: World, target: float, *, by: str, context: int | Non
             f"no {PREFIX} has a loss of {target:g} nats by {by}: on this world it lies between {best:.4f} (exact) and "
             f"{worst:.4f}; choose a loss in between"
         )
-    spec = search.window(target) if by == "window" else search.setting(target, by)
-    return Oracle(world, spec)
+    return Oracle(world, search.window(target) if by == "window" else search.setting(target, by))
 
 
 def _set(by: str, value: float | None) -> OracleSpec:
@@ -427,12 +417,7 @@ def export_world(
     write_with(folder / "tokens.npy", save_tokens)
     write_with(folder / "text.jsonl", save_text)
     loss = round(Oracle(world, OracleSpec(window=2)).loss(documents=32).value, 3)
-    given = {
-        "name": name,
-        "document": spec.document_tokens,
-        "world": spec.to_toml("data.world"),
-        "loss": loss,
-    }
+    given = {"name": name, "document": spec.document_tokens, "world": spec.to_toml("data.world"), "loss": loss}
     write_text(folder / "train.toml", _TRAIN.format(**given))
     write_text(folder / "study.toml", _STUDY.format(**given))
     write_text(folder / "world.toml", spec.to_toml())

@@ -125,9 +125,7 @@ PRESETS = {
     "grammar": WorldSpec(grammar=GrammarSpec()),
     "ngram": WorldSpec(ngram=NgramSpec()),
     "tiny": WorldSpec(
-        vocab=17,
-        document_tokens=64,
-        hmm=HmmSpec(states=8, branching=3, transition_nats=0.7, emission_nats=1.2),
+        vocab=17, document_tokens=64, hmm=HmmSpec(states=8, branching=3, transition_nats=0.7, emission_nats=1.2)
     ),
 }
 """Worlds by name, for a start; a file can say anything else."""
@@ -219,13 +217,7 @@ def _check_grammar(spec: GrammarSpec, words: int) -> None:
 
 def _check_ngram(spec: NgramSpec, words: int) -> None:
     plain = words - spec.keys * (spec.values + 1)
-    limits = {
-        "topics": (1, 64),
-        "switch": (1e-6, 1),
-        "keys": (0, words),
-        "values": (1, words),
-        "noise": (0, 1),
-    }
+    limits = {"topics": (1, 64), "switch": (1e-6, 1), "keys": (0, words), "values": (1, words), "noise": (0, 1)}
     check_bounds(limits, spec, "ngram.")
     if plain < 2:
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def write_study(folder, study, *, wrong=WRONG, spread=4, slopes=SLOPES, skip=lam
         "version": "0",
         "command": "distillaw large-batch run",
         "date": "2026-01-01",
-        "spec": study.to_json(),
+        "spec": asdict(study),
         "data": data,
         "device": "cpu",
         "workers": 2,

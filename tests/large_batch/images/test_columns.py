@@ -133,10 +133,7 @@ def test_names_depend_on_what_a_cell_computes():
         ({"columns": ("SB", "SB")}, "each once"),
         ({"network": NetworkSpec(kind="f2")}, "one of f1"),
         ({"schedule": Schedule(epochs=0)}, "schedule.epochs = 0"),
-        (
-            {"schedule": Schedule(epochs=9, drops=(Drop(epoch=5, factor=0.1), Drop(epoch=5, factor=0.01)))},
-            "rising",
-        ),
+        ({"schedule": Schedule(epochs=9, drops=(Drop(epoch=5, factor=0.1), Drop(epoch=5, factor=0.01)))}, "rising"),
         ({"optimizer": Optimizer(momentum=1.0)}, "optimizer.momentum = 1"),
         ({"optimizer": Optimizer(rate_rule="linear", finite_population=True)}, "alone"),
         ({"seeds": 0}, "seeds = 0"),

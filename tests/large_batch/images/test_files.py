@@ -10,14 +10,7 @@ import numpy as np
 import pytest
 
 from distillaw.errors import ConfigError, DataError
-from distillaw.large_batch.images.image_files import (
-    IDX_STEMS,
-    LAYOUTS,
-    ImageData,
-    ImageSet,
-    load_images,
-    read_pickle,
-)
+from distillaw.large_batch.images.image_files import IDX_STEMS, LAYOUTS, ImageData, ImageSet, load_images, read_pickle
 
 
 def make_data(*, classes=10, channels=1, size=28, train=30, test=20):
@@ -72,11 +65,7 @@ def write_cifar(folder, data, layout):
 
 
 @pytest.mark.parametrize(
-    "keys",
-    [
-        ("x_train", "y_train", "x_test", "y_test"),
-        ("train_images", "train_labels", "test_images", "test_labels"),
-    ],
+    "keys", [("x_train", "y_train", "x_test", "y_test"), ("train_images", "train_labels", "test_images", "test_labels")]
 )
 def test_npz(tmp_path, keys):
     data = make_data()
@@ -261,8 +250,7 @@ def test_npz_that_are_none(tmp_path):
     with pytest.raises(DataError, match="holds no archive"):
         load_images(tmp_path / "d.npy")
     np.savez(
-        tmp_path / "c.npz",
-        **{key: np.array([{}], dtype=object) for key in ("x_train", "y_train", "x_test", "y_test")},
+        tmp_path / "c.npz", **{key: np.array([{}], dtype=object) for key in ("x_train", "y_train", "x_test", "y_test")}
     )
     with pytest.raises(DataError, match=r"not a readable \.npz"):
         load_images(tmp_path / "c.npz")
@@ -378,12 +366,7 @@ def test_the_first_images_only():
 
 def test_the_shared_mnist(shared_data):
     found = load_images(shared_data / "images" / "mnist" / "mnist.npz")
-    assert (len(found.train), len(found.test), found.shape, found.classes) == (
-        60_000,
-        10_000,
-        (1, 28, 28),
-        10,
-    )
+    assert (len(found.train), len(found.test), found.shape, found.classes) == (60_000, 10_000, (1, 28, 28), 10)
     values, counts = np.unique(found.train.images, return_counts=True)
     mean = np.average(values / 255, weights=counts)
     std = np.average((values / 255 - mean) ** 2, weights=counts) ** 0.5

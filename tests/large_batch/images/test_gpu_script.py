@@ -15,30 +15,10 @@ def script():
 
 def run(script, folder, capsys, *, device, workers):
     data = write_npz(folder / "made.npz", tiny_data(train=1000, test=200))
-    script.main(
-        [
-            "--data",
-            str(data),
-            "--out",
-            str(folder / "out"),
-            "--device",
-            device,
-            "--workers",
-            workers,
-            "--tiny",
-        ]
-    )
+    script.main(["--data", str(data), "--out", str(folder / "out"), "--device", device, "--workers", workers, "--tiny"])
     last = capsys.readouterr().out.splitlines()
     summary = json.loads((folder / "out" / "summary.json").read_text())
-    assert [score["column"] for score in summary["columns"]] == [
-        "SB",
-        "LB",
-        "+LR",
-        "+GBN",
-        "+RA",
-        "RA alone",
-        "noise",
-    ]
+    assert [score["column"] for score in summary["columns"]] == ["SB", "LB", "+LR", "+GBN", "+RA", "RA alone", "noise"]
     assert max(score["mean"] for score in summary["columns"]) > 60 and len(summary["walks"]) == 6
     assert last[0].startswith("column") and last[1].startswith("SB") and (folder / "out" / "report.html").exists()
 

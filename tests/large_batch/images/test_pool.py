@@ -62,8 +62,4 @@ def test_every_job_is_done_once_and_says_how_far_it_is():
 @pytest.mark.timeout(120)  # nothing but that end wakes the worker that sleeps
 def test_what_goes_wrong_comes_home_and_ends_the_others(job, start, error, message):
     with pytest.raises(error, match=message):
-        run(
-            [(job, 1), ("sleep", 1)] if start is None else [(job, 1)],
-            start,
-            workers=2 if start is None else 1,
-        )
+        run([(job, 1), ("sleep", 1)] if start is None else [(job, 1)], start, workers=2 if start is None else 1)

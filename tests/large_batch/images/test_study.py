@@ -40,9 +40,7 @@ def test_processes_change_nothing_and_a_second_call_computes_nothing(data, tmp_p
 
 def test_a_diverged_cell_stops_no_other(data, tmp_path):
     study = tiny_study(
-        columns=("SB", "LB", "+LR"),
-        seeds=1,
-        optimizer=Optimizer(peak_lr=1e-3, clip_norm=0, rate_rule="linear"),
+        columns=("SB", "LB", "+LR"), seeds=1, optimizer=Optimizer(peak_lr=1e-3, clip_norm=0, rate_rule="linear")
     )
     plan = make_plan(study, data, tmp_path)
     cells = {cell.column: cell for cell in plan.cells}
@@ -63,17 +61,7 @@ def test_two_runs_do_not_share_a_folder(data, tmp_path):
 def test_the_command_from_plan_to_report(data, tmp_path, monkeypatch):
     monkeypatch.setattr(study_module, "TIMED_SECONDS", 0.02)
     (tmp_path / "tiny.toml").write_text(TOML)
-    words = (
-        "large-batch",
-        "run",
-        tmp_path / "tiny.toml",
-        "--data",
-        data,
-        "--out",
-        tmp_path / "out",
-        "--workers",
-        1,
-    )
+    words = (*f"large-batch run {tmp_path / 'tiny.toml'} --data {data} --out {tmp_path / 'out'} --workers 1".split(),)
     dry = json.loads(answer(*words, "--dry-run", "--json").stdout)
     assert dry["cells"] == dry["cells_to_train"] == 14 and dry["seconds"] > 0 and not (tmp_path / "out").exists()
     rates = {row["column"]: round(row["peak_lr"], 3) for row in dry["columns"]}
@@ -138,6 +126,5 @@ def test_a_short_study_on_real_digits(shared_data, tmp_path):
     (tmp_path / "mnist.toml").write_text(toml.replace("seeds = 2", "seeds = 1") + "[data]\ntrain_images = 1000\n")
     mnist = shared_data / "images" / "mnist" / "mnist.npz"
     words = ("--data", mnist, "--out", tmp_path / "out", "--workers", 1, "--quiet", "--json")
-    ran = answer("large-batch", "run", tmp_path / "mnist.toml", *words)
-    small, large = json.loads(ran.stdout)["columns"]
+    small, large = json.loads(answer("large-batch", "run", tmp_path / "mnist.toml", *words).stdout)["columns"]
     assert small["mean"] > 80 and small["mean"] > large["mean"] > 40

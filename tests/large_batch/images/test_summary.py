@@ -16,13 +16,7 @@ from distillaw.large_batch.images.results import (
     slope_ratio,
 )
 from distillaw.large_batch.images.spec import hoffer2017
-from distillaw.large_batch.images.words import (
-    gain_sentence,
-    headline,
-    outcome,
-    verdict_sentences,
-    walk_sentences,
-)
+from distillaw.large_batch.images.words import gain_sentence, headline, outcome, verdict_sentences, walk_sentences
 
 PAPER = hoffer2017().row("F1").accuracy
 

@@ -22,8 +22,9 @@ import math
 import pickle
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,8 @@ def checked(data: ImageData) -> ImageData:
     return data
 
 
+BILINEAR = 2
+"""`PIL.Image.Resampling.BILINEAR`, without importing Pillow where no image needs it."""
 PIXELS = 3 * 32 * 32
 """Bytes of one picture of CIFAR-10 (Krizhevsky 2009)."""
 
@@ -230,27 +233,26 @@ def _cifar(folder: Path) -> ImageData | None:
             if missing:
                 raise DataError(f"{folder}: {layout.format}, but {', '.join(missing)} missing; unpack it again")
             read = _binary if layout.label_bytes else _pickled
-            sets = []
-            for file in (folder / name for name in (*layout.train, layout.test)):
-                pixels, labels = read(file, layout)
-                sets.append(image_set(pixels.reshape(-1, 3, 32, 32), labels, where=str(file)))
-            *parts, test = sets
-            images, labels = (np.concatenate([getattr(p, n) for p in parts]) for n in ("images", "labels"))
-            train = ImageSet(images=images, labels=labels)
+            *parts, test = (read(folder / name, layout) for name in (*layout.train, layout.test))
+            train = ImageSet(
+                images=np.concatenate([part.images for part in parts]),
+                labels=np.concatenate([part.labels for part in parts]),
+            )
             return ImageData(train=train, test=test, classes=layout.classes, format=layout.format)
     return None
 
 
-def _binary(path: Path, layout: _Layout) -> tuple[np.ndarray, np.ndarray]:
+def _binary(path: Path, layout: _Layout) -> ImageSet:
     raw = np.frombuffer(read_bytes(path), np.uint8)
     row = layout.label_bytes + PIXELS
     if not len(raw) or len(raw) % row:
         raise DataError(f"{path}: {len(raw)} bytes, not a multiple of {row} ({layout.format}): truncated or damaged")
     rows = raw.reshape(-1, row)
-    return rows[:, layout.label_bytes :], rows[:, layout.label_bytes - 1]
+    pixels, labels = rows[:, layout.label_bytes :], rows[:, layout.label_bytes - 1]
+    return image_set(pixels.reshape(-1, 3, 32, 32), labels, where=str(path))
 
 
-def _pickled(path: Path, layout: _Layout) -> tuple[np.ndarray, np.ndarray]:
+def _pickled(path: Path, layout: _Layout) -> ImageSet:
     batch = read_pickle(path)
     if not isinstance(batch, dict) or not {b"data", layout.label_key} <= set(batch):
         raise DataError(f"{path}: no data and {layout.label_key.decode()} in it; it is not {layout.format}")
@@ -268,7 +270,7 @@ def _pickled(path: Path, layout: _Layout) -> tuple[np.ndarray, np.ndarray]:
             f"{path}: {len(lacking)} labels are no whole numbers, the first that of image {lacking[0]}; get the file "
             "again: nothing was trained"
         ) from None
-    return pixels, labels
+    return image_set(pixels.reshape(-1, 3, 32, 32), labels, where=str(path))
 
 
 def read_pickle(path: Path) -> Any:
@@ -336,26 +338,26 @@ def _folders(folder: Path, *, crop: int = 0) -> ImageData | None:
     if strange:
         raise DataError(f"{test / strange[0]}: a class that {folder / 'train'} does not have")
     parts = [_files(part, classes) for part in (folder / "train", test)]
-    if crop:
-        _check_headers([file for part in parts for file in part.files])
-        return ImageData(
-            train=parts[0],
-            test=parts[1],
-            classes=len(classes),
-            format="image folders, read as needed",
-            crop=crop,
-        )
-    decoded = [(_stacked([(str(file), file) for file in part.files]), part.labels) for part in parts]
-    return _decoded(decoded, where=folder, format="image folders", classes=len(classes))
+    if not crop:
+        decoded = [(_stacked([(str(file), file) for file in part.files]), part.labels) for part in parts]
+        return _decoded(decoded, where=folder, format="image folders", classes=len(classes))
+    files = [file for part in parts for file in part.files]
+    with ThreadPoolExecutor(READERS) as pool:
+        _refuse_broken(list(filter(None, pool.map(_header_fault, files))), len(files))
+    train, test = parts
+    return ImageData(train=train, test=test, classes=len(classes), format="image folders, read as needed", crop=crop)
 
 
 def _decoded(parts: list[tuple[np.ndarray, np.ndarray]], *, where: Path, format: str, classes: int = 0) -> ImageData:
     """The data of (images N x H x W x 3, labels) of both splits; grey where all of them are."""
     channels = 1 if all((images == images[..., :1]).all() for images, _ in parts) else 3
-    train, test = (
-        image_set(np.ascontiguousarray(images[..., :channels].transpose(0, 3, 1, 2)), labels, where=str(where))
-        for images, labels in parts
-    )
+    turned = [(np.ascontiguousarray(images[..., :channels].transpose(0, 3, 1, 2)), labels) for images, labels in parts]
+    return _both(turned, where=where, format=format, classes=classes)
+
+
+def _both(parts: list[tuple[np.ndarray, np.ndarray]], *, where: Path, format: str, classes: int = 0) -> ImageData:
+    """The data of (images, labels) of training and test; as many classes as its labels say, where none are given."""
+    train, test = (image_set(images, labels, where=str(where)) for images, labels in parts)
     return ImageData(train=train, test=test, classes=classes or int(train.labels.max()) + 1, format=format)
 
 
@@ -385,13 +387,18 @@ def _refuse(found: Sequence[str], total: int, what: str, way_out: str) -> None:
         raise DataError(f"{len(found)} of {total:,} images {what}: {named}{more}. {way_out}; nothing was trained")
 
 
+def _refuse_broken(found: Sequence[str], total: int) -> None:
+    _refuse(found, total, "cannot be read", "Get them again or take them out")
+
+
 def _stacked(sources: Sequence[tuple[str, Path | bytes]]) -> np.ndarray:
     """Images of one size, N x H x W x 3; DataError: some cannot be read, or are of another size than the first."""
     images: list[np.ndarray] = []
     broken, odd = [], []
     for where, source in sources:
         try:
-            image = read_image(source, where)
+            with _opened(source, where) as opened:
+                image = np.asarray(opened.convert("RGB"))
         except DataError as error:
             broken.append(str(error))
             continue
@@ -399,44 +406,38 @@ def _stacked(sources: Sequence[tuple[str, Path | bytes]]) -> np.ndarray:
             odd.append(f"{where}: {image.shape[1]} x {image.shape[0]}")
         else:
             images.append(image)
-    _refuse(broken, len(sources), "cannot be read", "Get them again or take them out")
+    _refuse_broken(broken, len(sources))
     first = f"{images[0].shape[1]} x {images[0].shape[0]}"
     way_out = "Bring all to one size, or, of image folders, let [data] resize do it"
     _refuse(odd, len(sources), f"are of another size than the first, {first}", way_out)
     return np.stack(images)
 
 
-def _check_headers(files: Sequence[Path]) -> None:
-    """DataError: some have no image's header. Pixels are seen in training alone: decoding all takes an epoch."""
-    with ThreadPoolExecutor(READERS) as pool:
-        said = pool.map(_header_fault, files)
-        _refuse(
-            [fault for fault in said if fault],
-            len(files),
-            "cannot be read",
-            "Get them again or take them out",
-        )
-
-
-def _header_fault(file: Path) -> str:
-    pil = _pillow()
-    try:
-        with pil.open(file):
-            return ""
-    except (OSError, ValueError) as error:
-        return f"{file}: not a readable image ({error})"
-
-
 READERS = 16
 """Threads that open image files; Pillow decodes without the interpreter's lock, so more than a machine's cores wait."""
 
 
-def _pillow() -> Any:
+@contextmanager
+def _opened(source: Path | bytes, where: object, way_out: str = "") -> Iterator[Any]:
+    """A file, or its bytes, as Pillow's image, which messages call `where`; DataError: it is no image."""
     try:
         from PIL import Image
     except ImportError:
         raise ConfigError("reading PNG and JPEG images needs Pillow: pip install pillow") from None
-    return Image
+    try:
+        with Image.open(require_file(source) if isinstance(source, Path) else io.BytesIO(source)) as image:
+            yield image
+    except (OSError, ValueError) as error:
+        raise DataError(f"{where}: not a readable image ({error}){way_out}") from None
+
+
+def _header_fault(file: Path) -> str:
+    """What is wrong with a file's header. Pixels are seen in training alone: decoding all takes an epoch."""
+    try:
+        with _opened(file, file):
+            return ""
+    except DataError as error:
+        return str(error)
 
 
 def read_square(file: Path, *, resize: int, crop: int, down: float, right: float, flip: bool) -> np.ndarray:
@@ -453,28 +454,14 @@ def read_square(file: Path, *, resize: int, crop: int, down: float, right: float
     Raises:
         DataError: not a readable image.
     """
-    pil = _pillow()
-    try:
-        with pil.open(file) as image:
-            image.draft("RGB", (2 * resize, 2 * resize))  # a JPEG far too large is decoded at half or a quarter
-            scale = resize / min(image.size)
-            size = tuple(max(resize, round(side * scale)) for side in image.size)
-            scaled = image.convert("RGB").resize(size, pil.Resampling.BILINEAR)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: not a readable image ({error}); get it again: the same command goes on") from None
-    left, top = round(right * (size[0] - crop)), round(down * (size[1] - crop))
+    with _opened(file, file, "; get it again: the same command goes on") as image:
+        image.draft("RGB", (2 * resize, 2 * resize))  # a JPEG far too large is decoded at half or a quarter
+        scale = resize / min(image.size)
+        width, height = (max(resize, round(side * scale)) for side in image.size)
+        scaled = image.convert("RGB").resize((width, height), BILINEAR)
+    left, top = round(right * (width - crop)), round(down * (height - crop))
     pixels = np.asarray(scaled.crop((left, top, left + crop, top + crop))).transpose(2, 0, 1)
     return pixels[:, :, ::-1] if flip else pixels
-
-
-def read_image(source: Path | bytes, where: str) -> np.ndarray:
-    """H x W x 3 of a file, or of its bytes, which messages call `where`; DataError: it is no image."""
-    pil = _pillow()
-    try:
-        with pil.open(require_file(source) if isinstance(source, Path) else io.BytesIO(source)) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{where}: not a readable image ({error})") from None
 
 
 IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img"), ("label", "labels", "fine_label")
@@ -537,16 +524,8 @@ def _columns(file: Path) -> tuple[Any, Any]:
     return found[0], found[1]
 
 
-NPZ_KEYS = (
-    ("x_train", "y_train", "x_test", "y_test"),
-    ("train_images", "train_labels", "test_images", "test_labels"),
-)
-IDX_STEMS = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+NPZ_KEYS = (("x_train", "y_train", "x_test", "y_test"), ("train_images", "train_labels", "test_images", "test_labels"))
+IDX_STEMS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 IDX_UBYTE = 8
 """Third byte of an idx file that holds unsigned bytes; the fourth is the number of dimensions."""
 
@@ -595,7 +574,7 @@ def _npz(path: Path) -> ImageData:
         raise DataError(f"{path}: not a readable .npz archive of plain arrays ({error})") from None
     if not arrays:
         raise DataError(f"{path}: holds {', '.join(names[:6]) or 'no archive'}; expected {', '.join(NPZ_KEYS[0])}")
-    return _data(arrays, where=str(path), format="npz")
+    return _both([(arrays[0], arrays[1]), (arrays[2], arrays[3])], where=path, format="npz")
 
 
 def _idx_file(folder: Path, stem: str) -> Path | None:
@@ -612,7 +591,7 @@ def _idx(folder: Path) -> ImageData | None:
     if missing:
         raise DataError(f"{folder}: {missing[0]} is missing; MNIST is four files")
     arrays = [_read_idx(file, dims=3 if "images" in stem else 1) for stem, file in files.items() if file]
-    return _data(arrays, where=str(folder), format="idx")
+    return _both([(arrays[0], arrays[1]), (arrays[2], arrays[3])], where=folder, format="idx")
 
 
 def _read_idx(path: Path, *, dims: int) -> np.ndarray:
@@ -634,9 +613,3 @@ def _read_idx(path: Path, *, dims: int) -> np.ndarray:
             "truncated or damaged"
         )
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
-
-
-def _data(arrays: list[np.ndarray], *, where: str, format: str) -> ImageData:
-    train, test = (image_set(images, labels, where=where) for images, labels in (arrays[:2], arrays[2:]))
-    classes = int(train.labels.max()) + 1  # `checked` then wants an image of each
-    return ImageData(train=train, test=test, classes=classes, format=format)

@@ -181,11 +181,7 @@ class VGG(nn.Module):
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
         flat = 512 * (shape.height // 32) * (shape.width // 32)
-        self.fc, self.norm, self.drop = (
-            nn.Linear(flat, 512, bias=False),
-            nn.BatchNorm1d(512),
-            Dropout(dropout),
-        )
+        self.fc, self.norm, self.drop = (nn.Linear(flat, 512, bias=False), nn.BatchNorm1d(512), Dropout(dropout))
         self.head = nn.Linear(512, shape.classes)
         _he_fan_out(self)
 

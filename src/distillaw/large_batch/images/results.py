@@ -91,14 +91,7 @@ def read_record(folder: Path) -> ImageRecord:
 
 LEVEL = 0.95
 """Of every interval: what Holm's 5 % goes with."""
-OTHERS = (
-    ("SB", "+RA"),
-    ("LB", "RA alone"),
-    ("SB", "RA alone"),
-    ("RA alone", "+RA"),
-    ("LB", "noise"),
-    ("+LR", "noise"),
-)
+OTHERS = (("SB", "+RA"), ("LB", "RA alone"), ("SB", "RA alone"), ("RA alone", "+RA"), ("LB", "noise"), ("+LR", "noise"))
 """Comparisons besides the stages: (from, to)."""
 
 

@@ -252,10 +252,6 @@ class ImageStudy:
         """Samples of a ghost."""
         return self.batches.ghost or self.batches.small
 
-    def to_json(self) -> dict[str, object]:
-        """Every field, defaults included."""
-        return asdict(self)
-
 
 def read_study(path: Path) -> ImageStudy:
     """Read a study from its TOML file; ConfigError: unreadable, unknown keys, values that cannot be run."""
@@ -424,7 +420,7 @@ def _cell(study: ImageStudy, column: str, images: int, *, walk: int = 0, correct
         if schedule.adaptation == "steps":  # as many updates as the small batch makes
             per_epoch = _per_epoch(images, small)
         else:
-            marks = list(adapt_phases(marks, unit="epochs", batch=batch, reference=small, whole_epochs=True))
+            marks = list(adapt_phases(marks, batch=batch, reference=small, whole_epochs=True))
     steps, *firsts = (round(mark * per_epoch) for mark in marks)
     if not steps:
         raise ConfigError(f"{column}: {schedule.epochs:g} epochs of batch {batch} are no step at all")

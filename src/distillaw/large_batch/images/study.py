@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -261,7 +261,7 @@ def _describe(plan: ImagePlan, *, command: str, device: str, workers: int) -> di
         "version": __version__,
         "command": command,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "spec": plan.study.to_json(),
+        "spec": asdict(plan.study),
         "data": {
             "path": str(plan.path),
             "format": data.format,

@@ -63,28 +63,40 @@ class Draws:
     flips: Tensor
 
 
-class Feed:
-    """One set of images on the device as bytes."""
+class _Feed:
+    """What both kinds share: labels and the scale of pixels on the device."""
 
-    def __init__(self, images: ImageSet, settings: DataSettings, *, device: torch.device | str) -> None:
-        """Move the images there, padded."""
-        pixels = torch.from_numpy(np.ascontiguousarray(images.images)).to(device)
-        height, width = pixels.shape[2:]
-        self._pad, self._flip = settings.pad, settings.flip
-        self._pixels_NCHW = functional.pad(pixels, (self._pad,) * 4, value=settings.fill)
-        # every possible crop as a view: (N, C, 2 pad + 1, 2 pad + 1, H, W)
-        self._crops = self._pixels_NCHW.unfold(2, height, 1).unfold(3, width, 1)
+    def __init__(self, images: ImageSet | FileSet, settings: DataSettings, *, device: torch.device | str) -> None:
         self._labels_N = torch.from_numpy(np.array(images.labels)).to(device)
-        self._scale, self._shift = _normaliser(settings, device)
+        mean, std = (torch.tensor(v, device=device).view(-1, 1, 1) for v in (settings.mean, settings.std))
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+        self._flip, self._device = settings.flip, device
 
     def __len__(self) -> int:
         """N."""
         return len(self._labels_N)
 
+    def _normal(self, images_BCHW: Tensor) -> Tensor:
+        return images_BCHW.float().mul_(self._scale).add_(self._shift)
+
+
+class Feed(_Feed):
+    """One set of images on the device as bytes."""
+
+    def __init__(self, images: ImageSet, settings: DataSettings, *, device: torch.device | str) -> None:
+        """Move the images there, padded."""
+        super().__init__(images, settings, device=device)
+        pixels = torch.from_numpy(np.ascontiguousarray(images.images)).to(device)
+        height, width = pixels.shape[2:]
+        self._pad = settings.pad
+        self._pixels_NCHW = functional.pad(pixels, (self._pad,) * 4, value=settings.fill)
+        # every possible crop as a view: (N, C, 2 pad + 1, 2 pad + 1, H, W)
+        self._crops = self._pixels_NCHW.unfold(2, height, 1).unfold(3, width, 1)
+
     def draws(self, *, seed: int, epoch: int) -> Draws:
         """The random choices of an epoch; the order does not depend on the batch size."""
         generator = torch.Generator().manual_seed(seed_of(seed, epoch))
-        count, device = len(self), self._labels_N.device
+        count, device = len(self), self._device
         order = torch.randperm(count, generator=generator)
         row, column = torch.randint(0, 2 * self._pad + 1, (2, count), generator=generator)
         flip = torch.rand(count, generator=generator) < 0.5
@@ -106,29 +118,17 @@ class Feed:
         part = slice(start, start + size)
         return self._normal(self._crops[part, :, self._pad, self._pad]), self._labels_N[part]
 
-    def _normal(self, images_BCHW: Tensor) -> Tensor:
-        return images_BCHW.float().mul_(self._scale).add_(self._shift)
 
-
-class FileFeed:
+class FileFeed(_Feed):
     """The same of images that stay in their files: read by threads, one batch ahead of the one in use."""
 
     def __init__(self, images: FileSet, settings: DataSettings, *, device: torch.device | str) -> None:
         """Open nothing yet."""
-        self._files, self._device = images.files, device
-        self._labels_N = torch.from_numpy(np.array(images.labels)).to(device)
-        self._flip, self._crop, self._resize = (
-            settings.flip,
-            settings.crop or settings.resize,
-            settings.resize,
-        )
-        self._scale, self._shift = _normaliser(settings, device)
+        super().__init__(images, settings, device=device)
+        self._files = images.files
+        self._crop, self._resize = settings.crop or settings.resize, settings.resize
         self._pool = ThreadPoolExecutor(READERS)
         self._ahead: tuple[Draws | None, int, int, list[Future[np.ndarray]]] = (None, 0, 0, [])
-
-    def __len__(self) -> int:
-        """N."""
-        return len(self._files)
 
     def draws(self, *, seed: int, epoch: int) -> Draws:
         """As of `Feed`; rows and columns are shares of the way from the top and the left."""
@@ -144,12 +144,12 @@ class FileFeed:
             reading = self._begin(draws, start, size)
         after = start + size
         self._ahead = draws, after, size, self._begin(draws, after, size)
-        return self._normal(reading), self._labels_N[draws.order[start:after].to(self._device)]
+        return self._read(reading), self._labels_N[draws.order[start:after].to(self._device)]
 
     def plain(self, start: int, size: int) -> tuple[Tensor, Tensor]:
         """The middle of each, in the order of the files."""
         part = range(start, min(start + size, len(self)))
-        return self._normal([self._open(i, 0.5, 0.5, False) for i in part]), self._labels_N[start : start + size]
+        return self._read([self._open(i, 0.5, 0.5, False) for i in part]), self._labels_N[start : start + size]
 
     def _begin(self, draws: Draws, start: int, size: int) -> "list[Future[np.ndarray]]":
         index = draws.order[start : start + size]
@@ -160,15 +160,8 @@ class FileFeed:
         how = {"down": down, "right": right, "flip": flip, "resize": self._resize, "crop": self._crop}
         return self._pool.submit(read_square, self._files[index], **how)
 
-    def _normal(self, reading: "list[Future[np.ndarray]]") -> Tensor:
-        pixels = torch.from_numpy(np.stack([image.result() for image in reading])).to(self._device)
-        return pixels.float().mul_(self._scale).add_(self._shift)
-
-
-def _normaliser(settings: DataSettings, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """(factor, shift) of pixels from 0 to 255, shape (C or 1, 1, 1) each."""
-    mean, std = (torch.tensor(v, device=device).view(-1, 1, 1) for v in (settings.mean, settings.std))
-    return 1 / (255 * std), -mean / std
+    def _read(self, reading: "list[Future[np.ndarray]]") -> Tensor:
+        return self._normal(torch.from_numpy(np.stack([image.result() for image in reading])).to(self._device))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,12 +227,8 @@ def make_feeds(data: ImageData, study: ImageStudy, device: str) -> Feeds:
             return FileFeed(part, study.data, device=device)
         return Feed(part, study.data, device=device)
 
-    return Feeds(
-        train=feed(data.train),
-        test=feed(data.test),
-        shape=ImageShape(*data.shape, data.classes),
-        device=device,
-    )
+    shape = ImageShape(*data.shape, data.classes)
+    return Feeds(train=feed(data.train), test=feed(data.test), shape=shape, device=device)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -296,8 +285,7 @@ class CellRun:
         else:
             loss.backward()
         optimizer = self.study.optimizer
-        clip_norm = optimizer.clip_norm or math.inf
-        norm = clip_at(self.step, clip_norm=clip_norm, clip_steps=optimizer.clip_steps or None)
+        norm = clip_at(self.step, clip_norm=optimizer.clip_norm or math.inf, clip_steps=optimizer.clip_steps or None)
         if norm < math.inf:
             nn.utils.clip_grad_norm_(self._parameters, norm)
         for group in self._optimizer.param_groups:
@@ -372,9 +360,9 @@ class CellRun:
 
 def make_sgd(model: nn.Module, optimizer: Optimizer, *, peak_lr: float) -> torch.optim.SGD:
     """SGD with momentum; norms and biases (vectors) are spared from decay where asked."""
-    spared = [] if optimizer.decay_norm_bias else [p for p in model.parameters() if p.dim() == 1]
-    names = {id(p) for p in spared}
-    decayed = [p for p in model.parameters() if id(p) not in names]
+    parameters = list(model.parameters())
+    spared = [] if optimizer.decay_norm_bias else [p for p in parameters if p.dim() == 1]
+    decayed = [p for p in parameters if optimizer.decay_norm_bias or p.dim() != 1]
     groups: list[dict[str, Any]] = [{"params": decayed, "is_spared": False}]
     if spared:
         groups.append({"params": spared, "weight_decay": 0.0, "is_spared": True})
@@ -384,12 +372,7 @@ def make_sgd(model: nn.Module, optimizer: Optimizer, *, peak_lr: float) -> torch
 
 
 def train_cell(
-    study: ImageStudy,
-    cell: ColumnRun,
-    feeds: Feeds,
-    folder: Path,
-    *,
-    beat: Callable[[int], None] = lambda step: None,
+    study: ImageStudy, cell: ColumnRun, feeds: Feeds, folder: Path, *, beat: Callable[[int], None] = lambda step: None
 ) -> dict[str, Any]:
     """Train a cell, or what is left of it, and write its result into its folder.
 
@@ -410,19 +393,19 @@ def train_cell(
     sweep(folder)
     began, cpu_began = time.monotonic() - run.seconds, time.process_time() - run.cpu_seconds
     saved = time.monotonic()
-    found: dict[str, Any]
     try:
         while run.step < cell.steps:
             run.note(run.advance())
             if time.monotonic() - saved > SAVE_SECONDS:
                 run.seconds, run.cpu_seconds = time.monotonic() - began, time.process_time() - cpu_began
-                _save(checkpoint, run)
+                state = run.state()
+                write_with(checkpoint, lambda path, state=state: torch.save(state, path))
                 beat(run.step)
                 saved = time.monotonic()
         found = run.result()
     except DivergedError as error:
-        found = {"state": "diverged", "params": run.params, "error": str(error), "step": run.step}
-        found["curves"] = asdict(run.curves)
+        how = {"state": "diverged", "params": run.params, "error": str(error), "step": run.step}
+        found = how | {"curves": asdict(run.curves)}
     found = {
         **describe(cell),
         **found,
@@ -451,8 +434,3 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if version != VERSION:
         raise CacheError(f"{path}: of version {version}, this is {VERSION}; delete it, and its cell begins anew")
     return state
-
-
-def _save(checkpoint: Path, run: CellRun) -> None:
-    state = run.state()
-    write_with(checkpoint, lambda path: torch.save(state, path))
