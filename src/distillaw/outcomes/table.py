@@ -62,6 +62,7 @@ ASKED_ONLY = (
     *("arXiv:2410.18779", "github:numenta/nupic.research#483", "arXiv:2404.19319"),
     *("github:kasper0406/parallel-ss-dep", "arXiv:2101.03961", "arXiv:2201.05596", "github:MiniGPT v1172"),
     *("github:openai/parameter-golf ternary", "github:qwen7b-korean (index id 69090091595)"),
+    *("arXiv:2602.05393", "arXiv:2510.05064", "arXiv:2110.08152", "github:Afdel11/llm-distillation"),
 )
 """Sources that entered after the constants were learnt and are left out when they are learnt again, so that a score
 stays of rows that no constant saw (docs/retrodiction.md)."""
