@@ -19,7 +19,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations_with_replacement
+from itertools import combinations, combinations_with_replacement
 from operator import attrgetter
 
 import numpy as np
@@ -205,6 +205,10 @@ class StudyShares:
     """Of negative ones."""
     common: float
     """Of what these leave, the share (as variance) that all teachers of a student on the same tokens have in common."""
+    teachers: int
+    """Pairs of teachers of one student on the same tokens whose students differ by more than the margin."""
+    ordered: float
+    """Share of them in which the laws prefer the better one."""
 
 
 def study_shares() -> list[StudyShares]:
@@ -219,7 +223,13 @@ def study_shares() -> list[StudyShares]:
         several = [np.array(errors) for errors in left.values() if len(errors) > 1]
         within = np.concatenate([(e - e.mean()) ** 2 * len(e) / (len(e) - 1) for e in several]).mean()
         total = np.concatenate([e**2 for e in several]).mean()
+        by_design: dict[object, list[Pair]] = {}
+        for p in runs:
+            by_design.setdefault(p.design, []).append(p)
+        both = [pair for those in by_design.values() for pair in combinations(those, 2)]
+        right = [(a.law > b.law) == (a.run > b.run) for a, b in both if abs(a.run - b.run) > MARGIN]
         shares = {"gained": gained, "lost": lost, "common": float(1 - within / total)}
+        shares |= {"teachers": len(right), "ordered": float(np.mean(right))}
         found.append(StudyShares(study=name, runs=len(runs), **shares))
     return found
 
@@ -471,6 +481,8 @@ def study_table() -> str:
     columns = [text("study", of=attrgetter("study")), number("runs", "d", of=attrgetter("runs"))]
     named = {"of gains": "gained", "of losses": "lost", "of the error common to teachers": "common"}
     columns += [number(words, ".2f", of=attrgetter(name)) for words, name in named.items()]
+    columns += [number("pairs of teachers", "d", of=attrgetter("teachers"))]
+    columns += [number("better one preferred", ".2f", of=attrgetter("ordered"))]
     return Table.of(columns, study_shares()).markdown()
 
 

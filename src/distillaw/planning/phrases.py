@@ -286,7 +286,8 @@ _EVIDENCE = {
     "on your text": "{line} (on the law's text; {loss:.4g} on yours)",
     "policy on": "no law and too few outcomes say what learning on the student's own samples is worth in pretraining; "
     "for instruction docs/instruct.md measures it",
-    "policy sequence": "no law and too few outcomes say what the teacher's samples are worth as text",
+    "policy sequence": "no law says what the teacher's samples are worth as text; in place of it they lost in all 8 "
+    "published comparisons, of three sources (docs/retrodiction.md)",
     "line free size": "says nothing of a student of free size",
     "line too small": "means nothing below {smallest:size}",
     "line chooses": "would choose a {best:size} teacher{arm}; it says nothing of losses",
