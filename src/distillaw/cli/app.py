@@ -7,25 +7,20 @@ A verb is named by its import path, so that `--help` and a plan import nothing h
 """
 
 import errno
-import json
-import math
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from cyclopts import App, CycloptsError, Parameter
 
-from distillaw.cli.console import plain_line, write_for_people, write_whole
+from distillaw.cli.console import plain_line, write_for_people
 from distillaw.cli.typed import in_typed_words, question_from_file, remember_words, usage_error
 from distillaw.cli.verbs import GROUPS, VERBS, add_verbs
 from distillaw.errors import ConfigError, DistillawError, DistillawWarning, VocabularyError
 from distillaw.version import __version__
-
-SCHEMA_VERSION = 1
-"""Of the keys of `--json`: raised when what they mean changes."""
 
 
 def _shown_default(value: object) -> str | None:
@@ -47,28 +42,6 @@ app = App(
 )
 
 add_verbs(app, {**GROUPS, "": {"--install-completion": VERBS["--install-completion"]}})
-
-
-def print_json(answer: Mapping[str, object]) -> None:
-    """Print one JSON object with the schema version first, at full float precision."""
-    document = {"schema_version": SCHEMA_VERSION, **answer}
-    try:
-        text = json.dumps(document, indent=2, allow_nan=False)
-    except ValueError:
-        # JSON has no infinity: what is not a number is null, so that other programs can read the rest. The fuzz wants
-        # to see it, since the command should have said null itself.
-        if os.environ.get("DISTILLAW_STRICT_JSON"):
-            raise
-        text = json.dumps(_without_infinities(document), indent=2, allow_nan=False)
-    write_whole(text + "\n")
-
-
-def _without_infinities(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {key: _without_infinities(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_infinities(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def run(call: Callable[[], object]) -> int:

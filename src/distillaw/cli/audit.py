@@ -3,14 +3,13 @@
 import os
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from distillaw.audit.contract import TEMPLATE, read_contract
 from distillaw.audit.findings import VERDICTS, finding_table
-from distillaw.cli.app import print_json
-from distillaw.cli.console import print_table
+from distillaw.cli.console import print_table, write_whole
 from distillaw.cli.options import OutFile
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
@@ -41,10 +40,7 @@ def audit(
         out: also write one HTML page.
     """
     if new_contract:
-        if output.json:
-            print_json({"contract": TEMPLATE})
-        else:
-            print(TEMPLATE, end="")
+        output.answer({"contract": TEMPLATE}, write_whole, TEMPLATE)
         return 0
     if target is None:
         raise ConfigError("audit: name a target, e.g. losses.py:distillation_loss, or ask for --new-contract")
@@ -67,14 +63,15 @@ def audit(
         from distillaw.report.audit import write_audit_page
 
         write_audit_page(answer, out)
-    if output.json:
-        print_json(answer)
-        return int(found.is_wrong)
+    output.answer(answer, _print, answer, target, out)
+    return int(found.is_wrong)
+
+
+def _print(answer: dict[str, Any], target: str, page: Path | None) -> None:
     print_table(finding_table(answer, verdicts=VERDICTS[:-1]))
     for names, _, why in finding_table(answer, verdicts=VERDICTS[-1:]).rows:
         print(f"\nnot testable here: {names}\n  {why}")
     for note in answer["notes"]:
         print(f"\n{note}")
     counts = ", ".join(f"{count} {verdict}" for verdict, count in answer["counts"].items() if count)
-    print(f"\n{target}: {counts}" + (f"; page: {out}" if out else ""))
-    return int(found.is_wrong)
+    print(f"\n{target}: {counts}" + (f"; page: {page}" if page else ""))

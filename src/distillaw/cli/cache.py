@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts import App
 
-from distillaw.cli.app import print_json
 from distillaw.cli.machine import ReadingOptions, joined, torch_dtype
 from distillaw.cli.options import Device, OutFolder, Place, Whole, given, options_of
 from distillaw.cli.output import Output, same_command
@@ -20,7 +19,6 @@ from distillaw.targets.manifest import Scheme, TargetRequest
 
 if TYPE_CHECKING:
     from distillaw.data.shards import TokenStore
-    from distillaw.models.parallel import Ranks
     from distillaw.targets.build import AnyMaker, StoreCost
     from distillaw.targets.manifest import Manifest, StorePlan
 
@@ -83,46 +81,46 @@ def build(
         kept = Scheme(**given(scheme), temperature=settings.pop("temperature"))
         request = TargetRequest(scheme=kept, split=split, seed=seed, shard_bytes=int(shard_mb * 1e6), **settings)
 
-        from distillaw.targets.build import build_shards, make_plan, opened_for_building, settle_plan
+        from distillaw.targets.build import (
+            build_shards,
+            make_plan,
+            missing_positions,
+            opened_for_building,
+            predict_cost,
+            require_space,
+            settle_plan,
+        )
 
         maker = open_maker(found, store, request, ranks, torch_dtype(execution))
         plan = ranks.told(lambda: settle_plan(out, make_plan(request, maker.teacher, store)))
-        cost = _predict(out, plan, maker, ranks, output)
+        output.say(f"reading some windows of {format_count(plan.num_windows)} to predict size and time")
+        cost = predict_cost(maker, plan, ranks)
+        lacking = missing_positions(out, plan)
+        ranks.first(lambda: require_space(out, cost.bytes_per_position * lacking))
+        said = f"{_plan_line(plan)}\n{_cost_line(plan, cost)}"
         if dry_run:
             if ranks.is_first:
-                _print_dry_run(data, out, plan, cost, output)
+                if data.suffix == ".toml":
+                    plan = replace(plan, data=str(out.resolve() / "data"))  # where a build will have it
+                output.answer({"folder": str(out), **plan.record(), **cost.record()}, print, said)
+                output.suggest(same_command(without="--dry-run"))
             return
-        output.say(f"{_plan_line(plan)}\n{_cost_line(plan, cost)}{_done_line(out, plan)}")
+        done = 1 - lacking / plan.num_positions
+        output.say(said + (f"; {done:.0%} of it is there already" if done else ""))
         began = time.monotonic()
         with (
             opened_for_building(out, plan, ranks) as plan,
             metered("targets", plan.num_positions, "positions", quiet=output.quiet) as meter,
         ):
-            said = {"progress": lambda done: meter.advance(ranks.world * done), "say": meter.note}
-            manifest = build_shards(out, plan, maker, ranks=ranks, **said)
+            told = {"progress": lambda done: meter.advance(ranks.world * done), "say": meter.note}
+            manifest = build_shards(out, plan, maker, ranks=ranks, **told)
     if not ranks.is_first:
         return
-    _print_built(out, manifest, cost, time.monotonic() - began, output)
-
-
-def _print_built(out: Path, manifest: "Manifest", cost: "StoreCost", seconds: float, output: Output) -> None:
-    if output.json:
-        print_json({"folder": str(out), **manifest.facts(out), "seconds": seconds, "predicted": cost.record()})
-        return
-    off = manifest.total_bytes / cost.bytes - 1
+    seconds, off = time.monotonic() - began, manifest.total_bytes / cost.bytes - 1
+    found = {"folder": str(out), **manifest.facts(out), "seconds": seconds, "predicted": cost.record()}
     size = f"{format_bytes(manifest.total_bytes)} ({off:+.1%} against the prediction)"
-    print(f"{out}: {size} in {format_seconds(seconds)}\n{_found_line(manifest)}")
+    output.answer(found, print, f"{out}: {size} in {format_seconds(seconds)}\n{_found_line(manifest)}")
     output.suggest(f"distillaw cache verify {shlex.quote(str(out))}")
-
-
-def _print_dry_run(data: Path, out: Path, plan: "StorePlan", cost: "StoreCost", output: Output) -> None:
-    if data.suffix == ".toml":
-        plan = replace(plan, data=str(out.resolve() / "data"))  # where a build will have it
-    if output.json:
-        print_json({"folder": str(out), **plan.record(), **cost.record()})
-    else:
-        print(f"{_plan_line(plan)}\n{_cost_line(plan, cost)}")
-        output.suggest(same_command(without="--dry-run"))
 
 
 @app.command
@@ -135,20 +133,16 @@ def inspect(cache: Path, *, output: Output = Output()) -> None:
     from distillaw.targets.manifest import build_seconds, read_manifest
 
     manifest = read_manifest(cache)
-    if output.json:
-        print_json({"folder": str(cache), **manifest.facts(cache)})
-        return
     plan = manifest.plan
-    print(f"{_plan_line(plan)}\n{_found_line(manifest)}")
-    print(
+    said = (
+        f"{_plan_line(plan)}\n{_found_line(manifest)}\n"
         f"{format_bytes(manifest.total_bytes)} in {len(manifest.shards)} shards, "
-        f"{manifest.bytes_per_position:.1f} bytes per position, built in {format_seconds(build_seconds(cache))}"
-    )
-    print(
+        f"{manifest.bytes_per_position:.1f} bytes per position, built in {format_seconds(build_seconds(cache))}\n"
         f"teacher   {plan.teacher}  {plan.teacher_fingerprint}  {plan.teacher_dtype}\n"
         f"tokenizer {plan.tokenizer_hash}  {plan.vocab_size} entries\ndata      {plan.data}  {plan.data_hash}\n"
         f"store     {plan.identity}  seed {plan.seed}"
     )
+    output.answer({"folder": str(cache), **manifest.facts(cache)}, print, said)
     output.suggest(f"distillaw cache verify {shlex.quote(str(cache))}")
 
 
@@ -182,30 +176,26 @@ def verify(
     problems = [problem for problem in check_files(cache, manifest) if problem]
     compared = None
     if not problems and not checksums_only:
-        compared = ask_teacher_again(
-            cache,
-            manifest,
-            lambda *asked: _load(*asked, device),
-            teacher=teacher,
-            data=data,
-            windows=windows,
-        )
+        asked = {"teacher": teacher, "data": data, "windows": windows}
+        compared = ask_teacher_again(cache, manifest, lambda *asked: _load(*asked, device), **asked)
         if not compared.agrees:
             problems.append(f"{cache}: {compared.disagreement}")
     shards, size = len(manifest.shards), manifest.total_bytes
-    if output.json:
-        verdict = {"folder": str(cache), "ok": not problems, "problems": problems, "shards": shards}
-        print_json(verdict | {"bytes": size, "teacher": None if compared is None else asdict(compared)})
-        return 1 if problems else 0
-    for problem in problems:
-        sys.stderr.write(f"distillaw: {problem}\n")
-    if not problems:
-        print(f"{cache}: {shards} shards, {format_bytes(size)}, every checksum right")
-        if compared is not None:
+    verdict = {"folder": str(cache), "ok": not problems, "problems": problems, "shards": shards, "bytes": size}
+
+    def show() -> None:
+        for problem in problems:
+            sys.stderr.write(f"distillaw: {problem}\n")
+        if not problems:
+            print(f"{cache}: {shards} shards, {format_bytes(size)}, every checksum right")
+        if compared is not None and not problems:
             print(
                 f"teacher asked again about {compared.windows} windows: {compared.identical_windows} equal byte for "
                 f"byte, losses differ by {compared.loss_difference:.2g} nats on average"
             )
+
+    output.answer(verdict | {"teacher": None if compared is None else asdict(compared)}, show)
+    if not problems:
         output.suggest(f"distillaw cache inspect {shlex.quote(str(cache))}")
     return 1 if problems else 0
 
@@ -221,15 +211,6 @@ def _load(teacher: str, store: "TokenStore", request: TargetRequest, device: str
     from distillaw.models.parallel import Ranks, device_of
 
     return open_maker(found, store, request, Ranks(device=device_of(device)))
-
-
-def _predict(out: Path, plan: "StorePlan", maker: "AnyMaker", ranks: "Ranks", output: Output) -> "StoreCost":
-    from distillaw.targets.build import missing_positions, predict_cost, require_space
-
-    output.say(f"reading some windows of {format_count(plan.num_windows)} to predict size and time")
-    cost = predict_cost(maker, plan, ranks)
-    ranks.first(lambda: require_space(out, cost.bytes_per_position * missing_positions(out, plan)))
-    return cost
 
 
 def _plan_line(plan: "StorePlan") -> str:
@@ -252,14 +233,6 @@ def _cost_line(plan: "StorePlan", cost: "StoreCost") -> str:
         f"({cost.bytes_per_position:.1f} bytes per position) and {format_seconds(cost.seconds)}; {pays}; "
         f"reading it all takes a student {format_seconds(cost.read_seconds)}"
     )
-
-
-def _done_line(out: Path, plan: "StorePlan") -> str:
-    """How much of a store that was begun is there already."""
-    from distillaw.targets.build import missing_positions
-
-    done = 1 - missing_positions(out, plan) / plan.num_positions
-    return f"; {done:.0%} of it is there already" if done else ""
 
 
 def _found_line(manifest: "Manifest") -> str:

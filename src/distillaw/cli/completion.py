@@ -20,10 +20,10 @@ def completion(shell: Shell, *, output: Output = Output()) -> None:
     Args:
         shell: bash, zsh or fish.
     """
-    from distillaw.cli.app import app, print_json
+    from distillaw.cli.app import app
 
     script = app.generate_completion(shell=shell)
-    print_json({"shell": shell, "script": script}) if output.json else write_whole(script)
+    output.answer({"shell": shell, "script": script}, write_whole, script)
 
 
 def install(*, shell: Shell | None = None, out: OutFile | None = None, output: Output = Output()) -> None:
@@ -35,20 +35,16 @@ def install(*, shell: Shell | None = None, out: OutFile | None = None, output: O
     """
     from cyclopts.completion.detect import ShellDetectionError, detect_shell
 
-    from distillaw.cli.app import app, print_json
+    from distillaw.cli.app import app
 
     try:
         name = shell or detect_shell()
     except ShellDetectionError as error:
         raise ConfigError("which shell this is cannot be told: add --shell bash, zsh or fish") from error
     path = app.install_completion(shell=name, output=out, add_to_startup=out is None)
-    if output.json:
-        print_json({"shell": name, "script": str(path)})
-        return
-    print(f"{path}: completion for {name}")
-    if out is not None and name != "zsh":
-        output.suggest(f"source {shlex.quote(str(path))}")
-        return
-    where = "copy it to _distillaw in a folder of $fpath, then " if out is not None else ""
-    print(f"{where}start a new {name}, type distillaw and press Tab")
-    output.suggest("distillaw --help")
+    said, command = f"{path}: completion for {name}", f"source {shlex.quote(str(path))}"
+    if out is None or name == "zsh":
+        where = "copy it to _distillaw in a folder of $fpath, then " if out is not None else ""
+        said, command = f"{said}\n{where}start a new {name}, type distillaw and press Tab", "distillaw --help"
+    output.answer({"shell": name, "script": str(path)}, print, said)
+    output.suggest(command)

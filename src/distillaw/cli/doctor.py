@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Parameter
 
-from distillaw.cli.app import print_json
 from distillaw.cli.output import Output
 from distillaw.quantities import format_bytes, format_count
 
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from distillaw.doctor.speed import Rate
 
 Rows: TypeAlias = Iterable[tuple[str, str]]
-_LABEL = 14
-"""Columns of the longest label and its gap."""
 
 
 def doctor(
@@ -38,15 +35,12 @@ def doctor(
 
     with output.working("measuring"):
         found = examine(out, measure=measure)
-    if output.json:
-        print_json(found.to_json())
-    else:
-        _print(found)
-        if found.is_usable:
-            output.suggest("distillaw study new --kind teacher-choice")
-        else:
-            output.suggest("distillaw doctor", first="do what stands behind `do:` above, then:")
-    return 0 if found.is_usable else 1
+    output.answer(found.to_json(), _print, found)
+    if found.is_usable:
+        output.suggest("distillaw study new --kind teacher-choice")
+        return 0
+    output.suggest("distillaw doctor", first="do what stands behind `do:` above, then:")
+    return 1
 
 
 def _print(found: "Examination") -> None:
@@ -58,12 +52,10 @@ def _print(found: "Examination") -> None:
     print(f"{verdict}; {', '.join(counted) or 'no problem found'}")
     for problem in found.problems:
         print(f"- {'PROBLEM' if problem.is_fatal else 'mind'}: {problem.what}\n  do: {problem.remedy}")
-    parts = (_software, _extras, _machine, _speed, _disk, _offline)
-    for part in parts:
-        title, rows = part.__name__.removeprefix("_"), part(found)
-        print(f"\n{title}")
-        for label, text in rows:
-            print(f"  {label:<{_LABEL}}{text}")
+    for part in (_software, _extras, _machine, _speed, _disk, _offline):
+        print(
+            f"\n{part.__name__.removeprefix('_')}", *(f"  {label:<14}{said}" for label, said in part(found)), sep="\n"
+        )
     for line in _use(found):
         print(line)
 

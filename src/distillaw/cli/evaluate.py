@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
 from distillaw.cli.machine import ReadingOptions, joined, torch_dtype
 from distillaw.cli.options import Number, Place, Whole, given, options_of
@@ -118,7 +117,7 @@ def evaluate(
         )
     if not ranks.is_first:
         return
-    print_json(record) if output.json else _print(record, out)
+    output.answer(record, _print, record, out)
     output.suggest(*_next(record, out))
 
 
@@ -145,18 +144,9 @@ _OF_CHAT = (
 
 
 def _refuse_idle(
-    names: list[str],
-    task_folder: Path | None,
-    *,
-    way: Way,
-    text: str | None,
-    judged: ChatOptions,
+    names: list[str], task_folder: Path | None, *, way: Way, text: str | None, judged: ChatOptions
 ) -> None:
-    """Refuse what belongs to a part that is not asked for.
-
-    Raises:
-        ConfigError: such an option, or an unknown task.
-    """
+    """Refuse what belongs to a part that is not asked for; ConfigError: such an option, or an unknown task."""
     from distillaw.evaluate.benchmarks import choose_tasks, known_tasks
 
     if text is None:
@@ -201,9 +191,7 @@ def _preview(
 ) -> None:
     """Which questions would be asked; no model is loaded.
 
-    Raises:
-        ConfigError: no such model or task.
-        DataError: evaluation data missing.
+    ConfigError: no such model or task; DataError: evaluation data missing.
     """
     from distillaw.evaluate.benchmarks import choose_tasks, known_tasks, read_tasks
     from distillaw.models.source import check_config, locate
@@ -222,20 +210,17 @@ def _preview(
         }
         for task, each in rows.items()
     ]
-    if output.json:
-        print_json({"model": model, "tasks": plan, "absent": absent})
-        return
-    columns = [
-        text("benchmark", of=itemgetter("task")),
-        number("questions", of=itemgetter("questions")),
-        number("of", of=itemgetter("available")),
-        number("subtasks", of=itemgetter("subtasks")),
-        number("shots", of=itemgetter("shots")),
-        text("data", of=itemgetter("data")),
-    ]
-    print_table(Table.of(columns, plan))
-    if absent:
-        print(f"left out, files missing: {', '.join(absent)}")
+
+    def show() -> None:
+        numbers = {"questions": "questions", "of": "available", "subtasks": "subtasks", "shots": "shots"}
+        columns = [number(title, of=itemgetter(key)) for title, key in numbers.items()]
+        print_table(
+            Table.of([text("benchmark", of=itemgetter("task")), *columns, text("data", of=itemgetter("data"))], plan)
+        )
+        if absent:
+            print(f"left out, files missing: {', '.join(absent)}")
+
+    output.answer({"model": model, "tasks": plan, "absent": absent}, show)
     output.suggest(same_command(without="--dry-run"))
 
 
@@ -271,16 +256,8 @@ def _print_text(heldout: dict, calibration: dict) -> None:
 
 def _print_scores(record: dict) -> None:
     print()
-    columns = [
-        text("benchmark"),
-        number("score"),
-        number("95 %"),
-        number("guess", ".1f"),
-        number("questions"),
-        number("shots"),
-        text("metric"),
-        text(""),
-    ]
+    numbers = (number("score"), number("95 %"), number("guess", ".1f"), number("questions"), number("shots"))
+    columns = [text("benchmark"), *numbers, text("metric"), text("")]
     rows = []
     for task, score in record["scores"].items():
         low, high = score["interval"]

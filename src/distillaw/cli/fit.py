@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from cyclopts import Parameter
 
-from distillaw.cli.app import print_json
 from distillaw.cli.options import LawName, Number, OutFile
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
@@ -123,13 +122,11 @@ def fit(
     result = by_arm[arms[0]]
     if out is not None:
         result.save(out)
-    if output.json:
-        documents = {name: each.to_json() for name, each in by_arm.items()}
-        shown = {name: {key: document[key] for key in KEYS} for name, document in documents.items()}
-        several = {"arm": arms[0], "arms": shown} if len(arms) > 1 else {}
-        print_json({"law": law, **shown[arms[0]], **several})
-        return
-    print("\n\n".join(each.summary() for each in by_arm.values()))
+    documents = {name: each.to_json() for name, each in by_arm.items()}
+    shown = {name: {key: document[key] for key in KEYS} for name, document in documents.items()}
+    several = {"arm": arms[0], "arms": shown} if len(arms) > 1 else {}
+    summaries = "\n\n".join(each.summary() for each in by_arm.values())
+    output.answer({"law": law, **shown[arms[0]], **several}, print, summaries)
     if len(arms) > 1:
         output.suggest(f"{same_command()} --arm {arms[-1]} --out law.json")
         return

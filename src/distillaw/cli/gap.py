@@ -6,7 +6,6 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
 from distillaw.cli.options import Count, LawNames, Number, Several, TeacherName
 from distillaw.cli.output import Output, same_command
@@ -58,25 +57,21 @@ def gap(
 
     if not 0 < margin < 100:
         raise ConfigError(f"--margin {margin:g}: per cent of the best loss, between 0 and 100, e.g. 0.5")
-    per_param = _one_of("--teacher-tokens", teacher_tokens, "--teacher-tokens-per-param", teacher_tokens_per_param)
-    own = _one_of("--tokens", tokens, "--tokens-per-param", tokens_per_param)
+    teachers, teachers_ratio = _tokens("--teacher-tokens", teacher_tokens, teacher_tokens_per_param)
+    own, ratio = _tokens("--tokens", tokens, tokens_per_param)
     question = GapQuestion(
         student_params=student,
-        student_tokens=own[0] if own[0] is not None else (own[1] or _TOKENS_PER_PARAM) * student,
-        teacher_tokens=per_param[0],
-        teacher_tokens_per_param=None if per_param[0] is not None else per_param[1] or _TOKENS_PER_PARAM,
+        student_tokens=own or (ratio or 0.0) * student,
+        teacher_tokens=teachers,
+        teacher_tokens_per_param=teachers_ratio,
         teacher_loss=teacher_loss,
         **({} if teacher is None else _named(teacher, is_measured=teacher_loss is not None)),
         arm=arm,
         margin=margin / 100,
     )
     answer = capacity_gap(question, laws=law or ())
-    if output.json:
-        print_json(answer.to_json() | ({"derivation": _derivation(answer)} if explain else {}))
-        return
-    _print(answer, output)
-    if explain:
-        print(f"\n{_derivation(answer)}")
+    why = _derivation(answer) if explain else ""
+    output.answer(answer.to_json() | ({"derivation": why} if explain else {}), _print, answer, why, output)
     output.suggest(_next(answer, explained=explain))
 
 
@@ -92,12 +87,11 @@ def _named(name: str, *, is_measured: bool) -> dict[str, object]:
     return {"teacher_name": found.name, "teacher_at_hand": (known.params, known.tokens)}
 
 
-def _one_of(
-    first: str, tokens: float | None, second: str, per_param: float | None
-) -> tuple[float | None, float | None]:
+def _tokens(option: str, tokens: float | None, per_param: float | None) -> tuple[float | None, float | None]:
+    """Tokens as such, or as so many per parameter."""
     if tokens is not None and per_param is not None:
-        raise ConfigError(f"{first} and {second} say the same thing twice; give one of them")
-    return tokens, per_param
+        raise ConfigError(f"{option} and {option}-per-param say the same thing twice; give one of them")
+    return tokens, None if tokens is not None else per_param or _TOKENS_PER_PARAM
 
 
 def _derivation(answer: "GapAnswer") -> str:
@@ -111,7 +105,7 @@ def _derivation(answer: "GapAnswer") -> str:
     return derivation(ensemble, name=source, student_params=q.student_params, student_tokens=q.student_tokens)
 
 
-def _print(answer: "GapAnswer", output: Output) -> None:
+def _print(answer: "GapAnswer", why: str, output: Output) -> None:
     from distillaw.laws.published import laws_available
 
     q = answer.question
@@ -123,18 +117,8 @@ def _print(answer: "GapAnswer", output: Output) -> None:
         f"teachers trained on {trained}; their cost not counted"
     )
     print("\n".join(_summary(answer)))
-    columns = [
-        text("law"),
-        text("student"),
-        number("best teacher"),
-        number("ratio"),
-        number("L_T"),
-        number("L_S"),
-        number("gain"),
-        number(f"within {100 * q.margin:g} %"),
-        number("if wrong"),
-        text("range"),
-    ]
+    counted = ("best teacher", "ratio", "L_T", "L_S", "gain", f"within {100 * q.margin:g} %", "if wrong")
+    columns = [text("law"), text("student"), *map(number, counted), text("range")]
     print()
     print_table(Table(columns, [_row(opinion, q.student_params) for opinion in answer.opinions]))
     print(
@@ -147,31 +131,31 @@ def _print(answer: "GapAnswer", output: Output) -> None:
         is_one = law in laws_available() or Path(law).is_file()
         where = f" ... (whole: {f'distillaw laws show {shlex.quote(law)}' if is_one else '--json'})"
         output.say(textwrap.shorten(f"WARNING {law}: {note}", 200 + len(where), placeholder=where))
+    if why:
+        print(f"\n{why}")
 
 
 def _summary(answer: "GapAnswer") -> list[str]:
     lead, q = answer.lead, answer.question
+    guessed = _at_hand(answer.opinions[0], q, f", a guess of {answer.opinions[0].law}")
     if lead is not None and lead.curve is None:
         span = "no interval is published"
         if lead.best_teacher_interval is not None:
             span = f"{' to '.join(map(format_count, lead.best_teacher_interval))}, 90 %"
         return [
             f"{_size(lead)} ({span}) for a {q.arm} student, says {lead.law}, which knows sizes and no losses.",
-            *_at_hand(answer.opinions[0], q, f", a guess of {answer.opinions[0].law}"),
+            *guessed,
         ]
     if lead is None or lead.curve is None or lead.by_loss is None:
         of = "losses" if q.arm is None else f"{q.arm} students"
         return [
             f"NO RECOMMENDATION: no law of {of} that may be planned with reaches this student and its "
             "best teacher. The numbers below are guesses; run a small study of your own.",
-            *_at_hand(answer.opinions[0], q, f", a guess of {answer.opinions[0].law}"),
+            *guessed,
         ]
     best = lead.curve.best
-    span = (
-        ""
-        if lead.best_teacher_interval is None
-        else f" ({' to '.join(map(format_count, lead.best_teacher_interval))} by member)"
-    )
+    ends = lead.best_teacher_interval
+    span = "" if ends is None else f" ({' to '.join(map(format_count, ends))} by member)"
     costs = "; ".join(
         f"{c.name} ({format_count(c.params)}) costs {c.nats:.4f} nats, {c.per_cent:.2f} %" for c in lead.curve.costs
     )
@@ -211,16 +195,8 @@ def _row(o: "GapOpinion", student_params: float) -> tuple[str, ...]:
         losses = f"{o.curve.best_teacher_loss:.3f}", f"{o.student_loss:.4f}", f"{o.curve.gain:+.4f}"
     flat = _flat(o.curve.best.within_margin) if o.curve is not None else "-"
     wrong = "-" if o.per_cent_if_wrong is None else f"{o.per_cent_if_wrong:.2f} %"
-    return (
-        o.law,
-        start,
-        _size(o),
-        f"{o.best_teacher_params / student_params:.3g}",
-        *losses,
-        flat,
-        wrong,
-        o.status,
-    )
+    ratio = f"{o.best_teacher_params / student_params:.3g}"
+    return o.law, start, _size(o), ratio, *losses, flat, wrong, o.status
 
 
 def _size(o: "GapOpinion") -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cyclopts import App
 
-from distillaw.cli.app import print_json
 from distillaw.cli.machine import ExecutionOptions, execution_of, joined
 from distillaw.cli.options import Device, Model, OutFolder, Place, Whole, given, options_of
 from distillaw.cli.output import Output, same_command
@@ -180,7 +179,7 @@ def generate(
             generate_answers(model, prompts, file, template=style, **settings)
         contrast_answers(files[0], files[1], out)
     about = read_json(about_file(out))
-    print_json(about) if output.json else _print_generated(about, out)
+    output.answer(about, _print_generated, about, out)
     output.suggest(*_learn(about, shlex.quote(str(out)), are_pairs=student is not None))
 
 
@@ -211,7 +210,7 @@ def _run(
         result = run(spec, out, ranks=ranks, say=step, command=same_command())
     if not ranks.is_first:
         return
-    print_json(result) if output.json else shown(result, out)
+    output.answer(result, shown, result, out)
     model, scores = (shlex.quote(str(out / name)) for name in ("model", "evaluation"))
     output.suggest(f"distillaw evaluate {model} --text YOUR_TEXT --out {scores}")
 
@@ -229,16 +228,7 @@ def _require() -> None:
 
 
 def _preview(spec: TuneSpec, start: "TuneStart", sides: Any, tokens: int, learnt: int, output: Output) -> None:
-    """What a run would learn from and cost, before anything is spent.
-
-    Args:
-        spec: its settings.
-        start: model and template.
-        sides: the data, to train on and held out.
-        tokens: read in an epoch.
-        learnt: of these, the answers'.
-        output: how it answers.
-    """
+    """What a run would learn from and cost: `tokens` read in an epoch, of these so many `learnt` ones of answers."""
     from distillaw.instruct.start import step_flops, training_forwards
 
     account: Account = sides.account
@@ -248,15 +238,15 @@ def _preview(spec: TuneSpec, start: "TuneStart", sides: Any, tokens: int, learnt
     length = tokens / (train * (1 + pairs))
     flops = step_flops(start.source.config(), tokens=tokens, mean_length=length, forwards=forwards)
     end = start.tokenizer.convert_ids_to_tokens(start.end_token)
-    if output.json:
-        known = {"template": start.template, "end_token": end, "data": account.as_record()}
-        counted = {"train": train, "heldout": heldout, "tokens_per_epoch": learnt}
-        cost = {"all_tokens_per_epoch": tokens, "train_flops": flops, "max_tokens": start.max_tokens}
-        print_json({**known, **counted, **cost})
-        return
-    print(f"{start.source.name}, template {start.template}, answers end with {end}\n{account}")
-    print(f"{train:,} to train on, {heldout:,} held out; {learnt:,} tokens of answers among {tokens:,} an epoch")
-    print(f"at most {spec.epochs} epochs: {format_flop(flops)}")
+    said = (
+        f"{start.source.name}, template {start.template}, answers end with {end}\n{account}\n"
+        f"{train:,} to train on, {heldout:,} held out; {learnt:,} tokens of answers among {tokens:,} an epoch\n"
+        f"at most {spec.epochs} epochs: {format_flop(flops)}"
+    )
+    known = {"template": start.template, "end_token": end, "data": account.as_record()}
+    counted = {"train": train, "heldout": heldout, "tokens_per_epoch": learnt}
+    cost = {"all_tokens_per_epoch": tokens, "train_flops": flops, "max_tokens": start.max_tokens}
+    output.answer({**known, **counted, **cost}, print, said)
     output.suggest(same_command(without="--dry-run"))
 
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts import App
 
-from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.options import OutFolder
+from distillaw.cli.options import OutFolder, values_of
 from distillaw.cli.output import Output, same_command
 from distillaw.cli.progress import metered
 from distillaw.quantities import format_count, format_seconds
@@ -74,22 +73,16 @@ def run(
     if dry_run:
         forecasts = foresee(plan, device=place)
         found = _foreseen(plan, forecasts, workers=count, device=place)
-        print_json(found) if output.json else _print_foreseen(plan, forecasts, found)
+        output.answer(found, _print_foreseen, plan, forecasts, found)
         output.suggest(same_command(without="--dry-run"))
         return
     with metered(study.name, 0.0, "images", quiet=output.quiet) as meter:
         watch = CellWatch(plan, meter)
-        run_study(
-            plan,
-            device=place,
-            workers=count,
-            command=same_command(),
-            finished=watch.finished,
-            progressed=watch.progressed,
-        )
+        told = {"finished": watch.finished, "progressed": watch.progressed}
+        run_study(plan, device=place, workers=count, command=same_command(), **told)
     path = write_large_batch_report(out)
     summary = summarise(out)
-    print_json({**summary, "report": str(path)}) if output.json else _print_summary(summary, path)
+    output.answer({**summary, "report": str(path)}, _print_summary, summary, path)
     output.suggest(f"distillaw report {shlex.quote(str(out))}")
 
 
@@ -127,29 +120,16 @@ def landscape(
     from distillaw.cli.machine import torch_device
     from distillaw.large_batch.images.landscape import measure_landscape
     from distillaw.large_batch.images.words import alpha_sentence
+    from distillaw.report.large_batch import landscape_table
 
-    found = measure_landscape(
-        study,
-        data,
-        out,
-        steps=steps,
-        farthest=farthest,
-        images=images,
-        device=torch_device(device),
-        seed=seed,
-        command=same_command(),
-    )
-    if output.json:
-        print_json(found)
-        return
-    print(f"{study.network.kind}, {format_count(found['params'])} parameters. {alpha_sentence(found)}")
-    columns = [
-        number("distance", ".2f", of=itemgetter(0)),
-        number("std of the loss", ".4f", of=itemgetter(1)),
-        number("mean difference", "+.4f", of=itemgetter(2)),
-        number("steps", ",", of=itemgetter(3)),
-    ]
-    print_table(Table.of(columns, found["bins"]))
+    asked = {"steps": steps, "farthest": farthest, "images": images, "seed": seed}
+    found = measure_landscape(study, data, out, **asked, device=torch_device(device), command=same_command())
+
+    def show() -> None:
+        print(f"{study.network.kind}, {format_count(found['params'])} parameters. {alpha_sentence(found)}")
+        print_table(landscape_table(found))
+
+    output.answer(found, show)
 
 
 def _count(asked: int, device: str) -> int:
@@ -216,13 +196,14 @@ def _foreseen(plan: "ImagePlan", forecasts: "Sequence[Forecast]", *, workers: in
     """The columns, and what all cells will take."""
     from distillaw.large_batch.images.study import wall_seconds
 
-    timed = ("epochs", "seconds_per_step", "is_scaled", "seconds")
     return {
         "name": plan.study.name,
         "params": forecasts[0].params,
         "device": device,
         "workers": workers,
-        "columns": [asdict(each.cell) | {name: getattr(each, name) for name in timed} for each in forecasts],
+        "columns": [
+            asdict(each.cell) | values_of(each, "epochs seconds_per_step is_scaled seconds") for each in forecasts
+        ],
         "cells": len(plan.cells),
         "cells_to_train": len(plan.todo),
         "seconds": wall_seconds(plan.todo, forecasts, workers=workers),
@@ -265,14 +246,9 @@ def _print_summary(summary: Mapping[str, Any], report: Path) -> None:
         text("column", of=itemgetter("column")),
         number("seeds", of=lambda score: len(score["accuracy"])),
         number("accuracy %", ".2f", of=itemgetter("mean")),
-        number(
-            "95 % interval",
-            lambda ends: f"{ends[0]:.2f} to {ends[1]:.2f}",
-            of=itemgetter("interval"),
-            missing="-",
-        ),
+        number("95 % interval", "{0[0]:.2f} to {0[1]:.2f}".format, of=itemgetter("interval"), missing="-"),
         number("paper", ".2f", of=itemgetter("paper"), missing="-"),
-        number("gap closed", lambda closed: f"{100 * closed:.0f} %", of=itemgetter("closed"), missing="-"),
+        number("gap closed", "{:.0%}".format, of=itemgetter("closed"), missing="-"),
         number("training %", ".2f", of=itemgetter("train")),
     ]
     print_table(Table.of(columns, summary["columns"]))

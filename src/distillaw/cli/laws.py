@@ -9,8 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from distillaw.cli.app import print_json
-from distillaw.cli.options import Count, LawName, Number, TeacherName
+from distillaw.cli.options import Count, LawName, Number, TeacherName, values_of
 from distillaw.cli.output import Output
 from distillaw.cli.typed import in_typed_words
 from distillaw.errors import ConfigError
@@ -31,16 +30,17 @@ def laws(*, study: list[Path] | None = None, output: Output = Output()) -> None:
     """
     known = [_document(published(name)) for name in laws_available()]
     known += [_fitted_document(file) for place in study or () for file in _fitted_files(place)]
-    if output.json:
-        print_json({"laws": known})
-        return
+    output.answer({"laws": known}, _print_list, known)
+    output.suggest(f"distillaw laws show {shlex.quote(str(known[-1 if study else 0]['name']))}")
+
+
+def _print_list(known: list[dict[str, object]]) -> None:
     width = max(len(str(law["name"])) for law in known)
     for law in known:
         mark = "" if law["published"] or law["obtained"] == FITTED else "  [NOT PUBLISHED]"
         mark += "  [refitted by us]" if str(law["obtained"]).startswith("refitted") else ""
         mark += "  [do not plan with it]" if law["refuse_plan"] else ""
         print(f"{law['name']:<{width}}  {law['title']}{mark}")
-    output.suggest(f"distillaw laws show {shlex.quote(str(known[-1 if study else 0]['name']))}")
 
 
 FITTED = "fitted to your runs"
@@ -93,14 +93,21 @@ def show(name: LawName, *, output: Output = Output()) -> None:
         from distillaw.fitting.result import FitResult
 
         result = FitResult.load(Path(name))
-        print_json({"law": result.to_json()}) if output.json else print(result.summary())
+        output.answer({"law": result.to_json()}, print, result.summary())
         return
     law = published(name)
-    if output.json:
-        print_json(_document(law))
-        return
+    output.answer(_document(law), _print_law, law)
     record = law.record
-    print(f"{name}: {record.title}")
+    box = _ranges(law).get("supervised", {})
+    params = _typical(box.get("params"), 1e9)
+    tokens = "" if law.capacity_gap else f" --tokens {_typical(box.get('tokens'), 30e9)}"
+    convention = " --params-convention total" if record.params_convention.startswith("total") else ""
+    output.suggest(f"distillaw predict --law {name} --student {params}{tokens}{convention}")
+
+
+def _print_law(law: PublishedLaw) -> None:
+    record = law.record
+    print(f"{law.name}: {record.title}")
     for problem in record.known_problems:
         print(f"  WARNING: {problem}")
     for label, text in (
@@ -114,7 +121,7 @@ def show(name: LawName, *, output: Output = Output()) -> None:
     ):
         print(f"  {label:<11}{text}")
     for part, coefficients in record.coefficients:
-        print(f"\n  {part}: {_EQUATIONS[_form(law, part)]}")
+        print(f"\n  {part}: {_equation(law, part)}")
         for c in coefficients:
             interval = "" if c.low is None or c.high is None else f"   [{c.low:g}, {c.high:g}]"
             print(f"    {c.symbol:<13}{c.value!r:>20}{interval}")
@@ -125,11 +132,6 @@ def show(name: LawName, *, output: Output = Output()) -> None:
     for error in record.errors:
         around = f" around the span of this set with {', '.join(error.span)}" if error.span else ""
         print(f"\n  error of {error.part} predictions: {100 * error.relative:.3g} %{around}; {error.source}")
-    box = _ranges(law).get("supervised", {})
-    params = _typical(box.get("params"), 1e9)
-    tokens = "" if law.capacity_gap else f" --tokens {_typical(box.get('tokens'), 30e9)}"
-    convention = " --params-convention total" if record.params_convention.startswith("total") else ""
-    output.suggest(f"distillaw predict --law {name} --student {params}{tokens}{convention}")
 
 
 def _typical(range_: tuple[float, float] | None, usual: float) -> str:
@@ -159,8 +161,8 @@ _DERIVED = {
 }
 
 
-def _form(law: PublishedLaw, part: str) -> str:
-    return type(getattr(law, part)).__name__
+def _equation(law: PublishedLaw, part: str) -> str:
+    return _EQUATIONS[type(getattr(law, part)).__name__]
 
 
 def _derived(law: PublishedLaw) -> dict[str, dict[str, float]]:
@@ -179,14 +181,7 @@ def _document(law: PublishedLaw) -> dict[str, object]:
     record = law.record
     return {
         "name": law.name,
-        "title": record.title,
-        "published": record.published,
-        "source": record.source,
-        "obtained": record.obtained,
-        "unit": record.unit,
-        "params_convention": record.params_convention,
-        "tokenizer": record.tokenizer,
-        "data": record.data,
+        **values_of(record, "title published source obtained unit params_convention tokenizer data refuse_plan"),
         "interval_kind": record.interval,
         "coefficients": {
             part: {
@@ -195,13 +190,12 @@ def _document(law: PublishedLaw) -> dict[str, object]:
             }
             for part, coefficients in record.coefficients
         },
-        "forms": {part: _EQUATIONS[_form(law, part)] for part, _ in record.coefficients},
+        "forms": {part: _equation(law, part) for part, _ in record.coefficients},
         "derived": _derived(law),
         "errors": {e.part: {"relative": e.relative, "span": list(e.span), "source": e.source} for e in record.errors},
         "range": {part: {k: list(v) for k, v in box.items()} for part, box in _ranges(law).items()},
         "golden": [asdict(g) | {"coords": dict(g.coords)} for g in record.goldens],
         "known_problems": list(record.known_problems),
-        "refuse_plan": record.refuse_plan,
     }
 
 
@@ -241,18 +235,14 @@ def predict(
         level: coverage of the interval.
         params_convention: what the counts given here hold; must be that of the law.
     """
-    of_teacher = {
-        "teacher_loss": teacher_loss,
-        "teacher_params": teacher_params,
-        "teacher_tokens": teacher_tokens,
-    }
+    given = {"teacher_loss": teacher_loss, "teacher_params": teacher_params, "teacher_tokens": teacher_tokens}
     answer = predict_student(
         law,
         load_law(law),
         student_params=student,
         student_tokens=tokens,
         unique_tokens=unique_tokens,
-        **(of_teacher if teacher is None else _named(teacher, of_teacher)),
+        **(given if teacher is None else _named(teacher, given)),
         supervised_loss=supervised_loss,
         level=level,
         params_convention=params_convention,
@@ -268,11 +258,7 @@ def predict(
         if asked_for(law).beyond(student, tokens, answer["teacher_loss"]).any():
             answer["warnings"].append("so far outside `distillaw plan` decides nothing by this law: a guess")
     answer["warnings"] = [in_typed_words(each) for each in answer["warnings"]]
-    if output.json:
-        print_json(answer)
-        return
-    _warn(law, answer["warnings"], output)
-    _print(answer)
+    output.answer(answer, _print, answer, output)
     output.suggest(f"distillaw laws show {shlex.quote(law)}")
 
 
@@ -287,22 +273,17 @@ def _named(name: str, given: dict[str, float | None]) -> dict[str, float | None]
     return {"teacher_params": found.params, "teacher_tokens": found.tokens}
 
 
-def _warn(law: str, warnings: list[str], output: Output) -> None:
-    where = f" ... (whole text: distillaw laws show {shlex.quote(law)})"
-    for warning in warnings:
+def _print(answer: dict, output: Output) -> None:
+    where = f" ... (whole text: distillaw laws show {shlex.quote(answer['law'])})"
+    for warning in answer["warnings"]:
         output.say(f"WARNING: {textwrap.shorten(warning, 160 + len(where), placeholder=where)}")
-
-
-def _print(answer: dict) -> None:
+    if not answer["inside_range"]:
+        print("EXTRAPOLATED: outside the range of the runs behind this law")
     if "best_teacher_params" in answer:
         interval = answer["best_teacher_interval"]
         band = f"   [{format_count(interval[0])}, {format_count(interval[1])}]" if interval else ""
-        if not answer["inside_range"]:
-            print("EXTRAPOLATED: outside the range of the runs behind this law")
         print(f"best teacher size   {format_count(answer['best_teacher_params'])} parameters{band}")
         return
-    if not answer["inside_range"]:
-        print("EXTRAPOLATED: outside the range of the runs behind this law")
     if "effective_tokens" in answer:
         print(f"{'effective tokens':<20}{format_count(answer['effective_tokens'], digits=4)}")
     for label, key in (("teacher loss", "teacher_loss"), ("supervised loss", "supervised_loss")):

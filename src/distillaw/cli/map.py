@@ -1,6 +1,6 @@
 """`distillaw map`: where distilling pays, the best teachers, what the compute goes into; text, arrays, figures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from cyclopts import Parameter
 
-from distillaw.cli.app import print_json
-from distillaw.cli.options import LawNames, Number, OutFolder, Text, Whole
+from distillaw.cli.console import print_table
+from distillaw.cli.options import LawNames, Number, OutFolder, Text, Whole, flag
 from distillaw.cli.output import Output
 from distillaw.cli.typed import refuse_idle, typed_options
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop, parse_count
+from distillaw.table import Table, number
 
 if TYPE_CHECKING:
     from distillaw.planning.map_grid import Laws, Terms
@@ -62,22 +63,22 @@ class MapOptions:
 
     def span(self, name: str, count: int) -> np.ndarray:
         """Values in equal ratios over a range such as 100M..100B."""
-        text, option = getattr(self, name) or _RANGES[name], _option(name)
-        ends = text.split("..")
+        typed, option = getattr(self, name) or _RANGES[name], flag(name)
+        ends = typed.split("..")
         if len(ends) != 2:
-            raise ConfigError(f"{option}: got {text!r}; write a range of two numbers, e.g. {option} 100M..100B")
+            raise ConfigError(f"{option}: got {typed!r}; write a range of two numbers, e.g. {option} 100M..100B")
         low, high = (_plausible(name, parse_count(end, name=option)) for end in ends)
         if low >= high:
-            raise ConfigError(f"{option}: got {text!r}; the first number must be the smaller one")
+            raise ConfigError(f"{option}: got {typed!r}; the first number must be the smaller one")
         return np.geomspace(low, high, count)
 
     def one(self, name: str, what: str, example: str) -> float:
         """A single number that this kind needs."""
-        text = getattr(self, name)
-        if text is None or ".." in text:
-            got = "" if text is None else f", not the range {text!r}"
-            raise ConfigError(f"{_option(name)}: name {what} as one number{got}, e.g. {_option(name)} {example}")
-        return _plausible(name, parse_count(text, name=_option(name)))
+        typed, option = getattr(self, name), flag(name)
+        if typed is None or ".." in typed:
+            got = "" if typed is None else f", not the range {typed!r}"
+            raise ConfigError(f"{option}: name {what} as one number{got}, e.g. {option} {example}")
+        return _plausible(name, parse_count(typed, name=option))
 
     def budgets(self, params: float, count: int) -> np.ndarray:
         """Budgets, the largest of which trains the (smallest) student at all: C = 6 N D."""
@@ -137,8 +138,7 @@ def draw_map(
 
     make, takes = _MAPS[kind]
     others = {name for _, names in _MAPS.values() for name in names} - takes
-    known = ", ".join(_option(name) for name in sorted(takes))
-    refuse_idle(map(_option, sorted(others)), f"a map of kind {kind} takes {known}")
+    refuse_idle(map(flag, sorted(others)), f"a map of kind {kind} takes {', '.join(map(flag, sorted(takes)))}")
     if size is not None and "x" in size.lower() and kind == "allocation":
         raise ConfigError(f"--size {size}: a map of kind {kind} has one axis; give one number, e.g. --size 25")
     laws = laws_for_map(law or ())
@@ -147,13 +147,14 @@ def draw_map(
         files = [] if out is None else _save(found, out)
     for warning in laws.warnings:
         output.say(f"WARNING: {warning}")
-    if output.json:
-        cells = {} if out is not None else {"cells": _cells(found)}
-        print_json({**found.to_json(), "files": [str(path) for path in files], **cells})
-        return
-    print(text_map(found, whole=size is not None))
-    for path in files:
-        print(f"wrote {path}")
+
+    def show() -> None:
+        _print(found, most=_WIDEST if size is not None else None)
+        for path in files:
+            print(f"wrote {path}")
+
+    cells = {} if out is not None else {"cells": _cells(found)}
+    output.answer({**found.to_json(), "files": [str(path) for path in files], **cells}, show)
     again = f"distillaw map {kind}{typed_options(without=('--size',))} --out maps"
     output.suggest(again if out is None else "distillaw plan --help")
 
@@ -207,28 +208,24 @@ _MAPS: Mapping[Kind, tuple[Callable[["Laws", MapOptions, tuple[int, int]], "Grid
 """Kind -> what makes its map, and the options that mean something to it."""
 
 
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
 def _plausible(name: str, value: float) -> float:
     """The value, unless no model, corpus or machine can be so large."""
     from distillaw.planning.situation import check_plausible
 
-    check_plausible(_option(name), value, _UNITS.get(name, "parameters"))
+    check_plausible(flag(name), value, _UNITS.get(name, "parameters"))
     return value
 
 
-def _size(text: str | None, default: tuple[int, int]) -> tuple[int, int]:
+def _size(typed: str | None, default: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns from 200x100, or one number for both."""
-    if text is None:
+    if typed is None:
         return default
-    parts = text.lower().split("x")
+    parts = typed.lower().split("x")
     if len(parts) > 2 or not all(part.isdigit() for part in parts):
-        raise ConfigError(f"--size: got {text!r}; write rows x columns such as 200x100, or one number for both")
+        raise ConfigError(f"--size: got {typed!r}; write rows x columns such as 200x100, or one number for both")
     rows, columns = int(parts[0]), int(parts[-1])
     if min(rows, columns) < 3 or rows * columns > _MOST_CELLS:
-        raise ConfigError(f"--size: got {text!r}; at least 3 along each axis and at most {_MOST_CELLS:g} cells")
+        raise ConfigError(f"--size: got {typed!r}; at least 3 along each axis and at most {_MOST_CELLS:g} cells")
     return rows, columns
 
 
@@ -249,19 +246,13 @@ def _cells(found: "GridMap") -> dict[str, object]:
     return {**axes, **layers, "inside_range": found.inside_range.tolist()}
 
 
+# --- as text ------------------------------------------------------------------------------------------------
+
+
 _ROWS, _COLUMNS, _LINES = 9, 8, 13
 """What 80 columns and half a screen hold."""
 _WIDEST = 25
 """Cells along an axis that are printed where a size was asked for."""
-Show = Callable[[float], str]
-
-
-def _nats(value: float) -> str:
-    return f"{value:z.3f}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+z.3f}"
 
 
 def _percent(value: float) -> str:
@@ -272,84 +263,70 @@ def _count(value: float) -> str:
     return format_count(value, digits=2) if value < 1e15 else f"{value:.0e}".replace("e+", "e")
 
 
-_TABLES: dict[str, tuple[tuple[str, Show], ...]] = {
-    "gain": (("gain", _signed),),
-    "teacher": (
-        ("teacher_loss", _nats),
-        ("teacher_params", _count),
-        ("teacher_tokens", _count),
-        ("gain", _signed),
-    ),
+_SHOWN: dict[str, Callable[[float], str]] = {
+    "student_share": _percent,
+    "logits_share": _percent,
+    "teacher_share": _percent,
+    "teacher_loss": "{:z.3f}".format,
+    "teacher_params": _count,
+    "teacher_tokens": _count,
+    "student_tokens": _count,
+    "student_loss": "{:z.3f}".format,
+    "gain": "{:+z.3f}".format,
 }
-_LISTED: tuple[tuple[str, Show], ...] = (
-    ("student_share", _percent),
-    ("logits_share", _percent),
-    ("teacher_share", _percent),
-    ("teacher_params", _count),
-    ("teacher_tokens", _count),
-    ("student_tokens", _count),
-    ("student_loss", _nats),
-    ("gain", _signed),
-)
-"""Of allocation, the map of one axis."""
+"""How the layers are written, in the order in which they are printed."""
+_LEFT_OUT = {
+    "gain": set(_SHOWN) - {"gain"},
+    "teacher": {"student_share", "logits_share", "teacher_share", "student_tokens", "student_loss"},
+    "allocation": {"teacher_loss"},
+}
+"""Kind -> layers that are not printed."""
 
 
-def text_map(found: "GridMap", *, whole: bool = False) -> str:
-    """The map as text.
-
-    Args:
-        found: any kind.
-        whole: print every cell, up to 25 along an axis, instead of a dozen.
-    """
+def _print(found: "GridMap", *, most: int | None) -> None:
+    """Tables of `most` rows and columns at most, or of as many as a screen holds."""
     laws = found.meta["laws"]
     assert isinstance(laws, list)
-    lines = [found.title, f"laws: {', '.join(laws)}"]
+    print(f"{found.title}\nlaws: {', '.join(laws)}")
     if "scenario" in found.meta:
-        lines.append(f"scenario: {found.meta['scenario']}")
-    body = _list(found, whole) if found.y is None else _tables(found, whole)
-    notes = (
-        [] if not whole or max(found.shape) <= _WIDEST else [f"{_WIDEST} cells along an axis are shown; --json has all"]
-    )
-    notes += ["* outside the range in which the laws were fitted"] if not found.inside_range.all() else []
-    notes += ["** so far outside that plan decides nothing by them"] if found.beyond.any() else []
-    return "\n".join([*lines, "", *body, "", *notes])
+        print(f"scenario: {found.meta['scenario']}")
+    names = [name for name in _SHOWN if name not in _LEFT_OUT[found.kind]]
+    if found.y is None:
+        print()
+        print_table(_listed(found, names, _some(found.shape[0], most or _LINES)))
+    else:
+        rows, columns = _some(found.shape[0], most or _ROWS), _some(found.shape[1], most or _COLUMNS)
+        for name in names:
+            layer = found.layers[name]
+            print(f"\n{layer.label}, {layer.unit}; {found.y.label} down, {found.x.label} across")
+            heads = [number(""), *(number(_coordinate(found.x, j)) for j in columns)]
+            cells = [[_cell(found, name, i, j) for j in columns] for i in rows[::-1]]
+            places = [_count(found.y.values[i]) for i in rows[::-1]]
+            print_table(Table(heads, [[place, *row] for place, row in zip(places, cells, strict=True)]))
+    print()
+    if most is not None and max(found.shape) > most:
+        print(f"{most} cells along an axis are shown; --json has all")
+    if not found.inside_range.all():
+        print("* outside the range in which the laws were fitted")
+    if found.beyond.any():
+        print("** so far outside that plan decides nothing by them")
 
 
-def _tables(found: "GridMap", whole: bool) -> list[str]:
-    assert found.y is not None
-    most = (_WIDEST, _WIDEST) if whole else (_ROWS, _COLUMNS)
-    rows, columns = (_some(count, limit) for count, limit in zip(found.shape, most, strict=True))
-    lines: list[str] = []
-    for name, show in _TABLES[found.kind]:
-        layer = found.layers[name]
-        head = ["", *(_coordinate(found.x, j) for j in columns)]
-        table = [head]
-        for i in rows[::-1]:
-            cells = [_cell(layer.values[i, j], _mark(found, (i, j)), show) for j in columns]
-            table.append([_count(found.y.values[i]), *cells])
-        lines += [
-            f"{layer.label}, {layer.unit}; {found.y.label} down, {found.x.label} across",
-            *_aligned(table),
-            "",
-        ]
-    return lines[:-1]
+def _listed(found: "GridMap", names: Sequence[str], places: np.ndarray) -> Table:
+    """A map of one axis: a row for each place, a column for each layer."""
+    columns = [number(found.x.label), *(number(found.layers[name].label, _SHOWN[name], missing="-") for name in names)]
+    rows = [[_coordinate(found.x, j) + _mark(found, j), *(float(found[name][j]) for name in names)] for j in places]
+    return Table(columns, rows)
 
 
-def _list(found: "GridMap", whole: bool) -> list[str]:
-    table = [[found.x.label, *(found.layers[name].label for name, _ in _LISTED)]]
-    for j in _some(found.shape[0], _WIDEST if whole else _LINES):
-        cells = [_cell(found[name][j], "", show) for name, show in _LISTED]
-        table.append([_coordinate(found.x, j) + _mark(found, (j,)), *cells])
-    return _aligned(table)
+def _cell(found: "GridMap", name: str, *at: int) -> str:
+    value = float(found[name][at])
+    return _SHOWN[name](value) + _mark(found, *at) if np.isfinite(value) else "-"
 
 
-def _mark(found: "GridMap", at: tuple[int, ...]) -> str:
+def _mark(found: "GridMap", *at: int) -> str:
     """What is said of the range of one cell."""
     return "**" if found.beyond[at] else "" if found.inside_range[at] else "*"
-
-
-def _cell(value: float, mark: str, show: Show) -> str:
-    return "-" if not np.isfinite(value) else show(float(value)) + mark
 
 
 def _coordinate(axis: "Axis", j: int) -> str:
@@ -359,9 +336,3 @@ def _coordinate(axis: "Axis", j: int) -> str:
 
 def _some(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
-
-
-def _aligned(table: list[list[str]]) -> list[str]:
-    """Columns as wide as they must be, numbers to the right."""
-    widths = [max(len(row[j]) for row in table) for j in range(len(table[0]))]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

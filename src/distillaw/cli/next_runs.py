@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from distillaw.cli.app import print_json
 from distillaw.cli.fit import Family, TableOptions
 from distillaw.cli.options import HardwareName, LawName, Number, OutFile, Place, Text
 from distillaw.cli.output import Output, command_of
@@ -116,12 +115,10 @@ def next_runs(
             level=level,
             **table.read,
         )
-    if output.json:
-        print_json({"source": source, "target": target, "against": _against(against, target), **design.to_json()})
-        return
     from distillaw.cli.next_view import print_design
 
-    print_design(design, target, against, preset, price)
+    document = {"source": source, "target": target, "against": _against(against, target), **design.to_json()}
+    output.answer(document, print_design, design, target, against, preset, price)
     output.suggest(*_next(source, law, taught="teacher_loss" in target))
 
 
@@ -144,10 +141,7 @@ def _for_verdict(source: str, setup: "Setup", *, budget: float, out: Path | None
         write_text(out, batch_file(setup, said.stage))
     elif out is not None:
         output.say(f"{out} is not written: there is nothing to run ({said.why})")
-    if output.json:
-        print_json(answer_json(source, setup, said, answer))
-        return
-    print_proposal(setup, said, answer, budget)
+    output.answer(answer_json(source, setup, said, answer), print_proposal, setup, said, answer, budget)
     output.suggest(*next_command(source, setup, said, out))
 
 

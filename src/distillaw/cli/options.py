@@ -72,6 +72,22 @@ def given(options: Any) -> dict[str, Any]:
     return {} if options is None else {one.name: getattr(options, one.name) for one in fields(options)}
 
 
+def typed_of(options: Any, names: Iterable[str] | None = None) -> dict[str, Any]:
+    """{field: value} of those options that are not None: of some of them, or of all."""
+    chosen = given(options) if names is None else values_of(options, names)
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+def values_of(of: object, names: Iterable[str] | str) -> dict[str, Any]:
+    """{name: value} of some attributes, for JSON: names in a sequence, or in a text with blanks between."""
+    return {name: getattr(of, name) for name in (names.split() if isinstance(names, str) else names)}
+
+
+def flag(name: str, prefix: str = "--") -> str:
+    """The option of a field: `--teacher-tokens` of teacher_tokens."""
+    return prefix + name.replace("_", "-")
+
+
 def _said_of(spec: type) -> dict[str, str]:
     """The docstrings of a dataclass's fields, those that it has from others too."""
     said = {}

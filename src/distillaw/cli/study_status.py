@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from distillaw.cli.app import print_json
 from distillaw.cli.console import coloured, print_table
 from distillaw.cli.output import Output, command_of
 from distillaw.quantities import format_count, format_flop, format_seconds
@@ -45,11 +44,8 @@ def status(folder: Path, *, watch: Annotated[bool, Parameter(negative="")] = Fal
     found = _watched(folder, output) if watch else read_status(folder)
     if found is None:
         return INTERRUPTED
-    if output.json:
-        print_json(found.to_json())
-    else:
-        print("\n".join(_lines(found)))
-        output.suggest(*_next(found, shlex.quote(str(folder))))
+    output.answer(found.to_json(), print, "\n".join(_lines(found)))
+    output.suggest(*_next(found, shlex.quote(str(folder))))
     return int(watch and not (found.is_complete and not found.failures))
 
 
@@ -164,25 +160,25 @@ def study_check(folder: Path, *, output: Output = Output()) -> None:
             f"controls look at {looked_at:,} of {len(record.trained):,} runs: whole cells evenly over compute, those "
             "with a teacher first"
         )
-    if output.json:
-        print_json(
-            {
-                "study": record.name,
-                "folder": str(folder),
-                "summary": summary(controls),
-                "controls": [asdict(control) for control in controls],
-                "problems": problems,
-            }
-        )
-        return
-    for problem in problems:
-        print(f"mind: {problem}")
-    if not controls:
-        print("no student has finished yet, so there is nothing to check")
-        return
-    _print_controls(controls)
-    print(f"\n{record.name}: {summary(controls)}")
-    output.suggest(*_after_check(folder, [c.name for c in controls if c.status == "failed"]))
+    document = {
+        "study": record.name,
+        "folder": str(folder),
+        "summary": summary(controls),
+        "controls": [asdict(control) for control in controls],
+        "problems": problems,
+    }
+
+    def show() -> None:
+        print(*(f"mind: {problem}" for problem in problems), sep="\n", end="\n" * bool(problems))
+        if controls:
+            _print_controls(controls)
+            print(f"\n{record.name}: {summary(controls)}")
+        else:
+            print("no student has finished yet, so there is nothing to check")
+
+    output.answer(document, show)
+    if controls:
+        output.suggest(*_after_check(folder, [c.name for c in controls if c.status == "failed"]))
 
 
 def _print_controls(controls: "list[Control]") -> None:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from distillaw.accounting.families import NamedModel, families, model, named_models
-from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
-from distillaw.cli.options import Count, OutFolder, Place, TeacherName
+from distillaw.cli.options import Count, OutFolder, Place, TeacherName, values_of
 from distillaw.cli.output import Output
 from distillaw.cli.typed import typed_options
 from distillaw.data.corpus import WHOLE, Reading
@@ -40,16 +39,13 @@ def teachers(text: TeacherName = "", /, *, output: Output = Output()) -> None:
     exact = [each for each in named_models() if text.lower() in (each.name.lower(), each.repo.lower())]
     if not found:
         found = exact = [model(text)]  # another spelling, or the error that names the nearest
-    if output.json:
-        print_json({"teachers": [_document(each) for each in exact or found]})
-    elif len(exact) == 1:
-        _show(exact[0])
-        output.suggest(
-            f"distillaw scout {exact[0].repo} --text sotu",
-            "with a text of your own in place of the one that ships:",
-        )
+    document = {"teachers": [_document(each) for each in exact or found]}
+    if len(exact) == 1:
+        output.answer(document, _show, exact[0])
+        said = "with a text of your own in place of the one that ships:"
+        output.suggest(f"distillaw scout {exact[0].repo} --text sotu", said)
     else:
-        _list(found)
+        output.answer(document, _list, found)
         output.suggest(f"distillaw teachers {found[-1].name}")
 
 
@@ -111,21 +107,13 @@ def _document(each: NamedModel) -> dict[str, object]:
         "tokens": each.tokens_source,
         "tokenizer": each.tokenizer_source,
     }
-    own = "name family repo params total_params tokens tokens_bound tokenizer tokenizer_size vocab".split()
+    own = "name family repo params total_params tokens tokens_bound tokenizer tokenizer_size vocab distilled"
     return {
-        **{name: getattr(each, name) for name in own},
-        "layers": arch.layers,
-        "width": arch.width,
+        **values_of(each, f"{own} post_trained note"),
+        **values_of(arch, "layers width context tied"),
+        **values_of(block.attention, "heads kv_heads head_dim"),
         "ffn": block.ffn.width,
-        "heads": block.attention.heads,
-        "kv_heads": block.attention.kv_heads,
-        "head_dim": block.attention.head_dim,
-        "context": arch.context,
-        "tied": arch.tied,
         "forward_flops_per_token": each.flops_per_token(),
-        "distilled": each.distilled,
-        "post_trained": each.post_trained,
-        "note": each.note,
         "sources": {name: {"text": s.text, "certainty": s.certainty} for name, s in sources.items()},
     }
 
@@ -163,7 +151,7 @@ def scout(
     from distillaw.evaluate.scout import scout_record
 
     best_first = sorted(found, key=lambda each: each.bits_per_byte)
-    print_json(scout_record(best_first)) if output.json else _print(best_first)
+    output.answer(scout_record(best_first), _print, best_first)
     # the best teacher's tokenizer: the losses of others are of other tokens, and a plan refuses them
     alike = [each.name for each in best_first if each.tokenizer == best_first[0].tokenizer]
     same_text = typed_options(without=("--out", "--context", "--stride", "--device"))

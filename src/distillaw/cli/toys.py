@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
 from distillaw.cli.options import OutFolder, Several, Whole
 from distillaw.cli.output import Output
@@ -78,7 +77,7 @@ def kernel(
 
         files = [str(path) for path in write_kernel(out, curves)]
     document = _kernel_document(curves, seed)
-    print_json(document | {"files": files}) if output.json else _print_kernel(document)
+    output.answer(document | {"files": files}, _print_kernel, document)
     _print_end(files, "distillaw toys kernel", output)
 
 
@@ -168,13 +167,7 @@ def mapping(
     from distillaw.toys.grid import PUBLISHED, REDUCED, labels_loss, run_grid, summarise
 
     lists = {"students": students, "teacher_widths": teacher_widths, "teacher_steps": teacher_steps}
-    asked = {
-        "num_classes": num_classes,
-        "sampler": sampler,
-        "long_width": long_width,
-        "trials": trials,
-        "seed": seed,
-    }
+    asked = {"num_classes": num_classes, "sampler": sampler, "long_width": long_width, "trials": trials, "seed": seed}
     asked |= {name: typed and tuple(typed) for name, typed in lists.items()}
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     grid = replace(PUBLISHED if full else REDUCED, **given)
@@ -197,16 +190,14 @@ def mapping(
 
         files = [str(path) for path in write_mapping(out, outcomes, curves)]
     labels = {width: labels_loss(outcomes, width) for width in grid.students}
-    if output.json:
-        document = {
-            "grid": asdict(grid),
-            "curves": [asdict(curve) | {"is_interior": curve.is_interior} for curve in curves],
-            "labels": [{"student_width": width, "student_loss": loss} for width, loss in labels.items()],
-            "outcomes": [asdict(outcome) for outcome in outcomes],
-        }
-        print_json(document | {"files": files})
-    else:
-        _print_mapping(grid, curves, labels)
+    document = {
+        "grid": asdict(grid),
+        "curves": [asdict(curve) | {"is_interior": curve.is_interior} for curve in curves],
+        "labels": [{"student_width": width, "student_loss": loss} for width, loss in labels.items()],
+        "outcomes": [asdict(outcome) for outcome in outcomes],
+        "files": files,
+    }
+    output.answer(document, _print_mapping, grid, curves, labels)
     _print_end(files, "distillaw toys mapping", output)
 
 

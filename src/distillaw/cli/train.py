@@ -8,11 +8,10 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
 from distillaw.cli.display import make_display
 from distillaw.cli.machine import ExecutionOptions, execution_of, joined
-from distillaw.cli.options import Numbers, OutFolder, Text, Whole, Words, given, options_of, whole
+from distillaw.cli.options import Numbers, OutFolder, Text, Whole, Words, given, options_of, values_of, whole
 from distillaw.cli.output import Output, Settings, same_command
 from distillaw.quantities import format_count, format_flop, format_seconds
 from distillaw.sweep.run_files import BranchCost, BranchSpec, branch_cost
@@ -60,14 +59,10 @@ def train(
     if not ranks.is_first:
         return 0
     folder = out / "runs" / str(result["run_id"])
-    if output.json:
-        print_json({**result, "folder": str(folder)})
-        return 0
-    output.say("" if trained else "already finished")
+    output.say("" if trained or output.json else "already finished")
     arm = f"distilled from {result['teacher_run']}" if result["teacher_run"] else "no teacher"
-    print(f"{result['run_id']}, {arm}")
-    print(f"held-out loss {result['loss']:.4f} +- {result['loss_se']:.4f} nats/token (se, clustered by document)")
-    print(f"folder: {folder}")
+    loss = f"held-out loss {result['loss']:.4f} +- {result['loss_se']:.4f} nats/token (se, clustered by document)"
+    output.answer({**result, "folder": str(folder)}, print, f"{result['run_id']}, {arm}\n{loss}\nfolder: {folder}")
     output.suggest(f"distillaw evaluate {shlex.quote(str(folder))} --text YOUR_TEXT")
     return 0
 
@@ -108,7 +103,6 @@ def branch(
         test: what is run from there.
         dry_run: show branches, tokens, FLOP and time, and stop.
     """
-    from distillaw.cli.display import make_display
     from distillaw.sweep.run_files import load_single
     from distillaw.sweep.study import require_trainable
 
@@ -121,7 +115,7 @@ def branch(
     cost = branch_cost(wanted)
     if dry_run:
         plan = _plan(wanted, cost)
-        print_json(plan) if output.json else _print_plan(wanted, cost, plan)
+        output.answer(plan, _print_plan, wanted, cost, plan)
         output.suggest(same_command(without="--dry-run"))
         return
     from distillaw.report.branch import write_branch_page
@@ -130,7 +124,7 @@ def branch(
     with make_display(cost.tokens, quiet=output.quiet) as display:
         record = branch_test(wanted, out, display=display, command=same_command())
     page = write_branch_page(record, out / "branch.html")
-    print_json(record) if output.json else _print_test(record, page)
+    output.answer(record, _print_test, record, page)
     output.suggest(f"distillaw report {shlex.quote(str(out))}")
 
 
@@ -144,10 +138,7 @@ def _plan(spec: BranchSpec, cost: BranchCost) -> dict[str, Any]:
         "window": spec.window_tokens,
         "steps": [spec.window_tokens // batch for batch in spec.batches],
         "anneal": spec.anneal,
-        **{
-            name: getattr(cost, name)
-            for name in ("branches", "trunk_tokens", "branch_tokens", "noise_tokens", "flops", "seconds")
-        },
+        **values_of(cost, "branches trunk_tokens branch_tokens noise_tokens flops seconds"),
     }
 
 

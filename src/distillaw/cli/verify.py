@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from distillaw.cli.app import complain, print_json
+from distillaw.cli.app import complain
 from distillaw.cli.console import print_sections, print_table
 from distillaw.cli.options import LawNames, Place
 from distillaw.cli.output import Output, same_command
@@ -18,6 +18,7 @@ from distillaw.table import Table, number, text
 if TYPE_CHECKING:
     from distillaw.verifying.api import Freeze
     from distillaw.verifying.frozen import FrozenPrediction
+    from distillaw.verifying.retrodiction import Retrodiction
     from distillaw.verifying.scorecard import Scorecard
 
 
@@ -69,10 +70,8 @@ def freeze(
         asked += study_points(from_, source, runs, holdout=hold_out, corpus=corpus, say=output.say)
     with output.working("fitting and predicting"):
         found = freeze_study(source, asked, laws=law or (), level=level, after_the_fact=after_the_fact, columns=mapped)
-    if output.json:
-        print_json({"path": str(found.frozen.path), "is_new": found.is_new, **found.frozen.document})
-        return
-    show_frozen(found)
+    document = {"path": str(found.frozen.path), "is_new": found.is_new, **found.frozen.document}
+    output.answer(document, show_frozen, found)
     output.suggest(f"distillaw verify score {shlex.quote(str(source))}", first="make the runs, then:")
 
 
@@ -95,10 +94,7 @@ def score(
     from distillaw.verifying.scorecard import score_places
 
     card = score_places(places or [Path("out")])
-    if output.json:
-        print_json(card.to_json())
-    else:
-        show_card(card)
+    output.answer(card.to_json(), show_card, card)
     output.suggest(*_next(card, (places or [Path("out")])[0]))
     return 0 if card.is_sound else 1
 
@@ -193,16 +189,22 @@ def retrodict(file: Path | None = None, /, *, output: Output = Output()) -> int:
         file: CSV of the columns that docs/outcomes.md lists; by default the table that ships. Gain and winner follow
             from value_a and value_b; what is not known stays empty.
     """
-    from distillaw.verifying.retrodiction import GROUPS, retrodict, row_table, score_table
+    from distillaw.verifying.retrodiction import retrodict
 
     try:
         with output.working("asking the planner"):
             found = retrodict(file)
     except DataError as error:  # a file of questions, as that of `plan --question`: wrong usage
         return complain(error, 2, keep_lines=True)
-    if output.json:
-        print_json(found.to_json())
-        return 0
+    output.answer(found.to_json(), _show_retrodiction, found)
+    if file is None:
+        output.suggest("distillaw plan --student 300M --tokens 20B --teacher pythia-1.4b")
+    return 0
+
+
+def _show_retrodiction(found: "Retrodiction") -> None:
+    from distillaw.verifying.retrodiction import GROUPS, row_table, score_table
+
     print_table(row_table(found))
     print()
     print_table(score_table([one for name in GROUPS for one in found.by(name) if one.refused < len(one.rows)]))
@@ -211,6 +213,3 @@ def retrodict(file: Path | None = None, /, *, output: Output = Output()) -> int:
     print(f"\n{asked} of {len(score.rows)} rows have a question; {calls} of them are called, {score.right} right.")
     if score.brier is not None and score.base is not None:
         print(f"Brier score {score.brier:.3f}; that of the share of rows that A won {score.base:.3f}.")
-    if file is None:
-        output.suggest("distillaw plan --student 300M --tokens 20B --teacher pythia-1.4b")
-    return 0

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import App, Parameter
 
-from distillaw.cli.app import print_json
 from distillaw.cli.console import print_table
 from distillaw.cli.options import Device, Model, Number, OutFolder, Place, Whole, Wholes
 from distillaw.cli.output import Output, same_command
@@ -146,7 +145,7 @@ def trim(
 
 
 def _show(record: dict, out: Path, output: Output, *, dry: bool) -> None:
-    print_json(record) if output.json else _print(record, out)
+    output.answer(record, _print, record, out)
     if dry:
         output.suggest(same_command(without="--dry-run"))
         return
@@ -228,7 +227,7 @@ def upcycle(
         read = {"text": text, "reading": reading, "tokens": tokens}
         how = {"device": torch_device(device), "dry_run": dry_run, "command": same_command(), "say": step}
         record = upcycle_to(source, out, wishes, **read, **how)
-    print_json(record) if output.json else _print_mixture(record, out)
+    output.answer(record, _print_mixture, record, out)
     if dry_run:
         output.suggest(same_command(without="--dry-run"))
     else:

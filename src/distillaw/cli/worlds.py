@@ -1,10 +1,11 @@
 """`distillaw worlds list | show | make`: synthetic languages whose exact next-token distribution is known."""
 
 import shlex
+from collections.abc import Mapping
+from typing import Any
 
 from cyclopts import App
 
-from distillaw.cli.app import print_json
 from distillaw.cli.options import OutFolder, Whole, WorldName
 from distillaw.cli.output import Output
 from distillaw.cli.progress import metered
@@ -20,13 +21,12 @@ app = App(
 @app.command(name="list")
 def list_(*, output: Output = Output()) -> None:
     """List the worlds that have a name."""
-    if output.json:
-        named = {name: spec.table | {"hash": spec.spec_hash} for name, spec in PRESETS.items()}
-        print_json({"worlds": named})
-        return
+    lines = []
     for name, spec in PRESETS.items():
         read = f"{spec.vocab} tokens, documents of {spec.document_tokens}"
-        print(f"{name:<10}{spec.kind:<9}{read}: {_settings(spec)}")
+        lines.append(f"{name:<10}{spec.kind:<9}{read}: {_settings(spec)}")
+    named = {name: spec.table | {"hash": spec.spec_hash} for name, spec in PRESETS.items()}
+    output.answer({"worlds": named}, print, "\n".join(lines))
     output.suggest("distillaw worlds show hmm")
 
 
@@ -63,29 +63,26 @@ def show(
     teachers = [] if loss is None else teachers_of_loss(opened, loss, context)
     described = describe_world(opened, context=context, documents=documents)
     answer = described if loss is None else {**described, "teachers": teachers}
-    if output.json:
-        print_json(answer)
-        return
+    output.answer(answer, _print, spec, answer, context, loss)
+    output.suggest(f"distillaw worlds make {shlex.quote(world)} --out {spec.kind}-world")
+
+
+def _print(spec: WorldSpec, answer: Mapping[str, Any], context: int, loss: float | None) -> None:
     print(f"{spec.label}: {spec.vocab} tokens, end of text included; documents of {spec.document_tokens} words")
     print(f"{spec.kind}: {_settings(spec)}; seed {spec.seed}")
-    entropy = answer["entropy"]
-    assert isinstance(entropy, dict)
-    value = f"{entropy['value']:.4f} +- {entropy['error']:.4f} nats/token"
+    value = f"{answer['entropy']['value']:.4f} +- {answer['entropy']['error']:.4f} nats/token"
     print(f"\nentropy {value} in windows of {context}: no model's loss is lower")
-    for title, key in (("window", "loss_by_window"), ("temperature", "loss_by_temperature")):
-        rows = answer[key]
-        assert isinstance(rows, list)
+    for title in ("window", "temperature"):
         print(f"\nloss of the oracle by {title}")
-        for row in rows:
+        for row in answer[f"loss_by_{title}"]:
             print(f"  {row[title]:>6}  {row['value']:.4f} +- {row['error']:.4f}")
-    if teachers:
+    if answer.get("teachers"):
         print(f"\nteachers of {loss:g} nats")
-    for teacher in teachers:
+    for teacher in answer.get("teachers", ()):
         settings = f"= {teacher['settings']}" if teacher["settings"] else "cannot be"
         print(f"  {teacher['name']:<34}{settings}")
         if teacher["refusal"]:
             print(f"    {teacher['refusal']}")
-    output.suggest(f"distillaw worlds make {shlex.quote(world)} --out {spec.kind}-world")
 
 
 @app.command
@@ -120,10 +117,8 @@ def make(
         check_world(spec)
     with metered("text", tokens, "tokens", quiet=output.quiet) as meter:
         facts = export_world(World(spec), out, tokens, seen=meter.advance)
-    if output.json:
-        print_json({"folder": str(out), **facts})
-        return
     written, value, error = (float(facts[name]) for name in ("tokens", "entropy", "entropy_error"))
-    print(f"{out}: {format_count(written)} tokens of {spec.label}, entropy {value:.4f} +- {error:.4f} nats/token")
+    said = f"{out}: {format_count(written)} tokens of {spec.label}, entropy {value:.4f} +- {error:.4f} nats/token"
+    output.answer({"folder": str(out), **facts}, print, said)
     run = shlex.quote(str(out / "run"))
     output.suggest(f"distillaw train {shlex.quote(str(out / 'train.toml'))} --out {run}")

@@ -100,8 +100,7 @@ PANELS = (
 def draw_calibration(groups: Sequence[Calibrated]) -> Figure:
     """Calibration errors and distance of taught students against their teacher's loss.
 
-    Raises:
-        DataError: no taught student has the numbers.
+    DataError: no taught student has the numbers.
     """
     taught = [group for group in groups if group.role == "student" and group.teacher]
     if not taught:

@@ -155,8 +155,7 @@ def _is_best(search: Search, value: float) -> bool:
 def draw_searches(found: Sequence[Search]) -> Figure:
     """Loss against learning rate, rate at the largest budget and batch, a column for each arm and size.
 
-    Raises:
-        DataError: there are none.
+    DataError: there are none.
     """
     if not found:
         raise DataError("This study ran no search: its rates are as the study file gives them.")
@@ -330,8 +329,7 @@ def _point(paid: Paid, scenario: Scenario) -> ScorePoint:
 def draw_paid(paid: Sequence[Paid]) -> Figure:
     """Loss against what was paid, a panel for each scenario that the study knows the bills of.
 
-    Raises:
-        DataError: no cell has been run with a teacher and counted its compute.
+    DataError: no cell has been run with a teacher and counted its compute.
     """
     frontiers = [frontier(paid, scenario) for scenario in SCENARIOS]
     frontiers = [one for one in frontiers if one.points[True] and one.points[False]]

@@ -92,8 +92,7 @@ def fitted_laws(record: StudyRecord) -> list[FittedLaw]:
 def draw_fits(laws: Sequence[FittedLaw]) -> Figure:
     """Predicted against measured (left) and the residuals in per cent (right), one row per law.
 
-    Raises:
-        DataError: there is no law.
+    DataError: there is no law.
     """
     if not laws:
         raise DataError("No law is drawn through this study.")
@@ -128,8 +127,7 @@ NONE_SCORED = "No frozen prediction has been scored yet."
 def draw_frozen(rows: Sequence[Scored]) -> Figure:
     """Predicted minus measured in per cent of the loss with its interval, a block per forecaster.
 
-    Raises:
-        DataError: no prediction counts.
+    DataError: no prediction counts.
     """
     rows = [row for row in rows if row.counts]
     if not rows:
@@ -173,8 +171,7 @@ def _bar(ax: Axes, x: float, row: Scored, color: str) -> None:
 def draw_coverage(rows: Sequence[Scored]) -> Figure:
     """Share of frozen intervals that held against the share they promised, by forecaster.
 
-    Raises:
-        DataError: no interval has been scored.
+    DataError: no interval has been scored.
     """
     found = [one for one in scorecard.calibration(rows) if one["num"]]
     quantities = [q for q in QUANTITIES if any(one["quantity"] == q for one in found)]
@@ -243,8 +240,7 @@ def hold_outs(record: StudyRecord) -> list[HoldOut]:
 def draw_hold_outs(found: Sequence[HoldOut]) -> Figure:
     """Error of held-out predictions beside the half width they were given, by distance, a panel for each law.
 
-    Raises:
-        DataError: no fit held runs out.
+    DataError: no fit held runs out.
     """
     found = [one for one in found if one.rows]
     if not found:

@@ -79,8 +79,7 @@ def teacher_styles(record: StudyRecord) -> Mapping[str, TeacherStyle]:
 def draw_gap(cells: Sequence[MeasuredPoint]) -> Figure:
     """Student loss against teacher loss, one panel per student size (column) and token budget (row).
 
-    Raises:
-        DataError: no cell has been run with a teacher.
+    DataError: no cell has been run with a teacher.
     """
     cells = [cell for cell in cells if cell.taught]
     if not cells:

@@ -155,8 +155,7 @@ def _best_teachers(folder: Path, arm: str, runs: Sequence[Run]) -> dict[tuple[in
 def draw_starts(cells: Sequence[StartCell], *, against: Against) -> Figure:
     """Student loss against the teacher's size or loss, a panel per student size and token budget, a curve per arm.
 
-    Raises:
-        DataError: all students are fresh.
+    DataError: all students are fresh.
     """
     if not cells:
         raise DataError("All students of this study begin from random weights.")

@@ -227,20 +227,19 @@ def _landscape(folder: Path) -> list[Section]:
     if not file.exists():
         return []
     found = read_json(file)
+    title, notes = "Is alpha 2? Losses at random distances from fresh weights", [alpha_sentence(found)]
+    return [Section(title=title, notes=notes, table=landscape_table(found), table_title="Every bin")]
+
+
+def landscape_table(found: Mapping[str, Any]) -> Table:
+    """The bins of distance of a landscape.json."""
     columns = [
         number("distance", ".2f", of=itemgetter(0)),
         number("standard deviation of the loss", ".4f", of=itemgetter(1)),
         number("mean difference", "+.4f", of=itemgetter(2)),
         number("steps", ",", of=itemgetter(3)),
     ]
-    return [
-        Section(
-            title="Is alpha 2? Losses at random distances from fresh weights",
-            notes=[alpha_sentence(found)],
-            table=Table.of(columns, found["bins"]),
-            table_title="Every bin",
-        )
-    ]
+    return Table.of(columns, found["bins"])
 
 
 def _provenance(found: _Findings) -> list[tuple[str, str]]:

@@ -328,8 +328,7 @@ def _best(curve: IsoCurve) -> str:
 def paid_picture(paid: Sequence[Paid], cells: Sequence[MeasuredPoint]) -> Picture:
     """Loss against compute; `cells` are those that the bills are of.
 
-    Raises:
-        DataError: no student has been run both with and without a teacher.
+    DataError: no student has been run both with and without a teacher.
     """
     return Picture(
         name="pareto",
