@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from distillaw.targets.manifest import Manifest, StorePlan
 
 app = App(
-    name="cache",
-    help="Build, inspect and verify teacher targets on disk: built once, read by any number of students.",
+    name="cache", help="Build, inspect and verify teacher targets on disk: built once, read by any number of students."
 )
 
 SchemeOptions = options_of(Scheme, without=("temperature",))

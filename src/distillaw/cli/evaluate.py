@@ -19,11 +19,7 @@ from distillaw.quantities import format_count
 from distillaw.runs.places import check_folder
 from distillaw.table import Table, number, text
 
-TextOptions = options_of(
-    TextWishes,
-    without=("reading",),
-    typed={"text": Place | None, "max_bytes": Number},
-)
+TextOptions = options_of(TextWishes, without=("reading",), typed={"text": Place | None, "max_bytes": Number})
 WayOptions = options_of(Way)
 ChatOptions = options_of(
     ChatWishes,
@@ -182,12 +178,7 @@ def _out(model: str, out: Path | None) -> Path:
 
 
 def _preview(
-    model: str,
-    names: list[str],
-    data: Path | None,
-    task_folder: Path | None,
-    asked: dict[str, Any],
-    output: Output,
+    model: str, names: list[str], data: Path | None, task_folder: Path | None, asked: dict[str, Any], output: Output
 ) -> None:
     """Which questions would be asked; no model is loaded.
 

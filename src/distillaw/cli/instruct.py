@@ -18,10 +18,7 @@ if TYPE_CHECKING:
     from distillaw.instruct.prepare import Account
     from distillaw.instruct.start import TuneStart
 
-app = App(
-    name="instruct",
-    help="Make chat models: conversations, preferences, a teacher's answers to learn from.",
-)
+app = App(name="instruct", help="Make chat models: conversations, preferences, a teacher's answers to learn from.")
 
 _NO_OPTIONS = ("model", "data", "teacher", "warmup", "weight_decay", "checkpoint_seconds")
 _HOW = ("precision", "micro_batch", "checkpoint_activations")

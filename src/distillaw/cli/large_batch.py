@@ -22,10 +22,7 @@ if TYPE_CHECKING:
     from distillaw.large_batch.images.study import Forecast, ImagePlan
 
 
-app = App(
-    name="large-batch",
-    help="Compare large with small batches on images, column by column: Hoffer et al. 2017.",
-)
+app = App(name="large-batch", help="Compare large with small batches on images, column by column: Hoffer et al. 2017.")
 
 CUDA_WORKERS = 4
 """Processes on one GPU: small networks leave it idle between kernels."""

@@ -93,8 +93,7 @@ def next_runs(
             _for_verdict(source, setup, budget=flops, out=out, output=output)
             return
     refuse_idle(
-        ("--teacher", "--margin", "--out"),
-        "it is about a verdict, and this is a prediction (--help marks its options)",
+        ("--teacher", "--margin", "--out"), "it is about a verdict, and this is a prediction (--help marks its options)"
     )
     from distillaw.fitting.next_runs import next_runs as propose_runs
     from distillaw.runs.table import read_table
@@ -157,11 +156,7 @@ def _losses(given: list[str] | None) -> dict[str, float]:
 
 
 def _target(
-    source: str,
-    params: str | None,
-    tokens: str | None,
-    teacher_loss: float | None,
-    teacher_params: float | None,
+    source: str, params: str | None, tokens: str | None, teacher_loss: float | None, teacher_params: float | None
 ) -> dict[str, float]:
     """The student in question; a study folder knows its own."""
     if params is None and tokens is None and (Path(source) / "study.json").is_file():
@@ -228,7 +223,4 @@ def _next(source: str, law: str | None, *, taught: bool) -> tuple[str, str]:
         return command_of(path), "add these sizes and tokens to the study's TOML file, then:"
     family = law or ("distillation-reduced" if taught else "supervised")
     table = shlex.quote(source) if path.suffix not in (".json", "") else "runs.csv"
-    return (
-        f"distillaw fit {table} --law {family} --out law.json",
-        f"make these runs, add them to {table}, then:",
-    )
+    return (f"distillaw fit {table} --law {family} --out law.json", f"make these runs, add them to {table}, then:")

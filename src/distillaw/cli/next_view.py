@@ -126,10 +126,7 @@ def next_command(source: str, setup: Setup, said: Proposal, out: Path | None) ->
         return same_command(), f"make these runs, add them to the table, {again}:"
     if out is None:
         return f"{same_command()} --out next.toml", "to have these runs as a study file (or paste the table):"
-    return (
-        f"distillaw study run {shlex.quote(str(out))}{f' --out {place}' if is_folder else ''}",
-        f"run it, {again}:",
-    )
+    return (f"distillaw study run {shlex.quote(str(out))}{f' --out {place}' if is_folder else ''}", f"run it, {again}:")
 
 
 def _asked(setup: Setup) -> str:
@@ -142,11 +139,7 @@ def _asked(setup: Setup) -> str:
 
 
 def print_design(
-    design: Design,
-    target: dict[str, float],
-    against: str | None,
-    device: Hardware | None,
-    price: float | None,
+    design: Design, target: dict[str, float], against: str | None, device: Hardware | None, price: float | None
 ) -> None:
     """The runs that sharpen a prediction, and what each budget buys."""
     print(design.basis)

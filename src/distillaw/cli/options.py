@@ -13,6 +13,7 @@ from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
 from glob import escape, glob
 from itertools import pairwise
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args, get_origin, get_type_hints
 
 from cyclopts import Group, Parameter
@@ -172,55 +173,32 @@ Several = Parameter(consume_multiple=True)
 # --- names and places ---------------------------------------------------------------------------------------
 
 
-def _beginning(context: "CompletionContext", names: Iterable[str], *suffixes: str) -> list[str]:
-    """Names that begin as typed, whatever their case, then folders and files of these suffixes."""
-    begun = context.incomplete
-    found = [name for name in names if name.lower().startswith(begun.lower())]
-    paths = sorted(glob(f"{escape(begun)}*")) if suffixes else []
-    return found + [path for path in paths if Path(path).is_dir() or Path(path).suffix in suffixes]
+def _listed(path: str, *suffixes: str) -> Parameter:
+    """Completes the names that `module:attribute` lists, imported when Tab is pressed, then files of these suffixes."""
+
+    def complete(context: "CompletionContext") -> list[str]:
+        found, begun = resolve_name(path), context.incomplete
+        names = [getattr(each, "name", each) for each in (found() if callable(found) else found)]
+        paths = sorted(glob(f"{escape(begun)}*")) if suffixes else []
+        fitting = [name for name in names if name.lower().startswith(begun.lower())]
+        return fitting + [path for path in paths if Path(path).is_dir() or Path(path).suffix in suffixes]
+
+    return Parameter(completer=complete)
 
 
-def _laws(context: "CompletionContext") -> list[str]:
-    from distillaw.laws.published import laws_available
-
-    return _beginning(context, laws_available(), ".json")
-
-
-def _teachers(context: "CompletionContext") -> list[str]:
-    from distillaw.accounting.families import named_models
-
-    return _beginning(context, (each.name for each in named_models()))
-
-
-def _hardware(context: "CompletionContext") -> list[str]:
-    from distillaw.accounting.hardware import hardware_presets
-
-    return _beginning(context, hardware_presets())
-
-
-def _kinds(context: "CompletionContext") -> list[str]:
-    from distillaw.protocols.catalogue import KINDS
-
-    return _beginning(context, (kind.name for kind in KINDS))
-
-
-def _worlds(context: "CompletionContext") -> list[str]:
-    from distillaw.worlds.spec import PRESETS
-
-    return _beginning(context, PRESETS, ".toml")
-
-
-LawName: TypeAlias = Annotated[str, Parameter(completer=_laws)]
+_LAWS = _listed("distillaw.laws.published:laws_available", ".json")
+_TEACHERS = _listed("distillaw.accounting.families:named_models")
+LawName: TypeAlias = Annotated[str, _LAWS]
 """A published law, or the file of a fitted one."""
-LawNames: TypeAlias = Annotated[list[str], Parameter(completer=_laws)]
-TeacherName: TypeAlias = Annotated[str, Parameter(completer=_teachers)]
+LawNames: TypeAlias = Annotated[list[str], _LAWS]
+TeacherName: TypeAlias = Annotated[str, _TEACHERS]
 """A model of `distillaw teachers`."""
-TeacherNames: TypeAlias = Annotated[list[str], Parameter(completer=_teachers)]
-HardwareName: TypeAlias = Annotated[str, Parameter(completer=_hardware)]
+TeacherNames: TypeAlias = Annotated[list[str], _TEACHERS]
+HardwareName: TypeAlias = Annotated[str, _listed("distillaw.accounting.hardware:hardware_presets")]
 """A preset of accounting/data/hardware.toml."""
-KindName: TypeAlias = Annotated[str, Parameter(completer=_kinds)]
+KindName: TypeAlias = Annotated[str, _listed("distillaw.protocols.catalogue:KINDS")]
 """A kind of study."""
-WorldName: TypeAlias = Annotated[str, Parameter(completer=_worlds)]
+WorldName: TypeAlias = Annotated[str, _listed("distillaw.worlds.spec:PRESETS", ".toml")]
 """A synthetic language by name, or its TOML file."""
 Place: TypeAlias = str | Path
 """A file, a folder or a name (of a text, a model): always a str, since that comes first; the shell completes paths."""

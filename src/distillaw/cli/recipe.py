@@ -7,18 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from cyclopts import App, Parameter
 
 from distillaw.cli.machine import ExecutionOptions, execution_of, joined
-from distillaw.cli.options import (
-    Count,
-    LawName,
-    Number,
-    OutFolder,
-    Place,
-    Whole,
-    Wholes,
-    Words,
-    given,
-    options_of,
-)
+from distillaw.cli.options import Count, LawName, Number, OutFolder, Place, Whole, Wholes, Words, given, options_of
 from distillaw.cli.output import Output, same_command
 from distillaw.cli.prune import ArmOptions, print_arms
 from distillaw.cli.typed import STUDENT, refuse_idle

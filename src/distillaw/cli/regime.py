@@ -142,10 +142,7 @@ def print_text(advice: Advice) -> None:
         text("setting", of=lambda pair: _name(pair[0])),
         text("rule", of=lambda pair: pair[1].name),
         number("value", of=lambda pair: _number(pair[1].value, pair[0])),
-        text(
-            "formula; source; certainty",
-            of=lambda pair: f"{pair[1].formula}; {pair[1].source}; {pair[1].certainty}",
-        ),
+        text("formula; source; certainty", of=lambda pair: f"{pair[1].formula}; {pair[1].source}; {pair[1].certainty}"),
     ]
     opinions = [(answer, opinion) for answer in answers for opinion in answer.opinions]
     print_table(Table.of(columns, opinions))

@@ -129,11 +129,7 @@ def _seconds_left(folder: Path) -> float | None:
 
 
 def _with_holdout(
-    spec: "StudySpec",
-    folder: Path,
-    outcome: "StudyOutcome",
-    train: Callable[[], "StudyOutcome"],
-    output: Output,
+    spec: "StudySpec", folder: Path, outcome: "StudyOutcome", train: Callable[[], "StudyOutcome"], output: Output
 ) -> "StudyOutcome":
     """Freeze predictions of the held-out students, then train them; without predictions they are left."""
     from distillaw.verifying.api import freeze_holdout
@@ -205,12 +201,7 @@ def _print_outcome(outcome: "StudyOutcome", sentence: str, output: Output) -> No
 
 
 def show(
-    study: Path,
-    *,
-    corpus: Place | None = None,
-    workers: int = 0,
-    settings: Settings = (),
-    output: Output = Output(),
+    study: Path, *, corpus: Place | None = None, workers: int = 0, settings: Settings = (), output: Output = Output()
 ) -> None:
     """Print the runs, FLOP, time and disk of a study, and what it would identify, before anything is spent.
 
@@ -230,25 +221,12 @@ def show(
 
 
 def preview(
-    study: Path,
-    *,
-    corpus: str | None,
-    settings: Sequence[str],
-    workers: int,
-    output: Output,
-    out: Path | None = None,
+    study: Path, *, corpus: str | None, settings: Sequence[str], workers: int, output: Output, out: Path | None = None
 ) -> None:
     """What `study show` says, and `study run --dry-run`, which knows the folder `out`: what is left to train there."""
     from distillaw.protocols.statement import state
     from distillaw.sweep.checks import load_study
-    from distillaw.sweep.cost import (
-        SPEED,
-        slowness,
-        stored_targets,
-        study_cost,
-        study_vocab,
-        teacher_forward,
-    )
+    from distillaw.sweep.cost import SPEED, slowness, stored_targets, study_cost, study_vocab, teacher_forward
 
     spec = load_study(study, corpus=corpus, settings=settings)
     vocab_size = study_vocab(spec)

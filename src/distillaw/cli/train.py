@@ -158,13 +158,7 @@ def _print_plan(spec: BranchSpec, cost: BranchCost, plan: Mapping[str, Any]) -> 
 
 def _print_test(record: Mapping[str, Any], page: Path) -> None:
     """Everything that was found, the decisions first."""
-    from distillaw.report.branch import (
-        batch_columns,
-        comparison_words,
-        decision_words,
-        excess_words,
-        noise_words,
-    )
+    from distillaw.report.branch import batch_columns, comparison_words, decision_words, excess_words, noise_words
 
     test, run = record["test"], record["run"]
     rate = f"decaying over the last {test['anneal']:.0%}" if test["anneal"] else "constant"

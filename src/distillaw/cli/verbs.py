@@ -12,10 +12,7 @@ GROUPS: dict[str, Verbs] = {
     "Decide": {
         "plan": ("plan:plan", "Decide: distil or pretrain, from which teacher, and how sure."),
         "page": ("report:page", "Write the interactive planner: one HTML file that works without network."),
-        "gap": (
-            "gap:gap",
-            "Find the best teacher for a student under each law, and why a stronger one can hurt.",
-        ),
+        "gap": ("gap:gap", "Find the best teacher for a student under each law, and why a stronger one can hurt."),
         "map": (
             "map:draw_map",
             "Draw where distilling pays, the best teachers, what the compute goes into: text, arrays, figures.",
@@ -29,10 +26,7 @@ GROUPS: dict[str, Verbs] = {
             "settle:settle",
             "Settle whether to distil, from which teacher, by paired pilots that stop as soon as they may.",
         ),
-        "retrodict": (
-            "verify:retrodict",
-            "Compare what `plan` says of published outcomes with what happened.",
-        ),
+        "retrodict": ("verify:retrodict", "Compare what `plan` says of published outcomes with what happened."),
     },
     "Run studies": {
         "study": ("verbs:study", "Design, dry-run, run, watch and extend a family of runs."),
@@ -51,10 +45,7 @@ GROUPS: dict[str, Verbs] = {
             "vocabulary:app",
             "Give a model more tokens for another language, or fewer: tokenizer, embedding, head.",
         ),
-        "upcycle": (
-            "vocabulary:upcycle",
-            "Make a mixture of experts that starts as copies of a dense model.",
-        ),
+        "upcycle": ("vocabulary:upcycle", "Make a mixture of experts that starts as copies of a dense model."),
         "instruct": (
             "instruct:app",
             "Make chat models: conversations, preferences, a teacher's answers to learn from.",
@@ -109,7 +100,7 @@ GROUPS: dict[str, Verbs] = {
 }
 """The verbs as `--help` and the README list them."""
 VERBS: Verbs = {verb: where for verbs in GROUPS.values() for verb, where in verbs.items()} | {
-    "--install-completion": ("completion:install", "Install completion for your shell."),
+    "--install-completion": ("completion:install", "Install completion for your shell.")
 }
 
 

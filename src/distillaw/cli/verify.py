@@ -76,12 +76,7 @@ def freeze(
 
 
 @app.command
-def score(
-    places: Annotated[list[Path] | None, Parameter(negative=())] = None,
-    /,
-    *,
-    output: Output = Output(),
-) -> int:
+def score(places: Annotated[list[Path] | None, Parameter(negative=())] = None, /, *, output: Output = Output()) -> int:
     """Compare frozen predictions with what was measured: hits, errors, coverage, calibration.
 
     All studies given are summed. A folder of studies counts all of them, so that `distillaw verify score out` is the

@@ -13,8 +13,7 @@ from distillaw.quantities import format_count
 from distillaw.worlds.spec import PRESETS, WorldSpec, load_world
 
 app = App(
-    name="worlds",
-    help="Make synthetic languages with an exact next-token oracle: text, entropy, teachers of any loss.",
+    name="worlds", help="Make synthetic languages with an exact next-token oracle: text, entropy, teachers of any loss."
 )
 
 
@@ -38,12 +37,7 @@ def _settings(spec: WorldSpec) -> str:
 
 @app.command
 def show(
-    world: WorldName,
-    *,
-    context: int = 128,
-    documents: int = 32,
-    loss: float | None = None,
-    output: Output = Output(),
+    world: WorldName, *, context: int = 128, documents: int = 32, loss: float | None = None, output: Output = Output()
 ) -> None:
     """Show the entropy of a world, and the loss of its oracle by window and temperature: which teachers there can be.
 
@@ -87,12 +81,7 @@ def _print(spec: WorldSpec, answer: Mapping[str, Any], context: int, loss: float
 
 @app.command
 def make(
-    world: WorldName,
-    *,
-    out: OutFolder,
-    tokens: Whole = 1_000_000,
-    seed: int | None = None,
-    output: Output = Output(),
+    world: WorldName, *, out: OutFolder, tokens: Whole = 1_000_000, seed: int | None = None, output: Output = Output()
 ) -> None:
     """Write a world's text, its description, and TOML files that train from its oracle.
 

@@ -464,12 +464,7 @@ def examine(folder: Path, *, measure: bool = True) -> Examination:
 
 
 def find_problems(
-    software: Software,
-    machine: Machine,
-    disk: Disk,
-    offline: Offline,
-    speed: "MeasuredSpeed | None",
-    error: str = "",
+    software: Software, machine: Machine, disk: Disk, offline: Offline, speed: "MeasuredSpeed | None", error: str = ""
 ) -> tuple[MachineProblem, ...]:
     """What is wrong with what was found, what forbids training first; `error`: why measuring failed."""
     found = (

@@ -11,17 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from distillaw.errors import DataError
-from distillaw.figures.style import (
-    DASHED,
-    INK,
-    SERIES,
-    current_look,
-    in_style,
-    new_figure,
-    new_panels,
-    note,
-    set_title,
-)
+from distillaw.figures.style import DASHED, INK, SERIES, current_look, in_style, new_figure, new_panels, note, set_title
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.study import kept_laws
 from distillaw.fitting.uncertainty import Calibration

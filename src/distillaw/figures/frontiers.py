@@ -175,12 +175,7 @@ class Label:
 
 
 def place_labels(
-    names: Sequence[str],
-    spots: Sequence[Spot],
-    *,
-    line: Sequence[Spot],
-    letter: Spot,
-    keep_off: Sequence[Spot] = (),
+    names: Sequence[str], spots: Sequence[Spot], *, line: Sequence[Spot], letter: Spot, keep_off: Sequence[Spot] = ()
 ) -> list[Label | None]:
     """A place for each name, the first names first; None where there is none.
 

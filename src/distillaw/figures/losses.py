@@ -166,10 +166,7 @@ class _Line:
 
 @in_style
 def draw_tokens(
-    cells: Sequence[MeasuredPoint],
-    styles: Mapping[str, TeacherStyle],
-    *,
-    laws: Mapping[str, FitResult] | None = None,
+    cells: Sequence[MeasuredPoint], styles: Mapping[str, TeacherStyle], *, laws: Mapping[str, FitResult] | None = None
 ) -> Figure:
     """Student loss against tokens, with and without teachers, one panel per student size.
 
@@ -376,10 +373,7 @@ def _iso_point(record: StudyRecord, arm: MeasuredArm, compute: float) -> IsoPoin
 
 @in_style
 def draw_isoflop(
-    budgets: Sequence[IsoBudget],
-    styles: Mapping[str, TeacherStyle],
-    *,
-    laws: Mapping[str, FitResult] | None = None,
+    budgets: Sequence[IsoBudget], styles: Mapping[str, TeacherStyle], *, laws: Mapping[str, FitResult] | None = None
 ) -> Figure:
     """Loss against size, a panel for each budget.
 

@@ -177,14 +177,7 @@ def _panel(ax: Axes, cell: StartCell, against: Against) -> None:
         for at, point, loss in zip(x, points, losses, strict=True):
             dot(ax, at, loss, color=color, size=4.5, filled=loss == min(losses))
             if len(point.losses) > 1:
-                ax.plot(
-                    [at] * len(point.losses),
-                    [*point.losses.values()],
-                    "o",
-                    color=color,
-                    markersize=2.2,
-                    alpha=0.6,
-                )
+                ax.plot([at] * len(point.losses), [*point.losses.values()], "o", color=color, markersize=2.2, alpha=0.6)
         best = cell.best.get(arm)
         if against == "size" and best is not None and best.params is not None:
             low, high = best.interval

@@ -7,18 +7,13 @@ that differences are far sharper than losses.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from distillaw.controls.control import EMBEDDING_SHARE, LEAST_SEEDS
 from distillaw.errors import ConfigError
-from distillaw.protocols.scale import (
-    Defaults,
-    DesignWishes,
-    Scale,
-    embedding_share,
-    scale_for,
-)
+from distillaw.protocols.scale import Defaults, DesignWishes, Scale, embedding_share, scale_for
 from distillaw.protocols.sheet import (
     ALONE,
     AS_NAMED,
@@ -72,10 +67,10 @@ KINDS: list[Kind] = []
 
 
 def _kind(question: str, defaults: Defaults) -> Callable[[Template], Template]:
-    """A template under its function's name."""
+    """A template under its function's name; what it answers says what it does."""
 
     def register(build: Template) -> Template:
-        name = build.__name__.replace("_", "-")
+        name = build.__name__.strip("_").replace("_", "-")
         KINDS.append(Kind(name=name, question=question, defaults=defaults, build=build))
         return build
 
@@ -86,8 +81,7 @@ def _kind(question: str, defaults: Defaults) -> Callable[[Template], Template]:
     "how does a student's loss depend on its size and tokens? fixed-ratio teachers x IsoFLOP students",
     Defaults(students=_SIZES, teachers=_TEACHERS, tokens=_tokens(3), least=(3, 3, 2)),
 )
-def isoflop_students(scale: Scale) -> Sheet:
-    """Teachers of one ratio of tokens to size; students along lines of equal compute."""
+def _isoflop_students(scale: Scale) -> Sheet:
     sheet = Sheet(scale=scale)
     sheet.grid(scale.students, scale.tokens[:1])
     _fixed_ratio_teachers(sheet)
@@ -107,8 +101,7 @@ def isoflop_students(scale: Scale) -> Sheet:
     "does a teacher act through its loss alone? IsoFLOP teachers x fixed-ratio students",
     Defaults(students=_SIZES, teachers=_TEACHERS, tokens=_tokens(1), least=(2, 3, 1), reach=24),
 )
-def isoflop_teachers(scale: Scale) -> Sheet:
-    """Teachers along lines of equal compute; students of one ratio of tokens to size."""
+def _isoflop_teachers(scale: Scale) -> Sheet:
     sheet = Sheet(scale=scale)
     sheet.grid(scale.students, scale.tokens[:1])
     middle = scale.teachers[len(scale.teachers) // 2]
@@ -136,8 +129,7 @@ def isoflop_teachers(scale: Scale) -> Sheet:
     "how deep is the capacity gap, at how many tokens? fixed-ratio teachers x fixed-ratio students",
     Defaults(students=_SIZES, teachers=(0.1e6, *_TEACHERS), tokens=_tokens(4), least=(2, 4, 3), reach=4),
 )
-def fixed_ratio(scale: Scale) -> Sheet:
-    """Teachers of one ratio; every student size at several ratios of its own."""
+def _fixed_ratio(scale: Scale) -> Sheet:
     sheet = Sheet(scale=scale)
     sheet.grid(scale.students, scale.tokens[:1])
     _fixed_ratio_teachers(sheet)
@@ -157,8 +149,7 @@ def fixed_ratio(scale: Scale) -> Sheet:
     "what does a model reach alone? sizes x budgets without teachers",
     Defaults(students=(0.1e6, 0.2e6, 0.4e6, 0.8e6), teachers=(), tokens=_tokens(5), least=(3, 0, 3)),
 )
-def supervised(scale: Scale) -> Sheet:
-    """Sizes by budgets, without teachers."""
+def _supervised(scale: Scale) -> Sheet:
     sheet = Sheet(scale=scale)
     sheet.grid(scale.students, scale.tokens)
     sheet.aim(scale.students[-1], scale.tokens[-1])
@@ -171,8 +162,7 @@ def supervised(scale: Scale) -> Sheet:
     "a first distillation law, cheap: one arm each of sizes, tokens and teachers instead of a grid",
     Defaults(students=_SIZES, teachers=_TEACHERS, tokens=_tokens(5), least=(3, 2, 4), reach=2),
 )
-def l_shaped(scale: Scale) -> Sheet:
-    """Three arms that meet in one corner: size, tokens, teacher; never the expensive corner."""
+def _l_shaped(scale: Scale) -> Sheet:
     sheet = Sheet(scale=scale)
     small, large = scale.students[0], scale.students[-1]
     sheet.grid((small, large), scale.tokens[:2])
@@ -180,24 +170,12 @@ def l_shaped(scale: Scale) -> Sheet:
     sheet.pairs(1)
     labels = sheet.labels()
     middle, strong = labels[len(labels) // 2], labels[-1]
-    sheet.add(
-        "the arm of sizes: one middle teacher, few tokens",
-        scale.tokens[:1],
-        sizes=scale.students[1:-1],
-        teachers=[ALONE, middle],
-    )
-    sheet.add(
-        "the arm of tokens: the smallest size, two teachers",
-        scale.tokens[2:],
-        sizes=[small],
-        teachers=[ALONE, middle, strong],
-    )
-    sheet.add(
-        "two points inside, to see whether the arms add up",
-        scale.tokens[2:3],
-        sizes=[scale.students[1]],
-        teachers=[ALONE, middle, strong],
-    )
+    for why, tokens, sizes, teachers in (
+        ("the arm of sizes: one middle teacher, few tokens", scale.tokens[:1], scale.students[1:-1], [middle]),
+        ("the arm of tokens: the smallest size, two teachers", scale.tokens[2:], [small], [middle, strong]),
+        ("two points inside, to see whether the arms add up", scale.tokens[2:3], scale.students[1:2], [middle, strong]),
+    ):
+        sheet.add(why, tokens, sizes=sizes, teachers=[ALONE, *teachers])
     sheet.aim(large, scale.tokens[1])
     seeds(sheet)
     holdout(sheet, large, scale.tokens[3])
@@ -241,8 +219,7 @@ def _within_text(sheet: Sheet, why: str, budgets: list[int], size: float) -> Non
 ABLATION_SEEDS = 3
 """Of every run of an ablation: the smallest number whose spread is more than one difference."""
 _ABLATION = {
-    "union": "the settings are compared among themselves, not with training alone",
-    "seen-text": "the settings are compared among themselves, not with training alone",
+    **dict.fromkeys(("union", "seen-text"), "the settings are compared among themselves, not with training alone"),
     "equal-flop": "the settings cost the same",
     "hold-out": "no law is to be predicted",
     "pairs": "two teachers, weak and strong, are enough to see whether the answer depends on them",
@@ -261,8 +238,7 @@ _ABLATION = {
         starts=ARMS,
     ),
 )
-def capacity_gap(scale: Scale) -> Sheet:
-    """Students by teachers of one text and token count, in every arm of first weights."""
+def _capacity_gap(scale: Scale) -> Sheet:
     sheet = Sheet(scale=scale, batch_search=False)
     sheet.grid(scale.students, scale.tokens)
     steps = "" if scale.are_teachers_named else ", steps of about two in size"
@@ -270,8 +246,7 @@ def capacity_gap(scale: Scale) -> Sheet:
     sheet.aim(scale.students[0], scale.tokens[0])
     seeds(sheet)
     sheet.left_out |= {
-        "union": "teachers are compared with each other; their text is the same",
-        "seen-text": "teachers are compared with each other; their text is the same",
+        **dict.fromkeys(("union", "seen-text"), "teachers are compared with each other; their text is the same"),
         "equal-flop": "teachers are taken as given",
         "lambda": "cheap: lambda and temperature stay at 1",
         "hold-out": "the question is a place, not a loss",
@@ -285,8 +260,7 @@ def capacity_gap(scale: Scale) -> Sheet:
     "which teacher for one student? teachers from weaker than the student to much stronger, in pairs",
     Defaults(students=(0.2e6,), teachers=_TEACHERS, tokens=_tokens(2, 4), least=(1, 2, 1)),
 )
-def teacher_choice(scale: Scale) -> Sheet:
-    """One student, many teachers."""
+def _teacher_choice(scale: Scale) -> Sheet:
     sheet = Sheet(scale=scale, batch_search=False)
     sheet.grid(scale.students, scale.tokens)
     sheet.ladder(6)
@@ -299,26 +273,15 @@ def teacher_choice(scale: Scale) -> Sheet:
     return sheet
 
 
-@_kind(
-    "how much teacher and how much data, at which temperature?",
-    Defaults(**_TWO, tokens=_tokens(2, 4)),
-)
-def lambda_temperature(scale: Scale) -> Sheet:
-    """Weights and temperatures, each by itself, on two cells with a weak and a strong teacher."""
-    settings: dict[str, dict[str, object]] = {}
-    for value in (0.5, 0.7, 0.9, 0.97):
-        settings[f"lambda {value:g}"] = {"distill_weight": value}
-    for value in (0.5, 2.0, 4.0):
-        settings[f"temperature {value:g}"] = {"temperature": value}
+@_kind("how much teacher and how much data, at which temperature?", Defaults(**_TWO, tokens=_tokens(2, 4)))
+def _lambda_temperature(scale: Scale) -> Sheet:
+    settings = {f"lambda {value:g}": {"distill_weight": value} for value in (0.5, 0.7, 0.9, 0.97)}
+    settings |= {f"temperature {value:g}": {"temperature": value} for value in (0.5, 2.0, 4.0)}
     return _ablation(scale, settings, "lambda 1 and temperature 1 are the grid; lambda 0 is training alone")
 
 
-@_kind(
-    "forward or reverse KL, or something between?",
-    Defaults(**_TWO, tokens=_tokens(2, 4)),
-)
-def divergence(scale: Scale) -> Sheet:
-    """Divergences from teacher to student and back, against the forward KL."""
+@_kind("forward or reverse KL, or something between?", Defaults(**_TWO, tokens=_tokens(2, 4)))
+def _divergence(scale: Scale) -> Sheet:
     names = ("reverse-kl", "jsd", "skew-kl", "skew-reverse-kl")
     return _ablation(scale, {name: {"divergence": name} for name in names}, "the grid has the forward KL")
 
@@ -327,16 +290,14 @@ def divergence(scale: Scale) -> Sheet:
     "how many of the teacher's tokens must be stored? top-k and top-p, alone and mixed with the data",
     Defaults(**_TWO, tokens=_tokens(2, 4)),
 )
-def truncation(scale: Scale) -> Sheet:
-    """Fewer of the teacher's likeliest tokens, alone and mixed with the data."""
+def _truncation(scale: Scale) -> Sheet:
     few, some, many = (max(2, scale.vocab // share) for share in (64, 16, 4))
-    settings: dict[str, dict[str, object]] = {f"top-{k}": {"top_k": k} for k in (few, some, many)}
-    settings["top-p 0.9"] = {"top_p": 0.9}
-    settings[f"top-{some} lambda 0.7"] = {"top_k": some, "distill_weight": 0.7}
+    settings = {f"top-{k}": {"top_k": k} for k in (few, some, many)}
+    settings |= {"top-p 0.9": {"top_p": 0.9}, f"top-{some} lambda 0.7": {"top_k": some, "distill_weight": 0.7}}
     return _ablation(scale, settings, "the grid has the whole distribution; mixing with the data repairs lost mass")
 
 
-def _ablation(scale: Scale, settings: dict[str, dict[str, object]], why: str) -> Sheet:
+def _ablation(scale: Scale, settings: Mapping[str, Mapping[str, Any]], why: str) -> Sheet:
     """Each setting on every cell of the grid, from a weak and a strong teacher, on three seeds."""
     sheet = Sheet(scale=scale, batch_search=False)
     sheet.grid(scale.students, scale.tokens)
@@ -359,8 +320,7 @@ def _ablation(scale: Scale, settings: dict[str, dict[str, object]], why: str) ->
     "after how many tokens has training alone caught up?",
     Defaults(students=(0.1e6,), teachers=(0.2e6, 0.4e6, 0.8e6), tokens=_tokens(6), least=(1, 2, 3), reach=1),
 )
-def long_run(scale: Scale) -> Sheet:
-    """One student over a long range of tokens: where training alone catches up."""
+def _long_run(scale: Scale) -> Sheet:
     sheet = Sheet(scale=scale, batch_search=False)
     sheet.grid(scale.students, scale.tokens)
     sheet.ladder(3, worst=0.98)
@@ -380,8 +340,7 @@ def long_run(scale: Scale) -> Sheet:
     "when does a student beat a teacher that is smaller than itself?",
     Defaults(students=(0.2e6, 0.4e6, 0.8e6), teachers=(0.1e6, 0.2e6), tokens=_tokens(4), least=(1, 1, 3)),
 )
-def weak_to_strong(scale: Scale) -> Sheet:
-    """Students at least as large as their teachers, over the token axis."""
+def _weak_to_strong(scale: Scale) -> Sheet:
     sheet = Sheet(scale=scale, batch_search=False)
     sheet.grid(scale.students, scale.tokens)
     for size in scale.teachers:
@@ -391,10 +350,7 @@ def weak_to_strong(scale: Scale) -> Sheet:
     sheet.aim(scale.students[-1], scale.tokens[-1])
     more_than_text(sheet)
     seeds(sheet)
-    ends, mixed = (
-        (scale.tokens[0], scale.tokens[-1]),
-        {"name": "lambda 0.5", "training": {"distill_weight": 0.5}},
-    )
+    ends, mixed = (scale.tokens[0], scale.tokens[-1]), {"name": "lambda 0.5", "training": {"distill_weight": 0.5}}
     why = "is a weak teacher better mixed with the data?"
     sheet.add(why, ends, sizes=[scale.students[-1]], teachers=labels[:1], **mixed)
     sheet.left_out |= {

@@ -21,19 +21,9 @@ from distillaw.protocols.scale import Scale
 from distillaw.quantities import format_count, parse_count
 from distillaw.runs.config import to_table, toml_value
 from distillaw.shapes import shape_for_params
-from distillaw.sweep.spec import (
-    NONE,
-    DesignSpec,
-    ReplicateSpec,
-    StudentsSpec,
-    StudySpec,
-    TargetSpec,
-    TeacherSpec,
-    TuningSpec,
-)
+from distillaw.sweep.spec import NONE as ALONE
+from distillaw.sweep.spec import DesignSpec, ReplicateSpec, StudentsSpec, StudySpec, TargetSpec, TeacherSpec, TuningSpec
 
-ALONE = NONE
-"""The arm without a teacher."""
 YOURS = "(yours)"
 """Stands for a corpus that was not named, so that a study can be priced before its text is there."""
 TOKENS_SCORED = 1024

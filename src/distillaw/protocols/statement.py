@@ -12,15 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distillaw.accounting.flops import forward_flops
-from distillaw.controls.control import (
-    C0_GOAL,
-    EMBEDDING_SHARE,
-    LEAST_SEEDS,
-    LEAST_STEPS,
-    RATIO_GOAL,
-    STRONG,
-    WEAK,
-)
+from distillaw.controls.control import C0_GOAL, EMBEDDING_SHARE, LEAST_SEEDS, LEAST_STEPS, RATIO_GOAL, STRONG, WEAK
 from distillaw.fitting.expected import NOISE, BestRatio, FormErrors, PlannedRuns, expect
 from distillaw.fitting.priors import prior_laws
 from distillaw.fitting.uncertainty import DesignPoints
@@ -37,11 +29,7 @@ MANY_RUNS = 60
 """From so many distilled runs on the eight-parameter form is fitted; below, the one with five (docs/fitting.md)."""
 FEWEST_TRUNKS = {"reduced": 8, "kappa": 11, "supervised": 9}
 """Parameters and three more: with fewer independent runs a fit is TOO_FEW_RUNS."""
-FORM_NAMES = {
-    "reduced": "five-parameter form",
-    "kappa": "eight-parameter form",
-    "supervised": "supervised law",
-}
+FORM_NAMES = {"reduced": "five-parameter form", "kappa": "eight-parameter form", "supervised": "supervised law"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

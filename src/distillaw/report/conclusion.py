@@ -11,16 +11,7 @@ from pathlib import Path
 from distillaw.controls.api import check_controls, check_design, doubted_law, summary
 from distillaw.errors import CacheError
 from distillaw.fitting.study import fit_laws
-from distillaw.runs.files import (
-    FILES,
-    check_files,
-    content_hash,
-    digests,
-    file_sha256,
-    read_json,
-    vouched,
-    write_json,
-)
+from distillaw.runs.files import FILES, check_files, content_hash, digests, file_sha256, read_json, vouched, write_json
 from distillaw.runs.places import GENERATOR
 from distillaw.runs.record import CONCLUSION, read_study
 from distillaw.verifying.frozen import frozen_files, predictions_folder

@@ -197,10 +197,7 @@ def _sections(found: _Findings) -> list[Section]:
             table=_gain_table(gains) if gains else None,
             table_title="Every comparison with its parts",
         ),
-        Section(
-            title="Test error on the way",
-            pictures=[_curves_picture(found.record)] if found.scores else [],
-        ),
+        Section(title="Test error on the way", pictures=[_curves_picture(found.record)] if found.scores else []),
         Section(
             title="How far the weights wander: ‖w − w₀‖ against log t",
             pictures=[_walks_picture(walks)] if walks else [],
@@ -249,10 +246,7 @@ def _provenance(found: _Findings) -> list[tuple[str, str]]:
     clock, cpu = format_seconds(float(info["seconds"])), format_seconds(found.cpu_seconds)
     return [
         ("data", f"{data['path']} ({data['format']}), {images}, fingerprint {data['fingerprint']}"),
-        (
-            "machine",
-            f"{info['machine']}; {info['workers']} cells at once on {info['device']}, one thread each",
-        ),
+        ("machine", f"{info['machine']}; {info['workers']} cells at once on {info['device']}, one thread each"),
         ("time", f"{clock} by the clock, {cpu} of processor time"),
         ("date", f"{info['date']}, distillaw {info['version']}"),
     ]

@@ -99,12 +99,7 @@ class FigureFiles:
 
 
 def write_page(
-    out: Path,
-    template: str,
-    *,
-    sections: Sequence[Section],
-    figures: FigureFiles | None = None,
-    **context: object,
+    out: Path, template: str, *, sections: Sequence[Section], figures: FigureFiles | None = None, **context: object
 ) -> None:
     """Write a page from a template of this package, with style and scripts inside; and its figures as files.
 

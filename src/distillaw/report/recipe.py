@@ -34,13 +34,7 @@ MADE = {
     "tuned": "fine-tuned on answers",
     CHAT: "the last one, to talk to",
 }
-AXES = (
-    ("layers", "layers"),
-    ("width", "width"),
-    ("heads", "heads"),
-    ("kv_heads", "KV heads"),
-    ("ffn", "FFN"),
-)
+AXES = (("layers", "layers"), ("width", "width"), ("heads", "heads"), ("kv_heads", "KV heads"), ("ffn", "FFN"))
 
 
 def write_recipe_report(folder: Path, out: Path | None = None, *, figures: FigureFiles | None = None) -> Path:

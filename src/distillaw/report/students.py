@@ -254,10 +254,7 @@ def cell_table(cells: Sequence[MeasuredPoint]) -> Table:
 
 
 def tokens_picture(
-    cells: Sequence[MeasuredPoint],
-    styles: Mapping[str, TeacherStyle],
-    *,
-    laws: Mapping[str, FitResult] | None = None,
+    cells: Sequence[MeasuredPoint], styles: Mapping[str, TeacherStyle], *, laws: Mapping[str, FitResult] | None = None
 ) -> Picture:
     """Student loss against tokens; arguments as of `draw_tokens`; DataError: there are no cells."""
     how = LAW_CURVES if laws else "Lines join the measured points"
@@ -284,10 +281,7 @@ def repeated_colors(styles: Mapping[str, TeacherStyle]) -> str:
 
 
 def isoflop_picture(
-    budgets: Sequence[IsoBudget],
-    styles: Mapping[str, TeacherStyle],
-    *,
-    laws: Mapping[str, FitResult] | None = None,
+    budgets: Sequence[IsoBudget], styles: Mapping[str, TeacherStyle], *, laws: Mapping[str, FitResult] | None = None
 ) -> Picture:
     """Loss against size; arguments as of `draw_isoflop`; DataError: no three sizes meet at one compute."""
     return Picture(

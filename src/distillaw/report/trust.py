@@ -9,13 +9,7 @@ from pathlib import Path
 from distillaw.controls.api import summary
 from distillaw.controls.control import STATUSES, Control
 from distillaw.errors import DistillawError
-from distillaw.figures.calibrated import (
-    Calibrated,
-    ErrorEstimate,
-    calibrated_groups,
-    draw_calibration,
-    or_inf,
-)
+from distillaw.figures.calibrated import Calibrated, ErrorEstimate, calibrated_groups, draw_calibration, or_inf
 from distillaw.figures.fits import (
     LABELS,
     FittedLaw,
