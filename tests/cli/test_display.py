@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from distillaw.cli import display
+from distillaw.cli import display, progress
 from distillaw.runs import pace as paces
 
 
@@ -21,7 +21,7 @@ def test_pace_counts_from_the_first_trained_tokens(monkeypatch):
 def test_no_line_before_there_is_a_pace(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(paces, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    log = display.LogDisplay(0.0)
+    log = display.StudyDisplay(paces.Telling("training", 0.0, "tokens", progress.say_indented))
     log.expect(1000.0)
     now[0] = 100.0
     log.progressed(None, 100, None)
@@ -33,8 +33,6 @@ def test_no_line_before_there_is_a_pace(monkeypatch, capsys):
 
 def test_signs_of_life_only_while_the_work_is_silent(monkeypatch, capsys):
     import time
-
-    from distillaw.cli import progress
 
     monkeypatch.setattr(progress, "LOG_SECONDS", 0.2)
     with progress.waiting("fitting") as say:

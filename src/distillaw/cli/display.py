@@ -24,23 +24,44 @@ def make_display(total_tokens: float, *, quiet: bool, left: Left | None = None) 
         yield Display()
     elif is_live():
         with live_progress() as progress:
-            yield LiveDisplay(progress, total_tokens, left)
+            yield StudyDisplay(LiveMeter(progress, "study", total_tokens, "tokens", left), progress)
     else:
-        yield LogDisplay(total_tokens, left)
+        yield StudyDisplay(Telling("training", total_tokens, "tokens", say_indented, left))
 
 
-class MeteredDisplay(Display):
-    """One meter for all tokens."""
+class StudyDisplay(Display):
+    """One meter for all tokens; beside it a bar for each running trunk with its loss, or a line when one ends."""
 
-    def __init__(self, meter: Meter) -> None:
-        self._all = meter
+    def __init__(self, meter: Meter, progress: "Progress | None" = None) -> None:
+        self._all, self._progress = meter, progress
+        self._bars: dict[str, TaskID] = {}
+
+    def started(self, job: TrunkJob, worker: int) -> None:
+        """A bar appears, unless it is there: its worker died, and another goes on from the checkpoint."""
+        if self._progress is not None and job.trunk.trunk_id not in self._bars:
+            what = f"{job.trunk.purpose:7s} {job.trunk.trunk_id.rsplit('-', 1)[0]}"
+            bar = self._progress.add_task(what, total=job.tokens, note="", left="")
+            self._bars[job.trunk.trunk_id] = bar
 
     def progressed(self, job: TrunkJob, tokens: int, loss: float | None) -> None:
         """So much more is done."""
         self._all.advance(tokens)
+        if self._progress is not None:
+            note = {} if loss is None else {"note": f"loss {loss:.3f}"}
+            self._progress.update(self._bars[job.trunk.trunk_id], advance=tokens, **note)
+
+    def finished(self, job: TrunkJob) -> None:
+        """The bar goes, or a line says what is done."""
+        if self._progress is not None:
+            self._progress.remove_task(self._bars.pop(job.trunk.trunk_id))
+        else:
+            budgets = ", ".join(format_count(tokens) for tokens in job.budgets)
+            self.note(f"done: {job.trunk.purpose} {job.trunk.trunk_id} at {budgets} tokens")
 
     def failed(self, job: TrunkJob, error: str) -> None:
-        """The error stays."""
+        """The bar goes, the error stays."""
+        if self._progress is not None:
+            self._progress.remove_task(self._bars.pop(job.trunk.trunk_id))
         self.note(f"failed: {job.trunk.trunk_id}: {error}")
 
     def expect(self, tokens: float) -> None:
@@ -50,48 +71,3 @@ class MeteredDisplay(Display):
     def note(self, message: str) -> None:
         """A line of its own."""
         self._all.note(message)
-
-
-class LogDisplay(MeteredDisplay):
-    """A line when a trunk ends and one every twenty seconds between."""
-
-    def __init__(self, total_tokens: float, left: Left | None = None) -> None:
-        super().__init__(Telling("training", total_tokens, "tokens", say_indented, left))
-
-    def finished(self, job: TrunkJob) -> None:
-        """One line."""
-        budgets = ", ".join(format_count(tokens) for tokens in job.budgets)
-        self.note(f"done: {job.trunk.purpose} {job.trunk.trunk_id} at {budgets} tokens")
-
-
-class LiveDisplay(MeteredDisplay):
-    """One bar for the study with tokens/s and the time left, one per running trunk with its loss."""
-
-    def __init__(self, progress: "Progress", total_tokens: float, left: Left | None = None) -> None:
-        super().__init__(LiveMeter(progress, "study", total_tokens, "tokens", left))
-        self._progress = progress
-        self._tasks: dict[str, TaskID] = {}
-
-    def started(self, job: TrunkJob, worker: int) -> None:
-        """A bar appears."""
-        name = job.trunk.trunk_id.rsplit("-", 1)[0]
-        if job.trunk.trunk_id in self._tasks:  # its worker died; another goes on from the checkpoint
-            return
-        self._tasks[job.trunk.trunk_id] = self._progress.add_task(
-            f"{job.trunk.purpose:7s} {name}", total=job.tokens, note="", left=""
-        )
-
-    def progressed(self, job: TrunkJob, tokens: int, loss: float | None) -> None:
-        """Bars advance."""
-        super().progressed(job, tokens, loss)
-        note = {} if loss is None else {"note": f"loss {loss:.3f}"}
-        self._progress.update(self._tasks[job.trunk.trunk_id], advance=tokens, **note)
-
-    def finished(self, job: TrunkJob) -> None:
-        """The bar goes."""
-        self._progress.remove_task(self._tasks.pop(job.trunk.trunk_id))
-
-    def failed(self, job: TrunkJob, error: str) -> None:
-        """The bar goes, the error stays."""
-        self.finished(job)
-        super().failed(job, error)

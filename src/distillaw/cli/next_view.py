@@ -11,7 +11,7 @@ from distillaw.fitting.design import Design
 from distillaw.quantities import format_count, format_flop, format_seconds, parse_count, plural
 from distillaw.sequential.answer import NextAnswer, expectations, flops_beside, rows_of, snippet
 from distillaw.sequential.question import Setup
-from distillaw.settling.propose import ExpectedVerdict, Proposal
+from distillaw.settling.propose import Proposal
 from distillaw.settling.standing import conclude
 from distillaw.table import Table, number, text
 
@@ -36,17 +36,14 @@ def _now(setup: Setup, answer: NextAnswer) -> list[str]:
     if setup.untrained:
         lines.append(f"not trained yet, losses guessed: {', '.join(setup.untrained)}; `study run` trains them first")
     lines += setup.notes
+    made = f"{plural(len(setup.runs), 'run')} ({format_flop(setup.spent)})"
     if answer.by == "plan":
-        lines += ["", f"now, from {_runs(setup)}, as `distillaw plan` has it:", f"  {answer.sentence}"]
+        lines += ["", f"now, from {made}, as `distillaw plan` has it:", f"  {answer.sentence}"]
     elif setup.runs:
-        lines += ["", f"now, from {_runs(setup)}: {answer.sentence}"]
+        lines += ["", f"now, from {made}: {answer.sentence}"]
     else:
         lines += ["", "now, from no run: what laws allow alone"]
     return [*lines, *answer.lines()]
-
-
-def _runs(setup: Setup) -> str:
-    return f"{plural(len(setup.runs), 'run')} ({format_flop(setup.spent)})"
 
 
 def _proposal(setup: Setup, said: Proposal, answer: NextAnswer, budget: float) -> list[str]:
@@ -56,6 +53,7 @@ def _proposal(setup: Setup, said: Proposal, answer: NextAnswer, budget: float) -
     stage, (before, after) = said.stage, both
     rows = rows_of(setup, stage)
     tokens = ", ".join(map(format_count, stage.tokens))
+    right = f", right choice {before.probability:.2f} -> {after.probability:.2f}" * (answer.by != "plan")
     lines = [
         "",
         f"next batch: {len(rows)} runs, {format_flop(said.flops)} of {format_flop(budget)}",
@@ -69,7 +67,7 @@ def _proposal(setup: Setup, said: Proposal, answer: NextAnswer, budget: float) -
             "worth it: nothing measured reaches the question, and these runs are the nearest to it",
         ]
     lines.append(
-        f"then: expected regret {before.regret:.4f} -> {after.regret:.4f} nats/token{_right(answer, before, after)}, "
+        f"then: expected regret {before.regret:.4f} -> {after.regret:.4f} nats/token{right}, "
         f"settled with probability {after.settled:.2f}"
     )
     if answer.by == "plan":
@@ -94,13 +92,6 @@ def _beside(setup: Setup, said: Proposal, budget: float) -> list[str]:
         f"  beside it `study run` trains what the study lacks (searches, teachers, unfinished runs): "
         f"{format_flop(flops)}{over}"
     ]
-
-
-def _right(answer: NextAnswer, before: ExpectedVerdict, after: ExpectedVerdict) -> str:
-    """The model's chance of the right choice, where no other has been stated."""
-    if answer.by == "plan":
-        return ""
-    return f", right choice {before.probability:.2f} -> {after.probability:.2f}"
 
 
 def _why_nothing(setup: Setup, said: Proposal, answer: NextAnswer) -> str:
@@ -154,15 +145,19 @@ def print_design(
             f"  better by {design.gain:+.4f} +- {design.before.half_width:.4f} nats/token ({percent}), probability "
             f"{_chance(design.before)}"
         )
-    if not design.runs:
-        print("\nno run within the budget shrinks this noticeably")
+    print()
+    if design.runs:
+        print_table(_run_table(design, device, price))
     else:
-        _print_runs(design, device, price)
-    _print_budgets(design)
+        print("no run within the budget shrinks this noticeably")
+    if len(design.runs) > SHOWN:
+        print(f"... and {len(design.runs) - SHOWN} more (--json lists all)")
+    print()
+    print_table(_budget_table(design))
     print("\nExpected values are linearised at the present law; fit again after every few runs.")
 
 
-def _print_runs(design: Design, device: Hardware | None, price: float | None) -> None:
+def _run_table(design: Design, device: Hardware | None, price: float | None) -> Table:
     columns = [
         number("run", of=itemgetter(0)),
         number("params", format_count, of=lambda row: row[1].params),
@@ -175,16 +170,11 @@ def _print_runs(design: Design, device: Hardware | None, price: float | None) ->
     if design.gain is not None:
         columns.append(number("probability", of=lambda row: _chance(row[1].after)))
     if device is not None:
-        bill = number("hours, price in all", of=lambda row: _bill(row[1].total_cost, device, price))
-        columns.append(bill)
-    table = Table.of(columns, enumerate(design.runs[:SHOWN], 1))
-    print()
-    print_table(table)
-    if len(design.runs) > SHOWN:
-        print(f"... and {len(design.runs) - SHOWN} more (--json lists all)")
+        columns.append(number("hours, price in all", of=lambda row: _bill(row[1].total_cost, device, price)))
+    return Table.of(columns, enumerate(design.runs[:SHOWN], 1))
 
 
-def _print_budgets(design: Design) -> None:
+def _budget_table(design: Design) -> Table:
     columns = [
         text("with a budget of", format_flop, of=lambda step: step.budget),
         number("runs", of=lambda step: step.num_runs),
@@ -192,8 +182,7 @@ def _print_budgets(design: Design) -> None:
     ]
     if design.gain is not None:
         columns.append(text("probability", of=lambda step: _chance(step.after)))
-    print()
-    print_table(Table.of(columns, design.by_budget))
+    return Table.of(columns, design.by_budget)
 
 
 def _chance(expected) -> str:

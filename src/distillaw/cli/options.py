@@ -136,33 +136,25 @@ def _reads(read: Callable[[str, str], Any]) -> Parameter:
     return Parameter(converter=convert, allow_leading_hyphen=True, n_tokens=1)
 
 
-def _number(text: str, name: str) -> float:
-    return parse_count(text, name=name)
-
-
 def _numbers(text: str, name: str) -> tuple[float, ...]:
     if text.count(",") >= _MOST:
         raise ConfigError(f"{name}: {text.count(',') + 1:,} numbers; at most {_MOST} are taken")
     return tuple(parse_count(part, name=name) for part in text.split(","))
 
 
-def _wholes(text: str, name: str) -> tuple[int, ...]:
-    return tuple(whole(part, name) for part in text.split(","))
-
-
-def _words(text: str, name: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-
-
 Count: TypeAlias = Annotated[float, _reads(count)]
 """Parameters or tokens."""
-Number: TypeAlias = Annotated[float, _reads(_number)]
+Number: TypeAlias = Annotated[float, _reads(lambda text, name: parse_count(text, name=name))]
 """Positive and finite."""
 Whole: TypeAlias = Annotated[int, _reads(whole)]
 Numbers: TypeAlias = Annotated[tuple[float, ...], _reads(_numbers)]
 """Several with commas between, e.g. 3e-4,1e-3."""
-Wholes: TypeAlias = Annotated[tuple[int, ...], _reads(_wholes)]
-Words: TypeAlias = Annotated[tuple[str, ...], _reads(_words)]
+Wholes: TypeAlias = Annotated[
+    tuple[int, ...], _reads(lambda text, name: tuple(whole(part, name) for part in text.split(",")))
+]
+Words: TypeAlias = Annotated[
+    tuple[str, ...], _reads(lambda text, _: tuple(dict.fromkeys(w.strip() for w in text.split(",") if w.strip())))
+]
 """Several with commas between, each once."""
 Text: TypeAlias = Annotated[str, Parameter(allow_leading_hyphen=True)]
 """A number that is kept as it was typed: for its label, or because others read it."""

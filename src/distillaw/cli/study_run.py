@@ -231,8 +231,12 @@ def preview(
     spec = load_study(study, corpus=corpus, settings=settings)
     vocab_size = study_vocab(spec)
     cost = study_cost(spec, vocab_size)
-    left = _left(spec, out or Path("out") / spec.name)
-    said = state(spec, cost)
+    folder = out or Path("out") / spec.name
+    left, said = None, state(spec, cost)
+    if next(folder.glob("runs/*/result.json"), None) is not None:
+        from distillaw.sweep.study import cost_left
+
+        left = cost_left(spec, folder)
     document = {
         "study": spec.name,
         "spec_hash": spec.spec_hash,
@@ -258,7 +262,7 @@ def preview(
         )
         if left is not None:
             print(
-                f"left to train in {out or Path('out') / spec.name}: {plural(left.num_runs, 'run')}, "
+                f"left to train in {folder}: {plural(left.num_runs, 'run')}, "
                 f"{format_count(left.tokens)} tokens, {format_flop(left.flops)}, about "
                 f"{format_seconds(left.wall_seconds(workers))} on {plural(workers, 'core')}"
             )
@@ -274,15 +278,6 @@ def _notes(spec: "StudySpec", settings: Sequence[str]) -> list[str]:
     """What was set over the file, and what becomes of the target."""
     note = target_note(spec)
     return [*(f"set: {setting}" for setting in settings), *([note] if note else [])]
-
-
-def _left(spec: "StudySpec", folder: Path) -> "StudyCost | None":
-    """What is left to train in a folder where something of the study is finished; None elsewhere."""
-    if next(folder.glob("runs/*/result.json"), None) is None:
-        return None
-    from distillaw.sweep.study import cost_left
-
-    return cost_left(spec, folder)
 
 
 def _trunk_json(job: "TrunkJob", seconds: float) -> dict[str, object]:

@@ -19,10 +19,8 @@ from distillaw.quantities import format_count, format_flop, format_seconds
 from distillaw.table import Table, text
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from distillaw.controls.control import Control
-    from distillaw.sweep.status import Running, StudyStatus
+    from distillaw.sweep.status import StudyStatus
 
 
 WATCH_SECONDS = 5.0
@@ -72,11 +70,12 @@ def _screen(output: Output) -> "Iterator[Callable[[StudyStatus], None]]":
         yield lambda found: None
     elif sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         from rich.live import Live
+        from rich.text import Text
 
         from distillaw.cli.console import live_console
 
         with Live(console=live_console(stderr=False), auto_refresh=False, transient=True) as live:
-            yield lambda found: live.update(_text(found), refresh=True)
+            yield lambda found: live.update(Text("\n".join(_lines(found))), refresh=True)
     else:
         said: list[str] = []
 
@@ -86,12 +85,6 @@ def _screen(output: Output) -> "Iterator[Callable[[StudyStatus], None]]":
                 print(f"{said[-1]}; {_left(found)}", flush=True)
 
         yield show
-
-
-def _text(found: "StudyStatus") -> "Text":
-    from rich.text import Text
-
-    return Text("\n".join(_lines(found)))
 
 
 def _next(found: "StudyStatus", folder: str) -> tuple[str, str]:
@@ -107,20 +100,17 @@ def _lines(found: "StudyStatus") -> list[str]:
     lines = [_known(found), f"scheduler: {found.scheduler}"]
     lines.append(f"cost so far: {format_flop(found.flops)}, {format_seconds(found.core_seconds)} of workers' wall time")
     lines.append(_left(found) + ("" if found.is_complete else f" ({found.left_how})"))
-    lines += _section("in training", [_in_training(one) for one in found.running])
+    far = (
+        f"{one.trunk}: {format_count(one.tokens)} of {format_count(one.of_tokens)} tokens in "
+        f"{format_seconds(one.seconds)}, {one.where}"
+        for one in found.running
+    )
+    lines += _section("in training", [*far])
     lines += _section("waiting", found.waiting)
     lines += _section("failed", [f"{run_id}: {error}" for run_id, error in found.failures.items()])
     if found.others:
-        lines += [
-            "",
-            f"{found.others} finished runs do not belong to the study as it stands; they are in no table",
-        ]
+        lines += ["", f"{found.others} finished runs do not belong to the study as it stands; they are in no table"]
     return lines
-
-
-def _in_training(one: "Running") -> str:
-    far = f"{format_count(one.tokens)} of {format_count(one.of_tokens)} tokens"
-    return f"{one.trunk}: {far} in {format_seconds(one.seconds)}, {one.where}"
 
 
 def _known(found: "StudyStatus") -> str:

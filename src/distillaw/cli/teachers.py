@@ -50,21 +50,20 @@ def teachers(text: TeacherName = "", /, *, output: Output = Output()) -> None:
 
 
 def _list(found: list[NamedModel]) -> None:
+    def source(each: NamedModel) -> str:
+        marks = "  [distilled]" * each.distilled + "  [instruction-tuned]" * each.post_trained
+        return each.tokens_source.text + marks
+
     columns = [
         text("name", of=attrgetter("name")),
         number("N", format_count, of=attrgetter("params")),
         number("total", format_count, of=attrgetter("total_params")),
         number("tokens", of=_tokens),
         text("tokenizer", of=attrgetter("tokenizer")),
-        text("source of the tokens", of=_tokens_source),
+        text("source of the tokens", of=source),
     ]
     print_table(Table.of(columns, found))
     print("\nN: non-embedding parameters, counted from the shape. < and >: the makers say `up to` or `more than`.")
-
-
-def _tokens_source(each: NamedModel) -> str:
-    marks = "  [distilled]" * each.distilled + "  [instruction-tuned]" * each.post_trained
-    return each.tokens_source.text + marks
 
 
 def _tokens(each: NamedModel) -> str:

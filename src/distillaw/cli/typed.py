@@ -227,7 +227,13 @@ def question_from_file(app: App, commands: tuple[str, ...], arguments: ArgumentC
 
 
 def _read(path: Path, options: set[str]) -> Mapping[str, object]:
-    given = _table(path)
+    tables = read_toml(path)
+    given = tables.get(_PLAN)
+    if len(tables) != 1 or not isinstance(given, dict):
+        raise ConfigError(
+            f"--question {path}: it must have one table, [{_PLAN}], whose keys are options of `distillaw plan`; "
+            f"found {', '.join(sorted(tables)) or 'nothing'}"
+        )
     for key, value in given.items():
         if key not in options:
             raise ConfigError(
@@ -239,15 +245,4 @@ def _read(path: Path, options: set[str]) -> Mapping[str, object]:
             raise ConfigError(
                 f"--question {path}: {key} = {value!r}: write a text, a number, true or false, or a list of these"
             )
-    return given
-
-
-def _table(path: Path) -> dict[str, object]:
-    tables = read_toml(path)
-    given = tables.get(_PLAN)
-    if len(tables) != 1 or not isinstance(given, dict):
-        raise ConfigError(
-            f"--question {path}: it must have one table, [{_PLAN}], whose keys are options of `distillaw plan`; "
-            f"found {', '.join(sorted(tables)) or 'nothing'}"
-        )
     return given
