@@ -31,9 +31,9 @@ class RankError(Exception):
     """What a rank raised."""
 
 
-def run(world: int, act: Callable, *arguments, sharding: str = "ddp") -> list:
-    """`act(ranks, *arguments)` on every rank; what each returned, or the first exception."""
-    processes, pipes = start(world, act, *arguments, sharding=sharding)
+def run(world: int, act: Callable, *arguments, sharding: str = "ddp", teachers: int = 0) -> list:
+    """`act(ranks, *arguments)` on every rank; what each returned (a teacher's: None), or the first exception."""
+    processes, pipes = start(world, act, *arguments, sharding=sharding, teachers=teachers)
     answers = []
     for process, pipe in zip(processes, pipes, strict=True):
         try:
@@ -47,7 +47,14 @@ def run(world: int, act: Callable, *arguments, sharding: str = "ddp") -> list:
     return answers
 
 
-def start(world: int, act: Callable, *arguments, sharding: str | None = "ddp", environment: dict | None = None):
+def start(
+    world: int,
+    act: Callable,
+    *arguments,
+    sharding: str | None = "ddp",
+    environment: dict | None = None,
+    teachers: int = 0,
+):
     """The processes and the pipes that will hold their answers. Without a sharding, `act` joins the ranks itself."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -65,7 +72,7 @@ def start(world: int, act: Callable, *arguments, sharding: str | None = "ddp", e
                 "RANK": str(rank),
                 "LOCAL_RANK": str(rank),
             }
-        process = CONTEXT.Process(target=_work, args=(there, variables, sharding, act, arguments))
+        process = CONTEXT.Process(target=_work, args=(there, variables, (sharding, teachers), act, arguments))
         process.start()
         there.close()
         processes.append(process)
@@ -84,17 +91,23 @@ def end(processes: list) -> None:
             process.join()
 
 
-def _work(pipe, variables, sharding, act, arguments) -> None:
+def _work(pipe, variables, how, act, arguments) -> None:
     os.environ.update(variables)
     import torch
 
     from distillaw.models.parallel import join_ranks
+    from distillaw.models.teacher import serve_teachers
     from distillaw.runs.execution import Execution
 
     torch.set_num_threads(1)
+    sharding, teachers = how
+    execution = Execution(sharding=sharding or "ddp", teacher_processes=teachers)
     try:
-        with join_ranks(Execution(sharding=sharding)) if sharding else contextlib.nullcontext() as ranks:
-            answer = act(ranks, *arguments)
+        with join_ranks(execution) if sharding else contextlib.nullcontext() as ranks:
+            if ranks is not None and ranks.link and ranks.link.is_teacher:
+                answer = serve_teachers(ranks)
+            else:
+                answer = act(ranks, *arguments)
     except BaseException as error:
         answer = error
     try:

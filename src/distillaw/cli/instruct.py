@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cyclopts import App
 
-from distillaw.cli.machine import ExecutionOptions, execution_of, joined
+from distillaw.cli.machine import TuningOptions, execution_of, joined
 from distillaw.cli.options import Device, Model, OutFolder, Place, Whole, given, options_of
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
@@ -38,7 +38,7 @@ def sft(
     data: Path,
     out: OutFolder,
     tuning: SftOptions | None = None,
-    execution: ExecutionOptions | None = None,
+    execution: TuningOptions | None = None,
     dry_run: bool = False,
     output: Output = Output(),
 ) -> None:
@@ -73,7 +73,7 @@ def dpo(
     pairs: Path,
     out: OutFolder,
     tuning: DpoOptions | None = None,
-    execution: ExecutionOptions | None = None,
+    execution: TuningOptions | None = None,
     dry_run: bool = False,
     output: Output = Output(),
 ) -> None:
@@ -111,7 +111,7 @@ def onpolicy(
     data: Path,
     out: OutFolder,
     tuning: OnPolicyOptions | None = None,
-    execution: ExecutionOptions | None = None,
+    execution: TuningOptions | None = None,
     output: Output = Output(),
 ) -> None:
     """Distil a teacher on the student's own answers (GKD): it answers, the teacher scores every token.

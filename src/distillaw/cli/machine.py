@@ -40,14 +40,17 @@ def torch_dtype(options: Any) -> Any:
     return {None: None, "fp32": torch.float32, "bf16": torch.bfloat16}[execution_of(options).precision]
 
 
-_HOW = ("sharding", "precision", "micro_batch", "checkpoint_activations")
+_HOW = ("teacher_processes", "sharding", "precision", "micro_batch", "checkpoint_activations")
 SMALL_BYTES = 20_000_000
 """Weights on disk below which a pass is faster on one thread than on two (5M float32 parameters)."""
 
 
 ExecutionOptions = options_of(Execution, group="Execution")
-"""Of commands that train."""
-ReadingOptions = options_of(Execution, without=("micro_batch", "checkpoint_activations"), group="Execution")
+"""Of commands that train, from a teacher too."""
+TuningOptions = options_of(Execution, without=("teacher_processes",), group="Execution")
+"""Of commands that tune a chat model."""
+_OF_TRAINING = ("teacher_processes", "micro_batch", "checkpoint_activations")
+ReadingOptions = options_of(Execution, without=_OF_TRAINING, group="Execution")
 """Of commands whose models are only read, as many windows at once as they choose."""
 PlaceOptions = options_of(Execution, without=_HOW, group="Execution")
 """Of commands that write one model: processes and device."""
@@ -77,6 +80,12 @@ def joined(options: Any, output: Output, *models: str) -> "Iterator[tuple[Ranks,
     from distillaw.models.parallel import join_ranks
 
     with join_ranks(execution) as ranks:
+        if ranks.link and ranks.link.is_teacher:
+            from distillaw.models.teacher import serve_teachers
+
+            _share_cores()
+            serve_teachers(ranks)
+            sys.exit(0)
         if models and ranks.device.type == "cpu":
             _use_cores(models)
         yield ranks, output if ranks.is_first else replace(output, quiet=True)
@@ -106,13 +115,16 @@ def torch_device(name: str, *models: str) -> str:
 
 def _use_cores(models: Sequence[str]) -> None:
     """All cores, shared by the processes here, for a model that is large enough; the command line starts with one."""
+    if any(_bytes(Path(model).expanduser()) >= SMALL_BYTES for model in models):
+        _share_cores()
+
+
+def _share_cores() -> None:
     import torch
 
     from distillaw.runs.process import available_cores
 
-    if any(_bytes(Path(model).expanduser()) >= SMALL_BYTES for model in models):
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        torch.set_num_threads(max(1, available_cores() // here))
+    torch.set_num_threads(max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
 def _bytes(path: Path) -> float:

@@ -50,6 +50,11 @@ class Head:
         bias = None if self.bias is None else self.bias.detach()[:vocab_size].to(dtype)
         return Head(self.weight.detach()[:vocab_size].to(dtype), bias, self.scale, self.softcap)
 
+    def to(self, device: torch.device) -> "Head":
+        """The same head elsewhere."""
+        bias = None if self.bias is None else self.bias.to(device)
+        return Head(self.weight.to(device), bias, self.scale, self.softcap)
+
     def logits_into(self, hidden_NH: torch.Tensor, out_NV: torch.Tensor) -> torch.Tensor:
         """Logits of a chunk, written to `out_NV`, which may be of a wider dtype than the head; returns it."""
         if out_NV.dtype == self.weight.dtype:

@@ -19,10 +19,13 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from distillaw.errors import ConfigError, DistillawError, RunError
+from distillaw.models.link import Link
 from distillaw.runs.execution import HERE, Execution, Sharding, launched
 from distillaw.runs.lock import held
 
@@ -59,6 +62,13 @@ class Ranks:
     sharding: Sharding = "ddp"
     """`ddp` keeps the whole model on every rank, `fsdp` a slice of every parameter (FSDP2, `fully_shard`)."""
     device: torch.device = CPU
+    link: Link | None = None
+    """To the processes that hold the teacher, or from them to the students'; None where nobody holds one for others."""
+
+    @property
+    def devices(self) -> int:
+        """Processes that work at it, the teacher's included."""
+        return self.world + (self.link.teachers if self.link else 0)
 
     @property
     def is_first(self) -> bool:
@@ -257,11 +267,14 @@ def join_ranks(execution: Execution = HERE) -> Iterator[Ranks]:
     if not launched():
         yield Ranks(device=device)
         return
-    # ranks wait while the first one scores and writes a run; a dead rank is torchrun's to notice
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=4))
+    link = _join_group(device, execution.teacher_processes)
     try:
         yield Ranks(
-            rank=distributed.get_rank(), world=distributed.get_world_size(), sharding=execution.sharding, device=device
+            rank=distributed.get_rank(),
+            world=distributed.get_world_size(),
+            sharding=execution.sharding,
+            device=device,
+            link=link,
         )
     except RuntimeError as error:
         if not is_lost_peer(error):
@@ -271,7 +284,31 @@ def join_ranks(execution: Execution = HERE) -> Iterator[Ranks]:
             "command continues"
         ) from error
     finally:
+        if link and not link.is_teacher:
+            link.end()
         distributed.destroy_process_group()
+
+
+PATIENCE = timedelta(hours=4)
+"""Ranks wait while the first one scores and writes a run; a dead rank is torchrun's to notice."""
+
+
+def _join_group(device: torch.device, teachers: int) -> Link | None:
+    """Join the group of all processes, or that of the students or of the teachers, with the link between these two."""
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if not teachers:
+        distributed.init_process_group(backend, timeout=PATIENCE)
+        return None
+    store, rank, world = next(rendezvous("env://", timeout=PATIENCE))
+    students = world - teachers
+    link = Link(
+        distributed.ProcessGroupGloo(PrefixStore("link", store), rank, world, PATIENCE), rank, students, teachers
+    )
+    own, size = (rank - students, teachers) if link.is_teacher else (rank, students)
+    mine = PrefixStore("teachers" if link.is_teacher else "students", store)
+    distributed.init_process_group(backend, store=mine, rank=own, world_size=size, timeout=PATIENCE)
+    os.environ |= {"RANK": str(own), "WORLD_SIZE": str(size)}  # what others read, transformers for one
+    return link
 
 
 def device_of(name: str) -> torch.device:

@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 
 from distillaw.models.parallel import ALONE, Ranks
-from distillaw.models.teacher import AnyTeacher, ModelTeacher, OracleTeacher, apply_head, head_of, hidden_states
+from distillaw.models.teacher import AnyTeacher, OracleTeacher, apply_head, head_of, hidden_states
 from distillaw.runs.paired import DocumentScores
 
 if TYPE_CHECKING:
@@ -126,9 +126,12 @@ def scored_logits(
         yield from model.logits(inputs_BT)[scored_BT].split(rows)
         return
     assert not isinstance(model, OracleTeacher), "an oracle has no head"
-    module, head = (model.model, model.head) if isinstance(model, ModelTeacher) else (model, head_of(model))
+    is_teacher = isinstance(model, AnyTeacher)
+    hidden_BTD, head = (
+        (model.hidden(inputs_BT), model.head) if is_teacher else (hidden_states(model, inputs_BT), head_of(model))
+    )
     assert head is not None, "without a head it was scored by its logits"
-    for hidden_ND in hidden_states(module, inputs_BT)[scored_BT].split(rows):
+    for hidden_ND in hidden_BTD[scored_BT].split(rows):
         yield apply_head(head, hidden_ND)
 
 

@@ -11,7 +11,7 @@ Shape suffixes: B sequence, T position, D hidden width, V vocabulary.
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,8 @@ from distillaw.data.synthetic import world_of
 from distillaw.distill.heads import LOWEST_LOGIT, Head
 from distillaw.errors import CacheError, ConfigError, DistillawWarning, VocabularyError
 from distillaw.models.fresh import count_parameters
-from distillaw.models.parallel import ALONE, Ranks
+from distillaw.models.link import Link
+from distillaw.models.parallel import ALONE, CPU, Ranks
 from distillaw.models.source import ModelSource, check_config, fingerprint, loading, locate, tensors_in
 from distillaw.runs.files import check_model
 from distillaw.worlds.oracle import Oracle, find_oracle, is_oracle, oracle_hash, parse_oracle
@@ -448,7 +449,75 @@ class OracleTeacher:
         return self.oracle.flops_per_token
 
 
-AnyTeacher = ModelTeacher | OracleTeacher
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedTeacher:
+    """A `ModelTeacher` on processes of its own (models/link.py), as students' processes see it."""
+
+    name: str
+    link: Link
+    number: int
+    """There."""
+    head: Head
+    vocab_size: int
+    trimmed_rows: int
+    fingerprint: str
+    params: int
+    total_params: int
+    flops: float
+    """Per token, forward, at the context that it was opened for."""
+    device: torch.device
+    """Where what it sends is used."""
+    settings: None = None
+
+    def hidden(self, input_ids_BT: torch.Tensor, following: torch.Tensor | None = None) -> torch.Tensor:
+        """Last hidden states, shape (B, T, D).
+
+        Args:
+            input_ids_BT: tokens.
+            following: what will be asked next; it begins with that meanwhile.
+        """
+        how = {"width": self.head.weight.shape[1], "dtype": self.dtype}
+        asked = self.link.ask(self.number, input_ids_BT, **how)
+        if following is not None:
+            self.link.ask(self.number, following, **how)
+        return self.link.take(asked).to(self.device)
+
+    def logits(self, input_ids_BT: torch.Tensor) -> torch.Tensor:
+        """Logits over the study's tokens, shape (B, T, V)."""
+        return apply_head(self.head, self.hidden(input_ids_BT))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of its weights."""
+        return self.head.weight.dtype
+
+    def flops_per_token(self, context: int) -> float:
+        """Forward FLOP per token."""
+        return self.flops
+
+
+def serve_teachers(ranks: Ranks) -> None:
+    """Hold teachers for the students' processes until they end; for processes of the link's other end."""
+    assert ranks.link is not None
+
+    def load(
+        name: str | Path | ModelSource,
+        tokenizer: "PreTrainedTokenizerBase",
+        context: int,
+        dtype: torch.dtype | None,
+    ) -> tuple[Callable[[torch.Tensor], torch.Tensor], dict[str, object]]:
+        teacher = load_teacher(name, tokenizer, context=context, dtype=dtype, ranks=ranks)
+        if teacher.head is None:
+            raise ConfigError(f"{teacher.name}: its head cannot be sent to students; leave out --teacher-processes")
+        facts = {key: getattr(teacher, key) for key in ("name", "vocab_size", "trimmed_rows", "fingerprint")}
+        facts |= {"params": teacher.params, "total_params": teacher.total_params}
+        facts |= {"flops": teacher.flops_per_token(context), "head": teacher.head.to(CPU)}
+        return lambda tokens: teacher.hidden(tokens.to(ranks.device)).cpu().contiguous(), facts
+
+    ranks.link.serve(load)
+
+
+AnyTeacher = ModelTeacher | OracleTeacher | ServedTeacher
 
 
 def load_any_teacher(
@@ -471,7 +540,11 @@ def load_any_teacher(
         ConfigError: an oracle for a text that is no world's, or one that cannot be; otherwise as `load_teacher`.
     """
     if not (isinstance(name, str) and is_oracle(name)):
-        return load_teacher(name, tokenizer, context=context, device=device, dtype=dtype, ranks=ranks)
+        if ranks.link is None:
+            return load_teacher(name, tokenizer, context=context, device=device, dtype=dtype, ranks=ranks)
+        facts = ranks.link.open(name, tokenizer, context, dtype)
+        head = facts.pop("head").to(ranks.device)
+        return ServedTeacher(link=ranks.link, device=ranks.device, head=head, **facts)
     world, spec = world_of(store), parse_oracle(name)
     return OracleTeacher(
         name=name,

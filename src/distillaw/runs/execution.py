@@ -25,6 +25,9 @@ class Execution:
 
     processes: int = 1
     """Processes of this machine that share the work, one for each GPU; of several machines: torchrun distillaw ..."""
+    teacher_processes: int = 0
+    """Of these, so many hold the teacher and nothing else, and send its hidden states to the others; 0: every process
+    has the teacher beside its student."""
     device: str = "auto"
     """cpu, cuda or auto (cuda where there is one)."""
     sharding: Sharding = "ddp"
@@ -46,7 +49,14 @@ class Execution:
         for name, value in {"processes": self.processes, "micro_batch": self.micro_batch}.items():
             if value is not None and value < 1:
                 raise ConfigError(f"{name} = {value}: at least 1")
-        world = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", 1))) if launched() else 0
+        here, every = (int(os.environ.get(name, 0)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+        world = (here or every) if launched() else 0
+        all_processes = every if launched() else self.processes
+        if self.teacher_processes < 0 or 0 < self.teacher_processes >= all_processes:
+            raise ConfigError(
+                f"--teacher-processes {self.teacher_processes} of {all_processes}: 0 or more, and one at least is left "
+                "to the student; --processes says how many there are"
+            )
         if world and self.processes not in (1, world):
             raise ConfigError(
                 f"--processes {self.processes}: the launcher has started {world} here; leave the option out"

@@ -14,7 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 from distillaw.data.prepare import DataSpec, check_home, prepare_data
 from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import load_tokenizer
-from distillaw.errors import RunError
+from distillaw.errors import ConfigError, RunError
 from distillaw.models.fresh import count_config
 from distillaw.models.parallel import ALONE, Ranks, keep_freed_memory
 from distillaw.models.prune import RECORD as PRUNED
@@ -65,6 +65,8 @@ def run_single(
         RunError: diverged, disk full, or asked to stop by SIGTERM (checkpoints saved).
         KeyboardInterrupt: asked to stop by Ctrl-C (checkpoints saved).
     """
+    if ranks.link and not single.teacher:
+        raise ConfigError(f"--teacher-processes {ranks.link.teachers}: the run has no teacher that could be there")
     ranks.first(lambda: check_home(single.data, folder))
     study = StudyFolder(folder)
     with ranks.held(folder, f"the folder {folder}"):

@@ -341,7 +341,7 @@ class TrunkGroup:
             teacher_flops=teaching.flops if teaching.teacher else 0.0,
             device=self.ranks.device,
             precision=recipe.precision,
-            world=self.ranks.world,
+            world=self.ranks.devices,
         )
         return StudentRun(
             trainer=trainer,

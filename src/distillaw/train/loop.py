@@ -9,6 +9,7 @@ unseen, and hold the folder. What to train, and where the budgets branch off, is
 """
 
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -66,6 +67,10 @@ def silent(tokens: int, loss: float) -> None:
     """A `Report` that says nothing."""
 
 
+Batch = tuple[torch.Tensor, np.ndarray, bool]
+"""A rank's micro-batch of a step: tokens, which windows they are, whether it is the step's last."""
+
+
 class StepFacts(NamedTuple):
     """What one optimiser step measured, over all ranks; nats per token."""
 
@@ -91,8 +96,8 @@ class BatchFeed:
         micro = self.micro_batch_tokens or share
         return 1 if share % micro else share // micro
 
-    def batches(self, step: int) -> Iterator[tuple[torch.Tensor, np.ndarray, bool]]:
-        """This rank's micro-batches of a step: (tokens, which windows they are, whether it is the last)."""
+    def batches(self, step: int) -> Iterator[Batch]:
+        """This rank's micro-batches of a step."""
         context = self.order.split.context
         first = self.plan.read(step) * (self.plan.tokens // context)
         sequences = self.plan.at(step) // context
@@ -351,11 +356,11 @@ def _step(
     clock = Clock(due)
     for run in due:
         run.trainer.begin(feed.micro_batches(due[0].step))
-    for tokens, windows, last in feed.batches(due[0].step):
+    for (tokens, windows, last), following in _with_next(feed, due):
         clock.charge(due)
         signals: dict[int, Signal] = {}
         for runs in by_teacher:
-            signal = runs[0].source.signal(tokens, windows)
+            signal = runs[0].source.signal(tokens, windows, following)
             signals |= {id(run): signal for run in runs}
             clock.charge(runs)
         for runs in shapes:
@@ -371,6 +376,18 @@ def _step(
         except DivergedError as error:
             run.error = error
     return losses
+
+
+def _with_next(feed: BatchFeed, due: list[StudentRun]) -> Iterator[tuple[Batch, torch.Tensor | None]]:
+    """The micro-batches of a step, each with the tokens of the next one for a teacher that can begin on them."""
+    step = due[0].step
+    if not any(run.source.looks_ahead for run in due):
+        yield from ((batch, None) for batch in feed.batches(step))
+        return
+    goes_on = any(run.until > step + 1 for run in due)
+    upcoming = itertools.islice(feed.batches(step + 1), 1) if goes_on else [None]
+    for batch, following in itertools.pairwise(itertools.chain(feed.batches(step), upcoming)):
+        yield batch, following[0] if following else None
 
 
 def _gathered(runs: Sequence[StudentRun], key: Callable[[StudentRun], object]) -> list[list[StudentRun]]:

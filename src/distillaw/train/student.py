@@ -14,7 +14,7 @@ import torch
 
 from distillaw.distill.heads import Head, SparseTargets
 from distillaw.distill.losses import LossParts, loss_parts
-from distillaw.models.teacher import AnyTeacher, head_of, hidden_states
+from distillaw.models.teacher import AnyTeacher, ServedTeacher, head_of, hidden_states
 from distillaw.models.upcycle import Routers
 from distillaw.runs.spec import Recipe
 from distillaw.targets.store import TargetStore
@@ -35,15 +35,26 @@ class Signal(NamedTuple):
 class SignalSource(Protocol):
     """Gives the signal of a batch."""
 
-    def signal(self, tokens_BT: torch.Tensor, windows: np.ndarray) -> Signal:
-        """The signal for sequences of context + 1 tokens, which are these windows of the split."""
+    looks_ahead: bool
+    """Whether it can begin on the next batch."""
+
+    def signal(self, tokens_BT: torch.Tensor, windows: np.ndarray, following: torch.Tensor | None = None) -> Signal:
+        """The signal for sequences of context + 1 tokens, which are these windows of the split.
+
+        Args:
+            tokens_BT: the sequences.
+            windows: their numbers.
+            following: what will be asked next, if that is known and it looks ahead.
+        """
         ...
 
 
 class NoTeacher:
     """No teacher."""
 
-    def signal(self, tokens_BT: torch.Tensor, windows: np.ndarray) -> Signal:
+    looks_ahead = False
+
+    def signal(self, tokens_BT: torch.Tensor, windows: np.ndarray, following: torch.Tensor | None = None) -> Signal:
         """Nothing."""
         return Signal()
 
@@ -53,12 +64,16 @@ class OnlineTeacher:
 
     def __init__(self, teacher: AnyTeacher) -> None:
         self._teacher = teacher
+        self.looks_ahead = isinstance(teacher, ServedTeacher)
 
-    def signal(self, tokens_BT: torch.Tensor, windows: np.ndarray) -> Signal:
+    def signal(self, tokens_BT: torch.Tensor, windows: np.ndarray, following: torch.Tensor | None = None) -> Signal:
         """Its hidden states and head, or its logits where its head cannot be taken apart."""
         inputs = tokens_BT[:, :-1]
         if self._teacher.head is None:
             return Signal(teacher_logits=self._teacher.logits(inputs))
+        if isinstance(self._teacher, ServedTeacher):
+            hidden = self._teacher.hidden(inputs, None if following is None else following[:, :-1])
+            return Signal(teacher_hidden=hidden, teacher_head=self._teacher.head)
         return Signal(teacher_hidden=self._teacher.hidden(inputs), teacher_head=self._teacher.head)
 
 
@@ -68,7 +83,9 @@ class TargetsOnDisk:
     def __init__(self, store: TargetStore, device: torch.device) -> None:
         self._store, self._device = store, device
 
-    def signal(self, tokens_BT: torch.Tensor, windows: np.ndarray) -> Signal:
+    looks_ahead = False
+
+    def signal(self, tokens_BT: torch.Tensor, windows: np.ndarray, following: torch.Tensor | None = None) -> Signal:
         """The targets of the windows, sparse or whole."""
         targets = self._store.read(windows)
         if isinstance(targets, SparseTargets):
