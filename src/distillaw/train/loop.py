@@ -384,10 +384,10 @@ def _with_next(feed: BatchFeed, due: list[StudentRun]) -> Iterator[tuple[Batch, 
     if not any(run.source.looks_ahead for run in due):
         yield from ((batch, None) for batch in feed.batches(step))
         return
-    goes_on = any(run.until > step + 1 for run in due)
-    upcoming = itertools.islice(feed.batches(step + 1), 1) if goes_on else [None]
-    for batch, following in itertools.pairwise(itertools.chain(feed.batches(step), upcoming)):
-        yield batch, following[0] if following else None
+    upcoming = feed.batches(step + 1) if any(run.until > step + 1 for run in due) else iter(())
+    following = itertools.chain((batch[0] for batch in feed.batches(step)), (batch[0] for batch in upcoming))
+    next(following)
+    yield from ((batch, next(following, None)) for batch in feed.batches(step))
 
 
 def _gathered(runs: Sequence[StudentRun], key: Callable[[StudentRun], object]) -> list[list[StudentRun]]:
