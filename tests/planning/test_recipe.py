@@ -1,6 +1,8 @@
 """The recipe of a question, and what outcomes taught of gains by published laws."""
 
+import csv
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,13 +18,7 @@ from distillaw.verifying.retrodiction import Retrodiction, retrodict
 
 STRONG = {"student_tokens": "20B", "teacher_params": ["1.2B"], "teacher_tokens": ["2T"], "with_flips": False}
 WEAK = STRONG | {"teacher_params": ["100M"], "teacher_tokens": ["2B"]}
-
-
-ASKED_AT_ED838093 = (
-    *("pss-smollm-221M", "pss-coder-1B", "switch-t5-random", "dsmoe-350M-full", "dsmoe-350M-staged"),
-    *("genome-kd-by-position", "genome-kd-by-disagreement"),
-)
-"""Rows with a question of the seventeen that entered last (docs/retrodiction.md)."""
+ANSWERS = Path(__file__).parents[2] / "dev" / "answers.csv"
 
 
 def gain(**asked):
@@ -218,14 +214,18 @@ def test_the_planner_is_no_worse_on_published_outcomes_than_its_page_says(answer
     assert 0.85 <= score.covered / score.intervals <= 0.95
     known = [pair for pair in answered.rows if pair[0].source in ASKED_ONLY]
     fresh = [pair for pair in known if pair[0].source in ("arXiv:2410.18779", "github:numenta/nupic.research#483")]
-    latest = [pair for pair in known if pair[0].id in ASKED_AT_ED838093]
-    old, new, last = (
-        Retrodiction(rows=tuple(rows)).score for rows in ([p for p in known if p not in fresh + latest], fresh, latest)
+    with ANSWERS.open(encoding="utf-8") as file:
+        asked_of = {row["id"]: row["version"][:8] for row in csv.DictReader(file)}
+    seven, thirteen = ([p for p in known if asked_of[p[0].id] == commit] for commit in ("ed838093", "d3eba0d5"))
+    old, new, last, today = (
+        Retrodiction(rows=tuple(rows)).score
+        for rows in ([p for p in known if p not in fresh + seven + thirteen], fresh, seven, thirteen)
     )
     assert len(old.rows) - old.refused == 10 and old.brier < 0.18 < 0.21 and old.wrong <= 1
     assert len(new.rows) == 3 and new.brier < 0.09 and not new.wrong
-    assert len(last.rows) == 7 and last.brier < 0.2 < last.base and not last.wrong
+    assert len(last.rows) - last.refused == 7 and last.brier < 0.2 < last.base and not last.wrong
     assert last.covered == last.intervals == 4
+    assert len(today.rows) - today.refused == 13 and today.brier < today.base < 0.25 and not today.wrong
 
 
 def test_probabilities_are_numbers(answered):
