@@ -153,10 +153,7 @@ class MadeStudy:
         loss = row["mean"] + documents + rng.normal(0, SEED_SD)
         tokens = np.full(DOCUMENTS, DOCUMENT_TOKENS)
         known = {key: value for key, value in row.items() if key != "mean"}
-        run = Run(
-            row=known | {"loss": float(loss.mean()), "loss_se": float(loss.std() / DOCUMENTS**0.5)},
-            folder=None,
-        )
+        run = Run(row=known | {"loss": float(loss.mean()), "loss_se": float(loss.std() / DOCUMENTS**0.5)}, folder=None)
         if scored:  # what reading heldout.parquet leaves behind
             run.__dict__["scores"] = DocumentScores(
                 document=np.arange(DOCUMENTS), tokens=tokens, loss_sum=loss * tokens

@@ -108,27 +108,18 @@ BROKEN = {
     "interior-batch": (_other_batch, "0.1M distilled would take 128"),
     "horizon": (_best_rate_falls, "x0.5 the rate is better by 0."),
     "steps": (lambda s: s.edit(lambda r: r["tokens"] == BUDGETS[0], steps=400), "400 steps"),
-    "disjoint-text": (
-        lambda s: s.edit(lambda r: r["run_id"] == "teacher-good", split="student"),
-        "read their text",
-    ),
+    "disjoint-text": (lambda s: s.edit(lambda r: r["run_id"] == "teacher-good", split="student"), "read their text"),
     "union": (_teacher_is_its_text, "gains -0."),
     "seen-text": (_seen_teacher_is_useless, "gains -0."),
     "equal-flop": (_dear_teachers, "gains -0."),
-    "single-epoch": (
-        lambda s: s.edit(lambda r: r["tokens"] == BUDGETS[-1], unique_tokens=BUDGETS[0]),
-        "4 times",
-    ),
+    "single-epoch": (lambda s: s.edit(lambda r: r["tokens"] == BUDGETS[-1], unique_tokens=BUDGETS[0]), "4 times"),
     "seeds": (lambda s: s.drop(lambda r: r["seed"] > 2 and r["params"] == 400_000), "3 of 400k"),
     "paired-errors": (_noisy, "errors above a third"),
     "teacher-range": (lambda s: s.drop(lambda r: "strong" in r["run_id"]), "0.71 to"),
     "equal-loss-pairs": (_loss_is_not_all, "different in 9"),
     "embedding-share": (lambda s: s.edit(lambda r: r["params"] == 100_000, width=80), "41 %"),
     "lambda": (lambda s: s.edit(is_control("lambda"), mean=lambda r: r["mean"] - 0.1), "lambda 0.5 by +0."),
-    "temperature": (
-        lambda s: s.edit(is_control("temperature"), mean=lambda r: r["mean"] - 0.1),
-        "temperature 2 by +",
-    ),
+    "temperature": (lambda s: s.edit(is_control("temperature"), mean=lambda r: r["mean"] - 0.1), "temperature 2 by +"),
 }
 
 
@@ -168,15 +159,7 @@ def test_what_is_missing_is_not_done_and_has_a_remedy(study, name):
 
 def test_a_study_without_teachers_has_nothing_to_control_there(study):
     study.drop(lambda r: r["teacher_run"] is not None or r["role"] == "teacher")
-    for name in (
-        "disjoint-text",
-        "union",
-        "seen-text",
-        "equal-flop",
-        "teacher-range",
-        "equal-loss-pairs",
-        "lambda",
-    ):
+    for name in ("disjoint-text", "union", "seen-text", "equal-flop", "teacher-range", "equal-loss-pairs", "lambda"):
         assert checked(ALL[name], study).status == "not applicable", name
     assert checked(ALL["interior-rate"], study).status == "passed"
 

@@ -28,14 +28,7 @@ def _student(arm, teacher, start, loss, *, seed=0, rate=0.01, tokens=10_000, **m
 
 
 def _teacher(name):
-    row = {
-        "run_id": name,
-        "role": "teacher",
-        "purpose": "teacher",
-        "arm": "fresh",
-        "init": "fresh",
-        "seed": 0,
-    }
+    row = {"run_id": name, "role": "teacher", "purpose": "teacher", "arm": "fresh", "init": "fresh", "seed": 0}
     return row | {"params": 100_000, "tokens": 30_000, "loss": 3.0, "peak_lr": 0.01}
 
 

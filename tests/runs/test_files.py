@@ -38,11 +38,7 @@ def test_what_is_no_file_is_never_replaced(tmp_path, make, words):
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [
-        (errno.ENOSPC, "Free space"),
-        (errno.EROFS, "Choose another place"),
-        (errno.ENOTDIR, "Give a file name"),
-    ],
+    [(errno.ENOSPC, "Free space"), (errno.EROFS, "Choose another place"), (errno.ENOTDIR, "Give a file name")],
 )
 def test_advice_fits_what_happened(tmp_path, number, words):
     said = str(disk_error(tmp_path, OSError(number, os.strerror(number))))

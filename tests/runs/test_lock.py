@@ -48,9 +48,7 @@ def hold(tmp_path):
     def start(*prefix: str, no_flock: bool = False) -> subprocess.Popen:
         options = ["no-flock"] if no_flock else []
         process = subprocess.Popen(
-            [*prefix, sys.executable, "-c", HOLD, str(tmp_path / ".lock"), *options],
-            stdout=subprocess.PIPE,
-            text=True,
+            [*prefix, sys.executable, "-c", HOLD, str(tmp_path / ".lock"), *options], stdout=subprocess.PIPE, text=True
         )
         started.append(process)
         assert process.stdout is not None and process.stdout.readline() == "held\n"
@@ -74,10 +72,7 @@ def no_flock(monkeypatch):
 
 def test_the_refusal_says_who_holds_it_since_when(hold, tmp_path):
     process = hold()
-    with (
-        pytest.raises(RunError, match=rf"the study .*\(pid {process.pid} on .+, since 20..-..-..T"),
-        _lock(tmp_path),
-    ):
+    with pytest.raises(RunError, match=rf"the study .*\(pid {process.pid} on .+, since 20..-..-..T"), _lock(tmp_path):
         pass
 
 
@@ -168,13 +163,7 @@ def test_a_torn_record_of_a_killed_process_does_not_block(tmp_path):
 
 def test_of_many_processes_at_once_one_gets_it(tmp_path):
     """Started together on a stale record, without flock: exactly one holds it at any moment."""
-    text = {
-        "host": "vm",
-        "pid": 999_999_999,
-        "since": "long ago",
-        "machine": lock.this_machine(),
-        "started": "1",
-    }
+    text = {"host": "vm", "pid": 999_999_999, "since": "long ago", "machine": lock.this_machine(), "started": "1"}
     record_of(tmp_path / ".lock").write_text(json.dumps(text))
     processes = [
         subprocess.Popen(

@@ -4,12 +4,7 @@ from distillaw.runs.record import Search, read_searches
 
 
 def test_searches_are_read_arm_by_arm_and_what_cannot_be_read_is_left_out():
-    grid = [
-        {"peak_lr": 0.02, "loss": 4.1},
-        {"peak_lr": 0.01, "loss": 4.2},
-        {"peak_lr": 0.04, "loss": None},
-        "junk",
-    ]
+    grid = [{"peak_lr": 0.02, "loss": 4.1}, {"peak_lr": 0.01, "loss": 4.2}, {"peak_lr": 0.04, "loss": None}, "junk"]
     rate = {"grid": grid, "best": 0.02, "interior": True}
     batch = {"grid": [{"batch_tokens": 1024, "loss": 4.1}], "best": 1024, "interior": False}
     arms = [

@@ -49,18 +49,7 @@ def write(folder: Path) -> Path:
 def start(study: Path, folder: Path, *options: str) -> subprocess.Popen:
     """`distillaw study run` as a process of its own; checkpoints every half second."""
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "distillaw",
-            "study",
-            "run",
-            str(study),
-            "--out",
-            str(folder),
-            "--json",
-            *options,
-        ],
+        [sys.executable, "-m", "distillaw", "study", "run", str(study), "--out", str(folder), "--json", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -99,10 +99,7 @@ def test_a_kill_loses_nothing_finished_and_changes_nothing(models, compared, tmp
     words, _, record = compared
     environment = os.environ | {"DISTILLAW_CHECKPOINT_SECONDS": "0"}
     process = subprocess.Popen(
-        _command(models, tmp_path, *words),
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        _command(models, tmp_path, *words), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     while not list(tmp_path.glob("trunks/*/state/step-*")) and process.poll() is None:
         time.sleep(0.02)

@@ -92,11 +92,7 @@ def test_all_jobs_are_asked_for_at_once(queue, slurm):
     for job in (1, 2, 3):
         queue.put(job, "PREEMPTED|None" if job == 2 else "FAILED|None")
     ends = [(lost(future).how, each.where) for each, future in zip(tasks, futures, strict=True)]
-    assert sorted(ends) == [
-        ("FAILED", "Slurm job 1"),
-        ("FAILED", "Slurm job 3"),
-        ("PREEMPTED", "Slurm job 2"),
-    ]
+    assert sorted(ends) == [("FAILED", "Slurm job 1"), ("FAILED", "Slurm job 3"), ("PREEMPTED", "Slurm job 2")]
 
 
 def test_a_state_in_words_says_what_a_job_waits_for(queue, slurm):
@@ -252,13 +248,7 @@ def order(tmp_path, monkeypatch):
     """A task without jobs, of a scheduler that lives."""
     monkeypatch.setattr(worker, "_prepare", lambda threads: None)
     with held(tmp_path / "study", "it") as claim:
-        yield {
-            "folder": str(tmp_path / "study"),
-            "name": "one",
-            "holder": claim.token,
-            "threads": 1,
-            "jobs": [],
-        }
+        yield {"folder": str(tmp_path / "study"), "name": "one", "holder": claim.token, "threads": 1, "jobs": []}
 
 
 @pytest.fixture

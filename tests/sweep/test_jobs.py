@@ -324,11 +324,7 @@ def test_a_cell_may_bring_its_rate_and_is_no_control_for_it():
 
 def test_controls_are_runs_of_their_own_that_no_law_sees():
     weak = DesignSpec(
-        name="lambda",
-        params=("0.1M",),
-        tokens=(20_000,),
-        teachers=("0.2M@30k",),
-        training={"distill_weight": 0.5},
+        name="lambda", params=("0.1M",), tokens=(20_000,), teachers=("0.2M@30k",), training={"distill_weight": 0.5}
     )
     union = DesignSpec(name="union", params=("0.1M",), tokens=(20_000,), teachers=("none",), split="union")
     rates = DesignSpec(name="horizon", params=("0.1M",), tokens=(20_000,), teachers=("none",), rates=(0.5, 1.0, 2.0))
@@ -339,10 +335,7 @@ def test_controls_are_runs_of_their_own_that_no_law_sees():
     (job,) = _students(ready, "control:union")
     assert job.trunk.split == "union"
     found = sorted(job.trunk.peak_lr for job in _students(ready, "control:horizon"))
-    assert found == [
-        pytest.approx(SPEC.peak_lr / 2),
-        pytest.approx(SPEC.peak_lr * 2),
-    ]  # times 1 is the grid's own
+    assert found == [pytest.approx(SPEC.peak_lr / 2), pytest.approx(SPEC.peak_lr * 2)]  # times 1 is the grid's own
     assert not any(serves_laws(f"control:{name}") for name in ("lambda", "union", "horizon"))
 
 
@@ -372,12 +365,7 @@ def _play_stopping(spec, world):
 
 def test_students_who_fall_behind_and_do_not_catch_up_get_no_longer_budget():
     budgets = (10_000, 20_000, 40_000)
-    lags = {
-        "none": (0.5, 0.6, 0.7),
-        "-0.05M-": (0.05, 0.3, 0.6),
-        "-0.2M-": (0, 0, 0),
-        "-0.4M-": (0.3, 0.2, 0.05),
-    }
+    lags = {"none": (0.5, 0.6, 0.7), "-0.05M-": (0.05, 0.3, 0.6), "-0.2M-": (0, 0, 0), "-0.4M-": (0.3, 0.2, 0.05)}
     spec = replace(
         SPEC,
         tuning=TuningSpec(enabled=False),

@@ -55,13 +55,7 @@ def _finish(pilots: Pilots, job: TrunkJob, tokens: int, loss: float) -> None:
     run = pilots.study.run(trunk.run_id(tokens))
     if run.state() == "done":  # a search's trunk that goes on
         return
-    facts = {
-        "run_id": run.path.name,
-        "tokens": tokens,
-        "loss": loss,
-        "params": trunk.params,
-        "seed": trunk.seed,
-    }
+    facts = {"run_id": run.path.name, "tokens": tokens, "loss": loss, "params": trunk.params, "seed": trunk.seed}
     run.path.mkdir(parents=True)
     noise = np.array([0.4, -0.4, 0.8, -0.8])
     run.write_heldout(list(range(4)), [100] * 4, list(100 * loss + noise * (trunk.teacher_run is not None)))
@@ -194,11 +188,7 @@ def test_a_stage_is_paired_runs_of_one_stream(pilots):
         assert set(pair) == {None, "oracle:window=1"}
         alone, taught = pair[None], pair["oracle:window=1"]
         assert (alone.peak_lr, taught.peak_lr) == (4e-3, 8e-3)
-        assert (alone.shape, alone.split, alone.batch_tokens) == (
-            taught.shape,
-            taught.split,
-            taught.batch_tokens,
-        )
+        assert (alone.shape, alone.split, alone.batch_tokens) == (taught.shape, taught.split, taught.batch_tokens)
 
 
 def test_results_are_paired_by_document(pilots):

@@ -29,11 +29,7 @@ def one_worker(study: StudyFolder) -> LocalExecutor:
 def run_with(workers: int, study: Path, folder: Path) -> None:
     """The study with processes of this machine."""
     run_study(
-        load_study(study),
-        folder,
-        place=lambda study: LocalExecutor(study, workers),
-        display=Display(),
-        command="test",
+        load_study(study), folder, place=lambda study: LocalExecutor(study, workers), display=Display(), command="test"
     )
 
 
@@ -224,10 +220,7 @@ def test_two_processes_on_one_folder_are_kept_apart(tiny, tmp_path):
     from distillaw.runs.lock import held
 
     folder = tmp_path / "study"
-    with (
-        held(folder, "it"),
-        pytest.raises(RunError, match=r"another process \(pid \d+ on .+, since .+\)"),
-    ):
+    with held(folder, "it"), pytest.raises(RunError, match=r"another process \(pid \d+ on .+, since .+\)"):
         run_study(load_study(tiny), folder, place=one_worker, display=Display(), command="test")
 
 

@@ -25,11 +25,7 @@ def _load(path, old, new):
         ("peak_lr = 0.01", "peak_lr = true", ["expected float", "True"]),
         ("[tuning]", "cooldown = 1.5\n[tuning]", ["cooldown = 1.5", "[0.01, 1]"]),
         ("[tuning]", 'decay = "cosinus"\n[tuning]', ["decay = 'cosinus'", "did you mean 'cosine'", "sqrt"]),
-        (
-            "[tuning]",
-            'divergence = "forward_kl"\n[tuning]',
-            ["'forward_kl'", "did you mean 'forward-kl'", "jsd"],
-        ),
+        ("[tuning]", 'divergence = "forward_kl"\n[tuning]', ["'forward_kl'", "did you mean 'forward-kl'", "jsd"]),
         ("[tuning]", 'precision = "fp16"\n[tuning]', ["precision = 'fp16'", "fp32, bf16"]),
         ("[tuning]", "beta = 1.5\n[tuning]", ["beta = 1.5", "[0, 1]"]),
         ("[tuning]", "skew = 1.0\n[tuning]", ["skew = 1 ", "0.999"]),
@@ -41,18 +37,10 @@ def _load(path, old, new):
         ('params = "0.05M"\ntokens = "8k"', 'path = "/nowhere"', ["/nowhere", "config.json"]),
         ('params = "0.05M"\ntokens = "8k"', 'params = "0.05M"', ["tokens"]),
         ("[tuning]", "[[cells]]\ntokens = [100]\n[tuning]", ["[[cells]]", "20 batches"]),
-        (
-            "[tuning]",
-            '[[cells]]\ntokens = ["8k"]\nteachers = ["0.05M@16"]\n[tuning]',
-            ["did you mean '0.05M@8k'"],
-        ),
+        ("[tuning]", '[[cells]]\ntokens = ["8k"]\nteachers = ["0.05M@16"]\n[tuning]', ["did you mean '0.05M@8k'"]),
         ("[tuning]", '[[cells]]\ntokens = ["8k"]\nsplit = "both"\n[tuning]', ["split = 'both'", "union"]),
         ("[tuning]", '[[cells]]\ntokens = ["8k"]\nsplit = "union"\n[tuning]', ["give them a name"]),
-        (
-            "[tuning]",
-            '[[cells]]\ntokens = ["8k"]\ninit = "pruned"\nname = "p"\n[tuning]',
-            ["cuts students out"],
-        ),
+        ("[tuning]", '[[cells]]\ntokens = ["8k"]\ninit = "pruned"\nname = "p"\n[tuning]', ["cuts students out"]),
         (
             "[tuning]",
             '[[cells]]\ntokens = ["8k"]\nname = "h"\nrates = [2.0]\nholdout = true\n[tuning]',
@@ -171,16 +159,8 @@ CONTROL = '[[cells]]\nname = "arm"\ntokens = ["8k"]\nteachers = ["{teacher}"]\np
 @pytest.mark.parametrize(
     ("size", "extra", "words"),
     [
-        (
-            "0.3M",
-            'init = "pruned"',
-            r"arm: the student 0.3M cannot be cut out of .*: it has 80 width, its teacher 32",
-        ),
-        (
-            "0.03M",
-            "[cells.training]\ntop_k = 5\ndivergence = 'reverse-kl'",
-            "'reverse-kl' with top_k = 5.*infinite",
-        ),
+        ("0.3M", 'init = "pruned"', r"arm: the student 0.3M cannot be cut out of .*: it has 80 width, its teacher 32"),
+        ("0.03M", "[cells.training]\ntop_k = 5\ndivergence = 'reverse-kl'", "'reverse-kl' with top_k = 5.*infinite"),
     ],
 )
 def test_controls_that_cannot_be_are_refused(tiny, size, extra, words):

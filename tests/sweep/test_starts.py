@@ -17,10 +17,7 @@ from small_teacher import SHAPE, write_teacher
 SPEC = StudySpec(
     name="arms",
     students=StudentsSpec(
-        params=("0.03M", "0.1M"),
-        tokens=(10_000, 20_000),
-        starts=("fresh", "pruned", "fixed"),
-        reference="0.4M@30k",
+        params=("0.03M", "0.1M"), tokens=(10_000, 20_000), starts=("fresh", "pruned", "fixed"), reference="0.4M@30k"
     ),
     teachers=(
         TeacherSpec(params="0.05M", tokens=30_000),
@@ -140,11 +137,7 @@ def test_the_search_of_fresh_students_from_a_teacher_is_for_studies_that_have_th
         return {(trunk.start_arm, trunk.arm) for trunk in trunks if trunk.role == "student"}
 
     alone = ("fresh", "supervised")  # batch and teachers' rates rest on it
-    assert searched(starts=("pruned",), reference="") == {
-        alone,
-        ("pruned", "supervised"),
-        ("pruned", "distilled"),
-    }
+    assert searched(starts=("pruned",), reference="") == {alone, ("pruned", "supervised"), ("pruned", "distilled")}
     assert ("fresh", "distilled") in searched(starts=("fresh", "pruned"), reference="")
 
 
@@ -228,9 +221,7 @@ def test_rates_of_cut_students_are_searched_beside_those_of_students_with_a_teac
 @pytest.mark.parametrize("count", [0, 1])
 def test_an_arm_with_fewer_than_two_teachers_is_refused(count):
     spec = replace(
-        SPEC,
-        teachers=SPEC.teachers[:count],
-        students=replace(SPEC.students, starts=("pruned",), reference=""),
+        SPEC, teachers=SPEC.teachers[:count], students=replace(SPEC.students, starts=("pruned",), reference="")
     )
     with pytest.raises(ConfigError, match=f"with {count} teachers"):
         check_study(_with_corpus(spec))

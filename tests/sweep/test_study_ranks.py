@@ -61,20 +61,12 @@ def test_runs_of_two_processes_are_those_of_one_and_a_killed_rank_is_named_and_r
     spec = load_study(tmp_path / "shared.toml")
     with workers_here():
         alone = run_study(
-            spec,
-            tmp_path / "one",
-            place=lambda study: LocalExecutor(study, 1),
-            display=Display(),
-            command="test",
+            spec, tmp_path / "one", place=lambda study: LocalExecutor(study, 1), display=Display(), command="test"
         )
     display = Killer()
     display.folder = str(tmp_path / "two")
     shared = run_study(
-        spec,
-        tmp_path / "two",
-        place=lambda study: LocalExecutor(study, 1, TWO),
-        display=display,
-        command="test",
+        spec, tmp_path / "two", place=lambda study: LocalExecutor(study, 1, TWO), display=display, command="test"
     )
     assert display.killed and any("rank 1 of 2 killed by SIGKILL" in note for note in display.notes)
     assert not alone.failed and not shared.failed and len(shared.done) == len(alone.done)

@@ -111,8 +111,7 @@ def test_a_batch_is_not_said_to_be_interior_at_rates_at_which_its_neighbours_wer
 def test_the_distilled_arm_moves_its_rates_but_not_the_batch():
     plan = _plan()
     search, _ = _run(
-        lambda lookup: search_students("distilled", lookup, plan, batch=0),
-        _bowl({"small": 1, "large": -1}, 1, -2),
+        lambda lookup: search_students("distilled", lookup, plan, batch=0), _bowl({"small": 1, "large": -1}, 1, -2)
     )
     near = Place("distilled", "small")
     assert search.batch == 0

@@ -194,18 +194,9 @@ def _spoilt(path: Path, change) -> Path:
     ("change", "said_of_it"),
     [
         (lambda rows: rows[0].pop("prompt_token_ids"), "return_token_ids"),
-        (
-            lambda rows: rows[0]["prompt_token_ids"].__setitem__(3, 300),
-            "token 300 is beyond the text's vocabulary",
-        ),
-        (
-            lambda rows: [row.clear() or row.update(text="a") for row in rows],
-            "neither vLLM's prompt_logprobs nor",
-        ),
-        (
-            lambda rows: [row["prompt_token_ids"].__delitem__(slice(20, None)) for row in rows],
-            "no row of 32 tokens",
-        ),
+        (lambda rows: rows[0]["prompt_token_ids"].__setitem__(3, 300), "token 300 is beyond the text's vocabulary"),
+        (lambda rows: [row.clear() or row.update(text="a") for row in rows], "neither vLLM's prompt_logprobs nor"),
+        (lambda rows: [row["prompt_token_ids"].__delitem__(slice(20, None)) for row in rows], "no row of 32 tokens"),
     ],
 )
 def test_what_is_wrong_with_a_dump_is_said(tmp_path, text, said, change, said_of_it):
@@ -231,12 +222,7 @@ def test_what_a_dump_cannot_give_is_refused(tmp_path, text, said):
 @pytest.mark.parametrize(
     "config",
     [
-        {
-            "exact_k": 4,
-            "exact_dtype": "bfloat16",
-            "polynomial_terms": [0, 1, 2, "sqrt"],
-            "term_dtype": "float32",
-        },
+        {"exact_k": 4, "exact_dtype": "bfloat16", "polynomial_terms": [0, 1, 2, "sqrt"], "term_dtype": "float32"},
         {
             "exact_k": 2,
             "exact_dtype": "float16",

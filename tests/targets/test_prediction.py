@@ -9,12 +9,7 @@ from distillaw.targets.store import TargetStore
 
 @pytest.mark.parametrize(
     "scheme",
-    [
-        Scheme(),
-        Scheme(estimator="top-k", k=16),
-        Scheme(estimator="top-p", k=60, p=0.8),
-        Scheme(estimator="full"),
-    ],
+    [Scheme(), Scheme(estimator="top-k", k=16), Scheme(estimator="top-p", k=60, p=0.8), Scheme(estimator="full")],
     ids=lambda scheme: scheme.estimator,
 )
 def test_the_size_is_predicted_within_two_per_cent(build, scheme):

@@ -109,10 +109,7 @@ TERM, INTERRUPT = signal.SIGTERM, signal.SIGINT
 
 @pytest.mark.parametrize(
     "calls",
-    [
-        [((TERM,), (1,))],
-        pytest.param([((TERM,), (0, 1)), ((INTERRUPT, INTERRUPT), (0, 1))], marks=pytest.mark.slow),
-    ],
+    [[((TERM,), (1,))], pytest.param([((TERM,), (0, 1)), ((INTERRUPT, INTERRUPT), (0, 1))], marks=pytest.mark.slow)],
     ids=["one rank", "both"],
 )
 def test_ranks_that_are_asked_to_stop_save_at_one_step_and_go_on_bit_for_bit(tmp_path, calls):

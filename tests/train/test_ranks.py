@@ -66,11 +66,7 @@ def test_two_ranks_train_as_one_does_to_the_last_bit_of_float32_when_computed_in
 
 @pytest.mark.parametrize(
     ("world", "sharding"),
-    [
-        pytest.param(2, "ddp", marks=pytest.mark.slow),
-        (2, "fsdp"),
-        pytest.param(3, "ddp", marks=pytest.mark.slow),
-    ],
+    [pytest.param(2, "ddp", marks=pytest.mark.slow), (2, "fsdp"), pytest.param(3, "ddp", marks=pytest.mark.slow)],
 )
 def test_ranks_resume_bit_for_bit(fresh_study, trunk, world, sharding):
     """Step 29 lies in the cooldown. Three ranks: their sums depend on the order of the addends."""

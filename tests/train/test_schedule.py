@@ -33,12 +33,7 @@ def test_warm_up_is_linear_and_complete():
 
 def test_a_rate_that_falls_is_whole_up_to_its_first_budget_and_a_power_of_the_tokens_beyond():
     run = schedule_for(
-        tokens=100_000,
-        batches=BatchPlan(1000),
-        warmup_tokens=5000,
-        cooldown=0.2,
-        power=0.5,
-        power_tokens=10_000,
+        tokens=100_000, batches=BatchPlan(1000), warmup_tokens=5000, cooldown=0.2, power=0.5, power_tokens=10_000
     )
     assert run.factor(9) == 1.0
     assert run.factor(39) == pytest.approx(0.5), "four times the tokens, half the rate"

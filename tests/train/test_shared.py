@@ -19,12 +19,7 @@ from distillaw.shapes import Shape
 from distillaw.sweep.arms import ArmsSpec, recipe_of_arms, text_of_arms
 
 SHAPE = Shape(layers=3, width=48, ffn=96, heads=3, kv_heads=3, head_dim=16, vocab=300, context=128)
-WISHES = {
-    "keep": 0.6,
-    "tokens": 1500,
-    "heldout_tokens": 700,
-    "context": 64,
-}  # 23 windows: the ranks' parts differ
+WISHES = {"keep": 0.6, "tokens": 1500, "heldout_tokens": 700, "context": 64}  # 23 windows: the ranks' parts differ
 
 
 @pytest.fixture(scope="module")

@@ -4,16 +4,7 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
-from distillaw.controls.control import (
-    LEAST_POINTS,
-    LEAST_SEEDS,
-    LEVEL,
-    STRONG,
-    WEAK,
-    Control,
-    below,
-    worst,
-)
+from distillaw.controls.control import LEAST_POINTS, LEAST_SEEDS, LEVEL, STRONG, WEAK, Control, below, worst
 from distillaw.controls.study_runs import StudyRuns
 from distillaw.errors import CacheError
 from distillaw.planning.measured import MeasuredPoint

@@ -122,10 +122,7 @@ class StudyRuns:
         wanted = self.record.target
         if wanted is None:
             return max(taught, key=lambda cell: (cell.params, cell.tokens))
-        return min(
-            taught,
-            key=lambda c: abs(np.log(c.params / wanted[0])) + abs(np.log(c.tokens / wanted[1])),
-        )
+        return min(taught, key=lambda c: abs(np.log(c.params / wanted[0])) + abs(np.log(c.tokens / wanted[1])))
 
     def variants(self, setting: str) -> dict[Place, dict[float, dict[int, Run]]]:
         """Runs that differ from the grid's in one numeric setting alone: place -> value -> seed -> run.

@@ -133,9 +133,7 @@ def read_scores(path: Path) -> DocumentScores:
     except (OSError, pa.ArrowException) as error:
         raise CacheError(f"{path}: cannot be read ({error}); run the study again to have it made") from error
     scores = DocumentScores(
-        document=table["document"].to_numpy(),
-        tokens=table["tokens"].to_numpy(),
-        loss_sum=table["loss_sum"].to_numpy(),
+        document=table["document"].to_numpy(), tokens=table["tokens"].to_numpy(), loss_sum=table["loss_sum"].to_numpy()
     )
     if not len(scores.tokens) or scores.tokens.sum() <= 0 or not np.isfinite(scores.loss_sum).all():
         raise DataError(f"{path}: no documents, or a loss that is not finite; delete the run folder and run it again")

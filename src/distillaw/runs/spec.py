@@ -312,14 +312,7 @@ def spec_record(spec: TrunkSpec, tokens: int) -> dict[str, object]:
 def shared_batches(spec: TrunkSpec) -> tuple[object, ...]:
     """What trunks must have in common to read the same batches at the same steps."""
     recipe = spec.recipe
-    return (
-        spec.split,
-        spec.seed,
-        spec.batches,
-        spec.data_hash,
-        recipe.context,
-        recipe.micro_batch_tokens,
-    )
+    return (spec.split, spec.seed, spec.batches, spec.data_hash, recipe.context, recipe.micro_batch_tokens)
 
 
 def shared_teacher(spec: TrunkSpec) -> tuple[object, ...]:
@@ -389,14 +382,7 @@ class Branch:
     @property
     def name(self) -> str:
         """Readable name plus the hash of everything that determines its weights."""
-        identity = [
-            self.fork.trunk.trunk_id,
-            self.fork.step,
-            self.spec.trunk_id,
-            self.window,
-            self.anneal,
-            self.order,
-        ]
+        identity = [self.fork.trunk.trunk_id, self.fork.step, self.spec.trunk_id, self.window, self.anneal, self.order]
         return f"{self.spec.arm}-x{self.multiple:g}-order{self.order}-{content_hash(identity, digits=8)}"
 
     def folder(self, study: Path) -> Path:

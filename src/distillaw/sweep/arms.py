@@ -234,10 +234,7 @@ def _compare(spec: ArmsSpec, arms: Mapping[str, TrunkJob], study: StudyFolder, c
         row: dict[str, object] = {"arm": arm, "taught": results[arm]["teacher_run"] is not None}
         row |= {key: results[arm][key] for key in keys}
         behind = paired_difference(scores[arm], scores[order[0]])
-        row |= {
-            "behind_best": behind.mean,
-            "behind_best_interval": None if arm == order[0] else behind.interval(),
-        }
+        row |= {"behind_best": behind.mean, "behind_best_interval": None if arm == order[0] else behind.interval()}
         rows.append(row)
     first = scores[order[0]]
     return {

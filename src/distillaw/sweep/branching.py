@@ -22,15 +22,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from distillaw.data.prepare import check_home, prepare_data, require_tokens
 from distillaw.errors import ConfigError, RunError
-from distillaw.large_batch.branch_test import (
-    Branches,
-    BranchVerdict,
-    Comparison,
-    compare,
-    decide,
-    order_noise,
-    smooth,
-)
+from distillaw.large_batch.branch_test import Branches, BranchVerdict, Comparison, compare, decide, order_noise, smooth
 from distillaw.models.parallel import Ranks, join_ranks, keep_freed_memory
 from distillaw.quantities import finite
 from distillaw.runs.execution import launched
@@ -89,9 +81,7 @@ def branch_test(spec: BranchSpec, folder: Path, *, display: Display, command: st
         own = single_job(spec.single, study, store, display, command).trunk
         spec = _at_known_tokens(spec, study, own)
         require_tokens(
-            store,
-            {"student": spec.fork_tokens[-1] + spec.window_tokens},
-            context=spec.single.training.context,
+            store, {"student": spec.fork_tokens[-1] + spec.window_tokens}, context=spec.single.training.context
         )
         set_threads(ranks, own.total_params)
         forks = _Test(spec, study, planned_trunks(spec, own), display, ranks).run()
@@ -155,20 +145,9 @@ class _Test:
     """One call: what is missing is trained, in order."""
 
     def __init__(
-        self,
-        spec: BranchSpec,
-        study: StudyFolder,
-        trunks: Mapping[str, TrunkSpec],
-        display: Display,
-        ranks: Ranks,
+        self, spec: BranchSpec, study: StudyFolder, trunks: Mapping[str, TrunkSpec], display: Display, ranks: Ranks
     ) -> None:
-        self._spec, self._study, self._trunks, self._display, self._ranks = (
-            spec,
-            study,
-            trunks,
-            display,
-            ranks,
-        )
+        self._spec, self._study, self._trunks, self._display, self._ranks = (spec, study, trunks, display, ranks)
 
     @cached_property
     def _group(self) -> TrunkGroup:

@@ -173,9 +173,7 @@ class Planner:
                 octaves = math.log2(sizes[lesson.source] / sizes[mild.source])
                 depth = octaves / math.log2(sizes[most.source] / sizes[mild.source])
                 rates = CutRates(
-                    mild=own,
-                    deepest=self.tuned_rates(known[most], most.name),
-                    depth=min(max(depth, 0.0), 1.0),
+                    mild=own, deepest=self.tuned_rates(known[most], most.name), depth=min(max(depth, 0.0), 1.0)
                 )
             self._add_lessons(ready, rates, batch, [lesson])
 

@@ -117,12 +117,7 @@ def parts_of(jobs: Sequence[TrunkJob], wanted: Callable[[str], bool]) -> list[Tr
 
 
 def release(
-    jobs: Sequence[TrunkJob],
-    losses: Mapping[str, float],
-    ended: frozenset[str],
-    *,
-    margin: float,
-    is_complete: bool,
+    jobs: Sequence[TrunkJob], losses: Mapping[str, float], ended: frozenset[str], *, margin: float, is_complete: bool
 ) -> tuple[list[TrunkJob], list[str]]:
     """The budgets of a study's grid that may be trained now.
 
@@ -152,12 +147,7 @@ def release(
 
 
 def _race(
-    race: Sequence[TrunkJob],
-    losses: Mapping[str, float],
-    ended: frozenset[str],
-    margin: float,
-    *,
-    is_complete: bool,
+    race: Sequence[TrunkJob], losses: Mapping[str, float], ended: frozenset[str], margin: float, *, is_complete: bool
 ) -> list[tuple[TrunkJob, tuple[int, ...], str]]:
     """Each job of one size and seed with its released budgets, and why it was stopped, if it was."""
     arms = {job.trunk.trunk_id: job.trunk.teacher_run or f"alone {job.trunk.cut_from or ''}" for job in race}

@@ -260,11 +260,7 @@ def branches_of(spec: BranchSpec, fork: Fork, taught: TrunkSpec) -> list[Branch]
     """
     return [
         Branch(
-            fork=fork,
-            spec=_at_batch(taught, batch, spec),
-            window=spec.window_tokens,
-            anneal=spec.anneal,
-            order=order,
+            fork=fork, spec=_at_batch(taught, batch, spec), window=spec.window_tokens, anneal=spec.anneal, order=order
         )
         for batch in spec.batches
         for order in range(spec.orders)
@@ -313,10 +309,7 @@ def branch_cost(spec: BranchSpec) -> BranchCost:
     single, forks = spec.single, len(spec.fork_tokens)
     student, teacher = _forward(single)
     count = len(spec.batches) * spec.orders * forks
-    noise, way = (
-        spec.noise_batches * single.batch_tokens * forks,
-        0 if spec.at_checkpoint else spec.fork_tokens[-1],
-    )
+    noise, way = (spec.noise_batches * single.batch_tokens * forks, 0 if spec.at_checkpoint else spec.fork_tokens[-1])
     read = [
         *((trunk, way) for trunk in spec.trunk_arms),
         *((loss, count * spec.window_tokens + noise) for _, loss in spec.pairs),

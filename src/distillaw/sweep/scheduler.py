@@ -350,10 +350,7 @@ class Scheduler:
         """The steps that trunks and cooldowns have saved, and which runs are done: all progress changes it."""
         runs = [self._study.run(run_id) for job in jobs for run_id in job.run_ids]
         folders = [self._study.trunk(job.trunk.trunk_id) for job in jobs] + [run.path for run in runs]
-        return [
-            *(saved_step(folder / "state") for folder in folders),
-            *(run.state() == "done" for run in runs),
-        ]
+        return [*(saved_step(folder / "state") for folder in folders), *(run.state() == "done" for run in runs)]
 
     def _fail(self, job: TrunkJob, errors: dict[str, str]) -> None:
         self._outcome.failed.update(errors)

@@ -257,7 +257,6 @@ def started(
         ffn=text.get("intermediate_size") or 4 * text["hidden_size"],
         heads=text["num_attention_heads"],
         start=ModelStart(
-            folder=str(Path(folder).resolve()) if Path(folder).exists() else folder,
-            fingerprint=fingerprint(source),
+            folder=str(Path(folder).resolve()) if Path(folder).exists() else folder, fingerprint=fingerprint(source)
         ),
     )

@@ -280,11 +280,7 @@ def write_study(
             "command": command,
             "target": target,
             "set": list(settings),
-            "machine": {
-                "cores": os.cpu_count(),
-                "platform": platform.platform(),
-                "python": platform.python_version(),
-            },
+            "machine": {"cores": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()},
             "data": {
                 "corpus": spec.data.source,
                 "documents": manifest["documents"],
@@ -313,10 +309,7 @@ def _tokenizer_in_words(spec: StudySpec) -> str:
 
 
 _RECORDED = ("torch", "transformers", "tokenizers", "numpy")
-_NEEDED = {
-    "train": ("torch", "transformers", "tokenizers", "pyarrow", "rensa"),
-    "report": ("jinja2", "matplotlib"),
-}
+_NEEDED = {"train": ("torch", "transformers", "tokenizers", "pyarrow", "rensa"), "report": ("jinja2", "matplotlib")}
 
 
 def require_trainable() -> None:
@@ -394,8 +387,7 @@ def _arm(
     }
     if (arm, size) in search.batch_interior:
         tried = sorted(
-            (p for p in search.points if (p.place, p.rate) == (most, search.rate[most])),
-            key=lambda p: p.batch,
+            (p for p in search.points if (p.place, p.rate) == (most, search.rate[most])), key=lambda p: p.batch
         )
         batches = [entry(point) | {"multiplier": 2.0**point.batch} for point in tried]
         best = planner.batch_tokens(search.batch)

@@ -175,10 +175,7 @@ def _watch(told: dict[str, Any], worker: _Worker) -> str:
             )
             ranks.append(process)
             assert process.stdin is not None
-            with (
-                contextlib.suppress(BrokenPipeError),
-                process.stdin as pipe,
-            ):  # one that has died is seen below
+            with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # one that has died is seen below
                 pipe.write(json.dumps(told | {"parent": os.getpid()}).encode())
         is_asked, until = False, float("inf")
         while any(rank.poll() is None for rank in ranks) and time.monotonic() < until:
@@ -230,10 +227,7 @@ def _end_with(parent: int) -> None:
 
 
 def _try(
-    jobs: list[TrunkJob],
-    study: StudyFolder,
-    report: Callable[[int, float], None],
-    ranks: "Ranks | None" = None,
+    jobs: list[TrunkJob], study: StudyFolder, report: Callable[[int, float], None], ranks: "Ranks | None" = None
 ) -> dict[str, str]:
     """Train; what failed is marked so in its folder. Returns run -> error."""
     from distillaw.models.parallel import is_lost_peer

@@ -307,11 +307,7 @@ class StoreCost:
 
     def record(self) -> dict[str, object]:
         """For JSON."""
-        return {
-            **asdict(self),
-            "bytes_per_position": self.bytes_per_position,
-            "break_even_students": self.break_even,
-        }
+        return {**asdict(self), "bytes_per_position": self.bytes_per_position, "break_even_students": self.break_even}
 
 
 def predict_cost(maker: AnyMaker, plan: StorePlan, ranks: Ranks = ALONE) -> StoreCost:

@@ -280,12 +280,7 @@ def _table(path: Path) -> Any:
     return pq.read_table(path, columns=["compressed_logprobs", "bytepacked_indices"])
 
 
-_TYPES = {
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float32": torch.float32,
-    "float64": torch.float64,
-}
+_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
 
 
 def _distillkit(path: Path, number: int, config: Mapping[str, Any]) -> Row:

@@ -181,10 +181,7 @@ def _schedule(branch: Branch) -> RateSchedule:
     end = branch.fork.step + branch.steps
     decaying = max(1, round(branch.anneal * branch.steps)) if branch.anneal else 0
     return RateSchedule(
-        warmup_steps=0,
-        branch_step=end - decaying,
-        total_steps=end + (decaying == 0),
-        decay=branch.spec.recipe.decay,
+        warmup_steps=0, branch_step=end - decaying, total_steps=end + (decaying == 0), decay=branch.spec.recipe.decay
     )
 
 
@@ -272,11 +269,6 @@ def fork_noise(branch: Branch, group: TrunkGroup, *, batches: int, report: Repor
         log.add(small_sq=small_sq, big_sq=big_sq)
         trainer.state.optimizer.zero_grad(set_to_none=True)
         report(big, float("nan"))
-    record: dict[str, object] = {
-        "arm": spec.arm,
-        "small": log.small,
-        "big": log.big,
-        **asdict(log.estimate(level=0.9)),
-    }
+    record: dict[str, object] = {"arm": spec.arm, "small": log.small, "big": log.big, **asdict(log.estimate(level=0.9))}
     write_json(file, record)
     return record

@@ -38,10 +38,7 @@ from distillaw.runs.record import evenly
 from distillaw.runs.spec import ModelStart, TrunkSpec, shared_batches, shared_teacher
 from distillaw.runs.store import StudyFolder
 from distillaw.targets.store import TargetStore
-from distillaw.train.checkpoint import (
-    TrainState,
-    new_tracker,
-)
+from distillaw.train.checkpoint import TrainState, new_tracker
 from distillaw.train.log import Mirror
 from distillaw.train.loop import BatchFeed, Report, StudentRun, Trainer, advance, silent
 from distillaw.train.metering import RunSpeed, StepMeter

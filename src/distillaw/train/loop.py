@@ -35,14 +35,7 @@ from distillaw.train.checkpoint import TrainState, save_state
 from distillaw.train.log import Write, open_log
 from distillaw.train.metering import Clock, GradientNorms, RunSpeed, SpikeGuard, StepMeter, noise_row
 from distillaw.train.optim import RateSchedule, own_settings, set_batch, set_learning_rate
-from distillaw.train.stacked import (
-    HAVE_GRAPHS,
-    STACKING_PAYS,
-    CapturedStacks,
-    can_capture,
-    can_stack,
-    stacked_losses,
-)
+from distillaw.train.stacked import HAVE_GRAPHS, STACKING_PAYS, CapturedStacks, can_capture, can_stack, stacked_losses
 from distillaw.train.student import Signal, SignalSource
 
 METRICS, DISTANCES, STATE = "metrics.jsonl", "distances.jsonl", "state"
@@ -303,8 +296,7 @@ def advance(
             read = feed.plan.at(due[0].step) * len(due)
             losses = _step(due, feed, logs, stacked=stacked, graphs=graphs)
             stop, save = feed.ranks.sum(
-                _asks_to_stop(report, read, losses),
-                float(feed.ranks.is_first and time.monotonic() - saved > every),
+                _asks_to_stop(report, read, losses), float(feed.ranks.is_first and time.monotonic() - saved > every)
             )
             if stop or save:
                 began = time.monotonic()
@@ -405,12 +397,7 @@ def _stack_key(run: StudentRun) -> object:
 
 
 def _accumulate(
-    runs: list[StudentRun],
-    tokens: torch.Tensor,
-    signals: list[Signal],
-    *,
-    last: bool,
-    graphs: CapturedStacks | None,
+    runs: list[StudentRun], tokens: torch.Tensor, signals: list[Signal], *, last: bool, graphs: CapturedStacks | None
 ) -> None:
     """Add the gradients of one micro-batch to runs that are computed together; graphs only of whole batches."""
     trainers = [run.trainer for run in runs]

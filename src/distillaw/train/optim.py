@@ -130,11 +130,7 @@ def build_optimizer(
         hidden = parameter.dim() >= 2 and parameter is not embedding  # experts lie in one tensor of three axes
         (matrices if hidden else others).append(parameter)
     groups = [
-        {
-            "params": matrices,
-            "lr_scale": 1.0 if width is None else BASE_WIDTH / width,
-            "weight_decay": weight_decay,
-        },
+        {"params": matrices, "lr_scale": 1.0 if width is None else BASE_WIDTH / width, "weight_decay": weight_decay},
         {"params": others, "lr_scale": 1.0, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)

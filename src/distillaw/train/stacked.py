@@ -274,12 +274,7 @@ class _Stack:
     def accumulate(self, tokens_BT: torch.Tensor, signals: Sequence[Signal]) -> list[LossParts]:
         outputs = iter(self._run([tokens_BT, *(x for signal in signals for x in _tensors(signal))]))
         every = [
-            LossParts(
-                next(outputs),
-                next(outputs) if taught else None,
-                next(outputs) if read else None,
-                next(outputs),
-            )
+            LossParts(next(outputs), next(outputs) if taught else None, next(outputs) if read else None, next(outputs))
             for taught, read in self._have
         ]
         for parameters in self._parameters:

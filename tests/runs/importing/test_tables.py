@@ -47,12 +47,7 @@ def test_other_peoples_checkpoints_fit_as_they_are(law_runs, tmp_path):
     assert "179 of 199 rows lie before the end of their run" in found.notes[0]
     found.save(tmp_path / "gemstones.parquet")
     result = fit(
-        tmp_path / "gemstones.parquet",
-        family="chinchilla",
-        delta=1e-3,
-        bootstrap=0,
-        check=False,
-        calibrate=False,
+        tmp_path / "gemstones.parquet", family="chinchilla", delta=1e-3, bootstrap=0, check=False, calibrate=False
     )
     assert (result.ngroups, result.params_convention) == (20, "total")
     assert result.objective == pytest.approx(0.0019640865, rel=1e-6)  # as published

@@ -346,12 +346,7 @@ class Convention:
 
 
 def find_convention(
-    chosen: ColumnChoice,
-    names: Mapping[str, ColumnChoice],
-    *,
-    told: str | None,
-    vocab: float | None,
-    matrices: int,
+    chosen: ColumnChoice, names: Mapping[str, ColumnChoice], *, told: str | None, vocab: float | None, matrices: int
 ) -> Convention:
     """The convention of a source's params column."""
     if told is not None and told not in CONVENTIONS:

@@ -39,11 +39,7 @@ _WHOLE = 2.0**63
 def types() -> dict[str, str]:
     """`int64`, `double` or `string` of every column of the table."""
     ours = {key: str(kind) for key, kind in column_types().items()}
-    return {
-        **ours,
-        "supervised_loss": "double",
-        **dict.fromkeys((*PROVENANCE, "params_convention"), "string"),
-    }
+    return {**ours, "supervised_loss": "double", **dict.fromkeys((*PROVENANCE, "params_convention"), "string")}
 
 
 def texts(values: Iterable[object]) -> NDArray:
