@@ -8,6 +8,7 @@ import pytest
 from rate_bounds import octaves_off
 
 from distillaw.errors import RunError
+from distillaw.runs.paired import DocumentScores
 from distillaw.runs.store import RESULT_KEYS, StudyFolder
 from distillaw.settling.noise import RateCheck, Rates
 from distillaw.settling.pilots import Pilots, Tuned
@@ -58,7 +59,8 @@ def _finish(pilots: Pilots, job: TrunkJob, tokens: int, loss: float) -> None:
     facts = {"run_id": run.path.name, "tokens": tokens, "loss": loss, "params": trunk.params, "seed": trunk.seed}
     run.path.mkdir(parents=True)
     noise = np.array([0.4, -0.4, 0.8, -0.8])
-    run.write_heldout(list(range(4)), [100] * 4, list(100 * loss + noise * (trunk.teacher_run is not None)))
+    sums = 100 * loss + noise * (trunk.teacher_run is not None)
+    run.write_heldout(DocumentScores.numbered(tokens=np.full(4, 100), loss_sum=sums))
     run.finish(dict.fromkeys(RESULT_KEYS) | facts)
 
 

@@ -46,10 +46,9 @@ def study(tmp_path_factory):
     purposes = {}
     for path in sorted((folder / "runs").iterdir()):
         run, row = RunFolder(path), json.loads((path / "result.json").read_text())
-        table = pq.read_table(path / "heldout.parquet")
         spec = {key: row[key] for key in ("run_id", "group", "role", "params", "tokens", "seed", "teacher_run")}
         run.write_spec(spec | json.loads((path / "spec.json").read_text()))
-        run.write_heldout(*(table[name].to_pylist() for name in ("document", "tokens", "loss_sum")))
+        run.write_heldout(run.scores())
         (path / "metrics.jsonl").write_text('{"step": 1, "loss": 5.5}\n{"step": 2, "loss": 5.25}\n')
         run.finish(dict.fromkeys(RESULT_KEYS) | row)
         purposes[path.name, "fresh"] = row["purpose"]

@@ -201,7 +201,7 @@ def test_a_damaged_checkpoint_is_named(study, trunk, damage):
             file.write_bytes(raw)
         case "missing":
             file.unlink()
-    with pytest.raises(CacheError, match=r"distcp: the checkpoint is damaged.*Delete"):
+    with pytest.raises(CacheError, match=r"distcp: .*The checkpoint is damaged. Delete"):
         train_trunk(trunk, [2048], study)
 
 

@@ -522,8 +522,7 @@ def finished(
     """Write scores, model and card; result.json last. The first rank does."""
 
     def write() -> dict[str, object]:
-        documents = list(range(len(scores.tokens)))  # of heldout.parquet: a conversation or a pair each
-        at.folder.run.write_heldout(documents, scores.tokens.tolist(), scores.loss_sum.tolist())
+        at.folder.run.write_heldout(scores)  # a conversation or a pair is a document
         model = merged_model(trainer.model, spec, at.folder.path / "adapter")
         if (balance := getattr(at.start.source.config(), "router_aux_loss_coef", None)) is not None:
             # the trainer, which was told not to balance, set it to 0

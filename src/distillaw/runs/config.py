@@ -31,7 +31,6 @@ def read_toml(path: Path, *, written_by: str = "`distillaw study new` writes a s
     """Read a TOML file.
 
     Args:
-        path: of the file.
         written_by: the command that writes such a file, as the error of an empty one says it.
 
     Raises:
@@ -61,7 +60,6 @@ def from_table(cls: type[T], table: object, where: str) -> T:
     Args:
         cls: a dataclass whose fields are str, bool, int, float, nested dataclasses, tuples of these, or mappings
             that are left as they are.
-        table: what TOML gave.
         where: the table's name for messages, e.g. `[data]`.
 
     Raises:
@@ -97,8 +95,6 @@ def check_bounds(bounds: Bounds, settings: object, where: str) -> None:
     """Refuse numbers out of range.
 
     Args:
-        bounds: of some fields of the settings.
-        settings: a dataclass.
         where: what stands before a field's name, e.g. `training.`.
 
     Raises:

@@ -64,8 +64,6 @@ def write_json(path: Path, value: Mapping[str, object], *, is_ours: bool = True)
     """Write one JSON object atomically, at full float precision, NaN refused.
 
     Args:
-        path: the file.
-        value: what it holds.
         is_ours: whether it carries its checksum; not where others decide what its keys are.
     """
     whole = sealed(value) if is_ours else value

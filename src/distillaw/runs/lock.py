@@ -140,11 +140,6 @@ class HolderWatch:
 def held(folder: Path, what: str, say: Callable[[str], None] = lambda message: None) -> Iterator[Claim]:
     """Make a folder ours, hold it for the duration, and clear away what killed calls left unfinished in it.
 
-    Args:
-        folder: missing, empty or ours.
-        what: as in `locked`.
-        say: as in `locked`.
-
     Raises:
         ConfigError: the folder holds something else; nothing has been written.
         RunError: another process holds it, or the folder cannot be written.
@@ -161,7 +156,6 @@ def locked(path: Path, what: str, say: Callable[[str], None] = lambda message: N
 
     Args:
         path: the lock file; its record is `path` with `.json` added.
-        what: what is held, for the message.
         say: told when a silent process of another machine is waited for.
 
     Raises:
@@ -230,8 +224,6 @@ def is_alive(record: Path, holder: Holder, *, seconds: float = WATCH_SECONDS) ->
     """Whether the process that a record names still lives.
 
     Args:
-        record: the record.
-        holder: what it says.
         seconds: how long to watch one of another machine.
     """
     if holder.machine == this_machine():

@@ -70,8 +70,6 @@ def fieller_interval(top: float, bottom: float, cov: NDArray[np.float64], *, t: 
     that they are no interval.
 
     Args:
-        top: numerator.
-        bottom: denominator.
         cov: of numerator and denominator, shape (2, 2).
         t: quantile of Student's t.
     """

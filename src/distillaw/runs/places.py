@@ -71,10 +71,6 @@ def says_ours(file: Path) -> bool:
 def check_name(name: str, what: str) -> str:
     """A name that becomes a part of a path: one plain component, on every system.
 
-    Args:
-        name: as given.
-        what: where it was given, for the message, e.g. `name` of a study file.
-
     Returns:
         The name.
 
@@ -103,10 +99,6 @@ def check_name(name: str, what: str) -> str:
 
 def check_folder(folder: Path, option: str = "--out") -> None:
     """Refuse a folder that is not ours to write into; writes nothing itself.
-
-    Args:
-        folder: ours, empty, or still to be made.
-        option: what the user named it with.
 
     Raises:
         ConfigError: a file or a broken link is there, it holds something else, or it cannot be written.
@@ -192,7 +184,6 @@ def replacing(path: Path, *, known: bool = False) -> Iterator[Path]:
     Where `path` is a symbolic link, the file that it leads to is replaced.
 
     Args:
-        path: the file.
         known: a record beside it says that it is ours, or the user said to replace it.
 
     Raises:
@@ -270,7 +261,6 @@ def remove_folder(folder: Path, *, inside: Path | None = None) -> bool:
     """Remove a folder that carries our mark, at once as others see it; anything else is left.
 
     Args:
-        folder: what is to go.
         inside: a folder of ours that a library fills: what lies in it needs no mark of its own.
 
     Returns:
@@ -295,10 +285,6 @@ def remove_file(file: Path, *, known: bool = False) -> None:
     """Remove a file of a folder of ours, or one that says that it is ours; anything else is left.
 
     Of a link the link goes, and only in a folder of ours.
-
-    Args:
-        file: the file.
-        known: this process has made it.
     """
     place = file.parent.resolve() / file.name
     is_ours = known or _lies_in_ours(place) or (not file.is_symlink() and says_ours(file))

@@ -182,18 +182,13 @@ class RunFolder:
         files = [file for place in (self.path, self.path / "model") for file in place.glob("[!.]*") if file.is_file()]
         return {FILES: digests(self.path, [file for file in files if file.name not in _UNSIGNED])}
 
-    def write_heldout(self, documents: list[int], tokens: list[int], loss_sums: list[float]) -> None:
+    def write_heldout(self, scores: DocumentScores) -> None:
         """Write heldout.parquet: one row per held-out document, so that any two runs can be paired."""
         import pyarrow as pa
         from pyarrow import parquet as pq
 
-        table = pa.table(
-            {
-                "document": pa.array(documents, pa.int64()),
-                "tokens": pa.array(tokens, pa.int64()),
-                "loss_sum": pa.array(loss_sums, pa.float64()),
-            }
-        )
+        columns = {"document": scores.document, "tokens": scores.tokens, "loss_sum": scores.loss_sum}
+        table = pa.table({name: pa.array(values) for name, values in columns.items()})
         write_with(self.path / HELDOUT, lambda path: pq.write_table(table, path))
 
 
@@ -307,9 +302,6 @@ def evaluation_columns(run: Path) -> dict[str, float]:
 
     A run's own `ece` is that on its study's held-out documents; `text_ece` is that on the text it was evaluated on.
 
-    Args:
-        run: the run's folder.
-
     Raises:
         CacheError: evaluation.json is damaged.
     """
@@ -337,7 +329,6 @@ def put_into_study(model: Path, evaluation: Path) -> None:
 
     Args:
         model: the evaluated folder; a run's is STUDY/runs/RUN_ID with result.json.
-        evaluation: evaluation.json.
     """
     run = model.resolve()
     if run.parent.name != "runs" or not (run / "result.json").exists():

@@ -260,7 +260,6 @@ def select(table: Mapping[str, ArrayLike], where: Mapping[str, str]) -> NDArray[
     """Indices of the rows that satisfy every condition.
 
     Args:
-        table: columns of equal length.
         where: {column: value}; a value is compared as text, `*` and `?` stand for anything, and in a column of
             numbers as a number.
 

@@ -109,10 +109,6 @@ def train_arms(
     """Train every arm (what is finished is left as it is), compare them and write arms.json and runs.parquet.
 
     Args:
-        spec: what is compared.
-        folder: for tokens, checkpoints and runs.
-        display: told about progress.
-        command: how the user called, for the record.
         ranks: the processes that train every arm together; all call this.
 
     Returns:

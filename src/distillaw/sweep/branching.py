@@ -56,10 +56,7 @@ def branch_test(spec: BranchSpec, folder: Path, *, display: Display, command: st
     """Run what a branch test still lacks, decide, and write branch.json.
 
     Args:
-        spec: the test.
         folder: for tokens, checkpoints and branches; that of `distillaw train` of the same file serves as well.
-        display: told about progress.
-        command: how the user called, for the record.
 
     Returns:
         What branch.json holds.
@@ -306,11 +303,7 @@ def fork_record(
     """The record of one fork.
 
     Args:
-        spec: the test.
         branches: by trunk's and branches' loss; all finished.
-        reached: the fork of each trunk.
-        noise: noise scales, where they were measured.
-        study: the folder.
     """
     before = {arm: float(fork["loss"]) for arm, fork in reached.items()}
     arms = {pair: BranchArm(each, spec, study, before=before[pair[0]]) for pair, each in branches.items()}

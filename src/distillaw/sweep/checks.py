@@ -27,7 +27,6 @@ def load_study(path: Path, *, corpus: str | None = None, settings: Sequence[str]
     """Read and check a study file.
 
     Args:
-        path: the TOML file.
         corpus: overrides data.corpus, for studies of text that the user brings.
         settings: KEY=VALUE each, over the file's (runs/config.py).
 
@@ -385,7 +384,6 @@ def check_cuts(spec: StudySpec, vocab_size: int, external: Callable[[str], Shape
     Of the teachers trained here a pruned arm takes those that hold a student; who names teachers means each of them.
 
     Args:
-        spec: the study.
         vocab_size: of the study; that of teachers trained in it as well.
         external: a model from outside as runs name it -> its shape; without it only the others are looked at.
 

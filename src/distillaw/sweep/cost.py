@@ -84,14 +84,7 @@ class StudyCost:
 def study_cost(
     spec: StudySpec, vocab_size: int, *, facts: Facts | None = None, progress: Progress | None = None
 ) -> StudyCost:
-    """FLOP, time and disk of what is left of a study: runs as if searches stayed, time with their moves.
-
-    Args:
-        spec: the study.
-        vocab_size: of its text.
-        facts: of the folder it is trained in; None: there is none yet.
-        progress: what is on disk there; None: nothing.
-    """
+    """FLOP, time and disk of what is left of a study: runs as if searches stayed, time with their moves."""
     facts = facts or Facts(vocab_size=vocab_size, data_hash="dry-run", fingerprints={})
     progress = progress or NOTHING
     every = Planner(spec, facts, progress, guess=True).ready_jobs().jobs
@@ -116,7 +109,6 @@ def jobs_cost(jobs: list[TrunkJob], forward: Mapping[str, float]) -> StudyCost:
     """FLOP, time and disk of some jobs.
 
     Args:
-        jobs: trunks and their budgets.
         forward: teacher, as runs name it -> FLOP of one forward pass, per token.
     """
     reading = _teacher_flops(jobs, forward)
@@ -272,9 +264,7 @@ def stored_targets(jobs: Sequence[TrunkJob], forward: Mapping[str, float], vocab
     """The bound for some jobs.
 
     Args:
-        jobs: trunks and their budgets.
         forward: teacher, as runs name it -> FLOP of one forward pass, per token.
-        vocab_size: entries of the vocabulary.
     """
     streams: dict[str, dict[object, float]] = {}
     distinct: dict[str, float] = {}
@@ -311,10 +301,8 @@ def makespan(jobs: Sequence[TrunkJob], seconds: Sequence[float], wanted: Sequenc
 
     Args:
         jobs: what is to be trained, one job per trunk, the most urgent first.
-        seconds: of each on one core.
         wanted: all jobs by purpose, of a study or of its searches: they tell which trunks a search asks for; none if
             there is no search.
-        workers: cores.
     """
     of = {job.trunk.trunk_id: one for job, one in zip(jobs, seconds, strict=True)}
     steps, searches = _steps(wanted), {j.trunk.trunk_id for j in wanted if j.trunk.purpose == "tuning"}

@@ -41,9 +41,7 @@ def exposure(name: str, source: str, store: TokenStore) -> Exposure:
     """What a teacher has read of a text.
 
     Args:
-        name: of the teacher, for words.
         source: an oracle, a folder, or a name on the hub.
-        store: the students' text.
     """
     if is_oracle(source):
         return Exposure(name=name, shared=Shared(student=0.0, validation=0.0))

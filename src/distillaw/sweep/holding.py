@@ -35,10 +35,6 @@ def hold_study(study: StudyFolder, say: Callable[[str], None]) -> Iterator[Claim
     Workers of a killed scheduler notice, save and end by themselves, but not in the same instant; a new worker on the
     same trunk beside them would be one too many.
 
-    Args:
-        study: the folder; made if need be.
-        say: told whom one waits for.
-
     Raises:
         RunError: another process works on it, or it cannot be written.
     """

@@ -44,9 +44,6 @@ class Planner:
         """A planner of one moment.
 
         Args:
-            spec: the study.
-            facts: what else jobs depend on.
-            progress: what is on disk.
             holdout: whether held-out students may be trained (their predictions are frozen).
             guess: take searches without an answer to stay where they are, and what is not trained to be there: the
                 whole study as far as it can be foreseen.

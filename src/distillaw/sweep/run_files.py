@@ -251,13 +251,7 @@ def planned_trunks(spec: BranchSpec, own: TrunkSpec) -> dict[str, TrunkSpec]:
 
 
 def branches_of(spec: BranchSpec, fork: Fork, taught: TrunkSpec) -> list[Branch]:
-    """The branches of one fork on one loss: by multiple, then order.
-
-    Args:
-        spec: the test.
-        fork: where.
-        taught: the trunk's spec on the branches' loss.
-    """
+    """The branches of one fork on one loss: by multiple, then order."""
     return [
         Branch(
             fork=fork, spec=_at_batch(taught, batch, spec), window=spec.window_tokens, anneal=spec.anneal, order=order

@@ -411,7 +411,6 @@ def share_out(
 
     Args:
         ready: jobs in the order they should start.
-        workers: how many are free.
         crashes: how often a trunk's worker has died; such trunks are trained alone.
         stacked: students of one stream go together whatever teaches them; those of one shape are one batched model.
     """

@@ -50,10 +50,6 @@ def run_single(
     """Train the run, or find it finished.
 
     Args:
-        single: the run.
-        folder: for tokens, checkpoints and the run.
-        display: told about progress (by the first rank).
-        command: how the user called, for the record.
         ranks: the processes that train it together; all call this.
         tracker: mirror the scalars to it.
 
@@ -156,10 +152,6 @@ def train_here(
     """Train trunks that read one stream side by side; each teacher reads every batch once for all of its students.
 
     Args:
-        jobs: trunks and budgets.
-        study: where tokens, trunks and runs lie.
-        ranks: the processes that train together.
-        display: told about every job; None: nobody watches.
         mirror: given every row of the log as well.
 
     Raises:
@@ -230,8 +222,6 @@ def started(
 
     Args:
         trunk: its sizes, init and label are replaced.
-        folder: the model.
-        tokenizer: the text's.
         draws_weights: take only the architecture; the trunk's seed draws the weights.
 
     Raises:

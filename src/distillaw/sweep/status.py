@@ -206,10 +206,7 @@ def _left(ahead: StudyCost, model: float, running: Sequence[Running], work: _Wor
     """Seconds left, and how that was computed.
 
     Args:
-        ahead: the cost model's view of what is left.
         model: its core time for the finished runs that were measured.
-        running: what is in training.
-        work: what the journal measured.
     """
     part = {r.trunk: max(0.0, 1 - r.tokens / r.of_tokens) if r.of_tokens else 1.0 for r in running}
     seconds = [s * part.get(j.trunk.trunk_id, 1.0) for j, s in zip(ahead.jobs, ahead.seconds, strict=True)]

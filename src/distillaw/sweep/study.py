@@ -51,14 +51,9 @@ def run_study(
     """Train whatever the study still lacks and write its tables.
 
     Args:
-        spec: the study.
-        folder: where it lives; created if need be.
         place: opens the place where workers run; asked when the folder is held and checked.
-        display: told about every job.
-        command: how the user called, for the report.
         again: finished or failed runs to be done again; what they were is kept aside.
         holdout: whether held-out students are trained too; they wait until predictions of them are frozen.
-        settings: what was set beside the study's file, for the record.
 
     Returns:
         What was done, and every run of the study that has failed, now or before.

@@ -39,7 +39,6 @@ def open_text(
         data: a run's file, or a data folder.
         out: folder of the store; a run's text goes into its `data`.
         dry_run: prepare a run's text in a folder of its own, which goes when the process ends.
-        say: takes a line of progress.
     """
     if data.suffix != ".toml":
         return TokenStore.open(Path(os.path.realpath(data)), verify=True), WHOLE_SPLIT
@@ -112,12 +111,8 @@ def ask_teacher_again(
     """Compare stored targets with what the teacher says now.
 
     Args:
-        folder: of the store.
-        manifest: its own.
-        maker: loads teacher and text.
         teacher: where it lies now; None: where it was.
         data: where the tokens lie now; None: where they were.
-        windows: how many windows it is asked about.
 
     Raises:
         CacheError: teacher or tokens are not there, or are others.

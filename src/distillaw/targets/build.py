@@ -139,12 +139,8 @@ def build_shards(
     them at once: who has fewer shards to make lets it read the last windows again, until all are done.
 
     Args:
-        folder: the store's.
-        plan: of `opened_for_building`.
-        maker: teacher and text.
         progress: told of positions as they are finished, those found on the disk included.
         say: told of shards that are made anew.
-        ranks: processes that all call this.
 
     Raises:
         RunError: the disk is full; finished shards are kept.

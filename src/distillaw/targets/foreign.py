@@ -76,11 +76,6 @@ class Capture:
 def open_capture(teacher: str, context: int, vocab_size: int) -> "Capture":
     """A dump, its rows listed by their first `context` tokens.
 
-    Args:
-        teacher: the file or folder.
-        context: of the store.
-        vocab_size: of the text.
-
     Raises:
         CacheError: no layout that is known, a damaged row, or ids beyond the vocabulary.
     """

@@ -52,7 +52,6 @@ def estimate(logits_PV: torch.Tensor, labels_P: torch.Tensor, offsets_P: torch.T
         logits_PV: the teacher's logits, finite (a masked token: -1e30), any float type; computed in float32.
         labels_P: the tokens that follow, int64.
         offsets_P: random offsets in [0, 1), float64; used by `sampled`.
-        scheme: the estimator.
     """
     logits_PV = logits_PV.float()
     scaled_PV = logits_PV if scheme.temperature == 1 else logits_PV / scheme.temperature
@@ -82,7 +81,6 @@ def sample_systematic(probs_PV: torch.Tensor, offsets_P: torch.Tensor, samples: 
     Args:
         probs_PV: probabilities, float; rows need not sum to exactly 1.
         offsets_P: uniform in [0, 1), float64.
-        samples: N.
 
     Returns:
         Ids, ascending, int64, shape (P, N); E[share of id v] = p(v).

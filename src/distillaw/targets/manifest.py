@@ -348,8 +348,6 @@ def require_same(folder: Path, plan: StorePlan, wanted: dict[str, object]) -> No
     """Refuse a store that was made from something else.
 
     Args:
-        folder: where it lies.
-        plan: what it is.
         wanted: fields of the plan and the values they must have; None does not care.
 
     Raises:

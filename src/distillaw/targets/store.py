@@ -213,11 +213,8 @@ class TargetStore:
         """Open a finished store and refuse one that was made from something else.
 
         Args:
-            folder: where it lies.
             data_hash: of the token store whose windows will be asked for (`TokenStore.data_hash`).
             tokenizer_hash: of the student's tokenizer (`data/tokenizer.py`).
-            context: positions per window.
-            split: the split the windows are of.
             teacher_fingerprint: of the teacher that is expected (`models/source.py`).
             temperature: the one the loss will use; any suits `full`.
 

@@ -20,7 +20,7 @@ from torch.distributed import checkpoint as dcp
 from distillaw.errors import CacheError, ConfigError, RunError
 from distillaw.large_batch.instruments import DistanceTracker
 from distillaw.models.parallel import ALONE, Ranks, is_lost_peer
-from distillaw.runs.files import disk_error, file_sha256, read_json, write_json
+from distillaw.runs.files import FILES, check_files, digests, disk_error, read_json, vouched, write_json
 from distillaw.runs.places import MARK, claim_folder, move, remove_folder, remove_if_empty
 from distillaw.runs.store import saved_step
 
@@ -86,16 +86,9 @@ def save_state(state: TrainState, folder: Path, *, identity: str, ranks: Ranks =
     try:
         _write(state.tensors(), partial, ranks)
         if ranks.is_first:
-            hashes = {f.name: file_sha256(f) for f in sorted(partial.iterdir()) if f.name != MARK}
-            record = {
-                "identity": identity,
-                "step": state.step,
-                "seconds": state.seconds,
-                "notes": state.notes,
-                "ranks": ranks.world,
-                "tracks": state.tracker is not None,
-                "files": hashes,
-            }
+            facts = {"step": state.step, "seconds": state.seconds, "notes": state.notes, "ranks": ranks.world}
+            files = digests(partial, (file for file in partial.iterdir() if file.name != MARK))
+            record = {"identity": identity, **facts, "tracks": state.tracker is not None, FILES: files}
             write_json(partial / RECORD, record)
             _publish(partial, target)
     except OSError as error:
@@ -173,25 +166,14 @@ def _publish(partial: Path, target: Path) -> None:
 
 def _check(folder: Path, identity: str) -> None:
     """Refuse a checkpoint of another run, or one that is not what was written."""
+    remedy = f"The checkpoint is damaged. Delete {folder}; the run starts over"
     try:
-        record: dict[str, Any] = read_json(folder / RECORD)
+        record = read_json(folder / RECORD)
     except CacheError as error:
-        raise _damaged(folder / RECORD) from error
-    files, owner = record.get("files"), record.get("identity")
-    if not isinstance(files, dict) or owner is None:
-        raise _damaged(folder / RECORD)
-    if owner != identity:
+        raise CacheError(f"{folder / RECORD}: missing, or not what was written. {remedy}") from error
+    if (owner := record.get("identity")) != identity:
         raise RunError(f"{folder} belongs to {owner!r}, not {identity!r}. Delete it or use another folder")
-    for name, expected in files.items():
-        if not (folder / name).exists() or file_sha256(folder / name) != expected:
-            raise _damaged(folder / name)
-
-
-def _damaged(file: Path) -> CacheError:
-    return CacheError(
-        f"{file}: the checkpoint is damaged (missing, or its checksum is not the recorded one). "
-        f"Delete {file.parent}; the run starts over"
-    )
+    check_files(folder, record, vouched(record), remedy=remedy)
 
 
 def _quiet() -> warnings.catch_warnings:

@@ -8,10 +8,7 @@ loss at a fork: at fixed weights, so its batches are independent; tr(Sigma) and 
 on the same text, say whether the one's gradient is less noisy.
 """
 
-import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,16 +19,17 @@ from distillaw.data.shards import BatchOrder, ForkedOrder
 from distillaw.errors import DivergedError
 from distillaw.large_batch.instruments import AccumulationMeter
 from distillaw.large_batch.noise import NoiseLog
+from distillaw.models.parallel import ALONE
 from distillaw.models.scoring import score_heldout
 from distillaw.models.teacher import model_flops
-from distillaw.runs.files import check_files, read_json, read_json_lines, vouched, write_json, write_text
-from distillaw.runs.paired import DocumentScores
-from distillaw.runs.places import appending
+from distillaw.quantities import finite
+from distillaw.runs.files import check_files, read_json, read_json_lines, vouched, write_json
 from distillaw.runs.spec import Branch, Fork
 from distillaw.runs.store import RunFolder, saved_step
 from distillaw.train.checkpoint import load_state, remove_states, save_state
 from distillaw.train.group import TrunkGroup
-from distillaw.train.loop import BatchFeed, Report, StudentRun, Trainer, advance
+from distillaw.train.log import open_log
+from distillaw.train.loop import BatchFeed, Report, Trainer, advance
 from distillaw.train.optim import RateSchedule, own_settings
 
 FORK, RESULT, STEPS = "fork.json", "result.json", "steps.jsonl"
@@ -67,7 +65,7 @@ def reach_fork(fork: Fork, group: TrunkGroup, *, report: Report) -> dict[str, ob
     save_state(trainer.state, folder / "state", identity=trunk.trunk_id)
     remove_states(home / "state")
     scores = score_heldout(trainer.state.model, group.text.heldout)
-    _write_scores(folder, scores)
+    RunFolder(folder).write_heldout(scores)
     record: dict[str, object] = {
         "trunk": trunk.trunk_id,
         "arm": trunk.arm,
@@ -115,11 +113,17 @@ def run_branch(branch: Branch, group: TrunkGroup, *, report: Report) -> dict[str
         trainer.state.seconds = 0.0
     until = branch.fork.step + branch.steps
     run = group.student_run(trainer, _schedule(branch), until=until, home=folder, identity=branch.name)
-    with _step_losses(folder / STEPS, run, report) as counted:
+    with open_log(folder / STEPS, run.step, ALONE) as write:
+
+        def counted(tokens: int, loss: float) -> None:
+            if math.isfinite(loss):
+                write({"step": run.step - 1, "loss": loss})
+            report(tokens, loss)
+
         advance([run], _feed(branch, group), report=counted)
     scores = None if run.error else score_heldout(trainer.state.model, group.text.heldout)
     if scores is not None and math.isfinite(scores.loss):
-        _write_scores(folder, scores)
+        RunFolder(folder).write_heldout(scores)
         outcome = {"loss": scores.loss, "loss_se": scores.loss_se, "diverged": None}
     else:
         error = run.error or DivergedError("its held-out loss is not finite")
@@ -185,21 +189,6 @@ def _schedule(branch: Branch) -> RateSchedule:
     )
 
 
-@contextmanager
-def _step_losses(path: Path, run: StudentRun, report: Report) -> Iterator[Report]:
-    """A report that also writes every step's loss down; those past the run's checkpoint are written again."""
-    kept = [row for row in read_json_lines(path) if int(str(row["step"])) < run.step]
-    write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-    with appending(path, buffering=1) as stream:
-
-        def counted(tokens: int, loss: float) -> None:
-            if math.isfinite(loss):
-                stream.write(json.dumps({"step": run.step - 1, "loss": loss}) + "\n")
-            report(tokens, loss)
-
-        yield counted
-
-
 def _facts(branch: Branch, trainer: Trainer, group: TrunkGroup) -> dict[str, object]:
     spec, flops = branch.spec, model_flops(trainer.state.model, branch.spec.recipe.context)
     return {
@@ -213,18 +202,9 @@ def _facts(branch: Branch, trainer: Trainer, group: TrunkGroup) -> dict[str, obj
         "tokens": branch.window,
         "anneal": branch.anneal,
         "train_flops": 3 * flops * branch.window,
-        "teacher_flops": _or_none(group.teaching(spec).flops * branch.window),
+        "teacher_flops": finite(group.teaching(spec).flops * branch.window),
         "seconds": trainer.state.seconds,
     }
-
-
-def _or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _write_scores(folder: Path, scores: DocumentScores) -> None:
-    numbers = list(range(len(scores.tokens)))
-    RunFolder(folder).write_heldout(numbers, scores.tokens.tolist(), scores.loss_sum.tolist())
 
 
 MICRO_BATCHES = 8
@@ -241,9 +221,7 @@ def fork_noise(branch: Branch, group: TrunkGroup, *, batches: int, report: Repor
 
     Args:
         branch: of the trunk's own batch; only its loss and its text count.
-        group: text and teachers.
         batches: how many are measured; each is the trunk's batch, or `MICRO_BATCHES` sequences if that is more.
-        report: called after every batch.
 
     Returns:
         `NoiseScale` as a table with small and big batch in tokens.

@@ -108,11 +108,6 @@ def _calibration(spec: TrunkSpec, text: "Text") -> Iterator[torch.Tensor]:
 def start_model(spec: TrunkSpec, source: CutSource | None, *, end_of_text: int) -> "PreTrainedModel":
     """The model of a trunk at step 0, on the CPU in float32.
 
-    Args:
-        spec: the trunk.
-        source: of `cut_source`.
-        end_of_text: the tokenizer's id of it.
-
     Raises:
         ConfigError: the model on disk has other rows than the text's vocabulary.
         CacheError: the model on disk cannot be loaded, or is no longer what it was.
@@ -294,7 +289,6 @@ class TrunkGroup:
         """A student at step 0, or one whose checkpoint is still to be loaded.
 
         Args:
-            spec: the trunk.
             resumed: whether a checkpoint will replace its weights.
             home: the folder of the trunk that it is a branch of; None: it is a trunk itself.
 

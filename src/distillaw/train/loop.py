@@ -228,7 +228,6 @@ class StudentRun:
         Args:
             seconds: wall time since the step began, the teacher's share included.
             sharing: students that shared the teacher's forward pass.
-            logs: what it is written to.
         """
         trainer, state, began = self.trainer, self.trainer.state, time.perf_counter()
         tokens = trainer.batch_tokens
@@ -278,8 +277,6 @@ def advance(
 
     Args:
         runs: students that read `feed`, each with its own teacher.
-        feed: what they read.
-        report: progress callback.
         stacked: compute students of one shape as one model (train/stacked.py); None does as DISTILLAW_STACK says. On
             CUDA it is replayed from a captured graph (train/stacked.py).
 

@@ -58,7 +58,6 @@ class StepMeter:
         """A step begins.
 
         Args:
-            wanted: whether it is to be measured.
             micro_batches: equally large parts that this rank takes its share in; 1 where they are not equal.
             batch_tokens: of the step, over all ranks.
         """

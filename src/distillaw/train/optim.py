@@ -113,8 +113,6 @@ def build_optimizer(
         model: a causal LM; with a width one of the Llama family with an untied head.
         width: its hidden size; None: one rate for all weights.
         weight_decay: decoupled decay of matrices, per step and times the learning rate.
-        betas: moment decays of AdamW.
-        eps: its epsilon.
 
     Raises:
         ConfigError: the head shares the embedding's weights, which cannot follow the rates of both.

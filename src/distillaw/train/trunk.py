@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from distillaw.errors import DataError, DistillawError, DivergedError
@@ -24,7 +25,7 @@ from distillaw.models.teacher import AnyTeacher, model_flops, sharded_copy
 from distillaw.runs.files import read_json, write_json, write_with
 from distillaw.runs.paired import DocumentScores
 from distillaw.runs.spec import TrunkSpec, spec_record
-from distillaw.runs.store import CALIBRATION, CALIBRATION_KEYS, RunFolder, StudyFolder, saved_step
+from distillaw.runs.store import CALIBRATION, CALIBRATION_KEYS, RunFolder, StudyFolder, run_result, saved_step
 from distillaw.train.checkpoint import load_state, remove_states, save_state
 from distillaw.train.group import TrunkGroup, start_facts
 from distillaw.train.log import Mirror
@@ -56,16 +57,17 @@ def _write_run(
     group: TrunkGroup,
 ) -> None:
     text, scores = group.text, found.heldout
-    folder.write_heldout(list(range(len(scores.tokens))), scores.tokens.tolist(), scores.loss_sum.tolist())
+    folder.write_heldout(scores)
     unique = text.store.split(trainer.spec.split, context=trainer.spec.recipe.context).num_tokens
     result = _result(trainer, model, scores, folder, facts, group.teaching(trainer.spec).flops, unique)
     result |= _calibration(found, folder)
     result |= start_facts(trainer.spec, group.study.trunk(trainer.spec.trunk_id))
+    made_by = group.study.path / "study.json"
     card = ModelCard(
         result=result,
         spec=read_json(folder.path / "spec.json"),
         manifest=text.store.manifest,
-        command=_command(group.study.path / "study.json"),
+        command=str(read_json(made_by).get("command", "")) if made_by.exists() else "",
     )
     export_model(model, text.tokenizer, folder.path, card.text())
     folder.finish(result)
@@ -110,6 +112,7 @@ def _result(
     params, total_params = count_parameters(model)
     assert (params, total_params) == (spec.params, spec.total_params), "the shape was counted wrongly"
     trained = spec.batches.read(state.step) * spec.batch_tokens
+    device = torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu"
     return {
         "run_id": folder.path.name,
         "group": spec.trunk_id,
@@ -146,7 +149,7 @@ def _result(
         "teacher_flops": None if math.isnan(teacher_flops) else teacher_flops * trained,
         "teacher_flops_spent": 0.0 if spec.targets else teacher_flops * state.notes.get("teacher_tokens", 0.0),
         "seconds": state.seconds,
-        "device": _device_name(ranks),
+        "device": device if ranks.world == 1 else f"{ranks.world} x {device}",
         "vocab_size": spec.vocab_size,
         "context": spec.recipe.context,
     }
@@ -198,28 +201,10 @@ def score_teacher(teacher: AnyTeacher, heldout: HeldoutSet, file: Path, ranks: R
         "loss_se": scores.loss_se,
         "params": teacher.params,
         "total_params": teacher.total_params,
-        "tokens": _trained_tokens(Path(teacher.name)),
+        "tokens": run_result(teacher.name).get("tokens"),  # unknown where it is no run of ours
         "settings": teacher.settings,
     }
     ranks.first(lambda: write_json(file, facts))
-
-
-def _command(study_file: Path) -> str:
-    """What the user called to make this study or run."""
-    return str(read_json(study_file).get("command", "")) if study_file.exists() else ""
-
-
-def _trained_tokens(path: Path) -> object:
-    """Tokens an external teacher was trained on, if it is a run of ours; else unknown."""
-    file = path / "result.json"
-    return read_json(file).get("tokens") if file.exists() else None
-
-
-def _device_name(ranks) -> str:
-    import torch
-
-    name = torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu"
-    return name if ranks.world == 1 else f"{ranks.world} x {name}"
 
 
 def train_trunk(

@@ -123,7 +123,6 @@ def import_runs(paths: Sequence[Path], options: Options) -> Import:
     Args:
         paths: CSV, TSV, JSON lines and Parquet files, W&B offline folders, trackio databases, TensorBoard folders,
             study folders; their runs are put together.
-        options: what is known about them.
 
     Returns:
         Rows with the keys of the run table (losses in nats per token), not yet written.

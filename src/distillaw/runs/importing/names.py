@@ -251,7 +251,6 @@ def loss_unit(column: str, unit: str | None, bytes_per_token: float | None) -> U
     """The unit of a loss column.
 
     Args:
-        unit: one of `UNITS`, or None.
         bytes_per_token: bytes of the held-out text over its tokens, for bits per byte.
 
     Raises:
