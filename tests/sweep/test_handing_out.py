@@ -5,14 +5,14 @@ from concurrent.futures import Future
 import pytest
 
 from distillaw.errors import RunError
-from distillaw.runs.files import write_json
+from distillaw.runs.files import read_json_lines, write_json
 from distillaw.runs.lock import held
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep import scheduler
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.cost import study_cost
 from distillaw.sweep.executor import Executor, Lost
-from distillaw.sweep.holding import StudyJournal
+from distillaw.sweep.holding import JOURNAL
 from distillaw.sweep.ready import ReadyJobs
 from distillaw.sweep.scheduler import MAX_CRASHES, MAX_FRUITLESS, Display, Scheduler
 
@@ -124,7 +124,7 @@ def study(tiny, tmp_path):
 
 
 def events(study: Study, kind: str) -> list[dict]:
-    return [event for event in StudyJournal(study.folder.path).events() if event["event"] == kind]
+    return [event for event in read_json_lines(study.folder.path / JOURNAL) if event["event"] == kind]
 
 
 def test_a_task_that_ends_well_is_done(study):

@@ -16,7 +16,7 @@ from distillaw.sweep import cost as cost_module
 from distillaw.sweep import cost as module
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.cost import START_SECONDS, jobs_cost, makespan, study_cost, teacher_forward
-from distillaw.sweep.holding import StudyJournal
+from distillaw.sweep.holding import log_event
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress, left_of
 from distillaw.sweep.scheduler import share_out
@@ -126,6 +126,6 @@ def test_the_time_left_of_a_study_is_that_which_was_said_before_it_began(tiny, t
     """What cores wait for is in both."""
     spec, data = load_study(tiny), {"vocab_size": 300, "data_hash": "d"}
     write_json(tmp_path / "study.json", {"name": spec.name, "spec": asdict(spec), "data": data})
-    StudyJournal(tmp_path).add("began", workers=4)
+    log_event(tmp_path, "began", workers=4)
     said = study_cost(spec, 300).wall_seconds(4) - START_SECONDS
     assert read_status(tmp_path).left_seconds == pytest.approx(said)

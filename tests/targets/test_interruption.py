@@ -11,7 +11,8 @@ from ranked import CONTEXT as SERVER
 
 import store_in_child
 from distillaw.errors import RunError
-from distillaw.targets.build import make_plan, require_space
+from distillaw.runs.files import require_space
+from distillaw.targets.build import make_plan
 from distillaw.targets.manifest import Scheme, TargetRequest
 from distillaw.targets.store import write_shard
 from in_process import answer
@@ -114,5 +115,5 @@ def test_an_interrupt_says_that_work_is_kept(text, teacher_folder, tmp_path, mon
 
 def test_too_little_room_is_refused_before_the_first_shard(tmp_path):
     require_space(tmp_path / "not" / "there", 1e3)
-    with pytest.raises(RunError, match=r"are needed and .* are free"):
+    with pytest.raises(RunError, match=r"free, about .* more are needed"):
         require_space(tmp_path / "not" / "there", 1e18)

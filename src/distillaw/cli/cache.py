@@ -80,13 +80,13 @@ def build(
         kept = Scheme(**given(scheme), temperature=settings.pop("temperature"))
         request = TargetRequest(scheme=kept, split=split, seed=seed, shard_bytes=int(shard_mb * 1e6), **settings)
 
+        from distillaw.runs.files import require_space
         from distillaw.targets.build import (
             build_shards,
             make_plan,
             missing_positions,
             opened_for_building,
             predict_cost,
-            require_space,
             settle_plan,
         )
 
@@ -95,7 +95,8 @@ def build(
         output.say(f"reading some windows of {format_count(plan.num_windows)} to predict size and time")
         cost = predict_cost(maker, plan, ranks)
         lacking = missing_positions(out, plan)
-        ranks.first(lambda: require_space(out, cost.bytes_per_position * lacking))
+        less = ", cover fewer tokens with --tokens, or keep less per position (--samples, --k)"
+        ranks.first(lambda: require_space(out, cost.bytes_per_position * lacking, besides=less))
         said = f"{_plan_line(plan)}\n{_cost_line(plan, cost)}"
         if dry_run:
             if ranks.is_first:

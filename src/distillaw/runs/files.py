@@ -26,6 +26,7 @@ import io
 import json
 import os
 import re
+import shutil
 import stat
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -33,6 +34,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from distillaw.errors import CacheError, DataError, RunError
+from distillaw.quantities import format_bytes
 from distillaw.runs.places import appending, replacing
 
 if TYPE_CHECKING:
@@ -97,6 +99,21 @@ def disk_error(path: Path, error: OSError) -> RunError:
     )
 
 
+def require_space(folder: Path, needed: float, *, besides: str = "") -> None:
+    """Refuse what has no room where a folder is, or is to be; `besides`: what else would help.
+
+    Raises:
+        RunError: fewer than `needed` bytes are free.
+    """
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise RunError(
+            f"{folder}: {format_bytes(free)} free, about {format_bytes(needed)} more are needed. Free space or choose "
+            f"another folder with --out{besides}"
+        )
+
+
 @contextlib.contextmanager
 def saving(path: Path) -> Iterator[None]:
     """Turn what libraries raise when a disk is full into one clear error.
@@ -156,15 +173,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of an append-only log; a torn last line (a kill while writing) is left out."""
+    """The objects of an append-only log; a torn line (a kill while writing) is left out."""
     if not path.exists():
         return []
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # no other break ends a row
-        try:
+        with contextlib.suppress(ValueError):
             rows.append(parse_json(line))
-        except ValueError:
-            break
     return rows
 
 

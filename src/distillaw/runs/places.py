@@ -284,7 +284,7 @@ def remove_if_empty(folder: Path) -> None:
 def remove_file(file: Path, *, known: bool = False) -> None:
     """Remove a file of a folder of ours, or one that says that it is ours; anything else is left.
 
-    Of a link the link goes, and only in a folder of ours.
+    Of a link the link goes, and only in a folder of ours. `known`: this process has made it.
     """
     place = file.parent.resolve() / file.name
     is_ours = known or _lies_in_ours(place) or (not file.is_symlink() and says_ours(file))

@@ -15,7 +15,7 @@ from distillaw.data.prepare import check_home
 from distillaw.errors import CacheError, ConfigError
 from distillaw.quantities import format_flop
 from distillaw.runs.config import from_table
-from distillaw.runs.files import read_json, write_json
+from distillaw.runs.files import read_json, require_space, write_json
 from distillaw.runs.lock import held
 from distillaw.runs.places import GENERATOR
 from distillaw.runs.spec import Recipe
@@ -31,7 +31,7 @@ from distillaw.sweep.cost import StudyCost
 from distillaw.sweep.executor import LocalExecutor
 from distillaw.sweep.holding import hold_study
 from distillaw.sweep.scheduler import Display, Scheduler
-from distillaw.sweep.study import check_disk, clear_failures
+from distillaw.sweep.study import clear_failures
 
 FILE = "settle.json"
 RATES = "constant, for each budget"
@@ -296,7 +296,7 @@ class _Loop:
     def _run_stage(self, stage: Stage, question: PilotQuestion, tuned: Tuned) -> None:
         """Train what a stage lacks, read it, look, and say so."""
         cost = self._pilots.cost(self._pilots.missing(self._pilots.jobs(stage, tuned)))
-        check_disk(self._folder, cost.disk_bytes)
+        require_space(self._folder, cost.disk_bytes)
         self._display.expect(cost.tokens)
         self._pilots.run(stage, tuned, self._train)
         known = {run.run_id for run in self._runs}

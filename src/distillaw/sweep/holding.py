@@ -9,17 +9,15 @@ Nothing is decided from the last two; a disk that is full costs lines there, nev
 """
 
 import contextlib
-import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from distillaw.errors import DistillawError
-from distillaw.runs.files import read_json, write_json
+from distillaw.runs.files import append_json_lines, read_json, write_json
 from distillaw.runs.lock import Claim, held, is_alive, read_holder
-from distillaw.runs.places import appending, remove_file
+from distillaw.runs.places import remove_file
 from distillaw.runs.store import StudyFolder
 
 WAIT_SECONDS = 600.0
@@ -67,32 +65,14 @@ def _wait_for(record: Path, say: Callable[[str], None], deadline: float) -> None
     remove_file(record)
 
 
-class StudyJournal:
-    """journal.jsonl of a study folder."""
+JOURNAL = "journal.jsonl"
 
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "journal.jsonl"
 
-    def add(self, event: str, **facts: object) -> None:
-        """Append one event, stamped with this machine's clock; for people only, nothing is computed from it."""
-        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        line = json.dumps({"at": at, "event": event, **facts}).encode() + b"\n"
-        with contextlib.suppress(OSError):
-            with appending(self._file, binary=True) as stream:
-                if stream.seek(0, os.SEEK_END):
-                    stream.seek(-1, os.SEEK_END)
-                    line = line if stream.read(1) == b"\n" else b"\n" + line  # a torn line ends here
-                stream.write(line)
-
-    def events(self) -> Iterator[dict]:
-        """All events in order; a line torn by a kill or a full disk is left out."""
-        if not self._file.exists():
-            return
-        for line in self._file.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError):
-                event = json.loads(line)
-                if isinstance(event, dict):
-                    yield event
+def log_event(folder: Path, event: str, **facts: object) -> None:
+    """Append to the journal of a study, stamped with this machine's clock; for people, nothing is computed from it."""
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    with contextlib.suppress(DistillawError):
+        append_json_lines(folder / JOURNAL, [{"at": at, "event": event, **facts}])
 
 
 class Notice:

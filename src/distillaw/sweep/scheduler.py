@@ -24,7 +24,7 @@ from distillaw.runs.places import remove_file
 from distillaw.runs.spec import shared_batches, shared_stream
 from distillaw.runs.store import StudyFolder, saved_step
 from distillaw.sweep.executor import Executor, Lost, TrainingTask
-from distillaw.sweep.holding import Notice, StudyJournal
+from distillaw.sweep.holding import Notice, log_event
 from distillaw.sweep.ready import ReadyJobs, TrunkJob
 
 TICK_SECONDS = 0.1
@@ -136,15 +136,15 @@ class Scheduler:
         own = {"host": socket.gethostname(), "pid": os.getpid()}
         self._place = {"executor": executor.name, "threads": executor.threads, **own}
         self._began, self._cpu_before = time.monotonic(), time.process_time()
-        self._journal, self._notice, self._looked = StudyJournal(study.path), Notice(study.path), 0.0
+        self._notice, self._looked = Notice(study.path), 0.0
 
     def __enter__(self) -> Self:
         """Workers start with `warm_up`, or when the first job needs them."""
         facts = ("where", "trunks", "tokens", "seconds")
         for worker in self._notice.read().get("workers", ()):
             if worker["trunks"]:  # the scheduler before this one was killed
-                self._journal.add("cut", **{key: worker[key] for key in facts})
-        self._journal.add("began", workers=self._executor.workers, **self._place)
+                log_event(self._study.path, "cut", **{key: worker[key] for key in facts})
+        log_event(self._study.path, "began", workers=self._executor.workers, **self._place)
         self._write_notice()
         return self
 
@@ -156,7 +156,7 @@ class Scheduler:
             self._executor.close()
             self._outcome.wall_seconds = wall = time.monotonic() - self._began
             self._outcome.busy_seconds += time.process_time() - self._cpu_before
-            self._journal.add("stopped", wall_seconds=wall, cpu_seconds=self._outcome.busy_seconds)
+            log_event(self._study.path, "stopped", wall_seconds=wall, cpu_seconds=self._outcome.busy_seconds)
             self._notice.remove()
 
     def warm_up(self) -> None:
@@ -372,7 +372,7 @@ class Scheduler:
 
     def _log(self, event: str, entry: _Entry, **facts: object) -> None:
         place = {"cores": self._executor.threads, "executor": self._executor.name}
-        self._journal.add(event, **entry.facts(), **place, **facts)
+        log_event(self._study.path, event, **entry.facts(), **place, **facts)
 
     def _write_notice(self) -> None:
         entries = [entry.record() for entry in self._entries.values()]

@@ -12,12 +12,12 @@ from pathlib import Path
 from distillaw.errors import CacheError
 from distillaw.quantities import format_seconds, times
 from distillaw.runs.config import from_table
-from distillaw.runs.files import read_json
+from distillaw.runs.files import read_json, read_json_lines
 from distillaw.runs.lock import GLANCE_SECONDS, LOCK, is_alive, read_holder, record_of
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.changes import what_belongs
 from distillaw.sweep.cost import StudyCost, jobs_cost, makespan, study_cost, teacher_forward
-from distillaw.sweep.holding import Notice, StudyJournal
+from distillaw.sweep.holding import JOURNAL, Notice
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import ReadyJobs, TrunkJob, one_per_trunk, parts_of
 from distillaw.sweep.spec import StudySpec
@@ -192,7 +192,7 @@ class _Work:
 
 def _measured(folder: Path, notice: Mapping) -> _Work:
     core, lost, runs, workers = 0.0, 0.0, set(), 1
-    for event in StudyJournal(folder).events():
+    for event in read_json_lines(folder / JOURNAL):
         seconds = event.get("seconds", 0.0) * event.get("cores", 1)
         core += seconds
         lost += seconds if event["event"] in ("lost", "cut") else 0.0

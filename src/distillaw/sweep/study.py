@@ -7,7 +7,6 @@ runs.parquet  one row per finished run of this study
 
 import os
 import platform
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -16,9 +15,9 @@ from pathlib import Path
 from distillaw.data.prepare import check_home, prepare_data, require_tokens
 from distillaw.data.shards import TokenStore
 from distillaw.data.synthetic import world_of
-from distillaw.errors import CacheError, ConfigError, RunError
-from distillaw.quantities import finite, format_bytes, parse_count
-from distillaw.runs.files import read_json, write_json
+from distillaw.errors import CacheError, ConfigError
+from distillaw.quantities import finite, parse_count
+from distillaw.runs.files import read_json, require_space, write_json
 from distillaw.runs.process import installed
 from distillaw.runs.store import StudyFolder
 from distillaw.shapes import Shape
@@ -27,7 +26,7 @@ from distillaw.sweep.checks import check_cuts
 from distillaw.sweep.cost import StudyCost, study_cost, study_vocab
 from distillaw.sweep.executor import Executor
 from distillaw.sweep.exposure import exposed, exposure
-from distillaw.sweep.holding import StudyJournal, hold_study
+from distillaw.sweep.holding import hold_study, log_event
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress, ReadyJobs
 from distillaw.sweep.scheduler import Display, Scheduler, StudyOutcome
@@ -78,7 +77,7 @@ def run_study(
             _note_exposed(spec, store, display)
             write_study(spec, study, store, command, fingerprints=facts.fingerprints, settings=settings)
             for line in set_aside(study, again):
-                StudyJournal(study.path).add("again", what=line)
+                log_event(study.path, "again", what=line)
                 display.note(line)
             outcome = scheduler.run(lambda: Planner(spec, facts, read_progress(study), holdout=holdout).ready_jobs())
         for line in compare_again(study, again):
@@ -97,7 +96,7 @@ def _note_changes(spec: StudySpec, facts: Facts, study: StudyFolder, display: Di
         progress = read_progress(study)
         ready = Planner(spec, facts, progress).ready_jobs()
         text = change_in_words(lines, ready, list(progress.losses))
-        StudyJournal(study.path).add("changed", what=text, settings=lines)
+        log_event(study.path, "changed", what=text, settings=lines)
         display.note(text)
 
 
@@ -230,21 +229,7 @@ def _check_folder(spec: StudySpec, folder: Path, needed: float) -> None:
     if name != spec.name:
         raise ConfigError(f"{folder} holds the study {name!r}, not {spec.name!r}; choose another folder with --out")
     used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    check_disk(folder, needed - used)
-
-
-def check_disk(folder: Path, needed: float) -> None:
-    """Refuse what has no room.
-
-    Raises:
-        RunError: fewer than `needed` bytes are free.
-    """
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise RunError(
-            f"{folder}: {format_bytes(free)} free, about {format_bytes(needed)} more are needed. "
-            "Free space or choose another folder with --out"
-        )
+    require_space(folder, needed - used)
 
 
 def write_study(

@@ -8,7 +8,6 @@ until the size is known to WANTED_ERROR, each new one into the widest gap (golde
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,10 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from distillaw.data.shards import TokenStore
-from distillaw.errors import CacheError, RunError
+from distillaw.errors import CacheError
 from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.teacher import AnyTeacher
-from distillaw.quantities import format_bytes
 from distillaw.runs.files import disk_error, file_sha256
 from distillaw.runs.places import appending, check_folder
 from distillaw.targets import codec
@@ -93,15 +91,15 @@ def opened_for_building(folder: Path, plan: StorePlan, ranks: Ranks = ALONE) -> 
         CacheError: another store was begun or built there (every difference is named).
         RunError: another process is building there, or the disk is full.
     """
+
+    def begin() -> StorePlan:
+        begun = settle_plan(folder, plan)
+        if not (folder / PLAN).exists():
+            write_plan(folder, begun)
+        return begun
+
     with ranks.held(folder, f"the target store {folder}"):
-        yield ranks.told(lambda: _begun(folder, plan))
-
-
-def _begun(folder: Path, plan: StorePlan) -> StorePlan:
-    begun = settle_plan(folder, plan)
-    if not (folder / PLAN).exists():
-        write_plan(folder, begun)
-    return begun
+        yield ranks.told(begin)
 
 
 def settle_plan(folder: Path, plan: StorePlan) -> StorePlan:
@@ -166,32 +164,10 @@ def build_shards(
     return ranks.told(lambda: _conclude(folder, plan, maker.bias))
 
 
-def _conclude(folder: Path, plan: StorePlan, bias: str) -> Manifest:
-    shards = [Shard.open(folder / shard_name(number), plan.identity) for number in range(plan.num_shards)]
-    manifest = _manifest(plan, shards, bias)
-    manifest.write(folder)
-    return manifest
-
-
 def missing_positions(folder: Path, plan: StorePlan) -> int:
     """Positions of the shards that are not there yet."""
     absent = [n for n in range(plan.num_shards) if not (folder / shard_name(n)).exists()]
     return sum(len(range(*plan.shard_windows(n).indices(plan.num_windows))) for n in absent) * plan.context
-
-
-def require_space(folder: Path, needed: float) -> None:
-    """Refuse a build that cannot end well.
-
-    Raises:
-        RunError: the disk has less room than predicted.
-    """
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
-    if needed > free:
-        raise RunError(
-            f"{folder}: {format_bytes(needed)} are needed and {format_bytes(free)} are free there. Choose another disk "
-            "with --out, cover fewer tokens with --tokens, or keep less per position (--samples, --k)"
-        )
 
 
 def _intact(path: Path, plan: StorePlan, wanted: np.ndarray, say: Callable[[str], None]) -> Shard | None:
@@ -235,7 +211,9 @@ def _log(path: Path, positions: int, seconds: float, cpu_seconds: float) -> None
         raise disk_error(path.parent / LOG, error) from error
 
 
-def _manifest(plan: StorePlan, shards: list[Shard], bias: str) -> Manifest:
+def _conclude(folder: Path, plan: StorePlan, bias: str) -> Manifest:
+    """Write the manifest."""
+    shards = [Shard.open(folder / shard_name(number), plan.identity) for number in range(plan.num_shards)]
     entries = tuple(
         ShardEntry(
             file=shard.path.name,
@@ -251,14 +229,10 @@ def _manifest(plan: StorePlan, shards: list[Shard], bias: str) -> Manifest:
     for shard in shards[1:]:
         total = total + shard.sums
     count = plan.num_positions
-    return Manifest(
-        plan=plan,
-        shards=entries,
-        teacher_loss=total.loss / count,
-        mean_entropy=total.entropy / count,
-        mean_mass=total.mass / count,
-        bias=bias,
-    )
+    means = {"teacher_loss": total.loss / count, "mean_entropy": total.entropy / count, "mean_mass": total.mass / count}
+    manifest = Manifest(plan=plan, shards=entries, **means, bias=bias)
+    manifest.write(folder)
+    return manifest
 
 
 WANTED_ERROR = 0.007

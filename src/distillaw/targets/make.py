@@ -132,11 +132,7 @@ class TargetMaker:
             parts.append(estimate(logits_PV, labels_P[rows], offsets_P[rows], self.scheme))
             done = rows.stop
         rows = _join(parts)
-        sums = Sums(
-            loss=float(rows["loss"].sum(dtype=np.float64)),
-            entropy=float(rows["entropy"].sum(dtype=np.float64)),
-            mass=float(rows["mass"].sum(dtype=np.float64)),
-        )
+        sums = Sums(**{name: float(rows[name].sum(dtype=np.float64)) for name in ("loss", "entropy", "mass")})
         context = self.split.context
         spans = [slice(i * context, (i + 1) * context) for i in range(len(tokens_BU))]
         cut = [{name: value[span] for name, value in rows.items()} for span in spans]

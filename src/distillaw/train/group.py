@@ -61,11 +61,6 @@ class CutSource:
     model: "PreTrainedModel"
     cut: Cut
 
-    def record(self) -> dict[str, object]:
-        """For start.json."""
-        params = count_parameters(self.model)[0]
-        return {"teacher": self.place, "cut": asdict(self.cut), "start_params": params}
-
 
 def cut_source(spec: TrunkSpec, study: StudyFolder, text: "Text") -> CutSource | None:
     """What a trunk is cut out of, its teacher or another model; None where its weights are not cut here.
@@ -171,7 +166,8 @@ def record_start(
         if (made := locate(spec.start.folder).folder / PRUNED).exists():
             record["start_params"] = read_json(made).get("teacher_params")
     elif source is not None:
-        record |= source.record()
+        params = count_parameters(source.model)[0]
+        record |= {"teacher": source.place, "cut": asdict(source.cut), "start_params": params}
     if spec.init != "fresh":
         scores = score_heldout(model, heldout, ranks=ranks)
         if not math.isfinite(scores.loss):
@@ -217,12 +213,6 @@ def open_text(folder: Path, context: int) -> Text:
     store = TokenStore.open(folder)
     tokenizer = load_tokenizer(str(store.tokenizer_folder))
     return Text(store=store, tokenizer=tokenizer, heldout=make_heldout(store.heldout_documents(), context=context))
-
-
-def teacher_source(spec: TrunkSpec, study: StudyFolder) -> str | Path:
-    """Where a teacher lies: a run of the study, or what the study file names (then its fingerprint is known)."""
-    assert spec.teacher_run is not None
-    return study.run(spec.teacher_run).path if spec.teacher_fingerprint is None else spec.teacher_run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,8 +267,11 @@ class TrunkGroup:
 
     def load_teacher(self, spec: TrunkSpec) -> AnyTeacher:
         """The teacher of a trunk, checked against the group's text."""
+        name = spec.teacher_run
+        assert name is not None
+        is_ours = spec.teacher_fingerprint is None  # else what the study file names
         return load_any_teacher(
-            teacher_source(spec, self.study),
+            self.study.run(name).path if is_ours else name,
             self.text.store,
             self.text.tokenizer,
             context=spec.recipe.context,

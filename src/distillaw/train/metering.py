@@ -116,11 +116,6 @@ class SpikeGuard:
     def __init__(self, recipe: Recipe, notes: dict[str, float]) -> None:
         self._factor, self._patience, self._notes = recipe.spike_factor, recipe.patience, notes
 
-    @property
-    def skipped(self) -> int:
-        """Steps skipped so far in the run."""
-        return int(self._notes.get("skipped", 0))
-
     def admits(self, loss: float, norm: float) -> bool:
         """Whether the step may be taken; remembers its norm, or that it was skipped."""
         notes = self._notes

@@ -60,7 +60,10 @@ def _write_run(
     folder.write_heldout(scores)
     unique = text.store.split(trainer.spec.split, context=trainer.spec.recipe.context).num_tokens
     result = _result(trainer, model, scores, folder, facts, group.teaching(trainer.spec).flops, unique)
-    result |= _calibration(found, folder)
+    calibration = found.record() | found.from_teacher()  # against the teacher only where it was at hand
+    write_json(folder.path / CALIBRATION, calibration)
+    keys = {"ece": "ece_data", "ece_se": "ece_data_se"}
+    result |= {column: calibration.get(keys.get(column, column)) for column in CALIBRATION_KEYS}
     result |= start_facts(trainer.spec, group.study.trunk(trainer.spec.trunk_id))
     made_by = group.study.path / "study.json"
     card = ModelCard(
@@ -71,17 +74,6 @@ def _write_run(
     )
     export_model(model, text.tokenizer, folder.path, card.text())
     folder.finish(result)
-
-
-def _calibration(scores: CalibratedScores, folder: RunFolder) -> dict[str, object]:
-    """Write calibration.json, every error and diagram; return those of result.json and the run table.
-
-    Errors against the teacher exist only where it was at hand: stored targets do not hold it.
-    """
-    record = scores.record() | scores.from_teacher()
-    write_json(folder.path / CALIBRATION, record)
-    keys = {"ece": "ece_data", "ece_se": "ece_data_se"}
-    return {column: record.get(keys.get(column, column)) for column in CALIBRATION_KEYS}
 
 
 def _whole_model(trainer: Trainer) -> "PreTrainedModel":
@@ -256,8 +248,11 @@ def train_trunks(
     Returns:
         The trunks that diverged; the others are finished.
     """
-    missing = {spec: _missing(spec, budgets, study) for spec, budgets in wanted.items()}
-    missing = {spec: budgets for spec, budgets in missing.items() if budgets}
+    missing = {
+        spec: left
+        for spec, budgets in wanted.items()
+        if (left := [t for t in sorted(set(budgets)) if study.run(spec.run_id(t)).state() != "done"])
+    }
     if not missing:
         return {}
     group = TrunkGroup(list(missing), study, ranks, report, mirror)
@@ -269,10 +264,6 @@ def train_trunks(
         for trunk in branches:
             trunk.finish(tokens)
     return {trunk.spec: trunk.error for trunk in trunks if trunk.error is not None}
-
-
-def _missing(spec: TrunkSpec, budgets: Sequence[int], study: StudyFolder) -> list[int]:
-    return [t for t in sorted(set(budgets)) if study.run(spec.run_id(t)).state() != "done"]
 
 
 class _Trunk:
