@@ -129,7 +129,7 @@ def _print(imported: Import, merged: "Merged | None", out: Path | None) -> None:
 def _print_source(source: SourceReport) -> None:
     print(f"{source.path}: {source.kind}, {source.taken_for}; {source.rows} rows")
     stated = {"params": f"; {source.params_count}", "loss": f"; {source.loss_unit}"}
-    others = dict(source.names)
+    others = dict(source.columns)
     for name in ("params", "tokens", "loss", "teacher_loss", "teacher_run"):
         if (choice := others.pop(name, None)) is not None:
             print(f"  {name:12s} {choice.column}  ({choice.why}{stated.get(name, '')})")

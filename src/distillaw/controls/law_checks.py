@@ -97,7 +97,7 @@ def check_conventions(runs: StudyRuns) -> Control:
 def _table(main: Sequence[Run]) -> dict[str, np.ndarray]:
     numbers = ("params", "total_params", "tokens", "loss", "teacher_loss")
     table = {name: np.array([run.number(name) for run in main]) for name in numbers}
-    return table | {"group": np.array([str(run.row.get("group") or run.run_id) for run in main], dtype=object)}
+    return table | {"group": np.array([run.group for run in main], dtype=object)}
 
 
 def _fit(table: Mapping[str, np.ndarray], family: str, params: str) -> FitResult:
@@ -237,8 +237,8 @@ def best_fit(record: StudyRecord) -> FitResult | None:
 def _expected(record: StudyRecord, form: str) -> ConstantErrors:
     """The middle of the guesses."""
     students = record.students
-    codes = {group: i for i, group in enumerate(sorted({_group(run) for run in students}))}
-    planned = PlannedRuns(cells=_cells(students), trunk=np.array([codes[_group(run)] for run in students]))
+    codes = {group: i for i, group in enumerate(sorted({run.group for run in students}))}
+    planned = PlannedRuns(cells=_cells(students), trunk=np.array([codes[run.group] for run in students]))
     guesses = prior_laws(np.array([float(run.params) for run in students])).values()
     found = [_precision(one.errors["c0"], one.best) for one in (expect(law, planned, form=form) for law in guesses)]
     c0, ratio = (float(np.median([getattr(one, name) for one in found])) for name in ("c0", "ratio"))
@@ -253,10 +253,6 @@ def _precision(c0: float, best: Sequence[BestRatio]) -> ConstantErrors:
 def _cells(runs: list[Run]) -> DesignPoints:
     columns = {name: np.array([run.number(name) for run in runs]) for name in ("params", "tokens", "teacher_loss")}
     return DesignPoints(**columns)
-
-
-def _group(run: Run) -> str:
-    return str(run.row.get("group") or run.run_id)
 
 
 def _said(error: float) -> str:

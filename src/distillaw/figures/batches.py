@@ -74,7 +74,7 @@ def walks(record: StudyRecord) -> list[Walk]:
     """The longest run of every trunk that kept its distances: trunks share their way."""
     longest: dict[str, Run] = {}
     for run in sorted((*record.every_teacher.values(), *record.students), key=lambda run: run.tokens):
-        longest[str(run.row.get("group") or run.run_id)] = run
+        longest[run.group] = run
     found = (_walk(record, run) for run in longest.values())
     return sorted((walk for walk in found if walk is not None), key=lambda w: (w.run.params, w.teacher, w.run.run_id))
 

@@ -56,7 +56,7 @@ def compute_spent(record: StudyRecord) -> list[Spent]:
     cooldown = _cooldown(record)
     trunks: dict[str, list[Run]] = {}
     for run in record.trained:
-        trunks.setdefault(str(run.row.get("group") or run.run_id), []).append(run)
+        trunks.setdefault(run.group, []).append(run)
     found: dict[str, list[float]] = {part: [0.0, 0.0] for part in PARTS}
     for runs in trunks.values():
         longest = max(runs, key=lambda run: run.tokens)

@@ -206,30 +206,21 @@ def with_settings(table: dict[str, Any], settings: Sequence[str]) -> dict[str, A
                 f"--set {text!r}: write KEY=VALUE, with the dotted key of the file, e.g. data.vocab_size=512"
             )
         place: Any = table
-        for depth, name in enumerate(names[:-1]):
-            place = _below(place, name, f"--set {text}: {'.'.join(names[: depth + 1])}")
-        _put(place, names[-1], _value(value.strip()), f"--set {text}: {key.strip()}")
+        for depth, name in enumerate(names, 1):
+            at = _place(place, name, f"--set {text}: {'.'.join(names[:depth])}")
+            if depth == len(names):
+                place[at] = _value(value.strip())
+            else:
+                place = place.setdefault(at, {}) if isinstance(place, dict) else place[at]
     return table
 
 
-def _below(place: Any, name: str, where: str) -> Any:
-    if isinstance(place, list):
-        return place[_index(place, name, where)]
-    if not isinstance(place, dict):
-        raise ConfigError(f"{where} is {place!r}, no table with keys of its own")
-    return place.setdefault(name, {})
-
-
-def _put(place: Any, name: str, value: Any, where: str) -> None:
-    if isinstance(place, list):
-        place[_index(place, name, where)] = value
-    elif isinstance(place, dict):
-        place[name] = value
-    else:
-        raise ConfigError(f"{where}: what it would lie in is {place!r}, no table with keys of its own")
-
-
-def _index(entries: list[Any], name: str, where: str) -> int:
+def _place(entries: Any, name: str, where: str) -> str | int:
+    """The key of a table, or the index of a list, that a name stands for."""
+    if isinstance(entries, dict):
+        return name
+    if not isinstance(entries, list):
+        raise ConfigError(f"{where}: what it would lie in is {entries!r}, no table with keys of its own")
     if name.isdecimal() and 1 <= int(name) <= len(entries):
         return int(name) - 1
     raise ConfigError(f"{where}: a list of {len(entries)}; give the number of an entry, counted from 1")

@@ -105,15 +105,8 @@ class PairedDifference:
 
 def in_bits(difference: PairedDifference) -> PairedDifference:
     """A difference in nats as one in bits: of losses per byte, bits per byte."""
-    bit = math.log(2)
-    seeds = difference.se_seeds
-    return replace(
-        difference,
-        mean=difference.mean / bit,
-        se=difference.se / bit,
-        se_documents=difference.se_documents / bit,
-        se_seeds=None if seeds is None else seeds / bit,
-    )
+    nats = {name: getattr(difference, name) for name in ("mean", "se", "se_documents", "se_seeds")}
+    return replace(difference, **{name: value / math.log(2) for name, value in nats.items() if value is not None})
 
 
 def read_scores(path: Path) -> DocumentScores:

@@ -87,13 +87,13 @@ class Run:
     @cached_property
     def label(self) -> str:
         """The size as the study names it, e.g. `0.3M`."""
-        spec = self.folder / "spec.json" if self.folder else None
-        if spec is not None and spec.exists():
-            try:
-                return str(read_json(spec).get("label") or format_count(self.params))
-            except CacheError:
-                pass
-        return format_count(self.params)
+        spec = _read_optional(self.folder / "spec.json", []) if self.folder else {}
+        return str(spec.get("label") or format_count(self.params))
+
+    @property
+    def group(self) -> str:
+        """Runs of one group share a trunk, and its luck; one without is a group of its own."""
+        return str(self.row.get("group") or self.run_id)
 
     @property
     def purpose(self) -> str:
@@ -449,7 +449,7 @@ def _read_runs(folder: Path, problems: list[str]) -> tuple[list[Run], list[Unfin
             unfinished.append(UnfinishedRun(run_id=path.name, state=state, error=error))
     table = _table_of(folder, problems, has_runs=bool(done or damaged))
     if table is None:
-        specs = {name: _spec_of(folder / "runs" / name) for name in damaged}
+        specs = {name: _read_optional(folder / "runs" / name / "spec.json", []) for name in damaged}
         return done, unfinished, _damaged(damaged, specs, problems)
     if not (done or damaged):
         problems.append("no run folders came along; losses are taken from runs.parquet, so nothing can be paired")
@@ -521,13 +521,6 @@ def _damaged(
     return runs
 
 
-def _spec_of(path: Path) -> Mapping[str, object]:
-    try:
-        return read_json(path / "spec.json")
-    except CacheError:
-        return {}
-
-
 def _table_of(folder: Path, problems: list[str], *, has_runs: bool) -> list[dict[str, object]] | None:
     """The rows of runs.parquet, the runs that belong to the present study file; None without it.
 
@@ -538,18 +531,14 @@ def _table_of(folder: Path, problems: list[str], *, has_runs: bool) -> list[dict
         if has_runs and (folder / "tuning.json").exists():  # they are written together
             problems.append(f"{file}: missing; {_AS_THEY_ARE}")
         return None
+    import pyarrow.parquet as pq
+
     try:
-        return _read_table(file)
+        rows = check_table(pq.read_table(file), file).to_pylist()
+        return sorted(rows, key=lambda row: (str(row["run_id"]), str(row.get("arm"))))
     except (OSError, KeyError, ValueError) as error:
         problems.append(f"{file}: cannot be read ({error}); {_AS_THEY_ARE}")
         return None
-
-
-def _read_table(path: Path) -> list[dict[str, object]]:
-    import pyarrow.parquet as pq
-
-    rows = check_table(pq.read_table(path), path).to_pylist()
-    return sorted(rows, key=lambda row: (str(row["run_id"]), str(row.get("arm"))))
 
 
 def evenly(items: Sequence[T], most: int) -> list[T]:

@@ -119,7 +119,7 @@ def jobs_cost(jobs: list[TrunkJob], forward: Mapping[str, float]) -> StudyCost:
     shares = list(zip(jobs, reading, strict=True))
     return StudyCost(
         jobs=jobs,
-        seconds=[job_seconds(job, flops) for job, flops in shares],
+        seconds=[core_seconds(job_flops(j, f), j.tokens, j.trunk.batch_tokens, len(j.budgets)) for j, f in shares],
         flops=sum(job_flops(job, flops) for job, flops in shares),
         tokens=sum(job.tokens for job in jobs),
         disk_bytes=disk,
@@ -188,11 +188,6 @@ def external_forward(name: str, context: int) -> float:
 def job_flops(job: TrunkJob, teacher_flops: float) -> float:
     """FLOP a job executes: training one trunk with a cooldown per budget, and its share of the teacher's."""
     return 3 * forward_flops(job.trunk.shape).total * job.tokens + teacher_flops
-
-
-def job_seconds(job: TrunkJob, teacher_flops: float) -> float:
-    """Estimated seconds on one core."""
-    return core_seconds(job_flops(job, teacher_flops), job.tokens, job.trunk.batch_tokens, len(job.budgets))
 
 
 def core_seconds(flops: float, tokens: float, batch_tokens: int, runs: int) -> float:

@@ -67,7 +67,10 @@ class Planner:
         if self._spec.tuning.enabled:
             self._add_tuned(ready)
         else:
-            self._add_grid(ready, ArmRates(start=self._spec.peak_lr), self._spec.batch_tokens)
+            rates, batch = ArmRates(start=self._spec.peak_lr), self._spec.batch_tokens
+            self._add_teachers(ready, rates, batch)
+            for arm in dict.fromkeys(("fresh", *self._spec.students.starts)):  # controls are fresh
+                self._add_lessons(ready, rates, batch, self._spec.lessons(arm))
         self._stop_hopeless(ready)
         ready.jobs.sort(key=lambda job: job.urgency)
         return ready
@@ -129,10 +132,12 @@ class Planner:
         if middle is None or not any("fresh" in block.starts for block in self._spec.blocks()):
             return
         ready.reference = self._models[middle.label]
-        search = self._search(ready, Lesson("fresh", middle.label), batch_index)
-        if search is not None:
-            ready.distilled = search
-            self._add_searched(ready, "distilled", search, self._spec.lessons("fresh")[1:])
+        ready.distilled = search = self._search(ready, Lesson("fresh", middle.label), batch_index)
+        if search is not None and search.rates_known:
+            rates = self.tuned_rates(search, "distilled")
+            self._add_lessons(ready, rates, self.batch_tokens(search.batch), self._spec.lessons("fresh")[1:])
+        elif search is not None:
+            ready.waiting.append("distilled students wait for their rate")
 
     @property
     def _failed(self) -> list[str]:
@@ -184,25 +189,14 @@ class Planner:
         self._add_points(ready, search, self._teacher_run(lesson))
         return search
 
-    def _add_searched(self, ready: ReadyJobs, arm: str, search: RateSearch, lessons: Sequence[Lesson]) -> None:
-        if search.rates_known:
-            rates = self.tuned_rates(search, arm)
-            self._add_lessons(ready, rates, self.batch_tokens(search.batch), lessons)
-        else:
-            ready.waiting.append(f"{arm} students wait for their rate")
-
     def _missing(self, lesson: Lesson) -> str:
         """The model that students wait for; empty where none."""
         wanted = [self._models[label] for label in (lesson.label, lesson.source) if label not in ("", NONE)]
-        return next((name for name in wanted if not self._is_available(name)), "")
+        there = self._facts.fingerprints.keys() | self._progress.losses.keys()
+        return next((name for name in wanted if not self._guess and name not in there), "")
 
     def _teacher_run(self, lesson: Lesson) -> str | None:
         return None if lesson.label == NONE else self._models[lesson.label]
-
-    def _add_grid(self, ready: ReadyJobs, rates: Rates, batch: int) -> None:
-        self._add_teachers(ready, rates, batch)
-        for arm in dict.fromkeys(("fresh", *self._spec.students.starts)):  # controls are fresh
-            self._add_lessons(ready, rates, batch, self._spec.lessons(arm))
 
     def _add_teachers(self, ready: ReadyJobs, rates: Rates, batch: int) -> None:
         """Adds the teachers trained here, and notes where each is."""
@@ -408,6 +402,3 @@ class Planner:
             far=max(self._spec.students.tokens) if self.plan.far_sizes else self._spec.tuning_tokens,
             exact=exact,
         )
-
-    def _is_available(self, teacher_run: str) -> bool:
-        return self._guess or teacher_run in self._facts.fingerprints or teacher_run in self._progress.losses

@@ -67,17 +67,12 @@ def load_single(path: Path, *, settings: Sequence[str] = ()) -> SingleSpec:
         raise ConfigError(f"{path}: teacher and targets are both given; the targets name their teacher: drop one")
     if bool(single.params) == bool(single.start):
         raise ConfigError(f"{path}: give either params, the size of a fresh model, or start, a model to train further")
-    _check_start(single.start, single.init)
+    if single.init not in STARTS:
+        raise ConfigError(f"init = {single.init!r}: give 'weights' (those of `start`) or 'fresh' (its architecture)")
+    if single.init and not single.start:
+        raise ConfigError(f'init = {single.init!r} without a model: name one, start = "out/cut"')
     check_study(single.as_study())
     return single
-
-
-def _check_start(start: str, init: str) -> None:
-    """Refuse what cannot be meant."""
-    if init not in STARTS:
-        raise ConfigError(f"init = {init!r}: give 'weights' (those of `start`) or 'fresh' (only its architecture)")
-    if init and not start:
-        raise ConfigError(f'init = {init!r} without a model: name one, start = "out/cut"')
 
 
 ARMS = ("distilled", "supervised")

@@ -247,6 +247,8 @@ def write_study(
     created = read_json(file).get("created", now) if file.exists() else now
     manifest = store.manifest
     splits = manifest["splits"]
+    tokenizer = spec.data.tokenizer or "byte-level BPE trained on the corpus"
+    tokenizer = tokenizer if spec.data.world is None else "the words of the world"
     target = None
     if spec.target is not None:
         target = {"student_params": parse_count(spec.target.params), "student_tokens": spec.target.tokens}
@@ -267,7 +269,7 @@ def write_study(
                 "characters": manifest["characters"],
                 "duplicates": manifest.get("duplicates"),
                 "tokens": {name: split["tokens"] for name, split in splits.items()},
-                "tokenizer": _tokenizer_in_words(spec),
+                "tokenizer": tokenizer,
                 "vocab_size": manifest["vocab_size"],
                 "data_hash": store.data_hash,
                 "heldout_documents": splits["validation"]["documents"],
@@ -280,12 +282,6 @@ def write_study(
             },
         },
     )
-
-
-def _tokenizer_in_words(spec: StudySpec) -> str:
-    if spec.data.world is not None:
-        return "the words of the world"
-    return spec.data.tokenizer or "byte-level BPE trained on the corpus"
 
 
 _RECORDED = ("torch", "transformers", "tokenizers", "numpy")

@@ -73,16 +73,14 @@ class SourceReport:
     path: Path
     kind: str
     taken_for: str
-    names: Names
+    columns: Names
     loss_unit: str
     params_count: str
     rows: int
 
     def to_json(self) -> dict[str, object]:
         """For --json and the record."""
-        chosen = {name: asdict(choice) for name, choice in self.names.items()}
-        about = {"path": str(self.path), "kind": self.kind, "taken_for": self.taken_for, "columns": chosen}
-        return {**about, "loss_unit": self.loss_unit, "params_count": self.params_count, "rows": self.rows}
+        return {**asdict(self), "path": str(self.path)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +165,7 @@ def import_runs(paths: Sequence[Path], options: Options) -> Import:
         raise DataError(f"no run can be used: {_reasons([*left, *copies, *untold])}")
     check_conventions(everything)
     if len(reports) > 1:
-        named = sorted({r.names["loss"].column for r in reports if r.kind not in ("study", "table")})
+        named = sorted({r.columns["loss"].column for r in reports if r.kind not in ("study", "table")})
         columns = f" (columns {', '.join(named)})" if len(named) > 1 else ""
         only = "losses of several sources compare only where they are of the same held-out text and tokenizer"
         notes.append(only + columns)
@@ -218,7 +216,7 @@ def _take(
 
 def _report(source: RunSource, names: Names, rows: int, **stated: str) -> SourceReport:
     about = {"path": source.path, "kind": source.kind, "taken_for": source.taken_for}
-    return SourceReport(**about, names=names, rows=rows, **stated)  # type: ignore[arg-type]
+    return SourceReport(**about, columns=names, rows=rows, **stated)  # type: ignore[arg-type]
 
 
 def _ask_for_moment(source: RunSource, names: Names) -> None:

@@ -172,22 +172,16 @@ def _of_logs(path: Path, kind: str, logs: list[Log], where: Mapping[str, str]) -
     taken_for = f"{len(logs)} runs"
     if where:
         columns = dict.fromkeys(name for log in logs for name in log.constants)
-        table = {name: _values([log.constants.get(name) for log in logs]) for name in columns}
-        logs = [logs[i] for i in select(table, where)]
+        table = {name: [log.constants.get(name) for log in logs] for name in columns}
+        logs = [logs[i] for i in select(_comparable(table), where)]
         taken_for = f"{len(logs)} of {taken_for}"
     return RunSource(path=path, kind=kind, taken_for=taken_for, logs=tuple(logs))
-
-
-def _values(values: list[object]) -> np.ndarray:
-    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
-        return np.array(values, dtype=np.float64)
-    return np.array([str(v) for v in values], dtype=object)
 
 
 def _own_table(path: Path, columns: Columns, where: Mapping[str, str]) -> RunSource:
     rows = rows_of(columns)
     if where:
-        rows = rows.take(select({name: _values(list(values)) for name, values in columns.items()}, where))
+        rows = rows.take(select(_comparable(columns), where))
     rows = rows.with_origin("study", str(path))
     taken_for = f"{len(rows)} rows of a run table of this package"
     return RunSource(path=path, kind="study", taken_for=taken_for, rows=rows)
