@@ -42,7 +42,7 @@ from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.shapes import shape_for_params
 from distillaw.train.group import TrunkGroup
-from distillaw.train.trunk import train_trunk, train_trunks
+from distillaw.train.trunk import train_trunks
 
 BUDGETS = (15_000, 60_000, 240_000, 960_000)
 RECIPE = Recipe(warmup_tokens=3_000)
@@ -71,7 +71,7 @@ def main() -> None:
     study = StudyFolder(arguments.work)
     store = prepare_data(DataSpec(corpus=arguments.corpus, validation_documents=100), study.data)
     teacher = trunk(store.data_hash, "0.4M", role="teacher", batch=512, rate=0.011, power=0.5)
-    train_trunk(replace(teacher, recipe=Recipe()), [TEACHER_TOKENS], study)
+    train_trunks({replace(teacher, recipe=Recipe()): [TEACHER_TOKENS]}, study)
     teacher_run = replace(teacher, recipe=Recipe()).run_id(TEACHER_TOKENS)
     rows = []
     for seed in range(arguments.seeds):

@@ -45,7 +45,7 @@ from distillaw.targets.store import TargetStore
 from distillaw.train.group import TrunkGroup
 from distillaw.train.optim import schedule_for
 from distillaw.train.student import Signal, SignalSource, TargetsOnDisk
-from distillaw.train.trunk import train_trunk
+from distillaw.train.trunk import train_trunks
 
 MARGIN = 0.05
 """Share of the gain that stored targets may cost (issue 4)."""
@@ -188,7 +188,7 @@ def prepare(case: Case, work: Path) -> None:
     """Tokens and teacher."""
     study = StudyFolder(work / case.name)
     prepare_data(case.data, study.data, say=lambda text: print(f"{case.name}: {text}", flush=True))
-    train_trunk(teacher_spec(case, study), [case.teacher_tokens], study)
+    train_trunks({teacher_spec(case, study): [case.teacher_tokens]}, study)
 
 
 def teacher_spec(case: Case, study: StudyFolder) -> TrunkSpec:

@@ -76,9 +76,9 @@ def test_scores_are_those_of_the_whole_distribution(estimator, temperature):
     rows = estimate(logits, labels, _offsets(30), Scheme(estimator=estimator, temperature=temperature, k=20))
     p = torch.distributions.Categorical(logits=(logits / temperature).double())
     loss = torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none")
-    torch.testing.assert_close(rows.entropy.double(), p.entropy(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(rows["entropy"].double(), p.entropy(), rtol=1e-5, atol=1e-5)
     keep = labels != 7
-    torch.testing.assert_close(rows.loss.double()[keep], loss[keep], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(rows["loss"].double()[keep], loss[keep], rtol=1e-5, atol=1e-5)
 
 
 def test_top_k_keeps_the_most_likely_in_the_order_of_ids():
@@ -86,9 +86,9 @@ def test_top_k_keeps_the_most_likely_in_the_order_of_ids():
     rows = estimate(logits, torch.zeros(20, dtype=torch.long), _offsets(20), Scheme(estimator="top-k", k=8))
     logp = torch.log_softmax(logits, dim=-1)
     wanted = logp.topk(8).indices.sort(dim=-1).values
-    torch.testing.assert_close(rows.ids, wanted)
-    torch.testing.assert_close(-rows.nats, logp.gather(1, wanted), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(rows.mass, logp.gather(1, wanted).exp().sum(dim=-1))
+    torch.testing.assert_close(rows["ids"], wanted)
+    torch.testing.assert_close(-rows["nats"], logp.gather(1, wanted), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(rows["mass"], logp.gather(1, wanted).exp().sum(dim=-1))
 
 
 def test_top_p_keeps_the_fewest_that_hold_p():
@@ -96,7 +96,7 @@ def test_top_p_keeps_the_fewest_that_hold_p():
     rows = estimate(logits, torch.zeros(50, dtype=torch.long), _offsets(50), Scheme(estimator="top-p", k=100, p=0.8))
     p = torch.softmax(logits, dim=-1)
     for position in range(50):
-        kept = rows.ids[position][rows.ids[position] < 100]
+        kept = rows["ids"][position][rows["ids"][position] < 100]
         mass = p[position][kept].sum()
         assert mass >= 0.8 - 1e-6 > mass - p[position][kept].min() - 2e-6
 
@@ -104,6 +104,6 @@ def test_top_p_keeps_the_fewest_that_hold_p():
 def test_temperature_flattens_what_is_sampled():
     logits = _logits(60).expand(DRAWS, -1)
     labels = torch.zeros(DRAWS, dtype=torch.long)
-    ids = estimate(logits, labels, _offsets(DRAWS), Scheme(temperature=3.0)).ids
+    ids = estimate(logits, labels, _offsets(DRAWS), Scheme(temperature=3.0))["ids"]
     mean = _shares(ids, 60).mean(dim=0)
     np.testing.assert_allclose(mean, torch.softmax(logits[0] / 3, dim=-1), atol=1e-3)

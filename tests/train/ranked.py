@@ -122,10 +122,10 @@ def _work(pipe, variables, how, act, arguments) -> None:
 def train(ranks, folder: Path, spec, budgets: list[int], stop_at: int | None = None, dtype: str = "float32"):
     """Train one trunk to its budgets; returns the loss of every step. Stops after `stop_at` steps."""
     import torch
+    from stops import train_trunk
 
     from distillaw.runs.store import StudyFolder
     from distillaw.train.loop import StopTraining
-    from distillaw.train.trunk import train_trunk
 
     losses = []
 

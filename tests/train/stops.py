@@ -1,6 +1,14 @@
-"""How tests of this folder stop a run."""
+"""How tests of this folder train one trunk, and stop it."""
 
 from distillaw.train.loop import StopTraining
+from distillaw.train.trunk import train_trunks
+
+
+def train_trunk(spec, budgets, study, **how):
+    """The finished folder of each budget, ascending."""
+    if errors := train_trunks({spec: budgets}, study, **how):
+        raise errors[spec]
+    return [study.run(spec.run_id(tokens)) for tokens in sorted(budgets)]
 
 
 def stop_after(steps: int):

@@ -9,7 +9,7 @@ import ranked
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from stops import stop_after
+from stops import stop_after, train_trunk
 from transformers import AutoModelForCausalLM
 
 from distillaw.runs.files import read_json_lines
@@ -17,7 +17,6 @@ from distillaw.runs.spec import BatchPlan
 from distillaw.train.group import TrunkGroup
 from distillaw.train.loop import StopTraining
 from distillaw.train.optim import own_settings, schedule_for
-from distillaw.train.trunk import train_trunk
 
 TOKENS = 3072
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from stops import stop_after
+from stops import stop_after, train_trunk
 from transformers import AutoModelForCausalLM
 
 from distillaw.accounting.architecture import count_params
@@ -22,7 +22,7 @@ from distillaw.targets.build import build_shards, make_plan, opened_for_building
 from distillaw.targets.make import TargetMaker
 from distillaw.targets.manifest import Scheme, TargetRequest
 from distillaw.train.loop import StopTraining
-from distillaw.train.trunk import train_trunk, train_trunks
+from distillaw.train.trunk import train_trunks
 
 TOKENS = 2048  # 16 steps of 4 sequences, cooldown from step 13
 

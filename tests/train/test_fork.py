@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from stops import train_trunk
 
 from distillaw.data.shards import BatchOrder, ForkedOrder
 from distillaw.runs.files import read_json_lines
@@ -14,7 +15,6 @@ from distillaw.train.checkpoint import TrainState, load_state
 from distillaw.train.fork import at_fork, fork_noise, forked_order, reach_fork, run_branch, step_losses
 from distillaw.train.group import TrunkGroup
 from distillaw.train.loop import StopTraining, silent
-from distillaw.train.trunk import train_trunk
 
 
 @pytest.fixture

@@ -5,14 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from stops import stop_after
+from stops import stop_after, train_trunk
 from transformers import AutoModelForCausalLM
 
 from distillaw.errors import DivergedError
 from distillaw.runs.spec import Recipe
 from distillaw.train.loop import StopTraining, Trainer
 from distillaw.train.metering import FEW_STEPS, SpikeGuard
-from distillaw.train.trunk import train_trunk
 
 TOKENS = 2048  # 16 steps, cooldown from 13
 

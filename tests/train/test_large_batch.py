@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from stops import train_trunk
 from transformers import AutoModelForCausalLM
 
 from distillaw.errors import ConfigError
@@ -12,7 +13,6 @@ from distillaw.runs.spec import Recipe
 from distillaw.sweep.checks import check_study
 from distillaw.sweep.spec import StudentsSpec, StudySpec
 from distillaw.train.optim import own_settings
-from distillaw.train.trunk import train_trunk
 
 
 def _with(trunk, *, peak_lr=None, **changes):

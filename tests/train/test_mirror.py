@@ -9,11 +9,11 @@ import textwrap
 import threading
 
 import pytest
+from stops import train_trunk
 
 from distillaw.errors import ConfigError
 from distillaw.train import log as mirrors
 from distillaw.train.log import Mirror
-from distillaw.train.trunk import train_trunk
 
 TOKENS = 2048
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from stops import stop_after
+from stops import stop_after, train_trunk
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from distillaw.accounting.architecture import count_params
@@ -20,7 +20,7 @@ from distillaw.train import loop, stacked
 from distillaw.train.group import TrunkGroup
 from distillaw.train.loop import StopTraining
 from distillaw.train.stacked import can_stack, stacked_hidden, stacked_losses
-from distillaw.train.trunk import train_trunk, train_trunks
+from distillaw.train.trunk import train_trunks
 
 TOKENS = 2048
 

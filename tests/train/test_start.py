@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from stops import stop_after
+from stops import stop_after, train_trunk
 from transformers import AutoModelForCausalLM
 
 from distillaw.accounting.architecture import count_params
@@ -18,7 +18,7 @@ from distillaw.runs.places import claim_folder
 from distillaw.train.group import TrunkGroup
 from distillaw.train.loop import StopTraining
 from distillaw.train.optim import BASE_WIDTH
-from distillaw.train.trunk import train_trunk, train_trunks
+from distillaw.train.trunk import train_trunks
 
 TOKENS = 2048
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from stops import stop_after
+from stops import stop_after, train_trunk
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from distillaw.data.tokenizer import load_tokenizer
@@ -15,7 +15,6 @@ from distillaw.runs.files import write_json
 from distillaw.sweep.single import started
 from distillaw.train.group import TrunkGroup
 from distillaw.train.loop import StopTraining
-from distillaw.train.trunk import train_trunk
 
 TOKENS = 1024
 SIZES = {

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from stops import stop_after
+from stops import stop_after, train_trunk
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillaw.errors import CacheError, RunError, VocabularyError
@@ -15,7 +15,6 @@ from distillaw.runs.store import RESULT_KEYS
 from distillaw.train.checkpoint import save_state
 from distillaw.train.group import TrunkGroup
 from distillaw.train.loop import StopTraining
-from distillaw.train.trunk import train_trunk
 
 
 def _weights(folder):

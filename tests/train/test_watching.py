@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import ranked
 import torch
-from stops import stop_after
+from stops import stop_after, train_trunk
 from transformers import AutoModelForCausalLM
 
 from distillaw.errors import ConfigError
@@ -15,7 +15,6 @@ from distillaw.large_batch.diffusion import log_steps
 from distillaw.models.fresh import build_model
 from distillaw.train.group import TrunkGroup
 from distillaw.train.loop import StopTraining
-from distillaw.train.trunk import train_trunk
 
 TOKENS = 2048
 STEPS = TOKENS // 128

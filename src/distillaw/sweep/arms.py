@@ -6,7 +6,7 @@ once for all that it teaches. Their held-out losses are compared in pairs, docum
 are given, each arm tries each for a part of the tokens and keeps its own best: arms of unlike starts want unlike rates.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -252,18 +252,11 @@ def _compare(spec: ArmsSpec, arms: Mapping[str, TrunkJob], study: StudyFolder, c
 
 def _pairs(scores: Mapping[str, DocumentScores]) -> list[dict[str, object]]:
     """What the two choices are worth: a start against fresh weights, the teacher against none."""
-    wanted: Sequence[tuple[str, str, str]] = [
-        *(
-            (f"{arm[: -len(UNTAUGHT)]}: the teacher against the text alone", arm[: -len(UNTAUGHT)], arm)
-            for arm in scores
-            if arm.endswith(UNTAUGHT)
-        ),
-        *(
-            (f"{arm} against fresh weights", arm, "fresh")
-            for arm in scores
-            if "fresh" in scores and arm != "fresh" and not arm.endswith(UNTAUGHT)
-        ),
-    ]
+    taught = [arm for arm in scores if not arm.endswith(UNTAUGHT)]
+    alone = [(arm.removesuffix(UNTAUGHT), arm) for arm in scores if arm not in taught]
+    wanted = [(f"{first}: the teacher against the text alone", first, second) for first, second in alone]
+    if "fresh" in scores:
+        wanted += [(f"{arm} against fresh weights", arm, "fresh") for arm in taught if arm != "fresh"]
     pairs: list[dict[str, object]] = []
     for what, first, second in wanted:
         gain = paired_difference(scores[second], scores[first])

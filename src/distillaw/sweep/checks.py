@@ -52,12 +52,9 @@ def check_study(spec: StudySpec) -> None:
     check_bounds({"rounds": (0, 20)}, spec.tuning, "tuning.")
     check_bounds(STUDY_DATA_BOUNDS, spec.data, "data.")
     check_training(spec.training, spec.data, batch_tokens=spec.batch_tokens)
-    for wrong in (_students(spec), _words(spec), _text(spec.data), _target(spec), _teachers(spec)):
-        _refuse(wrong)
-    _refuse(_replicates(spec))
-    _refuse(_starts(spec))
-    for design in spec.cells:
-        _refuse(_design(spec, design))
+    parts = (_students, _words, _teachers, _replicates, _starts)
+    refuse(words for part in parts for words in part(spec))
+    refuse(words for design in spec.cells for words in _design(spec, design))
     check_cuts(spec, spec.data.vocab_size)
 
 
@@ -70,14 +67,18 @@ def check_training(training: Recipe, data: DataSpec, *, batch_tokens: int) -> No
     if batch_tokens < 1:
         raise ConfigError(f"batch_tokens = {batch_tokens} must lie in [1, inf]")
     check_bounds(DATA_BOUNDS, data, "data.")
-    _refuse(_recipe(training, "training"))
+    refuse(_recipe(training, "training"))
     if batch_tokens % training.context:
         context = f"training.context = {training.context}"
         raise ConfigError(f"batch_tokens = {batch_tokens} is not a multiple of {context}")
 
 
-def _refuse(wrong: Iterable[str]) -> None:
-    """The first thing that is wrong ends it."""
+def refuse(wrong: Iterable[str]) -> None:
+    """Refuse the first thing that is wrong.
+
+    Raises:
+        ConfigError: in its words.
+    """
     for words in wrong:
         raise ConfigError(words)
 
@@ -153,7 +154,7 @@ def _students(spec: StudySpec) -> Iterator[str]:
 
 
 def _words(spec: StudySpec) -> Iterator[str]:
-    """The words of a study, and what its batches allow."""
+    """The words of a study, what its batches allow, a world that is its text alone, and its target."""
     for name in spec.without_controls:
         check_choice("without_controls", name, CONTROLS)
     check_choice("tuning.horizon", spec.tuning.horizon, HORIZONS)
@@ -164,20 +165,11 @@ def _words(spec: StudySpec) -> Iterator[str]:
         if tokens < LEAST_BATCHES * spec.batch_tokens:
             least = f"{LEAST_BATCHES} batches of {spec.batch_tokens}"
             yield f"tokens = {tokens} is under {least}: nothing is learnt"
-
-
-def _text(data: DataSpec) -> Iterator[str]:
-    """A world is a text of its own; settings that speak of another are contradictions."""
-    if data.world is None:
-        return
-    check_world(data.world)
-    of_corpora = "corpus tokenizer vocab_size text_column max_document_chars section_chars seed"
-    for name in of_corpora.split():
-        if (value := getattr(data, name)) != getattr(DataSpec(), name):
-            yield f"data.{name} = {value!r} together with [data.world]: the text is drawn from the world; drop one"
-
-
-def _target(spec: StudySpec) -> Iterator[str]:
+    if spec.data.world is not None:
+        check_world(spec.data.world)
+        for name in "corpus tokenizer vocab_size text_column max_document_chars section_chars seed".split():
+            if (value := getattr(spec.data, name)) != getattr(DataSpec(), name):
+                yield f"data.{name} = {value!r} together with [data.world]: the text is drawn from the world; drop one"
     if spec.target is not None:
         parse_count(spec.target.params, name="[target] params")
         if spec.target.tokens <= 0:

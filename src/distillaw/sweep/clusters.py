@@ -171,7 +171,7 @@ class SlurmExecutor(Executor):
             raise ConfigError(f"Slurm settings that submitit refuses: {error}") from error
 
     def _train(self, task: TrainingTask) -> dict[str, Any]:
-        order = task.order(self.study.path, self._named(task), self.threads, self.execution)
+        order = self._order(task, self._new_name(task.number))
         try:
             with self._asking:
                 job = self._submitit.submit(train, order)
@@ -272,12 +272,11 @@ class RayExecutor(Executor):
         self._work: Any = ray.remote(**options.for_ray())(train)
 
     def _train(self, task: TrainingTask) -> dict[str, Any]:
-        name = self._named(task)
+        name = self._new_name(task.number)
         task.where, task.log = f"Ray task {name}", "Ray's own logs (ray logs cluster)"
         task.waits_for = "waiting for free processors or devices of the Ray cluster"
         try:
-            order = task.order(self.study.path, name, self.threads, self.execution)
-            task.handle = self._work.remote(order)
+            task.handle = self._work.remote(self._order(task, name))
         except Exception as error:
             raise RunError(f"Ray takes no worker: {error}") from error
         known = self._ray.exceptions

@@ -71,13 +71,6 @@ class TrainingTask:
         """Whether a worker has come as far as to train it."""
         return self.record is not None and is_visible(self.record)
 
-    def order(self, folder: Path, name: str, threads: int, execution: Execution = HERE) -> str:
-        """What a worker is told (`sweep.worker.train`): JSON."""
-        order = {"folder": str(folder), "name": name, "holder": self.holder, "threads": threads}
-        order |= {"processes": execution.processes, "sharding": execution.sharding}
-        order |= {"jobs": [asdict(job) for job in self.jobs]}
-        return json.dumps(order)
-
 
 class Executor(ABC):
     """A place that trains tasks."""
@@ -127,11 +120,15 @@ class Executor(ABC):
         self._closing.set()
         self._pool.shutdown(cancel_futures=True)
 
-    def _named(self, task: TrainingTask) -> str:
-        """A name for a worker, new each time."""
-        name = f"{self.name}-{task.number}-{secrets.token_hex(4)}"
+    def _new_name(self, number: int) -> str:
+        return f"{self.name}-{number}-{secrets.token_hex(4)}"
+
+    def _order(self, task: TrainingTask, name: str) -> str:
+        """What the worker of that name is told (`sweep.worker.train`): JSON."""
         task.record = self.study.workers / f"{name}.json"
-        return name
+        order = {"folder": str(self.study.path), "name": name, "holder": task.holder, "threads": self.threads}
+        order |= {"processes": self.execution.processes, "sharding": self.execution.sharding}
+        return json.dumps(order | {"jobs": [asdict(job) for job in task.jobs]})
 
 
 @dataclass(slots=True)
@@ -170,10 +167,8 @@ class LocalExecutor(Executor):
         if child is None or child.process.poll() is not None:
             child = self._children[number] = self._start(number)
         task.where, task.log, task.handle = f"pid {child.process.pid}", str(child.log), child.process
-        task.record = self.study.workers / f"{child.name}.json"
-        order = task.order(self.study.path, child.name, self.threads, self.execution)
         try:
-            child.connection.send_bytes(order.encode())
+            child.connection.send_bytes(self._order(task, child.name).encode())
             report = json.loads(child.connection.recv_bytes())
         except (OSError, EOFError):
             raise self._ended(number, child) from None
@@ -200,7 +195,7 @@ class LocalExecutor(Executor):
             count, ranks = len(self._devices), self.execution.processes
             own = [self._devices[(number * ranks + rank) % count] for rank in range(min(ranks, count))]
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
-        name, log = f"local-{number}-{secrets.token_hex(4)}", self.study.workers / f"local-{number}.log"
+        name, log = self._new_name(number), self.study.workers / f"local-{number}.log"
         ours, theirs = socket.socketpair()
         # the folder as an argument, so that whoever lists processes sees whose worker it is
         command = [sys.executable, "-m", "distillaw.sweep.worker", str(self.study.path), name]

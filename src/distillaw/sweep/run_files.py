@@ -11,7 +11,7 @@ from distillaw.large_batch.rules import BETA_RULES, DECAY_RULES, RATE_RULES
 from distillaw.quantities import did_you_mean
 from distillaw.runs.config import from_table, read_toml, with_settings
 from distillaw.runs.spec import Branch, Fork, Recipe, TrunkSpec
-from distillaw.sweep.checks import check_study
+from distillaw.sweep.checks import check_study, refuse
 from distillaw.sweep.cost import core_seconds, external_forward, study_cost, study_vocab
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpec
 
@@ -157,8 +157,7 @@ class BranchSpec:
             ConfigError: naming the setting, its value and the rule.
         """
         for wrong in (self._words(), self._batches(), self._forks(), self._numbers()):
-            for words in wrong:
-                raise ConfigError(words)
+            refuse(wrong)
 
     def _numbers(self) -> Iterator[str]:
         for name, value, low, high in (

@@ -181,38 +181,29 @@ def _search_rates(search: RateSearch, lookup: Lookup, arm: str, plan: TuningPlan
 
 
 def _search_rate(search: RateSearch, lookup: Lookup, place: Place, start: float, rounds: int) -> None:
-    found = _best(search, lookup, lambda step: LatticePoint(place, start + step, search.batch), rounds)
-    if found is not None:
-        search.rate[place] = start + found.value
-        search.lowest[place] = found.lowest
-        search.interior[place] = found.is_interior
+    """Adds the best rate beside a start, moved outwards while it lies at an end; none while points are missing.
 
-
-class _Best(NamedTuple):
-    value: int
-    lowest: Lowest
-    is_interior: bool
-
-
-def _best(search: RateSearch, lookup: Lookup, point: Callable[[int], LatticePoint], rounds: int) -> _Best | None:
-    """The best value beside 0, moved outwards while it lies at an end.
-
-    None while points are missing. Where all diverged the lowest is the best: rates rise with the value.
+    Where all diverged the lowest is the best: rates rise with the value.
     """
-    low, high, best = -1, 1, 0
+
+    def point(step: int) -> LatticePoint:
+        return LatticePoint(place, start + step, search.batch)
+
+    low, high, best, found, is_interior = -1, 1, 0, AT_AN_END, False
     for _ in range(rounds + 1):
         losses = _measured(search, lookup, [point(value) for value in range(low, high + 1)], [point(0)])
         if losses is None:
-            return None
+            return
         best = min(range(low, high + 1), key=lambda value: (losses[value - low], abs(value)))
         if not math.isfinite(losses[best - low]):
             best = low
-        if low < best < high:
+        if is_interior := low < best < high:
             is_seen = not search.guess or all(lookup(point(v)) is not None for v in range(best - 1, best + 2))
-            found = lowest([v - best for v in range(low, high + 1)], losses) if is_seen else _UNSEEN
-            return _Best(best, found or AT_AN_END, is_interior=True)
+            parabola = lowest([v - best for v in range(low, high + 1)], losses) if is_seen else _UNSEEN
+            found = parabola or AT_AN_END
+            break
         low, high = (low - 1, high) if best == low else (low, high + 1)
-    return _Best(best, AT_AN_END, is_interior=False)
+    search.rate[place], search.lowest[place], search.interior[place] = start + best, found, is_interior
 
 
 def _search_batch(search: RateSearch, lookup: Lookup, arm: str, plan: TuningPlan, rounds: int) -> int:

@@ -13,7 +13,7 @@ Shape suffixes: B window, T position, P position of all windows, N sample, K kep
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -27,31 +27,21 @@ from distillaw.targets.manifest import Scheme
 from distillaw.targets.store import Sums
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeptRows:
-    """Targets of some positions; which fields are set depends on the estimator."""
-
-    entropy: torch.Tensor
-    """Entropy of softmax(logits / temperature), nats."""
-    loss: torch.Tensor
-    """-log softmax(logits)[label], nats, at temperature 1."""
-    mass: torch.Tensor
-    """Probability of the ids kept."""
-    ids: torch.Tensor | None = None
-    """`sampled`: (P, N) ascending with repeats. `top-*`: (P, K) ascending, dropped slots are V."""
-    nats: torch.Tensor | None = None
-    """`top-*`: negative log-probabilities of the ids."""
-    logits: torch.Tensor | None = None
-    """`full`."""
-
-
-def estimate(logits_PV: torch.Tensor, labels_P: torch.Tensor, offsets_P: torch.Tensor, scheme: Scheme) -> KeptRows:
+def estimate(
+    logits_PV: torch.Tensor, labels_P: torch.Tensor, offsets_P: torch.Tensor, scheme: Scheme
+) -> dict[str, torch.Tensor]:
     """What a scheme keeps of some positions.
 
     Args:
         logits_PV: the teacher's logits, finite (a masked token: -1e30), any float type; computed in float32.
         labels_P: the tokens that follow, int64.
         offsets_P: random offsets in [0, 1), float64; used by `sampled`.
+
+    Returns:
+        `entropy` of softmax(logits / temperature) and `loss`, -log softmax(logits)[label] at temperature 1, both in
+        nats; `mass`, the probability of the ids kept. Of `sampled` besides `ids`, (P, N) ascending with repeats; of
+        `top-*` `ids`, (P, K) ascending, dropped slots V, and `nats`, their negative log-probabilities; of `full` the
+        `logits`.
     """
     logits_PV = logits_PV.float()
     scaled_PV = logits_PV if scheme.temperature == 1 else logits_PV / scheme.temperature
@@ -61,18 +51,18 @@ def estimate(logits_PV: torch.Tensor, labels_P: torch.Tensor, offsets_P: torch.T
     normaliser_P = logsumexp_P if scheme.temperature == 1 else logits_PV.logsumexp(dim=-1)
     scores = {"entropy": entropy_P, "loss": normaliser_P - logits_PV.gather(1, labels_P[:, None])[:, 0]}
     if scheme.estimator == "full":
-        return KeptRows(logits=logits_PV, mass=torch.ones_like(entropy_P), **scores)
+        return {**scores, "logits": logits_PV, "mass": torch.ones_like(entropy_P)}
     if scheme.estimator == "sampled":
         ids_PN = sample_systematic(probs_PV, offsets_P, scheme.samples)
         first_PN = torch.ones_like(ids_PN, dtype=torch.bool)
         first_PN[:, 1:] = ids_PN[:, 1:] != ids_PN[:, :-1]
         mass_P = (probs_PV.gather(1, ids_PN) * first_PN).sum(dim=-1)
-        return KeptRows(ids=ids_PN, mass=mass_P, **scores)
+        return {**scores, "ids": ids_PN, "mass": mass_P}
     ids_PK, kept_PK = keep_top(probs_PV, scheme.k, scheme.p if scheme.estimator == "top-p" else 1.0)
     ids_PK, order_PK = torch.where(kept_PK, ids_PK, probs_PV.shape[1]).sort(dim=-1)
     kept_PK = kept_PK.gather(1, order_PK)
     nats_PK = logsumexp_P[:, None] - scaled_PV.gather(1, torch.where(kept_PK, ids_PK, 0))
-    return KeptRows(ids=ids_PK, nats=nats_PK, mass=((-nats_PK).exp() * kept_PK).sum(dim=-1), **scores)
+    return {**scores, "ids": ids_PK, "nats": nats_PK, "mass": ((-nats_PK).exp() * kept_PK).sum(dim=-1)}
 
 
 def sample_systematic(probs_PV: torch.Tensor, offsets_P: torch.Tensor, samples: int) -> torch.Tensor:
@@ -131,7 +121,7 @@ class TargetMaker:
             rows = slice(done, done + len(logits_PV))
             parts.append(estimate(logits_PV, labels_P[rows], offsets_P[rows], self.scheme))
             done = rows.stop
-        rows = _join(parts)
+        rows = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
         sums = Sums(**{name: float(rows[name].sum(dtype=np.float64)) for name in ("loss", "entropy", "mass")})
         context = self.split.context
         spans = [slice(i * context, (i + 1) * context) for i in range(len(tokens_BU))]
@@ -171,12 +161,6 @@ class TargetMaker:
 def window_offsets(seed: int, window: int, context: int) -> NDArray[np.float64]:
     """The random offset of each position of a window, uniform in [0, 1), shape (context,)."""
     return np.random.Generator(np.random.Philox(key=[seed, window])).random(context)
-
-
-def _join(parts: list[KeptRows]) -> dict[str, NDArray]:
-    """All chunks, one array per field, on the host."""
-    names = [f.name for f in fields(KeptRows) if getattr(parts[0], f.name) is not None]
-    return {name: torch.cat([getattr(part, name) for part in parts]).cpu().numpy() for name in names}
 
 
 def _encode(rows: dict[str, NDArray], scheme: Scheme, vocab_size: int) -> bytes:

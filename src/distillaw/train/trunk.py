@@ -199,38 +199,6 @@ def score_teacher(teacher: AnyTeacher, heldout: HeldoutSet, file: Path, ranks: R
     ranks.first(lambda: write_json(file, facts))
 
 
-def train_trunk(
-    spec: TrunkSpec,
-    budgets: Sequence[int],
-    study: StudyFolder,
-    *,
-    ranks: Ranks = ALONE,
-    report: Report = silent,
-    mirror: Mirror | None = None,
-) -> list[RunFolder]:
-    """Train one trunk and cool it down at each token budget; finished runs are left as they are.
-
-    Args:
-        spec: the trunk; `spec.teacher_run` names a finished run of the study or an external folder.
-        budgets: token budgets in any order.
-        study: where tokens, trunks and runs lie.
-        ranks: the processes that train it together; all call this.
-        report: progress callback.
-        mirror: given every row of the log as well.
-
-    Returns:
-        One folder per budget, ascending.
-
-    Raises:
-        RunError: diverged, or the disk is full; finished runs and the last checkpoint are kept.
-        VocabularyError: the teacher does not share the study's vocabulary.
-    """
-    errors = train_trunks({spec: budgets}, study, ranks=ranks, report=report, mirror=mirror)
-    if errors:
-        raise errors[spec]
-    return [study.run(spec.run_id(tokens)) for tokens in sorted(budgets)]
-
-
 def train_trunks(
     wanted: Mapping[TrunkSpec, Sequence[int]],
     study: StudyFolder,
@@ -239,14 +207,24 @@ def train_trunks(
     report: Report = silent,
     mirror: Mirror | None = None,
 ) -> dict[TrunkSpec, DivergedError]:
-    """Train several trunks that read the same stream, each teacher forward shared by all of that teacher.
+    """Train trunks that read one stream and cool each down at its token budgets; finished runs are left as they are.
+
+    Each teacher forward is shared by all of that teacher.
 
     Args:
-        wanted: token budgets of each trunk. The trunks agree in split, seed, batch and context.
-        study, ranks, report, mirror: as for `train_trunk`.
+        wanted: token budgets of each trunk, in any order. The trunks agree in split, seed, batch and context;
+            `teacher_run` names a finished run of the study or an external folder.
+        study: where tokens, trunks and runs lie.
+        ranks: the processes that train together; all call this.
+        report: progress callback.
+        mirror: given every row of the log as well.
 
     Returns:
         The trunks that diverged; the others are finished.
+
+    Raises:
+        RunError: the disk is full; finished runs and the last checkpoint are kept.
+        VocabularyError: the teacher does not share the study's vocabulary.
     """
     missing = {
         spec: left
