@@ -122,19 +122,16 @@ def _at_known_tokens(spec: BranchSpec, study: StudyFolder, own: TrunkSpec) -> Br
 
 
 def _test_table(spec: BranchSpec) -> dict[str, object]:
-    recipe = spec.single.training
     return {
         "multiples": [k / spec.single.batch_tokens for k in spec.batches],
         "orders": spec.orders,
         "window": spec.window_tokens,
         "anneal": spec.anneal,
-        "rate_rule": spec.rate_rule or recipe.rate_rule,
-        "beta_rule": spec.beta_rule or recipe.beta_rule,
-        "decay_rule": spec.decay_rule or recipe.decay_rule,
+        **spec.rules,
         "pairs": [list(pair) for pair in spec.pairs],
         "tolerance": spec.tolerance,
         "level": spec.level,
-        "training": asdict(recipe),
+        "training": asdict(spec.single.training),
     }
 
 

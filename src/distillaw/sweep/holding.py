@@ -10,12 +10,12 @@ Nothing is decided from the last two; a disk that is full costs lines there, nev
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from distillaw.errors import DistillawError
-from distillaw.runs.files import append_json_lines, read_json, write_json
+from distillaw.runs.files import append_json_lines, read_json
 from distillaw.runs.lock import Claim, held, is_alive, read_holder
 from distillaw.runs.places import remove_file
 from distillaw.runs.store import StudyFolder
@@ -65,7 +65,7 @@ def _wait_for(record: Path, say: Callable[[str], None], deadline: float) -> None
     remove_file(record)
 
 
-JOURNAL = "journal.jsonl"
+JOURNAL, NOTICE = "journal.jsonl", "scheduler.json"
 
 
 def log_event(folder: Path, event: str, **facts: object) -> None:
@@ -75,30 +75,8 @@ def log_event(folder: Path, event: str, **facts: object) -> None:
         append_json_lines(folder / JOURNAL, [{"at": at, "event": event, **facts}])
 
 
-class Notice:
-    """scheduler.json of a study folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "scheduler.json"
-        self._written = -float("inf")
-
-    def is_due(self) -> bool:
-        """Whether the one on disk is some seconds old."""
-        return time.monotonic() - self._written > NOTICE_SECONDS
-
-    def write(self, facts: Mapping[str, object]) -> None:
-        """Replace it."""
-        self._written = time.monotonic()
-        with contextlib.suppress(DistillawError):
-            write_json(self._file, facts)
-
-    def read(self) -> dict:
-        """The last one; empty if there is none."""
-        with contextlib.suppress(DistillawError):
-            return read_json(self._file)
-        return {}
-
-    def remove(self) -> None:
-        """Take it away."""
-        with contextlib.suppress(OSError):
-            remove_file(self._file)
+def read_notice(folder: Path) -> dict:
+    """What scheduler.json says; empty if there is none."""
+    with contextlib.suppress(DistillawError):
+        return read_json(folder / NOTICE)
+    return {}

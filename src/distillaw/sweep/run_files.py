@@ -150,6 +150,12 @@ class BranchSpec:
         wanted = [(trunk, trunk if loss == OWN else loss) for trunk in self.trunk_arms for loss in losses]
         return tuple(dict.fromkeys(wanted))
 
+    @property
+    def rules(self) -> dict[str, str]:
+        """From the trunk's batch to a branch's: what the test says, else the file."""
+        names = ("rate_rule", "beta_rule", "decay_rule")
+        return {name: getattr(self, name) or getattr(self.single.training, name) for name in names}
+
     def check(self) -> None:
         """Refuse what cannot be branched.
 
@@ -184,13 +190,9 @@ class BranchSpec:
                     yield f"{flag} {arm!r}{did_you_mean(arm, known)} is none of {', '.join(known)}"
                 if arm == "distilled" and not self.is_taught:
                     yield f"{flag} distilled: the file names no teacher. Give it teacher or targets"
-        recipe = self.single.training
-        reference = recipe.reference_batch_tokens
-        for flag, word, known, own in (
-            ("--rate-rule", self.rate_rule, tuple(RATE_RULES), recipe.rate_rule),
-            ("--beta-rule", self.beta_rule, BETA_RULES, recipe.beta_rule),
-            ("--decay-rule", self.decay_rule, DECAY_RULES, recipe.decay_rule),
-        ):
+        reference = self.single.training.reference_batch_tokens
+        for name, known in {"rate_rule": RATE_RULES, "beta_rule": BETA_RULES, "decay_rule": DECAY_RULES}.items():
+            flag, word, own = "--" + name.replace("_", "-"), getattr(self, name), getattr(self.single.training, name)
             if word and word not in known:
                 yield f"{flag} {word!r}{did_you_mean(word, known)} is none of {', '.join(known)}"
             if word and reference and word != own:
@@ -266,9 +268,7 @@ def _at_batch(trunk: TrunkSpec, batch: int, spec: BranchSpec) -> TrunkSpec:
         recipe=replace(
             recipe,
             reference_batch_tokens=recipe.reference_batch_tokens or trunk.batch_tokens,
-            rate_rule=spec.rate_rule or recipe.rate_rule,
-            beta_rule=spec.beta_rule or recipe.beta_rule,
-            decay_rule=spec.decay_rule or recipe.decay_rule,
+            **spec.rules,
         ),
     )
 

@@ -6,6 +6,7 @@ and the second ends it; one that came from outside (preempted, time limit, node 
 from the checkpoint.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -17,14 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from distillaw.errors import RunError
-from distillaw.runs.files import write_text
+from distillaw.errors import DistillawError, RunError
+from distillaw.runs.files import write_json, write_text
 from distillaw.runs.lock import LATE_SECONDS, Claim, wait_for_files
 from distillaw.runs.places import remove_file
 from distillaw.runs.spec import shared_batches, shared_stream
 from distillaw.runs.store import StudyFolder, saved_step
 from distillaw.sweep.executor import Executor, Lost, TrainingTask
-from distillaw.sweep.holding import Notice, log_event
+from distillaw.sweep.holding import NOTICE, NOTICE_SECONDS, log_event, read_notice
 from distillaw.sweep.ready import ReadyJobs, TrunkJob
 
 TICK_SECONDS = 0.1
@@ -136,12 +137,12 @@ class Scheduler:
         own = {"host": socket.gethostname(), "pid": os.getpid()}
         self._place = {"executor": executor.name, "threads": executor.threads, **own}
         self._began, self._cpu_before = time.monotonic(), time.process_time()
-        self._notice, self._looked = Notice(study.path), 0.0
+        self._looked, self._noticed = 0.0, -float("inf")
 
     def __enter__(self) -> Self:
         """Workers start with `warm_up`, or when the first job needs them."""
         facts = ("where", "trunks", "tokens", "seconds")
-        for worker in self._notice.read().get("workers", ()):
+        for worker in read_notice(self._study.path).get("workers", ()):
             if worker["trunks"]:  # the scheduler before this one was killed
                 log_event(self._study.path, "cut", **{key: worker[key] for key in facts})
         log_event(self._study.path, "began", workers=self._executor.workers, **self._place)
@@ -157,7 +158,8 @@ class Scheduler:
             self._outcome.wall_seconds = wall = time.monotonic() - self._began
             self._outcome.busy_seconds += time.process_time() - self._cpu_before
             log_event(self._study.path, "stopped", wall_seconds=wall, cpu_seconds=self._outcome.busy_seconds)
-            self._notice.remove()
+            with contextlib.suppress(OSError):
+                remove_file(self._study.path / NOTICE)
 
     def warm_up(self) -> None:
         """Have workers import torch while the caller prepares the text."""
@@ -206,7 +208,7 @@ class Scheduler:
         while not (ended := wait(self._entries, TICK_SECONDS, FIRST_COMPLETED).done) and not self._unheard:
             began = self._look()
             self._claim.check()
-            if began or self._notice.is_due():
+            if began or time.monotonic() - self._noticed > NOTICE_SECONDS:
                 self._write_notice()
         for future in ended:
             self._end(future)
@@ -376,7 +378,10 @@ class Scheduler:
 
     def _write_notice(self) -> None:
         entries = [entry.record() for entry in self._entries.values()]
-        self._notice.write({"most_workers": self._executor.workers, "workers": entries, **self._place})
+        notice = {"most_workers": self._executor.workers, "workers": entries, **self._place}
+        self._noticed = time.monotonic()
+        with contextlib.suppress(DistillawError):  # a full disk
+            write_json(self._study.path / NOTICE, notice)
 
 
 def logged(study: StudyFolder, job: TrunkJob) -> tuple[float, float | None]:

@@ -17,7 +17,7 @@ from distillaw.runs.lock import GLANCE_SECONDS, LOCK, is_alive, read_holder, rec
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.changes import what_belongs
 from distillaw.sweep.cost import StudyCost, jobs_cost, makespan, study_cost, teacher_forward
-from distillaw.sweep.holding import JOURNAL, Notice
+from distillaw.sweep.holding import JOURNAL, read_notice
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import ReadyJobs, TrunkJob, one_per_trunk, parts_of
 from distillaw.sweep.spec import StudySpec
@@ -133,7 +133,7 @@ def read_status(folder: Path) -> StudyStatus:
 def _scheduler(folder: Path) -> tuple[str, dict]:
     """Who works on the folder, in words, and what it says of its workers; empty if nobody does."""
     lock = record_of(folder / LOCK)
-    holder, notice = read_holder(lock), Notice(folder).read()
+    holder, notice = read_holder(lock), read_notice(folder)
     if holder is None:
         return "none; the same command as before continues", {}
     if not is_alive(lock, holder, seconds=GLANCE_SECONDS):

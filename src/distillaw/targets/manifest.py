@@ -179,6 +179,10 @@ class StorePlan:
         """As written to disk."""
         return {**asdict(self), "scheme": self.scheme.record()}
 
+    def stated(self) -> dict[str, object]:
+        """The same with what files begin with."""
+        return {"format": FORMAT, "identity": self.identity, **self.record()}
+
     def windows(self, split: Split) -> NDArray[np.int64]:
         """The covered windows, ascending, shape (num_windows,)."""
         if self.order_seed is None:
@@ -270,18 +274,8 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write manifest.json."""
-        table = asdict(self)
-        del table["plan"]
-        write_json(
-            folder / MANIFEST,
-            {
-                "format": FORMAT,
-                "identity": self.plan.identity,
-                **self.plan.record(),
-                "bytes": self.total_bytes,
-                **table,
-            },
-        )
+        own = {name: value for name, value in asdict(self).items() if name != "plan"}
+        write_json(folder / MANIFEST, self.plan.stated() | {"bytes": self.total_bytes, **own})
 
 
 def build_seconds(folder: Path) -> float:
@@ -291,7 +285,7 @@ def build_seconds(folder: Path) -> float:
 
 def write_plan(folder: Path, plan: StorePlan) -> None:
     """Write build.json."""
-    write_json(folder / PLAN, {"format": FORMAT, "identity": plan.identity, **plan.record()})
+    write_json(folder / PLAN, plan.stated())
 
 
 def read_plan(path: Path) -> StorePlan:

@@ -256,7 +256,12 @@ class TrunkGroup:
 
     def _start_teaching(self, spec: TrunkSpec) -> Teaching:
         if spec.targets is not None:
-            _check_targets(spec)
+            if spec.recipe.truncates:
+                raise ConfigError(
+                    f"{spec.trunk_id}: training.top_k = {spec.recipe.top_k}, top_p = {spec.recipe.top_p} with stored "
+                    "targets: these were reduced when they were stored. Name the teacher instead of targets, or drop "
+                    "top_k and top_p"
+                )
             source = TargetsOnDisk(TargetStore.open(spec.targets), self.ranks.device)
             oracle = self.load_teacher(spec) if is_oracle(spec.teacher_run or "") else None
             return Teaching(source=source, teacher=None, flops=_teacher_flops(spec, oracle))
@@ -341,14 +346,6 @@ class TrunkGroup:
     def advance(self, runs: list[StudentRun]) -> None:
         """Train the runs to where they are going."""
         advance(runs, self.feed, report=self.report)
-
-
-def _check_targets(spec: TrunkSpec) -> None:
-    if spec.recipe.truncates:
-        raise ConfigError(
-            f"{spec.trunk_id}: training.top_k = {spec.recipe.top_k}, top_p = {spec.recipe.top_p} with stored targets: "
-            "these were reduced when they were stored. Name the teacher instead of targets, or drop top_k and top_p"
-        )
 
 
 def _teacher_flops(spec: TrunkSpec, teacher: AnyTeacher | None) -> float:

