@@ -187,8 +187,8 @@ class RunFolder:
         import pyarrow as pa
         from pyarrow import parquet as pq
 
-        columns = {"document": scores.document, "tokens": scores.tokens, "loss_sum": scores.loss_sum}
-        table = pa.table({name: pa.array(values) for name, values in columns.items()})
+        kinds = {"document": pa.int64(), "tokens": pa.int64(), "loss_sum": pa.float64()}
+        table = pa.table({name: pa.array(getattr(scores, name), kind) for name, kind in kinds.items()})
         write_with(self.path / HELDOUT, lambda path: pq.write_table(table, path))
 
 
@@ -283,13 +283,11 @@ def column_types() -> dict[str, object]:
     """Parquet type of every column of runs.parquet."""
     import pyarrow as pa
 
-    text = tuple("run_id group role purpose arm teacher_run init start_run split device divergence".split())
-    counts = tuple(
-        (
-            "params total_params layers width tokens teacher_params teacher_total_params teacher_tokens "
-            "seed batch_tokens steps unique_tokens vocab_size context top_k"
-        ).split()
-    )
+    text = "run_id group role purpose arm teacher_run init start_run split device divergence".split()
+    counts = (
+        "params total_params layers width tokens teacher_params teacher_total_params teacher_tokens "
+        "seed batch_tokens steps unique_tokens vocab_size context top_k"
+    ).split()
     types: dict[str, object] = dict.fromkeys(RESULT_KEYS, pa.float64())
     return types | dict.fromkeys(text, pa.string()) | dict.fromkeys(counts, pa.int64())
 

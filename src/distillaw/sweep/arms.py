@@ -221,12 +221,10 @@ def _compare(spec: ArmsSpec, arms: Mapping[str, TrunkJob], study: StudyFolder, c
     scores = {arm: study.run(job.run_ids[0]).scores() for arm, job in arms.items()}
     rows = []
     for arm in order:
-        keys = tuple(
-            (
-                "run_id init params total_params tokens start_loss loss loss_se peak_lr teacher_loss "
-                "teacher_total_params lambda train_flops teacher_flops seconds"
-            ).split()
-        )
+        keys = (
+            "run_id init params total_params tokens start_loss loss loss_se peak_lr teacher_loss "
+            "teacher_total_params lambda train_flops teacher_flops seconds"
+        ).split()
         row: dict[str, object] = {"arm": arm, "taught": results[arm]["teacher_run"] is not None}
         row |= {key: results[arm][key] for key in keys}
         behind = paired_difference(scores[arm], scores[order[0]])

@@ -89,12 +89,8 @@ def branch_test(spec: BranchSpec, folder: Path, *, display: Display, command: st
             "machine": {"cores": os.cpu_count(), "platform": platform.platform()},
             "run": {
                 "name": spec.single.name,
-                "params": own.params,
-                "total_params": own.total_params,
+                **{key: getattr(own, key) for key in ("params", "total_params", "seed", "batch_tokens", "peak_lr")},
                 "teacher": spec.single.teacher or spec.single.targets or None,
-                "seed": own.seed,
-                "batch_tokens": own.batch_tokens,
-                "peak_lr": own.peak_lr,
                 "data_hash": store.data_hash,
             },
             "test": _test_table(spec),
@@ -141,7 +137,7 @@ class _Test:
     def __init__(
         self, spec: BranchSpec, study: StudyFolder, trunks: Mapping[str, TrunkSpec], display: Display, ranks: Ranks
     ) -> None:
-        self._spec, self._study, self._trunks, self._display, self._ranks = (spec, study, trunks, display, ranks)
+        self._spec, self._study, self._trunks, self._display, self._ranks = spec, study, trunks, display, ranks
 
     @cached_property
     def _group(self) -> TrunkGroup:

@@ -125,13 +125,11 @@ CHOICES = {
     "decay_rule": DECAY_RULES,
 }
 """Every word of [training] and what it may be; the code that knows them imports torch, a study file must not."""
-CONTROLS = tuple(
-    (
-        "interior-rate interior-batch horizon steps disjoint-text union seen-text equal-flop single-epoch "
-        "seeds paired-errors teacher-range equal-loss-pairs embedding-share conventions lambda "
-        "temperature c0-error best-ratio-error"
-    ).split()
-)
+CONTROLS = (
+    "interior-rate interior-batch horizon steps disjoint-text union seen-text equal-flop single-epoch "
+    "seeds paired-errors teacher-range equal-loss-pairs embedding-share conventions lambda "
+    "temperature c0-error best-ratio-error"
+).split()
 HORIZONS = ("target", "smallest", "ends", "none")
 SPLITS = ("student", "teacher", "union")
 INITS = ("fresh", "pruned")

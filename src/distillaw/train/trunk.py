@@ -91,6 +91,11 @@ def _whole_model(trainer: Trainer) -> "PreTrainedModel":
     return whole
 
 
+_OF_SPEC = "role purpose layers width teacher_run init seed peak_lr batch_tokens split vocab_size".split()
+_OF_RECIPE = "temperature divergence top_k top_p cooldown context".split()
+"""What result.json says of a trunk as its spec does."""
+
+
 def _result(
     trainer: Trainer,
     model: "PreTrainedModel",
@@ -106,44 +111,26 @@ def _result(
     trained = spec.batches.read(state.step) * spec.batch_tokens
     device = torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu"
     return {
+        **{name: getattr(spec, name) for name in _OF_SPEC},
+        **{name: getattr(spec.recipe, name) for name in _OF_RECIPE},
+        **{f"teacher_{name}": teacher.get(name) for name in ("loss", "params", "total_params", "tokens")},
         "run_id": folder.path.name,
         "group": spec.trunk_id,
-        "role": spec.role,
-        "purpose": spec.purpose,
         "arm": spec.start_arm,
         "params": params,
         "total_params": total_params,
-        "layers": spec.layers,
-        "width": spec.width,
         "tokens": trained,
-        "teacher_run": spec.teacher_run,
-        "teacher_loss": teacher.get("loss"),
-        "teacher_params": teacher.get("params"),
-        "teacher_total_params": teacher.get("total_params"),
-        "teacher_tokens": teacher.get("tokens"),
         "lambda": spec.recipe.distill_weight if spec.teacher_run else 0.0,
-        "temperature": spec.recipe.temperature,
-        "divergence": spec.recipe.divergence,
-        "top_k": spec.recipe.top_k,
-        "top_p": spec.recipe.top_p,
-        "cooldown": spec.recipe.cooldown,
-        "init": spec.init,
-        "seed": spec.seed,
         "loss": scores.loss,
         "loss_se": scores.loss_se,
-        "peak_lr": spec.peak_lr,
         "branch_lr": spec.branch_lr(trained),
-        "batch_tokens": spec.batch_tokens,
         "steps": state.step,
-        "split": spec.split,
         "unique_tokens": min(trained, unique_tokens),
         "train_flops": 3 * model_flops(model, spec.recipe.context) * trained,
         "teacher_flops": None if math.isnan(teacher_flops) else teacher_flops * trained,
         "teacher_flops_spent": 0.0 if spec.targets else teacher_flops * state.notes.get("teacher_tokens", 0.0),
         "seconds": state.seconds,
         "device": device if ranks.world == 1 else f"{ranks.world} x {device}",
-        "vocab_size": spec.vocab_size,
-        "context": spec.recipe.context,
     }
 
 

@@ -6,7 +6,7 @@ where its unit is not clear it is refused. The run table wants non-embedding par
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,31 +18,27 @@ from distillaw.quantities import did_you_mean, nats_per_token
 Array = NDArray[np.float64]
 _SPLITS = ("eval", "val", "valid", "validation", "heldout", "held_out")
 HELD_OUT = (*(f"{split}_loss" for split in _SPLITS), "loss_val", "loss_eval")
-_UNCLEAR_PARAMS = tuple(
+_UNCLEAR_PARAMS = (
     "n n_params num_params num_parameters n_parameters parameters model_params param_count nparams".split()
 )
-NON_EMBEDDING = tuple(
-    (
-        "params student_params non_embedding_params num_non_embedding_params n_non_embedding_params "
-        "params_non_embedding n_params_non_embedding num_params_non_embedding n_no_embed params_no_embed"
-    ).split()
-)
+NON_EMBEDDING = (
+    "params student_params non_embedding_params num_non_embedding_params n_non_embedding_params "
+    "params_non_embedding n_params_non_embedding num_params_non_embedding n_no_embed params_no_embed"
+).split()
 TOTAL = ("total_params", "params_total", "num_total_params", "n_params_total", "model_num_parameters")
 RUN_NAMES = ("run_name", "run", "run_id", "name", "experiment", "experiment_name", "exp_name")
 GROUP_NAMES = ("group", "trunk")
 STEP_NAMES = ("step", "global_step", "train_global_step", "trainer_global_step", "iter", "iteration", "steps")
 
-_USUAL: dict[str, tuple[tuple[str, ...], ...]] = {
+_USUAL: dict[str, tuple[Sequence[str], ...]] = {
     "params": (NON_EMBEDDING, TOTAL, _UNCLEAR_PARAMS),
     "total_params": (TOTAL,),
     "tokens": (
         ("tokens", "student_tokens"),
-        tuple(
-            (
-                "tokens_seen num_tokens n_tokens total_tokens train_tokens consumed_tokens "
-                "tokens_processed num_input_tokens_seen train_num_input_tokens_seen d"
-            ).split()
-        ),
+        (
+            "tokens_seen num_tokens n_tokens total_tokens train_tokens consumed_tokens "
+            "tokens_processed num_input_tokens_seen train_num_input_tokens_seen d"
+        ).split(),
     ),
     "loss": (HELD_OUT,),
     "teacher_loss": (("teacher_loss", "teacher_eval_loss", "teacher_val_loss", "eval_teacher_loss"),),

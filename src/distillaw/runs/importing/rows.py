@@ -32,12 +32,10 @@ from distillaw.runs.importing.sources import LoneRuns, RunSource
 from distillaw.runs.importing.table import Array, ImportedRows, numbers, objects, texts
 
 _TEXTS = ("group", "arm", "init", "start_run", "device", "teacher_run")
-_READ = tuple(
-    (
-        "teacher_tokens lambda temperature layers width seed peak_lr batch_tokens unique_tokens vocab_size train_flops "
-        "seconds params total_params teacher_loss supervised_loss loss_se teacher_params teacher_width start_params"
-    ).split()
-)
+_READ = (
+    "teacher_tokens lambda temperature layers width seed peak_lr batch_tokens unique_tokens vocab_size train_flops "
+    "seconds params total_params teacher_loss supervised_loss loss_se teacher_params teacher_width start_params"
+).split()
 """Numbers that are looked up by name; loss, tokens and steps belong to a moment of a run."""
 Found = dict[str, NDArray]
 """Columns as a source has them: `_READ`, `_TEXTS`, loss, tokens, steps, and whose; `place` counts runs."""
