@@ -192,8 +192,8 @@ class Planner:
     def _missing(self, lesson: Lesson) -> str:
         """The model that students wait for; empty where none."""
         wanted = [self._models[label] for label in (lesson.label, lesson.source) if label not in ("", NONE)]
-        there = self._facts.fingerprints.keys() | self._progress.losses.keys()
-        return next((name for name in wanted if not self._guess and name not in there), "")
+        there = (self._facts.fingerprints, self._progress.losses)
+        return next((name for name in wanted if not self._guess and all(name not in known for known in there)), "")
 
     def _teacher_run(self, lesson: Lesson) -> str | None:
         return None if lesson.label == NONE else self._models[lesson.label]
