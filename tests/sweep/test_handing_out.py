@@ -46,7 +46,7 @@ class ByHand(Executor):
 
     def begin(self, task) -> None:
         """Its worker's record is there."""
-        self._named(task)
+        self._order(task, self._new_name(task.number))
         task.record.parent.mkdir(exist_ok=True)
         task.record.touch()
 
