@@ -222,7 +222,7 @@ def measure_reading(name: str, vocab: int, layers: int, width: int, context: int
 
 def _reader(store: TargetStore, batch: int):
     rng = np.random.default_rng(0)
-    return lambda: store.read(rng.permutation(store.num_windows)[:batch])
+    return lambda: store.read(rng.permutation(store.manifest.plan.num_windows)[:batch])
 
 
 def _trainer(store: TargetStore, vocab: int, layers: int, width: int, context: int, batch: int):

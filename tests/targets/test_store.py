@@ -121,7 +121,7 @@ def test_the_manifest_says_what_the_teacher_scores(build):
 def test_the_whole_split_serves_every_seed(build, text):
     folder, maker, plan = build(scheme=Scheme(samples=1))
     store = TargetStore.open(folder)
-    assert store.num_windows == maker.split.num_windows and plan.num_shards > 1
+    assert store.manifest.plan.num_windows == maker.split.num_windows and plan.num_shards > 1
     for seed in (0, 5):
         order = BatchOrder(split=maker.split, seed=seed)
         assert store.read_arrays(order.window_ids(11, 4)).ids.shape[:2] == (4, 32)

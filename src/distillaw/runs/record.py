@@ -243,8 +243,11 @@ class StudyRecord:
 
         Lone ones that were cut out of one model each are left out: they are no baseline that teachers share.
         """
-        runs = self.arms[leading_arm(self.arms)] if self.arms else []
-        return [run for run in runs if run.teacher_run] if self.lacks_baseline else runs
+        return [run for run in self._leading if run.teacher_run] if self.lacks_baseline else self._leading
+
+    @property
+    def _leading(self) -> list[Run]:
+        return self.arms[leading_arm(self.arms)] if self.arms else []
 
     @cached_property
     def trained(self) -> list[Run]:
@@ -258,9 +261,7 @@ class StudyRecord:
     @cached_property
     def lacks_baseline(self) -> bool:
         """Whether students of every teacher began from other weights, so that none without a teacher is theirs all."""
-        runs = self.arms[leading_arm(self.arms)] if self.arms else []
-        starts = {run.start_run or run.teacher_run for run in runs if run.arm == "pruned"} - {None}
-        return len(starts) > 1
+        return len({run.start_run or run.teacher_run for run in self._leading if run.arm == "pruned"} - {None}) > 1
 
     @cached_property
     def arms(self) -> dict[str, list[Run]]:

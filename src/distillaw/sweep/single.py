@@ -124,16 +124,10 @@ def single_job(single: SingleSpec, study: StudyFolder, store: TokenStore, displa
     if single.start:
         tokenizer = load_tokenizer(str(store.tokenizer_folder))
         trunk = started(trunk, single.start, tokenizer, draws_weights=single.init == "fresh")
-    if targets is None:
-        return TrunkJob(trunk=trunk, budgets=job.budgets)
-    plan = targets.manifest.plan
-    trunk = replace(
-        trunk,
-        teacher_run=plan.teacher,
-        teacher_fingerprint=plan.teacher_fingerprint,
-        targets=str(Path(single.targets).resolve()),
-        targets_identity=plan.identity,
-    )
+    if targets is not None:
+        plan, place = targets.manifest.plan, str(Path(single.targets).resolve())
+        trunk = replace(trunk, teacher_run=plan.teacher, teacher_fingerprint=plan.teacher_fingerprint)
+        trunk = replace(trunk, targets=place, targets_identity=plan.identity)
     return TrunkJob(trunk=trunk, budgets=job.budgets)
 
 

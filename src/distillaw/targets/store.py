@@ -243,11 +243,6 @@ class TargetStore:
         first = np.array([shard.first_window for shard in manifest.shards], dtype=np.int64)
         return cls(folder=folder, manifest=manifest, _first_windows=first)
 
-    @property
-    def num_windows(self) -> int:
-        """Windows that can be read."""
-        return self.manifest.plan.num_windows
-
     def read_arrays(self, window_ids: Iterable[int]) -> TargetArrays:
         """Sparse targets of the given windows, in the given order.
 
