@@ -312,7 +312,7 @@ def spec_record(spec: TrunkSpec, tokens: int) -> dict[str, object]:
 def shared_batches(spec: TrunkSpec) -> tuple[object, ...]:
     """What trunks must have in common to read the same batches at the same steps."""
     recipe = spec.recipe
-    return (spec.split, spec.seed, spec.batches, spec.data_hash, recipe.context, recipe.micro_batch_tokens)
+    return spec.split, spec.seed, spec.batches, spec.data_hash, recipe.context, recipe.micro_batch_tokens
 
 
 def shared_teacher(spec: TrunkSpec) -> tuple[object, ...]:

@@ -297,7 +297,8 @@ def branch_cost(spec: BranchSpec) -> BranchCost:
     single, forks = spec.single, len(spec.fork_tokens)
     student, teacher = _forward(single)
     count = len(spec.batches) * spec.orders * forks
-    noise, way = (spec.noise_batches * single.batch_tokens * forks, 0 if spec.at_checkpoint else spec.fork_tokens[-1])
+    noise = spec.noise_batches * single.batch_tokens * forks
+    way = 0 if spec.at_checkpoint else spec.fork_tokens[-1]
     read = [
         *((trunk, way) for trunk in spec.trunk_arms),
         *((loss, count * spec.window_tokens + noise) for _, loss in spec.pairs),

@@ -166,11 +166,8 @@ class CaptureMaker:
         return blocks, total
 
     def _block(self, row: Row, tokens: NDArray[np.int64]) -> tuple[bytes, Sums]:
-        count, k, where = (
-            self.split.context,
-            self.scheme.k,
-            f"{self.teacher.name}: the row of {tokens[:8].tolist()} ...",
-        )
+        count, k = self.split.context, self.scheme.k
+        where = f"{self.teacher.name}: the row of {tokens[:8].tolist()} ..."
         best = np.argsort(-row.log_probs[:count], axis=1, kind="stable")[:, :k]
         ids = np.take_along_axis(row.ids[:count], best, 1)
         nats = -np.take_along_axis(row.log_probs[:count], best, 1)

@@ -66,10 +66,8 @@ class StepMeter:
             self._across.listen(wanted)
             self._parts = self._across.ranks if wanted else 1
         elif wanted and self._alone and micro_batches > 1:
-            self._within, self._parts = (
-                AccumulationMeter(self._parameters, micro_batches=micro_batches),
-                micro_batches,
-            )
+            self._within = AccumulationMeter(self._parameters, micro_batches=micro_batches)
+            self._parts = micro_batches
 
     def after_backward(self) -> None:
         """A micro-batch's gradient has been added."""

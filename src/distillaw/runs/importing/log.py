@@ -75,8 +75,8 @@ class Log:
             keep = old.at < start
             at, value = np.concatenate([old.at[keep], new.at]), np.concatenate([old.value[keep], new.value])
             joined[name] = Series(at, value)
-        constants, sha256 = ({**self.constants, **later.constants}, sha256_of_parts([self.sha256, later.sha256]))
-        return replace(later, history=joined, constants=constants, sha256=sha256)
+        sha256 = sha256_of_parts([self.sha256, later.sha256])
+        return replace(later, history=joined, constants={**self.constants, **later.constants}, sha256=sha256)
 
 
 _EMPTY = Series(np.empty(0), np.empty(0))
