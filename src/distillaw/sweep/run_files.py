@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from distillaw.accounting.flops import forward_flops
 from distillaw.data.prepare import DataSpec
@@ -151,7 +152,7 @@ class BranchSpec:
         return tuple(dict.fromkeys(wanted))
 
     @property
-    def rules(self) -> dict[str, str]:
+    def rules(self) -> dict[str, Any]:
         """From the trunk's batch to a branch's: what the test says, else the file."""
         names = ("rate_rule", "beta_rule", "decay_rule")
         return {name: getattr(self, name) or getattr(self.single.training, name) for name in names}
