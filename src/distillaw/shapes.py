@@ -38,13 +38,13 @@ def ffn_width(width: int, *, ratio: float = FFN_RATIO, multiple: int = 8) -> int
     return math.ceil(width * ratio / multiple - 1e-9) * multiple
 
 
-def non_embedding_params(*, layers: int, width: int, ffn: int, heads: int, kv_heads: int, head_dim: int) -> int:
+def count_non_embedding(shape: Shape) -> int:
     """N: every weight but the token embedding and the output head; norm gains are counted.
 
     N = layers * (2 d (h + h_kv) d_head + 3 d d_ff + 2 d) + d    (exact for Llama)
     """
-    attention = 2 * width * (heads + kv_heads) * head_dim
-    return layers * (attention + 3 * width * ffn + 2 * width) + width
+    attention = 2 * shape.width * (shape.heads + shape.kv_heads) * shape.head_dim
+    return shape.layers * (attention + 3 * shape.width * shape.ffn + 2 * shape.width) + shape.width
 
 
 def shape_for_params(
@@ -67,46 +67,29 @@ def shape_for_params(
     Raises:
         ConfigError: the nearest shape is more than a factor 1.5 away from the target.
     """
+
+    def made(layers: int, heads: int) -> Shape:
+        width = heads * head_dim
+        of_attention = {"heads": heads, "kv_heads": heads, "head_dim": head_dim}
+        text = {"vocab": vocab, "context": context, "tied": tied}
+        return Shape(layers=layers, width=width, ffn=ffn_width(width), **of_attention, **text)
+
     best: tuple[float, Shape] | None = None
     centre = max(1.0, (params / (12 * aspect**2)) ** (1 / 3))
     for layers in range(max(1, int(centre / 2)), int(centre * 2) + 3):
         guess = math.sqrt(params / (12 * layers)) / head_dim
         for heads in range(max(1, int(guess) - 1), int(guess) + 3):
-            width = heads * head_dim
-            part = {
-                "layers": layers,
-                "width": width,
-                "ffn": ffn_width(width),
-                "heads": heads,
-                "kv_heads": heads,
-                "head_dim": head_dim,
-            }
-            miss = abs(math.log(non_embedding_params(**part) / params))
-            cost = miss + 0.25 * abs(math.log(width / layers / aspect))
+            shape = made(layers, heads)
+            miss = abs(math.log(count_non_embedding(shape) / params))
+            cost = miss + 0.25 * abs(math.log(shape.width / layers / aspect))
             if best is None or cost < best[0]:
-                best = (cost, Shape(**part, vocab=vocab, context=context, tied=tied))
+                best = (cost, shape)
     assert best is not None
-    shape = best[1]
-    actual = count_non_embedding(shape)
+    actual = count_non_embedding(best[1])
     if not 1 / 1.5 < actual / params < 1.5:
-        smallest = non_embedding_params(
-            layers=1, width=head_dim, ffn=ffn_width(head_dim), heads=1, kv_heads=1, head_dim=head_dim
-        )
         raise ConfigError(
             f"params = {params:g}: the nearest shape with head_dim {head_dim} has {actual} non-embedding "
-            f"parameters, more than a factor 1.5 away. Choose a size of at least {smallest} "
+            f"parameters, more than a factor 1.5 away. Choose a size of at least {count_non_embedding(made(1, 1))} "
             "or a smaller head_dim."
         )
-    return shape
-
-
-def count_non_embedding(shape: Shape) -> int:
-    """N of a shape, exactly as the Hugging Face module counts it."""
-    return non_embedding_params(
-        layers=shape.layers,
-        width=shape.width,
-        ffn=shape.ffn,
-        heads=shape.heads,
-        kv_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-    )
+    return best[1]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillaw.accounting.memory import TargetScheme, cache_bytes, target_scheme
+from distillaw.accounting.memory import TargetScheme, target_scheme
 from distillaw.errors import ConfigError
 
 V128K = 128_256
@@ -42,7 +42,7 @@ def test_bytes_per_token(scheme, vocab, printed):
 
 
 def test_the_total_of_the_paper_belongs_to_two_trillion_tokens():
-    total = cache_bytes(target_scheme("dense-fp32"), vocab=32168, tokens=2.0e12)
+    total = target_scheme("dense-fp32").bytes_per_token(32168) * 2.0e12
     assert total == pytest.approx(260e15, rel=0.015)  # "260 PB"
 
 

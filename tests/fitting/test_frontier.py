@@ -3,10 +3,10 @@
 import numpy as np
 
 import distillaw as dl
-from distillaw.fitting.frontier import choose_weights, excess, weighted
 from distillaw.fitting.observations import observe
 from distillaw.fitting.priors import SMALLEST, learnt_exponents
 from distillaw.fitting.problem import weak_prior
+from distillaw.fitting.solve import choose_weights, excess, weighted
 
 
 def rows_of(params, tokens, loss):

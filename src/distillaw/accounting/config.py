@@ -10,6 +10,7 @@ exactly, a model type that is not in `READERS` among it, is refused rather than 
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ class LlamaLike:
     """The FFN of layer i; None: gated and dense."""
 
 
-def read_llama_like(config: ConfigFields, name: str, family: LlamaLike) -> Architecture:
+def read_llama_like(config: ConfigFields, *, name: str, family: LlamaLike) -> Architecture:
     """Llama and its relatives: RMSNorm, rotary positions, gated FFN or mixture of gated experts."""
     width, layers = config.count("hidden_size"), config.count("num_hidden_layers")
     windows = family.windows(config, layers) if family.windows else [None] * layers
@@ -180,17 +181,9 @@ def read_llama_like(config: ConfigFields, name: str, family: LlamaLike) -> Archi
         width=width,
         vocab=config.count("vocab_size", family.vocab),
         context=config.count("max_position_embeddings", family.context),
-        blocks=merge_blocks(blocks),
+        blocks=tuple(replace(block, count=n) for block, n in Counter(blocks).items()),
         tied=config.flag("tie_word_embeddings", family.tied),
         final_norm_params=width,
-    )
-
-
-def merge_blocks(blocks: list[Block]) -> tuple[Block, ...]:
-    """Equal layers counted together, in order of first appearance."""
-    counted = Counter(blocks)
-    return tuple(
-        Block(count=n, attention=b.attention, ffn=b.ffn, norm_params=b.norm_params) for b, n in counted.items()
     )
 
 
@@ -431,12 +424,8 @@ def _read_starcoder2(config: ConfigFields) -> Architecture:
     )
 
 
-def _reader(name: str, family: LlamaLike) -> Callable[[ConfigFields], Architecture]:
-    return lambda config: read_llama_like(config, name, family)
-
-
 READERS: dict[str, Callable[[ConfigFields], Architecture]] = {
-    **{name: _reader(name, family) for name, family in _LLAMA_LIKE.items()},
+    **{name: partial(read_llama_like, name=name, family=family) for name, family in _LLAMA_LIKE.items()},
     "gpt2": _read_gpt2,
     "gpt_neox": _read_gpt_neox,
     "starcoder2": _read_starcoder2,

@@ -1,10 +1,9 @@
 """Numbers that know their convention, so that counts of different kinds are never added or compared.
 
-A plain float named `params` is N, non-embedding, everywhere in this package (interface contract). A number
-that is something else travels as a `Params`, and a compute that is not model FLOP as a `Compute`; mixing
-two kinds raises `UnitError` with the conversion to use.
+A plain float named `params` is N, non-embedding, everywhere in this package (interface contract). A number that is
+something else travels as a `Params`; mixing two kinds raises `UnitError` with the conversion to use.
 
-The compute axis of "score against training compute" plots of released models is one of these kinds:
+The compute axis of "score against training compute" plots of released models is not model FLOP:
 
     x = 6 N D                                 ordinary training
     x = 6 N_S D + 2 N_T D                     distillation: student training + teacher forward
@@ -15,7 +14,6 @@ N is all weights, there is no attention term, and teacher training, vocabulary a
 synthetic data are not counted unless asked for. Source: the code and figures of arXiv:2311.07052.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -55,9 +53,6 @@ class Params:
             )
         return self.value
 
-    def __add__(self, other: "Params") -> "Params":
-        return Params(self.value + other.require(self.convention, purpose="a sum"), self.convention)
-
 
 def params_of(count: ParamCount, convention: ParamConvention, *, active: bool = False) -> Params:
     """One of the conventions of an exact count; `active` leaves out experts that a token does not visit."""
@@ -80,60 +75,27 @@ def as_non_embedding(params: float | Params, *, purpose: str) -> float:
     return params
 
 
-class ComputeAxis(StrEnum):
-    """What a FLOP count includes."""
-
-    MODEL = "model FLOP, 3 F D"
-    """Matrix products with causal attention and the head."""
-    ALL_WEIGHTS_6ND = "6 N D over all weights"
-    """The Pareto plots of released models: no attention term (docs/recipe.md)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Compute:
-    """A FLOP count and what it includes; only counts of one axis add up or compare."""
-
-    flop: float
-    axis: ComputeAxis
-
-    def __add__(self, other: "Compute") -> "Compute":
-        return Compute(self._with(other, lambda a, b: a + b, "be added"), self.axis)
-
-    def __lt__(self, other: "Compute") -> bool:
-        return self._with(other, lambda a, b: a - b, "be compared") < 0
-
-    def _with(self, other: "Compute", combine: Callable[[float, float], float], verb: str) -> float:
-        if other.axis is not self.axis:
-            raise UnitError(
-                f"{self.flop:g} FLOP ({self.axis}) and {other.flop:g} FLOP ({other.axis}) cannot {verb}: one "
-                "counts attention and non-embedding weights, the other all weights without attention. Compute "
-                "both on one axis"
-            )
-        return combine(self.flop, other.flop)
-
-
 PRINTED_UNIT = 1e21
 """FLOP in one unit of the published axis, "1e9 TFLOPs"."""
 
 
-def training_axis(params: Params, tokens: float) -> Compute:
-    """6 N D of ordinary training; pass active weights for a mixture of experts.
+def training_axis(params: Params, tokens: float) -> float:
+    """FLOP of ordinary training on that axis, 6 N D; pass active weights for a mixture of experts.
+
+    Raises:
+        UnitError: a plain number, which is non-embedding, or a `Params` of another convention.
 
     Example:
-        >>> round(training_axis(Params(7e9, ParamConvention.ALL_WEIGHTS), 2e12).flop / PRINTED_UNIT, 1)
+        >>> round(training_axis(Params(7e9, ParamConvention.ALL_WEIGHTS), 2e12) / PRINTED_UNIT, 1)
         84.0
     """
-    return _axis(6 * _all_weights(params) * tokens)
+    return 6 * _all_weights(params) * tokens
 
 
-def distillation_axis(student: Params, teacher: Params, tokens: float, *, teacher_tokens: float = 0.0) -> Compute:
-    """6 N_S D + 2 N_T D, plus 6 N_T D_T if the teacher's training is to be shown (off by default)."""
+def distillation_axis(student: Params, teacher: Params, tokens: float, *, teacher_tokens: float = 0.0) -> float:
+    """6 N_S D + 2 N_T D, plus 6 N_T D_T if the teacher's training is to be shown (off by default); as above."""
     flop = (6 * _all_weights(student) + 2 * _all_weights(teacher)) * tokens
-    return _axis(flop + 6 * _all_weights(teacher) * teacher_tokens)
-
-
-def _axis(flop: float) -> Compute:
-    return Compute(flop, ComputeAxis.ALL_WEIGHTS_6ND)
+    return flop + 6 * _all_weights(teacher) * teacher_tokens
 
 
 def _all_weights(params: Params) -> float:

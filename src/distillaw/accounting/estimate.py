@@ -12,7 +12,6 @@ from typing import Literal
 
 from distillaw.accounting.architecture import Model, ParamCount, as_architecture, count_params
 from distillaw.accounting.conventions import (
-    Compute,
     ParamConvention,
     Params,
     distillation_axis,
@@ -20,7 +19,7 @@ from distillaw.accounting.conventions import (
     training_axis,
 )
 from distillaw.accounting.family import FixedAspect
-from distillaw.accounting.flops import DistillationFlops, FlopParts, approximation_error, forward_flops
+from distillaw.accounting.flops import DistillationFlops, FlopParts, forward_flops
 from distillaw.accounting.hardware import Hardware, RunCost, estimate_cost
 from distillaw.accounting.memory import (
     DEFAULT_SCHEME,
@@ -28,7 +27,6 @@ from distillaw.accounting.memory import (
     ServingMemory,
     TargetScheme,
     TrainingMemory,
-    cache_bytes,
     serving_memory,
     target_scheme,
     training_memory,
@@ -62,7 +60,7 @@ class CountedModel:
     @property
     def two_n_error(self) -> float:
         """Relative error of 2 N (and of 6 N D) for this model, N non-embedding and active."""
-        return approximation_error(2 * self.params.active_non_embedding, self.forward)
+        return 2 * self.params.active_non_embedding / self.forward - 1
 
 
 def counted_model(model: Model, *, label: str) -> CountedModel:
@@ -134,17 +132,6 @@ class Usage:
     cache_scheme: str = DEFAULT_SCHEME
     """How teacher targets are stored: top-64, sampled-12, dense-bf16, ..."""
 
-    def check(self) -> None:
-        """Refuse what cannot be.
-
-        Raises:
-            ConfigError: no sequence at all.
-        """
-        if self.sequences < 1:
-            raise ConfigError(f"--sequences {self.sequences}: a micro-batch has at least one sequence")
-        if self.serving_sequences < 1:
-            raise ConfigError(f"--serving-sequences {self.serving_sequences}: serving needs at least one sequence")
-
 
 AS_PRESET = Usage()
 
@@ -159,8 +146,8 @@ class CostEstimate:
     teacher_tokens: float
     shares: CostShares
     compute: DistillationFlops
-    all_weights_axis: Compute
-    """The 6 N D axis of Pareto plots; never comparable with `compute`."""
+    all_weights_axis: float
+    """FLOP on the 6 N D axis of Pareto plots; never comparable with `compute`."""
     precision: Precision
     training: TrainingMemory
     serving: ServingMemory
@@ -204,7 +191,10 @@ def estimate(
     Raises:
         ConfigError: a usage that cannot be, or sizes beyond all numbers.
     """
-    usage.check()
+    if usage.sequences < 1:
+        raise ConfigError(f"--sequences {usage.sequences}: a micro-batch has at least one sequence")
+    if usage.serving_sequences < 1:
+        raise ConfigError(f"--serving-sequences {usage.serving_sequences}: serving needs at least one sequence")
     forward = teacher.forward if teacher else 0.0
     compute = total_compute(
         student_forward=student.forward,
@@ -221,6 +211,8 @@ def estimate(
     precision = Precision.named(usage.precision or ("fp32" if device.dtype == "fp32" else "mixed"))
     vocab = as_architecture((teacher or student).shape).vocab
     target = target_scheme(usage.cache_scheme)
+    weights = [params_of(m.params, ParamConvention.ALL_WEIGHTS, active=True) for m in (student, teacher) if m]
+    axis = distillation_axis if teacher else training_axis
     return CostEstimate(
         student=student,
         teacher=teacher,
@@ -228,7 +220,7 @@ def estimate(
         teacher_tokens=teacher_tokens,
         shares=shares,
         compute=compute,
-        all_weights_axis=_all_weights_axis(student, teacher, student_tokens),
+        all_weights_axis=axis(*weights, student_tokens),
         precision=precision,
         training=training_memory(
             student.shape,
@@ -246,40 +238,20 @@ def estimate(
         ),
         usage=usage,
         scheme=target,
-        cache_bytes=cache_bytes(target, vocab=vocab, tokens=student_tokens),
+        cache_bytes=target.bytes_per_token(vocab) * student_tokens,
         device=device,
         run=estimate_cost(compute.total, device, mfu=usage.mfu, price_per_hour=usage.price),
-        family=_family(student, teacher, student_tokens, teacher_tokens, students, shared_logits),
+        family=None
+        if teacher is None or students == 1
+        else family_compute(
+            student_forwards=[student.forward] * students,
+            student_tokens=[student_tokens] * students,
+            teacher_forward=teacher.forward,
+            teacher_tokens=teacher_tokens,
+            shared_logits=shared_logits,
+        ),
         students=students,
         warnings=tuple(_warnings(student, teacher, device, student_tokens)),
-    )
-
-
-def _all_weights_axis(student: CountedModel, teacher: CountedModel | None, tokens: float) -> Compute:
-    def weights(model: CountedModel) -> Params:
-        return params_of(model.params, ParamConvention.ALL_WEIGHTS, active=True)
-
-    if teacher is None:
-        return training_axis(weights(student), tokens)
-    return distillation_axis(weights(student), weights(teacher), tokens)
-
-
-def _family(
-    student: CountedModel,
-    teacher: CountedModel | None,
-    student_tokens: float,
-    teacher_tokens: float,
-    students: int,
-    shared_logits: bool,
-) -> StudentFamily | None:
-    if teacher is None or students == 1:
-        return None
-    return family_compute(
-        student_forwards=[student.forward] * students,
-        student_tokens=[student_tokens] * students,
-        teacher_forward=teacher.forward,
-        teacher_tokens=teacher_tokens,
-        shared_logits=shared_logits,
     )
 
 

@@ -53,22 +53,22 @@ class NamedModel:
     """Models with the same word share a token-to-id map."""
     tokenizer_size: int
     """Entries of the tokenizer, added tokens included; rows beyond them belong to no token."""
-    tokens: float | None
+    tokens: float | None = None
     """Pretraining tokens; None where not published."""
-    tokens_bound: Bound | None
+    tokens_bound: Bound | None = None
     """How `tokens` is to be read."""
-    distilled: bool
+    distilled: bool = False
     """Pretrained from a larger model's logits: its loss does not follow a supervised law of its size and tokens."""
-    post_trained: bool
+    post_trained: bool = False
     """Only an instruction-tuned model was released, whose loss on plain text is above its base model's."""
     shape_source: Source
     tokens_source: Source
     tokenizer_source: Source
     stated_source: Source
     """Of `stated_non_embedding` and `stated_total`."""
-    stated_non_embedding: int | None
-    stated_total: int | None
-    note: str
+    stated_non_embedding: int | None = None
+    stated_total: int | None = None
+    note: str = ""
 
     def flops_per_token(self, context: int | None = None) -> float:
         """F, forward FLOP per token, at a context of `context` tokens; at the model's own by default."""
@@ -154,9 +154,9 @@ def _family(name: str, table: dict[str, object]) -> ModelFamily:
 
 def _model(family: str, name: str, shared: dict[str, object], own: dict[str, object]) -> NamedModel:
     """A model from its own keys and its family's; a key missing or unknown is our own mistake."""
-    record: dict[str, Any] = _DEFAULTS | shared | own
+    record: dict[str, Any] = shared | own
     config = cast("dict[str, object]", shared["config"]) | cast("dict[str, object]", own["config"])
-    if record["tokens"] is None:
+    if record.get("tokens") is None:
         record["tokens_bound"] = None
     record |= {key: Source(**record[key]) for key in _SOURCES}
     del record["config"]
@@ -174,12 +174,3 @@ def _model(family: str, name: str, shared: dict[str, object], own: dict[str, obj
 
 
 _SOURCES = ("shape_source", "tokens_source", "tokenizer_source", "stated_source")
-_DEFAULTS: dict[str, Any] = {
-    "tokens": None,
-    "tokens_bound": None,
-    "distilled": False,
-    "post_trained": False,
-    "note": "",
-    "stated_total": None,
-    "stated_non_embedding": None,
-}

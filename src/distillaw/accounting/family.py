@@ -159,16 +159,6 @@ class FixedAspect:
         return Params(N + held.get(to, matrices) * slope * N ** (1 / 3), to)
 
 
-def two_n_error(params: float, *, context: float, vocab: float, family: FixedAspect | None = None) -> float:
-    """Relative error of F = 2 N, equally of C = 6 N D, at this size: negative, the approximation is too small.
-
-    Example:
-        >>> round(two_n_error(1.028e8, context=4096, vocab=32768), 2)
-        -0.4
-    """
-    return 2 * params / (family or FixedAspect()).forward_flops(params, context=context, vocab=vocab) - 1
-
-
 def _solve_cubic(slope: float, total: float) -> float:
     """N > 0 with N + slope N^(1/3) = total, by Newton's method in x = N^(1/3) from above (convex: monotone)."""
     x = total ** (1 / 3)

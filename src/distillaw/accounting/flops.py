@@ -10,15 +10,13 @@ are in the paper's "full count" only (`FlopParts.full_count`). Activation recomp
 in no compute axis. The family for which F follows from N alone is in family.py.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from distillaw.accounting.architecture import (
-    Architecture,
     Attention,
     Block,
     Model,
     as_architecture,
-    count_params,
     expert_weights,
     projection_weights,
     router_weights,
@@ -99,12 +97,22 @@ def forward_flops(model: Model, *, context: int | None = None, causal: bool = Tr
     if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
         raise ConfigError(f"context = {tokens!r}: it must be a whole number of tokens of at least 1")
     blocks, width = arch.blocks, arch.width
+    top_vectors = arch.final_norm_params + arch.head_bias_params
+
+    def scores(of: Attention) -> float:
+        """Two products (queries x keys, weights x values) of 2 FLOP per head, dimension and key seen."""
+        return 2 * 2.0 * of.heads * of.head_dim * mean_keys(tokens, window=of.window, causal=causal)
+
+    def ffn_weights(block: Block) -> int:
+        """FFN weights that one token passes in one layer."""
+        return block.ffn.active_experts * expert_weights(block, width) + shared_weights(block, width)
+
     return FlopParts(
         attention_projections=2.0 * sum(b.count * projection_weights(b, width) for b in blocks),
-        attention_scores=sum(b.count * _score_flops(b.attention, tokens, causal) for b in blocks),
-        ffn=2.0 * sum(b.count * _ffn_weights(b, width) for b in blocks),
+        attention_scores=sum(b.count * scores(b.attention) for b in blocks),
+        ffn=2.0 * sum(b.count * ffn_weights(b) for b in blocks),
         router=2.0 * sum(b.count * router_weights(b, width) for b in blocks),
-        vectors=2.0 * (_top_vectors(arch) + sum(b.count * vector_params(b) for b in blocks)),
+        vectors=2.0 * (top_vectors + sum(b.count * vector_params(b) for b in blocks)),
         head=2.0 * arch.vocab * width,
         softmax=sum(2.5 * b.count * b.attention.heads * tokens for b in blocks),
         embedding=2.0 * width,
@@ -128,24 +136,7 @@ class DistillationFlops:
     @property
     def shares(self) -> dict[str, float]:
         """Fractions of the total; they sum to 1."""
-        return {
-            "student_training": self.student_training / self.total,
-            "teacher_logits": self.teacher_logits / self.total,
-            "teacher_training": self.teacher_training / self.total,
-        }
-
-
-def two_n_flops(model: Model) -> float:
-    """The usual approximation F = 2 N with N non-embedding (active) parameters, in FLOP per token.
-
-    It leaves out attention scores and the head: `approximation_error` says how much that is.
-    """
-    return 2.0 * count_params(model).active_non_embedding
-
-
-def approximation_error(approximate: float, exact: float) -> float:
-    """Relative error of an approximation; negative if it is too small."""
-    return approximate / exact - 1
+        return {name: part / self.total for name, part in asdict(self).items()}
 
 
 def mean_keys(tokens: int, *, window: int | None = None, causal: bool = True) -> float:
@@ -160,19 +151,3 @@ def mean_keys(tokens: int, *, window: int | None = None, causal: bool = True) ->
     if window is None or window >= tokens:
         return tokens / 2
     return window - window**2 / (2 * tokens)
-
-
-def _score_flops(attention: Attention, tokens: int, causal: bool) -> float:
-    """Two products (queries x keys, weights x values) of 2 FLOP per head, dimension and key seen."""
-    keys = mean_keys(tokens, window=attention.window, causal=causal)
-    return 2 * 2.0 * attention.heads * attention.head_dim * keys
-
-
-def _top_vectors(arch: Architecture) -> int:
-    """Gains and biases outside the layers."""
-    return arch.final_norm_params + arch.head_bias_params
-
-
-def _ffn_weights(block: Block, width: int) -> int:
-    """FFN weights that one token passes in one layer."""
-    return block.ffn.active_experts * expert_weights(block, width) + shared_weights(block, width)

@@ -8,7 +8,7 @@ price come from. Utilisation is an assumption and prices move: give your own wit
 
 import math
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
@@ -61,7 +61,10 @@ class RunCost:
 def hardware_presets() -> dict[str, Hardware]:
     """The shipped presets by name."""
     text = files("distillaw.accounting").joinpath("data/hardware.toml").read_text(encoding="utf-8")
-    return {name: _preset(name, table) for name, table in tomllib.loads(text).items()}
+    presets = {name: Hardware(name=name, **table) for name, table in tomllib.loads(text).items()}
+    for one in presets.values():  # a record without a stated source is our own mistake
+        assert one.peak_source and one.mfu_source and (one.price_per_hour is None or one.price_source), one.name
+    return presets
 
 
 def hardware(name: str) -> Hardware:
@@ -110,12 +113,3 @@ def estimate_cost(
         price=None if price is None else at_peak / used * price,
         mfu=used,
     )
-
-
-def _preset(name: str, table: dict[str, object]) -> Hardware:
-    """A record of hardware.toml; a record without a stated source is our own mistake."""
-    known = {field.name for field in fields(Hardware)}
-    assert set(table) <= known, f"hardware.toml: unknown keys in {name}: {set(table) - known}"
-    preset = Hardware(name=name, **table)  # type: ignore[arg-type]
-    assert preset.peak_source and preset.mfu_source and (preset.price_per_hour is None or preset.price_source)
-    return preset

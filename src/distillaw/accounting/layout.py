@@ -252,11 +252,15 @@ def propose(
             f"--batch {batch_tokens:,.0f}: {batch_tokens / context:.1f} sequences of {context} cannot be shared by "
             f"{world} devices, which take one each at least. Give a larger batch, or fewer devices"
         )
-    bill = _Bill(student, teacher, devices, tokens, share, mfu, price_per_hour)
     taught_by = None if teacher is None else as_architecture(teacher.shape)
     memory = {way: device_memory(arch, taught_by, way, world=world, context=context) for way in _ways(world, share)}
     room = ROOM * devices.kind.memory_bytes
-    found = [bill.layout(way, needed) for way, needed in memory.items() if needed.total <= room]
+    asked = {"tokens": tokens, "share": share, "mfu": mfu, "price_per_hour": price_per_hour}
+    found = [
+        _layout(way, needed, student, teacher, devices, **asked)
+        for way, needed in memory.items()
+        if needed.total <= room
+    ]
     if not found:
         least = min(needed.total for needed in memory.values())
         raise ConfigError(
@@ -277,49 +281,47 @@ def _ways(world: int, share: float | None) -> Iterator[Way]:
                 sequences *= 2
 
 
-@dataclass(frozen=True, slots=True)
-class _Bill:
-    """What a run is, whichever way it is laid out."""
-
-    student: CountedModel
-    teacher: CountedModel | None
-    devices: Devices
-    tokens: float
-    share: float | None
-    """Sequences of a step for one device; None: one micro-batch."""
-    mfu: float | None
-    price_per_hour: float | None
-
-    def layout(self, way: Way, memory: DeviceMemory) -> Layout:
-        """Time and money of one way."""
-        student, teacher, kind, world = self.student, self.teacher, self.devices.kind, self.devices.count
-        context = as_architecture(student.shape).context
-        accumulation = 1 if self.share is None else max(1, round(self.share / way.sequences))
-        model = 3 * student.forward + (teacher.forward if teacher else 0.0)
-        work = model + (student.forward if way.recompute else 0.0)
-        of_step = accumulation * way.sequences * context
-        sent = _sent(student, teacher, way.sharding, accumulation) if world > 1 else 0.0
-        network = kind.network_bytes_per_second if world > 8 else kind.link_bytes_per_second
-        exposed = 0.0 if network is None else sent / network
-        low, high = (self.mfu, self.mfu) if self.mfu is not None else (kind.mfu_low, kind.mfu_high)
-        seconds = [
-            join(work * of_step / (kind.peak_flop_per_second * used), exposed)
-            for used, join in ((high, max), (low, lambda compute, network: compute + network))
-        ]
-        rates = tuple(world * of_step / each for each in reversed(seconds))
-        hours = tuple(self.tokens / rate / SECONDS_PER_HOUR for rate in reversed(rates))
-        price = kind.price_per_hour if self.price_per_hour is None else self.price_per_hour
-        return Layout(
-            sharding=way.sharding,
-            sequences=way.sequences,
-            accumulation=accumulation,
-            recompute=way.recompute,
-            memory=memory,
-            mfu=tuple(rate * model / world / kind.peak_flop_per_second for rate in rates),  # type: ignore[arg-type]
-            tokens_per_second=rates,  # type: ignore[arg-type]
-            hours=hours,  # type: ignore[arg-type]
-            price=None if price is None else tuple(world * each * price for each in hours),  # type: ignore[arg-type]
-        )
+def _layout(
+    way: Way,
+    memory: DeviceMemory,
+    student: CountedModel,
+    teacher: CountedModel | None,
+    devices: Devices,
+    *,
+    tokens: float,
+    share: float | None,
+    mfu: float | None,
+    price_per_hour: float | None,
+) -> Layout:
+    """Time and money of one way; `share`: sequences of a step for one device, or None for one micro-batch."""
+    kind, world = devices.kind, devices.count
+    context = as_architecture(student.shape).context
+    accumulation = 1 if share is None else max(1, round(share / way.sequences))
+    model = 3 * student.forward + (teacher.forward if teacher else 0.0)
+    work = model + (student.forward if way.recompute else 0.0)
+    of_step = accumulation * way.sequences * context
+    sent = _sent(student, teacher, way.sharding, accumulation) if world > 1 else 0.0
+    network = kind.network_bytes_per_second if world > 8 else kind.link_bytes_per_second
+    exposed = 0.0 if network is None else sent / network
+    low, high = (mfu, mfu) if mfu is not None else (kind.mfu_low, kind.mfu_high)
+    seconds = [
+        join(work * of_step / (kind.peak_flop_per_second * used), exposed)
+        for used, join in ((high, max), (low, lambda compute, network: compute + network))
+    ]
+    rates = tuple(world * of_step / each for each in reversed(seconds))
+    hours = tuple(tokens / rate / SECONDS_PER_HOUR for rate in reversed(rates))
+    price = kind.price_per_hour if price_per_hour is None else price_per_hour
+    return Layout(
+        sharding=way.sharding,
+        sequences=way.sequences,
+        accumulation=accumulation,
+        recompute=way.recompute,
+        memory=memory,
+        mfu=tuple(rate * model / world / kind.peak_flop_per_second for rate in rates),  # type: ignore[arg-type]
+        tokens_per_second=rates,  # type: ignore[arg-type]
+        hours=hours,  # type: ignore[arg-type]
+        price=None if price is None else tuple(world * each * price for each in hours),  # type: ignore[arg-type]
+    )
 
 
 def _sent(student: CountedModel, teacher: CountedModel | None, sharding: str, accumulation: int) -> float:

@@ -20,7 +20,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from distillaw.accounting.architecture import Architecture, Attention, Block, Model, as_architecture, count_params
+from distillaw.accounting.architecture import Architecture, Block, Model, as_architecture, count_params
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
 
@@ -166,13 +166,12 @@ def serving_memory(
     arch = as_architecture(model)
     count = count_params(arch).total if total_params is None else total_params
     tokens = _tokens(arch, context)
-    per_sequence = sum(block.count * _cached_numbers(block.attention, tokens) for block in arch.blocks)
+    per_sequence = 0
+    for block in arch.blocks:
+        attention = block.attention
+        held = tokens if attention.window is None else min(tokens, attention.window)
+        per_sequence += block.count * 2 * attention.kv_heads * attention.head_dim * held
     return ServingMemory(weights=count * weight_bytes, kv_cache=sequences * per_sequence * cache_bytes)
-
-
-def _cached_numbers(attention: Attention, tokens: int) -> int:
-    held = tokens if attention.window is None else min(tokens, attention.window)
-    return 2 * attention.kv_heads * attention.head_dim * held
 
 
 def _saved_bytes(arch: Architecture, block: Block, tokens: int, size: int, *, eager: bool) -> int:
@@ -240,11 +239,6 @@ class TargetScheme:
                 f"({needed} bits each). Keep fewer entries or use wider ids"
             )
         return math.ceil(self.entries * (bits + self.value_bits) / 8) + self.extra_bytes
-
-
-def cache_bytes(scheme: TargetScheme, *, vocab: int, tokens: float) -> float:
-    """Bytes of the targets of `tokens` positions."""
-    return scheme.bytes_per_token(vocab) * tokens
 
 
 LOGSUMEXP_AND_GOLD = 8

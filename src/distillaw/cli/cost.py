@@ -344,7 +344,7 @@ def as_json(answer: CostEstimate) -> dict[str, object]:
             "two_n": {"flop_per_token": 2.0 * N, "relative_error": error},
             "six_nd": {"flop": 6.0 * N * answer.student_tokens, "relative_error": error},
         },
-        "all_weights_6nd": answer.all_weights_axis.flop,
+        "all_weights_6nd": answer.all_weights_axis,
         "family": family and {"students": answer.students, **values_of(family, "total marginal without_teacher")},
         "memory": {
             "precision": answer.precision.name.lower(),
@@ -419,7 +419,7 @@ def _print(answer: CostEstimate) -> None:
     shares = [column for name in models for column in (number(name, _flop), number("share"))]
     _print_rows("forward FLOP per token", _forward_rows(own), shares)
     _print_rows("compute", _compute_rows(answer), [number("FLOP", _flop), number("share")])
-    axis = answer.all_weights_axis.flop / PRINTED_UNIT
+    axis = answer.all_weights_axis / PRINTED_UNIT
     print(f"  (6 N D axis: all weights, no attention, no teacher training; {axis:.3g} in the printed 1e9 TFLOPs;")
     print("  not comparable with the total above)")
     _print_rows("memory and storage", _memory_rows(answer), [number("")])
@@ -484,7 +484,7 @@ def _compute_rows(answer: CostEstimate) -> Iterator[tuple[str, float, str]]:
         yield f"{answer.students} students together", family.total, ""
         yield "one more student", family.marginal, ""
         yield "the same without a teacher", family.without_teacher, ""
-    yield "6 N D axis of Pareto plots", answer.all_weights_axis.flop, ""
+    yield "6 N D axis of Pareto plots", answer.all_weights_axis, ""
 
 
 def _memory_rows(answer: CostEstimate) -> Iterator[tuple[str, str]]:

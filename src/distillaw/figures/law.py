@@ -138,7 +138,7 @@ def _behind(law: FitResult, coords: dict[str, ArrayLike]) -> _Curve:
 def _band(law: PublishedLaw, part: str, coords: dict[str, ArrayLike], i: int, is_inside: bool) -> tuple[float, float]:
     """The stated error, as wide outside the range as at its edge: hatched there."""
     at = {name: float(np.broadcast_to(value, (_POINTS,))[i]) for name, value in coords.items()}
-    interval = published_band(law, part=part, coords=at, is_inside=is_inside).interval
+    interval = published_band(law, part=part, coords=at, is_inside=is_inside)[0]
     return interval or (math.nan, math.nan)
 
 

@@ -18,11 +18,11 @@ from numpy.typing import ArrayLike
 from distillaw.errors import ConfigError
 from distillaw.fitting.capacity import fit_capacity
 from distillaw.fitting.comparison import check_compared, compared, fit_ladder
-from distillaw.fitting.diagnostics import DesignVerdict, behaviours
+from distillaw.fitting.diagnostics import behaviours
 from distillaw.fitting.observations import Embedding, Observations, observe, split_by_teacher, taught_arms
 from distillaw.fitting.problem import FORMS, check_family
 from distillaw.fitting.pruned import box_of_cuts, curve_behind, fit_cuts, read_cuts
-from distillaw.fitting.result import FitResult
+from distillaw.fitting.result import FitResult, Verdict
 from distillaw.fitting.solve import Request, Supervised, check_numbers, fit_students, fit_supervised, refused_result
 from distillaw.laws.distillation import StudentLaw
 from distillaw.laws.supervised import SupervisedLaw
@@ -124,18 +124,16 @@ def fit(
         raise ConfigError(
             f"table: got a {type(table).__name__}; give columns of equal length (a dict, a DataFrame) or a path"
         )
-    embedding = None
-    if vocab is not None:
-        width = width or (columns or {}).get("width")
-        embedding = Embedding(vocab=vocab, width=width, teacher_width=teacher_width, matrices=matrices)
-    elif width or teacher_width:
+    if vocab is None and (width or teacher_width):
         raise ConfigError("width: it only serves to convert total parameters; add --vocab V")
+    widths = {name: column for name, column in (("width", width), ("teacher_width", teacher_width)) if column}
+    embedding = None if vocab is None else Embedding(vocab=vocab, matrices=matrices)
 
     with naming(table):
         observed = partial(
             observe,
             data,
-            columns=columns,
+            columns={**(columns or {}), **widths},
             group=group,
             weights=weights,
             unit=unit,
@@ -149,7 +147,7 @@ def fit(
         "source": _source(table),
         "version": __version__,
         "seed": seed,
-        "priors": _plain_priors(priors),
+        "priors": {k: list(v) for k, v in priors.items()} if isinstance(priors, Mapping) else priors,
         "columns": dict(columns or {}),
         "where": dict(where or {}),
         "unit": unit or "nats",
@@ -250,8 +248,8 @@ def _fit_family(rows: Observations, supervised: Supervised | None, request: Requ
     else:
         result = fit_students(plain, taught, supervised, FORMS[family], request)
     if isinstance(result.law, StudentLaw):
-        result = replace(result, details={**result.details, "behaviours": behaviours(result.law)})
-    return replace(result, family=family)
+        return replace(result, details={**result.details, "behaviours": behaviours(result.law)})
+    return result
 
 
 def _fit_pruned(
@@ -264,18 +262,14 @@ def _fit_pruned(
     if law is None:
         behind = _fit_family(fresh, None, replace(request, family="distillation-kappa", check=False))
         if not behind.is_usable:
-            verdict = DesignVerdict(
-                status=behind.status,
-                remedy=f"The random starts of this table carry no law of their own ({behind.remedy} Or give one whose "
+            verdict = Verdict(
+                behind.status,
+                f"The random starts of this table carry no law of their own ({behind.remedy} Or give one whose "
                 "slope in tokens holds here: --supervised LAW.)",
             )
-            found = refused_result(rows, request, verdict, students=True)
+            found = refused_result(rows, request, verdict)
             return replace(found, family=request.family, fitted_range=box_of_cuts(cuts))
         law = behind
     if isinstance(law, SupervisedLaw):
         raise ConfigError("supervised: the law of starts needs the taught half too; give a distillation law")
     return fit_cuts(cuts, curve_behind(law), request)
-
-
-def _plain_priors(priors: str | Mapping[str, tuple[float, float]] | None) -> object:
-    return priors if priors is None or isinstance(priors, str) else {k: list(v) for k, v in priors.items()}

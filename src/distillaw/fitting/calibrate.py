@@ -114,37 +114,25 @@ def hold_out(
         if few.sum() < problem.num_free + 3 or not (~below & scored).any() or few.tobytes() in seen:
             continue
         seen.add(few.tobytes())
-        found.append(_predict_above(problem, fitted, extent, below, scored, i, rng, replicates))
+        weights = np.zeros((replicates + 1, len(below)))
+        weights[0, below] = 1.0
+        weights[1:, below] = cluster_weights(problem.group[below], replicates, rng)
+        theta, _ = refit(problem, fitted, weights * problem.weight, rng=rng, restarts=0, iterations=40)
+        above = ~below & scored
+        value = problem.model.value(theta)[:, above]
+        low, top = (end(extent[below], axis=0) for end in (np.fmin.reduce, np.fmax.reduce))
+        beyond = outside(extent[above], top, low)
+        one = HoldOuts(
+            error=value[0] - problem.y[above],
+            s_param=value[1:].std(axis=0) if replicates else np.zeros(value.shape[1]),
+            beyond=beyond,
+            unsure=np.repeat(unsure(num_levels(extent[below]))[None], len(beyond), axis=0),
+            cut=np.full(len(beyond), i),
+        )
+        found.append(one)
     if not found:
         return None
     return HoldOuts(**{name: np.concatenate([getattr(f, name) for f in found]) for name in HoldOuts.__slots__})
-
-
-def _predict_above(
-    problem: Problem,
-    fitted: Estimate,
-    extent: Array,
-    below: NDArray[np.bool_],
-    scored: NDArray[np.bool_],
-    cut: int,
-    rng: np.random.Generator,
-    replicates: int,
-) -> HoldOuts:
-    weights = np.zeros((replicates + 1, len(below)))
-    weights[0, below] = 1.0
-    weights[1:, below] = cluster_weights(problem.group[below], replicates, rng)
-    theta, _ = refit(problem, fitted, weights * problem.weight, rng=rng, restarts=0, iterations=40)
-    above = ~below & scored
-    value = problem.model.value(theta)[:, above]
-    low, top = (end(extent[below], axis=0) for end in (np.fmin.reduce, np.fmax.reduce))
-    beyond = outside(extent[above], top, low)
-    return HoldOuts(
-        error=value[0] - problem.y[above],
-        s_param=value[1:].std(axis=0) if replicates else np.zeros(value.shape[1]),
-        beyond=beyond,
-        unsure=np.repeat(unsure(num_levels(extent[below]))[None], len(beyond), axis=0),
-        cut=np.full(int(above.sum()), cut),
-    )
 
 
 def held_out_error(held: HoldOuts | None) -> float | None:

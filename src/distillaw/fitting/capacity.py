@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 
 from distillaw.errors import DataError
 from distillaw.fitting.curve import FittedCurve
-from distillaw.fitting.diagnostics import DesignVerdict
 from distillaw.fitting.observations import Observations
 from distillaw.fitting.optimum import STEP, Cell, Profiles, measure, shape
-from distillaw.fitting.result import FitResult, FitStatus
+from distillaw.fitting.result import FitResult, FitStatus, Verdict
 from distillaw.fitting.solve import Request, refused_result
 from distillaw.fitting.uncertainty import Calibration
 from distillaw.laws.base import Array, Box
@@ -136,26 +135,12 @@ def fit_capacity(rows: Observations, request: Request) -> FitResult:
     budgets = [_fit_budget(rows.rows(index), request, name) for name, index in _budgets(rows)]
     chosen = max(budgets, key=lambda each: (each.is_usable, each.details["budget"]))
     documents = [
-        {
-            "status": each.status.name,
-            "remedy": each.remedy,
-            "params": each.params,
-            "conf_int": each.conf_int(),
-            "level": each.level,
-        }
-        | dict(each.details)
+        {"status": each.status.name, "remedy": each.remedy, "params": each.params, "conf_int": each.conf_int()}
+        | {"level": each.level, **each.details}
         for each in budgets
     ]
-    return replace(
-        chosen,
-        nobs=len(rows),
-        ngroups=rows.ngroups,
-        details={
-            "budget": chosen.details["budget"],
-            "budget_unit": chosen.details["budget_unit"],
-            "budgets": documents,
-        },
-    )
+    details = {key: chosen.details[key] for key in ("budget", "budget_unit")} | {"budgets": documents}
+    return replace(chosen, nobs=len(rows), ngroups=rows.ngroups, details=details)
 
 
 def _budgets(rows: Observations) -> list[tuple[dict[str, float | str], np.ndarray]]:
@@ -196,7 +181,7 @@ def _fit_budget(rows: Observations, request: Request, budget: Mapping[str, objec
     box = Box.of({"student_params": (min(shown), max(shown)), "student_tokens" if unit == "tokens" else unit: about})
 
     def refused(status: FitStatus, why: str) -> FitResult:
-        found = refused_result(rows, request, DesignVerdict(status=status, remedy=why), students=False)
+        found = refused_result(rows, request, Verdict(status, why))
         return replace(found, details=details, fitted_range=box)
 
     if profiles is not None and not is_measured:
@@ -247,20 +232,12 @@ def _cells(rows: Observations) -> list[Cell]:
     _, member = np.unique(rows.params, return_inverse=True)
     found = []
     for index in (np.flatnonzero(member == cell) for cell in range(member.max() + 1)):
-        block = rows.seed[index]
+        block, tokens = rows.seed[index], float(np.median(rows.tokens[index]))
         _, which, size = np.unique(block, return_inverse=True, return_counts=True)
         if (size[which.reshape(-1)] == 1).mean() > 0.5:  # a seed of its own for every run: no level is shared
             block = np.zeros(len(index), dtype=np.int64)
-        first = index[0]
-        found.append(
-            Cell(
-                params=float(rows.params[first]),
-                tokens=float(np.median(rows.tokens[index])),
-                t=np.log(rows.teacher_params[index]),
-                loss=rows.loss[index],
-                block=block,
-            )
-        )
+        of_runs = {"t": np.log(rows.teacher_params[index]), "loss": rows.loss[index], "block": block}
+        found.append(Cell(params=float(rows.params[index[0]]), tokens=tokens, **of_runs))
     return found
 
 
@@ -304,6 +281,10 @@ def _describe(profiles: Profiles, likelihood: Array, i: int, cell: Cell) -> dict
     k = int(weights.argmax())
     rise = profiles.depth[i, k, top] * shape(grid - grid[top], float(profiles.skews[k]))
     above_bottom = _above_bottom(cell, profiles.weights[i], np.interp(cell.t, grid, rise))
+    depths: list[float | None] = [None, None]
+    if status == "bracketed":
+        known = [values[np.isfinite(values)] for values in (above_bottom[cell.t == end] for end in ends)]
+        depths = [float(values.mean()) if len(values) else None for values in known]
     means = [cell.loss[cell.t == t].mean() for t in np.unique(cell.t)]
     tried = (grid >= ends[0]) & (grid <= ends[1])
     return {
@@ -313,13 +294,17 @@ def _describe(profiles: Profiles, likelihood: Array, i: int, cell: Cell) -> dict
         "best_teacher_params": float(np.exp(grid[top])) if status == "bracketed" else None,
         "interval": [float(np.exp(low)) if above else None, float(np.exp(high)) if below else None],
         "lowest_loss": float(min(means)),
-        "depth_below": _mean(above_bottom[cell.t == ends[0]]) if status == "bracketed" else None,
-        "depth_above": _mean(above_bottom[cell.t == ends[1]]) if status == "bracketed" else None,
+        "depth_below": depths[0],
+        "depth_above": depths[1],
         "within_noise": _flat(grid, rise <= profiles.noise, tried),
         "within_half_per_cent": _flat(grid, rise <= WITHIN * min(means), tried),
         "num_teachers": len(means),
         "num_runs": len(cell.t),
-        "problem": _problem(status, low, high),
+        "problem": {
+            "at least": f"the best teacher is at least {format_count(float(np.exp(low)))}, try larger ones",
+            "at most": f"the best teacher is at most {format_count(float(np.exp(high)))}, try smaller ones",
+            "unknown": "no bottom stands out of the noise",
+        }.get(status, ""),
     }
 
 
@@ -336,11 +321,6 @@ def _above_bottom(cell: Cell, weight: Array, rise: Array) -> Array:
     return found
 
 
-def _mean(values: Array) -> float | None:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else None
-
-
 def _flat(grid: Array, flat: NDArray[np.bool_], tried: NDArray[np.bool_]) -> list[float | None]:
     """Teacher sizes between which the curve is flat; None where it still is at the last teacher."""
     inside = grid[flat & tried]
@@ -348,14 +328,6 @@ def _flat(grid: Array, flat: NDArray[np.bool_], tried: NDArray[np.bool_]) -> lis
         return [None, None]
     low, high = inside[0] > grid[tried][0], inside[-1] < grid[tried][-1]
     return [float(np.exp(inside[0])) if low else None, float(np.exp(inside[-1])) if high else None]
-
-
-def _problem(status: str, low: float, high: float) -> str:
-    if status == "at least":
-        return f"the best teacher is at least {format_count(float(np.exp(low)))}, try larger ones"
-    if status == "at most":
-        return f"the best teacher is at most {format_count(float(np.exp(high)))}, try smaller ones"
-    return "" if status == "bracketed" else "no bottom stands out of the noise"
 
 
 def _problems(optima: Sequence[Mapping[str, Any]]) -> str:

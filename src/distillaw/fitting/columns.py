@@ -23,6 +23,7 @@ _ALIASES = {
     "group": ("group", "run_name", "trunk"),
     "weight": ("weight",),
     "width": ("width",),
+    "teacher_width": ("teacher_width",),
 }
 _UNITS = {"nats": 1.0, "bits": float(np.log(2)), "bits-per-byte": 1.0, "bits-per-character": 1.0}
 """Nats in one of a table's units; what is not of a token is fitted as it is."""

@@ -117,13 +117,8 @@ class FittedCurve:
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON values."""
-        return {
-            "form": self.form,
-            "theta": self.theta.tolist(),
-            "replicates": self.replicates.tolist(),
-            "centre": list(self.centre),
-            "behind": None if self.behind is None else self.behind.to_json(),
-        }
+        arrays = {"theta": self.theta.tolist(), "replicates": self.replicates.tolist(), "centre": list(self.centre)}
+        return {"form": self.form, **arrays, "behind": None if self.behind is None else self.behind.to_json()}
 
     @classmethod
     def from_json(cls, document: Mapping) -> "FittedCurve":
@@ -174,8 +169,7 @@ class FittedCurve:
 
     def coefficients(self, *, replicates: bool = False) -> dict[str, Array]:
         """Coefficients of the paper's form, each (1,) or (R,)."""
-        theta = self.replicates if replicates else self.theta[None]
-        return _coefficients(self.form, theta, self.centre)
+        return _coefficients(self.form, self.replicates if replicates else self.theta[None], self.centre)
 
     def law(self, *, box: Box) -> SupervisedLaw | StudentLaw | CapacityGapLine | StartLaw:
         """The law object at the estimate, valid in `box`."""
@@ -189,11 +183,9 @@ class FittedCurve:
         behind = self.behind.law(box=Box()) if self.behind is not None else None
         assert behind is None or isinstance(behind, SupervisedLaw)
         if self.form == "full":
-            values.pop("kappa")
-            return DistillationLaw(**values, supervised=behind, range=box)
-        if self.form == "kappa":
-            return KappaDistillationLaw(**values, supervised=behind, range=box)
-        return ReducedDistillationLaw(**values, supervised=behind, range=box)
+            values.pop("kappa")  # follows from the others
+        form = {"full": DistillationLaw, "kappa": KappaDistillationLaw}.get(self.form, ReducedDistillationLaw)
+        return form(**values, supervised=behind, range=box)
 
 
 def _coefficients(form: str, theta: Array, centre: tuple[float, float]) -> dict[str, Array]:

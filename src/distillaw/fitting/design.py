@@ -9,7 +9,7 @@ the extrapolation. Whether to distil is not asked of a law but of the runs: sett
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -83,49 +83,6 @@ class Design:
         return asdict(self)
 
 
-Teachers = Sequence[tuple[float, float | None]]
-"""(loss, size or None) of each."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Basis:
-    """What a design stands on: a belief, and the runs and teachers from which candidates follow."""
-
-    belief: LinearBelief
-    label: str
-    """The fit and its status, or the guess."""
-    ranges: Mapping[str, tuple[float, float]]
-    """Range of the runs made, {coordinate: (lowest, highest)} as in `FitResult.fitted_range`."""
-    teachers: Teachers
-
-    def design(
-        self,
-        *,
-        target: Mapping[str, ArrayLike],
-        budget: float,
-        against: Mapping[str, ArrayLike] | None = None,
-        candidates: Mapping[str, ArrayLike] | None = None,
-        level: float = 0.9,
-        most: int = 40,
-    ) -> Design:
-        """As `propose`; the candidates are by default a grid from the smallest run to the target."""
-        if candidates is None:
-            points = targets(target, against)
-            taught = any(each.taught.any() for each in points)
-            teachers = _with(self.teachers, target) if taught else _with((), target)
-            candidates = candidate_grid(self.ranges, target=points, budget=budget, teachers=teachers)
-        design = propose(
-            self.belief, target=target, candidates=candidates, budget=budget, against=against, level=level, most=most
-        )
-        return replace(design, basis=self.label)
-
-
-def targets(target: Mapping[str, ArrayLike], against: Mapping[str, ArrayLike] | None) -> list[DesignPoints]:
-    """The target and, where there is one, the alternative."""
-    found = [DesignPoints.of(target, what="target")]
-    return found if against is None else [*found, DesignPoints.of(against, what="against")]
-
-
 def propose(
     belief: LinearBelief,
     *,
@@ -135,6 +92,7 @@ def propose(
     against: Mapping[str, ArrayLike] | None = None,
     level: float = 0.9,
     most: int = 40,
+    basis: str = "",
 ) -> Design:
     """Runs that shrink the uncertainty of the target most per cost^0.4, within a budget.
 
@@ -149,6 +107,7 @@ def propose(
         against: another allocation, as `target`; what shrinks is then the difference.
         level: coverage of the interval.
         most: runs at most.
+        basis: what stands behind the belief, for the answer.
 
     Raises:
         ConfigError: a coordinate is missing, no candidate is within the budget, or one of target and alternative has a
@@ -167,74 +126,65 @@ def propose(
             "against: one has a teacher and the other none. Whether to distil is the verdict: `distillaw study next` "
             "on a study or a table with its teachers, without these options"
         )
-    question = _Question(belief=belief, target=aim, against=alternative, level=level)
-    return question.design(pool, cost, budget=budget, most=most)
+    question = _Question(belief, aim, alternative, level)
+    J, now = belief.gradient(pool), question.expected(belief.covariance, belief.largest)
+
+    def step(share: float) -> BudgetStep:
+        found = question.greedy(pool, cost, J, budget=share * budget, most=most)
+        spent, after = (found[-1].total_cost, found[-1].after) if found else (0.0, now)
+        return BudgetStep(budget=share * budget, spent=spent, num_runs=len(found), after=after)
+
+    return Design(
+        loss=question.loss,
+        gain=question.gain,
+        level=level,
+        before=now,
+        runs=question.greedy(pool, cost, J, budget=budget, most=most),
+        by_budget=tuple(step(share) for share in BUDGETS if (cost <= share * budget).any()),
+        basis=basis,
+    )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Question:
     """A target under a belief: its gradient, and its variance for any covariance and any reach of the runs."""
 
-    belief: LinearBelief
-    target: DesignPoints
-    against: DesignPoints | None
-    level: float
+    def __init__(self, belief: LinearBelief, target: DesignPoints, against: DesignPoints | None, level: float):
+        self._belief, self._target, self._against = belief, target, against
+        self._z, self._G = NormalDist().inv_cdf(0.5 + level / 2), belief.gradient(target)
+        loss, self.gain = np.exp(belief.log_loss(target)), None
+        self.loss = float(loss.mean())
+        if against is not None:
+            self.gain = float(np.mean(np.exp(belief.log_loss(against)) - loss))
+            self._G = self._G - belief.gradient(against)
 
-    def design(self, pool: DesignPoints, cost: Array, *, budget: float, most: int) -> Design:
-        loss = np.exp(self.belief.log_loss(self.target))
-        gain = None
-        if self.against is not None:
-            gain = float(np.mean(np.exp(self.belief.log_loss(self.against)) - loss))
-        scale = _Scale(loss=float(loss.mean()), gain=gain, z=NormalDist().inv_cdf(0.5 + self.level / 2))
-        gradients = self.belief.gradient(pool), self._gradient()
-        runs = self._greedy(pool, cost, gradients, scale, budget=budget, most=most)
-        now = scale.expected(self._variance(gradients[1], self.belief.covariance, self.belief.largest))
-
-        def step(budget: float) -> BudgetStep:
-            found = self._greedy(pool, cost, gradients, scale, budget=budget, most=most)
-            spent, after = (found[-1].total_cost, found[-1].after) if found else (0.0, now)
-            return BudgetStep(budget=budget, spent=spent, num_runs=len(found), after=after)
-
-        budgets = [share * budget for share in BUDGETS if (cost <= share * budget).any()]
-        steps = tuple(map(step, budgets))
-        return Design(loss=scale.loss, gain=gain, level=self.level, before=now, runs=runs, by_budget=steps)
-
-    def _gradient(self) -> Array:
-        G = self.belief.gradient(self.target)
-        return G if self.against is None else G - self.belief.gradient(self.against)
-
-    def _variance(self, G: Array, covariance: Array, largest: Array) -> Array:
-        """Mean variance of the target in ln L, for one reach of the runs (3,) or for each of many (m, 3)."""
-        own = float(np.mean(np.einsum("ti,ij,tj->t", G, covariance, G)))
-        return own + self._misspecified(largest)
+    def _variance(self, covariance: Array, largest: Array) -> Array:
+        """Mean variance of the target in ln L, for one reach of the runs (5,)."""
+        return float(np.mean(np.einsum("ti,ij,tj->t", self._G, covariance, self._G))) + self._misspecified(largest)
 
     def _misspecified(self, largest: Array) -> Array:
-        """Noise and misspecification of the target when the runs reach so far, (..., 3) -> (...).
+        """Noise and misspecification of the target when the runs reach so far, (..., 5) -> (...).
 
         They move neighbouring predictions together, so two allocations differ by the difference of their spreads.
         """
-        spread = self._spread(self.target, largest)
-        if self.against is not None:
-            spread = spread - self._spread(self.against, largest)
+        spread = self._spread(self._target, largest)
+        if self._against is not None:
+            spread = spread - self._spread(self._against, largest)
         return (spread**2).mean(axis=-1)
 
     def _spread(self, cells: DesignPoints, largest: Array) -> Array:
         beyond = outside(cells.extent, largest[..., None, :])
-        return np.hypot(self.belief.noise, self.belief.calibration.spread(beyond))
+        return np.hypot(self._belief.noise, self._belief.calibration.spread(beyond))
 
-    def _greedy(
-        self,
-        pool: DesignPoints,
-        cost: Array,
-        gradients: tuple[Array, Array],
-        scale: "_Scale",
-        *,
-        budget: float,
-        most: int,
-    ) -> tuple[NextRun, ...]:
-        """Rank-one updates of the covariance; a candidate may be chosen once."""
-        (J, G), covariance, largest = gradients, self.belief.covariance, self.belief.largest
-        noise = max(self.belief.noise, 1e-6) ** 2
+    def expected(self, covariance: Array, largest: Array) -> ExpectedInterval:
+        """The interval in nats, and the probability, of that variance."""
+        sd = self.loss * float(np.sqrt(max(float(self._variance(covariance, largest)), 0.0)))
+        chance = None if self.gain is None else NormalDist().cdf(self.gain / max(sd, 1e-12))
+        return ExpectedInterval(half_width=self._z * sd, probability=chance)
+
+    def greedy(self, pool: DesignPoints, cost: Array, J: Array, *, budget: float, most: int) -> tuple[NextRun, ...]:
+        """Rank-one updates of the covariance by gradients J of the pool; a candidate may be chosen once."""
+        G, covariance, largest = self._G, self._belief.covariance, self._belief.largest
+        noise = max(self._belief.noise, 1e-6) ** 2
         runs: list[NextRun] = []
         spent, left = 0.0, np.ones(len(cost), dtype=bool)
         while len(runs) < most:
@@ -243,7 +193,7 @@ class _Question:
             informed = noise + np.einsum("mk,km->m", J, CJ)
             gain = ((G @ CJ) ** 2).mean(axis=0) / informed
             gain += self._misspecified(largest) - self._misspecified(np.fmax(largest, pool.extent))
-            allowed &= gain >= _WORTH * self._variance(G, covariance, largest)
+            allowed &= gain >= _WORTH * self._variance(covariance, largest)
             if not allowed.any():
                 break
             i = int(np.argmax(np.where(allowed, gain / cost**COST_POWER, -np.inf)))
@@ -251,35 +201,17 @@ class _Question:
             largest = np.fmax(largest, pool.extent[i])
             spent += float(cost[i])
             left[i] = False
-            runs.append(_run(pool, cost, i, spent, scale.expected(self._variance(G, covariance, largest))))
+            run = NextRun(
+                index=i,
+                params=float(pool.params[i]),
+                tokens=float(pool.tokens[i]),
+                teacher_loss=float(pool.teacher_loss[i]) if pool.taught[i] else None,
+                cost=float(cost[i]),
+                total_cost=spent,
+                after=self.expected(covariance, largest),
+            )
+            runs.append(run)
         return tuple(runs)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Scale:
-    """From a variance in ln L to nats and a probability."""
-
-    loss: float
-    gain: float | None
-    z: float
-
-    def expected(self, variance: Array | float) -> ExpectedInterval:
-        sd = self.loss * float(np.sqrt(max(float(variance), 0.0)))
-        chance = None if self.gain is None else NormalDist().cdf(self.gain / max(sd, 1e-12))
-        return ExpectedInterval(half_width=self.z * sd, probability=chance)
-
-
-def _run(pool: DesignPoints, cost: Array, i: int, spent: float, after: ExpectedInterval) -> NextRun:
-    teacher = float(pool.teacher_loss[i]) if pool.taught[i] else None
-    return NextRun(
-        index=i,
-        params=float(pool.params[i]),
-        tokens=float(pool.tokens[i]),
-        teacher_loss=teacher,
-        cost=float(cost[i]),
-        total_cost=spent,
-        after=after,
-    )
 
 
 def _cost(table: Mapping[str, ArrayLike], pool: DesignPoints) -> Array:
@@ -294,14 +226,6 @@ def _cost(table: Mapping[str, ArrayLike], pool: DesignPoints) -> Array:
         teacher = np.broadcast_to(np.asarray(table["teacher_params"], dtype=np.float64), cost.shape)
         cost = cost + np.where(pool.taught & np.isfinite(teacher), 2 * teacher * pool.tokens, 0.0)
     return cost
-
-
-def _with(teachers: Teachers, target: Mapping[str, ArrayLike]) -> Teachers:
-    """The teachers and the target's own."""
-    loss, size = target.get("teacher_loss"), target.get("teacher_params")
-    if loss is None or np.ndim(loss) or any(abs(known / float(loss) - 1) < 1e-9 for known, _ in teachers):  # type: ignore[arg-type]
-        return teachers
-    return [*teachers, (float(loss), None if size is None else float(size))]  # type: ignore[arg-type]
 
 
 def candidate_grid(

@@ -6,8 +6,8 @@ variance clustered by run (Chandler and Bate 2007, Biometrika 94:167). A profile
 leaves that end open: the runs do not bound the parameter there.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -16,18 +16,9 @@ from distillaw.fitting.estimate import Estimate
 from distillaw.fitting.newton import minimise
 from distillaw.fitting.observations import Observations
 from distillaw.fitting.problem import Problem
-from distillaw.fitting.result import FitStatus
+from distillaw.fitting.result import FitStatus, Verdict
 from distillaw.laws.base import Array
 from distillaw.laws.distillation import ReducedDistillationLaw, StudentLaw
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DesignVerdict:
-    """A status and what to do about it, with the values seen."""
-
-    status: FitStatus
-    remedy: str
-
 
 CONDITION_LIMIT = 1e6
 """Of the information matrix with unit diagonal (our limit)."""
@@ -37,7 +28,7 @@ DISAGREEMENT = 1e-6
 
 def check_estimate(
     problem: Problem, fitted: Estimate, *, condition: float, disagreement: float | None, open_ended: Sequence[str] = ()
-) -> DesignVerdict:
+) -> Verdict:
     """The status of an estimate; `open_ended` names coefficients whose profile has an open end."""
     model, theta = problem.model, fitted.theta
     edge = [
@@ -45,35 +36,21 @@ def check_estimate(
         for i in model.free
         if theta[i] <= model.lower[i] + 1e-9 or theta[i] >= model.upper[i] - 1e-9
     ]
+    status, why = FitStatus.WEAKLY_IDENTIFIED, ""
     if edge:
-        return DesignVerdict(
-            status=FitStatus.AT_BOUND, remedy=f"At the end of its range: {', '.join(edge)}. {FitStatus.AT_BOUND.value}"
-        )
-    if condition > CONDITION_LIMIT:
-        return DesignVerdict(
-            status=FitStatus.WEAKLY_IDENTIFIED,
-            remedy=f"The condition number is {condition:.1e} (limit {CONDITION_LIMIT:.0e}). "
-            + FitStatus.WEAKLY_IDENTIFIED.value,
-        )
-    if held := _held_by_prior(problem, fitted):
-        return DesignVerdict(
-            status=FitStatus.WEAKLY_IDENTIFIED,
-            remedy=f"These runs say less of {', '.join(held)} than the runs of others that the prior was learnt from. "
-            + FitStatus.WEAKLY_IDENTIFIED.value,
-        )
-    if open_ended:
-        return DesignVerdict(
-            status=FitStatus.WEAKLY_IDENTIFIED,
-            remedy=f"The runs do not bound {', '.join(open_ended)} on one side (flat profile). "
-            + FitStatus.WEAKLY_IDENTIFIED.value,
-        )
-    if not fitted.converged or (disagreement is not None and disagreement > DISAGREEMENT):
+        status, why = FitStatus.AT_BOUND, f"At the end of its range: {', '.join(edge)}. "
+    elif condition > CONDITION_LIMIT:
+        why = f"The condition number is {condition:.1e} (limit {CONDITION_LIMIT:.0e}). "
+    elif held := _held_by_prior(problem, fitted):
+        why = f"These runs say less of {', '.join(held)} than the runs of others that the prior was learnt from. "
+    elif open_ended:
+        why = f"The runs do not bound {', '.join(open_ended)} on one side (flat profile). "
+    elif not fitted.converged or (disagreement is not None and disagreement > DISAGREEMENT):
         size = f"an independent solver is better by {disagreement:.1e}" if disagreement else "iterations ran out"
-        return DesignVerdict(
-            status=FitStatus.WEAKLY_IDENTIFIED,
-            remedy=f"The optimum is not certain ({size}): a flat valley. {FitStatus.WEAKLY_IDENTIFIED.value}",
-        )
-    return DesignVerdict(status=FitStatus.CONVERGED, remedy=FitStatus.CONVERGED.value)
+        why = f"The optimum is not certain ({size}): a flat valley. "
+    else:
+        status = FitStatus.CONVERGED
+    return Verdict(status, why + status.value)
 
 
 def _held_by_prior(problem: Problem, fitted: Estimate) -> list[str]:
@@ -115,20 +92,11 @@ _NOISE_FREE = 1e-9
 """Residual scale in ln L below which the data are the law itself and an interval means nothing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """Interval of one coefficient; an end is None where the profile stays flat to the end of its range."""
-
-    low: float | None
-    high: float | None
-
-    @property
-    def is_flat(self) -> bool:
-        """True where an end is open."""
-        return self.low is None or self.high is None
+Ends = tuple[float | None, float | None]
+"""Of an interval; None where the profile stays flat to the end of the range."""
 
 
-def profiles(problem: Problem, fitted: Estimate, *, level: float) -> dict[str, Profile]:
+def profiles(problem: Problem, fitted: Estimate, *, level: float) -> dict[str, Ends]:
     """Profile intervals of the parameters that have a meaning by themselves; none for data without noise."""
     if fitted.noise < _NOISE_FREE:
         return {}
@@ -139,7 +107,8 @@ def profiles(problem: Problem, fitted: Estimate, *, level: float) -> dict[str, P
         if name in _PUBLIC and np.isfinite(error[position]) and error[position] > 0:
             label, transform = _PUBLIC[name]
             ends = _ends(problem, fitted, int(index), float(error[position]), float(inflation[position]), level)
-            found[label] = _public(ends, transform)
+            low, high = (None if end is None else float(transform(end)) for end in ends)
+            found[label] = (high, low) if transform(1.0) < transform(0.0) else (low, high)
     return found
 
 
@@ -166,9 +135,7 @@ def clustered_errors(problem: Problem, fitted: Estimate) -> tuple[Array, Array]:
     return np.sqrt(np.maximum(sandwich, 0.0)), np.maximum(sandwich / naive, 1e-6)
 
 
-def _ends(
-    problem: Problem, fitted: Estimate, index: int, error: float, inflation: float, level: float
-) -> tuple[float | None, float | None]:
+def _ends(problem: Problem, fitted: Estimate, index: int, error: float, inflation: float, level: float) -> Ends:
     at = fitted.theta[index] + error * np.concatenate([-_STEPS[::-1], _STEPS])
     at = np.clip(at, problem.model.lower[index], problem.model.upper[index])
     start = np.repeat(fitted.theta[None], len(at), axis=0)
@@ -193,12 +160,6 @@ def _crossing(at: Array, root: Array, limit: float) -> float | None:
     i = int(beyond[0])
     share = (limit - root[i - 1]) / (root[i] - root[i - 1])
     return float(at[i - 1] + share * (at[i] - at[i - 1]))
-
-
-def _public(ends: tuple[float | None, float | None], transform: Callable[[float], float]) -> Profile:
-    low, high = (None if end is None else float(transform(end)) for end in ends)
-    falls = transform(1.0) < transform(0.0)
-    return Profile(low=high, high=low) if falls else Profile(low=low, high=high)
 
 
 _PLENTY = 1e30

@@ -58,29 +58,26 @@ def estimate(problem: Problem, *, delta: float | str, rng: np.random.Generator) 
     automatic = delta == "auto"
     threshold, prior = FIRST if automatic else float(delta), None
     settled = not automatic and not np.isfinite(problem.prior_sd).any()  # nothing depends on the noise
-    found = _from(problem, problem.starts(rng), threshold, tolerance=EXACT if settled else LOOSE)
+    search, tolerance = problem.search, EXACT if settled else LOOSE
+    steps = {"stages": search.stages, "keep": search.keep, "within": search.within, "passing": search.passing}
+    found = graduated(problem.objective(threshold), problem.starts(rng), tolerance=tolerance, **steps)
     if not settled:
         threshold, prior, found = _matched(problem, found, threshold, automatic=automatic)
-    if problem.search.rescue and _is_doubtful(problem, found):
-        found = _widened(problem, found, threshold, prior, rng=rng)
+    if search.rescue and _is_doubtful(problem, found):
+        starts = problem.random_starts(rng, search.rescue)
+        again = graduated(problem.objective(threshold, prior), starts, stages=search.stages, tolerance=EXACT)
+        found = again if again.penalised.min() < found.penalised.min() * (1 - GAP) else found
     order = np.argsort(found.penalised)
     theta, others = found.theta[order[:1]], found.theta[order[1:]]
-    noise = _noise(problem, theta)
     return Estimate(
         theta=theta[0],
         objective=float(found.objective[order[0]]),
         delta=threshold,
-        noise=noise,
+        noise=noise_raw(problem, theta) * _inflation(problem),
         prior=prior,
         converged=bool(found.converged[order[0]]),
         others=others,
     )
-
-
-def _from(problem: Problem, start: Array, delta: float, *, tolerance: float) -> Solutions:
-    search = problem.search
-    steps = {"stages": search.stages, "keep": search.keep, "within": search.within, "passing": search.passing}
-    return graduated(problem.objective(delta), start, tolerance=tolerance, **steps)
 
 
 def _is_doubtful(problem: Problem, found: Solutions) -> bool:
@@ -89,15 +86,6 @@ def _is_doubtful(problem: Problem, found: Solutions) -> bool:
     theta = found.theta[best, model.free]
     at_bound = (theta <= model.lower[model.free]) | (theta >= model.upper[model.free])
     return not found.converged[best] or bool(at_bound.any())
-
-
-def _widened(
-    problem: Problem, found: Solutions, delta: float, prior: Prior | None, *, rng: np.random.Generator
-) -> Solutions:
-    """The better of what was found and of many random starts."""
-    starts = problem.random_starts(rng, problem.search.rescue)
-    again = graduated(problem.objective(delta, prior), starts, stages=problem.search.stages, tolerance=EXACT)
-    return again if again.penalised.min() < found.penalised.min() * (1 - GAP) else found
 
 
 def _matched(
@@ -124,10 +112,6 @@ def noise_raw(problem: Problem, theta: Array) -> float:
     return robust_scale(problem.model.value(theta)[0] - problem.y, problem.weight)
 
 
-def _noise(problem: Problem, theta: Array) -> float:
-    return noise_raw(problem, theta) * _inflation(problem)
-
-
 def _inflation(problem: Problem) -> float:
     """Root of n over the degrees of freedom."""
     n = len(problem.y)
@@ -141,21 +125,15 @@ def cluster_weights(group: NDArray[np.int64], replicates: int, rng: np.random.Ge
     return counts[:, member.reshape(-1)].astype(np.float64)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replicates:
-    """Bootstrap replicates and how well they were minimised."""
+def bootstrap(
+    problem: Problem, fitted: Estimate, *, replicates: int, rng: np.random.Generator
+) -> tuple[Array, dict[str, object]]:
+    """Refit every replicate from the full fit; check some from fresh starts, and restart all if one was short.
 
-    theta: Array
-    """(R, k)."""
-    worst_gap: float
-    """Largest relative objective by which fresh starts beat the warm one, over the replicates checked."""
-    num_checked: int
-    restarted: bool
-    """True if the check failed and every replicate was then restarted."""
-
-
-def bootstrap(problem: Problem, fitted: Estimate, *, replicates: int, rng: np.random.Generator) -> Replicates:
-    """Refit every replicate from the full fit; check some from fresh starts, and restart all if one was short."""
+    Returns:
+        theta of the replicates, (R, k), and how well they were minimised: `worst_gap`, the largest relative objective
+        by which fresh starts beat the warm one over the `num_checked` replicates, and whether all were `restarted`.
+    """
     weights = cluster_weights(problem.group, replicates, rng) * problem.weight
     theta, objective = refit(problem, fitted, weights, rng=rng, restarts=0)
     checked = np.arange(min(replicates, CHECKED))
@@ -165,7 +143,7 @@ def bootstrap(problem: Problem, fitted: Estimate, *, replicates: int, rng: np.ra
     restarted = gap > GAP
     if restarted:
         theta, _ = refit(problem, fitted, weights, rng=rng, restarts=problem.restarts)
-    return Replicates(theta=theta, worst_gap=gap, num_checked=len(checked), restarted=restarted)
+    return theta, {"worst_gap": gap, "num_checked": len(checked), "restarted": restarted}
 
 
 def refit(

@@ -116,7 +116,9 @@ def _curve(law: PublishedLaw, cells: DesignPoints, form: str) -> FittedCurve:
 def _reduced(curve: FittedCurve, cells: DesignPoints) -> FittedCurve:
     """The five-parameter form nearest to a curve at some cells: damped Gauss-Newton on ln L."""
     n, d = np.log(cells.params) - curve.centre[0], np.log(cells.tokens) - curve.centre[1]
-    t, s = np.log(cells.teacher_loss), _log_alone(curve, cells)
+    assert curve.behind is not None
+    alone = {"params": np.log(cells.params), "tokens": np.log(cells.tokens)}
+    t, s = np.log(cells.teacher_loss), curve.behind.log_value(alone, replicates=False)[0]
     at = {"student_params": np.log(cells.params), "student_tokens": np.log(cells.tokens), "teacher_loss": t}
     y = curve.log_value(at, replicates=False)[0]
     model = StudentModel(n, d, t, s, form="reduced")
@@ -137,12 +139,6 @@ def _reduced(curve: FittedCurve, cells: DesignPoints) -> FittedCurve:
         if damping > 1e8:
             break
     return replace(curve, form="reduced", theta=theta)
-
-
-def _log_alone(curve: FittedCurve, cells: DesignPoints) -> Array:
-    assert curve.behind is not None
-    at = {"params": np.log(cells.params), "tokens": np.log(cells.tokens)}
-    return curve.behind.log_value(at, replicates=False)[0]
 
 
 def _after(belief: LinearBelief, runs: PlannedRuns, shared: float) -> Array:

@@ -84,9 +84,9 @@ class Model(ABC):
             return np.sqrt(np.maximum(weights @ (J[0] * J[0]).T, 1e-300))
         return np.sqrt(np.maximum((J * J @ weights[:, :, None])[:, :, 0], 1e-300))
 
-    @abstractmethod
     def take(self, rows: slice | Indices) -> "Model":
-        """The same law on a part of the replicates, where rows of data differ by replicate."""
+        """The same law on a part of the replicates, where rows of data differ by replicate: itself where none do."""
+        return self
 
 
 class SupervisedModel(Model):
@@ -102,10 +102,6 @@ class SupervisedModel(Model):
         self.lower = np.array([-12.0, -10.0, -25.0, -0.5, -0.5, -3.0])
         self.upper = np.array([5.0, 10.0, 25.0, 3.0, 3.0, 4.0])
         self._powers = powers(n, d)
-
-    def take(self, rows: slice | Indices) -> "SupervisedModel":
-        """Rows of data are shared by all replicates here."""
-        return self
 
     def normal(self, theta: Array, y: Array, weights: Array, delta: float) -> tuple[Array, Array, Array]:
         """As in `Model`, from moments: several times faster for a bootstrap."""
@@ -225,9 +221,7 @@ class StudentModel(Model):
 
     def take(self, rows: slice | Indices) -> "StudentModel":
         """The replicates' own Ltilde_S, where they have one each."""
-        if self.s.ndim == 1:
-            return self
-        return StudentModel(self.n, self.d, self.t, self.s[rows], form=self.form)
+        return self if self.s.ndim == 1 else self.with_supervised(self.s[rows])
 
     def with_supervised(self, s: Array) -> "StudentModel":
         """The same rows with ln Ltilde_S of each replicate, (R, n)."""
@@ -285,10 +279,6 @@ class JointModel(Model):
         self.lower = np.concatenate([rows.lower, students.lower])
         self.upper = np.concatenate([rows.upper, students.upper])
 
-    def take(self, rows: slice | Indices) -> "JointModel":
-        """Nothing in the data differs by replicate."""
-        return self
-
     def moved(self, theta: Array, step: Array) -> Array:
         """As in `Model`, the supervised part along its valley."""
         step = step.copy()
@@ -297,9 +287,7 @@ class JointModel(Model):
 
     def value(self, theta: Array) -> Array:
         """Ln L of the no-teacher rows, then ln L_S of the distilled ones."""
-        students = StudentModel(
-            self.students.n, self.students.d, self.students.t, self.cells.value(theta[:, :6]), form=self.students.form
-        )
+        students = self.students.with_supervised(self.cells.value(theta[:, :6]))
         return np.concatenate([self.rows.value(theta[:, :6]), students.value(theta[:, 6:])], axis=1)
 
     def evaluate(self, theta: Array) -> Evaluation:

@@ -13,16 +13,18 @@ from numpy.typing import ArrayLike
 
 from distillaw.errors import ConfigError, FitError, UnitError
 from distillaw.fitting.api import fit
-from distillaw.fitting.design import Basis, Design, targets
+from distillaw.fitting.design import Design, candidate_grid, propose
 from distillaw.fitting.observations import Observations, observe
 from distillaw.fitting.query import load_law
-from distillaw.fitting.result import MOST_TEACHERS, FitResult
-from distillaw.fitting.uncertainty import DesignPoints, guessed_belief, guessed_curve, scaled_to
+from distillaw.fitting.result import FitResult
+from distillaw.fitting.uncertainty import DesignPoints, LinearBelief, guessed_belief, guessed_curve, scaled_to
 from distillaw.laws.published import PublishedLaw, laws_available, published
 from distillaw.runs.table import naming, read_table
 
 NOISE = 0.003
 """Spread of one run in ln L that a guess assumes: 0.3 % of the loss."""
+MOST_TEACHERS = 6
+"""Teachers offered to a design at most: the best, the worst and evenly between; a sixth tells two breaks apart."""
 _RATIOS = (0.7, 0.8, 0.9, 1.0)
 """Teacher's loss over the student's own, where no teacher is known: the range that shows c0, kappa and f1."""
 
@@ -73,93 +75,86 @@ def next_runs(
         ConfigError: the question is incomplete, or the budget buys nothing.
         DataError: the table cannot be used.
     """
-    guessed = None if guess is None else _named(guess)
-    points = targets(target, against)
+    guessed = None if guess is None else load_law(guess)
+    if isinstance(guessed, FitResult):
+        raise ConfigError(f"guess: {guess!r} is a fitted law; give that file as the source instead")
+    points = [DesignPoints.of(target, what="target")]
+    points += [] if against is None else [DesignPoints.of(against, what="against")]
     taught = any(each.taught.any() for each in points)
+    law = rows = None
     if isinstance(source, str) and source in laws_available():
-        basis = _from_guess(published(source), None, points, noise, taught)
+        guessed = published(source)
     elif isinstance(source, FitResult) or (isinstance(source, str | Path) and Path(source).suffix == ".json"):
-        basis = _from_fit(_loaded(source), None, params_convention)
+        law = source if isinstance(source, FitResult) else FitResult.load(source)
+        _refuse_mixed(law, params_convention or "non-embedding")
     else:
         table = read_table(source) if isinstance(source, str | Path) else source
         options = {"columns": columns, "group": group, "unit": unit, "params_convention": params_convention}
         with naming(source):
             rows = observe(table, where=where, **options)
         family = family or ("distillation-reduced" if taught else "supervised")
-        result = fit(table, family=family, bootstrap=bootstrap, level=level, where=where, **options)
-        basis = _from_rows(result, rows, guessed, points, noise, taught)
-    return basis.design(target=target, budget=budget, against=against, candidates=candidates, level=level, most=most)
+        law = fit(table, family=family, bootstrap=bootstrap, level=level, where=where, **options)
+        if not law.is_usable and guessed is None:
+            raise FitError(
+                f"next runs: {law.family} is {law.status.name}. {law.remedy} To design from a published law and the "
+                f"runs so far, add --guess NAME, e.g. --guess surrogate-s2 (`distillaw laws` lists them)"
+            )
+    teachers = [] if rows is None else _teachers(rows)
+    if law is not None and (rows is None or law.is_usable):
+        belief, ranges = law.belief(), law.fitted_range.as_dict()
+        basis = f"{law.family}: {law.status.name}, {law.nobs} rows in {law.ngroups} independent runs"
+        losses = np.linspace(*ranges["teacher_loss"], MOST_TEACHERS) if "teacher_loss" in ranges else ()
+        teachers = [(float(loss), None) for loss in losses] if rows is None else teachers
+    else:
+        assert guessed is not None
+        belief, basis = _guess(guessed, rows, points[0], noise, taught)
+        ranges = {} if rows is None else rows.box().as_dict()
+        own = np.exp(belief.log_loss(replace(points[0], teacher_loss=np.full(len(points[0]), np.nan))))
+        teachers = teachers or [(float(own.mean() * ratio), None) for ratio in _RATIOS]
+    if candidates is None:
+        teachers = _with(teachers, target) if taught else []
+        candidates = candidate_grid(ranges, target=points, budget=budget, teachers=teachers)
+    options = {"candidates": candidates, "budget": budget, "against": against, "level": level, "most": most}
+    return propose(belief, target=target, basis=basis, **options)
 
 
-def _loaded(source: FitResult | str | Path) -> FitResult:
-    law = source if isinstance(source, FitResult) else load_law(str(source))
-    assert isinstance(law, FitResult)  # published names do not end in .json
-    return law
-
-
-def _named(guess: str) -> PublishedLaw:
-    law = load_law(guess)
-    if isinstance(law, PublishedLaw):
-        return law
-    raise ConfigError(f"guess: {guess!r} is a fitted law; give that file as the source instead")
-
-
-def _from_rows(
-    result: FitResult,
-    rows: Observations,
-    guess: PublishedLaw | None,
-    points: list[DesignPoints],
-    noise: float,
-    taught: bool,
-) -> Basis:
-    if result.is_usable:
-        return _from_fit(result, rows, rows.convention)
-    if guess is None:
-        raise FitError(
-            f"next runs: {result.family} is {result.status.name}. {result.remedy} To design from a published law and "
-            f"the runs so far, add --guess NAME, e.g. --guess surrogate-s2 (`distillaw laws` lists them)"
-        )
-    return _from_guess(guess, rows, points, noise, taught)
-
-
-def _from_fit(result: FitResult, rows: Observations | None, convention: str | None) -> Basis:
-    asked = convention or "non-embedding"
-    if result.params_convention != asked:
+def _refuse_mixed(law: FitResult, asked: str) -> None:
+    if law.params_convention != asked:
         raise UnitError(
-            f"the law counts {result.params_convention} parameters, the question {asked} ones; say "
-            f"--params-convention {result.params_convention} and give such counts"
+            f"the law counts {law.params_convention} parameters, the question {asked} ones; say "
+            f"--params-convention {law.params_convention} and give such counts"
         )
-    return result.basis(None if rows is None else _teachers(rows))
 
 
-def _from_guess(
-    law: PublishedLaw, rows: Observations | None, points: list[DesignPoints], noise: float, taught: bool
-) -> Basis:
-    """A published law in the user's own losses, informed by the runs made."""
-    around = points[0]
-    made = None
-    if rows is not None:
-        made = around = DesignPoints(params=rows.params, tokens=rows.tokens, teacher_loss=rows.teacher_loss)
-    curve = guessed_curve(law, around=around, taught=taught)
-    label = f"guessed from {law.name}, noise {100 * noise:.2g} %"
-    if made is not None and rows is not None:
-        curve = scaled_to(curve, made, rows.loss)
-        usable = np.ones(len(made), dtype=bool) if taught else ~made.taught
-        made = made.rows(usable)
-        label += f", moved to the level of the runs and informed by {len(made)} of them"
-    belief = guessed_belief(curve, noise=noise, runs=made)
-    ranges = {} if rows is None else rows.box(students=False).as_dict()
-    known = [] if rows is None else _teachers(rows)
-    own = np.exp(belief.log_loss(replace(points[0], teacher_loss=np.full(len(points[0]), np.nan))))
-    teachers = known or [(float(own.mean() * ratio), None) for ratio in _RATIOS]
-    return Basis(belief=belief, label=label, ranges=ranges, teachers=teachers)
+def _guess(
+    law: PublishedLaw, rows: Observations | None, around: DesignPoints, noise: float, taught: bool
+) -> tuple[LinearBelief, str]:
+    """A published law in the user's own losses, informed by the runs made, and what to call it."""
+    label, made = f"guessed from {law.name}, noise {100 * noise:.2g} %", None
+    if rows is None:
+        return guessed_belief(guessed_curve(law, around=around, taught=taught), noise=noise), label
+    made = DesignPoints(params=rows.params, tokens=rows.tokens, teacher_loss=rows.teacher_loss)
+    curve = scaled_to(guessed_curve(law, around=made, taught=taught), made, rows.loss)
+    made = made if taught else made.rows(~made.taught)
+    label += f", moved to the level of the runs and informed by {len(made)} of them"
+    return guessed_belief(curve, noise=noise, runs=made), label
 
 
-def _teachers(rows: Observations) -> list[tuple[float, float | None]]:
-    """(loss, size) of some teachers of the runs, from best to worst."""
+Teachers = list[tuple[float, float | None]]
+"""(loss, size or None) of each."""
+
+
+def _teachers(rows: Observations) -> Teachers:
+    """Some teachers of the runs, from best to worst."""
     taught = np.isfinite(rows.teacher_loss)
     pairs = np.unique(np.column_stack([rows.teacher_loss, np.nan_to_num(rows.teacher_params)])[taught], axis=0)
-    picked = (
-        pairs[np.unique(np.linspace(0, len(pairs) - 1, MOST_TEACHERS).round().astype(int))] if len(pairs) else pairs
-    )
-    return [(float(loss), float(size) or None) for loss, size in picked]
+    picked = np.unique(np.linspace(0, max(len(pairs) - 1, 0), MOST_TEACHERS).round().astype(int))
+    return [(float(loss), float(size) or None) for loss, size in (pairs[picked] if len(pairs) else pairs)]
+
+
+def _with(teachers: Teachers, target: Mapping[str, ArrayLike]) -> Teachers:
+    """The teachers and the target's own."""
+    loss, size = target.get("teacher_loss"), target.get("teacher_params")
+    if loss is None or np.ndim(loss) or any(abs(known / float(loss) - 1) < 1e-9 for known, _ in teachers):  # type: ignore[arg-type]
+        return teachers
+    return [*teachers, (float(loss), None if size is None else float(size))]  # type: ignore[arg-type]

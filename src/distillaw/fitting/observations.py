@@ -85,13 +85,14 @@ class Observations:
         """6 N D, the axis along which hold-outs and extrapolation are measured."""
         return 6 * self.params * self.tokens
 
-    def box(self, *, students: bool) -> Box:
-        """The range of these rows, under the names of the law's coordinates."""
-        prefix = "student_" if students else ""
+    def box(self) -> Box:
+        """The range of these rows, under the names of the law's coordinates: a student's where there are teachers."""
+        taught = np.isfinite(self.teacher_loss)
+        prefix = "student_" if taught.any() else ""
         bounds = {f"{prefix}params": self.params, f"{prefix}tokens": self.tokens}
         bounds |= {"tokens_per_param": self.tokens / self.params, "compute": self.compute}
-        if students:
-            bounds["teacher_loss"] = self.teacher_loss
+        if taught.any():
+            bounds["teacher_loss"] = self.teacher_loss[taught]
         return Box.of({name: (float(v.min()), float(v.max())) for name, v in bounds.items()})
 
 
@@ -101,13 +102,9 @@ _ROWWISE = (*_NUMBERS, "weight", "group", "row", "seed")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedding:
-    """What has to be subtracted: the columns with the widths, the vocabulary, how many matrices are counted."""
+    """What has to be subtracted from totals: the entries of the vocabulary, times the width of each model."""
 
     vocab: float
-    width: str | None = None
-    """Column with the model width; by default `width`."""
-    teacher_width: str | None = None
-    """Column with the teacher's width; by default `teacher_width`."""
     matrices: int = 1
     """Vocabulary x width matrices in the total: 1 with tied embeddings, 2 without."""
 
@@ -153,18 +150,18 @@ def observe(
         DataError: a needed column is missing, a value is not a positive finite number, or no row is of that arm.
         UnitError: the losses look like another unit, or units or conventions are mixed in the table.
     """
-    options = {"columns": columns, "group": group, "unit": unit, "params_convention": params_convention}
+    options = {
+        **{"columns": columns, "group": group, "unit": unit, "params_convention": params_convention},
+        **{"embedding": embedding, "needs_teachers": needs_teachers, "arm": arm},
+    }
     if not where:
-        rows = _read(table, weights, arm=arm, are_cells=needs_teachers, **options)
-        return rows if embedding is None else _to_non_embedding(rows, table, embedding, needed=needs_teachers)
+        return _read(table, weights, **options)
     index = select(table, where)
     part = {str(name): np.asarray(values)[index] for name, values in table.items()}
     part_weights = None if weights is None else np.asarray(weights)[index]
     chosen = " and ".join(f"{column} = {value}" for column, value in where.items())
     try:
-        rows = observe(
-            part, weights=part_weights, embedding=embedding, needs_teachers=needs_teachers, arm=arm, **options
-        )
+        rows = _read(part, part_weights, **options)
     except DataError as error:
         raise DataError(f"{error} (counting the {len(index)} rows with {chosen})") from None
     return replace(rows, row=index[rows.row], notes=(f"only rows with {chosen}", *rows.notes))
@@ -179,9 +176,10 @@ def _read(
     unit: str | None,
     params_convention: str | None,
     arm: str | None,
-    are_cells: bool,
+    embedding: Embedding | None,
+    needs_teachers: bool,
 ) -> Observations:
-    """All rows of an arm that serve laws, in the convention of the table; `are_cells`: the law takes no groups."""
+    """All rows of an arm that serve laws, with parameters as the law takes them."""
     arrays = {str(name): as_column(name, values) for name, values in table.items()}
     if not arrays:
         raise DataError("the table has no columns")
@@ -208,12 +206,13 @@ def _read(
         numbers[name] = numbers[name] * scale
     weight = read_weights(weights, found["weight"], arrays, index, size)
     codes, names = _groups(found["group"], arrays, index, numbers)
-    notes += _remarks(arrays, index, found, numbers, are_cells=are_cells)
+    notes += _remarks(arrays, index, found, numbers, are_cells=needs_teachers)
     seeds = arrays.get("seed", np.zeros(size))[index].astype(str)
     named = {"grouped": found["group"] is not None, "group_names": names, "convention": convention}
     seed = np.unique(seeds, return_inverse=True)[1].reshape(-1)
     by_row = {"weight": weight, "group": codes, "row": index, "seed": seed}
-    return Observations(**numbers, **by_row, arm=arm, notes=tuple(notes), **named)
+    rows = Observations(**numbers, **by_row, arm=arm, notes=tuple(notes), **named)
+    return rows if embedding is None else _to_non_embedding(rows, arrays, found, embedding, needed=needs_teachers)
 
 
 def check_convention(name: str, value: str) -> str:
@@ -376,7 +375,7 @@ def with_measured_supervised(students: Observations, plain: Observations) -> Obs
 
 
 def require_variation(rows: Observations, names: Sequence[str]) -> None:
-    """Refuse a column that never changes where the law needs it to.
+    """Refuse a column that never changes where the law needs it to, and losses that are all the same.
 
     Raises:
         DataError: names the column, its value, and what to add.
@@ -388,6 +387,12 @@ def require_variation(rows: Observations, names: Sequence[str]) -> None:
                 f"{name} is {values[0]:.6g} in all {len(rows)} rows; its effect cannot be fitted. "
                 f"Add runs with another {name} (at least a factor 4 apart)"
             )
+    low, high = float(rows.loss.min()), float(rows.loss.max())
+    if high <= low * (1 + 1e-12):
+        raise DataError(
+            f"loss is {low:.6g} in all {len(rows)} rows; nothing can be fitted to it. Is it the right column? Name it "
+            f"with --columns loss=COLUMN"
+        )
 
 
 _IDENTITY = ("params", "tokens", "loss", "teacher_loss", "teacher_params")
@@ -416,16 +421,17 @@ def _fingerprint(numbers: Mapping[str, Array]) -> NDArray[np.uint64]:
 
 
 def _to_non_embedding(
-    rows: Observations, table: Mapping[str, ArrayLike], embedding: Embedding, *, needed: bool
+    rows: Observations,
+    table: Mapping[str, NDArray],
+    found: Mapping[str, str | None],
+    embedding: Embedding,
+    *,
+    needed: bool,
 ) -> Observations:
     """The rows with non-embedding counts, and a note that says what was subtracted.
 
-    Args:
-        rows: rows whose `params` are totals.
-        table: the table they come from, for the columns with the widths.
-        embedding: what to subtract.
-        needed: the law depends on the teachers' sizes. Where it does not and their width is not known,
-            the sizes are set aside rather than left in the other convention.
+    Where the law does not depend on the teachers' sizes (`needed`) and their width is not known, these are set aside
+    rather than left in the other convention.
 
     Raises:
         ConfigError: the rows are not totals, or no column holds the width.
@@ -434,74 +440,41 @@ def _to_non_embedding(
     """
     if rows.convention != "total":
         raise ConfigError("vocab: only total parameters are converted; add --params-convention total")
-    size = embedding.matrices * embedding.vocab
-    width = _find(table, embedding.width, "width")
-    if width is None:
+    if found["width"] is None:
         raise ConfigError(
-            f"width: no column with the model width; the table has: {', '.join(map(str, table))}. Say --width COLUMN"
+            f"width: no column with the model width; the table has: {', '.join(table)}. Say --width COLUMN"
         )
+
+    def left(width: str, name: str, index: NDArray) -> Array:
+        widths = read_numbers(width, found[width], table, rows.row[index], needed=True)
+        total = getattr(rows, name)[index]
+        rest = total - embedding.matrices * embedding.vocab * widths
+        if (rest <= 0).any():
+            i = int((rest <= 0).argmax())
+            raise UnitError(
+                f"{name} in row {int(rows.row[index][i]) + 1}: {total[i]:.4g} parameters are fewer than the embedding "
+                "(vocabulary x width); the column does not hold total parameters, or --vocab is wrong"
+            )
+        return rest
+
     times = "" if embedding.matrices == 1 else "2 x "
-    params = rows.params - size * _widths(table, width, rows.row)
-    _check_left("params", params, rows.params, rows.row)
-    notes = [f"parameters are non-embedding: total - {times}{embedding.vocab:.0f} x {width}"]
-    teachers, note = _teachers(rows, table, embedding, size=size, needed=needed)
-    notes = (*notes, *note, *rows.notes)
-    return replace(rows, params=params, teacher_params=teachers, convention="non-embedding", notes=notes)
-
-
-def _teachers(
-    rows: Observations, table: Mapping[str, ArrayLike], embedding: Embedding, *, size: float, needed: bool
-) -> tuple[Array, tuple[str, ...]]:
-    known = np.isfinite(rows.teacher_params)
-    column = _find(table, embedding.teacher_width, "teacher_width")
-    if not known.any():
-        return rows.teacher_params, ()
-    if column is None and needed:
+    params, teachers = left("width", "params", np.arange(len(rows))), rows.teacher_params.copy()
+    notes = [f"parameters are non-embedding: total - {times}{embedding.vocab:.0f} x {found['width']}"]
+    known, column = np.flatnonzero(np.isfinite(teachers)), found["teacher_width"]
+    if len(known) and column is not None:
+        teachers[known] = left("teacher_width", "teacher_params", known)
+        notes.append(f"teacher_params likewise, from {column}")
+    elif len(known) and needed:
         raise UnitError(
             "teacher_params are total parameters too, and no column holds the teachers' width: say --teacher-width "
             "COLUMN, give teacher_params without the embedding and --params-convention non-embedding, or fit all in "
             "totals (leave --vocab out)"
         )
-    if column is None:
-        return np.full(len(rows), np.nan), (
+    elif len(known):
+        teachers[:] = np.nan
+        notes.append(
             "teacher_params are set aside: this law does not use them, and without --teacher-width they would stay "
-            "total parameters",
+            "total parameters"
         )
-    left = rows.teacher_params.copy()
-    left[known] -= size * _widths(table, column, rows.row[known])
-    _check_left("teacher_params", left[known], rows.teacher_params[known], rows.row[known])
-    return left, (f"teacher_params likewise, from {column}",)
-
-
-def _find(table: Mapping[str, ArrayLike], named: str | None, default: str) -> str | None:
-    if named is not None:
-        if named not in table:
-            raise DataError(f"width: no column {named!r}; the table has: {', '.join(map(str, table))}")
-        return named
-    return next((str(name) for name in table if str(name).lower() == default), None)
-
-
-def _widths(table: Mapping[str, ArrayLike], column: str, row: NDArray[np.int64]) -> Array:
-    raw = np.asarray(table[column])[row]
-    try:
-        values = np.array([np.nan if v is None or v == "" else v for v in raw], dtype=np.float64)
-    except (TypeError, ValueError):
-        raise DataError(f"column {column!r} holds text; it must be the model width, e.g. 1024") from None
-    bad = ~(np.isfinite(values) & (values > 0))
-    if bad.any():
-        i = int(np.flatnonzero(bad)[0])
-        raise DataError(
-            f"{column} in row {int(row[i]) + 1} (index {int(row[i])}) is {values[i]}; the width of every model is "
-            f"needed to convert its parameters. Fill it in or remove that row"
-        )
-    return values
-
-
-def _check_left(name: str, left: Array, total: Array, row: NDArray[np.int64]) -> None:
-    bad = np.flatnonzero(left <= 0)
-    if len(bad):
-        i = int(bad[0])
-        raise UnitError(
-            f"{name} in row {int(row[i]) + 1}: {total[i]:.4g} parameters are fewer than the embedding (vocabulary x "
-            f"width); the column does not hold total parameters, or --vocab is wrong"
-        )
+    convention = {"convention": "non-embedding", "notes": (*notes, *rows.notes)}
+    return replace(rows, params=params, teacher_params=teachers, **convention)

@@ -119,22 +119,20 @@ def shape(x: Array, skew: float) -> Array:
 
 def _scan(cells: Sequence[Cell], weights: Sequence[Array], grid: Array) -> tuple[Array, Array]:
     """Sum of squares and depth at every t* and k, (cells, K, G) each."""
-    found = [_scan_one(cell, w, grid) for cell, w in zip(cells, weights, strict=True)]
-    return np.stack([squares for squares, _ in found]), np.stack([depth for _, depth in found])
-
-
-def _scan_one(cell: Cell, weight: Array, grid: Array) -> tuple[Array, Array]:
-    within = np.eye(len(cell.t))
-    for block in np.unique(cell.block):
-        member = cell.block == block
-        if (total := weight[member].sum()) > 0:
-            within[np.ix_(member, member)] -= weight[member] / total
-    left = within @ cell.loss
-    x = cell.t - grid[:, None]
-    g = np.stack([shape(x, skew) for skew in SKEWS]) @ within.T
-    along = (g * (weight * left)).sum(axis=-1)
-    depth = np.maximum(along, 0.0) / np.maximum((g * g * weight).sum(axis=-1), 1e-30)
-    return np.maximum((weight * left**2).sum() - depth * along, 0.0), depth
+    squares, depths = [], []
+    for cell, weight in zip(cells, weights, strict=True):
+        within = np.eye(len(cell.t))
+        for block in np.unique(cell.block):
+            member = cell.block == block
+            if (total := weight[member].sum()) > 0:
+                within[np.ix_(member, member)] -= weight[member] / total
+        left = within @ cell.loss
+        x = cell.t - grid[:, None]
+        g = np.stack([shape(x, skew) for skew in SKEWS]) @ within.T
+        along = (g * (weight * left)).sum(axis=-1)
+        depths.append(np.maximum(along, 0.0) / np.maximum((g * g * weight).sum(axis=-1), 1e-30))
+        squares.append(np.maximum((weight * left**2).sum() - depths[-1] * along, 0.0))
+    return np.stack(squares), np.stack(depths)
 
 
 def _best_skew(squares: Array) -> int:

@@ -9,6 +9,7 @@ search that costs a few matrix products. The other laws start from scaled random
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +79,8 @@ class Problem:
     """Weak prior on the parameters; infinite where there is none. Its strength scales with the noise."""
     restarts: int
     """Extra starts of each bootstrap replicate where the check shows that warm starts are not enough."""
+    curve: Callable[..., FittedCurve]
+    """Of theta=(k,) and replicates=(R, k)."""
 
     @property
     def num_free(self) -> int:
@@ -108,36 +111,6 @@ class Problem:
         return Objective(model=self.model, y=self.y, weights=own, delta=delta, prior=prior)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Specified:
-    """A problem, and how its parameter vector becomes a curve."""
-
-    problem: Problem
-    form: str
-    centre: tuple[float, float]
-    behind: FittedCurve | None = None
-    """A given supervised curve."""
-    tie: bool = False
-    """alpha = beta: q of every parameter vector is its p."""
-    behind_centre: tuple[float, float] | None = None
-    """Centre of the jointly fitted supervised law: the first six parameters are its own."""
-
-    def curve(self, theta: Array, replicates: Array) -> FittedCurve:
-        """The curve at theta (k,) with replicates (R, k)."""
-        if self.tie:
-            theta, replicates = tied(theta), tied(replicates)
-        if self.behind_centre is None:
-            return FittedCurve(
-                form=self.form, theta=theta, replicates=replicates, centre=self.centre, behind=self.behind
-            )
-        behind = FittedCurve(
-            form="supervised", theta=theta[:6], replicates=replicates[:, :6], centre=self.behind_centre
-        )
-        return FittedCurve(
-            form=self.form, theta=theta[6:], replicates=replicates[:, 6:], centre=self.centre, behind=behind
-        )
-
-
 def check_family(family: str) -> None:
     """Refuse an unknown family with the nearest known one."""
     if family not in FAMILIES:
@@ -151,7 +124,7 @@ def specify_supervised(
     prior: dict[str, tuple[float, float]],
     centre: tuple[float, float] | None = None,
     tie: bool = False,
-) -> Specified:
+) -> Problem:
     """The gamma law (`form="supervised"`) or the Chinchilla form on rows without a teacher; `tie`: alpha = beta."""
     n, d, y = np.log(rows.params), np.log(rows.tokens), np.log(rows.loss)
     centre = (float(n.mean()), float(d.mean())) if centre is None else centre
@@ -159,23 +132,25 @@ def specify_supervised(
     free_gamma = form == "supervised"
     model = (TiedModel if tie else SupervisedModel)(n, d, gamma_free=free_gamma)
 
-    def start(rng: np.random.Generator) -> Array:
-        return _variable_projection(n, d, y, rows.weight, gamma_free=free_gamma, tie=tie, count=2)
+    def curve(theta: Array, replicates: Array) -> FittedCurve:
+        if tie:
+            theta, replicates = tied(theta), tied(replicates)
+        return FittedCurve(form=form, theta=theta, replicates=replicates, centre=centre)
 
     mean, sd = _prior_arrays(model.names, prior, model.free)
-    problem = Problem(
+    return Problem(
         model=model,
         y=y,
         weight=rows.weight,
         group=rows.group,
-        starts=start,
-        random_starts=lambda rng, count: _with_gamma(_random_supervised(rng, y, count), free_gamma),
+        starts=lambda rng: _variable_projection(n, d, y, rows.weight, gamma_free=free_gamma, tie=tie, count=2),
+        random_starts=lambda rng, count: _random_supervised(rng, y, count, gamma_free=free_gamma),
         search=_FROM_GRID,
         prior_mean=mean,
         prior_sd=sd,
         restarts=3,
+        curve=curve,
     )
-    return Specified(problem=problem, form=form, centre=centre, tie=tie)
 
 
 def specify_student(
@@ -185,30 +160,26 @@ def specify_student(
     log_supervised: Array,
     behind: FittedCurve | None,
     prior: dict[str, tuple[float, float]],
-) -> Specified:
+) -> Problem:
     """A distillation form with ln Ltilde_S of each row given, (n,) or one row per replicate (R, n)."""
     n, d, y = np.log(rows.params), np.log(rows.tokens), np.log(rows.loss)
     centre = (float(n.mean()), float(d.mean()))
     model = StudentModel(n - centre[0], d - centre[1], np.log(rows.teacher_loss), log_supervised, form=form)
     few = form in ("reduced", "reduced-q")
-
-    def start(rng: np.random.Generator) -> Array:
-        return _random_student(rng, form, 32 if few else 64)
-
     mean, sd = _prior_arrays(model.names, prior, model.free)
-    problem = Problem(
+    return Problem(
         model=model,
         y=y,
         weight=rows.weight,
         group=rows.group,
-        starts=start,
+        starts=lambda rng: _random_student(rng, form, 32 if few else 64),
         random_starts=lambda rng, count: _random_student(rng, form, count),
         search=_FROM_RANDOM if few else replace(_FROM_RANDOM, keep=12),
         prior_mean=mean,
         prior_sd=sd,
         restarts=3,
+        curve=partial(FittedCurve, form=form, centre=centre, behind=behind),
     )
-    return Specified(problem=problem, form=form, centre=centre, behind=behind)
 
 
 def specify_joint(
@@ -220,7 +191,7 @@ def specify_joint(
     student_starts: Array,
     prior: dict[str, tuple[float, float]],
     supervised_prior: dict[str, tuple[float, float]],
-) -> Specified:
+) -> Problem:
     """Supervised and distilled rows together; starts come from the two separate fits."""
     centre = (float(np.log(plain.params).mean()), float(np.log(plain.tokens).mean()))
     own = (float(np.log(rows.params).mean()), float(np.log(rows.tokens).mean()))
@@ -234,32 +205,30 @@ def specify_joint(
     sup_mean, sup_sd = _prior_arrays(SupervisedModel.names, supervised_prior, np.arange(6))
     mean, sd = _prior_arrays(StudentModel.names, prior, np.array(FREE[form]))
     together = plain.followed_by(rows)
-    problem = Problem(
+
+    def shaken(rng: np.random.Generator, count: int) -> Array:
+        """Random picks of the start points, each fitted parameter moved by 20 %."""
+        theta = start[rng.integers(len(start), size=count)].copy()
+        theta[:, model.free] *= 1 + 0.2 * rng.standard_normal((count, len(model.free)))
+        return theta
+
+    def curve(theta: Array, replicates: Array) -> FittedCurve:
+        behind = FittedCurve(form="supervised", theta=theta[:6], replicates=replicates[:, :6], centre=centre)
+        return FittedCurve(form=form, theta=theta[6:], replicates=replicates[:, 6:], centre=own, behind=behind)
+
+    return Problem(
         model=model,
         y=np.log(together.loss),
         weight=together.weight,
         group=together.group,
         starts=lambda rng: start,
-        random_starts=lambda rng, count: _shaken(start, model.free, rng, count),
+        random_starts=shaken,
         search=_FROM_SEPARATE_FITS,
         prior_mean=np.concatenate([sup_mean, mean]),
         prior_sd=np.concatenate([sup_sd, sd]),
         restarts=2,
+        curve=curve,
     )
-    return Specified(problem=problem, form=form, centre=own, behind_centre=centre)
-
-
-def _with_gamma(theta: Array, free: bool) -> Array:
-    if not free:
-        theta[:, 5] = 0.0
-    return theta
-
-
-def _shaken(start: Array, free: Indices, rng: np.random.Generator, count: int) -> Array:
-    """Random picks of the start points, each fitted parameter moved by 20 %."""
-    theta = start[rng.integers(len(start), size=count)].copy()
-    theta[:, free] *= 1 + 0.2 * rng.standard_normal((count, len(free)))
-    return theta
 
 
 _SUPERVISED_PRIOR = {"le": (-np.log(0.6), 0.4)}
@@ -277,9 +246,10 @@ _STUDENT_PRIOR = {
 }
 """For the forms with a data term: c0, ln kappa and ln f1 centred near the set of arXiv:2502.08606v2, Table 6 (2.55,
 0.79, ln 0.09); the others wide enough not to be felt by runs that see the term at all."""
-_LOGARITHMS = {"E": "e", "gamma": "le", "kappa": "lk", "f1": "lf"}
-_PUBLIC_PRIOR = {name: (inner, True) for name, inner in _LOGARITHMS.items()}
-_PUBLIC_PRIOR |= {name: (name, False) for name in ("p", "q", "c0")}
+_PUBLIC_PRIOR = {
+    **{"E": ("e", True), "gamma": ("le", True), "kappa": ("lk", True), "f1": ("lf", True)},
+    **{name: (name, False) for name in ("p", "q", "c0")},
+}
 """Reported name -> name in the fit, and whether the fit has its logarithm."""
 
 
@@ -414,33 +384,21 @@ def _best_linear(n: Array, d: Array, z: Array, w: Array, *, tie: bool) -> tuple[
     )
 
 
-def _random_supervised(rng: np.random.Generator, y: Array, count: int) -> Array:
-    """Scaled random SUPERVISED parameters."""
-    theta = np.empty((count, 6))
-    theta[:, 0] = np.min(y) + np.log(rng.uniform(0.1, 0.95, count))
-    theta[:, 1] = np.mean(y) + np.log(rng.uniform(0.05, 0.8, count))
-    theta[:, 2] = rng.normal(size=count)
-    theta[:, 3:5] = rng.uniform(0.03, 0.6, (count, 2))
-    theta[:, 5] = rng.uniform(-1.2, 1.5, count)
-    return theta
+def _random_supervised(rng: np.random.Generator, y: Array, count: int, *, gamma_free: bool) -> Array:
+    """Scaled random SUPERVISED parameters (count, 6); ln eta = 0 where gamma is not fitted."""
+    e = np.min(y) + np.log(rng.uniform(0.1, 0.95, count))
+    s0 = np.mean(y) + np.log(rng.uniform(0.05, 0.8, count))
+    lw, slopes, le = rng.normal(size=count), rng.uniform(0.03, 0.6, (count, 2)), rng.uniform(-1.2, 1.5, count)
+    return np.column_stack([e, s0, lw, slopes, le if gamma_free else np.zeros(count)])
+
+
+_STUDENT_RANGES = ((-2, 3), None, (0.03, 0.6), (0.03, 0.8), (-1, 1), (0, 4), (-1, 2), (-3.2, -0.5), (0.0, 0.3))
+"""Of STUDENT; None: normal."""
+_STUDENT_NULL = np.array([*[0.0] * 8, 1e-4])
+"""Of those that a form does not fit."""
 
 
 def _random_student(rng: np.random.Generator, form: str, count: int) -> Array:
-    """Scaled random STUDENT parameters; those that the form does not fit at their null values."""
-    theta = np.empty((count, 9))
-    theta[:, 0] = rng.uniform(-2, 3, count)
-    theta[:, 1] = rng.normal(size=count)
-    theta[:, 2] = rng.uniform(0.03, 0.6, count)
-    theta[:, 3] = rng.uniform(0.03, 0.8, count)
-    theta[:, 4] = rng.uniform(-1, 1, count)
-    theta[:, 5] = rng.uniform(0, 4, count)
-    theta[:, 6] = rng.uniform(-1, 2, count)
-    theta[:, 7] = rng.uniform(-3.2, -0.5, count)
-    theta[:, 8] = rng.uniform(0.0, 0.3, count)
-    if form in ("reduced", "reduced-q"):
-        theta[:, 1] = theta[:, 4] = 0.0
-    if form == "reduced":
-        theta[:, 3] = 0.0
-    if form != "full":
-        theta[:, 8] = 1e-4
-    return theta
+    """Scaled random STUDENT parameters, (count, 9); those that the form does not fit at their null values."""
+    drawn = [rng.normal(size=count) if ends is None else rng.uniform(*ends, count) for ends in _STUDENT_RANGES]
+    return np.where(np.isin(np.arange(9), FREE[form]), np.column_stack(drawn), _STUDENT_NULL)

@@ -13,15 +13,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.fitting.curve import FittedCurve, student_curve, supervised_curve
-from distillaw.fitting.diagnostics import DesignVerdict
 from distillaw.fitting.estimate import FIRST, FLOOR, MATCHED, robust_scale
 from distillaw.fitting.newton import huber_sum
 from distillaw.fitting.observations import Observations
-from distillaw.fitting.result import FitResult, FitStatus
+from distillaw.fitting.result import FitResult, FitStatus, Verdict
 from distillaw.fitting.solve import SPARE_RUNS, Request, refused_result
 from distillaw.laws.base import Array, Box
 from distillaw.laws.published import PublishedLaw
@@ -51,11 +50,6 @@ class Cuts:
         """ln of N, D, L_T (NaN alone), T and D_T."""
         n, d, t = np.log(self.rows.params), np.log(self.rows.tokens), np.log(self.rows.teacher_loss)
         return n, d, t, np.log(self.source_params), np.log(self.source_tokens)
-
-    def take(self, index: NDArray[np.intp]) -> "Cuts":
-        """The runs at these indices; repeats are allowed."""
-        part = {name: getattr(self, name)[index] for name in ("source_params", "source_tokens", "random")}
-        return Cuts(rows=self.rows.rows(index), **part)
 
 
 def read_cuts(table: Mapping[str, ArrayLike], rows: Observations, fresh: Observations) -> Cuts:
@@ -195,19 +189,18 @@ def fit_cuts(cuts: Cuts, behind: FittedCurve, request: Request) -> FitResult:
     least = len(START) + SPARE_RUNS
     box = box_of_cuts(cuts)
     if rows.ngroups < least:
-        few = DesignVerdict(
-            status=FitStatus.TOO_FEW_RUNS,
-            remedy=f"{rows.ngroups} independent runs begin as cuts, and {least} are needed. Add students, sources or "
-            "seeds.",
+        few = Verdict(
+            FitStatus.TOO_FEW_RUNS,
+            f"{rows.ngroups} independent runs begin as cuts, and {least} are needed. Add students, sources or seeds.",
         )
-        return replace(refused_result(rows, request, few, students=True), fitted_range=box)
+        return replace(refused_result(rows, request, few), fitted_range=box)
     theta, fit = _estimate(cuts, behind, request.delta)
     resid = fit.misses(theta[None])[0][0]
     noise = robust_scale(resid) * np.sqrt(len(resid) / max(len(resid) - len(theta), 1))
     replicates, halves = _replicates(fit, theta, noise, request)
     curve = FittedCurve(form="pruned", theta=theta, replicates=replicates, behind=halves)
     return replace(
-        refused_result(rows, request, _verdict(theta, replicates, cuts), students=True),
+        refused_result(rows, request, _verdict(theta, replicates, cuts)),
         curve=curve,
         delta=fit.delta,
         objective=float(huber_sum(resid, rows.weight, fit.delta)),
@@ -255,12 +248,12 @@ def _replicates(fit: _Fit, theta: Array, noise: float, request: Request) -> tupl
     return found, behind
 
 
-def _verdict(theta: Array, replicates: Array, cuts: Cuts) -> DesignVerdict:
+def _verdict(theta: Array, replicates: Array, cuts: Cuts) -> Verdict:
     at_end = (theta < LOWER + 0.01) | (theta > UPPER - 0.01)
     if at_end.any():
-        return DesignVerdict(
-            status=FitStatus.AT_BOUND,
-            remedy=f"{NAMES[int(at_end.argmax())]} is at its bound: the cuts are worth nothing, or more than these "
+        return Verdict(
+            FitStatus.AT_BOUND,
+            f"{NAMES[int(at_end.argmax())]} is at its bound: the cuts are worth nothing, or more than these "
             "runs can tell; add smaller budgets, where starts differ.",
         )
     kept = np.log(cuts.rows.params / cuts.source_params)
@@ -268,14 +261,12 @@ def _verdict(theta: Array, replicates: Array, cuts: Cuts) -> DesignVerdict:
     ahead = replicates[:, column] + replicates[:, 2:] * kept if len(replicates) else np.zeros((1, 1))
     wide = float(np.ptp(np.percentile(ahead, [5, 95], axis=0), axis=0).max()) / 2
     if wide > DECADE:
-        return DesignVerdict(
-            status=FitStatus.WEAKLY_IDENTIFIED,
-            remedy=f"The head start is known to a factor {np.exp(wide):.2g} either way; add runs of fewer tokens, "
+        return Verdict(
+            FitStatus.WEAKLY_IDENTIFIED,
+            f"The head start is known to a factor {np.exp(wide):.2g} either way; add runs of fewer tokens, "
             "where starts differ most, and random starts of the same cells.",
         )
-    return DesignVerdict(
-        status=FitStatus.CONVERGED, remedy="The runs tell the head start and how it falls with the cut."
-    )
+    return Verdict(FitStatus.CONVERGED, "The runs tell the head start and how it falls with the cut.")
 
 
 def _unseen(cuts: Cuts) -> tuple[str, ...]:
@@ -288,10 +279,7 @@ def _unseen(cuts: Cuts) -> tuple[str, ...]:
 def box_of_cuts(cuts: Cuts) -> Box:
     """The range of the runs, with the share that is kept and the tokens of the sources."""
     rows = cuts.rows
-    ranges = dict(rows.box(students=True).as_dict()) if np.isfinite(rows.teacher_loss).any() else {}
-    taught = rows.teacher_loss[np.isfinite(rows.teacher_loss)]
-    if len(taught):
-        ranges["teacher_loss"] = (float(taught.min()), float(taught.max()))
+    ranges = rows.box().as_dict() if np.isfinite(rows.teacher_loss).any() else {}
     kept = rows.params / cuts.source_params
     ranges |= {"kept": (float(kept.min()), float(kept.max()))}
     ranges |= {"start_tokens": (float(cuts.source_tokens.min()), float(cuts.source_tokens.max()))}

@@ -4,6 +4,7 @@ The keys are those of `distillaw predict --json`. `load_law` is how every verb t
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def predict_student(
     supervised_loss: float | None = None,
     level: float = 0.9,
     params_convention: str = "non-embedding",
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """The answer of `distillaw predict` as plain JSON values.
 
     Args:
@@ -79,47 +80,47 @@ def predict_student(
         ConfigError: the law lacks the half that the question needs, a number is missing or out of its range, or one
             is given that would do nothing.
     """
-    _refuse_mixed(name, law, params_convention)
-    _check_question(teacher_loss, teacher_params, teacher_tokens, supervised_loss, level)
-    optional = {"teacher_loss": teacher_loss, "teacher_params": teacher_params}
+    optional = {"teacher_loss": teacher_loss, "teacher_params": teacher_params, "teacher_tokens": teacher_tokens}
     optional |= {"supervised_loss": supervised_loss, "unique_tokens": unique_tokens}
-    _refuse_unused(name, law, [argument for argument, value in optional.items() if value is not None])
+    given = {argument: value for argument, value in optional.items() if value is not None}
+    _refuse_mixed(name, law, params_convention)
+    _check_question(name, law, given, level)
     if _gap_line(law) is not None:
         at = {"student_params": student_params}
         return _best_teacher(
             name, law, at if student_tokens is None else at | {"student_tokens": student_tokens}, level
         )
-    of_source: dict[str, float] = {}
+    own = {} if supervised_loss is None else {"supervised_loss": supervised_loss}
     if isinstance(law, FitResult) and law.curve is not None and law.curve.form == "pruned":
         if teacher_params is None or teacher_tokens is None:
             raise ConfigError(f"{name} is a law of starts: give the size and the tokens of the teacher that is cut")
-        of_source = {"start_params": teacher_params, "start_tokens": teacher_tokens}
+        own = own or {"start_params": teacher_params, "start_tokens": teacher_tokens}
     if student_tokens is None:
         raise ConfigError("student_tokens is needed: the loss depends on it, e.g. --tokens 6B")
-    supervised = _supervised(law)
-    warnings, inside = _doubts(law), True
+    supervised, warnings, inside = _supervised(law), _doubts(law), True
     if teacher_params is not None and teacher_tokens is not None:
+        if supervised is None:
+            raise ConfigError(f"{name} has no supervised half to turn the teacher's size into a loss; give its loss")
         teacher = {"params": teacher_params, "tokens": teacher_tokens}
-        teacher_loss, inside = _teacher_loss(name, supervised, teacher, warnings)
+        warnings += [f"teacher: {line}" for line in supervised.range.complaints(teacher)]
+        inside = bool(supervised.inside(**teacher)) or not supervised.range.bounds
+        teacher_loss = float(supervised(**teacher))
     cell = {"params": student_params, "tokens": student_tokens}
     alone = supervised_loss if supervised is None or supervised_loss else float(supervised(**cell))
-    answer: dict[str, object] = {"law": name, "supervised_loss": alone, "teacher_loss": teacher_loss}
-    own = of_source if supervised_loss is None else {"supervised_loss": supervised_loss}
-    if teacher_loss is None:
-        answer |= _plain_loss(law, supervised, cell, level, warnings, name)
+    answer: dict[str, Any] = {"law": name, "supervised_loss": alone, "teacher_loss": teacher_loss}
+    if isinstance(law, FitResult):
+        answer |= _fitted(name, law, supervised, cell, teacher_loss, own, level, warnings)
     else:
-        answer |= _distilled_loss(law, cell, teacher_loss, own, level, warnings, name)
-        if supervised is not None and teacher_loss <= supervised.E:
-            warnings.append(
-                f"the teacher's loss {teacher_loss:.4g} is at or below the irreducible loss {supervised.E:.4g}"
-            )
-    answer["inside_range"] = bool(answer["inside_range"]) and inside
+        answer |= _published(name, law, cell, teacher_loss, own, unique_tokens, warnings)
+    if teacher_loss is not None and supervised is not None and teacher_loss <= supervised.E:
+        warnings.append(f"the teacher's loss {teacher_loss:.4g} is at or below the irreducible loss {supervised.E:.4g}")
+    inside = answer["inside_range"] = bool(answer["inside_range"]) and inside
     if isinstance(law, PublishedLaw):
-        if unique_tokens is not None:
-            answer |= _repeated(law, cell, unique_tokens)
-        is_inside = bool(answer["inside_range"])
-        answer |= _band(law, cell, own, teacher_loss, unique_tokens, is_inside=is_inside, level=level)
-    return answer | {"status": _status(law, bool(answer["inside_range"])), "warnings": warnings}
+        part, coords = answer.pop("asked")
+        interval, meaning = published_band(law, part=part, coords=coords, is_inside=inside, level=level)
+        answer |= {"interval": interval and list(interval), "interval_meaning": meaning}
+        answer |= {} if interval is None else {"level": level}
+    return answer | {"status": _status(law, inside), "warnings": warnings}
 
 
 def _refuse_mixed(name: str, law: PublishedLaw | FitResult, asked: str) -> None:
@@ -137,33 +138,24 @@ def _refuse_mixed(name: str, law: PublishedLaw | FitResult, asked: str) -> None:
     )
 
 
-def _check_question(
-    teacher_loss: float | None,
-    teacher_params: float | None,
-    teacher_tokens: float | None,
-    supervised_loss: float | None,
-    level: float,
-) -> None:
-    """What is wrong whatever the law."""
-    if teacher_loss is not None and (teacher_params is not None or teacher_tokens is not None):
+def _check_question(name: str, law: PublishedLaw | FitResult, given: dict[str, float], level: float) -> None:
+    """What contradicts itself, has an impossible value, or would silently do nothing."""
+    sized = [argument for argument in ("teacher_params", "teacher_tokens") if argument in given]
+    if "teacher_loss" in given and sized:
         raise ConfigError("give either teacher_loss, or teacher_params with teacher_tokens, not both")
-    if (teacher_params is None) != (teacher_tokens is None):
+    if len(sized) == 1:
         raise ConfigError("teacher_params and teacher_tokens belong together: they say what the teacher's loss is")
-    for argument, value in (("teacher_loss", teacher_loss), ("supervised_loss", supervised_loss)):
-        if value is not None and not LOSSES[0] <= value <= LOSSES[1]:
+    for argument in ("teacher_loss", "supervised_loss"):
+        if not LOSSES[0] <= given.get(argument, 1.0) <= LOSSES[1]:
             raise ConfigError(
-                f"{argument}: got {value:g}; a loss is in nats per token, and guessing among a million tokens costs "
-                "13.8. Take the logarithm of a perplexity; multiply bits by 0.693"
+                f"{argument}: got {given[argument]:g}; a loss is in nats per token, and guessing among a million "
+                "tokens costs 13.8. Take the logarithm of a perplexity; multiply bits by 0.693"
             )
     if not 0 < level < 1:
         raise ConfigError(f"level: got {level:g}; give the coverage as a share between 0 and 1, e.g. 0.9")
-
-
-def _refuse_unused(name: str, law: PublishedLaw | FitResult, given: list[str]) -> None:
-    """A number that would silently do nothing is an error."""
     if given and _gap_line(law) is not None:
         raise ConfigError(
-            f"{given[0]}: {name} gives the best teacher's size for a student's size and takes nothing else"
+            f"{next(iter(given))}: {name} gives the best teacher's size for a student's size and takes nothing else"
         )
     if "unique_tokens" in given and (isinstance(law, FitResult) or law.repeated is None):
         raise ConfigError(
@@ -175,48 +167,6 @@ def _status(law: PublishedLaw | FitResult, is_inside: bool) -> str:
     if not is_inside:
         return "EXTRAPOLATED"
     return law.status.name if isinstance(law, FitResult) else "PUBLISHED"
-
-
-def _teacher_loss(
-    name: str, supervised: SupervisedLaw | None, teacher: dict[str, float], warnings: list[str]
-) -> tuple[float, bool]:
-    """The loss of a teacher of that size and training, and whether it lies in the range."""
-    if supervised is None:
-        raise ConfigError(f"{name} has no supervised half to turn the teacher's size into a loss; give its loss")
-    warnings += [f"teacher: {line}" for line in supervised.range.complaints(teacher)]
-    inside = bool(supervised.inside(**teacher)) or not supervised.range.bounds
-    return float(supervised.supervised(**teacher)), inside
-
-
-def _repeated(law: PublishedLaw, cell: dict[str, float], unique_tokens: float) -> dict[str, object]:
-    """The loss after the correction for repeated data."""
-    assert law.repeated is not None  # or _refuse_unused has refused
-    loss = float(law.repeated(**cell, unique_tokens=unique_tokens))
-    tokens = law.repeated.correction.effective_tokens(tokens=cell["tokens"], unique_tokens=unique_tokens)
-    return {"supervised_loss": loss, "student_loss": loss, "effective_tokens": float(tokens)}
-
-
-def _band(
-    law: PublishedLaw,
-    cell: dict[str, float],
-    own: dict[str, float],
-    teacher_loss: float | None,
-    unique_tokens: float | None,
-    *,
-    is_inside: bool,
-    level: float,
-) -> dict[str, object]:
-    """The interval of a published law's prediction, and what it means."""
-    part, coords = "supervised", cell
-    if teacher_loss is not None:
-        student = {f"student_{key}": value for key, value in cell.items()}
-        part, coords = "distillation", student | own | {"teacher_loss": teacher_loss}
-    elif unique_tokens is not None:
-        part, coords = "repeated", cell | {"unique_tokens": unique_tokens}
-    band = published_band(law, part=part, coords=coords, is_inside=is_inside, level=level)
-    if band.interval is None:
-        return {"interval": None, "interval_meaning": band.meaning}
-    return {"interval": list(band.interval), "interval_meaning": band.meaning, "level": level}
 
 
 def _gap_line(law: PublishedLaw | FitResult) -> CapacityGapLine | None:
@@ -246,77 +196,77 @@ def _doubts(law: PublishedLaw | FitResult) -> list[str]:
     return found + [f"controls failed in the study it was fitted on: {', '.join(failed)}"] * bool(failed)
 
 
-def _plain_loss(
-    law: PublishedLaw | FitResult,
-    supervised: SupervisedLaw | None,
-    cell: dict[str, float],
-    level: float,
-    warnings: list[str],
+def _taught(cell: dict[str, float], teacher_loss: float) -> dict[str, float]:
+    """The coordinates of a distilled student."""
+    return {"student_params": cell["params"], "student_tokens": cell["tokens"], "teacher_loss": teacher_loss}
+
+
+def _published(
     name: str,
-) -> dict[str, object]:
-    if isinstance(law, FitResult) and (law.curve is None or not law.curve.is_student):
-        return _fitted(law, level, warnings, **cell)
-    if supervised is None:
-        raise ConfigError(f"{name} has no supervised half; give --teacher-loss")
-    warnings += supervised.range.complaints(cell)
-    interval = None
-    if isinstance(law, FitResult) and law.curve is not None and len(law.curve.replicates):
-        draws = law.supervised_draws(**cell)[:, 0]
-        interval = [float(x) for x in np.percentile(draws, [50 * (1 - level), 50 * (1 + level)])]
-        warnings.append("the interval of the supervised loss here is of its parameters only")
-    inside = bool(supervised.inside(**cell)) if supervised.range.bounds else _cell_inside(law, cell)
-    return {"student_loss": float(supervised.supervised(**cell)), "interval": interval, "inside_range": inside}
-
-
-def _cell_inside(law: PublishedLaw | FitResult, cell: dict[str, float]) -> bool:
-    if isinstance(law, PublishedLaw):
-        return False
-    return bool(law.fitted_range.inside({f"student_{k}": v for k, v in cell.items()}))
-
-
-def _distilled_loss(
-    law: PublishedLaw | FitResult,
+    law: PublishedLaw,
     cell: dict[str, float],
-    teacher_loss: float,
+    teacher_loss: float | None,
     own: dict[str, float],
-    level: float,
+    unique_tokens: float | None,
     warnings: list[str],
-    name: str,
-) -> dict[str, object]:
-    coords = {"student_params": cell["params"], "student_tokens": cell["tokens"], "teacher_loss": teacher_loss}
-    if isinstance(law, FitResult):
-        if law.curve is not None and not (law.curve.is_student or law.curve.form == "pruned"):
-            raise ConfigError(f"{name} is a supervised law; a teacher needs a distillation family")
-        answer = _fitted(law, level, warnings, **coords, **own)
-        return answer | ({} if not isinstance(law.law, PowerTermLaw) else _share(law.law, cell, warnings))
+) -> dict[str, Any]:
+    """The answer of a published law; `asked` is what of it was evaluated at which coordinates, for its band."""
+    if teacher_loss is None:
+        if law.supervised is None:
+            raise ConfigError(f"{name} has no supervised half; give --teacher-loss")
+        warnings += law.supervised.range.complaints(cell)
+        answer = {"inside_range": bool(law.supervised.inside(**cell))}
+        if unique_tokens is None:
+            return answer | {"student_loss": float(law.supervised(**cell)), "asked": ("supervised", cell)}
+        assert law.repeated is not None  # or _check_question has refused
+        coords = cell | {"unique_tokens": unique_tokens}
+        loss = float(law.repeated(**coords))
+        tokens = law.repeated.correction.effective_tokens(tokens=cell["tokens"], unique_tokens=unique_tokens)
+        answer |= {"supervised_loss": loss, "student_loss": loss, "effective_tokens": float(tokens)}
+        return answer | {"asked": ("repeated", coords)}
     student = law.distillation
     if student is None:
         raise ConfigError(f"{name} has no distillation half; leave the teacher out or use another law")
+    coords = _taught(cell, teacher_loss)
     warnings += student.range.complaints(coords)
     if cell["tokens"] < SHORT_TRAINING * cell["params"]:
         warnings.append(
             f"student_tokens is {cell['tokens'] / cell['params']:.3g} per parameter, below {SHORT_TRAINING:.0f}: "
             f"the least certain region of this law"
         )
-    return {
-        "student_loss": float(student.distillation(**coords, **own)),
-        "interval": None,
-        "inside_range": bool(student.inside(**coords)),
-        **_share(student, cell, warnings),
-    }
+    answer = {"inside_range": bool(student.inside(**coords)), **_share(student, cell, warnings)}
+    coords |= own
+    return answer | {"student_loss": float(student(**coords)), "asked": ("distillation", coords)}
 
 
-def _share(student: StudentLaw, cell: dict[str, float], warnings: list[str]) -> dict[str, object]:
-    """Of the data term in the student's sum, and a warning where the tokens do not inform the answer."""
-    share = float(student.data_share(student_params=cell["params"], student_tokens=cell["tokens"]))
-    if share < UNSEEN_DATA:
-        warnings.append(
-            f"the data term is {100 * share:.2g} % of the student's sum: student_tokens hardly informs this answer"
-        )
-    return {"data_share": share}
-
-
-def _fitted(law: FitResult, level: float, warnings: list[str], **coords: float) -> dict[str, object]:
+def _fitted(
+    name: str,
+    law: FitResult,
+    supervised: SupervisedLaw | None,
+    cell: dict[str, float],
+    teacher_loss: float | None,
+    own: dict[str, float],
+    level: float,
+    warnings: list[str],
+) -> dict[str, Any]:
+    """The answer of a fitted law; of the supervised law behind a distillation law where there is no teacher."""
+    curve = law.curve
+    is_student = curve is not None and curve.is_student
+    if teacher_loss is None and is_student:
+        if supervised is None:
+            raise ConfigError(f"{name} has no supervised half; give --teacher-loss")
+        warnings += supervised.range.complaints(cell)
+        interval = None
+        if len(curve.replicates):
+            draws = law.supervised_draws(**cell)[:, 0]
+            interval = [float(x) for x in np.percentile(draws, [50 * (1 - level), 50 * (1 + level)])]
+            warnings.append("the interval of the supervised loss here is of its parameters only")
+        students = {f"student_{axis}": value for axis, value in cell.items()}
+        inside = supervised.inside(**cell) if supervised.range.bounds else law.fitted_range.inside(students)
+        return {"student_loss": float(supervised(**cell)), "interval": interval, "inside_range": bool(inside)}
+    if teacher_loss is not None and curve is not None and not (is_student or curve.form == "pruned"):
+        raise ConfigError(f"{name} is a supervised law; a teacher needs a distillation family")
+    coords = cell if teacher_loss is None else _taught(cell, teacher_loss) | own
     prediction = law.predict(level=level, **coords)
     warnings += law.fitted_range.complaints(coords)
     return {
@@ -324,7 +274,18 @@ def _fitted(law: FitResult, level: float, warnings: list[str], **coords: float) 
         "interval": [float(prediction.lower), float(prediction.upper)],
         "level": level,
         "inside_range": bool(prediction.inside_range),
+        **(_share(law.law, cell, warnings) if teacher_loss and isinstance(law.law, PowerTermLaw) else {}),
     }
+
+
+def _share(student: StudentLaw, cell: dict[str, float], warnings: list[str]) -> dict[str, float]:
+    """Of the data term in the student's sum, and a warning where the tokens do not inform the answer."""
+    share = float(student.data_share(student_params=cell["params"], student_tokens=cell["tokens"]))
+    if share < UNSEEN_DATA:
+        warnings.append(
+            f"the data term is {100 * share:.2g} % of the student's sum: student_tokens hardly informs this answer"
+        )
+    return {"data_share": share}
 
 
 def budget_of(fit: FitResult) -> str:

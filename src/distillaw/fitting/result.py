@@ -10,14 +10,13 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distillaw.errors import CacheError, DataError, FitError
 from distillaw.fitting.curve import FittedCurve, log_coordinates
-from distillaw.fitting.design import Basis, Design, Teachers
 from distillaw.fitting.summary import UNUSABLE, coefficient_table, summarise, summarise_html
 from distillaw.fitting.uncertainty import (
     Calibration,
@@ -77,6 +76,13 @@ class FitStatus(Enum):
         return self.name not in UNUSABLE
 
 
+class Verdict(NamedTuple):
+    """A status and what to do about it, with the values seen."""
+
+    status: FitStatus
+    remedy: str
+
+
 FORMAT = "distillaw-fit"
 VERSION = 1
 """Of the file's keys: raised when a reader of older files would misread newer ones."""
@@ -85,8 +91,6 @@ _PLAIN = (
     *("condition_number", "solver_disagreement", "seconds", "seed"),
 )
 """Fields that are plain JSON values."""
-MOST_TEACHERS = 6
-"""Teachers offered to a design at most: the best, the worst and evenly between; a sixth tells two breaks apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,53 +294,6 @@ class FitResult:
             raise FitError(f"next runs: the fit is {self.status.name}. {self.remedy} Or design from a guessed law")
         ranges = self.fitted_range.as_dict()
         return fitted_belief(self.curve, noise=self.noise, calibration=self.calibration, fitted_range=ranges)
-
-    def basis(self, teachers: Teachers | None = None) -> Basis:
-        """What a design of further runs stands on.
-
-        Args:
-            teachers: (loss, size or None) of those at hand; by default some over the range of the runs.
-        """
-        ranges = self.fitted_range.as_dict()
-        if teachers is None:
-            losses = np.linspace(*ranges["teacher_loss"], MOST_TEACHERS) if "teacher_loss" in ranges else ()
-            teachers = [(float(loss), None) for loss in losses]
-        size = f"{self.nobs} rows in {self.ngroups} independent runs"
-        label = f"{self.family}: {self.status.name}, {size}"
-        return Basis(belief=self.belief(), label=label, ranges=ranges, teachers=teachers)
-
-    def next_runs(
-        self,
-        *,
-        target: Mapping[str, ArrayLike],
-        budget: float,
-        against: Mapping[str, ArrayLike] | None = None,
-        candidates: Mapping[str, ArrayLike] | None = None,
-        level: float | None = None,
-        most: int = 40,
-    ) -> Design:
-        """The runs that shrink the uncertainty of a prediction most per FLOP.
-
-        Args:
-            target: params, tokens and, for a distilled student, teacher_loss.
-            budget: FLOP that may be spent.
-            against: another allocation, as `target`: what shrinks is then the difference.
-            candidates: runs that could be made; by default a grid from the smallest run to the target.
-            level: coverage of the interval, by default that of the fit.
-            most: runs proposed at most.
-
-        Raises:
-            FitError: the fit is not usable, or has no bootstrap replicates.
-            ConfigError: the question is incomplete, or the budget buys no candidate.
-        """
-        return self.basis().design(
-            target=target,
-            budget=budget,
-            against=against,
-            candidates=candidates,
-            level=self.level if level is None else level,
-            most=most,
-        )
 
     def raise_for_status(self) -> "FitResult":
         """Self if the status is CONVERGED; otherwise an error with the remedy, for scripts.

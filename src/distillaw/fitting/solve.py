@@ -5,7 +5,7 @@ families need the student's own supervised loss as well, and take it from a give
 without a teacher, or as measured at the same (size, tokens), in this order.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,6 @@ from distillaw.errors import ConfigError, DataError, UnitError
 from distillaw.fitting.calibrate import by_cut, by_decade, calibrate_term, held_out_error, hold_out
 from distillaw.fitting.curve import FittedCurve, supervised_curve
 from distillaw.fitting.diagnostics import (
-    DesignVerdict,
     check_estimate,
     condition_number,
     profiles,
@@ -22,21 +21,19 @@ from distillaw.fitting.diagnostics import (
     students_above_teachers,
 )
 from distillaw.fitting.estimate import Estimate, bootstrap, estimate
-from distillaw.fitting.frontier import choose_weights
 from distillaw.fitting.misfit import find_misfit
 from distillaw.fitting.models import FREE, StudentModel
 from distillaw.fitting.newton import huber_sum, minimise
 from distillaw.fitting.observations import Observations, require_variation, with_measured_supervised
 from distillaw.fitting.problem import (
     Problem,
-    Specified,
     read_priors,
     specify_joint,
     specify_student,
     specify_supervised,
     weak_prior,
 )
-from distillaw.fitting.result import FitResult, FitStatus, convention_of
+from distillaw.fitting.result import FitResult, FitStatus, Verdict, convention_of
 from distillaw.fitting.second import disagreement
 from distillaw.fitting.uncertainty import FEW_LEVELS, Calibration, above_best, extent_of, num_levels
 from distillaw.laws.base import Array
@@ -79,7 +76,7 @@ ISOFLOP = 0.05
 """Spread of ln(6 N D) below which all runs count as one compute level."""
 
 
-def check_design(rows: Observations, *, num_params: int, needs_both: bool) -> DesignVerdict | None:
+def check_design(rows: Observations, *, num_params: int, needs_both: bool) -> Verdict | None:
     """None if a curve may be drawn through these rows, otherwise why not.
 
     Args:
@@ -91,35 +88,21 @@ def check_design(rows: Observations, *, num_params: int, needs_both: bool) -> De
     missing = num_params + SPARE_RUNS - ngroups
     if missing > 0:
         what = f"{plural(len(rows), 'row')} in {ngroups} independent runs" if rows.grouped else plural(ngroups, "run")
-        return DesignVerdict(
-            status=FitStatus.TOO_FEW_RUNS,
-            remedy=f"Only {what} for {num_params} parameters; at least {num_params + SPARE_RUNS} independent runs are "
+        return Verdict(
+            FitStatus.TOO_FEW_RUNS,
+            f"Only {what} for {num_params} parameters; at least {num_params + SPARE_RUNS} independent runs are "
             f"needed. Add {plural(missing, 'run')} at new sizes and token counts, or fit a law with "
             "fewer parameters.",
         )
     spread = float(np.ptp(np.log(rows.compute)))
     if needs_both and spread < ISOFLOP and np.ptp(np.log(rows.params)) > spread:
         level, percent = float(np.median(rows.compute)), 100 * max(float(np.expm1(spread)), 1e-3)
-        return DesignVerdict(
-            status=FitStatus.ONE_COMPUTE_LEVEL,
-            remedy=f"All {len(rows)} runs lie on one isoFLOP curve (6 N D within {percent:.1g} % of {level:.2g}); "
+        return Verdict(
+            FitStatus.ONE_COMPUTE_LEVEL,
+            f"All {len(rows)} runs lie on one isoFLOP curve (6 N D within {percent:.1g} % of {level:.2g}); "
             f"alpha and beta cannot be separated. Add runs at a second budget, e.g. {3 * level:.2g}.",
         )
     return None
-
-
-def require_losses_differ(rows: Observations) -> None:
-    """Refuse a loss column that never changes: there is nothing to fit.
-
-    Raises:
-        DataError: every loss is the same.
-    """
-    low, high = float(rows.loss.min()), float(rows.loss.max())
-    if high <= low * (1 + 1e-12):
-        raise DataError(
-            f"loss is {low:.6g} in all {len(rows)} rows; nothing can be fitted to it. Is it the right column? Name it "
-            f"with --columns loss=COLUMN"
-        )
 
 
 LARGE = 4000
@@ -138,29 +121,73 @@ def fit_supervised(rows: Observations, request: Request) -> FitResult:
     num_params = (6 if request.family == "supervised" else 5) - request.tie
     verdict = check_design(rows, num_params=num_params, needs_both=True)
     if verdict is not None and len(rows) < 5:
-        return refused_result(rows, request, verdict, students=False)
+        return refused_result(rows, request, verdict)
     if verdict is None:
         require_variation(rows, ("params", "tokens"))
-        require_losses_differ(rows)
     if rows.ngroups > LARGE:
         return _fit_large(rows, request, prior)
     given = rows.weight
     if verdict is None and prior and request.calibrate and not np.ptp(given):
         rows = _with_weights(rows, request, prior)
-    specified = specify_supervised(rows, form=request.family, prior=prior, tie=request.tie)
-    found = solve(specified, rows, request, verdict, students=False)
+    problem = specify_supervised(rows, form=request.family, prior=prior, tie=request.tie)
+    found = solve(problem, rows, request, verdict)
     if rows.weight is given or found.delta is None:
         return found
     # the sum over the runs as given: what others can recompute, and families with other weights be compared by
     return replace(found, objective=float(huber_sum(found.resid, given, found.delta)))
 
 
+# Runs far above the best of their compute say little about the frontier (docs/fitting.md, "Weights"): a law is wrong by
+# more where a run is badly allocated, a large model on few tokens or a tiny one on very many, and pulled away by such
+# runs from those that extrapolations are about. Hold-outs choose by how much they count.
+SAME_LEVEL = float(np.log(2))
+"""Runs whose ln compute differs by less are one level."""
+SCALES = (0.1, 0.05)
+"""Of the excess, in ln L: 5 % above the best of its level counts half."""
+
+
+def excess(rows: Observations) -> Array:
+    """ln L above the best run of about the same compute, (n,)."""
+    y, c = np.log(rows.loss), np.log(rows.compute)
+    order = np.argsort(c, kind="stable")
+    first = np.searchsorted(c[order], c - SAME_LEVEL, side="left")
+    last = np.searchsorted(c[order], c + SAME_LEVEL, side="right")
+    ordered = y[order]
+    return np.array([y[i] - ordered[a:b].min() for i, (a, b) in enumerate(zip(first, last, strict=True))])
+
+
+def weighted(rows: Observations, tau: float) -> Observations:
+    """The rows with weights 1 / (1 + (excess / tau)^2) over their own."""
+    return replace(rows, weight=rows.weight / (1 + (excess(rows) / tau) ** 2))
+
+
+def choose_weights(
+    rows: Observations, error: Callable[[Observations], float | None]
+) -> tuple[Observations, float | None]:
+    """The rows as they are or weighted, whichever predicts larger runs best, and the scale.
+
+    Args:
+        rows: of one law without a teacher.
+        error: of rows, the held-out error of fits to their smaller runs; None where there are too few.
+    """
+    least = error(rows)
+    if least is None:
+        return rows, None
+    best, chosen = rows, None
+    for tau in SCALES:
+        candidate = weighted(rows, tau)
+        found = error(candidate)
+        if found is not None and found < least:
+            best, chosen, least = candidate, tau, found
+    return best, chosen
+
+
 def _with_weights(rows: Observations, request: Request, prior: dict) -> Observations:
-    """The rows with the weights that predict the larger of them best (`frontier.py`)."""
+    """The rows with the weights that predict the larger of them best."""
     extent, scored = extent_of(rows.params, rows.tokens), np.ones(len(rows), dtype=bool)
 
     def error(rows: Observations) -> float | None:
-        problem = specify_supervised(rows, form=request.family, prior=prior, tie=request.tie).problem
+        problem = specify_supervised(rows, form=request.family, prior=prior, tie=request.tie)
         fitted = estimate(problem, delta=request.delta, rng=np.random.default_rng(request.seed))
         rng = np.random.default_rng([request.seed, 6])
         return held_out_error(hold_out(problem, fitted, extent, rng=rng, scored=scored, replicates=0))
@@ -181,9 +208,8 @@ def fit_students(
     prior = read_priors(request.priors, form=form, delta=request.delta, rows=taught)
     verdict = check_design(taught, num_params=len(FREE[form]), needs_both=form != "reduced")
     if verdict is not None:
-        return refused_result(taught, request, verdict, students=True)
+        return refused_result(taught, request, verdict)
     require_variation(taught, ("params", "teacher_loss") if form == "reduced" else ("params", "tokens", "teacher_loss"))
-    require_losses_differ(taught)
     beaten = students_above_teachers(taught)
     taught = replace(taught, notes=(*taught.notes, beaten)) if beaten else taught
     if supervised is not None:
@@ -194,51 +220,54 @@ def fit_students(
 
 
 def solve(
-    specified: Specified,
+    problem: Problem,
     rows: Observations,
     request: Request,
-    verdict: DesignVerdict | None,
+    verdict: Verdict | None,
     *,
-    students: bool,
     log_supervised: Array | None = None,
     plain: Observations | None = None,
 ) -> FitResult:
     """Estimate, check, bootstrap, calibrate, judge."""
     rng = np.random.default_rng(request.seed)
-    problem = specified.problem
     fitted = estimate(problem, delta=request.delta, rng=rng)
     if verdict is not None:
-        curve = specified.curve(fitted.theta, np.empty((0, len(fitted.theta))))
-        empty = refused_result(rows, request, verdict, students=students)
+        curve = problem.curve(theta=fitted.theta, replicates=np.empty((0, len(fitted.theta))))
+        empty = refused_result(rows, request, verdict)
         return replace(empty, curve=curve, objective=fitted.objective, delta=fitted.delta, noise=fitted.noise)
     shaken = np.random.default_rng([request.seed, 2])
     gap = disagreement(problem, fitted, rng=shaken) if request.check else None
-    replicates, checked = _replicates(problem, fitted, request.bootstrap, rng, log_supervised)
+    replicates, checked = np.empty((0, len(fitted.theta))), {}
+    if request.bootstrap:
+        resampled = problem
+        if log_supervised is not None:
+            assert isinstance(problem.model, StudentModel)
+            resampled = replace(problem, model=problem.model.with_supervised(log_supervised))
+        replicates, found = bootstrap(resampled, fitted, replicates=request.bootstrap, rng=rng)
+        checked = {"bootstrap": found}
     condition = condition_number(problem, fitted)
     profiled = profiles(problem, fitted, level=request.level) if request.check else {}
     if profiled:
-        checked |= {"profile": {name: {"low": p.low, "high": p.high} for name, p in profiled.items()}}
-    open_ended = [name for name, p in profiled.items() if p.is_flat]
+        checked |= {"profile": {name: {"low": low, "high": high} for name, (low, high) in profiled.items()}}
+    open_ended = [name for name, ends in profiled.items() if None in ends]
     judged = check_estimate(problem, fitted, condition=condition, disagreement=gap, open_ended=open_ended)
     together = rows if plain is None else plain.followed_by(rows)
-    found = specified.curve(fitted.theta, np.empty((0, len(fitted.theta))))
-    excess = above_best(found, np.log(together.params), np.log(together.tokens))
+    curve = problem.curve(theta=fitted.theta, replicates=replicates)
+    excess = above_best(curve, np.log(together.params), np.log(together.tokens))
     extent = extent_of(together.params, together.tokens, together.teacher_loss, excess)
     calibration, held = _calibration(problem, fitted, extent, rows, request)
     resid = problem.model.value(fitted.theta[None])[0] - problem.y
     named = np.column_stack([extent[:, :4], together.teacher_params])
     seen = find_misfit(resid, extent=named, weight=problem.weight, group=problem.group)
     if seen is not None:
-        judged = DesignVerdict(
-            status=FitStatus.MISFIT, remedy=f"{seen.text[0].upper()}{seen.text[1:]}. {FitStatus.MISFIT.value}"
-        )
+        judged = Verdict(FitStatus.MISFIT, f"{seen.text[0].upper()}{seen.text[1:]}. {FitStatus.MISFIT.value}")
         checked |= {"misfit": seen._asdict()}
-    rows = replace(rows, notes=(*rows.notes, *_few_levels(extent), *_rough(fitted.noise)))
+    rows = replace(rows, notes=(*rows.notes, *_remarks(extent, fitted.noise)))
     repeated = seed_noise(together)
     checked |= held | ({} if repeated is None else {"seed_noise": repeated})
     return replace(
-        refused_result(rows, request, judged, students=students),
-        curve=specified.curve(fitted.theta, replicates),
+        refused_result(rows, request, judged),
+        curve=curve,
         nobs=len(problem.y),
         ngroups=problem.ngroups,
         objective=fitted.objective,
@@ -253,25 +282,20 @@ def solve(
     )
 
 
-def _few_levels(extent: Array) -> list[str]:
-    """A note where two or three levels of compute, size or tokens are all that an extrapolation stands on."""
+def _remarks(extent: Array, noise: float) -> list[str]:
+    """Of two or three levels that an extrapolation stands on, and of more scatter than runs of one recipe have."""
     *levels, teachers = num_levels(extent)
-    names = ("budgets", "sizes", "counts of tokens")
-    few = {name: n for name, n in zip(names, levels, strict=True) if n <= FEW_LEVELS and not teachers}
-    return [
+    found = [
         f"only {n} {name}: a curve goes through them whatever lies beyond, so intervals there are three times as wide"
-        for name, n in few.items()
+        for name, n in zip(("budgets", "sizes", "counts of tokens"), levels, strict=True)
+        if n <= FEW_LEVELS and not teachers
     ]
-
-
-def _rough(noise: float) -> list[str]:
-    """A note where runs scatter about the law by far more than runs of one recipe do, misfit seen or not."""
-    if noise < ROUGH:
-        return []
-    return [
-        f"runs lie {100 * noise:.2g} % off the law, where those of one recipe lie within a few per cent: look for "
-        "two units (nats and bits, tokens and bytes), recipes or texts in one table"
-    ]
+    if noise >= ROUGH:
+        found.append(
+            f"runs lie {100 * noise:.2g} % off the law, where those of one recipe lie within a few per cent: look for "
+            "two units (nats and bits, tokens and bytes), recipes or texts in one table"
+        )
+    return found
 
 
 def _calibration(
@@ -291,20 +315,7 @@ def _calibration(
     return found, {"calibration_by_decade": table, "held_out_by_cut": by_cut(held)}
 
 
-def _replicates(
-    problem: Problem, fitted: Estimate, count: int, rng: np.random.Generator, log_supervised: Array | None
-) -> tuple[Array, dict[str, object]]:
-    if not count:
-        return np.empty((0, len(fitted.theta))), {}
-    if log_supervised is not None:
-        assert isinstance(problem.model, StudentModel)
-        problem = replace(problem, model=problem.model.with_supervised(log_supervised))
-    found = bootstrap(problem, fitted, replicates=count, rng=rng)
-    said = {"worst_gap": found.worst_gap, "num_checked": found.num_checked, "restarted": found.restarted}
-    return found.theta, {"bootstrap": said}
-
-
-def refused_result(rows: Observations, request: Request, verdict: DesignVerdict, *, students: bool) -> FitResult:
+def refused_result(rows: Observations, request: Request, verdict: Verdict) -> FitResult:
     """A result that says why there is no curve."""
     return FitResult(
         family=request.family,
@@ -314,7 +325,7 @@ def refused_result(rows: Observations, request: Request, verdict: DesignVerdict,
         ngroups=rows.ngroups,
         level=request.level,
         seed=request.seed,
-        fitted_range=rows.box(students=students),
+        fitted_range=rows.box(),
         provenance=request.provenance,
         fitted_rows=rows.row,
         notes=rows.notes,
@@ -330,19 +341,18 @@ def _fit_large(rows: Observations, request: Request, prior: dict) -> FitResult:
     small = fit_supervised(part, request)
     if small.curve is None or small.delta is None:
         return small
-    whole = specify_supervised(rows, form=request.family, prior=prior, centre=small.curve.centre, tie=request.tie)
-    problem = whole.problem
+    problem = specify_supervised(rows, form=request.family, prior=prior, centre=small.curve.centre, tie=request.tie)
     objective = problem.objective(small.delta, problem.prior(small.noise))
     found = minimise(objective, small.curve.theta[None])
     shrunk = (small.curve.replicates - small.curve.theta) * np.sqrt(part.ngroups / rows.ngroups)
     note = f"intervals are linearised from a random {part.ngroups} of the {rows.ngroups} runs (m-out-of-n bootstrap)"
     return replace(
         small,
-        curve=whole.curve(found.theta[0], found.theta[0] + shrunk),
+        curve=problem.curve(theta=found.theta[0], replicates=found.theta[0] + shrunk),
         nobs=len(rows),
         ngroups=rows.ngroups,
         objective=float(found.objective[0]),
-        fitted_range=rows.box(students=False),
+        fitted_range=rows.box(),
         fitted_rows=rows.row,
         resid=problem.model.value(found.theta)[0] - problem.y,
         notes=(*rows.notes, note),
@@ -360,11 +370,11 @@ def _fit_given(taught: Observations, supervised: Supervised, form: str, prior: d
     behind = _behind(supervised, request.bootstrap)
     cells = {"params": np.log(taught.params), "tokens": np.log(taught.tokens)}
     at = behind.log_value(cells, replicates=False)[0]
-    specified = specify_student(taught, form=form, log_supervised=at, behind=behind, prior=prior)
+    problem = specify_student(taught, form=form, log_supervised=at, behind=behind, prior=prior)
     spread = behind.log_value(cells, replicates=True) if len(behind.replicates) else None
     note = () if spread is not None else ("the supervised law is taken as known: intervals leave out its uncertainty",)
     rows = replace(taught, notes=taught.notes + note)
-    return solve(specified, rows, request, None, students=True, log_supervised=spread)
+    return solve(problem, rows, request, None, log_supervised=spread)
 
 
 def _behind(supervised: Supervised, replicates: int) -> FittedCurve:
@@ -396,8 +406,8 @@ def _fit_measured(plain: Observations, taught: Observations, form: str, prior: d
     note = "the supervised loss of each student is the measured one; predictions need supervised_loss"
     rows = replace(rows, notes=(*rows.notes, note))
     at = np.log(rows.supervised_loss)
-    specified = specify_student(rows, form=form, log_supervised=at, behind=None, prior=prior)
-    return solve(specified, rows, request, None, students=True)
+    problem = specify_student(rows, form=form, log_supervised=at, behind=None, prior=prior)
+    return solve(problem, rows, request, None)
 
 
 def _fit_joint(plain: Observations, taught: Observations, form: str, prior: dict, request: Request) -> FitResult:
@@ -406,13 +416,13 @@ def _fit_joint(plain: Observations, taught: Observations, form: str, prior: dict
     is_auto = request.priors == "auto" and request.delta == "auto"
     sup_prior = weak_prior("supervised", plain) if is_auto else {}
     first = specify_supervised(plain, form="supervised", prior=sup_prior)
-    sup = estimate(first.problem, delta=request.delta, rng=rng)
-    behind = first.curve(sup.theta, np.empty((0, 6)))
+    sup = estimate(first, delta=request.delta, rng=rng)
+    behind = first.curve(theta=sup.theta, replicates=np.empty((0, 6)))
     at = behind.log_value({"params": np.log(taught.params), "tokens": np.log(taught.tokens)}, replicates=False)[0]
     second = specify_student(taught, form=form, log_supervised=at, behind=behind, prior=prior)
-    own = estimate(second.problem, delta=request.delta, rng=rng)
+    own = estimate(second, delta=request.delta, rng=rng)
     student_starts = np.concatenate([own.theta[None], own.others[:3]])
-    specified = specify_joint(
+    problem = specify_joint(
         plain,
         taught,
         form=form,
@@ -422,4 +432,4 @@ def _fit_joint(plain: Observations, taught: Observations, form: str, prior: dict
         supervised_prior=weak_prior("supervised", plain) if prior else {},
     )
     note = f"fitted jointly with a supervised law from {len(plain)} rows without a teacher"
-    return solve(specified, replace(taught, notes=(*taught.notes, note)), request, None, students=True, plain=plain)
+    return solve(problem, replace(taught, notes=(*taught.notes, note)), request, None, plain=plain)

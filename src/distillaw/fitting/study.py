@@ -66,13 +66,12 @@ def fit_laws(
         file, why = folder / "laws" / f"{family}.json", folder / "laws" / f"{family}.error.json"
         if family in fits:
             fits[family].save(file)
-            remove_file(why)
-        elif family not in errors:
-            remove_file(file)
-            remove_file(why)
         else:
             remove_file(file)
+        if family in errors:
             write_json(why, {"generator": GENERATOR, "family": family, "error": errors[family]})
+        else:
+            remove_file(why)
     return fits, errors
 
 

@@ -62,11 +62,6 @@ class CapacityGapLine:
             )
         return S
 
-    def gradient(self, *, student_params: ArrayLike) -> dict[str, Array]:
-        """Derivatives of T* (parameters) by the student's size, by the slope and by the intercept (millions)."""
-        S = np.exp(log_positive("student_params", student_params))
-        return {"student_params": np.full_like(S, self.slope), "slope": S, "intercept": np.full_like(S, _MILLION)}
-
     @property
     def students(self) -> tuple[float, float]:
         """Student sizes, parameters, between which the line is evaluated: T* >= S of cuts, T* >= 0 of others."""

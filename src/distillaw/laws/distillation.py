@@ -1,4 +1,4 @@
-"""The distillation law L_S(N_S, D_S, L_T): prediction, gradient, inversion, limits, and its three forms.
+"""The distillation law L_S(N_S, D_S, L_T): prediction, inversion, limits, and its three forms.
 
 Busbridge et al. 2025, arXiv:2502.08606v2, Eq. 8 (primes restored), and two identifiable reductions of it. A teacher
 enters only through its loss L_T, the student's own supervised loss Ltilde_S only inside the break. A form says how
@@ -6,9 +6,9 @@ its numbers are those of `laws/equation.py`, which evaluates all of them; a targ
 never an error in the middle of an array. No coefficients here: `laws/published.py`.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,7 +34,7 @@ class OptimalTeacher:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StudentLaw(ABC):
+class StudentLaw:
     """L_S(N_S, D_S, L_T): a student's loss after distillation."""
 
     supervised: SupervisedLaw | None = None
@@ -42,19 +42,19 @@ class StudentLaw(ABC):
     range: Box = field(default_factory=Box)
     """Where it was fitted: `student_params`, `student_tokens`, `teacher_loss`, derived coordinates."""
 
+    _names: ClassVar[tuple[str, ...]]
+
     @property
-    @abstractmethod
     def coefficients(self) -> dict[str, float]:
         """The fitted numbers by name."""
+        return {name: getattr(self, name) for name in self._names}
 
     @property
-    @abstractmethod
     def derived(self) -> dict[str, float]:
-        """Better identified combinations; always the effective `break`."""
-
-    @abstractmethod
-    def _own_gradient(self, by: Mapping[str, Array]) -> dict[str, Array]:
-        """Derivatives by the fitted numbers, from those by the coefficients of the equation."""
+        """Better identified: the effective `break` in L_T / Ltilde_S, slopes p, q of the term, eps = 1/(c1 f1)."""
+        c = self.coefficients
+        slopes = {"p": c["gamma"] * c["alpha"], "q": c["gamma"] * c["beta"]} if "gamma" in c else {}
+        return slopes | {"break": c["kappa"] ** -c["f1"]} | ({"eps": 1 / (c["c1"] * c["f1"])} if "c1" in c else {})
 
     @property
     def standard(self) -> dict[str, Array]:
@@ -84,37 +84,6 @@ class StudentLaw(ABC):
         return np.exp(equation.log_student(self.standard, *at))
 
     __call__ = distillation
-
-    def gradient(
-        self,
-        *,
-        student_params: ArrayLike,
-        student_tokens: ArrayLike,
-        teacher_loss: ArrayLike,
-        supervised_loss: ArrayLike | None = None,
-    ) -> dict[str, Array]:
-        """Derivatives of L_S by its four coordinates and by each fitted coefficient of this law.
-
-        By `supervised_loss` with all else held. By `student_params` and `student_tokens` with Ltilde_S following
-        the law's own supervised law, or held where it was given. The coefficients of the supervised law are held;
-        `kappa` of the full form is derived and has no entry.
-
-        Args:
-            student_params: as in `distillation`, like the others.
-            student_tokens: D_S.
-            teacher_loss: L_T.
-            supervised_loss: Ltilde_S.
-        """
-        n, d, t, s = self._logs(student_params, student_tokens, teacher_loss, supervised_loss)
-        c = self.standard
-        loss = np.exp(equation.log_student(c, n, d, t, s))
-        by = {name: loss * value for name, value in equation.student_gradient(c, n, d, t, s).items()}
-        if supervised_loss is None:
-            own = equation.supervised_gradient(_supervised(self).standard, n, d)
-            by |= {axis: by[axis] + by["s"] * own[axis] for axis in ("n", "d")}
-        logs = {"student_params": n, "student_tokens": d, "teacher_loss": t, "supervised_loss": s}
-        coordinates = {name: by[axis] * np.exp(-logs[name]) for name, axis in zip(logs, "ndts", strict=True)}
-        return coordinates | self._own_gradient(by)
 
     def limit(
         self,
@@ -162,33 +131,6 @@ class StudentLaw(ABC):
         return OptimalTeacher(
             teacher_loss=np.exp(t), student_loss=np.exp(log_loss(t)), at_edge=(t - first < near) | (last - t < near)
         )
-
-    def teacher_loss_for(
-        self,
-        *,
-        student_params: ArrayLike,
-        student_tokens: ArrayLike,
-        student_loss: ArrayLike,
-        low: float | None = None,
-        high: float | None = None,
-    ) -> Array:
-        """The worst (cheapest) teacher that brings a student to a loss; nan where none in the range does.
-
-        The student's loss falls and then rises as the teacher improves, so up to two teachers give the same
-        student; this is the weaker one.
-        """
-        low, high = self._teacher_range(low, high)
-        best = self.optimal_teacher_loss(
-            student_params=student_params, student_tokens=student_tokens, low=low, high=high
-        )
-        n, d = _student(student_params, student_tokens)
-        target, strongest = log_positive("student_loss", student_loss), np.log(best.teacher_loss)
-        n, d, target, strongest = np.broadcast_arrays(n, d, target, strongest)
-        weakest, log_loss = np.full(n.shape, np.log(high)), self._log_loss(n, d)
-        good_enough = log_loss(weakest) <= target
-        found = last_true(lambda x: log_loss(x) <= target, low=strongest, high=weakest)
-        found = np.exp(np.where(good_enough, weakest, found))
-        return np.where(np.log(best.student_loss) <= target, found, np.nan)
 
     def tokens_for_loss(self, *, student_params: ArrayLike, teacher_loss: ArrayLike, student_loss: ArrayLike) -> Array:
         """D_S at which distillation from a given teacher reaches a loss; inf where it never does.
@@ -266,14 +208,6 @@ class PowerTermLaw(StudentLaw):
     c0: float
     f1: float
 
-    @property
-    def _slopes(self) -> dict[str, float]:
-        return {"p": self.gamma * self.alpha, "q": self.gamma * self.beta}
-
-    def _term_gradient(self, by: Mapping[str, Array]) -> dict[str, Array]:
-        same = {name: by[name] for name in ("alpha", "beta", "gamma", "c0")}
-        return same | {"A": by["log_A"] / self.A, "B": by["log_B"] / self.B}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillationLaw(PowerTermLaw):
@@ -282,6 +216,7 @@ class DistillationLaw(PowerTermLaw):
     L_S = L_T + L_T^(-c0) [ 1 + (L_T / (Ltilde_S d1))^(1/f1) ]^(-c1 f1) ( A/N_S^alpha + B/D_S^beta )^gamma
     """
 
+    _names = ("A", "B", "alpha", "beta", "gamma", "c0", "c1", "f1", "d1", "kappa")
     c1: float
     d1: float
 
@@ -289,27 +224,6 @@ class DistillationLaw(PowerTermLaw):
     def kappa(self) -> float:
         """c1 f1 d1^(-1/f1): the one combination of (c1, d1) that data identify."""
         return self.c1 * self.f1 * self.d1 ** (-1 / self.f1)
-
-    @property
-    def coefficients(self) -> dict[str, float]:
-        """A B alpha beta gamma c0 c1 f1 d1 kappa."""
-        names = ("A", "B", "alpha", "beta", "gamma", "c0", "c1", "f1", "d1", "kappa")
-        return {name: getattr(self, name) for name in names}
-
-    @property
-    def derived(self) -> dict[str, float]:
-        """Slopes p, q of the student's term, the effective break in L_T / Ltilde_S, and eps = 1/(c1 f1)."""
-        return self._slopes | {"break": self.kappa**-self.f1, "eps": 1 / (self.c1 * self.f1)}
-
-    def _own_gradient(self, by: Mapping[str, Array]) -> dict[str, Array]:
-        """Through ln kappa = ln c1 + ln f1 - ln d1 / f1 and eps = 1 / (c1 f1)."""
-        kappa, scaled = by["log_kappa"], by["eps"] / (self.c1 * self.f1)
-        in_kappa = kappa * (1 + np.log(self.d1) / self.f1) / self.f1
-        return self._term_gradient(by) | {
-            "c1": (kappa - scaled) / self.c1,
-            "f1": by["f1"] + in_kappa - scaled / self.f1,
-            "d1": -kappa / (self.d1 * self.f1),
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,21 +233,8 @@ class KappaDistillationLaw(PowerTermLaw):
     L_S = L_T + L_T^(-c0) exp( -kappa (L_T/Ltilde_S)^(1/f1) ) ( A/N_S^alpha + B/D_S^beta )^gamma
     """
 
+    _names = ("A", "B", "alpha", "beta", "gamma", "c0", "kappa", "f1")
     kappa: float
-
-    @property
-    def coefficients(self) -> dict[str, float]:
-        """A B alpha beta gamma c0 kappa f1."""
-        names = ("A", "B", "alpha", "beta", "gamma", "c0", "kappa", "f1")
-        return {name: getattr(self, name) for name in names}
-
-    @property
-    def derived(self) -> dict[str, float]:
-        """Slopes p, q of the student's term and the effective break in L_T / Ltilde_S."""
-        return self._slopes | {"break": self.kappa**-self.f1}
-
-    def _own_gradient(self, by: Mapping[str, Array]) -> dict[str, Array]:
-        return self._term_gradient(by) | {"kappa": by["log_kappa"] / self.kappa, "f1": by["f1"]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -357,15 +258,6 @@ class ReducedDistillationLaw(StudentLaw):
         """s0 p c0 kappa f1, and q where it is not zero."""
         names = ("s0", "p", "c0", "kappa", "f1") + (("q",) if self.q else ())
         return {name: getattr(self, name) for name in names}
-
-    @property
-    def derived(self) -> dict[str, float]:
-        """The effective break in L_T / Ltilde_S."""
-        return {"break": self.kappa**-self.f1}
-
-    def _own_gradient(self, by: Mapping[str, Array]) -> dict[str, Array]:
-        own = {"s0": by["log_A"], "p": by["alpha"], "kappa": by["log_kappa"] / self.kappa}
-        return own | {name: by[name] for name in (("c0", "f1", "q") if self.q else ("c0", "f1"))}
 
 
 def _student(params: ArrayLike, tokens: ArrayLike) -> tuple[Array, Array]:

@@ -96,12 +96,11 @@ def log_tokens_for(c: Coefficients, n: Array, loss: Array) -> Array:
 
     D = [ B / ( (L - E)^(1/gamma) - A / N^alpha ) ]^(1/beta)
     """
-    return _log_argument(c, loss, c["log_A"] - c["alpha"] * n, c["log_B"], c["beta"])
-
-
-def log_params_for(c: Coefficients, d: Array, loss: Array) -> Array:
-    """ln N at which a model of e^d tokens reaches ln L = loss; inf where the data alone keep it above."""
-    return _log_argument(c, loss, c["log_B"] - c["beta"] * d, c["log_A"], c["alpha"])
+    with np.errstate(invalid="ignore", divide="ignore"):  # out of reach
+        inner = np.log(np.exp(loss) - np.exp(c["log_E"])) / c["gamma"]
+        size = c["log_A"] - c["alpha"] * n
+        found = (c["log_B"] - np.log(np.exp(inner) - np.exp(size))) / c["beta"]
+    return np.where(np.isnan(found), np.inf, found)
 
 
 def supervised_gradient(c: Coefficients, n: Array, d: Array) -> dict[str, Array]:
@@ -167,11 +166,3 @@ def _reducible_gradient(c: Coefficients, n: Array, d: Array) -> tuple[Array, dic
     q = c.get("q", np.asarray(0.0))
     by = {"n": -c["alpha"] * u, "d": -c["beta"] * v - q, "log_A": u, "log_B": v}
     return np.exp(log_reducible(c, n, d)), by | {"alpha": -n * u, "beta": -d * v, "gamma": inner}
-
-
-def _log_argument(c: Coefficients, loss: Array, known: Array, log_coefficient: Array, power: Array) -> Array:
-    """ln of the argument of one power, given ln L and the logarithm of the other power."""
-    with np.errstate(invalid="ignore", divide="ignore"):  # out of reach
-        inner = np.log(np.exp(loss) - np.exp(c["log_E"])) / c["gamma"]
-        found = (log_coefficient - np.log(np.exp(inner) - np.exp(known))) / power
-    return np.where(np.isnan(found), np.inf, found)

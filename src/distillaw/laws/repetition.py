@@ -46,19 +46,10 @@ class RepetitionCorrection:
 
     def effective_params(self, *, params: ArrayLike, optimal_params: ArrayLike) -> Array:
         """N', the parameters that N are worth when only `optimal_params` suit the unique tokens."""
-        N = np.exp(log_positive("params", params))
-        return _decayed(N, np.exp(log_positive("optimal_params", optimal_params)), self._excess_scale())
-
-    def gradient(self, *, tokens: ArrayLike, unique_tokens: ArrayLike) -> dict[str, Array]:
-        """Derivatives of D' by the tokens, by the unique tokens and by `repeat_scale`."""
-        D = np.exp(log_positive("tokens", tokens))
-        slopes = _decayed_slopes(D, np.exp(log_positive("unique_tokens", unique_tokens)), self.repeat_scale)
-        return dict(zip(("tokens", "unique_tokens", "repeat_scale"), slopes, strict=True))
-
-    def _excess_scale(self) -> float:
         if self.excess_scale is None:
             raise DataError("this correction has no constant for excess parameters (excess_scale)")
-        return self.excess_scale
+        N = np.exp(log_positive("params", params))
+        return _decayed(N, np.exp(log_positive("optimal_params", optimal_params)), self.excess_scale)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,35 +78,6 @@ class RepeatedDataLaw:
         return self.supervised(params=N, tokens=D)
 
     __call__ = loss
-
-    def gradient(self, *, params: ArrayLike, tokens: ArrayLike, unique_tokens: ArrayLike) -> dict[str, Array]:
-        """Derivatives of the loss by the three coordinates and by every coefficient.
-
-        Args:
-            params: N.
-            tokens: D.
-            unique_tokens: U.
-        """
-        given = {"params": params, "tokens": tokens, "unique_tokens": unique_tokens}
-        N, D, U = np.broadcast_arrays(*(np.exp(log_positive(name, value)) for name, value in given.items()))
-        by_D, by_U, by_repeats = _decayed_slopes(D, U, self.correction.repeat_scale)
-        worth = self.correction.effective_tokens(tokens=D, unique_tokens=U)
-        found = self.supervised.gradient(params=self._effective_params(N, D, U), tokens=worth)
-        by_data, by_size = found["tokens"], found["params"]
-        found |= {"tokens": by_data * by_D, "unique_tokens": by_data * by_U, "repeat_scale": by_data * by_repeats}
-        if self.correction.excess_scale is None:
-            return found
-        suited = self._suited_params(D, U)
-        by_N, by_suited, by_excess = _decayed_slopes(N, suited, self.correction.excess_scale)
-        found |= {"params": by_size * by_N, "excess_scale": by_size * by_excess}
-        # through ln U_N, which moves with the tokens seen and with the exponents
-        seen = np.minimum(D, U)
-        for name, slope in _suited_slopes(self.supervised, seen, suited).items():
-            found[name] = found[name] + by_size * by_suited * suited * slope
-        moved = by_size * by_suited * suited * self.supervised.beta / self.supervised.alpha / seen
-        found["tokens"] = found["tokens"] + np.where(D <= U, moved, 0.0)
-        found["unique_tokens"] = found["unique_tokens"] + np.where(D <= U, 0.0, moved)
-        return found
 
     def tokens_for_loss(self, *, params: ArrayLike, unique_tokens: ArrayLike, loss: ArrayLike) -> Array:
         """D, repeats included, at which a size reaches a loss; inf where no number of repeats does."""
@@ -162,29 +124,7 @@ class RepeatedDataLaw:
         return self.correction.effective_params(params=params, optimal_params=most)
 
 
-def _suited_slopes(law: SupervisedLaw, seen: Array, suited: Array) -> dict[str, Array]:
-    """Derivatives of ln U_N by the coefficients: ln U_N = (ln (alpha A / (beta B)) + beta ln U) / alpha."""
-    alpha, beta = law.alpha, law.beta
-    return {
-        "A": np.full_like(seen, 1 / (alpha * law.A)),
-        "B": np.full_like(seen, -1 / (alpha * law.B)),
-        "alpha": (1 / alpha - np.log(suited)) / alpha,
-        "beta": (np.log(seen) - 1 / beta) / alpha,
-    }
-
-
 def _decayed(total: Array, useful: Array, scale: float) -> Array:
     """U + U R* (1 - e^(-R/R*)) with R = total / U - 1, and U no more than the total."""
     U = np.minimum(useful, total)
     return U - U * scale * np.expm1(-(total / U - 1) / scale)
-
-
-def _decayed_slopes(total: Array, useful: Array, scale: float) -> tuple[Array, Array, Array]:
-    """Derivatives of `_decayed` by the total, by the useful part and by the scale."""
-    total, useful = np.broadcast_arrays(total, useful)
-    U = np.minimum(useful, total)
-    R = total / U - 1
-    left = np.exp(-R / scale)
-    is_repeated = total > useful
-    by_useful = 1 - scale * np.expm1(-R / scale) - (1 + R) * left
-    return left, np.where(is_repeated, by_useful, 0.0), U * (1 - left * (1 + R / scale))

@@ -71,19 +71,6 @@ class SupervisedLaw:
         """Share of the data term B/D^beta in the inner sum; near 0 the tokens do not inform the answer."""
         return equation.data_share(self.standard, log_positive("params", params), log_positive("tokens", tokens))
 
-    def gradient(self, *, params: ArrayLike, tokens: ArrayLike) -> dict[str, Array]:
-        """Partial derivatives of L: by `params`, by `tokens`, and by each coefficient."""
-        n, d = log_positive("params", params), log_positive("tokens", tokens)
-        loss = equation.supervised(self.standard, n, d)
-        by = {name: loss * v for name, v in equation.supervised_gradient(self.standard, n, d).items()}
-        return {
-            "params": by["n"] * np.exp(-n),
-            "tokens": by["d"] * np.exp(-d),
-            "E": np.ones_like(loss),
-            "A": by["log_A"] / self.A,
-            "B": by["log_B"] / self.B,
-        } | {name: by[name] for name in ("alpha", "beta", "gamma")}
-
     def limit(self, *, params: ArrayLike | None = None, tokens: ArrayLike | None = None) -> Array:
         """The loss where what is not given is unlimited: E of nothing, E + (A/N^alpha)^gamma of a size alone.
 
@@ -105,11 +92,6 @@ class SupervisedLaw:
         """
         n, target = log_positive("params", params), log_positive("loss", loss)
         return np.exp(equation.log_tokens_for(self.standard, n, target))
-
-    def params_for_loss(self, *, tokens: ArrayLike, loss: ArrayLike) -> Array:
-        """N at which a model trained on D tokens reaches a loss; inf where the data alone keep it above."""
-        d, target = log_positive("tokens", tokens), log_positive("loss", loss)
-        return np.exp(equation.log_params_for(self.standard, d, target))
 
     def compute_optimal(self, *, compute: ArrayLike, flop_per_param_token: float = 6.0) -> Allocation:
         """N*, D* and the loss at a budget, under C = 6 N D.

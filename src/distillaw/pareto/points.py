@@ -336,14 +336,14 @@ def axis_compute(
     tokens, before = float(result["tokens"]), float(result.get("compute_before") or 0.0)
     teacher = result.get("teacher_total_params")
     if teacher_cost == "none" or not teacher:
-        return training_axis(student, tokens).flop + before
+        return training_axis(student, tokens) + before
     compute = distillation_axis(
         student,
         Params(float(teacher), ParamConvention.ALL_WEIGHTS),
         tokens,
         teacher_tokens=teacher_tokens if teacher_cost == "training" else 0.0,
     )
-    return compute.flop + before
+    return compute + before
 
 
 def _evaluation(folder: Path) -> dict[str, Any]:
