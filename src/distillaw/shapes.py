@@ -70,9 +70,9 @@ def shape_for_params(
 
     def made(layers: int, heads: int) -> Shape:
         width = heads * head_dim
-        of_attention = {"heads": heads, "kv_heads": heads, "head_dim": head_dim}
-        text = {"vocab": vocab, "context": context, "tied": tied}
-        return Shape(layers=layers, width=width, ffn=ffn_width(width), **of_attention, **text)
+        of_heads = {"heads": heads, "kv_heads": heads, "head_dim": head_dim}
+        own = {"layers": layers, "width": width, "ffn": ffn_width(width), **of_heads}
+        return Shape(**own, vocab=vocab, context=context, tied=tied)
 
     best: tuple[float, Shape] | None = None
     centre = max(1.0, (params / (12 * aspect**2)) ** (1 / 3))

@@ -211,8 +211,8 @@ def estimate(
     precision = Precision.named(usage.precision or ("fp32" if device.dtype == "fp32" else "mixed"))
     vocab = as_architecture((teacher or student).shape).vocab
     target = target_scheme(usage.cache_scheme)
-    weights = [params_of(m.params, ParamConvention.ALL_WEIGHTS, active=True) for m in (student, teacher) if m]
-    axis = distillation_axis if teacher else training_axis
+    own, *theirs = (params_of(m.params, ParamConvention.ALL_WEIGHTS, active=True) for m in (student, teacher) if m)
+    axis = distillation_axis(own, theirs[0], student_tokens) if theirs else training_axis(own, student_tokens)
     return CostEstimate(
         student=student,
         teacher=teacher,
@@ -220,7 +220,7 @@ def estimate(
         teacher_tokens=teacher_tokens,
         shares=shares,
         compute=compute,
-        all_weights_axis=axis(*weights, student_tokens),
+        all_weights_axis=axis,
         precision=precision,
         training=training_memory(
             student.shape,

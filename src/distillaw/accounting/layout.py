@@ -29,7 +29,7 @@ preset, wholly hidden at the upper end and not at all at the lower. Recomputatio
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from distillaw.accounting.architecture import Architecture, as_architecture, count_params
 from distillaw.accounting.estimate import CountedModel
@@ -255,7 +255,7 @@ def propose(
     taught_by = None if teacher is None else as_architecture(teacher.shape)
     memory = {way: device_memory(arch, taught_by, way, world=world, context=context) for way in _ways(world, share)}
     room = ROOM * devices.kind.memory_bytes
-    asked = {"tokens": tokens, "share": share, "mfu": mfu, "price_per_hour": price_per_hour}
+    asked: dict[str, Any] = {"tokens": tokens, "share": share, "mfu": mfu, "price_per_hour": price_per_hour}
     found = [
         _layout(way, needed, student, teacher, devices, **asked)
         for way, needed in memory.items()

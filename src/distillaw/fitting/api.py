@@ -189,19 +189,10 @@ def fit_arms(
 ) -> dict[str, FitResult]:
     """`fit` of one arm, or of a capacity-gap law every arm of the rows in turn where none is named.
 
-    Args:
-        table: as in `fit`, and so are the others; it is read once.
-        family: as in `fit`.
-        columns: as in `fit`.
-        where: as in `fit`; arms are those of these rows.
-        arm: as in `fit`, or None.
-        options: further ones of `fit`.
+    Arguments and errors are those of `fit`; the table is read once, and arms are those of the rows chosen by `where`.
 
     Returns:
         Arm -> result, fresh students first.
-
-    Raises:
-        DistillawError: as `fit`.
     """
     again = partial(fit, family=family, columns=columns, where=where, **options)
     if family != "capacity-gap" or arm is not None:

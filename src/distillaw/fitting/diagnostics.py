@@ -56,24 +56,26 @@ def check_estimate(
 def _held_by_prior(problem: Problem, fitted: Estimate) -> list[str]:
     """Slopes of which the runs alone would know less than the prior: the standard error without it is larger."""
     model = problem.model
-    J = model.evaluate(fitted.theta[None]).gradient[0][model.free] * np.sqrt(problem.weight)
-    scale = np.sqrt((J * J).sum(axis=1))
-    scale[scale < 1e-12] = 1e-12
-    J = J / scale[:, None]
+    J, scale = _scaled_jacobian(problem, fitted)
     variance = np.diag(np.linalg.pinv(J @ J.T, rcond=1e-14, hermitian=True)) / scale**2
     error = fitted.noise * np.sqrt(np.maximum(variance, 0.0))
     names = [(model.names[index], error[i], problem.prior_sd[index]) for i, index in enumerate(model.free)]
     return [name for name, alone, prior in names if name in ("p", "q") and alone > prior]
 
 
+def _scaled_jacobian(problem: Problem, fitted: Estimate) -> tuple[Array, Array]:
+    """d ln L / d free parameters, rows weighted and scaled to unit length (k, n), and the lengths (k,)."""
+    J = problem.model.evaluate(fitted.theta[None]).gradient[0][problem.model.free] * np.sqrt(problem.weight)
+    scale = np.maximum(np.sqrt((J * J).sum(axis=1)), 1e-12)
+    return J / scale[:, None], scale
+
+
 def condition_number(problem: Problem, fitted: Estimate) -> float:
     """Condition of the information matrix with unit diagonal: how far from being unidentified."""
-    J = problem.model.evaluate(fitted.theta[None]).gradient[0][problem.model.free]
-    J = J * np.sqrt(problem.weight)
-    scale = np.sqrt((J * J).sum(axis=1))
-    if (scale < 1e-12).any():
+    J, scale = _scaled_jacobian(problem, fitted)
+    if (scale <= 1e-12).any():
         return float("inf")
-    values = np.linalg.svd(J / scale[:, None], compute_uv=False)
+    values = np.linalg.svd(J, compute_uv=False)
     return float((values[0] / values[-1]) ** 2) if values[-1] > 0 else float("inf")
 
 

@@ -114,8 +114,16 @@ def next_runs(
     if candidates is None:
         teachers = _with(teachers, target) if taught else []
         candidates = candidate_grid(ranges, target=points, budget=budget, teachers=teachers)
-    options = {"candidates": candidates, "budget": budget, "against": against, "level": level, "most": most}
-    return propose(belief, target=target, basis=basis, **options)
+    return propose(
+        belief,
+        target=target,
+        candidates=candidates,
+        budget=budget,
+        against=against,
+        level=level,
+        most=most,
+        basis=basis,
+    )
 
 
 def _refuse_mixed(law: FitResult, asked: str) -> None:

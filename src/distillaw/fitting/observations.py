@@ -9,6 +9,7 @@ observation for every resampling. Total parameters are fitted as such, and the l
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -47,7 +48,6 @@ class Observations:
     """Code of the seed; one for all where no column says."""
     grouped: bool
     """True where a column named the groups; False where each row counts as a run."""
-    group_names: tuple[str, ...] = ()
     convention: str = "non-embedding"
     """What `params` counts."""
     arm: str = "fresh"
@@ -150,7 +150,7 @@ def observe(
         DataError: a needed column is missing, a value is not a positive finite number, or no row is of that arm.
         UnitError: the losses look like another unit, or units or conventions are mixed in the table.
     """
-    options = {
+    options: dict[str, Any] = {
         **{"columns": columns, "group": group, "unit": unit, "params_convention": params_convention},
         **{"embedding": embedding, "needs_teachers": needs_teachers, "arm": arm},
     }
@@ -205,10 +205,10 @@ def _read(
     for name in ("loss", "teacher_loss", "supervised_loss", "loss_se"):
         numbers[name] = numbers[name] * scale
     weight = read_weights(weights, found["weight"], arrays, index, size)
-    codes, names = _groups(found["group"], arrays, index, numbers)
+    codes = _groups(found["group"], arrays, index, numbers)
     notes += _remarks(arrays, index, found, numbers, are_cells=needs_teachers)
     seeds = arrays.get("seed", np.zeros(size))[index].astype(str)
-    named = {"grouped": found["group"] is not None, "group_names": names, "convention": convention}
+    named = {"grouped": found["group"] is not None, "convention": convention}
     seed = np.unique(seeds, return_inverse=True)[1].reshape(-1)
     by_row = {"weight": weight, "group": codes, "row": index, "seed": seed}
     rows = Observations(**numbers, **by_row, arm=arm, notes=tuple(notes), **named)
@@ -315,17 +315,14 @@ def _one_arm(
 
 def _groups(
     column: str | None, table: Mapping[str, NDArray], index: NDArray, numbers: Mapping[str, Array]
-) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+) -> NDArray[np.int64]:
     """Group codes; exact copies of a row are one run even where no column says so."""
-    if column is None:
-        return np.unique(_fingerprint(numbers), return_inverse=True)[1].reshape(-1).astype(np.int64), ()
-    labels = []
-    for i in index:
-        value = table[column][i]
-        missing = value is None or value == "" or (isinstance(value, float) and np.isnan(value))
-        labels.append(f"row {i}" if missing else str(value))
-    names, codes = np.unique(np.array(labels), return_inverse=True)
-    return codes.reshape(-1).astype(np.int64), tuple(str(name) for name in names)
+    labels: NDArray = _fingerprint(numbers)
+    if column is not None:
+        missing = [v is None or v == "" or (isinstance(v, float) and np.isnan(v)) for v in table[column][index]]
+        named = zip(index, table[column][index], missing, strict=True)
+        labels = np.array([f"row {i}" if none else str(value) for i, value, none in named])
+    return np.unique(labels, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
 def _remarks(

@@ -194,7 +194,13 @@ def fit_cuts(cuts: Cuts, behind: FittedCurve, request: Request) -> FitResult:
             f"{rows.ngroups} independent runs begin as cuts, and {least} are needed. Add students, sources or seeds.",
         )
         return replace(refused_result(rows, request, few), fitted_range=box)
-    theta, fit = _estimate(cuts, behind, request.delta)
+    is_auto = request.delta == "auto"
+    fit = _Fit(cuts=cuts, behind=behind, delta=FIRST if is_auto else float(request.delta))
+    found = fit.solve(START[None], rows.weight[None])
+    if is_auto:  # the threshold from the residuals
+        fit = replace(fit, delta=max(MATCHED * robust_scale(fit.misses(found)[0][0]), FLOOR))
+        found = fit.solve(found, rows.weight[None])
+    theta = found[0]
     resid = fit.misses(theta[None])[0][0]
     noise = robust_scale(resid) * np.sqrt(len(resid) / max(len(resid) - len(theta), 1))
     replicates, halves = _replicates(fit, theta, noise, request)
@@ -210,17 +216,6 @@ def fit_cuts(cuts: Cuts, behind: FittedCurve, request: Request) -> FitResult:
         notes=(*rows.notes, *_unseen(cuts)),
         details={"cells_run_from_random": int(np.isfinite(cuts.random).sum())},
     )
-
-
-def _estimate(cuts: Cuts, behind: FittedCurve, delta: float | str) -> tuple[Array, _Fit]:
-    """Theta with the threshold chosen from the residuals if `delta="auto"`."""
-    weight = cuts.rows.weight[None]
-    fit = _Fit(cuts=cuts, behind=behind, delta=FIRST if delta == "auto" else float(delta))
-    theta = fit.solve(START[None], weight)
-    if delta == "auto":
-        fit = replace(fit, delta=max(MATCHED * robust_scale(fit.misses(theta)[0][0]), FLOOR))
-        theta = fit.solve(theta, weight)
-    return theta[0], fit
 
 
 def _replicates(fit: _Fit, theta: Array, noise: float, request: Request) -> tuple[Array, FittedCurve]:

@@ -215,7 +215,7 @@ def _published(
         if law.supervised is None:
             raise ConfigError(f"{name} has no supervised half; give --teacher-loss")
         warnings += law.supervised.range.complaints(cell)
-        answer = {"inside_range": bool(law.supervised.inside(**cell))}
+        answer: dict[str, Any] = {"inside_range": bool(law.supervised.inside(**cell))}
         if unique_tokens is None:
             return answer | {"student_loss": float(law.supervised(**cell)), "asked": ("supervised", cell)}
         assert law.repeated is not None  # or _check_question has refused
@@ -251,8 +251,7 @@ def _fitted(
 ) -> dict[str, Any]:
     """The answer of a fitted law; of the supervised law behind a distillation law where there is no teacher."""
     curve = law.curve
-    is_student = curve is not None and curve.is_student
-    if teacher_loss is None and is_student:
+    if teacher_loss is None and curve is not None and curve.is_student:
         if supervised is None:
             raise ConfigError(f"{name} has no supervised half; give --teacher-loss")
         warnings += supervised.range.complaints(cell)
@@ -264,7 +263,7 @@ def _fitted(
         students = {f"student_{axis}": value for axis, value in cell.items()}
         inside = supervised.inside(**cell) if supervised.range.bounds else law.fitted_range.inside(students)
         return {"student_loss": float(supervised(**cell)), "interval": interval, "inside_range": bool(inside)}
-    if teacher_loss is not None and curve is not None and not (is_student or curve.form == "pruned"):
+    if teacher_loss is not None and curve is not None and not (curve.is_student or curve.form == "pruned"):
         raise ConfigError(f"{name} is a supervised law; a teacher needs a distillation family")
     coords = cell if teacher_loss is None else _taught(cell, teacher_loss) | own
     prediction = law.predict(level=level, **coords)

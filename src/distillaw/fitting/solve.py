@@ -7,6 +7,7 @@ without a teacher, or as measured at the same (size, tokens), in this order.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -237,7 +238,7 @@ def solve(
         return replace(empty, curve=curve, objective=fitted.objective, delta=fitted.delta, noise=fitted.noise)
     shaken = np.random.default_rng([request.seed, 2])
     gap = disagreement(problem, fitted, rng=shaken) if request.check else None
-    replicates, checked = np.empty((0, len(fitted.theta))), {}
+    replicates, checked = np.empty((0, len(fitted.theta))), dict[str, Any]()
     if request.bootstrap:
         resampled = problem
         if log_supervised is not None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from statistics import NormalDist
+from typing import Any
 
 from distillaw.errors import ConfigError
 from distillaw.laws.base import Box
@@ -148,27 +149,17 @@ def published(name: str) -> PublishedLaw:
     parts = {part: raw[part] for part in _PARTS if part in raw}
     values = {part: {name: float(c["value"]) for name, c in given.items()} for part, given in parts.items()}
     box = {part: Box.of({k: (v[0], v[1]) for k, v in b.items()}) for part, b in raw.get("range", {}).items()}
-    supervised = None
+    made: dict[str, Any] = {}
     if "supervised" in values:
-        supervised = SupervisedLaw(**values["supervised"], range=box.get("supervised", Box()))
-    distillation = None
+        made["supervised"] = SupervisedLaw(**values["supervised"], range=box.get("supervised", Box()))
     if "distillation" in values:
-        form = _FORMS[raw["form"]]
-        distillation = form(**values["distillation"], supervised=supervised, range=box.get("distillation", Box()))
-    line = None
+        own = {"supervised": made.get("supervised"), "range": box.get("distillation", Box())}
+        made["distillation"] = _FORMS[raw["form"]](**values["distillation"], **own)
     if "capacity_gap" in values:
-        found = {"intercept": 0.0} | values["capacity_gap"]
-        where = box.get("capacity_gap", Box())
-        line = CapacityGapLine(slope=found["slope"], intercept=found["intercept"], range=where)
-    repetition = RepetitionCorrection(**values["repetition"]) if "repetition" in values else None
-    return PublishedLaw(
-        name=name,
-        record=_record(name, raw),
-        supervised=supervised,
-        distillation=distillation,
-        capacity_gap=line,
-        repetition=repetition,
-    )
+        made["capacity_gap"] = CapacityGapLine(**values["capacity_gap"], range=box.get("capacity_gap", Box()))
+    if "repetition" in values:
+        made["repetition"] = RepetitionCorrection(**values["repetition"])
+    return PublishedLaw(name=name, record=_record(name, raw), **made)
 
 
 _PARTS = ("supervised", "distillation", "capacity_gap", "repetition")
@@ -193,19 +184,16 @@ def _record(name: str, raw: dict) -> LawRecord:
         name=name,
         **{key: raw[key] for key in texts},
         interval=raw.get("interval", "none published"),
-        coefficients=tuple((part, _coefficients(raw[part])) for part in _PARTS if part in raw),
+        coefficients=tuple(
+            (part, tuple(Coefficient(symbol=name, **c | {"value": float(c["value"])}) for name, c in raw[part].items()))
+            for part in _PARTS
+            if part in raw
+        ),
         goldens=tuple(Golden(**golden) for golden in goldens),
         errors=tuple(PredictionError(**error) for error in errors),
         known_problems=tuple(raw.get("known_problems", [])),
         refuse_plan=raw.get("refuse_plan", False),
         by_name_only=raw.get("by_name_only", False),
-    )
-
-
-def _coefficients(part: dict) -> tuple[Coefficient, ...]:
-    return tuple(
-        Coefficient(symbol=symbol, value=float(c["value"]), low=c.get("low"), high=c.get("high"))
-        for symbol, c in part.items()
     )
 
 
