@@ -99,7 +99,7 @@ def next_runs(
                 f"next runs: {law.family} is {law.status.name}. {law.remedy} To design from a published law and the "
                 f"runs so far, add --guess NAME, e.g. --guess surrogate-s2 (`distillaw laws` lists them)"
             )
-    teachers = [] if rows is None else _teachers(rows)
+    teachers: Teachers = [] if rows is None else _teachers(rows)
     if law is not None and (rows is None or law.is_usable):
         belief, ranges = law.belief(), law.fitted_range.as_dict()
         basis = f"{law.family}: {law.status.name}, {law.nobs} rows in {law.ngroups} independent runs"

@@ -386,8 +386,8 @@ def _best_linear(n: Array, d: Array, z: Array, w: Array, *, tie: bool) -> tuple[
 
 def _random_supervised(rng: np.random.Generator, y: Array, count: int, *, gamma_free: bool) -> Array:
     """Scaled random SUPERVISED parameters (count, 6); ln eta = 0 where gamma is not fitted."""
-    e = np.min(y) + np.log(rng.uniform(0.1, 0.95, count))
-    s0 = np.mean(y) + np.log(rng.uniform(0.05, 0.8, count))
+    e = float(np.min(y)) + np.log(rng.uniform(0.1, 0.95, count))
+    s0 = float(np.mean(y)) + np.log(rng.uniform(0.05, 0.8, count))
     lw, slopes, le = rng.normal(size=count), rng.uniform(0.03, 0.6, (count, 2)), rng.uniform(-1.2, 1.5, count)
     return np.column_stack([e, s0, lw, slopes, le if gamma_free else np.zeros(count)])
 

@@ -147,6 +147,7 @@ def published(name: str) -> PublishedLaw:
         known = laws_available()
         raise ConfigError(f"no law named {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
     parts = {part: raw[part] for part in _PARTS if part in raw}
+    values: dict[str, dict[str, Any]]
     values = {part: {name: float(c["value"]) for name, c in given.items()} for part, given in parts.items()}
     box = {part: Box.of({k: (v[0], v[1]) for k, v in b.items()}) for part, b in raw.get("range", {}).items()}
     made: dict[str, Any] = {}
