@@ -196,6 +196,13 @@ def test_what_cannot_be_run_is_one_clear_line(file, tmp_path, change, more, code
     assert "Traceback" not in done.stderr
 
 
+def test_what_several_processes_cannot_run_is_one_clear_line_too(file, tmp_path):
+    several = ["--processes", "2", "--teacher-processes", "1"]
+    called = subprocess.run(_command(ALONE, file, tmp_path, *several), capture_output=True, text=True, check=False)
+    assert called.returncode == 2
+    assert called.stderr == "distillaw: --teacher-processes 1: the run has no teacher that could be there\n"
+
+
 def test_checkpoint_seconds_must_be_a_number(file, tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILLAW_CHECKPOINT_SECONDS", "often")
     done = _call(ALONE, file, tmp_path / "out")

@@ -74,9 +74,9 @@ def joined(options: Any, output: Output, *models: str) -> "Iterator[tuple[Ranks,
     execution = execution_of(options)
     execution.check()
     if execution.processes > 1 and not launched():
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={execution.processes}"]
         sys.stdout.flush()
-        os.execv(sys.executable, [sys.executable, *launcher, "-m", "distillaw", *sys.argv[1:]])
+        launcher = [sys.executable, "-m", "distillaw.cli.processes", str(execution.processes)]
+        os.execv(sys.executable, [*launcher, *sys.argv[1:]])
     from distillaw.models.parallel import join_ranks
 
     with join_ranks(execution) as ranks:
