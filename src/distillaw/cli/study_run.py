@@ -173,7 +173,7 @@ def _conclude(folder: Path, outcome: "StudyOutcome", output: Output) -> int:
     from distillaw.report.conclusion import conclude_study
 
     with output.working("fitting, deciding, drawing") as say:
-        conclusion = conclude_study(folder, say=say)
+        verdict = conclude_study(folder, say=say)
     document = {
         "folder": str(folder),
         "new_runs": outcome.done,
@@ -181,11 +181,13 @@ def _conclude(folder: Path, outcome: "StudyOutcome", output: Output) -> int:
         "waiting": outcome.waiting,
         "wall_seconds": outcome.wall_seconds,
         "cpu_seconds": outcome.busy_seconds,
-        "report": str(conclusion.report),
-        "verdict": conclusion.verdict,
+        "report": str(folder / "report.html"),
+        "verdict": verdict,
     }
-    output.answer(document, _print_outcome, outcome, f"{conclusion.sentence}\n\nreport: {conclusion.report}", output)
-    ours, said = shlex.quote(str(folder)), conclusion.verdict.get("verdict")
+    output.answer(
+        document, _print_outcome, outcome, f"{verdict.get('sentence', '')}\n\nreport: {folder / 'report.html'}", output
+    )
+    ours, said = shlex.quote(str(folder)), verdict.get("verdict")
     output.suggest(f"distillaw plan --study {ours}" if said else f"distillaw report {ours} --open")
     return 1 if outcome.failed or outcome.waiting else 0
 

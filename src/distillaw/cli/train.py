@@ -59,7 +59,8 @@ def train(
     if not ranks.is_first:
         return 0
     folder = out / "runs" / str(result["run_id"])
-    output.say("" if trained or output.json else "already finished")
+    if not output.json:
+        output.say("" if trained else "already finished")
     arm = f"distilled from {result['teacher_run']}" if result["teacher_run"] else "no teacher"
     loss = f"held-out loss {result['loss']:.4f} +- {result['loss_se']:.4f} nats/token (se, clustered by document)"
     output.answer({**result, "folder": str(folder)}, print, f"{result['run_id']}, {arm}\n{loss}\nfolder: {folder}")

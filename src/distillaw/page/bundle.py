@@ -313,11 +313,7 @@ _PLACE = '<script type="application/json" id="distillaw-data">null</script>'
 
 
 def planner_page(asked: Sequence[tuple[str, str, LawLike]] = (), study: Mapping[str, object] | None = None) -> str:
-    """The page as text.
-
-    Args:
-        asked: laws that people may consult first, as in `planner_bundle`.
-        study: runs and measured cells of a study (`study_on_page`).
+    """The page as text; arguments as of `planner_bundle`.
 
     Raises:
         RunError: the built page is missing from the installation, or is not one of ours.
@@ -340,16 +336,7 @@ def planner_page(asked: Sequence[tuple[str, str, LawLike]] = (), study: Mapping[
 def write_planner_page(
     path: Path, asked: Sequence[tuple[str, str, LawLike]] = (), study: Mapping[str, object] | None = None
 ) -> Path:
-    """Write the page atomically.
-
-    Args:
-        path: the HTML file.
-        asked: as in `planner_page`.
-        study: as in `planner_page`.
-
-    Raises:
-        RunError: the built page is missing, or the file cannot be written.
-    """
+    """Write the page atomically; other arguments as of `planner_bundle`, errors as of `planner_page`."""
     write_text(path, planner_page(asked, study))
     return path
 

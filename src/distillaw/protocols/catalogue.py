@@ -82,8 +82,7 @@ def _kind(question: str, defaults: Defaults) -> Callable[[Template], Template]:
     Defaults(students=_SIZES, teachers=_TEACHERS, tokens=_tokens(3), least=(3, 3, 2)),
 )
 def _isoflop_students(scale: Scale) -> Sheet:
-    sheet = Sheet(scale=scale)
-    sheet.grid(scale.students, scale.tokens[:1])
+    sheet = Sheet.of_grid(scale, scale.tokens[:1])
     _fixed_ratio_teachers(sheet)
     largest = scale.students[-1]
     for size in scale.students:
@@ -102,8 +101,7 @@ def _isoflop_students(scale: Scale) -> Sheet:
     Defaults(students=_SIZES, teachers=_TEACHERS, tokens=_tokens(1), least=(2, 3, 1), reach=24),
 )
 def _isoflop_teachers(scale: Scale) -> Sheet:
-    sheet = Sheet(scale=scale)
-    sheet.grid(scale.students, scale.tokens[:1])
+    sheet = Sheet.of_grid(scale, scale.tokens[:1])
     middle = scale.teachers[len(scale.teachers) // 2]
     for share in (1 / 16, 1 / 4, 1):
         for size in scale.teachers:
@@ -130,8 +128,7 @@ def _isoflop_teachers(scale: Scale) -> Sheet:
     Defaults(students=_SIZES, teachers=(0.1e6, *_TEACHERS), tokens=_tokens(4), least=(2, 4, 3), reach=4),
 )
 def _fixed_ratio(scale: Scale) -> Sheet:
-    sheet = Sheet(scale=scale)
-    sheet.grid(scale.students, scale.tokens[:1])
+    sheet = Sheet.of_grid(scale, scale.tokens[:1])
     _fixed_ratio_teachers(sheet)
     for size in scale.students:
         budgets = [scale.whole(tokens * size / scale.students[0]) for tokens in scale.tokens]
@@ -150,8 +147,7 @@ def _fixed_ratio(scale: Scale) -> Sheet:
     Defaults(students=(0.1e6, 0.2e6, 0.4e6, 0.8e6), teachers=(), tokens=_tokens(5), least=(3, 0, 3)),
 )
 def _supervised(scale: Scale) -> Sheet:
-    sheet = Sheet(scale=scale)
-    sheet.grid(scale.students, scale.tokens)
+    sheet = Sheet.of_grid(scale, scale.tokens)
     sheet.aim(scale.students[-1], scale.tokens[-1])
     seeds(sheet)
     holdout(sheet, scale.students[-1], scale.whole(4 * scale.tokens[-1]))
@@ -163,9 +159,8 @@ def _supervised(scale: Scale) -> Sheet:
     Defaults(students=_SIZES, teachers=_TEACHERS, tokens=_tokens(5), least=(3, 2, 4), reach=2),
 )
 def _l_shaped(scale: Scale) -> Sheet:
-    sheet = Sheet(scale=scale)
     small, large = scale.students[0], scale.students[-1]
-    sheet.grid((small, large), scale.tokens[:2])
+    sheet = Sheet.of_grid(scale, scale.tokens[:2], sizes=(small, large))
     sheet.ladder(5, beside=(large, scale.tokens[1]))
     sheet.pairs(1)
     labels = sheet.labels()
@@ -239,8 +234,7 @@ _ABLATION = {
     ),
 )
 def _capacity_gap(scale: Scale) -> Sheet:
-    sheet = Sheet(scale=scale, batch_search=False)
-    sheet.grid(scale.students, scale.tokens)
+    sheet = Sheet.of_grid(scale, scale.tokens, batch_search=False)
     steps = "" if scale.are_teachers_named else ", steps of about two in size"
     sheet.family(f"one family: all read the same tokens{steps}")
     sheet.aim(scale.students[0], scale.tokens[0])
@@ -261,8 +255,7 @@ def _capacity_gap(scale: Scale) -> Sheet:
     Defaults(students=(0.2e6,), teachers=_TEACHERS, tokens=_tokens(2, 4), least=(1, 2, 1)),
 )
 def _teacher_choice(scale: Scale) -> Sheet:
-    sheet = Sheet(scale=scale, batch_search=False)
-    sheet.grid(scale.students, scale.tokens)
+    sheet = Sheet.of_grid(scale, scale.tokens, batch_search=False)
     sheet.ladder(6)
     sheet.pairs(2)
     sheet.aim(scale.students[-1], scale.tokens[-1])
@@ -299,8 +292,7 @@ def _truncation(scale: Scale) -> Sheet:
 
 def _ablation(scale: Scale, settings: Mapping[str, Mapping[str, Any]], why: str) -> Sheet:
     """Each setting on every cell of the grid, from a weak and a strong teacher, on three seeds."""
-    sheet = Sheet(scale=scale, batch_search=False)
-    sheet.grid(scale.students, scale.tokens)
+    sheet = Sheet.of_grid(scale, scale.tokens, batch_search=False)
     sheet.ladder(2, worst=0.98)
     for number, (name, training) in enumerate(settings.items()):
         arm = {"teachers": sheet.labels(), "name": name, "training": training, "seeds": ABLATION_SEEDS}
@@ -321,8 +313,7 @@ def _ablation(scale: Scale, settings: Mapping[str, Mapping[str, Any]], why: str)
     Defaults(students=(0.1e6,), teachers=(0.2e6, 0.4e6, 0.8e6), tokens=_tokens(6), least=(1, 2, 3), reach=1),
 )
 def _long_run(scale: Scale) -> Sheet:
-    sheet = Sheet(scale=scale, batch_search=False)
-    sheet.grid(scale.students, scale.tokens)
+    sheet = Sheet.of_grid(scale, scale.tokens, batch_search=False)
     sheet.ladder(3, worst=0.98)
     sheet.aim(scale.students[0], scale.tokens[-1])
     more_than_text(sheet, bill=False)
@@ -341,8 +332,7 @@ def _long_run(scale: Scale) -> Sheet:
     Defaults(students=(0.2e6, 0.4e6, 0.8e6), teachers=(0.1e6, 0.2e6), tokens=_tokens(4), least=(1, 1, 3)),
 )
 def _weak_to_strong(scale: Scale) -> Sheet:
-    sheet = Sheet(scale=scale, batch_search=False)
-    sheet.grid(scale.students, scale.tokens)
+    sheet = Sheet.of_grid(scale, scale.tokens, batch_search=False)
     for size in scale.teachers:
         why = "" if size > scale.teachers[0] else "teachers no larger than their students"
         sheet.teacher(size, min(2 * scale.tokens[-1], scale.teacher_tokens), why)

@@ -47,7 +47,8 @@ class Sheet:
     """A study in the making."""
 
     scale: Scale
-    students: StudentsSpec = field(default=StudentsSpec(params=(), tokens=()))
+    students: StudentsSpec
+    """The grid."""
     teachers: list[tuple[str, TeacherSpec]] = field(default_factory=list)
     """Why, and the teacher."""
     replicates: list[tuple[str, ReplicateSpec]] = field(default_factory=list)
@@ -57,12 +58,14 @@ class Sheet:
     left_out: dict[str, str] = field(default_factory=dict)
     """Control -> why this template does without it."""
 
-    # --- the grid -------------------------------------------------------------------------------------------
-
-    def grid(self, sizes: Sequence[float], tokens: Sequence[int]) -> None:
-        """Every size to every budget, alone and from every teacher, in every arm."""
-        names = tuple(map(size_name, sizes))
-        self.students = StudentsSpec(params=names, tokens=tuple(tokens), starts=self.scale.starts)
+    @classmethod
+    def of_grid(
+        cls, scale: Scale, tokens: Sequence[int], *, sizes: Sequence[float] = (), batch_search: bool = True
+    ) -> "Sheet":
+        """Every size (those of the scale unless given) to every budget, alone and from every teacher, in every arm."""
+        names = tuple(map(size_name, sizes or scale.students))
+        students = StudentsSpec(params=names, tokens=tuple(tokens), starts=scale.starts)
+        return cls(scale=scale, students=students, batch_search=batch_search)
 
     def teacher(self, params: float, tokens: float, why: str = "", *, split: str = "teacher") -> str:
         """Adds a teacher, unless it is there; returns its label."""

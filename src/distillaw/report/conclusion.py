@@ -5,7 +5,6 @@ computed again.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from distillaw.controls.api import check_controls, check_design, doubted_law, summary
@@ -18,16 +17,7 @@ from distillaw.verifying.frozen import frozen_files, predictions_folder
 from distillaw.version import __version__
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyConclusion:
-    """Where the report lies and what it says first."""
-
-    report: Path
-    verdict: dict[str, object]
-    sentence: str
-
-
-def conclude_study(folder: Path, *, say: Callable[[str], None] = lambda line: None) -> StudyConclusion:
+def conclude_study(folder: Path, *, say: Callable[[str], None] = lambda line: None) -> dict[str, object]:
     """Check the controls of a study folder, fit its laws, decide for its target, write report.html and verdict.json.
 
     Controls that fail do not stop a fit: they go into the laws' files, the verdict and the report.
@@ -35,6 +25,9 @@ def conclude_study(folder: Path, *, say: Callable[[str], None] = lambda line: No
     Args:
         folder: the study.
         say: told how the controls stand, those of the fitted laws included.
+
+    Returns:
+        What verdict.json holds.
 
     Raises:
         DistillawError: no finished runs, or the tables are damaged.
@@ -45,7 +38,7 @@ def conclude_study(folder: Path, *, say: Callable[[str], None] = lambda line: No
     if (known := _concluded(folder, inputs)) is not None:
         if line := known.get("controls"):
             say(str(line))
-        return _read(folder, known)
+        return read_json(folder / "verdict.json")
     controls = check_design(read_study(folder))
     fit_laws(folder, mark=lambda fit: doubted_law(fit, controls))
     line = f"controls: {summary(check_controls(read_study(folder)))}: distillaw study check {folder}"
@@ -55,14 +48,9 @@ def conclude_study(folder: Path, *, say: Callable[[str], None] = lambda line: No
     write_report(folder)
     verdict = read_json(folder / "verdict.json")
     made = [folder / "verdict.json", *(folder / "laws").glob("*.json")]
-    said = {
-        "generator": GENERATOR,
-        "inputs": inputs,
-        "sentence": verdict.get("sentence", ""),
-        "controls": line,
-    }
+    said = {"generator": GENERATOR, "inputs": inputs, "sentence": verdict.get("sentence", ""), "controls": line}
     write_json(folder / CONCLUSION, {**said, FILES: digests(folder, made)})
-    return _read(folder, read_json(folder / CONCLUSION))
+    return verdict
 
 
 def _concluded(folder: Path, inputs: str) -> dict[str, object] | None:
@@ -75,8 +63,3 @@ def _concluded(folder: Path, inputs: str) -> dict[str, object] | None:
     except CacheError:
         return None
     return known if known.get("inputs") == inputs else None
-
-
-def _read(folder: Path, stamp: dict[str, object]) -> StudyConclusion:
-    verdict, sentence = read_json(folder / "verdict.json"), str(stamp["sentence"])
-    return StudyConclusion(report=folder / "report.html", verdict=verdict, sentence=sentence)
