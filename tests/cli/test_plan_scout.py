@@ -17,6 +17,7 @@ from synthetic_study import write_study
 
 from distillaw.cli.output import Output
 from distillaw.cli.plan import ScoutOptions, _answer
+from distillaw.data.corpus import Reading
 from distillaw.data.tokenizer import tokenizer_hash, train_tokenizer
 from distillaw.errors import ConfigError, VocabularyError
 from distillaw.models.fresh import build_model
@@ -150,4 +151,4 @@ def test_what_is_wrong_is_said_before_anything_is_measured(place, monkeypatch):
     with pytest.raises(ConfigError, match="corpus 'nowhere': no such file"):
         asked(scouting(place, "a", text="nowhere"))
     with pytest.raises(ConfigError, match="--section-chars -1"):
-        asked(scouting(place, "a", text=text, section_chars=-1))
+        asked(scouting(place, "a", text=text, reading=Reading(section_chars=-1)))
