@@ -43,7 +43,7 @@ TRUTH, RANDOM, SEEDS = 1_000_000, 20_000, 8
 WHAT = ("probability", "share best", "mean", "lower end", "upper end")
 
 
-def random_gains(predicted, common, options, rng, count):
+def random_gains(predicted, options, common, share, rng, count):
     """Gains by independent draws, shape (count, options but the first)."""
     losses = np.stack([p.loss for p in predicted], axis=1)
     centres = losses[:, :1] - losses[:, 1:]
@@ -52,7 +52,6 @@ def random_gains(predicted, common, options, rng, count):
     pick = rng.integers(len(losses), size=count)
     tails = LAW_SCALE * np.sqrt(LAW_DOF / rng.chisquare(LAW_DOF, size=(count, 1)))
     shared, own = rng.normal(size=(count, 1)), rng.normal(size=(count, len(alone)))
-    share = law_evidence.COMMON
     mixed = np.where(is_taught, np.sqrt(share) * shared + np.sqrt(1 - share) * own, own)
     return centres[pick] + tails * (common * mixed + alone * rng.normal(size=own.shape))
 
@@ -72,23 +71,26 @@ def main() -> None:
     asked = parser.parse_args()
     seen, draw = [], law_evidence._draw
 
-    def noted(predicted, common, options):
-        seen.append((predicted, common, options))
-        return draw(predicted, common, options)
+    def noted(predicted, options, **doubt):
+        seen.append((predicted, options, doubt))
+        return draw(predicted, options, **doubt)
 
     law_evidence._draw = noted
     for question in QUESTIONS:
         dl.plan(**question, with_flips=False)
     errors = {"lattice": [], "random": []}
-    for predicted, common, options in seen:
-        margin = MARGIN * float(predicted[0].loss.mean())
-        many = random_gains(predicted, common, options, np.random.default_rng(99), TRUTH)
+    for predicted, options, doubt in seen:
+        margin, asked_of = (
+            MARGIN * float(predicted[0].loss.mean()),
+            (predicted, options, doubt["common"], doubt["together"]),
+        )
+        many = random_gains(*asked_of, np.random.default_rng(99), TRUTH)
         truth, sd = summary(many, margin), many.std(0).mean()
         unit = np.array([1, 1, sd, sd, sd])
-        points = draw(predicted, common, options).gains
+        _, points, _ = draw(predicted, options, **doubt)
         errors["lattice"].append(np.abs(summary(points, margin) - truth) / unit)
         for seed in range(SEEDS):
-            few = random_gains(predicted, common, options, np.random.default_rng(seed), RANDOM)
+            few = random_gains(*asked_of, np.random.default_rng(seed), RANDOM)
             errors["random"].append(np.abs(summary(few, margin) - truth) / unit)
     found = {
         "laws": len(seen),

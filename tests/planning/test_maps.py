@@ -12,7 +12,7 @@ from distillaw.laws.base import EDGE
 from distillaw.laws.published import published
 from distillaw.planning.api import plan
 from distillaw.planning.gap import GapQuestion, capacity_gap
-from distillaw.planning.map_grid import GridCells, Laws, Terms, grid_losses, laws_for_map, spline_weights
+from distillaw.planning.map_grid import GridCells, Laws, Terms, grid_losses, laws_for_map
 from distillaw.planning.maps import allocation_map, gain_map, teacher_map
 from distillaw.planning.optimum import optimal_distillation
 from distillaw.planning.situation import Teacher
@@ -60,16 +60,6 @@ def test_grid_losses_are_those_of_the_ensemble(ensemble, given):
     )
     np.testing.assert_allclose(found.lowest_gain, (supervised - student).min(0), atol=1e-12)
     np.testing.assert_allclose(found.highest_gain, (supervised - student).max(0), atol=1e-12)
-
-
-def test_splines_reproduce_cubics_and_nodes():
-    nodes, points = np.linspace(2.0, 5.0, 9), np.linspace(2.0, 5.0, 50)
-
-    def cubic(x):
-        return 1 - 2 * x + 0.5 * x**2 - 0.3 * x**3
-
-    np.testing.assert_allclose(spline_weights(nodes, points) @ cubic(nodes), cubic(points), rtol=1e-10)
-    np.testing.assert_allclose(spline_weights(nodes, nodes), np.eye(9), atol=1e-12)
 
 
 @pytest.mark.parametrize("scenario", [*Scenario, CostShares(0.1, 0.01)])

@@ -19,7 +19,7 @@ from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress
 from distillaw.sweep.spec import DesignSpec, StudentsSpec, StudySpec, TeacherSpec, TuningSpec
 from distillaw.verifying import api
-from distillaw.verifying.api import freeze_study, is_frozen, job_points, missing_points, typed_points
+from distillaw.verifying.api import freeze_study, job_points, missing_points, typed_points
 from distillaw.verifying.frozen import PredictedPoint, read_runs
 from distillaw.verifying.scorecard import score_study
 from in_process import answer as run
@@ -70,7 +70,7 @@ def test_every_law_and_plan_speak_of_every_cell(study):
         if 0.5 in p.intervals:
             inner = p.intervals[0.5]
             assert low < inner[0] < inner[1] < high
-    assert is_frozen(folder, hidden) and found.frozen.is_intact
+    assert not missing_points(folder, hidden) and found.frozen.is_intact
     law = next(f for f in found.frozen.document["forecasters"] if f["name"] == "supervised")
     assert len(law["runs"]) == law["num_rows"] and not any("1200kt" in name for name in law["runs"])
 

@@ -4,7 +4,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from distillaw.verifying.scorecard import brier, interval_score, surprise
+from distillaw.verifying.scorecard import interval_score, surprise
 
 
 def test_the_interval_score_is_least_at_the_true_quantiles():
@@ -18,8 +18,3 @@ def test_surprise_uses_the_side_that_the_value_lies_on():
     assert surprise(3.0, 2.9, 3.3, 3.3, level=0.9) == pytest.approx(z90)
     assert surprise(3.0, 2.9, 3.3, 2.9, level=0.9) == pytest.approx(-z90)
     assert surprise(3.0, 3.0, 3.0, 3.1, level=0.9) == math.inf
-
-
-def test_brier_prefers_honest_probabilities():
-    expected = {p: 0.7 * brier(p, True) + 0.3 * brier(p, False) for p in (0.5, 0.6, 0.7, 0.8, 1.0)}
-    assert min(expected, key=expected.get) == 0.7

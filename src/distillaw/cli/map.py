@@ -19,7 +19,7 @@ from distillaw.table import Table, number
 
 if TYPE_CHECKING:
     from distillaw.planning.map_grid import Laws, Terms
-    from distillaw.planning.maps import Axis, GridMap
+    from distillaw.planning.maps import GridMap, Quantity
 
 Kind = Literal["gain", "teacher", "allocation"]
 _RANGES = {
@@ -329,7 +329,7 @@ def _mark(found: "GridMap", *at: int) -> str:
     return "**" if found.beyond[at] else "" if found.inside_range[at] else "*"
 
 
-def _coordinate(axis: "Axis", j: int) -> str:
+def _coordinate(axis: "Quantity", j: int) -> str:
     value = float(axis.values[j])
     return f"{value:.1e}".replace("e+", "e") if axis.unit == "FLOP" else _count(value)
 

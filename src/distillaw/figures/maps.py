@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from distillaw.figures.files import save_all
 from distillaw.figures.style import DASHED, HATCH, INK, MUTED, SERIES, in_style, new_figure, set_title
-from distillaw.planning.maps import Axis, GridMap
+from distillaw.planning.maps import GridMap, Quantity
 from distillaw.quantities import format_count, power_text
 
 Array = np.ndarray
@@ -180,7 +180,7 @@ def _axes_of(ax: Axes, found: GridMap) -> None:
     _log_axis(ax, "y", found.y)
 
 
-def _log_axis(ax: Axes, which: str, axis: Axis) -> None:
+def _log_axis(ax: Axes, which: str, axis: Quantity) -> None:
     """Decades of a coordinate, in the numbers people write."""
     getattr(ax, f"set_{which}scale")("log")
     getattr(ax, f"set_{which}lim")(axis.values[0], axis.values[-1])

@@ -32,11 +32,7 @@ COMPARISONS = {
     "recipe-a-vs-b": "two losses, weights, temperatures, targets, or ways to cut",
 }
 """What A and B are; unless another is named, their student, tokens and data are the same."""
-LOSSES = {
-    "nats_per_token": 1.0,
-    "nats_per_byte": 1.0,
-    "bits_per_byte": math.log(2),
-}
+LOSSES = {"nats_per_token": 1.0, "nats_per_byte": 1.0, "bits_per_byte": math.log(2)}
 """Metrics that are losses, in nats (per token, or per byte)."""
 PERPLEXITIES = ("perplexity", "byte_perplexity", "word_perplexity")
 """Metrics whose logarithm is a loss in nats, per token, byte or word."""
@@ -156,11 +152,6 @@ class Outcome:
         return self.metric_kind in LOSSES or self.metric_kind in PERPLEXITIES
 
     @property
-    def higher_is_better(self) -> bool:
-        """Whether more of the metric is better."""
-        return not self.is_loss
-
-    @property
     def says_of_distilling(self) -> bool:
         """Whether A distils and B trains without a teacher."""
         return self.comparison.startswith("distil-vs-")
@@ -170,7 +161,7 @@ def gain_of(row: Outcome) -> float | None:
     """What A is ahead of B: nats where the metric is a loss, else points; None without values."""
     if row.value_a is None or row.value_b is None:
         return None
-    if row.higher_is_better:
+    if not row.is_loss:
         return row.value_a - row.value_b
     return loss_of(row, row.value_b) - loss_of(row, row.value_a)
 
@@ -326,10 +317,7 @@ def _cell(row: str, column: str, kind: str, text: str) -> Any:
 def faults_of(row: Outcome, *, may_be_kept_out: bool = False) -> tuple[str, ...]:
     """Rules that a row breaks, in words; empty for a row that may stand in a table."""
     rules: Sequence[tuple[bool, str]] = (
-        (
-            bool(row.id and row.source and row.where_seen and row.metric),
-            "id, source, where_seen and metric are needed",
-        ),
+        (bool(row.id and row.source and row.where_seen and row.metric), "id, source, where_seen and metric are needed"),
         (
             may_be_kept_out
             or not any(k.lower() in f"{row.source} {row.where_seen} {row.place}".lower() for k in KEPT_OUT),
@@ -347,10 +335,7 @@ def faults_of(row: Outcome, *, may_be_kept_out: bool = False) -> tuple[str, ...]
         (row.schedule in ("", "first", "annealed"), f"schedule {row.schedule!r} is not first or annealed"),
         (row.kind == "beyond" or row.start == "random", "a core row starts at random"),
         (row.kind == "beyond" or not row.on_policy, "a core row is off-policy"),
-        (
-            (row.comparison == "teacher-a-vs-b") == bool(row.teacher_b),
-            "teacher_b stands where teachers are compared",
-        ),
+        ((row.comparison == "teacher-a-vs-b") == bool(row.teacher_b), "teacher_b stands where teachers are compared"),
         ((row.value_a is None) == (row.value_b is None), "one value without the other"),
         (row.value_a is not None or not row.is_complete, "a complete row has values"),
         (set(row.assumed) | set(row.computed) <= set(COLUMNS), "assumed and computed name columns"),
@@ -364,38 +349,23 @@ def faults_of(row: Outcome, *, may_be_kept_out: bool = False) -> tuple[str, ...]
 
 def _ranges(row: Outcome) -> Iterator[tuple[bool, str]]:
     """Slips by orders of magnitude."""
-    counts = (
-        "student_params",
-        "teacher_params",
-        "teacher_b_params",
-        "student_total_params",
-        "teacher_total_params",
-    )
-    for name in (*counts, "teacher_b_total_params"):
-        yield _within(row, name, 1e3, 1e13)
-    for name in ("tokens_a", "tokens_b", "teacher_tokens", "teacher_b_tokens", "unique_tokens"):
-        yield _within(row, name, 1e3, 1e14)
-    yield _within(row, "vocab", 2, 1e6)
-    yield _within(row, "context", 8, 1e6)
-    yield _within(row, "distill_weight", 0, 1)
-    yield _within(row, "temperature", 0.1, 20)
-    yield _within(row, "top_p", 0, 1)
+    per_cent = (-100, 100) if row.metric_kind == "relative_percent" else (0, 1e6 if row.is_loss else 100)
+    models = ("student", "teacher", "teacher_b")
+    bounds = {
+        **{f"{who}_{what}": (1e3, 1e13) for who in models for what in ("params", "total_params")},
+        **dict.fromkeys(("tokens_a", "tokens_b", "teacher_tokens", "teacher_b_tokens", "unique_tokens"), (1e3, 1e14)),
+        **{"vocab": (2, 1e6), "context": (8, 1e6), "distill_weight": (0, 1), "temperature": (0.1, 20), "top_p": (0, 1)},
+        **dict.fromkeys(("value_a", "value_b"), per_cent),
+    }
+    for name, (low, high) in bounds.items():
+        value = getattr(row, name)
+        yield value is None or low <= value <= high, f"{name} {value} is not within {low:g} and {high:g}"
     if row.unique_tokens is not None and row.tokens_a is not None:
         yield row.unique_tokens <= row.tokens_a, "more distinct tokens than tokens"
-    for part, whole in (
-        ("student_params", "student_total_params"),
-        ("teacher_params", "teacher_total_params"),
-    ):
-        if getattr(row, part) is not None and getattr(row, whole) is not None:
-            yield getattr(row, part) <= getattr(row, whole), f"{part} exceeds {whole}"
-    low, high = (-100, 100) if row.metric_kind == "relative_percent" else (0, 1e6 if row.is_loss else 100)
-    yield _within(row, "value_a", low, high)
-    yield _within(row, "value_b", low, high)
-
-
-def _within(row: Outcome, name: str, low: float, high: float) -> tuple[bool, str]:
-    value = getattr(row, name)
-    return value is None or low <= value <= high, f"{name} {value} is not within {low:g} and {high:g}"
+    for who in ("student", "teacher"):
+        part, whole = getattr(row, f"{who}_params"), getattr(row, f"{who}_total_params")
+        if part is not None and whole is not None:
+            yield part <= whole, f"{who}_params exceeds {who}_total_params"
 
 
 def _arithmetic(row: Outcome) -> tuple[str, ...]:

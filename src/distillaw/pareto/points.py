@@ -23,7 +23,7 @@ import csv
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -106,12 +106,12 @@ def place(point: ScorePoint, others: Sequence[ScorePoint]) -> FrontierPlace:
     best = max(cheaper, key=lambda other: other.score, default=None)
     reached = [other for other in others if other.score >= point.score]
     cheapest = min(reached, key=lambda other: other.compute, default=None)
-    if best is None:
-        return FrontierPlace(best=None, ahead=None, ahead_se=None, probability=None, cheapest=cheapest)
-    ahead = point.score - best.score
-    known = [se for se in (point.se, best.se) if se is not None]
-    se = math.hypot(*known) if known else None
-    probability = None if not se else 0.5 * math.erfc(-ahead / (se * math.sqrt(2)))
+    ahead = se = probability = None
+    if best is not None:
+        ahead = point.score - best.score
+        known = [se for se in (point.se, best.se) if se is not None]
+        se = math.hypot(*known) if known else None
+        probability = None if not se else 0.5 * math.erfc(-ahead / (se * math.sqrt(2)))
     return FrontierPlace(best=best, ahead=ahead, ahead_se=se, probability=probability, cheapest=cheapest)
 
 
@@ -195,39 +195,22 @@ def published_points(task: str = "mean6", *, chat: bool = False) -> list[ScorePo
         upper bound for DROP's F1), and of digitised ones that of the reading too; prompts, shots and harness differ
         between models and papers by more than that.
     """
-    points = [_exact(row, task) for row in _read("standard_benchmarks_readme.csv") if chat or row["model"] not in CHAT]
-    if task != "mean6":
-        return points
+    points: list[ScorePoint] = []
+    for row in _read("standard_benchmarks_readme.csv"):
+        name, scores = row["model"], {k: float(row[column]) for k, column in SCORES.items() if task in ("mean6", k)}
+        if chat or name not in CHAT:
+            compute, score = float(row["tflops_reported"]) * TERAFLOP, sum(scores.values()) / len(scores)
+            exact = ScorePoint(name=name, compute=compute, score=score, se=_sampling(scores), source=row["source"])
+            points.append(replace(exact, is_chat=name in CHAT))
     known = {_key(point.name) for point in points}
-    for row in _read("pareto_points_v1_digitised.csv"):
+    for row in _read("pareto_points_v1_digitised.csv") if task == "mean6" else ():
         if row["is_exact_elsewhere"] == "no" and _key(row["model"]) not in known:
-            points.append(_digitised(row))
+            score, compute = float(row["y_mean_of_6_tasks_approx"]), float(row["x_compute_1e9_TFLOPs_approx"])
+            # the six scores behind the mean are not known, so each counts as the mean
+            se = math.hypot(FIGURE_ERROR, _sampling(dict.fromkeys(SCORES, score)))
+            flop, source = 1e9 * TERAFLOP * compute, row["source"]
+            points.append(ScorePoint(name=row["model"], compute=flop, score=score, se=se, source=source))
     return points
-
-
-def _exact(row: dict[str, str], task: str) -> ScorePoint:
-    scores = {name: float(row[column]) for name, column in SCORES.items() if task in ("mean6", name)}
-    return ScorePoint(
-        name=row["model"],
-        compute=float(row["tflops_reported"]) * TERAFLOP,
-        score=sum(scores.values()) / len(scores),
-        se=_sampling(scores),
-        is_chat=row["model"] in CHAT,
-        source=row["source"],
-    )
-
-
-def _digitised(row: dict[str, str]) -> ScorePoint:
-    """A point of the figure: the six scores behind its mean are not known, so each counts as the mean."""
-    score = float(row["y_mean_of_6_tasks_approx"])
-    sampling = _sampling(dict.fromkeys(SCORES, score))
-    return ScorePoint(
-        name=row["model"],
-        compute=1e9 * TERAFLOP * float(row["x_compute_1e9_TFLOPs_approx"]),
-        score=score,
-        se=math.hypot(FIGURE_ERROR, sampling),
-        source=row["source"],
-    )
 
 
 def _sampling(scores: dict[str, float]) -> float:
@@ -254,12 +237,7 @@ HELDOUT = "bits_per_byte"
 
 
 def own_points(
-    path: Path,
-    *,
-    task: str,
-    teacher_cost: str = "forward",
-    teacher_tokens: float = 0.0,
-    skill: SkillLaw | None = None,
+    path: Path, *, task: str, teacher_cost: str = "forward", teacher_tokens: float = 0.0, skill: SkillLaw | None = None
 ) -> list[ScorePoint]:
     """The points of a folder or a table.
 

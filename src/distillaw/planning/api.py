@@ -12,8 +12,7 @@ Nothing here trains or fits.
 """
 
 import inspect
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -24,15 +23,7 @@ from distillaw.laws.published import PublishedLaw
 from distillaw.laws.skill import told_skill
 from distillaw.planning import wording
 from distillaw.planning.crossover import law_crossovers
-from distillaw.planning.decision import (
-    EqualCompute,
-    Supposed,
-    better_start,
-    call,
-    choose,
-    regret,
-    witnesses,
-)
+from distillaw.planning.decision import EqualCompute, Supposed, better_start, call, choose, regret, witnesses
 from distillaw.planning.evidence import Evidence
 from distillaw.planning.judging import Judged, Sources, consult, judge, options_of
 from distillaw.planning.law_evidence import BY_RATIO
@@ -43,7 +34,7 @@ from distillaw.planning.situation import Situation, training_tokens
 from distillaw.planning.teacher_curve import teacher_range
 from distillaw.planning.text_scale import TextScale
 from distillaw.planning.verdict import Verdict
-from distillaw.planning.voices import LawLike, find_voices, start_law_of
+from distillaw.planning.voices import find_voices, start_law_of
 from distillaw.runs.record import StudyRecord
 
 
@@ -88,16 +79,12 @@ plan.__signature__ = _signature()  # type: ignore[attr-defined]
 
 
 def answer(question: PlanQuestion, situation: Situation, record: StudyRecord | None) -> Verdict:
-    """The verdict on a question in numbers.
-
-    Args:
-        question: says who is asked, and how.
-        situation: the question in numbers, with all its teachers.
-        record: its study, read.
-    """
+    """The verdict on a question in numbers, with all its teachers; `record` is its study, read."""
     if record is not None and situation.student_params is not None:
         _refuse_damage(record, situation.student_params, situation.student_tokens)
-    given = [(law, start_law_of(law)) for law in _laws(question.law)]
+    law = question.law
+    laws = [law] if isinstance(law, str | Path | FitResult | PublishedLaw) else list(law or ())
+    given = [(law, start_law_of(law)) for law in laws]
     asked = [law for law, of_starts in given if of_starts is None]
     for _, of_starts in given:
         situation = situation if of_starts is None else replace(situation, start_law=of_starts)
@@ -113,16 +100,16 @@ def answer(question: PlanQuestion, situation: Situation, record: StudyRecord | N
     )
     device, skill = device_of(question), told_skill(question.metric, question.score_at)
     verdict = replace(decide(situation, sources, with_flips=question.with_flips), device=device, skill=skill)
-    if verdict.points is not None:
-        verdict = replace(verdict, warnings=(*verdict.warnings, *verdict.points.warnings))
-    return verdict if record is None else _with_gaps(verdict, record)
-
-
-def _laws(law: LawLike | Sequence[LawLike] | None) -> list[LawLike]:
-    """One law, several or none, as a list."""
-    if law is None:
-        return []
-    return [law] if isinstance(law, str | Path | FitResult | PublishedLaw) else list(law)
+    warnings, assumptions = [*verdict.warnings, *(verdict.points.warnings if verdict.points else ())], []
+    if record is not None:  # what of the study could not be read, and what could be read but not verified
+        warnings = [*record.problems, *kept_laws(record).problems, *warnings]
+        if record.unverified:
+            assumptions.append(
+                f"{record.unverified} of the study's runs were written without checksums (before there were any, or by "
+                "hand): they are taken as they are, but for a loss that is not that of its held-out documents."
+            )
+    said = {"warnings": tuple(dict.fromkeys(warnings)), "assumptions": (*verdict.assumptions, *assumptions)}
+    return replace(verdict, **said)
 
 
 def _refuse_damage(record: StudyRecord, params: float, tokens: float | None) -> None:
@@ -138,18 +125,6 @@ def _refuse_damage(record: StudyRecord, params: float, tokens: float | None) -> 
             "a run of the student asked about is damaged, so there is no verdict: "
             f"{lost[0].run_id}{more}: {lost[0].why}"
         )
-
-
-def _with_gaps(verdict: Verdict, record: StudyRecord) -> Verdict:
-    """The verdict with what of the study could not be read, and what could be read but not verified."""
-    warnings = (*record.problems, *kept_laws(record).problems, *verdict.warnings)
-    assumptions = list(verdict.assumptions)
-    if record.unverified:
-        assumptions.append(
-            f"{record.unverified} of the study's runs were written without checksums (before there were any, or by "
-            "hand): they are taken as they are, but for a loss that is not that of its held-out documents."
-        )
-    return replace(verdict, warnings=tuple(dict.fromkeys(warnings)), assumptions=tuple(assumptions))
 
 
 def decide(asked: Situation, sources: Sources, *, with_flips: bool = True) -> Verdict:
@@ -182,13 +157,9 @@ def decide(asked: Situation, sources: Sources, *, with_flips: bool = True) -> Ve
         gain=headline.gain(level),
         crossover=headline.crossover,
         crossover_compute=by_compute,
-        flips_if=words.flips_if,
         flips=tuple(flips),
-        assumptions=words.assumptions,
         inside_range=headline.inside_range,
-        warnings=words.warnings,
         regret_if_wrong=regret(headline, judged.call, level),
-        reasons=words.reasons,
         evidence=tuple(evidence),
         headline=headline,
         call=judged.call,
@@ -198,9 +169,7 @@ def decide(asked: Situation, sources: Sources, *, with_flips: bool = True) -> Ve
         asked=asked,
         situation=situation,
         level=level,
-        sentence=words.sentence,
-        next_runs=words.next_runs,
-        next_command=words.next_command,
+        **{field.name: getattr(words, field.name) for field in fields(words)},
         sources=sources,
         teachers=teacher_range(situation, lead, headline.best, scale=scale) if is_law and not is_by_ratio else None,
     )

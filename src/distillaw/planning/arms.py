@@ -88,12 +88,7 @@ class Drawn(NamedTuple):
 
 
 def draw_on(
-    budgets: Sequence[float],
-    losses: Sequence[float],
-    tokens: float,
-    *,
-    params: float,
-    teacher_loss: float | None,
+    budgets: Sequence[float], losses: Sequence[float], tokens: float, *, params: float, teacher_loss: float | None
 ) -> Drawn:
     """The loss at more tokens than any run had.
 
@@ -497,11 +492,7 @@ def _teacher(record: StudyRecord, teacher_run: str, budgets: Mapping[int, Mappin
     if teacher_run in record.teachers:
         return record.teachers[teacher_run]
     row = next(iter(next(iter(budgets.values())).values())).row
-    known = {
-        "params": row.get("teacher_params"),
-        "tokens": row.get("teacher_tokens"),
-        "loss": row.get("teacher_loss"),
-    }
+    known = {"params": row.get("teacher_params"), "tokens": row.get("teacher_tokens"), "loss": row.get("teacher_loss")}
     return Run(row={"run_id": teacher_run, "role": "teacher", "seed": 0, **known}, folder=None)
 
 

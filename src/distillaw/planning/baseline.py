@@ -165,36 +165,18 @@ def _refuse_rising(found: Sequence[Baseline]) -> None:
         before = lowest.setdefault(after.params, after)
         slack = RISES * before.loss + 3 * math.hypot(before.loss_se, after.loss_se)
         if after.loss > before.loss + slack:
-            raise ConfigError(
-                say(
-                    "baseline rises",
-                    params=after.params,
-                    first=before.loss,
-                    few=before.tokens,
-                    second=after.loss,
-                    many=after.tokens,
-                )
-            )
+            two = {"first": before.loss, "few": before.tokens, "second": after.loss, "many": after.tokens}
+            raise ConfigError(say("baseline rises", params=after.params, **two))
         if after.loss < before.loss:
             lowest[after.params] = after
 
 
 def scale_at(
-    ensemble: LawEnsemble,
-    baselines: Sequence[Baseline],
-    *,
-    params: float,
-    tokens: float,
-    outside: float = 0.0,
+    ensemble: LawEnsemble, baselines: Sequence[Baseline], *, params: float, tokens: float, outside: float = 0.0
 ) -> tuple[float, float]:
-    """Ln of the user's losses over the law's at one size and number of tokens, and its standard deviation.
+    """Ln of the user's losses over the law's (the mean of its members') at N and D, and its standard deviation.
 
-    Args:
-        ensemble: the law; the mean of its members' losses counts.
-        baselines: at least one.
-        params: N asked about, non-embedding.
-        tokens: D asked about.
-        outside: e-folds that the farthest of all these lies outside the law's range.
+    `outside` is how many e-folds the farthest of baselines and question lies outside the law's range.
     """
     n = np.log([run.params for run in baselines] + [params])
     d = np.log([run.tokens for run in baselines] + [tokens])

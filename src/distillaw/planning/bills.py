@@ -105,12 +105,7 @@ def _forward(situation: Situation, teacher: Teacher) -> float:
 
 
 def bill(
-    situation: Situation,
-    params: float,
-    tokens: float,
-    teacher: Teacher | None,
-    *,
-    distilled_share: float = 1.0,
+    situation: Situation, params: float, tokens: float, teacher: Teacher | None, *, distilled_share: float = 1.0
 ) -> dict[str, float | None]:
     """FLOP by part of training a student of this size on these tokens.
 

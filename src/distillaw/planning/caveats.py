@@ -173,12 +173,7 @@ def _estimates(situation: Situation, headline: Evidence) -> list[str]:
         return found
     asked = begins_from(situation, cut.cut_of, cut.student_params)
     (alone, sd), (taught, _) = (log_head_start(asked, cut.cut_of, taught=taught) for taught in (False, True))
-    said = {
-        "source": cut.cut_of.called,
-        "alone": math.exp(alone),
-        "taught": math.exp(taught),
-        "factor": math.exp(sd),
-    }
+    said = {"source": cut.cut_of.called, "alone": math.exp(alone), "taught": math.exp(taught), "factor": math.exp(sd)}
     kept = 100 * cut.student_params / cut.cut_of.params
     return [*found, say("cuts beside" if cut.is_speculative else "begins as a cut", kept=kept, **said)]
 

@@ -44,21 +44,11 @@ class _Asked:
 
 
 def law_crossovers(
-    situation: Situation,
-    voices: Sequence[Voice],
-    witnesses: Sequence[Evidence],
-    row: Strategy,
-    *,
-    level: float,
+    situation: Situation, voices: Sequence[Voice], witnesses: Sequence[Evidence], row: Strategy, *, level: float
 ) -> tuple[Crossover | None, Crossover | None]:
-    """Bands in tokens (equal tokens) and in FLOP (equal bills); None where no law decides or the bill is unknown.
+    """Bands of one distillation in tokens (equal tokens) and in FLOP (equal bills), by the witnesses that are laws.
 
-    Args:
-        situation: who pays for what.
-        voices: all laws.
-        witnesses: the evidence that decides; those that are laws are asked.
-        row: the distillation.
-        level: of the bands.
+    None where no law decides or the bill is unknown.
     """
     asked = {v.source: v for v in voices}
     laws = [
@@ -82,12 +72,7 @@ def law_crossovers(
 
 
 def _band(
-    situation: Situation,
-    laws: Sequence[_Asked],
-    row: Strategy,
-    grid: Array,
-    tokens: tuple[Array, Array],
-    level: float,
+    situation: Situation, laws: Sequence[_Asked], row: Strategy, grid: Array, tokens: tuple[Array, Array], level: float
 ) -> Crossover | None:
     gains = [_gains(situation, law, row, tokens, level) for law in laws]
     known = np.flatnonzero(np.all([np.isfinite(g).all(0) for g in gains], axis=0))

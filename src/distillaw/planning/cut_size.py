@@ -97,12 +97,7 @@ def size_of_cut(
     where = "" if inside else "; outside the students it was fitted on: " + "; ".join(line.range.complaints(student))
     note = f"{rule}, for students cut out of their teacher{whose}, says {name}{where}"
     return CutSize(
-        law=name,
-        teacher_params=teacher_params,
-        params=params,
-        interval=interval,
-        inside_range=inside,
-        note=note,
+        law=name, teacher_params=teacher_params, params=params, interval=interval, inside_range=inside, note=note
     )
 
 

@@ -259,13 +259,7 @@ class Evidence:
 
 
 def with_gains(rows: Sequence[Strategy], gains: np.ndarray, level: float) -> tuple[Strategy, ...]:
-    """Rows with the gains of their columns, and how often each teacher is the best of those that a law describes.
-
-    Args:
-        rows: alternatives to pretraining.
-        gains: draws of their gains, shape (R, len(rows)).
-        level: of the intervals.
-    """
+    """Alternatives with their gains (draws, shape (R, rows)) and the odds of each teacher to be the best of them."""
     judged = [j for j, row in enumerate(rows) if row.teacher is not None and not row.is_speculative]
     shares = np.bincount(gains[:, judged].argmax(1), minlength=len(judged)) / len(gains)
     share = dict(zip(judged, shares, strict=True))

@@ -237,8 +237,7 @@ def derivation(ensemble: LawEnsemble, *, name: str, student_params: float, stude
     best, supervised = curve.best.at, float(curve.supervised_loss.mean())
     floor = float(curve.teacher_loss[0])
     losses = sorted(
-        {supervised * r for r in (1.1, 1.0)} | {best * s for s in (1.1, 1.05, 1.0, 0.95, 0.9, 0.8)},
-        reverse=True,
+        {supervised * r for r in (1.1, 1.0)} | {best * s for s in (1.1, 1.05, 1.0, 0.95, 0.9, 0.8)}, reverse=True
     )
     rows = balance(ensemble, **at, teacher_loss=[loss for loss in losses if loss > floor])
     c0, kappa, f1, eps = (

@@ -10,20 +10,13 @@ right. Why a stronger teacher can hurt: `planning/explain.py`. No cost of a teac
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
 from distillaw.errors import ConfigError, UnitError
-from distillaw.fitting.query import (
-    NO_REPLICATES,
-    SHORT_TRAINING,
-    UNSEEN_DATA,
-    best_teacher_interval,
-    load_law,
-)
+from distillaw.fitting.query import NO_REPLICATES, SHORT_TRAINING, UNSEEN_DATA, best_teacher_interval
 from distillaw.fitting.result import FitResult
 from distillaw.laws.base import Array, Box, log_positive
 from distillaw.laws.capacity import CapacityGapLine
@@ -32,20 +25,14 @@ from distillaw.laws.published import published
 from distillaw.planning.learnt import FEWEST_PER_PARAM
 from distillaw.planning.phrases import say
 from distillaw.planning.situation import check_plausible, check_trained
-from distillaw.planning.teacher_curve import (
-    FLAT,
-    TeacherCurve,
-    TeacherLossCurve,
-    teacher_curve,
-    teacher_loss_curve,
-)
+from distillaw.planning.teacher_curve import FLAT, TeacherCurve, TeacherLossCurve, teacher_curve, teacher_loss_curve
 from distillaw.planning.voices import (
     SURROGATES,
     LawLike,
     Voice,
+    asked_for,
     efolds_outside,
     find_voices,
-    fitted_voice,
     published_voice,
 )
 from distillaw.quantities import format_count
@@ -93,17 +80,16 @@ class GapQuestion:
         units = {"student_params": "parameters", "student_tokens": "tokens", "teacher_tokens": "tokens"}
         for what, unit in (units | {"teacher_loss": "nats/token"}).items():
             check_plausible(what, getattr(self, what), unit)
+        log_positive("student_params", self.student_params), log_positive("student_tokens", self.student_tokens)
         check_trained(self.student_params, self.student_tokens)
-        if (self.teacher_tokens is None) != (self.teacher_tokens_per_param is None):  # else `_check` says it
-            check_trained(self.student_params, self.tokens_of(self.student_params), who="teacher")
+        if (self.teacher_tokens is None) == (self.teacher_tokens_per_param is None):
+            raise ConfigError("give either the teachers' tokens or their tokens per parameter, not both and not none")
+        check_trained(self.student_params, self.tokens_of(self.student_params), who="teacher")
 
     @property
     def schedule(self) -> dict[str, float | None]:
         """How teachers are trained, as `teacher_curve` takes it."""
-        return {
-            "teacher_tokens": self.teacher_tokens,
-            "teacher_tokens_per_param": self.teacher_tokens_per_param,
-        }
+        return {"teacher_tokens": self.teacher_tokens, "teacher_tokens_per_param": self.teacher_tokens_per_param}
 
     def tokens_of(self, size: float) -> float:
         """D_T of a teacher of this size."""
@@ -163,31 +149,19 @@ class GapOpinion:
         """Numbers and flags; the curve only as its flat range and costs."""
         curve, size = self.curve, self.best_teacher_params
         best = None if curve is None else curve.best
-        return {name: getattr(self, name) for name in _PLAIN} | {
+        plain = [field.name for field in fields(self) if field.name not in ("curve", "by_loss", "outside")]
+        return {name: getattr(self, name) for name in (*plain, "student_loss")} | {
             "inside_range": self.outside == 0,
             "efolds_outside": self.outside if math.isfinite(self.outside) else None,
             "ratio": None if size is None else size / student_params,
             "best_teacher_loss": None if curve is None else curve.best_teacher_loss,
             "gain": None if curve is None else curve.gain,
             "at_edge": bool(best and best.at_edge),
-            "flat": best.flat.to_json() if best else None,
-            "within_margin": best.within_margin.to_json() if best else None,
+            "flat": asdict(best.flat) if best else None,
+            "within_margin": asdict(best.within_margin) if best else None,
             "costs": [cost.to_json() for cost in curve.costs] if curve else [],
             "by_loss": None if self.by_loss is None else self.by_loss.to_json(),
         }
-
-
-_PLAIN = (
-    *("law", "kind", "start", "status", "best_teacher_params", "best_teacher_interval", "student_loss"),
-    *(
-        "teacher_at_hand_loss",
-        "teacher_at_hand_cost",
-        "data_share",
-        "per_cent_elsewhere",
-        "per_cent_if_wrong",
-    ),
-    "notes",
-)
 
 
 def _start_of(fit: FitResult) -> str:
@@ -196,7 +170,7 @@ def _start_of(fit: FitResult) -> str:
     return _UNSAID if arm is None else STARTS.get(str(arm), str(arm))
 
 
-def speak(q: GapQuestion, voice: Voice, fit: FitResult | None) -> GapOpinion:
+def speak(q: GapQuestion, voice: Voice) -> GapOpinion:
     """A law that knows losses."""
     assert voice.ensemble is not None
     at = {"student_params": q.student_params, "student_tokens": q.student_tokens}
@@ -216,7 +190,7 @@ def speak(q: GapQuestion, voice: Voice, fit: FitResult | None) -> GapOpinion:
     return GapOpinion(
         law=voice.source,
         kind=voice.kind,
-        start=STARTS["fresh"] if fit is None else _start_of(fit),
+        start=STARTS["fresh"] if voice.fit is None else _start_of(voice.fit),
         status="REFUSED" if voice.is_refused else _status(outside, is_beyond=is_beyond),
         outside=outside,
         best_teacher_params=curve.best.at,
@@ -280,9 +254,9 @@ def _cautions(q: GapQuestion, voice: Voice, curve: TeacherCurve, share: float) -
     return found
 
 
-def speak_of_sizes(q: GapQuestion, voice: Voice, fit: FitResult | None) -> GapOpinion:
+def speak_of_sizes(q: GapQuestion, voice: Voice) -> GapOpinion:
     """A line of capacity gap: a size and nothing of losses; a fitted one is of its own budget alone."""
-    line = voice.line
+    line, fit = voice.line, voice.fit
     assert isinstance(line, CapacityGapLine)
     start = STARTS["pruned"] if fit is None else _start_of(fit)
     base = GapOpinion(
@@ -365,12 +339,13 @@ def capacity_gap(question: GapQuestion, *, laws: Sequence[LawLike] = ()) -> GapA
             law's irreducible loss.
         UnitError: a fit that counts other parameters.
     """
-    _check(question)
     named = [_named(law) for law in laws]
-    asked = {voice.source for voice, _ in named}
-    heard = named + [(v, None) for v in _always_heard() if v.source not in asked]
-    voices = tuple(voice for voice, _ in heard if voice.ensemble is not None)
-    opinions = [speak(question, v, fit) if v.line is None else speak_of_sizes(question, v, fit) for v, fit in heard]
+    asked = {voice.source for voice in named}
+    together, *others = find_voices(None, (), published_too=True)
+    always = [together, *(published_voice(name, [published(name)]) for name in SURROGATES), *others]
+    heard = named + [voice for voice in always if voice.source not in asked]
+    voices = tuple(voice for voice in heard if voice.ensemble is not None)
+    opinions = [speak(question, v) if v.line is None else speak_of_sizes(question, v) for v in heard]
     if any(o.is_usable and o.curve is not None and o.status != "FAR_RANGE" for o in opinions):
         opinions = [replace(o, status="OUT_OF_RANGE") if o.status == "FAR_RANGE" else o for o in opinions]
     opinions = tuple(_set_against(question, o, voices, opinions) for o in opinions)
@@ -393,29 +368,13 @@ def _may_lead(opinion: GapOpinion, arm: str | None) -> bool:
     return opinion.start in (STARTS[arm], _UNSAID if arm == "fresh" else None)
 
 
-def _always_heard() -> list[Voice]:
-    """The surrogates together and one by one, Table 6 verbatim, the lines."""
-    together, *others = find_voices(None, (), published_too=True)
-    return [together, *(published_voice(name, [published(name)]) for name in SURROGATES), *others]
-
-
-def _named(law: LawLike) -> tuple[Voice, FitResult | None]:
-    """A law that was asked for, which must have something to say; with the fit, where it is one."""
-    name = str(law) if isinstance(law, str | Path) else f"fitted {law.family} law" if isinstance(law, FitResult) else ""
-    found = load_law(name) if isinstance(law, str | Path) else law
-    if not isinstance(found, FitResult):
-        return find_voices(None, [found], published_too=False)[0], None
-    voice = fitted_voice(found, name)
+def _named(law: LawLike) -> Voice:
+    """A law that was asked for, which must have something to say."""
+    voice = asked_for(law)
     if voice.ensemble is None and voice.line is None:
         error = UnitError if voice.status == "OTHER_CONVENTION" else ConfigError
-        raise error(f"{name}: {voice.status}: {voice.note}")
-    return voice, found
-
-
-def _check(q: GapQuestion) -> None:
-    log_positive("student_params", q.student_params), log_positive("student_tokens", q.student_tokens)
-    if (q.teacher_tokens is None) == (q.teacher_tokens_per_param is None):
-        raise ConfigError("give either the teachers' tokens or their tokens per parameter, not both and not none")
+        raise error(f"{voice.source}: {voice.status}: {voice.note}")
+    return voice
 
 
 def _check_loss(teacher_loss: float, voice: Voice) -> None:
@@ -435,22 +394,15 @@ def _set_against(
     if opinion.best_teacher_params is None:
         return opinion
     others = {o.law: o for o in opinions if o.student_loss is not None and o.law != opinion.law}
-    costs = {}
+    size, costs = opinion.best_teacher_params, {}
+    teacher_and_student = (size, q.tokens_of(size), q.student_params, q.student_tokens)
+    x, tokens, n, d = (np.full((1, 1), math.log(value)) for value in teacher_and_student)
     for voice in voices:
-        if voice.source in others:
-            loss = _loss_with(q, voice.ensemble, opinion.best_teacher_params)
+        if voice.source in others and (ensemble := voice.ensemble) is not None:
+            loss = float(np.exp(ensemble.log_distilled(n, d, ensemble.log_supervised(x, tokens))).mean())
             costs[voice.source] = 100 * (loss / (others[voice.source].student_loss or loss) - 1)
     worst = max((cost for law, cost in costs.items() if others[law].is_usable), default=None)
     return replace(opinion, per_cent_elsewhere=costs, per_cent_if_wrong=worst)
-
-
-def _loss_with(q: GapQuestion, ensemble: LawEnsemble | None, size: float) -> float:
-    """Mean student loss from a teacher of this size."""
-    assert ensemble is not None
-    x, tokens, n, d = (
-        np.full((1, 1), math.log(v)) for v in (size, q.tokens_of(size), q.student_params, q.student_tokens)
-    )
-    return float(np.exp(ensemble.log_distilled(n, d, ensemble.log_supervised(x, tokens))).mean())
 
 
 def _disagreement(opinions: Sequence[GapOpinion], lead: GapOpinion | None) -> list[str]:

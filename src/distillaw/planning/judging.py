@@ -61,30 +61,24 @@ class Sources:
         if not speaking:
             said = "; ".join(f"{v.source}: {v.status}: {v.note}" for v in self.voices) or "none was given"
             raise ConfigError(say("no law", said=said))
-        away = [_distance(situation, voice) for voice in speaking]
+        size, away = situation.student_params, [0.0] * len(speaking)  # nothing is known of a student of free size
+        if size is not None:
+            at = {"student_params": [size], "student_tokens": [training_tokens(situation, size)]}
+            away = [max(efolds_outside(voice.range, at).values(), default=0.0) for voice in speaking]
         within = [v for v, e in zip(speaking, away, strict=True) if e <= v.discrepancy.reach and v.may_decide]
         voice = within[0] if within else speaking[int(np.argmin(away))]
         assert voice.ensemble is not None
-        size = voice.ensemble.size
-        kept = np.linspace(0, size - 1, min(size, LEAD_MEMBERS)).astype(int)
+        members = voice.ensemble.size
+        kept = np.linspace(0, members - 1, min(members, LEAD_MEMBERS)).astype(int)
         return replace(voice, ensemble=voice.ensemble.take(kept))
 
 
-def _distance(situation: Situation, voice: Voice) -> float:
-    """E-folds of the student outside a law's range; nothing is known of one of free size."""
-    size = situation.student_params
-    if size is None:
-        return 0.0
-    at = {"student_params": [size], "student_tokens": [training_tokens(situation, size)]}
-    return max(efolds_outside(voice.range, at).values(), default=0.0)
-
-
 def options_of(situation: Situation, sources: Sources, *, is_sketch: bool = False) -> list[Option]:
-    """What could be done.
+    """What could be done; the lead among the sources chooses what is free.
 
     Args:
         situation: the question.
-        sources: the lead among them chooses what is free.
+        sources: who is asked.
         is_sketch: roughly and fast, without strategies that no law describes.
 
     Raises:
@@ -130,30 +124,17 @@ def _own_loss(situation: Situation, sources: Sources) -> tuple[Option | None, fl
 def consult(
     situation: Situation, sources: Sources, options: Sequence[Option], *, with_runs: bool = True
 ) -> list[Evidence]:
-    """Every source in order of trust, silent ones included.
-
-    Args:
-        situation: the question.
-        sources: who is asked.
-        options: what could be done.
-        with_runs: whether paired runs are read too.
-    """
+    """Every source in order of trust, silent ones included; paired runs of a study where they are asked for."""
     found: list[Evidence] = []
     if sources.record is not None and with_runs and situation.start == "random":
         rng = np.random.default_rng([sources.seed, 0])
         found.append(paired_evidence(situation, sources.record, situation.teachers, level=sources.level, rng=rng))
     for voice in sources.voices:
-        own = (e.pretrain.loss.mean for e in found if _knows_the_text(e) and e.pretrain is not None)
+        knows_the_text = (e for e in found if e.kind in ("measured", "fitted") and e.is_decisive)
+        own = next((e.pretrain.loss.mean for e in knows_the_text if e.pretrain is not None), None)
         scale = sources.scales.get(voice.source)
-        found.append(
-            law_evidence(situation, voice, options, level=sources.level, own_loss=next(own, None), scale=scale)
-        )
+        found.append(law_evidence(situation, voice, options, level=sources.level, own_loss=own, scale=scale))
     return found
-
-
-def _knows_the_text(evidence: Evidence) -> bool:
-    """Runs and fits on the user's own text, as far as they may decide."""
-    return evidence.kind in ("measured", "fitted") and evidence.is_decisive
 
 
 LADDER = (1, 2, 4, 8, 16)
@@ -182,12 +163,7 @@ class Judged:
 
 
 def judge(
-    asked: Situation,
-    sources: Sources,
-    *,
-    is_sketch: bool = False,
-    with_runs: bool = True,
-    with_supposed: bool = False,
+    asked: Situation, sources: Sources, *, is_sketch: bool = False, with_runs: bool = True, with_supposed: bool = False
 ) -> Judged:
     """The call on a question.
 
@@ -210,25 +186,15 @@ def judge(
 
     situation = of_study(asked, sources.record)
     check_losses(situation, sources.floor(situation))
-    if situation.student_tokens is None or any(is_at_hand(situation, t) for t in situation.teachers):
+    # a teacher is at hand where its training is no cost of this student
+    if situation.student_tokens is None or any(shares_of(situation, t).delta_pre == 0 for t in situation.teachers):
         return judged(situation)
     if not situation.teachers and not with_supposed:
         return judged(_on_the_bill(situation, None))
     supposed = judged(_supposed(situation))
-    best = next(
-        (
-            t
-            for t, s in zip(situation.teachers, supposed.situation.teachers, strict=False)
-            if s == supposed.best.teacher
-        ),
-        None,
-    )
+    both = zip(situation.teachers, supposed.situation.teachers, strict=False)
+    best = next((asked for asked, there in both if there == supposed.best.teacher), None)
     return replace(judged(_on_the_bill(situation, best)), supposed=supposed)
-
-
-def is_at_hand(situation: Situation, teacher: Teacher) -> bool:
-    """True where its training is no cost of this student."""
-    return shares_of(situation, teacher).delta_pre == 0
 
 
 def _supposed(situation: Situation) -> Situation:

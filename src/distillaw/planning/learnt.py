@@ -33,10 +33,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from distillaw.laws.base import Array, Box
+from distillaw.laws.base import Box
 
 SEEDS = 0.0042
 """Of the loss: what seeds do to a difference of two runs (0.3 % of each, `gains.ASSUMED_SEED_SD`)."""
@@ -100,13 +99,8 @@ class Learnt:
 @cache
 def learnt(without: str = "") -> Learnt:
     """What all sources taught, or all but one; a source that taught nothing leaves it as it is."""
-    found = _file()
+    found = json.loads(files("distillaw.outcomes").joinpath("learnt.json").read_text(encoding="utf-8"))
     return Learnt(**(found["without"].get(without) or found["all"]))
-
-
-@cache
-def _file() -> Mapping[str, dict]:
-    return json.loads(files("distillaw.outcomes").joinpath("learnt.json").read_text(encoding="utf-8"))
 
 
 RATIO = "loss_ratio"
@@ -135,18 +129,8 @@ class Transfer:
         """Standard deviation of that share: of 1 with odds 1 - b, else of `share` +- `share_sd`."""
         return math.sqrt(beyond * self.share_sd**2 + beyond * (1 - beyond) * (1 - self.share) ** 2)
 
-    def kept(self, gain: Array, beyond: float) -> Array:
-        """Share of gains that laws predict, in their shape: what a teacher costs, it costs whole."""
-        return np.where(gain > 0, self.mean(beyond), 1.0)
-
     def admits(self, law: Box, coords: Mapping[str, ArrayLike], ratio: float) -> bool:
-        """Whether students and ratios like these were run, or lie between those that were and the law's range.
-
-        Args:
-            law: the law's range.
-            coords: of the students asked about.
-            ratio: L_T / L_S.
-        """
+        """Whether students and L_T / L_S like these were run, or lie between those that were and the law's range."""
         tops = law.as_dict()
         between = {name: (low, max(high, tops.get(name, (low, high))[1])) for name, low, high in self.seen.bounds}
         return bool(Box.of(between).inside({**coords, RATIO: ratio}).all())

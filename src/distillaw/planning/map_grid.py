@@ -73,12 +73,7 @@ class GridCells:
 
 
 def grid_losses(ensemble: LawEnsemble, cells: GridCells) -> GridLosses:
-    """The losses of every cell.
-
-    Args:
-        ensemble: laws with a distillation half.
-        cells: the grid.
-    """
+    """The losses of every cell."""
     parts = [x for x in (cells.n, cells.d, cells.supervised, cells.teacher_n, cells.teacher_loss) if x is not None]
     shape = np.broadcast_shapes(*(x.shape for x in parts))
     found = [np.empty(shape) for _ in range(5)]
@@ -238,41 +233,31 @@ class TeacherField:
     """Ln D_T."""
     solved: int
     """Optima solved exactly, checks included."""
-    largest_error: float
-    """Largest relative excess of the loss in the middle of a mesh that was interpolated."""
     jumps: Mask
     """Cells in meshes that were not interpolated."""
-    largest_error_at_jumps: float
+    largest_error: float = 0.0
+    """Largest relative excess of the loss in the middle of a mesh that was interpolated."""
+    largest_error_at_jumps: float = 0.0
     """The same at up to `SAMPLED` of those cells, solved exactly."""
 
 
 def teacher_field(solve: Solve, loss: Loss, y: Array, x: Array, *, nodes: int) -> TeacherField:
-    """The best teacher of every cell.
+    """The best teacher of every cell, rows y and columns x ascending.
 
-    Args:
-        solve: exact optima, for a few cells.
-        loss: the loss with a given teacher, for many.
-        y: ascending coordinates of the rows.
-        x: of the columns.
-        nodes: exact optima along each axis; the middles between them are solved too. Smaller grids are solved whole.
+    `nodes` optima are solved along each axis, and the middles between them; smaller grids are solved whole.
     """
+    from scipy.interpolate import CubicSpline  # here, so that figures of laws need not wait for it
+
     if len(y) * len(x) <= 2 * nodes**2:
         n, d = _teachers(solve(y[:, None], x))
-        return TeacherField(
-            n=n,
-            d=d,
-            solved=n.size,
-            largest_error=0.0,
-            largest_error_at_jumps=0.0,
-            jumps=np.zeros(n.shape, bool),
-        )
+        return TeacherField(n=n, d=d, solved=n.size, jumps=np.zeros(n.shape, bool))
     nodes_y, nodes_x = np.linspace(y[0], y[-1], nodes), np.linspace(x[0], x[-1], nodes)
     n_nodes, d_nodes = _teachers(solve(nodes_y[:, None], nodes_x))
     middle_y, middle_x = (nodes_y[1:] + nodes_y[:-1]) / 2, (nodes_x[1:] + nodes_x[:-1]) / 2
     exact = solve(middle_y[:, None], middle_x)
 
     def between(known: Array, at_y: Array, at_x: Array) -> Array:
-        smooth = spline_weights(nodes_y, at_y) @ known @ spline_weights(nodes_x, at_x).T
+        smooth = CubicSpline(nodes_x, CubicSpline(nodes_y, known)(at_y), axis=1)(at_x)
         return np.clip(smooth, known.min(), known.max())
 
     guess_n, guess_d = between(n_nodes, middle_y, middle_x), between(d_nodes, middle_y, middle_x)
@@ -285,8 +270,12 @@ def teacher_field(solve: Solve, loss: Loss, y: Array, x: Array, *, nodes: int) -
     worst = 0.0
     if is_rough.any():
         i, j = np.nonzero(jumps)
-        around = _around(mesh_y[i], mesh_x[j], (n_nodes, d_nodes), _teachers(exact))
-        n[i, j], d[i, j] = _best_of(loss, y[i], x[j], [(n[i, j], d[i, j]), *around])
+        at_y, at_x, middle = mesh_y[i], mesh_x[j], _teachers(exact)
+        tries = [(n[i, j], d[i, j]), (middle[0][at_y, at_x], middle[1][at_y, at_x])]
+        corners = [(at_y + a, at_x + b) for a in (0, 1) for b in (0, 1)]
+        tries += [(n_nodes[corner], d_nodes[corner]) for corner in corners]
+        best = np.argmin([_loss_of(loss, y[i], x[j], teachers) for teachers in tries], axis=0)
+        n[i, j], d[i, j] = (np.choose(best, values) for values in zip(*tries, strict=True))
         i, j = (k[:: -(-len(k) // SAMPLED)] for k in (i, j))
         worst = _excess(solve(y[i], x[j]), _loss_of(loss, y[i], x[j], (n[i, j], d[i, j]))).max()
     return TeacherField(
@@ -297,35 +286,6 @@ def teacher_field(solve: Solve, loss: Loss, y: Array, x: Array, *, nodes: int) -
         largest_error_at_jumps=float(worst),
         largest_error=float(np.max(np.where(is_rough, 0.0, error))),
     )
-
-
-def spline_weights(nodes: Array, points: Array) -> Array:
-    """The not-a-knot cubic spline through values at equidistant nodes, as a matrix on the values.
-
-    Args:
-        nodes: ascending, equidistant, shape (q,), q >= 4.
-        points: within the nodes, shape (p,).
-
-    Returns:
-        W of shape (p, q): the spline through v takes the values W @ v at the points.
-    """
-    q, h = len(nodes), nodes[1] - nodes[0]
-    # second derivatives s from values v: s[i-1] + 4 s[i] + s[i+1] = 6 / h^2 (v[i-1] - 2 v[i] + v[i+1])
-    left, right = np.zeros((q, q)), np.zeros((q, q))
-    for i in range(1, q - 1):
-        left[i, i - 1 : i + 2] = 1, 4, 1
-        right[i, i - 1 : i + 2] = 6 / h**2, -12 / h**2, 6 / h**2
-    left[0, :3], left[-1, -3:] = (1, -2, 1), (1, -2, 1)  # the third derivative goes on across the second node
-    second = np.linalg.solve(left, right)
-    cell = _mesh_of(nodes, points)
-    b = (points - nodes[cell]) / h
-    a = 1 - b
-    weights = np.zeros((len(points), q))
-    row = np.arange(len(points))
-    weights[row, cell] += a
-    weights[row, cell + 1] += b
-    bend = h**2 / 6 * np.stack([a**3 - a, b**3 - b])
-    return weights + bend[0][:, None] * second[cell] + bend[1][:, None] * second[cell + 1]
 
 
 def _teachers(plan: OptimalPlan) -> Teachers:
@@ -343,18 +303,6 @@ def _teachers(plan: OptimalPlan) -> Teachers:
 
 def _mesh_of(nodes: Array, points: Array) -> Indices:
     return np.clip(np.searchsorted(nodes, points, side="right") - 1, 0, len(nodes) - 2)
-
-
-def _around(i: Indices, j: Indices, nodes: Teachers, middles: Teachers) -> list[Teachers]:
-    """The exact teachers in the middle and at the corners of meshes (i, j)."""
-    corners = [(nodes[0][i + a, j + b], nodes[1][i + a, j + b]) for a in (0, 1) for b in (0, 1)]
-    return [(middles[0][i, j], middles[1][i, j]), *corners]
-
-
-def _best_of(loss: Loss, y: Array, x: Array, tries: list[Teachers]) -> Teachers:
-    """Of several teachers of each cell (y, x), all of shape (k,), the one with the lowest loss."""
-    best = np.argmin([_loss_of(loss, y, x, teachers) for teachers in tries], axis=0)
-    return np.choose(best, [n for n, _ in tries]), np.choose(best, [d for _, d in tries])
 
 
 def _loss_of(loss: Loss, y: Array, x: Array, teachers: Teachers) -> Array:
@@ -391,12 +339,7 @@ class Terms:
         return self.scenario.value if isinstance(self.scenario, Scenario) else self.scenario
 
     def budget(self, ensemble: LawEnsemble, smallest: float) -> "Budget":
-        """The terms with every bound known.
-
-        Args:
-            ensemble: the laws.
-            smallest: N_S of the smallest student.
-        """
+        """The terms with every bound known; `smallest` is N_S of the smallest student."""
         least = min(_SMALLEST, smallest)
         size, tokens = self.teacher_params, self.teacher_tokens
         return Budget(

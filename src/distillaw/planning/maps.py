@@ -40,25 +40,21 @@ _ROWS = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Axis:
-    """One coordinate of a map."""
+class Quantity:
+    """An axis or a layer of a map."""
 
     name: str
     label: str
     """As people read it."""
     unit: str
     values: Array
-    is_log: bool = True
+    """Of an axis; of a layer in the shape of the map, nan where there is no answer."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """One quantity over a map."""
-
-    label: str
-    unit: str
-    values: Array
-    """Shape (rows, columns), or (columns,) for a map of one axis; nan where there is no answer."""
+    @classmethod
+    def of(cls, name: str, values: Array) -> "Quantity":
+        """One of `_QUANTITIES`."""
+        label, unit = _QUANTITIES[name]
+        return cls(name=name, label=label, unit=unit, values=values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +64,9 @@ class GridMap:
     kind: str
     """gain, teacher or allocation."""
     title: str
-    x: Axis
-    y: Axis | None = None
-    layers: Mapping[str, Layer]
+    x: Quantity
+    y: Quantity | None = None
+    layers: Mapping[str, Quantity]
     inside_range: Mask
     """True where student, tokens and teacher loss lie in the range in which the laws were fitted."""
     beyond: Mask
@@ -120,7 +116,7 @@ class GridMap:
                 "name": axis.name,
                 "unit": axis.unit,
                 "label": axis.label,
-                "log": axis.is_log,
+                "log": True,
                 "first": float(axis.values[0]),
                 "last": float(axis.values[-1]),
                 "count": len(axis.values),
@@ -167,10 +163,7 @@ class GridMap:
 
 def _span(values: Array) -> dict[str, float | None]:
     known = values[np.isfinite(values)]
-    return {
-        "lowest": float(known.min()) if known.size else None,
-        "highest": float(known.max()) if known.size else None,
-    }
+    return {"lowest": float(known.min()) if known.size else None, "highest": float(known.max()) if known.size else None}
 
 
 _NATS, _PARAMS, _SHARE = "nats/token", "non-embedding parameters", "share of compute"
@@ -195,17 +188,8 @@ _PLAN = ("teacher_loss", "teacher_params", "teacher_tokens", "student_tokens")
 _SHARES = ("student_share", "logits_share", "teacher_share")
 
 
-def _axis(name: str, values: Array) -> Axis:
-    label, unit = _QUANTITIES[name]
-    return Axis(name=name, label=label, unit=unit, values=values)
-
-
-def _layers(values: Mapping[str, Array]) -> dict[str, Layer]:
-    found = {}
-    for name, array in values.items():
-        label, unit = _QUANTITIES[name]
-        found[name] = Layer(label=label, unit=unit, values=array)
-    return found
+def _layers(values: Mapping[str, Array]) -> dict[str, Quantity]:
+    return {name: Quantity.of(name, array) for name, array in values.items()}
 
 
 _FREE = Terms(scenario=Scenario.BEST_CASE)
@@ -260,8 +244,8 @@ def gain_map(
         title=f"Gain of distilling from {words}",
         layers=_layers(_gains(losses) | {"teacher_loss": teacher_layer}),
         meta=laws.meta | meta | {"comparison": "equal tokens", "teacher": words},
-        x=_axis("student_tokens", D[0]),
-        y=_axis("student_params", N[:, 0]),
+        x=Quantity.of("student_tokens", D[0]),
+        y=Quantity.of("student_params", N[:, 0]),
         inside_range=laws.inside(N, D, teacher_layer),
         beyond=laws.beyond(N, D, teacher_layer),
     )
@@ -310,8 +294,8 @@ def teacher_map(laws: Laws, *, student_params: ArrayLike, compute: ArrayLike, te
         title="The best teacher at a compute budget",
         layers=_layers({name: np.where(is_paid, layer, np.nan) for name, layer in values.items()}),
         meta=laws.meta | terms.meta | {"comparison": "equal compute"} | _how(best),
-        x=_axis("compute", C[0]),
-        y=_axis("student_params", N[:, 0]),
+        x=Quantity.of("compute", C[0]),
+        y=Quantity.of("student_params", N[:, 0]),
         inside_range=laws.inside(N, np.where(is_paid, tokens, 1.0), losses.teacher) & is_paid,
         beyond=laws.beyond(N, np.where(is_paid, tokens, 1.0), losses.teacher) & is_paid,
     )
@@ -346,7 +330,7 @@ def allocation_map(laws: Laws, *, student_params: float, compute: ArrayLike, ter
         inside_range=laws.inside(plan.student_params, tokens, teacher) & plan.is_feasible,
         beyond=laws.beyond(plan.student_params, tokens, teacher) & plan.is_feasible,
         meta=laws.meta | terms.meta | asked,
-        x=_axis("compute", C),
+        x=Quantity.of("compute", C),
     )
 
 

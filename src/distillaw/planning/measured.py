@@ -155,11 +155,7 @@ def measure_gain(
     beyond = np.outer(rates, rates) + np.diag([c.curve_sd**2 for c in candidates]) + baseline.sd**2
     top = int(np.argmax(gain))
     dof = gain_dof(
-        float(documents[top, top]),
-        count,
-        float((cov - documents)[top, top]),
-        noise,
-        curves=float(beyond[top, top]),
+        float(documents[top, top]), count, float((cov - documents)[top, top]), noise, curves=float(beyond[top, top])
     )
     posterior = gain_posterior(
         gain, cov + beyond, dof=dof, spread=_teacher_spread(candidates, loss), rng=rng, draws=draws

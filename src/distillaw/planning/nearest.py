@@ -57,15 +57,10 @@ class Case:
     def question(self) -> str:
         """What was compared, in words."""
         row = self.row
-        parts = [row.comparison.replace("-", " ")]
-        for name, value in (
-            ("student", row.student_params),
-            ("teacher", row.teacher_params),
-            ("tokens", row.tokens_a),
-        ):
-            if value is not None:
-                parts.append(f"{name} {format_count(value)}")
-        return ", ".join([*parts, f"start {row.start}" if row.start else ""]).removesuffix(", ")
+        sizes = {"student": row.student_params, "teacher": row.teacher_params, "tokens": row.tokens_a}
+        known = [f"{name} {format_count(value)}" for name, value in sizes.items() if value is not None]
+        start = [f"start {row.start}"] if row.start else []
+        return ", ".join([row.comparison.replace("-", " "), *known, *start])
 
     @property
     def outcome(self) -> str:
@@ -91,14 +86,18 @@ class Case:
 
 
 def nearest(situation: Situation, best: Strategy, verdict: str) -> list[Case]:
-    """Three to five published outcomes of distilling against training alone, nearest first.
-
-    Args:
-        situation: the question.
-        best: its best distillation.
-        verdict: `distil`, `pretrain` or `too-close`.
-    """
-    asked, found = _of_question(situation, best), []
+    """Three to five published outcomes of distilling against training alone, nearest to the best distillation first."""
+    teacher, unique = best.teacher, situation.unique_tokens
+    asked = Features(
+        params=best.student_params,
+        per_param=best.student_tokens / best.student_params,
+        ratio=None if teacher is None or teacher.params is None else teacher.params / best.student_params,
+        passes=1.0 if unique is None else max(best.student_tokens / unique, 1.0),
+        start=situation.start,
+        cut=situation.recipe.is_truncated,
+        budget=situation.comparison,
+    )
+    found = []
     for row in read_outcomes():
         if row.says_of_distilling and (away := _distance(asked, features(row))) is not None:
             won = {"A": "distil", "B": "pretrain"}.get(row.winner)
@@ -109,19 +108,6 @@ def nearest(situation: Situation, best: Strategy, verdict: str) -> list[Case]:
         apart.setdefault((case.row.source, case.row.comparison), case)
     shown = list(apart.values())[:SHOWN]
     return [case for i, case in enumerate(shown) if i < FEWEST or case.distance < FARTHEST]
-
-
-def _of_question(situation: Situation, best: Strategy) -> Features:
-    teacher, unique = best.teacher, situation.unique_tokens
-    return Features(
-        params=best.student_params,
-        per_param=best.student_tokens / best.student_params,
-        ratio=None if teacher is None or teacher.params is None else teacher.params / best.student_params,
-        passes=1.0 if unique is None else max(best.student_tokens / unique, 1.0),
-        start=situation.start,
-        cut=situation.recipe.is_truncated,
-        budget=situation.comparison,
-    )
 
 
 def features(row: Outcome) -> Features:

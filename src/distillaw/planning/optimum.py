@@ -18,7 +18,7 @@ With the odds z = ln(teacher training / the rest) every point divides the budget
 tokens on either side are as finely resolved as many. Budgets lie on the last axis, laws on the first.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import TypeAlias
 
@@ -141,13 +141,11 @@ def optimal_distillation(
         shares=shares,
         fewest=fewest,
         forward=price,
-        effective=effective_tokens or _as_they_are,
+        repeats=effective_tokens,
     )
     size = max(1, _WORK // (1000 * min(ensemble.size, 16)))
-    parts = [
-        _plans(part, bounds, is_repeated=effective_tokens is not None, by_law=by_law) for part in cells.split(size)
-    ]
-    return _joined(parts, n.shape)
+    starts = range(0, max(1, n.size), size)
+    return _joined([_plans(cells.pick(slice(at, at + size)), bounds, by_law=by_law) for at in starts], n.shape)
 
 
 # --- what a teacher costs and brings ------------------------------------------------------------------------
@@ -159,11 +157,6 @@ class Bounds:
 
     params: tuple[float, float]
     tokens: tuple[float, float]
-
-    @property
-    def has_inside(self) -> bool:
-        """False if size or tokens are given, so that every teacher lies on the edge."""
-        return self.params[0] < self.params[1] and self.tokens[0] < self.tokens[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,8 +173,8 @@ class StudentBudgets:
     """Ln of the fewest student tokens."""
     forward: Transform
     """F(N), FLOP per token."""
-    effective: Transform
-    """Ln D' of ln D."""
+    repeats: Transform | None
+    """Ln D' of ln D; None where tokens are as many as one likes."""
     training: Array
     """3 F(N_S), FLOP per token, shape (k,)."""
 
@@ -189,10 +182,9 @@ class StudentBudgets:
         """Some of the cells."""
         return replace(self, n=self.n[index], compute=self.compute[index], training=self.training[index])
 
-    def split(self, size: int) -> Iterator["StudentBudgets"]:
-        """Parts of so many cells."""
-        for start in range(0, max(1, len(self.n)), size):
-            yield self.pick(slice(start, start + size))
+    def effective(self, log_tokens: Array) -> Array:
+        """Ln D' of ln D."""
+        return log_tokens if self.repeats is None else self.repeats(log_tokens)
 
     def per_token(self, price: Array) -> Array:
         """FLOP per student token, its training and what it pays of the logits, at F(N_T) = price."""
@@ -233,10 +225,6 @@ class StudentBudgets:
         """Ln L_T by law."""
         return self.ensemble.log_supervised(n[None], self.effective(d)[None])
 
-    def supervised(self, d: Array) -> Array:
-        """Ln of the supervised loss by law on tokens d."""
-        return self.ensemble.log_supervised(self.n[None], self.effective(d)[None])
-
     def distilled(self, n: Array, d: Array, student_tokens: Array) -> Array:
         """Ln L_S by law."""
         d_student = self.effective(student_tokens)
@@ -260,12 +248,12 @@ class StudentBudgets:
         return np.where(self.is_paid(student_tokens), np.exp(self.distilled(n, d, student_tokens)).mean(0), np.inf)
 
 
-def _plans(cells: StudentBudgets, bounds: Bounds, *, is_repeated: bool, by_law: bool) -> OptimalPlan:
+def _plans(cells: StudentBudgets, bounds: Bounds, *, by_law: bool) -> OptimalPlan:
     """Plans of cells on one axis."""
-    n, d, best = search(cells, bounds, is_repeated=is_repeated)
+    n, d, best = search(cells, bounds)
     known = np.isfinite(best)
     supervised_tokens = np.log(cells.compute / cells.training)
-    supervised = np.exp(cells.supervised(supervised_tokens))
+    supervised = np.exp(cells.ensemble.log_supervised(cells.n[None], cells.effective(supervised_tokens)[None]))
     can_train = supervised_tokens >= cells.fewest - 1e-9
     reason = np.where(known, "", np.where(can_train, SHORT_OF_TEACHER, SHORT_OF_STUDENT))
     price = cells.price(n)
@@ -322,10 +310,6 @@ def _at_bound(x: Array, bounds: tuple[float, float]) -> NDArray[np.int8]:
     return np.where(x >= high - _AT_BOUND, 1, np.where(x <= low + _AT_BOUND, -1, 0)).astype(np.int8)
 
 
-def _as_they_are(log_tokens: Array) -> Array:
-    return log_tokens
-
-
 # --- where to look for the best one -------------------------------------------------------------------------
 
 _PATH_SPACING = 0.25
@@ -352,102 +336,38 @@ Found: TypeAlias = tuple[Array, Array, Array]
 """Ln N_T, ln D_T, mean student loss, each with the cells on its last axis."""
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
-    """A polygon of teachers; the coordinate along it counts vertices, close enough to be the grid of a search."""
-
-    n: Array
-    """Ln N_T of the vertices."""
-    d: Array
-    """Ln D_T of the vertices."""
-
-    def at(self, x: Array) -> tuple[Array, Array]:
-        """Ln N_T and ln D_T at a coordinate between 0 and `end`."""
-        vertices = np.arange(len(self.n))
-        return np.interp(x, vertices, self.n), np.interp(x, vertices, self.d)
-
-    @property
-    def end(self) -> float:
-        """The coordinate of the last vertex."""
-        return float(len(self.n) - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Edges:
-    """Straight lines of teachers, side by side; the coordinate along each goes from 0 to 1."""
-
-    start: Array
-    """Ln N_T and ln D_T where each begins, shape (2, lines, 1)."""
-    stop: Array
-
-    @property
-    def count(self) -> int:
-        """How many lines there are."""
-        return self.start.shape[1]
-
-
 def agree_on_teachers(ensemble: LawEnsemble) -> bool:
     """True if all laws have one supervised half, so that a teacher's loss stands for its size and tokens."""
     return all(np.all(values == values[0]) for values in ensemble.plain.values())
 
 
-def edges(bounds: Bounds) -> Edges:
-    """All four edges of the box, those of `overtrained` first."""
-    (small, large), (few, many) = bounds.params, bounds.tokens
-    start = [(small, few), (small, many), (small, few), (large, few)]
-    stop = [(small, many), (large, many), (large, few), (large, many)]
-    return Edges(np.array(start).T[..., None], np.array(stop).T[..., None])
-
-
-def overtrained(bounds: Bounds) -> Edges:
-    """The smallest teacher on any tokens, and any teacher on the most tokens."""
-    whole = edges(bounds)
-    return Edges(whole.start[:, :2], whole.stop[:, :2])
-
-
-def cheapest(ensemble: LawEnsemble, bounds: Bounds, *, forward: Transform, effective_tokens: Transform | None) -> Path:
-    """Compute-optimal teachers of growing compute; where a bound is met, along the bound.
+def _cheapest(cells: StudentBudgets, bounds: Bounds) -> tuple[Array, Array]:
+    """Ln N_T and ln D_T of compute-optimal teachers of growing compute; where a bound is met, along the bound.
 
         alpha A / N^alpha = (d ln F / d ln N) (d ln D' / d ln D) beta B / D'^beta
 
     Laws that disagree give each its own tokens for a size; the path takes the mean of their logarithms.
-
-    Args:
-        ensemble: the laws.
-        bounds: the teachers allowed.
-        forward: F(N), FLOP per token.
-        effective_tokens: ln D' of ln D where data are repeated, else None.
     """
     (small, large), (few, many) = bounds.params, bounds.tokens
-    n = _steps(small, large) if large > small else np.array([small])
-    d = _balanced_tokens(ensemble, n, forward=forward)
-    if effective_tokens is not None:
-        d = _repeated_tokens(d, effective_tokens, float(np.mean(ensemble.plain["beta"])), bounds.tokens)
+    n, h = _steps(small, large) if large > small else np.array([small]), 1e-4
+    slope = (np.log(cells.price(n + h)) - np.log(cells.price(n - h))) / (2 * h)
+    c = {k: v[:, None] for k, v in cells.ensemble.plain.items()}
+    ratio = c["log_B"] + np.log(c["beta"]) - c["log_A"] - np.log(c["alpha"])
+    d = fresh = np.mean((c["alpha"] * n + ratio + np.log(slope)) / c["beta"], axis=0)
+    if cells.repeats is not None:
+        beta = float(np.mean(cells.ensemble.plain["beta"]))
+
+        def falls_short(x: Array) -> np.ndarray:
+            """Whether D' and the worth of one more token are below what balances as fresh tokens would."""
+            worth = np.maximum((cells.effective(x + h) - cells.effective(x - h)) / (2 * h), 1e-300)
+            return cells.effective(x) - np.log(worth) / beta < fresh
+
+        d = last_true(falls_short, low=np.full_like(d, few), high=np.full_like(d, many))
     d = np.clip(d, few, many)
     before, after = _steps(few, float(d[0]))[:-1], _steps(float(d[-1]), many)[1:]
     n = np.concatenate([np.full_like(before, small), n, np.full_like(after, large)])
     d = np.concatenate([before, d, after])
-    return Path(n, d) if len(n) > 1 else Path(n.repeat(2), d.repeat(2))
-
-
-def _balanced_tokens(ensemble: LawEnsemble, n: Array, *, forward: Transform) -> Array:
-    """Mean over laws of the ln D that is compute-optimal for each ln N, data seen once."""
-    h = 1e-4
-    slope = (np.log(forward(np.exp(n + h))) - np.log(forward(np.exp(n - h)))) / (2 * h)
-    c = {k: v[:, None] for k, v in ensemble.plain.items()}
-    ratio = c["log_B"] + np.log(c["beta"]) - c["log_A"] - np.log(c["alpha"])
-    return np.mean((c["alpha"] * n + ratio + np.log(slope)) / c["beta"], axis=0)
-
-
-def _repeated_tokens(d: Array, effective: Transform, beta: float, limits: tuple[float, float]) -> Array:
-    """Ln D for which D' and the worth of one more token balance as fresh tokens d would."""
-    h = 1e-4
-
-    def falls_short(x: Array) -> np.ndarray:
-        worth = np.maximum((effective(x + h) - effective(x - h)) / (2 * h), 1e-300)
-        return effective(x) - np.log(worth) / beta < d
-
-    return last_true(falls_short, low=np.full_like(d, limits[0]), high=np.full_like(d, limits[1]))
+    return (n, d) if len(n) > 1 else (n.repeat(2), d.repeat(2))
 
 
 def _steps(low: float, high: float) -> Array:
@@ -455,44 +375,49 @@ def _steps(low: float, high: float) -> Array:
     return np.linspace(low, high, int(np.ceil((high - low) / _PATH_SPACING)) + 1)
 
 
-def search(cells: StudentBudgets, bounds: Bounds, *, is_repeated: bool) -> Found:
+def search(cells: StudentBudgets, bounds: Bounds) -> Found:
     """Ln N_T, ln D_T and the mean student loss of the best teacher of each cell; the loss is inf where none is."""
+    (small, large), (few, many) = bounds.params, bounds.tokens
     if not cells.shares.delta_pre and not cells.shares.delta_lgt:
-        effective = cells.effective if is_repeated else None
-        return _along(cells, cheapest(cells.ensemble, bounds, forward=cells.forward, effective_tokens=effective))
+        return _along(cells, *_cheapest(cells, bounds))
+    largest = np.clip(_largest_paid(cells, bounds), small, large)
     if not cells.shares.delta_pre and agree_on_teachers(cells.ensemble):
-        return _on_rim(_Rim.of(cells, overtrained(bounds), bounds))
-    rim = _Rim.of(cells, edges(bounds), bounds)
-    if not bounds.has_inside:
+        return _on_rim(_Rim(cells, bounds, largest, _OVERTRAINED))
+    rim = _Rim(cells, bounds, largest, _ALL_EDGES)
+    if not (small < large and few < many):  # size or tokens are given: every teacher lies on the edge
         return _on_rim(rim)
     inside = _inside(cells, bounds)
     return _lowest_of([inside, _on_rim(rim, within=inside[2])])
 
 
-def _along(cells: StudentBudgets, path: Path) -> Found:
-    """The best teacher on a path."""
-    x = lowest(lambda x: cells.at_teacher(*path.at(x)), low=0.0, high=path.end, ndim=1, points=len(path.n))
-    n, d = path.at(np.broadcast_to(x, cells.n.shape))
+def _along(cells: StudentBudgets, path_n: Array, path_d: Array) -> Found:
+    """The best teacher on a polygon, whose vertices are close enough to be the grid of a search."""
+    vertices = np.arange(len(path_n))
+
+    def at(x: Array) -> tuple[Array, Array]:
+        return np.interp(x, vertices, path_n), np.interp(x, vertices, path_d)
+
+    high = float(vertices[-1])
+    x = lowest(lambda x: cells.at_teacher(*at(x)), low=0.0, high=high, ndim=1, points=len(vertices))
+    n, d = at(np.broadcast_to(x, cells.n.shape))
     return _lowest_of([(n, d, cells.at_teacher(n, d))])
+
+
+_OVERTRAINED = ("smallest", "most tokens", "fewest student tokens")
+_ALL_EDGES = ("smallest", "most tokens", "fewest tokens", "largest", "fewest student tokens")
+"""Lines of teachers: those of one bound of the box, and those that leave the student its fewest tokens and no more."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Rim:
-    """The edges of what is allowed: lines of teachers within the bounds, and the fewest student tokens."""
+    """The edges of what is allowed; the coordinate along each goes from 0 to 1."""
 
     cells: StudentBudgets
-    lines: Edges
     bounds: Bounds
     largest: Array
     """Ln N_T of the largest teacher that can be paid, shape (k,)."""
-    chosen: tuple[int, ...]
-    """Lines to look at; the one after the last of `lines` is that of the fewest student tokens."""
-
-    @classmethod
-    def of(cls, cells: StudentBudgets, lines: Edges, bounds: Bounds) -> "_Rim":
-        """All lines."""
-        largest = np.clip(_largest_paid(cells, bounds), *bounds.params)
-        return cls(cells, lines, bounds, largest, tuple(range(lines.count + 1)))
+    chosen: tuple[str, ...]
+    """Lines to look at, of `_ALL_EDGES`."""
 
     def at(self, x: Array) -> tuple[Array, Array]:
         """Ln N_T and ln D_T, with the lines on the last axis but one; x there has all of them, or one for all."""
@@ -504,18 +429,16 @@ class _Rim:
 
     def part(self, index: Indices, chosen: Indices) -> "_Rim":
         """Some cells and some lines."""
-        return replace(self, cells=self.cells.pick(index), largest=self.largest[index], chosen=tuple(chosen.tolist()))
+        lines = tuple(self.chosen[i] for i in chosen)
+        return replace(self, cells=self.cells.pick(index), largest=self.largest[index], chosen=lines)
 
-    def _line(self, line: int, x: Array) -> tuple[Array, Array]:
-        if line == self.lines.count:
-            return self._fewest_tokens(x)
-        (n, d), (n_stop, d_stop) = self.lines.start[:, line, 0], self.lines.stop[:, line, 0]
-        return n + (n_stop - n) * x, d + (d_stop - d) * x
-
-    def _fewest_tokens(self, x: Array) -> tuple[Array, Array]:
-        """Teachers that leave the student its fewest tokens and no more, as far as they are within the bounds."""
-        (few, many), small = self.bounds.tokens, self.bounds.params[0]
-        if not self.cells.shares.delta_pre:
+    def _line(self, line: str, x: Array) -> tuple[Array, Array]:
+        (small, large), (few, many) = self.bounds.params, self.bounds.tokens
+        if line in ("smallest", "largest"):
+            return (small if line == "smallest" else large) + 0 * x, few + (many - few) * x
+        if line in ("fewest tokens", "most tokens"):
+            return small + (large - small) * x, (few if line == "fewest tokens" else many) + 0 * x
+        if not self.cells.shares.delta_pre:  # the line of the fewest student tokens, as far as it is within the bounds
             return self.largest + 0 * x, few + (many - few) * x
         n = small + (self.largest - small) * x
         price = self.cells.price(n)
@@ -535,17 +458,11 @@ def _on_rim(rim: _Rim, within: Array | None = None) -> Found:
     some = np.flatnonzero(is_near.any(axis=0))
     if len(some):
         part = rim.part(some, np.flatnonzero(is_near[:, some].any(axis=1)))
-        n[some], d[some], loss[some] = _searched(part)
+        x = lowest(lambda x: part.cells.at_teacher(*part.at(x)), low=0.0, high=1.0, ndim=2, points=_EDGE_POINTS)
+        near_n, near_d = part.at(np.broadcast_to(x, (len(part.chosen), len(some))))
+        on_lines = zip(near_n, near_d, part.cells.at_teacher(near_n, near_d), strict=True)
+        n[some], d[some], loss[some] = _lowest_of(list(on_lines))
     return n, d, loss
-
-
-def _searched(rim: _Rim) -> Found:
-    """The best teacher on any of its lines, each searched whole."""
-    cells = rim.cells
-    x = lowest(lambda x: cells.at_teacher(*rim.at(x)), low=0.0, high=1.0, ndim=2, points=_EDGE_POINTS)
-    n, d = rim.at(np.broadcast_to(x, (len(rim.chosen), len(cells.n))))
-    loss = cells.at_teacher(n, d)
-    return _lowest_of(list(zip(n, d, loss, strict=True)))
 
 
 def _scouts(cells: StudentBudgets) -> StudentBudgets:
@@ -605,8 +522,8 @@ def _range_of_division(cells: StudentBudgets, bounds: Bounds, price: Array) -> t
     low, high = (cells.teacher_training(price, np.asarray(d)) / cells.compute for d in bounds.tokens)
     high = np.minimum(high, most)
     is_open = high > low
-    first, last = (
-        _odds(np.where(is_open, share, 0.5), np.where(is_open, np.maximum(1 - share, least), 0.5))
+    first, last = (  # ln of the odds; `least` is the rest of a share so near one that 1 - share is rounded to nothing
+        np.log(np.where(is_open, share, 0.5)) - np.log(np.where(is_open, np.maximum(1 - share, least), 0.5))
         for share in (low, high)
     )
     return first, last, is_open
@@ -624,11 +541,6 @@ def _largest_paid(cells: StudentBudgets, bounds: Bounds) -> Array:
 def _outside(n: Array, d: Array, bounds: Bounds, by: float) -> Mask:
     (small, large), (few, many) = bounds.params, bounds.tokens
     return (n < small - by) | (n > large + by) | (d < few - by) | (d > many + by)
-
-
-def _odds(share: Array, rest: Array) -> Array:
-    """Ln of a share over the rest, which is given for itself: 1 - share of a share near one is rounded to nothing."""
-    return np.log(share) - np.log(rest)
 
 
 def _lowest_of(found: list[Found]) -> Found:

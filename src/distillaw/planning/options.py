@@ -28,13 +28,7 @@ from distillaw.errors import ConfigError
 from distillaw.laws.base import Array
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.search import lowest_on_grids
-from distillaw.planning.bills import (
-    effective_tokens,
-    shares_of,
-    student_tokens_worth,
-    tokens_bought,
-    tokens_for,
-)
+from distillaw.planning.bills import effective_tokens, shares_of, student_tokens_worth, tokens_bought, tokens_for
 from distillaw.planning.optimum import OptimalPlan, optimal_distillation
 from distillaw.planning.phrases import say
 from distillaw.planning.situation import (
@@ -231,28 +225,17 @@ def _train_teacher(choice: _Choice) -> list[Option]:
 
         def losses(log_sizes: Array) -> Array:
             found = _distilled_by_best(choice, np.exp(log_sizes), shares)
-            pull = 1 + choice.size_prior * np.log(found.student_tokens / (USUAL_RATIO * np.exp(log_sizes))) ** 2
-            return np.nan_to_num(found.student_loss * pull, nan=np.inf)
+            return np.nan_to_num(found.student_loss * choice.pull(np.exp(log_sizes), found.student_tokens), nan=np.inf)
 
         size = float(np.exp(lowest_on_grids(losses, np.log(SMALLEST_STUDENT), np.log(high), zooms=choice.zooms)))
     best = _distilled_by_best(choice, np.array([size]), shares)
     if not np.isfinite(best.student_loss[0]) or best.student_tokens_at_bound[0] < 0:
         return []  # nothing is paid for, or the laws give all to the teacher and leave the student untrained
     params, tokens = float(best.teacher_params[0]), float(best.teacher_tokens[0])
-    teacher = Teacher(
-        name=say("trained teacher", params=params, tokens=tokens),
-        params=params,
-        tokens=tokens,
-        exists=False,
-    )
-    return [
-        Option(
-            kind="train-teacher",
-            teacher=teacher,
-            student_params=size,
-            student_tokens=float(best.student_tokens[0]),
-        )
-    ]
+    name = say("trained teacher", params=params, tokens=tokens)
+    teacher = Teacher(name=name, params=params, tokens=tokens, exists=False)
+    left = float(best.student_tokens[0])
+    return [Option(kind="train-teacher", teacher=teacher, student_params=size, student_tokens=left)]
 
 
 def _distilled_by_best(choice: _Choice, sizes: Array, shares: CostShares) -> OptimalPlan:
@@ -289,8 +272,9 @@ def _distil_then_pretrain(situation: Situation, ensemble: LawEnsemble, pure: Opt
     if not 0.03 < share < 0.97:
         return []
     tokens = float(_tokens_at_shares(situation, pure, np.array([share]))[0])
-    shared = {"student_tokens": tokens, "distilled_share": share, "is_speculative": True}
-    return [replace(pure, kind="distil-then-pretrain", **shared)]
+    return [
+        replace(pure, kind="distil-then-pretrain", student_tokens=tokens, distilled_share=share, is_speculative=True)
+    ]
 
 
 def _tokens_at_shares(situation: Situation, pure: Option, distilled: Array) -> Array:
@@ -328,9 +312,8 @@ def option_loss(ensemble: LawEnsemble, situation: Situation, option: "Option") -
     known = option.teacher.loss is not None
     spread = option.teacher.loss_se if known else option.teacher.law_error * float(np.exp(t).mean())
     if option.kind == "distil-then-pretrain":
-        after, pure = handed_over(
-            ensemble, situation, option, np.array([option.student_tokens]), np.array([option.distilled_share])
-        )
+        tokens, share = np.array([option.student_tokens]), np.array([option.distilled_share])
+        after, pure = handed_over(ensemble, situation, option, tokens, share)
         claim = float(np.abs(after - pure).mean())
         return OptionLoss(loss=after[:, 0], teacher_loss=np.exp(t), sd=claim)
     low, middle, high = (np.exp(ensemble.log_distilled(n, d, np.log(np.exp(t) + s))) for s in (-spread, 0.0, spread))
@@ -361,12 +344,7 @@ def handed_over(
 ) -> tuple[Array, Array]:
     """Losses (m, k) after distilling on a share of the tokens and going on alone, and of the better pure strategy.
 
-    Args:
-        ensemble: m laws.
-        situation: says how repeats count.
-        option: names the student and the teacher.
-        tokens: (k,), in all.
-        distilled: (k,), share that comes with the teacher's targets.
+    `tokens` (k,) are those in all, `distilled` (k,) the share that comes with the teacher's targets.
     """
     assert option.teacher is not None
     n = np.full((1, 1), np.log(option.student_params))

@@ -25,12 +25,7 @@ SEED_SOURCES = {
 
 
 def paired_evidence(
-    situation: Situation,
-    record: StudyRecord,
-    teachers: Sequence[Teacher],
-    *,
-    level: float,
-    rng: np.random.Generator,
+    situation: Situation, record: StudyRecord, teachers: Sequence[Teacher], *, level: float, rng: np.random.Generator
 ) -> Evidence:
     """What the study measured at the target, or why it is silent.
 
@@ -56,8 +51,7 @@ def paired_evidence(
     if points is None or not points[1]:
         budgets = ", ".join(budget_text(b) for b in arms[0].runs)
         return _silent(
-            "NOT_RUN",
-            f"no pair within reach of the tokens asked for (this student was run on {budgets} tokens)",
+            "NOT_RUN", f"no pair within reach of the tokens asked for (this student was run on {budgets} tokens)"
         )
     gain = measure_gain(record, *points, rng=rng)
     if gain is None:
@@ -99,15 +93,7 @@ def _evidence(
 ) -> Evidence:
     share = gain.posterior.share_best()
     rows = tuple(
-        _row(
-            situation,
-            point,
-            wanted[_run_id(point)],
-            gain,
-            level,
-            gain=gain.interval(j, level),
-            share=float(share[j]),
-        )
+        _row(situation, point, wanted[_run_id(point)], gain, level, gain=gain.interval(j, level), share=float(share[j]))
         for j, point in enumerate(gain.candidates)
     )
     best = gain.candidates[gain.posterior.best]

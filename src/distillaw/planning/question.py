@@ -121,8 +121,7 @@ class PlanQuestion:
         ),
     ] = None
     teacher_params: Annotated[
-        Sequence[Count] | None,
-        OptionHelp("Size of each teacher (non-embedding), needed to price its logits."),
+        Sequence[Count] | None, OptionHelp("Size of each teacher (non-embedding), needed to price its logits.")
     ] = None
     teacher_tokens: Annotated[
         Sequence[Count] | None, OptionHelp("Tokens each teacher was (or would be) trained on.")
@@ -191,12 +190,10 @@ class PlanQuestion:
         OptionHelp("Which of the teacher's costs this student pays; inference by default."),
     ] = None
     delta_lgt: Annotated[
-        float | None,
-        OptionHelp("Share of the teacher's forward passes paid here, 0 to 1, instead of the scenario's."),
+        float | None, OptionHelp("Share of the teacher's forward passes paid here, 0 to 1, instead of the scenario's.")
     ] = None
     delta_pre: Annotated[
-        float | None,
-        OptionHelp("Share of the teacher's pretraining paid here, 0 to 1, instead of the scenario's."),
+        float | None, OptionHelp("Share of the teacher's pretraining paid here, 0 to 1, instead of the scenario's.")
     ] = None
     logits: Annotated[
         Literal["online", "stored"],
@@ -214,8 +211,7 @@ class PlanQuestion:
         OptionHelp("Laws to consult first: published names, or files of `distillaw fit --out`."),
     ] = None
     published: Annotated[
-        bool | Sequence[str],
-        OptionHelp("Ask no published law that --law does not name.", negates="no-published"),
+        bool | Sequence[str], OptionHelp("Ask no published law that --law does not name.", negates="no-published")
     ] = True
     metric: Annotated[
         str | None,
@@ -242,14 +238,7 @@ class PlanQuestion:
 
     def __post_init__(self) -> None:
         """One value where several may be given is a list of one: text is not its letters."""
-        for name in (
-            "teachers",
-            "teacher_loss",
-            "teacher_params",
-            "teacher_tokens",
-            "student_loss",
-            "score_at",
-        ):
+        for name in ("teachers", "teacher_loss", "teacher_params", "teacher_tokens", "student_loss", "score_at"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, str) or not isinstance(value, Iterable)):
                 object.__setattr__(self, name, (value,))
@@ -278,7 +267,7 @@ def situation_of(question: PlanQuestion, record: StudyRecord | None = None, *, m
         VocabularyError: teachers with several tokenizers.
     """
     q = question
-    device_of(q)  # a slip in a name is said before anything else
+    device = device_of(q)  # a slip in a name is said before anything else
     if not 0.5 <= q.level < 1:
         raise ConfigError(say("level", level=q.level))
     _refuse_idle(q)
@@ -286,7 +275,12 @@ def situation_of(question: PlanQuestion, record: StudyRecord | None = None, *, m
     teachers = _teachers(q)
     if not (q.may_train_teacher or teachers or more_to_come or record is not None):
         raise ConfigError(say("no teacher left"))
-    compute, how = _compute(q)
+    compute, how = _read(q.compute, "compute"), ""
+    if q.device_hours is not None or q.money is not None:
+        if q.compute is not None:
+            raise ConfigError("give one budget: compute, device-hours or money")
+        assert device is not None  # hours and money are of one
+        compute, how = device.buys(device_hours=q.device_hours, money=q.money)
     scenario = q.scenario or "inference"
     situation = Situation(
         student_params=params,
@@ -308,24 +302,14 @@ def situation_of(question: PlanQuestion, record: StudyRecord | None = None, *, m
     )
     if situation.recipe.top_k is not None and situation.recipe.top_k >= situation.vocab:
         raise ConfigError(say("recipe whole", count=situation.recipe.top_k, vocab=situation.vocab))
-    if q.start == "pruned":
-        _refuse_no_cut(situation)
+    if q.start == "pruned":  # of a teacher that is larger than the student
+        if params is None:
+            raise ConfigError(say("start needs size"))
+        largest = max((t.params or math.inf for t in teachers), default=math.inf)
+        if largest <= params:
+            raise ConfigError(say("start needs larger", largest=largest, params=params))
     _refuse_unshared(of_study(situation, record), more_to_come=more_to_come)
     return situation
-
-
-def _refuse_no_cut(situation: Situation) -> None:
-    """Refuse a start as a cut of a teacher that is no larger than the student.
-
-    Raises:
-        ConfigError: so it is, or no size was given.
-    """
-    size = situation.student_params
-    if size is None:
-        raise ConfigError(say("start needs size"))
-    sizes = [t.params or math.inf for t in situation.teachers]
-    if sizes and max(sizes) <= size:
-        raise ConfigError(say("start needs larger", largest=max(sizes), params=size))
 
 
 def with_measured(
@@ -342,18 +326,10 @@ def with_measured(
 
 
 def _recipe(q: PlanQuestion) -> Recipe:
-    given = {
-        "weight": None if q.distill_weight == "tuned" else q.distill_weight,
-        "is_said": q.distill_weight is not None,
-        "is_tuned": q.distill_weight == "tuned",
-        "schedule": q.schedule,
-        "policy": q.policy,
-        "temperature": q.temperature,
-        "top_k": q.top_k,
-        "top_p": q.top_p,
-        "divergence": q.divergence,
-    }
-    return Recipe(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    given = {name: getattr(q, name) for name in ("schedule", "policy", "temperature", "top_k", "top_p", "divergence")}
+    given["weight"] = None if q.distill_weight == "tuned" else q.distill_weight
+    said = {"is_said": q.distill_weight is not None, "is_tuned": q.distill_weight == "tuned"}
+    return Recipe(**said, **{name: value for name, value in given.items() if value is not None})
 
 
 def _read(value: Count | None, name: str) -> float | None:
@@ -379,17 +355,6 @@ def _student(q: PlanQuestion, record: StudyRecord | None) -> tuple[float | None,
             "target); without --student the best size for --compute is searched, up to --max-student"
         )
     return params, tokens
-
-
-def _compute(q: PlanQuestion) -> tuple[float | None, str]:
-    """FLOP and how the user said it; None where tokens are the budget."""
-    if q.device_hours is None and q.money is None:
-        return _read(q.compute, "compute"), ""
-    if q.compute is not None:
-        raise ConfigError("give one budget: compute, device-hours or money")
-    device = device_of(q)
-    assert device is not None  # hours and money are of one
-    return device.buys(device_hours=q.device_hours, money=q.money)
 
 
 def device_of(question: PlanQuestion) -> Device | None:
@@ -430,8 +395,7 @@ def _shares(q: PlanQuestion, scenario: str) -> CostShares | None:
     if usual is None:
         return None  # the situation refuses it, by its name
     return CostShares(
-        usual.delta_lgt if q.delta_lgt is None else q.delta_lgt,
-        usual.delta_pre if q.delta_pre is None else q.delta_pre,
+        usual.delta_lgt if q.delta_lgt is None else q.delta_lgt, usual.delta_pre if q.delta_pre is None else q.delta_pre
     )
 
 
@@ -511,11 +475,7 @@ def _teachers(q: PlanQuestion) -> tuple[Teacher, ...]:
 
 
 def _self(q: PlanQuestion) -> Teacher:
-    """The student itself, trained before: born again.
-
-    Raises:
-        ConfigError: nothing says its size or tokens.
-    """
+    """The student itself, trained before: born again."""
     params, tokens = _read(q.student_params, "student"), _read(q.student_tokens, "tokens")
     if params is None or tokens is None:
         raise ConfigError(say("self needs"))
@@ -544,26 +504,13 @@ def _listed(q: PlanQuestion) -> list[Teacher]:
         trained_on = parse_count(tokens[j], name="--teacher-tokens") if tokens else None
         # beside a baseline of one's own the text is known, and what a teacher that is there has read is not
         is_foreign = bool(q.student_loss) and loss is None and not q.train_teacher
-        found.append(
-            Teacher(
-                name=name,
-                params=size,
-                loss=loss,
-                tokens=trained_on,
-                exists=not q.train_teacher,
-                models=q.ensemble or 1,
-                estimate_error=FOREIGN_TEXT_ERROR if is_foreign else None,
-            )
-        )
+        how = {"exists": not q.train_teacher, "estimate_error": FOREIGN_TEXT_ERROR if is_foreign else None}
+        found.append(Teacher(name=name, params=size, loss=loss, tokens=trained_on, models=q.ensemble or 1, **how))
     return found
 
 
 def _refuse_idle(q: PlanQuestion) -> None:
-    """Fields that cannot act beside the others; lest someone believes that they did something.
-
-    Raises:
-        ConfigError: names the option, what it needs, and what to do.
-    """
+    """Refuse fields that cannot act beside the others, lest someone believes that they did something."""
     is_served = q.serve_memory is not None or q.serve_latency is not None
     says_all = q.delta_lgt is not None and q.delta_pre is not None
     served = "it belongs to --serve-memory 8e9, or --serve-latency with --serve-bandwidth"
@@ -576,12 +523,7 @@ def _refuse_idle(q: PlanQuestion) -> None:
             "it belongs to --serve-latency 0.02",
         ),
         (q.weight_bytes, is_served, f"--weight-bytes {q.weight_bytes}", served),
-        (
-            q.scenario,
-            not says_all,
-            f"--scenario {q.scenario}",
-            "--delta-lgt and --delta-pre say all that it would",
-        ),
+        (q.scenario, not says_all, f"--scenario {q.scenario}", "--delta-lgt and --delta-pre say all that it would"),
         (
             q.train_teacher or None,
             bool(q.teacher_params and q.teacher_tokens),
@@ -601,10 +543,6 @@ def _refuse_idle(q: PlanQuestion) -> None:
 
 def _refuse_unshared(situation: Situation, *, more_to_come: bool) -> None:
     """Several students where no bill is one for all of them: a teacher's training, or stored logits.
-
-    Args:
-        situation: the question in numbers, with the teachers of its study.
-        more_to_come: whether teachers that exist will be measured.
 
     Raises:
         ConfigError: says what they could share.

@@ -108,11 +108,6 @@ class Recipe:
         """Whether targets leave out a part of the vocabulary."""
         return self.top_k is not None or self.top_p is not None
 
-    @property
-    def softened(self) -> float:
-        """Share of a positive gain that the temperature leaves."""
-        return SOFTENED if self.temperature > SOFT else 1.0
-
     def readings(self, doubt: Learnt, start: str) -> tuple[float, ...]:
         """Shares of a negative gain that the weight leaves, each as likely as the others.
 
@@ -126,13 +121,8 @@ class Recipe:
         return (1.0,) * alone + (0.0,) * (READINGS - alone)
 
     @property
-    def held(self) -> float:
-        """Share of a positive gain that the schedule leaves."""
-        return HELD if self.is_handed_over else 1.0
-
-    @property
     def held_sd(self) -> float:
-        """Its standard deviation, as a share of itself."""
+        """Standard deviation of the share of a positive gain that the schedule leaves, as a share of itself."""
         return HELD_SD / HELD if self.is_handed_over else 0.0
 
     @property
@@ -147,9 +137,10 @@ class Recipe:
         return min(max(by_ids, by_mass, 0.0), 1.0)
 
     def gained(self, doubt: Learnt, vocab: int) -> float:
-        """Share of a positive gain."""
-        whole = 1 + self.truncation(vocab) * (doubt.truncated - 1)
-        return self.weight * self.softened * self.held * whole
+        """Share of a positive gain that weight, temperature, schedule and truncation leave."""
+        softened = SOFTENED if self.temperature > SOFT else 1.0
+        held = HELD if self.is_handed_over else 1.0
+        return self.weight * softened * held * (1 + self.truncation(vocab) * (doubt.truncated - 1))
 
     def truncated_sd(self, doubt: Learnt, vocab: int) -> float:
         """Standard deviation, as a share of the loss, that cut targets add at the full weight."""

@@ -96,7 +96,11 @@ def switching_values(
         trains_teacher: whether the best distillation trains its teacher. If not, that is searched again only where
             more students or another scenario make it cheaper: it takes most of the time.
     """
-    search = _SwitchSearch(sources=_heard(sources), verdict=verdict)
+    if not all(v.ensemble is None or v.is_refused for v in sources.voices):
+        # without the laws that never decide and never choose what is free: they only take time
+        heard = [replace(v, ensemble=None) if v.is_refused else v for v in sources.voices]
+        sources = replace(sources, voices=heard)
+    search = _SwitchSearch(sources=sources, verdict=verdict)
     if search.sketch(situation) != verdict:
         return []  # runs decided against the laws that are asked here, or it is a hair's breadth: every step would flip
     with_training = situation.may_train_teacher and (trains_teacher or not situation.teachers)
@@ -106,14 +110,6 @@ def switching_values(
     found += search.scenarios(situation)
     found += search.single_teachers(situation)
     return sorted(found, key=lambda flip: flip.distance)
-
-
-def _heard(sources: Sources) -> Sources:
-    """Without the laws that never decide and never choose what is free, where there are others: they only take time."""
-    if all(v.ensemble is None or v.is_refused for v in sources.voices):
-        return sources
-    voices = [replace(v, ensemble=None) if v.is_refused else v for v in sources.voices]
-    return replace(sources, voices=voices)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,15 +152,8 @@ class _SwitchSearch:
             asked = _asked(moved, then)
             verdict = None if asked is None or then == moved.now else self.other(asked, is_sketched=True)
             if verdict is not None:
-                return SwitchingValue(
-                    input=moved.name,
-                    now=moved.now,
-                    then=then,
-                    verdict=verdict,
-                    distance=moved.distance(then),
-                    sentence=_then(moved.text(then), verdict),
-                    teacher=moved.teacher,
-                )
+                far, text = moved.distance(then), moved.text(then)
+                return _switch(moved.name, moved.now, then, verdict, text, distance=far, teacher=moved.teacher)
         return None
 
     def _candidates(self, sketched: Callable[[float], str | None], steps: Sequence[float]) -> Iterator[float]:
@@ -174,21 +163,15 @@ class _SwitchSearch:
             found = sketched(step)
             if found is None:
                 return
-            if found != self.verdict:
-                edge = self._edge(sketched, same, step)
-                yield from (edge + share * (step - edge) for share in _ONWARDS)
-                return
-            same = step
-
-    def _edge(self, sketched: Callable[[float], str | None], same: float, other: float) -> float:
-        for _ in range(_HALVINGS):
-            middle = (same + other) / 2
-            found = sketched(middle)
-            if found is None or found == self.verdict:
-                same = middle
-            else:
-                other = middle
-        return other
+            if found == self.verdict:
+                same = step
+                continue
+            edge = step
+            for _ in range(_HALVINGS):
+                middle = (same + edge) / 2
+                same, edge = (middle, edge) if sketched(middle) in (None, self.verdict) else (same, middle)
+            yield from (edge + share * (step - edge) for share in _ONWARDS)
+            return
 
     def scenarios(self, situation: Situation) -> list[SwitchingValue]:
         """The other cost scenarios; none where shares of costs were given."""
@@ -199,7 +182,7 @@ class _SwitchSearch:
             then = self.other(replace(situation, scenario=name)) if name != situation.scenario else None
             if then is not None:
                 text = say("scenario was", then=name, now=situation.scenario)
-                found.append(_other("scenario", situation.scenario, name, then, text))
+                found.append(_switch("scenario", situation.scenario, name, then, text))
         return found
 
     def single_teachers(self, situation: Situation) -> list[SwitchingValue]:
@@ -212,7 +195,7 @@ class _SwitchSearch:
             then = self.other(replace(situation, teachers=[teacher]))
             if then is not None:
                 text = say("only", teacher=teacher.called)
-                found.append(_other("teacher", ", ".join(names), teacher.name, then, text))
+                found.append(_switch("teacher", ", ".join(names), teacher.name, then, text))
         return found
 
 
@@ -284,12 +267,18 @@ def _asked(moved: _Input, value: float) -> Situation | None:
         return None
 
 
-def _other(moved: str, now: str, then: str, verdict: str, text: str) -> SwitchingValue:
-    """A change that is no number: as far away as a factor e."""
+def _switch(
+    moved: str,
+    now: float | str,
+    then: float | str,
+    verdict: str,
+    text: str,
+    *,
+    distance: float = math.e,
+    teacher: str | None = None,
+) -> SwitchingValue:
+    """A change with its sentence; one that is no number is as far away as a factor e."""
+    said = say("then", text=text, words=WORDS[verdict].then)
     return SwitchingValue(
-        input=moved, now=now, then=then, verdict=verdict, distance=math.e, sentence=_then(text, verdict)
+        input=moved, now=now, then=then, verdict=verdict, distance=distance, sentence=said, teacher=teacher
     )
-
-
-def _then(text: str, verdict: str) -> str:
-    return say("then", text=text, words=WORDS[verdict].then)

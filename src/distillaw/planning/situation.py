@@ -187,7 +187,10 @@ class Situation:
         if self.students_served < 1:
             raise ConfigError(say("students served", count=self.students_served))
         self._check_size()
-        self._check_tokenizers()
+        # losses per token of different tokenizers are different units, and a student has one vocabulary
+        named = {t.tokenizer for t in self.teachers if t.tokenizer is not None}
+        if len(named) > 1:
+            raise VocabularyError(say("tokenizers", count=len(named), names=", ".join(sorted(named))))
 
     def _check_size(self) -> None:
         """A size that is a size, and a budget that trains it at all."""
@@ -197,28 +200,15 @@ class Situation:
                 raise ConfigError(say("largest is best"))
             return
         check_size(size)
-        if self.student_params is None:
-            if self.student_tokens is not None:
-                self._check_ratio(self.student_tokens, size)
-            return
         # a size that was searched in its logarithm may end a rounding above the limit
-        if self.max_params is not None and size > self.max_params * (1 + 1e-9):
+        if self.student_params and self.max_params is not None and size > self.max_params * (1 + 1e-9):
             raise ConfigError(say("over the limit", params=size, limit=self.max_params))
-        self._check_ratio(training_tokens(self, size), size)
-
-    def _check_ratio(self, tokens: float, params: float) -> None:
-        """Enough tokens per parameter to be called training."""
-        compute, served = self.compute, self.inference_tokens
+        if self.student_params is None and self.student_tokens is None:
+            return
+        tokens, compute = training_tokens(self, size), self.compute
         if tokens <= 0:
-            raise ConfigError(say("serving takes all", compute=compute, served=served, params=params))
-        given = "" if compute is None else say("given compute", compute=compute)
-        check_ratio(params, tokens, given=given)
-
-    def _check_tokenizers(self) -> None:
-        """Losses per token of different tokenizers are different units, and a student has one vocabulary."""
-        named = {t.tokenizer for t in self.teachers if t.tokenizer is not None}
-        if len(named) > 1:
-            raise VocabularyError(say("tokenizers", count=len(named), names=", ".join(sorted(named))))
+            raise ConfigError(say("serving takes all", compute=compute, served=self.inference_tokens, params=size))
+        check_ratio(size, tokens, given="" if compute is None else say("given compute", compute=compute))
 
     @property
     def size(self) -> str:
@@ -305,15 +295,10 @@ def training_tokens(situation: Situation, params: float) -> float:
 
 
 def check_plausible(what: str, value: float | None, unit: str) -> None:
-    """Refuse a slip of the pen.
-
-    Args:
-        what: as it was asked for.
-        value: None passes.
-        unit: a key of `LARGEST`.
+    """Refuse a slip of the pen: more than anything that can be planned; None passes.
 
     Raises:
-        ConfigError: larger than anything that can be planned.
+        ConfigError: says it.
     """
     if value is not None and value > LARGEST[unit]:
         raise ConfigError(say("slip", what=what, value=value, largest=LARGEST[unit], unit=unit))
@@ -354,12 +339,9 @@ def check_trained(params: float, tokens: float, who: str = "student") -> None:
 def check_losses(situation: Situation, floor: float) -> None:
     """Refuse losses of teachers and baselines that no model on this text can have.
 
-    Args:
-        situation: the question.
-        floor: the lowest irreducible loss of the laws that must judge it, nats/token of the user's text.
-
     Raises:
-        ConfigError: a loss above that of guessing, or a teacher's at or below the floor.
+        ConfigError: a loss above that of guessing, or a teacher's at or below the floor: the lowest irreducible loss of
+            the laws that must judge it, nats/token of the user's text.
     """
     guessing = math.log(situation.vocab)
     for name, losses in (
@@ -390,13 +372,7 @@ def cut_problem(teacher: Teacher, student_params: float | None, situation: Situa
 
 
 def log_head_start(situation: Situation, teacher: Teacher, *, taught: bool) -> tuple[float, float]:
-    """Ln of the head start of a cut, tokens, and its standard deviation.
-
-    Args:
-        situation: the student, of known size.
-        teacher: one without a `cut_problem`.
-        taught: whether the student learns from a teacher.
-    """
+    """Ln of the head start of a cut of a teacher without a `cut_problem`, tokens, and its standard deviation."""
     assert teacher.params and teacher.tokens and situation.student_params
     coords = (np.log(x) for x in (situation.student_params, teacher.params, teacher.tokens))
     members = situation.start_law.log_head_start(*coords, taught=taught)

@@ -58,10 +58,6 @@ class FlatRange:
     is_connected: bool
     """False: teachers elsewhere are as good, beyond a hump."""
 
-    def to_json(self) -> dict[str, object]:
-        """The range with its flags."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Valley:
@@ -110,29 +106,21 @@ class TeacherCost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TeacherCurve:
-    """A student's loss over teacher sizes: p sizes, m members."""
+class StudentCurve:
+    """A student's loss over p teachers: m members of an ensemble."""
 
-    student_params: float
-    student_tokens: float
-    sizes: Array
-    """(p,) teacher sizes N_T, ascending."""
-    teacher_tokens: Array
-    """(p,)."""
     teacher_loss: Array
-    """(m, p), nats/token."""
+    """(p,) or (m, p), nats/token."""
     student_loss: Array
     """(m, p), nats/token."""
-    mean: Array
-    """(p,), mean over members of `student_loss`."""
     supervised_loss: Array
-    """(m,), the student's own loss without a teacher."""
+    """(m,), Ltilde_S, the student's own loss without a teacher."""
     best: Valley
-    best_teacher_tokens: float
-    best_teacher_loss: float
-    """L_T of the recommended teacher, mean over members."""
-    costs: tuple[TeacherCost, ...]
-    """Half, twice, and `RATIOS` times the student's size."""
+
+    @property
+    def mean(self) -> Array:
+        """(p,), mean over members of `student_loss`."""
+        return self.student_loss.mean(0)
 
     @property
     def gain(self) -> float:
@@ -141,22 +129,32 @@ class TeacherCurve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TeacherLossCurve:
-    """A student's loss over teacher losses: p losses, m members."""
+class TeacherCurve(StudentCurve):
+    """Over teacher sizes."""
 
-    teacher_loss: Array
-    """(p,), ascending, nats/token."""
-    student_loss: Array
-    """(m, p)."""
-    mean: Array
+    student_params: float
+    sizes: Array
+    """(p,) teacher sizes N_T, ascending."""
+    teacher_tokens: Array
     """(p,)."""
-    supervised_loss: Array
-    """(m,), Ltilde_S."""
-    best: Valley
-    ratio: float
-    """Best L_T over the mean Ltilde_S."""
+    best_teacher_tokens: float
+    best_teacher_loss: float
+    """L_T of the recommended teacher, mean over members."""
+    costs: tuple[TeacherCost, ...]
+    """Half, twice, and `RATIOS` times the student's size."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherLossCurve(StudentCurve):
+    """Over teacher losses, ascending."""
+
     break_ratio: Array
     """(m,), kappa^(-f1): L_T / Ltilde_S at which a student takes up 1/e of what it could."""
+
+    @property
+    def ratio(self) -> float:
+        """Best L_T over the mean Ltilde_S."""
+        return self.best.at / float(self.supervised_loss.mean())
 
     def to_json(self) -> dict[str, object]:
         """The best loss and its standing."""
@@ -165,7 +163,7 @@ class TeacherLossCurve:
             "ratio_to_supervised": self.ratio,
             "supervised_loss": float(self.supervised_loss.mean()),
             "break": float(self.break_ratio.mean()),
-            "flat": self.best.flat.to_json(),
+            "flat": asdict(self.best.flat),
         }
 
 
@@ -215,15 +213,12 @@ def teacher_curve(
 
     best = _valley(losses, low=float(x[0]), high=float(x[-1]), margin=margin)
     at = np.log(best.at).reshape(1, 1)
-    student = losses(x[None])
     return TeacherCurve(
         student_params=float(student_params),
-        student_tokens=float(student_tokens),
         sizes=np.exp(x),
         teacher_tokens=np.exp(log_tokens(x)),
         teacher_loss=np.exp(log_teacher(x[None])),
-        student_loss=student,
-        mean=student.mean(0),
+        student_loss=losses(x[None]),
         supervised_loss=np.exp(ensemble.log_supervised(n, d))[:, 0],
         best=best,
         best_teacher_tokens=float(np.exp(log_tokens(at)).item()),
@@ -270,15 +265,11 @@ def teacher_loss_curve(
     def curve(at: Array) -> Array:
         return np.exp(ensemble.log_distilled(n, d, at))
 
-    best = _valley(curve, low=float(x[0]), high=float(x[-1]), margin=margin)
-    student = curve(x[None])
     return TeacherLossCurve(
         teacher_loss=np.exp(x),
-        student_loss=student,
-        mean=student.mean(0),
+        student_loss=curve(x[None]),
         supervised_loss=supervised,
-        best=best,
-        ratio=best.at / float(supervised.mean()),
+        best=_valley(curve, low=float(x[0]), high=float(x[-1]), margin=margin),
         break_ratio=np.exp(-ensemble.student["f1"] * ensemble.student["log_kappa"]),
     )
 
@@ -307,35 +298,25 @@ def _valley(losses: Losses, *, low: float, high: float, margin: float) -> Valley
 def _flat(mean: Losses, at: float, low: float, high: float, within: float) -> FlatRange:
     """The range around `at` in which the mean stays within a share of its lowest value."""
     bound = (1 + within) * float(mean(np.asarray(at)))
-    below, above = (_bracket(mean, at, end, bound) for end in (low, high))
-    inside, outside = (np.array(ends) for ends in zip(below.ends, above.ends, strict=True))
-    lower, upper = np.exp(last_true(lambda x: mean(x) <= bound, low=inside, high=outside))
+    inside, outside, is_open, is_connected = [], [], [], True
+    for end in (low, high):  # on either side: the points between which the mean leaves the range
+        grid = np.linspace(at, end, _POINTS)
+        out = np.flatnonzero(mean(grid) > bound)
+        first = int(out[0]) if len(out) else _POINTS
+        inside.append(grid[first - 1])
+        outside.append(grid[min(first, _POINTS - 1)])
+        is_open.append(not len(out))
+        is_connected &= len(out) == _POINTS - first  # else it comes back
+    ends = last_true(lambda x: mean(x) <= bound, low=np.array(inside), high=np.array(outside))
+    lower, upper = np.exp(ends).tolist()
     return FlatRange(
         within=within,
-        lower=float(lower),
-        upper=float(upper),
-        is_open_below=below.is_open,
-        is_open_above=above.is_open,
-        is_connected=not (below.comes_back or above.comes_back),
+        lower=lower,
+        upper=upper,
+        is_open_below=is_open[0],
+        is_open_above=is_open[1],
+        is_connected=is_connected,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Bracket:
-    """Between which points the mean leaves the range, on one side of the best."""
-
-    ends: tuple[float, float]
-    is_open: bool
-    comes_back: bool
-
-
-def _bracket(mean: Losses, at: float, end: float, bound: float) -> _Bracket:
-    grid = np.linspace(at, end, _POINTS)
-    out = np.flatnonzero(mean(grid) > bound)
-    if not len(out):
-        return _Bracket((end, end), True, False)
-    first = int(out[0])
-    return _Bracket((float(grid[first - 1]), float(grid[first])), False, len(out) < _POINTS - first)
 
 
 def _costs(
@@ -346,21 +327,18 @@ def _costs(
     others += [(f"{ratio:g} x the student", ratio * student_params) for ratio in RATIOS]
     x = np.log([best, *(size for _, size in others)])[None]
     student, teacher = losses(x), np.exp(log_teacher(x)).mean(0)
-    extra = student[:, 1:] - student[:, :1]
-    scale = float(student[:, 0].mean())
-    found = []
-    for (name, size), loss, by_member in zip(others, teacher[1:], extra.T, strict=True):
-        nats = float(by_member.mean())
-        cost = TeacherCost(
+    extra, scale = student[:, 1:] - student[:, :1], float(student[:, 0].mean())
+    return tuple(
+        TeacherCost(
             name=name,
             params=size,
             teacher_loss=float(loss),
-            nats=nats,
-            per_cent=100 * nats / scale,
+            nats=float(by_member.mean()),
+            per_cent=100 * float(by_member.mean()) / scale,
             nats_by_member=by_member,
         )
-        found.append(cost)
-    return tuple(found)
+        for (name, size), loss, by_member in zip(others, teacher[1:], extra.T, strict=True)
+    )
 
 
 def _check(ensemble: LawEnsemble, margin: float) -> None:
@@ -406,7 +384,7 @@ class TeacherRange:
             "student_loss": scale * best.student_loss,
             "at_edge": best.at_edge,
             "within": FLAT,
-            "flat": best.flat.to_json(),
+            "flat": asdict(best.flat),
             "tokens_per_param": self.tokens_per_param,
             "costs": [cost.to_json(scale) for cost in self.curve.costs],
             "sizes": self.curve.sizes.tolist(),
@@ -425,23 +403,13 @@ class TeacherRange:
 
 
 def teacher_range(situation: Situation, voice: Voice, row: Strategy, *, scale: float) -> TeacherRange:
-    """The curve for the student of a strategy, over teachers trained on as many tokens per parameter as its own.
-
-    Args:
-        situation: the question.
-        voice: the law asked.
-        row: the strategy.
-        scale: the user's losses over the law's.
-    """
+    """The curve for the student of a strategy, over teachers trained on as many tokens per parameter as its own."""
     assert voice.ensemble is not None
     teacher = row.teacher
     known = teacher is not None and teacher.params and teacher.tokens
     ratio = teacher.tokens / teacher.params if known else TOKENS_PER_PARAM  # type: ignore[union-attr, operator]
     tokens = float(student_tokens_worth(situation, row.student_tokens, taught=True))
     curve = teacher_curve(
-        voice.ensemble,
-        student_params=row.student_params,
-        student_tokens=tokens,
-        teacher_tokens_per_param=ratio,
+        voice.ensemble, student_params=row.student_params, student_tokens=tokens, teacher_tokens_per_param=ratio
     )
     return TeacherRange(curve=curve, tokens_per_param=ratio, scale=scale)

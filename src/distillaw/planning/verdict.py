@@ -20,7 +20,7 @@ from distillaw.planning.phrases import interval, nats, percent
 from distillaw.planning.sensitivity import SwitchingValue
 from distillaw.planning.situation import Situation
 from distillaw.planning.teacher_curve import TeacherRange
-from distillaw.planning.wording import crossover_sentence, equal_sentence
+from distillaw.planning.wording import Words, crossover_sentence, equal_sentence
 from distillaw.quantities import format_dollars, format_flop, format_hours, format_size
 from distillaw.runs.record import budget_text
 from distillaw.table import Column, Table, number, text
@@ -129,7 +129,7 @@ _NO_BAND = {"lower": None, "median": None, "upper": None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(Words):
     """Distil or pretrain, from which teacher, how sure, and what would change the answer."""
 
     verdict: str
@@ -145,16 +145,11 @@ class Verdict:
     """Where training without a teacher catches up, in tokens."""
     crossover_compute: Crossover | None
     """The same in FLOP."""
-    flips_if: Sequence[str]
-    """What would change the answer, in sentences."""
     flips: Sequence[SwitchingValue]
-    """The same as numbers, where they were searched."""
-    assumptions: Sequence[str]
+    """What would change the answer as numbers, where they were searched."""
     inside_range: bool
-    warnings: Sequence[str]
     regret_if_wrong: Interval
     """Nats/token."""
-    reasons: Sequence[str]
     evidence: Sequence[Evidence]
     """Every source, in order of trust."""
     headline: Evidence
@@ -170,9 +165,6 @@ class Verdict:
     situation: Situation
     """As it was judged: at equal FLOP where tokens are the budget and no teacher is at hand."""
     level: float
-    sentence: str
-    next_runs: Sequence[str]
-    next_command: str
     sources: Sources
     """Who was asked."""
     teachers: TeacherRange | None = None

@@ -71,9 +71,7 @@ class Discrepancy:
         """The standard deviation at e-folds outside by coordinate."""
         sizes = (outside.get("student_params", 0.0), outside.get("student_tokens", 0.0))
         return math.hypot(
-            self.at_home,
-            *(self.per_efold * e for e in sizes),
-            self.per_loss * outside.get("teacher_loss", 0.0),
+            self.at_home, *(self.per_efold * e for e in sizes), self.per_loss * outside.get("teacher_loss", 0.0)
         )
 
 
@@ -129,6 +127,8 @@ class Voice:
     """Whose runs were fitted; what their rates may have cost is doubted too."""
     rival: LawEnsemble | None = None
     """Another form fitted to the same runs; where the two part, neither is sure."""
+    fit: FitResult | None = None
+    """What it was made of, where that is a fit."""
 
     def outside(self, coords: Mapping[str, ArrayLike]) -> dict[str, float]:
         """`efolds_outside` of its range; sizes and tokens in pairs, where compute counts."""
@@ -174,17 +174,13 @@ class Voice:
 
 
 def find_voices(
-    record: StudyRecord | None,
-    laws: Sequence[LawLike],
-    *,
-    published_too: bool | Sequence[str],
-    without: str = "",
+    record: StudyRecord | None, laws: Sequence[LawLike], *, published_too: bool | Sequence[str], without: str = ""
 ) -> list[Voice]:
     """All voices in order of trust: laws asked for, laws of the study, surrogates, printed laws, lines.
 
     Args:
         record: the user's study, whose fitted laws speak.
-        laws: further laws to consult first: names, files of `distillaw fit --out`, or law objects.
+        laws: further laws to consult first.
         published_too: whether published laws and surrogates are consulted unasked; or the names of those that are.
         without: source of outcomes that nothing is to be learnt from.
     """
@@ -194,7 +190,13 @@ def find_voices(
     unasked = [name for name in laws_available() if not published(name).record.by_name_only]
     names = unasked if published_too is True else list(published_too or ())
     asked = {voice.source for voice in found}
-    found += [v for v in _published_voices(names) if v.source not in asked]
+    unnamed = {name: published(name) for name in names}
+    surrogates = [law for name, law in unnamed.items() if name in SURROGATES]
+    printed = [law for name, law in unnamed.items() if law.distillation is not None and name not in SURROGATES]
+    lines = [law for law in unnamed.values() if law.capacity_gap is not None]
+    together = [published_voice(_SURROGATE_SOURCE, surrogates)] if surrogates else []
+    together += [published_voice(law.name, [law]) for law in (*printed, *lines)]
+    found += [voice for voice in together if voice.source not in asked]
     known = learnt(without)
     if record is not None or any(v.kind == "fitted" and v.ensemble is not None for v in found):
         known = known.of_runs
@@ -254,10 +256,7 @@ def _study_voice(record: StudyRecord) -> Voice:
 def fitted_voice(fit: FitResult, source: str, *, plain: FitResult | None = None) -> Voice:
     """A fit as a voice; without an ensemble where it cannot answer, with the reason.
 
-    Args:
-        fit: a distillation or capacity-gap fit.
-        source: what to call it.
-        plain: the study's supervised fit, which explains why there is none behind this one.
+    `plain` is the study's supervised fit, which explains why there is none behind this one.
     """
     if not fit.is_usable or fit.curve is None:
         return _silent(source, fit.status.name, fit.remedy or fit.status.value)
@@ -265,12 +264,18 @@ def fitted_voice(fit: FitResult, source: str, *, plain: FitResult | None = None)
         why = f"the law counts {fit.params_convention} parameters, a plan non-embedding ones"
         return _silent(source, "OTHER_CONVENTION", why)
     if isinstance(fit.law, CapacityGapLine):
-        return _line_voice(source, "fitted", fit.status.name, fit.law, ())
+        return replace(_silent(source, fit.status.name, ""), line=fit.law, fit=fit)
     if not fit.curve.is_student:
         return _silent(source, "NO_DISTILLATION_LAW", f"a {fit.family} fit says nothing of teachers")
     if fit.curve.behind is None:
         why = plain.remedy if plain is not None else "fit one from more runs without a teacher"
         return _silent(source, "NO_SUPERVISED_LAW", f"no law for training alone, so no gain: {why}")
+    # What bends away from the law is in its hold-outs, which widen what it says of gains; without it published laws of
+    # the same form would answer alone, with intervals that know nothing of it (docs/verdict.md).
+    bent = fit.status.name == "MISFIT" and not fit.details.get("misfit", {}).get("of_table", True)
+    warnings = [] if fit.status.name == "CONVERGED" else [f"{source}: {fit.status.name}: {fit.remedy}"]
+    if failed := fit.failed_controls:
+        warnings.append(f"{source}: fitted while controls failed: {', '.join(failed)}")
     return Voice(
         source=source,
         kind="fitted",
@@ -279,26 +284,10 @@ def fitted_voice(fit: FitResult, source: str, *, plain: FitResult | None = None)
         discrepancy=_discrepancy_of(fit),
         note=f"{fit.nobs} rows in {fit.ngroups} independent runs",
         ensemble=_replicates(fit),
-        may_decide=_decides(fit),
-        warnings=_warnings(fit, source),
+        may_decide=bent or fit.status.name in DECISIVE,
+        warnings=tuple(warnings),
+        fit=fit,
     )
-
-
-def _decides(fit: FitResult) -> bool:
-    """Whether a fit may carry a verdict: a misfit too, unless it is of the table.
-
-    What bends away from the law is in its hold-outs, which widen what it says of gains; without it published laws of
-    the same form would answer alone, with intervals that know nothing of it (docs/verdict.md).
-    """
-    bent = fit.status.name == "MISFIT" and not fit.details.get("misfit", {}).get("of_table", True)
-    return bent or fit.status.name in DECISIVE
-
-
-def _warnings(fit: FitResult, source: str) -> tuple[str, ...]:
-    """What the fit says of itself, and what its study did not control."""
-    found = () if fit.status.name == "CONVERGED" else (f"{source}: {fit.status.name}: {fit.remedy}",)
-    failed = fit.failed_controls
-    return (*found, f"{source}: fitted while controls failed: {', '.join(failed)}") if failed else found
 
 
 def _discrepancy_of(fit: FitResult) -> Discrepancy:
@@ -340,22 +329,14 @@ def _replicates(fit: FitResult) -> LawEnsemble:
     return whole.take(np.linspace(0, size - 1, MOST_MEMBERS).astype(int))
 
 
-def _published_voices(names: Sequence[str]) -> list[Voice]:
-    laws = {name: published(name) for name in names}
-    surrogates = [law for name, law in laws.items() if name in SURROGATES]
-    printed = [law for name, law in laws.items() if law.distillation is not None and name not in SURROGATES]
-    lines = [law for law in laws.values() if law.capacity_gap is not None]
-    together = [published_voice(_SURROGATE_SOURCE, surrogates)] if surrogates else []
-    return together + [published_voice(law.name, [law]) for law in (*printed, *lines)]
-
-
 def published_voice(source: str, laws: Sequence[PublishedLaw]) -> Voice:
     """One or several published laws as a voice."""
     first = laws[0]
     warnings = tuple(f"{law.name}: {law.warnings[0]}" for law in laws if law.warnings)[: 1 if len(laws) > 1 else None]
     kind = "published" if first.record.published else "surrogate"
     if first.capacity_gap is not None:
-        return _line_voice(source, kind, "TEACHER_SIZE", first.capacity_gap, warnings)
+        silent = _silent(source, "TEACHER_SIZE", "")
+        return replace(silent, kind=kind, line=first.capacity_gap, warnings=warnings)
     assert first.distillation is not None
     is_refused = any(law.record.refuse_plan for law in laws)
     note = "shown for comparison only: its printed coefficients contradict its own paper's planning figures"
@@ -372,10 +353,6 @@ def published_voice(source: str, laws: Sequence[PublishedLaw]) -> Voice:
         members=tuple(law.name for law in laws),
         warnings=warnings,
     )
-
-
-def _line_voice(source: str, kind: str, status: str, line: CapacityGapLine, warnings: Sequence[str]) -> Voice:
-    return Voice(source=source, kind=kind, status=status, note="", ensemble=None, line=line, warnings=warnings)
 
 
 def _silent(source: str, status: str, note: str) -> Voice:

@@ -11,16 +11,7 @@ from statistics import NormalDist
 
 from distillaw.planning.bills import bill
 from distillaw.planning.caveats import assumptions, caveats
-from distillaw.planning.decision import (
-    MARGIN,
-    SURE,
-    WORDS,
-    Call,
-    EqualCompute,
-    StartCall,
-    Supposed,
-    leads_distilling,
-)
+from distillaw.planning.decision import MARGIN, SURE, WORDS, Call, EqualCompute, StartCall, Supposed, leads_distilling
 from distillaw.planning.evidence import UNSAID, Crossover, Evidence, Interval, Strategy
 from distillaw.planning.gains import ASSUMED_DOF, ASSUMED_SEED_SD
 from distillaw.planning.judging import Judged, Sources
@@ -40,6 +31,7 @@ class Words:
     sentence: str
     reasons: tuple[str, ...]
     flips_if: tuple[str, ...]
+    """What would change the answer."""
     assumptions: tuple[str, ...]
     warnings: tuple[str, ...]
     next_runs: tuple[str, ...]
@@ -59,10 +51,19 @@ def explain(
     situation, evidence, headline, answer = judged.situation, judged.evidence, judged.headline, judged.call
     level = sources.level
     runs, command = next_runs(situation, headline, answer, sources.record)
-    said = sentence(situation, headline, answer, level)
+    said = sentence(situation, headline, answer, level) + _but(answer, headline, equal)
+    if (
+        supposed is not None
+    ):  # nobody should read a verdict on a teacher to be trained without what one at hand is worth
+        is_better = supposed.call.verdict == "distil"
+        said += say("with one", distil=supposed.call.distil) if is_better else say("nor with one")
+    reasons = _reasons(evidence, headline, equal, level, supposed)
+    if start is not None:
+        compared = {"option": start.row.name, "other": start.other.name, "gain": start.gain, "share": start.pruned}
+        reasons.append(say("better start", **compared))
     return Words(
-        sentence=said + _but(answer, headline, equal) + _had_one(supposed),
-        reasons=(*_reasons(evidence, headline, equal, level, supposed), *_better_start(start)),
+        sentence=said,
+        reasons=tuple(reasons),
         flips_if=tuple(_flips(headline, answer, equal, flips)),
         assumptions=tuple(assumptions(situation, evidence, headline, sources)),
         warnings=tuple(caveats(situation, evidence, headline, sources)),
@@ -106,22 +107,6 @@ def _but(answer: Call, headline: Evidence, equal: EqualCompute | None) -> str:
     return say("at equal FLOP", words=WORDS[equal.call.verdict].at_equal_flop)
 
 
-def _had_one(supposed: Supposed | None) -> str:
-    """Nobody should read a verdict on a teacher that has to be trained without what one at hand would be worth."""
-    if supposed is None:
-        return ""
-    if supposed.call.verdict != "distil":
-        return say("nor with one")
-    return say("with one", distil=supposed.call.distil)
-
-
-def _supposed_sentence(supposed: Supposed) -> str:
-    teacher = supposed.row.teacher
-    assert teacher is not None
-    trained = "" if teacher.tokens is None else say("trained on", tokens=teacher.tokens)
-    return say("supposed", teacher=teacher.called, trained=trained, gain=supposed.gain)
-
-
 def stated(value: Interval, level: float) -> str:
     """`0.253 nats/token [0.236, 0.270] (90 % interval)`."""
     mean, band = interval(value).split(" ", 1)
@@ -139,12 +124,17 @@ def _reasons(
     how = "decided by" if headline.is_decisive else "shown"
     found = [say(how, source=headline.source, note=headline.note)]
     assert headline.pretrain is not None
-    if supposed is not None:
-        found.append(_supposed_sentence(supposed))
+    if supposed is not None and (teacher := supposed.row.teacher) is not None:
+        trained = "" if teacher.tokens is None else say("trained on", tokens=teacher.tokens)
+        found.append(say("supposed", teacher=teacher.called, trained=trained, gain=supposed.gain))
     if not headline.is_informative:
         return found
     alone = headline.best_pretrain.loss.mean
-    found.append(say("losses", distilled=best.loss.mean, teacher=_teacher(best), alone=alone))
+    assert best.teacher is not None
+    teacher = best.teacher.called
+    if best.teacher_loss is not None:
+        teacher = say("teacher of loss", teacher=teacher, loss=best.teacher_loss)
+    found.append(say("losses", distilled=best.loss.mean, teacher=teacher, alone=alone))
     judged = [row for row in headline.distil if not row.is_speculative]
     if best.share_best is not None and len(judged) > 1:
         which = "best of measured" if headline.kind == "measured" else "best of"
@@ -153,25 +143,11 @@ def _reasons(
         found.append(equal_sentence(equal))
     band = headline.crossover
     if headline.is_decisive and band is not None:
-        found.append(_no_crossover(band) if band.median is None else crossover_sentence(band, level))
+        found.append(crossover_sentence(band, level))
     for other in evidence:
         if other.source != headline.source and other.speaks and other.is_decisive:
             found.append(say("put the gain", source=other.source, gain=other.gain(level)))
     return found
-
-
-def _better_start(start: StartCall | None) -> list[str]:
-    if start is None:
-        return []
-    said = {"option": start.row.name, "other": start.other.name, "gain": start.gain, "share": start.pruned}
-    return [say("better start", **said)]
-
-
-def _teacher(row: Strategy) -> str:
-    assert row.teacher is not None
-    if row.teacher_loss is None:
-        return row.teacher.called
-    return say("teacher of loss", teacher=row.teacher.called, loss=row.teacher_loss)
 
 
 def equal_sentence(equal: EqualCompute) -> str:
@@ -198,17 +174,14 @@ def _flips(
     return found
 
 
-def _no_crossover(band: Crossover) -> str:
-    """The middle of the draws lies outside the budgets searched: on which side, and how often."""
+def crossover_sentence(band: Crossover, level: float) -> str:
+    """Where training without a teacher catches up; or on which side of the budgets searched, and how often."""
     before, after = band.searched
+    if band.median is not None:
+        return say("catching up", caught_up=caught_up(band, level))
     if band.share_before > band.share_none:
         return say("ahead from", tokens=before, share=band.share_before, source=band.source)
     return say("not before", tokens=after, share=band.share_none, source=band.source)
-
-
-def crossover_sentence(band: Crossover, level: float) -> str:
-    """Where training without a teacher catches up; the band has a middle."""
-    return say("catching up", caught_up=caught_up(band, level))
 
 
 def caught_up(band: Crossover, level: float) -> str:
@@ -226,8 +199,8 @@ def caught_up(band: Crossover, level: float) -> str:
     )
 
 
-SCALES = (100.0, 30.0, 10.0, 3.0, 1.0)
-"""Pilots considered: the target's size and tokens divided by these."""
+SCALES = {100.0: "a hundredth", 30.0: "a thirtieth", 10.0: "a tenth", 3.0: "a third"}
+"""Pilots considered, beside the target itself: its size and tokens divided by these."""
 PILOT_SEEDS = 3
 """The fewest whose spread has more than one degree of freedom."""
 WORTH_A_PILOT = 3.0
@@ -256,10 +229,7 @@ def _first_study(situation: Situation, headline: Evidence, answer: Call) -> list
     """Nothing of the user's own has been measured: the cheapest pilot that would settle it."""
     if not headline.is_decisive:
         first = "a pilot study of your own text (`distillaw study new` lists the kinds)"
-        return [
-            first,
-            "then the target itself, with and without a teacher, in pairs: that outweighs every law",
-        ]
+        return [first, "then the target itself, with and without a teacher, in pairs: that outweighs every law"]
     gain = abs(float(headline.gain_draws.mean()))
     if answer.verdict == "too-close" and gain < answer.margin:
         return [
@@ -273,12 +243,12 @@ def _pilot(situation: Situation, headline: Evidence, gain: float, margin: float)
     """The cheapest share of the target at which pairs would decide, if the gain is what it is thought to be."""
     best, own = headline.best, headline.pretrain
     assert own is not None
-    settle = [s for s in SCALES if _would_settle(s, gain, margin, own.loss.mean)]
+    settle = [s for s in (*SCALES, 1.0) if _would_settle(s, gain, margin, own.loss.mean)]
     scale = min(settle, key=lambda s: _pilot_flop(situation, best, s)[0], default=None)
     down = scale or 1.0
     size, tokens = best.student_params / down, best.student_tokens / down
     flop, remark = _pilot_flop(situation, best, down)
-    where = f"at a {_ordinal(down)} of the size and the tokens" if down > 1 else "of the target itself"
+    where = f"at {SCALES[down]} of the size and the tokens" if down > 1 else "of the target itself"
     ratio = "" if best.teacher_loss is None else f" of {best.teacher_loss / own.loss.mean:.2f} times its own loss"
     trend = ", and at half of both to see the trend" if down > 1 else ""
     bill_of_target = best.compute["total"]
@@ -298,11 +268,6 @@ def _pilot(situation: Situation, headline: Evidence, gain: float, margin: float)
     )
 
 
-def _parts(down: float) -> tuple[float, ...]:
-    """The target itself needs no trend."""
-    return (1.0, 2.0) if down > 1 else (1.0,)
-
-
 def _pilot_flop(situation: Situation, best: Strategy, down: float) -> tuple[float, str]:
     """Pairs of runs with their logits and, where it is not at hand, a teacher shrunk like the student; and a remark."""
     teacher = best.teacher
@@ -311,7 +276,7 @@ def _pilot_flop(situation: Situation, best: Strategy, down: float) -> tuple[floa
     if is_priced and down > 1:
         teacher = replace(teacher, params=teacher.params / down, tokens=teacher.tokens / down)  # type: ignore[operator]
     flop = 0.0
-    for part in _parts(down):
+    for part in (1.0, 2.0) if down > 1 else (1.0,):  # the target itself needs no trend
         costs = bill(situation, best.student_params / down / part, best.student_tokens / down / part, teacher)
         flop += PILOT_SEEDS * (2 * (costs["student_training"] or 0.0) + (costs["teacher_logits"] or 0.0))
     if not is_priced:
@@ -319,10 +284,6 @@ def _pilot_flop(situation: Situation, best: Strategy, down: float) -> tuple[floa
     if down == 1 and teacher.exists:
         return flop, ""
     return flop + (bill(situation, best.student_params, 0.0, teacher)["teacher_training"] or 0.0), " with its teacher"
-
-
-def _ordinal(down: float) -> str:
-    return {3.0: "third", 10.0: "tenth", 30.0: "thirtieth", 100.0: "hundredth"}[down]
 
 
 def _would_settle(scale: float, gain: float, margin: float, loss: float) -> bool:
@@ -394,11 +355,8 @@ def seeds_needed(gain: float, floor: float, *, fixed: float, seed_sd: float) -> 
 
         call if gain - max(floor, se) >= t_{SURE}(2 (K - 1) + 3) se,   se^2 = fixed^2 + 2 sd^2 / K
 
-    Args:
-        gain: expected |gain|, nats/token.
-        floor: smallest gain worth having, nats/token.
-        fixed: standard error that no seed reduces: held-out documents, rates that nobody checked, curves drawn on.
-        seed_sd: paired seed noise of one run.
+    `floor` is the smallest gain worth having, `fixed` the standard error that no seed reduces (held-out documents,
+    rates that nobody checked, curves drawn on), `seed_sd` the paired seed noise of one run, all in nats/token.
     """
     for seeds in range(2, MOST_SEEDS + 1):
         se = math.sqrt(fixed**2 + 2 * seed_sd**2 / seeds)

@@ -35,7 +35,6 @@ from distillaw.verifying.frozen import (
     FrozenPrediction,
     PredictedPoint,
     TableRun,
-    frozen_points,
     point_json,
     predictions_folder,
     read_frozen,
@@ -119,13 +118,9 @@ def freeze_study(
 
 def missing_points(source: str | Path, points: Sequence[PredictedPoint]) -> list[PredictedPoint]:
     """Those of the design points that no intact file has predicted before they were run."""
-    done = frozen_points(read_frozen(predictions_folder(Path(source))))
-    return [point for point in points if not any(point.is_same(other) for other in done)]
-
-
-def is_frozen(source: str | Path, points: Sequence[PredictedPoint]) -> bool:
-    """Whether every design point has been predicted before it was run, in a file that is intact."""
-    return not missing_points(source, points)
+    intact = [one for one in read_frozen(predictions_folder(Path(source))) if one.is_intact]
+    said = [p for one in intact for p in one.predictions if p.quantity == "loss" and not p.after_the_fact]
+    return [point for point in points if not any(point.is_same(p.point) for p in said)]
 
 
 def describe(point: PredictedPoint) -> str:
@@ -344,7 +339,9 @@ def study_points(
     Raises:
         ConfigError: nothing is left to predict, or rates or teachers are not known yet.
     """
-    data = _data_of(folder)
+    data = read_json(folder / "study.json").get("data")
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{folder}: study.json does not say what text it is of; run the study up to its teachers")
     ready = _ready(load_study(study, corpus=corpus or str(data.get("corpus") or "") or None), folder)
     points = [point for point in job_points(ready.jobs, runs, holdout=holdout) if not seen_runs(point, runs)]
     for reason in ready.waiting:
@@ -370,14 +367,6 @@ def freeze_holdout(spec: StudySpec, folder: Path, say: Say = lambda line: None) 
     if left:
         found = freeze_study(folder, left)
         say(f"frozen: predictions of {len(left)} held-out students, {found.frozen.path}\nhash    {found.frozen.hash}")
-
-
-def _data_of(folder: Path) -> Mapping[str, object]:
-    """What study.json says of the text."""
-    data = read_json(folder / "study.json").get("data")
-    if not isinstance(data, Mapping):
-        raise ConfigError(f"{folder}: study.json does not say what text it is of; run the study up to its teachers")
-    return data
 
 
 def _ready(spec: StudySpec, folder: Path) -> ReadyJobs:

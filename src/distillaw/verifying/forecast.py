@@ -60,8 +60,7 @@ def law_losses(
 def _law_loss(
     name: str, law: FitResult | PublishedLaw, point: PredictedPoint, levels: Sequence[float]
 ) -> FrozenPrediction:
-    student = {"student_params": point.params, "student_tokens": point.tokens}
-    asked = {**student, "teacher_loss": point.teacher_loss}
+    asked = {"student_params": point.params, "student_tokens": point.tokens, "teacher_loss": point.teacher_loss}
     answers = {level: predict_student(name, law, **asked, level=level) for level in levels}  # type: ignore[arg-type]
     first = next(iter(answers.values()))
     intervals = {level: tuple(a["interval"]) for level, a in answers.items() if a["interval"] is not None}  # type: ignore[arg-type]
@@ -185,13 +184,9 @@ class _Plan:
         for name, points, draws in self._sources():
             for j, point in enumerate(points):
                 own = draws[:, j]
-                intervals = {}
-                for level in self._levels:
-                    tail = 50 * (1 - level)
-                    intervals[level] = (
-                        float(np.percentile(own, tail)),
-                        float(np.percentile(own, 100 - tail)),
-                    )
+                tails = {level: 50 * (1 - level) for level in self._levels}
+                ends = {level: np.percentile(own, [tail, 100 - tail]).tolist() for level, tail in tails.items()}
+                intervals = {level: (low, high) for level, (low, high) in ends.items()}
                 positive = (np.count_nonzero(own > 0) + 0.5) / (len(own) + 1)
                 yield self._prediction(name, "gain", point, float(own.mean()), intervals, float(positive))
 

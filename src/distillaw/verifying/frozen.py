@@ -393,14 +393,3 @@ def write_frozen(folder: Path, content: Mapping[str, object]) -> tuple[Frozen, b
         write_json(path, document, is_ours=False)  # it has a hash of its own, that the next file names
         path.chmod(0o444)
         return Frozen(path=path, document=document), True
-
-
-def frozen_points(files: Iterable[Frozen]) -> list[PredictedPoint]:
-    """The design points whose losses were predicted before they were measured, in intact files."""
-    return [
-        p.point
-        for one in files
-        if one.is_intact
-        for p in one.predictions
-        if p.quantity == "loss" and not p.after_the_fact
-    ]

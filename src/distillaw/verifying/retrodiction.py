@@ -206,11 +206,7 @@ def question_of(row: Outcome) -> dict[str, Any]:
     if why := _without_question(row):
         raise NotAskedError(why)
     row = _sized(row)
-    needed = [
-        "student_params",
-        "tokens_b" if "equal-flop" in row.comparison else "tokens_a",
-        "teacher_params",
-    ]
+    needed = ["student_params", "tokens_b" if "equal-flop" in row.comparison else "tokens_a", "teacher_params"]
     needed += ["teacher_b_params"] if row.teacher_b else []
     if missing := [name for name in needed if getattr(row, name) is None]:
         raise NotAskedError(f"not known: {', '.join(missing)}")
@@ -429,6 +425,7 @@ def _score(group: str, rows: Sequence[tuple[Outcome, Answer]]) -> Score:
     right = sum(answer.call == row.winner for row, answer in called)
     won = [float(row.winner == "A") for row, _ in pairs]
     base = sum(won) / len(won) if won else None
+    squares = [(probability_of(answer) - w) ** 2 for (_, answer), w in zip(pairs, won, strict=True)]
     intervals = [inside for row, answer in told if (inside := _is_inside(row, answer)) is not None]
     return Score(
         group=group,
@@ -438,7 +435,7 @@ def _score(group: str, rows: Sequence[tuple[Outcome, Answer]]) -> Score:
         right=right,
         wrong=len(called) - right,
         too_close=len(told) - len(called),
-        brier=_mean((probability_of(answer) - w) ** 2 for (_, answer), w in zip(pairs, won, strict=True)),
+        brier=sum(squares) / len(squares) if squares else None,
         share_won=base,
         base=None if base is None else base * (1 - base),
         covered=sum(intervals),
@@ -464,11 +461,6 @@ def _is_inside(row: Outcome, answer: Answer) -> bool | None:
 def probability_of(answer: Answer) -> float:
     """That A wins; one half where no law reaches the question, whatever was made of the teachers."""
     return 0.5 if answer.status == "unknown" or answer.probability_a is None else answer.probability_a
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    found = list(values)
-    return sum(found) / len(found) if found else None
 
 
 def score_table(found: Sequence[Score]) -> Table:

@@ -23,6 +23,7 @@ from distillaw.verifying.frozen import (
     FrozenChoice,
     FrozenPrediction,
     Measurement,
+    PredictedPoint,
     TableRun,
     chain_problems,
     frozen_files,
@@ -240,13 +241,21 @@ def _sources_below(place: Path) -> list[Path]:
 
 
 def _score(study: str, one: Frozen, prediction: FrozenPrediction, runs: Sequence[TableRun]) -> Scored:
-    found = _measured(prediction, runs)
+    # of a gain the measurement is followed by that without a teacher; nothing is measured while one is missing
+    points = [prediction.point, *([prediction.point.supervised] if prediction.quantity != "loss" else [])]
+    found = _measured(points, runs)
     status, problem = _status(found, one.known)
     if prediction.after_the_fact:
         status = AFTER
-    loss = math.nan if not found or problem else _value(prediction, found)
-    if math.isnan(loss) and status == SCORED:
-        status, problem = UNUSABLE, "the arms with and without a teacher share no seed"
+    loss = math.nan
+    if found and not problem and prediction.quantity == "loss":
+        loss = found[0].loss
+    elif found and not problem:
+        own, alone = (m.by_seed for m in found)
+        if common := sorted(own.keys() & alone.keys()):
+            loss = float(np.mean([alone[s] - own[s] for s in common]))
+        elif status == SCORED:
+            status, problem = UNUSABLE, "the arms with and without a teacher share no seed"
     return Scored(
         study=study,
         frozen=one.hash[:10],
@@ -260,9 +269,8 @@ def _score(study: str, one: Frozen, prediction: FrozenPrediction, runs: Sequence
     )
 
 
-def _measured(prediction: FrozenPrediction, runs: Sequence[TableRun]) -> list[Measurement] | None:
-    """The measurement of the design point, followed by that without a teacher for a gain; None while one is missing."""
-    points = [prediction.point, *([prediction.point.supervised] if prediction.quantity != "loss" else [])]
+def _measured(points: Sequence[PredictedPoint], runs: Sequence[TableRun]) -> list[Measurement] | None:
+    """The measurements of all points; None while one is missing."""
     found = [m for point in points if (m := measure(point, runs)) is not None]
     return found if len(found) == len(points) else None
 
@@ -277,19 +285,10 @@ def _status(found: Sequence[Measurement] | None, before: Mapping[str, object]) -
     return SCORED, ""
 
 
-def _value(prediction: FrozenPrediction, found: Sequence[Measurement]) -> float:
-    if prediction.quantity == "loss":
-        return found[0].loss
-    own, supervised = (m.by_seed for m in found)
-    common = sorted(own.keys() & supervised.keys())
-    return float(np.mean([supervised[s] - own[s] for s in common])) if common else math.nan
-
-
 def _score_choice(
     study: str, choice: FrozenChoice, runs: Sequence[TableRun], before: Mapping[str, object]
 ) -> ScoredChoice:
-    found = [m for point in choice.points if (m := measure(point, runs)) is not None]
-    there = found if len(found) == len(choice.points) else []
+    there = _measured(choice.points, runs) or []
     states = [_status([m], before)[0] for m in there]
     if choice.after_the_fact or AFTER in states:
         status = AFTER
@@ -538,11 +537,9 @@ def calibration(rows: Iterable[Scored]) -> list[dict[str, object]]:
     for (quantity, by), part in _parts(rows, _FORECASTER):
         for level in sorted({level for row in part for level in row.prediction.intervals}):
             held = [h for row in part if (h := row.is_hit(level)) is not None]
-            share = {
-                "obtained": sum(held) / len(held),
-                "interval": wilson_interval(sum(held) / len(held), len(held)),
-            }
-            found.append({"by": by, "quantity": quantity, "level": level, "num": len(held), **share})
+            share = sum(held) / len(held)
+            known = {"obtained": share, "interval": wilson_interval(share, len(held))}
+            found.append({"by": by, "quantity": quantity, "level": level, "num": len(held), **known})
     return found
 
 
@@ -550,25 +547,20 @@ def decisions(rows: Iterable[Scored], choices: Iterable[ScoredChoice]) -> list[d
     """Sign of the gain and best teacher by forecaster: share right, Brier score, calibration by how sure it was."""
     asked: dict[tuple[str, str], list[tuple[float, bool, float]]] = {}
     for row in rows:
-        p = row.prediction.probability_positive
+        p, gain = row.prediction.probability_positive, row.measured
         if p is not None and row.counts:
-            asked.setdefault(("does the teacher help", row.prediction.by), []).append(_sign(p, row.measured))
+            right = (p >= 0.5) == (gain > 0)
+            case = max(p, 1 - p), right, 0.0 if right else abs(gain)
+            asked.setdefault(("does the teacher help", row.prediction.by), []).append(case)
     for choice in choices:
         if choice.counts:
-            asked.setdefault(("which teacher is best", choice.choice.by), []).append(
-                (choice.probability, choice.is_hit, choice.regret)
-            )
+            case = choice.probability, choice.is_hit, choice.regret
+            asked.setdefault(("which teacher is best", choice.choice.by), []).append(case)
     return [{"question": question, "by": by, **_decision_sums(cases)} for (question, by), cases in asked.items()]
 
 
-def _sign(probability: float, gain: float) -> tuple[float, bool, float]:
-    """(probability of what was called, whether it came, what the call cost in nats)."""
-    said = probability >= 0.5
-    right = said == (gain > 0)
-    return max(probability, 1 - probability), right, 0.0 if right else abs(gain)
-
-
 def _decision_sums(cases: Sequence[tuple[float, bool, float]]) -> dict[str, object]:
+    """Of (probability of what was called, whether it came, what the call cost in nats); Brier: a coin gets 0.25."""
     right = sum(ok for _, ok, _ in cases)
     bins = []
     for low, high in pairwise(SURENESS):
@@ -581,7 +573,7 @@ def _decision_sums(cases: Sequence[tuple[float, bool, float]]) -> dict[str, obje
         "right": right,
         "share": right / len(cases),
         "share_interval": wilson_interval(right / len(cases), len(cases)),
-        "brier": float(np.mean([brier(p, ok) for p, ok, _ in cases])),
+        "brier": float(np.mean([(p - float(ok)) ** 2 for p, ok, _ in cases])),
         "regret": float(np.mean([cost for _, _, cost in cases])),
         "calibration": bins,
     }
@@ -594,13 +586,3 @@ def _parts(rows: Iterable[Scored], key: Callable[[Scored], tuple]) -> list[tuple
         if row.counts:
             found.setdefault(key(row), []).append(row)
     return sorted(found.items(), key=lambda item: item[0])
-
-
-def brier(probability: float, came: bool) -> float:
-    """Square of what a probability was off: 0 is perfect, 0.25 is what a coin gets.
-
-    Example:
-        >>> round(brier(0.9, True), 6)
-        0.01
-    """
-    return (probability - float(came)) ** 2
