@@ -19,7 +19,7 @@ from distillaw.laws.base import Array, log_positive
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.planning.bills import shares_of, student_tokens_worth
 from distillaw.planning.decision import MARGIN, SURE
-from distillaw.planning.evidence import Evidence, Strategy
+from distillaw.planning.evidence import Strategy
 from distillaw.planning.gains import LAW_DOF
 from distillaw.planning.law_evidence import KEPT
 from distillaw.planning.options import teacher_losses
@@ -141,30 +141,19 @@ def _decision(verdict: Verdict) -> list[str]:
     lines = []
     for source in verdict.evidence:
         if source.source in headline.deciding and source.speaks:
-            gain = source.gain(verdict.level)
-            lines.append(say("step gain", source=source.source, gain=gain, doubt=_form_discrepancy(source)))
+            sd = source.details.get("doubt")
+            doubt = say("step doubt", doubt=sd, dof=LAW_DOF) if isinstance(sd, float) else ""
+            lines.append(say("step gain", source=source.source, gain=source.gain(verdict.level), doubt=doubt))
     if len(headline.deciding) > 1:
         lines.append(say("step together", gain=verdict.gain))
     floor = MARGIN * headline.pretrain.loss.mean
     noise = headline.noise if headline.kind == "measured" else 0.0
+    called = say("step uncalled")
+    if headline.is_decisive:
+        chances = {"distil": answer.distil, "pretrain": answer.pretrain}
+        called = say("step called", **chances, sure=SURE, verdict=verdict.verdict)
     margin = {"share": MARGIN, "floor": floor, "noise": noise, "margin": answer.margin}
-    lines.append(say("step margin", **margin, called=_called(verdict)))
-    return lines
-
-
-def _called(verdict: Verdict) -> str:
-    answer = verdict.call
-    if not verdict.headline.is_decisive:
-        return say("step uncalled")
-    chances = {"distil": answer.distil, "pretrain": answer.pretrain}
-    return say("step called", **chances, sure=SURE, verdict=verdict.verdict)
-
-
-def _form_discrepancy(source: Evidence) -> str:
-    sd = source.details.get("doubt")
-    if not isinstance(sd, float):
-        return ""
-    return say("step doubt", doubt=sd, dof=LAW_DOF)
+    return [*lines, say("step margin", **margin, called=called)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,14 +180,7 @@ class Balance:
 
 
 def balance(ensemble: LawEnsemble, *, student_params: float, student_tokens: float, teacher_loss: ArrayLike) -> Balance:
-    """Both sides of dL_S / dL_T.
-
-    Args:
-        ensemble: laws with both halves.
-        student_params: N_S.
-        student_tokens: D_S.
-        teacher_loss: (k,), nats/token.
-    """
+    """Both sides of dL_S / dL_T at teacher losses (k,), nats/token, under laws with both halves."""
     c = {name: values[:, None] for name, values in ensemble.student.items()}
     t = np.atleast_1d(log_positive("teacher_loss", teacher_loss))[None]
     n, d = (
@@ -224,31 +206,15 @@ def balance(ensemble: LawEnsemble, *, student_params: float, student_tokens: flo
 
 
 def derivation(ensemble: LawEnsemble, *, name: str, student_params: float, student_tokens: float) -> str:
-    """The derivation with this student's numbers put in, as text.
-
-    Args:
-        ensemble: laws with both halves.
-        name: what to call them.
-        student_params: N_S.
-        student_tokens: D_S.
-    """
+    """The derivation with this student's numbers put in, as text; `name` is what to call the laws."""
     at = {"student_params": student_params, "student_tokens": student_tokens}
     curve = teacher_loss_curve(ensemble, **at)
     best, supervised = curve.best.at, float(curve.supervised_loss.mean())
     floor = float(curve.teacher_loss[0])
-    losses = sorted(
-        {supervised * r for r in (1.1, 1.0)} | {best * s for s in (1.1, 1.05, 1.0, 0.95, 0.9, 0.8)}, reverse=True
-    )
-    rows = balance(ensemble, **at, teacher_loss=[loss for loss in losses if loss > floor])
-    c0, kappa, f1, eps = (
-        float(np.median(v))
-        for v in (
-            ensemble.student["c0"],
-            np.exp(ensemble.student["log_kappa"]),
-            ensemble.student["f1"],
-            ensemble.student["eps"],
-        )
-    )
+    losses = {supervised * r for r in (1.1, 1.0)} | {best * s for s in (1.1, 1.05, 1.0, 0.95, 0.9, 0.8)}
+    rows = balance(ensemble, **at, teacher_loss=sorted((loss for loss in losses if loss > floor), reverse=True))
+    c = ensemble.student
+    c0, kappa, f1, eps = (float(np.median(v)) for v in (c["c0"], np.exp(c["log_kappa"]), c["f1"], c["eps"]))
     here = balance(ensemble, **at, teacher_loss=best)
     numbers = f"{name}: c0 = {c0:.4g}, kappa = {kappa:.4g}, f1 = {f1:.4g}, eps = {eps:.3g}"
     student = f"{format_count(student_params)} on {format_count(student_tokens)} tokens"
@@ -278,17 +244,8 @@ _EQUATIONS = (
 
 def _table(rows: Balance, best: float) -> list[str]:
     lines = ["       L_T      r   exp(-h)       F      L_S   c0 F/L_T   h' F/L_T   dL_S/dL_T"]
-    columns = zip(
-        rows.teacher_loss,
-        rows.ratio,
-        rows.factor,
-        rows.lacking,
-        rows.student_loss,
-        rows.by_power,
-        rows.by_break,
-        rows.slope,
-        strict=True,
-    )
+    names = ("teacher_loss", "ratio", "factor", "lacking", "student_loss", "by_power", "by_break", "slope")
+    columns = zip(*(getattr(rows, name) for name in names), strict=True)
     for t, r, factor, lacking, student, by_power, by_break, slope in columns:
         is_best = abs(t / best - 1) < 1e-9
         lines.append(

@@ -94,11 +94,8 @@ def document_part(cells: Sequence[tuple[Sequence[tuple[str, int]], Array]], toke
     """How much of that variance comes from the choice of held-out documents, shape as `runs.paired.seed_noise`.
 
     Runs differ on some documents more than on others; the part of e_ak that another sample of documents would
-    change is in the document variance of a gain already, and must not be counted twice.
-
-    Args:
-        cells: per cell the (arm, seed) of each run and their loss sums by document, shape (runs, n).
-        tokens: scored tokens of each document, shape (n,).
+    change is in the document variance of a gain already, and must not be counted twice. `cells` has per cell the
+    (arm, seed) of each run and their loss sums by document (runs, n), `tokens` the scored tokens of each (n,).
     """
     found, dof = 0.0, 0.0
     for names, sums in cells:
@@ -115,12 +112,8 @@ def seed_covariance(baseline: Mapping[int, float], candidates: Sequence[Mapping[
         gain_j = sum_k a_k (u_k + e_0k) - sum_k b_jk (u_k + e_jk)
         cov_jl = shared^2 (a - b_j) . (a - b_l) + sd^2 (a . a + [j = l] b_j . b_j)
 
-    With the same seeds in both arms what they share cancels; the run without a teacher stays in every gain.
-
-    Args:
-        baseline: {seed: its weight in the baseline's loss}: one over their number, more where a line is drawn on.
-        candidates: the same for each candidate.
-        noise: training noise of one run.
+    With the same seeds in both arms what they share cancels; the run without a teacher stays in every gain. Arms are
+    {seed: its weight in the arm's loss}: one over their number, more where a line is drawn on.
     """
     names = sorted(set(baseline).union(*candidates))
     own = np.array([baseline.get(k, 0.0) for k in names])

@@ -85,7 +85,12 @@ class GridMap:
 
     def to_csv(self, path: Path) -> None:
         """One line per cell, written atomically: coordinates, layers, inside_range as 0 or 1."""
-        columns = self._columns()
+        columns: dict[str, NDArray] = {}
+        if self.y is not None:
+            columns[self.y.name] = np.broadcast_to(self.y.values[:, None], self.shape)
+        columns[self.x.name] = np.broadcast_to(self.x.values, self.shape)
+        columns |= {name: layer.values for name, layer in self.layers.items()}
+        columns["inside_range"] = self.inside_range.astype(float)
         table = np.stack([values.ravel() for values in columns.values()], axis=1)
 
         def write(temporary: Path) -> None:
@@ -150,15 +155,6 @@ class GridMap:
         """Name of its files."""
         variant = self.meta.get("scenario") or self.meta.get("variant")
         return f"{self.kind}-{variant}" if variant else self.kind
-
-    def _columns(self) -> dict[str, NDArray]:
-        """Coordinates, layers and the flag, each of the shape of the map."""
-        coords: dict[str, NDArray] = {}
-        if self.y is not None:
-            coords[self.y.name] = np.broadcast_to(self.y.values[:, None], self.shape)
-        coords[self.x.name] = np.broadcast_to(self.x.values, self.shape)
-        layers = {name: layer.values for name, layer in self.layers.items()}
-        return coords | layers | {"inside_range": self.inside_range.astype(float)}
 
 
 def _span(values: Array) -> dict[str, float | None]:

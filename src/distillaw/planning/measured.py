@@ -221,14 +221,14 @@ def _mean_se(point: ArmPoint) -> float:
     return float(np.mean(found)) if found else 0.01 * point.loss(min(point.seeds))
 
 
-def loss_interval(point: ArmPoint, noise: RunNoise, *, level: float) -> tuple[float, float, float]:
-    """(mean, lower, upper) of the point's loss: held-out sampling and seeds; wider than any paired gain."""
+def loss_interval(point: ArmPoint, noise: RunNoise, *, level: float) -> Interval:
+    """The point's loss: held-out sampling and seeds; wider than any paired gain."""
     mean = point.mean_loss
     documents = _mean_se(point) ** 2
     seeds = (noise.sd**2 + noise.shared**2) * point.seed_factor / len(point.seeds)
     half = t_quantile(0.5 + level / 2, gain_dof(documents, 60, seeds, noise, curves=point.sd**2))
     half *= math.sqrt(documents + seeds + point.sd**2)
-    return mean, mean - half, mean + half
+    return Interval(mean=mean, lower=mean - half, upper=mean + half)
 
 
 LEVEL = 0.9

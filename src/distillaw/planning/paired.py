@@ -27,15 +27,7 @@ SEED_SOURCES = {
 def paired_evidence(
     situation: Situation, record: StudyRecord, teachers: Sequence[Teacher], *, level: float, rng: np.random.Generator
 ) -> Evidence:
-    """What the study measured at the target, or why it is silent.
-
-    Args:
-        situation: the question; candidates that are not teachers of this study are not answered here.
-        record: the study.
-        teachers: candidates.
-        level: of the intervals.
-        rng: source of the draws.
-    """
+    """What the study measured at the target, or why it is silent; teachers that are not its own are not answered."""
     if situation.student_params is None:
         return _silent("NOT_RUN", "the student's size is free; runs speak for the sizes that were run")
     arms = student_arms(record, situation.student_params)
@@ -92,9 +84,10 @@ def _evidence(
     rng: np.random.Generator,
 ) -> Evidence:
     share = gain.posterior.share_best()
+    teachers = [wanted[point.arm.teacher.run_id] for point in gain.candidates if point.arm.teacher is not None]
     rows = tuple(
-        _row(situation, point, wanted[_run_id(point)], gain, level, gain=gain.interval(j, level), share=float(share[j]))
-        for j, point in enumerate(gain.candidates)
+        _row(situation, point, teacher, gain, level, gain=gain.interval(j, level), share=float(share[j]))
+        for j, (point, teacher) in enumerate(zip(gain.candidates, teachers, strict=True))
     )
     best = gain.candidates[gain.posterior.best]
     bases = {best.basis, gain.baseline.basis}
@@ -180,11 +173,6 @@ def _warnings(gain: MeasuredGain, bases: set[str]) -> list[str]:
     return found
 
 
-def _run_id(point: ArmPoint) -> str:
-    assert point.arm.teacher is not None
-    return point.arm.teacher.run_id
-
-
 def _row(
     situation: Situation,
     point: ArmPoint,
@@ -195,7 +183,6 @@ def _row(
     gain: Interval | None = None,
     share: float | None = None,
 ) -> Strategy:
-    mean, lower, upper = loss_interval(point, measured.noise, level=level)
     size = situation.student_params
     assert size is not None
     return Strategy(
@@ -204,7 +191,7 @@ def _row(
         student_params=size,
         student_tokens=point.tokens,
         compute=bill(situation, size, point.tokens, teacher),
-        loss=Interval(mean=mean, lower=lower, upper=upper),
+        loss=loss_interval(point, measured.noise, level=level),
         basis=point.basis,
         teacher_loss=None if teacher is None else teacher.loss,
         gain=gain,
