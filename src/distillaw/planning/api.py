@@ -1,14 +1,6 @@
-"""`distillaw.plan`: one question, every source of evidence side by side, one verdict.
+"""`distillaw.plan`: one question, every source of evidence side by side, one verdict; docs/design.md has the way there.
 
-    distillaw plan --student 1B --compute 1e21 --teacher llama-3.1-8b
-
-    question.py    what is asked                    voices.py        every law that may speak
-    situation.py   the question in numbers          law_evidence.py  what each law says of it
-    judging.py     from the question to the call    paired.py        what the user's runs say
-    options.py     what could be done               decision.py      what all of them say together: the call
-    verdict.py     the answer as text and numbers   sensitivity.py   what would change it
-
-Nothing here trains or fits.
+distillaw plan --student 1B --compute 1e21 --teacher llama-3.1-8b
 """
 
 import inspect
@@ -100,7 +92,10 @@ def answer(question: PlanQuestion, situation: Situation, record: StudyRecord | N
     )
     device, skill = device_of(question), told_skill(question.metric, question.score_at)
     verdict = replace(decide(situation, sources, with_flips=question.with_flips), device=device, skill=skill)
-    warnings, assumptions = [*verdict.warnings, *(verdict.points.warnings if verdict.points else ())], []
+    warnings, assumptions = (
+        [*verdict.warnings, *(verdict.points.warnings if verdict.points else ())],
+        [*verdict.assumptions],
+    )
     if record is not None:  # what of the study could not be read, and what could be read but not verified
         warnings = [*record.problems, *kept_laws(record).problems, *warnings]
         if record.unverified:
@@ -108,8 +103,7 @@ def answer(question: PlanQuestion, situation: Situation, record: StudyRecord | N
                 f"{record.unverified} of the study's runs were written without checksums (before there were any, or by "
                 "hand): they are taken as they are, but for a loss that is not that of its held-out documents."
             )
-    said = {"warnings": tuple(dict.fromkeys(warnings)), "assumptions": (*verdict.assumptions, *assumptions)}
-    return replace(verdict, **said)
+    return replace(verdict, warnings=tuple(dict.fromkeys(warnings)), assumptions=tuple(assumptions))
 
 
 def _refuse_damage(record: StudyRecord, params: float, tokens: float | None) -> None:

@@ -1,32 +1,26 @@
 """The arms of a study as curves over tokens, and what is not known of their learning rates.
 
-An arm is one student size with one teacher (or none); its token budgets are points on a curve. At a budget
-that was run the losses are the measured ones; between two budgets they are interpolated, document by document, so
-that pairing survives; up to a factor 10 beyond the largest the curve is drawn on (`draw_on`), with a
-standard deviation that grows. Further out there is no answer here: that is what laws are for.
-
-Between two budgets the line is straight in ln (loss - floor) over ln tokens. A student's floor is nearly its teacher's
-loss: in the open runs L_S - L_T is a power of the tokens within 1 % of the loss (docs/open-runs.md), as in every
-form of the law.
+An arm is one student size with one teacher (or none); its token budgets are points on a curve. Between two that were
+run losses are interpolated, document by document, so that pairing survives: straight in ln (loss - floor) over ln
+tokens, since in the open runs L_S - L_T is a power of the tokens within 1 % of the loss (docs/open-runs.md). Up to a
+factor 10 beyond the largest the curve is drawn on (`draw_on`); further out there is no answer here, but laws.
 
 How much of an arm's loss may be its rate's fault is told by runs at other rates:
 
     excess = c x^2,   x ~ N(m, v): octaves from the best rate up to the run's,
     E[excess^2] = c^2 (m^4 + 6 m^2 v + 3 v^2)
 
-Where rates on both sides were tried, a parabola tells c and the best rate; from there to the size and the budget that
-are asked about goes the law of laws/rates.py. It widens a gain and does not move it: in simulated studies that was no
-better where rates were checked, and worse where they were not (docs/rates.md).
+Where rates on both sides were tried, a parabola tells c and the best rate; from there to the question goes the law of
+laws/rates.py. It widens a gain and does not move it, which was no better in simulated studies (docs/rates.md).
 
 Beyond its budgets an arm is a power law above a floor, as far as its runs do not say by a prior:
 
     L(D) = L_k (phi + (1 - phi) (D / D_k)^-beta)        D_k: the largest budget that was run
 
-Two or three budgets say little of floor and exponent apart, and that decides how far the loss falls in ten times the
-tokens. So both have priors, learnt on curves of other people and of our own, and the prediction is the posterior's: one
-prior for students of text, one for students of a teacher, whose floor is their teacher's loss. No curve is exactly of
-this form, so that budgets count the less the further they lie from the largest one, and the interval grows by the same
-drift with the distance (benchmarks/fits/paired_extrapolation.py chooses and judges; docs/verdict.md has the tables).
+Two or three budgets say little of floor and exponent apart. So both have priors, learnt on curves of other people and
+of our own: one for students of text, one for students of a teacher, whose floor is their teacher's loss. No curve is
+exactly of this form, so that budgets count the less the further they lie from the largest one, and the interval grows
+by the same drift (benchmarks/fits/paired_extrapolation.py chooses and judges; docs/verdict.md has the tables).
 """
 
 import math

@@ -279,18 +279,10 @@ class EqualCompute:
 
     def to_json(self) -> dict[str, object]:
         """Flat; verdict and probability are null where no source can say."""
-        answer: dict[str, object] = {
-            "compute": self.compute,
-            "pretrain_tokens": self.pretrain_tokens,
-            "basis": self.basis,
-            "verdict": None,
-            "probability": None,
-            "margin": None,
-            "gain": None,
-        }
+        answer: dict[str, object] = dict.fromkeys(("verdict", "probability", "margin", "gain"))
         if self.call is not None and self.gain is not None:
-            answer |= {**self.call.to_json(), "gain": self.gain.to_json()}
-        return answer
+            answer = {**self.call.to_json(), "gain": self.gain.to_json()}
+        return {"compute": self.compute, "pretrain_tokens": self.pretrain_tokens, "basis": self.basis, **answer}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The gains that a study measured: runs with and without a teacher in pairs, at one design point or at all.
 
-`measure_gain` gives the posterior that a verdict rests on; `design_points` every student size and token budget that was
-run, which figures, key numbers and tables of a report all read, so that they cannot disagree.
+`measure_gain` gives the posterior that a verdict rests on; `design_points` all that was run, which figures, key numbers
+and tables of a report read, so that they cannot disagree.
 """
 
 import math

@@ -328,8 +328,8 @@ def with_measured(
 def _recipe(q: PlanQuestion) -> Recipe:
     given = {name: getattr(q, name) for name in ("schedule", "policy", "temperature", "top_k", "top_p", "divergence")}
     given["weight"] = None if q.distill_weight == "tuned" else q.distill_weight
-    said = {"is_said": q.distill_weight is not None, "is_tuned": q.distill_weight == "tuned"}
-    return Recipe(**said, **{name: value for name, value in given.items() if value is not None})
+    known = {name: value for name, value in given.items() if value is not None}
+    return Recipe(is_said=q.distill_weight is not None, is_tuned=q.distill_weight == "tuned", **known)
 
 
 def _read(value: Count | None, name: str) -> float | None:
@@ -504,8 +504,9 @@ def _listed(q: PlanQuestion) -> list[Teacher]:
         trained_on = parse_count(tokens[j], name="--teacher-tokens") if tokens else None
         # beside a baseline of one's own the text is known, and what a teacher that is there has read is not
         is_foreign = bool(q.student_loss) and loss is None and not q.train_teacher
-        how = {"exists": not q.train_teacher, "estimate_error": FOREIGN_TEXT_ERROR if is_foreign else None}
-        found.append(Teacher(name=name, params=size, loss=loss, tokens=trained_on, models=q.ensemble or 1, **how))
+        teacher = Teacher(name=name, params=size, loss=loss, tokens=trained_on, exists=not q.train_teacher)
+        error = FOREIGN_TEXT_ERROR if is_foreign else None
+        found.append(replace(teacher, models=q.ensemble or 1, estimate_error=error))
     return found
 
 
