@@ -136,11 +136,6 @@ class GapOpinion:
         return None if self.curve is None else self.curve.best.student_loss
 
     @property
-    def is_a_group(self) -> bool:
-        """Several laws speaking as one, each of which also speaks by itself."""
-        return self.kind == "surrogate" and self.best_teacher_interval is not None
-
-    @property
     def is_usable(self) -> bool:
         """Whether the number may be recommended."""
         return self.status in USABLE and self.best_teacher_params is not None
@@ -407,7 +402,9 @@ def _set_against(
 
 def _disagreement(opinions: Sequence[GapOpinion], lead: GapOpinion | None) -> list[str]:
     """How far the laws are apart, in size and in what it costs."""
-    single = {o.law: o for o in opinions if o.is_usable and o.curve is not None and not o.is_a_group}
+    usable = [o for o in opinions if o.is_usable and o.curve is not None]
+    # surrogates that speak as one have an interval, and each also speaks by itself
+    single = {o.law: o for o in usable if o.kind != "surrogate" or o.best_teacher_interval is None}
     sizes = {law: o.best_teacher_params or 0.0 for law, o in single.items()}
     found = []
     if len(sizes) > 1:

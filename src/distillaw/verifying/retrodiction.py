@@ -104,9 +104,7 @@ def ask(row: Outcome) -> Answer:
         verdict = plan(**asked, with_flips=False, unlearnt=row.source)
     except DistillawError as no:
         return replace(blank, why=str(no))
-    if row.start_b:
-        return _of_starts(blank, verdict, row)
-    return (_of_teachers if row.teacher_b else _of_verdict)(blank, verdict, row)
+    return (_of_two if row.teacher_b or row.start_b else _of_verdict)(blank, verdict, row)
 
 
 def noise_of(row: Outcome) -> float:
@@ -147,36 +145,30 @@ def _called(found: Answer, gain: np.ndarray, row: Outcome) -> Answer:
     return replace(found, probability_a=a, call="A" if a >= SURE else "B" if b >= SURE else "too-close")
 
 
-def _of_teachers(blank: Answer, verdict: Verdict, row: Outcome) -> Answer:
-    """Teacher A or teacher B: the first or the second one of the question."""
+def _of_two(blank: Answer, verdict: Verdict, row: Outcome) -> Answer:
+    """Teacher A or teacher B, the first or the second one of the question.
+
+    Where starts are compared, a cut that learns from its teacher (A) or random weights with or without one (B).
+    """
     headline, rows = verdict.headline, verdict.headline.alternatives
-    distils = {each.teacher: j for j, each in enumerate(rows) if each.kind == "distil"}
-    ours = [distils.get(teacher) for teacher in verdict.asked.teachers]
-    a, b = ours
+    if row.start_b:
+        a = next((j for j, each in enumerate(rows) if each.cut_of is not None and each.teacher), None)
+        b = next((j for j, each in enumerate(rows) if each.kind == "distil"), None)
+        is_judged, why = headline.judges_starts, "the law of starts does not reach this cut"
+    else:
+        distils = {each.teacher: j for j, each in enumerate(rows) if each.kind == "distil"}
+        a, b = (distils.get(teacher) for teacher in verdict.asked.teachers)
+        is_judged, why = headline.is_decisive, "the planner does not tell the two teachers apart"
     if a is None or b is None or a == b:
-        return replace(blank, why="the planner does not tell the two teachers apart")
-    if not headline.is_decisive:
-        return replace(blank, status="unknown", call="too-close", probability_a=0.5, inside_range=False)
-    assert headline.posterior is not None
-    gain = headline.posterior.draws[:, a] - headline.posterior.draws[:, b]
-    answered = replace(blank, status="answered", gain=float(gain.mean()), inside_range=verdict.inside_range)
-    return _called(answered, gain / rows[b].loss.mean, row)
-
-
-def _of_starts(blank: Answer, verdict: Verdict, row: Outcome) -> Answer:
-    """A cut that learns from its teacher (A) against random weights with or without one (B)."""
-    headline, alone = verdict.headline, row.says_of_distilling
-    a = next((j for j, s in enumerate(headline.alternatives) if s.cut_of is not None and s.teacher), None)
-    b = next((j for j, s in enumerate(headline.alternatives) if s.kind == "distil"), None)
-    if a is None or b is None:
-        return replace(blank, why="the law of starts does not reach this cut")
-    if not headline.judges_starts:
+        return replace(blank, why=why)
+    if not is_judged:
         return replace(blank, status="unknown", call="too-close", probability_a=0.5, inside_range=False)
     assert headline.posterior is not None and headline.pretrain is not None
-    draws, loss = headline.posterior.draws, headline.pretrain.loss.mean
-    gain = (draws[:, a] - (0.0 if alone else draws[:, b])) / loss
-    answered = replace(blank, status="answered", gain=float(gain.mean() * loss), inside_range=False)
-    return _called(answered, gain, row)
+    draws, other = headline.posterior.draws, headline.pretrain if row.start_b else rows[b]
+    gain = draws[:, a] - (0.0 if row.start_b and row.says_of_distilling else draws[:, b])
+    inside = verdict.inside_range and not row.start_b
+    answered = replace(blank, status="answered", gain=float(gain.mean()), inside_range=inside)
+    return _called(answered, gain / other.loss.mean, row)
 
 
 def _sized(row: Outcome) -> Outcome:
