@@ -30,7 +30,10 @@ def assumptions(situation: Situation, evidence: Sequence[Evidence], headline: Ev
     """Sentences on what the comparison is and how it was counted."""
     served = situation.students_served
     comparison = situation.comparison.replace("-", " ")
-    found = [say("about loss"), say("compared at", comparison=comparison, paid=_who_pays(situation))]
+    paid = say("pays", scenario=situation.scenario, words=PAID[situation.scenario])
+    if (shares := situation.shares) is not None:
+        paid = f"shares of logits {shares.delta_lgt:g} and of teacher training {shares.delta_pre:g}"
+    found = [say("about loss"), say("compared at", comparison=comparison, paid=paid)]
     if situation.budget_text:
         found.append(say("budget is", budget=situation.budget_text))
     if situation.max_params is not None:
@@ -58,8 +61,8 @@ def _published_gains(situation: Situation, headline: Evidence, sources: Sources)
     if not laws or laws[0].learnt is None:
         return [] if situation.recipe.is_usual else [say("recipe own")]
     found, learnt = situation.recipe.lines(laws[0].learnt, situation.vocab, situation.start), laws[0].learnt
-    if not headline.details.get(BEYOND) and float(str(headline.details.get(KEPT, 1.0))) != 1:
-        found.insert(0, say("counted", share=100 * float(str(headline.details[KEPT])), sd=100 * learnt.per_gain))
+    if not headline.details.get(BEYOND) and headline.number(KEPT, 1.0) != 1:
+        found.insert(0, say("counted", share=100 * headline.number(KEPT), sd=100 * learnt.per_gain))
     if is_repeated(situation, headline.best.student_tokens):
         found.append(say("repeated gain", share=100 * learnt.repeated, sd=100 * learnt.repeated_sd))
     if situation.comparison == "equal-compute" and not headline.details.get(BEYOND):
@@ -119,7 +122,7 @@ def _by_baseline(
         if teacher.loss is not None:
             slots = {"teacher": teacher.called, "ratio": teacher.loss / alone.loss.mean}
             found.append(say("at your ratio", **slots))
-    if beyond := float(str(lead.details[BEYOND])):
+    if beyond := lead.number(BEYOND):
         low, high = SEEN_BELOW.seen.as_dict()["student_params"]
         share, sd, least = (100 * x for x in (SEEN_BELOW.mean(beyond), SEEN_BELOW.sd(beyond), SEEN_BELOW.share))
         found.append(say("realised", share=share, sd=sd, least=least, low=low, high=high))
@@ -147,12 +150,6 @@ def _which_way(situation: Situation, headline: Evidence, ensemble: LawEnsemble, 
 def _per_cent(log: float, above: str, below: str) -> str:
     """`3.2 % harder`: what it is above or below is the whole, so nothing is more than 100 % below."""
     return say(above if log > 0 else below, share=100 * abs(math.expm1(log)))
-
-
-def _who_pays(situation: Situation) -> str:
-    if situation.shares is not None:
-        return f"shares of logits {situation.shares.delta_lgt:g} and of teacher training {situation.shares.delta_pre:g}"
-    return say("pays", scenario=situation.scenario, words=PAID[situation.scenario])
 
 
 def _repeats(situation: Situation, headline: Evidence) -> list[str]:

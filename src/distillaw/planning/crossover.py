@@ -51,11 +51,8 @@ def law_crossovers(
     None where no law decides or the bill is unknown.
     """
     asked = {v.source: v for v in voices}
-    laws = [
-        _Asked(voice=asked[e.source], sd=float(e.details["doubt"]), scale=TextScale.of(e))  # type: ignore[arg-type]
-        for e in witnesses
-        if e.source in asked
-    ]
+    those = [e for e in witnesses if e.source in asked]
+    laws = [_Asked(voice=asked[e.source], sd=e.number("doubt"), scale=TextScale.of(e)) for e in those]
     if not laws or row.teacher is None:
         return None, None
     budgets = np.geomspace(*_SPAN, _FEW_POINTS if any(law.scale.by_baseline for law in laws) else _POINTS)

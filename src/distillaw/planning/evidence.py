@@ -167,6 +167,11 @@ class Evidence:
         """True if it has numbers."""
         return self.posterior is not None
 
+    def number(self, key: str, usual: float = 0.0) -> float:
+        """A number of `details`; `usual` where there is none."""
+        value = self.details.get(key)
+        return float(value) if isinstance(value, int | float) else usual
+
     @property
     def is_informative(self) -> bool:
         """False where the numbers are so far out of range that showing them would only mislead."""

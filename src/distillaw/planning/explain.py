@@ -40,8 +40,8 @@ def explanation(verdict: Verdict) -> list[str]:
     evidence = {e.source: e for e in verdict.evidence}
     for voice in deciding:
         lines += _law(verdict, voice, row, TextScale.of(evidence[voice.source]))
-        if (kept := evidence[voice.source].details.get(KEPT, 1.0)) != 1:
-            lines.append(say("step realised", share=100 * float(str(kept))))
+        if (kept := evidence[voice.source].number(KEPT, 1.0)) != 1:
+            lines.append(say("step realised", share=100 * kept))
     if verdict.headline.kind == "measured":
         lines += _runs(verdict)
     return lines + _decision(verdict)
@@ -126,12 +126,13 @@ def _span(values: Array) -> str:
 
 
 def _runs(verdict: Verdict) -> list[str]:
-    details = verdict.headline.details
-    how = "paired runs" if verdict.headline.is_paired else "runs as if independent"
+    headline = verdict.headline
+    documents, seeds = headline.number("document_se"), headline.number("seed_sd")
+    how = "paired runs" if headline.is_paired else "runs as if independent"
     return [
         f"{how}: gain = loss without - loss with the teacher, same seed, stream and documents; se^2 = documents + "
-        f"seeds, documents {float(details['document_se']):.4f}, seed noise of one run {float(details['seed_sd']):.4f} "  # type: ignore[arg-type]
-        f"nats/token ({details['seed_source']})"
+        f"seeds, documents {documents:.4f}, seed noise of one run {seeds:.4f} "
+        f"nats/token ({headline.details['seed_source']})"
     ]
 
 

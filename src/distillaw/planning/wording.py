@@ -315,9 +315,9 @@ def _more_seeds(situation: Situation, headline: Evidence, answer: Call, record: 
     own, best = headline.pretrain, headline.best
     assert own is not None
     floor = MARGIN * own.loss.mean
-    documents, other = _number(headline, "document_se"), _number(headline, "other_doubt")
-    seeds = seeds_needed(gain, floor, fixed=math.hypot(documents, other), seed_sd=_number(headline, "seed_sd"))
-    have = int(_number(headline, "seeds_best"))
+    documents, other = headline.number("document_se"), headline.number("other_doubt")
+    seeds = seeds_needed(gain, floor, fixed=math.hypot(documents, other), seed_sd=headline.number("seed_sd"))
+    have = int(headline.number("seeds_best"))
     teacher = best.teacher.called if best.teacher else ""
     cell = f"{situation.size} on {format_count(best.student_tokens)} tokens"
     if gain < floor:
@@ -363,11 +363,6 @@ def seeds_needed(gain: float, floor: float, *, fixed: float, seed_sd: float) -> 
         if gain - max(floor, se) >= t_quantile(SURE, 2 * (seeds - 1) + ASSUMED_DOF) * se:
             return seeds
     return None
-
-
-def _number(headline: Evidence, key: str) -> float:
-    value = headline.details.get(key, 0.0)
-    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _seconds(record: StudyRecord, run_ids: list[str]) -> float:
