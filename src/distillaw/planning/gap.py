@@ -345,8 +345,15 @@ def capacity_gap(question: GapQuestion, *, laws: Sequence[LawLike] = ()) -> GapA
         opinions = [replace(o, status="OUT_OF_RANGE") if o.status == "FAR_RANGE" else o for o in opinions]
     opinions = tuple(_set_against(question, o, voices, opinions) for o in opinions)
     lead = next((o for o in opinions if o.is_usable and _may_lead(o, question.arm)), None)
-    if question.teacher_loss is not None:
-        _check_loss(question.teacher_loss, next((v for v in voices if lead and v.source == lead.law), voices[0]))
+    if (given := question.teacher_loss) is not None:
+        voice = next((v for v in voices if lead and v.source == lead.law), voices[0])
+        assert voice.ensemble is not None
+        floor = float(np.median(np.exp(voice.ensemble.plain["log_E"])))
+        if given <= floor:
+            raise ConfigError(
+                f"teacher_loss: got {given:.4g}, at or below {floor:.4g}, the irreducible loss of {voice.source}: no "
+                "teacher gets there. Give nats per token on the student's text and tokenizer, or a law fitted on them"
+            )
     return GapAnswer(
         question=question,
         opinions=opinions,
@@ -370,16 +377,6 @@ def _named(law: LawLike) -> Voice:
         error = UnitError if voice.status == "OTHER_CONVENTION" else ConfigError
         raise error(f"{voice.source}: {voice.status}: {voice.note}")
     return voice
-
-
-def _check_loss(teacher_loss: float, voice: Voice) -> None:
-    assert voice.ensemble is not None
-    floor = float(np.median(np.exp(voice.ensemble.plain["log_E"])))
-    if teacher_loss <= floor:
-        raise ConfigError(
-            f"teacher_loss: got {teacher_loss:.4g}, at or below {floor:.4g}, the irreducible loss of {voice.source}: "
-            "no teacher gets there. Give nats per token on the student's text and tokenizer, or a law fitted on them"
-        )
 
 
 def _set_against(
