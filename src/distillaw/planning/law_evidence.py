@@ -295,7 +295,8 @@ class _Asked:
             far = (say("far", coordinate=COORDINATES[name], factor=factor) for name, factor in factors.items())
             where = say("outside", far=", ".join(far))
         where = say("guess", where=where) if self.is_far else where
-        if (rates := self.rates).checked is not None:
+        rates = self.rates
+        if rates.checked is not None:
             where += say("runs' rates", alone=rates.alone, taught=rates.taught, checked=budget_text(rates.checked))
         return f"{self.voice.note}, {where}" if self.voice.note else where
 

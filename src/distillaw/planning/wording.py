@@ -124,9 +124,9 @@ def _reasons(
     how = "decided by" if headline.is_decisive else "shown"
     found = [say(how, source=headline.source, note=headline.note)]
     assert headline.pretrain is not None
-    if supposed is not None and (teacher := supposed.row.teacher) is not None:
-        trained = "" if teacher.tokens is None else say("trained on", tokens=teacher.tokens)
-        found.append(say("supposed", teacher=teacher.called, trained=trained, gain=supposed.gain))
+    if supposed is not None and (there := supposed.row.teacher) is not None:
+        trained = "" if there.tokens is None else say("trained on", tokens=there.tokens)
+        found.append(say("supposed", teacher=there.called, trained=trained, gain=supposed.gain))
     if not headline.is_informative:
         return found
     alone = headline.best_pretrain.loss.mean
