@@ -18,7 +18,7 @@ from benchmarks.sequential.policies import MOST, Walk
 from benchmarks.settle.worlds import World, world_decisions_of
 from distillaw.runs.record import Run, StudyRecord
 from distillaw.settling.propose import propose
-from distillaw.settling.question import Stage
+from distillaw.settling.question import Stage, extra_flops, wanted_by
 from distillaw.settling.standing import standing
 
 SETS = ("windows", "other")
@@ -137,8 +137,8 @@ def in_order(table, rng):
 
 def sequential(table):
     """`study next` among the cells of the table."""
-    whole = Walk.begin(table, math.inf)
-    for stage in table.stages():
+    whole, cells = Walk.begin(table, math.inf), table.stages()
+    for stage in cells:
         whole.buy(stage)
     walk, looks = Walk.begin(table, 1.0), []
     while len(looks) < MOST:
@@ -148,7 +148,7 @@ def sequential(table):
             walk.runs,
             spent=walk.spent,
             budget=whole.spent - walk.spent,
-            offered=table.stages(),
+            near=lambda flops: nearest_cells(table.question, walk.made, cells, flops),
         )
         if looks:
             looks[-1] |= {"why": said.why}
@@ -157,6 +157,20 @@ def sequential(table):
         walk.buy(said.stage)
         looks.append(look(walk))
     return looks
+
+
+def nearest_cells(question, made, cells, cap):
+    """The cell nearest to the target that so many FLOP buy, for each group of teachers and its seeds."""
+
+    def away(cell):
+        params = question.size(cell.size).params
+        return math.hypot(math.log(question.target.params / params), math.log(question.tokens / cell.tokens[-1]))
+
+    found = {}
+    for cell in sorted(cells, key=away):
+        if 0 < extra_flops(question, made, wanted_by(question, [cell])) <= cap:
+            found.setdefault((cell.candidates, cell.seeds), cell)
+    return list(found.values())
 
 
 def pocket():

@@ -286,7 +286,7 @@ def test_every_stage_after_the_first_was_predicted():
     stages, _, looks = settle(question, law_truth(question))
     rows = looks[-1].predicted
     assert {row.stage for row in rows} == set(range(1, len(stages)))
-    assert all(np.isfinite(row.expected) and row.sd > 0 for row in rows)
+    assert all(np.isfinite(row.expected_log_gain) and row.sd > 0 for row in rows)
 
 
 def test_the_cooldown_of_the_recipe_is_paid():

@@ -53,7 +53,7 @@ def _proposal(setup: Setup, said: Proposal, answer: NextAnswer, budget: float) -
     stage, (before, after) = said.stage, both
     rows = rows_of(setup, stage)
     tokens = ", ".join(map(format_count, stage.tokens))
-    right = f", right choice {before.probability:.2f} -> {after.probability:.2f}" * (answer.by != "plan")
+    right = f", right choice {before.probability_best:.2f} -> {after.probability_best:.2f}" * (answer.by != "plan")
     lines = [
         "",
         f"next batch: {len(rows)} runs, {format_flop(said.flops)} of {format_flop(budget)}",
@@ -67,8 +67,8 @@ def _proposal(setup: Setup, said: Proposal, answer: NextAnswer, budget: float) -
             "worth it: nothing measured reaches the question, and these runs are the nearest to it",
         ]
     lines.append(
-        f"then: expected regret {before.regret:.4f} -> {after.regret:.4f} nats/token{right}, "
-        f"settled with probability {after.settled:.2f}"
+        f"then: expected regret {before.expected_regret:.4f} -> {after.expected_regret:.4f} nats/token{right}, "
+        f"settled with probability {after.probability_settled:.2f}"
     )
     if answer.by == "plan":
         lines.append("  (by a model of these runs that also prices runs not made yet; the verdict is the planner's)")

@@ -81,9 +81,7 @@ class NextAnswer:
 
 def answer_now(setup: Setup, now: Standing, verdict: Verdict | None) -> NextAnswer:
     """The planner's where a study has runs (`planned`), else the model's."""
-    if verdict is None:
-        return _of_model(setup, now)
-    return _of_plan(setup, verdict) if verdict.headline.is_decisive else _unknown(verdict, now)
+    return _of_model(setup, now) if verdict is None else _of_plan(setup, now, verdict)
 
 
 def planned(setup: Setup) -> Verdict | None:
@@ -92,57 +90,40 @@ def planned(setup: Setup) -> Verdict | None:
         return None
     from distillaw.planning.api import plan
 
-    question = setup.question
+    target = parse_count(setup.question.target.label)
     try:
-        return plan(
-            parse_count(question.target.label),
-            student_tokens=question.tokens,
-            study=setup.record,
-            with_flips=False,
-        )
+        return plan(target, student_tokens=setup.question.tokens, study=setup.record, with_flips=False)
     except ConfigError:
         return None
 
 
-def _of_plan(setup: Setup, verdict: Verdict) -> NextAnswer:
+def _of_plan(setup: Setup, now: Standing, verdict: Verdict) -> NextAnswer:
+    """Where nobody knows, what the model draws on is shown as that, without a probability."""
     head = verdict.headline
+    is_known = head.is_decisive
     rows = {
         setup.labels.get(row.teacher.run_id or "", row.teacher.name): row
         for row in head.distil
         if row.teacher is not None and row.gain is not None and not row.is_speculative
     }
-    best = next((label for label, row in rows.items() if row is head.best), "none")
     distils = verdict.verdict == "distil"
     if verdict.verdict == "too-close":
         distils = leads_distilling(head, verdict.call)
+    best = next((label for label, row in rows.items() if row is head.best), "none")
+    gains = {label: row.gain for label, row in rows.items() if row.gain is not None}
+    shares = {label: row.share_best if row.share_best is not None else 1.0 for label, row in rows.items()}
     return NextAnswer(
         by="plan",
         verdict=verdict.verdict,
-        choice=best if distils else "none",
+        choice=best if distils and is_known else "none",
         sentence=f"{verdict.title}  {verdict.sentence}",
-        gains={label: row.gain for label, row in rows.items() if row.gain is not None},
-        probability_best={label: row.share_best if row.share_best is not None else 1.0 for label, row in rows.items()},
+        gains=gains if is_known else now.gains,
+        probability_best=shares if is_known else {},
         distil=verdict.call.distil,
         pretrain=verdict.call.pretrain,
-        inside_range=verdict.inside_range,
-        notes=tuple(_notes(verdict)),
-    )
-
-
-def _unknown(verdict: Verdict, now: Standing) -> NextAnswer:
-    """Nobody knows; what the model draws on is shown as that, without a probability."""
-    return NextAnswer(
-        by="plan",
-        verdict=verdict.verdict,
-        choice="none",
-        sentence=f"{verdict.title}  {verdict.sentence}",
-        gains=now.gains,
-        probability_best={},
-        inside_range=False,
-        is_known=False,
-        distil=verdict.call.distil,
-        pretrain=verdict.call.pretrain,
-        notes=(f"by a model of these runs, {BEYOND}",),
+        inside_range=is_known and verdict.inside_range,
+        is_known=is_known,
+        notes=tuple(_notes(verdict)) if is_known else (f"by a model of these runs, {BEYOND}",),
     )
 
 
@@ -160,8 +141,15 @@ def _notes(verdict: Verdict) -> Iterator[str]:
 def _of_model(setup: Setup, now: Standing) -> NextAnswer:
     end = conclude(setup.question, now)
     inside = bool(setup.runs) and _reaches(setup)
-    none = f"{'none':<24} {'':<30} best with {percent(now.probability[NONE])}"
-    beyond = [BEYOND] if setup.runs and not inside else []
+    notes = [f"{'none':<24} {'':<30} best with {percent(now.probability[NONE])}"]
+    notes += [BEYOND] if setup.runs and not inside else []
+    rows = gains_by_tokens(now) if setup.runs else []
+    if len(rows) > 1:  # along the tokens that were run
+        said = (
+            f"{format_count(row['tokens'])} {row['gain']:+.3f} [{row['lower']:+.3f}, {row['upper']:+.3f}]"
+            for row in rows
+        )
+        notes.append(f"gain of {now.best_teacher} by tokens: {', '.join(said)}")
     return NextAnswer(
         by="model",
         verdict=end.verdict,
@@ -170,7 +158,7 @@ def _of_model(setup: Setup, now: Standing) -> NextAnswer:
         gains=now.gains,
         probability_best={name or "none": p for name, p in now.probability.items()},
         inside_range=inside,
-        notes=(none, *beyond, *_by_tokens(setup, now)),
+        notes=tuple(notes),
     )
 
 
@@ -181,19 +169,12 @@ def _reaches(setup: Setup) -> bool:
     return params >= least * setup.question.target.params and tokens >= least * setup.question.tokens
 
 
-def _by_tokens(setup: Setup, now: Standing) -> list[str]:
-    """The gain of the best teacher along the tokens that were run, with intervals."""
-    name = now.best_teacher
-    rows = gains_by_tokens(now, name) if setup.runs else []
-    if len(rows) < 2:
-        return []
-    said = ", ".join(
-        f"{format_count(row['tokens'])} {row['gain']:+.3f} [{row['lower']:+.3f}, {row['upper']:+.3f}]" for row in rows
-    )
-    return [f"gain of {name} by tokens: {said}"]
+def snippet(stage: Stage) -> str:
+    """What to paste into the study's file."""
+    return "\n".join(_lines({"cells": [to_table(_cells_of(stage))]}, ""))
 
 
-def cells_of(stage: Stage) -> DesignSpec:
+def _cells_of(stage: Stage) -> DesignSpec:
     """A stage as an entry of [[cells]]; seeds that were run before are not run again."""
     return DesignSpec(
         params=stage.labels,
@@ -203,16 +184,11 @@ def cells_of(stage: Stage) -> DesignSpec:
     )
 
 
-def snippet(stage: Stage) -> str:
-    """What to paste into the study's file."""
-    return "\n".join(_lines({"cells": [to_table(cells_of(stage))]}, ""))
-
-
 def extended(spec: StudySpec, stage: Stage, *, is_first: bool) -> StudySpec:
     """The study with the batch: as its grid if nothing was run yet, else as cells beside it."""
     if is_first:
         return dataclasses.replace(spec, students=StudentsSpec(params=stage.labels, tokens=stage.tokens), replicates=())
-    return dataclasses.replace(spec, cells=(*spec.cells, cells_of(stage)))
+    return dataclasses.replace(spec, cells=(*spec.cells, _cells_of(stage)))
 
 
 def flops_beside(setup: Setup, said: Proposal) -> float | None:
@@ -234,11 +210,6 @@ def flops_beside(setup: Setup, said: Proposal) -> float | None:
     except DistillawError:
         return None
     return max(0.0, cost.flops - said.flops)
-
-
-def study_toml(spec: StudySpec) -> str:
-    """A study file that says what a study is; settings at their defaults are left out."""
-    return "\n".join(_lines(to_table(spec), "")).strip() + "\n"
 
 
 def _lines(table: Mapping[str, Any], path: str) -> Iterator[str]:
@@ -288,16 +259,19 @@ def batch_file(setup: Setup, stage: Stage) -> str:
     """The study with the batch, or the rows of the batch as CSV; both say that our next call may replace them."""
     if setup.spec is not None:
         study = extended(setup.spec, stage, is_first=not setup.runs)
-        return f"# generator: {GENERATOR}, study next: its next call may replace this file\n\n{study_toml(study)}"
+        toml = "\n".join(_lines(to_table(study), "")).strip()  # settings at their defaults are left out
+        return f"# generator: {GENERATOR}, study next: its next call may replace this file\n\n{toml}\n"
     return csv_text({**row, "generator": f"generator: {GENERATOR}"} for row in rows_of(setup, stage))
 
 
 def answer_json(source: str, setup: Setup, said: Proposal, answer: NextAnswer) -> Mapping[str, object]:
     """All of it for `--json`."""
     question, now = setup.question, said.now
-    both = expectations(said) if answer.is_known else None
-    before, after = (None, None) if both is None else (_expected_json(both[0], answer), _expected_json(both[1], answer))
-    rows = gains_by_tokens(now, now.best_teacher) if setup.runs and answer.by == "model" else []
+    both = (expectations(said) if answer.is_known else None) or (None, None)
+    # the model's own chance of the right choice only where the planner has not said its own
+    left_out = () if answer.by == "model" else ("probability_best",)
+    before, after = (one and {k: v for k, v in dataclasses.asdict(one).items() if k not in left_out} for one in both)
+    rows = gains_by_tokens(now) if setup.runs and answer.by == "model" else []
     return {
         "source": source,
         "target": {"student_params": question.target.params, "student_tokens": question.tokens},
@@ -320,8 +294,3 @@ def answer_json(source: str, setup: Setup, said: Proposal, answer: NextAnswer) -
         "why_not": said.why,
         "toml": snippet(said.stage).strip() if setup.spec is not None and said.stage is not None else None,
     }
-
-
-def _expected_json(value: ExpectedVerdict, answer: NextAnswer) -> dict[str, float]:
-    """A row; the model's own chance of the right choice only where the planner has not said its own."""
-    return {k: v for k, v in value.to_json().items() if answer.by == "model" or k != "probability_best"}

@@ -21,7 +21,7 @@ from distillaw.runs.paired import paired_difference
 from distillaw.runs.record import Run, StudyRecord, read_study
 from distillaw.runs.table import naming, read_table
 from distillaw.settling.question import NONE, Candidate, PilotQuestion, PilotRun, Size, extra_flops, made_by
-from distillaw.settling.spec import LEAST_PARAMS, student_size
+from distillaw.settling.spec import LEAST_PARAMS, halves, student_size, whole
 from distillaw.sweep.spec import StudySpec, TeacherSpec
 
 HALVINGS = 7
@@ -161,32 +161,20 @@ def _opened(source: Path) -> tuple[StudySpec, StudyRecord | None, int]:
     record = read_study(source)
     if not record.info.get("spec"):
         raise ConfigError(f"{source}/study.json does not hold the study it was made from; give the study's TOML file")
-    spec = from_table(StudySpec, _as_toml(record.info["spec"]), f"{source}/study.json:")
+    spec = from_table(StudySpec, record.info["spec"], f"{source}/study.json:")
     data = record.info.get("data")
     vocab = data.get("vocab_size") if isinstance(data, Mapping) else None
     return spec, record, int(vocab) if vocab else study_vocab(spec)
-
-
-def _as_toml(value: object) -> object:
-    """Without what TOML cannot say: nulls are left out."""
-    if isinstance(value, Mapping):
-        return {key: _as_toml(entry) for key, entry in value.items() if entry is not None}
-    return value
 
 
 def _sizes(spec: StudySpec, target: Size, students: Sequence[Run], vocab: int) -> tuple[Size, ...]:
     """The sizes that were run, the target, and its halves where no size is near; ascending."""
     known = {run.label: student_size(spec, run.label, vocab) for run in students}
     found = {size.params: size for size in [target, *known.values()] if size.params <= target.params}
-    for k in range(1, HALVINGS + 1):
-        nominal = parse_count(target.label) / 2**k
-        if nominal < LEAST_PARAMS or any(abs(math.log(params / nominal)) < math.log(2) / 3 for params in found):
-            continue
-        try:
-            size = student_size(spec, format_count(nominal), vocab)
-        except ConfigError:  # no shape is near
-            break
-        found.setdefault(size.params, size)
+    for size in halves(spec, target, vocab, max(LEAST_PARAMS, parse_count(target.label) / 2**HALVINGS)):
+        nominal = parse_count(size.label)
+        if not any(abs(math.log(params / nominal)) < math.log(2) / 3 for params in found):
+            found.setdefault(size.params, size)
     return tuple(found[params] for params in sorted(found))
 
 
@@ -219,19 +207,10 @@ def _teachers(
             if loss is None:
                 untrained.append(teacher.label)
                 loss = guess(size.params, teacher.tokens)
-            found.append(_own(teacher, size, loss, is_measured=run is not None))
+            at = (size.params, float(teacher.tokens)) if run else (None, None)  # it says what its size reaches alone
+            flops = size.flops / TRAINING_FACTOR
+            found.append(Candidate(name=teacher.label, loss=loss, flops=flops, params=at[0], tokens=at[1]))
     return found, names, tuple(untrained)
-
-
-def _own(teacher: TeacherSpec, size: Size, loss: float, *, is_measured: bool) -> Candidate:
-    """A teacher that the study trains; once it is trained it also says what a student of its size reaches alone."""
-    return Candidate(
-        name=teacher.label,
-        loss=loss,
-        flops=size.flops / TRAINING_FACTOR,
-        params=size.params if is_measured else None,
-        tokens=float(teacher.tokens) if is_measured else None,
-    )
 
 
 def _external(spec: StudySpec, teacher: TeacherSpec, distilled: Run | None, loss: float | None) -> Candidate:
@@ -293,11 +272,6 @@ def _pilots(students: Sequence[Run], names: Mapping[str, str], first_seed: int) 
             gain_se=se,
             run_id=run.run_id,
         )
-
-
-def whole(tokens: float, batch: int) -> int:
-    """Tokens as whole batches, rounded up."""
-    return -(-math.ceil(tokens) // batch) * batch
 
 
 def with_budget(setup: Setup, budget: float) -> Setup:

@@ -275,17 +275,10 @@ class PilotBelief:
         return draws_MQ + normal_draws(left_QQ, len(draws_MQ), rng)
 
     @property
-    def weights(self) -> dict[str, float]:
-        """Share of each form."""
-        return {form: self._share(lambda part, form=form: part.family.form == form) for form in TAUGHT}
-
-    @property
     def misfits(self) -> dict[float, float]:
         """Share of each size of the misfit."""
-        return {sd: self._share(lambda part, sd=sd: part.misfit == sd) for sd in MISFITS}
-
-    def _share(self, has: Callable[[Part], bool]) -> float:
-        return sum(len(p.z_MZ) for p in self.parts if has(p)) / sum(len(p.z_MZ) for p in self.parts)
+        counts = {sd: sum(len(part.z_MZ) for part in self.parts if part.misfit == sd) for sd in MISFITS}
+        return {sd: count / sum(counts.values()) for sd, count in counts.items()}
 
     def misfit(self, one: PilotPoints, other: PilotPoints) -> Array:
         """Covariance, ln loss, of how far runs of two lists lie from the laws, rates included, (R, R').
@@ -297,12 +290,7 @@ class PilotBelief:
 
 
 def believe(question: PilotQuestion, runs: Sequence[PilotRun]) -> PilotBelief:
-    """What finite losses of some runs say.
-
-    Args:
-        question: what is asked.
-        runs: any number of them.
-    """
+    """What finite losses of some runs say, any number of them."""
     return _believe(question, tuple(runs))
 
 
@@ -389,10 +377,11 @@ def _parts(belief: PilotBelief, rng: np.random.Generator) -> tuple[Part, ...]:
     shares = _kept(shares, [part.family.form for part, _ in found])
     counts = np.round(MEMBERS * shares / shares.sum()).astype(int)
     kept = [
-        replace(part, z_MZ=part.z_MZ[_thin(len(part.z_MZ), count)])
+        replace(part, z_MZ=part.z_MZ[np.arange(count) * len(part.z_MZ) // count])  # evenly
         for (part, _), count in zip(found, counts, strict=True)
+        if count
     ]
-    return tuple(part for part in kept if len(part.z_MZ))
+    return tuple(kept)
 
 
 def _kept(shares: Array, kinds: Sequence[float | str]) -> Array:
@@ -400,11 +389,6 @@ def _kept(shares: Array, kinds: Sequence[float | str]) -> Array:
     _, kind = np.unique(kinds, return_inverse=True)
     total = np.bincount(kind, shares / shares.sum())
     return shares * (np.maximum(total, LEAST) / total)[kind]
-
-
-def _thin(length: int, count: int) -> np.ndarray:
-    """`count` of so many indices, evenly."""
-    return np.arange(count) * length // count
 
 
 def _posterior(belief: PilotBelief, part: Part, starts: Array, rng: np.random.Generator) -> tuple[Part, float, Array]:
@@ -449,7 +433,8 @@ def _propose(
     num = len(centre_Z)
     t_MZ = rng.standard_normal((PROPOSALS, num)) * np.sqrt(TAIL / rng.chisquare(TAIL, PROPOSALS))[:, None]
     z_MZ = centre_Z + t_MZ @ root_ZZ.T
-    log_q_M = -0.5 * (TAIL + num) * np.log1p((t_MZ**2).sum(1) / TAIL) - _log_t_constant(num)
+    at_centre = math.lgamma((TAIL + num) / 2) - math.lgamma(TAIL / 2) - 0.5 * num * math.log(TAIL * math.pi)
+    log_q_M = at_centre - 0.5 * (TAIL + num) * np.log1p((t_MZ**2).sum(1) / TAIL)
     log_q_M = log_q_M - math.log(abs(np.linalg.det(root_ZZ)))
     log_p_M = -0.5 * (rest(z_MZ) ** 2).sum(1) - 0.5 * num * math.log(2 * math.pi)
     return z_MZ, np.where(np.isfinite(log_p_M), log_p_M - log_q_M, -np.inf)
@@ -463,11 +448,6 @@ def _tempered(log_w_M: Array, least: float) -> Array:
         if 1 / (weights**2).sum() >= least:
             break
     return weights
-
-
-def _log_t_constant(num: int) -> float:
-    """Minus the ln of the multivariate t density at its centre, for a unit scale matrix."""
-    return math.lgamma(TAIL / 2) - math.lgamma((TAIL + num) / 2) + 0.5 * num * math.log(TAIL * math.pi)
 
 
 def _mode(rest: Callable[[Array], Array], start: Array) -> tuple[Array, Array, float]:

@@ -11,20 +11,18 @@ no teacher).
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from distillaw.errors import ConfigError
-from distillaw.laws.base import Array
 from distillaw.quantities import format_count, format_flop
 from distillaw.settling.question import (
     NONE,
     Made,
     PilotQuestion,
     PilotRun,
-    Size,
     Stage,
     extra_flops,
     stage_flops,
@@ -55,11 +53,6 @@ def next_stage(question: PilotQuestion, stages: Sequence[Stage], runs: Sequence[
     """What to run next; None when it is settled, or nothing affordable would settle it.
 
     The same answer for the same arguments, so that an interrupted settlement goes on where it stopped.
-
-    Args:
-        question: what is asked.
-        stages: that have been run, in order.
-        runs: their runs.
 
     Raises:
         ConfigError: the budget buys no pilot at all (before the first stage).
@@ -95,23 +88,13 @@ def rungs_ahead(question: PilotQuestion, stages: Sequence[Stage], names: tuple[s
 
 def _rung(question: PilotQuestion, stages: Sequence[Stage], names: tuple[str, ...], left: float) -> Stage | None:
     """The next rung of the ladder that what is left pays for, larger than those before; None where it pays for none."""
-    used = len(stages)
-    for rungs in range(max(RUNGS - used, 1), 1, -1):
+    reached = [question.size(one.size).params * one.tokens[-1] for one in stages]
+    for rungs in range(max(RUNGS - len(stages), 1), 0, -1):
         share = left / sum(GROWTH**i for i in range(rungs))
-        found = nearest_stage(question, names, share, 2 if used < REPEATED else 1)
-        if found is not None and _grows(question, stages, found):
+        found = nearest_stage(question, names, share, 2 if len(stages) < REPEATED and rungs > 1 else 1)
+        if found and question.size(found.size).params * found.tokens[-1] >= LARGER * max(reached, default=0.0):
             return found
-    last = nearest_stage(question, names, left, 1)
-    return last if last is not None and _grows(question, stages, last) else None
-
-
-def _grows(question: PilotQuestion, stages: Sequence[Stage], stage: Stage) -> bool:
-    """Whether a stage is clearly larger than all before it, in parameters times tokens."""
-
-    def reach(one: Stage) -> float:
-        return question.size(one.size).params * one.tokens[-1]
-
-    return reach(stage) >= LARGER * max((reach(one) for one in stages), default=0.0)
+    return None
 
 
 def nearest_stage(question: PilotQuestion, names: tuple[str, ...], flops: float, seeds: int) -> Stage | None:
@@ -125,26 +108,22 @@ def nearest_stage(question: PilotQuestion, names: tuple[str, ...], flops: float,
         flops: what it may cost.
         seeds: how many.
     """
-    found: list[tuple[float, Stage]] = []
+    found = [_affordable(question, one, flops) for one in _by_size(question, names, tuple(range(seeds)))]
+    alike = [stage for stage in found if stage and abs(np.subtract(*_away(question, stage))) <= math.log(RATIO)]
+    return min(alike, key=lambda stage: math.hypot(*_away(question, stage)), default=None)
+
+
+def _by_size(question: PilotQuestion, names: tuple[str, ...], seeds: tuple[int, ...]) -> Iterator[Stage]:
+    """A stage of every size, with another one beside it, still without tokens."""
     for i, size in enumerate(question.sizes):
         also = (question.sizes[i - BESIDE].label,) if i >= BESIDE else ()
-        stage = _affordable(
-            question,
-            Stage(
-                size=size.label,
-                also=also,
-                tokens=(question.batch_tokens,),
-                candidates=names,
-                seeds=tuple(range(seeds)),
-            ),
-            flops,
-        )
-        if stage is not None:
-            smaller = math.log(question.target.params / size.params)
-            shorter = math.log(question.tokens / stage.tokens[-1])
-            if abs(smaller - shorter) <= math.log(RATIO):
-                found.append((math.hypot(smaller, shorter), stage))
-    return min(found, key=lambda one: one[0], default=(0.0, None))[1]
+        yield Stage(size=size.label, also=also, tokens=(), candidates=names, seeds=seeds)
+
+
+def _away(question: PilotQuestion, stage: Stage) -> tuple[float, float]:
+    """By how much the target is larger and longer, e-folds."""
+    params = question.size(stage.size).params
+    return math.log(question.target.params / params), math.log(question.tokens / stage.tokens[-1])
 
 
 def _affordable(question: PilotQuestion, one: Stage, flops: float) -> Stage | None:
@@ -169,10 +148,10 @@ def budgets(question: PilotQuestion, longest: float) -> tuple[int, ...]:
     return tuple(sorted(tokens for tokens in found if tokens >= question.least_tokens))
 
 
-def _cheapest(question: PilotQuestion) -> Stage:
-    """The cheapest pilot there may be: with enough tokens, and enough and not too many of them per parameter."""
+def _nothing_affordable(question: PilotQuestion) -> str:
+    """Names the cheapest pilot: with enough tokens, and enough and not too many of them per parameter."""
     names = tuple(c.name for c in question.candidates)
-    ratio, unit = question.tokens / question.target.params, question.batch_tokens
+    ratio, unit, count = question.tokens / question.target.params, question.batch_tokens, len(names)
     longest = {question.target.label: question.tokens}
     for size in question.sizes:
         tokens = max(question.least_tokens, unit * math.ceil(ratio / RATIO * size.params / unit))
@@ -182,11 +161,7 @@ def _cheapest(question: PilotQuestion) -> Stage:
         Stage(size=label, tokens=budgets(question, tokens) or (int(tokens),), candidates=names, seeds=(0,))
         for label, tokens in longest.items()
     ]
-    return min(stages, key=lambda stage: stage_flops(question, stage))
-
-
-def _nothing_affordable(question: PilotQuestion) -> str:
-    least, count = _cheapest(question), len(question.candidates)
+    least = min(stages, key=lambda stage: stage_flops(question, stage))
     cost = stage_flops(question, least)
     spent = f" ({format_flop(question.spent)} of it spent on learning rates)" if question.spent else ""
     share = (cost + question.spent) / question.target_flops
@@ -206,22 +181,16 @@ def is_hopeless(question: PilotQuestion, now: Standing, last: Stage) -> bool:
     As well as it may: every mean moves by LUCK of its standard deviations in the choice's favour, and nothing is left
     of the uncertainty but the misfit between the last pilots and the target.
     """
-    arms = [i for i, name in enumerate(question.arms) if name not in now.dropped]
-    bounds, least_AA = now.bounds, _misfit_left(question, now, last)
-    best_AA = bounds.mean_AA - LUCK * bounds.sd_AA + bounds.reach * least_AA
-    return bool((best_AA[np.ix_(arms, arms)].max(axis=1) > question.margin).all())
-
-
-def _misfit_left(question: PilotQuestion, now: Standing, last: Stage) -> Array:
-    """Standard deviations of differences at the target, nats/token, that the misfit alone leaves after a stage."""
-    belief, target = now.belief, target_points(question)
+    belief, target, bounds = now.belief, target_points(question), now.bounds
     seen = belief.measured.join(question.points(question.places(last)))
     across = belief.misfit(target, seen)
     inside = belief.misfit(seen, seen) + 1e-8 * np.eye(len(seen.arm))
     left = belief.misfit(target, target) - across @ np.linalg.solve(inside, across.T)
     var = np.diag(left)
-    spread = np.sqrt(np.maximum(var[:, None] + var - 2 * left, 0.0))
-    return float(now.losses[NONE].mean) * spread
+    least_AA = float(now.losses[NONE].mean) * np.sqrt(np.maximum(var[:, None] + var - 2 * left, 0.0))
+    best_AA = bounds.mean_AA - LUCK * bounds.sd_AA + bounds.reach * least_AA
+    arms = [i for i, name in enumerate(question.arms) if name not in now.dropped]
+    return bool((best_AA[np.ix_(arms, arms)].max(axis=1) > question.margin).all())
 
 
 STEPS = 24
@@ -245,43 +214,23 @@ def stage_pool(question: PilotQuestion, made: Made, groups: Sequence[tuple[str, 
     return list(dict.fromkeys(stage for stage in found if stage is not None))
 
 
-def nearest_of(question: PilotQuestion, made: Made, offered: Sequence[Stage], cap: float) -> list[Stage]:
-    """The same among stages that are offered, e.g. the cells of a table: the nearest for each group and its seeds."""
-    found: dict[tuple[tuple[str, ...], tuple[int, ...]], Stage] = {}
-    for stage in sorted(offered, key=lambda one: _distance(question, one)):
-        if 0 < extra_flops(question, made, wanted_by(question, [stage])) <= cap:
-            found.setdefault((stage.candidates, stage.seeds), stage)
-    return list(found.values())
-
-
-def _distance(question: PilotQuestion, stage: Stage) -> float:
-    smaller = math.log(question.target.params / question.size(stage.size).params)
-    return math.hypot(smaller, math.log(question.tokens / stage.tokens[-1]))
-
-
 def _nearest(
     question: PilotQuestion, made: Made, group: tuple[str, ...], seeds: tuple[int, ...], cap: float
 ) -> Stage | None:
     """Of the stages with something new."""
     found: list[Stage] = []
-    for i, size in enumerate(question.sizes):
-        also = (question.sizes[i - BESIDE].label,) if i >= BESIDE else ()
+    for one in _by_size(question, group, seeds):
+        known = sorted({tokens for (label, *_), have in made.items() if label == one.size for tokens in have})
+        smaller = math.log(question.target.params / question.size(one.size).params)
         for k in range(STEPS):
-            tokens = _branches(question, size, made, question.tokens / 2 ** (k / 2))
-            smaller, shorter = math.log(question.target.params / size.params), k / 2 * math.log(2)
-            if not tokens or abs(smaller - shorter) > math.log(RATIO):
+            tokens = {_snapped(t, known) for t in budgets(question, question.tokens / 2 ** (k / 2))}
+            stage = replace(one, tokens=tuple(sorted(tokens)))
+            if not tokens or abs(smaller - k / 2 * math.log(2)) > math.log(RATIO):
                 continue
-            stage = Stage(size=size.label, also=also, tokens=tokens, candidates=group, seeds=seeds)
             if 0 < extra_flops(question, made, wanted_by(question, [stage])) <= cap:
                 found.append(stage)
                 break
-    return min(found, key=lambda stage: _distance(question, stage), default=None)
-
-
-def _branches(question: PilotQuestion, size: Size, made: Made, longest: float) -> tuple[int, ...]:
-    """Budgets of a size; empty where there are too few tokens."""
-    known = sorted({tokens for (label, *_), have in made.items() if label == size.label for tokens in have})
-    return tuple(sorted({_snapped(tokens, known) for tokens in budgets(question, longest)}))
+    return min(found, key=lambda stage: math.hypot(*_away(question, stage)), default=None)
 
 
 def _snapped(tokens: int, known: Sequence[int]) -> int:

@@ -7,7 +7,8 @@ settle.json holds the question, the search, and every stage as it was decided, w
 """
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -47,7 +48,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettleRecord:
-    """What a settlement has decided so far."""
+    """What a settlement has decided so far: settle.json."""
 
     question: Mapping[str, object]
     """What may not change."""
@@ -57,38 +58,27 @@ class SettleRecord:
     rates: str = RATES
     """What determines the pilots' rates, so that no other pilots are taken for those that were run."""
 
-    def with_stage(self, stage: Stage, believed: Mapping[str, object]) -> "SettleRecord":
-        """One stage more."""
-        return replace(self, stages=(*self.stages, Planned(stage=stage, believed=believed)))
-
-    def save(self, folder: Path) -> None:
-        """Write settle.json, atomically."""
-        write_json(folder / FILE, asdict(self))
+    @property
+    def decided(self) -> list[Stage]:
+        """The stages alone."""
+        return [planned.stage for planned in self.stages]
 
 
-def identity(setting: Setting) -> dict[str, object]:
-    """What makes it the same question: whatever pilots or their meaning depend on."""
-    spec, engine = setting.spec, setting.pilots.spec
-    teachers = {t.label: setting.pilots.facts.fingerprints[t.source] for t in engine.teachers}
-    return {"text": setting.store_hash, "teachers": teachers, **_settings(spec)}
-
-
-def _settings(spec: SettleSpec) -> dict[str, object]:
-    assert spec.target is not None
-    return {
+def identity(spec: SettleSpec, setting: Setting | None = None) -> dict[str, object]:
+    """What makes it the same question, as JSON gives it back; before the text is there, as far as the file says."""
+    found: dict[str, object] = {
         "target": asdict(spec.target),
         "level": spec.settle.level,
         "least_params": spec.settle.least_params,
-        "training": _as_json(spec.training),
+        "training": asdict(spec.training),
         "batch_tokens": spec.batch_tokens,
         "peak_lr": spec.peak_lr,
         "seed": spec.seed,
     }
-
-
-def _as_json(training: Recipe) -> dict[str, object]:
-    """As a file gives it back: tuples are lists there."""
-    return {name: list(x) if isinstance(x, tuple) else x for name, x in asdict(training).items()}
+    if setting is not None:
+        prints, teachers = setting.pilots.facts.fingerprints, setting.pilots.spec.teachers
+        found = {"text": setting.store_hash, "teachers": {t.label: prints[t.source] for t in teachers}, **found}
+    return json.loads(json.dumps(found))
 
 
 def check_folder(folder: Path, spec: SettleSpec) -> None:
@@ -99,30 +89,29 @@ def check_folder(folder: Path, spec: SettleSpec) -> None:
         CacheError: settle.json is damaged.
     """
     record = read_record(folder)
-    if record is None:
-        if (folder / "runs").exists():
-            raise ConfigError(f"{folder} holds runs of something else; choose another folder with --out")
-        return
-    _compare(folder, record.question, _settings(spec))
+    if record is not None:
+        _compare(folder, record.question, identity(spec))
+    elif (folder / "runs").exists():
+        raise ConfigError(f"{folder} holds runs of something else; choose another folder with --out")
 
 
-def continue_record(folder: Path, setting: Setting, choose: Callable[[Setting], SearchPlan]) -> SettleRecord:
+def continue_record(folder: Path, setting: Setting) -> SettleRecord:
     """The record of the folder with the present budget, or a new one, whose search is chosen.
 
     Raises:
         ConfigError: the question changed, or the budget shrank.
     """
-    asked, question = identity(setting), setting.question
+    asked, budget = identity(setting.spec, setting), setting.question.budget
     record = read_record(folder)
     if record is None:
-        return SettleRecord(question=asked, budget=question.budget, search=choose(setting))
+        return SettleRecord(question=asked, budget=budget, search=choose_search(setting))
     _compare(folder, record.question, asked)
-    if question.budget < record.budget * (1 - 1e-9):
+    if budget < record.budget * (1 - 1e-9):
         raise ConfigError(
-            f"{folder} was begun with a budget of {format_flop(record.budget)}, now {format_flop(question.budget)}: "
+            f"{folder} was begun with a budget of {format_flop(record.budget)}, now {format_flop(budget)}: "
             "its stages were chosen for that one. Give as much or more, or another folder with --out"
         )
-    return replace(record, budget=question.budget)
+    return replace(record, budget=budget)
 
 
 def _compare(folder: Path, old: Mapping[str, object], new: Mapping[str, object]) -> None:
@@ -162,29 +151,32 @@ def read_record(folder: Path) -> SettleRecord | None:
             "Its answer stands in verdict.json; for a new one choose another folder with --out"
         )
     try:
-        planned = [_planned(row) for row in list(table["stages"])]
-        question = dict(table["question"])
+        record = from_table(SettleRecord, table, str(file))
         # settings that came after the record was written had their defaults
-        question["training"] = _as_json(Recipe()) | dict(question["training"])
-        return SettleRecord(
-            question=question,
-            budget=float(table["budget"]),
-            stages=tuple(planned),
-            search=from_table(SearchPlan, table["search"], "search"),
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        training = json.loads(json.dumps(asdict(Recipe()))) | record.question["training"]
+        return replace(record, question={**record.question, "training": training})
+    except (ConfigError, KeyError, TypeError) as error:
         raise CacheError(f"{file}: damaged ({error}); choose another folder with --out") from error
 
 
-def _planned(row: Mapping[str, object]) -> Planned:
-    believed = row["believed"]
-    assert isinstance(believed, dict)
-    return Planned(stage=from_table(Stage, row["stage"], "stage"), believed=believed)
+def choose_search(setting: Setting) -> SearchPlan:
+    """The best search that leaves the budget a pilot.
 
+    Raises:
+        ConfigError: the budget buys no pilot even without a search.
+    """
 
-def stages_of(record: SettleRecord) -> list[Stage]:
-    """The stages alone."""
-    return [planned.stage for planned in record.stages]
+    def first_stage(plan: SearchPlan) -> Stage | None:
+        """If the search takes what it usually does."""
+        return next_stage(replace(setting.question, spent=search_flops(setting, plan)), [], [])
+
+    *plans, none = affordable_searches(setting)
+    for plan in plans:
+        with contextlib.suppress(ConfigError):  # no pilot is left after the search: without it there may be one
+            if first_stage(plan) is not None:
+                return plan
+    first_stage(none)
+    return none
 
 
 def settle_in(spec: SettleSpec, folder: Path, *, workers: int, display: Display, command: str) -> Settled:
@@ -208,32 +200,8 @@ def settle_in(spec: SettleSpec, folder: Path, *, workers: int, display: Display,
         clear_failures(study)
         with Scheduler(study, LocalExecutor(study, workers), display=display, claim=claim) as scheduler:
             setting = open_setting(spec, study, display, command)
-            record = continue_record(folder, setting, choose_search)
-            record.save(folder)
+            record = continue_record(folder, setting)
             return _Loop(setting, record, folder, scheduler.run, display).run()
-
-
-def choose_search(setting: Setting) -> SearchPlan:
-    """The best search that leaves the budget a pilot.
-
-    Raises:
-        ConfigError: the budget buys no pilot even without a search.
-    """
-    for plan in affordable_searches(setting)[:-1]:
-        with contextlib.suppress(ConfigError):  # no pilot is left after the search: without it there may be one
-            if first_stage(setting, plan) is not None:
-                return plan
-    first_stage(setting, SearchPlan())
-    return SearchPlan()
-
-
-def first_stage(setting: Setting, search: SearchPlan) -> Stage | None:
-    """The first stage if the search takes what it usually does.
-
-    Raises:
-        ConfigError: the budget buys no pilot.
-    """
-    return next_stage(replace(setting.question, spent=search_flops(setting, search)), [], [])
 
 
 class _Loop:
@@ -248,27 +216,27 @@ class _Loop:
 
     def run(self) -> Settled:
         """Go on until there is nothing more to do."""
+        write_json(self._folder / FILE, asdict(self._record))
         tuned = self._tune()
         question = self._setting.tuned_question(tuned)
-        for stage in stages_of(self._record):
+        for stage in self._record.decided:
             self._run_stage(stage, question, tuned)
-        while (stage := next_stage(question, stages_of(self._record), self._runs)) is not None:
-            believed = belief_json(self._history[-1]) if self._history else {}
-            self._record = self._record.with_stage(stage, believed)
-            self._record.save(self._folder)
+        while (stage := next_stage(question, self._record.decided, self._runs)) is not None:
+            planned = Planned(stage=stage, believed=belief_json(self._history[-1]) if self._history else {})
+            self._record = replace(self._record, stages=(*self._record.stages, planned))
+            write_json(self._folder / FILE, asdict(self._record))
             self._run_stage(stage, question, tuned)
         return self._settled(question, tuned, is_final=True)
 
     def _settled(self, question: PilotQuestion, tuned: Tuned, *, is_final: bool) -> Settled:
         """Where it stands, also written to verdict.json: what is said is valid whenever one stops."""
-        history = self._history or [standing(question, [], [])]
         settled = Settled(
             setting=self._setting,
             question=question,
             tuned=tuned,
-            history=history,
+            history=self._history or [standing(question, [], [])],
             runs=tuple(self._runs),
-            stages=stages_of(self._record)[: len(self._history)],
+            stages=self._record.decided[: len(self._history)],
             is_final=is_final,
         )
         write_json(self._folder / "verdict.json", {"generator": GENERATOR, **verdict_json(settled)})
@@ -301,38 +269,12 @@ class _Loop:
         self._pilots.run(stage, tuned, self._train)
         known = {run.run_id for run in self._runs}
         self._runs += [run for run in self._pilots.results(stage, tuned) if run.run_id not in known]
-        done = stages_of(self._record)[: len(self._history) + 1]
-        now = standing(question, done, self._runs)
+        now = standing(question, self._record.decided[: len(self._history) + 1], self._runs)
         self._history.append(now)
-        self._write_table(tuned)
-        self._settled(question, tuned, is_final=False)
-        self._display.note(look(question, stage, now, number=len(self._history)))
-
-    def _write_table(self, tuned: Tuned) -> None:
         purposes = dict.fromkeys(tuned.run_ids, "tuning") | {run.run_id: "grid" for run in self._runs}
         self._pilots.study.write_table({(run_id, "fresh"): purpose for run_id, purpose in purposes.items()})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Ahead:
-    """What is still to be run."""
-
-    pilots: Pilots
-    tuned: Tuned
-    question: PilotQuestion
-    """What the search costs is spent."""
-    search: StudyCost | None
-    """What is left of it; None where there is none, or it is over."""
-    done: Sequence[Stage]
-    stage: Stage | None
-    """The next, or the one that was interrupted; None: nothing more would be run."""
-    cost: StudyCost | None
-    """Of what is left of it."""
-
-    @property
-    def spent(self) -> float:
-        """FLOP, a search that is still to come included."""
-        return self.question.spent + sum(stage_flops(self.question, stage) for stage in self.done)
+        self._settled(question, tuned, is_final=False)
+        self._display.note(look(question, stage, now, number=len(self._history)))
 
 
 def preview(spec: SettleSpec, folder: Path, *, workers: int, display: Display, command: str) -> dict[str, object]:
@@ -346,10 +288,15 @@ def preview(spec: SettleSpec, folder: Path, *, workers: int, display: Display, c
         check_folder(folder, spec)
         clear_failures(StudyFolder(folder))  # they would be tried again
         setting = open_setting(spec, StudyFolder(folder), display, command)
-        record = continue_record(folder, setting, choose_search)
-        ahead = _look_ahead(setting, record)
-    question, search = ahead.question, record.search
-    return {
+        record = continue_record(folder, setting)
+        pilots = setting.with_search(record.search)
+        tuned, search = pilots.foreseen(), pilots.search_left()
+        question = setting.tuned_question(tuned)  # a search that is still to come counts as spent
+        done, stage = _next(pilots, question, tuned, record.decided)
+        cost = None if stage is None else pilots.cost(pilots.missing(pilots.jobs(stage, tuned)))
+    spent = question.spent + sum(stage_flops(question, one) for one in done)
+    plan = {"tokens": record.search.tokens, "horizon_tokens": record.search.horizon or None}
+    found: dict[str, object] = {
         "folder": str(folder),
         "target_compute": question.target_flops,
         "budget": question.budget,
@@ -358,35 +305,44 @@ def preview(spec: SettleSpec, folder: Path, *, workers: int, display: Display, c
         "level": question.level,
         "teachers": [{"name": c.name, "loss": c.loss, "flops_per_token": c.flops} for c in question.candidates],
         "sizes": [{"size": s.label, "params": s.params, "training_flops_per_token": s.flops} for s in question.sizes],
-        "has_search": bool(search.tokens),
-        "search": None
-        if ahead.search is None
-        else {
-            "tokens": search.tokens,
-            "horizon_tokens": search.horizon or None,
-            **_cost(ahead.search, workers),
-        },
-        "stages_done": len(ahead.done),
-        "compute_spent": ahead.spent - (ahead.search.flops if ahead.search else 0.0),
-        "next_stage": _stage(ahead, len(record.stages), workers),
-        "later_stages": _later(ahead, workers),
+        "has_search": bool(record.search.tokens),
+        "search": {**plan, **_cost(search, workers)} if search.jobs else None,
+        "stages_done": len(done),
+        "compute_spent": spent - (search.flops if search.jobs else 0.0),
+        "next_stage": None,
+        "later_stages": None,
     }
-
-
-def _look_ahead(setting: Setting, record: SettleRecord) -> _Ahead:
-    """Where the folder stands: a search that is still to be run stays where it is."""
-    pilots = setting.with_search(record.search)
-    tuned, left = pilots.foreseen(), pilots.search_left()
-    search = left if left.jobs else None
-    question = setting.tuned_question(tuned)
-    done, stage = _next(pilots, question, tuned, stages_of(record))
-    cost = None if stage is None else pilots.cost(pilots.missing(pilots.jobs(stage, tuned)))
-    return _Ahead(pilots=pilots, tuned=tuned, question=question, search=search, done=done, stage=stage, cost=cost)
+    if stage is None or cost is None:
+        return found
+    flops = stage_flops(question, stage)
+    left = max(0.0, question.budget - spent - flops)
+    # at most: all rungs that the rest would pay for, and the largest pilot that all of it would buy with one teacher
+    rungs = rungs_ahead(question, [*done, stage], stage.candidates, left)
+    costs = [pilots.cost(pilots.jobs(rung, tuned)) for rung in rungs]
+    cheapest = min(stage.candidates, key=lambda name: question.candidate(name).flops)
+    largest = nearest_stage(question, (cheapest,), left, 1)
+    row = {
+        "sizes": list(stage.labels),
+        "student_params": question.size(stage.size).params,
+        "tokens": list(stage.tokens),
+        "teachers": list(stage.candidates),
+        "seeds": list(stage.seeds),
+        "is_begun": len(done) < len(record.stages),
+        **_cost(cost, workers),
+        "compute": min(flops, cost.flops),
+    }
+    later = {
+        "compute": left,
+        "seconds": sum(cost.wall_seconds(workers) for cost in costs),
+        "disk_bytes": sum(cost.disk_bytes for cost in costs),
+        "largest_size": None if largest is None else largest.size,
+    }
+    return found | {"next_stage": row, "later_stages": later}
 
 
 def _next(
-    pilots: Pilots, question: PilotQuestion, tuned: Tuned, decided: Sequence[Stage]
-) -> tuple[Sequence[Stage], Stage | None]:
+    pilots: Pilots, question: PilotQuestion, tuned: Tuned, decided: list[Stage]
+) -> tuple[list[Stage], Stage | None]:
     """Stages that have run, and what comes next: the first that was interrupted, or a new one."""
     runs: dict[str, PilotRun] = {}
     for number, stage in enumerate(decided):
@@ -402,41 +358,4 @@ def _cost(cost: StudyCost, workers: int) -> dict[str, object]:
         "compute": cost.flops,
         "seconds": cost.wall_seconds(workers),
         "disk_bytes": cost.disk_bytes,
-    }
-
-
-def _stage(ahead: _Ahead, decided: int, workers: int) -> dict[str, object] | None:
-    question, stage, cost = ahead.question, ahead.stage, ahead.cost
-    if stage is None or cost is None:
-        return None
-    return {
-        "sizes": list(stage.labels),
-        "student_params": question.size(stage.size).params,
-        "tokens": list(stage.tokens),
-        "teachers": list(stage.candidates),
-        "seeds": list(stage.seeds),
-        "is_begun": len(ahead.done) < decided,
-        **_cost(cost, workers),
-        "compute": min(stage_flops(question, stage), cost.flops),
-    }
-
-
-def _later(ahead: _Ahead, workers: int) -> dict[str, object] | None:
-    """At most: all stages that what is left of the budget would pay for.
-
-    The largest pilot is the one that all of it would buy with one teacher left.
-    """
-    question, stage = ahead.question, ahead.stage
-    if stage is None:
-        return None
-    left = max(0.0, question.budget - ahead.spent - stage_flops(question, stage))
-    rungs = rungs_ahead(question, [*ahead.done, stage], stage.candidates, left)
-    costs = [ahead.pilots.cost(ahead.pilots.jobs(rung, ahead.tuned)) for rung in rungs]
-    cheapest = min(stage.candidates, key=lambda name: question.candidate(name).flops)
-    largest = nearest_stage(question, (cheapest,), left, 1)
-    return {
-        "compute": left,
-        "seconds": sum(cost.wall_seconds(workers) for cost in costs),
-        "disk_bytes": sum(cost.disk_bytes for cost in costs),
-        "largest_size": None if largest is None else largest.size,
     }

@@ -12,8 +12,8 @@ foreseen. Shape suffixes: R run, A arm.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -211,8 +211,7 @@ class RateCheck:
         return c * math.sqrt(mean**4 + 6 * mean**2 * var + 3 * var**2)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
+class Rates(NamedTuple):
     """The rates of both kinds of arms."""
 
     supervised: RateCheck
@@ -221,10 +220,6 @@ class Rates:
     def of(self, arm: int) -> RateCheck:
         """Of an arm by number, 0: no teacher."""
         return self.distilled if arm else self.supervised
-
-    def __iter__(self) -> Iterator[RateCheck]:
-        """Without a teacher, then with one."""
-        return iter((self.supervised, self.distilled))
 
 
 def rate_cov(rates: Rates, one: PilotPoints, other: PilotPoints, *, loss: float) -> Array:

@@ -8,13 +8,12 @@ asking again gives the rest.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 
 from distillaw.data.shards import TokenStore
 from distillaw.errors import RunError
 from distillaw.runs.files import read_json
-from distillaw.runs.paired import DocumentScores, paired_difference
+from distillaw.runs.paired import paired_difference
 from distillaw.runs.spec import TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.settling.noise import KINDS, RateCheck, Rates
@@ -137,19 +136,14 @@ class Pilots:
 
     def jobs(self, stage: Stage, tuned: Tuned) -> list[TrunkJob]:
         """The trunks of a stage: no teacher and every candidate, each with every seed, as many as there are rates."""
-        runs = product(stage.labels, (NONE, *stage.candidates), stage.seeds, stage.tokens)
-        jobs = [TrunkJob(trunk=self._trunk(*run, tuned), budgets=(run[-1],)) for run in runs]
+        jobs = [TrunkJob(trunk=self._trunk(*run, tuned), budgets=(run[-1],)) for run in stage.runs]
         return sorted(one_per_trunk(jobs), key=lambda job: job.urgency)
 
     def _trunk(self, label: str, name: str, seed: int, tokens: int, tuned: Tuned) -> TrunkSpec:
         planner = Planner(self.spec, self.facts, NOTHING)
-        source = None if name == NONE else self.source(name)
+        source = None if name == NONE else next(t.source for t in self.spec.teachers if t.label == name)
         rate = tuned.rates.of(0 if source is None else 1).rates.at(planner.params(label), tokens)
         return planner.trunk("student", label, rate, tuned.batch_tokens, self.spec.seed + seed, source)
-
-    def source(self, name: str) -> str:
-        """The teacher of a candidate's name, as runs name it."""
-        return next(t.source for t in self.spec.teachers if t.label == name)
 
     def run(self, stage: Stage, tuned: Tuned, train: Train) -> None:
         """Train whatever a stage still lacks; a trunk that diverges is a finding.
@@ -162,14 +156,13 @@ class Pilots:
         self._refuse_failures(jobs)
 
     def _refuse_failures(self, jobs: list[TrunkJob]) -> None:
-        progress = read_progress(self.study)
-        wanted = [run_id for job in jobs for run_id in job.run_ids]
-        for run_id in wanted:
-            if run_id in progress.failures:
-                raise RunError(
-                    f"the pilot {run_id} failed: {progress.failures[run_id]}. Everything finished is kept; the same "
-                    "command tries it again"
-                )
+        failures = read_progress(self.study).failures
+        failed = next((run_id for job in jobs for run_id in job.run_ids if run_id in failures), None)
+        if failed is not None:
+            raise RunError(
+                f"the pilot {failed} failed: {failures[failed]}. Everything finished is kept; the same command tries "
+                "it again"
+            )
 
     def results(self, stage: Stage, tuned: Tuned) -> list[PilotRun]:
         """The runs of a finished stage, each beside the one without a teacher.
@@ -177,15 +170,9 @@ class Pilots:
         Raises:
             RunError: training without a teacher diverged.
         """
-        return [
-            self._result(label, tokens, name, seed, tuned)
-            for label in stage.labels
-            for name in (NONE, *stage.candidates)
-            for seed in stage.seeds
-            for tokens in sorted(stage.tokens)
-        ]
+        return [self._result(*run, tuned) for run in stage.runs]
 
-    def _result(self, label: str, tokens: int, name: str, seed: int, tuned: Tuned) -> PilotRun:
+    def _result(self, label: str, name: str, seed: int, tokens: int, tuned: Tuned) -> PilotRun:
         trunk = self._trunk(label, name, seed, tokens, tuned)
         run_id = trunk.run_id(tokens)
         result = self.study.run(run_id).result()
@@ -201,10 +188,8 @@ class Pilots:
         if name == NONE:
             return row
         alone = self._trunk(label, NONE, seed, tokens, tuned).run_id(tokens)
-        return replace(row, gain_se=paired_difference(self._scores(alone), self._scores(run_id)).se)
-
-    def _scores(self, run_id: str) -> DocumentScores:
-        return self.study.run(run_id).scores()
+        pair = (self.study.run(one).scores() for one in (alone, run_id))
+        return replace(row, gain_se=paired_difference(*pair).se)
 
     def cost(self, jobs: list[TrunkJob]) -> StudyCost:
         """FLOP, time and disk of some jobs, teachers' forward passes included."""
@@ -213,36 +198,33 @@ class Pilots:
 
 def teacher_costs(spec: StudySpec) -> dict[str, float]:
     """FLOP of one forward pass of every external teacher, per token; an oracle of a wanted loss is found for it."""
-    return {name: _forward(spec, name) for name in spec.external_teachers()}
-
-
-def _forward(spec: StudySpec, name: str) -> float:
-    if not is_oracle(name):
-        return external_forward(name, spec.training.context)
-    assert spec.data.world is not None, "check_study refuses an oracle for a text that is no world's"
-    oracle = find_oracle(open_world(spec.data.world), parse_oracle(name), spec.training.context)
-    return oracle.flops_per_token
+    context, found = spec.training.context, {}
+    for name in spec.external_teachers():
+        if is_oracle(name):
+            assert spec.data.world is not None, "check_study refuses an oracle for a text that is no world's"
+            found[name] = find_oracle(open_world(spec.data.world), parse_oracle(name), context).flops_per_token
+        else:
+            found[name] = external_forward(name, context)
+    return found
 
 
 def teacher_losses(spec: StudySpec, store: TokenStore, facts: Facts, study: StudyFolder) -> dict[str, float]:
     """Held-out loss of every external teacher by its name, nats/token; measured once per set of weights."""
-    return {t.label: _loss(t.source, spec, store, facts, study) for t in spec.teachers}
-
-
-def _loss(source: str, spec: StudySpec, store: TokenStore, facts: Facts, study: StudyFolder) -> float:
     from distillaw.train.trunk import score_teacher, teacher_file
 
-    file: Path = teacher_file(study, facts.fingerprints[source])
-    if not file.exists():
-        from transformers.utils.logging import disable_progress_bar
+    found, context = {}, spec.training.context
+    for one in spec.teachers:
+        file: Path = teacher_file(study, facts.fingerprints[one.source])
+        if not file.exists():
+            from transformers.utils.logging import disable_progress_bar
 
-        from distillaw.data.tokenizer import load_tokenizer
-        from distillaw.models.scoring import make_heldout
-        from distillaw.models.teacher import load_any_teacher
+            from distillaw.data.tokenizer import load_tokenizer
+            from distillaw.models.scoring import make_heldout
+            from distillaw.models.teacher import load_any_teacher
 
-        disable_progress_bar()
-        context = spec.training.context
-        tokenizer = load_tokenizer(str(store.tokenizer_folder))
-        teacher = load_any_teacher(source, store, tokenizer, context=context)
-        score_teacher(teacher, make_heldout(store.heldout_documents(), context=context), file)
-    return float(read_json(file)["loss"])
+            disable_progress_bar()
+            tokenizer = load_tokenizer(str(store.tokenizer_folder))
+            teacher = load_any_teacher(one.source, store, tokenizer, context=context)
+            score_teacher(teacher, make_heldout(store.heldout_documents(), context=context), file)
+        found[one.label] = float(read_json(file)["loss"])
+    return found

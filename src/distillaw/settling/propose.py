@@ -14,7 +14,7 @@ unknown, K outcome of the stage, T token budget.
 """
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -25,7 +25,7 @@ from distillaw.laws.base import Array
 from distillaw.planning.evidence import Interval
 from distillaw.quantities import format_count, format_flop
 from distillaw.settling.belief import PilotBelief, normal_draws
-from distillaw.settling.design import nearest_of, stage_pool
+from distillaw.settling.design import stage_pool
 from distillaw.settling.noise import PilotPoints, seed_cov
 from distillaw.settling.question import Made, PilotQuestion, PilotRun, Stage, extra_flops, made_by, wanted_by
 from distillaw.settling.standing import Standing, standing, target_points
@@ -43,7 +43,8 @@ class Outlook:
     """Losses at the target and at points, before or after some stages that are not run yet."""
 
     belief: PilotBelief
-    points: PilotPoints
+    places: Mapping[tuple[float, float, int], int]
+    """Size, tokens and arm of a point -> where it stands in `cov`."""
     mean_A: Array
     """Of the loss at the target, nats/token."""
     cov: Array
@@ -56,14 +57,14 @@ class Outlook:
     @classmethod
     def of(cls, belief: PilotBelief, stages: Sequence[Stage], arms: Sequence[int]) -> "Outlook":
         """The outlook of a belief on every point of some stages."""
-        points = belief.question.points(sorted({p for s in stages for p in belief.question.places(s)}))
+        places = sorted({place for stage in stages for place in belief.question.places(stage)})
         target = target_points(belief.question)
-        draws = belief.ask(target.join(points), np.random.default_rng(OUTLOOK_SEED))
+        draws = belief.ask(target.join(belief.question.points(places)), np.random.default_rng(OUTLOOK_SEED))
         count = len(target.arm)
         draws[:, :count] = np.exp(draws[:, :count])
         return cls(
             belief=belief,
-            points=points,
+            places={place: count + i for i, place in enumerate(places)},
             mean_A=draws[:, :count].mean(0),
             cov=np.cov(draws.T),
             moved_AA=np.zeros((count, count)),
@@ -72,18 +73,12 @@ class Outlook:
 
     def after(self, stage: Stage) -> "Outlook":
         """The outlook once a stage has been run."""
-        index_J, noise_JJ = self._measured(stage)
-        across = self.cov[:, index_J]
-        told = across @ np.linalg.solve(across[index_J] + noise_JJ, across.T)
-        count = len(self.mean_A)
+        told, count = self._told(stage, slice(None)), len(self.mean_A)
         return replace(self, cov=self.cov - told, moved_AA=self.moved_AA + told[:count, :count])
 
     def worth(self, stage: Stage) -> float:
         """Regret, nats/token, that the stages so far and this one are expected to save."""
-        index_J, noise_JJ = self._measured(stage)
-        across_AJ = self.cov[: len(self.mean_A)][:, index_J]
-        told_AA = across_AJ @ np.linalg.solve(self.cov[np.ix_(index_J, index_J)] + noise_JJ, across_AJ.T)
-        return self._saved(self.moved_AA + told_AA)
+        return self._saved(self.moved_AA + self._told(stage, slice(len(self.mean_A))))
 
     @property
     def worth_so_far(self) -> float:
@@ -108,21 +103,19 @@ class Outlook:
         half_MA = np.random.default_rng(OUTLOOK_SEED).standard_normal((DRAWS // 2, len(self.mean_A)))
         return np.concatenate([half_MA, -half_MA])
 
-    @cached_property
-    def _index(self) -> dict[tuple[float, float, int], int]:
-        c = self.points
-        keys = zip(np.exp(c.log_params), np.exp(c.log_tokens), c.arm, strict=True)
-        count = len(self.mean_A)
-        return {(round(n), round(d), int(a)): count + i for i, (n, d, a) in enumerate(keys)}
+    def _told(self, stage: Stage, rows: slice) -> Array:
+        """Covariance of what a stage will move the means of some rows of `cov` by."""
+        index_J, noise_JJ = self._measured(stage)
+        across = self.cov[rows, index_J]
+        return across @ np.linalg.solve(self.cov[np.ix_(index_J, index_J)] + noise_JJ, across.T)
 
-    def _measured(self, stage: Stage) -> tuple[Array, Array]:
+    def _measured(self, stage: Stage) -> tuple[list[int], Array]:
         """Where the runs of a stage lie in `cov`, one seed, and the noise of their mean over seeds."""
         places = self.belief.question.places(stage)
-        index_J = np.array([self._index[round(n), round(d), a] for n, d, a in places])
-        points = self.belief.question.points(places)
         text_se = np.full(len(self.mean_A), TEXT)
         text_se[0] = 0.0
-        return index_J, seed_cov(points, self.belief.sd, text_se) / len(stage.seeds)
+        noise_JJ = seed_cov(self.belief.question.points(places), self.belief.sd, text_se) / len(stage.seeds)
+        return [self.places[place] for place in places], noise_JJ
 
 
 EXPECT_SEED = 3
@@ -137,20 +130,12 @@ FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 class ExpectedVerdict:
     """The choice that leads, as it is or as it should be after a stage."""
 
-    regret: float
-    """Expected, nats/token."""
-    probability: float
+    expected_regret: float
+    """Nats/token."""
+    probability_best: float
     """That it is the best choice."""
-    settled: float
-    """Chance that bounds on all other choices are within the margin."""
-
-    def to_json(self) -> dict[str, float]:
-        """A row."""
-        return {
-            "expected_regret": self.regret,
-            "probability_best": self.probability,
-            "probability_settled": self.settled,
-        }
+    probability_settled: float
+    """That bounds on all other choices are within the margin."""
 
 
 def expect(outlook: Outlook, now: Standing) -> ExpectedVerdict:
@@ -173,37 +158,27 @@ def expect(outlook: Outlook, now: Standing) -> ExpectedVerdict:
     behind_KA = np.take_along_axis(means_KA, leader_K[:, None], axis=1) - means_KA
     bound_K = (behind_KA + now.bounds.reach * sd_AA[leader_K]).max(1)
     return ExpectedVerdict(
-        regret=outlook.stake - outlook.worth_so_far,
-        probability=float(right_KJ.mean()),
-        settled=float((bound_K <= now.belief.question.margin).mean()),
+        expected_regret=outlook.stake - outlook.worth_so_far,
+        probability_best=float(right_KJ.mean()),
+        probability_settled=float((bound_K <= now.belief.question.margin).mean()),
     )
 
 
-def gains_by_tokens(now: Standing, name: str, factors: Sequence[float] = FACTORS) -> list[dict[str, float]]:
-    """The gain of a candidate over no teacher at the target's size, by token budget, each with its interval.
+def gains_by_tokens(now: Standing) -> list[dict[str, float]]:
+    """The gain of the best teacher over none at the target's size, by token budget, each with its interval.
 
     Only among the budgets that were run, and at the target: outside them the forms give numbers that no run holds back.
-
-    Args:
-        now: what is believed, from some runs.
-        name: of the candidate.
-        factors: of the target's tokens.
     """
     question = now.belief.question
     run_T = np.exp(now.belief.measured.log_tokens)
-    near = [f for f in factors if f == 1 or run_T.min() <= f * question.tokens * (1 + 1e-9) <= run_T.max() * (1 + 2e-9)]
+    near = [f for f in FACTORS if f == 1 or run_T.min() <= f * question.tokens * (1 + 1e-9) <= run_T.max() * (1 + 2e-9)]
     tokens_T = question.tokens * np.array(near)
-    arm = np.repeat([0, question.arms.index(name)], len(near))
+    arm = np.repeat([0, question.arms.index(now.best_teacher)], len(near))
     points = PilotPoints.at(question.target.params, np.tile(tokens_T, 2), arm)
     losses = np.exp(now.belief.ask(points, np.random.default_rng(EXPECT_SEED)))
     gains_MT = losses[:, : len(near)] - losses[:, len(near) :]
-    return [
-        _gain_row(tokens, Interval.of(gain, question.level)) for tokens, gain in zip(tokens_T, gains_MT.T, strict=True)
-    ]
-
-
-def _gain_row(tokens: float, gain: Interval) -> dict[str, float]:
-    return {"tokens": float(tokens), "gain": gain.mean, "lower": gain.lower, "upper": gain.upper}
+    rows = zip(tokens_T, (Interval.of(gain, question.level) for gain in gains_MT.T), strict=True)
+    return [{"tokens": float(t), "gain": gain.mean, "lower": gain.lower, "upper": gain.upper} for t, gain in rows]
 
 
 FIRST = 1 / 64
@@ -229,19 +204,19 @@ class Proposal:
     """What to run next, what it costs, what it is expected to change."""
 
     now: Standing
-    stage: Stage | None
-    """None where nothing more is worth running: see `why`."""
-    flops: float
-    """Of the stage, beside the runs that exist."""
-    outlook: Outlook | None
-    """Before the stage; None where nothing is affordable."""
-    after: Outlook | None
-    worth: float
-    """Regret that the stage is expected to save, nats/token."""
-    worth_flops: float
-    """The FLOP of longer training that would save the target the same."""
-    why: str
+    why: str = ""
     """What stands against more runs; empty where nothing does."""
+    stage: Stage | None = None
+    """None where nothing more is worth running: see `why`."""
+    flops: float = 0.0
+    """Of the stage, beside the runs that exist."""
+    outlook: Outlook | None = None
+    """Before the stage; None where nothing is affordable."""
+    after: Outlook | None = None
+    worth: float = 0.0
+    """Regret that the stage is expected to save, nats/token."""
+    worth_flops: float = 0.0
+    """The FLOP of longer training that would save the target the same."""
 
 
 def propose(
@@ -251,7 +226,7 @@ def propose(
     *,
     spent: float,
     budget: float,
-    offered: Sequence[Stage] | None = None,
+    near: Callable[[float], list[Stage]] | None = None,
     may_end: bool = True,
 ) -> Proposal:
     """The next batch of runs.
@@ -262,7 +237,7 @@ def propose(
         runs: all so far; may be none.
         spent: FLOP so far; the size of a batch follows it.
         budget: FLOP that may be spent from now on.
-        offered: the stages that could be run, e.g. the cells of a table; by default any size and tokens.
+        near: the stages that so many FLOP buy, e.g. cells of a table; by default any size and tokens (`stage_pool`).
         may_end: whether the belief may say that nothing more is worth running; not where it is drawn on to a target
             that nobody else knows anything of.
 
@@ -272,28 +247,23 @@ def propose(
     made = made_by(question, runs)
     now = standing(question, stages, runs)
     if may_end and now.verdict is not None:
-        return _nothing(now, f"it is settled: {now.verdict}")
+        return Proposal(now=now, why=f"it is settled: {now.verdict}")
     out = now.dropped if may_end else now.diverged
     teams = groups(question, now, out)
     if not may_end:  # by its own worth the belief would take the cheapest teacher
         teams = [team for team in teams if now.best_teacher in team]
-
-    def near(flops: float) -> list[Stage]:
-        if offered is not None:
-            return nearest_of(question, made, offered, flops)
-        return stage_pool(question, made, teams, flops)
-
-    cap, pool = _near(near, spent, budget)
+    cap, pool = _near(near or (lambda flops: stage_pool(question, made, teams, flops)), spent, budget)
     priced = [pair for pair in affordable(question, made, pool, budget) if pair[1] >= WORTHY * spent]
     if not priced:
         if not runs:
             raise ConfigError(_too_little(question, made, teams, budget))
-        return _nothing(now, f"{format_flop(budget)} buy no further runs that would tell much")
+        return Proposal(now=now, why=f"{format_flop(budget)} buy no further runs that would tell much")
     arms = [i for i, name in enumerate(question.arms) if name not in out]
     outlook = Outlook.of(now.belief, [stage for stage, _ in priced], arms)
     worth = np.array([outlook.worth(stage) for stage, _ in priced])
     cost = np.array([flops for _, flops in priced])
-    i = _chosen(worth, cost, cap)
+    fits = cost <= cap  # the largest worth per FLOP of those that a batch may cost; else the cheapest
+    i = int(np.argmax(np.where(fits, worth / cost, -np.inf))) if fits.any() else int(np.argmin(cost))
     value = flops_of_regret(question, now, worth)
     why = "" if not may_end or (value >= cost).any() else "whatever the budget buys should save less than it costs"
     return Proposal(
@@ -366,27 +336,12 @@ def flops_of_regret(question: PilotQuestion, now: Standing, regret: Array) -> Ar
         now: what is believed of it, and who leads.
         regret: nats/token.
     """
-    flops = question.target.flops + (question.candidate(now.leader).flops if now.leader else 0.0)
-    longer = np.expm1(np.minimum(regret / _slope(question, now.belief, now.leader), MOST))
-    return question.tokens * flops * longer
-
-
-def _slope(question: PilotQuestion, belief: PilotBelief, leader: str) -> float:
-    """Nats/token that the target gains per e-fold of its tokens."""
     tokens = [question.tokens, LONGER * question.tokens]
-    points = PilotPoints.at(question.target.params, tokens, question.arms.index(leader))
-    losses = np.exp(belief.ask(points, np.random.default_rng(0))).mean(0)
-    return max(float(losses[0] - losses[1]), 1e-4 * float(losses[0])) / math.log(LONGER)
-
-
-def _chosen(worth: Array, cost: Array, cap: float) -> int:
-    """The stage of largest worth per FLOP among those that a batch may cost; else the cheapest."""
-    fits = cost <= cap
-    return int(np.argmax(np.where(fits, worth / cost, -np.inf))) if fits.any() else int(np.argmin(cost))
-
-
-def _nothing(now: Standing, why: str) -> Proposal:
-    return Proposal(now=now, stage=None, flops=0.0, outlook=None, after=None, worth=0.0, worth_flops=0.0, why=why)
+    points = PilotPoints.at(question.target.params, tokens, question.arms.index(now.leader))
+    losses = np.exp(now.belief.ask(points, np.random.default_rng(0))).mean(0)
+    slope = max(float(losses[0] - losses[1]), 1e-4 * float(losses[0])) / math.log(LONGER)  # per e-fold of tokens
+    flops = question.target.flops + (question.candidate(now.leader).flops if now.leader else 0.0)
+    return question.tokens * flops * np.expm1(np.minimum(regret / slope, MOST))
 
 
 def _too_little(question: PilotQuestion, made: Made, teams: Sequence[tuple[str, ...]], budget: float) -> str:

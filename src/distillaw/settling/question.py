@@ -6,7 +6,7 @@ one text, so a teacher's forward pass serves all of its students that are traine
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 
@@ -141,6 +141,11 @@ class Stage:
         """All sizes."""
         return (self.size, *self.also)
 
+    @property
+    def runs(self) -> Iterator[tuple[str, str, int, int]]:
+        """Size, candidate or `NONE`, seed and tokens of every run."""
+        return product(self.labels, (NONE, *self.candidates), self.seeds, self.tokens)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PilotRun:
@@ -165,13 +170,8 @@ def stage_flops(question: PilotQuestion, stage: Stage) -> float:
 
 def runs_of(question: PilotQuestion, stage: Stage, runs: Sequence[PilotRun]) -> list[PilotRun]:
     """Those runs that a stage consists of."""
-    sizes = {question.size(label).params for label in stage.labels}
-    arms = (NONE, *stage.candidates)
-    return [
-        run
-        for run in runs
-        if run.params in sizes and run.tokens in stage.tokens and run.seed in stage.seeds and run.candidate in arms
-    ]
+    wanted = {(question.size(label).params, *rest) for label, *rest in stage.runs}
+    return [run for run in runs if (run.params, run.candidate, run.seed, run.tokens) in wanted]
 
 
 Trunk = tuple[str, str, int, float]
@@ -189,8 +189,7 @@ def made_by(question: PilotQuestion, runs: Iterable[PilotRun]) -> Made:
 
 def wanted_by(question: PilotQuestion, stages: Iterable[Stage]) -> Made:
     """The trunks of some stages."""
-    parts = (product(s.labels, (NONE, *s.candidates), s.seeds, s.tokens) for s in stages)
-    return _trunks(question, chain.from_iterable(parts))
+    return _trunks(question, chain.from_iterable(stage.runs for stage in stages))
 
 
 def _trunks(question: PilotQuestion, runs: Iterable[tuple[str, str, int, int]]) -> Made:
@@ -218,21 +217,15 @@ def extra_flops(question: PilotQuestion, made: Made, wanted: Made) -> float:
         made: runs that exist.
         wanted: runs to make.
     """
-    total, read = 0.0, dict.fromkeys(((name, seed) for _, name, seed, _ in wanted if name != NONE), 0.0)
+    total, read = 0.0, dict[tuple[str, int], float]()
     training = {size.label: size.flops for size in question.sizes}
     for trunk, budgets in wanted.items():
-        have = made.get(trunk, frozenset())
-        tokens = _trunk_tokens(have, budgets - have, question.cooldown)
         label, name, seed, _ = trunk
-        total += training[label] * tokens
-        if name != NONE:
-            read[name, seed] = max(read[name, seed], tokens)
+        have = made.get(trunk, frozenset())
+        if new := budgets - have:  # the way to the longest, and every cooldown
+            last = max(have, default=0)
+            tokens = executed_tokens(new, question.cooldown, reached=last if last <= min(new) else 0)
+            total += training[label] * tokens
+            if name != NONE:
+                read[name, seed] = max(read.get((name, seed), 0.0), tokens)
     return total + sum(question.candidate(name).flops * tokens for (name, _), tokens in read.items())
-
-
-def _trunk_tokens(have: frozenset[int], new: frozenset[int], cooldown: float) -> float:
-    """Tokens that a trunk with some budgets is trained on for new ones: the way to the longest, and every cooldown."""
-    if not new:
-        return 0.0
-    last = max(have, default=0)
-    return executed_tokens(new, cooldown, reached=last if last <= min(new) else 0)

@@ -13,7 +13,7 @@ from distillaw.runs.store import StudyFolder
 from distillaw.settling.design import GROWTH, RUNGS, nearest_stage
 from distillaw.settling.pilots import Pilots, Tuned, teacher_costs, teacher_losses
 from distillaw.settling.question import Candidate, PilotQuestion, Size
-from distillaw.settling.spec import LEAST_PARAMS, SettleSpec, budget_flops, student_size
+from distillaw.settling.spec import LEAST_PARAMS, SettleSpec, budget_flops, halves, student_size, whole
 from distillaw.sweep.checks import check_study
 from distillaw.sweep.cost import study_vocab
 from distillaw.sweep.exposure import Exposure, exposure, refuse_exposed
@@ -91,13 +91,13 @@ def open_setting(spec: SettleSpec, study: StudyFolder, display: Display, command
     engine = _study(spec)
     check_study(engine)
     vocab = study_vocab(engine)
-    target = student_size(engine, _target(spec).params, vocab)
+    target = student_size(engine, spec.target.params, vocab)
     sizes = _ladder(spec, engine, target, vocab)
     forward = teacher_costs(engine)
     budget = _budget(spec, target, list(forward.values()), display)
-    engine = replace(
-        engine, students=StudentsSpec(params=(sizes[0].label,), tokens=(_longest(spec, sizes[0], budget),))
-    )
+    # the longest pilot there can be reads what the target does, or what all of the budget buys at the smallest size
+    longest = min(spec.target.tokens, max(budget / sizes[0].flops, least_tokens(spec, spec.batch_tokens)))
+    engine = replace(engine, students=StudentsSpec(params=(sizes[0].label,), tokens=(round(longest),)))
     check_study(engine)
     if spec.like:
         copy_data(StudyFolder(Path(spec.like)).data, study.data, say=display.note)
@@ -111,7 +111,7 @@ def open_setting(spec: SettleSpec, study: StudyFolder, display: Display, command
     candidates = tuple(_candidate(t.label, losses[t.label], t.source, forward[t.source]) for t in engine.teachers)
     question = PilotQuestion(
         target=target,
-        tokens=_target(spec).tokens,
+        tokens=spec.target.tokens,
         candidates=candidates,
         budget=budget,
         margin=spec.settle.margin or MARGIN * min(losses.values()),
@@ -138,14 +138,9 @@ def _candidate(name: str, loss: float, source: str, flops: float) -> Candidate:
     return Candidate(name=name, loss=loss, flops=flops, params=float(params), tokens=float(tokens))
 
 
-def _target(spec: SettleSpec):
-    assert spec.target is not None, "read_settle refuses a question without one"
-    return spec.target
-
-
 def _study(spec: SettleSpec) -> StudySpec:
     """The study that pilots are runs of; its students are filled in once the sizes are known."""
-    target = _target(spec)
+    target = spec.target
     return StudySpec(
         name=spec.name,
         students=StudentsSpec(params=(target.params,), tokens=(target.tokens,)),
@@ -172,11 +167,7 @@ def _ladder(spec: SettleSpec, engine: StudySpec, target: Size, vocab: int) -> tu
             "it with every teacher (distillaw study run), or set least_params in [settle]"
         )
     found = {target.params: target}
-    while (nominal := nominal / 2) >= least * 0.99:
-        try:
-            size = student_size(engine, format_count(nominal), vocab)
-        except ConfigError:  # no shape is near: smaller ones have none either
-            break
+    for size in halves(engine, target, vocab, least):
         if size.params < target.params:
             found.setdefault(size.params, size)
     return tuple(found[params] for params in sorted(found))
@@ -184,7 +175,7 @@ def _ladder(spec: SettleSpec, engine: StudySpec, target: Size, vocab: int) -> tu
 
 def _budget(spec: SettleSpec, target: Size, forward: list[float], display: Display) -> float:
     """The budget in FLOP; one that would train the target with everything is refused."""
-    tokens = _target(spec).tokens
+    tokens = spec.target.tokens
     once = target.flops * tokens
     every = (1 + len(forward)) * once + sum(forward) * tokens
     budget = budget_flops(spec.settle.budget, once)
@@ -202,15 +193,9 @@ def _budget(spec: SettleSpec, target: Size, forward: list[float], display: Displ
     return budget
 
 
-def _longest(spec: SettleSpec, smallest: Size, budget: float) -> int:
-    """Tokens of the longest pilot there can be: the target's, or what all of the budget buys at the smallest size."""
-    return round(min(_target(spec).tokens, max(budget / smallest.flops, least_tokens(spec, spec.batch_tokens))))
-
-
 def least_tokens(spec: SettleSpec, batch: int) -> int:
     """Tokens below which a pilot says nothing: few steps, or mostly warm-up; whole batches."""
-    least = max(LEAST_BATCHES * batch, 2 * spec.training.warmup_tokens)
-    return -(-least // batch) * batch
+    return whole(max(LEAST_BATCHES * batch, 2 * spec.training.warmup_tokens), batch)
 
 
 def affordable_searches(setting: Setting) -> list[SearchPlan]:
@@ -219,8 +204,8 @@ def affordable_searches(setting: Setting) -> list[SearchPlan]:
     One that reaches as far as the longest pilot is expected to, then shorter ones, then rates alone, then none.
     """
     question, batch = setting.question, setting.question.batch_tokens
-    whole = min(max(SEARCH_RATIO * question.sizes[0].params, question.least_tokens), question.tokens)
-    near = [round(whole * 0.5**k / batch) * batch for k in range(SEARCH_HALVES)]
+    longest = min(max(SEARCH_RATIO * question.sizes[0].params, question.least_tokens), question.tokens)
+    near = [round(longest * 0.5**k / batch) * batch for k in range(SEARCH_HALVES)]
     near = [tokens for tokens in near if tokens >= question.least_tokens]
     left = (1 - SEARCH_SHARE) * question.budget
     names = tuple(c.name for c in question.candidates)

@@ -1,6 +1,7 @@
 """What a settlement is asked: a TOML file, flags, or both; checked before anything is read or trained."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from distillaw.accounting.architecture import count_params
 from distillaw.accounting.flops import TRAINING_FACTOR, forward_flops
 from distillaw.data.prepare import DataSpec, read_spec
 from distillaw.errors import ConfigError
-from distillaw.quantities import parse_count
+from distillaw.quantities import format_count, parse_count
 from distillaw.runs.config import from_table, read_toml
 from distillaw.runs.places import check_name
 from distillaw.runs.spec import Recipe
@@ -49,7 +50,8 @@ class SettleSpec:
     data: DataSpec = field(default_factory=DataSpec)
     training: Recipe = field(default_factory=Recipe)
     teachers: tuple[TeacherSpec, ...] = ()
-    target: TargetSpec | None = None
+    target: TargetSpec = field(default_factory=lambda: TargetSpec(params="", tokens=0))
+    """`read_settle` refuses a question without one."""
     settle: SettleTable = field(default_factory=SettleTable)
     batch_tokens: int = 1024
     """Batch of every pilot, tokens: that of the target."""
@@ -83,7 +85,15 @@ def read_settle(
     given = {"budget": budget, "margin": margin, "level": level}
     asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     teachers = (*spec.teachers, *(TeacherSpec(path=name) for name in teacher or ()))
-    target = _target(spec.target, student_params, student_tokens)
+    params, tokens = student_params or spec.target.params, student_tokens or spec.target.tokens
+    if not params or not tokens:
+        raise ConfigError(
+            "settle: the target is missing: which student is it about? Give --student 0.3M and --tokens "
+            "5M, or a [target] table with params and tokens"
+        )
+    parse_count(params, name="--student" if student_params else "[target] params")
+    count = parse_count(tokens, name="--tokens" if student_tokens else "[target] tokens")
+    target = TargetSpec(params=params, tokens=round(count))
     spec = replace(spec, teachers=teachers, settle=replace(spec.settle, **asked), target=target)
     like = like or spec.like or None
     texts = {"--world": world, "--corpus": corpus, "--like": like}
@@ -118,19 +128,6 @@ def _from_file(path: Path, table: dict[str, Any]) -> SettleSpec:
     return from_table(SettleSpec, table, f"{path}:")
 
 
-def _target(known: TargetSpec | None, asked_params: str | None, asked_tokens: str | None) -> TargetSpec:
-    params = asked_params or (known.params if known else None)
-    tokens = asked_tokens or (known.tokens if known else None)
-    if not params or not tokens:
-        raise ConfigError(
-            "settle: the target is missing: which student is it about? Give --student 0.3M and --tokens "
-            "5M, or a [target] table with params and tokens"
-        )
-    parse_count(params, name="--student" if asked_params else "[target] params")
-    count = parse_count(tokens, name="--tokens" if asked_tokens else "[target] tokens")
-    return TargetSpec(params=params, tokens=round(count))
-
-
 def _text_of_world(name: str, target_tokens: float) -> DataSpec:
     """Students' text, as much as the target will read."""
     world = load_world(name)
@@ -160,13 +157,24 @@ def _check(spec: SettleSpec) -> None:
             "settle: no candidate teacher: give --teacher PATH for each (a model folder, a GGUF file, or an oracle "
             "of the world), or [[teachers]] entries with path; without a teacher is a candidate in any case"
         )
+    seen: dict[str, str] = {}
     for teacher in spec.teachers:
-        if not teacher.path:
+        path, name = teacher.path, Path(teacher.path or "").name
+        if not path:
             raise ConfigError(
                 f"[[teachers]] params = {teacher.params!r}: settle compares teachers that exist. Train it first "
                 "(distillaw train, or a study), then give path = its run's folder, e.g. out/NAME/runs/RUN"
             )
-    _check_names([teacher.path for teacher in spec.teachers])
+        if name in ("", "..", "none"):
+            raise ConfigError(
+                f"teacher {path!r}: candidates are known by the last part of their path, and {name!r} is no name for "
+                "one; give the folder by a name of its own, e.g. ../teachers/mine"
+            )
+        if seen.setdefault(name, path) != path:
+            raise ConfigError(
+                f"teachers {seen[name]!r} and {path!r} are both called {name!r}: candidates are known by the last part "
+                "of their path; rename or link one of the folders"
+            )
     table = spec.settle
     if table.margin < 0:
         raise ConfigError(
@@ -178,23 +186,6 @@ def _check(spec: SettleSpec) -> None:
     budget_flops(table.budget, 1.0)
 
 
-def _check_names(paths: Sequence[str]) -> None:
-    """A candidate is known by the last part of its path, which must tell it from the others and from none."""
-    seen: dict[str, str] = {}
-    for path in paths:
-        name = Path(path).name
-        if name in ("", "..", "none"):
-            raise ConfigError(
-                f"teacher {path!r}: candidates are known by the last part of their path, and {name!r} is no name for "
-                "one; give the folder by a name of its own, e.g. ../teachers/mine"
-            )
-        if seen.setdefault(name, path) != path:
-            raise ConfigError(
-                f"teachers {seen[name]!r} and {path!r} are both called {name!r}: candidates are known by the last part "
-                "of their path; rename or link one of the folders"
-            )
-
-
 def budget_flops(text: str, target_flops: float) -> float:
     """A budget in FLOP from `2%` (of training the target once) or `1e13`."""
     name = f"budget {text!r} (a share such as 2%, or FLOP such as 1e13)"
@@ -202,6 +193,21 @@ def budget_flops(text: str, target_flops: float) -> float:
     if share == text.strip():
         return parse_count(text, name=name)
     return parse_count(share, name=name) / 100 * target_flops
+
+
+def halves(study: StudySpec, target: Size, vocab: int, least: float) -> Iterator[Size]:
+    """The target's half and its halves, down to so many parameters."""
+    nominal = parse_count(target.label)
+    while (nominal := nominal / 2) >= least * 0.99:
+        try:
+            yield student_size(study, format_count(nominal), vocab)
+        except ConfigError:  # no shape is near: smaller ones have none either
+            return
+
+
+def whole(tokens: float, batch: int) -> int:
+    """Tokens as whole batches, rounded up."""
+    return -(-math.ceil(tokens) // batch) * batch
 
 
 def student_size(study: StudySpec, label: str, vocab: int) -> Size:

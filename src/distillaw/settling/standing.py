@@ -26,12 +26,6 @@ from distillaw.settling.belief import PilotBelief, believe
 from distillaw.settling.noise import SHARED_SEED, PilotPoints
 from distillaw.settling.question import NONE, PilotQuestion, PilotRun, Stage, runs_of, stage_flops
 
-
-def quantile(alpha: float) -> float:
-    """Standard deviations that a Gaussian exceeds with this chance, on one side."""
-    return NormalDist().inv_cdf(1 - alpha)
-
-
 SEED = 1
 """Of the draws; the same at every look, so that bounds move with data alone."""
 
@@ -46,7 +40,7 @@ class Contrasts:
     @property
     def reach(self) -> float:
         """Standard deviations of a one-sided bound on a Gaussian difference."""
-        return quantile(1 - self.level)
+        return NormalDist().inv_cdf(self.level)
 
     @property
     def mean_AA(self) -> Array:
@@ -86,50 +80,31 @@ def target_points(question: PilotQuestion) -> PilotPoints:
     return PilotPoints.at(question.target.params, question.tokens, np.arange(1 + len(question.candidates)))
 
 
-def contrasts(belief: PilotBelief) -> Contrasts:
-    """What a belief says of the target."""
-    losses_MA = np.exp(belief.ask(target_points(belief.question), np.random.default_rng(SEED)))
-    return Contrasts(losses_MA=losses_MA, level=belief.question.level)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PilotPrediction:
     """The gain of one candidate at one design point of a stage, before it ran, and what came; ln loss."""
 
     stage: int
-    candidate: str
-    params: float
-    tokens: float
-    expected: float
+    teacher: str
+    student_params: float
+    student_tokens: float
+    expected_log_gain: float
     sd: float
     """Of the difference to expect, noise of seeds included."""
-    came: float
+    measured_log_gain: float
 
     @property
     def surprise(self) -> float:
         """In standard deviations."""
-        return (self.came - self.expected) / self.sd
-
-    def to_json(self) -> dict[str, object]:
-        """A row."""
-        return {
-            "stage": self.stage,
-            "teacher": self.candidate,
-            "student_params": self.params,
-            "student_tokens": self.tokens,
-            "expected_log_gain": self.expected,
-            "sd": self.sd,
-            "measured_log_gain": self.came,
-        }
+        return (self.measured_log_gain - self.expected_log_gain) / self.sd
 
 
 def predictions(question: PilotQuestion, stages: Sequence[Stage], runs: Sequence[PilotRun]) -> list[PilotPrediction]:
     """Of every stage but the first, from the runs of those before it."""
-    found: list[PilotPrediction] = []
-    before = list(runs_of(question, stages[0], runs)) if stages else []
-    for i, stage in enumerate(stages[1:], start=1):
+    found, before = list[PilotPrediction](), list[PilotRun]()
+    for i, stage in enumerate(stages):
         new = [run for run in runs_of(question, stage, runs) if run not in before]
-        found += _predict(question, i, before, new)
+        found += _predict(question, i, before, new) if i else []
         before += new
     return found
 
@@ -138,43 +113,33 @@ def _predict(
     question: PilotQuestion, index: int, before: Sequence[PilotRun], new: Sequence[PilotRun]
 ) -> list[PilotPrediction]:
     """The gains of the new runs, mean over seeds, from the runs before."""
-    pairs = _pairs(new)
+    alone = {(r.params, r.tokens, r.seed): r.loss for r in new if r.candidate == NONE}
+    pairs: dict[tuple[str, float, float], list[float]] = {}
+    """Ln gains by candidate, size and tokens, one per seed that both arms have."""
+    for run in new:
+        own = alone.get((run.params, run.tokens, run.seed), math.inf)
+        if run.candidate != NONE and math.isfinite(own) and math.isfinite(run.loss):
+            pairs.setdefault((run.candidate, run.params, run.tokens), []).append(math.log(own / run.loss))
     if not pairs:
         return []
     belief = believe(question, before)
-    names = question.arms
-    keys = list(pairs)
-    _, params, tokens = zip(*keys, strict=True)
-    arm = np.array([[0, names.index(name)] for name, _, _ in keys]).reshape(-1)
+    names, params, tokens = zip(*pairs, strict=True)
+    arm = np.array([[0, question.arms.index(name)] for name in names]).reshape(-1)
     points = PilotPoints.at(np.repeat(params, 2), np.repeat(tokens, 2), arm)
     draws = belief.ask(points, np.random.default_rng(index))
     gains = draws[:, 0::2] - draws[:, 1::2]
-    rows = []
-    for j, key in enumerate(keys):
-        noise = belief.sd * math.sqrt(2 * (1 - SHARED_SEED) / len(pairs[key]))
-        rows.append(
-            PilotPrediction(
-                stage=index,
-                candidate=key[0],
-                params=key[1],
-                tokens=key[2],
-                expected=float(gains[:, j].mean()),
-                sd=math.hypot(float(gains[:, j].std()), noise),
-                came=float(np.mean(pairs[key])),
-            )
+    return [
+        PilotPrediction(
+            stage=index,
+            teacher=key[0],
+            student_params=key[1],
+            student_tokens=key[2],
+            expected_log_gain=float(gain.mean()),
+            sd=math.hypot(float(gain.std()), belief.sd * math.sqrt(2 * (1 - SHARED_SEED) / len(came))),
+            measured_log_gain=float(np.mean(came)),
         )
-    return rows
-
-
-def _pairs(runs: Sequence[PilotRun]) -> dict[tuple[str, float, float], list[float]]:
-    """Ln gains by candidate, size and tokens, one per seed that both arms have."""
-    alone = {(r.params, r.tokens, r.seed): r.loss for r in runs if r.candidate == NONE}
-    found: dict[tuple[str, float, float], list[float]] = {}
-    for run in runs:
-        own = alone.get((run.params, run.tokens, run.seed))
-        if run.candidate != NONE and own is not None and math.isfinite(own) and math.isfinite(run.loss):
-            found.setdefault((run.candidate, run.params, run.tokens), []).append(math.log(own / run.loss))
-    return found
+        for (key, came), gain in zip(pairs.items(), gains.T, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,15 +179,10 @@ class Standing:
 
 
 def standing(question: PilotQuestion, stages: Sequence[Stage], runs: Sequence[PilotRun]) -> Standing:
-    """Where things stand.
-
-    Args:
-        question: what is asked.
-        stages: that have been run, in order.
-        runs: their runs.
-    """
+    """Where things stand after some stages, in order, and their runs."""
     belief = believe(question, runs)
-    bounds = contrasts(belief)
+    losses_MA = np.exp(belief.ask(target_points(question), np.random.default_rng(SEED)))
+    bounds = Contrasts(losses_MA=losses_MA, level=question.level)
     names = question.arms
     diverged = _diverged(question, stages, runs)
     sound = [i for i, name in enumerate(names) if name not in diverged]
@@ -238,11 +198,12 @@ def standing(question: PilotQuestion, stages: Sequence[Stage], runs: Sequence[Pi
     verdict = None
     if is_settled and (leader == 0 or is_better):
         verdict = "distil" if leader else "pretrain"
+    first_M = np.take(sound, bounds.losses_MA[:, sound].argmin(axis=1))
     level = question.level
     return Standing(
         gains={name: Interval.of(bounds.gain_M(i), level) for i, name in enumerate(names) if i},
         losses={name: Interval.of(bounds.losses_MA[:, i], level) for i, name in enumerate(names)},
-        probability=_probability(names, bounds, sound),
+        probability={name: float((first_M == i).mean()) for i, name in enumerate(names)},
         leader=names[leader],
         regret=sure if math.isfinite(sure) else regret,
         dropped=dropped,
@@ -254,13 +215,6 @@ def standing(question: PilotQuestion, stages: Sequence[Stage], runs: Sequence[Pi
         belief=belief,
         bounds=bounds,
     )
-
-
-def _probability(names: Sequence[str], bounds: Contrasts, sound: Sequence[int]) -> dict[str, float]:
-    """Share of the draws in which each choice that can be trained is the best."""
-    first = np.take(sound, bounds.losses_MA[:, sound].argmin(axis=1))
-    counts = np.bincount(first, minlength=len(names))
-    return {name: float(count / len(first)) for name, count in zip(names, counts, strict=True)}
 
 
 def _diverged(question: PilotQuestion, stages: Sequence[Stage], runs: Sequence[PilotRun]) -> dict[str, str]:
@@ -304,45 +258,27 @@ class Conclusion:
 
 
 def conclude(question: PilotQuestion, now: Standing) -> Conclusion:
-    """Turn a standing into a conclusion, settled or not.
-
-    Args:
-        question: what was asked.
-        now: where things stand.
-    """
+    """Turn a standing into a conclusion, settled or not."""
     bound = max(now.regret, question.margin) if now.verdict else now.regret
     sure = f"at {question.level:.0%}, whenever one stops"
     out = f"; nothing is said of {', '.join(sorted(now.diverged))}, whose training diverged" if now.diverged else ""
+    verdict, choice = "too-close", now.leader
     if len(now.diverged) == len(question.candidates):
-        return Conclusion(
-            verdict="pretrain",
-            choice=NONE,
-            bound=bound,
-            sentence="Pretrain: training diverged with every teacher, so nothing is known of what they could give",
-        )
-    if now.verdict == "pretrain":
-        return Conclusion(
-            verdict="pretrain",
-            choice=NONE,
-            bound=bound,
-            sentence=f"Pretrain: no teacher makes the target better by more than {bound:.3f} nats/token ({sure}){out}",
-        )
-    if now.is_better:
-        gain = now.gains[now.leader]
-        rest = f"; at most {bound:.3f} nats/token are at stake between it and another choice"
+        verdict, choice, out = "pretrain", NONE, ""
+        sentence = "Pretrain: training diverged with every teacher, so nothing is known of what they could give"
+    elif now.verdict == "pretrain":
+        verdict, choice = "pretrain", NONE
+        sentence = f"Pretrain: no teacher makes the target better by more than {bound:.3f} nats/token ({sure})"
+    elif now.is_better:
+        verdict, gain = "distil", now.gains[now.leader]
+        rest = f"at most {bound:.3f} nats/token are at stake between it and another choice"
         if now.verdict:
-            rest = f"; no other choice is better by more than {bound:.3f}"
-        return Conclusion(
-            verdict="distil",
-            choice=now.leader,
-            bound=bound,
-            sentence=f"Distil from {now.leader}: it makes the target better by {gain.mean:.3f} nats/token "
-            f"[{gain.lower:.3f}, {gain.upper:.3f}] ({sure}){rest}{out}",
+            rest = f"no other choice is better by more than {bound:.3f}"
+        sentence = (
+            f"Distil from {now.leader}: it makes the target better by {gain.mean:.3f} nats/token "
+            f"[{gain.lower:.3f}, {gain.upper:.3f}] ({sure}); {rest}"
         )
-    name = f"distil from {now.leader}" if now.leader else "pretrain"
-    return Conclusion(
-        verdict="too-close",
-        choice=now.leader,
-        bound=bound,
-        sentence=f"Too close: at most {bound:.3f} nats/token are at stake if you {name} ({sure}){out}",
-    )
+    else:
+        name = f"distil from {now.leader}" if now.leader else "pretrain"
+        sentence = f"Too close: at most {bound:.3f} nats/token are at stake if you {name} ({sure})"
+    return Conclusion(verdict=verdict, choice=choice, bound=bound, sentence=sentence + out)

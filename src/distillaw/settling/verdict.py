@@ -4,21 +4,20 @@ Everything follows from the question, the stages and their runs, so it holds whe
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from distillaw.planning.phrases import interval, nats
 from distillaw.planning.wording import stated
-from distillaw.quantities import finite, format_count, format_flop
+from distillaw.quantities import finite, format_count, format_flop, plural
 from distillaw.runs.record import read_searches
 from distillaw.settling.noise import RateCheck
 from distillaw.settling.pilots import Tuned
 from distillaw.settling.question import NONE, PilotQuestion, PilotRun, Stage, runs_of, stage_flops
 from distillaw.settling.setting import Setting
 from distillaw.settling.standing import Standing, conclude
-from distillaw.sweep.exposure import Exposure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,18 +57,33 @@ def verdict_json(settled: Settled) -> dict[str, object]:
         "crossover_tokens": {"lower": None, "median": None, "upper": None},
         "flips_if": flips(settled, end.verdict, end.choice, end.bound),
         "assumptions": assumptions(settled),
-        "inside_range": _is_inside(settled),
+        "inside_range": any(
+            question.size(stage.size).params >= question.target.params and max(stage.tokens) >= question.tokens
+            for stage in settled.stages
+        ),
         "warnings": warnings(settled),
         "regret_bound": finite(end.bound),
-        "leader": name_of(end.choice),
+        "leader": end.choice or "none",
         "level": question.level,
         "budget": question.budget,
         "compute_spent": now.spent,
         "share_of_target": now.spent / question.target_flops,
         "search_compute": question.spent,
         "learning_rates": {check.arm: check.rate(check.searched or 0) for check in settled.tuned.rates},
-        "rates": _rates_json(settled),
-        "teachers_text": {one.name: _read(one) for one in settled.setting.exposures},
+        "rates": {
+            check.arm: {
+                "peak_lr": check.rate(check.searched or 0),
+                "searched_tokens": check.searched,
+                "checked_peak_lr": None if check.checked is None else check.rate(check.checked),
+                "checked_tokens": check.checked,
+                "doubt_at_target": check.cost(question.tokens),
+            }
+            for check in settled.tuned.rates
+        },
+        "teachers_text": {
+            one.name: None if one.shared is None else {"students": one.shared.student, "heldout": one.shared.validation}
+            for one in settled.setting.exposures
+        },
         "batch_tokens": settled.tuned.batch_tokens,
         "student_params": question.target.params,
         "student_tokens": question.tokens,
@@ -78,34 +92,13 @@ def verdict_json(settled: Settled) -> dict[str, object]:
     }
 
 
-def _rates_json(settled: Settled) -> dict[str, object]:
-    """By arm: rates of the smallest pilots at the budgets searched, and what the target's may cost it."""
-    return {
-        check.arm: {
-            "peak_lr": check.rate(check.searched or 0),
-            "searched_tokens": check.searched,
-            "checked_peak_lr": None if check.checked is None else check.rate(check.checked),
-            "checked_tokens": check.checked,
-            "doubt_at_target": check.cost(settled.question.tokens),
-        }
-        for check in settled.tuned.rates
-    }
-
-
-def _read(one: Exposure) -> dict[str, float] | None:
-    """Shares of documents that a teacher has read; None where nobody can tell."""
-    return None if one.shared is None else {"students": one.shared.student, "heldout": one.shared.validation}
-
-
 def _strategies(settled: Settled, choice: str) -> list[dict[str, object]]:
     """The choice first, then the others by their mean loss."""
     now, question = settled.now, settled.question
-    names = sorted(now.losses, key=lambda name: (name != choice, now.losses[name].mean))
-    training = question.target_flops
     rows: list[dict[str, object]] = []
-    for name in names:
+    for name in sorted(now.losses, key=lambda name: (name != choice, now.losses[name].mean)):
         teacher = None if name == NONE else question.candidate(name)
-        logits = 0.0 if teacher is None else teacher.flops * question.tokens
+        training, logits = question.target_flops, teacher.flops * question.tokens if teacher else 0.0
         rows.append(
             {
                 "name": "pretrain" if teacher is None else f"distil from {name}",
@@ -130,19 +123,9 @@ def _strategies(settled: Settled, choice: str) -> list[dict[str, object]]:
     return rows
 
 
-def _is_inside(settled: Settled) -> bool:
-    """Whether a pilot reached the target's size and tokens: a settlement extrapolates, and says so."""
-    question = settled.question
-    return any(
-        question.size(stage.size).params >= question.target.params and max(stage.tokens) >= question.tokens
-        for stage in settled.stages
-    )
-
-
 def _stage(settled: Settled, index: int) -> dict[str, object]:
     """What ran, what had been expected of it, what came, and where things stood after."""
-    stage: Stage = settled.stages[index]
-    now = settled.history[index]
+    stage, now = settled.stages[index], settled.history[index]
     return {
         "student_params": settled.question.size(stage.size).params,
         "sizes": list(stage.labels),
@@ -150,11 +133,11 @@ def _stage(settled: Settled, index: int) -> dict[str, object]:
         "teachers": list(stage.candidates),
         "seeds": list(stage.seeds),
         "compute": stage_flops(settled.question, stage),
-        "predicted": [check.to_json() for check in settled.now.predicted if check.stage == index],
+        "predicted": [asdict(check) for check in settled.now.predicted if check.stage == index],
         "runs": [
             {
                 "run_id": run.run_id,
-                "teacher": name_of(run.candidate),
+                "teacher": run.candidate or "none",
                 "tokens": run.tokens,
                 "seed": run.seed,
                 "loss": finite(run.loss),
@@ -162,81 +145,62 @@ def _stage(settled: Settled, index: int) -> dict[str, object]:
             }
             for run in runs_of(settled.question, stage, settled.runs)
         ],
-        "leader": name_of(now.leader),
-        "gains": {name: gain.to_json() for name, gain in now.gains.items()},
-        "regret_bound": finite(now.regret),
-        "dropped": dict(now.dropped),
+        **{name: said for name, said in belief_json(now).items() if name != "losses"},
         "compute_spent": now.spent,
     }
 
 
-def belief_json(now: Standing) -> Mapping[str, object]:
-    """What is believed before a stage: gains and losses at the target, who leads, what is at stake."""
+def belief_json(now: Standing) -> dict[str, object]:
+    """What is believed before or after a stage: gains and losses at the target, who leads, what is at stake."""
     return {
+        "leader": now.leader or "none",
         "gains": {name: gain.to_json() for name, gain in now.gains.items()},
         "losses": {name or "none": loss.to_json() for name, loss in now.losses.items()},
-        "leader": now.leader or "none",
         "regret_bound": finite(now.regret),
         "dropped": dict(now.dropped),
     }
 
 
-def name_of(candidate: str) -> str:
-    """A candidate as text; none is none."""
-    return candidate or "none"
-
-
-def stage_words(stage: Stage) -> str:
-    """`25k parameters on 20k, 40k tokens, 2 seeds`."""
-    tokens = ", ".join(format_count(t) for t in stage.tokens)
-    seeds = f"{len(stage.seeds)} seed{'s' if len(stage.seeds) > 1 else ''}"
-    return f"{', '.join(stage.labels)} parameters on {tokens} tokens, {seeds}"
-
-
 def look(question: PilotQuestion, stage: Stage, now: Standing, *, number: int) -> str:
     """One plain line after a stage: who leads, by how much, what is at stake, what it has cost, who is out."""
-    gain = now.gains.get(now.leader)
-    lead = (
-        f"{now.leader} leads, gain {stated(gain, question.level)}"
-        if gain is not None
-        else f"no teacher leads; {_best_gain(question, now)}"
-    )
-    new = [name for name in stage.candidates if name in now.dropped]
-    out = "".join(f"; {name} is out: {now.dropped[name]}" for name in new)
-    share = now.spent / question.target_flops
+    best = stated(now.gains[now.leader or now.best_teacher], question.level)
+    lead = f"no teacher leads; the best gain is that of {now.best_teacher}, {best}"
+    if now.leader:
+        lead = f"{now.leader} leads, gain {best}"
+    out = "".join(f"; {name} is out: {now.dropped[name]}" for name in stage.candidates if name in now.dropped)
+    tokens = ", ".join(format_count(t) for t in stage.tokens)
     return (
-        f"stage {number} ({stage_words(stage)}): {lead}; at most {nats(now.regret)} nats/token are at stake; "
-        f"{share:.2%} of the target's training spent{out}"
+        f"stage {number} ({', '.join(stage.labels)} parameters on {tokens} tokens, "
+        f"{plural(len(stage.seeds), 'seed')}): {lead}; at most {nats(now.regret)} nats/token are at stake; "
+        f"{now.spent / question.target_flops:.2%} of the target's training spent{out}"
     )
-
-
-def _best_gain(question: PilotQuestion, now: Standing) -> str:
-    name = now.best_teacher
-    return f"the best gain is that of {name}, {stated(now.gains[name], question.level)}"
 
 
 def assumptions(settled: Settled) -> list[str]:
     """What the bound rests on."""
-    question, data = settled.question, settled.setting.spec.data
+    question, data, tuned = settled.question, settled.setting.spec.data, settled.tuned
+    alone, taught = (rate_words(check) for check in tuned.rates)
+    rates = f"the file's, {alone} at batch {tuned.batch_tokens}, with and without a teacher (not searched)"
+    if tuned.flops:
+        rates = (
+            f"{alone} without and {taught} with a teacher at batch {tuned.batch_tokens}, searched at "
+            f"{question.sizes[0].label} parameters; those of other sizes and budgets are foreseen from them"
+        )
+    shares = settled.now.belief.misfits
+    chances = np.cumsum(list(shares.values()))  # half of what is believed of it lies between
+    low, high = (f"{list(shares)[int(np.searchsorted(chances, p))]:.1%}" for p in (0.25, 0.75))
     found = [
         f"the target is trained as the pilots were: text ({data.source}), recipe, single epoch, "
         f"{format_count(question.tokens)} tokens with every teacher and with none; their forward passes are not held "
         "against them",
-        f"rates: {_rates(settled)}",
+        f"rates: {rates}",
         f"gains at the target lie where laws of the usual form allow them, given {len(settled.runs)} pilots, but for a "
-        f"misfit of {_misfit(settled.now)} of the loss, learnt from other studies and from what the pilots leave over",
+        f"misfit of {low if low == high else f'{low} to {high}'} of the loss, learnt from other studies and from what "
+        "the pilots leave over",
     ]
     if any(c.flops == 0 for c in question.candidates):
         found.append("a teacher without forward passes costs nothing: its targets are stored")
     return found
-
-
-def _misfit(now: Standing) -> str:
-    """Half of what is believed of it lies between."""
-    shares = now.belief.misfits
-    sizes, chances = np.array(list(shares)), np.cumsum(list(shares.values()))
-    low, high = (sizes[int(np.searchsorted(chances, p))] for p in (0.25, 0.75))
-    return f"{low:.1%}" if low == high else f"{low:.1%} to {high:.1%}"
 
 
 def rate_words(check: RateCheck) -> str:
@@ -246,17 +210,6 @@ def rate_words(check: RateCheck) -> str:
         return near
     far = f"{check.rate(check.checked):g} on {format_count(check.checked)}"
     return f"{near} on {format_count(check.searched)} tokens, {far}"
-
-
-def _rates(settled: Settled) -> str:
-    tuned, batch = settled.tuned, settled.tuned.batch_tokens
-    supervised, distilled = (rate_words(check) for check in tuned.rates)
-    if not tuned.flops:
-        return f"the file's, {supervised} at batch {batch}, with and without a teacher (not searched)"
-    return (
-        f"{supervised} without and {distilled} with a teacher at batch {batch}, searched at "
-        f"{settled.question.sizes[0].label} parameters; those of other sizes and budgets are foreseen from them"
-    )
 
 
 def _rate_warning(settled: Settled) -> str | None:
@@ -297,19 +250,16 @@ def warnings(settled: Settled) -> list[str]:
     searches = read_searches(settled.tuned.tuning)
     if ends := dict.fromkeys(one.arm for one in searches if one.what != "batch" and not one.interior):
         found.append(f"the search for a rate ended at the edge of what it tried ({', '.join(ends)})")
-    if lost := [run for run in settled.runs if not math.isfinite(run.loss)]:
-        names = ", ".join(sorted({run.candidate for run in lost}))
+    if lost := [run.candidate for run in settled.runs if not math.isfinite(run.loss)]:
         found.append(
-            f"{len(lost)} pilot{'s' if len(lost) > 1 else ''} diverged ({names}): what is said of a teacher rests on "
-            "the others alone"
+            f"{plural(len(lost), 'pilot')} diverged ({', '.join(sorted(set(lost)))}): what is said of a teacher rests "
+            "on the others alone"
         )
     if (documents := settled.setting.spec.data.validation_documents) < 60:
         found.append(f"only {documents} held-out documents: errors over documents are themselves uncertain")
-    if settled.stages:
-        largest = max(question.size(stage.size).params for stage in settled.stages)
-        factor = question.target.params / largest
-        if factor > 30:
-            found.append(f"the target is {factor:.0f} times the largest pilot")
+    largest = max((question.size(stage.size).params for stage in settled.stages), default=math.inf)
+    if (factor := question.target.params / largest) > 30:
+        found.append(f"the target is {factor:.0f} times the largest pilot")
     if now.spent > question.budget * 1.001:
         found.append(
             f"{format_flop(now.spent)} were spent, more than the budget: the search went on for longer than usual"
@@ -320,29 +270,28 @@ def warnings(settled: Settled) -> list[str]:
 def flips(settled: Settled, verdict: str, choice: str, bound: float) -> list[str]:
     """What would change the answer."""
     now, question = settled.now, settled.question
-    found = []
     if verdict == "distil":
         gain = now.gains[choice]
-        found.append(
+        first = (
             f"a difference of {nats(gain.lower)} to {nats(gain.upper)} nats/token did not matter to you (the margin is "
             f"{nats(question.margin)})"
         )
     elif verdict == "pretrain":
-        found.append(
+        first = (
             f"less than {nats(bound)} nats/token mattered to you (the margin is {nats(question.margin)}): the best "
             f"teacher, {now.best_teacher}, has a gain of {interval(now.gains[now.best_teacher])}"
         )
     elif choice != NONE and bound <= question.margin:
-        found.append(
+        first = (
             f"it were known whether {choice} is better than no teacher at all: its gain is "
             f"{interval(now.gains[choice])}, and choosing it loses no more than the margin, {nats(question.margin)}"
         )
     else:
-        found.append(
+        first = (
             f"the margin were {nats(bound)} nats/token or more (it is {nats(question.margin)}), or the budget larger"
         )
-    found.append(
+    return [
+        first,
         f"the target were another than {question.target.label} on {format_count(question.tokens)} tokens: gains shrink "
-        "and teachers change places as students grow and read more"
-    )
-    return found
+        "and teachers change places as students grow and read more",
+    ]
