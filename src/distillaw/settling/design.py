@@ -71,14 +71,7 @@ def next_stage(question: PilotQuestion, stages: Sequence[Stage], runs: Sequence[
 
 
 def rungs_ahead(question: PilotQuestion, stages: Sequence[Stage], names: tuple[str, ...], left: float) -> list[Stage]:
-    """The stages that would follow if nobody were dropped and nothing settled: what the rest of a budget would run.
-
-    Args:
-        question: what is asked.
-        stages: that have been run or decided.
-        names: candidates that take part.
-        left: FLOP.
-    """
+    """The stages that would follow if nobody were dropped and nothing settled: what so many FLOP more would run."""
     found: list[Stage] = []
     while (stage := _rung(question, [*stages, *found], names, left)) is not None:
         found.append(stage)
@@ -101,12 +94,6 @@ def nearest_stage(question: PilotQuestion, names: tuple[str, ...], flops: float,
     """The stage of at most this cost that lies nearest to the target; None where it buys none.
 
     Near is ln N and ln D together. Where teachers cost more than students it is a larger student on fewer tokens.
-
-    Args:
-        question: knows sizes and what a token costs.
-        names: candidates that take part.
-        flops: what it may cost.
-        seeds: how many.
     """
     found = [_affordable(question, one, flops) for one in _by_size(question, names, tuple(range(seeds)))]
     alike = [stage for stage in found if stage and abs(np.subtract(*_away(question, stage))) <= math.log(RATIO)]
@@ -204,11 +191,7 @@ SEEDS = ((0,), (0, 1))
 def stage_pool(question: PilotQuestion, made: Made, groups: Sequence[tuple[str, ...]], cap: float) -> list[Stage]:
     """The stage nearest to the target that so many FLOP buy, for each group of teachers, with one seed and with two.
 
-    Args:
-        question: knows sizes and tokens.
-        made: runs that exist; they are free.
-        groups: candidates that are run together.
-        cap: FLOP.
+    Runs that exist are free.
     """
     found = [_nearest(question, made, group, seeds, cap) for group in groups for seeds in SEEDS]
     return list(dict.fromkeys(stage for stage in found if stage is not None))

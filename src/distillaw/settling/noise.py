@@ -86,14 +86,7 @@ class PilotPoints:
 
 
 def misfit_cov(one: PilotPoints, other: PilotPoints, log_teacher_losses: Array, *, sd: float) -> Array:
-    """Covariance of the misfit between runs of two lists, (R, R').
-
-    Args:
-        one: runs.
-        other: runs.
-        log_teacher_losses: ln L_T by candidate.
-        sd: of one arm, ln loss.
-    """
+    """Covariance of the misfit between runs of two lists, (R, R'); `sd` is that of one arm, ln loss."""
     away = np.hypot(one.log_params[:, None] - other.log_params, one.log_tokens[:, None] - other.log_tokens)
     steps = math.sqrt(3) * away / SPREAD
     smooth = (1 + steps) * np.exp(-steps)  # Matern 3/2
@@ -223,14 +216,7 @@ class Rates(NamedTuple):
 
 
 def rate_cov(rates: Rates, one: PilotPoints, other: PilotPoints, *, loss: float) -> Array:
-    """Covariance of what rates cost, ln loss, between runs of two lists, (R, R').
-
-    Args:
-        rates: what was searched.
-        one: runs.
-        other: runs.
-        loss: that costs are shares of, nats/token.
-    """
+    """Covariance of what rates cost, as shares of a loss in nats/token, between runs of two lists, (R, R')."""
     sd_one, sd_other = (_sd(rates, points, loss) for points in (one, other))
     is_same = (one.arm > 0)[:, None] == (other.arm > 0)
     return np.where(is_same, sd_one[:, None] * sd_other, 0.0)

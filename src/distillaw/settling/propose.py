@@ -139,12 +139,7 @@ class ExpectedVerdict:
 
 
 def expect(outlook: Outlook, now: Standing) -> ExpectedVerdict:
-    """The verdict after the stages of an outlook, averaged over what they may show.
-
-    Args:
-        outlook: before any stage (`Outlook.of`) for the present, or after some.
-        now: knows the margin, and how many standard deviations a bound has.
-    """
+    """The verdict after the stages of an outlook (of none: the present), averaged over what they may show."""
     arms = np.array(outlook.arms)
     count, rng = len(outlook.mean_A), np.random.default_rng(EXPECT_SEED)
     means_KA = outlook.mean_A[arms] + normal_draws(outlook.moved_AA[np.ix_(arms, arms)], OUTCOMES, rng)
@@ -329,13 +324,7 @@ def affordable(question: PilotQuestion, made: Made, pool: Sequence[Stage], budge
 
 
 def flops_of_regret(question: PilotQuestion, now: Standing, regret: Array) -> Array:
-    """FLOP of longer training, at the slope of the belief, that would save the target as many nats/token.
-
-    Args:
-        question: the target.
-        now: what is believed of it, and who leads.
-        regret: nats/token.
-    """
+    """FLOP of longer training, at the slope of the belief, that would save the target as many nats/token."""
     tokens = [question.tokens, LONGER * question.tokens]
     points = PilotPoints.at(question.target.params, tokens, question.arms.index(now.leader))
     losses = np.exp(now.belief.ask(points, np.random.default_rng(0))).mean(0)
