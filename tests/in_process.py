@@ -108,14 +108,14 @@ def workers_here():
     def train(executor: LocalExecutor, task: TrainingTask) -> dict:
         from distillaw.sweep import worker
 
-        name = executor._named(task)
-        order = task.order(executor.study.path, name, executor.threads)
+        name = executor._new_name(task.number)
+        order = json.loads(executor._order(task, name)) | {"processes": 1}
         task.where, task.log = f"pid {os.getpid()}", str(executor.study.workers)
         claim = make_claim(executor.study.workers / f"{name}.json", f"the worker {name}")
         try:
             with _ONE_AT_A_TIME:
                 here = worker._Worker(counted=time.process_time(), claim=claim)
-                return json.loads(json.dumps(worker._train(json.loads(order), here)))  # as over a connection
+                return json.loads(json.dumps(worker._train(order, here)))  # as over a connection
         finally:
             claim.release()
 
