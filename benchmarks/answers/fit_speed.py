@@ -114,13 +114,12 @@ def peers(rows, best, starts, replicates):
 
 def supervised(rows, form, delta):
     """Warm fit, 1,000 replicates with their intervals, and whether the replicates are at their optimum."""
-    specified = specify_supervised(rows, form=form, prior=read_priors("auto", form=form, delta=delta, rows=rows))
-    problem = specified.problem
+    problem = specify_supervised(rows, form=form, prior=read_priors("auto", form=form, delta=delta, rows=rows))
     fitted = estimate(problem, delta=delta, rng=np.random.default_rng(0))
 
     def intervals():
-        found = bootstrap(problem, fitted, replicates=1000, rng=np.random.default_rng(1))
-        curve: FittedCurve = specified.curve(fitted.theta, found.theta)
+        replicates, _ = bootstrap(problem, fitted, replicates=1000, rng=np.random.default_rng(1))
+        curve: FittedCurve = problem.curve(theta=fitted.theta, replicates=replicates)
         return {name: np.percentile(v, [5, 95]) for name, v in curve.coefficients(replicates=True).items()}
 
     return {
@@ -144,16 +143,16 @@ def student(form, shape):
     loss = law.distillation(student_params=N, student_tokens=D, teacher_loss=T) * noise
     rows = observe({"params": N, "tokens": D, "loss": loss, "teacher_loss": T})
     own = np.log(law.supervised(params=N, tokens=D))
-    prior = read_priors("auto", form=form, delta="auto")
-    problem = specify_student(rows, form=form, log_supervised=own, behind=None, prior=prior).problem
+    prior = read_priors("auto", form=form, delta="auto", rows=rows)
+    problem = specify_student(rows, form=form, log_supervised=own, behind=None, prior=prior)
     fitted = estimate(problem, delta="auto", rng=np.random.default_rng(0))
-    found = bootstrap(problem, fitted, replicates=1000, rng=np.random.default_rng(1))
+    _, found = bootstrap(problem, fitted, replicates=1000, rng=np.random.default_rng(1))
     return {
         "runs": len(rows),
         "fit": clock(lambda: estimate(problem, delta="auto", rng=np.random.default_rng(0)), 3),
         "bootstrap_1000": clock(lambda: bootstrap(problem, fitted, replicates=1000, rng=np.random.default_rng(1)), 3),
         "converged": fitted.converged,
-        "restarted": found.restarted,
+        "restarted": found["restarted"],
         "at_optimum": at_optimum(problem, fitted),
     }
 
