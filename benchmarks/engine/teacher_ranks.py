@@ -58,7 +58,7 @@ def _prepared(home: Path, student: str, teacher: str) -> TrunkSpec:
     from distillaw.sweep.jobs import Planner
     from distillaw.sweep.ready import Facts, Progress
     from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
-    from distillaw.train.trunk import train_trunk
+    from distillaw.train.trunk import train_trunks
 
     claim_folder(home)
     data = DataSpec(validation_documents=20, validation_tokens_per_document=96, max_document_chars=5000)
@@ -76,8 +76,9 @@ def _prepared(home: Path, student: str, teacher: str) -> TrunkSpec:
         )
         return Planner(spec, facts, Progress(losses={}, failures={})).ready_jobs().jobs[0].trunk
 
-    (run,) = train_trunk(replace(trunk(teacher), role="teacher", split="teacher"), [2 * BATCH], StudyFolder(home))
-    return replace(trunk(student), teacher_run=run.path.name, peak_lr=1e-3)
+    taught_by = replace(trunk(teacher), role="teacher", split="teacher")
+    train_trunks({taught_by: [2 * BATCH]}, StudyFolder(home))
+    return replace(trunk(student), teacher_run=taught_by.run_id(2 * BATCH), peak_lr=1e-3)
 
 
 def _run(spec: TrunkSpec, home: Path, world: int, teachers: int, round_: int) -> dict[str, float]:
@@ -107,7 +108,7 @@ def _rank(pipe: Connection, environment: dict[str, str], spec: TrunkSpec, home: 
     from distillaw.models.parallel import join_ranks
     from distillaw.models.teacher import serve_teachers
     from distillaw.runs.execution import Execution
-    from distillaw.train.trunk import train_trunk
+    from distillaw.train.trunk import train_trunks
 
     torch.set_num_threads(1)
     with join_ranks(Execution(teacher_processes=teachers)) as ranks:
@@ -119,7 +120,7 @@ def _rank(pipe: Connection, environment: dict[str, str], spec: TrunkSpec, home: 
         def report(tokens: int, loss: float) -> None:
             seen.append((time.perf_counter(), ranks.link.waited if ranks.link else 0.0))
 
-        train_trunk(spec, [BATCH * STEPS], StudyFolder(home), ranks=ranks, report=report)
+        train_trunks({spec: [BATCH * STEPS]}, StudyFolder(home), ranks=ranks, report=report)
         when, waited = np.array(seen[WARM - 1 :]).T
         width, vocab = _sizes(home, spec)
         pipe.send(

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import ranked
 import torch
+from stops import train_trunk
 from test_ranks import TOKENS, assert_unbiased
 from transformers import AutoModelForCausalLM
 
 from distillaw.errors import ConfigError, RunError, VocabularyError
 from distillaw.models.source import fingerprint, locate
-from distillaw.train.trunk import train_trunk
 
 
 @pytest.fixture
