@@ -324,22 +324,7 @@ def advise(
         cost = estimate_cost(question.coords["compute"], device, mfu=mfu, price_per_hour=price_per_hour)
         hours, price = cost.device_hours / question.devices, cost.price
     critical = _by_laws("critical", question)
-    waste = []
-    for law in critical:
-        assert law.value is not None
-        over = tokens_over_fewest(batch, law.value)
-        share = 1 - 1 / over
-        waste.append(
-            Waste(
-                law=law.name,
-                critical_tokens=law.value,
-                tokens_over_fewest=over,
-                steps_over_fewest=steps_over_fewest(batch, law.value),
-                extra_tokens=share * question.tokens,
-                extra_hours=None if hours is None else share * hours,
-                extra_price=None if price is None else share * price,
-            )
-        )
+    waste = [_waste(law.name, law.value or 0.0, question, batch, hours, price) for law in critical]
     return Advice(
         question=question,
         batch=answer,
@@ -358,6 +343,22 @@ def advise(
         waste=tuple(waste),
         warnings=(*warnings, *_warnings(question, batch, high, steps, warmup.value)),
         statements=tuple(_statements(question, batch)),
+    )
+
+
+def _waste(
+    law: str, critical: float, question: RegimeQuestion, batch: float, hours: float | None, price: float | None
+) -> Waste:
+    over = tokens_over_fewest(batch, critical)
+    share = 1 - 1 / over
+    return Waste(
+        law=law,
+        critical_tokens=critical,
+        tokens_over_fewest=over,
+        steps_over_fewest=steps_over_fewest(batch, critical),
+        extra_tokens=share * question.tokens,
+        extra_hours=None if hours is None else share * hours,
+        extra_price=None if price is None else share * price,
     )
 
 

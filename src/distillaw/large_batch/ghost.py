@@ -369,12 +369,7 @@ def convert_ghost_batchnorm(
     Args:
         module: a model, or a batch norm layer itself (then a new object is returned).
         ghost_batch_size: samples per ghost; under data parallelism at most the batch of one rank.
-        stats_update: as in `GhostBatchNorm1d`.
-        remainder: as in `GhostBatchNorm1d`.
-        sync_stats: as in `GhostBatchNorm1d`.
-
-    Returns:
-        The module.
+        stats_update, remainder, sync_stats: as in `GhostBatchNorm1d`.
 
     Raises:
         ConfigError: impossible settings; lazy layers that have not seen a batch.
@@ -414,9 +409,6 @@ def revert_ghost_batchnorm(module: nn.Module) -> nn.Module:
 
     Args:
         module: a model, or a ghost layer itself (then a new object is returned).
-
-    Returns:
-        The module.
 
     Warns:
         DistillawWarning: there is no ghost layer in it.

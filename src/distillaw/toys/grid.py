@@ -18,9 +18,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy.special import stdtrit
 
 from distillaw.errors import ConfigError, RunError
+from distillaw.runs.paired import t_quantile
 from distillaw.toys import mapping
 from distillaw.toys.mapping import Sampler
 
@@ -295,7 +295,7 @@ def _change(differences: np.ndarray) -> Change:
     if trials == 1:
         return Change(mean=mean, error=None, is_clear=False)
     error = float(differences.std(ddof=1)) / math.sqrt(trials)
-    return Change(mean=mean, error=error, is_clear=mean > float(stdtrit(trials - 1, CONFIDENCE)) * error)
+    return Change(mean=mean, error=error, is_clear=mean > t_quantile(CONFIDENCE, trials - 1) * error)
 
 
 def _shape(fall: Change, rise: Change, *, is_best_last: bool) -> Shape:

@@ -57,7 +57,7 @@ def teacher_error(alpha: npt.ArrayLike, *, m: npt.ArrayLike, teacher_budget: flo
     """
     energy, tail = _energies(alpha)
     sizes = _sizes(m, len(energy) - 1, "m")
-    _check_budget(teacher_budget, "teacher_budget")
+    _check_budgets(teacher_budget, teacher_budget)
     return _distance(_scale(teacher_budget, energy[sizes]), energy[sizes], tail[sizes])
 
 
@@ -204,14 +204,10 @@ def _sizes(values: npt.ArrayLike, largest: int, name: str) -> Ints:
     return whole
 
 
-def _check_budget(budget: float, name: str) -> None:
-    if not (np.isfinite(budget) and budget > 0):
-        raise ConfigError(f"{name}: got {budget:g}; a norm budget is a positive number")
-
-
 def _check_budgets(teacher_budget: float, student_budget: float) -> None:
-    _check_budget(teacher_budget, "teacher_budget")
-    _check_budget(student_budget, "student_budget")
+    for name, budget in (("teacher_budget", teacher_budget), ("student_budget", student_budget)):
+        if not (np.isfinite(budget) and budget > 0):
+            raise ConfigError(f"{name}: got {budget:g}; a norm budget is a positive number")
     if student_budget > teacher_budget:
         raise ConfigError(
             f"student_budget {student_budget:g} is above teacher_budget {teacher_budget:g}; the student is the smaller "

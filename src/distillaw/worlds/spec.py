@@ -169,12 +169,8 @@ def check_world(spec: WorldSpec) -> None:
             f"{', '.join(f'[data.world.{name}]' for name in KINDS)} (it may be empty)"
         )
     check_bounds({"seed": (0, 2**63 - 1), "vocab": (3, 2**16), "document_tokens": (2, 2**20)}, spec, "world.")
-    if spec.hmm is not None:
-        _check_hmm(spec.hmm, spec.vocab - 1)
-    elif spec.grammar is not None:
-        _check_grammar(spec.grammar, spec.vocab - 1)
-    elif spec.ngram is not None:
-        _check_ngram(spec.ngram, spec.vocab - 1)
+    check = {"hmm": _check_hmm, "grammar": _check_grammar, "ngram": _check_ngram}[spec.kind]
+    check(getattr(spec, spec.kind), spec.vocab - 1)
 
 
 def _check_nats(name: str, value: float, count: int) -> None:

@@ -25,7 +25,7 @@ from distillaw.errors import DistillawError, RunError
 from distillaw.large_batch.images.image_files import ImageData, load_images
 from distillaw.large_batch.images.results import CELLS, RECORD
 from distillaw.large_batch.images.spec import ColumnRun, ImageStudy, check_channels, notes, plan_cells
-from distillaw.large_batch.images.train import CellRun, Feeds, make_feeds, train_cell
+from distillaw.large_batch.images.train import CellRun, make_feeds, train_cell
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.lock import held
 from distillaw.runs.process import available_cores
@@ -322,19 +322,20 @@ def foresee(plan: ImagePlan, *, device: str) -> list[Forecast]:
     # the small batch, ordinary norm: what the others are scaled from where they are too slow to time
     smallest = replace(firsts[0], batch=min(plan.study.batches.small, firsts[0].batch), ghost=0)
     per_image = _time_step(CellRun(plan.study, smallest, feeds)) / smallest.batch
-    return [_forecast(plan, cell, feeds, per_image * cell.batch) for cell in firsts]
-
-
-def _forecast(plan: ImagePlan, cell: ColumnRun, feeds: Feeds, scaled: float) -> Forecast:
-    run = CellRun(plan.study, cell, feeds)
-    is_scaled = scaled > LONGEST_STEP
-    return Forecast(
-        cell=cell,
-        epochs=cell.steps / cell.steps_per_epoch,
-        seconds_per_step=scaled if is_scaled else _time_step(run),
-        is_scaled=is_scaled,
-        params=run.params,
-    )
+    found = []
+    for cell in firsts:
+        run, scaled = CellRun(plan.study, cell, feeds), per_image * cell.batch
+        is_scaled = scaled > LONGEST_STEP
+        found.append(
+            Forecast(
+                cell=cell,
+                epochs=cell.steps / cell.steps_per_epoch,
+                seconds_per_step=scaled if is_scaled else _time_step(run),
+                is_scaled=is_scaled,
+                params=run.params,
+            )
+        )
+    return found
 
 
 def _time_step(run: CellRun) -> float:
