@@ -34,12 +34,7 @@ def open_file(chromium):
     problems, contexts = [], []
 
     def opened(path, address="", *, ready="main", **context):
-        settings = {
-            "viewport": {"width": 1280, "height": 900},
-            "offline": True,
-            "accept_downloads": True,
-            **context,
-        }
+        settings = {"viewport": {"width": 1280, "height": 900}, "offline": True, "accept_downloads": True, **context}
         contexts.append(chromium.new_context(**settings))
         contexts[-1].set_default_timeout(PATIENCE)
         page = contexts[-1].new_page()

@@ -20,11 +20,7 @@ MAPPING = "teacher_run=kd.teacher,lambda=kd.weight,group=trunk,tokens=train/toke
 def as_logged(row: dict) -> dict:
     """Settings, and a history of steps that ends in the measured loss."""
     config = {
-        "model": {
-            "non_embedding_params": row["params"],
-            "total_params": row["total_params"],
-            "width": row["width"],
-        },
+        "model": {"non_embedding_params": row["params"], "total_params": row["total_params"], "width": row["width"]},
         "optim": {"lr": row["peak_lr"]},
         "seed": row["seed"],
         "trunk": row["group"],
@@ -35,14 +31,7 @@ def as_logged(row: dict) -> dict:
         step = max(1, round(row["steps"] * share))
         seen = round(row["tokens"] * share)
         history.append(
-            (
-                step,
-                {
-                    "train/loss": row["loss"] - 0.1,
-                    "train/tokens": seen,
-                    "lr": row["peak_lr"] * (1.25 - share),
-                },
-            )
+            (step, {"train/loss": row["loss"] - 0.1, "train/tokens": seen, "lr": row["peak_lr"] * (1.25 - share)})
         )
         history.append((step, {"eval/loss": row["loss"] + 2 * (1 - share)}))
     return {"name": row["run_id"], "config": config, "history": history}

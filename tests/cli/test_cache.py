@@ -1,6 +1,7 @@
 """`distillaw cache` as a stranger uses it: dry run, build, inspect, verify, and what can go wrong."""
 
 import json
+from functools import partial
 
 import pytest
 
@@ -10,9 +11,7 @@ from distillaw.models.fresh import build_model
 from distillaw.shapes import shape_for_params
 from in_process import answer as in_process
 
-
-def _call(*arguments):
-    return in_process("cache", *arguments)
+_call = partial(in_process, "cache")
 
 
 @pytest.fixture(scope="module")
@@ -23,23 +22,12 @@ def made(tmp_path_factory):
     build_model(shape_for_params(3e4, vocab=300, context=32), seed=1).save_pretrained(base / "teacher")
     load_tokenizer(str(store.tokenizer_folder)).save_pretrained(str(base / "teacher"))
     arguments = (
-        "build",
-        "--teacher",
-        base / "teacher",
-        "--data",
-        base / "data",
-        "--out",
-        base / "cache",
-        "--context",
-        32,
+        *f"build --teacher {base / 'teacher'} --data {base / 'data'} --out {base / 'cache'} --context 32".split(),
         *"--tokens 3k --device cpu".split(),
     )
-    dry = _call(*arguments, "--dry-run", "--json")
-    assert dry.returncode == 0, dry.stderr
+    dry = _call(*arguments, "--dry-run", "--json", code=0)
     assert not (base / "cache").exists()
-    done = _call(*arguments, "--json")
-    assert done.returncode == 0, done.stderr
-    return arguments, base / "cache", json.loads(dry.stdout), json.loads(done.stdout)
+    return arguments, base / "cache", json.loads(dry.stdout), json.loads(_call(*arguments, "--json", code=0).stdout)
 
 
 def test_the_dry_run_predicts_what_is_built(made):
@@ -54,8 +42,7 @@ def test_the_dry_run_predicts_what_is_built(made):
 def test_the_cost_is_printed_before_the_work_and_a_repeat_finds_it_done(made):
     arguments, folder, _, _ = made
     before = (folder / "targets-00000.bin").stat().st_mtime_ns
-    done = _call(*arguments)
-    assert done.returncode == 0, done.stderr
+    done = _call(*arguments, code=0)
     assert "bytes per position" in done.stderr
     assert "students on" in done.stderr or "an online teacher is as cheap" in done.stderr
     assert "100% of it is there already" in done.stderr
@@ -75,8 +62,7 @@ def test_inspect(made):
 
 def test_verify_finds_a_sound_store_sound(made):
     _, folder, _, _ = made
-    done = _call("verify", folder, "--device", "cpu")
-    assert done.returncode == 0, done.stderr
+    done = _call("verify", folder, "--device", "cpu", code=0)
     assert "every checksum right" in done.stdout and "byte for byte" in done.stdout
     answer = json.loads(_call("verify", folder, "--checksums-only", "--json").stdout)
     assert answer["ok"] and answer["problems"] == [] and answer["teacher"] is None
@@ -140,16 +126,9 @@ def test_a_dry_run_for_a_run_prepares_its_text_elsewhere(made, tmp_path):
     )
     out = tmp_path / "store"
     done = in_process(
-        "cache",
-        "build",
-        "--teacher",
-        arguments[2],
-        "--data",
-        tmp_path / "run.toml",
-        "--out",
-        out,
+        *f"cache build --teacher {arguments[2]} --data {tmp_path / 'run.toml'} --out {out}".split(),
         *"--device cpu --dry-run --json".split(),
+        code=0,
     )
-    assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["data"] == str(out / "data")
     assert not out.exists()

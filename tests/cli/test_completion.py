@@ -20,8 +20,7 @@ from in_process import answer
 @pytest.fixture(scope="module")
 def script(tmp_path_factory):
     """The bash script, as it is printed."""
-    done = answer("completion", "bash")
-    assert done.returncode == 0, done.stderr
+    done = answer("completion", "bash", code=0)
     path = tmp_path_factory.mktemp("bash") / "distillaw.bash"
     path.write_text(done.stdout, encoding="utf-8")
     return path
@@ -50,10 +49,7 @@ def tab(script, line, cwd):
         ("distillaw fit runs.csv --law distillation-r", {"distillation-reduced", "distillation-reduced-q"}),
         ("distillaw predict --law surr", {name for name in laws_available() if name.startswith("surr")}),
         ("distillaw cost --hardware h", {name for name in hardware_presets() if name.startswith("h")}),
-        (
-            "distillaw plan --teacher pythia-1",
-            {m.name for m in named_models() if m.name.startswith("pythia-1")},
-        ),
+        ("distillaw plan --teacher pythia-1", {m.name for m in named_models() if m.name.startswith("pythia-1")}),
         ("distillaw study new --kind iso", {kind.name for kind in KINDS if kind.name.startswith("iso")}),
         ("distillaw worlds show h", {name for name in PRESETS if name.startswith("h")}),
         ("distillaw train sp", {"spec.toml"}),
@@ -69,8 +65,7 @@ def test_tab_in_bash(script, tmp_path, line, offered):
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_scripts_parse(shell, tmp_path):
-    done = answer("completion", shell, "--json")
-    document = json.loads(done.stdout)
+    document = json.loads(answer("completion", shell, "--json").stdout)
     assert document["schema_version"] == 1 and document["shell"] == shell and "doctor" in document["script"]
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed; its script was only generated")

@@ -91,8 +91,7 @@ def test_vocabulary_context_and_family_enter(cost_json):
 
 def test_a_shape(cost_json):
     answer = cost_json(
-        *"--layers 14 --width 1792 --ffn 4864 --heads 14 --vocab 32768 --context 4096".split(),
-        *"--tokens 11B".split(),
+        *"--layers 14 --width 1792 --ffn 4864 --heads 14 --vocab 32768 --context 4096".split(), *"--tokens 11B".split()
     )
     shape = Shape(layers=14, width=1792, ffn=4864, heads=14, kv_heads=14, head_dim=128, vocab=32768, context=4096)
     assert answer["flops"]["student_forward_per_token"] == forward_flops(shape).total
@@ -179,10 +178,7 @@ class TestUnlikeTeachers:
 
     def test_a_size_of_another_family(self, cost_json):
         options = ("--params", "1B", "--tokens", "20B", "--aspect", "64", "--teacher-params", "7B")
-        same, other = (
-            cost_json(*options),
-            cost_json(*options, "--teacher-aspect", "128", "--teacher-group-size", "4"),
-        )
+        same, other = (cost_json(*options), cost_json(*options, "--teacher-aspect", "128", "--teacher-group-size", "4"))
         assert same["flops"]["teacher_forward_per_token"] == pytest.approx(FixedAspect(aspect=64).forward_flops(7e9))
         family = FixedAspect(aspect=128, group_size=4)
         assert other["flops"]["teacher_forward_per_token"] == pytest.approx(family.forward_flops(7e9))
@@ -192,15 +188,9 @@ class TestUnlikeTeachers:
         ("args", "message"),
         [
             (["--teacher-layers", "3"], "missing: --teacher-width, --teacher-ffn, --teacher-heads"),
-            (
-                ["--teacher-params", "2B", "--teacher-layers", "3"],
-                "got --teacher-params and --teacher-layers",
-            ),
+            (["--teacher-params", "2B", "--teacher-layers", "3"], "got --teacher-params and --teacher-layers"),
             (["--teacher-params", "2B", "--teacher-kv-heads", "3"], "--teacher-kv-heads belongs to a shape"),
-            (
-                [*TEACHER_SHAPE, "--teacher-aspect", "64"],
-                "--teacher-aspect belongs to --params and --teacher-params",
-            ),
+            ([*TEACHER_SHAPE, "--teacher-aspect", "64"], "--teacher-aspect belongs to --params and --teacher-params"),
             (["--teacher-vocab", "32k"], "add --teacher NAME, --teacher-params N, --teacher-config"),
             (["--teacher-params", "-2B"], "--teacher-params: got '-2B'; it must be positive"),
             (["--teacher-params", "1.82Q"], "--teacher-params: cannot read '1.82Q'"),
@@ -289,10 +279,7 @@ def test_the_text_names_conventions_parts_and_sources(cost):
         (["--tokens", "1B", "--params", "1B", "--aspect", "0"], "aspect = 0"),
         (["--tokens", "1B", "--params", "1e200", "--teacher-params", "1e300"], "beyond 1e+36"),
         (["--tokens", "1B", "--layers", "2"], "missing: --width, --ffn, --heads"),
-        (
-            ["--tokens", "1B", "--layers", "2", "--width", "31", "--ffn", "9", "--heads", "4"],
-            "not a multiple",
-        ),
+        (["--tokens", "1B", "--layers", "2", "--width", "31", "--ffn", "9", "--heads", "4"], "not a multiple"),
         (["--tokens", "1B", "--layers", "2", "--width", "9.5", "--ffn", "9", "--heads", "3"], "whole number"),
         (["--tokens", "1B", "--params", "1B", "--kv-heads", "2"], "--kv-heads belongs to a shape"),
         (["--tokens", "1B", "--params", "1B", "--context", "0"], "--context: got '0'"),
@@ -302,10 +289,7 @@ def test_the_text_names_conventions_parts_and_sources(cost):
         (["--tokens", "1B", "--params", "1B", "--scenario", "inference"], "add --teacher NAME"),
         (["--tokens", "1B", "--params", "1B", "--teacher-params", "2B", "--delta-lgt", "2"], r"1/n"),
         (["--tokens", "1B", "--params", "1B", "--teacher-params", "2B", "--students", "0"], "at least one"),
-        (
-            [*"--tokens 1B --params 1B --teacher-params 2B --students 2 --delta-pre 1".split()],
-            "say once who pays",
-        ),
+        ([*"--tokens 1B --params 1B --teacher-params 2B --students 2 --delta-pre 1".split()], "say once who pays"),
         (["--tokens", "1B", "--params", "1B", "--hardware", "h100-sxn"], "did you mean 'h100-sxm'"),
         (["--tokens", "1B", "--params", "1B", "--mfu", "40"], "fraction of peak"),
         (["--tokens", "1B", "--params", "1B", "--price", "nan"], "cannot be negative"),

@@ -26,8 +26,7 @@ COLUMNS = ("--columns", "params=size,tokens=D,loss=val")
 
 
 def test_json_keys_and_values(table):
-    done = distillaw("fit", table, "--law", "supervised", *COLUMNS, "--bootstrap", 50, "--json")
-    assert done.returncode == 0, done.stderr
+    done = distillaw("fit", table, "--law", "supervised", *COLUMNS, "--bootstrap", 50, "--json", code=0)
     answer = json.loads(done.stdout)
     assert set("law params conf_int level objective delta nobs status condition_number seconds derived".split()) <= set(
         answer
@@ -63,10 +62,7 @@ def test_too_few_runs_is_an_answer_not_a_curve(table):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (
-            "size,D,val\n1e8,1e9,3\n1e8,x,3\n",
-            "tokens (column 'D') in row 2 (index 1) is 'x', which is not a number",
-        ),
+        ("size,D,val\n1e8,1e9,3\n1e8,x,3\n", "tokens (column 'D') in row 2 (index 1) is 'x', which is not a number"),
         ("size,D,val\n1e8,1e9,3\n1e8,2e9\n", "line 3: 2 fields where the header has 3"),
         ("size,D,val\n", "no rows"),
         ("", "empty"),
@@ -111,17 +107,7 @@ def test_a_law_on_measured_losses_is_asked_with_the_students_own_loss(tmp_path):
     fitted = tmp_path / "law.json"
     done = distillaw("fit", tmp_path / "runs.csv", "--law", "distillation-reduced", "--bootstrap", 20, "--out", fitted)
     assert done.returncode == 0, done.stderr
-    ask = (
-        "predict",
-        "--law",
-        fitted,
-        "--student-params",
-        N[5],
-        "--student-tokens",
-        D[5],
-        "--teacher-loss",
-        T[5],
-    )
+    ask = (*f"predict --law {fitted} --student-params {N[5]} --student-tokens {D[5]} --teacher-loss {T[5]}".split(),)
     refused = distillaw(*ask)
     assert refused.returncode == 1 and "supervised_loss" in refused.stderr
     answer = json.loads(distillaw(*ask, "--supervised-loss", own[5], "--json").stdout)
@@ -185,13 +171,7 @@ def test_total_parameters_are_converted(law_runs, name, objective, E, alpha, bet
 def test_a_law_of_total_parameters_is_not_asked_in_another_convention(table, tmp_path):
     total, law = tmp_path / "total.csv", tmp_path / "law.json"
     total.write_text(table.read_text().replace("size", "total_params", 1))
-    fit = (
-        "fit",
-        total,
-        *"--law chinchilla --columns params=total_params,tokens=D,loss=val".split(),
-        "--bootstrap",
-        0,
-    )
+    fit = ("fit", total, *"--law chinchilla --columns params=total_params,tokens=D,loss=val".split(), "--bootstrap", 0)
     refused = distillaw(*fit)
     assert refused.returncode != 0 and "--params-convention total" in refused.stderr
     done = distillaw(*fit, *TOTAL, "--out", law)

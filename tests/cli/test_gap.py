@@ -1,20 +1,17 @@
 import json
 import re
+from functools import partial
 
 import pytest
 
 from in_process import answer as in_process
 from in_terminal import in_terminal
 
-
-def run(*arguments):
-    return in_process("gap", *arguments)
+run = partial(in_process, "gap")
 
 
 def test_json_has_the_schema_version_and_the_keys():
-    done = run("--student", "1B", "--tokens-per-param", 160, "--json", "--explain")
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    answer = json.loads(run("--student", "1B", "--tokens-per-param", 160, "--json", "--explain", code=0).stdout)
     assert answer["schema_version"] == 1 and answer["student_tokens"] == 160e9
     assert answer["teacher_tokens_per_param"] == 20 and answer["teacher_tokens"] is None
     found = {opinion["law"]: opinion for opinion in answer["opinions"]}
@@ -27,8 +24,7 @@ def test_json_has_the_schema_version_and_the_keys():
 
 
 def test_the_table_the_flatness_and_the_next_command():
-    done = run("--student", "1B", "--tokens", "20B", "--teacher-tokens", "300B", "--teacher-loss", "2.1")
-    assert done.returncode == 0, done.stderr
+    done = run("--student", "1B", "--tokens", "20B", "--teacher-tokens", "300B", "--teacher-loss", "2.1", code=0)
     lines = done.stdout.rstrip().splitlines()
     assert "teachers trained on 300B tokens each" in lines[0]
     assert "half the best" in done.stdout and "Within 0.5 %" in done.stdout
@@ -44,8 +40,7 @@ def test_the_table_the_flatness_and_the_next_command():
 
 
 def test_explain_ends_with_a_plan_of_the_best_teacher():
-    done = run("--student", "300M", "--explain")
-    assert done.returncode == 0, done.stderr
+    done = run("--student", "300M", "--explain", code=0)
     assert "<- best" in done.stdout and "The sign changes at L_T*" in done.stdout
     assert "next: distillaw plan --student 300M --tokens 6B --teacher-params" in done.stdout
 
@@ -57,8 +52,7 @@ def test_outside_its_runs_a_law_recommends_as_far_as_a_plan_follows_it():
 
 
 def test_far_outside_every_range_nothing_is_recommended():
-    done = run("--student", "20k")
-    assert done.returncode == 0, done.stderr
+    done = run("--student", "20k", code=0)
     assert "NO RECOMMENDATION" in done.stdout and "NOT_APPLICABLE" in done.stdout
     assert all("(" in line for line in done.stdout.splitlines() if line.endswith("OUT_OF_RANGE"))
 
@@ -79,8 +73,7 @@ def test_far_outside_every_range_nothing_is_recommended():
     ],
 )
 def test_bad_input_is_one_line(arguments, words):
-    done = run(*arguments)
-    assert done.returncode == 2
+    done = run(*arguments, code=2)
     assert words in done.stderr and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 
 import pytest
 from families import chatml_tokenizer, save_model, sums
@@ -9,9 +10,7 @@ from families import chatml_tokenizer, save_model, sums
 from distillaw.cli.app import app, run
 from in_process import answer
 
-
-def distillaw(*words):
-    return answer("instruct", *words)
+distillaw = partial(answer, "instruct")
 
 
 @pytest.fixture(scope="module")
@@ -26,23 +25,11 @@ def place(tmp_path_factory):
 @pytest.mark.slow
 def test_a_run_and_its_second_call(place, capsys):
     words = (
-        "sft",
-        place / "model",
-        "--data",
-        place / "chats.jsonl",
-        "--out",
-        place / "run",
+        *f"sft {place / 'model'} --data {place / 'chats.jsonl'} --out {place / 'run'}".split(),
         *"--template chatml --lr 5e-3 --epochs".split(),
-        1,
-        "--batch",
-        8,
-        "--max-tokens",
-        "0.1k",
-        "--validation",
-        0.2,
+        *"1 --batch 8 --max-tokens 0.1k --validation 0.2".split(),
     )
-    done = distillaw(*words)
-    assert done.returncode == 0, done.stderr
+    done = distillaw(*words, code=0)
     assert "held-out loss" in done.stdout and "perplexity" in done.stdout and "step" not in done.stdout
     assert "epoch 1: held-out loss" in done.stderr and "it/s" not in done.stderr and "Warning" not in done.stderr
     line = ["instruct", *map(str, words), "--json", "--quiet"]

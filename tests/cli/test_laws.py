@@ -10,8 +10,7 @@ from in_process import answer as distillaw
 
 
 def test_list_marks_the_doubtful_sets():
-    done = distillaw("laws")
-    assert done.returncode == 0
+    done = distillaw("laws", code=0)
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
     assert "do not plan with it" in lines["busbridge2025"]
     assert "NOT PUBLISHED" in lines["surrogate-s1"]

@@ -10,16 +10,10 @@ from in_process import answer as distillaw
 
 
 @pytest.mark.parametrize(
-    "args",
-    [
-        ("gain",),
-        ("teacher", "--size", "5"),
-        ("allocation", "--student", "1B", "--size", "9"),
-    ],
+    "args", [("gain",), ("teacher", "--size", "5"), ("allocation", "--student", "1B", "--size", "9")]
 )
 def test_every_kind_prints_a_table_and_its_doubts(args):
-    done = distillaw("map", *args)
-    assert done.returncode == 0, done.stderr
+    done = distillaw("map", *args, code=0)
     assert "surrogate-s1, surrogate-s2, surrogate-s3" in done.stdout
     assert "Not published" in done.stderr
     assert "* outside the range" in done.stdout
@@ -52,8 +46,7 @@ def test_json_holds_the_cells():
 def test_out_writes_files_and_the_next_command_works(tmp_path):
     first = distillaw(*"map teacher --scenario inference --max-teacher-tokens 10T --size 4".split(), cwd=tmp_path)
     again = shlex.split(first.stdout.rstrip().splitlines()[-1].removeprefix("next: distillaw "))
-    done = distillaw(*again, "--size", "12", "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = distillaw(*again, "--size", "12", "--json", cwd=tmp_path, code=0)
     names = sorted(path.name for path in (tmp_path / "maps").glob("[!.]*"))
     assert names == [f"teacher-inference.{ending}" for ending in ("csv", "json", "npz", "png", "svg")]
     answer = json.loads(done.stdout)

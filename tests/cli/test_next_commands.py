@@ -72,8 +72,7 @@ def somewhere(tmp_path, monkeypatch):
     claim_folder(tmp_path / "out")
     info = read_json(make_folder(tmp_path / "out") / "study.json")
     write_json(
-        tmp_path / "out" / "study.json",
-        info | {"command": "distillaw study run studies/quickstart.toml --out out"},
+        tmp_path / "out" / "study.json", info | {"command": "distillaw study run studies/quickstart.toml --out out"}
     )
     monkeypatch.chdir(tmp_path)
 
@@ -179,10 +178,7 @@ def test_the_next_command_runs_as_printed(words, monkeypatch):
     done = _call(monkeypatch, *words)
     following = _next(done)
     assert done.stdout.rstrip("\n").splitlines()[-1].startswith("next: ")  # nothing is left to fill in
-    if following[:2] == [
-        "study",
-        "run",
-    ]:  # runs of the folder here are made by hand: nothing goes on from them
+    if following[:2] == ["study", "run"]:  # runs of the folder here are made by hand: nothing goes on from them
         following = [word if word != "out" else "elsewhere" for word in following]
     after = _follow(monkeypatch, following)
     assert after is None or after.returncode == 0, after.stderr

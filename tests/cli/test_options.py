@@ -24,15 +24,9 @@ def said(line, code=0):
             f"predict --law besiroglu2024 {ASKED}",
         ),
         (f"cost {ASKED} --hardware h200", f"cost {ASKED} --device h200"),
-        (
-            f"cost {ASKED} --teacher-params 8B --students 3",
-            f"cost {ASKED} --teacher-params 8B --students-served 3",
-        ),
+        (f"cost {ASKED} --teacher-params 8B --students 3", f"cost {ASKED} --teacher-params 8B --students-served 3"),
         ("regime --params 1B --tokens 20B", f"regime {ASKED}"),
-        (
-            "plan --student 1B --dollars 2000 --hardware h200",
-            "plan --student 1B --money 2000 --device h200",
-        ),
+        ("plan --student 1B --dollars 2000 --hardware h200", "plan --student 1B --money 2000 --device h200"),
     ],
 )
 def test_a_second_name_gives_the_same_answer(second, first):
@@ -75,23 +69,14 @@ def test_a_real_model_is_named_alike_everywhere():
     ("line", "words"),
     [
         (f"plan {ASKED} --price -3 --mfu 40", "mfu = 40"),
-        (
-            f"plan {ASKED} --serve-memory 8e9 --serve-bandwidth 1e12",
-            "--serve-bandwidth 1e12 does nothing here",
-        ),
+        (f"plan {ASKED} --serve-memory 8e9 --serve-bandwidth 1e12", "--serve-bandwidth 1e12 does nothing here"),
         (f"plan {ASKED} --weight-bytes 2", "--weight-bytes 2.0 does nothing here"),
-        (
-            f"plan {ASKED} --scenario inference --delta-lgt 1 --delta-pre 0",
-            "--scenario inference does nothing here",
-        ),
+        (f"plan {ASKED} --scenario inference --delta-lgt 1 --delta-pre 0", "--scenario inference does nothing here"),
         (f"plan {ASKED} --teacher llama-3.1-8b --train-teacher", "--train-teacher does nothing here"),
         (f"cost {ASKED} --teacher-params 8B --logits own", "--logits own does nothing here"),
         (f"cost {ASKED} --teacher-params 8B --delta-pre 0.5", "--teacher-tokens 2T"),
         (f"cost {ASKED} --teacher llama-3.1-8b --teacher-layers 3", "leave --teacher-layers out"),
-        (
-            f"predict --law surrogate-s1 {ASKED} --teacher llama-3.1-8b --teacher-loss 2",
-            "leave --teacher-loss out",
-        ),
+        (f"predict --law surrogate-s1 {ASKED} --teacher llama-3.1-8b --teacher-loss 2", "leave --teacher-loss out"),
         ("map allocation --student 1B --size 5x9", "one axis"),
         (f"plan {ASKED} --teacher llama-3.1-8b --students-served 4", "--students-served 4 does nothing here"),
         (
@@ -99,15 +84,9 @@ def test_a_real_model_is_named_alike_everywhere():
             "--students-served 4 does nothing here",
         ),
         ("fit runs.csv --law supervised --untied", "--untied does nothing without --vocab"),
-        (
-            "fit runs.csv --law supervised --supervised besiroglu2024",
-            "supervised: only the distillation families",
-        ),
+        ("fit runs.csv --law supervised --supervised besiroglu2024", "supervised: only the distillation families"),
         ("study import runs.csv --dry-run --untied", "--untied does nothing without --vocab"),
-        (
-            "study new --kind teacher-choice --hours 1 --device h200 --cores 4",
-            "--cores 4 does nothing beside --device",
-        ),
+        ("study new --kind teacher-choice --hours 1 --device h200 --cores 4", "--cores 4 does nothing beside --device"),
         ("study new --students 1M", "--students 1M does nothing here: kinds are listed"),
     ],
 )

@@ -88,10 +88,7 @@ def test_units_are_named(words):
     for argument in options(COMMANDS[words]):
         for pattern, unit in UNITS.items():
             if argument.show and re.fullmatch(pattern, argument.name) and argument.field_info.annotation is not bool:
-                assert re.search(unit, argument.parameter.help or ""), (
-                    argument.name,
-                    argument.parameter.help,
-                )
+                assert re.search(unit, argument.parameter.help or ""), (argument.name, argument.parameter.help)
 
 
 def test_paragraphs_of_the_docstring_are_in_the_help():

@@ -2,6 +2,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,7 @@ def study(tmp_path_factory):
     return folder
 
 
-def run(*arguments):
-    return in_process("plan", *arguments)
+run = partial(in_process, "plan")
 
 
 def test_json_has_the_schema_version_and_the_keys():
@@ -35,8 +35,7 @@ def test_json_has_the_schema_version_and_the_keys():
 
 
 def test_the_answer_is_five_lines_then_tables_and_ends_with_the_next_command():
-    done = run(*"--student 1B --compute 1e21 --teacher-params 8B 3B --teacher-tokens 200B 60B".split())
-    assert done.returncode == 0, done.stderr
+    done = run(*"--student 1B --compute 1e21 --teacher-params 8B 3B --teacher-tokens 200B 60B".split(), code=0)
     lines = done.stdout.rstrip().splitlines()
     assert lines[0].startswith(("DISTIL ", "PRETRAIN ", "TOO CLOSE TO CALL "))
     assert len(re.findall("pretrain without|too close to call", lines[0], re.IGNORECASE)) <= 1, "said twice"
@@ -108,8 +107,7 @@ def test_serving_that_takes_the_whole_budget_is_said_as_such():
     ],
 )
 def test_every_way_to_ask_is_answered(arguments, words):
-    done = run(*arguments)
-    assert done.returncode == 0, done.stderr
+    done = run(*arguments, code=0)
     text = " ".join(done.stdout.split())
     for word in words:
         assert word in text, word
@@ -135,8 +133,7 @@ def test_a_fitted_law_from_a_file_leads(tmp_path):
         calibrate=False,
     )
     path = fit.save(tmp_path / "law.json")
-    done = run("--student", "1B", "--tokens", "20B", "--teacher-loss", "2.0", "--law", path, "--json")
-    assert done.returncode == 0, done.stderr
+    done = run("--student", "1B", "--tokens", "20B", "--teacher-loss", "2.0", "--law", path, "--json", code=0)
     first = json.loads(done.stdout)["evidence"][0]
     assert first["source"] == str(path)
     assert first["decides"]
@@ -146,8 +143,7 @@ def test_a_fitted_law_from_a_file_leads(tmp_path):
 
 
 def test_a_study_answers_for_its_target(study):
-    done = run("--study", study)
-    assert done.returncode == 0, done.stderr
+    done = run("--study", study, code=0)
     assert done.stdout.startswith("DISTIL")
     assert "paired runs of this study" in done.stdout
     assert f"next: distillaw report {study}" in done.stdout
@@ -160,10 +156,7 @@ def test_a_study_answers_for_its_target(study):
         (["--tokens", "1B"], "name the student"),
         (["--student", "1B", "--tokens", "x"], "cannot read 'x'"),
         (["--student", "1B", "--tokens", "1e30"], "--tokens = 1e+30: more than 1e+20 tokens"),
-        (
-            ["--student", "1B", "--tokens", "20B", "--teacher-params", "1e29", "--teacher-loss", "2"],
-            "1e+15 parameters",
-        ),
+        (["--student", "1B", "--tokens", "20B", "--teacher-params", "1e29", "--teacher-loss", "2"], "1e+15 parameters"),
         (["--student", "1B", "--tokens", "20B", "--scout", "/nowhere"], "give it, --text"),
         (["--student", "1B", "--tokens", "20B", "--text", "sotu"], "--scout DIR"),
         (["--student", "1B", "--tokens", "20B", "--teacher", "lama-3.1"], "near it"),
@@ -174,26 +167,18 @@ def test_a_study_answers_for_its_target(study):
         (["--student", "1B", "--tokens", "20B", "--weight-bytes", "-1"], "belongs to --serve-memory"),
         (["--student", "1B", "--tokens", "20B", "--only-existing"], "leaves no teacher"),
         (["--student", "1B", "--tokens", "20B", "--train-teacher"], "--teacher-params and --teacher-tokens"),
-        (
-            ["--student", "1B", "--tokens", "20B", "--teacher-params", "8B"],
-            "needs its loss, or its size and tokens",
-        ),
-        (
-            ["--student", "1B", "--tokens", "20B", "--teacher-loss", "2", "2.1", "--teacher-params", "8B"],
-            "one value",
-        ),
+        (["--student", "1B", "--tokens", "20B", "--teacher-params", "8B"], "needs its loss, or its size and tokens"),
+        (["--student", "1B", "--tokens", "20B", "--teacher-loss", "2", "2.1", "--teacher-params", "8B"], "one value"),
     ],
 )
 def test_wrong_usage_exits_with_2_and_one_line(arguments, words):
-    done = run(*arguments)
-    assert done.returncode == 2
+    done = run(*arguments, code=2)
     assert words in done.stderr
     assert done.stdout == ""
 
 
 def test_a_file_is_no_study(study):
-    done = run("--study", study / "study.json")
-    assert done.returncode == 1
+    done = run("--study", study / "study.json", code=1)
     assert "study.json: a file, not the folder of a study" in done.stderr
 
 

@@ -74,8 +74,7 @@ def scouting(place, *names, **options):
 def test_from_model_folders_to_a_verdict(place):
     measured = ["--scout", place / "a", place / "b", "--text", place / "text.jsonl", "--max-bytes", "2k"]
     command = ["plan", "--student", "100k", "--tokens", "1M", *measured, "--scout-out", place / "kept"]
-    done = in_process(*command, "--json")
-    assert done.returncode == 0, done.stderr
+    done = in_process(*command, "--json", code=0)
     assert "Loading weights" not in done.stderr
     answer = json.loads(done.stdout)
     taught = {row["teacher"]["name"]: row for row in answer["strategies"] if row["kind"] == "distil"}

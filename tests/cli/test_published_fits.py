@@ -78,17 +78,9 @@ def reproduce(law_runs, file, options, law, delta, minimum, E):
         "--law",
         law,
         *options,
-        "--group",
-        "none",
-        "--delta",
-        delta,
-        "--bootstrap",
-        "0",
-        "--json",
+        *f"--group none --delta {delta} --bootstrap 0 --json".split(),
     ]
-    done = in_process(*command)
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    answer = json.loads(in_process(*command, code=0).stdout)
     assert answer["objective"] <= minimum * (1 + 1e-6)
     assert answer["params"]["E"] == pytest.approx(E, abs=6e-5)
     assert answer["solver_disagreement"] < 1e-6

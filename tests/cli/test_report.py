@@ -2,6 +2,7 @@ import base64
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,12 @@ from synthetic_study import write_study
 from distillaw.runs.files import read_json
 from in_process import answer as in_process
 
-
-def run(*arguments, **options):
-    return in_process("report", *arguments, **options)
+run = partial(in_process, "report")
 
 
 def test_the_report_is_written_where_asked(tmp_path):
     write_study(tmp_path / "study")
-    done = run(tmp_path / "study", "--out", tmp_path / "elsewhere" / "page.html", "--json")
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    answer = json.loads(run(tmp_path / "study", "--out", tmp_path / "elsewhere" / "page.html", "--json", code=0).stdout)
     assert answer["schema_version"] == 1
     assert Path(answer["report"]).read_text().startswith("<!doctype html>")
     assert answer["verdict"]["verdict"] == "distil"
@@ -30,8 +27,7 @@ def test_the_report_is_written_where_asked(tmp_path):
 
 
 def test_a_missing_folder_is_one_clear_line(tmp_path):
-    done = run(tmp_path / "nowhere")
-    assert done.returncode == 1
+    done = run(tmp_path / "nowhere", code=1)
     assert "no such folder" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -40,9 +36,7 @@ def test_every_figure_of_the_page_is_written_as_the_file_that_the_page_holds(tmp
     write_study(tmp_path / "study")
     (tmp_path / "study" / "tuning.json").unlink()  # whose picture has the most panels
     words = (tmp_path / "study", "--figures", tmp_path / "figures", "--format", "svg,pdf", "--json")
-    done = run(*words, drawn=True)
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    answer = json.loads(run(*words, drawn=True, code=0).stdout)
     assert answer["figures"] == str(tmp_path / "figures")
     shown = re.findall(r'<figure id="([^"]+)">', Path(answer["report"]).read_text())
     written = sorted(path.name for path in (tmp_path / "figures").glob("[!.]*"))
@@ -58,10 +52,7 @@ def test_every_figure_of_the_page_is_written_as_the_file_that_the_page_holds(tmp
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [
-        (["--figures", "f", "--format", "svg,pfd"], "did you mean 'pdf'"),
-        (["--format", "svg"], "--figures FOLDER"),
-    ],
+    [(["--figures", "f", "--format", "svg,pfd"], "did you mean 'pdf'"), (["--format", "svg"], "--figures FOLDER")],
 )
 def test_formats_that_cannot_be_written_are_refused_before_anything_is(tmp_path, arguments, says):
     write_study(tmp_path / "study")

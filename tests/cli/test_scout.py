@@ -32,19 +32,11 @@ def place(tmp_path_factory):
 
 def test_two_candidates_in_bits_per_byte(place):
     asked = (
-        "scout",
-        place / "a",
-        place / "b",
-        "--text",
-        place / "text.jsonl",
-        "--max-bytes",
-        "2k",
-        "--out",
-        place / "o",
+        *(
+            f"scout {place / 'a'} {place / 'b'} --text {place / 'text.jsonl'} --max-bytes 2k --out {place / 'o'}"
+        ).split(),
     )
-    done = distillaw(*asked, "--json")
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    answer = json.loads(distillaw(*asked, "--json", code=0).stdout)
     assert answer["schema_version"] == 1 and answer["text"]["bytes"] <= 2000
     best, other = answer["teachers"]
     assert best["bits_per_byte"] < other["bits_per_byte"]
@@ -81,10 +73,7 @@ def test_wrong_usage(place):
         (["--text", "TEXT", "--max-bytes", "x"], "--max-bytes: cannot read 'x'"),
         (["--text", "TEXT", "--context", "64"], "sees 32 tokens at most"),
         (["--text", "TEXT", "--stride", "0"], "--stride 0: it lies between 1 and the context, 32"),
-        (
-            ["--text", "sotu", "--section-chars", "500", "--max-bytes", "3k"],
-            "cuts at line ends, and few are there",
-        ),
+        (["--text", "sotu", "--section-chars", "500", "--max-bytes", "3k"], "cuts at line ends, and few are there"),
     ],
 )
 def test_errors_name_the_options(place, arguments, words):

@@ -54,8 +54,7 @@ def test_json_is_one_strict_object(words):
     def refuse(name):
         raise AssertionError(f"{name} is no JSON")
 
-    done = answer(*words, "--json")
-    assert done.returncode == 0, done.stderr
+    done = answer(*words, "--json", code=0)
     document = json.loads(done.stdout, parse_constant=refuse)
     assert document["schema_version"] == 1 and len(document) > 1
 
@@ -63,11 +62,7 @@ def test_json_is_one_strict_object(words):
 @pytest.mark.parametrize("is_strict", [False, True])
 def test_what_is_no_number_is_null_and_the_fuzz_sees_it(monkeypatch, is_strict):
     """Wherever it comes from: planted in an answer here."""
-    planted = {
-        "loss": math.nan,
-        "deep": [{"interval": (-math.inf, np.float64("inf")), "kept": 1.5}],
-        "wide": 1e308,
-    }
+    planted = {"loss": math.nan, "deep": [{"interval": (-math.inf, np.float64("inf")), "kept": 1.5}], "wide": 1e308}
     monkeypatch.setattr("distillaw.cli.laws.predict_student", lambda *_, **__: {**planted, "warnings": []})
     monkeypatch.setenv("DISTILLAW_STRICT_JSON", "1" if is_strict else "")
     words = ("predict", "--law", "besiroglu2024", "--student", "1B", "--tokens", "20B", "--json")
@@ -151,18 +146,7 @@ def test_a_bar_in_a_terminal_lives_and_goes():
 def test_a_log_file_gets_plain_lines(tmp_path):
     log = tmp_path / "log"
     with log.open("w") as stream:
-        command = [
-            sys.executable,
-            "-m",
-            "distillaw",
-            "worlds",
-            "make",
-            "tiny",
-            "--tokens",
-            "50k",
-            "--out",
-            tmp_path / "w",
-        ]
+        command = [*f"{sys.executable} -m distillaw worlds make tiny --tokens 50k --out {tmp_path / 'w'}".split()]
         subprocess.run(command, stdout=stream, stderr=stream, check=True)
     assert "\x1b" not in log.read_text() and "\r" not in log.read_text()
 

@@ -77,8 +77,7 @@ def test_what_was_set_beside_the_file_is_recorded(study):
 
 def test_a_second_run_trains_nothing_and_says_the_same(study):
     path, folder, first = study
-    again = _call("study", "run", path, "--out", folder, "--set", "tuning.rounds=1", "--json")
-    assert again.returncode == 0
+    again = _call("study", "run", path, "--out", folder, "--set", "tuning.rounds=1", "--json", code=0)
     answer = json.loads(again.stdout)
     assert answer["new_runs"] == []
     assert answer["verdict"] == json.loads(first.stdout)["verdict"]
@@ -135,9 +134,7 @@ def test_train_makes_one_run_and_finds_it_again(study, tmp_path):
         f'teacher = "{teacher}"\n[data]\ntokenizer = "{teacher}"\nvalidation_documents = 20\n'
         "validation_tokens_per_document = 96\nmax_document_chars = 800\n[training]\ncontext = 32\n"
     )
-    done = _call("train", spec, "--out", tmp_path / "run", "--json")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result = json.loads(_call("train", spec, "--out", tmp_path / "run", "--json", code=0).stdout)
     assert result["teacher_run"] == str(teacher.resolve())
     assert result["teacher_loss"] == json.loads((teacher / "result.json").read_text())["loss"]
     again = _call("train", spec, "--out", tmp_path / "run", "--json")
@@ -152,8 +149,7 @@ def test_a_teacher_of_another_vocabulary_is_refused_before_anything_is_trained(s
         f'name = "one"\nparams = "0.03M"\ntokens = "4k"\npeak_lr = 0.01\nbatch_tokens = 128\nteacher = "{teacher}"\n'
         "[data]\nvocab_size = 310\nvalidation_documents = 20\nmax_document_chars = 800\n[training]\ncontext = 32\n"
     )
-    done = _call("train", spec, "--out", tmp_path / "run")
-    assert done.returncode == 2
+    done = _call("train", spec, "--out", tmp_path / "run", code=2)
     assert "another vocabulary" in done.stderr and "data.tokenizer" in done.stderr
     assert not (tmp_path / "run" / "runs").exists()
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,7 @@ from distillaw.protocols.sheet import study_file
 from distillaw.runs.table import read_table
 from in_process import answer
 
-
-def _call(*arguments, cwd=None):
-    return answer("study", *arguments, cwd=cwd)
+_call = partial(answer, "study")
 
 
 def test_without_a_kind_it_lists_them_with_their_costs():
@@ -24,9 +23,7 @@ def test_without_a_kind_it_lists_them_with_their_costs():
 
 
 def test_show_says_what_new_said(tmp_path):
-    new = _call("new", "teacher-choice", "--corpus", "sotu", "--json", cwd=tmp_path)
-    assert new.returncode == 0, new.stderr
-    said = json.loads(new.stdout)
+    said = json.loads(_call("new", "teacher-choice", "--corpus", "sotu", "--json", cwd=tmp_path, code=0).stdout)
     show = json.loads(_call("show", tmp_path / "teacher-choice.toml", "--json").stdout)
     for name in ("spec_hash", "num_runs", "flops", "disk_bytes", "identifies", "controls", "contrasts"):
         assert said[name] == show[name], name
@@ -68,14 +65,12 @@ def test_bad_input_gets_one_clear_line(arguments, words, tmp_path):
 
 @pytest.mark.parametrize("name", ["quickstart.toml", "pocket.toml"])
 def test_the_shipped_studies_are_judged_too(name):
-    shown = _call("show", Path("studies") / name, "--corpus", "sotu")
-    assert shown.returncode == 0, shown.stderr
+    shown = _call("show", Path("studies") / name, "--corpus", "sotu", code=0)
     assert "what it would identify" in shown.stdout and "controls" in shown.stdout
 
 
 def test_of_a_world_no_law_is_guessed():
-    shown = _call("show", "studies/worlds/catchup.toml")
-    assert shown.returncode == 0, shown.stderr
+    shown = _call("show", "studies/worlds/catchup.toml", code=0)
     assert "no law is guessed: its text is a synthetic world" in shown.stdout
 
 

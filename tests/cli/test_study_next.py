@@ -10,6 +10,7 @@ import shlex
 import sys
 import tomllib
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,8 +32,7 @@ LAW = published("surrogate-s2")
 SHIPPED = Path(__file__).parents[2] / "src" / "distillaw" / "studies" / "open_runs.parquet"
 
 
-def distillaw(*args):
-    return in_process("study", "next", *args)
+distillaw = partial(in_process, "study", "next")
 
 
 def write(path, names, *columns):
@@ -81,9 +81,7 @@ def test_a_table_is_read_once(tmp_path, monkeypatch):
 
 def test_a_prediction_from_a_table(table):
     ask = (table, *COLUMNS, *STUDENT, "--budget", "1e22", "--bootstrap", 30)
-    done = distillaw(*ask, "--json")
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    answer = json.loads(distillaw(*ask, "--json", code=0).stdout)
     assert set("schema_version target loss gain level before runs by_budget basis".split()) <= set(answer)
     assert answer["gain"] is None and answer["before"]["probability"] is None
     widths = [answer["before"]["half_width"], *(run["after"]["half_width"] for run in answer["runs"])]
@@ -114,22 +112,10 @@ def test_some_rows_of_a_table(table, tmp_path):
 def test_two_allocations_from_a_table_a_fitted_law_and_a_guess(table, tmp_path):
     compare = (*STUDENT, "--teacher-loss", 2.0, "--against", "3B,2T,2.0", "--budget", "1e22")
     law = tmp_path / "law.json"
-    fit = [
-        "fit",
-        table,
-        "--law",
-        "distillation-reduced",
-        *COLUMNS[:2],
-        "--bootstrap",
-        30,
-        "--out",
-        law,
-    ]
+    fit = ["fit", table, "--law", "distillation-reduced", *COLUMNS[:2], "--bootstrap", 30, "--out", law]
     assert in_process(*fit).returncode == 0
     for source, options in ((table, (*COLUMNS, "--bootstrap", 30)), (law, ()), ("surrogate-s2", ())):
-        done = distillaw(source, *compare, *options, "--json")
-        assert done.returncode == 0, done.stderr
-        answer = json.loads(done.stdout)
+        answer = json.loads(distillaw(source, *compare, *options, "--json", code=0).stdout)
         assert 0 <= answer["before"]["probability"] <= 1
         assert answer["runs"][-1]["after"]["half_width"] < answer["before"]["half_width"]
         assert answer["against"] == {"params": 3e9, "tokens": 2e12, "teacher_loss": 2.0}
@@ -140,9 +126,7 @@ def test_a_verdict_from_a_table_with_teachers(table, tmp_path):
     few.write_text("\n".join(table.read_text().splitlines()[:9]) + "\n")
     ask = (few, *COLUMNS[:2], "--student-params", "3B", "--student-tokens", "60B", "--budget", "2e20")
     out = tmp_path / "next.csv"
-    done = distillaw(*ask, "--json", "--out", out)
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    answer = json.loads(distillaw(*ask, "--json", "--out", out, code=0).stdout)
     assert set(answer["gains"]) == {"teacher of 2.2", "teacher of 2.5", "teacher of 2.9"}
     assert answer["choice"] in {"none", *answer["gains"]} and answer["num_runs"] == 8
     assert sum(answer["probability_best"].values()) == pytest.approx(1)
@@ -150,8 +134,7 @@ def test_a_verdict_from_a_table_with_teachers(table, tmp_path):
     assert answer["after"]["expected_regret"] <= answer["now"]["expected_regret"]
     assert len(out.read_text().splitlines()) == 1 + len(answer["runs"])
     assert answer["toml"] is None
-    again = distillaw(*ask, "--out", out)  # as the loop goes: the rows say whose they are
-    assert again.returncode == 0, again.stderr
+    distillaw(*ask, "--out", out, code=0)  # as the loop goes: the rows say whose they are
     for idle in ("--noise", "--bootstrap", "--level"):
         refused = distillaw(*ask, idle, 1)
         assert refused.returncode == 2 and f"{idle} 1 does nothing here" in refused.stderr
@@ -182,14 +165,12 @@ def test_a_first_design_is_a_study_file_to_run(tmp_path):
     """From no run: the batch becomes the grid of a study that `study show` accepts and prices."""
     file, out = tmp_path / "mine.toml", tmp_path / "next.toml"
     file.write_text(STUDY)
-    done = distillaw(file, "--budget", "1e13", "--out", out)
-    assert done.returncode == 0, done.stderr
+    done = distillaw(file, "--budget", "1e13", "--out", out, code=0)
     assert (
         "from no run" in done.stdout and "losses guessed: 0.3M@2M, 1M@4M" in done.stdout and "[[cells]]" in done.stdout
     )
     assert done.stdout.splitlines()[-1] == f"next: distillaw study run {out}"
-    shown = in_process("study", "show", out, "--json")
-    assert shown.returncode == 0, shown.stderr
+    shown = in_process("study", "show", out, "--json", code=0)
     trunks = [trunk for trunk in json.loads(shown.stdout)["trunks"] if trunk["purpose"] == "grid"]
     answer = json.loads(distillaw(file, "--budget", "1e13", "--json").stdout)
     rows = {(row["student"], row["student_tokens"]) for row in answer["runs"]}
@@ -204,9 +185,7 @@ def test_from_a_folder_the_batch_stands_beside_what_is_there(tmp_path):
     """A folder as `study run` leaves it: runs that exist are not proposed again, and cells are added to the file."""
     folder = make_folder(tmp_path / "out")
     out = tmp_path / "next.toml"
-    done = distillaw(folder, "--budget", "3e13", "--out", out, "--json")
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    answer = json.loads(distillaw(folder, "--budget", "3e13", "--out", out, "--json", code=0).stdout)
     assert answer["num_runs"] == 9 and answer["guessed_teachers"] == []
     made = {("0.1M", 1_000_000), ("0.1M", 500_000), ("0.1M", 250_000)}
     assert not [row for row in answer["runs"] if (row["student"], row["student_tokens"]) in made and row["seed"] == 0]
@@ -283,8 +262,7 @@ def test_where_nobody_knows_runs_are_proposed(tmp_path, question):
     """The model of the runs is sure there (teachers are worse by far), and no reason to leave the question alone."""
     folder = make_folder(tmp_path / "out", worth=(-0.5, -0.6))
     asked = ("--student", question[0], "--tokens", question[1])
-    done = distillaw(folder, "--budget", "1e15", *asked, "--json")
-    said = json.loads(done.stdout)
+    said = json.loads(distillaw(folder, "--budget", "1e15", *asked, "--json").stdout)
     assert said["sentence"].startswith("UNKNOWN") and said["regret_bound"] <= said["margin"]
     assert said["runs"] and said["is_worth_it"] and not said["why_not"] and said["worth"] is None
     best = max(said["gains"], key=lambda label: said["gains"][label]["mean"])
@@ -296,8 +274,7 @@ def test_where_nobody_knows_runs_are_proposed(tmp_path, question):
 def test_where_nothing_is_to_run_nothing_is_written(tmp_path):
     """The answer stands all the same, so that a loop of `next` and `run` can ask whether there is a file."""
     folder, out = make_folder(tmp_path / "out"), tmp_path / "next.toml"
-    done = distillaw(folder, "--budget", "1e6", "--out", out)
-    assert done.returncode == 0, done.stderr
+    done = distillaw(folder, "--budget", "1e6", "--out", out, code=0)
     assert "nothing to run" in done.stdout and f"{out} is not written" in done.stderr and not out.exists()
 
 

@@ -83,10 +83,7 @@ def test_hostile_settings_are_values_or_refused():
 def test_a_dry_run_says_what_show_says_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = (QUICKSTART, "--workers", "2", "--set", "students.tokens=[50k,160k]")
-    shown, dry = (
-        answer("study", "show", *words),
-        answer("study", "run", *words, "--dry-run", "--out", "there"),
-    )
+    shown, dry = (answer("study", "show", *words), answer("study", "run", *words, "--dry-run", "--out", "there"))
     assert dry.returncode == 0, dry.stderr
     assert dry.stdout.rsplit("\nnext: ")[0] == shown.stdout.rsplit("\nnext: ")[0]
     assert "set: students.tokens=[50k,160k]" in dry.stdout
@@ -152,8 +149,7 @@ def _moment(done, *, running=True, failures=None, left=60.0):
 
 def test_watching_says_each_change_and_ends_with_the_study(monkeypatch):
     _moments(monkeypatch, [_moment(0), _moment(1), _moment(1, left=50.0), _moment(2), _moment(3, running=False)])
-    done = answer("study", "status", "out", "--watch")
-    assert done.returncode == 0
+    done = answer("study", "status", "out", "--watch", code=0)
     lines = [line for line in done.stdout.splitlines() if line.startswith("tiny: ")]
     assert [line[len("tiny: ")] for line in lines] == ["0", "1", "2", "3"]
     assert done.stdout.endswith("next: distillaw report out\n") and "left: nothing" in done.stdout

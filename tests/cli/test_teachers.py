@@ -8,8 +8,7 @@ from in_terminal import in_terminal
 
 
 def test_the_table_and_a_filter():
-    done = distillaw("teachers")
-    assert done.returncode == 0
+    done = distillaw("teachers", code=0)
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
     assert "1.21B" in lines["pythia-1.4b"] and "300B" in lines["pythia-1.4b"]
     assert "< 18T" in lines["Qwen2.5-7B"] and "> 15T" in lines["Llama-3.1-8B"] and " - " in lines["gpt2-xl"]

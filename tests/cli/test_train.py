@@ -20,16 +20,7 @@ from tiny import RUN
 SPEC = 'name = "one"' + RUN
 STEPS = 200
 ALONE = (sys.executable, "-m", "distillaw")
-RANKS = (
-    sys.executable,
-    "-m",
-    "torch.distributed.run",
-    "--standalone",
-    "--nproc-per-node",
-    "2",
-    "-m",
-    "distillaw",
-)
+RANKS = (*f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2 -m distillaw".split(),)
 
 
 @pytest.fixture(scope="module")
@@ -173,18 +164,8 @@ def test_torchrun_stopped_and_killed_goes_on_bit_for_bit(file, whole, tmp_path):
         ((), ("--sharding", "fsdp"), 2, "--sharding fsdp is for several processes: torchrun"),
         ((), ("--track", "wandv"), 2, "wandv"),
         (("params", "parms"), (), 2, "did you mean 'params'"),
-        (
-            ("context = 32", "context = 32\nprecision = 'half'"),
-            (),
-            2,
-            "precision = 'half' is none of fp32, bf16",
-        ),
-        (
-            ('name = "one"', 'name = "one"\ntargets = "x"\nteacher = "y"'),
-            (),
-            2,
-            "teacher and targets are both given",
-        ),
+        (("context = 32", "context = 32\nprecision = 'half'"), (), 2, "precision = 'half' is none of fp32, bf16"),
+        (('name = "one"', 'name = "one"\ntargets = "x"\nteacher = "y"'), (), 2, "teacher and targets are both given"),
         (("[data]", "[data]\ncorpus = '/nowhere'"), (), 2, "/nowhere"),
     ],
 )

@@ -30,11 +30,7 @@ def loss(law, params, tokens):
 
 def test_what_is_given_is_read(tmp_path):
     read = read_baselines(["1.95@2B", "1.8@600M@4B", 1.9], params=3e8, tokens=3e9)
-    assert [(b.params, b.tokens, b.loss) for b in read] == [
-        (3e8, 2e9, 1.95),
-        (6e8, 4e9, 1.8),
-        (3e8, 3e9, 1.9),
-    ]
+    assert [(b.params, b.tokens, b.loss) for b in read] == [(3e8, 2e9, 1.95), (6e8, 4e9, 1.8), (3e8, 3e9, 1.9)]
     table = tmp_path / "curve.csv"
     table.write_text("tokens,loss\n1e9,2.2\n2e9,2.1\n")
     assert [b.tokens for b in read_baselines([str(table)], params=3e8, tokens=None)] == [1e9, 2e9]
@@ -244,12 +240,7 @@ def test_on_an_easier_text_a_loss_below_the_laws_own_floor_is_none():
 
 
 def test_with_a_free_size_the_scale_is_that_of_the_student_found():
-    asked = {
-        "teacher_params": ["70B"],
-        "teacher_loss": [1.8],
-        "student_loss": ["3.0@100M@2B"],
-        "with_flips": False,
-    }
+    asked = {"teacher_params": ["70B"], "teacher_loss": [1.8], "student_loss": ["3.0@100M@2B"], "with_flips": False}
     free = dl.plan(None, compute=1e22, **asked)
     row = free.headline.pretrain
     fixed = dl.plan(row.student_params, student_tokens=row.student_tokens, **asked).headline.pretrain
@@ -313,14 +304,7 @@ def test_what_is_said_of_students_below_the_range_is_what_the_benchmark_found():
 
 
 def table(**columns):
-    usual = {
-        "role": "student",
-        "lambda": 1.0,
-        "temperature": 1.0,
-        "rescaled": 1.0,
-        "seed": 0.0,
-        "peak_lr": 0.01,
-    }
+    usual = {"role": "student", "lambda": 1.0, "temperature": 1.0, "rescaled": 1.0, "seed": 0.0, "peak_lr": 0.01}
     usual |= {"batch_tokens": 512.0, "params": 1e5, "tokens": 1e6}
     count = len(columns["loss"])
     return {k: np.array([v] * count) for k, v in usual.items()} | {k: np.array(v) for k, v in columns.items()}

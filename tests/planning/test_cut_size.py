@@ -140,15 +140,13 @@ class TestGapOfOneStart:
         assert lead.law.startswith("zhang2023") and any("embeddings" in note for note in lead.notes)
 
     def test_no_plan_is_proposed_for_starts_that_it_cannot_take(self):
-        done = answer("gap", "--student", "1B", "--arm", "pruned", "--explain")
-        assert done.returncode == 0, done.stderr
+        done = answer("gap", "--student", "1B", "--arm", "pruned", "--explain", code=0)
         assert "next: distillaw study new --kind capacity-gap --starts pruned" in done.stdout
 
     def test_the_command_says_the_size_and_whose_it_is(self, pruned, tmp_path):
         file = pruned.save(tmp_path / "law.json")
         ask = ("gap", "--student", "40M", "--tokens", "1B", "--arm", "pruned", "--law", file)
-        done = answer(*ask, "--explain")
-        assert done.returncode == 0, done.stderr
+        done = answer(*ask, "--explain", code=0)
         assert "90 %) for a pruned student" in done.stdout and "NO RECOMMENDATION" not in done.stdout
 
 
@@ -181,9 +179,7 @@ class TestFitOfEveryArm:
         file.write_text("".join(json.dumps(line) + "\n" for line in lines))
         ask = ("fit", file, "--law", "capacity-gap", "--bootstrap", "50", "--json")
         for chosen in (("--where", "dataset=b"), ("--where", "arm=pruned"), ("--columns", "teacher_loss=LT")):
-            done = answer(*ask, *chosen)
-            assert done.returncode == 0, done.stderr
-            document = json.loads(done.stdout)
+            document = json.loads(answer(*ask, *chosen, code=0).stdout)
             assert document["provenance"]["arm"] == "pruned" and "arms" not in document
             assert document["provenance"]["source"] == str(file)
 
@@ -196,16 +192,7 @@ class TestFitOfEveryArm:
         assert len(read) == 1
 
     def test_one_arm_is_asked_for_and_kept(self, tmp_path):
-        ask = (
-            "fit",
-            self.table(tmp_path),
-            "--law",
-            "capacity-gap",
-            "--bootstrap",
-            "50",
-            "--out",
-            tmp_path / "law.json",
-        )
+        ask = ("fit", self.table(tmp_path), *f"--law capacity-gap --bootstrap 50 --out {tmp_path / 'law.json'}".split())
         refused = answer(*ask)
         assert refused.returncode == 2 and "--arm" in refused.stderr
         kept = answer(*ask, "--arm", "pruned", "--json")

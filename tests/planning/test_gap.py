@@ -37,12 +37,7 @@ def surrogate_study():
         student_tokens=160 * sizes,
         teacher_loss=S2.supervised(params=teachers, tokens=20 * teachers),
     )
-    cells = {
-        "student_params": sizes,
-        "student_tokens": 160 * sizes,
-        "teacher_params": teachers,
-        "loss": lossy,
-    }
+    cells = {"student_params": sizes, "student_tokens": 160 * sizes, "teacher_params": teachers, "loss": lossy}
     return law, fit(cells, family="capacity-gap", bootstrap=20)
 
 
@@ -51,11 +46,7 @@ class TestPublishedLaws:
         answer = capacity_gap(question(per_param=160))
         found = by_law(answer)
         assert answer.lead is answer.opinions[0] and answer.lead.kind == "surrogate"
-        assert set(SURROGATES) | {
-            "busbridge2025",
-            "zhang2023-capacity-gap",
-            "zhang2023-constant-ratio",
-        } < set(found)
+        assert set(SURROGATES) | {"busbridge2025", "zhang2023-capacity-gap", "zhang2023-constant-ratio"} < set(found)
         assert found["busbridge2025"].status == "REFUSED" and not found["busbridge2025"].is_usable
         assert "do not plan" in found["busbridge2025"].notes[0]
         spread = [found[name].best_teacher_params for name in SURROGATES]
@@ -147,9 +138,7 @@ class TestFittedLaws:
             capacity_gap(question(), laws=[total])
         N, D = (a.ravel() for a in np.meshgrid(np.geomspace(1e8, 1e10, 5), np.geomspace(2e9, 2e11, 5)))
         plain = fit(
-            {"params": N, "tokens": D, "loss": S2.supervised(params=N, tokens=D)},
-            family="supervised",
-            bootstrap=0,
+            {"params": N, "tokens": D, "loss": S2.supervised(params=N, tokens=D)}, family="supervised", bootstrap=0
         )
         with pytest.raises(ConfigError, match="says nothing of teachers"):
             capacity_gap(question(), laws=[plain])

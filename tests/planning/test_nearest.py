@@ -7,12 +7,7 @@ from distillaw.outcomes.table import KEPT_OUT, read_outcomes
 from distillaw.planning.verdict import nearest_table
 
 BY_ID = {row.id: row for row in read_outcomes()}
-ASKED = {
-    "student_tokens": "22.5B",
-    "teacher_params": ["1.2B"],
-    "teacher_tokens": ["2.4T"],
-    "with_flips": False,
-}
+ASKED = {"student_tokens": "22.5B", "teacher_params": ["1.2B"], "teacher_tokens": ["2.4T"], "with_flips": False}
 
 
 def found(student="308M", **more):

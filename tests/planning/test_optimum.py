@@ -171,11 +171,7 @@ def test_bounds_are_kept_and_flagged():
     )
     assert (int(plan.params_at_bound), int(plan.tokens_at_bound)) == (1, 1)
     given = optimal_distillation(
-        S123,
-        student_params=1e9,
-        compute=1e22,
-        shares=Scenario.PRETRAINING.value,
-        teacher_params_bounds=(7e9, 7e9),
+        S123, student_params=1e9, compute=1e22, shares=Scenario.PRETRAINING.value, teacher_params_bounds=(7e9, 7e9)
     )
     assert given.teacher_params == pytest.approx(7e9) and 1e9 < given.teacher_tokens < 1e12
     fixed = optimal_distillation(
@@ -237,16 +233,8 @@ def test_repeated_data_cost_loss_and_are_never_pointless(shares):
     def effective(d):
         return np.log(correct.effective_tokens(tokens=np.exp(d), unique_tokens=2e10))
 
-    ask = {
-        "student_params": 1e9,
-        "compute": [1e20, 1e22, 1e24],
-        "shares": shares,
-        "teacher_tokens_bounds": (1e6, 1e14),
-    }
-    fresh, repeated = (
-        optimal_distillation(S123, **ask),
-        optimal_distillation(S123, effective_tokens=effective, **ask),
-    )
+    ask = {"student_params": 1e9, "compute": [1e20, 1e22, 1e24], "shares": shares, "teacher_tokens_bounds": (1e6, 1e14)}
+    fresh, repeated = (optimal_distillation(S123, **ask), optimal_distillation(S123, effective_tokens=effective, **ask))
     assert (repeated.student_loss >= fresh.student_loss - 1e-12).all()
     assert repeated.student_loss[2] > fresh.student_loss[2] + 0.01
     assert (np.diff(repeated.student_loss) < 0).all()

@@ -57,10 +57,7 @@ def test_the_larger_student_and_a_free_one_are_optimal_on_a_dense_grid(ensemble)
     free = Situation(student_params=None, compute=1e21, teachers=[EIGHT])
     larger = by_kind(Situation(student_params=2e8, compute=1e21, max_params=1e11, teachers=[EIGHT]), ensemble)
     sizes = np.geomspace(1e7, 1e11, 4001)
-    for teacher, found in (
-        (None, by_kind(free, ensemble)["pretrain"]),
-        (EIGHT, by_kind(free, ensemble)["distil"]),
-    ):
+    for teacher, found in ((None, by_kind(free, ensemble)["pretrain"]), (EIGHT, by_kind(free, ensemble)["distil"])):
         losses = []
         for size in sizes:
             tokens = tokens_for(free, size, teacher)
@@ -98,19 +95,13 @@ def test_handing_over_at_the_ends_is_one_of_the_pure_strategies(ensemble):
     )
     mixed = [
         Option(
-            kind="distil-then-pretrain",
-            teacher=EIGHT,
-            student_params=1e9,
-            student_tokens=2e10,
-            distilled_share=share,
+            kind="distil-then-pretrain", teacher=EIGHT, student_params=1e9, student_tokens=2e10, distilled_share=share
         )
         for share in (1e-6, 1 - 1e-9)
     ]
     for pure, option in ((own, mixed[0]), (taught, mixed[1])):
         np.testing.assert_allclose(
-            option_loss(ensemble, situation, option).loss,
-            option_loss(ensemble, situation, pure).loss,
-            rtol=1e-4,
+            option_loss(ensemble, situation, option).loss, option_loss(ensemble, situation, pure).loss, rtol=1e-4
         )
 
 
@@ -125,14 +116,7 @@ def test_handing_over_pays_the_same_bill_whatever_the_share(scenario):
 
 def test_a_teacher_of_unknown_size_is_judged_where_it_costs_nothing():
     unknown = Teacher(name="served elsewhere", loss=2.0)
-    free = plan(
-        "1B",
-        compute=1e21,
-        teachers=[unknown],
-        scenario="best-case",
-        may_train_teacher=False,
-        with_flips=False,
-    )
+    free = plan("1B", compute=1e21, teachers=[unknown], scenario="best-case", may_train_teacher=False, with_flips=False)
     assert free.headline.best.student_tokens == free.headline.pretrain.student_tokens
     assert free.headline.best.compute["total"] == pytest.approx(1e21)
     with pytest.raises(ConfigError, match="pays for no teacher"):
@@ -225,12 +209,7 @@ def test_tokens_with_a_free_size_need_a_limit():
 
 @pytest.mark.parametrize(
     ("name", "called"),
-    [
-        ("8B", "the 8B"),
-        ("300M teacher", "the 300M teacher"),
-        ("teacher", "the teacher"),
-        ("my-teacher", "my-teacher"),
-    ],
+    [("8B", "the 8B"), ("300M teacher", "the 300M teacher"), ("teacher", "the teacher"), ("my-teacher", "my-teacher")],
 )
 def test_a_teacher_within_a_sentence(name, called):
     teacher = Teacher(name=name, loss=2.0)

@@ -76,10 +76,7 @@ def test_teachers_of_one_name_stay_two():
 def test_the_range_is_that_of_the_source_that_knows_the_best():
     own, other = (
         plan(
-            "1B",
-            student_tokens=2e10,
-            teachers=[Teacher(name=str(size), params=size, tokens=2e11)],
-            with_flips=False,
+            "1B", student_tokens=2e10, teachers=[Teacher(name=str(size), params=size, tokens=2e11)], with_flips=False
         ).evidence[0]
         for size in (1e9, 8e9)
     )

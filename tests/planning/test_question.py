@@ -50,10 +50,7 @@ def test_nothing_typed_is_a_question_of_defaults():
         ({"teacher_tokens": ["60B"]}, "they say nothing"),
         ({"level": 1.5}, "between 0.5 and 1"),
         ({"scenario": "typo", "delta_lgt": 0.5}, "unknown cost scenario 'typo'"),
-        (
-            {"students_served": 3, "logits": "stored", "scenario": "best-case", "teachers": ["pythia-1.4b"]},
-            "share",
-        ),
+        ({"students_served": 3, "logits": "stored", "scenario": "best-case", "teachers": ["pythia-1.4b"]}, "share"),
     ],
 )
 def test_what_does_nothing_or_says_too_little_is_refused(asked, match):
@@ -80,12 +77,7 @@ def test_named_teachers_bring_their_vocabulary_and_strategies_have_hours_and_dol
         hours = row["compute"]["total"] / (0.4 * 989e12) / 3600
         assert (row["device_hours"], row["dollars"]) == (pytest.approx(hours), pytest.approx(3 * hours))
     other = dl.plan("1B", student_tokens="20B", device="h200", price_per_hour=5, mfu=0.2, with_flips=False)
-    assert other.to_json()["device"] == {
-        "name": "h200",
-        "mfu": 0.2,
-        "mfu_range": None,
-        "price_per_hour": 5,
-    }
+    assert other.to_json()["device"] == {"name": "h200", "mfu": 0.2, "mfu_range": None, "price_per_hour": 5}
 
 
 def test_a_budget_that_a_smaller_vocabulary_could_do_with_is_not_refused_before_models_are_read():

@@ -92,10 +92,7 @@ def test_what_truncation_costs_fades_with_the_ids_that_are_kept():
 
 
 def test_what_is_not_known_of_a_recipe_is_said_and_changes_nothing():
-    usual, asked = (
-        dl.plan("300M", **STRONG),
-        dl.plan("300M", **STRONG, divergence="reverse-kl", temperature=1.2),
-    )
+    usual, asked = (dl.plan("300M", **STRONG), dl.plan("300M", **STRONG, divergence="reverse-kl", temperature=1.2))
     assert asked.gain == usual.gain
     said = " ".join(asked.assumptions)
     assert "reverse-kl" in said and "1.2" in said and "reverse-kl" not in " ".join(usual.assumptions)
@@ -134,12 +131,7 @@ def test_a_gain_shrinks_as_far_outside_as_students_were_and_no_further():
 
 
 def test_repeated_text_is_worth_a_teacher():
-    asked = {
-        "student_tokens": "8B",
-        "teacher_params": ["300M"],
-        "teacher_tokens": ["8B"],
-        "with_flips": False,
-    }
+    asked = {"student_tokens": "8B", "teacher_params": ["300M"], "teacher_tokens": ["8B"], "with_flips": False}
     few, many = (dl.plan("300M", **asked, unique_tokens=unique) for unique in ("2B", "1B"))
     assert many.call.distil > few.call.distil + 0.3
     assert any("read more than four times" in line for line in many.assumptions)
@@ -172,12 +164,7 @@ def test_of_a_cut_little_of_a_gain_is_counted_and_at_equal_compute_something_is_
 
 
 def test_at_equal_compute_no_weight_saves_the_tokens_that_a_teacher_costs():
-    asked = {
-        "teacher_params": ["8B"],
-        "teacher_tokens": ["200B"],
-        "compute": 1e20,
-        "may_train_teacher": False,
-    }
+    asked = {"teacher_params": ["8B"], "teacher_tokens": ["200B"], "compute": 1e20, "may_train_teacher": False}
     alone, tuned = (dl.plan("1B", **asked, with_flips=False, distill_weight=w) for w in (1, "tuned"))
     cost = tuned.headline.details["cost"]
     assert cost == alone.headline.details["cost"] < -0.02

@@ -21,10 +21,7 @@ EIGHT = Teacher(name="8B", params=8e9, tokens=3e11)
 def changed(flip, call, teachers):
     """The arguments of `plan` with one flip made true."""
     if flip.input == "teacher_loss":
-        return {
-            **call,
-            "teachers": [replace(t, loss=flip.then) if t.name == flip.teacher else t for t in teachers],
-        }
+        return {**call, "teachers": [replace(t, loss=flip.then) if t.name == flip.teacher else t for t in teachers]}
     names = {"tokens": "student_tokens"}
     return {**call, "teachers": teachers, names.get(flip.input, flip.input): flip.then}
 
@@ -104,10 +101,7 @@ def check(asked, monkeypatch):
         {
             "named": [],
             "losses": [],
-            "own": [
-                {"params": "3B", "tokens": "60B", "loss": "2.15"},
-                {"params": "7B", "tokens": "1T", "loss": "2"},
-            ],
+            "own": [{"params": "3B", "tokens": "60B", "loss": "2.15"}, {"params": "7B", "tokens": "1T", "loss": "2"}],
         },
     ],
     ids=["named", "by numbers", "two"],

@@ -62,11 +62,7 @@ def test_the_optimum_has_a_slope_of_zero():
 def test_size_and_loss_are_one_optimum():
     """A teacher enters through its loss alone, so the best size of any schedule has the best loss."""
     free = teacher_loss_curve(ensemble("surrogate-s1"), student_params=1e9, student_tokens=80e9).best
-    for schedule in (
-        {"teacher_tokens_per_param": 20},
-        {"teacher_tokens_per_param": 100},
-        {"teacher_tokens": 2e12},
-    ):
+    for schedule in ({"teacher_tokens_per_param": 20}, {"teacher_tokens_per_param": 100}, {"teacher_tokens": 2e12}):
         curve = teacher_curve(ensemble("surrogate-s1"), student_params=1e9, student_tokens=80e9, **schedule)
         assert curve.best_teacher_loss == pytest.approx(free.at, rel=1e-6)
         assert curve.best.student_loss == pytest.approx(free.student_loss, rel=1e-12)

@@ -212,8 +212,7 @@ def test_what_rates_may_cost_widens_the_gain_and_leaves_the_margin(tmp_path):
     write_study(tmp_path / "study", World(steepness=(0.0, 0.0)), skip=("-x",))
     record = read_study(tmp_path / "study")
     unsaid = replace(
-        record,
-        runs=[replace(run, row={**run.row, "peak_lr": None, "branch_lr": None}) for run in record.runs],
+        record, runs=[replace(run, row={**run.row, "peak_lr": None, "branch_lr": None}) for run in record.runs]
     )
     one, other = (plan(1e5, student_tokens=600_000, study=r, with_flips=False) for r in (record, unsaid))
     assert "RATE_NOT_CHECKED" in one.headline.note and "RATE_NOT_CHECKED" not in other.headline.note
@@ -390,22 +389,13 @@ def test_paying_for_the_teacher_flips_the_answer_at_equal_compute():
         ({"student_params": "1B", "student_tokens": 1e6}, "tokens per parameter"),
         ({"student_params": "1B", "compute": 1e12}, "tokens per parameter"),
         ({"student_params": 300, "student_tokens": 1e6}, "write 300M"),
-        (
-            {"student_params": "1B", "student_tokens": 1e10, "scenario": "best-cse"},
-            "did you mean 'best-case'",
-        ),
+        ({"student_params": "1B", "student_tokens": 1e10, "scenario": "best-cse"}, "did you mean 'best-case'"),
         ({"student_params": "1B", "student_tokens": 1e10, "law": "busbrige2025"}, "did you mean"),
         ({"student_params": "1B", "student_tokens": 1e10, "law": "besiroglu2024"}, "no distillation part"),
         ({"student_params": "1B", "student_tokens": 1e10, "level": 5}, "level"),
         ({"student_params": "1B", "student_tokens": 1e10, "vocab": 0}, "vocab = 0"),
-        (
-            {"student_params": "1B", "student_tokens": 1e10, "teachers": [Teacher(name="t", loss=1.0)]},
-            "irreducible",
-        ),
-        (
-            {"student_params": "1B", "student_tokens": 1e10, "teachers": [Teacher(name="t", loss=11.0)]},
-            "guessing",
-        ),
+        ({"student_params": "1B", "student_tokens": 1e10, "teachers": [Teacher(name="t", loss=1.0)]}, "irreducible"),
+        ({"student_params": "1B", "student_tokens": 1e10, "teachers": [Teacher(name="t", loss=11.0)]}, "guessing"),
     ],
 )
 def test_bad_input_is_refused_with_the_rule(call, match):

@@ -112,16 +112,8 @@ def test_the_clairvoyant_is_never_false_and_the_believer_in_one_pilot_is():
 def test_the_page_and_the_figure_say_what_was_found(tmp_path):
     decision = draw_decision(0)
     rows = [scored(decision, believing(decision, decision.losses, 1e-6), number) for number in range(3)]
-    found = {
-        "tiers": summarise(rows),
-        "cpu_seconds": 1.0,
-        "command": "python -m benchmarks.settle.run --some",
-    }
-    other = {
-        "tiers": summarise([row | {"tier": "untouched"} for row in rows]),
-        "cpu_seconds": 2.0,
-        "command": "other",
-    }
+    found = {"tiers": summarise(rows), "cpu_seconds": 1.0, "command": "python -m benchmarks.settle.run --some"}
+    other = {"tiers": summarise([row | {"tier": "untouched"} for row in rows]), "cpu_seconds": 2.0, "command": "other"}
     whole = page([found, other], tmp_path / "figure.png")
     for written in (text(found, rows), whole):
         assert "settle" in written and "a gain at all looks" in written and "best-loss teacher" in written
@@ -214,10 +206,7 @@ def test_settling_in_a_world_ends():
         assert found.looks and found.spent <= decision.question.budget
         row = judge(decision.losses, found, noise=decision.doubt)
         assert math.isfinite(row["regret"]) and row["false"] >= row["false_beyond_noise"]
-        assert set(follow(decision, found, benchmark.arms(decision.teachers))) >= {
-            "never distil",
-            "best-loss teacher",
-        }
+        assert set(follow(decision, found, benchmark.arms(decision.teachers))) >= {"never distil", "best-loss teacher"}
 
 
 def test_an_interrupted_run_continues(tmp_path):

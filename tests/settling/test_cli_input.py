@@ -9,13 +9,7 @@ from distillaw.cli.settle import QuestionOptions, settle
 from distillaw.errors import ConfigError, DataError, DistillawError
 from distillaw.settling.spec import budget_flops, read_settle
 
-WORLD = {
-    "world": "tiny",
-    "student_params": "20k",
-    "student_tokens": "50k",
-    "teacher": ["oracle"],
-    "budget": "20%",
-}
+WORLD = {"world": "tiny", "student_params": "20k", "student_tokens": "50k", "teacher": ["oracle"], "budget": "20%"}
 
 
 def _ask(tmp_path: Path, **changes: object) -> None:
@@ -121,13 +115,7 @@ def test_text_shorter_than_the_longest_pilot_is_refused(tmp_path):
     path = tmp_path / "settle.toml"
     path.write_text(GOOD.replace("[data.world.hmm]", '[data]\nworld_tokens = "100k"\n[data.world.hmm]'))
     with pytest.raises(DataError, match="the student split has"):
-        settle(
-            path,
-            question=QuestionOptions(budget="40%"),
-            out=tmp_path / "out",
-            output=Output(quiet=True),
-            workers=1,
-        )
+        settle(path, question=QuestionOptions(budget="40%"), out=tmp_path / "out", output=Output(quiet=True), workers=1)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
@@ -227,11 +215,7 @@ def test_a_teacher_that_has_read_its_students_text_is_refused(taught_study, tmp_
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [
-        ({"corpus": "sotu"}, "drop one"),
-        ({"world": "tiny"}, "drop one"),
-        ({"like": "nowhere"}, "no study's folder"),
-    ],
+    [({"corpus": "sotu"}, "drop one"), ({"world": "tiny"}, "drop one"), ({"like": "nowhere"}, "no study's folder")],
 )
 def test_a_text_is_said_once_and_must_be_there(taught_study, tmp_path, changes, message):
     study, _ = taught_study

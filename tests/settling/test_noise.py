@@ -3,16 +3,7 @@
 import numpy as np
 import pytest
 
-from distillaw.settling.noise import (
-    MISFITS,
-    SEED,
-    SHARED_SEED,
-    TRUNK,
-    PilotPoints,
-    misfit_cov,
-    seed_cov,
-    seed_sd,
-)
+from distillaw.settling.noise import MISFITS, SEED, SHARED_SEED, TRUNK, PilotPoints, misfit_cov, seed_cov, seed_sd
 
 
 def grid(seeds, *, has_one_rate=False):

@@ -30,8 +30,7 @@ from tests.settling.questions import make_question
 
 TEACHER = "t0"
 QUESTION = replace(
-    make_question(),
-    candidates=(Candidate(name=TEACHER, loss=1.9, flops=1e9), *make_question().candidates[1:]),
+    make_question(), candidates=(Candidate(name=TEACHER, loss=1.9, flops=1e9), *make_question().candidates[1:])
 )
 ONE_RATE = replace(QUESTION, has_one_rate=True)
 SIZE, SMALL = QUESTION.sizes[3], QUESTION.sizes[1]

@@ -29,17 +29,14 @@ def write_spec(folder: Path, *, teacher: Path | None = None, more: str = "") -> 
 
 
 def record_of(*words) -> dict:
-    done = answer("branch", *words, "--quiet", "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(answer("branch", *words, "--quiet", "--json", code=0).stdout)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """(a folder of `distillaw train` with its checkpoint, the run in it)."""
     folder = tmp_path_factory.mktemp("trained")
-    done = answer("train", write_spec(folder), "--out", folder / "run", "--json", "--quiet")
-    assert done.returncode == 0, done.stderr
+    done = answer("train", write_spec(folder), "--out", folder / "run", "--json", "--quiet", code=0)
     return folder / "run", folder / "run" / "runs" / json.loads(done.stdout)["run_id"]
 
 
@@ -125,8 +122,7 @@ def test_the_checkpoint_of_train_is_taken_up(trained, tmp_path):
 
 def test_a_dry_run_spends_nothing(tested, tmp_path):
     spec = tested[0]
-    done = answer("branch", spec, "--out", tmp_path / "new", *TEST, "--dry-run", "--json")
-    plan = json.loads(done.stdout)
+    plan = json.loads(answer("branch", spec, "--out", tmp_path / "new", *TEST, "--dry-run", "--json").stdout)
     assert plan["branches"] == 3 * 2 * 2 and plan["branch_tokens"] == 12 * 1024 and plan["trunk_tokens"] == 2048
     assert plan["flops"] > 0 and plan["seconds"] > 0 and not (tmp_path / "new").exists()
     both = ("--trunks", "distilled,supervised", "--losses", "own")

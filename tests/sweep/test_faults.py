@@ -281,8 +281,7 @@ def test_a_worker_killed_before_it_is_ready_is_one_line_and_costs_no_run(small, 
     (tmp_path / "deadly" / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'deadly'}{os.pathsep}{ours}")
     folder = tmp_path / "study"
-    done = answer("study", "run", small, "--out", folder, "--workers", "1", "--quiet", own_workers=True)
-    assert done.returncode == 1
+    done = answer("study", "run", small, "--out", folder, "--workers", "1", "--quiet", own_workers=True, code=1)
     (line,) = done.stderr.strip().splitlines()
     assert "killed by SIGKILL" in line and "before its first job" in line
     assert Path(line.rsplit("see ", 1)[1]).is_file()

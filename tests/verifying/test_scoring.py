@@ -135,11 +135,7 @@ def test_forecasters_are_ranked_on_cells_that_all_of_them_predicted(table):
     easy = PredictedPoint(params=1e5, tokens=2e6)
     freeze(
         table,
-        [
-            predict(SMALL, 3.0, 0.1, by="one"),
-            predict(SMALL, 3.1, 0.1, by="two"),
-            predict(easy, 2.8, 0.001, by="two"),
-        ],
+        [predict(SMALL, 3.0, 0.1, by="one"), predict(SMALL, 3.1, 0.1, by="two"), predict(easy, 2.8, 0.001, by="two")],
     )
     (entry,) = scorecard.head_to_head(ran(table, row("a", SMALL, 3.0), row("b", easy, 2.8)).predictions)
     assert entry["num"] == 1 and [r["by"] for r in entry["ranking"]] == ["one", "two"]
