@@ -7,7 +7,6 @@ import pytest
 
 from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.flops import forward_flops
-from distillaw.cli.app import app, run
 from distillaw.shapes import Shape
 from in_process import answer
 
@@ -35,24 +34,9 @@ LLAMA = {
 
 
 @pytest.fixture
-def cost(capsys):
-    """cost(*args) -> (exit code, stdout, stderr), in this process."""
-
-    def call(*args):
-        code = run(lambda: app(["cost", *map(str, args)], exit_on_error=False, result_action="return_value"))
-        return (code, *capsys.readouterr())
-
-    return call
-
-
-@pytest.fixture
-def cost_json(cost):
-    def call(*args):
-        code, out, err = cost(*args, "--json")
-        assert code == 0, err
-        return json.loads(out)
-
-    return call
+def cost_json():
+    """What `distillaw cost` says as JSON."""
+    return lambda *args: json.loads(answer("cost", *args, "--json", code=0).stdout)
 
 
 @pytest.fixture
@@ -196,9 +180,8 @@ class TestUnlikeTeachers:
             (["--teacher-params", "1.82Q"], "--teacher-params: cannot read '1.82Q'"),
         ],
     )
-    def test_bad_descriptions(self, cost, args, message):
-        code, out, err = cost("--params", "1B", "--tokens", "1B", *args)
-        assert code == 2 and message in out + err
+    def test_bad_descriptions(self, args, message):
+        assert message in answer("cost", "--params", "1B", "--tokens", "1B", *args, code=2).stderr
 
 
 def test_serving_many_sequences_in_few_bits(cost_json):
@@ -239,23 +222,11 @@ def test_approximations_are_labelled_with_their_error(cost_json):
     assert answer["six_nd"]["flop"] == pytest.approx(6 * 103e6 * 1e9)
 
 
-def test_the_text_names_conventions_parts_and_sources(cost):
-    code, out, _ = cost("--params", "1.82B", "--tokens", "512B", "--teacher-params", "7.75B")
-    assert code == 0
-    for word in (
-        "N, non-embedding",
-        "all weights",
-        "attention scores, causal",
-        "outside F: softmax",
-        "approximation 2 N",
-        "teacher logits",
-        "not comparable",
-        "estimate",
-        "assumptions",
-        "arXiv 2502.08606v2",
-        "MFU",
-        "peak",
-    ):
+def test_the_text_names_conventions_parts_and_sources():
+    out = answer("cost", "--params", "1.82B", "--tokens", "512B", "--teacher-params", "7.75B", code=0).stdout
+    parts = ("N, non-embedding", "all weights", "attention scores, causal", "outside F: softmax", "approximation 2 N")
+    said = ("teacher logits", "not comparable", "estimate", "assumptions", "arXiv 2502.08606v2", "MFU", "peak")
+    for word in (*parts, *said):
         assert word in out, word
 
 
@@ -299,10 +270,8 @@ def test_the_text_names_conventions_parts_and_sources(cost):
         (["--params", "1B"], "tokens"),
     ],
 )
-def test_bad_requests_exit_with_2_and_a_remedy(cost, args, message):
-    code, out, err = cost(*args)
-    assert code == 2, (out, err)
-    assert message in out + err
+def test_bad_requests_exit_with_2_and_a_remedy(args, message):
+    assert message in answer("cost", *args, code=2).stderr
 
 
 def test_through_the_console_script():

@@ -1,13 +1,11 @@
 """`distillaw instruct` as a user meets it: one line for each thing that is wrong, answers alone on stdout."""
 
 import json
-import sys
 from functools import partial
 
 import pytest
 from families import chatml_tokenizer, save_model, sums
 
-from distillaw.cli.app import app, run
 from in_process import answer
 
 distillaw = partial(answer, "instruct")
@@ -23,20 +21,17 @@ def place(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_run_and_its_second_call(place, capsys):
+def test_a_run_and_its_second_call(place):
     words = (
-        *f"sft {place / 'model'} --data {place / 'chats.jsonl'} --out {place / 'run'}".split(),
-        *"--template chatml --lr 5e-3 --epochs".split(),
-        *"1 --batch 8 --max-tokens 0.1k --validation 0.2".split(),
+        *f"sft {place / 'model'} --data {place / 'chats.jsonl'} --out {place / 'run'} --template chatml".split(),
+        *"--lr 5e-3 --epochs 1 --batch 8 --max-tokens 0.1k --validation 0.2".split(),
     )
     done = distillaw(*words, code=0)
     assert "held-out loss" in done.stdout and "perplexity" in done.stdout and "step" not in done.stdout
     assert "epoch 1: held-out loss" in done.stderr and "it/s" not in done.stderr and "Warning" not in done.stderr
-    line = ["instruct", *map(str, words), "--json", "--quiet"]
-    assert run(lambda: app(line, exit_on_error=False, result_action="return_value")) == 0
-    again = capsys.readouterr()
-    record = json.loads(again.out)
-    assert record["schema_version"] == 1 and record["stage"] == "sft" and not again.err
+    again = distillaw(*words, "--json", "--quiet", code=0)
+    record = json.loads(again.stdout)
+    assert record["schema_version"] == 1 and record["stage"] == "sft" and not again.stderr
     assert record["loss"] == json.loads((place / "run" / "result.json").read_text())["loss"]
 
 
@@ -66,27 +61,13 @@ def test_a_run_and_its_second_call(place, capsys):
 )
 def test_what_is_wrong_is_said_in_one_line(place, words, code, said):
     words = [str(place / word) if word.endswith(".jsonl") else word for word in words]
-    line = ["instruct", "sft", str(place / "model"), "--out", str(place / "no"), *words]
-    told = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.stderr, "write", told.append)
-        assert run(lambda: app(line, exit_on_error=False, result_action="return_value")) == code
-    assert said in "".join(told) and not (place / "no" / "spec.json").exists()
+    assert said in distillaw("sft", place / "model", "--out", place / "no", *words, code=code).stderr
+    assert not (place / "no" / "spec.json").exists()
 
 
-def test_the_plan_of_a_run_spends_nothing(place, capsys):
-    line = [
-        "instruct",
-        "sft",
-        str(place / "model"),
-        "--data",
-        str(place / "chats.jsonl"),
-        "--out",
-        str(place / "dry"),
-        *"--template chatml --dry-run --json".split(),
-    ]
-    assert run(lambda: app(line, exit_on_error=False, result_action="return_value")) == 0
-    record = json.loads(capsys.readouterr().out)
+def test_the_plan_of_a_run_spends_nothing(place):
+    words = f"sft {place / 'model'} --data {place / 'chats.jsonl'} --out {place / 'dry'}"
+    record = json.loads(distillaw(*words.split(), *"--template chatml --dry-run --json".split(), code=0).stdout)
     assert record["end_token"] == "<|im_end|>" and record["train"] + record["heldout"] == 48
     assert record["tokens_per_epoch"] < record["all_tokens_per_epoch"] and record["train_flops"] > 0
     assert not (place / "dry").exists()

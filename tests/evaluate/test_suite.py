@@ -10,7 +10,6 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from pyarrow import parquet as pq
 
-from distillaw.cli.app import app, run
 from distillaw.errors import ConfigError
 from distillaw.evaluate.suite import evaluate_model
 from distillaw.evaluate.wishes import ChatWishes, TextWishes
@@ -280,34 +279,13 @@ def test_a_runs_scores_land_in_the_run_table(student, data, text, tmp_path):
         (["--out", "o", "--samples", "0", "--tasks", "blimp"], 2, "--samples 0"),
     ],
 )
-def test_wrong_input_is_told_clearly(student, data, tmp_path, monkeypatch, capsys, arguments, code, message):
-    monkeypatch.chdir(tmp_path)
+def test_wrong_input_is_told_clearly(student, data, tmp_path, arguments, code, message):
     arguments = [each.format(data=data) for each in arguments]
-    verb = ["evaluate", str(student), "--quiet", *arguments]
-    assert run(lambda: app(verb, exit_on_error=False, result_action="return_value")) == code
-    assert message in capsys.readouterr().err
+    assert message in answer("evaluate", student, "--quiet", *arguments, cwd=tmp_path, code=code).stderr
 
 
-def test_a_dry_run_says_what_would_be_asked(student, data, tmp_path, capsys):
-    verb = [
-        "evaluate",
-        str(student),
-        "--out",
-        str(tmp_path / "o"),
-        "--tasks",
-        "blimp",
-        "--data",
-        str(data),
-        "--limit",
-        "5",
-        "--dry-run",
-        "--json",
-    ]
-    assert run(lambda: app(verb, exit_on_error=False, result_action="return_value")) == 0
-    answer = json.loads(capsys.readouterr().out)
-    assert (answer["schema_version"], answer["tasks"][0]["questions"], answer["tasks"][0]["available"]) == (
-        1,
-        5,
-        12,
-    )
+def test_a_dry_run_says_what_would_be_asked(student, data, tmp_path):
+    words = f"evaluate {student} --out {tmp_path / 'o'} --tasks blimp --data {data} --limit 5 --dry-run --json"
+    found = json.loads(answer(*words.split(), code=0).stdout)
+    assert (found["schema_version"], found["tasks"][0]["questions"], found["tasks"][0]["available"]) == (1, 5, 12)
     assert not (tmp_path / "o").exists()

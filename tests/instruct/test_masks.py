@@ -50,51 +50,28 @@ def mask(masker, messages):
     return masker.mask(Conversation(messages=messages, where="chats.jsonl, line 7"))
 
 
-def test_chatml_token_by_token():
-    tokenizer, masks = masker("chatml")
+@pytest.mark.parametrize(
+    ("family", "tokens", "mask_of"),
+    [
+        (
+            "chatml",
+            "<|im_start|> user Ċ Hello ! ĠHow Ġare Ġyou ? <|im_end|> Ċ "
+            "<|im_start|> assistant Ċ I Ġam Ġfine . <|im_end|> Ċ",
+            [False] * 14 + [True] * 5 + [False],
+        ),
+        (
+            "llama3",
+            "<|begin_of_text|> <|start_header_id|> user <|end_header_id|> Ċ Ċ Hello ! ĠHow Ġare Ġyou ? <|eot_id|> "
+            "<|start_header_id|> assistant <|end_header_id|> Ċ Ċ I Ġam Ġfine . <|eot_id|>",
+            [False] * 18 + [True] * 5,
+        ),
+    ],
+)
+def test_token_by_token(family, tokens, mask_of):
+    tokenizer, masks = masker(family)
     found = mask(masks, TALK[1:3])
-    tokens = tokenizer.convert_ids_to_tokens(found.ids)
-    assert (
-        tokens
-        == (
-            "<|im_start|> user Ċ Hello ! ĠHow Ġare Ġyou ? <|im_end|> Ċ <|im_start|> assistant Ċ I Ġam Ġfine . "
-            "<|im_end|> Ċ"
-        ).split()
-    )
-    assert found.mask == [False] * 14 + [True] * 5 + [False]
-
-
-def test_llama3_token_by_token():
-    tokenizer, masks = masker("llama3")
-    found = mask(masks, TALK[1:3])
-    tokens = tokenizer.convert_ids_to_tokens(found.ids)
-    start, end, stop = "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"
-    assert tokens == [
-        "<|begin_of_text|>",
-        start,
-        "user",
-        end,
-        "Ċ",
-        "Ċ",
-        "Hello",
-        "!",
-        "ĠHow",
-        "Ġare",
-        "Ġyou",
-        "?",
-        stop,
-        start,
-        "assistant",
-        end,
-        "Ċ",
-        "Ċ",
-        "I",
-        "Ġam",
-        "Ġfine",
-        ".",
-        stop,
-    ]
-    assert found.mask == [False] * 18 + [True] * 5
+    assert tokenizer.convert_ids_to_tokens(found.ids) == tokens.split()
+    assert found.mask == mask_of
 
 
 def test_minichat_token_by_token_and_piece_by_piece():

@@ -62,18 +62,9 @@ def _file(folder: Path, budget: str = "20%") -> Path:
 
 
 def _start(file: Path, folder: Path, *more: str) -> subprocess.Popen:
+    distillaw = str(Path(sys.executable).with_name("distillaw"))
     return subprocess.Popen(
-        [
-            str(Path(sys.executable).with_name("distillaw")),
-            "settle",
-            str(file),
-            "--out",
-            str(folder),
-            "--json",
-            "--workers",
-            "1",
-            *more,
-        ],
+        [distillaw, *f"settle {file} --out {folder} --json --workers 1".split(), *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

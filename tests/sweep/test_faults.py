@@ -199,19 +199,7 @@ def test_a_clock_that_jumps_changes_nothing(small, finished, tmp_path):
 
 def _call(file: Path, folder: Path, *, environment=None) -> subprocess.Popen:
     return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "distillaw",
-            "study",
-            "run",
-            str(file),
-            "--out",
-            str(folder),
-            "--workers",
-            "1",
-            "--json",
-        ],
+        [sys.executable, *f"-m distillaw study run {file} --out {folder} --workers 1 --json".split()],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

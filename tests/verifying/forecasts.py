@@ -11,24 +11,8 @@ BETTER = PredictedPoint(params=1e5, tokens=1e6, teacher="t2", teacher_loss=2.4)
 
 
 def row(run_id, point, loss, *, seed=0, role="student", purpose="grid", weight=1.0):
-    return dict(
-        zip(
-            COLUMNS,
-            (
-                run_id,
-                role,
-                purpose,
-                point.params,
-                point.tokens,
-                point.teacher,
-                point.teacher_loss or "",
-                seed,
-                weight,
-                loss,
-            ),
-            strict=True,
-        )
-    )
+    taught = (point.params, point.tokens, point.teacher, point.teacher_loss or "")
+    return dict(zip(COLUMNS, (run_id, role, purpose, *taught, seed, weight, loss), strict=True))
 
 
 def write_table(path, rows):

@@ -80,33 +80,10 @@ def test_what_is_no_table_of_outcomes(tmp_path, head, rows, words):
 
 def test_scores_by_hand():
     a, b = BY_ID["miniplm-1.2B-eqtok"], BY_ID["miniplm-500M-eqflop"]
+    called = {"status": "answered", "call": "A", "gain": 0.1, "gain_lower": 0.0, "gain_upper": 0.2}
     said = [
-        (
-            a,
-            Answer(
-                id=a.id,
-                status="answered",
-                call="A",
-                probability_a=0.9,
-                gain=0.1,
-                gain_lower=0.0,
-                gain_upper=0.2,
-                loss=3.236,
-            ),
-        ),
-        (
-            b,
-            Answer(
-                id=b.id,
-                status="answered",
-                call="A",
-                probability_a=0.8,
-                gain=0.1,
-                gain_lower=0.0,
-                gain_upper=0.2,
-                loss=3.3,
-            ),
-        ),
+        (a, Answer(id=a.id, **called, probability_a=0.9, loss=3.236)),
+        (b, Answer(id=b.id, **called, probability_a=0.8, loss=3.3)),
         (b, Answer(id=b.id, status="unknown", call="too-close", probability_a=0.9)),
         (b, Answer(id=b.id)),
     ]
