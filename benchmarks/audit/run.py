@@ -24,7 +24,7 @@ from benchmarks.audit.injected_loops import LOOP_DESIGNS, OPEN_LOOPS, OWN_LOOPS
 from benchmarks.audit.injected_losses import DESIGNS, OPEN, OWN
 from benchmarks.result_file import save, typed
 from distillaw.audit.adapters import ADAPTERS, merged
-from distillaw.audit.loops import audit_loop
+from distillaw.audit.loops import LoopTarget, audit_runs
 from distillaw.audit.losses import audit_loss
 from distillaw.errors import ConfigError
 from distillaw.runs.files import write_text
@@ -98,9 +98,11 @@ def main() -> None:
         for each in bugs:
             began = time.process_time()
             is_loop = hasattr(each, "loop")
-            audit = audit_loop if is_loop else audit_loss
-            target = each.loop() if is_loop else each.loss()  # type: ignore[union-attr]
-            said = verdict(audit(target, each.contract(), each.name).to_json())
+            if is_loop:
+                found = audit_runs(LoopTarget(each.loop(), each.contract()), each.name)  # type: ignore[union-attr]
+            else:
+                found = audit_loss(each.loss(), each.contract(), each.name)  # type: ignore[union-attr]
+            said = verdict(found.to_json())
             wrong = set(said["wrong"])
             row = {
                 "name": each.name,

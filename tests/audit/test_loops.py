@@ -5,11 +5,11 @@ import pytest
 from benchmarks.audit.injected_fresh import FRESH, FRESH_DESIGNS
 from benchmarks.audit.injected_loops import LOOP_DESIGNS, OPEN_LOOPS, OWN_LOOPS, CleanLoop, InjectedLoop
 from distillaw.audit.findings import PROPERTIES
-from distillaw.audit.loops import audit_loop
+from distillaw.audit.loops import LoopTarget, audit_runs
 
 
 def verdicts(injected) -> dict[str, set[str]]:
-    found = audit_loop(injected.loop(), injected.contract(), injected.name)
+    found = audit_runs(LoopTarget(injected.loop(), injected.contract()), injected.name)
     return {
         verdict: {name for name in PROPERTIES if found.verdict(name) == verdict}
         for verdict in ("wrong", "differs", "right")

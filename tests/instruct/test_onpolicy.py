@@ -12,7 +12,6 @@ from distillaw.instruct.onpolicy import QuietOnPolicy, Rollouts, divergence, las
 from distillaw.instruct.prepare import Example
 from distillaw.instruct.spec import OnPolicySpec
 from distillaw.instruct.stages import Collator, sft_trainer, training_rows
-from distillaw.instruct.start import RowLog
 from distillaw.models.scoring import IGNORE
 from distillaw.models.teacher import load_teacher
 
@@ -94,7 +93,7 @@ def test_every_token_counts_alike_however_a_step_is_split(teacher, tmp_path):
     def of(micro):
         asked = spec(on_policy=0.0, micro_batch=micro)
         rows = training_rows(examples, packing=False, max_tokens=24)
-        log, rollouts = RowLog(tmp_path / f"{micro}.jsonl"), Rollouts(spec=asked, ends=(0,), pad=0)
+        log, rollouts = tmp_path / f"{micro}.jsonl", Rollouts(spec=asked, ends=(0,), pad=0)
         make = lambda **more: QuietOnPolicy(spec=asked, teacher=known, rollouts=rollouts, log=log, **more)  # noqa: E731
         return gradient(sft_trainer(asked, at_work(tmp_path / str(micro)), tiny_model(tokenizer), rows, make=make))
 

@@ -19,7 +19,8 @@ from distillaw.instruct.stages import (
     score_examples,
     training_rows,
 )
-from distillaw.instruct.start import RowLog
+from distillaw.instruct.start import keep_lines
+from distillaw.runs.files import append_json_lines, read_json_lines
 
 
 @pytest.fixture(scope="module")
@@ -136,22 +137,22 @@ def test_margins_by_hand():
     reference = np.array([2.0, 2.0, 1.0, 6.0])
     found = preference_figures(policy, reference, beta=0.5)
     margins = 0.5 * np.array([(2 - 1) - (1 - 3), (2 - 2) - (6 - 5)])
-    assert found.margin.mean == pytest.approx(margins.mean()) and found.accuracy.mean == 0.5
-    assert found.loss.mean == pytest.approx(np.mean([math.log1p(math.exp(-m)) for m in margins]))
-    assert found.likelier.mean == 1.0 and found.likelier.interval[1] == pytest.approx(1.0)
+    assert found["margin"]["mean"] == pytest.approx(margins.mean()) and found["accuracy"]["mean"] == 0.5
+    assert found["loss"]["mean"] == pytest.approx(np.mean([math.log1p(math.exp(-m)) for m in margins]))
+    assert found["likelier"]["mean"] == 1.0 and found["likelier"]["interval"][1] == pytest.approx(1.0)
     start = preference_figures(reference, reference, beta=0.5)
-    assert start.loss.mean == pytest.approx(math.log(2)) and start.accuracy.mean == 0.5
-    wilson = preference_figures(np.zeros(40), np.r_[np.ones(15), -np.ones(5), np.zeros(20)], beta=1.0).accuracy
-    for share in wilson.interval:  # the shares from which 15 of 20 are 1.645 standard errors away
+    assert start["loss"]["mean"] == pytest.approx(math.log(2)) and start["accuracy"]["mean"] == 0.5
+    wilson = preference_figures(np.zeros(40), np.r_[np.ones(15), -np.ones(5), np.zeros(20)], beta=1.0)["accuracy"]
+    for share in wilson["interval"]:  # the shares from which 15 of 20 are 1.645 standard errors away
         assert abs(0.75 - share) / math.sqrt(share * (1 - share) / 20) == pytest.approx(1.6448536)
 
 
 def test_a_journal_survives_a_torn_line_and_line_breaks_of_unicode(tmp_path):
-    journal = RowLog(tmp_path / "log.jsonl")
-    journal.append({"step": 1, "text": "a\u2028b\x85c\nd"}, {"step": 2})
-    with journal.path.open("a") as stream:
+    journal = tmp_path / "log.jsonl"
+    append_json_lines(journal, [{"step": 1, "text": "a\u2028b\x85c\nd"}, {"step": 2}])
+    with journal.open("a") as stream:
         stream.write('{"step": 3, "te')
-    assert [row["step"] for row in journal.keep()] == [1, 2]
-    journal.append({"step": 3})
-    assert [row["step"] for row in journal.keep(lambda row: row["step"] != 2)] == [1, 3]
-    assert journal.rows()[0]["text"] == "a\u2028b\x85c\nd" and len(journal.path.read_text().splitlines()) == 2
+    assert [row["step"] for row in keep_lines(journal)] == [1, 2]
+    append_json_lines(journal, [{"step": 3}])
+    assert [row["step"] for row in keep_lines(journal, lambda row: row["step"] != 2)] == [1, 3]
+    assert read_json_lines(journal)[0]["text"] == "a\u2028b\x85c\nd" and len(journal.read_text().splitlines()) == 2

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from distillaw.errors import ConfigError, DivergedError
 from distillaw.instruct.spec import SftSpec
 from distillaw.instruct.stages import run_sft
-from distillaw.instruct.start import RowLog
+from distillaw.runs.files import read_json_lines
 from distillaw.runs.paired import read_scores
 from distillaw.runs.store import RunFolder
 from in_fork import Forked
@@ -199,7 +199,7 @@ def test_a_killed_run_goes_on_to_the_same_end(model, chats, tmp_path, more):
     for name, tensor in weights(tmp_path / "whole" / "model").items():
         torch.testing.assert_close(weights(out / "model")[name], tensor, rtol=1e-5, atol=1e-7)
     logged = [
-        [row["loss"] for row in RowLog(folder / "metrics.jsonl").rows() if "loss" in row]
+        [row["loss"] for row in read_json_lines(folder / "metrics.jsonl") if "loss" in row]
         for folder in (out, tmp_path / "whole")
     ]
     assert logged[0] == pytest.approx(logged[1], rel=1e-5)

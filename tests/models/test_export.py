@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillaw.errors import RunError
 from distillaw.models import export
-from distillaw.models.export import ModelCard, export_model
+from distillaw.models.export import export_model, model_card
 from distillaw.runs.places import MARK, claim_folder
 
 RESULT = {
@@ -39,35 +39,20 @@ RESULT = {
     "vocab_size": 270,
     "context": 64,
 }
-SPEC = {
-    "recipe": {
-        "context": 64,
-        "warmup_tokens": 10_000,
-        "cooldown": 0.2,
-        "temperature": 1.0,
-        "distill_weight": 1.0,
-    }
-}
-MANIFEST = {
-    "spec": {"corpus": "hub:owner/corpus"},
-    "data_hash": "050b92de84",
-    "tokenizer_hash": "fca9bc2d6d6b62cf",
-}
+RECIPE = {"context": 64, "warmup_tokens": 10_000, "cooldown": 0.2, "temperature": 1.0, "distill_weight": 1.0}
+SPEC = {"recipe": RECIPE}
+HASHES = {"data_hash": "050b92de84", "tokenizer_hash": "fca9bc2d6d6b62cf"}
+MANIFEST = {"spec": {"corpus": "hub:owner/corpus"}, **HASHES}
 
 
-def card(**changes) -> ModelCard:
-    given = {
-        "result": RESULT,
-        "spec": SPEC,
-        "manifest": MANIFEST,
-        "command": "distillaw study run study.toml",
-    }
-    return ModelCard(**(given | changes))
+def card(**changes) -> str:
+    given = {"result": RESULT, "spec": SPEC, "manifest": MANIFEST, "command": "distillaw study run study.toml"}
+    return model_card(**(given | changes))
 
 
 def test_an_export_gives_identical_logits_and_generates_text(family, random_model, tokenizer, tmp_path):
     model = random_model(family)
-    export_model(model, tokenizer, tmp_path, card().text())
+    export_model(model, tokenizer, tmp_path, card())
     loaded, words = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
     ids = torch.arange(30).unsqueeze(0)
     with torch.no_grad():
@@ -81,7 +66,7 @@ def test_an_export_gives_identical_logits_and_generates_text(family, random_mode
 
 
 def test_the_folder_holds_what_the_hub_expects_and_nothing_else(random_model, tokenizer, tmp_path):
-    export_model(random_model("llama"), tokenizer, tmp_path, card().text())
+    export_model(random_model("llama"), tokenizer, tmp_path, card())
     assert {file.name for file in tmp_path.iterdir()} - {MARK} == {
         "README.md",
         "config.json",
@@ -102,7 +87,7 @@ def test_the_folder_holds_what_the_hub_expects_and_nothing_else(random_model, to
 
 def test_the_front_matter_is_what_the_hub_reads(tmp_path):
     file = tmp_path / "README.md"
-    file.write_text(card(license="apache-2.0", languages=("en",)).text(), encoding="utf-8")
+    file.write_text(card(license="apache-2.0", languages=("en",)), encoding="utf-8")
     data = HubCard.load(file).data
     assert (data.library_name, data.pipeline_tag, data.license) == (
         "transformers",
@@ -116,7 +101,7 @@ def test_the_front_matter_is_what_the_hub_reads(tmp_path):
 
 
 def test_the_text_states_figures_and_limits():
-    text = card().text()
+    text = card()
     for said in (
         "3.3750 ± 0.0306 nats/token",
         "2.31e11 FLOP",
@@ -138,14 +123,14 @@ def test_a_model_trained_alone_has_no_teacher_in_its_card():
         "teacher_params": None,
         "teacher_tokens": None,
     }
-    text = card(result=alone, license="mit").text()
+    text = card(result=alone, license="mit")
     assert "trained on text alone" in text
     assert "knowledge-distillation" not in text
     assert "No licence is stated" not in text
 
 
 def test_a_private_path_of_the_teacher_stays_private():
-    text = card(result=RESULT | {"teacher_run": "/home/someone/secret/SmolLM2", "teacher_tokens": None}).text()
+    text = card(result=RESULT | {"teacher_run": "/home/someone/secret/SmolLM2", "teacher_tokens": None})
     assert "distilled from `SmolLM2`" in text
     assert "someone" not in text
 
@@ -153,7 +138,7 @@ def test_a_private_path_of_the_teacher_stays_private():
 def test_a_state_dict_is_written_instead_of_the_modules_own_weights(random_model, tokenizer, tmp_path):
     model = random_model("llama")
     doubled = {name: 2 * tensor for name, tensor in model.state_dict().items()}
-    export_model(model, tokenizer, tmp_path, card().text(), state_dict=doubled)
+    export_model(model, tokenizer, tmp_path, card(), state_dict=doubled)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert torch.equal(loaded.lm_head.weight, 2 * model.lm_head.weight)
 
@@ -162,14 +147,14 @@ def test_an_export_that_fails_leaves_the_earlier_one_and_other_files(random_mode
     first = random_model("llama")
     claim_folder(tmp_path)
     (tmp_path / "result.json").write_text("{}")
-    export_model(first, tokenizer, tmp_path, card().text())
+    export_model(first, tokenizer, tmp_path, card())
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(export, "write_json", full)
     with pytest.raises(RunError, match="No space left"):
-        export_model(random_model("llama", num_hidden_layers=1), tokenizer, tmp_path, card().text())
+        export_model(random_model("llama", num_hidden_layers=1), tokenizer, tmp_path, card())
     assert AutoModelForCausalLM.from_pretrained(tmp_path).config.num_hidden_layers == 2
     assert (tmp_path / "result.json").exists()
     assert not list(tmp_path.glob(".*.tmp"))
@@ -190,7 +175,7 @@ def test_an_export_killed_while_moving_does_not_load_and_is_done_again(
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", dying)
         with pytest.raises(KeyboardInterrupt):
-            export_model(model, tokenizer, tmp_path, card().text())
+            export_model(model, tokenizer, tmp_path, card())
     assert not (tmp_path / "config.json").exists()
-    export_model(model, tokenizer, tmp_path, card().text())
+    export_model(model, tokenizer, tmp_path, card())
     assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path).lm_head.weight, model.lm_head.weight)

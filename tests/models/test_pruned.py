@@ -123,7 +123,7 @@ def test_too_little_text_for_the_windows_is_said(teacher, tmp_path):
     assert done.returncode == 1 and "has 64 tokens; give more or longer text" in done.stderr
     for context in (1, 100_000):
         done = pruned(teacher, tmp_path / "no", "--keep", 0.5, context=context)
-        assert done.returncode == 2 and "a window has 2 to 128 tokens" in done.stderr
+        assert done.returncode == 2 and "a window has at least 2 tokens" in done.stderr
 
 
 def test_damaged_weights_and_a_folder_that_cannot_be_are_said_before_the_work(teacher, tmp_path):

@@ -157,7 +157,7 @@ def test_a_dry_run_writes_nothing(model, foreign, tmp_path):
         (("extend", "--text", "sotu"), "--pieces 8000"),
         (("extend", "--text", "sotu", "--pieces", 0), "--pieces: got '0'"),
         (("extend", "--text", "sotu", "--pieces", 8, "--chinese"), "--from TOKENIZER"),
-        (("extend", "--text", "sotu", "--pieces", 8, "--context", 4096), "sees 1 to 128 tokens"),
+        (("extend", "--text", "sotu", "--pieces", 8, "--context", 4096), "sees 128 tokens at most"),
         (("extend", "--text", "sotu", "--pieces", 8, "--multiple", 0), "--multiple 0"),
         (("trim", "--text", "sotu", "--max-bytes", "1M", "--keep", 3), "257 added tokens and bytes stay"),
         (("trim", "--text", "sotu", "--keep", 300, "--min-count", 2), "both say what stays"),

@@ -5,17 +5,18 @@ whether T^2), the contract here says what its present release does, so that a ch
 stands in docs/audit.md.
 """
 
-import functools
 import importlib
 import importlib.util
 from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from distillaw.audit.contract import Contract, DeclaredLoss, DeclaredTarget, Training, checked
 from distillaw.audit.findings import Findings
-from distillaw.audit.losses import audit_loss
+from distillaw.audit.losses import HIDDEN, audit_loss
 from distillaw.audit.probes import make_samples
 from distillaw.audit.targets import load
 from distillaw.errors import ConfigError
@@ -38,6 +39,11 @@ def plain_objective(**fields: Any) -> DeclaredLoss:
     return DeclaredLoss(**(plain | fields))
 
 
+def own_names(*roles: str) -> dict[str, str]:
+    """Arguments that are called what they are."""
+    return dict(zip(roles, roles, strict=True))
+
+
 def loss_findings(
     function: Callable[..., Any], objective: DeclaredLoss, arguments: dict[str, str], **target: Any
 ) -> Findings:
@@ -51,21 +57,14 @@ def own_loss() -> list[Findings]:
     """`distillaw.distillation_loss` under every divergence, and towards a truncated teacher."""
     from distillaw.distill.losses import distillation_loss
 
-    def loss(
-        student_hidden: torch.Tensor,
-        student_head: torch.Tensor,
-        teacher_hidden: torch.Tensor,
-        teacher_head: torch.Tensor,
-        labels: torch.Tensor,
-        **options: Any,
-    ) -> torch.Tensor:
-        return distillation_loss(
-            student_hidden, student_head, labels, teacher_hidden=teacher_hidden, teacher_head=teacher_head, **options
-        )
+    def loss(student_hidden, student_head, teacher_hidden, teacher_head, labels, **options):
+        teacher = {"teacher_hidden": teacher_hidden, "teacher_head": teacher_head}
+        return distillation_loss(student_hidden, student_head, labels, **teacher, **options)
 
-    arguments = {name: name for name in ("student_hidden", "student_head", "teacher_hidden", "teacher_head", "labels")}
-    arguments |= {name: name for name in ("temperature", "beta", "skew", "top_k", "distill_weight", "ignore_index")}
+    arguments = own_names(*HIDDEN, "labels", "temperature", "beta", "skew", "top_k", "distill_weight", "ignore_index")
     arguments |= {"chunk": "chunk_tokens", "num_tokens": "num_tokens", "vocab_size": "vocab_size"}
+    shared = {"temperature": 2.0, "temperature_squared": True, "distill_weight": 0.5, "hard_weight": 0.5}
+    shared |= {"weights_add_up": True, "vocabulary": "cut-both", "reduction": "given", "beta": 0.5, "skew": 0.1}
     found = []
     for fields in (
         {},
@@ -75,14 +74,9 @@ def own_loss() -> list[Findings]:
         {"divergence": "skew-reverse-kl", "skew": 0.1},
         {"top_k": 4, "top_k_rule": "renormalised"},
     ):
-        shared = {"temperature": 2.0, "temperature_squared": True, "distill_weight": 0.5, "hard_weight": 0.5}
-        more = {"weights_add_up": True, "vocabulary": "cut-both", "reduction": "given", "beta": 0.5, "skew": 0.1}
         options = {"divergence": fields.get("divergence", "forward-kl")}
-        found.append(
-            loss_findings(
-                loss, plain_objective(**(shared | more | fields)), arguments, options=options, dtype="bfloat16"
-            )
-        )
+        objective = plain_objective(**(shared | fields))
+        found.append(loss_findings(loss, objective, arguments, options=options, dtype="bfloat16"))
     return found
 
 
@@ -163,23 +157,11 @@ def _engine(student: Any, teacher: Any, samples: list[dict[str, Any]], accumulat
 class _AsModel(torch.nn.Module):
     """A probe under the few names by which the engine knows a model."""
 
-    def __init__(self, probe: torch.nn.Module) -> None:
+    def __init__(self, probe: Any) -> None:
         super().__init__()
-        self.base_model, self.config = probe, _Config()
-
-    def get_input_embeddings(self) -> Any:
-        return self.base_model.model
-
-    def get_output_embeddings(self) -> Any:
-        return self.base_model.lm_head
-
-
-class _Config:
-    def __init__(self) -> None:
-        self.model_type = "probe"
-
-    def get_text_config(self) -> "_Config":
-        return self
+        self.base_model, self.config = probe, SimpleNamespace(model_type="probe")
+        self.config.get_text_config = lambda: self.config
+        self.get_input_embeddings, self.get_output_embeddings = (lambda: probe.model), (lambda: probe.lm_head)
 
 
 def imported(module: str, name: str, adapter: str) -> Any:
@@ -194,26 +176,18 @@ def imported(module: str, name: str, adapter: str) -> Any:
         raise ConfigError(f"audit {adapter}: {module}.{name} cannot be imported ({error}); install it first") from None
 
 
-def trl_gkd() -> list[Findings]:
-    """TRL's GKD loss, at its two ends and between."""
-    return _jsd_ends(imported("trl.experimental.gkd.gkd_trainer", "GKDTrainer", "trl-gkd"))
+def _at_three_betas(
+    loss: Callable[..., Any], arguments: dict[str, str], fields: dict[str, Any], **target: Any
+) -> list[Findings]:
+    """A generalised JSD between its ends and at both."""
+    objectives = [plain_objective(divergence="jsd", beta=beta, **fields) for beta in (0.2, 0.0, 1.0)]
+    return [loss_findings(loss, objective, arguments, dtype="bfloat16", **target) for objective in objectives]
 
 
-def trl_gold() -> list[Findings]:
-    """TRL's GOLD trainer has a loss of its own for teachers of the same tokenizer; likewise."""
-    return _jsd_ends(imported("trl.experimental.gold.gold_trainer", "GOLDTrainer", "trl-gold"))
-
-
-def _jsd_ends(trainer: Any) -> list[Findings]:
-    return [
-        loss_findings(
-            trainer.generalized_jsd_loss,
-            plain_objective(divergence="jsd", beta=beta, reduction="given"),
-            {"beta": "beta"},
-            dtype="bfloat16",
-        )
-        for beta in (0.2, 0.0, 1.0)
-    ]
+def trl_jsd(kind: str) -> list[Findings]:
+    """TRL's GKD loss, and the one that its GOLD trainer has of its own for teachers of the same tokenizer."""
+    trainer = imported(f"trl.experimental.{kind}.{kind}_trainer", f"{kind.upper()}Trainer", f"trl-{kind}")
+    return _at_three_betas(trainer.generalized_jsd_loss, {"beta": "beta"}, {"reduction": "given"})
 
 
 def trl_gkd_trainer() -> list[Findings]:
@@ -238,33 +212,16 @@ def trl_distillation() -> list[Findings]:
     fused = imported("trl.trainer.distillation_trainer", "_chunked_divergence_loss", "trl-distillation")
 
     def loss(student_hidden, student_head, teacher_hidden, teacher_head, mask, num_tokens, beta, temperature):
-        return fused(
-            student_hidden,
-            teacher_hidden,
-            student_head,
-            teacher_head,
-            mask,
-            beta,
-            num_items_in_batch=num_tokens,
-            temperature=temperature,
-        )[0]
+        rows = (student_hidden, teacher_hidden, student_head, teacher_head, mask, beta)
+        return fused(*rows, num_items_in_batch=num_tokens, temperature=temperature)[0]
 
-    names = ("student_hidden", "student_head", "teacher_hidden", "teacher_head", "mask", "num_tokens", "beta")
-    arguments = {name: name for name in (*names, "temperature")}
-    return [
-        loss_findings(
-            loss,
-            plain_objective(divergence="jsd", beta=beta, reduction="given", temperature=2.0),
-            arguments,
-            dtype="bfloat16",
-        )
-        for beta in (0.2, 0.0, 1.0)
-    ]
+    arguments = own_names(*HIDDEN, "mask", "num_tokens", "beta", "temperature")
+    return _at_three_betas(loss, arguments, {"reduction": "given", "temperature": 2.0})
 
 
 def liger_jsd() -> list[Findings]:
     """Liger's chunked JSD, uncompiled."""
-    loss = imported("liger_kernel.chunked_loss", "LigerFusedLinearJSDLoss", "liger-jsd")
+    kernel = imported("liger_kernel.chunked_loss", "LigerFusedLinearJSDLoss", "liger-jsd")
 
     def fused(
         student_hidden,
@@ -272,40 +229,18 @@ def liger_jsd() -> list[Findings]:
         teacher_hidden,
         teacher_head,
         labels,
-        beta,
-        temperature,
-        chunk,
-        ignore_index,
         hard_weight,
         distill_weight,
+        chunk,
+        **options,
     ):
-        module = loss(
-            weight_hard_loss=hard_weight,
-            weight_soft_loss=distill_weight,
-            beta=beta,
-            temperature=temperature,
-            chunk_size=chunk,
-            ignore_index=ignore_index,
-            compiled=False,
-        )
+        weights = {"weight_hard_loss": hard_weight, "weight_soft_loss": distill_weight}
+        module = kernel(**weights, chunk_size=chunk, compiled=False, **options)
         return module(student_hidden, student_head, teacher_hidden, teacher_head, labels)
 
-    names = (
-        "student_hidden",
-        "student_head",
-        "teacher_hidden",
-        "teacher_head",
-        "labels",
-        "beta",
-        "temperature",
-        "chunk",
-    )
-    arguments = {name: name for name in (*names, "ignore_index", "hard_weight", "distill_weight")}
-    objective = {"divergence": "jsd", "temperature": 2.0, "distill_weight": 0.5, "hard_weight": 0.5}
-    return [
-        loss_findings(fused, plain_objective(**objective, beta=beta), arguments, layout="nv", dtype="bfloat16")
-        for beta in (0.2, 0.0, 1.0)
-    ]
+    options = ("beta", "temperature", "ignore_index", "hard_weight", "distill_weight")
+    fields = {"temperature": 2.0, "distill_weight": 0.5, "hard_weight": 0.5}
+    return _at_three_betas(fused, own_names(*HIDDEN, "labels", "chunk", *options), fields, layout="nv")
 
 
 def torchtune_kl() -> list[Findings]:
@@ -333,33 +268,24 @@ def torchtune_kl() -> list[Findings]:
     return found
 
 
-def axolotl_kd() -> list[Findings]:
-    """axolotl's fused loss on top-k rows."""
-    from distillaw.audit.axolotl import kd_loss
-
-    return kd_loss()
-
-
-def axolotl_kd_trainer(way: str) -> list[Findings]:
-    """axolotl's trainer on rows that come one way."""
-    from distillaw.audit.axolotl import kd_trainer
-
-    return kd_trainer(way)
+def _axolotl(name: str, *way: str) -> list[Findings]:
+    """An audit of axolotl.py, which imports transformers."""
+    return getattr(importlib.import_module("distillaw.audit.axolotl"), name)(*way)
 
 
 ADAPTERS: dict[str, Callable[[], list[Findings]]] = {
     "own": own_loss,
     "own-engine": own_engine,
-    "trl-gkd": trl_gkd,
+    "trl-gkd": partial(trl_jsd, "gkd"),
     "trl-gkd-trainer": trl_gkd_trainer,
-    "trl-gold": trl_gold,
+    "trl-gold": partial(trl_jsd, "gold"),
     "trl-distillation": trl_distillation,
     "liger-jsd": liger_jsd,
     "torchtune-kl": torchtune_kl,
-    "axolotl-kd": axolotl_kd,
-    "axolotl-kd-offline": functools.partial(axolotl_kd_trainer, "offline"),
-    "axolotl-kd-vllm": functools.partial(axolotl_kd_trainer, "vllm"),
-    "axolotl-kd-sglang": functools.partial(axolotl_kd_trainer, "sglang"),
+    "axolotl-kd": partial(_axolotl, "kd_loss"),
+    "axolotl-kd-offline": partial(_axolotl, "kd_trainer", "offline"),
+    "axolotl-kd-vllm": partial(_axolotl, "kd_trainer", "vllm"),
+    "axolotl-kd-sglang": partial(_axolotl, "kd_trainer", "sglang"),
 }
 """Name -> audits, one for each setting."""
 

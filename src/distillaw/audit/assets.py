@@ -89,9 +89,8 @@ def _templates(findings: Findings, own: Any, other: Any) -> None:
     ids = [t.apply_chat_template(chat, tokenize=True, return_dict=False) for t in (own, other)]
     if ids[0] != ids[1]:
         first = next((i for i, (a, b) in enumerate(zip(*ids, strict=False)) if a != b), min(map(len, ids)))
-        findings.wrong(
-            "tokenizers", f"the chat templates differ from token {first} on ({len(ids[0])} and {len(ids[1])} tokens)"
-        )
+        says = f"the chat templates differ from token {first} on ({len(ids[0])} and {len(ids[1])} tokens)"
+        findings.wrong("tokenizers", says)
 
 
 def _weights(findings: Findings, folder: Path, declared: str) -> None:
@@ -120,14 +119,10 @@ def audit_store(target: str, contract: Contract) -> Findings:
     Raises:
         ConfigError: nothing there, or rows that cannot be read.
     """
-    findings = Findings(target, "store")
-    path = Path(target)
-    if path.is_dir():
-        _own_store(findings, path, contract)
-    elif path.is_file():
-        _rows(findings, path, contract)
-    else:
+    findings, path = Findings(target, "store"), Path(target)
+    if not path.exists():
         raise ConfigError(f"audit: {path}: no such store")
+    (_own_store if path.is_dir() else _rows)(findings, path, contract)
     return findings
 
 
@@ -182,27 +177,20 @@ def _rows(findings: Findings, path: Path, contract: Contract) -> None:
             break
     t = float(contract.assets.get("temperature", 1.0))
     model = AutoModelForCausalLM.from_pretrained(str(_needed(contract, "teacher"))).eval()
-    fresh = []
     with torch.no_grad():
-        for row in rows:
-            fresh.append(model(input_ids=torch.tensor([row["input_ids"]])).logits[0].double())
+        fresh = [model(input_ids=torch.tensor([row["input_ids"]])).logits[0].double() for row in rows]
     stored = [(torch.tensor(r["token_ids"]), torch.tensor(r["logprobs"], dtype=torch.float64)) for r in rows]
     if (gap := _gap(stored, fresh, t)) <= _CLOSE:
         findings.right("store", f"{len(rows)} rows asked again, log-probabilities off by {gap:.2g} nats on average")
         return
-    tries = [(f"they are of {s:+d} positions", _gap(stored, fresh, t, step=s)) for s in (-2, -1, 1, 2)]
-    turned = fresh[1:] + fresh[:1]
-    tries += [
-        ("they are of the next row", _gap(stored, turned, t)),
-        ("they are of the row before", _gap(stored, fresh[-1:] + fresh[:-1], t)),
-    ]
-    tries += [
-        (f"their temperature is {x:g}, declared: {t:g}", _gap(stored, fresh, x))
-        for x in (0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0)
-        if x != t
-    ]
-    tries += [("they are renormalised over the stored ids", _gap(stored, fresh, t, renormalised=True))]
-    says, best = min(tries, key=lambda each: each[1])
+    tries = {f"they are of {s:+d} positions": _gap(stored, fresh, t, step=s) for s in (-2, -1, 1, 2)}
+    tries["they are of the next row"] = _gap(stored, fresh[1:] + fresh[:1], t)
+    tries["they are of the row before"] = _gap(stored, fresh[-1:] + fresh[:-1], t)
+    for other in (0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0):
+        if other != t:
+            tries[f"their temperature is {other:g}, declared: {t:g}"] = _gap(stored, fresh, other)
+    tries["they are renormalised over the stored ids"] = _gap(stored, fresh, t, renormalised=True)
+    says, best = min(tries.items(), key=lambda each: each[1])
     known = f": {says}" if best <= _CLOSE else "; neither shifts, rows, temperatures nor renormalising explain it"
     findings.wrong("store", f"log-probabilities are off by {gap:.3g} nats on average{known}")
 
@@ -219,11 +207,8 @@ def _gap(
     total, count = 0.0, 0
     for (ids, values), z in zip(stored, logits, strict=True):
         fresh = (z / temperature).log_softmax(-1)
-        length = min(len(ids), len(fresh))
-        here = range(max(0, -step), min(length, len(fresh) - step))
+        here = range(max(0, -step), min(len(ids), len(fresh), len(fresh) - step))
         at = torch.tensor(list(here), dtype=torch.int64)
-        if not len(at):
-            continue
         got = fresh[at + step].gather(-1, ids[at])
         got = got.log_softmax(-1) if renormalised else got
         total += float((got - values[at]).abs().sum())

@@ -6,19 +6,20 @@ as vLLM's and SGLang's do, from the probe teacher. What was found stands in docs
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
+from json import dumps
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from distillaw.audit.adapters import imported, loss_findings, plain_objective
+from distillaw.audit.adapters import imported, loss_findings, own_names, plain_objective
 from distillaw.audit.contract import Contract, DeclaredTarget, Training, checked
 from distillaw.audit.findings import Findings
 from distillaw.audit.loops import LoopTrace, audit_runs
+from distillaw.audit.losses import HIDDEN
 from distillaw.audit.probes import Sample
-from distillaw.audit.trainers import ProbeForCausalLM, TrainerTarget, probe_configs, tiny_tokenizer
+from distillaw.audit.trainers import TrainerTarget, open_probes, tiny_tokenizer
 
 _PLUGIN = "axolotl.integrations.kd"
 _K = 8
@@ -44,40 +45,21 @@ def kd_loss() -> list[Findings]:
         chunk,
         normalize_topk,
     ):
-        fused = kernel(
-            hard_weight,
-            distill_weight,
-            temperature,
-            beta,
-            compiled=False,
-            chunk_size=chunk,
-            compute_ce_loss=bool(hard_weight),
-            normalize_topk=normalize_topk,
-        )
+        how = {"compiled": False, "chunk_size": chunk, "compute_ce_loss": bool(hard_weight)}
+        fused = kernel(hard_weight, distill_weight, temperature, beta, **how, normalize_topk=normalize_topk)
         rows = ((teacher_hidden @ teacher_head.T) / temperature).log_softmax(-1).topk(top_k)
         kept = mask[..., None].expand_as(rows.indices)
         total = fused(student_head, student_hidden, rows.indices, rows.values.log_softmax(-1), kept, labels)
         return total / num_tokens
 
-    names = ("student_hidden", "student_head", "teacher_hidden", "teacher_head", "labels", "mask", "num_tokens")
-    roles = (*names, "temperature", "beta", "distill_weight", "hard_weight", "top_k", "chunk")
+    options = ("temperature", "beta", "distill_weight", "hard_weight", "top_k", "chunk")
+    arguments = own_names(*HIDDEN, "labels", "mask", "num_tokens", *options)
+    shared = {"temperature": 2.0, "temperature_squared": True, "distill_weight": 0.9, "hard_weight": 0.1}
+    shared |= {"reduction": "given", "mask": "given", "shift": "inside"}
     found = []
     for rule, beta in (("renormalised", 0.0), ("subset", 0.0), ("subset", 0.2), ("subset", 1.0)):
-        objective = plain_objective(
-            divergence="jsd",
-            beta=beta,
-            temperature=2.0,
-            temperature_squared=True,
-            distill_weight=0.9,
-            hard_weight=0.1,
-            reduction="given",
-            mask="given",
-            shift="inside",
-            top_k=4,
-            top_k_rule=rule,
-        )
-        options = {"normalize_topk": rule == "subset"}
-        found.append(loss_findings(loss, objective, {role: role for role in roles}, options=options))
+        objective = plain_objective(divergence="jsd", beta=beta, **shared, top_k=4, top_k_rule=rule)
+        found.append(loss_findings(loss, objective, arguments, options={"normalize_topk": rule == "subset"}))
     return found
 
 
@@ -113,7 +95,7 @@ class _StoredRows(TrainerTarget):
         # a prompt without an answer has no rows to store
         self.samples = [s for s in self.samples if len(s.ids) > s.prompt]
         self.samples = self.samples[: len(self.samples) // 2 * 2]
-        self.table = ProbeForCausalLM(probe_configs(self)[1]).probe.table()
+        self.table = open_probes(self)[1].probe.table()
         self.collator: Any = None
 
     def run(self, *, samples: Sequence[Sample] | None = None, **roles: Any) -> LoopTrace:
@@ -170,8 +152,5 @@ class _StoredRows(TrainerTarget):
                 listed = [[[v, t, None] for v, t in zip(*place, strict=True)] for place in places]
                 answers.append({"meta_info": {"input_top_logprobs": [None, *listed]}})
         whole: Any = {"choices": answers} if self.way == "vllm" else answers
-        return SimpleNamespace(raise_for_status=lambda: None, json=lambda: whole, content=_dumped(whole))
-
-
-def _dumped(value: Any) -> bytes:
-    return json.dumps(value).encode()
+        content = dumps(whole).encode()
+        return SimpleNamespace(raise_for_status=lambda: None, json=lambda: whole, content=content)

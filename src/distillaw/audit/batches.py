@@ -5,7 +5,7 @@ told whose it is. Shape suffixes: B row, T position, V vocabulary.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -62,9 +62,7 @@ class Batch:
 
     def pick(self, rows: Sequence[int]) -> "Batch":
         """Some of the rows, in this order."""
-        index = torch.tensor(list(rows))
-        fields = {name: getattr(self, name)[index] for name in self.__dataclass_fields__}
-        return Batch(**fields)
+        return Batch(**{name: getattr(self, name)[list(rows)] for name in self.__dataclass_fields__})
 
     def padded(self, more: int, *, seed: int = 7) -> "Batch":
         """The same with pads at the right, whose logits are noise."""
@@ -79,20 +77,12 @@ class Batch:
             )
             return torch.cat([x, tail], 1)
 
-        return Batch(
-            student=longer(self.student, 0),
-            teacher=longer(self.teacher, 0),
-            ids=longer(self.ids, 0),
-            targets=longer(self.targets, -100),
-            real=longer(self.real, False),
-            prompts=self.prompts,
-        )
+        tails = {"student": 0, "teacher": 0, "ids": 0, "targets": -100, "real": False}
+        return replace(self, **{name: longer(getattr(self, name), value) for name, value in tails.items()})
 
     def with_logits(self, student: torch.Tensor, teacher: torch.Tensor) -> "Batch":
         """Other logits, the same tokens."""
-        return Batch(
-            student=student, teacher=teacher, ids=self.ids, targets=self.targets, real=self.real, prompts=self.prompts
-        )
+        return replace(self, student=student, teacher=teacher)
 
 
 def make_batch(

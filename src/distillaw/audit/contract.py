@@ -13,31 +13,39 @@ from typing import Any
 from distillaw.errors import ConfigError
 from distillaw.runs.config import check_choice, from_table, read_toml
 
-KINDS = ("loss", "loop", "trainer", "script", "store", "tokenizers")
-DIVERGENCES = (
-    "forward-kl",
-    "reverse-kl",
-    "jsd",
-    "skew-kl",
-    "skew-reverse-kl",
-    "symmetric-kl",
-    "tvd",
-    "mse-logits",
-    "mse-probs",
-    "none",
+_REDUCTIONS = ("token-mean", "sequence-mean", "sum", "row-mean", "position-mean", "constant", "given")
+_DIVERGENCES = (
+    *("forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "symmetric-kl"),
+    *("tvd", "mse-logits", "mse-probs", "none"),
 )
-REDUCTIONS = ("token-mean", "sequence-mean", "sum", "row-mean", "position-mean", "constant", "given")
-_CHOICES = {
-    "shift": ("inside", "outside"),
-    "mask": ("labels", "attention", "all", "given"),
-    "top_k_rule": ("", "renormalised", "zero", "subset", "tail"),
-    "top_k_of": ("teacher", "student"),
-    "clip_rule": ("", "entry", "token"),
-    "vocabulary": ("same", "cut", "cut-both"),
-    "reported": ("objective", "cross-entropy", "other"),
-    "empty_rows": ("skip", "count"),
-    "nothing_counts": ("zero",),
-    "sampled": ("", "labels", "inside"),
+_CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
+    "target": {
+        "kind": ("loss", "loop", "trainer", "script", "store", "tokenizers"),
+        "layout": ("btv", "nv"),
+        "dtype": ("float64", "float32", "bfloat16"),
+    },
+    "training": {
+        "schedule": ("constant", "linear", "cosine"),
+        "counts": ("updates", "micro-steps"),
+        "last_window": ("step", "drop"),
+        "ranks": ("", "data", "tensor"),
+        "per": ("update", "micro-batch"),
+    },
+    "objective": {
+        "reduction": _REDUCTIONS,
+        "hard_reduction": ("", *_REDUCTIONS),
+        "divergence": _DIVERGENCES,
+        "shift": ("inside", "outside"),
+        "mask": ("labels", "attention", "all", "given"),
+        "top_k_rule": ("", "renormalised", "zero", "subset", "tail"),
+        "top_k_of": ("teacher", "student"),
+        "clip_rule": ("", "entry", "token"),
+        "vocabulary": ("same", "cut", "cut-both"),
+        "reported": ("objective", "cross-entropy", "other"),
+        "empty_rows": ("skip", "count"),
+        "nothing_counts": ("zero",),
+        "sampled": ("", "labels", "inside"),
+    },
 }
 
 
@@ -46,7 +54,7 @@ class DeclaredLoss:
     """The loss: distill_weight T^2 D(p, q) + hard_weight CE + z_weight (log sum exp)^2, reduced over what counts."""
 
     divergence: str | None = None
-    """A name of `DIVERGENCES`, or `file.py:function` of (log p, log q), both (N, V), that gives (N,)."""
+    """A name (see `_DIVERGENCES`), or `file.py:function` of (log p, log q), both (N, V), that gives (N,)."""
     beta: float | None = None
     """jsd: beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q, its ends the KLs; symmetric-kl: beta of
     the forward KL, the rest of the reverse."""
@@ -195,9 +203,8 @@ class Contract:
         missing = [f"objective.{name}" for name in needed if getattr(o, name) is None]
         missing += ["objective.top_k_rule"] if o.top_k and not o.top_k_rule else []
         missing += ["objective.clip_rule"] if o.clip and not o.clip_rule else []
-        missing += (
-            ["objective.denominator"] if "constant" in (o.reduction, o.hard_reduction) and not o.denominator else []
-        )
+        divides = "constant" in (o.reduction, o.hard_reduction)
+        missing += ["objective.denominator"] if divides and not o.denominator else []
         if self.target.kind in ("loop", "trainer", "script"):
             missing += [f"training.{name}" for name in ("accumulation", "per") if getattr(self.training, name) is None]
         return missing
@@ -221,7 +228,11 @@ def checked(contract: Contract, where: str = "contract") -> Contract:
         ConfigError: as of `read_contract`.
     """
     o = contract.objective
-    _check_words(contract, where)
+    for table, fields in _CHOICES.items():
+        for name, known in fields.items():
+            value = getattr(getattr(contract, table), name)
+            if value is not None and not (name == "divergence" and ":" in value):
+                check_choice(f"{where}: {table}.{name}", value, known)
     for name in ("temperature", "teacher_temperature", "hard_temperature"):
         if (value := getattr(o, name)) is not None and not 0 < value < float("inf"):
             raise ConfigError(f"{where}: objective.{name} = {value} must be above 0")
@@ -244,81 +255,5 @@ def checked(contract: Contract, where: str = "contract") -> Contract:
     return dataclasses.replace(contract, objective=filled)
 
 
-def _check_words(contract: Contract, where: str) -> None:
-    o, target, training = contract.objective, contract.target, contract.training
-    for name, value, known in (
-        ("target.kind", target.kind, KINDS),
-        ("target.layout", target.layout, ("btv", "nv")),
-        ("target.dtype", target.dtype, ("float64", "float32", "bfloat16")),
-        ("training.schedule", training.schedule, ("constant", "linear", "cosine")),
-        ("training.counts", training.counts, ("updates", "micro-steps")),
-        ("training.last_window", training.last_window, ("step", "drop")),
-        ("training.ranks", training.ranks, ("", "data", "tensor")),
-        ("training.per", training.per, ("update", "micro-batch")),
-        ("objective.reduction", o.reduction, REDUCTIONS),
-        ("objective.hard_reduction", o.hard_reduction or None, REDUCTIONS),
-        ("objective.divergence", None if ":" in (o.divergence or "") else o.divergence, DIVERGENCES),
-        *((f"objective.{name}", getattr(o, name), known) for name, known in _CHOICES.items()),
-    ):
-        if value is not None:
-            check_choice(f"{where}: {name}", value, known)
-
-
-TEMPLATE = """\
-# What the target is declared to compute. `distillaw audit TARGET --contract THIS_FILE`
-[target]
-kind = "loss"              # loss | loop | trainer | script | store | tokenizers
-# layout = "btv"           # btv (batch, time, vocabulary) | nv (flattened, labels moved outside)
-# returns = "loss"         # key or attribute, where not the loss itself is returned
-# dtype = "bfloat16"       # float64 | float32 | bfloat16: the lowest type of logits in which it is meant to be exact
-# tolerance = 2e-5         # of gradients, relative to the largest
-
-[target.arguments]         # role = "the target's own name of it"; only roles named here are varied
-# student_logits = "student_logits"
-# teacher_logits = "teacher_logits"
-# labels = "labels"
-# temperature = "temperature"
-# distill_weight = "alpha" # what is passed is objective.distill_weight
-# beta = "beta"
-# num_tokens = "num_items_in_batch"
-# chunk = "chunk_size"
-
-[target.options]           # passed as they are
-
-[objective]                # loss = distill_weight T^2 D + hard_weight CE, reduced over what counts
-divergence = "forward-kl"  # forward-kl reverse-kl jsd skew-kl skew-reverse-kl symmetric-kl tvd mse-logits mse-probs
-#                            none, or "file.py:function" of (log p, log q)
-# beta = 0.5               # jsd: beta KL(p||m) + (1-beta) KL(q||m), m = beta p + (1-beta) q
-# skew = 0.1
-temperature = 2.0
-temperature_squared = true # the divergence is multiplied by T^2
-distill_weight = 0.5
-hard_weight = 0.5
-# weights_add_up = true    # where one of them is an option of the target: the other follows
-reduction = "token-mean"   # token-mean sequence-mean sum row-mean position-mean constant given
-mask = "labels"            # labels attention all given: where the divergence counts
-shift = "inside"           # inside: the target moves labels by one; outside: they come moved
-# top_k = 8
-# top_k_rule = "tail"      # renormalised zero subset tail
-# clip = 0.05
-# clip_rule = "entry"      # entry token
-# vocabulary = "cut"       # heads of unequal size: same (not meant to work) | cut (divergence) | cut-both
-# nothing_counts = "zero"  # a batch without a counted token gives 0, not NaN; without this line it is only noted
-# reported = "objective"   # objective cross-entropy other: what the returned value is
-# empty_rows = "skip"      # skip count: rows without a counted token in sequence-mean and row-mean
-# sampled = "labels"       # labels inside: an estimator, whose expected gradient is held against the closed form
-
-[training]                 # of a loop, a trainer or a script
-# accumulation = 4         # micro-batches of an update
-# per = "update"           # update | micro-batch: what the reduction goes over
-# lr = 0.5
-# schedule = "constant"    # constant linear cosine
-# warmup = 0
-# counts = "updates"       # updates | micro-steps
-# clip_norm = 0.0
-# weight_decay = 0.0
-# decays_norms = true      # vectors decay too
-# last_window = "step"     # step | drop: an incomplete window at the end of an epoch
-# shuffles = false
-# ranks = "data"           # data | tensor: run on two gloo ranks
-"""
+TEMPLATE = Path(__file__).with_name("contract.toml").read_text(encoding="utf-8")
+"""To fill in."""

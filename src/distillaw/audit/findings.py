@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from distillaw.table import Table, text
@@ -38,19 +38,7 @@ PROPERTIES: dict[str, str] = {
     "tokenizers": "both tokenizers give each token the same id",
 }
 """Property -> what holds where it is right."""
-LOOP_PROPERTIES = (
-    "accumulation",
-    "teacher-state",
-    "student-state",
-    "schedule",
-    "optimizer",
-    "data",
-    "cache",
-    "packing",
-    "resume",
-    "distributed",
-    "generation",
-)
+LOOP_PROPERTIES = tuple(PROPERTIES)[list(PROPERTIES).index("accumulation") : list(PROPERTIES).index("store")]
 """Those of what surrounds a loss."""
 GENERATION = "nothing is sampled here: answers are given, and what decides which and when they stop is not run"
 VERDICTS = ("wrong", "differs", "right", "not-testable")
@@ -83,12 +71,7 @@ class Observation:
 
     def to_json(self) -> dict[str, Any]:
         """What is known."""
-        found: dict[str, Any] = {"says": self.says}
-        if self.case:
-            found["case"] = self.case
-        if self.example:
-            found["example"] = dict(self.example)
-        return found
+        return {key: value for key, value in asdict(self).items() if value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +139,8 @@ class Findings:
             for name, asks in PROPERTIES.items()
         ]
         counts = {verdict: sum(p["verdict"] == verdict for p in properties) for verdict in VERDICTS}
-        return {
-            "target": self.target,
-            "kind": self.kind,
-            "properties": properties,
-            "counts": counts,
-            "notes": self.notes,
-        }
+        about = {"target": self.target, "kind": self.kind}
+        return about | {"properties": properties, "counts": counts, "notes": self.notes}
 
 
 def finding_table(answer: Mapping[str, Any], *, verdicts: Iterable[str] = VERDICTS) -> Table:

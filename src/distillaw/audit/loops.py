@@ -6,6 +6,7 @@ a stop and a resume, and on two ranks are held against the plain one.
 """
 
 import copy
+import itertools
 import math
 import tempfile
 from collections import Counter
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from distillaw.audit.contract import Contract, Training
@@ -35,41 +37,27 @@ from distillaw.audit.targets import match_roles
 from distillaw.errors import ConfigError
 
 KNOWN_NAMES: dict[str, tuple[str, ...]] = {
-    "student": ("student", "model", "student_model"),
-    "teacher": ("teacher", "teacher_model"),
-    "batches": ("batches", "micro_batches", "loader", "dataloader", "train_loader"),
-    "samples": ("samples", "dataset", "train_dataset"),
-    "optimizer": ("optimizer", "opt"),
-    "lr": ("lr", "learning_rate"),
-    "accumulation": (
-        "accumulation",
-        "accumulation_steps",
-        "gradient_accumulation_steps",
-        "grad_accum",
-        "accum",
-        "window",
-    ),
-    "updates": ("updates", "max_steps", "total_steps", "num_steps", "steps"),
-    "epochs": ("epochs", "num_epochs"),
-    "batch_size": ("batch_size",),
-    "evaluation": ("evaluation", "eval_batches", "eval_loader", "val_batches", "eval_dataset"),
-    "eval_every": ("eval_every", "eval_steps"),
-    "checkpoint": ("checkpoint", "checkpoint_dir", "save_dir"),
-    "stop_after": ("stop_after",),
-    "state": ("state",),
-    "resume": ("resume", "resume_from", "resume_from_checkpoint"),
-    "rank": ("rank",),
-    "world_size": ("world_size",),
-    "temperature": ("temperature", "T", "tau"),
-    "beta": ("beta",),
-    "skew": ("skew",),
-    "top_k": ("top_k",),
-    "ignore_index": ("ignore_index",),
-    "warmup": ("warmup", "warmup_steps"),
-    "pad_id": ("pad_id", "pad_token_id"),
-    "eos_id": ("eos_id", "eos_token_id"),
+    "student": ("model", "student_model"),
+    "teacher": ("teacher_model",),
+    "batches": ("micro_batches", "loader", "dataloader", "train_loader"),
+    "samples": ("dataset", "train_dataset"),
+    "optimizer": ("opt",),
+    "lr": ("learning_rate",),
+    "accumulation": ("accumulation_steps", "gradient_accumulation_steps", "grad_accum", "accum", "window"),
+    "updates": ("max_steps", "total_steps", "num_steps", "steps"),
+    "epochs": ("num_epochs",),
+    "evaluation": ("eval_batches", "eval_loader", "val_batches", "eval_dataset"),
+    "eval_every": ("eval_steps",),
+    "checkpoint": ("checkpoint_dir", "save_dir"),
+    "resume": ("resume_from", "resume_from_checkpoint"),
+    "temperature": ("T", "tau"),
+    "warmup": ("warmup_steps",),
+    "pad_id": ("pad_token_id",),
+    "eos_id": ("eos_token_id",),
+    **dict.fromkeys(("batch_size", "stop_after", "state", "rank", "world_size"), ()),
+    **dict.fromkeys(("beta", "skew", "top_k", "ignore_index"), ()),
 }
-"""Role -> names of parameters that can mean nothing else."""
+"""Role -> names of parameters, besides its own, that can mean nothing else."""
 _OPTIONS = ("temperature", "beta", "skew", "top_k", "distill_weight", "hard_weight", "ignore_index")
 _BY_GRADIENT = ("shift", "mask", "normalisation", "loss", "weights", "accumulation")
 ROWS = 2
@@ -99,7 +87,7 @@ def recorded(recorder: Recorder, train: Callable[[], Any], first: ProbeLM | None
     """
     before = _flat(first or recorder.teacher)
     torch.manual_seed(0)
-    with recorder:
+    with recorder.listening():
         result = train()
     student, teacher = recorder.student, recorder.teacher
     moved = not torch.equal(before, _flat(teacher))
@@ -130,8 +118,8 @@ class LoopTarget:
         """Keep what is audited, and make the samples."""
         self.function, self.contract = function, contract
         self.roles: dict[str, str] = {}
-        accumulation = contract.training.accumulation or 1
-        micro = max(6, 2 * accumulation + 2)
+        self.accumulation, self.per = contract.training.accumulation or 1, contract.training.per or "update"
+        micro = max(6, 2 * self.accumulation + 2)
         spans = [SPANS[i % len(SPANS)] for i in range(ROWS * micro + 4)]
         samples, self.vocab = make_samples(spans)
         self.samples, self.held_out = samples[: ROWS * micro], samples[ROWS * micro :]
@@ -148,23 +136,25 @@ class LoopTarget:
         """Of the plain run."""
         return max(self.contract.training.epochs, 2 if self.has("epochs") else 1)
 
-    def models(self) -> tuple[ProbeLM, ProbeLM]:
-        """Student and teacher as every run begins."""
-        cut = self.contract.objective.vocabulary != "same"
-        student = ProbeLM(self.vocab, self.vocab, seed=1)
+    @property
+    def probes(self) -> dict[str, dict[str, Any]]:
+        """Of which student and teacher every run begins with: arguments of `ProbeLM`."""
         # where dropout of the teacher is meant, its rows could not be told from noise
         dropout = 0.5 if self.contract.training.teacher_mode == "eval" else 0.0
-        columns = self.vocab + 3 * cut
-        teacher = ProbeLM(self.vocab, columns, seed=2, dropout=dropout, scale=2.0)
-        return student, teacher
+        columns = self.vocab + 3 * (self.contract.objective.vocabulary != "same")
+        teacher = {"ids": self.vocab, "vocab_size": columns, "seed": 2, "dropout": dropout, "scale": 2.0}
+        return {"student": {"ids": self.vocab, "vocab_size": self.vocab, "seed": 1}, "teacher": teacher}
+
+    def batch(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+        """A micro-batch, its labels as declared."""
+        return collate(samples, inside=self.contract.objective.shift == "inside")
 
     def run(self, *, samples: Sequence[Sample] | None = None, **roles: Any) -> LoopTrace:
         """Run the loop once on new models; roles given here win."""
-        contract, training, o = self.contract, self.contract.training, self.contract.objective
-        student, teacher = self.models()
+        contract, training = self.contract, self.contract.training
+        student, teacher = (ProbeLM(**probe) for probe in self.probes.values())
         samples = self.samples if samples is None else samples
-        inside = o.shift == "inside"
-        batches = [collate(samples[i : i + ROWS], inside=inside) for i in range(0, len(samples), ROWS)]
+        batches = [self.batch(samples[i : i + ROWS]) for i in range(0, len(samples), ROWS)]
         keys = contract.target.batch
         given: dict[str, Any] = {
             "student": student,
@@ -184,45 +174,45 @@ class LoopTarget:
             "warmup": training.warmup,
             "pad_id": 0,
             "eos_id": 0,
-        } | {name: getattr(o, name) for name in _OPTIONS}
+        } | {name: getattr(contract.objective, name) for name in _OPTIONS}
         if "optimizer" in self.roles:
-            given["optimizer"] = torch.optim.SGD(
-                student.parameters(), lr=training.lr, weight_decay=training.weight_decay
-            )
+            how = {"lr": training.lr, "weight_decay": training.weight_decay}
+            given["optimizer"] = torch.optim.SGD(student.parameters(), **how)
         given |= roles
         keywords = {name: given[role] for role, name in self.roles.items() if role in given}
         return recorded(Recorder(student, teacher), lambda: self.function(**keywords, **contract.target.options))
 
+    @property
+    def places(self) -> dict[int, tuple[Sample, int]]:
+        """Token id -> its sample, and where in it."""
+        return {int(i): (sample, t) for sample in self.samples for t, i in enumerate(sample.ids.tolist()) if i}
+
+    def trained_on(self, update: Update) -> list[ForwardPass]:
+        """Forward passes of the student that may be trained on."""
+        known = self.places
+        return [c for c in update.student if c.grad and any(i in known for i in c.ids.flatten().tolist())]
+
     def horizon(self, micro_batches: int) -> int:
         """Updates of a whole run."""
-        training = self.contract.training
-        accumulation = training.accumulation or 1
-        per_epoch = micro_batches / accumulation
-        return self.epochs * (math.floor(per_epoch) if training.last_window == "drop" else math.ceil(per_epoch))
+        per_epoch = micro_batches / self.accumulation
+        drops = self.contract.training.last_window == "drop"
+        return self.epochs * (math.floor(per_epoch) if drops else math.ceil(per_epoch))
 
 
-def audit_loop(function: Callable[..., Any], contract: Contract, name: str) -> Findings:
+def audit_runs(target: LoopTarget, name: str) -> Findings:
     """Every probe of a training loop.
 
     Args:
-        function: the loop; see docs/audit.md for its roles.
-        contract: what it is declared to compute; checked.
+        target: the loop; see docs/audit.md for its roles.
         name: of the target, as reports show it.
 
     Raises:
         ConfigError: the loop cannot be called as the contract says.
     """
-    return audit_runs(LoopTarget(function, contract), name)
-
-
-def audit_runs(target: LoopTarget, name: str) -> Findings:
-    """The same of a loop whose roles are known."""
-    contract = target.contract
-    findings = Findings(name, contract.target.kind)
+    findings = Findings(name, target.contract.target.kind)
     more: dict[str, Any] = {}
     if target.has("evaluation"):
-        inside = contract.objective.shift == "inside"
-        more = {"evaluation": [collate(target.held_out, inside=inside)], "eval_every": 1}
+        more = {"evaluation": [target.batch(target.held_out)], "eval_every": 1}
     tell("a run" + (" with evaluations" if more else ""))
     try:
         run = target.run(**more)
@@ -236,7 +226,8 @@ def audit_runs(target: LoopTarget, name: str) -> Findings:
     if not run.updates:
         raise ConfigError(f"target {name}: no optimizer step moved the student; is it trained at all?")
     tell("what the run shows")
-    judge_run(findings, run, target)
+    for looks in (_states, _data, _packing, _schedule, _steps, _gradients):
+        looks(findings, run, target)
     _resumes(findings, target, run)
     _ranks(findings, target)
     why = 'probed on the loss itself: audit it as a callable (target.kind = "loss")'
@@ -247,35 +238,16 @@ def audit_runs(target: LoopTarget, name: str) -> Findings:
 # --- one run ------------------------------------------------------------------------------------------------
 
 
-def judge_run(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
-    """Everything that the traces of one run say."""
-    _states(findings, run, target)
-    _data(findings, run, target)
-    _packing(findings, run, target)
-    _schedule(findings, run, target)
-    _steps(findings, run, target)
-    _gradients(findings, run, target)
-
-
-def _places(samples: Sequence[Sample]) -> dict[int, tuple[Sample, int]]:
-    return {int(i): (sample, t) for sample in samples for t, i in enumerate(sample.ids.tolist()) if i}
-
-
-def _training_calls(update: Update, known: dict[int, tuple[Sample, int]]) -> list[ForwardPass]:
-    """Forward passes of the student that may be trained on."""
-    return [c for c in update.student if c.grad and any(i in known for i in c.ids.flatten().tolist())]
-
-
 def rows_of(
-    update: Update, calls: Sequence[ForwardPass], samples: Sequence[Sample], teacher: torch.Tensor
+    update: Update, calls: Sequence[ForwardPass], target: LoopTarget, teacher: torch.Tensor
 ) -> tuple[Rows, torch.Tensor]:
     """The positions of an update's forward passes, and the gradient observed at each, (P, V)."""
-    known = _places(samples)
-    fields: dict[str, list[int]] = {name: [] for name in ("id", "target", "row", "position", "real", "part", "ends")}
+    known, names = target.places, ("id", "target", "row", "position", "real", "part", "ends")
+    table: list[tuple[int, ...]] = []
     row = -1
     for part, call in enumerate(calls):
         for ids in call.ids.tolist():
-            current, place, sample = None, 0, samples[0]
+            current, place, sample = None, 0, target.samples[0]
             for at, i in enumerate(ids):
                 if i in known:
                     sample, place = known[i]
@@ -284,19 +256,13 @@ def rows_of(
                 else:
                     place += 1
                 if current is None:
-                    current, row = samples[0], row + 1  # a row that begins with pads
-                counts = i in known and sample.prompt - 1 <= place < len(sample.ids) - 1
-                fields["id"].append(i)
-                fields["target"].append(int(sample.ids[place + 1]) if counts else -100)
-                fields["row"].append(row)
-                fields["position"].append(place)
-                fields["real"].append(int(i in known and place < len(sample.ids) - 1))
-                fields["part"].append(part)
-                fields["ends"].append(int(at == len(ids) - 1))
-    columns = {name: torch.tensor(values) for name, values in fields.items()}
-    ids = columns["id"]
-    times = Counter(fields["id"])
-    share = torch.tensor([1 / times[i] if i else 0.0 for i in fields["id"]], dtype=torch.float64)
+                    current, row = sample, row + 1  # a row that begins with pads
+                real = i in known and place < len(sample.ids) - 1
+                following = int(sample.ids[place + 1]) if real and sample.prompt - 1 <= place else -100
+                table.append((i, following, row, place, int(real), part, int(at == len(ids) - 1)))
+    columns = dict(zip(names, torch.tensor(table).T, strict=True))
+    ids, times = columns["id"], Counter(each[0] for each in table)
+    share = torch.tensor([1 / times[each[0]] if each[0] else 0.0 for each in table], dtype=torch.float64)
     rows = Rows(
         student=update.table[ids].double(),
         teacher=teacher[ids].double(),
@@ -313,10 +279,9 @@ def rows_of(
 
 def _gradients(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
     """The gradient of every update against the closed form over what it read."""
-    contract, o = target.contract, target.contract.objective
     table = run.teacher.table()
     bank = torch.cat([table, torch.zeros_like(table[:1])])
-    known = _places(target.samples)
+    known = target.places
     if not any(bool(update.gradient.isfinite().all()) for update in run.updates):
         findings.wrong("loss", f"the gradient is not finite in any of {len(run.updates)} updates")
         why = "no update has a finite gradient"
@@ -327,15 +292,14 @@ def _gradients(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
     seen: set[int] = set()
     cached = 0
     for number, update in enumerate(run.updates, start=1):
-        calls = _training_calls(update, known)
+        calls = target.trained_on(update)
         if not calls:
             findings.wrong("data", f"update {number} is made without a forward pass of the student on a sample")
             continue
-        rows, gradient = rows_of(update, calls, target.samples, table)
-        if _strays(findings, update, rows, calls, seen, number, contract.objective.mask or "labels"):
+        rows, gradient = rows_of(update, calls, target, table)
+        if _strays(findings, update, calls, seen, number, target):
             continue
-        if contract.training.clip_norm:
-            gradient = _unclipped(findings, gradient, rows, update, contract, number)
+        gradient = _unclipped(findings, gradient, rows, update, target, number)
         read_along = [c for c in update.teacher if set(c.ids.flatten().tolist()) & set(known)]
         has_teacher = bool(read_along)
         cached += not has_teacher
@@ -346,15 +310,15 @@ def _gradients(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
         found = diagnose(
             gradient,
             rows,
-            o,
-            per=contract.training.per or "update",
-            tolerance=contract.target.tolerance,
+            target.contract.objective,
+            per=target.per,
+            tolerance=target.contract.target.tolerance,
             moved=moved,
             bank=bank,
             searches=sum(bool(m) for _, m in cases) < 2,
         )
-        own = [_of_loop(m, update, contract, number, has_teacher, cases) for m in found]
-        is_last = len(calls) != (contract.training.accumulation or 1)
+        own = [_of_loop(m, update, target.contract, has_teacher, cases) for m in found]
+        is_last = len(calls) != target.accumulation
         cases.append(("accumulation" if is_last else "cache" if not has_teacher else "optimizer", own))
         names.append(f"update {number}")
     failing = [(name, case) for name, case in zip(names, cases, strict=True) if case[1]]
@@ -376,7 +340,6 @@ def _of_loop(
     mismatch: Mismatch,
     update: Update,
     contract: Contract,
-    number: int,
     has_teacher: bool,
     before: list[tuple[str, list[Mismatch]]],
 ) -> Mismatch:
@@ -396,7 +359,12 @@ def _of_loop(
 
 
 def _strays(
-    findings: Findings, update: Update, rows: Rows, calls: Sequence[ForwardPass], seen: set[int], number: int, mask: str
+    findings: Findings,
+    update: Update,
+    calls: Sequence[ForwardPass],
+    seen: set[int],
+    number: int,
+    target: LoopTarget,
 ) -> bool:
     """Gradients where nothing of this update lies: pads, earlier windows, other samples."""
     if not bool(update.gradient.isfinite().all()):
@@ -405,7 +373,7 @@ def _strays(
     size = update.gradient.abs().amax(-1)
     allowed = 1e-7 * float(size.max())
     now = set(torch.cat([c.ids.flatten() for c in calls]).tolist())
-    if float(size[0]) > allowed and mask != "all":
+    if float(size[0]) > allowed and target.contract.objective.mask != "all":
         findings.wrong("mask", "pads or the last position of a sample have a gradient", f"update {number}")
     others = {i for i in (size > allowed).nonzero().flatten().tolist() if i and i not in now}
     if others & seen:
@@ -424,17 +392,16 @@ def _same_text(calls: Sequence[ForwardPass], others: Sequence[ForwardPass]) -> b
 
 
 def _unclipped(
-    findings: Findings, gradient: torch.Tensor, rows: Rows, update: Update, contract: Contract, number: int
+    findings: Findings, gradient: torch.Tensor, rows: Rows, update: Update, target: LoopTarget, number: int
 ) -> torch.Tensor:
     """The gradient before the declared clipping."""
-    limit = contract.training.clip_norm
-    if update.norm > limit * (1 + 1e-4):
-        findings.wrong(
-            "optimizer", f"the gradient's norm is {update.norm:.4g}, above the declared {limit:g}", f"update {number}"
-        )
-    if update.norm < limit * (1 - 1e-3):
+    limit = target.contract.training.clip_norm
+    if limit and update.norm > limit * (1 + 1e-4):
+        says = f"the gradient's norm is {update.norm:.4g}, above the declared {limit:g}"
+        findings.wrong("optimizer", says, f"update {number}")
+    if not limit or update.norm < limit * (1 - 1e-3):
         return gradient
-    want = closed_form(rows, contract.objective, per=contract.training.per or "update").gradient
+    want = closed_form(rows, target.contract.objective, per=target.per).gradient
     share = float((gradient * want).sum() / want.square().sum())
     return gradient / share if 0 < share < 1 else gradient
 
@@ -456,19 +423,13 @@ def _said(findings: Findings, run: LoopTrace, target: LoopTarget, cached: int) -
         "cache": "the teacher reads along in every update",
     }
     findings.close(said, reasons)
-    result = run.result
-    if target.contract.target.returns == "losses" and isinstance(result, Sequence) and len(result) == count:
-        _logged(findings, run, target)
-    else:
+    result, table = run.result, run.teacher.table()
+    if target.contract.target.returns != "losses" or not isinstance(result, Sequence) or len(result) != count:
         findings.untestable("value", 'declare target.returns = "losses" if the loop returns its loss of every update')
-
-
-def _logged(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
-    o, known = target.contract.objective, _places(target.samples)
-    table = run.teacher.table()
-    for number, (update, logged) in enumerate(zip(run.updates, run.result, strict=True), start=1):
-        rows, _ = rows_of(update, _training_calls(update, known), target.samples, table)
-        closed = closed_form(rows, o, per=target.contract.training.per or "update")
+        return
+    for number, (update, logged) in enumerate(zip(run.updates, result, strict=True), start=1):
+        rows, _ = rows_of(update, target.trained_on(update), target, table)
+        closed = closed_form(rows, o, per=target.per)
         want = closed.value + (closed.entropy if o.reported == "cross-entropy" else 0.0)
         if abs(float(logged) - want) > 1e-4 * max(1.0, abs(want)) and o.reported != "other":
             findings.wrong("value", f"it logs {float(logged):.6g} for {want:.6g}", f"update {number}")
@@ -479,35 +440,29 @@ def _logged(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
 
 
 def _states(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
-    training, o = target.contract.training, target.contract.objective
-    known = _places(target.samples)
+    """Modes and parameters of both, from the first call on."""
+    training = target.contract.training
     calls = [(n, c) for n, u in enumerate(run.updates, start=1) for c in u.teacher]
-    wanted = training.teacher_mode == "train"
-    off = [n for n, c in calls if c.training != wanted]
-    if off:
-        mode = "training" if not wanted else "evaluation"
-        since = "from the first call on" if off[0] == 1 else f"from update {off[0]} on, not before"
-        findings.wrong("teacher-state", f"the teacher is in {mode} mode {since}")
+    own = [(n, c) for n, u in enumerate(run.updates, start=1) for c in target.trained_on(u)]
+    for whose, does, mode, seen, first in (
+        ("teacher", "the teacher is", training.teacher_mode, calls, "call"),
+        ("student", "the student trains", training.student_mode, own, "update"),
+    ):
+        if off := [n for n, c in seen if c.training != (mode == "train")]:
+            since = f"from the first {first} on" if off[0] == 1 else f"from update {off[0]} on, not before"
+            other = "evaluation" if mode == "train" else "training"
+            findings.wrong(f"{whose}-state", f"{does} in {other} mode {since}")
     if run.teacher_moved:
         findings.wrong("teacher-state", "the teacher's parameters change")
     if any(u.holds_teacher for u in run.updates):
         findings.wrong("teacher-state", "the teacher's parameters are in the optimizer")
     elif any(u.teacher_gradient for u in run.updates):
         findings.add("teacher-state", "differs", "the teacher's parameters get gradients that nothing uses")
-    if not calls and o.distill_weight and target.has("teacher"):
+    if calls:
+        how = f"{len(calls)} calls in {training.teacher_mode} mode, the same parameters at the end"
+        findings.right("teacher-state", how)
+    elif target.contract.objective.distill_weight and target.has("teacher"):
         findings.wrong("teacher-state", "the teacher is never called")
-    elif calls:
-        findings.right(
-            "teacher-state", f"{len(calls)} calls in {training.teacher_mode} mode, the same parameters at the end"
-        )
-    own = [(n, c) for n, u in enumerate(run.updates, start=1) for c in _training_calls(u, known)]
-    wrong = [n for n, c in own if c.training != (training.student_mode == "train")]
-    if wrong:
-        since = "from the first update on" if wrong[0] == 1 else f"from update {wrong[0]} on, not before"
-        findings.wrong(
-            "student-state",
-            f"the student trains in {'evaluation' if training.student_mode == 'train' else 'training'} mode {since}",
-        )
     held = {int(i) for s in target.held_out for i in s.ids.tolist() if i}
     evals = [c for u in run.updates for c in u.student if set(c.ids.flatten().tolist()) & held]
     if any(c.training for c in evals):
@@ -537,13 +492,12 @@ def _read(calls: Sequence[ForwardPass], known: dict[int, tuple[Sample, int]]) ->
 
 def _data(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
     """Samples as often and as whole as declared, and so many micro-batches an update."""
-    training, epochs = target.contract.training, target.epochs
-    known = _places(target.samples)
-    calls = [c for u in run.updates for c in _training_calls(u, known)] + [c for c in run.left if c.grad]
+    training, epochs, accumulation = target.contract.training, target.epochs, target.accumulation
+    known = target.places
+    calls = [c for u in run.updates for c in target.trained_on(u)] + [c for c in run.left if c.grad]
     read, broken = _read(calls, known)
     if broken:
         findings.wrong("data", f"samples {sorted(broken)[:4]} are not read whole and in order")
-    accumulation = training.accumulation or 1
     rest = len(target.samples) // ROWS % accumulation
     # a sample in which nothing counts may stay away
     countable = [s for s in target.samples if len(s.ids) > s.prompt]
@@ -556,22 +510,16 @@ def _data(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
             says = f"{len(which)} of {len(countable)} samples are read {how} often than {epochs} times"
             findings.wrong("data", says)
     findings.right("data", f"{len(countable)} samples, {epochs} times each, whole and in order")
-    read_by = [_read(_training_calls(u, known), known)[0] for u in run.updates]
+    read_by = [_read(target.trained_on(u), known)[0] for u in run.updates]
     sizes = {math.ceil(sum(times.values()) / ROWS) for times in read_by}
     allowed = {accumulation, rest} if rest and training.last_window == "step" else {accumulation}
     allowed |= {size - 1 for size in allowed}  # the micro-batch in which nothing counts may stay away
     if sizes - allowed and not _is_packed(calls, known):
         findings.wrong("accumulation", f"updates of {sorted(sizes)} micro-batches, declared: {accumulation}")
-    if not training.shuffles and not broken and target.contract.target.kind != "trainer":
-        _order(findings, calls, target, known)
-
-
-def _order(
-    findings: Findings, calls: list[ForwardPass], target: LoopTarget, known: dict[int, tuple[Sample, int]]
-) -> None:
     firsts = [known[i][0].index for c in calls for row in c.ids.tolist() for i in row[:1] if i in known]
-    want = [s.index for s in target.samples] * target.epochs
-    if sorted(firsts) == sorted(want) and firsts != want:
+    want = [s.index for s in target.samples] * epochs
+    may_differ = training.shuffles or broken or target.contract.target.kind == "trainer"
+    if not may_differ and sorted(firsts) == sorted(want) and firsts != want:
         findings.wrong("data", "samples are read in another order than given, and shuffling was not declared")
 
 
@@ -580,29 +528,21 @@ def _is_packed(calls: Sequence[ForwardPass], known: dict[int, tuple[Sample, int]
 
 
 def _packing(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
-    known = _places(target.samples)
-    for whose, calls in (
-        ("student", [c for u in run.updates for c in u.student]),
-        ("teacher", [c for u in run.updates for c in u.teacher]),
-    ):
-        packed = [c for c in calls if _is_packed([c], known)]
+    known = target.places
+    for whose in ("student", "teacher"):
+        packed = [c for u in run.updates for c in getattr(u, whose) if _is_packed([c], known)]
         if not packed:
             continue
         if any(not c.separated for c in packed):
-            findings.wrong(
-                "packing", f"samples of one row see those before them in the {whose}: no mask keeps them apart"
-            )
+            says = f"samples of one row see those before them in the {whose}: no mask keeps them apart"
+            findings.wrong("packing", says)
         for call in packed:
             if call.positions is None:
                 findings.wrong("packing", f"positions of the {whose} run on from sample to sample: none are given")
                 break
-            places = call.positions.expand_as(call.ids).tolist()
-            if any(
-                p != known[i][1]
-                for row, at in zip(call.ids.tolist(), places, strict=True)
-                for i, p in zip(row, at, strict=True)
-                if i in known
-            ):
+            places = call.positions.expand_as(call.ids).flatten().tolist()
+            ids = call.ids.flatten().tolist()
+            if any(p != known[i][1] for i, p in zip(ids, places, strict=True) if i in known):
                 findings.wrong("packing", f"positions of the {whose} do not begin at 0 with each sample, or are moved")
                 break
         findings.right("packing", f"{len(packed)} packed forward passes of the {whose}")
@@ -626,8 +566,8 @@ def rate(training: Training, step: int, horizon: int, *, from_zero: bool = False
 
 def _schedule(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
     training = target.contract.training
-    accumulation, micro = training.accumulation or 1, len(target.samples) // ROWS
-    got = [u.lrs[0] for u in run.updates]
+    accumulation, micro = target.accumulation, len(target.samples) // ROWS
+    got = [u.lr for u in run.updates]
     firsts = lasts = list(range(len(got)))
     total = target.horizon(micro)
     if training.counts == "micro-steps":
@@ -643,21 +583,16 @@ def _schedule(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
     horizon = training.horizon or total
     # within a window the rate may be that of its first or last micro-step; conventions that nobody declared are free
     horizons = [horizon] if training.horizon else [horizon, max(1, horizon - 1)]
+    zeros = (False, True) if training.warmup_from_zero is None else (training.warmup_from_zero,)
     wants = [
         [rate(training, step, end, from_zero=zero) for step in steps]
-        for end in horizons
-        for steps in (firsts, lasts)
-        for zero in ((False, True) if training.warmup_from_zero is None else (training.warmup_from_zero,))
+        for end, steps, zero in itertools.product(horizons, (firsts, lasts), zeros)
     ]
     want = wants[0]
 
-    def same(a: list[float], b: list[float]) -> bool:
-        return all(abs(x - y) <= 1e-9 + 1e-6 * training.lr for x, y in zip(a, b, strict=True))
-
-    if not any(same(got, each) for each in wants):
-        first = next(
-            i for i, (x, y) in enumerate(zip(got, want, strict=True)) if abs(x - y) > 1e-9 + 1e-6 * training.lr
-        )
+    off = [np.abs(np.subtract(got, each)) > 1e-9 + 1e-6 * training.lr for each in wants]
+    if all(each.any() for each in off):
+        first = int(off[0].argmax())
         findings.wrong(
             "schedule",
             f"the rate of update {first + 1} is {got[first]:.6g}, declared: {want[first]:.6g}; at the end "
@@ -668,9 +603,8 @@ def _schedule(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
         if group["vectors"] and group["weight_decay"] and not training.decays_norms:
             findings.wrong("optimizer", f"norms and biases decay by {group['weight_decay']:g}")
         if not group["vectors"] and abs(group["weight_decay"] - training.weight_decay) > 1e-12:
-            findings.wrong(
-                "optimizer", f"weights decay by {group['weight_decay']:g}, declared: {training.weight_decay:g}"
-            )
+            says = f"weights decay by {group['weight_decay']:g}, declared: {training.weight_decay:g}"
+            findings.wrong("optimizer", says)
 
 
 def _steps(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
@@ -683,14 +617,11 @@ def _steps(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
     if last.after is not None and not torch.allclose(last.after, end, 0, 0, equal_nan=True):
         findings.wrong("optimizer", "the student's parameters change after the last update")
     expected = target.horizon(len(target.samples) // ROWS)
-    if len(run.updates) != expected and not _is_packed(
-        [c for u in run.updates for c in u.student], _places(target.samples)
-    ):
-        findings.wrong("accumulation", f"{len(run.updates)} updates for {expected}")
-    findings.right(
-        "optimizer",
-        f"{len(run.updates)} steps of {last.optimizer}: no gradient of another window, nothing between steps",
-    )
+    count = len(run.updates)
+    if count != expected and not _is_packed([c for u in run.updates for c in u.student], target.places):
+        findings.wrong("accumulation", f"{count} updates for {expected}")
+    how = f"{count} steps of {last.optimizer}: no gradient of another window, nothing between steps"
+    findings.right("optimizer", how)
 
 
 # --- other runs ---------------------------------------------------------------------------------------------
@@ -712,6 +643,7 @@ def _resumes(findings: Findings, target: LoopTarget, plain: LoopTrace) -> None:
         return
     middle = sorted({1, max(1, count // 2), max(1, count - 1)})
     for stop in middle:
+        case = f"stopped after update {stop} of {count}"
         tell(f"stopped after update {stop}, and resumed")
         with tempfile.TemporaryDirectory() as folder:
             try:
@@ -720,31 +652,27 @@ def _resumes(findings: Findings, target: LoopTarget, plain: LoopTrace) -> None:
                 state = copy.deepcopy(first.result) if by_state else None
                 second = target.run(checkpoint=on, stop_after=None, resume=at, state=state)
             except Exception as error:
-                findings.wrong(
-                    "resume", f"it raises {type(error).__name__}: {str(error)[:120]}", f"stopped after {stop}"
-                )
+                findings.wrong("resume", f"it raises {type(error).__name__}: {str(error)[:120]}", case)
                 continue
-        _compare_stopped(findings, target, first, second, whole, f"stopped after update {stop} of {count}")
-    findings.right(
-        "resume", f"stopped after {', '.join(map(str, middle))} of {count} updates: samples, rates, gradients"
-    )
+        _compare_stopped(findings, target, first, second, whole, case)
+    how = f"stopped after {', '.join(map(str, middle))} of {count} updates: samples, rates, gradients"
+    findings.right("resume", how)
 
 
 def _compare_stopped(
     findings: Findings, target: LoopTarget, first: LoopTrace, second: LoopTrace, whole: LoopTrace, case: str
 ) -> None:
     """Both parts of a stopped run against the run without a stop; the first difference is said."""
-    known = _places(target.samples)
     joined = first.updates + second.updates
     if len(joined) != len(whole.updates):
         says = f"{len(joined)} updates in all, {len(whole.updates)} without a stop"
         findings.wrong("resume", says, case)
     for number, (one, other) in enumerate(zip(joined, whole.updates, strict=False), start=1):
-        reads = [[c.ids.tolist() for c in _training_calls(u, known)] for u in (one, other)]
+        reads = [[c.ids.tolist() for c in target.trained_on(u)] for u in (one, other)]
         if reads[0] != reads[1]:
             says = "reads other samples than without a stop"
-        elif abs(one.lrs[0] - other.lrs[0]) > 1e-12:
-            says = f"has the rate {one.lrs[0]:.6g} for {other.lrs[0]:.6g}"
+        elif abs(one.lr - other.lr) > 1e-12:
+            says = f"has the rate {one.lr:.6g} for {other.lr:.6g}"
         elif not torch.allclose(one.before, other.before, rtol=1e-9, atol=1e-12):
             says = "begins from other parameters"
         elif not torch.allclose(one.gradient, other.gradient, rtol=1e-7, atol=1e-10):
@@ -763,16 +691,14 @@ def _ranks(findings: Findings, target: LoopTarget) -> None:
     contract = target.contract
     how = contract.training.ranks
     if not how and not target.has("rank") and not target.has("world_size"):
-        findings.untestable(
-            "distributed", "the loop takes neither rank nor world_size, and training.ranks is not declared"
-        )
+        why = "the loop takes neither rank nor world_size, and training.ranks is not declared"
+        findings.untestable("distributed", why)
         return
     if findings.is_wrong:
         findings.untestable("distributed", "the run of one process is wrong already")
         return
-    accumulation = contract.training.accumulation or 1
     pool = [s for s in target.samples if len(s.ids) > s.prompt]
-    size = min(accumulation * ROWS, len(pool) // 2)
+    size = min(target.accumulation * ROWS, len(pool) // 2)
     shares = [pool[:size], pool[size : 2 * size]]
     if how == "tensor" or target.shares_out:
         shares = [pool[:size] if how == "tensor" else pool[: 2 * size]] * 2
@@ -782,25 +708,20 @@ def _ranks(findings: Findings, target: LoopTarget) -> None:
     except Exception as error:
         findings.wrong("distributed", f"two ranks fail: {type(error).__name__}: {str(error)[:160]}")
         return
-    known = _places(target.samples)
     for number, (one, other) in enumerate(zip(first.updates, second.updates, strict=False), start=1):
         same = torch.equal(one.before, other.before)
         if not same or not torch.allclose(one.gradient, other.gradient, rtol=1e-9, atol=1e-12):
             findings.wrong("distributed", "the two ranks make different updates", f"update {number}")
-        calls = _training_calls(one, known)
-        calls = calls if how == "tensor" else calls + _training_calls(other, known)
+        calls = target.trained_on(one)
+        calls = calls if how == "tensor" else calls + target.trained_on(other)
         if number > 1 or not calls:
             continue
-        rows, gradient = rows_of(one, calls, target.samples, first.teacher.table())
-        if contract.training.clip_norm:
-            gradient = _unclipped(findings, gradient, rows, one, contract, number)
-        per, tolerance = contract.training.per or "update", contract.target.tolerance
-        for each in diagnose(gradient, rows, contract.objective, per=per, tolerance=tolerance, ranks=2):
+        rows, gradient = rows_of(one, calls, target, first.teacher.table())
+        gradient = _unclipped(findings, gradient, rows, one, target, number)
+        tolerance = contract.target.tolerance
+        for each in diagnose(gradient, rows, contract.objective, per=target.per, tolerance=tolerance, ranks=2):
             best = next((says for p, says in each.candidates if p == "distributed"), each.says)
             findings.wrong("distributed", best, f"update {number} on two ranks")
     findings.right(
         "distributed", f"{len(first.updates)} updates on two gloo ranks; more ranks and sharded models are not run here"
     )
-
-
-__all__ = ["LoopTarget", "LoopTrace", "audit_loop", "audit_runs", "judge_run", "rate"]

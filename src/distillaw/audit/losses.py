@@ -22,25 +22,18 @@ from distillaw.audit.targets import match_roles
 from distillaw.errors import ConfigError
 
 KNOWN_NAMES: dict[str, tuple[str, ...]] = {
-    "student_logits": ("student_logits",),
-    "teacher_logits": ("teacher_logits",),
-    "labels": ("labels", "targets", "target"),
-    "temperature": ("temperature", "T", "tau"),
-    "beta": ("beta",),
-    "skew": ("skew",),
-    "top_k": ("top_k",),
-    "attention_mask": ("attention_mask",),
-    "mask": ("mask", "loss_mask"),
-    "input_ids": ("input_ids",),
-    "prompt_lengths": ("prompt_lengths", "prompt_length", "prompt_len"),
-    "num_tokens": ("num_tokens", "num_items_in_batch", "num_items"),
-    "chunk": ("chunk_size", "chunk_tokens", "chunk"),
-    "ignore_index": ("ignore_index",),
-    "vocab_size": ("vocab_size",),
+    "student_logits": (),
+    "teacher_logits": (),
+    "labels": ("targets", "target"),
+    "temperature": ("T", "tau"),
+    **dict.fromkeys(("beta", "skew", "top_k", "attention_mask", "input_ids", "ignore_index", "vocab_size"), ()),
+    "mask": ("loss_mask",),
+    "prompt_lengths": ("prompt_length", "prompt_len"),
+    "num_tokens": ("num_items_in_batch", "num_items"),
+    "chunk": ("chunk_size", "chunk_tokens"),
 }
-"""Role -> names of parameters that can mean nothing else; other names are declared under [target.arguments]."""
-OPTIONS = ("temperature", "beta", "skew", "top_k", "distill_weight", "hard_weight")
-_OPTION_PROPERTY = {
+"""Role -> names of parameters, besides its own, that can mean nothing else; others are declared (target.arguments)."""
+OPTION_PROPERTY = {
     "temperature": "temperature",
     "beta": "direction",
     "skew": "direction",
@@ -51,7 +44,7 @@ _OPTION_PROPERTY = {
 DRAWS = 3000
 """Calls of an estimator with draws of its own; its gradient is compared to `SAMPLED_TOLERANCE`."""
 SAMPLED_TOLERANCE = 0.15
-_HIDDEN = ("student_hidden", "student_head", "teacher_hidden", "teacher_head")
+HIDDEN = ("student_hidden", "student_head", "teacher_hidden", "teacher_head")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,14 +82,14 @@ class LossTarget:
             ConfigError: a parameter without a default that plays none, or a role whose parameter is not there.
         """
         self.function, self.contract = function, contract
-        self.uses_hidden = any(role in contract.target.arguments for role in _HIDDEN)
+        self.uses_hidden = any(role in contract.target.arguments for role in HIDDEN)
         self.roles, self.undeclared = match_roles(
             function,
             contract.target,
             # an option that was not declared keeps its default
-            {r: n for r, n in KNOWN_NAMES.items() if r not in OPTIONS or getattr(contract.objective, r)},
+            {r: n for r, n in KNOWN_NAMES.items() if r not in OPTION_PROPERTY or getattr(contract.objective, r)},
             by_place=() if self.uses_hidden else ("student_logits", "teacher_logits", "labels"),
-            unnamed=(*OPTIONS[-2:], *_HIDDEN),
+            unnamed=("distill_weight", "hard_weight", *HIDDEN),
         )
 
     def has(self, role: str) -> bool:
@@ -141,7 +134,7 @@ class LossTarget:
             "chunk": case.chunk or 4,
             "ignore_index": o.ignore_index,
             "vocab_size": min(batch.student.shape[-1], batch.teacher.shape[-1]),
-        } | {name: getattr(o, name) for name in OPTIONS}
+        } | {name: getattr(o, name) for name in OPTION_PROPERTY}
         head: torch.Tensor | None = None
         if self.uses_hidden:
             own, other = (_head(n, dtype) for n in (batch.student.shape[-1], batch.teacher.shape[-1]))
@@ -191,8 +184,8 @@ def taken_from(result: Any, returns: str) -> torch.Tensor:
     if isinstance(result, int | float):  # what a sum over nothing begins with
         return torch.tensor(float(result))
     if isinstance(result, torch.Tensor):
-        return _scalar(result)
-    if isinstance(result, Mapping):
+        found = result
+    elif isinstance(result, Mapping):
         found = result.get(returns or "loss")
     elif isinstance(result, tuple | list) and not returns:
         found = result[0]
@@ -203,16 +196,12 @@ def taken_from(result: Any, returns: str) -> torch.Tensor:
             f"target: returns a {type(result).__name__} without a tensor {returns or 'loss'!r}; say under "
             "target.returns which key or attribute is the loss"
         )
-    return _scalar(found)
-
-
-def _scalar(loss: torch.Tensor) -> torch.Tensor:
-    if loss.numel() != 1:
+    if found.numel() != 1:
         raise ConfigError(
-            f"target: the loss that it returns has shape {tuple(loss.shape)}; a loss is one number: reduce it, or "
+            f"target: the loss that it returns has shape {tuple(found.shape)}; a loss is one number: reduce it, or "
             "audit a function that does"
         )
-    return loss
+    return found
 
 
 # --- the cases ----------------------------------------------------------------------------------------------
@@ -292,7 +281,7 @@ def _option_cases(target: LossTarget, base: Batch) -> Iterator[LossCase]:
         for value in tried:
             if value != getattr(o, name) and (name != "temperature" or o.temperature_squared is not None):
                 other = o.but(**{name: value})
-                yield LossCase(name=f"{name} {value:g}", batch=base, property=_OPTION_PROPERTY[name], objective=other)
+                yield LossCase(name=f"{name} {value:g}", batch=base, property=OPTION_PROPERTY[name], objective=other)
     soft, hard = target.has("distill_weight"), target.has("hard_weight")
     assert o.distill_weight is not None and o.hard_weight is not None
     whole = o.distill_weight + o.hard_weight
@@ -344,7 +333,13 @@ def audit_loss(function: Callable[..., Any], contract: Contract, name: str) -> F
             says = f"it raises {type(error).__name__}: {str(error)[:160]}"
             findings.wrong(case.property, says, case.name)
             continue
-        found = _diagnosed(case, outcome, contract, searches=searches > 0)
+        found = diagnose(
+            outcome.gradient,
+            case.batch.rows(case.num_tokens),
+            case.objective,
+            tolerance=SAMPLED_TOLERANCE if case.objective.sampled == "inside" else contract.target.tolerance,
+            searches=searches > 0,
+        )
         searches -= any(m.term == "" for m in found)
         results.append((case, outcome, found))
     if all(found and found[0].property == "finite" for *_, found in results):
@@ -359,17 +354,6 @@ def audit_loss(function: Callable[..., Any], contract: Contract, name: str) -> F
         _precision(findings, target)
     _rights(findings, target, results)
     return findings
-
-
-def _diagnosed(case: LossCase, outcome: LossOutcome, contract: Contract, *, searches: bool) -> list[Mismatch]:
-    rows = case.batch.rows(case.num_tokens)
-    return diagnose(
-        outcome.gradient,
-        rows,
-        case.objective,
-        tolerance=SAMPLED_TOLERANCE if case.objective.sampled == "inside" else contract.target.tolerance,
-        searches=searches,
-    )
 
 
 def _judge(findings: Findings, target: LossTarget, results: Results) -> None:
@@ -400,16 +384,11 @@ def _judge(findings: Findings, target: LossTarget, results: Results) -> None:
     for each in told:
         if each.says.startswith("cosine") and explained:
             continue  # the same fault in a case in which it cannot be told
-        cases = [(case, own) for (case, _), (_, own) in zip(failing, named, strict=True)]
-        alike = [case for case, own in cases if any(_says(m, each.says) for m in own)] or [
-            case for case, own in cases if any((m.property, m.term) == (each.property, each.term) for m in own)
-        ]
+        cases = [(case, m) for (case, _), (_, own) in zip(failing, named, strict=True) for m in own]
+        alike = [case for case, m in cases if each.says in (m.says, *(says for _, says in m.candidates))]
+        alike += [case for case, m in cases if (m.property, m.term) == (each.property, each.term)]
         at = alike[0] if alike else failing[0][0]
         findings.wrong(each.property, each.says, at.name, smallest_example(target, at))
-
-
-def _says(found: Mismatch, says: str) -> bool:
-    return found.says == says or any(candidate[1] == says for candidate in found.candidates)
 
 
 def _judged(
@@ -438,11 +417,10 @@ def _couplings(target: LossTarget, case: LossCase) -> list[str]:
         logits = {"student": batch.student.clone(), "teacher": batch.teacher.clone()}
         logits[side][place][1] += 2.0
         after = target(dataclasses.replace(case, batch=batch.with_logits(**logits))).gradient.view_as(before)
-        moved = ((after - before).abs().amax(-1) > 1e-9).nonzero().tolist()
-        if other := [tuple(p) for p in moved if tuple(p) != place]:
-            said.append(
-                f"one logit of the {side} at row 0, position {place[1]} moves the gradient of {len(other)} others"
-            )
+        moved = (after - before).abs().amax(-1) > 1e-9
+        moved[place] = False
+        if others := int(moved.sum()):
+            said.append(f"one logit of the {side} at row 0, position {place[1]} moves the gradient of {others} others")
     return said
 
 
@@ -504,14 +482,13 @@ def _options_matter(findings: Findings, target: LossTarget, results: Results) ->
         option = case.name.split()[0]
         if case.batch is not base[0].batch or case.objective == base[0].objective:
             continue
-        if option not in OPTIONS and option != "weights":
+        if option not in OPTION_PROPERTY and option != "weights":
             continue
         want = closed_form(case.batch.rows(), case.objective).gradient
         had = closed_form(base[0].batch.rows(), base[0].objective).gradient
         if torch.equal(outcome.gradient, base[1].gradient) and not torch.allclose(want, had):
-            property = "weights" if option == "weights" else _OPTION_PROPERTY[option]
             says = f"the option {target.roles.get(option, option)} has no influence"
-            findings.wrong(property, says, case.name)
+            findings.wrong(OPTION_PROPERTY.get(option, "weights"), says, case.name)
             findings.wrong("options", says, case.name)
     if target.undeclared:
         findings.untestable("options", f"not declared what they mean: {', '.join(target.undeclared)}")
@@ -535,20 +512,16 @@ def _values(findings: Findings, contract: Contract, results: Results) -> None:
         slack = 1e-6 * max(1.0, abs(wants[0])) + 10 * contract.target.tolerance * abs(wants[0])
         if any(abs(outcome.value - want) <= slack for want in wants):
             continue
-        if (
-            not math.isfinite(outcome.value)
-            and "nothing counts" in case.name
-            and contract.objective.nothing_counts is None
-        ):
-            findings.notes.append(
-                f"{case.name} gives {outcome.value}; objective.nothing_counts declares what it should"
-            )
+        is_finite = math.isfinite(outcome.value)
+        if not is_finite and "nothing counts" in case.name and contract.objective.nothing_counts is None:
+            what = f"{case.name} gives {outcome.value}; objective.nothing_counts declares what it should"
+            findings.notes.append(what)
             continue
         says = f"it reports {outcome.value:.6g} for {wants[0]:.6g}"
         if reported and abs(outcome.value - whole[{"objective": "cross-entropy"}.get(reported, "objective")]) <= slack:
             other = "the cross-entropy to the teacher" if reported == "objective" else "the divergence"
             findings.add("value", "differs", f"{says}, which is {other}; the gradient is the declared one", case.name)
-        elif not math.isfinite(outcome.value):
+        elif not is_finite:
             findings.wrong(case.property if case.property == "mask" else "value", says, case.name)
         else:
             findings.add("value", "wrong" if reported else "differs", says, case.name)
@@ -559,14 +532,8 @@ def _slope_error(target: LossTarget, case: LossCase) -> float:
     gradient = target(case).gradient
     way = (gradient / gradient.abs().max().clamp_min(1e-12)).view_as(case.batch.student)
     step = 1e-3  # losses that work in float32 inside have no digits for less
-    ends = [
-        target(
-            dataclasses.replace(
-                case, batch=case.batch.with_logits(case.batch.student + sign * step * way, case.batch.teacher)
-            )
-        ).value
-        for sign in (1, -1)
-    ]
+    moved = [case.batch.with_logits(case.batch.student + sign * step * way, case.batch.teacher) for sign in (1, -1)]
+    ends = [target(dataclasses.replace(case, batch=batch)).value for batch in moved]
     along = float((gradient * way.flatten(0, 1)).sum())
     return abs((ends[0] - ends[1]) / (2 * step) - along) / max(abs(along), 1e-9)
 
@@ -588,13 +555,8 @@ def _precision(findings: Findings, target: LossTarget) -> None:
     for dtype, slack in types:
         for name, batch in pairs:
             exact = batch.with_logits(batch.student.to(dtype).double(), batch.teacher.to(dtype).double())
-            case = LossCase(
-                name=f"{name} logits in {str(dtype).removeprefix('torch.')}",
-                batch=exact,
-                property="precision",
-                objective=o,
-                dtype=dtype,
-            )
+            says = f"{name} logits in {str(dtype).removeprefix('torch.')}"
+            case = LossCase(name=says, batch=exact, property="precision", objective=o, dtype=dtype)
             wanted = closed_form(exact.rows(), o)
             try:
                 outcome = target(case)
@@ -610,14 +572,10 @@ def _precision(findings: Findings, target: LossTarget) -> None:
             if not bool(outcome.gradient.isfinite().all()):
                 findings.wrong("precision", "the gradient is not finite", case.name)
             elif name != "disjoint" and gap > slack * max(size, 1e-12):
-                findings.wrong(
-                    "precision", f"the gradient is off by {gap / max(size, 1e-12):.2g} of its largest entry", case.name
-                )
-            if (
-                o.reported in (None, "objective")
-                and outcome.value < -1e-3 * (1 + abs(wanted.value))
-                and plain.value >= 0
-            ):
+                says = f"the gradient is off by {gap / max(size, 1e-12):.2g} of its largest entry"
+                findings.wrong("precision", says, case.name)
+            is_below = outcome.value < -1e-3 * (1 + abs(wanted.value)) and plain.value >= 0
+            if is_below and o.reported in (None, "objective"):
                 findings.wrong("precision", f"a divergence reads {outcome.value:.4g}", case.name)
     if tried:
         how = "in float32" if lowest != "bfloat16" else "in float32 and bfloat16"
@@ -650,19 +608,12 @@ def _rights(findings: Findings, target: LossTarget, results: Results) -> None:
         if error > 1e-2:
             findings.wrong("value", f"the slope of the value is off the gradient by {error:.2g}", base[0].name)
         said["value"] = "value and finite differences"
-    for option in OPTIONS:
-        if target.has(option):
-            said.setdefault("options", "each declared option changes the gradient as declared")
-    reasons = {
-        "temperature": "no divergence is declared",
-        "direction": "no divergence is declared",
-        "vocabulary": "no divergence is declared",
+    if any(map(target.has, OPTION_PROPERTY)):
+        said["options"] = "each declared option changes the gradient as declared"
+    reasons = dict.fromkeys(("temperature", "direction", "vocabulary"), "no divergence is declared") | {
         "top-k": "no truncation is declared",
         "chunking": "the target takes no chunk size (role chunk)",
         "options": "no option is declared (temperature, beta, weights under [target.arguments])",
     }
     loop = "a loss knows nothing of it; audit the loop, the trainer or the script (target.kind)"
     findings.close(said, dict.fromkeys(LOOP_PROPERTIES, loop) | reasons | {"generation": GENERATION})
-
-
-__all__ = ["LossTarget", "audit_loss"]

@@ -7,11 +7,12 @@ does in between; and the ids of a forward pass tell which samples it read, besid
 `on_two_ranks` runs a loop on two ranks: forks of this process that talk over gloo through a file.
 """
 
+import contextlib
 import multiprocessing
 import os
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 Span = tuple[int, int]
 """Prompt and answer tokens of a sample."""
@@ -78,7 +80,6 @@ class ForwardPass:
     """One forward pass as the model saw it."""
 
     ids: torch.Tensor
-    mask: torch.Tensor | None
     positions: torch.Tensor | None
     training: bool
     grad: bool
@@ -89,15 +90,15 @@ class ForwardPass:
 class ProbeLM(nn.Module):
     """logits = head(norm * embedding(id)) + bias, whatever stands before; keeps every call."""
 
-    def __init__(self, vocab: int, columns: int, *, seed: int, dropout: float = 0.0, scale: float = 1.2) -> None:
+    def __init__(self, ids: int, vocab_size: int, *, seed: int, dropout: float = 0.0, scale: float = 1.2) -> None:
         super().__init__()
-        g = torch.Generator().manual_seed(seed)
-        self.model = nn.Embedding(vocab, columns, dtype=torch.float64)
+        g, columns = torch.Generator().manual_seed(seed), vocab_size
+        self.model = nn.Embedding(ids, columns, dtype=torch.float64)
         self.norm = nn.Parameter(torch.ones(columns, dtype=torch.float64))
         self.drop = nn.Dropout(dropout)
         self.lm_head = nn.Linear(columns, columns, dtype=torch.float64)
         with torch.no_grad():
-            self.model.weight.copy_(torch.randn(vocab, columns, generator=g, dtype=torch.float64) * scale)
+            self.model.weight.copy_(torch.randn(ids, columns, generator=g, dtype=torch.float64) * scale)
             self.lm_head.weight.copy_(torch.linalg.qr(torch.randn(columns, columns, generator=g).double())[0])
             self.lm_head.bias.zero_()
         self.config = SimpleNamespace(vocab_size=columns, model_type="probe", use_cache=False)
@@ -116,16 +117,9 @@ class ProbeLM(nn.Module):
         apart = apart or any(key.startswith(("cu_seq", "seq_idx", "segment")) for key in more)
         restarts = position_ids is not None and bool((position_ids.diff(dim=-1) < 0).any())
         apart = apart or (restarts and attention_mask is None)
-        self.calls.append(
-            ForwardPass(
-                input_ids.detach().clone(),
-                None if attention_mask is None else attention_mask.detach().clone(),
-                None if position_ids is None else position_ids.detach().clone(),
-                self.training,
-                torch.is_grad_enabled(),
-                apart,
-            )
-        )
+        positions = None if position_ids is None else position_ids.detach().clone()
+        seen = ForwardPass(input_ids.detach().clone(), positions, self.training, torch.is_grad_enabled(), apart)
+        self.calls.append(seen)
         hidden = self.drop(self.model(input_ids) * self.norm)
         # both what `model(ids)` and what `model(ids).logits` may mean
         logits: Any = self.lm_head(hidden)
@@ -146,7 +140,8 @@ class ProbeLM(nn.Module):
 class Update:
     """What was there when the optimizer stepped."""
 
-    lrs: list[float]
+    lr: float
+    """Of the first group."""
     gradient: torch.Tensor
     """By logits, for every id, (ids, V)."""
     table: torch.Tensor
@@ -171,17 +166,16 @@ class Recorder:
     student: ProbeLM
     teacher: ProbeLM
     updates: list[Update] = field(default_factory=list)
-    _hooks: list[Any] = field(default_factory=list)
 
-    def __enter__(self) -> "Recorder":
-        from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
-
-        self._hooks = [register_optimizer_step_pre_hook(self._before), register_optimizer_step_post_hook(self._after)]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """To every optimizer of the process."""
+        hooks = [register_optimizer_step_pre_hook(self._before), register_optimizer_step_post_hook(self._after)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _mine(self, optimizer: torch.optim.Optimizer) -> bool:
         own = {id(p) for p in self.student.parameters()}
@@ -206,7 +200,7 @@ class Recorder:
         ]
         self.updates.append(
             Update(
-                lrs=[group["lr"] for group in groups],
+                lr=groups[0]["lr"],
                 gradient=by_logits,
                 table=student.table(),
                 student=student.calls[:],

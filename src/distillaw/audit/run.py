@@ -103,15 +103,13 @@ def _audited(target: str, contract: Contract | None) -> Findings:
         from distillaw.audit.assets import audit_store, audit_tokenizers
 
         return (audit_store if kind == "store" else audit_tokenizers)(target, contract)
+    if kind == "loss":
+        return audit_loss(load(target), contract, target)
+    from distillaw.audit.loops import LoopTarget, audit_runs
+
     if kind == "loop":
-        from distillaw.audit.loops import audit_loop
+        return audit_runs(LoopTarget(load(target), contract), target)
+    from distillaw.audit.trainers import ScriptTarget, TrainerTarget
 
-        return audit_loop(load(target), contract, target)
-    if kind in ("trainer", "script"):
-        from distillaw.audit.loops import audit_runs
-        from distillaw.audit.trainers import ScriptTarget, TrainerTarget
-
-        if kind == "script":
-            return audit_runs(ScriptTarget(Path(target), contract), target)
-        return audit_runs(TrainerTarget(load(target), contract), target)
-    return audit_loss(load(target), contract, target)
+    of_kind = ScriptTarget(Path(target), contract) if kind == "script" else TrainerTarget(load(target), contract)
+    return audit_runs(of_kind, target)

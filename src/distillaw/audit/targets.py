@@ -74,7 +74,7 @@ def match_roles(
     Args:
         function: what is called.
         target: its declared arguments, which win, and its options.
-        known: role -> names of parameters that can mean nothing else.
+        known: role -> names of parameters, besides its own, that can mean nothing else.
         by_place: roles of the first free parameters where neither of the first two is found by name.
         unnamed: further roles, which have no usual names.
 
@@ -92,7 +92,7 @@ def match_roles(
             )
     taken = {*roles.values(), *target.options}
     for role, names in known.items():
-        found = next((n for n in names if n in named and n not in taken), None)
+        found = next((n for n in (role, *names) if n in named and n not in taken), None)
         if role not in roles and found is not None:
             roles[role] = found
             taken.add(found)

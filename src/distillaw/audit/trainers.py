@@ -32,7 +32,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from distillaw.audit.contract import Contract
 from distillaw.audit.loops import ROWS, LoopTarget, LoopTrace, recorded
-from distillaw.audit.probes import ProbeLM, Recorder, Sample, collate
+from distillaw.audit.probes import ProbeLM, Recorder, Sample
 from distillaw.audit.targets import load
 from distillaw.errors import ConfigError
 
@@ -67,9 +67,8 @@ class ProbeForCausalLM(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: ProbeConfig) -> None:
         super().__init__(config)
-        self.probe = ProbeLM(
-            config.ids, config.vocab_size, seed=config.seed, dropout=config.dropout, scale=config.scale
-        )
+        names = ("ids", "vocab_size", "seed", "dropout", "scale")
+        self.probe = ProbeLM(**{name: getattr(config, name) for name in names})
         self.generation_config = GenerationConfig(pad_token_id=0, eos_token_id=0)
         LIVE[config.role] = self
         self.post_init()
@@ -129,21 +128,21 @@ class TrainerTarget(LoopTarget):
 
     def __init__(self, function: type[Trainer], contract: Contract) -> None:
         self.prepare(function, contract)
-        name = contract.target.arguments.get("teacher", "teacher_model")
-        teacher = {"teacher": name} if name else {}  # none where its rows are stored
         self.roles = {"student": "model", "samples": "train_dataset", "epochs": "", "evaluation": "eval_dataset"}
-        self.roles |= teacher | dict.fromkeys(("checkpoint", "stop_after", "resume"), "")
+        self.roles |= dict.fromkeys(("checkpoint", "stop_after", "resume"), "")
+        if name := contract.target.arguments.get("teacher", "teacher_model"):  # none where its rows are stored
+            self.roles["teacher"] = name
 
     shares_out = True
 
     def run(self, *, samples: Sequence[Sample] | None = None, **roles: Any) -> LoopTrace:
         """Train once; `stop_after` saves and stops, `resume` goes on from there."""
         samples = self.samples if samples is None else samples
-        student, teacher = (ProbeForCausalLM(config) for config in probe_configs(self))
+        student, teacher = open_probes(self)
         options = dict(self.contract.target.options)
-        arguments = {k.removeprefix("args."): v for k, v in options.items() if k.startswith("args.")}
-        kind = options.get("args", TrainingArguments)
+        kind = options.pop("args", TrainingArguments)
         kind = load(kind) if isinstance(kind, str) else kind
+        arguments = {k.removeprefix("args."): options.pop(k) for k in list(options) if k.startswith("args.")}
         stop, resume = roles.get("stop_after"), roles.get("resume")
         if "rank" in roles:
             _as_rank(roles["rank"], roles["world_size"])
@@ -153,17 +152,12 @@ class TrainerTarget(LoopTarget):
             warnings.simplefilter("ignore")
             stack.enter_context(_quiet())
             args = kind(**(self._settings(folder, stop, "evaluation" in roles) | arguments))
-            given: dict[str, Any] = (
-                {
-                    "model": student,
-                    "args": args,
-                    "train_dataset": _dataset(samples),
-                    "eval_dataset": _dataset(self.held_out) if "evaluation" in roles else None,
-                }
-                | self.collators()
-                | ({self.roles["teacher"]: teacher} if self.has("teacher") else {})
-            )
-            more = {k: v for k, v in options.items() if k != "args" and not k.startswith("args.")}
+            given: dict[str, Any] = {"model": student, "args": args, "train_dataset": _dataset(samples)}
+            given |= self.collators()
+            if "evaluation" in roles:
+                given["eval_dataset"] = _dataset(self.held_out)
+            if self.has("teacher"):
+                given[self.roles["teacher"]] = teacher
             if self.function.__module__.startswith("trl."):
                 given["processing_class"] = tiny_tokenizer(self.vocab)
             if stop is not None:
@@ -171,7 +165,7 @@ class TrainerTarget(LoopTarget):
 
             def train() -> None:
                 last = None if resume is None else str(next(Path(resume).glob("checkpoint-*")))
-                self.function(**given, **more).train(resume_from_checkpoint=last)
+                self.function(**given, **options).train(resume_from_checkpoint=last)
 
             return recorded(Recorder(student.probe, teacher.probe), train)
 
@@ -208,9 +202,8 @@ class TrainerTarget(LoopTarget):
 
     def _collated(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         by_index = {s.index: s for s in [*self.samples, *self.held_out]}
-        batch = collate([by_index[r["index"]] for r in rows], inside=self.contract.objective.shift == "inside")
-        extra = set(self.contract.target.arguments)
-        if "index" not in extra:
+        batch = self.batch([by_index[r["index"]] for r in rows])
+        if "index" not in self.contract.target.arguments:
             batch.pop("index")
         return batch
 
@@ -241,13 +234,9 @@ class _StopAt(TrainerCallback):
         control.should_training_stop = control.should_training_stop or state.global_step >= self.step
 
 
-def probe_configs(target: LoopTarget) -> tuple[ProbeConfig, ProbeConfig]:
-    """Of student and teacher, as `LoopTarget.models` makes them."""
-    dropout = 0.5 if target.contract.training.teacher_mode == "eval" else 0.0
-    columns = target.vocab + 3 * (target.contract.objective.vocabulary != "same")
-    student = ProbeConfig(role="student", ids=target.vocab, vocab_size=target.vocab, seed=1)
-    teacher = ProbeConfig(role="teacher", ids=target.vocab, vocab_size=columns, seed=2, dropout=dropout, scale=2.0)
-    return student, teacher
+def open_probes(target: LoopTarget) -> list[ProbeForCausalLM]:
+    """Student and teacher as transformers has models."""
+    return [ProbeForCausalLM(ProbeConfig(role=role, **probe)) for role, probe in target.probes.items()]
 
 
 def tiny_tokenizer(vocab: int) -> Any:
@@ -289,12 +278,12 @@ class ScriptTarget(LoopTarget):
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
             places = {"out": str(roles.get("checkpoint") or folder / "out"), "data": str(folder / "data.jsonl")}
-            models = [ProbeForCausalLM(config) for config in probe_configs(self)]
+            models = open_probes(self)
             teacher = models[1].probe
             for model in models:
-                places[model.config.role] = str(folder / model.config.role)
-                model.save_pretrained(places[model.config.role])
-                tiny_tokenizer(self.vocab).save_pretrained(places[model.config.role])
+                place = places[model.config.role] = str(folder / model.config.role)
+                model.save_pretrained(place)
+                tiny_tokenizer(self.vocab).save_pretrained(place)
             training = self.contract.training
             places |= {
                 "stop_after": str(roles.get("stop_after") or 0),
@@ -308,9 +297,8 @@ class ScriptTarget(LoopTarget):
             LIVE.clear()
             argv = [word.format_map(places) for word in self.argv]
             stack.enter_context(_quiet())
-            with _arguments([str(self.function), *argv]):
-                path = str(self.function)
-                trace = recorded(_Later(), lambda: runpy.run_path(path, run_name="__main__"), teacher)
+            path = str(self.function)
+            trace = recorded(_Later(), lambda: _run_script(path, argv), teacher)
             if "student" not in LIVE:
                 raise ConfigError(f"target {path}: the script opens no student by AutoModelForCausalLM")
             if "teacher" not in LIVE:
@@ -322,8 +310,7 @@ class _Later(Recorder):
     """A recorder of models that the script opens while it runs."""
 
     def __init__(self) -> None:
-        nobody = ProbeLM(1, 1, seed=0)
-        super().__init__(nobody, ProbeLM(1, 1, seed=0))
+        super().__init__(ProbeLM(1, 1, seed=0), ProbeLM(1, 1, seed=0))
 
     def _mine(self, optimizer: torch.optim.Optimizer) -> bool:
         for role, model in LIVE.items():
@@ -360,13 +347,12 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-@contextlib.contextmanager
-def _arguments(argv: list[str]) -> Iterator[None]:
-    before, sys.argv = sys.argv, argv
+def _run_script(path: str, arguments: list[str]) -> None:
+    before, sys.argv = sys.argv, [path, *arguments]
     try:
-        yield
+        runpy.run_path(path, run_name="__main__")
     except SystemExit as ended:
         if ended.code not in (None, 0):
-            raise ConfigError(f"target {argv[0]}: the script ends with {ended.code}") from None
+            raise ConfigError(f"target {path}: the script ends with {ended.code}") from None
     finally:
         sys.argv = before

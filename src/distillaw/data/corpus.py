@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distillaw.data.token_files import check_ids, open_tokens, parquet_documents, token_files
 from distillaw.errors import ConfigError, DataError
@@ -179,7 +179,7 @@ def _raw_documents(corpus: str, reading: Reading) -> Iterator[str]:
     if (path / "dataset_dict.json").exists():
         raise ConfigError(f"corpus {corpus!r} holds several splits; give one of them, e.g. {corpus}/train")
     if (path / "dataset_info.json").exists():
-        yield from _read_saved_dataset(path, text_column)
+        yield from _column(_datasets("load_from_disk")(str(path)), text_column, str(path))
     elif path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES)
         if not files:
@@ -243,29 +243,37 @@ def _decode(raw: bytes, where: str) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{where}: not UTF-8 (byte 0x{raw[error.start]:02x} at offset {error.start}). Convert it first, "
-            f"e.g. `iconv -f latin1 -t utf-8 {where}`"
+            f"{where}: not UTF-8 (byte 0x{raw[error.start]:02x} at offset {error.start}). Convert it first, e.g. "
+            f"`iconv -f latin1 -t utf-8 {where.partition(', line ')[0]}`"
         ) from None
 
 
-def _read_jsonl(path: Path, text_column: str) -> Iterator[str]:
+def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """(`file, line 12`, the value) of every line of a .jsonl file that is not empty.
+
+    Raises:
+        DataError: a line that is not UTF-8, or not JSON.
+    """
     with path.open("rb") as stream:
         for number, raw in enumerate(stream, start=1):
             where = f"{path}, line {number}"
-            line = _decode(raw, where).strip()
-            if not line:
-                continue
-            try:
-                row = parse_json(line)
-            except ValueError as error:
-                raise DataError(f"{where}: not JSON ({error})") from None
-            if not isinstance(row, dict) or not isinstance(row.get(text_column), str):
-                fields = sorted(row) if isinstance(row, dict) else type(row).__name__
-                raise DataError(f"{where}: no text field {text_column!r}; found {fields}. {_NAME_IT}")
-            text = row[text_column]
-            if not text.isascii() and (half := _HALF.search(text)):
-                raise DataError(f"{where}: half a character (\\u{ord(half[0]):04x} without its pair) at {half.start()}")
-            yield text
+            if line := _decode(raw, where).strip():
+                try:
+                    value = parse_json(line)
+                except ValueError as error:
+                    raise DataError(f"{where}: not JSON ({error})") from None
+                yield where, value
+
+
+def _read_jsonl(path: Path, text_column: str) -> Iterator[str]:
+    for where, row in json_lines(path):
+        if not isinstance(row, dict) or not isinstance(row.get(text_column), str):
+            fields = sorted(row) if isinstance(row, dict) else type(row).__name__
+            raise DataError(f"{where}: no text field {text_column!r}; found {fields}. {_NAME_IT}")
+        text = row[text_column]
+        if not text.isascii() and (half := _HALF.search(text)):
+            raise DataError(f"{where}: half a character (\\u{ord(half[0]):04x} without its pair) at {half.start()}")
+        yield text
 
 
 def _read_parquet(path: Path, text_column: str) -> Iterator[str]:
@@ -294,11 +302,6 @@ def _texts(values: Iterable[object], where: str) -> Iterator[str]:
             yield value
         elif value is not None:
             raise DataError(f"{where}: holds {type(value).__name__}, not text. {_NAME_IT}")
-
-
-def _read_saved_dataset(path: Path, text_column: str) -> Iterator[str]:
-    from_disk = _datasets("load_from_disk")
-    yield from _column(from_disk(str(path)), text_column, str(path))
 
 
 def _read_hub(name: str, text_column: str) -> Iterator[str]:

@@ -1,26 +1,28 @@
 """What the loss refuses, each with the values seen and what to do; nothing here touches the work itself."""
 
+from collections.abc import Callable
+
 import torch
 
 from distillaw.distill.heads import Head, SparseTargets
 from distillaw.errors import ConfigError, DataError, VocabularyError
 from distillaw.runs.spec import is_reverse_kl
 
+_RULES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "distill_weight": (lambda value: 0 <= value <= 1, "lie in [0, 1]"),
+    "temperature": (lambda value: 0 < value < float("inf"), "be above 0"),
+    "z_weight": (lambda value: 0 <= value < float("inf"), "be 0 or above"),
+    "beta": (lambda value: 0 <= value <= 1, "lie in [0, 1]"),
+    "skew": (lambda value: 0 <= value < 1, "lie in [0, 1)"),
+    "chunk_tokens": (lambda value: value >= 1, "be 1 or more"),
+}
 
-def check_numbers(
-    *, distill_weight: float, temperature: float, z_weight: float, beta: float, skew: float, chunk_tokens: int | None
-) -> None:
+
+def check_numbers(**numbers: float | None) -> None:
     """Every number in its range."""
-    rules = (
-        ("distill_weight", distill_weight, 0 <= distill_weight <= 1, "lie in [0, 1]"),
-        ("temperature", temperature, 0 < temperature < float("inf"), "be above 0"),
-        ("z_weight", z_weight, 0 <= z_weight < float("inf"), "be 0 or above"),
-        ("beta", beta, 0 <= beta <= 1, "lie in [0, 1]"),
-        ("skew", skew, 0 <= skew < 1, "lie in [0, 1)"),
-        ("chunk_tokens", chunk_tokens, chunk_tokens is None or chunk_tokens >= 1, "be 1 or more"),
-    )
-    for name, value, holds, rule in rules:
-        if not holds:
+    for name, value in numbers.items():
+        holds, rule = _RULES[name]
+        if value is not None and not holds(value):
             raise ConfigError(f"distillation loss: {name} is {value} and must {rule}")
 
 
@@ -64,14 +66,11 @@ def check_shapes(
     if labels is not None and (labels.is_floating_point() or labels.dtype == torch.bool):
         raise DataError(f"labels: {labels.dtype}; next tokens are integers")
     positions = hidden.shape[:-1]
-    others = {
-        "labels": None if labels is None else labels.shape,
-        "teacher_hidden": None if teacher_hidden is None else teacher_hidden.shape[:-1],
-        "teacher_logits": None if teacher_logits is None else teacher_logits.shape[:-1],
-        "targets": None if targets is None else targets.ids.shape[:-1],
-    }
-    for name, shape in others.items():
-        if shape is not None and shape != positions:
+    ids = None if targets is None else targets.ids
+    others = {"teacher_hidden": teacher_hidden, "teacher_logits": teacher_logits, "targets": ids}
+    shapes = {name: each.shape[:-1] for name, each in others.items() if each is not None}
+    for name, shape in (shapes if labels is None else {"labels": labels.shape} | shapes).items():
+        if shape != positions:
             raise DataError(
                 f"{name}: positions {tuple(shape)}, but the student's hidden states have {tuple(positions)}; "
                 "pass the same sequences, labels already moved by one token"

@@ -13,9 +13,9 @@ D document, M bin.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,11 +23,10 @@ from numpy.typing import NDArray
 
 from distillaw.data.corpus import Excerpt
 from distillaw.data.tokenizer import encode_to_score
-from distillaw.errors import ConfigError, DataError
-from distillaw.evaluate.wishes import BINS, TextWishes
+from distillaw.errors import DataError
+from distillaw.evaluate.wishes import BINS
 from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.scoring import (
-    BATCH_WINDOWS,
     IGNORE,
     HeldoutSet,
     logits_rows,
@@ -35,7 +34,7 @@ from distillaw.models.scoring import (
     scoring,
     window_batches,
 )
-from distillaw.models.source import ModelSource, check_config, context_of
+from distillaw.models.source import ModelSource
 from distillaw.models.teacher import AnyTeacher, ModelTeacher, load_teacher
 from distillaw.quantities import bits_per_byte, format_count
 from distillaw.runs.pace import Telling
@@ -80,26 +79,17 @@ class BinSums:
         np.add.at(self.outcome, cell, outcome)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CalibrationError:
-    """An ECE with what it takes to read it; all in shares of 1."""
-
-    ece: float
-    se: float
-    """Standard error, clustered by document (delta method at the signs of the bins' gaps)."""
-    floor: float
-    """ECE expected of perfect calibration with so few tokens: bins that differ by chance alone add up."""
-    gap: float
-    """Mean outcome minus mean confidence; negative: overconfident."""
-    bins: list[dict[str, float]]
-    """The reliability diagram: tokens, mean confidence and mean outcome of each bin that has tokens."""
-
-
-def calibration_error(sums: BinSums) -> CalibrationError:
-    """ECE of counted tokens.
+def calibration_error(sums: BinSums) -> dict[str, Any]:
+    """ECE of counted tokens with what it takes to read it, all in shares of 1.
 
     se^2 = clustered variance of sum_d v_d / sum_d t_d,  v_d = sum_m sign(S_m) S_dm
     floor = sum_m sqrt(2 / pi) se(S_m / T)               (mean of |x| for a normal x around 0)
+
+    Returns:
+        ece; se, clustered by document (delta method at the signs of the bins' gaps); floor, the ECE expected of perfect
+        calibration with so few tokens, whose bins differ by chance alone; gap, mean outcome minus mean confidence
+        (negative: overconfident); bins, the reliability diagram: tokens, mean confidence and mean outcome of each bin
+        that has tokens.
     """
     tokens_D = sums.count.sum(1)
     gap_DM = sums.outcome - sums.confidence
@@ -108,12 +98,12 @@ def calibration_error(sums: BinSums) -> CalibrationError:
     total = tokens_D.sum()
     count_M, confidence_M, outcome_M = (each.sum(0) for each in (sums.count, sums.confidence, sums.outcome))
     cov = clustered_cov(gap_DM, tokens_D)  # type: ignore[arg-type]  # whole numbers in floats
-    return CalibrationError(
-        ece=float(value_D.sum() / total),
-        se=clustered_se(value_D, tokens_D),  # type: ignore[arg-type]
-        floor=float(np.sqrt(2 / np.pi) * np.sqrt(np.diag(cov)).sum()),
-        gap=float(gap_M.sum() / total),
-        bins=[
+    return {
+        "ece": float(value_D.sum() / total),
+        "se": clustered_se(value_D, tokens_D),  # type: ignore[arg-type]
+        "floor": float(np.sqrt(2 / np.pi) * np.sqrt(np.diag(cov)).sum()),
+        "gap": float(gap_M.sum() / total),
+        "bins": [
             {
                 "bin": float(m),
                 "tokens": float(count_M[m]),
@@ -122,7 +112,7 @@ def calibration_error(sums: BinSums) -> CalibrationError:
             }
             for m in np.flatnonzero(count_M)
         ],
-    )
+    }
 
 
 AGAINST_TEACHER = {
@@ -217,7 +207,7 @@ class CalibratedScores:
         sums: dict[str, BinSums] = {"data": self.data, **self.against}
         if self.teacher_data is not None:
             sums["of_teacher"] = self.teacher_data
-        errors = {name: asdict(calibration_error(each)) for name, each in sums.items()}
+        errors = {name: calibration_error(each) for name, each in sums.items()}
         flat = {
             f"ece_{name}{suffix}": error[key]
             for name, error in errors.items()
@@ -235,71 +225,41 @@ _MEANING = {"data": "whether the first choice came", "of_teacher": "the teacher 
 
 
 @torch.no_grad()
-def score_calibration(
-    model: ModelTeacher,
-    documents: Sequence[np.ndarray],
+def score_calibrated(
+    model: "PreTrainedModel | ModelTeacher",
+    batches: Iterable[HeldoutSet],
+    documents: int,
     *,
-    context: int,
-    stride: int,
-    teacher: ModelTeacher | None = None,
+    teacher: AnyTeacher | None = None,
     bins: int = BINS,
     seen: Callable[[int], None] = lambda tokens: None,
     ranks: Ranks = ALONE,
 ) -> CalibratedScores:
-    """Score documents, every token after the first once.
+    """The losses of `score_heldout`, and calibration from the same logits.
 
     Args:
-        documents: token ids of each, the start token first.
-        context: tokens a window sees.
-        stride: tokens scored by each window after the first of a document.
+        batches: windows of the documents, each a forward pass.
+        documents: how many there are.
+        seen: told the tokens of each batch when it is scored.
         ranks: processes that share the windows; all call this.
     """
-    batches = list(window_batches(documents, context=context, stride=stride))
-    return _score(model, teacher, batches, len(documents), bins, ranks, seen)
-
-
-@torch.no_grad()
-def score_calibrated(
-    model: "PreTrainedModel", heldout: HeldoutSet, *, teacher: AnyTeacher | None = None, ranks: Ranks = ALONE
-) -> CalibratedScores:
-    """The losses of `score_heldout`, and calibration from the same logits."""
-    with scoring(model):
-        batches = list(heldout.batches(BATCH_WINDOWS))
-        return _score(model, teacher, batches, heldout.num_documents, BINS, ranks)
-
-
-def _score(
-    model: "PreTrainedModel | ModelTeacher",
-    teacher: AnyTeacher | None,
-    batches: Sequence[HeldoutSet],
-    documents: int,
-    bins: int,
-    ranks: Ranks,
-    seen: Callable[[int], None] = lambda tokens: None,
-) -> CalibratedScores:
     found, again = (CalibratedScores.empty(documents, bins, with_teacher=teacher is not None) for _ in range(2))
-    for batch, counts in ranks.rounds(batches):
-        _score_batch(model, teacher, batch, found if counts else again)
-        seen(ranks.world * int((batch.labels != IGNORE).sum()))
-    return found.summed(ranks)
-
-
-def _score_batch(
-    model: "PreTrainedModel | ModelTeacher", teacher: AnyTeacher | None, batch: HeldoutSet, found: CalibratedScores
-) -> None:
-    scored_BT = batch.labels != IGNORE
-    labels_N = batch.labels[scored_BT]
-    document_N = np.repeat(batch.document, scored_BT.sum(1).numpy())
     rows = min(logits_rows(each) for each in (model, teacher) if each is not None)
-    pieces = scored_logits(model, batch.inputs, scored_BT, rows=rows)
-    theirs = None if teacher is None else scored_logits(teacher, batch.inputs, scored_BT, rows=rows)
-    done = 0
-    for logits_NV in pieces:
-        part = slice(done, done + len(logits_NV))
-        done = part.stop
-        logp_NV = torch.log_softmax(logits_NV.float(), dim=-1)
-        theirs_NV = None if theirs is None else torch.log_softmax(next(theirs).float(), dim=-1)
-        found.add(document_N[part], labels_N[part], logp_NV, theirs_NV)
+    with scoring(model):
+        for batch, counts in ranks.rounds(list(batches)):
+            scored_BT = batch.labels != IGNORE
+            labels_N = batch.labels[scored_BT]
+            document_N = np.repeat(batch.document, scored_BT.sum(1).numpy())
+            theirs = None if teacher is None else scored_logits(teacher, batch.inputs, scored_BT, rows=rows)
+            done = 0
+            for logits_NV in scored_logits(model, batch.inputs, scored_BT, rows=rows):
+                part = slice(done, done + len(logits_NV))
+                done = part.stop
+                logp_NV = torch.log_softmax(logits_NV.float(), dim=-1)
+                theirs_NV = None if theirs is None else torch.log_softmax(next(theirs).float(), dim=-1)
+                (found if counts else again).add(document_N[part], labels_N[part], logp_NV, theirs_NV)
+            seen(ranks.world * len(labels_N))
+    return found.summed(ranks)
 
 
 def _of(logp_NV: torch.Tensor, ids_N: torch.Tensor) -> torch.Tensor:
@@ -312,16 +272,6 @@ def _numbers(values: torch.Tensor) -> np.ndarray:
 
 CONTEXT = 1024
 """Tokens a window sees unless said otherwise, or what the shortest model allows."""
-
-
-def settle_context(wishes: TextWishes, models: list[ModelSource]) -> int:
-    """One context for model and teacher."""
-    if wishes.context is not None and wishes.context < 1:
-        raise ConfigError(f"--context {wishes.context}: a window sees at least one token; 1024 is usual")
-    for source in models:
-        check_config(source, context=wishes.context)
-    limits = [limit for source in models if (limit := context_of(source.config())) is not None]
-    return wishes.context or min([CONTEXT, *limits])
 
 
 def score_text(
@@ -347,8 +297,9 @@ def score_text(
     total = sum(len(each) - 1 for each in ids)
     beside = f", {teacher.name} beside it" if teacher is not None else ""
     say(f"{model.name}: {len(ids)} documents, {format_count(total)} tokens in windows of {context}{beside}")
-    seen, windows = Telling(model.name, total, "tokens", say).advance, {"context": context, "stride": context}
-    scores = score_calibration(model, ids, **windows, teacher=taught_by, bins=bins, seen=seen, ranks=ranks)
+    seen = Telling(model.name, total, "tokens", say).advance
+    batches = window_batches(ids, context=context, stride=context)
+    scores = score_calibrated(model, batches, len(ids), teacher=taught_by, bins=bins, seen=seen, ranks=ranks)
     if not np.isfinite(scores.heldout.loss_sum).all():
         raise DataError(f"{model.name}: its loss is not finite on {excerpt.text_hash}: damaged weights?")
     sizes = np.array(excerpt.bytes_per_document, dtype=np.int64)

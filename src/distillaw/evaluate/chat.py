@@ -8,11 +8,12 @@ has none is counted, never guessed, and so is a judge that stays silent (asked a
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distillaw.data.corpus import json_lines
 from distillaw.errors import ConfigError, DataError
 from distillaw.evaluate.judges import ChatModel, Judge, Messages, SilentJudgeError, check_judge, make_judge
 from distillaw.evaluate.verdicts import (
@@ -25,9 +26,11 @@ from distillaw.evaluate.verdicts import (
 )
 from distillaw.evaluate.wishes import ChatWishes
 from distillaw.models.source import ModelSource, fingerprint, locate
-from distillaw.runs.files import append_json_lines, content_hash, file_sha256, parse_json, read_json_lines, read_text
+from distillaw.runs.files import append_json_lines, content_hash, file_sha256, read_json_lines
 from distillaw.runs.pace import Telling
 
+OUR_PROMPTS = Path(__file__).with_name("judge_prompts.jsonl")
+_TURNS = ("", "-multi-turn")
 WITH_REFERENCE = ("math", "reasoning", "coding")
 """Categories whose reference answers the judge is shown, as in FastChat; elsewhere there is no one right answer."""
 
@@ -60,25 +63,24 @@ class JudgePrompt:
 def read_questions(file: Path) -> list[ChatQuestion]:
     """Questions of a file."""
     questions = []
-    for number, row in _lines(file, "chat questions"):
+    for where, row in _objects(file, "chat questions"):
         try:
             turns, reference = _texts(row["turns"]), _texts(row.get("reference") or [])
             named = {"question_id": str(row["question_id"]), "category": str(row.get("category", ""))}
             question = ChatQuestion(**named, turns=turns, reference=reference)
         except (KeyError, TypeError) as error:
             raise DataError(
-                f"{file}, line {number}: no chat question ({type(error).__name__} {error}); it has question_id, "
+                f"{where}: no chat question ({type(error).__name__} {error}); it has question_id, "
                 "category and turns, a list of what the user says"
             ) from None
         if not 1 <= len(turns) <= 2 or not all(map(str.strip, turns)):
             raise DataError(
-                f"{file}, line {number}: {len(turns)} turns{', one of them empty' * (0 < len(turns) < 3)}; judging is "
+                f"{where}: {len(turns)} turns{', one of them empty' * (0 < len(turns) < 3)}; judging is "
                 "defined for one and two that say something"
             )
         if reference and len(reference) != len(turns):
             raise DataError(
-                f"{file}, line {number}: {len(reference)} reference answers to {len(turns)} turns; give one to each, "
-                "or none"
+                f"{where}: {len(reference)} reference answers to {len(turns)} turns; give one to each, or none"
             )
         questions.append(question)
     if len({each.question_id for each in questions}) < len(questions):
@@ -109,18 +111,17 @@ def read_prompts(file: Path | None) -> dict[str, JudgePrompt]:
         ConfigError: no such file.
         DataError: not of the format, or a prompt is missing.
     """
-    if file is None:
-        return dict(_OURS)
     try:
         found = {
             str(row["name"]): JudgePrompt(system=str(row["system_prompt"]), template=str(row["prompt_template"]))
-            for _, row in _lines(file, "judge prompts")
+            for _, row in _objects(file or OUR_PROMPTS, "judge prompts")
         }
     except KeyError as error:
         raise DataError(
             f"{file}: no judge prompts; {error} is missing. FastChat's judge_prompts.jsonl is the format"
         ) from None
-    if missing := sorted(_OURS.keys() - found.keys()):
+    kinds = ("pair-v2", "pair-math-v1", "single-v1", "single-math-v1")
+    if missing := sorted({kind + turns for kind in kinds for turns in _TURNS} - found.keys()):
         raise DataError(f"{file}: prompts missing: {', '.join(missing)}")
     return found
 
@@ -129,65 +130,16 @@ def prompt_name(kind: str, question: ChatQuestion, turn: int) -> str:
     """Which prompt judges a turn, 0 or 1, of a question; kind: `pair` or `single`."""
     shown = bool(question.reference) and question.category in WITH_REFERENCE
     plain = "v2" if kind == "pair" else "v1"
-    return f"{kind}-{'math-v1' if shown else plain}{'-multi-turn' if turn else ''}"
+    return f"{kind}-{'math-v1' if shown else plain}{_TURNS[turn > 0]}"
 
 
-def _lines(file: Path, what: str):
+def _objects(file: Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if not file.is_file():
         raise ConfigError(f"{file}: no such file; {what} are a .jsonl file in FastChat's format (docs/evaluate.md)")
-    for number, line in enumerate(read_text(file).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = parse_json(line)
-        except ValueError as error:
-            raise DataError(f"{file}, line {number}: not JSON ({error})") from None
+    for where, row in json_lines(file):
         if not isinstance(row, dict):
-            raise DataError(f"{file}, line {number}: a {type(row).__name__} where an object belongs")
-        yield number, row
-
-
-_FAIR = (
-    "Judge what is said: whether it is right, helps, goes to the point and is as deep as the question wants. Neither "
-    "the length of an answer nor its place counts."
-)
-_PAIR = (
-    f"You compare two answers to a user. {_FAIR} Give your reasons in a few sentences, then end with exactly one of "
-    "[[A]] if answer A is better, [[B]] if answer B is better, [[C]] if they are equally good."
-)
-_SINGLE = (
-    f"You grade an answer to a user from 1, useless, to 10, perfect. {_FAIR} Give your reasons in a few sentences, "
-    "then end with the grade in double brackets, for example [[5]]."
-)
-_RIGHT = " A right answer is shown as well: hold what you judge against it."
-_SECOND = " Judge the answer to the second question alone; the first is shown because it goes before."
-
-
-def _both_turns(side: str, name: str) -> str:
-    turns = "\n".join(f"User: {{question_{turn}}}\n{{answer_{side}_{turn}}}" for turn in (1, 2))
-    return f"[Assistant {name}]\n{turns}\n[End]"
-
-
-_REFERENCES = "[Right answers]\nUser: {question_1}\n{ref_answer_1}\nUser: {question_2}\n{ref_answer_2}\n[End]\n\n"
-_ONE_PAIR = "[Answer A]\n{answer_a}\n[End]\n\n[Answer B]\n{answer_b}\n[End]"
-_TWO_PAIRS = f"{_both_turns('a', 'A')}\n\n{_both_turns('b', 'B')}"
-_TWO = "[Conversation]\nUser: {question_1}\n{answer_1}\nUser: {question_2}\n{answer_2}\n[End]"
-_OURS = {
-    "pair-v2": JudgePrompt(system=_PAIR, template="[Question]\n{question}\n\n" + _ONE_PAIR),
-    "pair-math-v1": JudgePrompt(
-        system=_PAIR + _RIGHT,
-        template="[Question]\n{question}\n\n[Right answer]\n{ref_answer_1}\n[End]\n\n" + _ONE_PAIR,
-    ),
-    "pair-v2-multi-turn": JudgePrompt(system=_PAIR + _SECOND, template=_TWO_PAIRS),
-    "pair-math-v1-multi-turn": JudgePrompt(system=_PAIR + _RIGHT + _SECOND, template=_REFERENCES + _TWO_PAIRS),
-    "single-v1": JudgePrompt(system=_SINGLE, template="[Question]\n{question}\n\n[Answer]\n{answer}\n[End]"),
-    "single-math-v1": JudgePrompt(
-        system=_SINGLE + _RIGHT,
-        template="[Question]\n{question}\n\n[Right answer]\n{ref_answer_1}\n[End]\n\n[Answer]\n{answer}\n[End]",
-    ),
-    "single-v1-multi-turn": JudgePrompt(system=_SINGLE + _SECOND, template=_TWO),
-    "single-math-v1-multi-turn": JudgePrompt(system=_SINGLE + _RIGHT + _SECOND, template=_REFERENCES + _TWO),
-}
+            raise DataError(f"{where}: a {type(row).__name__} where an object belongs")
+        yield where, row
 
 
 PAIR = ("[[A]]", "[[B]]", "[[C]]")

@@ -25,7 +25,7 @@ from distillaw.errors import ConfigError, DistillawWarning, VocabularyError
 from distillaw.evaluate.calibration import CONTEXT
 from distillaw.models.fresh import count_parameters
 from distillaw.models.scoring import score_documents
-from distillaw.models.source import ModelSource, check_config, context_of, fingerprint, locate
+from distillaw.models.source import ModelSource, check_config, fingerprint, locate, settle_context
 from distillaw.models.teacher import architecture_of, load_teacher
 from distillaw.quantities import bits_per_byte, format_bytes, format_count
 from distillaw.runs.files import content_hash, read_json, write_json
@@ -164,12 +164,9 @@ def scout_teachers(
                 claim_folder(out)
                 write_json(file, record)
         results.append(_restored(source.name, record, excerpt, is_cached=is_cached))
-    sharing: dict[str, list[str]] = {}
-    for each in results:
-        sharing.setdefault(each.tokenizer, []).append(each.name)
     return [
-        replace(each, same_tokenizer_as=tuple(name for name in sharing[each.tokenizer] if name != each.name))
-        for each in results
+        replace(a, same_tokenizer_as=tuple(b.name for b in results if b is not a and b.tokenizer == a.tokenizer))
+        for a in results
     ]
 
 
@@ -261,18 +258,9 @@ def _settle_windows(sources: Sequence[ModelSource], context: int | None, stride:
     twice = {source.name for source, each in zip(sources, folders, strict=True) if folders.count(each) > 1}
     if twice:
         raise ConfigError(f"{', '.join(sorted(twice))}: the same model is given twice; name each once")
-    if context is not None and context < 1:
-        raise ConfigError(f"--context {context}: a window sees at least one token; 1024 is usual")
     for source in sources:
         check_config(source, context=None)
-    limits = {source.name: limit for source in sources if (limit := context_of(source.config())) is not None}
-    shortest = min(limits, key=lambda name: limits[name], default="")
-    if context is not None and limits and context > limits[shortest]:
-        raise ConfigError(
-            f"--context {context}: {shortest} sees {limits[shortest]} tokens at most, and all candidates are given the "
-            "same; lower it or leave it out"
-        )
-    context = context or min([CONTEXT, *limits.values()])
+    context = settle_context(sources, context, CONTEXT)
     stride = context if stride is None else stride
     if not 1 <= stride <= context:
         raise ConfigError(f"--stride {stride}: it lies between 1 and the context, {context}; half of it is usual")

@@ -20,12 +20,12 @@ import torch
 
 from distillaw.errors import ConfigError
 from distillaw.evaluate.benchmarks import TaskRows, TaskSpec, choose_tasks, known_tasks, mean_of_suite, read_tasks
-from distillaw.evaluate.calibration import score_text, settle_context
+from distillaw.evaluate.calibration import CONTEXT, score_text
 from distillaw.evaluate.chat import check_chat, identity_of, judge_chat
 from distillaw.evaluate.harness import run_benchmark
 from distillaw.evaluate.wishes import ChatWishes, TextWishes, Way
 from distillaw.models.parallel import ALONE, Ranks
-from distillaw.models.source import ModelSource, check_config, fingerprint, locate
+from distillaw.models.source import ModelSource, check_config, fingerprint, locate, settle_context
 from distillaw.models.teacher import ModelTeacher, load_teacher
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.places import GENERATOR, remove_file
@@ -184,7 +184,9 @@ def _save(session: _Session, record: dict) -> None:
 def _text(session: _Session, wishes: TextWishes, teacher: ModelSource | None) -> dict[str, object]:
     """Held-out loss and calibration."""
     models = [session.source, *([] if teacher is None else [teacher])]
-    context, excerpt = settle_context(wishes, models), wishes.excerpt()
+    for source in models:
+        check_config(source, context=None)
+    context, excerpt = settle_context(models, wishes.context, CONTEXT), wishes.excerpt()
     identity = {
         "text": excerpt.text_hash,
         "context": context,

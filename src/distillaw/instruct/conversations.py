@@ -18,9 +18,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TypeAlias
 
+from distillaw.data.corpus import json_lines
 from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import did_you_mean
-from distillaw.runs.files import parse_json, read_text
+from distillaw.runs.files import read_text
 
 Message: TypeAlias = dict[str, str]
 """`role` (system, user or assistant) and `content`."""
@@ -61,24 +62,8 @@ def read_conversations(file: str | Path) -> Iterator[Conversation]:
         ConfigError: no such file, or not a .jsonl file.
         DataError: a line that is not UTF-8, not JSON or of no known format, a role or text that is missing.
     """
-    for where, value in json_lines(file):
+    for where, value in json_lines(data_file(file)):
         yield from _conversations(value, where)
-
-
-def json_lines(file: str | Path) -> Iterator[tuple[str, object]]:
-    """(`file, line 12`, the value) of every line that is not empty."""
-    path = data_file(file)
-    with path.open("rb") as stream:
-        for number, raw in enumerate(stream, start=1):
-            where = f"{path}, line {number}"
-            try:
-                line = raw.decode("utf-8-sig").strip()
-                if line:
-                    yield where, parse_json(line)
-            except UnicodeDecodeError as error:
-                raise DataError(f"{where}: not UTF-8 (byte 0x{raw[error.start]:02x}); convert the file") from None
-            except ValueError as error:
-                raise DataError(f"{where}: not JSON ({error}); a line holds one conversation") from None
 
 
 def data_file(file: str | Path) -> Path:
@@ -208,7 +193,7 @@ def read_prompts(prompts: str | Path) -> list[Prompt]:
         except UnicodeDecodeError as error:
             raise DataError(f"{path}: not UTF-8 (byte 0x{error.object[error.start]:02x}); convert it") from None
     elif path.suffix == ".jsonl":
-        found = [_asked(value, where) for where, value in json_lines(path)]
+        found = [_asked(value, where) for where, value in json_lines(data_file(path))]
     else:
         raise ConfigError(
             f"prompts {name!r}: no such file{did_you_mean(name, SHIPPED)}; give a .txt file (one a line), a .jsonl "

@@ -25,11 +25,11 @@ from distillaw.errors import ConfigError, DataError, RunError
 from distillaw.instruct.conversations import Prompt, read_prompts
 from distillaw.instruct.masks import Masker, choose_template
 from distillaw.instruct.spec import Sampling
-from distillaw.instruct.start import RowLog, Say, hushed, silent, step_flops
+from distillaw.instruct.start import Say, hushed, keep_lines, silent, step_flops
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import load_weights
 from distillaw.quantities import format_seconds
-from distillaw.runs.files import content_hash, read_json, write_json, write_text
+from distillaw.runs.files import append_json_lines, content_hash, read_json, read_json_lines, write_json, write_text
 from distillaw.runs.lock import locked
 from distillaw.runs.pace import LOG_SECONDS
 from distillaw.runs.places import GENERATOR, check_file
@@ -85,8 +85,8 @@ def generate_answers(
             say(f"{out}: answered before, nothing to do")
             return out
         with hushed():
-            spent = _answer_all(answerer, asked, ids, RowLog(out), device, say)
-        rows = RowLog(out).rows()
+            spent = _answer_all(answerer, asked, ids, out, device, say)
+        rows = read_json_lines(out)
         tokens = sum(int(row["tokens"]) for row in rows)
         read = tokens + sum(map(len, ids))
         flops = step_flops(source.config(), tokens=read, mean_length=read / len(rows), forwards=1)
@@ -210,16 +210,16 @@ def _opened(
 
 
 def _answer_all(
-    answerer: Answerer, asked: Sequence[Prompt], ids: Sequence[list[int]], journal: RowLog, device: str, say: Say
+    answerer: Answerer, asked: Sequence[Prompt], ids: Sequence[list[int]], journal: Path, device: str, say: Say
 ) -> float:
     """Answer what is not answered yet, batch by batch; returns the seconds of this start."""
     sampling = answerer.sampling
     order = sorted(range(len(asked)), key=lambda i: (-len(ids[i]), i))
     batches = [order[i : i + sampling.batch] for i in range(0, len(order), sampling.batch)]
-    done = {int(row["prompt"]) for row in journal.keep()}
+    done = {int(row["prompt"]) for row in keep_lines(journal)}
     if sampling.temperature:  # a sampled answer belongs to its batch: one that was cut short is drawn again whole
         whole = {i for batch in batches if done.issuperset(batch) for i in batch}
-        done = {int(row["prompt"]) for row in journal.keep(lambda row: row["prompt"] in whole)}
+        done = {int(row["prompt"]) for row in keep_lines(journal, lambda row: row["prompt"] in whole)}
     if len(done) < len(asked):
         answerer.load(device)
     began = said = time.monotonic()
@@ -231,7 +231,7 @@ def _answer_all(
         seed = int(content_hash({"seed": sampling.seed, "first": batch[0]}, digits=12), 16)
         made = answerer.answer([ids[i] for i in missing], device, seed=seed)
         rows = (_row(answerer, i, asked[i], *answer) for i, answer in zip(missing, made, strict=True))
-        journal.append(*rows)
+        append_json_lines(journal, rows)
         done.update(missing)
         tokens += sum(len(answer) for answer, _ in made)
         if (now := time.monotonic()) - said > LOG_SECONDS or len(done) == len(asked):
@@ -271,7 +271,7 @@ def contrast_answers(chosen: Path, rejected: Path, out: Path) -> Contrast:
 
     about = [read_json(about_file(file)) for file in (chosen, rejected)]
     both: list[dict[str, Any]]
-    both = [{str(row["prompt"]): row for row in RowLog(file).rows()} for file in (chosen, rejected)]
+    both = [{str(row["prompt"]): row for row in read_json_lines(file)} for file in (chosen, rejected)]
     theirs, ours = both
     asked, other = ({i: row["messages"][:-1] for i, row in rows.items()} for rows in both)
     if asked != other:

@@ -9,7 +9,6 @@ their number is needed. What is sampled depends on seed and step alone, so a res
 one does. Answers are counted in `rollouts.jsonl`, those that never end among them.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,15 +33,16 @@ from distillaw.instruct.stages import (
     training_rows,
 )
 from distillaw.instruct.start import (
-    RowLog,
     Say,
     Tuning,
     base_model,
     change,
     figures,
+    keep_lines,
     run_stage,
     silent,
     step_flops,
+    step_of,
     training_forwards,
 )
 from distillaw.instruct.training import QuietSFT, train_to_best
@@ -50,6 +50,7 @@ from distillaw.models.fresh import count_parameters
 from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.scoring import IGNORE
 from distillaw.models.teacher import ModelTeacher, head_of, hidden_states, load_teacher
+from distillaw.runs.files import append_json_lines, read_json_lines
 from distillaw.runs.paired import DocumentScores
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class QuietOnPolicy(QuietSFT):
     """SFT's trainer on the student's own answers, towards a teacher."""
 
     def __init__(
-        self, *, spec: OnPolicySpec, teacher: ModelTeacher, rollouts: Rollouts, log: RowLog, **more: Any
+        self, *, spec: OnPolicySpec, teacher: ModelTeacher, rollouts: Rollouts, log: Path, **more: Any
     ) -> None:
         super().__init__(**more)
         self._spec, self._teacher, self._rollouts, self._log = spec, teacher, rollouts, log
@@ -179,7 +180,7 @@ class QuietOnPolicy(QuietSFT):
         learnt = [int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in batch_samples]
         read = sum(batch["input_ids"].numel() for batch in batch_samples)
         sampled = {name: sum(each[name] for each in found) for name in found[0]}
-        self._log.append({"step": step + 1, **sampled, "learnt": sum(learnt), "read": read})
+        append_json_lines(self._log, [{"step": step + 1, **sampled, "learnt": sum(learnt), "read": read}])
         return sum(learnt)
 
     def compute_loss(
@@ -219,13 +220,12 @@ def _tune(spec: OnPolicySpec, at: Tuning) -> dict[str, object]:
     eos, pad = start.tokenizer.eos_token_id, start.tokenizer.pad_token_id
     ends = tuple(dict.fromkeys(each for each in (start.end_token, eos) if each is not None))
     rollouts = Rollouts(spec=spec, ends=ends, pad=start.end_token if pad is None else pad)
-    file = folder.path / "before-rollouts.json"
-    first = at.kept(file, lambda: score_rollouts(spec, model, teacher, rollouts, sides.heldout))
+    first = at.kept("before-rollouts.json", lambda: score_rollouts(spec, model, teacher, rollouts, sides.heldout))
     at.say(f"before: {spec.divergence} {first.loss:.4f} ± {first.loss_se:.4f} nats/token on its own answers")
-    log = RowLog(folder.path / "rollouts.jsonl")
+    log = folder.path / "rollouts.jsonl"
     last = folder.last_checkpoint()
-    done = int(last[0].name.removeprefix("checkpoint-")) if last else 0
-    log.keep(lambda row: int(row["step"]) <= done)
+    done = step_of(last[0]) if last else 0
+    keep_lines(log, lambda row: int(row["step"]) <= done)
     make = partial(QuietOnPolicy, spec=spec, teacher=teacher, rollouts=rollouts, log=log)
     trainer = sft_trainer(spec, at, model, rows, make=make)
     base = base_model(trainer.model, spec)
@@ -233,10 +233,12 @@ def _tune(spec: OnPolicySpec, at: Tuning) -> dict[str, object]:
     def score() -> dict[str, float]:
         return figures(score_rollouts(spec, base, teacher, rollouts, sides.heldout))
 
-    told = {"say": at.say, "unit": f"nats/token of {spec.divergence}", "patience": spec.epochs}
-    seconds = train_to_best(trainer, at, spec, rows=len(rows), score=score, **told)
-    after, ended = (score_examples(base, sides.heldout), score_rollouts(spec, base, teacher, rollouts, sides.heldout))
-    sampled = _counted(log)
+    unit = f"nats/token of {spec.divergence}"
+    seconds = train_to_best(trainer, at, spec, rows=len(rows), score=score, unit=unit, patience=spec.epochs)
+    after, ended = score_examples(base, sides.heldout), score_rollouts(spec, base, teacher, rollouts, sides.heldout)
+    steps = read_json_lines(log)
+    names = ("answers", "tokens", "truncated", "prompt_tokens", "learnt", "read")
+    sampled = {name: sum(int(row[name]) for row in steps) for name in names}
     said = sampled["prompt_tokens"] + sampled["tokens"]
     length, config = sampled["read"] / max(1, len(folder.epochs()) * len(rows)), start.source.config()
     cost = {
@@ -271,9 +273,3 @@ def _tune(spec: OnPolicySpec, at: Tuning) -> dict[str, object]:
         "learning rate, seed": f"{spec.lr:g}, {spec.seed}",
     }
     return finished(spec, at, trainer, result, after, card)
-
-
-def _counted(log: RowLog) -> Mapping[str, int]:
-    names = ("answers", "tokens", "truncated", "prompt_tokens", "learnt", "read")
-    rows = log.rows()
-    return {name: sum(int(row[name]) for row in rows) for name in names}

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
 
+from distillaw.data.corpus import json_lines
 from distillaw.errors import DataError
-from distillaw.instruct.conversations import Conversation, Message, checked_messages, conversation_hash, json_lines
+from distillaw.instruct.conversations import Conversation, Message, checked_messages, conversation_hash, data_file
 from distillaw.instruct.masks import Masked, Masker
 
 FEWEST = 2
@@ -241,7 +242,7 @@ def read_pairs(file: str | Path) -> Iterator[Pair]:
         ConfigError: no such file, or not a .jsonl file.
         DataError: a line that is no pair.
     """
-    for where, row in json_lines(file):
+    for where, row in json_lines(data_file(file)):
         if not isinstance(row, Mapping) or not {"chosen", "rejected"} <= set(row):
             found = sorted(row) if isinstance(row, Mapping) else type(row).__name__
             raise DataError(f"{where}: a pair has `chosen` and `rejected`, and `prompt` or `messages`; found {found}")

@@ -34,7 +34,6 @@ from distillaw.instruct.start import (
     base_model,
     change,
     figures,
-    merged_model,
     readme,
     run_stage,
     silent,
@@ -44,7 +43,7 @@ from distillaw.instruct.start import (
 from distillaw.models.export import export_model
 from distillaw.models.fresh import count_parameters
 from distillaw.models.parallel import ALONE, Ranks
-from distillaw.models.scoring import IGNORE, HeldoutSet, score_heldout
+from distillaw.models.scoring import IGNORE, HeldoutSet, score_batches
 from distillaw.runs.paired import DocumentScores, t_interval, wilson_interval
 
 if TYPE_CHECKING:
@@ -118,11 +117,7 @@ def check_packing(model: "PreTrainedModel") -> None:
 
 def score_examples(model: "PreTrainedModel", examples: Sequence[Example], ranks: Ranks = ALONE) -> DocumentScores:
     """Loss sums of the assistant's tokens, one row for each example, in the order given; ranks share the batches."""
-    loss_sum, tokens = np.zeros(len(examples)), np.zeros(len(examples), np.int64)
-    for batch in ranks.part(list(_scoring_batches(examples))):
-        found = score_heldout(model, batch, batch_windows=len(batch.inputs))
-        loss_sum, tokens = loss_sum + found.loss_sum, tokens + found.tokens
-    return DocumentScores.numbered(tokens=ranks.summed(tokens), loss_sum=ranks.summed(loss_sum))
+    return score_batches(model, _scoring_batches(examples), len(examples), ranks=ranks)
 
 
 def _scoring_batches(examples: Sequence[Example]) -> Iterator[HeldoutSet]:
@@ -151,71 +146,32 @@ LEVEL = 0.9
 """Of intervals, as everywhere in reports of runs."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairedMean:
-    """A mean over pairs."""
-
-    mean: float
-    se: float
-    interval: tuple[float, float]
-    """Two-sided, at `LEVEL`: Student's t for means, Wilson's for shares."""
-
-    def as_record(self) -> dict[str, object]:
-        """For result.json."""
-        return {"mean": self.mean, "se": self.se, "interval": list(self.interval), "level": LEVEL}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preference:
-    """Held-out figures of a policy against its reference."""
-
-    loss: PairedMean
-    """-log sigmoid(margin), nats per pair; ln 2 where nothing changed."""
-    margin: PairedMean
-    accuracy: PairedMean
-    """Share of pairs with a positive margin; a margin of 0 counts half."""
-    likelier: PairedMean
-    """Share of pairs whose chosen answer the policy itself finds likelier, tokens summed."""
-    pairs: int
-
-    def as_record(self) -> dict[str, object]:
-        """For result.json."""
-        names = ("loss", "margin", "accuracy", "likelier")
-        return {name: getattr(self, name).as_record() for name in names} | {"pairs": self.pairs}
-
-
-def preference_figures(policy: NDArray[np.float64], reference: NDArray[np.float64], *, beta: float) -> Preference:
-    """Margins, accuracy and loss of DPO (arXiv 2305.18290, equation 7).
+def preference_figures(policy: NDArray[np.float64], reference: NDArray[np.float64], *, beta: float) -> dict[str, Any]:
+    """Margins, accuracy and loss of DPO (arXiv 2305.18290, equation 7) of a policy against its reference.
 
     Args:
         policy: -ln p of answers, nats: chosen ones, then rejected ones, shape (2 pairs,).
         reference: of the same answers under the reference.
         beta: b of the margin.
+
+    Returns:
+        For result.json: pairs, and mean, se and two-sided interval at `LEVEL` (Student's t for means, Wilson's for
+        shares) of loss (-log sigmoid(margin), nats per pair; ln 2 where nothing changed), margin, accuracy (share of
+        pairs with a positive margin; a margin of 0 counts half) and likelier (share of pairs whose chosen answer the
+        policy itself finds likelier, tokens summed).
     """
     log_ratio = reference - policy
     pairs = len(log_ratio) // 2
     margins = beta * (log_ratio[:pairs] - log_ratio[pairs:])
-    likelier = policy[pairs:] - policy[:pairs]
-    return Preference(
-        loss=_mean(np.logaddexp(0.0, -margins)),
-        margin=_mean(margins),
-        accuracy=_share((np.sign(margins) + 1) / 2),
-        likelier=_share((np.sign(likelier) + 1) / 2),
-        pairs=pairs,
-    )
-
-
-def _mean(values: NDArray[np.float64]) -> PairedMean:
-    count, mean = len(values), float(values.mean())
-    se = float(values.std(ddof=1) / np.sqrt(count))
-    return PairedMean(mean=mean, se=se, interval=t_interval(mean, se, count - 1, LEVEL))
-
-
-def _share(values: NDArray[np.float64]) -> PairedMean:
-    """A share with Wilson's score interval (1927), which stays within 0 and 1 for few pairs."""
-    count, share = len(values), float(values.mean())
-    interval = wilson_interval(share, count, level=LEVEL)
-    return PairedMean(mean=share, se=float(np.sqrt(share * (1 - share) / count)), interval=interval)
+    found: dict[str, Any] = {"loss": np.logaddexp(0.0, -margins), "margin": margins}
+    for name, values in found.items():
+        mean, se = float(values.mean()), float(values.std(ddof=1) / np.sqrt(pairs))
+        found[name] = {"mean": mean, "se": se, "interval": list(t_interval(mean, se, pairs - 1, LEVEL))}
+    for name, signs in {"accuracy": margins, "likelier": policy[pairs:] - policy[:pairs]}.items():
+        share = float(((np.sign(signs) + 1) / 2).mean())
+        se, interval = float(np.sqrt(share * (1 - share) / pairs)), wilson_interval(share, pairs, level=LEVEL)
+        found[name] = {"mean": share, "se": se, "interval": list(interval)}
+    return {name: each | {"level": LEVEL} for name, each in found.items()} | {"pairs": pairs}
 
 
 def run_sft(
@@ -294,12 +250,11 @@ def _tune_sft(spec: SftSpec, at: Tuning) -> dict[str, object]:
     at.say(f"before: held-out loss {before.loss:.4f} ± {before.loss_se:.4f} nats/token")
     trainer = sft_trainer(spec, at, model, rows)
     base = base_model(trainer.model, spec)
-    told = {"say": at.say, "unit": "nats/token", "patience": spec.patience}
 
     def score() -> dict[str, float]:
         return figures(score_examples(base, sides.heldout, at.ranks))
 
-    seconds = train_to_best(trainer, at, spec, rows=len(rows), score=score, **told)
+    seconds = train_to_best(trainer, at, spec, rows=len(rows), score=score, unit="nats/token", patience=spec.patience)
     after, epochs = score_examples(base, sides.heldout, at.ranks), len(at.ranks.told(folder.epochs))
     read = epochs * sum(len(each.ids) for each in sides.train)
     result = result_of(spec, at, counts, before, after, seconds) | {
@@ -332,28 +287,27 @@ def _tune_dpo(spec: DpoSpec, at: Tuning) -> dict[str, object]:
     start, sides, folder = at.start, at.sides, at.folder
     model = start.load(at.device)
     counts = count_parameters(model)
-    file = folder.path / "reference.json"  # what the model at the start makes of all pairs
 
     def measure() -> DocumentScores:
         at.say(f"reference log-probabilities of {len(sides.train) + len(sides.heldout):,} pairs")
         return score_pairs(model, (*sides.train, *sides.heldout), at.ranks)
 
-    everything = at.kept(file, measure)
+    everything = at.kept("reference.json", measure)  # what the model at the start makes of all pairs
     ours = len(sides.train)
     reference = _part(everything, ours, ours + len(sides.heldout))
     trainer = _dpo_trainer(spec, at, model, _part(everything, 0, ours))
     base = base_model(trainer.model, spec)
 
-    def preferred(scores: DocumentScores) -> Preference:
+    def preferred(scores: DocumentScores) -> dict[str, Any]:
         return preference_figures(scores.loss_sum, reference.loss_sum, beta=spec.beta)
 
     def score() -> dict[str, float]:
         found = preferred(score_pairs(base, sides.heldout, at.ranks))
-        losses = {"loss": found.loss.mean, "loss_se": found.loss.se}
-        return losses | {"margin": found.margin.mean, "accuracy": found.accuracy.mean}
+        means = {name: found[name]["mean"] for name in ("loss", "margin", "accuracy")}
+        return means | {"loss_se": found["loss"]["se"]}
 
-    told = {"say": at.say, "unit": "(-log sigmoid of the margin)", "patience": spec.epochs}
-    seconds = train_to_best(trainer, at, spec, rows=ours, score=score, **told)
+    unit = "(-log sigmoid of the margin)"
+    seconds = train_to_best(trainer, at, spec, rows=ours, score=score, unit=unit, patience=spec.epochs)
     scores, epochs = score_pairs(base, sides.heldout, at.ranks), len(at.ranks.told(folder.epochs))
     answers = epochs * sum(len(p.chosen) + len(p.rejected) for p in sides.train)
     read = answers + epochs * sum(2 * len(p.prompt) for p in sides.train)
@@ -362,7 +316,7 @@ def _tune_dpo(spec: DpoSpec, at: Tuning) -> dict[str, object]:
         "tokens": answers,
         "all_tokens": read,
         "beta": spec.beta,
-        "preference": {"before": before.as_record(), "after": after.as_record()},
+        "preference": {"before": before, "after": after},
         "pairs": ours,
         "heldout_pairs": len(sides.heldout),
         "train_flops": step_flops(
@@ -373,9 +327,9 @@ def _tune_dpo(spec: DpoSpec, at: Tuning) -> dict[str, object]:
         ),
     }
     card = {
-        "chosen answer likelier, before": f"{before.likelier.mean:.1%}",
-        "chosen answer likelier, after": f"{after.likelier.mean:.1%}",
-        "margin after": f"{after.margin.mean:.4f} ± {after.margin.se:.4f}",
+        "chosen answer likelier, before": f"{before['likelier']['mean']:.1%}",
+        "chosen answer likelier, after": f"{after['likelier']['mean']:.1%}",
+        "margin after": f"{after['margin']['mean']:.4f} ± {after['margin']['se']:.4f}",
         "pairs, held out": f"{ours}, {len(sides.heldout)}",
         "learning rate, beta, seed": f"{spec.lr:g}, {spec.beta:g}, {spec.seed}",
     }
@@ -384,7 +338,7 @@ def _tune_dpo(spec: DpoSpec, at: Tuning) -> dict[str, object]:
 
 def kept_before(at: Tuning, model: "PreTrainedModel") -> DocumentScores:
     """Held-out scores of the model at the start, kept for starts to come."""
-    return at.kept(at.folder.path / "before.json", lambda: score_examples(model, at.sides.heldout, at.ranks))
+    return at.kept("before.json", lambda: score_examples(model, at.sides.heldout, at.ranks))
 
 
 def sft_trainer(
@@ -455,13 +409,15 @@ def _dpo_trainer(spec: DpoSpec, at: Tuning, model: "PreTrainedModel", reference:
 def _part(scores: DocumentScores, first: int, last: int) -> DocumentScores:
     """Some pairs' scores, chosen before rejected as before."""
     half = len(scores.tokens) // 2
-    rows = np.r_[first:last, half + first : half + last]
-    return DocumentScores.numbered(tokens=scores.tokens[rows], loss_sum=scores.loss_sum[rows])
+    return _rows(scores, np.r_[first:last, half + first : half + last])
 
 
 def _chosen(scores: DocumentScores) -> DocumentScores:
-    half = len(scores.tokens) // 2
-    return DocumentScores.numbered(tokens=scores.tokens[:half], loss_sum=scores.loss_sum[:half])
+    return _rows(scores, np.arange(len(scores.tokens) // 2))
+
+
+def _rows(scores: DocumentScores, rows: NDArray[np.int64]) -> DocumentScores:
+    return DocumentScores.numbered(tokens=scores.tokens[rows], loss_sum=scores.loss_sum[rows])
 
 
 def result_of(
@@ -523,13 +479,16 @@ def finished(
 
     def write() -> dict[str, object]:
         at.folder.run.write_heldout(scores)  # a conversation or a pair is a document
-        model = merged_model(trainer.model, spec, at.folder.path / "adapter")
+        model: Any = trainer.model
+        if spec.lora:  # adapters are written alone first, as PEFT reads them, then added to the weights
+            model.save_pretrained(at.folder.path / "adapter")
+            model = model.merge_and_unload()
         if (balance := getattr(at.start.source.config(), "router_aux_loss_coef", None)) is not None:
             # the trainer, which was told not to balance, set it to 0
             model.config.router_aux_loss_coef = balance
         tokenizer, end = at.start.tokenizer, at.start.end_token
         text = readme(result, at.record, card)
-        export_model(model.cpu().eval(), tokenizer, at.folder.model, text, end_token=end)
+        export_model(model.cpu().eval(), tokenizer, at.folder.path / "model", text, end_token=end)
         return at.folder.finish(result)
 
     return at.ranks.told(write)

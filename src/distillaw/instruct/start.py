@@ -22,16 +22,7 @@ from distillaw.models.fresh import weight_flops
 from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import architecture_of, load_weights
-from distillaw.runs.files import (
-    append_json_lines,
-    file_sha256,
-    json_line,
-    read_json,
-    read_json_lines,
-    saving,
-    write_json,
-    write_text,
-)
+from distillaw.runs.files import file_sha256, json_line, read_json, read_json_lines, saving, write_json, write_text
 from distillaw.runs.paired import DocumentScores, paired_difference
 from distillaw.runs.places import MARK, claim_folder, remove_file, remove_folder
 from distillaw.runs.store import RESULT_KEYS, RunFolder
@@ -42,35 +33,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-@dataclass(frozen=True, slots=True)
-class RowLog:
-    """Rows on disk, in the order they were written."""
+def keep_lines(path: Path, wanted: Callable[[dict[str, Any]], bool] = lambda row: True) -> list[dict[str, Any]]:
+    """Drop from a .jsonl file a torn last line and the rows that are not wanted; returns those that stay.
 
-    path: Path
-
-    def rows(self) -> list[dict[str, Any]]:
-        """What is there, without a torn last line."""
-        return read_json_lines(self.path)
-
-    def keep(self, wanted: Callable[[dict[str, Any]], bool] = lambda row: True) -> list[dict[str, Any]]:
-        """Drop a torn last line and the rows that are not wanted; returns those that stay.
-
-        Raises:
-            RunError: the disk is full.
-        """
-        rows = [row for row in self.rows() if wanted(row)]
-        text = "".join(map(json_line, rows))
-        if self.path.exists() and self.path.read_text(encoding="utf-8", errors="replace") != text:
-            write_text(self.path, text, known=True)
-        return rows
-
-    def append(self, *rows: Mapping[str, object]) -> None:
-        """Add rows.
-
-        Raises:
-            RunError: the disk is full; earlier rows are intact.
-        """
-        append_json_lines(self.path, rows)
+    Raises:
+        RunError: the disk is full.
+    """
+    rows = [row for row in read_json_lines(path) if wanted(row)]
+    text = "".join(map(json_line, rows))
+    if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
+        write_text(path, text, known=True)
+    return rows
 
 
 _COMPLETE = "complete.json"
@@ -98,14 +71,9 @@ class TuneFolder:
         return RunFolder(self.path)
 
     @property
-    def metrics(self) -> RowLog:
-        """metrics.jsonl."""
-        return RowLog(self.path / "metrics.jsonl")
-
-    @property
-    def model(self) -> Path:
-        """Where the tuned model goes."""
-        return self.path / "model"
+    def metrics(self) -> Path:
+        """What was logged."""
+        return self.path / "metrics.jsonl"
 
     @property
     def checkpoints(self) -> Path:
@@ -142,12 +110,7 @@ class TuneFolder:
     def last_checkpoint(self) -> tuple[Path, float] | None:
         """The latest complete checkpoint and the seconds trained until it; incomplete ones are removed."""
         found = None
-
-        def step(folder: Path) -> int:
-            text = folder.name.removeprefix("checkpoint-")
-            return int(text) if text.isdigit() else -1
-
-        for folder in sorted(self.checkpoints.glob("checkpoint-*"), key=step):
+        for folder in sorted(self.checkpoints.glob("checkpoint-*"), key=step_of):
             if (seconds := _seconds_if_complete(folder)) is None:
                 remove_folder(folder, inside=self.checkpoints)
             else:
@@ -170,7 +133,7 @@ class TuneFolder:
     def epochs(self) -> list[dict[str, float]]:
         """Held-out figures after each epoch, with `epoch`; the start (epoch 0) left out."""
         rows = []
-        for row in self.metrics.rows():
+        for row in read_json_lines(self.metrics):
             if isinstance(figures := row.get("heldout"), dict) and (epoch := int(row["epoch"])):
                 rows.append({"epoch": epoch, **figures})
         return rows
@@ -196,6 +159,12 @@ class TuneFolder:
         for folder in (self.checkpoints, self.path / "best"):
             remove_folder(folder)
         return whole
+
+
+def step_of(checkpoint: Path) -> int:
+    """Of a checkpoint's folder; -1 of another one."""
+    text = checkpoint.name.removeprefix("checkpoint-")
+    return int(text) if text.isdigit() else -1
 
 
 def _seconds_if_complete(folder: Path) -> float | None:
@@ -330,12 +299,16 @@ class Tuning:
         """Where this process computes."""
         return str(self.ranks.device)
 
-    def kept(self, file: Path, measure: Callable[[], DocumentScores]) -> DocumentScores:
-        """Scores that an earlier start wrote, or such as all ranks measure and the first one writes."""
-        if (found := self.ranks.told(lambda: _read_scores(file))) is None:
-            found = measure()
-            record = {"tokens": found.tokens.tolist(), "loss_sum": found.loss_sum.tolist()}
-            self.ranks.first(lambda: write_json(file, record))
+    def kept(self, name: str, measure: Callable[[], DocumentScores]) -> DocumentScores:
+        """Scores that an earlier start wrote to a file, or such as all ranks measure and the first one writes."""
+        file = self.folder.path / name
+        record = self.ranks.told(lambda: read_json(file) if file.exists() else None)
+        if record is not None:
+            tokens, loss_sum = np.array(record["tokens"], np.int64), np.array(record["loss_sum"], float)
+            return DocumentScores.numbered(tokens=tokens, loss_sum=loss_sum)
+        found = measure()
+        record = {"tokens": found.tokens.tolist(), "loss_sum": found.loss_sum.tolist()}
+        self.ranks.first(lambda: write_json(file, record))
         return found
 
 
@@ -394,14 +367,6 @@ def base_model(trained: Any, spec: TuneSpec) -> "PreTrainedModel":
     return trained.get_base_model() if spec.lora else trained
 
 
-def merged_model(trained: Any, spec: TuneSpec, alone: Path) -> "PreTrainedModel":
-    """The model with its adapters added to its weights; they are written alone first, as PEFT reads them."""
-    if not spec.lora:
-        return trained
-    trained.save_pretrained(alone)
-    return trained.merge_and_unload()
-
-
 @contextlib.contextmanager
 def running(folder: TuneFolder, ranks: Ranks = ALONE) -> Iterator[None]:
     """Keep status.json true: running, failed with its error, or planned again after an interrupt.
@@ -422,15 +387,11 @@ def running(folder: TuneFolder, ranks: Ranks = ALONE) -> Iterator[None]:
         told = RunError(f"out of memory ({str(error).splitlines()[0]}); lower --micro-batch or --max-tokens")
         state("failed", error=str(told))
         raise told from error
-    except DistillawError as error:
-        state("failed", error=str(error))
-        raise
     except KeyboardInterrupt:
-        told = "interrupted; the same command goes on from the last checkpoint"
-        state("planned", error=told)
+        state("planned", error="interrupted; the same command goes on from the last checkpoint")
         raise
     except Exception as error:
-        state("failed", error=f"{type(error).__name__}: {error}")
+        state("failed", error=str(error) if isinstance(error, DistillawError) else f"{type(error).__name__}: {error}")
         raise
 
 
@@ -464,14 +425,6 @@ def change(after: DocumentScores, before: DocumentScores, *, level: float = 0.9)
     found = paired_difference(after, before)
     told: dict[str, object] = {"mean": found.mean, "se": found.se, "interval": list(found.interval(level))}
     return told | {"level": level, "documents": found.documents}
-
-
-def _read_scores(file: Path) -> DocumentScores | None:
-    if not file.exists():
-        return None
-    record = read_json(file)
-    tokens, loss_sum = np.array(record["tokens"], np.int64), np.array(record["loss_sum"], float)
-    return DocumentScores.numbered(tokens=tokens, loss_sum=loss_sum)
 
 
 def readme(result: Mapping[str, object], spec: Mapping[str, object], rows: Mapping[str, str]) -> str:

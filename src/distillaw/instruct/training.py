@@ -28,9 +28,9 @@ from distillaw.instruct.spec import (
     SftSpec,
     TuneSpec,
 )
-from distillaw.instruct.start import Say, Tuning
+from distillaw.instruct.start import Tuning, keep_lines, step_of
 from distillaw.quantities import format_seconds
-from distillaw.runs.files import write_with
+from distillaw.runs.files import append_json_lines, write_with
 from distillaw.runs.pace import LOG_SECONDS
 
 if TYPE_CHECKING:
@@ -225,20 +225,10 @@ class TuningWatch(TrainerCallback):
     """One run's ears and hands."""
 
     def __init__(
-        self,
-        *,
-        at: Tuning,
-        score: Callable[[], dict[str, float]],
-        keep_weights: Callable[[int], None],
-        patience: int,
-        checkpoint_seconds: float,
-        spent: float,
-        say: Callable[[str], None],
-        unit: str,
+        self, at: Tuning, score: Callable[[], dict[str, float]], *, patience: int, every: float, spent: float, unit: str
     ) -> None:
-        self._folder, self._ranks, self._score, self._keep_weights = at.folder, at.ranks, score, keep_weights
-        self._patience, self._every, self._spent = patience, checkpoint_seconds, spent
-        self._say, self._unit = say, unit
+        self._folder, self._ranks, self._say, self._score = at.folder, at.ranks, at.say, score
+        self._patience, self._every, self._spent, self._unit = patience, every, spent, unit
         self._began = self._saved = self._said = time.monotonic()
         self._first_step: int | None = None
 
@@ -278,9 +268,9 @@ class TuningWatch(TrainerCallback):
 
     def _log(self, row: dict[str, object]) -> None:
         if self._ranks.is_first:
-            self._folder.metrics.append(row)
+            append_json_lines(self._folder.metrics, [row])
 
-    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Score; keep the weights if they are the best so far; stop when patience is at its end."""
         epoch = round(state.epoch or 0)
         figures = self._score()
@@ -288,7 +278,7 @@ class TuningWatch(TrainerCallback):
             raise DivergedError(f"epoch {epoch}: the held-out loss is {figures['loss']:g}; lower --lr")
         before = self._ranks.told(self._folder.epochs)
         if all(figures["loss"] < row["loss"] for row in before):
-            self._ranks.first(lambda: self._keep_weights(epoch))
+            self._ranks.first(lambda: _save_weights(model, self._folder.best(epoch)))
         self._log({"step": state.global_step, "epoch": epoch, "heldout": figures, "seconds": self.seconds})
         loss = f"{figures['loss']:.4f} ± {figures['loss_se']:.4f}"
         self._say(f"epoch {epoch}: held-out loss {loss} {self._unit}")
@@ -305,6 +295,11 @@ class TuningWatch(TrainerCallback):
         self._saved = time.monotonic()
 
 
+def _save_weights(model: "torch.nn.Module", file: Path) -> None:
+    trained = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    write_with(file, lambda path: save_file(trained, path))
+
+
 def train_to_best(
     trainer: "Trainer",
     at: Tuning,
@@ -313,12 +308,12 @@ def train_to_best(
     rows: int,
     score: Callable[[], dict[str, float]],
     patience: int,
-    say: Say,
     unit: str,
 ) -> float:
     """Train, or go on training, and leave the best epoch's weights in the model; seconds spent, over all starts.
 
-    `score` gives held-out figures of the model as it is; `patience` epochs without a lower loss end the training.
+    `score` gives held-out figures of the model as it is, its loss in `unit`; `patience` epochs without a lower loss
+    end the training.
     """
     from transformers.trainer_callback import PrinterCallback
 
@@ -326,23 +321,14 @@ def train_to_best(
     assert model is not None
     last = ranks.told(folder.last_checkpoint)
     checkpoint, spent = last or (None, 0.0)
-    step = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
-    ranks.first(lambda: folder.metrics.keep(lambda row: int(row["step"]) <= step) and None)
-    watch = TuningWatch(
-        at=at,
-        score=score,
-        keep_weights=lambda epoch: _save_weights(model, folder.best(epoch)),
-        patience=patience,
-        checkpoint_seconds=spec.checkpoint_seconds,
-        spent=spent,
-        say=say,
-        unit=unit,
-    )
+    step = step_of(checkpoint) if checkpoint else 0
+    ranks.first(lambda: keep_lines(folder.metrics, lambda row: int(row["step"]) <= step) and None)
+    watch = TuningWatch(at, score, patience=patience, every=spec.checkpoint_seconds, spent=spent, unit=unit)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
     total = steps_per_epoch(spec, rows) * spec.epochs
     if step:
-        say(f"going on from step {step:,} of {total:,}")
+        at.say(f"going on from step {step:,} of {total:,}")
     if step < total and not ranks.told(lambda: folder.is_over(patience)):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         spent = watch.seconds
@@ -350,8 +336,3 @@ def train_to_best(
     assert best is not None, "every epoch ends with a score"
     model.load_state_dict(load_file(folder.best(best)), strict=False)
     return spent
-
-
-def _save_weights(model: "torch.nn.Module", file: Path) -> None:
-    trained = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
-    write_with(file, lambda path: save_file(trained, path))

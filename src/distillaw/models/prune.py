@@ -54,11 +54,11 @@ from distillaw.models.export import made_before, save_made
 from distillaw.models.fresh import count_config, count_parameters
 from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.scoring import BYTES_PER_TOKEN, SCORED_CONTEXT, SCORED_DOCUMENTS, score_documents
-from distillaw.models.source import ModelSource, context_of, fingerprint, locate
+from distillaw.models.source import ModelSource, fingerprint, locate, settle_context
 from distillaw.models.teacher import decoder_blocks, head_of, hidden_states, load_weights
 from distillaw.runs.files import content_hash, read_json
 from distillaw.runs.pace import Telling
-from distillaw.runs.paired import DocumentScores, paired_difference
+from distillaw.runs.paired import paired_difference
 from distillaw.shapes import Shape
 
 if TYPE_CHECKING:
@@ -120,31 +120,23 @@ def _sliced(read: Read, name: str, cut: Cut, teacher: Shape, student: Shape) -> 
     """The student's weight of a name, a copy."""
     layer, axes = axes_of(name)
     weight = read(name if layer is None else name.replace(f".{layer}.", f".{cut.layers[layer]}.", 1))
+    layer = layer or 0
     for dim, axis in enumerate(axes):
-        kept = _kept(axis, 0 if layer is None else layer, cut, teacher, student)
-        if kept is not None:
-            weight = weight.index_select(dim, kept.to(weight.device))
+        size, units = 1, range(weight.shape[dim])
+        match axis:
+            case "vocab":
+                units = range(student.vocab)
+            case "width":
+                units = cut.width
+            case "ffn":
+                units = cut.ffn[layer]
+            case "kv_heads":
+                size, units = teacher.head_dim, kv_heads(cut.heads[layer], teacher, student)
+            case "heads" | "qkv":
+                size, units = teacher.head_dim * (3 if axis == "qkv" else 1), cut.heads[layer]
+        rows = (torch.tensor(units)[:, None] * size + torch.arange(size)).flatten()
+        weight = weight.index_select(dim, rows.to(weight.device))
     return weight
-
-
-def _kept(axis: str, layer: int, cut: Cut, teacher: Shape, student: Shape) -> torch.Tensor | None:
-    """Rows or columns of the teacher's weight that stay along an axis, in the student's order; None: all."""
-    if axis == "head_dim":
-        return None
-    if axis == "vocab":
-        return torch.arange(student.vocab)
-    if axis == "width":
-        return torch.tensor(cut.width)
-    if axis == "ffn":
-        return torch.tensor(cut.ffn[layer])
-    if axis == "kv_heads":
-        return _dimensions(kv_heads(cut.heads[layer], teacher, student), teacher.head_dim)
-    return _dimensions(cut.heads[layer], 3 * teacher.head_dim if axis == "qkv" else teacher.head_dim)
-
-
-def _dimensions(heads: "tuple[int, ...] | list[int]", head_dim: int) -> torch.Tensor:
-    """Rows (or columns) of whole heads, in their order."""
-    return (torch.tensor(heads)[:, None] * head_dim + torch.arange(head_dim)).flatten()
 
 
 RECORD = "prune.json"
@@ -281,9 +273,8 @@ def prune_to(
     size = size_student(source, wishes)
     if wishes.ranks and text is None:
         raise ConfigError(f"ranking units by {wishes.by} needs text: give --text, or --importance uniform")
-    most = context_of(source.config())
-    if text is not None and not 2 <= wishes.context <= (most or wishes.context):
-        raise ConfigError(f"--context {wishes.context}: a window has 2 to {most or 'any number of'} tokens here")
+    if text is not None:
+        settle_context([source], wishes.context, SCORED_CONTEXT, least=2)
     # what makes two cuts the same: teacher, shape, ranking, text
     cut_of = {"teacher": fingerprint(source), "shape": asdict(size.shape)}
     ranking: dict[str, object] = {"by": wishes.by, "tokens": wishes.tokens, "context": wishes.context}
@@ -396,7 +387,8 @@ def _importance(
 
 def _losses(teacher, student, heldout: list[np.ndarray], context: int, ranks: Ranks) -> dict[str, object]:
     """Of both on the same documents, with the paired difference."""
-    theirs, ours = (_shared_scores(model, heldout, context, ranks) for model in (teacher, student))
+    how = {"context": context, "stride": context, "ranks": ranks}
+    theirs, ours = (score_documents(model, heldout, **how) for model in (teacher, student))
     if not np.isfinite([theirs.loss_sum, ours.loss_sum]).all():
         raise DataError("a loss is not finite: the teacher's weights are damaged, or its type is too narrow")
     lost = paired_difference(ours, theirs)
@@ -411,15 +403,6 @@ def _losses(teacher, student, heldout: list[np.ndarray], context: int, ranks: Ra
         "lost_se": lost.se,
         "uniform_guess": math.log(student.config.get_text_config().vocab_size),
     }
-
-
-def _shared_scores(model, documents: list[np.ndarray], context: int, ranks: Ranks) -> DocumentScores:
-    """Loss sums of all documents, each process having scored its part."""
-    mine = score_documents(model, ranks.part(documents), context=context, stride=context)
-    whole = np.zeros((2, len(documents)))
-    whole[:, ranks.rank :: ranks.world] = mine.tokens, mine.loss_sum
-    tokens, loss_sum = ranks.summed(whole)
-    return DocumentScores.numbered(tokens=tokens.astype(np.int64), loss_sum=loss_sum)
 
 
 By = Literal["gradient", "activation"]

@@ -8,9 +8,9 @@ are correlated: standard errors are clustered by document (runs/paired.py), seve
 Shape suffixes: B window, T position, N scored token, D hidden width, V vocabulary.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,8 +57,7 @@ class HeldoutSet:
         windows = max(1, min(windows, BATCH_POSITIONS // self.inputs.shape[1]))
         for first in range(0, len(self.inputs), windows):
             rows = slice(first, first + windows)
-            parts = {"inputs": self.inputs[rows], "labels": self.labels[rows], "document": self.document[rows]}
-            yield HeldoutSet(**parts, num_documents=self.num_documents)  # type: ignore[arg-type]
+            yield replace(self, inputs=self.inputs[rows], labels=self.labels[rows], document=self.document[rows])
 
 
 BATCH_WINDOWS = 16
@@ -201,18 +200,34 @@ def score_documents(
     context: int,
     stride: int,
     seen: Callable[[int], None] = lambda tokens: None,
+    ranks: Ranks = ALONE,
 ) -> DocumentScores:
-    """Loss sums of documents, every token after the first scored once.
+    """Loss sums of documents, every token after the first scored once; further arguments as of `score_batches`."""
+    batches = window_batches(documents, context=context, stride=stride)
+    return score_batches(model, batches, len(documents), seen=seen, ranks=ranks)
+
+
+def score_batches(
+    model: "PreTrainedModel | AnyTeacher",
+    batches: Iterable[HeldoutSet],
+    documents: int,
+    *,
+    seen: Callable[[int], None] = lambda tokens: None,
+    ranks: Ranks = ALONE,
+) -> DocumentScores:
+    """Loss sums of so many documents.
 
     Args:
+        batches: their windows, each a forward pass.
         seen: told the tokens of each batch when it is scored.
+        ranks: processes that share the batches, each with the whole model.
     """
-    loss_sum, tokens = np.zeros(len(documents)), np.zeros(len(documents), np.int64)
-    for batch in window_batches(documents, context=context, stride=stride):
+    loss_sum, tokens = np.zeros(documents), np.zeros(documents, np.int64)
+    for batch in ranks.part(list(batches)):
         found = score_heldout(model, batch, batch_windows=len(batch.inputs))
         loss_sum, tokens = loss_sum + found.loss_sum, tokens + found.tokens
         seen(int(found.tokens.sum()))
-    return DocumentScores.numbered(tokens=tokens, loss_sum=loss_sum)
+    return DocumentScores.numbered(tokens=ranks.summed(tokens), loss_sum=ranks.summed(loss_sum))
 
 
 def _windows(documents: Sequence[np.ndarray], context: int, stride: int) -> Iterator[_Window]:

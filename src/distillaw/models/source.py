@@ -8,7 +8,7 @@ are downloaded where there is a network and taken from the local cache otherwise
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -162,6 +162,22 @@ def context_of(config: "PreTrainedConfig") -> int | None:
         if isinstance(value := values.get(key), int):
             return value
     return None
+
+
+def settle_context(sources: Sequence[ModelSource], wanted: int | None, usual: int, *, least: int = 1) -> int:
+    """Tokens of a window that each model sees: those wanted, or the usual number as far as all see so many.
+
+    Raises:
+        ConfigError: too few, or more than one of them sees.
+    """
+    limits = {source.name: limit for source in sources if (limit := context_of(source.config())) is not None}
+    if wanted is None:
+        return min([usual, *limits.values()])
+    shortest = min(limits, key=limits.__getitem__, default="")
+    if wanted < least or (limits and wanted > limits[shortest]):
+        most = f"; {shortest} sees {limits[shortest]} tokens at most" if limits else ""
+        raise ConfigError(f"--context {wanted}: a window has at least {least} token{'s' * (least > 1)}{most}")
+    return wanted
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ from distillaw.errors import ConfigError
 from distillaw.models.cut import shape_of
 from distillaw.models.export import made_before, save_made
 from distillaw.models.scoring import BYTES_PER_TOKEN, SCORED_CONTEXT, SCORED_DOCUMENTS, score_documents, window_batches
-from distillaw.models.source import ModelSource, context_of, fingerprint
+from distillaw.models.source import ModelSource, fingerprint, settle_context
 from distillaw.models.teacher import hidden_states, load_weights, probe_tokens
 from distillaw.runs.files import content_hash
 from distillaw.runs.paired import paired_difference
@@ -343,10 +343,9 @@ def upcycle_to(
         return done
     experts = layout(config.num_hidden_layers, wishes.experts, bottom=wishes.bottom)
     mixed = mixture_config(config, experts, balance=wishes.balance, z_weight=wishes.z_weight)
-    made: dict[str, object] = {"identity": identity, "command": command, "model": source.name}
-    weights = {"noise": wishes.noise, "balance_weight": wishes.balance, "z_weight": wishes.z_weight}
-    counts = {"dense": _counts(config), "mixture": _counts(mixed)}
-    record = made | weights | counts
+    record: dict[str, object] = {"identity": identity, "command": command, "model": source.name}
+    record |= {"noise": wishes.noise, "balance_weight": wishes.balance, "z_weight": wishes.z_weight}
+    record |= {"dense": _counts(config), "mixture": _counts(mixed)}
     record |= {"kind": mixed.model_type, "experts": list(experts), "seed": wishes.seed}
     if dry_run:
         return record
@@ -360,8 +359,8 @@ def upcycle_to(
     dense = load_weights(source, torch.device("cpu"), torch.float32)
     say(f"{source.name}: copying {sum(experts)} experts")
     generator = torch.Generator().manual_seed(wishes.seed)
-    losses = {"balance": wishes.balance, "z_weight": wishes.z_weight}
-    mixture = upcycle(dense, experts, generator=generator, noise=wishes.noise, **losses)
+    settings = {"noise": wishes.noise, "balance": wishes.balance, "z_weight": wishes.z_weight}
+    mixture = upcycle(dense, experts, generator=generator, **settings)
     for model in (dense, mixture):
         model.to(torch.device(device))  # type: ignore[arg-type]
     with torch.no_grad():
@@ -371,7 +370,7 @@ def upcycle_to(
         record |= {"largest_logit": float(wanted.abs().max())}
     if documents:
         say(f"scoring both on {sum(len(ids) - 1 for ids in documents):,} tokens")
-        context = min(SCORED_CONTEXT, context_of(config) or SCORED_CONTEXT)
+        context = settle_context([source], None, SCORED_CONTEXT)
         record |= _scored(dense, mixture, documents, context)
     save_made(mixture, tokenizer, out, {RECORD: record})
     return record

@@ -23,7 +23,7 @@ from distillaw.errors import ConfigError, DataError
 from distillaw.models.export import made_before, save_made
 from distillaw.models.fresh import count_parameters
 from distillaw.models.scoring import BYTES_PER_TOKEN, SCORED_CONTEXT, SCORED_DOCUMENTS, score_documents
-from distillaw.models.source import ModelSource, context_of, fingerprint
+from distillaw.models.source import ModelSource, fingerprint, settle_context
 from distillaw.models.teacher import load_weights
 from distillaw.quantities import format_bytes
 from distillaw.runs.files import content_hash
@@ -256,7 +256,7 @@ def _change_model(
     if not making.dry_run and (done := made_before(out, RECORD, identity)) is not None:
         making.say(f"{out}: made before, nothing to do")
         return done
-    context = _context(source, texts.context)
+    context = settle_context([source], texts.context, SCORED_CONTEXT)
     tokenizer = source.tokenizer()
     old = read_bpe(source.name, tokenizer)
     heldout, documents = _read(texts)
@@ -282,16 +282,6 @@ def _change_model(
     record["total_params"] = count_parameters(model)[1]
     save_made(model, changed, out, {RECORD: record})
     return record
-
-
-def _context(source: ModelSource, wanted: int | None) -> int:
-    """Tokens of a window, within what the model sees."""
-    most = context_of(source.config()) or SCORED_CONTEXT
-    if wanted is None:
-        return min(SCORED_CONTEXT, most)
-    if not 1 <= wanted <= most:
-        raise ConfigError(f"--context {wanted}: {source.name} sees 1 to {most} tokens")
-    return wanted
 
 
 def _read(texts: Texts) -> tuple[dict[str, list[str]], list[str]]:

@@ -17,10 +17,10 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from distillaw.errors import DataError, DistillawError, DivergedError
 from distillaw.evaluate.calibration import CalibratedScores, score_calibrated
-from distillaw.models.export import ModelCard, export_model
+from distillaw.models.export import export_model, model_card
 from distillaw.models.fresh import count_parameters
 from distillaw.models.parallel import ALONE, Ranks
-from distillaw.models.scoring import HeldoutSet, score_heldout
+from distillaw.models.scoring import BATCH_WINDOWS, HeldoutSet, score_heldout
 from distillaw.models.teacher import AnyTeacher, model_flops, sharded_copy
 from distillaw.runs.files import read_json, write_json, write_with
 from distillaw.runs.paired import DocumentScores
@@ -41,7 +41,9 @@ def finish_run(trainer: Trainer, folder: RunFolder, group: TrunkGroup) -> None:
     # a search compares losses only: the teacher's pass over the held-out text is saved there
     beside = None if trainer.spec.purpose == "tuning" else group.teaching(trainer.spec).teacher
     scored = sharded_copy(trainer.state.model, trainer.ranks) if trainer.ranks.shards else trainer.state.model
-    found = score_calibrated(scored, group.text.heldout, teacher=beside, ranks=trainer.ranks)
+    heldout = group.text.heldout
+    windows = heldout.batches(BATCH_WINDOWS)
+    found = score_calibrated(scored, windows, heldout.num_documents, teacher=beside, ranks=trainer.ranks)
     facts = _teacher_facts(trainer.spec, group)
     del scored  # before the weights are gathered
     model = _whole_model(trainer)
@@ -66,13 +68,9 @@ def _write_run(
     result |= {column: calibration.get(keys.get(column, column)) for column in CALIBRATION_KEYS}
     result |= start_facts(trainer.spec, group.study.trunk(trainer.spec.trunk_id))
     made_by = group.study.path / "study.json"
-    card = ModelCard(
-        result=result,
-        spec=read_json(folder.path / "spec.json"),
-        manifest=text.store.manifest,
-        command=str(read_json(made_by).get("command", "")) if made_by.exists() else "",
-    )
-    export_model(model, text.tokenizer, folder.path, card.text())
+    command = str(read_json(made_by).get("command", "")) if made_by.exists() else ""
+    card = model_card(result, read_json(folder.path / "spec.json"), text.store.manifest, command)
+    export_model(model, text.tokenizer, folder.path, card)
     folder.finish(result)
 
 
