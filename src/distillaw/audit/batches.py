@@ -64,18 +64,13 @@ class Batch:
         """Some of the rows, in this order."""
         return Batch(**{name: getattr(self, name)[list(rows)] for name in self.__dataclass_fields__})
 
-    def padded(self, more: int, *, seed: int = 7) -> "Batch":
+    def padded(self, more: int) -> "Batch":
         """The same with pads at the right, whose logits are noise."""
-        g = torch.Generator().manual_seed(seed)
+        g = torch.Generator().manual_seed(7)
 
         def longer(x: torch.Tensor, value: float) -> torch.Tensor:
-            shape = (x.shape[0], more, *x.shape[2:])
-            tail = (
-                torch.randn(shape, generator=g, dtype=x.dtype)
-                if x.dim() == 3
-                else torch.full(shape, value, dtype=x.dtype)
-            )
-            return torch.cat([x, tail], 1)
+            tail = torch.full((x.shape[0], more, *x.shape[2:]), value, dtype=x.dtype)
+            return torch.cat([x, tail.normal_(generator=g) if x.dim() == 3 else tail], 1)
 
         tails = {"student": 0, "teacher": 0, "ids": 0, "targets": -100, "real": False}
         return replace(self, **{name: longer(getattr(self, name), value) for name, value in tails.items()})

@@ -46,8 +46,6 @@ class Rows:
     """(P,), whether it is the last position of its row of the batch."""
     num_tokens: float | None = None
     """What the argument num_tokens says."""
-    chosen: torch.Tensor | None = None
-    """(P,), the mask that is given."""
 
     @property
     def counted(self) -> torch.Tensor:
@@ -153,7 +151,7 @@ def weights(rows: Rows, o: DeclaredLoss, *, per: str = "update") -> tuple[torch.
         "labels": rows.counted,
         "attention": rows.real,
         "all": everywhere(rows, o),
-        "given": rows.counted if rows.chosen is None else rows.chosen,
+        "given": rows.counted,
     }
     assert o.mask and o.reduction and o.temperature and o.distill_weight is not None
     assert o.hard_weight is not None

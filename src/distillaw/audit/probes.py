@@ -60,10 +60,9 @@ def make_samples(spans: Sequence[Span] = SPANS) -> tuple[list[Sample], int]:
     return found, free + 1
 
 
-def collate(samples: Sequence[Sample], *, inside: bool, width: int = 0) -> dict[str, torch.Tensor]:
+def collate(samples: Sequence[Sample], *, inside: bool) -> dict[str, torch.Tensor]:
     """A micro-batch padded at the right with eos; labels as ids, or moved by one."""
-    width = max(width, *(len(s.ids) for s in samples))
-    shape = (len(samples), width)
+    shape = (len(samples), max(len(s.ids) for s in samples))
     ids, mask = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
     labels = torch.full(shape, -100)
     for i, sample in enumerate(samples):

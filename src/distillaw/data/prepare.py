@@ -39,9 +39,9 @@ from distillaw.data.shards import (
     manifest_hash,
     pieces_hash,
 )
-from distillaw.data.synthetic import documents_for, without_none, world_tokenizer, write_world
+from distillaw.data.synthetic import documents_for, without_none, write_world
 from distillaw.data.token_files import TokenFile, copy_parquet, open_tokens
-from distillaw.data.tokenizer import encode_documents, load_tokenizer, tokenizer_hash, train_tokenizer
+from distillaw.data.tokenizer import encode_documents, load_tokenizer, tokenizer_hash, train_tokenizer, word_tokenizer
 from distillaw.errors import CacheError, ConfigError, DataError
 from distillaw.quantities import format_count
 from distillaw.runs.config import from_table
@@ -138,7 +138,12 @@ def prepare_data(spec: DataSpec, folder: Path, *, say: Callable[[str], None] = l
             say(f"{folder}: an earlier version prepared this text; near copies across splits were not looked for")
         return store
     with saving(folder), building(folder) as part:
-        _build(spec, part, say)
+        if spec.world is not None:
+            _build_world(spec, spec.world, part, say)
+        elif files := files_of_ids(spec.corpus, spec.text_column):
+            _build_ids(spec, files, part, say)
+        else:
+            _build_corpus(spec, part, say)
     return TokenStore.open(folder)
 
 
@@ -278,15 +283,6 @@ def _sort(spec: DataSpec) -> _Sorted:
     return _Sorted(sides=whole, names=document_names(digests), sizes=every, exact=sum(is_copy), near=near)
 
 
-def _build(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> None:
-    if spec.world is not None:
-        _build_world(spec, folder, say)
-    elif files := files_of_ids(spec.corpus, spec.text_column):
-        _build_ids(spec, files, folder, say)
-    else:
-        _build_corpus(spec, folder, say)
-
-
 def _build_corpus(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> None:
     say(f"reading {spec.corpus}")
     found = _sort(spec)
@@ -396,14 +392,13 @@ def _hold_out(
     return {"documents": len(runs), "tokens": writer.tokens, "shards": writer.files}
 
 
-def _build_world(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> None:
-    assert spec.world is not None
+def _build_world(spec: DataSpec, language: WorldSpec, folder: Path, say: Callable[[str], None]) -> None:
     say(f"drawing {format_count(spec.world_tokens)} tokens of {spec.source}")
-    world = open_world(spec.world)
+    world = open_world(language)
     shares = {"teacher": spec.teacher_share, "student": 1 - spec.teacher_share}
-    counts = {split: documents_for(round(spec.world_tokens * share), spec.world) for split, share in shares.items()}
+    counts = {split: documents_for(round(spec.world_tokens * share), language) for split, share in shares.items()}
     counts["validation"] = spec.validation_documents
-    tokenizer = world_tokenizer(world)
+    tokenizer = word_tokenizer(world.spelling)
     with saving(folder):
         tokenizer.save_pretrained(str(folder / "tokenizer"))
         scored = spec.validation_tokens_per_document

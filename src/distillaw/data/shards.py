@@ -137,8 +137,8 @@ class TokenStore:
         sources = manifest.get("sources", ())
         for source in sources:
             _check_source(folder / source["file"], source, verify, manifest["vocab_size"])
-        for name in store._splits():
-            for entry in store._splits()[name]["shards"]:
+        for split in manifest["splits"].values():
+            for entry in split["shards"]:
                 if not entry["file"].endswith(PIECES):
                     _check_shard(folder / entry["file"], entry, np.dtype(manifest["dtype"]).itemsize, verify)
                 elif verify and pieces_hash(folder / entry["file"], sources) != entry["sha256"]:
@@ -146,9 +146,6 @@ class TokenStore:
         if verify:
             _check_files(folder, manifest["files"])
         return store
-
-    def _splits(self) -> dict[str, dict]:
-        return self.manifest["splits"]
 
     @property
     def data_hash(self) -> str:
@@ -164,7 +161,7 @@ class TokenStore:
         """A split as windows over memory-mapped shards; `union` is the teachers' text followed by the students'."""
         dtype = np.dtype(str(self.manifest["dtype"]))
         parts = ("teacher", "student") if name == "union" else (name,)
-        entries = [entry for part in parts for entry in self._splits()[part]["shards"]]
+        entries = [entry for part in parts for entry in self.manifest["splits"][part]["shards"]]
         sources = self.manifest.get("sources", ())
 
         @lru_cache(maxsize=OPEN_FILES)
@@ -266,7 +263,7 @@ class BatchOrder:
 
     def _order(self, epoch: int) -> "np.ndarray | _Scrambled":
         if epoch != self._epoch:
-            generator, size = (np.random.Generator(np.random.Philox(key=[self.seed, epoch])), self.split.num_windows)
+            generator, size = np.random.Generator(np.random.Philox(key=[self.seed, epoch])), self.split.num_windows
             listed = size <= LISTED_WINDOWS
             self._permutation = generator.permutation(size) if listed else _Scrambled(generator, size)
             self._epoch = epoch

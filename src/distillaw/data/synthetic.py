@@ -6,28 +6,17 @@ shares a document with another and more text never changes what was there before
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from distillaw.data.shards import HELDOUT_BOUNDS, ShardWriter, TokenStore
-from distillaw.data.tokenizer import word_tokenizer
 from distillaw.errors import ConfigError
 from distillaw.runs.config import from_table
 from distillaw.worlds.spec import WorldSpec
 from distillaw.worlds.world import World, open_world
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-
 SPARE_TOKENS = 4096
 """Beyond what is asked for, since the ragged end of a split makes no window."""
-
-
-def world_tokenizer(world: World) -> "PreTrainedTokenizerBase":
-    """The tokenizer whose ids are the world's tokens."""
-    return word_tokenizer(world.spelling)
 
 
 def write_world(

@@ -18,7 +18,8 @@ What is left is divided by its mass: its fixed point is the truncated distributi
 Shape suffixes: B sequence, T position, N or P token, K kept token, V vocabulary, H width.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -138,25 +139,15 @@ class SparseTargets:
             value = value.reshape(-1, *value.shape[leading:])
             return value if keep_N is None else value[keep_N]
 
-        return SparseTargets(
-            ids=flat(self.ids),
-            weights=flat(self.weights),
-            temperature=self.temperature,
-            residual=None if self.residual is None else flat(self.residual),
-            entropy=None if self.entropy is None else flat(self.entropy),
-        )
+        return self._each(flat)
 
     def to(self, device: torch.device) -> "SparseTargets":
         """The same targets on another device."""
-        if self.ids.device == device:
-            return self
-        moved = {
-            name: None if value is None else value.to(device)
-            for name, value in (("residual", self.residual), ("entropy", self.entropy))
-        }
-        return SparseTargets(
-            ids=self.ids.to(device), weights=self.weights.to(device), temperature=self.temperature, **moved
-        )
+        return self if self.ids.device == device else self._each(lambda value: value.to(device))
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "SparseTargets":
+        tensors = {name: getattr(self, name) for name in ("ids", "weights", "residual", "entropy")}
+        return replace(self, **{name: None if each is None else change(each) for name, each in tensors.items()})
 
 
 def keep_top(probs_PV: torch.Tensor, k: int, p: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from distillaw.data.tokenizer import Rendered, encode_chat, render_chat, special_pattern, special_tokens
 from distillaw.errors import ConfigError, DataError
@@ -141,8 +141,7 @@ def refuse_powers(template: str) -> None:
         raise DataError("the chat template raises to a power or repeats a text; no chat needs that, so it is not run")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class Turn(NamedTuple):
     """An answer's tokens: ids[start:end], the end token last."""
 
     start: int
@@ -189,13 +188,14 @@ class Masker:
         Raises:
             DataError: the template refuses them.
         """
-        return render_chat(self._control, messages, lambda dicts: self._written(dicts, prompt=prompt))
 
-    def _written(self, dicts: list[dict[str, str]], *, prompt: bool) -> str:
-        render = self._tokenizer.apply_chat_template
-        try:
+        def written(dicts: list[dict[str, str]]) -> str:
+            render = self._tokenizer.apply_chat_template
             with _deadline():
                 return str(render(dicts, tokenize=False, add_generation_prompt=prompt))
+
+        try:
+            return render_chat(self._control, messages, written)
         except DataError:
             raise
         except Exception as error:  # a template is a program: beside jinja's own errors it can raise any
@@ -316,7 +316,7 @@ def _turn(offsets: list[tuple[int, int]], span: tuple[int, int]) -> Turn:
     """Tokens that begin within a span of characters."""
     first, last = span
     inside = [i for i, (begin, end) in enumerate(offsets) if first <= begin < last and end > begin]
-    return Turn(start=inside[0], end=inside[-1] + 1) if inside else Turn(start=0, end=0)
+    return Turn(inside[0], inside[-1] + 1) if inside else Turn(0, 0)
 
 
 def _same(said: str, answer: str) -> bool:

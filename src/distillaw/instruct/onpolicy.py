@@ -27,7 +27,6 @@ from distillaw.instruct.stages import (
     finished,
     kept_before,
     read_sides,
-    result_of,
     score_examples,
     sft_trainer,
     training_rows,
@@ -241,14 +240,8 @@ def _tune(spec: OnPolicySpec, at: Tuning) -> dict[str, object]:
     sampled = {name: sum(int(row[name]) for row in steps) for name in names}
     said = sampled["prompt_tokens"] + sampled["tokens"]
     length, config = sampled["read"] / max(1, len(folder.epochs()) * len(rows)), start.source.config()
-    cost = {
-        "train_flops": step_flops(
-            config, tokens=sampled["read"], mean_length=length, forwards=training_forwards(spec.lora)
-        ),
-        "generation_flops": step_flops(config, tokens=said, mean_length=length, forwards=1),
-        "teacher_flops": sampled["read"] * teacher.flops_per_token(max(1, round(length))),
-    }
-    result = result_of(spec, at, counts, before, after, seconds) | {
+    forwards = training_forwards(spec.lora)
+    more = {
         "teacher_run": teacher.name,
         "lambda": 1.0,
         "temperature": 1.0,
@@ -264,7 +257,9 @@ def _tune(spec: OnPolicySpec, at: Tuning) -> dict[str, object]:
             **{name: sampled[name] for name in ("answers", "truncated")},
             "sampled_tokens": sampled["tokens"],
         },
-        **cost,
+        "train_flops": step_flops(config, tokens=sampled["read"], mean_length=length, forwards=forwards),
+        "generation_flops": step_flops(config, tokens=said, mean_length=length, forwards=1),
+        "teacher_flops": sampled["read"] * teacher.flops_per_token(max(1, round(length))),
     }
     card = {
         f"{spec.divergence} to {teacher.name}, before": f"{first.loss:.4f} ± {first.loss_se:.4f} nats/token",
@@ -272,4 +267,4 @@ def _tune(spec: OnPolicySpec, at: Tuning) -> dict[str, object]:
         "answers sampled": f"{sampled['answers']:,}, {sampled['truncated']:,} of them cut off",
         "learning rate, seed": f"{spec.lr:g}, {spec.seed}",
     }
-    return finished(spec, at, trainer, result, after, card)
+    return finished(spec, at, trainer, counts, before, after, seconds, more, card)

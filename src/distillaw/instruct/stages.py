@@ -257,8 +257,9 @@ def _tune_sft(spec: SftSpec, at: Tuning) -> dict[str, object]:
     seconds = train_to_best(trainer, at, spec, rows=len(rows), score=score, unit="nats/token", patience=spec.patience)
     after, epochs = score_examples(base, sides.heldout, at.ranks), len(at.ranks.told(folder.epochs))
     read = epochs * sum(len(each.ids) for each in sides.train)
-    result = result_of(spec, at, counts, before, after, seconds) | {
-        "tokens": epochs * sum(each.answer_tokens for each in sides.train),
+    learnt = epochs * sum(each.answer_tokens for each in sides.train)
+    more = {
+        "tokens": learnt,
         "all_tokens": read,
         "conversations": len(sides.train),
         "heldout_conversations": len(sides.heldout),
@@ -271,14 +272,14 @@ def _tune_sft(spec: SftSpec, at: Tuning) -> dict[str, object]:
             forwards=training_forwards(spec.lora),
         ),
     }
-    kept = f"{epochs} epochs (epoch {result['best_epoch']} kept)"
+    kept = f"{epochs} epochs (epoch {at.ranks.told(folder.best_epoch)} kept)"
     card = {
         "held-out loss before": f"{before.loss:.4f} ± {before.loss_se:.4f} nats/token",
         "held-out loss after": f"{after.loss:.4f} ± {after.loss_se:.4f} nats/token",
-        "assistant tokens learnt": f"{result['tokens']:,} in {kept}",
+        "assistant tokens learnt": f"{learnt:,} in {kept}",
         "learning rate, seed": f"{spec.lr:g}, {spec.seed}",
     }
-    return finished(spec, at, trainer, result, after, card)
+    return finished(spec, at, trainer, counts, before, after, seconds, more, card)
 
 
 def _tune_dpo(spec: DpoSpec, at: Tuning) -> dict[str, object]:
@@ -312,7 +313,7 @@ def _tune_dpo(spec: DpoSpec, at: Tuning) -> dict[str, object]:
     answers = epochs * sum(len(p.chosen) + len(p.rejected) for p in sides.train)
     read = answers + epochs * sum(2 * len(p.prompt) for p in sides.train)
     before, after, chosen = preferred(reference), preferred(scores), _chosen(scores)
-    result = result_of(spec, at, counts, _chosen(reference), chosen, seconds) | {
+    more = {
         "tokens": answers,
         "all_tokens": read,
         "beta": spec.beta,
@@ -333,7 +334,7 @@ def _tune_dpo(spec: DpoSpec, at: Tuning) -> dict[str, object]:
         "pairs, held out": f"{ours}, {len(sides.heldout)}",
         "learning rate, beta, seed": f"{spec.lr:g}, {spec.beta:g}, {spec.seed}",
     }
-    return finished(spec, at, trainer, result, chosen, card)
+    return finished(spec, at, trainer, counts, _chosen(reference), chosen, seconds, more, card)
 
 
 def kept_before(at: Tuning, model: "PreTrainedModel") -> DocumentScores:
@@ -420,18 +421,28 @@ def _rows(scores: DocumentScores, rows: NDArray[np.int64]) -> DocumentScores:
     return DocumentScores.numbered(tokens=scores.tokens[rows], loss_sum=scores.loss_sum[rows])
 
 
-def result_of(
+def finished(
     spec: SftSpec | DpoSpec | OnPolicySpec,
     at: Tuning,
+    trainer: "Trainer",
     counts: tuple[int, int],
     before: DocumentScores,
     after: DocumentScores,
     seconds: float,
+    more: dict[str, object],
+    card: dict[str, str],
 ) -> dict[str, object]:
-    """What result.json says of either stage; `before` and `after` are of the answers that are to be learnt."""
+    """Write scores, model and card; result.json last. The first rank does.
+
+    Args:
+        counts: parameters, non-embedding and in all.
+        before, after: of the answers that are to be learnt.
+        more: what result.json says of this stage alone.
+        card: rows of the model card.
+    """
     start, stage = at.start, at.record["stage"]
     answered = about_answers(Path(spec.data))
-    return {
+    result: dict[str, object] = {
         "run_id": at.record["run_id"],
         "stage": stage,
         "role": "student",
@@ -464,21 +475,11 @@ def result_of(
         "recipe": asdict(spec),
         "seconds": seconds,
         "device": at.device if at.ranks.world == 1 else f"{at.ranks.world} x {at.device}",
+        **more,
     }
 
-
-def finished(
-    spec: SftSpec | DpoSpec | OnPolicySpec,
-    at: Tuning,
-    trainer: "Trainer",
-    result: dict[str, object],
-    scores: DocumentScores,
-    card: dict[str, str],
-) -> dict[str, object]:
-    """Write scores, model and card; result.json last. The first rank does."""
-
     def write() -> dict[str, object]:
-        at.folder.run.write_heldout(scores)  # a conversation or a pair is a document
+        at.folder.run.write_heldout(after)  # a conversation or a pair is a document
         model: Any = trainer.model
         if spec.lora:  # adapters are written alone first, as PEFT reads them, then added to the weights
             model.save_pretrained(at.folder.path / "adapter")
@@ -486,9 +487,9 @@ def finished(
         if (balance := getattr(at.start.source.config(), "router_aux_loss_coef", None)) is not None:
             # the trainer, which was told not to balance, set it to 0
             model.config.router_aux_loss_coef = balance
-        tokenizer, end = at.start.tokenizer, at.start.end_token
         text = readme(result, at.record, card)
-        export_model(model.cpu().eval(), tokenizer, at.folder.path / "model", text, end_token=end)
+        place = at.folder.path / "model"
+        export_model(model.cpu().eval(), start.tokenizer, place, text, end_token=start.end_token)
         return at.folder.finish(result)
 
     return at.ranks.told(write)

@@ -420,9 +420,9 @@ def figures(found: DocumentScores) -> dict[str, float]:
     return {"loss": found.loss, "loss_se": found.loss_se, "perplexity": math.exp(min(found.loss, 700.0))}
 
 
-def change(after: DocumentScores, before: DocumentScores, *, level: float = 0.9) -> dict[str, object]:
+def change(after: DocumentScores, before: DocumentScores) -> dict[str, object]:
     """Paired difference of two scores of the same conversations."""
-    found = paired_difference(after, before)
+    found, level = paired_difference(after, before), 0.9
     told: dict[str, object] = {"mean": found.mean, "se": found.se, "interval": list(found.interval(level))}
     return told | {"level": level, "documents": found.documents}
 

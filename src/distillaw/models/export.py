@@ -12,8 +12,6 @@ from importlib.metadata import version as version_of
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from distillaw.data.corpus import parse_mixture
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop, format_seconds
@@ -32,7 +30,6 @@ def export_model(
     folder: Path,
     readme: str,
     *,
-    state_dict: Mapping[str, torch.Tensor] | None = None,
     end_token: int | None = None,
 ) -> None:
     """Write a model that transformers loads; other files of the folder, which is ours, are left alone.
@@ -42,7 +39,6 @@ def export_model(
         tokenizer: the one whose ids it was trained on; its special tokens say how `generate` begins, stops and pads.
         folder: made if missing; an earlier export in it is replaced.
         readme: the model card.
-        state_dict: full tensors by name, where the module's own are sharded over ranks.
         end_token: what `generate` stops at besides: the end of an answer.
 
     Raises:
@@ -53,7 +49,7 @@ def export_model(
     bos, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
     ends = end if end_token is None else list(dict.fromkeys([end_token, *([] if end is None else [end])]))
     with staged(folder) as stage:
-        model.save_pretrained(stage, state_dict=state_dict)
+        model.save_pretrained(stage)
         tokenizer.save_pretrained(str(stage))
         pad = end if pad is None else pad
         GenerationConfig(bos_token_id=bos, eos_token_id=ends, pad_token_id=pad).save_pretrained(stage)
@@ -115,9 +111,6 @@ def model_card(
     spec: Mapping[str, Any],
     manifest: Mapping[str, Any],
     command: str,
-    *,
-    license: str | None = None,
-    languages: tuple[str, ...] = (),
 ) -> str:
     """The README.md of a trained model: card.md, filled in from the record of the run.
 
@@ -126,8 +119,6 @@ def model_card(
         spec: spec.json, with its `recipe`.
         manifest: manifest.json of the data folder.
         command: what repeats the run, e.g. `distillaw study run studies/quickstart.toml`.
-        license: an identifier of the hub, e.g. `apache-2.0`; None leaves it out: it depends on data and teacher.
-        languages: ISO 639-1 codes.
     """
     count = partial(_known, write=format_count)
     teacher = result["teacher_run"] and _public(str(result["teacher_run"]))
@@ -157,20 +148,18 @@ def model_card(
         *((name, str(value)) for name, value in further.items()),
     ]
     corpus = _corpus(manifest)
-    no_licence = "\n- No licence is stated: it depends on those of the text and of the teacher."
     words = {**result, **manifest, **counts, "corpus": corpus, "command": command, "version": __version__} | {
-        "front": _front_matter(result, corpus, license, languages),
+        "front": _front_matter(result, corpus),
         "how": f"distilled from `{teacher}`" if teacher else "trained on text alone",
         "versions": ", ".join(f"{name} {version_of(name)}" for name in ("torch", "transformers")),
         "figures": Table([text(""), text("")], figures).markdown(),
         "training": Table([text(""), text("")], training).markdown(),
         "speaks": " or speaks through the teacher" if teacher else "",
-        "no_licence": "" if license else no_licence,
     }
     return Path(__file__).with_name("card.md").read_text(encoding="utf-8").format_map(words)
 
 
-def _front_matter(result: Mapping[str, Any], corpus: str, license: str | None, languages: tuple[str, ...]) -> str:
+def _front_matter(result: Mapping[str, Any], corpus: str) -> str:
     """YAML between the dashes, by the hub's own writer."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -187,8 +176,6 @@ def _front_matter(result: Mapping[str, Any], corpus: str, license: str | None, l
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["distillaw", *(["knowledge-distillation"] if result["teacher_run"] else [])],
-        license=license,
-        language=list(languages) or None,
         datasets=[dataset] if dataset else None,
         model_name=str(result["run_id"]),
         eval_results=[score],

@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -129,21 +129,14 @@ CAPACITIES = (1.0, 1.25, 2.0)
 """Capacity factors that Switch compares (arXiv 2101.03961, table 1)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerUse:
-    """One layer's router on a text."""
-
-    shares: tuple[float, ...]
-    """Of the tokens, by expert; they sum to 1."""
-    balance: float
-    """E sum f P over the whole text: 1 if balanced, E if one expert gets all."""
-    dropped: dict[str, float]
-    """Share of tokens above each capacity factor's room, batch by batch."""
-
-
 @torch.no_grad()
-def measure_routing(model: "PreTrainedModel", documents: Sequence[np.ndarray], *, context: int) -> list[LayerUse]:
-    """Follow every token of some documents through the routers."""
+def measure_routing(model: "PreTrainedModel", documents: Sequence[np.ndarray], *, context: int) -> list[dict[str, Any]]:
+    """Follow every token of some documents through the routers.
+
+    Returns:
+        Of each layer: shares of the tokens by expert; balance, E sum f P over the whole text (1 if balanced, E if one
+        expert gets all); dropped, the share of tokens above each capacity factor's room, batch by batch.
+    """
     routers = Routers.of(model)
     if routers is None:
         raise ConfigError(f"a model of the kind {model.config.model_type} has no routers that are known here")
@@ -166,11 +159,11 @@ def measure_routing(model: "PreTrainedModel", documents: Sequence[np.ndarray], *
         routers.release()
     chosen = [float(n_E.sum()) for n_E in used]
     return [
-        LayerUse(
-            shares=tuple((n_E / total).tolist()),
-            balance=float(len(n_E) * (n_E / total * p_E / tokens).sum()),
-            dropped={f"{c:g}": float(x / total) for c, x in zip(CAPACITIES, over, strict=True)},
-        )
+        {
+            "shares": (n_E / total).tolist(),
+            "balance": float(len(n_E) * (n_E / total * p_E / tokens).sum()),
+            "dropped": {f"{c:g}": float(x / total) for c, x in zip(CAPACITIES, over, strict=True)},
+        }
         for n_E, p_E, over, total in zip(used, probable, above, chosen, strict=True)
     ]
 
@@ -402,5 +395,5 @@ def _scored(dense, mixture, documents: list[np.ndarray], context: int) -> dict[s
         "loss_se": after.loss_se,
         "change": change.mean,
         "change_se": change.se,
-        "routing": [asdict(layer) for layer in measure_routing(mixture, documents, context=context)],
+        "routing": measure_routing(mixture, documents, context=context),
     }
