@@ -14,9 +14,8 @@ from distillaw.errors import ConfigError
 from distillaw.evaluate.sandbox import (
     ALL_WALLS,
     Limits,
-    check_samples,
+    check_sample,
     pass_at_k,
-    program_of,
     run_program,
 )
 
@@ -176,15 +175,12 @@ def problems(shared_data):
 
 def test_canonical_solutions_pass_and_wrong_ones_do_not(problems):
     some = problems[::40]
-    assert all(check_samples(p, [p["canonical_solution"]])[0].passed for p in some)
-    wrong = check_samples(
-        some[0], ["    return None\n", "    import sys; sys.exit(0)\n", some[0]["canonical_solution"]]
-    )
-    assert [each.verdict for each in wrong] == ["failed", "exited", "passed"]
-    assert program_of(some[0], "X").startswith(some[0]["prompt"] + "X\n")
+    assert all(check_sample(p, p["canonical_solution"]).passed for p in some)
+    answers = ("    return None\n", "    import sys; sys.exit(0)\n", some[0]["canonical_solution"])
+    assert [check_sample(some[0], each).verdict for each in answers] == ["failed", "exited", "passed"]
 
 
 @pytest.mark.slow
 def test_all_canonical_solutions_pass(problems):
-    failed = [p["task_id"] for p in problems if not check_samples(p, [p["canonical_solution"]])[0].passed]
+    failed = [p["task_id"] for p in problems if not check_sample(p, p["canonical_solution"]).passed]
     assert (failed, len(problems)) == ([], 164)

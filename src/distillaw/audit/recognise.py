@@ -6,6 +6,7 @@ are. If they do, known variants, other positions' teacher rows and other labels 
 Shape suffixes: P position, V vocabulary.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -123,7 +124,9 @@ def diagnose(
     )
     fit, found = _shape(seen, searches)
     if fit is None:
-        cosine, ratio = _compare(gradient, closed.gradient)
+        size, own = float(gradient.norm()), float(closed.gradient.norm())
+        cosine = float((gradient * closed.gradient).sum()) / size / own if size and own else float("nan")
+        ratio = size / own if own else float("nan")
         worst = float((gradient - closed.gradient).abs().max()) / scale
         how = f"cosine {cosine:.4f} and norm ratio {ratio:.4g} to the declared gradient; no known variant explains it"
         unknown = Mismatch("loss", how)
@@ -137,13 +140,6 @@ def diagnose(
     if any(m.property == "mask" for m in whole):  # which moves the means with it
         whole = [m for m in whole if not m.is_ratio]
     return whole
-
-
-def _compare(gradient: torch.Tensor, declared: torch.Tensor) -> tuple[float, float]:
-    size, own = float(gradient.norm()), float(declared.norm())
-    if not size or not own:
-        return float("nan"), (0.0 if own else float("nan"))
-    return float((gradient * declared).sum()) / size / own, size / own
 
 
 def _project(observed: torch.Tensor, soft: torch.Tensor, hard: torch.Tensor) -> _Fit:
@@ -333,10 +329,12 @@ def _term(
     """What the weights of one term say."""
     rows, o, size = case.rows, case.o, direction.abs().amax(-1)
     seen = size > case.allowed  # elsewhere no weight can be read
-    if not bool(seen.any()):
-        return []
     close = torch.maximum(case.allowed / size.clamp_min(1e-300) * 4, declared.abs().max() * 1e-7)
-    if bool(((found - declared).abs() <= close)[seen].all()):
+
+    def fits(want: torch.Tensor, slack: float = 1e-6, where: torch.Tensor = seen) -> bool:
+        return bool(((found - want).abs() <= close + slack * want.abs())[where].all())
+
+    if fits(declared, 0.0):
         return []
     counts, should = (found.abs() > close) & seen, (declared != 0) & seen
     weight = o.hard_weight if name == "cross-entropy" else o.distill_weight
@@ -344,10 +342,6 @@ def _term(
         return [Mismatch("weights", f"the {name} has no influence", (), name)]
     if not bool(should.any()) and not weight:
         return [Mismatch("weights", f"the {name} has an influence, and was declared to have none", (), name)]
-
-    def fits(want: torch.Tensor, slack: float = 1e-6, where: torch.Tensor = seen) -> bool:
-        return bool(((found - want).abs() <= close + slack * want.abs())[where].all())
-
     if split := _by_part(found, declared * seen, rows, name, fits):
         return [split]
     other: list[Mismatch] = []
@@ -357,39 +351,27 @@ def _term(
             other += _of_other_mask(case, fits)
         if not bool((counts & should).any()):
             return other
-    return other + _ratio(case, name, found, declared, close, counts & should, fits, bool(other))
-
-
-def _ratio(
-    case: _Observed,
-    name: str,
-    found: torch.Tensor,
-    declared: torch.Tensor,
-    close: torch.Tensor,
-    both: torch.Tensor,
-    fits: Callable[..., bool],
-    is_masked: bool,
-) -> list[Mismatch]:
-    """What the positions that count and should count as much as they do."""
+    # what the positions that count and should count as much as they do
+    both = counts & should
     ratio = found[both] / declared[both]
     uneven = float((ratio.max() - ratio.min()) / ratio.abs().max())
     slack = max(1e-6, float((close[both] / declared[both].abs()).max()) * 2)
-    if uneven < slack and (is_masked or abs(float(ratio.max()) - 1) < slack):
-        return []  # a mask moves the mean with it
+    if uneven < slack and (other or abs(float(ratio.max()) - 1) < slack):
+        return other  # a mask moves the mean with it
     fitting = tuple(
         (weight.property, weight.says)
-        for weight in weightings(case.rows, case.o, is_hard=name == "cross-entropy", per=case.per, ranks=case.ranks)
+        for weight in weightings(rows, o, is_hard=name == "cross-entropy", per=case.per, ranks=case.ranks)
         if fits(weight.value, slack, both) and bool((weight.value[both] != declared[both]).any())
     )
     if fitting:
-        says = fitting[0][1]
+        property, says = fitting[0]
     elif uneven < slack:
-        says = f"the {name} counts {float(ratio.mean()):.6g} times what was declared"
+        property, says = "weights", f"the {name} counts {float(ratio.mean()):.6g} times what was declared"
     else:
         low, high = float(ratio.min()), float(ratio.max())
         says = f"positions count {low:.4g} to {high:.4g} times what was declared in the {name}"
-    property = fitting[0][0] if fitting else ("weights" if uneven < slack else "normalisation")
-    return [Mismatch(property, says, fitting, name, True)]
+        property = "normalisation"
+    return [*other, Mismatch(property, says, fitting, name, True)]
 
 
 def _by_part(
@@ -451,35 +433,25 @@ def _is_window(missing: torch.Tensor, extra: torch.Tensor, rows: Rows) -> bool:
     return True
 
 
-def kinds(rows: Rows) -> list[str]:
-    """What each position is: prompt, first answer token, answer token, last answer token, pad."""
-    found = []
-    for place in range(len(rows.row)):
-        if bool(rows.counted[place]):
-            own = rows.position[(rows.row == rows.row[place]) & rows.counted]
-            here = int(rows.position[place])
-            if len(own) == 1:
-                found.append("only answer token")
-            elif here == int(own.min()):
-                found.append("first answer token")
-            else:
-                found.append("last answer token (EOS)" if here == int(own.max()) else "answer token")
-        else:
-            found.append("prompt position" if bool(rows.real[place]) else "pad or end position")
-    return found
-
-
 def _kinds(counts: torch.Tensor, should: torch.Tensor, rows: Rows) -> str:
-    names = kinds(rows)
+    """Which positions are missing and which are extra, by what they are."""
     said = []
     for word, which in (("missing", should & ~counts), ("extra", counts & ~should)):
-        places = which.nonzero().flatten().tolist()
-        tally: dict[str, int] = {}
-        for place in places:
-            tally[names[place]] = tally.get(names[place], 0) + 1
+        tally = Counter(_kind(rows, place) for place in which.nonzero().flatten().tolist())
         if tally:
             said.append(f"{word} " + ", ".join(f"{n} x {kind}" for kind, n in tally.items()))
     return "; ".join(said) or "the same positions"
+
+
+def _kind(rows: Rows, place: int) -> str:
+    if not bool(rows.counted[place]):
+        return "prompt position" if bool(rows.real[place]) else "pad or end position"
+    own, here = rows.position[(rows.row == rows.row[place]) & rows.counted], rows.position[place]
+    if len(own) == 1:
+        return "only answer token"
+    if here == own.min():
+        return "first answer token"
+    return "last answer token (EOS)" if here == own.max() else "answer token"
 
 
 def settle(cases: list[tuple[str, list[Mismatch]]], *, plain_is_right: bool) -> list[Mismatch]:

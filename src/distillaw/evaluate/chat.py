@@ -297,13 +297,11 @@ def judge_chat(
     sides = {"model": source} | ({"against": locate(wishes.against)} if wishes.against is not None else {})
     said = {name: _answers(each, questions, wishes.max_tokens, out, device, say) for name, each in sides.items()}
     first, second = said["model"][0], said["against"][0] if "against" in said else None
-    lengths = None
-    if second is not None:
-        lengths = {
-            (each.question_id, turn): (len(first[each.question_id][turn]), len(second[each.question_id][turn]))
-            for each in questions
-            for turn in range(len(each.turns))
-        }
+    lengths = second and {
+        (name, turn): (len(one), len(other))
+        for name in first
+        for turn, (one, other) in enumerate(zip(first[name], second[name], strict=True))
+    }
     asked, found = [(wishes.judge, wishes.judge_model)], []
     if wishes.second_judge is not None:
         asked.append((wishes.second_judge, wishes.second_judge_model))
@@ -350,10 +348,11 @@ def _answers(
                 said, ended = chat.write(messages, max_tokens=max_tokens)
                 messages.append({"role": "assistant", "content": said})
                 cut.append(not ended)
-            row = {"key": keys[question.question_id], "question_id": question.question_id, "model": source.name}
-            row |= {"turns": question.turns, "answers": [each["content"] for each in messages[1::2]], "cut": cut}
+            row: dict[str, Any] = {"key": keys[question.question_id], "question_id": question.question_id}
+            row |= {"model": source.name, "turns": question.turns}
+            row |= {"answers": [each["content"] for each in messages[1::2]], "cut": cut}
             append_json_lines(file, [row])
-            known[keys[question.question_id]] = row
+            known[row["key"]] = row
             progress.advance()
     rows = {name: known[key] for name, key in keys.items()}
     return (

@@ -18,7 +18,7 @@ import numpy as np
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.evaluate.benchmarks import JUDGES, BenchmarkScore, Row, TaskRows, TaskSpec, interval_of, mean_and_se
-from distillaw.evaluate.sandbox import check_samples, pass_at_k
+from distillaw.evaluate.sandbox import check_sample, pass_at_k
 from distillaw.evaluate.wishes import Way
 from distillaw.models.parallel import ALONE, Ranks
 from distillaw.runs.files import write_with
@@ -41,7 +41,8 @@ class Answered:
     """(ln p, whether greedy) of each continuation, or what the model wrote."""
     target: Any
     metrics: dict[str, float]
-    filtered: Any = None
+    judged: Any = None
+    """What of the answers was scored, or how each program ended."""
 
 
 def run_benchmark(
@@ -163,7 +164,7 @@ def _answers(spec: TaskSpec, samples: list[dict[str, Any]], rows: list[Row]) -> 
             answers=[reply[0] if len(reply) == 1 else list(reply) for reply in each["resps"]],
             target=each["target"],
             metrics=_metrics(each) | further.get(each["doc_id"], {}),
-            filtered=each["filtered_resps"],
+            judged=each["filtered_resps"],
         )
         for each in main
     ]
@@ -180,11 +181,11 @@ def _execute(spec: TaskSpec, answered: list[Answered], say) -> tuple[list[Answer
     progress = Telling(spec.task, len(written), "problems", say)
     judged, walls = [], set()
     for each, completions in zip(answered, written, strict=True):
-        outcomes = check_samples(each.row, completions)
+        outcomes = [check_sample(each.row, completion) for completion in completions]
         correct, count = sum(one.passed for one in outcomes), len(outcomes)
         metrics = {f"pass@{k}": pass_at_k(count, correct, k) for k in (1, 10, 100) if k <= count}
-        filtered = [{"verdict": one.verdict, "output": one.output} for one in outcomes]
-        judged.append(replace(each, metrics=metrics, filtered=filtered))
+        ended = [{"verdict": one.verdict, "output": one.output} for one in outcomes]
+        judged.append(replace(each, metrics=metrics, judged=ended))
         walls |= {wall for one in outcomes for wall in one.walls}
         progress.advance()
     return judged, [f"programs ran behind: {', '.join(sorted(walls))}"]
@@ -240,19 +241,12 @@ def _chance(spec: TaskSpec, rows: TaskRows, answered: list[Answered]) -> float:
 
 def _write_samples(file: Path, answered: list[Answered]) -> None:
     """Prompts and raw answers, one question per line."""
+    names = ("prompt", "continuations", "answers", "judged", "target", "metrics")
 
     def write(path: Path) -> None:
         with gzip.open(path, "wt", encoding="utf-8") as stream:
             for each in answered:
-                line = {
-                    "id": each.row["id"],
-                    "prompt": each.prompt,
-                    "continuations": each.continuations,
-                    "answers": each.answers,
-                    "judged": each.filtered,
-                    "target": each.target,
-                    "metrics": each.metrics,
-                }
+                line = {"id": each.row["id"]} | {name: getattr(each, name) for name in names}
                 stream.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
 
     write_with(file, write)

@@ -26,7 +26,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -186,14 +186,10 @@ LIMITS = Limits()
 """Of one program: the original harness gives 3 s; ours starts an interpreter of its own."""
 
 
-def check_samples(problem: Mapping[str, str], completions: Sequence[str]) -> list[ProgramOutcome]:
-    """Run the completions of a problem of HumanEval.jsonl against its tests, each in a process of its own."""
-    return [run_program(program_of(problem, each), limits=LIMITS) for each in completions]
-
-
-def program_of(problem: Mapping[str, str], completion: str) -> str:
-    """Prompt, completion, tests, and the call of the tests."""
-    return f"{problem['prompt']}{completion}\n{problem['test']}\ncheck({problem['entry_point']})\n"
+def check_sample(problem: Mapping[str, str], completion: str) -> ProgramOutcome:
+    """Run a completion of a problem of HumanEval.jsonl: prompt, completion, tests, and the call of the tests."""
+    program = f"{problem['prompt']}{completion}\n{problem['test']}\ncheck({problem['entry_point']})\n"
+    return run_program(program, limits=LIMITS)
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:

@@ -17,16 +17,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distillaw.accounting.architecture import count_params
 from distillaw.accounting.families import model as named_model
 from distillaw.data.corpus import WHOLE, Excerpt, Reading, read_excerpt
 from distillaw.data.tokenizer import encode_to_score, tokenizer_hash
 from distillaw.errors import ConfigError, DistillawWarning, VocabularyError
 from distillaw.evaluate.calibration import CONTEXT
-from distillaw.models.fresh import count_parameters
 from distillaw.models.scoring import score_documents
 from distillaw.models.source import ModelSource, check_config, fingerprint, locate, settle_context
-from distillaw.models.teacher import architecture_of, load_teacher
+from distillaw.models.teacher import load_teacher
 from distillaw.quantities import bits_per_byte, format_bytes, format_count
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.pace import Telling
@@ -282,15 +280,9 @@ def _measure(
     progress = Telling(source.name, total, "tokens", say)
     scored = score_documents(teacher, ids, context=context, stride=stride, seen=progress.advance)
     assert progress.done == total
-    architecture = architecture_of(teacher.model.config)
-    if architecture is None:
-        params, total_params = count_parameters(teacher.model)
-    else:
-        count = count_params(architecture)
-        params, total_params = count.non_embedding, count.total
     return {
-        "params": params,
-        "total_params": total_params,
+        "params": teacher.params,
+        "total_params": teacher.total_params,
         "vocab": len(tokenizer),
         "tokenizer": tokenizer_hash(tokenizer),
         "start_token": int(ids[0][0]),

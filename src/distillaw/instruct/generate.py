@@ -14,7 +14,7 @@ is an assumption, fair for a strong teacher and a weak student, false for single
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,19 +125,6 @@ class Answerer:
             )
         return ids
 
-    def answer(self, ids: Sequence[Sequence[int]], device: str, *, seed: int) -> list[tuple[list[int], bool]]:
-        """(new tokens without the end token, whether the limit cut them off) for each prompt; the seed is the batch's.
-
-        Raises:
-            RunError: out of memory.
-        """
-        model = self.load(device)
-        torch.manual_seed(seed)
-        try:
-            return continued(model, ids, self.ends)
-        except torch.OutOfMemoryError as error:
-            raise RunError(f"out of memory with {len(ids)} prompts at once; lower --batch") from error
-
     def load(self, device: str) -> Any:
         """The model, read once; it generates under our settings alone."""
         if self._model is None:
@@ -220,34 +207,31 @@ def _answer_all(
     if sampling.temperature:  # a sampled answer belongs to its batch: one that was cut short is drawn again whole
         whole = {i for batch in batches if done.issuperset(batch) for i in batch}
         done = {int(row["prompt"]) for row in keep_lines(journal, lambda row: row["prompt"] in whole)}
-    if len(done) < len(asked):
-        answerer.load(device)
+    model = answerer.load(device) if len(done) < len(asked) else None
     began = said = time.monotonic()
     tokens, before = 0, len(done)
     for batch in batches:
         missing = [i for i in batch if i not in done]
         if not missing:
             continue
-        seed = int(content_hash({"seed": sampling.seed, "first": batch[0]}, digits=12), 16)
-        made = answerer.answer([ids[i] for i in missing], device, seed=seed)
-        rows = (_row(answerer, i, asked[i], *answer) for i, answer in zip(missing, made, strict=True))
+        torch.manual_seed(int(content_hash({"seed": sampling.seed, "first": batch[0]}, digits=12), 16))
+        try:
+            made = continued(model, [ids[i] for i in missing], answerer.ends)
+        except torch.OutOfMemoryError as error:
+            raise RunError(f"out of memory with {len(missing)} prompts at once; lower --batch") from error
+        rows = []
+        for i, (said, is_cut) in zip(missing, made, strict=True):
+            text = answerer.tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            messages = [*asked[i], {"role": "assistant", "content": str(text).strip()}]
+            rows.append({"prompt": i, "messages": messages, "tokens": len(said), "truncated": is_cut})
         append_json_lines(journal, rows)
         done.update(missing)
         tokens += sum(len(answer) for answer, _ in made)
         if (now := time.monotonic()) - said > LOG_SECONDS or len(done) == len(asked):
             said, rate = now, (len(done) - before) / (now - began)
-            say(
-                f"{len(done):,} of {len(asked):,} answers, {tokens / (now - began):.3g} tokens/s, about "
-                f"{format_seconds((len(asked) - len(done)) / rate)} left"
-            )
+            left = format_seconds((len(asked) - len(done)) / rate)
+            say(f"{len(done):,} of {len(asked):,} answers, {tokens / (now - began):.3g} tokens/s, about {left} left")
     return time.monotonic() - began
-
-
-def _row(answerer: Answerer, index: int, prompt: Prompt, tokens: list[int], truncated: bool) -> Mapping[str, object]:
-    decode = answerer.tokenizer.decode
-    text = str(decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
-    messages = [*prompt, {"role": "assistant", "content": text}]
-    return {"prompt": index, "messages": messages, "tokens": len(tokens), "truncated": truncated}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,28 +253,26 @@ def contrast_answers(chosen: Path, rejected: Path, out: Path) -> Contrast:
     """
     import json
 
-    about = [read_json(about_file(file)) for file in (chosen, rejected)]
-    both: list[dict[str, Any]]
-    both = [{str(row["prompt"]): row for row in read_json_lines(file)} for file in (chosen, rejected)]
-    theirs, ours = both
+    teacher, student = (read_json(about_file(file))["teacher"] for file in (chosen, rejected))
+    both = [{int(row["prompt"]): row for row in read_json_lines(file)} for file in (chosen, rejected)]
     asked, other = ({i: row["messages"][:-1] for i, row in rows.items()} for rows in both)
     if asked != other:
         raise DataError(f"{chosen} and {rejected} do not answer the same prompts; generate both from one file")
     rows, cut_off, alike = [], 0, 0
-    for index in sorted(theirs, key=int):
+    for index in sorted(asked):
         better, worse = (rows[index]["messages"][-1]["content"] for rows in both)
-        if theirs[index]["truncated"] or ours[index]["truncated"]:
+        if any(rows[index]["truncated"] for rows in both):
             cut_off += 1
         elif better == worse:
             alike += 1
         else:
-            by = {"chosen_by": about[0]["teacher"], "rejected_by": about[1]["teacher"], "judged": False}
+            by = {"chosen_by": teacher, "rejected_by": student, "judged": False}
             rows.append({"prompt": asked[index], "chosen": better, "rejected": worse, **by})
     check_file(about_file(out))
     if out.exists() and out.stat().st_size and not about_file(out).exists():
         raise ConfigError(f"{out} exists and was not written by this command; choose another --out")
     write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), known=True)
     found = Contrast(pairs=len(rows), cut_off=cut_off, alike=alike)
-    by = {"teacher": about[0]["teacher"], "student": about[1]["teacher"], "judged": False}
+    by = {"teacher": teacher, "student": student, "judged": False}
     write_json(about_file(out), {"generator": GENERATOR, **by, **asdict(found)})
     return found

@@ -116,10 +116,18 @@ class Sides(Generic[One]):
 
 
 def _divided(examples: Sequence[One], account: Account, max_tokens: int, validation: float) -> Sides[One]:
-    check_account(account, len(examples), max_tokens)
+    """Both sides, unless too much of the file fails, or all is left out."""
+    bad = account.skipped[_BAD]
+    if bad > MOST_BAD * account.read:
+        raise DataError(
+            f"{bad} of {account.read} {account.noun} cannot be rendered or masked (at most {MOST_BAD:.0%} may); the "
+            f"first: {account.first_bad}"
+        )
+    if not examples:
+        raise DataError(f"nothing to train on: {account} (--max-tokens {max_tokens})")
     is_held = held_out([each.opening for each in examples], validation)
-    train = tuple(each for each, held in zip(examples, is_held, strict=True) if not held)
-    heldout = tuple(each for each, held in zip(examples, is_held, strict=True) if held)
+    pairs = list(zip(examples, is_held, strict=True))
+    train, heldout = (tuple(each for each, held in pairs if held == side) for side in (False, True))
     return Sides(train=train, heldout=heldout, account=account)
 
 
@@ -189,18 +197,6 @@ def fit(conversation: Conversation, masker: Masker, max_tokens: int) -> tuple[Ma
     return masked, shortened
 
 
-def check_account(account: Account, usable: int, max_tokens: int) -> None:
-    """Refuse a file of which too much fails, or all is left out."""
-    bad = account.skipped[_BAD]
-    if bad > MOST_BAD * account.read:
-        raise DataError(
-            f"{bad} of {account.read} {account.noun} cannot be rendered or masked (at most {MOST_BAD:.0%} may); the "
-            f"first: {account.first_bad}"
-        )
-    if not usable:
-        raise DataError(f"nothing to train on: {account} (--max-tokens {max_tokens})")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
     """Two answers to one prompt."""
@@ -251,7 +247,11 @@ def read_pairs(file: str | Path) -> Iterator[Pair]:
         asked = row.get("prompt", row.get("messages"))
         if asked is None and chosen_before != rejected_before:
             raise DataError(f"{where}: the two answers follow different prompts")
-        prompt = _prompt_of(chosen_before if asked is None else asked, where)
+        messages = chosen_before if asked is None else asked
+        messages = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+        if not isinstance(messages, list) or not messages:
+            raise DataError(f"{where}: no prompt; give `prompt` (text or messages) or `messages`")
+        prompt = checked_messages([*messages, {"role": "assistant", "content": "-"}], where)[:-1]
         yield Pair(prompt=prompt, chosen=chosen, rejected=rejected, where=where)
 
 
@@ -264,13 +264,6 @@ def _answer(value: object, where: str) -> tuple[list[object], str]:
     if isinstance(last, Mapping) and last.get("role") == "assistant" and isinstance(last.get("content"), str):
         return messages[:-1], last["content"]
     raise DataError(f"{where}: an answer is text, or a list of messages that ends with the assistant's")
-
-
-def _prompt_of(asked: object, where: str) -> tuple[Message, ...]:
-    messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
-    if not isinstance(messages, list) or not messages:
-        raise DataError(f"{where}: no prompt; give `prompt` (text or messages) or `messages`")
-    return checked_messages([*messages, {"role": "assistant", "content": "-"}], where)[:-1]
 
 
 def prepare_pairs(pairs: Iterator[Pair], masker: Masker, *, max_tokens: int, validation: float) -> PairSides:

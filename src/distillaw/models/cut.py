@@ -29,33 +29,23 @@ GATED = ("self_attn.o_proj", "mlp.down_proj")
 NEOX = ("attention.dense", "mlp.dense_4h_to_h")
 """The two projections of a layer that write into the residual stream: what they read are heads and FFN neurons."""
 
-_OUTSIDE: Mapping[str, tuple[str, ...]] = {
-    "model.embed_tokens.weight": ("vocab", "width"),
-    "model.norm.weight": ("width",),
-    "lm_head.weight": ("vocab", "width"),
-    "gpt_neox.embed_in.weight": ("vocab", "width"),
-    "gpt_neox.final_layer_norm.weight": ("width",),
+_Axes = Mapping[str, tuple[str, ...]]
+_OUTSIDE: _Axes = {
+    **dict.fromkeys(("model.embed_tokens.weight", "lm_head.weight"), ("vocab", "width")),
+    **dict.fromkeys(("gpt_neox.embed_in.weight", "embed_out.weight"), ("vocab", "width")),
+    **dict.fromkeys(("model.norm.weight", "gpt_neox.final_layer_norm.weight"), ("width",)),
     "gpt_neox.final_layer_norm.bias": ("width",),
-    "embed_out.weight": ("vocab", "width"),
 }
-_INSIDE: Mapping[str, tuple[str, ...]] = {
+_INSIDE: _Axes = {
     "self_attn.q_proj": ("heads", "width"),
-    "self_attn.k_proj": ("kv_heads", "width"),
-    "self_attn.v_proj": ("kv_heads", "width"),
-    "self_attn.o_proj": ("width", "heads"),
-    "self_attn.q_norm": ("head_dim",),
-    "self_attn.k_norm": ("head_dim",),
-    "mlp.gate_proj": ("ffn", "width"),
-    "mlp.up_proj": ("ffn", "width"),
-    "mlp.down_proj": ("width", "ffn"),
-    "input_layernorm": ("width",),
-    "post_attention_layernorm": ("width",),
-    "pre_feedforward_layernorm": ("width",),
-    "post_feedforward_layernorm": ("width",),
+    **dict.fromkeys(("self_attn.k_proj", "self_attn.v_proj"), ("kv_heads", "width")),
     "attention.query_key_value": ("qkv", "width"),
-    "attention.dense": ("width", "heads"),
-    "mlp.dense_h_to_4h": ("ffn", "width"),
-    "mlp.dense_4h_to_h": ("width", "ffn"),
+    **dict.fromkeys(("self_attn.o_proj", "attention.dense"), ("width", "heads")),
+    **dict.fromkeys(("self_attn.q_norm", "self_attn.k_norm"), ("head_dim",)),
+    **dict.fromkeys(("mlp.gate_proj", "mlp.up_proj", "mlp.dense_h_to_4h"), ("ffn", "width")),
+    **dict.fromkeys(("mlp.down_proj", "mlp.dense_4h_to_h"), ("width", "ffn")),
+    **dict.fromkeys(("input_layernorm", "post_attention_layernorm"), ("width",)),
+    **dict.fromkeys(("pre_feedforward_layernorm", "post_feedforward_layernorm"), ("width",)),
 }
 _LAYER = re.compile(r"(?:model|gpt_neox)\.layers\.(\d+)\.(.+)\.(weight|bias)")
 
@@ -220,35 +210,39 @@ def check_cut(teacher: Shape, student: Shape, *, name: str = "the teacher", labe
         ConfigError: it is larger along an axis, its heads are of another size or grouped otherwise, or it reads more
             context.
     """
+    if misfit := next(_misfits(teacher, student), None):
+        raise ConfigError(f"{label} cannot be cut out of {name}: {misfit}")
+
+
+def _misfits(teacher: Shape, student: Shape) -> Iterator[str]:
+    """Why a student is no part of its teacher, and what to do."""
     for axis in AXES:
         theirs, ours = getattr(teacher, axis), getattr(student, axis)
-        if axis == "kv_heads" and student.kv_heads == student.heads:
-            continue  # every query head gets a copy of the key-value head that it used
-        if ours > theirs:
-            raise ConfigError(
-                f"{label} cannot be cut out of {name}: it has {ours} {axis}, its teacher {theirs}. A pruned student "
-                "is no larger than its teacher along any axis: choose a smaller student or a larger teacher"
+        # where every query head has a key-value head it gets a copy of the one that it used
+        if ours > theirs and not (axis == "kv_heads" and student.kv_heads == student.heads):
+            yield (
+                f"it has {ours} {axis}, its teacher {theirs}. A pruned student is no larger than its teacher along any "
+                "axis: choose a smaller student or a larger teacher"
             )
     if student.head_dim != teacher.head_dim:
-        raise ConfigError(
-            f"{label} cannot be cut out of {name}: heads are cut whole, and its teacher's have {teacher.head_dim} "
-            f"dimensions, its own {student.head_dim}. Set training.head_dim = {teacher.head_dim}"
+        yield (
+            f"heads are cut whole, and its teacher's have {teacher.head_dim} dimensions, its own {student.head_dim}. "
+            f"Set training.head_dim = {teacher.head_dim}"
         )
     if student.width % student.heads:
-        raise ConfigError(
-            f"{label} cannot be cut out of {name}: width {student.width} is no multiple of its {student.heads} heads, "
-            "which transformers wants of a Llama"
+        yield (
+            f"width {student.width} is no multiple of its {student.heads} heads, which transformers wants of a Llama"
         )
     group, theirs = student.heads // student.kv_heads, teacher.heads // teacher.kv_heads
     if group not in (1, theirs):
-        raise ConfigError(
-            f"{label} cannot be cut out of {name}: {group} of its query heads share keys and values, {theirs} of its "
-            f"teacher's. Groups are cut whole: {theirs}, or 1 (a copy of keys and values for every head)"
+        yield (
+            f"{group} of its query heads share keys and values, {theirs} of its teacher's. Groups are cut whole: "
+            f"{theirs}, or 1 (a copy of keys and values for every head)"
         )
     for axis, what in (("context", "context"), ("vocab", "tokens of vocabulary")):
         ours, theirs = getattr(student, axis), getattr(teacher, axis)
         if ours > theirs:
-            raise ConfigError(f"{label} cannot be cut out of {name}: {ours} {what}, but the teacher has {theirs}")
+            yield f"{ours} {what}, but the teacher has {theirs}"
 
 
 def check_indices(cut: Cut, teacher: Shape, student: Shape) -> None:

@@ -26,7 +26,7 @@ from distillaw.models.upcycle import layout, mixture_config
 from distillaw.models.vocabulary import MULTIPLE
 from distillaw.planning.cut_size import PUBLISHED, CutSize, size_of_cut
 from distillaw.planning.gap import GapQuestion, capacity_gap
-from distillaw.recipe.spec import STAGES, Adaptation, MinimaSpec, Mixture, trained_stages
+from distillaw.recipe.spec import STAGES, MinimaSpec, Mixture, trained_stages
 
 
 def foresee(spec: MinimaSpec, until: str = "report") -> None:
@@ -84,8 +84,10 @@ def consult_laws(spec: MinimaSpec, teacher: str | None = None) -> dict[str, Any]
     source = locate(teacher or spec.teacher)
     size, cut = _sizes(spec, source)
     opinions, disagreement = _opinions(spec, size.params)
-    if teacher is None and spec.adapt is not None:
-        vocab = _adapted_vocabulary(spec.adapt, size.teacher_shape.vocab)
+    if teacher is None and spec.adapt is not None and spec.adapt.changes_vocabulary:
+        had, adapt = size.teacher_shape.vocab, spec.adapt  # before pieces are learnt: whole multiples
+        wanted = adapt.keep or had if adapt.pieces is None else had + adapt.pieces
+        vocab = -(-wanted // MULTIPLE) * MULTIPLE
         shapes = {key: replace(getattr(size, key), vocab=vocab) for key in ("shape", "teacher_shape")}
         size = replace(size, **shapes)
     return size.record() | {
@@ -97,12 +99,6 @@ def consult_laws(spec: MinimaSpec, teacher: str | None = None) -> dict[str, Any]
         "disagreement": disagreement,
         "cost": _cost(spec, size, source),
     }
-
-
-def _adapted_vocabulary(adapt: Adaptation, vocab: int) -> int:
-    """What becomes of a vocabulary, before it is learnt: whole multiples."""
-    wanted = vocab + adapt.pieces if adapt.pieces is not None else adapt.keep or vocab
-    return -(-wanted // MULTIPLE) * MULTIPLE if adapt.changes_vocabulary else vocab
 
 
 def _sizes(spec: MinimaSpec, source: ModelSource) -> tuple[StudentSize, CutSize]:

@@ -23,15 +23,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from distillaw.data.corpus import check_apart
 from distillaw.data.prepare import DataSpec, copy_data, documents_of, prepare_data, require_tokens
-from distillaw.data.shards import SHARD_TOKENS, TokenStore
+from distillaw.data.shards import SHARD_TOKENS
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import ConfigError, DataError
 from distillaw.evaluate.suite import evaluate_model
@@ -55,36 +54,11 @@ from distillaw.sweep.ready import TrunkJob
 from distillaw.sweep.scheduler import Display
 from distillaw.sweep.single import result_of, started, train_missing
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-
 CALIBRATION_DOCUMENTS = 100
 """At most; of each the beginning, as much of all."""
 SPARE = 3
 """So many times the tokens asked for: some are scored, and windows do not cross documents."""
 CALIBRATION, HELDOUT = "calibration.jsonl", "heldout.jsonl"
-
-
-def divide_text(spec: DataSpec, data: Path, folder: Path, *, calibration_tokens: int, say) -> TokenStore:
-    """Tokenise the corpus and write its calibration and held-out documents as text.
-
-    Calibration documents are those of the teachers' split, which students do not read; held-out ones nobody reads.
-    """
-    store = prepare_data(spec, data, say=say)
-    tokenizer = load_tokenizer(str(store.tokenizer_folder))
-    if not (folder / HELDOUT).exists():
-        read = store.split("teacher", context=1).shards[0][:SHARD_TOKENS]
-        documents = np.split(read, np.flatnonzero(read == tokenizer.eos_token_id) + 1)[:CALIBRATION_DOCUMENTS]
-        each = math.ceil(SPARE * calibration_tokens / len(documents))
-        _write_documents(folder / CALIBRATION, [document[:each] for document in documents], tokenizer)
-        _write_documents(folder / HELDOUT, store.heldout_documents(), tokenizer)
-    return store
-
-
-def _write_documents(path: Path, documents: Iterable[np.ndarray], tokenizer: "PreTrainedTokenizerBase") -> None:
-    end = tokenizer.eos_token_id
-    _write_text(path, (str(tokenizer.decode([int(i) for i in ids if i != end])) for ids in documents))
 
 
 def _write_text(path: Path, documents: Iterable[str]) -> None:
@@ -123,19 +97,18 @@ def write_samples(
             how = {"max_new_tokens": MOST_TOKENS, "template": template, "device": device, "say": say}
             generate_answers(model, folder / PROMPTS, file, **how)
             answers[name] = {int(row["prompt"]): row for row in read_json_lines(file)}
-        found["samples"] = [
-            {"prompt": question, "answers": {name: _answer(rows[i]) for name, rows in answers.items()}}
-            for i, question in enumerate(QUESTIONS)
-        ]
+        for i, question in enumerate(QUESTIONS):
+            said = {
+                name: {"text": rows[i]["messages"][-1]["content"]}
+                | {key: rows[i][key] for key in ("tokens", "truncated")}
+                for name, rows in answers.items()
+            }
+            found["samples"].append({"prompt": question, "answers": said})
     except DataError as error:  # a short context or a long template: nothing else depends on these answers
         found["note"] = str(error)
         say(f"no sample answers: {error}")
     write_json(folder / SAMPLES, found)
     return found
-
-
-def _answer(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"text": row["messages"][-1]["content"], "tokens": row["tokens"], "truncated": row["truncated"]}
 
 
 RECORD = "recipe.json"
@@ -315,14 +288,10 @@ def _other_pieces(kitchen: Kitchen, folder: Path) -> dict[str, Any]:
 
 def _within(documents: Iterable[str], most: float) -> Iterator[str]:
     """The first documents, of so many bytes at most."""
-    read = 0
-
-    def fits(document: str) -> bool:
-        nonlocal read
-        read += len(document.encode())
-        return read <= most
-
-    return takewhile(fits, documents)
+    for document in documents:
+        if (most := most - len(document.encode())) < 0:
+            return
+        yield document
 
 
 def _adapted(kitchen: Kitchen, model: str) -> dict[str, Any]:
@@ -342,19 +311,31 @@ def _adapted(kitchen: Kitchen, model: str) -> dict[str, Any]:
 
 
 def _text(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
-    return kitchen.ranks.told(lambda: _divided(kitchen, record))
+    """The corpus as tokens, and its calibration and held-out documents as text.
 
+    Calibration documents are those of the teachers' split, which students do not read; held-out ones nobody reads.
+    """
+    spec, folder = kitchen.spec, kitchen.out / "text"
 
-def _divided(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
-    spec = kitchen.spec
-    claim_folder(kitchen.distil)
-    if "run" in record["stages"].get("adapt", {}):
-        copy_data(kitchen.adapt / "training" / "data", kitchen.distil / "data", say=kitchen.say)
-    asked = {"calibration_tokens": spec.calibration_tokens, "say": kitchen.say}
-    store = divide_text(kitchen.data, kitchen.distil / "data", kitchen.out / "text", **asked)
-    require_tokens(store, {"student": spec.tokens}, context=spec.training.context)
-    splits = store.manifest["splits"]
-    return {"source": spec.data.source, "tokens": {name: split["tokens"] for name, split in splits.items()}}
+    def divide() -> dict[str, Any]:
+        claim_folder(kitchen.distil)
+        if "run" in record["stages"].get("adapt", {}):
+            copy_data(kitchen.adapt / "training" / "data", kitchen.distil / "data", say=kitchen.say)
+        store = prepare_data(kitchen.data, kitchen.distil / "data", say=kitchen.say)
+        tokenizer = load_tokenizer(str(store.tokenizer_folder))
+        end = tokenizer.eos_token_id
+        if not (folder / HELDOUT).exists():
+            read = store.split("teacher", context=1).shards[0][:SHARD_TOKENS]
+            documents = np.split(read, np.flatnonzero(read == end) + 1)[:CALIBRATION_DOCUMENTS]
+            each = math.ceil(SPARE * spec.calibration_tokens / len(documents))
+            beginnings = [document[:each] for document in documents]
+            for name, chosen in ((CALIBRATION, beginnings), (HELDOUT, store.heldout_documents())):
+                _write_text(folder / name, (str(tokenizer.decode([int(i) for i in ids if i != end])) for ids in chosen))
+        require_tokens(store, {"student": spec.tokens}, context=spec.training.context)
+        splits = store.manifest["splits"]
+        return {"source": spec.data.source, "tokens": {name: split["tokens"] for name, split in splits.items()}}
+
+    return kitchen.ranks.told(divide)
 
 
 def _law(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
