@@ -57,8 +57,7 @@ class Distiller(Trainer):
 
 
 @pytest.mark.parametrize(
-    ("options", "wrong"),
-    [({}, set()), ({"counts": False}, {"accumulation"}), ({"ranks": False}, {"distributed"})],
+    ("options", "wrong"), [({}, set()), ({"counts": False}, {"accumulation"}), ({"ranks": False}, {"distributed"})]
 )
 def test_a_trainer_of_transformers(tmp_path, options, wrong):
     from distillaw.audit.targets import load

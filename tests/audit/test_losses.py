@@ -37,9 +37,7 @@ def test_a_declared_design_is_not_flagged(injected):
 
 
 @pytest.mark.parametrize(
-    "injected",
-    [i for i in FRESH + FRESH_DESIGNS if isinstance(i, Injected)],
-    ids=lambda injected: injected.name,
+    "injected", [i for i in FRESH + FRESH_DESIGNS if isinstance(i, Injected)], ids=lambda injected: injected.name
 )
 def test_what_was_written_afterwards(injected):
     found = verdicts(injected)

@@ -64,8 +64,7 @@ def data(tmp_path_factory):
     lines("lambada_openai/lambada_test.jsonl", [{"text": sentence(8)} for _ in range(12)])
     for split, count in (("train", 9), ("test", 6)):
         lines(
-            f"gsm8k/{split}.jsonl",
-            [{"question": sentence(6), "answer": f"so it is\n#### {i}"} for i in range(count)],
+            f"gsm8k/{split}.jsonl", [{"question": sentence(6), "answer": f"so it is\n#### {i}"} for i in range(count)]
         )
     for split, count in (("test", 20), ("dev", 5)):
         for subject in SUBJECTS:

@@ -215,10 +215,7 @@ def test_an_answer_without_end_is_cut_off():
 
 @pytest.mark.parametrize("garbage", ["[" * 100_000, '{"choices": ' + "9" * 5000 + "}", '{"choices": "x"}', "\0"])
 def test_answers_that_are_garbage_are_said_in_a_line(garbage):
-    with (
-        Raw(lambda: [body(garbage)]) as judge,
-        pytest.raises(RunError, match="is no chat completion") as caught,
-    ):
+    with Raw(lambda: [body(garbage)]) as judge, pytest.raises(RunError, match="is no chat completion") as caught:
         judge.ask([], [])
     assert len(str(caught.value)) < 600
 
@@ -237,10 +234,7 @@ def test_the_key_is_never_shown(monkeypatch):
     assert "s3cret" not in str(caught.value)
     monkeypatch.setenv("DISTILLAW_JUDGE_KEY", "s3cret\n")
     refusal = b"HTTP/1.1 401 No\r\n\r\nwrong key: s3cret"
-    with (
-        Raw(lambda: [refusal]) as judge,
-        pytest.raises(RunError, match=r"wrong key: .*which is set") as caught,
-    ):
+    with Raw(lambda: [refusal]) as judge, pytest.raises(RunError, match=r"wrong key: .*which is set") as caught:
         judge.ask([], [])
     assert "s3cret" not in str(caught.value)
     with pytest.raises(ConfigError, match="password in the URL") as caught:
@@ -312,21 +306,14 @@ def test_grades_and_their_parts(tmp_path):
 
 @pytest.mark.parametrize(
     ("reply", "verdict"),
-    [
-        ("I say [[A]].", "[[A]]"),
-        ("[[A]] no, [[B]]", None),
-        ("[[A]] yes [[A]]", "[[A]]"),
-        ("A", None),
-        ("[[D]]", None),
-    ],
+    [("I say [[A]].", "[[A]]"), ("[[A]] no, [[B]]", None), ("[[A]] yes [[A]]", "[[A]]"), ("A", None), ("[[D]]", None)],
 )
 def test_pair_verdicts(reply, verdict):
     assert parse_verdict(reply, PAIR) == verdict
 
 
 @pytest.mark.parametrize(
-    ("reply", "verdict"),
-    [("[[7]]", "[[7]]"), ("[[7.5]]", "[[7.5]]"), ("[[11]]", None), ("[[0]]", None), ("7", None)],
+    ("reply", "verdict"), [("[[7]]", "[[7]]"), ("[[7.5]]", "[[7.5]]"), ("[[11]]", None), ("[[0]]", None), ("7", None)]
 )
 def test_grade_verdicts(reply, verdict):
     assert parse_verdict(reply, ["[[1]]"]) == verdict

@@ -11,13 +11,7 @@ from pathlib import Path
 import pytest
 
 from distillaw.errors import ConfigError
-from distillaw.evaluate.sandbox import (
-    ALL_WALLS,
-    Limits,
-    check_sample,
-    pass_at_k,
-    run_program,
-)
+from distillaw.evaluate.sandbox import ALL_WALLS, Limits, check_sample, pass_at_k, run_program
 
 QUICK = Limits(seconds=1.0)
 """For what would go on for ever."""

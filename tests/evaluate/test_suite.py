@@ -55,14 +55,7 @@ def measure(student, out, **settings):
 def test_parts_are_kept_and_joined(student, teacher, data, text, tmp_path):
     wishes = TextWishes(text=text, context=32)
     first, _ = measure(student, tmp_path, text=wishes, teacher=teacher)
-    assert set(first["heldout"]) >= {
-        "loss",
-        "loss_se",
-        "bits_per_byte",
-        "bits_per_byte_se",
-        "tokens",
-        "documents",
-    }
+    assert set(first["heldout"]) >= {"loss", "loss_se", "bits_per_byte", "bits_per_byte_se", "tokens", "documents"}
     assert set(first["calibration"]) >= {"ece_data", "ece_data_se", "ece_teacher", "ece_teacher_se"}
     both, said = measure(student, tmp_path, text=wishes, teacher=teacher, tasks=["blimp"], data=data)
     assert sum("measured before" in line for line in said) == 1
@@ -150,11 +143,7 @@ def test_a_hostile_judge_is_contained_counted_and_asked_again(student, teacher, 
     questions.parent.mkdir()
     rows = [{"question_id": i, "category": "c", "turns": [f"why {i}?"]} for i in range(8)]
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    replies = [
-        "so [[A]]",
-        "I give 7 out of 10 to B and 3/10 to A.",
-        "<html><b>[[A]]</b><script>1</script></html>",
-    ]
+    replies = ["so [[A]]", "I give 7 out of 10 to B and 3/10 to A.", "<html><b>[[A]]</b><script>1</script></html>"]
     replies += ["\x1b[31m\x00[[B]]\x07\u202e", "[[A]] or rather [[B]]", b"<html>502</html>", "[[C]]", b""]
     with Judge(replies) as server:
         done = judged(student, teacher, questions, tmp_path / "out", server)

@@ -42,15 +42,10 @@ def sentencepiece_like():
     )
     ascii_only = [line.encode("ascii", "ignore").decode() for line in TEXT]
     bpe.train_from_iterator(
-        ascii_only,
-        trainers.BpeTrainer(vocab_size=420, special_tokens=pieces, show_progress=False, max_token_length=8),
+        ascii_only, trainers.BpeTrainer(vocab_size=420, special_tokens=pieces, show_progress=False, max_token_length=8)
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        clean_up_tokenization_spaces=False,
+        tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", unk_token="<unk>", clean_up_tokenization_spaces=False
     )
 
 

@@ -35,10 +35,7 @@ def test_all_formats_are_read_alike(tmp_path, row):
 
 
 def test_inputs_of_instructions_follow_them_and_every_instance_is_one(tmp_path):
-    row = {
-        "instruction": "Add.",
-        "instances": [{"input": "1, 2", "output": "3"}, {"input": "2, 2", "output": "4"}],
-    }
+    row = {"instruction": "Add.", "instances": [{"input": "1, 2", "output": "3"}, {"input": "2, 2", "output": "4"}]}
     found = list(read_conversations(lines(tmp_path, row)))
     assert [each.messages[0]["content"] for each in found] == ["Add.\n\n1, 2", "Add.\n\n2, 2"]
 
@@ -98,12 +95,7 @@ def test_preferences_in_three_forms(tmp_path):
 def test_prompts_from_files_and_from_the_package(tmp_path):
     (tmp_path / "p.txt").write_text("One?\n\n Two? \nOne?\n")
     assert [p[0]["content"] for p in read_prompts(tmp_path / "p.txt")] == ["One?", "Two?"]
-    rows = (
-        {"prompt": "A"},
-        {"instruction": "B", "input": "c"},
-        {"messages": list(SAID)},
-        {"messages": [SAID[0]]},
-    )
+    rows = ({"prompt": "A"}, {"instruction": "B", "input": "c"}, {"messages": list(SAID)}, {"messages": [SAID[0]]})
     assert [p[-1]["content"] for p in read_prompts(lines(tmp_path, *rows))] == ["A", "B\n\nc", "Hello!"]
     general = read_prompts("general")
     assert len(general) >= 120 and len({p[0]["content"] for p in general}) == len(general)

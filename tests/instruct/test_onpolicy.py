@@ -15,14 +15,7 @@ from distillaw.instruct.stages import Collator, sft_trainer, training_rows
 from distillaw.models.scoring import IGNORE
 from distillaw.models.teacher import load_teacher
 
-TINY = {
-    "template": "chatml",
-    "lr": 5e-3,
-    "batch": 8,
-    "validation": 0.2,
-    "max_tokens": 128,
-    "max_new_tokens": 12,
-}
+TINY = {"template": "chatml", "lr": 5e-3, "batch": 8, "validation": 0.2, "max_tokens": 128, "max_new_tokens": 12}
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +75,7 @@ def test_every_token_counts_alike_however_a_step_is_split(teacher, tmp_path):
     known, draw = load_teacher(teacher, tokenizer), np.random.default_rng(3)
     examples = [
         Example(
-            ids=tuple(draw.integers(3, len(tokenizer), n).tolist()),
-            mask=(False, *[True] * (n - 1)),
-            opening=str(n),
+            ids=tuple(draw.integers(3, len(tokenizer), n).tolist()), mask=(False, *[True] * (n - 1)), opening=str(n)
         )
         for n in (3, 9, 4, 12, 5, 8, 3, 6)
     ]

@@ -12,14 +12,7 @@ from distillaw.runs.store import RunFolder
 
 
 def spec(model, pairs, **more):
-    settings = {
-        "template": "chatml",
-        "lr": 2e-3,
-        "epochs": 2,
-        "batch": 8,
-        "validation": 0.25,
-        "max_tokens": 128,
-    }
+    settings = {"template": "chatml", "lr": 2e-3, "epochs": 2, "batch": 8, "validation": 0.25, "max_tokens": 128}
     return DpoSpec(**{"model": str(model), "data": str(pairs), **settings, **more})
 
 

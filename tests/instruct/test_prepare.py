@@ -12,13 +12,7 @@ from distillaw.errors import ConfigError, DataError
 from distillaw.instruct.conversations import Conversation, conversation_hash
 from distillaw.instruct.masks import Masker, choose_template
 from distillaw.instruct.prepare import Pair, prepare_pairs, prepare_sides
-from distillaw.instruct.stages import (
-    Collator,
-    check_packing,
-    preference_figures,
-    score_examples,
-    training_rows,
-)
+from distillaw.instruct.stages import Collator, check_packing, preference_figures, score_examples, training_rows
 from distillaw.instruct.start import keep_lines
 from distillaw.runs.files import append_json_lines, read_json_lines
 

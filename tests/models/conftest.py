@@ -18,14 +18,7 @@ SIZES = {
     "eos_token_id": 0,
     "pad_token_id": 0,
 }
-GPT2_SIZES = {
-    "n_embd": 32,
-    "n_layer": 2,
-    "n_head": 4,
-    "n_positions": 64,
-    "bos_token_id": 0,
-    "eos_token_id": 0,
-}
+GPT2_SIZES = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 0}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 FAMILIES = {
     "llama": SIZES,
@@ -42,13 +35,7 @@ FAMILIES = {
     "granite": SIZES | {"logits_scaling": 8.0, "embedding_multiplier": 3.0},
     "cohere": SIZES | {"logit_scale": 0.25},
     "falcon_h1": SIZES | {"lm_head_multiplier": 0.3, "mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16},
-    "mamba": {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
-        "pad_token_id": 0,
-    },
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0},
     "mixtral": SIZES | {"num_local_experts": 4},
     "qwen3_moe": SIZES | EXPERTS | {"head_dim": 8},
 }

@@ -77,11 +77,7 @@ def test_the_folder_holds_what_the_hub_expects_and_nothing_else(random_model, to
     }
     generation = json.loads((tmp_path / "generation_config.json").read_text())
     end = tokenizer.eos_token_id
-    assert (generation["eos_token_id"], generation["pad_token_id"], generation["bos_token_id"]) == (
-        end,
-        end,
-        end,
-    )
+    assert (generation["eos_token_id"], generation["pad_token_id"], generation["bos_token_id"]) == (end, end, end)
     assert json.loads((tmp_path / "config.json").read_text())["use_cache"] is True
 
 

@@ -20,12 +20,7 @@ def test_hidden_states_and_head_give_the_models_logits(family, random_model):
 
 @pytest.mark.parametrize(
     ("kind", "forgotten"),
-    [
-        ("gemma2", {"softcap": None}),
-        ("granite", {"scale": 1.0}),
-        ("cohere", {"scale": 1.0}),
-        ("phi", {"bias": None}),
-    ],
+    [("gemma2", {"softcap": None}), ("granite", {"scale": 1.0}), ("cohere", {"scale": 1.0}), ("phi", {"bias": None})],
 )
 def test_a_head_without_one_of_its_constants_is_noticed(kind, forgotten, random_model):
     model = random_model(kind)

@@ -22,13 +22,7 @@ def teacher(tmp_path_factory):
 
 
 def command(teacher, out, *words, context=64):
-    text = (
-        "--text",
-        teacher / "speeches.jsonl",
-        "--context",
-        context,
-        *"--tokens 4k --heldout-tokens 4k".split(),
-    )
+    text = ("--text", teacher / "speeches.jsonl", "--context", context, *"--tokens 4k --heldout-tokens 4k".split())
     return ("prune", teacher, "--out", out, *text, *words)
 
 

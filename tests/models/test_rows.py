@@ -48,11 +48,7 @@ def test_random_rows_have_the_initial_size_and_the_seed_decides(random_model):
     drawn = []
     for seed in (0, 0, 1):
         model = random_model("llama")
-        give_rows(
-            model,
-            [*((i,) for i in range(270)), *[(1, 2)] * 400],
-            generator=torch.Generator().manual_seed(seed),
-        )
+        give_rows(model, [*((i,) for i in range(270)), *[(1, 2)] * 400], generator=torch.Generator().manual_seed(seed))
         drawn.append(model.get_input_embeddings().weight[270:].clone())
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
     assert drawn[0].std().item() == pytest.approx(0.02, rel=0.05)

@@ -52,10 +52,7 @@ def extend(model, foreign, out, *words, pieces=20):
 
 def bits_per_byte(folder, text, context=64):
     """A plain loop: every token once, windows of a context, the last one whole too."""
-    model, tokenizer = (
-        AutoModelForCausalLM.from_pretrained(folder).eval(),
-        AutoTokenizer.from_pretrained(folder),
-    )
+    model, tokenizer = (AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder))
     ids = [tokenizer.eos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
     loss = 0.0
     with torch.no_grad():
