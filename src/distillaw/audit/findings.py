@@ -38,7 +38,10 @@ PROPERTIES: dict[str, str] = {
     "tokenizers": "both tokenizers give each token the same id",
 }
 """Property -> what holds where it is right."""
-LOOP_PROPERTIES = tuple(PROPERTIES)[list(PROPERTIES).index("accumulation") : list(PROPERTIES).index("store")]
+LOOP_PROPERTIES = (
+    *("accumulation", "teacher-state", "student-state", "schedule", "optimizer", "data"),
+    *("cache", "packing", "resume", "distributed", "generation"),
+)
 """Those of what surrounds a loss."""
 GENERATION = "nothing is sampled here: answers are given, and what decides which and when they stop is not run"
 VERDICTS = ("wrong", "differs", "right", "not-testable")
