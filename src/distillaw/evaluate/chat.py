@@ -297,11 +297,15 @@ def judge_chat(
     sides = {"model": source} | ({"against": locate(wishes.against)} if wishes.against is not None else {})
     said = {name: _answers(each, questions, wishes.max_tokens, out, device, say) for name, each in sides.items()}
     first, second = said["model"][0], said["against"][0] if "against" in said else None
-    lengths = second and {
-        (name, turn): (len(one), len(other))
-        for name in first
-        for turn, (one, other) in enumerate(zip(first[name], second[name], strict=True))
-    }
+    lengths = (
+        None
+        if second is None
+        else {
+            (name, turn): (len(one), len(other))
+            for name in first
+            for turn, (one, other) in enumerate(zip(first[name], second[name], strict=True))
+        }
+    )
     asked, found = [(wishes.judge, wishes.judge_model)], []
     if wishes.second_judge is not None:
         asked.append((wishes.second_judge, wishes.second_judge_model))
