@@ -19,7 +19,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -69,7 +68,7 @@ def shared_documents(store: TokenStore, other: TokenStore, splits: Collection[st
     parts = {"teacher", "student"} if "union" in splits else set(splits)
     if store.data_hash == other.data_hash:
         return Shared(student=float("student" in parts), validation=0.0)
-    spec, others = _spec(store), _spec(other)
+    spec, others = store.manifest["spec"], other.manifest["spec"]
     if spec.get("world") or others.get("world"):
         is_same = spec.get("world") == others.get("world")
         return Shared(student=float(is_same and "student" in parts), validation=0.0)
@@ -79,10 +78,6 @@ def shared_documents(store: TokenStore, other: TokenStore, splits: Collection[st
     with np.load(mine) as own, np.load(read) as theirs:
         seen = np.concatenate([theirs[part] for part in sorted(parts)])
         return Shared(**{split: float(np.isin(own[split], seen).mean()) for split in ("student", "validation")})
-
-
-def _spec(store: TokenStore) -> Mapping[str, Any]:
-    return store.manifest["spec"]
 
 
 COPY_VERSION = 1
@@ -190,7 +185,7 @@ def _are_similar(sketches: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarr
 
 def _hash_runs(text: str) -> np.ndarray:
     """A hash of every run of RUN letters and digits, uint64; of the whole text where it has fewer."""
-    points = _code_points(text[:_MOST].casefold())
+    points = np.frombuffer(text[:_MOST].casefold().encode("utf-32-le"), dtype=np.uint32)
     kept = points[_letters()[points]]
     if len(kept) < RUN:
         digest = hashlib.blake2b(content_digest(text[:_MOST].casefold()), digest_size=8).digest()
@@ -218,10 +213,6 @@ def _mixed(columns: np.ndarray) -> np.ndarray:
     for column in columns.T:
         mixed = _mix(mixed, column.astype(np.uint64))
     return mixed
-
-
-def _code_points(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
 
 
 @cache

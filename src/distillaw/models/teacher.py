@@ -120,25 +120,20 @@ def check_vocabulary(
     theirs = (locate(teacher_tokenizer) if teacher_tokenizer else source).tokenizer().get_vocab()
     ours = tokenizer.get_vocab()
     if theirs != ours:
+        different = [token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token)]
+        different.sort(key=lambda token: (theirs.get(token, ours.get(token)), token))
+        shown = (f"{t!r} is {theirs.get(t, 'absent')} there, {ours.get(t, 'absent')} here" for t in different[:3])
         raise VocabularyError(
             f"{source.name}: the teacher has another vocabulary ({len(theirs)} entries against {len(ours)}; "
-            f"{_differences(theirs, ours)}). Set data.tokenizer to the teacher's folder so that both share one "
-            "tokenizer, or choose another teacher; distilling across tokenizers is not done (docs/teachers.md)"
+            f"{len(different)} tokens differ, e.g. {', '.join(shown)}). Set data.tokenizer to the teacher's folder so "
+            "that both share one tokenizer, or choose another teacher; distilling across tokenizers is not done "
+            "(docs/teachers.md)"
         )
     if max(ours.values()) >= len(tokenizer):
         raise VocabularyError(
             f"{source.name}: the shared tokenizer has ids up to {max(ours.values())} for {len(tokenizer)} entries; "
             "students have one row per entry, so ids must run without gaps from 0. Choose another teacher"
         )
-
-
-def _differences(theirs: dict[str, int], ours: dict[str, int]) -> str:
-    different = [token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token)]
-    different.sort(key=lambda token: (theirs.get(token, ours.get(token)), token))
-    shown = ", ".join(
-        f"{token!r} is {theirs.get(token, 'absent')} there, {ours.get(token, 'absent')} here" for token in different[:3]
-    )
-    return f"{len(different)} tokens differ, e.g. {shown}"
 
 
 def check_rows(name: str, rows: int, tokenizer: "PreTrainedTokenizerBase") -> int:
@@ -260,12 +255,23 @@ def load_teacher(
     )
 
 
+@torch.no_grad()
 def model_flops(model: "PreTrainedModel", context: int) -> float:
-    """Forward FLOP per token at a context; measured where accounting does not know the architecture."""
-    architecture = architecture_of(model.config)
-    if architecture is None:
-        return _measured_flops(model, context)
-    return forward_flops(architecture, context=context).total
+    """Forward FLOP per token at a context.
+
+    Where accounting does not know the architecture: matrix products of one sequence as torch counts them (the whole
+    square of attention).
+    """
+    if (architecture := architecture_of(model.config)) is not None:
+        return forward_flops(architecture, context=context).total
+    from torch.utils.flop_counter import FlopCounterMode
+
+    attention = model.config._attn_implementation
+    model.set_attn_implementation("eager")  # torch does not count the fused kernels of CPUs
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=torch.zeros(1, context, dtype=torch.long, device=model.device), use_cache=False)
+    model.set_attn_implementation(attention)
+    return counter.get_total_flops() / context
 
 
 def architecture_of(config: "PreTrainedConfig") -> Architecture | None:
@@ -395,19 +401,6 @@ def _verified_head(name: str, model: "PreTrainedModel", vocab_size: int) -> Head
         stacklevel=3,
     )
     return None
-
-
-@torch.no_grad()
-def _measured_flops(model: "PreTrainedModel", context: int) -> float:
-    """Matrix products of one sequence as torch counts them, per token (the whole square of attention)."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    attention = model.config._attn_implementation
-    model.set_attn_implementation("eager")  # torch does not count the fused kernels of CPUs
-    with FlopCounterMode(display=False) as counter:
-        model(input_ids=torch.zeros(1, context, dtype=torch.long, device=model.device), use_cache=False)
-    model.set_attn_implementation(attention)
-    return counter.get_total_flops() / context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
