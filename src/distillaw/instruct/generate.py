@@ -220,10 +220,10 @@ def _answer_all(
         except torch.OutOfMemoryError as error:
             raise RunError(f"out of memory with {len(missing)} prompts at once; lower --batch") from error
         rows = []
-        for i, (said, is_cut) in zip(missing, made, strict=True):
-            text = answerer.tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        for i, (answer, is_cut) in zip(missing, made, strict=True):
+            text = answerer.tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)
             messages = [*asked[i], {"role": "assistant", "content": str(text).strip()}]
-            rows.append({"prompt": i, "messages": messages, "tokens": len(said), "truncated": is_cut})
+            rows.append({"prompt": i, "messages": messages, "tokens": len(answer), "truncated": is_cut})
         append_json_lines(journal, rows)
         done.update(missing)
         tokens += sum(len(answer) for answer, _ in made)
