@@ -241,7 +241,7 @@ def _tune(spec: OnPolicySpec, at: Tuning) -> dict[str, object]:
     said = sampled["prompt_tokens"] + sampled["tokens"]
     length, config = sampled["read"] / max(1, len(folder.epochs()) * len(rows)), start.source.config()
     forwards = training_forwards(spec.lora)
-    more = {
+    more: dict[str, object] = {
         "teacher_run": teacher.name,
         "lambda": 1.0,
         "temperature": 1.0,

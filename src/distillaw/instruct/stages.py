@@ -258,7 +258,7 @@ def _tune_sft(spec: SftSpec, at: Tuning) -> dict[str, object]:
     after, epochs = score_examples(base, sides.heldout, at.ranks), len(at.ranks.told(folder.epochs))
     read = epochs * sum(len(each.ids) for each in sides.train)
     learnt = epochs * sum(each.answer_tokens for each in sides.train)
-    more = {
+    more: dict[str, object] = {
         "tokens": learnt,
         "all_tokens": read,
         "conversations": len(sides.train),
@@ -313,7 +313,7 @@ def _tune_dpo(spec: DpoSpec, at: Tuning) -> dict[str, object]:
     answers = epochs * sum(len(p.chosen) + len(p.rejected) for p in sides.train)
     read = answers + epochs * sum(2 * len(p.prompt) for p in sides.train)
     before, after, chosen = preferred(reference), preferred(scores), _chosen(scores)
-    more = {
+    more: dict[str, object] = {
         "tokens": answers,
         "all_tokens": read,
         "beta": spec.beta,
