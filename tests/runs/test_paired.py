@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from distillaw.runs.paired import (
     fieller_interval,
     paired_difference,
     paired_over_seeds,
+    ratio_difference,
     read_scores,
     t_quantile,
     wilson_interval,
@@ -42,6 +44,28 @@ def test_standard_error_agrees_with_a_bootstrap_over_documents():
     boot = gap[pick].sum(1) / tokens[pick].sum(1)
     # 6000 replicates know a standard error to 1 %; linearisation is good to a few per cent at 120 documents
     assert paired_difference(first, second).se == pytest.approx(boot.std(), rel=0.06)
+
+
+def test_answers_of_their_own_are_compared_by_document_too():
+    """Each model wrote other tokens to the same prompts; where they are the same it is the paired difference."""
+    rng = np.random.default_rng(5)
+    lengths, shared = rng.integers(3, 30, (2, 400)), rng.normal(2.0, 0.5, 400)
+    first, second = (
+        DocumentScores.numbered(tokens=each, loss_sum=each * (shared + rng.normal(gap, 0.3, 400)))
+        for each, gap in zip(lengths, (0.2, 0.0), strict=True)
+    )
+    found = ratio_difference(first, second)
+    drawn = rng.integers(0, 400, (4000, 400))
+    again = [
+        first.loss_sum[i].sum() / first.tokens[i].sum() - second.loss_sum[i].sum() / second.tokens[i].sum()
+        for i in drawn
+    ]
+    assert found.mean == first.loss - second.loss and found.se == pytest.approx(np.std(again), rel=0.05)
+    equal = replace(second, tokens=first.tokens)
+    paired, same = paired_difference(first, equal), ratio_difference(first, equal)
+    assert (same.mean, same.se, same.dof) == pytest.approx((paired.mean, paired.se, paired.dof), rel=1e-12)
+    with pytest.raises(DataError, match="different documents"):
+        ratio_difference(first, DocumentScores.numbered(tokens=np.ones(3, np.int64), loss_sum=np.ones(3)))
 
 
 def test_pairing_removes_what_documents_share():

@@ -23,7 +23,7 @@ from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import architecture_of, load_weights
 from distillaw.runs.files import file_sha256, json_line, read_json, read_json_lines, saving, write_json, write_text
-from distillaw.runs.paired import DocumentScores, paired_difference
+from distillaw.runs.paired import DocumentScores, ratio_difference
 from distillaw.runs.places import MARK, claim_folder, remove_file, remove_folder
 from distillaw.runs.store import RESULT_KEYS, RunFolder
 from distillaw.table import Table, text
@@ -421,8 +421,8 @@ def figures(found: DocumentScores) -> dict[str, float]:
 
 
 def change(after: DocumentScores, before: DocumentScores) -> dict[str, object]:
-    """Paired difference of two scores of the same conversations."""
-    found, level = paired_difference(after, before), 0.9
+    """Difference of two scores of the same conversations, paired; of answers of their own too."""
+    found, level = ratio_difference(after, before), 0.9
     told: dict[str, object] = {"mean": found.mean, "se": found.se, "interval": list(found.interval(level))}
     return told | {"level": level, "documents": found.documents}
 

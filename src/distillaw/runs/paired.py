@@ -193,6 +193,36 @@ def paired_difference(first: DocumentScores, second: DocumentScores) -> PairedDi
     return paired_over_seeds([(first, second)])
 
 
+def ratio_difference(first: DocumentScores, second: DocumentScores) -> PairedDifference:
+    """As `paired_difference`, of scores on tokens of their own: answers that each model wrote to the same prompts.
+
+        delta = A / T - B / U,   se^2 = n / (n - 1) * sum_i ((a_i - t_i A / T) / T - (b_i - u_i B / U) / U)^2
+
+    with A, B the sums of a_i, b_i, and T, U of the tokens t_i, u_i. With t = u it is `paired_difference`.
+
+    Raises:
+        DataError: other documents, or fewer than two.
+    """
+    check_same_documents([replace(first, tokens=second.tokens), second])  # tokens may differ
+    count = len(second.tokens)
+    if count < 2:
+        raise DataError(f"{count} held-out document: a standard error needs at least two; hold out more documents")
+    off = sum(
+        sign * (each.loss_sum - each.tokens * each.loss) / each.tokens.sum()
+        for sign, each in ((1, first), (-1, second))
+    )
+    se = math.sqrt(count / (count - 1) * float(off @ off))
+    return PairedDifference(
+        mean=first.loss - second.loss,
+        se=se,
+        se_documents=se,
+        se_seeds=None,
+        dof=effective_dof((se**2, count - 1)),
+        documents=count,
+        seeds=1,
+    )
+
+
 def paired_over_seeds(pairs: Sequence[tuple[DocumentScores, DocumentScores]]) -> PairedDifference:
     """Mean over seeds of (first minus second), with documents and seeds as sources of noise.
 
