@@ -207,10 +207,8 @@ def ratio_difference(first: DocumentScores, second: DocumentScores) -> PairedDif
     count = len(second.tokens)
     if count < 2:
         raise DataError(f"{count} held-out document: a standard error needs at least two; hold out more documents")
-    off = sum(
-        sign * (each.loss_sum - each.tokens * each.loss) / each.tokens.sum()
-        for sign, each in ((1, first), (-1, second))
-    )
+    own, other = ((each.loss_sum - each.tokens * each.loss) / each.tokens.sum() for each in (first, second))
+    off = own - other
     se = math.sqrt(count / (count - 1) * float(off @ off))
     return PairedDifference(
         mean=first.loss - second.loss,
