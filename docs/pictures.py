@@ -99,11 +99,7 @@ def isoflop() -> Figure:
     """Loss against size at three budgets: every budget has a best size."""
     law, (figure, ax) = dl.published("besiroglu2024"), one()
     family = FixedAspect()
-    for compute, color, text in (
-        (1e20, ORANGE, "10²⁰ FLOP"),
-        (1e21, GREEN, "10²¹ FLOP"),
-        (1e22, BLUE, "10²² FLOP"),
-    ):
+    for compute, color, text in ((1e20, ORANGE, "10²⁰ FLOP"), (1e21, GREEN, "10²¹ FLOP"), (1e22, BLUE, "10²² FLOP")):
         params = np.geomspace(1e8, 2e10, 200)
         loss = law.supervised(params=params, tokens=compute / (3 * family.forward_flops(params)))
         best = int(np.argmin(loss))
@@ -111,12 +107,7 @@ def isoflop() -> Figure:
         ax.plot(params[shown], loss[shown], color=color)
         ax.plot(params[best], loss[best], "o", ms=6, color=color)
         ax.annotate(
-            text,
-            (params[best], loss[best]),
-            xytext=(0, -11),
-            textcoords="offset points",
-            ha="center",
-            color=color,
+            text, (params[best], loss[best]), xytext=(0, -11), textcoords="offset points", ha="center", color=color
         )
     ax.set_ylim(bottom=2.02)
     count_axis(ax, [1e8, 3e8, 1e9, 3e9, 1e10])
@@ -141,13 +132,7 @@ def capacity_gap() -> Figure:
         ax.plot(x, y, "o-", ms=4, color=color)
         best = int(np.argmin(y))
         ax.plot(x[best], y[best], "o", ms=9, mfc="none", mec=color)
-        name(
-            ax,
-            x[0],
-            y[0],
-            f"{budget / 1e6:.3g}M tokens" if budget >= 1e6 else f"{budget // 1000}k tokens",
-            color,
-        )
+        name(ax, x[0], y[0], f"{budget / 1e6:.3g}M tokens" if budget >= 1e6 else f"{budget // 1000}k tokens", color)
     ax.set_xlim(3.75, 2.62)
     ax.set_xlabel("teacher's loss, nats/token (stronger to the right)")
     ax.set_ylabel("student's loss, nats/token")
@@ -186,10 +171,7 @@ def crossover() -> Figure:
     teacher = taught[0]["teacher_loss"]
     without = law.supervised(params=params, tokens=tokens)
     with_it = law.distillation(student_params=params, student_tokens=tokens, teacher_loss=teacher)
-    for curve, found, color, text in (
-        (without, alone, INK, "no teacher"),
-        (with_it, taught, BLUE, "from the teacher"),
-    ):
+    for curve, found, color, text in ((without, alone, INK, "no teacher"), (with_it, taught, BLUE, "from the teacher")):
         ax.plot(tokens, curve, color=color)
         _dots(ax, found, color)
         name(ax, tokens[-1], curve[-1], text, color)
@@ -209,11 +191,7 @@ def scenarios() -> Figure:
     figure, ax = one(height=2.5)
     family = FixedAspect()
     small, large = (float(family.forward_flops(n)) for n in (198e6, 1.82e9))
-    parts = {
-        "student": 3 * small * 4e9,
-        "teacher's logits": large * 4e9,
-        "teacher's training": 3 * large * 36e9,
-    }
+    parts = {"student": 3 * small * 4e9, "teacher's logits": large * 4e9, "teacher's training": 3 * large * 36e9}
     words = {
         Scenario.BEST_CASE: "best-case",
         Scenario.INFERENCE: "inference",
@@ -374,10 +352,7 @@ def distance() -> Figure:
     """How far two runs of the quickstart study wander from their first weights."""
     figure, ax = one(height=2.8)
     steps, alone, taught = np.loadtxt(HERE / "distances.csv", delimiter=",", skiprows=1).T
-    for curve, color, text, up in (
-        (alone, INK, "no teacher", 5),
-        (taught, BLUE, "from the 0.6M teacher", -5),
-    ):
+    for curve, color, text, up in ((alone, INK, "no teacher", 5), (taught, BLUE, "from the 0.6M teacher", -5)):
         ax.plot(steps, curve, "o-", ms=3, color=color)
         name(ax, steps[-1], curve[-1], text, color, at=(6, up))
     ax.set_xscale("log")

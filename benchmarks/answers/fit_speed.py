@@ -133,11 +133,7 @@ def supervised(rows, form, delta):
 def student(form, shape):
     """A distillation form on a synthetic grid of surrogate-s2 with 0.3 % noise."""
     law = dl.published("surrogate-s2")
-    axes = (
-        np.geomspace(1.4e8, 1e10, shape[0]),
-        np.geomspace(3e9, 5e11, shape[1]),
-        np.linspace(1.9, 2.7, shape[2]),
-    )
+    axes = (np.geomspace(1.4e8, 1e10, shape[0]), np.geomspace(3e9, 5e11, shape[1]), np.linspace(1.9, 2.7, shape[2]))
     N, D, T = (v.ravel() for v in np.meshgrid(*axes))
     noise = np.exp(0.003 * np.random.default_rng(0).standard_normal(len(N)))
     loss = law.distillation(student_params=N, student_tokens=D, teacher_loss=T) * noise
@@ -190,12 +186,7 @@ def main():
         "rows": len(rows),
         "ours": ours,
         "distillation": {form: student(form, (9, 8, 10)) for form in ("reduced", "kappa", "full")},
-        "peer_grid": {
-            "per_start_s": per_start,
-            "starts": len(GRID),
-            "total_s": grid_s,
-            "reach_optimum": share,
-        },
+        "peer_grid": {"per_start_s": per_start, "starts": len(GRID), "total_s": grid_s, "reach_optimum": share},
         "peer_bootstrap_1000_s": boot_s,
         "ratios": {
             "grid / our fit": grid_s / fit_s,

@@ -82,11 +82,7 @@ def measure(sources: dict[str, Path], rows: int, runs: int, reported: int) -> di
         for label, source in sources.items():
             note("start", label, cpu_seconds(source, "laws"))
         for label, source in sources.items():
-            note(
-                f"fit of {rows:,} rows",
-                label,
-                cpu_seconds(source, "fit", folder / "rows.csv", "--law", "supervised"),
-            )
+            note(f"fit of {rows:,} rows", label, cpu_seconds(source, "fit", folder / "rows.csv", "--law", "supervised"))
         for label, source in sources.items():
             study, _ = import_runs(source, folder, reported, label)
             note(f"report of {reported:,} runs", label, cpu_seconds(source, "report", study))

@@ -183,16 +183,11 @@ def against_slsqp(cells):
         for scenario in Scenario:
             ensemble = laws_for_map(names).ensemble
             ours, plan = clock(
-                lambda e=ensemble, s=scenario: optimal_distillation(e, student_params=N, compute=C, shares=s.value),
-                3,
+                lambda e=ensemble, s=scenario: optimal_distillation(e, student_params=N, compute=C, shares=s.value), 3
             )
             peers = [Peer(names, n, c, scenario.value) for n, c in zip(N, C, strict=True)]
             informed = [peer.informed() for peer in peers]
-            ways = {
-                "informed": (informed, True),
-                "anywhere": (anywhere, True),
-                "plain counts": (informed, False),
-            }
+            ways = {"informed": (informed, True), "anywhere": (anywhere, True), "plain counts": (informed, False)}
             for way, (starts, logs) in ways.items():
                 name = f"{'surrogates' if len(names) > 1 else names[0]}, {scenario.name.lower()}, {way}"
                 found = landing(peers, starts, plan.student_loss, logs=logs)

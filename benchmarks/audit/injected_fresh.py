@@ -173,11 +173,7 @@ FRESH = (
 FRESH_DESIGNS = (
     loss_bug("total variation", Tvd, divergence="tvd"),
     loss_bug("squared error of logits", Logits, divergence="mse-logits"),
-    loss_bug(
-        "labels alone",
-        HardOnly,
-        **_WEIGHTS | {"distill_weight": 0.0, "hard_weight": 1.0, "divergence": "none"},
-    ),
+    loss_bug("labels alone", HardOnly, **_WEIGHTS | {"distill_weight": 0.0, "hard_weight": 1.0, "divergence": "none"}),
     loss_bug("skew reverse KL", SkewReverse, divergence="skew-reverse-kl", skew=0.1),
     loss_bug("both terms whole", OnePlusOne, **_WEIGHTS | {"distill_weight": 1.0, "hard_weight": 1.0}),
     loop_bug("no accumulation", CleanLoop, accumulation=1),

@@ -162,12 +162,7 @@ class CleanLoop:
 
     def save(self, place, number):
         torch.save(
-            {
-                "number": number,
-                "student": self.student.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-            },
-            place,
+            {"number": number, "student": self.student.state_dict(), "optimizer": self.optimizer.state_dict()}, place
         )
 
     def load(self, place):
@@ -229,11 +224,7 @@ class TimesWindow(CleanLoop):
 
 class RowMeansOfSizeOne(CleanLoop):
     def micro(self, batch, count, size):
-        s, t, y = (
-            self.student_logits(batch)[:, :-1],
-            self.teacher_logits(batch)[:, :-1],
-            batch["labels"][:, 1:],
-        )
+        s, t, y = (self.student_logits(batch)[:, :-1], self.teacher_logits(batch)[:, :-1], batch["labels"][:, 1:])
         log_p, log_q = (t / T).log_softmax(-1), (s / T).log_softmax(-1)
         mask = y != IGNORE
         kd = (log_p.exp() * (log_p - log_q)).sum(-1) * mask * T**2
@@ -433,17 +424,7 @@ class _Rewound(CleanLoop):
     ):
         self.resumed = torch.load(resume)["number"] if resume else 0
         return super().__call__(
-            student,
-            teacher,
-            batches,
-            optimizer,
-            accumulation,
-            epochs,
-            None,
-            0,
-            checkpoint,
-            stop_after,
-            resume,
+            student, teacher, batches, optimizer, accumulation, epochs, None, 0, checkpoint, stop_after, resume
         )
 
     def windows(self, epochs):
@@ -713,10 +694,7 @@ OPEN_LOOPS = (
     loop_bug("I03 window of the micro-batch", WindowOfMicroBatch, "shift", "THU-BPM/RLCSD/issues/6"),
     loop_bug("I08a nothing counts, NaN", MaskedNan, "mask accumulation", "huggingface/trl/issues/6025"),
     loop_bug(
-        "I08b nothing counts, diluted",
-        MaskedDiluted,
-        "mask accumulation normalisation",
-        "huggingface/trl/issues/6025",
+        "I08b nothing counts, diluted", MaskedDiluted, "mask accumulation normalisation", "huggingface/trl/issues/6025"
     ),
     loop_bug("I28 ids of another tokenizer", OtherIds, "vocabulary", "arcee-ai/DistillKit/issues/7"),
     loop_bug("I29 teacher back in training mode", BackInTraining, "teacher-state", "neuralmagic/sparseml/pull/2191"),
@@ -764,13 +742,7 @@ OWN_LOOPS = (
     ),
     loop_bug("resume begins anew", BeginsAnew, "resume"),
     loop_bug("resume empties an epoch", EmptyEpoch, "resume", "verl-project/verl/issues/7401"),
-    loop_bug(
-        "another order after resume",
-        OtherOrder,
-        "resume",
-        "huggingface/accelerate/issues/4071",
-        shuffles=True,
-    ),
+    loop_bug("another order after resume", OtherOrder, "resume", "huggingface/accelerate/issues/4071", shuffles=True),
     loop_bug("optimizer lost at resume", OptimizerLost, "resume"),
     loop_bug(
         "horizon over the window",
@@ -782,12 +754,7 @@ OWN_LOOPS = (
     loop_bug("horizon squared", HorizonSquared, "schedule", "huggingface/setfit/issues/284", schedule="cosine"),
     loop_bug("clipped, not declared", Clipped, "optimizer"),
     loop_bug(
-        "norms decay",
-        DecaysAll,
-        "optimizer",
-        "ServiceNow/Fast-LLM/issues/542",
-        weight_decay=0.1,
-        decays_norms=False,
+        "norms decay", DecaysAll, "optimizer", "ServiceNow/Fast-LLM/issues/542", weight_decay=0.1, decays_norms=False
     ),
     loop_bug("weights moved between updates", Averaged, "optimizer"),
     loop_bug("ranks not synchronised", NotSynchronised, "distributed", "huggingface/trl/issues/5934"),

@@ -468,13 +468,7 @@ _TOP = {"top_k": 4, "top_k_rule": "renormalised", "distill_weight": 1.0, "hard_w
 
 
 def loss_bug(
-    name: str,
-    loss: type[CleanLoss],
-    right: str = "",
-    source: str = "",
-    *,
-    dtype: str = "float64",
-    **objective: Any,
+    name: str, loss: type[CleanLoss], right: str = "", source: str = "", *, dtype: str = "float64", **objective: Any
 ) -> Injected:
     """A row of the tables: the properties that are right reasons, the source below github.com, what is declared."""
     source = source and f"https://github.com/{source}"
@@ -558,12 +552,7 @@ OWN = (
         hard_weight=0.0,
     ),
     loss_bug(
-        "log of a mixture",
-        LinearMixture,
-        "precision",
-        "linkedin/Liger-Kernel/issues/862",
-        dtype="float32",
-        **_JSD,
+        "log of a mixture", LinearMixture, "precision", "linkedin/Liger-Kernel/issues/862", dtype="float32", **_JSD
     ),
 )
 """Made from the list."""

@@ -104,12 +104,7 @@ def main() -> None:
                 found = audit_loss(each.loss(), each.contract(), each.name)  # type: ignore[union-attr]
             said = verdict(found.to_json())
             wrong = set(said["wrong"])
-            row = {
-                "name": each.name,
-                "kind": kind,
-                "target": "loop" if is_loop else "loss",
-                "source": each.source,
-            }
+            row = {"name": each.name, "kind": kind, "target": "loop" if is_loop else "loss", "source": each.source}
             row |= said | {"cpu_seconds": round(time.process_time() - began, 2)}
             if "design" in kind:
                 row["flagged"] = bool(wrong or said["differs"])

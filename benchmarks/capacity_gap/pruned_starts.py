@@ -248,12 +248,7 @@ def compare(runs: Runs, other: Runs | None) -> list[dict[str, object]]:
     rows = []
     for name, form in FORMS.items():
         theta = fitted(form, runs)
-        row: dict[str, object] = {
-            "form": name,
-            "says": form.says,
-            "parameters": len(theta),
-            "theta": list(theta),
-        }
+        row: dict[str, object] = {"form": name, "says": form.says, "parameters": len(theta), "theta": list(theta)}
         row["in sample"] = _rms(form.predict(theta, runs), runs)
         for question, masks in folds(runs.cuts).items():
             misses = []
@@ -311,11 +306,7 @@ class Figure:
 
 
 _MINITRON = partial(
-    Figure,
-    taught=True,
-    source="arXiv:2407.14679, README of NVlabs/Minitron",
-    source_params=12.5e9,
-    source_tokens=8e12,
+    Figure, taught=True, source="arXiv:2407.14679, README of NVlabs/Minitron", source_params=12.5e9, source_tokens=8e12
 )
 _FRANTAR = partial(
     Figure,
@@ -326,22 +317,8 @@ _FRANTAR = partial(
     notes="weights pruned one by one, T5 on C4, sparsified as it trains; sizes and tokens not in the text seen",
 )
 PUBLISHED = (
-    _MINITRON(
-        name="Minitron 8B, width",
-        params=6.2e9,
-        tokens=1.8e9,
-        random=3.953,
-        cut=2.049,
-        notes="sizes assumed",
-    ),
-    _MINITRON(
-        name="Minitron 8B, depth",
-        params=4.9e9,
-        tokens=1.8e9,
-        random=3.953,
-        cut=2.155,
-        notes="sizes assumed",
-    ),
+    _MINITRON(name="Minitron 8B, width", params=6.2e9, tokens=1.8e9, random=3.953, cut=2.049, notes="sizes assumed"),
+    _MINITRON(name="Minitron 8B, depth", params=4.9e9, tokens=1.8e9, random=3.953, cut=2.155, notes="sizes assumed"),
     _MINITRON(
         name="Minitron 8B and Nemotron-3 8B",
         params=6.2e9,

@@ -69,10 +69,7 @@ def draw_curve(rng: np.random.Generator):
         return "law", lambda at: np.interp(at, x, y) / scale
     if kind == "levelling":
         scale = (math.exp(QUARTER) - QUARTER - 1 + 1.5 * (1 - math.exp(-(QUARTER**2) / 4))) / 2
-        return (
-            kind,
-            lambda at: np.where(at < 0, np.exp(-at) + at - 1, 1.5 * (1 - np.exp(-(at**2) / 4))) / scale,
-        )
+        return (kind, lambda at: np.where(at < 0, np.exp(-at) + at - 1, 1.5 * (1 - np.exp(-(at**2) / 4))) / scale)
     if kind == "cosh":
         return kind, lambda at: (np.cosh(at) - 1) / (np.cosh(QUARTER) - 1)
     return kind, lambda at: at**2 / QUARTER**2

@@ -46,11 +46,7 @@ def found(cells: Sequence[StartCell]) -> list[dict[str, object]]:
 
 
 def _point(point: StartPoint) -> dict[str, object]:
-    return {
-        "model_params": point.teacher_params,
-        "model_loss": point.teacher_loss,
-        "loss_by_seed": point.losses,
-    }
+    return {"model_params": point.teacher_params, "model_loss": point.teacher_loss, "loss_by_seed": point.losses}
 
 
 def compared(*arms: Sequence[StartPoint]) -> list[dict[float, float]]:
@@ -159,13 +155,7 @@ def main() -> None:
             for search in read_json(given.folder / "tuning.json")["arms"]
         ]
         rates = [
-            {
-                "arm": one["arm"],
-                "size": one["size"],
-                "at": at,
-                "best": one[at]["best"],
-                "interior": one[at]["interior"],
-            }
+            {"arm": one["arm"], "size": one["size"], "at": at, "best": one[at]["best"], "interior": one[at]["interior"]}
             for one in searched
             for at in ("learning_rate", "horizon")
             if at in one

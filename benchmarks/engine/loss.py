@@ -79,10 +79,7 @@ def liger(student, weight, labels, teacher, teacher_weight):
 
 def _kl(student, teacher):
     return functional.kl_div(
-        functional.log_softmax(student, -1),
-        functional.log_softmax(teacher, -1),
-        log_target=True,
-        reduction="sum",
+        functional.log_softmax(student, -1), functional.log_softmax(teacher, -1), log_target=True, reduction="sum"
     )
 
 

@@ -88,12 +88,7 @@ def measured(case: Case, models: Path) -> float:
         probe.close()
         for rank in range(case.world):
             here, there = CONTEXT.Pipe(duplex=False)
-            names = {
-                "WORLD_SIZE": case.world,
-                "LOCAL_WORLD_SIZE": case.world,
-                "RANK": rank,
-                "LOCAL_RANK": rank,
-            }
+            names = {"WORLD_SIZE": case.world, "LOCAL_WORLD_SIZE": case.world, "RANK": rank, "LOCAL_RANK": rank}
             found = names | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if case.world > 1 else {}
             variables = {name: str(value) for name, value in found.items()}
             CONTEXT.Process(target=_rank, args=(there, case, models, Path(folder) / "out", variables)).start()
@@ -183,10 +178,7 @@ def main() -> None:
         for case in CASES:
             real, counted = measured(case, Path(models)) / 1e6, case.counted() / 1e6
             rows.append({"case": case.words, "measured_MB": real, "formula_MB": counted})
-            print(
-                f"{case.words}: measured {real:.1f} MB, formula {counted:.1f}, {counted / real - 1:+.1%}",
-                flush=True,
-            )
+            print(f"{case.words}: measured {real:.1f} MB, formula {counted:.1f}, {counted / real - 1:+.1%}", flush=True)
             if asked.out:
                 save(asked.out, typed(), rows=rows)
 

@@ -53,10 +53,7 @@ def training_step(world: World) -> Callable[[], object]:
     """A step of a student taught by given probabilities, as the training loop does it."""
     shape = shape_for_params(1e5, vocab=world.vocab, context=CONTEXT, head_dim=16, aspect=16.0)
     model = build_model(shape, seed=0, end_of_text=world.end_of_text)
-    student, optimizer = (
-        Student(model, Recipe()),
-        build_optimizer(model, width=shape.width, weight_decay=1e-4),
-    )
+    student, optimizer = (Student(model, Recipe()), build_optimizer(model, width=shape.width, weight_decay=1e-4))
     tokens_BT = torch.from_numpy(world.tokens(0, BATCH * (CONTEXT + 1)).reshape(BATCH, CONTEXT + 1))
     probs = Oracle(world, OracleSpec()).probs(tokens_BT[:, :-1].numpy())
     signal = Signal(teacher_logits=torch.from_numpy(probs).clamp(min=1e-30).log().float())

@@ -44,11 +44,7 @@ DIGITS = 5e-5
 def main() -> None:
     """Measure, check the losses, print the table, write the results."""
     arguments = _arguments()
-    pythons = {
-        "TRL": arguments.peers_python,
-        "Liger": arguments.peers_python,
-        "torchtune": arguments.torchtune_python,
-    }
+    pythons = {"TRL": arguments.peers_python, "Liger": arguments.peers_python, "torchtune": arguments.torchtune_python}
     names = [n for n in (*FULL, *NEXT_TOKEN, *STORED) if not arguments.only or n in arguments.only]
     skipped = {n: "no interpreter given" for n in names if pythons.get(n.split()[0], sys.executable) is None}
     runs: dict[str, list[dict]] = {name: [] for name in names if name not in skipped}

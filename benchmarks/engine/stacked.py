@@ -163,12 +163,7 @@ def _teacher(seed: int, vocabulary: int, ranks: Ranks) -> OnlineTeacher:
     model = build_model(shape_for_params(3e5, vocab=vocabulary, context=CONTEXT), seed=seed).eval().to(ranks.device)
     return OnlineTeacher(
         ModelTeacher(
-            name="teacher",
-            model=model,
-            head=head_of(model),
-            vocab_size=vocabulary,
-            trimmed_rows=0,
-            fingerprint="",
+            name="teacher", model=model, head=head_of(model), vocab_size=vocabulary, trimmed_rows=0, fingerprint=""
         )
     )
 

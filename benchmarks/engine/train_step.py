@@ -60,10 +60,7 @@ def main() -> None:
 
 def measure(size: str, batch_tokens: int, distilled: bool, store) -> dict[str, object]:
     """Median tokens per CPU-second of both loops over alternating rounds, and the median ratio."""
-    ours, plain = (
-        _our_step(size, batch_tokens, distilled, store),
-        _plain_step(size, batch_tokens, distilled, store),
-    )
+    ours, plain = (_our_step(size, batch_tokens, distilled, store), _plain_step(size, batch_tokens, distilled, store))
     speeds: dict[str, list[float]] = {"ours": [], "plain": []}
     for round_ in range(ROUNDS + 1):
         for name, step in (("ours", ours), ("plain", plain)):
@@ -101,10 +98,7 @@ def _our_step(size: str, batch_tokens: int, distilled: bool, store):
     spec = replace(Planner(study, facts, Progress(losses={}, failures={})).ready_jobs().jobs[0].trunk, peak_lr=1e-3)
     optimizer = build_optimizer(model, width=shape.width, weight_decay=1e-4)
     trainer = Trainer(spec=spec, student=Student(model, spec.recipe), state=TrainState(model, optimizer))
-    feed = BatchFeed(
-        order=BatchOrder(split=store.split("student", context=128), seed=0),
-        plan=BatchPlan(batch_tokens),
-    )
+    feed = BatchFeed(order=BatchOrder(split=store.split("student", context=128), seed=0), plan=BatchPlan(batch_tokens))
     source = _source(teacher)
 
     def step() -> None:

@@ -58,13 +58,7 @@ def main() -> None:
             rows.append(measure(size, batch, vocabulary, store))
             print(" ".join(f"{k}={v}" for k, v in rows[-1].items()), flush=True)
     if arguments.out:
-        save(
-            arguments.out,
-            "python -m benchmarks.engine.watching",
-            rounds=ROUNDS,
-            micro_batches=PARTS,
-            rows=rows,
-        )
+        save(arguments.out, "python -m benchmarks.engine.watching", rounds=ROUNDS, micro_batches=PARTS, rows=rows)
 
 
 def measure(size: str, batch_tokens: int, vocabulary: int, store) -> dict[str, object]:

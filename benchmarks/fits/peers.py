@@ -30,8 +30,7 @@ def variable_projection(trial):
         return nnls(design, t["loss"])
 
     best = min(
-        ((a, b) for a in np.geomspace(0.05, 1.2, 16) for b in np.geomspace(0.05, 1.2, 16)),
-        key=lambda x: solve(x)[1],
+        ((a, b) for a in np.geomspace(0.05, 1.2, 16) for b in np.geomspace(0.05, 1.2, 16)), key=lambda x: solve(x)[1]
     )
     x = minimize(lambda x: solve(np.clip(x, 0.01, 3))[1], best, method="Nelder-Mead").x
     E, A, B = solve(np.clip(x, 0.01, 3))[0]

@@ -80,20 +80,9 @@ def by_collection(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def table(found: dict[str, list[dict[str, Any]]]) -> Table:
     """Both bills, one below the other."""
-    columns = [
-        text("bill"),
-        text("collection"),
-        number("bills"),
-        text("tokens per parameter of the best", missing="-"),
-    ]
+    columns = [text("bill"), text("collection"), number("bills"), text("tokens per parameter of the best", missing="-")]
     rows = [
-        (
-            bill,
-            r["collection"],
-            r["bills"],
-            r["ratio"] and f"{r['ratio']:.0f}",
-            *(f"{r[way]:.2f}" for way in WAYS),
-        )
+        (bill, r["collection"], r["bills"], r["ratio"] and f"{r['ratio']:.0f}", *(f"{r[way]:.2f}" for way in WAYS))
         for bill, part in found.items()
         for r in part
     ]

@@ -218,10 +218,7 @@ def _told(law: SkillLaw, others: Corpora, new: Corpora) -> Judged:
     middle = int(np.argsort(x)[len(x) // 2])
     rest = np.arange(len(x)) != middle
     anchored = law.anchored((float(x[middle]), float(y[middle])))
-    found = {
-        "law": _errors(*_of_law(law, x), x, y),
-        "anchored": _errors(*_of_law(anchored, x), x, y, rest),
-    }
+    found = {"law": _errors(*_of_law(law, x), x, y), "anchored": _errors(*_of_law(anchored, x), x, y, rest)}
     for name, at, wide in (("linear", slope, scatter), ("constant", 0.0, float(score.std(ddof=1)))):
         level = height + slope * x if name == "linear" else np.full(len(x), score.mean())
         gains = [at * (x[j] - x[i]) for i, j in _pairs(x)]
@@ -255,11 +252,7 @@ def _errors(levels: np.ndarray, gains: np.ndarray, x, y, among=slice(None)) -> d
             return [float("nan")] * 3
         mean, lower, upper = found.T
         held = (truth >= lower) & (truth <= upper)
-        return [
-            100 * float(np.abs(mean - truth).mean()),
-            float(held.mean()),
-            100 * float((upper - lower).mean()),
-        ]
+        return [100 * float(np.abs(mean - truth).mean()), float(held.mean()), 100 * float((upper - lower).mean())]
 
     names = ("error", "held", "width")
     row = dict(zip(names, of(levels[among], y[among]), strict=True))

@@ -74,10 +74,7 @@ def _loss(place: Place, variant: str, vocab: int) -> Row:
     def drawn(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=random, device=place.device).to(torch.bfloat16)
 
-    student, weight = (
-        drawn(tokens, width).requires_grad_(),
-        torch.nn.Parameter(drawn(vocab, width) / width**0.5),
-    )
+    student, weight = (drawn(tokens, width).requires_grad_(), torch.nn.Parameter(drawn(vocab, width) / width**0.5))
     teacher, teacher_weight = drawn(tokens, teacher_width), drawn(vocab, teacher_width) / teacher_width**0.5
     labels = torch.randint(0, vocab, (tokens,), generator=random, device=place.device)
     if variant == "ours, 50 stored targets":

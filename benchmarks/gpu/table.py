@@ -53,12 +53,7 @@ def _slice(place: Place) -> Row:
             if file.name in RECORDS or (file.parent == folder and file.suffix in (".json", ".parquet", ".html")):
                 records.add(file, file.relative_to(place.work))
     figures = {key: status[key] for key in ("done", "known", "failures", "flops", "core_seconds")}
-    return {
-        "exit_code": code,
-        "slice_seconds": time.monotonic() - began,
-        **figures,
-        "left": not status["is_complete"],
-    }
+    return {"exit_code": code, "slice_seconds": time.monotonic() - began, **figures, "left": not status["is_complete"]}
 
 
 def _small(path: Path) -> Path:

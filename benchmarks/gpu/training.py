@@ -34,10 +34,7 @@ from distillaw.train.student import Signal, Student
 STUDENT_300M = Shape(layers=20, width=1024, ffn=4096, heads=16, kv_heads=4, head_dim=64, vocab=128_256, context=2048)
 """304M parameters besides embedding and head, with Llama 3's vocabulary."""
 LONG = 8192
-PUBLISHED = {
-    "all fused": {"GB": 58.3, "TFLOP/s": 304},
-    "chunked in the forward pass": {"GB": 61.8, "TFLOP/s": 335},
-}
+PUBLISHED = {"all fused": {"GB": 58.3, "TFLOP/s": 304}, "chunked in the forward pass": {"GB": 61.8, "TFLOP/s": 335}}
 STORED = 64
 """Targets per token, where the teacher is stored."""
 

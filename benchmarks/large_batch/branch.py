@@ -47,11 +47,7 @@ def summary(record: dict) -> dict:
     """The numbers of branch.json that a reader wants."""
     kept = {key: record[key] for key in ("command", "made", "version", "machine", "run", "test")}
     kept["forks"] = [
-        {
-            "tokens": fork["tokens"],
-            "comparisons": fork["comparisons"],
-            "arms": [_arm(arm) for arm in fork["arms"]],
-        }
+        {"tokens": fork["tokens"], "comparisons": fork["comparisons"], "arms": [_arm(arm) for arm in fork["arms"]]}
         for fork in record["forks"]
     ]
     return kept

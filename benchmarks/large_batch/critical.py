@@ -51,11 +51,7 @@ def rows(tests: list[dict]) -> list[dict[str, object]]:
                         **{"anneal": anneal, "peak_lr": run["peak_lr"]},
                         **{key: decision[key] for key in ("tolerance_from", "tolerance", "critical_batch")},
                         **{"low": low, "high": high},
-                        **{
-                            "noise_scale": noise["value"],
-                            "noise_low": noise["low"],
-                            "noise_high": noise["high"],
-                        },
+                        **{"noise_scale": noise["value"], "noise_low": noise["low"], "noise_high": noise["high"]},
                         **{"trace": noise["trace"], "grad_sq": noise["grad_sq"]},
                     }
                     key = tuple(row[name] for name in ("tokens", "trunk", "loss", "anneal", "tolerance_from"))

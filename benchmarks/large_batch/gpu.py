@@ -15,14 +15,7 @@ from pathlib import Path
 from benchmarks import ROOT
 from distillaw.cli.large_batch import CUDA_WORKERS, CellWatch
 from distillaw.cli.progress import metered
-from distillaw.large_batch.images.spec import (
-    Batches,
-    DiffusionSpec,
-    ImageStudy,
-    NetworkSpec,
-    Schedule,
-    read_study,
-)
+from distillaw.large_batch.images.spec import Batches, DiffusionSpec, ImageStudy, NetworkSpec, Schedule, read_study
 from distillaw.large_batch.images.study import make_plan, run_study
 from distillaw.report.large_batch import summarise, write_large_batch_report
 from distillaw.runs.files import write_json

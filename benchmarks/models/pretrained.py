@@ -32,29 +32,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        cut = (
-            "--keep",
-            0.6,
-            "--text",
-            args.books,
-            "--tokens",
-            7680,
-            "--heldout-tokens",
-            4000,
-            "--context",
-            512,
-        )
-        extend = (
-            "vocabulary",
-            "extend",
-            args.model,
-            "--text",
-            args.foreign,
-            "--other",
-            "sotu",
-            "--pieces",
-            "4k",
-        )
+        cut = ("--keep", 0.6, "--text", args.books, "--tokens", 7680, "--heldout-tokens", 4000, "--context", 512)
+        extend = ("vocabulary", "extend", args.model, "--text", args.foreign, "--other", "sotu", "--pieces", "4k")
         found = {
             "prune": {
                 by: distillaw("prune", args.model, *cut, "--importance", by, "--out", f"{folder}/{by}")

@@ -226,13 +226,7 @@ def size_beside_loss(runs: OpenRuns) -> dict[str, float]:
     variance = float(residual @ residual) / dof
     se = math.sqrt(variance * np.linalg.pinv(X.T @ X)[-1, -1])
     half = float(stats.t.ppf(0.95, dof)) * se
-    return {
-        "per_efold": float(coefficients[-1]),
-        "half": half,
-        "rms": math.sqrt(variance),
-        "rows": len(y),
-        "dof": dof,
-    }
+    return {"per_efold": float(coefficients[-1]), "half": half, "rms": math.sqrt(variance), "rows": len(y), "dof": dof}
 
 
 def controls(runs: OpenRuns) -> list[dict]:

@@ -72,10 +72,7 @@ def goldens(params: dict[str, dict[str, float]]) -> list[str]:
     alone = {"params": 3e5, "tokens": 8e5}
     taught = KappaDistillationLaw(**params["distillation"], supervised=plain)
     lines = []
-    for target, at, value in (
-        ("supervised", alone, plain(**alone)),
-        ("distillation", behind, taught(**behind)),
-    ):
+    for target, at, value in (("supervised", alone, plain(**alone)), ("distillation", behind, taught(**behind))):
         coords = ", ".join(f"{name} = {x:g}" for name, x in at.items())
         lines += [
             "",

@@ -37,11 +37,7 @@ def main() -> None:
         for file in sorted((args.runs / "predictions").glob("*.json")):
             shutil.copy(file, RESULTS / "open_runs_frozen.json")
     runs = read_shipped()
-    found = {
-        "command": "python -m benchmarks.open_runs.run",
-        "date": date.today().isoformat(),
-        **answers(runs),
-    }
+    found = {"command": "python -m benchmarks.open_runs.run", "date": date.today().isoformat(), **answers(runs)}
     found["fits"] = read_json(FILE)["fits"] if args.no_fits else fits(runs)
     if SCORE.exists():
         found["score"] = read_json(SCORE)

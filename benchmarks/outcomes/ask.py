@@ -21,33 +21,14 @@ from benchmarks import ROOT
 from benchmarks.outcomes.page import answers, page_tables
 from benchmarks.worlds_study.page import filled
 from distillaw.errors import ConfigError
-from distillaw.outcomes.table import (
-    COLUMNS,
-    Outcome,
-    faults_of,
-    gain_of,
-    outcome_of,
-    read_outcomes,
-    winner_of,
-)
+from distillaw.outcomes.table import COLUMNS, Outcome, faults_of, gain_of, outcome_of, read_outcomes, winner_of
 from distillaw.verifying.retrodiction import ask
 
 TABLE = ROOT / "src" / "distillaw" / "outcomes" / "outcomes.csv"
 PAGE = ROOT / "docs" / "outcomes.md"
 ANSWERS = ROOT / "dev" / "answers.csv"
 ANSWER_COLUMNS = (
-    *(
-        "id",
-        "version",
-        "date",
-        "question",
-        "status",
-        "call",
-        "probability_a",
-        "gain",
-        "gain_lower",
-        "gain_upper",
-    ),
+    *("id", "version", "date", "question", "status", "call", "probability_a", "gain", "gain_lower", "gain_upper"),
     *("inside_range", "why"),
 )
 """Of dev/answers.csv; `version` is the commit that answered."""
@@ -134,14 +115,7 @@ def _append(path: Path, columns: Iterable[str], cells: Mapping[str, str]) -> Non
 def _version() -> str:
     """The commit whose planner answers; refused where the planner's files differ from it."""
     changed = subprocess.run(
-        [
-            "git",
-            "status",
-            "--porcelain",
-            "src/distillaw/planning",
-            "src/distillaw/laws",
-            "src/distillaw/accounting",
-        ],
+        ["git", "status", "--porcelain", "src/distillaw/planning", "src/distillaw/laws", "src/distillaw/accounting"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -374,19 +374,7 @@ def _log_likelihoods(x: np.ndarray, known: dict, *, widened: float = 1.0) -> tup
 
 def _at(x: np.ndarray, known: dict, lost: np.ndarray, widened: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Likelihoods, chances that A wins and ranks where so much of a loss is left, (nodes, rows)."""
-    (
-        realised,
-        log_home,
-        per_gain,
-        truncated,
-        log_cut,
-        repeated,
-        compute,
-        begun,
-        points,
-        log_tau,
-        log_spread,
-    ) = x
+    (realised, log_home, per_gain, truncated, log_cut, repeated, compute, begun, points, log_tau, log_spread) = x
     g, b, w = known["g"], known["b"], known["w"]
     up = np.maximum(g, 0)
     counted = np.where(known["cuts"], begun, 1.0)
@@ -504,8 +492,7 @@ def main() -> None:
             s: coefficients(fit([r for r in rows if r.source != s], whole, without=s), common, s) for s in sources
         }
         LEARNT.write_text(
-            json.dumps({"all": coefficients(whole, common), "without": without}, indent=1) + "\n",
-            encoding="utf-8",
+            json.dumps({"all": coefficients(whole, common), "without": without}, indent=1) + "\n", encoding="utf-8"
         )
         print(json.dumps(coefficients(whole, common)))
         return

@@ -9,15 +9,7 @@ from pathlib import Path
 
 from distillaw.outcomes.table import Outcome
 from distillaw.table import Table, number, text
-from distillaw.verifying.retrodiction import (
-    GROUPS,
-    Answer,
-    Retrodiction,
-    Score,
-    probability_of,
-    score_table,
-    scores,
-)
+from distillaw.verifying.retrodiction import GROUPS, Answer, Retrodiction, Score, probability_of, score_table, scores
 
 
 def answers(path: Path) -> list[Answer]:
@@ -103,10 +95,7 @@ def reliability_tables(found: Retrodiction) -> dict[str, str]:
     counted = [number(name, "d", of=lambda b, i=i: b[i]) for i, name in enumerate(names) if i in (1, 2)]
     shares = [number(name, ".2f", of=lambda b, i=i: b[i]) for i, name in enumerate(names) if i > 2]
     asked = [one for by in GROUPS for one in found.by(by) if one.refused < len(one.rows)]
-    return {
-        "reliability": Table.of(head + counted + shares, bands).markdown(),
-        "scores": score_table(asked).markdown(),
-    }
+    return {"reliability": Table.of(head + counted + shares, bands).markdown(), "scores": score_table(asked).markdown()}
 
 
 def learnt_table(found: Mapping[str, Mapping]) -> str:

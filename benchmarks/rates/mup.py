@@ -229,10 +229,7 @@ def train(cell: Cell, exponents: list[int], seed: int, work: Path) -> list[float
 
 def _run(trainers: list[Trainer], feed: BatchFeed, source: SignalSource, tokens: int) -> None:
     schedule = schedule_for(
-        tokens=tokens,
-        batches=BatchPlan(BATCH_TOKENS),
-        warmup_tokens=RECIPE.warmup_tokens,
-        cooldown=RECIPE.cooldown,
+        tokens=tokens, batches=BatchPlan(BATCH_TOKENS), warmup_tokens=RECIPE.warmup_tokens, cooldown=RECIPE.cooldown
     )
     for step in range(schedule.total_steps):
         for batch, windows, last in feed.batches(step):

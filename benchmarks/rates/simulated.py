@@ -69,10 +69,7 @@ class World:
         self.seed, self.gain = seed, float(draw.uniform(-0.15, 0.15))
         self.power = {"supervised": float(draw.uniform(0, 0.7)), "distilled": float(draw.uniform(0, 0.3))}
         self.best = {arm: 0.011 * 2 ** float(draw.uniform(-1.5, 1.5)) for arm in self.power}
-        self.steep = {
-            "supervised": float(draw.uniform(0.03, 0.15)),
-            "distilled": float(draw.uniform(0.005, 0.05)),
-        }
+        self.steep = {"supervised": float(draw.uniform(0.03, 0.15)), "distilled": float(draw.uniform(0.005, 0.05))}
 
     def at_best(self, trunk: TrunkSpec, tokens: int) -> float:
         """Loss at the best rate."""

@@ -138,13 +138,7 @@ def trained(specs: Sequence[TrunkSpec], study: StudyFolder, *, way: str, halves:
     """Trunks and their branches, trained side by side unless they are there; a row per arm and budget."""
     errors = train_trunks(dict.fromkeys(specs, BUDGETS), study)
     return [
-        row(
-            spec,
-            way,
-            halves,
-            tokens,
-            None if spec in errors else study.run(spec.run_id(tokens)).result()["loss"],
-        )
+        row(spec, way, halves, tokens, None if spec in errors else study.run(spec.run_id(tokens)).result()["loss"])
         for spec in specs
         for tokens in BUDGETS
     ]

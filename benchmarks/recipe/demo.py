@@ -11,29 +11,9 @@ from pathlib import Path
 
 from distillaw.runs.files import write_text
 
-ARM = (
-    "arm",
-    "taught",
-    "start_loss",
-    "loss",
-    "loss_se",
-    "behind_best",
-    "peak_lr",
-    "tokens",
-    "train_flops",
-    "seconds",
-)
+ARM = ("arm", "taught", "start_loss", "loss", "loss_se", "behind_best", "peak_lr", "tokens", "train_flops", "seconds")
 CUT = ("params", "keep", "shape", "importance", "loss", "loss_se", "lost", "lost_se")
-SFT = (
-    "before",
-    "after",
-    "change",
-    "conversations",
-    "heldout_conversations",
-    "tokens",
-    "all_tokens",
-    "seconds",
-)
+SFT = ("before", "after", "change", "conversations", "heldout_conversations", "tokens", "all_tokens", "seconds")
 
 
 def summary(record: dict) -> dict:

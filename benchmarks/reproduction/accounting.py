@@ -7,13 +7,7 @@ import numpy as np
 from benchmarks import ROOT
 from benchmarks.reproduction.claim import FORWARD, Claim, LawSet, form, near, single
 from distillaw.accounting.architecture import count_params
-from distillaw.accounting.conventions import (
-    PRINTED_UNIT,
-    ParamConvention,
-    Params,
-    distillation_axis,
-    training_axis,
-)
+from distillaw.accounting.conventions import PRINTED_UNIT, ParamConvention, Params, distillation_axis, training_axis
 from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.flops import forward_flops
 from distillaw.accounting.memory import target_scheme
@@ -139,10 +133,7 @@ def axes_and_families(sets: dict[str, LawSet]) -> list[Claim]:
         ),
         single(
             "family",
-            ours=[
-                *_family((1.98e8, 5.46e8, 9.75e8, 1.82e9)),
-                _ratio((1.03e8, 1.43e8, 1.98e8, 2.66e8, 5.46e8)),
-            ],
+            ours=[*_family((1.98e8, 5.46e8, 9.75e8, 1.82e9)), _ratio((1.03e8, 1.43e8, 1.98e8, 2.66e8, 5.46e8))],
             show=form("{:.2f}"),
             judge=near((43.02, 93.99, 3.5), rel=0.015),
         ),

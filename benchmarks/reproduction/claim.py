@@ -85,12 +85,7 @@ WORDS = tomllib.loads((Path(__file__).parent / "claims.toml").read_text(encoding
 
 
 def by_set(
-    sets: dict[str, LawSet],
-    key: str,
-    *,
-    measure: Callable[[LawSet], Sequence[float]],
-    show: Show,
-    judge: Judge,
+    sets: dict[str, LawSet], key: str, *, measure: Callable[[LawSet], Sequence[float]], show: Show, judge: Judge
 ) -> Claim:
     """A claim about each set of coefficients.
 

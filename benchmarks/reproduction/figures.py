@@ -170,11 +170,7 @@ def findings(sets: dict[str, LawSet]) -> list[Claim]:
             judge=lambda *v: max(v) < 0 and v[-1] < v[0],
         ),
         by_set(
-            sets,
-            "supervised-near-limit",
-            measure=_near_limit,
-            show=form("{:.2f}"),
-            judge=lambda *v: v[0] < 1 < v[-1],
+            sets, "supervised-near-limit", measure=_near_limit, show=form("{:.2f}"), judge=lambda *v: v[0] < 1 < v[-1]
         ),
     ]
 

@@ -28,17 +28,9 @@ def table6(sets: dict[str, LawSet]) -> list[Claim]:
             show=form("{:.4f}"),
             judge=near((0.5135, 0.4865), abs_=0.0005),
         ),
+        single("table6-a-b-student", ours=(a, 1 - a), show=form("{:.4f}"), judge=near((0.6645, 0.3355), abs_=0.0005)),
         single(
-            "table6-a-b-student",
-            ours=(a, 1 - a),
-            show=form("{:.4f}"),
-            judge=near((0.6645, 0.3355), abs_=0.0005),
-        ),
-        single(
-            "m-optimal",
-            ours=optimal,
-            show=form("{:.1f}"),
-            judge=lambda *m: all(20 / 1.5 <= v <= 20 * 1.5 for v in m),
+            "m-optimal", ours=optimal, show=form("{:.1f}"), judge=lambda *m: all(20 / 1.5 <= v <= 20 * 1.5 for v in m)
         ),
         single(
             "spot",
@@ -55,12 +47,7 @@ def table6(sets: dict[str, LawSet]) -> list[Claim]:
         single("intervals"),
         single("errors"),
         single("runs"),
-        single(
-            "c1-interval",
-            ours=[_move_of_c1(law)],
-            show=lambda v: f"{100 * v:.3f} %",
-            judge=lambda v: v > 0.001,
-        ),
+        single("c1-interval", ours=[_move_of_c1(law)], show=lambda v: f"{100 * v:.3f} %", judge=lambda v: v > 0.001),
     ]
 
 
@@ -122,11 +109,7 @@ def behaviours(sets: dict[str, LawSet]) -> list[Claim]:
             ),
         ),
         by_set(
-            sets,
-            "never-below",
-            measure=_weak_to_strong,
-            show=lambda v: f"L_S - L_T >= {v:.4f}",
-            judge=lambda v: v < 0,
+            sets, "never-below", measure=_weak_to_strong, show=lambda v: f"L_S - L_T >= {v:.4f}", judge=lambda v: v < 0
         ),
         by_set(
             sets,
@@ -143,10 +126,7 @@ def _u_shape(one: LawSet) -> tuple[float, float]:
     L = one.law(student_params=1.43e8, student_tokens=20 * 1.43e8, teacher_loss=T)
     best = int(np.argmin(L))
     inside = 0 < best < len(T) - 1
-    return (
-        float(T[best]),
-        float(inside and (np.diff(L[: best + 1]) < 0).all() and (np.diff(L[best:]) > 0).all()),
-    )
+    return (float(T[best]), float(inside and (np.diff(L[: best + 1]) < 0).all() and (np.diff(L[best:]) > 0).all()))
 
 
 def _infinite_data(one: LawSet) -> list[float]:
@@ -183,12 +163,7 @@ def the_break(sets: dict[str, LawSet]) -> list[Claim]:
             show=lambda r, f: f"{r:.3f}; {f:.0e} at d1",
             judge=lambda r, f: abs(r / full.d1 - 1) < 0.05,
         ),
-        single(
-            "kappa",
-            ours=(full.kappa, 1 / full.f1),
-            show=form("{:.4f}"),
-            judge=near((2.244, 11.11), abs_=0.005),
-        ),
+        single("kappa", ours=(full.kappa, 1 / full.f1), show=form("{:.4f}"), judge=near((2.244, 11.11), abs_=0.005)),
         single(
             "factors-full",
             ours=[float(full.break_factor(r)) for r in _RATIOS],
@@ -202,10 +177,7 @@ def the_break(sets: dict[str, LawSet]) -> list[Claim]:
             judge=near(_SHORT, abs_=0.00055),
         ),
         single(
-            "eight-parameters",
-            ours=[_difference(short, full, 1e11, 0)],
-            show=form("{:.3f} %"),
-            judge=lambda v: v < 0.1,
+            "eight-parameters", ours=[_difference(short, full, 1e11, 0)], show=form("{:.3f} %"), judge=lambda v: v < 0.1
         ),
         single(
             "five-parameters",

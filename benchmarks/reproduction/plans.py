@@ -84,10 +84,7 @@ def _table3(sets: dict[str, LawSet], key: str, sizes: tuple[float, ...], compute
 
     def measure(one: LawSet) -> list[float]:
         plan = optimal_distillation(
-            one.ensemble,
-            student_params=np.array(sizes),
-            compute=compute,
-            shares=Scenario.PRETRAINING_INFERENCE.value,
+            one.ensemble, student_params=np.array(sizes), compute=compute, shares=Scenario.PRETRAINING_INFERENCE.value
         )
         return list(np.stack([plan.student_share, plan.logits_share, plan.teacher_share], -1).ravel())
 

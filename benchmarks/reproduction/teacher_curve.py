@@ -73,12 +73,7 @@ def decorate(by_size, by_loss) -> None:
         plt.Line2D([], [], color="0.3", lw=w, ls=s, alpha=a)
         for w, s, a in ((1.4, "-", 1), (6, "-", 0.35), (1, "--", 1), (0.9, ":", 1))
     ]
-    words = [
-        "S1-S3: mean and span (not published)",
-        "within 0.5 % of the best",
-        "Table 6 as printed",
-        "no teacher",
-    ]
+    words = ["S1-S3: mean and span (not published)", "within 0.5 % of the best", "Table 6 as printed", "no teacher"]
     by_loss.legend(handles + style, labels + words, fontsize=7.5, frameon=False, loc="upper right")
     for axis in (by_size, by_loss):
         axis.spines[["top", "right"]].set_visible(False)

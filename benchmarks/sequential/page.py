@@ -153,11 +153,7 @@ def draw(found, path):
         spent, regret = ([100 * x for x in curve["spent"]], [1e3 * x for x in curve["regret"]])
         keep = [i for i, x in enumerate(spent) if x > 0.01 and (i == 0 or x != spent[i - 1])]
         axes.plot([spent[i] for i in keep], [regret[i] for i in keep], style, label=WAYS[way].replace("`", ""), ms=4)
-    axes.set(
-        xscale="log",
-        xlabel="mean FLOP, % of training the target once",
-        ylabel="mean regret, nats/token x 1000",
-    )
+    axes.set(xscale="log", xlabel="mean FLOP, % of training the target once", ylabel="mean regret, nats/token x 1000")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)

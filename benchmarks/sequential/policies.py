@@ -109,10 +109,7 @@ def at_random(decision, share=BUDGET):
         if not found:
             break
         fits = [stage for stage, flops in found if cap / 2 <= flops <= cap]
-        stage, after = (
-            fits[rng.integers(len(fits))] if fits else min(found, key=lambda p: p[1])[0],
-            len(looks),
-        )
+        stage, after = (fits[rng.integers(len(fits))] if fits else min(found, key=lambda p: p[1])[0], len(looks))
         if walk.runs and walk.spent + walk.price(stage) > CHECKS[after] * question.target_flops:
             looks.append(walk.look(standing(question, [], walk.runs)))
         walk.buy(stage)
@@ -166,11 +163,7 @@ def grids(decision, with_plan, shares=GRIDS):
                 context=decision.context,
             )
             if "refused" in said:
-                said = {
-                    "regret": decision.losses[""] - min(decision.losses.values()),
-                    "false": False,
-                    "verdict": None,
-                }
+                said = {"regret": decision.losses[""] - min(decision.losses.values()), "false": False, "verdict": None}
             plans.append(
                 {
                     "spent": looks[-1]["spent"],

@@ -66,11 +66,7 @@ def replay_all(report=lambda text: None):
 
 def summary(name, rows):
     """Mean regret by share of what all cells cost, and the share at which `study next` is as good as all of them."""
-    found = {
-        "table": name,
-        "num": len(rows),
-        "nothing": float(np.mean([row["nothing"]["regret"] for row in rows])),
-    }
+    found = {"table": name, "num": len(rows), "nothing": float(np.mean([row["nothing"]["regret"] for row in rows]))}
     for way, share in product(("random", "next", "grid"), (*SHARES, 1.0)):
         found[f"{way} {share:g}"] = float(np.mean([regret_at(row, way, share) for row in rows]))
     found["grid"] = found["grid 1"]

@@ -37,12 +37,7 @@ def simulated_row(number, with_plan):
     """One decision, bought in every way."""
     decision = draw_decision(number)
     grid, plan = grids(decision, with_plan)
-    found = {
-        "grid": grid,
-        "random": at_random(decision),
-        "ladder": ladder(decision),
-        "next": sequential(decision),
-    }
+    found = {"grid": grid, "random": at_random(decision), "ladder": ladder(decision), "next": sequential(decision)}
     return {
         "number": number,
         "family": decision.family,

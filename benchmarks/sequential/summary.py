@@ -55,13 +55,7 @@ def at(row, way, share):
     """The last look for at most this share; that before any run where it buys none."""
     seen = [look for look in row["looks"][way] if look["spent"] <= share * (1 + 1e-9)]
     last = seen[-1] if seen else row["nothing"]
-    return (
-        last["spent"],
-        last["regret"],
-        last["regret"] <= row["margin"],
-        last["verdict"] is not None,
-        last["false"],
-    )
+    return (last["spent"], last["regret"], last["regret"] <= row["margin"], last["verdict"] is not None, last["false"])
 
 
 def matrix(rows, way, shares):

@@ -8,14 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.settle.rules import one_stage
-from benchmarks.verdict.studies import (
-    HELD_OUT,
-    SCALES,
-    SHARED_NOISE,
-    Noise,
-    forward,
-    teachers_near,
-)
+from benchmarks.verdict.studies import HELD_OUT, SCALES, SHARED_NOISE, Noise, forward, teachers_near
 from benchmarks.verdict.truths import TRUTHS, Truth, draw_truth
 from distillaw.planning.situation import Teacher
 from distillaw.settling.question import NONE, Candidate, PilotQuestion, PilotRun, Size, Stage
@@ -124,10 +117,7 @@ class KeyedNoise(Noise):
 
     def factor(self, size, seed, teacher, tokens):
         """What the loss of one run is multiplied with."""
-        parts = [
-            (SHARED_NOISE, (size, seed)),
-            (1 - SHARED_NOISE, (size, seed, teacher, tokens)),
-        ]
+        parts = [(SHARED_NOISE, (size, seed)), (1 - SHARED_NOISE, (size, seed, teacher, tokens))]
         return float(np.exp(sum(self.sd * np.sqrt(share) * self._rng(*key).standard_normal() for share, key in parts)))
 
     def of_text(self, size, teacher):

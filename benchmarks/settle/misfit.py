@@ -36,13 +36,7 @@ def own_tables():
         largest = source.sizes[-1]
         tokens = max(tokens for label, tokens in source.cells if label == largest.label)
         runs = [
-            PilotRun(
-                candidate=teacher,
-                params=float(run.params),
-                tokens=float(run.tokens),
-                seed=seed,
-                loss=run.loss,
-            )
+            PilotRun(candidate=teacher, params=float(run.params), tokens=float(run.tokens), seed=seed, loss=run.loss)
             for cell in source.cells.values()
             for (teacher, seed), run in cell.items()
         ]

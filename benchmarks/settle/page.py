@@ -268,10 +268,7 @@ def draw_reliability(ax, calibration):
         ax.errorbar(x, y, ends, fmt="-", color=colour, lw=1, alpha=0.6)
         ax.scatter(x, y, [6 + 0.3 * b["num"] for b in rows], color=colour, label=label, zorder=3, linewidths=0)
     ax.set(
-        xlabel="probability stated",
-        ylabel="share that came true (90 % Wilson)",
-        xlim=(-0.05, 1.05),
-        ylim=(-0.05, 1.05),
+        xlabel="probability stated", ylabel="share that came true (90 % Wilson)", xlim=(-0.05, 1.05), ylim=(-0.05, 1.05)
     )
     for handle in ax.legend(loc="upper left", fontsize=8, frameon=False).legend_handles:
         handle.set_sizes([25])
@@ -285,12 +282,7 @@ def draw_coverage(ax, tiers):
         x, y = [r["stage"] for r in rows], [r["in"]["share"] for r in rows]
         ax.plot(x, y, color=COLOURS[tier], marker="o", ms=4, label=TIERS[tier])
         ax.fill_between(
-            x,
-            [r["in"]["low"] for r in rows],
-            [r["in"]["high"] for r in rows],
-            color=COLOURS[tier],
-            alpha=0.15,
-            lw=0,
+            x, [r["in"]["low"] for r in rows], [r["in"]["high"] for r in rows], color=COLOURS[tier], alpha=0.15, lw=0
         )
     ax.set(xlabel="after stage", ylabel="gain intervals that held", ylim=(0.5, 1.02))
     ax.xaxis.get_major_locator().set_params(integer=True)

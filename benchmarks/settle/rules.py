@@ -23,10 +23,7 @@ def follow(decision, settlement, arms):
     known = rules(SimpleNamespace(params=decision.question.target.params))
     sized = all(arm.teacher.params for arm in arms[1:])
     found = {name: known[name](None, arms).name for name in FROM_PLANNER if sized or name not in SIZED}
-    pilots = {
-        "one pilot at settle's cost": settlement.spent,
-        "one pilot at the whole budget": decision.question.budget,
-    }
+    pilots = {"one pilot at settle's cost": settlement.spent, "one pilot at the whole budget": decision.question.budget}
     return found | {name: best_of(decision.one_pilot(flops)) for name, flops in pilots.items()}
 
 

@@ -37,13 +37,7 @@ def share(flags):
     flags = np.asarray(list(flags), dtype=bool)
     rate = float(flags.mean()) if len(flags) else None
     low, high = wilson_interval(rate or 0.0, len(flags))
-    return {
-        "hits": int(flags.sum()),
-        "num": len(flags),
-        "share": rate,
-        "low": low,
-        "high": high,
-    }
+    return {"hits": int(flags.sum()), "num": len(flags), "share": rate, "low": low, "high": high}
 
 
 def scores(rows):

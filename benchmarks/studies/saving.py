@@ -221,13 +221,7 @@ def apart(name: str) -> dict[str, object]:
     at = {row["params"] for row in searched if row["init"] == "fresh"}
     search = sum(row["train_flops"] for row in searched if row["init"] == "fresh") / alone
     sizes = sum({row["params"] for row in cells}) / sum(at)
-    return {
-        "study": name,
-        "cells": len(cells),
-        **found,
-        "search": search,
-        "search_at_every_size": search * sizes,
-    }
+    return {"study": name, "cells": len(cells), **found, "search": search, "search_at_every_size": search * sizes}
 
 
 def _flop(trunks: dict[tuple[object, ...], list[dict[str, Any]]], *, branches: bool, shared: bool) -> float:

@@ -282,23 +282,13 @@ def synthetic_store(folder: Path, probs_PV: torch.Tensor, scheme: Scheme, *, win
             counts = np.full(context, scheme.k)
             made.append(
                 codec.encode_top(
-                    ids.numpy().ravel(),
-                    nats.numpy().ravel(),
-                    counts,
-                    fixed=True,
-                    entropy_P=zeros,
-                    loss_P=zeros,
+                    ids.numpy().ravel(), nats.numpy().ravel(), counts, fixed=True, entropy_P=zeros, loss_P=zeros
                 )
             )
     path = folder / shard_name(0)
     write_shard(path, plan.identity, np.arange(windows), made, Sums(loss=0, entropy=0, mass=0))
     entry = ShardEntry(
-        file=path.name,
-        windows=windows,
-        first_window=0,
-        last_window=windows - 1,
-        bytes=path.stat().st_size,
-        sha256="-",
+        file=path.name, windows=windows, first_window=0, last_window=windows - 1, bytes=path.stat().st_size, sha256="-"
     )
     Manifest(plan=replace(plan), shards=(entry,), teacher_loss=0, mean_entropy=0, mean_mass=0).write(folder)
     return TargetStore.open(folder)

@@ -194,12 +194,7 @@ def prepare(case: Case, work: Path) -> None:
 def teacher_spec(case: Case, study: StudyFolder) -> TrunkSpec:
     """The case's teacher."""
     return _spec(
-        case,
-        study,
-        role="teacher",
-        params=case.teacher,
-        batch_tokens=case.teacher_batch,
-        peak_lr=case.teacher_lr,
+        case, study, role="teacher", params=case.teacher, batch_tokens=case.teacher_batch, peak_lr=case.teacher_lr
     )
 
 
@@ -301,10 +296,7 @@ def train_arm(case: Case, study: StudyFolder, seed: int, arm: Arm) -> dict[str, 
 def _trained(case: Case, spec: TrunkSpec, group: TrunkGroup, source: SignalSource):
     trainer = group.trainer(spec)
     schedule = schedule_for(
-        tokens=case.tokens,
-        batches=spec.batches,
-        warmup_tokens=RECIPE.warmup_tokens,
-        cooldown=RECIPE.cooldown,
+        tokens=case.tokens, batches=spec.batches, warmup_tokens=RECIPE.warmup_tokens, cooldown=RECIPE.cooldown
     )
     for step in range(schedule.total_steps):
         for tokens, windows, last in group.feed.batches(step):

@@ -36,11 +36,7 @@ from distillaw.runs.table import read_table
 
 CHOSEN_ON = {
     "drift": (
-        *(
-            "gemstones hot",
-            "kyo-takano-chinchilla df",
-            "mlfoundations-scaling overtraining_losses c4_original c4_val",
-        ),
+        *("gemstones hot", "kyo-takano-chinchilla df", "mlfoundations-scaling overtraining_losses c4_original c4_val"),
         *("open study", "pocket study", "worlds"),  # far below the range
     ),
     "gains": ("open study", "pocket study", "worlds"),
@@ -238,10 +234,7 @@ def asked(runs: Sequence[Pair], transfer: Transfer, *, is_twin: bool) -> dict[st
         known = Baseline(params=p.design.params, tokens=tokens, loss=loss)
         teacher = Teacher(name="teacher", loss=p.teacher_loss)
         situation = Situation(
-            student_params=p.design.params,
-            student_tokens=p.design.tokens,
-            teachers=(teacher,),
-            baselines=(known,),
+            student_params=p.design.params, student_tokens=p.design.tokens, teachers=(teacher,), baselines=(known,)
         )
         alone = Option(kind="pretrain", student_params=p.design.params, student_tokens=p.design.tokens)
         options = alone, replace(alone, kind="distil", teacher=teacher)

@@ -21,17 +21,9 @@ from distillaw.planning.gains import LAW_DOF, LAW_SCALE
 from distillaw.planning.situation import Teacher
 
 QUESTIONS = [
-    {
-        "student_params": "1B",
-        "student_tokens": "20B",
-        "teachers": [Teacher(name="8B", params=8e9, tokens=2e12)],
-    },
+    {"student_params": "1B", "student_tokens": "20B", "teachers": [Teacher(name="8B", params=8e9, tokens=2e12)]},
     {"student_params": "1B", "compute": "1e21"},
-    {
-        "student_params": "300M",
-        "student_tokens": "60B",
-        "teachers": ["pythia-1.4b", "pythia-6.9b", "pythia-12b"],
-    },
+    {"student_params": "300M", "student_tokens": "60B", "teachers": ["pythia-1.4b", "pythia-6.9b", "pythia-12b"]},
     {"student_params": "500M", "student_tokens": "10B"},
     {
         "student_params": "1B",

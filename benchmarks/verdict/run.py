@@ -27,15 +27,7 @@ from benchmarks.verdict.outside import OUTSIDE, draw_outside
 from benchmarks.verdict.real import leave_one_size_out
 from benchmarks.verdict.rules import rules
 from benchmarks.verdict.sizes import SizeQuestion, make_size_questions
-from benchmarks.verdict.studies import (
-    IN_PLACE,
-    OF_COMPUTE,
-    SCALES,
-    Choice,
-    make_questions,
-    make_study,
-    true_loss,
-)
+from benchmarks.verdict.studies import IN_PLACE, OF_COMPUTE, SCALES, Choice, make_questions, make_study, true_loss
 from benchmarks.verdict.summary import draw, summarise, table
 from benchmarks.verdict.truths import TRUTHS, draw_truth
 from distillaw.errors import DistillawError

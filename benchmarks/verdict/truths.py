@@ -116,15 +116,7 @@ def draw_truth(name, *, largest, rng, in_place):
         law = dl.published(name)
         alone, taught = surrogate_alone(law), surrogate_taught(law)
     return Truth(
-        name,
-        alone,
-        taught,
-        size_unit,
-        token_unit,
-        float(np.exp(rng.uniform(-0.1, 0.1))),
-        common,
-        own,
-        taught_own,
+        name, alone, taught, size_unit, token_unit, float(np.exp(rng.uniform(-0.1, 0.1))), common, own, taught_own
     )
 
 

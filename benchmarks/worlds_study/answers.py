@@ -310,13 +310,7 @@ def other_world(study: Study) -> list[dict]:
     lines = {}
     for i, row in enumerate(study.rows):
         if row["role"] == "student" and row["world"] != study.rows[0]["world"] and row["seed"] == 0:
-            lines[
-                row["size"],
-                int(row["budget"]),
-                row["teacher"],
-                float(row["peak_lr"]),
-                int(row["batch_tokens"]),
-            ] = i
+            lines[row["size"], int(row["budget"]), row["teacher"], float(row["peak_lr"]), int(row["batch_tokens"])] = i
     last = max(key[1] for key in lines)  # the search ran at a smaller budget: what is at the last is the tuned rate
     tuned = {(size, teacher, *rest) for size, budget, teacher, *rest in lines if budget == last}
     rows = []
@@ -324,15 +318,7 @@ def other_world(study: Study) -> list[dict]:
         if (size, teacher, *rest) in tuned:
             row = study.rows[i]
             loss = None if teacher == "none" else row["teacher_loss"]
-            rows.append(
-                {
-                    "size": size,
-                    "budget": budget,
-                    "teacher": teacher,
-                    "teacher_loss": loss,
-                    "loss": row["loss"],
-                }
-            )
+            rows.append({"size": size, "budget": budget, "teacher": teacher, "teacher_loss": loss, "loss": row["loss"]})
             exact = lines.get((size, budget, EXACT, *rest))
             if exact is not None and exact != i:
                 found = paired_difference(study.scores(exact), study.scores(i))

@@ -45,12 +45,7 @@ def best(found: dict):
             points(axis, [found["teachers"][t] for t in mine], gains, i, f"{tokens(row['budget'])} tokens")
             height = np.interp(row["best_loss"], [found["teachers"][t] for t in mine], [g["mean"] for g in gains])
             axis.plot(
-                [row["low"], row["high"]],
-                [height] * 2,
-                color=COLOURS[i],
-                lw=7,
-                alpha=0.25,
-                solid_capstyle="butt",
+                [row["low"], row["high"]], [height] * 2, color=COLOURS[i], lw=7, alpha=0.25, solid_capstyle="butt"
             )
         axis.axhline(0, color="0.5", lw=0.8)
         axis.set(title=f"{size} students", xlabel="teacher's loss, nats/token (exact oracle left, window 1 right)")
@@ -99,14 +94,7 @@ def catchup(found: dict):
             label = f"{name(row['second'])} ({row['teacher_loss']:.3f})"
             points(axis, [d["budget"] for d in row["differences"]], row["differences"], i, label)
             if row["tokens"] and not row["extrapolated"]:
-                axis.plot(
-                    [row["low"], row["high"]],
-                    [0, 0],
-                    color=COLOURS[i],
-                    lw=7,
-                    alpha=0.3,
-                    solid_capstyle="butt",
-                )
+                axis.plot([row["low"], row["high"]], [0, 0], color=COLOURS[i], lw=7, alpha=0.3, solid_capstyle="butt")
                 axis.plot(row["tokens"], 0, MARKERS[i], color=COLOURS[i], mec="black", ms=7)
         axis.axhline(0, color="0.5", lw=0.8)
         axis.set(xscale="log", title=f"{size} students", xlabel="student tokens")

@@ -57,11 +57,7 @@ def held_out(family: str, columns, seen, unseen) -> dict:
         residual = residuals(result, columns, unseen)
     except FitError as error:
         return {"status": result.status.name, "refused": str(error)}
-    found = {
-        "status": result.status.name,
-        **error_of(residual),
-        "by_teacher": by_teacher(columns, unseen, residual),
-    }
+    found = {"status": result.status.name, **error_of(residual), "by_teacher": by_teacher(columns, unseen, residual)}
     return found | {
         "chosen": [chosen(columns, unseen, residual, size) for size in sorted(set(columns["size"][unseen]))]
     }

@@ -109,15 +109,7 @@ def rescaled(found: dict) -> str:
                 signed(row.get("over_exact")),
             ]
         )
-    head = [
-        "teacher",
-        "its loss",
-        "rescaled",
-        "student",
-        "best temperature",
-        "student rescaled",
-        "then over exact",
-    ]
+    head = ["teacher", "its loss", "rescaled", "student", "best temperature", "student rescaled", "then over exact"]
     return markdown(head, rows)
 
 
@@ -166,12 +158,7 @@ def rate(found: dict) -> str:
         texts = {lr: f"{loss:.4f}" for lr, loss in row["losses"].items()}
         texts[row["best"]] = f"**{texts[row['best']]}**"
         rows.append(
-            [
-                full_name(row["teacher"]),
-                row["size"],
-                tokens(row["budget"]),
-                *(texts.get(lr, "") for lr in rates),
-            ]
+            [full_name(row["teacher"]), row["size"], tokens(row["budget"]), *(texts.get(lr, "") for lr in rates)]
         )
     return markdown(["teacher", "student", "tokens", *rates], rows, left=2)
 
@@ -207,15 +194,7 @@ def catchup(found: dict) -> str:
         ]
         for row in sorted(found["catchup"], key=lambda r: (r["size"], -r["teacher_loss"]))
     ]
-    head = [
-        "student",
-        "teacher",
-        "its loss",
-        "supervised catches up",
-        "gain at 40k or first",
-        "at the last",
-        "last",
-    ]
+    head = ["student", "teacher", "its loss", "supervised catches up", "gain at 40k or first", "at the last", "last"]
     return markdown(head, rows, left=2)
 
 
@@ -224,19 +203,8 @@ def fit(found: dict) -> str:
     rows = []
     for family, row in found["fit"]["forms"].items():
         held = row.get("held_out", {})
-        rows.append(
-            [
-                f"`{family}`",
-                row["status"],
-                *three(row.get("in_sample")),
-                held.get("status", "-"),
-                *three(held),
-            ]
-        )
-    for key, words in (
-        ("unchanged", "no law: the loss at the budget before"),
-        ("line", "no law: a line in ln D"),
-    ):
+        rows.append([f"`{family}`", row["status"], *three(row.get("in_sample")), held.get("status", "-"), *three(held)])
+    for key, words in (("unchanged", "no law: the loss at the budget before"), ("line", "no law: a line in ln D")):
         rows.append([words, "", "", "", "", "", *three(found["fit"]["plain"][key])])
     head = ["form", "status", "rms", "mean", "worst", "without the largest", "rms", "mean", "worst"]
     return markdown(head, rows, left=2)

@@ -46,10 +46,7 @@ def rescaled(logits_of, heldout: HeldoutSet) -> tuple[float, np.ndarray, float]:
 def document_sums(logits_BTV: torch.Tensor, heldout: HeldoutSet, temperature: float) -> np.ndarray:
     """-ln p of the next token, summed within documents, shape (D,)."""
     losses_BT = torch.nn.functional.cross_entropy(
-        (logits_BTV / temperature).flatten(0, 1),
-        heldout.labels.flatten(),
-        ignore_index=IGNORE,
-        reduction="none",
+        (logits_BTV / temperature).flatten(0, 1), heldout.labels.flatten(), ignore_index=IGNORE, reduction="none"
     ).view(heldout.labels.shape)
     sums = np.zeros(heldout.num_documents)
     np.add.at(sums, heldout.document, losses_BT.double().sum(1).numpy())

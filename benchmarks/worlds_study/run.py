@@ -49,18 +49,7 @@ COLUMNS = (
     "loss_se",
     "seconds",
 )
-IDENTITY = (
-    "world",
-    "role",
-    "size",
-    "budget",
-    "teacher",
-    "lambda",
-    "temperature",
-    "seed",
-    "peak_lr",
-    "batch_tokens",
-)
+IDENTITY = ("world", "role", "size", "budget", "teacher", "lambda", "temperature", "seed", "peak_lr", "batch_tokens")
 RESCALED = (
     "none",
     "oracle",

@@ -41,10 +41,7 @@ def test_the_hull_is_concave_and_above_all(points):
 
 
 def test_a_place_by_hand():
-    others = [
-        ScorePoint(name="cheap", compute=1, score=20, se=0.3),
-        ScorePoint(name="dear", compute=9, score=30),
-    ]
+    others = [ScorePoint(name="cheap", compute=1, score=20, se=0.3), ScorePoint(name="dear", compute=9, score=30)]
     own = ScorePoint(name="ours", compute=2, score=20.5, se=0.4, is_own=True)
     found = place(own, others)
     assert found.best == others[0] and found.cheapest == others[1]

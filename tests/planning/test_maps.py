@@ -33,12 +33,7 @@ def kappa_and_reduced():
 
 @pytest.mark.parametrize(
     "ensemble",
-    [
-        S123.ensemble,
-        PRINTED.ensemble,
-        disagreeing(np.random.default_rng(0), size=4, spread=0.01),
-        kappa_and_reduced(),
-    ],
+    [S123.ensemble, PRINTED.ensemble, disagreeing(np.random.default_rng(0), size=4, spread=0.01), kappa_and_reduced()],
 )
 @pytest.mark.parametrize("given", ["loss", "size"])
 def test_grid_losses_are_those_of_the_ensemble(ensemble, given):
@@ -172,8 +167,7 @@ def test_which_laws(tmp_path):
 
 def test_small_students_are_not_refused_their_small_teachers():
     small = Terms(
-        scenario=Scenario.PRETRAINING_INFERENCE,
-        forward=partial(FixedAspect().forward_flops, context=128, vocab=512),
+        scenario=Scenario.PRETRAINING_INFERENCE, forward=partial(FixedAspect().forward_flops, context=128, vocab=512)
     )
     found = teacher_map(
         S123, student_params=np.geomspace(1e5, 1e6, 5), compute=np.geomspace(1e13, 1e14, 5), terms=small

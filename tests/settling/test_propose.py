@@ -182,10 +182,7 @@ def test_what_is_at_stake_may_not_be_worth_its_cost():
     runs = []
     for size in (5, 7):  # the target among them
         stage = Stage(
-            size=question.sizes[size].label,
-            tokens=(int(question.tokens),),
-            candidates=("t0",),
-            seeds=(0, 1, 2),
+            size=question.sizes[size].label, tokens=(int(question.tokens),), candidates=("t0",), seeds=(0, 1, 2)
         )
         runs += run_stage(question, stage, lambda name, n, d: truth(NONE, n, d) * (0.9995 if name else 1.0), sd=0.0005)
     said = propose(question, [], runs, spent=1e18, budget=3 * question.target_flops)

@@ -63,13 +63,7 @@ def test_whoever_is_killed_is_missed_and_the_run_goes_on_bit_for_bit(fresh_study
     losses = _train(whole, taught)
     home = parts.trunk(taught.trunk_id) / "state"
     processes, pipes = ranked.start(
-        2,
-        ranked.train,
-        parts.path,
-        taught,
-        [TOKENS],
-        teachers=1,
-        environment={"DISTILLAW_CHECKPOINT_SECONDS": "0"},
+        2, ranked.train, parts.path, taught, [TOKENS], teachers=1, environment={"DISTILLAW_CHECKPOINT_SECONDS": "0"}
     )
     ranked.wait_for(lambda: any(home.glob("step-*")))
     processes[killed].kill()

@@ -266,10 +266,7 @@ def test_held_out_students_are_those_of_the_arm_that_laws_are_fitted_on(starts, 
     spec = StudySpec(
         name="held",
         students=StudentsSpec(
-            params=("0.03M",),
-            tokens=(10_000,),
-            starts=starts,
-            reference="0.1M@20k" if "fixed" in starts else "",
+            params=("0.03M",), tokens=(10_000,), starts=starts, reference="0.1M@20k" if "fixed" in starts else ""
         ),
         batch_tokens=256,
         teachers=tuple(TeacherSpec(params=size, tokens=20_000) for size in ("0.05M", "0.1M")),

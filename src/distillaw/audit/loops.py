@@ -337,11 +337,7 @@ def _gradients(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
 
 
 def _of_loop(
-    mismatch: Mismatch,
-    update: Update,
-    contract: Contract,
-    has_teacher: bool,
-    before: list[tuple[str, list[Mismatch]]],
+    mismatch: Mismatch, update: Update, contract: Contract, has_teacher: bool, before: list[tuple[str, list[Mismatch]]]
 ) -> Mismatch:
     """The same, where a loop knows better whose fault it is."""
     if mismatch.property == "finite":
@@ -359,12 +355,7 @@ def _of_loop(
 
 
 def _strays(
-    findings: Findings,
-    update: Update,
-    calls: Sequence[ForwardPass],
-    seen: set[int],
-    number: int,
-    target: LoopTarget,
+    findings: Findings, update: Update, calls: Sequence[ForwardPass], seen: set[int], number: int, target: LoopTarget
 ) -> bool:
     """Gradients where nothing of this update lies: pads, earlier windows, other samples."""
     if not bool(update.gradient.isfinite().all()):

@@ -147,12 +147,7 @@ def hard_token(student: torch.Tensor, targets: torch.Tensor, o: DeclaredLoss) ->
 
 def weights(rows: Rows, o: DeclaredLoss, *, per: str = "update") -> tuple[torch.Tensor, torch.Tensor]:
     """How much each position counts in the divergence and in the cross-entropy, (P,) each; 1/T^2 and all included."""
-    masks = {
-        "labels": rows.counted,
-        "attention": rows.real,
-        "all": everywhere(rows, o),
-        "given": rows.counted,
-    }
+    masks = {"labels": rows.counted, "attention": rows.real, "all": everywhere(rows, o), "given": rows.counted}
     assert o.mask and o.reduction and o.temperature and o.distill_weight is not None
     assert o.hard_weight is not None
     soft = _reduced(masks[o.mask], rows, o.reduction, o, per)

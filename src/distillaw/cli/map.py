@@ -22,11 +22,7 @@ if TYPE_CHECKING:
     from distillaw.planning.maps import GridMap, Quantity
 
 Kind = Literal["gain", "teacher", "allocation"]
-_RANGES = {
-    "student": "100M..100B",
-    "tokens": "1B..10T",
-    "compute": "1e19..1e25",
-}
+_RANGES = {"student": "100M..100B", "tokens": "1B..10T", "compute": "1e19..1e25"}
 _UNITS = {"tokens": "tokens", "teacher_tokens": "tokens", "compute": "FLOP", "teacher_loss": "nats/token"}
 """Of what is asked; of all else, parameters."""
 _DRAWN, _PRINTED = (200, 200), (25, 25)

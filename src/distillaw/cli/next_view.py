@@ -62,10 +62,7 @@ def _proposal(setup: Setup, said: Proposal, answer: NextAnswer, budget: float) -
         *_beside(setup, said, budget),
     ]
     if not answer.is_known:
-        return [
-            *lines,
-            "worth it: nothing measured reaches the question, and these runs are the nearest to it",
-        ]
+        return [*lines, "worth it: nothing measured reaches the question, and these runs are the nearest to it"]
     lines.append(
         f"then: expected regret {before.expected_regret:.4f} -> {after.expected_regret:.4f} nats/token{right}, "
         f"settled with probability {after.probability_settled:.2f}"

@@ -128,10 +128,7 @@ AXES = {
     "forward": "6 N D of all weights, with the teacher's forward passes",
     "training": "6 N D of all weights, with the teacher's forward passes and training",
 }
-MARKS = {
-    "staircase": "nobody scores as much for less compute",
-    "hull": "a corner of the concave hull over log compute",
-}
+MARKS = {"staircase": "nobody scores as much for less compute", "hull": "a corner of the concave hull over log compute"}
 """What the star of a printed line says."""
 
 

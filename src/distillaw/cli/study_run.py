@@ -214,11 +214,7 @@ def show(
         settings: KEY=VALUE over the file's, e.g. students.tokens=[80k,240k]; checked like the file. May be repeated.
     """
     preview(study, corpus=corpus, settings=settings, workers=count_workers(workers), output=output)
-    words = [
-        str(study),
-        *(["--corpus", corpus] if corpus else []),
-        *(w for one in settings for w in ("--set", one)),
-    ]
+    words = [str(study), *(["--corpus", corpus] if corpus else []), *(w for one in settings for w in ("--set", one))]
     output.suggest(f"distillaw study run {shlex.join(words)}")
 
 

@@ -202,11 +202,7 @@ def mapping(
 
 
 def _check_mapping(grid: "Grid", workers: int) -> None:
-    widest = {
-        "students": max(grid.students),
-        "teacher-widths": max(grid.teacher_widths),
-        "long-width": grid.long_width,
-    }
+    widest = {"students": max(grid.students), "teacher-widths": max(grid.teacher_widths), "long-width": grid.long_width}
     for name, width in widest.items():
         if width > _LARGEST_WIDTH:
             raise ConfigError(f"--{name} {width}: these are toys; give widths up to {_LARGEST_WIDTH}")

@@ -54,18 +54,9 @@ GROUPS: dict[str, Verbs] = {
             "evaluate:evaluate",
             "Measure a finished model: held-out loss, calibration, benchmarks, judged chat.",
         ),
-        "audit": (
-            "audit:audit",
-            "Check that a loss, a trainer or a script computes what it is declared to compute.",
-        ),
-        "pareto": (
-            "pareto:pareto",
-            "Draw score against training compute: your models among the published ones.",
-        ),
-        "recipe": (
-            "recipe:app",
-            "Make a small chat model of a teacher: prune, distil, instruct, evaluate, report.",
-        ),
+        "audit": ("audit:audit", "Check that a loss, a trainer or a script computes what it is declared to compute."),
+        "pareto": ("pareto:pareto", "Draw score against training compute: your models among the published ones."),
+        "recipe": ("recipe:app", "Make a small chat model of a teacher: prune, distil, instruct, evaluate, report."),
     },
     "Laws and costs": {
         "fit": ("fit:fit", "Fit a law to a CSV, a Parquet file or a study folder."),

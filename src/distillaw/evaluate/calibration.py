@@ -26,14 +26,7 @@ from distillaw.data.tokenizer import encode_to_score
 from distillaw.errors import DataError
 from distillaw.evaluate.wishes import BINS
 from distillaw.models.parallel import ALONE, Ranks
-from distillaw.models.scoring import (
-    IGNORE,
-    HeldoutSet,
-    logits_rows,
-    scored_logits,
-    scoring,
-    window_batches,
-)
+from distillaw.models.scoring import IGNORE, HeldoutSet, logits_rows, scored_logits, scoring, window_batches
 from distillaw.models.source import ModelSource
 from distillaw.models.teacher import AnyTeacher, ModelTeacher, load_teacher
 from distillaw.quantities import bits_per_byte, format_count

@@ -234,11 +234,7 @@ def draw_error_curves(record: ImageRecord) -> Figure:
         cells = list(record.done(column).values())
         updates = np.array(cells[0]["curves"]["evaluated"])
         error = 100 - np.mean([cell["curves"]["accuracy"] for cell in cells], axis=0)
-        style = {
-            "color": INK if column == "SB" else SERIES[place % len(SERIES)],
-            "label": column,
-            "markersize": 3,
-        }
+        style = {"color": INK if column == "SB" else SERIES[place % len(SERIES)], "label": column, "markersize": 3}
         axes[0][0].plot(updates / cells[0]["steps_per_epoch"], error, "o-", **style)
         axes[0][1].plot(updates, error, "o-", **style)
     for ax, what in zip(axes[0], ("epochs", "updates"), strict=True):

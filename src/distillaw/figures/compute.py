@@ -120,11 +120,7 @@ def draw_spent(spent: Sequence[Spent]) -> Figure:
     return figure
 
 
-QUANTITIES = {
-    "learning_rate": "peak learning rate",
-    "horizon": "rate at the largest budget",
-    "batch": "batch, tokens",
-}
+QUANTITIES = {"learning_rate": "peak learning rate", "horizon": "rate at the largest budget", "batch": "batch, tokens"}
 """What is searched, in words."""
 
 
@@ -203,10 +199,7 @@ def _draw_search(ax: Axes, search: Search, *, is_first: bool) -> None:
 # --- loss against everything paid --------------------------------------------------------------------------
 
 
-SCENARIOS = {
-    Scenario.INFERENCE: "teacher at hand",
-    Scenario.PRETRAINING_INFERENCE: "teacher trained for this student",
-}
+SCENARIOS = {Scenario.INFERENCE: "teacher at hand", Scenario.PRETRAINING_INFERENCE: "teacher trained for this student"}
 """What is paid, in words."""
 
 

@@ -106,12 +106,7 @@ def made_before(out: Path, name: str, identity: str) -> dict[str, object] | None
     )
 
 
-def model_card(
-    result: Mapping[str, Any],
-    spec: Mapping[str, Any],
-    manifest: Mapping[str, Any],
-    command: str,
-) -> str:
+def model_card(result: Mapping[str, Any], spec: Mapping[str, Any], manifest: Mapping[str, Any], command: str) -> str:
     """The README.md of a trained model: card.md, filled in from the record of the run.
 
     Args:

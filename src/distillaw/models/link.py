@@ -144,10 +144,7 @@ class Link:
             for partner in self.partners:
                 self._send(torch.tensor([_Wish.END, 0, 0, 0]), partner, _REQUEST)
 
-    def serve(
-        self,
-        load: Callable[..., tuple[Callable[[torch.Tensor], torch.Tensor], dict[str, object]]],
-    ) -> None:
+    def serve(self, load: Callable[..., tuple[Callable[[torch.Tensor], torch.Tensor], dict[str, object]]]) -> None:
         """Read for the students until the last of them has ended.
 
         Ctrl-C and SIGTERM are theirs to heed: they finish a step with this teacher, save and end.

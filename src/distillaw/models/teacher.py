@@ -494,10 +494,7 @@ def serve_teachers(ranks: Ranks) -> None:
     assert ranks.link is not None
 
     def load(
-        name: str | Path | ModelSource,
-        tokenizer: "PreTrainedTokenizerBase",
-        context: int,
-        dtype: torch.dtype | None,
+        name: str | Path | ModelSource, tokenizer: "PreTrainedTokenizerBase", context: int, dtype: torch.dtype | None
     ) -> tuple[Callable[[torch.Tensor], torch.Tensor], dict[str, object]]:
         teacher = load_teacher(name, tokenizer, context=context, dtype=dtype, ranks=ranks)
         if teacher.head is None:

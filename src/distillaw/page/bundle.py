@@ -131,11 +131,7 @@ def _voice(voice: Voice) -> dict[str, object]:
         "coefficients": _coefficients(voice),
         "line": None
         if line is None
-        else {
-            "slope": line.slope,
-            "intercept": line.intercept,
-            "smallest_student": line.students[0],
-        },
+        else {"slope": line.slope, "intercept": line.intercept, "smallest_student": line.students[0]},
     }
 
 

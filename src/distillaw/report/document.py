@@ -305,14 +305,7 @@ def walk_table(found: Sequence[Walk]) -> Table:
         fits = [None] * 6
         if fit is not None:
             slope, power = (fit.b, fit.b_se), (fit.p, fit.p_se)
-            fits = [
-                fit.points,
-                slope,
-                fit.log_r2,
-                power,
-                fit.power_r2,
-                "log t" if fit.better == "log" else "power",
-            ]
+            fits = [fit.points, slope, fit.log_r2, power, fit.power_r2, "log t" if fit.better == "log" else "power"]
         rows.append([walk.run.run_id, teacher, walk.distances[-1], walk.constant, *fits, walk.noise])
     return Table(columns, rows)
 

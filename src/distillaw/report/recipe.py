@@ -103,10 +103,7 @@ def _verdict(stages: Mapping[str, Any]) -> list[str]:
         if (start := best["start_loss"]) is not None and start > teacher:
             back = (start - best["loss"]) / (start - teacher)
             read += f"; {start:.3f} right after the cut, so {back:.0%} of what the cut lost came back"
-        found += [
-            f"{read}.",
-            *(f"The teacher's worth: {said}" for said in pair_sentences(stages["distil"])[:1]),
-        ]
+        found += [f"{read}.", *(f"The teacher's worth: {said}" for said in pair_sentences(stages["distil"])[:1])]
     if "upcycle" in stages:
         run = stages["upcycle"]["run"]
         found.append(

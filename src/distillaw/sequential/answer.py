@@ -177,10 +177,7 @@ def snippet(stage: Stage) -> str:
 def _cells_of(stage: Stage) -> DesignSpec:
     """A stage as an entry of [[cells]]; seeds that were run before are not run again."""
     return DesignSpec(
-        params=stage.labels,
-        tokens=stage.tokens,
-        teachers=(NO_TEACHER, *stage.candidates),
-        seeds=max(stage.seeds) + 1,
+        params=stage.labels, tokens=stage.tokens, teachers=(NO_TEACHER, *stage.candidates), seeds=max(stage.seeds) + 1
     )
 
 

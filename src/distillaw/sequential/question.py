@@ -179,11 +179,7 @@ def _sizes(spec: StudySpec, target: Size, students: Sequence[Run], vocab: int) -
 
 
 def _teachers(
-    spec: StudySpec,
-    record: StudyRecord | None,
-    students: Sequence[Run],
-    losses: Mapping[str, float],
-    vocab: int,
+    spec: StudySpec, record: StudyRecord | None, students: Sequence[Run], losses: Mapping[str, float], vocab: int
 ) -> tuple[list[Candidate], dict[str, str], tuple[str, ...]]:
     """Candidates, {their run or folder: label}, and those whose losses are guesses."""
     unknown = sorted(set(losses) - set(spec.teacher_labels()))
@@ -294,10 +290,7 @@ def setup_of_table(rows: Observations, asked: Asked) -> Setup:
     """
     if asked.params is None or asked.tokens is None:
         raise ConfigError("name the student in question: --student 7B --tokens 1T")
-    params, tokens = (
-        parse_count(asked.params, name="--student"),
-        parse_count(asked.tokens, name="--tokens"),
-    )
+    params, tokens = (parse_count(asked.params, name="--student"), parse_count(asked.tokens, name="--tokens"))
     distilled = np.isfinite(rows.teacher_loss)
     pairs = zip(rows.teacher_loss[distilled], np.nan_to_num(rows.teacher_params[distilled]), strict=True)
     known = sorted({(float(loss), float(size)) for loss, size in pairs})

@@ -18,16 +18,7 @@ import numpy as np
 
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop
-from distillaw.settling.question import (
-    NONE,
-    Made,
-    PilotQuestion,
-    PilotRun,
-    Stage,
-    extra_flops,
-    stage_flops,
-    wanted_by,
-)
+from distillaw.settling.question import NONE, Made, PilotQuestion, PilotRun, Stage, extra_flops, stage_flops, wanted_by
 from distillaw.settling.standing import Standing, standing, target_points
 
 RUNGS = 4

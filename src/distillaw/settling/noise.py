@@ -59,12 +59,7 @@ class PilotPoints:
 
     @classmethod
     def at(
-        cls,
-        params: ArrayLike,
-        tokens: ArrayLike,
-        arm: ArrayLike,
-        seed: ArrayLike = 0,
-        rate: ArrayLike | None = None,
+        cls, params: ArrayLike, tokens: ArrayLike, arm: ArrayLike, seed: ArrayLike = 0, rate: ArrayLike | None = None
     ) -> "PilotPoints":
         """Runs of N parameters on D tokens; one number stands for all. Without rates no two budgets share a trunk."""
         rate = tokens if rate is None else rate

@@ -267,9 +267,7 @@ def _at_batch(trunk: TrunkSpec, batch: int, spec: BranchSpec) -> TrunkSpec:
         trunk,
         batch_tokens=batch,
         recipe=replace(
-            recipe,
-            reference_batch_tokens=recipe.reference_batch_tokens or trunk.batch_tokens,
-            **spec.rules,
+            recipe, reference_batch_tokens=recipe.reference_batch_tokens or trunk.batch_tokens, **spec.rules
         ),
     )
 
