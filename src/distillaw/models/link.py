@@ -57,6 +57,8 @@ class Link:
     teachers: int
     waited: float = 0.0
     """Seconds in which this student had nothing to do but wait for its teacher."""
+    holds: bool = True
+    """Whether nobody at the other end has been missed."""
     _asked: list[Asked] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -130,18 +132,16 @@ class Link:
         began, done = time.perf_counter(), self._asked.index(asked) + 1
         for each in self._asked[:done]:
             for work in each.works:
-                work.wait()
+                self._wait(work)
             each.works.clear()
         self.waited += time.perf_counter() - began
         self._asked[:done] = [each for each in self._asked[:done] if each.teacher != asked.teacher]
         return asked.parts[0] if len(asked.parts) == 1 else torch.cat(asked.parts)
 
     def end(self) -> None:
-        """Let the teachers go, if they are still there."""
+        """Let the teachers go, if they are still there; what they were asked for besides is not waited for."""
         with contextlib.suppress(RuntimeError):
-            if self._asked:
-                self.take(self._asked[-1])
-            for partner in self.partners:
+            for partner in self.partners if self.holds else []:
                 self._send(torch.tensor([_Wish.END, 0, 0, 0]), partner, _REQUEST)
 
     def serve(self, load: Callable[..., tuple[Callable[[torch.Tensor], torch.Tensor], dict[str, object]]]) -> None:
@@ -185,8 +185,13 @@ class Link:
                 sending[student] = (self.group.send([hidden], student, _ANSWER), hidden)
 
     def _send(self, tensor: torch.Tensor, partner: int, tag: int) -> None:
-        self.group.send([tensor], partner, tag).wait()
+        self._wait(self.group.send([tensor], partner, tag))
 
     def _received(self, tensor: torch.Tensor, partner: int, tag: int = _ANSWER) -> torch.Tensor:
-        self.group.recv([tensor], partner, tag).wait()
+        self._wait(self.group.recv([tensor], partner, tag))
         return tensor
+
+    def _wait(self, work: distributed.Work) -> None:
+        self.holds = False  # once a process is lost, what is under way may never end: nobody waits for it again
+        work.wait()
+        self.holds = True
