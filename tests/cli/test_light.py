@@ -37,6 +37,7 @@ dl.published('busbridge2025').supervised(params=1e9, tokens=1e10)
 v = dl.plan(money=3000, max_params='3B', teachers=['pythia-6.9b'], students_served=3); v._repr_html_(); v.to_json()
 """.splitlines()
 MAY = {
+    "map gain --size 4": {"scipy"},  # its lines are splines
     "page --out planner.html": {"scipy"},
     "study show tiny.toml": {"distillaw.sweep.scheduler"},  # ours, and no other verb's before it trains
     "worlds show tiny --documents 2": {"scipy"},

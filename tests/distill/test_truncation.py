@@ -110,10 +110,10 @@ def test_stored_truncations_renormalised_give_the_same_loss(scheme, cut):
     """The ids are those that a store keeps; its weights over their mass are these targets (float32)."""
     student, teacher = _logits(2, 6, seed=5).float(), _logits(2, 6, seed=6).float()
     rows = estimate(teacher.flatten(0, 1), torch.zeros(12, dtype=torch.int64), torch.zeros(12).double(), scheme)
-    kept = rows.ids < VOCAB
-    weights = ((-rows.nats).exp() * kept) / rows.mass[:, None]
+    kept = rows["ids"] < VOCAB
+    weights = ((-rows["nats"]).exp() * kept) / rows["mass"][:, None]
     stored = SparseTargets(
-        ids=torch.where(kept, rows.ids, 0).view(2, 6, -1),
+        ids=torch.where(kept, rows["ids"], 0).view(2, 6, -1),
         weights=weights.view(2, 6, -1),
         residual=None,
         entropy=-torch.xlogy(weights, weights).sum(-1).view(2, 6),
@@ -121,7 +121,7 @@ def test_stored_truncations_renormalised_give_the_same_loss(scheme, cut):
     )
     truncated = truncate_(teacher.flatten(0, 1) / scheme.temperature, *cut).softmax(-1)
     assert [row.nonzero().squeeze(1).tolist() for row in truncated] == [
-        sorted(row[row < VOCAB].tolist()) for row in rows.ids
+        sorted(row[row < VOCAB].tolist()) for row in rows["ids"]
     ]
     eye, losses = torch.eye(VOCAB), []
     for signal in ({"targets": stored}, {"teacher_logits": teacher, "top_k": cut[0], "top_p": cut[1]}):

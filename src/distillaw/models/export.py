@@ -107,7 +107,7 @@ def made_before(out: Path, name: str, identity: str) -> dict[str, object] | None
 
 
 def model_card(result: Mapping[str, Any], spec: Mapping[str, Any], manifest: Mapping[str, Any], command: str) -> str:
-    """The README.md of a trained model: card.md, filled in from the record of the run.
+    """The README.md of a trained model: card.txt, filled in from the record of the run.
 
     Args:
         result: result.json.
@@ -151,7 +151,7 @@ def model_card(result: Mapping[str, Any], spec: Mapping[str, Any], manifest: Map
         "training": Table([text(""), text("")], training).markdown(),
         "speaks": " or speaks through the teacher" if teacher else "",
     }
-    return Path(__file__).with_name("card.md").read_text(encoding="utf-8").format_map(words)
+    return Path(__file__).with_name("card.txt").read_text(encoding="utf-8").format_map(words)
 
 
 def _front_matter(result: Mapping[str, Any], corpus: str) -> str:

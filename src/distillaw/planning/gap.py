@@ -80,8 +80,9 @@ class GapQuestion:
         units = {"student_params": "parameters", "student_tokens": "tokens", "teacher_tokens": "tokens"}
         for what, unit in (units | {"teacher_loss": "nats/token"}).items():
             check_plausible(what, getattr(self, what), unit)
-        log_positive("student_params", self.student_params), log_positive("student_tokens", self.student_tokens)
         check_trained(self.student_params, self.student_tokens)
+        log_positive("student_params", self.student_params)
+        log_positive("student_tokens", self.student_tokens)
         if (self.teacher_tokens is None) == (self.teacher_tokens_per_param is None):
             raise ConfigError("give either the teachers' tokens or their tokens per parameter, not both and not none")
         check_trained(self.student_params, self.tokens_of(self.student_params), who="teacher")
