@@ -164,7 +164,7 @@ class TestDerivation:
         at = {"student_params": 1e9, "student_tokens": 2e10}
         losses = np.linspace(1.5, 2.8, 14)
         rows = balance(ensemble, **at, teacher_loss=losses)
-        np.testing.assert_allclose(rows.slope, slope(lambda loss: law(**at, teacher_loss=loss), losses), atol=1e-8)
+        np.testing.assert_allclose(rows.slope, slope(lambda loss: law(**at, teacher_loss=loss), losses), atol=1e-9)
         np.testing.assert_allclose(rows.factor, law.break_factor(rows.ratio), rtol=1e-9)
         np.testing.assert_allclose(rows.student_loss, law(**at, teacher_loss=losses), rtol=1e-12)
 
