@@ -303,7 +303,7 @@ def _known(rows: Sequence[Row], without: str = "") -> dict[str, np.ndarray]:
         "cuts": np.array([row.is_cut for row in rows]),
         "compute": np.array([row.at_equal_compute for row in rows]),
         "score": np.array([row.is_score for row in rows]),
-        "soft": np.array([row.recipe.softened * row.recipe.held for row in rows]),
+        "soft": np.array([row.recipe.kept for row in rows]),
         "noise": np.array([row.noise for row in rows]),
         "cut": np.array([row.truncation for row in rows]),
         "repeated": np.array([row.is_repeated for row in rows]),

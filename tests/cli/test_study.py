@@ -174,6 +174,20 @@ def test_bad_studies_fail_with_one_clear_line_and_the_right_code(tmp_path, edit,
     assert not list((tmp_path / "out").glob("runs/*/result.json"))
 
 
+@pytest.mark.parametrize(
+    ("processes", "settings", "words"),
+    [
+        (3, (), "a batch of 4 sequences cannot be shared evenly"),
+        (2, ("--set", "tuning.batch=true"), "a batch of 1 sequences, which the search of the batch may try for 4"),
+    ],
+)
+def test_a_batch_that_processes_cannot_share_is_refused_before_it_is_priced(tmp_path, processes, settings, words):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    four = ("--set", "batch_tokens=128", "--set", "training.context=32")
+    asked = ("--dry-run", "--processes", f"{processes}", *four, *settings)
+    assert words in _call("study", "run", tmp_path / "tiny.toml", *asked, code=2).stderr
+
+
 def test_unknown_commands_are_wrong_usage():
     assert _call("stduy").returncode == 2
     assert _call("study", "show").returncode == 2

@@ -181,7 +181,7 @@ def test_what_several_processes_cannot_run_is_one_clear_line_too(file, tmp_path)
     several = ["--processes", "2", "--teacher-processes", "1"]
     called = subprocess.run(_command(ALONE, file, tmp_path, *several), capture_output=True, text=True, check=False)
     assert called.returncode == 2
-    assert called.stderr == "distillaw: --teacher-processes 1: the run has no teacher that could be there\n"
+    assert called.stderr == "distillaw: --teacher-processes 1: the run has no model for a teacher that could be there\n"
 
 
 def test_checkpoint_seconds_must_be_a_number(file, tmp_path, monkeypatch):

@@ -52,6 +52,14 @@ def test_a_break_of_unicode_in_a_text_does_not_break_a_log(tmp_path):
     assert read_json_lines(tmp_path / "log.jsonl") == [*rows, rows[1]]
 
 
+@pytest.mark.parametrize("torn", ['{"step": 2, "lo', "null"])
+def test_a_torn_row_ends_what_counts_and_not_what_people_read(tmp_path, torn):
+    file = tmp_path / "log.jsonl"
+    file.write_text(f'{{"step": 1}}\n{torn}\n{{"step": 3}}\n')
+    assert read_json_lines(file) == [{"step": 1}]
+    assert read_json_lines(file, past_torn=True) == [{"step": 1}, {"step": 3}]
+
+
 @pytest.mark.parametrize(
     "read",
     [

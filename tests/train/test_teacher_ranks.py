@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from distillaw.errors import ConfigError, RunError, VocabularyError
 from distillaw.models.source import fingerprint, locate
+from distillaw.runs.execution import Execution
 
 
 @pytest.fixture
@@ -88,6 +89,7 @@ def test_what_its_process_cannot_load_the_student_says(fresh_study, taught, tmp_
         _train(fresh_study("other"), spec, 2, teachers=1)
 
 
-def test_numbers_that_do_not_divide_are_refused(fresh_study, taught):
-    with pytest.raises(ConfigError, match="3 processes of the student and 2 of the teacher"):
-        _train(fresh_study("uneven"), taught, 5, teachers=2)
+@pytest.mark.parametrize(("teachers", "message"), [(2, "must divide"), (5, "is left"), (-1, "0 or more")])
+def test_numbers_that_do_not_share_are_refused(teachers, message):
+    with pytest.raises(ConfigError, match=rf"--teacher-processes {teachers} of 5.*{message}"):
+        Execution(processes=5, teacher_processes=teachers).check()

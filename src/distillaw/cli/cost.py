@@ -171,7 +171,7 @@ def _student(options: ModelOptions, *, has_sized_teacher: bool) -> CountedModel:
             "or --layers --width --ffn --heads (with --vocab --context)"
         )
     _refuse_unused(options, way, "--", passed_on=has_sized_teacher)
-    counted = _counted(options, way, "--", context=options.context, vocab=PAPER_VOCAB)
+    counted = _counted(options, "--", context=options.context, vocab=PAPER_VOCAB)
     if way == "config" and options.context is None:
         longest = as_architecture(counted.shape).context
         note = f"{longest} tokens is the longest the config allows; training usually takes fewer: --context"
@@ -202,7 +202,7 @@ def _teacher(name: str | None, model: ModelOptions, like: ModelOptions, student:
     if way == "params":
         kept = {name: getattr(like, name) for name in (*FAMILY_DEFAULTS, "tied")}
         model = replace(model, **{name: value for name, value in kept.items() if getattr(model, name) is None})
-    return _counted(model, way, "--teacher-", context=arch.context, vocab=arch.vocab)
+    return _counted(model, "--teacher-", context=arch.context, vocab=arch.vocab)
 
 
 def _description(options: ModelOptions, prefix: str) -> str | None:
@@ -220,7 +220,7 @@ def _description(options: ModelOptions, prefix: str) -> str | None:
     return ways[0] if ways else None
 
 
-def _counted(options: ModelOptions, way: str, prefix: str, *, context: int | None, vocab: int) -> CountedModel:
+def _counted(options: ModelOptions, prefix: str, *, context: int | None, vocab: int) -> CountedModel:
     """The counts of one model, from one description; `context` and `vocab` where it does not say."""
     if options.params is not None:
         family = FAMILY_DEFAULTS | typed_of(options, FAMILY_DEFAULTS)

@@ -270,13 +270,16 @@ _SHOWN: dict[str, Callable[[float], str]] = {
     "student_loss": "{:z.3f}".format,
     "gain": "{:+z.3f}".format,
 }
-"""How the layers are written, in the order in which they are printed."""
-_LEFT_OUT = {
-    "gain": set(_SHOWN) - {"gain"},
-    "teacher": {"student_share", "logits_share", "teacher_share", "student_tokens", "student_loss"},
-    "allocation": {"teacher_loss"},
+"""How the layers are written."""
+_LAYERS = {
+    "gain": ("gain",),
+    "teacher": ("teacher_loss", "teacher_params", "teacher_tokens", "gain"),
+    "allocation": (
+        *("student_share", "logits_share", "teacher_share", "teacher_params", "teacher_tokens"),
+        *("student_tokens", "student_loss", "gain"),
+    ),
 }
-"""Kind -> layers that are not printed."""
+"""Kind -> layers that are printed, in order."""
 
 
 def _print(found: "GridMap", *, most: int | None) -> None:
@@ -286,7 +289,7 @@ def _print(found: "GridMap", *, most: int | None) -> None:
     print(f"{found.title}\nlaws: {', '.join(laws)}")
     if "scenario" in found.meta:
         print(f"scenario: {found.meta['scenario']}")
-    names = [name for name in _SHOWN if name not in _LEFT_OUT[found.kind]]
+    names = _LAYERS[found.kind]
     if found.y is None:
         print()
         print_table(_listed(found, names, _some(found.shape[0], most or _LINES)))

@@ -62,24 +62,30 @@ def run(
         dry_run: print what `distillaw study show` prints, and what of it is left to train; train and write nothing.
     """
     place, count = _choose_place(executor, workers, cluster or WorkerOptions())
+    from distillaw.sweep.checks import load_study
+
+    processes = cluster.processes if cluster else 1
     if dry_run:
+        if processes > 1:
+            _check_shares(load_study(study, corpus=corpus, settings=settings), processes)
         preview(study, corpus=corpus, settings=settings, workers=count, output=output, out=out)
         output.suggest(same_command(without="--dry-run"))
         return 0
-    from distillaw.sweep.checks import load_study
     from distillaw.sweep.study import cost_left, require_trainable, run_study
 
     require_trainable()
     spec = load_study(study, corpus=corpus, settings=settings)
     folder = out or Path("out") / spec.name
     _check_places(spec, folder)
-    _check_shares(spec, cluster.processes if cluster else 1)
+    _check_shares(spec, processes)
     cost = cost_left(spec, folder)
     done = len(list(folder.glob("runs/*/result.json")))
     so_far = f"; {plural(done, 'run')} done" if done else ""
+    on = f"about {format_seconds(cost.wall_seconds(count))} on {plural(count, 'core')}"
+    if processes > 1:  # what several save together has no model
+        on = f"at most {format_seconds(cost.wall_seconds(count))} on {plural(count, 'worker')} of {processes} processes"
     output.say(
-        f"{spec.name}: {plural(cost.num_runs, 'run')} to train, {format_flop(cost.flops)}, about "
-        f"{format_seconds(cost.wall_seconds(count))} on {plural(count, 'core')}"
+        f"{spec.name}: {plural(cost.num_runs, 'run')} to train, {format_flop(cost.flops)}, {on}"
         f"{so_far}; folder {folder}"
     )
     for line in (*spec.left_uncut(), *_notes(spec, settings)):
@@ -109,13 +115,18 @@ def _check_places(spec: "StudySpec", folder: Path) -> None:
 
 
 def _check_shares(spec: "StudySpec", processes: int) -> None:
-    """Refuse a batch that the processes of a worker cannot share evenly."""
+    """Refuse a batch that the processes of a worker cannot share evenly, also one that their search may try."""
     sequences = spec.batch_tokens // spec.training.context
-    if sequences % processes:
-        raise ConfigError(
-            f"--processes {processes}: a batch of {sequences} sequences (batch_tokens {spec.batch_tokens:,}, context "
-            f"{spec.training.context}) cannot be shared evenly. Choose batch_tokens as a multiple, or other processes"
-        )
+    halvings = 1 + spec.tuning.rounds if spec.tuning.enabled and spec.tuning.batch else 0
+    for batch in (sequences >> k for k in range(halvings + 1) if sequences >> k):
+        if batch % processes:
+            tried = "" if batch == sequences else f", which the search of the batch may try for {sequences},"
+            more = "" if batch == sequences else ", or --set tuning.batch=false"
+            raise ConfigError(
+                f"--processes {processes}: a batch of {batch} sequences{tried} cannot be shared evenly (batch_tokens "
+                f"{spec.batch_tokens:,}, context {spec.training.context}). Choose other processes or a batch whose "
+                f"sequences they divide{more}"
+            )
 
 
 def _seconds_left(folder: Path) -> float | None:
@@ -158,6 +169,10 @@ def _choose_place(
     if executor == "ray":
         options.for_ray()
         return lambda study: RayExecutor(study, workers, options), workers or count_workers(0)
+    from distillaw.sweep.executor import cuda_devices
+
+    if 0 < (devices := len(cuda_devices())) < options.processes:
+        raise ConfigError(f"--processes {options.processes}: each takes a GPU of its own; this machine has {devices}")
     count = (workers and count_workers(workers)) or max(1, count_workers(0) // options.processes)
     return lambda study: LocalExecutor(study, count, options.execution), count
 

@@ -22,7 +22,7 @@ from distillaw.fitting.diagnostics import behaviours
 from distillaw.fitting.observations import Embedding, Observations, observe, split_by_teacher, taught_arms
 from distillaw.fitting.problem import FORMS, check_family
 from distillaw.fitting.pruned import box_of_cuts, curve_behind, fit_cuts, read_cuts
-from distillaw.fitting.result import FitResult, Verdict
+from distillaw.fitting.result import FitResult, Judgement
 from distillaw.fitting.solve import Request, Supervised, check_numbers, fit_students, fit_supervised, refused_result
 from distillaw.laws.distillation import StudentLaw
 from distillaw.laws.supervised import SupervisedLaw
@@ -124,7 +124,7 @@ def fit(
         raise ConfigError(
             f"table: got a {type(table).__name__}; give columns of equal length (a dict, a DataFrame) or a path"
         )
-    if vocab is None and (width or teacher_width):
+    if vocab is None and (width or teacher_width or {"width", "teacher_width"} & (columns or {}).keys()):
         raise ConfigError("width: it only serves to convert total parameters; add --vocab V")
     widths = {name: column for name, column in (("width", width), ("teacher_width", teacher_width)) if column}
     embedding = None if vocab is None else Embedding(vocab=vocab, matrices=matrices)
@@ -253,7 +253,7 @@ def _fit_pruned(
     if law is None:
         behind = _fit_family(fresh, None, replace(request, family="distillation-kappa", check=False))
         if not behind.is_usable:
-            verdict = Verdict(
+            verdict = Judgement(
                 behind.status,
                 f"The random starts of this table carry no law of their own ({behind.remedy} Or give one whose "
                 "slope in tokens holds here: --supervised LAW.)",

@@ -25,7 +25,7 @@ from distillaw.errors import DataError
 from distillaw.fitting.curve import FittedCurve
 from distillaw.fitting.observations import Observations
 from distillaw.fitting.optimum import STEP, Cell, Profiles, measure, shape
-from distillaw.fitting.result import FitResult, FitStatus, Verdict
+from distillaw.fitting.result import FitResult, FitStatus, Judgement
 from distillaw.fitting.solve import Request, refused_result
 from distillaw.fitting.uncertainty import Calibration
 from distillaw.laws.base import Array, Box
@@ -181,7 +181,7 @@ def _fit_budget(rows: Observations, request: Request, budget: Mapping[str, objec
     box = Box.of({"student_params": (min(shown), max(shown)), "student_tokens" if unit == "tokens" else unit: about})
 
     def refused(status: FitStatus, why: str) -> FitResult:
-        found = refused_result(rows, request, Verdict(status, why))
+        found = refused_result(rows, request, Judgement(status, why))
         return replace(found, details=details, fitted_range=box)
 
     if profiles is not None and not is_measured:

@@ -1,6 +1,6 @@
 """Reading a table's columns: which column is what, in which unit, and numbers that name a bad cell.
 
-No rows are chosen here and nothing is grouped (`problem.py`).
+No rows are chosen here and nothing is grouped (`observations.py`).
 """
 
 from collections.abc import Mapping
@@ -104,8 +104,8 @@ def read_numbers(name: str, column: str | None, table: Mapping[str, NDArray], in
                 float(v if v is not None else "nan")
             except (TypeError, ValueError):
                 raise DataError(
-                    f"{_place(name, column, i)} is {v!r}, which is not a number; write plain numbers such as 140000000 "
-                    f"or 1.4e8, and correct or remove that row"
+                    f"{_place(name, column, i)} is {str(v)!r}, which is not a number; write plain numbers such as "
+                    f"140000000 or 1.4e8, and correct or remove that row"
                 ) from None
         raise
     with np.errstate(invalid="ignore"):

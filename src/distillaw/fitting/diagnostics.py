@@ -16,7 +16,7 @@ from distillaw.fitting.estimate import Estimate
 from distillaw.fitting.newton import minimise
 from distillaw.fitting.observations import Observations
 from distillaw.fitting.problem import Problem
-from distillaw.fitting.result import FitStatus, Verdict
+from distillaw.fitting.result import FitStatus, Judgement
 from distillaw.laws.base import Array
 from distillaw.laws.distillation import ReducedDistillationLaw, StudentLaw
 
@@ -28,7 +28,7 @@ DISAGREEMENT = 1e-6
 
 def check_estimate(
     problem: Problem, fitted: Estimate, *, condition: float, disagreement: float | None, open_ended: Sequence[str] = ()
-) -> Verdict:
+) -> Judgement:
     """The status of an estimate; `open_ended` names coefficients whose profile has an open end."""
     model, theta = problem.model, fitted.theta
     edge = [
@@ -50,7 +50,7 @@ def check_estimate(
         why = f"The optimum is not certain ({size}): a flat valley. "
     else:
         status = FitStatus.CONVERGED
-    return Verdict(status, why + status.value)
+    return Judgement(status, why + status.value)
 
 
 def _held_by_prior(problem: Problem, fitted: Estimate) -> list[str]:

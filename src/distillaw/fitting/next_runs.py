@@ -45,7 +45,7 @@ def next_runs(
     unit: str | None = None,
     params_convention: str | None = None,
     bootstrap: int = 400,
-    level: float = 0.9,
+    level: float | None = None,
     most: int = 40,
 ) -> Design:
     """The runs that shrink a target's uncertainty most per FLOP, and what each budget is expected to buy.
@@ -67,13 +67,14 @@ def next_runs(
         unit: of the losses.
         params_convention: of the params column and of the target.
         bootstrap: replicates of the fit.
-        level: coverage of the interval.
+        level: coverage of the interval; None: that of the fitted law, 0.9 where there is none.
         most: runs proposed at most.
 
     Raises:
         FitError: the runs carry no law, and no guess was given.
         ConfigError: the question is incomplete, or the budget buys nothing.
-        DataError: the table cannot be used.
+        DataError: the table cannot be used, or a law's file is not there.
+        UnitError: the law counts other parameters than the question.
     """
     guessed = None if guess is None else load_law(guess)
     if isinstance(guessed, FitResult):
@@ -93,7 +94,7 @@ def next_runs(
         with naming(source):
             rows = observe(table, where=where, **options)
         family = family or ("distillation-reduced" if taught else "supervised")
-        law = fit(table, family=family, bootstrap=bootstrap, level=level, where=where, **options)
+        law = fit(table, family=family, bootstrap=bootstrap, level=level or 0.9, where=where, **options)
         if not law.is_usable and guessed is None:
             raise FitError(
                 f"next runs: {law.family} is {law.status.name}. {law.remedy} To design from a published law and the "
@@ -120,7 +121,7 @@ def next_runs(
         candidates=candidates,
         budget=budget,
         against=against,
-        level=level,
+        level=level or (0.9 if law is None else law.level),
         most=most,
         basis=basis,
     )

@@ -443,7 +443,10 @@ def _to_non_embedding(
         )
 
     def left(width: str, name: str, index: NDArray) -> Array:
-        widths = read_numbers(width, found[width], table, rows.row[index], needed=True)
+        try:
+            widths = read_numbers(width, found[width], table, rows.row[index], needed=True)
+        except DataError as error:
+            raise DataError(f"{error}. The width of every model is needed to convert its parameters") from None
         total = getattr(rows, name)[index]
         rest = total - embedding.matrices * embedding.vocab * widths
         if (rest <= 0).any():

@@ -20,7 +20,7 @@ from distillaw.fitting.curve import FittedCurve, student_curve, supervised_curve
 from distillaw.fitting.estimate import FIRST, FLOOR, MATCHED, robust_scale
 from distillaw.fitting.newton import huber_sum
 from distillaw.fitting.observations import Observations
-from distillaw.fitting.result import FitResult, FitStatus, Verdict
+from distillaw.fitting.result import FitResult, FitStatus, Judgement
 from distillaw.fitting.solve import SPARE_RUNS, Request, refused_result
 from distillaw.laws.base import Array, Box
 from distillaw.laws.published import PublishedLaw
@@ -189,7 +189,7 @@ def fit_cuts(cuts: Cuts, behind: FittedCurve, request: Request) -> FitResult:
     least = len(START) + SPARE_RUNS
     box = box_of_cuts(cuts)
     if rows.ngroups < least:
-        few = Verdict(
+        few = Judgement(
             FitStatus.TOO_FEW_RUNS,
             f"{rows.ngroups} independent runs begin as cuts, and {least} are needed. Add students, sources or seeds.",
         )
@@ -243,10 +243,10 @@ def _replicates(fit: _Fit, theta: Array, noise: float, request: Request) -> tupl
     return found, behind
 
 
-def _verdict(theta: Array, replicates: Array, cuts: Cuts) -> Verdict:
+def _verdict(theta: Array, replicates: Array, cuts: Cuts) -> Judgement:
     at_end = (theta < LOWER + 0.01) | (theta > UPPER - 0.01)
     if at_end.any():
-        return Verdict(
+        return Judgement(
             FitStatus.AT_BOUND,
             f"{NAMES[int(at_end.argmax())]} is at its bound: the cuts are worth nothing, or more than these "
             "runs can tell; add smaller budgets, where starts differ.",
@@ -256,12 +256,12 @@ def _verdict(theta: Array, replicates: Array, cuts: Cuts) -> Verdict:
     ahead = replicates[:, column] + replicates[:, 2:] * kept if len(replicates) else np.zeros((1, 1))
     wide = float(np.ptp(np.percentile(ahead, [5, 95], axis=0), axis=0).max()) / 2
     if wide > DECADE:
-        return Verdict(
+        return Judgement(
             FitStatus.WEAKLY_IDENTIFIED,
             f"The head start is known to a factor {np.exp(wide):.2g} either way; add runs of fewer tokens, "
             "where starts differ most, and random starts of the same cells.",
         )
-    return Verdict(FitStatus.CONVERGED, "The runs tell the head start and how it falls with the cut.")
+    return Judgement(FitStatus.CONVERGED, "The runs tell the head start and how it falls with the cut.")
 
 
 def _unseen(cuts: Cuts) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ class FitStatus(Enum):
         return self.name not in UNUSABLE
 
 
-class Verdict(NamedTuple):
+class Judgement(NamedTuple):
     """A status and what to do about it, with the values seen."""
 
     status: FitStatus

@@ -34,7 +34,7 @@ from distillaw.fitting.problem import (
     specify_supervised,
     weak_prior,
 )
-from distillaw.fitting.result import FitResult, FitStatus, Verdict, convention_of
+from distillaw.fitting.result import FitResult, FitStatus, Judgement, convention_of
 from distillaw.fitting.second import disagreement
 from distillaw.fitting.uncertainty import FEW_LEVELS, Calibration, above_best, extent_of, num_levels
 from distillaw.laws.base import Array
@@ -77,7 +77,7 @@ ISOFLOP = 0.05
 """Spread of ln(6 N D) below which all runs count as one compute level."""
 
 
-def check_design(rows: Observations, *, num_params: int, needs_both: bool) -> Verdict | None:
+def check_design(rows: Observations, *, num_params: int, needs_both: bool) -> Judgement | None:
     """None if a curve may be drawn through these rows, otherwise why not.
 
     Args:
@@ -89,7 +89,7 @@ def check_design(rows: Observations, *, num_params: int, needs_both: bool) -> Ve
     missing = num_params + SPARE_RUNS - ngroups
     if missing > 0:
         what = f"{plural(len(rows), 'row')} in {ngroups} independent runs" if rows.grouped else plural(ngroups, "run")
-        return Verdict(
+        return Judgement(
             FitStatus.TOO_FEW_RUNS,
             f"Only {what} for {num_params} parameters; at least {num_params + SPARE_RUNS} independent runs are "
             f"needed. Add {plural(missing, 'run')} at new sizes and token counts, or fit a law with "
@@ -98,7 +98,7 @@ def check_design(rows: Observations, *, num_params: int, needs_both: bool) -> Ve
     spread = float(np.ptp(np.log(rows.compute)))
     if needs_both and spread < ISOFLOP and np.ptp(np.log(rows.params)) > spread:
         level, percent = float(np.median(rows.compute)), 100 * max(float(np.expm1(spread)), 1e-3)
-        return Verdict(
+        return Judgement(
             FitStatus.ONE_COMPUTE_LEVEL,
             f"All {len(rows)} runs lie on one isoFLOP curve (6 N D within {percent:.1g} % of {level:.2g}); "
             f"alpha and beta cannot be separated. Add runs at a second budget, e.g. {3 * level:.2g}.",
@@ -224,7 +224,7 @@ def solve(
     problem: Problem,
     rows: Observations,
     request: Request,
-    verdict: Verdict | None,
+    verdict: Judgement | None,
     *,
     log_supervised: Array | None = None,
     plain: Observations | None = None,
@@ -261,7 +261,7 @@ def solve(
     named = np.column_stack([extent[:, :4], together.teacher_params])
     seen = find_misfit(resid, extent=named, weight=problem.weight, group=problem.group)
     if seen is not None:
-        judged = Verdict(FitStatus.MISFIT, f"{seen.text[0].upper()}{seen.text[1:]}. {FitStatus.MISFIT.value}")
+        judged = Judgement(FitStatus.MISFIT, f"{seen.text[0].upper()}{seen.text[1:]}. {FitStatus.MISFIT.value}")
         checked |= {"misfit": seen._asdict()}
     rows = replace(rows, notes=(*rows.notes, *_remarks(extent, fitted.noise)))
     repeated = seed_noise(together)
@@ -316,7 +316,7 @@ def _calibration(
     return found, {"calibration_by_decade": table, "held_out_by_cut": by_cut(held)}
 
 
-def refused_result(rows: Observations, request: Request, verdict: Verdict) -> FitResult:
+def refused_result(rows: Observations, request: Request, verdict: Judgement) -> FitResult:
     """A result that says why there is no curve."""
     return FitResult(
         family=request.family,

@@ -28,6 +28,7 @@ from distillaw.instruct.generate import about_answers
 from distillaw.instruct.prepare import Example, MaskedPair, PairSides, Sides, prepare_pairs, prepare_sides, read_pairs
 from distillaw.instruct.spec import DpoSpec, OnPolicySpec, SftSpec
 from distillaw.instruct.start import (
+    LEVEL,
     Say,
     TuneStart,
     Tuning,
@@ -140,10 +141,6 @@ def _labels(example: Example) -> list[int]:
 
 def _padded(rows: Sequence[Sequence[int]], width: int, value: int) -> torch.Tensor:
     return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=torch.long)
-
-
-LEVEL = 0.9
-"""Of intervals, as everywhere in reports of runs."""
 
 
 def preference_figures(policy: NDArray[np.float64], reference: NDArray[np.float64], *, beta: float) -> dict[str, Any]:

@@ -46,6 +46,8 @@ def keep_lines(path: Path, wanted: Callable[[dict[str, Any]], bool] = lambda row
     return rows
 
 
+LEVEL = 0.9
+"""Of intervals, as everywhere in reports of runs."""
 _COMPLETE = "complete.json"
 _OURS = {MARK, ".lock", ".lock.json", "spec.json", "status.json"}
 
@@ -422,7 +424,7 @@ def figures(found: DocumentScores) -> dict[str, float]:
 
 def change(after: DocumentScores, before: DocumentScores) -> dict[str, object]:
     """Difference of two scores of the same conversations, paired; of answers of their own too."""
-    found, level = ratio_difference(after, before), 0.9
+    found, level = ratio_difference(after, before), LEVEL
     told: dict[str, object] = {"mean": found.mean, "se": found.se, "interval": list(found.interval(level))}
     return told | {"level": level, "documents": found.documents}
 

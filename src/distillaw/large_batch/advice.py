@@ -545,7 +545,7 @@ def grow_batch(question: RegimeQuestion, batch: float, rate: ChosenSetting, hour
             "arXiv:2505.23971 measured a rise that levels off, not a power; measure yours: `distillaw branch`",
             "measured at 0.1M parameters, past the critical batch: the same loss in 40 % [38, 41] fewer steps for 15 % "
             "more tokens, distilled 33 % [25, 39] for 29 %; of as many steps a constant batch ends 0.011 nats lower "
-            "alone [-0.001, 0.023], 0.010 higher distilled [0.002, 0.018] (docs/regime.md)",
+            "alone [-0.001, 0.023], 0.010 higher distilled [0.002, 0.018] (90 %, three seeds; docs/regime.md)",
         ),
     )
 

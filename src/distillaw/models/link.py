@@ -19,7 +19,7 @@ from enum import IntEnum, auto
 import torch
 from torch import distributed
 
-from distillaw.errors import ConfigError, DistillawError
+from distillaw.errors import DistillawError
 
 _REQUEST, _ANSWER = 1, 2
 """Tags of what students send, and of what teachers send."""
@@ -56,19 +56,11 @@ class Link:
     students: int
     teachers: int
     waited: float = 0.0
-    """Seconds in which this student had nothing to do but wait for its teacher."""
+    """Seconds in which this student had nothing to do but wait for its teacher; for measurements."""
     holds: bool = True
     """Whether nobody at the other end has been missed."""
     _asked: list[Asked] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        few, many = sorted((self.students, self.teachers))
-        if few < 1 or many % few:
-            raise ConfigError(
-                f"{self.students} processes of the student and {self.teachers} of the teacher: at least one each, and "
-                "one number must divide the other, so that all have as much to do. Change --processes or "
-                "--teacher-processes"
-            )
+    _opened: dict[str, dict[str, object]] = field(default_factory=dict)
 
     @property
     def is_teacher(self) -> bool:
@@ -84,13 +76,19 @@ class Link:
             mine, theirs, first, own = self.teachers, self.students, 0, self.rank - self.students
         return [first + other for other in (range(own, theirs, mine) if theirs > mine else [own % theirs])]
 
-    def open(self, *arguments: object) -> dict[str, object]:
-        """Have a teacher loaded by these arguments; what is known of it.
+    def open(self, key: str, *arguments: object) -> dict[str, object]:
+        """Have a teacher loaded by these arguments, once; what is known of it.
+
+        Args:
+            key: says which it is: of all students the first to ask has it loaded.
+            arguments: as `serve`'s `load` takes them.
 
         Raises:
             DistillawError: what loading it raised there.
         """
-        wish = pickle.dumps(arguments)
+        if key in self._opened:
+            return self._opened[key]
+        wish = pickle.dumps((key, arguments))
         for partner in self.partners:
             self._send(torch.tensor([_Wish.OPEN, len(wish), 0, 0]), partner, _REQUEST)
             self._send(torch.frombuffer(bytearray(wish), dtype=torch.uint8), partner, _REQUEST)
@@ -100,7 +98,9 @@ class Link:
             answers.append(pickle.loads(bytes(self._received(torch.empty(length, dtype=torch.uint8), partner).numpy())))
         for answer in answers:
             if isinstance(answer, DistillawError):
+                answer.is_told = self.rank > 0
                 raise answer
+        self._opened[key] = answers[0]
         return answers[0]
 
     def ask(self, teacher: int, tokens_BT: torch.Tensor, width: int, dtype: torch.dtype) -> Asked:
@@ -154,7 +154,7 @@ class Link:
         """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        known: dict[bytes, bytes] = {}
+        known: dict[str, object] = {}
         readers: list[Callable[[torch.Tensor], torch.Tensor]] = []
         sending: dict[int, tuple[distributed.Work, torch.Tensor]] = {}
         left = set(self.partners)
@@ -166,15 +166,16 @@ class Link:
             if wish == _Wish.END:
                 left.discard(student)
             elif wish == _Wish.OPEN:
-                arguments = bytes(self._received(torch.empty(said[0], dtype=torch.uint8), student, _REQUEST).numpy())
-                if arguments not in known:
+                asked = self._received(torch.empty(said[0], dtype=torch.uint8), student, _REQUEST)
+                key, arguments = pickle.loads(asked.numpy().tobytes())
+                if key not in known:
                     try:
-                        reader, facts = load(*pickle.loads(arguments))
+                        reader, facts = load(*arguments)
                         readers.append(reader)
-                        known[arguments] = pickle.dumps({"number": len(readers) - 1, **facts})
+                        known[key] = {"number": len(readers) - 1, **facts}
                     except DistillawError as error:
-                        known[arguments] = pickle.dumps(error)
-                answer = torch.frombuffer(bytearray(known[arguments]), dtype=torch.uint8)
+                        known[key] = error
+                answer = torch.frombuffer(bytearray(pickle.dumps(known[key])), dtype=torch.uint8)
                 self._send(torch.tensor([len(answer)]), student, _ANSWER)
                 self._send(answer, student, _ANSWER)
             else:

@@ -267,6 +267,7 @@ def join_ranks(execution: Execution = HERE) -> Iterator[Ranks]:
     if not launched():
         yield Ranks(device=device)
         return
+    launch = {name: os.environ[name] for name in ("RANK", "WORLD_SIZE")}
     link = _join_group(device, execution.teacher_processes)
     try:
         yield Ranks(
@@ -287,10 +288,15 @@ def join_ranks(execution: Execution = HERE) -> Iterator[Ranks]:
         if link and not link.is_teacher:
             link.end()
         distributed.destroy_process_group()
+        os.environ |= launch
 
 
 PATIENCE = timedelta(hours=4)
 """Ranks wait while the first one scores and writes a run; a dead rank is torchrun's to notice."""
+
+
+IDLE = timedelta(days=365)
+"""A teacher waits as long as its students do something else; who is lost closes the connection."""
 
 
 def _join_group(device: torch.device, teachers: int) -> Link | None:
@@ -301,9 +307,8 @@ def _join_group(device: torch.device, teachers: int) -> Link | None:
         return None
     store, rank, world = next(rendezvous("env://", timeout=PATIENCE))
     students = world - teachers
-    link = Link(
-        distributed.ProcessGroupGloo(PrefixStore("link", store), rank, world, PATIENCE), rank, students, teachers
-    )
+    between = distributed.ProcessGroupGloo(PrefixStore("link", store), rank, world, IDLE)
+    link = Link(between, rank, students, teachers)
     own, size = (rank - students, teachers) if link.is_teacher else (rank, students)
     mine = PrefixStore("teachers" if link.is_teacher else "students", store)
     distributed.init_process_group(backend, store=mine, rank=own, world_size=size, timeout=PATIENCE)

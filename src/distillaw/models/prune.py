@@ -262,7 +262,7 @@ def prune_to(
     Args:
         out: folder of the student; made.
         text: calibration and held-out text, as `read_documents` takes it; without it only a uniform cut, unscored.
-        ranks: processes that share the calibration windows and the documents to score; the first one writes.
+        ranks: processes that share the windows, of calibration and to score; the first one writes.
 
     Raises:
         CacheError: no model there.

@@ -25,13 +25,14 @@ from distillaw.accounting.config import architecture_from_config
 from distillaw.accounting.flops import forward_flops
 from distillaw.data.shards import TokenStore
 from distillaw.data.synthetic import world_of
+from distillaw.data.tokenizer import tokenizer_hash
 from distillaw.distill.heads import LOWEST_LOGIT, Head
 from distillaw.errors import CacheError, ConfigError, DistillawWarning, VocabularyError
 from distillaw.models.fresh import count_parameters
 from distillaw.models.link import Link
 from distillaw.models.parallel import ALONE, CPU, Ranks
 from distillaw.models.source import ModelSource, check_config, fingerprint, loading, locate, tensors_in
-from distillaw.runs.files import check_model
+from distillaw.runs.files import check_model, content_hash
 from distillaw.worlds.oracle import Oracle, find_oracle, is_oracle, oracle_hash, parse_oracle
 
 if TYPE_CHECKING:
@@ -502,7 +503,8 @@ def serve_teachers(ranks: Ranks) -> None:
         facts = {key: getattr(teacher, key) for key in ("name", "vocab_size", "trimmed_rows", "fingerprint")}
         facts |= {"params": teacher.params, "total_params": teacher.total_params}
         facts |= {"flops": teacher.flops_per_token(context), "head": teacher.head.to(CPU)}
-        return lambda tokens: teacher.hidden(tokens.to(ranks.device)).cpu().contiguous(), facts
+        dtype = teacher.head.weight.dtype  # what students make room for
+        return lambda tokens: teacher.hidden(tokens.to(ranks.device)).to(CPU, dtype).contiguous(), facts
 
     ranks.link.serve(load)
 
@@ -532,9 +534,10 @@ def load_any_teacher(
     if not (isinstance(name, str) and is_oracle(name)):
         if ranks.link is None:
             return load_teacher(name, tokenizer, context=context, device=device, dtype=dtype, ranks=ranks)
-        facts = ranks.link.open(name, tokenizer, context, dtype)
-        head = facts.pop("head").to(ranks.device)
-        return ServedTeacher(link=ranks.link, device=ranks.device, head=head, **facts)
+        key = content_hash([str(name), tokenizer_hash(tokenizer), context, str(dtype)])
+        facts = ranks.link.open(key, name, tokenizer, context, dtype)
+        head = facts["head"].to(ranks.device)
+        return ServedTeacher(link=ranks.link, device=ranks.device, **facts | {"head": head})
     world, spec = world_of(store), parse_oracle(name)
     return OracleTeacher(
         name=name,

@@ -92,10 +92,8 @@ def answer(question: PlanQuestion, situation: Situation, record: StudyRecord | N
     )
     device, skill = device_of(question), told_skill(question.metric, question.score_at)
     verdict = replace(decide(situation, sources, with_flips=question.with_flips), device=device, skill=skill)
-    warnings, assumptions = (
-        [*verdict.warnings, *(verdict.points.warnings if verdict.points else ())],
-        [*verdict.assumptions],
-    )
+    warnings = [*verdict.warnings, *(verdict.points.warnings if verdict.points else ())]
+    assumptions = [*verdict.assumptions]
     if record is not None:  # what of the study could not be read, and what could be read but not verified
         warnings = [*record.problems, *kept_laws(record).problems, *warnings]
         if record.unverified:

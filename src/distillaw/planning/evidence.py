@@ -167,10 +167,14 @@ class Evidence:
         """True if it has numbers."""
         return self.posterior is not None
 
-    def number(self, key: str, usual: float = 0.0) -> float:
-        """A number of `details`; `usual` where there is none."""
+    def number(self, key: str, usual: float | None = None) -> float:
+        """A number of `details`; `usual` where there is none, or KeyError: nobody asks for one that must be there."""
         value = self.details.get(key)
-        return float(value) if isinstance(value, int | float) else usual
+        if isinstance(value, int | float):
+            return float(value)
+        if usual is None:
+            raise KeyError(key)
+        return usual
 
     @property
     def is_informative(self) -> bool:

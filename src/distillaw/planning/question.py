@@ -275,10 +275,10 @@ def situation_of(question: PlanQuestion, record: StudyRecord | None = None, *, m
     teachers = _teachers(q)
     if not (q.may_train_teacher or teachers or more_to_come or record is not None):
         raise ConfigError(say("no teacher left"))
+    if q.compute is not None and not q.device_hours is q.money is None:
+        raise ConfigError("give one budget: compute, device-hours or money")
     compute, how = _read(q.compute, "compute"), ""
     if q.device_hours is not None or q.money is not None:
-        if q.compute is not None:
-            raise ConfigError("give one budget: compute, device-hours or money")
         assert device is not None  # hours and money are of one
         compute, how = device.buys(device_hours=q.device_hours, money=q.money)
     scenario = q.scenario or "inference"

@@ -74,7 +74,7 @@ class Recipe:
             raise ConfigError(say("recipe weight", weight=self.weight))
         if not 0.1 <= self.temperature <= 20:
             raise ConfigError(say("recipe temperature", temperature=self.temperature))
-        if self.top_k is not None and (self.top_k < 1 or self.top_k != int(self.top_k)):
+        if self.top_k is not None and not (self.top_k >= 1 and float(self.top_k).is_integer()):
             raise ConfigError(say("recipe top k", count=self.top_k))
         if self.top_p is not None and not 0 < self.top_p < 1:
             raise ConfigError(say("recipe top p", mass=self.top_p))
@@ -136,11 +136,14 @@ class Recipe:
         by_mass = 0.0 if self.top_p is None else (1 - self.top_p) / MUCH_MASS
         return min(max(by_ids, by_mass, 0.0), 1.0)
 
+    @property
+    def kept(self) -> float:
+        """Share of a positive gain that temperature and schedule leave."""
+        return (SOFTENED if self.temperature > SOFT else 1.0) * (HELD if self.is_handed_over else 1.0)
+
     def gained(self, doubt: Learnt, vocab: int) -> float:
         """Share of a positive gain that weight, temperature, schedule and truncation leave."""
-        softened = SOFTENED if self.temperature > SOFT else 1.0
-        held = HELD if self.is_handed_over else 1.0
-        return self.weight * softened * held * (1 + self.truncation(vocab) * (doubt.truncated - 1))
+        return self.weight * self.kept * (1 + self.truncation(vocab) * (doubt.truncated - 1))
 
     def truncated_sd(self, doubt: Learnt, vocab: int) -> float:
         """Standard deviation, as a share of the loss, that cut targets add at the full weight."""

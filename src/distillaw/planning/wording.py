@@ -315,9 +315,9 @@ def _more_seeds(situation: Situation, headline: Evidence, answer: Call, record: 
     own, best = headline.pretrain, headline.best
     assert own is not None
     floor = MARGIN * own.loss.mean
-    documents, other = headline.number("document_se"), headline.number("other_doubt")
-    seeds = seeds_needed(gain, floor, fixed=math.hypot(documents, other), seed_sd=headline.number("seed_sd"))
-    have = int(headline.number("seeds_best"))
+    documents, other = headline.number("document_se", 0.0), headline.number("other_doubt", 0.0)
+    seeds = seeds_needed(gain, floor, fixed=math.hypot(documents, other), seed_sd=headline.number("seed_sd", 0.0))
+    have = int(headline.number("seeds_best", 0.0))
     teacher = best.teacher.called if best.teacher else ""
     cell = f"{situation.size} on {format_count(best.student_tokens)} tokens"
     if gain < floor:

@@ -122,7 +122,10 @@ def _verdict(stages: Mapping[str, Any]) -> list[str]:
     runs = [*arms, *(stages.get("instruct", {}).get(step, {}) for step in ("sft", "dpo", "onpolicy"))]
     flop = sum(row.get(f"{part}_flops") or 0 for row in runs for part in ("train", "generation", "teacher"))
     spent = format_seconds(sum(stage["seconds"] for stage in stages.values()))
-    return [*found, f"Cost: {spent} in all; {format_flop(flop)} of training, sampling and teacher."]
+    return [
+        *found,
+        f"Cost: {spent} in all; {format_flop(flop)} of the arms and the tuning: training, sampling, teacher.",
+    ]
 
 
 def _chat_verdict(row: Mapping[str, Any]) -> str:
@@ -134,7 +137,7 @@ def _chat_verdict(row: Mapping[str, Any]) -> str:
         )
     low, high = row["win_rate_interval"]
     word = "a draw" if low <= COIN <= high else "worse than the teacher" if high < COIN else "better than the teacher"
-    return f"{word}, {row['win_rate']:.0%} won ({low:.0%} to {high:.0%}, {row['turns']} turns)."
+    return f"{word}, {row['win_rate']:.0%} won ({low:.0%} to {high:.0%}, 95 %, {row['turns']} turns)."
 
 
 def _problems(record: Mapping[str, Any]) -> list[str]:
@@ -238,7 +241,7 @@ def _chat_notes(instruct: Mapping[str, Any]) -> list[str]:
 def _judged(models: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The sums of each judge on each model's answers to each file of questions."""
     return [
-        {**chat, **verdicts, "model": name, "asked": about.partition("/")[0], "about": about}
+        {**chat, **verdicts, "model": name, "asked": about.partition(" against ")[0], "about": about}
         for name, model in models.items()
         for about, chat in model.get("chat", {}).items()
         for verdicts in (chat, chat.get("second"))

@@ -57,6 +57,12 @@ class Execution:
                 f"--teacher-processes {self.teacher_processes} of {all_processes}: 0 or more, and one at least is left "
                 "to the student; --processes says how many there are"
             )
+        few, many = sorted((self.teacher_processes, all_processes - self.teacher_processes))
+        if few and many % few:
+            raise ConfigError(
+                f"--teacher-processes {self.teacher_processes} of {all_processes}: of the processes of the teacher and "
+                "those left to the student one number must divide the other, so that all have as much to do"
+            )
         if world and self.processes not in (1, world):
             raise ConfigError(
                 f"--processes {self.processes}: the launcher has started {world} here; leave the option out"

@@ -172,14 +172,25 @@ def read_json(path: Path) -> dict[str, Any]:
     return unsealed(value, path)
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of an append-only log; a torn line (a kill while writing) is left out."""
+def read_json_lines(path: Path, *, past_torn: bool = False) -> list[dict[str, Any]]:
+    """The objects of an append-only log; a torn last line (a kill while writing) is left out.
+
+    Args:
+        path: the log.
+        past_torn: go on after a line that is no object, for what people read; else it ends what counts.
+    """
     if not path.exists():
         return []
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # no other break ends a row
-        with contextlib.suppress(ValueError):
-            rows.append(parse_json(line))
+        try:
+            row = parse_json(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        elif not past_torn:
+            break
     return rows
 
 

@@ -205,11 +205,8 @@ def ratio_difference(first: DocumentScores, second: DocumentScores) -> PairedDif
     """
     check_same_documents([replace(first, tokens=second.tokens), second])  # tokens may differ
     count = len(second.tokens)
-    if count < 2:
-        raise DataError(f"{count} held-out document: a standard error needs at least two; hold out more documents")
     own, other = ((each.loss_sum - each.tokens * each.loss) / each.tokens.sum() for each in (first, second))
-    off = own - other
-    se = math.sqrt(count / (count - 1) * float(off @ off))
+    se = count * clustered_se(own - other, np.ones_like(second.tokens))
     return PairedDifference(
         mean=first.loss - second.loss,
         se=se,

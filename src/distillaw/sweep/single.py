@@ -33,6 +33,7 @@ from distillaw.targets.store import TargetStore
 from distillaw.train.log import Mirror
 from distillaw.train.loop import Report, StopRequest, StopTraining
 from distillaw.train.trunk import train_trunks
+from distillaw.worlds.oracle import is_oracle
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,8 +62,10 @@ def run_single(
         RunError: diverged, disk full, or asked to stop by SIGTERM (checkpoints saved).
         KeyboardInterrupt: asked to stop by Ctrl-C (checkpoints saved).
     """
-    if ranks.link and not single.teacher:
-        raise ConfigError(f"--teacher-processes {ranks.link.teachers}: the run has no teacher that could be there")
+    if ranks.link and (not single.teacher or is_oracle(single.teacher)):
+        raise ConfigError(
+            f"--teacher-processes {ranks.link.teachers}: the run has no model for a teacher that could be there"
+        )
     ranks.first(lambda: check_home(single.data, folder))
     study = StudyFolder(folder)
     with ranks.held(folder, f"the folder {folder}"):

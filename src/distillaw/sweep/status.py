@@ -192,7 +192,7 @@ class _Work:
 
 def _measured(folder: Path, notice: Mapping) -> _Work:
     core, lost, runs, workers = 0.0, 0.0, set(), 1
-    for event in read_json_lines(folder / JOURNAL):
+    for event in read_json_lines(folder / JOURNAL, past_torn=True):
         seconds = event.get("seconds", 0.0) * event.get("cores", 1)
         core += seconds
         lost += seconds if event["event"] in ("lost", "cut") else 0.0

@@ -171,9 +171,12 @@ def _check(folder: Path, identity: str) -> None:
         record = read_json(folder / RECORD)
     except CacheError as error:
         raise CacheError(f"{folder / RECORD}: missing, or not what was written. {remedy}") from error
-    if (owner := record.get("identity")) != identity:
+    listed, owner = vouched(record), record.get("identity")
+    if not listed or owner is None:
+        raise CacheError(f"{folder / RECORD}: says not what was written. {remedy}")
+    if owner != identity:
         raise RunError(f"{folder} belongs to {owner!r}, not {identity!r}. Delete it or use another folder")
-    check_files(folder, record, vouched(record), remedy=remedy)
+    check_files(folder, record, listed, remedy=remedy)
 
 
 def _quiet() -> warnings.catch_warnings:
