@@ -241,12 +241,17 @@ def _chat_notes(instruct: Mapping[str, Any]) -> list[str]:
 def _judged(models: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The sums of each judge on each model's answers to each file of questions."""
     return [
-        {**chat, **verdicts, "model": name, "asked": about.partition(" against ")[0], "about": about}
+        {**chat, **verdicts, "model": name, "asked": _asked(about), "about": about}
         for name, model in models.items()
         for about, chat in model.get("chat", {}).items()
         for verdicts in (chat, chat.get("second"))
         if verdicts is not None
     ]
+
+
+def _asked(about: str) -> str:
+    """What a reader calls the questions: their folder, where the file has FastChat's own name."""
+    return about.partition(" against ")[0].removesuffix("/question")
 
 
 def _judge(row: Mapping[str, Any]) -> str:
@@ -290,7 +295,7 @@ def _judged_sections(models: Mapping[str, Mapping[str, Any]]) -> list[Section]:
                 f"turns; blindly, with their habits, they would on {both['by_chance']:.0%}."
             )
     notes += [
-        f"{name}, {about.partition('/')[0]}: of {each['answers']} answers {_wrong(each)}."
+        f"{name}, {_asked(about)}: of {each['answers']} answers {_wrong(each)}."
         for name, model in models.items()
         for about, chat in model.get("chat", {}).items()
         for each in [chat["answers"]["model"]]
