@@ -35,6 +35,23 @@ def test_any_family_is_loaded_frozen_and_gives_its_models_logits(family, save_te
     assert teacher.flops_per_token(32) > teacher.params  # at least one multiplication per weight
 
 
+def test_a_family_keeps_documents_apart_or_is_refused(family, save_teacher, tokenizer):
+    """A recurrent state goes on over the end of a text, and OPT in transformers counts positions itself."""
+    folder, model = save_teacher(family)
+    if family in ("mamba", "falcon_h1", "opt"):
+        with pytest.raises(ConfigError, match=rf"document_mask = true, but a model of this kind \({family}\) sees"):
+            load_teacher(folder, tokenizer, document_mask=True)
+        return
+    teacher = load_teacher(folder, tokenizer, document_mask=True)
+    packed = probe()
+    packed[:, [0, 5, 9]] = tokenizer.eos_token_id
+    with torch.no_grad():
+        for a, b in ((0, 5), (5, 9), (9, 12)):
+            wanted = model(input_ids=packed[:, a:b], use_cache=False).logits
+            near = {"rtol": 1e-5, "atol": 1e-5 * wanted.abs().max().item()}
+            torch.testing.assert_close(teacher.logits(packed)[:, a:b], wanted, **near)
+
+
 def test_sizes_and_flops_are_those_of_accounting(save_teacher, tokenizer):
     folder, _ = save_teacher("qwen2")
     teacher, architecture = load_teacher(folder, tokenizer), read_architecture(folder)

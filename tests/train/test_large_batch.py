@@ -58,6 +58,7 @@ def test_runs_made_before_there_was_a_choice_keep_their_names(trunk):
         "decay_rule",
         "clip_steps",
         "batch_doublings",
+        "document_mask",
     ):
         del known["recipe"][name]
     assert trunk.trunk_id.endswith(content_hash(known, digits=8))

@@ -41,6 +41,7 @@ def build(
     order_seed: int | None = None,
     scheme: SchemeOptions | None = None,
     temperature: float | None = None,
+    document_mask: bool | None = None,
     seed: int = 0,
     shard_mb: float = 64.0,
     execution: ReadingOptions | None = None,
@@ -55,7 +56,8 @@ def build(
         teacher: a Hugging Face folder, FOLDER/FILE.gguf, a name on the hub, an oracle of the world that is the text
             (`oracle:window=3`, docs/worlds.md), or a dump of its top-k by vLLM, NeMo or DistillKit (docs/targets.md).
         data: the file of a run (`distillaw train`), whose text is then tokenised into OUT/data and whose context,
-            tokens, seed and temperature are taken; or prepared tokens, the `data` folder of a study or run.
+            tokens, seed, temperature and document mask are taken; or prepared tokens, the `data` folder of a study or
+            run.
         out: folder of the store.
         split: which text.
         context: positions per window; the students' training.context (by default the run's, or 128).
@@ -63,6 +65,7 @@ def build(
         order_seed: the student's data seed, which says which tokens those are; default: the run's, or 0.
         scheme: what is kept of each distribution.
         temperature: of the stored distribution; default: the run's, or 1.
+        document_mask: the teacher sees each document of a window alone; default: as the run's students do, or not.
         seed: of the samples.
         shard_mb: largest size of a file, MB.
         execution: where and how; several processes make the files side by side.
@@ -72,6 +75,7 @@ def build(
     from distillaw.sweep.target_stores import find_teacher, open_maker, open_text
 
     asked = {"context": context, "tokens": tokens, "order_seed": order_seed, "temperature": temperature}
+    asked["document_mask"] = document_mask
     require_trainable()
     with joined(execution, output, teacher) as (ranks, output):
         store, defaults = ranks.told(lambda: open_text(data, out, dry_run=dry_run, say=output.step))

@@ -1,7 +1,7 @@
 """`distillaw prune` and `distil`: a student cut out of its teacher, and one trained from its start with it."""
 
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -190,6 +190,8 @@ class ArmOptions:
     """Tokens of a batch."""
     context: int = 512
     """Tokens of a sequence."""
+    document_mask: bool = False
+    """Tokens see nothing of the documents before theirs in a sequence (docs/training.md)."""
     seed: int = 0
     """Of batches, fresh weights and answers."""
     reading: Annotated[Reading, Parameter(name="*")] = WHOLE
@@ -207,7 +209,7 @@ class ArmOptions:
             **{name: getattr(self, name) for name in ("smaller", "rates", "alone", "seed")},
             "batch_tokens": self.batch,
             "data": text_of_arms(corpus, teacher, **read),
-            "training": execution.applied(recipe),
+            "training": execution.applied(replace(recipe, document_mask=self.document_mask)),
         }
 
 

@@ -43,9 +43,31 @@ PROBE_TOKENS = 16
 """Length of the random sequences on which a head is compared with its model."""
 
 
-def hidden_states(model: "PreTrainedModel", input_ids_BT: torch.Tensor) -> torch.Tensor:
-    """Last hidden states as the head gets them, shape (B, T, D); differentiable."""
-    return model.base_model(input_ids=input_ids_BT, use_cache=False).last_hidden_state
+def hidden_states(
+    model: "PreTrainedModel", input_ids_BT: torch.Tensor, *, end_of_text: int | None = None
+) -> torch.Tensor:
+    """Last hidden states as the head gets them, shape (B, T, D); differentiable.
+
+    Args:
+        model: whose.
+        input_ids_BT: tokens.
+        end_of_text: the token that opens a document, before which nothing is seen; None: all that came before is.
+    """
+    places = document_positions(input_ids_BT, end_of_text)
+    return model.base_model(input_ids=input_ids_BT, use_cache=False, **places).last_hidden_state
+
+
+def document_positions(input_ids_BT: torch.Tensor, end_of_text: int | None) -> dict[str, torch.Tensor]:
+    """What a model is told so that documents stay apart: positions that begin anew at each end of text, (B, T).
+
+    transformers (5.23) takes positions that restart for packed sequences and masks them from each other; a batch in
+    which no document opens goes without a mask of its own, as ever. The end of text belongs to the document that it
+    opens, as it does where held-out documents are scored.
+    """
+    if end_of_text is None:
+        return {}
+    at_BT = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device).expand_as(input_ids_BT)
+    return {"position_ids": at_BT - torch.where(input_ids_BT == end_of_text, at_BT, 0).cummax(dim=1).values}
 
 
 def head_of(model: "PreTrainedModel") -> Head:
@@ -97,6 +119,24 @@ def probe_tokens(model: "PreTrainedModel") -> torch.Tensor:
     second = first.clone()
     second[0, -1] = (second[0, -1] + 1) % vocab_size
     return torch.cat([first, second]).to(model.device)
+
+
+@torch.no_grad()
+def check_documents_apart(name: str, model: "PreTrainedModel", end_of_text: int) -> None:
+    """Refuse a model in eval mode that sees the document before: a recurrent state, masks that know no positions (OPT).
+
+    Raises:
+        ConfigError: it does.
+    """
+    packed = probe_tokens(model)[:1]
+    packed[:, PROBE_TOKENS // 2] = end_of_text
+    second = packed[:, PROBE_TOKENS // 2 :]
+    together, alone = (hidden_states(model, ids, end_of_text=end_of_text) for ids in (packed, second))
+    if not equal_to_rounding(together[:, PROBE_TOKENS // 2 :], alone):
+        raise ConfigError(
+            f"{name}: training.document_mask = true, but a model of this kind ({model.config.model_type}) sees the "
+            "document before all the same, whatever positions say; leave the setting out, or take another family"
+        )
 
 
 def decoder_blocks(model: "PreTrainedModel") -> list[torch.nn.Module]:
@@ -166,18 +206,21 @@ class ModelTeacher:
     """Hash of weights and configuration."""
     settings: None = None
     """Nothing but its weights says what it answers."""
+    end_of_text: int | None = None
+    """Opens a document, before which it sees nothing; None: it sees all of a sequence."""
 
     @torch.no_grad()
     def hidden(self, input_ids_BT: torch.Tensor) -> torch.Tensor:
         """Last hidden states, shape (B, T, D); `head` turns them into logits."""
-        return hidden_states(self.model, input_ids_BT)
+        return hidden_states(self.model, input_ids_BT, end_of_text=self.end_of_text)
 
     @torch.no_grad()
     def logits(self, input_ids_BT: torch.Tensor) -> torch.Tensor:
         """Logits over the study's tokens, shape (B, T, V)."""
         if self.head is not None:
             return apply_head(self.head, self.hidden(input_ids_BT))
-        return self.model(input_ids=input_ids_BT, use_cache=False).logits[..., : self.vocab_size]
+        places = document_positions(input_ids_BT, self.end_of_text)
+        return self.model(input_ids=input_ids_BT, use_cache=False, **places).logits[..., : self.vocab_size]
 
     @property
     def device(self) -> torch.device:
@@ -213,6 +256,7 @@ def load_teacher(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     teacher_tokenizer: str | Path | None = None,
+    document_mask: bool = False,
     ranks: Ranks = ALONE,
 ) -> ModelTeacher:
     """Find, check, load and freeze a teacher.
@@ -223,11 +267,13 @@ def load_teacher(
         device: None: that of `ranks`.
         dtype: None: float32 on CPUs, bfloat16 elsewhere.
         teacher_tokenizer: where its own tokenizer lies, if not beside its weights.
+        document_mask: no document of a sequence sees the one before it.
         ranks: processes that all call this; sharded ones keep a slice each, and never read more than that.
 
     Raises:
         CacheError: nothing loadable of that name, or weights are missing in it.
-        ConfigError: not a left-to-right language model, a context too short, or a package is not installed.
+        ConfigError: not a left-to-right language model, a context too short, documents that it cannot keep apart, or a
+            package is not installed.
         VocabularyError: its vocabulary is not the study's (the first differing tokens are shown).
     """
     source, device = ranks.told(lambda: locate(name)), torch.device(device or ranks.device)
@@ -243,6 +289,9 @@ def load_teacher(
             f"{source.name}: the model ({model.config.model_type}) sees later tokens when it predicts one, so it is no "
             "causal language model. Choose a decoder-only teacher"
         )
+    end_of_text = tokenizer.eos_token_id if document_mask else None
+    if end_of_text is not None:
+        check_documents_apart(source.name, model, end_of_text)
     head = _verified_head(source.name, model, len(tokenizer))
     if head is None and ranks.shards:
         raise ConfigError(f"{source.name}: this head is used whole, so the model cannot be sharded; --sharding ddp")
@@ -253,6 +302,7 @@ def load_teacher(
         vocab_size=len(tokenizer),
         trimmed_rows=trimmed,
         fingerprint=ranks.told(lambda: fingerprint(source)),
+        end_of_text=end_of_text,
     )
 
 
@@ -495,9 +545,14 @@ def serve_teachers(ranks: Ranks) -> None:
     assert ranks.link is not None
 
     def load(
-        name: str | Path | ModelSource, tokenizer: "PreTrainedTokenizerBase", context: int, dtype: torch.dtype | None
+        name: str | Path | ModelSource,
+        tokenizer: "PreTrainedTokenizerBase",
+        context: int,
+        dtype: torch.dtype | None,
+        document_mask: bool,
     ) -> tuple[Callable[[torch.Tensor], torch.Tensor], dict[str, object]]:
-        teacher = load_teacher(name, tokenizer, context=context, dtype=dtype, ranks=ranks)
+        how = {"context": context, "dtype": dtype, "document_mask": document_mask}
+        teacher = load_teacher(name, tokenizer, ranks=ranks, **how)
         if teacher.head is None:
             raise ConfigError(f"{teacher.name}: its head cannot be sent to students; leave out --teacher-processes")
         facts = {key: getattr(teacher, key) for key in ("name", "vocab_size", "trimmed_rows", "fingerprint")}
@@ -520,12 +575,14 @@ def load_any_teacher(
     context: int,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    document_mask: bool = False,
     ranks: Ranks = ALONE,
 ) -> AnyTeacher:
     """The teacher of a name: an oracle of the text's world, or a model (`load_teacher`).
 
     Args:
         context: longest sequence it will be shown, tokens; a wanted loss is that of windows of this length.
+        document_mask: as of `load_teacher`; an oracle knows where documents begin anyway.
         device, dtype, ranks: as of `load_teacher`.
 
     Raises:
@@ -533,9 +590,10 @@ def load_any_teacher(
     """
     if not (isinstance(name, str) and is_oracle(name)):
         if ranks.link is None:
-            return load_teacher(name, tokenizer, context=context, device=device, dtype=dtype, ranks=ranks)
-        key = content_hash([str(name), tokenizer_hash(tokenizer), context, str(dtype)])
-        facts = ranks.link.open(key, name, tokenizer, context, dtype)
+            how = {"context": context, "device": device, "dtype": dtype, "document_mask": document_mask}
+            return load_teacher(name, tokenizer, ranks=ranks, **how)
+        key = content_hash([str(name), tokenizer_hash(tokenizer), context, str(dtype), document_mask])
+        facts = ranks.link.open(key, name, tokenizer, context, dtype, document_mask)
         head = facts["head"].to(ranks.device)
         return ServedTeacher(link=ranks.link, device=ranks.device, **facts | {"head": head})
     world, spec = world_of(store), parse_oracle(name)

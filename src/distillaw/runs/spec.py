@@ -121,6 +121,9 @@ class Recipe:
     batch_doublings: tuple[int, ...] = ()
     """Tokens, ascending, at which the batch doubles (batch-size warm-up, arXiv 2505.23971); named twice: quadruples.
     The rules above go from batch to batch: `peak_lr` is of `reference_batch_tokens`, or of the first batch."""
+    document_mask: bool = False
+    """Tokens see nothing of the documents before theirs in a window (Llama 3, arXiv 2407.21783, section 3.2), and
+    positions begin anew with each; for student and teacher."""
 
     @property
     def truncates(self) -> bool:
@@ -137,6 +140,7 @@ _LATER_CHOICES: dict[str, object] = {
     "decay_rule": "keep",
     "clip_steps": 0,
     "batch_doublings": (),
+    "document_mask": False,
 }
 """Settings that came after the first runs, with what those had."""
 
@@ -317,7 +321,7 @@ def shared_batches(spec: TrunkSpec) -> tuple[object, ...]:
 
 def shared_teacher(spec: TrunkSpec) -> tuple[object, ...]:
     """What trunks must have in common to learn from one teacher's signal."""
-    return spec.teacher_run, spec.teacher_fingerprint, spec.targets
+    return spec.teacher_run, spec.teacher_fingerprint, spec.targets, spec.recipe.document_mask
 
 
 def shared_stream(spec: TrunkSpec) -> tuple[object, ...]:

@@ -117,6 +117,7 @@ def single_job(single: SingleSpec, study: StudyFolder, store: TokenStore, displa
             split="student",
             tokenizer_hash=str(store.manifest["tokenizer_hash"]),
             temperature=single.training.temperature,
+            document_mask=single.training.document_mask,
         )
     facts = check_facts(spec, store, display)
     write_study(spec, study, store, command)

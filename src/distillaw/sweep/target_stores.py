@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from distillaw.data.prepare import check_home, prepare_data
 from distillaw.data.shards import TokenStore
-from distillaw.errors import CacheError
+from distillaw.errors import CacheError, ConfigError
 from distillaw.models.source import ModelSource, locate
 from distillaw.runs.places import claim_folder
 from distillaw.runs.spec import BatchPlan
@@ -55,6 +55,7 @@ def open_text(
     tokens = batches.read(max(1, batches.step(run.tokens / run.batch_tokens))) * run.batch_tokens
     covered: dict[str, object] = {"context": run.training.context, "tokens": tokens, "order_seed": run.seed}
     store = prepare_data(run.data, place / "data", say=say)
+    covered["document_mask"] = run.training.document_mask
     return store, covered | {"temperature": run.training.temperature}
 
 
@@ -91,10 +92,14 @@ def open_maker(
     keep_freed_memory()
     split = request.open_split(store)
     if isinstance(teacher, str) and is_dump(teacher):
+        if request.document_mask:
+            raise ConfigError(
+                f"{teacher}: a dump says not that its teacher saw each document alone; drop document_mask"
+            )
         dump = open_capture(teacher, request.context, int(store.manifest["vocab_size"]))
         return CaptureMaker(teacher=dump, split=split, scheme=request.scheme, seed=request.seed)
     tokenizer = load_tokenizer(str(store.tokenizer_folder))
-    how = {"context": request.context, "dtype": dtype, "ranks": ranks}
+    how = {"context": request.context, "dtype": dtype, "document_mask": request.document_mask, "ranks": ranks}
     loaded = load_any_teacher(teacher, store, tokenizer, **how)
     return TargetMaker(teacher=loaded, split=split, scheme=request.scheme, seed=request.seed)
 
@@ -118,7 +123,8 @@ def ask_teacher_again(
         CacheError: teacher or tokens are not there, or are others.
     """
     plan = manifest.plan
-    request = TargetRequest(scheme=plan.scheme, split=plan.split, context=plan.context, seed=plan.seed)
+    own = {name: getattr(plan, name) for name in ("scheme", "split", "context", "seed", "document_mask")}
+    request = TargetRequest(**own)
     try:
         store = TokenStore.open(data or Path(plan.data), verify=True)
         made = maker(teacher or plan.teacher, store, request)

@@ -72,6 +72,7 @@ def make_plan(request: TargetRequest, teacher: AnyTeacher | Capture, data: Token
         order_seed=None if wanted == available else request.order_seed,
         windows_per_shard=_shard_windows(request, teacher.vocab_size, device, group),
         windows_per_forward=group,
+        document_mask=request.document_mask,
     )
 
 

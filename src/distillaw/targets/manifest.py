@@ -96,6 +96,8 @@ class TargetRequest:
     """Cover the first tokens of a data order only; None covers the split."""
     order_seed: int = 0
     seed: int = 0
+    document_mask: bool = False
+    """The teacher sees nothing of the documents before a token's own in a window."""
     shard_bytes: int = 64_000_000
 
     def open_split(self, data: TokenStore) -> Split:
@@ -159,11 +161,16 @@ class StorePlan:
     windows_per_shard: int
     windows_per_forward: int
     """Windows the teacher reads at once. Fixed, since a product of matrices rounds by its shape."""
+    document_mask: bool = False
+    """Whether the teacher saw each document of a window alone."""
 
     @property
     def identity(self) -> str:
         """16 hex digits: two stores with one identity hold the same targets."""
-        return content_hash({"format": FORMAT, **self.record(), "teacher": "", "data": ""}, digits=16)
+        facts = {"format": FORMAT, **self.record(), "teacher": "", "data": ""}
+        if not self.document_mask:  # stores made before there was a choice keep their names
+            del facts["document_mask"]
+        return content_hash(facts, digits=16)
 
     @property
     def num_shards(self) -> int:

@@ -209,6 +209,7 @@ class TargetStore:
         split: str | None = None,
         teacher_fingerprint: str | None = None,
         temperature: float | None = None,
+        document_mask: bool | None = None,
     ) -> "TargetStore":
         """Open a finished store and refuse one that was made from something else.
 
@@ -217,6 +218,7 @@ class TargetStore:
             tokenizer_hash: of the student's tokenizer (`data/tokenizer.py`).
             teacher_fingerprint: of the teacher that is expected (`models/source.py`).
             temperature: the one the loss will use; any suits `full`.
+            document_mask: whether students see each document of a window alone.
 
         Raises:
             CacheError: missing, unfinished, damaged, or made from something else (both values named).
@@ -232,6 +234,7 @@ class TargetStore:
                 "context": context,
                 "split": split,
                 "teacher_fingerprint": teacher_fingerprint,
+                "document_mask": document_mask,
             },
         )
         scheme = manifest.plan.scheme

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distillaw.accounting.flops import forward_flops
-from distillaw.data.shards import BatchOrder, TokenStore
+from distillaw.data.shards import BatchOrder, Split, TokenStore
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import CacheError, ConfigError, DataError, DistillawError
 from distillaw.models.cut import Cut, ranked_cut, shape_of, uniform_cut
@@ -28,6 +28,7 @@ from distillaw.models.source import fingerprint, locate
 from distillaw.models.teacher import (
     AnyTeacher,
     architecture_of,
+    check_documents_apart,
     decoder_blocks,
     load_any_teacher,
     load_weights,
@@ -241,10 +242,13 @@ class TrunkGroup:
         assert len(set(map(shared_batches, specs))) == 1, "these trunks do not read one stream"
         self.study, self.ranks, self.report, self.mirror = study, ranks, report, mirror
         self.text = open_text(study.data, spec.recipe.context)
+        split = self.text.store.split(spec.split, context=spec.recipe.context)
+        if any(s.recipe.document_mask for s in specs):
+            _check_documents(split, self.text.tokenizer.eos_token_id)
         distinct = {shared_teacher(s): s for s in specs}
         self._teachings = {key: self._start_teaching(s) for key, s in distinct.items()}
         self.feed = BatchFeed(
-            order=BatchOrder(split=self.text.store.split(spec.split, context=spec.recipe.context), seed=spec.seed),
+            order=BatchOrder(split=split, seed=spec.seed),
             plan=spec.batches,
             micro_batch_tokens=spec.recipe.micro_batch_tokens,
             ranks=ranks,
@@ -280,6 +284,7 @@ class TrunkGroup:
             self.text.store,
             self.text.tokenizer,
             context=spec.recipe.context,
+            document_mask=spec.recipe.document_mask,
             ranks=self.ranks,
         )
 
@@ -291,7 +296,8 @@ class TrunkGroup:
             home: the folder of the trunk that it is a branch of; None: it is a trunk itself.
 
         Raises:
-            ConfigError: rules of the recipe that do not hold at this batch.
+            ConfigError: rules of the recipe that do not hold at this batch, or documents that the model cannot keep
+                apart.
         """
         home = home or self.study.trunk(spec.trunk_id)
         end_of_text = self.text.tokenizer.eos_token_id
@@ -302,8 +308,11 @@ class TrunkGroup:
             model = start_model(spec, source, end_of_text=end_of_text)
             torch.nn.Module.to(model, self.ranks.device)
             record_start(model, spec, source, home, self.text.heldout, self.ranks)
+        opens = end_of_text if spec.recipe.document_mask else None
+        if opens is not None:
+            check_documents_apart(spec.trunk_id, model.eval(), opens)
         model.train()
-        student = Student(model, spec.recipe).to(self.ranks.device)
+        student = Student(model, spec.recipe, end_of_text=opens).to(self.ranks.device)
         wrapped = self.ranks.wrap(student, decoder_blocks(model), half=spec.recipe.precision == "bf16")
         width = None if spec.start is not None else spec.width
         settings = own_settings(spec)
@@ -346,6 +355,16 @@ class TrunkGroup:
     def advance(self, runs: list[StudentRun]) -> None:
         """Train the runs to where they are going."""
         advance(runs, self.feed, report=self.report)
+
+
+def _check_documents(split: Split, end_of_text: int) -> None:
+    """Refuse to keep documents apart where no shard begins or ends with what would tell them apart."""
+    ends = [ids[-1:] if last else ids[:1] for ids in split.shards for last in (False, True)]
+    if not any(end_of_text in each for each in ends):
+        raise ConfigError(
+            f"training.document_mask = true, but the {split.name} split has no end of text (id {end_of_text}) where "
+            "documents meet, so nothing says where one begins. Write it after every document, or leave the setting out"
+        )
 
 
 def _teacher_flops(spec: TrunkSpec, teacher: AnyTeacher | None) -> float:

@@ -45,8 +45,10 @@ on the list because small kernels leave a GPU idle; DISTILLAW_STACK=never turns 
 
 
 def can_stack(student: torch.nn.Module) -> TypeGuard[Student]:
-    """Whether a student can be part of a stack: in one process, dense, with its activations kept."""
-    return isinstance(student, Student) and student.routers is None and not student.recipe.checkpoint_activations
+    """Whether a student can be part of a stack: in one process, dense, with activations kept and windows seen whole."""
+    if not isinstance(student, Student) or student.routers is not None or student.end_of_text is not None:
+        return False
+    return not student.recipe.checkpoint_activations
 
 
 def stacked_losses(

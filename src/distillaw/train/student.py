@@ -96,10 +96,12 @@ class TargetsOnDisk:
 class Student(torch.nn.Module):
     """A model and what it is trained on."""
 
-    def __init__(self, model: "PreTrainedModel", recipe: Recipe) -> None:
+    def __init__(self, model: "PreTrainedModel", recipe: Recipe, *, end_of_text: int | None = None) -> None:
         super().__init__()
         self.model = model
         self.recipe = recipe
+        self.end_of_text = end_of_text
+        """Opens a document, before which nothing is seen; None: all of a sequence is (`training.document_mask`)."""
         self.routers = Routers.of(model)
         """Of a mixture of experts, whose losses of its own are part of what it is trained on; None of a dense model."""
         if recipe.checkpoint_activations:
@@ -116,7 +118,7 @@ class Student(torch.nn.Module):
             num_tokens: tokens of the whole step, over all micro-batches and ranks.
         """
         with self.precision(tokens_BT.device.type):
-            hidden = hidden_states(self.model, tokens_BT[:, :-1])
+            hidden = hidden_states(self.model, tokens_BT[:, :-1], end_of_text=self.end_of_text)
         parts = self.loss(hidden, tokens_BT, signal, num_tokens)
         if self.routers is None:
             return parts
