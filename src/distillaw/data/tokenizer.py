@@ -7,14 +7,16 @@ afterwards they are put back and their places kept. The template's own tokens cu
 what lies between two of them and spells one is tokenised once more, with special tokens switched off.
 """
 
+import copy
 import hashlib
 import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -83,15 +85,31 @@ def load_tokenizer(name_or_path: str) -> "PreTrainedTokenizerBase":
     path = Path(name_or_path).expanduser()
     if not path.exists() and (path.is_absolute() or name_or_path.count("/") != 1):
         raise ConfigError(f"the tokenizer {name_or_path!r}: no such folder; give a folder or a name on the hub")
-    where = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (name_or_path, {})
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(where[0]), trust_remote_code=False, **where[1])
+        if path.suffix == ".gguf":
+            tokenizer = from_gguf(AutoTokenizer, path)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         first = str(error).splitlines()[0]
         raise ConfigError(f"the tokenizer {name_or_path!r} cannot be loaded ({first})") from error
     if tokenizer.eos_token_id is None:
         raise ConfigError(f"the tokenizer {name_or_path!r} has no end-of-text token; documents need one")
     return tokenizer
+
+
+def from_gguf(auto: Any, file: Path) -> Any:
+    """What one of transformers' Auto classes makes of a GGUF file, read once per process and copied for each caller.
+
+    Whoever reads such a file, for its configuration too, goes through its whole vocabulary piece by piece: seconds.
+    """
+    about = file.stat()
+    return copy.deepcopy(_read_gguf(auto, file.resolve(), about.st_mtime_ns, about.st_size))
+
+
+@lru_cache(maxsize=8)
+def _read_gguf(auto: Any, file: Path, changed: int, size: int) -> Any:
+    return auto.from_pretrained(str(file.parent), gguf_file=file.name, trust_remote_code=False)
 
 
 def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:

@@ -327,6 +327,33 @@ def judge_chat(
     return result
 
 
+def _answer_file(source: ModelSource, max_tokens: str) -> str:
+    return f"answers-{fingerprint(source)}-{max_tokens}.jsonl"
+
+
+def answer_files(out: Path, source: ModelSource) -> list[Path]:
+    """What a model has answered in a folder of judged chat, whatever it was that was judged there."""
+    return sorted(out.glob(_answer_file(source, "*")))
+
+
+ANSWERED_AT_ONCE = 8
+"""Questions: one at a time a model reads all its weights for every token; more gain little and take memory."""
+
+
+def _talked(chat: ChatModel, questions: Sequence[ChatQuestion], max_tokens: int) -> list[tuple[list[str], list[bool]]]:
+    """Answers to the turns of each question, and which the limit cut; the first turns of all, then the second ones."""
+    talks: list[list[dict[str, str]]] = [[] for _ in questions]
+    cut: list[list[bool]] = [[] for _ in questions]
+    for turn in range(max(len(each.turns) for each in questions)):
+        going = [i for i, each in enumerate(questions) if turn < len(each.turns)]
+        for i in going:
+            talks[i].append({"role": "user", "content": questions[i].turns[turn]})
+        for i, (said, ended) in zip(going, chat.write([talks[i] for i in going], max_tokens=max_tokens), strict=True):
+            talks[i].append({"role": "assistant", "content": said})
+            cut[i].append(not ended)
+    return [([each["content"] for each in talk[1::2]], cut[i]) for i, talk in enumerate(talks)]
+
+
 def _answers(
     source: ModelSource,
     questions: Sequence[ChatQuestion],
@@ -335,8 +362,8 @@ def _answers(
     device: str,
     say: Callable[[str], None],
 ) -> tuple[dict[str, list[str]], dict[str, list[bool]]]:
-    """What a model answers, turn by turn, greedily, and which the limit cut; appended to its file one by one."""
-    file = out / f"answers-{fingerprint(source)}-{max_tokens}.jsonl"
+    """What a model answers, turn by turn, greedily, and which the limit cut; kept in its file, a batch at a time."""
+    file = out / _answer_file(source, str(max_tokens))
     known: dict[str, dict[str, Any]] = {str(row["key"]): row for row in read_json_lines(file)}
     keys = {each.question_id: content_hash([each.question_id, each.turns]) for each in questions}
     missing = [each for each in questions if keys[each.question_id] not in known]
@@ -344,20 +371,14 @@ def _answers(
         say(f"{source.name}: answering {len(missing)} questions")
         chat = ChatModel.load(source, device=device)
         progress = Telling(source.name, len(missing), "questions", say)
-        for question in missing:
-            messages: list[dict[str, str]] = []
-            cut = []
-            for turn in question.turns:
-                messages.append({"role": "user", "content": turn})
-                said, ended = chat.write(messages, max_tokens=max_tokens)
-                messages.append({"role": "assistant", "content": said})
-                cut.append(not ended)
-            row: dict[str, Any] = {"key": keys[question.question_id], "question_id": question.question_id}
-            row |= {"model": source.name, "turns": question.turns}
-            row |= {"answers": [each["content"] for each in messages[1::2]], "cut": cut}
-            append_json_lines(file, [row])
-            known[row["key"]] = row
-            progress.advance()
+        for first in range(0, len(missing), ANSWERED_AT_ONCE):
+            batch = missing[first : first + ANSWERED_AT_ONCE]
+            for question, (answers, cut) in zip(batch, _talked(chat, batch, max_tokens), strict=True):
+                row: dict[str, Any] = {"key": keys[question.question_id], "question_id": question.question_id}
+                row |= {"model": source.name, "turns": question.turns, "answers": answers, "cut": cut}
+                append_json_lines(file, [row])
+                known[row["key"]] = row
+                progress.advance()
     rows = {name: known[key] for name, key in keys.items()}
     return (
         {name: [str(each) for each in row["answers"]] for name, row in rows.items()},

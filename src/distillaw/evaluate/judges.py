@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 import torch
+from torch.nn import functional
 
 from distillaw.data.tokenizer import encode_chat, render_chat, special_pattern
 from distillaw.errors import ConfigError, DivergedError, RunError
@@ -88,24 +89,35 @@ class ChatModel:
         return encode_chat(self.tokenizer, control, chat)[0]
 
     @torch.no_grad()
-    def write(self, messages: Messages, *, max_tokens: int) -> tuple[str, bool]:
-        """Its greedy answer, and whether it ended by itself; what does not fit is cut from the conversation's start."""
-        ids = self._fitted(self.prompt(messages), max_tokens)
+    def write(self, conversations: Sequence[Messages], *, max_tokens: int) -> list[tuple[str, bool]]:
+        """Its greedy answer to each, and whether it ended by itself; written side by side, padded on the left.
+
+        What does not fit is cut from a conversation's start.
+        """
+        prompts = [self._fitted(self.prompt(messages), max_tokens)[0] for messages in conversations]
         pad = self.tokenizer.pad_token_id
+        pad = self.tokenizer.eos_token_id if pad is None else pad
+        width = max(map(len, prompts))
+        ids = torch.stack([functional.pad(each, (width - len(each), 0), value=pad) for each in prompts])
+        seen = torch.stack([functional.pad(torch.ones_like(each), (width - len(each), 0)) for each in prompts])
         written = self.model.generate(  # type: ignore[operator]
             input_ids=ids,
-            attention_mask=torch.ones_like(ids),
+            attention_mask=seen,
             max_new_tokens=max_tokens,
             do_sample=False,
             temperature=None,
             top_p=None,
             top_k=None,
-            pad_token_id=self.tokenizer.eos_token_id if pad is None else pad,
-        )[0, ids.shape[1] :]
+            pad_token_id=pad,
+        )[:, width:].tolist()
         known = getattr(self.model.generation_config, "eos_token_id", None)
         ends = {self.tokenizer.eos_token_id, *(known if isinstance(known, list) else [known])}
-        text = str(self.tokenizer.decode(written, skip_special_tokens=True)).strip()
-        return text, len(written) < max_tokens or int(written[-1]) in ends
+        found = []
+        for tokens in written:
+            end = next((at for at, token in enumerate(tokens) if token in ends), None)
+            text = str(self.tokenizer.decode(tokens[:end], skip_special_tokens=True)).strip()
+            found.append((text, end is not None or len(tokens) < max_tokens))
+        return found
 
     @property
     def identity(self) -> dict[str, object]:

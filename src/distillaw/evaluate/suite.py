@@ -21,13 +21,13 @@ import torch
 from distillaw.errors import ConfigError
 from distillaw.evaluate.benchmarks import TaskRows, TaskSpec, choose_tasks, known_tasks, mean_of_suite, read_tasks
 from distillaw.evaluate.calibration import CONTEXT, score_text
-from distillaw.evaluate.chat import check_chat, identity_of, judge_chat
+from distillaw.evaluate.chat import answer_files, check_chat, identity_of, judge_chat
 from distillaw.evaluate.harness import run_benchmark
 from distillaw.evaluate.wishes import ChatWishes, TextWishes, Way
 from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.source import ModelSource, check_config, fingerprint, locate, settle_context
 from distillaw.models.teacher import ModelTeacher, load_teacher
-from distillaw.runs.files import content_hash, read_json, write_json
+from distillaw.runs.files import content_hash, read_json, write_json, write_text
 from distillaw.runs.places import GENERATOR, remove_file
 from distillaw.runs.process import installed
 from distillaw.runs.store import RECORD, put_into_study
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Of the stored parts; in their identity."""
+CHAT = "chat"
+"""Folder of answers and verdicts."""
 
 Say = Callable[[str], None]
 
@@ -225,9 +227,16 @@ def _benchmark(session: _Session, spec: TaskSpec, rows: TaskRows, way: Way, limi
     return found | {"limit": limit, "chat": way.chat, "part": label}
 
 
+def hand_on(model: str | Path | ModelSource, before: Path, out: Path) -> None:
+    """Let an evaluation in `out` know what a model answered to chat questions in an earlier one, of another model."""
+    for file in answer_files(before / CHAT, locate(model)):
+        target = out / CHAT / file.name
+        write_text(target, file.read_text(encoding="utf-8"), known=True)
+
+
 def _chat(session: _Session, wishes: ChatWishes) -> dict[str, object]:
     """Judged chat; a judge behind a URL may change unseen, so verdicts are kept but never presumed."""
-    found = judge_chat(session.source, wishes, out=session.out / "chat", device=session.device, say=session.say)
+    found = judge_chat(session.source, wishes, out=session.out / CHAT, device=session.device, say=session.say)
     identity = identity_of(wishes) | {"judge": found["judge"], "against": wishes.against}
     if wishes.second_judge is not None:
         identity["second"] = [wishes.second_judge, wishes.second_judge_model]

@@ -198,14 +198,19 @@ def score_rollouts(
     rollouts: Rollouts,
     examples: tuple[Example, ...],
 ) -> DocumentScores:
-    """The objective on held-out prompts, the same random numbers every time: sums of the divergence by conversation."""
+    """The objective on held-out prompts, the same random numbers every time: sums of the divergence by conversation.
+
+    As many prompts are answered at once as a step has; scored one by one, unpadded.
+    """
     collate = Collator(pad=rollouts.pad, packed=False)
-    tokens, sums = [], []
-    for row in training_rows(examples, packing=False, max_tokens=0).to_list():
-        batch = {name: value.to(model.device) for name, value in collate([row]).items()}
-        rollouts.fill(model, batch, step=HELDOUT, part=len(tokens))
-        tokens.append(int((batch["labels"][:, 1:] != IGNORE).sum()))
-        sums.append(float(divergence(spec, model, teacher, batch, 1.0)))
+    rows, tokens, sums = training_rows(examples, packing=False, max_tokens=0).to_list(), [], []
+    for first in range(0, len(rows), spec.batch):
+        batch = {name: x.to(model.device) for name, x in collate(rows[first : first + spec.batch]).items()}
+        rollouts.fill(model, batch, step=HELDOUT, part=first)
+        for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
+            alone = {name: x[row : row + 1, :length] for name, x in batch.items()}
+            tokens.append(int((alone["labels"][:, 1:] != IGNORE).sum()))
+            sums.append(float(divergence(spec, model, teacher, alone, 1.0)))
     return DocumentScores.numbered(tokens=np.array(tokens), loss_sum=np.array(sums))
 
 
@@ -229,12 +234,18 @@ def _tune(spec: OnPolicySpec, at: Tuning) -> dict[str, object]:
     trainer = sft_trainer(spec, at, model, rows, make=make)
     base = base_model(trainer.model, spec)
 
+    scored: list[DocumentScores] = []
+
     def score() -> dict[str, float]:
-        return figures(score_rollouts(spec, base, teacher, rollouts, sides.heldout))
+        scored.append(score_rollouts(spec, base, teacher, rollouts, sides.heldout))
+        return figures(scored[-1])
 
     unit = f"nats/token of {spec.divergence}"
     seconds = train_to_best(trainer, at, spec, rows=len(rows), score=score, unit=unit, patience=spec.epochs)
-    after, ended = score_examples(base, sides.heldout), score_rollouts(spec, base, teacher, rollouts, sides.heldout)
+    after = score_examples(base, sides.heldout)
+    if len(scored) < len(folder.epochs()):  # some in an earlier process
+        scored = [score_rollouts(spec, base, teacher, rollouts, sides.heldout)]
+    ended = min(scored, key=lambda each: each.loss)  # that of the weights that were kept
     steps = read_json_lines(log)
     names = ("answers", "tokens", "truncated", "prompt_tokens", "learnt", "read")
     sampled = {name: sum(int(row[name]) for row in steps) for name in names}

@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from distillaw.data.tokenizer import from_gguf
 from distillaw.errors import CacheError, ConfigError
 from distillaw.runs.files import content_hash, file_sha256, read_json
 
@@ -61,7 +62,7 @@ class ModelSource:
                 "FOLDER/FILE.gguf or a name on the hub (owner/name)"
             )
         with loading(self.name):
-            return AutoConfig.from_pretrained(**self.where, trust_remote_code=False)
+            return self._read(AutoConfig)
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The tokenizer beside its weights.
@@ -72,7 +73,7 @@ class ModelSource:
         from transformers import AutoTokenizer
 
         try:
-            return AutoTokenizer.from_pretrained(**self.where, trust_remote_code=False)
+            return self._read(AutoTokenizer)
         except ImportError as error:
             raise _missing_package(self.name, error) from error
         except Exception as error:  # transformers raises many types for missing and damaged tokenizers
@@ -81,6 +82,11 @@ class ModelSource:
                 "matched token by token, so it is needed: copy the tokenizer files that the model was "
                 "trained with beside its weights"
             ) from error
+
+    def _read(self, auto: Any) -> Any:
+        if self.gguf_file is not None:
+            return from_gguf(auto, self.folder / self.gguf_file)
+        return auto.from_pretrained(**self.where, trust_remote_code=False)
 
 
 def locate(name: "str | Path | ModelSource") -> ModelSource:

@@ -13,8 +13,9 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -345,9 +346,11 @@ def load_weights(source: ModelSource, device: torch.device, dtype: torch.dtype |
     import distillaw.models.pyramid  # noqa: F401 - makes its model type known
 
     check_model(source.folder)
-    with loading(source.name):
+    read: dict[str, Any] = {} if source.gguf_file is None else {"config": source.config()}
+    with loading(source.name), _names_of_gguf_once() if read else contextlib.nullcontext():
         model, report = AutoModelForCausalLM.from_pretrained(
             **source.where,
+            **read,
             trust_remote_code=False,
             dtype=dtype or "auto",
             local_files_only=True,
@@ -364,6 +367,23 @@ def load_weights(source: ModelSource, device: torch.device, dtype: torch.dtype |
     if model.device != device:
         model.to(device)
     return model.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _names_of_gguf_once() -> Iterator[None]:
+    """Make gguf's table of tensor names once per model.
+
+    Transformers asks for it in every module, 397 times of 30 layers, and has no hook for that, so the function that it
+    imports is replaced for the while.
+    """
+    import gguf
+
+    theirs = gguf.get_tensor_name_map
+    gguf.get_tensor_name_map = lru_cache(maxsize=1)(theirs)
+    try:
+        yield
+    finally:
+        gguf.get_tensor_name_map = theirs
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ from distillaw.data.prepare import DataSpec, copy_data, documents_of, prepare_da
 from distillaw.data.shards import SHARD_TOKENS
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import ConfigError, DataError
-from distillaw.evaluate.suite import evaluate_model
+from distillaw.evaluate.suite import evaluate_model, hand_on
 from distillaw.evaluate.wishes import TextWishes
 from distillaw.instruct.generate import generate_answers
 from distillaw.instruct.onpolicy import run_onpolicy
@@ -521,6 +521,8 @@ def _evaluate(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
         for wishes in spec.judged if name in chats else ():
             asked = replace(wishes, against=spec.teacher)
             where = kitchen.out / "evaluate" / name
+            if name != (first := next(iter(chats))):  # what the teacher says to the questions it has said before
+                kitchen.ranks.first(partial(hand_on, spec.teacher, kitchen.out / "evaluate" / first, where))
             found[name] = evaluate_model(folder, out=where, chat=asked, **kitchen.running)
     return {"models": found}
 
