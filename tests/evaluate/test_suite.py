@@ -220,6 +220,16 @@ def test_a_local_judge_says_what_it_finds_likeliest(teacher, student):
     assert chat.ask(messages, options) == options[scores.index(max(scores))]
 
 
+def test_answers_written_side_by_side_are_those_of_each_alone(student):
+    from distillaw.evaluate.judges import ChatModel
+
+    chat = ChatModel.load(str(student), device="cpu")
+    talks = [[{"role": "user", "content": words}] for words in ("which?", "a longer one, of many words", "no")]
+    alone = [chat.write([talk], max_tokens=12)[0] for talk in talks]
+    assert chat.write(talks, max_tokens=12) == alone
+    assert len({text for text, _ in alone}) > 1
+
+
 def test_an_answer_that_spells_a_special_token_does_not_end_its_turn(student):
     from distillaw.evaluate.judges import ChatModel
 
