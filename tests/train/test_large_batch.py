@@ -59,6 +59,8 @@ def test_runs_made_before_there_was_a_choice_keep_their_names(trunk):
         "clip_steps",
         "batch_doublings",
         "document_mask",
+        "async_checkpoints",
+        "keep_checkpoints",
     ):
         del known["recipe"][name]
     assert trunk.trunk_id.endswith(content_hash(known, digits=8))

@@ -40,16 +40,17 @@ def torch_dtype(options: Any) -> Any:
     return {None: None, "fp32": torch.float32, "bf16": torch.bfloat16}[execution_of(options).precision]
 
 
-_HOW = ("teacher_processes", "sharding", "precision", "micro_batch", "checkpoint_activations")
+_SAVING = ("async_checkpoints", "keep_checkpoints")
+_HOW = ("teacher_processes", "sharding", "precision", "micro_batch", "checkpoint_activations", *_SAVING)
 SMALL_BYTES = 20_000_000
 """Weights on disk below which a pass is faster on one thread than on two (5M float32 parameters)."""
 
 
 ExecutionOptions = options_of(Execution, group="Execution")
 """Of commands that train, from a teacher too."""
-TuningOptions = options_of(Execution, without=("teacher_processes",), group="Execution")
+TuningOptions = options_of(Execution, without=("teacher_processes", *_SAVING), group="Execution")
 """Of commands that tune a chat model."""
-_OF_TRAINING = ("teacher_processes", "micro_batch", "checkpoint_activations")
+_OF_TRAINING = ("teacher_processes", "micro_batch", "checkpoint_activations", *_SAVING)
 ReadingOptions = options_of(Execution, without=_OF_TRAINING, group="Execution")
 """Of commands whose models are only read, as many windows at once as they choose."""
 PlaceOptions = options_of(Execution, without=_HOW, group="Execution")

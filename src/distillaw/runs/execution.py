@@ -39,6 +39,10 @@ class Execution:
     """Sequences of one forward pass of a process: what fits its memory."""
     checkpoint_activations: bool = False
     """Compute activations a second time in the backward pass instead of keeping them."""
+    async_checkpoints: bool = False
+    """Write checkpoints in a thread, from a copy in memory, while training goes on."""
+    keep_checkpoints: int | None = None
+    """So many of a run's latest checkpoints stay; by default the last one, or what the run's file says."""
 
     def check(self) -> None:
         """Refuse what cannot be.
@@ -46,8 +50,8 @@ class Execution:
         Raises:
             ConfigError: naming the setting, its value and what it may be.
         """
-        for name, value in {"processes": self.processes, "micro_batch": self.micro_batch}.items():
-            if value is not None and value < 1:
+        for name in ("processes", "micro_batch", "keep_checkpoints"):
+            if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"{name} = {value}: at least 1")
         here, every = (int(os.environ.get(name, 0)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
         world = (here or every) if launched() else 0
@@ -80,8 +84,9 @@ class Execution:
             given["precision"] = self.precision
         if self.micro_batch is not None:
             given["micro_batch_tokens"] = self.micro_batch * recipe.context
-        if self.checkpoint_activations:
-            given["checkpoint_activations"] = True
+        given |= {name: True for name in ("checkpoint_activations", "async_checkpoints") if getattr(self, name)}
+        if self.keep_checkpoints is not None:
+            given["keep_checkpoints"] = self.keep_checkpoints
         return replace(recipe, **given)  # type: ignore[arg-type]
 
 

@@ -124,6 +124,10 @@ class Recipe:
     document_mask: bool = False
     """Tokens see nothing of the documents before theirs in a window (Llama 3, arXiv 2407.21783, section 3.2), and
     positions begin anew with each; for student and teacher."""
+    async_checkpoints: bool = False
+    """Checkpoints are written by a thread, from a copy in memory, while training goes on."""
+    keep_checkpoints: int = 1
+    """So many of a run's latest checkpoints stay."""
 
     @property
     def truncates(self) -> bool:
@@ -143,6 +147,8 @@ _LATER_CHOICES: dict[str, object] = {
     "document_mask": False,
 }
 """Settings that came after the first runs, with what those had."""
+_NO_PART = ("async_checkpoints", "keep_checkpoints")
+"""Settings that change no number of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +288,8 @@ class TrunkSpec:
         identity = asdict(self)
         for name in ("purpose", "label", "targets", "start", "is_fixed"):
             del identity[name]
+        for name in _NO_PART:
+            del identity["recipe"][name]
         if self.start is not None:
             identity["start"] = self.start.fingerprint
         own = {"init": "fresh", "rate_power": 0.0, "rate_tokens": 0}

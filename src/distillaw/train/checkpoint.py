@@ -2,24 +2,30 @@
 
     <folder>/step-00001200/    __0_0.distcp ... .metadata, one data file per rank, and checkpoint.json
 
-A checkpoint becomes visible by one rename when all ranks have written, and only then is its predecessor removed. It
-can be loaded by any number of ranks. checkpoint.json holds the checksum of every file and its own: a damaged or
-foreign checkpoint is named, never read. With the data order a function of the step alone there is nothing else to
-save: a run resumed on as many ranks repeats the uninterrupted one bit for bit.
+A checkpoint becomes visible by one rename when all ranks have written, and only then do older ones go. It may be
+written in a thread, from a copy of the state, while training goes on (`Background`), and can be loaded by any number of
+ranks. checkpoint.json holds the checksum of every file and its own: a damaged or foreign checkpoint is named, never
+read. With the data order a function of the step alone there is nothing else to save: a run resumed on as many ranks
+repeats the uninterrupted one bit for bit.
 """
 
+import functools
 import os
 import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import distributed
 from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from distillaw.errors import CacheError, ConfigError, RunError
 from distillaw.large_batch.instruments import DistanceTracker
-from distillaw.models.parallel import ALONE, Ranks, is_lost_peer
+from distillaw.models.parallel import ALONE, PATIENCE, Ranks, is_lost_peer
 from distillaw.runs.files import FILES, check_files, digests, disk_error, read_json, vouched, write_json
 from distillaw.runs.places import MARK, claim_folder, move, remove_folder, remove_if_empty
 from distillaw.runs.store import saved_step
@@ -69,10 +75,81 @@ def new_tracker(model: torch.nn.Module) -> DistanceTracker | None:
     return DistanceTracker(model, depth=LAYER_DEPTH) if wish == "always" else None
 
 
-def save_state(state: TrainState, folder: Path, *, identity: str, ranks: Ranks = ALONE) -> None:
+class Background:
+    """Writes checkpoints in a thread while training goes on, one at a time and of a copy; waits at its end.
+
+    As `torch.distributed.checkpoint.async_save` does it: its stager copies what steps change into memory of the host,
+    which costs as much again there, and the thread's collectives go through a process group of their own. That function
+    itself cannot serve: what makes a checkpoint visible has to follow in the thread.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        """All ranks make it together."""
+        self._ranks = ranks
+        self._group = distributed.new_group(backend="gloo", timeout=PATIENCE) if ranks.world > 1 else None
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: list[Future[None]] = []
+        self._stagers: dict[int, DefaultStager] = {}
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing is being written."""
+        return all(writing.done() for writing in self._writing)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether `finish` will raise."""
+        return any(writing.done() and writing.exception() for writing in self._writing)
+
+    def hand_over(self, state: TrainState, write: Callable[..., None]) -> None:
+        """Copy a state and have the copy written; before that `finish`, since its memory is used again."""
+        stager = self._stagers.setdefault(id(state), DefaultStager(StagingOptions(False, False, False, False)))
+        start = {"start": state.tracker.state()} if state.tracker else {}  # which no step changes
+        copied = stager.stage({key: value for key, value in state.tensors().items() if key != "start"})
+        self._writing.append(self._thread.submit(write, copied | start, group=self._group))
+
+    def finish(self) -> None:
+        """Wait until all is written, on all ranks.
+
+        Raises:
+            RunError: it could not be; the checkpoints before are intact.
+        """
+        writing, self._writing = self._writing, []
+        self._ranks.together(lambda: [each.result() for each in writing] and None)
+
+    def __enter__(self) -> "Background":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if error is None:
+                self.finish()
+        finally:
+            self._thread.shutdown()
+            if self._group is not None:
+                distributed.destroy_process_group(self._group)
+
+
+def save_state(
+    state: TrainState,
+    folder: Path,
+    *,
+    identity: str,
+    ranks: Ranks = ALONE,
+    keep: int = 1,
+    background: Background | None = None,
+) -> None:
     """Write a checkpoint that belongs to `identity` (a trunk or run id); called by all ranks together.
 
     The latest one is left as it is if it is of this step: it has the same bits.
+
+    Args:
+        state: what is saved.
+        folder: where; older checkpoints in it go.
+        identity: whose.
+        ranks: the processes that train together.
+        keep: so many of the latest stay, this one included.
+        background: what writes it after this has returned; None: it is written now.
 
     Raises:
         RunError: the disk is full; the previous checkpoint is intact.
@@ -82,19 +159,37 @@ def save_state(state: TrainState, folder: Path, *, identity: str, ranks: Ranks =
     ranks_that_see_it = ranks.sum(float(saved_step(folder) == state.step))[0]
     if ranks_that_see_it == ranks.world:
         return
+    facts = {"step": state.step, "seconds": state.seconds, "notes": dict(state.notes), "ranks": ranks.world}
+    record = {"identity": identity, **facts, "tracks": state.tracker is not None}
+    write = functools.partial(_save, partial=partial, target=target, record=record, keep=keep, ranks=ranks)
     ranks.first(lambda: _begin(partial))
+    if background is not None:
+        background.hand_over(state, write)
+    else:
+        write(state.tensors())
+        ranks.wait()
+
+
+def _save(
+    tensors: dict[str, Any],
+    *,
+    partial: Path,
+    target: Path,
+    record: dict[str, Any],
+    keep: int,
+    ranks: Ranks,
+    group: distributed.ProcessGroup | None = None,
+) -> None:
+    """Write the tensors and, once all ranks have, what vouches for them; then let them be seen."""
     try:
-        _write(state.tensors(), partial, ranks)
+        _write(tensors, partial, ranks, group)
         if ranks.is_first:
-            facts = {"step": state.step, "seconds": state.seconds, "notes": state.notes, "ranks": ranks.world}
             files = digests(partial, (file for file in partial.iterdir() if file.name != MARK))
-            record = {"identity": identity, **facts, "tracks": state.tracker is not None, FILES: files}
-            write_json(partial / RECORD, record)
-            _publish(partial, target)
+            write_json(partial / RECORD, record | {FILES: files})
+            _publish(partial, target, keep)
     except OSError as error:
         remove_folder(partial)
-        raise disk_error(folder, error) from error
-    ranks.wait()
+        raise disk_error(target.parent, error) from error
 
 
 def remove_states(folder: Path) -> None:
@@ -130,11 +225,11 @@ def _begin(partial: Path) -> None:
     claim_folder(partial)
 
 
-def _write(tensors: dict[str, Any], folder: Path, ranks: Ranks) -> None:
+def _write(tensors: dict[str, Any], folder: Path, ranks: Ranks, group: distributed.ProcessGroup | None) -> None:
     writer = dcp.FileSystemWriter(folder, single_file_per_rank=True, thread_count=1)
+    _quiet()
     try:
-        with _quiet():
-            dcp.save(tensors, storage_writer=writer, no_dist=ranks.world == 1)
+        dcp.save(tensors, storage_writer=writer, no_dist=ranks.world == 1, process_group=group)
     except RuntimeError as error:  # torch's zip writer reports a full disk in its own words
         if is_lost_peer(error):
             raise
@@ -148,19 +243,21 @@ def _write(tensors: dict[str, Any], folder: Path, ranks: Ranks) -> None:
 
 def _read(state: TrainState, folder: Path, ranks: Ranks) -> None:
     tensors = state.tensors()
-    with _quiet():
-        dcp.load(tensors, storage_reader=dcp.FileSystemReader(folder), no_dist=ranks.world == 1)
+    _quiet()
+    dcp.load(tensors, storage_reader=dcp.FileSystemReader(folder), no_dist=ranks.world == 1)
     state.model.load_state_dict(tensors["model"])  # moments and first weights are filled in place
 
 
-def _publish(partial: Path, target: Path) -> None:
-    """Make a complete checkpoint the latest, then remove the older ones."""
+def _publish(partial: Path, target: Path, keep: int) -> None:
+    """Make a complete checkpoint the latest, then remove all others but the `keep` - 1 before it."""
     if target.exists():  # this step was saved before: the same bits
         remove_folder(partial)
     else:
         move(partial, target)
-    for other in [*target.parent.glob("step-*"), *target.parent.glob(".step-*")]:
-        if other != target:
+    steps = sorted(target.parent.glob("step-*"))
+    kept = steps[: steps.index(target) + 1][-keep:]  # later ones are of a run that began anew
+    for other in [*steps, *target.parent.glob(".step-*")]:
+        if other not in kept:
             remove_folder(other)
 
 
@@ -179,5 +276,6 @@ def _check(folder: Path, identity: str) -> None:
     check_files(folder, record, listed, remedy=remedy)
 
 
-def _quiet() -> warnings.catch_warnings:
-    return warnings.catch_warnings(action="ignore", category=UserWarning)
+def _quiet() -> None:
+    """Nobody is to hear that one process is alone; for good, since `catch_warnings` is not for threads."""
+    warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)

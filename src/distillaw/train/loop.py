@@ -1,11 +1,12 @@
 """The training loop: students that read one stream advance in step; those of one teacher share each of its forwards.
 
 A student run is one student on its way to a step. Runs that lag (after a kill) catch up first, then all go together;
-each trains exactly as if it were the only one. Checkpoints are replaced every half minute (or as
-DISTILLAW_CHECKPOINT_SECONDS says) and the data order is a function of the step, so a kill at any moment costs seconds
-and the resumed trajectory is the uninterrupted one bit for bit. At Ctrl-C and SIGTERM the step is finished, checkpoints
-are saved, then the process ends; so it does when torchrun is killed, which cannot tell its ranks: they would train on,
-unseen, and hold the folder. What to train, and where the budgets branch off, is decided in train/trunk.py.
+each trains exactly as if it were the only one. Checkpoints are written every half minute (or as
+DISTILLAW_CHECKPOINT_SECONDS says), in a thread if the recipe asks for it, and the data order is a function of the step:
+a kill at any moment costs seconds and the resumed trajectory is the uninterrupted one bit for bit. At Ctrl-C and
+SIGTERM the step is finished, checkpoints are saved, then the process ends; so it does when torchrun is killed, which
+cannot tell its ranks: they would train on, unseen, and hold the folder. What to train, and where the budgets branch
+off, is decided in train/trunk.py.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ from distillaw.large_batch.rules import clip_at
 from distillaw.models.parallel import ALONE, Ranks, is_lost_peer
 from distillaw.runs.execution import launched
 from distillaw.runs.spec import BatchPlan, TrunkSpec
-from distillaw.train.checkpoint import TrainState, save_state
+from distillaw.train.checkpoint import Background, TrainState, save_state
 from distillaw.train.log import Write, open_log
 from distillaw.train.metering import Clock, GradientNorms, RunSpeed, SpikeGuard, StepMeter, noise_row
 from distillaw.train.optim import RateSchedule, own_settings, set_batch, set_learning_rate
@@ -209,9 +210,11 @@ class StudentRun:
         """Whether it still has steps to take."""
         return self.error is None and self.step < self.until
 
-    def save(self) -> None:
-        """Replace its checkpoint."""
-        save_state(self.trainer.state, self.home / STATE, identity=self.identity, ranks=self.trainer.ranks)
+    def save(self, background: Background | None = None) -> None:
+        """Write its checkpoint, now or in the background, in place of the oldest that is kept."""
+        keep = self.trainer.spec.recipe.keep_checkpoints
+        how = {"identity": self.identity, "ranks": self.trainer.ranks, "keep": keep, "background": background}
+        save_state(self.trainer.state, self.home / STATE, **how)
 
     @contextlib.contextmanager
     def opened(self, ranks: Ranks) -> Iterator["Logs"]:
@@ -281,25 +284,33 @@ def advance(
             CUDA it is replayed from a captured graph (train/stacked.py).
 
     Raises:
+        RunError: a checkpoint could not be written.
         StopTraining: the report asked for it; all runs are saved.
     """
     stacked = _stacks(feed.ranks) if stacked is None else stacked
     graphs = CapturedStacks() if stacked and feed.ranks.device.type in HAVE_GRAPHS else None
     saved, least = time.monotonic(), _checkpoint_seconds()
     every = least
+    wants_thread = any(run.trainer.spec.recipe.async_checkpoints for run in runs)
     with contextlib.ExitStack() as stack:
+        background = stack.enter_context(Background(feed.ranks)) if wants_thread else None
         logs = {id(run): stack.enter_context(run.opened(feed.ranks)) for run in runs if run.is_open}
         while due := _due(runs):
             read = feed.plan.at(due[0].step) * len(due)
             losses = _step(due, feed, logs, stacked=stacked, graphs=graphs)
-            stop, save = feed.ranks.sum(
-                _asks_to_stop(report, read, losses), float(feed.ranks.is_first and time.monotonic() - saved > every)
+            is_due = feed.ranks.is_first and time.monotonic() - saved > every
+            stop, save, failed = feed.ranks.sum(
+                _asks_to_stop(report, read, losses),
+                float(is_due and (background is None or background.is_free)),
+                float(background is not None and background.has_failed),
             )
+            began = time.monotonic()
+            if background is not None and (stop or save or failed):
+                background.finish()
             if stop or save:
-                began = time.monotonic()
                 for run in runs:
                     if run.error is None:
-                        run.save()
+                        run.save(None if stop else background)
                 saved = time.monotonic()
                 every = max(least, (saved - began) / SAVING_SHARE)
             if stop:
