@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from stops import stop_after, train_trunk
@@ -10,8 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from distillaw.errors import DivergedError
 from distillaw.runs.spec import Recipe
-from distillaw.train.loop import StopTraining, Trainer
-from distillaw.train.metering import FEW_STEPS, SpikeGuard
+from distillaw.train.loop import BatchFeed, StopTraining, Trainer
+from distillaw.train.metering import FEW_STEPS, SPIKE_WINDOW, SpikeGuard
 
 TOKENS = 2048  # 16 steps, cooldown from 13
 
@@ -110,7 +111,7 @@ def test_a_spike_is_skipped_where_one_is_asked_for(fresh_study, trunk, spoil):
 
 
 def test_what_counts_as_a_spike():
-    guard = SpikeGuard(Recipe(spike_factor=3, patience=1), notes := {})
+    guard = SpikeGuard(Recipe(spike_factor=3, patience=1), notes := {}, [])
     assert guard.admits(1.0, 100.0)  # the first steps set the scale, whatever they are
     for _ in range(FEW_STEPS - 1):
         assert guard.admits(1.0, 1.0)
@@ -121,6 +122,59 @@ def test_what_counts_as_a_spike():
     assert not guard.admits(float("inf"), 1.0) and guard.gives_up
     assert notes["skipped"] == 2
     assert guard.admits(1.0, 1.0) and not guard.gives_up
+
+
+def test_far_above_the_window_is_a_spike_until_it_lasts():
+    """By numpy's mean and deviation; what was skipped is in them, so a new level is taken after a while."""
+    rng, guard = np.random.default_rng(0), SpikeGuard(Recipe(skip_spikes=6), notes := {}, recent := [])
+    assert all(guard.admits(*each) for each in rng.normal([3.0, 1.0], [0.02, 0.1], size=(200, 2)))
+    assert len(recent) == SPIKE_WINDOW
+    bounds = np.mean(recent, axis=0) + 6 * np.std(recent, axis=0, ddof=1)
+    for column in (0, 1):
+        for share, is_usual in ((0.999, True), (1.001, False)):
+            now = [3.0, 1.0]
+            now[column] = share * bounds[column]
+            assert SpikeGuard(Recipe(skip_spikes=6), {}, list(recent)).admits(*now) == is_usual
+    few = recent[: SPIKE_WINDOW // 2 - 1]
+    assert SpikeGuard(Recipe(skip_spikes=6), {}, few).admits(90.0, 90.0)  # nothing is unusual yet
+    risen = [guard.admits(3.5, 1.0) for _ in range(40)]
+    assert not risen[0] and risen[-1] and notes["skipped"] == 40 - sum(risen) and not guard.gives_up
+    assert not guard.admits(float("nan"), 1.0) and guard.gives_up  # patience is for these
+    assert len(recent) == SPIKE_WINDOW and np.isfinite(recent).all()
+
+
+@pytest.fixture
+def poisoned(monkeypatch, text):
+    """poisoned(steps) has these steps of every run from now on read one token that the text never has."""
+    known = np.unique(np.concatenate([np.asarray(shard) for shard in text.split("student", context=32).shards]))
+    never = int(np.setdiff1d(np.arange(300), known)[0])
+
+    def install(*steps):
+        batches = BatchFeed.batches
+
+        def spoilt(feed, step):
+            for tokens, windows, last in batches(feed, step):
+                yield (torch.full_like(tokens, never) if step in steps else tokens), windows, last
+
+        monkeypatch.setattr(BatchFeed, "batches", spoilt)
+
+    return install
+
+
+def test_poisoned_batches_are_left_out_and_the_run_resumes_within_the_window(fresh_study, trunk, poisoned):
+    """Steps 100 and 101 of 128: with the guard they are skipped, here and after a stop between them."""
+    poisoned(100, 101)
+    tokens, spec = 128 * 128, _with(trunk, skip_spikes=6.0)
+    whole, parts, taken = fresh_study("whole"), fresh_study("parts"), fresh_study("taken")
+    (one,) = train_trunk(spec, [tokens], whole)
+    assert _rows(one)[-1]["skipped"] == one.result()["skipped_steps"] == 2
+    with pytest.raises(StopTraining):
+        train_trunk(spec, [tokens], parts, report=stop_after(101))
+    (again,) = train_trunk(spec, [tokens], parts)
+    a, b = (AutoModelForCausalLM.from_pretrained(f.path).state_dict() for f in (one, again))
+    assert all(torch.equal(a[name], b[name]) for name in a) and again.result()["skipped_steps"] == 2
+    (plain,) = train_trunk(trunk, [tokens], taken)
+    assert "skipped_steps" not in plain.result() and one.result()["loss"] < plain.result()["loss"]
 
 
 def test_every_rank_skips_together(fresh_study, trunk):

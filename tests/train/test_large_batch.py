@@ -59,6 +59,7 @@ def test_runs_made_before_there_was_a_choice_keep_their_names(trunk):
         "clip_steps",
         "batch_doublings",
         "document_mask",
+        "skip_spikes",
         "async_checkpoints",
         "keep_checkpoints",
     ):

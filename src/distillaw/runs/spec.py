@@ -108,6 +108,9 @@ class Recipe:
     """Skip a step whose gradient norm exceeds this many times its running mean; 0 skips only what is not finite."""
     patience: int = 0
     """Skipped steps in a row that a run survives; 0 gives up at the first."""
+    skip_spikes: float = 0.0
+    """Skip a step whose loss or gradient norm lies so many standard deviations above the mean of the last 128 steps, as
+    often as it takes (OLMo-core has 6); 0 takes all."""
     reference_batch_tokens: int = 0
     """The batch that `peak_lr`, `weight_decay` and AdamW's betas were tuned at; 0: the run's own."""
     rate_rule: str = "sqrt"
@@ -145,6 +148,7 @@ _LATER_CHOICES: dict[str, object] = {
     "clip_steps": 0,
     "batch_doublings": (),
     "document_mask": False,
+    "skip_spikes": 0.0,
 }
 """Settings that came after the first runs, with what those had."""
 _NO_PART = ("async_checkpoints", "keep_checkpoints")

@@ -42,6 +42,8 @@ RESULT_KEYS = (
     *CALIBRATION_KEYS,
 )
 """Columns of runs.parquet, in order: the interface contract's keys and what a fit or a report needs besides."""
+SKIPPED = "skipped_steps"
+"""Of a result whose run left out steps; no column."""
 _LATER = {
     "divergence": "forward-kl",
     "top_k": 0,
@@ -168,7 +170,8 @@ class RunFolder:
     def finish(self, result: Mapping[str, object]) -> None:
         """Write result.json, the mark of a finished run that vouches for its files, then the status."""
         self._claim()
-        write_json(self.path / RESULT, {key: result[key] for key in RESULT_KEYS} | self.seal())
+        skipped = {SKIPPED: result[SKIPPED]} if result.get(SKIPPED) else {}
+        write_json(self.path / RESULT, {key: result[key] for key in RESULT_KEYS} | skipped | self.seal())
         self.set_status("done")
 
     def _claim(self) -> None:

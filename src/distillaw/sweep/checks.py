@@ -113,6 +113,7 @@ RECIPE_BOUNDS: Bounds = {
     "micro_batch_tokens": (0, math.inf),
     "spike_factor": (0, math.inf),
     "patience": (0, math.inf),
+    "skip_spikes": (0, math.inf),
     "keep_checkpoints": (1, math.inf),
     "reference_batch_tokens": (0, math.inf),
     "clip_steps": (0, math.inf),

@@ -52,6 +52,8 @@ class TrainState:
     """Wall seconds spent in training steps so far, over all resumptions."""
     notes: dict[str, float] = field(default_factory=dict)
     """Small numbers that the run must remember, such as the spike guard's averages."""
+    recent: list[list[float]] = field(default_factory=list)
+    """Loss and gradient norm of the last steps, where the spike guard asks for them."""
     tracker: DistanceTracker | None = None
     """Holds the weights of step 0, which are saved with the others."""
 
@@ -160,7 +162,7 @@ def save_state(
     if ranks_that_see_it == ranks.world:
         return
     facts = {"step": state.step, "seconds": state.seconds, "notes": dict(state.notes), "ranks": ranks.world}
-    record = {"identity": identity, **facts, "tracks": state.tracker is not None}
+    record = {"identity": identity, **facts, "recent": list(state.recent), "tracks": state.tracker is not None}
     write = functools.partial(_save, partial=partial, target=target, record=record, keep=keep, ranks=ranks)
     ranks.first(lambda: _begin(partial))
     if background is not None:
@@ -217,6 +219,7 @@ def load_state(state: TrainState, folder: Path, *, identity: str, ranks: Ranks =
         state.tracker = None
     _read(state, latest, ranks)
     state.step, state.seconds, state.notes = record["step"], record["seconds"], dict(record["notes"])
+    state.recent = record.get("recent", [])
     return True
 
 

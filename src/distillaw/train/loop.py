@@ -162,7 +162,7 @@ class Trainer:
         loss, distillation, next_token = self.ranks.sum(*torch.stack(self._sums).sum(0).tolist())
         facts = StepFacts(loss, distillation, next_token, norm, norms)
         self._sums.clear()
-        guard = SpikeGuard(spec.recipe, state.notes)
+        guard = SpikeGuard(spec.recipe, state.notes, state.recent)
         if guard.admits(facts.loss, norm):
             set_learning_rate(state.optimizer, rate)
             if spec.recipe.batch_doublings:

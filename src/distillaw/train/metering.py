@@ -7,7 +7,9 @@ the norms say is in large_batch/noise.py.
 
 A step whose loss or gradient is not finite, or whose gradient is absurdly large, is skipped, weights untouched, and
 counted; after `patience` skipped steps in a row the run has diverged. What counts as absurd is a multiple of the
-running mean of the gradient norm (before clipping), if asked for.
+running mean of the gradient norm (before clipping), if asked for. So is what counts as a spike: a loss or a norm so
+many standard deviations above the mean of the last steps, as in OLMo-core's SkipStepOptimizer. A spike is left out
+without an end to patience: it stays in the window, so that a level that lasts is soon no spike any more.
 
 FLOP are those of our accounting (docs/accounting.md): 3 forward passes per trained token for the student, one for the
 teacher, divided among the students that share it. MFU is their rate over the rate of large matrix products measured on
@@ -16,6 +18,7 @@ the same device and threads at the start, so that it means the same everywhere.
 
 import functools
 import math
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,15 +111,24 @@ FEW_STEPS = 20
 """Steps before the running mean means anything."""
 
 
-class SpikeGuard:
-    """Decides step by step; its state is a dict of numbers that checkpoints keep."""
+SPIKE_WINDOW = 128
+"""Steps whose losses and norms say what is usual, and half of them before anything is unusual (OLMo-core's)."""
 
-    def __init__(self, recipe: Recipe, notes: dict[str, float]) -> None:
+
+class SpikeGuard:
+    """Decides step by step; its state is numbers that checkpoints keep."""
+
+    def __init__(self, recipe: Recipe, notes: dict[str, float], recent: list[list[float]]) -> None:
+        """Go on from a run's notes and the (loss, norm) of its last steps, which it changes."""
         self._factor, self._patience, self._notes = recipe.spike_factor, recipe.patience, notes
+        self._sigmas, self._recent = recipe.skip_spikes, recent
 
     def admits(self, loss: float, norm: float) -> bool:
         """Whether the step may be taken; remembers its norm, or that it was skipped."""
         notes = self._notes
+        if self._sigmas and math.isfinite(loss) and math.isfinite(norm) and self._is_far(loss, norm):
+            notes["skipped"] = notes.get("skipped", 0) + 1
+            return False
         seen, mean = notes.get("seen", 0), notes.get("mean_norm", 0.0)
         spike = self._factor > 0 and seen >= FEW_STEPS and norm > self._factor * mean
         if not (math.isfinite(loss) and math.isfinite(norm)) or spike:
@@ -126,6 +138,14 @@ class SpikeGuard:
         weight = max(1 - NORM_MEMORY, 1 / (seen + 1))
         notes.update(seen=seen + 1, mean_norm=mean + weight * (norm - mean), skipped_in_a_row=0)
         return True
+
+    def _is_far(self, *now: float) -> bool:
+        """Whether a loss or a norm lies far above those of the window, which it enters either way."""
+        columns = list(zip(*self._recent, strict=True)) if len(self._recent) >= SPIKE_WINDOW // 2 else []
+        spread = [(statistics.fmean(column), statistics.stdev(column)) for column in columns]
+        self._recent.append(list(now))
+        del self._recent[:-SPIKE_WINDOW]
+        return any(x - mean > self._sigmas * sd for x, (mean, sd) in zip(now, spread, strict=False))
 
     @property
     def gives_up(self) -> bool:

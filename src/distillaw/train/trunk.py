@@ -25,7 +25,7 @@ from distillaw.models.teacher import AnyTeacher, model_flops, sharded_copy
 from distillaw.runs.files import read_json, write_json, write_with
 from distillaw.runs.paired import DocumentScores
 from distillaw.runs.spec import TrunkSpec, spec_record
-from distillaw.runs.store import CALIBRATION, CALIBRATION_KEYS, RunFolder, StudyFolder, run_result, saved_step
+from distillaw.runs.store import CALIBRATION, CALIBRATION_KEYS, SKIPPED, RunFolder, StudyFolder, run_result, saved_step
 from distillaw.train.checkpoint import load_state, remove_states, save_state
 from distillaw.train.group import TrunkGroup, start_facts
 from distillaw.train.log import Mirror
@@ -129,6 +129,7 @@ def _result(
         "teacher_flops_spent": 0.0 if spec.targets else teacher_flops * state.notes.get("teacher_tokens", 0.0),
         "seconds": state.seconds,
         "device": device if ranks.world == 1 else f"{ranks.world} x {device}",
+        SKIPPED: int(state.notes.get("skipped", 0)),
     }
 
 
