@@ -88,7 +88,7 @@ class Background:
     def __init__(self, ranks: Ranks) -> None:
         """All ranks make it together."""
         self._ranks = ranks
-        self._group = distributed.new_group(backend="gloo", timeout=PATIENCE) if ranks.world > 1 else None
+        self._group: Any = distributed.new_group(backend="gloo", timeout=PATIENCE) if ranks.world > 1 else None
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._writing: list[Future[None]] = []
         self._stagers: dict[int, DefaultStager] = {}
@@ -107,7 +107,7 @@ class Background:
         """Copy a state and have the copy written; before that `finish`, since its memory is used again."""
         stager = self._stagers.setdefault(id(state), DefaultStager(StagingOptions(False, False, False, False)))
         start = {"start": state.tracker.state()} if state.tracker else {}  # which no step changes
-        copied = stager.stage({key: value for key, value in state.tensors().items() if key != "start"})
+        copied: Any = stager.stage({key: value for key, value in state.tensors().items() if key != "start"})
         self._writing.append(self._thread.submit(write, copied | start, group=self._group))
 
     def finish(self) -> None:
