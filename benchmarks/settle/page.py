@@ -223,12 +223,13 @@ def notes(tier, part):
     lines = list(SEEN.get(tier, ()))
     if tier in ("worlds", "shipped"):
         whole = part["parts"]["all"]
-        beyond = whole["false_beyond_noise"]
+        beyond, gains = whole["false_beyond_noise"], part["by_target"]
         lines.append(
             "The truth is one measured run per choice: false by more than the seed noise of that (90 %) are "
             f"{percent(beyond['share'])} % ({beyond['hits']} of {beyond['num']}). Decisions of one world share their "
-            "runs, so the Wilson intervals are too narrow. Stages answered by another cell than asked: "
-            f"{whole['moved']:.1f} of {whole['stages']:.1f} per decision."
+            f"runs, so the Wilson intervals are too narrow: by targets, of which there are {gains['targets']}, "
+            f"{percent(gains['mean'])} % of gains held at the end, 90 % interval {ends(gains)}. Stages answered by "
+            f"another cell than asked: {whole['moved']:.1f} of {whole['stages']:.1f} per decision."
         )
     return lines
 

@@ -28,6 +28,7 @@ def summarise(rows):
             "plan": plan_scores(here),
             "fit": fit_scores(here),
             "by_look": by_look(here),
+            "by_target": by_target(here),
         }
     return found
 
@@ -90,6 +91,20 @@ def coverages(rows):
         "foretold": foretold,
     }
     return {name: share(flags) for name, flags in named.items()}
+
+
+def by_target(rows):
+    """Share of gain intervals that held at the end, with its 90 % interval: gains at one target err together."""
+    held = [
+        (g["in"], f"{row['cluster']} {row['scale']}")
+        for row in rows
+        if row["verdict"] != "refused"
+        for g in row["looks"][-1]["gains"].values()
+    ]
+    if not held:
+        return None
+    hits, targets = zip(*held, strict=True)
+    return difference(np.zeros(len(hits)), hits, targets, np.random.default_rng(0)) | {"targets": len(set(targets))}
 
 
 def by_look(rows):
