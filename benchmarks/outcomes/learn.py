@@ -171,7 +171,7 @@ def _without_a_law(row: Outcome) -> Row | None:
 
 
 def _is_repeated(row: Outcome) -> bool:
-    return row.unique_tokens is not None and row.tokens_a is not None and row.tokens_a > REPEATS * row.unique_tokens
+    return row.unique_tokens is not None and row.tokens_a is not None and row.tokens_a > REPEATS[0] * row.unique_tokens
 
 
 def _outcome(row: Outcome) -> dict:

@@ -215,3 +215,34 @@ def test_a_teacher_within_a_sentence(name, called):
     teacher = Teacher(name=name, loss=2.0)
     option = Option(kind="distil", student_params=1e8, student_tokens=1e9, teacher=teacher)
     assert teacher.called == called and option.name == f"distil from {called}"
+
+
+def gains(verdict):
+    """By strategy that laws describe its gain, nats/token."""
+    return {row.name: row.gain for row in verdict.strategies if row.gain is not None and not row.is_speculative}
+
+
+@pytest.mark.parametrize(
+    ("asked", "named", "alone"),
+    [
+        ({"student_params": "105M", "device_hours": 2.3}, [Teacher(name="t", params=6.4e9, tokens=2.07e11)], []),
+        ({"student_params": "429M", "compute": 3.08e19}, [Teacher(name="t", params=1.43e10, tokens=1.63e12)], []),
+        ({"student_params": "36M", "compute": 1.2e19}, [Teacher(name="far", params=2e9, tokens=4e11), EIGHT], [EIGHT]),
+    ],
+    ids=["trained for this", "trained for a larger one", "one of two"],
+)
+def test_what_a_teacher_gains_and_how_surely_does_not_hang_on_what_else_could_be_done(asked, named, alone):
+    both, one = (gains(plan(**asked, teachers=teachers, with_flips=False)) for teachers in (named, alone))
+    assert both.keys() > one.keys()
+    for name, gain in one.items():
+        width = gain.upper - gain.lower
+        assert both[name].mean == pytest.approx(gain.mean, abs=0.02 * width)
+        assert both[name].upper - both[name].lower == pytest.approx(width, rel=0.1), "but for other draws"
+
+
+def test_the_order_of_teachers_says_nothing():
+    weak = Teacher(name="weak", params=5e8, tokens=1e10)
+    orders = [weak, EIGHT], [EIGHT, weak]
+    one, other = (plan("200M", student_tokens="4B", teachers=teachers, with_flips=False) for teachers in orders)
+    assert one.call == other.call
+    assert gains(one) == gains(other)

@@ -3,15 +3,19 @@
 import inspect
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 from synthetic_study import World, write_study
 
 import distillaw as dl
 from distillaw.cli.plan import AskedOptions, LawOptions, question_of
-from distillaw.errors import ConfigError
+from distillaw.errors import ConfigError, DistillawError
+from distillaw.planning.bills import shares_of
 from distillaw.planning.question import PlanQuestion, situation_of, with_measured
 from distillaw.planning.situation import Teacher
+from distillaw.quantities import parse_count
 from distillaw.runs.record import read_study
+from random_questions import of_command, random_question
 
 FOR_PYTHON = {"seed", "with_flips", "unlearnt"}
 
@@ -110,3 +114,63 @@ def test_a_serving_limit_counts_with_the_vocabulary_and_context_of_the_question(
     before = situation_of(scouting, more_to_come=True)
     after = with_measured(before, scouting, None, teachers=[Teacher(name="t", loss=2.0)], vocab=1024)
     assert before.max_params > after.max_params == of_study.max_params
+
+
+def arguments(asked):
+    """A random question as the arguments of `dl.plan`; teachers without loss and with, as they were given."""
+    own = {f"teacher_{key}": [one[key] for one in asked["own"] if one[key]] for key in ("params", "tokens", "loss")}
+    own["teacher_loss"] = [float(loss) for loss in asked["losses"] or own["teacher_loss"]]
+    names = {
+        "scenario": "scenario",
+        "logits": "logits",
+        "uniqueTokens": "unique_tokens",
+        "maxStudent": "max_params",
+        "trainOwn": "train_teacher",
+    }
+    found = {name: asked[key] for key, name in names.items() if key in asked}
+    found |= {"student_params": asked["student"], "teachers": asked["named"], **own}
+    found["compute" if asked["budgetKind"] == "compute" else "student_tokens"] = asked["budget"]
+    found["students_served"] = int(asked.get("studentsServed", 1))
+    return {key: value for key, value in found.items() if value} | {"with_flips": False}
+
+
+def numbers(verdict):
+    """What an answer says, but for its words."""
+    rows = {row.name: (row.loss, row.gain, row.share_best, dict(row.compute)) for row in verdict.strategies}
+    return verdict.call, verdict.gain, verdict.crossover_tokens, rows
+
+
+def check_bill(row, situation):
+    """The parts that this student pays are the whole, and that is the budget where it is one of FLOP."""
+    paid, shares = row.compute, shares_of(situation, row.teacher)
+    if paid["total"] is not None:
+        logits, training = (paid[f"teacher_{part}"] or 0.0 for part in ("logits", "training"))
+        whole = paid["student_training"] + shares.delta_lgt * logits + shares.delta_pre * training
+        assert paid["total"] == pytest.approx(whole), row.name
+        assert paid["total"] == pytest.approx(situation.compute or whole), row.name
+
+
+def test_what_must_hold_of_any_answer():
+    """Spelling and order say nothing, parts add up, chance and gain have one sign, 1 % of a budget moves little."""
+    rng, asked = np.random.default_rng(5), 0
+    counts = ("student_params", "student_tokens", "compute", "unique_tokens", "max_params")
+    while asked < 4:
+        call = arguments(of_command(random_question(rng)))
+        try:
+            said = dl.plan(**call)
+        except DistillawError:
+            continue
+        asked += 1
+        plain = {key: parse_count(value) if key in counts else value for key, value in call.items()}
+        turned = {key: value[::-1] if isinstance(value, list) else value for key, value in plain.items()}
+        assert numbers(dl.plan(**turned)) == numbers(said), call
+        for row in said.strategies:
+            check_bill(row, said.situation)
+        assert sum(row.share_best or 0.0 for row in said.strategies) == pytest.approx(1)
+        likely = {1: said.call.distil, -1: said.call.pretrain} if said.headline.is_decisive else {}
+        assert all(p < 0.5 or sign * np.median(said.headline.gain_draws) > 0 for sign, p in likely.items()), call
+        budget = "compute" if "compute" in plain else "student_tokens"
+        near = dl.plan(**plain | {budget: 1.01 * plain[budget]})
+        if near.headline.is_decisive == said.headline.is_decisive:
+            assert near.call.distil == pytest.approx(said.call.distil, abs=0.02), call
+            assert near.gain.mean == pytest.approx(said.gain.mean, abs=0.05 * (said.gain.upper - said.gain.lower)), call

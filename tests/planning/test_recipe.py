@@ -137,6 +137,16 @@ def test_repeated_text_is_worth_a_teacher():
     assert any("read more than four times" in line for line in many.assumptions)
 
 
+def test_another_pass_over_the_text_changes_the_answer_by_little():
+    """Between four passes and the fewest that outcomes teach of nobody measured."""
+    asked = {"student_tokens": "8B", "teacher_params": ["300M"], "teacher_tokens": ["8B"], "with_flips": False}
+    found = [dl.plan("300M", **asked, unique_tokens=8e9 / passes).gain for passes in np.geomspace(3.8, 6, 20)]
+    means, widths = (np.array(one) for one in zip(*((g.mean, g.upper - g.lower) for g in found), strict=True))
+    assert means[-1] - means[0] > 0.05
+    assert np.diff(means).max() < 0.015
+    assert np.abs(np.diff(np.log(widths))).max() < 0.2
+
+
 def test_a_source_that_is_left_out_teaches_nothing():
     table = {row.source for row in read_outcomes()}
     changed = [source for source in table if learnt(source) != learnt()]

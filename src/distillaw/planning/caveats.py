@@ -9,7 +9,7 @@ from distillaw.planning.bills import effective_tokens, shares_of
 from distillaw.planning.decision import disagreement
 from distillaw.planning.evidence import Evidence, Strategy
 from distillaw.planning.judging import Sources
-from distillaw.planning.law_evidence import BEYOND, KEPT, is_repeated
+from distillaw.planning.law_evidence import BEYOND, KEPT, repeated
 from distillaw.planning.learnt import SEEN_BELOW
 from distillaw.planning.options import Option, option_loss
 from distillaw.planning.phrases import say
@@ -63,8 +63,8 @@ def _published_gains(situation: Situation, headline: Evidence, sources: Sources)
     found, learnt = situation.recipe.lines(laws[0].learnt, situation.vocab, situation.start), laws[0].learnt
     if not headline.details.get(BEYOND) and headline.number(KEPT, 1.0) != 1:
         found.insert(0, say("counted", share=100 * headline.number(KEPT), sd=100 * learnt.per_gain))
-    if is_repeated(situation, headline.best.student_tokens):
-        found.append(say("repeated gain", share=100 * learnt.repeated, sd=100 * learnt.repeated_sd))
+    if often := repeated(situation, headline.best.student_tokens):
+        found.append(say("repeated gain", share=100 * often * learnt.repeated, sd=100 * learnt.repeats_sd(often)))
     if situation.comparison == "equal-compute" and not headline.details.get(BEYOND):
         found.append(say("compute gain", share=100 * situation.recipe.weight * learnt.compute))
     if situation.start == "pruned":

@@ -1,7 +1,7 @@
 """What one law, or an ensemble of them, says of all options: losses, and gains with the model's discrepancy."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
@@ -83,6 +83,21 @@ def law_evidence(
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where pretraining and one distillation lie."""
+
+    outside: Mapping[str, float]
+    """E-folds outside the range by coordinate, of the farther of the two."""
+    beyond: float
+    """How far below its range the law is asked by L_T / L_S beside the user's own baseline (`transfer`); else 0."""
+
+    @property
+    def farthest(self) -> float:
+        """E-folds in the worst coordinate."""
+        return max(self.outside.values(), default=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Asked:
     """One law that is asked about all options."""
 
@@ -95,19 +110,20 @@ class _Asked:
     def evidence(self, level: float) -> Evidence:
         """Its answer."""
         situation, voice, options, scale = self.situation, self.voice, self.options, self.scale
+        place = self._place(self.best)
         is_short = self.is_far and bool(voice.is_short(self.per_param))
         is_apart = not self.is_far and scale.is_implausible(options, self.whole)
-        is_vague = self.beyond > 0 and scale.sd > self.transfer.left_sd
+        is_vague = place.beyond > 0 and scale.sd > self.transfer.left_sd
         recipe = situation.recipe.problem if voice.learnt is not None else ""
         uncovered = start_problem(situation) or recipe
         predicted = [scale.on_user_text(self._far_begun(j, self._counted(j))) for j in range(len(options))]
-        own = scale.ratio * self._discrepancy()
-        common = math.hypot(own, self.rates.sd)
+        own = [scale.ratio * self.discrepancies[self._like(j)] for j in range(len(options))]
+        common = [math.hypot(sd, self.rates.sd) for sd in own]
         centres, gains, losses = _draw(
             predicted,
             options,
             common=common,
-            alone=scale.sd * float(predicted[0].loss.mean()) if scale.by_baseline else common,
+            alone=scale.sd * float(predicted[0].loss.mean()) if scale.by_baseline else common[0],
             together=COMMON if voice.learnt is None else voice.learnt.common,
         )
         rows = [
@@ -131,26 +147,26 @@ class _Asked:
             else OTHER_TEXT
             if is_apart
             else BY_RATIO
-            if self.beyond
+            if place.beyond
             else self._status(),
             note=say(uncovered) if uncovered else note,
             is_decisive=voice.may_decide and not (self.is_far or is_apart or is_vague or uncovered),
-            inside_range=not self.outside,
+            inside_range=not place.outside,
             posterior=GainPosterior(draws=gains, estimate=centres.mean(0), se=gains.std(0)),
             beliefs=tuple(
-                GainBelief.of_law(centres[:, j], math.hypot(own, p.sd), rates=self.rates.sd)
+                GainBelief.of_law(centres[:, j], math.hypot(own[j + 1], p.sd), rates=self.rates.sd)
                 for j, p in enumerate(predicted[1:])
             ),
             warnings=(*voice.warnings, *self._complaints()),
             details={
-                "efolds_outside": self.outside,
+                "efolds_outside": place.outside,
                 FAR_OUTSIDE: self.is_far,
-                SHORT: is_short and not uncovered and self.farthest <= min(self.reach, voice.discrepancy.reach),
+                SHORT: is_short and not uncovered and place.farthest <= min(self.reach, voice.discrepancy.reach),
                 UNSAID: len(self.readings) > 1 and bool(twin.mean() < self.whole[self.best].loss.mean()),
                 **({COST: float(1 - (twin / alone).mean())} if situation.compute else {}),
-                "doubt": common,
-                **({BEYOND: self.beyond} if scale.by_baseline else {}),
-                KEPT: self.kept,
+                "doubt": common[self.best],
+                **({BEYOND: place.beyond} if scale.by_baseline else {}),
+                KEPT: self._kept(self.best),
                 **scale.details,
                 "laws": {
                     name: {"pretrain": float(scale.ratio * a), "distil": float(scale.ratio * b)}
@@ -173,10 +189,24 @@ class _Asked:
         return [self._of(option) for option in self.options]
 
     @cached_property
+    def taught(self) -> list[int]:
+        """Indices of the distillations that laws describe; 0, pretraining, where there is none."""
+        return [j for j, o in enumerate(self.options) if o.teacher is not None and not o.is_speculative] or [0]
+
+    @cached_property
     def best(self) -> int:
-        """Index of the best distillation that laws describe; 0, pretraining, where there is none."""
-        distilled = [j for j, o in enumerate(self.options) if o.teacher is not None and not o.is_speculative]
-        return min(distilled, key=lambda j: float(self.whole[j].loss.mean()), default=0)
+        """Index of the best of them, as gains are counted."""
+        return min(self.taught, key=lambda j: float(self._counted(j).loss.mean()))
+
+    def _like(self, j: int) -> int:
+        """Which of them says what is counted of an option and how far it is off: itself, else that from its teacher.
+
+        Never another teacher's: what else could be done is no evidence of a strategy.
+        """
+        if j in self.taught:
+            return j
+        teacher = self.options[j].teacher or self.options[j].cut_of
+        return next((k for k in self.taught if teacher is not None and self.options[k].teacher == teacher), self.best)
 
     @cached_property
     def twins(self) -> list[Array]:
@@ -217,15 +247,30 @@ class _Asked:
         }
 
     @cached_property
-    def outside(self) -> dict[str, float]:
-        """E-folds outside the range by coordinate: of the pretrained student and of the best distilled one."""
-        alone, taught = self._coords(0), self._coords(self.best)
-        return self.voice.outside({name: alone[name] + taught[name] for name in alone})
+    def places(self) -> dict[int, _Place]:
+        """By distillation that laws describe."""
+        found, alone = {}, self._coords(0)
+        for j in self.taught:
+            taught = self._coords(j)
+            outside = self.voice.outside({name: alone[name] + taught[name] for name in alone})
+            found[j] = _Place(outside=outside, beyond=self._beyond(j, outside))
+        return found
 
-    @property
-    def farthest(self) -> float:
-        """In the worst coordinate."""
-        return max(self.outside.values(), default=0.0)
+    def _place(self, j: int) -> _Place:
+        """Of an option."""
+        return self.places[self._like(j)]
+
+    def _beyond(self, j: int, outside: Mapping[str, float]) -> float:
+        """`_Place.beyond`: only where such students were seen.
+
+        A teacher that was not measured has the ratio that the law makes of it, doubted as far as its loss is: to know
+        less must not make surer.
+        """
+        ratio = self._ratio(j)
+        if not self.scale.by_baseline or self.voice.is_refused or outside.keys() <= {"teacher_loss"} or not ratio:
+            return 0.0
+        seen = all(self.transfer.admits(self.voice.range, self._coords(k), ratio) for k in (0, j))
+        return min(max(outside.values()) / FAR, 1.0) if seen else 0.0
 
     @property
     def reach(self) -> float:
@@ -241,20 +286,8 @@ class _Asked:
     @property
     def is_far(self) -> bool:
         """Whether it decides nothing here."""
-        return not self.beyond and bool(self.voice.is_beyond(self.farthest, self.per_param, reach=self.reach))
-
-    @cached_property
-    def beyond(self) -> float:
-        """How far below its range it is asked by L_T / L_S beside the user's own baseline (`transfer`); else 0.
-
-        Only where their like were seen. A teacher that was not measured has the ratio that the law makes of it, doubted
-        as far as its loss is: to know less must not make surer.
-        """
-        ratio = self._ratio(self.best)
-        if not self.scale.by_baseline or self.voice.is_refused or self.outside.keys() <= {"teacher_loss"} or not ratio:
-            return 0.0
-        seen = all(self.transfer.admits(self.voice.range, self._coords(j), ratio) for j in (0, self.best))
-        return min(self.farthest / FAR, 1.0) if seen else 0.0
+        place = self._place(self.best)
+        return not place.beyond and bool(self.voice.is_beyond(place.farthest, self.per_param, reach=self.reach))
 
     def _complaints(self) -> list[str]:
         """One line per coordinate outside the range, over all options that a law describes.
@@ -283,15 +316,15 @@ class _Asked:
             return "REFUSED" if self.voice.is_refused else OUT_OF_RANGE
         if self.voice.kind == "fitted":
             return self.voice.status
-        return "NEAR_RANGE" if self.outside else "IN_RANGE"
+        return "NEAR_RANGE" if self._place(self.best).outside else "IN_RANGE"
 
     def _note(self) -> str:
         if self.voice.is_refused:
             return self.voice.note
-        where = say("inside")
-        if self.outside:  # what is how far outside, worst first
-            worst = sorted(self.outside, key=lambda name: -self.outside[name])
-            factors = {name: math.exp(self.outside[name] / EFOLD_WEIGHT.get(name, 1.0)) for name in worst}
+        where, outside = say("inside"), self._place(self.best).outside
+        if outside:  # what is how far outside, worst first
+            worst = sorted(outside, key=lambda name: -outside[name])
+            factors = {name: math.exp(outside[name] / EFOLD_WEIGHT.get(name, 1.0)) for name in worst}
             far = (say("far", coordinate=COORDINATES[name], factor=factor) for name, factor in factors.items())
             where = say("outside", far=", ".join(far))
         where = say("guess", where=where) if self.is_far else where
@@ -308,13 +341,13 @@ class _Asked:
         learnt = self.voice.learnt
         return 1.0 if learnt is None or self.situation.start != "pruned" else learnt.begun
 
-    @cached_property
-    def kept(self) -> float:
-        """Share of a positive gain: as `transfer` says where the law is asked by ratio, else as outcomes do."""
+    def _kept(self, j: int) -> float:
+        """Share of an option's positive gain: as `transfer` says where the law is asked by ratio, else as outcomes."""
         learnt, recipe = self.voice.learnt, self.situation.recipe
         if learnt is None:
             return 1.0
-        share = self.transfer.mean(self.beyond) if self.beyond else learnt.share(self.outside)
+        place = self._place(j)
+        share = self.transfer.mean(place.beyond) if place.beyond else learnt.share(place.outside)
         return share * self.begun * recipe.gained(learnt, self.situation.vocab)
 
     @cached_property
@@ -323,20 +356,21 @@ class _Asked:
         learnt = self.voice.learnt
         return (1.0,) if learnt is None else self.situation.recipe.readings(learnt, self.situation.start)
 
-    def _kept_of(self, gain: Array, *, is_strong: bool) -> Array:
-        """Of gains as shares of the loss, shape (m,), by every reading of the recipe, (readings m,)."""
-        learnt, harm = self.voice.learnt, self.begun
-        if learnt is not None and is_strong and not self.beyond and self.situation.comparison == "equal-tokens":
-            harm = self.begun * (1 - learnt.beyond(self.outside))
+    def _kept_of(self, gain: Array, j: int) -> Array:
+        """Of gains of an option as shares of the loss, shape (m,), by every reading of the recipe, (readings m,)."""
+        learnt, harm, place = self.voice.learnt, self.begun, self._place(j)
+        equal_tokens = self.situation.comparison == "equal-tokens"
+        if learnt is not None and self._is_strong(j) and not place.beyond and equal_tokens:
+            harm = self.begun * (1 - learnt.beyond(place.outside))
         lost, whole = np.repeat(self.readings, len(gain)) * harm, np.tile(gain, len(self.readings))
-        return np.where(whole > 0, self.kept, lost) * whole
+        return np.where(whole > 0, self._kept(j), lost) * whole
 
-    def _added(self, option: Option) -> float:
+    def _added(self, j: int) -> float:
         """Gain, as a share of the loss, beside the law's: by repeated text, equal compute, the best of several runs."""
         learnt, recipe = self.voice.learnt, self.situation.recipe
         assert learnt is not None
-        found = recipe.picked + learnt.repeated * is_repeated(self.situation, option.student_tokens)
-        if self.situation.comparison == "equal-compute" and not self.beyond:
+        found = recipe.picked + learnt.repeated * repeated(self.situation, self.options[j].student_tokens)
+        if self.situation.comparison == "equal-compute" and not self._place(j).beyond:
             found += recipe.weight * learnt.compute
         return found
 
@@ -354,9 +388,9 @@ class _Asked:
         )
         if option.teacher is None or self.voice.learnt is None or (option.cut_of is not None and option.is_speculative):
             return replace(said, loss=np.tile(said.loss, times))
-        taught = self._kept_of((twin - said.loss) / alone.loss, is_strong=self._is_strong(j))
-        gain = taught + np.tile(1 - twin / alone.loss, times) + self._added(option)
-        return replace(said, loss=np.tile(alone.loss, times) * (1 - gain), sd=abs(self.kept) * said.sd)
+        taught = self._kept_of((twin - said.loss) / alone.loss, j)
+        gain = taught + np.tile(1 - twin / alone.loss, times) + self._added(j)
+        return replace(said, loss=np.tile(alone.loss, times) * (1 - gain), sd=abs(self._kept(j)) * said.sd)
 
     def _far_begun(self, j: int, predicted: OptionLoss) -> OptionLoss:
         """A cut beside random starts, whose head start may lead beyond the law's range: with the doubt of that."""
@@ -369,26 +403,29 @@ class _Asked:
 
     # --- how far it may be off -------------------------------------------------------------------------------
 
-    def _discrepancy(self) -> float:
+    @cached_property
+    def discrepancies(self) -> dict[int, float]:
+        """`_discrepancy` by distillation that laws describe."""
+        return {j: self._discrepancy(j) for j in self.taught}
+
+    def _discrepancy(self, j: int) -> float:
         """Standard deviation of a gain that the ensemble does not show, nats/token of the law's text."""
-        best, taught = self.best, self.options[self.best]
-        alone, same = float(self.whole[0].loss.mean()), float(self.twins[best].mean())
-        gain = alone - float(self.whole[best].loss.mean())
-        share = self._counted_sd(taught, (same - alone + gain) / alone)
+        taught = self.options[j]
+        alone, same = float(self.whole[0].loss.mean()), float(self.twins[j].mean())
+        gain = alone - float(self.whole[j].loss.mean())
+        share = self._counted_sd(j, (same - alone + gain) / alone)
         if self.scale.is_guess:
             share = math.hypot(share, TWO_TEXTS_SD * self.situation.recipe.weight)
         apart = text = begun = 0.0
-        if self.scale.sd and best:
+        if self.scale.sd and j:
             moved = (float(self._of(taught, scale=self.scale.moved(z)).loss.mean()) for z in (-1.0, 1.0))
             ends = np.array([same - loss for loss in moved]) / alone
-            counted = self._kept_of(ends, is_strong=self._is_strong(best)).reshape(-1, 2)
+            counted = self._kept_of(ends, j).reshape(-1, 2)
             text = alone * abs(float(np.diff(counted.mean(0))[0])) / 2
-        if self.voice.rival is not None and best:
-            rivals = [
-                float(option_loss(self.voice.rival, self.situation, self.options[j]).loss.mean()) for j in (0, best)
-            ]
+        if self.voice.rival is not None and j:
+            rivals = [float(option_loss(self.voice.rival, self.situation, self.options[k]).loss.mean()) for k in (0, j)]
             apart = RIVAL_SHARE * abs(gain - (rivals[0] - rivals[1]))
-        if self.situation.start == "pruned" and best:  # students of one cut, whose head start nobody knows exactly
+        if self.situation.start == "pruned" and j:  # students of one cut, whose head start nobody knows exactly
             gains = []
             for shift in (-1.0, 1.0):
                 asked = replace(self.situation, start_shift=shift)
@@ -396,21 +433,20 @@ class _Asked:
             begun = abs(gains[0] - gains[1]) / 2
         return math.hypot(share * alone, apart, text, begun)
 
-    def _counted_sd(self, option: Option, gain: float) -> float:
+    def _counted_sd(self, j: int, gain: float) -> float:
         """Standard deviation of what is counted of a gain, both as shares of the loss."""
-        learnt, recipe = self.voice.learnt, self.situation.recipe
+        learnt, recipe, place = self.voice.learnt, self.situation.recipe, self._place(j)
         if learnt is None:
-            return self.voice.discrepancy.at(self.outside)
+            return self.voice.discrepancy.at(place.outside)
         gain = max(gain, 0.0)
-        if self.beyond:
-            home = learnt.at_home + self.beyond * (self.transfer.left_sd - learnt.at_home)
-            sd = math.hypot(home, self.transfer.sd(self.beyond) * gain)
+        if place.beyond:
+            home = learnt.at_home + place.beyond * (self.transfer.left_sd - learnt.at_home)
+            sd = math.hypot(home, self.transfer.sd(place.beyond) * gain)
         else:
-            sd = math.hypot(learnt.at_home, learnt.per_gain * learnt.beyond(self.outside) * gain)
+            sd = math.hypot(learnt.at_home, learnt.per_gain * learnt.beyond(place.outside) * gain)
         sd = recipe.weight * math.hypot(sd, recipe.truncated_sd(learnt, self.situation.vocab))
-        sd = math.hypot(sd, recipe.held_sd * self.kept * gain)
-        repeated = learnt.repeated_sd * is_repeated(self.situation, option.student_tokens)
-        return math.hypot(SEEDS, sd, repeated)
+        sd = math.hypot(sd, recipe.held_sd * self._kept(j) * gain)
+        return math.hypot(SEEDS, sd, learnt.repeats_sd(repeated(self.situation, self.options[j].student_tokens)))
 
     @cached_property
     def rates(self) -> RateDoubt:
@@ -424,20 +460,28 @@ class _Asked:
         return RateDoubt(alone.alone, taught.taught, min(found, default=None))
 
 
-def is_repeated(situation: Situation, tokens: float) -> bool:
-    """Whether text is read so often that laws of fresh tokens do not know what a teacher does there."""
-    return situation.unique_tokens is not None and tokens > REPEATS * situation.unique_tokens
+def repeated(situation: Situation, tokens: float) -> float:
+    """How far text is read too often for laws of fresh tokens to know what a teacher does there, from 0 to 1."""
+    if situation.unique_tokens is None:
+        return 0.0
+    fresh, often = map(math.log, REPEATS)
+    return min(max((math.log(tokens / situation.unique_tokens) - fresh) / (often - fresh), 0.0), 1.0)
 
 
 def _draw(
-    predicted: Sequence[OptionLoss], options: Sequence[Option], *, common: float, alone: float, together: float
+    predicted: Sequence[OptionLoss],
+    options: Sequence[Option],
+    *,
+    common: Sequence[float],
+    alone: float,
+    together: float,
 ) -> tuple[Array, Array, Array]:
     """Members evenly, plus the discrepancy: in part of all distilled students, in part each option's own.
 
     Args:
         predicted: by option, pretraining first.
         options: the same.
-        common: standard deviation of a gain that the members do not show, nats/token.
+        common: by option the standard deviation of a gain that the members do not show, nats/token.
         alone: the same of the loss of pretraining.
         together: share of `common` (as variance) that all distilled students have in common.
 
@@ -454,7 +498,7 @@ def _draw(
         if option.teacher is not None:
             mixed = np.sqrt(together) * draws.normals(draws.SHARED) + np.sqrt(1 - together) * mixed
         own = predicted[j + 1].sd * draws.normals(draws.OPTIONS + 2 * j + 1)
-        gains[:, j] = centres[pick, j] + tails * (common * mixed + own)
+        gains[:, j] = centres[pick, j] + tails * (common[j + 1] * mixed + own)
     first = losses[pick, 0] + alone * tails * draws.normals(draws.PRETRAIN)
     return centres, gains, np.column_stack([first, first[:, None] - gains])
 

@@ -41,9 +41,11 @@ SEEDS = 0.0042
 """Of the loss: what seeds do to a difference of two runs (0.3 % of each, `gains.ASSUMED_SEED_SD`)."""
 FAR = math.log(10)
 """E-folds outside a range from which on nothing more is lost of a gain: our own studies lie five to seven outside."""
-REPEATS = 4.0
+REPEATS = (4.0, 5.7)
 """Passes over the data up to which repeats are worth nearly as much as fresh tokens (Muennighoff et al. 2023,
-arXiv:2305.16264); beyond, a teacher helps as a regulariser, and laws of fresh tokens do not know it."""
+arXiv:2305.16264); beyond, a teacher helps as a regulariser, and laws of fresh tokens do not know it. And those from
+which on outcomes say how much: the fewest of those that taught it. Between the two nobody measured, and the way in
+ln passes is the odds that it is so already."""
 
 FEWEST_PER_PARAM = 0.3
 """Tokens per parameter from which published laws may decide. The shortest runs of our studies have 0.31; below, the
@@ -62,7 +64,7 @@ class Learnt:
     """Share of a positive gain that truncated targets (the k most likely ids) leave of it; below 0 they do harm."""
     truncated_sd: float
     repeated: float
-    """Gain by any teacher on text that is repeated more than `REPEATS` times."""
+    """Gain by any teacher on text that is repeated `REPEATS` times."""
     repeated_sd: float
     compute: float
     """Gain, whatever the teacher, where both sides have the same FLOP or hours."""
@@ -90,6 +92,10 @@ class Learnt:
     def beyond(self, outside: Mapping[str, float]) -> float:
         """How far outside a law's range, from 0 to 1, by e-folds outside by coordinate."""
         return min(max(outside.values(), default=0.0) / FAR, 1.0)
+
+    def repeats_sd(self, often: float) -> float:
+        """Standard deviation of the gain by repeats, as a share of the loss; `often` from 0 to 1 are the odds of it."""
+        return math.sqrt(often * self.repeated_sd**2 + often * (1 - often) * self.repeated**2)
 
     def share(self, outside: Mapping[str, float]) -> float:
         """Of a positive gain, whatever the recipe."""

@@ -101,11 +101,11 @@ def find_options(
     choice = _Choice(situation=situation, ensemble=ensemble, size_prior=size_prior, zooms=zooms)
     source = cut_source(situation) if situation.start == "pruned" else None
     if source is not None:
-        taught = (_sized(choice, t, kind="distil") for t in situation.teachers)
+        taught = (_sized(choice, t, kind="distil") for t in _in_order(situation.teachers))
         return [_cut(o, source) for o in (_pretrain(choice), *taught) if o is not None]
     found = [_pretrain(choice)]
     found += _larger(choice, found[0])
-    distilled = [o for t in situation.teachers if (o := _sized(choice, t, kind="distil")) is not None]
+    distilled = [o for t in _in_order(situation.teachers) if (o := _sized(choice, t, kind="distil")) is not None]
     found += distilled
     found += _train_teacher(choice)
     existing = [o for o in distilled if o.teacher is not None and o.teacher.exists]
@@ -114,6 +114,11 @@ def find_options(
         found += _distil_then_pretrain(situation, ensemble, best)
         found += _cuts(situation, found[0], existing)
     return found
+
+
+def _in_order(teachers: Sequence[Teacher]) -> list[Teacher]:
+    """By size, tokens and loss: draws go by place, and no answer hangs on the order in which teachers were named."""
+    return sorted(teachers, key=lambda t: (t.params or 0.0, t.tokens or 0.0, t.loss or 0.0))
 
 
 def _cut(option: Option, source: Teacher) -> Option:

@@ -145,7 +145,7 @@ interface Constants {
   common: number;
   seeds: number;
   far: number;
-  repeats: number;
+  repeats: [number, number];
   readings: number;
   fewest_per_param: number;
   law_dof: number;

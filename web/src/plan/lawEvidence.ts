@@ -36,23 +36,27 @@ export function lawEvidence(
   const own = ownLoss === null ? null : { option: options[0]!, loss: ownLoss };
   const scale = given ?? textScale(voice, s, own);
   const atHome = options.map((o) => optionLoss(ensemble, s, onLawText(scale, o)));
-  const coords = coordsOfBoth(s, options, atHome);
-  const outside = efoldsOutside(voice.range, coords);
+  const twins = options.map((o) => twinOf(asked, voice, o, atHome[0]!, scale));
+  const places = options.map((_, j) => efoldsOutside(voice.range, coordsOfBoth(s, options, atHome, j)));
+  const whole = taughtOf(options);
+  const ofTaught = whole.map((j) => mean(counted(s, voice, options[j]!, atHome[j]!, twins[j]!, atHome[0]!, places[j]!).loss));
+  const taught = whole[argMin(ofTaught)]!;
+  const like = options.map((_, j) => likeOf(options, j, taught));
+  const [coords, outside] = [coordsOfBoth(s, options, atHome, taught), places[taught]!];
   const reach = scale.isGuess ? Math.min(voice.doubt.reach, constants().far) : voice.doubt.reach;
-  const perParam = tokensPerParam(options, atHome);
+  const perParam = Math.min(...[options[0]!, options[taught]!].map((o) => o.studentTokens / o.studentParams));
   const isShort = voice.learnt !== null && perParam < constants().fewest_per_param;
   const isFar = isShort || Math.max(0, ...Object.values(outside)) > reach;
   const isApart = !isFar && isImplausible(scale, options, atHome);
   const lines = complaints(s, voice, options, atHome, scale.ratio);
   const uncovered = startProblem(s);
-  const twins = options.map((o) => twinOf(asked, voice, o, atHome[0]!, scale));
-  const common = scale.ratio * doubtOf(asked, voice, atHome, twins, outside, scale);
+  const doubts = new Map(whole.map((j) => [j, scale.ratio * doubtOf(asked, voice, atHome, twins, places[j]!, scale, j)]));
+  const common = like.map((j) => doubts.get(j)!);
   const kept = keptShare(s, voice.learnt, outside);
-  const taught = bestTaught(options, atHome);
   const isUnsaid = readingsOf(s, voice.learnt).length > 1 && mean(twins[taught]!) < mean(atHome[taught]!.loss);
   const short = isShort ? `; ${say("too short", { per_param: perParam, least: constants().fewest_per_param })}` : "";
   const predicted = atHome.map((p, j) => {
-    const found = counted(s, voice, options[j]!, p, twins[j]!, atHome[0]!, outside);
+    const found = counted(s, voice, options[j]!, p, twins[j]!, atHome[0]!, places[like[j]!]!);
     return onUserText(scale, farBegun(s, voice, options[j]!, found));
   });
   const alone = predicted[0]!.loss;
@@ -62,11 +66,11 @@ export function lawEvidence(
     status: uncovered ? "NO_START_LAW" : isApart ? "OTHER_TEXT" : statusOf(voice, outside, isFar),
     note: uncovered ? say(uncovered) : isApart ? say("texts apart") : noteOf(voice, outside, isFar) + short,
     isDecisive: voice.may_decide && !isFar && !isApart && !uncovered, insideRange: !Object.keys(outside).length,
-    beliefs: predicted.slice(1).map((p) =>
-      beliefOfLaw(p.loss.map((x, k) => alone[k]! - x), Math.hypot(common, p.doubt)),
+    beliefs: predicted.slice(1).map((p, j) =>
+      beliefOfLaw(p.loss.map((x, k) => alone[k]! - x), Math.hypot(common[j + 1]!, p.doubt)),
     ),
     warnings: [...voice.warnings, ...lines], farOutside: isFar,
-    isShort: isShort && !uncovered && Math.max(0, ...Object.values(outside)) <= reach, unsaid: isUnsaid, outside, doubt: common, kept, scale, coords,
+    isShort: isShort && !uncovered && Math.max(0, ...Object.values(outside)) <= reach, unsaid: isUnsaid, outside, doubt: common[taught]!, kept, scale, coords,
     sources: null,
   };
 }
@@ -93,18 +97,11 @@ function counted(
   return { ...p, loss: difference(whole, gain), doubt: keptShare(s, learnt, outside) * p.doubt };
 }
 
-/** The fewer of pretraining's and the best distillation's. */
-function tokensPerParam(options: readonly Option[], predicted: readonly OptionLoss[]): number {
-  const both = [options[0]!, options[bestTaught(options, predicted)]!];
-  return Math.min(...both.map((o) => o.studentTokens / o.studentParams));
-}
-
 /** Standard deviation of a gain that the ensemble does not show, nats/token of the law's text. */
 function doubtOf(
   asked: Asked, voice: Voice, predicted: readonly OptionLoss[], twins: readonly Float64Array[],
-  outside: Record<string, number>, scale: TextScale,
+  outside: Record<string, number>, scale: TextScale, j: number,
 ): number {
-  const j = bestTaught(asked.options, predicted);
   const [taught, alone] = [asked.options[j]!, predicted[0]!.loss];
   let share = voice.learnt === null
     ? doubtAt(voice.doubt, outside)
@@ -140,19 +137,27 @@ function farBegun(s: Situation, voice: Voice, o: Option, p: OptionLoss): OptionL
   return { ...p, doubt: Math.hypot(p.doubt, doubt) };
 }
 
-/** Index of the best distillation that laws describe; 0, pretraining, where there is none. */
-function bestTaught(options: readonly Option[], predicted: readonly OptionLoss[]): number {
+/** Indices of the distillations that laws describe; 0, pretraining, where there is none. */
+function taughtOf(options: readonly Option[]): number[] {
   const taught = options.flatMap((o, j) => (o.teacher !== null && !o.isSpeculative ? [j] : []));
-  return taught.length ? taught[argMin(taught.map((j) => mean(predicted[j]!.loss)))]! : 0;
+  return taught.length ? taught : [0];
+}
+
+/** Which of them says what is counted of an option and how far it is off: itself, else that from its teacher. */
+function likeOf(options: readonly Option[], j: number, best: number): number {
+  const taught = taughtOf(options);
+  if (taught.includes(j)) return j;
+  const teacher = options[j]!.teacher ?? options[j]!.cutOf;
+  return taught.find((k) => teacher !== null && options[k]!.teacher === teacher) ?? best;
 }
 
 /** All options as draws: pretraining, and what each gains over it. */
-function draw(asked: Asked, predicted: readonly OptionLoss[], common: number, together: number) {
+function draw(asked: Asked, predicted: readonly OptionLoss[], common: readonly number[], together: number) {
   const { s, options, level } = asked;
   const alone = predicted[0]!.loss;
-  const first = drawnLosses(alone, common);
+  const first = drawnLosses(alone, common[0]!);
   const gains = predicted.slice(1).map(({ loss, doubt }, j) =>
-    drawnGains(difference(alone, loss), common, doubt, j, options[j + 1]!.teacher === null ? null : together),
+    drawnGains(difference(alone, loss), common[j + 1]!, doubt, j, options[j + 1]!.teacher === null ? null : together),
   );
   const rows = gains.map((gain, j) => rowOf(s, options[j + 1]!, predicted[j + 1]!, intervalOf(difference(first, gain), level)));
   return {
@@ -178,9 +183,9 @@ function coordsOf(s: Situation, o: Option, predicted: OptionLoss): Coords {
   };
 }
 
-/** Where the pretrained student and the best distilled one lie. */
-function coordsOfBoth(s: Situation, options: readonly Option[], predicted: readonly OptionLoss[]): Coords {
-  const [own, taught] = [0, bestTaught(options, predicted)].map((j) => coordsOf(s, options[j]!, predicted[j]!));
+/** Where the pretrained student and a distilled one lie. */
+function coordsOfBoth(s: Situation, options: readonly Option[], predicted: readonly OptionLoss[], j: number): Coords {
+  const [own, taught] = [0, j].map((k) => coordsOf(s, options[k]!, predicted[k]!));
   return Object.fromEntries(Object.keys(own!).map((name) => [name, [...own![name]!, ...taught![name]!]]));
 }
 

@@ -33,9 +33,16 @@ export function keptShare(s: Situation, learnt: LearntData | null, outside: Outs
   return learnt === null ? 1 : (1 - (1 - learnt.realised) * beyond(outside)) * begun(s, learnt);
 }
 
-/** Whether text is read so often that laws of fresh tokens do not know what a teacher does there. */
-export function isRepeated(s: Situation, tokens: number): boolean {
-  return s.uniqueTokens !== null && tokens > constants().repeats * s.uniqueTokens;
+/** How far text is read too often for laws of fresh tokens to know what a teacher does there, from 0 to 1. */
+export function repeated(s: Situation, tokens: number): number {
+  if (s.uniqueTokens === null) return 0;
+  const [fresh, often] = constants().repeats.map(Math.log) as [number, number];
+  return Math.min(Math.max((Math.log(tokens / s.uniqueTokens) - fresh) / (often - fresh), 0), 1);
+}
+
+/** Standard deviation of the gain by repeats, as a share of the loss. */
+export function repeatsDoubt(learnt: LearntData, often: number): number {
+  return Math.sqrt(often * learnt.repeated_sd ** 2 + often * (1 - often) * learnt.repeated ** 2);
 }
 
 /** What is left of gains by a law, shares of the loss, by reading; `isStrong`: the teacher's loss is below the student's. */
@@ -58,7 +65,7 @@ export function countedGain(
   const gain = alone.map((x, k) => (twin[k]! - taught[k]!) / x);
   const left = leftOf(s, learnt, outside, gain, teacherLoss < mean(alone));
   let added = 0;
-  if (learnt !== null && isRepeated(s, tokens)) added += learnt.repeated;
+  if (learnt !== null) added += learnt.repeated * repeated(s, tokens);
   if (learnt !== null && comparison(s) === "equal-compute") added += learnt.compute;
   const cost = alone.map((x, k) => 1 - twin[k]! / x);
   return left.map((x, k) => (x + cost[k % alone.length]! + added) * alone[k % alone.length]!);
@@ -71,5 +78,5 @@ export function learntDoubt(
 ): number {
   const gain = Math.max((mean(twin) - mean(taught)) / mean(alone), 0);
   const ofTeacher = Math.hypot(learnt.at_home, learnt.per_gain * beyond(outside) * gain);
-  return Math.hypot(constants().seeds, ofTeacher, isRepeated(s, tokens) ? learnt.repeated_sd : 0);
+  return Math.hypot(constants().seeds, ofTeacher, repeatsDoubt(learnt, repeated(s, tokens)));
 }

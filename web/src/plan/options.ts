@@ -85,11 +85,11 @@ export function findOptions(s: Situation, ensemble: Ensemble, isSketch: boolean,
   const own = pretrain(choice);
   const source = s.start === "pruned" ? cutSource(s) : null;
   if (source !== null) {
-    const taught = s.teachers.map((t) => sized(choice, t, "distil")).filter((o) => o !== null);
+    const taught = inOrder(s.teachers).map((t) => sized(choice, t, "distil")).filter((o) => o !== null);
     return [own, ...taught].map((o) => cut(o, source));
   }
   const found = [own, ...larger(choice, own)];
-  const distilled = s.teachers.map((t) => sized(choice, t, "distil")).filter((o) => o !== null);
+  const distilled = inOrder(s.teachers).map((t) => sized(choice, t, "distil")).filter((o) => o !== null);
   found.push(...distilled, ...trainTeacher(choice));
   const existing = distilled.filter((o) => o.teacher!.exists);
   if (existing.length && !isSketch) {
@@ -98,6 +98,12 @@ export function findOptions(s: Situation, ensemble: Ensemble, isSketch: boolean,
     found.push(...cuts(s, own, existing));
   }
   return found;
+}
+
+/** By size, tokens and loss: draws go by place, and no answer hangs on the order in which teachers were named. */
+function inOrder(teachers: readonly Teacher[]): Teacher[] {
+  const by = (a: number | null, b: number | null) => (a ?? 0) - (b ?? 0);
+  return [...teachers].sort((a, b) => by(a.params, b.params) || by(a.tokens, b.tokens) || by(a.loss, b.loss));
 }
 
 /** The same strategy from a cut. */

@@ -11,7 +11,7 @@ import { type Interval, intervalOf } from "./draws";
 import { type Evidence, type Strategy, best, bestPretrain, deciding, gainDraws, isInformative, speaks } from "./evidence";
 import type { Flip } from "./flips";
 import type { Sources } from "./judging";
-import { isRepeated, readingsOf } from "./learnt";
+import { readingsOf, repeated, repeatsDoubt } from "./learnt";
 import type { Option } from "./options";
 import type { EqualCompute, Supposed, Verdict } from "./plan";
 import { type TextScale, deviation, optionLoss, teacherOnLawText } from "./predictions";
@@ -175,11 +175,13 @@ function publishedGains(s: Situation, headline: Evidence, sources: Sources): str
   const law = sources.voices.find((v) => v.learnt !== null && deciding(headline).includes(v.source));
   if (!law?.learnt) return [];
   const found = headline.kept === 1 ? [] : [say("counted", { share: 100 * headline.kept, sd: 100 * law.learnt.per_gain })];
-  const { repeated, repeated_sd, compute, begun } = law.learnt;
+  const { compute, begun } = law.learnt;
   const readings = readingsOf(s, law.learnt);
   if (readings.length > 1) found.push(say(`recipe unsaid ${s.start}`, { share: 100 * mean(Float64Array.from(readings)) }));
-  if (isRepeated(s, best(headline).studentTokens)) {
-    found.push(say("repeated gain", { share: 100 * repeated, sd: 100 * repeated_sd }));
+  const often = repeated(s, best(headline).studentTokens);
+  if (often) {
+    const sd = 100 * repeatsDoubt(law.learnt, often);
+    found.push(say("repeated gain", { share: 100 * often * law.learnt.repeated, sd }));
   }
   if (comparison(s) === "equal-compute") found.push(say("compute gain", { share: 100 * compute }));
   if (s.start === "pruned") found.push(say("begun gain", { share: 100 * begun }));
