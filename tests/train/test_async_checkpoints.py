@@ -9,7 +9,8 @@ import torch
 from stops import stop_after, train_trunk
 from transformers import AutoModelForCausalLM
 
-from distillaw.errors import RunError
+from distillaw.errors import ConfigError, RunError
+from distillaw.runs.execution import Execution
 from distillaw.runs.store import saved_step
 from distillaw.train import checkpoint
 from distillaw.train.checkpoint import Background, load_state, save_state
@@ -157,7 +158,7 @@ def test_a_kill_while_one_is_being_written_costs_steps_alone(fresh_study, spec, 
     assert _same(_weights(whole, spec, 4096), _weights(killed, spec, 4096))
 
 
-def test_so_many_stay_and_the_run_can_go_back_to_each(fresh_study, trunk, often):
+def test_so_many_stay_and_the_run_can_go_back_to_each(fresh_study, trunk, often, monkeypatch):
     spec, study, whole = _with(trunk, keep_checkpoints=3), fresh_study("kept"), fresh_study("whole")
     home = study.trunk(spec.trunk_id) / "state"
     with pytest.raises(StopTraining):
@@ -169,10 +170,20 @@ def test_so_many_stay_and_the_run_can_go_back_to_each(fresh_study, trunk, often)
             file.unlink()
         step.rmdir()
     seen = []
+    monkeypatch.setenv("DISTILLAW_CHECKPOINT_SECONDS", "1000")
     train_trunk(spec, [TOKENS], study, report=lambda tokens, loss: seen.append(loss))
     assert len(seen) == 16 - 7
+    assert sorted(int(step.name[5:]) for step in home.glob("step-*")) == [7, 13]  # where its cooldown began
     train_trunk(trunk, [TOKENS], whole)
     assert _same(_weights(study, spec), _weights(whole, spec))
+
+
+def test_a_command_says_it_over_what_the_file_says(trunk):
+    said = Execution(keep_checkpoints=3, async_checkpoints=True).applied(trunk.recipe)
+    assert (said.keep_checkpoints, said.async_checkpoints) == (3, True)
+    assert Execution().applied(said) == said
+    with pytest.raises(ConfigError, match="keep_checkpoints = 0: at least 1"):
+        Execution(keep_checkpoints=0).check()
 
 
 def test_a_run_that_begins_anew_leaves_no_later_checkpoint(study, trunk, tmp_path):

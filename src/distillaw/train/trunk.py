@@ -260,7 +260,8 @@ class _Trunk:
 
     def begin_cooldown(self, tokens: int) -> StudentRun:
         """Save the trunk, then the way through the cooldown of a budget, resumed if it was begun before."""
-        save_state(self._trainer.state, self._home / "state", identity=self.spec.trunk_id, ranks=self._group.ranks)
+        how = {"ranks": self._group.ranks, "keep": self.spec.recipe.keep_checkpoints}
+        save_state(self._trainer.state, self._home / "state", identity=self.spec.trunk_id, **how)
         folder, schedule = self._run(tokens), self._schedule(tokens)
         self._group.ranks.first(lambda: self._announce(folder, tokens))
         self._load(folder.path, folder.path.name)
