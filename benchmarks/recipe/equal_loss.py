@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.recipe.equal_loss --out benchmarks/results/equal_loss.json
 
-A student of 0.02M learns a hidden Markov language (17 tokens) from its text, or from a teacher's whole distribution on
+A student of 0.02M learns a hidden Markov language (16 words) from its text, or from a teacher's whole distribution on
 the same text, from the same weights: an exact teacher, one that sees a single token, one too sure of itself and one not
 sure enough. Every 20 steps its excess loss KL(p, student) is measured beside what it can do; each taught student is
 then held against the one that learnt alone where both have the same loss, the lowest that both reach, by a line between
@@ -21,13 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.recipe.onpolicy import ANSWER, PROMPT, ROWS, Setting
+from benchmarks.recipe.onpolicy import PROMPT, ROWS, Optimizer, Pupil, Setting, Students, check, fresh, losses
 from benchmarks.result_file import save, typed
-from distillaw.distill.losses import loss_parts
-from distillaw.models.fresh import build_model
-from distillaw.models.teacher import head_of, hidden_states
 from distillaw.runs.paired import t_quantile
-from distillaw.shapes import shape_for_params
 from distillaw.worlds.oracle import Oracle, OracleSpec
 
 TEACHERS = {
@@ -50,44 +46,52 @@ class Exam:
         self.questions = [torch.cat([self.text[:, :PROMPT], ends.roll(by, 0)], 1) for by in range(4)]
 
     @torch.no_grad()
-    def measure(self, model) -> dict[str, float]:
-        """The excess loss and the skills."""
-        q, p = model(self.text[:, :-1]).logits.double().log_softmax(-1), self.truth
-        sure, first = q.exp().max(-1)
-        worth = p.exp().gather(-1, first[..., None])[..., 0]
-        of = np.clip((sure.flatten().numpy() * 21).astype(int), 0, 20)
-        apart = np.bincount(of, (sure - worth).flatten().numpy(), minlength=21)
-        scores = []
+    def measure(self, students: Students) -> list[dict[str, float]]:
+        """The excess loss and the skills of each."""
+        many, p = (len(students), -1, -1), self.truth
+        q_S = students.logits(self.text[:, :-1].expand(*many)).double().log_softmax(-1)
+        scores_S = []
         for ids in self.questions:
-            logits = model(ids[:, :-1]).logits.double().log_softmax(-1)[:, PROMPT - 1 :]
-            scores.append(logits.gather(-1, ids[:, PROMPT:, None]).sum((1, 2)))
-        return {
-            "excess": float((p.exp() * (p - q)).sum(-1).mean()),
-            "first choice": float(worth.mean()),
-            "choice of 4": float((torch.stack(scores).argmax(0) == 0).double().mean()),
-            "sure": float((sure - worth).mean()),
-            "calibration": float(np.abs(apart).sum() / of.size),
-        }
+            logits = students.logits(ids[:, :-1].expand(*many), since=PROMPT - 1).double().log_softmax(-1)
+            scores_S.append(logits.gather(-1, ids[:, PROMPT:, None].expand(*many, -1)).sum((2, 3)))
+        found = torch.stack(scores_S).argmax(0) == 0
+        rows = []
+        for q, right in zip(q_S, found, strict=True):
+            sure, first = q.exp().max(-1)
+            worth = p.exp().gather(-1, first[..., None])[..., 0]
+            of = np.clip((sure.flatten().numpy() * 21).astype(int), 0, 20)
+            apart = np.bincount(of, (sure - worth).flatten().numpy(), minlength=21)
+            rows.append(
+                {
+                    "excess": float((p.exp() * (p - q)).sum(-1).mean()),
+                    "first choice": float(worth.mean()),
+                    "choice of 4": float(right.double().mean()),
+                    "sure": float((sure - worth).mean()),
+                    "calibration": float(np.abs(apart).sum() / of.size),
+                }
+            )
+        return rows
 
 
-def curve(at: Setting, exam: Exam, teacher: Oracle | None, seed: int) -> list[dict[str, float]]:
-    """Measurements of one student on its way."""
-    shape = shape_for_params(2e4, vocab=at.world.vocab, context=PROMPT + ANSWER, head_dim=16, aspect=16.0)
-    model = build_model(shape, seed=seed, end_of_text=at.world.end_of_text)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
+def curves(at: Setting, exam: Exam, teacher: Oracle | None) -> list[list[dict[str, float]]]:
+    """Measurements of each seed's student on its way; students read the text from its first word on."""
+    shape = at.shape(2e4)
+    check(at, shape)
+    students, way = Students(shape, [fresh(shape, seed) for seed in SEEDS]), "forward" if teacher else "data"
+    optimizer, pupils = Optimizer(students), [Pupil(way, RATE, seed) for seed in SEEDS]
     found = []
     for step in range(STEPS):
-        text = at.text(100_000 * seed + step * ROWS, ROWS)
-        signal = {"distill_weight": 0.0} if teacher is None else {"teacher_logits": at.logits(teacher, text[:, :-1])}
-        hidden = hidden_states(model, text[:, :-1])
-        loss = loss_parts(hidden, head_of(model), text[:, 1:], divergence="forward-kl", **signal).total
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        text = torch.stack([at.text(100_000 * seed + step * ROWS, ROWS) for seed in SEEDS])
+        ids = text[..., :-1]
+        taught = None if teacher is None else at.logits(teacher, ids.flatten(0, 1)).view(*ids.shape, -1)
+
+        def loss(text: torch.Tensor = text, taught: torch.Tensor | None = taught) -> torch.Tensor:
+            return losses(students.logits(text[..., :-1]), pupils, text[..., 1:], taught)
+
+        optimizer.step(torch.full((len(SEEDS),), RATE), loss)
         if (step + 1) % EVERY == 0:
-            found.append(exam.measure(model))
-    return found
+            found.append(exam.measure(students))
+    return [list(each) for each in zip(*found, strict=True)]
 
 
 def at_loss(found: list[dict[str, float]], level: float, skill: str) -> float:
@@ -131,12 +135,11 @@ def main() -> None:
     torch.set_num_threads(1)
     at = Setting()
     exam, teachers = Exam(at), {name: Oracle(at.world, spec) for name, spec in TEACHERS.items()}
-    curves = {"alone": [curve(at, exam, None, seed) for seed in SEEDS]}
-    for name, teacher in teachers.items():
-        curves[name] = [curve(at, exam, teacher, seed) for seed in SEEDS]
-        print(name, [round(min(each["excess"] for each in found), 4) for found in curves[name]], flush=True)
-    table = compared(curves)
-    save(out, typed(), table=table, curves=curves)
+    found = {}
+    for name, teacher in ({"alone": None} | teachers).items():
+        found[name] = curves(at, exam, teacher)
+        print(name, [round(min(each["excess"] for each in curve), 4) for curve in found[name]], flush=True)
+    save(out, typed(), table=compared(found), curves=found)
 
 
 if __name__ == "__main__":
