@@ -32,6 +32,7 @@ def test_a_missing_folder_is_one_clear_line(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_every_figure_of_the_page_is_written_as_the_file_that_the_page_holds(tmp_path):
     write_study(tmp_path / "study")
     (tmp_path / "study" / "tuning.json").unlink()  # whose picture has the most panels

@@ -16,6 +16,7 @@ import pytest
 from distillaw.cli.console import fold
 from in_process import answer
 from in_terminal import in_terminal
+from thinned import one_in
 from tiny import STUDY
 
 CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -110,7 +111,7 @@ def test_rows_are_whole_in_a_pipe():
     assert any(line.startswith("zhang2023-capacity-gap  ") and line.endswith("says nothing of losses") for line in plan)
 
 
-@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("columns", one_in(2, [80, 120]))
 @pytest.mark.parametrize("words", [PLAN, ("gap", "--student", "1B"), ("laws",), ("study", "new")], ids=" ".join)
 def test_lines_fit_the_terminal(words, columns):
     text = CODE.sub("", terminal(*words, "--quiet", columns=columns))

@@ -109,6 +109,7 @@ def test_some_rows_of_a_table(table, tmp_path):
     assert wrong.returncode != 0 and "it has: code, web" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_two_allocations_from_a_table_a_fitted_law_and_a_guess(table, tmp_path):
     compare = (*STUDENT, "--teacher-loss", 2.0, "--against", "3B,2T,2.0", "--budget", "1e22")
     law = tmp_path / "law.json"

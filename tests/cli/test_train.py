@@ -177,6 +177,7 @@ def test_what_cannot_be_run_is_one_clear_line(file, tmp_path, change, more, code
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_what_several_processes_cannot_run_is_one_clear_line_too(file, tmp_path):
     several = ["--processes", "2", "--teacher-processes", "1"]
     called = subprocess.run(_command(ALONE, file, tmp_path, *several), capture_output=True, text=True, check=False)

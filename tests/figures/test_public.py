@@ -82,6 +82,7 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path):
             getattr(dl.figures, name)(tmp_path)
 
 
+@pytest.mark.slow
 def test_files_are_the_same_whatever_was_saved_before(noisy, tmp_path):
     first = dl.figures.token_curves(noisy)
     late = {kind: dl.figures.save(first, tmp_path / f"a.{kind}").read_bytes() for kind in ("svg", "png", "pdf")}

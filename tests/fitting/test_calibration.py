@@ -127,6 +127,7 @@ def distilled(source, shape, seed):
     return {"params": N, "tokens": D, "loss": loss, "teacher_loss": T}, law
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "shape", "form"),
     [

@@ -39,6 +39,7 @@ def test_expected_interval_shrinks_with_every_run_and_keeps_the_budget(start):
     assert bought[-1] < bought[0] and all(step.spent <= step.budget for step in design.by_budget)
 
 
+@pytest.mark.slow
 def test_guessed_law_without_runs_beats_cheapest_first_at_equal_cost():
     budget = 0.05 * COST.sum()
     curve = guessed_curve(LAW, around=DesignPoints.of(POOL, what="pool"), taught=False)

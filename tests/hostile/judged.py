@@ -7,6 +7,7 @@ A process of its own, so that a limit on memory and a hang in C end it and not t
 
 import json
 import os
+import re
 import resource
 import signal
 import sys
@@ -62,7 +63,7 @@ def _fault(done, words: list[str]) -> str | None:
     errors = [line for line in done.stderr.split("\n") if line.startswith("distillaw: ")]
     if done.returncode not in (0, 1, 2):
         return f"exit code {done.returncode}"
-    if "Traceback" in done.stderr or "Errno" in done.stderr or ".py:" in done.stderr:
+    if "Traceback" in done.stderr or "Errno" in done.stderr or re.search(r"\.py:\d", done.stderr):
         return f"python's words: {done.stderr[-300:]}"
     if len(errors) != 1 and done.returncode == 2:
         return f"{len(errors)} errors: {done.stderr[:300]}"

@@ -61,13 +61,13 @@ def place(tmp_path) -> Path:
 
 def test_a_sample_of_arguments(place):
     slow = ("worlds", "scout", "evaluate", "map", "page", "settle")
-    calls = [words for words in argument_sets(50, seed=100) if words[0] not in slow]
+    calls = [words for words in argument_sets(25, seed=100) if words[0] not in slow]
     check(place, calls, limit=500)
 
 
 def test_a_sample_of_files(place):
     calls = [words for _, words in hostile_files(place, seed=100, with_models=False)]
-    check(place, calls[::32], limit=500)
+    check(place, calls[::96], limit=500)
 
 
 @pytest.mark.slow

@@ -47,6 +47,7 @@ def test_ranked_cuts_lose_less_than_the_uniform_one_and_load(teacher, tmp_path):
     assert lost["gradient"] < lost["uniform"] and lost["activation"] < lost["uniform"]
 
 
+@pytest.mark.slow
 def test_a_ranking_serves_cuts_of_other_sizes_of_its_teacher_alone(teacher, tmp_path):
     """The same units as a ranking of its own would keep, without text; another teacher's ranking is refused."""
     own, taken, first = (tmp_path / name for name in ("own", "taken", "first"))

@@ -51,6 +51,7 @@ def _unsaid(record):
     return replace(record, runs=runs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("params", "tokens", "sources"), [(388_080, "1.2M", 2), (800_000, "2M", 1)], ids=["agreed", "law alone"]
 )
@@ -81,6 +82,7 @@ def test_what_runs_behind_a_law_may_have_lost_is_that_of_the_nearest_ones(untune
 TEACHER = Teacher(name="mine", params=1e6, loss=3.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["distillation-kappa", "distillation-reduced"])
 def test_a_law_with_a_parameter_at_a_bound_decides_near_its_runs_alone(untuned, family):
     """How it goes on is the bound's doing (docs/wager.md): within a factor 3 it decides, beyond it is shown."""

@@ -95,6 +95,7 @@ def test_teachers_that_differ_by_noise_are_pulled_together_and_clear_ones_are_no
     assert clear.share_best()[2] > 0.999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spread", "simulations"),
     [(0.0, 300), (0.03, 300), *(pytest.param(s, 3000, marks=pytest.mark.slow) for s in (0.0, 0.01, 0.03))],
@@ -116,6 +117,7 @@ def test_interval_of_the_best_of_four_covers_it_whatever_the_teachers_differ_by(
     assert np.mean(naive_bias) > 0.0005  # without shrinkage the best looks better than it is
 
 
+@pytest.mark.slow
 def test_probability_that_a_gain_exceeds_a_margin_is_calibrated():
     rng = np.random.default_rng(4)
     cov = 1e-4 * (0.5 * np.ones((3, 3)) + 0.5 * np.eye(3))

@@ -92,6 +92,7 @@ def test_a_law_and_a_size_are_not_both_given(wish):
         wish(law="zhang2023-constant-ratio").check()
 
 
+@pytest.mark.slow
 def test_the_law_named_gives_the_size(wish):
     consulted = consult_laws(wish(keep=None, law="zhang2023-constant-ratio"))
     assert consulted["keep"] == pytest.approx(0.4, abs=0.05) == consult_laws(wish(keep=None))["keep"]

@@ -124,6 +124,7 @@ def test_a_second_call_computes_nothing_and_a_lost_stage_alone_is_made_again(hom
     assert heldout[0] == heldout[1]
 
 
+@pytest.mark.slow
 def test_the_next_commands_run_as_printed(home, monkeypatch):
     """Of the recipe, and of its stage as a command of its own, which gets the record of what was trained."""
     then = answer(*following(cook(home)))
@@ -147,6 +148,7 @@ def adapted(home):
     return words, json.loads(planned.stdout)["cost"], json.loads(done.stdout)["stages"]
 
 
+@pytest.mark.slow
 def test_the_adapted_teacher_is_cut_and_teaches_and_the_best_arm_becomes_a_mixture(home, adapted):
     _, _, stages = adapted
     assert list(stages) == list(STAGES)
@@ -167,6 +169,7 @@ def test_the_adapted_teacher_is_cut_and_teaches_and_the_best_arm_becomes_a_mixtu
     assert "The teacher, adapted first" in page and "mixture of experts" in page and "original" in page
 
 
+@pytest.mark.slow
 def test_what_the_plan_says_of_its_stages_is_what_they_cost(adapted):
     _, planned, stages = adapted
     rows = {row["stage"]: row for row in planned["stages"]}
@@ -179,6 +182,7 @@ def test_what_the_plan_says_of_its_stages_is_what_they_cost(adapted):
     assert rows["distil"]["student_flop"] == pytest.approx(spent, rel=0.05)
 
 
+@pytest.mark.slow
 def test_pieces_are_learnt_where_neither_students_read_nor_anybody_is_scored(home, adapted):
     read = {json.loads(line)["text"] for line in (home / "adapted" / "adapt" / "text.jsonl").read_text().splitlines()}
     spec = read_spec(home / "adapted" / "distil" / "data")
@@ -186,6 +190,7 @@ def test_pieces_are_learnt_where_neither_students_read_nor_anybody_is_scored(hom
     assert read == set(documents_of(spec, "teacher")) and not read & others
 
 
+@pytest.mark.slow
 def test_a_killed_recipe_goes_on_in_its_optional_stages(home, adapted):
     """Of a record that knows nothing and a mixture that is gone only that is made again, to the same weights."""
     words, _, stages = adapted

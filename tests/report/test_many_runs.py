@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import distillaw as dl
 from distillaw.controls import law_checks
@@ -45,6 +46,7 @@ def test_a_report_of_very_many_runs_shows_a_part_and_says_so(tmp_path):
     assert pictured is not None and int(pictured[1]) <= MOST_SIZES
 
 
+@pytest.mark.slow
 def test_controls_of_very_many_runs_look_at_a_part_and_say_so(tmp_path, monkeypatch):
     """What a control expects of a law takes time that grows with the third power of the runs."""
     study = _imported(tmp_path / "many", np.geomspace(1e7, 1e9, 700).round(), seeds=1)
@@ -73,6 +75,7 @@ def test_twice_the_runs_are_looked_at_twice_as_often(tmp_path, monkeypatch):
     assert counts[1] <= 2.2 * counts[0], counts
 
 
+@pytest.mark.slow
 def test_the_verdict_is_about_the_largest_cell_of_all_not_of_those_drawn(tmp_path):
     """A grid at 20 tokens per parameter, and one size beyond it that was run at fewer, so that its compute is usual."""
     study = _imported(tmp_path / "grid", np.geomspace(1e7, 1e9, 500).round(), seeds=1)

@@ -200,6 +200,7 @@ def test_a_world_answers_from_its_table_and_never_with_the_target():
     assert not runs and replay.spent <= decision.question.budget
 
 
+@pytest.mark.slow
 def test_settling_in_a_world_ends():
     for decision in world_decisions_of(table_of_a_world(), "world"):
         found = settle(decision.question, decision.runner())

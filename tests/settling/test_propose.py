@@ -157,6 +157,7 @@ def test_runs_without_a_history_are_read_from_small_to_large():
     assert sum(len(runs_of(QUESTION, stage, runs)) for stage in stages) == len(runs)
 
 
+@pytest.mark.slow
 def test_it_ends_settled_or_with_nothing_left_to_buy():
     _, runs, looks = settle(with_budget(QUESTION, 0.3), lambda name, n, d: truth(NONE, n, d) * (1.1 if name else 1.0))
     assert looks[-1].verdict == "pretrain"

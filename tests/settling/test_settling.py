@@ -82,6 +82,7 @@ def test_bounds_hold_where_the_truth_is_one_of_the_forms(truths, at_most):
     assert failed <= at_most  # P(more than 1 of 3 at 10 %) = 3 %, more than 5 of 24: 3 %
 
 
+@pytest.mark.slow
 def test_more_budget_narrows():
     question = make_question()
     truth = law_truth(question)

@@ -83,6 +83,7 @@ def _sums(folder, run_id):
     return np.array(table["tokens"]), np.array(table["loss_sum"])
 
 
+@pytest.mark.slow
 def test_each_arm_keeps_the_best_of_its_rates(models, tmp_path):
     words = ("--no-alone", "--rates", "1e-6,3e-3", "--json")
     done = _distil(models, tmp_path, *words)

@@ -118,6 +118,7 @@ def test_a_large_network_learns_the_task():
     assert (logp_SQC[0].argmax(-1) == task.labels).all()
 
 
+@pytest.mark.slow
 def test_better_teachers_help_and_then_hurt():
     """The student of width 32 under three teachers of width 128: better on the way, worse at the end."""
     grid = Grid(

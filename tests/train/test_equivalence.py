@@ -156,6 +156,7 @@ def test_recomputed_activations_change_nothing(fresh_study, trunk):
     np.testing.assert_allclose(_losses(fresh_study("b"), again), _losses(fresh_study("a"), trunk), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_bf16_trains_and_stays_close(fresh_study, distilled):
     half = replace(distilled, recipe=replace(distilled.recipe, precision="bf16"))
     a, b = fresh_study("a"), fresh_study("b")

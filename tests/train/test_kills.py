@@ -107,6 +107,7 @@ def test_kills_change_nothing(tmp_path, kills):
 TERM, INTERRUPT = signal.SIGTERM, signal.SIGINT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "calls",
     [[((TERM,), (1,))], pytest.param([((TERM,), (0, 1)), ((INTERRUPT, INTERRUPT), (0, 1))], marks=pytest.mark.slow)],

@@ -7,6 +7,7 @@ from benchmarks.engine.simulated_memory import formula, simulated_peak, small
 STUDENT, TEACHER = small()[0][1:3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("world", "sequences", "recompute", "teacher"),
     [

@@ -109,6 +109,7 @@ def test_what_a_step_changes_does_not_depend_on_the_width():
     assert abs(exponents["logits"]) < 0.1, exponents
 
 
+@pytest.mark.slow
 def test_with_one_rate_for_all_it_does():
     exponents = _exponents([_change(width, 2, _one_rate_for_all) for width in WIDTHS])
     assert all(exponents[name] > 0.4 for name in ("stream", "logits", *PROJECTIONS)), exponents

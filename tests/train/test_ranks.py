@@ -79,6 +79,7 @@ def test_ranks_resume_bit_for_bit(fresh_study, trunk, world, sharding):
     assert _same(_weights(whole, spec), _weights(parts, spec))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_serves_any_number_of_ranks_and_either_sharding(fresh_study, trunk):
     one = _train(fresh_study("one"), trunk)
     passes = [(2, "ddp"), (1, "ddp"), (2, "fsdp"), (2, "ddp"), (2, "fsdp"), (1, "ddp")]
@@ -130,6 +131,7 @@ def test_a_rank_that_dies_ends_the_others_with_a_clear_error(fresh_study, trunk)
     ranked.end(processes)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_on_one_rank_is_a_clear_error_and_loses_nothing(fresh_study, trunk):
     study, whole = fresh_study("full"), fresh_study("whole")
     _train(study, trunk, 2, stop_at=5)

@@ -120,6 +120,7 @@ def test_two_ranks_distil_as_one_process_does(arms, alone, tmp_path, sharding):
     assert first["teacher"] == alone["teacher"] and first["best"] == alone["best"]
 
 
+@pytest.mark.slow
 def test_a_killed_rank_of_a_distillation_is_named_and_nothing_is_lost(arms, tmp_path):
     (tmp_path / "killed").mkdir()
     whole, _ = ranked.run(2, ranked.distil, arms, tmp_path / "whole")
@@ -155,6 +156,7 @@ def test_an_error_of_the_first_rank_is_that_of_all(arms, tmp_path):
     ranked.end(processes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["fsdp", pytest.param("ddp", marks=pytest.mark.slow)])
 def test_two_ranks_build_the_same_store(arms, teacher, text, tmp_path, sharding):
     prepare_data(arms.data, tmp_path / "data")
@@ -167,6 +169,7 @@ def test_two_ranks_build_the_same_store(arms, teacher, text, tmp_path, sharding)
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["fsdp", pytest.param("ddp", marks=pytest.mark.slow)])
 def test_two_ranks_evaluate_as_one_process_does(teacher, text, tmp_path, sharding):
     (one,) = ranked.run(1, ranked.evaluate, teacher, tmp_path / "one", text)

@@ -288,6 +288,7 @@ def test_a_graph_that_is_not_the_plain_computation_is_not_used(students, study, 
         _assert_same_runs(students[:2], study, alone)
 
 
+@pytest.mark.slow
 def test_micro_batches_are_not_replayed(students, study, alone, graphs):
     specs = [replace(s, recipe=replace(s.recipe, micro_batch_tokens=64)) for s in students[:2]]
     train_trunks({spec: [TOKENS] for spec in specs}, study)

@@ -41,6 +41,7 @@ def test_one_process_of_each_kind_equals_both_in_one_to_the_last_bit(fresh_study
         assert first[key] == second[key]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("world", "teachers", "sharding"),
     [

@@ -23,6 +23,7 @@ def run(script, folder, capsys, *, device, workers):
     assert last[0].startswith("column") and last[1].startswith("SB") and (folder / "out" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_the_script_in_seconds_on_a_cpu(script, tmp_path, capsys):
     run(script, tmp_path, capsys, device="cpu", workers="1")
 
