@@ -531,7 +531,7 @@ def law(cells: Cells, keys: list[tuple], kl: str, where: str, beside: str) -> di
         x = np.column_stack([np.ones(len(keys)), *(columns[name] for name in names)])
         by_axis: dict[str, list[np.ndarray]] = {}
         for (at, _), out in zip(parts, left_out, strict=True):
-            if out.all() or np.linalg.matrix_rank(x[~out]) < x.shape[1]:
+            if (~out).sum() <= x.shape[1] or np.linalg.matrix_rank(x[~out]) < x.shape[1]:
                 continue  # what is left says nothing of what is asked
             guess, half = predicted(x[~out], ratio[~out], x[out])
             by_axis.setdefault(AXES[at], []).append(np.column_stack([guess - ratio[out], half]))
