@@ -1,6 +1,7 @@
 """What long runs pay for: the stop of a step at a checkpoint, plain and in a thread; a step with documents apart.
 
-    python -m benchmarks.engine.long_runs --out benchmarks/results/long_runs.json
+    python -m benchmarks.engine.long_runs --out benchmarks/results/async_checkpoints.json
+    python -m benchmarks.engine.long_runs --masks --out benchmarks/results/document_mask.json
 
 The engine's own runs on the package's text, one thread of torch. A stop is the time in which the training thread does
 nothing but save, the median of a run that saves as often as it can: wall seconds, and seconds of its CPU, which a
@@ -36,18 +37,22 @@ from distillaw.train.optim import RateSchedule
 SIZES = {"10M": 16, "50M": 9}
 """Parameters -> steps."""
 BATCH, CONTEXT = 128, 128
-MASKED = {"context": 512, "batch_tokens": 4096, "params": "1M", "rounds": 10}
+MASKED = {"context": 512, "batch_tokens": 4096, "params": "1M", "rounds": 6}
+SECTION = 1200
+"""Characters of a document where documents are kept apart: one or two end in a window."""
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--masks", action="store_true", help="steps with documents apart, instead of checkpoints")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
     os.environ[loop.CHECKPOINT_SECONDS] = "0"
     with tempfile.TemporaryDirectory() as folder:
         data = DataSpec(vocab_size=4096, validation_documents=20, validation_tokens_per_document=96)
+        data = replace(data, section_chars=SECTION if options.masks else 0)
         home = Path(folder) / "text"
         claim_folder(home)
         facts = Facts(vocab_size=4096, data_hash=prepare_data(data, home / "data").data_hash, fingerprints={})
@@ -58,6 +63,12 @@ def main() -> None:
             made.data.symlink_to(home / "data")
             return made
 
+        if options.masks:
+            recipe = Recipe(context=MASKED["context"], warmup_tokens=MASKED["batch_tokens"])
+            tokens = 20 * MASKED["batch_tokens"]
+            spec = _trunk(MASKED["params"], tokens, MASKED["batch_tokens"], recipe, data, facts)
+            save(options.out, typed(), **_masked(study("mask"), spec))
+            return
         saving = []
         for size, steps in SIZES.items():
             spec = _trunk(size, BATCH * steps, BATCH, Recipe(context=CONTEXT, warmup_tokens=BATCH), data, facts)
@@ -65,11 +76,7 @@ def main() -> None:
             assert plain.pop("losses") == thread.pop("losses"), "another run"
             saving.append({"params": spec.total_params, "steps": steps, "plain": plain, "thread": thread})
             print(saving[-1], flush=True)
-        recipe = Recipe(context=MASKED["context"], warmup_tokens=MASKED["batch_tokens"])
-        spec = _trunk(MASKED["params"], 20 * MASKED["batch_tokens"], MASKED["batch_tokens"], recipe, data, facts)
-        masking = _masked(study("mask"), spec)
-        print(masking)
-    save(options.out, typed(), batch_tokens=BATCH, checkpoints=saving, document_mask=masking)
+    save(options.out, typed(), batch_tokens=BATCH, checkpoints=saving)
 
 
 def _trunk(size: str, tokens: int, batch: int, recipe: Recipe, data: DataSpec, facts: Facts) -> TrunkSpec:
