@@ -37,8 +37,8 @@ from distillaw.train.optim import RateSchedule
 SIZES = {"10M": 16, "50M": 9}
 """Parameters -> steps."""
 BATCH, CONTEXT = 128, 128
-MASKED = {"context": 512, "batch_tokens": 4096, "params": "1M", "rounds": 6}
-SECTION = 1200
+MASKED = {"context": 512, "batch_tokens": 4096, "params": "1M", "rounds": 5}
+DOCUMENT = 1200
 """Characters of a document where documents are kept apart: one or two end in a window."""
 
 
@@ -52,7 +52,7 @@ def main() -> None:
     os.environ[loop.CHECKPOINT_SECONDS] = "0"
     with tempfile.TemporaryDirectory() as folder:
         data = DataSpec(vocab_size=4096, validation_documents=20, validation_tokens_per_document=96)
-        data = replace(data, section_chars=SECTION if options.masks else 0)
+        data = replace(data, max_document_chars=DOCUMENT if options.masks else 0)
         home = Path(folder) / "text"
         claim_folder(home)
         facts = Facts(vocab_size=4096, data_hash=prepare_data(data, home / "data").data_hash, fingerprints={})
