@@ -272,7 +272,8 @@ def subsets(candidates):
 def make_question(world, target, tokens, group, alone):
     """What `settle` is asked; pilots have the sizes of the table."""
     budgets = sorted(tokens for _, tokens in world.cells)
-    rates = Rates(supervised=searched("supervised", budgets[0]), distilled=searched("distilled", budgets[0]))
+    smallest = world.sizes[0].params
+    rates = Rates(**{arm: searched(arm, smallest, budgets[0]) for arm in KINDS})
     return PilotQuestion(
         target=target,
         tokens=float(tokens),
@@ -286,8 +287,8 @@ def make_question(world, target, tokens, group, alone):
     )
 
 
-def searched(arm, tokens):
-    """As these studies did: one rate for all budgets, searched at the smallest one."""
-    start = Optimum(params=1.0, tokens=float(tokens), octaves=0.0, sd=LATTICE)
+def searched(arm, params, tokens):
+    """As `settle` would: one rate for all, searched at the smallest size and budget."""
+    start = Optimum(params=params, tokens=float(tokens), octaves=0.0, sd=LATTICE)
     law = fit_rate_law([start], arm=KINDS[arm][0], params=start.params, tokens=start.tokens)
     return RateCheck(arm=arm, rates=ArmRates(start=1.0, near=tokens, far=tokens), law=law)

@@ -3,10 +3,11 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from distillaw.laws.rates import Optimum, fit_rate_law
-from distillaw.settling.noise import KINDS, RateCheck, Rates
+from distillaw.laws.rates import SIZE, Optimum, fit_rate_law
+from distillaw.settling.noise import KINDS, WORST, PilotPoints, RateCheck, Rates, rate_cov
 from distillaw.settling.question import NONE
 from distillaw.settling.standing import standing
 from distillaw.sweep.tuning import ArmRates
@@ -66,23 +67,53 @@ def test_the_further_rates_were_checked_the_narrower_is_what_is_said(looks):
 @pytest.mark.parametrize("arm", KINDS)
 def test_a_rate_costs_more_the_further_it_is_from_where_it_was_checked(arm):
     check = searched(arm, 1e6, 16e6)
-    costs = [check.cost(tokens) for tokens in (16e6, 64e6, 256e6)]
+    costs = [check.cost(1e7, tokens) for tokens in (16e6, 64e6, 256e6)]
     assert costs == sorted(costs) and costs[0] < costs[-1]
-    assert check.cost(4e6) < searched(arm, 1e6).cost(4e6)
-    assert searched(arm, 1e6).cost(1e6) < RateCheck.unsearched(arm, 0.01, 1e6).cost(1e6)
+    assert check.cost(1e7, 4e6) < searched(arm, 1e6).cost(1e7, 4e6)
+    assert check.cost(1e7, 16e6) < check.cost(2e7, 16e6) < check.cost(8e7, 16e6)
+    assert searched(arm, 1e6).cost(1e7, 1e6) < RateCheck.unsearched(arm, 0.01, 1e6).cost(1.0, 1e6)
 
 
 def test_a_rate_that_was_not_checked_may_cost_a_lone_student_more():
-    alone, taught = (searched(arm, 1e6).cost(64e6) for arm in KINDS)
+    alone, taught = (searched(arm, 1e6).cost(1e7, 64e6) for arm in KINDS)
     assert taught < alone
 
 
 def test_what_is_not_known_of_a_rate_is_what_its_law_does_not_know():
     check = searched("supervised", 1e6, 16e6)
-    mean, var = check.octaves(64e6)
+    mean, spread = check.octaves([1e7, 4e7], [64e6, 64e6])
     best, sd = check.law.octaves(1e7, 64e6)
-    assert var == sd**2 and mean == pytest.approx(math.log2(check.rate(64e6)) - best)
-    assert mean < 0, "a rate that nobody tried is set with caution"
+    var = (spread**2).sum(1)
+    assert var[0] == pytest.approx(sd**2) and mean[0] == pytest.approx(math.log2(check.rate(64e6)) - best)
+    assert mean[0] < 0, "a rate that nobody tried is set with caution"
+    assert mean[1] == mean[0] and var[1] == pytest.approx(sd**2 + (2 * SIZE[1]) ** 2), "two doublings of size"
+
+
+def test_a_fixed_rate_is_left_behind_by_the_drift_over_sizes():
+    check = RateCheck.unsearched("supervised", 0.01, 1e6)
+    mean, _ = check.octaves([1.0, 8.0], [1e6, 1e6])
+    assert mean == pytest.approx([0.0, -3 * SIZE[0]])
+
+
+def test_costs_are_shared_as_octaves_are():
+    """The second moments of c x^2, by drawing the law; runs of one size and budget share all, other arms nothing."""
+    rates = both(1e6, 16e6)
+    points = PilotPoints.at([1e7, 8e7, 8e7, 1e7], [16e6, 16e6, 32e6, 16e6], [0, 0, 0, 1])
+    cov = rate_cov(rates, points, points, loss=50.0)  # far from the cap
+    check = rates.supervised
+    mean, spread = check.octaves(np.exp(points.log_params[:3]), np.exp(points.log_tokens[:3]))
+    x = mean + np.random.default_rng(0).standard_normal((400_000, 4)) @ spread.T
+    drawn = check.excess(np.exp(points.log_tokens[:3])) * x**2 / 50.0
+    assert cov[:3, :3] == pytest.approx(drawn.T @ drawn / len(drawn), rel=0.05)
+    assert not cov[:3, 3].any() and np.linalg.eigvalsh(cov).min() > -1e-12
+    share = cov / np.sqrt(np.outer(np.diag(cov), np.diag(cov)))
+    assert share[0, 1] < 0.95 and share[1, 2] < 1.0
+
+
+def test_what_a_rate_may_cost_has_an_end():
+    far = PilotPoints.at([1e7, 1e9], [1e6, 1e9], 0)
+    cov = rate_cov(both(1e6), far, far, loss=3.0)
+    assert cov[1, 1] == pytest.approx(WORST**2) and cov[0, 0] < cov[1, 1]
 
 
 def test_a_question_with_rates_is_a_key_of_what_is_believed():

@@ -1,14 +1,14 @@
 """How far runs may lie from the laws' family: smooth misfit, noise of seeds and held-out text, and what rates may cost.
 
-    ln loss = family + misfit(arm, N, D) + seed(N, seed) + trunk + run + text(arm) + e_kind s_kind(D)
+    ln loss = family + misfit(arm, N, D) + seed(N, seed) + trunk + run + text(arm) + rate(kind, N, D)
 
 Misfit is a Gaussian process, the same for every run of a design point; it is what extrapolation is uncertain by even
-without noise. Trunk is what budgets of one size, seed, arm and rate share. e_kind ~ N(0, 1) is one for all supervised
-runs and one for all distilled ones: no arm is known to be at its best rate, and the arms not alike. s is the root mean
-square of c x^2 over the loss, where x is how far the arm's rate lies from its best one, in octaves: what the search's
-rate law leaves open, more and more beyond its budgets (planning/ has the same for a finished study). What grows like
-that shows in the longer pilots too, so they narrow it; a rate that suits all pilots and suddenly no longer is not
-foreseen. Shape suffixes: R run, A arm.
+without noise. Trunk is what budgets of one size, seed, arm and rate share. No arm is known to be at its best rate, and
+supervised and distilled ones are not alike: x octaves off, a rate costs c x^2, and x is what the search's rate law
+leaves open, more and more beyond its budgets and sizes (planning/ has the same for a finished study). Between runs of
+a kind it has the second moments E[c^2 x^2 y^2]: a target shares what its rate costs with a pilot as far as both are
+off by the same octaves, and pilots that lost nothing tell no more than that. What grows alike shows in the longer
+pilots too, so they narrow it. Shape suffixes: R run, A arm.
 """
 
 import math
@@ -25,11 +25,11 @@ from distillaw.sweep.tuning import ArmRates
 
 MISFITS = {0.004: 0.14, 0.008: 0.29, 0.016: 0.36, 0.032: 0.21}
 """Standard deviation of the misfit of one arm, ln loss -> how likely it is before any pilot. Learnt from the tables of
-trained runs in this tree (`benchmarks.settle.misfit`): most likely is 0.4 to 0.8 % in two worlds, 1.6 % in the pocket
-and the open study, 3.2 % in that of the capacity gap. Learnt with half of it shared; at 0.7 the chances are 0.07, 0.35,
-0.37 and 0.21, and those before were kept, since they are what was judged."""
+trained runs in this tree (`benchmarks.settle.misfit`) with half of it shared and rates that only tokens move. Learnt
+anew since, most likely is 0.8 % in two worlds, 0.8 to 1.6 % in the pocket and the open study, 3.2 % in that of the
+capacity gap, and the chances are 0.07, 0.61, 0.11 and 0.21; those before were kept, since they are what was judged."""
 SHARED_MISFIT = 0.7
-"""Share of its variance that all arms have in common, learnt likewise (0.58 to 0.79): the misfit of a gain is 0.5 to
+"""Share of its variance that all arms have in common, learnt likewise (0.59 to 0.82): the misfit of a gain is 0.5 to
 0.9 of a loss's. The four constants below were chosen by how often intervals held on simulated surfaces
 (docs/settle-benchmark.md)."""
 SPREAD = 3.0
@@ -140,6 +140,9 @@ UNSEARCHED = 1.0
 """Octaves: standard deviation of the best rate around one that nobody searched for this text."""
 WORST = 0.1
 """Of the ln loss: beyond it a rate is known to be wrong, not how wrong, and nothing can be decided by either arm."""
+SIZES = 3.0
+"""Doublings of size over which the best rate goes on drifting: pairs of sizes that were searched are 1 to 4 apart, and
+over the 6 of docs/mup.md it moved by no more than over these (`benchmarks.rates.drift`)."""
 KINDS = {"supervised": ("text", "alone"), "distilled": ("taught", "taught")}
 """Arms of a search, as laws/rates.py and planning's table of steepness have them."""
 
@@ -180,23 +183,38 @@ class RateCheck:
         """Of the smallest pilots at so many tokens, at width 64."""
         return self.rates.at(self.law.params, round(tokens))
 
-    def octaves(self, tokens: float) -> tuple[float, float]:
-        """Mean and variance of the octaves from the best rate up to the arm's own, at the size of the search.
+    def octaves(self, params: ArrayLike, tokens: ArrayLike) -> tuple[Array, Array]:
+        """How far an arm's rate lies above its best one: means, and what standard normal numbers add, (R,) and (R, 4).
 
-        Only tokens make it grow. What is assumed of sizes (laws/rates.py) comes from pairs a factor of 4 to 8 apart;
-        carried on to a target a hundred times larger on a thousand times the tokens it would be seven octaves.
+        Sizes move the best rate as they do at equal tokens, whatever the tokens: their interaction, for which the law
+        has a prior alone, would be octaves at far targets. Rates that a law chose follow its drift over sizes.
         """
-        mean, sd = self.law.octaves(self.law.params, tokens)
-        return math.log2(self.rate(tokens)) - mean, sd**2
+        n = np.clip(np.log2(np.asarray(params) / self.law.params), -SIZES, SIZES)
+        d = np.log2(np.asarray(tokens) / self.law.tokens)
+        start, drift, fall, _ = self.law.mean
+        own = np.array([math.log2(self.rate(float(each))) for each in tokens])
+        rows = np.stack([np.ones_like(n), n, -d, np.zeros_like(n)], axis=1)
+        mean = own - start + fall * d - (drift * n if self.rates.law is None else 0.0)
+        return mean, rows @ np.linalg.cholesky(np.array(self.law.cov))
 
-    def cost(self, tokens: float) -> float:
-        """Root mean square of what the rate may cost a run, nats/token."""
-        mean, var = self.octaves(tokens)
+    def excess(self, tokens: ArrayLike) -> Array:
+        """Nats per squared octave at so many tokens, (R,)."""
         usual = STEEPNESS[KINDS[self.arm][1]]
         c = usual if self.steepness is None else self.steepness
-        if self.checked is None or tokens > self.checked:
-            c = max(c, usual)
-        return c * math.sqrt(mean**4 + 6 * mean**2 * var + 3 * var**2)
+        is_checked = np.asarray(tokens) <= (self.checked or 0.0)
+        return np.where(is_checked, c, max(c, usual))
+
+    def cost(self, params: float, tokens: float) -> float:
+        """Root mean square of what the rate may cost a run, nats/token."""
+        mean, spread = self.octaves([params], [tokens])
+        return float(self.excess(tokens) * np.sqrt(_squares(mean, spread, mean, spread)[0, 0]))
+
+
+def _squares(one: Array, one_spread: Array, other: Array, other_spread: Array) -> Array:
+    """E[x^2 y^2] of normal x and y, given their means and what standard normal numbers add, (R, R')."""
+    both = one_spread @ other_spread.T
+    x, y = one**2 + (one_spread**2).sum(1), other**2 + (other_spread**2).sum(1)
+    return np.outer(x, y) + 4 * np.outer(one, other) * both + 2 * both**2
 
 
 class Rates(NamedTuple):
@@ -211,13 +229,24 @@ class Rates(NamedTuple):
 
 
 def rate_cov(rates: Rates, one: PilotPoints, other: PilotPoints, *, loss: float) -> Array:
-    """Covariance of what rates cost, as shares of a loss in nats/token, between runs of two lists, (R, R')."""
-    sd_one, sd_other = (_sd(rates, points, loss) for points in (one, other))
-    is_same = (one.arm > 0)[:, None] == (other.arm > 0)
-    return np.where(is_same, sd_one[:, None] * sd_other, 0.0)
+    """Second moments of what rates cost, as shares of a loss in nats/token, between runs of two lists, (R, R').
+
+    Runs share what their rates cost as far as the law says that they are off by the same octaves; no run's is above
+    `WORST`.
+    """
+    found = np.zeros((len(one.arm), len(other.arm)))
+    for is_taught, check in enumerate(rates):
+        parts = [_costs(check, points, (points.arm > 0) == is_taught, loss) for points in (one, other)]
+        (own, mean, spread), (others, other_mean, other_spread) = parts
+        found += own[:, None] * others * _squares(mean, spread, other_mean, other_spread)
+    return found
 
 
-def _sd(rates: Rates, points: PilotPoints, loss: float) -> Array:
-    runs = zip(points.arm, points.log_tokens, strict=True)
-    costs = [rates.of(int(arm)).cost(math.exp(t)) for arm, t in runs]
-    return np.minimum(np.array(costs) / loss, WORST)
+def _costs(check: RateCheck, points: PilotPoints, is_mine: np.ndarray, loss: float) -> tuple[Array, Array, Array]:
+    """c of every run over the loss, 0 of other arms' and less where it may cost more than `WORST`; its octaves."""
+    tokens = np.exp(points.log_tokens)
+    mean, spread = check.octaves(np.exp(points.log_params), tokens)
+    var = (spread**2).sum(1)
+    c = check.excess(tokens) / loss
+    usual = c * np.sqrt(mean**4 + 6 * mean**2 * var + 3 * var**2)
+    return is_mine * c * np.minimum(1.0, WORST / usual), mean, spread

@@ -76,7 +76,7 @@ def verdict_json(settled: Settled) -> dict[str, object]:
                 "searched_tokens": check.searched,
                 "checked_peak_lr": None if check.checked is None else check.rate(check.checked),
                 "checked_tokens": check.checked,
-                "doubt_at_target": check.cost(question.tokens),
+                "doubt_at_target": check.cost(question.target.params, question.tokens),
             }
             for check in settled.tuned.rates
         },
@@ -217,7 +217,7 @@ def _rate_warning(settled: Settled) -> str | None:
     rates, question = settled.tuned.rates, settled.question
     reach = min(check.reach for check in rates)
     longest = max((stage.tokens[-1] for stage in settled.stages), default=0)
-    alone, taught = (nats(check.cost(question.tokens)) for check in rates)
+    alone, taught = (nats(check.cost(question.target.params, question.tokens)) for check in rates)
     cost = f"{alone} nats/token without and {taught} with a teacher"
     if settled.tuned.flops and reach >= max(longest, question.tokens) / 2:
         return None
