@@ -192,7 +192,7 @@ class RateCheck:
         n = np.clip(np.log2(np.asarray(params) / self.law.params), -SIZES, SIZES)
         d = np.log2(np.asarray(tokens) / self.law.tokens)
         start, drift, fall, _ = self.law.mean
-        own = np.array([math.log2(self.rate(float(each))) for each in tokens])
+        own = np.array([math.log2(self.rate(each)) for each in np.asarray(tokens, dtype=np.float64).tolist()])
         rows = np.stack([np.ones_like(n), n, -d, np.zeros_like(n)], axis=1)
         mean = own - start + fall * d - (drift * n if self.rates.law is None else 0.0)
         return mean, rows @ np.linalg.cholesky(np.array(self.law.cov))
