@@ -38,6 +38,9 @@ LEGEND = (
 SEEN = {
     "simulated": ("Seeds that constants were tuned on.",),
     "untouched": ("Seeds that nothing was chosen by: run once, when every constant was fixed.",),
+    "shipped": (
+        "Tables that the misfit's chances were learnt from, and by which was chosen how runs share what rates cost.",
+    ),
 }
 """What is known of a tier's seeds beforehand."""
 HEAD = (

@@ -138,7 +138,7 @@ def test_repeated_text_is_worth_a_teacher():
 
 
 def test_another_pass_over_the_text_changes_the_answer_by_little():
-    """Between four passes and the fewest that outcomes teach of nobody measured."""
+    """Between four passes and the fewest of any outcome nobody measured."""
     asked = {"student_tokens": "8B", "teacher_params": ["300M"], "teacher_tokens": ["8B"], "with_flips": False}
     found = [dl.plan("300M", **asked, unique_tokens=8e9 / passes).gain for passes in np.geomspace(3.8, 6, 20)]
     means, widths = (np.array(one) for one in zip(*((g.mean, g.upper - g.lower) for g in found), strict=True))

@@ -116,7 +116,7 @@ def test_a_second_call_computes_nothing_and_a_lost_stage_alone_is_made_again(hom
     results = {file: file.stat().st_mtime_ns for file in (home / "out").rglob("result.json")}
     first = json.loads((home / "answer.json").read_text())
     shutil.rmtree(home / "out" / "evaluate" / "chat")
-    done = cook(home, "--json")
+    done = cook(home, "--json", "--keep-checkpoints", "2")  # which changes no number
     assert done.returncode == 0, done.stderr
     again = json.loads(done.stdout)
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in results.items())
@@ -240,6 +240,7 @@ def test_late_stages_may_still_be_asked_for_and_the_chat_model_is_judged(home, r
     models = stages["evaluate"]["models"]
     assert list(models) == ["teacher", "cut", "base", "tuned", "chat"]
     (chat,) = models["chat"]["chat"].values()
+    assert done.stderr.count("teacher: answering") == 1, "what it answers is kept for the next chat model"
     assert chat["kind"] == "pair" and chat["turns"] == 3 and 0 <= chat["agreement"] <= 1
     page = (reopened / "report.html").read_text()
     assert "Judged chat, against the teacher" in page and "answers of its own" in page

@@ -128,7 +128,7 @@ def test_a_stage_is_priced_as_the_jobs_that_it_becomes(rates, tmp_path):
         far=budgets[-1],
         exact={(s.params, d): rate for s in sizes for d, rate in zip(budgets[1:], own, strict=True)},
     )
-    checks = {arm: replace(RateCheck.unsearched(arm, 8e-3, 4096), rates=found) for arm in KINDS}
+    checks = {arm: replace(RateCheck.unsearched(arm, 8e-3, 25e3, 4096), rates=found) for arm in KINDS}
     tuned = Tuned(rates=Rates(**checks), batch_tokens=256, flops=0.0, tuning={})
     question = replace(
         make_question(),
@@ -156,7 +156,7 @@ def _size(pilots, label):
 
 
 def _fixed():
-    checks = {arm: RateCheck.unsearched(arm, 8e-3, 4096) for arm in KINDS}
+    checks = {arm: RateCheck.unsearched(arm, 8e-3, 25e3, 4096) for arm in KINDS}
     return Tuned(rates=Rates(**checks), batch_tokens=256, flops=0.0, tuning={})
 
 

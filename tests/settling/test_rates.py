@@ -71,7 +71,7 @@ def test_a_rate_costs_more_the_further_it_is_from_where_it_was_checked(arm):
     assert costs == sorted(costs) and costs[0] < costs[-1]
     assert check.cost(1e7, 4e6) < searched(arm, 1e6).cost(1e7, 4e6)
     assert check.cost(1e7, 16e6) < check.cost(2e7, 16e6) < check.cost(8e7, 16e6)
-    assert searched(arm, 1e6).cost(1e7, 1e6) < RateCheck.unsearched(arm, 0.01, 1e6).cost(1.0, 1e6)
+    assert searched(arm, 1e6).cost(1e7, 1e6) < RateCheck.unsearched(arm, 0.01, 1e7, 1e6).cost(1e7, 1e6)
 
 
 def test_a_rate_that_was_not_checked_may_cost_a_lone_student_more():
@@ -90,8 +90,8 @@ def test_what_is_not_known_of_a_rate_is_what_its_law_does_not_know():
 
 
 def test_a_fixed_rate_is_left_behind_by_the_drift_over_sizes():
-    check = RateCheck.unsearched("supervised", 0.01, 1e6)
-    mean, _ = check.octaves([1.0, 8.0], [1e6, 1e6])
+    check = RateCheck.unsearched("supervised", 0.01, 1e6, 1e6)
+    mean, _ = check.octaves([1e6, 8e6], [1e6, 1e6])
     assert mean == pytest.approx([0.0, -3 * SIZE[0]])
 
 
@@ -107,7 +107,7 @@ def test_costs_are_shared_as_octaves_are():
     assert cov[:3, :3] == pytest.approx(drawn.T @ drawn / len(drawn), rel=0.05)
     assert not cov[:3, 3].any() and np.linalg.eigvalsh(cov).min() > -1e-12
     share = cov / np.sqrt(np.outer(np.diag(cov), np.diag(cov)))
-    assert share[0, 1] < 0.95 and share[1, 2] < 1.0
+    assert share[0, 1] < 0.95 and share[1, 2] < 0.999
 
 
 def test_what_a_rate_may_cost_has_an_end():

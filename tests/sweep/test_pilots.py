@@ -22,8 +22,8 @@ BEST = {None: 4e-3, "oracle": 1.6e-2}
 STAGE = Stage(size="50k", tokens=(8192, 16384), candidates=("oracle:window=1",), seeds=(0, 2))
 TUNED = Tuned(
     rates=Rates(
-        supervised=RateCheck.unsearched("supervised", 4e-3, 8192),
-        distilled=RateCheck.unsearched("distilled", 8e-3, 8192),
+        supervised=RateCheck.unsearched("supervised", 4e-3, 25e3, 8192),
+        distilled=RateCheck.unsearched("distilled", 8e-3, 25e3, 8192),
     ),
     batch_tokens=256,
     flops=0.0,

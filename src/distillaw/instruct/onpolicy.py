@@ -200,12 +200,13 @@ def score_rollouts(
 ) -> DocumentScores:
     """The objective on held-out prompts, the same random numbers every time: sums of the divergence by conversation.
 
-    As many prompts are answered at once as a step has; scored one by one, unpadded.
+    As many prompts are answered at once as in training; scored one by one, unpadded.
     """
     collate = Collator(pad=rollouts.pad, packed=False)
     rows, tokens, sums = training_rows(examples, packing=False, max_tokens=0).to_list(), [], []
-    for first in range(0, len(rows), spec.batch):
-        batch = {name: x.to(model.device) for name, x in collate(rows[first : first + spec.batch]).items()}
+    at_once = spec.rows_at_once()
+    for first in range(0, len(rows), at_once):
+        batch = {name: x.to(model.device) for name, x in collate(rows[first : first + at_once]).items()}
         rollouts.fill(model, batch, step=HELDOUT, part=first)
         for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
             alone = {name: x[row : row + 1, :length] for name, x in batch.items()}

@@ -44,8 +44,9 @@ FAR = math.log(10)
 REPEATS = (4.0, 5.7)
 """Passes over the data up to which repeats are worth nearly as much as fresh tokens (Muennighoff et al. 2023,
 arXiv:2305.16264); beyond, a teacher helps as a regulariser, and laws of fresh tokens do not know it. And those from
-which on outcomes say how much: the fewest of those that taught it. Between the two nobody measured, and the way in
-ln passes is the odds that it is so already."""
+which on outcomes say how much: the fewest above four of any published row (of two sources that are only asked; those
+that taught it have 9.6 and more). Between the two nobody measured, and the way in ln passes is the odds that it is so
+already."""
 
 FEWEST_PER_PARAM = 0.3
 """Tokens per parameter from which published laws may decide. The shortest runs of our studies have 0.31; below, the
@@ -64,7 +65,7 @@ class Learnt:
     """Share of a positive gain that truncated targets (the k most likely ids) leave of it; below 0 they do harm."""
     truncated_sd: float
     repeated: float
-    """Gain by any teacher on text that is repeated `REPEATS` times."""
+    """Gain by any teacher on text that is read `REPEATS[1]` times or more."""
     repeated_sd: float
     compute: float
     """Gain, whatever the teacher, where both sides have the same FLOP or hours."""

@@ -48,6 +48,7 @@ from distillaw.recipe.foresight import consult_laws, foresee
 from distillaw.recipe.spec import LATE, STAGES, MinimaSpec
 from distillaw.runs.files import content_hash, read_json, read_json_lines, write_json, write_text
 from distillaw.runs.places import check_folder, claim_folder
+from distillaw.runs.spec import NO_PART
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.arms import WARMUP_SHARE, ArmsSpec, bare_trunk, train_arms
 from distillaw.sweep.ready import TrunkJob
@@ -248,7 +249,7 @@ def _open_record(kitchen: Kitchen) -> dict[str, Any]:
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """Names of the settings that differ, those inside a table by their own."""
     for key, value in now.items():
-        if key not in before and not value:  # a setting that recipes had not got yet
+        if key in NO_PART or (key not in before and not value):  # changes no number, or recipes had not got it yet
             continue
         old = before.get(key)
         if isinstance(value, dict) and isinstance(old, dict):

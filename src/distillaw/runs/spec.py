@@ -151,7 +151,7 @@ _LATER_CHOICES: dict[str, object] = {
     "skip_spikes": 0.0,
 }
 """Settings that came after the first runs, with what those had."""
-_NO_PART = ("async_checkpoints", "keep_checkpoints")
+NO_PART = ("async_checkpoints", "keep_checkpoints")
 """Settings that change no number of a run."""
 
 
@@ -292,7 +292,7 @@ class TrunkSpec:
         identity = asdict(self)
         for name in ("purpose", "label", "targets", "start", "is_fixed"):
             del identity[name]
-        for name in _NO_PART:
+        for name in NO_PART:
             del identity["recipe"][name]
         if self.start is not None:
             identity["start"] = self.start.fingerprint

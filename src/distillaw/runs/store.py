@@ -2,7 +2,7 @@
 
     runs/<run_id>/   spec.json status.json metrics.jsonl distances.jsonl calibration.json heldout.parquet result.json
                      + a Hugging Face model
-    trunks/<id>/     metrics.jsonl distances.jsonl state/step-*/ (latest checkpoint of the constant-rate trunk)
+    trunks/<id>/     metrics.jsonl distances.jsonl state/step-*/ (latest checkpoints of the constant-rate trunk)
 
 `result.json` is written last: a folder that has it is finished, and nothing finished is ever redone.
 """

@@ -19,7 +19,7 @@ from distillaw.runs.config import from_table
 from distillaw.runs.files import read_json, require_space, write_json
 from distillaw.runs.lock import held
 from distillaw.runs.places import GENERATOR
-from distillaw.runs.spec import Recipe
+from distillaw.runs.spec import NO_PART, Recipe
 from distillaw.runs.store import StudyFolder
 from distillaw.settling.design import nearest_stage, next_stage, rungs_ahead
 from distillaw.settling.pilots import Pilots, Train, Tuned
@@ -70,7 +70,7 @@ def identity(spec: SettleSpec, setting: Setting | None = None) -> dict[str, obje
         "target": asdict(spec.target),
         "level": spec.settle.level,
         "least_params": spec.settle.least_params,
-        "training": asdict(spec.training),
+        "training": {name: value for name, value in asdict(spec.training).items() if name not in NO_PART},
         "batch_tokens": spec.batch_tokens,
         "peak_lr": spec.peak_lr,
         "seed": spec.seed,
@@ -154,6 +154,7 @@ def read_record(folder: Path) -> SettleRecord | None:
         record = from_table(SettleRecord, table, str(file))
         # settings that came after the record was written had their defaults
         training = json.loads(json.dumps(asdict(Recipe()))) | record.question["training"]
+        training = {name: value for name, value in training.items() if name not in NO_PART}
         return replace(record, question={**record.question, "training": training})
     except (ConfigError, KeyError, TypeError) as error:
         raise CacheError(f"{file}: damaged ({error}); choose another folder with --out") from error

@@ -99,8 +99,8 @@ class Pilots:
         ready = planner.ready_jobs() if self.spec.tuning.enabled else ReadyJobs(jobs=[], waiting=[])
         tuning = tuning_record(self.spec, planner, ready)
         if ready.supervised is None or ready.distilled is None:
-            rate, least = self.spec.peak_lr, self.spec.tuning_tokens
-            rates = Rates(**{arm: RateCheck.unsearched(arm, rate, least) for arm in KINDS})
+            rate, at = self.spec.peak_lr, (planner.params(self.spec.students.params[0]), self.spec.tuning_tokens)
+            rates = Rates(**{arm: RateCheck.unsearched(arm, rate, *at) for arm in KINDS})
             return Tuned(rates=rates, batch_tokens=self.spec.batch_tokens, flops=0.0, tuning=tuning)
         searches = {"supervised": (ready.supervised, None), "distilled": (ready.distilled, ready.reference)}
         jobs = one_per_trunk(

@@ -115,7 +115,7 @@ def jobs_cost(jobs: list[TrunkJob], forward: Mapping[str, float]) -> StudyCost:
     runs = {run_id: job.trunk for job in jobs for run_id in job.run_ids}
     trunks = {job.trunk.trunk_id: job.trunk for job in jobs}
     disk = sum(BYTES_PER_PARAM_RUN * t.total_params + TOKENIZER_BYTES for t in runs.values())
-    disk += sum(BYTES_PER_PARAM_TRUNK * t.total_params for t in trunks.values())
+    disk += sum(BYTES_PER_PARAM_TRUNK * t.recipe.keep_checkpoints * t.total_params for t in trunks.values())
     shares = list(zip(jobs, reading, strict=True))
     return StudyCost(
         jobs=jobs,

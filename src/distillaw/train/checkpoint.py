@@ -127,7 +127,10 @@ class Background:
             if error is None:
                 self.finish()
         finally:
-            self._thread.shutdown()
+            # of several ranks all write or none does
+            self._thread.shutdown(cancel_futures=error is not None and self._ranks.world == 1)
+            for stager in self._stagers.values():
+                stager.close()  # else a cycle keeps its copy of the weights until the garbage collector comes by
             if self._group is not None:
                 distributed.destroy_process_group(self._group)
 

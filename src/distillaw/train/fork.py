@@ -151,6 +151,8 @@ def at_fork(branch: Branch, group: TrunkGroup) -> Trainer:
     fork = branch.fork
     trainer = group.trainer(branch.spec, resumed=True, home=group.study.trunk(fork.trunk.trunk_id))
     load_state(trainer.state, fork.folder(group.study.path) / "state", identity=fork.trunk.trunk_id)
+    if branch.spec.trunk_id != fork.trunk.trunk_id:  # another loss or batch has another level
+        trainer.state.recent = []
     return trainer
 
 
@@ -166,7 +168,7 @@ def forked_order(branch: Branch, base: BatchOrder) -> ForkedOrder:
 
 
 def step_losses(branch: Branch, study: Path) -> list[float]:
-    """Training loss of every step of a branch; skipped ones are left out."""
+    """Training loss of every step of a branch; those that are not finite are left out."""
     return [float(str(row["loss"])) for row in read_json_lines(branch.folder(study) / STEPS)]
 
 
