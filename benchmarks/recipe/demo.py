@@ -25,6 +25,7 @@ def summary(record: dict) -> dict:
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "device": f"2 cores, {platform.processor() or platform.machine()}, no GPU",
         "seconds": {name: round(stage["seconds"]) for name, stage in stages.items()},
+        "cpu_seconds": {name: round(stage["cpu_seconds"]) for name, stage in stages.items()},
         "teacher": {"params": cut["teacher_params"], "loss": stages["distil"]["arms"][0]["teacher_loss"]},
         "cut": {key: cut[key] for key in CUT},
         "arms": [{key: row[key] for key in ARM} for row in stages["distil"]["arms"]],
