@@ -170,11 +170,18 @@ def test_stores_made_before_there_was_a_choice_keep_their_names(tmp_path, text, 
     assert StorePlan(**known).identity == plan.identity != replace(plan, document_mask=True).identity
 
 
+def test_a_tokenizer_without_an_end_of_text_is_refused(taught, text):
+    tokenizer = load_tokenizer(str(text.tokenizer_folder))
+    tokenizer.eos_token = None
+    with pytest.raises(ConfigError, match="tokenizer has no end of text"):
+        load_teacher(taught.teacher_run, tokenizer, document_mask=True)
+
+
 def test_a_text_without_ends_of_text_is_refused(study, trunk, monkeypatch):
     spec = _masked(trunk)
     split = TrunkGroup([spec], study).feed.order.split
     inside = next(a for a in range(10_000) if END not in split.shards[0][[a, a + 2000]])
     shard = split.shards[0][inside : inside + 2001]
     monkeypatch.setattr("distillaw.data.shards.TokenStore.split", lambda *_, **__: replace(split, shards=(shard,)))
-    with pytest.raises(ConfigError, match=r"the student split has no end of text \(id 0\)"):
+    with pytest.raises(ConfigError, match=r"no shard of the student split begins or ends with an end of text \(id 0\)"):
         TrunkGroup([spec], study)

@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 import torch
-from torch.nn import functional
 
 from distillaw.data.tokenizer import encode_chat, render_chat, special_pattern
 from distillaw.errors import ConfigError, DivergedError, RunError
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
-from distillaw.models.teacher import load_weights
+from distillaw.models.teacher import continued, load_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -94,30 +93,16 @@ class ChatModel:
 
         What does not fit is cut from a conversation's start.
         """
-        prompts = [self._fitted(self.prompt(messages), max_tokens)[0] for messages in conversations]
+        prompts = [self._fitted(self.prompt(messages), max_tokens)[0].tolist() for messages in conversations]
+        own = getattr(self.model.generation_config, "eos_token_id", None)
+        known = [self.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])]
+        ends = [token for token in dict.fromkeys(known) if token is not None]
         pad = self.tokenizer.pad_token_id
-        pad = self.tokenizer.eos_token_id if pad is None else pad
-        width = max(map(len, prompts))
-        ids = torch.stack([functional.pad(each, (width - len(each), 0), value=pad) for each in prompts])
-        seen = torch.stack([functional.pad(torch.ones_like(each), (width - len(each), 0)) for each in prompts])
-        written = self.model.generate(  # type: ignore[operator]
-            input_ids=ids,
-            attention_mask=seen,
-            max_new_tokens=max_tokens,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=pad,
-        )[:, width:].tolist()
-        known = getattr(self.model.generation_config, "eos_token_id", None)
-        ends = {self.tokenizer.eos_token_id, *(known if isinstance(known, list) else [known])}
-        found = []
-        for tokens in written:
-            end = next((at for at, token in enumerate(tokens) if token in ends), None)
-            text = str(self.tokenizer.decode(tokens[:end], skip_special_tokens=True)).strip()
-            found.append((text, end is not None or len(tokens) < max_tokens))
-        return found
+        greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        greedy |= {"max_new_tokens": max_tokens, "pad_token_id": ends[0] if pad is None else pad}
+        made = continued(self.model, prompts, ends, **greedy)
+        texts = [str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens, _ in made]
+        return [(text, not is_cut) for text, (_, is_cut) in zip(texts, made, strict=True)]
 
     @property
     def identity(self) -> dict[str, object]:

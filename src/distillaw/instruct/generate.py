@@ -27,7 +27,7 @@ from distillaw.instruct.masks import Masker, choose_template
 from distillaw.instruct.spec import Sampling
 from distillaw.instruct.start import Say, hushed, keep_lines, silent, step_flops
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
-from distillaw.models.teacher import load_weights
+from distillaw.models.teacher import continued, load_weights
 from distillaw.quantities import format_seconds
 from distillaw.runs.files import append_json_lines, content_hash, read_json, read_json_lines, write_json, write_text
 from distillaw.runs.lock import locked
@@ -146,20 +146,6 @@ def generation_config(sampling: Sampling, ends: Sequence[int]) -> "GenerationCon
         pad_token_id=ends[0],
         **(drawn if sampling.temperature else {}),
     )
-
-
-@torch.no_grad()
-def continued(
-    model: Any, ids: Sequence[Sequence[int]], ends: Sequence[int], **settings: Any
-) -> list[tuple[list[int], bool]]:
-    """(new tokens without the end token, whether the limit cut them off) after each prompt; as torch is seeded."""
-    width, pad = max(map(len, ids)), ends[0]
-    inputs = torch.tensor([[pad] * (width - len(each)) + list(each) for each in ids], device=model.device)
-    lengths = torch.tensor([len(each) for each in ids], device=model.device)
-    seen = (torch.arange(width, 0, -1, device=model.device) <= lengths[:, None]).long()
-    made = model.generate(input_ids=inputs, attention_mask=seen, **settings)[:, width:].tolist()
-    found = [next((i for i, token in enumerate(each) if token in ends), None) for each in made]
-    return [(tokens[:end], end is None) for tokens, end in zip(made, found, strict=True)]
 
 
 def _opened(

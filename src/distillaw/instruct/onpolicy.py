@@ -19,7 +19,7 @@ import torch
 
 from distillaw.distill.losses import loss_parts
 from distillaw.errors import DivergedError
-from distillaw.instruct.generate import continued, generation_config
+from distillaw.instruct.generate import generation_config
 from distillaw.instruct.prepare import Example
 from distillaw.instruct.spec import OnPolicySpec, Sampling
 from distillaw.instruct.stages import (
@@ -48,7 +48,7 @@ from distillaw.instruct.training import QuietSFT, train_to_best
 from distillaw.models.fresh import count_parameters
 from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.scoring import IGNORE
-from distillaw.models.teacher import ModelTeacher, head_of, hidden_states, load_teacher
+from distillaw.models.teacher import ModelTeacher, continued, head_of, hidden_states, load_teacher
 from distillaw.runs.files import append_json_lines, read_json_lines
 from distillaw.runs.paired import DocumentScores
 

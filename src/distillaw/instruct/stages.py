@@ -45,6 +45,7 @@ from distillaw.models.export import export_model
 from distillaw.models.fresh import count_parameters
 from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.scoring import IGNORE, HeldoutSet, score_batches
+from distillaw.models.teacher import keeps_documents_apart
 from distillaw.runs.paired import DocumentScores, t_interval, wilson_interval
 
 if TYPE_CHECKING:
@@ -54,8 +55,6 @@ if TYPE_CHECKING:
 
 SCORED_POSITIONS = 4096
 """Positions of one forward pass when scoring."""
-_PROBE = 12
-"""Tokens of each conversation with which packing is tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,18 +97,12 @@ def training_rows(examples: Sequence[Example], *, packing: bool, max_tokens: int
     return pack_dataset(rows, max_tokens, "bfd") if packing else rows
 
 
-@torch.no_grad()
 def check_packing(model: "PreTrainedModel") -> None:
     """Refuse to pack where a conversation would see the one before it in its row."""
-    vocab = model.config.get_text_config().vocab_size
-    ids = torch.arange(2 * _PROBE, device=model.device).remainder(vocab)[None]
-    positions = torch.arange(_PROBE, device=model.device).repeat(2)[None]
     was_training = model.training
-    model.eval()
-    packed = model(input_ids=ids, position_ids=positions, use_cache=False).logits[:, _PROBE:]
-    alone = model(input_ids=ids[:, _PROBE:], use_cache=False).logits
+    apart = keeps_documents_apart(model.eval())
     model.train(was_training)
-    if not torch.allclose(packed.float(), alone.float(), rtol=1e-2, atol=1e-2 * float(alone.float().std())):
+    if not apart:
         raise ConfigError(
             f"--packing: in this model ({model.config.model_type}) a conversation would see the one before it in its "
             "row; train without --packing"

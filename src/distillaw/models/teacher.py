@@ -11,7 +11,7 @@ Shape suffixes: B sequence, T position, D hidden width, V vocabulary.
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -123,21 +123,50 @@ def probe_tokens(model: "PreTrainedModel") -> torch.Tensor:
 
 
 @torch.no_grad()
+def keeps_documents_apart(model: "PreTrainedModel", opens: int = 0) -> bool:
+    """Whether a model in eval mode sees nothing before a token at which positions begin anew.
+
+    A recurrent state is not told of positions, nor are masks that count for themselves (OPT).
+    """
+    packed = probe_tokens(model)[:1]
+    packed[:, PROBE_TOKENS // 2] = opens
+    second = packed[:, PROBE_TOKENS // 2 :]
+    together, alone = (hidden_states(model, ids, end_of_text=opens) for ids in (packed, second))
+    return equal_to_rounding(together[:, PROBE_TOKENS // 2 :], alone)
+
+
 def check_documents_apart(name: str, model: "PreTrainedModel", end_of_text: int) -> None:
-    """Refuse a model in eval mode that sees the document before: a recurrent state, masks that know no positions (OPT).
+    """Refuse a model in eval mode that sees the document before.
 
     Raises:
         ConfigError: it does.
     """
-    packed = probe_tokens(model)[:1]
-    packed[:, PROBE_TOKENS // 2] = end_of_text
-    second = packed[:, PROBE_TOKENS // 2 :]
-    together, alone = (hidden_states(model, ids, end_of_text=end_of_text) for ids in (packed, second))
-    if not equal_to_rounding(together[:, PROBE_TOKENS // 2 :], alone):
+    if not keeps_documents_apart(model, end_of_text):
         raise ConfigError(
             f"{name}: training.document_mask = true, but a model of this kind ({model.config.model_type}) sees the "
             "document before all the same, whatever positions say; leave the setting out, or take another family"
         )
+
+
+@torch.no_grad()
+def continued(
+    model: "PreTrainedModel", ids: Sequence[Sequence[int]], ends: Sequence[int], **settings: Any
+) -> list[tuple[list[int], bool]]:
+    """(new tokens without the end token, whether the limit cut them off) after each prompt; as torch is seeded.
+
+    Args:
+        model: whose.
+        ids: the prompts, written on side by side, padded on the left.
+        ends: tokens that end an answer.
+        settings: of `generate`, where they are not the model's own.
+    """
+    width, pad = max(map(len, ids)), ends[0]
+    inputs = torch.tensor([[pad] * (width - len(each)) + list(each) for each in ids], device=model.device)
+    lengths = torch.tensor([len(each) for each in ids], device=model.device)
+    seen = (torch.arange(width, 0, -1, device=model.device) <= lengths[:, None]).long()
+    made = model.generate(input_ids=inputs, attention_mask=seen, **settings)[:, width:].tolist()
+    found = [next((i for i, token in enumerate(each) if token in ends), None) for each in made]
+    return [(tokens[:end], end is None) for tokens, end in zip(made, found, strict=True)]
 
 
 def decoder_blocks(model: "PreTrainedModel") -> list[torch.nn.Module]:
@@ -291,6 +320,11 @@ def load_teacher(
             "causal language model. Choose a decoder-only teacher"
         )
     end_of_text = tokenizer.eos_token_id if document_mask else None
+    if document_mask and end_of_text is None:
+        raise ConfigError(
+            f"{source.name}: document_mask, but the tokenizer has no end of text, so nothing says where a document "
+            "begins; leave the setting out"
+        )
     if end_of_text is not None:
         check_documents_apart(source.name, model, end_of_text)
     head = _verified_head(source.name, model, len(tokenizer))

@@ -208,7 +208,7 @@ class RateCheck:
     def cost(self, params: float, tokens: float) -> float:
         """Root mean square of what the rate may cost a run, nats/token."""
         mean, spread = self.octaves([params], [tokens])
-        return float(self.excess(tokens) * np.sqrt(_squares(mean, spread, mean, spread)[0, 0]))
+        return float(self.excess(tokens) * _usual_square(mean, spread)[0])
 
 
 def _squares(one: Array, one_spread: Array, other: Array, other_spread: Array) -> Array:
@@ -216,6 +216,12 @@ def _squares(one: Array, one_spread: Array, other: Array, other_spread: Array) -
     both = one_spread @ other_spread.T
     x, y = one**2 + (one_spread**2).sum(1), other**2 + (other_spread**2).sum(1)
     return np.outer(x, y) + 4 * np.outer(one, other) * both + 2 * both**2
+
+
+def _usual_square(mean: Array, spread: Array) -> Array:
+    """Root mean square of x^2: the root of the diagonal of `_squares`, (R,)."""
+    var = (spread**2).sum(1)
+    return np.sqrt(mean**4 + 6 * mean**2 * var + 3 * var**2)
 
 
 class Rates(NamedTuple):
@@ -247,7 +253,5 @@ def _costs(check: RateCheck, points: PilotPoints, is_mine: np.ndarray, loss: flo
     """c of every run over the loss, 0 of other arms' and less where it may cost more than `WORST`; its octaves."""
     tokens = np.exp(points.log_tokens)
     mean, spread = check.octaves(np.exp(points.log_params), tokens)
-    var = (spread**2).sum(1)
     c = check.excess(tokens) / loss
-    usual = c * np.sqrt(mean**4 + 6 * mean**2 * var + 3 * var**2)
-    return is_mine * c * np.minimum(1.0, WORST / usual), mean, spread
+    return is_mine * c * np.minimum(1.0, WORST / (c * _usual_square(mean, spread))), mean, spread
