@@ -363,7 +363,8 @@ def _check_documents(split: Split, end_of_text: int) -> None:
     if not any(end_of_text in each for each in ends):
         raise ConfigError(
             f"training.document_mask = true, but no shard of the {split.name} split begins or ends with an end of text "
-            f"(id {end_of_text}), so nothing says where one begins. Write it after every document, or leave the setting out"
+            f"(id {end_of_text}), so nothing says where one begins. Write it after every document, or leave the "
+            "setting out"
         )
 
 
