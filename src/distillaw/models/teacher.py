@@ -150,7 +150,7 @@ def check_documents_apart(name: str, model: "PreTrainedModel", end_of_text: int)
 
 @torch.no_grad()
 def continued(
-    model: "PreTrainedModel", ids: Sequence[Sequence[int]], ends: Sequence[int], **settings: Any
+    model: Any, ids: Sequence[Sequence[int]], ends: Sequence[int], **settings: Any
 ) -> list[tuple[list[int], bool]]:
     """(new tokens without the end token, whether the limit cut them off) after each prompt; as torch is seeded.
 
