@@ -86,13 +86,14 @@ def _run(spec: TrunkSpec, home: Path, world: int, teachers: int, round_: int) ->
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     processes, pipes = [], []
-    spec = replace(spec, label=f"{world}-{teachers}-{round_}", seed=spec.seed)
+    spec = replace(spec, label=f"{world}-{teachers}-{round_}")
     for rank in range(world):
         here, there = CONTEXT.Pipe(duplex=False)
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
         own = {**shared, "LOCAL_WORLD_SIZE": str(world), "RANK": str(rank), "LOCAL_RANK": str(rank)}
         process = CONTEXT.Process(target=_rank, args=(there, own if world > 1 else {}, spec, home, teachers))
         process.start()
+        there.close()  # or a rank that dies would be waited for
         processes.append(process)
         pipes.append(here)
     facts = pipes[0].recv()

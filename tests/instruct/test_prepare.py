@@ -14,6 +14,7 @@ from distillaw.instruct.masks import Masker, choose_template
 from distillaw.instruct.prepare import Pair, prepare_pairs, prepare_sides
 from distillaw.instruct.stages import Collator, check_packing, preference_figures, score_examples, training_rows
 from distillaw.instruct.start import keep_lines
+from distillaw.models.teacher import check_documents_apart
 from distillaw.runs.files import append_json_lines, read_json_lines
 
 
@@ -105,11 +106,20 @@ def test_packed_conversations_have_the_loss_they_have_alone(masker, examples):
     assert batch_loss(model, Collator(pad=2, packed=False)(list(plain))) == pytest.approx(alone.sum(), rel=1e-5)
 
 
-def test_packing_is_refused_where_a_model_would_look_across():
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 64}
+def test_a_model_that_keeps_conversations_apart_may_pack_them():
     check_packing(tiny_model(chatml_tokenizer()))
-    with pytest.raises(ConfigError, match=r"--packing: in this model \(mamba\)"):
-        check_packing(AutoModelForCausalLM.from_config(AutoConfig.for_model("mamba", **sizes)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"), [("mamba", {}), ("opt", {"ffn_dim": 64, "num_attention_heads": 2, "word_embed_proj_dim": 32})]
+)
+def test_a_model_that_looks_across_is_refused_packing_and_document_masks(kind, more):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 64, **more}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes))
+    with pytest.raises(ConfigError, match=rf"--packing: in this model \({kind}\)"):
+        check_packing(model)
+    with pytest.raises(ConfigError, match=rf"of this kind \({kind}\) sees the document before"):
+        check_documents_apart("m", model.eval(), 0)
 
 
 def test_pairs_share_their_prompt_and_only_answers_are_scored():

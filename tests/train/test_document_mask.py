@@ -16,10 +16,11 @@ from distillaw.models.fresh import build_model
 from distillaw.models.scoring import make_heldout, score_heldout
 from distillaw.models.source import fingerprint, locate
 from distillaw.models.teacher import hidden_states, load_teacher
+from distillaw.runs.files import content_hash
 from distillaw.shapes import shape_for_params
 from distillaw.targets.build import build_shards, make_plan, opened_for_building
 from distillaw.targets.make import TargetMaker
-from distillaw.targets.manifest import Scheme, StorePlan, TargetRequest
+from distillaw.targets.manifest import FORMAT, Scheme, TargetRequest
 from distillaw.targets.store import TargetStore
 from distillaw.train.group import TrunkGroup
 from distillaw.train.loop import StopTraining
@@ -165,9 +166,9 @@ def test_stored_targets_were_masked_as_their_students_are(fresh_study, tmp_path,
 
 def test_stores_made_before_there_was_a_choice_keep_their_names(tmp_path, text, taught):
     plan = _store(tmp_path / "store", text, taught, mask=False)
-    known = {name: value for name, value in plan.record().items() if name != "document_mask"}
-    known["scheme"] = plan.scheme
-    assert StorePlan(**known).identity == plan.identity != replace(plan, document_mask=True).identity
+    facts = {"format": FORMAT, **plan.record(), "teacher": "", "data": ""}
+    del facts["document_mask"]
+    assert plan.identity == content_hash(facts, digits=16) != replace(plan, document_mask=True).identity
 
 
 def test_a_tokenizer_without_an_end_of_text_is_refused(taught, text):

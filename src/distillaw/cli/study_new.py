@@ -101,7 +101,7 @@ def new(
     rounded = {tokens: sheet.scale.whole(tokens) for tokens in asked.tokens}
     notes = [*_rounding(rounded, sheet.scale.grain), *spec.left_uncut(), *said.lines(sheet.left_out)]
     heading += [_bill(cost, workers), *notes]
-    write_text(file, study_file(sheet, spec, heading), known=True)
+    write_text(file, study_file(sheet, spec, heading), known=force)
     document = {
         "kind": kind,
         "file": str(file),

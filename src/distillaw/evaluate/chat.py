@@ -337,7 +337,7 @@ def answer_files(out: Path, source: ModelSource) -> list[Path]:
 
 
 ANSWERED_AT_ONCE = 8
-"""Questions: one at a time a model reads all its weights for every token; more gain little and take memory."""
+"""Questions: one at a time a model reads all its weights for every token; more take memory; a choice."""
 
 
 def _talked(chat: ChatModel, questions: Sequence[ChatQuestion], max_tokens: int) -> list[tuple[list[str], list[bool]]]:

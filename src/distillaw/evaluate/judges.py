@@ -99,7 +99,7 @@ class ChatModel:
         ends = [token for token in dict.fromkeys(known) if token is not None]
         pad = self.tokenizer.pad_token_id
         greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        greedy |= {"max_new_tokens": max_tokens, "pad_token_id": ends[0] if pad is None else pad}
+        greedy |= {"max_new_tokens": max_tokens, "pad_token_id": next(iter(ends), 0) if pad is None else pad}
         made = continued(self.model, prompts, ends, **greedy)
         texts = [str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens, _ in made]
         return [(text, not is_cut) for text, (_, is_cut) in zip(texts, made, strict=True)]

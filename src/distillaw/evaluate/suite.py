@@ -231,7 +231,7 @@ def hand_on(model: str | Path | ModelSource, before: Path, out: Path) -> None:
     """Let an evaluation in `out` know what a model answered to chat questions in an earlier one, of another model."""
     for file in answer_files(before / CHAT, locate(model)):
         target = out / CHAT / file.name
-        write_text(target, file.read_text(encoding="utf-8"), known=True)
+        write_text(target, file.read_text(encoding="utf-8"))
 
 
 def _chat(session: _Session, wishes: ChatWishes) -> dict[str, object]:

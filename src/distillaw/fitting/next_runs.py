@@ -139,7 +139,7 @@ def _guess(
     law: PublishedLaw, rows: Observations | None, around: DesignPoints, noise: float, taught: bool
 ) -> tuple[LinearBelief, str]:
     """A published law in the user's own losses, informed by the runs made, and what to call it."""
-    label, made = f"guessed from {law.name}, noise {100 * noise:.2g} %", None
+    label = f"guessed from {law.name}, noise {100 * noise:.2g} %"
     if rows is None:
         return guessed_belief(guessed_curve(law, around=around, taught=taught), noise=noise), label
     made = DesignPoints(params=rows.params, tokens=rows.tokens, teacher_loss=rows.teacher_loss)

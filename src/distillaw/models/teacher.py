@@ -160,7 +160,7 @@ def continued(
         ends: tokens that end an answer.
         settings: of `generate`, where they are not the model's own.
     """
-    width, pad = max(map(len, ids)), ends[0]
+    width, pad = max(map(len, ids)), next(iter(ends), 0)  # which nobody sees
     inputs = torch.tensor([[pad] * (width - len(each)) + list(each) for each in ids], device=model.device)
     lengths = torch.tensor([len(each) for each in ids], device=model.device)
     seen = (torch.arange(width, 0, -1, device=model.device) <= lengths[:, None]).long()
