@@ -9,6 +9,7 @@ real student, teacher, loss and FSDP2. What `distillaw cost --devices` computes 
 import argparse
 import contextlib
 import functools
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -142,7 +143,12 @@ def main() -> None:
     for teacher, student in () if asked.small else (("8B", "1B"), ("32B", "3B"), ("70B", "8B")):
         for world in asked.devices or (8, 64, 512):
             cases.append((f"{teacher} to {student}", SHAPES[student], SHAPES[teacher], world, 1))
+    if asked.out and asked.out.exists():  # the large cases take an hour each on one core: a second run goes on
+        rows = json.loads(asked.out.read_text())["rows"]
+    finished = {(row["case"], row["devices"]) for row in rows}
     for name, student, teacher, world, sequences in cases:
+        if (name, world) in finished:
+            continue
         how = {"world": world, "sequences": sequences, "recompute": False}
         found = [f(student, teacher, **how) / 1e9 for f in (simulated_peak, formula)]
         rows.append({"case": name, "devices": world, "simulated_GB": found[0], "formula_GB": found[1]})
