@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.result_file import save, typed
 from distillaw.accounting.architecture import as_architecture
-from distillaw.accounting.layout import Way, device_memory, on_cpu
+from distillaw.accounting.layout import LayoutChoice, device_memory, on_cpu
 from distillaw.distill.losses import BLOCK_ENTRIES, CHUNK_ENTRIES
 from distillaw.shapes import Shape
 
@@ -61,7 +61,7 @@ class Case:
         return device_memory(
             as_architecture(STUDENT),
             as_architecture(TEACHER) if self.taught else None,
-            Way(self.sharding, self.recompute, self.sequences, self.accumulation > 1),
+            LayoutChoice(self.sharding, self.recompute, self.sequences, self.accumulation > 1),
             world=self.world,
             context=STUDENT.context,
             first_weights=True,

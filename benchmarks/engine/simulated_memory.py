@@ -24,7 +24,7 @@ from transformers import LlamaForCausalLM
 
 from benchmarks.result_file import save, typed
 from distillaw.accounting.architecture import as_architecture
-from distillaw.accounting.layout import Way, device_memory, on_cpu
+from distillaw.accounting.layout import LayoutChoice, device_memory, on_cpu
 from distillaw.distill.losses import BLOCK_ENTRIES, CHUNK_ENTRIES
 from distillaw.models.fresh import llama_config
 from distillaw.models.parallel import Ranks
@@ -114,7 +114,7 @@ def formula(student: Shape, teacher: Shape | None, *, world: int, sequences: int
     return device_memory(
         as_architecture(student),
         None if teacher is None else as_architecture(teacher),
-        Way("fsdp", recompute, sequences),
+        LayoutChoice("fsdp", recompute, sequences),
         world=world,
         context=student.context,
         place=on_cpu(CHUNK_ENTRIES["cpu"], BLOCK_ENTRIES["cpu"], half=True, teacher=2.0),

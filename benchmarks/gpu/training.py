@@ -18,7 +18,7 @@ from transformers import LlamaForCausalLM
 from benchmarks.engine.simulated_memory import SHAPES
 from benchmarks.gpu.place import Cells, Place, Row, SkippedError
 from distillaw.accounting.architecture import as_architecture
-from distillaw.accounting.layout import ROOM, DeviceMemory, Way, device_memory
+from distillaw.accounting.layout import ROOM, DeviceMemory, LayoutChoice, device_memory
 from distillaw.distill.heads import SparseTargets
 from distillaw.models.fresh import count_parameters, llama_config
 from distillaw.models.parallel import Ranks
@@ -69,7 +69,7 @@ class Setting:
         memory = device_memory(
             as_architecture(self.student),
             None if self.teacher is None else as_architecture(self.teacher),
-            Way("ddp", self.recompute, self.sequences),
+            LayoutChoice("ddp", self.recompute, self.sequences),
             world=1,
             context=self.student.context,
         )

@@ -15,7 +15,7 @@ from distillaw.sweep.cost import study_cost
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress, left_of, one_per_trunk
 from distillaw.sweep.spec import DesignSpec, EarlyStopSpec, StudentsSpec, StudySpec, TeacherSpec, TuningSpec
-from distillaw.sweep.tuning import STEP, TOLERATED, LatticePoint, Place
+from distillaw.sweep.tuning import STEP, TOLERATED, LatticePoint, SearchPlace
 
 SPEC = StudySpec(
     name="plan",
@@ -274,7 +274,7 @@ def test_a_trunk_that_goes_on_costs_what_is_left_of_it():
 
 
 def test_run_ids_tell_near_budgets_apart():
-    point = LatticePoint(Place("supervised", "0.1M"), 0, 0)
+    point = LatticePoint(SearchPlace("supervised", "0.1M"), 0, 0)
     trunk = Planner(SPEC, FACTS, Progress(losses={}, failures={})).point(point, None).trunk
     assert trunk.run_id(100_000) != trunk.run_id(100_400)
 

@@ -11,8 +11,8 @@ from distillaw.sweep.tuning import (
     FALL_EXPONENT,
     STEP,
     ArmRates,
-    Place,
     RateSearch,
+    SearchPlace,
     TuningPlan,
     search_students,
     search_supervised,
@@ -22,7 +22,7 @@ from distillaw.sweep.tuning import (
 RATIO = 16.0
 EXPECTED = round(FALL_EXPONENT * math.log2(RATIO))
 """Halves by which the search expects a lone arm's rate lower at the largest budget."""
-SMALL, LARGE = Place("supervised", "small"), Place("supervised", "large")
+SMALL, LARGE = SearchPlace("supervised", "small"), SearchPlace("supervised", "large")
 FAR = SMALL._replace(is_far=True)
 
 
@@ -113,9 +113,9 @@ def test_the_distilled_arm_moves_its_rates_but_not_the_batch():
     search, _ = _run(
         lambda lookup: search_students("distilled", lookup, plan, batch=0), _bowl({"small": 1, "large": -1}, 1, -2)
     )
-    near = Place("distilled", "small")
+    near = SearchPlace("distilled", "small")
     assert search.batch == 0
-    assert search.rate == {near: 1, Place("distilled", "large"): -1, near._replace(is_far=True): 0}
+    assert search.rate == {near: 1, SearchPlace("distilled", "large"): -1, near._replace(is_far=True): 0}
     assert search.batch_interior["distilled", "small"] is False  # said, not hidden
     assert search.rates_known
 
@@ -130,7 +130,7 @@ def test_teachers_are_searched_at_their_own_budgets_from_where_they_are_expected
         return search
 
     search, seen = _run(both, _bowl({"small": -1, "big": -1}, 2))
-    places = Place("teacher", "small", True), Place("teacher", "big", True)
+    places = SearchPlace("teacher", "small", True), SearchPlace("teacher", "big", True)
     assert search.rate == {places[0]: -3.25, places[1]: -3}
     assert all(point.place in places and point.batch == 1 for point in seen)
 
@@ -147,7 +147,7 @@ def test_a_diverged_rate_counts_as_the_worst():
         return _bowl({"only": -1}, 1)(point)
 
     search, _ = _supervised(surface, sizes=["only"], far_sizes=("only",), rounds=3)
-    assert search.rate[Place("supervised", "only")] == -1 and search.is_done
+    assert search.rate[SearchPlace("supervised", "only")] == -1 and search.is_done
 
 
 def test_where_all_rates_diverge_the_search_goes_down():

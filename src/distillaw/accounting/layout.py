@@ -63,7 +63,7 @@ def read_devices(text: str) -> Devices:
     return Devices(count=int(found[1]), kind=hardware(found[2]))
 
 
-class Place(NamedTuple):
+class Numerics(NamedTuple):
     """What memory depends on besides the layout: chunks of the loss (distill/losses.py), types of numbers."""
 
     logits: int = 2**26
@@ -82,16 +82,16 @@ class Place(NamedTuple):
     """Bytes per weight of the teacher."""
 
 
-ON_ACCELERATOR = Place()
+ON_ACCELERATOR = Numerics()
 
 
-def on_cpu(logits: int, block_logits: int, *, half: bool, teacher: float = 4.0) -> Place:
+def on_cpu(logits: int, block_logits: int, *, half: bool, teacher: float = 4.0) -> Numerics:
     """A CPU, with the sizes of a chunk and of a block of it there (distill/losses.py)."""
     product, hand_on = (2.0, 6.0) if half else (0.0, 4.0)
-    return Place(logits, block_logits, product, hand_on, half, teacher)
+    return Numerics(logits, block_logits, product, hand_on, half, teacher)
 
 
-class Way(NamedTuple):
+class LayoutChoice(NamedTuple):
     """What is to be chosen."""
 
     sharding: str
@@ -126,7 +126,7 @@ class DeviceMemory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class DeviceLayout:
     """One way to run a distillation."""
 
     sharding: str
@@ -154,12 +154,12 @@ class Layout:
 def device_memory(
     student: Architecture,
     teacher: Architecture | None,
-    way: Way,
+    way: LayoutChoice,
     *,
     world: int,
     context: int,
     first_weights: bool = False,
-    place: Place = ON_ACCELERATOR,
+    place: Numerics = ON_ACCELERATOR,
 ) -> DeviceMemory:
     """Bytes per device of a training step (formulas: see the module).
 
@@ -228,7 +228,7 @@ def propose(
     batch_tokens: float | None = None,
     mfu: float | None = None,
     price_per_hour: float | None = None,
-) -> list[Layout]:
+) -> list[DeviceLayout]:
     """Layouts that fit, the fastest first (by the geometric middle of their range).
 
     Args:
@@ -271,18 +271,18 @@ def propose(
     return sorted(found, key=lambda one: (-one.tokens_per_second[0] * one.tokens_per_second[1], one.memory.total))
 
 
-def _ways(world: int, share: float | None) -> Iterator[Way]:
+def _ways(world: int, share: float | None) -> Iterator[LayoutChoice]:
     """All that may be tried: micro-batches in powers of two, up to a device's share of the batch."""
     for sharding in ("ddp", "fsdp") if world > 1 else ("ddp",):
         for recompute in (False, True):
             sequences = 1
             while sequences <= min(MOST_SEQUENCES, share or MOST_SEQUENCES):
-                yield Way(sharding, recompute, sequences, share is not None and round(share / sequences) > 1)
+                yield LayoutChoice(sharding, recompute, sequences, share is not None and round(share / sequences) > 1)
                 sequences *= 2
 
 
 def _layout(
-    way: Way,
+    way: LayoutChoice,
     memory: DeviceMemory,
     student: CountedModel,
     teacher: CountedModel | None,
@@ -292,7 +292,7 @@ def _layout(
     share: float | None,
     mfu: float | None,
     price_per_hour: float | None,
-) -> Layout:
+) -> DeviceLayout:
     """Time and money of one way; `share`: sequences of a step for one device, or None for one micro-batch."""
     kind, world = devices.kind, devices.count
     context = as_architecture(student.shape).context
@@ -311,7 +311,7 @@ def _layout(
     rates = tuple(world * of_step / each for each in reversed(seconds))
     hours = tuple(tokens / rate / SECONDS_PER_HOUR for rate in reversed(rates))
     price = kind.price_per_hour if price_per_hour is None else price_per_hour
-    return Layout(
+    return DeviceLayout(
         sharding=way.sharding,
         sequences=way.sequences,
         accumulation=accumulation,

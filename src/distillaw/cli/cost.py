@@ -13,7 +13,7 @@ from distillaw.accounting.conventions import PRINTED_UNIT, ParamConvention, Para
 from distillaw.accounting.estimate import CostEstimate, CountedModel, Usage, counted_family, counted_model, estimate
 from distillaw.accounting.family import PAPER_CONTEXT, PAPER_VOCAB, FixedAspect
 from distillaw.accounting.hardware import hardware
-from distillaw.accounting.layout import ROOM, Devices, Layout, propose, read_devices
+from distillaw.accounting.layout import ROOM, DeviceLayout, Devices, propose, read_devices
 from distillaw.accounting.scenarios import CostShares, Scenario, amortised
 from distillaw.cli.console import print_table
 from distillaw.cli.options import Count, HardwareName, TeacherName, Whole, flag, given, options_of, typed_of, values_of
@@ -502,7 +502,7 @@ def _memory_rows(answer: CostEstimate) -> Iterator[tuple[str, str]]:
     return ((label, format_bytes(size)) for label, size in parts.items() if size is not None)
 
 
-def _print_layouts(devices: Devices, layouts: Sequence[Layout]) -> None:
+def _print_layouts(devices: Devices, layouts: Sequence[DeviceLayout]) -> None:
     """The fastest layouts, and the parts of the first one's memory."""
     best, memory = layouts[0], layouts[0].memory
     print(f"\nlayouts on {devices.count} x {devices.kind.device}, fastest first; the teacher lies as its student does")

@@ -210,6 +210,7 @@ COVERAGE = 0.9995
 LONGEST = 16
 """Old pieces in a learnt one at most; without spaces between words whole sentences would be learnt."""
 _FIRST_LETTER = 0x10000
+"""Code point that stands for piece 0: from there on no letter is a blank, which would end a word."""
 _BATCH = 256
 """Documents tokenised at once: enough for all cores, few enough for memory."""
 CHINESE_MARKS = frozenset("，。、；：？！“”‘’（）《》【】…—「」『』〈〉·～￥")

@@ -26,6 +26,7 @@ from distillaw.errors import CacheError
 from distillaw.runs.files import content_hash, file_sha256, read_json
 
 FORMAT = 1
+"""Of the manifest: raised when older programs would misread it."""
 HELDOUT_BOUNDS = "validation-documents.npy"
 DOCUMENTS = "documents.npz"
 BESIDE = (HELDOUT_BOUNDS, DOCUMENTS)

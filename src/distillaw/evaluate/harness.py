@@ -21,7 +21,7 @@ from distillaw.evaluate.benchmarks import JUDGES, BenchmarkScore, Row, TaskRows,
 from distillaw.evaluate.sandbox import check_sample, pass_at_k
 from distillaw.evaluate.wishes import Way
 from distillaw.models.parallel import ALONE, Ranks
-from distillaw.runs.files import write_with
+from distillaw.runs.files import as_read, write_with
 from distillaw.runs.pace import Telling
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _task(spec: TaskSpec, name: str, rows: TaskRows, way: Way):
     for row in test:
         _check_target(spec, row)
     config: dict[str, Any] = {
-        **json.loads(json.dumps(spec.harness)),
+        **as_read(spec.harness),
         "task": name,
         "test_split": "test",
         "num_fewshot": len(shots),

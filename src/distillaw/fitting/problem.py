@@ -34,7 +34,7 @@ FAMILIES = ("supervised", "chinchilla", *FORMS, "distillation-auto", "capacity-g
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
+class StartSearch:
     """How an estimate goes from many start points to one minimum: thresholds fall, and few starts go on."""
 
     keep: int
@@ -50,9 +50,9 @@ class Search:
 
 
 # benchmarks/answers/fit_speed.py compares the ends of these searches with those of long multi-starts
-_FROM_GRID = Search(keep=4, stages=(0.08, 0.02, 0.006, 0.002, 6e-4, 2e-4), within=1.2, passing=7, rescue=30)
-_FROM_RANDOM = Search(keep=8, stages=(0.3, 0.03))
-_FROM_SEPARATE_FITS = Search(keep=4, stages=(0.03,))
+_FROM_GRID = StartSearch(keep=4, stages=(0.08, 0.02, 0.006, 0.002, 6e-4, 2e-4), within=1.2, passing=7, rescue=30)
+_FROM_RANDOM = StartSearch(keep=8, stages=(0.3, 0.03))
+_FROM_SEPARATE_FITS = StartSearch(keep=4, stages=(0.03,))
 
 
 _FREEDOM = 4.0
@@ -73,7 +73,7 @@ class Problem:
     """Start points (S, k) for a fit from nothing."""
     random_starts: Callable[[np.random.Generator, int], Array]
     """Scaled random points (count, k) for checks that must not share the starts of the estimate."""
-    search: Search
+    search: StartSearch
     prior_mean: Array
     prior_sd: Array
     """Weak prior on the parameters; infinite where there is none. Its strength scales with the noise."""

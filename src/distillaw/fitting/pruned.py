@@ -129,7 +129,7 @@ def log_random(curve: FittedCurve, n: Array, d: Array, t: Array, *, replicates: 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Fit:
+class _CutFit:
     """What is minimised, for R estimates at once."""
 
     cuts: Cuts
@@ -195,7 +195,7 @@ def fit_cuts(cuts: Cuts, behind: FittedCurve, request: Request) -> FitResult:
         )
         return replace(refused_result(rows, request, few), fitted_range=box)
     is_auto = request.delta == "auto"
-    fit = _Fit(cuts=cuts, behind=behind, delta=FIRST if is_auto else float(request.delta))
+    fit = _CutFit(cuts=cuts, behind=behind, delta=FIRST if is_auto else float(request.delta))
     found = fit.solve(START[None], rows.weight[None])
     if is_auto:  # the threshold from the residuals
         fit = replace(fit, delta=max(MATCHED * robust_scale(fit.misses(found)[0][0]), FLOOR))
@@ -218,7 +218,7 @@ def fit_cuts(cuts: Cuts, behind: FittedCurve, request: Request) -> FitResult:
     )
 
 
-def _replicates(fit: _Fit, theta: Array, noise: float, request: Request) -> tuple[Array, FittedCurve]:
+def _replicates(fit: _CutFit, theta: Array, noise: float, request: Request) -> tuple[Array, FittedCurve]:
     """Estimates on trunks drawn with replacement, and the curve behind with the replicates that go with them.
 
     A residual has the noise of two runs; that of the random start, which cuts of one cell share, is drawn beside.

@@ -39,7 +39,7 @@ _LAW, _MODEL, _INPUT = slice(0, 3), (3, 4), 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
+class SkillScore:
     """A predicted score or difference of scores, shares of 1; of a model that would be measured."""
 
     median: float
@@ -88,7 +88,7 @@ class SkillLaw:
                 )
         return replace(self, anchors=(*self.anchors, *pairs))
 
-    def score(self, loss: Sequence[float], level: float = 0.9) -> Score:
+    def score(self, loss: Sequence[float], level: float = 0.9) -> SkillScore:
         """The score at a loss.
 
         Args:
@@ -99,7 +99,7 @@ class SkillLaw:
         at = _curve(theta, _split(loss, level))
         return _score(at + self.scatter * _normal(_MODEL[0]), weights, level, self.chance)
 
-    def gain(self, loss: Sequence[float], gain: Sequence[float], level: float = 0.9) -> Score:
+    def gain(self, loss: Sequence[float], gain: Sequence[float], level: float = 0.9) -> SkillScore:
         """What a gain in loss is worth: score at `loss - gain` minus that at `loss`, of two measured models.
 
         Args:
@@ -159,12 +159,12 @@ def _split(interval: Sequence[float], level: float) -> Array:
     return mean + z * np.where(z > 0, upper - mean, mean - lower)
 
 
-def _score(draws: Array, weights: Array, level: float, chance: float) -> Score:
+def _score(draws: Array, weights: Array, level: float, chance: float) -> SkillScore:
     order = np.argsort(draws)
     cumulated = np.cumsum(weights[order])
     tail = (1 - level) / 2
     lower, median, upper = (float(draws[order[np.searchsorted(cumulated, q)]]) for q in (tail, 0.5, 1 - tail))
-    return Score(median=median, lower=lower, upper=upper, at_chance=lower <= chance <= upper)
+    return SkillScore(median=median, lower=lower, upper=upper, at_chance=lower <= chance <= upper)
 
 
 @cache

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from operator import attrgetter
 
-from distillaw.laws.skill import Score, SkillLaw
+from distillaw.laws.skill import SkillLaw, SkillScore
 from distillaw.planning.bills import Device
 from distillaw.planning.decision import WORDS, Call, EqualCompute, StartCall, Supposed, call
 from distillaw.planning.evidence import Crossover, Evidence, Interval, Strategy
@@ -34,12 +34,12 @@ class Points:
     headline: Evidence
     level: float
 
-    def score(self, row: Strategy) -> Score | None:
+    def score(self, row: Strategy) -> SkillScore | None:
         """Of a strategy; None where its loss is not known."""
         loss = row.loss
         return self.law.score((loss.mean, loss.lower, loss.upper), self.level) if self.headline.is_informative else None
 
-    def gain(self, row: Strategy) -> Score | None:
+    def gain(self, row: Strategy) -> SkillScore | None:
         """Over pretraining; None for pretraining itself, or where losses are not known."""
         base = self.headline.pretrain
         if row.gain is None or base is None or not self.headline.is_informative:
@@ -47,7 +47,7 @@ class Points:
         return self.law.gain((base.loss.mean,) * 3, (row.gain.mean, row.gain.lower, row.gain.upper), self.level)
 
     @property
-    def best(self) -> Score | None:
+    def best(self) -> SkillScore | None:
         """Of the best distillation over the best pretraining."""
         if not self.headline.is_informative:
             return None
@@ -104,7 +104,7 @@ class Points:
         return {"score": points_json(self.score(row)), "score_gain": points_json(self.gain(row))}
 
 
-def points_json(score: Score | None) -> dict[str, object] | None:
+def points_json(score: SkillScore | None) -> dict[str, object] | None:
     """Per cent, or points."""
     if score is None:
         return None
@@ -112,12 +112,12 @@ def points_json(score: Score | None) -> dict[str, object] | None:
     return {**ends, "at_chance": score.at_chance}
 
 
-def level(score: Score) -> str:
+def level(score: SkillScore) -> str:
     """`61 [52, 70]`, per cent; a question mark where guessing is inside."""
     return f"{100 * score.median:.0f} [{100 * score.lower:.0f}, {100 * score.upper:.0f}]{'?' * score.at_chance}"
 
 
-def difference(score: Score) -> str:
+def difference(score: SkillScore) -> str:
     """`+1.2 [-0.4, +3.0]` points."""
     return f"{100 * score.median:+.1f} [{100 * score.lower:+.1f}, {100 * score.upper:+.1f}]"
 

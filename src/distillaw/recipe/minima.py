@@ -46,7 +46,7 @@ from distillaw.models.upcycle import Layout, upcycle_to
 from distillaw.models.vocabulary import MAX_BYTES, Making, Texts, extend_vocabulary, trim_vocabulary
 from distillaw.recipe.foresight import consult_laws, foresee
 from distillaw.recipe.spec import LATE, STAGES, MinimaSpec
-from distillaw.runs.files import content_hash, read_json, read_json_lines, write_json, write_text
+from distillaw.runs.files import as_read, content_hash, read_json, read_json_lines, write_json, write_text
 from distillaw.runs.places import check_folder, claim_folder
 from distillaw.runs.spec import NO_PART
 from distillaw.runs.store import StudyFolder
@@ -228,7 +228,7 @@ def _cpu_seconds() -> float:
 
 def _open_record(kitchen: Kitchen) -> dict[str, Any]:
     """The record so far, refused if it is of another recipe."""
-    wanted = json.loads(json.dumps(asdict(kitchen.spec), default=str))  # as JSON gives it back
+    wanted = as_read(asdict(kitchen.spec))
     file = kitchen.out / RECORD
     if not file.exists():
         identity = {"recipe": "minima", "identity": content_hash(wanted, digits=16)}

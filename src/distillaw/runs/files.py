@@ -130,6 +130,11 @@ def saving(path: Path) -> Iterator[None]:
         raise
 
 
+def as_read(value: Any) -> Any:
+    """A value as its JSON gives it back: tuples are lists, keys are text; what can only be named (a path) is text."""
+    return json.loads(json.dumps(value, default=str))
+
+
 def sealed(value: Mapping[str, object]) -> dict[str, object]:
     """A JSON object with the checksum of its content as a reader will see it."""
     plain = json.loads(json.dumps({key: value[key] for key in value if key != CHECKSUM}, allow_nan=False))

@@ -7,7 +7,6 @@ settle.json holds the question, the search, and every stage as it was decided, w
 """
 
 import contextlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from distillaw.data.prepare import check_home
 from distillaw.errors import CacheError, ConfigError
 from distillaw.quantities import format_flop
 from distillaw.runs.config import from_table
-from distillaw.runs.files import read_json, require_space, write_json
+from distillaw.runs.files import as_read, read_json, require_space, write_json
 from distillaw.runs.lock import held
 from distillaw.runs.places import GENERATOR
 from distillaw.runs.spec import NO_PART, Recipe
@@ -78,7 +77,7 @@ def identity(spec: SettleSpec, setting: Setting | None = None) -> dict[str, obje
     if setting is not None:
         prints, teachers = setting.pilots.facts.fingerprints, setting.pilots.spec.teachers
         found = {"text": setting.store_hash, "teachers": {t.label: prints[t.source] for t in teachers}, **found}
-    return json.loads(json.dumps(found))
+    return as_read(found)
 
 
 def check_folder(folder: Path, spec: SettleSpec) -> None:
@@ -153,7 +152,7 @@ def read_record(folder: Path) -> SettleRecord | None:
     try:
         record = from_table(SettleRecord, table, str(file))
         # settings that came after the record was written had their defaults
-        training = json.loads(json.dumps(asdict(Recipe()))) | record.question["training"]
+        training = as_read(asdict(Recipe())) | record.question["training"]
         training = {name: value for name, value in training.items() if name not in NO_PART}
         return replace(record, question={**record.question, "training": training})
     except (ConfigError, KeyError, TypeError) as error:

@@ -23,7 +23,7 @@ from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import NOTHING, Facts, Progress, ReadyJobs, TrunkJob, left_of, one_per_trunk
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import read_progress, tuning_record
-from distillaw.sweep.tuning import Place, RateSearch
+from distillaw.sweep.tuning import RateSearch, SearchPlace
 from distillaw.worlds.oracle import find_oracle, is_oracle, parse_oracle
 from distillaw.worlds.world import open_world
 
@@ -118,7 +118,7 @@ class Pilots:
         """What a search says of the rate of an arm: up to where, and how steep the loss is around the best one."""
         rates = planner.tuned_rates(search, arm)
         assert rates.law is not None, "a search has found something"
-        near, far = (Place(arm, self.spec.students.params[0], is_far) for is_far in (False, True))
+        near, far = (SearchPlace(arm, self.spec.students.params[0], is_far) for is_far in (False, True))
         is_far = search.interior.get(far, False)
         best = search.best(far if is_far else near)
         points = [best._replace(rate=best.rate + octave) for octave in (-1, 0, 1)]

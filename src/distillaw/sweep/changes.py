@@ -9,7 +9,7 @@ from typing import Any
 from distillaw.errors import ConfigError, DistillawError
 from distillaw.quantities import did_you_mean
 from distillaw.runs.config import from_table
-from distillaw.runs.files import read_json
+from distillaw.runs.files import as_read, read_json
 from distillaw.runs.places import claim_folder, move
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.ready import ReadyJobs
@@ -26,7 +26,7 @@ def changed_settings(folder: Path, spec: StudySpec) -> list[str]:
     file = folder / "study.json"
     if not file.exists():
         return []
-    return _differences(_settings(read_json(file)["spec"]), _plain(asdict(spec)), "")
+    return _differences(_settings(read_json(file)["spec"]), as_read(asdict(spec)), "")
 
 
 def what_belongs(ready: ReadyJobs, finished: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -104,13 +104,9 @@ def _settings(spec: object) -> object:
     """A stored spec; one that an older version wrote has the defaults of what is new since."""
     assert isinstance(spec, Mapping)
     try:
-        return _plain(asdict(from_table(StudySpec, dict(spec), "study.json")))
+        return as_read(asdict(from_table(StudySpec, dict(spec), "study.json")))
     except DistillawError:
-        return _plain(spec)
-
-
-def _plain(value: object) -> object:
-    return json.loads(json.dumps(value))
+        return spec
 
 
 def _differences(old: object, new: object, key: str) -> list[str]:

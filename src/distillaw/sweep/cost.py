@@ -56,7 +56,7 @@ START_SECONDS = 25.0
 BYTES_PER_PARAM_RUN = 4.2
 BYTES_PER_PARAM_TRUNK = 12.5
 TOKENIZER_BYTES = 60_000
-"""Disk of a run: fp32 weights, tokenizer, logs; of a trunk: weights and two moments."""
+"""Disk of a run: fp32 weights (4), tokenizer, logs; of a trunk: weights and two moments (12)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

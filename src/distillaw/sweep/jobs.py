@@ -25,9 +25,9 @@ from distillaw.sweep.tuning import (
     CutRates,
     LatticePoint,
     Lookup,
-    Place,
     Rates,
     RateSearch,
+    SearchPlace,
     TuningPlan,
     search_students,
     search_supervised,
@@ -370,7 +370,7 @@ class Planner:
             RunError: every rate of the search diverged.
         """
         for size in self._sizes:
-            best = search.best(Place(arm, size))
+            best = search.best(SearchPlace(arm, size))
             if math.isinf(search.points[best]):
                 trunk = self.point(best, None).trunk
                 raise RunError(

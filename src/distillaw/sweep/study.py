@@ -31,7 +31,7 @@ from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress, ReadyJobs
 from distillaw.sweep.scheduler import Display, Scheduler, StudyOutcome
 from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tuning import LatticePoint, Place, RateSearch
+from distillaw.sweep.tuning import LatticePoint, RateSearch, SearchPlace
 from distillaw.version import __version__
 from distillaw.worlds.oracle import find_oracle, is_oracle, oracle_hash, parse_oracle
 
@@ -339,7 +339,7 @@ def _arm(
             "run_id": job.run_ids[0],
         }
 
-    def rates(place: Place) -> dict[str, object]:
+    def rates(place: SearchPlace) -> dict[str, object]:
         best = search.best(place)
         tried = sorted(p for p in search.points if (p.place, p.batch) == (place, best.batch))
         job = planner.point(best, teacher_run)
@@ -350,7 +350,7 @@ def _arm(
             "interior": search.interior[place],
         }
 
-    near, far = Place(arm, size), Place(arm, size, True)
+    near, far = SearchPlace(arm, size), SearchPlace(arm, size, True)
     most = far if far in search.rate else near
     found: dict[str, object] = {
         "arm": arm,

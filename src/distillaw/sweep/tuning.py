@@ -31,7 +31,7 @@ import numpy as np
 from distillaw.laws.rates import LATTICE, UNKNOWN, Lowest, RateLaw, lowest
 
 
-class Place(NamedTuple):
+class SearchPlace(NamedTuple):
     """Where a rate is searched."""
 
     arm: str
@@ -49,7 +49,7 @@ TAUGHT = ("distilled", "pruned", "pruned deepest", "fixed")
 class LatticePoint(NamedTuple):
     """A rate and a batch at a place."""
 
-    place: Place
+    place: SearchPlace
     rate: float
     """i: doubles of the start's, a whole number of `STEP`."""
     batch: int
@@ -79,13 +79,13 @@ class RateSearch:
 
     needed: list[LatticePoint] = field(default_factory=list)
     """Points to measure before the search can go on."""
-    rate: dict[Place, float] = field(default_factory=dict)
+    rate: dict[SearchPlace, float] = field(default_factory=dict)
     """Best i of each place."""
     batch: int = 0
     """Best j."""
-    lowest: dict[Place, Lowest] = field(default_factory=dict)
+    lowest: dict[SearchPlace, Lowest] = field(default_factory=dict)
     """Where the parabola through the best rate and its neighbours is lowest, in doubles of the best."""
-    interior: dict[Place, bool] = field(default_factory=dict)
+    interior: dict[SearchPlace, bool] = field(default_factory=dict)
     """Whether the best rate lies between worse ones."""
     batch_interior: dict[tuple[str, str], bool] = field(default_factory=dict)
     """(arm, size) -> whether the best batch does."""
@@ -96,12 +96,12 @@ class RateSearch:
     rates_known: bool = False
     """Whether rates are decided (on the distilled arm the batch check may still run)."""
 
-    def serves(self, place: Place) -> bool:
+    def serves(self, place: SearchPlace) -> bool:
         """Whether the run that did best is near enough to the lowest point to serve the grid as it is."""
         losses = [loss for point, loss in self.points.items() if point.place == place]
         return self.lowest[place].excess <= TOLERATED * min(losses, default=math.inf)
 
-    def best(self, place: Place) -> LatticePoint:
+    def best(self, place: SearchPlace) -> LatticePoint:
         """The point that did best at a place."""
         return LatticePoint(place, self.rate[place], self.batch)
 
@@ -166,21 +166,21 @@ def search_students(arm: str, lookup: Lookup, plan: TuningPlan, *, batch: int) -
 
 def search_teacher(search: RateSearch, lookup: Lookup, plan: TuningPlan, size: str, *, start: float) -> None:
     """Adds the rate of one teacher at its own largest budget, from where the searches so far expect it."""
-    _search_rate(search, lookup, Place("teacher", size, True), start, plan.rounds)
+    _search_rate(search, lookup, SearchPlace("teacher", size, True), start, plan.rounds)
     search.rates_known = search.is_done
 
 
 def _search_rates(search: RateSearch, lookup: Lookup, arm: str, plan: TuningPlan) -> None:
     """At the search's budget, and from there at the largest: where one is decided no core waits for others."""
     for size in plan.sizes:
-        _search_rate(search, lookup, Place(arm, size), 0, plan.rounds)
+        _search_rate(search, lookup, SearchPlace(arm, size), 0, plan.rounds)
     for size in plan.far_sizes:
-        near = search.rate.get(Place(arm, size))
+        near = search.rate.get(SearchPlace(arm, size))
         if near is not None:
-            _search_rate(search, lookup, Place(arm, size, True), near - plan.fall(arm), plan.rounds)
+            _search_rate(search, lookup, SearchPlace(arm, size, True), near - plan.fall(arm), plan.rounds)
 
 
-def _search_rate(search: RateSearch, lookup: Lookup, place: Place, start: float, rounds: int) -> None:
+def _search_rate(search: RateSearch, lookup: Lookup, place: SearchPlace, start: float, rounds: int) -> None:
     """Adds the best rate beside a start, moved outwards while it lies at an end; none while points are missing.
 
     Where all diverged the lowest is the best: rates rise with the value.
@@ -214,7 +214,7 @@ def _search_batch(search: RateSearch, lookup: Lookup, arm: str, plan: TuningPlan
     best = centre
 
     def column(j: int) -> list[LatticePoint]:
-        places = [Place(arm, size, is_far) for size in sizes]
+        places = [SearchPlace(arm, size, is_far) for size in sizes]
         return [LatticePoint(place, search.rate[place], j) for place in places]
 
     for _ in range(rounds + 1):

@@ -5,7 +5,6 @@ diverges is a result and does not stop the others; a process that dies stops the
 """
 
 import heapq
-import json
 import multiprocessing
 import platform
 import signal
@@ -26,7 +25,7 @@ from distillaw.large_batch.images.image_files import ImageData, load_images
 from distillaw.large_batch.images.results import CELLS, RECORD
 from distillaw.large_batch.images.spec import ColumnRun, ImageStudy, check_channels, notes, plan_cells
 from distillaw.large_batch.images.train import CellRun, make_feeds, train_cell
-from distillaw.runs.files import read_json, write_json
+from distillaw.runs.files import as_read, read_json, write_json
 from distillaw.runs.lock import held
 from distillaw.runs.process import available_cores
 from distillaw.version import __version__
@@ -233,7 +232,7 @@ def run_study(
         old = read_json(place) if place.exists() else {}
         spent = float(old.get("seconds", 0.0))
         known = ("cells", "spec", "data")
-        if not todo and all(old.get(key) == json.loads(json.dumps(record[key])) for key in known):
+        if not todo and all(old.get(key) == as_read(record[key]) for key in known):
             return
         began = time.monotonic()
         try:
