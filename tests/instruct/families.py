@@ -1,7 +1,9 @@
 """Small tokenizers of three kinds, trained on a few sentences, and tiny models over them; nothing is downloaded."""
 
+from importlib import resources
+
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from distillaw.models.fresh import build_model
@@ -63,6 +65,64 @@ def space_first():
         additional_special_tokens=["<|im_start|>"],
         clean_up_tokenization_spaces=False,
     )
+
+
+def pieces(specials, *, bos, eos, prefix, rstrip=()):
+    """As Gemma and Phi-3 have, with control tokens: pieces and bytes; some tokens take the white space after them."""
+    control = [AddedToken(token, rstrip=token in rstrip, normalized=False, special=True) for token in specials]
+    spelt = ["<unk>", *control, *(f"<0x{byte:02X}>" for byte in range(256))]
+    bpe = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    spaces = normalizers.Replace(" ", "▁")
+    bpe.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), spaces]) if prefix else spaces
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    bpe.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
+    words = [word for line in TEXT for word in line.encode("ascii", "ignore").decode().split()]
+    words = words if prefix else [f" {word}" for word in words]
+    bpe.train_from_iterator(words, trainers.BpeTrainer(vocab_size=420, special_tokens=spelt, show_progress=False))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token=bos,
+        eos_token=eos,
+        unk_token="<unk>",
+        additional_special_tokens=[token for token in control if str(token) not in (bos, eos)],
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def gemma_tokenizer():
+    """With the control tokens of google/gemma-2b-it."""
+    names = ["<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"]
+    return pieces(names, bos="<bos>", eos="<eos>", prefix=False)
+
+
+def phi3_tokenizer():
+    """With the control tokens of microsoft/Phi-3-mini-4k-instruct, which take the line's end after them."""
+    roles = ["<|user|>", "<|assistant|>", "<|system|>", "<|end|>"]
+    names = ["<s>", "</s>", "<|endoftext|>", *roles]
+    return pieces(names, bos="<s>", eos="<|endoftext|>", prefix=True, rstrip=roles)
+
+
+def qwen_tokenizer():
+    """With the control tokens of Qwen2.5, which opens no text."""
+    return byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], eos="<|im_end|>")
+
+
+def cohere_tokenizer():
+    """With the control tokens of CohereLabs/aya-expanse-8b."""
+    turns = ["<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>"]
+    roles = ["<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>", "<|SYSTEM_TOKEN|>"]
+    return byte_level(["<BOS_TOKEN>", *turns, *roles], bos="<BOS_TOKEN>", eos=turns[1])
+
+
+def deepseek_tokenizer():
+    """With the control tokens of DeepSeek-V3."""
+    begin, end = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
+    return byte_level([begin, end, "<｜User｜>", "<｜Assistant｜>"], bos=begin, eos=end)
+
+
+def published(name):
+    """A .jinja file among those that TRL (Apache-2.0) keeps: as shipped, or with generation marks (`_training`)."""
+    return resources.files("trl") / "chat_templates" / f"{name}.jinja"
 
 
 def chatml_tokenizer():

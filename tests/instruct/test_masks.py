@@ -1,7 +1,19 @@
-"""Chat masks token by token, for four families of templates and three kinds of tokenizers."""
+"""Chat masks token by token, for nine families of templates and five kinds of tokenizers."""
 
 import pytest
-from families import byte_level, chatml_tokenizer, llama3_tokenizer, sentencepiece_like, space_first
+from families import (
+    byte_level,
+    chatml_tokenizer,
+    cohere_tokenizer,
+    deepseek_tokenizer,
+    gemma_tokenizer,
+    llama3_tokenizer,
+    phi3_tokenizer,
+    published,
+    qwen_tokenizer,
+    sentencepiece_like,
+    space_first,
+)
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.instruct.conversations import Conversation
@@ -32,6 +44,16 @@ FAMILIES = {
     "zephyr-bytes": (llama3_tokenizer, "zephyr"),
     "minichat-bytes": (llama3_tokenizer, "minichat"),
 }
+PUBLISHED = {
+    "cohere": cohere_tokenizer,
+    "deepseekv3": deepseek_tokenizer,
+    "gemma": gemma_tokenizer,
+    "llama3": llama3_tokenizer,
+    "phi3": phi3_tokenizer,
+    "qwen2_5": qwen_tokenizer,
+}
+"""Templates as the models ship them, by their names in TRL."""
+FAMILIES |= {f"{name}-published": (make, str(published(name))) for name, make in PUBLISHED.items()}
 
 
 def masker(family):
@@ -65,6 +87,29 @@ def mask(masker, messages):
             "<|start_header_id|> assistant <|end_header_id|> Ċ Ċ I Ġam Ġfine . <|eot_id|>",
             [False] * 18 + [True] * 5,
         ),
+        (
+            "gemma-published",
+            "<bos> <start_of_turn> user <0x0A> H el lo! ▁How ▁are ▁you ? <end_of_turn> <0x0A> "
+            "<start_of_turn> m o d el <0x0A> I ▁am ▁f in e . <end_of_turn> <0x0A>",
+            [False] * 19 + [True] * 7 + [False],
+        ),
+        (
+            "phi3-published",  # its control tokens take the line's end after them
+            "<|user|> ▁Hel lo! ▁How ▁are ▁you ? <|end|> <|assistant|> ▁I ▁am ▁f in e . <|end|> <|endoftext|>",
+            [False] * 9 + [True] * 7 + [False],
+        ),
+        (
+            "cohere-published",
+            "<BOS_TOKEN> <|START_OF_TURN_TOKEN|> <|USER_TOKEN|> Hello ! ĠHow Ġare Ġyou ? <|END_OF_TURN_TOKEN|> "
+            "<|START_OF_TURN_TOKEN|> <|CHATBOT_TOKEN|> I Ġam Ġfine . <|END_OF_TURN_TOKEN|>",
+            [False] * 12 + [True] * 5,
+        ),
+        (
+            "deepseekv3-published",
+            "<｜begin▁of▁sentence｜> <｜User｜> Hello ! ĠHow Ġare Ġyou ? "
+            "<｜Assistant｜> I Ġam Ġfine . <｜end▁of▁sentence｜>",
+            [False] * 9 + [True] * 5,
+        ),
     ],
 )
 def test_token_by_token(family, tokens, mask_of):
@@ -95,10 +140,29 @@ def test_minichat_token_by_token_and_piece_by_piece():
     assert masks.render(TALK[1:2]).text.startswith("<s>‘MiniChat’是一个由‘Beccurio’开发的AI语言模型。")
 
 
+@pytest.mark.parametrize("family", list(PUBLISHED))
+def test_what_is_learnt_is_what_trl_marks_in_the_published_template(family):
+    """Its `_training` version marks answers by hand; it learns what follows the end token too."""
+    tokenizer, masks = masker(f"{family}-published")
+    found = mask(masks, TALK[1:])
+    tokenizer.chat_template = published(f"{family}_training").read_text()
+    theirs = tokenizer.apply_chat_template(list(TALK[1:]), return_dict=True, return_assistant_tokens_mask=True)
+    assert found.ids == theirs["input_ids"]
+    marked = [bool(learnt) for learnt in theirs["assistant_masks"]]
+    for i, learnt in enumerate(found.mask):
+        if marked[i] and not learnt:
+            marked[i] = tokenizer.decode([found.ids[i]]) not in ("\n", "<|endoftext|>", "<｜Assistant｜>")
+    assert found.mask == marked
+
+
 @pytest.mark.parametrize("family", list(FAMILIES))
 @pytest.mark.parametrize("talk", [TALK, TALK[1:], TALK[1:3], ODD])
 def test_masked_tokens_say_the_answers_and_their_end_and_nothing_else(family, talk):
     tokenizer, masks = masker(family)
+    if "gemma" in family and talk[0]["role"] == "system":
+        with pytest.raises(DataError, match=r"refuses it .*System role not supported"):
+            mask(masks, talk)
+        return
     found = mask(masks, talk)
     answers = [each["content"] for each in talk if each["role"] == "assistant"]
     assert len(found.turns) == len(answers)
@@ -114,10 +178,12 @@ def test_masked_tokens_say_the_answers_and_their_end_and_nothing_else(family, ta
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_what_precedes_an_answer_is_the_prompt_for_it(family):
     """So the model learns to go on from exactly the tokens that it is given later."""
-    _, masks = masker(family)
-    found = mask(masks, TALK)
-    for turn, messages in zip(found.turns, (TALK[:2], TALK[:4]), strict=True):
-        assert found.ids[: turn.start] == masks.prompt_ids(messages)
+    tokenizer, masks = masker(family)
+    first = 1 if "gemma" in family else 0  # it takes no system line
+    opens = tokenizer("<think>\n")["input_ids"] if "deepseek" in family else []  # a prompt that begins a thought
+    found = mask(masks, TALK[first:])
+    for turn, messages in zip(found.turns, (TALK[first:2], TALK[first:4]), strict=True):
+        assert [*found.ids[: turn.start], *opens] == masks.prompt_ids(messages)
 
 
 def test_the_mask_is_that_of_generation_marks_where_a_template_has_them():
@@ -179,7 +245,9 @@ def test_a_template_that_cannot_be_masked_names_the_conversation(template, talk,
     assert "chats.jsonl, line 7" in str(told.value) and said in str(told.value)
 
 
-@pytest.mark.parametrize("family", ["chatml", "llama3", "zephyr", "minichat-bytes"])
+@pytest.mark.parametrize(
+    "family", ["chatml", "llama3", "zephyr", "minichat-bytes", "gemma-published", "phi3-published", "cohere-published"]
+)
 def test_what_a_user_spells_is_text(family):
     """A message that spells every control token has the tokens of any other, and one that ends a turn ends none."""
     tokenizer, masks = masker(family)
