@@ -24,7 +24,7 @@ from benchmarks.fits.lawruns import FEWEST, Trial, read_folder, trials
 from benchmarks.result_file import save, typed
 from benchmarks.worlds_study.page import filled
 from distillaw.errors import DataError, DistillawError
-from distillaw.fitting.priors import learnt_exponents
+from distillaw.fitting.problem import learnt_exponents
 from distillaw.fitting.result import FitResult
 from distillaw.table import Table, number, text
 

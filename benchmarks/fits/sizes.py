@@ -20,7 +20,7 @@ from benchmarks.fits import peers
 from benchmarks.fits.lawruns import Trial, read_folder, trials
 from benchmarks.result_file import save, typed
 from distillaw.errors import DistillawError
-from distillaw.fitting.priors import learnt_exponents
+from distillaw.fitting.problem import learnt_exponents
 from distillaw.planning.options import SIZE_PRIOR, USUAL_RATIO
 from distillaw.table import Table, number, text
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from distillaw import figures
     from distillaw.distill.losses import distillation_loss
     from distillaw.fitting.api import fit
-    from distillaw.fitting.next_runs import next_runs
+    from distillaw.fitting.design import next_runs
     from distillaw.large_batch.ghost import (
         GhostBatchNorm1d,
         GhostBatchNorm2d,
@@ -28,7 +28,7 @@ _PUBLIC = {
     "published": "distillaw.laws.published",
     "laws_available": "distillaw.laws.published",
     "fit": "distillaw.fitting.api",
-    "next_runs": "distillaw.fitting.next_runs",
+    "next_runs": "distillaw.fitting.design",
     "plan": "distillaw.planning.api",
     "distillation_loss": "distillaw.distill.losses",
     "GhostBatchNorm1d": "distillaw.large_batch.ghost",

@@ -5,8 +5,7 @@ import pytest
 
 import distillaw as dl
 from distillaw.errors import ConfigError, FitError, UnitError
-from distillaw.fitting.design import candidate_grid, propose
-from distillaw.fitting.next_runs import next_runs
+from distillaw.fitting.design import candidate_grid, next_runs, propose
 from distillaw.fitting.uncertainty import DesignPoints, central_covariance, guessed_belief, guessed_curve
 
 LAW = dl.published("busbridge2025").supervised

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from distillaw.fitting.api import fit
-from distillaw.fitting.expected import PlannedRuns, expect
-from distillaw.fitting.priors import prior_laws
+from distillaw.fitting.expected import PlannedRuns, expect, prior_laws
 from distillaw.fitting.uncertainty import DesignPoints
 from distillaw.runs.table import read_table
 

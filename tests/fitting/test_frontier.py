@@ -4,8 +4,7 @@ import numpy as np
 
 import distillaw as dl
 from distillaw.fitting.observations import observe
-from distillaw.fitting.priors import SMALLEST, learnt_exponents
-from distillaw.fitting.problem import weak_prior
+from distillaw.fitting.problem import SMALLEST, learnt_exponents, weak_prior
 from distillaw.fitting.solve import choose_weights, excess, weighted
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 import distillaw as dl
-from distillaw.fitting.misfit import find_misfit
+from distillaw.fitting.diagnostics import find_misfit
 from distillaw.fitting.result import FitStatus
 from distillaw.fitting.uncertainty import extent_of
 from distillaw.planning.voices import fitted_voice

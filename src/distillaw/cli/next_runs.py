@@ -1,7 +1,7 @@
 """`distillaw study next`: which runs would improve a decision most per FLOP, or sharpen a law's prediction.
 
 Where there are teachers to choose from, the question is the verdict (sequential/, settling/propose.py). Where it is
-one loss, or the difference of two allocations, it is a law's prediction (fitting/next_runs.py).
+one loss, or the difference of two allocations, it is a law's prediction (fitting/design.py).
 """
 
 import shlex
@@ -95,7 +95,7 @@ def next_runs(
     refuse_idle(
         ("--teacher", "--margin", "--out"), "it is about a verdict, and this is a prediction (--help marks its options)"
     )
-    from distillaw.fitting.next_runs import next_runs as propose_runs
+    from distillaw.fitting.design import next_runs as propose_runs
     from distillaw.runs.table import read_table
 
     preset = _device(device)

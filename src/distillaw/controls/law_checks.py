@@ -14,8 +14,7 @@ from distillaw.controls.control import C0_GOAL, EMBEDDING_SHARE, RATIO_GOAL, Con
 from distillaw.controls.study_runs import StudyRuns
 from distillaw.errors import DistillawError
 from distillaw.fitting.api import fit
-from distillaw.fitting.expected import BestRatio, PlannedRuns, best_ratios, expect
-from distillaw.fitting.priors import prior_laws
+from distillaw.fitting.expected import BestRatio, PlannedRuns, best_ratios, expect, prior_laws
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.study import kept_laws
 from distillaw.fitting.uncertainty import DesignPoints

@@ -180,7 +180,7 @@ def _rows_of_gradient(eta: Array, p: Array, q: Array, w: Array) -> Array:
 def _add_term_curvature(
     H: Array, total: Array, by: Array, Z: Array, spread: Array, eta: Array, p: Array, q: Array, w: Array
 ) -> None:
-    """Add sum_i c_i d2T_i to H (R, 5, 5), the same terms as `power_mean` in terms.py.
+    """Add sum_i c_i d2T_i to H (R, 5, 5), the same terms as `power_mean` in models.py.
 
     `spread` holds sum c s (1-s) times powers(n, d); `by` holds sum c dT; `Z` holds sum c Z / eta.
     """

@@ -7,9 +7,11 @@ gamma law is linear in A, B after a power, so that a grid with a small least-squ
 search that costs a few matrix products. The other laws start from scaled random points.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
+from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,6 @@ from distillaw.fitting.curve import FittedCurve
 from distillaw.fitting.models import FREE, JointModel, Model, StudentModel, SupervisedModel, TiedModel, tied
 from distillaw.fitting.newton import Objective, Prior
 from distillaw.fitting.observations import Observations
-from distillaw.fitting.priors import holds_for, learnt_exponents
 from distillaw.laws.base import Array, Indices
 from distillaw.quantities import did_you_mean
 
@@ -251,6 +252,41 @@ _PUBLIC_PRIOR = {
     **{name: (name, False) for name in ("p", "q", "c0")},
 }
 """Reported name -> name in the fit, and whether the fit has its logarithm."""
+
+
+SMALLEST = (5e6, 3e7)
+"""Parameters and tokens (geometric means) from which the prior holds: the smallest runs that were learnt from. Models
+of some 0.1M parameters on some 1M tokens gain far more from tokens (q = 0.87 in the pocket study)."""
+
+
+@cache
+def learnt_exponents(without: str | None = None) -> dict[str, tuple[float, float]]:
+    """Centre and standard deviation of p, q and gamma (of whose logarithm), as `fit(priors=...)` takes them.
+
+    `exponents.json` holds the slopes p = gamma alpha and q = gamma beta and ln gamma of every set of public runs, by
+    collection (`benchmarks.fits.learn` writes it and says how they are pooled; docs/fitting.md names the collections).
+
+    Args:
+        without: a collection that is left out, since its runs are to be judged.
+    """
+    text = (files("distillaw.fitting") / "exponents.json").read_text(encoding="utf-8")
+    collections = [
+        sets for name, sets in json.loads(text)["collections"].items() if name.lower() != (without or "").lower()
+    ]
+    found = {}
+    for name in ("p", "q", "log_gamma"):
+        by_collection = [np.array([one[name] for one in sets]) for sets in collections]
+        centre = float(np.mean([values.mean() for values in by_collection]))
+        square = np.mean([((values - centre) ** 2).mean() for values in by_collection])
+        found[name] = (centre, float(np.sqrt(square * len(collections) / (len(collections) - 1))))
+    centre, sd = found.pop("log_gamma")
+    return found | {"gamma": (float(np.exp(centre)), sd)}
+
+
+def holds_for(params: Array, tokens: Array) -> bool:
+    """True where runs are as large as those that were learnt from."""
+    middle = np.exp(np.log(params).mean()), np.exp(np.log(tokens).mean())
+    return bool(middle[0] >= SMALLEST[0] and middle[1] >= SMALLEST[1])
 
 
 def weak_prior(form: str, rows: Observations) -> dict[str, tuple[float, float]]:

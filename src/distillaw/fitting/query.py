@@ -83,7 +83,7 @@ def predict_student(
     optional = {"teacher_loss": teacher_loss, "teacher_params": teacher_params, "teacher_tokens": teacher_tokens}
     optional |= {"supervised_loss": supervised_loss, "unique_tokens": unique_tokens}
     given = {argument: value for argument, value in optional.items() if value is not None}
-    _refuse_mixed(name, law, params_convention)
+    refuse_mixed(name, law, params_convention)
     _check_question(name, law, given, level)
     if _gap_line(law) is not None:
         at = {"student_params": student_params}
@@ -123,7 +123,7 @@ def predict_student(
     return answer | {"status": _status(law, inside), "warnings": warnings}
 
 
-def _refuse_mixed(name: str, law: PublishedLaw | FitResult, asked: str) -> None:
+def refuse_mixed(name: str, law: PublishedLaw | FitResult, asked: str) -> None:
     """A law that says it counts other parameters than the question."""
     check_convention("params_convention", asked)
     own = convention_of(law)

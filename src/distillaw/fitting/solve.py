@@ -17,12 +17,12 @@ from distillaw.fitting.curve import FittedCurve, supervised_curve
 from distillaw.fitting.diagnostics import (
     check_estimate,
     condition_number,
+    find_misfit,
     profiles,
     seed_noise,
     students_above_teachers,
 )
 from distillaw.fitting.estimate import Estimate, bootstrap, estimate
-from distillaw.fitting.misfit import find_misfit
 from distillaw.fitting.models import FREE, StudentModel
 from distillaw.fitting.newton import huber_sum, minimise
 from distillaw.fitting.observations import Observations, require_variation, with_measured_supervised

@@ -12,7 +12,7 @@ has gamma = 1 and no data term but D^-q.
 Arguments are natural logarithms n = ln N, d = ln D, t = ln L_T, s = ln L~_S, unchecked. A coefficient is a number or
 an array that broadcasts with them: one law, a law per member on the first axis, a law per draw. The objects that
 people call are in supervised.py, distillation.py and ensemble.py; what a fit minimises, in other parameters and
-with second derivatives, is fitting/terms.py, and the planner page has web/src/laws/law.ts; both are tested against
+with second derivatives, is fitting/models.py, and the planner page has web/src/laws/law.ts; both are tested against
 this file.
 """
 

@@ -15,7 +15,7 @@ import numpy as np
 from distillaw.accounting.flops import forward_flops
 from distillaw.controls.control import LEAST_SEEDS
 from distillaw.data.prepare import DataSpec
-from distillaw.fitting.priors import prior_laws
+from distillaw.fitting.expected import prior_laws
 from distillaw.laws.supervised import SupervisedLaw
 from distillaw.protocols.scale import Scale
 from distillaw.quantities import format_count, parse_count

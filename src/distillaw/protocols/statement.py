@@ -13,8 +13,7 @@ import numpy as np
 
 from distillaw.accounting.flops import forward_flops
 from distillaw.controls.control import C0_GOAL, EMBEDDING_SHARE, LEAST_SEEDS, LEAST_STEPS, RATIO_GOAL, STRONG, WEAK
-from distillaw.fitting.expected import NOISE, BestRatio, FormErrors, PlannedRuns, expect
-from distillaw.fitting.priors import prior_laws
+from distillaw.fitting.expected import NOISE, BestRatio, FormErrors, PlannedRuns, expect, prior_laws
 from distillaw.fitting.uncertainty import DesignPoints
 from distillaw.laws.base import Array
 from distillaw.laws.published import PublishedLaw

@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 
 from distillaw.errors import CacheError, RunError
-from distillaw.fitting.columns import match_columns, unit_scale
-from distillaw.fitting.observations import arms_in, usual_arm
+from distillaw.fitting.observations import arms_in, match_columns, unit_scale, usual_arm
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.lock import held
 from distillaw.runs.spec import serves_laws
