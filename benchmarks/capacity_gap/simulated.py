@@ -29,7 +29,7 @@ import numpy as np
 
 import distillaw as dl
 from benchmarks.result_file import save, typed
-from distillaw.fitting import optimum
+from distillaw.fitting import capacity
 from distillaw.fitting.curve import FittedCurve
 from distillaw.fitting.result import FitResult
 
@@ -42,11 +42,11 @@ BEYOND = 4.0
 LAWS = ("surrogate-s1", "surrogate-s2", "surrogate-s3", "busbridge2025")
 QUARTER = math.log(4)
 DESIGNS = {
-    "as shipped": (optimum.SKEWS, optimum.WINDOW),
-    "window 5": (optimum.SKEWS, math.log(5)),
-    "window 16": (optimum.SKEWS, math.log(16)),
-    "no window": (optimum.SKEWS, 100.0),
-    "parabola": (np.zeros(1), optimum.WINDOW),
+    "as shipped": (capacity.SKEWS, capacity.WINDOW),
+    "window 5": (capacity.SKEWS, math.log(5)),
+    "window 16": (capacity.SKEWS, math.log(16)),
+    "no window": (capacity.SKEWS, 100.0),
+    "parabola": (np.zeros(1), capacity.WINDOW),
 }
 
 
@@ -157,7 +157,7 @@ def run(seeds: range, truth: str, design: str) -> dict[str, object]:
     """Scores of one truth under one design."""
     skews, window = DESIGNS[design]
     rows = []
-    with patch.multiple(optimum, SKEWS=skews, WINDOW=window):
+    with patch.multiple(capacity, SKEWS=skews, WINDOW=window):
         for seed in seeds:
             table, true = draw_study(seed, truth)
             rows.append(judge(dl.fit(table, family="capacity-gap", bootstrap=1000), true))

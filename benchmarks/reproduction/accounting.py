@@ -6,8 +6,14 @@ import numpy as np
 
 from benchmarks import ROOT
 from benchmarks.reproduction.claim import FORWARD, Claim, LawSet, form, near, single
-from distillaw.accounting.architecture import count_params
-from distillaw.accounting.conventions import PRINTED_UNIT, ParamConvention, Params, distillation_axis, training_axis
+from distillaw.accounting.architecture import (
+    PRINTED_UNIT,
+    ParamConvention,
+    Params,
+    count_params,
+    distillation_axis,
+    training_axis,
+)
 from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.flops import forward_flops
 from distillaw.accounting.memory import target_scheme

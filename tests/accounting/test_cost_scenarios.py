@@ -5,8 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillaw.accounting.architecture import count_params
-from distillaw.accounting.conventions import ParamConvention, Params, distillation_axis, params_of, training_axis
+from distillaw.accounting.architecture import (
+    ParamConvention,
+    Params,
+    count_params,
+    distillation_axis,
+    params_of,
+    training_axis,
+)
 from distillaw.accounting.scenarios import (
     CostShares,
     Scenario,

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillaw.accounting.architecture import count_params
-from distillaw.accounting.conventions import ParamConvention, Params
+from distillaw.accounting.architecture import ParamConvention, Params, count_params
 from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.flops import forward_flops
 from distillaw.errors import ConfigError, UnitError

@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from distillaw.accounting.architecture import count_params
-from distillaw.accounting.conventions import PRINTED_UNIT, ParamConvention, Params, distillation_axis, training_axis
+from distillaw.accounting.architecture import (
+    PRINTED_UNIT,
+    ParamConvention,
+    Params,
+    count_params,
+    distillation_axis,
+    training_axis,
+)
 from distillaw.accounting.estimate import counted_model
 from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.flops import forward_flops

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillaw.accounting.conventions import ParamConvention, Params, distillation_axis
+from distillaw.accounting.architecture import ParamConvention, Params, distillation_axis
 from distillaw.errors import DataError
 from distillaw.pareto.points import SCORES, ScorePoint, hull, place, published_points, staircase
 

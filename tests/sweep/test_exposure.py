@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distillaw.data.documents import Shared
+from distillaw.data.documents import Shared, exposure, refuse_exposed
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.errors import ConfigError
 from distillaw.runs.files import write_json
-from distillaw.sweep.exposure import exposure, refuse_exposed
 
 NOTHING = Shared(student=0.0, validation=0.0)
 

@@ -12,9 +12,8 @@ from distillaw.sweep import scheduler
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.cost import study_cost
 from distillaw.sweep.executor import Executor, Lost
-from distillaw.sweep.holding import JOURNAL
 from distillaw.sweep.ready import ReadyJobs
-from distillaw.sweep.scheduler import MAX_CRASHES, MAX_FRUITLESS, Display, Scheduler
+from distillaw.sweep.scheduler import JOURNAL, MAX_CRASHES, MAX_FRUITLESS, Display, Scheduler
 
 
 class ByHand(Executor):

@@ -16,10 +16,9 @@ from distillaw.sweep import cost as cost_module
 from distillaw.sweep import cost as module
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.cost import START_SECONDS, jobs_cost, makespan, study_cost, teacher_forward
-from distillaw.sweep.holding import log_event
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress, left_of
-from distillaw.sweep.scheduler import share_out
+from distillaw.sweep.scheduler import log_event, share_out
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpec
 from distillaw.sweep.status import read_status
 

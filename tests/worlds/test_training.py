@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from distillaw.data.prepare import DataSpec, prepare_data
-from distillaw.data.synthetic import world_of
+from distillaw.data.prepare import DataSpec, prepare_data, world_of
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import CacheError, ConfigError
 from distillaw.models.scoring import make_heldout, score_heldout

@@ -10,8 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from distillaw.accounting.architecture import Model, ParamCount, as_architecture, count_params
-from distillaw.accounting.conventions import ParamConvention, Params, distillation_axis, params_of, training_axis
+from distillaw.accounting.architecture import (
+    Model,
+    ParamConvention,
+    ParamCount,
+    Params,
+    as_architecture,
+    count_params,
+    distillation_axis,
+    params_of,
+    training_axis,
+)
 from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.flops import DistillationFlops, FlopParts, forward_flops
 from distillaw.accounting.hardware import Hardware, RunCost, estimate_cost

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from distillaw.accounting.conventions import ParamConvention, Params, as_non_embedding
+from distillaw.accounting.architecture import ParamConvention, Params, as_non_embedding
 from distillaw.accounting.flops import FlopParts
 from distillaw.errors import ConfigError
 from distillaw.shapes import FFN_RATIO, Shape

@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from distillaw.accounting.architecture import as_architecture
+from distillaw.accounting.architecture import PRINTED_UNIT, ParamConvention, Params, as_architecture
 from distillaw.accounting.config import read_architecture
-from distillaw.accounting.conventions import PRINTED_UNIT, ParamConvention, Params
 from distillaw.accounting.estimate import CostEstimate, CountedModel, Usage, counted_family, counted_model, estimate
 from distillaw.accounting.family import PAPER_CONTEXT, PAPER_VOCAB, FixedAspect
 from distillaw.accounting.hardware import hardware

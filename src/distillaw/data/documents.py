@@ -10,6 +10,9 @@ arXiv:2107.06499). Near copies are found by MinHash (Broder 1997; rensa) on docu
 letters and digits, which needs no words and sees through case, punctuation and line breaks; two are near copies from an
 estimated Jaccard similarity of 0.8 (standard error 0.035). Not seen: a passage of one document inside a longer one, and
 translations or paraphrases.
+
+Of a teacher from outside its run's folder says which split of which data folder it was trained on, and documents are
+compared; of a model whose folder does not say, nothing is known (`exposure`).
 """
 
 import hashlib
@@ -19,11 +22,16 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from distillaw.data.shards import DOCUMENTS, TokenStore
-from distillaw.errors import ConfigError
+from distillaw.errors import CacheError, ConfigError
+from distillaw.runs.files import read_json
+from distillaw.runs.store import SPEC
+from distillaw.worlds.oracle import is_oracle
 
 CUTS = ("max_document_chars", "section_chars")
 """Settings of [data] that decide what a document is: only texts that were cut alike can be compared."""
@@ -219,3 +227,98 @@ def _mixed(columns: np.ndarray) -> np.ndarray:
 def _letters() -> np.ndarray:
     """Whether a code point is a letter or digit, shape (0x110000,)."""
     return np.fromiter((chr(point).isalnum() for point in range(sys.maxunicode + 1)), dtype=bool)
+
+
+ALLOWED = 0.01
+"""Share of documents that texts may have in common without one having been read: common corpora share notices."""
+DEPTH = 8
+"""Models that began from one another, followed this far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exposure:
+    """What is known of one teacher."""
+
+    name: str
+    shared: Shared | None
+    """With the students' text; None where nobody can tell."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its text could be compared with the students'."""
+        return self.shared is not None
+
+
+def exposure(name: str, source: str, store: TokenStore) -> Exposure:
+    """What a teacher has read of a text.
+
+    Args:
+        source: an oracle, a folder, or a name on the hub.
+    """
+    if is_oracle(source):
+        return Exposure(name=name, shared=Shared(student=0.0, validation=0.0))
+    try:
+        return Exposure(name=name, shared=_read(Path(source), store))
+    except (CacheError, OSError, ValueError, BadZipFile):  # a damaged folder says nothing
+        return Exposure(name=name, shared=None)
+
+
+def exposed(found: Exposure) -> str | None:
+    """What is wrong with a teacher that has read what its students or its judges are to read; None: nothing known."""
+    if found.shared is None or max(found.shared.student, found.shared.validation) <= ALLOWED:
+        return None
+    return (
+        f"teacher {found.name} has read {found.shared.student:.0%} of the students' documents and "
+        f"{found.shared.validation:.0%} of the held-out ones, so its students' losses would say nothing of other text"
+    )
+
+
+def refuse_exposed(found: Exposure) -> None:
+    """Refuse a teacher that has read what its students or its judges are to read.
+
+    Raises:
+        ConfigError: it has.
+    """
+    if (wrong := exposed(found)) is not None:
+        raise ConfigError(
+            f"{wrong}; take its study's own split (--like STUDY, the folder it was trained in) and a teacher of the "
+            "teachers' half, or another text"
+        )
+
+
+def _read(folder: Path, store: TokenStore, depth: int = DEPTH) -> Shared | None:
+    """By the run in a folder, and by the model that it began from."""
+    if depth == 0 or not (folder / SPEC).is_file():
+        return None
+    spec = read_json(folder / SPEC)
+    split, text = spec.get("split"), _text_of(folder, spec, store)
+    if not isinstance(split, str) or text is None:
+        return None
+    shared = shared_documents(store, text, [split])
+    if shared is None or spec.get("init", "fresh") == "fresh":
+        return shared
+    before = _read(_began_from(folder, spec), store, depth - 1)
+    if before is None:
+        return None
+    return Shared(student=max(shared.student, before.student), validation=max(shared.validation, before.validation))
+
+
+def _text_of(folder: Path, spec: dict[str, Any], store: TokenStore) -> TokenStore | None:
+    """The data folder that a run was trained on: its study's, or the students' own; None where neither is it."""
+    name = spec.get("data_hash")
+    if name == store.data_hash:
+        return store
+    beside = folder.resolve().parent.parent / "data"
+    if not (beside / "manifest.json").is_file():
+        return None
+    text = TokenStore.open(beside)
+    return text if text.data_hash == name else None
+
+
+def _began_from(folder: Path, spec: dict[str, Any]) -> Path:
+    """Where the weights that a run began from lie, cut or whole."""
+    start = spec.get("start")
+    if isinstance(start, dict):
+        return Path(str(start.get("folder")))
+    teacher = Path(str(spec.get("cut_from") or spec.get("teacher_run")))
+    return teacher if teacher.is_absolute() else folder.resolve().parent / teacher

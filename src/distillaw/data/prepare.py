@@ -6,11 +6,12 @@ before splitting, near copies across splits after it (documents.py), so that one
 the manifest counts them. Which documents each split holds is kept beside it (documents.py).
 
 Token ids that others made (token_files.py) stay where they are: splits are lists of pieces of their files. Only what is
-held out is copied. Runs of whole documents are drawn for the splits, single ones until there are some 65,000.
+held out is copied. Runs of whole documents are drawn for the splits, single ones until there are some 65,000. Of a
+world nothing is read, trained or encoded: tokens are its own, and each split has its own range of positions.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -39,7 +40,6 @@ from distillaw.data.shards import (
     manifest_hash,
     pieces_hash,
 )
-from distillaw.data.synthetic import documents_for, without_none, write_world
 from distillaw.data.token_files import TokenFile, copy_parquet, open_tokens
 from distillaw.data.tokenizer import encode_documents, load_tokenizer, tokenizer_hash, train_tokenizer, word_tokenizer
 from distillaw.errors import CacheError, ConfigError, DataError
@@ -50,12 +50,15 @@ from distillaw.runs.pace import Telling
 from distillaw.runs.places import building, check_absent, check_folder, copy_into
 from distillaw.runs.process import check_addresses
 from distillaw.worlds.spec import WorldSpec
-from distillaw.worlds.world import open_world
+from distillaw.worlds.world import World, open_world
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+
 SPLITS = ("teacher", "student", "validation")
+SPARE_TOKENS = 4096
+"""Of a world beyond what is asked for, since the ragged end of a split makes no window."""
 TOKENIZER_SAMPLE_CHARS = 20_000_000
 """Text the tokenizer is trained on at most; more changes a small vocabulary by next to nothing."""
 
@@ -145,6 +148,31 @@ def prepare_data(spec: DataSpec, folder: Path, *, say: Callable[[str], None] = l
         else:
             _build_corpus(spec, part, say)
     return TokenStore.open(folder)
+
+
+def world_of(store: TokenStore) -> World:
+    """The world that a token store was made from.
+
+    Raises:
+        ConfigError: its text is no world's.
+    """
+    spec = store.manifest["spec"]
+    table = spec.get("world") if isinstance(spec, dict) else None
+    if table is None:
+        raise ConfigError(
+            f"{store.folder}: the text is no world's, so nobody knows its exact distribution and no oracle can teach "
+            "it. Make the text from a world with a [data.world] table, or name a model as teacher"
+        )
+    return open_world(from_table(WorldSpec, without_none(table), f"{store.folder}/manifest.json: world"))
+
+
+def without_none(table: dict) -> dict:
+    """A table as TOML would have it: JSON writes what is not set as null."""
+    return {
+        name: without_none(value) if isinstance(value, dict) else value
+        for name, value in table.items()
+        if value is not None
+    }
 
 
 def read_spec(folder: Path) -> DataSpec:
@@ -338,7 +366,7 @@ def _build_ids(spec: DataSpec, files: list[Path], folder: Path, say: Callable[[s
     counts = _documents_in(runs, opened)
     with saving(folder):
         tokenizer.save_pretrained(str(folder / "tokenizer"))
-        splits = {"validation": _hold_out(spec, runs[sides == "validation"], opened, tokenizer, folder)}
+        splits = _hold_out(spec, runs[sides == "validation"], opened, tokenizer, folder)
         for side in ("teacher", "student"):
             chosen, file = runs[sides == side], folder / f"{side}{PIECES}"
             np.save(file, _joined(chosen))
@@ -379,31 +407,49 @@ def _joined(runs: np.ndarray) -> np.ndarray:
 
 def _hold_out(
     spec: DataSpec, runs: np.ndarray, opened: list[TokenFile], tokenizer: "PreTrainedTokenizerBase", folder: Path
-) -> dict:
-    """The first document of every run, copied; returns the manifest's entry."""
+) -> dict[str, dict]:
+    """The first document of every run, copied; returns the manifest's split."""
     writer, end, bounds = ShardWriter(folder, "validation", _dtype(tokenizer)), tokenizer.eos_token_id, [0]
     most = spec.validation_tokens_per_document
     for number, first, count in runs.tolist():
         ids = opened[number].document(first, first + min(count, most + 1), end)  # an end of text may come first
         writer.append([end, *ids[:most]])
         bounds.append(writer.tokens)
-    writer.flush()
-    np.save(folder / HELDOUT_BOUNDS, np.array(bounds, dtype=np.int64))
-    return {"documents": len(runs), "tokens": writer.tokens, "shards": writer.files}
+    return _written(folder, {"validation": writer}, {"validation": len(runs)}, bounds=bounds)
 
 
 def _build_world(spec: DataSpec, language: WorldSpec, folder: Path, say: Callable[[str], None]) -> None:
     say(f"drawing {format_count(spec.world_tokens)} tokens of {spec.source}")
-    world = open_world(language)
+    world, words = open_world(language), language.document_tokens
     shares = {"teacher": spec.teacher_share, "student": 1 - spec.teacher_share}
-    counts = {split: documents_for(round(spec.world_tokens * share), language) for split, share in shares.items()}
+    tokens = {split: round(spec.world_tokens * share) + SPARE_TOKENS for split, share in shares.items()}
+    counts = {split: -(-count // (words + 1)) for split, count in tokens.items()}
     counts["validation"] = spec.validation_documents
+    kept = min(spec.validation_tokens_per_document, words)
     tokenizer = word_tokenizer(world.spelling)
     with saving(folder):
         tokenizer.save_pretrained(str(folder / "tokenizer"))
-        scored = spec.validation_tokens_per_document
-        splits = write_world(world, folder, _dtype(tokenizer), counts=counts, scored_tokens=scored)
+        writers = {split: ShardWriter(folder, split, _dtype(tokenizer)) for split in counts}
+        for split, writer in writers.items():
+            for words_NL in world.blocks(split, counts[split]):
+                column = np.full((len(words_NL), 1), world.end_of_text)
+                parts = [column, words_NL[:, :kept]] if split == "validation" else [words_NL, column]
+                writer.append(np.concatenate(parts, axis=1).ravel())
+        splits = _written(folder, writers, counts, bounds=range(0, (counts["validation"] + 1) * (kept + 1), kept + 1))
     _write_manifest(spec, folder, tokenizer, splits, characters=0)
+
+
+def _written(
+    folder: Path, writers: Mapping[str, ShardWriter], documents: Mapping[str, int], *, bounds: Sequence[int]
+) -> dict[str, dict]:
+    """The manifest's `splits` of what was written, with the held-out documents' bounds beside the shards."""
+    for writer in writers.values():
+        writer.flush()
+    np.save(folder / HELDOUT_BOUNDS, np.array(bounds, dtype=np.int64))
+    return {
+        split: {"documents": int(documents[split]), "tokens": writer.tokens, "shards": writer.files}
+        for split, writer in writers.items()
+    }
 
 
 def _write_manifest(
@@ -466,13 +512,7 @@ def _encode(
             else:
                 writers[side].append([*ids, end])
         seen(sum(len(text) for text, _ in chunk))
-    for writer in writers.values():
-        writer.flush()
-    np.save(folder / HELDOUT_BOUNDS, np.array(heldout_bounds, dtype=np.int64))
-    return {
-        split: {"documents": int(np.sum(sides == split)), "tokens": writer.tokens, "shards": writer.files}
-        for split, writer in writers.items()
-    }
+    return _written(folder, writers, {split: np.sum(sides == split) for split in SPLITS}, bounds=heldout_bounds)
 
 
 def _train(spec: DataSpec, sides: np.ndarray) -> "PreTrainedTokenizerBase":

@@ -24,8 +24,8 @@ from torch.distributed.tensor import DTensor
 from distillaw.accounting.architecture import Architecture, count_params
 from distillaw.accounting.config import architecture_from_config
 from distillaw.accounting.flops import forward_flops
+from distillaw.data.prepare import world_of
 from distillaw.data.shards import TokenStore
-from distillaw.data.synthetic import world_of
 from distillaw.data.tokenizer import tokenizer_hash
 from distillaw.distill.heads import LOWEST_LOGIT, Head
 from distillaw.errors import CacheError, ConfigError, DistillawWarning, VocabularyError

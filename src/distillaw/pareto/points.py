@@ -8,7 +8,7 @@ folder is a run of a study or recipe, or any that `distillaw evaluate` wrote; a 
 name, compute, score and, if known, se does as well.
 
 The axis is the published one: all weights, 6 N D, of distilled models plus the teacher's forward 2 N_T D; what it took
-to train the teacher is not in it (accounting/conventions.py). Not comparable with model FLOP.
+to train the teacher is not in it (accounting/architecture.py). Not comparable with model FLOP.
 
 Published points are of the repository of arXiv 2311.07052 and say how they were obtained:
 
@@ -28,7 +28,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from distillaw.accounting.conventions import ParamConvention, Params, distillation_axis, training_axis
+from distillaw.accounting.architecture import ParamConvention, Params, distillation_axis, training_axis
 from distillaw.errors import ConfigError, DataError
 from distillaw.laws.skill import SkillLaw
 from distillaw.runs.files import read_json

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distillaw.accounting.conventions import ParamConvention, Params
+from distillaw.accounting.architecture import ParamConvention, Params
 from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.flops import TRAINING_FACTOR
 from distillaw.accounting.hardware import SECONDS_PER_HOUR, Hardware, RunCost, estimate_cost

@@ -29,8 +29,7 @@ from distillaw.settling.standing import Standing, standing
 from distillaw.settling.verdict import Settled, belief_json, look, rate_words, verdict_json
 from distillaw.sweep.cost import StudyCost
 from distillaw.sweep.executor import LocalExecutor
-from distillaw.sweep.holding import hold_study
-from distillaw.sweep.scheduler import Display, Scheduler
+from distillaw.sweep.scheduler import Display, Scheduler, hold_study
 from distillaw.sweep.study import clear_failures
 
 FILE = "settle.json"

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from distillaw.data.documents import Exposure, exposure, refuse_exposed
 from distillaw.data.prepare import copy_data, prepare_data
 from distillaw.errors import ConfigError
 from distillaw.planning.decision import MARGIN
@@ -16,7 +17,6 @@ from distillaw.settling.question import Candidate, PilotQuestion, Size
 from distillaw.settling.spec import LEAST_PARAMS, SettleSpec, budget_flops, halves, student_size, whole
 from distillaw.sweep.checks import check_study
 from distillaw.sweep.cost import study_vocab
-from distillaw.sweep.exposure import Exposure, exposure, refuse_exposed
 from distillaw.sweep.scheduler import Display
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
 from distillaw.sweep.study import check_facts, write_study

@@ -17,9 +17,9 @@ from distillaw.runs.lock import GLANCE_SECONDS, LOCK, is_alive, read_holder, rec
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.changes import what_belongs
 from distillaw.sweep.cost import StudyCost, jobs_cost, makespan, study_cost, teacher_forward
-from distillaw.sweep.holding import JOURNAL, read_notice
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import ReadyJobs, TrunkJob, one_per_trunk, parts_of
+from distillaw.sweep.scheduler import JOURNAL, read_notice
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import read_progress, standing_failures, stored_facts
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from distillaw.data.prepare import check_home, prepare_data, require_tokens
+from distillaw.data.documents import exposed, exposure
+from distillaw.data.prepare import check_home, prepare_data, require_tokens, world_of
 from distillaw.data.shards import TokenStore
-from distillaw.data.synthetic import world_of
 from distillaw.errors import CacheError, ConfigError
 from distillaw.quantities import finite, parse_count
 from distillaw.runs.files import read_json, require_space, write_json
@@ -25,11 +25,9 @@ from distillaw.sweep.changes import change_in_words, changed_settings, compare_a
 from distillaw.sweep.checks import check_cuts
 from distillaw.sweep.cost import StudyCost, study_cost, study_vocab
 from distillaw.sweep.executor import Executor
-from distillaw.sweep.exposure import exposed, exposure
-from distillaw.sweep.holding import hold_study, log_event
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress, ReadyJobs
-from distillaw.sweep.scheduler import Display, Scheduler, StudyOutcome
+from distillaw.sweep.scheduler import Display, Scheduler, StudyOutcome, hold_study, log_event
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tuning import LatticePoint, RateSearch, SearchPlace
 from distillaw.version import __version__
