@@ -60,7 +60,7 @@ class Distiller(Trainer):
     ("options", "wrong"), [({}, set()), ({"counts": False}, {"accumulation"}), ({"ranks": False}, {"distributed"})]
 )
 def test_a_trainer_of_transformers(tmp_path, options, wrong):
-    from distillaw.audit.targets import load
+    from distillaw.audit.contract import load
     from distillaw.audit.trainers import TrainerTarget
 
     (tmp_path / "mine.py").write_text(TRAINER)

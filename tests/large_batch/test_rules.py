@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from distillaw.errors import ConfigError
 from distillaw.large_batch.rules import (
     Settings,
-    adam_surge_rate,
     adapt_phases,
     at_equal_samples,
     clip_at,
@@ -21,7 +20,6 @@ from distillaw.large_batch.rules import (
     mup_simple_rate,
     scale_settings,
     sde_betas,
-    sgd_noise,
     sqrt_rate,
     steps_of,
 )
@@ -54,22 +52,6 @@ def test_rates_return_to_where_they_came_from(batch, reference):
     for rule in (sqrt_rate, linear_rate):
         there = rule(0.3, batch=batch, reference=reference)
         assert rule(there, batch=reference, reference=batch) == pytest.approx(0.3)
-
-
-def test_the_linear_rule_keeps_the_noise_of_sgd_far_below_the_data():
-    eta = linear_rate(0.1, batch=256, reference=64)
-    assert sgd_noise(eta, batch=256, population=1e9, momentum=0.9) == pytest.approx(
-        sgd_noise(0.1, batch=64, population=1e9, momentum=0.9), rel=1e-6
-    )
-    assert sgd_noise(0.1, batch=100, population=1000, momentum=0.5) == pytest.approx(0.1 * 9 / 0.5)
-
-
-def test_saturating_rates_have_their_limits():
-    peak = adam_surge_rate(0.02, batch=512, turning_batch=512)
-    assert peak == pytest.approx(0.02)
-    for factor in (2.0, 7.0):  # the same on either side of the peak, and lower
-        sides = [adam_surge_rate(0.02, batch=512 * f, turning_batch=512) for f in (factor, 1 / factor)]
-        assert sides[0] == pytest.approx(sides[1]) and sides[0] < peak
 
 
 def test_adams_betas_by_hand():
@@ -133,7 +115,6 @@ def test_hidden_rates_fall_with_width():
         (lambda: adapt_phases([-3], batch=4, reference=2), "not negative"),
         (lambda: clip_at(0, clip_norm=0.0), "above 0"),
         (lambda: clip_at(0, clip_norm=1.0, clip_steps=-1), "not negative"),
-        (lambda: sgd_noise(0.1, batch=20, population=10), "larger than the data"),
     ],
 )
 def test_bad_input_is_refused_with_the_rule(call, says):

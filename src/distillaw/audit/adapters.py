@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 
-from distillaw.audit.contract import Contract, DeclaredLoss, DeclaredTarget, Training, checked
+from distillaw.audit.contract import Contract, DeclaredLoss, DeclaredTarget, Training, checked, load
 from distillaw.audit.findings import Findings
 from distillaw.audit.losses import HIDDEN, audit_loss
 from distillaw.audit.probes import make_samples
-from distillaw.audit.targets import load
 from distillaw.errors import ConfigError
 
 

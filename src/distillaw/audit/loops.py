@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distillaw.audit.contract import Contract, Training
+from distillaw.audit.contract import Contract, Training, match_roles
 from distillaw.audit.findings import GENERATION, Findings, tell
 from distillaw.audit.objective import Rows, closed_form
 from distillaw.audit.probes import (
@@ -33,7 +33,6 @@ from distillaw.audit.probes import (
     on_two_ranks,
 )
 from distillaw.audit.recognise import Mismatch, diagnose, settle
-from distillaw.audit.targets import match_roles
 from distillaw.errors import ConfigError
 
 KNOWN_NAMES: dict[str, tuple[str, ...]] = {
@@ -326,11 +325,10 @@ def _gradients(findings: Findings, run: LoopTrace, target: LoopTarget) -> None:
         plain_is_right = not cases[0][1]
         states = {p for p in ("teacher-state", "student-state") if findings.verdict(p) == "wrong"}
         told = settle([case for _, case in failing], plain_is_right=plain_is_right)
-        explained = any(not each.says.startswith("cosine") for each in told)
         for each in told:
-            if explained and each.says.startswith("cosine"):
-                continue  # the same fault in an update that was not searched
-            if states and (each.says.startswith(("cosine", "off by")) or plain_is_right or each.property == "cache"):
+            if states and (
+                each.is_unnamed or each.says.startswith("off by") or plain_is_right or each.property == "cache"
+            ):
                 continue  # noise of dropout, or of a teacher that is not asked, named where it comes from
             findings.wrong(each.property, each.says, failing[0][0])
     _said(findings, run, target, cached)
@@ -345,7 +343,7 @@ def _of_loop(
     earlier_right = any(not found for _, found in before)
     if not has_teacher and mismatch.term == "divergence" and "no influence" in mismatch.says and earlier_right:
         return mismatch._replace(property="cache", says="the divergence is gone: no teacher rows are read any more")
-    if not has_teacher and mismatch.says.startswith("cosine"):
+    if not has_teacher and mismatch.is_unnamed:
         return mismatch._replace(property="cache")
     rounded = round(update.norm, 3)
     if mismatch.is_ratio and rounded and abs(update.norm - rounded) < 1e-6 and not contract.training.clip_norm:

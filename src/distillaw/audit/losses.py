@@ -14,11 +14,10 @@ from typing import Any
 import torch
 
 from distillaw.audit.batches import RAGGED, Batch, Span, make_batch
-from distillaw.audit.contract import Contract, DeclaredLoss
+from distillaw.audit.contract import Contract, DeclaredLoss, match_roles
 from distillaw.audit.findings import GENERATION, LOOP_PROPERTIES, PROPERTIES, Findings, tell
 from distillaw.audit.objective import closed_form
 from distillaw.audit.recognise import Mismatch, diagnose, settle
-from distillaw.audit.targets import match_roles
 from distillaw.errors import ConfigError
 
 KNOWN_NAMES: dict[str, tuple[str, ...]] = {
@@ -371,19 +370,16 @@ def _judge(findings: Findings, target: LossTarget, results: Results) -> None:
             if each.property == "finite":
                 property = case.property if case.property in ("mask", "precision") else "precision"
                 own.append(each._replace(property=property))
-            elif each.says.startswith("cosine") and not plain_fails:
+            elif each.is_unnamed and not plain_fails:
                 own.append(each._replace(property=case.property))
             else:
                 own.append(each)
         named.append((case.property, own))
     told = settle(named, plain_is_right=not plain_fails)
-    explained = [m for m in told if not m.says.startswith("cosine")]
-    if not explained:
+    if all(each.is_unnamed for each in told):
         for says in _couplings(target, results[0][0]):
             findings.wrong("loss", says, results[0][0].name)
     for each in told:
-        if each.says.startswith("cosine") and explained:
-            continue  # the same fault in a case in which it cannot be told
         cases = [(case, m) for (case, _), (_, own) in zip(failing, named, strict=True) for m in own]
         alike = [case for case, m in cases if each.says in (m.says, *(says for _, says in m.candidates))]
         alike += [case for case, m in cases if (m.property, m.term) == (each.property, each.term)]

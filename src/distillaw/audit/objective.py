@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from distillaw.audit.contract import DeclaredLoss
+from distillaw.audit.contract import DeclaredLoss, load
 
 LOW = -1e30
 """Stands for -inf among logits."""
@@ -126,8 +126,6 @@ def per_token(student: torch.Tensor, teacher: torch.Tensor, o: DeclaredLoss) -> 
         return gap.square().mean(-1)
     log_p, log_q = log_pair(student, teacher, o)
     if o.divergence is not None and ":" in o.divergence:
-        from distillaw.audit.targets import load
-
         return load(o.divergence)(log_p, log_q)
     each = entries(log_p, log_q, o)
     if o.clip_rule == "entry":

@@ -28,6 +28,11 @@ class Mismatch(NamedTuple):
     term: str = ""
     is_ratio: bool = False
 
+    @property
+    def is_unnamed(self) -> bool:
+        """Whether no known variant explains it."""
+        return self.says.startswith("cosine")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Observed:
@@ -98,19 +103,14 @@ def diagnose(
     # where everything cancels (identity, saturation) rounding is held against what the terms could be
     natural = 0.05 * float(closed.a.abs().max() / (o.temperature or 1.0) + closed.b.abs().max())
     allowed = max(tolerance * max(scale, natural), 1e-13)
-    if float((gradient - closed.gradient).abs().max()) <= allowed:
-        return []
+    wants = [closed.gradient]
     if o.empty_rows is None and {o.reduction, o.hard_reduction} & {"sequence-mean", "row-mean"}:
-        for rule in ("skip", "count"):
-            want = closed_form(rows, o.but(empty_rows=rule), per=per).gradient
-            if float((gradient - want).abs().max()) <= allowed:
-                return []
+        wants += [closed_form(rows, o.but(empty_rows=rule), per=per).gradient for rule in ("skip", "count")]
     if per == "micro-batch":  # of those in which nothing counts it is a matter of taste whether they count
-        parts = int(rows.part.max()) + 1
         filled = len(torch.unique(rows.part[rows.counted]))
-        want = closed.gradient * parts / max(filled, 1)
-        if float((gradient - want).abs().max()) <= allowed:
-            return []
+        wants.append(closed.gradient * (int(rows.part.max()) + 1) / max(filled, 1))
+    if any(float((gradient - want).abs().max()) <= allowed for want in wants):
+        return []
     seen = _Observed(
         gradient=gradient - closed.z,
         rows=rows,
@@ -457,6 +457,8 @@ def _kind(rows: Rows, place: int) -> str:
 def settle(cases: list[tuple[str, list[Mismatch]]], *, plain_is_right: bool) -> list[Mismatch]:
     """Of the mismatches of several cases those to report: a ratio is what explains it in every case.
 
+    What no variant explains is left out where others are: the same fault in a case in which it cannot be told.
+
     Args:
         cases: what each was made to show, and its mismatches.
         plain_is_right: whether the plain case is; then a fault belongs to what its case shows. Else what other cases
@@ -475,8 +477,8 @@ def settle(cases: list[tuple[str, list[Mismatch]]], *, plain_is_right: bool) -> 
                 says = f"how much the {term} counts depends on the batch: {first.says} in one"
                 best = ("normalisation", says)
             out[best] = Mismatch(*best, (), term)
-    unknown = any(m.says.startswith("cosine") for _, found in cases for m in found)
-    is_explained = any(not m.says.startswith("cosine") for m in cases[0][1])
+    unknown = any(m.is_unnamed for _, found in cases for m in found)
+    is_explained = any(not m.is_unnamed for m in cases[0][1])
     for number, (shows, found) in enumerate(cases):
         shifted = any(m.property == "shift" for m in found)
         for m in found:
@@ -491,4 +493,4 @@ def settle(cases: list[tuple[str, list[Mismatch]]], *, plain_is_right: bool) -> 
             if any((m.property, m.term) == (o.property, o.term) and m.term for o in out.values()):
                 continue
             out.setdefault((m.property, m.says), m)
-    return list(out.values())
+    return [m for m in out.values() if not m.is_unnamed] or list(out.values())

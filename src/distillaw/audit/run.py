@@ -11,10 +11,9 @@ from pathlib import Path
 import torch
 
 from distillaw.audit.adapters import ADAPTERS, merged
-from distillaw.audit.contract import Contract
+from distillaw.audit.contract import Contract, load
 from distillaw.audit.findings import Findings, phases_to
 from distillaw.audit.losses import audit_loss
-from distillaw.audit.targets import load
 from distillaw.errors import ConfigError
 
 

@@ -30,10 +30,9 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutput
 
-from distillaw.audit.contract import Contract
+from distillaw.audit.contract import Contract, load
 from distillaw.audit.loops import ROWS, LoopTarget, LoopTrace, recorded
 from distillaw.audit.probes import ProbeLM, Recorder, Sample
-from distillaw.audit.targets import load
 from distillaw.errors import ConfigError
 
 

@@ -107,32 +107,6 @@ def constant_rate(peak_lr: float, *, batch: float, reference: float) -> float:
 RATE_RULES: Mapping[str, Callable[..., float]] = {"sqrt": sqrt_rate, "linear": linear_rate, "constant": constant_rate}
 
 
-def adam_surge_rate(largest_lr: float, *, batch: float, turning_batch: float) -> float:
-    """eta_opt(B) = eta_max / (0.5 (sqrt(Bn/B) + sqrt(B/Bn))): rises as sqrt(B), peaks at Bn, then falls (Adam).
-
-    Bn comes from a fit over batch sizes; it cannot be measured in one run.
-
-    Source:
-        Li et al. 2024, arXiv 2405.14578.
-    """
-    _positive(batch=batch, turning_batch=turning_batch)
-    root = math.sqrt(batch / turning_batch)
-    return _rate(largest_lr) / (0.5 * (1 / root + root))
-
-
-def sgd_noise(peak_lr: float, *, batch: float, population: float, momentum: float = 0.0) -> float:
-    """The noise scale of SGD, g = eta (N/B - 1) / (1 - m): what the linear rule keeps while B << N.
-
-    Source:
-        Smith, Kindermans, Ying, Le 2018, arXiv 1711.00489; the factor 1 - m for momentum.
-    """
-    _between("momentum", momentum, low_open=False)
-    _positive(batch=batch, population=population)
-    if batch > population:
-        raise ConfigError(f"a batch of {batch:g} out of {population:g} samples: it cannot be larger than the data")
-    return _rate(peak_lr) * (population / batch - 1) / (1 - momentum)
-
-
 def sde_betas(settings: Settings, *, batch: float) -> Settings:
     """Adam's betas and epsilon by its stochastic differential equation, k = B_L/B_S; the rate as `sqrt_rate`.
 
