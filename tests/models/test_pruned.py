@@ -79,7 +79,7 @@ def test_a_second_call_computes_nothing_and_a_half_written_folder_is_made_again(
     first = pruned(teacher, out, "--heads", 2, "--json")
     assert first.returncode == 0, first.stderr
     again = pruned(teacher, out, "--heads", 2, "--json")
-    assert again.stdout == first.stdout and "cut before, nothing to do" in again.stderr
+    assert again.stdout == first.stdout and "made before, nothing to do" in again.stderr
     weights = (out / "model.safetensors").read_bytes()
     (out / "config.json").unlink()  # as after a kill
     left = of_a_dead_process(out)

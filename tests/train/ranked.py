@@ -201,10 +201,11 @@ def wait_for(fact: Callable[[], object], seconds: float = 120) -> None:
 
 def prune(ranks, teacher: Path, out: Path, wishes: dict, text: str) -> dict:
     """`distillaw prune` without the command line; the record as this rank has it."""
+    from distillaw.models.export import Making
     from distillaw.models.prune import Wishes, prune_to
     from distillaw.models.source import locate
 
-    return prune_to(locate(teacher), out, Wishes(**wishes), text=text, ranks=ranks)
+    return prune_to(locate(teacher), out, Wishes(**wishes), text=text, making=Making(ranks=ranks))
 
 
 def importance(ranks, teacher: Path, windows: list, wishes: dict):

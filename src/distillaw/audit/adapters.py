@@ -164,11 +164,7 @@ class _AsModel(torch.nn.Module):
 
 
 def imported(module: str, name: str, adapter: str) -> Any:
-    """Something of a peer.
-
-    Raises:
-        ConfigError: the peer is not installed.
-    """
+    """Something of a peer; ConfigError: the peer is not installed."""
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:

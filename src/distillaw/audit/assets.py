@@ -114,11 +114,7 @@ def _weights(findings: Findings, folder: Path, declared: str) -> None:
 
 
 def audit_store(target: str, contract: Contract) -> Findings:
-    """Stored targets against a fresh forward pass.
-
-    Raises:
-        ConfigError: nothing there, or rows that cannot be read.
-    """
+    """Stored targets against a fresh forward pass; ConfigError: nothing there, or rows that cannot be read."""
     findings, path = Findings(target, "store"), Path(target)
     if not path.exists():
         raise ConfigError(f"audit: {path}: no such store")

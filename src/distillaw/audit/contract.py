@@ -227,11 +227,7 @@ def read_contract(path: Path) -> Contract:
 
 
 def checked(contract: Contract, where: str = "contract") -> Contract:
-    """The contract, its gaps filled where a value follows from the others.
-
-    Raises:
-        ConfigError: as of `read_contract`.
-    """
+    """The contract, its gaps filled where a value follows from the others; ConfigError: as of `read_contract`."""
     o = contract.objective
     for table, fields in _CHOICES.items():
         for name, known in fields.items():

@@ -175,11 +175,7 @@ def _head(size: int, dtype: torch.dtype) -> torch.Tensor:
 
 
 def taken_from(result: Any, returns: str) -> torch.Tensor:
-    """The loss among what was returned.
-
-    Raises:
-        ConfigError: no loss there, or one of several numbers.
-    """
+    """The loss among what was returned; ConfigError: no loss there, or one of several numbers."""
     if isinstance(result, int | float):  # what a sum over nothing begins with
         return torch.tensor(float(result))
     if isinstance(result, torch.Tensor):

@@ -81,6 +81,7 @@ def prune(
     if text is not None:
         check_text(text, reading)
 
+    from distillaw.models.export import Making
     from distillaw.models.prune import Wishes, prune_to, size_student
     from distillaw.planning.cut_size import PUBLISHED, size_of_cut
 
@@ -102,8 +103,8 @@ def prune(
         record = {"teacher": source.name, **size_student(source, wishes).record()}
     else:
         with joined(execution, output, teacher) as (ranks, output), output.working("cutting") as step:
-            how = {"device": str(ranks.device), "command": same_command(), "say": step, "ranks": ranks}
-            record = prune_to(source, out, wishes, text=text, reading=reading, **how)
+            making = Making(device=str(ranks.device), command=same_command(), say=step, ranks=ranks)
+            record = prune_to(source, out, wishes, text=text, reading=reading, making=making)
         if not ranks.is_first:
             return
     if cut is not None:

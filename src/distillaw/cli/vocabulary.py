@@ -16,7 +16,8 @@ from distillaw.quantities import format_count, format_flop
 from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
-    from distillaw.models.vocabulary import Making, Texts
+    from distillaw.models.export import Making
+    from distillaw.models.vocabulary import Texts
 
 
 app = App(name="vocabulary", help="Give a model more tokens, or fewer: tokenizer, embedding and head together.")
@@ -61,7 +62,7 @@ class Reads:
     def making(self, step: Callable[[str], None]) -> "Making":
         """How the model is made."""
         from distillaw.cli.machine import torch_device
-        from distillaw.models.vocabulary import Making
+        from distillaw.models.export import Making
 
         where = torch_device(self.device)
         return Making(device=where, dry_run=self.dry_run, command=same_command(), say=step)
@@ -220,13 +221,14 @@ def upcycle(
         check_text(text, reading)
 
     from distillaw.cli.machine import torch_device
+    from distillaw.models.export import Making
     from distillaw.models.upcycle import Layout, upcycle_to
 
     wishes = Layout(experts=experts, bottom=pyramid, noise=noise, balance=balance, z_weight=z_loss, seed=seed)
     with output.working("upcycling") as step:
         read = {"text": text, "reading": reading, "tokens": tokens}
-        how = {"device": torch_device(device), "dry_run": dry_run, "command": same_command(), "say": step}
-        record = upcycle_to(source, out, wishes, **read, **how)
+        making = Making(device=torch_device(device), dry_run=dry_run, command=same_command(), say=step)
+        record = upcycle_to(source, out, wishes, **read, making=making)
     output.answer(record, _print_mixture, record, out)
     if dry_run:
         output.suggest(same_command(without="--dry-run"))

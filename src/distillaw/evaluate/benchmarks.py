@@ -102,11 +102,7 @@ def known_tasks(folder: Path | None = None) -> dict[str, TaskSpec]:
 
 
 def choose_tasks(names: Sequence[str], known: Mapping[str, TaskSpec]) -> list[TaskSpec]:
-    """Tasks by name or by set, each once, in the order asked for.
-
-    Raises:
-        ConfigError: an unknown name.
-    """
+    """Tasks by name or by set, each once, in the order asked for; ConfigError: an unknown name."""
     sets = sorted({name for spec in known.values() for name in spec.sets})
     chosen: dict[str, TaskSpec] = {}
     for name in names:

@@ -45,11 +45,7 @@ class Way:
     """At which they are drawn; that of Chen et al. 2021 for large k."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be.
-
-        Raises:
-            ConfigError: a number that is not above 0.
-        """
+        """Refuse what cannot be; ConfigError: a number that is not above 0."""
         if self.samples < 1 or self.temperature <= 0 or self.batch < 1:
             raise ConfigError(
                 f"--samples {self.samples}, --temperature {self.temperature}, --batch {self.batch}: all are above 0"

@@ -187,11 +187,7 @@ class DistanceTracker:
         return dict(self._start)
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Take up w_0 of a run that goes on.
-
-        Raises:
-            ConfigError: the names or shapes are not this model's.
-        """
+        """Take up w_0 of a run that goes on; ConfigError: the names or shapes are not this model's."""
         ours = {name: tuple(p.shape) for name, p in self._parameters.items()}
         theirs = {name: tuple(start.shape) for name, start in state.items()}
         if ours != theirs:

@@ -154,11 +154,7 @@ class NoiseLog:
         two_batch(0.0, 0.0, small=self.small, big=self.big)
 
     def add(self, *, small_sq: float, big_sq: float) -> None:
-        """One step's squared norms.
-
-        Raises:
-            DataError: as `two_batch`.
-        """
+        """One step's squared norms; DataError: as `two_batch`."""
         pair = two_batch(small_sq, big_sq, small=self.small, big=self.big)
         self.small_sq.append(small_sq)
         self.big_sq.append(big_sq)

@@ -7,6 +7,7 @@ is written from the run's own record, nothing typed by hand; its front matter fo
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version as version_of
 from pathlib import Path, PurePath
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from distillaw.data.corpus import parse_mixture
 from distillaw.errors import ConfigError
+from distillaw.models.parallel import ALONE, Ranks
 from distillaw.quantities import format_count, format_flop, format_seconds
 from distillaw.runs.files import read_json, saving, write_json
 from distillaw.runs.places import check_folder, claim_folder, move, remove_file, scratch, sweep
@@ -64,7 +66,7 @@ def save_made(
     out: Path,
     records: Mapping[str, Mapping[str, object]],
 ) -> None:
-    """Write a model that was made of another, with records by file name, such as prune.json (`made_before`)."""
+    """Write a model that was made of another, with records by file name, such as prune.json (`Making.found`)."""
     with staged(out) as stage:
         model.cpu().save_pretrained(stage)
         tokenizer.save_pretrained(str(stage))
@@ -91,8 +93,32 @@ def staged(folder: Path) -> Iterator[Path]:
             move(file, folder / file.name)
 
 
-def made_before(out: Path, name: str, identity: str) -> dict[str, object] | None:
-    """The record, a file of that name, of a model made in a folder by the same wishes; None where there is no model."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Making:
+    """How a model is made of another."""
+
+    device: str = "cpu"
+    dry_run: bool = False
+    """No weights are read and nothing is written."""
+    command: str = ""
+    """What the user typed, for the record."""
+    say: Callable[[str], None] = lambda message: None
+    ranks: Ranks = ALONE
+    """That share the work; the first one writes."""
+
+    def found(self, out: Path, name: str, identity: str) -> dict[str, object] | None:
+        """The record, a file of that name, of a model that the same wishes made in a folder; None where none is there.
+
+        Raises:
+            ConfigError: a model that something else made.
+        """
+        if self.dry_run or (record := self.ranks.told(lambda: _made_before(out, name, identity))) is None:
+            return None
+        self.say(f"{out}: made before, nothing to do")
+        return record
+
+
+def _made_before(out: Path, name: str, identity: str) -> dict[str, object] | None:
     check_folder(out)
     if not (out / "config.json").exists():
         return None

@@ -50,9 +50,9 @@ from distillaw.models.cut import (
     sized_config,
     uniform_cut,
 )
-from distillaw.models.export import made_before, save_made
+from distillaw.models.export import Making, save_made
 from distillaw.models.fresh import count_config, count_parameters
-from distillaw.models.parallel import ALONE, Ranks
+from distillaw.models.parallel import Ranks
 from distillaw.models.scoring import BYTES_PER_TOKEN, SCORED_CONTEXT, SCORED_DOCUMENTS, score_documents
 from distillaw.models.source import ModelSource, fingerprint, locate, settle_context
 from distillaw.models.teacher import decoder_blocks, head_of, hidden_states, load_weights
@@ -252,17 +252,14 @@ def prune_to(
     *,
     text: str | None = None,
     reading: Reading = WHOLE,
-    device: str = "cpu",
-    command: str = "",
-    say: Callable[[str], None] = lambda message: None,
-    ranks: Ranks = ALONE,
+    making: Making = Making(),
 ) -> dict[str, object]:
     """Cut a student out of a model and write it as a Hugging Face folder.
 
     Args:
         out: folder of the student; made.
         text: calibration and held-out text, as `read_documents` takes it; without it only a uniform cut, unscored.
-        ranks: processes that share the windows, of calibration and to score; the first one writes.
+        making: its ranks share the windows, of calibration and to score.
 
     Raises:
         CacheError: no model there.
@@ -284,31 +281,30 @@ def prune_to(
         ranking = {"context": wishes.context, "scores": content_hash(_written(scores), digits=16)}
     read = {"heldout": wishes.heldout_tokens, "text": text or "", "reading": asdict(reading)}
     identity = content_hash(cut_of | ranking | read, digits=16)
-    if (done := ranks.told(lambda: made_before(out, RECORD, identity))) is not None:
-        say(f"{out}: cut before, nothing to do")
+    if (done := making.found(out, RECORD, identity)) is not None:
         return done
     tokenizer = source.tokenizer()
     calibration, heldout = (None, None) if text is None else _read(text, reading, tokenizer, wishes)
-    teacher = load_weights(source, torch.device(device), torch.float32)
+    teacher = load_weights(source, torch.device(making.device), torch.float32)
     if bad := next((key for key, weight in teacher.named_parameters() if not weight.isfinite().all()), None):
         raise DataError(
             f"{source.name}: {bad} holds values that are not finite; the weights are damaged, fetch them again"
         )
     cut, windows, by = uniform_cut(size.teacher_shape, size.shape), 0, "uniform"
     if calibration is not None and wishes.ranks:
-        say(f"{source.name}: {wishes.by} importance on {len(calibration)} windows of {wishes.context} tokens")
-        scores = _importance(teacher, calibration, wishes, ranks, say)
+        making.say(f"{source.name}: {wishes.by} importance on {len(calibration)} windows of {wishes.context} tokens")
+        scores = _importance(teacher, calibration, wishes, making)
     if scores is not None:
         cut, windows, by = ranked_cut(size.teacher_shape, size.shape, scores), scores.windows, scores.by
     student = prune(teacher, size.shape, cut).to(teacher.device).eval()  # type: ignore[arg-type]
-    losses = {} if heldout is None else _losses(teacher, student, heldout, wishes.context, ranks)
-    made: dict[str, object] = {"identity": identity, "command": command, "teacher": source.name}
+    losses = {} if heldout is None else _losses(teacher, student, heldout, wishes.context, making.ranks)
+    made: dict[str, object] = {"identity": identity, "command": making.command, "teacher": source.name}
     ranked = {"importance": by, "calibration_windows": windows, "context": wishes.context}
     fingerprinted: dict[str, object] = {"teacher_fingerprint": fingerprint(source)}
     counted = fingerprinted | {"total_params": count_parameters(student)[1]}
     record = made | counted | size.record() | ranked | losses | {"cut": asdict(cut)}
     records = {RECORD: record} | ({} if scores is None else {SCORES: fingerprinted | _written(scores)})
-    ranks.first(functools.partial(save_made, student, tokenizer, out, records))
+    making.ranks.first(functools.partial(save_made, student, tokenizer, out, records))
     return record
 
 
@@ -360,17 +356,16 @@ def _read(
     return torch.from_numpy(np.array(windows, dtype=np.int64).reshape(len(windows), size)), heldout
 
 
-def _importance(
-    teacher, calibration: torch.Tensor, wishes: Wishes, ranks: Ranks, say: Callable[[str], None]
-) -> Importance:
+def _importance(teacher, calibration: torch.Tensor, wishes: Wishes, making: Making) -> Importance:
     """Scores over all windows, each process having measured its part; every window counts alike."""
+    ranks = making.ranks
     if len(calibration) < ranks.world:
         raise ConfigError(
             f"{len(calibration)} calibration windows cannot be shared by {ranks.world} processes; raise --tokens, "
             "lower --context or start fewer"
         )
     windows = calibration[ranks.rank :: ranks.world]
-    progress = Telling("importance", len(windows), "windows", say)
+    progress = Telling("importance", len(windows), "windows", making.say)
 
     def batches() -> Iterator[torch.Tensor]:
         for batch in windows.split(BATCH_WINDOWS):

@@ -65,11 +65,7 @@ class ModelSource:
             return self._read(AutoConfig)
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """The tokenizer beside its weights.
-
-        Raises:
-            CacheError: there is none, or it is damaged.
-        """
+        """The tokenizer beside its weights; CacheError: there is none, or it is damaged."""
         from transformers import AutoTokenizer
 
         try:

@@ -136,11 +136,7 @@ def keeps_documents_apart(model: "PreTrainedModel", opens: int = 0) -> bool:
 
 
 def check_documents_apart(name: str, model: "PreTrainedModel", end_of_text: int) -> None:
-    """Refuse a model in eval mode that sees the document before.
-
-    Raises:
-        ConfigError: it does.
-    """
+    """Refuse a model in eval mode that sees the document before; ConfigError: it does."""
     if not keeps_documents_apart(model, end_of_text):
         raise ConfigError(
             f"{name}: training.document_mask = true, but a model of this kind ({model.config.model_type}) sees the "

@@ -17,7 +17,7 @@ would drop (Switch, equation 3) is reported. Shape suffixes: N token, E expert, 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ from distillaw.data.corpus import WHOLE, Reading, read_excerpt
 from distillaw.data.tokenizer import encode_to_score
 from distillaw.errors import ConfigError
 from distillaw.models.cut import shape_of
-from distillaw.models.export import made_before, save_made
+from distillaw.models.export import Making, save_made
 from distillaw.models.scoring import BYTES_PER_TOKEN, SCORED_CONTEXT, SCORED_DOCUMENTS, score_documents, window_batches
 from distillaw.models.source import ModelSource, fingerprint, settle_context
 from distillaw.models.teacher import hidden_states, load_weights, probe_tokens
@@ -308,17 +308,13 @@ def upcycle_to(
     text: str | None = None,
     reading: Reading = WHOLE,
     tokens: int = SCORED_TOKENS,
-    device: str = "cpu",
-    dry_run: bool = False,
-    command: str = "",
-    say: Callable[[str], None] = lambda message: None,
+    making: Making = Making(),
 ) -> dict[str, object]:
     """Make a mixture of experts out of a dense model and write it as a Hugging Face folder.
 
     Args:
         text: scored by both, and shared out among the experts; None: only the logits of a few tokens are compared.
         reading: the text's field, and how much of each document.
-        dry_run: only counts; no weights are read.
 
     Raises:
         CacheError: no model there.
@@ -331,16 +327,15 @@ def upcycle_to(
     config = source.config()
     read = {"text": text, "tokens": tokens, **asdict(reading)}
     identity = content_hash({"model": fingerprint(source), **asdict(wishes), **read}, digits=16)
-    if not dry_run and (done := made_before(out, RECORD, identity)) is not None:
-        say(f"{out}: made before, nothing to do")
+    if (done := making.found(out, RECORD, identity)) is not None:
         return done
     experts = layout(config.num_hidden_layers, wishes.experts, bottom=wishes.bottom)
     mixed = mixture_config(config, experts, balance=wishes.balance, z_weight=wishes.z_weight)
-    record: dict[str, object] = {"identity": identity, "command": command, "model": source.name}
+    record: dict[str, object] = {"identity": identity, "command": making.command, "model": source.name}
     record |= {"noise": wishes.noise, "balance_weight": wishes.balance, "z_weight": wishes.z_weight}
     record |= {"dense": _counts(config), "mixture": _counts(mixed)}
     record |= {"kind": mixed.model_type, "experts": list(experts), "seed": wishes.seed}
-    if dry_run:
+    if making.dry_run:
         return record
     tokenizer = source.tokenizer()
     documents = []
@@ -350,19 +345,19 @@ def upcycle_to(
         per = math.ceil(tokens / len(chosen))
         documents = encode_to_score(source.name, tokenizer, chosen, most=per)
     dense = load_weights(source, torch.device("cpu"), torch.float32)
-    say(f"{source.name}: copying {sum(experts)} experts")
+    making.say(f"{source.name}: copying {sum(experts)} experts")
     generator = torch.Generator().manual_seed(wishes.seed)
     settings = {"noise": wishes.noise, "balance": wishes.balance, "z_weight": wishes.z_weight}
     mixture = upcycle(dense, experts, generator=generator, **settings)
     for model in (dense, mixture):
-        model.to(torch.device(device))  # type: ignore[arg-type]
+        model.to(torch.device(making.device))  # type: ignore[arg-type]
     with torch.no_grad():
         probe = probe_tokens(dense)
         wanted, got = (model(input_ids=probe, use_cache=False).logits for model in (dense, mixture))
         record |= {"logit_difference": float((got - wanted).abs().max())}
         record |= {"largest_logit": float(wanted.abs().max())}
     if documents:
-        say(f"scoring both on {sum(len(ids) - 1 for ids in documents):,} tokens")
+        making.say(f"scoring both on {sum(len(ids) - 1 for ids in documents):,} tokens")
         context = settle_context([source], None, SCORED_CONTEXT)
         record |= _scored(dense, mixture, documents, context)
     save_made(mixture, tokenizer, out, {RECORD: record})

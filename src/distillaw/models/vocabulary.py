@@ -20,7 +20,7 @@ from distillaw.data.bpe import Bpe, adopt_pieces, count_pieces, learn_pieces, re
 from distillaw.data.corpus import WHOLE, Reading, read_excerpt
 from distillaw.data.tokenizer import encode_to_score
 from distillaw.errors import ConfigError, DataError
-from distillaw.models.export import made_before, save_made
+from distillaw.models.export import Making, save_made
 from distillaw.models.fresh import count_parameters
 from distillaw.models.scoring import BYTES_PER_TOKEN, SCORED_CONTEXT, SCORED_DOCUMENTS, score_documents
 from distillaw.models.source import ModelSource, fingerprint, settle_context
@@ -105,8 +105,6 @@ MAX_BYTES, HELDOUT_BYTES = 100e6, 65_536
 MULTIPLE = 64
 """Sizes of vocabularies are multiples of it, filled with real pieces: matrix products want that."""
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Texts:
@@ -130,16 +128,6 @@ class _Change:
     bpe: Bpe
     rows: Rows
     facts: dict[str, object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Making:
-    """How a model with another vocabulary is made; with `dry_run` no weights are read and nothing is written."""
-
-    device: str = "cpu"
-    dry_run: bool = False
-    command: str = ""
-    say: Say = lambda message: None
 
 
 def extend_vocabulary(
@@ -253,8 +241,7 @@ def _change_model(
 ) -> dict[str, object]:
     """Read, change, measure, write."""
     identity = content_hash({"model": fingerprint(source), **settings, **asdict(texts)}, digits=16)
-    if not making.dry_run and (done := made_before(out, RECORD, identity)) is not None:
-        making.say(f"{out}: made before, nothing to do")
+    if (done := making.found(out, RECORD, identity)) is not None:
         return done
     context = settle_context([source], texts.context, SCORED_CONTEXT)
     tokenizer = source.tokenizer()

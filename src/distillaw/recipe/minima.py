@@ -39,11 +39,12 @@ from distillaw.instruct.generate import generate_answers
 from distillaw.instruct.onpolicy import run_onpolicy
 from distillaw.instruct.spec import DpoSpec, OnPolicySpec, SftSpec
 from distillaw.instruct.stages import run_dpo, run_sft
+from distillaw.models.export import Making
 from distillaw.models.parallel import ALONE, Ranks
 from distillaw.models.prune import Wishes, prune_to
 from distillaw.models.source import locate
 from distillaw.models.upcycle import Layout, upcycle_to
-from distillaw.models.vocabulary import MAX_BYTES, Making, Texts, extend_vocabulary, trim_vocabulary
+from distillaw.models.vocabulary import MAX_BYTES, Texts, extend_vocabulary, trim_vocabulary
 from distillaw.recipe.foresight import consult_laws, foresee
 from distillaw.recipe.spec import LATE, STAGES, MinimaSpec
 from distillaw.runs.files import as_read, content_hash, read_json, read_json_lines, write_json, write_text
@@ -361,7 +362,7 @@ def _prune(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
             context=min(512, spec.training.context),
         )
         text = str(kitchen.out / "text" / CALIBRATION)
-        cut = prune_to(locate(source), folder, wishes, text=text, **kitchen.running)
+        cut = prune_to(locate(source), folder, wishes, text=text, making=Making(**kitchen.running))
         cuts.append({key: value for key, value in cut.items() if key != "cut"} | {"folder": str(folder)})
         if not last:
             between = _arms(kitchen, _one_arm(kitchen, record, folder), kitchen.out / f"distil-{step}")
@@ -419,8 +420,8 @@ def _upcycle(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
     assert wanted is not None
     base = record["stages"]["distil"]
     layout = Layout(experts=wanted.experts, bottom=wanted.bottom, seed=spec.seed)
-    text = str(kitchen.out / "text" / CALIBRATION)
-    how = {"text": text, "command": kitchen.command, **kitchen.on_one}
+    how = {"text": str(kitchen.out / "text" / CALIBRATION)}
+    how |= {"making": Making(command=kitchen.command, **kitchen.on_one)}
     made = kitchen.ranks.told(lambda: upcycle_to(locate(base["folder"]), home / "model", layout, **how))
     arms = replace(
         _one_arm(kitchen, record, home / "model"),

@@ -41,11 +41,7 @@ class Adaptation:
         return self.pieces is not None or self.keep is not None
 
     def check(self, batch_tokens: int) -> None:
-        """Refuse what cannot be meant.
-
-        Raises:
-            ConfigError: naming the setting.
-        """
+        """Refuse what cannot be meant; ConfigError: naming the setting."""
         if self.pieces is not None and self.keep is not None:
             raise ConfigError(
                 f"--pieces {self.pieces:,} and --trim {self.keep:,}: a vocabulary grows or shrinks; give one of them"
@@ -67,11 +63,7 @@ class Mixture:
     """Share of the layers that has the first of two numbers of experts (models/upcycle.py)."""
 
     def check(self, batch_tokens: int) -> None:
-        """Refuse what cannot be meant.
-
-        Raises:
-            ConfigError: naming the setting.
-        """
+        """Refuse what cannot be meant; ConfigError: naming the setting."""
         if self.tokens < batch_tokens:
             raise ConfigError(
                 f"--upcycle-tokens {self.tokens:,}: a mixture begins as what it was made of and parts from it by "
@@ -158,11 +150,7 @@ class MinimaSpec:
         return sum(row["arms"] * row["tokens"] for row in trained_stages(self))
 
     def check(self) -> None:
-        """Refuse what cannot be meant.
-
-        Raises:
-            ConfigError: naming the setting.
-        """
+        """Refuse what cannot be meant; ConfigError: naming the setting."""
         if self.params is not None and self.keep is not None:
             raise ConfigError("--student and --keep say the same thing twice; give one of them")
         if self.law is not None and (self.params is not None or self.keep is not None):

@@ -74,11 +74,7 @@ def pack_sets(ids_I: NDArray[np.integer], starts_P: Ints) -> bytes:
 
 
 def unpack_sets(packed: Bytes, starts_P: Ints, counts_P: Ints) -> Ints:
-    """The ids that `pack_sets` wrote, shape (I,).
-
-    Raises:
-        ValueError: the bytes hold another number of ids.
-    """
+    """The ids that `pack_sets` wrote, shape (I,); ValueError: the bytes hold another number of ids."""
     total, width = int(counts_P.sum()), int(packed[0])
     split = 1 + -(-total * width // 8)
     low = unpack_fixed(packed[1:split], total, width)
@@ -177,11 +173,7 @@ def decode_scores(block: Bytes, positions: int) -> BlockScores:
 
 
 def decode_targets(block: Bytes, positions: int, scheme: Scheme) -> BlockTargets:
-    """The sparse targets of a block.
-
-    Raises:
-        ValueError: the bytes do not hold what the scheme says.
-    """
+    """The sparse targets of a block; ValueError: the bytes do not hold what the scheme says."""
     body = block[4 * positions :]
     if scheme.estimator == "sampled":
         return _decode_sampled(body, positions, scheme.samples)

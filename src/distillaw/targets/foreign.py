@@ -129,11 +129,7 @@ class CaptureMaker:
     forward_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what a dump cannot give.
-
-        Raises:
-            ConfigError: another estimator or temperature.
-        """
+        """Refuse what a dump cannot give; ConfigError: another estimator or temperature."""
         if self.scheme.estimator != "top-k" or self.scheme.temperature != 1:
             raise ConfigError(
                 f"{self.teacher.name}: a dump has top-k log-probabilities at temperature 1, from which neither samples "

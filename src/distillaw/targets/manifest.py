@@ -49,11 +49,7 @@ class Scheme:
     """The distribution stored is softmax(logits / temperature); `full` stores logits and ignores it."""
 
     def check(self, vocab_size: int) -> None:
-        """Refuse what cannot be stored.
-
-        Raises:
-            ConfigError: an unknown estimator, or a number out of its range.
-        """
+        """Refuse what cannot be stored; ConfigError: an unknown estimator, or a number out of its range."""
         if self.estimator not in KINDS:
             raise ConfigError(f"--estimator {self.estimator!r} is not known; choose from {', '.join(KINDS)}")
         if not 1 <= self.samples <= 4096:
@@ -296,11 +292,7 @@ def write_plan(folder: Path, plan: StorePlan) -> None:
 
 
 def read_plan(path: Path) -> StorePlan:
-    """The plan in build.json or manifest.json.
-
-    Raises:
-        CacheError: missing, of another format, incomplete, or altered.
-    """
+    """The plan in build.json or manifest.json; CacheError: missing, of another format, incomplete, or altered."""
     table = read_json(path)
     if table.get("format") != FORMAT:
         raise CacheError(f"{path}: target store format {table.get('format')!r}, this version reads {FORMAT}")
@@ -314,11 +306,7 @@ def read_plan(path: Path) -> StorePlan:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a finished store.
-
-    Raises:
-        CacheError: no store there, an unfinished or damaged one.
-    """
+    """The manifest of a finished store; CacheError: no store there, an unfinished or damaged one."""
     path = folder / MANIFEST
     if not path.exists():
         if (folder / PLAN).exists():

@@ -149,11 +149,7 @@ class Shard:
         )
 
     def block(self, index: int) -> NDArray[np.uint8]:
-        """A copy of one block, shape (bytes,).
-
-        Raises:
-            CacheError: its checksum differs.
-        """
+        """A copy of one block, shape (bytes,); CacheError: its checksum differs."""
         block = np.array(self._map[self._offsets[index] : self._offsets[index + 1]])
         if zlib.crc32(block.data) != self._checksums[index]:
             raise CacheError(
@@ -162,11 +158,7 @@ class Shard:
         return block
 
     def check(self) -> None:
-        """Read every block.
-
-        Raises:
-            CacheError: a checksum differs.
-        """
+        """Read every block; CacheError: a checksum differs."""
         for index in range(len(self.windows)):
             self.block(index)
 

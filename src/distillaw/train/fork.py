@@ -135,11 +135,7 @@ def run_branch(branch: Branch, group: TrunkGroup, *, report: Report) -> dict[str
 
 
 def finished_branch(folder: Path) -> dict[str, object]:
-    """What result.json of a branch holds.
-
-    Raises:
-        CacheError: it, or a file that it vouches for, is missing or damaged.
-    """
+    """What result.json of a branch holds; CacheError: it, or a file that it vouches for, is missing or damaged."""
     result = read_json(folder / RESULT)
     remedy = f"Restore it from a copy, or delete {folder} to have the branch trained again"
     check_files(folder, result, vouched(result), remedy=remedy)

@@ -221,11 +221,7 @@ class ImageStudy:
     """Row of the paper's table to show beside it, e.g. F1; empty: none."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be run.
-
-        Raises:
-            ConfigError: unknown names, sizes out of range, a schedule that does not rise.
-        """
+        """Refuse what cannot be run; ConfigError: unknown names, sizes out of range, a schedule that does not rise."""
         check_choice("[network] kind", self.network.kind, NETWORKS)
         for column in self.columns:
             check_choice("columns", column, COLUMNS)
