@@ -115,7 +115,7 @@ def landscape(
     study = read_study(spec)
     _require_torch()
     from distillaw.cli.machine import torch_device
-    from distillaw.large_batch.images.landscape import measure_landscape
+    from distillaw.large_batch.images.study import measure_landscape
     from distillaw.large_batch.images.words import alpha_sentence
     from distillaw.report.large_batch import landscape_table
 

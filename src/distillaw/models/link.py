@@ -32,7 +32,7 @@ class _Wish(IntEnum):
 
 
 @dataclass(slots=True, eq=False)
-class Asked:
+class ReadRequest:
     """Tokens that a teacher reads, or has read."""
 
     teacher: int
@@ -59,7 +59,7 @@ class Link:
     """Seconds in which this student had nothing to do but wait for its teacher; for measurements."""
     holds: bool = True
     """Whether nobody at the other end has been missed."""
-    _asked: list[Asked] = field(default_factory=list)
+    _asked: list[ReadRequest] = field(default_factory=list)
     _opened: dict[str, dict[str, object]] = field(default_factory=dict)
 
     @property
@@ -103,7 +103,7 @@ class Link:
         self._opened[key] = answers[0]
         return answers[0]
 
-    def ask(self, teacher: int, tokens_BT: torch.Tensor, width: int, dtype: torch.dtype) -> Asked:
+    def ask(self, teacher: int, tokens_BT: torch.Tensor, width: int, dtype: torch.dtype) -> ReadRequest:
         """Send tokens to a teacher, unless they are on their way already.
 
         Args:
@@ -115,7 +115,7 @@ class Link:
         for each in self._asked:
             if each.teacher == teacher and torch.equal(each.tokens, tokens_BT):
                 return each
-        asked = Asked(teacher, tokens_BT)
+        asked = ReadRequest(teacher, tokens_BT)
         for partner, rows in zip(self.partners, tokens_BT.cpu().tensor_split(len(self.partners)), strict=True):
             # a sharded teacher computes in one process only while it does in all: none gets nothing
             told = rows if len(rows) else tokens_BT[:1].cpu()
@@ -127,7 +127,7 @@ class Link:
         self._asked.append(asked)
         return asked
 
-    def take(self, asked: Asked) -> torch.Tensor:
+    def take(self, asked: ReadRequest) -> torch.Tensor:
         """Hidden states, shape (B, T, D), on the CPU; what was asked of this teacher before it and not taken goes."""
         began, done = time.perf_counter(), self._asked.index(asked) + 1
         for each in self._asked[:done]:

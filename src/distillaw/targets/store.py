@@ -191,44 +191,20 @@ class TargetStore:
     _shards: dict[int, Shard] = field(default_factory=dict)
 
     @classmethod
-    def open(
-        cls,
-        folder: Path | str,
-        *,
-        data_hash: str | None = None,
-        tokenizer_hash: str | None = None,
-        context: int | None = None,
-        split: str | None = None,
-        teacher_fingerprint: str | None = None,
-        temperature: float | None = None,
-        document_mask: bool | None = None,
-    ) -> "TargetStore":
+    def open(cls, folder: Path | str, *, temperature: float | None = None, **wanted: object) -> "TargetStore":
         """Open a finished store and refuse one that was made from something else.
 
         Args:
-            data_hash: of the token store whose windows will be asked for (`TokenStore.data_hash`).
-            tokenizer_hash: of the student's tokenizer (`data/tokenizer.py`).
-            teacher_fingerprint: of the teacher that is expected (`models/source.py`).
             temperature: the one the loss will use; any suits `full`.
-            document_mask: whether students see each document of a window alone.
+            wanted: fields of its `StorePlan` that must have these values, e.g. data_hash (`TokenStore.data_hash`),
+                tokenizer_hash, context, split, teacher_fingerprint, document_mask; None does not care.
 
         Raises:
             CacheError: missing, unfinished, damaged, or made from something else (both values named).
         """
         folder = Path(folder)
         manifest = read_manifest(folder)
-        require_same(
-            folder,
-            manifest.plan,
-            {
-                "data_hash": data_hash,
-                "tokenizer_hash": tokenizer_hash,
-                "context": context,
-                "split": split,
-                "teacher_fingerprint": teacher_fingerprint,
-                "document_mask": document_mask,
-            },
-        )
+        require_same(folder, manifest.plan, wanted)
         scheme = manifest.plan.scheme
         if temperature not in (None, scheme.temperature) and scheme.estimator != "full":
             raise CacheError(
