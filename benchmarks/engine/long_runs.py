@@ -22,13 +22,11 @@ import numpy as np
 import torch
 
 from benchmarks.result_file import save, typed
+from benchmarks.trunks import planned_trunk
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.runs.places import claim_folder
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
-from distillaw.sweep.jobs import Planner
-from distillaw.sweep.ready import Facts, Progress
-from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
 from distillaw.train import loop
 from distillaw.train.checkpoint import Background
 from distillaw.train.group import TrunkGroup
@@ -55,7 +53,7 @@ def main() -> None:
         data = replace(data, max_document_chars=DOCUMENT if options.masks else 0)
         home = Path(folder) / "text"
         claim_folder(home)
-        facts = Facts(vocab_size=4096, data_hash=prepare_data(data, home / "data").data_hash, fingerprints={})
+        text = {"vocab_size": 4096, "data": data, "data_hash": prepare_data(data, home / "data").data_hash}
 
         def study(name: str) -> StudyFolder:
             made = StudyFolder(Path(folder) / name)
@@ -65,31 +63,20 @@ def main() -> None:
 
         if options.masks:
             recipe = Recipe(context=MASKED["context"], warmup_tokens=MASKED["batch_tokens"])
-            tokens = 20 * MASKED["batch_tokens"]
-            spec = _trunk(MASKED["params"], tokens, MASKED["batch_tokens"], recipe, data, facts)
+            how = {"batch_tokens": MASKED["batch_tokens"], "tokens": 20 * MASKED["batch_tokens"], "training": recipe}
+            spec = planned_trunk(MASKED["params"], rate=1e-3, **how, **text)
             save(options.out, typed(), **_masked(study("mask"), spec))
             return
         saving = []
         for size, steps in SIZES.items():
-            spec = _trunk(size, BATCH * steps, BATCH, Recipe(context=CONTEXT, warmup_tokens=BATCH), data, facts)
+            how = {"batch_tokens": BATCH, "tokens": BATCH * steps}
+            recipe = Recipe(context=CONTEXT, warmup_tokens=BATCH)
+            spec = planned_trunk(size, rate=1e-3, training=recipe, **how, **text)
             plain, thread = (_saved(study(f"{size}-{way}"), spec, steps, in_thread=way) for way in (False, True))
             assert plain.pop("losses") == thread.pop("losses"), "another run"
             saving.append({"params": spec.total_params, "steps": steps, "plain": plain, "thread": thread})
             print(saving[-1], flush=True)
     save(options.out, typed(), batch_tokens=BATCH, checkpoints=saving)
-
-
-def _trunk(size: str, tokens: int, batch: int, recipe: Recipe, data: DataSpec, facts: Facts) -> TrunkSpec:
-    spec = StudySpec(
-        name="long",
-        students=StudentsSpec(params=(size,), tokens=(tokens,)),
-        batch_tokens=batch,
-        tuning=TuningSpec(enabled=False),
-        data=data,
-        training=recipe,
-        peak_lr=1e-3,
-    )
-    return Planner(spec, facts, Progress(losses={}, failures={})).ready_jobs().jobs[0].trunk
 
 
 def _saved(study: StudyFolder, spec: TrunkSpec, steps: int, *, in_thread: bool) -> dict[str, object]:

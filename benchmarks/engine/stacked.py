@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from benchmarks.result_file import save
+from benchmarks.trunks import planned_trunk
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import BatchOrder
 from distillaw.models.fresh import build_model
@@ -33,9 +34,6 @@ from distillaw.models.parallel import Ranks
 from distillaw.models.teacher import ModelTeacher, head_of
 from distillaw.runs.spec import BatchPlan
 from distillaw.shapes import shape_for_params
-from distillaw.sweep.jobs import Planner
-from distillaw.sweep.ready import Facts, Progress
-from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
 from distillaw.train.checkpoint import TrainState
 from distillaw.train.loop import BatchFeed, Logs, StudentRun, Trainer, _step
 from distillaw.train.metering import RunSpeed
@@ -123,16 +121,9 @@ def _loop(
     size: str, batch_tokens: int, count: int, store, vocabulary: int, ranks: Ranks, *, stacked: bool
 ) -> Callable[[], list[float]]:
     """A function that takes one step of all students and gives their losses."""
-    study = StudySpec(
-        name="b",
-        students=StudentsSpec(params=(size,), tokens=(10**6,)),
-        batch_tokens=batch_tokens,
-        tuning=TuningSpec(enabled=False),
-    )
-    facts = Facts(vocab_size=vocabulary, data_hash="b", fingerprints={})
-    spec = Planner(study, facts, Progress(losses={}, failures={})).ready_jobs().jobs[0].trunk
+    spec = planned_trunk(size, rate=1e-3, batch_tokens=batch_tokens, vocab_size=vocabulary)
     teachers = [_teacher(seed, vocabulary, ranks) for seed in (100, 101)]
-    runs = [_student_run(replace(spec, seed=s, peak_lr=1e-3), teachers[s % 2], ranks) for s in range(count)]
+    runs = [_student_run(replace(spec, seed=s), teachers[s % 2], ranks) for s in range(count)]
     order = BatchOrder(split=store.split("student", context=CONTEXT), seed=0)
     feed = BatchFeed(order=order, plan=BatchPlan(batch_tokens), ranks=ranks)
     logs = {id(run): Logs(_drop, _drop) for run in runs}

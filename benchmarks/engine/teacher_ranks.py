@@ -53,32 +53,20 @@ def main() -> None:
 
 def _prepared(home: Path, student: str, teacher: str) -> TrunkSpec:
     """A text, a teacher of two steps, and the student's trunk."""
+    from benchmarks.trunks import planned_trunk
     from distillaw.data.prepare import prepare_data
     from distillaw.runs.places import claim_folder
-    from distillaw.sweep.jobs import Planner
-    from distillaw.sweep.ready import Facts, Progress
-    from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
     from distillaw.train.trunk import train_trunks
 
     claim_folder(home)
     data = DataSpec(validation_documents=20, validation_tokens_per_document=96, max_document_chars=5000)
     store = prepare_data(data, home / "data")
-    facts = Facts(vocab_size=data.vocab_size, data_hash=store.data_hash, fingerprints={})
-
-    def trunk(size: str) -> TrunkSpec:
-        spec = StudySpec(
-            name="ranks",
-            students=StudentsSpec(params=(size,), tokens=(BATCH * STEPS,)),
-            batch_tokens=BATCH,
-            tuning=TuningSpec(enabled=False),
-            data=data,
-            training=Recipe(warmup_tokens=BATCH),
-        )
-        return Planner(spec, facts, Progress(losses={}, failures={})).ready_jobs().jobs[0].trunk
-
-    taught_by = replace(trunk(teacher), role="teacher", split="teacher")
+    text = {"vocab_size": data.vocab_size, "data_hash": store.data_hash, "data": data}
+    how = {"batch_tokens": BATCH, "tokens": BATCH * STEPS, "training": Recipe(warmup_tokens=BATCH)}
+    pupil, tutor = (planned_trunk(size, rate=1e-3, **how, **text) for size in (student, teacher))
+    taught_by = replace(tutor, role="teacher", split="teacher")
     train_trunks({taught_by: [2 * BATCH]}, StudyFolder(home))
-    return replace(trunk(student), teacher_run=taught_by.run_id(2 * BATCH), peak_lr=1e-3)
+    return replace(pupil, teacher_run=taught_by.run_id(2 * BATCH))
 
 
 def _run(spec: TrunkSpec, home: Path, world: int, teachers: int, round_: int) -> dict[str, float]:

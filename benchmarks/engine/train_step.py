@@ -12,7 +12,6 @@ import argparse
 import os
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,15 +22,13 @@ import torch
 from torch.nn import functional
 
 from benchmarks.result_file import save
+from benchmarks.trunks import planned_trunk
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import BatchOrder
 from distillaw.models.fresh import build_model
 from distillaw.models.teacher import ModelTeacher, head_of
 from distillaw.runs.spec import BatchPlan
 from distillaw.shapes import shape_for_params
-from distillaw.sweep.jobs import Planner
-from distillaw.sweep.ready import Facts, Progress
-from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
 from distillaw.train.checkpoint import TrainState
 from distillaw.train.loop import BatchFeed, Trainer
 from distillaw.train.optim import build_optimizer
@@ -88,14 +85,7 @@ def _models(size: str, distilled: bool):
 
 def _our_step(size: str, batch_tokens: int, distilled: bool, store):
     shape, model, teacher = _models(size, distilled)
-    study = StudySpec(
-        name="b",
-        students=StudentsSpec(params=(size,), tokens=(10**6,)),
-        batch_tokens=batch_tokens,
-        tuning=TuningSpec(enabled=False),
-    )
-    facts = Facts(vocab_size=512, data_hash="b", fingerprints={})
-    spec = replace(Planner(study, facts, Progress(losses={}, failures={})).ready_jobs().jobs[0].trunk, peak_lr=1e-3)
+    spec = planned_trunk(size, rate=1e-3, batch_tokens=batch_tokens, vocab_size=512)
     optimizer = build_optimizer(model, width=shape.width, weight_decay=1e-4)
     trainer = Trainer(spec=spec, student=Student(model, spec.recipe), state=TrainState(model, optimizer))
     feed = BatchFeed(order=BatchOrder(split=store.split("student", context=128), seed=0), plan=BatchPlan(batch_tokens))

@@ -21,15 +21,13 @@ import numpy as np
 import torch
 
 from benchmarks.result_file import save
+from benchmarks.trunks import planned_trunk
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import BatchOrder
 from distillaw.large_batch.diffusion import log_steps
 from distillaw.models.fresh import build_model
 from distillaw.models.parallel import ALONE
 from distillaw.runs.spec import BatchPlan
-from distillaw.sweep.jobs import Planner
-from distillaw.sweep.ready import Facts, Progress
-from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
 from distillaw.train.checkpoint import TrainState, new_tracker
 from distillaw.train.loop import LOG_STEPS, BatchFeed, Trainer
 from distillaw.train.metering import StepMeter
@@ -101,15 +99,8 @@ def measure(size: str, batch_tokens: int, vocabulary: int, store) -> dict[str, o
 
 
 def _trainer(size: str, batch_tokens: int, vocabulary: int, store) -> tuple[Trainer, BatchFeed]:
-    study = StudySpec(
-        name="b",
-        students=StudentsSpec(params=(size,), tokens=(10**8,)),
-        batch_tokens=batch_tokens,
-        tuning=TuningSpec(enabled=False),
-    )
-    facts = Facts(vocab_size=vocabulary, data_hash="b", fingerprints={})
-    spec = Planner(study, facts, Progress(losses={}, failures={})).ready_jobs().jobs[0].trunk
-    spec = replace(spec, peak_lr=1e-4, recipe=replace(spec.recipe, micro_batch_tokens=batch_tokens // PARTS))
+    spec = planned_trunk(size, rate=1e-4, batch_tokens=batch_tokens, vocab_size=vocabulary, tokens=10**8)
+    spec = replace(spec, recipe=replace(spec.recipe, micro_batch_tokens=batch_tokens // PARTS))
     model = build_model(spec.shape, seed=0).train()
     state = TrainState(model, build_optimizer(model, width=spec.width, weight_decay=1e-4), tracker=new_tracker(model))
     student = Student(model, spec.recipe)

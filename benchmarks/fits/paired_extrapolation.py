@@ -22,12 +22,12 @@ import pyarrow.parquet as pq
 from benchmarks import RESULTS, SHIPPED
 from benchmarks.fits.lawruns import read_folder
 from benchmarks.result_file import save, typed
+from benchmarks.trunks import world_students
 from distillaw.planning.arms import NOISE, REACH, draw_on, student_arms
 from distillaw.planning.gains import CURVE_DOF
 from distillaw.planning.measured import measure_gain
 from distillaw.runs.paired import t_quantile
 from distillaw.runs.record import Run, StudyRecord, read_study
-from distillaw.runs.table import read_table
 
 CHOSEN = ("farseer", "gemstones", "kyo-takano-chinchilla", "mlfoundations", "open", "worlds")
 OWN = ("open", "worlds", "pocket", "capacity_gap", "wager")
@@ -59,19 +59,8 @@ def tabled(path):
 
 def worlds():
     """Students of every world, by the set of arms they belong to."""
-    table = read_table(RESULTS / "worlds_study.csv")
-    rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
+    rows = list(world_students("windows", "other"))
     for world in sorted({r["world"] for r in rows}):
-        keep = [
-            r
-            for r in rows
-            if r["world"] == world
-            and r["role"] == "student"
-            and float(r["lambda"]) in (0, 1)
-            and float(r["temperature"]) == 1
-            and float(r["rescaled"]) == 1
-            and r["set"] in ("windows", "other")
-        ]
         found = [
             {
                 "run_id": r["run_id"],
@@ -85,10 +74,10 @@ def worlds():
                 "loss": float(r["loss"]),
                 "loss_se": 0.0,
             }
-            for r in keep
+            for r in rows
+            if r["world"] == world
         ]
-        if found:
-            yield f"world {world}", record_of(found)
+        yield f"world {world}", record_of(found)
 
 
 def public(folder):

@@ -17,13 +17,14 @@ from transformers import LlamaForCausalLM
 
 from benchmarks.engine.simulated_memory import SHAPES
 from benchmarks.gpu.place import Cells, Place, Row, SkippedError
+from benchmarks.trunks import trunk_of
 from distillaw.accounting.architecture import as_architecture
 from distillaw.accounting.layout import ROOM, DeviceMemory, LayoutChoice, device_memory
 from distillaw.distill.heads import SparseTargets
-from distillaw.models.fresh import count_parameters, llama_config
+from distillaw.models.fresh import llama_config
 from distillaw.models.parallel import Ranks
 from distillaw.models.teacher import decoder_blocks, head_of, hidden_states, model_flops
-from distillaw.runs.spec import Recipe, TrunkSpec
+from distillaw.runs.spec import Recipe
 from distillaw.shapes import Shape
 from distillaw.train.checkpoint import TrainState
 from distillaw.train.loop import StepFacts, Trainer
@@ -101,21 +102,7 @@ class Task:
             precision="bf16" if precision == "bf16" and weights == torch.float32 else "fp32",
             checkpoint_activations=setting.recompute,
         )
-        params, total = count_parameters(self.model)
-        spec = TrunkSpec(
-            **{"role": "student", "purpose": "grid", "label": "gpu", "split": "student", "data_hash": "-"},
-            layers=student.layers,
-            width=student.width,
-            ffn=student.ffn,
-            heads=student.heads,
-            params=params,
-            total_params=total,
-            vocab_size=student.vocab,
-            seed=0,
-            peak_lr=1e-4,
-            batch_tokens=setting.sequences * student.context,
-            recipe=recipe,
-        )
+        spec = trunk_of(student, recipe, rate=1e-4, batch_tokens=setting.sequences * student.context, label="gpu")
         whole: torch.nn.Module = Student(self.model, recipe)
         if setting.sharded:  # `wrap` shards for two and more; here the group has one process, and nothing is averaged
             two = Ranks(world=2, sharding="fsdp", device=device)

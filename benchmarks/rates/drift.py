@@ -24,9 +24,9 @@ import pyarrow.parquet as pq
 
 from benchmarks import RESULTS, SHIPPED
 from benchmarks.result_file import save, typed
+from benchmarks.trunks import world_students
 from distillaw.laws.rates import lowest
 from distillaw.quantities import parse_count
-from distillaw.runs.table import read_table
 
 BROAD = 0.2
 """Octaves per doubling."""
@@ -78,14 +78,11 @@ def curves():
 
 def _worlds():
     """Students of worlds_study.csv at one budget and several rates."""
-    table = read_table(RESULTS / "worlds_study.csv")
     found = defaultdict(dict)
-    for row in (dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)):
-        is_plain = row["role"] == "student" and row["set"] in ("windows", "other", "rate")
-        if is_plain and float(row["lambda"]) in (0, 1) and float(row["temperature"]) == float(row["rescaled"]) == 1:
-            if int(row["seed"]) == 0:
-                key = str(row["world"]), str(row["teacher"]), int(row["tokens"]), int(row["params"])
-                found[key][float(row["peak_lr"])] = float(row["loss"])
+    for row in world_students("windows", "other", "rate"):
+        if int(row["seed"]) == 0:
+            key = str(row["world"]), str(row["teacher"]), int(row["tokens"]), int(row["params"])
+            found[key][float(row["peak_lr"])] = float(row["loss"])
     for (world, teacher, tokens, params), losses in found.items():
         yield world, "text" if teacher == "none" else "taught", tokens, params, losses
 

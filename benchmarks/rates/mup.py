@@ -30,13 +30,14 @@ import numpy as np
 import torch
 
 from benchmarks.result_file import save
+from benchmarks.trunks import trunk_of
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import BatchOrder, TokenStore
 from distillaw.models.fresh import build_model
 from distillaw.models.scoring import make_heldout, score_heldout
 from distillaw.models.teacher import ModelTeacher, head_of
 from distillaw.runs.files import write_json
-from distillaw.runs.spec import BatchPlan, Recipe, TrunkSpec
+from distillaw.runs.spec import BatchPlan, Recipe
 from distillaw.shapes import Shape, count_non_embedding, ffn_width
 from distillaw.train.checkpoint import TrainState
 from distillaw.train.loop import BatchFeed, Trainer
@@ -247,25 +248,8 @@ def _trainer(cell: Cell, seed: int, rate: float) -> Trainer:
         optimizer.param_groups[0]["lr_scale"] = 1.0
     elif cell.rule == "depth":
         _slow_writers(model, optimizer, BASE["layers"] / cell.layers)
-    params = count_non_embedding(shape)
-    spec = TrunkSpec(
-        role="student",
-        purpose="grid",
-        label=f"{params}",
-        layers=shape.layers,
-        width=shape.width,
-        ffn=shape.ffn,
-        heads=shape.heads,
-        params=params,
-        total_params=params + 2 * VOCAB * shape.width,
-        vocab_size=VOCAB,
-        seed=seed,
-        split="student",
-        peak_lr=rate,
-        batch_tokens=BATCH_TOKENS,
-        recipe=RECIPE,
-        data_hash="",
-    )
+    what = {"label": f"{count_non_embedding(shape)}", "seed": seed}
+    spec = trunk_of(shape, RECIPE, rate=rate, batch_tokens=BATCH_TOKENS, **what)
     return Trainer(spec=spec, student=Student(model, RECIPE), state=TrainState(model, optimizer))
 
 

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 
 from benchmarks.result_file import save
-from distillaw.accounting.architecture import count_params
+from benchmarks.trunks import trunk_of
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.models.scoring import score_heldout
 from distillaw.quantities import parse_count
@@ -106,25 +106,8 @@ def trunk(data: str, size: str, *, role: str, batch: int, rate: float, power: fl
         head_dim=RECIPE.head_dim,
         aspect=RECIPE.aspect,
     )
-    counts = count_params(shape)
-    spec = TrunkSpec(
-        role=role,
-        purpose="grid",
-        label=size,
-        layers=shape.layers,
-        width=shape.width,
-        ffn=shape.ffn,
-        heads=shape.heads,
-        params=counts.non_embedding,
-        total_params=counts.total,
-        vocab_size=512,
-        seed=seed,
-        split=role,
-        peak_lr=rate,
-        batch_tokens=batch,
-        recipe=RECIPE,
-        data_hash=data,
-    )
+    what = {"role": role, "split": role, "label": size, "seed": seed, "data_hash": data}
+    spec = trunk_of(shape, RECIPE, rate=rate, batch_tokens=batch, **what)
     return at(spec, rate, power, start=60_000 if role == "teacher" else BUDGETS[0])
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from benchmarks import RESULTS, SHIPPED
+from benchmarks import SHIPPED
 from benchmarks.settle.worlds import World, world_decisions_of
+from benchmarks.trunks import world_students
 from distillaw.runs.record import Run, StudyRecord
-from distillaw.runs.table import read_table
 
 FLOPS = 7.5
 """Training FLOP per parameter and token, where a table has none."""
@@ -43,16 +43,7 @@ def study(name):
 
 def worlds():
     """(world, its students) of benchmarks/worlds_study/run.py."""
-    table = read_table(RESULTS / "worlds_study.csv")
-    rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
-    rows = [
-        row
-        for row in rows
-        if row["role"] == "student"
-        and row["set"] in ("windows", "other")
-        and float(row["lambda"]) in (0, 1)
-        and float(row["temperature"]) == float(row["rescaled"]) == 1
-    ]
+    rows = list(world_students("windows", "other"))
     for name in sorted({row["world"] for row in rows}):
         yield name, [_row(row) for row in rows if row["world"] == name]
 

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from benchmarks.targets.quality_table import contrast, row, table
-from distillaw.accounting.architecture import count_params
+from benchmarks.trunks import trunk_of
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.distill.heads import SparseTargets
 from distillaw.models.scoring import IGNORE, HeldoutSet, score_heldout
@@ -210,26 +210,9 @@ def _spec(
     teacher_run: str | None = None,
 ) -> TrunkSpec:
     shape = shape_for_params(params, vocab=case.data.vocab_size, context=RECIPE.context)
-    counts = count_params(shape)
-    return TrunkSpec(
-        role=role,
-        purpose="grid",
-        label=f"{params / 1e6:g}M",
-        layers=shape.layers,
-        width=shape.width,
-        ffn=shape.ffn,
-        heads=shape.heads,
-        params=counts.non_embedding,
-        total_params=counts.total,
-        vocab_size=shape.vocab,
-        seed=seed,
-        split=role,
-        peak_lr=peak_lr,
-        batch_tokens=batch_tokens,
-        recipe=RECIPE,
-        teacher_run=teacher_run,
-        data_hash=str(read_json(study.data / "manifest.json")["data_hash"]),
-    )
+    what = {"role": role, "split": role, "label": f"{params / 1e6:g}M", "seed": seed, "teacher_run": teacher_run}
+    data_hash = str(read_json(study.data / "manifest.json")["data_hash"])
+    return trunk_of(shape, RECIPE, rate=peak_lr, batch_tokens=batch_tokens, data_hash=data_hash, **what)
 
 
 def train_seed(case: Case, seed: int, arms: tuple[Arm, ...], work: Path) -> None:
