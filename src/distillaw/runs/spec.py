@@ -89,6 +89,9 @@ class Recipe:
     z_weight: float = 1e-4
     distill_weight: float = 1.0
     """lambda: 1 trains on the teacher alone, 0 on the data alone."""
+    distill_until: tuple[int, ...] = ()
+    """Tokens up to which lambda is whole and at which it has fallen, linearly, to nothing, so that the run ends on the
+    data alone (distil, then supervise). One number: it falls at once; none: never."""
     temperature: float = 1.0
     top_k: int = 0
     """Keep only the teacher's k likeliest tokens, renormalised; 0 keeps all."""
@@ -132,6 +135,17 @@ class Recipe:
     keep_checkpoints: int = 1
     """So many of a run's latest checkpoints stay."""
 
+    def share_of_teacher(self, tokens: float) -> float:
+        """Share of `distill_weight` that is left after so many tokens."""
+        if not self.distill_until or tokens < self.distill_until[0]:
+            return 1.0
+        whole, none = self.distill_until[0], self.distill_until[-1]
+        return max(0.0, (none - tokens) / (none - whole)) if whole < none else 0.0
+
+    def taught_tokens(self, tokens: int) -> int:
+        """Of a run's tokens those that its teacher reads as well."""
+        return min((tokens, *self.distill_until[-1:]))
+
     @property
     def truncates(self) -> bool:
         """Whether students see less than the teacher's whole distribution."""
@@ -149,6 +163,7 @@ _LATER_CHOICES: dict[str, object] = {
     "batch_doublings": (),
     "document_mask": False,
     "skip_spikes": 0.0,
+    "distill_until": (),
 }
 """Settings that came after the first runs, with what those had."""
 NO_PART = ("async_checkpoints", "keep_checkpoints")

@@ -199,6 +199,12 @@ def _recipe(training: Recipe, where: str) -> Iterator[str]:
             f"{where}.batch_doublings = {list(doublings)}: give the tokens at which the batch doubles, above 0 and "
             "ascending; the first batch is batch_tokens"
         )
+    until = training.distill_until
+    if len(until) > 2 or list(until) != sorted(until) or min(until, default=1) < 0:
+        yield (
+            f"{where}.distill_until = {list(until)}: give the tokens at which the teacher's weight begins to fall and "
+            "at which nothing is left of it, or one number for both"
+        )
     for name, known in CHOICES.items():
         check_choice(f"{where}.{name}", getattr(training, name), known)
 

@@ -155,13 +155,19 @@ def _teacher_flops(jobs: Sequence[TrunkJob], forward: Mapping[str, float]) -> li
     sharing: Counter[tuple[object, ...]] = Counter()
     for job in jobs:
         key = shared_stream(job.trunk)
-        longest[key] = max(longest.get(key, 0.0), job.tokens)
+        longest[key] = max(longest.get(key, 0.0), _taught_tokens(job))
         sharing[key] += 1
     return [
         forward[job.trunk.teacher_run] * longest[key] / sharing[key] if job.trunk.teacher_run else 0.0
         for job in jobs
         for key in [shared_stream(job.trunk)]
     ]
+
+
+def _taught_tokens(job: TrunkJob) -> float:
+    """Of the tokens that a job trains on, its cooled branches' too, those that its teacher reads as well."""
+    most = max(job.budgets)
+    return job.tokens * job.trunk.recipe.taught_tokens(most) / most
 
 
 def _oracle_forward(data: DataSpec, name: str) -> float:

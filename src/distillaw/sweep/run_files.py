@@ -205,6 +205,8 @@ class BranchSpec:
     def _batches(self) -> Iterator[str]:
         if self.single.training.batch_doublings:
             yield "training.batch_doublings: a branch test compares constant batches; take it out of the file"
+        if self.single.training.distill_until:
+            yield "training.distill_until: a branch test compares batches on one loss; take it out of the file"
         own, context = self.single.batch_tokens, self.single.training.context
         if not len(set(self.multiples)) == len(self.multiples) >= 2:
             yield f"--multiples {_list(self.multiples)}: two different ones at least, e.g. 1,2,4,8"

@@ -205,6 +205,13 @@ class StudentRun:
         """Steps taken so far."""
         return self.trainer.state.step
 
+    def share_at(self, step: int) -> float:
+        """What is left of its teacher's weight at a step; of a student without one it is nothing."""
+        spec = self.trainer.spec
+        if spec.teacher_run is None:
+            return 0.0
+        return spec.recipe.share_of_teacher(spec.batches.read(step) * spec.batch_tokens)
+
     @property
     def is_open(self) -> bool:
         """Whether it still has steps to take."""
@@ -225,21 +232,22 @@ class StudentRun:
         ):
             yield Logs(metrics, distances)
 
-    def finish_step(self, seconds: float, sharing: int, logs: "Logs") -> float:
+    def finish_step(self, seconds: float, of_teacher: float, logs: "Logs") -> float:
         """Update, log now and then; returns the step's loss.
 
         Args:
             seconds: wall time since the step began, the teacher's share included.
-            sharing: students that shared the teacher's forward pass.
+            of_teacher: its share of the teacher's forward pass, which all of that teacher have in common.
         """
         trainer, state, began = self.trainer, self.trainer.state, time.perf_counter()
+        share = self.share_at(state.step)
         tokens = trainer.batch_tokens
         rate = own_settings(trainer.spec, tokens).peak_lr * self.schedule.factor(state.step)
         facts = trainer.update(rate)
         seconds += time.perf_counter() - began
         state.seconds += seconds
-        self.speed.add(tokens, seconds, sharing)
-        state.notes["teacher_tokens"] = state.notes.get("teacher_tokens", 0.0) + tokens / sharing
+        self.speed.add(tokens, seconds, of_teacher)
+        state.notes["teacher_tokens"] = state.notes.get("teacher_tokens", 0.0) + tokens * of_teacher
         if state.tracker is not None and state.step in self._watched:
             logs.distances({"step": state.step - 1, "lr": rate, **state.tracker.measure()})
         if (state.step - 1) % LOG_STEPS == 0 or state.step == self.until:
@@ -254,6 +262,7 @@ class StudentRun:
                 "grad_norm": facts.grad_norm,
                 "lr": rate,
                 **({"batch_tokens": tokens} if plan.doublings else {}),
+                **({"teacher_share": share} if trainer.spec.recipe.distill_until else {}),
                 "skipped": int(state.notes.get("skipped", 0)),
                 **noise_row(facts.norms, state.notes),
                 **self.speed.take(),
@@ -353,6 +362,7 @@ def _step(
     """One optimiser step of every due run on the same batch; each teacher reads it once."""
     by_teacher = _gathered(due, lambda run: id(run.source))
     shapes = _gathered(due, _stack_key) if stacked else [[run] for run in due]
+    share = {id(run): run.share_at(run.step) for run in due}
     clock = Clock(due)
     for run in due:
         run.trainer.begin(feed.micro_batches(due[0].step))
@@ -360,19 +370,25 @@ def _step(
         clock.charge(due)
         signals: dict[int, Signal] = {}
         for runs in by_teacher:
-            signal = runs[0].source.signal(tokens, windows, following)
-            signals |= {id(run): signal for run in runs}
+            is_heard = any(share[id(run)] for run in runs)
+            signal = runs[0].source.signal(tokens, windows, following) if is_heard else Signal()
+            for run in runs:
+                left = share[id(run)]
+                signals[id(run)] = signal._replace(share=left) if left else Signal()
             clock.charge(runs)
         for runs in shapes:
             given = [signals[id(run)] for run in runs]
             is_whole = last and len(tokens) * feed.order.split.context == due[0].trainer.batch_tokens
             _accumulate(runs, tokens, given, last=last, graphs=graphs if is_whole else None)
             clock.charge(runs)
-    sharing = {id(run): len(runs) for runs in by_teacher for run in runs}
+    of_teacher = dict.fromkeys(share, 0.0)
+    for runs in by_teacher:
+        heard = [id(run) for run in runs if share[id(run)]]
+        of_teacher |= dict.fromkeys(heard, 1 / max(1, len(heard)))
     losses = []
     for run in due:
         try:
-            losses.append(run.finish_step(clock.of(run), sharing[id(run)], logs[id(run)]))
+            losses.append(run.finish_step(clock.of(run), of_teacher[id(run)], logs[id(run)]))
         except DivergedError as error:
             run.error = error
     return losses
@@ -381,10 +397,11 @@ def _step(
 def _with_next(feed: BatchFeed, due: list[StudentRun]) -> Iterator[tuple[Batch, torch.Tensor | None]]:
     """The micro-batches of a step, each with the tokens of the next one for a teacher that can begin on them."""
     step = due[0].step
-    if not any(run.source.looks_ahead for run in due):
+    if not any(run.source.looks_ahead and run.share_at(step) for run in due):
         yield from ((batch, None) for batch in feed.batches(step))
         return
-    upcoming = feed.batches(step + 1) if any(run.until > step + 1 for run in due) else iter(())
+    goes_on = any(run.until > step + 1 and run.share_at(step + 1) for run in due)
+    upcoming = feed.batches(step + 1) if goes_on else iter(())
     following = itertools.chain((batch[0] for batch in feed.batches(step)), (batch[0] for batch in upcoming))
     next(following)
     yield from ((batch, next(following, None)) for batch in feed.batches(step))

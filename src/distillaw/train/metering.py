@@ -173,12 +173,12 @@ class RunSpeed:
     _student: float = 0.0
     _teacher: float = 0.0
 
-    def add(self, tokens: int, seconds: float, sharing: int) -> None:
-        """Count one step, whose teacher forward served `sharing` students."""
+    def add(self, tokens: int, seconds: float, of_teacher: float) -> None:
+        """Count one step, with the student's share of its teacher's forward."""
         self._tokens += tokens
         self._seconds += seconds
         self._student += tokens * self.student_flops
-        self._teacher += tokens * self.teacher_flops / sharing
+        self._teacher += tokens * self.teacher_flops * of_teacher
 
     def take(self) -> dict[str, object]:
         """The rates since the last call, and start anew."""

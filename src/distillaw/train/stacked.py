@@ -224,7 +224,7 @@ class CapturedStacks:
     """Gradients of students of one shape on one batch, from one replayed graph per set of students."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[int, ...], _Stack] = {}
+        self._made: dict[tuple[tuple[int, bool], ...], _Stack] = {}
         self._tokens = 0
 
     def accumulate(
@@ -240,17 +240,18 @@ class CapturedStacks:
         """
         if num_tokens != self._tokens:  # another batch: the graphs are of the one before
             self._made, self._tokens = {}, num_tokens
-        key = tuple(map(id, students))
+        # a student whose lessons have ended (`Recipe.distill_until`) needs another graph
+        key = tuple((id(student), bool(_tensors(signal))) for student, signal in zip(students, signals, strict=True))
         if key not in self._made:
-            for old in [old for old in self._made if set(old) & set(key)]:
+            for old in [old for old in self._made if dict(old).keys() & dict(key).keys()]:
                 del self._made[old]  # another company: the old graph's memory goes first
             self._made[key] = _Stack(students, signals, num_tokens)
         return self._made[key].accumulate(tokens_BT, signals)
 
 
 def can_capture(signal: Signal) -> bool:
-    """Whether the shapes of a teacher's signal are those of the batch alone."""
-    return signal.targets is None
+    """Whether the shapes of a teacher's signal are those of the batch alone, and it weighs the same in each."""
+    return signal.targets is None and signal.share == 1
 
 
 class _Stack:

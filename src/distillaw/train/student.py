@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
 
 class Signal(NamedTuple):
-    """What `loss_parts` takes of a teacher; all None without one."""
+    """What `loss_parts` takes of a teacher, all None without one; and how much it weighs."""
 
     teacher_hidden: torch.Tensor | None = None
     teacher_head: Head | None = None
     teacher_logits: torch.Tensor | None = None
     targets: SparseTargets | None = None
+    share: float = 1.0
+    """What is left of the recipe's `distill_weight` (`Recipe.share_of_teacher`)."""
 
 
 class SignalSource(Protocol):
@@ -139,18 +141,20 @@ class Student(torch.nn.Module):
         Trusted tokens are not looked at, so nothing waits for the device: they are ids of the vocabulary.
         """
         recipe = self.recipe
+        given = signal._asdict()
+        weight = recipe.distill_weight * given.pop("share")
         with self.precision(tokens_BT.device.type):
             return loss_parts(
                 hidden_BTH,
                 head_of(self.model),
                 tokens_BT[:, 1:],
-                **signal._asdict(),
+                **given,
                 divergence=recipe.divergence,
                 beta=recipe.beta,
                 skew=recipe.skew,
                 top_k=recipe.top_k,
                 top_p=recipe.top_p,
-                distill_weight=recipe.distill_weight,
+                distill_weight=weight,
                 temperature=recipe.temperature,
                 z_weight=recipe.z_weight,
                 num_tokens=num_tokens,
