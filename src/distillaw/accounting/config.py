@@ -41,7 +41,6 @@ def architecture_from_config(config: Mapping[str, object], *, source: str = "con
     """The architecture that the content of a config.json describes.
 
     Args:
-        config: the parsed JSON object, with its `model_type`.
         source: where it came from, for error messages.
 
     Raises:

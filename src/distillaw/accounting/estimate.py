@@ -184,10 +184,7 @@ def estimate(
         student: from `counted_model` or `counted_family`.
         student_tokens: D_S.
         device: a preset of hardware.py.
-        usage: how it is used.
-        teacher: None for supervised training.
         teacher_tokens: D_T; 0 for a teacher whose training is not to be counted.
-        shares: who pays for the teacher.
         students: equal students of one teacher, for the totals over a family.
         shared_logits: whether one teacher pass feeds all of them.
 

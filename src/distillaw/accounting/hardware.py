@@ -88,7 +88,6 @@ def estimate_cost(
 
     Args:
         flop: model FLOP (flops.py, family.py), without recomputation.
-        device: a preset.
         mfu: utilisation to assume; the preset's by default.
         price_per_hour: US dollars per device-hour; the preset's by default.
 

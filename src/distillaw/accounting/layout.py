@@ -166,11 +166,7 @@ def device_memory(
     Args:
         student: its parameters are trained.
         teacher: None: nobody teaches.
-        way: how.
-        world: devices.
-        context: tokens of a sequence.
         first_weights: whether the weights of step 0 are kept.
-        place: what computes.
     """
     count, tokens, recompute = count_params(student), way.sequences * context, way.recompute
     shards = world if way.sharding == "fsdp" else 1
@@ -233,9 +229,6 @@ def propose(
 
     Args:
         student: what is trained, at its context.
-        teacher: who teaches.
-        devices: what there is.
-        tokens: of the run.
         batch_tokens: of a step; None: one micro-batch on every device.
         mfu: utilisation instead of the preset's range.
         price_per_hour: of a device, instead of the preset's.

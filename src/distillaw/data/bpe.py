@@ -243,9 +243,7 @@ def learn_pieces(tokenizer: "PreTrainedTokenizerBase", bpe: Bpe, documents: Sequ
     a digit or across what the tokenizer splits at.
 
     Args:
-        tokenizer: the old one.
         bpe: its pieces, ids without gaps.
-        documents: the text.
         count: new pieces, exactly so many.
 
     Raises:
@@ -287,7 +285,6 @@ def adopt_pieces(
     Those that the tokenizer would split before merging are left out, and those with digits.
 
     Args:
-        tokenizer: the one that grows.
         bpe: its pieces, ids without gaps.
         other: where pieces come from, of either kind.
         count: at most so many new rows; None: all.
@@ -473,8 +470,6 @@ def trim_pieces(
     """Leave out what is not used.
 
     Args:
-        bpe: the tokenizer.
-        counts: how often each id is used.
         keep: size wanted: the pieces used most, as many as fit with what they are made of.
         min_count: without `keep`: pieces used so often stay.
         multiple: of it the size becomes one by pieces that are used less, where there are any.

@@ -112,7 +112,6 @@ def read_documents(corpus: str, reading: Reading = WHOLE) -> Iterator[str]:
             (`hub:owner/name`, `hub:owner/name:split`), which needs `pip install "distillaw[hub]"`; or several of
             these with shares of the bytes (`mix:0.7*A + 0.3*B`, data/corpus.py). Token ids (data/token_files.py) are
             read as the text they stand for.
-        reading: the field, and how much of each document.
 
     Raises:
         DataError: a file is unreadable, not UTF-8, or lacks the column.
@@ -358,7 +357,6 @@ def check_text(text: str | Path, reading: Reading = WHOLE) -> None:
     """Refuse what `read_excerpt` would refuse at once: before models are loaded, and for that without torch.
 
     Args:
-        text: as in `read_excerpt`; what lies on the hub is not fetched, only its name is read.
         reading: its lengths are not negative; the first document is read for the field.
 
     Raises:

@@ -56,7 +56,6 @@ def write_names(folder: Path, names: Mapping[str, np.ndarray]) -> None:
     """Keep the documents of every split in a data folder.
 
     Args:
-        folder: of the data.
         names: split -> names, uint64.
     """
     np.savez_compressed(folder / DOCUMENTS, **{split: np.sort(each) for split, each in names.items()})

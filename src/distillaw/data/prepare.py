@@ -120,7 +120,6 @@ def prepare_data(spec: DataSpec, folder: Path, *, say: Callable[[str], None] = l
     """Tokenise a corpus into `folder`, or open what is there if it was made from the same spec.
 
     Args:
-        spec: the text and how it is cut.
         folder: where shards, tokenizer and manifest go.
         say: told now and then how far it is.
 
@@ -558,9 +557,7 @@ def require_tokens(store: TokenStore, needed: Mapping[str, int], *, context: int
     """Refuse a study that would read past the end of a split, before anything is trained.
 
     Args:
-        store: the tokens.
         needed: split (or `union`) -> tokens of the longest run on it.
-        context: tokens per window.
 
     Raises:
         DataError: a split is smaller than the longest run on it (both numbers named).

@@ -169,7 +169,6 @@ def token_files(corpus: str, column: str) -> list[Path]:
     """The files of a corpus of token ids, in order; empty where the corpus is text.
 
     Args:
-        corpus: a path.
         column: of Arrow and Parquet: ids where it holds lists, text where it does not.
 
     Raises:
@@ -210,9 +209,6 @@ def open_tokens(path: Path, column: str, vocab_size: int, end: int) -> TokenFile
 
     Args:
         path: one of `token_files`, not Parquet.
-        column: of Arrow.
-        vocab_size: of the tokenizer.
-        end: its end of text.
 
     Raises:
         DataError: truncated, damaged, of another format, or of a type that cannot hold the vocabulary.

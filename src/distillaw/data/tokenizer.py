@@ -188,7 +188,6 @@ def render_chat(
     Args:
         control: of `special_pattern`.
         messages: with `role` and `content`.
-        render: the template.
     """
     hide = re.compile(f"{control.pattern}|[{_OPEN}{_CLOSE}]")  # a message may hold the signs' own characters
 

@@ -87,10 +87,8 @@ def hold_out(
     """Hold-outs of the largest independent runs on each axis; None where no cut leaves enough on both sides.
 
     Args:
-        problem: the law and the rows.
         fitted: the full fit; its threshold and prior are kept.
         extent: of each row, (n, 5) (`uncertainty.extent_of`).
-        rng: for the bootstrap at each cut.
         scored: rows whose prediction counts.
         replicates: of the bootstrap; 0 where only errors are asked for.
     """
@@ -152,9 +150,7 @@ def calibrate_term(held: HoldOuts | None, *, noise: float, level: float, levels:
     to threefold, until the nominal share is reached.
 
     Args:
-        held: the hold-outs; None where there are none.
         noise: of one run, in ln L.
-        level: nominal.
         levels: of all the runs (`uncertainty.num_levels`); None: plenty.
     """
     few = np.ones(len(AXES)) if levels is None else unsure(levels)

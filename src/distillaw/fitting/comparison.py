@@ -43,7 +43,6 @@ def fit_ladder(fit_form: Callable[[str, int], FitResult], *, ngroups: int, boots
 
     Args:
         fit_form: fits a form with a number of bootstrap replicates.
-        ngroups: independent distilled runs.
         bootstrap: replicates of the chosen form; the screening fits use a few, for their hold-outs.
     """
     if ngroups < FEW_RUNS:
@@ -118,12 +117,7 @@ def _score(form: str, result: FitResult, cuts: list[dict[str, float]]) -> LawSco
 
 
 def compared(result: FitResult, others: Mapping[str, FitResult]) -> FitResult:
-    """The result with every law's score in `details["comparison"]`, and a note where the laws part company.
-
-    Args:
-        result: the fit that was asked for.
-        others: fits of other families to the same rows.
-    """
+    """The result with every law's score in `details["comparison"]`, and a note where the laws part company."""
     scores = score_all({result.family: result, **others})
     notes = [_difference(result, name, other) for name, other in others.items()]
     refused = [f"{name} is not compared: {r.status.name}" for name, r in others.items() if not r.is_usable]

@@ -113,9 +113,6 @@ def propose(
             your own, in the unit of the budget.
         budget: what may be spent: FLOP, 6 N D + 2 N_T D per run, unless the candidates bring their cost.
         against: another allocation, as `target`; what shrinks is then the difference.
-        level: coverage of the interval.
-        most: runs at most.
-        basis: what stands behind the belief, for the answer.
 
     Raises:
         ConfigError: a coordinate is missing, no candidate is within the budget, or one of target and alternative has a
@@ -387,7 +384,6 @@ def candidate_grid(
 
     Args:
         fitted: range of the runs made, {coordinate: (lowest, highest)} as in `FitResult.fitted_range`.
-        target: the target and the alternative.
         budget: cells above ten times it are left out.
         teachers: (loss, size or None) of each teacher; without any, runs without a teacher alone.
     """

@@ -262,8 +262,6 @@ def find_misfit(resid: Array, *, extent: Array, weight: Array, group: np.ndarray
         resid: ln predicted - ln observed, (n,).
         extent: compute, parameters, tokens of each row and, where there are any, teacher's loss and size, (n, 3 to 5);
             NaN without a teacher.
-        weight: of each row.
-        group: independent run of each row.
     """
     everything = _by_run(resid, extent, group)
     if len(everything[0]) < FEWEST:

@@ -153,7 +153,6 @@ def expect(
         form: `supervised`, `reduced` or `kappa`.
         noise: standard deviation of a run, in ln L.
         shared: share of its variance that branches of one trunk have in common.
-        best: whether the best ratios are wanted too.
     """
     if form == "supervised":
         plain = ~runs.cells.taught

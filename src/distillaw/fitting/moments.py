@@ -76,7 +76,6 @@ def supervised_normal(
         basis: `powers(n, d)`.
         y: ln of the losses.
         weights: (R, n).
-        delta: Huber threshold.
     """
     if len(theta) > 1 or len(n) <= _BLOCK:
         return _sums(theta, n, d, basis, y, weights, delta)

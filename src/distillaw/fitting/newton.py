@@ -69,9 +69,7 @@ def minimise(objective: Objective, start: Array, *, iterations: int = 200, toler
     """Minimise the penalised Huber sum for each replicate.
 
     Args:
-        objective: what is minimised.
         start: start parameters, shape (R, k); the fixed ones keep their values.
-        iterations: most Newton steps.
         tolerance: stop when the expected relative decrease falls below it.
     """
     objective = replace(objective, weights=np.broadcast_to(objective.weights, (len(start), len(objective.y))))
@@ -109,11 +107,8 @@ def graduated(
     """Minimise at falling thresholds, each from the previous solution; keep the best few starts.
 
     Args:
-        objective: what is minimised in the end.
-        start: as in `minimise`.
         stages: thresholds before the objective's own (those at or below it are skipped).
         keep: starts that go on after the first stage; None keeps all (needed for replicates).
-        tolerance: of the last stage.
         within: drop starts whose objective after a stage is more than this many times the best.
         passing: most iterations of a stage before the last.
     """

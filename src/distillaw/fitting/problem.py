@@ -306,9 +306,6 @@ def read_priors(
         priors: "auto" (weak priors when delta is auto, none at a fixed delta, which is for reproducing the
             field's fits), "weak", "none" / None, or {coefficient: (centre, sd)}; for E, gamma, kappa and
             f1 the sd is of the logarithm.
-        form: the form that is fitted.
-        delta: the threshold asked for.
-        rows: what it is fitted to.
     """
     if priors is None or priors == "none" or (priors == "auto" and delta != "auto"):
         return {}
@@ -369,8 +366,6 @@ def _variable_projection(
         y: ln of the losses.
         weights: weights of the rows, shape (n,).
         gamma_free: False keeps gamma = 1.
-        tie: only points with p = q.
-        count: candidates returned.
     """
     L = np.exp(y)
     E = _FLOORS * L.min()

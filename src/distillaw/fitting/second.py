@@ -20,10 +20,7 @@ def second_objective(problem: Problem, fitted: Estimate, *, rng: np.random.Gener
     """The lowest penalised Huber sum that L-BFGS-B finds from its own starts and from a shaken estimate.
 
     Args:
-        problem: the law and the rows.
         fitted: the estimate of the default solver; only a start, moved by 10-30 %, comes from it.
-        rng: for the starts.
-        starts: number of starts.
     """
     from scipy.optimize import minimize
 

@@ -81,8 +81,6 @@ def check_design(rows: Observations, *, num_params: int, needs_both: bool) -> Ju
     """None if a curve may be drawn through these rows, otherwise why not.
 
     Args:
-        rows: the rows that would be fitted.
-        num_params: fitted parameters of the law.
         needs_both: the law has both a size term and a data term.
     """
     ngroups = rows.ngroups

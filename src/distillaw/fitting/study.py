@@ -25,8 +25,6 @@ def fit_families(
 
     Args:
         source: as in `distillaw.fit`.
-        bootstrap: replicates.
-        columns: {our name: column}.
     """
     from distillaw.fitting.api import fit_arms  # whoever asks for the laws that a study keeps fits none
 
@@ -52,7 +50,6 @@ def fit_laws(
     """As `fit_families` of a study folder, kept in laws/<family>.json; what cannot be fitted says why there.
 
     Args:
-        folder: the study.
         mark: what to add to each fit before it is kept, such as the study's doubts.
 
     Raises:

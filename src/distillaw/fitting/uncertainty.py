@@ -308,7 +308,6 @@ def fitted_belief(
     Args:
         curve: the fit, with replicates.
         noise: standard deviation of one run, in ln L.
-        calibration: what the law misses.
         fitted_range: {coordinate: (lowest, highest)} of the runs.
 
     Raises:
@@ -409,7 +408,6 @@ def guessed_belief(curve: FittedCurve, *, noise: float, runs: DesignPoints | Non
     """What a guessed law and the runs made so far leave open: a weak prior, informed by those runs.
 
     Args:
-        curve: the guess (`guessed_curve`).
         noise: standard deviation of a run in ln L.
         runs: runs already made; their losses are not needed.
     """

@@ -208,9 +208,7 @@ def published_band(
     """The band of one prediction and what it means; without one, why there is none.
 
     Args:
-        law: the law that predicted.
         part: supervised, repeated or distillation: what was evaluated.
-        coords: keyword arguments of that part.
         is_inside: whether the prediction lies in the fitted range.
         level: coverage wanted; other levels than 0.9 assume a normal error.
     """

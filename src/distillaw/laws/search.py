@@ -55,8 +55,6 @@ def lowest(curve: Callable[[Array], Array], *, low: float, high: float, ndim: in
 
     Args:
         curve: of x; x has one axis more than the result on the grid, the shape of the result afterwards.
-        low: left end.
-        high: right end.
         ndim: number of axes of the result.
         points: grid points; a valley narrower than one cell of the grid is missed.
     """

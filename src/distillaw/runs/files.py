@@ -181,7 +181,6 @@ def read_json_lines(path: Path, *, past_torn: bool = False) -> list[dict[str, An
     """The objects of an append-only log; a torn last line (a kill while writing) is left out.
 
     Args:
-        path: the log.
         past_torn: go on after a line that is no object, for what people read; else it ends what counts.
     """
     if not path.exists():

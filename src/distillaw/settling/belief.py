@@ -145,7 +145,6 @@ def _power(c: Terms, share: Array, left: tuple[Array | float, ...], shift: tuple
     """What there is to learn, in the coefficients of laws/equation.py, with sizes and tokens counted from the anchor.
 
     Args:
-        c: coefficients.
         share: logit of w.
         left: ln of what size and of what data leave, over their part of L0 - E.
         shift: factors on alpha and beta.
@@ -254,8 +253,6 @@ class PilotBelief:
         """Draws of the ln loss at some places, jointly, without the noise of seeds, (M, Q).
 
         Args:
-            places: where.
-            rng: of the draws.
             before: as believed before any run.
         """
         is_before = before or not len(self.measured.arm)
@@ -396,10 +393,7 @@ def _posterior(belief: PilotBelief, part: Part, starts: Array, rng: np.random.Ge
     """The part with MEMBERS members drawn from the posterior, its ln evidence but for what all parts share, its mode.
 
     Args:
-        belief: has the runs.
-        part: its form and misfit.
         starts: of the search for the mode, (S, Z).
-        rng: of the draws.
     """
     family, points, y_R = part.family, belief.measured, belief.log_losses_R
     root_RR = np.linalg.cholesky(belief.noise_RR + part.cov(belief.question, points, points))

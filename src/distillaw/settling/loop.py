@@ -182,11 +182,9 @@ def settle_in(spec: SettleSpec, folder: Path, *, workers: int, display: Display,
     """Run pilots until the question is settled, or no affordable stage would settle it.
 
     Args:
-        spec: the question.
         folder: an ordinary study folder; created if need be.
         workers: processes, one core each.
         display: told about every job and every look.
-        command: how the user called, for the record.
 
     Raises:
         ConfigError, DataError, CacheError, VocabularyError: before anything is trained.

@@ -97,7 +97,6 @@ def seed_cov(points: PilotPoints, sd: float, text_se: Array) -> Array:
     """Covariance of the noise of runs, (R, R).
 
     Args:
-        points: the runs.
         sd: seed noise of one run, ln loss.
         text_se: by arm, error of its gain from the choice of held-out documents, ln loss.
     """

@@ -227,7 +227,6 @@ def propose(
     """The next batch of runs.
 
     Args:
-        question: what is asked.
         stages: the batches so far, in order; of runs with no such history, `stages_of`.
         runs: all so far; may be none.
         spent: FLOP so far; the size of a batch follows it.

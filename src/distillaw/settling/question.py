@@ -213,7 +213,6 @@ def extra_flops(question: PilotQuestion, made: Made, wanted: Made) -> float:
     As `sweep.cost.jobs_cost` counts: a teacher is read once per seed, as far as the longest of its students' trunks.
 
     Args:
-        question: knows what a token costs.
         made: runs that exist.
         wanted: runs to make.
     """

@@ -65,8 +65,6 @@ class Contrasts:
         """Upper bound on what an arm loses against the best of `arms`.
 
         Args:
-            arm: the choice.
-            arms: the choices there are.
             useful: whether it also has to be better than no teacher; then it is infinite where that is not sure.
         """
         regret_M = self.losses_MA[:, arm] - self.losses_MA[:, list(arms)].min(1)

@@ -293,11 +293,7 @@ def fork_record(
     noise: Mapping[Pair, Mapping[str, object]],
     study: Path,
 ) -> dict[str, object]:
-    """The record of one fork.
-
-    Args:
-        branches: by trunk's and branches' loss; all finished.
-    """
+    """The record of one fork."""
     before = {arm: float(fork["loss"]) for arm, fork in reached.items()}
     arms = {pair: BranchArm(each, spec, study, before=before[pair[0]]) for pair, each in branches.items()}
     tokens = next(iter(reached.values()))["tokens"]

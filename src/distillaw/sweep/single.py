@@ -52,7 +52,6 @@ def run_single(
 
     Args:
         ranks: the processes that train it together; all call this.
-        tracker: mirror the scalars to it.
 
     Returns:
         (result, whether anything was trained).
@@ -148,9 +147,6 @@ def train_here(
     mirror: Mirror | None = None,
 ) -> None:
     """Train trunks that read one stream side by side; each teacher reads every batch once for all of its students.
-
-    Args:
-        mirror: given every row of the log as well.
 
     Raises:
         DistillawError: as `train_trunks`; the first of several that diverged.

@@ -136,9 +136,7 @@ def run_grid(grid: Grid, *, workers: int, done: Callable[[int], None] = lambda t
     """Train every teacher and student.
 
     Args:
-        grid: what to train.
         workers: processes; more than there are trials idle.
-        done: called with the number of a trial when it has ended.
 
     Returns:
         Outcomes by trial, student, teacher; the same for every number of workers.

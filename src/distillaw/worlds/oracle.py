@@ -286,7 +286,6 @@ def describe_world(world: World, *, context: int, documents: int) -> dict[str, o
 
     Args:
         context: tokens of a window, as held-out text is scored.
-        documents: how many are read; errors shrink with their root.
     """
     spec = world.spec
 
