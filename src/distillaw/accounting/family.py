@@ -10,6 +10,7 @@ table of that paper's family and context; with another aspect ratio use a shape 
 family's numbers. The paper's c1 = sigma1 n_ctx and c2 = sigma2 n_vocab are no coefficients of a law.
 """
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -160,14 +161,11 @@ class FixedAspect:
 
 
 def _solve_cubic(slope: float, total: float) -> float:
-    """N > 0 with N + slope N^(1/3) = total, by Newton's method in x = N^(1/3) from above (convex: monotone)."""
-    x = total ** (1 / 3)
-    for _ in range(200):
-        step = (x**3 + slope * x - total) / (3 * x**2 + slope)
-        x -= step
-        if abs(step) <= 1e-15 * x:
-            break
-    return x**3
+    """N > 0 with N + slope N^(1/3) = total: the one real root of a depressed cubic in N^(1/3), in hyperbolic sines."""
+    if not slope:
+        return total
+    unit = math.sqrt(slope / 3)
+    return (2 * unit * math.sinh(math.asinh(total / (2 * unit**3)) / 3)) ** 3
 
 
 def _positive(value: Number) -> Number:

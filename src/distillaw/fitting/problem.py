@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from distillaw.fitting.curve import FittedCurve
 from distillaw.fitting.models import FREE, JointModel, Model, StudentModel, SupervisedModel, TiedModel, tied
 from distillaw.fitting.newton import Objective, Prior
 from distillaw.fitting.observations import Observations
-from distillaw.laws.base import Array, Indices
+from distillaw.laws.base import Array
 from distillaw.quantities import did_you_mean
 
 FORMS = {
@@ -83,6 +84,14 @@ class Problem:
     curve: Callable[..., FittedCurve]
     """Of theta=(k,) and replicates=(R, k)."""
 
+    @classmethod
+    def of(cls, model: Model, rows: Observations, prior: Mapping[str, tuple[float, float]], **how: Any) -> "Problem":
+        """A law on some rows with (mean, sd) of some of its parameters; those that are not fitted have no prior."""
+        known = [prior.get(name) if i in model.free else None for i, name in enumerate(model.names)]
+        mean, sd = np.array([(0.0, np.inf) if each is None else each for each in known]).T
+        by_row = {"y": np.log(rows.loss), "weight": rows.weight, "group": rows.group}
+        return cls(model=model, **by_row, prior_mean=mean, prior_sd=sd, **how)
+
     @property
     def num_free(self) -> int:
         """Number of fitted parameters."""
@@ -138,17 +147,13 @@ def specify_supervised(
             theta, replicates = tied(theta), tied(replicates)
         return FittedCurve(form=form, theta=theta, replicates=replicates, centre=centre)
 
-    mean, sd = _prior_arrays(model.names, prior, model.free)
-    return Problem(
-        model=model,
-        y=y,
-        weight=rows.weight,
-        group=rows.group,
+    return Problem.of(
+        model,
+        rows,
+        prior,
         starts=lambda rng: _variable_projection(n, d, y, rows.weight, gamma_free=free_gamma, tie=tie, count=2),
         random_starts=lambda rng, count: _random_supervised(rng, y, count, gamma_free=free_gamma),
         search=_FROM_GRID,
-        prior_mean=mean,
-        prior_sd=sd,
         restarts=3,
         curve=curve,
     )
@@ -163,21 +168,17 @@ def specify_student(
     prior: dict[str, tuple[float, float]],
 ) -> Problem:
     """A distillation form with ln Ltilde_S of each row given, (n,) or one row per replicate (R, n)."""
-    n, d, y = np.log(rows.params), np.log(rows.tokens), np.log(rows.loss)
+    n, d = np.log(rows.params), np.log(rows.tokens)
     centre = (float(n.mean()), float(d.mean()))
     model = StudentModel(n - centre[0], d - centre[1], np.log(rows.teacher_loss), log_supervised, form=form)
     few = form in ("reduced", "reduced-q")
-    mean, sd = _prior_arrays(model.names, prior, model.free)
-    return Problem(
-        model=model,
-        y=y,
-        weight=rows.weight,
-        group=rows.group,
+    return Problem.of(
+        model,
+        rows,
+        prior,
         starts=lambda rng: _random_student(rng, form, 32 if few else 64),
         random_starts=lambda rng, count: _random_student(rng, form, count),
         search=_FROM_RANDOM if few else replace(_FROM_RANDOM, keep=12),
-        prior_mean=mean,
-        prior_sd=sd,
         restarts=3,
         curve=partial(FittedCurve, form=form, centre=centre, behind=behind),
     )
@@ -203,9 +204,6 @@ def specify_joint(
         StudentModel(n - own[0], d - own[1], np.log(rows.teacher_loss), np.zeros(len(n)), form=form),
     )
     start = np.concatenate([np.repeat(supervised_theta[None], len(student_starts), axis=0), student_starts], axis=1)
-    sup_mean, sup_sd = _prior_arrays(SupervisedModel.names, supervised_prior, np.arange(6))
-    mean, sd = _prior_arrays(StudentModel.names, prior, np.array(FREE[form]))
-    together = plain.followed_by(rows)
 
     def shaken(rng: np.random.Generator, count: int) -> Array:
         """Random picks of the start points, each fitted parameter moved by 20 %."""
@@ -217,16 +215,13 @@ def specify_joint(
         behind = FittedCurve(form="supervised", theta=theta[:6], replicates=replicates[:, :6], centre=centre)
         return FittedCurve(form=form, theta=theta[6:], replicates=replicates[:, 6:], centre=own, behind=behind)
 
-    return Problem(
-        model=model,
-        y=np.log(together.loss),
-        weight=together.weight,
-        group=together.group,
+    return Problem.of(
+        model,
+        plain.followed_by(rows),
+        prior | {f"sup_{name}": each for name, each in supervised_prior.items()},
         starts=lambda rng: start,
         random_starts=shaken,
         search=_FROM_SEPARATE_FITS,
-        prior_mean=np.concatenate([sup_mean, mean]),
-        prior_sd=np.concatenate([sup_sd, sd]),
         restarts=2,
         curve=curve,
     )
@@ -334,14 +329,6 @@ def _internal(priors: Mapping[str, tuple[float, float]]) -> dict[str, tuple[floa
         mean = float(np.log(centre)) if is_log else float(centre)
         out[inner] = (-mean if inner == "le" else mean, float(sd))
     return out
-
-
-def _prior_arrays(names: tuple[str, ...], prior: dict[str, tuple[float, float]], free: Indices) -> tuple[Array, Array]:
-    mean, sd = np.zeros(len(names)), np.full(len(names), np.inf)
-    for i in free:
-        if names[i] in prior:
-            mean[i], sd[i] = prior[names[i]]
-    return mean, sd
 
 
 _SLOPES = np.exp(np.linspace(np.log(0.04), np.log(1.2), 12))

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.fitting.curve import FittedCurve, student_curve, supervised_curve
-from distillaw.fitting.estimate import FIRST, FLOOR, MATCHED, robust_scale
+from distillaw.fitting.estimate import FIRST, FLOOR, MATCHED, cluster_weights, robust_scale
 from distillaw.fitting.newton import huber_sum
 from distillaw.fitting.observations import Observations
 from distillaw.fitting.result import FitResult, FitStatus, Judgement
@@ -231,14 +231,12 @@ def _replicates(fit: _CutFit, theta: Array, noise: float, request: Request) -> t
         own, inner = np.arange(count) % len(behind.replicates), behind.behind
         inner = replace(inner, replicates=inner.replicates[own]) if len(inner.replicates) else inner
         behind = replace(behind, replicates=behind.replicates[own], behind=inner)
-    _, group = np.unique(rows.group, return_inverse=True)
-    size = int(group.max()) + 1
     rng = np.random.default_rng(request.seed)
-    drawn = rng.multinomial(size, np.full(size, 1 / size), size=count)
+    weights = cluster_weights(rows.group, count, rng)
     cells, cell = np.unique(fit.cuts.random, return_inverse=True)
     shift = noise / np.sqrt(2) * rng.standard_normal((count, len(cells)))[:, cell]
     found = replace(fit, behind=behind, replicates=True, shift=shift).solve(
-        np.broadcast_to(theta, (count, len(theta))), rows.weight * drawn[:, group]
+        np.broadcast_to(theta, (count, len(theta))), rows.weight * weights
     )
     return found, behind
 
