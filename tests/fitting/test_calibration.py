@@ -5,8 +5,8 @@ import pytest
 
 import distillaw as dl
 from distillaw.errors import ConfigError
+from distillaw.fitting.api import LawScore, choose, score_all
 from distillaw.fitting.calibrate import HoldOuts, calibrate_term
-from distillaw.fitting.comparison import LawScore, choose, score_all
 from distillaw.fitting.result import FitStatus
 from distillaw.fitting.uncertainty import AXES, DEFAULT_PER_DECADE, UNTRIED, extent_of, outside, unsure
 
