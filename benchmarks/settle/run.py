@@ -1,7 +1,7 @@
 """Does `settle` keep its word, and what do `plan` and `fit` make of the same pilots? Checked where the truth is known.
 
     python -m benchmarks.settle.run --quick                           # a minute: what constants are tuned with
-    python -m benchmarks.settle.run --only simulated --seeds 11000:11160 --plan-every 0 --out RESULTS.json
+    python -m benchmarks.settle.run --only simulated --seeds 20000:20160 --plan-every 0 --out RESULTS.json
     python -m benchmarks.settle.run --only shipped --plan-every 0     # two minutes: tables of trained runs in this tree
     python -m benchmarks.settle.run --only worlds --worlds DIR... --plan-every 8 --out RESULTS.json
     python -m benchmarks.settle.page RESULTS.json... --page PAGE.md --figure FIGURE.png
@@ -33,8 +33,8 @@ from distillaw.settling.question import NONE
 
 LATER, UNTOUCHED = 1000, 5000
 """Seeds below the first were tuned on, some of those below the second looked at; of those from the second on 11000 to
-11159 were run once, when every constant was fixed, and are a tier of their own."""
-FULL, QUICK = ("0:64", "11000:11160"), ("0:32",)
+11159 and 20000 to 20159 were run when every constant was fixed, and are a tier of their own."""
+FULL, QUICK = ("0:64", "11000:11160", "20000:20160"), ("0:32",)
 
 
 def simulated_row(number, with_peers):
