@@ -282,3 +282,9 @@ def tune(ranks, stage: str, model: Path, data: Path, out: Path) -> dict:
         "losses": [row[key] for row in rows for key in ("loss", "grad_norm")],
         "after": [result["after"]["loss"], result["loss_se"]],
     }
+
+
+def train_there(ranks, places: list[Path], folder: Path, spec, budgets: list[int]) -> None:
+    """Train with each rank in a folder of its own, as on machines that share the run's folder and no other."""
+    os.chdir(places[ranks.rank])
+    train(ranks, folder, spec, budgets)

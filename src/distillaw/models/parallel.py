@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -177,13 +177,34 @@ class Ranks:
             made = act()
         except DistillawError as caught:
             error = caught
-        others = [each for each in self.gathered(error) if each is not None]
-        if error is None and others:
-            error = others[0]
+        failed = {rank: each for rank, each in enumerate(self.gathered(error)) if each is not None}
+        if error is None and failed:
+            error = next(iter(failed.values()))
             error.is_told = True
         if error is not None:
+            if len(failed) < self.world:
+                error.args = (f"{error} (on rank {', '.join(map(str, failed))} of {self.world})",)
             raise error
         return made  # type: ignore[return-value]
+
+    def check_same(self, what: str, facts: Mapping[str, object]) -> None:
+        """Refuse what is one thing by name and another one on another machine's disk.
+
+        Raises:
+            ConfigError: on every rank, with the first fact that differs.
+        """
+        if self.world == 1:
+            return
+        every = self.gathered(dict(facts))
+        for rank, other in enumerate(every):
+            for name, value in every[0].items():
+                if other[name] != value:
+                    error = ConfigError(
+                        f"{what} is not the same on every process: {name} {value} on rank 0, {other[name]} on rank "
+                        f"{rank}. Copy the same files to every machine, or name a place that all of them see"
+                    )
+                    error.is_told = not self.is_first
+                    raise error
 
     @contextlib.contextmanager
     def held(self, folder: Path, what: str, say: Callable[[str], None] = lambda message: None) -> Iterator[None]:
@@ -302,10 +323,18 @@ IDLE = timedelta(days=365)
 def _join_group(device: torch.device, teachers: int) -> Link | None:
     """Join the group of all processes, or that of the students or of the teachers, with the link between these two."""
     backend = "nccl" if device.type == "cuda" else "gloo"
+    place = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    try:
+        store, rank, world = next(rendezvous("env://", timeout=PATIENCE))
+    except (distributed.DistError, ValueError) as error:  # the port is in use, no such machine, a variable is missing
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"the processes cannot meet at {place} (MASTER_ADDR:MASTER_PORT): {reason}. Choose a free port of a machine "
+            "that all of them reach; --processes and torchrun find one themselves"
+        ) from error
     if not teachers:
-        distributed.init_process_group(backend, timeout=PATIENCE)
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
         return None
-    store, rank, world = next(rendezvous("env://", timeout=PATIENCE))
     students = world - teachers
     between = distributed.ProcessGroupGloo(PrefixStore("link", store), rank, world, IDLE)
     link = Link(between, rank, students, teachers)

@@ -7,6 +7,7 @@ are downloaded where there is a network and taken from the local cache otherwise
 
 import contextlib
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 """What is fetched from the hub: weights as safetensors, configs and tokenizers; no pickles, no code."""
+GLANCE_BYTES = 1 << 20
+"""Of each end of a file: its header and some of its weights, read in a millisecond."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +212,29 @@ VOLATILE_KEYS = "_name_or_path transformers_version architectures dtype torch_dt
 """Entries of a config.json that do not change a single logit of the float32 model."""
 
 
+def glance(source: ModelSource) -> str:
+    """A fingerprint that is quick to take of any size: of weights and configuration names, sizes and both ends."""
+    digest = hashlib.sha256()
+    for file in [*_weight_files(source), *source.folder.glob("config.json")]:
+        with file.open("rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            digest.update(f"{file.name} {size} ".encode())
+            for place in (0, max(0, size - GLANCE_BYTES)):
+                stream.seek(place)
+                digest.update(stream.read(GLANCE_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def _weight_files(source: ModelSource) -> list[Path]:
+    """In the order that a fingerprint takes them; CacheError: there are none."""
+    if source.gguf_file is not None:
+        return [source.folder / source.gguf_file]
+    files = sorted(source.folder.glob("*.safetensors")) or sorted(source.folder.glob("pytorch_model*.bin"))
+    if not files:
+        raise CacheError(f"{source.name}: no *.safetensors in {source.folder}, so no teacher")
+    return files
+
+
 def fingerprint(name: str | Path | ModelSource) -> str:
     """SHA-256 over the checksums of a model's weights and its configuration, 16 hex digits.
 
@@ -216,11 +242,9 @@ def fingerprint(name: str | Path | ModelSource) -> str:
         CacheError: no weights there.
     """
     source = locate(name)
+    files = _weight_files(source)
     if source.gguf_file is not None:
-        return file_sha256(source.folder / source.gguf_file)[:16]
-    files = sorted(source.folder.glob("*.safetensors")) or sorted(source.folder.glob("pytorch_model*.bin"))
-    if not files:
-        raise CacheError(f"{source.name}: no *.safetensors in {source.folder}, so no teacher")
+        return file_sha256(files[0])[:16]
     config = read_json(source.folder / "config.json")
     kept = {key: value for key, value in config.items() if key not in VOLATILE_KEYS}
     parts = [*(file_sha256(file) for file in files), content_hash(kept, digits=64)]

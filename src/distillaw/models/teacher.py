@@ -32,7 +32,7 @@ from distillaw.errors import CacheError, ConfigError, DistillawWarning, Vocabula
 from distillaw.models.fresh import count_parameters
 from distillaw.models.link import Link
 from distillaw.models.parallel import ALONE, CPU, Ranks
-from distillaw.models.source import ModelSource, check_config, fingerprint, loading, locate, tensors_in
+from distillaw.models.source import ModelSource, check_config, fingerprint, glance, loading, locate, tensors_in
 from distillaw.runs.files import check_model, content_hash
 from distillaw.worlds.oracle import Oracle, find_oracle, is_oracle, oracle_hash, parse_oracle
 
@@ -303,9 +303,15 @@ def load_teacher(
         VocabularyError: its vocabulary is not the study's (the first differing tokens are shown).
     """
     source, device = ranks.told(lambda: locate(name)), torch.device(device or ranks.device)
-    check_config(source, context=context)
-    check_vocabulary(source, tokenizer, teacher_tokenizer=teacher_tokenizer)
+
+    def check() -> str:
+        check_config(source, context=context)
+        check_vocabulary(source, tokenizer, teacher_tokenizer=teacher_tokenizer)
+        return glance(source)
+
+    files = ranks.together(check)
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+    ranks.check_same(f"the teacher {source.name}", {"type": dtype, "its files (hash)": files})
     model = load_shards(source, ranks, dtype) if ranks.shards else load_weights(source, device, dtype)
     trimmed = check_rows(source.name, model.get_output_embeddings().weight.shape[0], tokenizer)
     with torch.no_grad():
