@@ -329,8 +329,8 @@ def _join_group(device: torch.device, teachers: int) -> Link | None:
     except (distributed.DistError, ValueError) as error:  # the port is in use, no such machine, a variable is missing
         reason = str(error).partition("\n")[0]
         raise ConfigError(
-            f"the processes cannot meet at {place} (MASTER_ADDR:MASTER_PORT): {reason}. Choose a free port of a machine "
-            "that all of them reach; --processes and torchrun find one themselves"
+            f"the processes cannot meet at {place} (MASTER_ADDR:MASTER_PORT): {reason}. Choose a free port of a "
+            "machine that all of them reach; --processes and torchrun find one themselves"
         ) from error
     if not teachers:
         distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
