@@ -57,9 +57,14 @@ def data(tmp_path_factory):
                     "choices": [{"text": sentence(1 + j), "label": "ABCD"[j]} for j in range(4)],
                 },
                 "answerKey": "ABCD"[i % 4],
+                "clarity": "high",
             }
             for i in range(30)
         ],
+    )
+    lines(
+        "agieval/sat-math.jsonl",
+        [{"passage": None, "question": sentence(4), "options": ["(A)1", "(B)2", "(C)3"], "label": "A"}] * 3,
     )
     lines("lambada_openai/lambada_test.jsonl", [{"text": sentence(8)} for _ in range(12)])
     for split, count in (("train", 9), ("test", 6)):
@@ -243,7 +248,10 @@ def test_options_are_put_as_letters(model, data, tmp_path):
         ({"correct_options_idx": [2]}, r"line 2: correct_options_idx \[2\].*0 to 1"),
         ({"correct_options_idx": [0, 1]}, "a list of one number"),
         ({"options": ["only"]}, "at least two options"),
+        ({"options": ["a", None]}, "an option is None"),
+        ({"options": ["a", " "]}, "an option is ' '"),
         ({"centerpiece": None}, "it takes a centerpiece"),
+        ({"centerpiece": ""}, "it takes a centerpiece"),
     ],
 )
 def test_a_row_that_cannot_be_right_is_refused_with_its_line(tmp_path, change, said):
@@ -262,6 +270,12 @@ def test_a_row_that_cannot_be_right_is_refused_with_its_line(tmp_path, change, s
         ("lambada_openai", "lambada_openai/*", {"text": 7}, "question 2: text is '7'"),
         ("openbookqa", "openbookqa/*", {"question": "?"}, r"question 2: question is '\?'"),
         ("openbookqa", "openbookqa/*", {"answerKey": "E"}, "openbookqa/1 counted from 0.*'E' is not in list"),
+        ("openbookqa", "openbookqa/*", {"question": {"stem": "?"}}, "openbookqa/1 counted from 0.*has no attribute"),
+        ("openbookqa", "openbookqa/*", {"clarity": 7}, "a field is of one kind in one question"),
+        ("lambada_openai", "lambada_openai/*", {"text": ""}, "lambada_openai/1 counted from 0.*nothing is asked"),
+        ("agieval", "agieval/*", {"label": "D"}, "question 2: label 'D'; it is a letter of 3 options"),
+        ("agieval", "agieval/*", {"label": None}, "question 2: label None"),
+        ("agieval", "agieval/*", {"options": "abc"}, "question 2: options abc"),
     ],
 )
 def test_what_a_template_would_write_as_none_is_refused(model, data, tmp_path, task, file, change, said):
@@ -272,6 +286,46 @@ def test_what_a_template_would_write_as_none_is_refused(model, data, tmp_path, t
     path.write_text("".join(json.dumps(row | (change if i == 1 else {})) + "\n" for i, row in enumerate(rows)))
     with pytest.raises(DataError, match=said):
         measure(model, task, tmp_path / "data", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "said"),
+    [
+        (1, {"test": None}, "question 2: test is 'None'"),
+        (1, {"entry_point": ""}, "question 2: entry_point is ''"),
+        (0, {"test": ""}, "question 1: no test"),
+    ],
+)
+def test_a_program_without_its_tests_is_refused(tmp_path, number, change, said):
+    """It would fail like one that is wrong."""
+    row = {"prompt": "def f():", "canonical_solution": " return 1", "test": "def check(f): f()", "entry_point": "f"}
+    rows = [row | (change if i == number else {}) for i in range(3)]
+    (tmp_path / "humaneval").mkdir()
+    with gzip.open(tmp_path / "humaneval" / "HumanEval.jsonl.gz", "wt") as stream:
+        stream.writelines(json.dumps(row) + "\n" for row in rows)
+    with pytest.raises(DataError, match=said):
+        read_task(known_tasks()["humaneval"], tmp_path)
+
+
+@pytest.mark.parametrize("right", [4, -1, "E", "red"])
+def test_an_answer_that_is_no_option_is_refused_in_anybodys_task(model, tmp_path, right):
+    """The harness would score the question as never right."""
+    rows = [{"asked": f"is it {i}?", "said": ["yes", "no"], "right": i % 2} for i in range(3)]
+    if isinstance(right, str):
+        rows = [row | {"right": row["said"][row["right"]]} for row in rows]
+    (tmp_path / "mine").mkdir()
+    for last in (rows[2]["right"], right):
+        rows[2]["right"] = last
+        (tmp_path / "mine" / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        harness = {"output_type": "multiple_choice", "doc_to_text": "{{asked}}", "doc_to_choice": "said"}
+        harness |= {"doc_to_target": "right", "metric_list": [{"metric": "acc", "aggregation": "mean"}]}
+        spec = own_task(tmp_path, files={"test": "mine/*.jsonl"}, harness=harness)
+        asked = Way(), read_task(spec, tmp_path)
+        places = {"memory": tmp_path / f"{last}.jsonl", "samples": tmp_path / f"{last}.gz"}
+        if last != right:
+            assert run_benchmark(*model, spec, asked[1], asked[0], **places).n == 3
+    with pytest.raises(DataError, match=f"mine, question mine/2 counted from 0.*the right one is {right!r} of 2"):
+        run_benchmark(*model, spec, asked[1], asked[0], **places)
 
 
 def test_mmlu_is_the_same_with_a_header_and_numbers(data, tmp_path):

@@ -8,7 +8,7 @@ import torch
 from families import chatml_tokenizer, save_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from distillaw.errors import ConfigError, DataError
+from distillaw.errors import ConfigError, DataError, DivergedError
 from distillaw.instruct.conversations import read_conversations
 from distillaw.instruct.generate import about_answers, about_file, contrast_answers, generate_answers
 from distillaw.instruct.prepare import read_pairs
@@ -81,6 +81,18 @@ def test_what_a_kill_tore_is_answered_again_the_same(teacher, prompts, tmp_path,
     said = []
     generate_answers(teacher, prompts, torn, say=said.append, **settings)
     assert said == [f"{torn}: answered before, nothing to do"]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_a_model_of_nan_writes_no_answers(teacher, prompts, tmp_path, temperature):
+    """Greedily it would write one token over and over."""
+    broken = AutoModelForCausalLM.from_pretrained(teacher)
+    broken.get_output_embeddings().weight.data.fill_(float("nan"))
+    broken.save_pretrained(tmp_path / "nan")
+    AutoTokenizer.from_pretrained(teacher).save_pretrained(str(tmp_path / "nan"))
+    with pytest.raises(DivergedError, match="its probabilities are not finite"):
+        generate_answers(tmp_path / "nan", prompts, tmp_path / "a.jsonl", max_new_tokens=4, temperature=temperature)
+    assert not (tmp_path / "a.jsonl").exists()
 
 
 def test_seeds_and_settings_matter(teacher, prompts, tmp_path):

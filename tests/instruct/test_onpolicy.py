@@ -14,6 +14,7 @@ from distillaw.instruct.spec import OnPolicySpec
 from distillaw.instruct.stages import Collator, sft_trainer, training_rows
 from distillaw.models.scoring import IGNORE
 from distillaw.models.teacher import load_teacher
+from distillaw.runs.store import RunFolder
 
 TINY = {"template": "chatml", "lr": 5e-3, "batch": 8, "validation": 0.2, "max_tokens": 128, "max_new_tokens": 12}
 
@@ -168,9 +169,18 @@ def test_a_run_comes_nearer_its_teacher_and_an_interrupted_one_ends_alike(model,
             raise KeyboardInterrupt
         return fill(self, model, batch, step=step, part=part)
 
+    def breaks(self, model, batch, *, step, part=0):
+        if step == 5:
+            model.get_output_embeddings().weight.data.fill_(float("nan"))
+        return fill(self, model, batch, step=step, part=part)
+
     monkeypatch.setattr(onpolicy.Rollouts, "fill", stops)
     with pytest.raises(KeyboardInterrupt):
         run_onpolicy(asked, tmp_path / "stopped")
+    monkeypatch.setattr(onpolicy.Rollouts, "fill", breaks)  # a student of NaN is contained, too
+    with pytest.raises(DivergedError, match="cannot answer"):
+        run_onpolicy(asked, tmp_path / "stopped")
+    assert RunFolder(tmp_path / "stopped").state() == "failed"
     monkeypatch.setattr(onpolicy.Rollouts, "fill", fill)
     again = run_onpolicy(asked, tmp_path / "stopped")
     assert again["onpolicy"] == found

@@ -49,6 +49,8 @@ HARNESS_KEYS = (
     "process_results",
 )
 """Of a task of lm-evaluation-harness; its others load data sets, prompts and code from places of their own."""
+PROGRAM = ("prompt", "test", "entry_point")
+"""Fields of a problem whose answer is run."""
 JUDGES = ("mass", "drop")
 """What process_results may say: functions of harness.py."""
 
@@ -350,10 +352,15 @@ def _alike(spec: TaskSpec, rows: Sequence[Row]) -> Sequence[Row]:
     """
     templates = " ".join(str(each) for key, each in spec.harness.items() if key.startswith("doc_to_"))
     named = [name for name in (rows[0] if rows else ()) if re.search(rf"\b{re.escape(name)}\b", templates)]
+    if spec.executed:  # a program without its tests would fail like any other
+        if rows and (lacking := [name for name in PROGRAM if not rows[0].get(name)]):
+            raise ValueError(f"question 1: no {lacking[0]}")
+        named = [*dict.fromkeys([*named, *PROGRAM])]
     kinds = {name: (int, float) if isinstance(rows[0][name], (int, float)) else type(rows[0][name]) for name in named}
     for number, row in enumerate(rows, 1):
         for name, kind in kinds.items():
-            if rows[0][name] is not None and not isinstance(row.get(name), kind):
+            found = row.get(name)
+            if rows[0][name] is not None and not (isinstance(found, kind) and (found or not spec.executed)):
                 raise ValueError(
                     f"question {number}: {name} is {str(row.get(name, 'missing'))[:60]!r}; the first has "
                     f"{str(rows[0][name])[:60]!r}"
@@ -400,10 +407,14 @@ def _agieval_rows(spec: TaskSpec, file: Path) -> Iterator[Row]:
     if file.stem in _NOT_AGIEVAL:
         return
     chinese = (file.stem.startswith("gaokao") and file.stem != "gaokao-english") or file.stem == "logiqa-zh"
-    for row in _rows(spec, file):
+    for number, row in enumerate(_rows(spec, file), 1):
         options, label = row["options"], row["label"]
+        if isinstance(label, str | list) and len(label) > 1:
+            continue  # several are right
+        if not isinstance(options, list) or not all(isinstance(each, str) and each.strip() for each in options):
+            raise ValueError(f"question {number}: options {str(options)[:60]}; it takes a list of texts")
         if not isinstance(label, str) or len(label) != 1 or not 0 <= ord(label) - 65 < len(options):
-            continue
+            raise ValueError(f"question {number}: label {label!r}; it is a letter of {len(options)} options")
         yield {
             "passage": row["passage"] or "",
             "question": row["question"],
@@ -440,14 +451,20 @@ def _options_rows(spec: TaskSpec, file: Path) -> Iterator[Row]:
             continue
         row = parse_json(line)
         options, right = row.get("options"), row.get("correct_options_idx")
-        if not isinstance(row.get("centerpiece"), str) or not isinstance(options, list) or len(options) < 2:
+        if not _says(row.get("centerpiece")) or not isinstance(options, list) or len(options) < 2:
             raise ValueError(f"line {number}: it takes a centerpiece and at least two options")
+        if blank := [option for option in options if not _says(option)]:
+            raise ValueError(f"line {number}: an option is {blank[0]!r}; options are texts")
         if not (isinstance(right, list) and len(right) == 1 and right[0] in range(len(options))):
             raise ValueError(
                 f"line {number}: correct_options_idx {right}; it is a list of one number, 0 to {len(options) - 1}"
             )
         asked = {"question": row["centerpiece"], "context": row.get("context", "")}
-        yield asked | {"options": [str(option) for option in options], "gold": right[0]}
+        yield asked | {"options": options, "gold": right[0]}
+
+
+def _says(found: object) -> bool:
+    return isinstance(found, str) and bool(found.strip())
 
 
 _READERS = {

@@ -8,6 +8,7 @@ prompts and the raw answers.
 import gzip
 import json
 import logging
+from ast import literal_eval
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -115,13 +116,20 @@ def _task(spec: TaskSpec, name: str, rows: TaskRows, way: Way):
 
     test, shots = rows.test[name], rows.shots[name]
     for row in test:
-        _check_target(spec, row)
+        _check_row(spec, row)
+    try:
+        tables = {"test": Dataset.from_list(test), "shots": Dataset.from_list(shots or test[:1])}
+    except (ValueError, TypeError) as error:  # of Arrow
+        raise DataError(
+            f"{spec.task}: a field is of one kind in one question, of another in another ({error}). Expected: "
+            f"{spec.layout}"
+        ) from None
     config: dict[str, Any] = {
         **as_read(spec.harness),
         "task": name,
         "test_split": "test",
         "num_fewshot": len(shots),
-        "custom_dataset": lambda **_: {"test": Dataset.from_list(test), "shots": Dataset.from_list(shots or test[:1])},
+        "custom_dataset": lambda **_: tables,
         "fewshot_split": "shots",
         "fewshot_config": {"sampler": "first_n"},
     }
@@ -135,17 +143,39 @@ def _task(spec: TaskSpec, name: str, rows: TaskRows, way: Way):
     return task
 
 
-def _check_target(spec: TaskSpec, row: Row) -> None:
-    """Refuse a question whose answer the task's template cannot find, e.g. a letter that no option has."""
-    from lm_eval.utils import apply_template
+def _check_row(spec: TaskSpec, row: Row) -> None:
+    """Refuse a question that the task's templates cannot put, e.g. one whose right answer is no option.
+
+    The harness asks and scores it: as never right.
+    """
+    from jinja2 import UndefinedError
 
     try:
-        apply_template(str(spec.harness.get("doc_to_target", "")), row)
-    except (ValueError, IndexError, KeyError, TypeError) as error:
+        asked, options, target = (_filled(spec, f"doc_to_{part}", row) for part in ("text", "choice", "target"))
+        if isinstance(asked, str) and not asked.strip() and spec.harness.get("doc_to_text"):
+            raise ValueError("nothing is asked")
+        if options := literal_eval(options) if isinstance(options, str) and options else options:
+            if blank := [each for each in options if not str(each).strip()]:
+                raise ValueError(f"an option is {blank[0]!r}")
+            right = asked if str(asked).isdigit() else target  # where options are the contexts
+            number = int(right) if str(right).lstrip("-").isdigit() else None
+            if number not in range(len(options)) if number is not None else right not in options:
+                raise ValueError(f"the right one is {right!r} of {len(options)} options")
+    except (ValueError, IndexError, KeyError, TypeError, SyntaxError, UndefinedError) as error:
         raise DataError(
-            f"{spec.task}, question {row['id']} counted from 0: its answer cannot be had ({error}). Expected: "
+            f"{spec.task}, question {row['id']} counted from 0: it cannot be asked and judged ({error}). Expected: "
             f"{spec.layout}"
         ) from None
+
+
+def _filled(spec: TaskSpec, key: str, row: Row) -> Any:
+    """What a template of the task gives for a question: the field of that name, or the text as rendered."""
+    from lm_eval.utils import apply_template
+
+    template = spec.harness.get(key, "")
+    if isinstance(template, str):
+        return row[template] if template in row else apply_template(template, row)
+    return template
 
 
 def _answers(spec: TaskSpec, samples: list[dict[str, Any]], rows: list[Row]) -> list[Answered]:

@@ -23,9 +23,9 @@ from urllib.parse import urlsplit
 import torch
 
 from distillaw.data.tokenizer import encode_chat, render_chat, special_pattern
-from distillaw.errors import ConfigError, DivergedError, RunError
+from distillaw.errors import ConfigError, RunError
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
-from distillaw.models.teacher import continued, load_weights
+from distillaw.models.teacher import check_speaks, continued, load_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -60,12 +60,7 @@ class ChatModel:
         where = torch.device(device)
         model = load_weights(source, where, torch.float32 if where.type == "cpu" else torch.bfloat16)
         chat = cls(name=source.name, fingerprint=fingerprint(source), model=model, tokenizer=tokenizer)
-        with torch.no_grad():
-            if not model(input_ids=chat.prompt([{"role": "user", "content": "Hello"}])).logits.isfinite().all():
-                raise DivergedError(
-                    f"{source.name}: its probabilities are not finite, so it can neither answer nor judge; its "
-                    "training diverged or its weights are damaged"
-                )
+        check_speaks(model, chat.prompt([{"role": "user", "content": "Hello"}])[0].tolist(), source.name)
         return chat
 
     def prompt(self, messages: Messages) -> torch.Tensor:

@@ -35,6 +35,19 @@ AGREE = 1e-3
 """Share of a log-probability within which one row says what several say: rounding, in bfloat16 as well."""
 
 
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Translates a template once: the harness asks for each again with every question, which takes milliseconds."""
+
+    def from_string(self, source: Any, *args: Any, **kwargs: Any) -> Any:
+        """The template of a text."""
+        known = self.__dict__.setdefault("translated", {})
+        if args or kwargs or not isinstance(source, str):
+            return super().from_string(source, *args, **kwargs)
+        if source not in known:
+            known[source] = super().from_string(source)
+        return known[source]
+
+
 @contextlib.contextmanager
 def sandboxed(task: str) -> Iterator[None]:
     """Render templates as the harness does, but in jinja's sandbox: in its own environment they run any Python.
@@ -42,7 +55,7 @@ def sandboxed(task: str) -> Iterator[None]:
     It has no hook for that, so the one environment that its `apply_template` uses is replaced for the while.
     """
     theirs = utils.env
-    utils.env = ImmutableSandboxedEnvironment(undefined=theirs.undefined, keep_trailing_newline=True)
+    utils.env = _Sandbox(undefined=theirs.undefined, keep_trailing_newline=True)
     utils.env.filters.update(theirs.filters)
     try:
         yield

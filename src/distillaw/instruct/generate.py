@@ -27,7 +27,7 @@ from distillaw.instruct.masks import Masker, choose_template
 from distillaw.instruct.spec import Sampling
 from distillaw.instruct.start import Say, hushed, keep_lines, silent, step_flops
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
-from distillaw.models.teacher import continued, load_weights
+from distillaw.models.teacher import check_speaks, continued, load_weights
 from distillaw.quantities import format_seconds
 from distillaw.runs.files import append_json_lines, content_hash, read_json, read_json_lines, write_json, write_text
 from distillaw.runs.lock import locked
@@ -70,6 +70,7 @@ def generate_answers(
         CacheError: no model there.
         ConfigError: no chat template, impossible settings, or `out` holds answers made otherwise.
         DataError: no prompts, or one too long for the model.
+        DivergedError: the model's probabilities are not finite.
         RunError: out of memory or disk, or another process writes there.
     """
     sampling = Sampling(**drawn)
@@ -194,6 +195,8 @@ def _answer_all(
         whole = {i for batch in batches if done.issuperset(batch) for i in batch}
         done = {int(row["prompt"]) for row in keep_lines(journal, lambda row: row["prompt"] in whole)}
     model = answerer.load(device) if len(done) < len(asked) else None
+    if model is not None:
+        check_speaks(model, ids[order[-1]], answerer.source.name)
     began = said = time.monotonic()
     tokens, before = 0, len(done)
     for batch in batches:

@@ -28,7 +28,7 @@ from distillaw.data.prepare import world_of
 from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import tokenizer_hash
 from distillaw.distill.heads import LOWEST_LOGIT, Head
-from distillaw.errors import CacheError, ConfigError, DistillawWarning, VocabularyError
+from distillaw.errors import CacheError, ConfigError, DistillawWarning, DivergedError, VocabularyError
 from distillaw.models.fresh import count_parameters
 from distillaw.models.link import Link
 from distillaw.models.parallel import ALONE, CPU, Ranks
@@ -145,6 +145,20 @@ def check_documents_apart(name: str, model: "PreTrainedModel", end_of_text: int)
 
 
 @torch.no_grad()
+@torch.no_grad()
+def check_speaks(model: Any, ids: Sequence[int], name: str) -> None:
+    """Refuse a model that says nothing of what follows some tokens.
+
+    Raises:
+        DivergedError: its probabilities are not finite.
+    """
+    if not model(input_ids=torch.tensor([list(ids)], device=model.device)).logits.isfinite().all():
+        raise DivergedError(
+            f"{name}: its probabilities are not finite, so it can neither answer nor judge; its training diverged or "
+            "its weights are damaged"
+        )
+
+
 def continued(
     model: Any, ids: Sequence[Sequence[int]], ends: Sequence[int], **settings: Any
 ) -> list[tuple[list[int], bool]]:
