@@ -34,8 +34,7 @@ from distillaw.planning.api import plan
 from distillaw.planning.decision import MARGIN, SURPRISE
 from distillaw.planning.gains import LAW_SCALE
 from distillaw.planning.law_evidence import COST
-from distillaw.planning.learnt import FAR, REPEATS, SEEDS
-from distillaw.planning.recipe import INSURED, Recipe
+from distillaw.planning.learnt import FAR, INSURED, REPEATS, SEEDS, TeachingRecipe
 from distillaw.runs.table import read_table
 from distillaw.table import Table, number, text
 from distillaw.verifying.retrodiction import SCORE_SD, NotAskedError, noise_of, question_of, retrodict
@@ -80,7 +79,7 @@ class Row:
     """Between the members of the law."""
     beyond: float
     """0 to 1."""
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: TeachingRecipe = field(default_factory=TeachingRecipe)
     truncation: float = 0.0
     """0 to 1."""
     is_repeated: bool = False

@@ -92,9 +92,14 @@ def _digits_off_one(ratio: float) -> int:
     return next((digits for digits in range(3, 6) if float(f"{ratio:.{digits}g}") != 1), 6)
 
 
+def bare_flop(value: float) -> str:
+    """A FLOP count in powers of ten, under a heading that names the unit: 1.9e18."""
+    return f"{value:.2e}".replace("e+0", "e").replace("e+", "e") if value else "0"
+
+
 def format_flop(value: float) -> str:
-    """A FLOP count in powers of ten: 1.9e18 FLOP."""
-    return f"{value:.2e}".replace("e+0", "e").replace("e+", "e") + " FLOP" if value else "0 FLOP"
+    """The same with its unit: 1.9e18 FLOP."""
+    return f"{bare_flop(value)} FLOP"
 
 
 def power_text(value: float) -> str:
@@ -108,9 +113,14 @@ def power_text(value: float) -> str:
     return power if abs(mantissa - 1) < 1e-6 else f"{mantissa:.3g} × {power}"
 
 
+def power_flop(value: float) -> str:
+    """A FLOP count with two digits after the point, under a heading that names the unit: 1.66 x 10^11."""
+    return power_text(float(f"{value:.3g}"))
+
+
 def flop_text(value: float) -> str:
-    """A FLOP count with two digits after the point: 1.66 x 10^11 FLOP."""
-    return f"{power_text(float(f'{value:.3g}'))} FLOP"
+    """The same with its unit: 1.66 x 10^11 FLOP."""
+    return f"{power_flop(value)} FLOP"
 
 
 def format_seconds(value: float) -> str:

@@ -7,7 +7,6 @@ import pytest
 
 from distillaw.errors import ConfigError
 from distillaw.runs.config import with_settings
-from distillaw.sweep import status as status_module
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.run_files import load_single
 from distillaw.sweep.status import StudyStatus
@@ -121,7 +120,7 @@ def _moments(monkeypatch, moments):
             raise moment
         return moment
 
-    monkeypatch.setattr(status_module, "read_status", look)
+    monkeypatch.setattr("distillaw.cli.study_status.read_status", look)
     monkeypatch.setattr("distillaw.cli.study_status.WATCH_SECONDS", 0.0)
 
 

@@ -8,8 +8,7 @@ import pytest
 
 import distillaw as dl
 from distillaw.errors import ConfigError, UnitError
-from distillaw.planning.cut_size import size_of_cut
-from distillaw.planning.gap import GapQuestion, capacity_gap
+from distillaw.planning.gap import GapQuestion, capacity_gap, size_of_cut
 from in_process import answer
 
 

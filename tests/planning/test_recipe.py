@@ -11,8 +11,7 @@ import distillaw as dl
 from distillaw.errors import ConfigError
 from distillaw.laws.published import published
 from distillaw.outcomes.table import ASKED_ONLY, read_outcomes
-from distillaw.planning.learnt import Learnt, learnt
-from distillaw.planning.recipe import Recipe
+from distillaw.planning.learnt import Learnt, TeachingRecipe, learnt
 from distillaw.planning.voices import find_voices
 from distillaw.verifying.retrodiction import Retrodiction, retrodict
 
@@ -51,7 +50,7 @@ def test_beside_fits_of_ones_own_the_weight_is_theirs():
     found = find_voices(None, [own], published_too=True)
     assert {voice.learnt.alone for voice in found if voice.learnt} == {learnt().alone}
     assert learnt().of_runs.alone_of("random") == learnt().of_runs.alone_of("pruned") == 1
-    assert Recipe(is_said=False).readings(learnt().of_runs, "random") == (1.0,)
+    assert TeachingRecipe(is_said=False).readings(learnt().of_runs, "random") == (1.0,)
 
 
 def test_what_ends_on_the_text_keeps_something_and_loses_nothing():
@@ -192,10 +191,10 @@ def test_a_cut_needs_a_larger_teacher():
 
 
 def test_weights_of_a_recipe():
-    assert (Recipe().gained(learnt(), 1024), Recipe().readings(learnt(), "random")) == (1, (1.0,))
-    assert Recipe(weight=0.5).readings(learnt(), "random") == (0.125,)
-    assert Recipe(is_said=False, is_tuned=True).readings(learnt(), "pruned") == (0.0,)
-    assert Recipe(temperature=2).gained(learnt(), 1024) == pytest.approx(0.8)
+    assert (TeachingRecipe().gained(learnt(), 1024), TeachingRecipe().readings(learnt(), "random")) == (1, (1.0,))
+    assert TeachingRecipe(weight=0.5).readings(learnt(), "random") == (0.125,)
+    assert TeachingRecipe(is_said=False, is_tuned=True).readings(learnt(), "pruned") == (0.0,)
+    assert TeachingRecipe(temperature=2).gained(learnt(), 1024) == pytest.approx(0.8)
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,15 @@ from distillaw.cli.output import Output, same_command
 from distillaw.cli.progress import metered
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_bytes, format_count, format_seconds
-from distillaw.targets.manifest import Scheme, TargetRequest
+from distillaw.runs.files import require_space
+from distillaw.sweep.study import require_trainable
+from distillaw.sweep.target_stores import ask_teacher_again, find_teacher, open_maker, open_text
+from distillaw.targets.manifest import Manifest, Scheme, StorePlan, TargetRequest, build_seconds, read_manifest
+from distillaw.targets.store import check_files
 
 if TYPE_CHECKING:
     from distillaw.data.shards import TokenStore
     from distillaw.targets.build import AnyMaker, StoreCost
-    from distillaw.targets.manifest import Manifest, StorePlan
 
 app = App(
     name="cache", help="Build, inspect and verify teacher targets on disk: built once, read by any number of students."
@@ -71,9 +74,6 @@ def build(
         execution: where and how; several processes make the files side by side.
         dry_run: print the cost and stop.
     """
-    from distillaw.sweep.study import require_trainable
-    from distillaw.sweep.target_stores import find_teacher, open_maker, open_text
-
     asked = {"context": context, "tokens": tokens, "order_seed": order_seed, "temperature": temperature}
     asked["document_mask"] = document_mask
     require_trainable()
@@ -84,7 +84,6 @@ def build(
         kept = Scheme(**given(scheme), temperature=settings.pop("temperature"))
         request = TargetRequest(scheme=kept, split=split, seed=seed, shard_bytes=int(shard_mb * 1e6), **settings)
 
-        from distillaw.runs.files import require_space
         from distillaw.targets.build import (
             build_shards,
             make_plan,
@@ -134,8 +133,6 @@ def inspect(cache: Path, *, output: Output = Output()) -> None:
     Args:
         cache: folder of the store.
     """
-    from distillaw.targets.manifest import build_seconds, read_manifest
-
     manifest = read_manifest(cache)
     plan = manifest.plan
     said = (
@@ -170,10 +167,6 @@ def verify(
         windows: how many windows the teacher is asked about.
         checksums_only: leave the teacher out.
     """
-    from distillaw.sweep.target_stores import ask_teacher_again
-    from distillaw.targets.manifest import read_manifest
-    from distillaw.targets.store import check_files
-
     if windows < 1:
         raise ConfigError(f"--windows {windows}: at least 1 is needed, or --checksums-only")
     manifest = read_manifest(cache)
@@ -206,9 +199,6 @@ def verify(
 
 def _load(teacher: str, store: "TokenStore", request: TargetRequest, device: str) -> "AnyMaker":
     """The teacher and the text; what is wrong with the request is said before anything heavy is imported."""
-    from distillaw.sweep.study import require_trainable
-    from distillaw.sweep.target_stores import find_teacher, open_maker
-
     request.open_split(store)
     found = find_teacher(teacher)
     require_trainable()

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from distillaw.accounting.architecture import PRINTED_UNIT, ParamConvention, Params, as_architecture
 from distillaw.accounting.config import read_architecture
 from distillaw.accounting.estimate import CostEstimate, CountedModel, Usage, counted_family, counted_model, estimate
+from distillaw.accounting.families import model as named_model
 from distillaw.accounting.family import PAPER_CONTEXT, PAPER_VOCAB, FixedAspect
 from distillaw.accounting.hardware import hardware
 from distillaw.accounting.layout import ROOM, DeviceLayout, Devices, propose, read_devices
@@ -19,7 +20,7 @@ from distillaw.cli.options import Count, HardwareName, TeacherName, Whole, flag,
 from distillaw.cli.output import Output
 from distillaw.cli.typed import refuse_idle
 from distillaw.errors import ConfigError
-from distillaw.quantities import format_bytes, format_count, format_dollars, format_flop, format_hours
+from distillaw.quantities import bare_flop, format_bytes, format_count, format_dollars, format_hours
 from distillaw.shapes import FFN_RATIO, Shape
 from distillaw.table import Column, Table, number, text
 
@@ -182,8 +183,6 @@ def _teacher(name: str | None, model: ModelOptions, like: ModelOptions, student:
     """The teacher by name or by numbers, at the student's context; None where none is described."""
     way, arch = _description(model, "--teacher-"), as_architecture(student.shape)
     if name is not None:
-        from distillaw.accounting.families import model as named_model
-
         for own in typed_of(model):  # nothing else may describe it
             if own != "convention":
                 raise ConfigError(
@@ -415,9 +414,9 @@ def _print(answer: CostEstimate) -> None:
     models = {"student": answer.student} | ({"teacher": answer.teacher} if answer.teacher else {})
     own = list(models.values())
     print_table(Table([text("parameters"), *map(number, models)], list(_param_rows(own))))
-    shares = [column for name in models for column in (number(name, _flop), number("share"))]
+    shares = [column for name in models for column in (number(name, bare_flop), number("share"))]
     _print_rows("forward FLOP per token", _forward_rows(own), shares)
-    _print_rows("compute", _compute_rows(answer), [number("FLOP", _flop), number("share")])
+    _print_rows("compute", _compute_rows(answer), [number("FLOP", bare_flop), number("share")])
     axis = answer.all_weights_axis / PRINTED_UNIT
     print(f"  (6 N D axis: all weights, no attention, no teacher training; {axis:.3g} in the printed 1e9 TFLOPs;")
     print("  not comparable with the total above)")
@@ -440,10 +439,6 @@ def _print(answer: CostEstimate) -> None:
 def _print_rows(title: str, rows: Iterable[Sequence[object]], columns: Sequence[Column]) -> None:
     print()
     print_table(Table([text(title), *columns], list(rows)))
-
-
-def _flop(value: float) -> str:
-    return format_flop(value).removesuffix(" FLOP")
 
 
 def _param_rows(models: Sequence[CountedModel]) -> Iterator[tuple[str, ...]]:

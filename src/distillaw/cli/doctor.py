@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 from cyclopts import Parameter
 
 from distillaw.cli.output import Output
+from distillaw.doctor.examination import Examination, examine
 from distillaw.quantities import format_bytes, format_count
 
 if TYPE_CHECKING:
-    from distillaw.doctor.examination import Examination
     from distillaw.doctor.speed import Rate
 
 Rows: TypeAlias = Iterable[tuple[str, str]]
@@ -31,8 +31,6 @@ def doctor(
         out: folder of runs, whose disk is examined; it need not exist.
         measure: compute (FLOP/s, tokens/s), write 32 MB, learn a small tokenizer; without it nothing is imported.
     """
-    from distillaw.doctor.examination import examine
-
     with output.working("measuring"):
         found = examine(out, measure=measure)
     output.answer(found.to_json(), _print, found)

@@ -14,7 +14,9 @@ from distillaw.cli.output import Output, same_command
 from distillaw.cli.typed import refuse_idle, typed_options
 from distillaw.data.corpus import WHOLE, Reading, check_text
 from distillaw.errors import ConfigError
+from distillaw.evaluate.benchmarks import choose_tasks, known_tasks, read_tasks
 from distillaw.evaluate.wishes import ChatWishes, TextWishes, Way
+from distillaw.models.source import check_config, locate
 from distillaw.quantities import format_count
 from distillaw.runs.places import check_folder
 from distillaw.table import Table, number, text
@@ -143,8 +145,6 @@ def _refuse_idle(
     names: list[str], task_folder: Path | None, *, way: Way, text: str | None, judged: ChatOptions
 ) -> None:
     """Refuse what belongs to a part that is not asked for; ConfigError: such an option, or an unknown task."""
-    from distillaw.evaluate.benchmarks import choose_tasks, known_tasks
-
     if text is None:
         refuse_idle(_OF_TEXT, "it is about held-out text, --text FILE")
     if judged.questions is None:
@@ -184,9 +184,6 @@ def _preview(
 
     ConfigError: no such model or task; DataError: evaluation data missing.
     """
-    from distillaw.evaluate.benchmarks import choose_tasks, known_tasks, read_tasks
-    from distillaw.models.source import check_config, locate
-
     check_config(locate(model), context=None)
     chosen = choose_tasks(names, known_tasks(task_folder)) if names else []
     rows, absent = read_tasks(chosen, data, **asked)

@@ -10,6 +10,8 @@ from cyclopts import Parameter
 from distillaw.cli.options import LawName, Number, OutFile
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
+from distillaw.fitting.api import fit_arms
+from distillaw.fitting.query import load_law
 from distillaw.quantities import parse_count
 
 Family = Literal[
@@ -92,9 +94,6 @@ def fit(
         compare: another family, set against this one by held-out error and AIC (repeatable).
         out: write the fitted law here, for `predict --law` and `plan`.
     """
-    from distillaw.fitting.api import fit_arms
-    from distillaw.fitting.query import load_law
-
     if untied and vocab is None:
         raise ConfigError(UNTIED)
     with output.working("fitting"):

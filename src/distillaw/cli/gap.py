@@ -6,15 +6,19 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from distillaw.accounting.families import model
 from distillaw.cli.console import print_table
 from distillaw.cli.options import Count, LawNames, Number, Several, TeacherName
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
+from distillaw.laws.published import laws_available
+from distillaw.planning.explain import derivation
+from distillaw.planning.gap import GapAnswer, GapOpinion, GapQuestion, capacity_gap
+from distillaw.planning.question import named_teacher
 from distillaw.quantities import format_count, times
 from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
-    from distillaw.planning.gap import GapAnswer, GapOpinion, GapQuestion
     from distillaw.planning.teacher_curve import FlatRange
 
 _TOKENS_PER_PARAM = 20.0
@@ -53,8 +57,6 @@ def gap(
         margin: teachers whose student is within this many per cent of the best loss count as equally good.
         explain: derive why a stronger teacher can hurt, with this student's numbers.
     """
-    from distillaw.planning.gap import GapQuestion, capacity_gap
-
     if not 0 < margin < 100:
         raise ConfigError(f"--margin {margin:g}: per cent of the best loss, between 0 and 100, e.g. 0.5")
     teachers, teachers_ratio = _tokens("--teacher-tokens", teacher_tokens, teacher_tokens_per_param)
@@ -77,9 +79,6 @@ def gap(
 
 def _named(name: str, *, is_measured: bool) -> dict[str, object]:
     """What the question holds of a real model."""
-    from distillaw.accounting.families import model
-    from distillaw.planning.question import named_teacher
-
     found = model(name)
     if is_measured:
         return {"teacher_name": found.name}
@@ -95,8 +94,6 @@ def _tokens(option: str, tokens: float | None, per_param: float | None) -> tuple
 
 
 def _derivation(answer: "GapAnswer") -> str:
-    from distillaw.planning.explain import derivation
-
     lead = answer.lead
     source = answer.voices[0].source if lead is None or lead.curve is None else lead.law
     ensemble = next(v.ensemble for v in answer.voices if v.source == source)
@@ -106,8 +103,6 @@ def _derivation(answer: "GapAnswer") -> str:
 
 
 def _print(answer: "GapAnswer", why: str, output: Output) -> None:
-    from distillaw.laws.published import laws_available
-
     q = answer.question
     trained = f"{q.teacher_tokens_per_param or 0.0:.3g} tokens per parameter"
     if q.teacher_tokens is not None:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cyclopts import App
 
-from distillaw.cli.machine import TuningOptions, execution_of, joined
+from distillaw.cli.machine import TuningOptions, execution_of, joined, torch_device
 from distillaw.cli.options import Device, Model, OutFolder, Place, Whole, given, options_of
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 from distillaw.instruct.spec import DpoSpec, OnPolicySpec, Sampling, SftSpec, TuneSpec
 from distillaw.quantities import format_flop
+from distillaw.runs.files import read_json
 
 if TYPE_CHECKING:
     from distillaw.instruct.prepare import Account
@@ -159,9 +160,7 @@ def generate(
         student_template: chat template of a student without one.
     """
     _require()
-    from distillaw.cli.machine import torch_device
     from distillaw.instruct.generate import about_file, generate_answers
-    from distillaw.runs.files import read_json
 
     settings = {**given(drawn), "device": torch_device(device, teacher), "say": output.step}
     if out.suffix != ".jsonl":

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 from cyclopts import App
 
 from distillaw.cli.console import print_table
+from distillaw.cli.machine import count_workers, torch_device
 from distillaw.cli.options import OutFolder, values_of
 from distillaw.cli.output import Output, same_command
 from distillaw.cli.progress import metered
+from distillaw.errors import ConfigError
+from distillaw.large_batch.images.spec import ColumnRun, read_study
 from distillaw.quantities import format_count, format_seconds
 from distillaw.runs.pace import Meter
 from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
-    from distillaw.large_batch.images.spec import ColumnRun
     from distillaw.large_batch.images.study import Forecast, ImagePlan
 
 
@@ -56,11 +58,8 @@ def run(
         seeds: another number of seeds than the file's.
         dry_run: say the cells, their settings and, from a few timed steps, how long they take, and stop.
     """
-    from distillaw.large_batch.images.spec import read_study
-
     study = read_study(spec)
     _require_torch()
-    from distillaw.cli.machine import torch_device
     from distillaw.large_batch.images.study import foresee, make_plan, run_study
     from distillaw.report.large_batch import summarise, write_large_batch_report
 
@@ -110,11 +109,8 @@ def landscape(
         images: training images that the loss is taken on.
         seed: of weights and directions.
     """
-    from distillaw.large_batch.images.spec import read_study
-
     study = read_study(spec)
     _require_torch()
-    from distillaw.cli.machine import torch_device
     from distillaw.large_batch.images.study import measure_landscape
     from distillaw.large_batch.images.words import alpha_sentence
     from distillaw.report.large_batch import landscape_table
@@ -131,8 +127,6 @@ def landscape(
 
 def _count(asked: int, device: str) -> int:
     """Processes to start."""
-    from distillaw.cli.machine import count_workers
-
     if asked or not device.startswith("cuda"):
         return count_workers(asked)
     import torch
@@ -142,8 +136,6 @@ def _count(asked: int, device: str) -> int:
 
 def _require_torch() -> None:
     from importlib.util import find_spec
-
-    from distillaw.errors import ConfigError
 
     missing = [name for name in ("torch", "matplotlib", "jinja2") if find_spec(name) is None]
     if missing:

@@ -14,8 +14,11 @@ from distillaw.cli.output import Output
 from distillaw.cli.typed import in_typed_words
 from distillaw.errors import ConfigError
 from distillaw.fitting.query import load_law, predict_student
+from distillaw.fitting.result import FitResult
 from distillaw.laws.base import COORDINATES
 from distillaw.laws.published import PublishedLaw, laws_available, published
+from distillaw.planning.question import named_teacher
+from distillaw.planning.voices import asked_for
 from distillaw.quantities import format_count, plural
 
 app = App(name="laws", help="List the laws known, and show one: coefficients, source, doubts.")
@@ -58,8 +61,6 @@ def _fitted_files(place: Path) -> list[Path]:
 
 def _fitted_document(file: Path) -> dict[str, object]:
     """A fitted law under the keys of `_document`."""
-    from distillaw.fitting.result import FitResult
-
     fit = FitResult.load(file)
     intervals, doubt = fit.conf_int(), [] if fit.status == "CONVERGED" else [fit.remedy]
     source = fit.provenance.get("source", "your runs")
@@ -90,8 +91,6 @@ def show(name: LawName, *, output: Output = Output()) -> None:
         name: a name that `distillaw laws` lists, or the JSON file of a fitted law.
     """
     if name.endswith(".json"):
-        from distillaw.fitting.result import FitResult
-
         result = FitResult.load(Path(name))
         output.answer({"law": result.to_json()}, print, result.summary())
         return
@@ -253,8 +252,6 @@ def predict(
             "measure it on your text, distillaw scout"
         )
     if tokens is not None and answer.get("teacher_loss") is not None:
-        from distillaw.planning.voices import asked_for
-
         if asked_for(law).beyond(student, tokens, answer["teacher_loss"]).any():
             answer["warnings"].append("so far outside `distillaw plan` decides nothing by this law: a guess")
     answer["warnings"] = [in_typed_words(each) for each in answer["warnings"]]
@@ -264,8 +261,6 @@ def predict(
 
 def _named(name: str, given: dict[str, float | None]) -> dict[str, float | None]:
     """Size and tokens of a real model; what else says of the teacher would contradict them."""
-    from distillaw.planning.question import named_teacher
-
     for argument, value in given.items():
         if value is not None:
             raise ConfigError(f"--teacher {name} says its size and tokens; leave {argument} out, or --teacher")

@@ -13,6 +13,8 @@ from distillaw.cli.options import given, options_of
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.runs.execution import Execution, launched
+from distillaw.runs.process import available_cores
+from distillaw.sweep.executor import cuda_devices
 
 if TYPE_CHECKING:
     from distillaw.models.parallel import Ranks
@@ -24,9 +26,6 @@ def count_workers(asked: int, option: str = "--workers") -> int:
     Raises:
         ConfigError: negative, or more than four per core.
     """
-    from distillaw.runs.process import available_cores
-    from distillaw.sweep.executor import cuda_devices
-
     cores = available_cores()
     if not 0 <= asked <= 4 * cores:
         raise ConfigError(f"{option} {asked}: give 0 (all {cores} cores) or a number up to {4 * cores}")
@@ -122,8 +121,6 @@ def _use_cores(models: Sequence[str]) -> None:
 
 def _share_cores() -> None:
     import torch
-
-    from distillaw.runs.process import available_cores
 
     torch.set_num_threads(max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 

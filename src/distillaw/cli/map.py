@@ -4,22 +4,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from cyclopts import Parameter
 
+from distillaw.accounting.family import PAPER_CONTEXT, PAPER_VOCAB, FixedAspect
+from distillaw.accounting.scenarios import Scenario
 from distillaw.cli.console import print_table
 from distillaw.cli.options import LawNames, Number, OutFolder, Text, Whole, flag
 from distillaw.cli.output import Output
 from distillaw.cli.typed import refuse_idle, typed_options
 from distillaw.errors import ConfigError
+from distillaw.planning.map_grid import Laws, Terms, laws_for_map
+from distillaw.planning.maps import GridMap, Quantity, allocation_map, gain_map, teacher_map
+from distillaw.planning.optimum import PAPER_BOUNDS
+from distillaw.planning.situation import SMALLEST_RATIO, check_plausible, check_trained
 from distillaw.quantities import format_count, format_flop, parse_count
 from distillaw.table import Table, number
-
-if TYPE_CHECKING:
-    from distillaw.planning.map_grid import Laws, Terms
-    from distillaw.planning.maps import GridMap, Quantity
 
 Kind = Literal["gain", "teacher", "allocation"]
 _RANGES = {"student": "100M..100B", "tokens": "1B..10T", "compute": "1e19..1e25"}
@@ -78,8 +80,6 @@ class MapOptions:
 
     def budgets(self, params: float, count: int) -> np.ndarray:
         """Budgets, the largest of which trains the (smallest) student at all: C = 6 N D."""
-        from distillaw.planning.situation import SMALLEST_RATIO, check_trained
-
         values = self.span("compute", count)
         check_trained(params, SMALLEST_RATIO * params)
         if values[-1] < 6 * params * SMALLEST_RATIO * params:
@@ -91,11 +91,6 @@ class MapOptions:
 
     def terms(self) -> "Terms":
         """Who pays for which teachers."""
-        from distillaw.accounting.family import PAPER_CONTEXT, PAPER_VOCAB, FixedAspect
-        from distillaw.accounting.scenarios import Scenario
-        from distillaw.planning.map_grid import Terms
-        from distillaw.planning.optimum import PAPER_BOUNDS
-
         least, most = PAPER_BOUNDS[0], self.max_teacher_tokens or PAPER_BOUNDS[1]
         if most <= least:
             raise ConfigError(
@@ -130,8 +125,6 @@ def draw_map(
             25x25 as text, 200x200 with --out.
         out: folder for CSV, arrays (npz), meta data (json) and figures (SVG and PNG).
     """
-    from distillaw.planning.map_grid import laws_for_map
-
     make, takes = _MAPS[kind]
     others = {name for _, names in _MAPS.values() for name in names} - takes
     refuse_idle(map(flag, sorted(others)), f"a map of kind {kind} takes {', '.join(map(flag, sorted(takes)))}")
@@ -156,9 +149,6 @@ def draw_map(
 
 
 def _gain(laws: "Laws", asked: MapOptions, size: tuple[int, int]) -> "GridMap":
-    from distillaw.planning.maps import gain_map
-    from distillaw.planning.situation import check_trained
-
     if (asked.teacher_params is None) != (asked.teacher_tokens is None):
         raise ConfigError("a given teacher needs both --teacher-params and --teacher-tokens, or --teacher-loss alone")
     teacher = None
@@ -180,16 +170,12 @@ def _gain(laws: "Laws", asked: MapOptions, size: tuple[int, int]) -> "GridMap":
 
 
 def _teacher(laws: "Laws", asked: MapOptions, size: tuple[int, int]) -> "GridMap":
-    from distillaw.planning.maps import teacher_map
-
     students = asked.span("student", size[0])
     compute = asked.budgets(students[0], size[1])
     return teacher_map(laws, student_params=students, compute=compute, terms=asked.terms())
 
 
 def _allocation(laws: "Laws", asked: MapOptions, size: tuple[int, int]) -> "GridMap":
-    from distillaw.planning.maps import allocation_map
-
     student = asked.one("student", "the student whose compute is divided", "1B")
     compute = asked.budgets(student, size[1])
     return allocation_map(laws, student_params=student, compute=compute, terms=asked.terms())
@@ -206,8 +192,6 @@ _MAPS: Mapping[Kind, tuple[Callable[["Laws", MapOptions, tuple[int, int]], "Grid
 
 def _plausible(name: str, value: float) -> float:
     """The value, unless no model, corpus or machine can be so large."""
-    from distillaw.planning.situation import check_plausible
-
     check_plausible(flag(name), value, _UNITS.get(name, "parameters"))
     return value
 

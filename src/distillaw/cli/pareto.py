@@ -4,16 +4,16 @@ import shlex
 from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from distillaw.cli.console import print_table
 from distillaw.cli.options import Count, OutFolder, Several
 from distillaw.cli.output import Output, same_command
+from distillaw.errors import ConfigError, DataError
+from distillaw.laws.skill import skill_laws, told_skill
+from distillaw.pareto.points import FRONTIERS, SCORES, ScorePoint, own_points, place, place_words, published_points
 from distillaw.quantities import did_you_mean, format_flop
 from distillaw.table import Table, number, text
-
-if TYPE_CHECKING:
-    from distillaw.pareto.points import ScorePoint
 
 
 def pareto(
@@ -46,9 +46,6 @@ def pareto(
         frontier: what the line is: the staircase of unbeaten models, or their concave hull over log compute.
         out: write pareto.svg and pareto.png into this folder.
     """
-    from distillaw.laws.skill import skill_laws, told_skill
-    from distillaw.pareto.points import FRONTIERS, own_points, place
-
     skill = told_skill(score, score_at) if score_at or score in skill_laws() else None
     counted = {"teacher_cost": teacher_cost, "teacher_tokens": teacher_tokens or 0.0, "skill": skill}
     points = [point for path in models for point in own_points(path, task=score, **counted)]
@@ -75,8 +72,6 @@ def pareto(
 
 
 def _print(points: "list[ScorePoint]", title: str, best: set[str], mark: str) -> None:
-    from distillaw.pareto.points import place_words
-
     print(f"{title}\n")
     columns = [
         text("", of=lambda point: "*" if point.name in best else ""),
@@ -103,9 +98,6 @@ def _among(points: "list[ScorePoint]", score: str, *, published: bool, chat: boo
 
     ConfigError: nothing published has this score, and there is nothing else; DataError: no point at all.
     """
-    from distillaw.errors import ConfigError, DataError
-    from distillaw.pareto.points import SCORES, published_points
-
     if published and score in ("mean6", *SCORES):
         points = points + published_points(score, chat=chat)
     elif published and not points:

@@ -12,17 +12,24 @@ from cyclopts import Parameter
 from distillaw.cli.console import print_sections, print_table
 from distillaw.cli.options import Count, HardwareName, LawNames, Number, Place, Several, TeacherNames, Text, flag, given
 from distillaw.cli.output import Output
+from distillaw.cli.teachers import check_inputs, measure
 from distillaw.data.corpus import WHOLE, Reading
 from distillaw.errors import ConfigError
+from distillaw.planning.api import answer
+from distillaw.planning.explain import explanation
+from distillaw.planning.paired import study_teacher
+from distillaw.planning.phrases import interval
 from distillaw.planning.question import Count as AnyCount
-from distillaw.planning.question import OptionHelp, PlanQuestion
+from distillaw.planning.question import OptionHelp, PlanQuestion, situation_of, with_measured
+from distillaw.planning.situation import Teacher
+from distillaw.planning.verdict import Verdict, cost_table, evidence_table, nearest_table, strategy_table
+from distillaw.planning.wording import caught_up
+from distillaw.runs.store import run_result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from distillaw.evaluate.scout import ScoutedTeacher
-    from distillaw.planning.situation import Teacher
-    from distillaw.planning.verdict import Verdict
     from distillaw.runs.record import StudyRecord
 
 
@@ -141,8 +148,6 @@ def plan(
         verdict = _answer(question_of(asked, laws), scouting, output)
     why: list[str] = []
     if explain:
-        from distillaw.planning.explain import explanation
-
         why = explanation(verdict)
     output.answer(verdict.to_json() | ({"explanation": why} if explain else {}), show, verdict, why)
     output.suggest(verdict.next_command)
@@ -150,9 +155,6 @@ def plan(
 
 def _answer(question: "PlanQuestion", scouting: ScoutOptions, output: Output) -> "Verdict":
     """The verdict; teachers are measured once all else that was typed can be planned with."""
-    from distillaw.planning.api import answer
-    from distillaw.planning.question import situation_of, with_measured
-
     scouting.check()
     record = question.record
     situation = situation_of(question, record, more_to_come=bool(scouting.scout))
@@ -183,9 +185,6 @@ def _scouted(
         ConfigError: no --text for what must be measured, or a text or model that cannot be.
         VocabularyError: models of several tokenizers, or of another than the study's.
     """
-    from distillaw.planning.paired import study_teacher
-    from distillaw.runs.store import run_result
-
     models = asked.scout or []
     ran = {model: str(run_result(model).get("run_id")) for model in models}
     known = {model: run for model, run in ran.items() if record is not None and run in record.teachers}
@@ -204,7 +203,6 @@ def _scouted(
 
 def _as_teacher(found: "ScoutedTeacher", tokens: float | None) -> "Teacher":
     from distillaw.evaluate.scout import trained_tokens
-    from distillaw.planning.situation import Teacher
 
     return Teacher(
         name=Path(found.name).name,
@@ -221,8 +219,6 @@ def _measured(
 ) -> "dict[str, ScoutedTeacher]":
     if asked.text is None:
         raise ConfigError("--scout measures models on your text: give it, --text FILE or FOLDER")
-    from distillaw.cli.teachers import check_inputs, measure
-
     check_inputs(models, asked.text, asked.reading)
     from distillaw.evaluate.scout import check_tokenizers
 
@@ -233,8 +229,6 @@ def _measured(
 
 def show(verdict: "Verdict", why: "Sequence[str]" = ()) -> None:
     """Print it and how it comes about; tables are folded to the terminal."""
-    from distillaw.planning.verdict import cost_table, evidence_table, nearest_table, strategy_table
-
     first = [line for line in verdict.warnings if line.startswith(("left out", "are these losses"))]
     warnings = [line for line in verdict.warnings if line not in first]
     print("\n".join([str(verdict), *(f"{line[0].upper()}{line[1:]}." for line in first)]))
@@ -259,9 +253,6 @@ def show(verdict: "Verdict", why: "Sequence[str]" = ()) -> None:
 
 def _consequences(verdict: "Verdict") -> list[str]:
     """From how many tokens on a teacher is not needed, where no line above says it; what a wrong answer costs."""
-    from distillaw.planning.phrases import interval
-    from distillaw.planning.wording import caught_up
-
     if not verdict.headline.is_decisive:
         return []
     lines, band = [], verdict.crossover

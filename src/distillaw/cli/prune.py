@@ -15,8 +15,12 @@ from distillaw.cli.output import Output, same_command
 from distillaw.cli.typed import STUDENT
 from distillaw.data.corpus import WHOLE, Reading, check_text
 from distillaw.errors import ConfigError
+from distillaw.models.source import locate
+from distillaw.planning.gap import PUBLISHED, size_of_cut
 from distillaw.quantities import format_count, format_flop
 from distillaw.runs.execution import Execution
+from distillaw.runs.files import read_json
+from distillaw.sweep.study import require_trainable
 from distillaw.table import Table, number, text
 
 AXES = {"layers": "layers", "width": "width", "heads": "heads", "kv_heads": "KV heads", "ffn": "FFN"}
@@ -75,15 +79,12 @@ def prune(
     shape = {axis: size for axis, size in axes.items() if size is not None} or None
     _check_one_size(keep, student_params, by_law or None, law, plan, shape)
     wanted = student_params if plan is None else _planned(plan)
-    from distillaw.models.source import locate
-
     source = locate(teacher)
     if text is not None:
         check_text(text, reading)
 
     from distillaw.models.export import Making
     from distillaw.models.prune import Wishes, prune_to, size_student
-    from distillaw.planning.cut_size import PUBLISHED, size_of_cut
 
     cut = None
     if by_law or law is not None:
@@ -141,8 +142,6 @@ def _ranking(importance: str | None, text: str | None, ranked_as: Path | None) -
 
 def _planned(plan: Path) -> float:
     """The student of a plan's best strategy with a teacher."""
-    from distillaw.runs.files import read_json
-
     answer = read_json(plan)
     taught = [s for s in answer.get("strategies") or [] if s.get("teacher")]
     if not taught:
@@ -241,9 +240,6 @@ def distil(
         fresh: also train fresh weights of the same architecture.
         arms: how.
     """
-    from distillaw.models.source import locate
-    from distillaw.sweep.study import require_trainable
-
     locate(teacher)  # what is not there is said before torch is imported
     require_trainable()
 

@@ -13,8 +13,10 @@ from distillaw.cli.prune import ArmOptions, print_arms
 from distillaw.cli.typed import STUDENT, refuse_idle
 from distillaw.errors import ConfigError
 from distillaw.evaluate.wishes import ChatWishes
+from distillaw.models.source import locate
 from distillaw.quantities import format_count, format_flop
 from distillaw.recipe.spec import Adaptation, MinimaSpec, Mixture
+from distillaw.sweep.study import require_trainable
 
 app = App(name="recipe", help="Cook a whole recipe: from a teacher to a small chat model.")
 
@@ -101,9 +103,6 @@ def minima(
         until: stop after this stage.
         dry_run: say the sizes, what the laws think of them and what it will cost, and stop.
     """
-    from distillaw.models.source import locate
-    from distillaw.sweep.study import require_trainable
-
     locate(teacher)  # what is not there is said before torch is imported
     require_trainable()
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from distillaw.accounting.hardware import hardware as preset
 from distillaw.cli.console import print_sections, print_table
 from distillaw.cli.options import Count, HardwareName, Whole, given, options_of
 from distillaw.cli.output import Output
@@ -78,8 +79,6 @@ def regime(
         mfu: model FLOP over peak, 0 to 1; the preset's by default.
         price: US dollars per device-hour; the preset's by default.
     """
-    from distillaw.accounting.hardware import hardware as preset
-
     question = RegimeQuestion(**given(asked), reference=_reference(reference))
     if question.optimizer == "sgd":
         of_adamw = ("--reference-weight-decay", "--reference-beta1", "--reference-beta2")

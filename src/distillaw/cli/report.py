@@ -9,6 +9,8 @@ from cyclopts import Parameter
 from distillaw.cli.options import LawNames, OutFile, Several, checked_folder
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
+from distillaw.fitting.query import load_law
+from distillaw.runs.record import read_study
 
 if TYPE_CHECKING:
     from distillaw.report.page import FigureFiles
@@ -81,9 +83,7 @@ def page(
         law: further laws that can be asked first: published names, or files of `distillaw fit --out`.
         open: show it in the browser.
     """
-    from distillaw.fitting.query import load_law
     from distillaw.page.bundle import study_laws, study_on_page, write_planner_page
-    from distillaw.runs.record import read_study
 
     asked = [(name, name, name) for name in law or ()]
     for name in law or ():

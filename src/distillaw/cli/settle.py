@@ -10,11 +10,17 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from distillaw.cli.console import print_sections, print_table
+from distillaw.cli.machine import count_workers
 from distillaw.cli.options import Place, Text
 from distillaw.cli.output import Output, same_command
 from distillaw.cli.typed import STUDENT
-from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, plural
+from distillaw.planning.decision import WORDS
+from distillaw.planning.evidence import Interval
+from distillaw.planning.phrases import interval, nats, percent
+from distillaw.quantities import bare_flop, format_bytes, format_count, format_flop, format_seconds, plural
 from distillaw.runs.places import check_file, check_folder
+from distillaw.settling.spec import read_settle
+from distillaw.sweep.study import require_trainable
 from distillaw.table import Table, number, text
 
 
@@ -65,9 +71,6 @@ def settle(
         workers: processes, one core each; 0 takes all cores.
     """
     from distillaw.cli.display import make_display
-    from distillaw.cli.machine import count_workers
-    from distillaw.settling.spec import read_settle
-    from distillaw.sweep.study import require_trainable
 
     require_trainable()
     spec = read_settle(file, **asdict(question or QuestionOptions()))
@@ -89,8 +92,6 @@ Answer = Mapping[str, Any]
 
 def show(answer: Answer) -> None:
     """Print a verdict, as `plan` prints its own."""
-    from distillaw.planning.decision import WORDS
-
     print(f"{WORDS[answer['verdict']].title}  {answer['sentence']}")
     share = f"{answer['share_of_target']:.2%} of training the target once"
     pilots, stages = sum(len(stage["runs"]) for stage in answer["stages"]), plural(len(answer["stages"]), "stage")
@@ -110,33 +111,22 @@ def show(answer: Answer) -> None:
 
 
 def _interval(value: Answer) -> str:
-    from distillaw.planning.evidence import Interval
-    from distillaw.planning.phrases import interval
-
     return interval(Interval(**value))
 
 
-def _flop(value: float) -> str:
-    return format_flop(value).removesuffix(" FLOP")
-
-
 def _strategies(answer: Answer) -> Table:
-    from distillaw.planning.phrases import nats, percent
-
     columns = [
         text("strategy", of=lambda row: row["name"] + (" (dropped)" if row["dropped"] else "")),
         number("teacher loss", nats, of=itemgetter("teacher_loss")),
         number("loss", _interval, unit="nats/token", of=itemgetter("loss")),
         number("gain", _interval, of=itemgetter("gain")),
         number("best?", percent, of=itemgetter("probability_best")),
-        number("target's FLOP", _flop, of=lambda row: row["compute"]["total"]),
+        number("target's FLOP", bare_flop, of=lambda row: row["compute"]["total"]),
     ]
     return Table.of(columns, answer["strategies"])
 
 
 def _stages(answer: Answer) -> Table:
-    from distillaw.planning.phrases import nats
-
     columns = [
         text("stage"),
         number("sizes", ", ".join),
@@ -146,7 +136,7 @@ def _stages(answer: Answer) -> Table:
         text("leads"),
         number("its gain", _interval),
         number("at stake", nats, missing="unknown"),
-        number("spent", _flop),
+        number("spent", bare_flop),
     ]
     rows = []
     for place, stage in enumerate(answer["stages"], start=1):

@@ -3,7 +3,7 @@
 import shlex
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -14,9 +14,7 @@ from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
 from distillaw.runs.importing.api import Import, Options, SourceReport
 from distillaw.runs.importing.api import import_runs as read_runs
-
-if TYPE_CHECKING:
-    from distillaw.runs.importing.table import Merged
+from distillaw.runs.importing.table import Merged, Target
 
 ImportOptions = options_of(
     Options,
@@ -61,8 +59,6 @@ def import_runs(
         reading: how they are read.
         dry_run: say what would be imported, write nothing.
     """
-    from distillaw.runs.importing.table import Target
-
     if not sources:
         raise ConfigError("study import: name at least one file or folder with runs")
     if out is None and not dry_run:

@@ -4,21 +4,30 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
+from distillaw.accounting.hardware import hardware
 from distillaw.cli.console import print_table
+from distillaw.cli.machine import count_workers
 from distillaw.cli.options import HardwareName, KindName, Number, Numbers, Place, Words, values_of
 from distillaw.cli.output import Output
 from distillaw.cli.typed import refuse_idle
+from distillaw.data.corpus import SHIPPED
 from distillaw.errors import ConfigError
-from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds
+from distillaw.protocols.catalogue import KINDS, Limit, kind_named, within
+from distillaw.protocols.scale import DesignWishes, text_size
+from distillaw.protocols.sheet import study_file
+from distillaw.protocols.statement import state
+from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, plural
+from distillaw.runs.config import check_choice
+from distillaw.runs.files import write_text
+from distillaw.runs.places import check_file, check_name
+from distillaw.runs.spec import ARMS
+from distillaw.sweep.checks import check_study
+from distillaw.sweep.cost import StudyCost, study_cost
 from distillaw.table import Table, number, text
-
-if TYPE_CHECKING:
-    from distillaw.protocols.catalogue import Limit
-    from distillaw.sweep.cost import StudyCost
 
 
 def new(
@@ -69,15 +78,6 @@ def new(
             f"--cores {cores} does nothing beside --device {device}: the hours are those of the device, not of this "
             "machine's cores; give one of the two"
         )
-    from distillaw.cli.machine import count_workers
-    from distillaw.protocols.catalogue import kind_named, within
-    from distillaw.protocols.scale import DesignWishes, text_size
-    from distillaw.protocols.sheet import study_file
-    from distillaw.protocols.statement import state
-    from distillaw.runs.files import write_text
-    from distillaw.sweep.checks import check_study
-    from distillaw.sweep.cost import study_cost
-
     template = kind_named(kind)
     file = _file_for(out, name, kind, force=force)
     _check(vocab, corpus)
@@ -100,7 +100,8 @@ def new(
     heading += [f"  distillaw study run {file}" + ("" if corpus else " --corpus PATH"), ""]
     rounded = {tokens: sheet.scale.whole(tokens) for tokens in asked.tokens}
     notes = [*_rounding(rounded, sheet.scale.grain), *spec.left_uncut(), *said.lines(sheet.left_out)]
-    heading += [_bill(cost, workers), *notes]
+    costs = bill(cost, workers)
+    heading += [costs, *notes]
     write_text(file, study_file(sheet, spec, heading), known=force)
     document = {
         "kind": kind,
@@ -113,11 +114,10 @@ def new(
         "budgets": [{"asked": one, "written": whole} for one, whole in rounded.items()],
         **said.to_json(),
     }
-    bill = _bill(cost, workers)
     if device is not None:
         seconds = format_seconds(_device_seconds(device)(cost))
-        bill += f"\nabout {seconds} of one {device} at the low end of its utilisation"
-    lines = [f"{template.name}: {template.question}\n", bill, *notes, f"\nwrote {file}"]
+        costs += f"\nabout {seconds} of one {device} at the low end of its utilisation"
+    lines = [f"{template.name}: {template.question}\n", costs, *notes, f"\nwrote {file}"]
     output.answer(document, print, "\n".join(lines))
     shipped, first = (
         ("", "") if corpus else (" --corpus sotu", "with a text of your own in place of the one that ships:")
@@ -127,8 +127,6 @@ def new(
 
 def _file_for(out: Path | None, name: str | None, kind: str, *, force: bool) -> Path:
     """Where the study file goes; refused where a name cannot be one or a file would be lost."""
-    from distillaw.runs.places import check_file, check_name
-
     if name is not None:
         check_name(name, "--name")
     file = out or Path(f"{name or kind}.toml")
@@ -140,8 +138,6 @@ def _file_for(out: Path | None, name: str | None, kind: str, *, force: bool) -> 
 
 
 def _check(vocab: int | None, corpus: str) -> None:
-    from distillaw.data.corpus import SHIPPED
-
     if vocab is not None and vocab < 257:
         raise ConfigError(f"--vocab {vocab}: at least 257, the bytes and a mark for the end of a document")
     if corpus and corpus not in SHIPPED and not corpus.startswith("hub:") and not Path(corpus).expanduser().exists():
@@ -149,9 +145,6 @@ def _check(vocab: int | None, corpus: str) -> None:
 
 
 def _starts(given: Sequence[str]) -> tuple[str, ...]:
-    from distillaw.runs.config import check_choice
-    from distillaw.runs.spec import ARMS
-
     for word in given:
         check_choice("--starts", word, ARMS)
     return tuple(arm for arm in ARMS if arm in given)
@@ -159,8 +152,6 @@ def _starts(given: Sequence[str]) -> tuple[str, ...]:
 
 def _limit(budget: float | None, hours: float | None, workers: int, hardware: str | None) -> "Limit | None":
     """What may be spent, from --budget or --hours; None without either."""
-    from distillaw.protocols.catalogue import Limit
-
     if budget is not None and hours is not None:
         raise ConfigError("give either --budget FLOP or --hours, not both")
     if budget is not None:
@@ -175,16 +166,15 @@ def _limit(budget: float | None, hours: float | None, workers: int, hardware: st
 
 def _device_seconds(name: str) -> "Callable[[StudyCost], float]":
     """Seconds of one device, at the low end of its utilisation."""
-    from distillaw.accounting.hardware import hardware
-
     device = hardware(name)
     return lambda cost: cost.flops / (device.peak_flop_per_second * device.mfu_low)
 
 
-def _bill(cost: "StudyCost", workers: int) -> str:
+def bill(cost: StudyCost, workers: int) -> str:
+    """What a study costs, in one sentence."""
     return (
-        f"{cost.num_runs} runs from {len(cost.jobs)} trunks, {format_count(cost.tokens)} tokens, "
-        f"{format_flop(cost.flops)}, about {format_seconds(cost.wall_seconds(workers))} on {workers} cores, "
+        f"{plural(cost.num_runs, 'run')} from {plural(len(cost.jobs), 'trunk')}, {format_count(cost.tokens)} tokens, "
+        f"{format_flop(cost.flops)}, about {format_seconds(cost.wall_seconds(workers))} on {plural(workers, 'core')}, "
         f"{format_bytes(cost.disk_bytes)} on disk"
     )
 
@@ -198,10 +188,6 @@ def _rounding(rounded: Mapping[float, int], grain: int) -> Iterator[str]:
 
 def _list_kinds(output: Output) -> None:
     """One line each: what question, at what cost at the defaults."""
-    from distillaw.protocols.catalogue import KINDS
-    from distillaw.protocols.scale import DesignWishes
-    from distillaw.sweep.cost import study_cost
-
     rows = []
     for kind in KINDS:
         spec = kind.sheet(DesignWishes()).spec(kind.name)

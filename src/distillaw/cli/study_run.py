@@ -14,17 +14,37 @@ from distillaw.cli.display import make_display
 from distillaw.cli.machine import count_workers
 from distillaw.cli.options import Place, values_of
 from distillaw.cli.output import Output, Settings, same_command
+from distillaw.cli.study_new import bill
+from distillaw.data.corpus import is_missing
+from distillaw.data.prepare import check_home
 from distillaw.errors import ConfigError, DistillawError, RunError
-from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, parse_count, plural
+from distillaw.fitting.study import law_files
+from distillaw.protocols.statement import state
+from distillaw.quantities import format_count, format_flop, format_seconds, parse_count, plural
+from distillaw.report.conclusion import conclude_study
+from distillaw.runs.files import read_json
+from distillaw.runs.places import check_file
+from distillaw.sweep.checks import load_study
 from distillaw.sweep.clusters import RayExecutor, SlurmExecutor, WorkerOptions
-from distillaw.sweep.executor import LocalExecutor
+from distillaw.sweep.cost import (
+    MOVES,
+    SPEED,
+    StudyCost,
+    slowness,
+    stored_targets,
+    study_cost,
+    study_vocab,
+    teacher_forward,
+)
+from distillaw.sweep.executor import Executor, LocalExecutor, cuda_devices
+from distillaw.sweep.status import read_status
+from distillaw.sweep.study import cost_left, require_trainable, run_study
 from distillaw.table import Table, number, text
+from distillaw.verifying.api import freeze_holdout
 
 if TYPE_CHECKING:
     from distillaw.runs.spec import TrunkSpec
     from distillaw.runs.store import StudyFolder
-    from distillaw.sweep.cost import StudyCost
-    from distillaw.sweep.executor import Executor
     from distillaw.sweep.ready import TrunkJob
     from distillaw.sweep.scheduler import StudyOutcome
     from distillaw.sweep.spec import StudySpec
@@ -62,8 +82,6 @@ def run(
         dry_run: print what `distillaw study show` prints, and what of it is left to train; train and write nothing.
     """
     place, count = _choose_place(executor, workers, cluster or WorkerOptions())
-    from distillaw.sweep.checks import load_study
-
     processes = cluster.processes if cluster else 1
     if dry_run:
         if processes > 1:
@@ -71,8 +89,6 @@ def run(
         preview(study, corpus=corpus, settings=settings, workers=count, output=output, out=out)
         output.suggest(same_command(without="--dry-run"))
         return 0
-    from distillaw.sweep.study import cost_left, require_trainable, run_study
-
     require_trainable()
     spec = load_study(study, corpus=corpus, settings=settings)
     folder = out or Path("out") / spec.name
@@ -105,10 +121,6 @@ def _check_places(spec: "StudySpec", folder: Path) -> None:
 
     ConfigError: the folder, a report, a verdict or a law there is not ours.
     """
-    from distillaw.data.prepare import check_home
-    from distillaw.fitting.study import law_files
-    from distillaw.runs.places import check_file
-
     check_home(spec.data, folder)
     for file in (folder / "report.html", folder / "verdict.json", *law_files(folder)):
         check_file(file)
@@ -131,8 +143,6 @@ def _check_shares(spec: "StudySpec", processes: int) -> None:
 
 def _seconds_left(folder: Path) -> float | None:
     """As `distillaw study status` says it, so that both say one thing; None until there is something to look at."""
-    from distillaw.sweep.status import read_status
-
     try:
         return read_status(folder).left_seconds
     except DistillawError:
@@ -143,8 +153,6 @@ def _with_holdout(
     spec: "StudySpec", folder: Path, outcome: "StudyOutcome", train: Callable[[], "StudyOutcome"], output: Output
 ) -> "StudyOutcome":
     """Freeze predictions of the held-out students, then train them; without predictions they are left."""
-    from distillaw.verifying.api import freeze_holdout
-
     try:
         freeze_holdout(spec, folder, output.say)
     except ConfigError as error:
@@ -169,8 +177,6 @@ def _choose_place(
     if executor == "ray":
         options.for_ray()
         return lambda study: RayExecutor(study, workers, options), workers or count_workers(0)
-    from distillaw.sweep.executor import cuda_devices
-
     if 0 < (devices := len(cuda_devices())) < options.processes:
         raise ConfigError(f"--processes {options.processes}: each takes a GPU of its own; this machine has {devices}")
     count = (workers and count_workers(workers)) or max(1, count_workers(0) // options.processes)
@@ -185,8 +191,6 @@ def _conclude(folder: Path, outcome: "StudyOutcome", output: Output) -> int:
         sys.stderr.write(f"not trained: {reason}\n")
     if not (folder / "runs.parquet").exists():
         raise RunError(f"{folder}: no run has finished, so there is nothing to conclude from")
-    from distillaw.report.conclusion import conclude_study
-
     with output.working("fitting, deciding, drawing") as say:
         verdict = conclude_study(folder, say=say)
     document = {
@@ -237,18 +241,12 @@ def preview(
     study: Path, *, corpus: str | None, settings: Sequence[str], workers: int, output: Output, out: Path | None = None
 ) -> None:
     """What `study show` says, and `study run --dry-run`, which knows the folder `out`: what is left to train there."""
-    from distillaw.protocols.statement import state
-    from distillaw.sweep.checks import load_study
-    from distillaw.sweep.cost import SPEED, slowness, stored_targets, study_cost, study_vocab, teacher_forward
-
     spec = load_study(study, corpus=corpus, settings=settings)
     vocab_size = study_vocab(spec)
     cost = study_cost(spec, vocab_size)
     folder = out or Path("out") / spec.name
     left, said = None, state(spec, cost)
     if next(folder.glob("runs/*/result.json"), None) is not None:
-        from distillaw.sweep.study import cost_left
-
         left = cost_left(spec, folder)
     document = {
         "study": spec.name,
@@ -266,12 +264,8 @@ def preview(
     def show() -> None:
         _print_trunks(cost)
         print(
-            f"\n{spec.name}: {plural(cost.num_runs, 'run')} from {plural(len(cost.jobs), 'trunk')}, "
-            f"{format_count(cost.tokens)} tokens, {format_flop(cost.flops)}\n"
-            f"about {format_seconds(cost.wall_seconds(workers))} on {plural(workers, 'core')}, "
-            f"{format_bytes(cost.disk_bytes)} on disk"
-            f"\n({format_seconds(sum(cost.seconds))} of core time, assuming {SPEED}, "
-            f"times {slowness():.2f} for this machine)"
+            f"\n{spec.name}: {bill(cost, workers)}\n({format_seconds(sum(cost.seconds))} of core time, assuming "
+            f"{SPEED}, times {slowness():.2f} for this machine)"
         )
         if left is not None:
             print(
@@ -348,8 +342,6 @@ def _print_trunks(cost: "StudyCost") -> None:
 
 def _copies(manifest: Path) -> str:
     """What was found when the text was read, where the study's own folder has it."""
-    from distillaw.runs.files import read_json
-
     found = read_json(manifest).get("duplicates") if manifest.is_file() else None
     if isinstance(found, dict):
         return f"text in {manifest.parent}: {found['words']}"
@@ -357,9 +349,6 @@ def _copies(manifest: Path) -> str:
 
 
 def _print_unknowns(spec: "StudySpec", cost: "StudyCost") -> None:
-    from distillaw.data.corpus import is_missing
-    from distillaw.sweep.cost import MOVES
-
     if is_missing(spec.data.corpus):
         print(f"corpus {spec.data.corpus!r} is not here: `study run` needs it")
     searched = {run_id for job in cost.wanted if job.trunk.purpose == "tuning" for run_id in job.run_ids}

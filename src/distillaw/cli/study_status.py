@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from distillaw.cli.console import coloured, print_table
+from distillaw.cli.console import coloured, live_console, print_table
 from distillaw.cli.output import Output, command_of
+from distillaw.controls.api import check_controls, summary
 from distillaw.quantities import format_count, format_flop, format_seconds
+from distillaw.runs.record import read_study
+from distillaw.sweep.status import StudyStatus, read_status
 from distillaw.table import Table, text
 
 if TYPE_CHECKING:
     from distillaw.controls.control import Control
-    from distillaw.sweep.status import StudyStatus
 
 
 WATCH_SECONDS = 5.0
@@ -37,8 +39,6 @@ def status(folder: Path, *, watch: Annotated[bool, Parameter(negative="")] = Fal
         watch: look again every few seconds until nothing is left or nobody works on it: a terminal shows the present,
             a pipe a line for every change, --json waits and prints the end. Exit code 1 if something is left or failed.
     """
-    from distillaw.sweep.status import read_status
-
     found = _watched(folder, output) if watch else read_status(folder)
     if found is None:
         return INTERRUPTED
@@ -49,8 +49,6 @@ def status(folder: Path, *, watch: Annotated[bool, Parameter(negative="")] = Fal
 
 def _watched(folder: Path, output: Output) -> "StudyStatus | None":
     """The end of a study that is watched; None where the watcher had enough, which changes nothing for the study."""
-    from distillaw.sweep.status import read_status
-
     try:
         found = read_status(folder)
         with _screen(output) as show:
@@ -71,8 +69,6 @@ def _screen(output: Output) -> "Iterator[Callable[[StudyStatus], None]]":
     elif sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         from rich.live import Live
         from rich.text import Text
-
-        from distillaw.cli.console import live_console
 
         with Live(console=live_console(stderr=False), auto_refresh=False, transient=True) as live:
             yield lambda found: live.update(Text("\n".join(_lines(found))), refresh=True)
@@ -139,9 +135,6 @@ def study_check(folder: Path, *, output: Output = Output()) -> None:
     Args:
         folder: the study folder, finished or not.
     """
-    from distillaw.controls.api import check_controls, summary
-    from distillaw.runs.record import read_study
-
     record = read_study(folder)
     controls = check_controls(record)
     problems = [*record.problems]

@@ -3,23 +3,23 @@
 import shlex
 from collections.abc import Sequence
 from operator import attrgetter
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from distillaw.accounting.families import NamedModel, families, model, named_models
 from distillaw.cli.console import print_table
+from distillaw.cli.machine import torch_device
 from distillaw.cli.options import Count, OutFolder, Place, TeacherName, values_of
 from distillaw.cli.output import Output
 from distillaw.cli.typed import typed_options
-from distillaw.data.corpus import WHOLE, Reading
+from distillaw.data.corpus import WHOLE, Reading, check_text
+from distillaw.models.source import ModelSource, locate
 from distillaw.quantities import format_bytes, format_count, format_seconds
 from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
     from distillaw.evaluate.scout import ScoutedTeacher
-    from distillaw.models.source import ModelSource
 
 
 _BOUNDS = {"exact": "", "about": "", "at least": "> ", "at most": "< "}
@@ -144,9 +144,8 @@ def scout(
         out: folder that keeps results; the same model and text are not measured again.
         device: cpu, cuda or auto (cuda where there is one).
     """
-    windows = {"context": context, "stride": stride}
-    where = {"out": out, "device": device, "output": output}
-    found = measure(models, text, reading, max_bytes=max_bytes, **windows, **where)
+    how = {"max_bytes": max_bytes, "context": context, "stride": stride, "out": out}
+    found = measure(models, text, reading, device=device, output=output, **how)
     from distillaw.evaluate.scout import scout_record
 
     best_first = sorted(found, key=lambda each: each.bits_per_byte)
@@ -199,39 +198,22 @@ def measure(
     text: str,
     reading: Reading = WHOLE,
     *,
-    max_bytes: float | None = None,
-    context: int | None = None,
-    stride: int | None = None,
-    out: Path | None = None,
     device: str = "auto",
     output: Output = Output(),
+    **how: Any,
 ) -> "list[ScoutedTeacher]":
     """One result per model, in order; progress goes to stderr. Arguments and errors as in `scout_teachers`."""
     sources = check_inputs(models, text, reading)
 
-    from distillaw.cli.machine import torch_device
     from distillaw.evaluate.scout import scout_teachers
     from distillaw.models.parallel import keep_freed_memory
 
     keep_freed_memory()
     with output.working("measuring") as step:
-        return scout_teachers(
-            sources,
-            text,
-            reading,
-            max_bytes=max_bytes,
-            context=context,
-            stride=stride,
-            out=out,
-            device=torch_device(device, *models),
-            say=step,
-        )
+        return scout_teachers(sources, text, reading, **how, device=torch_device(device, *models), say=step)
 
 
 def check_inputs(models: Sequence[str], text: str, reading: Reading) -> "list[ModelSource]":
     """The models, and a text that can be read, without torch; arguments and errors as in `measure`."""
-    from distillaw.data.corpus import check_text
-    from distillaw.models.source import locate
-
     check_text(text, reading)
     return [locate(model) for model in models]

@@ -14,11 +14,13 @@ from distillaw.cli.output import Output
 from distillaw.cli.progress import metered
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_seconds
+from distillaw.runs.process import available_cores
 from distillaw.table import Table, number, text
+from distillaw.toys.draw import write_kernel, write_mapping
+from distillaw.toys.kernel import KernelCurves, draw_target, make_curves
 
 if TYPE_CHECKING:
     from distillaw.toys.grid import Change, Grid, ToyCurve
-    from distillaw.toys.kernel import KernelCurves
 
 app = App(name="toys", help="Compute the capacity gap in its simplest form: a closed form and small MLPs.")
 
@@ -56,8 +58,6 @@ def kernel(
         seed: of the target; the published figure's is not known.
         out: a folder for kernel.svg, kernel.png and kernel.csv.
     """
-    from distillaw.toys.kernel import draw_target, make_curves
-
     if size > _LARGEST_TARGET:
         raise ConfigError(f"--size {size}: every teacher up to it is drawn; give at most {_LARGEST_TARGET}")
     if students is None and size < max(PUBLISHED_STUDENTS):
@@ -73,8 +73,6 @@ def kernel(
     )
     files = []
     if out is not None:
-        from distillaw.toys.draw import write_kernel
-
         files = [str(path) for path in write_kernel(out, curves)]
     document = _kernel_document(curves, seed)
     output.answer(document | {"files": files}, _print_kernel, document)
@@ -163,7 +161,6 @@ def mapping(
         workers: processes, one thread each; 0 takes all cores.
         out: a folder for mapping.svg, mapping.png and mapping.csv.
     """
-    from distillaw.runs.process import available_cores
     from distillaw.toys.grid import PUBLISHED, REDUCED, labels_loss, run_grid, summarise
 
     lists = {"students": students, "teacher_widths": teacher_widths, "teacher_steps": teacher_steps}
@@ -186,8 +183,6 @@ def mapping(
     curves = summarise(outcomes)
     files = []
     if out is not None:
-        from distillaw.toys.draw import write_mapping
-
         files = [str(path) for path in write_mapping(out, outcomes, curves)]
     labels = {width: labels_loss(outcomes, width) for width in grid.students}
     document = {

@@ -14,7 +14,8 @@ from distillaw.cli.machine import ExecutionOptions, execution_of, joined
 from distillaw.cli.options import Numbers, OutFolder, Text, Whole, Words, given, options_of, values_of, whole
 from distillaw.cli.output import Output, Settings, same_command
 from distillaw.quantities import format_count, format_flop, format_seconds
-from distillaw.sweep.run_files import BranchCost, BranchSpec, branch_cost
+from distillaw.sweep.run_files import BranchCost, BranchSpec, branch_cost, load_single
+from distillaw.sweep.study import require_trainable
 from distillaw.table import Table
 
 
@@ -40,12 +41,8 @@ def train(
         track: mirror the scalars to a tracker, which must be installed; metrics.jsonl is written anyway.
         execution: where and how; what [training] of the file says otherwise.
     """
-    from distillaw.sweep.run_files import load_single
-
     single = load_single(spec, settings=settings)  # a slip in it is said before torch is imported
     single = replace(single, training=execution_of(execution).applied(single.training))
-    from distillaw.sweep.study import require_trainable
-
     require_trainable()
     from distillaw.sweep.single import run_single
 
@@ -104,9 +101,6 @@ def branch(
         test: what is run from there.
         dry_run: show branches, tokens, FLOP and time, and stop.
     """
-    from distillaw.sweep.run_files import load_single
-    from distillaw.sweep.study import require_trainable
-
     single = load_single(spec)
     require_trainable()
     is_checkpoint = at == "checkpoint"

@@ -9,17 +9,27 @@ from cyclopts import App, Parameter
 
 from distillaw.cli.app import complain
 from distillaw.cli.console import print_sections, print_table
+from distillaw.cli.fit import parse_columns
 from distillaw.cli.options import LawNames, Place
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import format_count
 from distillaw.table import Table, number, text
+from distillaw.verifying import scorecard
+from distillaw.verifying.api import Freeze, freeze_study, known_runs, study_points, typed_points
+from distillaw.verifying.scorecard import (
+    Scorecard,
+    interval_words,
+    prediction_table,
+    score_places,
+    sum_tables,
+    teacher_words,
+    what_columns,
+)
 
 if TYPE_CHECKING:
-    from distillaw.verifying.api import Freeze
     from distillaw.verifying.frozen import FrozenPrediction
     from distillaw.verifying.retrodiction import Retrodiction
-    from distillaw.verifying.scorecard import Scorecard
 
 
 app = App(name="verify", help="Freeze predictions before runs, and score them on what was measured.")
@@ -56,9 +66,6 @@ def freeze(
         columns: which column is what, as in `distillaw fit`.
         corpus: the text of the study file, where it names none.
     """
-    from distillaw.cli.fit import parse_columns
-    from distillaw.verifying.api import freeze_study, known_runs, study_points, typed_points
-
     if not cells and from_ is None:
         raise ConfigError("nothing to predict: give --cells params=..,tokens=..[,teacher=..], or --from STUDY.toml")
     if hold_out and from_ is None:
@@ -86,8 +93,6 @@ def score(places: Annotated[list[Path] | None, Parameter(negative=())] = None, /
     Args:
         places: study folders, tables of runs, or folders that hold some up to two levels below; default: out.
     """
-    from distillaw.verifying.scorecard import score_places
-
     card = score_places(places or [Path("out")])
     output.answer(card.to_json(), show_card, card)
     output.suggest(*_next(card, (places or [Path("out")])[0]))
@@ -106,8 +111,6 @@ def _next(card: "Scorecard", place: Path) -> tuple[str, str]:
 
 def show_frozen(found: "Freeze") -> None:
     """What was frozen, and its hash."""
-    from distillaw.verifying.tables import interval_words, teacher_words, what_columns
-
     one = found.frozen
     columns = [
         *what_columns(lambda p: p),
@@ -143,9 +146,6 @@ def _range(prediction: "FrozenPrediction") -> str:
 
 def show_card(card: "Scorecard") -> None:
     """Every prediction, then the sums."""
-    from distillaw.verifying import scorecard
-    from distillaw.verifying.tables import prediction_table, sum_tables
-
     for study in card.studies:
         files = [f"{one.path.name} ({'intact' if one.is_intact else 'TAMPERED'})" for one in study.files]
         print(f"{study.name}: {', '.join(files)}")

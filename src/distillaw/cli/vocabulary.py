@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from cyclopts import App, Parameter
 
 from distillaw.cli.console import print_table
+from distillaw.cli.machine import torch_device
 from distillaw.cli.options import Device, Model, Number, OutFolder, Place, Whole, Wholes
 from distillaw.cli.output import Output, same_command
 from distillaw.data.corpus import WHOLE, Reading, check_text
 from distillaw.errors import ConfigError
+from distillaw.models.source import locate
 from distillaw.quantities import format_count, format_flop
 from distillaw.table import Table, number, text
 
@@ -61,7 +63,6 @@ class Reads:
 
     def making(self, step: Callable[[str], None]) -> "Making":
         """How the model is made."""
-        from distillaw.cli.machine import torch_device
         from distillaw.models.export import Making
 
         where = torch_device(self.device)
@@ -94,8 +95,6 @@ def extend(
         seed: of random rows.
         other: a text in the language that the model knows, measured before and after too.
     """
-    from distillaw.models.source import locate
-
     source, donor = locate(model), None if from_ is None else locate(from_)
     texts = reads.texts(text, other)
     from distillaw.models.vocabulary import extend_vocabulary
@@ -133,8 +132,6 @@ def trim(
         min_count: without --keep: pieces stay that the text uses so often.
         other: another text, measured before and after too.
     """
-    from distillaw.models.source import locate
-
     source = locate(model)
     texts = reads.texts(text, other)
     from distillaw.models.vocabulary import trim_vocabulary
@@ -214,13 +211,10 @@ def upcycle(
         reading: what is read of each document.
         dry_run: only the counts; no weights are read, nothing is written.
     """
-    from distillaw.models.source import locate
-
     source = locate(model)
     if text is not None:
         check_text(text, reading)
 
-    from distillaw.cli.machine import torch_device
     from distillaw.models.export import Making
     from distillaw.models.upcycle import Layout, upcycle_to
 

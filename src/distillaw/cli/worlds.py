@@ -10,7 +10,9 @@ from distillaw.cli.options import OutFolder, Whole, WorldName
 from distillaw.cli.output import Output
 from distillaw.cli.progress import metered
 from distillaw.quantities import format_count
-from distillaw.worlds.spec import PRESETS, WorldSpec, load_world
+from distillaw.worlds.oracle import check_counts, describe_world, export_world, teachers_of_loss
+from distillaw.worlds.spec import PRESETS, WorldSpec, check_world, load_world
+from distillaw.worlds.world import World
 
 app = App(
     name="worlds", help="Make synthetic languages with an exact next-token oracle: text, entropy, teachers of any loss."
@@ -47,9 +49,6 @@ def show(
         documents: how many are read for it; errors shrink with their root.
         loss: nats/token; also the teachers of this loss, one for each way to make the oracle worse that can reach it.
     """
-    from distillaw.worlds.oracle import check_counts, describe_world, teachers_of_loss
-    from distillaw.worlds.world import World
-
     spec = load_world(world)
     opened = World(spec)
     check_counts(spec, context=context, documents=documents)
@@ -95,10 +94,6 @@ def make(
         seed: of the language, instead of the world's own.
     """
     from dataclasses import replace
-
-    from distillaw.worlds.oracle import export_world
-    from distillaw.worlds.spec import check_world
-    from distillaw.worlds.world import World
 
     spec = load_world(world)
     if seed is not None:

@@ -58,7 +58,6 @@ from distillaw.planning.api import plan
 from distillaw.planning.paired import study_teachers
 from distillaw.planning.phrases import PHRASES
 from distillaw.planning.question import OptionHelp, PlanQuestion
-from distillaw.planning.recipe import READINGS
 from distillaw.planning.voices import FAMILIES, LawLike, Voice, find_voices, fitted_voice
 from distillaw.quantities import format_count
 from distillaw.runs.files import write_text
@@ -258,7 +257,7 @@ def _constants() -> dict[str, object]:
         "seeds": learnt.SEEDS,
         "far": learnt.FAR,
         "repeats": learnt.REPEATS,
-        "readings": READINGS,
+        "readings": learnt.READINGS,
         "fewest_per_param": learnt.FEWEST_PER_PARAM,
         "law_dof": gains.LAW_DOF,
         "law_scale": gains.LAW_SCALE,

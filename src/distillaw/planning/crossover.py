@@ -34,7 +34,7 @@ _FEW_POINTS = 21
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
+class _Judge:
     """A law that decides."""
 
     voice: Voice
@@ -52,7 +52,7 @@ def law_crossovers(
     """
     asked = {v.source: v for v in voices}
     those = [e for e in witnesses if e.source in asked]
-    laws = [_Asked(voice=asked[e.source], sd=e.number("doubt"), scale=TextScale.of(e)) for e in those]
+    laws = [_Judge(voice=asked[e.source], sd=e.number("doubt"), scale=TextScale.of(e)) for e in those]
     if not laws or row.teacher is None:
         return None, None
     budgets = np.geomspace(*_SPAN, _FEW_POINTS if any(law.scale.by_baseline for law in laws) else _POINTS)
@@ -69,7 +69,7 @@ def law_crossovers(
 
 
 def _band(
-    situation: Situation, laws: Sequence[_Asked], row: Strategy, grid: Array, tokens: tuple[Array, Array], level: float
+    situation: Situation, laws: Sequence[_Judge], row: Strategy, grid: Array, tokens: tuple[Array, Array], level: float
 ) -> Crossover | None:
     gains = [_gains(situation, law, row, tokens, level) for law in laws]
     known = np.flatnonzero(np.all([np.isfinite(g).all(0) for g in gains], axis=0))
@@ -84,7 +84,7 @@ def _band(
     return band_of(np.concatenate(alike), (float(grid[0]), float(grid[-1])), source, level)
 
 
-def _gains(situation: Situation, law: _Asked, row: Strategy, tokens: tuple[Array, Array], level: float) -> Array:
+def _gains(situation: Situation, law: _Judge, row: Strategy, tokens: tuple[Array, Array], level: float) -> Array:
     """Gains (draws, budgets), nats/token; nan where the law knows nothing."""
     if law.scale.by_baseline:
         return _asked_anew(situation, law, row, tokens, level)
@@ -105,7 +105,7 @@ def _gains(situation: Situation, law: _Asked, row: Strategy, tokens: tuple[Array
     return gains.reshape(-1, gains.shape[-1])
 
 
-def _asked_anew(situation: Situation, law: _Asked, row: Strategy, tokens: tuple[Array, Array], level: float) -> Array:
+def _asked_anew(situation: Situation, law: _Judge, row: Strategy, tokens: tuple[Array, Array], level: float) -> Array:
     """The same where scale and doubt depend on the budget."""
     found = np.full((draws.POINTS, len(tokens[0])), np.nan)
     for k, (alone, taught) in enumerate(zip(*tokens, strict=True)):

@@ -79,7 +79,7 @@ def law_evidence(
         status, note = (voice.status, voice.note) if voice.ensemble is None else ("NO_TEACHER", say("no teacher"))
         return Evidence(source=voice.source, kind=voice.kind, status=status, note=note, warnings=voice.warnings)
     scale = scale or text_scale(voice, situation, options[0], own_loss)
-    return _Asked(situation=situation, voice=voice, options=options, scale=scale, transfer=transfer).evidence(level)
+    return _AskedLaw(situation=situation, voice=voice, options=options, scale=scale, transfer=transfer).evidence(level)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class _Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Asked:
+class _AskedLaw:
     """One law that is asked about all options."""
 
     situation: Situation

@@ -66,11 +66,7 @@ class OptimalPlan:
     """Share of the compute for training the student; the three shares sum to 1."""
     logits_share: Array
     teacher_share: Array
-    params_at_bound: NDArray[np.int8]
-    """-1 at the smallest teacher allowed, 1 at the largest, else 0."""
-    tokens_at_bound: NDArray[np.int8]
-    """The same for the teacher's tokens."""
-    student_tokens_at_bound: NDArray[np.int8]
+    student_tokens_at_bound: Indices
     """-1 where the student is left the fewest tokens allowed: the law then says that the teacher is the better use of
     all compute, since it lets a student copy a weak teacher without data. No plan for a student."""
     reason: NDArray[np.str_]
@@ -279,9 +275,7 @@ def _plans(cells: StudentBudgets, bounds: Bounds, *, by_law: bool) -> OptimalPla
         logits_share=shown(logits / cells.compute),
         teacher_share=shown(training / cells.compute),
         reason=reason,
-        params_at_bound=_at_bound(n, bounds.params),
-        tokens_at_bound=_at_bound(d, bounds.tokens),
-        student_tokens_at_bound=_at_bound(student, (cells.fewest, np.inf)),
+        student_tokens_at_bound=np.where(student <= cells.fewest + _AT_BOUND, -1, 0),
         student_loss_by_law=shown(distilled) if by_law else None,
         supervised_loss_by_law=supervised if by_law else None,
     )
@@ -303,11 +297,6 @@ def _log_bounds(name: str, bounds: tuple[float, float]) -> tuple[float, float]:
     if low > high:
         raise ConfigError(f"{name} = {bounds}: the first is the smallest value allowed, the second the largest")
     return low, high
-
-
-def _at_bound(x: Array, bounds: tuple[float, float]) -> NDArray[np.int8]:
-    low, high = bounds
-    return np.where(x >= high - _AT_BOUND, 1, np.where(x <= low + _AT_BOUND, -1, 0)).astype(np.int8)
 
 
 # --- where to look for the best one -------------------------------------------------------------------------

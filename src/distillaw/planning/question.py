@@ -23,9 +23,9 @@ from distillaw.errors import ConfigError
 from distillaw.planning.baseline import Given, read_baselines
 from distillaw.planning.bills import Device, ServingLimit, largest_served, shares_of
 from distillaw.planning.judging import of_study
+from distillaw.planning.learnt import TeachingRecipe
 from distillaw.planning.paired import study_prices
 from distillaw.planning.phrases import say
-from distillaw.planning.recipe import Recipe
 from distillaw.planning.situation import FOREIGN_TEXT_ERROR, SCENARIOS, Situation, Teacher
 from distillaw.planning.voices import LawLike
 from distillaw.quantities import parse_count
@@ -325,11 +325,11 @@ def with_measured(
     return replace(situation, teachers=(*situation.teachers, *teachers), **sizes)
 
 
-def _recipe(q: PlanQuestion) -> Recipe:
+def _recipe(q: PlanQuestion) -> TeachingRecipe:
     given = {name: getattr(q, name) for name in ("schedule", "policy", "temperature", "top_k", "top_p", "divergence")}
     given["weight"] = None if q.distill_weight == "tuned" else q.distill_weight
     known = {name: value for name, value in given.items() if value is not None}
-    return Recipe(is_said=q.distill_weight is not None, is_tuned=q.distill_weight == "tuned", **known)
+    return TeachingRecipe(is_said=q.distill_weight is not None, is_tuned=q.distill_weight == "tuned", **known)
 
 
 def _read(value: Count | None, name: str) -> float | None:

@@ -18,7 +18,7 @@ from distillaw.planning.decision import WORDS
 from distillaw.planning.judging import Sources, judge
 from distillaw.planning.phrases import say
 from distillaw.planning.situation import SCENARIOS, Situation
-from distillaw.quantities import format_count, format_flop, parse_count
+from distillaw.quantities import bare_flop, format_count, parse_count
 
 _STEPS = (1.25, 2.0, 4.0, 10.0, 30.0, 100.0)
 """Factors tried, both ways."""
@@ -217,7 +217,7 @@ def _inputs(q: Situation) -> Iterator[_Input]:
                 compute,
                 lambda x: replace(q, compute=x, budget_text=""),
                 lambda x, now=compute: say("compute were", then=x, now=now),
-                lambda x: parse_count(format_flop(x).removesuffix(" FLOP")),
+                lambda x: parse_count(bare_flop(x)),
             )
         if (params := q.student_params) is not None:
             yield moved(

@@ -25,8 +25,8 @@ from distillaw.errors import ConfigError, VocabularyError
 from distillaw.laws.base import Array
 from distillaw.laws.starts import CUTS, StartLaw
 from distillaw.planning.baseline import Baseline
+from distillaw.planning.learnt import TeachingRecipe
 from distillaw.planning.phrases import say
-from distillaw.planning.recipe import Recipe
 from distillaw.quantities import did_you_mean, format_size
 from distillaw.shapes import ASPECT
 
@@ -151,7 +151,7 @@ class Situation:
     """Students that share the bill for training a teacher, and for logits that are stored."""
     logits: str = "online"
     """`online`, each student runs the teacher; `stored`, one pass serves all of them."""
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: TeachingRecipe = field(default_factory=TeachingRecipe)
     unique_tokens: float | None = None
     """Distinct training tokens at hand; None is as many as one likes."""
     inference_tokens: float = 0.0

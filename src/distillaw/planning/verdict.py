@@ -21,7 +21,7 @@ from distillaw.planning.sensitivity import SwitchingValue
 from distillaw.planning.situation import Situation
 from distillaw.planning.teacher_curve import TeacherRange
 from distillaw.planning.wording import Words, crossover_sentence, equal_sentence
-from distillaw.quantities import format_dollars, format_flop, format_hours, format_size
+from distillaw.quantities import bare_flop, format_dollars, format_hours, format_size
 from distillaw.runs.record import budget_text
 from distillaw.table import Column, Table, number, text
 
@@ -332,7 +332,7 @@ def cost_table(verdict: Verdict) -> Table:
         parts["serving"] = "serving"
     parts["paid here"] = "total"
     flop = [
-        number(words, _flop, of=lambda row, part=part: row.compute.get(part), missing="unknown")
+        number(words, bare_flop, of=lambda row, part=part: row.compute.get(part), missing="unknown")
         for words, part in parts.items()
     ]
     prices: list[Column] = []
@@ -398,7 +398,3 @@ def nearest_table(verdict: Verdict) -> Table:
 def _name(row: Strategy) -> str:
     """What is done; a star marks what no law and no run describes."""
     return row.name + (" *" if row.is_speculative else "")
-
-
-def _flop(value: float) -> str:
-    return format_flop(value).removesuffix(" FLOP")

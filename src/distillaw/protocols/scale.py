@@ -8,12 +8,13 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from distillaw.accounting.flops import forward_flops
 from distillaw.controls.control import EMBEDDING_SHARE, LEAST_STEPS
 from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import format_count
 from distillaw.runs.files import require_file
 from distillaw.runs.spec import Recipe
-from distillaw.shapes import count_non_embedding, shape_for_params
+from distillaw.shapes import Shape, count_non_embedding, shape_for_params
 
 # --- how much text there is ---------------------------------------------------------------------------------
 
@@ -267,6 +268,16 @@ def _recipe(largest: float, batch: int) -> Recipe:
 
 def embedding_share(params: float, vocab: int, recipe: Recipe) -> float:
     """One embedding matrix over N of the shape that a size comes to."""
-    like = {"context": recipe.context, "head_dim": recipe.head_dim, "aspect": recipe.aspect}
-    shape = shape_for_params(params, vocab=vocab, **like)
+    shape = shape_of(params, vocab, recipe)
     return vocab * shape.width / count_non_embedding(shape)
+
+
+def shape_of(params: float, vocab: int, recipe: Recipe) -> Shape:
+    """The shape that a size comes to."""
+    return shape_for_params(params, vocab=vocab, context=recipe.context, head_dim=recipe.head_dim, aspect=recipe.aspect)
+
+
+def tokens_alone(tokens: float, student: Shape, teacher: Shape, teacher_tokens: float) -> float:
+    """Tokens of a student alone that cost what distilling it on `tokens` and training its teacher cost together."""
+    own, other = forward_flops(student).total, forward_flops(teacher).total
+    return tokens * (1 + other / (3 * own)) + teacher_tokens * other / own

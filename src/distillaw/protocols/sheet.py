@@ -12,15 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from distillaw.accounting.flops import forward_flops
 from distillaw.controls.control import LEAST_SEEDS
 from distillaw.data.prepare import DataSpec
 from distillaw.fitting.expected import prior_laws
 from distillaw.laws.supervised import SupervisedLaw
-from distillaw.protocols.scale import Scale
+from distillaw.protocols.scale import Scale, shape_of, tokens_alone
 from distillaw.quantities import format_count, parse_count
 from distillaw.runs.config import to_table, toml_value
-from distillaw.shapes import shape_for_params
 from distillaw.sweep.spec import NONE as ALONE
 from distillaw.sweep.spec import DesignSpec, ReplicateSpec, StudentsSpec, StudySpec, TargetSpec, TeacherSpec, TuningSpec
 
@@ -215,11 +213,9 @@ class Sheet:
 
     def tokens_for_bill(self, size: float, tokens: int, teacher: TeacherSpec) -> float:
         """Tokens of a student alone that cost what distilling it and training its teacher cost together."""
-        recipe = self.scale.recipe
-        like = {"context": recipe.context, "head_dim": recipe.head_dim, "aspect": recipe.aspect}
-        shapes = (shape_for_params(n, vocab=self.scale.vocab, **like) for n in (size, parse_count(teacher.params)))
-        own, other = (forward_flops(shape).total for shape in shapes)
-        return tokens * (1 + other / (3 * own)) + teacher.tokens * other / own
+        sizes = (size, parse_count(teacher.params))
+        shapes = (shape_of(n, self.scale.vocab, self.scale.recipe) for n in sizes)
+        return tokens_alone(tokens, *shapes, teacher.tokens)
 
 
 # --- controls as blocks: each function adds one, with the reason as its comment -----------------------------

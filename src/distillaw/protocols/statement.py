@@ -11,13 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distillaw.accounting.flops import forward_flops
 from distillaw.controls.control import C0_GOAL, EMBEDDING_SHARE, LEAST_SEEDS, LEAST_STEPS, RATIO_GOAL, STRONG, WEAK
 from distillaw.fitting.expected import NOISE, BestRatio, FormErrors, PlannedRuns, expect, prior_laws
 from distillaw.fitting.uncertainty import DesignPoints
 from distillaw.laws.base import Array
 from distillaw.laws.published import PublishedLaw
-from distillaw.protocols.scale import embedding_share, text_size
+from distillaw.protocols.scale import embedding_share, text_size, tokens_alone
 from distillaw.quantities import format_count, parse_count
 from distillaw.runs.spec import serves_laws
 from distillaw.sweep.cost import StudyCost
@@ -294,9 +293,8 @@ def _has_equal_flop(cost: StudyCost) -> bool:
         if trunk.teacher_run not in trained or trunk.purpose != "grid":
             continue
         teacher, read = trained[trunk.teacher_run]
-        own, other = forward_flops(trunk.shape).total, forward_flops(teacher.shape).total
         for tokens in job.budgets:
-            bill = tokens * (1 + other / (3 * own)) + read * other / own
+            bill = tokens_alone(tokens, trunk.shape, teacher.shape, read)
             if any(n == trunk.params and abs(t / bill - 1) < 2 * _NEAR for n, t in alone):
                 return True
     return False

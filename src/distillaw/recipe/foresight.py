@@ -24,8 +24,7 @@ from distillaw.models.prune import StudentSize, Wishes, size_student
 from distillaw.models.source import ModelSource, check_config, locate
 from distillaw.models.upcycle import layout, mixture_config
 from distillaw.models.vocabulary import MULTIPLE
-from distillaw.planning.cut_size import PUBLISHED, CutSize, size_of_cut
-from distillaw.planning.gap import GapQuestion, capacity_gap
+from distillaw.planning.gap import PUBLISHED, CutSize, GapQuestion, capacity_gap, size_of_cut
 from distillaw.recipe.spec import STAGES, MinimaSpec, Mixture, trained_stages
 
 

@@ -34,13 +34,13 @@ from distillaw.planning.evidence import Interval
 from distillaw.planning.measured import MeasuredPoint, design_points
 from distillaw.planning.phrases import interval, nats, percent
 from distillaw.planning.verdict import Verdict, cost_table, evidence_table, nearest_table, strategy_table
-from distillaw.quantities import flop_text, format_count, format_seconds
+from distillaw.quantities import flop_text, format_count, format_seconds, power_flop
 from distillaw.report import trust
 from distillaw.report.branch import write_branch_page
 from distillaw.report.large_batch import write_large_batch_report
 from distillaw.report.page import FigureFiles, KeyNumber, Picture, Section, status_words, write_page
 from distillaw.report.recipe import write_recipe_report
-from distillaw.report.students import bare_flop, drawn, student_sections
+from distillaw.report.students import drawn, student_sections
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.paired import sd_interval
 from distillaw.runs.places import GENERATOR, check_file
@@ -365,7 +365,7 @@ def run_table(record: StudyRecord) -> Table:
             number("seed", of=attrgetter("seed"), is_facet=True),
             number("peak rate", ".3g", of=row_number("peak_lr")),
             number("batch", ",.0f", of=row_number("batch_tokens")),
-            number("FLOP", bare_flop, of=flop),
+            number("FLOP", power_flop, of=flop),
             number("seconds", ",.0f", of=row_number("seconds")),
         ],
         record.runs,

@@ -26,7 +26,7 @@ from distillaw.figures.style import SERIES, Z90
 from distillaw.fitting.result import FitResult
 from distillaw.planning.measured import MeasuredPoint
 from distillaw.planning.phrases import percent
-from distillaw.quantities import flop_text, format_count, plural
+from distillaw.quantities import flop_text, format_count, plural, power_flop
 from distillaw.report.page import Picture, Section
 from distillaw.runs.record import StudyRecord, budget_text
 from distillaw.table import Table, number, text
@@ -375,7 +375,7 @@ def paid_table(paid: Sequence[Paid]) -> Table:
         for one in (*found.alone, *found.taught):
             unbeaten.setdefault(one.name, []).append(words)
     bills = [
-        number(f"paid, {words}", bare_flop, of=lambda one, s=scenario: one.compute(s), missing="unknown")
+        number(f"paid, {words}", power_flop, of=lambda one, s=scenario: one.compute(s), missing="unknown")
         for scenario, words in SCENARIOS.items()
     ]
     return Table.of(
@@ -383,16 +383,11 @@ def paid_table(paid: Sequence[Paid]) -> Table:
             text("student", of=attrgetter("name")),
             number("loss", ".4f", of=attrgetter("loss")),
             number("± 90 %", ".4f", of=attrgetter("half")),
-            number("student", bare_flop, unit="FLOP", of=attrgetter("student")),
-            number("teacher logits", bare_flop, unit="FLOP", of=attrgetter("logits")),
-            number("teacher training", bare_flop, unit="FLOP", of=attrgetter("teacher"), missing="unknown"),
+            number("student", power_flop, unit="FLOP", of=attrgetter("student")),
+            number("teacher logits", power_flop, unit="FLOP", of=attrgetter("logits")),
+            number("teacher training", power_flop, unit="FLOP", of=attrgetter("teacher"), missing="unknown"),
             *bills,
             text("unbeaten by its own kind", of=lambda one: "; ".join(unbeaten.get(one.name, ()))),
         ],
         sorted(paid, key=lambda one: one.compute(Scenario.INFERENCE)),
     )
-
-
-def bare_flop(value: float) -> str:
-    """FLOP under a heading that names the unit."""
-    return flop_text(value).removesuffix(" FLOP")

@@ -30,8 +30,7 @@ from distillaw.runs.record import StudyRecord, budget_text
 from distillaw.table import Column, Table, number, text
 from distillaw.verifying import scorecard
 from distillaw.verifying.frozen import frozen_files, predictions_folder
-from distillaw.verifying.scorecard import Scorecard, Scored, score_places
-from distillaw.verifying.tables import prediction_table
+from distillaw.verifying.scorecard import Scorecard, Scored, prediction_table, score_places
 
 FIT_TITLE = "Predicted against measured"
 FROZEN_TITLE = "Scorecard: predictions frozen before the runs"
