@@ -16,8 +16,6 @@ from distillaw.cli.progress import metered
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_bytes, format_count, format_seconds
 from distillaw.runs.files import require_space
-from distillaw.sweep.study import require_trainable
-from distillaw.sweep.target_stores import ask_teacher_again, find_teacher, open_maker, open_text
 from distillaw.targets.manifest import Manifest, Scheme, StorePlan, TargetRequest, build_seconds, read_manifest
 from distillaw.targets.store import check_files
 
@@ -74,6 +72,9 @@ def build(
         execution: where and how; several processes make the files side by side.
         dry_run: print the cost and stop.
     """
+    from distillaw.sweep.study import require_trainable
+    from distillaw.sweep.target_stores import find_teacher, open_maker, open_text
+
     asked = {"context": context, "tokens": tokens, "order_seed": order_seed, "temperature": temperature}
     asked["document_mask"] = document_mask
     require_trainable()
@@ -173,6 +174,8 @@ def verify(
     problems = [problem for problem in check_files(cache, manifest) if problem]
     compared = None
     if not problems and not checksums_only:
+        from distillaw.sweep.target_stores import ask_teacher_again
+
         asked = {"teacher": teacher, "data": data, "windows": windows}
         compared = ask_teacher_again(cache, manifest, lambda *asked: _load(*asked, device), **asked)
         if not compared.agrees:
@@ -199,6 +202,9 @@ def verify(
 
 def _load(teacher: str, store: "TokenStore", request: TargetRequest, device: str) -> "AnyMaker":
     """The teacher and the text; what is wrong with the request is said before anything heavy is imported."""
+    from distillaw.sweep.study import require_trainable
+    from distillaw.sweep.target_stores import find_teacher, open_maker
+
     request.open_split(store)
     found = find_teacher(teacher)
     require_trainable()

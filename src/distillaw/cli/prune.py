@@ -20,7 +20,6 @@ from distillaw.planning.gap import PUBLISHED, size_of_cut
 from distillaw.quantities import format_count, format_flop
 from distillaw.runs.execution import Execution
 from distillaw.runs.files import read_json
-from distillaw.sweep.study import require_trainable
 from distillaw.table import Table, number, text
 
 AXES = {"layers": "layers", "width": "width", "heads": "heads", "kv_heads": "KV heads", "ffn": "FFN"}
@@ -241,6 +240,8 @@ def distil(
         arms: how.
     """
     locate(teacher)  # what is not there is said before torch is imported
+    from distillaw.sweep.study import require_trainable
+
     require_trainable()
 
     from distillaw.cli.display import make_display

@@ -16,7 +16,6 @@ from distillaw.evaluate.wishes import ChatWishes
 from distillaw.models.source import locate
 from distillaw.quantities import format_count, format_flop
 from distillaw.recipe.spec import Adaptation, MinimaSpec, Mixture
-from distillaw.sweep.study import require_trainable
 
 app = App(name="recipe", help="Cook a whole recipe: from a teacher to a small chat model.")
 
@@ -104,6 +103,8 @@ def minima(
         dry_run: say the sizes, what the laws think of them and what it will cost, and stop.
     """
     locate(teacher)  # what is not there is said before torch is imported
+    from distillaw.sweep.study import require_trainable
+
     require_trainable()
 
     from distillaw.cli.display import make_display

@@ -213,9 +213,9 @@ class Sheet:
 
     def tokens_for_bill(self, size: float, tokens: int, teacher: TeacherSpec) -> float:
         """Tokens of a student alone that cost what distilling it and training its teacher cost together."""
-        sizes = (size, parse_count(teacher.params))
-        shapes = (shape_of(n, self.scale.vocab, self.scale.recipe) for n in sizes)
-        return tokens_alone(tokens, *shapes, teacher.tokens)
+        vocab, recipe = self.scale.vocab, self.scale.recipe
+        own, other = shape_of(size, vocab, recipe), shape_of(parse_count(teacher.params), vocab, recipe)
+        return tokens_alone(tokens, own, other, teacher.tokens)
 
 
 # --- controls as blocks: each function adds one, with the reason as its comment -----------------------------
