@@ -14,7 +14,6 @@ from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.runs.execution import Execution, launched
 from distillaw.runs.process import available_cores
-from distillaw.sweep.executor import cuda_devices
 
 if TYPE_CHECKING:
     from distillaw.models.parallel import Ranks
@@ -26,6 +25,8 @@ def count_workers(asked: int, option: str = "--workers") -> int:
     Raises:
         ConfigError: negative, or more than four per core.
     """
+    from distillaw.sweep.executor import cuda_devices
+
     cores = available_cores()
     if not 0 <= asked <= 4 * cores:
         raise ConfigError(f"{option} {asked}: give 0 (all {cores} cores) or a number up to {4 * cores}")

@@ -12,11 +12,9 @@ from cyclopts import Parameter
 from distillaw.cli.console import print_sections, print_table
 from distillaw.cli.options import Count, HardwareName, LawNames, Number, Place, Several, TeacherNames, Text, flag, given
 from distillaw.cli.output import Output
-from distillaw.cli.teachers import check_inputs, measure
 from distillaw.data.corpus import WHOLE, Reading
 from distillaw.errors import ConfigError
 from distillaw.planning.api import answer
-from distillaw.planning.explain import explanation
 from distillaw.planning.paired import study_teacher
 from distillaw.planning.phrases import interval
 from distillaw.planning.question import Count as AnyCount
@@ -148,6 +146,8 @@ def plan(
         verdict = _answer(question_of(asked, laws), scouting, output)
     why: list[str] = []
     if explain:
+        from distillaw.planning.explain import explanation
+
         why = explanation(verdict)
     output.answer(verdict.to_json() | ({"explanation": why} if explain else {}), show, verdict, why)
     output.suggest(verdict.next_command)
@@ -219,6 +219,8 @@ def _measured(
 ) -> "dict[str, ScoutedTeacher]":
     if asked.text is None:
         raise ConfigError("--scout measures models on your text: give it, --text FILE or FOLDER")
+    from distillaw.cli.teachers import check_inputs, measure  # brings what models need, for --scout alone
+
     check_inputs(models, asked.text, asked.reading)
     from distillaw.evaluate.scout import check_tokenizers
 
