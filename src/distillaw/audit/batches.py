@@ -87,9 +87,7 @@ def make_batch(
 
     Args:
         spans: of each row; all sum to one width.
-        vocab: of the student.
-        teacher_vocab: of the teacher; 0: the same.
-        seed: of ids and logits.
+        teacher_vocab: 0: as the student's.
         scale: standard deviation of logits; the teacher's is half as large again.
     """
     g = torch.Generator().manual_seed(seed)

@@ -77,13 +77,7 @@ class LoopTrace:
 
 
 def recorded(recorder: Recorder, train: Callable[[], Any], first: ProbeLM | None = None) -> LoopTrace:
-    """What a run shows.
-
-    Args:
-        recorder: of its models, or of those that it opens.
-        train: the run.
-        first: the teacher as it was, where the run opens its own.
-    """
+    """What a run shows; `first`: the teacher as it was, where the run opens its own."""
     before = _flat(first or recorder.teacher)
     torch.manual_seed(0)
     with recorder.listening():
@@ -199,15 +193,7 @@ class LoopTarget:
 
 
 def audit_runs(target: LoopTarget, name: str) -> Findings:
-    """Every probe of a training loop.
-
-    Args:
-        target: the loop; see docs/audit.md for its roles.
-        name: of the target, as reports show it.
-
-    Raises:
-        ConfigError: the loop cannot be called as the contract says.
-    """
+    """Every probe of a training loop; ConfigError: it cannot be called as the contract says."""
     findings = Findings(name, target.contract.target.kind)
     more: dict[str, Any] = {}
     if target.has("evaluation"):

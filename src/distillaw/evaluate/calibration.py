@@ -57,14 +57,7 @@ class BinSums:
         confidence: NDArray[np.float64],
         outcome: NDArray[np.float64],
     ) -> None:
-        """Count tokens.
-
-        Args:
-            document: of each token, shape (n,).
-            by: what puts it into a bin, in [0, 1], shape (n,).
-            confidence: what was said, shape (n,).
-            outcome: what came true: 0 or 1, or a probability, shape (n,).
-        """
+        """Count tokens, shapes (n,), whose `by` in [0, 1] puts them into bins; an outcome is 0, 1 or a probability."""
         bins = self.count.shape[1]
         cell = document, np.minimum((by * bins).astype(np.int64), bins - 1)
         np.add.at(self.count, cell, 1.0)

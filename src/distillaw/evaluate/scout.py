@@ -222,11 +222,6 @@ def trained_tokens(found: ScoutedTeacher) -> float | None:
 def check_tokenizers(models: Sequence[str], text: str, study: Path | None) -> None:
     """Refuse models of several tokenizers, or of another than a study's, before any is measured.
 
-    Args:
-        models: places of models.
-        text: named in what to do instead.
-        study: the folder; None: no study is asked.
-
     Raises:
         VocabularyError: losses per token that would be of different tokens.
     """

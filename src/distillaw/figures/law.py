@@ -243,15 +243,9 @@ def _over_teachers(
     scale: Literal["linear", "log"],
     show: Callable[[float], str],
 ) -> tuple[Figure, Axes]:
-    """A student's loss along its teachers, beside its own without one, with the best teacher in words.
+    """A student's loss along its teachers `x`, (p,), beside its own without one, with the best teacher in words.
 
-    Args:
-        curve: the losses, by member and in the mean.
-        x: (p,), the teachers.
-        inside: (p,), whether student and teacher lie in the laws' range.
-        ends: the left and the right end of the abscissa.
-        scale: of the abscissa.
-        show: how a teacher is written.
+    `inside`, (p,): whether student and teacher lie in the laws' range; `ends`: the left and the right end of x.
     """
     figure, [[ax]] = new_figure(1, 1, width=5.4, height=3.6)
     ax.set_xscale(scale)

@@ -168,15 +168,9 @@ class _Line:
 def draw_tokens(
     cells: Sequence[MeasuredPoint], styles: Mapping[str, TeacherStyle], *, laws: Mapping[str, FitResult] | None = None
 ) -> Figure:
-    """Student loss against tokens, with and without teachers, one panel per student size.
+    """Student loss against tokens, with and without teachers, one panel per student size; DataError: no cells.
 
-    Args:
-        cells: of the study.
-        styles: of its teachers.
-        laws: its laws that may be drawn, by family: then the curves are theirs, with the interval of a new run.
-
-    Raises:
-        DataError: there are no cells.
+    `laws`: the study's that may be drawn, by family: then the curves are theirs, with the interval of a new run.
     """
     sizes = sorted({c.params for c in cells})
     if not sizes:
@@ -375,16 +369,10 @@ def _iso_point(record: StudyRecord, arm: MeasuredArm, compute: float) -> IsoPoin
 def draw_isoflop(
     budgets: Sequence[IsoBudget], styles: Mapping[str, TeacherStyle], *, laws: Mapping[str, FitResult] | None = None
 ) -> Figure:
-    """Loss against size, a panel for each budget.
+    """Loss against size, a panel for each budget; DataError: there are none.
 
-    Args:
-        budgets: from `iso_budgets`.
-        styles: of the study's teachers.
-        laws: of the study, by family: their curves with the interval of a new run, dashed and hatched outside the
-            range they were fitted in.
-
-    Raises:
-        DataError: there are none.
+    `laws`: of the study, by family: their curves with the interval of a new run, dashed and hatched outside the range
+    they were fitted in.
     """
     if not budgets:
         raise DataError(WHY_NONE)

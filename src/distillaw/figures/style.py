@@ -191,11 +191,7 @@ def _make_plain(figure: Figure) -> None:
 def new_figure(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, list[list[Axes]]]:
     """A figure of small panels in house style.
 
-    Args:
-        rows: of panels.
-        columns: of panels.
-        width: inches at the natural size; whoever calls the drawing function may ask for another width.
-        height: likewise.
+    Width and height are inches at the natural size; whoever calls the drawing function may ask for another width.
     """
     look = current_look()
     with mpl.rc_context(look.settings):
@@ -221,12 +217,11 @@ def new_panels(
     """A figure of `count` panels side by side, in as many rows as the width asks for, and its panels row by row.
 
     Args:
-        count: of panels.
         panel: inches of one, at the natural size.
         margin: inches around all of them.
         most: panels in a row.
-        x: of every panel, what its abscissa is.
-        y: of the first panel of a row, what their ordinate is.
+        x: label of every abscissa.
+        y: label of the ordinate of the first panel of a row.
     """
     columns = min(most, current_look().columns(count, panel=panel[0]))
     rows = -(-count // columns)
@@ -367,18 +362,9 @@ def draw_band(
     alpha: float = 0.16,
     linewidth: float = 1.5,
 ) -> None:
-    """A curve over x with its band, shapes (p,).
+    """A curve over ascending x with its band, shapes (p,); a band of None or nan is none.
 
-    Args:
-        ax: where.
-        x: ascending.
-        mean: the curve.
-        inside: True where the law was fitted; elsewhere the curve is dashed and the band hatched.
-        color: of both.
-        lower: of the band; None, or nan where there is none.
-        upper: likewise.
-        alpha: of the band's colour.
-        linewidth: of the curve.
+    `inside` is True where the law was fitted; elsewhere the curve is dashed and the band hatched.
     """
     for part, is_inside in stretches(inside):
         if lower is not None and upper is not None:

@@ -301,7 +301,6 @@ def advise(
     """Advice on one run.
 
     Args:
-        question: the run.
         device: what it is trained on, for hours and money; None leaves them out.
         mfu: utilisation instead of the preset's.
         price_per_hour: US dollars per device-hour instead of the preset's.
@@ -504,15 +503,9 @@ def choose_batch(question: RegimeQuestion) -> tuple[ChosenSetting, list[str]]:
 
 
 def grow_batch(question: RegimeQuestion, batch: float, rate: ChosenSetting, hours: float | None) -> BatchSchedule:
-    """The schedule that begins at a batch.
+    """The schedule that begins at a batch B, tokens, and its rate; `hours`: of the run.
 
-        b_k = 2^k B from t_k = min {t : cap(t) >= b_k} on
-
-    Args:
-        question: the run.
-        batch: B, tokens.
-        rate: what was chosen at B.
-        hours: of the run.
+    b_k = 2^k B from t_k = min {t : cap(t) >= b_k} on
     """
     laws = _laws_of_tokens()
     places, grown = [0.0], 2 * batch

@@ -160,11 +160,8 @@ def decide(
     """The critical batch on the grid of multiples, and how sure it is.
 
     Args:
-        branches: the losses.
         tolerance: nats per token; None takes `SEED_MULTIPLE` times the measured noise of one branch.
         document_cov: covariance of the means over the held-out documents, shape (k, k); None leaves it out.
-        level: of the intervals.
-        seed: of the draws.
 
     Raises:
         ConfigError: a negative tolerance, or none with a single order.
@@ -215,8 +212,6 @@ def compare(
         tolerance: nats per token, one for both or one of each; None takes `SEED_MULTIPLE` times the larger of the two
             measured noises for both.
         document_cov: of the first's means and then the second's, shape (k1 + k2, k1 + k2): they share the documents.
-        level: of the interval.
-        seed: of the draws.
 
     Raises:
         ConfigError: as `decide`.

@@ -133,13 +133,9 @@ def _made_before(out: Path, name: str, identity: str) -> dict[str, object] | Non
 
 
 def model_card(result: Mapping[str, Any], spec: Mapping[str, Any], manifest: Mapping[str, Any], command: str) -> str:
-    """The README.md of a trained model: card.txt, filled in from the record of the run.
+    """The README.md of a trained model: card.txt, filled in from result.json, spec.json and the data's manifest.json.
 
-    Args:
-        result: result.json.
-        spec: spec.json, with its `recipe`.
-        manifest: manifest.json of the data folder.
-        command: what repeats the run, e.g. `distillaw study run studies/quickstart.toml`.
+    `command`: what repeats the run, e.g. `distillaw study run studies/quickstart.toml`.
     """
     count = partial(_known, write=format_count)
     teacher = result["teacher_run"] and _public(str(result["teacher_run"]))

@@ -77,11 +77,7 @@ class Link:
         return [first + other for other in (range(own, theirs, mine) if theirs > mine else [own % theirs])]
 
     def open(self, key: str, *arguments: object) -> dict[str, object]:
-        """Have a teacher loaded by these arguments, once; what is known of it.
-
-        Args:
-            key: says which it is: of all students the first to ask has it loaded.
-            arguments: as `serve`'s `load` takes them.
+        """Have a teacher loaded by these arguments of `serve`'s `load`, once for a key; what is known of it.
 
         Raises:
             DistillawError: what loading it raised there.
@@ -104,14 +100,7 @@ class Link:
         return answers[0]
 
     def ask(self, teacher: int, tokens_BT: torch.Tensor, width: int, dtype: torch.dtype) -> ReadRequest:
-        """Send tokens to a teacher, unless they are on their way already.
-
-        Args:
-            teacher: its number.
-            tokens_BT: int64.
-            width: D.
-            dtype: of its hidden states.
-        """
+        """Send tokens, int64, to a teacher of a number and a width D, unless they are on their way already."""
         for each in self._asked:
             if each.teacher == teacher and torch.equal(each.tokens, tokens_BT):
                 return each

@@ -49,10 +49,7 @@ def hidden_states(
 ) -> torch.Tensor:
     """Last hidden states as the head gets them, shape (B, T, D); differentiable.
 
-    Args:
-        model: whose.
-        input_ids_BT: tokens.
-        end_of_text: the token that opens a document, before which nothing is seen; None: all that came before is.
+    `end_of_text` opens a document, before which nothing is seen; None: all that came before is.
     """
     places = document_positions(input_ids_BT, end_of_text)
     return model.base_model(input_ids=input_ids_BT, use_cache=False, **places).last_hidden_state

@@ -149,10 +149,7 @@ def save_state(
     The latest one is left as it is if it is of this step: it has the same bits.
 
     Args:
-        state: what is saved.
         folder: where; older checkpoints in it go.
-        identity: whose.
-        ranks: the processes that train together.
         keep: so many of the latest stay, this one included.
         background: what writes it after this has returned; None: it is written now.
 

@@ -63,9 +63,7 @@ def stacked_losses(
 
     Args:
         students: of one shape and precision, each `can_stack`.
-        tokens_BT: context + 1 ids per sequence; each predicts the next.
         signals: each student's own teacher's.
-        num_tokens: tokens of the whole step.
         trusted: the ids are not looked at (`Student.loss`).
     """
     with students[0].precision(tokens_BT.device.type):
@@ -230,13 +228,9 @@ class CapturedStacks:
     def accumulate(
         self, students: Sequence[Student], tokens_BT: torch.Tensor, signals: Sequence[Signal], num_tokens: int
     ) -> list[LossParts]:
-        """Set the gradients of every student and give its loss.
+        """Set the gradients of every student, which has none yet, and give its loss; arguments as of `stacked_losses`.
 
-        Args:
-            students: of one shape and precision, each `can_stack`, without gradients yet.
-            tokens_BT: the whole batch, context + 1 ids per sequence.
-            signals: each student's own teacher's; not sparse targets, whose shapes change from batch to batch.
-            num_tokens: tokens of the step.
+        Tokens are the whole batch; signals no sparse targets, whose shapes change from batch to batch.
         """
         if num_tokens != self._tokens:  # another batch: the graphs are of the one before
             self._made, self._tokens = {}, num_tokens

@@ -201,9 +201,7 @@ def train_trunks(
     Args:
         wanted: token budgets of each trunk, in any order. The trunks agree in split, seed, batch and context;
             `teacher_run` names a finished run of the study or an external folder.
-        study: where tokens, trunks and runs lie.
         ranks: the processes that train together; all call this.
-        report: progress callback.
         mirror: given every row of the log as well.
 
     Returns:

@@ -43,11 +43,7 @@ class ImageShape(NamedTuple):
 def build_network(spec: NetworkSpec, shape: ImageShape, *, seed: int, dropout: torch.Generator) -> nn.Module:
     """A fresh network on the CPU; the same seed gives the same weights on every machine.
 
-    Args:
-        spec: which one.
-        shape: of the images, and how many classes.
-        seed: of the weights.
-        dropout: where `shallow` draws its masks from; it must live where the network will.
+    `dropout` draws the masks of networks that have any; it must live where the network will.
 
     Raises:
         ConfigError: a depth that the family does not have, images too small for it.

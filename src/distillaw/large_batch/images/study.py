@@ -52,14 +52,10 @@ def run_all(
     done: Callable[[J, Any], None],
     progressed: Callable[[J, Any], None],
 ) -> None:
-    """Do every job, in order, as processes come free.
+    """Do every job, picklable, in order, as processes come free.
 
-    Args:
-        jobs: picklable.
-        start: what each process begins with.
-        workers: processes.
-        done: called here with each job and its answer as it ends.
-        progressed: called here with a job under way and what it told its beat.
+    Called here: `done` with each job and its answer as it ends, `progressed` with a job under way and what it told its
+    beat.
 
     Raises:
         RunError: a process died.
@@ -223,10 +219,8 @@ def run_study(
     """Train every cell that has no result; where all have one, nothing is written.
 
     Args:
-        plan: the study.
         device: cpu, cuda or cuda:N; with `cuda`, several devices are shared out.
         workers: processes; 1 trains in this one.
-        command: what the user typed, for the record.
         finished: told of each cell and its result, done or diverged.
         progressed: told how many steps of a cell are on disk.
 
@@ -391,15 +385,11 @@ def measure_landscape(
     of these images, since running statistics of fresh weights mean nothing.
 
     Args:
-        study: its network and how images are prepared.
-        path: the images.
-        out: the folder.
+        path: of the images.
         steps: directions v, 1000 in the paper.
         farthest: c, the largest distance; 10 in the paper.
         images: the first so many training images, all at once.
         device: cpu, cuda or cuda:N.
-        seed: of weights and directions.
-        command: what the user typed, for the record.
 
     Raises:
         ConfigError: a distance that is not positive, more images than there are.

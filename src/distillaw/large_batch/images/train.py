@@ -374,17 +374,9 @@ def make_sgd(model: nn.Module, optimizer: Optimizer, *, peak_lr: float) -> torch
 def train_cell(
     study: ImageStudy, cell: ColumnRun, feeds: Feeds, folder: Path, *, beat: Callable[[int], None] = lambda step: None
 ) -> dict[str, Any]:
-    """Train a cell, or what is left of it, and write its result into its folder.
+    """Train a cell, or what is left of it, and write its result into its folder: `state` is done or diverged.
 
-    Args:
-        study: its settings.
-        cell: which one.
-        feeds: the data.
-        folder: its own.
-        beat: called with the step after each checkpoint; what it raises stops the run there.
-
-    Returns:
-        The result: `state` is done or diverged.
+    `beat` is called with the step after each checkpoint; what it raises stops the run there.
     """
     run, checkpoint = CellRun(study, cell, feeds), folder / "checkpoint.pt"
     if checkpoint.exists():
