@@ -26,7 +26,7 @@ from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.scenarios import Scenario
 from distillaw.figures.files import figure_bytes
 from distillaw.figures.style import INK, MUTED, SERIES, count_axis, in_style, new_figure, set_title
-from distillaw.large_batch.laws import steps_over_fewest, tokens_over_fewest
+from distillaw.large_batch.rules import steps_over_fewest, tokens_over_fewest
 from distillaw.runs.files import write_text
 from distillaw.train.optim import schedule_for
 

@@ -16,7 +16,7 @@ from distillaw.large_batch.branch_test import (
     order_noise,
     smooth,
 )
-from distillaw.large_batch.laws import tokens_over_fewest
+from distillaw.large_batch.rules import tokens_over_fewest
 
 GRID = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 BASE, WINDOW, BEFORE = 512, 1e5, 2e5

@@ -3,7 +3,7 @@
 import pytest
 
 from distillaw.errors import ConfigError
-from distillaw.large_batch.laws import batch_laws, steps_over_fewest, tokens_over_fewest
+from distillaw.large_batch.rules import batch_laws, steps_over_fewest, tokens_over_fewest
 
 
 @pytest.mark.parametrize("law", batch_laws(), ids=lambda law: law.name)

@@ -10,15 +10,18 @@ from dataclasses import dataclass, fields
 
 from distillaw.accounting.hardware import Hardware, estimate_cost
 from distillaw.errors import ConfigError
-from distillaw.large_batch.laws import BatchLaw, batch_laws, steps_over_fewest, tokens_over_fewest
 from distillaw.large_batch.rules import (
     RATE_RULES,
+    BatchLaw,
     Settings,
+    batch_laws,
     decay_for_window,
     half_life_beta2,
     mup_simple_rate,
     sde_betas,
+    steps_over_fewest,
     timescale_decay,
+    tokens_over_fewest,
 )
 
 CAP = 0.2
@@ -503,9 +506,9 @@ def choose_batch(question: RegimeQuestion) -> tuple[ChosenSetting, list[str]]:
 
 
 def grow_batch(question: RegimeQuestion, batch: float, rate: ChosenSetting, hours: float | None) -> BatchSchedule:
-    """The schedule that begins at a batch B, tokens, and its rate; `hours`: of the run.
+    """The schedule that begins at a batch and its rate; `hours`: of the run.
 
-    b_k = 2^k B from t_k = min {t : cap(t) >= b_k} on
+    b_k = 2^k B from t_k = min {t : cap(t) >= b_k} on, B the batch in tokens
     """
     laws = _laws_of_tokens()
     places, grown = [0.0], 2 * batch
