@@ -54,9 +54,10 @@ PROBE_SECONDS = 0.97e-3
 START_SECONDS = 25.0
 """Wall time before the first run and after the last: imports, the text, the tokenizer, the report (quickstart)."""
 BYTES_PER_PARAM_RUN = 4.2
-BYTES_PER_PARAM_TRUNK = 12.5
+BYTES_PER_PARAM_TRUNK, CHECKPOINT_BYTES = 16.0, 450_000
 TOKENIZER_BYTES = 60_000
-"""Disk of a run: fp32 weights (4), tokenizer, logs; of a trunk: weights and two moments (12)."""
+"""Disk of a run: fp32 weights (4), tokenizer, logs; of a checkpoint: weights, two moments and first weights (16), names
+and places of tensors (370 and 530 kB with 4 and 6 layers)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +116,9 @@ def jobs_cost(jobs: list[TrunkJob], forward: Mapping[str, float]) -> StudyCost:
     runs = {run_id: job.trunk for job in jobs for run_id in job.run_ids}
     trunks = {job.trunk.trunk_id: job.trunk for job in jobs}
     disk = sum(BYTES_PER_PARAM_RUN * t.total_params + TOKENIZER_BYTES for t in runs.values())
-    disk += sum(BYTES_PER_PARAM_TRUNK * t.recipe.keep_checkpoints * t.total_params for t in trunks.values())
+    disk += sum(
+        t.recipe.keep_checkpoints * (BYTES_PER_PARAM_TRUNK * t.total_params + CHECKPOINT_BYTES) for t in trunks.values()
+    )
     shares = list(zip(jobs, reading, strict=True))
     return StudyCost(
         jobs=jobs,
