@@ -4,7 +4,8 @@
     python -m benchmarks.recipe.onpolicy --cells out/onpolicy.jsonl --out benchmarks/results/onpolicy.json
 
 The first trains what is not in the file yet (a kill costs one cell), the second says what came of it; to go on from a
-result, `jq -c '.cells[]' benchmarks/results/onpolicy.json > out/onpolicy.jsonl` first. The languages are
+result, `jq -c '.cells[]' benchmarks/results/onpolicy.json > out/onpolicy.jsonl` first. `--table RESULT` prints the arms
+in pairs as they stand in docs/instruct.md. The languages are
 hidden Markov models, so truth p, teacher and student are known at every position; teachers see 1 to 3 words, or their
 log-probabilities are wrong by a fixed table. A student that has read some text goes on from the same weights, on
 prompts of 8 words with answers of 16:
@@ -46,7 +47,7 @@ from benchmarks.result_file import save, typed
 from distillaw.distill.losses import loss_parts
 from distillaw.models.fresh import ROPE_BASE, build_model
 from distillaw.models.teacher import head_of, hidden_states
-from distillaw.runs.files import append_json_lines, read_json_lines
+from distillaw.runs.files import append_json_lines, read_json, read_json_lines
 from distillaw.runs.paired import t_quantile
 from distillaw.shapes import Shape, count_non_embedding, shape_for_params
 from distillaw.worlds.oracle import Oracle, OracleSpec, parse_oracle
@@ -510,6 +511,65 @@ def compared(cells: Cells, keys: list[tuple], kl: str, where: str) -> dict[str, 
     return {"text": interval(less(f"text, {kl}")), **flop, "start": interval(less("start"))}
 
 
+def pairs(cells: Cells, keys: list[tuple]) -> list[dict[str, object]]:
+    """Every two ways: loss of the one less that of the other, means over cells of a world, paired by seed.
+
+    At equal FLOP both have what the costlier of the two costs, cells that would need more steps than were trained are
+    left out.
+    """
+
+    def trained(key: tuple, way: str) -> list[int]:
+        of = None if way == "data" else key[1]
+        return [steps for steps in STEPS if (key[0], of, key[2], steps, way) in cells]
+
+    found: list[dict[str, object]] = []
+    for world, (one, other) in itertools.product(sorted({key[0] for key in keys}), itertools.combinations(COST, 2)):
+        both = [k for k in keys if k[0] == world and all(k[3] in trained(k, way) for way in (one, other))]
+        dearer = max(COST[one], COST[other])
+        for equal, cost in (("tokens", None), ("FLOP", dearer)):
+            chosen = [
+                key
+                for key in both
+                if cost is None or all(key[3] * cost / COST[way] <= max(trained(key, way)) for way in (one, other))
+            ]
+            if not chosen:
+                continue
+            about = {"world": world, "pair": [one, other], "equal": equal, "cells": len(chosen)}
+            for where in ("text", "own"):
+                less = [
+                    values(cells, k, one, where, cost=cost) - values(cells, k, other, where, cost=cost) for k in chosen
+                ]
+                about[where] = interval(np.mean(less, axis=0))
+            found.append(about)
+    return found
+
+
+ARMS = {
+    "SFT on data": "data",
+    "SFT on the teacher's answers": "answers",
+    "off-policy, forward KL": "text, forward",
+    "on-policy, reverse KL": "own, reverse",
+}
+"""What is done with a chat model, and the way that stands for it."""
+
+
+def table(found: list[dict]) -> str:
+    """`pairs` of the four arms as a table in Markdown, thousandths of a nat per word."""
+    known = {(row["world"], *row["pair"], row["equal"]): row for row in found}
+    columns = [(world, equal) for world in sorted({row["world"] for row in found}) for equal in ("tokens", "FLOP")]
+    heads = [f"{world}, equal {equal}: {where}" for world, equal in columns for where in ("on text", "on own answers")]
+    lines = ["| the first's loss less the second's | " + " | ".join(heads) + " |", "| --- " * (len(heads) + 1) + "|"]
+    for one, other in itertools.combinations(ARMS, 2):
+        cells = []
+        for world, equal in columns:
+            row = known.get((world, ARMS[one], ARMS[other], equal))
+            for where in ("text", "own"):
+                mean, low, high = (1000 * x for x in row[where]) if row else (0.0, 0.0, 0.0)
+                cells.append(f"{mean:+.1f} ± {(high - low) / 2:.1f} ({row['cells']})" if row else "-")
+        lines.append(f"| {one}; {other} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def law(cells: Cells, keys: list[tuple], kl: str, where: str, beside: str) -> dict[str, dict]:
     """Forms of ln(loss of `beside` / loss on own answers), fitted without each world, teacher, size, number of steps.
 
@@ -588,6 +648,7 @@ def summary(rows: list[dict]) -> dict[str, object]:
         "worse_than_text": [_named(row) for row in each if row["text"][2] < 0],
         "worse_than_start": [_named(row) for row in each if row["start"][2] < 0],
         "groups": groups,
+        "pairs": pairs(cells, keys),
         "laws": {
             f"{beside} / own, {kl}, on {where}": law(cells, keys, kl, where, beside)
             for kl, where in kinds
@@ -609,12 +670,17 @@ def _named(row: dict) -> list:
 def main() -> None:
     """Train, or say what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=Path, required=True, help="finished cells, one a line")
+    parser.add_argument("--cells", type=Path, help="finished cells, one a line")
+    parser.add_argument("--table", type=Path, help="a result, whose arms in pairs are printed")
     parser.add_argument("--minutes", type=float, default=np.inf, help="begin no cell after so long")
     parser.add_argument("--out", type=Path, help="where the result goes; nothing is trained then")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.out is None:
+    if options.table is not None:
+        print(table(read_json(options.table)["pairs"]))
+    elif options.cells is None:
+        parser.error("give --cells, or --table and a result")
+    elif options.out is None:
         Bench(options.cells, time.monotonic() + 60 * options.minutes).run()
     else:
         save(options.out, typed(), **summary(read_json_lines(options.cells)))
