@@ -212,12 +212,13 @@ def importance(ranks, teacher: Path, windows: list, wishes: dict):
     """The scores of a teacher's units on calibration windows that the ranks share."""
     import torch
 
+    from distillaw.models.export import Making
     from distillaw.models.prune import Wishes, _importance
     from distillaw.models.source import locate
     from distillaw.models.teacher import load_weights
 
     model = load_weights(locate(teacher), torch.device("cpu"), None)
-    return _importance(model, torch.tensor(windows), Wishes(**wishes), ranks, print)
+    return _importance(model, torch.tensor(windows), Wishes(**wishes), Making(ranks=ranks))
 
 
 def fail_on_the_second(ranks) -> None:

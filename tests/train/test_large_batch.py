@@ -60,6 +60,7 @@ def test_runs_made_before_there_was_a_choice_keep_their_names(trunk):
         "batch_doublings",
         "document_mask",
         "skip_spikes",
+        "distill_until",
         "async_checkpoints",
         "keep_checkpoints",
     ):

@@ -61,14 +61,14 @@ def test_scores_are_equal_to_rounding(teacher, text):
     import torch
 
     from distillaw.data.corpus import WHOLE
-    from distillaw.models.parallel import ALONE
+    from distillaw.models.export import Making
     from distillaw.models.prune import Wishes, _importance, _read
     from distillaw.models.source import locate
     from distillaw.models.teacher import load_weights
 
     source, wishes = locate(teacher), Wishes(**WISHES)
     calibration, _ = _read(text, WHOLE, source.tokenizer(), wishes)
-    alone = _importance(load_weights(source, torch.device("cpu"), None), calibration, wishes, ALONE, print)
+    alone = _importance(load_weights(source, torch.device("cpu"), None), calibration, wishes, Making())
     shared, _ = ranked.run(2, ranked.importance, teacher, calibration.tolist(), WISHES)
     for axis in ("layers", "width", "heads", "ffn"):
         assert getattr(shared, axis) == pytest.approx(getattr(alone, axis), rel=1e-5, abs=1e-12)
