@@ -110,6 +110,9 @@ def test_the_student_answers_from_its_own_distribution():
     again = Collator(pad=0, packed=False)([row] * 2000)
     rollouts.fill(model, again, step=1)
     assert torch.equal(again["input_ids"], batch["input_ids"])
+    part = Collator(pad=0, packed=False)([row] * 50)
+    rollouts.fill(model, part, step=1, first=700)
+    assert torch.equal(part["input_ids"], batch["input_ids"][700:750])  # by its place in the step, not in the batch
     rollouts.fill(model, again, step=2)
     assert not torch.equal(again["input_ids"], batch["input_ids"])
 
@@ -164,15 +167,15 @@ def test_a_run_comes_nearer_its_teacher_and_an_interrupted_one_ends_alike(model,
 
     fill = Rollouts.fill
 
-    def stops(self, model, batch, *, step, part=0):
+    def stops(self, model, batch, *, step, first=0):
         if step == 3:
             raise KeyboardInterrupt
-        return fill(self, model, batch, step=step, part=part)
+        return fill(self, model, batch, step=step, first=first)
 
-    def breaks(self, model, batch, *, step, part=0):
+    def breaks(self, model, batch, *, step, first=0):
         if step == 5:
             model.get_output_embeddings().weight.data.fill_(float("nan"))
-        return fill(self, model, batch, step=step, part=part)
+        return fill(self, model, batch, step=step, first=first)
 
     monkeypatch.setattr(onpolicy.Rollouts, "fill", stops)
     with pytest.raises(KeyboardInterrupt):

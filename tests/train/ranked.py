@@ -266,19 +266,35 @@ def evaluate(ranks, model: Path, out: Path, text: str) -> dict:
     return {part: {k: v for k, v in record[part].items() if k != "part"} for part in ("heldout", "calibration")}
 
 
-def tune(ranks, stage: str, model: Path, data: Path, out: Path) -> dict:
-    """`distillaw instruct sft` or `dpo` without the command line."""
-    from distillaw.instruct.spec import DpoSpec, SftSpec
+def tune(ranks, stage: str, model: Path, data: Path, out: Path, stops: int | None = None) -> dict:
+    """`distillaw instruct sft`, `dpo` or `onpolicy` without the command line; the last may stop at a step."""
+    from distillaw.instruct import onpolicy
+    from distillaw.instruct.spec import DpoSpec, OnPolicySpec, SftSpec
     from distillaw.instruct.stages import run_dpo, run_sft
     from distillaw.runs.files import read_json_lines
 
-    same = {"model": str(model), "template": "zephyr", "max_tokens": 96, "batch": 4, "lr": 1e-3}
+    same = {"model": str(model), "template": "zephyr", "max_tokens": 96, "batch": 4, "lr": 1e-3, "epochs": 2}
+    more = {}
     if stage == "sft":
-        result = run_sft(SftSpec(data=str(data / "chats.jsonl"), epochs=2, **same), out, ranks=ranks)
+        result = run_sft(SftSpec(data=str(data / "chats.jsonl"), **same), out, ranks=ranks)
+    elif stage == "dpo":
+        result = run_dpo(DpoSpec(data=str(data / "pairs.jsonl"), **same), out, ranks=ranks)
     else:
-        result = run_dpo(DpoSpec(data=str(data / "pairs.jsonl"), epochs=2, **same), out, ranks=ranks)
+        fill = onpolicy.Rollouts.fill
+
+        def stopping(self, model, batch, *, step, first=0):
+            if step == stops and ranks.rank == ranks.world - 1:
+                raise onpolicy.DivergedError("stopped")
+            return fill(self, model, batch, step=step, first=first)
+
+        onpolicy.Rollouts.fill = stopping
+        own = {"teacher": str(data / "teacher"), "max_new_tokens": 10, "on_policy": 0.7, "checkpoint_seconds": 1e-6}
+        result = onpolicy.run_onpolicy(OnPolicySpec(data=str(data / "chats.jsonl"), **own, **same), out, ranks=ranks)
+        own = result["onpolicy"]
+        more = {"own": [own[when]["loss"] for when in ("before", "after")]}
+        more["rollouts"] = ranks.told(lambda: read_json_lines(out / "rollouts.jsonl"))
     rows = ranks.told(lambda: [row for row in read_json_lines(out / "metrics.jsonl") if "loss" in row])
-    return {
+    return more | {
         "steps": len(rows),
         "losses": [row[key] for row in rows for key in ("loss", "grad_norm")],
         "after": [result["after"]["loss"], result["loss_se"]],

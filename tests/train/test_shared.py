@@ -1,19 +1,23 @@
 """What two ranks do together is what one process does: a cut, arms that are distilled, a store, an evaluation."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 import ranked
+import torch
 from safetensors.torch import load_file
 
 from distillaw.data.corpus import read_documents
 from distillaw.data.prepare import prepare_data
 from distillaw.data.tokenizer import train_tokenizer
-from distillaw.errors import ConfigError, DataError, RunError
+from distillaw.errors import ConfigError, DataError, DivergedError, RunError
 from distillaw.models.fresh import build_model
+from distillaw.models.source import locate
+from distillaw.models.teacher import load_weights
 from distillaw.runs.files import read_json
 from distillaw.shapes import Shape
 from distillaw.sweep.arms import ArmsSpec, recipe_of_arms, text_of_arms
@@ -203,6 +207,32 @@ def test_two_ranks_tune_a_chat_model_as_one_process_does(teacher, chats, tmp_pat
     assert first == second and first["steps"] == one["steps"] > 4
     assert first["losses"] == pytest.approx(one["losses"], rel=1e-5)
     assert first["after"] == pytest.approx(one["after"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_ranks_distil_on_policy_as_one_process_does_and_go_on(teacher, chats, tmp_path):
+    """The same answers whoever writes them; the last step of an epoch has nothing for one rank."""
+    shutil.copytree(chats, tmp_path / "data")
+    source = locate(teacher)
+    source.tokenizer().save_pretrained(str(tmp_path / "data" / "teacher"))
+    other = load_weights(source, torch.device("cpu"), torch.float32)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weights in other.parameters():
+            weights.add_(0.3 * weights.std() * torch.randn_like(weights))
+    other.save_pretrained(tmp_path / "data" / "teacher")
+    stage = "onpolicy", teacher, tmp_path / "data"
+    (one,) = ranked.run(1, ranked.tune, *stage, tmp_path / "one")
+    first, second = ranked.run(2, ranked.tune, *stage, tmp_path / "two")
+    assert first == second and first["steps"] == one["steps"] > 4 and first["rollouts"] == one["rollouts"]
+    assert sum(row["answers"] for row in one["rollouts"]) > 8
+    for name in ("losses", "after", "own"):
+        assert first[name] == pytest.approx(one[name], rel=1e-5), name
+    assert one["own"][1] < one["own"][0]
+    with pytest.raises(DivergedError, match="stopped"):
+        ranked.run(2, ranked.tune, *stage, tmp_path / "stopped", 5)
+    again, _ = ranked.run(2, ranked.tune, *stage, tmp_path / "stopped")
+    assert again == first
 
 
 @pytest.mark.slow

@@ -7,6 +7,10 @@ from the student as it is, the others are the data's; no gradient goes through t
 steps, the loss is our own (distill/losses.py), weighted by the tokens of the whole step: answers are sampled before
 their number is needed. What is sampled depends on seed and step alone, so a resumed run samples what an uninterrupted
 one does. Answers are counted in `rollouts.jsonl`, those that never end among them.
+
+Every example of a step has random numbers of its own, by seed, step and its place in the step, so that it gets the same
+answer in whatever forward pass and on whatever rank it is written, but for rounding where two words are all but equally
+far from being drawn. Ranks hold both models whole and sum their gradients.
 """
 
 from dataclasses import dataclass
@@ -16,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import distributed
 
 from distillaw.distill.losses import loss_parts
 from distillaw.errors import DivergedError
@@ -86,24 +92,28 @@ class Rollouts:
     pad: int
 
     @torch.no_grad()
-    def fill(self, model: "PreTrainedModel", batch: Batch, *, step: int, part: int = 0) -> dict[str, int]:
+    def fill(self, model: "PreTrainedModel", batch: Batch, *, step: int, first: int = 0) -> dict[str, int]:
         """Replace answers in a batch (input_ids, labels, attention_mask, all (B, T)); what was sampled.
+
+        Args:
+            first: place in the step of the batch's first row. Rows without labels are none of the data's.
 
         Raises:
             DivergedError: the student cannot be sampled from.
         """
         count = {"answers": 0, "tokens": 0, "truncated": 0, "prompt_tokens": 0}
         rows = len(batch["labels"])
-        state = np.random.SeedSequence((self.spec.seed, step, part)).generate_state(1)
-        generator = torch.Generator().manual_seed(int(state[0]))
-        chosen = [i for i in range(rows) if torch.rand((), generator=generator) < self.spec.on_policy]
+        seeds = [np.random.SeedSequence((self.spec.seed, step, first + i)) for i in range(rows)]
+        chance = np.stack([np.random.default_rng(seed).random(1 + self.spec.max_new_tokens) for seed in seeds])
+        real = (batch["labels"] != IGNORE).any(1).tolist()
+        chosen = [i for i in range(rows) if real[i] and chance[i, 0] < self.spec.on_policy]
         if not chosen:
             return count
         lengths = batch["attention_mask"].sum(1).tolist()
         rebuilt = [(batch["input_ids"][i, :n].tolist(), batch["labels"][i, :n].tolist()) for i, n in enumerate(lengths)]
         prompts = [rebuilt[i][0][: last_answer(rebuilt[i][1])] for i in chosen]
-        seed = int(torch.randint(2**62, (), generator=generator))
-        for i, prompt, (tokens, is_cut) in zip(chosen, prompts, self._answers(model, prompts, seed), strict=True):
+        answers = self._answers(model, prompts, chance[chosen, 1:])
+        for i, prompt, (tokens, is_cut) in zip(chosen, prompts, answers, strict=True):
             said = tokens if is_cut else [*tokens, self.ends[0]]
             rebuilt[i] = [*prompt, *said], [*[IGNORE] * len(prompt), *said]
             count["answers"] += 1
@@ -115,24 +125,43 @@ class Rollouts:
         batch.update({name: value.to(batch["labels"].device) for name, value in filled.items()})
         return count
 
-    def _answers(self, model: "PreTrainedModel", prompts: list[list[int]], seed: int) -> list[tuple[list[int], bool]]:
-        was_training, sampling = model.training, self.spec
-        how = Sampling(max_new_tokens=sampling.max_new_tokens, temperature=sampling.temperature)
-        devices = [] if model.device.type == "cpu" else [model.device]
+    def _answers(
+        self, model: "PreTrainedModel", prompts: list[list[int]], chance: NDArray[np.float64]
+    ) -> list[tuple[list[int], bool]]:
+        was_training = model.training
+        how = generation_config(Sampling(max_new_tokens=self.spec.max_new_tokens, temperature=0.0), self.ends)
+        drawn = Drawn(chance=chance, temperature=self.spec.temperature, first=max(map(len, prompts)))
         model.eval()
         try:
-            with torch.random.fork_rng(devices=devices):
-                torch.manual_seed(seed)
-                return continued(model, prompts, self.ends, generation_config=generation_config(how, self.ends))
-        except RuntimeError as error:
-            if "probability tensor" not in str(error):
-                raise
+            return continued(model, prompts, self.ends, generation_config=how, logits_processor=[drawn])
+        finally:
+            model.train(was_training)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """Makes greedy decoding draw: of each row's distribution the word where a number of its own falls.
+
+    A processor of transformers' `generate`, whose sampling has one stream of random numbers for all rows.
+    """
+
+    chance: NDArray[np.float64]
+    """Numbers in [0, 1), shape (B, max_new_tokens)."""
+    temperature: float
+    first: int
+    """Tokens of the padded prompts."""
+
+    def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (B, V) that leave one word; ids (B, T) are what was read and written."""
+        if scores.isnan().any():
             raise DivergedError(
                 "the student's probabilities are not finite, so it cannot answer: lower --lr, or look for damaged "
                 "weights"
-            ) from error
-        finally:
-            model.train(was_training)
+            )
+        at = torch.from_numpy(self.chance[:, ids.shape[1] - self.first, None]).to(scores.device)
+        cumulative = (scores.double() / self.temperature).softmax(-1).cumsum(-1)
+        word = (cumulative <= at * cumulative[:, -1:]).sum(-1, keepdim=True).clamp(max=scores.shape[-1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter(-1, word, 0.0)
 
 
 def last_answer(labels: list[int]) -> int:
@@ -167,26 +196,56 @@ class QuietOnPolicy(QuietSFT):
     """SFT's trainer on the student's own answers, towards a teacher."""
 
     def __init__(
-        self, *, spec: OnPolicySpec, teacher: ModelTeacher, rollouts: Rollouts, log: Path, **more: Any
+        self,
+        *,
+        spec: OnPolicySpec,
+        teacher: ModelTeacher,
+        rollouts: Rollouts,
+        log: Path,
+        ranks: Ranks = ALONE,
+        **more: Any,
     ) -> None:
         super().__init__(**more)
-        self._spec, self._teacher, self._rollouts, self._log = spec, teacher, rollouts, log
+        self._spec, self._teacher, self._rollouts, self._log, self._ranks = spec, teacher, rollouts, log, ranks
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> int:
         """Answered tokens of an optimiser step, once the student has written its part of them."""
-        model, step = base_model(self.model, self._spec), self.state.global_step
-        found = [self._rollouts.fill(model, batch, step=step, part=part) for part, batch in enumerate(batch_samples)]
-        learnt = [int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in batch_samples]
-        read = sum(batch["input_ids"].numel() for batch in batch_samples)
-        sampled = {name: sum(each[name] for each in found) for name in found[0]}
-        append_json_lines(self._log, [{"step": step + 1, **sampled, "learnt": sum(learnt), "read": read}])
-        return sum(learnt)
+        model, step, ranks = base_model(self.model, self._spec), self.state.global_step, self._ranks
+        at_once = self.args.per_device_train_batch_size
+        first = [(part * ranks.world + ranks.rank) * at_once for part in range(len(batch_samples))]
+
+        def fill() -> list[dict[str, int]]:
+            places = zip(batch_samples, first, strict=True)
+            return [self._rollouts.fill(model, batch, step=step, first=place) for batch, place in places]
+
+        found = ranks.together(fill)
+        learnt = sum(int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in batch_samples)
+        of_data = [
+            batch["attention_mask"] * (batch["labels"] != IGNORE).any(1, keepdim=True) for batch in batch_samples
+        ]
+        read = sum(int(each.sum()) for each in of_data)
+        counted = {name: sum(each[name] for each in found) for name in found[0]} | {"learnt": learnt, "read": read}
+        counted = dict(zip(counted, map(int, ranks.sum(*counted.values())), strict=True))
+        ranks.first(lambda: append_json_lines(self._log, [{"step": step + 1, **counted}]))
+        return counted["learnt"]
+
+    def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
+        """As transformers' own; ranks then average the step's gradients: DDP sees no loss made beside its module."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self._ranks.world > 1 and self.accelerator.sync_gradients:
+            for weights in base_model(self.model, self._spec).parameters():
+                if weights.requires_grad:
+                    weights.grad = torch.zeros_like(weights) if weights.grad is None else weights.grad
+                    distributed.all_reduce(weights.grad)
+                    weights.grad /= self._ranks.world
+        return loss
 
     def compute_loss(
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """This micro-batch's part of the step's mean."""
-        loss = divergence(self._spec, base_model(model, self._spec), self._teacher, inputs, float(num_items_in_batch))
+        """This micro-batch's part of the step's mean, times the ranks, over which gradients and logs are averaged."""
+        student = base_model(self.model, self._spec)
+        loss = divergence(self._spec, student, self._teacher, inputs, num_items_in_batch / self._ranks.world)
         return (loss, None) if return_outputs else loss
 
 
@@ -197,26 +256,32 @@ def score_rollouts(
     teacher: ModelTeacher,
     rollouts: Rollouts,
     examples: tuple[Example, ...],
+    ranks: Ranks = ALONE,
 ) -> DocumentScores:
     """The objective on held-out prompts, the same random numbers every time: sums of the divergence by conversation.
 
-    As many prompts are answered at once as in training; scored one by one, unpadded.
+    As many prompts are answered at once as in training; scored one by one, unpadded. Ranks share the batches.
     """
     collate = Collator(pad=rollouts.pad, packed=False)
-    rows, tokens, sums = training_rows(examples, packing=False, max_tokens=0).to_list(), [], []
+    rows = training_rows(examples, packing=False, max_tokens=0).to_list()
+    tokens, sums = np.zeros(len(rows), np.int64), np.zeros(len(rows))
     at_once = spec.rows_at_once()
-    for first in range(0, len(rows), at_once):
-        batch = {name: x.to(model.device) for name, x in collate(rows[first : first + at_once]).items()}
-        rollouts.fill(model, batch, step=HELDOUT, part=first)
-        for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
-            alone = {name: x[row : row + 1, :length] for name, x in batch.items()}
-            tokens.append(int((alone["labels"][:, 1:] != IGNORE).sum()))
-            sums.append(float(divergence(spec, model, teacher, alone, 1.0)))
-    return DocumentScores.numbered(tokens=np.array(tokens), loss_sum=np.array(sums))
+
+    def score() -> None:
+        for first in ranks.part(range(0, len(rows), at_once)):
+            batch = {name: x.to(model.device) for name, x in collate(rows[first : first + at_once]).items()}
+            rollouts.fill(model, batch, step=HELDOUT, first=first)
+            for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
+                alone = {name: x[row : row + 1, :length] for name, x in batch.items()}
+                tokens[first + row] = int((alone["labels"][:, 1:] != IGNORE).sum())
+                sums[first + row] = float(divergence(spec, model, teacher, alone, 1.0))
+
+    ranks.together(score)
+    return DocumentScores.numbered(tokens=ranks.summed(tokens), loss_sum=ranks.summed(sums))
 
 
 def _tune(spec: OnPolicySpec, at: Tuning) -> dict[str, object]:
-    start, sides, folder = at.start, at.sides, at.folder
+    start, sides, folder, ranks = at.start, at.sides, at.folder, at.ranks
     teacher = load_teacher(spec.teacher, start.tokenizer, device=at.device)
     model = start.load(at.device)
     counts = count_parameters(model)
@@ -225,33 +290,37 @@ def _tune(spec: OnPolicySpec, at: Tuning) -> dict[str, object]:
     eos, pad = start.tokenizer.eos_token_id, start.tokenizer.pad_token_id
     ends = tuple(dict.fromkeys(each for each in (start.end_token, eos) if each is not None))
     rollouts = Rollouts(spec=spec, ends=ends, pad=start.end_token if pad is None else pad)
-    first = at.kept("before-rollouts.json", lambda: score_rollouts(spec, model, teacher, rollouts, sides.heldout))
+
+    def own(student: "PreTrainedModel") -> DocumentScores:
+        return score_rollouts(spec, student, teacher, rollouts, sides.heldout, ranks)
+
+    first = at.kept("before-rollouts.json", lambda: own(model))
     at.say(f"before: {spec.divergence} {first.loss:.4f} ± {first.loss_se:.4f} nats/token on its own answers")
     log = folder.path / "rollouts.jsonl"
-    last = folder.last_checkpoint()
+    last = ranks.told(folder.last_checkpoint)
     done = step_of(last[0]) if last else 0
-    keep_lines(log, lambda row: int(row["step"]) <= done)
-    make = partial(QuietOnPolicy, spec=spec, teacher=teacher, rollouts=rollouts, log=log)
+    ranks.first(lambda: keep_lines(log, lambda row: int(row["step"]) <= done) and None)
+    make = partial(QuietOnPolicy, spec=spec, teacher=teacher, rollouts=rollouts, log=log, ranks=ranks)
     trainer = sft_trainer(spec, at, model, rows, make=make)
     base = base_model(trainer.model, spec)
 
     scored: list[DocumentScores] = []
 
     def score() -> dict[str, float]:
-        scored.append(score_rollouts(spec, base, teacher, rollouts, sides.heldout))
+        scored.append(own(base))
         return figures(scored[-1])
 
     unit = f"nats/token of {spec.divergence}"
     seconds = train_to_best(trainer, at, spec, rows=len(rows), score=score, unit=unit, patience=spec.epochs)
-    after = score_examples(base, sides.heldout)
-    if len(scored) < len(folder.epochs()):  # some in an earlier process
-        scored = [score_rollouts(spec, base, teacher, rollouts, sides.heldout)]
+    after, epochs = score_examples(base, sides.heldout, ranks), len(ranks.told(folder.epochs))
+    if len(scored) < epochs:  # some in an earlier process
+        scored = [own(base)]
     ended = min(scored, key=lambda each: each.loss)  # that of the weights that were kept
-    steps = read_json_lines(log)
+    steps = ranks.told(lambda: read_json_lines(log))
     names = ("answers", "tokens", "truncated", "prompt_tokens", "learnt", "read")
     sampled = {name: sum(int(row[name]) for row in steps) for name in names}
     said = sampled["prompt_tokens"] + sampled["tokens"]
-    length, config = sampled["read"] / max(1, len(folder.epochs()) * len(rows)), start.source.config()
+    length, config = sampled["read"] / max(1, epochs * len(rows)), start.source.config()
     forwards = training_forwards(spec.lora)
     more: dict[str, object] = {
         "teacher_run": teacher.name,

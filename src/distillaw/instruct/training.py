@@ -45,14 +45,14 @@ _MEANS_OF_PAIRS = ("rewards/accuracies", "rewards/margins")
 
 
 class RowsFirst(torch.utils.data.Sampler):
-    """The order that one process reads the rows in, then the empty ones behind them, of which ranks learn nothing."""
+    """The order that one process reads the rows in, then the empty ones behind them, of which ranks learn nothing.
 
-    def __init__(self, rows: int, padded: int, seed: int) -> None:
-        self._rows, self._padded, self._seed, self._epoch = rows, padded, seed, 0
+    It asks for the epoch, each of which has an order of its own: what a loader that skips rows already read tells its
+    sampler does not get through (accelerate 1.15).
+    """
 
-    def set_epoch(self, epoch: int) -> None:
-        """Each has an order of its own."""
-        self._epoch = epoch
+    def __init__(self, rows: int, padded: int, seed: int, epoch: Callable[[], int]) -> None:
+        self._rows, self._padded, self._seed, self._epoch = rows, padded, seed, epoch
 
     def __len__(self) -> int:
         """Rows, the empty ones included."""
@@ -60,13 +60,14 @@ class RowsFirst(torch.utils.data.Sampler):
 
     def __iter__(self) -> Iterator[int]:
         """Their numbers."""
-        generator = torch.Generator().manual_seed(self._seed + self._epoch)
+        generator = torch.Generator().manual_seed(self._seed + self._epoch())
         yield from torch.randperm(self._rows, generator=generator).tolist()
         yield from range(self._rows, self._padded)
 
 
 class _Quiet:
     args: Any
+    state: TrainerState
     train_dataset: Any
     real_rows = 0
     """Of its data, where ranks were given empty ones besides."""
@@ -75,7 +76,9 @@ class _Quiet:
         """Transformers' own, in whose order several ranks read too."""
         if self.args.world_size == 1:
             return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
-        return RowsFirst(self.real_rows, len(self.train_dataset), self.args.data_seed)
+        # the epoch is counted in shares of it; rounding must not keep one that has begun in the one before
+        epoch = lambda: int((self.state.epoch or 0.0) + 1e-6)  # noqa: E731
+        return RowsFirst(self.real_rows, len(self.train_dataset), self.args.data_seed, epoch)
 
     def _send_telemetry(self) -> None:
         """No ping."""

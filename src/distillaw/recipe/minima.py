@@ -481,10 +481,8 @@ def _instruct(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
             max_new_tokens=spec.answer_tokens,
             validation=sft.validation,
         )
-        run = partial(run_onpolicy, own, folder / "onpolicy", say=kitchen.say, command=kitchen.command)
         result["tuned"] = result["folder"]
-        alone = replace(ALONE, device=kitchen.ranks.device)  # its answers are drawn in one stream
-        result["onpolicy"] = kitchen.ranks.told(lambda: run(ranks=alone))
+        result["onpolicy"] = run_onpolicy(own, folder / "onpolicy", **kitchen.running)
         result["folder"] = str(folder / "onpolicy" / "model")
     chat = Path(result["folder"])
     asked = {
