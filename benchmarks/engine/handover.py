@@ -18,7 +18,7 @@ from distillaw.runs.files import read_json
 def losses(folder: Path) -> dict[tuple[int, tuple[float, ...] | None], dict[float, dict[int, float]]]:
     """(tokens, shares of them between which lambda falls, or None without a teacher) -> rate -> seed -> loss."""
     found: dict = defaultdict(lambda: defaultdict(dict))
-    for file in folder.glob("runs/*/result.json"):
+    for file in sorted(folder.glob("runs/*/result.json")):
         result = read_json(file)
         if result["role"] != "student":
             continue
@@ -26,6 +26,12 @@ def losses(folder: Path) -> dict[tuple[int, tuple[float, ...] | None], dict[floa
         way = tuple(round(place / tokens, 2) for place in recipe["distill_until"]) if result["teacher_run"] else None
         found[tokens, way][result["peak_lr"]][result["seed"]] = result["loss"]
     return found
+
+
+def teacher(folder: Path) -> float:
+    """Held-out loss of the one teacher."""
+    (loss,) = {read_json(file)["loss"] for file in folder.glob("runs/teacher-*/result.json")}
+    return loss
 
 
 def table(folder: Path) -> list[dict[str, object]]:
@@ -38,7 +44,7 @@ def table(folder: Path) -> list[dict[str, object]]:
     }
     for (tokens, way), (loss, rate) in sorted(best.items(), key=lambda item: (item[0][0], str(item[0][1]))):
         alone, taught = best[tokens, None][0], best[tokens, ()][0]
-        by_rate = {f"{lr:.4g}": list(found[tokens, way][lr].values()) for lr in sorted(found[tokens, way])}
+        by_rate = {f"{lr:.4g}": dict(sorted(found[tokens, way][lr].items())) for lr in sorted(found[tokens, way])}
         rows.append(
             {
                 "tokens": tokens,
@@ -60,7 +66,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    found = {folder.name: table(folder) for folder in asked.folders}
+    found = {folder.name: {"teacher": teacher(folder), "rows": table(folder)} for folder in asked.folders}
     if asked.out:
         save(asked.out, typed(), study="studies/handover.toml", texts=found)
 

@@ -221,7 +221,8 @@ _ASSUMPTIONS = {
     "recipe tuned": "Of several weights the best is kept: what a weak teacher costs is not counted, and the best of "
     "a few runs is {gain:.2f} % of the loss ahead by luck.",
     "recipe handed over": "A run that ends on the text alone is taken to keep {held:.0f} % of a gain (give or take "
-    "{sd:.0f} %: anything from none to all, which nobody measured) and to lose nothing to a weak teacher.",
+    "{sd:.0f} %: anything from none to all; our own students kept more the nearer they ended to their teacher, "
+    "docs/verdict.md) and to lose nothing to a weak teacher.",
     "recipe truncated": "Targets cut to the most likely ids lost to training alone in most outcomes; give or take "
     "{sd:.0f} % of the loss. Samples of the teacher's distribution do not (docs/targets.md).",
     "recipe unknown": "Nothing is known here of {divergence} against forward KL in pretraining: it is not counted.",
