@@ -38,7 +38,8 @@ LEGEND = (
 SEEN = {
     "simulated": ("Seeds that constants were tuned on.",),
     "untouched": (
-        "Seeds that nothing was chosen by: 11000 to 11159 run when every constant of the simulation was fixed, and after changes to rates since; 20000 to 20159 run once.",
+        "Seeds that nothing was chosen by: 11000 to 11159 run when every constant of the simulation was fixed, and "
+        "after changes to rates since; 20000 to 20159 run once.",
     ),
     "shipped": (
         "Tables that the misfit's chances were learnt from, and by which was chosen how runs share what rates cost.",

@@ -188,9 +188,10 @@ SOFT = 1.5
 READINGS = 16
 """Of a weight that was not said: shares of practice are known to no better than this."""
 HELD, HELD_SD = 0.5, 0.29
-"""Share of a gain that is left where the run ends on the text alone: anything from none to all, evenly. Bounds: our
-own students kept 0.11 to 1.29, by how near they ended to their teacher (`handover.json`); the one project that tried it had 15 % with the teacher in the first third, 65 % in the last
-(github:dl1683/moonshot-llm-genome, which taught nothing here)."""
+"""Share of a gain that is left where the run ends on the text alone: anything from none to all, evenly. Bounds: our own
+students kept 0.11 to 1.29, by how near they ended to their teacher (benchmarks/results/handover.json); the one project
+that tried it had 15 % with the teacher in the first third, 65 % in the last (github:dl1683/moonshot-llm-genome, which
+taught nothing here)."""
 FEW_IDS = 0.5
 """ln k / ln V up to which targets of k ids are as cut as in published outcomes, which have 1 to 64 ids of 1,024 to 152k
 (at most the square root of the vocabulary). From there to the whole vocabulary what is lost fades in ln k: judged."""
