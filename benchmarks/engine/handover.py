@@ -50,6 +50,7 @@ def table(folder: Path) -> list[dict[str, object]]:
                 "tokens": tokens,
                 "lambda_falls": "no teacher" if way is None else list(way) or "never",
                 "peak_lr": rate,
+                "at_edge": rate in (min(found[tokens, way]), max(found[tokens, way])),
                 "loss": loss,
                 "gain": alone - loss,
                 "kept": (alone - loss) / (alone - taught),

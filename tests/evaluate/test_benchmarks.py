@@ -26,7 +26,7 @@ from distillaw.evaluate.benchmarks import (
     read_task,
     read_tasks,
 )
-from distillaw.evaluate.harness import run_benchmark
+from distillaw.evaluate.harness import _check_row, run_benchmark
 from distillaw.evaluate.wishes import Way
 from distillaw.models.fresh import build_model
 from distillaw.runs.places import claim_folder
@@ -307,7 +307,7 @@ def test_a_program_without_its_tests_is_refused(tmp_path, number, change, said):
         read_task(known_tasks()["humaneval"], tmp_path)
 
 
-@pytest.mark.parametrize("right", [4, -1, "E", "red"])
+@pytest.mark.parametrize("right", [4, -1, "E", "red", "1"])
 def test_an_answer_that_is_no_option_is_refused_in_anybodys_task(model, tmp_path, right):
     """The harness would score the question as never right."""
     rows = [{"asked": f"is it {i}?", "said": ["yes", "no"], "right": i % 2} for i in range(3)]
@@ -326,6 +326,19 @@ def test_an_answer_that_is_no_option_is_refused_in_anybodys_task(model, tmp_path
             assert run_benchmark(*model, spec, asked[1], asked[0], **places).n == 3
     with pytest.raises(DataError, match=f"mine, question mine/2 counted from 0.*the right one is {right!r} of 2"):
         run_benchmark(*model, spec, asked[1], asked[0], **places)
+
+
+@pytest.mark.parametrize("right", ["4", 1, True, 1.0, [0, 1], ["3", "4"]])
+def test_what_the_harness_can_judge_is_asked(tmp_path, right):
+    """Words of a field are an option also where they look like a number; several may be right."""
+    row = {"asked": "two and two?", "said": ["3", "4"], "right": right}
+    (tmp_path / "q.jsonl").write_text(2 * (json.dumps(row) + "\n"))
+    harness = {"output_type": "multiple_choice", "doc_to_text": "{{asked}}", "doc_to_choice": "said"}
+    harness |= {"doc_to_target": "right", "metric_list": [{"metric": "acc", "aggregation": "mean"}]}
+    spec = own_task(tmp_path, files={"test": "q.jsonl"}, harness=harness)
+    for rows in read_task(spec, tmp_path).test.values():
+        for row in rows:
+            _check_row(spec, row)
 
 
 def test_mmlu_is_the_same_with_a_header_and_numbers(data, tmp_path):

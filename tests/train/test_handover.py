@@ -43,6 +43,10 @@ def test_the_share_falls_between_its_tokens():
     assert shares == [1, 1, 0.5, 0.25, 0, 0]
     assert [Recipe(distill_until=(100,)).share_of_teacher(tokens) for tokens in (99, 100)] == [1, 0]
     assert Recipe().share_of_teacher(10**12) == 1
+    for until in ((), (100,), (100, 300), (400, 900), (600,), (0, 500)):
+        recipe = Recipe(distill_until=until)
+        each = sum(recipe.share_of_teacher(token + 0.5) for token in range(500)) / 500
+        assert recipe.mean_share(500) == pytest.approx(each)
     assert [Recipe(distill_until=until).taught_tokens(500) for until in ((), (100, 300), (900,))] == [500, 300, 500]
 
 
@@ -59,8 +63,10 @@ def test_half_a_share_is_half_the_weight(trunk, taught, fresh_study):
     assert torch.equal(*losses)
 
 
-def test_together_and_each_alone(trunk, taught, fresh_study):
+@pytest.mark.parametrize("stack", ["never", "always"])
+def test_together_and_each_alone(trunk, taught, fresh_study, monkeypatch, stack):
     """Taught to the end, to the middle, not at all, and alone: what they share changes none of them."""
+    monkeypatch.setenv("DISTILLAW_STACK", stack)
     study = fresh_study("together")
     specs = [taught, _until(taught, TOKENS // 2), _until(taught, 0), trunk]
     assert not train_trunks({spec: [TOKENS] for spec in specs}, study)
@@ -68,6 +74,7 @@ def test_together_and_each_alone(trunk, taught, fresh_study):
     for number, (spec, run) in enumerate(zip(specs, runs, strict=True)):
         (alone,) = train_trunk(spec, [TOKENS], fresh_study(f"alone{number}"))
         assert _equal(run, alone)
+    assert [run.result()["lambda"] for run in runs] == [1, 0.5, 0, 0]
     assert _equal(runs[2], runs[3])
     assert not _equal(runs[0], runs[1])
     assert not _equal(runs[1], runs[3])
@@ -96,3 +103,13 @@ def test_what_is_no_schedule_is_refused(until, tmp_path):
     )
     with pytest.raises(ConfigError, match="distill_until"):
         load_study(file)
+
+
+def test_a_grid_of_several_shares_is_refused(tmp_path):
+    head = 'name = "s"\n[data]\ncorpus = "sotu"\n[students]\nparams = ["0.1M"]\ntokens = ["100k", "200k"]\n[training]\n'
+    file = tmp_path / "study.toml"
+    file.write_text(head + "distill_until = [150000]\n")
+    with pytest.raises(ConfigError, match="another share of its tokens"):
+        load_study(file)
+    file.write_text(head + "distill_until = [250000]\n")
+    assert load_study(file).training.distill_until == (250000,)

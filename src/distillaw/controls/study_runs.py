@@ -12,9 +12,10 @@ from distillaw.errors import CacheError, DataError
 from distillaw.planning.arms import MeasuredArm, student_arms, teacher_name
 from distillaw.planning.gains import RunNoise
 from distillaw.planning.measured import MeasuredPoint, design_points, study_seed_noise
-from distillaw.runs.files import read_json
+from distillaw.runs.files import as_read, read_json
 from distillaw.runs.paired import check_same_documents, clustered_cov, effective_dof, seed_noise, t_interval
 from distillaw.runs.record import Run, StudyRecord, budget_text
+from distillaw.runs.spec import LATER_CHOICES
 
 RATES = {"peak_lr", "branch_lr"}
 """The rate a run is searched at, and the one its cooldown begins at: lower where the rate falls with tokens."""
@@ -213,6 +214,7 @@ def _settings(run: Run) -> dict[str, object]:
     except CacheError:
         recipe = None
     if isinstance(recipe, Mapping):
+        recipe = as_read(LATER_CHOICES) | dict(recipe)  # what an older run could not choose, it had
         found |= {name: value for name, value in recipe.items() if name not in _OTHERWISE_NAMED}
     return found
 

@@ -157,10 +157,14 @@ def _check_row(spec: TaskSpec, row: Row) -> None:
         if options := literal_eval(options) if isinstance(options, str) and options else options:
             if blank := [each for each in options if not str(each).strip()]:
                 raise ValueError(f"an option is {blank[0]!r}")
+            # as the harness: a number, or digits that a template rendered, count options; other words are one of them
+            is_rendered = spec.harness.get("doc_to_target") not in row
             right = asked if str(asked).isdigit() else target  # where options are the contexts
-            number = int(right) if str(right).lstrip("-").isdigit() else None
-            if number not in range(len(options)) if number is not None else right not in options:
-                raise ValueError(f"the right one is {right!r} of {len(options)} options")
+            if str(right).isdigit() and (is_rendered or right is asked):
+                right = int(right)
+            for one in right if isinstance(right, list) else [right]:
+                if one not in (options if isinstance(one, str) else range(len(options))):
+                    raise ValueError(f"the right one is {one!r} of {len(options)} options")
     except (ValueError, IndexError, KeyError, TypeError, SyntaxError, UndefinedError) as error:
         raise DataError(
             f"{spec.task}, question {row['id']} counted from 0: it cannot be asked and judged ({error}). Expected: "

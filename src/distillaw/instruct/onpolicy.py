@@ -153,13 +153,13 @@ class Drawn:
 
     def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores (B, V) that leave one word; ids (B, T) are what was read and written."""
-        if scores.isnan().any():
+        cumulative = (scores.double() / self.temperature).softmax(-1).cumsum(-1)
+        if not cumulative[:, -1].isfinite().all():
             raise DivergedError(
                 "the student's probabilities are not finite, so it cannot answer: lower --lr, or look for damaged "
                 "weights"
             )
         at = torch.from_numpy(self.chance[:, ids.shape[1] - self.first, None]).to(scores.device)
-        cumulative = (scores.double() / self.temperature).softmax(-1).cumsum(-1)
         word = (cumulative <= at * cumulative[:, -1:]).sum(-1, keepdim=True).clamp(max=scores.shape[-1] - 1)
         return torch.full_like(scores, -torch.inf).scatter(-1, word, 0.0)
 
@@ -282,7 +282,7 @@ def score_rollouts(
 
 def _tune(spec: OnPolicySpec, at: Tuning) -> dict[str, object]:
     start, sides, folder, ranks = at.start, at.sides, at.folder, at.ranks
-    teacher = load_teacher(spec.teacher, start.tokenizer, device=at.device)
+    teacher = load_teacher(spec.teacher, start.tokenizer, device=at.device, ranks=ranks)
     model = start.load(at.device)
     counts = count_parameters(model)
     rows = training_rows(sides.train, packing=False, max_tokens=start.max_tokens)

@@ -316,6 +316,8 @@ PATIENCE = timedelta(hours=4)
 """Ranks wait while the first one scores and writes a run; a dead rank is torchrun's to notice."""
 
 
+MEETING = timedelta(minutes=10)
+"""Ranks wait for each other to begin: longer than machines of one job start apart, shorter than nobody looks."""
 IDLE = timedelta(days=365)
 """A teacher waits as long as its students do something else; who is lost closes the connection."""
 
@@ -325,13 +327,14 @@ def _join_group(device: torch.device, teachers: int) -> Link | None:
     backend = "nccl" if device.type == "cuda" else "gloo"
     place = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
     try:
-        store, rank, world = next(rendezvous("env://", timeout=PATIENCE))
+        store, rank, world = next(rendezvous("env://", timeout=MEETING))
     except (distributed.DistError, ValueError) as error:  # the port is in use, no such machine, a variable is missing
         reason = str(error).partition("\n")[0]
         raise ConfigError(
             f"the processes cannot meet at {place} (MASTER_ADDR:MASTER_PORT): {reason}. Choose a free port of a "
             "machine that all of them reach; --processes and torchrun find one themselves"
         ) from error
+    store.set_timeout(PATIENCE)
     if not teachers:
         distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
         return None

@@ -215,7 +215,8 @@ VOLATILE_KEYS = "_name_or_path transformers_version architectures dtype torch_dt
 def glance(source: ModelSource) -> str:
     """A fingerprint that is quick to take of any size: of weights and configuration names, sizes and both ends."""
     digest = hashlib.sha256()
-    for file in [*_weight_files(source), *source.folder.glob("config.json")]:
+    settings = [] if source.gguf_file else source.folder.glob("config.json")
+    for file in [*_weight_files(source), *settings]:
         with file.open("rb") as stream:
             size = stream.seek(0, os.SEEK_END)
             digest.update(f"{file.name} {size} ".encode())

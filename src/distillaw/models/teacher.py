@@ -142,7 +142,6 @@ def check_documents_apart(name: str, model: "PreTrainedModel", end_of_text: int)
 
 
 @torch.no_grad()
-@torch.no_grad()
 def check_speaks(model: Any, ids: Sequence[int], name: str) -> None:
     """Refuse a model that says nothing of what follows some tokens.
 
@@ -323,7 +322,10 @@ def load_teacher(
     files = ranks.together(check)
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
     ranks.check_same(f"the teacher {source.name}", {"type": dtype, "its files (hash)": files})
-    model = load_shards(source, ranks, dtype) if ranks.shards else load_weights(source, device, dtype)
+    if ranks.shards:  # what one reads of them others wait for
+        model = load_shards(source, ranks, dtype)
+    else:
+        model = ranks.together(lambda: load_weights(source, device, dtype))
     trimmed = check_rows(source.name, model.get_output_embeddings().weight.shape[0], tokenizer)
     with torch.no_grad():
         first, second = hidden_states(model, probe_tokens(model))

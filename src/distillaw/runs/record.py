@@ -25,7 +25,7 @@ MOST_SHOWN = 1000
 """Runs in pictures, tables and controls: more can be neither read nor drawn, and what controls expect of laws takes
 time that grows with their third power."""
 _AS_THEY_ARE = "all run folders are used, also those of an earlier study file; `distillaw study run` writes it anew"
-_RECIPE = ("batch_tokens", "lambda", "temperature", "divergence", "top_k", "top_p", "init", "split", "cooldown")
+_RECIPE = "batch_tokens lambda distill_until temperature divergence top_k top_p init split cooldown".split()
 NO_BASELINE = (
     "every student was cut out of its own teacher, so that none without a teacher is the baseline of all and no gain "
     "is measured; add fresh or fixed to [students] starts"

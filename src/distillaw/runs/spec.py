@@ -142,6 +142,13 @@ class Recipe:
         whole, none = self.distill_until[0], self.distill_until[-1]
         return max(0.0, (none - tokens) / (none - whole)) if whole < none else 0.0
 
+    def mean_share(self, tokens: int) -> float:
+        """The mean of `share_of_teacher` over a run of so many tokens."""
+        if not self.distill_until:
+            return 1.0
+        whole, none = (min(place, tokens) for place in (self.distill_until[0], self.distill_until[-1]))
+        return (whole + (none - whole) * (1 + self.share_of_teacher(none)) / 2) / tokens
+
     def taught_tokens(self, tokens: int) -> int:
         """Of a run's tokens those that its teacher reads as well."""
         return min((tokens, *self.distill_until[-1:]))
@@ -152,7 +159,7 @@ class Recipe:
         return self.top_k > 0 or self.top_p < 1
 
 
-_LATER_CHOICES: dict[str, object] = {
+LATER_CHOICES: dict[str, object] = {
     "top_k": 0,
     "top_p": 1.0,
     "reference_batch_tokens": 0,
@@ -313,7 +320,7 @@ class TrunkSpec:
             identity["start"] = self.start.fingerprint
         own = {"init": "fresh", "rate_power": 0.0, "rate_tokens": 0}
         own |= {"cut_from": None, "cut_fingerprint": None, "cut_by": "uniform"}
-        for settings, later in ((identity, own), (identity["recipe"], _LATER_CHOICES)):
+        for settings, later in ((identity, own), (identity["recipe"], LATER_CHOICES)):
             for name, default in later.items():
                 if settings[name] == default:  # runs made before there was a choice keep their names
                     del settings[name]

@@ -165,6 +165,13 @@ def _words(spec: StudySpec) -> Iterator[str]:
         if tokens < LEAST_BATCHES * spec.batch_tokens:
             least = f"{LEAST_BATCHES} batches of {spec.batch_tokens}"
             yield f"tokens = {tokens} is under {least}: nothing is learnt"
+    until, budgets = spec.training.distill_until, {*spec.students.tokens, spec.tuning_tokens}
+    if until and len(budgets) > 1 and max(budgets) > until[0]:
+        yield (
+            f"training.distill_until = {list(until)} with runs of {', '.join(map(str, sorted(budgets)))} tokens: each "
+            "would be taught for another share of its tokens, and no law or rate is of all; give it in [[cells]] of one "
+            "budget"
+        )
     if spec.data.world is not None:
         check_world(spec.data.world)
         for name in "corpus tokenizer vocab_size text_column max_document_chars section_chars seed".split():

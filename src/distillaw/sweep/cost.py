@@ -277,8 +277,8 @@ def stored_targets(jobs: Sequence[TrunkJob], forward: Mapping[str, float], vocab
             continue
         teacher, key = job.trunk.teacher_run, shared_stream(job.trunk)
         read = streams.setdefault(teacher, {})
-        read[key] = max(read.get(key, 0.0), job.tokens)
-        distinct[teacher] = max(distinct.get(teacher, 0.0), max(job.budgets))
+        read[key] = max(read.get(key, 0.0), _taught_tokens(job))
+        distinct[teacher] = max(distinct.get(teacher, 0.0), job.trunk.recipe.taught_tokens(max(job.budgets)))
     asked = {teacher: sum(read.values()) for teacher, read in streams.items()}
     repeated = [teacher for teacher in asked if asked[teacher] > distinct[teacher]]
     teacher_flops = sum(forward[teacher] * asked[teacher] for teacher in asked)

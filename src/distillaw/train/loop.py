@@ -371,7 +371,9 @@ def _step(
         signals: dict[int, Signal] = {}
         for runs in by_teacher:
             is_heard = any(share[id(run)] for run in runs)
-            signal = runs[0].source.signal(tokens, windows, following) if is_heard else Signal()
+            # what a source reads ahead must be taken: nothing of a next step that none of its students hears
+            ahead = None if last and not any(run.share_at(run.step + 1) for run in runs) else following
+            signal = runs[0].source.signal(tokens, windows, ahead) if is_heard else Signal()
             for run in runs:
                 left = share[id(run)]
                 signals[id(run)] = signal._replace(share=left) if left else Signal()
@@ -400,8 +402,7 @@ def _with_next(feed: BatchFeed, due: list[StudentRun]) -> Iterator[tuple[Batch, 
     if not any(run.source.looks_ahead and run.share_at(step) for run in due):
         yield from ((batch, None) for batch in feed.batches(step))
         return
-    goes_on = any(run.until > step + 1 and run.share_at(step + 1) for run in due)
-    upcoming = feed.batches(step + 1) if goes_on else iter(())
+    upcoming = feed.batches(step + 1) if any(run.until > step + 1 for run in due) else iter(())
     following = itertools.chain((batch[0] for batch in feed.batches(step)), (batch[0] for batch in upcoming))
     next(following)
     yield from ((batch, next(following, None)) for batch in feed.batches(step))

@@ -118,8 +118,9 @@ def _result(
         "params": params,
         "total_params": total_params,
         "tokens": trained,
-        "lambda": spec.recipe.distill_weight if spec.teacher_run else 0.0,
-        **({"distill_until": list(spec.recipe.distill_until)} if spec.recipe.distill_until else {}),
+        # of a falling weight the mean, as in tables of outcomes; where it falls tells two of one mean apart
+        "lambda": spec.recipe.distill_weight * spec.recipe.mean_share(trained) if spec.teacher_run else 0.0,
+        **({"distill_until": " to ".join(map(str, spec.recipe.distill_until))} if spec.recipe.distill_until else {}),
         "loss": scores.loss,
         "loss_se": scores.loss_se,
         "branch_lr": spec.branch_lr(trained),
