@@ -2,7 +2,7 @@
 
     python -m benchmarks.settle.page RESULTS.json... --page PAGE.md --figure FIGURE.png
 
-The page and the figure are made of all results named: files that settle.py --out has written.
+The page and the figure are made of all results named: files that run.py --out has written.
 """
 
 import argparse
@@ -301,7 +301,7 @@ def draw_coverage(ax, tiers):
 def main():
     """The page and the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", nargs="+", type=Path, help="files that settle.py --out has written")
+    parser.add_argument("results", nargs="+", type=Path, help="files that run.py --out has written")
     parser.add_argument("--page", type=Path, required=True, help="tables as Markdown")
     parser.add_argument("--figure", type=Path, required=True, help="reliability curves")
     args = parser.parse_args()

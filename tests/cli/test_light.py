@@ -42,6 +42,9 @@ MAY = {
     "study show tiny.toml": {"distillaw.sweep.scheduler"},  # ours, and no other verb's before it trains
     "worlds show tiny --documents 2": {"scipy"},
 }
+MOST = {"gap --student 1B --explain": 95, "laws": 50, "plan --student 1B --tokens 20B --explain": 105}
+MOST["study show tiny.toml"] = 100
+"""Modules of our own, a tenth more than they bring: one import at the top of a command can bring a room of fifty."""
 IN_A_FORK = """
 import json, os, sys
 import distillaw as dl
@@ -60,7 +63,8 @@ for call in calls:
             error = f"exit {ended.code}" if ended.code else ""
         except BaseException as raised:
             error = repr(raised)
-        found = [call, error, [name for name in heavy if name in sys.modules]]
+        ours = sum(name.partition(".")[0] == "distillaw" for name in sys.modules)
+        found = [call, error, [name for name in heavy if name in sys.modules], ours]
         os.write(1, (json.dumps(found) + "\\n").encode())
         os._exit(0)
     os.wait()
@@ -81,5 +85,6 @@ def found(tmp_path_factory) -> dict[str, list]:
 
 @pytest.mark.parametrize("call", CALLS)
 def test_nothing_heavy_is_imported(call, found):
-    error, imported = found[call]
+    error, imported, ours = found[call]
     assert not error and set(imported) <= MAY.get(call, set())
+    assert ours <= MOST.get(call, ours)

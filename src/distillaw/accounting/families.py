@@ -1,10 +1,8 @@
 """Real models that can be named as teachers: size, training tokens and tokenizer, each with its source.
 
-The table is data/families.toml. Parameters are counted from the shape (params.py), so that they follow the conventions
-of this package; the tests compare them with what others state. A model that is not in the table is no worse a teacher:
-give its config.json (config.py), or measure it (docs/teachers.md).
-
-    python -c "from distillaw.accounting.families import model as m; print(m('pythia-1.4b'))"
+The table is data/families.toml. Parameters are counted from the shape (architecture.py), so that they follow the
+conventions of this package; the tests compare them with what others state. A model that is not in the table is no worse
+a teacher: give its config.json (config.py), or measure it (docs/teachers.md).
 """
 
 import difflib

@@ -12,7 +12,6 @@ from distillaw.cli.options import Count, LawNames, Number, Several, TeacherName
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 from distillaw.laws.published import laws_available
-from distillaw.planning.explain import derivation
 from distillaw.planning.gap import GapAnswer, GapOpinion, GapQuestion, capacity_gap
 from distillaw.planning.question import named_teacher
 from distillaw.quantities import format_count, times
@@ -98,6 +97,8 @@ def _derivation(answer: "GapAnswer") -> str:
     source = answer.voices[0].source if lead is None or lead.curve is None else lead.law
     ensemble = next(v.ensemble for v in answer.voices if v.source == source)
     assert ensemble is not None
+    from distillaw.planning.explain import derivation
+
     q = answer.question
     return derivation(ensemble, name=source, student_params=q.student_params, student_tokens=q.student_tokens)
 

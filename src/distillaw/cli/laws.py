@@ -17,8 +17,6 @@ from distillaw.fitting.query import load_law, predict_student
 from distillaw.fitting.result import FitResult
 from distillaw.laws.base import COORDINATES
 from distillaw.laws.published import PublishedLaw, laws_available, published
-from distillaw.planning.question import named_teacher
-from distillaw.planning.voices import asked_for
 from distillaw.quantities import format_count, plural
 
 app = App(name="laws", help="List the laws known, and show one: coefficients, source, doubts.")
@@ -252,6 +250,8 @@ def predict(
             "measure it on your text, distillaw scout"
         )
     if tokens is not None and answer.get("teacher_loss") is not None:
+        from distillaw.planning.voices import asked_for
+
         if asked_for(law).beyond(student, tokens, answer["teacher_loss"]).any():
             answer["warnings"].append("so far outside `distillaw plan` decides nothing by this law: a guess")
     answer["warnings"] = [in_typed_words(each) for each in answer["warnings"]]
@@ -264,6 +264,8 @@ def _named(name: str, given: dict[str, float | None]) -> dict[str, float | None]
     for argument, value in given.items():
         if value is not None:
             raise ConfigError(f"--teacher {name} says its size and tokens; leave {argument} out, or --teacher")
+    from distillaw.planning.question import named_teacher
+
     found = named_teacher(name)
     return {"teacher_params": found.params, "teacher_tokens": found.tokens}
 

@@ -197,7 +197,7 @@ Place: TypeAlias = str | Path
 Model: TypeAlias = Annotated[Place, Parameter(help="Hugging Face folder, FOLDER/FILE.gguf, or name on the hub.")]
 """A model, wherever it is."""
 Device: TypeAlias = Annotated[str, Parameter(help="cpu, cuda or auto.")]
-"""Where models run; torch_device.py reads it."""
+"""Where models run; cli/machine.py reads it."""
 
 
 def checked_folder(option: str) -> Callable[[type, Path | None], None]:

@@ -20,7 +20,6 @@ from distillaw.planning.phrases import interval, nats, percent
 from distillaw.quantities import bare_flop, format_bytes, format_count, format_flop, format_seconds, plural
 from distillaw.runs.places import check_file, check_folder
 from distillaw.settling.spec import read_settle
-from distillaw.sweep.study import require_trainable
 from distillaw.table import Table, number, text
 
 
@@ -71,6 +70,7 @@ def settle(
         workers: processes, one core each; 0 takes all cores.
     """
     from distillaw.cli.display import make_display
+    from distillaw.sweep.study import require_trainable
 
     require_trainable()
     spec = read_settle(file, **asdict(question or QuestionOptions()))

@@ -16,12 +16,9 @@ from distillaw.cli.options import Place, values_of
 from distillaw.cli.output import Output, Settings, same_command
 from distillaw.cli.study_new import bill
 from distillaw.data.corpus import is_missing
-from distillaw.data.prepare import check_home
 from distillaw.errors import ConfigError, DistillawError, RunError
-from distillaw.fitting.study import law_files
 from distillaw.protocols.statement import state
 from distillaw.quantities import format_count, format_flop, format_seconds, parse_count, plural
-from distillaw.report.conclusion import conclude_study
 from distillaw.runs.files import read_json
 from distillaw.runs.places import check_file
 from distillaw.sweep.checks import load_study
@@ -38,9 +35,7 @@ from distillaw.sweep.cost import (
 )
 from distillaw.sweep.executor import Executor, LocalExecutor, cuda_devices
 from distillaw.sweep.status import read_status
-from distillaw.sweep.study import cost_left, require_trainable, run_study
 from distillaw.table import Table, number, text
-from distillaw.verifying.api import freeze_holdout
 
 if TYPE_CHECKING:
     from distillaw.runs.spec import TrunkSpec
@@ -89,6 +84,8 @@ def run(
         preview(study, corpus=corpus, settings=settings, workers=count, output=output, out=out)
         output.suggest(same_command(without="--dry-run"))
         return 0
+    from distillaw.sweep.study import cost_left, require_trainable, run_study
+
     require_trainable()
     spec = load_study(study, corpus=corpus, settings=settings)
     folder = out or Path("out") / spec.name
@@ -121,6 +118,9 @@ def _check_places(spec: "StudySpec", folder: Path) -> None:
 
     ConfigError: the folder, a report, a verdict or a law there is not ours.
     """
+    from distillaw.data.prepare import check_home
+    from distillaw.fitting.study import law_files
+
     check_home(spec.data, folder)
     for file in (folder / "report.html", folder / "verdict.json", *law_files(folder)):
         check_file(file)
@@ -153,6 +153,8 @@ def _with_holdout(
     spec: "StudySpec", folder: Path, outcome: "StudyOutcome", train: Callable[[], "StudyOutcome"], output: Output
 ) -> "StudyOutcome":
     """Freeze predictions of the held-out students, then train them; without predictions they are left."""
+    from distillaw.verifying.api import freeze_holdout
+
     try:
         freeze_holdout(spec, folder, output.say)
     except ConfigError as error:
@@ -191,6 +193,8 @@ def _conclude(folder: Path, outcome: "StudyOutcome", output: Output) -> int:
         sys.stderr.write(f"not trained: {reason}\n")
     if not (folder / "runs.parquet").exists():
         raise RunError(f"{folder}: no run has finished, so there is nothing to conclude from")
+    from distillaw.report.conclusion import conclude_study
+
     with output.working("fitting, deciding, drawing") as say:
         verdict = conclude_study(folder, say=say)
     document = {
@@ -247,6 +251,8 @@ def preview(
     folder = out or Path("out") / spec.name
     left, said = None, state(spec, cost)
     if next(folder.glob("runs/*/result.json"), None) is not None:
+        from distillaw.sweep.study import cost_left
+
         left = cost_left(spec, folder)
     document = {
         "study": spec.name,

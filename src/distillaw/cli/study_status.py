@@ -15,7 +15,6 @@ from cyclopts import Parameter
 
 from distillaw.cli.console import coloured, live_console, print_table
 from distillaw.cli.output import Output, command_of
-from distillaw.controls.api import check_controls, summary
 from distillaw.quantities import format_count, format_flop, format_seconds
 from distillaw.runs.record import read_study
 from distillaw.sweep.status import StudyStatus, read_status
@@ -135,6 +134,8 @@ def study_check(folder: Path, *, output: Output = Output()) -> None:
     Args:
         folder: the study folder, finished or not.
     """
+    from distillaw.controls.api import check_controls, summary
+
     record = read_study(folder)
     controls = check_controls(record)
     problems = [*record.problems]

@@ -16,7 +16,6 @@ from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import format_count
 from distillaw.table import Table, number, text
 from distillaw.verifying import scorecard
-from distillaw.verifying.api import Freeze, freeze_study, known_runs, study_points, typed_points
 from distillaw.verifying.scorecard import (
     Scorecard,
     interval_words,
@@ -28,6 +27,7 @@ from distillaw.verifying.scorecard import (
 )
 
 if TYPE_CHECKING:
+    from distillaw.verifying.api import Freeze
     from distillaw.verifying.frozen import FrozenPrediction
     from distillaw.verifying.retrodiction import Retrodiction
 
@@ -71,6 +71,8 @@ def freeze(
     if hold_out and from_ is None:
         raise ConfigError("--hold-out: it takes the held-out students of a study file; add --from STUDY.toml")
     mapped = parse_columns(columns)
+    from distillaw.verifying.api import freeze_study, known_runs, study_points, typed_points
+
     runs = known_runs(source, mapped)
     asked = typed_points([parse_columns(text) for text in cells or ()], source, runs, output.say)
     if from_ is not None:

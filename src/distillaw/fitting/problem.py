@@ -4,7 +4,9 @@
 Ltilde_S: from a given supervised law, from a joint fit with the no-teacher rows, or measured. Supervised laws start
 from a variable projection: given (alpha, beta) the Chinchilla form is linear in E, A, B, and given E and gamma the
 gamma law is linear in A, B after a power, so that a grid with a small least-squares problem at each point is a global
-search that costs a few matrix products. The other laws start from scaled random points.
+search that costs a few matrix products. The other laws start from scaled random points. The prior on
+exponents is learnt from collections of public runs (`benchmarks.fits.learn`), each judged without itself
+(docs/fitting.md).
 """
 
 import json

@@ -155,6 +155,7 @@ def check_speaks(model: Any, ids: Sequence[int], name: str) -> None:
         )
 
 
+@torch.no_grad()
 def continued(
     model: Any, ids: Sequence[Sequence[int]], ends: Sequence[int], **settings: Any
 ) -> list[tuple[list[int], bool]]:

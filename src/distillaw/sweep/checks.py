@@ -169,8 +169,8 @@ def _words(spec: StudySpec) -> Iterator[str]:
     if until and len(budgets) > 1 and max(budgets) > until[0]:
         yield (
             f"training.distill_until = {list(until)} with runs of {', '.join(map(str, sorted(budgets)))} tokens: each "
-            "would be taught for another share of its tokens, and no law or rate is of all; give it in [[cells]] of one "
-            "budget"
+            "would be taught for another share of its tokens, and no law or rate is of all; give it in [[cells]] of "
+            "one budget"
         )
     if spec.data.world is not None:
         check_world(spec.data.world)
